@@ -1,0 +1,45 @@
+/** Names that Berth writes into a cluster. They are part of its public interface: change them only with the API version. */
+
+export const GROUP = "berth.dev";
+export const VERSION = "v1alpha1";
+export const API_VERSION = `${GROUP}/${VERSION}`;
+export const KIND = "Environment";
+export const PLURAL = "environments";
+
+/** The Environment that a Pod or a Secret belongs to, by name. */
+export const LABEL_ENVIRONMENT = "berth.dev/environment";
+/** `session` or `worker`. */
+export const LABEL_ROLE = "berth.dev/role";
+/** `parked`, `assigned` or `finished`. */
+export const LABEL_PHASE = "berth.dev/phase";
+/** The work item, or a hash of its id where that is no valid label value (the whole id is in the annotation then). */
+export const LABEL_WORK_ID = "berth.dev/work-id";
+/** The session, as with the work id. */
+export const LABEL_SESSION_ID = "berth.dev/session-id";
+/** Hash of the Pod template that a Pod was made from. */
+export const LABEL_TEMPLATE_HASH = "berth.dev/template-hash";
+export const LABEL_MANAGED_BY = "app.kubernetes.io/managed-by";
+
+/** The gated container of a session Pod, resolved before admission: injected sidecars may come first. */
+export const ANNOTATION_SESSION_CONTAINER = "berth.dev/session-container";
+export const ANNOTATION_WORK_ID = "berth.dev/work-id";
+export const ANNOTATION_SESSION_ID = "berth.dev/session-id";
+/** For people who find a waiting Pod and wonder. */
+export const ANNOTATION_ABOUT = "berth.dev/about";
+/** Why a finished Pod ended: a reason of the closed set, and a message. */
+export const ANNOTATION_END_REASON = "berth.dev/end-reason";
+export const ANNOTATION_END_MESSAGE = "berth.dev/end-message";
+/** RFC 3339 time at which a finished Pod is deleted at the earliest. */
+export const ANNOTATION_FINISHED_AT = "berth.dev/finished-at";
+
+export const ANNOTATION_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container";
+export const ANNOTATION_SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+export const ANNOTATION_DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt";
+
+/** Holds an Environment until none of its work items is claimed any more. */
+export const FINALIZER = "berth.dev/drain";
+
+export const FIELD_MANAGER = "berth";
+
+export type Role = "session" | "worker";
+export type PodPhaseLabel = "parked" | "assigned" | "finished";

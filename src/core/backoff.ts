@@ -1,0 +1,47 @@
+import type { Random } from "./random.ts";
+
+/** The shape of a backoff, in milliseconds. */
+export interface BackoffPolicy {
+  readonly baseMs: number;
+  readonly maxMs: number;
+  /** Growth per failure; 2 unless given. */
+  readonly factor?: number;
+}
+
+/**
+ * Exponential backoff with "equal jitter": half the delay is fixed, half is random. A full jitter could return 0,
+ * which turns a failing server into a hot loop.
+ */
+export class Backoff {
+  #failures = 0;
+  readonly #policy: BackoffPolicy;
+  readonly #random: Random;
+
+  constructor(policy: BackoffPolicy, random: Random = Math.random) {
+    this.#policy = policy;
+    this.#random = random;
+  }
+
+  /** Consecutive failures so far. */
+  get failures(): number {
+    return this.#failures;
+  }
+
+  /** Counts one failure and returns how long to wait before the next try, in milliseconds. */
+  next(): number {
+    const ceiling = backoffCeiling(this.#policy, this.#failures);
+    this.#failures += 1;
+    return ceiling / 2 + (ceiling / 2) * this.#random();
+  }
+
+  /** A success: the next failure starts from the base again. */
+  reset(): void {
+    this.#failures = 0;
+  }
+}
+
+/** The longest delay after `failures` earlier failures, without jitter. */
+export function backoffCeiling(policy: BackoffPolicy, failures: number): number {
+  const { baseMs, maxMs, factor = 2 } = policy;
+  return Math.min(maxMs, baseMs * factor ** Math.min(failures, 64));
+}

@@ -1,0 +1,149 @@
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+
+/** Buckets in seconds for the path from a queued item to a started container: a parked Pod starts in about 0.1 s. */
+const START_BUCKETS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120, 300, 600];
+const REQUEST_BUCKETS = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+/** Labels that name one Environment. */
+const ENVIRONMENT = ["namespace", "environment"] as const;
+
+/**
+ * Every metric that Berth exports, in one list. Names are `berth_...` in base units; label values come from closed
+ * sets, except the two that name an Environment. docs/metrics.md is checked against this list.
+ */
+export function createMetrics(registry: Registry = new Registry()) {
+  const registers = [registry];
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter<L>({ name, help, labelNames: [...labelNames], registers });
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Gauge<L>({ name, help, labelNames: [...labelNames], registers });
+  const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
+    new Histogram<L>({ name, help, buckets, labelNames: [...labelNames], registers });
+
+  return {
+    registry,
+    // The queue, as the Work API's statistics say it.
+    queueDepth: gauge("berth_queue_depth", "Work items waiting to be picked up.", ENVIRONMENT),
+    queuePending: gauge("berth_queue_pending", "Work items polled but not acknowledged yet.", ENVIRONMENT),
+    queueOldestTimestamp: gauge(
+      "berth_queue_oldest_item_timestamp_seconds",
+      "Unix time at which the oldest waiting item was queued; 0 when the queue is empty.",
+      ENVIRONMENT,
+    ),
+    queueWorkersPolling: gauge(
+      "berth_queue_workers_polling",
+      "Pollers seen by the platform in the last 30 seconds.",
+      ENVIRONMENT,
+    ),
+    // Sessions.
+    sessions: gauge("berth_sessions", "Session Pods by phase.", [...ENVIRONMENT, "phase"]),
+    sessionsMax: gauge("berth_sessions_max", "spec.sessions.maxConcurrent.", ENVIRONMENT),
+    claims: counter("berth_claims_total", "Work items polled, by what became of the claim.", [
+      ...ENVIRONMENT,
+      "result",
+    ]),
+    journals: counter("berth_journals_total", "Claim Secrets written, by result.", [...ENVIRONMENT, "result"]),
+    acks: counter("berth_acks_total", "Acknowledgements, by result.", [...ENVIRONMENT, "result"]),
+    opens: counter("berth_opens_total", "Pods given their key and touched, by result.", [...ENVIRONMENT, "result"]),
+    sessionsStarted: counter("berth_sessions_started_total", "Session containers seen running.", ENVIRONMENT),
+    sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
+    settles: counter("berth_settles_total", "Work items settled after their Pod, by how.", [...ENVIRONMENT, "result"]),
+    leasesLost: counter("berth_leases_lost_total", "Leases found to be somebody else's.", ENVIRONMENT),
+    queuedToOpened: histogram(
+      "berth_queued_to_opened_seconds",
+      "From the item's creation to its Pod being touched.",
+      START_BUCKETS,
+      ENVIRONMENT,
+    ),
+    queuedToStarted: histogram(
+      "berth_queued_to_started_seconds",
+      "From the item's creation to its container running.",
+      START_BUCKETS,
+      ENVIRONMENT,
+    ),
+    openedToStarted: histogram(
+      "berth_opened_to_started_seconds",
+      "From the touch of the Pod to its container running.",
+      START_BUCKETS,
+      ENVIRONMENT,
+    ),
+    startedToFirstBeat: histogram(
+      "berth_started_to_first_beat_seconds",
+      "From the container running to its first heartbeat.",
+      START_BUCKETS,
+      ENVIRONMENT,
+    ),
+    sessionSeconds: histogram(
+      "berth_session_duration_seconds",
+      "From container start to container end.",
+      [1, 10, 60, 300, 900, 1800, 3600, 14_400, 43_200, 86_400],
+      ENVIRONMENT,
+    ),
+    // Capacity.
+    podsCreated: counter("berth_pods_created_total", "Session Pods created.", ENVIRONMENT),
+    podCreateFailures: counter("berth_pod_create_failures_total", "Session Pods refused, by reason.", [
+      ...ENVIRONMENT,
+      "reason",
+    ]),
+    prepareSeconds: histogram(
+      "berth_prepare_seconds",
+      "From a Pod's creation to parked.",
+      [0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600],
+      ENVIRONMENT,
+    ),
+    prepareFailures: counter("berth_prepare_failures_total", "Pods that never parked, by reason.", [
+      ...ENVIRONMENT,
+      "reason",
+    ]),
+    startFailures: counter("berth_start_failures_total", "Opened Pods whose container did not start.", ENVIRONMENT),
+    breakerOpen: gauge(
+      "berth_breaker_open",
+      "1 while claims are stopped because containers of the current template do not start.",
+      ENVIRONMENT,
+    ),
+    environmentCondition: gauge("berth_environment_condition", "1 = True, 0 = False, -1 = Unknown.", [
+      ...ENVIRONMENT,
+      "type",
+    ]),
+    // The Work API.
+    workRequests: counter("berth_work_api_requests_total", "Requests to the Work API.", ["call", "code"]),
+    workRequestSeconds: histogram("berth_work_api_request_seconds", "Time of Work API requests.", REQUEST_BUCKETS, [
+      "call",
+    ]),
+    workBudgetRate: gauge("berth_work_api_budget_rate", "Requests a second that a budget group may send now.", [
+      "group",
+    ]),
+    workBudgetWaitSeconds: counter("berth_work_api_budget_wait_seconds_total", "Time requests waited for the budget.", [
+      "group",
+    ]),
+    // The Kubernetes API.
+    kubeRequests: counter("berth_kube_api_requests_total", "Requests to the API server.", ["verb", "resource", "code"]),
+    kubeRequestSeconds: histogram("berth_kube_api_request_seconds", "Time of API server requests.", REQUEST_BUCKETS, [
+      "verb",
+    ]),
+    reflectorLists: counter("berth_reflector_lists_total", "Full lists of a reflector.", ["resource"]),
+    reflectorRestarts: counter("berth_reflector_restarts_total", "Watches of a reflector that ended, by cause.", [
+      "resource",
+      "cause",
+    ]),
+    reflectorMisses: counter(
+      "berth_reflector_misses_total",
+      "Objects that a comparing list found different from what the watch had shown.",
+      ["resource"],
+    ),
+    workqueueDepth: gauge("berth_workqueue_depth", "Keys waiting in a work queue.", ["queue"]),
+    workqueueAdds: counter("berth_workqueue_adds_total", "Keys added to a work queue.", ["queue"]),
+    workqueueRetries: counter("berth_workqueue_retries_total", "Keys added again after an error.", ["queue"]),
+    reconcileSeconds: histogram("berth_reconcile_seconds", "Time of one reconcile.", REQUEST_BUCKETS, ["queue"]),
+    reconcileErrors: counter("berth_reconcile_errors_total", "Reconciles that ended with an error.", ["queue"]),
+    leader: gauge("berth_leader", "1 while this process holds the Lease.", ["lease"]),
+    eventsWritten: counter("berth_events_written_total", "Events written, by outcome.", ["result"]),
+    // The process.
+    eventLoopLag: gauge("berth_event_loop_lag_seconds", "Delay of the event loop, by quantile over the last scrape.", [
+      "quantile",
+    ]),
+    buildInfo: gauge("berth_build_info", "Always 1; the labels say what is running.", ["version", "node"]),
+  };
+}
+
+export type Metrics = ReturnType<typeof createMetrics>;
