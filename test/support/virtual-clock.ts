@@ -1,0 +1,121 @@
+import { setImmediate as macrotask } from "node:timers/promises";
+import type { Clock, Timer } from "../../src/core/clock.ts";
+
+/** Some epoch for tests: far from 0, so that a rule that mixes the two clocks up is seen. */
+export const VIRTUAL_EPOCH_MS = Date.UTC(2030, 0, 1);
+
+/** Rounds of the event loop that promise chains get to settle between timers; each round drains all microtasks. */
+const SETTLE_ROUNDS = 3;
+
+/** A loop that arms zero-delay timers for ever would hang the test instead of failing it. */
+const MAX_TIMERS_PER_ADVANCE = 100_000;
+
+interface Armed {
+  readonly at: number;
+  readonly order: number;
+  readonly fn: () => void;
+}
+
+/**
+ * A clock that stands still until a test moves it. Timers run in order of their time, then of their creation; between
+ * two timers everything that waits on promises (not on sockets) gets to run.
+ */
+export class VirtualClock implements Clock {
+  #monotonic = 1_000;
+  #wallOffset: number;
+  #order = 0;
+  readonly #timers = new Set<Armed>();
+
+  constructor(epochMs: number = VIRTUAL_EPOCH_MS) {
+    this.#wallOffset = epochMs - this.#monotonic;
+  }
+
+  now(): number {
+    return this.#monotonic + this.#wallOffset;
+  }
+
+  monotonic(): number {
+    return this.#monotonic;
+  }
+
+  setTimer(fn: () => void, delayMs: number): Timer {
+    const armed: Armed = { at: this.#monotonic + Math.max(0, delayMs), order: this.#order, fn };
+    this.#order += 1;
+    this.#timers.add(armed);
+    return { cancel: () => void this.#timers.delete(armed) };
+  }
+
+  /** Timers armed and not yet run or cancelled. */
+  get pendingTimers(): number {
+    return this.#timers.size;
+  }
+
+  /** Milliseconds to the next timer; undefined when none is armed. */
+  get nextTimerMs(): number | undefined {
+    const next = this.#next(Number.POSITIVE_INFINITY);
+    return next && Math.max(0, next.at - this.#monotonic);
+  }
+
+  /** Moves both clocks by `ms`, runs what comes due in order, and lets promises settle. */
+  async advance(ms: number): Promise<void> {
+    const end = this.#monotonic + ms;
+    await this.settle();
+    for (let ran = 0; ; ran += 1) {
+      if (ran > MAX_TIMERS_PER_ADVANCE) throw new Error("virtual clock: timers are re-armed without end");
+      const due = this.#next(end);
+      if (!due) break;
+      this.#timers.delete(due);
+      this.#monotonic = Math.max(this.#monotonic, due.at);
+      due.fn();
+      await this.settle();
+    }
+    this.#monotonic = Math.max(this.#monotonic, end);
+    await this.settle();
+  }
+
+  /** Moves the clock to the next timer and runs it. False when none is armed. */
+  async advanceToNext(): Promise<boolean> {
+    await this.settle();
+    const wait = this.nextTimerMs;
+    if (wait === undefined) return false;
+    await this.advance(wait);
+    return true;
+  }
+
+  /** Advances in steps until `condition` holds; throws when it does not within `limitMs`. */
+  async advanceUntil(condition: () => boolean, limitMs: number, stepMs = 100): Promise<void> {
+    await this.settle();
+    for (let passed = 0; !condition(); passed += stepMs) {
+      if (passed >= limitMs) throw new Error(`virtual clock: the condition did not hold within ${limitMs} ms`);
+      await this.advance(stepMs);
+    }
+  }
+
+  /** The wall clock alone jumps, as after a correction by NTP or by hand; negative goes back. */
+  jumpWall(ms: number): void {
+    this.#wallOffset += ms;
+  }
+
+  /**
+   * A process that is not scheduled for `ms` (SIGSTOP, a frozen container): both clocks go on, no timer runs before the
+   * next `advance`. With `suspended`, the machine slept: the monotonic clock of Linux stands still then, only wall time goes on.
+   */
+  pause(ms: number, options: { suspended?: boolean } = {}): void {
+    if (options.suspended) this.#wallOffset += ms;
+    else this.#monotonic += ms;
+  }
+
+  /** Lets everything that waits on promises run. */
+  async settle(): Promise<void> {
+    for (let round = 0; round < SETTLE_ROUNDS; round += 1) await macrotask();
+  }
+
+  #next(until: number): Armed | undefined {
+    let next: Armed | undefined;
+    for (const armed of this.#timers) {
+      if (armed.at > until) continue;
+      if (!next || armed.at < next.at || (armed.at === next.at && armed.order < next.order)) next = armed;
+    }
+    return next;
+  }
+}
