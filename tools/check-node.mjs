@@ -1,0 +1,16 @@
+// Ends with a clear message when the Node that runs the scripts is too old. Plain JavaScript that old versions parse.
+// On Linux (x64, arm64) npm puts Node 24 of the optional dependency first on PATH; elsewhere the installed one is used.
+
+/** The first major version that runs TypeScript as it is and has every API that the project uses. */
+const OLDEST_MAJOR = 24;
+
+const major = Number(process.versions.node.split(".")[0]);
+if (major < OLDEST_MAJOR) {
+  const wants = `Berth needs Node ${OLDEST_MAJOR} or newer; this is Node ${process.versions.node} (${process.execPath}).`;
+  const mend =
+    process.platform === "linux"
+      ? "Run it through npm after `npm ci` (without --omit=optional), which brings Node 24 along."
+      : `On ${process.platform} no Node comes along: install Node ${OLDEST_MAJOR} (https://nodejs.org) and try again.`;
+  process.stderr.write(`${wants}\n${mend}\n`);
+  process.exit(1);
+}
