@@ -43,3 +43,16 @@ export const FIELD_MANAGER = "berth";
 
 export type Role = "session" | "worker";
 export type PodPhaseLabel = "parked" | "assigned" | "finished";
+
+/**
+ * Environment variables of the session container that Berth sets for each session. A template that set one would hand
+ * a session somebody else's identity, so it is refused.
+ */
+export const RESERVED_ENV = [
+  "ANTHROPIC_ENVIRONMENT_ID",
+  "ANTHROPIC_ENVIRONMENT_KEY",
+  "ANTHROPIC_SESSION_ID",
+  "ANTHROPIC_WORK_ID",
+  "ANTHROPIC_WORK_SECRET",
+  "ANTHROPIC_WORK_SECRET_FILE",
+] as const;

@@ -1,0 +1,332 @@
+import type { ReasonInfo } from "./reasons.ts";
+
+export type ConditionStatus = "True" | "False" | "Unknown";
+
+/** A condition in the shape of metav1.Condition. `lastTransitionTime` is RFC 3339 with seconds. */
+export interface Condition {
+  readonly type: string;
+  readonly status: ConditionStatus;
+  readonly reason: string;
+  readonly message: string;
+  readonly lastTransitionTime: string;
+  readonly observedGeneration: number;
+}
+
+/** What a condition is about, and which status is the good one: a monitor needs no list of exceptions then. */
+interface ConditionInfo {
+  readonly good: "True" | "False";
+  readonly description: string;
+}
+
+export const CONDITIONS = {
+  Ready: {
+    good: "True",
+    description:
+      "Whether work is served as the spec says; when not, its reason is that of the condition that stands in the way.",
+  },
+  Authenticated: { good: "True", description: "Whether the environment key is there and accepted." },
+  QueueReachable: { good: "True", description: "Whether the Work API answers for this environment." },
+  TemplateAccepted: { good: "True", description: "Whether the API server takes Pods made from the template." },
+  CapacityAvailable: {
+    good: "True",
+    description: "Whether Pods can be made and prepared: quota, scheduling, image pulls.",
+  },
+  SessionsStarting: { good: "True", description: "Whether containers of the current template start when opened." },
+  CredentialMissing: { good: "False", description: "Whether work items came without the secret that their Pod needs." },
+  EnvironmentIdShared: {
+    good: "False",
+    description: "Whether another Environment of this cluster serves the same environmentId.",
+  },
+} as const satisfies Record<string, ConditionInfo>;
+
+export type ConditionType = keyof typeof CONDITIONS;
+export const CONDITION_TYPES = Object.keys(CONDITIONS) as ConditionType[];
+
+/** A reason of a condition: which condition carries it, with which status, and what it says to a person. */
+interface ConditionReasonInfo extends ReasonInfo {
+  readonly type: ConditionType;
+  readonly status: ConditionStatus;
+}
+
+const NOTHING = "Nothing to do.";
+
+/**
+ * Every reason of a condition; Events about a condition carry the same. `Ready` carries its own reasons and those of
+ * the conditions that stand in its way.
+ */
+export const REASONS = {
+  // Ready
+  Ready: { type: "Ready", status: "True", description: "Work is served as the spec says.", mend: NOTHING },
+  Paused: {
+    type: "Ready",
+    status: "False",
+    description: "spec.paused is true: nothing new is claimed, running sessions go on.",
+    mend: "Set paused: false to serve work again.",
+  },
+  Deleting: {
+    type: "Ready",
+    status: "False",
+    description: "The Environment is being deleted: nothing new is claimed, running sessions drain.",
+    mend: "Wait: it ends by itself at the latest 60 s after deletionGraceSeconds.",
+  },
+  NotReady: {
+    type: "Ready",
+    status: "False",
+    description: "Work is not served, for a reason that no single condition names.",
+    mend: "Read the message, then the operator's log.",
+  },
+  Pending: {
+    type: "Ready",
+    status: "Unknown",
+    description: "The operator has seen the Environment and has not judged it yet.",
+    mend: "Wait a moment; if it stays, look whether the operator runs.",
+  },
+  UnsupportedField: {
+    type: "Ready",
+    status: "False",
+    description: "The spec asks for something that this version of Berth does not do yet.",
+    mend: "Change the field that the message names, or update Berth.",
+  },
+  InvalidSpec: {
+    type: "Ready",
+    status: "False",
+    description: "The stored object does not fit this version's schema: it was written under an older or newer one.",
+    mend: "Mend the field that the message names, or run the operator version that belongs to the installed CRD.",
+  },
+  // Authenticated
+  KeyAccepted: {
+    type: "Authenticated",
+    status: "True",
+    description: "The Work API accepts the environment key.",
+    mend: NOTHING,
+  },
+  KeyRejected: {
+    type: "Authenticated",
+    status: "False",
+    description: "The Work API refuses the environment key (401 or 403).",
+    mend: "Put a valid key into the Secret that api.keySecretRef names: polling starts again as soon as it changes.",
+  },
+  KeySecretMissing: {
+    type: "Authenticated",
+    status: "False",
+    description: "The Secret that api.keySecretRef names is not in the Environment's namespace.",
+    mend: "Create the Secret, or mend api.keySecretRef.name.",
+  },
+  KeyMissing: {
+    type: "Authenticated",
+    status: "False",
+    description: "The Secret is there but lacks the key that api.keySecretRef names.",
+    mend: "Add the key to the Secret, or mend api.keySecretRef.key.",
+  },
+  KeyEmpty: {
+    type: "Authenticated",
+    status: "False",
+    description: "The key in the Secret is empty, or nothing a header can carry.",
+    mend: "Put the environment key there, without quotes or line breaks.",
+  },
+  KeySecretUnreadable: {
+    type: "Authenticated",
+    status: "Unknown",
+    description: "The Secret could not be read: the operator may not, or the API server did not answer.",
+    mend: "Give the operator leave to get Secrets in this namespace (the chart's namespaces value).",
+  },
+  KeyUnchecked: {
+    type: "Authenticated",
+    status: "Unknown",
+    description: "The environment key was read and no request was answered with it yet.",
+    mend: "See the condition QueueReachable.",
+  },
+  // QueueReachable
+  Reachable: { type: "QueueReachable", status: "True", description: "The Work API answers.", mend: NOTHING },
+  Unreachable: {
+    type: "QueueReachable",
+    status: "False",
+    description: "The Work API did not answer: no connection, a time-out, or a server error.",
+    mend: "See that the operator's Pod may reach api.baseUrl (network policy, proxy, CA); it is tried again with backoff.",
+  },
+  EnvironmentNotFound: {
+    type: "QueueReachable",
+    status: "False",
+    description: "The Work API knows no environment of this id for this key.",
+    mend: "Compare environmentId with the console; it cannot be changed, so create another Environment for another id.",
+  },
+  RateLimited: {
+    type: "QueueReachable",
+    status: "False",
+    description: "The Work API answers 429: the organization sends too many requests.",
+    mend: "Give the Environments of one organization the same api.budgetGroup; it slows down by itself.",
+  },
+  OriginNotAllowed: {
+    type: "QueueReachable",
+    status: "False",
+    description: "The operator was not told to send keys to the origin of api.baseUrl.",
+    mend: "Mend api.baseUrl, or add the origin to the operator's --allowed-api-origins.",
+  },
+  BadReply: {
+    type: "QueueReachable",
+    status: "False",
+    description: "The Work API answered with something that is not its contract.",
+    mend: "See that api.baseUrl is the API itself and not a proxy's page; else update Berth.",
+  },
+  QueueUnchecked: {
+    type: "QueueReachable",
+    status: "Unknown",
+    description: "No request was sent yet.",
+    mend: "See the conditions Authenticated and TemplateAccepted, which come first.",
+  },
+  // TemplateAccepted
+  Accepted: {
+    type: "TemplateAccepted",
+    status: "True",
+    description: "The API server took a Pod of the template on a dry run.",
+    mend: NOTHING,
+  },
+  AcceptedWithWarning: {
+    type: "TemplateAccepted",
+    status: "True",
+    description: "The API server took a Pod of the template, with something worth a look.",
+    mend: "The message says what; imagePullPolicy: Always asks the registry every few seconds while a Pod is parked.",
+  },
+  Refused: {
+    type: "TemplateAccepted",
+    status: "False",
+    description: "The API server refuses Pods of the template; its words are in the message.",
+    mend: "Mend the field that the message names.",
+  },
+  AdmissionRefused: {
+    type: "TemplateAccepted",
+    status: "False",
+    description: "An admission policy of the cluster refuses Pods of the template; its words are in the message.",
+    mend: "Mend the template to fit the policy, or ask the cluster's administrator.",
+  },
+  TemplateUnchecked: {
+    type: "TemplateAccepted",
+    status: "Unknown",
+    description: "The dry run got no answer yet; it is tried again.",
+    mend: "See that the operator may create Pods in this namespace and that the API server answers.",
+  },
+  // CapacityAvailable
+  Available: {
+    type: "CapacityAvailable",
+    status: "True",
+    description: "Pods can be made and get ready.",
+    mend: NOTHING,
+  },
+  AtMaximum: {
+    type: "CapacityAvailable",
+    status: "True",
+    description: "maxConcurrent Pods are in use, and more work waits.",
+    mend: "Raise maxConcurrent to serve more at a time.",
+  },
+  QuotaExceeded: {
+    type: "CapacityAvailable",
+    status: "False",
+    description: "A ResourceQuota of the namespace leaves no room for a Pod.",
+    mend: "Raise the quota, or lower maxConcurrent or the template's requests.",
+  },
+  Unschedulable: {
+    type: "CapacityAvailable",
+    status: "False",
+    description: "The scheduler finds no node for a Pod; its words are in the message. A node may be on its way.",
+    mend: "Add nodes, or mend the template's requests, selectors and tolerations.",
+  },
+  ImagePullFailing: {
+    type: "CapacityAvailable",
+    status: "False",
+    description: "The image cannot be pulled; kubelet's words are in the message.",
+    mend: "Mend the image's name, or its imagePullSecrets.",
+  },
+  PreparationFailing: {
+    type: "CapacityAvailable",
+    status: "False",
+    description: "Pods do not get ready within prepareTimeoutSeconds, for a reason in the message.",
+    mend: "Describe a Pod of the Environment; raise prepareTimeoutSeconds if it only takes longer.",
+  },
+  // SessionsStarting
+  Starting: {
+    type: "SessionsStarting",
+    status: "True",
+    description: "Containers of the current template start when opened.",
+    mend: NOTHING,
+  },
+  NoSessionYet: {
+    type: "SessionsStarting",
+    status: "Unknown",
+    description: "No session of the current template was started yet.",
+    mend: NOTHING,
+  },
+  BreakerOpen: {
+    type: "SessionsStarting",
+    status: "False",
+    description: "Several containers in a row did not start, so nothing is claimed but a probe now and then.",
+    mend: "Mend the image or the template: a change of the spec is tried at once.",
+  },
+  // CredentialMissing
+  CredentialMissing: {
+    type: "CredentialMissing",
+    status: "True",
+    description: "Work items came without a secret of their own and were stopped.",
+    mend: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
+  },
+  CredentialsPresent: {
+    type: "CredentialMissing",
+    status: "False",
+    description: "Work items come with their secret.",
+    mend: NOTHING,
+  },
+  // EnvironmentIdShared
+  EnvironmentIdShared: {
+    type: "EnvironmentIdShared",
+    status: "True",
+    description: "Another Environment of this cluster has the same environmentId: both take from one queue.",
+    mend: "Delete one of them, unless it is meant so.",
+  },
+  EnvironmentIdUnique: {
+    type: "EnvironmentIdShared",
+    status: "False",
+    description: "No other Environment of this cluster has this environmentId.",
+    mend: NOTHING,
+  },
+} as const satisfies Record<string, ConditionReasonInfo>;
+
+export type ConditionReason = keyof typeof REASONS;
+
+/** What a reconciler says about one condition; the transition time is worked out by `setCondition`. */
+export interface ConditionUpdate {
+  readonly type: ConditionType;
+  readonly status: ConditionStatus;
+  readonly reason: ConditionReason;
+  readonly message: string;
+  readonly observedGeneration: number;
+}
+
+/** metav1.Condition's bound; a longer message would make the API server refuse the whole status. */
+export const MAX_CONDITION_MESSAGE = 32_768;
+
+/** The update that a reason stands for, with the status the list gives it. */
+export function conditionFor(reason: ConditionReason, message: string, observedGeneration: number): ConditionUpdate {
+  const { type, status } = REASONS[reason];
+  return { type, status, reason, message, observedGeneration };
+}
+
+/**
+ * The conditions with `next` in the place of its type, others and their order kept; never changes its input.
+ * `lastTransitionTime` moves only when the status does, so that it says since when something is so.
+ */
+export function setCondition(conditions: readonly Condition[], next: ConditionUpdate, nowIso: string): Condition[] {
+  const before = conditions.find(({ type }) => type === next.type);
+  const lastTransitionTime = before?.status === next.status ? before.lastTransitionTime : nowIso;
+  const after: Condition = { ...next, message: next.message.slice(0, MAX_CONDITION_MESSAGE), lastTransitionTime };
+  return before ? conditions.map((condition) => (condition === before ? after : condition)) : [...conditions, after];
+}
+
+/** The condition of a type, or undefined. */
+export function findCondition(conditions: readonly Condition[] | undefined, type: ConditionType) {
+  return conditions?.find((condition) => condition.type === type);
+}
+
+/** True when a condition is as it should be, whatever its polarity; Unknown is not. */
+export function isGood(condition: Pick<Condition, "type" | "status">): boolean {
+  const info: ConditionInfo | undefined = CONDITIONS[condition.type as ConditionType];
+  return info !== undefined && condition.status === info.good;
+}

@@ -1,0 +1,190 @@
+import { z } from "zod";
+import { API_VERSION, KIND } from "./names.ts";
+import { problemsOf, sayProblem } from "./problems.ts";
+import { seconds, withRules } from "./rule.ts";
+import { sessionsSpec } from "./sessions-spec.ts";
+import { environmentStatus } from "./status.ts";
+import { workersSpec } from "./workers-spec.ts";
+
+export type { Condition } from "./conditions.ts";
+export type { PodTemplate } from "./pod-template.ts";
+export type { SessionsSpec } from "./sessions-spec.ts";
+export type { EnvironmentStatus, QueueStatus, SessionsStatus, WorkersStatus } from "./status.ts";
+export type { WorkersSpec } from "./workers-spec.ts";
+
+const DAY = 86_400;
+/** Ids go into request paths: no character that would have to be escaped. */
+const MAX_ID = 128;
+const ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]*$";
+const WORKSPACE_PATTERN = "^wrkspc_[A-Za-z0-9_-]+$";
+const ORIGIN_PATTERN = "^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$";
+const MAX_URL = 512;
+/** DNS subdomain, the bound of every object's name. */
+const MAX_NAME = 253;
+const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const SECRET_KEY_PATTERN = "^[-._a-zA-Z0-9]+$";
+const GROUP_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+const MAX_GROUP = 63;
+/**
+ * Pods are named `berth-<environment>-<random>` and carry the name as a label. 46 characters leave 10 for the random
+ * part within the 63 of a label and of a host name.
+ */
+export const MAX_ENVIRONMENT_NAME = 46;
+/** An environment key begins so: pasted into the wrong field it would be readable for everybody. */
+const KEY_PREFIX = "sk-";
+
+/** `'` and `\` escaped for a CEL string literal. */
+const celString = (text: string) => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
+const matching = (pattern: string, message: string) => ({
+  cel: `self.matches(${celString(pattern)})`,
+  message,
+  holds: (value: string) => new RegExp(pattern).test(value),
+});
+
+const environmentId = withRules(
+  z.string().min(1).max(MAX_ID).meta({
+    description: "Id of the environment whose work is served, such as env_011CZkZ9X2dpNyB7HsEFoRfW; cannot be changed.",
+  }),
+  [
+    {
+      cel: "self == oldSelf",
+      message: "environmentId cannot be changed: create another Environment for another id",
+    },
+    matching(ID_PATTERN, "environmentId must be an id such as env_011CZkZ9X2dpNyB7HsEFoRfW: copy it from the console"),
+    {
+      cel: `!self.startsWith('${KEY_PREFIX}')`,
+      message:
+        "this looks like a key, not an id: revoke it, put the new one into a Secret, and name that in api.keySecretRef",
+      holds: (value) => !value.startsWith(KEY_PREFIX),
+    },
+  ],
+);
+
+const keySecretRef = z
+  .strictObject({
+    name: z.string().min(1).max(MAX_NAME).regex(new RegExp(NAME_PATTERN)).meta({
+      description: "Name of the Secret, in the Environment's namespace.",
+    }),
+    key: z.string().min(1).max(MAX_NAME).regex(new RegExp(SECRET_KEY_PATTERN)).default("environment-key").meta({
+      description: "Key of the Secret that holds the environment key.",
+    }),
+  })
+  .meta({ description: "The Secret that holds the environment key; a change of it is noticed." });
+
+const apiSpec = z
+  .strictObject({
+    baseUrl: withRules(
+      z.string().max(MAX_URL).meta({
+        description: "Origin of the Work API; the operator decides to which origins keys may be sent.",
+      }),
+      [
+        matching(
+          ORIGIN_PATTERN,
+          "baseUrl must be scheme, host and port only, such as https://api.anthropic.com: leave out user, path, query and a slash at the end",
+        ),
+      ],
+    ).default("https://api.anthropic.com"),
+    keySecretRef,
+    workspaceId: withRules(
+      z.string().max(MAX_ID).meta({
+        description: "Workspace that requests name, such as wrkspc_01..., where a key is good for several.",
+      }),
+      [matching(WORKSPACE_PATTERN, "workspaceId must begin with wrkspc_: copy it from the console, or leave it out")],
+    ).optional(),
+    requestTimeoutSeconds: seconds(10, 1, 60, "Bound of one request to the Work API, in seconds."),
+    budgetGroup: z.string().min(1).max(MAX_GROUP).regex(new RegExp(GROUP_PATTERN)).default("default").meta({
+      description:
+        "Environments of one group share one request budget: use one per organization, whose limits they share.",
+    }),
+  })
+  .meta({ description: "The Work API: where it is and the key to it." });
+export type ApiSpec = z.output<typeof apiSpec>;
+
+const environmentSpec = withRules(
+  z
+    .strictObject({
+      environmentId,
+      paused: z.boolean().default(false).meta({
+        description: "True claims nothing new and leaves running sessions alone.",
+      }),
+      deletionGraceSeconds: seconds(
+        600,
+        0,
+        7 * DAY,
+        "Seconds that running sessions are given to end when the Environment is deleted; then they are stopped.",
+      ),
+      api: apiSpec,
+      sessions: sessionsSpec.optional(),
+      workers: workersSpec.optional(),
+    })
+    .meta({ description: "What is wanted." }),
+  [
+    {
+      cel: "has(self.sessions) != has(self.workers)",
+      message: "set exactly one of sessions (a Pod per session) and workers (always-on workers)",
+      holds: ({ sessions, workers }) => (sessions === undefined) !== (workers === undefined),
+    },
+    {
+      cel: "has(self.sessions) == has(oldSelf.sessions)",
+      message: "sessions and workers cannot be exchanged: create another Environment and delete this one",
+    },
+  ],
+);
+/** `spec`, with all defaults applied. */
+export type EnvironmentSpec = z.output<typeof environmentSpec>;
+
+const stringMap = z.record(z.string(), z.string());
+const metadata = z.looseObject({
+  name: z.string(),
+  namespace: z.string(),
+  uid: z.string(),
+  generation: z.int(),
+  resourceVersion: z.string(),
+  creationTimestamp: z.string(),
+  deletionTimestamp: z.string().optional(),
+  finalizers: z.array(z.string()).optional(),
+  annotations: stringMap.optional(),
+  labels: stringMap.optional(),
+});
+
+/** The part of the resource that the CRD describes: metadata is the API server's own. */
+export const environmentResource = withRules(
+  z
+    .object({ metadata: metadata.meta({ opaque: true }), spec: environmentSpec, status: environmentStatus.optional() })
+    .meta({
+      description:
+        "An environment of self-hosted sandboxes: Berth serves its work queue, with a Pod for each session or with always-on workers.",
+    }),
+  [
+    {
+      cel: `self.metadata.name.size() <= ${MAX_ENVIRONMENT_NAME}`,
+      message: `metadata.name must have at most ${MAX_ENVIRONMENT_NAME} characters, because Pods and labels are named after it: choose a shorter one`,
+      holds: (resource) => resource.metadata.name.length <= MAX_ENVIRONMENT_NAME,
+    },
+  ],
+);
+
+const environment = z.looseObject({
+  apiVersion: z.literal(API_VERSION),
+  kind: z.literal(KIND),
+  metadata,
+  spec: environmentSpec,
+  // Ours to write anew: a status that does not fit must not stop an Environment from being served.
+  status: environmentStatus.optional().catch(undefined),
+});
+
+/** An Environment as the operator works with it: complete, with all defaults. */
+export type Environment = z.output<typeof environment>;
+
+export type ParsedEnvironment =
+  | { readonly ok: true; readonly environment: Environment }
+  | { readonly ok: false; readonly problems: string[] };
+
+/**
+ * Reads an object of the API server. Never throws: one that does not fit (stored under an older or a newer CRD) gives
+ * problems, each with the field's path and the mend.
+ */
+export function parseEnvironment(raw: unknown): ParsedEnvironment {
+  const result = environment.safeParse(raw, { error: sayProblem });
+  return result.success ? { ok: true, environment: result.data } : { ok: false, problems: problemsOf(result.error) };
+}

@@ -1,0 +1,202 @@
+import { z } from "zod";
+import { ANNOTATION_DEFAULT_CONTAINER, GROUP, RESERVED_ENV } from "./names.ts";
+import { type Rule, withRules } from "./rule.ts";
+
+/** Bounds the cost of the rules over containers; no Pod of the field comes near it. */
+const MAX_CONTAINERS = 32;
+/** Bounds the cost of the rule over environment variables. */
+const MAX_ENV = 512;
+/** Bounds the cost of the rules over labels and annotations. */
+const MAX_LABELS = 128;
+/** A DNS label, as Kubernetes demands of container names. */
+const MAX_CONTAINER_NAME = 63;
+const MAX_ENV_NAME = 512;
+const MAX_IMAGE = 1024;
+/** Draining waits as long as the slowest Pod's grace: longer than a day, deletion would look hung. */
+const MAX_GRACE_SECONDS = 86_400;
+/** Kubernetes' own bound for annotations, all together. */
+const MAX_ANNOTATION_VALUE = 262_144;
+
+const envVar = z
+  .looseObject({
+    name: z.string().min(1).max(MAX_ENV_NAME).meta({ description: "Name of the variable." }),
+  })
+  .meta({ description: "A variable, with the fields of a Pod's EnvVar." });
+
+const container = z
+  .looseObject({
+    name: z.string().min(1).max(MAX_CONTAINER_NAME).meta({ description: "Name of the container, unique in the Pod." }),
+    image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image to run." }),
+    imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional().meta({
+      description:
+        "When to pull the image; IfNotPresent where left out, because with Always the registry is asked again and again while a Pod is parked.",
+    }),
+    restartPolicy: z.string().max(16).optional().meta({
+      description: "Restart policy of this container alone; the session container must not be restarted.",
+    }),
+    restartPolicyRules: z
+      .array(z.looseObject({}).meta({ description: "A rule of a Pod's ContainerRestartRule." }))
+      .max(MAX_CONTAINERS)
+      .optional()
+      .meta({ description: "Restart rules of this container alone; the session container must have none." }),
+    env: z.array(envVar).max(MAX_ENV).optional().meta({ description: "Environment variables of the container." }),
+  })
+  .meta({
+    description: "A container, with the fields of a Pod's Container: those not listed here are passed through.",
+  });
+
+const containers = z
+  .array(container)
+  .min(1)
+  .max(MAX_CONTAINERS)
+  .meta({
+    description:
+      "Containers of the Pod: the session runs in the one named by the default-container annotation, else in the first.",
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["name"],
+  });
+
+const metadata = z
+  .looseObject({
+    labels: z
+      .record(z.string(), z.string().max(MAX_CONTAINER_NAME))
+      .optional()
+      .meta({ description: "Labels of the Pods.", maxProperties: MAX_LABELS }),
+    annotations: z
+      .record(z.string(), z.string().max(MAX_ANNOTATION_VALUE))
+      .optional()
+      .meta({ description: "Annotations of the Pods.", maxProperties: MAX_LABELS }),
+  })
+  .meta({ description: "Labels and annotations of the Pods." });
+
+const spec = z
+  .looseObject({
+    containers,
+    restartPolicy: z.string().max(16).optional().meta({
+      description: "Restart policy of the Pods: a session's Pod has Never, a worker's Always; best left out.",
+    }),
+    activeDeadlineSeconds: z.int().optional().meta({
+      description: "Not to be set: Berth keeps it, to bound a session by maxDurationSeconds.",
+    }),
+    terminationGracePeriodSeconds: z.int().min(0).max(MAX_GRACE_SECONDS).optional().meta({
+      description:
+        "Seconds from SIGTERM to SIGKILL; 120 where left out, because a stock worker can take 90 to tear down.",
+    }),
+    hostNetwork: z.boolean().optional().meta({ description: "Whether the Pods share the network of their node." }),
+    hostPID: z.boolean().optional().meta({ description: "Whether the Pods see the processes of their node." }),
+    hostIPC: z.boolean().optional().meta({ description: "Whether the Pods share the IPC namespace of their node." }),
+  })
+  .meta({ description: "A PodSpec: fields not listed here are passed through whole and checked by a dry run." });
+
+const template = z.looseObject({ metadata: metadata.optional(), spec });
+
+/** A PodTemplateSpec. Only what rules read is declared; everything else is kept as it was written. */
+export type PodTemplate = z.output<typeof template>;
+export type PodTemplateContainer = PodTemplate["spec"]["containers"][number];
+
+/**
+ * Name of the container that a session (or a worker) runs in: the one of the default-container annotation, else the
+ * first. May name no container when the annotation is wrong: the schema refuses such a template.
+ */
+export function sessionContainerName(template: PodTemplate): string {
+  const named = template.metadata?.annotations?.[ANNOTATION_DEFAULT_CONTAINER];
+  return named ?? template.spec.containers[0]?.name ?? "";
+}
+
+/** The container that a session (or a worker) runs in, or undefined when the annotation names none. */
+export function sessionContainer(template: PodTemplate): PodTemplateContainer | undefined {
+  const name = sessionContainerName(template);
+  return template.spec.containers.find((candidate) => candidate.name === name);
+}
+
+const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).join(", ");
+const OWN_PREFIX = `${GROUP}/`;
+const keysOf = (record: Record<string, string> | undefined) => Object.keys(record ?? {});
+
+/** `body` over `c`, the session container. */
+const overSessionContainer = (body: string) =>
+  `self.spec.containers.all(c, c.name != (has(self.metadata) && has(self.metadata.annotations) && '${ANNOTATION_DEFAULT_CONTAINER}' in self.metadata.annotations ? self.metadata.annotations['${ANNOTATION_DEFAULT_CONTAINER}'] : self.spec.containers[0].name) || (${body}))`;
+
+const commonRules: Rule<PodTemplate>[] = [
+  {
+    cel: "!has(self.spec.activeDeadlineSeconds)",
+    field: "spec.activeDeadlineSeconds",
+    message: "leave activeDeadlineSeconds out: use maxDurationSeconds, and Berth sets the Pod's deadline",
+    holds: ({ spec }) => spec.activeDeadlineSeconds === undefined,
+  },
+  {
+    cel: `!has(self.metadata) || !has(self.metadata.annotations) || !('${ANNOTATION_DEFAULT_CONTAINER}' in self.metadata.annotations) || self.spec.containers.exists(c, c.name == self.metadata.annotations['${ANNOTATION_DEFAULT_CONTAINER}'])`,
+    field: "metadata.annotations",
+    message: `annotation ${ANNOTATION_DEFAULT_CONTAINER} names no container of the template: name one of spec.containers, or leave it out to take the first`,
+    holds: (template) => sessionContainer(template) !== undefined,
+  },
+  {
+    cel: overSessionContainer(`!has(c.env) || !c.env.exists(e, e.name in [${quoted(RESERVED_ENV)}])`),
+    field: "spec.containers",
+    message: `the session container must not set ${RESERVED_ENV.join(", ")}: Berth sets them for each session, so remove them`,
+    holds: (template) => {
+      const reserved = new Set<string>(RESERVED_ENV);
+      return !sessionContainer(template)?.env?.some(({ name }) => reserved.has(name));
+    },
+  },
+  {
+    cel: `!has(self.metadata) || !has(self.metadata.labels) || self.metadata.labels.all(k, !k.startsWith('${OWN_PREFIX}'))`,
+    field: "metadata.labels",
+    message: `labels that begin with ${OWN_PREFIX} are set by Berth: remove them from the template`,
+    holds: ({ metadata }) => !keysOf(metadata?.labels).some((key) => key.startsWith(OWN_PREFIX)),
+  },
+  {
+    cel: `!has(self.metadata) || !has(self.metadata.annotations) || self.metadata.annotations.all(k, !k.startsWith('${OWN_PREFIX}'))`,
+    field: "metadata.annotations",
+    message: `annotations that begin with ${OWN_PREFIX} are set by Berth: remove them from the template`,
+    holds: ({ metadata }) => !keysOf(metadata?.annotations).some((key) => key.startsWith(OWN_PREFIX)),
+  },
+];
+
+/** The API server refuses a second container of a name by the list's type; here it takes a check. */
+const uniqueNames = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
+  schema.refine(({ spec }) => new Set(spec.containers.map(({ name }) => name)).size === spec.containers.length, {
+    message: "two containers have the same name: give each a name of its own",
+    path: ["spec", "containers"],
+  });
+
+/** Template of Pods that serve one session each. */
+export const sessionTemplate = withRules(
+  uniqueNames(template).meta({ description: "Template of a session's Pod: a PodTemplateSpec, passed through whole." }),
+  [
+    ...commonRules,
+    {
+      cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Never'",
+      field: "spec.restartPolicy",
+      message: "restartPolicy must be Never, or left out: a Pod serves one session and is not started again",
+      holds: ({ spec }) => spec.restartPolicy === undefined || spec.restartPolicy === "Never",
+    },
+    {
+      cel: overSessionContainer(
+        "(!has(c.restartPolicy) || c.restartPolicy == 'Never') && (!has(c.restartPolicyRules) || c.restartPolicyRules.size() == 0)",
+      ),
+      field: "spec.containers",
+      message:
+        "the session container must not be restarted: leave its restartPolicy (or say Never) and restartPolicyRules out",
+      holds: (template) => {
+        const session = sessionContainer(template);
+        const never = session?.restartPolicy === undefined || session.restartPolicy === "Never";
+        return never && !session?.restartPolicyRules?.length;
+      },
+    },
+  ],
+);
+
+/** Template of always-on workers: Pods of a Deployment. */
+export const workerTemplate = withRules(
+  uniqueNames(template).meta({ description: "Template of a worker's Pod: a PodTemplateSpec, passed through whole." }),
+  [
+    ...commonRules,
+    {
+      cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Always'",
+      field: "spec.restartPolicy",
+      message: "restartPolicy must be Always, or left out: workers belong to a Deployment, which restarts them",
+      holds: ({ spec }) => spec.restartPolicy === undefined || spec.restartPolicy === "Always",
+    },
+  ],
+);

@@ -1,0 +1,52 @@
+import type { z } from "zod";
+
+type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
+
+const list = (values: readonly unknown[]) => values.map((value) => String(value)).join(", ");
+
+/**
+ * What is wrong with a value and how to mend it, without repeating the value: it may be a key in the wrong place.
+ * Undefined leaves a rule's own message as it is.
+ */
+export function sayProblem(issue: RawIssue): string | undefined {
+  switch (issue.code) {
+    case "unrecognized_keys":
+      return `${list(issue.keys)}: not known to this version of Berth; remove it or update Berth`;
+    case "invalid_type":
+      return issue.input === undefined
+        ? `is required: set it (${issue.expected})`
+        : `must be of type ${issue.expected}`;
+    case "invalid_value":
+      return `must be ${issue.values.length === 1 ? "" : "one of "}${list(issue.values)}`;
+    case "too_small":
+      return `is too small: ${unit(issue.origin)} must be at least ${issue.minimum}`;
+    case "too_big":
+      return `is too big: ${unit(issue.origin)} must be at most ${issue.maximum}`;
+    case "invalid_format":
+      return `must match ${issue.pattern ?? issue.format}`;
+    default:
+      return undefined;
+  }
+}
+
+function unit(origin: string): string {
+  if (origin === "string") return "its length";
+  if (origin === "array") return "the number of items";
+  return "it";
+}
+
+/** `spec.sessions.template.spec.containers[0].name`. */
+function pathText(path: readonly PropertyKey[]): string {
+  return path.reduce<string>((text, part) => {
+    if (typeof part === "number") return `${text}[${part}]`;
+    return text === "" ? String(part) : `${text}.${String(part)}`;
+  }, "");
+}
+
+/** One line per problem: path, what is wrong, the mend. */
+export function problemsOf(error: z.ZodError): string[] {
+  return error.issues.map(({ path, message }) => {
+    const at = pathText(path);
+    return at === "" ? message : `${at}: ${message}`;
+  });
+}

@@ -1,0 +1,152 @@
+/** What a reason says to a person: one sentence on what happened, one on what to do. */
+export interface ReasonInfo {
+  readonly description: string;
+  /** What to do about it; "Nothing to do." where nothing is wrong. */
+  readonly mend: string;
+}
+
+const NOTHING = "Nothing to do.";
+
+/** How a session ended: the reason of its Event, the value of the metric's label and of the Pod's annotation. */
+export interface EndReasonInfo extends ReasonInfo {
+  /** True: the Pod is kept for retainFailedSeconds, and a Warning is written; false: retainFinishedSeconds. */
+  readonly failed: boolean;
+}
+
+/** Why sessions end. A closed set: it is a metric label, so add to it on purpose. */
+export const END_REASONS = {
+  Completed: {
+    failed: false,
+    description: "The session's container ended with exit code 0.",
+    mend: NOTHING,
+  },
+  Failed: {
+    failed: true,
+    description: "The session's container ended with an exit code other than 0.",
+    mend: "Read the Pod's logs: the code and the last lines are in the Event.",
+  },
+  OOMKilled: {
+    failed: true,
+    description: "The session's container used more memory than its limit and was killed.",
+    mend: "Raise resources.limits.memory of the session container in the template.",
+  },
+  Killed: {
+    failed: true,
+    description: "The session's container was killed by a signal that Berth did not send.",
+    mend: "Look at the node's log for what killed it.",
+  },
+  Evicted: {
+    failed: true,
+    description: "The Pod was evicted: by a node short of memory or disk, or by somebody's request.",
+    mend: "Set requests that match the use, or disruption: Protect against voluntary evictions.",
+  },
+  Preempted: {
+    failed: true,
+    description: "The Pod made room for one of a higher priority.",
+    mend: "Give the template a priorityClassName, or the cluster more room.",
+  },
+  NodeLost: {
+    failed: true,
+    description: "The node of the Pod stopped answering.",
+    mend: "Look at the node; the work item was settled according to onPodFailure.",
+  },
+  DeadlineExceeded: {
+    failed: true,
+    description: "The Pod reached its deadline, which holds also while no operator runs.",
+    mend: "Raise maxDurationSeconds if sessions may take longer, and see that the operator runs.",
+  },
+  MaxDuration: {
+    failed: true,
+    description: "The session reached maxDurationSeconds and was stopped.",
+    mend: "Raise maxDurationSeconds if sessions may take longer.",
+  },
+  StartFailed: {
+    failed: true,
+    description: "The session's container did not start, although its Pod was ready for it.",
+    mend: "The Event holds kubelet's words: mend the image, the command, the mounts or the security context.",
+  },
+  NoFirstBeat: {
+    failed: true,
+    description: "The session's container started but sent no heartbeat within firstBeatTimeoutSeconds.",
+    mend: "Run a worker that beats by itself, or set lease: Operator for a program that does not.",
+  },
+  LeaseLost: {
+    failed: true,
+    description: "The lease of the work item went to somebody else, so the Pod was ended and the item left alone.",
+    mend: "See that no other operator or worker serves the same environment.",
+  },
+  StoppedByUser: {
+    failed: false,
+    description: "The work item was stopped from outside, and the Pod with it.",
+    mend: NOTHING,
+  },
+  EnvironmentDeleted: {
+    failed: false,
+    description: "The Environment was deleted and deletionGraceSeconds were over.",
+    mend: "Raise deletionGraceSeconds to let sessions end by themselves.",
+  },
+  PodDeleted: {
+    failed: true,
+    description: "Somebody deleted the Pod while its session ran.",
+    mend: "Find who deletes Pods in this namespace; the work item was settled according to onPodFailure.",
+  },
+  CredentialMissing: {
+    failed: true,
+    description: "The work item came without a secret of its own, so no Pod was given it.",
+    mend: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
+  },
+  HealthCheck: {
+    failed: false,
+    description: "The work item was a health check: answered without a Pod.",
+    mend: NOTHING,
+  },
+  UnknownItem: {
+    failed: true,
+    description: "The work item was of a type that this version of Berth does not know: stopped without a Pod.",
+    mend: "Update Berth.",
+  },
+  Unknown: {
+    failed: true,
+    description: "The Pod was gone before anybody saw how its session ended.",
+    mend: "Look at the Events of the namespace; the work item was settled.",
+  },
+} as const satisfies Record<string, EndReasonInfo>;
+
+export type EndReason = keyof typeof END_REASONS;
+/** All end reasons, for metric labels that start at 0. */
+export const END_REASON_LIST = Object.keys(END_REASONS) as EndReason[];
+
+/** Narrows what a Pod's annotation says; anything else is undefined. */
+export function asEndReason(value: string | undefined): EndReason | undefined {
+  return value !== undefined && Object.hasOwn(END_REASONS, value) ? (value as EndReason) : undefined;
+}
+
+/** Reasons of Events that are neither a condition's nor a session's end. */
+export const EVENT_REASONS = {
+  SessionStarted: {
+    description: "A session's container is running.",
+    mend: NOTHING,
+  },
+  SettleFailed: {
+    description: "The work item of an ended Pod could not be settled yet; it is tried again.",
+    mend: "See the condition QueueReachable; the item's lease ends by itself meanwhile.",
+  },
+  ClaimDropped: {
+    description: "A polled item was let go before it was acknowledged; the queue offers it again.",
+    mend: "Nothing to do unless it repeats: then look at the latency of the API server and of the Work API.",
+  },
+  PodReplaced: {
+    description: "A parked Pod was replaced: too old, of an earlier template, or never ready.",
+    mend: NOTHING,
+  },
+  Draining: {
+    description: "The Environment is being deleted and waits for its running sessions.",
+    mend: "Wait up to deletionGraceSeconds, or delete the Pods to end the sessions now.",
+  },
+  Drained: {
+    description: "The last session of a deleted Environment has ended.",
+    mend: NOTHING,
+  },
+} as const satisfies Record<string, ReasonInfo>;
+
+export type EventOnlyReason = keyof typeof EVENT_REASONS;

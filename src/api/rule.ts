@@ -1,0 +1,39 @@
+import { z } from "zod";
+
+/**
+ * One rule over a value, written twice: as CEL for the API server and as a predicate for `parseEnvironment`, so that an
+ * object that reached us around the CRD (an older one, a test's) is judged alike. Rules about the old value have no
+ * predicate: only the server sees both.
+ */
+export interface Rule<T> {
+  /** CEL over `self` (and `oldSelf`). */
+  readonly cel: string;
+  /** What is wrong and how to mend it. */
+  readonly message: string;
+  /** Field below `self` that the message is about, without a leading dot. */
+  readonly field?: string;
+  readonly holds?: (value: T) => boolean;
+}
+
+/** The schema with the rules attached to both sides. Keeps metadata that was set before; call it last. */
+export function withRules<S extends z.ZodType>(schema: S, rules: readonly Rule<z.output<S>>[]): S {
+  let checked = schema;
+  for (const { holds, message, field } of rules) {
+    if (holds) {
+      checked = checked.refine((value) => holds(value), { message, path: field?.split(".") ?? [] });
+    }
+  }
+  return checked.meta({
+    ...schema.meta(),
+    "x-kubernetes-validations": rules.map(({ cel, message, field }) => ({
+      rule: cel,
+      message,
+      ...(field === undefined ? {} : { fieldPath: `.${field}` }),
+    })),
+  });
+}
+
+/** A whole number of seconds with a default. Bounds are inclusive. */
+export function seconds(fallback: number, min: number, max: number, description: string) {
+  return z.int32().min(min).max(max).default(fallback).meta({ description });
+}

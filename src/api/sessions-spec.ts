@@ -1,0 +1,90 @@
+import { z } from "zod";
+import { sessionTemplate } from "./pod-template.ts";
+import { seconds, withRules } from "./rule.ts";
+
+const DAY = 86_400;
+const WEEK = 7 * DAY;
+/** The deadline of a Pod is age + maxDurationSeconds + grace and must stay an int32: 30 days leave room for both. */
+const MAX_DURATION = 30 * DAY;
+/** One Environment is served by one loop; more than this wants a second Environment (and a second cluster). */
+export const MAX_CONCURRENT = 10_000;
+const MAX_RETAINED = 10_000;
+
+const fields = z.strictObject({
+  maxConcurrent: z.int32().min(1).max(MAX_CONCURRENT).meta({
+    description:
+      "Most Pods at a time, parked, opening and running together; to serve nothing for a while set paused instead.",
+  }),
+  warm: z.int32().min(0).max(MAX_CONCURRENT).default(0).meta({
+    description: "Pods kept parked and ready to start a session in a tenth of a second; 0 scales to zero.",
+  }),
+  warmScaleDownSeconds: seconds(300, 0, DAY, "Seconds after which parked Pods beyond warm are removed."),
+  lease: z.enum(["Worker", "Operator"]).default("Worker").meta({
+    description:
+      "Who beats for the work item: Worker for the stock workers, Operator for programs that know nothing of work items.",
+  }),
+  credential: z.enum(["WorkSecret", "EnvironmentKey"]).default("WorkSecret").meta({
+    description:
+      "What the Pod is given: WorkSecret is good for one session only, EnvironmentKey opens the whole environment.",
+  }),
+  secretDelivery: z.enum(["Env", "File"]).default("Env").meta({
+    description: "How the Pod gets its secret: Env as an environment variable, File as a mounted file.",
+  }),
+  parking: z.enum(["Key", "Init"]).default("Key").meta({
+    description:
+      "How a parked Pod waits: Key holds the container back by a missing Secret key, Init by an init container.",
+  }),
+  prepareTimeoutSeconds: seconds(
+    600,
+    1,
+    DAY,
+    "Seconds from being bound to a node to being parked, after which a Pod is replaced, with backoff.",
+  ),
+  firstBeatTimeoutSeconds: seconds(
+    60,
+    1,
+    3600,
+    "Seconds from container start to the first heartbeat, after which the session is stopped as failed.",
+  ),
+  parkedMaxAgeSeconds: seconds(
+    600,
+    0,
+    WEEK,
+    "Age in seconds at which a parked Pod is replaced by a fresh one; 0 means never.",
+  ),
+  maxDurationSeconds: seconds(86_400, 1, MAX_DURATION, "Seconds after which a session is stopped."),
+  retainFinishedSeconds: seconds(600, 0, WEEK, "Seconds for which a finished Pod is kept for its logs."),
+  retainFailedSeconds: seconds(3600, 0, WEEK, "Seconds for which a failed Pod is kept for its logs."),
+  retainFinishedLimit: z.int32().min(0).max(MAX_RETAINED).default(100).meta({
+    description: "Most finished and failed Pods kept at a time; the oldest go first.",
+  }),
+  onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
+    description:
+      "What becomes of the work item when its Pod died without a word: Stop ends it, Release lets it go back to the queue.",
+  }),
+  disruption: z.enum(["Allow", "Protect"]).default("Allow").meta({
+    description:
+      "Whether running sessions hold off voluntary evictions: Protect blocks node drains up to maxDurationSeconds.",
+  }),
+  template: sessionTemplate,
+});
+
+/** `spec.sessions`: a Pod per session. */
+export const sessionsSpec = withRules(
+  fields.meta({ description: "A Pod per session: exactly one of sessions and workers." }),
+  [
+    {
+      cel: "self.warm <= self.maxConcurrent",
+      field: "warm",
+      message: "warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent",
+      holds: ({ warm, maxConcurrent }) => warm <= maxConcurrent,
+    },
+    {
+      cel: "self.secretDelivery != 'File' || self.parking == 'Init'",
+      field: "parking",
+      message: "secretDelivery File needs parking Init: a missing key does not hold a file back",
+      holds: ({ secretDelivery, parking }) => secretDelivery !== "File" || parking === "Init",
+    },
+  ],
+);
+export type SessionsSpec = z.output<typeof sessionsSpec>;

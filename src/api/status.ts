@@ -1,0 +1,80 @@
+import { z } from "zod";
+import { MAX_CONDITION_MESSAGE } from "./conditions.ts";
+
+/** More than we have condition types, fewer than would make a list unreadable. */
+const MAX_CONDITIONS = 32;
+const MAX_TYPE = 316;
+const MAX_REASON = 1024;
+
+const count = (description: string) => z.int32().min(0).meta({ description });
+const time = (description: string) => z.string().meta({ description, format: "date-time" });
+
+const condition = z
+  .object({
+    type: z.string().max(MAX_TYPE).meta({ description: "What the condition is about." }),
+    status: z.enum(["True", "False", "Unknown"]).meta({ description: "Whether it is so." }),
+    reason: z.string().min(1).max(MAX_REASON).meta({ description: "Why, in one word of a closed list." }),
+    message: z.string().max(MAX_CONDITION_MESSAGE).meta({ description: "Why, in words for a person, with the mend." }),
+    lastTransitionTime: time("Since when the status is what it is."),
+    observedGeneration: z.int().min(0).meta({ description: "Generation of the spec that the condition speaks of." }),
+  })
+  .meta({ description: "A condition." });
+
+const queueStatus = z
+  .object({
+    depth: count("Work items waiting to be picked up."),
+    pending: count("Work items polled but not acknowledged yet."),
+    oldestQueuedAt: time("When the oldest waiting item was queued; absent when none waits.").optional(),
+    workersPolling: count("Pollers seen in the last 30 seconds, as far as the Work API says.").optional(),
+  })
+  .meta({ description: "The queue, as the Work API's statistics say it." });
+
+const sessionsStatus = z
+  .object({
+    warm: count("Pods parked and free."),
+    preparing: count("Pods on their way to being parked."),
+    opening: count("Pods claimed whose container does not run yet."),
+    active: count("Pods whose session runs."),
+    stopping: count("Pods whose session is being ended."),
+    finished: count("Pods of ended sessions, kept for their logs."),
+  })
+  .meta({ description: "Session Pods by phase." });
+
+const workersStatus = z
+  .object({
+    desired: count("Workers wanted."),
+    replicas: count("Workers that exist."),
+    ready: count("Workers that are ready."),
+    busy: count("Workers seen busy by the busyProbe."),
+  })
+  .meta({ description: "Workers by state." });
+
+/** `status`. Unknown fields are dropped: it is ours, and a newer version's is no reason to stop. */
+export const environmentStatus = z
+  .object({
+    observedGeneration: z.int().min(0).optional().meta({
+      description: "Generation of the spec that this status speaks of.",
+    }),
+    mode: z.enum(["Sessions", "Workers"]).optional().meta({
+      description: "Sessions (a Pod per session) or Workers (always-on workers).",
+    }),
+    max: count("Most Pods or workers at a time, as the spec says.").optional(),
+    conditions: z
+      .array(condition)
+      .max(MAX_CONDITIONS)
+      .optional()
+      .meta({
+        description: "What stands well and what does not.",
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+      }),
+    queue: queueStatus.optional(),
+    sessions: sessionsStatus.optional(),
+    workers: workersStatus.optional(),
+  })
+  .meta({ description: "What the operator sees; written by it alone." });
+
+export type EnvironmentStatus = z.output<typeof environmentStatus>;
+export type QueueStatus = z.output<typeof queueStatus>;
+export type SessionsStatus = z.output<typeof sessionsStatus>;
+export type WorkersStatus = z.output<typeof workersStatus>;

@@ -1,0 +1,105 @@
+import { z } from "zod";
+import { workerTemplate } from "./pod-template.ts";
+import { withRules } from "./rule.ts";
+
+/** One worker polls by itself: a thousand pollers are more than an organization's request limits allow. */
+const MAX_REPLICAS = 1000;
+const MAX_SESSIONS_PER_REPLICA = 1000;
+/** The bounds of autoscaling/v2 (pkg/apis/autoscaling/validation in kubernetes). */
+const MAX_STABILIZATION_SECONDS = 3600;
+const MAX_PERIOD_SECONDS = 1800;
+const MAX_POLICIES = 16;
+const MAX_PATH = 1024;
+const MAX_PORT = 65_535;
+
+const policy = z
+  .strictObject({
+    type: z.enum(["Pods", "Percent"]).meta({ description: "Whether value counts Pods or percent of the replicas." }),
+    value: z.int32().min(1).meta({ description: "Most change allowed within the period." }),
+    periodSeconds: z.int32().min(1).max(MAX_PERIOD_SECONDS).meta({
+      description: "Window in seconds over which the change is counted.",
+    }),
+  })
+  .meta({ description: "A bound on the rate of change." });
+type Policy = z.output<typeof policy>;
+
+const direction = (window: number, policies: Policy[], description: string) =>
+  z
+    .strictObject({
+      stabilizationWindowSeconds: z.int32().min(0).max(MAX_STABILIZATION_SECONDS).default(window).meta({
+        description: "Seconds of past recommendations that are looked at, so that the count does not flap.",
+      }),
+      selectPolicy: z.enum(["Max", "Min", "Disabled"]).default("Max").meta({
+        description:
+          "Which policy counts when several apply: Max the most change, Min the least, Disabled none at all.",
+      }),
+      policies: z.array(policy).min(1).max(MAX_POLICIES).default(policies).meta({
+        description: "Bounds on the rate of change.",
+        "x-kubernetes-list-type": "atomic",
+      }),
+    })
+    .prefault({})
+    .meta({ description });
+
+/** The defaults are those that autoscaling/v2 documents for HorizontalPodAutoscalerBehavior. */
+const behavior = z
+  .strictObject({
+    scaleUp: direction(
+      0,
+      [
+        { type: "Percent", value: 100, periodSeconds: 15 },
+        { type: "Pods", value: 4, periodSeconds: 15 },
+      ],
+      "How fast replicas are added.",
+    ),
+    scaleDown: direction(
+      300,
+      [{ type: "Percent", value: 100, periodSeconds: 15 }],
+      "How fast replicas are removed; busy ones never are.",
+    ),
+  })
+  .prefault({})
+  .meta({ description: "How fast replicas change: the shape and meaning of a HorizontalPodAutoscaler's behavior." });
+
+const busyProbe = z
+  .strictObject({
+    httpGet: z
+      .strictObject({
+        path: z.string().min(1).max(MAX_PATH).regex(/^\//).default("/").meta({ description: "Path to get." }),
+        port: z.int32().min(1).max(MAX_PORT).meta({ description: "Port of the worker's container." }),
+      })
+      .meta({ description: "Request to the worker: 200 means busy, 204 idle, all else unknown." }),
+  })
+  .meta({
+    description: "How to ask a worker whether it is busy; without it nothing is removed while any session runs.",
+  });
+
+/** `spec.workers`: always-on workers that poll by themselves. */
+export const workersSpec = withRules(
+  z
+    .strictObject({
+      minReplicas: z
+        .int32()
+        .min(0)
+        .max(MAX_REPLICAS)
+        .default(0)
+        .meta({ description: "Fewest workers; 0 scales to zero." }),
+      maxReplicas: z.int32().min(1).max(MAX_REPLICAS).meta({ description: "Most workers." }),
+      sessionsPerReplica: z.int32().min(1).max(MAX_SESSIONS_PER_REPLICA).default(1).meta({
+        description: "Sessions that one worker serves at a time.",
+      }),
+      behavior,
+      busyProbe: busyProbe.optional(),
+      template: workerTemplate,
+    })
+    .meta({ description: "Always-on workers that poll by themselves: exactly one of sessions and workers." }),
+  [
+    {
+      cel: "self.minReplicas <= self.maxReplicas",
+      field: "minReplicas",
+      message: "minReplicas must not be greater than maxReplicas: lower minReplicas or raise maxReplicas",
+      holds: ({ minReplicas, maxReplicas }) => minReplicas <= maxReplicas,
+    },
+  ],
+);
+export type WorkersSpec = z.output<typeof workersSpec>;
