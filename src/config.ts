@@ -1,0 +1,309 @@
+import { Command, CommanderError, Option } from "commander";
+import * as z from "zod";
+import { ConfigError } from "./core/errors.ts";
+import { parseBindAddress } from "./observe/bind-address.ts";
+import { LOG_LEVELS, type LogLevel } from "./observe/logger.ts";
+
+/** What `berth run` was started with, parsed and checked. */
+export interface Settings {
+  /** Path of a kubeconfig file; undefined: the usual order (KUBECONFIG, ~/.kube/config, the Pod's service account). */
+  readonly kubeconfig: string | undefined;
+  /** Namespaces to serve; empty means all of them. */
+  readonly namespaces: readonly string[];
+  readonly leaderElection: {
+    readonly enabled: boolean;
+    /** Namespace of the Lease; undefined: the namespace of the kubeconfig's context or of the service account. */
+    readonly namespace: string | undefined;
+  };
+  /** As parseBindAddress reads it; "0" is off. */
+  readonly metricsBindAddress: string;
+  /** As parseBindAddress reads it; "0" is off. */
+  readonly healthProbeBindAddress: string;
+  readonly logLevel: LogLevel;
+  readonly allowedApiOrigins: AllowedOrigins;
+  /** How connections leave this machine, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
+  readonly proxy: ProxySettings;
+}
+
+/** Which Work APIs an Environment may name in spec.api.baseUrl: any with https, or exactly these origins. */
+export type AllowedOrigins = "any-https" | readonly string[];
+
+export interface ProxySettings {
+  readonly httpProxy: string | undefined;
+  readonly httpsProxy: string | undefined;
+  /** Hosts that are reached without a proxy, as NO_PROXY lists them. */
+  readonly noProxy: string | undefined;
+}
+
+/** Environment variables by name. */
+export type EnvironmentVariables = Readonly<Record<string, string | undefined>>;
+
+/** The variables of this process: the one place that reads them. */
+export function processEnvironment(): EnvironmentVariables {
+  return process.env;
+}
+
+/** True when an Environment may use the Work API at `baseUrl`. A key must not be sent to a host nobody allowed. */
+export function originAllowed(allowed: AllowedOrigins, baseUrl: string): boolean {
+  const url = URL.parse(baseUrl);
+  if (url === null) return false;
+  return allowed === "any-https" ? url.protocol === "https:" : allowed.includes(url.origin);
+}
+
+/** The prefix of Berth's own environment variables. */
+const ENV_PREFIX = "BERTH_";
+
+/** DNS label (RFC 1123), as namespaces are named. */
+const namespaceSchema = z
+  .string()
+  .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "a namespace is lower-case letters, digits and dashes, at most 63");
+
+const bindAddressSchema = z.string().superRefine((text, context) => {
+  try {
+    parseBindAddress(text);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
+  }
+});
+
+const originSchema = z.string().transform((text, context) => {
+  const url = URL.parse(text);
+  const isOrigin = url !== null && /^https?:$/.test(url.protocol) && url.href === `${url.origin}/`;
+  if (isOrigin) return url.origin;
+  context.addIssue({
+    code: "custom",
+    message: `"${text}" is no origin; write scheme, host and port only, such as https://api.anthropic.com`,
+  });
+  return z.NEVER;
+});
+
+const booleanSchema = z.enum(["true", "false"], "write true or false").transform((text) => text === "true");
+
+/** Splits "a, b,c"; empty parts are dropped, doubles too. */
+function listOf<T>(item: z.ZodType<T, string>) {
+  return z
+    .string()
+    .transform((text) => [...new Set(text.split(",").map((part) => part.trim()))].filter((part) => part !== ""))
+    .pipe(z.array(item).min(1, "the list is empty"));
+}
+
+interface Flag<T> {
+  /** Without the dashes. */
+  readonly name: string;
+  /** What stands for the value in the usage line. */
+  readonly value: string;
+  /** For --help and docs/flags.md. */
+  readonly about: string;
+  /** As it would be written; undefined: not set. */
+  readonly default?: string;
+  /** In words, where there is no fixed default. */
+  readonly defaultText?: string;
+  readonly repeatable?: boolean;
+  /** The flag alone means true, and --no-<name> exists. */
+  readonly boolean?: boolean;
+  readonly schema: z.ZodType<T, string>;
+}
+
+const flag = <T>(spec: Flag<T>): Flag<T> => spec;
+
+/** Every flag of `berth run`. docs/flags.md is checked against this list. */
+export const FLAGS = {
+  kubeconfig: flag({
+    name: "kubeconfig",
+    value: "<path>",
+    about: "Kubeconfig file of the cluster to serve.",
+    defaultText: "KUBECONFIG, ~/.kube/config, or the Pod's service account",
+    schema: z.string().min(1, "name a file"),
+  }),
+  namespaces: flag({
+    name: "namespace",
+    value: "<name>",
+    about: "Namespace whose Environments are served; repeat it, or separate names with commas.",
+    defaultText: "all namespaces",
+    repeatable: true,
+    schema: listOf(namespaceSchema),
+  }),
+  leaderElect: flag({
+    name: "leader-elect",
+    value: "[true|false]",
+    about: "Act only while holding the Lease, so that of several replicas one is active.",
+    default: "true",
+    boolean: true,
+    schema: booleanSchema,
+  }),
+  leaderElectNamespace: flag({
+    name: "leader-elect-namespace",
+    value: "<name>",
+    about: "Namespace of that Lease.",
+    defaultText: "the namespace Berth runs in, or the one of the kubeconfig's context",
+    schema: namespaceSchema,
+  }),
+  metricsBindAddress: flag({
+    name: "metrics-bind-address",
+    value: "<address>",
+    about: "Where GET /metrics answers; 0 switches it off.",
+    default: ":8080",
+    schema: bindAddressSchema,
+  }),
+  healthProbeBindAddress: flag({
+    name: "health-probe-bind-address",
+    value: "<address>",
+    about: "Where GET /healthz and /readyz answer; 0 switches it off.",
+    default: ":8081",
+    schema: bindAddressSchema,
+  }),
+  logLevel: flag({
+    name: "log-level",
+    value: `<${LOG_LEVELS.join("|")}>`,
+    about: "The least severe lines that are logged (JSON, on standard error).",
+    default: "info",
+    schema: z.enum(LOG_LEVELS, `write one of ${LOG_LEVELS.join(", ")}`),
+  }),
+  allowedApiOrigins: flag({
+    name: "allowed-api-origins",
+    value: "<origin>",
+    about:
+      "Origins that spec.api.baseUrl may name; repeat it, or separate them with commas. Plain http works only when listed here.",
+    defaultText: "any https origin",
+    repeatable: true,
+    schema: listOf(originSchema),
+  }),
+} as const;
+
+const ALL_FLAGS: readonly Flag<unknown>[] = Object.values(FLAGS);
+
+/** BERTH_LOG_LEVEL for --log-level. */
+export function environmentVariable(flagName: string): string {
+  return ENV_PREFIX + flagName.replaceAll("-", "_").toUpperCase();
+}
+
+/** One line that shows every flag. */
+export function usageLine(): string {
+  const parts = ALL_FLAGS.map(({ name, value, repeatable }) => `[--${name} ${value}]${repeatable ? "..." : ""}`);
+  return `usage: berth run ${parts.join(" ")}`;
+}
+
+/** Adds the flags of `berth run` to a command. Their values stay text until `settingsFrom`. */
+export function addFlags(command: Command): Command {
+  for (const { name, value, about, default: fallback, defaultText, repeatable, boolean } of ALL_FLAGS) {
+    const option = new Option(
+      `--${name} ${value}`,
+      `${about} (default: ${fallback ?? defaultText}; env: ${environmentVariable(name)})`,
+    );
+    if (repeatable) option.argParser((text, before) => (typeof before === "string" ? `${before},${text}` : text));
+    if (boolean) option.preset("true");
+    command.addOption(option);
+    if (boolean) command.addOption(new Option(`--no-${name}`, `The same as --${name}=false.`));
+  }
+  return command;
+}
+
+/**
+ * Settings from the command's flags first, then the environment, then the defaults.
+ * @throws ConfigError that names everything wrong, a line each.
+ */
+export function settingsFrom(command: Command, env: EnvironmentVariables): Settings {
+  const problems = unknownVariables(env);
+  const read = <T>(spec: Flag<T>): T | undefined => {
+    const { text, source } = rawValue(command, env, spec);
+    if (text === undefined) return undefined;
+    const result = spec.schema.safeParse(text);
+    if (result.success) return result.data;
+    problems.push(...result.error.issues.map((issue) => `${source}: ${issueText(issue.message, text)}`));
+    return undefined;
+  };
+  const values = {
+    kubeconfig: read(FLAGS.kubeconfig),
+    namespaces: read(FLAGS.namespaces),
+    leaderElect: read(FLAGS.leaderElect),
+    leaderElectNamespace: read(FLAGS.leaderElectNamespace),
+    metricsBindAddress: read(FLAGS.metricsBindAddress),
+    healthProbeBindAddress: read(FLAGS.healthProbeBindAddress),
+    logLevel: read(FLAGS.logLevel),
+    allowedApiOrigins: read(FLAGS.allowedApiOrigins),
+  };
+  const { leaderElect, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
+  if (
+    problems.length > 0 ||
+    leaderElect === undefined ||
+    metricsBindAddress === undefined ||
+    healthProbeBindAddress === undefined ||
+    logLevel === undefined
+  ) {
+    throw new ConfigError(problems.join("\n"));
+  }
+  return {
+    kubeconfig: values.kubeconfig,
+    namespaces: values.namespaces ?? [],
+    leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace },
+    metricsBindAddress,
+    healthProbeBindAddress,
+    logLevel,
+    allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
+    proxy: proxySettings(env),
+  };
+}
+
+/**
+ * Settings of `berth run` from its arguments (after the word `run`) and environment variables.
+ * @throws ConfigError when one is unknown or wrong.
+ */
+export function parseSettings(argv: readonly string[], env: EnvironmentVariables): Settings {
+  const command = addFlags(new Command("berth run"))
+    .helpOption(false)
+    .exitOverride()
+    .configureOutput({ writeErr: () => {} });
+  try {
+    command.parse([...argv], { from: "user" });
+  } catch (error) {
+    throw configErrorOf(error);
+  }
+  return settingsFrom(command, env);
+}
+
+/** Commander's complaint about a command line as a ConfigError; anything else as it is. */
+export function configErrorOf(error: unknown): unknown {
+  if (!(error instanceof CommanderError)) return error;
+  return new ConfigError(error.message.replace(/^error: /, "").replaceAll("\n", " "), { cause: error });
+}
+
+/** The text of a flag, and what to call it in an error: the flag or the variable it came from. */
+function rawValue(command: Command, env: EnvironmentVariables, spec: Flag<unknown>) {
+  const given: unknown = command.opts()[new Option(`--${spec.name}`).attributeName()];
+  const source = `--${spec.name}`;
+  // `--no-leader-elect` makes commander's default `true`: only what the command line says counts as given.
+  const isGiven = command.getOptionValueSource(new Option(`--${spec.name}`).attributeName()) === "cli";
+  if (isGiven) return { text: String(given), source };
+  const variable = environmentVariable(spec.name);
+  // An empty variable counts as unset: charts and shells leave them behind.
+  const text = env[variable];
+  return text ? { text, source: variable } : { text: spec.default, source };
+}
+
+function issueText(message: string, text: string): string {
+  return message.includes(`"${text}"`) ? message : `"${text}": ${message}`;
+}
+
+/**
+ * A Service named berth makes kubelet put these into every container of its namespace: BERTH_SERVICE_HOST,
+ * BERTH_METRICS_PORT_8080_TCP_ADDR and so on. They are nobody's settings.
+ */
+const SERVICE_LINK = /^BERTH_(.*_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$/;
+
+/** A misspelled variable would otherwise be a setting that silently does nothing. */
+function unknownVariables(env: EnvironmentVariables): string[] {
+  const known = new Set(ALL_FLAGS.map(({ name }) => environmentVariable(name)));
+  return Object.keys(env)
+    .filter((name) => name.startsWith(ENV_PREFIX) && !known.has(name) && !SERVICE_LINK.test(name))
+    .map((name) => `unknown environment variable ${name}; known are ${[...known].join(", ")}`);
+}
+
+/** Lower case first, as curl and undici read them. */
+function proxySettings(env: EnvironmentVariables): ProxySettings {
+  const first = (...names: string[]) => names.map((name) => env[name]).find((text) => text);
+  return {
+    httpProxy: first("http_proxy", "HTTP_PROXY"),
+    httpsProxy: first("https_proxy", "HTTPS_PROXY"),
+    noProxy: first("no_proxy", "NO_PROXY"),
+  };
+}

@@ -1,0 +1,201 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Registry } from "prom-client";
+import { ConfigError, errorText } from "../core/errors.ts";
+import { parseBindAddress } from "./bind-address.ts";
+import { type Logger, redact, silentLogger } from "./logger.ts";
+
+/** One thing that must be so: true, or the reason why it is not. One that throws has failed. */
+export type Check = () => boolean | { readonly ok: boolean; readonly message: string };
+export type Checks = Readonly<Record<string, Check>>;
+
+export interface HealthServerOptions {
+  /** As parseBindAddress reads it; "0" starts nothing. */
+  readonly bindAddress: string;
+  /** Given: GET /metrics answers with its metrics. */
+  readonly registry?: Registry;
+  /** Given: GET /healthz. Only what a restart would mend belongs here, never another server's health. */
+  readonly live?: Checks;
+  /** Given: GET /readyz. */
+  readonly ready?: Checks;
+  readonly logger?: Logger;
+}
+
+export interface HealthServer extends AsyncDisposable {
+  /** `host:port` with the port that was really opened; undefined when switched off. */
+  readonly address: string | undefined;
+  /** Stops listening and ends open connections. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** A probe sends a few hundred bytes; what is larger is no probe. */
+const MAX_HEADER_BYTES = 8192;
+/** Prometheus and kubelet send at once; a peer that takes longer only holds a socket. */
+const REQUEST_TIMEOUT_MS = 5_000;
+/** How often node looks for connections past those time-outs. Its default of 30 s would make 5 s a wish. */
+const TIMEOUT_CHECK_MS = 1_000;
+/** Longer than Prometheus' usual scrape interval of 15 to 30 s would keep idle sockets for nothing. */
+const KEEP_ALIVE_MS = 5_000;
+/** A few scrapers and kubelets, with room; more is a leak or an attack. */
+const MAX_CONNECTIONS = 128;
+
+/**
+ * Serves /metrics, /healthz and /readyz, whichever are given, to GET and HEAD.
+ * @throws ConfigError when the address is wrong or cannot be listened on.
+ */
+export async function startHealthServer(options: HealthServerOptions): Promise<HealthServer> {
+  const { bindAddress } = options;
+  const bind = readBindAddress(bindAddress);
+  if (bind === undefined) {
+    const close = async () => {};
+    return { address: undefined, close, [Symbol.asyncDispose]: close };
+  }
+  const logger = options.logger ?? silentLogger;
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+    },
+    (request, response) => {
+      answer(options, request, response).catch((error: unknown) => {
+        logger.warn({ err: error, path: request.url }, "a health or metrics request failed");
+        if (!response.headersSent) send(request, response, 500, `error: ${errorText(error)}\n`);
+        else response.destroy();
+      });
+    },
+  );
+  server.maxConnections = MAX_CONNECTIONS;
+  await listen(server, bind, bindAddress);
+  server.on("error", (error) => logger.warn({ err: error }, "the health server had an error"));
+  const close = once(() => closeServer(server));
+  return { address: addressText(server), close, [Symbol.asyncDispose]: close };
+}
+
+/**
+ * The two servers of `berth run`: metrics, and health probes. One serves both where the addresses are the same.
+ * @throws ConfigError as startHealthServer does; nothing is left open then.
+ */
+export async function startObserveServers(
+  options: Omit<HealthServerOptions, "bindAddress"> & {
+    readonly metricsBindAddress: string;
+    readonly healthProbeBindAddress: string;
+  },
+): Promise<{ metrics: HealthServer; health: HealthServer; close(): Promise<void> }> {
+  const { metricsBindAddress, healthProbeBindAddress, registry, live = {}, ready = {}, logger } = options;
+  const common = logger === undefined ? {} : { logger };
+  const metricsPart = registry === undefined ? {} : { registry };
+  const fixed = (address: string) => address !== "0" && !address.endsWith(":0");
+  if (metricsBindAddress === healthProbeBindAddress && fixed(metricsBindAddress)) {
+    const both = await startHealthServer({ bindAddress: metricsBindAddress, ...metricsPart, live, ready, ...common });
+    return { metrics: both, health: both, close: both.close };
+  }
+  const metrics = await startHealthServer({ bindAddress: metricsBindAddress, ...metricsPart, ...common });
+  try {
+    const health = await startHealthServer({ bindAddress: healthProbeBindAddress, live, ready, ...common });
+    const close = async () => {
+      await Promise.all([metrics.close(), health.close()]);
+    };
+    return { metrics, health, close };
+  } catch (error) {
+    await metrics.close();
+    throw error;
+  }
+}
+
+async function answer(options: HealthServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  // A body is never read: the connection ends with the answer, so that it cannot be taken for the next request.
+  if (request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined) {
+    response.setHeader("connection", "close");
+  }
+  const path = new URL(request.url ?? "/", "http://localhost").pathname;
+  const { registry, live, ready } = options;
+  const known = [registry && "/metrics", live && "/healthz", ready && "/readyz"].filter((text) => text !== undefined);
+  if (!known.includes(path)) return send(request, response, 404, `not found; here are: ${known.join(", ")}\n`);
+  if (request.method !== "GET" && request.method !== "HEAD") {
+    response.setHeader("allow", "GET, HEAD");
+    return send(request, response, 405, "only GET and HEAD\n");
+  }
+  if (path === "/metrics" && registry) {
+    const text = await registry.metrics();
+    return send(request, response, 200, text, registry.contentType);
+  }
+  const { ok, text } = runChecks((path === "/healthz" ? live : ready) ?? {});
+  send(request, response, ok ? 200 : 503, `${text}${path.slice(1)} ${ok ? "ok" : "failed"}\n`);
+}
+
+/** One line per check, failed ones with why; the form that the API server's own /readyz?verbose has. */
+function runChecks(checks: Checks): { ok: boolean; text: string } {
+  const results = Object.entries(checks).map(([name, check]) => ({ name, ...runCheck(check) }));
+  const lines = results.map(({ name, ok, message }) =>
+    ok ? `[+]${name} ok\n` : `[-]${name} failed${message ? `: ${message}` : ""}\n`,
+  );
+  return { ok: results.every(({ ok }) => ok), text: redact(lines.join("")) };
+}
+
+function runCheck(check: Check): { ok: boolean; message: string } {
+  try {
+    const result = check();
+    return typeof result === "boolean" ? { ok: result, message: "" } : result;
+  } catch (error) {
+    return { ok: false, message: errorText(error) };
+  }
+}
+
+function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: number,
+  text: string,
+  contentType = "text/plain; charset=utf-8",
+): void {
+  response.writeHead(status, {
+    "content-type": contentType,
+    "content-length": Buffer.byteLength(text),
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+  });
+  response.end(request.method === "HEAD" ? undefined : text);
+}
+
+function readBindAddress(text: string) {
+  try {
+    return parseBindAddress(text);
+  } catch (error) {
+    throw new ConfigError(errorText(error), { cause: error });
+  }
+}
+
+function listen(server: Server, bind: { host?: string; port: number }, text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onError = (cause: Error) =>
+      reject(new ConfigError(`cannot listen on ${text}: ${cause.message}; choose another address, or 0`, { cause }));
+    server.once("error", onError);
+    server.listen(bind, () => {
+      server.off("error", onError);
+      resolve();
+    });
+  });
+}
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+function addressText(server: Server): string | undefined {
+  const address = server.address();
+  if (address === null || typeof address === "string") return undefined;
+  return address.family === "IPv6" ? `[${address.address}]:${address.port}` : `${address.address}:${address.port}`;
+}
+
+function once(act: () => Promise<void>): () => Promise<void> {
+  let done: Promise<void> | undefined;
+  return () => {
+    done ??= act();
+    return done;
+  };
+}
