@@ -1,0 +1,71 @@
+import { execFile } from "node:child_process";
+import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** The root of the repository. */
+export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+
+export interface Finding {
+  readonly rule: string;
+  readonly message: string;
+}
+
+/**
+ * Lints `files` (path -> text) with the repository's own rules, in a temporary copy of nothing but those rules.
+ * @returns what was found, by path; paths without findings are missing.
+ */
+export async function lintFiles(files: Readonly<Record<string, string>>): Promise<Map<string, Finding[]>> {
+  const folder = await mkdtemp(join(tmpdir(), "berth-lint-"));
+  try {
+    for (const rules of ["biome.json", "package.json", ".gitignore", "tools/lint"]) {
+      await cp(join(ROOT, rules), join(folder, rules), { recursive: true });
+    }
+    for (const [path, text] of Object.entries(files)) {
+      await mkdir(dirname(join(folder, path)), { recursive: true });
+      await writeFile(join(folder, path), text);
+    }
+    return byPath(await runBiome(folder));
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+/** Biome ends with 1 when it finds something: only an answer that is no JSON is a failure. */
+function runBiome(cwd: string): Promise<BiomeReport> {
+  const biome = join(ROOT, "node_modules/@biomejs/biome/bin/biome");
+  const args = [biome, "lint", "--reporter=json", "--max-diagnostics=none", "."];
+  return new Promise((resolve, reject) => {
+    execFile(process.execPath, args, { cwd, maxBuffer: 64 * 2 ** 20 }, (error, stdout, stderr) => {
+      try {
+        resolve(JSON.parse(stdout) as BiomeReport);
+      } catch {
+        reject(new Error(`biome gave no report: ${stderr}`, { cause: error }));
+      }
+    });
+  });
+}
+
+interface BiomeReport {
+  readonly diagnostics: readonly {
+    category: string;
+    severity: string;
+    message: string;
+    /** Some rules put the configured text here, in a tree of its own. */
+    advices: unknown;
+    location: { path: string };
+  }[];
+}
+
+/** What ends the gate: errors and warnings. Hints are left out. */
+function byPath(report: BiomeReport): Map<string, Finding[]> {
+  const found = new Map<string, Finding[]>();
+  for (const { category, severity, message, advices, location } of report.diagnostics) {
+    if (severity !== "error" && severity !== "warning") continue;
+    const path = location.path.replaceAll("\\", "/");
+    const text = `${message} ${JSON.stringify(advices)}`;
+    found.set(path, [...(found.get(path) ?? []), { rule: category.split("/").at(-1) ?? category, message: text }]);
+  }
+  return found;
+}
