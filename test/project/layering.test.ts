@@ -164,7 +164,6 @@ const plants: readonly Plant[] = [
       path: `src/sessions/timer-${index}.ts`,
       text: `export const y = () => ${code};\n`,
       rule: "noRestrictedGlobals",
-      says: /Clock/,
     }),
   ),
   {

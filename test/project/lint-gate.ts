@@ -52,8 +52,6 @@ interface BiomeReport {
     category: string;
     severity: string;
     message: string;
-    /** Some rules put the configured text here, in a tree of its own. */
-    advices: unknown;
     location: { path: string };
   }[];
 }
@@ -61,11 +59,10 @@ interface BiomeReport {
 /** What ends the gate: errors and warnings. Hints are left out. */
 function byPath(report: BiomeReport): Map<string, Finding[]> {
   const found = new Map<string, Finding[]>();
-  for (const { category, severity, message, advices, location } of report.diagnostics) {
+  for (const { category, severity, message, location } of report.diagnostics) {
     if (severity !== "error" && severity !== "warning") continue;
     const path = location.path.replaceAll("\\", "/");
-    const text = `${message} ${JSON.stringify(advices)}`;
-    found.set(path, [...(found.get(path) ?? []), { rule: category.split("/").at(-1) ?? category, message: text }]);
+    found.set(path, [...(found.get(path) ?? []), { rule: category.split("/").at(-1) ?? category, message }]);
   }
   return found;
 }
