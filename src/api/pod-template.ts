@@ -88,9 +88,10 @@ const spec = z
   })
   .meta({ description: "A PodSpec: fields not listed here are passed through whole and checked by a dry run." });
 
-const template = z.looseObject({ metadata: metadata.optional(), spec });
+/** Closed at this level, which Kubernetes has never widened: a misspelt `spec` is found at once. */
+const template = z.strictObject({ metadata: metadata.optional(), spec });
 
-/** A PodTemplateSpec. Only what rules read is declared; everything else is kept as it was written. */
+/** A PodTemplateSpec. Only what rules read is declared; what else is in metadata and spec is kept as written. */
 export type PodTemplate = z.output<typeof template>;
 export type PodTemplateContainer = PodTemplate["spec"]["containers"][number];
 
@@ -128,7 +129,10 @@ const commonRules: Rule<PodTemplate>[] = [
     cel: `!has(self.metadata) || !has(self.metadata.annotations) || !('${ANNOTATION_DEFAULT_CONTAINER}' in self.metadata.annotations) || self.spec.containers.exists(c, c.name == self.metadata.annotations['${ANNOTATION_DEFAULT_CONTAINER}'])`,
     field: "metadata.annotations",
     message: `annotation ${ANNOTATION_DEFAULT_CONTAINER} names no container of the template: name one of spec.containers, or leave it out to take the first`,
-    holds: (template) => sessionContainer(template) !== undefined,
+    holds: (template) => {
+      const named = template.metadata?.annotations?.[ANNOTATION_DEFAULT_CONTAINER];
+      return named === undefined || template.spec.containers.some(({ name }) => name === named);
+    },
   },
   {
     cel: overSessionContainer(`!has(c.env) || !c.env.exists(e, e.name in [${quoted(RESERVED_ENV)}])`),

@@ -11,7 +11,7 @@ const list = (values: readonly unknown[]) => values.map((value) => String(value)
 export function sayProblem(issue: RawIssue): string | undefined {
   switch (issue.code) {
     case "unrecognized_keys":
-      return `${list(issue.keys)}: not known to this version of Berth; remove it or update Berth`;
+      return "not known to this version of Berth: remove it or update Berth";
     case "invalid_type":
       return issue.input === undefined
         ? `is required: set it (${issue.expected})`
@@ -45,8 +45,8 @@ function pathText(path: readonly PropertyKey[]): string {
 
 /** One line per problem: path, what is wrong, the mend. */
 export function problemsOf(error: z.ZodError): string[] {
-  return error.issues.map(({ path, message }) => {
-    const at = pathText(path);
-    return at === "" ? message : `${at}: ${message}`;
+  return error.issues.flatMap((issue) => {
+    const paths = issue.code === "unrecognized_keys" ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
+    return paths.map((path) => (path.length === 0 ? issue.message : `${pathText(path)}: ${issue.message}`));
   });
 }

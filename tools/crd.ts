@@ -1,0 +1,97 @@
+import { environmentResource } from "../src/api/environment.ts";
+import { GROUP, KIND, PLURAL, VERSION } from "../src/api/names.ts";
+import { type StructuralSchema, toStructuralSchema } from "./structural-schema.ts";
+
+/**
+ * What `kubectl get benv` shows. The columns with priority 1 are shown with `-o wide` only. Each path gives one value
+ * for both modes; what exists in one mode only is empty in the other.
+ */
+export const PRINTER_COLUMNS = [
+  { name: "Mode", type: "string", jsonPath: ".status.mode", description: "Sessions or Workers." },
+  { name: "Queue", type: "integer", jsonPath: ".status.queue.depth", description: "Work items waiting." },
+  { name: "Warm", type: "integer", jsonPath: ".status.sessions.warm", description: "Pods parked and free." },
+  { name: "Active", type: "integer", jsonPath: ".status.sessions.active", description: "Sessions that run." },
+  { name: "Max", type: "integer", jsonPath: ".status.max", description: "Most at a time, as the spec says." },
+  {
+    name: "Ready",
+    type: "string",
+    jsonPath: '.status.conditions[?(@.type=="Ready")].status',
+    description: "Whether work is served as the spec says.",
+  },
+  {
+    name: "Reason",
+    type: "string",
+    jsonPath: '.status.conditions[?(@.type=="Ready")].reason',
+    description: "Why it is ready or not.",
+  },
+  { name: "Age", type: "date", jsonPath: ".metadata.creationTimestamp", description: "Time since it was created." },
+  {
+    name: "Pending",
+    type: "integer",
+    jsonPath: ".status.queue.pending",
+    description: "Work items polled but not acknowledged yet.",
+    priority: 1,
+  },
+  {
+    name: "Environment",
+    type: "string",
+    jsonPath: ".spec.environmentId",
+    description: "Id of the environment served.",
+    priority: 1,
+  },
+  {
+    name: "Message",
+    type: "string",
+    jsonPath: '.status.conditions[?(@.type=="Ready")].message',
+    description: "Why, in words, with the mend.",
+    priority: 1,
+  },
+];
+
+/** The schema of version v1alpha1, as it stands in the CRD. */
+export function environmentSchema(): StructuralSchema {
+  const { properties = {}, ...schema } = toStructuralSchema(environmentResource);
+  return {
+    ...schema,
+    required: ["spec"],
+    properties: {
+      apiVersion: { type: "string", description: `Version of the resource: ${GROUP}/${VERSION}.` },
+      kind: { type: "string", description: `Kind of the resource: ${KIND}.` },
+      ...properties,
+    },
+  };
+}
+
+/**
+ * The CustomResourceDefinition. It has no `scale` subresource on purpose: the disruption controller would take its
+ * count for the number of Pods expected.
+ */
+export function environmentCrd() {
+  return {
+    apiVersion: "apiextensions.k8s.io/v1",
+    kind: "CustomResourceDefinition",
+    metadata: { name: `${PLURAL}.${GROUP}`, labels: { "app.kubernetes.io/name": "berth" } },
+    spec: {
+      group: GROUP,
+      scope: "Namespaced",
+      names: {
+        kind: KIND,
+        listKind: `${KIND}List`,
+        plural: PLURAL,
+        singular: "environment",
+        shortNames: ["benv"],
+        categories: ["berth"],
+      },
+      versions: [
+        {
+          name: VERSION,
+          served: true,
+          storage: true,
+          schema: { openAPIV3Schema: environmentSchema() },
+          subresources: { status: {} },
+          additionalPrinterColumns: PRINTER_COLUMNS,
+        },
+      ],
+    },
+  };
+}
