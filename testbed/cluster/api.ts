@@ -1,0 +1,114 @@
+import { Agent, request } from "undici";
+
+/** An answer of the API server that is no success. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  readonly status: number;
+  constructor(method: string, path: string, status: number, body: string) {
+    super(`${method} ${path}: ${status} ${statusMessage(body)}`);
+    this.status = status;
+  }
+}
+
+/** Any object of the API. */
+export interface ApiObject {
+  readonly apiVersion?: string;
+  readonly kind?: string;
+  readonly metadata?: {
+    readonly name?: string;
+    readonly namespace?: string;
+    readonly uid?: string;
+    readonly resourceVersion?: string;
+    readonly [field: string]: unknown;
+  };
+  readonly [field: string]: unknown;
+}
+
+export interface ApiRequestOptions {
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** application/json unless given. */
+  readonly contentType?: string;
+  readonly signal?: AbortSignal;
+}
+
+/** The API server is on this machine: an answer that takes longer never comes. */
+const REQUEST_TIMEOUT_MS = 30_000;
+/** Enough to fill a namespace quickly, and few enough to leave two cores some air. */
+const CONNECTIONS = 32;
+
+/**
+ * A plain client of one API server and one user, for the test-bed and for tests: JSON in, JSON out, no retries.
+ * The operator has its own; tests that used that one could not tell what it does wrong.
+ */
+export class ApiClient {
+  readonly server: string;
+  readonly #token: string;
+  readonly #agent: Agent;
+
+  /** @param ca certificate authority of the server, PEM. */
+  constructor(server: string, ca: string, token: string) {
+    this.server = server;
+    this.#token = token;
+    this.#agent = new Agent({ connections: CONNECTIONS, connect: { ca } });
+  }
+
+  /** One request. Throws ApiError for an answer of 400 or more. */
+  async request<T = ApiObject>(method: string, path: string, options: ApiRequestOptions = {}): Promise<T> {
+    const { body, contentType = "application/json", signal } = options;
+    const response = await request(this.server + path, {
+      method: method as "GET",
+      dispatcher: this.#agent,
+      headers: {
+        authorization: `Bearer ${this.#token}`,
+        accept: "application/json",
+        ...(body === undefined ? {} : { "content-type": contentType }),
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      bodyTimeout: REQUEST_TIMEOUT_MS,
+      ...(signal ? { signal } : {}),
+    });
+    const text = await response.body.text();
+    if (response.statusCode >= 400) throw new ApiError(method, path, response.statusCode, text);
+    return parse(text) as T;
+  }
+
+  get<T = ApiObject>(path: string): Promise<T> {
+    return this.request<T>("GET", path);
+  }
+
+  create<T = ApiObject>(path: string, body: unknown): Promise<T> {
+    return this.request<T>("POST", path, { body });
+  }
+
+  delete<T = ApiObject>(path: string, body?: unknown): Promise<T> {
+    return this.request<T>("DELETE", path, { body });
+  }
+
+  /** Server-side apply; conflicts are forced. `path` names the object. */
+  apply<T = ApiObject>(path: string, body: unknown, fieldManager = "berth-testbed"): Promise<T> {
+    const query = new URLSearchParams({ fieldManager, force: "true" });
+    return this.request<T>("PATCH", `${path}?${query}`, { body, contentType: "application/apply-patch+yaml" });
+  }
+
+  /** Ends all connections. */
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+}
+
+/** Some paths (`/readyz`) answer with plain text. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+function statusMessage(body: string): string {
+  const value = parse(body);
+  if (typeof value === "object" && value !== null && "message" in value) return String(value.message);
+  return body.slice(0, 500);
+}

@@ -1,0 +1,15 @@
+/** `node testbed/cluster/build-main.ts`: builds the control plane, if need be, and prints the folder of its binaries. */
+import { findBinaries, MissingToolError } from "./build.ts";
+import { showProgress } from "./progress.ts";
+
+const progress = showProgress();
+try {
+  const { dir } = await findBinaries({ progress });
+  progress.clear();
+  console.log(dir);
+} catch (error) {
+  progress.clear();
+  if (!(error instanceof MissingToolError)) throw error;
+  console.error(error.message);
+  process.exitCode = 1;
+}

@@ -1,0 +1,306 @@
+import { generateKeyPairSync, randomBytes } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { grantNodeAccess } from "./access.ts";
+import { ApiClient, ApiError } from "./api.ts";
+import { AUDIT_POLICY, AuditLog } from "./audit.ts";
+import { findBinaries } from "./build.ts";
+import { ClientCa } from "./client-ca.ts";
+import { Component } from "./component.ts";
+import {
+  apiServerArgs,
+  controllerManagerArgs,
+  etcdArgs,
+  kubeconfigFile,
+  type Layout,
+  layout,
+  schedulerArgs,
+} from "./components.ts";
+import { renderKubeconfig } from "./kubeconfig.ts";
+import { retryOnTakenPort } from "./ports.ts";
+import type { Progress } from "./progress.ts";
+import { Supervisor } from "./supervisor.ts";
+import { ADMIN, makeUsers, OPERATOR, tokenFile, type User } from "./users.ts";
+
+export interface ClusterOptions {
+  /** Where the binaries are; found or built unless given. */
+  readonly binaries?: string;
+  /** Shows what is going on, above all while the control plane is built for the first time. */
+  readonly progress?: Progress;
+  /** Users with tokens beside the well-known ones. Others get certificates (`kubeconfigFor`). */
+  readonly users?: readonly { readonly name: string; readonly groups?: readonly string[] }[];
+  /** Flags that come after, and so win over, the usual ones. */
+  readonly extraArgs?: {
+    readonly etcd?: readonly string[];
+    readonly apiServer?: readonly string[];
+    readonly controllerManager?: readonly string[];
+    readonly scheduler?: readonly string[];
+  };
+  /** Folder in which the cluster's own temporary folder is made; the system's unless given. */
+  readonly parentDir?: string;
+  /** Told when a part of the control plane ends by itself; prints it unless given. */
+  readonly onFailure?: (error: Error) => void;
+}
+
+/** A control plane that runs: etcd, API server, controller-manager, scheduler. It ends with this process, at the latest. */
+export interface Cluster extends AsyncDisposable {
+  /** Path of a kubeconfig with all rights. */
+  readonly kubeconfig: string;
+  /** Path of a kubeconfig for the operator: no rights but those that RBAC gives to the user `berth-operator`. */
+  readonly operatorKubeconfig: string;
+  /** `https://127.0.0.1:PORT`; the port stays over a restart. */
+  readonly server: string;
+  /** Certificate authority of the server, PEM. */
+  readonly caFile: string;
+  /** Temporary folder of everything that belongs to the cluster. */
+  readonly dir: string;
+  readonly adminToken: string;
+  /** The release that the API server tells, such as `v1.36.3`. */
+  readonly version: string;
+  /** A client with all rights. */
+  readonly api: ApiClient;
+  readonly audit: AuditLog;
+  /** Path of a kubeconfig for a user: by token if the user was known at the start, else by a certificate. */
+  kubeconfigFor(user: string, groups?: readonly string[]): Promise<string>;
+  /** A client of its own for a user who was known at the start. */
+  apiFor(user: string): ApiClient;
+  /** Ends the API server: SIGTERM lets it say good-bye, SIGKILL cuts every connection. Data and port are kept. */
+  stopApiServer(signal?: NodeJS.Signals): Promise<void>;
+  startApiServer(): Promise<void>;
+  restartApiServer(signal?: NodeJS.Signals): Promise<void>;
+  /** Ends everything and removes its folder. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Starts a control plane of its own on loopback and waits until Pods can be created in it. No root needed. */
+export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
+  const { progress, parentDir = tmpdir() } = options;
+  const binaries = options.binaries ?? (await findBinaries(progress ? { progress } : {})).dir;
+  const supervisor = await Supervisor.start(join(parentDir, `berth-cluster-${randomBytes(6).toString("hex")}`));
+  try {
+    return await ControlPlane.start(supervisor, binaries, options);
+  } catch (error) {
+    await supervisor.end();
+    throw error;
+  }
+}
+
+/** Default service accounts are made by the controller-manager, right after its caches are filled. */
+const SERVICE_ACCOUNT_TIMEOUT_MS = 60_000;
+const POLL_MS = 20;
+
+class ControlPlane implements Cluster {
+  readonly kubeconfig: string;
+  readonly operatorKubeconfig: string;
+  readonly server: string;
+  readonly caFile: string;
+  readonly dir: string;
+  readonly adminToken: string;
+  readonly version: string;
+  readonly api: ApiClient;
+  readonly audit: AuditLog;
+  readonly #supervisor: Supervisor;
+  readonly #files: Layout;
+  readonly #users: ReadonlyMap<string, User>;
+  readonly #clientCa: ClientCa;
+  readonly #ca: string;
+  readonly #apiServer: Component;
+  readonly #components: readonly Component[];
+  readonly #clients: ApiClient[] = [];
+
+  private constructor(parts: ControlPlaneParts) {
+    this.#supervisor = parts.supervisor;
+    this.#files = parts.files;
+    this.#users = parts.users;
+    this.#clientCa = parts.clientCa;
+    this.#ca = parts.ca;
+    this.#apiServer = parts.apiServer;
+    this.#components = parts.components;
+    this.server = parts.server;
+    this.version = parts.version;
+    this.dir = parts.files.dir;
+    this.caFile = parts.files.caFile;
+    this.kubeconfig = kubeconfigFile(parts.files, ADMIN);
+    this.operatorKubeconfig = kubeconfigFile(parts.files, OPERATOR);
+    this.adminToken = tokenOf(parts.users, ADMIN);
+    this.api = parts.api;
+    this.#clients.push(parts.api);
+    this.audit = new AuditLog(parts.files.auditLog, (path) => this.api.get(path));
+  }
+
+  static async start(supervisor: Supervisor, binaries: string, options: ClusterOptions): Promise<ControlPlane> {
+    const { extraArgs = {}, onFailure = (error) => console.error(error.message) } = options;
+    const files = layout(supervisor.dir);
+    const users = makeUsers(options.users);
+    const clientCa = new ClientCa();
+    await writeFiles(files, users, clientCa);
+    const component = (name: string, args: readonly string[]) =>
+      new Component(supervisor, { binary: join(binaries, name), args, cwd: files.dir, logs: files.logs }, onFailure);
+
+    const { etcd, etcdUrl } = await retryOnTakenPort(async (port) => {
+      const etcdUrl = `http://127.0.0.1:${port}`;
+      const etcd = component("etcd", [...etcdArgs(files, etcdUrl), ...(extraArgs.etcd ?? [])]);
+      await etcd.start(() => answersOk(`${etcdUrl}/readyz`));
+      return { etcd, etcdUrl };
+    });
+    const { apiServer, api } = await retryOnTakenPort(async (port) => {
+      const args = [...apiServerArgs(files, etcdUrl, port), ...(extraArgs.apiServer ?? [])];
+      const apiServer = component("kube-apiserver", args);
+      const api = await startApiServer(apiServer, `https://127.0.0.1:${port}`, files, tokenOf(users, ADMIN));
+      return { apiServer, api };
+    });
+    const ca = await readFile(files.caFile, "utf8");
+    for (const { name, token } of users.values()) {
+      await writeSecret(kubeconfigFile(files, name), renderKubeconfig(api.server, ca, name, { token }));
+    }
+    const controllerManager = component("kube-controller-manager", [
+      ...controllerManagerArgs(files),
+      ...(extraArgs.controllerManager ?? []),
+    ]);
+    const scheduler = component("kube-scheduler", [...schedulerArgs(files), ...(extraArgs.scheduler ?? [])]);
+    await Promise.all([
+      controllerManager.start(() => hasServiceAccount(api, "default")),
+      // It has no port to ask: it serves as soon as it runs and has seen the nodes.
+      scheduler.start(async () => true),
+      grantNodeAccess(api),
+    ]);
+    const { gitVersion } = await api.get<{ gitVersion: string }>("/version");
+    const components = [etcd, apiServer, controllerManager, scheduler];
+    const { server } = api;
+    return new ControlPlane({
+      supervisor,
+      files,
+      users,
+      clientCa,
+      ca,
+      apiServer,
+      components,
+      server,
+      version: gitVersion,
+      api,
+    });
+  }
+
+  async kubeconfigFor(user: string, groups: readonly string[] = []): Promise<string> {
+    const known = this.#users.get(user);
+    if (known && groups.every((group) => known.groups.includes(group))) return kubeconfigFile(this.#files, user);
+    const path = kubeconfigFile(this.#files, [user, ...groups].join("+"));
+    await writeSecret(path, renderKubeconfig(this.server, this.#ca, user, this.#clientCa.issue(user, groups)));
+    return path;
+  }
+
+  apiFor(user: string): ApiClient {
+    const client = new ApiClient(this.server, this.#ca, tokenOf(this.#users, user));
+    this.#clients.push(client);
+    return client;
+  }
+
+  async stopApiServer(signal?: NodeJS.Signals): Promise<void> {
+    await this.#apiServer.stop(signal);
+  }
+
+  async startApiServer(): Promise<void> {
+    await this.#apiServer.start(() => isReady(this.api));
+  }
+
+  async restartApiServer(signal?: NodeJS.Signals): Promise<void> {
+    await this.stopApiServer(signal);
+    await this.startApiServer();
+  }
+
+  async stop(): Promise<void> {
+    for (const component of this.#components) component.expectEnd();
+    await Promise.all(this.#clients.map((client) => client.close()));
+    await this.#supervisor.end();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+interface ControlPlaneParts {
+  readonly supervisor: Supervisor;
+  readonly files: Layout;
+  readonly users: ReadonlyMap<string, User>;
+  readonly clientCa: ClientCa;
+  readonly ca: string;
+  readonly apiServer: Component;
+  readonly components: readonly Component[];
+  readonly server: string;
+  readonly version: string;
+  readonly api: ApiClient;
+}
+
+/** Waits until a namespace can take Pods: the ServiceAccount admission plug-in refuses them before. */
+export async function waitForServiceAccount(api: ApiClient, namespace: string): Promise<void> {
+  const deadline = performance.now() + SERVICE_ACCOUNT_TIMEOUT_MS;
+  while (!(await hasServiceAccount(api, namespace))) {
+    if (performance.now() > deadline) throw new Error(`namespace ${namespace} got no default service account`);
+    await delay(POLL_MS);
+  }
+}
+
+async function hasServiceAccount(api: ApiClient, namespace: string): Promise<boolean> {
+  try {
+    await api.get(`/api/v1/namespaces/${namespace}/serviceaccounts/default`);
+    return true;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return false;
+    throw error;
+  }
+}
+
+/** The server's certificate exists only once it has started: the client is made on the way. */
+async function startApiServer(apiServer: Component, server: string, files: Layout, token: string): Promise<ApiClient> {
+  let client: ApiClient | undefined;
+  await apiServer.start(async () => {
+    const ca = await readFile(files.caFile, "utf8").catch(() => undefined);
+    if (ca === undefined) return false;
+    client ??= new ApiClient(server, ca, token);
+    return await isReady(client);
+  });
+  if (!client) throw new Error("ready without a client");
+  return client;
+}
+
+async function isReady(api: ApiClient): Promise<boolean> {
+  try {
+    await api.get("/readyz");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function answersOk(url: string): Promise<boolean> {
+  try {
+    return (await fetch(url)).ok;
+  } catch {
+    return false;
+  }
+}
+
+async function writeFiles(files: Layout, users: ReadonlyMap<string, User>, clientCa: ClientCa): Promise<void> {
+  for (const dir of [files.pki, files.logs, files.data, files.kubeconfigs]) await mkdir(dir, { mode: 0o700 });
+  const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  await writeSecret(files.serviceAccountKey, privateKey.export({ type: "sec1", format: "pem" }).toString());
+  await writeFile(files.serviceAccountPublicKey, publicKey.export({ type: "spki", format: "pem" }));
+  await writeSecret(files.tokenFile, tokenFile(users.values()));
+  await writeFile(files.clientCaFile, clientCa.certificate);
+  await writeFile(files.auditPolicy, AUDIT_POLICY);
+  // The log is there from the start, so that reading it needs no special case.
+  await writeFile(files.auditLog, "");
+}
+
+async function writeSecret(path: string, text: string): Promise<void> {
+  await writeFile(path, text, { mode: 0o600 });
+}
+
+function tokenOf(users: ReadonlyMap<string, User>, name: string): string {
+  const user = users.get(name);
+  if (!user) throw new Error(`user ${name} is not known; name it in the options of startCluster`);
+  return user.token;
+}

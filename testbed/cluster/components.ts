@@ -1,0 +1,130 @@
+import { join } from "node:path";
+import { CONTROLLER_MANAGER, SCHEDULER } from "./users.ts";
+
+/** Where the parts of one control plane keep their files. */
+export interface Layout {
+  readonly dir: string;
+  readonly logs: string;
+  /** Data of etcd. */
+  readonly data: string;
+  /** The API server's certificate and the keys of service accounts. */
+  readonly pki: string;
+  /** Also the certificate authority for clients. */
+  readonly caFile: string;
+  readonly tokenFile: string;
+  readonly serviceAccountKey: string;
+  readonly serviceAccountPublicKey: string;
+  readonly clientCaFile: string;
+  readonly auditPolicy: string;
+  readonly auditLog: string;
+  readonly kubeconfigs: string;
+}
+
+export function layout(dir: string): Layout {
+  const pki = join(dir, "pki");
+  return {
+    dir,
+    pki,
+    logs: join(dir, "logs"),
+    data: join(dir, "etcd"),
+    caFile: join(pki, "apiserver.crt"),
+    tokenFile: join(pki, "tokens.csv"),
+    serviceAccountKey: join(pki, "service-accounts.key"),
+    serviceAccountPublicKey: join(pki, "service-accounts.pub"),
+    clientCaFile: join(pki, "client-ca.crt"),
+    auditPolicy: join(dir, "audit-policy.yaml"),
+    auditLog: join(dir, "audit.log"),
+    kubeconfigs: join(dir, "kubeconfigs"),
+  };
+}
+
+/** The file with the kubeconfig of a user; user names hold colons and slashes. */
+export function kubeconfigFile(files: Layout, user: string): string {
+  return join(files.kubeconfigs, `${user.replaceAll(/[^A-Za-z0-9._-]/g, "_")}.kubeconfig`);
+}
+
+/** No fsync: the data are as temporary as the cluster, and a disk that is slow to sync slows every write of a test. */
+export function etcdArgs(files: Layout, clientUrl: string): string[] {
+  return [
+    "--name=default",
+    `--data-dir=${files.data}`,
+    `--listen-client-urls=${clientUrl}`,
+    `--advertise-client-urls=${clientUrl}`,
+    "--listen-peer-urls=http://127.0.0.1:0",
+    "--unsafe-no-fsync",
+    "--log-level=warn",
+  ];
+}
+
+export function apiServerArgs(files: Layout, etcdUrl: string, port: number): string[] {
+  return [
+    `--etcd-servers=${etcdUrl}`,
+    "--bind-address=127.0.0.1",
+    "--advertise-address=127.0.0.1",
+    `--secure-port=${port}`,
+    `--cert-dir=${files.pki}`,
+    `--token-auth-file=${files.tokenFile}`,
+    `--client-ca-file=${files.clientCaFile}`,
+    "--authorization-mode=Node,RBAC",
+    "--service-account-issuer=https://kubernetes.default.svc",
+    `--service-account-key-file=${files.serviceAccountPublicKey}`,
+    `--service-account-signing-key-file=${files.serviceAccountKey}`,
+    "--service-cluster-ip-range=10.0.0.0/24",
+    "--allow-privileged=true",
+    "--kubelet-preferred-address-types=InternalIP",
+    // The only API server of its cluster: nobody looks its address up.
+    "--endpoint-reconciler-type=none",
+    "--profiling=false",
+    `--audit-policy-file=${files.auditPolicy}`,
+    `--audit-log-path=${files.auditLog}`,
+    // Never rotated: counts are read from one file. In MB.
+    "--audit-log-maxsize=1000000",
+    "--v=1",
+  ];
+}
+
+/** Requests per second that the controllers may make: the default, 20, would be what a load test measures. */
+const CLIENT_RATE = ["--kube-api-qps=500", "--kube-api-burst=1000"];
+
+/** Controllers for things that no test-bed has: disks, cloud routes, certificates of kubelets. */
+const IDLE_CONTROLLERS = [
+  "persistentvolume-binder-controller",
+  "persistentvolume-attach-detach-controller",
+  "persistentvolume-expander-controller",
+  "persistentvolume-protection-controller",
+  "persistentvolumeclaim-protection-controller",
+  "ephemeral-volume-controller",
+  "certificatesigningrequest-signing-controller",
+  "certificatesigningrequest-approving-controller",
+  "certificatesigningrequest-cleaner-controller",
+  "node-ipam-controller",
+  "node-route-controller",
+];
+
+export function controllerManagerArgs(files: Layout): string[] {
+  return [
+    `--kubeconfig=${kubeconfigFile(files, CONTROLLER_MANAGER)}`,
+    `--service-account-private-key-file=${files.serviceAccountKey}`,
+    `--root-ca-file=${files.caFile}`,
+    // Each controller with the rights of its own role, as in a real cluster.
+    "--use-service-account-credentials=true",
+    `--controllers=*,${IDLE_CONTROLLERS.map((name) => `-${name}`).join(",")}`,
+    "--leader-elect=false",
+    "--secure-port=0",
+    // A lost node is noticed in 10 s instead of 50.
+    "--node-monitor-grace-period=10s",
+    "--node-monitor-period=2s",
+    ...CLIENT_RATE,
+    "--v=1",
+  ];
+}
+
+export function schedulerArgs(files: Layout): string[] {
+  return [
+    `--kubeconfig=${kubeconfigFile(files, SCHEDULER)}`,
+    "--leader-elect=false",
+    "--secure-port=0",
+    ...CLIENT_RATE,
+    "--v=1",
+  ];
+}

@@ -1,0 +1,153 @@
+import { readFileSync, readlinkSync } from "node:fs";
+import { mkdir, open, readFile, rename, rm, stat, utimes } from "node:fs/promises";
+import { dirname } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+
+/** The holder touches its lock this often; the same interval is how often a waiter looks. */
+const TOUCH_MS = 2_000;
+/** Untouched for longer, a lock is stale whatever its pid says: its holder may live in another pid namespace. */
+const STALE_MS = 30_000;
+
+interface Holder {
+  readonly pid: number;
+  /** Start time of the process in clock ticks since boot: a pid is used again, the pair is not. */
+  readonly started: string;
+  /** The pid namespace in which `pid` means something. */
+  readonly namespace: string;
+}
+
+export interface LockOptions {
+  readonly signal?: AbortSignal;
+  /** Called once when somebody else holds the lock, with its pid. */
+  readonly onWait?: (pid: number) => void;
+  readonly touchMs?: number;
+  readonly staleMs?: number;
+}
+
+/**
+ * Runs `fn` while this process holds the lock file at `path`, waiting for other holders. A lock whose holder is gone
+ * is taken over. It saves double work; it does not fence: what `fn` publishes must be published atomically.
+ */
+export async function withLock<T>(path: string, fn: () => Promise<T>, options: LockOptions = {}): Promise<T> {
+  await mkdir(dirname(path), { recursive: true });
+  const { touchMs = TOUCH_MS } = options;
+  const token = await acquire(path, options);
+  const touch = setInterval(() => {
+    const now = new Date();
+    utimes(path, now, now).catch(() => {});
+  }, touchMs);
+  touch.unref();
+  try {
+    return await fn();
+  } finally {
+    clearInterval(touch);
+    // Somebody may have judged us stale (a suspended laptop) and hold the lock now: it is not ours to remove.
+    if ((await readFile(path, "utf8").catch(() => "")) === token) await rm(path, { force: true });
+  }
+}
+
+async function acquire(path: string, options: LockOptions): Promise<string> {
+  const { staleMs = STALE_MS, touchMs = TOUCH_MS, signal, onWait } = options;
+  const token = `${JSON.stringify(self())}\n`;
+  let told = false;
+  for (;;) {
+    signal?.throwIfAborted();
+    if (await create(path, token)) return token;
+    const held = await inspect(path);
+    if (held === undefined) continue;
+    if (isStale(held, staleMs)) {
+      await takeAway(path, held.text);
+      continue;
+    }
+    if (!told) onWait?.(held.holder?.pid ?? 0);
+    told = true;
+    await delay(touchMs, undefined, { ...(signal && { signal }) });
+  }
+}
+
+async function create(path: string, token: string): Promise<boolean> {
+  try {
+    await using file = await open(path, "wx");
+    await file.writeFile(token);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+interface Held {
+  readonly text: string;
+  readonly holder: Holder | undefined;
+  readonly ageMs: number;
+}
+
+async function inspect(path: string): Promise<Held | undefined> {
+  try {
+    const [text, info] = await Promise.all([readFile(path, "utf8"), stat(path)]);
+    return { text, holder: parseHolder(text), ageMs: Date.now() - info.mtimeMs };
+  } catch {
+    return undefined;
+  }
+}
+
+function parseHolder(text: string): Holder | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value !== "object" || value === null) return undefined;
+    const { pid, started, namespace } = value as Partial<Holder>;
+    if (typeof pid !== "number" || typeof started !== "string" || typeof namespace !== "string") return undefined;
+    return { pid, started, namespace };
+  } catch {
+    // Created and not written yet, or its writer was killed in between: its age decides.
+    return undefined;
+  }
+}
+
+function isStale(held: Held, staleMs: number): boolean {
+  if (held.ageMs > staleMs) return true;
+  const { holder } = held;
+  if (!holder || holder.namespace !== pidNamespace()) return false;
+  return processStart(holder.pid) !== holder.started;
+}
+
+/** Moves the stale lock aside first: of two waiters that saw it, only one gets the file. */
+async function takeAway(path: string, text: string): Promise<void> {
+  const aside = `${path}.stale-${process.pid}`;
+  try {
+    await rename(path, aside);
+  } catch {
+    return;
+  }
+  // The other waiter was quicker and this is its fresh lock: give it back unless a third one stands there already.
+  if ((await readFile(aside, "utf8").catch(() => text)) !== text) await restore(aside, path);
+  await rm(aside, { force: true });
+}
+
+async function restore(from: string, path: string): Promise<void> {
+  const text = await readFile(from, "utf8").catch(() => undefined);
+  if (text !== undefined) await create(path, text);
+}
+
+function self(): Holder {
+  return { pid: process.pid, started: processStart(process.pid) ?? "", namespace: pidNamespace() };
+}
+
+function pidNamespace(): string {
+  try {
+    return readlinkSync("/proc/self/ns/pid");
+  } catch {
+    return "";
+  }
+}
+
+/** Start time of a living process (field 22 of proc_pid_stat(5)), undefined if there is none. */
+export function processStart(pid: number): string | undefined {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
+    // The command, field 2, may hold spaces and parentheses: count from the last closing one.
+    return text.slice(text.lastIndexOf(")") + 2).split(" ")[19];
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * Stands between a process and the programs it starts, so that they end with it however it ends. The kernel closes
+ * the IPC channel of a process that was killed with SIGKILL too: that is what the supervisor listens for. It runs in
+ * a session of its own, so Ctrl-C on a terminal does not reach the programs before their owner has said good-bye.
+ *
+ * Guaranteed: when the channel closes, the process groups of all programs get SIGKILL, then the directory is removed.
+ * Not guaranteed: programs that leave their process group; a SIGKILL to the supervisor and its owner at once.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, mkdirSync, openSync, rmSync } from "node:fs";
+import type { FromSupervisor, ProcessSpec, ToSupervisor } from "./supervisor-protocol.ts";
+
+const dir = process.argv[2];
+if (!dir || !process.send) throw new Error("supervisor-main.ts is started by supervisor.ts");
+
+const children = new Map<string, ChildProcess>();
+let ending = false;
+
+process.on("message", (message: ToSupervisor) => {
+  if (message.type === "start") start(message);
+  else if (message.type === "signal") signal(message.name, message.signal);
+  else end();
+});
+process.on("disconnect", end);
+// Only the owner ends the supervisor; a signal to the whole session of a terminal must not.
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
+process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
+
+// The owner may have gone while this process was loading: its `disconnect` came before anybody listened.
+if (process.connected) {
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  say({ type: "ready" });
+} else {
+  end();
+}
+
+function say(message: FromSupervisor): void {
+  if (process.connected) process.send?.(message, undefined, {}, () => {});
+}
+
+function start(spec: ProcessSpec): void {
+  if (ending) return;
+  const log = openSync(spec.logFile, "a", 0o600);
+  const { name } = spec;
+  const child = spawn(spec.command, spec.args, {
+    cwd: spec.cwd,
+    env: { ...spec.env },
+    stdio: ["ignore", log, log],
+    // A process group of its own: what the program starts (a compiler, a plug-in) is ended with it.
+    detached: true,
+  });
+  closeSync(log);
+  children.set(name, child);
+  child.once("error", (error) => {
+    children.delete(name);
+    say({ type: "failed", name, message: error.message });
+  });
+  child.once("exit", (code, signalName) => {
+    children.delete(name);
+    say({ type: "exited", name, code, signal: signalName });
+    if (ending && children.size === 0) process.exit(0);
+  });
+  if (child.pid !== undefined) say({ type: "started", name, pid: child.pid });
+}
+
+function signal(name: string, signalName: NodeJS.Signals): void {
+  const child = children.get(name);
+  if (child) killGroup(child, signalName);
+}
+
+function end(): void {
+  if (ending) return;
+  ending = true;
+  for (const child of children.values()) killGroup(child, "SIGKILL");
+  if (children.size === 0) process.exit(0);
+}
+
+function killGroup(child: ChildProcess, signalName: NodeJS.Signals): void {
+  try {
+    if (child.pid !== undefined) process.kill(-child.pid, signalName);
+  } catch {
+    // Gone already.
+  }
+}
