@@ -1,0 +1,91 @@
+import { OperatorError } from "../core/errors.ts";
+import type { WorkCall } from "./types.ts";
+
+/**
+ * Errors of the Work API by what a caller can do about them:
+ * - `auth` (401, 403): nothing helps until the key changes;
+ * - `not-found` (404), `conflict` (409), `precondition` (412), `bad-request` (other 4xx): a repeat says the same;
+ * - `rate-limited` (429, or the own budget is exhausted): wait, see `retryAfterMs`;
+ * - `server` (5xx), `network`, `timeout` (no whole answer in time, also 408): repeat with backoff;
+ * - `protocol`: an answer that is none of this API (wrong shape, too large, a redirect, a web page), or an id that
+ *   cannot be sent;
+ * - `aborted`: the caller's own signal.
+ */
+export const WORK_ERROR_KINDS = [
+  "auth",
+  "not-found",
+  "conflict",
+  "precondition",
+  "rate-limited",
+  "bad-request",
+  "server",
+  "network",
+  "timeout",
+  "protocol",
+  "aborted",
+] as const;
+export type WorkErrorKind = (typeof WORK_ERROR_KINDS)[number];
+
+export interface WorkApiErrorDetails {
+  readonly kind: WorkErrorKind;
+  readonly call: WorkCall;
+  readonly message: string;
+  readonly status?: number | undefined;
+  readonly retryAfterMs?: number | undefined;
+  readonly maybeApplied?: boolean | undefined;
+  readonly requestId?: string | undefined;
+  readonly cause?: unknown;
+}
+
+/** A call of the Work API without a usable answer. Its message says what to do and never holds a secret. */
+export class WorkApiError extends OperatorError {
+  readonly kind: WorkErrorKind;
+  readonly call: WorkCall;
+  /** HTTP status, when there was an answer. */
+  readonly status?: number;
+  /** What the server asked for in `Retry-After`, bounded; milliseconds from the answer. */
+  readonly retryAfterMs?: number;
+  /** True when the request may have taken effect, now or later: it was (partly) sent and nothing says it was refused. */
+  readonly maybeApplied: boolean;
+  /** The platform's name of the request, for its support. */
+  readonly requestId?: string;
+
+  constructor(details: WorkApiErrorDetails) {
+    super("WorkApi", details.message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.kind = details.kind;
+    this.call = details.call;
+    this.maybeApplied = details.maybeApplied ?? false;
+    if (details.status !== undefined) this.status = details.status;
+    if (details.retryAfterMs !== undefined) this.retryAfterMs = details.retryAfterMs;
+    if (details.requestId !== undefined) this.requestId = details.requestId;
+  }
+}
+
+/** 408 (Request Timeout) is no verdict on the request: a repeat is right, unlike for other 4xx. */
+const REQUEST_TIMEOUT = 408;
+
+/** The kind of an HTTP status that is not a success. Redirects are `protocol`: they are never followed. */
+export function kindOfStatus(status: number): WorkErrorKind {
+  switch (status) {
+    case 401:
+    case 403:
+      return "auth";
+    case 404:
+      return "not-found";
+    case REQUEST_TIMEOUT:
+      return "timeout";
+    case 409:
+      return "conflict";
+    case 412:
+      return "precondition";
+    case 429:
+      return "rate-limited";
+  }
+  if (status >= 500) return "server";
+  return status >= 400 ? "bad-request" : "protocol";
+}
+
+/** Whether a status leaves open that the request took effect: a gateway's 502 or 504 says nothing about its backend. */
+export function statusMaybeApplied(status: number): boolean {
+  return status >= 500 || status === REQUEST_TIMEOUT;
+}

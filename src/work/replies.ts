@@ -1,0 +1,184 @@
+import type { Clock } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { kindOfStatus, statusMaybeApplied, WorkApiError, type WorkErrorKind } from "./errors.ts";
+import type { HttpFailure, HttpReply } from "./http.ts";
+import { shownText } from "./masking.ts";
+import { parseRetryAfter } from "./retry-after.ts";
+import type { WorkCall } from "./types.ts";
+import { isRecord } from "./wire.ts";
+
+/** What an error about a call is written from. Holds the key, to mask it: never show it whole. */
+export interface CallContext {
+  readonly call: WorkCall;
+  readonly origin: string;
+  readonly environmentId: string;
+  readonly workId: string | undefined;
+  readonly key: string;
+  readonly apiKey: boolean;
+  readonly timeoutMs: number;
+  readonly retryAfterMs: number | undefined;
+}
+
+const MAX_SHOWN_ID = 80;
+
+/** The reply's Date in milliseconds since the epoch; null when it has none or a wrong one. */
+export function replyDateMs(reply: HttpReply): number | null {
+  const ms = Date.parse(reply.headers.get("date") ?? "");
+  return Number.isNaN(ms) ? null : ms;
+}
+
+/** What a refusal asks for in Retry-After, in milliseconds. */
+export function replyRetryAfterMs(reply: HttpReply, clock: Clock): number | undefined {
+  if (reply.status < 400) return undefined;
+  return parseRetryAfter(reply.headers.get("retry-after"), replyDateMs(reply) ?? clock.now());
+}
+
+/** A status that is no success. */
+export function refusalError(context: CallContext, reply: HttpReply): WorkApiError {
+  const { status } = reply;
+  const kind = kindOfStatus(status);
+  const said = serverWords(context, reply);
+  const answer = `${status}${said ? ` ${said}` : ""}`;
+  return new WorkApiError({
+    kind,
+    call: context.call,
+    status,
+    retryAfterMs: context.retryAfterMs,
+    maybeApplied: statusMaybeApplied(status),
+    requestId: requestId(context, reply),
+    message: `${title(context)}: ${refusalMeaning(kind, status, context, reply)} (${answer})`,
+  });
+}
+
+/** A success whose body is none of this API's. The request itself may well have been applied. */
+export function unusableError(context: CallContext, reply: HttpReply, why: string): WorkApiError {
+  return new WorkApiError({
+    kind: "protocol",
+    call: context.call,
+    status: reply.status,
+    maybeApplied: true,
+    requestId: requestId(context, reply),
+    message: `${title(context)}: answered ${reply.status}, but ${why}${webPageHint(reply)}; check that spec.api.baseUrl (${context.origin}) is the Work API and nothing in between rewrites it`,
+  });
+}
+
+/** No whole reply. */
+export function failureError(context: CallContext, failure: HttpFailure): WorkApiError {
+  const kinds: Record<HttpFailure["kind"], WorkErrorKind> = {
+    timeout: "timeout",
+    aborted: "aborted",
+    network: "network",
+    "too-large": "protocol",
+  };
+  return new WorkApiError({
+    kind: kinds[failure.kind],
+    call: context.call,
+    status: failure.status,
+    maybeApplied: failure.sent,
+    message: `${title(context)}: ${failureMeaning(context, failure)}`,
+    // What undici and the caller's signal say is kept for logs, as a text: objects could carry the request.
+    cause: failure.kind === "network" ? new Error(causeText(context, failure)) : undefined,
+  });
+}
+
+function title({ call, workId, key }: CallContext): string {
+  return workId === undefined ? `Work API ${call}` : `Work API ${call} of ${shownText(workId, [key], MAX_SHOWN_ID)}`;
+}
+
+function refusalMeaning(kind: WorkErrorKind, status: number, context: CallContext, reply: HttpReply): string {
+  const environment = shownText(context.environmentId, [context.key], MAX_SHOWN_ID);
+  const credential = context.apiKey ? "API key" : "environment key";
+  switch (kind) {
+    case "auth":
+      return status === 401
+        ? `the ${credential} was rejected; put a valid key of environment ${environment} into the Secret that spec.api.keySecretRef names`
+        : `the ${credential} may not do this; use the environment key of ${environment} (not an organization's API key), and check spec.api.workspaceId`;
+    case "not-found":
+      return context.workId === undefined
+        ? `environment ${environment} is not known; check spec.environmentId, spec.api.workspaceId and that the key belongs to it`
+        : "the work item is not known";
+    case "conflict":
+      return "refused, the work item is in another state";
+    case "precondition":
+      return "refused, the work item changed meanwhile";
+    case "rate-limited":
+      return "too many requests; it is tried again later, more slowly";
+    case "server":
+      return "the server failed; it is tried again";
+    case "timeout":
+      return "the server did not get the request in time; it is tried again";
+    case "protocol":
+      return redirectMeaning(context, reply);
+    default:
+      return "the server refused the request; check spec.api and the version of Berth";
+  }
+}
+
+/** Redirects are never followed: the target would be handed the key. */
+function redirectMeaning(context: CallContext, reply: HttpReply): string {
+  const location = reply.headers.get("location");
+  const target = location === undefined ? null : URL.parse(location, context.origin);
+  if (!target) return `the answer is none of this API; check spec.api.baseUrl (${context.origin})`;
+  const where = shownText(target.origin, [context.key]);
+  return `redirected to ${where}, which is not followed because it would hand over the key; set spec.api.baseUrl to the final address`;
+}
+
+function failureMeaning(context: CallContext, failure: HttpFailure): string {
+  const sent = failure.sent ? "" : ", before the request was sent";
+  switch (failure.kind) {
+    case "timeout":
+      return `no whole answer within ${context.timeoutMs} ms${sent}; check that ${context.origin} can be reached`;
+    case "aborted":
+      return `cancelled${sent}`;
+    case "too-large":
+      return `the answer is larger than any of this API; check spec.api.baseUrl (${context.origin})`;
+    case "network":
+      return `the connection to ${context.origin} failed${sent} (${causeText(context, failure)})${networkHint(failure)}`;
+  }
+}
+
+function causeText(context: CallContext, failure: HttpFailure): string {
+  return shownText(errorText(failure.cause), [context.key]);
+}
+
+/** The mends that people look for longest. */
+function networkHint(failure: HttpFailure): string {
+  const text = `${errorCode(failure.cause)} ${errorText(failure.cause)}`;
+  if (/ENOTFOUND|EAI_AGAIN/.test(text)) return "; check the host in spec.api.baseUrl and the cluster's DNS";
+  if (/ALTNAME/.test(text)) return "; the certificate is for another name, check spec.api.baseUrl";
+  if (/CERT|certificate/i.test(text))
+    return "; if a proxy or private CA signs it, name its CA file in NODE_EXTRA_CA_CERTS";
+  if (/ECONNREFUSED|EHOSTUNREACH|ENETUNREACH/.test(text))
+    return "; check spec.api.baseUrl, network policies and HTTPS_PROXY";
+  if (/proxy/i.test(text)) return "; check HTTPS_PROXY";
+  return "";
+}
+
+function errorCode(error: unknown): string {
+  return isRecord(error) && typeof error["code"] === "string" ? error["code"] : "";
+}
+
+/** `type: message` of the API's error body, or that there was something else. */
+function serverWords(context: CallContext, reply: HttpReply): string {
+  let body: unknown;
+  try {
+    body = JSON.parse(reply.body.toString("utf8"));
+  } catch {
+    return webPageHint(reply).replace(/^, /, "");
+  }
+  const error = isRecord(body) ? body["error"] : undefined;
+  if (!isRecord(error)) return "";
+  const words = [error["type"], error["message"]].filter((part) => typeof part === "string" && part !== "");
+  return shownText(words.join(": "), [context.key]);
+}
+
+function webPageHint(reply: HttpReply): string {
+  const type = reply.headers.get("content-type") ?? "";
+  const isPage = type.includes("html") || /^\s*<(!doctype|html)/i.test(reply.body.toString("latin1", 0, 64));
+  return isPage ? ", a web page" : "";
+}
+
+function requestId(context: CallContext, reply: HttpReply): string | undefined {
+  const id = reply.headers.get("request-id") ?? reply.headers.get("x-request-id");
+  return id === undefined ? undefined : shownText(id, [context.key], MAX_SHOWN_ID);
+}
