@@ -60,7 +60,7 @@ export const REASONS = {
   Paused: {
     type: "Ready",
     status: "False",
-    description: "spec.paused is true: nothing new is claimed, running sessions go on.",
+    description: "The spec says paused: nothing new is claimed, running sessions go on.",
     mend: "Set paused: false to serve work again.",
   },
   Deleting: {
@@ -215,7 +215,7 @@ export const REASONS = {
   AtMaximum: {
     type: "CapacityAvailable",
     status: "True",
-    description: "maxConcurrent Pods are in use, and more work waits.",
+    description: "As many Pods as maxConcurrent allows are in use, and more work waits.",
     mend: "Raise maxConcurrent to serve more at a time.",
   },
   QuotaExceeded: {

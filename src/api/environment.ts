@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { API_VERSION, KIND } from "./names.ts";
 import { problemsOf, sayProblem } from "./problems.ts";
-import { seconds, withRules } from "./rule.ts";
+import { matching, type Rule, seconds, withRules } from "./rule.ts";
 import { sessionsSpec } from "./sessions-spec.ts";
 import { environmentStatus } from "./status.ts";
 import { workersSpec } from "./workers-spec.ts";
@@ -33,14 +33,6 @@ export const MAX_ENVIRONMENT_NAME = 46;
 /** An environment key begins so: pasted into the wrong field it would be readable for everybody. */
 const KEY_PREFIX = "sk-";
 
-/** `'` and `\` escaped for a CEL string literal. */
-const celString = (text: string) => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
-const matching = (pattern: string, message: string) => ({
-  cel: `self.matches(${celString(pattern)})`,
-  message,
-  holds: (value: string) => new RegExp(pattern).test(value),
-});
-
 const environmentId = withRules(
   z.string().min(1).max(MAX_ID).meta({
     description: "Id of the environment whose work is served, such as env_011CZkZ9X2dpNyB7HsEFoRfW; cannot be changed.",
@@ -62,12 +54,24 @@ const environmentId = withRules(
 
 const keySecretRef = z
   .strictObject({
-    name: z.string().min(1).max(MAX_NAME).regex(new RegExp(NAME_PATTERN)).meta({
-      description: "Name of the Secret, in the Environment's namespace.",
-    }),
-    key: z.string().min(1).max(MAX_NAME).regex(new RegExp(SECRET_KEY_PATTERN)).default("environment-key").meta({
-      description: "Key of the Secret that holds the environment key.",
-    }),
+    name: withRules(
+      z.string().min(1).max(MAX_NAME).meta({ description: "Name of the Secret, in the Environment's namespace." }),
+      [
+        matching(
+          NAME_PATTERN,
+          "keySecretRef.name must be the name of a Secret (lower-case letters, digits, - and .): the key itself belongs into that Secret",
+        ),
+      ],
+    ),
+    key: withRules(
+      z.string().min(1).max(MAX_NAME).meta({ description: "Key of the Secret that holds the environment key." }),
+      [
+        matching(
+          SECRET_KEY_PATTERN,
+          "keySecretRef.key must be a key of the Secret's data (letters, digits, -, _ and .), such as environment-key",
+        ),
+      ],
+    ).default("environment-key"),
   })
   .meta({ description: "The Secret that holds the environment key; a change of it is noticed." });
 
@@ -92,10 +96,13 @@ const apiSpec = z
       [matching(WORKSPACE_PATTERN, "workspaceId must begin with wrkspc_: copy it from the console, or leave it out")],
     ).optional(),
     requestTimeoutSeconds: seconds(10, 1, 60, "Bound of one request to the Work API, in seconds."),
-    budgetGroup: z.string().min(1).max(MAX_GROUP).regex(new RegExp(GROUP_PATTERN)).default("default").meta({
-      description:
-        "Environments of one group share one request budget: use one per organization, whose limits they share.",
-    }),
+    budgetGroup: withRules(
+      z.string().min(1).max(MAX_GROUP).meta({
+        description:
+          "Environments of one group share one request budget: use one per organization, whose limits they share.",
+      }),
+      [matching(GROUP_PATTERN, "budgetGroup must be a word of lower-case letters, digits and -, such as default")],
+    ).default("default"),
   })
   .meta({ description: "The Work API: where it is and the key to it." });
 export type ApiSpec = z.output<typeof apiSpec>;
@@ -147,6 +154,12 @@ const metadata = z.looseObject({
   labels: stringMap.optional(),
 });
 
+const nameRule: Rule<{ metadata: { name: string } }> = {
+  cel: `self.metadata.name.size() <= ${MAX_ENVIRONMENT_NAME}`,
+  message: `metadata.name must have at most ${MAX_ENVIRONMENT_NAME} characters, because Pods and labels are named after it: choose a shorter one`,
+  holds: ({ metadata }) => metadata.name.length <= MAX_ENVIRONMENT_NAME,
+};
+
 /** The part of the resource that the CRD describes: metadata is the API server's own. */
 export const environmentResource = withRules(
   z
@@ -155,23 +168,20 @@ export const environmentResource = withRules(
       description:
         "An environment of self-hosted sandboxes: Berth serves its work queue, with a Pod for each session or with always-on workers.",
     }),
-  [
-    {
-      cel: `self.metadata.name.size() <= ${MAX_ENVIRONMENT_NAME}`,
-      message: `metadata.name must have at most ${MAX_ENVIRONMENT_NAME} characters, because Pods and labels are named after it: choose a shorter one`,
-      holds: (resource) => resource.metadata.name.length <= MAX_ENVIRONMENT_NAME,
-    },
-  ],
+  [nameRule],
 );
 
-const environment = z.looseObject({
-  apiVersion: z.literal(API_VERSION),
-  kind: z.literal(KIND),
-  metadata,
-  spec: environmentSpec,
-  // Ours to write anew: a status that does not fit must not stop an Environment from being served.
-  status: environmentStatus.optional().catch(undefined),
-});
+const environment = withRules(
+  z.looseObject({
+    apiVersion: z.literal(API_VERSION),
+    kind: z.literal(KIND),
+    metadata,
+    spec: environmentSpec,
+    // Ours to write anew: a status that does not fit must not stop an Environment from being served.
+    status: environmentStatus.optional().catch(undefined),
+  }),
+  [nameRule],
+);
 
 /** An Environment as the operator works with it: complete, with all defaults. */
 export type Environment = z.output<typeof environment>;

@@ -33,6 +33,19 @@ export function withRules<S extends z.ZodType>(schema: S, rules: readonly Rule<z
   });
 }
 
+/** `'` and `\` escaped for a CEL string literal. */
+const celString = (text: string) => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
+
+/**
+ * A rule that a string matches a regular expression (RE2 and JavaScript alike). Unlike the keyword `pattern`, its
+ * message says the mend and does not repeat the value, which may be a key in the wrong place.
+ */
+export const matching = (pattern: string, message: string): Rule<string> => ({
+  cel: `self.matches(${celString(pattern)})`,
+  message,
+  holds: (value) => new RegExp(pattern).test(value),
+});
+
 /** A whole number of seconds with a default. Bounds are inclusive. */
 export function seconds(fallback: number, min: number, max: number, description: string) {
   return z.int32().min(min).max(max).default(fallback).meta({ description });

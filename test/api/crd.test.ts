@@ -1,0 +1,112 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import { z } from "zod";
+import { environmentCrd, environmentSchema } from "../../tools/crd.ts";
+import { staleFiles } from "../../tools/generate-crd.ts";
+import { type StructuralSchema, toStructuralSchema } from "../../tools/structural-schema.ts";
+import { type Json, parsed, stored } from "./environments.ts";
+
+const EXAMPLES = new URL("../../examples/environments/", import.meta.url);
+
+/** Every node of the schema with its path; `metadata` is the API server's own. */
+function nodes(schema: StructuralSchema, path = ""): [string, StructuralSchema][] {
+  const children: [string, StructuralSchema][] = [
+    ...Object.entries(schema.properties ?? {}).map(([name, child]): [string, StructuralSchema] => [
+      `${path}.${name}`,
+      child,
+    ]),
+    ...(schema.items ? [[`${path}[]`, schema.items] as [string, StructuralSchema]] : []),
+  ];
+  return [[path, schema], ...children.flatMap(([at, child]) => nodes(child, at))];
+}
+const described = nodes(environmentSchema()).filter(([path]) => path !== ".metadata");
+
+describe("the generated files", () => {
+  test("are those of the schema", () => {
+    expect(staleFiles()).toEqual([]);
+  });
+
+  test("stay small enough for a client-side apply, whose annotation holds the whole CRD", () => {
+    expect(JSON.stringify(environmentCrd()).length).toBeLessThan(262_144);
+  });
+});
+
+describe("the CRD", () => {
+  test.each(described)("has a sentence for %s", (_, { description }) => {
+    expect(description).toMatch(/^[A-Z].*\.$/);
+  });
+
+  test.each(described.filter(([, schema]) => schema.type === "string" && !schema.enum && !schema.format))(
+    "bounds the length of %s, which bounds the cost of rules",
+    (path, { maxLength }) => {
+      if (path.startsWith(".spec")) expect(maxLength).toBeGreaterThan(0);
+    },
+  );
+
+  test("has a status subresource and no scale subresource", () => {
+    expect(environmentCrd().spec.versions.map(({ subresources }) => subresources)).toEqual([{ status: {} }]);
+  });
+
+  test("leaves every default to the schema's own rules", () => {
+    for (const [path, { default: fallback, enum: values, minimum, maximum }] of described) {
+      if (values && fallback !== undefined) expect(values, path).toContain(fallback);
+      if (typeof fallback === "number") {
+        expect(fallback, path).toBeGreaterThanOrEqual(minimum ?? -Infinity);
+        expect(fallback, path).toBeLessThanOrEqual(maximum ?? Infinity);
+      }
+    }
+  });
+});
+
+describe("toStructuralSchema", () => {
+  test("refuses what a CRD cannot hold and names the place", () => {
+    const schema = z.strictObject({ a: z.strictObject({ b: z.union([z.string(), z.int()]) }) });
+    expect(() => toStructuralSchema(schema)).toThrow(".a.b: no place in a CRD for anyOf");
+  });
+
+  test("prunes closed objects and preserves open ones", () => {
+    const schema = toStructuralSchema(z.strictObject({ open: z.looseObject({}) }));
+    expect(schema).toEqual({
+      type: "object",
+      required: ["open"],
+      properties: { open: { type: "object", "x-kubernetes-preserve-unknown-fields": true, properties: {} } },
+    });
+  });
+
+  test("says the size of an integer by its format, not by the machine's bounds", () => {
+    const { properties } = toStructuralSchema(z.strictObject({ small: z.int32(), large: z.int().min(0) }));
+    expect(properties).toEqual({
+      small: { type: "integer", format: "int32" },
+      large: { type: "integer", format: "int64", minimum: 0 },
+    });
+  });
+});
+
+describe("the examples", () => {
+  test.each(readdirSync(EXAMPLES))("%s is accepted", (file) => {
+    const example = parse(readFileSync(new URL(file, EXAMPLES), "utf8")) as Json;
+    const { metadata } = stored({});
+    const environment = parsed({ ...example, metadata: { ...(metadata as Json), ...(example.metadata as Json) } });
+    expect(environment.spec).toMatchObject(example.spec as Json);
+  });
+
+  test("full.yaml has every field of a sessions Environment", () => {
+    const example = parse(readFileSync(new URL("full.yaml", EXAMPLES), "utf8")) as { spec: Json };
+    const schema = environmentSchema().properties?.spec?.properties ?? {};
+    const fields = (properties: Record<string, StructuralSchema> = {}) => Object.keys(properties);
+    expect(Object.keys(example.spec)).toEqual(fields(schema).filter((name) => name !== "workers"));
+    expect(Object.keys(example.spec.api as Json)).toEqual(fields(schema.api?.properties));
+    expect(Object.keys(example.spec.sessions as Json)).toEqual(fields(schema.sessions?.properties));
+  });
+
+  test("full.yaml has no value that differs from a default without saying so", () => {
+    const text = readFileSync(new URL("full.yaml", EXAMPLES), "utf8");
+    const example = parse(text) as { spec: { sessions: Json } };
+    const schema = environmentSchema().properties?.spec?.properties?.sessions?.properties ?? {};
+    const differing = Object.entries(schema)
+      .filter(([name, { default: fallback }]) => fallback !== undefined && example.spec.sessions[name] !== fallback)
+      .map(([name]) => name);
+    expect(differing).toEqual(["warm"]);
+  });
+});

@@ -1,0 +1,269 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { parseEnvironment } from "../../src/api/environment.ts";
+import { type Json, parsed, podTemplate, problems, sessionsSpec, stored, workersSpec } from "./environments.ts";
+import { RULE_CASES } from "./rule-cases.ts";
+
+describe("defaults", () => {
+  test("of a sessions Environment are those of the documentation", () => {
+    expect(parsed(stored(sessionsSpec())).spec).toEqual({
+      environmentId: "env_1",
+      paused: false,
+      deletionGraceSeconds: 600,
+      api: {
+        baseUrl: "https://api.anthropic.com",
+        keySecretRef: { name: "key", key: "environment-key" },
+        requestTimeoutSeconds: 10,
+        budgetGroup: "default",
+      },
+      sessions: {
+        maxConcurrent: 5,
+        warm: 0,
+        warmScaleDownSeconds: 300,
+        lease: "Worker",
+        credential: "WorkSecret",
+        secretDelivery: "Env",
+        parking: "Key",
+        prepareTimeoutSeconds: 600,
+        firstBeatTimeoutSeconds: 60,
+        parkedMaxAgeSeconds: 600,
+        maxDurationSeconds: 86_400,
+        retainFinishedSeconds: 600,
+        retainFailedSeconds: 3600,
+        retainFinishedLimit: 100,
+        onPodFailure: "Stop",
+        disruption: "Allow",
+        template: podTemplate(),
+      },
+    });
+  });
+
+  test("of a workers Environment are those of a HorizontalPodAutoscaler", () => {
+    expect(parsed(stored(workersSpec())).spec.workers).toEqual({
+      minReplicas: 0,
+      maxReplicas: 5,
+      sessionsPerReplica: 1,
+      behavior: {
+        scaleUp: {
+          stabilizationWindowSeconds: 0,
+          selectPolicy: "Max",
+          policies: [
+            { type: "Percent", value: 100, periodSeconds: 15 },
+            { type: "Pods", value: 4, periodSeconds: 15 },
+          ],
+        },
+        scaleDown: {
+          stabilizationWindowSeconds: 300,
+          selectPolicy: "Max",
+          policies: [{ type: "Percent", value: 100, periodSeconds: 15 }],
+        },
+      },
+      template: podTemplate(),
+    });
+  });
+
+  test("fill what one direction of the behavior leaves out and keep what it says", () => {
+    const behavior = { scaleDown: { stabilizationWindowSeconds: 5 } };
+    const { scaleUp, scaleDown } = parsed(stored(workersSpec({ behavior }))).spec.workers?.behavior ?? {};
+    expect(scaleDown).toEqual({
+      stabilizationWindowSeconds: 5,
+      selectPolicy: "Max",
+      policies: [{ type: "Percent", value: 100, periodSeconds: 15 }],
+    });
+    expect(scaleUp?.policies).toHaveLength(2);
+  });
+
+  test("are fresh for each object, so that changing one leaves the next alone", () => {
+    const first = parsed(stored(workersSpec())).spec.workers?.behavior.scaleUp.policies;
+    first?.splice(0);
+    expect(parsed(stored(workersSpec())).spec.workers?.behavior.scaleUp.policies).toHaveLength(2);
+  });
+});
+
+describe("rules", () => {
+  test.each(RULE_CASES)("$name", ({ refused, accepted, message, field }) => {
+    expect(problems(stored(accepted))).toEqual([]);
+    expect(problems(stored(refused))).toEqual([expect.stringContaining(`${field}: `)]);
+    expect(problems(stored(refused))).toEqual([expect.stringContaining(message)]);
+  });
+
+  test("a name too long for labels is refused and the longest that fits is taken", () => {
+    const named = (name: string) => {
+      const object = stored(sessionsSpec());
+      return { ...object, metadata: { ...(object.metadata as Json), name } };
+    };
+    expect(problems(named("a".repeat(46)))).toEqual([]);
+    expect(problems(named("a".repeat(47)))).toEqual([expect.stringContaining("metadata.name")]);
+  });
+});
+
+describe("bounds", () => {
+  const withContainers = (containers: unknown) => sessionsSpec({ template: { spec: { containers } } });
+  const container = (name: string) => ({ name, image: "worker:1" });
+
+  test.each([
+    ["maxConcurrent 0", sessionsSpec({ maxConcurrent: 0 }), "spec.sessions.maxConcurrent: is too small"],
+    ["maxConcurrent 1.5", sessionsSpec({ maxConcurrent: 1.5 }), "spec.sessions.maxConcurrent: must be of type int"],
+    ["maxConcurrent as text", sessionsSpec({ maxConcurrent: "5" }), "spec.sessions.maxConcurrent: must be of type"],
+    ["a request bound of 0", sessionsSpec({}, api({ requestTimeoutSeconds: 0 })), "spec.api.requestTimeoutSeconds"],
+    [
+      "a lease of no known kind",
+      sessionsSpec({ lease: "worker" }),
+      "spec.sessions.lease: must be one of Worker, Operator",
+    ],
+    ["no containers", withContainers([]), "spec.sessions.template.spec.containers: is too small"],
+    [
+      "33 containers",
+      withContainers(Array.from({ length: 33 }, (_, index) => container(`c${index}`))),
+      "spec.sessions.template.spec.containers: is too big: the number of items must be at most 32",
+    ],
+    [
+      "two containers of one name",
+      withContainers([container("a"), container("a")]),
+      "spec.sessions.template.spec.containers: two containers have the same name",
+    ],
+    ["a container without a name", withContainers([{}]), "containers[0].name: is required: set it (string)"],
+    ["no template", sessionsSpec({ template: undefined }), "spec.sessions.template: is required"],
+    ["a misspelt field", sessionsSpec({ maxConcurent: 3 }), "spec.sessions.maxConcurent: not known to this version"],
+    [
+      "a misspelt spec of the template",
+      sessionsSpec({ template: { ...podTemplate(), sepc: {} } }),
+      "template.sepc: not",
+    ],
+    [
+      "a drain longer than a day per Pod",
+      sessionsSpec({ template: podTemplate({ terminationGracePeriodSeconds: 1e6 }) }),
+      "is too big",
+    ],
+    ["a busy probe without a port", workersSpec({ busyProbe: { httpGet: {} } }), "busyProbe.httpGet.port: is required"],
+    [
+      "no policies",
+      workersSpec({ behavior: { scaleUp: { policies: [] } } }),
+      "behavior.scaleUp.policies: is too small",
+    ],
+  ])("%s is refused", (_, spec, problem) => {
+    expect(problems(stored(spec))).toEqual([expect.stringContaining(problem)]);
+  });
+
+  function api(fields: Json): Json {
+    return { api: { keySecretRef: { name: "key" }, ...fields } };
+  }
+});
+
+describe("parseEnvironment", () => {
+  test("keeps what it does not know in a template, at every level", () => {
+    const template = {
+      metadata: { labels: { a: "b" }, finalizers: ["example.com/x"] },
+      spec: {
+        containers: [{ name: "worker", futureField: { deep: [1, null, { x: "y" }] }, env: [{ name: "A", future: 1 }] }],
+        futureSpecField: [true],
+      },
+    };
+    expect(parsed(stored(sessionsSpec({ template }))).spec.sessions?.template).toEqual(template);
+  });
+
+  test("keeps unknown metadata and unknown fields at the top", () => {
+    const object = stored(sessionsSpec(), { future: 1 });
+    const metadata = { ...(object.metadata as Json), managedFields: [{ manager: "kubectl" }] };
+    expect(parsed({ ...object, metadata })).toMatchObject({ future: 1, metadata });
+  });
+
+  test("serves an Environment whose status is of another version", () => {
+    const environment = parsed(stored(sessionsSpec(), { status: { queue: "many", conditions: 3 } }));
+    expect(environment.status).toBeUndefined();
+  });
+
+  test("drops only what it does not know of a status", () => {
+    const environment = parsed(stored(sessionsSpec(), { status: { observedGeneration: 3, future: true } }));
+    expect(environment.status).toEqual({ observedGeneration: 3 });
+  });
+
+  test("names a field of a newer version and the mend", () => {
+    expect(problems(stored(sessionsSpec({ snapshots: "Always" })))).toEqual([
+      "spec.sessions.snapshots: not known to this version of Berth: remove it or update Berth",
+    ]);
+  });
+
+  test("names an object of another kind or version", () => {
+    const object = { ...stored(sessionsSpec()), apiVersion: "berth.dev/v9", kind: "Pod" };
+    expect(problems(object)).toEqual(["apiVersion: must be berth.dev/v1alpha1", "kind: must be Environment"]);
+  });
+
+  test("never repeats a value: it may be a key in the wrong place", () => {
+    const key = "sk-ant-oat01-Zq/9zq";
+    const everywhere = {
+      environmentId: key,
+      paused: key,
+      deletionGraceSeconds: key,
+      api: { baseUrl: key, workspaceId: key, budgetGroup: key, keySecretRef: { name: key, key } },
+      sessions: { maxConcurrent: key, lease: key, template: key },
+    };
+    const found = problems(stored(everywhere));
+    expect(found.length).toBeGreaterThan(8);
+    expect(found.join("\n")).not.toContain("9zq");
+  });
+
+  test("never throws, and every problem says something, whatever JSON it is given", () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        const result = parseEnvironment(value);
+        if (!result.ok) expect(result.problems.every((problem) => problem.length > 0)).toBe(true);
+        expect(result.ok || result.problems.length > 0).toBe(true);
+      }),
+      { verbose: true },
+    );
+  });
+
+  test("never throws when any one field of a good object is replaced by any JSON", () => {
+    const good = stored(sessionsSpec({ warm: 1 }), { status: { conditions: [] } });
+    const paths = pathsOf(good);
+    fc.assert(
+      fc.property(fc.constantFrom(...paths), fc.jsonValue(), (path, value) => {
+        const result = parseEnvironment(replaced(good, path, value));
+        expect(result.ok || result.problems.length > 0).toBe(true);
+      }),
+      { verbose: true, numRuns: 500 },
+    );
+  });
+
+  test("gives the same again when it is given its own result", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 100 }),
+        fc.boolean(),
+        fc.dictionary(fc.string(), fc.jsonValue()),
+        (max, paused, extra) => {
+          const spec = sessionsSpec({ maxConcurrent: max, template: { spec: { ...extra, ...podSpec() } } }, { paused });
+          const once = parsed(stored(spec));
+          expect(parsed(once)).toEqual(once);
+        },
+      ),
+    );
+  });
+
+  const podSpec = () => ({
+    ...(podTemplate().spec as Json),
+    restartPolicy: "Never",
+    activeDeadlineSeconds: undefined,
+    terminationGracePeriodSeconds: 30,
+    hostNetwork: false,
+    hostPID: false,
+    hostIPC: false,
+  });
+});
+
+/** Every path of a JSON object, as lists of keys. */
+function pathsOf(value: unknown, path: string[] = []): string[][] {
+  if (typeof value !== "object" || value === null) return [path];
+  return [path, ...Object.entries(value).flatMap(([key, child]) => pathsOf(child, [...path, key]))];
+}
+
+/** A copy with the value at `path` replaced. */
+function replaced(value: unknown, path: readonly string[], next: unknown): unknown {
+  const [key, ...rest] = path;
+  if (key === undefined) return next;
+  if (Array.isArray(value))
+    return value.map((item, index) => (String(index) === key ? replaced(item, rest, next) : item));
+  const record = value as Json;
+  return { ...record, [key]: replaced(record[key], rest, next) };
+}

@@ -1,0 +1,234 @@
+import { RESERVED_ENV } from "../../src/api/names.ts";
+import { type Json, podTemplate, sessionsSpec, workersSpec } from "./environments.ts";
+
+/** One rule of the schema: what breaks it, what just passes, and the words it is refused with. */
+export interface RuleCase {
+  /** The result, as a sentence. */
+  readonly name: string;
+  readonly refused: Json;
+  readonly accepted: Json;
+  /** Part of the message, on the server and in `parseEnvironment` alike. */
+  readonly message: string;
+  /** Field that the message is about. */
+  readonly field: string;
+}
+
+const inTemplate = (template: Json) => sessionsSpec({ template });
+const withContainer = (extra: Json) =>
+  inTemplate({ spec: { containers: [{ name: "worker", image: "worker:1", ...extra }] } });
+const withAnnotations = (annotations: Json) => inTemplate({ metadata: { annotations }, ...podTemplate() });
+const withApi = (api: Json) => sessionsSpec({}, { api: { keySecretRef: { name: "key" }, ...api } });
+
+const DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container";
+
+/** A sidecar before the session container, which the annotation names. */
+const twoContainers = (sidecar: Json, session: Json) =>
+  inTemplate({
+    metadata: { annotations: { [DEFAULT_CONTAINER]: "worker" } },
+    spec: {
+      containers: [
+        { name: "sidecar", image: "sidecar:1", ...sidecar },
+        { name: "worker", image: "worker:1", ...session },
+      ],
+    },
+  });
+
+/** Rules that one object alone can break: checked by the server's CEL and by `parseEnvironment`. */
+export const RULE_CASES: readonly RuleCase[] = [
+  {
+    name: "both sessions and workers are refused",
+    refused: { ...sessionsSpec(), ...workersSpec() },
+    accepted: workersSpec(),
+    message: "set exactly one of sessions (a Pod per session) and workers (always-on workers)",
+    field: "spec",
+  },
+  {
+    name: "neither sessions nor workers is refused",
+    refused: { environmentId: "env_1", api: { keySecretRef: { name: "key" } } },
+    accepted: sessionsSpec(),
+    message: "set exactly one of sessions (a Pod per session) and workers (always-on workers)",
+    field: "spec",
+  },
+  {
+    name: "a key in the place of the environment's id is refused",
+    refused: sessionsSpec({}, { environmentId: "sk-ant-oat01-notarealkey" }),
+    accepted: sessionsSpec({}, { environmentId: "env_011CZkZ9X2dpNyB7HsEFoRfW" }),
+    message: "this looks like a key, not an id",
+    field: "spec.environmentId",
+  },
+  {
+    name: "an id that would change the request path is refused",
+    refused: sessionsSpec({}, { environmentId: "env_1/../env_2" }),
+    accepted: sessionsSpec({}, { environmentId: "env_1.a-b_c" }),
+    message: "environmentId must be an id such as env_",
+    field: "spec.environmentId",
+  },
+  ...[
+    ["a path", "https://api.example.com/v1"],
+    ["a slash at the end", "https://api.example.com/"],
+    ["a query", "https://api.example.com?x=1"],
+    ["a fragment", "https://api.example.com#x"],
+    ["a user", "https://user:password@api.example.com"],
+    ["another scheme", "ftp://api.example.com"],
+    ["no scheme", "api.example.com"],
+    ["a line break", "https://api.example.com\n"],
+    ["no host", "https://"],
+  ].map(([what, baseUrl]) => ({
+    name: `a baseUrl with ${what} is refused`,
+    refused: withApi({ baseUrl }),
+    accepted: withApi({ baseUrl: "http://[::1]:8080" }),
+    message: "baseUrl must be scheme, host and port only",
+    field: "spec.api.baseUrl",
+  })),
+  {
+    name: "a workspace's name in the place of its id is refused",
+    refused: withApi({ workspaceId: "research" }),
+    accepted: withApi({ workspaceId: "wrkspc_01JwQvzr7rXLA5AGx3HKfFUJ" }),
+    message: "workspaceId must begin with wrkspc_",
+    field: "spec.api.workspaceId",
+  },
+  {
+    name: "the key itself in the place of its Secret's name is refused",
+    refused: withApi({ keySecretRef: { name: "sk-ant-oat01-NotARealKey" } }),
+    accepted: withApi({ keySecretRef: { name: "research.key-1" } }),
+    message: "keySecretRef.name must be the name of a Secret",
+    field: "spec.api.keySecretRef.name",
+  },
+  {
+    name: "a Secret's key that no Secret can have is refused",
+    refused: withApi({ keySecretRef: { name: "key", key: "environment key" } }),
+    accepted: withApi({ keySecretRef: { name: "key", key: "Environment_key.1" } }),
+    message: "keySecretRef.key must be a key of the Secret's data",
+    field: "spec.api.keySecretRef.key",
+  },
+  {
+    name: "a budget group that is no word is refused",
+    refused: withApi({ budgetGroup: "My Group" }),
+    accepted: withApi({ budgetGroup: "my-group-2" }),
+    message: "budgetGroup must be a word",
+    field: "spec.api.budgetGroup",
+  },
+  {
+    name: "a busy probe's path without a slash is refused",
+    refused: workersSpec({ busyProbe: { httpGet: { path: "busy", port: 9000 } } }),
+    accepted: workersSpec({ busyProbe: { httpGet: { path: "/busy?a=b", port: 9000 } } }),
+    message: "path must begin with a slash",
+    field: "spec.workers.busyProbe.httpGet.path",
+  },
+  {
+    name: "warm above maxConcurrent is refused",
+    refused: sessionsSpec({ maxConcurrent: 2, warm: 3 }),
+    accepted: sessionsSpec({ maxConcurrent: 2, warm: 2 }),
+    message: "warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent",
+    field: "spec.sessions.warm",
+  },
+  {
+    name: "secretDelivery File without parking Init is refused",
+    refused: sessionsSpec({ secretDelivery: "File" }),
+    accepted: sessionsSpec({ secretDelivery: "File", parking: "Init" }),
+    message: "secretDelivery File needs parking Init",
+    field: "spec.sessions.parking",
+  },
+  {
+    name: "minReplicas above maxReplicas is refused",
+    refused: workersSpec({ minReplicas: 3, maxReplicas: 2 }),
+    accepted: workersSpec({ minReplicas: 2, maxReplicas: 2 }),
+    message: "minReplicas must not be greater than maxReplicas: lower minReplicas or raise maxReplicas",
+    field: "spec.workers.minReplicas",
+  },
+  {
+    name: "activeDeadlineSeconds in a session's template is refused",
+    refused: inTemplate(podTemplate({ activeDeadlineSeconds: 600 })),
+    accepted: sessionsSpec({ maxDurationSeconds: 600 }),
+    message: "leave activeDeadlineSeconds out",
+    field: "spec.sessions.template.spec.activeDeadlineSeconds",
+  },
+  {
+    name: "activeDeadlineSeconds in a worker's template is refused",
+    refused: workersSpec({ template: podTemplate({ activeDeadlineSeconds: 600 }) }),
+    accepted: workersSpec(),
+    message: "leave activeDeadlineSeconds out",
+    field: "spec.workers.template.spec.activeDeadlineSeconds",
+  },
+  ...["Always", "OnFailure"].map((restartPolicy) => ({
+    name: `restartPolicy ${restartPolicy} of a session's Pod is refused`,
+    refused: inTemplate(podTemplate({ restartPolicy })),
+    accepted: inTemplate(podTemplate({ restartPolicy: "Never" })),
+    message: "restartPolicy must be Never, or left out",
+    field: "spec.sessions.template.spec.restartPolicy",
+  })),
+  {
+    name: "restartPolicy Never of a worker's Pod is refused",
+    refused: workersSpec({ template: podTemplate({ restartPolicy: "Never" }) }),
+    accepted: workersSpec({ template: podTemplate({ restartPolicy: "Always" }) }),
+    message: "restartPolicy must be Always, or left out",
+    field: "spec.workers.template.spec.restartPolicy",
+  },
+  {
+    name: "a session container that is restarted by itself is refused",
+    refused: withContainer({ restartPolicy: "OnFailure" }),
+    accepted: withContainer({ restartPolicy: "Never" }),
+    message: "the session container must not be restarted",
+    field: "spec.sessions.template.spec.containers",
+  },
+  {
+    name: "a session container with restart rules is refused",
+    refused: withContainer({ restartPolicy: "Never", restartPolicyRules: [{ action: "Restart" }] }),
+    accepted: twoContainers({ restartPolicy: "Never", restartPolicyRules: [{ action: "Restart" }] }, {}),
+    message: "the session container must not be restarted",
+    field: "spec.sessions.template.spec.containers",
+  },
+  ...RESERVED_ENV.map((name) => ({
+    name: `a session container that sets ${name} is refused`,
+    refused: withContainer({
+      env: [
+        { name: "A", value: "1" },
+        { name, value: "x" },
+      ],
+    }),
+    accepted: withContainer({ env: [{ name: `${name}_OF_MINE`, value: "x" }] }),
+    message: "the session container must not set",
+    field: "spec.sessions.template.spec.containers",
+  })),
+  {
+    name: "a reserved variable is refused in the container that the annotation names, and taken in others",
+    refused: twoContainers({}, { env: [{ name: "ANTHROPIC_WORK_ID", value: "x" }] }),
+    accepted: twoContainers({ env: [{ name: "ANTHROPIC_WORK_ID", value: "x" }] }, {}),
+    message: "the session container must not set",
+    field: "spec.sessions.template.spec.containers",
+  },
+  {
+    name: "a worker's container that sets a reserved variable is refused",
+    refused: workersSpec({
+      template: {
+        spec: { containers: [{ name: "worker", env: [{ name: "ANTHROPIC_ENVIRONMENT_KEY", value: "x" }] }] },
+      },
+    }),
+    accepted: workersSpec({
+      template: { spec: { containers: [{ name: "worker", env: [{ name: "ANTHROPIC_BASE_URL", value: "x" }] }] } },
+    }),
+    message: "the session container must not set",
+    field: "spec.workers.template.spec.containers",
+  },
+  {
+    name: "a default-container annotation that names no container is refused",
+    refused: withAnnotations({ [DEFAULT_CONTAINER]: "wroker" }),
+    accepted: withAnnotations({ [DEFAULT_CONTAINER]: "worker" }),
+    message: "names no container of the template",
+    field: "spec.sessions.template.metadata.annotations",
+  },
+  {
+    name: "a label of Berth's own in the template is refused",
+    refused: inTemplate({ metadata: { labels: { "berth.dev/phase": "parked" } }, ...podTemplate() }),
+    accepted: inTemplate({ metadata: { labels: { "example.com/berth.dev": "parked" } }, ...podTemplate() }),
+    message: "labels that begin with berth.dev/ are set by Berth",
+    field: "spec.sessions.template.metadata.labels",
+  },
+  {
+    name: "an annotation of Berth's own in the template is refused",
+    refused: withAnnotations({ "berth.dev/session-container": "worker" }),
+    accepted: withAnnotations({ "example.com/note": "anything" }),
+    message: "annotations that begin with berth.dev/ are set by Berth",
+    field: "spec.sessions.template.metadata.annotations",
+  },
+];
