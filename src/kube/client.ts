@@ -1,0 +1,336 @@
+import { type Clock, realClock } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { ClusterAccess } from "./config.ts";
+import { isGone, KubeApiError } from "./errors.ts";
+import { type Call, Exchange, type Verb } from "./exchange.ts";
+import type { KubeList, KubeObject } from "./objects.ts";
+import { apiVersionOf, type Resource, resourcePath } from "./resource.ts";
+import type { TransportResponse } from "./transport.ts";
+import { readWatch, type WatchEvent } from "./watch.ts";
+
+/** The API server ends a request of its own after 60 s; whoever waits for a claim can not wait so long. */
+const REQUEST_TIMEOUT_MS = 30_000;
+
+/** As kubectl and client-go do: small enough for etcd to answer at once, large enough for few round trips. */
+export const PAGE_SIZE = 500;
+
+const PATCH_TYPES = {
+  merge: "application/merge-patch+json",
+  json: "application/json-patch+json",
+  strategic: "application/strategic-merge-patch+json",
+  /** Server-side apply. The body is JSON, which is YAML. */
+  apply: "application/apply-patch+yaml",
+} as const;
+
+export interface KubeClientOptions {
+  readonly access: ClusterAccess;
+  readonly clock?: Clock;
+  readonly metrics?: Metrics;
+  readonly userAgent?: string;
+  /** Bound of one call with all its repeats, unless the call has its own; 30 s. */
+  readonly requestTimeoutMs?: number;
+  readonly random?: Random;
+}
+
+export interface CallOptions {
+  readonly signal?: AbortSignal;
+  /** Bound of the whole call, repeats included. */
+  readonly timeoutMs?: number;
+}
+
+export interface ObjectRef {
+  readonly namespace?: string | undefined;
+  readonly name: string;
+}
+
+export interface ListQuery {
+  /** All namespaces where unset. */
+  readonly namespace?: string | undefined;
+  readonly labelSelector?: string | undefined;
+  readonly fieldSelector?: string | undefined;
+  readonly limit?: number | undefined;
+  readonly continue?: string | undefined;
+  readonly resourceVersion?: string | undefined;
+  readonly resourceVersionMatch?: "Exact" | "NotOlderThan" | undefined;
+}
+
+export interface WatchQuery {
+  readonly namespace?: string | undefined;
+  readonly labelSelector?: string | undefined;
+  readonly fieldSelector?: string | undefined;
+  readonly resourceVersion: string;
+  readonly timeoutSeconds?: number | undefined;
+}
+
+export interface CreateQuery {
+  readonly dryRun?: boolean;
+  readonly fieldValidation?: "Strict" | "Warn" | "Ignore";
+  readonly fieldManager?: string;
+}
+
+export interface PatchQuery {
+  readonly type: keyof typeof PATCH_TYPES;
+  readonly subresource?: string;
+  /** Required by `apply`. */
+  readonly fieldManager?: string;
+  readonly force?: boolean;
+  readonly dryRun?: boolean;
+  readonly fieldValidation?: "Strict" | "Warn" | "Ignore";
+}
+
+export interface DeleteQuery {
+  /** Preconditions: another object of the same name, or a changed one, is a Conflict. */
+  readonly uid?: string;
+  readonly resourceVersion?: string;
+  readonly gracePeriodSeconds?: number;
+  readonly propagationPolicy?: "Background" | "Foreground" | "Orphan";
+}
+
+export type RawMethod = Call["method"];
+
+/**
+ * A client of one API server: raw JSON in and out, over shared connections. Every method throws KubeApiError; see its
+ * `maybeApplied` for writes whose outcome is unknown.
+ */
+export class KubeClient {
+  readonly #options: KubeClientOptions;
+  readonly #exchange: Exchange;
+  readonly #timeoutMs: number;
+  readonly #fence: (() => void) | undefined;
+
+  constructor(options: KubeClientOptions, shared?: { exchange: Exchange; fence: () => void }) {
+    const { access, clock = realClock, metrics, userAgent = "berth", requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
+    const random = options.random ?? Math.random;
+    this.#exchange = shared?.exchange ?? new Exchange({ access, clock, metrics, userAgent, random });
+    this.#timeoutMs = requestTimeoutMs;
+    this.#fence = shared?.fence;
+    this.#options = options;
+  }
+
+  /**
+   * The same client and connections, whose every write first calls `fence`, which throws when this process must not
+   * act any more. It is asked when a write is called and again when its connection is at hand, so that no time spent
+   * in a queue counts.
+   */
+  fenced(fence: () => void): KubeClient {
+    const outer = this.#fence;
+    const both = outer
+      ? () => {
+          outer();
+          fence();
+        }
+      : fence;
+    return new KubeClient(this.#options, { exchange: this.#exchange, fence: both });
+  }
+
+  async get<T extends KubeObject>(resource: Resource<T>, ref: ObjectRef, o: CallOptions = {}): Promise<T> {
+    return this.#object<T>({ ...this.#call("get", "GET", resource, ref, o), repeatable: true });
+  }
+
+  /** One page, or everything where no limit is set. The items bear apiVersion and kind, which the server leaves out. */
+  async list<T extends KubeObject>(
+    resource: Resource<T>,
+    q: ListQuery = {},
+    o: CallOptions = {},
+  ): Promise<KubeList<T>> {
+    const { namespace, ...rest } = q;
+    const call = this.#call("list", "GET", resource, { namespace }, o, rest);
+    const body = await this.#json({ ...call, repeatable: true });
+    const list = body as unknown as KubeList<T>;
+    if (!Array.isArray(list.items) && list.items !== null) throw malformed(call, 200, "it is no list");
+    const apiVersion = apiVersionOf(resource);
+    const items = list.items ?? [];
+    for (const item of items) {
+      item.apiVersion ??= apiVersion;
+      item.kind ??= resource.kind;
+    }
+    return { ...list, metadata: list.metadata ?? {}, items };
+  }
+
+  /** Everything, by pages of one snapshot; in one piece where the snapshot is gone before its last page. */
+  async listAll<T extends KubeObject>(
+    resource: Resource<T>,
+    q: Omit<ListQuery, "limit" | "continue"> = {},
+    o: CallOptions = {},
+    pageSize: number = PAGE_SIZE,
+  ): Promise<KubeList<T>> {
+    const first = await this.list(resource, { ...q, limit: pageSize }, o);
+    const items = first.items;
+    let token = first.metadata.continue;
+    while (token) {
+      let page: KubeList<T>;
+      try {
+        page = await this.list(
+          resource,
+          { ...q, resourceVersion: undefined, resourceVersionMatch: undefined, limit: pageSize, continue: token },
+          o,
+        );
+      } catch (error) {
+        if (isGone(error)) return this.list(resource, q, o);
+        throw error;
+      }
+      for (const item of page.items) items.push(item);
+      token = page.metadata.continue;
+    }
+    const { continue: _token, remainingItemCount: _count, ...metadata } = first.metadata;
+    return { ...first, metadata, items };
+  }
+
+  /** The namespace is that of the object. */
+  async create<T extends KubeObject>(
+    resource: Resource<T>,
+    object: T,
+    q: CreateQuery = {},
+    o: CallOptions = {},
+  ): Promise<T> {
+    const { namespace, name } = object.metadata;
+    const query = { ...q, dryRun: q.dryRun ? "All" : undefined };
+    const call = this.#call("create", "POST", resource, { namespace }, o, query, name);
+    return this.#object<T>({ ...call, body: withType(resource, object) });
+  }
+
+  /** With the resourceVersion of the object, if it has one, as the precondition. */
+  async replace<T extends KubeObject>(
+    resource: Resource<T>,
+    object: T,
+    q: { subresource?: string; fieldManager?: string } = {},
+    o: CallOptions = {},
+  ): Promise<T> {
+    const { namespace, name } = object.metadata;
+    if (name === undefined) throw new TypeError("an object without a name can not be replaced");
+    const { subresource, ...query } = q;
+    const call = this.#call("update", "PUT", resource, { namespace, name, subresource }, o, query);
+    return this.#object<T>({ ...call, body: withType(resource, object), repeatable: true });
+  }
+
+  /** A resourceVersion in the patch's metadata is a precondition, but for `json` (use a `test` operation there). */
+  async patch<T extends KubeObject>(
+    resource: Resource<T>,
+    ref: ObjectRef,
+    patch: unknown,
+    q: PatchQuery,
+    o: CallOptions = {},
+  ): Promise<T> {
+    const { type, subresource, ...rest } = q;
+    const query = { ...rest, dryRun: q.dryRun ? "All" : undefined };
+    const call = this.#call("patch", "PATCH", resource, { ...ref, subresource }, o, query);
+    return this.#object<T>({ ...call, body: patch, contentType: PATCH_TYPES[type] });
+  }
+
+  /** Returns when the server took the order; the object may go later (grace period, finalizers). */
+  async delete(resource: Resource, ref: ObjectRef, q: DeleteQuery = {}, o: CallOptions = {}): Promise<void> {
+    const { uid, resourceVersion, ...options } = q;
+    const preconditions = uid === undefined && resourceVersion === undefined ? undefined : { uid, resourceVersion };
+    const body = { apiVersion: "v1", kind: "DeleteOptions", ...options, preconditions };
+    await this.#json({ ...this.#call("delete", "DELETE", resource, ref, o), body, repeatable: true });
+  }
+
+  /**
+   * Changes since a resourceVersion, with bookmarks. Ends when the server ends it (after `timeoutSeconds`) or the signal
+   * aborts; throws KubeApiError for an ERROR event (isGone: list anew), a broken or a dead connection (status 0).
+   */
+  watch<T extends KubeObject>(
+    resource: Resource<T>,
+    q: WatchQuery,
+    o: { signal: AbortSignal },
+  ): AsyncGenerator<WatchEvent<T>, void, undefined> {
+    const { namespace, ...rest } = q;
+    const query = { ...rest, watch: "true", allowWatchBookmarks: "true" };
+    return readWatch<T>(this.#exchange, this.#call("watch", "GET", resource, { namespace }, o, query));
+  }
+
+  /**
+   * Any other path: /version, /readyz, subresources. The answer is parsed where it is JSON, else its text.
+   * Sent once, never repeated.
+   */
+  async raw(method: RawMethod, path: string, body?: unknown, o: CallOptions = {}): Promise<unknown> {
+    const answer = await this.#exchange.send({
+      verb: "raw",
+      label: "raw",
+      about: `${method} ${path.replace(/\?.*/, "")}`,
+      method,
+      path,
+      body,
+      repeatable: false,
+      timeoutMs: o.timeoutMs ?? this.#timeoutMs,
+      signal: o.signal,
+      fence: method === "GET" ? undefined : this.#fence,
+    });
+    const text = answer.body.toString("utf8");
+    return answer.headers["content-type"]?.includes("json") ? JSON.parse(text) : text;
+  }
+
+  /** Breaks off all calls and watches, of fenced clients too. */
+  close(): Promise<void> {
+    return this.#exchange.close();
+  }
+
+  #call(
+    verb: Verb,
+    method: Call["method"],
+    resource: Resource,
+    ref: { namespace?: string | undefined; name?: string; subresource?: string | undefined },
+    o: CallOptions,
+    query: Record<string, string | number | boolean | undefined> = {},
+    name = ref.name,
+  ): Call {
+    const { subresource } = ref;
+    const label = subresource === undefined ? resource.plural : `${resource.plural}/${subresource}`;
+    const where = [ref.namespace, name].filter((part) => part !== undefined).join("/");
+    const path = resourcePath(resource, ref) + (subresource === undefined ? "" : `/${subresource}`);
+    return {
+      verb,
+      label,
+      about: `${verb} ${label}${where === "" ? "" : ` ${where}`}`,
+      method,
+      path: path + queryString(query),
+      repeatable: false,
+      timeoutMs: o.timeoutMs ?? this.#timeoutMs,
+      signal: o.signal,
+      fence: method === "GET" ? undefined : this.#fence,
+    };
+  }
+
+  async #object<T extends KubeObject>(call: Call): Promise<T> {
+    const body = await this.#json(call);
+    if (typeof body.metadata !== "object" || body.metadata === null) throw malformed(call, 200, "it is no object");
+    return body as T;
+  }
+
+  async #json(call: Call): Promise<Record<string, unknown>> {
+    return parseAnswer(call, await this.#exchange.send(call));
+  }
+}
+
+/** What does not come from the API server (a proxy's page with status 200) is no success. */
+function parseAnswer(call: Call, answer: TransportResponse): Record<string, unknown> {
+  try {
+    const body: unknown = JSON.parse(answer.body.toString("utf8"));
+    if (typeof body === "object" && body !== null && !Array.isArray(body)) return body as Record<string, unknown>;
+  } catch (error) {
+    throw malformed(call, answer.status, errorText(error));
+  }
+  throw malformed(call, answer.status, "it is no JSON object");
+}
+
+function malformed(call: Call, status: number, why: string): KubeApiError {
+  return new KubeApiError(`${call.about}: the answer (HTTP ${status}) is not the API server's: ${why}`, {
+    status,
+    maybeApplied: call.method !== "GET",
+  });
+}
+
+function withType<T extends KubeObject>(resource: Resource<T>, object: T): T {
+  return { apiVersion: apiVersionOf(resource), kind: resource.kind, ...object };
+}
+
+function queryString(query: Record<string, string | number | boolean | undefined>): string {
+  const parameters = new URLSearchParams();
+  for (const [key, value] of Object.entries(query)) {
+    if (value !== undefined && value !== "") parameters.set(key, String(value));
+  }
+  const text = parameters.toString();
+  return text === "" ? "" : `?${text}`;
+}

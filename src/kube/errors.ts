@@ -1,0 +1,117 @@
+import { OperatorError } from "../core/errors.ts";
+
+/** One fault of a Status: which field, and what is wrong with it. */
+export interface StatusCause {
+  readonly reason?: string;
+  readonly message?: string;
+  readonly field?: string;
+}
+
+export interface StatusDetails {
+  readonly name?: string;
+  readonly group?: string;
+  readonly kind?: string;
+  readonly causes?: readonly StatusCause[];
+  readonly retryAfterSeconds?: number;
+}
+
+export interface KubeApiErrorOptions {
+  /** 0 when the API server did not answer. */
+  readonly status: number;
+  readonly reason?: string;
+  readonly retryAfterMs?: number | undefined;
+  readonly details?: StatusDetails | undefined;
+  readonly maybeApplied?: boolean;
+  readonly cause?: unknown;
+}
+
+/** A request that the API server refused, or did not answer. */
+export class KubeApiError extends OperatorError {
+  /** The HTTP status; 0 when there was no answer. */
+  readonly status: number;
+  /** `reason` of the Status object (NotFound, Conflict, AlreadyExists, ...); empty when there was none. */
+  readonly reason: string;
+  /** What the server asks to wait before the next try, from Retry-After or the Status. */
+  readonly retryAfterMs?: number;
+  readonly details?: StatusDetails;
+  /** The outcome of a write is unknown: it may have taken effect, or may still do. Never true for reads. */
+  readonly maybeApplied: boolean;
+
+  constructor(message: string, options: KubeApiErrorOptions) {
+    super("KubeApi", message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.status = options.status;
+    this.reason = options.reason ?? "";
+    if (options.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
+    if (options.details !== undefined) this.details = options.details;
+    this.maybeApplied = options.maybeApplied ?? false;
+  }
+}
+
+/** This process does not hold the Lease any more, or cannot be sure to: it must not act. */
+export class LeadershipLostError extends OperatorError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super("LeadershipLost", message, options);
+  }
+}
+
+/** A status of an HTTP answer, whatever the reason; false for anything but a KubeApiError. */
+export function hasStatus(error: unknown, status: number): error is KubeApiError {
+  return error instanceof KubeApiError && error.status === status;
+}
+
+function hasReason(error: unknown, status: number, reason: string): error is KubeApiError {
+  return hasStatus(error, status) && error.reason === reason;
+}
+
+/**
+ * The object does not exist. A 404 without a Status (a proxy's page, a path the server does not know) is no word about
+ * the object and does not count: an error is never read as absence.
+ */
+export const isNotFound = (error: unknown): error is KubeApiError =>
+  hasReason(error, 404, "NotFound") && (error.details === undefined || error.details.name !== undefined);
+
+/** The resourceVersion or UID of the request is not that of the object. */
+export const isConflict = (error: unknown): error is KubeApiError => hasReason(error, 409, "Conflict");
+
+export const isAlreadyExists = (error: unknown): error is KubeApiError => hasReason(error, 409, "AlreadyExists");
+
+export const isUnauthorized = (error: unknown): error is KubeApiError => hasStatus(error, 401);
+
+/** Refused by RBAC, by admission or by a quota. */
+export const isForbidden = (error: unknown): error is KubeApiError => hasStatus(error, 403);
+
+/**
+ * A ResourceQuota has no room. The API has no reason of its own for it, only the text of the quota admission plug-in
+ * (k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go, "exceeded quota").
+ */
+export const isQuotaExceeded = (error: unknown): error is KubeApiError =>
+  isForbidden(error) && error.message.includes("exceeded quota");
+
+/** The namespace is being deleted: nothing can be created in it any more. */
+export const isNamespaceTerminating = (error: unknown): error is KubeApiError =>
+  isForbidden(error) &&
+  (error.details?.causes?.some((cause) => cause.reason === "NamespaceTerminating") === true ||
+    error.message.includes("because it is being terminated"));
+
+/** The resourceVersion or continue token is too old: list anew. */
+export const isGone = (error: unknown): error is KubeApiError =>
+  error instanceof KubeApiError && (error.status === 410 || error.reason === "Expired" || error.reason === "Gone");
+
+/** The object is not valid (422). */
+export const isInvalid = (error: unknown): error is KubeApiError => hasStatus(error, 422);
+
+/** The request is malformed (400): with strict validation also for unknown and duplicate fields. */
+export const isBadRequest = (error: unknown): error is KubeApiError => hasStatus(error, 400);
+
+export const isTooManyRequests = (error: unknown): error is KubeApiError => hasStatus(error, 429);
+
+/** The API server could not be reached, or broke off without an answer. */
+export const isUnreachable = (error: unknown): error is KubeApiError => hasStatus(error, 0);
+
+/** The server itself failed or was not reached: nothing is wrong with the request. */
+export const isServerFault = (error: unknown): error is KubeApiError =>
+  error instanceof KubeApiError && (error.status === 0 || error.status >= 500);
+
+/** A write whose outcome is unknown. */
+export const isMaybeApplied = (error: unknown): error is KubeApiError =>
+  error instanceof KubeApiError && error.maybeApplied;

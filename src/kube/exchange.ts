@@ -1,0 +1,235 @@
+import { type Clock, deadlineSignal, sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { ClusterAccess } from "./config.ts";
+import { Credentials, type RequestCredentials } from "./credentials.ts";
+import { KubeApiError, LeadershipLostError } from "./errors.ts";
+import { errorOfAnswer } from "./status.ts";
+import { readErrorBody, Transport, TransportError, type TransportResponse, type TransportStream } from "./transport.ts";
+
+/** A read is sent at most so often: a caller that still has no answer backs off on its own terms. */
+const MAX_ATTEMPTS = 4;
+
+/** A read whose connection broke is sent again after so long: an API server that restarts needs about a second. */
+const RESEND_DELAY_MS = 200;
+
+/** Everybody who was told the same Retry-After would come back at the same instant: up to a quarter is added. */
+const RETRY_JITTER = 0.25;
+
+export type Verb = "get" | "list" | "watch" | "create" | "update" | "patch" | "delete" | "raw";
+
+/** One request to the API server. */
+export interface Call {
+  readonly verb: Verb;
+  /** Label of the metrics: `pods`, `pods/status`. From a closed set. */
+  readonly label: string;
+  /** For messages: `get pods agents/berth-x`. */
+  readonly about: string;
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+  /** Below the server's own path, with query. */
+  readonly path: string;
+  readonly body?: unknown;
+  readonly contentType?: string;
+  /** Refused and rejected calls may be sent again: GET, PUT and DELETE. */
+  readonly repeatable: boolean;
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Throws when the process must not act; asked before the call and again when its connection is at hand. */
+  readonly fence?: (() => void) | undefined;
+}
+
+export interface ExchangeOptions {
+  readonly access: ClusterAccess;
+  readonly clock: Clock;
+  readonly metrics?: Metrics | undefined;
+  readonly userAgent: string;
+  readonly random?: Random;
+}
+
+/**
+ * One request and its answer: credentials, bounded repeats, a bound on the whole, metrics, errors.
+ *
+ * What is repeated: any call once after a 401 where fresh credentials can be had (it was refused before anything was
+ * done); a call marked `repeatable` after a 429 or 503 with Retry-After; a read whose connection broke. A write
+ * without an answer is never repeated here: only the caller can tell whether it took effect.
+ */
+export class Exchange {
+  readonly #options: ExchangeOptions;
+  readonly #credentials: Credentials;
+  readonly #origin: string;
+  readonly #basePath: string;
+  #transport: Transport | undefined;
+  #identity: string | undefined;
+  #closed = false;
+
+  constructor(options: ExchangeOptions) {
+    this.#options = options;
+    this.#credentials = new Credentials(options.access.auth, options.clock);
+    const url = new URL(options.access.server);
+    this.#origin = url.origin;
+    this.#basePath = url.pathname.replace(/\/+$/, "");
+  }
+
+  get clock(): Clock {
+    return this.#options.clock;
+  }
+
+  /** Sends a call and returns its answer of status 2xx. Throws KubeApiError, or what the fence throws. */
+  async send(call: Call): Promise<TransportResponse> {
+    const deadline = deadlineSignal(this.clock, call.timeoutMs, call.signal);
+    try {
+      return await this.#attempts(call, deadline.signal);
+    } finally {
+      deadline.cancel();
+    }
+  }
+
+  async #attempts(call: Call, signal: AbortSignal): Promise<TransportResponse> {
+    const until = this.clock.monotonic() + call.timeoutMs;
+    let fresh = false;
+    for (let attempt = 1; ; attempt += 1) {
+      let failure: KubeApiError;
+      let delayMs: number | undefined;
+      try {
+        const answer = await this.#attempt(call, signal, fresh);
+        if (answer.status < 300) return answer;
+        failure = errorOfAnswer(call.about, answer, isWrite(call));
+        if (answer.status === 401 && !fresh && this.#credentials.refreshable) {
+          fresh = true;
+          continue;
+        }
+        delayMs = retryDelay(call, failure);
+      } catch (error) {
+        failure = this.#noAnswer(call, error, signal);
+        delayMs = isWrite(call) || signal.aborted ? undefined : RESEND_DELAY_MS;
+      }
+      if (delayMs === undefined || attempt >= MAX_ATTEMPTS) throw failure;
+      const waitMs = delayMs * (1 + RETRY_JITTER * (this.#options.random ?? Math.random)());
+      if (this.clock.monotonic() + waitMs >= until) throw failure;
+      if (!(await sleep(this.clock, waitMs, signal))) throw failure;
+    }
+  }
+
+  async #attempt(call: Call, signal: AbortSignal, fresh: boolean): Promise<TransportResponse> {
+    const started = this.clock.monotonic();
+    let code = "no_answer";
+    try {
+      const request = await this.#request(call, signal, fresh);
+      const answer = await request.transport.send(request);
+      code = String(answer.status);
+      return answer;
+    } finally {
+      this.#count(call, code);
+      this.#options.metrics?.kubeRequestSeconds.observe({ verb: call.verb }, (this.clock.monotonic() - started) / 1000);
+    }
+  }
+
+  /** Opens a stream. Throws KubeApiError where the answer is no 2xx. Its end is the caller's: `signal`, `destroy`. */
+  async open(call: Call, signal: AbortSignal): Promise<TransportStream> {
+    for (let fresh = false; ; fresh = true) {
+      const stream = await this.#openOnce(call, signal, fresh);
+      if (stream.status < 300) return stream;
+      const body = await readErrorBody(stream);
+      if (stream.status === 401 && !fresh && this.#credentials.refreshable) continue;
+      throw errorOfAnswer(call.about, { status: stream.status, headers: stream.headers, body }, false);
+    }
+  }
+
+  async #openOnce(call: Call, signal: AbortSignal, fresh: boolean): Promise<TransportStream> {
+    let code = "no_answer";
+    try {
+      const request = await this.#request(call, signal, fresh);
+      const stream = await request.transport.stream(request);
+      code = String(stream.status);
+      return stream;
+    } catch (error) {
+      throw this.#noAnswer(call, error, signal);
+    } finally {
+      this.#count(call, code);
+    }
+  }
+
+  /** Breaks everything off. Calls under way and later ones throw. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#transport?.close();
+  }
+
+  async #request(call: Call, signal: AbortSignal, fresh: boolean) {
+    const credentials = await raceAbort(this.#credentials.current(fresh), signal);
+    call.fence?.();
+    const headers: Record<string, string> = {
+      accept: "application/json",
+      "user-agent": this.#options.userAgent,
+      ...credentials.headers,
+    };
+    if (call.body !== undefined) headers["content-type"] = call.contentType ?? "application/json";
+    return {
+      transport: this.#transportFor(credentials),
+      method: call.method,
+      path: this.#basePath + call.path,
+      headers,
+      body: call.body === undefined ? undefined : JSON.stringify(call.body),
+      signal,
+      beforeSend: call.fence,
+    };
+  }
+
+  /** Connections are bound to a client certificate: a new one wants new connections. */
+  #transportFor({ cert, key }: RequestCredentials): Transport {
+    if (this.#closed) throw new Error("the client is closed");
+    if (this.#transport && this.#identity === cert) return this.#transport;
+    const { ca, tlsServerName, insecureSkipTlsVerify, proxyUrl } = this.#options.access;
+    const old = this.#transport;
+    this.#identity = cert;
+    this.#transport = new Transport({
+      origin: this.#origin,
+      proxyUrl,
+      tls: {
+        ...(ca === undefined ? {} : { ca }),
+        ...(cert === undefined ? {} : { cert }),
+        ...(key === undefined ? {} : { key }),
+        ...(tlsServerName === undefined ? {} : { servername: tlsServerName }),
+        ...(insecureSkipTlsVerify ? { rejectUnauthorized: false } : {}),
+      },
+    });
+    void old?.close();
+    return this.#transport;
+  }
+
+  #noAnswer(call: Call, error: unknown, signal: AbortSignal): KubeApiError {
+    const cause = error instanceof TransportError ? error.cause : error;
+    if (cause instanceof LeadershipLostError || cause instanceof KubeApiError) throw cause;
+    const sent = error instanceof TransportError && error.sent;
+    const text = signal.aborted ? errorText(signal.reason) : errorText(cause);
+    return new KubeApiError(`${call.about}: no answer from the API server: ${text}`, {
+      status: 0,
+      maybeApplied: sent && isWrite(call),
+      cause,
+    });
+  }
+
+  #count(call: Call, code: string): void {
+    this.#options.metrics?.kubeRequests.inc({ verb: call.verb, resource: call.label, code });
+  }
+}
+
+function isWrite(call: Call): boolean {
+  return call.method !== "GET";
+}
+
+/** How long to wait before a refused call is sent again; undefined: not at all. */
+function retryDelay(call: Call, failure: KubeApiError): number | undefined {
+  if (!call.repeatable || (failure.status !== 429 && failure.status !== 503)) return undefined;
+  return failure.retryAfterMs;
+}
+
+function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  if (signal.aborted) return Promise.reject(signal.reason);
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}

@@ -1,0 +1,246 @@
+/**
+ * Kubernetes objects as raw JSON: only the fields that Berth reads are declared, and fields that are not declared
+ * survive every read and write. Times are RFC 3339 strings, as on the wire.
+ */
+
+export interface KubeObject {
+  apiVersion?: string;
+  kind?: string;
+  metadata: ObjectMeta;
+  [field: string]: unknown;
+}
+
+export interface ObjectMeta {
+  name?: string;
+  generateName?: string;
+  namespace?: string;
+  uid?: string;
+  resourceVersion?: string;
+  generation?: number;
+  creationTimestamp?: string;
+  deletionTimestamp?: string;
+  deletionGracePeriodSeconds?: number;
+  labels?: Record<string, string>;
+  annotations?: Record<string, string>;
+  ownerReferences?: OwnerReference[];
+  finalizers?: string[];
+  [field: string]: unknown;
+}
+
+export interface OwnerReference {
+  apiVersion: string;
+  kind: string;
+  name: string;
+  uid: string;
+  controller?: boolean;
+  blockOwnerDeletion?: boolean;
+}
+
+/** What a list or a watch of the API server is described with. */
+export interface ListMeta {
+  resourceVersion?: string;
+  continue?: string;
+  remainingItemCount?: number;
+}
+
+export interface KubeList<T extends KubeObject = KubeObject> {
+  apiVersion?: string;
+  kind?: string;
+  metadata: ListMeta;
+  items: T[];
+}
+
+/** A condition as most kinds carry them in their status. */
+export interface Condition {
+  type: string;
+  status: "True" | "False" | "Unknown" | (string & {});
+  reason?: string;
+  message?: string;
+  lastTransitionTime?: string;
+  lastProbeTime?: string | null;
+  observedGeneration?: number;
+  [field: string]: unknown;
+}
+
+export interface Pod extends KubeObject {
+  spec: PodSpec;
+  status?: PodStatus;
+}
+
+export interface PodTemplate {
+  metadata?: ObjectMeta;
+  spec: PodSpec;
+  [field: string]: unknown;
+}
+
+export interface PodSpec {
+  containers: Container[];
+  initContainers?: Container[];
+  nodeName?: string;
+  restartPolicy?: string;
+  activeDeadlineSeconds?: number;
+  terminationGracePeriodSeconds?: number;
+  serviceAccountName?: string;
+  automountServiceAccountToken?: boolean;
+  volumes?: Record<string, unknown>[];
+  [field: string]: unknown;
+}
+
+export interface Container {
+  name: string;
+  image?: string;
+  imagePullPolicy?: string;
+  command?: string[];
+  args?: string[];
+  env?: EnvVar[];
+  [field: string]: unknown;
+}
+
+export interface EnvVar {
+  name: string;
+  value?: string;
+  valueFrom?: {
+    secretKeyRef?: { name?: string; key: string; optional?: boolean };
+    fieldRef?: { apiVersion?: string; fieldPath: string };
+    [field: string]: unknown;
+  };
+}
+
+export interface PodStatus {
+  phase?: "Pending" | "Running" | "Succeeded" | "Failed" | "Unknown" | (string & {});
+  reason?: string;
+  message?: string;
+  conditions?: Condition[];
+  startTime?: string;
+  podIP?: string;
+  hostIP?: string;
+  qosClass?: string;
+  containerStatuses?: ContainerStatus[];
+  initContainerStatuses?: ContainerStatus[];
+  [field: string]: unknown;
+}
+
+export interface ContainerStatus {
+  name: string;
+  state?: ContainerState;
+  lastState?: ContainerState;
+  ready?: boolean;
+  started?: boolean | null;
+  restartCount?: number;
+  image?: string;
+  imageID?: string;
+  containerID?: string;
+  [field: string]: unknown;
+}
+
+/** Exactly one of the three is set; none means waiting. */
+export interface ContainerState {
+  waiting?: { reason?: string; message?: string };
+  running?: { startedAt?: string | null };
+  terminated?: ContainerStateTerminated;
+}
+
+export interface ContainerStateTerminated {
+  exitCode: number;
+  signal?: number;
+  reason?: string;
+  message?: string;
+  startedAt?: string | null;
+  finishedAt?: string | null;
+  containerID?: string;
+}
+
+export interface Secret extends KubeObject {
+  /** Base64. */
+  data?: Record<string, string>;
+  /** Plain text; write only: the API server turns it into `data`. */
+  stringData?: Record<string, string>;
+  type?: string;
+  immutable?: boolean;
+}
+
+export interface ConfigMap extends KubeObject {
+  data?: Record<string, string>;
+}
+
+export interface Lease extends KubeObject {
+  spec?: LeaseSpec;
+}
+
+/** Times are MicroTime: RFC 3339 with six digits (see micro-time.ts). */
+export interface LeaseSpec {
+  holderIdentity?: string;
+  leaseDurationSeconds?: number;
+  acquireTime?: string;
+  renewTime?: string;
+  leaseTransitions?: number;
+  [field: string]: unknown;
+}
+
+export interface Node extends KubeObject {
+  spec?: { unschedulable?: boolean; taints?: Taint[]; [field: string]: unknown };
+  status?: { conditions?: Condition[]; [field: string]: unknown };
+}
+
+export interface Taint {
+  key: string;
+  value?: string;
+  effect: string;
+  timeAdded?: string;
+}
+
+export interface Namespace extends KubeObject {
+  spec?: Record<string, unknown>;
+  status?: { phase?: string; conditions?: Condition[]; [field: string]: unknown };
+}
+
+export interface ObjectReference {
+  apiVersion?: string;
+  kind?: string;
+  namespace?: string;
+  name?: string;
+  uid?: string;
+  resourceVersion?: string;
+  fieldPath?: string;
+}
+
+/** An Event of core/v1. */
+export interface KubeEvent extends KubeObject {
+  involvedObject: ObjectReference;
+  type?: "Normal" | "Warning" | (string & {});
+  reason?: string;
+  message?: string;
+  count?: number;
+  firstTimestamp?: string | null;
+  lastTimestamp?: string | null;
+  source?: { component?: string; host?: string };
+  reportingComponent?: string;
+  reportingInstance?: string;
+}
+
+export interface Deployment extends KubeObject {
+  spec: {
+    replicas?: number;
+    selector: { matchLabels?: Record<string, string>; [field: string]: unknown };
+    template: PodTemplate;
+    [field: string]: unknown;
+  };
+  status?: {
+    observedGeneration?: number;
+    replicas?: number;
+    readyReplicas?: number;
+    availableReplicas?: number;
+    conditions?: Condition[];
+    [field: string]: unknown;
+  };
+}
+
+export interface PodDisruptionBudget extends KubeObject {
+  spec?: {
+    minAvailable?: number | string;
+    maxUnavailable?: number | string;
+    selector?: Record<string, unknown>;
+    [field: string]: unknown;
+  };
+  status?: Record<string, unknown>;
+}

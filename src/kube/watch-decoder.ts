@@ -1,0 +1,66 @@
+import type { KubeObject } from "./objects.ts";
+
+/** One line of a watch. `BOOKMARK` carries only a resourceVersion, `ERROR` a Status. */
+export interface RawWatchEvent {
+  readonly type: string;
+  readonly object: KubeObject;
+}
+
+/** etcd takes objects of 1.5 MiB; JSON with escapes makes more of them. Beyond this, it is no line of a watch. */
+const MAX_LINE_BYTES = 32 * 1024 * 1024;
+
+const NEWLINE = 0x0a;
+
+/**
+ * Cuts the bytes of a watch into events. Lines are cut as bytes and decoded whole, so that a character that is split
+ * over two chunks is not torn.
+ */
+export class WatchDecoder {
+  #pending: Uint8Array[] = [];
+  #pendingBytes = 0;
+  readonly #text = new TextDecoder("utf-8", { fatal: true });
+
+  /** The events that are complete with this chunk. Throws SyntaxError or TypeError where a line is no event. */
+  push(chunk: Uint8Array): RawWatchEvent[] {
+    const events: RawWatchEvent[] = [];
+    let start = 0;
+    for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
+      const line = this.#take(chunk.subarray(start, end));
+      start = end + 1;
+      if (line.trim() !== "") events.push(toEvent(JSON.parse(line)));
+    }
+    this.#keep(chunk.subarray(start));
+    return events;
+  }
+
+  /** Bytes of a line whose end has not come: a watch that ends with some was cut off. */
+  get pendingBytes(): number {
+    return this.#pendingBytes;
+  }
+
+  #take(last: Uint8Array): string {
+    if (this.#pendingBytes === 0) return this.#text.decode(last);
+    const line = Buffer.concat([...this.#pending, last], this.#pendingBytes + last.length);
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    return this.#text.decode(line);
+  }
+
+  #keep(rest: Uint8Array): void {
+    if (rest.length === 0) return;
+    this.#pending.push(rest);
+    this.#pendingBytes += rest.length;
+    if (this.#pendingBytes > MAX_LINE_BYTES)
+      throw new TypeError(`a watch event is longer than ${MAX_LINE_BYTES} bytes`);
+  }
+}
+
+function toEvent(value: unknown): RawWatchEvent {
+  if (typeof value === "object" && value !== null) {
+    const { type, object } = value as { type?: unknown; object?: unknown };
+    if (typeof type === "string" && typeof object === "object" && object !== null) {
+      return { type, object: object as KubeObject };
+    }
+  }
+  throw new TypeError("a line of the watch is no watch event");
+}

@@ -1,0 +1,86 @@
+import { deadlineSignal, type Timer } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { KubeApiError } from "./errors.ts";
+import type { Call, Exchange } from "./exchange.ts";
+import type { KubeObject } from "./objects.ts";
+import { errorOfEvent } from "./status.ts";
+import { type RawWatchEvent, WatchDecoder } from "./watch-decoder.ts";
+
+/** A watch that nobody answers at all: the API server sends the headers at once, or an error within a few seconds. */
+const OPEN_TIMEOUT_MS = 30_000;
+
+/**
+ * The API server sends a bookmark about every minute, also when nothing changed (k8s.io/apiserver, storage/cacher,
+ * bookmarkFrequency). A connection that says nothing for one and a half of them is taken for dead: a peer that vanished
+ * without a FIN would otherwise leave us blind until the kernel's own time-outs.
+ */
+export const WATCH_INACTIVITY_MS = 90_000;
+
+export interface WatchEvent<T extends KubeObject> {
+  /** A bookmark's object has nothing but its resourceVersion (and kind). */
+  readonly type: "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK";
+  readonly object: T;
+}
+
+/** Reads the events of one watch; see KubeClient.watch. */
+export async function* readWatch<T extends KubeObject>(
+  exchange: Exchange,
+  call: Call,
+): AsyncGenerator<WatchEvent<T>, void, undefined> {
+  const { clock } = exchange;
+  const silence = new AbortController();
+  const lifetime = call.signal ? AbortSignal.any([call.signal, silence.signal]) : silence.signal;
+  const opening = deadlineSignal(clock, OPEN_TIMEOUT_MS, lifetime);
+  let timer: Timer | undefined;
+  const heard = () => {
+    timer?.cancel();
+    timer = clock.setTimer(() => silence.abort(new Error(silenceText)), WATCH_INACTIVITY_MS);
+  };
+  let stream: Awaited<ReturnType<Exchange["open"]>> | undefined;
+  try {
+    stream = await exchange.open(call, opening.signal);
+    opening.cancel();
+    const opened = stream;
+    // The signal of the opening is done with; from here on ending the stream is what ends the loop below.
+    lifetime.addEventListener("abort", () => opened.destroy(), { once: true });
+    heard();
+    const decoder = new WatchDecoder();
+    for await (const chunk of opened.body) {
+      heard();
+      for (const event of decoder.push(chunk)) {
+        if (lifetime.aborted) break;
+        yield typed<T>(call, event);
+      }
+    }
+    if (decoder.pendingBytes > 0) throw new Error("the stream ended within an event");
+  } catch (error) {
+    if (call.signal?.aborted) return;
+    throw asKubeApiError(call, silence.signal.aborted ? silence.signal.reason : error);
+  } finally {
+    opening.cancel();
+    timer?.cancel();
+    stream?.destroy();
+  }
+  if (silence.signal.aborted) throw asKubeApiError(call, silence.signal.reason);
+}
+
+const silenceText = `not a byte for ${WATCH_INACTIVITY_MS / 1000} s: the connection is dead`;
+
+function typed<T extends KubeObject>(call: Call, { type, object }: RawWatchEvent): WatchEvent<T> {
+  switch (type) {
+    case "ADDED":
+    case "MODIFIED":
+    case "DELETED":
+    case "BOOKMARK":
+      return { type, object: object as T };
+    case "ERROR":
+      throw errorOfEvent(call.about, object);
+    default:
+      throw new TypeError(`an unknown kind of watch event: ${type.slice(0, 40)}`);
+  }
+}
+
+function asKubeApiError(call: Call, error: unknown): KubeApiError {
+  if (error instanceof KubeApiError) return error;
+  return new KubeApiError(`${call.about}: the watch broke off: ${errorText(error)}`, { status: 0, cause: error });
+}
