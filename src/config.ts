@@ -1,13 +1,16 @@
 import { Command, CommanderError, Option } from "commander";
 import * as z from "zod";
 import { ConfigError } from "./core/errors.ts";
+import type { KubeEnvironment } from "./kube/config.ts";
 import { parseBindAddress } from "./observe/bind-address.ts";
 import { LOG_LEVELS, type LogLevel } from "./observe/logger.ts";
 
 /** What `berth run` was started with, parsed and checked. */
 export interface Settings {
-  /** Path of a kubeconfig file; undefined: the usual order (KUBECONFIG, ~/.kube/config, the Pod's service account). */
+  /** Path of a kubeconfig file; undefined: KUBECONFIG, then the Pod's service account, then ~/.kube/config. */
   readonly kubeconfig: string | undefined;
+  /** The variables that say where the cluster is, as they were. */
+  readonly kubeEnvironment: KubeEnvironment;
   /** Namespaces to serve; empty means all of them. */
   readonly namespaces: readonly string[];
   readonly leaderElection: {
@@ -28,11 +31,12 @@ export interface Settings {
 /** Which Work APIs an Environment may name in spec.api.baseUrl: any with https, or exactly these origins. */
 export type AllowedOrigins = "any-https" | readonly string[];
 
+/** Unset where the variable is unset or empty. */
 export interface ProxySettings {
-  readonly httpProxy: string | undefined;
-  readonly httpsProxy: string | undefined;
+  readonly httpProxy?: string;
+  readonly httpsProxy?: string;
   /** Hosts that are reached without a proxy, as NO_PROXY lists them. */
-  readonly noProxy: string | undefined;
+  readonly noProxy?: string;
 }
 
 /** Environment variables by name. */
@@ -112,7 +116,7 @@ export const FLAGS = {
     name: "kubeconfig",
     value: "<path>",
     about: "Kubeconfig file of the cluster to serve.",
-    defaultText: "KUBECONFIG, ~/.kube/config, or the Pod's service account",
+    defaultText: "KUBECONFIG, then the Pod's service account, then ~/.kube/config",
     schema: z.string().min(1, "name a file"),
   }),
   namespaces: flag({
@@ -234,6 +238,11 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
   }
   return {
     kubeconfig: values.kubeconfig,
+    kubeEnvironment: {
+      KUBECONFIG: env.KUBECONFIG,
+      KUBERNETES_SERVICE_HOST: env.KUBERNETES_SERVICE_HOST,
+      KUBERNETES_SERVICE_PORT: env.KUBERNETES_SERVICE_PORT,
+    },
     namespaces: values.namespaces ?? [],
     leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace },
     metricsBindAddress,
@@ -300,10 +309,8 @@ function unknownVariables(env: EnvironmentVariables): string[] {
 
 /** Lower case first, as curl and undici read them. */
 function proxySettings(env: EnvironmentVariables): ProxySettings {
-  const first = (...names: string[]) => names.map((name) => env[name]).find((text) => text);
-  return {
-    httpProxy: first("http_proxy", "HTTP_PROXY"),
-    httpsProxy: first("https_proxy", "HTTPS_PROXY"),
-    noProxy: first("no_proxy", "NO_PROXY"),
-  };
+  const httpProxy = env.http_proxy || env.HTTP_PROXY;
+  const httpsProxy = env.https_proxy || env.HTTPS_PROXY;
+  const noProxy = env.no_proxy || env.NO_PROXY;
+  return { ...(httpProxy && { httpProxy }), ...(httpsProxy && { httpsProxy }), ...(noProxy && { noProxy }) };
 }

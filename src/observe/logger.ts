@@ -2,25 +2,38 @@ import pino from "pino";
 
 export type Logger = pino.Logger;
 
-/** Keys whose values never reach a log line. A second line of defence: nothing should pass them in the first place. */
+/**
+ * Keys whose values never reach a log line, up to three levels deep. A second line of defence: nothing should pass them
+ * in the first place. Not `key`, which is what a work queue calls the names of objects.
+ */
 export const REDACTED_KEYS = [
   "authorization",
   "Authorization",
+  "x-api-key",
   "secret",
   "token",
-  "key",
+  "apiKey",
   "sessions_token",
+  "sessionsToken",
   "environmentKey",
+  "environment-key",
   "workSecret",
   "password",
 ] as const;
 
-/** What looks like a credential of the platform, wherever it stands in a text. */
-const CREDENTIAL = /sk-ant-[A-Za-z0-9_-]{4,}/g;
+/** What looks like a credential, wherever it stands in a text: each with what is shown instead. */
+const CREDENTIALS: readonly (readonly [form: RegExp, shown: string])[] = [
+  [/sk-ant-[A-Za-z0-9_-]{4,}/g, "sk-ant-[redacted]"],
+  // The same in base64, as the data of a Secret has it.
+  [/c2stYW50L[A-Za-z0-9+/_=-]{4,}/g, "[redacted]"],
+  // JSON in base64 (it starts with `{"`): the secret of a work item, and the parts of a service account's token.
+  [/eyJ[A-Za-z0-9_-]{16,}={0,2}(?:\.[A-Za-z0-9_-]+)*/g, "[redacted]"],
+  [/\bBearer [A-Za-z0-9._~+/=-]{8,}/gi, "Bearer [redacted]"],
+];
 
 /** Replaces every credential in a text; for messages that come from elsewhere (servers, containers). */
 export function redact(text: string): string {
-  return text.replaceAll(CREDENTIAL, "sk-ant-[redacted]");
+  return CREDENTIALS.reduce((shown, [form, instead]) => shown.replaceAll(form, instead), text);
 }
 
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal"] as const;
@@ -28,7 +41,7 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /** JSON lines on `destination` (standard error unless given), time in ISO 8601. */
 export function createLogger(level: LogLevel | "silent", destination?: pino.DestinationStream): Logger {
-  const paths = REDACTED_KEYS.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]);
+  const paths = REDACTED_KEYS.flatMap((key) => [`["${key}"]`, `*["${key}"]`, `*.*["${key}"]`]);
   return pino(
     {
       level,

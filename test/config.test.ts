@@ -1,0 +1,303 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { runCli } from "../src/cli.ts";
+import {
+  type EnvironmentVariables,
+  environmentVariable,
+  FLAGS,
+  originAllowed,
+  parseSettings,
+  type Settings,
+  usageLine,
+} from "../src/config.ts";
+import { ConfigError } from "../src/core/errors.ts";
+import { berthVersion } from "../src/version.ts";
+
+function messageOf(argv: readonly string[], env: EnvironmentVariables = {}): string {
+  try {
+    parseSettings(argv, env);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+  throw new Error(`accepted: ${argv.join(" ")}`);
+}
+
+describe("settings", () => {
+  test("have safe defaults: all namespaces, one leader, https only", () => {
+    expect(parseSettings([], {})).toEqual({
+      kubeconfig: undefined,
+      kubeEnvironment: {},
+      namespaces: [],
+      leaderElection: { enabled: true, namespace: undefined },
+      metricsBindAddress: ":8080",
+      healthProbeBindAddress: ":8081",
+      logLevel: "info",
+      allowedApiOrigins: "any-https",
+      proxy: {},
+    });
+  });
+
+  test("every flag is read, with = and without", () => {
+    const settings = parseSettings(
+      [
+        ...["--kubeconfig", "/some/config", "--namespace", "one", "--namespace=two"],
+        ...["--leader-elect=false", "--leader-elect-namespace", "system"],
+        ...["--metrics-bind-address", "127.0.0.1:0", "--health-probe-bind-address=0", "--log-level", "debug"],
+        ...["--allowed-api-origins", "http://127.0.0.1:8765", "--allowed-api-origins=https://api.example.com/"],
+      ],
+      {},
+    );
+    expect(settings).toMatchObject({
+      kubeconfig: "/some/config",
+      namespaces: ["one", "two"],
+      leaderElection: { enabled: false, namespace: "system" },
+      metricsBindAddress: "127.0.0.1:0",
+      healthProbeBindAddress: "0",
+      logLevel: "debug",
+      allowedApiOrigins: ["http://127.0.0.1:8765", "https://api.example.com"],
+    });
+  });
+
+  test("every flag is read from the environment as well", () => {
+    const settings = parseSettings([], {
+      BERTH_KUBECONFIG: "/some/config",
+      BERTH_NAMESPACE: "one, two,one",
+      BERTH_LEADER_ELECT: "false",
+      BERTH_LEADER_ELECT_NAMESPACE: "system",
+      BERTH_METRICS_BIND_ADDRESS: "[::1]:9",
+      BERTH_HEALTH_PROBE_BIND_ADDRESS: "0",
+      BERTH_LOG_LEVEL: "warn",
+      BERTH_ALLOWED_API_ORIGINS: "http://localhost:1,https://api.example.com",
+    });
+    expect(settings).toMatchObject({
+      kubeconfig: "/some/config",
+      namespaces: ["one", "two"],
+      leaderElection: { enabled: false, namespace: "system" },
+      metricsBindAddress: "[::1]:9",
+      healthProbeBindAddress: "0",
+      logLevel: "warn",
+      allowedApiOrigins: ["http://localhost:1", "https://api.example.com"],
+    });
+  });
+
+  test("a flag beats its variable, also a repeatable one: lists are not mixed", () => {
+    const env = { BERTH_LOG_LEVEL: "warn", BERTH_NAMESPACE: "three", BERTH_LEADER_ELECT: "false" };
+    const settings = parseSettings(["--log-level=error", "--namespace=one,two", "--leader-elect"], env);
+    expect(settings).toMatchObject({
+      logLevel: "error",
+      namespaces: ["one", "two"],
+      leaderElection: { enabled: true },
+    });
+  });
+
+  test("a wrong variable does no harm when its flag is given", () => {
+    expect(parseSettings(["--log-level=error"], { BERTH_LOG_LEVEL: "loud" }).logLevel).toBe("error");
+  });
+
+  test("an empty variable counts as unset", () => {
+    const empty = Object.fromEntries(Object.values(FLAGS).map(({ name }) => [environmentVariable(name), ""]));
+    expect(parseSettings([], empty)).toEqual(parseSettings([], {}));
+  });
+
+  test.each([
+    [["--leader-elect"], true],
+    [["--leader-elect", "true"], true],
+    [["--leader-elect=false"], false],
+    [["--leader-elect", "false"], false],
+    [["--no-leader-elect"], false],
+    [["--leader-elect", "--namespace", "one"], true],
+  ])("%j turns leader election %s", (argv, enabled) => {
+    expect(parseSettings(argv, {}).leaderElection.enabled).toBe(enabled);
+  });
+
+  test("proxies come from the variables that curl knows, lower case first", () => {
+    const env = {
+      HTTPS_PROXY: "http://upper:1",
+      https_proxy: "http://lower:1",
+      NO_PROXY: "10.0.0.0/8",
+      http_proxy: "",
+    };
+    expect(parseSettings([], env).proxy).toEqual({ httpsProxy: "http://lower:1", noProxy: "10.0.0.0/8" });
+  });
+
+  test("the variables that say where the cluster is are passed on", () => {
+    const env = {
+      KUBECONFIG: "/a:/b",
+      KUBERNETES_SERVICE_HOST: "10.0.0.1",
+      KUBERNETES_SERVICE_PORT: "443",
+      HOME: "/x",
+    };
+    const { HOME: _, ...expected } = env;
+    expect(parseSettings([], env).kubeEnvironment).toEqual(expected);
+  });
+});
+
+describe("wrong settings name the mend", () => {
+  test.each<[string, readonly string[], RegExp]>([
+    ["an unknown flag", ["--foo"], /unknown option '--foo'/],
+    ["a misspelled flag", ["--log-levl", "info"], /Did you mean --log-level\?/],
+    ["a stray word", ["now"], /too many arguments/],
+    ["a flag without its value", ["--namespace"], /--namespace <name>.*missing/],
+    ["an empty kubeconfig", ["--kubeconfig="], /--kubeconfig: "": name a file/],
+    ["an unknown level", ["--log-level=loud"], /--log-level: "loud": write one of trace, debug, info/],
+    ["a level in capitals", ["--log-level=INFO"], /write one of/],
+    ["a port without a colon", ["--metrics-bind-address=8080"], /"8080" is no address.*write :8080/],
+    ["a port too high", ["--metrics-bind-address=:65536"], /":65536" is no address/],
+    ["a wrong address", ["--health-probe-bind-address=10.0.0.300:80"], /--health-probe-bind-address: "10.0.0.300:80"/],
+    ["a namespace in capitals", ["--namespace=Agents"], /--namespace: "Agents": a namespace is lower-case/],
+    ["one bad namespace of two", ["--namespace=good,b_d"], /a namespace is lower-case/],
+    ["an empty list of namespaces", ["--namespace=,"], /the list is empty/],
+    ["a Lease namespace that is none", ["--leader-elect-namespace=a,b"], /--leader-elect-namespace/],
+    ["neither true nor false", ["--leader-elect=yes"], /--leader-elect: "yes": write true or false/],
+    ["an origin with a path", ["--allowed-api-origins=https://a.example/v1"], /"https:\/\/a.example\/v1" is no origin/],
+    ["an origin without scheme", ["--allowed-api-origins=a.example"], /is no origin; write scheme, host and port/],
+    ["an origin with a user", ["--allowed-api-origins=https://u:p@a.example"], /is no origin/],
+    ["an origin of another scheme", ["--allowed-api-origins=ftp://a.example"], /is no origin/],
+  ])("%s", (_name, argv, expected) => {
+    expect(messageOf(argv)).toMatch(expected);
+  });
+
+  test("a wrong variable is called by its own name", () => {
+    expect(messageOf([], { BERTH_LOG_LEVEL: "loud" })).toMatch(/^BERTH_LOG_LEVEL: "loud": write one of/);
+  });
+
+  test("a misspelled variable is refused: it would be a setting that does nothing", () => {
+    expect(messageOf([], { BERTH_LOGLEVEL: "debug" })).toMatch(
+      /unknown environment variable BERTH_LOGLEVEL; known are .*BERTH_LOG_LEVEL/,
+    );
+  });
+
+  test("variables of a Service named berth are nobody's settings", () => {
+    const links = {
+      BERTH_SERVICE_HOST: "10.0.0.1",
+      BERTH_SERVICE_PORT: "8080",
+      BERTH_SERVICE_PORT_METRICS: "8080",
+      BERTH_PORT: "tcp://10.0.0.1:8080",
+      BERTH_PORT_8080_TCP: "tcp://10.0.0.1:8080",
+      BERTH_PORT_8080_TCP_PROTO: "tcp",
+      BERTH_METRICS_SERVICE_HOST: "10.0.0.1",
+      BERTH_METRICS_PORT_8080_TCP_ADDR: "10.0.0.1",
+    };
+    expect(parseSettings([], links)).toEqual(parseSettings([], {}));
+  });
+
+  test("all of them are named at once", () => {
+    const lines = messageOf(["--log-level=loud", "--metrics-bind-address=x"], { BERTH_NAMESPACE: "A" }).split("\n");
+    expect(lines).toHaveLength(3);
+  });
+
+  test("any command line gives settings or a ConfigError, never anything else", () => {
+    const word = fc.oneof(
+      fc.constantFrom(...Object.values(FLAGS).map(({ name }) => `--${name}`), "--no-leader-elect", "--", "-x", "=", ""),
+      fc.string(),
+    );
+    fc.assert(
+      fc.property(fc.array(word, { maxLength: 5 }), (argv) => {
+        try {
+          parseSettings(argv, {});
+        } catch (error) {
+          expect(error).toBeInstanceOf(ConfigError);
+        }
+      }),
+    );
+  });
+});
+
+describe("allowed API origins", () => {
+  test.each<[Settings["allowedApiOrigins"], string, boolean]>([
+    ["any-https", "https://api.anthropic.com", true],
+    ["any-https", "https://proxy.example:8443/anthropic", true],
+    ["any-https", "http://127.0.0.1:8765", false],
+    ["any-https", "not a url", false],
+    [["http://127.0.0.1:8765"], "http://127.0.0.1:8765/", true],
+    [["http://127.0.0.1:8765"], "http://127.0.0.1:8766", false],
+    [["http://127.0.0.1:8765"], "https://api.anthropic.com", false],
+    [["https://a.example"], "https://a.example:443/v1", true],
+    [["https://a.example"], "https://a.example.evil.example", false],
+    [["https://a.example"], "https://user@a.example", true],
+  ])("%j: %s -> %s", (allowed, baseUrl, expected) => {
+    expect(originAllowed(allowed, baseUrl)).toBe(expected);
+  });
+});
+
+describe("the command line", () => {
+  async function cli(argv: readonly string[], env: EnvironmentVariables = {}, run = async (_: Settings) => {}) {
+    const seen: Settings[] = [];
+    let out = "";
+    let err = "";
+    const code = await runCli(
+      argv,
+      {
+        run: async (settings) => {
+          seen.push(settings);
+          await run(settings);
+        },
+      },
+      env,
+      {
+        out: (text) => {
+          out += text;
+        },
+        err: (text) => {
+          err += text;
+        },
+      },
+    );
+    return { code, out, err, seen };
+  }
+
+  test("run hands over its settings and ends with 0", async () => {
+    const { code, seen, err } = await cli(["run", "--namespace=one"], { BERTH_LOG_LEVEL: "debug" });
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(seen).toEqual([parseSettings(["--namespace=one"], { BERTH_LOG_LEVEL: "debug" })]);
+  });
+
+  test.each([[["run", "--foo"]], [["run", "--log-level=loud"]], [["run", "word"]], [["walk"]], [["--foo"]], [[]]])(
+    "%j ends with 2 and a usage line, and runs nothing",
+    async (argv) => {
+      const { code, err, out, seen } = await cli(argv);
+      expect({ code, out, seen }).toEqual({ code: 2, out: "", seen: [] });
+      expect(err).toMatch(/^berth: .+/);
+      expect(err.trimEnd().split("\n").at(-1)).toBe(usageLine());
+    },
+  );
+
+  test("a wrong variable ends with 2 as well", async () => {
+    expect((await cli(["run"], { BERTH_LEADER_ELECT: "perhaps" })).code).toBe(2);
+  });
+
+  test("a setting that turns out wrong later ends with 2 as well", async () => {
+    const { code, err } = await cli(["run"], {}, async () => {
+      throw new ConfigError("no such file: /some/config");
+    });
+    expect(code).toBe(2);
+    expect(err).toContain("no such file: /some/config");
+  });
+
+  test("a failure ends with 1 and its causes, without a credential", async () => {
+    const { code, err } = await cli(["run"], {}, async () => {
+      throw new Error("could not start", { cause: new Error("key sk-ant-oat01-abcdef was refused") });
+    });
+    expect(code).toBe(1);
+    expect(err).toBe("berth: could not start: key sk-ant-[redacted] was refused\n");
+  });
+
+  test.each([[["version"]], [["--version"]]])("%j prints the version", async (argv) => {
+    const { code, out } = await cli(argv);
+    expect({ code, out }).toEqual({ code: 0, out: `${berthVersion()}\n` });
+    expect(berthVersion()).toMatch(/^\d+\.\d+\.\d+/);
+  });
+
+  test("--help names every flag, its variable and its default, and ends with 0", async () => {
+    const { code, out } = await cli(["run", "--help"]);
+    expect(code).toBe(0);
+    // Commander wraps lines where it likes.
+    const text = out.replaceAll(/\s+/g, " ");
+    for (const { name } of Object.values(FLAGS)) {
+      expect(text).toContain(`--${name}`);
+      expect(text).toContain(environmentVariable(name));
+    }
+    expect(text).toContain("default: :8080");
+  });
+});

@@ -1,0 +1,54 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { parseBindAddress } from "../../src/observe/bind-address.ts";
+
+describe("a bind address", () => {
+  test.each([
+    [":8080", { port: 8080 }],
+    [":0", { port: 0 }],
+    ["127.0.0.1:0", { host: "127.0.0.1", port: 0 }],
+    ["0.0.0.0:9", { host: "0.0.0.0", port: 9 }],
+    ["[::1]:9", { host: "::1", port: 9 }],
+    ["[::]:65535", { host: "::", port: 65_535 }],
+    ["localhost:8080", { host: "localhost", port: 8080 }],
+    ["berth-0.berth.svc:80", { host: "berth-0.berth.svc", port: 80 }],
+    ["0", undefined],
+  ])("%s is read", (text, expected) => {
+    expect(parseBindAddress(text)).toEqual(expected);
+  });
+
+  test.each([
+    "",
+    ":",
+    "8080",
+    ":65536",
+    ":-1",
+    ":8080x",
+    "::1:9",
+    "[::1]",
+    "[127.0.0.1]:9",
+    "[]:9",
+    "10.0.0.300:9",
+    "-a:9",
+    "a b:9",
+    "http://localhost:9",
+    ":8080 ",
+    "00",
+  ])("%j is refused with the forms that work", (text) => {
+    expect(() => parseBindAddress(text)).toThrow(/is no address to listen on; write :8080, .* or 0 to switch it off/);
+  });
+
+  test("any text is read or refused, and the port is one", () => {
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        try {
+          const { port } = parseBindAddress(text) ?? { port: 0 };
+          expect(port).toBeGreaterThanOrEqual(0);
+          expect(port).toBeLessThanOrEqual(65_535);
+        } catch (error) {
+          expect(error).toBeInstanceOf(RangeError);
+        }
+      }),
+    );
+  });
+});
