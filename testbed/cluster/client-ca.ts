@@ -1,4 +1,6 @@
-import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import * as der from "./der.ts";
 
 /** A certificate and its key, as PEM texts. */
@@ -7,6 +9,7 @@ export interface KeyPair {
   readonly key: string;
 }
 
+const CA_NAME = "berth-testbed-clients";
 const HOUR_MS = 3_600_000;
 /** Clocks of two machines differ, and a certificate must be good at once. */
 const BACKDATED_MS = HOUR_MS;
@@ -35,14 +38,29 @@ export class ClientCa {
   readonly #key: KeyObject;
   readonly #name: Buffer;
 
-  constructor(name = "berth-testbed-clients") {
-    const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-    this.#key = privateKey;
-    this.#name = distinguishedName(name, []);
-    this.certificate = this.#certify(this.#name, publicKey, [
+  private constructor(key: KeyObject) {
+    this.#key = key;
+    this.#name = distinguishedName(CA_NAME, []);
+    this.certificate = this.#certify(this.#name, createPublicKey(key), [
       extension(BASIC_CONSTRAINTS, true, der.sequence(der.boolean(true))),
       extension(KEY_USAGE, true, KEY_CERT_SIGN),
     ]);
+  }
+
+  /** A new authority, saved in a folder that is created: its certificate in `ca.crt`, its key in `ca.key`. */
+  static async create(dir: string): Promise<ClientCa> {
+    const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+    const ca = new ClientCa(privateKey);
+    await mkdir(dir, { recursive: true, mode: 0o700 });
+    await writeFile(join(dir, "ca.crt"), ca.certificate);
+    const key = privateKey.export({ type: "pkcs8", format: "pem" });
+    await writeFile(join(dir, "ca.key"), key, { mode: 0o600 });
+    return ca;
+  }
+
+  /** The authority that another process saved. */
+  static async load(dir: string): Promise<ClientCa> {
+    return new ClientCa(createPrivateKey(await readFile(join(dir, "ca.key"))));
   }
 
   /** A new key and a certificate for a user in some groups. */

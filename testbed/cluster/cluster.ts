@@ -3,22 +3,14 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { grantNodeAccess } from "./access.ts";
+import { grantAccess } from "./access.ts";
 import { ApiClient, ApiError } from "./api.ts";
 import { AUDIT_POLICY, AuditLog } from "./audit.ts";
 import { findBinaries } from "./build.ts";
 import { ClientCa } from "./client-ca.ts";
 import { Component } from "./component.ts";
-import {
-  apiServerArgs,
-  controllerManagerArgs,
-  etcdArgs,
-  kubeconfigFile,
-  type Layout,
-  layout,
-  schedulerArgs,
-} from "./components.ts";
-import { renderKubeconfig } from "./kubeconfig.ts";
+import { apiServerArgs, controllerManagerArgs, etcdArgs, type Layout, layout, schedulerArgs } from "./components.ts";
+import { kubeconfigFile, renderKubeconfig, writeCertificateKubeconfig } from "./kubeconfig.ts";
 import { retryOnTakenPort } from "./ports.ts";
 import type { Progress } from "./progress.ts";
 import { Supervisor } from "./supervisor.ts";
@@ -59,6 +51,8 @@ export interface Cluster extends AsyncDisposable {
   readonly adminToken: string;
   /** The release that the API server tells, such as `v1.36.3`. */
   readonly version: string;
+  /** Folder of the authority for client certificates (`ClientCa.load`), for other processes. */
+  readonly clientCaDir: string;
   /** A client with all rights. */
   readonly api: ApiClient;
   readonly audit: AuditLog;
@@ -99,6 +93,7 @@ class ControlPlane implements Cluster {
   readonly dir: string;
   readonly adminToken: string;
   readonly version: string;
+  readonly clientCaDir: string;
   readonly api: ApiClient;
   readonly audit: AuditLog;
   readonly #supervisor: Supervisor;
@@ -122,8 +117,9 @@ class ControlPlane implements Cluster {
     this.version = parts.version;
     this.dir = parts.files.dir;
     this.caFile = parts.files.caFile;
-    this.kubeconfig = kubeconfigFile(parts.files, ADMIN);
-    this.operatorKubeconfig = kubeconfigFile(parts.files, OPERATOR);
+    this.clientCaDir = parts.files.clientCa;
+    this.kubeconfig = kubeconfigFile(parts.files.kubeconfigs, ADMIN);
+    this.operatorKubeconfig = kubeconfigFile(parts.files.kubeconfigs, OPERATOR);
     this.adminToken = tokenOf(parts.users, ADMIN);
     this.api = parts.api;
     this.#clients.push(parts.api);
@@ -134,8 +130,8 @@ class ControlPlane implements Cluster {
     const { extraArgs = {}, onFailure = (error) => console.error(error.message) } = options;
     const files = layout(supervisor.dir);
     const users = makeUsers(options.users);
-    const clientCa = new ClientCa();
-    await writeFiles(files, users, clientCa);
+    await writeFiles(files, users);
+    const clientCa = await ClientCa.create(files.clientCa);
     const component = (name: string, args: readonly string[]) =>
       new Component(supervisor, { binary: join(binaries, name), args, cwd: files.dir, logs: files.logs }, onFailure);
 
@@ -153,7 +149,7 @@ class ControlPlane implements Cluster {
     });
     const ca = await readFile(files.caFile, "utf8");
     for (const { name, token } of users.values()) {
-      await writeSecret(kubeconfigFile(files, name), renderKubeconfig(api.server, ca, name, { token }));
+      await writeSecret(kubeconfigFile(files.kubeconfigs, name), renderKubeconfig(api.server, ca, name, { token }));
     }
     const controllerManager = component("kube-controller-manager", [
       ...controllerManagerArgs(files),
@@ -164,7 +160,7 @@ class ControlPlane implements Cluster {
       controllerManager.start(() => hasServiceAccount(api, "default")),
       // It has no port to ask: it serves as soon as it runs and has seen the nodes.
       scheduler.start(async () => true),
-      grantNodeAccess(api),
+      grantAccess(api),
     ]);
     const { gitVersion } = await api.get<{ gitVersion: string }>("/version");
     const components = [etcd, apiServer, controllerManager, scheduler];
@@ -185,10 +181,10 @@ class ControlPlane implements Cluster {
 
   async kubeconfigFor(user: string, groups: readonly string[] = []): Promise<string> {
     const known = this.#users.get(user);
-    if (known && groups.every((group) => known.groups.includes(group))) return kubeconfigFile(this.#files, user);
-    const path = kubeconfigFile(this.#files, [user, ...groups].join("+"));
-    await writeSecret(path, renderKubeconfig(this.server, this.#ca, user, this.#clientCa.issue(user, groups)));
-    return path;
+    if (known && groups.every((group) => known.groups.includes(group)))
+      return kubeconfigFile(this.#files.kubeconfigs, user);
+    const pair = this.#clientCa.issue(user, groups);
+    return await writeCertificateKubeconfig(this.clientCaDir, this.server, this.#ca, user, pair);
   }
 
   apiFor(user: string): ApiClient {
@@ -283,13 +279,12 @@ async function answersOk(url: string): Promise<boolean> {
   }
 }
 
-async function writeFiles(files: Layout, users: ReadonlyMap<string, User>, clientCa: ClientCa): Promise<void> {
+async function writeFiles(files: Layout, users: ReadonlyMap<string, User>): Promise<void> {
   for (const dir of [files.pki, files.logs, files.data, files.kubeconfigs]) await mkdir(dir, { mode: 0o700 });
   const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
   await writeSecret(files.serviceAccountKey, privateKey.export({ type: "sec1", format: "pem" }).toString());
   await writeFile(files.serviceAccountPublicKey, publicKey.export({ type: "spki", format: "pem" }));
   await writeSecret(files.tokenFile, tokenFile(users.values()));
-  await writeFile(files.clientCaFile, clientCa.certificate);
   await writeFile(files.auditPolicy, AUDIT_POLICY);
   // The log is there from the start, so that reading it needs no special case.
   await writeFile(files.auditLog, "");

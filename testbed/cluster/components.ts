@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { kubeconfigFile } from "./kubeconfig.ts";
 import { CONTROLLER_MANAGER, SCHEDULER } from "./users.ts";
 
 /** Where the parts of one control plane keep their files. */
@@ -14,7 +15,8 @@ export interface Layout {
   readonly tokenFile: string;
   readonly serviceAccountKey: string;
   readonly serviceAccountPublicKey: string;
-  readonly clientCaFile: string;
+  /** The authority for client certificates, and the kubeconfigs with its certificates. */
+  readonly clientCa: string;
   readonly auditPolicy: string;
   readonly auditLog: string;
   readonly kubeconfigs: string;
@@ -31,16 +33,11 @@ export function layout(dir: string): Layout {
     tokenFile: join(pki, "tokens.csv"),
     serviceAccountKey: join(pki, "service-accounts.key"),
     serviceAccountPublicKey: join(pki, "service-accounts.pub"),
-    clientCaFile: join(pki, "client-ca.crt"),
+    clientCa: join(dir, "client-ca"),
     auditPolicy: join(dir, "audit-policy.yaml"),
     auditLog: join(dir, "audit.log"),
     kubeconfigs: join(dir, "kubeconfigs"),
   };
-}
-
-/** The file with the kubeconfig of a user; user names hold colons and slashes. */
-export function kubeconfigFile(files: Layout, user: string): string {
-  return join(files.kubeconfigs, `${user.replaceAll(/[^A-Za-z0-9._-]/g, "_")}.kubeconfig`);
 }
 
 /** No fsync: the data are as temporary as the cluster, and a disk that is slow to sync slows every write of a test. */
@@ -64,7 +61,7 @@ export function apiServerArgs(files: Layout, etcdUrl: string, port: number): str
     `--secure-port=${port}`,
     `--cert-dir=${files.pki}`,
     `--token-auth-file=${files.tokenFile}`,
-    `--client-ca-file=${files.clientCaFile}`,
+    `--client-ca-file=${join(files.clientCa, "ca.crt")}`,
     "--authorization-mode=Node,RBAC",
     "--service-account-issuer=https://kubernetes.default.svc",
     `--service-account-key-file=${files.serviceAccountPublicKey}`,
@@ -103,7 +100,7 @@ const IDLE_CONTROLLERS = [
 
 export function controllerManagerArgs(files: Layout): string[] {
   return [
-    `--kubeconfig=${kubeconfigFile(files, CONTROLLER_MANAGER)}`,
+    `--kubeconfig=${kubeconfigFile(files.kubeconfigs, CONTROLLER_MANAGER)}`,
     `--service-account-private-key-file=${files.serviceAccountKey}`,
     `--root-ca-file=${files.caFile}`,
     // Each controller with the rights of its own role, as in a real cluster.
@@ -121,7 +118,7 @@ export function controllerManagerArgs(files: Layout): string[] {
 
 export function schedulerArgs(files: Layout): string[] {
   return [
-    `--kubeconfig=${kubeconfigFile(files, SCHEDULER)}`,
+    `--kubeconfig=${kubeconfigFile(files.kubeconfigs, SCHEDULER)}`,
     "--leader-elect=false",
     "--secure-port=0",
     ...CLIENT_RATE,

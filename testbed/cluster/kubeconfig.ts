@@ -1,10 +1,29 @@
+import { randomBytes } from "node:crypto";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { stringify } from "yaml";
+import type { KeyPair } from "./client-ca.ts";
 
 /** How a kubeconfig proves who its user is. */
-export type KubeconfigIdentity =
-  | { readonly token: string }
-  /** PEM texts. */
-  | { readonly certificate: string; readonly key: string };
+export type KubeconfigIdentity = { readonly token: string } | KeyPair;
+
+/** The file in which a folder keeps the kubeconfig of a user; user names hold colons and slashes. */
+export function kubeconfigFile(dir: string, user: string): string {
+  return join(dir, `${user.replaceAll(/[^A-Za-z0-9._-]/g, "_")}.kubeconfig`);
+}
+
+/** Writes a kubeconfig with a client certificate into a file of its own and returns the file's path. */
+export async function writeCertificateKubeconfig(
+  dir: string,
+  server: string,
+  ca: string,
+  user: string,
+  pair: KeyPair,
+): Promise<string> {
+  const path = kubeconfigFile(dir, `${user}-${randomBytes(4).toString("hex")}`);
+  await writeFile(path, renderKubeconfig(server, ca, user, pair), { mode: 0o600 });
+  return path;
+}
 
 /** A kubeconfig with one context that needs no other file. `ca` is a PEM text. */
 export function renderKubeconfig(server: string, ca: string, user: string, identity: KubeconfigIdentity): string {

@@ -1,0 +1,48 @@
+import type { TestProject } from "vitest/node";
+import { startCluster } from "../../testbed/cluster/cluster.ts";
+import { installCrds } from "../../testbed/cluster/install.ts";
+import { showProgress } from "../../testbed/cluster/progress.ts";
+import { NODE } from "../../testbed/cluster/users.ts";
+
+/** What the integration tests know of the one cluster that they share; paths of files, and the server's URL. */
+export interface SharedCluster {
+  readonly kubeconfig: string;
+  readonly operatorKubeconfig: string;
+  readonly nodeKubeconfig: string;
+  readonly server: string;
+  readonly caFile: string;
+  readonly adminToken: string;
+  readonly auditLog: string;
+  /** Where client certificates can be had. */
+  readonly clientCaDir: string;
+}
+
+declare module "vitest" {
+  export interface ProvidedContext {
+    cluster: SharedCluster;
+  }
+}
+
+/** Starts one control plane with the project's CRDs for all integration tests; `useCluster` is how they reach it. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const progress = showProgress();
+  const cluster = await startCluster({ progress });
+  try {
+    progress.clear();
+    await installCrds(cluster.api);
+    project.provide("cluster", {
+      kubeconfig: cluster.kubeconfig,
+      operatorKubeconfig: cluster.operatorKubeconfig,
+      nodeKubeconfig: await cluster.kubeconfigFor(NODE),
+      server: cluster.server,
+      caFile: cluster.caFile,
+      adminToken: cluster.adminToken,
+      auditLog: cluster.audit.file,
+      clientCaDir: cluster.clientCaDir,
+    });
+  } catch (error) {
+    await cluster.stop();
+    throw error;
+  }
+  return () => cluster.stop();
+}
