@@ -30,6 +30,10 @@ export const DEFAULT_BUDGET_LIMITS: BudgetLimits = {
 /** What waiting calls get of the rate even while protocol calls use up all of it: nobody starves. */
 const WAITERS_SHARE = 1 / 4;
 const HALF = 0.5;
+/** A request sent so soon after somebody had to wait was sent at full use of the rate. */
+const USED_UP_FOR_MS = 1_000;
+/** What is left by rounding must not arm a timer that comes a hair too early, again and again. */
+const ROUNDING_MS = 1e-6;
 
 /** The budget let nobody through in time. */
 export class BudgetExhausted extends Error {
@@ -66,8 +70,8 @@ export class Budget {
   #refilledAt: number;
   #heldUntil = Number.NEGATIVE_INFINITY;
   #halvedAt = Number.NEGATIVE_INFINITY;
-  /** Somebody waited since the last 429: only a rate that is used up is worth more. */
-  #usedUp = false;
+  /** When somebody last had to wait: only a rate that is used up is raised. */
+  #usedUpAt = Number.NEGATIVE_INFINITY;
   #timer: Timer | undefined;
 
   constructor(options: { clock: Clock; group?: string; limits?: Partial<BudgetLimits>; metrics?: Metrics }) {
@@ -96,7 +100,7 @@ export class Budget {
   /** Counts a call that must not wait. */
   countUrgent(): void {
     this.#refill();
-    if (this.#tokens < 1) this.#usedUp = true;
+    if (this.#tokens < 1) this.#usedUpAt = this.#clock.monotonic();
     this.#spend();
   }
 
@@ -108,11 +112,12 @@ export class Budget {
   async acquire(member: string, signal?: AbortSignal): Promise<boolean> {
     if (signal?.aborted) return false;
     if (this.#queues.size === 0 && this.#takeTurn()) return true;
-    this.#usedUp = true;
     const since = this.#clock.monotonic();
+    this.#usedUpAt = since;
     try {
       return await this.#wait(member, signal);
     } finally {
+      this.#usedUpAt = this.#clock.monotonic();
       this.#metrics?.workBudgetWaitSeconds.inc({ group: this.#group }, (this.#clock.monotonic() - since) / 1_000);
     }
   }
@@ -124,7 +129,7 @@ export class Budget {
     readonly retryAfterMs?: number | undefined;
   }): void {
     if (answer.status === 429) this.#onRefusal(answer.sentAtMs, answer.retryAfterMs);
-    else if (this.#usedUp && answer.status < 500) {
+    else if (answer.status < 500 && answer.sentAtMs <= this.#usedUpAt + USED_UP_FOR_MS) {
       // A share for each answer sums up to the increase for a second at full use.
       this.#setRate(this.#rate + this.#limits.increasePerSecond / this.#rate);
     }
@@ -133,9 +138,8 @@ export class Budget {
   #onRefusal(sentAtMs: number, retryAfterMs: number | undefined): void {
     this.#refill();
     // Requests that were under way at the halving tell nothing about the halved rate.
-    if (sentAtMs >= this.#halvedAt) {
+    if (sentAtMs > this.#halvedAt) {
       this.#halvedAt = this.#clock.monotonic();
-      this.#usedUp = false;
       this.#setRate(this.#rate * HALF);
       this.#tokens = Math.min(this.#tokens, 0);
       this.#reserve = 0;
@@ -220,7 +224,6 @@ export class Budget {
     const byTokens = ((1 - this.#tokens) / this.#rate) * 1_000;
     const byReserve = ((1 - this.#reserve) / (this.#rate * WAITERS_SHARE)) * 1_000;
     const delay = Math.max(0, hold, Math.min(byTokens, byReserve));
-    // What is left by rounding must not arm a timer that comes a hair too early, again and again.
     return delay < ROUNDING_MS ? 0 : delay;
   }
 
@@ -245,8 +248,6 @@ export class Budget {
     this.#metrics?.workBudgetRate.set({ group: this.#group }, this.#rate);
   }
 }
-
-const ROUNDING_MS = 1e-6;
 
 /** The budgets of the process: one per origin and group. */
 export class Budgets {

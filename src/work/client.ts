@@ -1,17 +1,5 @@
-import type { Clock } from "../core/clock.ts";
-import type { Metrics } from "../observe/metrics.ts";
-import { type Budget, BudgetExhausted } from "./budget.ts";
-import { WorkApiError } from "./errors.ts";
-import { HttpFailure, type HttpReply, type HttpSender, type Lane } from "./http.ts";
-import { PathError, pathSegment, queryText, splitBaseUrl } from "./paths.ts";
-import {
-  type CallContext,
-  failureError,
-  refusalError,
-  replyDateMs,
-  replyRetryAfterMs,
-  unusableError,
-} from "./replies.ts";
+import { type Answer, type Call, type CallerOptions, WorkCaller } from "./caller.ts";
+import type { HttpReply } from "./http.ts";
 import type { HeartbeatOutcome, QueueStats, WorkCall, WorkItem, WorkPage } from "./types.ts";
 import {
   isRecord,
@@ -24,15 +12,12 @@ import {
   ShapeError,
 } from "./wire.ts";
 
-const API_VERSION = "2023-06-01";
-const BETA = "managed-agents-2026-04-01";
+export type { Answer } from "./caller.ts";
 
 /** Longest `block_ms` that the API takes. */
 export const MAX_BLOCK_MS = 999;
 /** Bound of ack, heartbeat, stop and the list for a decision: the time margins of the claim protocol rest on it. */
 export const DEFAULT_PROTOCOL_TIMEOUT_MS = 1_500;
-/** One work item or statistics: a few hundred bytes, plus metadata and a secret. */
-export const MAX_REPLY_BYTES = 1024 * 1024;
 /** A page of the list, whose size the server chooses. */
 export const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 /** A look-up asks for so many items a page; the server may give fewer. */
@@ -40,31 +25,9 @@ export const FIND_PAGE_LIMIT = 100;
 /** Pages that a look-up reads at most: 1,000 items, of which any number may be stopped for long. */
 export const FIND_MAX_PAGES = 10;
 
-/** A value with the times that rules about leases and claims count from. */
-export interface Answer<T> {
-  readonly value: T;
-  /** clock.monotonic() just before the request's first byte went to the socket. */
-  readonly sentAtMs: number;
-  readonly answeredAtMs: number;
-  /** The same instant as `sentAtMs`, on the wall clock. */
-  readonly sentAtWallMs: number;
-  /** The answer's Date header in milliseconds (whole seconds); null when it has none. */
-  readonly serverDateMs: number | null;
-}
-
-export interface WorkApiClientOptions {
-  /** May have a path; TypeError when it is no http(s) URL, or holds credentials, a query or a fragment. */
-  readonly baseUrl: string;
-  readonly environmentId: string;
-  /** The environment key, read at each call. */
-  readonly key: () => string;
-  readonly workspaceId?: string | undefined;
+export interface WorkApiClientOptions extends CallerOptions {
   /** Unique per poller: what `workers_polling` counts. */
   readonly workerId: string;
-  readonly http: HttpSender;
-  readonly budget?: Budget | undefined;
-  readonly clock: Clock;
-  readonly metrics?: Metrics | undefined;
   readonly requestTimeoutMs: number;
   readonly protocolTimeoutMs?: number | undefined;
 }
@@ -83,38 +46,22 @@ export interface Found {
   readonly sentAtMs: number;
 }
 
-interface Call extends Options {
-  readonly call: WorkCall;
-  readonly method: "GET" | "POST";
-  /** Segments below `/v1/environments/{environment}/work`. */
-  readonly below: readonly string[];
-  readonly query?: Readonly<Record<string, string | number | undefined>>;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: unknown;
-  readonly urgent: boolean;
-  readonly timeoutMs: number;
-  readonly maxBytes?: number;
-  /** An organization's API key, in place of the environment key. */
-  readonly apiKey?: string;
-}
-
 /**
  * The Work API of one environment: one function per endpoint. Every call is sent at most once, has a bound, and throws
  * WorkApiError; what to repeat, and when, is the caller's decision (`retryDelayMs`).
  */
 export class WorkApiClient {
   readonly environmentId: string;
-  readonly #options: WorkApiClientOptions;
-  readonly #origin: string;
-  readonly #prefix: string;
+  readonly #caller: WorkCaller;
+  readonly #workerId: string;
+  readonly #requestTimeoutMs: number;
   readonly #protocolTimeoutMs: number;
 
   constructor(options: WorkApiClientOptions) {
-    const { origin, prefix } = splitBaseUrl(options.baseUrl);
-    this.#options = options;
-    this.#origin = origin;
-    this.#prefix = prefix;
     this.environmentId = options.environmentId;
+    this.#caller = new WorkCaller(options);
+    this.#workerId = options.workerId;
+    this.#requestTimeoutMs = options.requestTimeoutMs;
     this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_PROTOCOL_TIMEOUT_MS;
   }
 
@@ -127,16 +74,16 @@ export class WorkApiClient {
       throw new TypeError(`blockMs must be a whole number from 1 to ${MAX_BLOCK_MS}, or absent for no waiting`);
     }
     requireWhole("reclaimOlderThanMs", o.reclaimOlderThanMs, 0);
-    return this.#answer(
+    return this.#caller.answer(
       {
-        ...o,
+        signal: o.signal,
         call: "poll",
         method: "GET",
-        below: ["poll"],
+        verb: "poll",
         query: { block_ms: o.blockMs, reclaim_older_than_ms: o.reclaimOlderThanMs },
-        headers: { "anthropic-worker-id": this.#options.workerId },
+        headers: { "anthropic-worker-id": this.#workerId },
         urgent: false,
-        timeoutMs: this.#options.requestTimeoutMs + (o.blockMs ?? 0),
+        timeoutMs: this.#requestTimeoutMs + (o.blockMs ?? 0),
       },
       // 204 is how servers say null; an empty 200 is an error, not an empty queue.
       (reply) => (reply.status === NO_CONTENT ? null : parsePolled(json(reply))),
@@ -145,7 +92,7 @@ export class WorkApiClient {
 
   /** queued -> starting. Check `acknowledged_at`: an older one is somebody else's. */
   ack(workId: string, o: Options = {}): Promise<Answer<WorkItem>> {
-    return this.#answer({ ...this.#protocolCall("ack", workId, o) }, (reply) => itemOf(reply, workId));
+    return this.#caller.answer(this.#protocolCall("ack", workId, o), (reply) => itemOf(reply, workId));
   }
 
   /** Beats the lease. A 412 is no error but the outcome `refused`. */
@@ -156,7 +103,7 @@ export class WorkApiClient {
     if (o.expected === "") throw new TypeError("expected must be NO_HEARTBEAT or the last value that the server gave");
     requireWhole("desiredTtlSeconds", o.desiredTtlSeconds, 1);
     const query = { expected_last_heartbeat: o.expected, desired_ttl_seconds: o.desiredTtlSeconds };
-    return this.#answer<HeartbeatOutcome>(
+    return this.#caller.answer<HeartbeatOutcome>(
       { ...this.#protocolCall("heartbeat", workId, o), query },
       (reply) =>
         reply.status === PRECONDITION_FAILED
@@ -168,7 +115,7 @@ export class WorkApiClient {
 
   /** Graceful -> stopping; `force` -> stopped at once. It has no precondition: fence first. 409 is success too. */
   stop(workId: string, o: Options & { force: boolean }): Promise<Answer<{ alreadyStopped: boolean }>> {
-    return this.#answer(
+    return this.#caller.answer(
       { ...this.#protocolCall("stop", workId, o), body: { force: o.force } },
       (reply) => {
         if (reply.status === CONFLICT) return { alreadyStopped: true };
@@ -181,9 +128,10 @@ export class WorkApiClient {
   }
 
   stats(o: Options = {}): Promise<Answer<QueueStats>> {
-    const timeoutMs = this.#options.requestTimeoutMs;
-    return this.#answer({ ...o, call: "stats", method: "GET", below: ["stats"], urgent: false, timeoutMs }, (reply) =>
-      parseStats(json(reply)),
+    const timeoutMs = this.#requestTimeoutMs;
+    return this.#caller.answer(
+      { signal: o.signal, call: "stats", method: "GET", verb: "stats", urgent: false, timeoutMs },
+      (reply) => parseStats(json(reply)),
     );
   }
 
@@ -191,17 +139,18 @@ export class WorkApiClient {
   async list(o: Options & { limit?: number; page?: string; urgent?: boolean } = {}): Promise<Answer<WorkPage>> {
     requireWhole("limit", o.limit, 1);
     const urgent = o.urgent ?? false;
-    const timeoutMs = urgent ? this.#protocolTimeoutMs : this.#options.requestTimeoutMs;
+    const timeoutMs = urgent ? this.#protocolTimeoutMs : this.#requestTimeoutMs;
     const query = { limit: o.limit, page: o.page };
-    return this.#answer(
-      { signal: o.signal, call: "list", method: "GET", below: [], query, urgent, timeoutMs, maxBytes: MAX_PAGE_BYTES },
+    return this.#caller.answer(
+      { signal: o.signal, call: "list", method: "GET", query, urgent, timeoutMs, maxBytes: MAX_PAGE_BYTES },
       (reply) => parsePage(json(reply)),
     );
   }
 
   /**
    * Looks for some items by walking the pages of the list, until all are found, the pages end, or `maxPages` were read.
-   * Nothing is assumed about order, page size, or how long stopped items stay. An item shown twice counts as last seen.
+   * Nothing is assumed about order, page size, or how long stopped items stay. An item shown twice counts as last seen;
+   * one that moves between pages while they are read may be missed: what rests on absence is looked up twice.
    * @throws WorkApiError when a page cannot be had: then nothing is known.
    */
   async find(workIds: readonly string[], o: Options & { maxPages?: number; urgent?: boolean } = {}): Promise<Found> {
@@ -234,7 +183,7 @@ export class WorkApiClient {
 
   /** Needs an organization's API key: the environment key is rejected. Berth itself never calls it. */
   retrieve(workId: string, o: Options & { apiKey: string }): Promise<Answer<WorkItem>> {
-    return this.#answer(this.#apiKeyCall("retrieve", "GET", workId, o), (reply) => itemOf(reply, workId));
+    return this.#caller.answer(this.#apiKeyCall("retrieve", "GET", workId, o), (reply) => itemOf(reply, workId));
   }
 
   /** Merges into the item's metadata; null deletes a key. Needs an API key, as `retrieve`. */
@@ -244,14 +193,15 @@ export class WorkApiClient {
     o: Options & { apiKey: string },
   ): Promise<Answer<WorkItem>> {
     const call = { ...this.#apiKeyCall("update", "POST", workId, o), body: { metadata } };
-    return this.#answer(call, (reply) => itemOf(reply, workId));
+    return this.#caller.answer(call, (reply) => itemOf(reply, workId));
   }
 
   #protocolCall(call: "ack" | "heartbeat" | "stop", workId: string, o: Options): Call {
     return {
       call,
       method: "POST",
-      below: [workId, call],
+      workId,
+      verb: call,
       urgent: true,
       timeoutMs: this.#protocolTimeoutMs,
       signal: o.signal,
@@ -259,137 +209,14 @@ export class WorkApiClient {
   }
 
   #apiKeyCall(call: WorkCall, method: "GET" | "POST", workId: string, o: Options & { apiKey: string }): Call {
-    const timeoutMs = this.#options.requestTimeoutMs;
-    return { call, method, below: [workId], urgent: false, timeoutMs, apiKey: o.apiKey, signal: o.signal };
-  }
-
-  /** Sends one call and reads its answer. `accepted` is a refusal's status that `read` understands. */
-  async #answer<T>(call: Call, read: (reply: HttpReply) => T, accepted?: number): Promise<Answer<T>> {
-    const { reply, context } = await this.#exchange(call);
-    const refused = reply.status < 200 || reply.status > 299;
-    if (refused && reply.status !== accepted) throw refusalError(context, reply);
-    try {
-      return {
-        value: read(reply),
-        sentAtMs: reply.sentAtMs,
-        answeredAtMs: reply.answeredAtMs,
-        sentAtWallMs: reply.sentAtWallMs,
-        serverDateMs: replyDateMs(reply),
-      };
-    } catch (error) {
-      if (error instanceof ShapeError) throw unusableError(context, reply, error.message);
-      throw error;
-    }
-  }
-
-  async #exchange(call: Call): Promise<{ reply: HttpReply; context: CallContext }> {
-    const context = this.#context(call);
-    const path = this.#path(call, context);
-    const headers = this.#headers(call, context);
-    await this.#admit(call, context);
-    const { clock, http, budget } = this.#options;
-    const lane: Lane = call.urgent ? "protocol" : "bulk";
-    const startedAt = clock.monotonic();
-    try {
-      const reply = await http.send({
-        method: call.method,
-        origin: this.#origin,
-        path,
-        headers,
-        body: call.body === undefined ? undefined : JSON.stringify(call.body),
-        lane,
-        timeoutMs: call.timeoutMs,
-        maxBytes: call.maxBytes ?? MAX_REPLY_BYTES,
-        signal: call.signal,
-      });
-      this.#measure(call, String(reply.status), reply.answeredAtMs - reply.sentAtMs);
-      const retryAfterMs = replyRetryAfterMs(reply, clock);
-      budget?.onAnswer({ status: reply.status, sentAtMs: reply.sentAtMs, retryAfterMs });
-      return { reply, context: { ...context, retryAfterMs } };
-    } catch (error) {
-      if (!(error instanceof HttpFailure)) throw error;
-      this.#measure(call, error.kind, clock.monotonic() - startedAt);
-      throw failureError(context, error);
-    }
-  }
-
-  async #admit(call: Call, context: CallContext): Promise<void> {
-    const { budget } = this.#options;
-    if (call.urgent) budget?.countUrgent();
-    else if (budget) {
-      try {
-        if (await budget.acquire(this.environmentId, call.signal)) return;
-      } catch (error) {
-        if (!(error instanceof BudgetExhausted)) throw error;
-        const message = `Work API ${call.call}: not sent, ${error.message}; raise spec.api.budgetGroup's limit, or let fewer Environments share it`;
-        throw new WorkApiError({ kind: "rate-limited", call: call.call, message, retryAfterMs: error.retryAfterMs });
-      }
-      throw failureError(context, new HttpFailure("aborted", NOT_SENT, call.signal?.reason));
-    }
-  }
-
-  #context(call: Call): CallContext {
-    let key = call.apiKey;
-    if (key === undefined) key = this.#options.key();
-    return {
-      call: call.call,
-      origin: this.#origin,
-      environmentId: this.environmentId,
-      workId: call.call === "ack" || call.call === "heartbeat" || call.call === "stop" ? call.below[0] : undefined,
-      key: key.trim(),
-      apiKey: call.apiKey !== undefined,
-      timeoutMs: call.timeoutMs,
-      retryAfterMs: undefined,
-    };
-  }
-
-  #path(call: Call, context: CallContext): string {
-    try {
-      const segments = ["v1", "environments", this.environmentId, "work", ...call.below].map(pathSegment);
-      return `${this.#prefix}/${segments.join("/")}${queryText(call.query ?? {})}`;
-    } catch (error) {
-      if (!(error instanceof PathError)) throw error;
-      throw new WorkApiError({
-        kind: "protocol",
-        call: context.call,
-        message: `Work API ${context.call}: not sent, ${error.message}`,
-      });
-    }
-  }
-
-  #headers(call: Call, context: CallContext): Record<string, string> {
-    // A line break or a letter beyond Latin-1 cannot stand in a header; no key has one.
-    if (!/^[\x21-\x7e]+$/.test(context.key)) {
-      const what = context.key === "" ? "is empty" : "holds characters that no key has";
-      throw new WorkApiError({
-        kind: "auth",
-        call: context.call,
-        message: `Work API ${context.call}: not sent, the ${context.apiKey ? "API" : "environment"} key ${what}; check the Secret that spec.api.keySecretRef names`,
-      });
-    }
-    return {
-      accept: "application/json",
-      // No compression: the bound of a reply's size is then a bound of memory.
-      "accept-encoding": "identity",
-      "anthropic-version": API_VERSION,
-      "anthropic-beta": BETA,
-      ...(context.apiKey ? { "x-api-key": context.key } : { authorization: `Bearer ${context.key}` }),
-      ...(this.#options.workspaceId ? { "anthropic-workspace-id": this.#options.workspaceId } : {}),
-      ...(call.body === undefined ? {} : { "content-type": "application/json" }),
-      ...call.headers,
-    };
-  }
-
-  #measure(call: Call, code: string, ms: number): void {
-    this.#options.metrics?.workRequests.inc({ call: call.call, code });
-    this.#options.metrics?.workRequestSeconds.observe({ call: call.call }, ms / 1_000);
+    const timeoutMs = this.#requestTimeoutMs;
+    return { call, method, workId, urgent: false, timeoutMs, apiKey: o.apiKey, signal: o.signal };
   }
 }
 
 const NO_CONTENT = 204;
 const CONFLICT = 409;
 const PRECONDITION_FAILED = 412;
-const NOT_SENT = { sent: false, times: undefined, status: undefined };
 
 /** @throws ShapeError */
 function json(reply: HttpReply): unknown {

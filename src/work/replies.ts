@@ -1,4 +1,3 @@
-import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { kindOfStatus, statusMaybeApplied, WorkApiError, type WorkErrorKind } from "./errors.ts";
 import type { HttpFailure, HttpReply } from "./http.ts";
@@ -16,7 +15,6 @@ export interface CallContext {
   readonly key: string;
   readonly apiKey: boolean;
   readonly timeoutMs: number;
-  readonly retryAfterMs: number | undefined;
 }
 
 const MAX_SHOWN_ID = 80;
@@ -27,14 +25,14 @@ export function replyDateMs(reply: HttpReply): number | null {
   return Number.isNaN(ms) ? null : ms;
 }
 
-/** What a refusal asks for in Retry-After, in milliseconds. */
-export function replyRetryAfterMs(reply: HttpReply, clock: Clock): number | undefined {
+/** What a refusal asks for in Retry-After, in milliseconds. `nowMs`: the wall clock, for replies without a Date. */
+export function replyRetryAfterMs(reply: HttpReply, nowMs: number): number | undefined {
   if (reply.status < 400) return undefined;
-  return parseRetryAfter(reply.headers.get("retry-after"), replyDateMs(reply) ?? clock.now());
+  return parseRetryAfter(reply.headers.get("retry-after"), replyDateMs(reply) ?? nowMs);
 }
 
 /** A status that is no success. */
-export function refusalError(context: CallContext, reply: HttpReply): WorkApiError {
+export function refusalError(context: CallContext, reply: HttpReply, nowMs: number): WorkApiError {
   const { status } = reply;
   const kind = kindOfStatus(status);
   const said = serverWords(context, reply);
@@ -43,7 +41,7 @@ export function refusalError(context: CallContext, reply: HttpReply): WorkApiErr
     kind,
     call: context.call,
     status,
-    retryAfterMs: context.retryAfterMs,
+    retryAfterMs: replyRetryAfterMs(reply, nowMs),
     maybeApplied: statusMaybeApplied(status),
     requestId: requestId(context, reply),
     message: `${title(context)}: ${refusalMeaning(kind, status, context, reply)} (${answer})`,
