@@ -1,0 +1,129 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { environmentVariable, FLAGS } from "../../src/config.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { ROOT } from "./lint-gate.ts";
+
+const read = (path: string) => readFile(join(ROOT, path), "utf8");
+
+/** Cells of the table rows of a page, by their first cell. Backquotes are gone, `\|` is a bar. */
+async function rowsOf(path: string, first: RegExp): Promise<Map<string, string[]>> {
+  const rows = (await read(path))
+    .split("\n")
+    .filter((line) => line.startsWith("|"))
+    .map((line) =>
+      line
+        .split(/(?<!\\)\|/)
+        .slice(1, -1)
+        .map((cell) => cell.replaceAll("`", "").replaceAll("\\|", "|").trim()),
+    )
+    .filter(([name = ""]) => first.test(name));
+  const byName = new Map(rows.map((cells) => [cells[0] ?? "", cells]));
+  expect(byName.size, `${path} documents something twice`).toBe(rows.length);
+  return byName;
+}
+
+async function sourceFiles(): Promise<{ path: string; text: string }[]> {
+  const entries = await readdir(join(ROOT, "src"), { recursive: true });
+  const paths = entries.filter((path) => path.endsWith(".ts")).map((path) => `src/${path}`);
+  return Promise.all(paths.map(async (path) => ({ path, text: await read(path) })));
+}
+
+describe("docs/metrics.md", () => {
+  /** What prom-client knows of a metric at run time; its types leave the label names out. */
+  interface KnownMetric {
+    readonly name: string;
+    readonly type: string;
+    readonly labelNames: readonly string[];
+  }
+  const { registry } = createMetrics();
+  const metrics = registry.getMetricsAsArray() as unknown as readonly KnownMetric[];
+
+  test("documents every metric, and no other", async () => {
+    const rows = await rowsOf("docs/metrics.md", /^berth_/);
+    expect([...rows.keys()].sort()).toEqual(metrics.map(({ name }) => name).sort());
+  });
+
+  test("has the type and labels of each, what it means and what to do", async () => {
+    const rows = await rowsOf("docs/metrics.md", /^berth_/);
+    for (const { name, type, labelNames } of metrics) {
+      const [, writtenType, labels = "", meaning = "", mend = "", ...more] = rows.get(name) ?? [];
+      expect({ name, type: writtenType, labels }).toEqual({ name, type, labels: labelNames.join(", ") });
+      expect(meaning, name).toMatch(/\w.*[.?]$/);
+      expect(mend, name).toMatch(/\w.*[.?]$/);
+      expect(more, name).toEqual([]);
+    }
+  });
+
+  test("names only metrics that exist, in its alerts too", async () => {
+    const names = new Set(metrics.map(({ name }) => name));
+    for (const [name] of (await read("docs/metrics.md")).matchAll(/\bberth_[a-z_]+[a-z]\b/g)) {
+      expect(names).toContain(name);
+    }
+  });
+
+  test("names follow the conventions: base units, and _total for counters only", () => {
+    for (const { name, type } of metrics) {
+      expect(name).toMatch(/^berth_[a-z_]+$/);
+      expect(name.endsWith("_total"), name).toBe(type === "counter");
+      expect(name, name).not.toMatch(/_(ms|milliseconds|minutes|hours|kb|mb)(_|$)/);
+      if (type === "histogram") expect(name).toMatch(/_seconds$/);
+    }
+  });
+});
+
+describe("docs/flags.md", () => {
+  test("documents every flag with its variable, default and meaning, and no other", async () => {
+    const rows = await rowsOf("docs/flags.md", /^--\w/);
+    const expected = Object.values(FLAGS).map(({ name, value, about, ...flag }) => [
+      `--${name} ${value}`,
+      environmentVariable(name),
+      "default" in flag ? flag.default : flag.defaultText,
+      about,
+    ]);
+    expect([...rows.values()]).toEqual(expected);
+  });
+});
+
+describe("docs/errors.md", () => {
+  /** Classes that extend OperatorError, near or far, with the code that each hands to it. */
+  async function codes(): Promise<Map<string, string>> {
+    const classes = (await sourceFiles()).flatMap(({ path, text }) =>
+      [...text.matchAll(/class (\w+) extends (\w+)(?:<[^>]*>)? \{([\s\S]*?)\n\}/g)].map(
+        ([, name = "", base = "", body = ""]) => ({ path, name, base, code: /\bsuper\(\s*"(\w+)"/.exec(body)?.[1] }),
+      ),
+    );
+    const known = new Map<string, string>();
+    for (let size = -1; size !== known.size; ) {
+      size = known.size;
+      for (const { name, base, code, path } of classes) {
+        if (base === "OperatorError") {
+          expect(code, `${path}: ${name} hands a code to OperatorError as a plain string`).toBeDefined();
+          known.set(name, code ?? "");
+        } else if (known.has(base)) known.set(name, known.get(base) ?? "");
+      }
+    }
+    return known;
+  }
+
+  test("documents the code of every error class, and no dead one", async () => {
+    const rows = await rowsOf("docs/errors.md", /^[A-Z]\w+$/);
+    rows.delete("Code");
+    const documented = [...rows.values()].map(([code, name]) => `${code}: ${name}`);
+    const written = [...(await codes())].map(([name, code]) => `${code}: ${name}`);
+    expect(documented.sort()).toEqual(written.sort());
+  });
+
+  test("no two classes of their own share a code", async () => {
+    const all = [...(await codes()).values()];
+    expect(new Set(all).size).toBe(all.length);
+  });
+
+  test("says of each what Berth does and what to do", async () => {
+    for (const [code, cells] of await rowsOf("docs/errors.md", /^[A-Z]\w+$/)) {
+      expect(cells, code).toHaveLength(5);
+      for (const cell of cells) expect(cell, code).not.toBe("");
+    }
+  });
+});
