@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { API_VERSION, KIND } from "./names.ts";
 import { problemsOf, sayProblem } from "./problems.ts";
-import { matching, type Rule, seconds, withRules } from "./rule.ts";
+import { fieldMatches, type Rule, seconds, withRules } from "./rule.ts";
 import { sessionsSpec } from "./sessions-spec.ts";
 import { environmentStatus } from "./status.ts";
 import { workersSpec } from "./workers-spec.ts";
@@ -42,69 +42,69 @@ const environmentId = withRules(
       cel: "self == oldSelf",
       message: "environmentId cannot be changed: create another Environment for another id",
     },
-    matching(ID_PATTERN, "environmentId must be an id such as env_011CZkZ9X2dpNyB7HsEFoRfW: copy it from the console"),
-    {
-      cel: `!self.startsWith('${KEY_PREFIX}')`,
-      message:
-        "this looks like a key, not an id: revoke it, put the new one into a Secret, and name that in api.keySecretRef",
-      holds: (value) => !value.startsWith(KEY_PREFIX),
-    },
   ],
 );
 
-const keySecretRef = z
-  .strictObject({
-    name: withRules(
-      z.string().min(1).max(MAX_NAME).meta({ description: "Name of the Secret, in the Environment's namespace." }),
-      [
-        matching(
-          NAME_PATTERN,
-          "keySecretRef.name must be the name of a Secret (lower-case letters, digits, - and .): the key itself belongs into that Secret",
-        ),
-      ],
+const keySecretRef = withRules(
+  z
+    .strictObject({
+      name: z.string().min(1).max(MAX_NAME).meta({
+        description: "Name of the Secret, in the Environment's namespace.",
+      }),
+      key: z.string().min(1).max(MAX_NAME).default("environment-key").meta({
+        description: "Key of the Secret that holds the environment key.",
+      }),
+    })
+    .meta({ description: "The Secret that holds the environment key; a change of it is noticed." }),
+  [
+    fieldMatches(
+      "name",
+      NAME_PATTERN,
+      "keySecretRef.name must be the name of a Secret (lower-case letters, digits, - and .): the key itself belongs into that Secret",
     ),
-    key: withRules(
-      z.string().min(1).max(MAX_NAME).meta({ description: "Key of the Secret that holds the environment key." }),
-      [
-        matching(
-          SECRET_KEY_PATTERN,
-          "keySecretRef.key must be a key of the Secret's data (letters, digits, -, _ and .), such as environment-key",
-        ),
-      ],
-    ).default("environment-key"),
-  })
-  .meta({ description: "The Secret that holds the environment key; a change of it is noticed." });
+    fieldMatches(
+      "key",
+      SECRET_KEY_PATTERN,
+      "keySecretRef.key must be a key of the Secret's data (letters, digits, -, _ and .), such as environment-key",
+    ),
+  ],
+);
 
-const apiSpec = z
-  .strictObject({
-    baseUrl: withRules(
-      z.string().max(MAX_URL).meta({
+const apiSpec = withRules(
+  z
+    .strictObject({
+      baseUrl: z.string().max(MAX_URL).default("https://api.anthropic.com").meta({
         description: "Origin of the Work API; the operator decides to which origins keys may be sent.",
       }),
-      [
-        matching(
-          ORIGIN_PATTERN,
-          "baseUrl must be scheme, host and port only, such as https://api.anthropic.com: leave out user, path, query and a slash at the end",
-        ),
-      ],
-    ).default("https://api.anthropic.com"),
-    keySecretRef,
-    workspaceId: withRules(
-      z.string().max(MAX_ID).meta({
+      keySecretRef,
+      workspaceId: z.string().max(MAX_ID).optional().meta({
         description: "Workspace that requests name, such as wrkspc_01..., where a key is good for several.",
       }),
-      [matching(WORKSPACE_PATTERN, "workspaceId must begin with wrkspc_: copy it from the console, or leave it out")],
-    ).optional(),
-    requestTimeoutSeconds: seconds(10, 1, 60, "Bound of one request to the Work API, in seconds."),
-    budgetGroup: withRules(
-      z.string().min(1).max(MAX_GROUP).meta({
+      requestTimeoutSeconds: seconds(10, 1, 60, "Bound of one request to the Work API, in seconds."),
+      budgetGroup: z.string().min(1).max(MAX_GROUP).default("default").meta({
         description:
           "Environments of one group share one request budget: use one per organization, whose limits they share.",
       }),
-      [matching(GROUP_PATTERN, "budgetGroup must be a word of lower-case letters, digits and -, such as default")],
-    ).default("default"),
-  })
-  .meta({ description: "The Work API: where it is and the key to it." });
+    })
+    .meta({ description: "The Work API: where it is and the key to it." }),
+  [
+    fieldMatches(
+      "baseUrl",
+      ORIGIN_PATTERN,
+      "baseUrl must be scheme, host and port only, such as https://api.anthropic.com: leave out user, path, query and a slash at the end",
+    ),
+    fieldMatches(
+      "workspaceId",
+      WORKSPACE_PATTERN,
+      "workspaceId must begin with wrkspc_: copy it from the console, or leave it out",
+    ),
+    fieldMatches(
+      "budgetGroup",
+      GROUP_PATTERN,
+      "budgetGroup must be a word of lower-case letters, digits and -, such as default",
+    ),
+  ],
+);
 export type ApiSpec = z.output<typeof apiSpec>;
 
 const environmentSpec = withRules(
@@ -126,6 +126,18 @@ const environmentSpec = withRules(
     })
     .meta({ description: "What is wanted." }),
   [
+    fieldMatches(
+      "environmentId",
+      ID_PATTERN,
+      "environmentId must be an id such as env_011CZkZ9X2dpNyB7HsEFoRfW: copy it from the console",
+    ),
+    {
+      cel: `!self.environmentId.startsWith('${KEY_PREFIX}')`,
+      field: "environmentId",
+      message:
+        "this looks like a key, not an id: revoke it, put the new one into a Secret, and name that in api.keySecretRef",
+      holds: ({ environmentId }) => !environmentId.startsWith(KEY_PREFIX),
+    },
     {
       cel: "has(self.sessions) != has(self.workers)",
       message: "set exactly one of sessions (a Pod per session) and workers (always-on workers)",

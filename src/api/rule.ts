@@ -37,14 +37,26 @@ export function withRules<S extends z.ZodType>(schema: S, rules: readonly Rule<z
 const celString = (text: string) => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
 
 /**
- * A rule that a string matches a regular expression (RE2 and JavaScript alike). Unlike the keyword `pattern`, its
- * message says the mend and does not repeat the value, which may be a key in the wrong place.
+ * A rule that the field of an object, where set, matches a regular expression (RE2 and JavaScript alike). It is a rule
+ * of the object on purpose: the keyword `pattern`, and a rule of the string itself, would make the API server repeat
+ * the value in its answer, and the value may be a key in the wrong place.
  */
-export const matching = (pattern: string, message: string): Rule<string> => ({
-  cel: `self.matches(${celString(pattern)})`,
-  message,
-  holds: (value) => new RegExp(pattern).test(value),
-});
+export function fieldMatches<F extends string>(
+  field: F,
+  pattern: string,
+  message: string,
+): Rule<{ readonly [K in F]?: string | undefined }> {
+  const expression = new RegExp(pattern);
+  return {
+    cel: `!has(self.${field}) || self.${field}.matches(${celString(pattern)})`,
+    message,
+    field,
+    holds: (value) => {
+      const text = value[field];
+      return text === undefined || expression.test(text);
+    },
+  };
+}
 
 /** A whole number of seconds with a default. Bounds are inclusive. */
 export function seconds(fallback: number, min: number, max: number, description: string) {

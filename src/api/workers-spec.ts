@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { workerTemplate } from "./pod-template.ts";
-import { matching, withRules } from "./rule.ts";
+import { fieldMatches, withRules } from "./rule.ts";
 
 /** One worker polls by itself: a thousand pollers are more than an organization's request limits allow. */
 const MAX_REPLICAS = 1000;
@@ -63,14 +63,15 @@ const behavior = z
 
 const busyProbe = z
   .strictObject({
-    httpGet: z
-      .strictObject({
-        path: withRules(z.string().min(1).max(MAX_PATH).meta({ description: "Path to get." }), [
-          matching("^/", "path must begin with a slash, such as /busy"),
-        ]).default("/"),
-        port: z.int32().min(1).max(MAX_PORT).meta({ description: "Port of the worker's container." }),
-      })
-      .meta({ description: "Request to the worker: 200 means busy, 204 idle, all else unknown." }),
+    httpGet: withRules(
+      z
+        .strictObject({
+          path: z.string().min(1).max(MAX_PATH).default("/").meta({ description: "Path to get." }),
+          port: z.int32().min(1).max(MAX_PORT).meta({ description: "Port of the worker's container." }),
+        })
+        .meta({ description: "Request to the worker: 200 means busy, 204 idle, all else unknown." }),
+      [fieldMatches("path", "^/", "path must begin with a slash, such as /busy")],
+    ),
   })
   .meta({
     description: "How to ask a worker whether it is busy; without it nothing is removed while any session runs.",
