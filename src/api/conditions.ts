@@ -1,4 +1,4 @@
-import type { ReasonInfo } from "./reasons.ts";
+import { END_REASONS, type EndReason, EVENT_REASONS, type EventOnlyReason, type ReasonInfo } from "./reasons.ts";
 
 export type ConditionStatus = "True" | "False" | "Unknown";
 
@@ -46,7 +46,11 @@ export const CONDITION_TYPES = Object.keys(CONDITIONS) as ConditionType[];
 interface ConditionReasonInfo extends ReasonInfo {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
+  /** Type of its Event where it is not the usual: Normal for a good status, Warning for any other. */
+  readonly event?: EventType;
 }
+
+export type EventType = "Normal" | "Warning";
 
 const NOTHING = "Nothing to do.";
 
@@ -62,12 +66,14 @@ export const REASONS = {
     status: "False",
     description: "The spec says paused: nothing new is claimed, running sessions go on.",
     mend: "Set paused: false to serve work again.",
+    event: "Normal",
   },
   Deleting: {
     type: "Ready",
     status: "False",
     description: "The Environment is being deleted: nothing new is claimed, running sessions drain.",
     mend: "Wait: it ends by itself at the latest 60 s after deletionGraceSeconds.",
+    event: "Normal",
   },
   NotReady: {
     type: "Ready",
@@ -80,6 +86,7 @@ export const REASONS = {
     status: "Unknown",
     description: "The operator has seen the Environment and has not judged it yet.",
     mend: "Wait a moment; if it stays, look whether the operator runs.",
+    event: "Normal",
   },
   UnsupportedField: {
     type: "Ready",
@@ -135,6 +142,7 @@ export const REASONS = {
     status: "Unknown",
     description: "The environment key was read and no request was answered with it yet.",
     mend: "See the condition QueueReachable.",
+    event: "Normal",
   },
   // QueueReachable
   Reachable: { type: "QueueReachable", status: "True", description: "The Work API answers.", mend: NOTHING },
@@ -173,6 +181,7 @@ export const REASONS = {
     status: "Unknown",
     description: "No request was sent yet.",
     mend: "See the conditions Authenticated and TemplateAccepted, which come first.",
+    event: "Normal",
   },
   // TemplateAccepted
   Accepted: {
@@ -186,6 +195,7 @@ export const REASONS = {
     status: "True",
     description: "The API server took a Pod of the template, with something worth a look.",
     mend: "The message says what; imagePullPolicy: Always asks the registry every few seconds while a Pod is parked.",
+    event: "Warning",
   },
   Refused: {
     type: "TemplateAccepted",
@@ -204,6 +214,7 @@ export const REASONS = {
     status: "Unknown",
     description: "The dry run got no answer yet; it is tried again.",
     mend: "See that the operator may create Pods in this namespace and that the API server answers.",
+    event: "Normal",
   },
   // CapacityAvailable
   Available: {
@@ -254,6 +265,7 @@ export const REASONS = {
     status: "Unknown",
     description: "No session of the current template was started yet.",
     mend: NOTHING,
+    event: "Normal",
   },
   BreakerOpen: {
     type: "SessionsStarting",
@@ -329,4 +341,17 @@ export function findCondition(conditions: readonly Condition[] | undefined, type
 export function isGood(condition: Pick<Condition, "type" | "status">): boolean {
   const info: ConditionInfo | undefined = CONDITIONS[condition.type as ConditionType];
   return info !== undefined && condition.status === info.good;
+}
+
+/** Every reason that an Event of ours can have. */
+export type EventReason = ConditionReason | EndReason | EventOnlyReason;
+
+/** Type of the Event of a reason: a Warning is something that a person should look at. */
+export function eventType(reason: EventReason): EventType {
+  // A reason of both kinds (CredentialMissing) is a Warning in both.
+  if (Object.hasOwn(END_REASONS, reason)) return END_REASONS[reason as EndReason].failed ? "Warning" : "Normal";
+  if (Object.hasOwn(EVENT_REASONS, reason))
+    return EVENT_REASONS[reason as EventOnlyReason].warning ? "Warning" : "Normal";
+  const info: ConditionReasonInfo = REASONS[reason as ConditionReason];
+  return info.event ?? (isGood(info) ? "Normal" : "Warning");
 }

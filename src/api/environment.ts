@@ -33,17 +33,9 @@ export const MAX_ENVIRONMENT_NAME = 46;
 /** An environment key begins so: pasted into the wrong field it would be readable for everybody. */
 const KEY_PREFIX = "sk-";
 
-const environmentId = withRules(
-  z.string().min(1).max(MAX_ID).meta({
-    description: "Id of the environment whose work is served, such as env_011CZkZ9X2dpNyB7HsEFoRfW; cannot be changed.",
-  }),
-  [
-    {
-      cel: "self == oldSelf",
-      message: "environmentId cannot be changed: create another Environment for another id",
-    },
-  ],
-);
+const environmentId = z.string().min(1).max(MAX_ID).meta({
+  description: "Id of the environment whose work is served, such as env_011CZkZ9X2dpNyB7HsEFoRfW; cannot be changed.",
+});
 
 const keySecretRef = withRules(
   z
@@ -126,6 +118,11 @@ const environmentSpec = withRules(
     })
     .meta({ description: "What is wanted." }),
   [
+    {
+      cel: "self.environmentId == oldSelf.environmentId",
+      field: "environmentId",
+      message: "environmentId cannot be changed: create another Environment for another id",
+    },
     fieldMatches(
       "environmentId",
       ID_PATTERN,

@@ -121,32 +121,43 @@ export function asEndReason(value: string | undefined): EndReason | undefined {
   return value !== undefined && Object.hasOwn(END_REASONS, value) ? (value as EndReason) : undefined;
 }
 
+/** An Event of its own; `warning` is its type. */
+export interface EventReasonInfo extends ReasonInfo {
+  readonly warning: boolean;
+}
+
 /** Reasons of Events that are neither a condition's nor a session's end. */
 export const EVENT_REASONS = {
   SessionStarted: {
+    warning: false,
     description: "A session's container is running.",
     mend: NOTHING,
   },
   SettleFailed: {
+    warning: true,
     description: "The work item of an ended Pod could not be settled yet; it is tried again.",
     mend: "See the condition QueueReachable; the item's lease ends by itself meanwhile.",
   },
   ClaimDropped: {
+    warning: true,
     description: "A polled item was let go before it was acknowledged; the queue offers it again.",
     mend: "Nothing to do unless it repeats: then look at the latency of the API server and of the Work API.",
   },
   PodReplaced: {
+    warning: false,
     description: "A parked Pod was replaced: too old, of an earlier template, or never ready.",
     mend: NOTHING,
   },
   Draining: {
+    warning: false,
     description: "The Environment is being deleted and waits for its running sessions.",
     mend: "Wait up to deletionGraceSeconds, or delete the Pods to end the sessions now.",
   },
   Drained: {
+    warning: false,
     description: "The last session of a deleted Environment has ended.",
     mend: NOTHING,
   },
-} as const satisfies Record<string, ReasonInfo>;
+} as const satisfies Record<string, EventReasonInfo>;
 
 export type EventOnlyReason = keyof typeof EVENT_REASONS;

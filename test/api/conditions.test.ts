@@ -7,6 +7,8 @@ import {
   type ConditionReason,
   type ConditionUpdate,
   conditionFor,
+  type EventReason,
+  eventType,
   findCondition,
   isGood,
   MAX_CONDITION_MESSAGE,
@@ -128,6 +130,28 @@ describe("the lists of reasons", () => {
       .filter(isGood)
       .map(({ type }) => type);
     expect(new Set(good)).toEqual(new Set(Object.keys(CONDITIONS)));
+  });
+
+  test.each([
+    ["KeyRejected", "Warning"],
+    ["AcceptedWithWarning", "Warning"],
+    ["CredentialMissing", "Warning"],
+    ["EnvironmentIdShared", "Warning"],
+    ["OOMKilled", "Warning"],
+    ["SettleFailed", "Warning"],
+    ["KeyAccepted", "Normal"],
+    ["CredentialsPresent", "Normal"],
+    ["Paused", "Normal"],
+    ["NoSessionYet", "Normal"],
+    ["Completed", "Normal"],
+    ["SessionStarted", "Normal"],
+  ] as const)("writes %s as a %s Event", (reason, type) => {
+    expect(eventType(reason)).toBe(type);
+  });
+
+  test("writes no Warning that leaves nothing to do", () => {
+    const idle = Object.entries(all).filter(([, { mend }]) => mend === "Nothing to do.");
+    expect(idle.filter(([reason]) => eventType(reason as EventReason) === "Warning")).toEqual([]);
   });
 
   test("reads an end reason back and takes nothing else for one", () => {

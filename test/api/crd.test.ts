@@ -6,7 +6,10 @@ import { environmentCrd, environmentSchema } from "../../tools/crd.ts";
 import { staleFiles } from "../../tools/generate-crd.ts";
 import { type StructuralSchema, toStructuralSchema } from "../../tools/structural-schema.ts";
 import { type Json, parsed, stored } from "./environments.ts";
+import { RULE_CASES } from "./rule-cases.ts";
 
+/** The rule of the object's name, which is no part of a spec. */
+const TRIED_ELSEWHERE = new Set(["self.metadata.name.size() <= 46"]);
 const EXAMPLES = new URL("../../examples/environments/", import.meta.url);
 
 /** Every node of the schema with its path; `metadata` is the API server's own. */
@@ -43,6 +46,18 @@ describe("the CRD", () => {
       if (path.startsWith(".spec")) expect(maxLength).toBeGreaterThan(0);
     },
   );
+
+  test("has no rule without a case that breaks it and one that passes", () => {
+    const rules = described.flatMap(([, schema]) => schema["x-kubernetes-validations"] ?? []);
+    const untried = rules.filter(
+      ({ rule, message }) =>
+        !rule.includes("oldSelf") &&
+        !TRIED_ELSEWHERE.has(rule) &&
+        !RULE_CASES.some((tried) => message.includes(tried.message)),
+    );
+    expect(rules.length).toBeGreaterThan(20);
+    expect(untried).toEqual([]);
+  });
 
   test("has a status subresource and no scale subresource", () => {
     expect(environmentCrd().spec.versions.map(({ subresources }) => subresources)).toEqual([{ status: {} }]);

@@ -107,6 +107,20 @@ describe("the API server", () => {
     expect(await refusal(create(spec))).toContain(`unknown field "${field}"`);
   });
 
+  test("takes the largest template that the bounds allow, so that no rule runs out of its cost", async () => {
+    const many = <T>(count: number, make: (index: number) => T) =>
+      Array.from({ length: count }, (_, index) => make(index));
+    const map = (value: string) =>
+      Object.fromEntries(many(128, (index) => [`example.com/${"k".repeat(40)}-${index}`, value]));
+    const env = many(256, (index) => ({ name: `ANTHROPIC_ENVIRONMENT_${index}`, value: "x" }));
+    const template = {
+      metadata: { labels: map("v".repeat(63)), annotations: map("v".repeat(1000)) },
+      spec: { containers: many(32, (index) => ({ name: `container-${index}`, image: "worker:1", env })) },
+    };
+    await create(sessionsSpec({ template }));
+    await create(workersSpec({ template }));
+  });
+
   test("refuses two containers of one name", async () => {
     const container = { name: "worker", image: "worker:1" };
     const spec = sessionsSpec({ template: { spec: { containers: [container, container] } } });
