@@ -42,13 +42,13 @@ export class WorkApiError extends OperatorError {
   readonly kind: WorkErrorKind;
   readonly call: WorkCall;
   /** HTTP status, when there was an answer. */
-  readonly status?: number;
+  declare readonly status?: number;
   /** What the server asked for in `Retry-After`, bounded; milliseconds from the answer. */
-  readonly retryAfterMs?: number;
+  declare readonly retryAfterMs?: number;
   /** True when the request may have taken effect, now or later: it was (partly) sent and nothing says it was refused. */
   readonly maybeApplied: boolean;
   /** The platform's name of the request, for its support. */
-  readonly requestId?: string;
+  declare readonly requestId?: string;
 
   constructor(details: WorkApiErrorDetails) {
     super("WorkApi", details.message, details.cause === undefined ? undefined : { cause: details.cause });
