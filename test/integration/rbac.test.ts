@@ -1,0 +1,120 @@
+import { readFile } from "node:fs/promises";
+import { beforeAll, describe, expect, test } from "vitest";
+import { parseAllDocuments } from "yaml";
+import type { ApiObject } from "../../testbed/cluster/api.ts";
+import { useCluster } from "../support/cluster.ts";
+
+const FILES = ["namespace.yaml", "rbac.yaml"];
+const PATHS: Record<string, string> = {
+  Namespace: "/api/v1/namespaces",
+  ServiceAccount: "/api/v1/namespaces/berth-system/serviceaccounts",
+  ClusterRole: "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+  ClusterRoleBinding: "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+  Role: "/apis/rbac.authorization.k8s.io/v1/namespaces/berth-system/roles",
+  RoleBinding: "/apis/rbac.authorization.k8s.io/v1/namespaces/berth-system/rolebindings",
+};
+const OPERATOR = "system:serviceaccount:berth-system:berth-operator";
+/** The controller-manager adds up aggregated roles a moment after they are made. */
+const AGGREGATION_TIMEOUT_MS = 30_000;
+
+const cluster = useCluster();
+
+beforeAll(async () => {
+  for (const file of FILES) {
+    const text = await readFile(new URL(`../../deploy/${file}`, import.meta.url), "utf8");
+    for (const document of parseAllDocuments(text)) {
+      const object = document.toJS() as ApiObject;
+      const path = PATHS[String(object.kind)];
+      if (!path) throw new Error(`deploy/${file} holds a ${object.kind}, which this test cannot apply`);
+      await cluster.api.apply(`${path}/${object.metadata?.name}`, object, "berth-deploy");
+    }
+  }
+});
+
+interface Right {
+  readonly verb: string;
+  readonly group?: string;
+  readonly resource: string;
+  readonly subresource?: string;
+  readonly namespace?: string;
+}
+
+async function allowed(user: string, groups: readonly string[], right: Right): Promise<boolean> {
+  const { status } = await cluster.api.create<{ status: { allowed: boolean } }>(
+    "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+    { spec: { user, groups, resourceAttributes: { namespace: "agents", ...right } } },
+  );
+  return status.allowed;
+}
+
+/** `patch berth.dev/environments/status`, or with a namespace `get coordination.k8s.io/leases in berth-system`. */
+function right(text: string): Right {
+  const [what = "", namespace = "agents"] = text.split(" in ");
+  const [verb = "", path = ""] = what.split(" ");
+  const [group, resource, subresource] = path.includes(".") ? path.split("/") : ["", ...path.split("/")];
+  return { verb, group: group ?? "", resource: resource ?? "", namespace, ...(subresource ? { subresource } : {}) };
+}
+
+describe("the operator's rights", () => {
+  test.each([
+    "watch berth.dev/environments",
+    "patch berth.dev/environments",
+    "patch berth.dev/environments/status",
+    "update berth.dev/environments/finalizers",
+    "create pods",
+    "patch pods",
+    "delete pods",
+    "get secrets",
+    "list secrets",
+    "create secrets",
+    "patch secrets",
+    "delete secrets",
+    "create events",
+    "patch events.k8s.io/events",
+    "watch nodes",
+    "update coordination.k8s.io/leases in berth-system",
+  ])("let it %s", async (text) => {
+    expect(await allowed(OPERATOR, [], right(text))).toBe(true);
+  });
+
+  test.each([
+    "watch secrets",
+    "update secrets",
+    "deletecollection secrets",
+    "deletecollection pods",
+    "create pods/exec",
+    "get pods/log",
+    "create berth.dev/environments",
+    "delete berth.dev/environments",
+    "patch nodes",
+    "update coordination.k8s.io/leases",
+    "create serviceaccounts/token",
+    "create rbac.authorization.k8s.io/rolebindings",
+  ])("do not let it %s", async (text) => {
+    expect(await allowed(OPERATOR, [], right(text))).toBe(false);
+  });
+});
+
+describe("people's rights", () => {
+  test("let an editor make Environments and a viewer only look, and neither write a status", async () => {
+    const namespace = await cluster.createNamespace("rbac");
+    for (const role of ["edit", "view"]) {
+      await cluster.api.create(`/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/rolebindings`, {
+        metadata: { name: role },
+        roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: role },
+        subjects: [{ apiGroup: "rbac.authorization.k8s.io", kind: "User", name: `some-${role}or` }],
+      });
+    }
+    const may = (role: string, text: string) => allowed(`some-${role}or`, [], { ...right(text), namespace });
+    await expect
+      .poll(() => may("edit", "create berth.dev/environments"), { timeout: AGGREGATION_TIMEOUT_MS })
+      .toBe(true);
+    await expect.poll(() => may("view", "get berth.dev/environments"), { timeout: AGGREGATION_TIMEOUT_MS }).toBe(true);
+    expect(await may("view", "create berth.dev/environments")).toBe(false);
+    expect(await may("edit", "patch berth.dev/environments/status")).toBe(false);
+  });
+
+  test("are none for a stranger", async () => {
+    expect(await allowed("stranger", [], right("get berth.dev/environments"))).toBe(false);
+  });
+});
