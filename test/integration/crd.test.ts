@@ -1,7 +1,9 @@
+import { readdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { Agent, request } from "undici";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parse } from "yaml";
 import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
 import { ApiError, type ApiObject } from "../../testbed/cluster/api.ts";
 import { environmentSchema, PRINTER_COLUMNS } from "../../tools/crd.ts";
@@ -10,17 +12,20 @@ import { type Json, parsed, podTemplate, sessionsSpec, workersSpec } from "../ap
 import { RULE_CASES } from "../api/rule-cases.ts";
 import { useCluster } from "../support/cluster.ts";
 
+const EXAMPLES = new URL("../../examples/environments/", import.meta.url);
 const CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
 const GROUP_PATH = "/apis/berth.dev/v1alpha1";
 /** The API server publishes OpenAPI some seconds after a CRD, and says no sooner that it did. */
 const PUBLISH_TIMEOUT_MS = 30_000;
 
 const cluster = useCluster();
+let namespace = "";
 let collection = "";
 let made = 0;
 
 beforeAll(async () => {
-  collection = `${GROUP_PATH}/namespaces/${await cluster.createNamespace("crd")}/environments`;
+  namespace = await cluster.createNamespace("crd");
+  collection = `${GROUP_PATH}/namespaces/${namespace}/environments`;
 });
 
 afterAll(async () => {
@@ -119,6 +124,14 @@ describe("the API server", () => {
     };
     await create(sessionsSpec({ template }));
     await create(workersSpec({ template }));
+  });
+
+  test.each(readdirSync(EXAMPLES))("takes the example %s, and a Pod of its template", async (file) => {
+    const { spec } = parse(await readFile(new URL(file, EXAMPLES), "utf8")) as { spec: Json };
+    const answer = await create(spec);
+    const { template } = (answer.spec.sessions ?? answer.spec.workers) as { template: Json };
+    const pods = `/api/v1/namespaces/${namespace}/pods?dryRun=All&fieldValidation=Strict`;
+    await cluster.api.create(pods, { apiVersion: "v1", kind: "Pod", ...template, metadata: { name: "example" } });
   });
 
   test("refuses two containers of one name", async () => {
