@@ -55,63 +55,65 @@ export class LeadershipLostError extends OperatorError {
 }
 
 /** A status of an HTTP answer, whatever the reason; false for anything but a KubeApiError. */
-export function hasStatus(error: unknown, status: number): error is KubeApiError {
+export function hasStatus(error: unknown, status: number): boolean {
   return error instanceof KubeApiError && error.status === status;
 }
 
-function hasReason(error: unknown, status: number, reason: string): error is KubeApiError {
-  return hasStatus(error, status) && error.reason === reason;
+function hasReason(error: unknown, status: number, reason: string): boolean {
+  return error instanceof KubeApiError && error.status === status && error.reason === reason;
 }
 
 /**
  * The object does not exist. A 404 without a Status (a proxy's page, a path the server does not know) is no word about
  * the object and does not count: an error is never read as absence.
  */
-export const isNotFound = (error: unknown): error is KubeApiError =>
-  hasReason(error, 404, "NotFound") && (error.details === undefined || error.details.name !== undefined);
+export const isNotFound = (error: unknown): boolean =>
+  error instanceof KubeApiError &&
+  hasReason(error, 404, "NotFound") &&
+  (error.details === undefined || error.details.name !== undefined);
 
 /** The resourceVersion or UID of the request is not that of the object. */
-export const isConflict = (error: unknown): error is KubeApiError => hasReason(error, 409, "Conflict");
+export const isConflict = (error: unknown): boolean => hasReason(error, 409, "Conflict");
 
-export const isAlreadyExists = (error: unknown): error is KubeApiError => hasReason(error, 409, "AlreadyExists");
+export const isAlreadyExists = (error: unknown): boolean => hasReason(error, 409, "AlreadyExists");
 
-export const isUnauthorized = (error: unknown): error is KubeApiError => hasStatus(error, 401);
+export const isUnauthorized = (error: unknown): boolean => hasStatus(error, 401);
 
 /** Refused by RBAC, by admission or by a quota. */
-export const isForbidden = (error: unknown): error is KubeApiError => hasStatus(error, 403);
+export const isForbidden = (error: unknown): boolean => hasStatus(error, 403);
 
 /**
  * A ResourceQuota has no room. The API has no reason of its own for it, only the text of the quota admission plug-in
  * (k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go, "exceeded quota").
  */
-export const isQuotaExceeded = (error: unknown): error is KubeApiError =>
-  isForbidden(error) && error.message.includes("exceeded quota");
+export const isQuotaExceeded = (error: unknown): boolean =>
+  error instanceof KubeApiError && isForbidden(error) && error.message.includes("exceeded quota");
 
 /** The namespace is being deleted: nothing can be created in it any more. */
-export const isNamespaceTerminating = (error: unknown): error is KubeApiError =>
+export const isNamespaceTerminating = (error: unknown): boolean =>
+  error instanceof KubeApiError &&
   isForbidden(error) &&
   (error.details?.causes?.some((cause) => cause.reason === "NamespaceTerminating") === true ||
     error.message.includes("because it is being terminated"));
 
 /** The resourceVersion or continue token is too old: list anew. */
-export const isGone = (error: unknown): error is KubeApiError =>
+export const isGone = (error: unknown): boolean =>
   error instanceof KubeApiError && (error.status === 410 || error.reason === "Expired" || error.reason === "Gone");
 
 /** The object is not valid (422). */
-export const isInvalid = (error: unknown): error is KubeApiError => hasStatus(error, 422);
+export const isInvalid = (error: unknown): boolean => hasStatus(error, 422);
 
 /** The request is malformed (400): with strict validation also for unknown and duplicate fields. */
-export const isBadRequest = (error: unknown): error is KubeApiError => hasStatus(error, 400);
+export const isBadRequest = (error: unknown): boolean => hasStatus(error, 400);
 
-export const isTooManyRequests = (error: unknown): error is KubeApiError => hasStatus(error, 429);
+export const isTooManyRequests = (error: unknown): boolean => hasStatus(error, 429);
 
 /** The API server could not be reached, or broke off without an answer. */
-export const isUnreachable = (error: unknown): error is KubeApiError => hasStatus(error, 0);
+export const isUnreachable = (error: unknown): boolean => hasStatus(error, 0);
 
 /** The server itself failed or was not reached: nothing is wrong with the request. */
-export const isServerFault = (error: unknown): error is KubeApiError =>
+export const isServerFault = (error: unknown): boolean =>
   error instanceof KubeApiError && (error.status === 0 || error.status >= 500);
 
 /** A write whose outcome is unknown. */
-export const isMaybeApplied = (error: unknown): error is KubeApiError =>
-  error instanceof KubeApiError && error.maybeApplied;
+export const isMaybeApplied = (error: unknown): boolean => error instanceof KubeApiError && error.maybeApplied;

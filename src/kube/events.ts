@@ -1,0 +1,243 @@
+import { Backoff, type BackoffPolicy } from "../core/backoff.ts";
+import { type Clock, sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
+import { type Logger, redact } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { KubeClient } from "./client.ts";
+import { isAlreadyExists, isNotFound, isServerFault, isTooManyRequests } from "./errors.ts";
+import { SpamFilter } from "./event-spam-filter.ts";
+import { apiTime } from "./micro-time.ts";
+import type { KubeEvent } from "./objects.ts";
+import { EVENTS } from "./resource.ts";
+
+/** The API server refuses longer ones. */
+const MAX_MESSAGE = 1024;
+/** Bound of what waits to be written; more are dropped and counted. */
+const MAX_PENDING = 1000;
+/** Known events whose next occurrence raises their count; as many as client-go remembers. */
+const MAX_KNOWN = 4096;
+/** Events live an hour by default: an older one is likely gone, and a person reading wants a new line. */
+const AGGREGATE_MS = 600_000;
+/** Events are worth a few tries, not a memory of every outage. */
+const MAX_ATTEMPTS = 4;
+const WRITE_BACKOFF: BackoffPolicy = { baseMs: 500, maxMs: 10_000 };
+const WRITE_TIMEOUT_MS = 5_000;
+/** At the end of a process: enough for what is waiting on a healthy server. */
+const FLUSH_TIMEOUT_MS = 5_000;
+/** Object names end at 253 characters; the rest is for the suffix. */
+const MAX_NAME_STEM = 220;
+
+/** What an event is about. */
+export interface EventSubject {
+  readonly apiVersion?: string | undefined;
+  readonly kind?: string | undefined;
+  readonly metadata: {
+    readonly name?: string | undefined;
+    readonly namespace?: string | undefined;
+    readonly uid?: string | undefined;
+  };
+}
+
+export type EventType = "Normal" | "Warning";
+
+export interface EventRecorderOptions {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics?: Metrics | undefined;
+  /** Who reports; `berth`. */
+  readonly component?: string;
+  /** Which process of it: the Pod's name. */
+  readonly instance?: string;
+  readonly random?: Random;
+}
+
+interface Occurrence {
+  readonly about: EventSubject;
+  readonly type: EventType;
+  readonly reason: string;
+  readonly message: string;
+  count: number;
+  firstAt: number;
+  lastAt: number;
+}
+
+interface Known {
+  readonly name: string;
+  count: number;
+  lastAt: number;
+}
+
+/**
+ * Writes Events (core/v1, what `kubectl describe` shows) behind the caller's back: `event` never waits and never throws.
+ * The same event again raises the count of the one written before. An object that floods is cut off (SpamFilter); what
+ * can not be written after a few tries is dropped, and counted.
+ */
+export class EventRecorder {
+  readonly #options: EventRecorderOptions;
+  readonly #spam: SpamFilter;
+  /** By key, in order; one entry stands for all occurrences since it was put in. */
+  readonly #pending = new Map<string, Occurrence>();
+  /** Least recently used first. */
+  readonly #known = new Map<string, Known>();
+  #writing: Promise<void> | undefined;
+  #serial = 0;
+
+  constructor(options: EventRecorderOptions) {
+    this.#options = options;
+    this.#spam = new SpamFilter(options.clock);
+  }
+
+  event(about: EventSubject, type: EventType, reason: string, message: string): void {
+    const now = this.#options.clock.now();
+    const text = cut(redact(message));
+    const key = JSON.stringify([subjectKey(about), type, reason, text]);
+    if (!this.#spam.allow(subjectKey(about))) {
+      this.#count("suppressed");
+      return;
+    }
+    const waiting = this.#pending.get(key);
+    if (waiting) {
+      waiting.count += 1;
+      waiting.lastAt = now;
+      return;
+    }
+    if (this.#pending.size >= MAX_PENDING) {
+      this.#count("dropped");
+      return;
+    }
+    this.#pending.set(key, { about, type, reason, message: text, count: 1, firstAt: now, lastAt: now });
+    this.#writing ??= this.#writeAll();
+  }
+
+  /** Resolves when everything recorded so far is written or given up, at the latest after `timeoutMs`. Never rejects. */
+  async flush(timeoutMs: number = FLUSH_TIMEOUT_MS): Promise<void> {
+    if (!this.#writing) return;
+    const late = new AbortController();
+    await Promise.race([this.#writing, sleep(this.#options.clock, timeoutMs, late.signal)]);
+    late.abort();
+  }
+
+  async #writeAll(): Promise<void> {
+    // Events recorded in the same turn of the loop are counted together.
+    await Promise.resolve();
+    for (;;) {
+      const next = this.#pending.entries().next();
+      if (next.done) break;
+      const [key, occurrence] = next.value;
+      this.#pending.delete(key);
+      await this.#write(key, occurrence);
+    }
+    this.#writing = undefined;
+  }
+
+  async #write(key: string, occurrence: Occurrence): Promise<void> {
+    const { clock, logger, random } = this.#options;
+    const backoff = new Backoff(WRITE_BACKOFF, random ?? Math.random);
+    const name = this.#newName(occurrence);
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        this.#count(await this.#createOrPatch(key, name, occurrence));
+        return;
+      } catch (error) {
+        const again = attempt < MAX_ATTEMPTS && (isServerFault(error) || isTooManyRequests(error));
+        if (!again) {
+          this.#count("failed");
+          logger.info({ reason: occurrence.reason, error: errorText(error) }, "an event was not written");
+          return;
+        }
+      }
+      await sleep(clock, backoff.next());
+    }
+  }
+
+  async #createOrPatch(key: string, name: string, occurrence: Occurrence): Promise<"created" | "patched"> {
+    const known = this.#known.get(key);
+    if (known && occurrence.lastAt - known.lastAt < AGGREGATE_MS && (await this.#raise(known, occurrence))) {
+      this.#remember(key, known);
+      return "patched";
+    }
+    try {
+      await this.#options.client.create(EVENTS, this.#render(name, occurrence), {}, { timeoutMs: WRITE_TIMEOUT_MS });
+    } catch (error) {
+      // Our own earlier try, whose answer was lost.
+      if (!isAlreadyExists(error)) throw error;
+    }
+    this.#remember(key, { name, count: occurrence.count, lastAt: occurrence.lastAt });
+    return "created";
+  }
+
+  /** False when the event is gone. The count is the whole sum, so a repeat after a lost answer counts nothing twice. */
+  async #raise(known: Known, occurrence: Occurrence): Promise<boolean> {
+    const count = known.count + occurrence.count;
+    const patch = { count, lastTimestamp: apiTime(occurrence.lastAt) };
+    const ref = { namespace: namespaceOf(occurrence.about), name: known.name };
+    try {
+      await this.#options.client.patch(EVENTS, ref, patch, { type: "merge" }, { timeoutMs: WRITE_TIMEOUT_MS });
+    } catch (error) {
+      if (isNotFound(error)) return false;
+      throw error;
+    }
+    known.count = count;
+    known.lastAt = occurrence.lastAt;
+    return true;
+  }
+
+  #remember(key: string, known: Known): void {
+    this.#known.delete(key);
+    this.#known.set(key, known);
+    if (this.#known.size <= MAX_KNOWN) return;
+    const oldest = this.#known.keys().next();
+    if (!oldest.done) this.#known.delete(oldest.value);
+  }
+
+  #newName({ about, firstAt }: Occurrence): string {
+    this.#serial += 1;
+    const stem = (about.metadata.name ?? "unknown").slice(0, MAX_NAME_STEM);
+    // Time and a number of our own, in hexadecimal, as client-go's nanoseconds: sorts by time, and two recorders
+    // hardly ever meet.
+    return `${stem}.${(BigInt(Math.trunc(firstAt)) * 1_000_000n + BigInt(this.#serial % 1_000_000)).toString(16)}`;
+  }
+
+  #render(name: string, { about, type, reason, message, count, firstAt, lastAt }: Occurrence): KubeEvent {
+    const { component = "berth", instance } = this.#options;
+    const { apiVersion, kind, metadata } = about;
+    return {
+      metadata: { name, namespace: namespaceOf(about) },
+      involvedObject: {
+        ...(apiVersion === undefined ? {} : { apiVersion }),
+        ...(kind === undefined ? {} : { kind }),
+        ...(metadata.name === undefined ? {} : { name: metadata.name }),
+        ...(metadata.namespace === undefined ? {} : { namespace: metadata.namespace }),
+        ...(metadata.uid === undefined ? {} : { uid: metadata.uid }),
+      },
+      type,
+      reason,
+      message,
+      count,
+      firstTimestamp: apiTime(firstAt),
+      lastTimestamp: apiTime(lastAt),
+      source: { component },
+      reportingComponent: component,
+      reportingInstance: instance ?? component,
+    };
+  }
+
+  #count(result: "created" | "patched" | "suppressed" | "dropped" | "failed"): void {
+    this.#options.metrics?.eventsWritten.inc({ result });
+  }
+}
+
+function subjectKey({ kind, metadata }: EventSubject): string {
+  return [kind, metadata.namespace, metadata.name, metadata.uid].join("/");
+}
+
+/** Events about objects of the cluster live in `default`, as the API server demands. */
+function namespaceOf({ metadata }: EventSubject): string {
+  return metadata.namespace === undefined || metadata.namespace === "" ? "default" : metadata.namespace;
+}
+
+function cut(message: string): string {
+  return message.length <= MAX_MESSAGE ? message : `${message.slice(0, MAX_MESSAGE - 3)}...`;
+}

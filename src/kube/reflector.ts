@@ -1,0 +1,304 @@
+import { Backoff, type BackoffPolicy } from "../core/backoff.ts";
+import { type Clock, sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { jitter, type Random } from "../core/random.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { KubeClient } from "./client.ts";
+import { isGone, KubeApiError } from "./errors.ts";
+import { compareVersions, keyOf, type VersionedKeys } from "./object-key.ts";
+import type { KubeObject } from "./objects.ts";
+import type { Resource } from "./resource.ts";
+import type { WatchEvent } from "./watch.ts";
+
+/**
+ * Between restarts after failures: about five requests in the first three seconds of an outage, then two a minute from
+ * each reflector. A restart of the API server takes about a second, so the first tries are near each other.
+ */
+const RESTART_BACKOFF: BackoffPolicy = { baseMs: 250, maxMs: 30_000 };
+
+/** A watch that lived so long was a good one: the next failure starts from the base of the backoff again. */
+const STABLE_MS = 10_000;
+
+/** The server is asked to end a watch after 5 to 10 minutes, as client-go does: spreads watches over API servers. */
+const WATCH_SECONDS = { min: 300, spread: 300 } as const;
+
+/** How often what the watch has shown is compared with a list. One list in ten minutes is little, even of large sets. */
+const COMPARE_INTERVAL_MS = 600_000;
+const COMPARE_JITTER = 0.2;
+
+/** Bookmarks come every minute: a watch that has not come up to a list after two of them has missed what it differs in. */
+const COMPARE_PATIENCE_MS = 120_000;
+
+/** A large set may take a while; the pages have their own bounds. */
+const LIST_TIMEOUT_MS = 60_000;
+
+/** Why a watch ended; label of a metric. */
+export type RestartCause = "closed" | "gone" | "broken" | "throttled" | "server_error" | "refused" | "malformed";
+
+/** Where a reflector puts what it sees. None of these may throw: an informer guards its handlers itself. */
+export interface ReflectorStore<T extends KubeObject> {
+  /** These are all the objects there are. */
+  replace(items: readonly T[]): void;
+  apply(event: WatchEvent<T>): void;
+  /** Every object held, as the server names its version. */
+  versions(): VersionedKeys;
+}
+
+export interface ReflectorOptions<T extends KubeObject> {
+  readonly client: KubeClient;
+  readonly resource: Resource<T>;
+  /** All namespaces where unset. */
+  readonly namespace?: string | undefined;
+  readonly labelSelector?: string | undefined;
+  readonly fieldSelector?: string | undefined;
+  readonly store: ReflectorStore<T>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics?: Metrics | undefined;
+  readonly random?: Random | undefined;
+}
+
+/**
+ * Keeps a store equal to what the API server has: lists by pages, watches with bookmarks, lists again when its place in
+ * the history is gone. It runs until its signal aborts and never ends by itself, whatever the server does.
+ *
+ * Guaranteed: every state the store goes through is one the server had; after any outage it converges. Not guaranteed:
+ * that every intermediate state of an object is seen, or how far behind the store is.
+ */
+export class Reflector<T extends KubeObject> {
+  readonly #options: ReflectorOptions<T>;
+  readonly #random: Random;
+  readonly #backoff: Backoff;
+  readonly #synced = Promise.withResolvers<void>();
+  #hasSynced = false;
+  #lastError: unknown;
+  /** Everything up to here is in the store. */
+  #version = "";
+  /** The place in the history is of no use (any more): list before watching. */
+  #mustList = true;
+  #stopWatch: AbortController | undefined;
+  #comparison: Comparison | undefined;
+
+  constructor(options: ReflectorOptions<T>) {
+    this.#options = options;
+    this.#random = options.random ?? Math.random;
+    this.#backoff = new Backoff(RESTART_BACKOFF, this.#random);
+  }
+
+  /** Resolves when the first list is in the store; never rejects. */
+  get synced(): Promise<void> {
+    return this.#synced.promise;
+  }
+
+  get hasSynced(): boolean {
+    return this.#hasSynced;
+  }
+
+  /** What the last attempt failed with; undefined while all is well. */
+  get lastError(): unknown {
+    return this.#lastError;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const comparing = this.#compareNowAndThen(signal);
+    while (!signal.aborted) {
+      const delayMs = await this.#round(signal);
+      if (delayMs > 0) await sleep(this.#options.clock, delayMs, signal);
+    }
+    await comparing;
+  }
+
+  /** One list, if it is due, and one watch. Returns how long to wait before the next round. */
+  async #round(signal: AbortSignal): Promise<number> {
+    try {
+      if (this.#mustList) await this.#list(signal);
+    } catch (error) {
+      return signal.aborted ? 0 : this.#failed("list", error);
+    }
+    const opened = this.#options.clock.monotonic();
+    const progress = { events: 0 };
+    let failure: unknown;
+    try {
+      await this.#watch(signal, progress);
+    } catch (error) {
+      failure = error;
+    }
+    if (signal.aborted) return 0;
+    if (progress.events > 0 || this.#options.clock.monotonic() - opened >= STABLE_MS) this.#backoff.reset();
+    return this.#restartDelay(failure, progress.events > 0);
+  }
+
+  #restartDelay(failure: unknown, productive: boolean): number {
+    const { metrics, resource } = this.#options;
+    const cause = causeOf(failure);
+    metrics?.reflectorRestarts.inc({ resource: resource.plural, cause });
+    if (cause === "closed") {
+      // The usual end. One that said nothing may be a server that closes everything at once: not in a hot loop.
+      return productive ? 0 : this.#backoff.next();
+    }
+    if (mustRelist(failure)) this.#mustList = true;
+    return this.#failed("watch", failure);
+  }
+
+  #failed(what: string, error: unknown): number {
+    const { logger, resource, namespace } = this.#options;
+    this.#lastError = error;
+    const asked = error instanceof KubeApiError ? (error.retryAfterMs ?? 0) : 0;
+    const delayMs = Math.max(asked, this.#backoff.next());
+    const level = isGone(error) ? "info" : "warn";
+    logger[level](
+      { resource: resource.plural, namespace, error: errorText(error), retryInMs: Math.round(delayMs) },
+      `${what} of a reflector failed`,
+    );
+    return delayMs;
+  }
+
+  async #list(signal: AbortSignal): Promise<void> {
+    const { metrics, resource, store } = this.#options;
+    const list = await this.#fetch(signal);
+    metrics?.reflectorLists.inc({ resource: resource.plural });
+    store.replace(list.items);
+    this.#version = list.version;
+    this.#mustList = false;
+    // A list is newer than whatever a comparison under way holds.
+    this.#comparison?.cancel();
+    this.#ok();
+    this.#hasSynced = true;
+    this.#synced.resolve();
+  }
+
+  async #fetch(signal: AbortSignal): Promise<{ items: T[]; version: string }> {
+    const { client, resource, namespace, labelSelector, fieldSelector } = this.#options;
+    // Without a resourceVersion: never older than anything that was ever acknowledged to anybody.
+    const query = { namespace, labelSelector, fieldSelector };
+    const list = await client.listAll(resource, query, { signal, timeoutMs: LIST_TIMEOUT_MS });
+    const version = list.metadata.resourceVersion;
+    if (!version) throw new TypeError(`a list of ${resource.plural} without a resourceVersion`);
+    return { items: list.items, version };
+  }
+
+  async #watch(signal: AbortSignal, progress: { events: number }): Promise<void> {
+    const { client, resource, namespace, labelSelector, fieldSelector, store } = this.#options;
+    const timeoutSeconds = Math.round(WATCH_SECONDS.min + WATCH_SECONDS.spread * this.#random());
+    const query = { namespace, labelSelector, fieldSelector, resourceVersion: this.#version, timeoutSeconds };
+    const stop = new AbortController();
+    this.#stopWatch = stop;
+    for await (const event of client.watch(resource, query, { signal: AbortSignal.any([signal, stop.signal]) })) {
+      progress.events += 1;
+      if (event.type !== "BOOKMARK") {
+        this.#comparison?.touch(keyOf(event.object));
+        store.apply(event);
+      }
+      this.#version = event.object.metadata.resourceVersion ?? this.#version;
+      this.#comparison?.advanced(this.#version);
+      this.#ok();
+    }
+  }
+  #ok(): void {
+    this.#lastError = undefined;
+  }
+
+  async #compareNowAndThen(signal: AbortSignal): Promise<void> {
+    const { clock, logger, resource } = this.#options;
+    while (await sleep(clock, jitter(COMPARE_INTERVAL_MS, COMPARE_JITTER, this.#random), signal)) {
+      if (this.#mustList) continue;
+      try {
+        await this.#compare(signal);
+      } catch (error) {
+        if (!signal.aborted) logger.info({ resource: resource.plural, error: errorText(error) }, "no comparing list");
+      } finally {
+        this.#comparison = undefined;
+      }
+    }
+  }
+
+  /**
+   * Lists, waits until the watch has come as far as the list, and counts the objects that differ though the watch said
+   * nothing about them meanwhile. Any miss makes the reflector list anew.
+   */
+  async #compare(signal: AbortSignal): Promise<void> {
+    const { clock, logger, metrics, resource, store } = this.#options;
+    const comparison = new Comparison();
+    this.#comparison = comparison;
+    const list = await this.#fetch(signal);
+    metrics?.reflectorLists.inc({ resource: resource.plural });
+    comparison.reach(list.version, this.#version);
+    const timer = clock.setTimer(() => comparison.giveUp(), COMPARE_PATIENCE_MS);
+    const onAbort = () => comparison.cancel();
+    signal.addEventListener("abort", onAbort, { once: true });
+    const valid = await comparison.reached;
+    timer.cancel();
+    signal.removeEventListener("abort", onAbort);
+    if (!valid) return;
+    const misses = comparison.misses(list.items, store.versions());
+    if (misses.length === 0) return;
+    metrics?.reflectorMisses.inc({ resource: resource.plural }, misses.length);
+    logger.warn({ resource: resource.plural, misses: misses.length, first: misses[0] }, "the watch missed changes");
+    this.#mustList = true;
+    this.#stopWatch?.abort();
+  }
+}
+
+/** One comparing list: what the watch said while it was under way, and how far the watch has come. */
+class Comparison {
+  readonly #touched = new Set<string>();
+  readonly #done = Promise.withResolvers<boolean>();
+  #target: string | undefined;
+
+  /** True: compare now. False: a newer list made this one worthless. */
+  get reached(): Promise<boolean> {
+    return this.#done.promise;
+  }
+
+  touch(key: string): void {
+    this.#touched.add(key);
+  }
+
+  reach(target: string, current: string): void {
+    this.#target = target;
+    this.advanced(current);
+  }
+
+  advanced(version: string): void {
+    if (this.#target !== undefined && compareVersions(version, this.#target) >= 0) this.#done.resolve(true);
+  }
+
+  giveUp(): void {
+    this.#done.resolve(true);
+  }
+
+  cancel(): void {
+    this.#done.resolve(false);
+  }
+
+  misses(items: readonly KubeObject[], held: VersionedKeys): string[] {
+    const listed = new Map(items.map((item) => [keyOf(item), item.metadata.resourceVersion]));
+    const missed: string[] = [];
+    for (const [key, version] of held) {
+      if (!this.#touched.has(key) && listed.get(key) !== version) missed.push(key);
+      listed.delete(key);
+    }
+    for (const key of listed.keys()) if (!this.#touched.has(key)) missed.push(key);
+    return missed;
+  }
+}
+
+function causeOf(failure: unknown): RestartCause {
+  if (failure === undefined) return "closed";
+  if (!(failure instanceof KubeApiError)) return "malformed";
+  if (isGone(failure)) return "gone";
+  if (failure.status === 0) return "broken";
+  if (failure.status === 429) return "throttled";
+  return failure.status >= 500 ? "server_error" : "refused";
+}
+
+/**
+ * Whether the place in the history is of no use any more. Besides 410: the server does not know it yet (it was
+ * restored from a backup), or refuses it as malformed.
+ */
+function mustRelist(failure: unknown): boolean {
+  if (!(failure instanceof KubeApiError)) return true;
+  if (isGone(failure) || failure.status === 400) return true;
+  return failure.details?.causes?.some((cause) => cause.reason === "ResourceVersionTooLarge") === true;
+}
