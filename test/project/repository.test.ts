@@ -1,0 +1,217 @@
+import { execFile } from "node:child_process";
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join, relative } from "node:path";
+import { promisify } from "node:util";
+import { describe, expect, test } from "vitest";
+import { ROOT } from "./lint-gate.ts";
+
+/** What npm writes there. */
+interface LockFile {
+  readonly packages: Readonly<
+    Record<string, { readonly link?: boolean; readonly integrity?: string; readonly resolved?: string }>
+  >;
+}
+interface Manifest {
+  readonly dependencies: Readonly<Record<string, string>>;
+  readonly devDependencies: Readonly<Record<string, string>>;
+  readonly optionalDependencies: Readonly<Record<string, string>>;
+  readonly scripts: Readonly<Record<string, string>>;
+}
+
+const readJson = async <T>(path: string) => JSON.parse(await readFile(join(ROOT, path), "utf8")) as T;
+
+/** Larger files are data, and no person reads them. */
+const MAX_READ_BYTES = 2 * 2 ** 20;
+
+const run = promisify(execFile);
+
+/** Every file that is in the repository or would be added to it: git's list, without what .gitignore leaves out. */
+async function repositoryFiles(): Promise<string[]> {
+  const list = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"];
+  const paths = await run("git", list, { cwd: ROOT, maxBuffer: 16 * 2 ** 20 }).then(
+    ({ stdout }) => stdout.split("\0").filter((path) => path !== ""),
+    allFiles,
+  );
+  const sizes = await Promise.all(
+    paths.map((path) =>
+      stat(join(ROOT, path)).then(
+        ({ size }) => size,
+        () => undefined,
+      ),
+    ),
+  );
+  return paths.filter((_, index) => (sizes[index] ?? Number.POSITIVE_INFINITY) <= MAX_READ_BYTES);
+}
+
+/** Where there is no git, as in an unpacked archive. */
+async function allFiles(): Promise<string[]> {
+  const left = /(^|\/)(node_modules|dist|coverage|\.git|\.tmp)(\/|$)/;
+  const entries = await readdir(ROOT, { recursive: true, withFileTypes: true });
+  const paths = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
+  return paths.map((path) => relative(ROOT, path)).filter((path) => !left.test(path));
+}
+
+/** Paths of somebody's machine, hosts of registries. The parts are joined here so that this file passes its own test. */
+const FORBIDDEN: readonly RegExp[] = [
+  new RegExp(`(?<![\\w.~-])/${"root"}/`),
+  new RegExp(`(?<![\\w.~-])/${"work"}/(main|shared|\\.)`),
+  new RegExp(`/tmp/${"bash"}|/tmp/${"brief"}`),
+  new RegExp(`(?<![\\w.~-])/${"home"}/(?!berth\\b|node\\b|agent\\b|worker\\b|sandbox\\b)[a-z]`),
+  new RegExp(`/${"Users"}/[a-z]`),
+  new RegExp(`registry\\.${"npmjs"}\\.org|registry\\.${"yarnpkg"}\\.com|proxy\\.${"golang"}\\.org`),
+];
+
+test("the forms of what no file may name find what they are for", () => {
+  const found = (line: string) => FORBIDDEN.some((form) => form.test(line));
+  const parts = [
+    ["see /", "root/x"],
+    ["cd /", "work/main"],
+    ["'/ho", "me/somebody/x'"],
+    ["/Us", "ers/x"],
+    ["https://registry.", "npmjs.org/x"],
+  ];
+  for (const pair of parts) expect(found(pair.join("")), pair.join("")).toBe(true);
+  for (const line of [
+    "api/root/x",
+    "./work/main.ts",
+    "src/work/types.ts",
+    "https://registry.example.com/x",
+    "$HOME/x",
+  ]) {
+    expect(found(line), line).toBe(false);
+  }
+});
+
+describe("no file of the repository", () => {
+  test("names a path of one machine or the host of a package registry", async () => {
+    const findings: string[] = [];
+    for (const path of await repositoryFiles()) {
+      const text = await readFile(join(ROOT, path), "utf8");
+      for (const [index, line] of text.split("\n").entries()) {
+        if (FORBIDDEN.some((form) => form.test(line))) findings.push(`${path}:${index + 1}: ${line.slice(0, 160)}`);
+      }
+    }
+    expect(findings).toEqual([]);
+  });
+
+  test("holds a credential that looks real", async () => {
+    const findings: string[] = [];
+    for (const path of await repositoryFiles()) {
+      const text = await readFile(join(ROOT, path), "utf8");
+      // Real keys are long; those of tests and examples are short or say that they are none.
+      for (const [found] of text.matchAll(/sk-ant-[a-z0-9]+-[A-Za-z0-9_-]{60,}/g)) findings.push(`${path}: ${found}`);
+      if (/-----BEGIN (RSA |EC )?PRIVATE KEY-----\n[A-Za-z0-9+/]/.test(text)) findings.push(`${path}: a private key`);
+    }
+    expect(findings).toEqual([]);
+  });
+
+  test("ends a line with blanks left over, or lacks its last line break", async () => {
+    const findings: string[] = [];
+    for (const path of await repositoryFiles()) {
+      if (!/\.(ts|mjs|md|json|ya?ml|grit)$|(^|\/)(Dockerfile|\.\w+ignore)$/.test(path)) continue;
+      const text = await readFile(join(ROOT, path), "utf8");
+      if (/[ \t]$/m.test(text)) findings.push(`${path}: blanks at the end of a line`);
+      if (text !== "" && !text.endsWith("\n")) findings.push(`${path}: no line break at the end`);
+    }
+    expect(findings).toEqual([]);
+  });
+});
+
+describe("dependencies", () => {
+  test("are pinned to one version each", async () => {
+    const { dependencies, devDependencies, optionalDependencies } = await readJson<Manifest>("package.json");
+    for (const [name, version] of Object.entries({ ...dependencies, ...devDependencies, ...optionalDependencies })) {
+      expect(version, name).toMatch(/^\d+\.\d+\.\d+(-[\w.]+)?$/);
+    }
+  });
+
+  test("are each explained in the decision record", async () => {
+    const { dependencies, devDependencies, optionalDependencies } = await readJson<Manifest>("package.json");
+    const record = await readFile(join(ROOT, "docs/decisions/0001-dependencies.md"), "utf8");
+    const explained = [...record.matchAll(/^\| `([^`]+)`/gm)].map(([, name]) => name);
+    expect(explained.sort()).toEqual(
+      Object.keys({ ...dependencies, ...devDependencies, ...optionalDependencies }).sort(),
+    );
+  });
+
+  test("are all locked with an integrity hash, and no registry is named", async () => {
+    const { packages } = await readJson<LockFile>("package-lock.json");
+    for (const [path, { integrity, resolved, link }] of Object.entries(packages)) {
+      if (path === "" || link) continue;
+      expect(integrity, path).toMatch(/^sha512-/);
+      expect(resolved, path).toBeUndefined();
+    }
+  });
+
+  test("run no scripts when they are installed", async () => {
+    const { packages } = await readJson<{
+      packages: Record<string, { hasInstallScript?: boolean; optional?: boolean }>;
+    }>("package-lock.json");
+    const scripted = Object.entries(packages).filter(([, { hasInstallScript }]) => hasInstallScript);
+    // fsevents is macOS only and comes with its binary.
+    expect(scripted.map(([path]) => path).filter((path) => !path.endsWith("/fsevents"))).toEqual([]);
+  });
+});
+
+describe("links of the documentation", () => {
+  test("lead to files that are there", async () => {
+    const dead: string[] = [];
+    const files = await repositoryFiles();
+    for (const path of files.filter((file) => file.endsWith(".md"))) {
+      const text = (await readFile(join(ROOT, path), "utf8")).replaceAll(/```[\s\S]*?```/g, "");
+      for (const [, target = ""] of text.matchAll(/\]\(([^)\s#]+)(?:#[^)]*)?\)/g)) {
+        if (/^[a-z]+:/.test(target)) continue;
+        const linked = join(path, "..", target);
+        const exists = files.some((file) => file === linked || file.startsWith(`${linked.replace(/\/$/, "")}/`));
+        if (!exists) dead.push(`${path}: ${target}`);
+      }
+    }
+    expect(dead).toEqual([]);
+  });
+});
+
+describe("npm scripts", () => {
+  test("each ask for a Node that is new enough, with a message that says how to get one", async () => {
+    const { scripts } = await readJson<Manifest>("package.json");
+    for (const [name, script] of Object.entries(scripts)) {
+      expect(script.startsWith("node tools/check-node.mjs && "), name).toBe(true);
+    }
+    // Whatever Node runs this test is new enough; an older one is what the next test stands in for.
+    await run(process.execPath, [join(ROOT, "tools/check-node.mjs")]);
+  });
+
+  test.each(["tools/check-node.mjs", "bin/berth.mjs"])("%s explains itself to an old Node", async (script) => {
+    // An old version in front of the same file: what an old Node would see.
+    const old = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "20.1.0" } });`;
+    const preload = `data:text/javascript,${encodeURIComponent(old)}`;
+    const started = run(process.execPath, ["--import", preload, join(ROOT, script)]);
+    await expect(started).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/needs Node 24 or newer; this is Node 20\.1\.0 \(.+\)\.\n.*npm/),
+    });
+  });
+});
+
+describe("the image", () => {
+  test("has a base with the Node that is tested, and runs as a number that is not root", async () => {
+    const dockerfile = await readFile(join(ROOT, "Dockerfile"), "utf8");
+    const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map(([, base]) => base);
+    expect(new Set(bases)).toEqual(new Set([`node:${process.versions.node.split(".")[0]}-slim`]));
+    const [user] = [...dockerfile.matchAll(/^USER (\d+):\d+$/gm)].map(([, id]) => Number(id));
+    expect(user).toBeGreaterThan(0);
+    expect(dockerfile).toMatch(/^ENTRYPOINT \["node", "\/app\/bin\/berth\.mjs", "run"\]$/m);
+  });
+
+  test("copies only what is there and what .dockerignore lets in", async () => {
+    const dockerfile = await readFile(join(ROOT, "Dockerfile"), "utf8");
+    const allowed = (await readFile(join(ROOT, ".dockerignore"), "utf8")).split("\n");
+    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, paths = ""]) =>
+      paths.split(" "),
+    );
+    expect(copied).toContain("src");
+    for (const path of copied) {
+      await expect(stat(join(ROOT, path)), path).resolves.toBeDefined();
+      expect(allowed).toContain(`!${path}`);
+    }
+  });
+});
