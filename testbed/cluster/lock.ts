@@ -1,10 +1,11 @@
+import { randomBytes } from "node:crypto";
 import { readFileSync, readlinkSync } from "node:fs";
 import { mkdir, open, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
 /** The holder touches its lock this often; the same interval is how often a waiter looks. */
-const TOUCH_MS = 2_000;
+const TOUCH_MS = 500;
 /** Untouched for longer, a lock is stale whatever its pid says: its holder may live in another pid namespace. */
 const STALE_MS = 30_000;
 
@@ -48,7 +49,8 @@ export async function withLock<T>(path: string, fn: () => Promise<T>, options: L
 
 async function acquire(path: string, options: LockOptions): Promise<string> {
   const { staleMs = STALE_MS, touchMs = TOUCH_MS, signal, onWait } = options;
-  const token = `${JSON.stringify(self())}\n`;
+  // Random, since two parts of one process may want the same lock.
+  const token = `${JSON.stringify({ ...self(), nonce: randomBytes(8).toString("hex") })}\n`;
   let told = false;
   for (;;) {
     signal?.throwIfAborted();
@@ -141,12 +143,13 @@ function pidNamespace(): string {
   }
 }
 
-/** Start time of a living process (field 22 of proc_pid_stat(5)), undefined if there is none. */
+/** Start time of a living process (field 22 of proc_pid_stat(5)); undefined if there is none, or only a zombie. */
 export function processStart(pid: number): string | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
     // The command, field 2, may hold spaces and parentheses: count from the last closing one.
-    return text.slice(text.lastIndexOf(")") + 2).split(" ")[19];
+    const [state, ...fields] = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return state === "Z" || state === "X" ? undefined : fields[18];
   } catch {
     return undefined;
   }

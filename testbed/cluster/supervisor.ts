@@ -63,6 +63,7 @@ export class Supervisor {
   /** Starts a program. Rejects when it could not be started. */
   spawn(spec: ProcessSpec): Promise<SupervisedProcess> {
     const { name } = spec;
+    if (!this.#child.connected) return Promise.reject(new Error(`cannot start ${name}: its supervisor has ended`));
     if (this.#running.has(name) || this.#waiting.has(name)) return Promise.reject(new Error(`${name} is running`));
     const waiting = Promise.withResolvers<SupervisedProcess>();
     this.#waiting.set(name, waiting);
@@ -117,7 +118,8 @@ export class Supervisor {
       running.end({ code: null, signal: "SIGKILL" });
     }
     this.#running.clear();
-    for (const name of [...this.#waiting.keys()]) this.#take(name)?.reject(new Error(`${name}: no supervisor`));
+    for (const name of [...this.#waiting.keys()])
+      this.#take(name)?.reject(new Error(`cannot start ${name}: its supervisor has ended`));
     await rm(this.dir, { recursive: true, force: true, maxRetries: 5 });
   }
 }

