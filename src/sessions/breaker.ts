@@ -1,0 +1,87 @@
+import type { Timing } from "./timing.ts";
+
+/** So many opened Pods of one template whose container did not start, in a row, stop all claims of that template. */
+export const FAILURES_TO_OPEN = 3;
+
+/**
+ * Keeps a fault of an image or a template from eating the queue (invariant 10). Counts start failures in a row for one
+ * template hash; open, it lets one probe claim through after 1, 2, 4 ... 30 min. A new hash starts closed.
+ */
+export class Breaker {
+  #hash = "";
+  #failures = 0;
+  #message = "";
+  #probes = 0;
+  #nextProbeAtMs = 0;
+  #probing = false;
+  readonly #timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">;
+
+  constructor(timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">) {
+    this.#timing = timing;
+  }
+
+  /** Called with the hash that new Pods are made from: a change forgets everything. Returns whether it changed. */
+  watch(hash: string): boolean {
+    if (hash === this.#hash) return false;
+    this.#hash = hash;
+    this.#clear();
+    return true;
+  }
+
+  get isOpen(): boolean {
+    return this.#failures >= FAILURES_TO_OPEN;
+  }
+
+  get failures(): number {
+    return this.#failures;
+  }
+
+  /** kubelet's message of the last failure. */
+  get message(): string {
+    return this.#message;
+  }
+
+  get nextProbeAtMs(): number {
+    return this.#nextProbeAtMs;
+  }
+
+  /** May a Pod of `hash` be claimed at `nowMs`? A true answer while open is the probe: ask once per claim. */
+  admits(hash: string, nowMs: number): boolean {
+    if (hash !== this.#hash || !this.isOpen) return true;
+    return !this.#probing && nowMs >= this.#nextProbeAtMs;
+  }
+
+  /** A claim of `hash` goes ahead; while open it is the one probe. */
+  claimed(hash: string): void {
+    if (hash === this.#hash && this.isOpen) this.#probing = true;
+  }
+
+  /** The claim came to nothing before a container was asked to start: it says nothing about the template. */
+  released(hash: string): void {
+    if (hash === this.#hash) this.#probing = false;
+  }
+
+  /** A session container of `hash` began to serve. */
+  succeeded(hash: string): void {
+    if (hash === this.#hash) this.#clear();
+  }
+
+  /** An opened Pod of `hash` did not get to serve. */
+  failed(hash: string, message: string, nowMs: number): void {
+    if (hash !== this.#hash) return;
+    this.#failures += 1;
+    this.#message = message;
+    this.#probing = false;
+    if (!this.isOpen) return;
+    this.#nextProbeAtMs = nowMs + Math.min(this.#timing.probeMaxMs, this.#timing.probeFirstMs * 2 ** this.#probes);
+    this.#probes += 1;
+  }
+
+  #clear(): void {
+    this.#failures = 0;
+    this.#message = "";
+    this.#probes = 0;
+    this.#nextProbeAtMs = 0;
+    this.#probing = false;
+  }
+}

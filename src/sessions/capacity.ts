@@ -1,0 +1,171 @@
+/**
+ * How many session Pods to keep ready, and which to let go. Pure: the pool hands in what it sees and does what comes out.
+ */
+
+/** A session Pod that no claim has taken. */
+export interface FreePod {
+  readonly name: string;
+  readonly hash: string;
+  readonly state: "unscheduled" | "preparing" | "parked";
+  readonly createdAtMs: number;
+  /** When it was bound to a node; null before. */
+  readonly scheduledAtMs: number | null;
+}
+
+export interface CapacityInput {
+  readonly nowMs: number;
+  /** Hash of the template that new Pods are made from. */
+  readonly hash: string;
+  readonly maxConcurrent: number;
+  readonly warm: number;
+  /** Work items waiting in the queue, 0 while nothing may be claimed. */
+  readonly demand: number;
+  /** Claimed Pods, from their journal to their end. */
+  readonly busy: number;
+  /** Pods whose creation was sent and that the cache does not show yet. */
+  readonly creating: number;
+  readonly pods: readonly FreePod[];
+  /** 0: never replaced for their age. */
+  readonly parkedMaxAgeMs: number;
+  readonly prepareTimeoutMs: number;
+  readonly warmScaleDownMs: number;
+  /** Since when there were more Pods than wanted; null if there were not. */
+  readonly surplusSinceMs: number | null;
+  /** No replacement for age before this: the last one could not be scheduled. */
+  readonly surgeBlockedUntilMs: number;
+  /** The Environment goes: keep nothing. */
+  readonly draining: boolean;
+}
+
+export type RemovalReason =
+  | "Draining"
+  | "OverMaximum"
+  | "PrepareTimeout"
+  | "Outdated"
+  | "Aged"
+  | "Surplus"
+  | "SurgeGivenUp";
+
+export interface CapacityPlan {
+  /** How many Pods the queue and `warm` ask for. */
+  readonly wanted: number;
+  readonly create: number;
+  readonly remove: readonly { readonly name: string; readonly reason: RemovalReason }[];
+  readonly surplusSinceMs: number | null;
+  /** When to plan again although nothing changed; null: no need. */
+  readonly againAtMs: number | null;
+}
+
+/** Ages are spread over the last part of their span, so that Pods made together are not replaced together. */
+const AGE_SPREAD = 0.2;
+
+/** A replacement that finds no node by then is given up: the cluster is full, and the old Pod still serves. */
+export const SURGE_PATIENCE_MS = 60_000;
+
+/** Decides on creations and removals. A removed Pod does not count any more; a created one counts at once. */
+export function planCapacity(input: CapacityInput): CapacityPlan {
+  const { nowMs, maxConcurrent, busy } = input;
+  const remove: { name: string; reason: RemovalReason }[] = [];
+  let pods = [...input.pods].sort((a, b) => a.createdAtMs - b.createdAtMs);
+  const drop = (gone: readonly FreePod[], reason: RemovalReason) => {
+    remove.push(...gone.map(({ name }) => ({ name, reason })));
+    pods = pods.filter((pod) => !gone.includes(pod));
+  };
+  if (input.draining) {
+    drop(pods, "Draining");
+    return { wanted: 0, create: 0, remove, surplusSinceMs: null, againAtMs: null };
+  }
+  const wanted = Math.max(0, Math.min(maxConcurrent - busy, input.warm + input.demand));
+
+  drop(
+    pods.filter((pod) => preparesTooLong(pod, input)),
+    "PrepareTimeout",
+  );
+  drop(outdatedToGo(pods, input, wanted), "Outdated");
+  const current = () => pods.filter(({ hash }) => hash === input.hash);
+  const inProgress = () => input.creating + current().filter(({ state }) => state !== "parked").length;
+  const aged = current().filter((pod) => pod.state === "parked" && agedAtMs(pod, input) <= nowMs);
+  const replaceable = aged.length > 0 || current().length < pods.length ? 1 : 0;
+  const room = maxConcurrent - busy - input.creating + replaceable;
+  drop(leastUseful(pods, input.hash).slice(0, Math.max(0, pods.length - room)), "OverMaximum");
+
+  const surge = current().filter(
+    (pod) => pod.state === "unscheduled" && pods.length > wanted && nowMs - pod.createdAtMs > SURGE_PATIENCE_MS,
+  );
+  if (aged.length > 0 && surge.length > 0) drop(surge.slice(0, 1), "SurgeGivenUp");
+
+  let replacing = 0;
+  if (aged.length > 0 && inProgress() === 0 && wanted > 0) {
+    const parked = pods.filter(({ state }) => state === "parked").length;
+    if (parked >= 2) drop(aged.slice(0, 1), "Aged");
+    else if (nowMs >= input.surgeBlockedUntilMs) replacing = 1;
+  }
+
+  const missing = wanted + replacing - current().length - input.creating;
+  const total = pods.length + input.creating + busy;
+  const outdated = pods.length - current().length;
+  const surging = (outdated > 0 && inProgress() === 0) || replacing > 0 ? 1 : 0;
+  const create = Math.max(0, Math.min(missing, maxConcurrent - total + surging));
+
+  const surplus = create > 0 ? 0 : pods.length + input.creating - wanted - (aged.length > 0 ? 1 : 0) - outdated;
+  let surplusSinceMs = surplus > 0 ? (input.surplusSinceMs ?? nowMs) : null;
+  if (surplusSinceMs !== null && nowMs - surplusSinceMs >= input.warmScaleDownMs) {
+    drop(leastUseful(pods, input.hash).slice(0, surplus), "Surplus");
+    surplusSinceMs = null;
+  }
+  return { wanted, create, remove, surplusSinceMs, againAtMs: nextChange(pods, input, surplusSinceMs) };
+}
+
+/** Bound to a node and still not parked after prepareTimeoutSeconds. Unscheduled Pods wait: a node may be on its way. */
+function preparesTooLong(pod: FreePod, input: CapacityInput): boolean {
+  if (pod.state !== "preparing") return false;
+  return input.nowMs - (pod.scheduledAtMs ?? pod.createdAtMs) >= input.prepareTimeoutMs;
+}
+
+/**
+ * Pods of an older template: at once where they could not serve yet. Parked ones serve on until as many new ones are
+ * parked, so that a template that cannot be prepared leaves the Environment as it was.
+ */
+function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: number): FreePod[] {
+  const outdated = pods.filter(({ hash }) => hash !== input.hash);
+  const unparked = outdated.filter(({ state }) => state !== "parked");
+  const parked = outdated.filter(({ state }) => state === "parked");
+  const renewed = pods.filter(({ hash, state }) => hash === input.hash && state === "parked").length;
+  const keep = Math.max(0, wanted - renewed);
+  return [...unparked, ...parked.slice(0, Math.max(0, parked.length - keep))];
+}
+
+/** Those to let go first: of an older template, then without a node, then preparing, then the youngest parked. */
+function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
+  const rank = { unscheduled: 0, preparing: 1, parked: 2 } as const;
+  return [...pods].sort(
+    (a, b) =>
+      Number(a.hash === hash) - Number(b.hash === hash) ||
+      rank[a.state] - rank[b.state] ||
+      b.createdAtMs - a.createdAtMs,
+  );
+}
+
+function agedAtMs(pod: FreePod, input: CapacityInput): number {
+  if (input.parkedMaxAgeMs === 0) return Number.POSITIVE_INFINITY;
+  return pod.createdAtMs + input.parkedMaxAgeMs * (1 - AGE_SPREAD * spread(pod.name));
+}
+
+/** A number in [0, 1) that a name always gets again: planning stays pure, and ages stay put from one plan to the next. */
+function spread(name: string): number {
+  let hash = 2_166_136_261;
+  for (const char of name) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 16_777_619);
+  return (hash >>> 0) / 2 ** 32;
+}
+
+function nextChange(pods: readonly FreePod[], input: CapacityInput, surplusSinceMs: number | null): number | null {
+  const times = pods.map((pod) => {
+    if (pod.state === "preparing") return (pod.scheduledAtMs ?? pod.createdAtMs) + input.prepareTimeoutMs;
+    if (pod.state === "unscheduled") return pod.createdAtMs + SURGE_PATIENCE_MS;
+    return agedAtMs(pod, input);
+  });
+  if (surplusSinceMs !== null) times.push(surplusSinceMs + input.warmScaleDownMs);
+  if (input.surgeBlockedUntilMs > input.nowMs) times.push(input.surgeBlockedUntilMs);
+  const next = Math.min(...times.filter((at) => at > input.nowMs));
+  return Number.isFinite(next) ? next : null;
+}

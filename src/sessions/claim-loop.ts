@@ -1,0 +1,380 @@
+import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
+import { sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { isAlreadyExists, isNotFound, KubeApiError } from "../kube/errors.ts";
+import { PODS, type Pod, SECRETS, type Secret } from "../kube/resource.ts";
+import type { Answer } from "../work/client.ts";
+import { WorkApiError } from "../work/errors.ts";
+import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
+import type { ApiHealth } from "./api-health.ts";
+import type { Breaker } from "./breaker.ts";
+import type { Claim } from "./claim.ts";
+import { type ClaimTable, newClaim } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import { viewOf } from "./item-observer.ts";
+import { type Journal, readJournal, renderJournal, storedCredential } from "./journal.ts";
+import { dropSecret, isRefusal } from "./perform.ts";
+import { newPodName } from "./pod-render.ts";
+import { readPodState } from "./pod-state.ts";
+import type { Pool } from "./pool.ts";
+import type { ServerTime } from "./server-time.ts";
+
+/** What the claim loop asks of the runtime around it. */
+export interface ClaimGate {
+  /** Resolves when claims may be made (or the signal aborts): not paused, key accepted, template accepted. */
+  mayClaim(signal: AbortSignal): Promise<void>;
+  /** Makes sure that the Environment carries the finalizer before the first claim; false: it must not claim. */
+  holdEnvironment(): Promise<boolean>;
+}
+
+/** How a claim came out; the values of the metric's label. */
+type Result = "claimed" | "duplicate" | "refused" | "late" | "no-slot" | "not-a-session" | "no-credential" | "failed";
+
+/** The item may be tried in another slot, as long as its window lasts. */
+type SlotResult = Result | "slot-taken";
+
+/** What became of a claim's Secret; `unknown`: no answer, it may stand or come to stand. */
+type Journaled = "done" | "taken" | "failed" | "unknown";
+
+/**
+ * Steps 2 to 4 of the protocol: poll while a parked Pod is free, journal, acknowledge. From then on the session loop
+ * has the claim. An item is acknowledged only with its secret durable and a Pod ready (invariant 1).
+ */
+export class ClaimLoop {
+  readonly #context: SessionContext;
+  readonly #claims: ClaimTable;
+  readonly #pool: Pool;
+  readonly #gate: ClaimGate;
+  readonly #health: ApiHealth;
+  readonly #breaker: Breaker;
+  readonly #serverTime: ServerTime;
+  readonly #handOver: (claim: Claim) => void;
+  readonly #onCredentialMissing: (missing: boolean, workId: string) => void;
+  readonly #onWork: () => void;
+  readonly #onForeignSlot: (secret: Secret) => void;
+  readonly #backoff: Backoff;
+  readonly #underWay = new Set<Promise<void>>();
+  #lastWorkMs: number;
+  #pauseUntilMs = 0;
+
+  constructor(options: {
+    context: SessionContext;
+    claims: ClaimTable;
+    pool: Pool;
+    gate: ClaimGate;
+    health: ApiHealth;
+    breaker: Breaker;
+    serverTime: ServerTime;
+    /** The claim is acknowledged, or nobody knows: the session loop goes on with it. */
+    handOver: (claim: Claim) => void;
+    onCredentialMissing: (missing: boolean, workId: string) => void;
+    /** An item came: the queue is not idle. */
+    onWork: () => void;
+    /** A Pod's slot is taken by a Secret that no claim here knows. */
+    onForeignSlot: (secret: Secret) => void;
+  }) {
+    this.#context = options.context;
+    this.#claims = options.claims;
+    this.#pool = options.pool;
+    this.#gate = options.gate;
+    this.#health = options.health;
+    this.#breaker = options.breaker;
+    this.#serverTime = options.serverTime;
+    this.#handOver = options.handOver;
+    this.#onCredentialMissing = options.onCredentialMissing;
+    this.#onWork = options.onWork;
+    this.#onForeignSlot = options.onForeignSlot;
+    const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
+    this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
+    this.#lastWorkMs = options.context.clock.monotonic();
+  }
+
+  /** Polls until the signal aborts; then waits for the claims under way. Never throws. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.#gate.mayClaim(signal);
+      if (signal.aborted) break;
+      await sleep(this.#context.clock, await this.#pollOnce(signal), signal);
+    }
+    await Promise.allSettled(this.#underWay);
+  }
+
+  /** One poll. Returns how long to wait before the next, in milliseconds. */
+  async #pollOnce(signal: AbortSignal): Promise<number> {
+    const { clock, timing } = this.#context;
+    let answer: Answer<WorkItem | null>;
+    try {
+      answer = await this.#context
+        .work()
+        .poll({ blockMs: timing.pollBlockMs, reclaimOlderThanMs: timing.ownReclaimMs, signal });
+    } catch (error) {
+      if (signal.aborted) return 0;
+      return this.#health.failed(error, this.#backoff);
+    }
+    this.#health.answered();
+    this.#serverTime.observe(
+      answer.sentAtWallMs,
+      answer.sentAtWallMs + (answer.answeredAtMs - answer.sentAtMs),
+      answer.serverDateMs,
+    );
+    const nowMs = clock.monotonic();
+    const pauseMs = Math.max(0, this.#pauseUntilMs - nowMs);
+    if (pauseMs === 0) this.#backoff.reset();
+    if (answer.value === null) return nowMs - this.#lastWorkMs > timing.idleAfterMs ? timing.pollIdleGapMs : 0;
+    this.#lastWorkMs = nowMs;
+    this.#onWork();
+    this.#begin(answer.value, answer);
+    return pauseMs;
+  }
+
+  #begin(item: WorkItem, answer: Answer<unknown>): void {
+    const claiming = this.#claim(item, answer)
+      .catch((error: unknown): Result => {
+        this.#context.logger.error({ workId: item.id, error: errorText(error) }, "claim failed");
+        return "failed";
+      })
+      .then((result) => this.#context.metrics.claims.inc({ ...this.#context.labels, result }))
+      .finally(() => this.#underWay.delete(claiming));
+    this.#underWay.add(claiming);
+  }
+
+  async #claim(item: WorkItem, answer: Answer<unknown>): Promise<Result> {
+    // A re-offer of our own: one of our Secrets names it already, and its claim goes on as it is (M).
+    if (this.#claims.ofWork(item.id)) return "duplicate";
+    if (item.data.type !== DATA_TYPE_SESSION) return this.#refuseItem(item);
+    if (item.secret === undefined) return settled(await this.#claimSlot(item, answer, null));
+    const tried = new Set<string>();
+    for (;;) {
+      const pod = this.#pool.take(tried);
+      if (!pod) {
+        this.#context.logger.info(
+          { workId: item.id },
+          "no parked Pod is left for this item: the queue offers it again",
+        );
+        return "no-slot";
+      }
+      tried.add(pod.metadata.name ?? "");
+      const result = await this.#claimSlot(item, answer, pod);
+      if (result !== "slot-taken") return result;
+    }
+  }
+
+  /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
+  async #claimSlot(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Promise<SlotResult> {
+    const claim = this.#register(item, answer, pod);
+    const ackUntilMs = answer.sentAtMs + this.#ackWindowMs();
+    let keep = false;
+    try {
+      if (!(await this.#gate.holdEnvironment())) return "failed";
+      const journaled = await this.#journal(claim, item.secret ?? null, ackUntilMs);
+      if (journaled === "taken" || journaled === "failed") return journaled === "taken" ? "slot-taken" : "failed";
+      if (journaled === "unknown") {
+        // It may stand or come to stand: the session loop finds out, as it would after a restart.
+        keep = true;
+        return "failed";
+      }
+      keep = true;
+      if (pod && !(await this.#isParkedLive(claim))) {
+        keep = !(await this.#tryDrop(claim));
+        return keep ? "failed" : "slot-taken";
+      }
+      const result = await this.#acknowledge(claim, ackUntilMs);
+      keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim));
+      if (result === "acked" || result === "unanswered") this.#onCredentialMissing(pod === null, item.id);
+      return result === "acked" || result === "unanswered" ? (pod ? "claimed" : "no-credential") : result;
+    } finally {
+      this.#release(claim, keep);
+    }
+  }
+
+  /** Ack until: nobody else can have been offered the item, and our request has landed by then (F + 1, clock.py). */
+  #ackWindowMs(): number {
+    const { othersReclaimMs, requestBoundMs, marginMs } = this.#context.timing;
+    return othersReclaimMs - requestBoundMs - marginMs;
+  }
+
+  #register(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Claim {
+    const { uid, name, timing } = this.#context;
+    const server = this.#serverTime.at(answer.sentAtWallMs);
+    const journal: Journal = {
+      use: pod ? "session" : "refusal",
+      environmentUid: uid,
+      podUid: pod?.metadata.uid ?? "",
+      workId: item.id,
+      sessionId: item.data.id,
+      queuedAt: item.created_at,
+      polledFromMs: Math.floor(server.earliestMs),
+      polledUntilMs: Math.ceil(server.latestMs),
+      acknowledgedAt: null,
+      opened: false,
+    };
+    const claim = newClaim({
+      name: pod?.metadata.name ?? newPodName(name),
+      journal,
+      secretVersion: "",
+      secretUid: "",
+      lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,
+      templateHash: pod?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+    });
+    claim.claiming = true;
+    claim.memory = { is: "journaled" };
+    this.#claims.add(claim);
+    this.#pool.poke();
+    return claim;
+  }
+
+  /** The claim loop is through with it: the session loop has it from here, or nobody. */
+  #release(claim: Claim, keep: boolean): void {
+    claim.claiming = false;
+    if (claim.memory.is === "journaled") claim.memory = { is: "none" };
+    if (keep) return this.#handOver(claim);
+    this.#claims.remove(claim);
+    this.#breaker.released(claim.templateHash);
+    this.#pool.poke();
+  }
+
+  // --- 3. Journal -------------------------------------------------------------------------------------------------
+
+  async #journal(claim: Claim, credential: string | null, untilMs: number): Promise<Journaled> {
+    const { kube, namespace, name, clock, timing, metrics, labels } = this.#context;
+    const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.journal, credential);
+    let maybe = false;
+    for (;;) {
+      try {
+        this.#adopt(claim, await kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs }));
+        metrics.journals.inc({ ...labels, result: "created" });
+        return "done";
+      } catch (error) {
+        if (isAlreadyExists(error)) return this.#existingJournal(claim);
+        maybe ||= error instanceof KubeApiError && error.maybeApplied;
+        metrics.journals.inc({ ...labels, result: "failed" });
+        if (!maybe) {
+          this.#context.logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "claim not journaled");
+          // The next item would fare alike: whoever refuses Secrets does so for a while.
+          this.#pauseUntilMs = clock.monotonic() + this.#backoff.next();
+          return "failed";
+        }
+        if (clock.monotonic() >= untilMs) return "unknown";
+      }
+    }
+  }
+
+  /** The slot is taken: by a repeat of our own request, which names the same item, or by somebody else. */
+  async #existingJournal(claim: Claim): Promise<Journaled> {
+    try {
+      const secret = await this.#context.kube.get(SECRETS, { namespace: this.#context.namespace, name: claim.name });
+      const journal = readJournal(secret);
+      if (journal?.workId !== claim.journal.workId || journal.podUid !== claim.journal.podUid) {
+        this.#onForeignSlot(secret);
+        return "taken";
+      }
+      this.#adopt(claim, secret);
+      return "done";
+    } catch (error) {
+      return isNotFound(error) ? "taken" : "unknown";
+    }
+  }
+
+  #adopt(claim: Claim, secret: Secret): void {
+    claim.secretVersion = secret.metadata.resourceVersion ?? "";
+    claim.secretUid = secret.metadata.uid ?? "";
+    claim.credential = storedCredential(secret);
+  }
+
+  // --- 4. Acknowledge ---------------------------------------------------------------------------------------------
+
+  /** The Pod read live: an item is never acknowledged on a cache's word (M). */
+  async #isParkedLive(claim: Claim): Promise<boolean> {
+    const { kube, namespace, timing } = this.#context;
+    try {
+      const live = await kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });
+      const same = live.metadata.uid === claim.journal.podUid && !live.metadata.deletionTimestamp;
+      return same && readPodState(live).is === "parked";
+    } catch (error) {
+      this.#context.logger.warn(
+        { pod: claim.name, error: errorText(error) },
+        "the Pod could not be read before the acknowledgement",
+      );
+      return false;
+    }
+  }
+
+  /** Sends the acknowledgement, again inside the window where no answer came. */
+  async #acknowledge(claim: Claim, untilMs: number): Promise<"acked" | "unanswered" | "refused" | "late"> {
+    const { clock, metrics, labels } = this.#context;
+    let sent = false;
+    while (clock.monotonic() < untilMs) {
+      const result = await this.#ackOnce(claim, sent);
+      if (result.is === "not-sent") await sleep(clock, result.waitMs);
+      if (result.is === "unanswered") sent = true;
+      metrics.acks.inc({ ...labels, result: result.is });
+      if (result.is === "acked") return "acked";
+      if (result.is === "refused") return sent ? this.#unanswered(claim) : "refused";
+    }
+    if (sent) return this.#unanswered(claim);
+    metrics.acks.inc({ ...labels, result: "late" });
+    return "late";
+  }
+
+  #unanswered(claim: Claim): "unanswered" {
+    claim.memory = { is: "unanswered" };
+    return "unanswered";
+  }
+
+  async #ackOnce(
+    claim: Claim,
+    repeated: boolean,
+  ): Promise<{ is: "acked" } | { is: "unanswered" } | { is: "refused" } | { is: "not-sent"; waitMs: number }> {
+    this.#context.guard();
+    const sentAt = this.#serverTime.at(this.#context.clock.now());
+    try {
+      const answer = await this.#context.work().ack(claim.journal.workId);
+      const at = answer.value.acknowledged_at;
+      // A 200 that shows an acknowledgement older than our request is somebody else's (M). After a repeat ours may be the older one.
+      const oldestMs = repeated ? claim.journal.polledFromMs : sentAt.earliestMs;
+      if (at !== null && Date.parse(at) < oldestMs) return { is: "refused" };
+      claim.acknowledgedAt = at;
+      claim.item = viewOf(answer.value, answer.sentAtMs);
+      return at === null ? { is: "unanswered" } : { is: "acked" };
+    } catch (error) {
+      if (isRefusal(error)) return { is: "refused" };
+      if (error instanceof WorkApiError && !error.maybeApplied) {
+        return { is: "not-sent", waitMs: error.retryAfterMs ?? this.#backoff.next() };
+      }
+      return { is: "unanswered" };
+    }
+  }
+
+  /** Deletes the Secret of a claim that will not be acknowledged. False: it may still stand; the session loop sees to it. */
+  async #tryDrop(claim: Claim): Promise<boolean> {
+    try {
+      await dropSecret(this.#context, claim);
+      return true;
+    } catch (error) {
+      this.#context.logger.warn(
+        { pod: claim.name, error: errorText(error) },
+        "a claim's Secret could not be dropped yet",
+      );
+      return false;
+    }
+  }
+
+  /** Health checks and items of unknown types: acknowledge, stop at once, no Pod. */
+  async #refuseItem(item: WorkItem): Promise<Result> {
+    const { guard, work, metrics, labels, logger } = this.#context;
+    guard();
+    await work().ack(item.id);
+    guard();
+    await work().stop(item.id, { force: true });
+    const reason = item.data.type === "healthcheck" ? "HealthCheck" : "UnknownItem";
+    metrics.sessionsEnded.inc({ ...labels, reason });
+    logger.info({ workId: item.id, type: item.data.type }, "item stopped without a Pod");
+    return "not-a-session";
+  }
+}
+
+/** Without a Pod there is no other slot to try. */
+function settled(result: SlotResult): Result {
+  return result === "slot-taken" ? "failed" : result;
+}

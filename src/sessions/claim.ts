@@ -1,0 +1,83 @@
+import type { WorkState } from "../work/types.ts";
+import type { Journal } from "./journal.ts";
+import type { End } from "./pod-state.ts";
+
+/**
+ * What is known of a claim in this process only, named as in the protocol's model. A restart begins at `none`, and
+ * everything needed to go on is in the Secret, the Pod and the work item.
+ */
+export type Memory =
+  /** Nothing more than the Secret, the Pod and the item say. */
+  | { readonly is: "none" }
+  /** The Secret stands, no acknowledgement was sent. Only the claim loop sees this. */
+  | { readonly is: "journaled" }
+  /** An acknowledgement was sent and not answered. */
+  | { readonly is: "unanswered" }
+  /** The item's last heartbeat as first read at `sinceMs`; null: never beaten. */
+  | { readonly is: "snapshot"; readonly value: string; readonly sinceMs: number }
+  /** Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. */
+  | { readonly is: "fenced"; readonly beatSentMs: number; readonly ttlMs: number };
+
+/** A work item as the list call last showed it. Times are this process's monotonic clock. */
+export interface ItemView {
+  /** `unknown`: the list could not be read to its end. `absent`: two whole lists in a row did not have it. */
+  readonly state: WorkState | "absent" | "unknown";
+  readonly acknowledgedAt: string | null;
+  readonly latestHeartbeatAt: string | null;
+  readonly startedAt: string | null;
+  /** When the list was asked for: it shows at least what was true then. */
+  readonly askedMs: number;
+}
+
+/** Why a session is being brought to an end although its container runs. */
+export type Ending =
+  | "NoFirstBeat"
+  | "MaxDuration"
+  | "EnvironmentDeleted"
+  | "LeaseLost"
+  | "StoppedByUser"
+  | "StartFailed"
+  | "CredentialMissing";
+
+/** One claimed slot: the Pod and the Secret of one name. Monotonic times, where not said otherwise; null before. */
+export interface Claim {
+  readonly name: string;
+  journal: Journal;
+  /** The Secret's resourceVersion and uid: every patch and delete carries them. */
+  secretVersion: string;
+  secretUid: string;
+  /** Somebody deleted the Secret of a live claim: nothing may be opened any more, the item is settled. */
+  recordGone: boolean;
+  /** Base64, from the journal until the opening; null when it must be read from the Secret. Never shown. */
+  credential: string | null;
+  memory: Memory;
+  /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
+  acknowledgedAt: string | null;
+  item: ItemView | null;
+  /** True while the claim loop works on it: nobody else touches it. */
+  claiming: boolean;
+  /** Hash of the Pod's template. */
+  readonly templateHash: string;
+  /** The end of the time in which an acknowledgement of ours can still take effect. */
+  readonly lateAckUntilMs: number;
+  /** When the Secret was given its key. */
+  openedMs: number | null;
+  touches: number;
+  touchedMs: number | null;
+  /** The Pod's activeDeadlineSeconds: set by the first touch, the same in all others. */
+  deadlineSeconds: number | null;
+  /** When the container started, by the node's wall clock. */
+  startedAtMs: number | null;
+  /** The item was seen active. */
+  firstBeatSeen: boolean;
+  /** The container was over and nobody had ever beaten the item: its program did not get to serve. */
+  neverBeaten: boolean;
+  stoppingSinceMs: number | null;
+  lostSinceMs: number | null;
+  gracefulStopMs: number | null;
+  /** Set when Berth decided to end it. */
+  ending: { readonly why: Ending; readonly message: string } | null;
+  /** Set when its container or its Pod is over. */
+  end: End | null;
+  endedMs: number | null;
+}

@@ -1,0 +1,45 @@
+import type { EventReason } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Random } from "../core/random.ts";
+import type { KubeClient } from "../kube/client.ts";
+import type { Pod } from "../kube/resource.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { WorkApiClient } from "../work/client.ts";
+import type { SessionTemplate } from "./pod-render.ts";
+import type { Timing } from "./timing.ts";
+
+/** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
+export interface PodCache {
+  get(name: string): Pod | undefined;
+  list(): readonly Pod[];
+}
+
+/** Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it. */
+export type Announce = (reason: EventReason, message: string, pod?: Pod) => void;
+
+/** What every part of an Environment's session loops works with. */
+export interface SessionContext {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  /** The Environment as its spec is now. */
+  readonly environment: () => Environment;
+  /** The template that new Pods are made from now. */
+  readonly template: () => SessionTemplate;
+  /** Refuses writes once this process may not act any more. */
+  readonly kube: KubeClient;
+  readonly pods: PodCache;
+  readonly work: () => WorkApiClient;
+  /** Throws when this process may not act any more; called before every write to the Work API. */
+  readonly guard: () => void;
+  readonly announce: Announce;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timing: Timing;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  /** The labels of this Environment's metrics. */
+  readonly labels: { readonly namespace: string; readonly environment: string };
+}

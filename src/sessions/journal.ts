@@ -1,0 +1,136 @@
+import { toLabelValue } from "../api/label-value.ts";
+import { API_VERSION, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_ROLE } from "../api/names.ts";
+import type { Secret } from "../kube/resource.ts";
+
+/**
+ * The Secret of a slot: the record of a claim, and the lock of the Pod whose name it bears. It lives until the item is
+ * settled, so nothing owns it; the Environment's finalizer sees to its end. Every patch and delete of it carries its
+ * resourceVersion: a late request of a dead operator changes nothing.
+ */
+export const CLAIM_SECRET_TYPE = "berth.dev/claim";
+
+/** What a slot was taken for. */
+export type SlotUse =
+  /** To run a session in the Pod of the same name. */
+  | "session"
+  /** To stop an item that must not or cannot run (no credential); there is no Pod. */
+  | "refusal"
+  /** To delete the parked Pod of the same name. */
+  | "removal";
+
+/** The keys of the Secret's data. The three that a container reads come first. */
+export const KEY_WORK_ID = "work-id";
+export const KEY_SESSION_ID = "session-id";
+/** The one that the session container waits for: written only when the item is acknowledged. */
+export const KEY_WORK_SECRET = "work-secret";
+const KEY_USE = "use";
+const KEY_CREDENTIAL = "credential";
+const KEY_POLLED_FROM = "polled-from";
+const KEY_POLLED_UNTIL = "polled-until";
+const KEY_QUEUED_AT = "queued-at";
+const KEY_ACKNOWLEDGED_AT = "acknowledged-at";
+const KEY_ENVIRONMENT_UID = "environment-uid";
+const KEY_POD_UID = "pod-uid";
+
+/** What a claim's Secret says. Times are RFC 3339, in the Work API's time. */
+export interface Journal {
+  readonly use: SlotUse;
+  readonly environmentUid: string;
+  readonly podUid: string;
+  readonly workId: string;
+  readonly sessionId: string;
+  /** When the item was created, as the Work API says it; for latencies only. */
+  readonly queuedAt: string;
+  /** The server's time when the poll was sent, as early and as late as it can have been, in ms since the epoch. */
+  readonly polledFromMs: number;
+  readonly polledUntilMs: number;
+  /** Set together with the key: the claim is ours and its container may start. */
+  readonly acknowledgedAt: string | null;
+  /** True once the container's key is in the Secret. */
+  readonly opened: boolean;
+}
+
+/** The labels by which an Environment's claim Secrets are listed when its loops start. */
+export function claimSelector(environmentName: string): string {
+  return `${LABEL_MANAGED_BY}=berth,${LABEL_ENVIRONMENT}=${toLabelValue(environmentName)},${LABEL_ROLE}=session`;
+}
+
+/** The Secret that takes a slot. `credential` is the work secret, kept aside until the claim is acknowledged. */
+export function renderJournal(
+  where: { name: string; namespace: string; environment: string },
+  journal: Omit<Journal, "opened" | "acknowledgedAt">,
+  credential: string | null,
+): Secret {
+  return {
+    apiVersion: "v1",
+    kind: "Secret",
+    metadata: {
+      name: where.name,
+      namespace: where.namespace,
+      labels: {
+        [LABEL_MANAGED_BY]: "berth",
+        [LABEL_ENVIRONMENT]: toLabelValue(where.environment),
+        [LABEL_ROLE]: "session",
+      },
+      annotations: {
+        "berth.dev/about": `Record of a claim (${API_VERSION}). Berth deletes it when its work item is settled.`,
+      },
+    },
+    type: CLAIM_SECRET_TYPE,
+    stringData: {
+      [KEY_USE]: journal.use,
+      [KEY_ENVIRONMENT_UID]: journal.environmentUid,
+      [KEY_POD_UID]: journal.podUid,
+      [KEY_WORK_ID]: journal.workId,
+      [KEY_SESSION_ID]: journal.sessionId,
+      [KEY_QUEUED_AT]: journal.queuedAt,
+      [KEY_POLLED_FROM]: String(journal.polledFromMs),
+      [KEY_POLLED_UNTIL]: String(journal.polledUntilMs),
+      ...(credential === null ? {} : { [KEY_CREDENTIAL]: credential }),
+    },
+  };
+}
+
+/** The credential as it lies in the Secret before the opening, base64. */
+export function storedCredential(secret: Secret): string {
+  return secret.data?.[KEY_CREDENTIAL] ?? "";
+}
+
+/** The merge patch that opens a claim: the credential becomes the key that the container waits for. */
+export function openingPatch(
+  precondition: { uid: string; resourceVersion: string },
+  credential: string,
+  acknowledgedAt: string,
+): Record<string, unknown> {
+  return {
+    metadata: precondition,
+    data: {
+      [KEY_WORK_SECRET]: credential,
+      [KEY_CREDENTIAL]: null,
+      [KEY_ACKNOWLEDGED_AT]: Buffer.from(acknowledgedAt).toString("base64"),
+    },
+  };
+}
+
+/** Reads a claim's Secret; null for one that no version of Berth can have written. */
+export function readJournal(secret: Secret): Journal | null {
+  const text = (key: string) => {
+    const value = secret.data?.[key];
+    return value === undefined ? null : Buffer.from(value, "base64").toString("utf8");
+  };
+  const use = text(KEY_USE);
+  const workId = text(KEY_WORK_ID);
+  if (workId === null || (use !== "session" && use !== "refusal" && use !== "removal")) return null;
+  return {
+    use,
+    workId,
+    environmentUid: text(KEY_ENVIRONMENT_UID) ?? "",
+    podUid: text(KEY_POD_UID) ?? "",
+    sessionId: text(KEY_SESSION_ID) ?? "",
+    queuedAt: text(KEY_QUEUED_AT) ?? "",
+    polledFromMs: Number(text(KEY_POLLED_FROM) ?? Number.NaN),
+    polledUntilMs: Number(text(KEY_POLLED_UNTIL) ?? Number.NaN),
+    acknowledgedAt: text(KEY_ACKNOWLEDGED_AT),
+    opened: secret.data?.[KEY_WORK_SECRET] !== undefined,
+  };
+}

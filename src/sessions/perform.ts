@@ -1,0 +1,210 @@
+import { toLabelValue } from "../api/label-value.ts";
+import {
+  ANNOTATION_DO_NOT_DISRUPT,
+  ANNOTATION_SAFE_TO_EVICT,
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_WORK_ID,
+  LABEL_PHASE,
+  LABEL_SESSION_ID,
+  LABEL_WORK_ID,
+} from "../api/names.ts";
+import { isConflict, isNotFound } from "../kube/errors.ts";
+import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
+import { WorkApiError } from "../work/errors.ts";
+import type { Claim, ItemView } from "./claim.ts";
+import type { SessionContext } from "./context.ts";
+import type { Step } from "./decide.ts";
+import { openingPatch, readJournal, storedCredential } from "./journal.ts";
+import { NO_DEADLINE_SECONDS } from "./pod-render.ts";
+import { readPodState } from "./pod-state.ts";
+
+const SECOND_MS = 1_000;
+
+/** Counts the touches of a Pod: any change of it makes kubelet look at once. */
+const ANNOTATION_TOUCHES = "berth.dev/touches";
+
+/**
+ * Gives the Secret the key that the container waits for, and makes the acknowledgement durable in the same patch.
+ * The slot stays ours only while nobody changed the Secret: its resourceVersion says so.
+ */
+export async function openSecret(context: SessionContext, claim: Claim, acknowledgedAt: string): Promise<void> {
+  const ref = { namespace: context.namespace, name: claim.name };
+  const credential = claim.credential ?? (await rereadCredential(context, claim));
+  claim.credential = null;
+  if (credential === null) return;
+  const patch = openingPatch(
+    { uid: claim.secretUid, resourceVersion: claim.secretVersion },
+    credential,
+    acknowledgedAt,
+  );
+  try {
+    const opened = await context.kube.patch(SECRETS, ref, patch, { type: "merge" });
+    claim.secretVersion = opened.metadata.resourceVersion ?? claim.secretVersion;
+  } catch (error) {
+    if (isConflict(error) || isNotFound(error)) throw new StaleClaimError();
+    throw error;
+  }
+}
+
+/** The credential from the Secret; null when an earlier patch of ours, whose answer was lost, has opened it already. */
+async function rereadCredential(context: SessionContext, claim: Claim): Promise<string | null> {
+  const secret = await context.kube.get(SECRETS, { namespace: context.namespace, name: claim.name });
+  if (secret.metadata.uid !== claim.secretUid) throw new StaleClaimError();
+  claim.secretVersion = secret.metadata.resourceVersion ?? claim.secretVersion;
+  return readJournal(secret)?.opened ? null : storedCredential(secret);
+}
+
+/** The Secret is not the one that this claim wrote: somebody else has the slot, or had it. */
+export class StaleClaimError extends Error {
+  constructor() {
+    super("the claim's Secret was changed or replaced by somebody else");
+    this.name = "StaleClaimError";
+  }
+}
+
+/** Touches the Pod: one patch that tells everybody which session it runs now, and makes kubelet look at once. */
+export async function touchPod(context: SessionContext, claim: Claim, pod: Pod): Promise<void> {
+  const { workId, sessionId } = claim.journal;
+  claim.deadlineSeconds ??= deadlineSeconds(context, pod);
+  const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
+  const annotations: Record<string, string> = {
+    [ANNOTATION_WORK_ID]: workId,
+    [ANNOTATION_SESSION_ID]: sessionId,
+    [ANNOTATION_TOUCHES]: String(claim.touches + 1),
+  };
+  // What the user's template says of disruptions wins.
+  if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "false";
+  if (own[ANNOTATION_DO_NOT_DISRUPT] === undefined) annotations[ANNOTATION_DO_NOT_DISRUPT] = "true";
+  await context.kube.patch(
+    PODS,
+    { namespace: context.namespace, name: claim.name },
+    {
+      metadata: {
+        uid: claim.journal.podUid,
+        labels: {
+          [LABEL_PHASE]: "assigned",
+          [LABEL_WORK_ID]: toLabelValue(workId),
+          [LABEL_SESSION_ID]: toLabelValue(sessionId),
+        },
+        annotations,
+      },
+      spec: { activeDeadlineSeconds: claim.deadlineSeconds },
+    },
+    { type: "merge" },
+  );
+  claim.touches += 1;
+  claim.touchedMs = context.clock.monotonic();
+}
+
+/** A bound that holds with the operator dead. It counts from the Pod's start, so the time parked is added. */
+function deadlineSeconds(context: SessionContext, pod: Pod): number {
+  const { maxDurationSeconds } = context.environment().spec.sessions ?? { maxDurationSeconds: 0 };
+  const startedMs = Date.parse(pod.status?.startTime ?? pod.metadata.creationTimestamp ?? "");
+  const ageSeconds = Number.isNaN(startedMs) ? 0 : Math.max(0, context.clock.now() - startedMs) / SECOND_MS;
+  const wanted = Math.ceil(ageSeconds) + maxDurationSeconds + context.template().graceSeconds;
+  const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
+  // It may only ever be lowered.
+  return Math.min(current, wanted);
+}
+
+/** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */
+export async function fence(context: SessionContext, claim: Claim, expected: string): Promise<boolean> {
+  context.guard();
+  claim.memory = { is: "none" };
+  const first = await context.work().heartbeat(claim.journal.workId, { expected });
+  let answer = first;
+  if (first.value.kind === "refused") {
+    // The list and the heartbeat may write one instant in two ways; the echo must be the server's own, byte for byte.
+    const current = first.value.current?.last_heartbeat;
+    if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return false;
+    context.guard();
+    answer = await context.work().heartbeat(claim.journal.workId, { expected: current });
+  }
+  if (answer.value.kind === "refused") return false;
+  const { beat } = answer.value;
+  if (beat.state !== "active" || !beat.lease_extended) return false;
+  claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ttlMs: beat.ttl_seconds * SECOND_MS };
+  return true;
+}
+
+/** Stops the item. A forced one is over at once; 409 says that it was already. */
+export async function stopItem(context: SessionContext, claim: Claim, force: boolean): Promise<void> {
+  context.guard();
+  const sentMs = context.clock.monotonic();
+  await context.work().stop(claim.journal.workId, { force });
+  const seen: ItemView = claim.item ?? {
+    state: "stopped",
+    acknowledgedAt: claim.acknowledgedAt,
+    latestHeartbeatAt: null,
+    startedAt: null,
+    askedMs: sentMs,
+  };
+  claim.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
+}
+
+/**
+ * Deletes a Pod, with its own grace unless another is given. Never on a cache's word: it is read live, and the delete
+ * names its UID. Returns the state that spoke against it, or null when the Pod is deleted, going or gone.
+ */
+export async function deletePod(
+  context: SessionContext,
+  name: string,
+  unless: (live: Pod) => boolean,
+  graceSeconds?: number,
+): Promise<Pod | null> {
+  const ref = { namespace: context.namespace, name };
+  let live: Pod;
+  try {
+    live = await context.kube.get(PODS, ref);
+  } catch (error) {
+    if (isNotFound(error)) return null;
+    throw error;
+  }
+  if (live.metadata.deletionTimestamp) return null;
+  if (unless(live)) return live;
+  try {
+    await context.kube.delete(PODS, ref, {
+      ...(live.metadata.uid === undefined ? {} : { uid: live.metadata.uid }),
+      ...(graceSeconds === undefined ? {} : { gracePeriodSeconds: graceSeconds }),
+    });
+  } catch (error) {
+    // Gone, or another one of that name: either way not the one we meant.
+    if (!isNotFound(error) && !isConflict(error)) throw error;
+  }
+  return null;
+}
+
+/** Deletes a claim's Secret as it was last seen. Gone already is fine; changed by somebody else is not. */
+export async function dropSecret(context: SessionContext, claim: Claim): Promise<void> {
+  try {
+    await context.kube.delete(
+      SECRETS,
+      { namespace: context.namespace, name: claim.name },
+      { uid: claim.secretUid, resourceVersion: claim.secretVersion },
+    );
+  } catch (error) {
+    if (isNotFound(error)) return;
+    if (isConflict(error)) throw new StaleClaimError();
+    throw error;
+  }
+}
+
+/** True where a step failed because the answer is a final word, which a repeat would not change. */
+export function isRefusal(error: unknown): boolean {
+  if (!(error instanceof WorkApiError) || error.maybeApplied) return false;
+  return (
+    error.kind === "not-found" ||
+    error.kind === "conflict" ||
+    error.kind === "precondition" ||
+    error.kind === "bad-request"
+  );
+}
+
+/** Whether a live Pod still is in the state that a step was decided on. */
+export function sameState(live: Pod, step: Step & { do: "delete-pod" }): boolean {
+  const state = readPodState(live).is;
+  // A Pod whose container has started meanwhile is not one that failed to start.
+  return step.why === "StartFailed"
+    ? state === "parked" || state === "preparing"
+    : state === "running" || state === "parked";
+}

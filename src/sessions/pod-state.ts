@@ -1,0 +1,197 @@
+import { ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
+import type { ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
+
+/** Why a session container is over; each is a session end reason of the closed set in api/reasons. */
+export type EndCause =
+  | "Completed"
+  | "Failed"
+  | "OOMKilled"
+  | "Killed"
+  | "Evicted"
+  | "Preempted"
+  | "NodeLost"
+  | "DeadlineExceeded"
+  | "StartFailed"
+  | "PodDeleted";
+
+export interface End {
+  readonly cause: EndCause;
+  readonly message: string;
+  readonly exitCode: number | null;
+  /** Milliseconds since the epoch, by the node's clock; null where the status does not say. */
+  readonly startedAtMs: number | null;
+  readonly finishedAtMs: number | null;
+}
+
+/** Where a session Pod stands, judged by its session container's state: the Pod's phase comes later, or never. */
+export type PodState =
+  | { readonly is: "unscheduled"; readonly reason: string; readonly message: string }
+  /** On a node, not parked yet. `problem` is what kubelet complains of, if it does. */
+  | { readonly is: "preparing"; readonly problem: Problem | null }
+  /** Complete, waiting for our Secret: can run a session at once. */
+  | { readonly is: "parked" }
+  | { readonly is: "running"; readonly startedAtMs: number }
+  | { readonly is: "ended"; readonly end: End };
+
+export interface Problem {
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** Waiting reasons of a container that is on its ordinary way; any other is a problem to show. */
+const ORDINARY_WAITS = new Set(["", "ContainerCreating", "PodInitializing"]);
+
+/** 128 + SIGKILL: what a container that was killed, and not by the kernel for its memory, ends with. */
+const EXIT_SIGKILL = 137;
+
+/** containerd's and CRI-O's words for a command that could not be started at all. */
+const START_ERRORS = new Set(["StartError", "ContainerCannotRun"]);
+
+/**
+ * Reads a Pod. `pod.metadata.name` is the name of the Secret it waits for.
+ * @param pod raw Pod as the API server gives it
+ */
+export function readPodState(pod: Pod): PodState {
+  const status = pod.status ?? {};
+  const container = sessionContainerStatus(pod);
+  const state = container?.state ?? {};
+  if (state.terminated) return { is: "ended", end: endOf(status, state.terminated) };
+  if (status.phase === "Failed" || status.phase === "Succeeded")
+    return { is: "ended", end: endWithoutContainer(status) };
+  if (nodeLost(status)) {
+    return { is: "ended", end: { ...NO_TIMES, cause: "NodeLost", message: nodeLostMessage(pod), exitCode: null } };
+  }
+  if (state.running) return { is: "running", startedAtMs: time(state.running.startedAt) ?? 0 };
+  if (!pod.spec.nodeName) return unscheduled(status);
+  const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
+  if (waitsForSecret(pod, waiting) && sandboxReady(status)) return { is: "parked" };
+  return { is: "preparing", problem: problemOf(status, waiting) };
+}
+
+/** The container that Berth gates, as resolved when the Pod was made; the first one in a Pod that does not say. */
+export function sessionContainerName(pod: Pod): string | undefined {
+  return pod.metadata.annotations?.[ANNOTATION_SESSION_CONTAINER] ?? pod.status?.containerStatuses?.[0]?.name;
+}
+
+/** kubelet's two messages for an environment variable whose Secret, or whose key in it, is missing. */
+function waitsForSecret(pod: Pod, waiting: Problem): boolean {
+  if (waiting.reason !== "CreateContainerConfigError") return false;
+  const { name, namespace } = pod.metadata;
+  if (waiting.message === `secret "${name}" not found`) return true;
+  return (
+    waiting.message.startsWith("couldn't find key ") && waiting.message.endsWith(` in Secret ${namespace}/${name}`)
+  );
+}
+
+function sandboxReady(status: PodStatus): boolean {
+  return isTrue(status, "PodReadyToStartContainers") && isTrue(status, "Initialized");
+}
+
+function isTrue(status: PodStatus, type: string): boolean {
+  return status.conditions?.some((condition) => condition.type === type && condition.status === "True") ?? false;
+}
+
+function sessionContainerStatus(pod: Pod): ContainerStatus | undefined {
+  const name = sessionContainerName(pod);
+  return pod.status?.containerStatuses?.find((status) => status.name === name);
+}
+
+function unscheduled(status: PodStatus): PodState {
+  const condition = status.conditions?.find(({ type }) => type === "PodScheduled");
+  return {
+    is: "unscheduled",
+    reason: condition?.status === "False" ? (condition.reason ?? "Unschedulable") : "",
+    message: condition?.message ?? "",
+  };
+}
+
+/** What keeps a Pod from being parked: its own container's complaint, an init container's, or another container's. */
+function problemOf(status: PodStatus, waiting: Problem): Problem | null {
+  if (!ORDINARY_WAITS.has(waiting.reason)) return waiting;
+  for (const init of status.initContainerStatuses ?? []) {
+    const wait = init.state?.waiting;
+    if (wait?.reason && !ORDINARY_WAITS.has(wait.reason)) {
+      return { reason: wait.reason, message: `init container ${init.name}: ${wait.message ?? ""}` };
+    }
+    if (init.state?.terminated && init.state.terminated.exitCode !== 0) {
+      const { exitCode, message } = init.state.terminated;
+      return {
+        reason: "InitContainerFailed",
+        message: `init container ${init.name} ended with ${exitCode}${message ? `: ${message}` : ""}`,
+      };
+    }
+  }
+  const sandbox = status.conditions?.find(({ type }) => type === "PodReadyToStartContainers");
+  if (sandbox?.status === "False" && sandbox.message) return { reason: sandbox.reason ?? "", message: sandbox.message };
+  return null;
+}
+
+const NO_TIMES = { startedAtMs: null, finishedAtMs: null };
+
+function endOf(status: PodStatus, terminated: ContainerStateTerminated): End {
+  const { exitCode } = terminated;
+  const startedAtMs = time(terminated.startedAt);
+  const base = {
+    exitCode,
+    // A container that never started carries the epoch.
+    startedAtMs: startedAtMs && startedAtMs > 0 ? startedAtMs : null,
+    finishedAtMs: time(terminated.finishedAt),
+  };
+  if (START_ERRORS.has(terminated.reason ?? "")) {
+    return {
+      ...base,
+      startedAtMs: null,
+      cause: "StartFailed",
+      message: terminated.message ?? "the command could not be started",
+    };
+  }
+  const disruption = disruptionOf(status);
+  if (disruption) return { ...base, ...disruption };
+  if (terminated.reason === "OOMKilled" && exitCode !== 0) {
+    return { ...base, cause: "OOMKilled", message: "the container used more memory than its limit" };
+  }
+  if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
+  const said = terminated.message?.trim();
+  const text = `the container ended with exit code ${exitCode}${said ? `: ${said}` : ""}`;
+  return { ...base, cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
+}
+
+/** Causes that the Pod's status names, apart from the container's exit code. */
+function disruptionOf(status: PodStatus): { cause: EndCause; message: string } | null {
+  const target = status.conditions?.find(({ type, status: value }) => type === "DisruptionTarget" && value === "True");
+  const message = status.message ?? target?.message ?? "";
+  if (status.reason === "DeadlineExceeded") return { cause: "DeadlineExceeded", message };
+  if (status.reason === "Evicted") return { cause: "Evicted", message };
+  if (status.reason === "NodeLost") return { cause: "NodeLost", message };
+  if (target?.reason === "PreemptionByScheduler" || status.reason === "Preempting")
+    return { cause: "Preempted", message };
+  if (target?.reason === "DeletionByTaintManager") return { cause: "NodeLost", message };
+  if (target) return { cause: "Evicted", message };
+  return null;
+}
+
+/** A Pod that is over although its session container never said so: evicted before, or lost with its node. */
+function endWithoutContainer(status: PodStatus): End {
+  const disruption = disruptionOf(status);
+  if (disruption) return { ...NO_TIMES, ...disruption, exitCode: null };
+  const failed = status.initContainerStatuses?.find(({ state }) => (state?.terminated?.exitCode ?? 0) !== 0);
+  const message = failed
+    ? `init container ${failed.name} ended with ${failed.state?.terminated?.exitCode}`
+    : (status.message ?? `the Pod is ${status.phase} and its session container never started`);
+  return { ...NO_TIMES, cause: "StartFailed", message, exitCode: null };
+}
+
+/** The garbage collector's and the taint manager's mark on Pods of a node that is gone; the container may run on. */
+function nodeLost(status: PodStatus): boolean {
+  return status.phase === "Unknown" || status.reason === "NodeLost";
+}
+
+function nodeLostMessage(pod: Pod): string {
+  return `node ${pod.spec.nodeName ?? "(unknown)"} stopped answering`;
+}
+
+function time(text: string | null | undefined): number | null {
+  if (!text) return null;
+  const ms = Date.parse(text);
+  return Number.isNaN(ms) ? null : ms;
+}

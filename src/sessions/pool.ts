@@ -1,0 +1,372 @@
+import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
+import type { Timer } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { isQuotaExceeded } from "../kube/errors.ts";
+import { PODS, type Pod } from "../kube/resource.ts";
+import type { Breaker } from "./breaker.ts";
+import { type CapacityPlan, type FreePod, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
+import type { ClaimTable } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import { newPodName } from "./pod-render.ts";
+import { type Problem, readPodState } from "./pod-state.ts";
+import { removeParked } from "./removal.ts";
+
+const SECOND_MS = 1_000;
+
+/** Creations and removals of one Environment under way at the same time. */
+const CONCURRENCY = 16;
+
+/** What stands in the way of capacity, if anything does; the runtime turns it into a condition. */
+export type CapacityProblem =
+  | { readonly is: "quota"; readonly message: string }
+  | { readonly is: "refused"; readonly message: string }
+  | { readonly is: "unschedulable"; readonly message: string }
+  | { readonly is: "image"; readonly message: string }
+  | { readonly is: "preparing"; readonly message: string }
+  | null;
+
+/** How many Pods stand where. */
+export interface PoolCounts {
+  readonly parked: number;
+  readonly preparing: number;
+}
+
+/** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
+const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
+
+const IMAGE_PROBLEMS = new Set([
+  "ErrImagePull",
+  "ImagePullBackOff",
+  "InvalidImageName",
+  "ErrImageNeverPull",
+  "ImageInspectError",
+  "RegistryUnavailable",
+]);
+
+/**
+ * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces what is old or outdated, removes
+ * what is too much (capacity.ts decides). Creations are counted by expectations until the cache shows them.
+ */
+export class Pool {
+  readonly #context: SessionContext;
+  readonly #claims: ClaimTable;
+  readonly #breaker: Breaker;
+  readonly #onChange: () => void;
+  /** Names of created Pods that the cache has not shown yet, with the monotonic time of their creation. */
+  readonly #expected = new Map<string, number>();
+  /** Names of Pods that are being removed, until the cache no longer shows them. */
+  readonly #removing = new Set<string>();
+  /** Names of Pods whose slot somebody else has taken: left alone until they go. */
+  readonly #foreign = new Set<string>();
+  readonly #backoff: Backoff;
+  #backoffHash = "";
+  #createFromMs = 0;
+  #surplusSinceMs: number | null = null;
+  #surgeBlockedUntilMs = 0;
+  #demand = 0;
+  #draining = false;
+  #refusal: CapacityProblem = null;
+  #timer: Timer | null = null;
+  #planning = false;
+  #again = false;
+  #signal: AbortSignal | null = null;
+  /** Pods whose parking was counted already. */
+  readonly #seenParked = new Set<string>();
+
+  constructor(options: { context: SessionContext; claims: ClaimTable; breaker: Breaker; onChange: () => void }) {
+    this.#context = options.context;
+    this.#claims = options.claims;
+    this.#breaker = options.breaker;
+    this.#onChange = options.onChange;
+    const { prepareBackoffBaseMs: baseMs, prepareBackoffMaxMs: maxMs } = options.context.timing;
+    this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
+  }
+
+  /** Begins to plan; until then nothing is created or removed. Stops when the signal aborts. */
+  start(signal: AbortSignal): void {
+    this.#signal = signal;
+    signal.addEventListener("abort", () => this.#timer?.cancel(), { once: true });
+    this.poke();
+  }
+
+  /** Work items waiting in the queue, as far as they may be claimed. */
+  setDemand(demand: number): void {
+    if (demand === this.#demand) return;
+    this.#demand = demand;
+    this.poke();
+  }
+
+  /** The Environment goes: let every free Pod go. */
+  drain(): void {
+    this.#draining = true;
+    this.poke();
+  }
+
+  /** Something changed: plan again soon. Never throws. */
+  poke(): void {
+    if (!this.#signal || this.#signal.aborted) return;
+    this.#again = true;
+    if (!this.#planning) void this.#planUntilQuiet();
+  }
+
+  /** Whether a claim would find a Pod now. */
+  get hasClaimable(): boolean {
+    return this.#claimable().length > 0;
+  }
+
+  /** The free Pod to claim next, the oldest of the newest template; null when there is none. Put its claim into the table at once. */
+  take(except: ReadonlySet<string> = new Set()): Pod | null {
+    const { hash } = this.#context.template();
+    const parked = this.#claimable().filter(({ free }) => !except.has(free.name));
+    const current = parked.filter(({ free }) => free.hash === hash);
+    const [best] = (current.length > 0 ? current : parked).sort((a, b) => a.free.createdAtMs - b.free.createdAtMs);
+    if (!best) return null;
+    this.#breaker.claimed(best.free.hash);
+    return best.pod;
+  }
+
+  /** Somebody else has taken this Pod's slot: leave it alone. */
+  leave(name: string): void {
+    this.#foreign.add(name);
+  }
+
+  counts(): PoolCounts {
+    const free = this.#freePods();
+    const parked = free.filter(({ free: { state } }) => state === "parked").length;
+    return { parked, preparing: free.length - parked + this.#expected.size };
+  }
+
+  /** Pods that exist and are not claimed, ended ones included. */
+  get isEmpty(): boolean {
+    return this.#expected.size === 0 && this.#removing.size === 0 && this.#unclaimed().length === 0;
+  }
+
+  problem(): CapacityProblem {
+    if (this.#refusal) return this.#refusal;
+    const { hash } = this.#context.template();
+    for (const { free, pod } of this.#freePods()) {
+      if (free.hash !== hash) continue;
+      const state = readPodState(pod);
+      if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
+      if (state.is === "preparing" && state.problem) return problemOf(state.problem);
+    }
+    return null;
+  }
+
+  #claimable(): { free: FreePod; pod: Pod }[] {
+    const nowMs = this.#context.clock.monotonic();
+    return this.#freePods().filter(({ free }) => free.state === "parked" && this.#breaker.admits(free.hash, nowMs));
+  }
+
+  async #planUntilQuiet(): Promise<void> {
+    this.#planning = true;
+    // Several changes of one turn of the event loop make one plan.
+    await Promise.resolve();
+    while (this.#again && !this.#signal?.aborted) {
+      this.#again = false;
+      try {
+        await this.#carryOut();
+      } catch (error) {
+        this.#context.logger.warn({ error: errorText(error) }, "capacity plan failed");
+        this.#wakeAfter(this.#context.timing.retryMaxMs);
+      }
+    }
+    this.#planning = false;
+  }
+
+  async #carryOut(): Promise<void> {
+    this.#settleExpectations();
+    const plan = this.#plan();
+    this.#surplusSinceMs = plan.surplusSinceMs;
+    if (plan.againAtMs !== null) this.#wakeAfter(plan.againAtMs - this.#context.clock.now());
+    await this.#clearEnded();
+    await inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
+    const waitMs = this.#createFromMs - this.#context.clock.monotonic();
+    if (plan.create > 0 && waitMs > 0) return this.#wakeAfter(waitMs);
+    await inBatches(Array.from({ length: plan.create }), () => this.#create());
+  }
+
+  #plan(): CapacityPlan {
+    const { environment, template, clock } = this.#context;
+    const sessions = environment().spec.sessions;
+    if (!sessions) throw new TypeError("not an Environment with spec.sessions");
+    const { hash } = template();
+    if (hash !== this.#backoffHash) {
+      this.#backoffHash = hash;
+      this.#backoff.reset();
+      this.#createFromMs = 0;
+      this.#refusal = null;
+    }
+    return planCapacity({
+      nowMs: clock.now(),
+      hash,
+      maxConcurrent: sessions.maxConcurrent,
+      warm: sessions.warm,
+      demand: this.#demand,
+      busy: this.#busy(),
+      creating: this.#expected.size,
+      pods: this.#freePods().map(({ free }) => free),
+      parkedMaxAgeMs: sessions.parkedMaxAgeSeconds * SECOND_MS,
+      prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
+      warmScaleDownMs: sessions.warmScaleDownSeconds * SECOND_MS,
+      surplusSinceMs: this.#surplusSinceMs,
+      surgeBlockedUntilMs: this.#surgeBlockedUntilMs,
+      draining: this.#draining,
+    });
+  }
+
+  /** Slots whose Pod takes room and is not free: claimed ones until their container is over, and other people's. */
+  #busy(): number {
+    let busy = this.#foreign.size;
+    for (const claim of this.#claims) if (claim.journal.use === "session" && claim.end === null) busy += 1;
+    return busy;
+  }
+
+  /** Pods with the label of free ones that no claim, reservation or removal has. */
+  #unclaimed(): Pod[] {
+    return this.#context.pods.list().filter((pod) => {
+      const name = pod.metadata.name ?? "";
+      if (pod.metadata.labels?.[LABEL_PHASE] !== "parked" || pod.metadata.deletionTimestamp) return false;
+      return !this.#claims.has(name) && !this.#foreign.has(name) && !this.#removing.has(name);
+    });
+  }
+
+  #freePods(): { free: FreePod; pod: Pod }[] {
+    return this.#unclaimed().flatMap((pod) => {
+      const state = readPodState(pod).is;
+      if (state === "ended" || state === "running") return [];
+      const free = {
+        name: pod.metadata.name ?? "",
+        hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+        state,
+        createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
+        scheduledAtMs: scheduledAt(pod),
+      };
+      return [{ free, pod }];
+    });
+  }
+
+  #settleExpectations(): void {
+    const nowMs = this.#context.clock.monotonic();
+    for (const [name, sinceMs] of this.#expected) {
+      if (this.#context.pods.get(name) || nowMs - sinceMs > this.#context.timing.expectationMs)
+        this.#expected.delete(name);
+    }
+    for (const names of [this.#foreign, this.#removing, this.#seenParked]) {
+      for (const name of names) if (!this.#context.pods.get(name)) names.delete(name);
+    }
+    for (const { free } of this.#freePods()) {
+      if (free.state !== "parked" || this.#seenParked.has(free.name)) continue;
+      this.#seenParked.add(free.name);
+      const seconds = (this.#context.clock.now() - free.createdAtMs) / SECOND_MS;
+      this.#context.metrics.prepareSeconds.observe(this.#context.labels, Math.max(0, seconds));
+      if (free.hash === this.#backoffHash) this.#backoff.reset();
+      this.#refusal = null;
+    }
+  }
+
+  async #create(): Promise<void> {
+    const { kube, name, clock, metrics, labels, logger } = this.#context;
+    const podName = newPodName(name);
+    const pod = this.#context.template().render(podName);
+    this.#expected.set(podName, clock.monotonic());
+    try {
+      await kube.create(PODS, pod);
+      metrics.podsCreated.inc(labels);
+      if (this.#refusal) this.#refusal = null;
+    } catch (error) {
+      // A creation without an answer may have taken effect: the expectation stands until the cache shows it or it is old.
+      const maybe =
+        typeof error === "object" && error !== null && "maybeApplied" in error && error.maybeApplied === true;
+      if (!maybe) this.#expected.delete(podName);
+      const quota = isQuotaExceeded(error);
+      metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
+      this.#refusal = { is: quota ? "quota" : "refused", message: errorText(error) };
+      this.#pause();
+      logger.warn({ error: errorText(error) }, "a session Pod could not be created");
+    }
+    this.#onChange();
+  }
+
+  /** No creation for a while: the next ones would fail alike. */
+  #pause(): void {
+    const { clock } = this.#context;
+    const nowMs = clock.monotonic();
+    // Several failures of one batch are one failure.
+    if (nowMs < this.#createFromMs) return;
+    this.#createFromMs = nowMs + this.#backoff.next();
+  }
+
+  /** Free Pods that are over before they served: failed preparations, and Pods lost with their node or evicted. */
+  async #clearEnded(): Promise<void> {
+    const ended = this.#unclaimed().flatMap((pod) => {
+      const state = readPodState(pod);
+      if (state.is === "ended") return [{ pod, end: state.end }];
+      // It runs although nobody assigned it: not one of ours to claim. Nothing of Berth starts it.
+      return [];
+    });
+    await inBatches(ended, async ({ pod, end }) => {
+      if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, end.message);
+      await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
+    });
+  }
+
+  #failedToPrepare(reason: string, message: string): void {
+    this.#context.metrics.prepareFailures.inc({ ...this.#context.labels, reason });
+    this.#refusal = { is: "preparing", message };
+    this.#pause();
+  }
+
+  async #remove(name: string, reason: RemovalReason | "Lost" | "Failed"): Promise<void> {
+    const pod = this.#context.pods.get(name);
+    if (!pod || this.#removing.has(name)) return;
+    const problem = readPodState(pod);
+    this.#removing.add(name);
+    try {
+      const removed = await removeParked(this.#context, pod);
+      if (reason === "SurgeGivenUp")
+        this.#surgeBlockedUntilMs = this.#context.clock.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
+      if (reason === "PrepareTimeout") {
+        const said = problem.is === "preparing" ? problem.problem?.message : undefined;
+        this.#failedToPrepare(reason, `not ready within prepareTimeoutSeconds${said ? `: ${said}` : ""}`);
+      }
+      if (removed) this.#context.logger.info({ pod: name, reason }, "free Pod removed");
+      else this.#removing.delete(name);
+    } catch (error) {
+      this.#removing.delete(name);
+      this.#context.logger.warn({ pod: name, error: errorText(error) }, "a free Pod could not be removed");
+      this.#wakeAfter(this.#context.timing.retryMaxMs);
+    }
+    this.#onChange();
+  }
+
+  #wakeAfter(delayMs: number): void {
+    this.#timer?.cancel();
+    if (this.#signal?.aborted) return;
+    this.#timer = this.#context.clock.setTimer(() => this.poke(), Math.max(MIN_WAKE_MS, delayMs));
+  }
+}
+
+/** Plans by the clock follow one another no closer than this. */
+const MIN_WAKE_MS = 100;
+
+/** So many times the patience of a surge, until the next is tried. */
+const SURGE_PAUSES = 5;
+
+function problemOf(problem: Problem): CapacityProblem {
+  const message = `${problem.reason}: ${problem.message}`;
+  return IMAGE_PROBLEMS.has(problem.reason) ? { is: "image", message } : { is: "preparing", message };
+}
+
+function scheduledAt(pod: Pod): number | null {
+  const condition = pod.status?.conditions?.find(({ type, status }) => type === "PodScheduled" && status === "True");
+  const at = Date.parse(condition?.lastTransitionTime ?? "");
+  return Number.isNaN(at) ? null : at;
+}
+
+async function inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
+  for (let from = 0; from < items.length; from += CONCURRENCY) {
+    await Promise.all(items.slice(from, from + CONCURRENCY).map(act));
+  }
+}

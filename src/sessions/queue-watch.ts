@@ -1,0 +1,89 @@
+import { Backoff } from "../core/backoff.ts";
+import { type Clock, sleep } from "../core/clock.ts";
+import { jitter } from "../core/random.ts";
+import type { QueueStats } from "../work/types.ts";
+import type { ApiHealth } from "./api-health.ts";
+import type { SessionContext } from "./context.ts";
+
+const JITTER = 0.1;
+const SECOND_MS = 1_000;
+
+/**
+ * Follows the queue's statistics: fast while there is work, slowly when idle, at once when somebody says that the queue
+ * may have moved. A failed reading leaves the last one as it was: an error is never taken for an empty queue.
+ */
+export class QueueWatch {
+  readonly #context: SessionContext;
+  readonly #health: ApiHealth;
+  readonly #onStats: (stats: QueueStats) => void;
+  #stats: QueueStats | null = null;
+  #busyUntilMs = 0;
+  #wake: (() => void) | null = null;
+
+  constructor(options: { context: SessionContext; health: ApiHealth; onStats: (stats: QueueStats) => void }) {
+    this.#context = options.context;
+    this.#health = options.health;
+    this.#onStats = options.onStats;
+  }
+
+  /** The last good reading; null before the first. */
+  get stats(): QueueStats | null {
+    return this.#stats;
+  }
+
+  /** Work came by, or the last free Pod was taken: read soon, and often for a while. */
+  nudge(): void {
+    this.#busyUntilMs = this.#context.clock.monotonic() + this.#context.timing.idleAfterMs;
+    this.#wake?.();
+  }
+
+  /** Reads until the signal aborts, while `mayRead` says that requests make sense. Never throws. */
+  async run(signal: AbortSignal, mayRead: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const { clock, timing, random } = this.#context;
+    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    while (!signal.aborted) {
+      await mayRead(signal);
+      if (signal.aborted) return;
+      const readMs = clock.monotonic();
+      let waitMs: number;
+      try {
+        const answer = await this.#context.work().stats({ signal });
+        backoff.reset();
+        this.#health.answered();
+        this.#take(answer.value);
+        waitMs = jitter(this.#isBusy() ? timing.statsBusyMs : timing.statsIdleMs, JITTER, random);
+      } catch (error) {
+        if (signal.aborted) return;
+        waitMs = this.#health.failed(error, backoff);
+      }
+      await this.#wait(clock, waitMs, readMs + MIN_PAUSE_MS, signal);
+    }
+  }
+
+  #isBusy(): boolean {
+    return (this.#stats?.depth ?? 0) > 0 || this.#context.clock.monotonic() < this.#busyUntilMs;
+  }
+
+  #take(stats: QueueStats): void {
+    const { metrics, labels } = this.#context;
+    this.#stats = stats;
+    metrics.queueDepth.set(labels, stats.depth);
+    metrics.queuePending.set(labels, stats.pending);
+    const oldest = Date.parse(stats.oldest_queued_at ?? "");
+    metrics.queueOldestTimestamp.set(labels, Number.isNaN(oldest) ? 0 : oldest / SECOND_MS);
+    if (stats.workers_polling !== null) metrics.queueWorkersPolling.set(labels, stats.workers_polling);
+    this.#onStats(stats);
+  }
+
+  /** A nudge ends the wait, but never before `notBeforeMs`: a burst of claims must not become a burst of readings. */
+  async #wait(clock: Clock, waitMs: number, notBeforeMs: number, signal: AbortSignal): Promise<void> {
+    const nudged = new AbortController();
+    this.#wake = () => nudged.abort();
+    await sleep(clock, waitMs, AbortSignal.any([signal, nudged.signal]));
+    this.#wake = null;
+    if (nudged.signal.aborted) await sleep(clock, Math.max(0, notBeforeMs - clock.monotonic()), signal);
+  }
+}
+
+/** Between two readings at least; bounds what nudges can cost. */
+const MIN_PAUSE_MS = 500;

@@ -1,0 +1,107 @@
+import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { errorText } from "../core/errors.ts";
+import { isConflict, isNotFound } from "../kube/errors.ts";
+import { SECRETS, type Secret } from "../kube/resource.ts";
+import { DATA_TYPE_SESSION } from "../work/types.ts";
+import type { Claim } from "./claim.ts";
+import { type ClaimTable, newClaim } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
+import { finishRemoval } from "./removal.ts";
+import type { ServerTime } from "./server-time.ts";
+
+/** Pages of the list that are read at the start in search of items that another process left half refused. */
+const START_PAGES = 5;
+const PAGE_LIMIT = 100;
+
+/**
+ * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
+ * process is found again from its Secret. The only time that Secrets are listed.
+ */
+export async function recoverClaims(
+  context: SessionContext,
+  claims: ClaimTable,
+  serverTime: ServerTime,
+): Promise<Claim[]> {
+  const secrets = await context.kube.listAll(SECRETS, {
+    namespace: context.namespace,
+    labelSelector: claimSelector(context.name),
+  });
+  const found: Claim[] = [];
+  for (const secret of secrets.items) {
+    const claim = await recoverSecret(context, claims, serverTime, secret);
+    if (claim) found.push(claim);
+  }
+  return found;
+}
+
+/** Takes up one Secret: as a claim to go on with, or as a removal to finish. Null: nothing to do, or not one of ours. */
+export async function recoverSecret(
+  context: SessionContext,
+  claims: ClaimTable,
+  serverTime: ServerTime,
+  secret: Secret,
+): Promise<Claim | null> {
+  if (secret.type !== CLAIM_SECRET_TYPE || claims.has(secret.metadata.name ?? "")) return null;
+  const journal = readJournal(secret);
+  if (!journal) {
+    context.logger.warn({ secret: secret.metadata.name }, "a Secret of our type that says nothing: left alone");
+    return null;
+  }
+  if (journal.use === "removal") {
+    await finishQuietly(context, secret, journal);
+    return null;
+  }
+  const name = secret.metadata.name ?? "";
+  const claim = newClaim({
+    name,
+    journal,
+    secretVersion: secret.metadata.resourceVersion ?? "",
+    secretUid: secret.metadata.uid ?? "",
+    lateAckUntilMs: lateAckUntil(context, serverTime, journal),
+    templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+  });
+  if (journal.opened) claim.openedMs = context.clock.monotonic();
+  claims.add(claim);
+  return claim;
+}
+
+/** The journal's poll was before now, so waiting the whole window from now is always enough. */
+function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: Journal): number {
+  const { clock, timing } = context;
+  const windowMs = timing.othersReclaimMs + timing.marginMs;
+  const overMs = journal.polledUntilMs + timing.othersReclaimMs - serverTime.at(clock.now()).earliestMs;
+  return clock.monotonic() + (Number.isNaN(overMs) ? windowMs : Math.min(windowMs, Math.max(0, overMs)));
+}
+
+async function finishQuietly(context: SessionContext, secret: Secret, journal: Journal): Promise<void> {
+  try {
+    await finishRemoval(context, secret, journal.podUid);
+  } catch (error) {
+    if (isNotFound(error) || isConflict(error)) return;
+    throw error;
+  }
+}
+
+/**
+ * Health checks and items of unknown types that an earlier process acknowledged and did not get to stop: they have no
+ * Secret, so only the list knows them. Best effort; the API ends them some day, too. Never throws.
+ */
+export async function stopRefusedItems(context: SessionContext): Promise<void> {
+  try {
+    let page: string | undefined;
+    for (let pages = 0; pages < START_PAGES; pages += 1) {
+      const { value } = await context.work().list({ limit: PAGE_LIMIT, ...(page === undefined ? {} : { page }) });
+      for (const item of value.items) {
+        if (item.state !== "starting" || item.data.type === DATA_TYPE_SESSION) continue;
+        context.guard();
+        await context.work().stop(item.id, { force: true });
+        context.logger.info({ workId: item.id, type: item.data.type }, "item left by an earlier process stopped");
+      }
+      if (value.nextPage === null) return;
+      page = value.nextPage;
+    }
+  } catch (error) {
+    context.logger.info({ error: errorText(error) }, "items left by an earlier process were not looked for");
+  }
+}

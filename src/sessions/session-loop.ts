@@ -1,0 +1,393 @@
+import { LABEL_PHASE } from "../api/names.ts";
+import { errorText } from "../core/errors.ts";
+import { isNotFound } from "../kube/errors.ts";
+import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
+import { WorkQueue } from "../kube/workqueue.ts";
+import { NO_HEARTBEAT } from "../work/types.ts";
+import type { Breaker } from "./breaker.ts";
+import type { Claim, ItemView } from "./claim.ts";
+import type { ClaimTable } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import { type Facts, type Limits, nextStep, POD_OVERDUE_MS, type Step } from "./decide.ts";
+import { markFinished, outcomeOf } from "./finished.ts";
+import type { ItemObserver } from "./item-observer.ts";
+import { readJournal } from "./journal.ts";
+import { deletePod, dropSecret, fence, openSecret, StaleClaimError, sameState, stopItem, touchPod } from "./perform.ts";
+import { type End, readPodState } from "./pod-state.ts";
+
+const SECOND_MS = 1_000;
+
+/** Claims of one Environment that are worked on at the same time. Each waits mostly for answers. */
+const CONCURRENCY = 32;
+
+/** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
+const MAX_STEPS = 12;
+
+/**
+ * Takes every claim of an Environment from its acknowledgement to its settled end, one step at a time: look at the Pod,
+ * the Secret and the item, decide (decide.ts), perform (perform.ts). Level-based: whatever happened while nobody looked,
+ * the next step follows from what is there.
+ */
+export class SessionLoop {
+  readonly #context: SessionContext;
+  readonly #claims: ClaimTable;
+  readonly #observer: ItemObserver;
+  readonly #breaker: Breaker;
+  readonly #queue: WorkQueue;
+  readonly #onChange: () => void;
+  #drainDeadlineMs = Number.POSITIVE_INFINITY;
+  #draining = false;
+
+  constructor(options: {
+    context: SessionContext;
+    claims: ClaimTable;
+    observer: ItemObserver;
+    breaker: Breaker;
+    /** Something changed that capacity or status depend on. */
+    onChange: () => void;
+  }) {
+    const { context } = options;
+    this.#context = context;
+    this.#claims = options.claims;
+    this.#observer = options.observer;
+    this.#breaker = options.breaker;
+    this.#onChange = options.onChange;
+    this.#queue = new WorkQueue({
+      name: "sessions",
+      clock: context.clock,
+      logger: context.logger,
+      metrics: context.metrics,
+      random: context.random,
+      backoff: { baseMs: context.timing.retryBaseMs, maxMs: context.timing.retryMaxMs },
+    });
+  }
+
+  run(signal: AbortSignal): Promise<void> {
+    return this.#queue.run({ workers: CONCURRENCY, handle: (name) => this.#advance(name), signal });
+  }
+
+  /** Look at this claim, if it is one: its Pod changed, or its item was seen. */
+  poke(name: string): void {
+    if (this.#claims.has(name)) this.#queue.add(name);
+  }
+
+  /** From now on running sessions are stopped at `deadlineMs` (monotonic), and nothing is opened any more. */
+  drain(deadlineMs: number): void {
+    if (this.#draining && this.#drainDeadlineMs === deadlineMs) return;
+    this.#draining = true;
+    this.#drainDeadlineMs = deadlineMs;
+    for (const claim of this.#claims) this.#queue.add(claim.name);
+  }
+
+  /** A new view of an item, from a walk for a decision or from a sweep. */
+  saw(claim: Claim, view: ItemView): void {
+    const { clock, metrics, labels } = this.#context;
+    const nowMs = clock.monotonic();
+    claim.item = view;
+    if (view.state === "active" && !claim.firstBeatSeen) {
+      claim.firstBeatSeen = true;
+      const beatAt = Date.parse(view.startedAt ?? view.latestHeartbeatAt ?? "");
+      if (claim.startedAtMs !== null && !Number.isNaN(beatAt)) {
+        metrics.startedToFirstBeat.observe(labels, Math.max(0, beatAt - claim.startedAtMs) / SECOND_MS);
+      }
+      if (claim.ending === null) this.#breaker.succeeded(claim.templateHash);
+    }
+    if (view.state === "stopping") claim.stoppingSinceMs ??= nowMs;
+    const lost = view.state === "queued" || view.state === "stopped" || view.state === "absent";
+    const again =
+      claim.acknowledgedAt !== null && view.acknowledgedAt !== null && view.acknowledgedAt !== claim.acknowledgedAt;
+    if (lost || again) claim.lostSinceMs ??= nowMs;
+    else if (view.state !== "unknown") claim.lostSinceMs = null;
+  }
+
+  async #advance(name: string): Promise<void> {
+    for (let steps = 0; steps < MAX_STEPS; steps += 1) {
+      const claim = this.#claims.get(name);
+      if (!claim || claim.claiming) return;
+      const facts = await this.#facts(claim);
+      const step = nextStep(facts.facts);
+      if (step.do === "wait") {
+        if (step.untilMs !== null) {
+          this.#queue.addAfter(name, Math.max(0, step.untilMs - this.#context.clock.monotonic()));
+        }
+        return;
+      }
+      await this.#perform(claim, step, facts.pod);
+      this.#onChange();
+    }
+    // Others first; this one goes on at the end of the queue.
+    this.#queue.addAfter(name, this.#context.timing.retryBaseMs);
+  }
+
+  async #facts(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {
+    const { clock } = this.#context;
+    let pod = this.#context.pods.get(claim.name);
+    if (pod?.metadata.uid !== claim.journal.podUid) pod = undefined;
+    // A cache that lags must not look like a Pod that is gone.
+    if (!pod && claim.end === null && claim.journal.use === "session") pod = await this.#livePod(claim);
+    const nowMs = clock.monotonic();
+    const wallMs = clock.now();
+    const podGoneByMs = pod ? goneByMs(pod, nowMs, wallMs) : null;
+    let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
+    if (state.is === "running" || state.is === "ended")
+      this.#noteStart(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
+    if (podGoneByMs !== null && nowMs >= podGoneByMs && state.is !== "ended") {
+      state = {
+        is: "ended",
+        end: { ...NOT_SEEN, cause: "NodeLost", message: `node ${pod?.spec.nodeName} did not end the Pod in time` },
+      };
+    }
+    if (state.is === "ended") this.#noteEnd(claim, state.end);
+    if (state.is === "gone" && claim.journal.opened) {
+      this.#noteEnd(claim, {
+        ...NOT_SEEN,
+        cause: "PodDeleted",
+        message: "the Pod is gone and nobody saw how its container ended",
+      });
+    }
+    const facts = {
+      claim,
+      pod: state,
+      podGoneByMs,
+      podAssigned: pod?.metadata.labels?.[LABEL_PHASE] === "assigned",
+      nowMs,
+      wallMs,
+      limits: this.#limits(),
+      timing: this.#context.timing,
+    };
+    return { facts, pod };
+  }
+
+  async #livePod(claim: Claim): Promise<Pod | undefined> {
+    try {
+      const pod = await this.#context.kube.get(PODS, { namespace: this.#context.namespace, name: claim.name });
+      return pod.metadata.uid === claim.journal.podUid ? pod : undefined;
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  }
+
+  #limits(): Limits {
+    const sessions = this.#context.environment().spec.sessions;
+    return {
+      firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
+      maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
+      graceMs: this.#context.template().graceSeconds * SECOND_MS,
+      draining: this.#draining,
+      drainDeadlineMs: this.#drainDeadlineMs,
+    };
+  }
+
+  #noteStart(claim: Claim, startedAtMs: number | null, pod: Pod | undefined): void {
+    if (claim.startedAtMs !== null || startedAtMs === null || !claim.journal.opened) return;
+    claim.startedAtMs = startedAtMs;
+    const { metrics, labels, clock } = this.#context;
+    metrics.sessionsStarted.inc(labels);
+    // The node's clock has whole seconds: what this process saw itself is finer.
+    const queuedAt = Date.parse(claim.journal.queuedAt);
+    if (claim.openedMs !== null) {
+      const sinceOpened = (clock.monotonic() - claim.openedMs) / SECOND_MS;
+      metrics.openedToStarted.observe(labels, sinceOpened);
+      if (!Number.isNaN(queuedAt))
+        metrics.queuedToStarted.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
+    }
+    this.#context.announce(
+      "SessionStarted",
+      `session ${claim.journal.sessionId} runs (work item ${claim.journal.workId})`,
+      pod,
+    );
+  }
+
+  #noteEnd(claim: Claim, end: End): void {
+    if (claim.end !== null) return;
+    claim.end = end;
+    claim.endedMs = this.#context.clock.monotonic();
+    if (end.startedAtMs !== null && end.finishedAtMs !== null && claim.journal.opened) {
+      this.#context.metrics.sessionSeconds.observe(
+        this.#context.labels,
+        Math.max(0, end.finishedAtMs - end.startedAtMs) / SECOND_MS,
+      );
+    }
+  }
+
+  async #perform(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
+    try {
+      await this.#performStep(claim, step, pod);
+    } catch (error) {
+      if (!(error instanceof StaleClaimError)) throw error;
+      await this.#reread(claim);
+    }
+  }
+
+  async #performStep(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
+    const context = this.#context;
+    context.logger.debug({ step: step.do, pod: claim.name, workId: claim.journal.workId }, "session step");
+    switch (step.do) {
+      case "look":
+        return this.saw(claim, await this.#observer.look(claim.journal.workId));
+      case "own":
+        claim.acknowledgedAt = step.acknowledgedAt;
+        claim.memory = { is: "none" };
+        context.metrics.acks.inc({ ...context.labels, result: "found" });
+        return;
+      case "open":
+        return this.#open(claim, step.acknowledgedAt, pod);
+      case "touch":
+        if (pod) await touchPod(context, claim, pod);
+        return;
+      case "snapshot":
+        claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? context.clock.monotonic() };
+        return;
+      case "fence":
+        return this.#fence(claim, step.expected);
+      case "stop":
+        return this.#stop(claim, step.force);
+      case "delete-pod":
+        return this.#deletePod(claim, step);
+      case "drop":
+        return this.#drop(claim, step.because);
+      case "settled":
+        return this.#settled(claim, step.because, pod);
+      default:
+        return step satisfies never;
+    }
+  }
+
+  async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
+    await openSecret(this.#context, claim, acknowledgedAt);
+    claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
+    claim.openedMs = this.#context.clock.monotonic();
+    if (!pod) return;
+    await touchPod(this.#context, claim, pod);
+    const { metrics, labels, clock } = this.#context;
+    metrics.opens.inc({ ...labels, result: "opened" });
+    const queuedAt = Date.parse(claim.journal.queuedAt);
+    if (!Number.isNaN(queuedAt))
+      metrics.queuedToOpened.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
+  }
+
+  async #fence(claim: Claim, expected: string): Promise<void> {
+    const ended = claim.end !== null;
+    const held = await fence(this.#context, claim, expected);
+    this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
+    // What the list showed is older than our beat.
+    claim.item = null;
+    if (!held || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
+    if (ended) {
+      claim.neverBeaten = true;
+      return;
+    }
+    const seconds = this.#context.environment().spec.sessions?.firstBeatTimeoutSeconds;
+    claim.ending = {
+      why: "NoFirstBeat",
+      message: `the container sent no heartbeat within ${seconds} s of its start; a program that does not beat by itself needs lease: Operator`,
+    };
+  }
+
+  async #stop(claim: Claim, force: boolean): Promise<void> {
+    await stopItem(this.#context, claim, force);
+    this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });
+    if (force) return;
+    claim.gracefulStopMs = this.#context.clock.monotonic();
+    claim.stoppingSinceMs = claim.gracefulStopMs;
+    claim.ending = this.#draining
+      ? { why: "EnvironmentDeleted", message: "the Environment was deleted and deletionGraceSeconds are over" }
+      : { why: "MaxDuration", message: "the session reached maxDurationSeconds" };
+  }
+
+  async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
+    const against = await deletePod(this.#context, claim.name, (live) => !sameState(live, step));
+    // The cache was behind: the watch brings what is true.
+    if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
+    claim.ending ??= { why: step.why, message: step.message };
+    if (step.why === "StartFailed") {
+      this.#noteEnd(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
+    }
+  }
+
+  async #drop(claim: Claim, because: string): Promise<void> {
+    const context = this.#context;
+    await dropSecret(context, claim);
+    this.#forget(claim);
+    context.metrics.claims.inc({ ...context.labels, result: "dropped" });
+    this.#breaker.released(claim.templateHash);
+    context.logger.info({ workId: claim.journal.workId, pod: claim.name, because }, "claim dropped");
+  }
+
+  async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
+    const context = this.#context;
+    await dropSecret(context, claim);
+    const outcome = outcomeOf(claim);
+    // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted.
+    if (pod && claim.journal.opened) await markFinished(context, pod, outcome, isStartFailure(claim));
+    this.#forget(claim);
+    this.#judgeTemplate(claim, outcome.message);
+    context.metrics.settles.inc({ ...context.labels, result: "settled" });
+    const { workId, sessionId, opened, use } = claim.journal;
+    context.logger.info({ workId, sessionId, pod: claim.name, because, ...outcome }, "session ended");
+    if (!opened && use === "session") return;
+    context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
+    const words = outcome.message === "" ? "ended" : outcome.message;
+    context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, pod);
+  }
+
+  /** What this session's end says about the template that its Pod was made from. */
+  #judgeTemplate(claim: Claim, message: string): void {
+    const { metrics, labels, clock } = this.#context;
+    if (claim.journal.opened && isStartFailure(claim)) {
+      metrics.startFailures.inc(labels);
+      this.#breaker.failed(claim.templateHash, message, clock.monotonic());
+    } else if (claim.firstBeatSeen || claim.item?.latestHeartbeatAt) {
+      this.#breaker.succeeded(claim.templateHash);
+    } else {
+      this.#breaker.released(claim.templateHash);
+    }
+  }
+
+  #forget(claim: Claim): void {
+    this.#claims.remove(claim);
+    this.#observer.forget(claim.journal.workId);
+    this.#queue.forget(claim.name);
+  }
+
+  /** Reads the Secret anew after a conflict: what stands in it decides whether this claim still is one. */
+  async #reread(claim: Claim): Promise<void> {
+    try {
+      const secret = await this.#context.kube.get(SECRETS, { namespace: this.#context.namespace, name: claim.name });
+      const journal = readJournal(secret);
+      if (!journal || journal.workId !== claim.journal.workId) {
+        this.#context.logger.warn({ pod: claim.name }, "the claim's Secret is somebody else's now: left alone");
+        return this.#forget(claim);
+      }
+      claim.journal = journal;
+      claim.secretVersion = secret.metadata.resourceVersion ?? "";
+      claim.secretUid = secret.metadata.uid ?? "";
+      claim.acknowledgedAt = journal.acknowledgedAt ?? claim.acknowledgedAt;
+      claim.credential = null;
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      // Somebody deleted the record of a live claim. The memory of it is all that is left: settle with that.
+      this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "the claim's Secret is gone");
+      claim.recordGone = true;
+    }
+  }
+}
+
+const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
+
+/** Monotonic time by which a Pod that is being deleted must be gone, its grace included; null while it is not deleted. */
+function goneByMs(pod: Pod, nowMs: number, wallMs: number): number | null {
+  // deletionTimestamp is the end of the grace period, not its beginning.
+  const deadline = Date.parse(pod.metadata.deletionTimestamp ?? "");
+  return Number.isNaN(deadline) ? null : nowMs + (deadline - wallMs) + POD_OVERDUE_MS;
+}
+
+function isStartFailure(claim: Claim): boolean {
+  return (
+    claim.end?.cause === "StartFailed" ||
+    claim.neverBeaten ||
+    claim.ending?.why === "NoFirstBeat" ||
+    claim.ending?.why === "StartFailed"
+  );
+}

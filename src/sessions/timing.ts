@@ -1,0 +1,104 @@
+/**
+ * The protocol's and the loops' times, in milliseconds, in one place. Spec fields (seconds) are not here: these are the
+ * numbers a user does not set. Tests scale some of them; the claim window is never scaled, since it is the server's.
+ */
+export interface Timing {
+  /** What other pollers reclaim after by default; the Work API's own default for `reclaim_older_than_ms`. */
+  readonly othersReclaimMs: number;
+  /** What our polls say: out of courtesy longer than the default, so that a slow neighbour keeps its offer. */
+  readonly ownReclaimMs: number;
+  /** Bound of one protocol request, from sending to reply (F in model/clock.py). */
+  readonly requestBoundMs: number;
+  /** One tick of clock.py, and the rounding of a Date header. */
+  readonly marginMs: number;
+  /** Long poll: the API takes 1-999. */
+  readonly pollBlockMs: number;
+  /** Pause between empty polls once a queue has been empty for `idleAfterMs`: bounds the requests of an idle Environment. */
+  readonly pollIdleGapMs: number;
+  readonly idleAfterMs: number;
+  /** A lease's interval between beats at most (clients beat every min(ttl / 2, 30 s)). */
+  readonly beatIntervalMs: number;
+  /** Added to the beat interval before a value counts as standing still: the holder's slowness counts, not ours (2F + 1). */
+  readonly quietMarginMs: number;
+  /** The lease's length while the server has not said one. */
+  readonly assumedTtlMs: number;
+  /** A container that still waits after the touch is touched again after these. */
+  readonly touchAgainMs: readonly number[];
+  /** How often items of running sessions are looked at with the list call, and while a first beat is awaited. */
+  readonly observeMs: number;
+  readonly observeFirstBeatMs: number;
+  /** Between two looks while an item is being settled and the last look decided nothing. */
+  readonly settleLookMs: number;
+  /** Queue statistics: while there is work, and when idle. */
+  readonly statsBusyMs: number;
+  readonly statsIdleMs: number;
+  /** Backoff of calls that failed: first, and at most. */
+  readonly retryBaseMs: number;
+  readonly retryMaxMs: number;
+  /** Backoff of Pods that never got parked, by template. */
+  readonly prepareBackoffBaseMs: number;
+  readonly prepareBackoffMaxMs: number;
+  /** Breaker: the first probe claim, doubling up to the last. */
+  readonly probeFirstMs: number;
+  readonly probeMaxMs: number;
+  /** A created Pod that the cache has not shown by then was lost or deleted: it no longer counts. */
+  readonly expectationMs: number;
+  /** The finalizer goes so long after an Environment's last claim, so that every short pause costs no two writes. */
+  readonly finalizerLingerMs: number;
+  /** Deleting an Environment ends at the latest so long after deletionGraceSeconds. */
+  readonly drainBoundMs: number;
+}
+
+export const DEFAULT_TIMING: Timing = {
+  othersReclaimMs: 5_000,
+  ownReclaimMs: 15_000,
+  requestBoundMs: 1_500,
+  marginMs: 1_000,
+  pollBlockMs: 999,
+  pollIdleGapMs: 1_000,
+  idleAfterMs: 30_000,
+  beatIntervalMs: 30_000,
+  quietMarginMs: 20_000,
+  assumedTtlMs: 90_000,
+  touchAgainMs: [500, 1_000, 2_000, 4_000],
+  observeMs: 30_000,
+  observeFirstBeatMs: 5_000,
+  settleLookMs: 5_000,
+  statsBusyMs: 2_000,
+  statsIdleMs: 10_000,
+  retryBaseMs: 500,
+  retryMaxMs: 30_000,
+  prepareBackoffBaseMs: 5_000,
+  prepareBackoffMaxMs: 300_000,
+  probeFirstMs: 60_000,
+  probeMaxMs: 1_800_000,
+  expectationMs: 30_000,
+  finalizerLingerMs: 30_000,
+  drainBoundMs: 60_000,
+};
+
+/** The times that may run faster in a test, where the other side's clock runs faster too. */
+const SCALED = [
+  "beatIntervalMs",
+  "quietMarginMs",
+  "assumedTtlMs",
+  "observeMs",
+  "observeFirstBeatMs",
+  "settleLookMs",
+  "statsBusyMs",
+  "statsIdleMs",
+  "retryBaseMs",
+  "retryMaxMs",
+  "prepareBackoffBaseMs",
+  "prepareBackoffMaxMs",
+  "probeFirstMs",
+  "probeMaxMs",
+  "finalizerLingerMs",
+  "drainBoundMs",
+] as const satisfies readonly (keyof Timing)[];
+
+/** A test seam: waits `factor` times shorter. The claim window stays as it is. */
+export function scaleTiming(timing: Timing, factor: number): Timing {
+  const scaled = Object.fromEntries(SCALED.map((name) => [name, timing[name] / factor]));
+  return { ...timing, ...scaled };
+}
