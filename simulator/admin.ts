@@ -1,0 +1,128 @@
+import type { IncomingMessage } from "node:http";
+import { z } from "zod";
+import { pathParts } from "./api-request.ts";
+import { arrivalsSchema, enqueueSchema } from "./arrivals.ts";
+import { forbidden, invalidRequest, notFound, unauthenticated } from "./errors.ts";
+import { faultSchema } from "./faults.ts";
+import { json, noContent, type Reply, readJson } from "./http.ts";
+import { scriptSchema } from "./script.ts";
+import type { AdminHandler } from "./server.ts";
+import type { Simulator } from "./simulator.ts";
+
+type Body = Record<string, unknown> | undefined;
+type Handler = (simulator: Simulator, ids: readonly string[], body: Body) => Reply;
+
+const environmentSchema = z.strictObject({
+  id: z.string().min(1).optional(),
+  key: z.string().min(1).optional(),
+  workspaceId: z.string().optional(),
+});
+const stopSchema = z.strictObject({ force: z.boolean().default(false) });
+const confirmSchema = z.strictObject({ toolUseId: z.string(), allow: z.boolean() });
+const clockSchema = z.strictObject({ scale: z.number().positive() });
+const keySchema = z.strictObject({ key: z.string().min(1).optional() });
+
+const ok = (body: unknown) => json(200, body);
+
+/** `METHOD path` with `*` for an id. */
+const ROUTES: Readonly<Record<string, Handler>> = {
+  "GET state": (simulator) => ok(simulator.state()),
+  "GET report": (simulator) => ok(simulator.report()),
+  "GET violations": (simulator) => ok({ violations: simulator.violations, excused: simulator.excused }),
+  "DELETE violations": (simulator) => done(() => simulator.clearViolations()),
+  "POST environments": (simulator, _ids, body) =>
+    json(201, simulator.createEnvironment(defined(parse(environmentSchema, body)))),
+  "POST environments/*/items": (simulator, [id = ""], body) =>
+    json(201, simulator.enqueue(id, parse(enqueueSchema, body))),
+  "POST environments/*/arrivals": (simulator, [id = ""], body) =>
+    json(201, { id: simulator.arrivals(id, parse(arrivalsSchema, body)).id }),
+  "POST environments/*/key": (simulator, [id = ""], body) =>
+    ok({ key: simulator.rotateKey(id, parse(keySchema, body).key) }),
+  "DELETE arrivals/*": (simulator, [id = ""]) => {
+    if (!simulator.stopArrivals(id)) throw notFound(`arrivals ${id}`);
+    return noContent;
+  },
+  "GET items": (simulator) => ok(simulator.items()),
+  "GET items/*": (simulator, [id = ""]) => ok(simulator.item(id)),
+  "POST items/*/stop": (simulator, [id = ""], body) => done(() => simulator.stopItem(id, parse(stopSchema, body))),
+  "POST items/*/revoke-tokens": (simulator, [id = ""]) => done(() => simulator.revokeTokens(id)),
+  "GET sessions": (simulator) => ok(simulator.sessions()),
+  "GET sessions/*": (simulator, [id = ""]) => ok(simulator.session(id)),
+  "DELETE sessions/*": (simulator, [id = ""]) => done(() => simulator.deleteSession(id)),
+  "POST sessions/*/messages": (simulator, [id = ""], body) =>
+    done(() => simulator.sendMessage(id, parse(scriptSchema, body))),
+  "POST sessions/*/interrupt": (simulator, [id = ""]) => done(() => simulator.interrupt(id)),
+  "POST sessions/*/terminate": (simulator, [id = ""]) => done(() => simulator.terminateSession(id)),
+  "POST sessions/*/confirm": (simulator, [id = ""], body) => {
+    const { toolUseId, allow } = parse(confirmSchema, body);
+    if (!simulator.confirm(id, toolUseId, allow)) throw notFound(`a waiting call ${toolUseId}`);
+    return noContent;
+  },
+  "GET faults": (simulator) => ok(simulator.faults()),
+  "POST faults": (simulator, _ids, body) => json(201, simulator.inject(parse(faultSchema, body))),
+  "DELETE faults": (simulator) => done(() => simulator.clearFaults()),
+  "DELETE faults/*": (simulator, [id = ""]) => done(() => simulator.clearFaults(id)),
+  "GET switches": (simulator) => ok(simulator.switches),
+  "PATCH switches": (simulator, _ids, body) => ok(simulator.setSwitches(body ?? {})),
+  "GET clock": (simulator) => ok({ now: simulator.clock.now(), scale: simulator.clock.scale }),
+  "PATCH clock": (simulator, _ids, body) => {
+    simulator.setScale(parse(clockSchema, body).scale);
+    return ok({ now: simulator.clock.now(), scale: simulator.clock.scale });
+  },
+};
+
+/** The second part of a path is always an id. */
+function match(method: string, path: string): { handler: Handler; ids: string[] } | undefined {
+  const parts = pathParts(path).slice(1);
+  const ids = parts.length > 1 ? [parts[1] ?? ""] : [];
+  const pattern = parts.map((part, index) => (index === 1 ? "*" : part)).join("/");
+  const handler = ROUTES[`${method} ${pattern}`];
+  return handler && { handler, ids };
+}
+
+/** The admin API: what `Simulator` does, over HTTP. */
+export function createAdmin(simulator: () => Simulator, token: string | undefined): AdminHandler {
+  return async (request, path) => {
+    guard(request, token);
+    const found = match(request.method ?? "GET", path);
+    if (!found) return undefined;
+    const body = await readJson(request);
+    try {
+      return found.handler(simulator(), found.ids, body);
+    } catch (error) {
+      if (error instanceof z.ZodError) throw invalidRequest(z.prettifyError(error));
+      if (error instanceof RangeError) throw invalidRequest(error.message);
+      throw error;
+    }
+  };
+}
+
+/** @throws {ApiError} 401, 403 */
+function guard(request: IncomingMessage, token: string | undefined): void {
+  // A page in somebody's browser can reach loopback too, but it cannot leave this header out.
+  if (request.headers.origin !== undefined) throw forbidden("the admin API takes no requests from web pages");
+  if (token !== undefined) {
+    if (request.headers.authorization !== `Bearer ${token}`) throw unauthenticated();
+    return;
+  }
+  if (!isLoopback(request.socket.remoteAddress ?? "")) throw forbidden("without a token: from this machine only");
+}
+
+function isLoopback(address: string): boolean {
+  return address === "::1" || /^(::ffff:)?127\./.test(address);
+}
+
+function parse<T extends z.ZodType>(schema: T, body: Body): z.output<T> {
+  return schema.parse(body ?? {});
+}
+
+/** Does it, and answers without a body. */
+function done(act: () => void): Reply {
+  act();
+  return noContent;
+}
+
+/** Without the keys that are undefined, for exact optional properties. */
+function defined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined)) as never;
+}

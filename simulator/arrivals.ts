@@ -1,0 +1,123 @@
+import { z } from "zod";
+import type { SimulatorClock } from "./clock.ts";
+import type { Deadline, Deadlines } from "./deadlines.ts";
+import { newId, seededRandom } from "./ids.ts";
+import { scriptSchema } from "./script.ts";
+
+/** What is enqueued: a session of its own, further work of a known session, or an item that is no session. */
+export const enqueueSchema = z.strictObject({
+  /** `session`, `healthcheck`, or any other type, to see what a client does with it. */
+  type: z.string().min(1).default("session"),
+  /** What the session's agent does; only for a new session. */
+  script: scriptSchema.optional(),
+  /** Further work of this session instead of a new one. */
+  sessionId: z.string().optional(),
+  /** Whether poll replies carry a secret; as the switch `secrets` says unless given. */
+  secret: z.boolean().optional(),
+  metadata: z.record(z.string(), z.string()).optional(),
+});
+export type EnqueueInput = z.input<typeof enqueueSchema>;
+
+const common = {
+  item: enqueueSchema.optional(),
+  /** At most so many items in all. */
+  count: z.int().positive().optional(),
+};
+
+/** When items arrive; all times on the simulator's clock. */
+export const arrivalsSchema = z.discriminatedUnion("kind", [
+  /** Independent arrivals at a mean rate, for a time or a count. The seed fixes the times. */
+  z.strictObject({
+    ...common,
+    kind: z.literal("poisson"),
+    ratePerSecond: z.number().positive(),
+    seed: z.int().default(1),
+    durationSeconds: z.number().positive().optional(),
+  }),
+  /** So many at once, again and again when `everySeconds` is given. */
+  z.strictObject({
+    ...common,
+    kind: z.literal("burst"),
+    size: z.int().positive(),
+    bursts: z.int().positive().default(1),
+    everySeconds: z.number().positive().default(60),
+  }),
+  /** At the given seconds after the start. */
+  z.strictObject({ ...common, kind: z.literal("replay"), atSeconds: z.array(z.number().min(0)).min(1) }),
+]);
+export type ArrivalsInput = z.input<typeof arrivalsSchema>;
+export type Arrivals = z.output<typeof arrivalsSchema>;
+
+/** Arrivals under way. */
+export interface ArrivalsHandle {
+  readonly id: string;
+  /** Items so far. */
+  readonly arrived: number;
+  /** Resolves with the number of items when the last one has arrived, or the arrivals were stopped. */
+  readonly done: Promise<number>;
+  stop(): void;
+}
+
+/** Starts arrivals; `arrive` is called once per item. */
+export function startArrivals(
+  plan: Arrivals,
+  clock: SimulatorClock,
+  deadlines: Deadlines,
+  arrive: () => void,
+): ArrivalsHandle {
+  const start = clock.now();
+  const times = arrivalTimes(plan);
+  const { promise, resolve } = Promise.withResolvers<number>();
+  let arrived = 0;
+  let pending: Deadline | undefined;
+  const finish = () => {
+    pending = undefined;
+    resolve(arrived);
+  };
+  const schedule = () => {
+    const next = times.next();
+    if (next.done || (plan.count !== undefined && arrived >= plan.count)) return finish();
+    pending = deadlines.at(start + next.value, () => {
+      arrived += 1;
+      arrive();
+      schedule();
+    });
+  };
+  schedule();
+  return {
+    id: newId("arr"),
+    get arrived() {
+      return arrived;
+    },
+    done: promise,
+    stop: () => {
+      pending?.cancel();
+      finish();
+    },
+  };
+}
+
+const MS_PER_SECOND = 1000;
+
+/** Milliseconds after the start, in order. */
+export function* arrivalTimes(plan: Arrivals): Generator<number, void> {
+  switch (plan.kind) {
+    case "poisson": {
+      const random = seededRandom(plan.seed);
+      const endMs = (plan.durationSeconds ?? Number.POSITIVE_INFINITY) * MS_PER_SECOND;
+      let at = 0;
+      for (;;) {
+        at += (-Math.log(1 - random()) / plan.ratePerSecond) * MS_PER_SECOND;
+        if (at > endMs) return;
+        yield at;
+      }
+    }
+    case "burst":
+      for (let burst = 0; burst < plan.bursts; burst += 1) {
+        for (let i = 0; i < plan.size; i += 1) yield burst * plan.everySeconds * MS_PER_SECOND;
+      }
+      return;
+    case "replay":
+      for (const seconds of plan.atSeconds.toSorted((a, b) => a - b)) yield seconds * MS_PER_SECOND;
+  }
+}

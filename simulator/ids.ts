@@ -1,0 +1,37 @@
+import { randomBytes, randomInt } from "node:crypto";
+import type { Random } from "../src/core/random.ts";
+
+const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+/** Real ids are a prefix, the version `01` and 22 characters. */
+const ID_CHARACTERS = 22;
+const CREDENTIAL_BYTES = 48;
+
+/** An id that looks like the platform's: `work_01...`. */
+export function newId(prefix: "env" | "work" | "session" | "sevt" | "req" | "agent" | "flt" | "arr"): string {
+  let text = "";
+  for (let i = 0; i < ID_CHARACTERS; i += 1) text += BASE58[randomInt(BASE58.length)];
+  return `${prefix}_01${text}`;
+}
+
+/** A credential that looks like the platform's. */
+export function newCredential(prefix: "sk-ant-oat01" | "sk-ant-req" | "sk-ant-api03"): string {
+  return `${prefix}-${randomBytes(CREDENTIAL_BYTES).toString("base64url")}`;
+}
+
+/** A seeded source of numbers in [0, 1) (mulberry32): the same seed gives the same arrivals and faults. */
+export function seededRandom(seed: number): Random {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** A number that orders ids without regard to their age: for lists in no useful order. */
+export function shuffleRank(id: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < id.length; i += 1) hash = Math.imul(hash ^ id.charCodeAt(i), 0x01000193);
+  return hash >>> 0;
+}

@@ -1,0 +1,207 @@
+import { type Actor, SERVER } from "./caller.ts";
+import { timestamp, timestampUs } from "./clock.ts";
+import { newId } from "./ids.ts";
+
+export type WorkState = "queued" | "starting" | "active" | "stopping" | "stopped";
+export const WORK_STATES: readonly WorkState[] = ["queued", "starting", "active", "stopping", "stopped"];
+
+/** One change of an item's state, or a notable thing that left it as it was. Times in ms of the simulator's clock. */
+export interface Transition {
+  readonly at: number;
+  readonly event: string;
+  readonly from: WorkState | null;
+  readonly to: WorkState;
+  readonly by: Actor;
+}
+
+/** One reply of a poll that carried the item. */
+export interface Offer {
+  readonly number: number;
+  readonly at: number;
+  readonly reclaimMs: number;
+  readonly workerId: string | undefined;
+  /** How often the item had been queued by then, from 1. */
+  readonly generation: number;
+  /** Given out although somebody else had it in hand: a fault on demand. */
+  readonly duplicate: boolean;
+}
+
+/** One effective acknowledgement. */
+export interface Ack {
+  readonly at: number;
+  readonly generation: number;
+  readonly workerId: string | undefined;
+}
+
+/** The last accepted beat of the current lease. */
+export interface Beat {
+  readonly at: number;
+  readonly party: string;
+  /** Worker id of the poller behind it: the token's, or the one the request named. */
+  readonly side: string | undefined;
+  readonly kind: Actor["as"];
+}
+
+const US_PER_MS = 1000;
+
+/** A work item and all that ever happened to it. Only Environment changes it. */
+export class WorkItem {
+  readonly id = newId("work");
+  readonly environmentId: string;
+  readonly seq: number;
+  readonly data: { readonly type: string; readonly id: string };
+  /** Whether poll replies carry a secret for it. */
+  readonly issuesSecret: boolean;
+  readonly createdAt: number;
+  metadata: Record<string, string>;
+
+  state: WorkState = "queued";
+  /** When it last entered the queue. */
+  queuedAt: number;
+  /** How often it was queued. */
+  generation = 1;
+  acknowledgedAt: number | undefined;
+  startedAt: number | undefined;
+  stopRequestedAt: number | undefined;
+  stoppedAt: number | undefined;
+  /** Microseconds since the epoch: every beat has a value of its own, also two in one millisecond. */
+  heartbeatUs: number | undefined;
+  ttlMs: number;
+  /** When the lease, or the wait for the first beat, is over; undefined: nothing runs. */
+  expiresAt: number | undefined;
+  /** An entry of the deadline heap stands for it. */
+  expiryArmed = false;
+
+  readonly history: Transition[] = [];
+  readonly offers: Offer[] = [];
+  readonly acks: Ack[] = [];
+  readonly tokens: string[] = [];
+  /** Its session was deleted. */
+  abandoned = false;
+  beat: Beat | undefined;
+  beats = 0;
+  refusedBeats = 0;
+  firstBeatAt: number | undefined;
+  /** Every last_heartbeat of it, as microseconds: an echo of anything else was made up. */
+  readonly heartbeats = new Set<number>();
+  /** Parties that were told it is stopped, or stopped it themselves and got the answer. */
+  readonly knowsStopped = new Set<string>();
+  /** The first beat of the current generation by a sessions token was answered: a second one is a second container. */
+  firstTokenBeatAnswered: string | undefined;
+
+  constructor(
+    environmentId: string,
+    seq: number,
+    at: number,
+    options: {
+      data: { type: string; id: string };
+      issuesSecret: boolean;
+      ttlMs: number;
+      metadata: Record<string, string>;
+    },
+  ) {
+    this.environmentId = environmentId;
+    this.seq = seq;
+    this.createdAt = at;
+    this.queuedAt = at;
+    this.data = options.data;
+    this.issuesSecret = options.issuesSecret;
+    this.ttlMs = options.ttlMs;
+    this.metadata = options.metadata;
+    this.history.push({ at, event: "created", from: null, to: "queued", by: SERVER });
+  }
+
+  get lastOffer(): Offer | undefined {
+    return this.offers.at(-1);
+  }
+
+  /** Items that a client may stop without running them: nothing of them can be run. */
+  get runsNothing(): boolean {
+    return this.data.type !== "session" || !this.issuesSecret || this.abandoned;
+  }
+
+  note(at: number, event: string, by: Actor, to: WorkState = this.state): void {
+    this.history.push({ at, event, from: this.state, to, by });
+    this.state = to;
+  }
+
+  /** Stamps a beat; strictly later than the one before. */
+  stampHeartbeat(at: number): string {
+    const us = Math.max(Math.floor(at * US_PER_MS), (this.heartbeatUs ?? 0) + 1);
+    this.heartbeatUs = us;
+    this.heartbeats.add(us);
+    return timestampUs(us);
+  }
+
+  get lastHeartbeat(): string | null {
+    return this.heartbeatUs === undefined ? null : timestampUs(this.heartbeatUs);
+  }
+}
+
+/** The wire form of an item. `secret` is null everywhere but in the reply of a poll. */
+export function workBody(item: WorkItem, secret: string | null, reformatHeartbeat = false): Record<string, unknown> {
+  const time = (at: number | undefined) => (at === undefined ? null : timestamp(at));
+  const heartbeat = item.lastHeartbeat;
+  return {
+    id: item.id,
+    type: "work",
+    environment_id: item.environmentId,
+    data: item.data,
+    state: item.state,
+    secret,
+    metadata: item.metadata,
+    created_at: timestamp(item.createdAt),
+    acknowledged_at: time(item.acknowledgedAt),
+    started_at: time(item.startedAt),
+    latest_heartbeat_at: heartbeat && reformatHeartbeat ? heartbeat.replace("Z", "+00:00") : heartbeat,
+    stop_requested_at: time(item.stopRequestedAt),
+    stopped_at: time(item.stoppedAt),
+  };
+}
+
+/** What the admin API and `Simulator.item` show of an item: times in ms of the simulator's clock, no credential. */
+export interface ItemRecord {
+  readonly id: string;
+  readonly environmentId: string;
+  readonly sessionId: string | undefined;
+  readonly type: string;
+  readonly state: WorkState;
+  readonly generation: number;
+  readonly createdAt: number;
+  readonly queuedAt: number;
+  readonly offeredAt: number | undefined;
+  readonly acknowledgedAt: number | undefined;
+  readonly firstBeatAt: number | undefined;
+  readonly stopRequestedAt: number | undefined;
+  readonly stoppedAt: number | undefined;
+  readonly stoppedBy: Actor | undefined;
+  readonly beats: number;
+  readonly refusedBeats: number;
+  readonly offers: readonly Offer[];
+  readonly acks: readonly Ack[];
+  readonly history: readonly Transition[];
+}
+
+export function recordOf(item: WorkItem): ItemRecord {
+  return {
+    id: item.id,
+    environmentId: item.environmentId,
+    sessionId: item.data.type === "session" ? item.data.id : undefined,
+    type: item.data.type,
+    state: item.state,
+    generation: item.generation,
+    createdAt: item.createdAt,
+    queuedAt: item.queuedAt,
+    offeredAt: item.offers[0]?.at,
+    acknowledgedAt: item.acks[0]?.at,
+    firstBeatAt: item.firstBeatAt,
+    stopRequestedAt: item.stopRequestedAt,
+    stoppedAt: item.stoppedAt,
+    stoppedBy: item.state === "stopped" ? item.history.findLast((entry) => entry.to === "stopped")?.by : undefined,
+    beats: item.beats,
+    refusedBeats: item.refusedBeats,
+    offers: [...item.offers],
+    acks: [...item.acks],
+    history: [...item.history],
+  };
+}

@@ -1,0 +1,140 @@
+import { Command, InvalidArgumentError, Option } from "commander";
+import { z } from "zod";
+import { bashScript } from "./script.ts";
+import { type Simulator, type SimulatorOptions, startSimulator } from "./simulator.ts";
+import { limitsSchema, switchesSchema } from "./switches.ts";
+import { violationText } from "./violations.ts";
+
+const EXIT_VIOLATIONS = 1;
+const EXIT_USAGE = 2;
+const EXIT_FAILED = 70;
+
+interface Flags {
+  port: number;
+  host: string;
+  adminToken?: string;
+  environmentId?: string;
+  environmentKey?: string;
+  apiKey?: string;
+  scale: number;
+  seed: number;
+  ttl?: number;
+  switch: Record<string, unknown>;
+  items: number;
+  rate?: number;
+  command: string[];
+  for?: number;
+  quiet: boolean;
+}
+
+const numberAtLeast = (least: number, whole: boolean) => (text: string) => {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value) || value < least || (whole && !Number.isInteger(value))) {
+    throw new InvalidArgumentError(`a ${whole ? "whole " : ""}number, ${least} or more, is needed.`);
+  }
+  return value;
+};
+
+/** `name=value`; the value as JSON where it is JSON. */
+function addSwitch(text: string, before: Record<string, unknown>): Record<string, unknown> {
+  const at = text.indexOf("=");
+  if (at < 1) throw new InvalidArgumentError("name=value is needed.");
+  const value = text.slice(at + 1);
+  let parsed: unknown = value;
+  try {
+    parsed = JSON.parse(value);
+  } catch {
+    // A plain word.
+  }
+  const all = { ...before, [text.slice(0, at)]: parsed };
+  const result = switchesSchema.safeParse(all);
+  if (!result.success) throw new InvalidArgumentError(z.prettifyError(result.error));
+  return all;
+}
+
+function program(): Command {
+  return new Command("simulator")
+    .description("A server of the Work API, and of as much of the sessions API as workers need, to try workers on.")
+    .option("--port <number>", "port; 0 is any free one", numberAtLeast(0, true), 0)
+    .option("--host <address>", "address to listen on; beyond loopback, give --admin-token", "127.0.0.1")
+    .addOption(new Option("--admin-token <token>", "asked of requests under /admin/").env("SIMULATOR_ADMIN_TOKEN"))
+    .option("--environment-id <id>", "id of the environment that is made at the start; random unless given")
+    .option("--environment-key <key>", "its key; random unless given")
+    .option("--api-key <key>", "the organization's API key; random unless given")
+    .option("--scale <factor>", "how much faster than real time its clock runs", numberAtLeast(0.001, false), 1)
+    .option("--ttl <seconds>", "TTL of leases", numberAtLeast(1, false))
+    .option("--switch <name=value>", "behaviour that the contract leaves open; repeatable", addSwitch, {})
+    .option("--items <number>", "sessions to queue at the start", numberAtLeast(0, true), 0)
+    .option("--rate <number>", "sessions a second that arrive, at random times", numberAtLeast(0.000_001, false))
+    .option("--seed <number>", "of the arrivals and the faults", numberAtLeast(0, true), 1)
+    .option("--command <text...>", "what the agents run with bash, one turn each", ["echo hello"])
+    .option("--for <seconds>", "end by itself; the exit code is 1 when there were violations", numberAtLeast(0, false))
+    .option("--quiet", "no line per event", false)
+    .showHelpAfterError("(--help shows all flags)")
+    .allowExcessArguments(false)
+    .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : EXIT_USAGE));
+}
+
+function optionsOf(flags: Flags): SimulatorOptions {
+  const { port, host, adminToken, apiKey, scale, seed, ttl } = flags;
+  const limits =
+    ttl === undefined ? {} : { ttlSeconds: ttl, minTtlSeconds: Math.min(ttl, limitsSchema.parse({}).minTtlSeconds) };
+  return {
+    ...{ port, host, scale, seed, switches: flags.switch, limits },
+    ...(adminToken !== undefined && { adminToken }),
+    ...(apiKey !== undefined && { apiKey }),
+  };
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function announce(simulator: Simulator, environment: { id: string; key: string }): void {
+  print(`ANTHROPIC_BASE_URL=${simulator.url}`);
+  print(`ANTHROPIC_ENVIRONMENT_ID=${environment.id}`);
+  print(`ANTHROPIC_ENVIRONMENT_KEY=${environment.key}`);
+  print(`ANTHROPIC_API_KEY=${simulator.apiKey}`);
+}
+
+function follow(simulator: Simulator, quiet: boolean): void {
+  const time = () => new Date(simulator.clock.now()).toISOString();
+  simulator.on("violation", (violation) => {
+    print(`${time()} ${violation.excuse ? "excused" : "VIOLATION"} ${violationText(violation)}`);
+  });
+  if (quiet) return;
+  simulator.on("item", (item, event) => {
+    if (event !== "beat") print(`${time()} ${item.id} ${event} (${item.state})`);
+  });
+  simulator.on("session", (sessionId, event) => print(`${time()} ${sessionId} ${event.type}`));
+}
+
+async function main(): Promise<void> {
+  const flags = program().parse().opts<Flags>();
+  const simulator = await startSimulator(optionsOf(flags));
+  const environment = simulator.createEnvironment({
+    ...(flags.environmentId !== undefined && { id: flags.environmentId }),
+    ...(flags.environmentKey !== undefined && { key: flags.environmentKey }),
+  });
+  announce(simulator, environment);
+  follow(simulator, flags.quiet);
+  const item = { script: bashScript(...flags.command) };
+  for (let i = 0; i < flags.items; i += 1) simulator.enqueue(environment.id, item);
+  if (flags.rate !== undefined) {
+    simulator.arrivals(environment.id, { kind: "poisson", ratePerSecond: flags.rate, seed: flags.seed, item });
+  }
+  const end = async () => {
+    print(JSON.stringify(simulator.report(), undefined, 2));
+    const failed = simulator.violations.length > 0;
+    await simulator.close();
+    process.exit(failed && flags.for !== undefined ? EXIT_VIOLATIONS : 0);
+  };
+  process.once("SIGINT", () => void end());
+  process.once("SIGTERM", () => void end());
+  if (flags.for !== undefined) setTimeout(() => void end(), flags.for * 1000);
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.exit(EXIT_FAILED);
+});

@@ -1,0 +1,177 @@
+import { type Caller, partyOf } from "./caller.ts";
+import type { WorkItem } from "./item.ts";
+import { beatIntervalMs, DEFAULT_RECLAIM_MS, NO_HEARTBEAT } from "./switches.ts";
+import type { Finding } from "./violations.ts";
+
+/**
+ * Which worker ids are surely different clients. A client that restarts comes back under a new id, so two ids differ
+ * for sure only when their lives overlap: each was heard of after the other's first request.
+ */
+export class Sides {
+  readonly #lives = new Map<string, { first: number; last: number }>();
+  #order = 0;
+
+  heard(workerId: string | undefined): void {
+    if (workerId === undefined) return;
+    this.#order += 1;
+    const life = this.#lives.get(workerId);
+    if (life) life.last = this.#order;
+    else this.#lives.set(workerId, { first: this.#order, last: this.#order });
+  }
+
+  distinct(a: string | undefined, b: string | undefined): boolean {
+    if (a === undefined || b === undefined || a === b) return false;
+    const [one, other] = [this.#lives.get(a), this.#lives.get(b)];
+    return one !== undefined && other !== undefined && one.last > other.first && other.last > one.first;
+  }
+}
+
+/** The worker id behind a request: the poller a sessions token was issued to, else what the request says. */
+export function sideOf(item: WorkItem, caller: Caller): string | undefined {
+  const { credential } = caller;
+  return credential.kind === "sessions-token" ? item.offers[credential.offer - 1]?.workerId : caller.workerId;
+}
+
+function held(caller: Caller, finding: Finding): Finding {
+  return caller.delayed ? { ...finding, excuse: "fault" } : finding;
+}
+
+/** Judges an acknowledgement that is about to be handled at `at`. */
+export function judgeAck(item: WorkItem, caller: Caller, at: number, sides: Sides): Finding | undefined {
+  const offers = item.offers.filter(
+    (offer) => offer.generation === item.generation && !sides.distinct(offer.workerId, caller.workerId),
+  );
+  const own = offers.findLast((offer) => offer.workerId === caller.workerId) ?? offers.at(-1);
+  if (!own) {
+    const everOffered = item.offers.some((offer) => !sides.distinct(offer.workerId, caller.workerId));
+    if (everOffered && item.state === "queued" && caller.delayed) {
+      return { kind: "ack-outside-window", details: "the item was queued again meanwhile", excuse: "fault" };
+    }
+    return { kind: "ack-without-offer", details: `no poll of this client was answered with the item (${item.state})` };
+  }
+  if (item.state !== "queued") return undefined;
+  const since = item.offers.find(
+    (offer) => offer.number > own.number && !offer.duplicate && sides.distinct(offer.workerId, caller.workerId),
+  );
+  if (since) {
+    const details = `reclaimed by ${since.workerId} ${Math.round(at - since.at)} ms before`;
+    return held(caller, { kind: "ack-outside-window", details });
+  }
+  const windowMs = Math.min(own.reclaimMs, DEFAULT_RECLAIM_MS);
+  const ageMs = at - own.at;
+  if (ageMs <= windowMs) return undefined;
+  const details = `${Math.round(ageMs)} ms after the poll's reply; others may reclaim it after ${windowMs} ms`;
+  return held(caller, { kind: "ack-outside-window", details });
+}
+
+function everAcked(item: WorkItem, side: string | undefined, sides: Sides): boolean {
+  return item.acks.some((ack) => !sides.distinct(ack.workerId, side));
+}
+
+/** Judges a beat by what it says and when, whether or not it will be accepted. */
+export function judgeBeat(
+  item: WorkItem,
+  caller: Caller,
+  expected: string | undefined,
+  sides: Sides,
+): Finding | undefined {
+  const party = partyOf(caller);
+  if (item.state === "stopped" && item.knowsStopped.has(party)) {
+    return { kind: "beat-after-stop", details: `${party} knows that the item is stopped` };
+  }
+  if (item.state === "stopped" || item.state === "stopping") return undefined;
+  if (expected === undefined) {
+    return { kind: "unconditional-beat", details: "expected_last_heartbeat is missing: nothing fences this beat" };
+  }
+  if (expected !== NO_HEARTBEAT) {
+    if (isKnownHeartbeat(item, expected)) return undefined;
+    return { kind: "wrong-echo", details: "expected_last_heartbeat was never a last_heartbeat of this item" };
+  }
+  const side = sideOf(item, caller);
+  if (item.state === "queued") {
+    if (everAcked(item, side, sides)) return undefined;
+    return { kind: "beat-on-queued", details: "first beat for an item that this client never acknowledged" };
+  }
+  if (caller.credential.kind !== "sessions-token") return undefined;
+  if (!everAcked(item, side, sides)) {
+    return { kind: "start-without-ack", details: `a session started for an item that ${side} never acknowledged` };
+  }
+  const first = item.firstTokenBeatAnswered;
+  if (item.state === "active" && first !== undefined && isSameStarter(item, first, caller, sides)) {
+    return { kind: "second-start", details: `${party} opens a lease that ${first} opened already` };
+  }
+  return undefined;
+}
+
+function isSameStarter(item: WorkItem, first: string, caller: Caller, sides: Sides): boolean {
+  if (first === partyOf(caller)) return true;
+  const starter = item.offers.find((offer) => first === `token of offer ${offer.number}`)?.workerId;
+  const side = sideOf(item, caller);
+  return starter !== undefined && side !== undefined && !sides.distinct(starter, side);
+}
+
+function isKnownHeartbeat(item: WorkItem, echo: string): boolean {
+  // Through the millisecond part and the three digits after it: Date alone would cut the microseconds.
+  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(\d{3})(?:Z|\+00:00)$/.exec(echo);
+  return match !== null && item.heartbeats.has(Date.parse(`${match[1]}Z`) * 1000 + Number(match[2]));
+}
+
+/** Judges a beat that is accepted at `at`: does it take the lease from somebody who surely is alive? */
+export function judgeHolder(item: WorkItem, caller: Caller, at: number): Finding | undefined {
+  const { beat } = item;
+  const party = partyOf(caller);
+  if (!beat || beat.party === party) return undefined;
+  const quietMs = at - beat.at;
+  if (quietMs >= beatIntervalMs(item.ttlMs)) return undefined;
+  return {
+    kind: "two-holders",
+    details: `${party} beats ${Math.round(quietMs)} ms after ${beat.party}, sooner than that one's next beat is due`,
+  };
+}
+
+/** Judges a stop that is about to take effect. Stops with the API key are a user's: never wrong. */
+export function judgeStop(item: WorkItem, caller: Caller, force: boolean, sides: Sides): Finding | undefined {
+  if (caller.credential.kind === "api-key") return undefined;
+  switch (item.state) {
+    case "stopped":
+    case "stopping":
+      return undefined;
+    case "queued":
+      return judgeStopOfQueued(item, caller, sides);
+    case "starting":
+      return judgeStopOfStarting(item, caller, sides);
+    case "active":
+      return judgeStopOfActive(item, caller, force, sides);
+  }
+}
+
+function judgeStopOfQueued(item: WorkItem, caller: Caller, sides: Sides): Finding | undefined {
+  const offer = item.lastOffer;
+  const inHand = offer?.generation === item.generation && !sides.distinct(offer.workerId, caller.workerId);
+  if (item.runsNothing && inHand) return undefined;
+  return held(caller, { kind: "stop-queued", details: "the item is queued, for whoever polls next" });
+}
+
+function judgeStopOfStarting(item: WorkItem, caller: Caller, sides: Sides): Finding | undefined {
+  if (item.runsNothing) return undefined;
+  if (caller.credential.kind !== "sessions-token") {
+    const details = "nobody has the lease of the item: beat it with NO_HEARTBEAT first";
+    return held(caller, { kind: "stop-unfenced", details });
+  }
+  const details = "the worker's first beat was not answered yet";
+  return everAcked(item, sideOf(item, caller), sides)
+    ? { kind: "stop-without-lease", details, excuse: "stock-worker" }
+    : held(caller, { kind: "stop-without-lease", details: "another client acknowledged the item" });
+}
+
+function judgeStopOfActive(item: WorkItem, caller: Caller, force: boolean, sides: Sides): Finding | undefined {
+  const { beat } = item;
+  if (!beat || item.runsNothing || beat.party === partyOf(caller)) return undefined;
+  const side = sideOf(item, caller);
+  const isToken = caller.credential.kind === "sessions-token";
+  // The holder is the client's own worker, or the worker's own operator: one side, one hand.
+  if (isToken && side !== undefined && beat.side !== undefined && !sides.distinct(side, beat.side)) return undefined;
+  const byOwnWorker = beat.kind === "sessions-token" && !sides.distinct(side, beat.side);
+  if (!isToken && !force && byOwnWorker) return undefined;
+  return held(caller, { kind: "stop-without-lease", details: `the last accepted beat was by ${beat.party}` });
+}

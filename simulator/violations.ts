@@ -1,0 +1,54 @@
+import type { Actor } from "./caller.ts";
+
+/** What a client may do wrong. Each kind is described in docs/simulator.md. */
+export const VIOLATION_KINDS = [
+  "ack-without-offer",
+  "ack-outside-window",
+  "beat-on-queued",
+  "start-without-ack",
+  "second-start",
+  "two-holders",
+  "wrong-echo",
+  "unconditional-beat",
+  "beat-after-stop",
+  "stop-queued",
+  "stop-unfenced",
+  "stop-without-lease",
+  "unknown-tool-result",
+  "wrong-credential",
+  "invalid-poll",
+  "invalid-request",
+  "missing-header",
+  "unknown-path",
+] as const;
+
+export type ViolationKind = (typeof VIOLATION_KINDS)[number];
+
+/** What a judge found, before it is known whom and what it concerns. */
+export interface Finding {
+  readonly kind: ViolationKind;
+  readonly details: string;
+  /** Why a right client may cause it all the same; then it is kept apart, in `excused`. */
+  readonly excuse?: Excuse;
+}
+
+/** `fault`: a fault on demand held the request up. `stock-worker`: known of the stock workers, no operator can help it. */
+export type Excuse = "fault" | "stock-worker";
+
+/** A breach of the protocol by a client. */
+export interface Violation extends Finding {
+  /** Milliseconds of the simulator's clock. */
+  readonly at: number;
+  readonly by: Actor;
+  readonly environmentId?: string;
+  readonly workId?: string;
+  readonly sessionId?: string;
+}
+
+/** One line for people and test failures. */
+export function violationText(violation: Violation): string {
+  const { kind, details, by, workId, sessionId } = violation;
+  const about = workId ?? sessionId;
+  const who = [by.as, by.workerId, by.userAgent].filter((part) => part !== undefined).join(", ");
+  return `${kind}${about ? ` (${about})` : ""}: ${details} [by ${who}]`;
+}

@@ -1,0 +1,188 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import Anthropic from "@anthropic-ai/sdk";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { bashScript } from "../../simulator/script.ts";
+import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
+import { type Client, newClient, type Work } from "./client.ts";
+
+const WORKER = fileURLToPath(new URL("../../examples/worker/worker.mjs", import.meta.url));
+
+let simulator: Simulator;
+let client: Client;
+let folder: string;
+const children: ChildProcess[] = [];
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "berth-worker-"));
+  simulator = await startSimulator();
+  client = newClient(simulator);
+});
+
+afterEach(async () => {
+  for (const child of children.splice(0)) if (child.exitCode === null) child.kill("SIGKILL");
+  await simulator.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+interface Exit {
+  readonly code: number | null;
+  readonly output: string;
+}
+
+/** Starts the example's worker, as a container with that environment would. */
+function startWorker(work: Work, env: Record<string, string> = {}): { child: ChildProcess; exit: Promise<Exit> } {
+  const child = spawn(process.execPath, [WORKER], {
+    env: {
+      PATH: process.env.PATH ?? "",
+      HOME: folder,
+      WORKSPACE: folder,
+      BERTH_WORKER_MAX_IDLE_MS: "100",
+      ANTHROPIC_BASE_URL: simulator.url,
+      ANTHROPIC_ENVIRONMENT_ID: work.environment_id,
+      ANTHROPIC_WORK_ID: work.id,
+      ANTHROPIC_SESSION_ID: work.data.id,
+      ANTHROPIC_WORK_SECRET: work.secret ?? "",
+      ...env,
+    },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  children.push(child);
+  let output = "";
+  child.stdout?.on("data", (chunk) => (output += chunk));
+  child.stderr?.on("data", (chunk) => (output += chunk));
+  const exit = new Promise<Exit>((resolve) => child.once("close", (code) => resolve({ code, output })));
+  return { child, exit };
+}
+
+/** Polls and acknowledges, as an operator would. */
+async function claim(): Promise<Work> {
+  const work = await client.take();
+  expect((await client.ack(work.id)).status).toBe(200);
+  return work;
+}
+
+describe("the stock worker in a process of its own", () => {
+  test("executes the tool calls, beats, and ends the item as stopped", async () => {
+    simulator.enqueue(client.options.environmentId, {
+      script: bashScript("echo hello > file; pwd", "echo $HOME; false"),
+    });
+    const work = await claim();
+    const exit = await startWorker(work).exit;
+    expect(exit).toEqual({ code: 0, output: "" });
+    const item = simulator.item(work.id);
+    expect(item).toMatchObject({ state: "stopped", beats: 1, stoppedBy: { as: "sessions-token" } });
+    const calls = simulator.session(work.data.id).toolCalls;
+    expect(calls.map((call) => [call.output, call.isError])).toEqual([
+      [folder, false],
+      [folder, true],
+    ]);
+    expect(calls.map((call) => call.answeredBy)).toEqual([work.id, work.id]);
+    expect(await readFile(join(folder, "file"), "utf8")).toBe("hello\n");
+    simulator.assertNoViolations();
+    expect(simulator.excused).toEqual([]);
+  });
+
+  test("leaves by itself when the user stops the item, and posts its stop", async () => {
+    const ttl = await startSimulator({ limits: { ttlSeconds: 2, minTtlSeconds: 1 } });
+    await simulator.close();
+    simulator = ttl;
+    client = newClient(simulator);
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    const { exit } = startWorker(work, { BERTH_WORKER_MAX_IDLE_MS: "60000" });
+    await simulator.waitFor(() => simulator.item(work.id).state === "active");
+    simulator.stopItem(work.id);
+    expect(simulator.item(work.id).state).toBe("stopping");
+    expect((await exit).code).toBe(0);
+    expect(simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "sessions-token" } });
+    simulator.assertNoViolations();
+  });
+
+  test("drains on SIGTERM and force-stops its item", async () => {
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    const { child, exit } = startWorker(work, { BERTH_WORKER_MAX_IDLE_MS: "60000" });
+    await simulator.waitFor(() => simulator.session(work.data.id).toolCalls[0]?.answeredAt);
+    child.kill("SIGTERM");
+    expect((await exit).code).toBe(0);
+    expect(simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "sessions-token" } });
+    simulator.assertNoViolations();
+  });
+
+  test("exits without a stop when somebody else beat before", async () => {
+    simulator.enqueue(client.options.environmentId);
+    const work = await claim();
+    await client.mustBeat(work.id, "NO_HEARTBEAT");
+    expect((await startWorker(work).exit).code).toBe(0);
+    expect(simulator.item(work.id)).toMatchObject({ state: "active", refusedBeats: 1 });
+    simulator.assertNoViolations();
+  });
+
+  test("stops the item of a deleted session and exits with 1", async () => {
+    const { sessionId = "" } = simulator.enqueue(client.options.environmentId);
+    const work = await claim();
+    simulator.deleteSession(sessionId);
+    expect((await startWorker(work).exit).code).toBe(1);
+    expect(simulator.item(work.id).state).toBe("stopped");
+    simulator.assertNoViolations();
+  });
+
+  test("holds a call that asks, until a person allows it", async () => {
+    const tools = [{ name: "bash", input: { command: "echo allowed" }, ask: true }];
+    const { sessionId = "" } = simulator.enqueue(client.options.environmentId, { script: { turns: [{ tools }] } });
+    const work = await claim();
+    const { exit } = startWorker(work);
+    await simulator.waitFor(() => simulator.session(sessionId).streams > 0);
+    const [call] = simulator.session(sessionId).toolCalls;
+    expect(call?.answeredAt).toBeUndefined();
+    expect(simulator.confirm(sessionId, call?.id ?? "", true)).toBe(true);
+    expect((await exit).code).toBe(0);
+    expect(simulator.session(sessionId).toolCalls[0]?.output).toBe("allowed");
+    simulator.assertNoViolations();
+  });
+
+  test("works with the environment key where no secret was issued", async () => {
+    simulator.setSwitches({ secrets: "none" });
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    expect(work.secret).toBeNull();
+    const key = simulator.environmentKey(client.options.environmentId);
+    expect((await startWorker(work, { ANTHROPIC_ENVIRONMENT_KEY: key }).exit).code).toBe(0);
+    expect(simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "environment-key" } });
+    expect(simulator.session(work.data.id).toolCalls[0]?.output).toBe("hello");
+    simulator.assertNoViolations();
+  });
+});
+
+describe("the SDK's own loop", () => {
+  test("polls, acknowledges, serves and stops one item after the other, and skips a health check", async () => {
+    const environmentId = client.options.environmentId;
+    simulator.enqueue(environmentId, { type: "healthcheck" });
+    simulator.enqueue(environmentId, { script: bashScript("echo one") });
+    simulator.enqueue(environmentId, { script: bashScript("echo two") });
+    const stop = new AbortController();
+    const sdk = new Anthropic({ apiKey: null, authToken: "unused", baseURL: simulator.url });
+    const worker = sdk.beta.environments.work.worker({
+      environmentId,
+      environmentKey: simulator.environmentKey(environmentId),
+      workdir: folder,
+      workerId: "sdk-worker",
+      maxIdleMs: 50,
+    });
+    const run = worker.run(stop.signal);
+    await simulator.waitFor(() => simulator.items().every((item) => item.state === "stopped"));
+    expect(simulator.stats(environmentId)).toMatchObject({ depth: 0, pending: 0, workers_polling: 1 });
+    stop.abort();
+    await run;
+    expect(simulator.sessions().flatMap((session) => session.toolCalls.map((call) => call.output))).toEqual([
+      "one",
+      "two",
+    ]);
+    expect(simulator.report()).toMatchObject({ total: 3, toolCalls: 2, violations: 0 });
+    simulator.assertNoViolations();
+  });
+});
