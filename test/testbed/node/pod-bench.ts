@@ -1,0 +1,132 @@
+import type { ConfigMap, Container, Pod, PodStatus, Secret } from "../../../src/kube/objects.ts";
+import { chosenFate, type Fate, type FateInput } from "../../../testbed/node/fate.ts";
+import { type Latencies, Latency, seededRandom } from "../../../testbed/node/latency.ts";
+import { type PodHost, PodMachine } from "../../../testbed/node/pod-machine.ts";
+import type { ContainerRuntime } from "../../../testbed/node/runtime.ts";
+import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
+import { VirtualClock } from "../../support/virtual-clock.ts";
+
+/** One Pod on a node that is nothing but a clock: what its machine reports is written down. */
+export class PodBench implements PodHost {
+  readonly clock = new VirtualClock();
+  readonly secrets = new Map<string, Secret>();
+  readonly configMaps = new Map<string, ConfigMap>();
+  readonly reports: PodStatus[] = [];
+  readonly events: string[] = [];
+  /** Looks at Secrets: one per attempt to start a container that refers to any. */
+  looks = 0;
+  runtime: ContainerRuntime = new ScriptedRuntime(this.clock);
+  readonly machine: PodMachine;
+  readonly #fates: Record<string, FateInput>;
+  readonly #spreads: Partial<Latencies>;
+
+  constructor(pod: Pod, fates: Record<string, FateInput> = {}, spreads: Partial<Latencies> = {}) {
+    this.#fates = fates;
+    this.#spreads = spreads;
+    this.machine = new PodMachine(pod, this);
+    this.machine.begin();
+  }
+
+  get last(): PodStatus {
+    const status = this.reports.at(-1);
+    if (!status) throw new Error("nothing was reported yet");
+    return status;
+  }
+
+  /** The state of a container in the last report, in a word: `running`, a waiting reason or a reason of its end. */
+  stateOf(name: string): string {
+    const all = [...(this.last.initContainerStatuses ?? []), ...(this.last.containerStatuses ?? [])];
+    const state = all.find((status) => status.name === name)?.state;
+    return state?.running ? "running" : (state?.waiting?.reason ?? state?.terminated?.reason ?? "unknown");
+  }
+
+  async until(condition: () => boolean, limitMs = 60_000): Promise<void> {
+    await this.clock.advanceUntil(() => this.reports.length > 0 && condition(), limitMs, 10);
+  }
+
+  untilState(name: string, state: string): Promise<void> {
+    return this.until(() => this.stateOf(name) === state);
+  }
+
+  untilPhase(phase: string): Promise<void> {
+    return this.until(() => this.last.phase === phase);
+  }
+
+  /** What the API server does with a DELETE: a time, a grace, another generation. */
+  deletePod(graceSeconds = 30): void {
+    const { metadata } = this.machine.pod;
+    this.machine.update({
+      ...this.machine.pod,
+      metadata: {
+        ...metadata,
+        generation: (metadata.generation ?? 1) + 1,
+        deletionTimestamp: new Date(this.clock.now() + graceSeconds * 1_000).toISOString(),
+        deletionGracePeriodSeconds: graceSeconds,
+      },
+    });
+  }
+
+  annotate(annotations: Record<string, string>): void {
+    const { metadata } = this.machine.pod;
+    this.machine.update({
+      ...this.machine.pod,
+      metadata: { ...metadata, annotations: { ...metadata.annotations, ...annotations } },
+    });
+  }
+
+  setSecret(name: string, data: Record<string, string>): void {
+    const encoded = Object.entries(data).map(([key, value]) => [key, Buffer.from(value).toString("base64")]);
+    this.secrets.set(name, { metadata: { name }, data: Object.fromEntries(encoded) });
+  }
+
+  allocateIP = () => "10.244.0.7";
+  latencyOf = () => new Latency(seededRandom(1), 1, this.#spreads);
+  fateOf = (pod: Pod, container: Container): Fate | undefined =>
+    chosenFate(pod, container, () => this.#fates[container.name]);
+  runtimeOf = () => this.runtime;
+  read = async (_pod: Pod, { secrets }: { secrets: readonly string[] }) => {
+    if (secrets.length > 0) this.looks += 1;
+    return {
+      secret: (name: string) => this.secrets.get(name),
+      configMap: (name: string) => this.configMaps.get(name),
+    };
+  };
+  report = (_pod: Pod, status: PodStatus) => void this.reports.push(status);
+  finalize = () => void this.events.push("finalized");
+  forget = () => void this.events.push("forgotten");
+  fault = (_pod: Pod, error: unknown) => {
+    throw error;
+  };
+}
+
+export interface PodShape {
+  readonly containers?: Partial<Container>[];
+  readonly initContainers?: Partial<Container>[];
+  readonly spec?: Partial<Pod["spec"]>;
+  readonly annotations?: Record<string, string>;
+}
+
+/** A Pod as the API server hands it to a kubelet: bound, defaulted, Pending. */
+export function boundPod({ containers = [{}], initContainers, spec, annotations }: PodShape = {}): Pod {
+  const container = (shape: Partial<Container>): Container => ({ name: "c", image: "worker:1", ...shape });
+  return {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: {
+      name: "work-1",
+      namespace: "tb",
+      uid: "00000000-0000-4000-8000-000000000001",
+      generation: 1,
+      ...(annotations === undefined ? {} : { annotations }),
+    },
+    spec: {
+      nodeName: "node-1",
+      restartPolicy: "Never",
+      terminationGracePeriodSeconds: 30,
+      containers: containers.map(container),
+      ...(initContainers === undefined ? {} : { initContainers: initContainers.map(container) }),
+      ...spec,
+    },
+    status: { phase: "Pending" },
+  };
+}

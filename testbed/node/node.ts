@@ -1,0 +1,327 @@
+import { type Clock, realClock } from "../../src/core/clock.ts";
+import { errorText } from "../../src/core/errors.ts";
+import { KubeClient } from "../../src/kube/client.ts";
+import { loadKubeConfig } from "../../src/kube/config.ts";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import { type Change, Informer } from "../../src/kube/informer.ts";
+import type { Container, Pod, PodStatus, Taint } from "../../src/kube/objects.ts";
+import { NODES, PODS } from "../../src/kube/resource.ts";
+import { type Logger, silentLogger } from "../../src/observe/logger.ts";
+import { chosenFate, type Fate, type FateChooser, mainContainerName } from "./fate.ts";
+import { type Latencies, Latency, seededRandom } from "./latency.ts";
+import { ObjectReader } from "./object-reader.ts";
+import { type PodHost, PodMachine } from "./pod-machine.ts";
+import { type NodeCapacity, Registration } from "./registration.ts";
+import type { ContainerRuntime } from "./runtime.ts";
+import { evictionVerdict, ScriptedRuntime } from "./scripted-runtime.ts";
+import { ScriptedWorkers } from "./scripted-worker.ts";
+import { StatusWriter } from "./status-writer.ts";
+
+export type { FateChooser, FateInput } from "./fate.ts";
+export { FATE_ANNOTATION } from "./fate.ts";
+export type { NodeCapacity } from "./registration.ts";
+export { SIMULATED_LABEL } from "./registration.ts";
+
+export type RuntimeKind = "scripted" | "process";
+
+export interface NodeOptions {
+  /** A client, or the path of a kubeconfig whose user may do what a kubelet does. */
+  readonly client: KubeClient | string;
+  /** Of the Node object. Tests that share a cluster bind their Pods by `nodeSelector: {kubernetes.io/hostname: name}`. */
+  readonly name: string;
+  /** Default: 1,000 Pods, 64 CPUs, 256 GiB. */
+  readonly capacity?: NodeCapacity;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly taints?: readonly Taint[];
+  /** What containers are that nobody chose a fate for; default scripted. */
+  readonly runtime?: RuntimeKind | ((pod: Pod, container: Container) => RuntimeKind);
+  /** Fates chosen in code; they win over annotations. */
+  readonly fates?: FateChooser;
+  /**
+   * How many times faster than life the node's own times and those of fates pass; default 1. Times that stand in the
+   * API (grace periods, active deadlines, leases) are never scaled.
+   */
+  readonly timeScale?: number;
+  /** Replaces some of the measured times. */
+  readonly latencies?: Partial<Latencies>;
+  /** Of all that is random. */
+  readonly seed?: number;
+  readonly clock?: Clock;
+  readonly logger?: Logger;
+  /** Where process containers live; default: a new temporary folder, removed at the end. */
+  readonly workDir?: string;
+  /** Share of looks, 0 to 1, at which the watch of Secrets is behind that of Pods; default 0. */
+  readonly staleReads?: number;
+}
+
+/** What happens on a node, for tests and displays. */
+export type NodeEvent =
+  | { readonly type: "status"; readonly pod: Pod; readonly status: PodStatus }
+  | { readonly type: "gone"; readonly pod: Pod }
+  | { readonly type: "fault"; readonly pod: Pod; readonly error: unknown };
+
+export interface PodRef {
+  readonly namespace?: string | undefined;
+  readonly name?: string | undefined;
+}
+
+/** A kubelet double. See docs/simulated-node.md. */
+export interface SimulatedNode extends AsyncDisposable {
+  readonly name: string;
+  /** The Pods bound to it, as last seen, with the statuses last made for them, whether or not they are written yet. */
+  readonly pods: readonly { readonly pod: Pod; readonly status: PodStatus | undefined; readonly running: boolean }[];
+  readonly counters: { readonly statusWrites: number; readonly objectReads: number };
+  /** Calls `fn` for everything that happens. Returns what ends the subscription. */
+  subscribe(fn: (event: NodeEvent) => void): () => void;
+  /** Kills a running container: by default the session's, by SIGKILL from outside. False when it does not run. */
+  kill(pod: PodRef, options?: { container?: string; by?: "OOMKilled" | "SIGKILL" }): boolean;
+  /** Evicts a Pod as a node does that is short of disk. */
+  evict(pod: PodRef, cause?: "ephemeral-storage" | "emptydir"): void;
+  /** Cordons the node and asks the Eviction API for every Pod. Resolves with the names of those that were refused. */
+  drain(): Promise<string[]>;
+  cordon(unschedulable?: boolean): Promise<void>;
+  /** The node is lost: it reports nothing and hears nothing. Its containers run on. */
+  fail(): void;
+  /** A lost node is back. */
+  recover(): Promise<void>;
+  /** Kills all containers, removes the Node from the API and ends. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Starts a node and resolves when it is Ready and takes Pods. Throws KubeApiError when it cannot be registered. */
+export async function startNode(options: NodeOptions): Promise<SimulatedNode> {
+  const node = new KubeletDouble(options);
+  try {
+    await node.begin();
+  } catch (error) {
+    await node.stop();
+    throw error;
+  }
+  return node;
+}
+
+class KubeletDouble implements SimulatedNode, PodHost {
+  readonly name: string;
+  readonly clock: Clock;
+  readonly #options: NodeOptions;
+  readonly #logger: Logger;
+  readonly #seed: number;
+  readonly #client: KubeClient;
+  readonly #ownsClient: boolean;
+  readonly #registration: Registration;
+  readonly #writer: StatusWriter;
+  readonly #reader: ObjectReader;
+  readonly #workers: ScriptedWorkers;
+  readonly #scripted: ScriptedRuntime;
+  readonly #machines = new Map<string, PodMachine>();
+  readonly #listeners = new Set<(event: NodeEvent) => void>();
+  /** Aborts what connects the node to the API: heartbeats and the watch. */
+  #link = new AbortController();
+  #linked: Promise<unknown> = Promise.resolve();
+  #stopping: Promise<void> | undefined;
+  #addresses = 0;
+
+  constructor(options: NodeOptions) {
+    const { name, clock = realClock, logger = silentLogger, seed = 1 } = options;
+    this.#options = options;
+    this.name = name;
+    this.clock = clock;
+    this.#logger = logger;
+    this.#seed = seed;
+    this.#ownsClient = typeof options.client === "string";
+    this.#client =
+      typeof options.client === "string"
+        ? new KubeClient({ access: loadKubeConfig(options.client), clock, userAgent: `simulated-node/${name}` })
+        : options.client;
+    const client = this.#client;
+    const { capacity = {}, labels = {}, taints = [], staleReads = 0 } = options;
+    this.#registration = new Registration({ client, clock, logger, name, capacity, labels, taints });
+    this.#writer = new StatusWriter({ client, clock, logger, random: seededRandom(seed, "writer") });
+    this.#reader = new ObjectReader({ client, random: seededRandom(seed, "reader"), staleReads });
+    this.#workers = new ScriptedWorkers(clock);
+    this.#scripted = new ScriptedRuntime(clock, this.#workers);
+  }
+
+  async begin(): Promise<void> {
+    await this.#registration.register();
+    this.#connect();
+  }
+
+  get pods() {
+    return [...this.#machines.values()].map(({ pod, status, running }) => ({ pod, status, running }));
+  }
+
+  get counters() {
+    return { statusWrites: this.#writer.writes, objectReads: this.#reader.reads };
+  }
+
+  subscribe(fn: (event: NodeEvent) => void): () => void {
+    this.#listeners.add(fn);
+    return () => void this.#listeners.delete(fn);
+  }
+
+  kill(ref: PodRef, { container, by = "SIGKILL" }: { container?: string; by?: "OOMKilled" | "SIGKILL" } = {}): boolean {
+    const machine = this.#find(ref);
+    const name = container ?? (machine && mainContainerName(machine.pod));
+    return name !== undefined && machine?.kill(name, by) === true;
+  }
+
+  evict(ref: PodRef, cause: "ephemeral-storage" | "emptydir" = "ephemeral-storage"): void {
+    const machine = this.#find(ref);
+    machine?.evict(evictionVerdict(machine.pod, cause));
+  }
+
+  async cordon(unschedulable = true): Promise<void> {
+    await this.#client.patch(NODES, { name: this.name }, { spec: { unschedulable } }, { type: "merge" });
+  }
+
+  async drain(): Promise<string[]> {
+    await this.cordon();
+    const refused = await Promise.all(
+      this.pods.map(async ({ pod: { metadata } }) => {
+        const { namespace = "", name = "" } = metadata;
+        const path = `/api/v1/namespaces/${namespace}/pods/${name}/eviction`;
+        const body = { apiVersion: "policy/v1", kind: "Eviction", metadata: { namespace, name } };
+        try {
+          await this.#client.raw("POST", path, body);
+          return [];
+        } catch (error) {
+          if (!(error instanceof KubeApiError)) throw error;
+          return error.status === 404 ? [] : [name];
+        }
+      }),
+    );
+    return refused.flat();
+  }
+
+  fail(): void {
+    this.#writer.pause();
+    this.#link.abort();
+  }
+
+  async recover(): Promise<void> {
+    await this.#linked;
+    this.#writer.resume();
+    await this.#registration.reportReady();
+    this.#connect();
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #stop(): Promise<void> {
+    this.#link.abort();
+    this.#writer.stop();
+    await Promise.all([...this.#machines.values()].map((machine) => machine.stop()));
+    await this.#linked;
+    await this.#registration.unregister();
+    await this.#workers.close();
+    if (this.#ownsClient) await this.#client.close();
+  }
+
+  /** Heartbeats and a fresh view of the Pods; what a lost node missed shows as changes. */
+  #connect(): void {
+    if (this.#stopping) return;
+    this.#link = new AbortController();
+    const { signal } = this.#link;
+    const informer = new Informer<Pod>({
+      client: this.#client,
+      resource: PODS,
+      fieldSelector: `spec.nodeName=${this.name}`,
+      clock: this.clock,
+      logger: this.#logger,
+    });
+    informer.subscribe((change) => {
+      if (!signal.aborted) this.#heed(change);
+    });
+    void informer.synced.then(() => {
+      if (!signal.aborted) this.#dropUnlisted(informer);
+    });
+    this.#linked = Promise.all([this.#registration.heartbeat(signal), informer.run(signal)]);
+  }
+
+  #heed({ type, object: pod }: Change<Pod>): void {
+    const uid = pod.metadata.uid ?? "";
+    const machine = this.#machines.get(uid);
+    if (type === "deleted") machine?.remove(pod);
+    else if (machine) machine.update(pod);
+    else this.#take(uid, pod);
+  }
+
+  #take(uid: string, pod: Pod): void {
+    const machine = new PodMachine(pod, this);
+    this.#machines.set(uid, machine);
+    machine.begin();
+  }
+
+  /** Pods that were removed while nobody listened. */
+  #dropUnlisted(informer: Informer<Pod>): void {
+    for (const machine of this.#machines.values()) {
+      const { namespace, name = "", uid } = machine.pod.metadata;
+      if (informer.get(namespace, name)?.metadata.uid !== uid) machine.remove(machine.pod);
+    }
+  }
+
+  #find({ namespace, name }: PodRef): PodMachine | undefined {
+    return [...this.#machines.values()].find(
+      ({ pod: { metadata } }) => metadata.name === name && metadata.namespace === namespace,
+    );
+  }
+
+  #emit(event: NodeEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  // What a Pod needs of its node.
+
+  allocateIP(): string {
+    this.#addresses += 1;
+    const [high, low] = [Math.floor(this.#addresses / 250) % 250, (this.#addresses % 250) + 2];
+    return `10.244.${high}.${low}`;
+  }
+
+  latencyOf(pod: Pod): Latency {
+    const { namespace, name } = pod.metadata;
+    const random = seededRandom(this.#seed, `${namespace}/${name}`);
+    return new Latency(random, this.#options.timeScale, this.#options.latencies);
+  }
+
+  fateOf(pod: Pod, container: Container): Fate | undefined {
+    return chosenFate(pod, container, this.#options.fates);
+  }
+
+  runtimeOf(): ContainerRuntime {
+    return this.#scripted;
+  }
+
+  read(...args: Parameters<PodHost["read"]>): ReturnType<PodHost["read"]> {
+    return this.#reader.read(...args);
+  }
+
+  report(pod: Pod, status: PodStatus): void {
+    this.#writer.report(pod, status);
+    this.#emit({ type: "status", pod, status });
+  }
+
+  finalize(pod: Pod): void {
+    this.#writer.finalize(pod);
+  }
+
+  forget(pod: Pod): void {
+    this.#writer.forget(pod);
+    this.#reader.forget(pod);
+    this.#machines.delete(pod.metadata.uid ?? "");
+    this.#emit({ type: "gone", pod });
+  }
+
+  fault(pod: Pod, error: unknown): void {
+    this.#logger.error({ pod: pod.metadata.name, error: errorText(error) }, "the simulated node failed");
+    this.#emit({ type: "fault", pod, error });
+  }
+}

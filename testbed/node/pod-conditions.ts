@@ -1,0 +1,87 @@
+import type { Condition, ContainerStatus, Pod } from "../../src/kube/objects.ts";
+import { isRestartable } from "./container-record.ts";
+import { hasStarted, type Phase } from "./pod-phase.ts";
+
+/** Conditions that kubelet owns; it leaves all others as they are. */
+export const OWN_CONDITIONS = [
+  "PodReadyToStartContainers",
+  "Initialized",
+  "Ready",
+  "ContainersReady",
+  "PodScheduled",
+] as const;
+
+type Judgement = Pick<Condition, "status" | "reason" | "message">;
+
+const TRUE: Judgement = { status: "True" };
+
+export interface ConditionsInput {
+  readonly pod: Pod;
+  /** What the containers say, even where the Pod's reported phase is held back. */
+  readonly phase: Phase;
+  readonly init: readonly ContainerStatus[];
+  readonly main: readonly ContainerStatus[];
+  readonly sandboxReady: boolean;
+  /** RFC 3339. */
+  readonly now: string;
+  readonly previous: readonly Condition[];
+}
+
+/** The conditions of a Pod in kubelet's order (pkg/kubelet/status/generate.go). */
+export function conditionsOf(input: ConditionsInput): Condition[] {
+  const containersReady = judgeContainersReady(input);
+  const judged: Record<(typeof OWN_CONDITIONS)[number], Judgement> = {
+    PodReadyToStartContainers: { status: input.sandboxReady ? "True" : "False" },
+    Initialized: judgeInitialized(input),
+    Ready: judgeReady(input.pod, containersReady),
+    ContainersReady: containersReady,
+    PodScheduled: TRUE,
+  };
+  const { generation } = input.pod.metadata;
+  return OWN_CONDITIONS.map((type) => {
+    const before = input.previous.find((condition) => condition.type === type);
+    const unchanged = before?.status === judged[type].status;
+    return {
+      type,
+      ...(generation === undefined ? {} : { observedGeneration: generation }),
+      lastProbeTime: null,
+      lastTransitionTime: (unchanged ? before?.lastTransitionTime : undefined) ?? input.now,
+      ...judged[type],
+    };
+  });
+}
+
+function judgeContainersReady({ pod, phase, init, main }: ConditionsInput): Judgement {
+  if (phase === "Succeeded") return { status: "False", reason: "PodCompleted" };
+  if (phase === "Failed") return { status: "False", reason: "PodFailed" };
+  const sidecars = (pod.spec.initContainers ?? []).filter(isRestartable).map(({ name }) => name);
+  const unready = [...init.filter(({ name }) => sidecars.includes(name)), ...main].filter(
+    ({ ready }) => ready !== true,
+  );
+  return listed(unready, "ContainersNotReady", "unready");
+}
+
+function judgeInitialized({ pod, phase, init, main }: ConditionsInput): Judgement {
+  if (phase === "Succeeded") return { status: "True", reason: "PodCompleted" };
+  if (hasStarted(main)) return TRUE;
+  const sidecars = (pod.spec.initContainers ?? []).filter(isRestartable).map(({ name }) => name);
+  const incomplete = init.filter(({ name, started, ready }) => (sidecars.includes(name) ? !started : !ready));
+  return listed(incomplete, "ContainersNotInitialized", "incomplete");
+}
+
+function judgeReady(pod: Pod, containersReady: Judgement): Judgement {
+  if (containersReady.status !== "True") return containersReady;
+  const gates = (pod.spec["readinessGates"] ?? []) as { conditionType: string }[];
+  const held = gates.find(
+    ({ conditionType }) => pod.status?.conditions?.find(({ type }) => type === conditionType)?.status !== "True",
+  );
+  if (held === undefined) return TRUE;
+  const message = `corresponding condition of pod readiness gate "${held.conditionType}" does not exist.`;
+  return { status: "False", reason: "ReadinessGatesNotReady", message };
+}
+
+function listed(statuses: readonly ContainerStatus[], reason: string, word: string): Judgement {
+  if (statuses.length === 0) return TRUE;
+  const names = statuses.map(({ name }) => name).join(" ");
+  return { status: "False", reason, message: `containers with ${word} status: [${names}]` };
+}

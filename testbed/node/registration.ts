@@ -1,0 +1,184 @@
+import { type Clock, sleep } from "../../src/core/clock.ts";
+import { errorText } from "../../src/core/errors.ts";
+import type { KubeClient } from "../../src/kube/client.ts";
+import { isAlreadyExists, isConflict, isNotFound } from "../../src/kube/errors.ts";
+import { apiTime, microTime } from "../../src/kube/micro-time.ts";
+import type { Node, Taint } from "../../src/kube/objects.ts";
+import { LEASES, NODES } from "../../src/kube/resource.ts";
+import type { Logger } from "../../src/observe/logger.ts";
+
+/** What a Node offers; quantities. */
+export interface NodeCapacity {
+  readonly pods?: number;
+  readonly cpu?: string;
+  readonly memory?: string;
+  readonly ephemeralStorage?: string;
+}
+
+export interface RegistrationOptions {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly name: string;
+  readonly capacity: NodeCapacity;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly taints: readonly Taint[];
+}
+
+/** A label of every simulated node, to select or avoid them by. */
+export const SIMULATED_LABEL = "testbed.berth.dev/simulated-node";
+
+const LEASE_NAMESPACE = "kube-node-lease";
+/** A kubelet renews every 10 s. Test clusters give a node up after 10 s in all, so this one is quicker. */
+const RENEW_MS = 2_500;
+const LEASE_SECONDS = 10;
+/** A kubelet looks at its own status so often; after a pause the controller manager has set it to Unknown. */
+const STATUS_EVERY_RENEWALS = 4;
+/** Registration must not hang on an API server that is not there. */
+const UNREGISTER_TIMEOUT_MS = 2_000;
+/** Tries against the controller manager, which writes the same taints. */
+const TAINT_TRIES = 20;
+
+/** A Node object and its Lease, kept alive while `heartbeat` runs. */
+export class Registration {
+  readonly #options: RegistrationOptions;
+
+  constructor(options: RegistrationOptions) {
+    this.#options = options;
+  }
+
+  /** Creates the Node, or takes over the one of this name, and makes it Ready and free of taints. */
+  async register(): Promise<void> {
+    const { client, name, labels, taints } = this.#options;
+    const node: Node = {
+      metadata: {
+        name,
+        labels: {
+          "kubernetes.io/hostname": name,
+          "kubernetes.io/os": "linux",
+          "kubernetes.io/arch": process.arch === "x64" ? "amd64" : process.arch,
+          [SIMULATED_LABEL]: "true",
+          ...labels,
+        },
+      },
+      spec: { taints: [...taints] },
+    };
+    try {
+      await client.create(NODES, node);
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      await client.patch(NODES, { name }, { metadata: { labels: node.metadata.labels } }, { type: "merge" });
+    }
+    await this.#renew();
+    await this.reportReady();
+    await this.#clearTaints();
+  }
+
+  /** Beats until the signal aborts. Never rejects. */
+  async heartbeat(signal: AbortSignal): Promise<void> {
+    const { clock, logger, name } = this.#options;
+    for (let beat = 1; await sleep(clock, RENEW_MS, signal); beat += 1) {
+      try {
+        await this.#renew(signal);
+        if (beat % STATUS_EVERY_RENEWALS === 0) await this.reportReady(signal);
+      } catch (error) {
+        if (!signal.aborted) logger.warn({ node: name, error: errorText(error) }, "a node's heartbeat failed");
+      }
+    }
+  }
+
+  /** Takes the Node and its Lease away, as far as the API server can be reached. */
+  async unregister(): Promise<void> {
+    const { client, name } = this.#options;
+    const bound = { timeoutMs: UNREGISTER_TIMEOUT_MS };
+    await Promise.allSettled([
+      client.delete(NODES, { name }, {}, bound),
+      client.delete(LEASES, { namespace: LEASE_NAMESPACE, name }, {}, bound),
+    ]);
+  }
+
+  /** Writes the Node's status: Ready, with its capacity. */
+  async reportReady(signal?: AbortSignal): Promise<void> {
+    const { client, clock, name } = this.#options;
+    const status = nodeStatus(name, this.#options.capacity, apiTime(clock.now()));
+    await client.patch(NODES, { name }, { status }, { type: "strategic", subresource: "status" }, aborting(signal));
+  }
+
+  async #renew(signal?: AbortSignal): Promise<void> {
+    const { client, clock, name } = this.#options;
+    const ref = { namespace: LEASE_NAMESPACE, name };
+    const spec = {
+      holderIdentity: name,
+      leaseDurationSeconds: LEASE_SECONDS,
+      renewTime: microTime(clock.now()),
+    };
+    try {
+      await client.patch(LEASES, ref, { spec }, { type: "merge" }, aborting(signal));
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      await client.create(LEASES, { metadata: ref, spec }, {}, aborting(signal));
+    }
+  }
+
+  /** The API server taints a new Node as not ready; the controller manager takes that away in its own time. */
+  async #clearTaints(): Promise<void> {
+    const { client, name } = this.#options;
+    for (let attempt = 1; attempt <= TAINT_TRIES; attempt += 1) {
+      const node = await client.get(NODES, { name });
+      const taints = node.spec?.taints ?? [];
+      const kept = taints.filter(({ key }) => key !== "node.kubernetes.io/not-ready");
+      if (kept.length === taints.length) return;
+      const { resourceVersion } = node.metadata;
+      try {
+        const patch = { metadata: { resourceVersion }, spec: { taints: kept } };
+        await client.patch(NODES, { name }, patch, { type: "merge" });
+        return;
+      } catch (error) {
+        if (!isConflict(error)) throw error;
+      }
+    }
+  }
+}
+
+function aborting(signal: AbortSignal | undefined) {
+  return signal === undefined ? {} : { signal };
+}
+
+function nodeStatus(name: string, capacity: NodeCapacity, now: string): Record<string, unknown> {
+  const { pods = 1_000, cpu = "64", memory = "256Gi", ephemeralStorage = "1Ti" } = capacity;
+  const resources = { pods: String(pods), cpu, memory, "ephemeral-storage": ephemeralStorage };
+  const condition = (type: string, status: string, reason: string, message: string) => ({
+    type,
+    status,
+    reason,
+    message,
+    lastHeartbeatTime: now,
+    lastTransitionTime: now,
+  });
+  return {
+    capacity: resources,
+    allocatable: resources,
+    conditions: [
+      condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+      condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+      condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+      condition("Ready", "True", "KubeletReady", "the simulated node is ready"),
+    ],
+    addresses: [
+      { type: "InternalIP", address: "127.0.0.1" },
+      { type: "Hostname", address: name },
+    ],
+    nodeInfo: {
+      machineID: name,
+      systemUUID: name,
+      bootID: name,
+      kernelVersion: "simulated",
+      osImage: "simulated",
+      containerRuntimeVersion: "simulated://1",
+      kubeletVersion: "v1.36.3",
+      kubeProxyVersion: "",
+      operatingSystem: "linux",
+      architecture: process.arch === "x64" ? "amd64" : process.arch,
+    },
+  };
+}

@@ -1,0 +1,124 @@
+import type { Clock, Timer } from "../../src/core/clock.ts";
+import type { Container, Pod } from "../../src/kube/objects.ts";
+import { defaultFate, type Fate, type OnTerm } from "./fate.ts";
+import type { PodVerdict } from "./pod-status.ts";
+import {
+  type ContainerExit,
+  type ContainerRuntime,
+  EXIT_SIGKILL,
+  EXIT_SIGTERM,
+  type LiveContainer,
+  StartError,
+  type StartRequest,
+} from "./runtime.ts";
+import type { ScriptedWorkers } from "./scripted-worker.ts";
+
+const DIES_OF_SIGTERM: OnTerm = { code: EXIT_SIGTERM, afterMs: 0 };
+
+/** Containers without a process: what they do is their fate. A container costs a timer, whatever it does. */
+export class ScriptedRuntime implements ContainerRuntime {
+  readonly #clock: Clock;
+  readonly #workers: ScriptedWorkers | undefined;
+
+  /** @param workers plays the containers whose fate is `worker`. */
+  constructor(clock: Clock, workers?: ScriptedWorkers) {
+    this.#clock = clock;
+    this.#workers = workers;
+  }
+
+  start(request: StartRequest): LiveContainer {
+    const fate = request.fate ?? defaultFate(request.runsToCompletion);
+    if (fate.kind === "start-error") throw new StartError(request.container.command?.[0] ?? "/no/such/binary");
+    if (fate.kind === "worker") {
+      if (!this.#workers) throw new Error("this runtime was made without scripted workers");
+      return this.#workers.start(request, fate);
+    }
+    return new ScriptedContainer(this.#clock, request, fate);
+  }
+}
+
+class ScriptedContainer implements LiveContainer {
+  readonly #clock: Clock;
+  readonly #request: StartRequest;
+  readonly #onTerm: OnTerm;
+  #timer: Timer | undefined;
+  #told = false;
+  #ended = false;
+
+  constructor(clock: Clock, request: StartRequest, fate: Fate) {
+    this.#clock = clock;
+    this.#request = request;
+    this.#onTerm = fate.onTerm ?? DIES_OF_SIGTERM;
+    if (fate.kind === "evicted") {
+      this.#after(request.latency.of(fate.afterMs), () => request.evict(evictionVerdict(request.pod, fate.cause)));
+    } else {
+      const end = endOf(fate);
+      if (end) this.#after(request.latency.of(end.afterMs), () => this.#end(end.exit));
+    }
+  }
+
+  signal(signal: "SIGTERM" | "SIGKILL"): void {
+    if (this.#ended) return;
+    if (signal === "SIGKILL") {
+      this.#end({ exitCode: EXIT_SIGKILL });
+      return;
+    }
+    if (this.#onTerm === "ignore" || this.#told) return;
+    this.#told = true;
+    const { code, afterMs } = this.#onTerm;
+    this.#after(this.#request.latency.of(afterMs), () => this.#end({ exitCode: code }));
+  }
+
+  #after(delayMs: number, fn: () => void): void {
+    this.#timer?.cancel();
+    this.#timer = this.#clock.setTimer(fn, delayMs);
+  }
+
+  #end(exit: ContainerExit): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#timer?.cancel();
+    this.#request.onExit(exit);
+  }
+}
+
+/** How a container of this fate ends by itself; undefined: it does not. */
+function endOf(fate: Fate): { afterMs: Parameters<StartRequest["latency"]["of"]>[0]; exit: ContainerExit } | undefined {
+  const message = fate.message === undefined ? {} : { message: fate.message };
+  switch (fate.kind) {
+    case "exit":
+      return { afterMs: fate.afterMs, exit: { exitCode: fate.code, ...message } };
+    case "oom":
+      return { afterMs: fate.afterMs, exit: { exitCode: EXIT_SIGKILL, reason: "OOMKilled", ...message } };
+    case "oom-child":
+      return { afterMs: fate.afterMs, exit: { exitCode: fate.code, reason: "OOMKilled", ...message } };
+    case "killed":
+      return { afterMs: fate.afterMs, exit: { exitCode: EXIT_SIGKILL, ...message } };
+    default:
+      return undefined;
+  }
+}
+
+/** kubelet's words for a Pod that uses more local storage than it may (pkg/kubelet/eviction/helpers.go). */
+export function evictionVerdict(pod: Pod, cause: "ephemeral-storage" | "emptydir"): PodVerdict {
+  const limit = limitOf(pod, cause);
+  const message =
+    cause === "emptydir"
+      ? `Usage of EmptyDir volume "${limit.name}" exceeds the limit "${limit.size}". `
+      : `Pod ephemeral local storage usage exceeds the total limit of containers ${limit.size}. `;
+  return { reason: "Evicted", message };
+}
+
+function limitOf(pod: Pod, cause: "ephemeral-storage" | "emptydir"): { name: string; size: string } {
+  const unknown = { name: "", size: "0" };
+  if (cause === "emptydir") {
+    const volumes = (pod.spec.volumes ?? []) as { name: string; emptyDir?: { sizeLimit?: string } }[];
+    const volume = volumes.find(({ emptyDir }) => emptyDir?.sizeLimit !== undefined) ?? volumes[0];
+    return volume ? { name: volume.name, size: volume.emptyDir?.sizeLimit ?? "0" } : unknown;
+  }
+  const sizes = pod.spec.containers.map(
+    (container: Container) =>
+      (container["resources"] as { limits?: Record<string, string> } | undefined)?.limits?.["ephemeral-storage"],
+  );
+  return { name: "", size: sizes.find((size) => size !== undefined) ?? "0" };
+}

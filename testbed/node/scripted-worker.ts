@@ -1,0 +1,240 @@
+import { type Clock, deadlineSignal, sleep } from "../../src/core/clock.ts";
+import type { WorkerFate } from "./fate.ts";
+import { type ContainerExit, EXIT_SIGKILL, type LiveContainer, type StartRequest } from "./runtime.ts";
+import { type WorkAnswer, WorkCalls, type WorkIdentity } from "./work-calls.ts";
+
+/** The stock worker's figures (SDK, lib/environments/worker.ts). */
+const NO_HEARTBEAT = "NO_HEARTBEAT";
+const DEFAULT_TTL_MS = 90_000;
+const LONGEST_BEAT_MS = 30_000;
+const SHORTEST_BEAT_MS = 1_000;
+
+/** The stock worker's client tries a call three times, the pause doubled from half a second (SDK, client.ts). */
+const TRIES = 3;
+const RETRY_BASE_MS = 500;
+
+/** No call of a worker may hang for ever; the SDK's own limit is ten minutes, longer than any test. */
+const CALL_TIMEOUT_MS = 30_000;
+
+/** Why a worker goes, and what it does about its item then. */
+type Leaving = "done" | "told" | "lost" | "rejected" | "no-session";
+
+/**
+ * Plays stock workers without processes: each takes its item's lease, beats, works, stops the item and exits, as the
+ * SDK's EnvironmentWorker.handleItem() does, so that thousands of sessions run on one machine. Beats keep real time
+ * (the server's TTL does); only the fate's own times follow the node's time scale.
+ */
+export class ScriptedWorkers {
+  readonly #clock: Clock;
+  readonly #calls: WorkCalls;
+
+  constructor(clock: Clock, calls: WorkCalls = new WorkCalls()) {
+    this.#clock = clock;
+    this.#calls = calls;
+  }
+
+  start(request: StartRequest, fate: WorkerFate): LiveContainer {
+    const worker = new ScriptedWorker(this.#clock, this.#calls, request, fate);
+    worker.run();
+    return worker;
+  }
+
+  async close(): Promise<void> {
+    await this.#calls.close();
+  }
+}
+
+class ScriptedWorker implements LiveContainer {
+  readonly #clock: Clock;
+  readonly #calls: WorkCalls;
+  readonly #request: StartRequest;
+  readonly #fate: WorkerFate;
+  /** Aborts when the process is gone: nothing more is sent. */
+  readonly #dead = new AbortController();
+  /** Aborts when the worker has decided to leave. */
+  readonly #leave = new AbortController();
+  #leaving: Leaving | undefined;
+  #last = NO_HEARTBEAT;
+  #ttlMs = DEFAULT_TTL_MS;
+  #intervalMs = LONGEST_BEAT_MS;
+  #lastSuccessMs: number;
+
+  constructor(clock: Clock, calls: WorkCalls, request: StartRequest, fate: WorkerFate) {
+    this.#clock = clock;
+    this.#calls = calls;
+    this.#request = request;
+    this.#fate = fate;
+    this.#lastSuccessMs = clock.monotonic();
+  }
+
+  run(): void {
+    void this.#run().catch((error: unknown) => {
+      this.#exit({ exitCode: 1, message: `Error: ${error instanceof Error ? error.message : String(error)}\n` });
+    });
+  }
+
+  signal(signal: "SIGTERM" | "SIGKILL"): void {
+    if (signal === "SIGKILL") {
+      this.#exit({ exitCode: EXIT_SIGKILL });
+      return;
+    }
+    if (this.#fate.onTerm === "ignore") return;
+    // A handler that says otherwise is that of another program: no stop, its own code.
+    if (this.#fate.onTerm) {
+      const { code, afterMs } = this.#fate.onTerm;
+      this.#clock.setTimer(() => this.#exit({ exitCode: code }), this.#request.latency.of(afterMs));
+      return;
+    }
+    this.#depart("told");
+  }
+
+  async #run(): Promise<void> {
+    const who = identityOf(this.#request.env);
+    if (typeof who === "string") return this.#exit({ exitCode: 1, message: `Error: ${who}\n` });
+    const { latency } = this.#request;
+    await this.#sleep(latency.of(this.#fate.firstBeatMs));
+    const beating = this.#fate.neverBeats ? undefined : this.#beatUntilLeave(who);
+    await this.#work(who);
+    if (this.#dead.signal.aborted) return;
+    await beating;
+    await this.#end(who);
+  }
+
+  /** The session's part: from its look-up to the end of its work. */
+  async #work(who: WorkIdentity): Promise<void> {
+    if (this.#fate.retrieveSession && !this.#fate.neverBeats) {
+      const answer = await this.#try(() => this.#calls.session(who, this.#bound()));
+      if (this.#leaving) return;
+      if (answer && answer.status >= 400) return this.#depart("no-session");
+    }
+    const { end, workMs } = this.#fate;
+    if (end === "hang") await this.#sleep(Number.POSITIVE_INFINITY);
+    else await this.#sleep(this.#request.latency.of(workMs));
+    if (this.#leaving) return;
+    if (end === "oom") return this.#exit({ exitCode: EXIT_SIGKILL, reason: "OOMKilled" });
+    if (end === "killed") return this.#exit({ exitCode: EXIT_SIGKILL });
+    this.#depart("done");
+  }
+
+  /** Leaves as the contract says: the item is stopped by whoever holds it, and by nobody else. */
+  async #end(who: WorkIdentity): Promise<void> {
+    const lost = this.#leaving === "lost";
+    const silent = this.#leaving === "done" && this.#fate.end === "exit-without-stop";
+    if (!lost && !silent) await this.#try(() => this.#calls.stop(who, this.#bound()));
+    const failed = this.#leaving === "no-session";
+    this.#exit(failed ? { exitCode: 1, message: "NotFoundError: 404 session not found\n" } : { exitCode: 0 });
+  }
+
+  async #beatUntilLeave(who: WorkIdentity): Promise<void> {
+    while (!this.#leaving && !this.#dead.signal.aborted) {
+      await this.#beat(who);
+      if (!this.#leaving) await this.#sleep(this.#intervalMs);
+    }
+  }
+
+  async #beat(who: WorkIdentity): Promise<void> {
+    // Like the stock worker's: a beat that hangs is cut off after an interval.
+    const bound = deadlineSignal(
+      this.#clock,
+      this.#intervalMs,
+      AbortSignal.any([this.#dead.signal, this.#leave.signal]),
+    );
+    const answer = await this.#try(() => this.#calls.heartbeat(who, this.#last, bound.signal));
+    bound.cancel();
+    if (this.#dead.signal.aborted || this.#leaving) return;
+    if (answer === undefined || isTransient(answer.status)) {
+      if (this.#clock.monotonic() - this.#lastSuccessMs > this.#ttlMs) this.#depart("lost");
+    } else if (answer.status === 412) {
+      this.#depart("lost");
+    } else if (answer.status >= 400) {
+      this.#depart("rejected");
+    } else {
+      this.#accept(answer.body as Partial<HeartbeatReply>);
+    }
+  }
+
+  #accept(reply: Partial<HeartbeatReply>): void {
+    this.#lastSuccessMs = this.#clock.monotonic();
+    if (reply.last_heartbeat !== undefined) this.#last = reply.last_heartbeat;
+    if (reply.ttl_seconds !== undefined && reply.ttl_seconds > 0) {
+      this.#ttlMs = reply.ttl_seconds * 1_000;
+      this.#intervalMs = Math.max(SHORTEST_BEAT_MS, Math.min(this.#ttlMs / 2, LONGEST_BEAT_MS));
+    }
+    const ends = reply.state === "stopping" || reply.state === "stopped" || reply.lease_extended !== true;
+    if (ends) this.#depart("told");
+  }
+
+  /** Calls up to three times. Undefined when there was no answer at all. */
+  async #try(call: () => Promise<WorkAnswer>): Promise<WorkAnswer | undefined> {
+    for (let attempt = 1; !this.#dead.signal.aborted; attempt += 1) {
+      const answer = await call().catch(() => undefined);
+      if ((answer && !isTransient(answer.status)) || attempt === TRIES) return answer;
+      await sleep(this.#clock, RETRY_BASE_MS * 2 ** (attempt - 1), this.#dead.signal);
+    }
+    return undefined;
+  }
+
+  #bound(): AbortSignal {
+    return deadlineSignal(this.#clock, CALL_TIMEOUT_MS, this.#dead.signal).signal;
+  }
+
+  async #sleep(ms: number): Promise<void> {
+    if (this.#leaving || this.#dead.signal.aborted) return;
+    const either = AbortSignal.any([this.#dead.signal, this.#leave.signal]);
+    if (ms !== Number.POSITIVE_INFINITY) await sleep(this.#clock, ms, either);
+    else await new Promise((resolve) => either.addEventListener("abort", resolve, { once: true }));
+  }
+
+  /** The first reason to leave is the one that counts. */
+  #depart(why: Leaving): void {
+    if (this.#leaving) return;
+    this.#leaving = why;
+    this.#leave.abort();
+  }
+
+  #exit(exit: ContainerExit): void {
+    if (this.#dead.signal.aborted) return;
+    this.#dead.abort();
+    this.#request.onExit(exit);
+  }
+}
+
+interface HeartbeatReply {
+  readonly last_heartbeat: string;
+  readonly lease_extended: boolean;
+  readonly state: string;
+  readonly ttl_seconds: number;
+}
+
+/** What the stock worker tries again: everything but a clear no (SDK, internal/utils/backoff.ts). */
+function isTransient(status: number): boolean {
+  return status >= 500 || status === 408 || status === 409 || status === 429;
+}
+
+/** Who a worker is by its environment, or why it cannot be one. */
+function identityOf(env: Readonly<Record<string, string>>): WorkIdentity | string {
+  const workId = env["ANTHROPIC_WORK_ID"];
+  const environmentId = env["ANTHROPIC_ENVIRONMENT_ID"];
+  const sessionId = env["ANTHROPIC_SESSION_ID"];
+  if (!workId) return "handleItem: workId is required";
+  if (!environmentId) return "handleItem: environmentId is required";
+  if (!sessionId) return "handleItem: sessionId is required";
+  const credential = sessionsToken(env["ANTHROPIC_WORK_SECRET"]) ?? env["ANTHROPIC_ENVIRONMENT_KEY"];
+  if (!credential) return "handleItem: no sessions token and no environment key";
+  const baseUrl = env["ANTHROPIC_BASE_URL"];
+  // The stock worker would go to the public API: from a test bed, never.
+  if (!baseUrl) return "handleItem: ANTHROPIC_BASE_URL is required";
+  return { baseUrl, environmentId, workId, sessionId, credential };
+}
+
+/** The sessions token in a work item's secret: base64url JSON. Undefined when there is none. */
+function sessionsToken(secret: string | undefined): string | undefined {
+  try {
+    const payload = JSON.parse(Buffer.from(secret ?? "", "base64url").toString("utf8")) as { sessions_token?: unknown };
+    return typeof payload.sessions_token === "string" && payload.sessions_token !== ""
+      ? payload.sessions_token
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}

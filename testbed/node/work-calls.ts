@@ -1,0 +1,78 @@
+import { Agent, request } from "undici";
+
+/** What the Work API answered: the status, and the body where it was JSON. */
+export interface WorkAnswer {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+/** Who calls, and for which item. */
+export interface WorkIdentity {
+  readonly baseUrl: string;
+  readonly environmentId: string;
+  readonly workId: string;
+  readonly sessionId: string;
+  /** The sessions token, else the environment key. */
+  readonly credential: string;
+}
+
+/** Connections to one Work API that all scripted workers of a node share: thousands of them beat every 30 s. */
+const CONNECTIONS = 32;
+
+/** The three calls that a worker makes for its item; like the stock worker's client, each is tried three times. */
+export class WorkCalls {
+  readonly #agent = new Agent({ connections: CONNECTIONS, allowH2: false });
+
+  /** Rejects when there was no answer. */
+  heartbeat(who: WorkIdentity, expected: string, signal: AbortSignal): Promise<WorkAnswer> {
+    const query = `?expected_last_heartbeat=${encodeURIComponent(expected)}&beta=true`;
+    return this.#send(who, "POST", `${workPath(who)}/heartbeat${query}`, undefined, signal);
+  }
+
+  stop(who: WorkIdentity, signal: AbortSignal): Promise<WorkAnswer> {
+    return this.#send(who, "POST", `${workPath(who)}/stop?beta=true`, { force: true }, signal);
+  }
+
+  session(who: WorkIdentity, signal: AbortSignal): Promise<WorkAnswer> {
+    return this.#send(who, "GET", `/v1/sessions/${encodeURIComponent(who.sessionId)}?beta=true`, undefined, signal);
+  }
+
+  async close(): Promise<void> {
+    await this.#agent.destroy();
+  }
+
+  async #send(
+    who: WorkIdentity,
+    method: "GET" | "POST",
+    path: string,
+    json: unknown,
+    signal: AbortSignal,
+  ): Promise<WorkAnswer> {
+    const { statusCode, body } = await request(new URL(path, who.baseUrl), {
+      dispatcher: this.#agent,
+      method,
+      signal,
+      headers: {
+        authorization: `Bearer ${who.credential}`,
+        "anthropic-beta": "managed-agents-2026-04-01",
+        "anthropic-version": "2023-06-01",
+        ...(json === undefined ? {} : { "content-type": "application/json" }),
+      },
+      ...(json === undefined ? {} : { body: JSON.stringify(json) }),
+    });
+    const text = await body.text();
+    return { status: statusCode, body: parsed(text) };
+  }
+}
+
+function workPath({ environmentId, workId }: WorkIdentity): string {
+  return `/v1/environments/${encodeURIComponent(environmentId)}/work/${encodeURIComponent(workId)}`;
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
