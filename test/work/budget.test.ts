@@ -1,0 +1,332 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { Budget, BudgetExhausted, type BudgetLimits, Budgets } from "../../src/work/budget.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { apiError, POLLED, STARTING, STATS } from "./samples.ts";
+import { failure, Setup } from "./setup.ts";
+import { json } from "./strict-server.ts";
+
+/** Ten a second and no more than one at once: easy to count with. */
+const TEN: Partial<BudgetLimits> = { initialRate: 10, minRate: 1, maxRate: 100, burstSeconds: 0.1 };
+
+function make(limits: Partial<BudgetLimits> = TEN) {
+  const clock = new VirtualClock();
+  return { clock, budget: new Budget({ clock, limits }) };
+}
+
+/** A member that always has another request to send; counts those let through. */
+function greedy(budget: Budget, member: string, width = 1, onSent: () => void = () => {}) {
+  const counter = { sent: 0 };
+  const stop = new AbortController();
+  const loop = async () => {
+    while (await budget.acquire(member, stop.signal)) {
+      counter.sent += 1;
+      onSent();
+    }
+  };
+  const loops = Array.from({ length: width }, loop);
+  return {
+    counter,
+    async stop() {
+      stop.abort();
+      await Promise.all(loops);
+    },
+  };
+}
+
+describe("a budget lets through", () => {
+  it("the rate, on average, and a burst after a pause", async () => {
+    const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
+    const a = greedy(budget, "a");
+    await clock.settle();
+    expect(a.counter.sent).toBe(10);
+    await clock.advance(2_000);
+    expect(a.counter.sent).toBe(30);
+    await a.stop();
+    await clock.advance(60_000);
+    const b = greedy(budget, "b");
+    await clock.settle();
+    expect(b.counter.sent).toBe(10);
+    await b.stop();
+  });
+
+  it("calls at once while there is room", async () => {
+    const { clock, budget } = make();
+    expect(await budget.acquire("a")).toBe(true);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it("nobody whose signal is aborted, and spends nothing on them", async () => {
+    const { clock, budget } = make();
+    await budget.acquire("a");
+    const stop = new AbortController();
+    const waiting = Array.from({ length: 5 }, () => budget.acquire("a", stop.signal));
+    const last = budget.acquire("a");
+    expect(budget.waiting).toBe(6);
+    stop.abort();
+    expect(await Promise.all(waiting)).toEqual([false, false, false, false, false]);
+    expect(budget.waiting).toBe(1);
+    await clock.advance(100);
+    expect(await last).toBe(true);
+    expect(clock.pendingTimers).toBe(0);
+    expect(await budget.acquire("a", stop.signal)).toBe(false);
+  });
+
+  it("nobody after the longest wait, and says when to come back", async () => {
+    const { clock, budget } = make({ ...TEN, maxWaitMs: 5_000 });
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 60_000 });
+    const waiting = budget.acquire("a").catch((error: unknown) => error);
+    await clock.advance(5_000);
+    const error = await waiting;
+    expect(error).toBeInstanceOf(BudgetExhausted);
+    expect(error).toMatchObject({ retryAfterMs: 55_000 });
+    expect(clock.pendingTimers).toBe(0);
+  });
+});
+
+describe("members of a group share it fairly", () => {
+  it("one that asks for much does not starve one that asks for little", async () => {
+    const { clock, budget } = make();
+    const busy = greedy(budget, "busy", 50);
+    const modest = greedy(budget, "modest", 1);
+    await clock.advance(10_000);
+    const total = busy.counter.sent + modest.counter.sent;
+    expect(total).toBeGreaterThanOrEqual(100);
+    expect(Math.abs(busy.counter.sent - modest.counter.sent)).toBeLessThanOrEqual(2);
+    await Promise.all([busy.stop(), modest.stop()]);
+  });
+
+  it("turn by turn, in the order in which they came", async () => {
+    const { clock, budget } = make();
+    await budget.acquire("first");
+    const order: string[] = [];
+    const waits = ["a", "a", "a", "b", "c", "b"].map((member) => budget.acquire(member).then(() => order.push(member)));
+    await clock.advance(600);
+    await Promise.all(waits);
+    expect(order).toEqual(["a", "b", "c", "a", "b", "a"]);
+  });
+
+  it("whatever they ask for, nobody with a request waits for more turns than there are members", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 8 }), { minLength: 2, maxLength: 6 }), async (widths) => {
+        const { clock, budget } = make();
+        await budget.acquire("drain");
+        const order: string[] = [];
+        const members = widths.map((width, at) => greedy(budget, `m${at}`, width, () => order.push(`m${at}`)));
+        await clock.advance(4_000);
+        for (let from = widths.length; from + 2 * widths.length <= order.length; from += 1) {
+          const turns = new Set(order.slice(from, from + 2 * widths.length));
+          expect(turns.size).toBe(widths.length);
+        }
+        await Promise.all(members.map((member) => member.stop()));
+        expect(clock.pendingTimers).toBe(0);
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
+
+describe("the rate", () => {
+  it("is halved on 429, once for all requests that were under way", () => {
+    const { clock, budget } = make();
+    const sentAtMs = clock.monotonic();
+    clock.pause(50);
+    for (let i = 0; i < 5; i += 1) budget.onAnswer({ status: 429, sentAtMs });
+    expect(budget.rate).toBe(5);
+    clock.pause(50);
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    expect(budget.rate).toBe(2.5);
+  });
+
+  it("never falls below its least", () => {
+    const { clock, budget } = make();
+    for (let i = 0; i < 20; i += 1) {
+      clock.pause(1);
+      budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    }
+    expect(budget.rate).toBe(1);
+  });
+
+  it("rises by one a second while it is used up, to its most", async () => {
+    const { clock, budget } = make({ ...TEN, maxRate: 14 });
+    const a = greedy(budget, "a", 1, () => budget.onAnswer({ status: 200, sentAtMs: clock.monotonic() }));
+    await clock.advance(1_000);
+    expect(budget.rate).toBeGreaterThan(10.7);
+    expect(budget.rate).toBeLessThan(11.3);
+    await clock.advance(60_000);
+    expect(budget.rate).toBe(14);
+    await a.stop();
+  });
+
+  it("does not rise while nobody waits, nor on failures", async () => {
+    const { clock, budget } = make();
+    for (let i = 0; i < 50; i += 1) {
+      expect(await budget.acquire("a")).toBe(true);
+      budget.onAnswer({ status: 200, sentAtMs: clock.monotonic() });
+      await clock.advance(500);
+    }
+    expect(budget.rate).toBe(10);
+    const a = greedy(budget, "a", 1, () => budget.onAnswer({ status: 503, sentAtMs: clock.monotonic() }));
+    await clock.advance(5_000);
+    expect(budget.rate).toBe(10);
+    await a.stop();
+  });
+
+  it("finds the limit of a server and stays near it", async () => {
+    const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
+    const limit = 20;
+    let allowance = limit;
+    let at = clock.monotonic();
+    const served = { ok: 0, refused: 0 };
+    const a = greedy(budget, "a", 4, () => {
+      allowance = Math.min(limit, allowance + ((clock.monotonic() - at) / 1_000) * limit);
+      at = clock.monotonic();
+      const status = allowance >= 1 ? 200 : 429;
+      if (status === 200) allowance -= 1;
+      served[status === 200 ? "ok" : "refused"] += 1;
+      budget.onAnswer({ status, sentAtMs: clock.monotonic() });
+    });
+    await clock.advance(300_000);
+    await a.stop();
+    expect(served.ok / 300).toBeGreaterThan(limit * 0.6);
+    expect(served.refused / served.ok).toBeLessThan(0.05);
+  });
+});
+
+describe("Retry-After", () => {
+  it("holds all members of the group", async () => {
+    const { clock, budget } = make();
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 3_000 });
+    const sent: string[] = [];
+    const waits = ["a", "b"].map((member) => budget.acquire(member).then(() => sent.push(member)));
+    await clock.advance(2_999);
+    expect(sent).toEqual([]);
+    await clock.advance(1_000);
+    await Promise.all(waits);
+    expect(sent).toEqual(["a", "b"]);
+  });
+
+  it("holds those who wait already, and a shorter one does not shorten it", async () => {
+    const { clock, budget } = make();
+    await budget.acquire("a");
+    let sent = false;
+    const wait = budget.acquire("a").then(() => {
+      sent = true;
+    });
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 5_000 });
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 1_000 });
+    await clock.advance(4_999);
+    expect(sent).toBe(false);
+    await clock.advance(500);
+    await wait;
+  });
+});
+
+describe("protocol calls", () => {
+  it("never wait, and what they use is missing for the others", async () => {
+    const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
+    for (let i = 0; i < 15; i += 1) budget.countUrgent();
+    const a = greedy(budget, "a");
+    await clock.advance(1_000);
+    // Ten come in, five pay for the protocol calls; one more came from the reserve of those who wait.
+    expect(a.counter.sent).toBeGreaterThanOrEqual(5);
+    expect(a.counter.sent).toBeLessThanOrEqual(6);
+    await a.stop();
+  });
+
+  it("that use up everything leave a quarter to the others", async () => {
+    const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
+    const a = greedy(budget, "a");
+    for (let i = 0; i < 400; i += 1) {
+      budget.countUrgent();
+      await clock.advance(50);
+    }
+    expect(a.counter.sent).toBeGreaterThanOrEqual(50);
+    await a.stop();
+  });
+
+  it("are sent by the client while polls wait for a Retry-After", async () => {
+    const clock = new VirtualClock();
+    const budget = new Budget({ clock, limits: TEN });
+    await using setup = await Setup.start({ clock, budget });
+    setup.server.next(json(429, apiError("rate_limit_error", "slow"), { "retry-after": "30" }));
+    expect(await failure(setup.client.poll())).toMatchObject({ kind: "rate-limited", retryAfterMs: 30_000 });
+    const stop = new AbortController();
+    const poll = failure(setup.client.poll({ signal: stop.signal }));
+    setup.server.next(json(200, STARTING), json(200, { data: [], next_page: null }));
+    await setup.client.ack("work_01");
+    await setup.client.list({ urgent: true });
+    expect(budget.waiting).toBe(1);
+    expect(setup.server.seen.map(({ url }) => url.split("/").at(-1))).toEqual(["poll", "ack", "work"]);
+    stop.abort();
+    expect(await poll).toMatchObject({ kind: "aborted", maybeApplied: false });
+  });
+});
+
+describe("a client with a budget", () => {
+  it("sends a waiting call as soon as its turn comes; the wait is not part of its bound", async () => {
+    const clock = new VirtualClock();
+    const budget = new Budget({ clock, limits: { ...TEN, initialRate: 1, maxRate: 1 } });
+    await using setup = await Setup.start({ clock, budget, requestTimeoutMs: 500 });
+    setup.server.fallback = json(200, STATS);
+    await setup.client.stats();
+    const second = setup.client.stats();
+    await clock.advance(999);
+    expect(setup.server.seen).toHaveLength(1);
+    const sentFrom = clock.monotonic();
+    await clock.advance(1);
+    expect((await second).sentAtMs).toBe(sentFrom + 1);
+  });
+
+  it("tells when the budget lets nobody through", async () => {
+    const clock = new VirtualClock();
+    const budget = new Budget({ clock, limits: { ...TEN, maxWaitMs: 1_000 } });
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 10_000 });
+    await using setup = await Setup.start({ clock, budget });
+    const call = failure(setup.client.poll());
+    await clock.advance(1_000);
+    const error = await call;
+    expect(error).toMatchObject({ kind: "rate-limited", maybeApplied: false, retryAfterMs: 9_000 });
+    expect(error.message).toContain("budgetGroup");
+    expect(setup.server.seen).toHaveLength(0);
+  });
+
+  it("shares it with the other Environments of its group", async () => {
+    const clock = new VirtualClock();
+    const budget = new Budget({ clock, limits: TEN });
+    await using setup = await Setup.start({ clock, budget });
+    const other = setup.clientOf({ budget, environmentId: "env_other" });
+    setup.server.next(json(200, POLLED), json(429, apiError("e", "m"), { "retry-after": "5" }));
+    await setup.client.poll();
+    const refused = failure(other.poll());
+    await clock.advance(100);
+    await refused;
+    expect(budget.rate).toBe(5);
+  });
+});
+
+describe("budgets", () => {
+  it("are one per origin and group", () => {
+    const budgets = new Budgets({ clock: new VirtualClock() });
+    const one = budgets.get("https://api.example.com", "default");
+    expect(budgets.get("https://API.example.com:443/path/", "default")).toBe(one);
+    expect(budgets.get("https://api.example.com", "other")).not.toBe(one);
+    expect(budgets.get("https://api2.example.com", "default")).not.toBe(one);
+  });
+
+  it("show their rate and the time that was waited", async () => {
+    const clock = new VirtualClock();
+    const metrics = createMetrics();
+    const budget = new Budgets({ clock, metrics, limits: TEN }).get("https://api.example.com", "research");
+    await budget.acquire("a");
+    const wait = budget.acquire("a");
+    await clock.advance(100);
+    await wait;
+    clock.pause(1);
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    const text = await metrics.registry.metrics();
+    expect(text).toContain('berth_work_api_budget_rate{group="research"} 5');
+    expect(text).toContain('berth_work_api_budget_wait_seconds_total{group="research"} 0.1');
+  });
+});

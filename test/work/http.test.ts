@@ -1,0 +1,257 @@
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer as createHttpServer, type Server } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import { type AddressInfo, connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { describe, expect, it } from "vitest";
+import { realClock } from "../../src/core/clock.ts";
+import { HttpFailure, type HttpRequest, WorkHttp } from "../../src/work/http.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { BEAT, STATS } from "./samples.ts";
+import { selfSigned } from "./self-signed.ts";
+import { failure, LONG_MS, Setup } from "./setup.ts";
+import { json, raw, StrictServer, silence } from "./strict-server.ts";
+
+const GET = {
+  method: "GET",
+  path: "/",
+  headers: {},
+  lane: "bulk",
+  timeoutMs: LONG_MS,
+  maxBytes: 1_000,
+} as const satisfies Omit<HttpRequest, "origin">;
+
+async function httpFailure(promise: Promise<unknown>): Promise<HttpFailure> {
+  const error = await promise.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (error instanceof HttpFailure) return error;
+  throw error ?? new Error("the request succeeded");
+}
+
+describe("connections", () => {
+  it("are kept and used again", async () => {
+    await using setup = await Setup.start();
+    setup.server.fallback = json(200, STATS);
+    for (let i = 0; i < 20; i += 1) await setup.client.stats();
+    // Two: undici rests a connection for a turn of the event loop, so that a call right after another takes a second.
+    expect(setup.server.connections).toBeLessThanOrEqual(2);
+  });
+
+  it("are shared by all clients of an origin", async () => {
+    await using setup = await Setup.start();
+    setup.server.fallback = json(200, STATS);
+    const others = ["env_a", "env_b", "env_c"].map((environmentId) => setup.clientOf({ environmentId }));
+    for (const client of others) await client.stats();
+    expect(setup.server.connections).toBeLessThanOrEqual(2);
+  });
+
+  it("are as many as allowed; a request that found none and timed out was never sent", async () => {
+    const clock = new VirtualClock();
+    await using server = await StrictServer.start();
+    const http = new WorkHttp({ clock, maxConnectionsPerOrigin: 1 });
+    server.fallback = silence;
+    const request = { ...GET, origin: server.origin };
+    const first = httpFailure(http.send({ ...request, timeoutMs: 2_000 }));
+    await server.sawRequests(1);
+    const second = httpFailure(http.send({ ...request, path: "/second", timeoutMs: 1_000 }));
+    await clock.advance(1_000);
+    expect(await second).toMatchObject({ kind: "timeout", sent: false, times: undefined });
+    await clock.advance(1_000);
+    expect(await first).toMatchObject({ kind: "timeout", sent: true });
+    server.fallback = raw(200, "ok");
+    const third = await http.send({ ...request, path: "/third" });
+    expect(third.status).toBe(200);
+    expect(server.seen.map(({ url }) => url)).toEqual(["/", "/third"]);
+    await http.close();
+  });
+
+  it("of protocol calls are apart: long polls that hold all others do not delay a heartbeat", async () => {
+    await using server = await StrictServer.start();
+    await using setup = await Setup.start();
+    const http = new WorkHttp({ clock: realClock, maxConnectionsPerOrigin: 2 });
+    const client = setup.clientOf({ baseUrl: server.origin, http });
+    server.fallback = silence;
+    const stop = new AbortController();
+    const polls = Array.from({ length: 5 }, () => failure(client.poll({ blockMs: 999, signal: stop.signal })));
+    await server.sawRequests(2);
+    server.fallback = json(200, BEAT);
+    expect((await client.heartbeat("work_01", { expected: "x" })).value.kind).toBe("beat");
+    stop.abort();
+    const kinds = (await Promise.all(polls)).map(({ kind, maybeApplied }) => `${kind} ${maybeApplied}`);
+    expect(kinds.sort()).toEqual([...Array(3).fill("aborted false"), ...Array(2).fill("aborted true")]);
+    await http.close();
+  });
+
+  it("that the server closed while idle are not used again", async () => {
+    await using setup = await Setup.start();
+    setup.server.fallback = json(200, STATS, { connection: "close" });
+    await setup.client.stats();
+    await setup.client.stats();
+    expect(setup.server.connections).toBe(2);
+  });
+
+  it("close after the requests under way have ended", async () => {
+    await using server = await StrictServer.start();
+    const http = new WorkHttp({ clock: realClock });
+    let finish = () => {};
+    server.next((response) => {
+      finish = () => response.end("ok");
+    });
+    const reply = http.send({ ...GET, origin: server.origin });
+    await server.sawRequests(1);
+    const closed = http.close();
+    finish();
+    expect((await reply).status).toBe(200);
+    await closed;
+    expect(await httpFailure(http.send({ ...GET, origin: server.origin }))).toMatchObject({ sent: false });
+  });
+
+  it("can all be cut off at once", async () => {
+    await using server = await StrictServer.start();
+    const http = new WorkHttp({ clock: realClock });
+    server.next(silence);
+    const reply = httpFailure(http.send({ ...GET, origin: server.origin }));
+    await server.sawRequests(1);
+    await http.destroy();
+    expect(await reply).toMatchObject({ kind: "network", sent: true });
+  });
+});
+
+describe("informational replies", () => {
+  it("are passed over", async () => {
+    await using setup = await Setup.start();
+    setup.server.next((response) => {
+      response.writeEarlyHints({ link: "</x>; rel=preload" });
+      response.end(JSON.stringify(STATS));
+    });
+    expect((await setup.client.stats()).value.depth).toBe(3);
+  });
+});
+
+const NAME = "work-api.test";
+
+async function tlsSetup() {
+  const { cert, key } = selfSigned([NAME, "127.0.0.1"]);
+  const server = await StrictServer.start(createTlsServer({ cert, key }) as unknown as Server);
+  server.fallback = json(200, STATS);
+  const folder = await mkdtemp(join(tmpdir(), "berth-tls-"));
+  const ca = join(folder, "ca.pem");
+  await writeFile(ca, cert);
+  return {
+    server,
+    ca,
+    async [Symbol.asyncDispose]() {
+      await server[Symbol.asyncDispose]();
+      await rm(folder, { recursive: true });
+    },
+  };
+}
+
+/** Only what is named here: the machine's own proxies and CAs must not decide a test. */
+async function oneCall(baseUrl: string, env: Record<string, string>): Promise<Record<string, unknown>> {
+  const script = fileURLToPath(new URL("one-call.ts", import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, [script, baseUrl], { env });
+  return JSON.parse(stdout) as Record<string, unknown>;
+}
+
+describe("TLS", () => {
+  it("refuses a certificate that nobody vouches for, and names the mend", async () => {
+    await using tls = await tlsSetup();
+    const result = await oneCall(`https://127.0.0.1:${tls.server.port}`, {});
+    expect(result).toMatchObject({ kind: "network", maybeApplied: false });
+    expect(result["message"]).toContain("NODE_EXTRA_CA_CERTS");
+    expect(tls.server.seen).toHaveLength(0);
+  });
+
+  it("takes one that NODE_EXTRA_CA_CERTS vouches for", async () => {
+    await using tls = await tlsSetup();
+    const result = await oneCall(`https://127.0.0.1:${tls.server.port}`, { NODE_EXTRA_CA_CERTS: tls.ca });
+    expect(result).toEqual({ depth: 3 });
+  });
+
+  it("refuses one for another name", async () => {
+    await using tls = await tlsSetup();
+    const result = await oneCall(`https://localhost:${tls.server.port}`, { NODE_EXTRA_CA_CERTS: tls.ca });
+    expect(result).toMatchObject({ kind: "network", maybeApplied: false });
+    expect(result["message"]).toContain("the certificate is for another name");
+  });
+});
+
+/** A proxy that tunnels every CONNECT to one port, or refuses it, and answers plain requests itself. */
+async function startProxy(options: { tunnelTo?: number; refuse?: number }) {
+  const asked: string[] = [];
+  const server = createHttpServer((request, response) => {
+    asked.push(`${request.method} ${request.url}`);
+    response.end(JSON.stringify(STATS));
+  });
+  server.on("connect", (request, socket) => {
+    asked.push(`CONNECT ${request.url}`);
+    socket.on("error", () => {});
+    if (options.tunnelTo === undefined) {
+      socket.end(`HTTP/1.1 ${options.refuse ?? 403} No\r\n\r\n`);
+      return;
+    }
+    const target = connect(options.tunnelTo, "127.0.0.1", () => {
+      socket.write("HTTP/1.1 200 OK\r\n\r\n");
+      target.pipe(socket).pipe(target);
+    });
+    target.on("error", () => socket.destroy());
+    socket.on("close", () => target.destroy());
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    asked,
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
+
+describe("proxies", () => {
+  it("HTTPS_PROXY is tunnelled through, with TLS to the API itself", async () => {
+    await using tls = await tlsSetup();
+    await using proxy = await startProxy({ tunnelTo: tls.server.port });
+    const env = { HTTPS_PROXY: proxy.url, NODE_EXTRA_CA_CERTS: tls.ca };
+    expect(await oneCall(`https://${NAME}`, env)).toEqual({ depth: 3 });
+    expect(proxy.asked).toEqual([`CONNECT ${NAME}:443`]);
+    expect(tls.server.seen).toHaveLength(1);
+  });
+
+  it("one that refuses is named, and the request was not sent", async () => {
+    await using proxy = await startProxy({ refuse: 407 });
+    const result = await oneCall(`https://${NAME}`, { HTTPS_PROXY: proxy.url });
+    expect(result).toMatchObject({ kind: "network", maybeApplied: false });
+    expect(result["message"]).toContain("HTTPS_PROXY");
+  });
+
+  it("a plain origin goes through HTTP_PROXY", async () => {
+    await using setup = await Setup.start();
+    await using proxy = await startProxy({});
+    const http = new WorkHttp({ clock: setup.clock, proxy: { httpProxy: proxy.url, noProxy: "" } });
+    const client = setup.clientOf({ baseUrl: `http://${NAME}`, environmentId: "env_01", http });
+    expect((await client.stats()).value.depth).toBe(3);
+    expect(proxy.asked).toEqual([`GET http://${NAME}/v1/environments/env_01/work/stats`]);
+    await http.close();
+  });
+
+  it("a loopback origin never goes through one", async () => {
+    await using setup = await Setup.start();
+    await using proxy = await startProxy({});
+    const http = new WorkHttp({ clock: setup.clock, proxy: { httpProxy: proxy.url, noProxy: "" } });
+    setup.server.fallback = json(200, STATS);
+    await setup.clientOf({ http }).stats();
+    expect(proxy.asked).toEqual([]);
+    expect(setup.server.seen).toHaveLength(1);
+    await http.close();
+  });
+});
