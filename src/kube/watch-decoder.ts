@@ -20,17 +20,18 @@ export class WatchDecoder {
   #pendingBytes = 0;
   readonly #text = new TextDecoder("utf-8", { fatal: true });
 
-  /** The events that are complete with this chunk. Throws SyntaxError or TypeError where a line is no event. */
-  push(chunk: Uint8Array): RawWatchEvent[] {
-    const events: RawWatchEvent[] = [];
+  /**
+   * The events that are complete with this chunk; read them all before the next one. Throws SyntaxError or TypeError
+   * where a line is no event, after the events before it.
+   */
+  *push(chunk: Uint8Array): Generator<RawWatchEvent, void, undefined> {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, start)) {
       const line = this.#take(chunk.subarray(start, end));
       start = end + 1;
-      if (line.trim() !== "") events.push(toEvent(JSON.parse(line)));
+      if (line.trim() !== "") yield toEvent(JSON.parse(line));
     }
     this.#keep(chunk.subarray(start));
-    return events;
   }
 
   /** Bytes of a line whose end has not come: a watch that ends with some was cut off. */

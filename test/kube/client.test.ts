@@ -13,6 +13,7 @@ import { type KubeObject, NODES, PODS, type Pod } from "../../src/kube/resource.
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FakeApiServer, type Script, type SeenRequest, send, sendStatus } from "./api-server.ts";
+import { settled } from "./until.ts";
 
 let server: FakeApiServer;
 let clock: VirtualClock;
@@ -55,17 +56,6 @@ function script(times: number, answer: (...seen: Parameters<Script>) => unknown)
     answer(...seen);
     return true;
   });
-}
-
-/** Advances the clock until a promise has settled, since its answers come from a real socket. */
-async function settled<T>(work: Promise<T>, stepMs = 100): Promise<T> {
-  let done = false;
-  void work.then(
-    () => (done = true),
-    () => (done = true),
-  );
-  while (!done) await clock.advance(stepMs);
-  return work;
 }
 
 describe("objects", () => {
@@ -222,10 +212,10 @@ describe("repeats", () => {
     server.put(POD_PATH, pod());
     script(1, busy);
     const start = clock.monotonic();
-    await settled(client.get(PODS, { namespace: "agents", name: "a" }));
+    await settled(clock, client.get(PODS, { namespace: "agents", name: "a" }));
     expect(clock.monotonic() - start).toBeGreaterThanOrEqual(2_000);
     script(1, busy);
-    await settled(client.delete(PODS, { namespace: "agents", name: "a" }));
+    await settled(clock, client.delete(PODS, { namespace: "agents", name: "a" }));
     expect(server.requests.map(({ method }) => method)).toEqual(["GET", "GET", "DELETE", "DELETE"]);
   });
 
@@ -240,7 +230,7 @@ describe("repeats", () => {
   test("a read is given up after four attempts, and at once when the wait does not fit its time", async () => {
     script(20, busy);
     const ref = { namespace: "agents", name: "a" };
-    expect((await caught(settled(client.get(PODS, ref)))).status).toBe(429);
+    expect((await caught(settled(clock, client.get(PODS, ref)))).status).toBe(429);
     expect(server.requests).toHaveLength(4);
     expect((await caught(client.get(PODS, ref, { timeoutMs: 1_500 }))).status).toBe(429);
     expect(server.requests).toHaveLength(5);
@@ -249,7 +239,7 @@ describe("repeats", () => {
   test("a read whose connection breaks is sent again, a write is not", async () => {
     server.put(POD_PATH, pod());
     script(1, (_seen, _response, socket) => socket.resetAndDestroy());
-    await settled(client.get(PODS, { namespace: "agents", name: "a" }));
+    await settled(clock, client.get(PODS, { namespace: "agents", name: "a" }));
     script(1, (_seen, _response, socket) => socket.resetAndDestroy());
     const error = await caught(client.create(PODS, pod("b")));
     expect([isUnreachable(error), error.maybeApplied]).toEqual([true, true]);
@@ -261,7 +251,7 @@ describe("repeats", () => {
       response.writeHead(200, { "content-type": "application/json", "content-length": "1000" });
       response.write('{"kind":"Pod","metadata":', () => socket.destroy());
     });
-    const error = await caught(settled(client.get(PODS, { namespace: "agents", name: "a" })));
+    const error = await caught(settled(clock, client.get(PODS, { namespace: "agents", name: "a" })));
     expect(isUnreachable(error)).toBe(true);
     expect(server.requests).toHaveLength(4);
   });
@@ -380,7 +370,7 @@ describe("fence", () => {
     script(1, (_seen, response) =>
       sendStatus(response, 503, "ServiceUnavailable", "starting", { headers: { "retry-after": "1" } }),
     );
-    const work = settled(inner.delete(PODS, { namespace: "agents", name: "a" }));
+    const work = settled(clock, inner.delete(PODS, { namespace: "agents", name: "a" }));
     await expect(work).rejects.toBeInstanceOf(LeadershipLostError);
     expect(server.requests).toHaveLength(1);
   });

@@ -1,0 +1,24 @@
+import { setTimeout as realDelay } from "node:timers/promises";
+import type { VirtualClock } from "../support/virtual-clock.ts";
+
+/**
+ * Steps the clock until `condition` holds, and leaves real sockets the time to answer in between. The test's own time-out
+ * is the only bound.
+ */
+export async function until(clock: VirtualClock, condition: () => boolean, stepMs = 50): Promise<void> {
+  while (!condition()) {
+    await clock.advance(stepMs);
+    await realDelay(1);
+  }
+}
+
+/** Steps the clock until a promise has settled, whose answers come from a real socket. */
+export async function settled<T>(clock: VirtualClock, work: Promise<T>, stepMs = 50): Promise<T> {
+  let done = false;
+  const mark = () => {
+    done = true;
+  };
+  work.then(mark, mark);
+  await until(clock, () => done, stepMs);
+  return work;
+}
