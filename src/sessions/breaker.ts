@@ -14,6 +14,7 @@ export class Breaker {
   #probes = 0;
   #nextProbeAtMs = 0;
   #probing = false;
+  #served = false;
   readonly #timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">;
 
   constructor(timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">) {
@@ -25,11 +26,17 @@ export class Breaker {
     if (hash === this.#hash) return false;
     this.#hash = hash;
     this.#clear();
+    this.#served = false;
     return true;
   }
 
   get isOpen(): boolean {
     return this.#failures >= FAILURES_TO_OPEN;
+  }
+
+  /** A container of this template has served since it was first watched. */
+  get hasServed(): boolean {
+    return this.#served;
   }
 
   get failures(): number {
@@ -63,7 +70,9 @@ export class Breaker {
 
   /** A session container of `hash` began to serve. */
   succeeded(hash: string): void {
-    if (hash === this.#hash) this.#clear();
+    if (hash !== this.#hash) return;
+    this.#clear();
+    this.#served = true;
   }
 
   /** An opened Pod of `hash` did not get to serve. */

@@ -228,7 +228,10 @@ export class ClaimLoop {
   #release(claim: Claim, keep: boolean): void {
     claim.claiming = false;
     if (claim.memory.is === "journaled") claim.memory = { is: "none" };
-    if (keep) return this.#handOver(claim);
+    if (keep) {
+      this.#handOver(claim);
+      return;
+    }
     this.#claims.remove(claim);
     this.#breaker.released(claim.templateHash);
     this.#pool.poke();

@@ -1,0 +1,365 @@
+import type { ConditionReason } from "../api/conditions.ts";
+import type { QueueStatus, SessionsStatus } from "../api/environment.ts";
+import { Backoff } from "../core/backoff.ts";
+import { sleep, type Timer } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { Notifier } from "../core/notifier.ts";
+import { SECRETS, type Secret } from "../kube/resource.ts";
+import { ApiHealth, type Verdict } from "./api-health.ts";
+import { Breaker, FAILURES_TO_OPEN } from "./breaker.ts";
+import { ClaimLoop } from "./claim-loop.ts";
+import { ClaimTable } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import { EnvironmentHold } from "./environment-hold.ts";
+import { readFinished, startFailuresInARow } from "./finished.ts";
+import { ItemObserver } from "./item-observer.ts";
+import { ItemSweep } from "./item-sweep.ts";
+import { claimSelector } from "./journal.ts";
+import { readPodState } from "./pod-state.ts";
+import { Pool } from "./pool.ts";
+import { QueueWatch } from "./queue-watch.ts";
+import { recoverClaims, recoverSecret, stopRefusedItems } from "./recovery.ts";
+import { Retention } from "./retention.ts";
+import { ServerTime } from "./server-time.ts";
+import { SessionLoop } from "./session-loop.ts";
+import { capacityVerdict, startVerdict } from "./verdicts.ts";
+
+/** What a runtime says of itself, for the Environment's status. */
+export interface RuntimeReport {
+  readonly queue: QueueStatus | null;
+  readonly sessions: SessionsStatus;
+  readonly verdicts: readonly Verdict[];
+}
+
+/** What the reconciler allows a runtime to do. */
+export interface Permissions {
+  /** Requests may be sent: the origin is allowed and there is a key. */
+  readonly mayAsk: boolean;
+  /** New items may be claimed: not paused, template accepted, nothing unsupported. */
+  readonly mayClaim: boolean;
+}
+
+/**
+ * The loops of one Environment in `sessions` mode, from recovery to drain: claim loop, session loop, pool, queue watch,
+ * item sweep, retention. The reconciler starts, updates and stops it. It keeps no state that is not found again from the
+ * cluster and the Work API.
+ */
+export class SessionsRuntime {
+  readonly #context: SessionContext;
+  readonly #claims = new ClaimTable();
+  readonly #serverTime = new ServerTime();
+  readonly #changed = new Notifier();
+  readonly #breaker: Breaker;
+  readonly #health: ApiHealth;
+  readonly #pool: Pool;
+  readonly #sessions: SessionLoop;
+  readonly #claimLoop: ClaimLoop;
+  readonly #queue: QueueWatch;
+  readonly #sweep: ItemSweep;
+  readonly #retention: Retention;
+  readonly #hold: EnvironmentHold;
+  readonly #onChange: () => void;
+  readonly #stop = new AbortController();
+  #permissions: Permissions = { mayAsk: false, mayClaim: false };
+  #running: Promise<void> = Promise.resolve();
+  #recovered = false;
+  #draining = false;
+  #credentialMissing: string | null = null;
+  #releaseTimer: Timer | null = null;
+
+  constructor(context: SessionContext, onChange: () => void) {
+    this.#context = context;
+    this.#onChange = onChange;
+    const changed = () => this.#noteChange();
+    this.#breaker = new Breaker(context.timing);
+    this.#health = new ApiHealth({ onChange: changed, random: context.random });
+    const observer = new ItemObserver({
+      work: context.work,
+      clock: context.clock,
+      onAnswer: ({ sentAtMs, serverDateMs }) => this.#observeTime(sentAtMs, serverDateMs),
+    });
+    const shared = { context, claims: this.#claims, breaker: this.#breaker };
+    this.#pool = new Pool({ ...shared, onChange: changed });
+    this.#sessions = new SessionLoop({ ...shared, observer, onChange: changed });
+    this.#queue = new QueueWatch({ context, health: this.#health, onStats: ({ depth }) => this.#noteDepth(depth) });
+    this.#sweep = new ItemSweep({
+      context,
+      claims: this.#claims,
+      observer,
+      health: this.#health,
+      sessions: this.#sessions,
+    });
+    this.#retention = new Retention({ context, claims: this.#claims });
+    this.#hold = new EnvironmentHold(context);
+    this.#claimLoop = new ClaimLoop({
+      ...shared,
+      pool: this.#pool,
+      health: this.#health,
+      serverTime: this.#serverTime,
+      gate: { mayClaim: (signal) => this.#mayClaim(signal), holdEnvironment: () => this.#hold.hold() },
+      handOver: (claim) => this.#sessions.poke(claim.name),
+      onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
+      onWork: () => this.#noteWork(),
+      onForeignSlot: (secret) => void this.#takeUp(secret),
+    });
+  }
+
+  /** Recovers what an earlier process left, then runs all loops until `stop`. */
+  start(): void {
+    this.#running = this.#run(this.#stop.signal);
+  }
+
+  /** Stops all loops and waits for requests under way. Pods, Secrets and items stay as they are for the next process. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#releaseTimer?.cancel();
+    this.#changed.notify();
+    await this.#running;
+  }
+
+  /** The spec or what stands around it changed. */
+  update(permissions: Permissions): void {
+    this.#permissions = permissions;
+    if (this.#breaker.watch(this.#context.template().hash)) this.#seedBreaker();
+    this.#noteDepth(this.#queue.stats?.depth ?? 0);
+    this.#pool.poke();
+    this.#retention.poke();
+    this.#changed.notify();
+  }
+
+  /** Another environment key: try it at once. */
+  keyChanged(): void {
+    this.#health.keyChanged();
+    this.#changed.notify();
+    this.#queue.nudge();
+  }
+
+  get keyRejected(): boolean {
+    return this.#health.keyRejected;
+  }
+
+  /** A Pod of this Environment changed in the cache. */
+  podChanged(name: string): void {
+    if (this.#claims.has(name)) this.#sessions.poke(name);
+    this.#pool.poke();
+    this.#retention.poke();
+    this.#noteChange();
+  }
+
+  /**
+   * The Environment is being deleted: claim nothing, let free and finished Pods go, stop running sessions at
+   * `deadlineMs` (monotonic).
+   */
+  drain(deadlineMs: number): void {
+    this.#draining = true;
+    this.#pool.drain();
+    this.#retention.drain();
+    this.#sessions.drain(deadlineMs);
+    this.#changed.notify();
+  }
+
+  /** No claim, no free Pod and no finished Pod is left. */
+  get isDrained(): boolean {
+    return this.#recovered && this.#claims.size === 0 && this.#pool.isEmpty && this.#retention.finished === 0;
+  }
+
+  /** Claims whose item is not settled yet. */
+  get claims(): number {
+    return this.#claims.size;
+  }
+
+  /** The drain's bound is over: Secrets go unsettled, Pods are the garbage collector's. Leases lapse by themselves. */
+  async abandon(): Promise<void> {
+    const { kube, namespace, name } = this.#context;
+    await this.stop();
+    const secrets = await kube.listAll(SECRETS, { namespace, labelSelector: claimSelector(name) });
+    for (const secret of secrets.items) {
+      await kube.delete(
+        SECRETS,
+        { namespace, name: secret.metadata.name ?? "" },
+        secret.metadata.uid ? { uid: secret.metadata.uid } : {},
+      );
+    }
+    await this.#hold.release(() => true);
+  }
+
+  /** The finalizer goes now: nothing is claimed and nothing will be. */
+  async releaseHold(): Promise<void> {
+    await this.#hold.release(() => this.#claims.size === 0);
+  }
+
+  report(): RuntimeReport {
+    const stats = this.#queue.stats;
+    const sessions = this.#counts();
+    const wallOf = (monotonicMs: number) => this.#context.clock.now() + monotonicMs - this.#context.clock.monotonic();
+    return {
+      queue: stats && {
+        depth: stats.depth,
+        pending: stats.pending,
+        ...(stats.oldest_queued_at === null ? {} : { oldestQueuedAt: stats.oldest_queued_at }),
+        ...(stats.workers_polling === null ? {} : { workersPolling: stats.workers_polling }),
+      },
+      sessions,
+      verdicts: [
+        this.#health.key,
+        this.#health.queue,
+        capacityVerdict(this.#pool.problem(), {
+          busy: sessions.opening + sessions.active + sessions.stopping,
+          max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
+          depth: stats?.depth ?? 0,
+        }),
+        startVerdict(this.#breaker, wallOf),
+        this.#credentialVerdict(),
+      ],
+    };
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    if (!(await this.#recover(signal))) return;
+    this.#recovered = true;
+    const sessions = this.#sessions.run(signal);
+    for (const claim of this.#claims) this.#sessions.poke(claim.name);
+    this.#pool.start(signal);
+    this.#retention.start(signal);
+    this.#noteChange();
+    const mayAsk = (until: AbortSignal) =>
+      this.#until(() => this.#permissions.mayAsk && !this.#health.keyRejected, until);
+    const refused = mayAsk(signal).then(() => (signal.aborted ? undefined : stopRefusedItems(this.#context)));
+    await Promise.all([
+      sessions,
+      refused,
+      this.#claimLoop.run(signal),
+      this.#queue.run(signal, mayAsk),
+      this.#sweep.run(signal, mayAsk, this.#changed),
+    ]);
+  }
+
+  /** Nothing is claimed, created or deleted before every Secret of an earlier process is in the table. */
+  async #recover(signal: AbortSignal): Promise<boolean> {
+    const { timing, random, clock, logger } = this.#context;
+    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    this.#breaker.watch(this.#context.template().hash);
+    this.#seedBreaker();
+    while (!signal.aborted) {
+      try {
+        const found = await recoverClaims(this.#context, this.#claims, this.#serverTime);
+        if (found.length > 0) logger.info({ claims: found.length }, "claims of an earlier process found");
+        return true;
+      } catch (error) {
+        logger.warn({ error: errorText(error) }, "claims of an earlier process could not be listed");
+        await sleep(clock, backoff.next(), signal);
+      }
+    }
+    return false;
+  }
+
+  /** A slot that a Secret unknown here has taken: a claim whose journal came to stand after we gave up on it. */
+  async #takeUp(secret: Secret): Promise<void> {
+    try {
+      const claim = await recoverSecret(this.#context, this.#claims, this.#serverTime, secret);
+      if (claim) this.#sessions.poke(claim.name);
+      else this.#pool.leave(secret.metadata.name ?? "");
+    } catch (error) {
+      this.#context.logger.warn({ error: errorText(error) }, "a taken slot could not be taken up");
+    }
+  }
+
+  async #mayClaim(signal: AbortSignal): Promise<void> {
+    const ready = () => {
+      const { mayAsk, mayClaim } = this.#permissions;
+      return mayAsk && mayClaim && !this.#draining && !this.#health.keyRejected && this.#pool.hasClaimable;
+    };
+    // A probe claim becomes possible by the clock alone.
+    while (!signal.aborted && !ready()) {
+      const probeMs = this.#breaker.isOpen ? this.#breaker.nextProbeAtMs - this.#context.clock.monotonic() : 0;
+      if (probeMs <= 0) await this.#changed.wait(signal);
+      else await this.#waitAtMost(probeMs, signal);
+    }
+  }
+
+  async #waitAtMost(delayMs: number, signal: AbortSignal): Promise<void> {
+    const either = new AbortController();
+    const bound = AbortSignal.any([signal, either.signal]);
+    await Promise.race([this.#changed.wait(bound), sleep(this.#context.clock, delayMs, bound)]);
+    either.abort();
+  }
+
+  async #until(ready: () => boolean, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && !ready()) await this.#changed.wait(signal);
+  }
+
+  #noteChange(): void {
+    this.#changed.notify();
+    this.#pool.poke();
+    this.#scheduleRelease();
+    this.#onChange();
+  }
+
+  #noteWork(): void {
+    if (!this.#pool.hasClaimable) this.#queue.nudge();
+  }
+
+  /** While the breaker is open only a probe can be claimed: one Pod is enough for it. */
+  #noteDepth(depth: number): void {
+    const claimable = this.#permissions.mayClaim && !this.#draining ? depth : 0;
+    this.#pool.setDemand(this.#breaker.isOpen ? Math.min(1, claimable) : claimable);
+    this.#onChange();
+  }
+
+  #noteCredential(missing: boolean, workId: string): void {
+    this.#credentialMissing = missing ? workId : null;
+    this.#noteChange();
+  }
+
+  #observeTime(sentAtMs: number, serverDateMs: number | null): void {
+    const { clock } = this.#context;
+    const answeredMs = clock.now();
+    this.#serverTime.observe(answeredMs - (clock.monotonic() - sentAtMs), answeredMs, serverDateMs);
+  }
+
+  #scheduleRelease(): void {
+    if (this.#claims.size > 0 || !this.#recovered) {
+      this.#releaseTimer?.cancel();
+      this.#releaseTimer = null;
+      return;
+    }
+    if (this.#releaseTimer || this.#stop.signal.aborted) return;
+    const { clock, timing, logger } = this.#context;
+    this.#releaseTimer = clock.setTimer(() => {
+      this.releaseHold().catch((error: unknown) =>
+        logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
+      );
+    }, timing.finalizerLingerMs);
+  }
+
+  #seedBreaker(): void {
+    const { hash } = this.#context.template();
+    const finished = this.#context.pods.list().flatMap((pod) => readFinished(pod) ?? []);
+    const failures = startFailuresInARow(finished, hash);
+    if (failures.length < FAILURES_TO_OPEN) return;
+    const nowMs = this.#context.clock.monotonic();
+    for (const { message } of failures.slice(-FAILURES_TO_OPEN)) this.#breaker.failed(hash, message, nowMs);
+  }
+
+  #counts(): SessionsStatus {
+    const { parked, preparing } = this.#pool.counts();
+    const counts = { warm: parked, preparing, opening: 0, active: 0, stopping: 0, finished: this.#retention.finished };
+    for (const claim of this.#claims) {
+      if (claim.journal.use !== "session") continue;
+      const pod = this.#context.pods.get(claim.name);
+      if (claim.end !== null || claim.ending !== null || pod?.metadata.deletionTimestamp) counts.stopping += 1;
+      else if (pod && readPodState(pod).is === "running") counts.active += 1;
+      else counts.opening += 1;
+    }
+    return counts;
+  }
+
+  #credentialVerdict(): Verdict {
+    return this.#credentialMissing === null
+      ? { reason: "CredentialsPresent", message: "work items come with their secret" }
+      : {
+          reason: "CredentialMissing" satisfies ConditionReason,
+          message: `work item ${this.#credentialMissing} came without a secret of its own and was stopped; set credential: EnvironmentKey if this environment issues none`,
+        };
+  }
+}
