@@ -26,6 +26,7 @@ export class Deadlines {
   #timer: Timer | undefined;
   #timerAt = Number.POSITIVE_INFINITY;
   #running = false;
+  #closed = false;
 
   constructor(clock: SimulatorClock) {
     this.#clock = clock;
@@ -45,6 +46,7 @@ export class Deadlines {
         entry.run = undefined;
       },
     };
+    if (this.#closed) return entry;
     this.#push(entry);
     if (!this.#running) this.#arm();
     return entry;
@@ -74,7 +76,9 @@ export class Deadlines {
     }
   }
 
+  /** Nothing happens by the clock any more. */
   close(): void {
+    this.#closed = true;
     this.#heap.length = 0;
     this.#disarm();
   }

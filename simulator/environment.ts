@@ -3,7 +3,7 @@ import { type SimulatorClock, timestamp } from "./clock.ts";
 import { type Deadline, type Deadlines, ROUNDING_MS } from "./deadlines.ts";
 import { ApiError, conflict, notFound } from "./errors.ts";
 import { newId } from "./ids.ts";
-import { type Offer, WorkItem, type WorkState } from "./item.ts";
+import { type Offer, WorkItem } from "./item.ts";
 import { judgeAck, judgeBeat, judgeHolder, judgeStop, Sides, sideOf } from "./protocol.ts";
 import { DEFAULT_RECLAIM_MS, type Limits, NO_HEARTBEAT, type Switches, WORKERS_POLLING_MS } from "./switches.ts";
 import type { Finding } from "./violations.ts";
@@ -18,7 +18,6 @@ export interface Surroundings {
   readonly limits: Limits;
   created(item: WorkItem): void;
   changed(item: WorkItem, event: string): void;
-  gone(item: WorkItem): void;
   found(finding: Finding, caller: Caller, item: WorkItem): void;
 }
 
@@ -338,6 +337,7 @@ export class Environment {
     this.#leaveQueue(item);
     item.stoppedAt = this.#now;
     item.expiresAt = undefined;
+    item.heartbeats.clear();
     item.note(this.#now, event, by, "stopped");
     this.#listedStopped.add(item);
     this.#trimList();
@@ -429,14 +429,14 @@ export class Environment {
       this.#listedStopped.delete(item);
       this.#listed.delete(item);
       this.items.delete(item.id);
-      this.#around.gone(item);
     }
   }
 
-  count(state: WorkState): number {
-    let count = 0;
-    for (const item of this.items.values()) if (item.state === state) count += 1;
-    return count;
+  /** A stopped item that nobody will ask for any more. */
+  forget(item: WorkItem): void {
+    this.#listedStopped.delete(item);
+    this.#listed.delete(item);
+    this.items.delete(item.id);
   }
 
   #judge(finding: Finding | undefined, caller: Caller, item: WorkItem): void {

@@ -42,14 +42,9 @@ export async function readJson(request: IncomingMessage): Promise<Record<string,
   return value as Record<string, unknown>;
 }
 
-/** Headers of every reply. Date is the simulator's own time, also under a time scale. */
-export function stamp(response: ServerResponse, now: number): void {
-  response.sendDate = false;
-  response.setHeader("date", new Date(now).toUTCString());
-  response.setHeader("request-id", newId("req"));
-}
-
-export function write(response: ServerResponse, reply: Reply): void {
+/** Answers. Date is the simulator's own time, also under a time scale. */
+export function write(response: ServerResponse, reply: Reply, now: number): void {
+  stamp(response, now);
   for (const [name, value] of Object.entries(reply.headers ?? {})) response.setHeader(name, value);
   if (reply.onAnswered) response.once("finish", reply.onAnswered);
   if (reply.stream) reply.stream(response);
@@ -57,6 +52,14 @@ export function write(response: ServerResponse, reply: Reply): void {
   else writeText(response, reply.status, "application/json", JSON.stringify(reply.body));
 }
 
+/** Headers of every reply. */
+export function stamp(response: ServerResponse, now: number): void {
+  response.sendDate = false;
+  response.setHeader("date", new Date(now).toUTCString());
+  response.setHeader("request-id", newId("req"));
+}
+
+/** Answers with a text of any kind, under the headers that were set before. */
 export function writeText(response: ServerResponse, status: number, type: string, text: string): void {
   response.writeHead(status, { "content-type": type, "content-length": Buffer.byteLength(text) }).end(text);
 }

@@ -42,13 +42,10 @@ export function judgeAck(item: WorkItem, caller: Caller, at: number, sides: Side
     (offer) => offer.generation === item.generation && !sides.distinct(offer.workerId, caller.workerId),
   );
   const own = offers.findLast((offer) => offer.workerId === caller.workerId) ?? offers.at(-1);
-  if (!own) {
-    const everOffered = item.offers.some((offer) => !sides.distinct(offer.workerId, caller.workerId));
-    if (everOffered && item.state === "queued" && caller.delayed) {
-      return { kind: "ack-outside-window", details: "the item was queued again meanwhile", excuse: "fault" };
-    }
-    return { kind: "ack-without-offer", details: `no poll of this client was answered with the item (${item.state})` };
+  if (!own && item.offers.some((offer) => !sides.distinct(offer.workerId, caller.workerId))) {
+    return held(caller, { kind: "ack-outside-window", details: "the item was queued again since it was offered" });
   }
+  if (!own) return { kind: "ack-without-offer", details: "no poll of this client was answered with the item" };
   if (item.state !== "queued") return undefined;
   const since = item.offers.find(
     (offer) => offer.number > own.number && !offer.duplicate && sides.distinct(offer.workerId, caller.workerId),

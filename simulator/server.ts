@@ -3,19 +3,17 @@ import type { AddressInfo } from "node:net";
 import { type ApiRequest, CREDENTIALS, type Route, routeOf } from "./api-request.ts";
 import { actorOf, type Caller, type Credential } from "./caller.ts";
 import { ApiError, forbidden, notFound, unauthenticated } from "./errors.ts";
-import { type Fault, withWrongTypes } from "./faults.ts";
-import { json, type Reply, readJson, stamp, write, writeText } from "./http.ts";
+import type { Fault } from "./faults.ts";
+import { json, type Reply, readJson, write } from "./http.ts";
 import { RateLimit } from "./rate-limit.ts";
 import { SESSIONS_API, type SessionsApiContext } from "./sessions-api.ts";
+import { Strikes } from "./strikes.ts";
 import type { ViolationKind } from "./violations.ts";
 import { WORK_API, type WorkApiContext } from "./work-api.ts";
 import type { World } from "./world.ts";
 
 /** The beta that the platform asks for on all these calls. */
 const REQUIRED_BETA = "managed-agents-2026-04-01";
-/** A body without end is written in pieces of this size. */
-const ENDLESS_CHUNK = " ".repeat(16 * 1024);
-
 /** Handles requests under /admin/; undefined: no such path. */
 export type AdminHandler = (request: IncomingMessage, path: string) => Promise<Reply | undefined>;
 
@@ -24,6 +22,7 @@ export class ApiServer {
   readonly #world: World;
   readonly #admin: AdminHandler;
   readonly #server: Server;
+  readonly #strikes: Strikes;
   readonly #workApi: Pick<WorkApiContext, "secretFor">;
   readonly #reads: RateLimit | undefined;
   readonly #creates: RateLimit | undefined;
@@ -31,6 +30,7 @@ export class ApiServer {
   constructor(world: World, admin: AdminHandler) {
     this.#world = world;
     this.#admin = admin;
+    this.#strikes = new Strikes(world.clock, world.deadlines);
     this.#workApi = { secretFor: (found) => world.secretFor(found) };
     const { readsPerMinute, createsPerMinute } = world.limits;
     this.#reads = readsPerMinute === null ? undefined : new RateLimit(readsPerMinute, world.clock.now());
@@ -58,22 +58,28 @@ export class ApiServer {
     const world = this.#world;
     const at = world.clock.now();
     const method = request.method ?? "GET";
-    const url = new URL(request.url ?? "/", "http://simulator");
-    const route = routeOf(method, url.pathname);
-    const admin = url.pathname.startsWith("/admin/");
-    response.once("close", () => {
-      if (admin) return;
-      const status = response.writableFinished || route?.call === "events-stream" ? response.statusCode : 0;
-      world.countRequest({ at, method, path: url.pathname, call: route?.call, status, ms: world.clock.now() - at });
-    });
+    const url = urlOf(request);
+    const path = url.pathname;
     response.on("error", () => undefined);
-    stamp(response, at);
     try {
-      if (admin) write(response, (await this.#admin(request, url.pathname)) ?? json(404, notFound(url.pathname).body));
-      else await this.#api(request, response, url, route);
+      if (path === "/healthz") return this.#write(response, json(200, { status: "ok" }));
+      if (path.startsWith("/admin/")) {
+        const reply = await this.#admin(request, path);
+        return this.#write(response, reply ?? json(404, notFound(path).body));
+      }
+      const route = routeOf(method, path);
+      response.once("close", () => {
+        const status = response.writableFinished || route?.call === "events-stream" ? response.statusCode : 0;
+        world.countRequest({ at, method, path, call: route?.call, status, ms: world.clock.now() - at });
+      });
+      await this.#api(request, response, url, route);
     } catch (error) {
-      fail(response, error);
+      this.#fail(response, error);
     }
+  }
+
+  #write(response: ServerResponse, reply: Reply): void {
+    write(response, reply, this.#world.clock.now());
   }
 
   async #api(request: IncomingMessage, response: ServerResponse, url: URL, route: Route | undefined): Promise<void> {
@@ -85,12 +91,12 @@ export class ApiServer {
     );
     world.deadlines.runDue();
     const early = route && world.faults.strike("before", route, (fault) => this.#fitsBefore(fault, route));
-    if (early && !(await this.#before(early, response))) return;
+    if (early && !(await this.#strikes.before(early, response))) return;
     world.deadlines.runDue();
-    stamp(response, world.clock.now());
     const caller = this.#authenticate(request, early?.kind === "latency");
     this.#checkRequest(request, caller, route, url);
     if (!route) return;
+    if ("error" in unread && !(unread.error instanceof ApiError)) return;
     if ("error" in unread) throw this.#violation("invalid-request", unread.error, caller, route);
     const { body } = unread;
     const duplicateOffer = early?.kind === "duplicate-offer";
@@ -99,13 +105,25 @@ export class ApiServer {
     const reply = await this.#dispatch(call).catch(replyOf);
     // An empty poll is nothing to lose.
     const late = world.faults.strike("after", route, () => route.call !== "poll" || reply.body !== null);
-    if (late) await this.#after(late, reply, response);
-    else write(response, reply);
+    if (late) await this.#strikes.after(late, reply, response);
+    else this.#write(response, reply);
   }
 
   #fitsBefore(fault: Fault, route: Route): boolean {
     if (fault.kind !== "duplicate-offer") return true;
     return this.#world.environments.get(route.environmentId ?? "")?.hasOffered ?? false;
+  }
+
+  #fail(response: ServerResponse, error: unknown): void {
+    if (response.headersSent) {
+      response.destroy();
+      return;
+    }
+    if (error instanceof RateLimited) response.setHeader("retry-after", String(error.retryAfterSeconds));
+    const message = error instanceof Error ? error.message : String(error);
+    const shown =
+      error instanceof ApiError ? error : new ApiError(500, "api_error", `the simulator failed: ${message}`);
+    this.#write(response, json(shown.status, shown.body));
   }
 
   // --- who and what ---------------------------------------------------------------------------------------------
@@ -212,60 +230,6 @@ export class ApiServer {
     this.#world.record({ kind, details }, actorOf(caller), route && aboutOf(route));
     return new CountedError(details);
   }
-
-  // --- faults ---------------------------------------------------------------------------------------------------
-
-  /** What a fault does before the request has any effect. @returns false when the request ends here. */
-  async #before(fault: Fault, response: ServerResponse): Promise<boolean> {
-    switch (fault.kind) {
-      case "latency":
-        await this.#pass(fault.ms);
-        return true;
-      case "hang":
-        return false;
-      case "reset":
-        response.socket?.resetAndDestroy();
-        return false;
-      case "status": {
-        if (fault.retryAfterSeconds !== undefined) response.setHeader("retry-after", String(fault.retryAfterSeconds));
-        write(response, json(fault.status, statusError(fault.status).body));
-        return false;
-      }
-      case "html":
-        writeText(response, fault.status, "text/html", "<html><body><h1>Bad Gateway</h1></body></html>");
-        return false;
-      default:
-        return true;
-    }
-  }
-
-  /** What a fault does to the reply of a request that took effect. */
-  async #after(fault: Fault, reply: Reply, response: ServerResponse): Promise<void> {
-    switch (fault.kind) {
-      case "lost-reply":
-        response.socket?.resetAndDestroy();
-        return;
-      case "hang":
-        return;
-      case "truncated": {
-        const text = JSON.stringify(reply.body ?? { type: "work" });
-        return writeText(response, reply.status, "application/json", text.slice(0, Math.ceil(text.length / 2)));
-      }
-      case "wrong-types":
-        return write(response, json(reply.status === 204 ? 200 : reply.status, withWrongTypes(reply.body ?? null)));
-      case "endless":
-        return endless(response);
-      case "latency":
-        await this.#pass(fault.ms);
-        return write(response, reply);
-      default:
-        return write(response, reply);
-    }
-  }
-
-  #pass(ms: number): Promise<void> {
-    return new Promise((resolve) => this.#world.deadlines.after(ms, resolve));
-  }
 }
 
 /** A 400 that was recorded as a violation already. */
@@ -284,15 +248,6 @@ class RateLimited extends ApiError {
   }
 }
 
-const HTTP_TOO_MANY = 429;
-const HTTP_OVERLOADED = 529;
-
-function statusError(status: number): ApiError {
-  if (status === HTTP_TOO_MANY) return new ApiError(status, "rate_limit_error", "a fault on demand: too many requests");
-  if (status === HTTP_OVERLOADED) return new ApiError(status, "overloaded_error", "a fault on demand: overloaded");
-  return new ApiError(status, status >= 500 ? "api_error" : "invalid_request_error", "a fault on demand");
-}
-
 function aboutOf({ environmentId, workId, sessionId }: Route) {
   return {
     ...(environmentId !== undefined && { environmentId }),
@@ -307,15 +262,11 @@ function replyOf(error: unknown): Reply {
   throw error;
 }
 
-function fail(response: ServerResponse, error: unknown): void {
-  if (response.headersSent) {
-    response.destroy();
-    return;
-  }
-  if (error instanceof RateLimited) response.setHeader("retry-after", String(error.retryAfterSeconds));
-  const message = error instanceof Error ? error.message : String(error);
-  const shown = error instanceof ApiError ? error : new ApiError(500, "api_error", `the simulator failed: ${message}`);
-  write(response, json(shown.status, shown.body));
+const ORIGIN = "http://simulator";
+
+/** A target that is no URL at all leads to no path. */
+function urlOf(request: IncomingMessage): URL {
+  return URL.parse(request.url ?? "/", ORIGIN) ?? new URL("/invalid", ORIGIN);
 }
 
 /** Aborts when the client goes away before its answer. */
@@ -323,14 +274,4 @@ function goneSignal(response: ServerResponse): AbortSignal {
   const controller = new AbortController();
   response.once("close", () => controller.abort());
   return controller.signal;
-}
-
-function endless(response: ServerResponse): void {
-  response.writeHead(200, { "content-type": "application/json" });
-  const more = () => {
-    while (!response.destroyed && response.write(ENDLESS_CHUNK));
-  };
-  response.on("drain", more);
-  response.write('{"id":"');
-  more();
 }

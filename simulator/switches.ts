@@ -51,9 +51,11 @@ export const limitsSchema = z.strictObject({
   listPageSize: z.int().positive().default(20),
   /** Largest `limit` of the list call. */
   listMaxPageSize: z.int().positive().default(100),
-  /** Requests a minute and organization before 429; null: no limit. */
+  /** GET requests a minute before 429; null: no limit. */
   readsPerMinute: z.number().positive().nullable().default(null),
-  /** As above, for POST. */
+  /** How many stopped items are remembered for records and reports; the oldest are forgotten. */
+  recordsKept: z.int().min(1).default(100_000),
+  /** As readsPerMinute, for POST. */
   createsPerMinute: z.number().positive().nullable().default(null),
 });
 

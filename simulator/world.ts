@@ -62,6 +62,8 @@ export class World implements Surroundings, SessionSurroundings {
   /** Where clients reach the simulator; known once it listens. */
   baseUrl = "";
   readonly #credentials = new Map<string, Credential>();
+  /** In the order of their end. */
+  readonly #stopped = new Set<WorkItem>();
   readonly #keys = new Map<string, string>();
 
   constructor(options: WorldOptions) {
@@ -177,7 +179,10 @@ export class World implements Surroundings, SessionSurroundings {
   deleteSession(sessionId: string): void {
     const session = this.session(sessionId);
     session.delete();
-    for (const id of session.workIds) this.item(id).abandoned = true;
+    for (const id of session.workIds) {
+      const item = this.items.get(id);
+      if (item) item.abandoned = true;
+    }
   }
 
   /** A stop by the user. */
@@ -195,11 +200,26 @@ export class World implements Surroundings, SessionSurroundings {
 
   changed(...change: [item: WorkItem, event: string] | [session: Session, event: SessionEvent]): void {
     const [subject, event] = change;
-    if (subject instanceof Session) this.events.emit("session", subject.id, event as SessionEvent);
-    else if (this.events.listenerCount("item") > 0) this.events.emit("item", recordOf(subject), event as string);
+    if (subject instanceof Session) {
+      this.events.emit("session", subject.id, event as SessionEvent);
+      return;
+    }
+    if (subject.state === "stopped") this.#remember(subject);
+    if (this.events.listenerCount("item") > 0) this.events.emit("item", recordOf(subject), event as string);
   }
 
-  gone(_item: WorkItem): void {}
+  /** Keeps a bounded number of stopped items; what is forgotten is answered 404, its tokens 401. */
+  #remember(item: WorkItem): void {
+    this.#stopped.add(item);
+    const [oldest] = this.#stopped;
+    if (this.#stopped.size <= this.limits.recordsKept || !oldest) return;
+    this.#stopped.delete(oldest);
+    this.items.delete(oldest.id);
+    this.environments.get(oldest.environmentId)?.forget(oldest);
+    for (const token of oldest.tokens) this.#credentials.delete(token);
+    const session = this.sessions.get(oldest.data.id);
+    if (session?.workIds.every((id) => !this.items.has(id))) this.sessions.delete(session.id);
+  }
 
   found(finding: Finding, caller: Caller, item: WorkItem): void {
     const { id: workId, environmentId, data } = item;
