@@ -1,7 +1,12 @@
-import { readFile } from "node:fs/promises";
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { AuthenticationV1Api, CoreV1Api, KubeConfig } from "@kubernetes/client-node";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ApiClient } from "../../testbed/cluster/api.ts";
+import { type Cluster, startCluster, waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
 import { useCluster } from "../support/cluster.ts";
 
 describe("the shared control plane", () => {
@@ -60,6 +65,14 @@ describe("the shared control plane", () => {
     expect(list.kind).toBe("EnvironmentList");
   });
 
+  it("gives the operator's user the rights that are shipped, and no more", async () => {
+    const config = new KubeConfig();
+    config.loadFromFile(cluster.operatorKubeconfig);
+    const client = config.makeApiClient(CoreV1Api);
+    expect((await client.listPodForAllNamespaces()).kind).toBe("PodList");
+    await expect(client.listConfigMapForAllNamespaces()).rejects.toMatchObject({ code: 403 });
+  });
+
   it("knows any user by a certificate and gives it no rights", async () => {
     const namespace = await cluster.createNamespace("users");
     const path = await cluster.kubeconfigFor("system:alice/ü", ["group one", "group two"]);
@@ -82,3 +95,86 @@ describe("the shared control plane", () => {
     await stranger.close();
   });
 });
+
+/** A cluster of its own: its API server is ended. */
+describe("an API server that is started again", () => {
+  let cluster: Cluster;
+  beforeAll(async () => {
+    cluster = await startCluster();
+  });
+  afterAll(() => cluster.stop());
+
+  it.each(["SIGTERM", "SIGKILL"] as const)("keeps data, port and certificate after %s", async (signal) => {
+    const configMaps = "/api/v1/namespaces/default/configmaps";
+    const name = signal.toLowerCase();
+    const before = await cluster.api.create(configMaps, { metadata: { name } });
+    await cluster.stopApiServer(signal);
+    await expect(cluster.api.get(`${configMaps}/${name}`)).rejects.toThrow();
+    await cluster.startApiServer();
+    expect((await cluster.api.get(`${configMaps}/${name}`)).metadata?.uid).toBe(before.metadata?.uid);
+  });
+
+  it("goes on with its audit log", async () => {
+    const since = await cluster.audit.mark();
+    await cluster.restartApiServer("SIGKILL");
+    await cluster.api.get("/api/v1/namespaces/default");
+    expect(await cluster.audit.total({ since, user: "berth-admin", resource: "namespaces", verb: "get" })).toBe(1);
+  });
+
+  it("has its controllers back", async () => {
+    await cluster.api.create("/api/v1/namespaces", { metadata: { name: "later" } });
+    await waitForServiceAccount(cluster.api, "later");
+  });
+
+  it("that dies by itself is told, with the end of its log", async () => {
+    const told = Promise.withResolvers<Error>();
+    await using other = await startCluster({ onFailure: told.resolve });
+    const [pid] = await processesOf(`${other.dir}/pki`);
+    process.kill(pid ?? 0, "SIGKILL");
+    expect((await told.promise).message).toMatch(/^kube-apiserver was ended by SIGKILL\. The end of its log \(.*\):\n/);
+  });
+});
+
+describe("a control plane that cannot start", () => {
+  it("says why, with the end of the log, and leaves nothing behind", async () => {
+    const parentDir = await mkdtemp(join(tmpdir(), "berth-test-"));
+    const start = startCluster({ parentDir, extraArgs: { apiServer: ["--nonesuch"] } });
+    await expect(start).rejects.toThrow(/^kube-apiserver ended with exit code 1\. .*unknown flag: --nonesuch/s);
+    expect(await readdir(parentDir)).toEqual([]);
+    expect(await processesOf(parentDir)).toEqual([]);
+    await rmdir(parentDir);
+  });
+});
+
+describe("the process that started a cluster", () => {
+  it("leaves no process and no folder behind when it is killed", async () => {
+    const parentDir = await mkdtemp(join(tmpdir(), "berth-test-"));
+    const program = join(parentDir, "start.ts");
+    const module = new URL("../../testbed/cluster/cluster.ts", import.meta.url);
+    await writeFile(
+      program,
+      `import { startCluster } from ${JSON.stringify(module.href)};
+       const cluster = await startCluster({ parentDir: ${JSON.stringify(parentDir)} });
+       process.send(cluster.dir);`,
+    );
+    const child = fork(program, { execArgv: [] });
+    const [dir] = (await once(child, "message")) as [string];
+    // etcd, API server, controller-manager, scheduler, supervisor.
+    expect(await processesOf(dir)).toHaveLength(5);
+    child.kill("SIGKILL");
+    await once(child, "exit");
+    await expect.poll(() => processesOf(dir), { timeout: 30_000 }).toEqual([]);
+    await expect.poll(() => readdir(parentDir), { timeout: 30_000 }).toEqual(["start.ts"]);
+    await rm(parentDir, { recursive: true });
+  });
+});
+
+/** Pids of the living processes whose command line names a path. A zombie has no command line. */
+async function processesOf(path: string): Promise<number[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  const named = pids.map(async (pid) => {
+    const commandLine = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    return commandLine.includes(path) && Number(pid) !== process.pid ? [Number(pid)] : [];
+  });
+  return (await Promise.all(named)).flat();
+}

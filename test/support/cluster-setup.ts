@@ -1,6 +1,6 @@
 import type { TestProject } from "vitest/node";
 import { startCluster } from "../../testbed/cluster/cluster.ts";
-import { installCrds } from "../../testbed/cluster/install.ts";
+import { installBerth } from "../../testbed/cluster/install.ts";
 import { showProgress } from "../../testbed/cluster/progress.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 
@@ -23,13 +23,13 @@ declare module "vitest" {
   }
 }
 
-/** Starts one control plane with the project's CRDs for all integration tests; `useCluster` is how they reach it. */
+/** Starts one control plane with the project's CRDs and the operator's rights for all integration tests; `useCluster` is how they reach it. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const progress = showProgress();
   const cluster = await startCluster({ progress });
   try {
     progress.clear();
-    await installCrds(cluster.api);
+    await installBerth(cluster.api);
     project.provide("cluster", {
       kubeconfig: cluster.kubeconfig,
       operatorKubeconfig: cluster.operatorKubeconfig,

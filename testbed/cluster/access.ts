@@ -1,17 +1,11 @@
 import type { ApiClient } from "./api.ts";
-import { NODE, OPERATOR } from "./users.ts";
-
-interface Rule {
-  readonly apiGroups: readonly string[];
-  readonly resources: readonly string[];
-  readonly verbs: readonly string[];
-}
+import { NODE } from "./users.ts";
 
 const READ = ["get", "list", "watch"] as const;
 const WRITE = ["create", "update", "patch", "delete"] as const;
 
-/** What the simulated nodes do with a real kubelet's rights, and for any number of nodes. */
-const NODE_RULES: readonly Rule[] = [
+/** A real kubelet's rights, and for any number of nodes. */
+const NODE_RULES = [
   { apiGroups: [""], resources: ["nodes", "pods"], verbs: [...READ, ...WRITE] },
   { apiGroups: [""], resources: ["nodes/status", "pods/status"], verbs: ["get", "update", "patch"] },
   { apiGroups: [""], resources: ["pods/eviction", "serviceaccounts/token"], verbs: ["create"] },
@@ -20,34 +14,18 @@ const NODE_RULES: readonly Rule[] = [
   { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", ...WRITE] },
 ];
 
-/** What the operator needs, and nothing else: a verb that it uses and that is not here makes a test fail. */
-const OPERATOR_RULES: readonly Rule[] = [
-  { apiGroups: ["berth.dev"], resources: ["environments"], verbs: [...READ, "update", "patch"] },
-  { apiGroups: ["berth.dev"], resources: ["environments/status"], verbs: ["get", "update", "patch"] },
-  // Owner references that block the owner's deletion ask for this.
-  { apiGroups: ["berth.dev"], resources: ["environments/finalizers"], verbs: ["update"] },
-  { apiGroups: [""], resources: ["pods"], verbs: [...READ, ...WRITE] },
-  // Never watched.
-  { apiGroups: [""], resources: ["secrets"], verbs: ["get", "list", ...WRITE] },
-  { apiGroups: ["", "events.k8s.io"], resources: ["events"], verbs: ["create", "update", "patch"] },
-  { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: [...READ, ...WRITE] },
-];
+/** API group of roles and bindings. */
+export const RBAC = "rbac.authorization.k8s.io";
 
-const RBAC = "rbac.authorization.k8s.io";
-
-/** Gives the simulated nodes and the operator their rights, in all namespaces. */
-export async function grantAccess(api: ApiClient): Promise<void> {
-  await Promise.all([grant(api, NODE, NODE_RULES), grant(api, OPERATOR, OPERATOR_RULES)]);
-}
-
-async function grant(api: ApiClient, user: string, rules: readonly Rule[]): Promise<void> {
+/** Gives the simulated nodes their rights. The operator's are part of the product: `installBerth`. */
+export async function grantNodeAccess(api: ApiClient): Promise<void> {
   const group = `/apis/${RBAC}/v1`;
-  const common = { apiVersion: `${RBAC}/v1`, metadata: { name: user } };
-  await api.apply(`${group}/clusterroles/${user}`, { ...common, kind: "ClusterRole", rules });
-  await api.apply(`${group}/clusterrolebindings/${user}`, {
+  const common = { apiVersion: `${RBAC}/v1`, metadata: { name: NODE } };
+  await api.apply(`${group}/clusterroles/${NODE}`, { ...common, kind: "ClusterRole", rules: NODE_RULES });
+  await api.apply(`${group}/clusterrolebindings/${NODE}`, {
     ...common,
     kind: "ClusterRoleBinding",
-    roleRef: { apiGroup: RBAC, kind: "ClusterRole", name: user },
-    subjects: [{ apiGroup: RBAC, kind: "User", name: user }],
+    roleRef: { apiGroup: RBAC, kind: "ClusterRole", name: NODE },
+    subjects: [{ apiGroup: RBAC, kind: "User", name: NODE }],
   });
 }

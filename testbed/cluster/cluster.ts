@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { grantAccess } from "./access.ts";
+import { grantNodeAccess } from "./access.ts";
 import { ApiClient, ApiError } from "./api.ts";
 import { AUDIT_POLICY, AuditLog } from "./audit.ts";
 import { findBinaries } from "./build.ts";
@@ -102,7 +102,6 @@ class ControlPlane implements Cluster {
   readonly #clientCa: ClientCa;
   readonly #ca: string;
   readonly #apiServer: Component;
-  readonly #components: readonly Component[];
   readonly #clients: ApiClient[] = [];
 
   private constructor(parts: ControlPlaneParts) {
@@ -112,7 +111,6 @@ class ControlPlane implements Cluster {
     this.#clientCa = parts.clientCa;
     this.#ca = parts.ca;
     this.#apiServer = parts.apiServer;
-    this.#components = parts.components;
     this.server = parts.server;
     this.version = parts.version;
     this.dir = parts.files.dir;
@@ -135,11 +133,11 @@ class ControlPlane implements Cluster {
     const component = (name: string, args: readonly string[]) =>
       new Component(supervisor, { binary: join(binaries, name), args, cwd: files.dir, logs: files.logs }, onFailure);
 
-    const { etcd, etcdUrl } = await retryOnTakenPort(async (port) => {
+    const etcdUrl = await retryOnTakenPort(async (port) => {
       const etcdUrl = `http://127.0.0.1:${port}`;
       const etcd = component("etcd", [...etcdArgs(files, etcdUrl), ...(extraArgs.etcd ?? [])]);
       await etcd.start(() => answersOk(`${etcdUrl}/readyz`));
-      return { etcd, etcdUrl };
+      return etcdUrl;
     });
     const { apiServer, api } = await retryOnTakenPort(async (port) => {
       const args = [...apiServerArgs(files, etcdUrl, port), ...(extraArgs.apiServer ?? [])];
@@ -160,10 +158,9 @@ class ControlPlane implements Cluster {
       controllerManager.start(() => hasServiceAccount(api, "default")),
       // It has no port to ask: it serves as soon as it runs and has seen the nodes.
       scheduler.start(async () => true),
-      grantAccess(api),
+      grantNodeAccess(api),
     ]);
     const { gitVersion } = await api.get<{ gitVersion: string }>("/version");
-    const components = [etcd, apiServer, controllerManager, scheduler];
     const { server } = api;
     return new ControlPlane({
       supervisor,
@@ -172,7 +169,6 @@ class ControlPlane implements Cluster {
       clientCa,
       ca,
       apiServer,
-      components,
       server,
       version: gitVersion,
       api,
@@ -207,7 +203,6 @@ class ControlPlane implements Cluster {
   }
 
   async stop(): Promise<void> {
-    for (const component of this.#components) component.expectEnd();
     await Promise.all(this.#clients.map((client) => client.close()));
     await this.#supervisor.end();
   }
@@ -224,7 +219,6 @@ interface ControlPlaneParts {
   readonly clientCa: ClientCa;
   readonly ca: string;
   readonly apiServer: Component;
-  readonly components: readonly Component[];
   readonly server: string;
   readonly version: string;
   readonly api: ApiClient;

@@ -80,11 +80,6 @@ export class Component {
     this.#process = undefined;
   }
 
-  /** It is about to be ended from outside: that is no death to report. */
-  expectEnd(): void {
-    this.#stopping = true;
-  }
-
   async #waitUntilReady(running: SupervisedProcess, ready: () => Promise<boolean>, logStart: number): Promise<void> {
     const deadline = performance.now() + READY_TIMEOUT_MS;
     while (!running.exit) {
@@ -102,7 +97,7 @@ export class Component {
   }
 
   async #ended(exit: Exit): Promise<void> {
-    if (this.#stopping) return;
+    if (this.#stopping || this.#supervisor.ending) return;
     this.#process = undefined;
     this.#onDeath(new Error(await this.#failure(describe(exit))));
   }

@@ -1,22 +1,45 @@
-import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { parseAllDocuments } from "yaml";
+import { RBAC } from "./access.ts";
 import { type ApiClient, ApiError, type ApiObject } from "./api.ts";
+import { readManifests } from "./manifests.ts";
+import { OPERATOR } from "./users.ts";
 
-/** The CRDs of this project. */
-export const CRD_DIR = join(import.meta.dirname, "..", "..", "deploy", "crds");
+/** The manifests that people install. */
+export const DEPLOY_DIR = join(import.meta.dirname, "..", "..", "deploy");
 
 /** A CRD is established within a second; more is a fault. */
 const ESTABLISHED_TIMEOUT_MS = 30_000;
 const POLL_MS = 20;
 const CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
+/** What is installed beside CRDs: the operator's rights, but not the operator, which runs outside of the cluster. */
+const KIND_PATHS: Readonly<Record<string, (namespace: string) => string>> = {
+  Namespace: () => "/api/v1/namespaces",
+  ServiceAccount: (namespace) => `/api/v1/namespaces/${namespace}/serviceaccounts`,
+  ClusterRole: () => `/apis/${RBAC}/v1/clusterroles`,
+  ClusterRoleBinding: () => `/apis/${RBAC}/v1/clusterrolebindings`,
+  Role: (namespace) => `/apis/${RBAC}/v1/namespaces/${namespace}/roles`,
+  RoleBinding: (namespace) => `/apis/${RBAC}/v1/namespaces/${namespace}/rolebindings`,
+};
+
 /**
- * Applies every CRD in a folder and waits until objects of its kind can be listed. A folder that is missing or empty
- * is no fault. Returns the names of the CRDs.
+ * Prepares a cluster for an operator that runs outside of it: the CRDs, and the rights as they are shipped, given to
+ * the user `berth-operator` (`operatorKubeconfig`) beside the service account that is shipped with them.
  */
-export async function installCrds(api: ApiClient, dir: string = CRD_DIR): Promise<string[]> {
+export async function installBerth(api: ApiClient, dir: string = DEPLOY_DIR): Promise<void> {
+  await installCrds(api, join(dir, "crds"));
+  for (const object of await readManifests(dir)) {
+    const path = KIND_PATHS[object.kind ?? ""]?.(object.metadata?.namespace ?? "default");
+    if (!path) continue;
+    await api.apply(`${path}/${object.metadata?.name}`, object);
+    const binding = bindingForUser(object);
+    if (binding) await api.apply(`${path}/${binding.metadata?.name}`, binding);
+  }
+}
+
+/** Applies every CRD in a folder and waits until objects of its kind can be listed. Returns the names of the CRDs. */
+export async function installCrds(api: ApiClient, dir: string = join(DEPLOY_DIR, "crds")): Promise<string[]> {
   const names: string[] = [];
   for (const crd of await readManifests(dir)) {
     const name = crd.metadata?.name;
@@ -28,31 +51,27 @@ export async function installCrds(api: ApiClient, dir: string = CRD_DIR): Promis
   return names;
 }
 
-/** All objects in the YAML files of a folder, in the order of the files' names. */
-export async function readManifests(dir: string): Promise<ApiObject[]> {
-  let files: string[];
-  try {
-    files = (await readdir(dir)).filter((name) => /\.ya?ml$/.test(name)).sort();
-  } catch {
-    return [];
-  }
-  const objects: ApiObject[] = [];
-  for (const file of files) {
-    for (const document of parseAllDocuments(await readFile(join(dir, file), "utf8"))) {
-      const [error] = document.errors;
-      if (error) throw new Error(`${join(dir, file)}: ${error.message}`);
-      const object: unknown = document.toJS();
-      if (object !== null) objects.push(object as ApiObject);
-    }
-  }
-  return objects;
+/** What a binding gives to the operator's service account, for the operator's user. */
+export function bindingForUser(binding: ApiObject): ApiObject | undefined {
+  const { subjects, metadata } = binding;
+  if (!Array.isArray(subjects) || !subjects.some((subject) => isServiceAccount(subject))) return undefined;
+  return {
+    ...binding,
+    metadata: { ...metadata, name: `${metadata?.name}-user` },
+    subjects: [{ apiGroup: RBAC, kind: "User", name: OPERATOR }],
+  };
+}
+
+function isServiceAccount(subject: unknown): boolean {
+  if (typeof subject !== "object" || subject === null) return false;
+  return "kind" in subject && subject.kind === "ServiceAccount" && "name" in subject && subject.name === OPERATOR;
 }
 
 interface Crd extends ApiObject {
   readonly spec: {
     readonly group: string;
     readonly names: { readonly plural: string };
-    readonly versions: { name: string }[];
+    readonly versions: readonly { readonly name: string }[];
   };
   readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
 }

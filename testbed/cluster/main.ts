@@ -7,7 +7,7 @@ import { HELP, parseArguments, USAGE } from "./arguments.ts";
 import { MissingToolError } from "./build.ts";
 import { clientToolsDir, findClientTools, isClientTool } from "./client-tools.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
-import { installCrds } from "./install.ts";
+import { installBerth } from "./install.ts";
 import { showProgress } from "./progress.ts";
 import { announceCluster, runningClusters } from "./running.ts";
 
@@ -70,7 +70,7 @@ async function run(command: string, args: readonly string[]): Promise<number> {
 async function start(): Promise<Cluster> {
   const cluster = await startCluster({ progress });
   progress.clear();
-  await installCrds(cluster.api);
+  await installBerth(cluster.api);
   return cluster;
 }
 

@@ -30,6 +30,7 @@ export interface SupervisedProcess {
 export class Supervisor {
   readonly dir: string;
   readonly pid: number;
+  #ending = false;
   readonly #child: ChildProcess;
   readonly #gone: Promise<void>;
   readonly #running = new Map<string, Running>();
@@ -60,6 +61,11 @@ export class Supervisor {
     return new Supervisor(dir, child);
   }
 
+  /** Whether `end` was called: programs that end now do so because of it. */
+  get ending(): boolean {
+    return this.#ending;
+  }
+
   /** Starts a program. Rejects when it could not be started. */
   spawn(spec: ProcessSpec): Promise<SupervisedProcess> {
     const { name } = spec;
@@ -73,6 +79,7 @@ export class Supervisor {
 
   /** Ends all programs at once (SIGKILL) and removes the directory. Idempotent. */
   async end(): Promise<void> {
+    this.#ending = true;
     this.#say({ type: "end" });
     await this.#gone;
   }

@@ -1,0 +1,34 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { parseAllDocuments } from "yaml";
+import type { ApiObject } from "./api.ts";
+
+/** All objects in the YAML files of a folder, in the order of the files' names; folders in it are left alone. */
+export async function readManifests(dir: string): Promise<ApiObject[]> {
+  const names = (await readdir(dir)).filter((name) => /\.ya?ml$/.test(name)).sort();
+  const files = await Promise.all(
+    names.map(async (name) => parseManifests(await readFile(join(dir, name), "utf8"), join(dir, name))),
+  );
+  return files.flat();
+}
+
+/** The objects in a text of YAML documents. `name` stands for the text in errors. */
+export function parseManifests(text: string, name: string): ApiObject[] {
+  const objects: ApiObject[] = [];
+  for (const document of parseAllDocuments(text)) {
+    const [error] = document.errors;
+    if (error) throw new Error(`${name}: ${error.message}`);
+    const object: unknown = document.toJS();
+    // A document of nothing but comments.
+    if (object === null) continue;
+    if (!isApiObject(object)) throw new Error(`${name} holds something without kind and name`);
+    objects.push(object);
+  }
+  return objects;
+}
+
+function isApiObject(value: unknown): value is ApiObject {
+  if (typeof value !== "object" || value === null || !("kind" in value) || !("metadata" in value)) return false;
+  const { metadata } = value;
+  return typeof metadata === "object" && metadata !== null && "name" in metadata && typeof metadata.name === "string";
+}
