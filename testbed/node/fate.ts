@@ -131,6 +131,11 @@ export function chosenFate(pod: Pod, container: Container, chooser?: FateChooser
   }
 }
 
+/** Fates that say what a container does from its start to its end; the others befall one that is started. */
+export function isWholeLife({ kind }: Fate): boolean {
+  return kind === "run" || kind === "exit" || kind === "oom-child" || kind === "worker";
+}
+
 /** Of containers nobody chose a fate for: init containers are done soon, everything else runs until told to end. */
 export function defaultFate(runsToCompletion: boolean): Fate {
   return runsToCompletion ? { kind: "exit", code: 0, afterMs: INIT_CONTAINER_MS } : { kind: "run" };

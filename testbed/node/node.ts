@@ -7,10 +7,11 @@ import { type Change, Informer } from "../../src/kube/informer.ts";
 import type { Container, Pod, PodStatus, Taint } from "../../src/kube/objects.ts";
 import { NODES, PODS } from "../../src/kube/resource.ts";
 import { type Logger, silentLogger } from "../../src/observe/logger.ts";
-import { chosenFate, type Fate, type FateChooser, mainContainerName } from "./fate.ts";
+import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName } from "./fate.ts";
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
 import { type PodHost, PodMachine } from "./pod-machine.ts";
+import { ProcessRuntime } from "./process-runtime.ts";
 import { type NodeCapacity, Registration } from "./registration.ts";
 import type { ContainerRuntime } from "./runtime.ts";
 import { evictionVerdict, ScriptedRuntime } from "./scripted-runtime.ts";
@@ -77,6 +78,8 @@ export interface SimulatedNode extends AsyncDisposable {
   kill(pod: PodRef, options?: { container?: string; by?: "OOMKilled" | "SIGKILL" }): boolean;
   /** Evicts a Pod as a node does that is short of disk. */
   evict(pod: PodRef, cause?: "ephemeral-storage" | "emptydir"): void;
+  /** What a process container has written so far; empty for scripted ones. */
+  logs(pod: PodRef, container?: string): Promise<string>;
   /** Cordons the node and asks the Eviction API for every Pod. Resolves with the names of those that were refused. */
   drain(): Promise<string[]>;
   cordon(unschedulable?: boolean): Promise<void>;
@@ -113,6 +116,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   readonly #reader: ObjectReader;
   readonly #workers: ScriptedWorkers;
   readonly #scripted: ScriptedRuntime;
+  readonly #processes: ProcessRuntime;
   readonly #machines = new Map<string, PodMachine>();
   readonly #listeners = new Set<(event: NodeEvent) => void>();
   /** Aborts what connects the node to the API: heartbeats and the watch. */
@@ -140,6 +144,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#reader = new ObjectReader({ client, random: seededRandom(seed, "reader"), staleReads });
     this.#workers = new ScriptedWorkers(clock);
     this.#scripted = new ScriptedRuntime(clock, this.#workers);
+    this.#processes = new ProcessRuntime({ clock, workDir: options.workDir });
   }
 
   async begin(): Promise<void> {
@@ -169,6 +174,12 @@ class KubeletDouble implements SimulatedNode, PodHost {
   evict(ref: PodRef, cause: "ephemeral-storage" | "emptydir" = "ephemeral-storage"): void {
     const machine = this.#find(ref);
     machine?.evict(evictionVerdict(machine.pod, cause));
+  }
+
+  async logs(ref: PodRef, container?: string): Promise<string> {
+    const machine = this.#find(ref);
+    const name = container ?? (machine && mainContainerName(machine.pod));
+    return machine && name !== undefined ? await this.#processes.logs(machine.pod, name) : "";
   }
 
   async cordon(unschedulable = true): Promise<void> {
@@ -221,7 +232,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     await Promise.all([...this.#machines.values()].map((machine) => machine.stop()));
     await this.#linked;
     await this.#registration.unregister();
-    await this.#workers.close();
+    await Promise.all([this.#workers.close(), this.#processes.close()]);
     if (this.#ownsClient) await this.#client.close();
   }
 
@@ -296,8 +307,12 @@ class KubeletDouble implements SimulatedNode, PodHost {
     return chosenFate(pod, container, this.#options.fates);
   }
 
-  runtimeOf(): ContainerRuntime {
-    return this.#scripted;
+  /** A container whose whole life somebody scripted is no process, whatever the node's default. */
+  runtimeOf(pod: Pod, container: Container, fate: Fate | undefined): ContainerRuntime {
+    const { runtime = "scripted" } = this.#options;
+    const kind = typeof runtime === "function" ? runtime(pod, container) : runtime;
+    if (kind === "scripted") return this.#scripted;
+    return fate && isWholeLife(fate) ? this.#scripted : this.#processes;
   }
 
   read(...args: Parameters<PodHost["read"]>): ReturnType<PodHost["read"]> {
@@ -317,6 +332,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#writer.forget(pod);
     this.#reader.forget(pod);
     this.#machines.delete(pod.metadata.uid ?? "");
+    void this.#processes.forget(pod).catch((error: unknown) => this.fault(pod, error));
     this.#emit({ type: "gone", pod });
   }
 

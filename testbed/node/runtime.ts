@@ -46,15 +46,17 @@ export interface ContainerRuntime {
 
 /** The command of a container is not there: kubelet reports 128, StartError. */
 export class StartError extends Error {
-  constructor(command: string) {
-    const why = command.includes("/")
-      ? `stat ${command}: no such file or directory`
-      : `executable file not found in $PATH`;
+  /** @param why by default that there is no such program. */
+  constructor(command: string, why = absence(command)) {
     super(
       "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: " +
         `unable to start container process: exec: "${command}": ${why}`,
     );
   }
+}
+
+function absence(command: string): string {
+  return command.includes("/") ? `stat ${command}: no such file or directory` : "executable file not found in $PATH";
 }
 
 /** What a process that was killed by a signal shows as its exit code. */

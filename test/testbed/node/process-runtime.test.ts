@@ -1,0 +1,218 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { realClock } from "../../../src/core/clock.ts";
+import type { Container } from "../../../src/kube/objects.ts";
+import { type FateInput, parseFate } from "../../../testbed/node/fate.ts";
+import { Latency, seededRandom } from "../../../testbed/node/latency.ts";
+import { ProcessRuntime } from "../../../testbed/node/process-runtime.ts";
+import { type ContainerExit, type LiveContainer, StartError } from "../../../testbed/node/runtime.ts";
+import { boundPod } from "./pod-bench.ts";
+
+const NODE = process.execPath;
+let workDir: string;
+let runtime: ProcessRuntime;
+
+beforeAll(async () => {
+  workDir = await mkdtemp(join(tmpdir(), "process-runtime-test-"));
+  runtime = new ProcessRuntime({ clock: realClock, workDir });
+});
+afterAll(async () => {
+  await runtime.close();
+  await rm(workDir, { recursive: true, force: true });
+});
+
+const live: LiveContainer[] = [];
+afterEach(() => {
+  for (const container of live.splice(0)) container.signal("SIGKILL");
+});
+
+let count = 0;
+
+/** Starts a container; its Pod has a name of its own. */
+async function start(shape: Partial<Container>, env: Record<string, string> = {}, fate?: FateInput) {
+  count += 1;
+  const pod = boundPod({ containers: [shape] });
+  pod.metadata.name = `process-${count}`;
+  const container = pod.spec.containers[0];
+  if (!container) throw new Error("no container");
+  const exited = Promise.withResolvers<ContainerExit>();
+  const started = await runtime.start({
+    pod,
+    container,
+    fate: fate && parseFate(fate),
+    runsToCompletion: false,
+    env,
+    restartCount: 0,
+    latency: new Latency(seededRandom(1)),
+    onExit: exited.resolve,
+    evict: () => {},
+  });
+  live.push(started);
+  const log = async () => await runtime.logs(pod, container.name);
+  return { pod, container: started, exited: exited.promise, log };
+}
+
+/** A container that runs JavaScript. */
+const script = (code: string, shape: Partial<Container> = {}) => ({ ...shape, command: [NODE, "-e", code] });
+
+const isAlive = (pid: number) => {
+  try {
+    process.kill(pid, 0);
+    // A zombie answers too, until somebody asks for its exit code.
+    return !/^\d+ \(.*\) [ZX]/s.test(
+      existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, "latin1") : "",
+    );
+  } catch {
+    return false;
+  }
+};
+
+describe("the environment of a process", () => {
+  test("is what the Pod says, and nothing of ours but where programs are", async () => {
+    process.env["LEAKED_FROM_THE_NODE"] = "yes";
+    onTestFinished(() => void delete process.env["LEAKED_FROM_THE_NODE"]);
+    const { exited, log } = await start(script("console.log(JSON.stringify(process.env))"), { GIVEN: "value" });
+    expect(await exited).toEqual({ exitCode: 0 });
+    const env = JSON.parse(await log()) as Record<string, string>;
+    expect(env["GIVEN"]).toBe("value");
+    expect(Object.keys(env).sort()).toEqual([
+      "GIVEN",
+      "HOME",
+      "HOSTNAME",
+      "MEMORY_DIR",
+      "PATH",
+      "SIMULATED_NODE_CONTAINER",
+      "TERMINATION_LOG",
+      "TMPDIR",
+      "WORKSPACE",
+    ]);
+    for (const name of ["HOME", "TMPDIR", "WORKSPACE", "MEMORY_DIR"]) expect(env[name]).toContain(workDir);
+  });
+
+  test("never has our home, not even when the Pod asks for one", async () => {
+    const { exited, log } = await start(script("console.log(require('os').homedir())"), {
+      HOME: process.env["HOME"] ?? "/root",
+    });
+    await exited;
+    expect(await log()).toContain(workDir);
+  });
+
+  test("has paths below mounts moved to where they lie here, in variables and arguments alike", async () => {
+    const write = "require('fs').writeFileSync(process.argv[1] + '/f', process.cwd() + ' ' + process.env.DATA)";
+    const mounted = { workingDir: "/workspace/deep", volumeMounts: [{ name: "d", mountPath: "/data" }] };
+    const { exited, pod } = await start({ ...script(write, mounted), args: ["/data"] }, { DATA: "/data/out" });
+    expect(await exited).toEqual({ exitCode: 0 });
+    const root = join(workDir, "pods", `tb_${pod.metadata.name}_${pod.metadata.uid}`, "root");
+    expect(readFileSync(join(root, "data/f"), "utf8")).toBe(`${root}/workspace/deep ${root}/data/out`);
+  });
+});
+
+describe("the end of a process", () => {
+  test.each([
+    ["by itself", "process.exit(3)", 3],
+    ["by a signal from inside", "process.kill(process.pid, 'SIGABRT'); setInterval(() => {}, 1e6)", 134],
+  ])("%s gives its exit code", async (_how, code, exitCode) => {
+    expect(await (await start(script(code))).exited).toEqual({ exitCode });
+  });
+
+  test("SIGTERM reaches the first process, which may end as it likes", async () => {
+    const { container, exited, log } = await start(
+      script("process.on('SIGTERM', () => process.exit(7)); console.log('ready'); setInterval(() => {}, 1e6)"),
+    );
+    await expect.poll(log).toContain("ready");
+    container.signal("SIGTERM");
+    expect(await exited).toEqual({ exitCode: 7 });
+  });
+
+  test("a program that ignores SIGTERM goes with SIGKILL", async () => {
+    const { container, exited, log } = await start(
+      script("process.on('SIGTERM', () => console.log('no')); console.log('ready'); setInterval(() => {}, 1e6)"),
+    );
+    await expect.poll(log).toContain("ready");
+    container.signal("SIGTERM");
+    await expect.poll(log).toContain("no");
+    container.signal("SIGKILL");
+    expect(await exited).toEqual({ exitCode: 137 });
+  });
+
+  test("takes along what the program started, also outside its process group and orphaned", async () => {
+    const daemon = "require('child_process').spawn('sleep', ['600'], {detached: true, stdio: 'ignore'})";
+    const { exited, log } = await start(
+      script(`const d = ${daemon}; console.log(d.pid); d.unref(); setTimeout(() => process.exit(0), 100)`),
+    );
+    await exited;
+    const pid = Number(await log());
+    expect(pid).toBeGreaterThan(0);
+    expect(isAlive(pid)).toBe(false);
+  });
+
+  test("its message is the termination log, else the end of its output where the Pod asks for that and it failed", async () => {
+    const fail = "console.error('Error: handleItem: workId is required'); process.exit(1)";
+    const policy = { terminationMessagePolicy: "FallbackToLogsOnError" };
+    expect(await (await start(script(fail, policy))).exited).toEqual({
+      exitCode: 1,
+      message: "Error: handleItem: workId is required\n",
+    });
+    expect(await (await start(script(fail))).exited).toEqual({ exitCode: 1 });
+    expect(await (await start(script("console.log('fine')", policy))).exited).toEqual({ exitCode: 0 });
+    const own = "require('fs').writeFileSync(process.env.TERMINATION_LOG, 'mine'); process.exit(2)";
+    expect(await (await start(script(own, policy))).exited).toEqual({ exitCode: 2, message: "mine" });
+  });
+
+  test("a fate of the node can befall it: the memory limit", async () => {
+    const { exited } = await start(script("setInterval(() => {}, 1e6)"), {}, { kind: "oom", afterMs: 1 });
+    expect(await exited).toEqual({ exitCode: 137, reason: "OOMKilled" });
+  });
+});
+
+describe("a command that cannot be run", () => {
+  test("that is not given is a fault before anything is started, and says what to do", () => {
+    expect(runtime.createFault({ name: "c" })).toMatch(/no command specified.*set command/);
+    expect(runtime.createFault({ name: "c", command: ["node"] })).toBeUndefined();
+  });
+
+  test.each([
+    ["absent", ["/no/such/binary"], 'exec: "/no/such/binary": stat /no/such/binary: no such file or directory'],
+    ["not on the path", ["no-such-program"], 'exec: "no-such-program": executable file not found in $PATH'],
+    ["not executable", ["/etc/passwd"], 'exec: "/etc/passwd": permission denied'],
+  ])("that is %s is a start error with the runtime's words", async (_what, command, message) => {
+    const error = await start({ command }).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(StartError);
+    expect((error as Error).message).toContain(message);
+  });
+
+  test("has its $(VARIABLES) filled in first", async () => {
+    const shape = { command: [NODE, "-e", "console.log(process.argv[1])"], args: ["$(WHO)-$$(WHO)-$(NOBODY)"] };
+    const { exited, log } = await start(shape, { WHO: "me" });
+    await exited;
+    expect(await log()).toBe("me-$(WHO)-$(NOBODY)\n");
+  });
+});
+
+describe("a node process that is killed with SIGKILL", () => {
+  test("leaves no process of its containers and no folder behind", async () => {
+    const parent: ChildProcess = fork(join(import.meta.dirname, "process-parent.ts"), [], {
+      execArgv: [],
+      stdio: "ignore",
+    });
+    parent.stdout?.resume();
+    const [said] = (await once(parent, "message")) as [{ pids: number[]; folder: string }];
+    expect(said.pids).toHaveLength(3);
+    expect(said.pids.filter(isAlive)).toEqual(said.pids);
+    parent.kill("SIGKILL");
+    await expect.poll(() => said.pids.filter(isAlive), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => existsSync(said.folder), { timeout: 10_000 }).toBe(false);
+  });
+});
+
+test("a Pod that is gone leaves no folder", async () => {
+  const { pod, exited } = await start(script(""));
+  await exited;
+  await runtime.forget(pod);
+  expect((await readdir(join(workDir, "pods"))).filter((name) => name.includes(`_${pod.metadata.name}_`))).toEqual([]);
+});

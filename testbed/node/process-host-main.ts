@@ -1,0 +1,111 @@
+/**
+ * Stands between a simulated node and the processes of its containers, as a container runtime's shim does, so that
+ * they end with the node however it ends: the kernel closes the IPC channel of a process that was killed with SIGKILL
+ * too, and this process listens for that. It runs in a session of its own: Ctrl-C on a terminal does not reach the
+ * containers past the node.
+ *
+ * Guaranteed: when the channel closes, everything that a container started gets SIGKILL (see process-tree.ts for what
+ * can be found), then the folder is removed. Not guaranteed: a SIGKILL to the node and this process at once.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync, rmSync } from "node:fs";
+import { constants } from "node:os";
+import { setTimeout as wait } from "node:timers/promises";
+import type { FromHost, ProcessSpec, ToHost } from "./process-host-protocol.ts";
+import { processesOf } from "./process-tree.ts";
+
+/** A process that was killed is gone in microseconds; one that forks meanwhile is found in the next round. */
+const KILL_ROUNDS = 50;
+const KILL_ROUND_MS = 10;
+
+const [, , folder, keep] = process.argv;
+if (!folder || !process.send) throw new Error("process-host-main.ts is started by process-host.ts");
+
+const children = new Map<string, ChildProcess>();
+let ending = false;
+
+process.on("message", (message: ToHost) => {
+  if (message.type === "start") start(message);
+  else if (message.type === "signal") signal(message.id, message.signal);
+  else void end();
+});
+process.on("disconnect", () => void end());
+// Only the node ends this process; a signal to a whole terminal must not.
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
+
+// The node may have gone while this process was loading: its `disconnect` came before anybody listened.
+if (process.connected) say({ type: "ready" });
+else void end();
+
+function say(message: FromHost): void {
+  if (process.connected) process.send?.(message, undefined, {}, () => {});
+}
+
+function start({ id, command, args, env, cwd, logFile }: ProcessSpec): void {
+  if (ending) return;
+  let child: ChildProcess;
+  try {
+    const log = openSync(logFile, "a", 0o600);
+    // `detached`: a process group of its own.
+    child = spawn(command, args, { cwd, env: { ...env }, stdio: ["ignore", log, log], detached: true });
+    closeSync(log);
+  } catch (error) {
+    failed(id, error);
+    return;
+  }
+  child.once("error", (error) => {
+    if (child.pid === undefined) failed(id, error);
+  });
+  if (child.pid === undefined) return;
+  children.set(id, child);
+  say({ type: "started", id, pid: child.pid });
+  child.once(
+    "exit",
+    (code, signalName) => void exited(id, child, code ?? 128 + constants.signals[signalName ?? "SIGKILL"]),
+  );
+}
+
+function failed(id: string, error: unknown): void {
+  const { code = "EUNKNOWN", message } = error as NodeJS.ErrnoException;
+  say({ type: "failed", id, code, message });
+}
+
+/** The first process of a container takes all others with it. */
+async function exited(id: string, child: ChildProcess, exitCode: number): Promise<void> {
+  await killAll(id, child);
+  children.delete(id);
+  say({ type: "exited", id, exitCode });
+}
+
+function signal(id: string, name: "SIGTERM" | "SIGKILL"): void {
+  const child = children.get(id);
+  if (!child) return;
+  if (name === "SIGKILL") void killAll(id, child);
+  else child.kill(name);
+}
+
+async function killAll(id: string, child: ChildProcess): Promise<void> {
+  if (child.pid === undefined) return;
+  for (let round = 0; round < KILL_ROUNDS; round += 1) {
+    const members = processesOf(id, child.pid);
+    if (members.length === 0) return;
+    for (const pid of members) kill(pid);
+    await wait(KILL_ROUND_MS);
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // Gone already.
+  }
+}
+
+async function end(): Promise<void> {
+  if (ending) return;
+  ending = true;
+  await Promise.all([...children].map(([id, child]) => killAll(id, child)));
+  if (keep !== "keep" && folder) rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  process.exit(0);
+}

@@ -1,0 +1,128 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { join } from "node:path";
+import type { FromHost, ProcessSpec, ToHost } from "./process-host-protocol.ts";
+import { EXIT_SIGKILL } from "./runtime.ts";
+
+/** The operating system could not start a command. `code` is errno's name: ENOENT, EACCES. */
+export class SpawnError extends Error {
+  readonly code: string;
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** A started process and how it ends. */
+export interface HostedProcess {
+  readonly pid: number;
+  signal(signal: "SIGTERM" | "SIGKILL"): void;
+  /** Resolves with the exit code (128 + n after signal n) when everything the process started is gone too. */
+  readonly exited: Promise<number>;
+}
+
+interface Hosted {
+  readonly started: PromiseWithResolvers<HostedProcess>;
+  readonly exited: PromiseWithResolvers<number>;
+  pid: number | undefined;
+}
+
+/** Starts processes that end with this one, also when it is killed with SIGKILL. See process-host-main.ts. */
+export class ProcessHost {
+  readonly #child: ChildProcess;
+  readonly #gone: Promise<void>;
+  readonly #hosted = new Map<string, Hosted>();
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    child.on("message", (message: FromHost) => this.#hear(message));
+    this.#gone = new Promise((resolve) => {
+      child.once("exit", () => {
+        this.#cleanUp();
+        resolve();
+      });
+    });
+  }
+
+  /**
+   * @param folder what the host removes at its end, unless `keep` is set.
+   */
+  static async start(folder: string, keep: boolean): Promise<ProcessHost> {
+    const child = fork(join(import.meta.dirname, "process-host-main.ts"), [folder, keep ? "keep" : "remove"], {
+      detached: true,
+      stdio: ["ignore", "ignore", "inherit", "ipc"],
+      // A test runner's loader and inspector flags are not meant for it.
+      execArgv: [],
+      env: { PATH: process.env["PATH"], NODE_NO_WARNINGS: "1" },
+    });
+    const ready = Promise.withResolvers<void>();
+    child.once("error", ready.reject);
+    child.once("exit", (code) => ready.reject(new Error(`the host of the node's processes ended with ${code}`)));
+    child.once("message", () => ready.resolve());
+    await ready.promise;
+    return new ProcessHost(child);
+  }
+
+  /** The host's own process. */
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Starts a process. Rejects with a SpawnError when that cannot be done. */
+  spawn(spec: ProcessSpec): Promise<HostedProcess> {
+    const hosted: Hosted = { started: Promise.withResolvers(), exited: Promise.withResolvers(), pid: undefined };
+    this.#hosted.set(spec.id, hosted);
+    if (this.#child.connected) this.#say({ type: "start", ...spec });
+    else hosted.started.reject(new SpawnError("EPIPE", "the host of the node's processes is gone"));
+    return hosted.started.promise;
+  }
+
+  /** Kills everything and ends the host. Idempotent. */
+  async end(): Promise<void> {
+    this.#say({ type: "end" });
+    await this.#gone;
+  }
+
+  #say(message: ToHost): void {
+    // Without a channel the host is gone, and #cleanUp has settled what waited.
+    if (this.#child.connected) this.#child.send(message, () => {});
+  }
+
+  #hear(message: FromHost): void {
+    if (message.type === "ready") return;
+    const { id } = message;
+    const hosted = this.#hosted.get(id);
+    if (!hosted) return;
+    if (message.type === "started") {
+      hosted.pid = message.pid;
+      hosted.started.resolve({
+        pid: message.pid,
+        signal: (signal) => this.#say({ type: "signal", id, signal }),
+        exited: hosted.exited.promise,
+      });
+      return;
+    }
+    this.#hosted.delete(id);
+    if (message.type === "failed") hosted.started.reject(new SpawnError(message.code, message.message));
+    else hosted.exited.resolve(message.exitCode);
+  }
+
+  /** After an ordinary end there is nothing to do. It is for a host that was killed itself. */
+  #cleanUp(): void {
+    for (const { pid, started, exited } of this.#hosted.values()) {
+      if (pid === undefined) started.reject(new SpawnError("EPIPE", "the host of the node's processes is gone"));
+      else {
+        killGroup(pid);
+        exited.resolve(EXIT_SIGKILL);
+      }
+    }
+    this.#hosted.clear();
+  }
+}
+
+function killGroup(pid: number): void {
+  try {
+    process.kill(-pid, "SIGKILL");
+  } catch {
+    // Gone already.
+  }
+}

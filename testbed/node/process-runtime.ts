@@ -1,0 +1,183 @@
+import { randomUUID } from "node:crypto";
+import { mkdir, mkdtemp, open, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Clock, Timer } from "../../src/core/clock.ts";
+import type { Container, Pod } from "../../src/kube/objects.ts";
+import { expand } from "./environment.ts";
+import type { Fate } from "./fate.ts";
+import { type HostedProcess, ProcessHost, SpawnError } from "./process-host.ts";
+import { CONTAINER_MARK } from "./process-host-protocol.ts";
+import { type ContainerRuntime, type LiveContainer, StartError, type StartRequest } from "./runtime.ts";
+import { Sandbox } from "./sandbox.ts";
+import { evictionVerdict } from "./scripted-runtime.ts";
+
+export interface ProcessRuntimeOptions {
+  readonly clock: Clock;
+  /** Kept at the end when given; else a new temporary folder, removed. */
+  readonly workDir?: string | undefined;
+}
+
+/** kubelet keeps no more than this of a termination message, and of a log in its place. */
+const MESSAGE_BYTES = 4_096;
+const LOG_MESSAGE_BYTES = 2_048;
+const LOG_MESSAGE_LINES = 80;
+
+/**
+ * Containers as processes of this machine: the Pod's command, its environment and nothing of this process's, in a
+ * folder of the Pod's own. There are no images, so a command is required, and nothing isolates a process: run what you
+ * would run in a shell.
+ */
+export class ProcessRuntime implements ContainerRuntime {
+  readonly #options: ProcessRuntimeOptions;
+  #host: Promise<{ host: ProcessHost; podsDir: string }> | undefined;
+
+  constructor(options: ProcessRuntimeOptions) {
+    this.#options = options;
+  }
+
+  createFault({ name, command }: Container): string | undefined {
+    if (command !== undefined && command.length > 0) return undefined;
+    return (
+      `failed to generate container "${name}" spec: no command specified: the simulated node has no images to take ` +
+      "one from; set command"
+    );
+  }
+
+  async start(request: StartRequest): Promise<LiveContainer> {
+    const { pod, container, fate } = request;
+    const [program = "", ...rest] = commandOf(request);
+    if (fate?.kind === "start-error") throw new StartError(program);
+    const { host, podsDir } = await this.#ready();
+    const sandbox = new Sandbox(podsDir, pod);
+    await sandbox.make(container, request.restartCount);
+    const id = randomUUID();
+    const logFile = sandbox.logFile(container.name, request.restartCount);
+    try {
+      const hosted = await host.spawn({
+        id,
+        command: sandbox.map(container, program),
+        args: rest.map((word) => sandbox.map(container, word)),
+        env: { ...sandbox.environment(pod, container, request.env), [CONTAINER_MARK]: id },
+        cwd: sandbox.workingDir(container),
+        logFile,
+      });
+      return new ProcessContainer(this.#options.clock, request, hosted, (exitCode) =>
+        endMessage(sandbox, container, logFile, exitCode),
+      );
+    } catch (error) {
+      if (error instanceof SpawnError)
+        throw new StartError(program, error.code === "EACCES" ? "permission denied" : undefined);
+      throw error;
+    }
+  }
+
+  /** What a container has written, of all its starts; empty when it wrote nothing. */
+  async logs(pod: Pod, container: string): Promise<string> {
+    if (!this.#host) return "";
+    const sandbox = new Sandbox((await this.#host).podsDir, pod);
+    let text = "";
+    for (let restart = 0; ; restart += 1) {
+      try {
+        text += await readFile(sandbox.logFile(container, restart), "utf8");
+      } catch {
+        return text;
+      }
+    }
+  }
+
+  async forget(pod: Pod): Promise<void> {
+    if (this.#host) await new Sandbox((await this.#host).podsDir, pod).remove();
+  }
+
+  /** Kills everything. Idempotent. */
+  async close(): Promise<void> {
+    const started = await this.#host?.catch(() => undefined);
+    await started?.host.end();
+  }
+
+  #ready(): Promise<{ host: ProcessHost; podsDir: string }> {
+    this.#host ??= this.#startHost();
+    return this.#host;
+  }
+
+  async #startHost(): Promise<{ host: ProcessHost; podsDir: string }> {
+    const { workDir } = this.#options;
+    const folder = workDir ?? (await mkdtemp(join(tmpdir(), "simulated-node-")));
+    const podsDir = join(folder, "pods");
+    await mkdir(podsDir, { recursive: true, mode: 0o700 });
+    return { host: await ProcessHost.start(folder, workDir !== undefined), podsDir };
+  }
+}
+
+class ProcessContainer implements LiveContainer {
+  readonly #process: HostedProcess;
+  #timer: Timer | undefined;
+  #oom = false;
+
+  constructor(
+    clock: Clock,
+    request: StartRequest,
+    hosted: HostedProcess,
+    message: (exitCode: number) => Promise<string>,
+  ) {
+    this.#process = hosted;
+    this.#inflict(clock, request);
+    void hosted.exited.then(async (exitCode) => {
+      this.#timer?.cancel();
+      const text = await message(exitCode);
+      request.onExit({
+        exitCode,
+        ...(this.#oom ? { reason: "OOMKilled" as const } : {}),
+        ...(text === "" ? {} : { message: text }),
+      });
+    });
+  }
+
+  signal(signal: "SIGTERM" | "SIGKILL"): void {
+    this.#process.signal(signal);
+  }
+
+  /** What a chosen fate does to a real process, after its time. */
+  #inflict(clock: Clock, { fate, latency, pod, evict }: StartRequest): void {
+    if (!fate || !isInflicted(fate)) return;
+    this.#timer = clock.setTimer(() => {
+      if (fate.kind === "evicted") {
+        evict(evictionVerdict(pod, fate.cause));
+        return;
+      }
+      this.#oom = fate.kind === "oom";
+      this.#process.signal("SIGKILL");
+    }, latency.of(fate.afterMs));
+  }
+}
+
+/** Fates that come over a container from outside, so that a real process can have them too. */
+function isInflicted(fate: Fate): fate is Extract<Fate, { kind: "oom" | "killed" | "evicted" }> {
+  return fate.kind === "oom" || fate.kind === "killed" || fate.kind === "evicted";
+}
+
+/** Command and arguments with `$(NAME)` filled in. */
+function commandOf({ container, env }: StartRequest): string[] {
+  return [...(container.command ?? []), ...(container.args ?? [])].map((word) => expand(word, env));
+}
+
+/** The message of a container's end: its termination log, or the end of its log where the Pod asks for that. */
+async function endMessage(sandbox: Sandbox, container: Container, logFile: string, exitCode: number): Promise<string> {
+  const own = await tail(sandbox.terminationLog(container), MESSAGE_BYTES);
+  if (own !== "" || exitCode === 0 || container["terminationMessagePolicy"] !== "FallbackToLogsOnError") return own;
+  const log = await tail(logFile, LOG_MESSAGE_BYTES);
+  const lines = log.split("\n");
+  return lines.slice(Math.max(0, lines.length - 1 - LOG_MESSAGE_LINES)).join("\n");
+}
+
+async function tail(path: string, bytes: number): Promise<string> {
+  try {
+    await using file = await open(path);
+    const { size } = await file.stat();
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(bytes), 0, bytes, Math.max(0, size - bytes));
+    return buffer.subarray(0, bytesRead).toString("utf8");
+  } catch {
+    return "";
+  }
+}
