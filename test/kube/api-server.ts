@@ -98,7 +98,10 @@ export class FakeApiServer {
   /** Creates or changes an object behind everybody's back; watches see it. `path` is that of the object. */
   put(path: string, object: KubeObject, options: { hidden?: boolean } = {}): KubeObject {
     const known = this.#objects.get(path);
-    return this.#store(path, known ? "MODIFIED" : "ADDED", structuredClone(object), options.hidden);
+    const next = structuredClone(object);
+    const uid = known?.metadata.uid;
+    if (uid !== undefined) next.metadata.uid ??= uid;
+    return this.#store(path, known ? "MODIFIED" : "ADDED", next, options.hidden);
   }
 
   /** Removes an object. `hidden`: no watch ever tells, as when events are lost. */

@@ -1,0 +1,441 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { KubeClient } from "../../src/kube/client.ts";
+import { type Change, Informer, type InformerOptions } from "../../src/kube/informer.ts";
+import { type KubeObject, PODS, type Pod } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { FakeApiServer, sendStatus } from "./api-server.ts";
+import { until } from "./until.ts";
+
+let server: FakeApiServer;
+let clock: VirtualClock;
+let client: KubeClient;
+let stop: AbortController;
+let runs: Promise<void>[];
+let metrics: ReturnType<typeof createMetrics>;
+
+beforeEach(async () => {
+  server = await FakeApiServer.start();
+  clock = new VirtualClock();
+  // The client's own bounds go by the real clock: its answers come from a real socket.
+  client = new KubeClient({ access: server.access });
+  stop = new AbortController();
+  runs = [];
+  metrics = createMetrics();
+});
+
+afterEach(async () => {
+  stop.abort();
+  await Promise.all(runs);
+  await client.close();
+  await server[Symbol.asyncDispose]();
+});
+
+const path = (name: string) => `/api/v1/namespaces/agents/pods/${name}`;
+const pod = (name: string, more: Partial<KubeObject["metadata"]> = {}, fields: Record<string, unknown> = {}): Pod => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name, namespace: "agents", ...more },
+  spec: { containers: [] },
+  ...fields,
+});
+
+function start(more: Partial<InformerOptions<Pod>> = {}) {
+  const informer = new Informer<Pod>({
+    client,
+    resource: PODS,
+    namespace: "agents",
+    clock,
+    logger: silentLogger,
+    metrics,
+    random: () => 0.5,
+    ...more,
+  });
+  const changes: string[] = [];
+  informer.subscribe(({ type, object }) => changes.push(`${type} ${object.metadata.name}`));
+  runs.push(informer.run(stop.signal));
+  return { informer, changes };
+}
+
+const watches = () => server.requests.filter(({ query }) => query.get("watch") === "true");
+const lists = () => server.requests.filter(({ method, query }) => method === "GET" && query.get("watch") === null);
+const names = (informer: Informer<Pod>) =>
+  informer
+    .list()
+    .map(({ metadata }) => metadata.name)
+    .sort();
+const watched = (count = 1) => until(clock, () => server.openWatches === count);
+
+async function restarts(): Promise<Record<string, number>> {
+  const { values } = await metrics.reflectorRestarts.get();
+  return Object.fromEntries(values.map(({ labels, value }) => [labels.cause, value]));
+}
+
+describe("a good server", () => {
+  test("the first list comes in before `synced`, then changes as they happen", async () => {
+    server.put(path("a"), pod("a"));
+    const { informer, changes } = start();
+    expect(informer.hasSynced).toBe(false);
+    await informer.synced;
+    expect([informer.hasSynced, names(informer), changes]).toEqual([true, ["a"], ["added a"]]);
+    await watched();
+    server.put(path("b"), pod("b"));
+    server.put(path("a"), pod("a", { labels: { x: "1" } }));
+    server.remove(path("b"));
+    await until(clock, () => changes.length === 4);
+    expect(changes.slice(1)).toEqual(["added b", "updated a", "deleted b"]);
+    expect(informer.get("agents", "a")?.metadata.labels).toEqual({ x: "1" });
+    expect(informer.get("agents", "b")).toBeUndefined();
+    expect(informer.get("other", "a")).toBeUndefined();
+  });
+
+  test("lists go by pages, and the watch starts where the list was taken", async () => {
+    for (let i = 0; i < 1_201; i += 1) server.put(path(`p${i}`), pod(`p${i}`));
+    const rv = server.resourceVersion;
+    const { informer } = start();
+    await informer.synced;
+    await watched();
+    expect(informer.list()).toHaveLength(1_201);
+    expect(lists().map(({ query }) => query.get("limit"))).toEqual(["500", "500", "500"]);
+    expect(watches()[0]?.query.get("resourceVersion")).toBe(rv);
+  });
+
+  test("a change between list and watch is not lost", async () => {
+    server.scripts.push((seen) => {
+      if (seen.query.get("watch") === "true" && !server.read(path("late"))) server.put(path("late"), pod("late"));
+      return false;
+    });
+    const { changes } = start();
+    await until(clock, () => changes.includes("added late"));
+  });
+
+  test("selectors are sent with lists and watches", async () => {
+    server.put(path("a"), pod("a", { labels: { app: "x" } }));
+    server.put(path("b"), pod("b"));
+    const { informer } = start({ labelSelector: "app=x", fieldSelector: "spec.nodeName!=" });
+    await watched();
+    expect(names(informer)).toEqual(["a"]);
+    for (const { query } of server.requests) {
+      expect([query.get("labelSelector"), query.get("fieldSelector")]).toEqual(["app=x", "spec.nodeName!="]);
+    }
+  });
+
+  test("managed fields are not kept unless a transform keeps them; other unknown fields are", async () => {
+    server.put(path("a"), pod("a", { managedFields: [{ manager: "x" }] }, { brandNew: { y: 1 } }));
+    const { informer } = start();
+    const whole = start({ transform: (object) => object });
+    await Promise.all([informer.synced, whole.informer.synced]);
+    expect(informer.get("agents", "a")?.metadata.managedFields).toBeUndefined();
+    expect(informer.get("agents", "a")?.brandNew).toEqual({ y: 1 });
+    expect(whole.informer.get("agents", "a")?.metadata.managedFields).toEqual([{ manager: "x" }]);
+  });
+});
+
+describe("cache", () => {
+  test("indexes follow changes and deletions", async () => {
+    const byNode = ({ spec }: Pod) => (spec.nodeName === undefined ? [] : [spec.nodeName]);
+    const { informer, changes } = start({ indexes: { node: byNode } });
+    await watched();
+    const at = (node: string) => informer.byIndex("node", node).map(({ metadata }) => metadata.name);
+    server.put(path("a"), { ...pod("a"), spec: { containers: [], nodeName: "n1" } });
+    server.put(path("b"), { ...pod("b"), spec: { containers: [], nodeName: "n1" } });
+    server.put(path("c"), pod("c"));
+    await until(clock, () => changes.length === 3);
+    expect([at("n1"), at("n2")]).toEqual([["a", "b"], []]);
+    server.put(path("a"), { ...pod("a"), spec: { containers: [], nodeName: "n2" } });
+    server.remove(path("b"));
+    await until(clock, () => changes.length === 5);
+    expect([at("n1"), at("n2")]).toEqual([[], ["a"]]);
+    expect(() => informer.byIndex("unknown", "x")).toThrow(/no index/);
+  });
+
+  test("a handler that throws is called again, and harms no other", async () => {
+    const { informer, changes } = start();
+    const seen: string[] = [];
+    informer.subscribe(() => {
+      throw new Error("broken handler");
+    });
+    const unsubscribe = informer.subscribe(({ type }) => seen.push(type));
+    await watched();
+    server.put(path("a"), pod("a"));
+    server.put(path("a"), pod("a", { labels: { x: "2" } }));
+    await until(clock, () => changes.length === 2);
+    expect(seen).toEqual(["added", "updated"]);
+    unsubscribe();
+    server.remove(path("a"));
+    await until(clock, () => changes.length === 3);
+    expect(seen).toEqual(["added", "updated"]);
+  });
+
+  test("a late subscriber is told what is there", async () => {
+    server.put(path("a"), pod("a"));
+    const { informer } = start();
+    await informer.synced;
+    const seen: Change<Pod>[] = [];
+    informer.subscribe((change) => seen.push(change));
+    expect(seen.map(({ type, object }) => `${type} ${object.metadata.name}`)).toEqual(["added a"]);
+  });
+
+  test("another object of the same name is a deletion and an addition", async () => {
+    server.put(path("a"), pod("a", { uid: "one" }));
+    const { informer, changes } = start();
+    await watched();
+    // Behind the watch's back; the relist shows only the second one.
+    server.remove(path("a"), { hidden: true });
+    server.put(path("a"), pod("a", { uid: "two" }), { hidden: true });
+    server.sendGone();
+    await until(clock, () => changes.length === 3);
+    expect(changes).toEqual(["added a", "deleted a", "added a"]);
+    expect(informer.get("agents", "a")?.metadata.uid).toBe("two");
+  });
+});
+
+describe("a bad server", () => {
+  test("after a cut the watch goes on where it was, without a list", async () => {
+    const { changes } = start();
+    await watched();
+    server.put(path("a"), pod("a"));
+    await until(clock, () => changes.length === 1);
+    const rv = server.resourceVersion;
+    server.cut();
+    server.put(path("b"), pod("b"));
+    await until(clock, () => changes.length === 2);
+    expect(changes).toEqual(["added a", "added b"]);
+    expect(lists()).toHaveLength(1);
+    expect(watches()[1]?.query.get("resourceVersion")).toBe(rv);
+    expect(await restarts()).toEqual({ broken: 1 });
+  });
+
+  test("bookmarks move the place in the history, so that a compaction does not hurt", async () => {
+    start();
+    await watched();
+    server.put("/api/v1/namespaces/other/pods/x", pod("x"));
+    const rv = server.resourceVersion;
+    server.compact();
+    server.sendBookmarks();
+    // What breaks the watch comes behind the bookmark, so that this has surely been read.
+    server.writeToWatches("broken\n");
+    await until(clock, () => watches().length === 2);
+    expect(watches()[1]?.query.get("resourceVersion")).toBe(rv);
+    await watched();
+    expect(lists()).toHaveLength(1);
+  });
+
+  test("410 lists anew and tells what changed meanwhile, deletions too", async () => {
+    server.put(path("gone"), pod("gone"));
+    server.put(path("kept"), pod("kept"));
+    server.put(path("changed"), pod("changed"));
+    const { informer, changes } = start();
+    await watched();
+    changes.length = 0;
+    server.remove(path("gone"), { hidden: true });
+    server.put(path("changed"), pod("changed", { labels: { x: "1" } }), { hidden: true });
+    server.put(path("new"), pod("new"), { hidden: true });
+    server.compact();
+    server.cut();
+    await until(clock, () => changes.length === 3);
+    expect(changes.sort()).toEqual(["added new", "deleted gone", "updated changed"]);
+    expect(names(informer)).toEqual(["changed", "kept", "new"]);
+    expect(lists()).toHaveLength(2);
+    expect(await restarts()).toMatchObject({ gone: 1 });
+  });
+
+  test("a server that is away is asked with growing pauses, and found again", async () => {
+    const { informer, changes } = start();
+    await watched();
+    let asked = 0;
+    server.scripts.push((_seen, _response, socket) => {
+      asked += 1;
+      socket.resetAndDestroy();
+      return true;
+    });
+    server.cut();
+    const from = clock.monotonic();
+    await until(clock, () => asked >= 12, 500);
+    // 12 tries with a doubling backoff of 250 ms (times 0.75 with this random) that ends at 30 s.
+    expect(clock.monotonic() - from).toBeGreaterThan(60_000);
+    expect(informer.lastError).toBeDefined();
+    server.scripts.length = 0;
+    server.put(path("a"), pod("a"));
+    await until(clock, () => changes.length === 1);
+    expect(informer.lastError).toBeUndefined();
+  });
+
+  test("a first list that fails is tried again until it comes", async () => {
+    let left = 5;
+    server.scripts.push((_seen, response) => {
+      if (left === 0) return false;
+      left -= 1;
+      sendStatus(response, left % 2 === 0 ? 500 : 403, "InternalError", "not yet");
+      return true;
+    });
+    server.put(path("a"), pod("a"));
+    const { informer } = start();
+    await until(clock, () => informer.hasSynced);
+    expect(names(informer)).toEqual(["a"]);
+    expect(lists()).toHaveLength(6);
+  });
+
+  test("a list that breaks off in its middle changes nothing", async () => {
+    for (let i = 0; i < 600; i += 1) server.put(path(`p${i}`), pod(`p${i}`));
+    const { informer } = start();
+    await watched();
+    let failures = 0;
+    server.scripts.push((seen, response) => {
+      if (!seen.query.has("continue") || failures > 2) return false;
+      failures += 1;
+      expect(informer.list()).toHaveLength(600);
+      sendStatus(response, 500, "InternalError", "second page fails");
+      return true;
+    });
+    server.sendGone();
+    await until(clock, () => lists().length >= 8);
+    await watched();
+    expect(informer.list()).toHaveLength(600);
+  });
+
+  test("a server that closes every watch at once is not asked in a hot loop", async () => {
+    server.scripts.push((seen, response) => {
+      if (seen.query.get("watch") !== "true") return false;
+      response.writeHead(200).end();
+      return true;
+    });
+    start();
+    const from = clock.monotonic();
+    await until(clock, () => watches().length >= 10, 500);
+    expect(clock.monotonic() - from).toBeGreaterThan(30_000);
+  });
+
+  test("a healthy watch that the server ends after its time is followed by the next at once", async () => {
+    const { changes } = start();
+    await watched();
+    for (let i = 0; i < 5; i += 1) {
+      server.put(path(`p${i}`), pod(`p${i}`));
+      await until(clock, () => changes.length === i + 1);
+      const from = clock.monotonic();
+      server.endWatches();
+      await until(clock, () => watches().length === i + 2, 1);
+      expect(clock.monotonic() - from).toBeLessThan(100);
+      await watched();
+    }
+    expect(lists()).toHaveLength(1);
+  });
+
+  test.each([
+    ["a torn line", '{"type":"ADDED","obj\n'],
+    ["HTML", "<html>\n"],
+    ["an unknown event", '{"type":"MOVED","object":{"metadata":{}}}\n'],
+  ])("%s in the stream costs a restart, not the reflector", async (_name, bytes) => {
+    const { informer, changes } = start();
+    await watched();
+    server.writeToWatches(bytes);
+    server.put(path("a"), pod("a"));
+    await until(clock, () => changes.includes("added a"));
+    expect(names(informer)).toEqual(["a"]);
+  });
+
+  test("a version that the server does not know yet, as after a restore, lists anew", async () => {
+    const { informer } = start();
+    await watched();
+    let told = false;
+    server.scripts.push((seen, response) => {
+      if (told || seen.query.get("watch") !== "true") return false;
+      told = true;
+      const details = { causes: [{ reason: "ResourceVersionTooLarge", message: "Too large resource version" }] };
+      sendStatus(response, 504, "Timeout", "Too large resource version: 999, current: 3", { details });
+      return true;
+    });
+    server.put(path("a"), pod("a"), { hidden: true });
+    server.cut();
+    await until(clock, () => names(informer).length === 1);
+    expect(lists()).toHaveLength(2);
+  });
+
+  test("Retry-After is waited for", async () => {
+    let at: number | undefined;
+    server.scripts.push((seen, response) => {
+      if (seen.query.get("watch") !== "true" || at !== undefined) return false;
+      at = clock.monotonic();
+      sendStatus(response, 429, "TooManyRequests", "busy", { headers: { "retry-after": "17" } });
+      return true;
+    });
+    start();
+    await watched();
+    expect(clock.monotonic() - (at ?? 0)).toBeGreaterThanOrEqual(17_000);
+    expect(await restarts()).toEqual({ throttled: 1 });
+  });
+});
+
+describe("comparing list", () => {
+  const misses = async () => (await metrics.reflectorMisses.get()).values[0]?.value ?? 0;
+
+  test("what the watch missed is counted and mended", async () => {
+    server.put(path("lost-delete"), pod("lost-delete"));
+    server.put(path("lost-update"), pod("lost-update"));
+    server.put(path("kept"), pod("kept"));
+    const { informer, changes } = start();
+    await watched();
+    changes.length = 0;
+    server.remove(path("lost-delete"), { hidden: true });
+    server.put(path("lost-update"), pod("lost-update", { labels: { x: "1" } }), { hidden: true });
+    server.put(path("lost-add"), pod("lost-add"), { hidden: true });
+    // The watch is alive and goes past all of them.
+    server.put(path("seen"), pod("seen"));
+    await until(clock, () => changes.length === 4, 5_000);
+    expect(changes.sort()).toEqual(["added lost-add", "added seen", "deleted lost-delete", "updated lost-update"]);
+    expect(names(informer)).toEqual(["kept", "lost-add", "lost-update", "seen"]);
+    expect(await misses()).toBe(3);
+  });
+
+  test("a quiet hour without a miss counts none and restarts nothing", async () => {
+    server.put(path("a"), pod("a"));
+    start();
+    await watched();
+    await until(clock, () => lists().length >= 6, 20_000);
+    expect([await misses(), watches().length]).toEqual([0, 1]);
+  });
+
+  test("a watch that lags behind the list is given time, and what it brings then is no miss", async () => {
+    const { changes } = start();
+    await watched();
+    let late: Pod | undefined;
+    server.scripts.push((seen) => {
+      if (seen.query.get("watch") === null && lists().length === 2 && !late) {
+        late = server.put(path("late"), pod("late"), { hidden: true }) as Pod;
+      }
+      return false;
+    });
+    await until(clock, () => late !== undefined, 10_000);
+    await clock.advance(60_000);
+    server.writeToWatches(`${JSON.stringify({ type: "ADDED", object: late })}\n`);
+    await until(clock, () => changes.length === 1);
+    await clock.advance(120_000);
+    expect([await misses(), lists().length]).toEqual([0, 2]);
+  });
+});
+
+test("an abort ends it during a watch, a list and a pause alike", async () => {
+  const { informer } = start();
+  await watched();
+  stop.abort();
+  await Promise.all(runs);
+  expect(clock.pendingTimers).toBe(0);
+  server.scripts.push(() => true);
+  stop = new AbortController();
+  start();
+  await server.until(() => lists().length === 2);
+  stop.abort();
+  await Promise.all(runs);
+  server.scripts.length = 0;
+  server.scripts.push((_seen, response) => {
+    sendStatus(response, 500, "InternalError", "down");
+    return true;
+  });
+  stop = new AbortController();
+  const last = start();
+  await until(clock, () => last.informer.lastError !== undefined, 0);
+  stop.abort();
+  await Promise.all(runs);
+  expect([clock.pendingTimers, informer.hasSynced, last.informer.hasSynced]).toEqual([0, true, false]);
+});
