@@ -66,6 +66,7 @@ export class Pool {
   #surgeBlockedUntilMs = 0;
   #demand = 0;
   #draining = false;
+  #mayCreate = false;
   #refusal: CapacityProblem = null;
   #timer: Timer | null = null;
   #planning = false;
@@ -95,6 +96,11 @@ export class Pool {
     if (demand === this.#demand) return;
     this.#demand = demand;
     this.poke();
+  }
+
+  /** Whether Pods may be created at all; those that are there stay as they are. */
+  allowCreation(allowed: boolean): void {
+    this.#mayCreate = allowed;
   }
 
   /** The Environment goes: let every free Pod go. */
@@ -182,6 +188,7 @@ export class Pool {
     if (plan.againAtMs !== null) this.#wakeAfter(plan.againAtMs - this.#context.clock.now());
     await this.#clearEnded();
     await inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
+    if (!this.#mayCreate) return;
     const waitMs = this.#createFromMs - this.#context.clock.monotonic();
     if (plan.create > 0 && waitMs > 0) return this.#wakeAfter(waitMs);
     await inBatches(Array.from({ length: plan.create }), () => this.#create());

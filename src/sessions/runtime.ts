@@ -35,7 +35,9 @@ export interface RuntimeReport {
 export interface Permissions {
   /** Requests may be sent: the origin is allowed and there is a key. */
   readonly mayAsk: boolean;
-  /** New items may be claimed: not paused, template accepted, nothing unsupported. */
+  /** Pods may be created: template accepted, nothing unsupported. */
+  readonly mayPrepare: boolean;
+  /** New items may be claimed: the same, and not paused nor being deleted. */
   readonly mayClaim: boolean;
 }
 
@@ -60,7 +62,7 @@ export class SessionsRuntime {
   readonly #hold: EnvironmentHold;
   readonly #onChange: () => void;
   readonly #stop = new AbortController();
-  #permissions: Permissions = { mayAsk: false, mayClaim: false };
+  #permissions: Permissions = { mayAsk: false, mayPrepare: false, mayClaim: false };
   #running: Promise<void> = Promise.resolve();
   #recovered = false;
   #draining = false;
@@ -120,6 +122,7 @@ export class SessionsRuntime {
   /** The spec or what stands around it changed. */
   update(permissions: Permissions): void {
     this.#permissions = permissions;
+    this.#pool.allowCreation(permissions.mayPrepare);
     if (this.#breaker.watch(this.#context.template().hash)) this.#seedBreaker();
     this.#noteDepth(this.#queue.stats?.depth ?? 0);
     this.#pool.poke();

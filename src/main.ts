@@ -1,0 +1,22 @@
+import { runCli } from "./cli.ts";
+import type { Settings } from "./config.ts";
+import { runOperator } from "./operator.ts";
+
+/** SIGTERM is what kubelet sends, SIGINT what a terminal does. */
+const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
+
+/** Runs one command line, without node and script name; resolves with the exit code. */
+export function main(argv: readonly string[]): Promise<number> {
+  return runCli(argv, { run });
+}
+
+async function run(settings: Settings): Promise<void> {
+  const ending = new AbortController();
+  const end = () => ending.abort();
+  for (const name of END_SIGNALS) process.once(name, end);
+  try {
+    await runOperator(settings, ending.signal);
+  } finally {
+    for (const name of END_SIGNALS) process.off(name, end);
+  }
+}

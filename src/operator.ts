@@ -1,0 +1,165 @@
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
+import type { Environment } from "./api/environment.ts";
+import { originAllowed, type Settings } from "./config.ts";
+import { type Clock, realClock } from "./core/clock.ts";
+import { KubeClient } from "./kube/client.ts";
+import { type ClusterAccess, loadKubeConfig } from "./kube/config.ts";
+import { EventRecorder } from "./kube/events.ts";
+import { LeaderElector } from "./kube/leader-election.ts";
+import { startObserveServers } from "./observe/health.ts";
+import { createLogger, type Logger } from "./observe/logger.ts";
+import { createMetrics, type Metrics } from "./observe/metrics.ts";
+import { observeProcess } from "./observe/process.ts";
+import { Controller } from "./reconcile/controller.ts";
+import { DEFAULT_TIMING, type Timing } from "./sessions/timing.ts";
+import { berthVersion } from "./version.ts";
+import { Budgets } from "./work/budget.ts";
+import { WorkApiClient } from "./work/client.ts";
+import { WorkHttp } from "./work/http.ts";
+
+const SECOND_MS = 1_000;
+
+/** The one Lease of leader election. */
+const LEASE_NAME = "berth";
+
+/** What tests put in the place of the real thing. */
+export interface Seams {
+  readonly clock?: Clock;
+  readonly timing?: Timing;
+  readonly logger?: Logger;
+  readonly metrics?: Metrics;
+  /** Told the addresses of the servers once they listen, and when leading begins. */
+  readonly onListening?: (addresses: { metrics: string | undefined; health: string | undefined }) => void;
+}
+
+/**
+ * Runs the operator until the signal aborts, then drains in order: no new reconciles, loops of all Environments end, the
+ * Lease is released, events are flushed, servers and connections close. Claims stay as they are for the next process.
+ * @throws ConfigError for a setting that turns out wrong only now.
+ */
+export async function runOperator(settings: Settings, signal: AbortSignal, seams: Seams = {}): Promise<void> {
+  const clock = seams.clock ?? realClock;
+  const logger = seams.logger ?? createLogger(settings.logLevel);
+  const metrics = seams.metrics ?? createMetrics();
+  const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
+  const kube = new KubeClient({ access, clock, metrics, userAgent: `berth/${berthVersion()}` });
+  const http = new WorkHttp({ clock, proxy: settings.proxy });
+  const identity = `${hostname()}_${randomBytes(4).toString("hex")}`;
+  const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
+  const timing = seams.timing ?? DEFAULT_TIMING;
+  const parts: TermParts = { settings, clock, logger, metrics, kube, http, events, identity, timing };
+  const term = new Term(parts);
+  using _process = observeProcess(metrics, { version: berthVersion() });
+  const servers = await startObserveServers({
+    metricsBindAddress: settings.metricsBindAddress,
+    healthProbeBindAddress: settings.healthProbeBindAddress,
+    registry: metrics.registry,
+    live: {},
+    ready: { caches: () => term.check() },
+    logger,
+  });
+  seams.onListening?.({ metrics: servers.metrics.address, health: servers.health.address });
+  logger.info({ version: berthVersion(), server: access.server, namespaces: settings.namespaces }, "berth starts");
+  try {
+    if (settings.leaderElection.enabled) await lead(term, parts, access, signal);
+    else await term.run(signal, () => {});
+  } finally {
+    await events.flush();
+    await servers.close();
+    await http.close();
+    await kube.close();
+    logger.info("berth ends");
+  }
+}
+
+async function lead(term: Term, parts: TermParts, access: ClusterAccess, signal: AbortSignal): Promise<void> {
+  const { settings, identity, clock, logger, metrics } = parts;
+  const elector: LeaderElector = new LeaderElector({
+    client: parts.kube,
+    namespace: settings.leaderElection.namespace ?? access.currentNamespace,
+    name: LEASE_NAME,
+    identity,
+    clock,
+    logger,
+    metrics,
+    onStartedLeading: (leading) => term.run(leading, () => elector.fence()),
+  });
+  term.standby = true;
+  await elector.run(signal);
+}
+
+/** What a term is made from. */
+interface TermParts {
+  readonly settings: Settings;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly kube: KubeClient;
+  readonly http: WorkHttp;
+  readonly events: EventRecorder;
+  readonly identity: string;
+  readonly timing: Timing;
+}
+
+/** The time in which this process acts: from winning the Lease to losing it. */
+class Term {
+  standby = false;
+  #controller: Controller | null = null;
+  readonly #parts: TermParts;
+
+  constructor(parts: TermParts) {
+    this.#parts = parts;
+  }
+
+  /** A process that waits for the Lease is ready: it can take over at any moment. */
+  check(): { ok: boolean; message: string } {
+    if (!this.#controller) return { ok: this.standby, message: "not started yet" };
+    return { ok: this.#controller.hasSynced, message: "the caches are not filled yet" };
+  }
+
+  async run(signal: AbortSignal, guard: () => void): Promise<void> {
+    const { settings, clock, logger, metrics, kube, http, events, identity, timing } = this.#parts;
+    const budgets = new Budgets({ clock, metrics });
+    this.#controller = new Controller({
+      namespaces: settings.namespaces,
+      kube: kube.fenced(guard),
+      clock,
+      random: Math.random,
+      timing,
+      logger,
+      metrics,
+      events,
+      guard,
+      originAllowed: (baseUrl) => originAllowed(settings.allowedApiOrigins, baseUrl),
+      workClient: (environment, key) =>
+        workClient(environment, key, { http, budgets, clock, metrics, identity, timing }),
+    });
+    try {
+      await this.#controller.run(signal);
+    } finally {
+      this.#controller = null;
+    }
+  }
+}
+
+function workClient(
+  environment: Environment,
+  key: () => string,
+  parts: { http: WorkHttp; budgets: Budgets; clock: Clock; metrics: Metrics; identity: string; timing: Timing },
+): WorkApiClient {
+  const { api, environmentId } = environment.spec;
+  return new WorkApiClient({
+    baseUrl: api.baseUrl,
+    environmentId,
+    key,
+    workspaceId: api.workspaceId,
+    workerId: `berth-${parts.identity}-${environment.metadata.uid}`,
+    http: parts.http,
+    budget: parts.budgets.get(api.baseUrl, api.budgetGroup),
+    clock: parts.clock,
+    metrics: parts.metrics,
+    requestTimeoutMs: api.requestTimeoutSeconds * SECOND_MS,
+    protocolTimeoutMs: parts.timing.requestBoundMs,
+  });
+}

@@ -1,0 +1,166 @@
+import type { Environment } from "../api/environment.ts";
+import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { Informer, type InformerOptions } from "../kube/informer.ts";
+import { type KubeObject, PODS, type Pod } from "../kube/resource.ts";
+import { WorkQueue } from "../kube/workqueue.ts";
+import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
+import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-reconciler.ts";
+
+/** Environments reconciled at the same time; each reconcile is a few requests. */
+const CONCURRENCY = 8;
+
+const INDEX_ENVIRONMENT = "environment";
+const INDEX_ID = "environmentId";
+
+export interface ControllerOptions extends Omit<ReconcilerOptions, "find" | "pods" | "sharers" | "again"> {
+  /** Namespaces to serve; empty: all. */
+  readonly namespaces: readonly string[];
+}
+
+/**
+ * Watches Environments and their session Pods and reconciles what changed. One pair of informers for all namespaces, or
+ * one per namespace where some are named.
+ */
+export class Controller {
+  readonly #options: ControllerOptions;
+  readonly #environments: readonly Informer<KubeObject>[];
+  readonly #pods: readonly Informer<Pod>[];
+  readonly #queue: WorkQueue;
+  readonly #reconciler: EnvironmentReconciler;
+
+  constructor(options: ControllerOptions) {
+    this.#options = options;
+    const { clock, random, logger, metrics } = options;
+    this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
+    this.#environments = this.#perNamespace((namespace) => environmentInformer(options, namespace));
+    this.#pods = this.#perNamespace((namespace) => podInformer(options, namespace));
+    this.#reconciler = new EnvironmentReconciler({
+      ...options,
+      find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
+      pods: (namespace, name) => ({
+        get: (pod) => this.#first(this.#pods, (informer) => informer.get(namespace, pod)),
+        list: () => this.#pods.flatMap((informer) => informer.byIndex(INDEX_ENVIRONMENT, `${namespace}/${name}`)),
+      }),
+      sharers: (environment) => this.#sharers(environment),
+      again: (key, afterMs) => (afterMs === undefined ? this.#queue.add(key) : this.#queue.addAfter(key, afterMs)),
+    });
+  }
+
+  /** True once everything there was at the start is in the caches. */
+  get hasSynced(): boolean {
+    return [...this.#environments, ...this.#pods].every(({ hasSynced }) => hasSynced);
+  }
+
+  /** Runs until the signal aborts, then stops all loops in order: reconciling, sessions, watches. */
+  async run(signal: AbortSignal): Promise<void> {
+    const watching = new AbortController();
+    const informers = [...this.#environments, ...this.#pods];
+    const watches = informers.map((informer) => informer.run(watching.signal));
+    // Subscribed before the first list is in: what it brings is a change like any other.
+    for (const informer of this.#environments) {
+      informer.subscribe(({ object, previous }) => this.#environmentChanged(object, previous));
+    }
+    for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
+    const synced = Promise.all(informers.map((informer) => informer.synced));
+    await Promise.race([synced, aborted(signal)]);
+    if (!signal.aborted) {
+      this.#options.logger.info(
+        { environments: this.#environments.reduce((sum, informer) => sum + informer.list().length, 0) },
+        "caches are filled",
+      );
+      await this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconciler.reconcile(key), signal });
+    }
+    await this.#reconciler.stop();
+    watching.abort();
+    await Promise.all(watches);
+  }
+
+  #environmentChanged(object: KubeObject, previous: KubeObject | undefined): void {
+    this.#queue.add(keyOf(object));
+    // Others with the same id have something to say, or nothing any more.
+    for (const id of new Set([idOf(object), previous ? idOf(previous) : undefined])) {
+      if (id === undefined) continue;
+      for (const informer of this.#environments) {
+        for (const other of informer.byIndex(INDEX_ID, id))
+          if (keyOf(other) !== keyOf(object)) this.#queue.add(keyOf(other));
+      }
+    }
+  }
+
+  #podChanged(pod: Pod): void {
+    for (const key of environmentOf(pod)) this.#reconciler.podChanged(key, pod.metadata.name ?? "");
+  }
+
+  #sharers(environment: Environment): string[] {
+    const own = `${environment.metadata.namespace}/${environment.metadata.name}`;
+    return this.#environments
+      .flatMap((informer) => informer.byIndex(INDEX_ID, environment.spec.environmentId))
+      .map(keyOf)
+      .filter((key) => key !== own);
+  }
+
+  #perNamespace<T>(make: (namespace: string | undefined) => T): T[] {
+    const { namespaces } = this.#options;
+    return namespaces.length === 0 ? [make(undefined)] : namespaces.map(make);
+  }
+
+  #first<T, R>(items: readonly T[], find: (item: T) => R | undefined): R | undefined {
+    for (const item of items) {
+      const found = find(item);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+}
+
+function environmentInformer(options: ControllerOptions, namespace: string | undefined): Informer<KubeObject> {
+  return new Informer<KubeObject>({
+    ...common(options),
+    resource: ENVIRONMENTS,
+    namespace,
+    indexes: {
+      [INDEX_ID]: (object) => {
+        const id = idOf(object);
+        return id === undefined ? [] : [id];
+      },
+    },
+  });
+}
+
+function podInformer(options: ControllerOptions, namespace: string | undefined): Informer<Pod> {
+  return new Informer<Pod>({
+    ...common(options),
+    resource: PODS,
+    namespace,
+    labelSelector: `${LABEL_ROLE}=session`,
+    indexes: { [INDEX_ENVIRONMENT]: environmentOf },
+  });
+}
+
+function common(
+  options: ControllerOptions,
+): Pick<InformerOptions<KubeObject>, "client" | "clock" | "random" | "logger" | "metrics"> {
+  const { kube, clock, random, logger, metrics } = options;
+  return { client: kube as KubeClient, clock, random, logger, metrics };
+}
+
+/** Environment names are at most 46 characters (the schema sees to it), so the label is the name itself. */
+function environmentOf(pod: Pod): string[] {
+  const name = pod.metadata.labels?.[LABEL_ENVIRONMENT];
+  return name === undefined ? [] : [`${pod.metadata.namespace}/${name}`];
+}
+
+function keyOf(object: KubeObject): string {
+  return `${object.metadata.namespace}/${object.metadata.name}`;
+}
+
+function idOf(object: KubeObject): string | undefined {
+  const spec = object.spec as { environmentId?: unknown } | undefined;
+  return typeof spec?.environmentId === "string" ? spec.environmentId : undefined;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}

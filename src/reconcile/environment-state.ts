@@ -1,0 +1,27 @@
+import type { Environment } from "../api/environment.ts";
+import type { SessionTemplate } from "../sessions/pod-render.ts";
+import type { SessionsRuntime } from "../sessions/runtime.ts";
+import type { WorkApiClient } from "../work/client.ts";
+import type { KeyReading } from "./environment-key.ts";
+import type { StatusWriter } from "./status-writer.ts";
+import type { TemplateVerdict } from "./template-check.ts";
+
+/** What the reconciler keeps of one Environment between two reconciles: caches of what it can read again, and its loops. */
+export interface EnvironmentState {
+  readonly uid: string;
+  environment: Environment;
+  template: SessionTemplate;
+  work: WorkApiClient;
+  /** The `spec.api` that `work` was made for. */
+  workFor: string;
+  readonly runtime: SessionsRuntime;
+  readonly status: StatusWriter;
+  key: KeyReading | null;
+  /** Monotonic time of the last reading of the key. */
+  keyReadMs: number;
+  /** The key that is sent; empty while there is none. */
+  keyInUse: string;
+  templateVerdict:
+    | (TemplateVerdict & { readonly hash: string; readonly checkedMs: number; readonly attempts: number })
+    | null;
+}

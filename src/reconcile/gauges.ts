@@ -1,0 +1,23 @@
+import type { ConditionUpdate } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { RuntimeReport } from "../sessions/runtime.ts";
+
+const CONDITION_VALUE = { True: 1, False: 0, Unknown: -1 } as const;
+
+/** Sets the gauges of an Environment to what its status says. */
+export function gaugeEnvironment(
+  metrics: Metrics,
+  environment: Environment,
+  report: RuntimeReport,
+  conditions: readonly ConditionUpdate[],
+): void {
+  const labels = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
+  for (const [phase, count] of Object.entries(report.sessions)) metrics.sessions.set({ ...labels, phase }, count);
+  metrics.sessionsMax.set(labels, environment.spec.sessions?.maxConcurrent ?? 0);
+  for (const { type, status } of conditions) {
+    metrics.environmentCondition.set({ ...labels, type }, CONDITION_VALUE[status]);
+  }
+  const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
+  metrics.breakerOpen.set(labels, broken ? 1 : 0);
+}
