@@ -18,6 +18,8 @@ export interface Surroundings {
   readonly limits: Limits;
   created(item: WorkItem): void;
   changed(item: WorkItem, event: string): void;
+  /** The number of long polls that wait changed. */
+  waiting(environment: Environment): void;
   found(finding: Finding, caller: Caller, item: WorkItem): void;
 }
 
@@ -168,6 +170,7 @@ export class Environment {
       request.signal.addEventListener("abort", leave, { once: true });
       this.#waiters.add(waiter);
       this.#armWaiter(waiter);
+      this.#around.waiting(this);
     });
   }
 
@@ -175,6 +178,7 @@ export class Environment {
     if (!this.#waiters.delete(waiter)) return;
     waiter.deadline?.cancel();
     waiter.resolve(found);
+    this.#around.waiting(this);
   }
 
   /** A waiter looks again when its time is over, or when the oldest offered item is old enough for it. */
@@ -337,6 +341,7 @@ export class Environment {
     this.#leaveQueue(item);
     item.stoppedAt = this.#now;
     item.expiresAt = undefined;
+    item.expiry?.cancel();
     item.heartbeats.clear();
     item.note(this.#now, event, by, "stopped");
     this.#listedStopped.add(item);
@@ -346,18 +351,15 @@ export class Environment {
 
   // --- time -----------------------------------------------------------------------------------------------------
 
-  /** At most one entry of the heap per item: a renewed lease is looked at when the old one would have lapsed. */
+  /** At most one live entry of the heap per item: a renewed lease is looked at when the old one would have lapsed. */
   #expireAt(item: WorkItem, at: number | undefined): void {
     item.expiresAt = at;
-    if (at !== undefined && !item.expiryArmed) this.#armExpiry(item, at);
-  }
-
-  #armExpiry(item: WorkItem, at: number): void {
-    item.expiryArmed = true;
-    this.#around.deadlines.at(at, () => {
-      item.expiryArmed = false;
+    if (at === undefined || (item.expiry && item.expiry.at <= at)) return;
+    item.expiry?.cancel();
+    item.expiry = this.#around.deadlines.at(at, () => {
+      item.expiry = undefined;
       if (item.expiresAt === undefined) return;
-      if (item.expiresAt > this.#now + ROUNDING_MS) this.#armExpiry(item, item.expiresAt);
+      if (item.expiresAt > this.#now + ROUNDING_MS) this.#expireAt(item, item.expiresAt);
       else this.#expire(item);
     });
   }

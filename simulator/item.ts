@@ -1,5 +1,6 @@
 import { type Actor, SERVER } from "./caller.ts";
 import { timestamp, timestampUs } from "./clock.ts";
+import type { Deadline } from "./deadlines.ts";
 import { newId } from "./ids.ts";
 
 export type WorkState = "queued" | "starting" | "active" | "stopping" | "stopped";
@@ -69,8 +70,8 @@ export class WorkItem {
   ttlMs: number;
   /** When the lease, or the wait for the first beat, is over; undefined: nothing runs. */
   expiresAt: number | undefined;
-  /** An entry of the deadline heap stands for it. */
-  expiryArmed = false;
+  /** When it is looked at; never later than `expiresAt`, so that a renewal costs nothing. */
+  expiry: Deadline | undefined;
 
   readonly history: Transition[] = [];
   readonly offers: Offer[] = [];

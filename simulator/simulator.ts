@@ -344,7 +344,7 @@ export class Simulator implements AsyncDisposable {
     const onEvent = () => {
       asked ??= setImmediate(ask);
     };
-    const names = ["item", "session", "violation", "request"] as const;
+    const names = ["item", "session", "waiting", "violation", "request"] as const;
     for (const name of names) events.on(name, onEvent);
     const timeoutMs = options.timeoutMs ?? DEFAULT_WAIT_MS;
     const timer = realClock.setTimer(

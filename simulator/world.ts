@@ -30,6 +30,8 @@ export interface RequestRecord {
 export interface SimulatorEvents {
   item: [record: ItemRecord, event: string];
   session: [sessionId: string, event: SessionEvent];
+  /** How many long polls wait for work. */
+  waiting: [environmentId: string, polls: number];
   violation: [violation: Violation];
   request: [request: RequestRecord];
 }
@@ -219,6 +221,10 @@ export class World implements Surroundings, SessionSurroundings {
     for (const token of oldest.tokens) this.#credentials.delete(token);
     const session = this.sessions.get(oldest.data.id);
     if (session?.workIds.every((id) => !this.items.has(id))) this.sessions.delete(session.id);
+  }
+
+  waiting(environment: Environment): void {
+    this.events.emit("waiting", environment.id, environment.waiting);
   }
 
   found(finding: Finding, caller: Caller, item: WorkItem): void {
