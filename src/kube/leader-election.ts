@@ -148,9 +148,9 @@ export class LeaderElector {
       );
       this.#stopped(onStoppedLeading);
     }
-    if (result.failed && !lost) throw result.error;
-    if (result.failed)
-      logger.warn({ lease: name, error: errorText(result.error) }, "the lost term ended with an error");
+    if (!result.failed) return;
+    if (!result.ending) throw result.error;
+    logger.warn({ lease: name, error: errorText(result.error) }, "the work of the term ended with an error");
   }
 
   #stopped(onStoppedLeading: (() => void) | undefined): void {
@@ -201,6 +201,7 @@ export class LeaderElector {
   }
 }
 
+/** `ending`: the work failed while it was being ended, which is no reason to end more. */
 /** `ending`: the work failed while it was being ended, which is no reason to end more. */
 type WorkResult =
   | { readonly failed: false }
