@@ -1,7 +1,7 @@
 import { type Clock, deadlineSignal, sleep } from "../../src/core/clock.ts";
 import type { WorkerFate } from "./fate.ts";
 import { type ContainerExit, EXIT_SIGKILL, type LiveContainer, type StartRequest } from "./runtime.ts";
-import { type WorkAnswer, WorkCalls, type WorkIdentity } from "./work-calls.ts";
+import { type WorkAnswer, WorkCalls, type WorkerApi, type WorkIdentity } from "./work-calls.ts";
 
 /** The stock worker's figures (SDK, lib/environments/worker.ts). */
 const NO_HEARTBEAT = "NO_HEARTBEAT";
@@ -26,9 +26,9 @@ type Leaving = "done" | "told" | "lost" | "rejected" | "no-session";
  */
 export class ScriptedWorkers {
   readonly #clock: Clock;
-  readonly #calls: WorkCalls;
+  readonly #calls: WorkerApi;
 
-  constructor(clock: Clock, calls: WorkCalls = new WorkCalls()) {
+  constructor(clock: Clock, calls: WorkerApi = new WorkCalls()) {
     this.#clock = clock;
     this.#calls = calls;
   }
@@ -46,7 +46,7 @@ export class ScriptedWorkers {
 
 class ScriptedWorker implements LiveContainer {
   readonly #clock: Clock;
-  readonly #calls: WorkCalls;
+  readonly #calls: WorkerApi;
   readonly #request: StartRequest;
   readonly #fate: WorkerFate;
   /** Aborts when the process is gone: nothing more is sent. */
@@ -59,7 +59,7 @@ class ScriptedWorker implements LiveContainer {
   #intervalMs = LONGEST_BEAT_MS;
   #lastSuccessMs: number;
 
-  constructor(clock: Clock, calls: WorkCalls, request: StartRequest, fate: WorkerFate) {
+  constructor(clock: Clock, calls: WorkerApi, request: StartRequest, fate: WorkerFate) {
     this.#clock = clock;
     this.#calls = calls;
     this.#request = request;
@@ -103,7 +103,7 @@ class ScriptedWorker implements LiveContainer {
   /** The session's part: from its look-up to the end of its work. */
   async #work(who: WorkIdentity): Promise<void> {
     if (this.#fate.retrieveSession && !this.#fate.neverBeats) {
-      const answer = await this.#try(() => this.#calls.session(who, this.#bound()));
+      const answer = await this.#try((signal) => this.#calls.session(who, signal));
       if (this.#leaving) return;
       if (answer && answer.status >= 400) return this.#depart("no-session");
     }
@@ -120,7 +120,7 @@ class ScriptedWorker implements LiveContainer {
   async #end(who: WorkIdentity): Promise<void> {
     const lost = this.#leaving === "lost";
     const silent = this.#leaving === "done" && this.#fate.end === "exit-without-stop";
-    if (!lost && !silent) await this.#try(() => this.#calls.stop(who, this.#bound()));
+    if (!lost && !silent) await this.#try((signal) => this.#calls.stop(who, signal));
     const failed = this.#leaving === "no-session";
     this.#exit(failed ? { exitCode: 1, message: "NotFoundError: 404 session not found\n" } : { exitCode: 0 });
   }
@@ -134,13 +134,9 @@ class ScriptedWorker implements LiveContainer {
 
   async #beat(who: WorkIdentity): Promise<void> {
     // Like the stock worker's: a beat that hangs is cut off after an interval.
-    const bound = deadlineSignal(
-      this.#clock,
-      this.#intervalMs,
-      AbortSignal.any([this.#dead.signal, this.#leave.signal]),
-    );
-    const answer = await this.#try(() => this.#calls.heartbeat(who, this.#last, bound.signal));
-    bound.cancel();
+    const either = AbortSignal.any([this.#dead.signal, this.#leave.signal]);
+    const beat = (signal: AbortSignal) => this.#calls.heartbeat(who, this.#last, signal);
+    const answer = await this.#try(beat, this.#intervalMs, either);
     if (this.#dead.signal.aborted || this.#leaving) return;
     if (answer === undefined || isTransient(answer.status)) {
       if (this.#clock.monotonic() - this.#lastSuccessMs > this.#ttlMs) this.#depart("lost");
@@ -164,18 +160,23 @@ class ScriptedWorker implements LiveContainer {
     if (ends) this.#depart("told");
   }
 
-  /** Calls up to three times. Undefined when there was no answer at all. */
-  async #try(call: () => Promise<WorkAnswer>): Promise<WorkAnswer | undefined> {
-    for (let attempt = 1; !this.#dead.signal.aborted; attempt += 1) {
-      const answer = await call().catch(() => undefined);
-      if ((answer && !isTransient(answer.status)) || attempt === TRIES) return answer;
-      await sleep(this.#clock, RETRY_BASE_MS * 2 ** (attempt - 1), this.#dead.signal);
+  /** Calls up to three times, until the bound of them all. Undefined when there was no answer at all. */
+  async #try(
+    call: (signal: AbortSignal) => Promise<WorkAnswer>,
+    timeoutMs = CALL_TIMEOUT_MS,
+    parent = this.#dead.signal,
+  ): Promise<WorkAnswer | undefined> {
+    const { signal, cancel } = deadlineSignal(this.#clock, timeoutMs, parent);
+    try {
+      for (let attempt = 1; !signal.aborted; attempt += 1) {
+        const answer = await call(signal).catch(() => undefined);
+        if ((answer && !isTransient(answer.status)) || attempt === TRIES) return answer;
+        await sleep(this.#clock, RETRY_BASE_MS * 2 ** (attempt - 1), signal);
+      }
+      return undefined;
+    } finally {
+      cancel();
     }
-    return undefined;
-  }
-
-  #bound(): AbortSignal {
-    return deadlineSignal(this.#clock, CALL_TIMEOUT_MS, this.#dead.signal).signal;
   }
 
   async #sleep(ms: number): Promise<void> {

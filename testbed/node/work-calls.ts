@@ -16,14 +16,22 @@ export interface WorkIdentity {
   readonly credential: string;
 }
 
+/** The three calls that a worker makes for its item. Each rejects when there was no answer. */
+export interface WorkerApi {
+  heartbeat(who: WorkIdentity, expected: string, signal: AbortSignal): Promise<WorkAnswer>;
+  /** With force. */
+  stop(who: WorkIdentity, signal: AbortSignal): Promise<WorkAnswer>;
+  session(who: WorkIdentity, signal: AbortSignal): Promise<WorkAnswer>;
+  close(): Promise<void>;
+}
+
 /** Connections to one Work API that all scripted workers of a node share: thousands of them beat every 30 s. */
 const CONNECTIONS = 32;
 
-/** The three calls that a worker makes for its item; like the stock worker's client, each is tried three times. */
-export class WorkCalls {
+/** The calls over HTTP. */
+export class WorkCalls implements WorkerApi {
   readonly #agent = new Agent({ connections: CONNECTIONS, allowH2: false });
 
-  /** Rejects when there was no answer. */
   heartbeat(who: WorkIdentity, expected: string, signal: AbortSignal): Promise<WorkAnswer> {
     const query = `?expected_last_heartbeat=${encodeURIComponent(expected)}&beta=true`;
     return this.#send(who, "POST", `${workPath(who)}/heartbeat${query}`, undefined, signal);
