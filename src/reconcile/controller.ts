@@ -43,7 +43,7 @@ export class Controller {
         list: () => this.#pods.flatMap((informer) => informer.byIndex(INDEX_ENVIRONMENT, `${namespace}/${name}`)),
       }),
       sharers: (environment) => this.#sharers(environment),
-      again: (key, afterMs) => (afterMs === undefined ? this.#queue.add(key) : this.#queue.addAfter(key, afterMs)),
+      again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
     });
   }
 

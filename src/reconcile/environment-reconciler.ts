@@ -31,6 +31,8 @@ const SECOND_MS = 1_000;
 const KEY_REFRESH_MS = 60_000;
 /** A missing or rejected key is looked for so often: whoever mends it wants to see it work. */
 const KEY_RETRY_MS = 5_000;
+/** Loops report many small changes: a reconcile so much later sees them all at once, and cannot become a hot loop. */
+const REPORT_DELAY_MS = 100;
 /** A refused template is tried again: what refuses it (a policy, a namespace's label) may be mended outside the spec. */
 const TEMPLATE_BACKOFF: BackoffPolicy = { baseMs: 5_000, maxMs: 300_000 };
 
@@ -52,8 +54,8 @@ export interface ReconcilerOptions {
   readonly pods: (namespace: string, name: string) => PodCache;
   /** Names of other Environments with the same environmentId, as `namespace/name`. */
   readonly sharers: (environment: Environment) => readonly string[];
-  /** Reconcile this key again: soon, or after some milliseconds. */
-  readonly again: (key: string, afterMs?: number) => void;
+  /** Reconcile this key again after some milliseconds. */
+  readonly again: (key: string, afterMs: number) => void;
 }
 
 /**
@@ -178,7 +180,7 @@ export class EnvironmentReconciler {
       template: sessionTemplate(environment),
       work: this.#options.workClient(environment, () => state.keyInUse),
       workFor: apiText(environment),
-      runtime: new SessionsRuntime(context, () => again(key)),
+      runtime: new SessionsRuntime(context, () => again(key, REPORT_DELAY_MS)),
       status: new StatusWriter({ kube: this.#options.kube, ref, clock, announce, found: environment.status }),
       key: null,
       keyReadMs: Number.NEGATIVE_INFINITY,

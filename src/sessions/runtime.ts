@@ -83,7 +83,7 @@ export class SessionsRuntime {
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     this.#pool = new Pool({ ...shared, onChange: changed });
     this.#sessions = new SessionLoop({ ...shared, observer, onChange: changed });
-    this.#queue = new QueueWatch({ context, health: this.#health, onStats: ({ depth }) => this.#noteDepth(depth) });
+    this.#queue = new QueueWatch({ context, health: this.#health, onStats: () => this.#noteStats() });
     this.#sweep = new ItemSweep({
       context,
       claims: this.#claims,
@@ -124,7 +124,7 @@ export class SessionsRuntime {
     this.#permissions = permissions;
     this.#pool.allowCreation(permissions.mayPrepare);
     if (this.#breaker.watch(this.#context.template().hash)) this.#seedBreaker();
-    this.#noteDepth(this.#queue.stats?.depth ?? 0);
+    this.#setDemand();
     this.#pool.poke();
     this.#retention.poke();
     this.#changed.notify();
@@ -302,11 +302,15 @@ export class SessionsRuntime {
     if (!this.#pool.hasClaimable) this.#queue.nudge();
   }
 
-  /** While the breaker is open only a probe can be claimed: one Pod is enough for it. */
-  #noteDepth(depth: number): void {
-    const claimable = this.#permissions.mayClaim && !this.#draining ? depth : 0;
-    this.#pool.setDemand(this.#breaker.isOpen ? Math.min(1, claimable) : claimable);
+  #noteStats(): void {
+    this.#setDemand();
     this.#onChange();
+  }
+
+  /** While the breaker is open only a probe can be claimed: one Pod is enough for it. */
+  #setDemand(): void {
+    const claimable = this.#permissions.mayClaim && !this.#draining ? (this.#queue.stats?.depth ?? 0) : 0;
+    this.#pool.setDemand(this.#breaker.isOpen ? Math.min(1, claimable) : claimable);
   }
 
   #noteCredential(missing: boolean, workId: string): void {
