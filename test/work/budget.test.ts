@@ -127,7 +127,31 @@ describe("members of a group share it fairly", () => {
   });
 });
 
+it("a newcomer does not overtake those who wait, even when the timer for their turn is late", async () => {
+  const { clock, budget } = make();
+  await budget.acquire("a");
+  const order: string[] = [];
+  const first = budget.acquire("a").then(() => order.push("first"));
+  clock.pause(150);
+  const second = budget.acquire("b").then(() => order.push("second"));
+  await clock.advance(200);
+  await Promise.all([first, second]);
+  expect(order).toEqual(["first", "second"]);
+});
+
 describe("the rate", () => {
+  it("has nothing saved up after a 429", async () => {
+    const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    const a = greedy(budget, "a");
+    await clock.settle();
+    expect(a.counter.sent).toBe(0);
+    await clock.advance(1_000);
+    expect(a.counter.sent).toBeGreaterThan(0);
+    expect(a.counter.sent).toBeLessThanOrEqual(5);
+    await a.stop();
+  });
+
   it("is halved on 429, once for all requests that were under way", () => {
     const { clock, budget } = make();
     const sentAtMs = clock.monotonic();
@@ -235,6 +259,16 @@ describe("protocol calls", () => {
     await a.stop();
   });
 
+  it("leave a debt that is soon paid, however many there were", async () => {
+    const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
+    for (let i = 0; i < 5_000; i += 1) budget.countUrgent();
+    await clock.advance(2_000);
+    const a = greedy(budget, "a");
+    await clock.advance(5_000);
+    expect(a.counter.sent).toBeGreaterThan(45);
+    await a.stop();
+  });
+
   it("that use up everything leave a quarter to the others", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     const a = greedy(budget, "a");
@@ -290,6 +324,35 @@ describe("a client with a budget", () => {
     expect(error).toMatchObject({ kind: "rate-limited", maybeApplied: false, retryAfterMs: 9_000 });
     expect(error.message).toContain("budgetGroup");
     expect(setup.server.seen).toHaveLength(0);
+  });
+
+  it("counts its protocol calls", async () => {
+    const clock = new VirtualClock();
+    const budget = new Budget({ clock, limits: { ...TEN, burstSeconds: 0.2 } });
+    await using setup = await Setup.start({ clock, budget });
+    setup.server.next(json(200, STARTING), json(200, STARTING), json(200, STATS), json(200, STATS));
+    await setup.client.ack("work_01");
+    await setup.client.ack("work_01");
+    // From the reserve of those who may wait.
+    await setup.client.stats();
+    const stats = setup.client.stats();
+    await clock.settle();
+    expect(budget.waiting).toBe(1);
+    await clock.advance(400);
+    await stats;
+  });
+
+  it("holds its polls for as long as a Retry-After says", async () => {
+    const clock = new VirtualClock();
+    const budget = new Budget({ clock, limits: TEN });
+    await using setup = await Setup.start({ clock, budget });
+    setup.server.next(json(429, apiError("e", "m"), { "retry-after": "30" }), json(200, null));
+    await failure(setup.client.poll());
+    const poll = setup.client.poll();
+    await clock.advance(29_900);
+    expect(budget.waiting).toBe(1);
+    await clock.advance(200);
+    expect((await poll).value).toBeNull();
   });
 
   it("shares it with the other Environments of its group", async () => {

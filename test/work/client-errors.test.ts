@@ -182,6 +182,21 @@ describe("successes that are none of this API's", () => {
     expect(error).toMatchObject({ kind: "protocol", maybeApplied: true });
   });
 
+  it("a compressed one is called that", async () => {
+    await using setup = await Setup.start();
+    setup.server.next(raw(200, JSON.stringify(STARTING), { "content-encoding": "br" }));
+    expect((await failure(setup.client.ack("work_01"))).message).toContain("uncompressed");
+  });
+
+  it("an id with a byte that is no UTF-8 is not mended into another id", async () => {
+    await using setup = await Setup.start();
+    const [head, tail] = JSON.stringify(QUEUED).split("session_01");
+    setup.server.next(
+      raw(200, Buffer.concat([Buffer.from(`${head}session_`), Buffer.from([0xff]), Buffer.from(`${tail}`)])),
+    );
+    expect((await failure(setup.client.poll())).kind).toBe("protocol");
+  });
+
   it("an answer about another item is none", async () => {
     await using setup = await Setup.start();
     setup.server.fallback = json(200, { ...STARTING, id: "work_02" });

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import { realClock } from "../../src/core/clock.ts";
-import { HttpFailure, type HttpRequest, WorkHttp } from "../../src/work/http.ts";
+import { HttpFailure, type HttpRequest, MAX_REFUSAL_BYTES, WorkHttp } from "../../src/work/http.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { BEAT, STATS } from "./samples.ts";
 import { selfSigned } from "./self-signed.ts";
@@ -124,7 +124,58 @@ describe("connections", () => {
   });
 });
 
+describe("a refusal's body", () => {
+  it("is read beyond the bound of a success, to a bound of its own", async () => {
+    await using server = await StrictServer.start();
+    const http = new WorkHttp({ clock: realClock });
+    server.next(raw(400, "x".repeat(10_000)), raw(400, "x".repeat(2_000_000)), raw(200, "x".repeat(10_000)));
+    const request = { ...GET, origin: server.origin };
+    const whole = await http.send(request);
+    expect(whole.body).toHaveLength(10_000);
+    expect(whole).not.toHaveProperty("partial");
+    const part = await http.send(request);
+    expect(part.partial).toBe("too-large");
+    // One read of the socket may lie above the bound.
+    expect(part.body.length).toBeLessThan(MAX_REFUSAL_BYTES * 2 + 1);
+    expect(await httpFailure(http.send(request))).toMatchObject({ kind: "too-large", status: 200 });
+    await http.close();
+  });
+
+  it("that hangs until the caller gives up is an abort, not a refusal", async () => {
+    await using server = await StrictServer.start();
+    const http = new WorkHttp({ clock: realClock });
+    const stop = new AbortController();
+    server.next((response) => {
+      response.writeHead(401);
+      response.write("{", () => stop.abort());
+    });
+    const failed = await httpFailure(http.send({ ...GET, origin: server.origin, signal: stop.signal }));
+    expect(failed).toMatchObject({ kind: "aborted", sent: true });
+    await http.close();
+  });
+});
+
+it("a request that has ended leaves no timer behind", async () => {
+  const clock = new VirtualClock();
+  await using setup = await Setup.start({ clock });
+  setup.server.next(json(200, STATS), raw(500, ""), (_, __, socket) => void socket.destroy());
+  await setup.client.stats();
+  await failure(setup.client.stats());
+  await failure(setup.client.stats());
+  expect(clock.pendingTimers).toBe(0);
+});
+
 describe("informational replies", () => {
+  it("alone are no reply", async () => {
+    await using setup = await Setup.start();
+    setup.server.next((response, _, socket) => {
+      response.writeEarlyHints({ link: "</x>; rel=preload" }, () => socket.end());
+    });
+    const error = await failure(setup.client.stats());
+    expect(error).toMatchObject({ kind: "network", maybeApplied: true });
+    expect(error).not.toHaveProperty("status");
+  });
+
   it("are passed over", async () => {
     await using setup = await Setup.start();
     setup.server.next((response) => {

@@ -166,6 +166,15 @@ describe("texts from elsewhere", () => {
     expect(shownText("a sk-ant-oat01-abcd b", [])).toBe("a sk-ant-[redacted] b");
   });
 
+  it("are cut only after a secret is gone: not even half of one stays", () => {
+    const secret = "0123456789abcdefghij";
+    for (let at = 270; at <= 310; at += 1) {
+      const shown = shownText(`${"x".repeat(at)}${secret} and more`, [secret]);
+      expect(shown).not.toContain("01234");
+      expect(shown.length).toBeLessThan(310);
+    }
+  });
+
   it("are not shredded by an empty or tiny secret", () => {
     expect(shownText("a plain message", ["", "a"])).toBe("a plain message");
   });
