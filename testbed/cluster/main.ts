@@ -4,10 +4,10 @@ import { once } from "node:events";
 import { constants } from "node:os";
 import { delimiter } from "node:path";
 import { HELP, parseArguments, USAGE } from "./arguments.ts";
-import { MissingToolError } from "./build.ts";
 import { clientToolsDir, findClientTools, isClientTool } from "./client-tools.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
 import { installBerth } from "./install.ts";
+import { MissingToolError } from "./missing.ts";
 import { showProgress } from "./progress.ts";
 import { announceCluster, runningClusters } from "./running.ts";
 

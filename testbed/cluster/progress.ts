@@ -38,8 +38,8 @@ class LiveLine implements Progress {
   update(text: string): void {
     if (this.#now() - this.#drawnAt < LIVE_INTERVAL_MS) return;
     this.#drawnAt = this.#now();
-    // A line that wraps cannot be taken back with one carriage return.
-    this.#stream.write(`\r\x1b[2K${text.slice(0, (this.#stream.columns ?? 80) - 1)}`);
+    // A line that wraps cannot be taken back with one carriage return. Some terminals say that they have no columns.
+    this.#stream.write(`\r\x1b[2K${text.slice(0, (this.#stream.columns || 80) - 1)}`);
   }
 
   line(text: string): void {

