@@ -256,10 +256,12 @@ test("whatever happens: never two handlers of a key, never more than the workers
       /** Number of the last start of a key, and of the last request for it: a request must be followed by a start. */
       const lastStart = new Map<string, number>();
       const lastRequest = new Map<string, number>();
+      const violations: string[] = [];
       let tick = 0;
       const handle = (name: string) => {
-        expect(running.has(name)).toBe(false);
-        expect(running.size).toBeLessThan(workers);
+        // Noted and not thrown: what a handler throws is the queue's.
+        if (running.has(name)) violations.push(`${name} twice at a time`);
+        if (running.size >= workers) violations.push("more than the workers");
         tick += 1;
         lastStart.set(name, tick);
         return new Promise<void>((resolve, reject) => {
@@ -293,6 +295,7 @@ test("whatever happens: never two handlers of a key, never more than the workers
         for (const finish of [...running.values()]) finish(false);
         await own.advance(60_000);
       }
+      expect(violations).toEqual([]);
       expect([running.size, tested.depth, tested.processing, own.pendingTimers]).toEqual([0, 0, 0, 0]);
       for (const [name, at] of lastRequest) expect(lastStart.get(name) ?? 0).toBeGreaterThan(at);
       end.abort();

@@ -1,0 +1,220 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { stringify } from "yaml";
+import { ConfigError } from "../../src/core/errors.ts";
+import { loadKubeConfig } from "../../src/kube/config.ts";
+import { Credentials } from "../../src/kube/credentials.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+let folder: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "berth-kubeconfig-"));
+});
+
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const base64 = (text: string) => Buffer.from(text).toString("base64");
+
+function write(name: string, text: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}
+
+/** A kubeconfig with one cluster `c`, user `u` and context `x`. */
+function kubeconfig(cluster: object = {}, user: object = {}, context: object = {}, name = "config"): string {
+  return write(
+    name,
+    stringify({
+      apiVersion: "v1",
+      kind: "Config",
+      "current-context": "x",
+      clusters: [{ name: "c", cluster: { server: "https://cluster.invalid:6443", ...cluster } }],
+      users: [{ name: "u", user }],
+      contexts: [{ name: "x", context: { cluster: "c", user: "u", ...context } }],
+    }),
+  );
+}
+
+function serviceAccount(): string {
+  const path = join(folder, "serviceaccount");
+  mkdirSync(path);
+  writeFileSync(join(path, "token"), "pod-token\n");
+  writeFileSync(join(path, "ca.crt"), "CA");
+  writeFileSync(join(path, "namespace"), "berth-system\n");
+  return path;
+}
+
+describe("a kubeconfig", () => {
+  test("data that is written into it", () => {
+    const file = kubeconfig(
+      {
+        "certificate-authority-data": base64("CA"),
+        "tls-server-name": "other",
+        "proxy-url": "http://proxy.invalid:3128",
+      },
+      { "client-certificate-data": base64("CERT"), "client-key-data": base64("KEY"), token: "t", as: "somebody" },
+      { namespace: "agents" },
+    );
+    expect(loadKubeConfig(file)).toEqual({
+      server: "https://cluster.invalid:6443",
+      ca: "CA",
+      tlsServerName: "other",
+      proxyUrl: "http://proxy.invalid:3128",
+      auth: { token: "t", cert: "CERT", key: "KEY", impersonateUser: "somebody" },
+      currentNamespace: "agents",
+    });
+  });
+
+  test("files that it names, counted from its own folder", () => {
+    write("ca.pem", "CA");
+    write("cert.pem", "CERT");
+    write("key.pem", "KEY");
+    const file = kubeconfig(
+      { "certificate-authority": "ca.pem" },
+      { "client-certificate": "cert.pem", "client-key": "key.pem", tokenFile: "token" },
+    );
+    expect(loadKubeConfig(file)).toMatchObject({
+      ca: "CA",
+      auth: { cert: "CERT", key: "KEY", tokenFile: join(folder, "token") },
+      currentNamespace: "default",
+    });
+  });
+
+  test("a server below a path keeps it, without a slash at the end", () => {
+    const file = kubeconfig({ server: "https://rancher.invalid/k8s/clusters/c-1/" });
+    expect(loadKubeConfig(file).server).toBe("https://rancher.invalid/k8s/clusters/c-1");
+  });
+
+  test("TLS is verified unless the file says otherwise", () => {
+    expect(loadKubeConfig(kubeconfig()).insecureSkipTlsVerify).toBeUndefined();
+    expect(loadKubeConfig(kubeconfig({ "insecure-skip-tls-verify": true })).insecureSkipTlsVerify).toBe(true);
+  });
+
+  test("KUBECONFIG may name several files: the first to say something wins", () => {
+    const first = write(
+      "first",
+      stringify({ "current-context": "x", users: [{ name: "u", user: { token: "first" } }] }),
+    );
+    const second = kubeconfig({}, { token: "second" }, {}, "second");
+    expect(loadKubeConfig(undefined, { KUBECONFIG: `${first}:${second}` }).auth).toEqual({ token: "first" });
+    expect(loadKubeConfig(second, { KUBECONFIG: first }).auth).toEqual({ token: "second" });
+  });
+
+  test("an exec plug-in gives the token, with what it is told about itself", async () => {
+    const script = `const info = JSON.parse(process.env.KUBERNETES_EXEC_INFO);
+      console.log(JSON.stringify({ apiVersion: info.apiVersion, kind: "ExecCredential", status: { token: "from-" + process.env.WHO } }));`;
+    const exec = {
+      apiVersion: "client.authentication.k8s.io/v1",
+      command: process.execPath,
+      args: ["-e", script],
+      env: [{ name: "WHO", value: "plugin" }],
+    };
+    const { auth } = loadKubeConfig(kubeconfig({}, { exec }));
+    const credentials = new Credentials(auth, new VirtualClock());
+    expect(credentials.refreshable).toBe(true);
+    expect((await credentials.current()).headers).toEqual({ authorization: "Bearer from-plugin" });
+  });
+
+  test("an exec plug-in that fails says so, and is run again the next time", async () => {
+    const marker = join(folder, "ran");
+    const script = `const fs = require("node:fs");
+      if (!fs.existsSync(${JSON.stringify(marker)})) { fs.writeFileSync(${JSON.stringify(marker)}, ""); console.error("no luck"); process.exit(3); }
+      console.log(JSON.stringify({ kind: "ExecCredential", status: { token: "second" } }));`;
+    const exec = { apiVersion: "client.authentication.k8s.io/v1", command: process.execPath, args: ["-e", script] };
+    const credentials = new Credentials(loadKubeConfig(kubeconfig({}, { exec })).auth, new VirtualClock());
+    await expect(credentials.current()).rejects.toThrow("no luck");
+    expect((await credentials.current()).headers).toEqual({ authorization: "Bearer second" });
+  });
+
+  test.each([
+    ["a file that is not there", () => join(folder, "nothing"), /cannot read kubeconfig/],
+    ["no YAML", () => write("config", "{{{"), /cannot read kubeconfig/],
+    ["a YAML list", () => write("config", "- 1"), /no YAML mapping/],
+    ["no current context", () => write("config", "clusters: []"), /no current-context/],
+    ["a context that is not there", () => write("config", "current-context: y"), /has no context "y"/],
+    ["a cluster that is not there", () => kubeconfig({}, {}, { cluster: "z" }), /has no cluster "z"/],
+    ["a user that is not there", () => kubeconfig({}, {}, { user: "z" }), /has no user "z"/],
+    ["a server that is no URL", () => kubeconfig({ server: "nonsense" }), /no URL/],
+    ["a server of another protocol", () => kubeconfig({ server: "ftp://x" }), /https or http/],
+    [
+      "an authority file that is not there",
+      () => kubeconfig({ "certificate-authority": "none" }),
+      /cannot read .*none/,
+    ],
+    [
+      "a certificate without a key",
+      () => kubeconfig({}, { "client-certificate-data": base64("C") }),
+      /without its key/,
+    ],
+  ])("%s is a ConfigError that says so", (_name, make, message) => {
+    const file = make();
+    expect(() => loadKubeConfig(file)).toThrow(ConfigError);
+    expect(() => loadKubeConfig(file)).toThrow(message);
+  });
+});
+
+describe("in a Pod", () => {
+  test("the service account is used, with the address that the Pod was given", () => {
+    const env = { KUBERNETES_SERVICE_HOST: "10.96.0.1", KUBERNETES_SERVICE_PORT: "6443" };
+    const mount = serviceAccount();
+    expect(loadKubeConfig(undefined, env, mount)).toEqual({
+      server: "https://10.96.0.1:6443",
+      ca: "CA",
+      auth: { tokenFile: join(mount, "token") },
+      currentNamespace: "berth-system",
+    });
+  });
+
+  test("an IPv6 address is put in brackets, no address is the cluster's own name", () => {
+    const mount = serviceAccount();
+    expect(loadKubeConfig(undefined, { KUBERNETES_SERVICE_HOST: "fd00::1" }, mount).server).toBe(
+      "https://[fd00::1]:443",
+    );
+    expect(loadKubeConfig(undefined, {}, mount).server).toBe("https://kubernetes.default.svc:443");
+  });
+
+  test("a kubeconfig that is named wins", () => {
+    const file = kubeconfig();
+    expect(loadKubeConfig(undefined, { KUBECONFIG: file }, serviceAccount()).server).toBe(
+      "https://cluster.invalid:6443",
+    );
+  });
+});
+
+describe("credentials", () => {
+  const clock = new VirtualClock();
+
+  test("a token file is read again after a minute, and at once when the token was refused", async () => {
+    const tokenFile = write("token", "one\n");
+    const credentials = new Credentials({ tokenFile }, clock);
+    const bearer = async (fresh = false) => (await credentials.current(fresh)).headers.authorization;
+    expect(await bearer()).toBe("Bearer one");
+    write("token", "two");
+    expect(await bearer()).toBe("Bearer one");
+    expect(await bearer(true)).toBe("Bearer two");
+    write("token", "three");
+    await clock.advance(59_999);
+    expect(await bearer()).toBe("Bearer two");
+    await clock.advance(1);
+    expect(await bearer()).toBe("Bearer three");
+  });
+
+  test("a token file that is away for a moment leaves the last token in use", async () => {
+    const tokenFile = write("token", "one");
+    const credentials = new Credentials({ tokenFile }, clock);
+    await credentials.current();
+    rmSync(tokenFile);
+    expect((await credentials.current(true)).headers.authorization).toBe("Bearer one");
+    await expect(new Credentials({ tokenFile }, clock).current()).rejects.toThrow(/ENOENT/);
+  });
+
+  test("basic authentication takes any characters", async () => {
+    const credentials = new Credentials({ basic: { username: "ä", password: "€" } }, clock);
+    const { authorization = "" } = (await credentials.current()).headers;
+    expect(Buffer.from(authorization.replace("Basic ", ""), "base64").toString("utf8")).toBe("ä:€");
+  });
+});

@@ -1,0 +1,228 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { KubeClient } from "../../src/kube/client.ts";
+import { EventRecorder, type EventSubject } from "../../src/kube/events.ts";
+import type { KubeEvent } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { FakeApiServer, sendStatus } from "./api-server.ts";
+import { settled, until } from "./until.ts";
+
+let server: FakeApiServer;
+let clock: VirtualClock;
+let client: KubeClient;
+let recorder: EventRecorder;
+let metrics: ReturnType<typeof createMetrics>;
+
+beforeEach(async () => {
+  server = await FakeApiServer.start();
+  clock = new VirtualClock();
+  client = new KubeClient({ access: server.access });
+  metrics = createMetrics();
+  recorder = new EventRecorder({ client, clock, logger: silentLogger, metrics, instance: "berth-0" });
+});
+
+afterEach(async () => {
+  await client.close();
+  await server[Symbol.asyncDispose]();
+});
+
+const subject = (name = "a"): EventSubject => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name, namespace: "agents", uid: `uid-${name}` },
+});
+
+/** The events as the server has them, oldest first. */
+async function stored(): Promise<KubeEvent[]> {
+  return (
+    await client.list<KubeEvent>(
+      { group: "", version: "v1", plural: "events", kind: "Event", namespaced: true },
+      { namespace: "agents" },
+    )
+  ).items;
+}
+
+async function counts(): Promise<Record<string, number>> {
+  const { values } = await metrics.eventsWritten.get();
+  return Object.fromEntries(values.map(({ labels, value }) => [labels.result, value]));
+}
+
+const flush = () => settled(clock, recorder.flush(60_000));
+
+test("an event has what kubectl describe looks for", async () => {
+  recorder.event(subject(), "Warning", "SessionFailed", "exit code 1");
+  await flush();
+  const [event] = await stored();
+  expect(event).toMatchObject({
+    involvedObject: { apiVersion: "v1", kind: "Pod", name: "a", namespace: "agents", uid: "uid-a" },
+    type: "Warning",
+    reason: "SessionFailed",
+    message: "exit code 1",
+    count: 1,
+    firstTimestamp: "2030-01-01T00:00:00Z",
+    lastTimestamp: "2030-01-01T00:00:00Z",
+    source: { component: "berth" },
+    reportingComponent: "berth",
+    reportingInstance: "berth-0",
+  });
+  expect(event?.metadata.name).toMatch(/^a\.[0-9a-f]{14,}$/);
+});
+
+test("events about objects of the cluster go to the default namespace", async () => {
+  recorder.event({ kind: "Node", metadata: { name: "n" } }, "Normal", "R", "m");
+  await flush();
+  expect(server.requests[0]?.path).toBe("/api/v1/namespaces/default/events");
+});
+
+describe("aggregation", () => {
+  test("the same event again raises the count and the last time of the one there is", async () => {
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    await clock.advance(60_000);
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    const events = await stored();
+    expect(events.map(({ count, firstTimestamp, lastTimestamp }) => [count, firstTimestamp, lastTimestamp])).toEqual([
+      [2, "2030-01-01T00:00:00Z", "2030-01-01T00:01:00Z"],
+    ]);
+    expect(await counts()).toEqual({ created: 1, patched: 1 });
+  });
+
+  test("repeats that come before the first is written are one write", async () => {
+    for (let i = 0; i < 7; i += 1) recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    expect((await stored()).map(({ count }) => count)).toEqual([7]);
+    expect(await counts()).toEqual({ created: 1 });
+  });
+
+  test.each([
+    ["another object", () => recorder.event(subject("b"), "Normal", "R", "m")],
+    ["another reason", () => recorder.event(subject(), "Normal", "S", "m")],
+    ["another message", () => recorder.event(subject(), "Normal", "R", "n")],
+    ["another type", () => recorder.event(subject(), "Warning", "R", "m")],
+    [
+      "another object of the same name",
+      () => recorder.event({ ...subject(), metadata: { ...subject().metadata, uid: "new" } }, "Normal", "R", "m"),
+    ],
+  ])("%s is another event", async (_name, record) => {
+    recorder.event(subject(), "Normal", "R", "m");
+    record();
+    await flush();
+    expect((await stored()).map(({ count }) => count)).toEqual([1, 1]);
+  });
+
+  test("an event that has expired on the server, or long passed, is written anew", async () => {
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    server.remove(`/api/v1/namespaces/agents/events/${(await stored())[0]?.metadata.name}`);
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    expect((await stored()).map(({ count }) => count)).toEqual([1]);
+    await clock.advance(3_600_000);
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    expect((await stored()).map(({ count }) => count)).toEqual([1, 1]);
+  });
+});
+
+describe("bounds", () => {
+  test("one object gets a burst of 25, then one every five minutes; others are not held up", async () => {
+    for (let i = 0; i < 40; i += 1) recorder.event(subject(), "Normal", "R", `m${i}`);
+    recorder.event(subject("b"), "Normal", "R", "m");
+    await flush();
+    expect(await counts()).toEqual({ created: 26, suppressed: 15 });
+    await clock.advance(300_000);
+    recorder.event(subject(), "Normal", "R", "later");
+    recorder.event(subject(), "Normal", "R", "too many");
+    await flush();
+    expect(await counts()).toEqual({ created: 27, suppressed: 16 });
+  });
+
+  test("what waits is bounded: more is dropped and counted", async () => {
+    server.scripts.push(() => true);
+    for (let i = 0; i < 1_200; i += 1) recorder.event(subject(`p${i}`), "Normal", "R", "m");
+    await clock.settle();
+    expect((await counts()).dropped).toBe(200);
+  });
+
+  test("a message is cut to what the server takes and bears no credential", async () => {
+    recorder.event(subject(), "Normal", "R", `${"x".repeat(500)} sk-ant-abcdefgh12345 ${"y".repeat(2_000)}`);
+    await flush();
+    const { message = "" } = (await stored())[0] ?? {};
+    expect(message).toHaveLength(1_024);
+    expect(message).not.toContain("abcdefgh");
+  });
+
+  test("a flush ends after its time also when nobody answers", async () => {
+    server.scripts.push(() => true);
+    recorder.event(subject(), "Normal", "R", "m");
+    await server.until(() => server.requests.length === 1);
+    await settled(clock, recorder.flush(2_000), 500);
+  });
+});
+
+describe("a bad server", () => {
+  const failing = (times: number, status = 500) => {
+    let left = times;
+    server.scripts.push((_seen, response) => {
+      if (left <= 0) return false;
+      left -= 1;
+      sendStatus(response, status, "Broken", "broken");
+      return true;
+    });
+  };
+
+  test("a fault of the server is tried again with pauses", async () => {
+    failing(3);
+    const from = clock.monotonic();
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    expect(await counts()).toEqual({ created: 1 });
+    expect(clock.monotonic() - from).toBeGreaterThanOrEqual(250 + 500 + 1_000);
+  });
+
+  test("after four tries an event is given up, and the next ones are written", async () => {
+    failing(4);
+    recorder.event(subject(), "Normal", "R", "lost");
+    recorder.event(subject(), "Normal", "R", "kept");
+    await flush();
+    expect((await stored()).map(({ message }) => message)).toEqual(["kept"]);
+    expect(await counts()).toEqual({ failed: 1, created: 1 });
+  });
+
+  test("a refusal is not tried again", async () => {
+    failing(1, 403);
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    expect([await counts(), server.requests.length]).toEqual([{ failed: 1 }, 1]);
+  });
+
+  test("a write whose answer was lost is not there twice, and counts nothing twice", async () => {
+    let lose = true;
+    server.scripts.push((seen, _response, socket) => {
+      if (lose && seen.method !== "GET") {
+        lose = false;
+        // The store below still does what it was asked.
+        socket.resetAndDestroy();
+      }
+      return false;
+    });
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    lose = true;
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    expect((await stored()).map(({ count }) => count)).toEqual([2]);
+  });
+});
+
+test("event returns at once and never throws, whatever the server does", async () => {
+  await server[Symbol.asyncDispose]();
+  recorder.event(subject(), "Normal", "R", "m");
+  recorder.event({ metadata: {} }, "Normal", "", "");
+  await until(clock, () => clock.monotonic() > 60_000, 500);
+  await recorder.flush(0);
+  expect(await counts()).toEqual({ failed: 2 });
+  server = await FakeApiServer.start();
+});
