@@ -342,6 +342,7 @@ export class Environment {
     item.stoppedAt = this.#now;
     item.expiresAt = undefined;
     item.expiry?.cancel();
+    item.expiry = undefined;
     item.heartbeats.clear();
     item.note(this.#now, event, by, "stopped");
     this.#listedStopped.add(item);

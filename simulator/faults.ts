@@ -98,9 +98,11 @@ export function strikesBefore(fault: Fault): boolean {
 export class Faults {
   readonly #records = new Map<string, FaultRecord>();
   readonly #random: () => number;
+  readonly #onStrike: (record: FaultRecord) => void;
 
-  constructor(random: () => number) {
+  constructor(random: () => number, onStrike: (record: FaultRecord) => void) {
     this.#random = random;
+    this.#onStrike = onStrike;
   }
 
   add(fault: Fault): FaultRecord {
@@ -132,6 +134,7 @@ export class Faults {
       if (fault.probability < 1 && this.#random() >= fault.probability) continue;
       record.struck += 1;
       if (fault.times !== undefined && record.struck >= fault.times) this.#records.delete(record.id);
+      this.#onStrike(record);
       return fault;
     }
     return undefined;

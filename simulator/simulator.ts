@@ -233,7 +233,7 @@ export class Simulator implements AsyncDisposable {
 
   // --- faults ---------------------------------------------------------------------------------------------------
 
-  /** Puts a fault on. @throws {ZodError} */
+  /** Puts a fault on. `struck` of the record that is returned counts on. @throws {ZodError} */
   inject(fault: FaultInput): FaultRecord {
     return this.#world.faults.add(faultSchema.parse(fault));
   }
@@ -344,7 +344,7 @@ export class Simulator implements AsyncDisposable {
     const onEvent = () => {
       asked ??= setImmediate(ask);
     };
-    const names = ["item", "session", "waiting", "violation", "request"] as const;
+    const names = ["item", "session", "waiting", "violation", "fault", "request"] as const;
     for (const name of names) events.on(name, onEvent);
     const timeoutMs = options.timeoutMs ?? DEFAULT_WAIT_MS;
     const timer = realClock.setTimer(

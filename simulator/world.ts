@@ -6,7 +6,7 @@ import { SimulatorClock } from "./clock.ts";
 import { Deadlines } from "./deadlines.ts";
 import { Environment, type Found, type Surroundings } from "./environment.ts";
 import { notFound } from "./errors.ts";
-import { Faults } from "./faults.ts";
+import { type FaultRecord, Faults } from "./faults.ts";
 import { newCredential, newId, seededRandom } from "./ids.ts";
 import { type ItemRecord, recordOf, type WorkItem } from "./item.ts";
 import { DEFAULT_SCRIPT, type Script, type ScriptInput, scriptSchema } from "./script.ts";
@@ -33,6 +33,8 @@ export interface SimulatorEvents {
   /** How many long polls wait for work. */
   waiting: [environmentId: string, polls: number];
   violation: [violation: Violation];
+  /** A fault on demand strikes. */
+  fault: [record: FaultRecord];
   request: [request: RequestRecord];
 }
 
@@ -73,7 +75,7 @@ export class World implements Surroundings, SessionSurroundings {
     this.deadlines = new Deadlines(this.clock);
     this.limits = options.limits;
     this.switches = options.switches;
-    this.faults = new Faults(seededRandom(options.seed));
+    this.faults = new Faults(seededRandom(options.seed), (record) => this.events.emit("fault", record));
     this.apiKey = options.apiKey ?? newCredential("sk-ant-api03");
     this.events.setMaxListeners(0);
   }

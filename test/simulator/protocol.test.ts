@@ -1,0 +1,405 @@
+import { describe, expect, test } from "vitest";
+import { VIOLATION_KINDS, type ViolationKind } from "../../simulator/violations.ts";
+import { type Client, type Work, workerOf } from "./client.ts";
+import { type Rig, startRig } from "./rig.ts";
+
+const SECOND = 1000;
+
+/** A second operator on the same queue: another worker id, alive at the same time. */
+async function rival(rig: Rig): Promise<Client> {
+  const other = rig.client.with({ workerId: "poller-2" });
+  await rig.client.stats();
+  await other.stats();
+  await rig.client.stats();
+  return other;
+}
+
+async function offer(rig: Rig, client = rig.client): Promise<Work> {
+  rig.simulator.enqueue(rig.environmentId);
+  return await client.take();
+}
+
+async function acked(rig: Rig, client = rig.client): Promise<{ work: Work; worker: Client }> {
+  const work = await offer(rig, client);
+  expect((await client.ack(work.id)).status).toBe(200);
+  return { work, worker: workerOf(client, work) };
+}
+
+async function active(rig: Rig): Promise<{ work: Work; worker: Client; value: string }> {
+  const { work, worker } = await acked(rig);
+  return { work, worker, value: await worker.mustBeat(work.id, "NO_HEARTBEAT") };
+}
+
+/** What a wrong client does, by the kind of violation that it is. */
+const WRONG: Record<ViolationKind, ((rig: Rig) => Promise<unknown>)[]> = {
+  "ack-without-offer": [
+    async (rig) => rig.client.ack(rig.simulator.enqueue(rig.environmentId).id),
+    async (rig) => {
+      const other = await rival(rig);
+      const work = await offer(rig);
+      await other.ack(work.id);
+    },
+  ],
+  "ack-outside-window": [
+    async (rig) => {
+      const work = await offer(rig);
+      await rig.clock.advance(5 * SECOND + 1);
+      await rig.client.ack(work.id);
+    },
+    async (rig) => {
+      rig.simulator.enqueue(rig.environmentId);
+      const work = await rig.client.take({ reclaim_older_than_ms: 1000 });
+      await rig.clock.advance(1 * SECOND + 1);
+      await rig.client.ack(work.id);
+    },
+    // Reclaimed by somebody else, before the window of this one was over.
+    async (rig) => {
+      const other = await rival(rig);
+      const work = await offer(rig);
+      await rig.clock.advance(1 * SECOND);
+      await other.take({ reclaim_older_than_ms: 500 });
+      await rig.client.ack(work.id);
+    },
+    // Queued again since.
+    async (rig) => {
+      const { work } = await acked(rig);
+      await rig.clock.advance(90 * SECOND);
+      await rig.client.ack(work.id);
+    },
+  ],
+  "beat-on-queued": [
+    async (rig) => {
+      const work = await offer(rig);
+      await workerOf(rig.client, work).beat(work.id, "NO_HEARTBEAT");
+    },
+    async (rig) => {
+      const other = await rival(rig);
+      const { work } = await acked(rig);
+      await rig.clock.advance(90 * SECOND);
+      await other.beat(work.id, "NO_HEARTBEAT");
+    },
+  ],
+  "start-without-ack": [
+    async (rig) => {
+      const other = await rival(rig);
+      const mine = await offer(rig);
+      await rig.clock.advance(5 * SECOND);
+      const theirs = await other.take();
+      await other.ack(theirs.id);
+      await workerOf(rig.client, mine).beat(mine.id, "NO_HEARTBEAT");
+    },
+  ],
+  "second-start": [
+    // The same container again, or two of them from one secret.
+    async (rig) => {
+      const { work, worker } = await active(rig);
+      await worker.beat(work.id, "NO_HEARTBEAT");
+    },
+    // Two containers of one operator, each from an offer of its own.
+    async (rig) => {
+      const first = await offer(rig);
+      await rig.clock.advance(5 * SECOND);
+      const second = await rig.client.take();
+      await rig.client.ack(second.id);
+      await workerOf(rig.client, first).mustBeat(first.id, "NO_HEARTBEAT");
+      await workerOf(rig.client, second).beat(second.id, "NO_HEARTBEAT");
+    },
+  ],
+  "two-holders": [
+    // Takes the lease over at once: the holder is alive.
+    async (rig) => {
+      const { work, value } = await active(rig);
+      await rig.clock.advance(10 * SECOND);
+      await rig.client.mustBeat(work.id, value);
+    },
+    async (rig) => {
+      const { work, value } = await active(rig);
+      await rig.client.with({ workerId: undefined, userAgent: "someone" }).mustBeat(work.id, value);
+    },
+  ],
+  "wrong-echo": [
+    async (rig) => {
+      const { work, worker } = await active(rig);
+      await worker.beat(work.id, "2026-01-01T00:00:00.000000Z");
+    },
+    async (rig) => {
+      const { work, worker, value } = await active(rig);
+      await worker.beat(work.id, value.slice(0, -4));
+    },
+  ],
+  "unconditional-beat": [
+    async (rig) => {
+      const { work, worker } = await acked(rig);
+      await worker.beat(work.id, undefined);
+    },
+  ],
+  "beat-after-stop": [
+    async (rig) => {
+      const { work, worker, value } = await active(rig);
+      await worker.stop(work.id, true);
+      await worker.beat(work.id, value);
+    },
+    async (rig) => {
+      const { work, worker, value } = await active(rig);
+      rig.simulator.stopItem(work.id, { force: true });
+      await worker.beat(work.id, value);
+      await worker.beat(work.id, value);
+    },
+  ],
+  "stop-queued": [
+    async (rig) => rig.client.stop((await offer(rig)).id, true),
+    async (rig) => {
+      const { work } = await active(rig);
+      await rig.clock.advance(90 * SECOND);
+      await rig.client.stop(work.id, true);
+    },
+    // A health check in somebody else's hand.
+    async (rig) => {
+      const other = await rival(rig);
+      rig.simulator.enqueue(rig.environmentId, { type: "healthcheck" });
+      await other.stop((await rig.client.take()).id, true);
+    },
+  ],
+  "stop-unfenced": [
+    async (rig) => rig.client.stop((await acked(rig)).work.id, true),
+    async (rig) => rig.client.stop((await acked(rig)).work.id),
+  ],
+  "stop-without-lease": [
+    // By list and clock alone.
+    async (rig) => {
+      const { work } = await active(rig);
+      await rig.clock.advance(60 * SECOND);
+      await rig.client.stop(work.id, true);
+    },
+    // Gracefully, but the session is another operator's.
+    async (rig) => {
+      const other = await rival(rig);
+      const { work } = await active(rig);
+      await other.stop(work.id);
+    },
+    // A worker whose lease went to somebody else.
+    async (rig) => {
+      const other = await rival(rig);
+      const { work, worker } = await active(rig);
+      await rig.clock.advance(90 * SECOND);
+      const again = await other.take();
+      await other.ack(again.id);
+      await workerOf(other, again).mustBeat(again.id, "NO_HEARTBEAT");
+      await worker.stop(work.id, true);
+    },
+    // A worker of an operator that never acknowledged the item.
+    async (rig) => {
+      const other = await rival(rig);
+      const mine = await offer(rig);
+      await rig.clock.advance(5 * SECOND);
+      await other.ack((await other.take()).id);
+      await workerOf(rig.client, mine).stop(mine.id, true);
+    },
+  ],
+  "unknown-tool-result": [
+    async (rig) => {
+      const { work, worker } = await active(rig);
+      const events = [{ type: "user.tool_result", tool_use_id: "sevt_none", content: [] }];
+      await worker.request("POST", `/v1/sessions/${work.data.id}/events`, { body: { events } });
+    },
+    // A result of the wrong kind leaves the call open.
+    async (rig) => {
+      const { work, worker } = await active(rig);
+      const [call] = rig.simulator.session(work.data.id).toolCalls;
+      const events = [{ type: "user.custom_tool_result", custom_tool_use_id: call?.id, content: [] }];
+      await worker.request("POST", `/v1/sessions/${work.data.id}/events`, { body: { events } });
+      expect(rig.simulator.session(work.data.id).toolCalls[0]?.answeredAt).toBeUndefined();
+    },
+  ],
+  "wrong-credential": [
+    async (rig) => rig.client.with({ bearer: undefined, apiKey: rig.simulator.apiKey }).list(),
+    async (rig) => rig.client.retrieve((await offer(rig)).id),
+  ],
+  "invalid-poll": [
+    async (rig) => rig.client.pollRaw({ block_ms: 0 }),
+    async (rig) => rig.client.pollRaw({ reclaim_older_than_ms: -1 }),
+  ],
+  "invalid-request": [
+    async (rig) => {
+      const { work } = await active(rig);
+      await rig.client.request("POST", rig.client.work(`/${work.id}/stop`), { body: "{force" });
+    },
+    async (rig) => {
+      const { work } = await active(rig);
+      await rig.client.request("POST", rig.client.work(`/${work.id}/stop`), { body: "[]" });
+    },
+    async (rig) => {
+      const { work, worker } = await acked(rig);
+      await worker.beat(work.id, "NO_HEARTBEAT", -5);
+    },
+  ],
+  "missing-header": [
+    async (rig) => rig.client.request("GET", rig.client.work("/stats"), { headers: { "anthropic-beta": "other" } }),
+    async (rig) => rig.client.request("GET", rig.client.work("/stats"), { headers: { "anthropic-version": "" } }),
+  ],
+  "unknown-path": [
+    async (rig) => rig.client.request("GET", "/v1/environments"),
+    async (rig) => rig.client.request("DELETE", rig.client.work("/work_1")),
+    async (rig) => rig.client.request("GET", "/v1/sessions/session_1/%zz"),
+    async (rig) => rig.client.request("GET", rig.client.work("//ack")),
+  ],
+};
+
+describe("a wrong client is caught", () => {
+  const cases = VIOLATION_KINDS.flatMap((kind) => WRONG[kind].map((act, index) => ({ kind, index, act })));
+  test.each(cases)("$kind ($index)", async ({ kind, act }) => {
+    await using rig = await startRig();
+    await act(rig);
+    const kinds = rig.simulator.violations.map((violation) => violation.kind);
+    expect(kinds).toEqual([kind]);
+    expect(rig.simulator.excused).toEqual([]);
+    expect(() => rig.simulator.assertNoViolations()).toThrow(kind);
+    rig.simulator.clearViolations();
+    rig.simulator.assertNoViolations();
+  });
+
+  test("with whom, what, and when", async () => {
+    await using rig = await startRig();
+    await rig.clock.advance(7 * SECOND);
+    const { work } = await acked(rig);
+    await rig.client.with({ userAgent: "wrong/1" }).stop(work.id, true);
+    expect(rig.simulator.violations).toEqual([
+      {
+        kind: "stop-unfenced",
+        details: expect.stringContaining("NO_HEARTBEAT"),
+        at: rig.simulator.clock.now(),
+        by: { as: "environment-key", workerId: "poller-1", userAgent: "wrong/1" },
+        environmentId: rig.environmentId,
+        workId: work.id,
+        sessionId: work.data.id,
+      },
+    ]);
+  });
+});
+
+describe("a right client is not", () => {
+  /** What a right client may do, however odd it looks. */
+  const right: Record<string, (rig: Rig) => Promise<unknown>> = {
+    "acknowledges on the last millisecond": async (rig) => {
+      const work = await offer(rig);
+      await rig.clock.advance(5 * SECOND);
+      await rig.client.ack(work.id);
+    },
+    "polls with a long reclaim time and acknowledges inside everybody's window": async (rig) => {
+      rig.simulator.enqueue(rig.environmentId);
+      const work = await rig.client.take({ reclaim_older_than_ms: 15_000 });
+      await rig.clock.advance(4 * SECOND);
+      await rig.client.ack(work.id);
+    },
+    "acknowledges an item that a fault gave to two": async (rig) => {
+      const other = await rival(rig);
+      const work = await offer(rig);
+      rig.simulator.inject({ kind: "duplicate-offer", times: 1 });
+      expect((await other.take()).id).toBe(work.id);
+      expect((await rig.client.ack(work.id)).status).toBe(200);
+      expect((await other.ack(work.id)).status).toBe(409);
+    },
+    "repeats an acknowledgement whose answer was lost": async (rig) => {
+      const work = await offer(rig);
+      rig.simulator.inject({ call: "ack", kind: "lost-reply", times: 1 });
+      await expect(rig.client.ack(work.id)).rejects.toThrow();
+      expect((await rig.client.ack(work.id)).status).toBe(409);
+    },
+    "repeats a first beat whose answer was lost, and gives up at 412": async (rig) => {
+      const { work, worker } = await acked(rig);
+      rig.simulator.inject({ call: "heartbeat", kind: "lost-reply", times: 1 });
+      await expect(worker.beat(work.id, "NO_HEARTBEAT")).rejects.toThrow();
+      expect((await worker.beat(work.id, "NO_HEARTBEAT")).status).toBe(412);
+    },
+    "repeats a stop whose answer was lost, and beats no more": async (rig) => {
+      const { work, worker } = await active(rig);
+      rig.simulator.inject({ call: "stop", kind: "lost-reply", times: 1 });
+      await expect(worker.stop(work.id, true)).rejects.toThrow();
+      expect((await worker.stop(work.id, true)).status).toBe(409);
+    },
+    "beats once more when the answer of its stop was lost": async (rig) => {
+      const { work, worker, value } = await active(rig);
+      rig.simulator.inject({ call: "stop", kind: "lost-reply", times: 1 });
+      await expect(worker.stop(work.id, true)).rejects.toThrow();
+      expect((await worker.beat(work.id, value)).status).toBe(200);
+    },
+    "fences a starting item, then stops it": async (rig) => {
+      const { work } = await acked(rig);
+      await rig.client.mustBeat(work.id, "NO_HEARTBEAT");
+      await rig.client.stop(work.id, true);
+    },
+    "fences an active item whose value stood still, then stops it": async (rig) => {
+      const { work, value } = await active(rig);
+      await rig.clock.advance(50 * SECOND);
+      await rig.client.mustBeat(work.id, value);
+      await rig.client.stop(work.id, true);
+    },
+    "stops gracefully while its own worker holds the lease, and by force after that": async (rig) => {
+      const { work } = await active(rig);
+      await rig.client.stop(work.id);
+      await rig.clock.advance(30 * SECOND);
+      await rig.client.stop(work.id, true);
+    },
+    "stops gracefully after a restart under another worker id": async (rig) => {
+      const { work } = await active(rig);
+      await rig.client.with({ workerId: "poller-1-restarted" }).stop(work.id);
+    },
+    "stops health checks, unknown items and items without a secret unfenced": async (rig) => {
+      rig.simulator.enqueue(rig.environmentId, { type: "healthcheck" });
+      rig.simulator.enqueue(rig.environmentId, { type: "novelty" });
+      rig.simulator.enqueue(rig.environmentId, { secret: false });
+      for (const ack of [true, true, false]) {
+        const work = await rig.client.take();
+        if (ack) await rig.client.ack(work.id);
+        expect((await rig.client.stop(work.id, true)).status).toBe(204);
+      }
+    },
+    "stops the item of a deleted session that is offered again and again": async (rig) => {
+      const work = await offer(rig);
+      rig.simulator.deleteSession(work.data.id);
+      await rig.clock.advance(5 * SECOND);
+      expect((await rig.client.take()).id).toBe(work.id);
+      await rig.client.stop(work.id, true);
+    },
+    "opens late, after its item was queued again, and leaves at 412": async (rig) => {
+      const { work, worker } = await acked(rig);
+      await rig.clock.advance(90 * SECOND);
+      expect((await worker.beat(work.id, "NO_HEARTBEAT")).status).toBe(412);
+    },
+    "is a user who stops what he wants": async (rig) => {
+      const user = rig.client.with({ bearer: undefined, apiKey: rig.simulator.apiKey, workerId: undefined });
+      await user.stop((await active(rig)).work.id, true);
+      await user.stop((await acked(rig)).work.id);
+      await user.stop(rig.simulator.enqueue(rig.environmentId).id);
+    },
+  };
+
+  test.each(Object.keys(right))("that %s", async (name) => {
+    await using rig = await startRig();
+    await right[name]?.(rig);
+    rig.simulator.assertNoViolations();
+    expect(rig.simulator.excused).toEqual([]);
+  });
+});
+
+describe("what a right client cannot help is kept apart", () => {
+  test("a request that a fault held up lands outside its window", async () => {
+    await using rig = await startRig();
+    const work = await offer(rig);
+    const fault = rig.simulator.inject({ call: "ack", kind: "latency", ms: 6 * SECOND, times: 1 });
+    const ack = rig.client.ack(work.id);
+    await rig.simulator.waitFor(() => fault.struck === 1);
+    await rig.clock.advance(6 * SECOND);
+    await ack;
+    rig.simulator.assertNoViolations();
+    expect(rig.simulator.excused).toMatchObject([{ kind: "ack-outside-window", excuse: "fault" }]);
+  });
+
+  test("a stock worker stops its own item before its first beat was answered", async () => {
+    await using rig = await startRig();
+    const { work, worker } = await acked(rig);
+    await worker.stop(work.id, true);
+    rig.simulator.assertNoViolations();
+    expect(rig.simulator.excused).toMatchObject([{ kind: "stop-without-lease", excuse: "stock-worker" }]);
+  });
+});
