@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, rm, rmdir, writeFile } from "node:fs/promis
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AuthenticationV1Api, CoreV1Api, KubeConfig } from "@kubernetes/client-node";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { ApiClient } from "../../testbed/cluster/api.ts";
 import { type Cluster, startCluster, waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
 import { useCluster } from "../support/cluster.ts";
@@ -103,7 +103,11 @@ describe("an API server that is started again", () => {
   beforeAll(async () => {
     cluster = await startCluster();
   });
-  afterAll(() => cluster.stop());
+  afterAll(async () => {
+    await cluster.stop();
+    // Once is enough, and twice does no harm.
+    await cluster.stop();
+  });
 
   it.each(["SIGTERM", "SIGKILL"] as const)("keeps data, port and certificate after %s", async (signal) => {
     const configMaps = "/api/v1/namespaces/default/configmaps";
@@ -137,13 +141,25 @@ describe("an API server that is started again", () => {
 });
 
 describe("a control plane that cannot start", () => {
-  it("says why, with the end of the log, and leaves nothing behind", async () => {
+  it.each([
+    ["kube-apiserver", { apiServer: ["--nonesuch"] }],
+    ["kube-controller-manager", { controllerManager: ["--nonesuch"] }],
+    ["kube-scheduler", { scheduler: ["--nonesuch"] }],
+  ])("says why, with the end of the log of %s, and leaves nothing behind", async (name, extraArgs) => {
     const parentDir = await mkdtemp(join(tmpdir(), "berth-test-"));
-    const start = startCluster({ parentDir, extraArgs: { apiServer: ["--nonesuch"] } });
-    await expect(start).rejects.toThrow(/^kube-apiserver ended with exit code 1\. .*unknown flag: --nonesuch/s);
+    const start = startCluster({ parentDir, extraArgs });
+    await expect(start).rejects.toThrow(
+      new RegExp(`^${name} ended with exit code 1\\..*unknown flag: --nonesuch`, "s"),
+    );
     expect(await readdir(parentDir)).toEqual([]);
     expect(await processesOf(parentDir)).toEqual([]);
     await rmdir(parentDir);
+  });
+
+  it("says which port was taken, after it has tried others", async () => {
+    const port = new URL(inject("cluster").server).port;
+    const start = startCluster({ extraArgs: { apiServer: [`--secure-port=${port}`] } });
+    await expect(start).rejects.toThrow("the port of kube-apiserver is taken");
   });
 });
 

@@ -46,7 +46,10 @@ export class ApiClient {
   readonly #token: string;
   readonly #agent: Agent;
 
-  /** @param ca certificate authority of the server, PEM. */
+  /**
+   * @param ca certificate authority of the server, PEM.
+   * @param token empty for an anonymous user.
+   */
   constructor(server: string, ca: string, token: string) {
     this.server = server;
     this.#token = token;
@@ -60,7 +63,7 @@ export class ApiClient {
       method: method as "GET",
       dispatcher: this.#agent,
       headers: {
-        authorization: `Bearer ${this.#token}`,
+        ...(this.#token === "" ? {} : { authorization: `Bearer ${this.#token}` }),
         accept: "application/json",
         ...(body === undefined ? {} : { "content-type": contentType }),
       },
@@ -92,9 +95,9 @@ export class ApiClient {
     return this.request<T>("PATCH", `${path}?${query}`, { body, contentType: "application/apply-patch+yaml" });
   }
 
-  /** Ends all connections. */
+  /** Ends all connections. Idempotent. */
   async close(): Promise<void> {
-    await this.#agent.destroy();
+    if (!this.#agent.destroyed) await this.#agent.destroy();
   }
 }
 

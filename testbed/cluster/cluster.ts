@@ -11,7 +11,7 @@ import { ClientCa } from "./client-ca.ts";
 import { Component } from "./component.ts";
 import { apiServerArgs, controllerManagerArgs, etcdArgs, type Layout, layout, schedulerArgs } from "./components.ts";
 import { kubeconfigFile, renderKubeconfig, writeCertificateKubeconfig } from "./kubeconfig.ts";
-import { retryOnTakenPort } from "./ports.ts";
+import { PortTakenError, retryOnTakenPort } from "./ports.ts";
 import type { Progress } from "./progress.ts";
 import { Supervisor } from "./supervisor.ts";
 import { ADMIN, makeUsers, OPERATOR, tokenFile, type User } from "./users.ts";
@@ -84,6 +84,9 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 /** Default service accounts are made by the controller-manager, right after its caches are filled. */
 const SERVICE_ACCOUNT_TIMEOUT_MS = 60_000;
 const POLL_MS = 20;
+/** While the API server is down, its port may be lent to somebody's outgoing connection. Most of those are short. */
+const PORT_TIMEOUT_MS = 20_000;
+const PORT_POLL_MS = 200;
 
 class ControlPlane implements Cluster {
   readonly kubeconfig: string;
@@ -142,7 +145,7 @@ class ControlPlane implements Cluster {
     const { apiServer, api } = await retryOnTakenPort(async (port) => {
       const args = [...apiServerArgs(files, etcdUrl, port), ...(extraArgs.apiServer ?? [])];
       const apiServer = component("kube-apiserver", args);
-      const api = await startApiServer(apiServer, `https://127.0.0.1:${port}`, files, tokenOf(users, ADMIN));
+      const api = await startAndConnect(apiServer, `https://127.0.0.1:${port}`, files.caFile, tokenOf(users, ADMIN));
       return { apiServer, api };
     });
     const ca = await readFile(files.caFile, "utf8");
@@ -153,11 +156,14 @@ class ControlPlane implements Cluster {
       ...controllerManagerArgs(files),
       ...(extraArgs.controllerManager ?? []),
     ]);
-    const scheduler = component("kube-scheduler", [...schedulerArgs(files), ...(extraArgs.scheduler ?? [])]);
+    const startScheduler = async (port: number) => {
+      const scheduler = component("kube-scheduler", [...schedulerArgs(files, port), ...(extraArgs.scheduler ?? [])]);
+      const client = await startAndConnect(scheduler, `https://127.0.0.1:${port}`, files.schedulerCaFile, "");
+      await client.close();
+    };
     await Promise.all([
       controllerManager.start(() => hasServiceAccount(api, "default")),
-      // It has no port to ask: it serves as soon as it runs and has seen the nodes.
-      scheduler.start(async () => true),
+      retryOnTakenPort(startScheduler),
       grantNodeAccess(api),
     ]);
     const { gitVersion } = await api.get<{ gitVersion: string }>("/version");
@@ -194,7 +200,15 @@ class ControlPlane implements Cluster {
   }
 
   async startApiServer(): Promise<void> {
-    await this.#apiServer.start(() => isReady(this.api));
+    const deadline = performance.now() + PORT_TIMEOUT_MS;
+    for (;;) {
+      try {
+        return await this.#apiServer.start(() => isReady(this.api));
+      } catch (error) {
+        if (!(error instanceof PortTakenError) || performance.now() > deadline) throw error;
+        await delay(PORT_POLL_MS);
+      }
+    }
   }
 
   async restartApiServer(signal?: NodeJS.Signals): Promise<void> {
@@ -243,16 +257,22 @@ async function hasServiceAccount(api: ApiClient, namespace: string): Promise<boo
   }
 }
 
-/** The server's certificate exists only once it has started: the client is made on the way. */
-async function startApiServer(apiServer: Component, server: string, files: Layout, token: string): Promise<ApiClient> {
+/** Starts a server and waits until it is ready. Its certificate exists only then: the client is made on the way. */
+async function startAndConnect(
+  component: Component,
+  server: string,
+  caFile: string,
+  token: string,
+): Promise<ApiClient> {
   let client: ApiClient | undefined;
-  await apiServer.start(async () => {
-    const ca = await readFile(files.caFile, "utf8").catch(() => undefined);
-    if (ca === undefined) return false;
+  await component.start(async () => {
+    const ca = await readFile(caFile, "utf8").catch(() => "");
+    // Half-written, it is no certificate yet.
+    if (!ca.trimEnd().endsWith("-----END CERTIFICATE-----")) return false;
     client ??= new ApiClient(server, ca, token);
     return await isReady(client);
   });
-  if (!client) throw new Error("ready without a client");
+  if (!client) throw new Error(`${component.name} is ready without a certificate`);
   return client;
 }
 

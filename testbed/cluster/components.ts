@@ -12,6 +12,7 @@ export interface Layout {
   readonly pki: string;
   /** Also the certificate authority for clients. */
   readonly caFile: string;
+  readonly schedulerCaFile: string;
   readonly tokenFile: string;
   readonly serviceAccountKey: string;
   readonly serviceAccountPublicKey: string;
@@ -30,6 +31,7 @@ export function layout(dir: string): Layout {
     logs: join(dir, "logs"),
     data: join(dir, "etcd"),
     caFile: join(pki, "apiserver.crt"),
+    schedulerCaFile: join(pki, "kube-scheduler.crt"),
     tokenFile: join(pki, "tokens.csv"),
     serviceAccountKey: join(pki, "service-accounts.key"),
     serviceAccountPublicKey: join(pki, "service-accounts.pub"),
@@ -116,11 +118,14 @@ export function controllerManagerArgs(files: Layout): string[] {
   ];
 }
 
-export function schedulerArgs(files: Layout): string[] {
+/** The port is there to be asked whether it is ready. */
+export function schedulerArgs(files: Layout, port: number): string[] {
   return [
     `--kubeconfig=${kubeconfigFile(files.kubeconfigs, SCHEDULER)}`,
     "--leader-elect=false",
-    "--secure-port=0",
+    "--bind-address=127.0.0.1",
+    `--secure-port=${port}`,
+    `--cert-dir=${files.pki}`,
     ...CLIENT_RATE,
     "--v=1",
   ];
