@@ -1,0 +1,77 @@
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Server } from "node:net";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { TcpProxy } from "./tcp-proxy.ts";
+
+let echo: Server;
+let proxy: TcpProxy;
+
+beforeEach(async () => {
+  echo = createServer((socket) => {
+    socket.on("error", () => {});
+    socket.pipe(socket);
+  });
+  await new Promise<void>((resolve) => echo.listen(0, "127.0.0.1", resolve));
+  proxy = await TcpProxy.start(`http://127.0.0.1:${(echo.address() as AddressInfo).port}`);
+});
+
+afterEach(async () => {
+  await proxy[Symbol.asyncDispose]();
+  await new Promise((resolve) => echo.close(resolve));
+});
+
+async function open() {
+  const socket = connect(proxy.port, "127.0.0.1");
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  return socket;
+}
+
+test("forwards both ways", async () => {
+  const socket = await open();
+  socket.write("hello");
+  expect(String((await once(socket, "data"))[0])).toBe("hello");
+  expect(proxy.open).toBe(1);
+  socket.destroy();
+  await proxy.until(() => proxy.open === 0);
+});
+
+test("cuts what is open and takes new connections", async () => {
+  const socket = await open();
+  await proxy.until(() => proxy.open === 1);
+  proxy.cut();
+  await once(socket, "close");
+  const next = await open();
+  next.write("x");
+  await once(next, "data");
+  next.destroy();
+});
+
+test("a stalled connection says nothing until it is forwarded again", async () => {
+  const socket = await open();
+  await proxy.until(() => proxy.open === 1);
+  let heard = "";
+  socket.on("data", (chunk) => {
+    heard += String(chunk);
+  });
+  proxy.stall();
+  socket.write("late");
+  const other = await open();
+  await proxy.until(() => proxy.open === 2);
+  expect(heard).toBe("");
+  proxy.forward();
+  await once(socket, "data");
+  expect(heard).toBe("late");
+  socket.destroy();
+  other.destroy();
+});
+
+test("refuses new connections, and none when told to forward", async () => {
+  proxy.refuse();
+  const socket = connect(proxy.port, "127.0.0.1");
+  const [error] = (await Promise.race([once(socket, "error"), once(socket, "close")])) as unknown[];
+  expect(error).toBeDefined();
+  expect(proxy.open).toBe(0);
+  proxy.forward();
+  (await open()).destroy();
+});

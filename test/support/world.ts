@@ -1,0 +1,362 @@
+import { randomBytes } from "node:crypto";
+import type { z } from "zod";
+import { type Simulator, type SimulatorOptions, startSimulator } from "../../simulator/simulator.ts";
+import { findCondition } from "../../src/api/conditions.ts";
+import type { Environment } from "../../src/api/environment.ts";
+import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
+import { parseSettings } from "../../src/config.ts";
+import { realClock } from "../../src/core/clock.ts";
+import { Notifier } from "../../src/core/notifier.ts";
+import { KubeClient } from "../../src/kube/client.ts";
+import { loadKubeConfig } from "../../src/kube/config.ts";
+import { Informer } from "../../src/kube/informer.ts";
+import {
+  EVENTS,
+  type KubeEvent,
+  type KubeObject,
+  PODS,
+  type Pod,
+  SECRETS,
+  type Secret,
+} from "../../src/kube/resource.ts";
+import { createLogger, silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
+import { runOperator } from "../../src/operator.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
+import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
+import type { TestCluster } from "./cluster.ts";
+import { type OperatorProcess, startOperatorProcess } from "./operator-process.ts";
+
+/** Bound of every wait: far more than anything takes, so that only what never happens fails. */
+const PATIENCE_MS = 60_000;
+
+/** The operator's own pauses pass this much faster in tests; the claim window is the server's and stays. */
+export const TEST_TIME_SCALE = 20;
+
+export interface WorldOptions {
+  readonly simulator?: SimulatorOptions;
+  readonly node?: Partial<NodeOptions>;
+  /** Fields over the ones of a plain `spec.sessions`. */
+  readonly sessions?: Record<string, unknown>;
+  readonly api?: Record<string, unknown>;
+  readonly spec?: Record<string, unknown>;
+  /** The session container, over a plain one. */
+  readonly container?: Record<string, unknown>;
+  /** Parts of the Pod's spec. */
+  readonly podSpec?: Record<string, unknown>;
+  readonly timeScale?: number;
+  /** False: no Secret with the key is made. */
+  readonly key?: boolean;
+}
+
+/** One running operator, in this process or in one of its own. */
+export interface Operator {
+  readonly metrics?: Metrics;
+  readonly process?: OperatorProcess;
+  stop(): Promise<void>;
+}
+
+/**
+ * Everything that serves sessions, in a namespace of its own on the shared control plane: a simulated node, the work
+ * simulator, one Environment's key and spec, operators on demand, and views of what the API server has.
+ */
+export class World implements AsyncDisposable {
+  readonly namespace: string;
+  readonly kube: KubeClient;
+  readonly simulator: Simulator;
+  readonly node: SimulatedNode;
+  readonly environmentId: string;
+  readonly name = "served";
+  readonly #cluster: TestCluster;
+  readonly #options: WorldOptions;
+  readonly #changed = new Notifier();
+  readonly #watching = new AbortController();
+  readonly #pods: Informer<Pod>;
+  readonly #secrets: Informer<Secret>;
+  readonly #environments: Informer<KubeObject>;
+  readonly #events: Informer<KubeEvent>;
+  readonly #operators = new Set<Operator>();
+
+  constructor(parts: {
+    cluster: TestCluster;
+    namespace: string;
+    kube: KubeClient;
+    simulator: Simulator;
+    node: SimulatedNode;
+    environmentId: string;
+    options: WorldOptions;
+  }) {
+    this.#cluster = parts.cluster;
+    this.namespace = parts.namespace;
+    this.kube = parts.kube;
+    this.simulator = parts.simulator;
+    this.node = parts.node;
+    this.environmentId = parts.environmentId;
+    this.#options = parts.options;
+    const common = {
+      client: parts.kube,
+      namespace: parts.namespace,
+      clock: realClock,
+      logger: silentLogger,
+      metrics: createMetrics(),
+    };
+    this.#pods = new Informer({ ...common, resource: PODS });
+    this.#secrets = new Informer({ ...common, resource: SECRETS });
+    this.#environments = new Informer<KubeObject>({ ...common, resource: ENVIRONMENTS });
+    this.#events = new Informer({ ...common, resource: EVENTS });
+    for (const informer of [this.#pods, this.#secrets, this.#environments, this.#events] as const) {
+      informer.subscribe(() => this.#changed.notify());
+      void informer.run(this.#watching.signal);
+    }
+    for (const event of ["item", "violation", "session"] as const) {
+      this.simulator.on(event as never, () => this.#changed.notify());
+    }
+    this.node.subscribe(() => this.#changed.notify());
+  }
+
+  // --- what there is ----------------------------------------------------------------------------------------------
+
+  get pods(): Pod[] {
+    return this.#pods.list();
+  }
+
+  /** Claim Secrets: those with Berth's label. */
+  get claims(): Secret[] {
+    return this.#secrets.list().filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT] !== undefined);
+  }
+
+  get environment(): Environment | undefined {
+    return this.#environments.get(this.namespace, this.name) as Environment | undefined;
+  }
+
+  /** Events in the namespace whose reason is this. */
+  events(reason: string): KubeEvent[] {
+    return this.#events.list().filter((event) => event.reason === reason);
+  }
+
+  /** Pods that are parked, as kubelet says. */
+  get parked(): Pod[] {
+    return this.pods.filter(
+      ({ status, metadata }) =>
+        !metadata.deletionTimestamp &&
+        status?.containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError"),
+    );
+  }
+
+  condition(type: Parameters<typeof findCondition>[1]) {
+    return findCondition(this.environment?.status?.conditions, type);
+  }
+
+  // --- waiting ----------------------------------------------------------------------------------------------------
+
+  /** Waits for what `predicate` says, asking again after every change anywhere in this world. */
+  async until<T>(what: string, predicate: () => T | undefined | null | false, patienceMs = PATIENCE_MS): Promise<T> {
+    const bound = AbortSignal.timeout(patienceMs);
+    for (;;) {
+      const value = predicate();
+      if (value !== undefined && value !== null && value !== false) return value;
+      if (bound.aborted) throw new Error(`not within ${patienceMs} ms: ${what}\n${this.describe()}`);
+      await this.#changed.wait(bound);
+    }
+  }
+
+  untilParked(count: number): Promise<Pod[]> {
+    return this.until(`${count} parked Pods`, () => this.parked.length >= count && this.parked);
+  }
+
+  untilCondition(type: Parameters<typeof findCondition>[1], reason: string) {
+    return this.until(`${type} with reason ${reason}`, () => {
+      const condition = this.condition(type);
+      return condition?.reason === reason && condition;
+    });
+  }
+
+  /** Every item is stopped, and nothing is left of its claim. */
+  untilServed(count: number): Promise<true> {
+    return this.until(`${count} items served and settled`, () => {
+      const items = this.simulator.items(this.environmentId);
+      return items.length >= count && items.every(({ state }) => state === "stopped") && this.claims.length === 0;
+    });
+  }
+
+  // --- acting -----------------------------------------------------------------------------------------------------
+
+  /** The spec that `createEnvironment` sends. */
+  spec(over: Record<string, unknown> = {}): Record<string, unknown> {
+    const { sessions, api, spec, container, podSpec } = this.#options;
+    return {
+      environmentId: this.environmentId,
+      deletionGraceSeconds: 5,
+      api: { baseUrl: this.simulator.url, keySecretRef: { name: "key" }, ...api },
+      sessions: {
+        maxConcurrent: 10,
+        warm: 1,
+        retainFinishedSeconds: 0,
+        retainFailedSeconds: 0,
+        template: {
+          spec: {
+            nodeSelector: { "kubernetes.io/hostname": this.node.name },
+            terminationGracePeriodSeconds: 2,
+            ...podSpec,
+            containers: [{ name: "worker", image: "worker:1", ...container }],
+          },
+        },
+        ...sessions,
+      },
+      ...spec,
+      ...over,
+    };
+  }
+
+  async createEnvironment(over: Record<string, unknown> = {}): Promise<void> {
+    const metadata = { name: this.name, namespace: this.namespace };
+    await this.kube.create(ENVIRONMENTS, {
+      apiVersion: API_VERSION,
+      kind: KIND,
+      metadata,
+      spec: this.spec(over),
+    } as never);
+  }
+
+  /** Merges into the spec. */
+  async patchSpec(patch: Record<string, unknown>): Promise<void> {
+    await this.kube.patch(
+      ENVIRONMENTS,
+      { namespace: this.namespace, name: this.name },
+      { spec: patch },
+      { type: "merge" },
+    );
+  }
+
+  async deleteEnvironment(): Promise<void> {
+    await this.kube.delete(ENVIRONMENTS, { namespace: this.namespace, name: this.name });
+  }
+
+  async createKey(key = this.simulator.environmentKey(this.environmentId), name = "key"): Promise<void> {
+    const metadata = { name, namespace: this.namespace };
+    await this.kube.create(SECRETS, { metadata, stringData: { "environment-key": key } });
+  }
+
+  /** The flags of an operator that serves this world alone. */
+  flags(): string[] {
+    return [
+      ...["--kubeconfig", this.#cluster.operatorKubeconfig],
+      ...["--namespace", this.namespace],
+      ...["--leader-elect-namespace", this.namespace],
+      ...["--allowed-api-origins", this.simulator.url],
+      ...["--metrics-bind-address", "127.0.0.1:0", "--health-probe-bind-address", "0"],
+      ...["--log-level", "debug"],
+    ];
+  }
+
+  /** An operator in this process. */
+  startOperator(options: { leaderElect?: boolean; flags?: readonly string[] } = {}): Operator {
+    const ending = new AbortController();
+    const metrics = createMetrics();
+    const elect = options.leaderElect === true ? [] : ["--leader-elect=false"];
+    const settings = parseSettings([...this.flags(), ...elect, ...(options.flags ?? [])], {});
+    const timing = scaleTiming(DEFAULT_TIMING, this.#options.timeScale ?? TEST_TIME_SCALE);
+    const level = process.env.BERTH_TEST_LOG as "debug" | undefined;
+    const logger = level ? createLogger(level) : silentLogger;
+    const running = runOperator(settings, ending.signal, { metrics, timing, logger });
+    const operator: Operator = {
+      metrics,
+      stop: async () => {
+        ending.abort();
+        this.#operators.delete(operator);
+        await running;
+      },
+    };
+    this.#operators.add(operator);
+    return operator;
+  }
+
+  /** An operator in a process of its own, to be killed. */
+  async startOperatorProcess(): Promise<Operator & { readonly process: OperatorProcess }> {
+    const child = await startOperatorProcess(
+      [...this.flags(), "--leader-elect=false"],
+      this.#options.timeScale ?? TEST_TIME_SCALE,
+    );
+    const operator = {
+      process: child,
+      stop: async () => {
+        this.#operators.delete(operator);
+        await child.stop();
+      },
+    };
+    this.#operators.add(operator);
+    return operator;
+  }
+
+  /** For the message of a wait that failed: what there is. */
+  describe(): string {
+    const items = this.simulator.items(this.environmentId);
+    return JSON.stringify(
+      {
+        conditions: this.environment?.status?.conditions?.map(
+          ({ type, status, reason, message }) => `${type}=${status} ${reason}: ${message}`,
+        ),
+        sessions: this.environment?.status?.sessions,
+        pods: this.pods.map(({ metadata, status }) => [
+          metadata.name,
+          metadata.labels?.["berth.dev/phase"],
+          status?.phase,
+          JSON.stringify(status?.containerStatuses?.map(({ state }) => state)),
+        ]),
+        claims: this.claims.map(({ metadata }) => metadata.name),
+        items: items.slice(0, 20).map(({ id, state }) => [id, state]),
+        violations: this.simulator.violations,
+      },
+      null,
+      1,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#operators].map((operator) => operator.stop()));
+    this.#watching.abort();
+    await this.node.stop();
+    await this.simulator.close();
+    await this.kube.close();
+  }
+}
+
+/** Builds a world; no operator runs and no Environment exists yet. */
+export async function startWorld(cluster: TestCluster, options: WorldOptions = {}): Promise<World> {
+  const namespace = await cluster.createNamespace("world");
+  const kube = new KubeClient({ access: loadKubeConfig(cluster.kubeconfig), clock: realClock });
+  const simulator = await startSimulator(options.simulator);
+  const { id: environmentId } = simulator.createEnvironment();
+  const node = await startNode({
+    client: cluster.kubeconfig,
+    name: `node-${randomBytes(4).toString("hex")}`,
+    fates: () => ({ kind: "worker", workMs: 300 }),
+    ...options.node,
+  });
+  const world = new World({ cluster, namespace, kube, simulator, node, environmentId, options });
+  await grantOperator(world);
+  if (options.key !== false) await world.createKey();
+  return world;
+}
+
+/** The rights of the operator are those of deploy/; a Lease in the test's own namespace is the test's own matter. */
+async function grantOperator(world: World): Promise<void> {
+  const rbac = (kind: string, plural: string) => ({
+    group: "rbac.authorization.k8s.io",
+    version: "v1",
+    plural,
+    kind,
+    namespaced: true,
+  });
+  const metadata = { name: "leases", namespace: world.namespace };
+  const rules = [
+    { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "update", "patch"] },
+  ];
+  await world.kube.create(rbac("Role", "roles"), { metadata, rules });
+  const subjects = [{ kind: "User", name: "berth-operator", apiGroup: "rbac.authorization.k8s.io" }];
+  const roleRef = { kind: "Role", name: "leases", apiGroup: "rbac.authorization.k8s.io" };
+  await world.kube.create(rbac("RoleBinding", "rolebindings"), { metadata, subjects, roleRef });
+}
+
+export type SimulatorSwitches = z.infer<typeof import("../../simulator/switches.ts").switchesSchema>;
