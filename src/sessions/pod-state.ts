@@ -41,8 +41,16 @@ export interface Problem {
 /** Waiting reasons of a container that is on its ordinary way; any other is a problem to show. */
 const ORDINARY_WAITS = new Set(["", "ContainerCreating", "PodInitializing"]);
 
+/** kubelet's own watch of a Secret has not caught up (its API server was away): it looks again, and nothing is wrong. */
+const COULD_NOT_LOOK = /^failed to sync \w+ cache: /;
+
 /** 128 + SIGKILL: what a container that was killed, and not by the kernel for its memory, ends with. */
 const EXIT_SIGKILL = 137;
+
+/** Who deletes the Pods of a node that does not answer, and of one that is not there any more. */
+const NODE_GONE = new Set(["DeletionByTaintManager", "DeletionByPodGC"]);
+
+const SECOND_MS = 1_000;
 
 /** containerd's and CRI-O's words for a command that could not be started at all. */
 const START_ERRORS = new Set(["StartError", "ContainerCannotRun"]);
@@ -55,29 +63,36 @@ export function readPodState(pod: Pod): PodState {
   const status = pod.status ?? {};
   const container = sessionContainerStatus(pod);
   const state = container?.state ?? {};
-  if (state.terminated) return { is: "ended", end: endOf(status, state.terminated) };
-  if (status.phase === "Failed" || status.phase === "Succeeded")
-    return { is: "ended", end: endWithoutContainer(status) };
+  if (state.terminated) return { is: "ended", end: endOf(pod, status, state.terminated) };
+  if (status.phase === "Failed" || status.phase === "Succeeded") {
+    const startedAtMs = state.running ? time(state.running.startedAt) : null;
+    return { is: "ended", end: { ...endWithoutContainer(status, state.running !== undefined), startedAtMs } };
+  }
   if (nodeLost(status)) {
     return { is: "ended", end: { ...NO_TIMES, cause: "NodeLost", message: nodeLostMessage(pod), exitCode: null } };
   }
   if (state.running) return { is: "running", startedAtMs: time(state.running.startedAt) ?? 0 };
   if (!pod.spec.nodeName) return unscheduled(status);
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
-  if (waitsForSecret(pod, waiting) && sandboxReady(status)) return { is: "parked" };
-  return { is: "preparing", problem: problemOf(status, waiting) };
+  if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
+  return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
 }
 
-/** The container that Berth gates, as resolved when the Pod was made; the first one in a Pod that does not say. */
+/** The container that Berth gates, as resolved when the Pod was made; the first one of a Pod that does not say. */
 export function sessionContainerName(pod: Pod): string | undefined {
-  return pod.metadata.annotations?.[ANNOTATION_SESSION_CONTAINER] ?? pod.status?.containerStatuses?.[0]?.name;
+  // Not the first status: kubelet sorts them by name.
+  return pod.metadata.annotations?.[ANNOTATION_SESSION_CONTAINER] ?? pod.spec.containers?.[0]?.name;
 }
 
-/** kubelet's two messages for an environment variable whose Secret, or whose key in it, is missing. */
+/**
+ * kubelet's messages for an environment variable whose Secret, or whose key in it, is missing. It says "secret" where it
+ * watches Secrets, and passes on the API server's "secrets" where it is configured to ask for them.
+ */
 function waitsForSecret(pod: Pod, waiting: Problem): boolean {
   if (waiting.reason !== "CreateContainerConfigError") return false;
   const { name, namespace } = pod.metadata;
-  if (waiting.message === `secret "${name}" not found`) return true;
+  if (waiting.message === `secret "${name}" not found` || waiting.message === `secrets "${name}" not found`)
+    return true;
   return (
     waiting.message.startsWith("couldn't find key ") && waiting.message.endsWith(` in Secret ${namespace}/${name}`)
   );
@@ -105,20 +120,19 @@ function unscheduled(status: PodStatus): PodState {
   };
 }
 
-/** What keeps a Pod from being parked: its own container's complaint, an init container's, or another container's. */
+/** What keeps a Pod from being parked, or from starting: its own container's complaint, or an init container's. */
 function problemOf(status: PodStatus, waiting: Problem): Problem | null {
+  if (COULD_NOT_LOOK.test(waiting.message)) return null;
   if (!ORDINARY_WAITS.has(waiting.reason)) return waiting;
-  for (const init of status.initContainerStatuses ?? []) {
+  // A sidecar that crashes after its first start holds nobody back.
+  const initializing = isTrue(status, "Initialized") ? [] : (status.initContainerStatuses ?? []);
+  for (const init of initializing) {
     const wait = init.state?.waiting;
     if (wait?.reason && !ORDINARY_WAITS.has(wait.reason)) {
       return { reason: wait.reason, message: `init container ${init.name}: ${wait.message ?? ""}` };
     }
     if (init.state?.terminated && init.state.terminated.exitCode !== 0) {
-      const { exitCode, message } = init.state.terminated;
-      return {
-        reason: "InitContainerFailed",
-        message: `init container ${init.name} ended with ${exitCode}${message ? `: ${message}` : ""}`,
-      };
+      return { reason: "InitContainerFailed", message: initFailure(init.name, init.state.terminated) };
     }
   }
   const sandbox = status.conditions?.find(({ type }) => type === "PodReadyToStartContainers");
@@ -126,9 +140,14 @@ function problemOf(status: PodStatus, waiting: Problem): Problem | null {
   return null;
 }
 
+function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {
+  const said = message?.trim();
+  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}`;
+}
+
 const NO_TIMES = { startedAtMs: null, finishedAtMs: null };
 
-function endOf(status: PodStatus, terminated: ContainerStateTerminated): End {
+function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated): End {
   const { exitCode } = terminated;
   const startedAtMs = time(terminated.startedAt);
   const base = {
@@ -150,10 +169,22 @@ function endOf(status: PodStatus, terminated: ContainerStateTerminated): End {
   if (terminated.reason === "OOMKilled" && exitCode !== 0) {
     return { ...base, cause: "OOMKilled", message: "the container used more memory than its limit" };
   }
+  if (endedByDeletion(pod, base.finishedAtMs)) {
+    const message = `somebody deleted the Pod while its session ran; the container ended with exit code ${exitCode}`;
+    return { ...base, cause: "PodDeleted", message };
+  }
   if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
   const said = terminated.message?.trim();
   const text = `the container ended with exit code ${exitCode}${said ? `: ${said}` : ""}`;
   return { ...base, cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
+}
+
+/** An end during the grace of a deletion. The object of a last watch event, whose grace is 0, does not say any more. */
+function endedByDeletion(pod: Pod, finishedAtMs: number | null): boolean {
+  const { deletionTimestamp, deletionGracePeriodSeconds: grace } = pod.metadata;
+  // The timestamp is the end of the grace.
+  const overAtMs = time(deletionTimestamp);
+  return overAtMs !== null && finishedAtMs !== null && !!grace && finishedAtMs >= overAtMs - grace * SECOND_MS;
 }
 
 /** Causes that the Pod's status names, apart from the container's exit code. */
@@ -165,18 +196,22 @@ function disruptionOf(status: PodStatus): { cause: EndCause; message: string } |
   if (status.reason === "NodeLost") return { cause: "NodeLost", message };
   if (target?.reason === "PreemptionByScheduler" || status.reason === "Preempting")
     return { cause: "Preempted", message };
-  if (target?.reason === "DeletionByTaintManager") return { cause: "NodeLost", message };
+  if (target?.reason && NODE_GONE.has(target.reason)) return { cause: "NodeLost", message };
   if (target) return { cause: "Evicted", message };
   return null;
 }
 
 /** A Pod that is over although its session container never said so: evicted before, or lost with its node. */
-function endWithoutContainer(status: PodStatus): End {
+function endWithoutContainer(status: PodStatus, ran: boolean): End {
   const disruption = disruptionOf(status);
   if (disruption) return { ...NO_TIMES, ...disruption, exitCode: null };
+  if (ran) {
+    const message = status.message ?? `the Pod is ${status.phase} and nobody saw how its container ended`;
+    return { ...NO_TIMES, cause: "NodeLost", message, exitCode: null };
+  }
   const failed = status.initContainerStatuses?.find(({ state }) => (state?.terminated?.exitCode ?? 0) !== 0);
-  const message = failed
-    ? `init container ${failed.name} ended with ${failed.state?.terminated?.exitCode}`
+  const message = failed?.state?.terminated
+    ? initFailure(failed.name, failed.state.terminated)
     : (status.message ?? `the Pod is ${status.phase} and its session container never started`);
   return { ...NO_TIMES, cause: "StartFailed", message, exitCode: null };
 }
