@@ -33,6 +33,7 @@ describe("a work secret", () => {
     ["no base64", "{}"],
     ["no JSON", Buffer.from("sk-ant-req-visible").toString("base64url")],
     ["no UTF-8", Buffer.from([0x7b, 0xff]).toString("base64url")],
+    ["no UTF-8 inside", Buffer.from('{"sessions_token":"visible\xff"}', "latin1").toString("base64url")],
     ["cut off", encode({ sessions_token: "sk-ant-req-visible" }).slice(0, -9)],
     ["null", encode(null)],
     ["a list", encode(["visible"])],
