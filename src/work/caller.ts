@@ -41,6 +41,8 @@ export interface CallerOptions {
   /** The environment key, read at each call. */
   readonly key: () => string;
   readonly workspaceId?: string | undefined;
+  /** Unique per poller: what `workers_polling` counts, and whose turn it is in the budget. */
+  readonly workerId: string;
   readonly http: HttpSender;
   readonly budget?: Budget | undefined;
   readonly clock: Clock;
@@ -136,14 +138,14 @@ export class WorkCaller {
 
   /** Waits for the budget where the call may wait. */
   async #admit(call: Call, context: CallContext): Promise<void> {
-    const { budget, environmentId } = this.#options;
+    const { budget, workerId } = this.#options;
     if (!budget) return;
     if (call.urgent) {
       budget.countUrgent();
       return;
     }
     try {
-      if (await budget.acquire(environmentId, call.signal)) return;
+      if (await budget.acquire(workerId, call.signal)) return;
     } catch (error) {
       if (!(error instanceof BudgetExhausted)) throw error;
       const why = `${error.message}; the API allows no more, or too many Environments share one spec.api.budgetGroup`;

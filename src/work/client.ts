@@ -26,8 +26,6 @@ export const FIND_PAGE_LIMIT = 100;
 export const FIND_MAX_PAGES = 10;
 
 export interface WorkApiClientOptions extends CallerOptions {
-  /** Unique per poller: what `workers_polling` counts. */
-  readonly workerId: string;
   readonly requestTimeoutMs: number;
   readonly protocolTimeoutMs?: number | undefined;
 }

@@ -1,0 +1,93 @@
+import { describe, expect, it } from "vitest";
+import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
+import { WorkApiClient } from "../../src/work/client.ts";
+import { WorkHttp } from "../../src/work/http.ts";
+import { decodeWorkSecret } from "../../src/work/secret.ts";
+import { NO_HEARTBEAT } from "../../src/work/types.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { failure, LONG_MS } from "./setup.ts";
+
+/** The client and the simulator were written from the same contract, apart: here they meet. */
+async function meet() {
+  const clock = new VirtualClock();
+  const simulator: Simulator = await startSimulator({ clock });
+  const { id: environmentId, key } = simulator.createEnvironment();
+  const http = new WorkHttp({ clock });
+  const options = { environmentId, workerId: "berth-0", http, clock, requestTimeoutMs: LONG_MS };
+  const client = new WorkApiClient({ ...options, baseUrl: simulator.url, key: () => key });
+  return {
+    clock,
+    simulator,
+    client,
+    environmentId,
+    async [Symbol.asyncDispose]() {
+      await http.destroy();
+      await simulator.close();
+    },
+  };
+}
+
+describe("against the work simulator", () => {
+  it("an item lives its whole life, and the fence holds", async () => {
+    await using met = await meet();
+    const { client, simulator, environmentId, clock } = met;
+    expect((await client.poll()).value).toBeNull();
+    const { id } = simulator.enqueue(environmentId);
+    expect((await client.stats()).value).toMatchObject({ depth: 1, pending: 0 });
+
+    const polled = (await client.poll({ reclaimOlderThanMs: 15_000 })).value;
+    expect(polled).toMatchObject({ id, state: "queued", acknowledged_at: null });
+    expect(decodeWorkSecret(polled?.secret ?? "").sessionsToken).toMatch(/^sk-ant-req-/);
+    expect((await client.stats()).value).toMatchObject({ depth: 0, pending: 1 });
+
+    const acked = await client.ack(id);
+    expect(acked.value.state).toBe("starting");
+    const ackedAt = Date.parse(acked.value.acknowledged_at ?? "");
+    expect(Math.abs(ackedAt - (acked.serverDateMs ?? 0))).toBeLessThanOrEqual(1_000);
+
+    const first = (await client.heartbeat(id, { expected: NO_HEARTBEAT })).value;
+    if (first.kind !== "beat") throw new Error("the first beat was refused");
+    expect(first.beat).toMatchObject({ lease_extended: true, state: "active" });
+    await clock.advance(1_000);
+    const { found, complete } = await client.find([id, "work_gone"], { urgent: true });
+    expect(complete).toBe(true);
+    expect([...found.keys()]).toEqual([id]);
+    expect(Date.parse(found.get(id)?.latest_heartbeat_at ?? "")).toBe(Date.parse(first.beat.last_heartbeat));
+
+    const stranger = (await client.heartbeat(id, { expected: NO_HEARTBEAT })).value;
+    expect(stranger).toMatchObject({
+      kind: "refused",
+      current: { state: "active", last_heartbeat: first.beat.last_heartbeat },
+    });
+    // The listed value is as good an echo as the answered one: the fence rests on it.
+    const listed = found.get(id)?.latest_heartbeat_at ?? "";
+    expect((await client.heartbeat(id, { expected: listed })).value.kind).toBe("beat");
+
+    expect((await client.stop(id, { force: false })).value).toEqual({ alreadyStopped: false });
+    expect((await client.find([id])).found.get(id)?.state).toBe("stopping");
+    expect((await client.stop(id, { force: true })).value).toEqual({ alreadyStopped: false });
+    expect((await client.stop(id, { force: true })).value).toEqual({ alreadyStopped: true });
+  });
+
+  it("credentials are told apart", async () => {
+    await using met = await meet();
+    const { client, simulator, environmentId } = met;
+    const { id } = simulator.enqueue(environmentId);
+    const { apiKey } = simulator;
+    expect((await client.retrieve(id, { apiKey })).value).toMatchObject({ id, state: "queued" });
+    const updated = await client.update(id, { pod: "a" }, { apiKey });
+    expect(updated.value.metadata).toEqual({ pod: "a" });
+    expect((await client.update(id, { pod: null }, { apiKey })).value.metadata).toEqual({});
+    simulator.rotateKey(environmentId);
+    expect(await failure(client.poll())).toMatchObject({ kind: "auth", status: 401 });
+    expect(await failure(client.ack(id))).toMatchObject({ kind: "auth" });
+  });
+
+  it("many items are found page by page", async () => {
+    await using met = await meet();
+    const { client, simulator, environmentId } = met;
+    const ids = Array.from({ length: 250 }, () => simulator.enqueue(environmentId).id);
+    const { found } = await client.find(ids);
+    expect([...found.keys()].sort()).toEqual([...ids].sort());
+  });
+});
