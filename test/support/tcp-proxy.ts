@@ -64,6 +64,11 @@ export class TcpProxy {
   /** Lets every connection, old and new, go silent: nothing is passed on in either direction, and nothing closed. */
   stall(): void {
     this.#mode = "stall";
+    this.freezeOpen();
+  }
+
+  /** Lets the connections that are open now go silent, as when the other end vanished; new ones are forwarded. */
+  freezeOpen(): void {
     for (const { client, upstream } of this.#pairs) {
       client.pause();
       upstream.pause();
