@@ -78,10 +78,12 @@ export class Breaker {
   /** An opened Pod of `hash` did not get to serve. */
   failed(hash: string, message: string, nowMs: number): void {
     if (hash !== this.#hash) return;
+    // Many sessions may be starting when one of them opens the breaker: those are no probes and put no probe off.
+    const counts = this.#probing || !this.isOpen;
     this.#failures += 1;
     this.#message = message;
     this.#probing = false;
-    if (!this.isOpen) return;
+    if (!this.isOpen || !counts) return;
     this.#nextProbeAtMs = nowMs + Math.min(this.#timing.probeMaxMs, this.#timing.probeFirstMs * 2 ** this.#probes);
     this.#probes += 1;
   }
