@@ -1,25 +1,27 @@
 /**
  * An estimate of the Work API's clock from its Date headers. Each answer bounds the offset between the two clocks: the
  * header was true at some moment between sending and answer, and cut to whole seconds. The bounds of many answers
- * together are far narrower than a second. Offsets are against this process's wall clock.
+ * together are far narrower than a second. Offsets are against this process's wall clock, and what was learnt of them
+ * wears out as fast as clocks may drift apart.
  */
 export class ServerTime {
   #lowMs = Number.NEGATIVE_INFINITY;
   #highMs = Number.POSITIVE_INFINITY;
+  /** When the bounds were last true as they stand, on our wall clock. */
+  #asOfMs = 0;
 
   /** @param sentMs @param answeredMs wall clock; @param dateMs the Date header, null where there was none */
   observe(sentMs: number, answeredMs: number, dateMs: number | null): void {
-    if (dateMs === null || answeredMs < sentMs) return;
-    const low = dateMs - answeredMs;
-    const high = dateMs + DATE_GRAIN_MS - sentMs;
-    if (low > this.#highMs || high < this.#lowMs) {
-      // One of the clocks was set: what was known of their distance is void.
-      this.#lowMs = low;
-      this.#highMs = high;
-      return;
-    }
-    this.#lowMs = Math.max(this.#lowMs, low);
-    this.#highMs = Math.min(this.#highMs, high);
+    if (dateMs === null || Number.isNaN(dateMs) || answeredMs < sentMs) return;
+    const wornMs = (answeredMs - sentMs) * MAX_DRIFT;
+    const low = dateMs - answeredMs - wornMs;
+    const high = dateMs + DATE_GRAIN_MS - sentMs + wornMs;
+    const known = this.#boundsAt(answeredMs);
+    this.#asOfMs = answeredMs;
+    // Bounds that exclude one another: one of the clocks was set, and what was known of their distance is void.
+    const reset = low > known.highMs || high < known.lowMs;
+    this.#lowMs = reset ? low : Math.max(known.lowMs, low);
+    this.#highMs = reset ? high : Math.min(known.highMs, high);
   }
 
   /** The earliest and the latest that the server's clock can have shown at `wallMs` of ours. Without any answer: `slack` around ours. */
@@ -27,7 +29,13 @@ export class ServerTime {
     if (!Number.isFinite(this.#lowMs) || !Number.isFinite(this.#highMs)) {
       return { earliestMs: wallMs - slackMs, latestMs: wallMs + slackMs };
     }
-    return { earliestMs: wallMs + this.#lowMs, latestMs: wallMs + this.#highMs };
+    const { lowMs, highMs } = this.#boundsAt(wallMs);
+    return { earliestMs: wallMs + lowMs, latestMs: wallMs + highMs };
+  }
+
+  #boundsAt(wallMs: number): { lowMs: number; highMs: number } {
+    const wornMs = Math.abs(wallMs - this.#asOfMs) * MAX_DRIFT;
+    return { lowMs: this.#lowMs - wornMs, highMs: this.#highMs + wornMs };
   }
 }
 
@@ -36,3 +44,6 @@ const DATE_GRAIN_MS = 1_000;
 
 /** How far two clocks kept by NTP may lie apart when a server sends no Date. */
 const UNKNOWN_SLACK_MS = 5_000;
+
+/** How fast a clock may run wrong: what ntpd and the kernel's own adjustment allow at most (500 ppm). */
+const MAX_DRIFT = 0.0005;
