@@ -114,6 +114,7 @@ export function openingPatch(
 
 /** Reads a claim's Secret; null for one that no version of Berth can have written. */
 export function readJournal(secret: Secret): Journal | null {
+  if (secret.type !== CLAIM_SECRET_TYPE) return null;
   const text = (key: string) => {
     const value = secret.data?.[key];
     return value === undefined ? null : Buffer.from(value, "base64").toString("utf8");
@@ -128,8 +129,8 @@ export function readJournal(secret: Secret): Journal | null {
     podUid: text(KEY_POD_UID) ?? "",
     sessionId: text(KEY_SESSION_ID) ?? "",
     queuedAt: text(KEY_QUEUED_AT) ?? "",
-    polledFromMs: Number(text(KEY_POLLED_FROM) ?? Number.NaN),
-    polledUntilMs: Number(text(KEY_POLLED_UNTIL) ?? Number.NaN),
+    polledFromMs: Number.parseInt(text(KEY_POLLED_FROM) ?? "", 10),
+    polledUntilMs: Number.parseInt(text(KEY_POLLED_UNTIL) ?? "", 10),
     acknowledgedAt: text(KEY_ACKNOWLEDGED_AT),
     opened: secret.data?.[KEY_WORK_SECRET] !== undefined,
   };

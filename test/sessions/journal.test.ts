@@ -1,0 +1,183 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { Secret } from "../../src/kube/resource.ts";
+import {
+  CLAIM_SECRET_TYPE,
+  claimSelector,
+  type Journal,
+  KEY_SESSION_ID,
+  KEY_WORK_ID,
+  KEY_WORK_SECRET,
+  openingPatch,
+  readJournal,
+  renderJournal,
+  storedCredential,
+} from "../../src/sessions/journal.ts";
+
+/** What the API server allows as a key of a Secret's data. */
+const DATA_KEY = /^[-._a-zA-Z0-9]{1,253}$/;
+const LABEL_VALUE = /^(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$/;
+
+const WHERE = { name: "berth-research-x", namespace: "agents", environment: "research" };
+
+const JOURNAL: Omit<Journal, "opened" | "acknowledgedAt"> = {
+  use: "session",
+  environmentUid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11",
+  podUid: "0d1a7a9e-0b52-4a37-9a43-4d2a8d6f3b02",
+  workId: "work_1",
+  sessionId: "sesn_1",
+  queuedAt: "2030-01-01T00:00:00Z",
+  polledFromMs: 1_893_456_000_000,
+  polledUntilMs: 1_893_456_000_900,
+};
+
+const base64 = (text: string) => Buffer.from(text).toString("base64");
+const fromBase64 = (text = "") => Buffer.from(text, "base64").toString();
+
+/** What the API server makes of a Secret that is sent to it: stringData goes over data, and is never shown. */
+function stored({ stringData = {}, ...secret }: Secret): Secret {
+  const added = Object.entries(stringData).map(([key, value]) => [key, base64(value)]);
+  return {
+    ...secret,
+    metadata: { ...secret.metadata, uid: "u1", resourceVersion: "7" },
+    data: { ...secret.data, ...Object.fromEntries(added) },
+  };
+}
+
+/** A merge patch of a Secret's data (RFC 7386). */
+function patched(secret: Secret, patch: Record<string, unknown>): Secret {
+  const data: Record<string, string> = { ...secret.data };
+  for (const [key, value] of Object.entries((patch["data"] ?? {}) as Record<string, string | null>)) {
+    if (value === null) delete data[key];
+    else data[key] = value;
+  }
+  return { ...secret, data };
+}
+
+/** Ids are opaque: long, with line breaks, in any script; only whole characters, as JSON carries no others. */
+const oddId = fc.oneof(
+  fc.string({ unit: "grapheme", maxLength: 40 }),
+  fc.string({ unit: "binary", maxLength: 40 }),
+  fc.string({ unit: "grapheme-ascii", minLength: 1_000, maxLength: 1_000 }),
+  fc.constantFrom("", "a\nb", "\u0000", "=", "ünï/çødé", "🦆", "../../etc", " spaces "),
+);
+
+const anyJournal = fc.record({
+  use: fc.constantFrom("session", "refusal", "removal"),
+  environmentUid: oddId,
+  podUid: oddId,
+  workId: oddId,
+  sessionId: oddId,
+  queuedAt: oddId,
+  polledFromMs: fc.integer(),
+  polledUntilMs: fc.integer(),
+}) as fc.Arbitrary<typeof JOURNAL>;
+
+describe("round trip", () => {
+  test("everything that is journaled is read again, whatever the ids are made of", () => {
+    fc.assert(
+      fc.property(anyJournal, fc.option(oddId), (journal, credential) => {
+        const secret = stored(renderJournal(WHERE, journal, credential));
+        expect(readJournal(secret)).toEqual({ ...journal, acknowledgedAt: null, opened: false });
+        expect(fromBase64(storedCredential(secret))).toBe(credential ?? "");
+      }),
+    );
+  });
+
+  test("opening moves the credential, byte for byte, and keeps all else", () => {
+    fc.assert(
+      fc.property(anyJournal, oddId, oddId, (journal, credential, acknowledgedAt) => {
+        const before = stored(renderJournal(WHERE, journal, credential));
+        const patch = openingPatch({ uid: "u1", resourceVersion: "7" }, storedCredential(before), acknowledgedAt);
+        const after = patched(before, patch);
+        expect(readJournal(after)).toEqual({ ...journal, acknowledgedAt, opened: true });
+        expect(fromBase64(after.data?.[KEY_WORK_SECRET])).toBe(credential);
+        expect(storedCredential(after)).toBe("");
+      }),
+    );
+  });
+
+  test("a journal of a removal, which is about no item, is read as one", () => {
+    const removal = { ...JOURNAL, use: "removal" as const, workId: "", sessionId: "" };
+    expect(readJournal(stored(renderJournal(WHERE, removal, null)))).toMatchObject({ use: "removal", workId: "" });
+  });
+});
+
+describe("opening", () => {
+  test("names the Secret that it means, so that a late one changes nothing", () => {
+    const patch = openingPatch({ uid: "u1", resourceVersion: "7" }, base64("secret"), "2030-01-01T00:00:00Z");
+    expect(patch["metadata"]).toEqual({ uid: "u1", resourceVersion: "7" });
+  });
+
+  test("the key that the container waits for is not there before", () => {
+    const before = stored(renderJournal(WHERE, JOURNAL, "secret"));
+    expect(Object.keys(before.data ?? {})).not.toContain(KEY_WORK_SECRET);
+    expect(Object.keys(before.data ?? {})).toEqual(expect.arrayContaining([KEY_WORK_ID, KEY_SESSION_ID]));
+  });
+});
+
+describe("the Secret is one that the API server takes", () => {
+  const rendered = () => renderJournal(WHERE, JOURNAL, "secret");
+
+  test("its data's keys and its labels are of their alphabets", () => {
+    const secret = rendered();
+    for (const key of Object.keys(secret.stringData ?? {})) expect(key).toMatch(DATA_KEY);
+    for (const value of Object.values(secret.metadata.labels ?? {})) expect(value).toMatch(LABEL_VALUE);
+  });
+
+  test("it has no immutable flag, since opening changes it, and no owner, since it outlives its Pod", () => {
+    const secret = rendered();
+    expect(secret.immutable).toBeUndefined();
+    expect(secret.metadata.ownerReferences).toBeUndefined();
+  });
+
+  test("the credential is nowhere but in its data", () => {
+    const { stringData, ...rest } = renderJournal(WHERE, JOURNAL, "sk-ant-req-x");
+    expect(JSON.stringify(rest)).not.toContain("sk-ant-req-x");
+    expect(Object.values(stringData ?? {}).filter((value) => value.includes("sk-ant-req-x"))).toHaveLength(1);
+  });
+
+  test("it is found by the selector of its Environment, and of no other", () => {
+    const labels = rendered().metadata.labels ?? {};
+    const selects = (selector: string) =>
+      selector.split(",").every((term) => {
+        const [key = "", value] = term.split("=");
+        return labels[key] === value;
+      });
+    expect(selects(claimSelector("research"))).toBe(true);
+    expect(selects(claimSelector("other"))).toBe(false);
+  });
+
+  test("an Environment whose name ends with a dot-separated part has a selector, too", () => {
+    expect(claimSelector("research.eu-1")).toContain("berth.dev/environment=research.eu-1");
+  });
+});
+
+describe("foreign Secrets are not read as claims", () => {
+  const ours = stored(renderJournal(WHERE, JOURNAL, "secret"));
+
+  test.each<[string, Partial<Secret>]>([
+    ["of another type", { type: "Opaque" }],
+    ["without a type", { type: "" }],
+    ["without data", { data: {} }],
+    ["of a use that no version knows", { data: { ...ours.data, use: base64("party") } }],
+    ["that does not say its use", { data: { "work-id": base64("w") } }],
+    ["that names no item", { data: { use: base64("session") } }],
+  ])("%s", (_, change) => expect(readJournal({ ...ours, ...change })).toBeNull());
+
+  test("nor is one of no fields at all", () => {
+    expect(readJournal({ metadata: {} })).toBeNull();
+  });
+
+  test("a Secret of our type is", () => {
+    expect(ours.type).toBe(CLAIM_SECRET_TYPE);
+    expect(readJournal(ours)).not.toBeNull();
+  });
+
+  test("poll times that are no numbers are none, and never zero", () => {
+    const odd = (value: string) => readJournal({ ...ours, data: { ...ours.data, "polled-from": base64(value) } });
+    expect(odd("")?.polledFromMs).toBeNaN();
+    expect(odd("soon")?.polledFromMs).toBeNaN();
+    expect(odd("12")?.polledFromMs).toBe(12);
+  });
+});
