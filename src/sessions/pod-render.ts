@@ -81,6 +81,7 @@ function renderPod(
   made: { name: string; hash: string; container: string; graceSeconds: number },
 ): Pod {
   const { name, namespace, uid } = environment.metadata;
+  const finalizers = finalizersOf(template);
   return {
     apiVersion: "v1",
     kind: "Pod",
@@ -105,6 +106,7 @@ function renderPod(
       },
       // Every Pod's controller is the Environment: kubectl drain refuses Pods without one.
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true }],
+      ...(finalizers ? { finalizers } : {}),
     },
     spec: {
       automountServiceAccountToken: false,
@@ -120,6 +122,12 @@ function renderPod(
       ),
     },
   };
+}
+
+/** The third and last thing, after labels and annotations, that controllers take over from a template's metadata. */
+function finalizersOf({ metadata }: PodTemplate): string[] | undefined {
+  const finalizers = metadata?.["finalizers"];
+  return Array.isArray(finalizers) ? finalizers.map(String) : undefined;
 }
 
 /**

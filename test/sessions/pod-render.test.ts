@@ -1,0 +1,312 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { Environment } from "../../src/api/environment.ts";
+import { MAX_ENVIRONMENT_NAME } from "../../src/api/environment.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { hashOf, NO_DEADLINE_SECONDS, newPodName, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
+
+const NAME = "berth-research-bcdfghjk";
+
+const environmentOf = (sessions: Json = {}, spec: Json = {}): Environment =>
+  parsed(stored(sessionsSpec(sessions, spec)));
+const render = (template: Json, spec: Json = {}): Pod =>
+  sessionTemplate(environmentOf({ template }, spec)).render(NAME);
+const containerOf = (pod: Pod, name = "worker") => pod.spec.containers.find((container) => container.name === name);
+
+describe("the user's template survives whole", () => {
+  const template: Json = {
+    metadata: {
+      labels: { team: "blue", "app.kubernetes.io/name": "agent" },
+      annotations: { "prometheus.io/scrape": "true" },
+      finalizers: ["example.com/keep"],
+    },
+    spec: {
+      containers: [
+        {
+          name: "worker",
+          image: "worker:1",
+          command: ["/bin/run"],
+          env: [
+            { name: "A", value: "1" },
+            { name: "B", valueFrom: { configMapKeyRef: { name: "c", key: "b" } } },
+          ],
+          resources: { limits: { memory: "1Gi", "example.com/gpu": 1 } },
+          fieldOfTomorrow: { deep: [1, { deeper: null }] },
+        },
+        { name: "proxy", image: "proxy:1", ports: [{ containerPort: 80 }] },
+      ],
+      initContainers: [{ name: "prep", image: "prep:1", restartPolicy: "Always" }],
+      volumes: [{ name: "v", emptyDir: { sizeLimit: "1Gi" } }],
+      tolerations: [{ operator: "Exists" }],
+      runtimeClassName: "gvisor",
+      anotherFieldOfTomorrow: true,
+      terminationGracePeriodSeconds: 7,
+    },
+  };
+  const pod = render(template);
+
+  test("its spec, fields that nobody knows included", () => {
+    const { containers, ...rest } = template["spec"] as { containers: Json[] };
+    expect(pod.spec).toMatchObject(rest);
+    expect(pod.spec.containers[1]).toEqual(containers[1]);
+    const { env, ...session } = containers[0] as { env: Json[] };
+    expect(pod.spec.containers[0]).toMatchObject(session);
+    expect(pod.spec.containers[0]?.env).toEqual(expect.arrayContaining(env));
+  });
+
+  test("its labels, annotations and finalizers, as every controller takes them over", () => {
+    expect(pod.metadata.labels).toMatchObject({ team: "blue", "app.kubernetes.io/name": "agent" });
+    expect(pod.metadata.annotations).toMatchObject({ "prometheus.io/scrape": "true" });
+    expect(pod.metadata.finalizers).toEqual(["example.com/keep"]);
+  });
+
+  test("rendering changes nothing of the template itself", () => {
+    const environment = environmentOf({ template });
+    const before = JSON.stringify(environment);
+    sessionTemplate(environment).render(NAME);
+    expect(JSON.stringify(environment)).toBe(before);
+  });
+
+  test("what it says of autoscalers and service accounts wins", () => {
+    const own = render({
+      metadata: { annotations: { "cluster-autoscaler.kubernetes.io/safe-to-evict": "false" } },
+      ...podTemplate({ automountServiceAccountToken: true, enableServiceLinks: true }),
+    });
+    expect(own.metadata.annotations).toMatchObject({ "cluster-autoscaler.kubernetes.io/safe-to-evict": "false" });
+    expect(own.spec).toMatchObject({ automountServiceAccountToken: true, enableServiceLinks: true });
+  });
+});
+
+describe("defaults", () => {
+  const pod = render(podTemplate());
+
+  test("a session's Pod is not restarted, has time to tear down, no API token, and the longest deadline", () => {
+    expect(pod.spec).toMatchObject({
+      restartPolicy: "Never",
+      terminationGracePeriodSeconds: 120,
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      activeDeadlineSeconds: NO_DEADLINE_SECONDS,
+    });
+    expect(NO_DEADLINE_SECONDS).toBe(2_147_483_647);
+  });
+
+  test("a grace of zero is a grace", () => {
+    const environment = environmentOf({ template: podTemplate({ terminationGracePeriodSeconds: 0 }) });
+    expect(sessionTemplate(environment).graceSeconds).toBe(0);
+    expect(sessionTemplate(environment).render(NAME).spec.terminationGracePeriodSeconds).toBe(0);
+  });
+
+  test("the session container's image is pulled if it is not there, also for :latest; other containers stay as they are", () => {
+    const two = render({
+      spec: {
+        containers: [
+          { name: "worker", image: "worker:latest" },
+          { name: "proxy", image: "proxy:latest" },
+        ],
+      },
+    });
+    expect(containerOf(two)?.imagePullPolicy).toBe("IfNotPresent");
+    expect(containerOf(two, "proxy")?.imagePullPolicy).toBeUndefined();
+  });
+
+  test("an explicit policy stays, and Always is told", () => {
+    const template = { spec: { containers: [{ name: "worker", image: "w:1", imagePullPolicy: "Always" }] } };
+    const session = sessionTemplate(environmentOf({ template }));
+    expect(session.pullsAlways).toBe(true);
+    expect(containerOf(session.render(NAME))?.imagePullPolicy).toBe("Always");
+    expect(sessionTemplate(environmentOf()).pullsAlways).toBe(false);
+  });
+
+  test("its controller is the Environment, so that kubectl drain takes it", () => {
+    expect(pod.metadata.ownerReferences).toEqual([
+      {
+        apiVersion: "berth.dev/v1alpha1",
+        kind: "Environment",
+        name: "research",
+        uid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11",
+        controller: true,
+        blockOwnerDeletion: true,
+      },
+    ]);
+  });
+
+  test("it says what it is, to the operator and to people", () => {
+    expect(pod.metadata).toMatchObject({
+      name: NAME,
+      namespace: "agents",
+      labels: {
+        "app.kubernetes.io/managed-by": "berth",
+        "berth.dev/environment": "research",
+        "berth.dev/role": "session",
+        "berth.dev/phase": "parked",
+        "berth.dev/template-hash": sessionTemplate(environmentOf()).hash,
+      },
+      annotations: {
+        "berth.dev/session-container": "worker",
+        "kubectl.kubernetes.io/default-container": "worker",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+        "berth.dev/about": expect.stringContaining("no fault"),
+      },
+    });
+  });
+
+  test("a label of Berth's own cannot be had by a template that got past the rules", () => {
+    const environment = environmentOf();
+    const { sessions } = environment.spec;
+    if (!sessions) throw new Error("no sessions");
+    sessions.template.metadata = {
+      labels: { "berth.dev/phase": "finished", "berth.dev/template-hash": "x" },
+      annotations: { "berth.dev/session-container": "other" },
+    };
+    const { metadata } = sessionTemplate(environment).render(NAME);
+    expect(metadata.labels).toMatchObject({ "berth.dev/phase": "parked" });
+    expect(metadata.labels?.["berth.dev/template-hash"]).not.toBe("x");
+    expect(metadata.annotations).toMatchObject({ "berth.dev/session-container": "worker" });
+  });
+});
+
+describe("the gate", () => {
+  const own = [{ name: "MINE", valueFrom: { secretKeyRef: { name: "mine", key: "k" } } }];
+  const template = {
+    spec: {
+      containers: [
+        { name: "worker", image: "w:1", env: own },
+        { name: "proxy", image: "p:1", env: [{ name: "X", value: "y" }] },
+      ],
+    },
+  };
+  const env = containerOf(render(template))?.env ?? [];
+
+  test("the variable that the container waits for comes last, so that all others were found before", () => {
+    expect(env.at(-1)).toEqual({
+      name: "ANTHROPIC_WORK_SECRET",
+      valueFrom: { secretKeyRef: { name: NAME, key: "work-secret" } },
+    });
+  });
+
+  test("it holds exactly one container back", () => {
+    expect(containerOf(render(template), "proxy")?.env).toEqual([{ name: "X", value: "y" }]);
+  });
+
+  test("no reference to the Pod's own Secret is optional", () => {
+    const ours = env.filter(({ valueFrom }) => valueFrom?.secretKeyRef?.name === NAME);
+    expect(ours.map(({ name }) => name)).toEqual([
+      "ANTHROPIC_WORK_ID",
+      "ANTHROPIC_SESSION_ID",
+      "ANTHROPIC_WORK_SECRET",
+    ]);
+    expect(ours.some(({ valueFrom }) => valueFrom?.secretKeyRef?.optional)).toBe(false);
+  });
+
+  test("the program knows its environment and its API; a base URL of the template's own stays the only one", () => {
+    expect(env).toEqual(expect.arrayContaining([{ name: "ANTHROPIC_ENVIRONMENT_ID", value: "env_1" }]));
+    expect(env).toEqual(expect.arrayContaining([{ name: "ANTHROPIC_BASE_URL", value: "https://api.anthropic.com" }]));
+    const proxied = render({
+      spec: {
+        containers: [{ name: "worker", image: "w:1", env: [{ name: "ANTHROPIC_BASE_URL", value: "http://proxy" }] }],
+      },
+    });
+    expect(containerOf(proxied)?.env?.filter(({ name }) => name === "ANTHROPIC_BASE_URL")).toEqual([
+      { name: "ANTHROPIC_BASE_URL", value: "http://proxy" },
+    ]);
+  });
+
+  test("the default-container annotation chooses the gated container", () => {
+    const chosen = render({
+      metadata: { annotations: { "kubectl.kubernetes.io/default-container": "proxy" } },
+      ...template,
+    });
+    expect(containerOf(chosen, "proxy")?.env?.at(-1)?.name).toBe("ANTHROPIC_WORK_SECRET");
+    expect(containerOf(chosen)?.env).toEqual(own);
+    expect(chosen.metadata.annotations).toMatchObject({
+      "berth.dev/session-container": "proxy",
+      "kubectl.kubernetes.io/default-container": "proxy",
+    });
+  });
+
+  test("nothing secret is in the Pod: all of it comes by reference", () => {
+    expect(JSON.stringify(render(template))).not.toMatch(/sk-ant/);
+  });
+});
+
+describe("names", () => {
+  const LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+  const part = fc.stringMatching(/^[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?$/);
+  const environmentName = fc
+    .array(part, { minLength: 1, maxLength: 6 })
+    .map((parts) => parts.join(".").slice(0, MAX_ENVIRONMENT_NAME))
+    .filter((name) => /[a-z0-9]$/.test(name));
+
+  test("every name is a valid host name, also of long names and names with dots", () => {
+    fc.assert(
+      fc.property(environmentName, fc.uint8Array({ minLength: 8, maxLength: 8 }), (name, bytes) => {
+        expect(newPodName(name, () => bytes)).toMatch(LABEL);
+      }),
+      {
+        examples: [
+          [`a${"-".repeat(44)}b`, new Uint8Array(8)],
+          ["x".repeat(46), new Uint8Array(8).fill(255)],
+        ],
+      },
+    );
+  });
+
+  test("a name begins with berth-<environment>-, so that one matcher finds all", () => {
+    expect(newPodName("research.eu")).toMatch(/^berth-research-eu-[a-z0-9]{8}$/);
+  });
+
+  test("no name comes twice", () => {
+    const names = new Set(Array.from({ length: 20_000 }, () => newPodName("research")));
+    expect(names.size).toBe(20_000);
+  });
+});
+
+describe("hash", () => {
+  const hash = (sessions: Json = {}, spec: Json = {}) => sessionTemplate(environmentOf(sessions, spec)).hash;
+  const api = (more: Json) => ({ api: { keySecretRef: { name: "key" }, ...more } });
+
+  test.each<[string, Json, Json]>([
+    ["warm", { warm: 3 }, {}],
+    ["maxConcurrent", { maxConcurrent: 9 }, {}],
+    ["maxDurationSeconds", { maxDurationSeconds: 60 }, {}],
+    ["retention", { retainFinishedSeconds: 1 }, {}],
+    ["pause", {}, { paused: true }],
+    ["the key's Secret", {}, api({ keySecretRef: { name: "other" } })],
+    ["request bounds", {}, api({ requestTimeoutSeconds: 3 })],
+  ])("stays when nothing of a Pod changes: %s", (_, sessions, spec) => expect(hash(sessions, spec)).toBe(hash()));
+
+  test.each<[string, Json, Json]>([
+    ["the image", { template: { spec: { containers: [{ name: "worker", image: "worker:2" }] } } }, {}],
+    ["a label", { template: { metadata: { labels: { a: "b" } }, ...podTemplate() } }, {}],
+    ["an unknown field", { template: podTemplate({ fieldOfTomorrow: 1 }) }, {}],
+    ["the grace", { template: podTemplate({ terminationGracePeriodSeconds: 1 }) }, {}],
+    ["the environment", {}, { environmentId: "env_2" }],
+    ["the API's URL", {}, api({ baseUrl: "http://127.0.0.1:8080" })],
+    ["the credential", { credential: "EnvironmentKey" }, {}],
+  ])("changes with what a Pod is made from: %s", (_, sessions, spec) => expect(hash(sessions, spec)).not.toBe(hash()));
+
+  test("it is valid as a label", () => expect(hash()).toMatch(/^[a-f0-9]{12}$/));
+
+  test("it does not depend on the order of fields, and does on the order of lists", () => {
+    fc.assert(
+      fc.property(fc.jsonValue({ maxDepth: 4 }), (value) => {
+        expect(hashOf(reversed(value))).toBe(hashOf(value));
+      }),
+    );
+    expect(hashOf([1, 2])).not.toBe(hashOf([2, 1]));
+    expect(hashOf({ a: 1 })).not.toBe(hashOf({ a: "1" }));
+  });
+});
+
+/** The same value with the fields of its objects the other way around. */
+function reversed(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(reversed);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .reverse()
+      .map(([key, part]) => [key, reversed(part)]),
+  );
+}
