@@ -1,0 +1,220 @@
+import { connect } from "node:net";
+import { describe, expect, test } from "vitest";
+import { z } from "zod";
+import { startSimulator } from "../../simulator/simulator.ts";
+import { workerOf } from "./client.ts";
+import { type Rig, startRig } from "./rig.ts";
+
+async function admin(url: string, method: string, path: string, body?: unknown, headers: Record<string, string> = {}) {
+  const response = await fetch(`${url}/admin/${path}`, {
+    method,
+    headers: { "content-type": "application/json", ...headers },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  });
+  const text = await response.text();
+  return { status: response.status, body: text === "" ? undefined : (JSON.parse(text) as unknown) };
+}
+
+const idSchema = z.looseObject({ id: z.string() });
+
+const call = (rig: Rig, method: string, path: string, body?: unknown) => admin(rig.simulator.url, method, path, body);
+
+describe("the admin API", () => {
+  test("makes environments, queues items, and shows what became of them, without credentials", async () => {
+    await using rig = await startRig();
+    const made = await call(rig, "POST", "environments", { id: "env_mine", key: "sk-ant-oat01-mine" });
+    expect(made).toEqual({ status: 201, body: { id: "env_mine", key: "sk-ant-oat01-mine" } });
+    expect((await call(rig, "POST", "environments", { id: "env_mine" })).status).toBe(400);
+    const client = rig.client.with({ environmentId: "env_mine", bearer: "sk-ant-oat01-mine" });
+    const item = { type: "session", metadata: { a: "b" } };
+    const queued = await call(rig, "POST", "environments/env_mine/items", item);
+    expect(queued).toMatchObject({ status: 201, body: { state: "queued", environmentId: "env_mine" } });
+    const work = await client.take();
+    await client.ack(work.id);
+    const shown = await call(rig, "GET", `items/${work.id}`);
+    expect(shown.body).toMatchObject({ id: work.id, state: "starting", acks: [{ workerId: "poller-1" }] });
+    const state = await call(rig, "GET", "state");
+    expect(state.body).toMatchObject({ items: [{ id: work.id }], environments: [{}, { id: "env_mine" }] });
+    expect(JSON.stringify(state.body)).not.toContain("sk-ant-");
+  });
+
+  test("rotates keys, stops items and revokes tokens", async () => {
+    await using rig = await startRig();
+    rig.simulator.enqueue(rig.environmentId);
+    const work = await rig.client.take();
+    const rotated = await call(rig, "POST", `environments/${rig.environmentId}/key`, {});
+    expect(rotated).toMatchObject({ status: 200, body: { key: rig.simulator.environmentKey(rig.environmentId) } });
+    expect((await rig.client.stats()).status).toBe(401);
+    expect((await call(rig, "POST", `items/${work.id}/revoke-tokens`)).status).toBe(204);
+    expect((await workerOf(rig.client, work).beat(work.id, "NO_HEARTBEAT")).status).toBe(401);
+    expect((await call(rig, "POST", `items/${work.id}/stop`, { force: true })).status).toBe(204);
+    expect(rig.simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "admin" } });
+  });
+
+  test("starts and stops arrivals", async () => {
+    await using rig = await startRig();
+    const plan = { kind: "poisson", ratePerSecond: 1, item: { type: "healthcheck" } };
+    const started = await call(rig, "POST", `environments/${rig.environmentId}/arrivals`, plan);
+    expect(started).toMatchObject({ status: 201, body: { id: expect.stringMatching(/^arr_/) } });
+    await rig.clock.advance(10_000);
+    expect(rig.simulator.items().every((item) => item.type === "healthcheck")).toBe(true);
+    const { id } = idSchema.parse(started.body);
+    expect((await call(rig, "DELETE", `arrivals/${id}`)).status).toBe(204);
+    expect((await call(rig, "DELETE", `arrivals/${id}`)).status).toBe(404);
+  });
+
+  test("speaks for the user of a session", async () => {
+    await using rig = await startRig();
+    const turns = [{ tools: [{ ask: true }] }];
+    const { sessionId = "" } = rig.simulator.enqueue(rig.environmentId, { script: { turns } });
+    const [tool] = rig.simulator.session(sessionId).toolCalls;
+    const verdict = { toolUseId: tool?.id, allow: false };
+    expect((await call(rig, "POST", `sessions/${sessionId}/confirm`, verdict)).status).toBe(204);
+    expect((await call(rig, "POST", `sessions/${sessionId}/confirm`, verdict)).status).toBe(404);
+    expect((await call(rig, "POST", `sessions/${sessionId}/messages`, { turns })).status).toBe(204);
+    expect((await call(rig, "POST", `sessions/${sessionId}/interrupt`)).status).toBe(204);
+    expect((await call(rig, "GET", `sessions/${sessionId}`)).body).toMatchObject({ status: "idle" });
+    expect((await call(rig, "POST", `sessions/${sessionId}/terminate`)).status).toBe(204);
+    expect((await call(rig, "DELETE", `sessions/${sessionId}`)).status).toBe(204);
+    expect((await call(rig, "GET", "sessions")).body).toMatchObject([{ status: "terminated", deleted: true }]);
+  });
+
+  test("puts faults on and takes them off", async () => {
+    await using rig = await startRig();
+    const put = await call(rig, "POST", "faults", { kind: "status", status: 500, call: "stats" });
+    expect(put.status).toBe(201);
+    expect((await rig.client.stats()).status).toBe(500);
+    expect((await call(rig, "GET", "faults")).body).toMatchObject([{ struck: 1 }]);
+    const { id } = idSchema.parse(put.body);
+    expect((await call(rig, "DELETE", `faults/${id}`)).status).toBe(204);
+    expect((await rig.client.stats()).status).toBe(200);
+    expect((await call(rig, "POST", "faults", { kind: "novelty" })).status).toBe(400);
+  });
+
+  test("turns switches and the clock", async () => {
+    await using rig = await startRig();
+    expect((await call(rig, "PATCH", "switches", { lapse: "stop" })).body).toMatchObject({ lapse: "stop" });
+    expect((await call(rig, "GET", "switches")).body).toEqual(rig.simulator.switches);
+    expect((await call(rig, "PATCH", "switches", { lapse: "novelty" })).status).toBe(400);
+    expect((await call(rig, "PATCH", "switches", { novelty: 1 })).status).toBe(400);
+    expect((await call(rig, "PATCH", "clock", { scale: 60 })).body).toMatchObject({ scale: 60 });
+    expect((await call(rig, "PATCH", "clock", { scale: 0 })).status).toBe(400);
+    const before = rig.simulator.clock.now();
+    await rig.clock.advance(1000);
+    expect(rig.simulator.clock.now() - before).toBeCloseTo(60_000, 0);
+  });
+
+  test("shows violations, and clears them", async () => {
+    await using rig = await startRig();
+    await rig.client.pollRaw({ block_ms: 0 });
+    expect((await call(rig, "GET", "violations")).body).toMatchObject({ violations: [{ kind: "invalid-poll" }] });
+    expect((await call(rig, "GET", "report")).body).toMatchObject({ violations: 1 });
+    expect((await call(rig, "DELETE", "violations")).status).toBe(204);
+    expect((await call(rig, "GET", "violations")).body).toEqual({ violations: [], excused: [] });
+  });
+
+  test("answers 404 for what there is not, 400 for what it cannot read", async () => {
+    await using rig = await startRig();
+    expect((await call(rig, "GET", "novelty")).status).toBe(404);
+    expect((await call(rig, "GET", "items/work_none")).status).toBe(404);
+    expect((await call(rig, "POST", "environments/env_none/items")).status).toBe(404);
+    expect((await call(rig, "POST", `environments/${rig.environmentId}/items`, { novelty: 1 })).status).toBe(400);
+    expect((await call(rig, "GET", "items/%zz")).status).toBe(404);
+    const broken = await fetch(`${rig.simulator.url}/admin/faults`, { method: "POST", body: "{" });
+    expect(broken.status).toBe(400);
+  });
+
+  test("takes no requests from web pages, and with a token none without it", async () => {
+    await using rig = await startRig();
+    const origin = { origin: "https://example.org" };
+    expect((await admin(rig.simulator.url, "GET", "state", undefined, origin)).status).toBe(403);
+    await using guarded = await startSimulator({ adminToken: "secret" });
+    expect((await admin(guarded.url, "GET", "state")).status).toBe(401);
+    expect((await admin(guarded.url, "GET", "state", undefined, { authorization: "Bearer wrong" })).status).toBe(401);
+    expect((await admin(guarded.url, "GET", "state", undefined, { authorization: "Bearer secret" })).status).toBe(200);
+  });
+});
+
+describe("the server", () => {
+  test("says that it is well, to anybody", async () => {
+    await using rig = await startRig();
+    expect((await fetch(`${rig.simulator.url}/healthz`)).status).toBe(200);
+  });
+
+  test("survives requests that are no HTTP, no URL, or cut off", async () => {
+    await using rig = await startRig();
+    for (const text of [
+      "nonsense\r\n\r\n",
+      "GET // HTTP/1.1\r\nhost: x\r\n\r\n",
+      "POST /v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+    ]) {
+      const socket = connect(rig.simulator.port, "127.0.0.1");
+      await new Promise<void>((resolve) => {
+        socket.on("error", () => undefined);
+        socket.once("close", () => resolve());
+        socket.end(text);
+        socket.resume();
+      });
+    }
+    expect((await rig.client.stats()).status).toBe(200);
+    rig.simulator.assertNoViolations();
+  });
+
+  test("takes a port that is taken for an error", async () => {
+    await using rig = await startRig();
+    await expect(startSimulator({ port: rig.simulator.port })).rejects.toThrow("EADDRINUSE");
+  });
+});
+
+describe("what is remembered", () => {
+  test("is bounded: the oldest stopped items are forgotten, with their sessions and tokens", async () => {
+    await using rig = await startRig({ limits: { recordsKept: 2 } });
+    const first = rig.simulator.enqueue(rig.environmentId);
+    const work = await rig.client.take();
+    const worker = workerOf(rig.client, work);
+    rig.simulator.stopItem(first.id, { force: true });
+    for (let i = 0; i < 2; i += 1) rig.simulator.stopItem(rig.simulator.enqueue(rig.environmentId).id, { force: true });
+    expect(rig.simulator.items()).toHaveLength(2);
+    expect(rig.simulator.sessions()).toHaveLength(2);
+    expect(() => rig.simulator.item(first.id)).toThrow("not found");
+    expect((await worker.beat(work.id, "NO_HEARTBEAT")).status).toBe(401);
+    expect(await rig.client.listAll()).toHaveLength(2);
+  });
+
+  test("sums up to a report", async () => {
+    await using rig = await startRig();
+    for (let i = 0; i < 3; i += 1) rig.simulator.enqueue(rig.environmentId);
+    const waits = [1000, 2000];
+    for (const wait of waits) {
+      await rig.clock.advance(wait);
+      const work = await rig.client.take();
+      await rig.client.ack(work.id);
+      const worker = workerOf(rig.client, work);
+      await worker.mustBeat(work.id, "NO_HEARTBEAT");
+      await worker.stop(work.id, true);
+    }
+    const report = rig.simulator.report();
+    expect(report).toMatchObject({
+      total: 3,
+      served: 2,
+      beats: 2,
+      items: { queued: 1, stopped: 2 },
+      requests: { "ack 200": 2, "heartbeat 200": 2, "stop 204": 2 },
+    });
+    expect(report.queuedToFirstBeat).toEqual({ count: 2, mean: 2, p50: 1, p90: 3, p99: 3, max: 3 });
+  });
+});
+
+describe("waitFor", () => {
+  test("names what it waited for in vain", async () => {
+    await using rig = await startRig();
+    await expect(rig.simulator.waitFor(() => false, { what: "rain", timeoutMs: 1 })).rejects.toThrow(
+      "not within 1 ms: rain",
+    );
+  });
+
+  test("passes on what its predicate throws", async () => {
+    await using rig = await startRig();
+    await expect(rig.simulator.waitFor(() => rig.simulator.item("work_none"))).rejects.toThrow("not found");
+  });
+});

@@ -1,0 +1,78 @@
+import { describe, expect, test } from "vitest";
+import { arrivalsSchema, arrivalTimes } from "../../simulator/arrivals.ts";
+import { bashScript } from "../../simulator/script.ts";
+import { startRig } from "./rig.ts";
+
+const SECOND = 1000;
+
+describe("arrivals", () => {
+  test("of Poisson come at the mean rate, at times that the seed fixes", () => {
+    const times = (seed: number) => [
+      ...arrivalTimes(arrivalsSchema.parse({ kind: "poisson", ratePerSecond: 5, seed, durationSeconds: 200 })),
+    ];
+    const first = times(42);
+    expect(first).toEqual(times(42));
+    expect(first).not.toEqual(times(43));
+    // 1000 expected; the seed is fixed, so this cannot fail by chance.
+    expect(first.length).toBeGreaterThan(900);
+    expect(first.length).toBeLessThan(1100);
+    const gaps = first.slice(1).map((at, index) => at - (first[index] ?? 0));
+    const mean = gaps.reduce((sum, gap) => sum + gap, 0) / gaps.length;
+    const variance = gaps.reduce((sum, gap) => sum + (gap - mean) ** 2, 0) / gaps.length;
+    // Exponential gaps: the deviation equals the mean.
+    expect(Math.sqrt(variance) / mean).toBeGreaterThan(0.85);
+    expect(Math.sqrt(variance) / mean).toBeLessThan(1.15);
+  });
+
+  test("queue an item each, on the simulator's clock", async () => {
+    await using rig = await startRig({ scale: 10 });
+    const arrivals = rig.simulator.arrivals(rig.environmentId, { kind: "replay", atSeconds: [20, 0, 10] });
+    await rig.clock.advance(0);
+    expect(arrivals.arrived).toBe(1);
+    await rig.clock.advance(1 * SECOND - 1);
+    expect(arrivals.arrived).toBe(1);
+    await rig.clock.advance(1);
+    expect(arrivals.arrived).toBe(2);
+    await rig.clock.advance(1 * SECOND);
+    expect(await arrivals.done).toBe(3);
+    expect(rig.simulator.stats(rig.environmentId)).toMatchObject({ depth: 3 });
+  });
+
+  test("in bursts come together", async () => {
+    await using rig = await startRig();
+    const plan = { kind: "burst", size: 10, bursts: 2, everySeconds: 30 } as const;
+    const arrivals = rig.simulator.arrivals(rig.environmentId, plan);
+    await rig.clock.advance(29 * SECOND);
+    expect(arrivals.arrived).toBe(10);
+    await rig.clock.advance(1 * SECOND);
+    expect(await arrivals.done).toBe(20);
+  });
+
+  test("end at their count, or when they are stopped", async () => {
+    await using rig = await startRig();
+    const counted = rig.simulator.arrivals(rig.environmentId, { kind: "poisson", ratePerSecond: 100, count: 7 });
+    const endless = rig.simulator.arrivals(rig.environmentId, { kind: "poisson", ratePerSecond: 1 });
+    await rig.clock.advance(10 * SECOND);
+    expect(await counted.done).toBe(7);
+    expect(rig.simulator.stopArrivals(endless.id)).toBe(true);
+    const before = await endless.done;
+    await rig.clock.advance(60 * SECOND);
+    expect(endless.arrived).toBe(before);
+    expect(rig.simulator.stopArrivals(endless.id)).toBe(false);
+  });
+
+  test("may differ from item to item", async () => {
+    await using rig = await startRig();
+    const plan = { kind: "burst", size: 2 } as const;
+    rig.simulator.arrivals(rig.environmentId, plan, (index) => ({ script: bashScript(`echo ${index}`) }));
+    await rig.clock.advance(0);
+    const commands = rig.simulator.sessions().map((session) => session.toolCalls[0]?.input.command);
+    expect(commands).toEqual(["echo 0", "echo 1"]);
+  });
+
+  test("with a wrong plan are refused", async () => {
+    await using rig = await startRig();
+    expect(() => rig.simulator.arrivals(rig.environmentId, { kind: "poisson", ratePerSecond: 0 })).toThrow();
+    expect(() => rig.simulator.arrivals("env_none", { kind: "burst", size: 1 })).toThrow("not found");
+  });
+});
