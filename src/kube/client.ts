@@ -6,7 +6,8 @@ import type { ClusterAccess } from "./config.ts";
 import { isGone, KubeApiError } from "./errors.ts";
 import { type Call, Exchange, type Verb } from "./exchange.ts";
 import type { KubeList, KubeObject } from "./objects.ts";
-import { apiVersionOf, type Resource, resourcePath } from "./resource.ts";
+import type { ProxySettings } from "./proxy.ts";
+import { apiVersionOf, LEASES, type Resource, resourcePath } from "./resource.ts";
 import type { TransportResponse } from "./transport.ts";
 import { readWatch, type WatchEvent } from "./watch.ts";
 
@@ -28,6 +29,8 @@ export interface KubeClientOptions {
   readonly access: ClusterAccess;
   readonly clock?: Clock;
   readonly metrics?: Metrics;
+  /** Proxies of the process's settings; without them the environment is asked (HTTPS_PROXY, NO_PROXY). */
+  readonly proxy?: ProxySettings;
   readonly userAgent?: string;
   /** Bound of one call with all its repeats, unless the call has its own; 30 s. */
   readonly requestTimeoutMs?: number;
@@ -101,9 +104,9 @@ export class KubeClient {
   readonly #fence: (() => void) | undefined;
 
   constructor(options: KubeClientOptions, shared?: { exchange: Exchange; fence: () => void }) {
-    const { access, clock = realClock, metrics, userAgent = "berth", requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
-    const random = options.random ?? Math.random;
-    this.#exchange = shared?.exchange ?? new Exchange({ access, clock, metrics, userAgent, random });
+    const { access, clock = realClock, metrics, proxy, userAgent = "berth" } = options;
+    const { random = Math.random, requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
+    this.#exchange = shared?.exchange ?? new Exchange({ access, clock, metrics, proxy, userAgent, random });
     this.#timeoutMs = requestTimeoutMs;
     this.#fence = shared?.fence;
     this.#options = options;
@@ -254,6 +257,7 @@ export class KubeClient {
       path,
       body,
       repeatable: false,
+      urgent: false,
       timeoutMs: o.timeoutMs ?? this.#timeoutMs,
       signal: o.signal,
       fence: method === "GET" ? undefined : this.#fence,
@@ -287,6 +291,7 @@ export class KubeClient {
       method,
       path: path + queryString(query),
       repeatable: false,
+      urgent: resource.group === LEASES.group,
       timeoutMs: o.timeoutMs ?? this.#timeoutMs,
       signal: o.signal,
       fence: method === "GET" ? undefined : this.#fence,

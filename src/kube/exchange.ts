@@ -5,6 +5,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
 import { Credentials, type RequestCredentials } from "./credentials.ts";
 import { KubeApiError, LeadershipLostError } from "./errors.ts";
+import { type ProxySettings, proxyFor } from "./proxy.ts";
 import { errorOfAnswer } from "./status.ts";
 import { readErrorBody, Transport, TransportError, type TransportResponse, type TransportStream } from "./transport.ts";
 
@@ -33,6 +34,8 @@ export interface Call {
   readonly contentType?: string;
   /** Refused and rejected calls may be sent again: GET, PUT and DELETE. */
   readonly repeatable: boolean;
+  /** Must not wait for a connection behind the others: what keeps the Lease. */
+  readonly urgent: boolean;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
   /** Throws when the process must not act; asked before the call and again when its connection is at hand. */
@@ -43,6 +46,7 @@ export interface ExchangeOptions {
   readonly access: ClusterAccess;
   readonly clock: Clock;
   readonly metrics?: Metrics | undefined;
+  readonly proxy?: ProxySettings | undefined;
   readonly userAgent: string;
   readonly random?: Random;
 }
@@ -157,7 +161,7 @@ export class Exchange {
   }
 
   async #request(call: Call, signal: AbortSignal, fresh: boolean) {
-    const credentials = await raceAbort(this.#credentials.current(fresh), signal);
+    const credentials = await this.#credentialsFor(call, signal, fresh);
     call.fence?.();
     const headers: Record<string, string> = {
       accept: "application/json",
@@ -173,19 +177,32 @@ export class Exchange {
       body: call.body === undefined ? undefined : JSON.stringify(call.body),
       signal,
       beforeSend: call.fence,
+      urgent: call.urgent,
     };
+  }
+
+  async #credentialsFor(call: Call, signal: AbortSignal, fresh: boolean): Promise<RequestCredentials> {
+    try {
+      return await raceAbort(this.#credentials.current(fresh), signal);
+    } catch (cause) {
+      if (signal.aborted) throw cause;
+      throw new KubeApiError(`${call.about}: no credentials for the API server: ${errorText(cause)}`, {
+        status: 0,
+        cause,
+      });
+    }
   }
 
   /** Connections are bound to a client certificate: a new one wants new connections. */
   #transportFor({ cert, key }: RequestCredentials): Transport {
     if (this.#closed) throw new Error("the client is closed");
     if (this.#transport && this.#identity === cert) return this.#transport;
-    const { ca, tlsServerName, insecureSkipTlsVerify, proxyUrl } = this.#options.access;
+    const { ca, tlsServerName, insecureSkipTlsVerify } = this.#options.access;
     const old = this.#transport;
     this.#identity = cert;
     this.#transport = new Transport({
       origin: this.#origin,
-      proxyUrl,
+      proxyUrl: this.#proxyUrl(),
       tls: {
         ...(ca === undefined ? {} : { ca }),
         ...(cert === undefined ? {} : { cert }),
@@ -196,6 +213,13 @@ export class Exchange {
     });
     void old?.close();
     return this.#transport;
+  }
+
+  /** `null`: none; undefined: as the environment says. */
+  #proxyUrl(): string | null | undefined {
+    const { access, proxy } = this.#options;
+    if (access.proxyUrl !== undefined) return access.proxyUrl;
+    return proxy && (proxyFor(new URL(access.server), proxy) ?? null);
   }
 
   #noAnswer(call: Call, error: unknown, signal: AbortSignal): KubeApiError {

@@ -129,9 +129,15 @@ function userOf(name: string, entry: Named | undefined): UserEntry {
     username: text(fields.username),
     password: text(fields.password),
     impersonateUser: text(fields.as),
-    exec: isFields(fields.exec) ? fields.exec : undefined,
+    exec: isFields(fields.exec) ? withCommandIn(folder, fields.exec) : undefined,
     authProvider: isFields(fields["auth-provider"]) ? fields["auth-provider"] : undefined,
   };
+}
+
+/** A command with a slash counts from the kubeconfig's folder, any other is looked for in PATH. */
+function withCommandIn(folder: string, exec: Fields): Fields {
+  const command = text(exec.command);
+  return command?.includes("/") ? { ...exec, command: resolve(folder, command) } : exec;
 }
 
 function pathIn(folder: string, value: unknown): string | undefined {

@@ -12,10 +12,12 @@ import type { Resource } from "./resource.ts";
 import type { WatchEvent } from "./watch.ts";
 
 /**
- * Between restarts after failures: about five requests in the first three seconds of an outage, then two a minute from
- * each reflector. A restart of the API server takes about a second, so the first tries are near each other.
+ * Between restarts after failures: about five requests in the first three seconds of an outage, then eight a minute from
+ * each reflector. A restart of the API server takes about a second, so the first tries are near each other; and there
+ * are two reflectors a process, not one a node, so the longest pause can be shorter than client-go's 30 s: it is the time
+ * that we stay blind after an outage.
  */
-const RESTART_BACKOFF: BackoffPolicy = { baseMs: 250, maxMs: 30_000 };
+const RESTART_BACKOFF: BackoffPolicy = { baseMs: 250, maxMs: 10_000 };
 
 /** A watch that lived so long was a good one: the next failure starts from the base of the backoff again. */
 const STABLE_MS = 10_000;

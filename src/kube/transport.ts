@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { Agent, type Dispatcher, EnvHttpProxyAgent, ProxyAgent } from "undici";
 import type { TlsMaterial } from "./credentials.ts";
+import { isLoopback } from "./proxy.ts";
 
 /**
  * Connections for requests with an answer of their own. Measured on one API server: 64 in flight give about 1,000
@@ -8,6 +9,9 @@ import type { TlsMaterial } from "./credentials.ts";
  * counts them against everybody else.
  */
 const UNARY_CONNECTIONS = 64;
+
+/** For what must not wait behind a burst of the others: Leases. Two, so that one that hangs does not hold the next one up. */
+const URGENT_CONNECTIONS = 2;
 
 /** One per watch, so only a bound against a leak: a watch that had to queue for a connection would be blind. */
 const WATCH_CONNECTIONS = 1024;
@@ -31,6 +35,7 @@ export interface TransportRequest {
   readonly headers: Record<string, string>;
   readonly body?: string | undefined;
   readonly signal: AbortSignal;
+  readonly urgent?: boolean;
   /** Called at the last moment, with a connection at hand and nothing written yet; the request is not sent if it throws. */
   readonly beforeSend?: (() => void) | undefined;
 }
@@ -64,8 +69,8 @@ export interface TransportOptions {
   /** `https://host:port`, without a path. */
   readonly origin: string;
   readonly tls: TlsMaterial;
-  /** A proxy for everything, from the kubeconfig; else the environment says (HTTPS_PROXY, NO_PROXY). */
-  readonly proxyUrl?: string | undefined;
+  /** `null`: none. Without it the environment says (HTTPS_PROXY, NO_PROXY). */
+  readonly proxyUrl?: string | null | undefined;
 }
 
 /**
@@ -77,11 +82,13 @@ export interface TransportOptions {
 export class Transport {
   readonly #origin: string;
   readonly #unary: Dispatcher;
+  readonly #urgent: Dispatcher;
   readonly #watches: Dispatcher;
 
   constructor(options: TransportOptions) {
     this.#origin = options.origin;
     this.#unary = createDispatcher(options, UNARY_CONNECTIONS);
+    this.#urgent = createDispatcher(options, URGENT_CONNECTIONS);
     this.#watches = createDispatcher(options, WATCH_CONNECTIONS);
   }
 
@@ -89,7 +96,8 @@ export class Transport {
   send(request: TransportRequest): Promise<TransportResponse> {
     return new Promise((resolve, reject) => {
       const handler = new UnaryHandler(request, resolve, reject);
-      if (!handler.done) this.#unary.dispatch(dispatchOptions(this.#origin, request), handler);
+      const dispatcher = request.urgent ? this.#urgent : this.#unary;
+      if (!handler.done) dispatcher.dispatch(dispatchOptions(this.#origin, request), handler);
     });
   }
 
@@ -110,7 +118,7 @@ export class Transport {
 
   /** Breaks all connections off. */
   async close(): Promise<void> {
-    await Promise.all([this.#unary.destroy(), this.#watches.destroy()]);
+    await Promise.all([this.#unary.destroy(), this.#urgent.destroy(), this.#watches.destroy()]);
   }
 }
 
@@ -157,13 +165,9 @@ function createDispatcher({ origin, tls, proxyUrl }: TransportOptions, connectio
     connect,
     requestTls: connect,
   };
-  if (proxyUrl !== undefined) return new ProxyAgent({ ...options, uri: proxyUrl });
-  // As Go's ProxyFromEnvironment does: loopback is never reached through a proxy.
-  return isLoopback(new URL(origin).hostname) ? new Agent(options) : new EnvHttpProxyAgent(options);
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
+  if (typeof proxyUrl === "string") return new ProxyAgent({ ...options, uri: proxyUrl });
+  if (proxyUrl === null || isLoopback(new URL(origin).hostname)) return new Agent(options);
+  return new EnvHttpProxyAgent(options);
 }
 
 class UnaryHandler implements Dispatcher.DispatchHandler {

@@ -49,11 +49,12 @@ export class WorkQueue {
 
   readonly #options: WorkQueueOptions;
   #run: RunOptions | undefined;
+  #ended = false;
   #onIdle: (() => void) | undefined;
 
   constructor(options: WorkQueueOptions) {
     this.#options = options;
-    options.metrics?.workqueueDepth.set({ queue: options.name }, 0);
+    this.#gauge(0);
   }
 
   /** Keys that a worker could take now. */
@@ -67,7 +68,7 @@ export class WorkQueue {
   }
 
   add(key: string): void {
-    if (this.#dirty.has(key)) return;
+    if (this.#ended || this.#dirty.has(key)) return;
     this.#options.metrics?.workqueueAdds.inc({ queue: this.#options.name });
     this.#dirty.add(key);
     if (!this.#processing.has(key)) this.#enqueue(key);
@@ -75,6 +76,7 @@ export class WorkQueue {
 
   /** Adds the key after `ms`, or earlier where it was to come earlier. */
   addAfter(key: string, ms: number): void {
+    if (this.#ended) return;
     if (!(ms > 0)) {
       this.add(key);
       return;
@@ -110,31 +112,37 @@ export class WorkQueue {
   }
 
   /**
-   * Handles keys until the signal aborts, then waits for the handlers under way; what they do not finish, and keys that
-   * still wait, are dropped. Never rejects.
+   * Handles keys until the signal aborts, then waits for the handlers under way. Keys that still wait are dropped, later
+   * ones ignored: a queue runs once. Rejects only for a second run.
    */
   async run(options: RunOptions): Promise<void> {
-    if (this.#run) throw new Error(`work queue ${this.#options.name} runs already`);
+    if (this.#run) throw new Error(`work queue ${this.#options.name} was run already`);
     this.#run = options;
     const { signal } = options;
     if (!signal.aborted) {
       this.#pump();
       await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
     }
-    for (const { timer } of this.#delayed.values()) timer.cancel();
-    this.#delayed.clear();
+    this.#end();
     if (this.#processing.size > 0) {
       await new Promise<void>((resolve) => {
         this.#onIdle = resolve;
       });
     }
-    this.#onIdle = undefined;
-    this.#run = undefined;
+  }
+
+  #end(): void {
+    this.#ended = true;
+    for (const { timer } of this.#delayed.values()) timer.cancel();
+    this.#delayed.clear();
+    this.#gauge(-this.#queue.size);
+    this.#queue.clear();
+    this.#dirty.clear();
   }
 
   #enqueue(key: string): void {
     this.#queue.add(key);
-    this.#gauge();
+    this.#gauge(1);
     this.#pump();
   }
 
@@ -144,7 +152,7 @@ export class WorkQueue {
       const next = this.#queue.values().next();
       if (next.done) return;
       this.#queue.delete(next.value);
-      this.#gauge();
+      this.#gauge(-1);
       this.#dirty.delete(next.value);
       this.#processing.add(next.value);
       void this.#handle(next.value, run);
@@ -192,7 +200,8 @@ export class WorkQueue {
     if (this.#processing.size === 0) this.#onIdle?.();
   }
 
-  #gauge(): void {
-    this.#options.metrics?.workqueueDepth.set({ queue: this.#options.name }, this.#queue.size);
+  /** Counted up and down, since queues of many Environments share a name. */
+  #gauge(change: number): void {
+    this.#options.metrics?.workqueueDepth.inc({ queue: this.#options.name }, change);
   }
 }

@@ -9,7 +9,7 @@ import {
   KubeApiError,
   LeadershipLostError,
 } from "../../src/kube/errors.ts";
-import { type KubeObject, NODES, PODS, type Pod } from "../../src/kube/resource.ts";
+import { type KubeObject, LEASES, NODES, PODS, type Pod } from "../../src/kube/resource.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FakeApiServer, type Script, type SeenRequest, send, sendStatus } from "./api-server.ts";
@@ -316,6 +316,21 @@ describe("bounds", () => {
   });
 });
 
+test("a Lease does not wait behind a burst of other calls", async () => {
+  const open: (() => void)[] = [];
+  server.scripts.push((seen, response) => {
+    if (seen.path.includes("leases")) return false;
+    open.push(() => send(response, 201, pod()));
+    return true;
+  });
+  const burst = Array.from({ length: 100 }, (_, i) => client.create(PODS, pod(`p${i}`)));
+  await server.until(() => open.length === 64);
+  await client.create(LEASES, { metadata: { name: "operator", namespace: "berth" } });
+  server.scripts.length = 0;
+  for (const answer of open) answer();
+  await Promise.all(burst);
+});
+
 describe("fence", () => {
   test("a fence that throws keeps writes in and lets reads pass", async () => {
     const lost = new LeadershipLostError("lost");
@@ -402,6 +417,15 @@ describe("credentials", () => {
     expect((await caught(refreshing.get(PODS, { namespace: "agents", name: "a" }))).status).toBe(401);
     expect(server.requests).toHaveLength(4);
     await refreshing.close();
+  });
+
+  test("a plug-in that fails is named as the cause, and the write was surely not applied", async () => {
+    const plugin = () => Promise.reject(new Error("cloud-auth: log in first"));
+    const locked = new KubeClient({ access: { ...server.access, auth: { plugin } }, clock });
+    const error = await caught(locked.create(PODS, pod()));
+    expect(error.message).toBe("create pods agents/a: no credentials for the API server: cloud-auth: log in first");
+    expect(error.maybeApplied).toBe(false);
+    await locked.close();
   });
 });
 

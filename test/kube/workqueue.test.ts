@@ -9,9 +9,10 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 let clock: VirtualClock;
 let queue: WorkQueue;
 let stop: AbortController;
-const metrics = createMetrics();
+let metrics: ReturnType<typeof createMetrics>;
 
 beforeEach(() => {
+  metrics = createMetrics();
   clock = new VirtualClock();
   queue = new WorkQueue({ name: "test", clock, logger: silentLogger, metrics, random: () => 1 });
   stop = new AbortController();
@@ -199,18 +200,26 @@ describe("shutdown", () => {
     stop.abort();
     queue.add("a");
     await queue.run({ workers: 1, handle: () => Promise.reject(new Error("called")), signal: stop.signal });
-    expect(queue.depth).toBe(1);
+    expect(queue.depth).toBe(0);
+  });
+
+  test("a queue that has ended takes no key any more", async () => {
+    stop.abort();
+    await queue.run({ workers: 1, handle: async () => {}, signal: stop.signal });
+    queue.add("a");
+    queue.addAfter("b", 10);
+    queue.addRateLimited("c");
+    expect([queue.depth, clock.pendingTimers]).toEqual([0, 0]);
   });
 
   test("a second run beside the first is refused", async () => {
     const { handle } = gatedHandler();
     void queue.run({ workers: 1, handle, signal: stop.signal });
-    await expect(queue.run({ workers: 1, handle, signal: stop.signal })).rejects.toThrow(/runs already/);
+    await expect(queue.run({ workers: 1, handle, signal: stop.signal })).rejects.toThrow(/was run already/);
   });
 });
 
 test("metrics follow depth, adds, retries and errors", async () => {
-  for (const metric of [metrics.workqueueAdds, metrics.workqueueRetries, metrics.reconcileErrors]) metric.reset();
   let fail = true;
   queue.add("a");
   queue.add("a");
@@ -227,6 +236,20 @@ test("metrics follow depth, adds, retries and errors", async () => {
   await clock.advance(1_000);
   expect(await value(metrics.workqueueDepth)).toBe(0);
   expect([await value(metrics.workqueueRetries), await value(metrics.reconcileErrors)]).toEqual([1, 1]);
+});
+
+test("queues of one name add up in the depth, and one that ends takes its keys out", async () => {
+  const own = createMetrics();
+  const [first, second] = [1, 2].map(
+    () => new WorkQueue({ name: "shared", clock, logger: silentLogger, metrics: own }),
+  );
+  const depth = async () => (await own.workqueueDepth.get()).values[0]?.value;
+  for (const key of ["a", "b"]) first?.add(key);
+  second?.add("c");
+  expect(await depth()).toBe(3);
+  stop.abort();
+  await first?.run({ workers: 1, handle: async () => {}, signal: stop.signal });
+  expect(await depth()).toBe(1);
 });
 
 /** What a random schedule does to the queue. */
