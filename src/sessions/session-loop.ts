@@ -96,6 +96,8 @@ export class SessionLoop {
     const lost = view.state === "queued" || view.state === "stopped" || view.state === "absent";
     const again =
       claim.acknowledgedAt !== null && view.acknowledgedAt !== null && view.acknowledgedAt !== claim.acknowledgedAt;
+    // A stop is no loss: nobody else has the lease then.
+    if (claim.lostSinceMs === null && (again || view.state === "queued")) metrics.leasesLost.inc(labels);
     if (lost || again) claim.lostSinceMs ??= nowMs;
     else if (view.state !== "unknown") claim.lostSinceMs = null;
   }

@@ -57,6 +57,9 @@ export interface Operator {
   stop(): Promise<void>;
 }
 
+/** One in this process: what it counts can be read. */
+export type InProcessOperator = Operator & { readonly metrics: Metrics };
+
 /**
  * Everything that serves sessions, in a namespace of its own on the shared control plane: a simulated node, the work
  * simulator, one Environment's key and spec, operators on demand, and views of what the API server has.
@@ -109,7 +112,7 @@ export class World implements AsyncDisposable {
       informer.subscribe(() => this.#changed.notify());
       void informer.run(this.#watching.signal);
     }
-    for (const event of ["item", "violation", "session"] as const) {
+    for (const event of ["item", "violation", "session", "fault", "waiting", "request"] as const) {
       this.simulator.on(event as never, () => this.#changed.notify());
     }
     this.node.subscribe(() => this.#changed.notify());
@@ -251,7 +254,7 @@ export class World implements AsyncDisposable {
   }
 
   /** An operator in this process. */
-  startOperator(options: { leaderElect?: boolean; flags?: readonly string[] } = {}): Operator {
+  startOperator(options: { leaderElect?: boolean; flags?: readonly string[] } = {}): InProcessOperator {
     const ending = new AbortController();
     const metrics = createMetrics();
     const elect = options.leaderElect === true ? [] : ["--leader-elect=false"];
@@ -260,7 +263,7 @@ export class World implements AsyncDisposable {
     const level = process.env.BERTH_TEST_LOG as "debug" | undefined;
     const logger = level ? createLogger(level) : silentLogger;
     const running = runOperator(settings, ending.signal, { metrics, timing, logger });
-    const operator: Operator = {
+    const operator: InProcessOperator = {
       metrics,
       stop: async () => {
         ending.abort();

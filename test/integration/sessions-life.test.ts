@@ -1,0 +1,206 @@
+import { describe, expect, test } from "vitest";
+import type { FateInput } from "../../testbed/node/node.ts";
+import { useCluster } from "../support/cluster.ts";
+import { metricValue } from "../support/metric-value.ts";
+import {
+  otherPoller,
+  SHORT_LEASE,
+  serveOne,
+  untilEnded,
+  untilGone,
+  untilState,
+  workerClient,
+} from "../support/session-life.ts";
+import { startWorld, type World, type WorldOptions } from "../support/world.ts";
+
+const cluster = useCluster();
+
+/** A world whose session containers all have this fate, and whose leases fit the operator's faster timers. */
+function worldOf(fate: FateInput, options: WorldOptions = {}): Promise<World> {
+  return startWorld(cluster, { simulator: SHORT_LEASE, node: { fates: () => fate }, ...options });
+}
+
+const hanging: FateInput = { kind: "worker", end: "hang" };
+/** Whoever has the claim's token is the worker: the test beats, or does not. */
+const played: FateInput = { kind: "run" };
+
+describe.concurrent("the container ends by itself", () => {
+  test("a worker that ends its work stops the item itself, and the operator adds nothing", async () => {
+    await using world = await worldOf({ kind: "worker", workMs: 300 });
+    const served = await serveOne(world);
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    expect(last.acks).toHaveLength(1);
+    await untilGone(world, served.pod);
+    const labels = { namespace: world.namespace, environment: world.name };
+    expect(await metricValue(served.operator.metrics.sessionsStarted, labels)).toBe(1);
+    expect(world.events("SessionStarted").length).toBeGreaterThan(0);
+  });
+
+  test("out of memory: the operator takes the lease when it stood still, then stops the item", async () => {
+    await using world = await worldOf({ kind: "worker", workMs: 300, end: "oom" });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "OOMKilled");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(message).toContain("memory");
+  });
+
+  test("killed by SIGKILL: fenced and stopped, with the exit code in the Event", async () => {
+    await using world = await worldOf({ kind: "worker", workMs: 300, end: "killed" });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "Killed");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(message).toContain("137");
+  });
+
+  test("a crash at once, before any beat: fenced with the first beat, stopped, and shown with its last words", async () => {
+    await using world = await worldOf({ kind: "exit", code: 3, afterMs: 0, message: "no such model" });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "Failed");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(last.beats).toBe(1);
+    expect(message).toContain("exit code 3: no such model");
+    const labels = { namespace: world.namespace, environment: world.name };
+    expect(await metricValue(served.operator.metrics.startFailures, labels)).toBe(1);
+  });
+
+  test("exit code 0 without a stop is no success: the operator stops the item", async () => {
+    await using world = await worldOf({ kind: "worker", workMs: 300, end: "exit-without-stop" });
+    const served = await serveOne(world);
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("exit code 0 before any beat is a program that does not beat", async () => {
+    await using world = await worldOf({ kind: "exit", code: 0, afterMs: 0 });
+    const served = await serveOne(world);
+    const { last } = await untilEnded(world, served, "NoFirstBeat");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("a command that is not in the image shows after the opening: stopped, with kubelet's words", async () => {
+    await using world = await worldOf({ kind: "start-error" });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(message).toContain("no such file or directory");
+  });
+
+  test("a root image under runAsNonRoot never starts: its Pod is deleted and the item stopped", async () => {
+    await using world = await worldOf({ kind: "root-image" });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(message).toContain("runAsNonRoot");
+    await untilGone(world, served.pod);
+  });
+});
+
+describe.concurrent("the operator or the user ends the session", () => {
+  test("no first beat: fenced, stopped, then the Pod is deleted, and the message names lease: Operator", async () => {
+    await using world = await worldOf(
+      { kind: "worker", neverBeats: true, end: "hang" },
+      { sessions: { firstBeatTimeoutSeconds: 1, maxConcurrent: 1 } },
+    );
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "NoFirstBeat");
+    expect(message).toContain("lease: Operator");
+    expect(last.history.map(({ event }) => event)).toEqual([
+      "created",
+      "offered",
+      "acknowledged",
+      "first beat",
+      "stopped by force",
+    ]);
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    await untilGone(world, served.pod);
+  });
+
+  test("the user's graceful stop reaches the worker by its beat: it leaves and the Pod goes", async () => {
+    await using world = await worldOf(hanging, { podSpec: { terminationGracePeriodSeconds: 20 } });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    world.simulator.stopItem(served.item.id);
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+  });
+
+  test("the user's graceful stop of a program that does not heed it: the Pod is deleted after its grace, the item stopped", async () => {
+    await using world = await worldOf(played);
+    const served = await serveOne(world);
+    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
+    await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 60);
+    world.simulator.stopItem(served.item.id);
+    const { last } = await untilEnded(world, served, "StoppedByUser");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    await untilGone(world, served.pod);
+  });
+
+  test("the user's forced stop: the worker hears it from its beat and leaves", async () => {
+    await using world = await worldOf(hanging);
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    world.simulator.stopItem(served.item.id, { force: true });
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("admin");
+  });
+
+  test("the user's forced stop of a program that does not hear it: the Pod is deleted", async () => {
+    await using world = await worldOf(played);
+    const served = await serveOne(world);
+    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
+    await worker.mustBeat(served.item.id, "NO_HEARTBEAT");
+    world.simulator.stopItem(served.item.id, { force: true });
+    await untilEnded(world, served, "StoppedByUser");
+    await untilGone(world, served.pod);
+  });
+
+  test("maxDurationSeconds over: a graceful stop first, and the worker that heeds it leaves by itself", async () => {
+    await using world = await worldOf(hanging, {
+      sessions: { maxDurationSeconds: 2 },
+      podSpec: { terminationGracePeriodSeconds: 20 },
+    });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "MaxDuration");
+    expect(last.history.map(({ event }) => event)).toContain("stop requested");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    expect(message).toContain("maxDurationSeconds");
+  });
+
+  test("maxDurationSeconds over and the stop not heeded: the Pod is deleted after its grace, the item stopped", async () => {
+    await using world = await worldOf(played, { sessions: { maxDurationSeconds: 2 } });
+    const served = await serveOne(world);
+    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
+    await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 60);
+    const { last } = await untilEnded(world, served, "MaxDuration");
+    expect(last.history.map(({ event }) => event)).toContain("stop requested");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+});
+
+describe.concurrent("the lease goes to somebody else", () => {
+  test("a lapsed item that another cluster took is never stopped, and its first Pod is deleted", async () => {
+    await using world = await worldOf(played, { sessions: { maxConcurrent: 1 } });
+    const served = await serveOne(world);
+    const { id } = served.item;
+    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
+    await worker.mustBeat(id, "NO_HEARTBEAT");
+    await untilState(world, served.item, "queued");
+    const other = otherPoller(world);
+    const work = await other.take();
+    expect(work.id).toBe(id);
+    expect((await other.ack(id)).status).toBe(200);
+    const last = await other.mustBeat(id, "NO_HEARTBEAT", 600);
+
+    await world.until("the claim is let go", () => world.claims.length === 0);
+    await untilGone(world, served.pod);
+    const about = await world.until("an Event about it", () => world.events("LeaseLost")[0]);
+    expect(about.message).toContain(id);
+    expect(world.simulator.item(id).state).toBe("active");
+    await other.mustBeat(id, last);
+    expect((await other.stop(id, true)).status).toBe(204);
+    world.simulator.assertNoViolations();
+    const labels = { namespace: world.namespace, environment: world.name };
+    expect(await metricValue(served.operator.metrics.leasesLost, labels)).toBe(1);
+  });
+});

@@ -1,0 +1,103 @@
+import type { ItemRecord } from "../../simulator/item.ts";
+import type { EndReason } from "../../src/api/reasons.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { readJournal } from "../../src/sessions/journal.ts";
+import { Client, decodeSecret } from "../simulator/client.ts";
+import { metricValue } from "./metric-value.ts";
+import type { InProcessOperator, World } from "./world.ts";
+
+/**
+ * Leases that fit the operator's faster timers: a beat is due every 3 s, which is less than what the operator waits for
+ * a value to stand still, and what its own beat buys is longer than a request's bound.
+ */
+export const SHORT_LEASE = { limits: { ttlSeconds: 6 } } as const;
+
+/** One session under way, and who serves it. */
+export interface Served {
+  readonly operator: InProcessOperator;
+  readonly item: ItemRecord;
+  readonly pod: Pod;
+}
+
+/** Creates the Environment, starts an operator, queues one item and waits until a Pod is assigned to it. */
+export async function serveOne(
+  world: World,
+  input: Parameters<World["simulator"]["enqueue"]>[1] = {},
+): Promise<Served> {
+  await world.createEnvironment();
+  const operator = world.startOperator();
+  await world.untilParked(1);
+  const item = world.simulator.enqueue(world.environmentId, input);
+  const pod = await untilAssigned(world, item);
+  return { operator, item, pod };
+}
+
+/** The Pod that was given this item. */
+export function untilAssigned(world: World, item: ItemRecord): Promise<Pod> {
+  return world.until(`a Pod with item ${item.id}`, () => podOf(world, item));
+}
+
+export function podOf(world: World, item: ItemRecord): Pod | undefined {
+  return world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === item.id);
+}
+
+/** Waits for the item to be in this state. */
+export function untilState(world: World, item: ItemRecord, state: ItemRecord["state"]): Promise<ItemRecord> {
+  return world.until(`item ${state}`, () => {
+    const now = world.simulator.item(item.id);
+    return now.state === state && now;
+  });
+}
+
+/**
+ * Waits until a session ended for this reason, and holds what everybody may rely on against it: the item is stopped, no
+ * claim is left, the Environment and the Pod say why, it is counted once and under no other reason, and nobody broke the
+ * protocol. Returns the Event's message and the item's last record.
+ */
+export async function untilEnded(
+  world: World,
+  { operator, item, pod }: Served,
+  reason: EndReason,
+): Promise<{ message: string; last: ItemRecord }> {
+  await world.until(`item ${item.id} stopped and its claim gone`, () => {
+    return world.simulator.item(item.id).state === "stopped" && world.claims.length === 0;
+  });
+  const message = await untilTold(world, item, reason, "Environment", world.name);
+  await untilTold(world, item, reason, "Pod", pod.metadata.name ?? "");
+  const labels = { namespace: world.namespace, environment: world.name };
+  const counted = await metricValue(operator.metrics.sessionsEnded, { ...labels, reason });
+  const all = await metricValue(operator.metrics.sessionsEnded, labels);
+  if (counted !== 1 || all !== 1) throw new Error(`counted ${counted} as ${reason} and ${all} in all`);
+  world.simulator.assertNoViolations();
+  return { message, last: world.simulator.item(item.id) };
+}
+
+function untilTold(world: World, item: ItemRecord, reason: string, kind: string, name: string): Promise<string> {
+  return world.until(`an Event ${reason} of ${kind} ${name}`, () => {
+    const about = world
+      .events(reason)
+      .filter(({ involvedObject }) => involvedObject.kind === kind && involvedObject.name === name);
+    return about.find(({ message }) => message?.includes(item.id))?.message;
+  });
+}
+
+/** The Pod is gone from the API. */
+export function untilGone(world: World, pod: Pod): Promise<true> {
+  return world.until(`Pod ${pod.metadata.name} gone`, () => {
+    return !world.pods.some(({ metadata }) => metadata.uid === pod.metadata.uid);
+  });
+}
+
+/** A client that has the sessions token of a claim: nothing binds a lease to a process, so a test can play the worker. */
+export function workerClient(world: World, item: ItemRecord): Client {
+  const secret = world.claims.find((claim) => readJournal(claim)?.workId === item.id);
+  const text = Buffer.from(secret?.data?.["work-secret"] ?? "", "base64").toString("utf8");
+  const bearer = decodeSecret(text).sessions_token;
+  return new Client({ url: world.simulator.url, environmentId: world.environmentId, bearer, userAgent: "played" });
+}
+
+/** Another cluster's poller on the same queue. */
+export function otherPoller(world: World, workerId = "other-cluster"): Client {
+  const bearer = world.simulator.environmentKey(world.environmentId);
+  return new Client({ url: world.simulator.url, environmentId: world.environmentId, bearer, workerId });
+}
