@@ -1,4 +1,6 @@
 import { randomBytes } from "node:crypto";
+import { createServer } from "node:http";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "../../src/kube/config.ts";
@@ -239,6 +241,37 @@ describe("connections", () => {
       await many.close();
       await proxy.until(() => proxy.open === 0);
     }
+  });
+
+  test("calls and watches go through the proxy that a kubeconfig names", async () => {
+    const tunnels: string[] = [];
+    const proxy = createServer().on("connect", (request, socket: Socket) => {
+      tunnels.push(request.url ?? "");
+      const { hostname, port } = new URL(`http://${request.url}`);
+      const upstream = connect(Number(port), hostname, () => {
+        socket.write("HTTP/1.1 200 Connection Established\r\n\r\n");
+        upstream.pipe(socket);
+        socket.pipe(upstream);
+      });
+      for (const one of [upstream, socket]) one.on("error", () => {});
+      upstream.on("close", () => socket.destroy());
+      socket.on("close", () => upstream.destroy());
+    });
+    await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+    const proxyUrl = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    const proxied = new KubeClient({ access: { ...access(), proxyUrl } });
+    const { metadata } = await proxied.list(CONFIG_MAPS, { namespace });
+    const stop = new AbortController();
+    const query = { namespace, resourceVersion: metadata.resourceVersion ?? "" };
+    const watch = proxied.watch(CONFIG_MAPS, query, { signal: stop.signal });
+    const first = watch.next();
+    await proxied.create(CONFIG_MAPS, configMap("proxied"));
+    expect((await first).value?.object.metadata.name).toBe("proxied");
+    expect(new Set(tunnels)).toEqual(new Set([new URL(cluster.server).host]));
+    stop.abort();
+    await watch.return();
+    await proxied.close();
+    await new Promise((resolve) => proxy.close(resolve));
   });
 
   test("reads survive connections that are cut under them; writes tell that nobody knows", async () => {
