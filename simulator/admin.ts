@@ -24,8 +24,8 @@ const keySchema = z.strictObject({ key: z.string().min(1).optional() });
 
 const ok = (body: unknown) => json(200, body);
 
-/** `METHOD path` with `*` for an id. */
-const ROUTES: Readonly<Record<string, Handler>> = {
+/** `METHOD path` with `*` for an id; each is in docs/simulator.md. */
+export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   "GET state": (simulator) => ok(simulator.state()),
   "GET report": (simulator) => ok(simulator.report()),
   "GET violations": (simulator) => ok({ violations: simulator.violations, excused: simulator.excused }),
@@ -76,7 +76,7 @@ function match(method: string, path: string): { handler: Handler; ids: string[] 
   const parts = pathParts(path).slice(1);
   const ids = parts.length > 1 ? [parts[1] ?? ""] : [];
   const pattern = parts.map((part, index) => (index === 1 ? "*" : part)).join("/");
-  const handler = ROUTES[`${method} ${pattern}`];
+  const handler = ADMIN_ROUTES[`${method} ${pattern}`];
   return handler && { handler, ids };
 }
 

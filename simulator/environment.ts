@@ -212,19 +212,29 @@ export class Environment {
     this.#judge(judgeAck(item, caller, this.#now, this.sides), caller, item);
     if (item.state !== "queued") {
       if (secondAck === "refused" || item.state === "stopped") throw conflict(`work item is ${item.state}, not queued`);
-      if (secondAck === "renewed") item.acknowledgedAt = this.#now;
+      if (secondAck === "renewed") this.#acknowledge(item, caller);
       item.note(this.#now, "acknowledged again", actorOf(caller));
       this.#around.changed(item, "acknowledged again");
       return item;
     }
     const now = this.#now;
     this.#leaveQueue(item);
-    if (item.acknowledgedAt === undefined || reackStamp === "renewed") item.acknowledgedAt = now;
-    item.acks.push({ at: now, generation: item.generation, workerId: caller.workerId ?? item.lastOffer?.workerId });
+    const stamp = item.acknowledgedAt;
+    this.#acknowledge(item, caller);
+    if (reackStamp === "kept") item.acknowledgedAt = stamp ?? now;
     item.note(now, "acknowledged", actorOf(caller), "starting");
     this.#expireAt(item, this.#startingEnd(now));
     this.#around.changed(item, "acknowledged");
     return item;
+  }
+
+  #acknowledge(item: WorkItem, caller: Caller): void {
+    item.acknowledgedAt = this.#now;
+    // Where the request names no worker, only a sole candidate can be named.
+    const offered = item.offers.filter((offer) => offer.generation === item.generation);
+    const candidates = new Set(offered.map((offer) => offer.workerId));
+    const workerId = caller.workerId ?? (candidates.size === 1 ? first(candidates) : undefined);
+    item.acks.push({ at: this.#now, generation: item.generation, workerId });
   }
 
   #startingEnd(now: number): number | undefined {

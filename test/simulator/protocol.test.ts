@@ -299,6 +299,25 @@ describe("a right client is not", () => {
       expect((await rig.client.ack(work.id)).status).toBe(200);
       expect((await other.ack(work.id)).status).toBe(409);
     },
+    "acknowledges without its worker id an item that two were offered": async (rig) => {
+      const other = await rival(rig);
+      const work = await offer(rig);
+      rig.simulator.inject({ kind: "duplicate-offer", times: 1 });
+      await other.take();
+      await rig.client.with({ workerId: undefined }).ack(work.id);
+      await workerOf(rig.client, work).mustBeat(work.id, "NO_HEARTBEAT");
+    },
+    "starts a worker after a second acknowledgement that renewed the first": async (rig) => {
+      rig.simulator.setSwitches({ secondAck: "renewed" });
+      const other = await rival(rig);
+      const work = await offer(rig);
+      rig.simulator.inject({ kind: "duplicate-offer", times: 1 });
+      const twin = await other.take();
+      await rig.client.ack(work.id);
+      expect((await other.ack(work.id)).status).toBe(200);
+      await workerOf(other, twin).mustBeat(work.id, "NO_HEARTBEAT");
+      expect((await workerOf(rig.client, work).beat(work.id, "NO_HEARTBEAT")).status).toBe(412);
+    },
     "repeats an acknowledgement whose answer was lost": async (rig) => {
       const work = await offer(rig);
       rig.simulator.inject({ call: "ack", kind: "lost-reply", times: 1 });
