@@ -24,7 +24,8 @@ process.on("message", (message: ToSupervisor) => {
 process.on("disconnect", end);
 // Only the owner ends the supervisor; a signal to the whole session of a terminal must not.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
-process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
+// Retries: a grandchild may be dying still, and have written a file in between.
+process.on("exit", () => rmSync(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));
 
 // The owner may have gone while this process was loading: its `disconnect` came before anybody listened.
 if (process.connected) {
