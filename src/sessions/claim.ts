@@ -16,7 +16,9 @@ export type Memory =
   /** The item's last heartbeat as first read at `sinceMs`; null: never beaten. */
   | { readonly is: "snapshot"; readonly value: string; readonly sinceMs: number }
   /** Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. */
-  | { readonly is: "fenced"; readonly beatSentMs: number; readonly ttlMs: number };
+  | { readonly is: "fenced"; readonly beatSentMs: number; readonly ttlMs: number }
+  /** Our beat was refused: look again, but not at once. */
+  | { readonly is: "refused"; readonly atMs: number };
 
 /** A work item as the list call last showed it. Times are this process's monotonic clock. */
 export interface ItemView {
@@ -80,4 +82,27 @@ export interface Claim {
   /** Set when its container or its Pod is over. */
   end: End | null;
   endedMs: number | null;
+}
+
+/**
+ * Acknowledged again since it was ours: the item went back to the queue in between and is somebody else's now. Texts of
+ * one instant may differ, since several calls write it.
+ */
+export function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
+  if (claim.acknowledgedAt === null || item.acknowledgedAt === null) return false;
+  if (claim.acknowledgedAt === item.acknowledgedAt) return false;
+  const [known, shown] = [instantOf(claim.acknowledgedAt), instantOf(item.acknowledgedAt)];
+  if (!known || !shown) return true;
+  return known.fromMs >= shown.beforeMs || shown.fromMs >= known.beforeMs;
+}
+
+const SECOND_MS = 1_000;
+const FRACTION = /\.(\d+)/;
+
+/** The span of time that an RFC 3339 text can stand for: it may be cut to whole seconds, or to any fraction. */
+export function instantOf(text: string): { readonly fromMs: number; readonly beforeMs: number } | null {
+  const fromMs = Date.parse(text);
+  if (Number.isNaN(fromMs)) return null;
+  const digits = FRACTION.exec(text)?.[1]?.length ?? 0;
+  return { fromMs, beforeMs: fromMs + Math.max(1, SECOND_MS / 10 ** digits) };
 }

@@ -1,5 +1,5 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
-import type { Claim, Ending, ItemView } from "./claim.ts";
+import { type Claim, type Ending, type ItemView, instantOf, isReacknowledged } from "./claim.ts";
 import type { PodState } from "./pod-state.ts";
 import type { Timing } from "./timing.ts";
 
@@ -54,6 +54,18 @@ export type Step =
 /** A Pod that is still there so long after its deletion should have ended is on a node that does not answer. */
 export const POD_OVERDUE_MS = 30_000;
 
+/**
+ * kubelet looks at a waiting container every 10-15 s; a look in between can show another state for a moment. So long an
+ * acknowledged item is kept for a Pod that was parked just before.
+ */
+const UNPARKED_PATIENCE_MS = 20_000;
+
+/**
+ * What was seen longer ago is looked at anew before anything is done to the item: a call that keeps being refused may
+ * rest on a view that is wrong by now. Longer than the slowest walk through the list.
+ */
+const VIEW_MAX_AGE_MS = 300_000;
+
 const FOREVER = { do: "wait", untilMs: null } as const;
 const LOOK = { do: "look" } as const;
 
@@ -84,22 +96,30 @@ function beforeOpening(facts: Facts): Step {
     if (!acknowledgedByUs(claim, item, facts.timing)) return { do: "drop", because: "acknowledged by somebody else" };
     return { do: "own", acknowledgedAt: item.acknowledgedAt ?? "" };
   }
-  const parked = facts.pod.is === "parked" && facts.podGoneByMs === null;
-  const mayOpen = claim.journal.use === "session" && parked && !limits.draining && !claim.recordGone;
+  const { pod } = facts;
+  const ran = pod.is === "running" || (pod.is === "ended" && pod.end.startedAtMs !== null);
+  // It was given its key, so an opening of ours took effect and its answer was lost.
+  if (ran && claim.journal.use === "session" && !claim.recordGone) return { do: "open", acknowledgedAt: ours };
+  const item = claim.item;
+  const mayOpen =
+    claim.journal.use === "session" && !limits.draining && !claim.recordGone && facts.podGoneByMs === null;
+  const untouched = claim.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
   // `active` already: somebody beats an item whose container we never started. It is settled, not opened.
-  const state = claim.item?.state;
-  if (mayOpen && claim.memory.is === "none" && (state === undefined || state === "starting")) {
-    return { do: "open", acknowledgedAt: ours };
+  if (!mayOpen || !untouched) return settle(facts);
+  if (pod.is === "parked") {
+    return item.askedMs < nowMs - facts.timing.beatIntervalMs ? LOOK : { do: "open", acknowledgedAt: ours };
   }
+  const patience = claim.lateAckUntilMs + UNPARKED_PATIENCE_MS;
+  if (pod.is === "preparing" && nowMs < patience) return { do: "wait", untilMs: patience };
   return settle(facts);
 }
 
 /** The evidence rule: acknowledged_at inside the window in which only our acknowledgement can have come. */
 function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
-  const at = Date.parse(item.acknowledgedAt ?? "");
-  if (Number.isNaN(at)) return false;
+  const at = instantOf(item.acknowledgedAt ?? "");
+  if (!at) return false;
   const { polledFromMs, polledUntilMs } = claim.journal;
-  return at >= polledFromMs && at <= polledUntilMs + timing.othersReclaimMs;
+  return at.beforeMs > polledFromMs && at.fromMs <= polledUntilMs + timing.othersReclaimMs;
 }
 
 /** Out of anybody's hands: nothing of ours is left to do. */
@@ -122,24 +142,27 @@ function starting(facts: Facts): Step {
       "the container did not start within firstBeatTimeoutSeconds of being given its session",
     );
   }
-  if (!facts.podAssigned || claim.touchedMs === null) return { do: "touch" };
-  if (pod.is === "parked") {
-    // kubelet's watches of Secrets and of Pods are not ordered: it may have looked before it saw the key.
-    const pauses = timing.touchAgainMs;
-    const pause = pauses[Math.min(claim.touches - 1, pauses.length - 1)] ?? 0;
-    const again = claim.touchedMs + pause;
-    return nowMs >= again ? { do: "touch" } : { do: "wait", untilMs: Math.min(again, patience) };
-  }
-  return { do: "wait", untilMs: patience };
+  const needsTouch = pod.is === "parked" || !facts.podAssigned || claim.touchedMs === null;
+  if (!needsTouch) return { do: "wait", untilMs: patience };
+  const touchAt = nextTouchMs(claim, timing);
+  return nowMs >= touchAt ? { do: "touch" } : { do: "wait", untilMs: Math.min(touchAt, patience) };
+}
+
+/** kubelet's watches of Secrets and of Pods are not ordered: it may have looked before it saw the key, so touch again. */
+function nextTouchMs(claim: Readonly<Claim>, { touchAgainMs }: Timing): number {
+  if (claim.touchedMs === null) return Number.NEGATIVE_INFINITY;
+  return claim.touchedMs + (touchAgainMs[Math.min(claim.touches, touchAgainMs.length) - 1] ?? 0);
 }
 
 // --- 6. Watch ---------------------------------------------------------------------------------------------------
 
 function running(facts: Facts, startedAtMs: number): Step {
-  const { claim, nowMs, wallMs, timing, limits } = facts;
+  const { claim, nowMs, timing, limits } = facts;
   const item = claim.item;
-  const ranMs = wallMs - startedAtMs;
-  const until = (...times: number[]): Step => ({ do: "wait", untilMs: Math.min(...times) });
+  const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
+  const until = (...times: number[]): Step => ({ do: "wait", untilMs: Math.min(touchAt, ...times) });
+  // kubelet looked by itself: the Pod still has to say whose it is, and to get its deadline.
+  if (nowMs >= touchAt) return { do: "touch" };
   if (claim.ending?.why === "NoFirstBeat") {
     const step = settle(facts);
     return step.do === "settled" ? deletePod("NoFirstBeat", claim.ending.message) : step;
@@ -151,6 +174,7 @@ function running(facts: Facts, startedAtMs: number): Step {
     const since = claim.lostSinceMs ?? nowMs;
     const patience = since + timing.assumedTtlMs + timing.beatIntervalMs;
     if (nowMs < patience) return until(patience);
+    if (item.askedMs < patience) return LOOK;
     const stopped = item.state === "stopped";
     return deletePod(
       stopped ? "StoppedByUser" : "LeaseLost",
@@ -166,21 +190,34 @@ function running(facts: Facts, startedAtMs: number): Step {
       claim.ending?.message ?? "the work item was told to stop and the container did not leave within its grace",
     );
   }
+  const ranMs = ranFor(facts, startedAtMs);
+  const overdueMs = limits.maxDurationMs - ranMs;
+  const drainMs = limits.drainDeadlineMs - nowMs;
   if (item.state === "starting") {
-    if (ranMs < limits.firstBeatTimeoutMs) return until(nowMs + limits.firstBeatTimeoutMs - ranMs);
+    const leftMs = Math.min(limits.firstBeatTimeoutMs - ranMs, overdueMs, drainMs);
+    if (leftMs > 0) return until(nowMs + leftMs);
     // Fence, stop, then delete: a stock worker that gets SIGTERM before its first beat posts a stop of its own.
     return { do: "fence", expected: NO_HEARTBEAT };
   }
-  const overdueMs = limits.maxDurationMs - ranMs;
-  const drainMs = limits.drainDeadlineMs - nowMs;
-  if (overdueMs <= 0 || drainMs <= 0) {
-    // Only the holder may be told to stop: active, acknowledged as journaled, and its container runs.
-    if (item.askedMs < nowMs - timing.observeFirstBeatMs) return LOOK;
-    if (claim.gracefulStopMs === null) return { do: "stop", force: false };
-    const patience = claim.gracefulStopMs + limits.graceMs;
-    return nowMs < patience ? until(patience) : deletePod(...overdueEnding(overdueMs <= 0));
-  }
-  return until(nowMs + overdueMs, nowMs + drainMs);
+  if (overdueMs > 0 && drainMs > 0) return until(nowMs + overdueMs, nowMs + drainMs);
+  // Only the holder may be told to stop: active, acknowledged as journaled, and its container runs.
+  if (item.askedMs < nowMs - timing.beatIntervalMs) return LOOK;
+  if (claim.gracefulStopMs === null) return { do: "stop", force: false };
+  const patience = claim.gracefulStopMs + limits.graceMs;
+  return nowMs < patience ? until(patience) : deletePod(...overdueEnding(overdueMs <= 0));
+}
+
+/**
+ * How long the container has run. Its start is told by the node's clock, which may be off: it cannot have started before
+ * this process gave it its key, nor in the future.
+ */
+function ranFor({ claim, nowMs, wallMs }: Facts, startedAtMs: number): number {
+  const saidMs = wallMs - startedAtMs;
+  const openedAgoMs = nowMs - (claim.openedMs ?? nowMs);
+  // After a restart `openedMs` is the time of the restart, and no touch is known.
+  const openedHere = claim.touchedMs !== null;
+  const off = startedAtMs <= 0 || saidMs < 0 || (openedHere && saidMs > openedAgoMs);
+  return off ? openedAgoMs : saidMs;
 }
 
 function overdueEnding(byDuration: boolean): [Ending, string] {
@@ -189,44 +226,36 @@ function overdueEnding(byDuration: boolean): [Ending, string] {
     : ["EnvironmentDeleted", "the Environment was deleted and deletionGraceSeconds are over"];
 }
 
-/** Acknowledged again since: the item has gone back to the queue in between and is somebody else's now. */
-function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
-  return claim.acknowledgedAt !== null && item.acknowledgedAt !== null && item.acknowledgedAt !== claim.acknowledgedAt;
-}
-
 // --- Settle: fence, then stop -----------------------------------------------------------------------------------
 
 function settle(facts: Facts): Step {
-  const { claim, nowMs } = facts;
-  const item = claim.item;
-  // What was seen before the end says nothing of what the worker's own stop did.
-  if (!item || item.askedMs < (claim.endedMs ?? Number.NEGATIVE_INFINITY)) return LOOK;
+  const { claim, nowMs, timing } = facts;
+  const { item, memory } = claim;
+  if (memory.is === "refused" && nowMs < memory.atMs + timing.settleLookMs) {
+    return { do: "wait", untilMs: memory.atMs + timing.settleLookMs };
+  }
+  // What was seen before the end says nothing of what the worker's own stop did; before our beat, nothing of the beat.
+  const since = Math.max(claim.endedMs ?? Number.NEGATIVE_INFINITY, memory.is === "fenced" ? memory.beatSentMs : 0);
+  if (!item || item.askedMs < since) return LOOK;
   if (item.state === "unknown") return lookAgain(facts);
   if (isOver(item)) return { do: "settled", because: item.state };
   if (isReacknowledged(claim, item)) return { do: "settled", because: "acknowledged by somebody else" };
+  if (item.askedMs < nowMs - VIEW_MAX_AGE_MS) return LOOK;
   if (item.state === "stopping") return { do: "stop", force: true };
-  if (item.state === "starting") {
-    // Seen before our beat landed, or the list lags behind it.
-    if (claim.memory.is === "fenced" && item.askedMs >= claim.memory.beatSentMs) return lookAgain(facts);
-    return claim.memory.is === "fenced" ? LOOK : { do: "fence", expected: NO_HEARTBEAT };
-  }
-  const stop = fenced(facts);
-  if (stop) return stop;
+  const held = isHeld(facts);
+  // Our beat is not in the list yet.
+  if (item.state === "starting") return held ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
+  if (held) return { do: "stop", force: true };
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
-  if (claim.memory.is !== "snapshot" || claim.memory.value !== value) return { do: "snapshot", value };
-  const quietUntil = claim.memory.sinceMs + facts.timing.beatIntervalMs + facts.timing.quietMarginMs;
-  if (nowMs < quietUntil) return { do: "wait", untilMs: quietUntil };
-  return { do: "fence", expected: value };
+  if (memory.is !== "snapshot" || memory.value !== value) return { do: "snapshot", value };
+  const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
+  return nowMs < quietUntil ? { do: "wait", untilMs: quietUntil } : { do: "fence", expected: value };
 }
 
-/** With the lease in our hands: list once more, then stop, as long as the lease that our beat bought surely runs. */
-function fenced(facts: Facts): Step | null {
-  const { claim, nowMs, timing } = facts;
-  if (claim.memory.is !== "fenced") return null;
-  const { beatSentMs, ttlMs } = claim.memory;
-  if (nowMs > beatSentMs + ttlMs - timing.requestBoundMs - timing.marginMs) return null;
-  if (!claim.item || claim.item.askedMs < beatSentMs) return LOOK;
-  return { do: "stop", force: true };
+/** The lease that our beat bought surely runs until a stop that is sent now has landed. */
+function isHeld({ claim: { memory }, nowMs, timing }: Facts): boolean {
+  if (memory.is !== "fenced") return false;
+  return nowMs <= memory.beatSentMs + memory.ttlMs - timing.requestBoundMs - timing.marginMs;
 }
 
 /** A look that decided nothing: the next one not before a pause. */
