@@ -3,7 +3,7 @@ import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
-import { isGone, KubeApiError } from "./errors.ts";
+import { isGone, KubeApiError, MALFORMED } from "./errors.ts";
 import { type Call, Exchange, type Verb } from "./exchange.ts";
 import type { KubeList, KubeObject } from "./objects.ts";
 import type { ProxySettings } from "./proxy.ts";
@@ -323,6 +323,7 @@ function parseAnswer(call: Call, answer: TransportResponse): Record<string, unkn
 function malformed(call: Call, status: number, why: string): KubeApiError {
   return new KubeApiError(`${call.about}: the answer (HTTP ${status}) is not the API server's: ${why}`, {
     status,
+    reason: MALFORMED,
     maybeApplied: call.method !== "GET",
   });
 }

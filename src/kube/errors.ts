@@ -1,5 +1,8 @@
 import { OperatorError } from "../core/errors.ts";
 
+/** `reason` where what came is not an API server's answer; the API itself knows no such reason. */
+export const MALFORMED = "MalformedAnswer";
+
 /** One fault of a Status: which field, and what is wrong with it. */
 export interface StatusCause {
   readonly reason?: string;
@@ -114,6 +117,9 @@ export const isUnreachable = (error: unknown): boolean => hasStatus(error, 0);
 /** The server itself failed or was not reached: nothing is wrong with the request. */
 export const isServerFault = (error: unknown): boolean =>
   error instanceof KubeApiError && (error.status === 0 || error.status >= 500);
+
+/** What came is not an API server's answer: a proxy's page, a stream that can not be read. */
+export const isMalformed = (error: unknown): boolean => error instanceof KubeApiError && error.reason === MALFORMED;
 
 /** A write whose outcome is unknown. */
 export const isMaybeApplied = (error: unknown): boolean => error instanceof KubeApiError && error.maybeApplied;

@@ -5,7 +5,7 @@ import { jitter, type Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { KubeClient } from "./client.ts";
-import { isGone, KubeApiError } from "./errors.ts";
+import { isGone, isMalformed, KubeApiError } from "./errors.ts";
 import { compareVersions, keyOf, type VersionedKeys } from "./object-key.ts";
 import type { KubeObject } from "./objects.ts";
 import type { Resource } from "./resource.ts";
@@ -288,7 +288,7 @@ class Comparison {
 
 function causeOf(failure: unknown): RestartCause {
   if (failure === undefined) return "closed";
-  if (!(failure instanceof KubeApiError)) return "malformed";
+  if (!(failure instanceof KubeApiError) || isMalformed(failure)) return "malformed";
   if (isGone(failure)) return "gone";
   if (failure.status === 0) return "broken";
   if (failure.status === 429) return "throttled";
@@ -297,10 +297,10 @@ function causeOf(failure: unknown): RestartCause {
 
 /**
  * Whether the place in the history is of no use any more. Besides 410: the server does not know it yet (it was
- * restored from a backup), or refuses it as malformed.
+ * restored from a backup), or refuses it; or what follows it can not be read, and would not be the next time either.
  */
 function mustRelist(failure: unknown): boolean {
-  if (!(failure instanceof KubeApiError)) return true;
+  if (!(failure instanceof KubeApiError) || isMalformed(failure)) return true;
   if (isGone(failure) || failure.status === 400) return true;
   return failure.details?.causes?.some((cause) => cause.reason === "ResourceVersionTooLarge") === true;
 }

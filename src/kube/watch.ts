@@ -1,6 +1,6 @@
 import { deadlineSignal, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { KubeApiError } from "./errors.ts";
+import { KubeApiError, MALFORMED } from "./errors.ts";
 import type { Call, Exchange } from "./exchange.ts";
 import type { KubeObject } from "./objects.ts";
 import { errorOfEvent } from "./status.ts";
@@ -82,5 +82,9 @@ function typed<T extends KubeObject>(call: Call, { type, object }: RawWatchEvent
 
 function asKubeApiError(call: Call, error: unknown): KubeApiError {
   if (error instanceof KubeApiError) return error;
+  if (error instanceof SyntaxError || error instanceof TypeError) {
+    const text = `${call.about}: the stream is not the API server's: ${errorText(error)}`;
+    return new KubeApiError(text, { status: 0, reason: MALFORMED, cause: error });
+  }
   return new KubeApiError(`${call.about}: the watch broke off: ${errorText(error)}`, { status: 0, cause: error });
 }

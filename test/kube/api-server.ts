@@ -131,15 +131,14 @@ export class FakeApiServer {
     this.writeToWatches(`${JSON.stringify({ type: "BOOKMARK", object })}\n`);
   }
 
-  sendGone(): void {
-    const object = {
-      kind: "Status",
-      status: "Failure",
-      message: "too old resource version",
-      reason: "Expired",
-      code: 410,
-    };
+  /** Writes an ERROR event into every open watch. */
+  sendError(code: number, reason: string): void {
+    const object = { kind: "Status", status: "Failure", message: "by the test", reason, code };
     this.writeToWatches(`${JSON.stringify({ type: "ERROR", object })}\n`);
+  }
+
+  sendGone(): void {
+    this.sendError(410, "Expired");
   }
 
   /** Ends watches as the server does after their time. */

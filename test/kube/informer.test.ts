@@ -5,7 +5,7 @@ import { type KubeObject, PODS, type Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { FakeApiServer, sendStatus } from "./api-server.ts";
+import { FakeApiServer, send, sendStatus } from "./api-server.ts";
 import { until } from "./until.ts";
 
 let server: FakeApiServer;
@@ -215,7 +215,7 @@ describe("a bad server", () => {
     server.compact();
     server.sendBookmarks();
     // What breaks the watch comes behind the bookmark, so that this has surely been read.
-    server.writeToWatches("broken\n");
+    server.sendError(500, "InternalError");
     await until(clock, () => watches().length === 2);
     expect(watches()[1]?.query.get("resourceVersion")).toBe(rv);
     await watched();
@@ -335,6 +335,24 @@ describe("a bad server", () => {
     expect(names(informer)).toEqual(["a"]);
   });
 
+  test("a change that can not be read is passed by with a new list, instead of being asked for for ever", async () => {
+    const { informer } = start();
+    await watched();
+    const from = server.resourceVersion;
+    server.put(path("a"), pod("a"), { hidden: true });
+    server.scripts.push((seen, response) => {
+      if (seen.query.get("watch") !== "true" || seen.query.get("resourceVersion") !== from) return false;
+      response.writeHead(200, { "content-type": "application/json" });
+      response.write('{"type":"ADDED","object":\n');
+      return true;
+    });
+    server.cut();
+    await until(clock, () => names(informer).length === 1);
+    await watched();
+    expect(lists()).toHaveLength(2);
+    expect(await restarts()).toEqual({ broken: 1, malformed: 1 });
+  });
+
   test("a version that the server does not know yet, as after a restore, lists anew", async () => {
     const { informer } = start();
     await watched();
@@ -412,6 +430,54 @@ describe("comparing list", () => {
     await until(clock, () => changes.length === 1);
     await clock.advance(120_000);
     expect([await misses(), lists().length]).toEqual([0, 2]);
+  });
+});
+
+describe("comparing list beside changes", () => {
+  const misses = async () => (await metrics.reflectorMisses.get()).values[0]?.value ?? 0;
+
+  test("a change that the watch brings while the list is on its way is no miss", async () => {
+    server.put(path("a"), pod("a"));
+    server.put(path("b"), pod("b"));
+    const { changes } = start();
+    await watched();
+    const snapshot = {
+      resourceVersion: server.resourceVersion,
+      items: [server.read(path("a")), server.read(path("b"))],
+    };
+    let answer: (() => void) | undefined;
+    server.scripts.push((seen, response) => {
+      if (seen.query.get("watch") === "true" || answer) return false;
+      answer = () =>
+        send(response, 200, { metadata: { resourceVersion: snapshot.resourceVersion }, items: snapshot.items });
+      return true;
+    });
+    await until(clock, () => answer !== undefined, 10_000);
+    server.put(path("a"), pod("a", { labels: { x: "1" } }));
+    server.remove(path("b"));
+    server.put(path("c"), pod("c"));
+    await until(clock, () => changes.length === 5);
+    answer?.();
+    await until(clock, () => clock.pendingTimers > 0 && lists().length >= 3, 10_000);
+    expect([await misses(), watches().length]).toEqual([0, 1]);
+  });
+
+  test("a relist in its middle makes it worthless", async () => {
+    const { informer } = start();
+    await watched();
+    let compared = false;
+    server.scripts.push((seen) => {
+      if (seen.query.get("watch") === "true" || compared) return false;
+      compared = true;
+      server.put(path("late"), pod("late"), { hidden: true });
+      return false;
+    });
+    await until(clock, () => compared, 10_000);
+    server.put(path("x"), pod("x"), { hidden: true });
+    server.sendGone();
+    await until(clock, () => names(informer).length === 2);
+    await clock.advance(150_000);
+    expect([await misses(), lists().length]).toEqual([0, 3]);
   });
 });
 
