@@ -151,6 +151,7 @@ export class Environment {
       offer: offer.number,
     });
     this.#around.changed(item, "offered");
+    for (const waiter of this.#waiters) this.#armWaiter(waiter);
     return { item, offer };
   }
 
@@ -183,10 +184,12 @@ export class Environment {
 
   /** A waiter looks again when its time is over, or when the oldest offered item is old enough for it. */
   #armWaiter(waiter: Waiter): void {
-    waiter.deadline?.cancel();
     const oldest = first(this.#offered)?.lastOffer?.at;
     const at = oldest === undefined ? waiter.until : Math.min(waiter.until, oldest + waiter.reclaimMs);
+    if (waiter.deadline?.at === at) return;
+    waiter.deadline?.cancel();
     waiter.deadline = this.#around.deadlines.at(at, () => {
+      waiter.deadline = undefined;
       const found = this.#take(waiter.workerId, waiter.reclaimMs);
       if (found || this.#now + ROUNDING_MS >= waiter.until) this.#settle(waiter, found);
       else this.#armWaiter(waiter);

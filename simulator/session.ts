@@ -115,6 +115,15 @@ export class Session {
     return this.#calls.get(id);
   }
 
+  /** The event that answered a call. */
+  resultOf(id: string): SessionEvent | undefined {
+    return this.events.findLast(
+      (event) =>
+        (event.type === "user.tool_result" && event.tool_use_id === id) ||
+        (event.type === "user.custom_tool_result" && event.custom_tool_use_id === id),
+    );
+  }
+
   /** A result for a call. @returns false when no such call was made. A second result changes nothing. */
   answer(id: string, result: { isError: boolean; output: string; workId: string | undefined }): boolean {
     const call = this.#calls.get(id);

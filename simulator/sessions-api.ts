@@ -146,6 +146,9 @@ function takeResult(
   if (!call || call.custom !== (event.type === "user.custom_tool_result")) {
     throw context.unknownResult(`${event.type} for ${callId}: the agent made no such call`);
   }
+  // A repeated result, whose first answer was lost, is no new event: it would wake an idle session's worker.
+  const before = call.answeredAt === undefined ? undefined : session.resultOf(callId);
+  if (before) return before;
   const sent = session.emit(event.type, fields);
   const { credential } = request.caller;
   session.answer(callId, {

@@ -102,6 +102,8 @@ describe("the scripted agent", () => {
     await answer(worker, work.data.id, call?.id, "first");
     await answer(worker, work.data.id, call?.id, "second");
     expect(rig.simulator.session(work.data.id).toolCalls[0]?.output).toBe("first");
+    const results = rig.simulator.session(work.data.id).events.filter((event) => event.type === "user.tool_result");
+    expect(results).toHaveLength(1);
     rig.simulator.assertNoViolations();
   });
 

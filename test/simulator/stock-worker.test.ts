@@ -28,6 +28,13 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
+/** Another simulator, whose leases lapse after 2 s: the worker beats every second. */
+async function shortLeases(): Promise<void> {
+  await simulator.close();
+  simulator = await startSimulator({ limits: { ttlSeconds: 2, minTtlSeconds: 1 } });
+  client = newClient(simulator);
+}
+
 interface Exit {
   readonly code: number | null;
   readonly output: string;
@@ -87,10 +94,7 @@ describe("the stock worker in a process of its own", () => {
   });
 
   test("leaves by itself when the user stops the item, and posts its stop", async () => {
-    const ttl = await startSimulator({ limits: { ttlSeconds: 2, minTtlSeconds: 1 } });
-    await simulator.close();
-    simulator = ttl;
-    client = newClient(simulator);
+    await shortLeases();
     simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
     const work = await claim();
     const { exit } = startWorker(work, { BERTH_WORKER_MAX_IDLE_MS: "60000" });
@@ -99,6 +103,69 @@ describe("the stock worker in a process of its own", () => {
     expect(simulator.item(work.id).state).toBe("stopping");
     expect((await exit).code).toBe(0);
     expect(simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "sessions-token" } });
+    simulator.assertNoViolations();
+  });
+
+  test("asks what the documentation says, in that order", async () => {
+    const asked: { call: string | undefined; at: number }[] = [];
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    simulator.on("request", ({ call, at }) => asked.push({ call, at }));
+    await startWorker(work).exit;
+    await simulator.waitFor(() => asked.length === 6);
+    const calls = asked.sort((a, b) => a.at - b.at).map((request) => request.call);
+    // The first two are sent at the same time.
+    expect(calls.slice(0, 2).sort()).toEqual(["heartbeat", "session"]);
+    expect(calls.slice(2)).toEqual(["events-stream", "events-list", "events-send", "stop"]);
+  });
+
+  test("that is killed posts nothing: the item comes back when its lease lapses", async () => {
+    await shortLeases();
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    const { child, exit } = startWorker(work, { BERTH_WORKER_MAX_IDLE_MS: "60000" });
+    await simulator.waitFor(() => simulator.item(work.id).state === "active");
+    child.kill("SIGKILL");
+    await exit;
+    await simulator.waitFor(() => simulator.item(work.id).state === "queued");
+    expect(simulator.item(work.id)).toMatchObject({ generation: 2, stoppedBy: undefined });
+    simulator.assertNoViolations();
+  });
+
+  test("whose lease was taken leaves at its next beat, without a stop", async () => {
+    await shortLeases();
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    const { exit } = startWorker(work, { BERTH_WORKER_MAX_IDLE_MS: "60000" });
+    await simulator.waitFor(() => simulator.item(work.id).state === "active");
+    const [listed] = await client.listAll();
+    await client.mustBeat(work.id, listed?.latest_heartbeat_at ?? "");
+    // This takes the lease from a living holder, which is what the violation says.
+    expect(simulator.violations).toMatchObject([{ kind: "two-holders" }]);
+    expect((await exit).code).toBe(0);
+    expect(simulator.item(work.id).stoppedBy).toBeUndefined();
+    expect(simulator.item(work.id).refusedBeats).toBe(1);
+  });
+
+  test("whose token is revoked leaves with 0, its stop refused", async () => {
+    await shortLeases();
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo hello") });
+    const work = await claim();
+    const { exit } = startWorker(work, { BERTH_WORKER_MAX_IDLE_MS: "60000" });
+    await simulator.waitFor(() => simulator.session(work.data.id).toolCalls[0]?.answeredAt);
+    simulator.revokeTokens(work.id);
+    expect((await exit).code).toBe(0);
+    expect(simulator.report().requests).toMatchObject({ "heartbeat 401": 1, "stop 401": 1 });
+    simulator.assertNoViolations();
+  });
+
+  test("sends a result again until it is taken, and the agent gets it once", async () => {
+    simulator.inject({ call: "events-send", kind: "status", status: 503, times: 1 });
+    simulator.inject({ call: "events-send", kind: "lost-reply", times: 1 });
+    simulator.enqueue(client.options.environmentId, { script: bashScript("echo once >> count; cat count") });
+    const work = await claim();
+    expect((await startWorker(work).exit).code).toBe(0);
+    expect(simulator.session(work.data.id).toolCalls).toMatchObject([{ output: "once", isError: false }]);
     simulator.assertNoViolations();
   });
 

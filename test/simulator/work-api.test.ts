@@ -108,6 +108,20 @@ describe("poll", () => {
     expect((await poll)?.id).toBe(id);
   });
 
+  test("a waiting poll gets an item that was offered after it began to wait", async () => {
+    await using rig = await startRig();
+    const poll = rig.client.poll({ block_ms: 999, reclaim_older_than_ms: 100 });
+    await rig.simulator.waitFor(() => rig.simulator.pollsWaiting(rig.environmentId) === 1);
+    const second = rig.client.with({ workerId: "poller-2" }).poll({ block_ms: 999 });
+    await rig.simulator.waitFor(() => rig.simulator.pollsWaiting(rig.environmentId) === 2);
+    const ids = [0, 1].map(() => rig.simulator.enqueue(rig.environmentId).id);
+    expect((await Promise.all([poll, second])).map((work) => work?.id)).toEqual(ids);
+    const third = rig.client.poll({ block_ms: 999, reclaim_older_than_ms: 100 });
+    await rig.simulator.waitFor(() => rig.simulator.pollsWaiting(rig.environmentId) === 1);
+    await rig.clock.advance(100);
+    expect((await third)?.id).toBe(ids[0]);
+  });
+
   test("shows the secret in the reply of poll and nowhere else", async () => {
     await using rig = await startRig();
     const { id } = rig.simulator.enqueue(rig.environmentId);
