@@ -30,9 +30,12 @@ export interface Outcome {
 /** What Berth decided comes before what the container's end looked like: it caused it. */
 export function outcomeOf(claim: Claim): Outcome {
   const reason = reasonOf(claim);
-  const message = claim.ending?.message ?? claim.end?.message ?? "";
+  const message = claim.ending?.message ?? (reason === "NoFirstBeat" ? LEFT_UNBEATEN : claim.end?.message) ?? "";
   return { reason, message, failed: END_REASONS[reason].failed };
 }
+
+const LEFT_UNBEATEN =
+  "the container ended with exit code 0 and never sent a heartbeat; a program that does not beat by itself needs lease: Operator";
 
 function reasonOf(claim: Claim): EndReason {
   if (claim.journal.use === "refusal") return "CredentialMissing";

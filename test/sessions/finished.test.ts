@@ -1,0 +1,217 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { END_REASONS } from "../../src/api/reasons.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import type { Claim } from "../../src/sessions/claim.ts";
+import {
+  expiredFinished,
+  type FinishedPod,
+  outcomeOf,
+  readFinished,
+  startFailuresInARow,
+} from "../../src/sessions/finished.ts";
+import type { EndCause } from "../../src/sessions/pod-state.ts";
+import { claimOf, END, JOURNAL, opened, over, POLLED } from "./claims.ts";
+import { pod } from "./pods.ts";
+
+describe("how a session ended", () => {
+  const endedBy = (cause: EndCause, more: Partial<Claim> = {}) =>
+    over(POLLED, { end: { ...END, cause, message: `by ${cause}` }, ...more });
+
+  test.each<[EndCause, boolean]>([
+    ["Completed", false],
+    ["Failed", true],
+    ["OOMKilled", true],
+    ["Killed", true],
+    ["Evicted", true],
+    ["Preempted", true],
+    ["NodeLost", true],
+    ["DeadlineExceeded", true],
+    ["StartFailed", true],
+    ["PodDeleted", true],
+  ])("%s by its container, failed: %s", (cause, failed) => {
+    expect(outcomeOf(endedBy(cause))).toEqual({ reason: cause, message: `by ${cause}`, failed });
+  });
+
+  test("what Berth decided comes before what the end looked like: it caused it", () => {
+    const ending = { why: "MaxDuration", message: "too long" } as const;
+    expect(outcomeOf(endedBy("Killed", { ending }))).toEqual({
+      reason: "MaxDuration",
+      message: "too long",
+      failed: true,
+    });
+  });
+
+  test("a program that left with 0 and never beat did not serve, and is told what to do", () => {
+    const outcome = outcomeOf(endedBy("Completed", { neverBeaten: true, end: { ...END, message: "" } }));
+    expect(outcome).toMatchObject({ reason: "NoFirstBeat", failed: true });
+    expect(outcome.message).toContain("lease: Operator");
+  });
+
+  test("a program that crashed before its first beat failed by its own code", () => {
+    expect(outcomeOf(endedBy("Failed", { neverBeaten: true }))).toMatchObject({
+      reason: "Failed",
+      message: "by Failed",
+    });
+  });
+
+  test("an item without a credential", () => {
+    const refusal = claimOf({ journal: { ...JOURNAL, use: "refusal" } });
+    expect(outcomeOf(refusal)).toMatchObject({ reason: "CredentialMissing", failed: true });
+  });
+
+  test("nobody saw the end: Unknown, which counts as failed", () => {
+    expect(outcomeOf(opened())).toEqual({ reason: "Unknown", message: "", failed: true });
+  });
+});
+
+/** A finished Pod as its annotations tell it. */
+const finishedPod = (annotations: Record<string, string>, labels: Record<string, string> = {}): Pod =>
+  pod({}, { metadata: { name: "p", labels: { "berth.dev/phase": "finished", ...labels }, annotations } });
+
+describe("reading a finished Pod", () => {
+  test("says what was written on it", () => {
+    const read = readFinished(
+      finishedPod(
+        {
+          "berth.dev/end-reason": "OOMKilled",
+          "berth.dev/end-message": "too much",
+          "berth.dev/finished-at": "2030-01-01T00:00:00.000Z",
+          "berth.dev/start-failure": "true",
+        },
+        { "berth.dev/template-hash": "a1" },
+      ),
+    );
+    expect(read).toMatchObject({
+      reason: "OOMKilled",
+      message: "too much",
+      failed: true,
+      finishedAtMs: Date.UTC(2030, 0, 1),
+      templateHash: "a1",
+      startFailure: true,
+    });
+  });
+
+  test.each(["parked", "assigned", undefined])("a Pod of phase %s is none", (phase) => {
+    const { metadata, ...rest } = finishedPod({});
+    const labels = phase === undefined ? {} : { "berth.dev/phase": phase };
+    expect(readFinished({ ...rest, metadata: { ...metadata, labels } })).toBeNull();
+  });
+
+  test("a reason of another version is Unknown, and one that looks like an object's own is no reason", () => {
+    for (const reason of ["Melted", "constructor", "toString", ""]) {
+      expect(readFinished(finishedPod({ "berth.dev/end-reason": reason }))).toMatchObject({ reason: "Unknown" });
+    }
+  });
+
+  test("without a readable time it counts from its creation, and else as long over", () => {
+    const odd = finishedPod({ "berth.dev/finished-at": "soon" });
+    expect(readFinished(odd)?.finishedAtMs).toBe(0);
+    const created = finishedPod({});
+    created.metadata.creationTimestamp = "2030-01-01T00:00:00Z";
+    expect(readFinished(created)?.finishedAtMs).toBe(Date.UTC(2030, 0, 1));
+  });
+});
+
+const of = (finishedAtMs: number, more: Partial<FinishedPod> = {}): FinishedPod => ({
+  pod: pod(),
+  reason: "Completed",
+  message: "",
+  failed: false,
+  finishedAtMs,
+  templateHash: "a1",
+  startFailure: false,
+  ...more,
+});
+const failed = (finishedAtMs: number) => of(finishedAtMs, { failed: true, reason: "Failed" });
+
+describe("retention", () => {
+  const keep = { finishedMs: 600, failedMs: 3_600, limit: 100 };
+
+  test("finished Pods go after their time, failed ones after theirs", () => {
+    const pods = [of(0), failed(0), of(100)];
+    expect(expiredFinished(pods, 599, keep)).toEqual({ expired: [], nextAtMs: 600 });
+    expect(expiredFinished(pods, 600, keep)).toEqual({ expired: [pods[0]], nextAtMs: 700 });
+    expect(expiredFinished(pods, 700, keep)).toMatchObject({ nextAtMs: 3_600 });
+    expect(expiredFinished(pods, 3_600, keep).expired).toHaveLength(3);
+  });
+
+  test("over the limit the oldest go first, failed or not", () => {
+    const pods = [failed(1), of(2), of(3)];
+    expect(expiredFinished(pods, 10, { ...keep, limit: 2 }).expired).toEqual([pods[0]]);
+    expect(expiredFinished(pods, 10, { ...keep, limit: 0 })).toEqual({
+      expired: [pods[2], pods[1], pods[0]],
+      nextAtMs: null,
+    });
+  });
+
+  test("nothing finished, nothing to wait for", () => {
+    expect(expiredFinished([], 0, keep)).toEqual({ expired: [], nextAtMs: null });
+  });
+
+  test("a retention of zero keeps none", () => {
+    expect(expiredFinished([of(5)], 5, { ...keep, finishedMs: 0 }).expired).toHaveLength(1);
+  });
+
+  test("what is kept is within its time and the limit, and the next time is when the first of it is over", () => {
+    const pods = fc.array(
+      fc.oneof(
+        fc.nat(10_000).map((at) => of(at)),
+        fc.nat(10_000).map(failed),
+      ),
+      { maxLength: 30 },
+    );
+    fc.assert(
+      fc.property(pods, fc.nat(20_000), fc.nat(20), (finished, nowMs, limit) => {
+        const { expired, nextAtMs } = expiredFinished(finished, nowMs, { ...keep, limit });
+        const kept = finished.filter((one) => !expired.includes(one));
+        expect(kept.length).toBeLessThanOrEqual(limit);
+        const ends = kept.map((one) => one.finishedAtMs + (one.failed ? keep.failedMs : keep.finishedMs));
+        for (const end of ends) expect(end).toBeGreaterThan(nowMs);
+        expect(nextAtMs).toBe(ends.length === 0 ? null : Math.min(...ends));
+        // Nothing younger went in the place of something older.
+        const unripe = expired.filter(
+          (one) => one.finishedAtMs + (one.failed ? keep.failedMs : keep.finishedMs) > nowMs,
+        );
+        for (const one of unripe)
+          for (const other of kept) expect(one.finishedAtMs).toBeLessThanOrEqual(other.finishedAtMs);
+      }),
+    );
+  });
+});
+
+describe("the breaker's memory after a restart", () => {
+  const failure = (at: number, templateHash = "a1") =>
+    of(at, { startFailure: true, failed: true, reason: "StartFailed", templateHash });
+
+  test("start failures since the last session that served, oldest first", () => {
+    const pods = [failure(5), of(3), failure(4), failure(1)];
+    expect(startFailuresInARow(pods, "a1").map(({ finishedAtMs }) => finishedAtMs)).toEqual([4, 5]);
+  });
+
+  test("other templates count neither way", () => {
+    const pods = [failure(1), of(2, { templateHash: "b2" }), failure(3, "b2"), failure(4)];
+    expect(startFailuresInARow(pods, "a1").map(({ finishedAtMs }) => finishedAtMs)).toEqual([1, 4]);
+  });
+
+  test("none of any sort", () => {
+    expect(startFailuresInARow([], "a1")).toEqual([]);
+    expect(startFailuresInARow([failure(1), of(2)], "a1")).toEqual([]);
+  });
+});
+
+test("every cause of an end is a reason of the closed set", () => {
+  const causes: EndCause[] = [
+    "Completed",
+    "Failed",
+    "OOMKilled",
+    "Killed",
+    "Evicted",
+    "Preempted",
+    "NodeLost",
+    "DeadlineExceeded",
+    "StartFailed",
+    "PodDeleted",
+  ];
+  for (const cause of causes) expect(END_REASONS).toHaveProperty(cause);
+});
