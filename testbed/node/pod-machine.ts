@@ -327,6 +327,7 @@ export class PodMachine {
         terminated: { exitCode: 128, reason: "StartError", message, startedAt: NEVER, finishedAt, containerID },
       };
       this.#report();
+      this.#after(this.#latency.draw("exitSeen"), () => this.#requestSync());
       return "done";
     }
     const startedAt = timestamp(this.#clock.now());
@@ -410,7 +411,6 @@ export class PodMachine {
       this.#abort.abort();
       await this.#syncing;
     }
-    for (const record of this.#records) this.#see(record);
     this.#report();
     await this.#stopContainers(ending);
     ending.killTimer?.cancel();

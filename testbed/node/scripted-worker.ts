@@ -105,7 +105,7 @@ class ScriptedWorker implements LiveContainer {
     if (this.#fate.retrieveSession && !this.#fate.neverBeats) {
       const answer = await this.#try((signal) => this.#calls.session(who, signal));
       if (this.#leaving) return;
-      if (answer && answer.status >= 400) return this.#depart("no-session");
+      if (answer === undefined || answer.status >= 400) return this.#depart("no-session");
     }
     const { end, workMs } = this.#fate;
     if (end === "hang") await this.#sleep(Number.POSITIVE_INFINITY);

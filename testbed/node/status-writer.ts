@@ -10,7 +10,7 @@ import type { Logger } from "../../src/observe/logger.ts";
 import { statusPatch } from "./status-patch.ts";
 
 export interface StatusWriterOptions {
-  readonly client: KubeClient;
+  readonly client: Pick<KubeClient, "patch" | "delete">;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly random: Random;
@@ -19,9 +19,11 @@ export interface StatusWriterOptions {
 /** What still has to be written of one Pod. Only the newest status counts: those between were never seen by anybody. */
 interface Entry {
   pod: Pod;
+  /** Not written yet. */
   status: PodStatus | undefined;
   written: string | undefined;
   finalize: boolean;
+  /** A request is under way, or the pause after one that failed. */
   busy: boolean;
   readonly backoff: Backoff;
 }
@@ -103,6 +105,8 @@ export class StatusWriter {
   }
 
   #pump(): void {
+    // After `stop` every request fails at once: to go on would be a loop without a pause.
+    if (this.#stop.signal.aborted) return;
     for (const entry of this.#ready) {
       if (this.#paused || this.#inFlight >= IN_FLIGHT) return;
       if (entry.busy) continue;
@@ -114,43 +118,41 @@ export class StatusWriter {
   async #write(entry: Entry): Promise<void> {
     entry.busy = true;
     this.#inFlight += 1;
+    let pauseMs = 0;
     try {
       await this.#patch(entry);
       // A status that came meanwhile goes first: the object's last state is what watchers keep.
       if (entry.finalize && entry.status === undefined) await this.#remove(entry);
       entry.backoff.reset();
     } catch (error) {
-      this.#failed(entry, error);
+      pauseMs = this.#failed(entry, error);
     } finally {
-      entry.busy = false;
       this.#inFlight -= 1;
-      if (entry.status !== undefined && this.#entries.has(uidOf(entry.pod))) this.#ready.add(entry);
+      if (pauseMs > 0) this.#options.clock.setTimer(() => this.#release(entry), pauseMs);
+      else this.#release(entry);
       this.#pump();
     }
+  }
+
+  /** The next request for this Pod may go. */
+  #release(entry: Entry): void {
+    entry.busy = false;
+    if (this.#entries.has(uidOf(entry.pod)) && (entry.status || entry.finalize)) this.#enqueue(entry);
   }
 
   async #patch(entry: Entry): Promise<void> {
     const { pod, status } = entry;
     if (!status) return;
-    entry.status = undefined;
     const text = JSON.stringify(status);
-    if (text === entry.written) return;
-    const { namespace, name = "" } = pod.metadata;
-    try {
-      await this.#options.client.patch(
-        PODS,
-        { namespace, name },
-        statusPatch(pod, status),
-        { type: "strategic", subresource: "status" },
-        { signal: this.#stop.signal },
-      );
+    if (text !== entry.written) {
+      const { namespace, name = "" } = pod.metadata;
+      const query = { type: "strategic", subresource: "status" } as const;
+      const options = { signal: this.#stop.signal };
+      await this.#options.client.patch(PODS, { namespace, name }, statusPatch(pod, status), query, options);
       entry.written = text;
       this.writes += 1;
-    } catch (error) {
-      // Unless a newer one came, it is still to be written.
-      entry.status ??= status;
-      throw error;
     }
+    if (entry.status === status) entry.status = undefined;
   }
 
   async #remove(entry: Entry): Promise<void> {
@@ -160,21 +162,17 @@ export class StatusWriter {
     this.forget(entry.pod);
   }
 
-  #failed(entry: Entry, error: unknown): void {
-    if (this.#stop.signal.aborted) return;
-    const { clock, logger } = this.#options;
+  /** How long to wait before the next try, in milliseconds; 0 when there is none. */
+  #failed(entry: Entry, error: unknown): number {
+    if (this.#stop.signal.aborted) return 0;
     // Gone, or the name belongs to another Pod (UID mismatch).
     if (isNotFound(error) || hasStatus(error, 409)) {
       this.forget(entry.pod);
-      return;
+      return 0;
     }
-    logger.warn({ pod: entry.pod.metadata.name, error: errorText(error) }, "a Pod's status could not be written");
-    const { status } = entry;
-    entry.status = undefined;
-    clock.setTimer(() => {
-      entry.status ??= status;
-      this.#enqueue(entry);
-    }, entry.backoff.next());
+    const { name } = entry.pod.metadata;
+    this.#options.logger.warn({ pod: name, error: errorText(error) }, "a Pod's status could not be written");
+    return entry.backoff.next();
   }
 }
 

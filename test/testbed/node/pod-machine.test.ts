@@ -214,6 +214,13 @@ describe("the end of a container", () => {
   });
 });
 
+test("a sidecar that cannot be started is tried again and again, and the Pod waits for it", async () => {
+  const initContainers = [{ name: "proxy", restartPolicy: "Always" }];
+  const bench = new PodBench(boundPod({ initContainers }), { proxy: { kind: "start-error" } });
+  await bench.until(() => (bench.last.initContainerStatuses?.[0]?.restartCount ?? 0) >= 3);
+  expect([bench.last.phase, bench.stateOf("c")]).toEqual(["Pending", "PodInitializing"]);
+});
+
 describe("a Pod that is deleted", () => {
   test("while parked goes within a second, as Failed, with a container that nobody ever saw", async () => {
     const bench = await parked();

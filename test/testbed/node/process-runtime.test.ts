@@ -151,6 +151,15 @@ describe("the end of a process", () => {
     expect(isAlive(pid)).toBe(false);
   });
 
+  test("by SIGKILL takes along what left the group and hides its environment", async () => {
+    const hidden = "require('child_process').spawn('sleep', ['600'], {detached: true, stdio: 'ignore', env: {}})";
+    const { container, exited, log } = await start(script(`console.log(${hidden}.pid)`));
+    await expect.poll(log).toMatch(/^\d+\n/);
+    container.signal("SIGKILL");
+    expect(await exited).toEqual({ exitCode: 137 });
+    expect(isAlive(Number(await log()))).toBe(false);
+  });
+
   test("its message is the termination log, else the end of its output where the Pod asks for that and it failed", async () => {
     const fail = "console.error('Error: handleItem: workId is required'); process.exit(1)";
     const policy = { terminationMessagePolicy: "FallbackToLogsOnError" };
