@@ -96,6 +96,15 @@ describe("aggregation", () => {
     expect(await counts()).toEqual({ created: 1 });
   });
 
+  test("several repeats at once raise the count by as many", async () => {
+    recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    for (let i = 0; i < 4; i += 1) recorder.event(subject(), "Normal", "R", "m");
+    await flush();
+    expect((await stored()).map(({ count }) => count)).toEqual([5]);
+    expect(await counts()).toEqual({ created: 1, patched: 1 });
+  });
+
   test.each([
     ["another object", () => recorder.event(subject("b"), "Normal", "R", "m")],
     ["another reason", () => recorder.event(subject(), "Normal", "S", "m")],
