@@ -1,0 +1,123 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { realClock } from "../src/core/clock.ts";
+import { KubeClient } from "../src/kube/client.ts";
+import { loadKubeConfig } from "../src/kube/config.ts";
+import { isAlreadyExists, isNotFound } from "../src/kube/errors.ts";
+import { NAMESPACES, SERVICE_ACCOUNTS } from "../src/kube/resource.ts";
+import { startCluster } from "../testbed/cluster/cluster.ts";
+import { installBerth } from "../testbed/cluster/install.ts";
+import type { Progress } from "../testbed/cluster/progress.ts";
+import { announceCluster } from "../testbed/cluster/running.ts";
+import { NODE, OPERATOR } from "../testbed/cluster/users.ts";
+
+/** Requests by kind: `patch pods`. */
+export type RequestCounts = ReadonlyMap<string, number>;
+
+/** The cluster that the demo runs in, made ready for it: the CRD, the operator's rights, a namespace. */
+export interface DemoCluster {
+  /** For the title: which Kubernetes it is. */
+  readonly about: string;
+  readonly namespace: string;
+  /** Name of the node that the demo brings along. */
+  readonly nodeName: string;
+  /** The node is a guest: what others put onto it must not run. */
+  readonly foreign: boolean;
+  /** Paths, as KUBECONFIG has them. */
+  readonly kubeconfig: string;
+  readonly operatorKubeconfig: string;
+  readonly nodeKubeconfig: string;
+  readonly operatorFlags: readonly string[];
+  /** What a person writes to use kubectl with it. */
+  readonly kubectl: string;
+  /** All rights. */
+  readonly kube: KubeClient;
+  /** Requests of the operator so far, as the API server counts them; undefined where its audit log cannot be read. */
+  operatorRequests(): Promise<RequestCounts | undefined>;
+  /** What a person must remove by hand when the demo is ended at once; empty when nothing stays. */
+  readonly stays: readonly string[];
+  /** Removes everything that the demo brought along. Returns what could not be removed. */
+  leave(): Promise<string[]>;
+}
+
+const NAMESPACE = "berth-demo";
+const NODE_NAME = "demo-node";
+/** Where deploy/ lets the operator keep its Lease. */
+const OPERATOR_NAMESPACE = "berth-system";
+
+/** Starts a control plane of the demo's own. It ends with this process, however that ends. */
+export async function startOwnCluster(progress: Progress, onFailure: (error: Error) => void): Promise<DemoCluster> {
+  const cluster = await startCluster({ progress, onFailure });
+  try {
+    progress.update("installing Berth's resource and rights");
+    await installBerth(cluster.api);
+    const kube = demoClient(cluster.kubeconfig);
+    await createNamespace(kube, NAMESPACE);
+    const nodeKubeconfig = await cluster.kubeconfigFor(NODE);
+    const takeBack = await announceCluster(cluster);
+    return {
+      about: `Kubernetes ${cluster.version}`,
+      namespace: NAMESPACE,
+      nodeName: NODE_NAME,
+      foreign: false,
+      kubeconfig: cluster.kubeconfig,
+      operatorKubeconfig: cluster.operatorKubeconfig,
+      nodeKubeconfig,
+      operatorFlags: ["--leader-elect-namespace", OPERATOR_NAMESPACE],
+      kubectl: "npm run cluster -- kubectl",
+      kube,
+      stays: [],
+      async operatorRequests() {
+        const counts = await cluster.audit.counts({ user: OPERATOR });
+        return sumUp(counts.map(({ verb, resource, count }) => [`${verb} ${resource}`, count] as const));
+      },
+      async leave() {
+        await takeBack();
+        await kube.close();
+        await cluster.stop();
+        return [];
+      },
+    };
+  } catch (error) {
+    await cluster.stop();
+    throw error;
+  }
+}
+
+/** A client of the demo's own; it waits for no answer for longer than a person would. */
+export function demoClient(kubeconfig: string): KubeClient {
+  return new KubeClient({ access: loadKubeConfig(kubeconfig), clock: realClock, userAgent: "berth-demo" });
+}
+
+/** The controller-manager makes a namespace's default service account at once; without it no Pod is taken. */
+const SERVICE_ACCOUNT_TRIES = 300;
+const POLL_MS = 100;
+
+/** Makes a namespace and waits until Pods can be created in it. @throws {Error} it never gets ready. */
+export async function createNamespace(
+  kube: KubeClient,
+  name: string,
+  labels: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  try {
+    await kube.create(NAMESPACES, { metadata: { name, labels } });
+  } catch (error) {
+    if (!isAlreadyExists(error)) throw error;
+  }
+  for (let attempt = 0; attempt < SERVICE_ACCOUNT_TRIES; attempt += 1) {
+    try {
+      await kube.get(SERVICE_ACCOUNTS, { namespace: name, name: "default" });
+      return;
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+    await delay(POLL_MS);
+  }
+  throw new Error(`namespace ${name} got no default service account: does its controller-manager run?`);
+}
+
+/** Adds up what has the same name. */
+export function sumUp(entries: Iterable<readonly [string, number]>): Map<string, number> {
+  const sums = new Map<string, number>();
+  for (const [name, value] of entries) sums.set(name, (sums.get(name) ?? 0) + value);
+  return sums;
+}

@@ -1,0 +1,300 @@
+import { availableParallelism } from "node:os";
+import { setTimeout as delay } from "node:timers/promises";
+import type { ArrivalsHandle } from "../simulator/arrivals.ts";
+import { seededRandom } from "../simulator/ids.ts";
+import { violationText } from "../simulator/violations.ts";
+import { errorText } from "../src/core/errors.ts";
+import type { Progress } from "../testbed/cluster/progress.ts";
+import { type DemoCluster, startOwnCluster } from "./cluster.ts";
+import { Ending } from "./ending.ts";
+import type { Phase, Scene } from "./frame.ts";
+import { enterGivenCluster } from "./given-cluster.ts";
+import { findLeftovers } from "./leftovers.ts";
+import { keepLog } from "./operator.ts";
+import type { DemoOptions } from "./options.ts";
+import { SAMPLE_FILE } from "./sample.ts";
+import { SCRIPTED_SESSION, sessionScript } from "./sessions.ts";
+import { Stage, startSupervisor } from "./stage.ts";
+import { type Outcome, problemsOf, summaryLines } from "./summary.ts";
+import { isServed } from "./track.ts";
+import { LiveView, PlainView, type View, wantsColour, wantsLive } from "./view.ts";
+
+/** Two cores that build Pods for the first time are slow; more is a fault. */
+const READY_PATIENCE_MS = 90_000;
+/** Sessions that have arrived are served within seconds, a backlog takes longer. */
+const FINISH_PATIENCE_MS = 120_000;
+/** Who pressed Ctrl-C waits for what runs, not for a queue. */
+const INTERRUPTED_PATIENCE_MS = 15_000;
+/** Longer than the sample's deletionGraceSeconds and its Pods' own grace. */
+const CLEAR_PATIENCE_MS = 45_000;
+const SETTLE_POLL_MS = 250;
+
+/** The last session arrives so long before the end that was asked for: time to serve it. */
+const TAIL_MS = 10_000;
+const TAIL_SHARE = 0.3;
+
+export interface Io {
+  readonly out: NodeJS.WriteStream;
+  readonly env: NodeJS.ProcessEnv;
+  readonly progress: Progress;
+}
+
+/** Runs the demo. Returns the exit code: 0 only if every session was served and nothing was left. */
+export async function runDemo(options: DemoOptions, io: Io): Promise<number> {
+  using ending = new Ending();
+  // Somebody who reads no further (`| head`) wants no more of it.
+  io.out.on("error", () => ending.fail(new Error("the output was closed")));
+  const play = new Play(options, io, ending);
+  let outcome: Outcome | undefined;
+  {
+    await using things = new AsyncDisposableStack();
+    outcome = await play.run(things);
+  }
+  if (!outcome) {
+    io.out.write("Ended before the first session.\n");
+    return ending.interrupted && options.forMs === undefined ? 0 : 1;
+  }
+  io.out.write(`\n${summaryLines(outcome).join("\n")}\n`);
+  const problems = problemsOf(outcome);
+  if (problems.length === 0) io.out.write(`\n${NEXT}\n`);
+  return problems.length === 0 ? 0 : 1;
+}
+
+const NEXT = `Next: npm run demo -- --scripted --rate 10 --warm 20 --max 100    many sessions, played by the node
+      npm run demo -- --help                                      all flags
+      docs/demo.md                                                what was real, and what to look at`;
+
+class Play {
+  readonly #options: DemoOptions;
+  readonly #io: Io;
+  readonly #ending: Ending;
+  readonly #failures: string[] = [];
+  readonly #leftovers = new Set<string>();
+  #phase: Phase = "serving";
+  #startedAt = 0;
+  #endsAt: number | undefined;
+
+  constructor(options: DemoOptions, io: Io, ending: Ending) {
+    this.#options = options;
+    this.#io = io;
+    this.#ending = ending;
+  }
+
+  /** Undefined: ended before anything could be seen. */
+  async run(things: AsyncDisposableStack): Promise<Outcome | undefined> {
+    const { progress } = this.#io;
+    const supervisor = things.adopt(await startSupervisor(), (started) => started.end());
+    const cluster = await this.#enter(supervisor.dir);
+    things.defer(async () => {
+      for (const text of await cluster.leave()) this.#leftovers.add(text);
+    });
+    this.#ending.onAbrupt = () => {
+      for (const command of cluster.stays) this.#io.out.write(`\nLeft in the cluster; to remove it: ${command}\n`);
+    };
+    progress.update("starting the simulator, the node and the operator");
+    const stage = await Stage.start(cluster, this.#options, this.#ending, supervisor, things);
+    progress.update("waiting for the first Pods");
+    const ready = await this.#untilReady(stage);
+    progress.clear();
+    if (!ready) return this.#ending.interrupted ? undefined : await this.#outcome(stage, undefined);
+    this.#announce(stage);
+    const view = this.#open(stage);
+    try {
+      await this.#serve(stage);
+      await this.#finish(stage);
+      return await this.#clearUp(stage);
+    } finally {
+      view.close();
+    }
+  }
+
+  async #enter(dir: string): Promise<DemoCluster> {
+    const { progress, env, out } = this.#io;
+    if (this.#options.useCluster) {
+      this.#ending.listen();
+      progress.update("entering the cluster");
+      return await enterGivenCluster(env["KUBECONFIG"] ?? "", dir, progress, (text) => progress.line(text));
+    }
+    // Until it runs, Ctrl-C just ends this process, and everything with it.
+    const cluster = await startOwnCluster(progress, (error) => this.#ending.fail(error));
+    this.#ending.listen();
+    void out;
+    return cluster;
+  }
+
+  async #untilReady(stage: Stage): Promise<boolean> {
+    const { warm } = this.#options;
+    const waited = await stage.until(() => stage.isReady && stage.board.pods.warm >= warm, READY_PATIENCE_MS);
+    if (waited === "late") {
+      this.#failures.push(`not ready after ${READY_PATIENCE_MS / 1_000} s: ${stage.describe()}`);
+    }
+    return waited === "done";
+  }
+
+  #announce(stage: Stage): void {
+    const { cluster, metricsUrl } = stage;
+    const { kubectl, namespace } = cluster;
+    const workers = this.#options.scripted
+      ? "workers that the simulated node plays"
+      : "stock workers, each a process of this machine";
+    const lines = [
+      `${cluster.about}, and ${workers}. The Environment: ${relative(SAMPLE_FILE)}`,
+      "Look in from another terminal:",
+      "",
+      `  ${kubectl} get benv,pods -n ${namespace}`,
+      `  ${kubectl} describe benv -n ${namespace} demo`,
+      `  ${kubectl} get events -n ${namespace} --watch`,
+      `  curl ${metricsUrl}`,
+      ...(cluster.foreign ? [] : [`  export KUBECONFIG=${cluster.kubeconfig}   # for other clients`]),
+      "",
+    ];
+    this.#io.out.write(`${lines.join("\n")}\n`);
+  }
+
+  #open(stage: Stage): View {
+    const { out, env } = this.#io;
+    this.#startedAt = stage.simulator.clock.now();
+    const { forMs } = this.#options;
+    this.#endsAt = forMs === undefined ? undefined : this.#startedAt + forMs;
+    const view = wantsLive(out, env)
+      ? new LiveView(out, wantsColour(out, env), () => this.#scene(stage))
+      : new PlainView(out, this.#startedAt);
+    stage.board.subscribe((event) => view.event(event));
+    stage.simulator.on("violation", (violation) => {
+      if (!violation.excuse) stage.board.notice(`protocol violation: ${violationText(violation)}`);
+    });
+    return view;
+  }
+
+  /** Sessions arrive until the time is over, or somebody ends it. */
+  async #serve(stage: Stage): Promise<void> {
+    const arrivals = this.#arrive(stage);
+    const { signal } = this.#ending;
+    const ended = new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+    await Promise.race([arrivals.done, ended]);
+    arrivals.stop();
+  }
+
+  #arrive(stage: Stage): ArrivalsHandle {
+    const { rate, seed, forMs, scripted } = this.#options;
+    const random = seededRandom(seed + 1);
+    const item = () => {
+      const script = scripted ? SCRIPTED_SESSION : sessionScript(random);
+      stage.board.expect(script);
+      return { script };
+    };
+    // The first one comes at once: nobody likes to look at nothing.
+    stage.simulator.enqueue(stage.environmentId, item());
+    const duration = forMs === undefined ? undefined : (forMs - Math.min(TAIL_MS, forMs * TAIL_SHARE)) / 1_000;
+    return stage.simulator.arrivals(
+      stage.environmentId,
+      { kind: "poisson", ratePerSecond: rate, seed, ...(duration !== undefined && { durationSeconds: duration }) },
+      item,
+    );
+  }
+
+  /** Waits until everything that arrived is served and settled. */
+  async #finish(stage: Stage): Promise<void> {
+    this.#phase = "finishing";
+    const { cause, signal } = this.#ending;
+    if (cause?.kind === "failed") return;
+    const interrupted = cause !== undefined;
+    const patience = interrupted ? INTERRUPTED_PATIENCE_MS : FINISH_PATIENCE_MS;
+    const deadline = performance.now() + patience;
+    // An interruption while it waits ends this wait, and begins the shorter one.
+    const waited = await stage.until(() => stage.board.live.length === 0, patience, interrupted ? NEVER : signal);
+    if (waited === "ended") return await this.#finish(stage);
+    // The operator settles after the item has ended: its Secret goes a moment later.
+    let left = await this.#lookForLeftovers(stage, false);
+    while (left.length > 0 && performance.now() < deadline && this.#ending.cause?.kind !== "failed") {
+      await delay(SETTLE_POLL_MS);
+      left = await this.#lookForLeftovers(stage, false);
+    }
+    if (interrupted) return;
+    for (const text of left) this.#leftovers.add(`${text}, ${patience / 1_000} s after the last session arrived`);
+  }
+
+  /** Deletes the Environment, which drains, and ends the operator in order. */
+  async #clearUp(stage: Stage): Promise<Outcome> {
+    this.#phase = "clearing up";
+    const elapsedMs = stage.simulator.clock.now() - this.#startedAt;
+    if (this.#ending.cause?.kind === "failed") return await this.#outcome(stage, elapsedMs);
+    try {
+      await stage.deleteEnvironment();
+      const gone = () => stage.isEnvironmentGone && stage.podCount === 0;
+      const waited = await stage.until(gone, CLEAR_PATIENCE_MS, NEVER);
+      if (waited === "late")
+        this.#failures.push(`the Environment is not gone ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
+      const outcome = await this.#outcome(stage, elapsedMs);
+      const fault = await stage.stopOperator();
+      if (fault) this.#failures.push(fault);
+      for (const text of await this.#lookForLeftovers(stage, true)) this.#leftovers.add(text);
+      return outcome;
+    } catch (error) {
+      this.#failures.push(errorText(error));
+      return await this.#outcome(stage, elapsedMs);
+    }
+  }
+
+  async #lookForLeftovers(stage: Stage, afterwards: boolean): Promise<string[]> {
+    const { simulator, environmentId, cluster } = stage;
+    const { kube, namespace } = cluster;
+    const interrupted = this.#ending.interrupted && this.#options.forMs === undefined;
+    return await findLeftovers({ kube, namespace, simulator, environmentId, afterwards, interrupted });
+  }
+
+  async #outcome(stage: Stage, elapsedMs: number | undefined): Promise<Outcome> {
+    const { cause } = this.#ending;
+    if (cause?.kind === "failed") this.#failures.push(cause.error.message);
+    const counts = await stage.operatorCounts();
+    const failures = this.#failures;
+    const leftovers = this.#leftovers;
+    const log = stage.operatorLog;
+    const outcome = {
+      tracks: stage.board.tracks,
+      elapsedMs: elapsedMs ?? 0,
+      violations: stage.simulator.violations.map(violationText),
+      failures,
+      apiRequests: (await stage.cluster.operatorRequests().catch(() => undefined)) ?? counts?.kube,
+      workRequests: counts?.work ?? new Map(),
+      interrupted: this.#ending.interrupted && this.#options.forMs === undefined,
+      get leftovers() {
+        return [...leftovers];
+      },
+      log: undefined as string | undefined,
+    };
+    if (problemsOf(outcome).length > 0) outcome.log = await keepLog(log);
+    return outcome;
+  }
+
+  #scene(stage: Stage): Scene {
+    const { board, simulator, cluster, environmentId } = stage;
+    const now = simulator.clock.now();
+    const { depth, pending } = simulator.stats(environmentId) as { depth: number; pending: number };
+    return {
+      phase: this.#phase,
+      elapsedMs: now - this.#startedAt,
+      leftMs: this.#endsAt === undefined ? undefined : this.#endsAt - now,
+      about: `${cluster.about}, ${availableParallelism()} cores`,
+      queue: { depth, pending },
+      pods: board.pods,
+      served: board.tracks.filter(isServed).length,
+      violations: simulator.violations.length,
+      tracks: board.tracks,
+      notices: board.notices,
+      hint: `${cluster.kubectl} get benv,pods -n ${cluster.namespace}`,
+    };
+  }
+}
+
+const NEVER = new AbortController().signal;
+
+/** A path as a person in this folder would write it. */
+function relative(file: URL): string {
+  const path = decodeURIComponent(file.pathname);
+  const here = `${process.cwd()}/`;
+  return path.startsWith(here) ? path.slice(here.length) : path;
+}

@@ -1,0 +1,46 @@
+import type { BoardEvent } from "./board.ts";
+import { seconds } from "./text.ts";
+import { faultOf, type Step, sinceQueued, type Track } from "./track.ts";
+
+/** Without a terminal: one line for each event that matters, with the seconds since the start in front. */
+export function eventLine(event: BoardEvent, startedAt: number): string | undefined {
+  const text = textOf(event);
+  if (text === undefined) return undefined;
+  const time = ((event.at - startedAt) / 1_000).toFixed(1).padStart(7);
+  const who = "track" in event ? `session ${event.track.number}: ` : "";
+  return `${time}s  ${who}${text}`;
+}
+
+function textOf(event: BoardEvent): string | undefined {
+  switch (event.type) {
+    case "step":
+      return stepText(event.track, event.step);
+    case "tool":
+      return `${event.tool.what} -> ${event.tool.failed ? "failed: " : ""}${event.tool.result ?? ""}`;
+    case "pod-gone":
+      return `Pod ${event.track.pod} is gone`;
+    case "trouble":
+    case "notice":
+      return event.text;
+  }
+}
+
+function stepText(track: Track, step: Step): string | undefined {
+  const after = seconds(sinceQueued(track, step) ?? 0);
+  switch (step) {
+    case "queued":
+      return `queued: ${track.prompt}`;
+    case "claimed":
+      return `claimed after ${after}`;
+    case "opened":
+      return `opened in Pod ${track.pod} after ${after}`;
+    case "started":
+      return `container started after ${after}`;
+    case "beat":
+      return `first beat after ${after}`;
+    case "stopped": {
+      const fault = faultOf(track);
+      return fault === undefined ? `served, stopped after ${after}` : `NOT served after ${after}: ${fault}`;
+    }
+  }
+}

@@ -1,0 +1,156 @@
+import { Command, CommanderError, InvalidArgumentError } from "commander";
+
+/** What `npm run demo` was asked for. */
+export type Request =
+  | { readonly kind: "run"; readonly options: DemoOptions }
+  | { readonly kind: "help"; readonly text: string }
+  | { readonly kind: "mistake"; readonly message: string };
+
+export interface DemoOptions {
+  /** Ends by itself after so long; undefined: runs until it is interrupted. */
+  readonly forMs: number | undefined;
+  /** Sessions a second that arrive, on average. */
+  readonly rate: number;
+  /** `spec.sessions.warm` and `spec.sessions.maxConcurrent` of the sample Environment. */
+  readonly warm: number;
+  readonly max: number;
+  /** Of the arrivals and of what sessions do. */
+  readonly seed: number;
+  /** Workers are played by the simulated node instead of being processes. */
+  readonly scripted: boolean;
+  /** Against the cluster that KUBECONFIG names, instead of one of its own. */
+  readonly useCluster: boolean;
+}
+
+export const USAGE =
+  "usage: npm run demo -- [--for TIME] [--rate N] [--warm N] [--max N] [--seed N] [--scripted] [--use-cluster]";
+
+/** A stock worker takes half a second of CPU to start: two cores serve one every two seconds and stay responsive. */
+const DEFAULT_RATE = 0.5;
+/** A scripted worker costs a few requests. */
+const DEFAULT_SCRIPTED_RATE = 2;
+const DEFAULT_WARM = 2;
+const DEFAULT_MAX = 10;
+
+/** More than one machine serves: a typing error. */
+const MAX_RATE = 100;
+/** As the node's Pods. */
+const MAX_PODS = 1_000;
+
+const SECOND_MS = 1_000;
+const UNIT_MS: Readonly<Record<string, number>> = { s: SECOND_MS, m: 60 * SECOND_MS, h: 3_600 * SECOND_MS };
+/** The first session alone takes some seconds. */
+const SHORTEST_FOR_MS = 5 * SECOND_MS;
+const LONGEST_FOR_MS = 24 * 3_600 * SECOND_MS;
+
+const EXAMPLES = `
+The cluster is a real one (etcd, API server, controller-manager, scheduler) with a simulated node, whose containers
+are processes of this machine. It is built once per user, which takes some minutes and Go 1.26.
+
+  npm run demo                                     until Ctrl-C
+  npm run demo -- --for 60s                        ends by itself; the exit code is 0 only if every session was served
+                                                   and nothing was left
+  npm run demo -- --scripted --rate 10 --warm 20 --max 100
+                                                   more sessions than this machine could run processes for
+  KUBECONFIG=... npm run demo -- --use-cluster     in a cluster of yours, in a namespace of its own
+
+docs/demo.md says more.
+`;
+
+interface Flags {
+  readonly for?: number;
+  readonly rate?: number;
+  readonly warm?: number;
+  readonly max?: number;
+  readonly seed: number;
+  readonly scripted: boolean;
+  readonly useCluster: boolean;
+}
+
+/** Reads the arguments behind `npm run demo --`. */
+export function parseArguments(argv: readonly string[]): Request {
+  let help = "";
+  const command = program().configureOutput({
+    writeOut: (text) => {
+      help += text;
+    },
+    writeErr: () => {},
+  });
+  try {
+    command.parse([...argv], { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return { kind: "help", text: help };
+    return { kind: "mistake", message: error.message.replace(/^error: /, "") };
+  }
+  const options = optionsOf(command.opts<Flags>());
+  if (options.warm > options.max) {
+    const message = `--warm ${options.warm} is more than --max ${options.max}: lower one or raise the other`;
+    return { kind: "mistake", message };
+  }
+  return { kind: "run", options };
+}
+
+function optionsOf(flags: Flags): DemoOptions {
+  const { scripted, useCluster, seed } = flags;
+  // One that was named stays; the other makes room.
+  const max = flags.max ?? Math.max(DEFAULT_MAX, flags.warm ?? 0);
+  return {
+    forMs: flags.for,
+    rate: flags.rate ?? (scripted ? DEFAULT_SCRIPTED_RATE : DEFAULT_RATE),
+    warm: flags.warm ?? Math.min(DEFAULT_WARM, max),
+    max,
+    seed,
+    scripted,
+    useCluster,
+  };
+}
+
+function program(): Command {
+  return new Command("npm run demo --")
+    .usage("[flags]")
+    .description("Runs Berth end to end on this machine: sessions arrive, Pods serve them, and you watch.")
+    .option("--for <time>", "end by itself after this time, such as 30s or 2m", duration)
+    .option(
+      "--rate <number>",
+      `sessions a second, on average (default: ${DEFAULT_RATE}, with --scripted ${DEFAULT_SCRIPTED_RATE})`,
+      rate,
+    )
+    .option("--warm <number>", `Pods kept ready (default: ${DEFAULT_WARM})`, whole(0, MAX_PODS))
+    .option("--max <number>", `most Pods at a time (default: ${DEFAULT_MAX})`, whole(1, MAX_PODS))
+    .option("--seed <number>", "of when sessions arrive and what they do", whole(0, Number.MAX_SAFE_INTEGER), 1)
+    .option("--scripted", "play the workers instead of running them as processes", false)
+    .option("--use-cluster", "use the cluster that KUBECONFIG names instead of one of its own", false)
+    .helpOption("--help", "show this")
+    .addHelpText("after", EXAMPLES)
+    .allowExcessArguments(false)
+    .exitOverride();
+}
+
+/** Milliseconds of `90s`, `2m`, `1h`, or plain seconds. */
+function duration(text: string): number {
+  const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)([smh]?)$/.exec(text) ?? [];
+  const ms = Number(number) * (UNIT_MS[unit || "s"] ?? Number.NaN);
+  if (number === undefined || Number.isNaN(ms)) throw new InvalidArgumentError("Write a time such as 30s or 2m.");
+  if (ms < SHORTEST_FOR_MS) throw new InvalidArgumentError(`At least ${SHORTEST_FOR_MS / SECOND_MS}s are needed.`);
+  if (ms > LONGEST_FOR_MS) throw new InvalidArgumentError("At most 24h; without --for it runs until Ctrl-C.");
+  return ms;
+}
+
+function rate(text: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !(value > 0 && value <= MAX_RATE)) {
+    throw new InvalidArgumentError(`Write a number greater than 0, at most ${MAX_RATE}.`);
+  }
+  return value;
+}
+
+function whole(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < least || value > most) {
+      throw new InvalidArgumentError(`Write a whole number from ${least} to ${most}.`);
+    }
+    return value;
+  };
+}

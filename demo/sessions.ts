@@ -1,0 +1,67 @@
+import type { ScriptInput } from "../simulator/script.ts";
+
+/** A request to an agent, and what it does about it. */
+interface Task {
+  readonly prompt: string;
+  readonly tools: readonly { readonly name: string; readonly input: Readonly<Record<string, string>> }[];
+}
+
+const bash = (command: string) => ({ name: "bash", input: { command } });
+
+/** Small things that every machine with a shell can do, and that end in a session's own folder. */
+const TASKS: readonly Task[] = [
+  {
+    prompt: "Add up the numbers from 1 to 1000.",
+    tools: [bash("s=0; for i in $(seq 1000); do s=$((s+i)); done; echo $s")],
+  },
+  {
+    prompt: "Write a haiku into a file and count its words.",
+    tools: [
+      { name: "write", input: { file_path: "haiku.txt", content: "old pond\na frog leaps in\nwater's sound\n" } },
+      bash("ls -l haiku.txt | cut -c 1-10"),
+      bash("wc -w < haiku.txt"),
+    ],
+  },
+  {
+    prompt: "Which prime numbers are there below 50?",
+    tools: [
+      bash(
+        "for n in $(seq 2 49); do p=1; for d in $(seq 2 7); do ((n>d && n%d==0)) && p=0; done; if ((p)); then printf '%s ' $n; fi; done",
+      ),
+    ],
+  },
+  {
+    prompt: "Keep a shopping list: bread, milk, apples; then sort it.",
+    tools: [bash("for thing in bread milk apples; do echo $thing >> list; done; ls"), bash("sort list | tr '\\n' ' '")],
+  },
+  {
+    prompt: "Where are you, and is there anything in your folder?",
+    tools: [bash('basename "$HOSTNAME"'), bash("ls -A | wc -l")],
+  },
+  {
+    prompt: "Show me the first twelve Fibonacci numbers.",
+    tools: [bash("a=0; b=1; for i in $(seq 12); do printf '%s ' $a; c=$((a+b)); a=$b; b=$c; done")],
+  },
+];
+
+/** An agent thinks before it calls a tool, on average so long; drawn between a third and twice of it. */
+const THINKING_MS = 400;
+
+/** What a session of stock workers does. `random` is asked for the task and for each pause. */
+export function sessionScript(random: () => number): ScriptInput {
+  const task = TASKS[Math.floor(random() * TASKS.length)];
+  const { prompt, tools } = task as Task;
+  return {
+    prompt,
+    turns: tools.map((tool) => ({
+      tools: [tool],
+      delayMs: Math.round(THINKING_MS * (1 / 3 + random() * (2 - 1 / 3))),
+    })),
+  };
+}
+
+/** What a session of scripted workers does: they hold the lease and execute nothing. */
+export const SCRIPTED_SESSION: ScriptInput = { prompt: "Just sit there for a moment.", turns: [] };
+
+/** How long scripted workers work, in milliseconds. */
+export const SCRIPTED_WORK_MS = { min: 1_500, max: 5_000 };

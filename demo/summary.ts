@@ -1,0 +1,146 @@
+import { type Distribution, distribution } from "../simulator/report.ts";
+import { count, pad, seconds } from "./text.ts";
+import { answeredTools, faultOf, isServed, type Step, sinceQueued, type Track } from "./track.ts";
+
+/** What is known at the end. */
+export interface Outcome {
+  readonly tracks: readonly Track[];
+  readonly elapsedMs: number;
+  /** A line for each breach of the Work API's protocol. */
+  readonly violations: readonly string[];
+  /** What is left although nothing should be, a line each. */
+  readonly leftovers: readonly string[];
+  /** What went wrong besides: a process that ended, a time that ran out. */
+  readonly failures: readonly string[];
+  /** Requests of the operator to the API server by kind (`patch pods`); undefined where nobody counts them. */
+  readonly apiRequests: ReadonlyMap<string, number> | undefined;
+  /** Requests of the operator to the Work API by call. */
+  readonly workRequests: ReadonlyMap<string, number>;
+  /** A person ended it: sessions that nobody had claimed may stay in the queue. */
+  readonly interrupted: boolean;
+  /** Where the operator's log was kept; undefined: nowhere. */
+  readonly log: string | undefined;
+}
+
+export interface Figures {
+  readonly arrived: number;
+  readonly served: number;
+  readonly toolCalls: number;
+  readonly failedToolCalls: number;
+  /** Seconds from being queued; undefined where nothing got so far. */
+  readonly waits: readonly { readonly name: string; readonly distribution: Distribution | undefined }[];
+}
+
+const WAITS: readonly (readonly [string, Step])[] = [
+  ["acknowledged", "claimed"],
+  ["Pod opened", "opened"],
+  ["container started", "started"],
+  ["first beat", "beat"],
+  ["stopped", "stopped"],
+];
+
+const SECOND_MS = 1_000;
+
+export function figuresOf(tracks: readonly Track[]): Figures {
+  const waitsFor = (step: Step) =>
+    tracks.flatMap((track) => {
+      const ms = sinceQueued(track, step);
+      return ms === undefined ? [] : [ms / SECOND_MS];
+    });
+  return {
+    arrived: tracks.length,
+    served: tracks.filter(isServed).length,
+    toolCalls: tracks.reduce((sum, track) => sum + answeredTools(track), 0),
+    failedToolCalls: tracks.reduce((sum, { tools }) => sum + tools.filter(({ failed }) => failed).length, 0),
+    waits: WAITS.map(([name, step]) => ({ name, distribution: distribution(waitsFor(step)) })),
+  };
+}
+
+/** Everything that is not as it should be, a line each; empty: all is well. */
+export function problemsOf(outcome: Outcome): string[] {
+  const { tracks, violations, leftovers, failures } = outcome;
+  const problems = [...failures];
+  for (const track of tracks) {
+    const fault = faultOf(track) ?? unfinished(track, outcome);
+    if (fault !== undefined) problems.push(`session ${track.number} (${track.workId}): ${fault}`);
+  }
+  if (tracks.length === 0 && !outcome.interrupted && failures.length === 0) problems.push("no session arrived");
+  problems.push(...violations.map((text) => `protocol violation: ${text}`));
+  problems.push(...leftovers.map((text) => `left over: ${text}`));
+  return problems;
+}
+
+function unfinished(track: Track, { interrupted }: Outcome): string | undefined {
+  if (track.at.stopped !== undefined) return undefined;
+  if (track.at.claimed !== undefined) return "claimed, and its work item did not end";
+  return interrupted ? undefined : "never claimed";
+}
+
+/** More are not listed one by one. */
+const SHOWN_PROBLEMS = 20;
+const NAME_WIDTH = 18;
+const FIGURE_WIDTH = 8;
+
+/** The summary as lines without styles. */
+export function summaryLines(outcome: Outcome): string[] {
+  const figures = figuresOf(outcome.tracks);
+  const problems = problemsOf(outcome);
+  const waiting = outcome.tracks.filter(({ at }) => at.claimed === undefined && at.stopped === undefined).length;
+  const lines = [
+    `Served ${figures.served} of ${count(figures.arrived, "session")} in ${seconds(outcome.elapsedMs)}` +
+      `${toolText(figures)}${waiting > 0 && outcome.interrupted ? `; ${waiting} stayed in the queue` : ""}.`,
+    "",
+    ...latencyTable(figures),
+    "",
+    ...requestLines(outcome, figures.served),
+    `Protocol violations   ${outcome.violations.length === 0 ? "none" : outcome.violations.length}`,
+    `Left over             ${outcome.leftovers.length === 0 ? "nothing" : outcome.leftovers.length}`,
+  ];
+  if (problems.length > 0) {
+    const more = problems.length - SHOWN_PROBLEMS;
+    lines.push("", "Not as it should be:", ...problems.slice(0, SHOWN_PROBLEMS).map((text) => `  - ${text}`));
+    if (more > 0) lines.push(`  - and ${more} more`);
+  }
+  if (outcome.log !== undefined) lines.push("", `The operator's log is in ${outcome.log}`);
+  return lines;
+}
+
+function toolText({ toolCalls, failedToolCalls }: Figures): string {
+  if (toolCalls === 0) return "";
+  const failed = failedToolCalls === 0 ? "" : `, ${failedToolCalls} of them failed`;
+  return `, with ${count(toolCalls, "tool call")}${failed}`;
+}
+
+function latencyTable({ waits }: Figures): string[] {
+  const right = (text: string) => pad(text, FIGURE_WIDTH, "right");
+  const head = pad("From queued to", NAME_WIDTH) + ["p50", "p90", "p99", "max"].map(right).join("");
+  const rows = waits.flatMap(({ name, distribution }) => {
+    if (!distribution) return [];
+    const { p50, p90, p99, max } = distribution;
+    return [
+      pad(`  ${name}`, NAME_WIDTH + 2) +
+        [p50, p90, p99, max]
+          .map((value) => right(seconds(value * SECOND_MS)))
+          .join("")
+          .slice(2),
+    ];
+  });
+  return rows.length === 0 ? ["No session got anywhere."] : [head, ...rows];
+}
+
+function requestLines(outcome: Outcome, served: number): string[] {
+  const line = (name: string, requests: ReadonlyMap<string, number> | undefined) => {
+    const label = pad(name, 22);
+    if (!requests) return `${label}not counted: this cluster has no audit log that could be read`;
+    const total = [...requests.values()].reduce((sum, value) => sum + value, 0);
+    const most = [...requests].sort((a, b) => b[1] - a[1]).slice(0, 4);
+    const shares = most.map(([kind, value]) => `${kind} ${value}`).join(", ");
+    const each = served > 0 ? `, ${(total / served).toFixed(1)} a session` : "";
+    return `${label}${total}${each}${shares === "" ? "" : ` (${shares})`}`;
+  };
+  return [
+    "Requests of the operator, idle ones included:",
+    line("  to the API server", outcome.apiRequests),
+    line("  to the Work API", outcome.workRequests),
+  ];
+}
