@@ -10,7 +10,12 @@ import type { AdminHandler } from "./server.ts";
 import type { Simulator } from "./simulator.ts";
 
 type Body = Record<string, unknown> | undefined;
-type Handler = (simulator: Simulator, ids: readonly string[], body: Body) => Reply;
+type Handler = (
+  simulator: Simulator,
+  ids: readonly string[],
+  body: Body,
+  accept: string | undefined,
+) => Reply | Promise<Reply>;
 
 const environmentSchema = z.strictObject({
   id: z.string().min(1).optional(),
@@ -34,6 +39,7 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
     json(201, simulator.createEnvironment(defined(parse(environmentSchema, body)))),
   "POST environments/*/items": (simulator, [id = ""], body) =>
     json(201, simulator.enqueue(id, parse(enqueueSchema, body))),
+  "POST environments/*/claim": claim,
   "POST environments/*/arrivals": (simulator, [id = ""], body) =>
     json(201, { id: simulator.arrivals(id, parse(arrivalsSchema, body)).id }),
   "POST environments/*/key": (simulator, [id = ""], body) =>
@@ -71,6 +77,20 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   },
 };
 
+/** As JSON, or as lines for `docker run --env-file` where plain text is asked for. */
+async function claim(
+  simulator: Simulator,
+  [id = ""]: readonly string[],
+  _body: Body,
+  accept: string | undefined,
+): Promise<Reply> {
+  const variables = await simulator.claim(id);
+  if (!variables) return noContent;
+  if (accept?.startsWith("text/plain") !== true) return ok(variables);
+  const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}\n`);
+  return { status: 200, text: lines.join("") };
+}
+
 /** The second part of a path is always an id. */
 function match(method: string, path: string): { handler: Handler; ids: string[] } | undefined {
   const parts = pathParts(path).slice(1);
@@ -88,7 +108,7 @@ export function createAdmin(simulator: () => Simulator, token: string | undefine
     if (!found) return undefined;
     const body = await readJson(request);
     try {
-      return found.handler(simulator(), found.ids, body);
+      return await found.handler(simulator(), found.ids, body, request.headers.accept);
     } catch (error) {
       if (error instanceof z.ZodError) throw invalidRequest(z.prettifyError(error));
       if (error instanceof RangeError) throw invalidRequest(error.message);

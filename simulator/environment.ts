@@ -1,11 +1,12 @@
 import { type Actor, actorOf, type Caller, partyOf, SERVER } from "./caller.ts";
 import { type SimulatorClock, timestamp } from "./clock.ts";
-import { type Deadline, type Deadlines, ROUNDING_MS } from "./deadlines.ts";
+import { type Deadlines, ROUNDING_MS } from "./deadlines.ts";
 import { ApiError, conflict, notFound } from "./errors.ts";
 import { newId } from "./ids.ts";
-import { type Offer, WorkItem } from "./item.ts";
+import { WorkItem } from "./item.ts";
 import { judgeAck, judgeBeat, judgeHolder, judgeStop, Sides, sideOf } from "./protocol.ts";
-import { DEFAULT_RECLAIM_MS, type Limits, NO_HEARTBEAT, type Switches, WORKERS_POLLING_MS } from "./switches.ts";
+import { type Found, type PollRequest, WorkQueue } from "./queue.ts";
+import { DEFAULT_RECLAIM_MS, type Limits, NO_HEARTBEAT, type Switches } from "./switches.ts";
 import type { Finding } from "./violations.ts";
 
 const MS_PER_SECOND = 1000;
@@ -23,35 +24,8 @@ export interface Surroundings {
   found(finding: Finding, caller: Caller, item: WorkItem): void;
 }
 
-interface Waiter {
-  readonly workerId: string | undefined;
-  readonly reclaimMs: number;
-  readonly until: number;
-  deadline: Deadline | undefined;
-  resolve(found: Found | undefined): void;
-}
-
-/** An item and the offer it was just given out with. */
-export interface Found {
-  readonly item: WorkItem;
-  readonly offer: Offer;
-}
-
-export interface PollRequest {
-  readonly workerId: string | undefined;
-  readonly reclaimMs: number;
-  readonly blockMs: number | undefined;
-  /** Give out an item that somebody else has in hand, if there is one. */
-  readonly duplicate: boolean;
-  readonly signal: AbortSignal;
-}
-
 /**
  * One environment's queue and leases.
- *
- * `ready` holds queued items that nobody has in hand, `offered` those that a poll gave out and nobody acknowledged, by
- * age of their last offer; a queued item is in exactly one of the two, any other in none. Both keep insertion order, so
- * every step of a poll looks at a head only.
  */
 export class Environment {
   readonly id: string;
@@ -59,20 +33,20 @@ export class Environment {
   readonly items = new Map<string, WorkItem>();
   readonly sides = new Sides();
   readonly #around: Surroundings;
-  readonly #ready = new Set<WorkItem>();
-  readonly #offered = new Set<WorkItem>();
-  readonly #waiters = new Set<Waiter>();
-  readonly #pollers = new Map<string, number>();
+  readonly #queue: WorkQueue;
   /** What the list call shows, in the order of creation, and the stopped ones of it, in the order of their end. */
   readonly #listed = new Set<WorkItem>();
   readonly #listedStopped = new Set<WorkItem>();
   #seq = 0;
-  #pollersSeen = false;
 
   constructor(around: Surroundings, options: { id?: string | undefined; workspaceId?: string | undefined }) {
     this.#around = around;
     this.id = options.id ?? newId("env");
     this.workspaceId = options.workspaceId;
+    this.#queue = new WorkQueue(around.clock, around.deadlines, {
+      offered: (item) => around.changed(item, "offered"),
+      waiting: () => around.waiting(this),
+    });
   }
 
   get #now(): number {
@@ -81,12 +55,12 @@ export class Environment {
 
   /** Long polls that wait for work at this moment. */
   get waiting(): number {
-    return this.#waiters.size;
+    return this.#queue.waiting;
   }
 
   /** Some item was polled and not acknowledged yet. */
   get hasOffered(): boolean {
-    return this.#offered.size > 0;
+    return this.#queue.hasOffered;
   }
 
   /** Queues a new item. */
@@ -104,7 +78,7 @@ export class Environment {
     this.#listed.add(item);
     this.#around.created(item);
     this.#around.changed(item, "created");
-    this.#toReady(item);
+    this.#queue.add(item);
     return item;
   }
 
@@ -115,95 +89,9 @@ export class Environment {
     return item;
   }
 
-  // --- poll -----------------------------------------------------------------------------------------------------
-
-  async poll(request: PollRequest): Promise<Found | undefined> {
-    const now = this.#now;
-    if (request.workerId !== undefined) {
-      this.#pollersSeen = true;
-      this.#pollers.set(request.workerId, now);
-    }
-    const found = this.#take(request.workerId, request.reclaimMs, request.duplicate);
-    if (found || request.blockMs === undefined || request.signal.aborted) return found;
-    return await this.#wait(request, now + request.blockMs);
-  }
-
-  #take(workerId: string | undefined, reclaimMs: number, duplicate = false): Found | undefined {
-    const oldest = first(this.#offered);
-    if (oldest && duplicate) return this.#offer(oldest, workerId, reclaimMs, true);
-    // Reclaimed ones first: they have waited longer.
-    if (oldest?.lastOffer && this.#now + ROUNDING_MS - oldest.lastOffer.at >= reclaimMs)
-      return this.#offer(oldest, workerId, reclaimMs);
-    const next = first(this.#ready);
-    return next && this.#offer(next, workerId, reclaimMs);
-  }
-
-  #offer(item: WorkItem, workerId: string | undefined, reclaimMs: number, duplicate = false): Found {
-    const { generation } = item;
-    const offer = { number: item.offers.length + 1, at: this.#now, reclaimMs, workerId, generation, duplicate };
-    item.offers.push(offer);
-    this.#ready.delete(item);
-    this.#offered.delete(item);
-    this.#offered.add(item);
-    item.note(offer.at, duplicate ? "offered twice" : "offered", {
-      as: "environment-key",
-      ...(workerId !== undefined && { workerId }),
-      offer: offer.number,
-    });
-    this.#around.changed(item, "offered");
-    for (const waiter of this.#waiters) this.#armWaiter(waiter);
-    return { item, offer };
-  }
-
-  #wait(request: PollRequest, until: number): Promise<Found | undefined> {
-    return new Promise((resolve) => {
-      const leave = () => this.#settle(waiter, undefined);
-      const waiter: Waiter = {
-        workerId: request.workerId,
-        reclaimMs: request.reclaimMs,
-        until,
-        deadline: undefined,
-        resolve: (found) => {
-          request.signal.removeEventListener("abort", leave);
-          resolve(found);
-        },
-      };
-      request.signal.addEventListener("abort", leave, { once: true });
-      this.#waiters.add(waiter);
-      this.#armWaiter(waiter);
-      this.#around.waiting(this);
-    });
-  }
-
-  #settle(waiter: Waiter, found: Found | undefined): void {
-    if (!this.#waiters.delete(waiter)) return;
-    waiter.deadline?.cancel();
-    waiter.resolve(found);
-    this.#around.waiting(this);
-  }
-
-  /** A waiter looks again when its time is over, or when the oldest offered item is old enough for it. */
-  #armWaiter(waiter: Waiter): void {
-    const oldest = first(this.#offered)?.lastOffer?.at;
-    const at = oldest === undefined ? waiter.until : Math.min(waiter.until, oldest + waiter.reclaimMs);
-    if (waiter.deadline?.at === at) return;
-    waiter.deadline?.cancel();
-    waiter.deadline = this.#around.deadlines.at(at, () => {
-      waiter.deadline = undefined;
-      const found = this.#take(waiter.workerId, waiter.reclaimMs);
-      if (found || this.#now + ROUNDING_MS >= waiter.until) this.#settle(waiter, found);
-      else this.#armWaiter(waiter);
-    });
-  }
-
-  #toReady(item: WorkItem): void {
-    this.#ready.add(item);
-    const waiter = first(this.#waiters);
-    if (!waiter) return;
-    // The head of the queue, not necessarily this item.
-    const found = this.#take(waiter.workerId, waiter.reclaimMs);
-    if (found) this.#settle(waiter, found);
-    for (const other of this.#waiters) this.#armWaiter(other);
+  /** Gives out an item, at once or within `blockMs`. */
+  poll(request: PollRequest): Promise<Found | undefined> {
+    return this.#queue.poll(request);
   }
 
   // --- ack ------------------------------------------------------------------------------------------------------
@@ -221,7 +109,7 @@ export class Environment {
       return item;
     }
     const now = this.#now;
-    this.#leaveQueue(item);
+    this.#queue.remove(item);
     const stamp = item.acknowledgedAt;
     this.#acknowledge(item, caller);
     if (reackStamp === "kept") item.acknowledgedAt = stamp ?? now;
@@ -236,7 +124,7 @@ export class Environment {
     // Where the request names no worker, only a sole candidate can be named.
     const offered = item.offers.filter((offer) => offer.generation === item.generation);
     const candidates = new Set(offered.map((offer) => offer.workerId));
-    const workerId = caller.workerId ?? (candidates.size === 1 ? first(candidates) : undefined);
+    const workerId = caller.workerId ?? (candidates.size === 1 ? offered[0]?.workerId : undefined);
     item.acks.push({ at: this.#now, generation: item.generation, workerId });
   }
 
@@ -278,7 +166,7 @@ export class Environment {
   }
 
   #activate(item: WorkItem, caller: Caller): void {
-    this.#leaveQueue(item);
+    this.#queue.remove(item);
     item.startedAt ??= this.#now;
     item.firstBeatAt ??= this.#now;
     item.note(this.#now, "first beat", actorOf(caller), "active");
@@ -351,7 +239,7 @@ export class Environment {
   }
 
   #toStopped(item: WorkItem, event: string, by: Actor): void {
-    this.#leaveQueue(item);
+    this.#queue.remove(item);
     item.stoppedAt = this.#now;
     item.expiresAt = undefined;
     item.expiry?.cancel();
@@ -402,33 +290,14 @@ export class Environment {
     item.firstTokenBeatAnswered = undefined;
     item.note(this.#now, `${why}, queued again`, SERVER, "queued");
     this.#around.changed(item, "queued again");
-    this.#toReady(item);
-  }
-
-  #leaveQueue(item: WorkItem): void {
-    this.#ready.delete(item);
-    this.#offered.delete(item);
+    this.#queue.add(item);
   }
 
   // --- reading --------------------------------------------------------------------------------------------------
 
+  /** What the stats call answers. */
   stats(): Record<string, unknown> {
-    const horizon = this.#now - WORKERS_POLLING_MS;
-    for (const [id, at] of this.#pollers) if (at < horizon) this.#pollers.delete(id);
-    const waiting = [...this.#offered];
-    const head = first(this.#ready);
-    if (head) waiting.push(head);
-    const oldest = waiting.reduce<number | undefined>(
-      (min, item) => Math.min(min ?? item.queuedAt, item.queuedAt),
-      undefined,
-    );
-    return {
-      type: "work_queue_stats",
-      depth: this.#ready.size,
-      pending: this.#offered.size,
-      oldest_queued_at: oldest === undefined ? null : timestamp(oldest),
-      workers_polling: this.#pollersSeen ? this.#pollers.size : null,
-    };
+    return this.#queue.stats();
   }
 
   /** What the list call shows, in the order of creation. */
@@ -463,9 +332,4 @@ export class Environment {
 /** reclaim_older_than_ms of a poll that does not say. */
 export function reclaimMsOf(given: number | undefined): number {
   return given ?? DEFAULT_RECLAIM_MS;
-}
-
-function first<T>(set: ReadonlySet<T>): T | undefined {
-  const [head] = set;
-  return head;
 }

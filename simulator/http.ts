@@ -10,6 +10,8 @@ export interface Reply {
   readonly status: number;
   /** JSON; undefined: no body at all. */
   readonly body?: unknown;
+  /** Plain text instead of JSON. */
+  readonly text?: string;
   readonly headers?: Readonly<Record<string, string>>;
   /** Called once the whole reply went out: the client can know what it says. */
   readonly onAnswered?: () => void;
@@ -48,6 +50,7 @@ export function write(response: ServerResponse, reply: Reply, now: number): void
   for (const [name, value] of Object.entries(reply.headers ?? {})) response.setHeader(name, value);
   if (reply.onAnswered) response.once("finish", reply.onAnswered);
   if (reply.stream) reply.stream(response);
+  else if (reply.text !== undefined) writeText(response, reply.status, "text/plain; charset=utf-8", reply.text);
   else if (reply.body === undefined) response.writeHead(reply.status).end();
   else writeText(response, reply.status, "application/json", JSON.stringify(reply.body));
 }

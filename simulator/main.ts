@@ -12,6 +12,7 @@ const EXIT_FAILED = 70;
 interface Flags {
   port: number;
   host: string;
+  publicUrl?: string;
   adminToken?: string;
   environmentId?: string;
   environmentKey?: string;
@@ -35,6 +36,11 @@ const numberAtLeast = (least: number, whole: boolean) => (text: string) => {
   return value;
 };
 
+function urlOf(text: string): string {
+  if (!/^https?:/.test(text) || !URL.canParse(text)) throw new InvalidArgumentError("an http or https URL is needed.");
+  return text.replace(/\/+$/, "");
+}
+
 /** `name=value`; the value as JSON where it is JSON. */
 function addSwitch(text: string, before: Record<string, unknown>): Record<string, unknown> {
   const at = text.indexOf("=");
@@ -57,6 +63,7 @@ function program(): Command {
     .description("A server of the Work API, and of as much of the sessions API as workers need, to try workers on.")
     .option("--port <number>", "port; 0 is any free one", numberAtLeast(0, true), 0)
     .option("--host <address>", "address to listen on; beyond loopback, give --admin-token", "127.0.0.1")
+    .option("--public-url <url>", "where workers reach it, if not at that address", urlOf)
     .addOption(new Option("--admin-token <token>", "asked of requests under /admin/").env("SIMULATOR_ADMIN_TOKEN"))
     .option("--environment-id <id>", "id of the environment that is made at the start; random unless given")
     .option("--environment-key <key>", "its key; random unless given")
@@ -76,11 +83,12 @@ function program(): Command {
 }
 
 function optionsOf(flags: Flags): SimulatorOptions {
-  const { port, host, adminToken, apiKey, scale, seed, ttl } = flags;
+  const { port, host, publicUrl, adminToken, apiKey, scale, seed, ttl } = flags;
   const limits =
     ttl === undefined ? {} : { ttlSeconds: ttl, minTtlSeconds: Math.min(ttl, limitsSchema.parse({}).minTtlSeconds) };
   return {
     ...{ port, host, scale, seed, switches: flags.switch, limits },
+    ...(publicUrl !== undefined && { publicUrl }),
     ...(adminToken !== undefined && { adminToken }),
     ...(apiKey !== undefined && { apiKey }),
   };

@@ -25,6 +25,8 @@ export interface SimulatorOptions {
   readonly port?: number;
   /** Loopback unless given. */
   readonly host?: string;
+  /** Where workers reach it, where that is not the address it listens on: behind a proxy, from a container. */
+  readonly publicUrl?: string;
   /** Asked of requests under /admin/. Without it these are taken from loopback addresses only. */
   readonly adminToken?: string;
   /** The clock beneath; the real one unless given. */
@@ -52,6 +54,8 @@ export interface SimulatorState {
 }
 
 const DEFAULT_WAIT_MS = 10_000;
+/** Worker id of `claim`. */
+const CLAIMER = "simulator-claim";
 
 /** Starts a work simulator. @throws when the port is taken, or an option is wrong. */
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
@@ -70,7 +74,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       createAdmin(() => simulator, options.adminToken),
     ),
   );
-  await simulator.listen(options.port ?? 0, options.host ?? "127.0.0.1");
+  await simulator.listen(options.port ?? 0, options.host ?? "127.0.0.1", options.publicUrl);
   return simulator;
 }
 
@@ -90,11 +94,11 @@ export class Simulator implements AsyncDisposable {
   }
 
   /** Called by startSimulator. */
-  async listen(port: number, host: string): Promise<void> {
+  async listen(port: number, host: string, publicUrl?: string): Promise<void> {
     const address = await this.#server.listen(port, host);
     this.#port = address.port;
     const name = address.family === "IPv6" ? `[${address.address}]` : address.address;
-    this.#world.baseUrl = `http://${name}:${address.port}`;
+    this.#world.baseUrl = publicUrl ?? `http://${name}:${address.port}`;
   }
 
   async close(): Promise<void> {
@@ -173,6 +177,25 @@ export class Simulator implements AsyncDisposable {
   /** Queues a work item. @throws {ZodError} the input is wrong. */
   enqueue(environmentId: string, input: EnqueueInput = {}): ItemRecord {
     return recordOf(this.#world.enqueue(environmentId, input));
+  }
+
+  /**
+   * Polls and acknowledges, as an operator would, for trying a worker by hand.
+   * @returns the environment variables of its container, or undefined when the queue is empty.
+   */
+  async claim(environmentId: string): Promise<Record<string, string> | undefined> {
+    const work = await this.#world.claim(environmentId, CLAIMER);
+    return (
+      work && {
+        ANTHROPIC_BASE_URL: this.url,
+        ANTHROPIC_ENVIRONMENT_ID: environmentId,
+        ANTHROPIC_WORK_ID: work.item.id,
+        ANTHROPIC_SESSION_ID: work.item.data.id,
+        ...(work.secret === null
+          ? { ANTHROPIC_ENVIRONMENT_KEY: this.environmentKey(environmentId) }
+          : { ANTHROPIC_WORK_SECRET: work.secret }),
+      }
+    );
   }
 
   /** Starts arrivals. `item` may also be a function of the running number, from 0. */

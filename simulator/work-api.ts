@@ -1,10 +1,11 @@
 import { type ApiRequest, integerOf } from "./api-request.ts";
 import { partyOf } from "./caller.ts";
-import { type Environment, type Found, reclaimMsOf } from "./environment.ts";
+import { type Environment, reclaimMsOf } from "./environment.ts";
 import { type ApiError, invalidRequest } from "./errors.ts";
 import { json, noContent, type Reply } from "./http.ts";
 import { shuffleRank } from "./ids.ts";
 import { type WorkItem, workBody } from "./item.ts";
+import type { Found } from "./queue.ts";
 import { BLOCK_MS, type Limits, type Switches } from "./switches.ts";
 
 /** What the calls of the Work API need besides the environment. */

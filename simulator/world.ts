@@ -4,14 +4,15 @@ import { type EnqueueInput, enqueueSchema } from "./arrivals.ts";
 import { type Actor, ADMIN, actorOf, type Caller, type Credential, SERVER } from "./caller.ts";
 import { SimulatorClock } from "./clock.ts";
 import { Deadlines } from "./deadlines.ts";
-import { Environment, type Found, type Surroundings } from "./environment.ts";
+import { Environment, type Surroundings } from "./environment.ts";
 import { notFound } from "./errors.ts";
 import { type FaultRecord, Faults } from "./faults.ts";
 import { newCredential, newId, seededRandom } from "./ids.ts";
 import { type ItemRecord, recordOf, type WorkItem } from "./item.ts";
+import type { Found } from "./queue.ts";
 import { DEFAULT_SCRIPT, type Script, type ScriptInput, scriptSchema } from "./script.ts";
 import { Session, type SessionEvent, type SessionSurroundings } from "./session.ts";
-import type { Limits, Switches } from "./switches.ts";
+import { DEFAULT_RECLAIM_MS, type Limits, type Switches } from "./switches.ts";
 import type { Finding, Violation } from "./violations.ts";
 
 /** One request that was answered, or was not. */
@@ -193,6 +194,18 @@ export class World implements Surroundings, SessionSurroundings {
   stopItem(workId: string, force: boolean): void {
     const item = this.item(workId);
     this.environment(item.environmentId).end(item, ADMIN, force);
+  }
+
+  /** Polls and acknowledges in one. */
+  async claim(environmentId: string, workerId: string): Promise<{ item: WorkItem; secret: string | null } | undefined> {
+    const environment = this.environment(environmentId);
+    const request = { workerId, reclaimMs: DEFAULT_RECLAIM_MS, blockMs: undefined, duplicate: false };
+    const found = await environment.poll({ ...request, signal: AbortSignal.abort() });
+    if (!found) return undefined;
+    const secret = this.secretFor(found);
+    const credential = { kind: "environment-key", environmentId } as const;
+    environment.ack(found.item.id, { credential, workerId, userAgent: "", remote: "", delayed: false });
+    return { item: found.item, secret };
   }
 
   // --- what happens ---------------------------------------------------------------------------------------------

@@ -51,6 +51,26 @@ describe("the admin API", () => {
     expect(rig.simulator.item(work.id)).toMatchObject({ state: "stopped", stoppedBy: { as: "admin" } });
   });
 
+  test("claims an item for a worker that is tried by hand", async () => {
+    await using rig = await startRig();
+    expect((await call(rig, "POST", `environments/${rig.environmentId}/claim`)).status).toBe(204);
+    const [first, second] = [0, 1].map(() => rig.simulator.enqueue(rig.environmentId));
+    const claimed = await call(rig, "POST", `environments/${rig.environmentId}/claim`);
+    expect(claimed.body).toEqual({
+      ANTHROPIC_BASE_URL: rig.simulator.url,
+      ANTHROPIC_ENVIRONMENT_ID: rig.environmentId,
+      ANTHROPIC_WORK_ID: first?.id,
+      ANTHROPIC_SESSION_ID: first?.sessionId,
+      ANTHROPIC_WORK_SECRET: expect.any(String),
+    });
+    expect(rig.simulator.item(first?.id ?? "").state).toBe("starting");
+    const url = `${rig.simulator.url}/admin/environments/${rig.environmentId}/claim`;
+    const text = await (await fetch(url, { method: "POST", headers: { accept: "text/plain" } })).text();
+    expect(text).toMatch(/^(ANTHROPIC_[A-Z_]+=\S+\n){5}$/);
+    expect(text).toContain(`ANTHROPIC_WORK_ID=${second?.id}\n`);
+    rig.simulator.assertNoViolations();
+  });
+
   test("starts and stops arrivals", async () => {
     await using rig = await startRig();
     const plan = { kind: "poisson", ratePerSecond: 1, item: { type: "healthcheck" } };

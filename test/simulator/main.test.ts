@@ -44,6 +44,7 @@ describe("the program", () => {
     [["extra"], "too many arguments"],
     [["--port", "x"], "whole number"],
     [["--scale", "0"], "0.001 or more"],
+    [["--public-url", "host:80"], "URL"],
     [["--switch", "lapse"], "name=value"],
     [["--switch", "lapse=novelty"], "requeue"],
     [["--switch", "novelty=1"], "novelty"],

@@ -1,0 +1,195 @@
+import type { SimulatorClock } from "./clock.ts";
+import { timestamp } from "./clock.ts";
+import { type Deadline, type Deadlines, ROUNDING_MS } from "./deadlines.ts";
+import type { Offer, WorkItem } from "./item.ts";
+import { WORKERS_POLLING_MS } from "./switches.ts";
+
+interface Waiter {
+  readonly workerId: string | undefined;
+  readonly reclaimMs: number;
+  readonly until: number;
+  deadline: Deadline | undefined;
+  resolve(found: Found | undefined): void;
+}
+
+/** An item and the offer it was just given out with. */
+export interface Found {
+  readonly item: WorkItem;
+  readonly offer: Offer;
+}
+
+export interface PollRequest {
+  readonly workerId: string | undefined;
+  readonly reclaimMs: number;
+  readonly blockMs: number | undefined;
+  /** Give out an item that somebody else has in hand, if there is one. */
+  readonly duplicate: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** Who is told of what happens in a queue. */
+export interface QueueListener {
+  offered(item: WorkItem): void;
+  /** The number of long polls that wait changed. */
+  waiting(): void;
+}
+
+/**
+ * The queued items of one environment, and the polls that wait for them.
+ *
+ * `ready` holds items that nobody has in hand, `offered` those that a poll gave out and nobody acknowledged, by age of
+ * their last offer; a queued item is in exactly one of the two, any other in none. Both keep insertion order, so every
+ * step of a poll looks at a head only.
+ */
+export class WorkQueue {
+  readonly #clock: SimulatorClock;
+  readonly #deadlines: Deadlines;
+  readonly #tell: QueueListener;
+  readonly #ready = new Set<WorkItem>();
+  readonly #offered = new Set<WorkItem>();
+  readonly #waiters = new Set<Waiter>();
+  readonly #pollers = new Map<string, number>();
+  #pollersSeen = false;
+
+  constructor(clock: SimulatorClock, deadlines: Deadlines, tell: QueueListener) {
+    this.#clock = clock;
+    this.#deadlines = deadlines;
+    this.#tell = tell;
+  }
+
+  get #now(): number {
+    return this.#clock.now();
+  }
+
+  /** Long polls that wait for work at this moment. */
+  get waiting(): number {
+    return this.#waiters.size;
+  }
+
+  /** Some item was polled and not acknowledged yet. */
+  get hasOffered(): boolean {
+    return this.#offered.size > 0;
+  }
+
+  /** Not for anybody any more: acknowledged, or stopped. */
+  remove(item: WorkItem): void {
+    this.#ready.delete(item);
+    this.#offered.delete(item);
+  }
+
+  /** Gives out an item, at once or within `blockMs`. */
+  async poll(request: PollRequest): Promise<Found | undefined> {
+    const now = this.#now;
+    if (request.workerId !== undefined) {
+      this.#pollersSeen = true;
+      this.#pollers.set(request.workerId, now);
+    }
+    const found = this.#take(request.workerId, request.reclaimMs, request.duplicate);
+    if (found || request.blockMs === undefined || request.signal.aborted) return found;
+    return await this.#wait(request, now + request.blockMs);
+  }
+
+  #take(workerId: string | undefined, reclaimMs: number, duplicate = false): Found | undefined {
+    const oldest = first(this.#offered);
+    if (oldest && duplicate) return this.#offer(oldest, workerId, reclaimMs, true);
+    // Reclaimed ones first: they have waited longer.
+    if (oldest?.lastOffer && this.#now + ROUNDING_MS - oldest.lastOffer.at >= reclaimMs)
+      return this.#offer(oldest, workerId, reclaimMs);
+    const next = first(this.#ready);
+    return next && this.#offer(next, workerId, reclaimMs);
+  }
+
+  #offer(item: WorkItem, workerId: string | undefined, reclaimMs: number, duplicate = false): Found {
+    const { generation } = item;
+    const offer = { number: item.offers.length + 1, at: this.#now, reclaimMs, workerId, generation, duplicate };
+    item.offers.push(offer);
+    this.#ready.delete(item);
+    this.#offered.delete(item);
+    this.#offered.add(item);
+    item.note(offer.at, duplicate ? "offered twice" : "offered", {
+      as: "environment-key",
+      ...(workerId !== undefined && { workerId }),
+      offer: offer.number,
+    });
+    this.#tell.offered(item);
+    for (const waiter of this.#waiters) this.#armWaiter(waiter);
+    return { item, offer };
+  }
+
+  #wait(request: PollRequest, until: number): Promise<Found | undefined> {
+    return new Promise((resolve) => {
+      const leave = () => this.#settle(waiter, undefined);
+      const waiter: Waiter = {
+        workerId: request.workerId,
+        reclaimMs: request.reclaimMs,
+        until,
+        deadline: undefined,
+        resolve: (found) => {
+          request.signal.removeEventListener("abort", leave);
+          resolve(found);
+        },
+      };
+      request.signal.addEventListener("abort", leave, { once: true });
+      this.#waiters.add(waiter);
+      this.#armWaiter(waiter);
+      this.#tell.waiting();
+    });
+  }
+
+  #settle(waiter: Waiter, found: Found | undefined): void {
+    if (!this.#waiters.delete(waiter)) return;
+    waiter.deadline?.cancel();
+    waiter.resolve(found);
+    this.#tell.waiting();
+  }
+
+  /** A waiter looks again when its time is over, or when the oldest offered item is old enough for it. */
+  #armWaiter(waiter: Waiter): void {
+    const oldest = first(this.#offered)?.lastOffer?.at;
+    const at = oldest === undefined ? waiter.until : Math.min(waiter.until, oldest + waiter.reclaimMs);
+    if (waiter.deadline?.at === at) return;
+    waiter.deadline?.cancel();
+    waiter.deadline = this.#deadlines.at(at, () => {
+      waiter.deadline = undefined;
+      const found = this.#take(waiter.workerId, waiter.reclaimMs);
+      if (found || this.#now + ROUNDING_MS >= waiter.until) this.#settle(waiter, found);
+      else this.#armWaiter(waiter);
+    });
+  }
+
+  /** A queued item that nobody has in hand; goes to a waiting poll at once. */
+  add(item: WorkItem): void {
+    this.#ready.add(item);
+    const waiter = first(this.#waiters);
+    if (!waiter) return;
+    // The head of the queue, not necessarily this item.
+    const found = this.#take(waiter.workerId, waiter.reclaimMs);
+    if (found) this.#settle(waiter, found);
+    for (const other of this.#waiters) this.#armWaiter(other);
+  }
+
+  /** What the stats call answers. */
+  stats(): Record<string, unknown> {
+    const horizon = this.#now - WORKERS_POLLING_MS;
+    for (const [id, at] of this.#pollers) if (at < horizon) this.#pollers.delete(id);
+    const waiting = [...this.#offered];
+    const head = first(this.#ready);
+    if (head) waiting.push(head);
+    const oldest = waiting.reduce<number | undefined>(
+      (min, item) => Math.min(min ?? item.queuedAt, item.queuedAt),
+      undefined,
+    );
+    return {
+      type: "work_queue_stats",
+      depth: this.#ready.size,
+      pending: this.#offered.size,
+      oldest_queued_at: oldest === undefined ? null : timestamp(oldest),
+      workers_polling: this.#pollersSeen ? this.#pollers.size : null,
+    };
+  }
+}
+
+function first<T>(set: ReadonlySet<T>): T | undefined {
+  const [head] = set;
+  return head;
+}
