@@ -4,9 +4,10 @@ import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { isNotFound } from "../../src/kube/errors.ts";
 import type { Pod, PodSpec } from "../../src/kube/objects.ts";
-import { PODS, SECRETS } from "../../src/kube/resource.ts";
+import { NODES, PODS, SECRETS } from "../../src/kube/resource.ts";
 import { FATE_ANNOTATION, type FateInput, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
+import { normalized, recorded } from "../testbed/node/recorded.ts";
 
 const cluster = useCluster();
 const NODE_NAME = "simulated-node-test";
@@ -55,27 +56,47 @@ async function eventually(name: string, wanted: (pod: Pod | undefined) => boolea
   }
 }
 
+async function giveKey(name: string): Promise<void> {
+  const data = { go: Buffer.from("hello").toString("base64") };
+  await client.create(SECRETS, { metadata: { name, namespace }, data });
+}
+
+async function touch(name: string): Promise<void> {
+  await client.patch(PODS, { namespace, name }, { metadata: { labels: { touched: "yes" } } }, { type: "merge" });
+}
+
 const stateOf = (pod: Pod | undefined) => pod?.status?.containerStatuses?.[0]?.state;
 const parked = (pod: Pod | undefined) => stateOf(pod)?.waiting?.reason === "CreateContainerConfigError";
 const running = (pod: Pod | undefined) => stateOf(pod)?.running !== undefined;
 const ended = (pod: Pod | undefined) => stateOf(pod)?.terminated !== undefined;
 
 describe("a parked Pod", () => {
+  test("is not started by its Secret alone, as long as nobody looks at it", async () => {
+    const name = "never-looking-test";
+    const never = { min: 1e9, mid: 1e9, max: 1e9 };
+    await using _patient = await startNode({ client: cluster.nodeKubeconfig, name, latencies: { look: never } });
+    const spec = { nodeSelector: { "kubernetes.io/hostname": name } };
+    for (const pod of ["untouched", "touched"]) {
+      await client.create(PODS, podFor(pod, { gated: true, spec }));
+      await eventually(pod, parked);
+    }
+    for (const pod of ["untouched", "touched"]) await giveKey(pod);
+    await touch("touched");
+    await eventually("touched", running);
+    expect(parked(await eventually("untouched", () => true))).toBe(true);
+    await touch("untouched");
+    await eventually("untouched", running);
+  });
+
   test("waits with kubelet's words, and starts when it has its key and is touched", async () => {
     await client.create(PODS, podFor("parked", { gated: true }));
     const waiting = await eventually("parked", parked);
     expect(stateOf(waiting)?.waiting?.message).toBe('secret "parked" not found');
     expect(waiting?.status?.conditions?.find(({ type }) => type === "PodReadyToStartContainers")?.status).toBe("True");
 
-    const data = { go: Buffer.from("now").toString("base64") };
-    await client.create(SECRETS, { metadata: { name: "parked", namespace }, data });
+    await giveKey("parked");
     const reads = node.counters.objectReads;
-    await client.patch(
-      PODS,
-      { namespace, name: "parked" },
-      { metadata: { labels: { touched: "yes" } } },
-      { type: "merge" },
-    );
+    await touch("parked");
     await eventually("parked", running);
     // One look was enough: had nobody touched it, the next would have been seconds away.
     expect(node.counters.objectReads).toBe(reads + 1);
@@ -102,4 +123,164 @@ test("a container over its memory limit is OOMKilled, and its Pod is Failed", as
   const seen = await eventually("oom", ended);
   expect(stateOf(seen)?.terminated).toMatchObject({ exitCode: 137, reason: "OOMKilled" });
   expect((await eventually("oom", (pod) => pod?.status?.phase === "Failed"))?.status?.phase).toBe("Failed");
+});
+
+describe("a status that went through the API server is the one that a real kubelet's did", () => {
+  const wanted = {
+    running: [{}, running],
+    succeeded: [{ fate: { kind: "exit" } }, (pod) => pod?.status?.phase === "Succeeded"],
+    "exit-1": [
+      { fate: { kind: "exit", code: 1, message: "no session token\n" } },
+      (pod) => pod?.status?.phase === "Failed",
+    ],
+  } satisfies Record<string, [Parameters<typeof podFor>[1], (pod: Pod | undefined) => boolean]>;
+
+  test.each(Object.entries(wanted))("%s", async (record, [shape, reached]) => {
+    const pod = podFor(`as-${record}`, shape);
+    // The fixtures' Pods had no token mounted.
+    pod.spec.automountServiceAccountToken = false;
+    await client.create(PODS, pod);
+    const status = (await eventually(`as-${record}`, reached))?.status;
+    const { podIP: _ip, podIPs: _ips, ...seen } = normalized(status ?? {}) as Record<string, unknown>;
+    const {
+      podIP: _recordedIp,
+      podIPs: _recordedIps,
+      ...expected
+    } = normalized(recorded(record).status) as Record<string, unknown>;
+    const byType = (conditions: unknown) =>
+      [...(conditions as { type: string }[])].sort((a, b) => a.type.localeCompare(b.type));
+    expect({ ...seen, conditions: byType(seen["conditions"]) }).toEqual({
+      ...expected,
+      conditions: byType(expected["conditions"]),
+    });
+  });
+});
+
+test("an eviction by the API ends a Pod, and the condition of whoever asked for it survives our own statuses", async () => {
+  await client.create(PODS, podFor("evicted", { fate: { kind: "run", onTerm: { code: 0, afterMs: 500 } } }));
+  await eventually("evicted", running);
+  const gone: Pod[] = [];
+  const unsubscribe = node.subscribe((event) => {
+    if (event.type === "gone" && event.pod.metadata.name === "evicted") gone.push(event.pod);
+  });
+  const body = { apiVersion: "policy/v1", kind: "Eviction", metadata: { name: "evicted", namespace } };
+  await client.raw("POST", `/api/v1/namespaces/${namespace}/pods/evicted/eviction`, body);
+  await eventually("evicted", (pod) => pod === undefined);
+  await expect.poll(() => gone.length).toBe(1);
+  unsubscribe();
+  const types = gone[0]?.status?.conditions?.map(({ type, reason }) => [type, reason]);
+  expect(types).toContainEqual(["DisruptionTarget", "EvictionByEvictionAPI"]);
+  expect(gone[0]?.status?.phase).toBe("Succeeded");
+});
+
+test("conditions lose their reasons when they become true", async () => {
+  await client.create(PODS, podFor("reasons", { fate: { kind: "run", startDelayMs: 500 } }));
+  await eventually(
+    "reasons",
+    (pod) => pod?.status?.conditions?.some(({ reason }) => reason === "ContainersNotReady") === true,
+  );
+  const pod = await eventually("reasons", running);
+  const ready = pod?.status?.conditions?.find(({ type }) => type === "Ready");
+  expect(ready).toMatchObject({ status: "True" });
+  expect([ready?.reason, ready?.message]).toEqual([undefined, undefined]);
+});
+
+test("a Pod removed by force is gone at once, and its name is free for another", async () => {
+  await client.create(PODS, podFor("forced"));
+  const first = await eventually("forced", running);
+  await client.delete(PODS, { namespace, name: "forced" }, { gracePeriodSeconds: 0 });
+  await client.create(PODS, podFor("forced"));
+  const second = await eventually("forced", running);
+  expect(second?.metadata.uid).not.toBe(first?.metadata.uid);
+  await expect.poll(() => node.pods.filter(({ pod }) => pod.metadata.name === "forced").length).toBe(1);
+});
+
+describe("a node of processes", () => {
+  test("runs the Pod's command with its resolved environment, and keeps what it writes", async () => {
+    const name = "process-node-test";
+    await using processes = await startNode({ client: cluster.nodeKubeconfig, name, runtime: "process" });
+    const code = "console.log(process.env.GO, process.env.WHERE, process.cwd()); setInterval(() => {}, 1e6)";
+    const env = [
+      { name: "GO", valueFrom: { secretKeyRef: { name: "process", key: "go" } } },
+      { name: "WHERE", value: "/workspace/$(GO)" },
+    ];
+    const containers = [{ name: "c", image: "worker:1", command: ["node", "-e", code], env }];
+    const pod = podFor("process", { spec: { containers, nodeSelector: { "kubernetes.io/hostname": name } } });
+    await client.create(PODS, pod);
+    await eventually("process", parked);
+    await giveKey("process");
+    await touch("process");
+    await eventually("process", running);
+    await expect
+      .poll(() => processes.logs({ namespace, name: "process" }))
+      .toMatch(/^hello \/.+\/workspace\/hello \/.+\/workspace\n$/);
+    await client.delete(PODS, { namespace, name: "process" }, { gracePeriodSeconds: 1 });
+    await eventually("process", (seen) => seen === undefined);
+  });
+
+  test("says what is missing where a Pod has no command", async () => {
+    const name = "process-node-bare";
+    await using _processes = await startNode({ client: cluster.nodeKubeconfig, name, runtime: "process" });
+    await client.create(PODS, podFor("bare", { spec: { nodeSelector: { "kubernetes.io/hostname": name } } }));
+    const pod = await eventually("bare", (seen) => stateOf(seen)?.waiting?.reason === "CreateContainerError");
+    expect(stateOf(pod)?.waiting?.message).toMatch(/no command specified.*set command/);
+  });
+});
+
+describe("a lost node", () => {
+  test("loses its Pods to the taint manager while their containers run on, and lets them go when it is back", async () => {
+    const name = "lost-node-test";
+    await using lost = await startNode({ client: cluster.nodeKubeconfig, name });
+    const tolerations = ["not-ready", "unreachable"].map((what) => ({
+      key: `node.kubernetes.io/${what}`,
+      operator: "Exists",
+      effect: "NoExecute",
+      tolerationSeconds: 1,
+    }));
+    const spec = { nodeSelector: { "kubernetes.io/hostname": name }, tolerations };
+    await client.create(PODS, podFor("lost", { spec }));
+    await eventually("lost", running);
+    lost.fail();
+    const pod = await eventually("lost", (seen) => seen?.metadata.deletionTimestamp !== undefined);
+    const conditions = pod?.status?.conditions ?? [];
+    expect(conditions.find(({ type }) => type === "DisruptionTarget")?.reason).toBe("DeletionByTaintManager");
+    expect(conditions.find(({ type }) => type === "Ready")?.status).toBe("False");
+    expect(stateOf(pod)?.running).toBeDefined();
+    expect(lost.pods.find((seen) => seen.pod.metadata.name === "lost")?.running).toBe(true);
+    await lost.recover();
+    await eventually("lost", (seen) => seen === undefined);
+  });
+
+  test("ends what was removed from the API while it was away", async () => {
+    const name = "absent-node-test";
+    await using absent = await startNode({ client: cluster.nodeKubeconfig, name });
+    await client.create(PODS, podFor("absent", { spec: { nodeSelector: { "kubernetes.io/hostname": name } } }));
+    await eventually("absent", running);
+    absent.fail();
+    await client.delete(PODS, { namespace, name: "absent" }, { gracePeriodSeconds: 0 });
+    await absent.recover();
+    await expect.poll(() => absent.pods.length, { timeout: 10_000 }).toBe(0);
+  });
+});
+
+test("a node that is stopped takes its Node object away, so that nothing is bound to it any more", async () => {
+  const name = "stopped-node-test";
+  const stopped = await startNode({ client: cluster.nodeKubeconfig, name });
+  expect((await client.get(NODES, { name })).spec?.taints ?? []).toEqual([]);
+  await stopped.stop();
+  await expect(client.get(NODES, { name })).rejects.toSatisfy(isNotFound);
+});
+
+test("hundreds of Pods park and run on one node with a few writes each", async () => {
+  const name = "crowded-node-test";
+  await using crowded = await startNode({ client: cluster.nodeKubeconfig, name, timeScale: 5 });
+  const count = 300;
+  const spec = { nodeSelector: { "kubernetes.io/hostname": name } };
+  const pods = Array.from({ length: count }, (_, at) => podFor(`crowd-${at}`, { spec, gated: at % 2 === 0 }));
+  await Promise.all(pods.map((pod) => client.create(PODS, pod)));
+  const inPhase = (phase: string) => crowded.pods.filter(({ status }) => status?.phase === phase).length;
+  await expect.poll(() => inPhase("Running"), { timeout: 60_000 }).toBe(count / 2);
+  expect(inPhase("Pending")).toBe(count / 2);
+  // Parked: created, sandbox made, config error. Running: created, sandbox made, running. Nothing more is written.
+  expect(crowded.counters.statusWrites).toBeLessThanOrEqual(4 * count);
 });

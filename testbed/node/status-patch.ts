@@ -13,7 +13,7 @@ export function statusPatch(pod: Pod, status: PodStatus): Record<string, unknown
       reason: null,
       message: null,
       ...rest,
-      resources: { $patch: "replace", ...(resources as Record<string, unknown> | undefined) },
+      resources: { limits: null, requests: null, ...(resources as Record<string, unknown> | undefined) },
       conditions: conditions.map((condition) => ({ reason: null, message: null, ...condition })),
     },
   };
