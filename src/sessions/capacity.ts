@@ -83,34 +83,37 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   );
   drop(outdatedToGo(pods, input, wanted), "Outdated");
   const current = () => pods.filter(({ hash }) => hash === input.hash);
+  const outdated = () => pods.length - current().length;
+  const aged = () => current().filter((pod) => pod.state === "parked" && agedAtMs(pod, input) <= nowMs);
   const inProgress = () => input.creating + current().filter(({ state }) => state !== "parked").length;
-  const aged = current().filter((pod) => pod.state === "parked" && agedAtMs(pod, input) <= nowMs);
-  const replaceable = aged.length > 0 || current().length < pods.length ? 1 : 0;
-  const room = maxConcurrent - busy - input.creating + replaceable;
-  drop(leastUseful(pods, input.hash).slice(0, Math.max(0, pods.length - room)), "OverMaximum");
 
-  const surge = current().filter(
-    (pod) => pod.state === "unscheduled" && pods.length > wanted && nowMs - pod.createdAtMs > SURGE_PATIENCE_MS,
-  );
-  if (aged.length > 0 && surge.length > 0) drop(surge.slice(0, 1), "SurgeGivenUp");
+  // What nobody needs is not replaced: no room is kept for it over the maximum.
+  if (wanted === 0) drop(aged(), "Aged");
+  const most = maxConcurrent - busy + (wanted > 0 && aged().length + outdated() > 0 ? 1 : 0);
+  drop(overMaximum(pods, input, most), "OverMaximum");
+
+  const surge = current().find((pod) => pod.state === "unscheduled" && nowMs - pod.createdAtMs >= SURGE_PATIENCE_MS);
+  const giveUp = surge !== undefined && aged().length > 0 && current().length > wanted;
+  if (giveUp) drop([surge], "SurgeGivenUp");
 
   let replacing = 0;
-  if (aged.length > 0 && inProgress() === 0 && wanted > 0) {
+  if (aged().length > 0 && inProgress() === 0 && !giveUp) {
     const parked = pods.filter(({ state }) => state === "parked").length;
-    if (parked >= 2) drop(aged.slice(0, 1), "Aged");
+    if (parked >= 2) drop(aged().slice(0, 1), "Aged");
     else if (nowMs >= input.surgeBlockedUntilMs) replacing = 1;
   }
 
   const missing = wanted + replacing - current().length - input.creating;
   const total = pods.length + input.creating + busy;
-  const outdated = pods.length - current().length;
-  const surging = (outdated > 0 && inProgress() === 0) || replacing > 0 ? 1 : 0;
+  const surging = replacing > 0 || (outdated() > 0 && inProgress() === 0) ? 1 : 0;
   const create = Math.max(0, Math.min(missing, maxConcurrent - total + surging));
 
-  const surplus = create > 0 ? 0 : pods.length + input.creating - wanted - (aged.length > 0 ? 1 : 0) - outdated;
+  const surplus = create > 0 ? 0 : current().length + input.creating - wanted - (aged().length > 0 ? 1 : 0);
   let surplusSinceMs = surplus > 0 ? (input.surplusSinceMs ?? nowMs) : null;
   if (surplusSinceMs !== null && nowMs - surplusSinceMs >= input.warmScaleDownMs) {
-    drop(leastUseful(pods, input.hash).slice(0, surplus), "Surplus");
+    // Of those that are there: one that is only being made replaces nothing yet.
+    const there = Math.max(0, current().length - wanted);
+    drop(leastUseful(current(), input.hash).slice(0, Math.min(surplus, there)), "Surplus");
     surplusSinceMs = null;
   }
   return { wanted, create, remove, surplusSinceMs, againAtMs: nextChange(pods, input, surplusSinceMs) };
@@ -135,20 +138,32 @@ function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: nu
   return [...unparked, ...parked.slice(0, Math.max(0, parked.length - keep))];
 }
 
-/** Those to let go first: of an older template, then without a node, then preparing, then the youngest parked. */
+/**
+ * Pods beyond `most`. Creations that the cache does not show yet take room too, but for them nothing goes that serves: they
+ * may be among those to go once they are there.
+ */
+function overMaximum(pods: readonly FreePod[], input: CapacityInput, most: number): FreePod[] {
+  const excess = pods.length - most;
+  return leastUseful(pods, input.hash).filter(
+    ({ state }, rank) => rank < (state === "parked" ? excess : excess + input.creating),
+  );
+}
+
+/** Those to let go first: without a node, then preparing, then parked of an older template, then the youngest parked. */
 function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
   const rank = { unscheduled: 0, preparing: 1, parked: 2 } as const;
   return [...pods].sort(
     (a, b) =>
-      Number(a.hash === hash) - Number(b.hash === hash) ||
       rank[a.state] - rank[b.state] ||
+      Number(a.hash === hash) - Number(b.hash === hash) ||
       b.createdAtMs - a.createdAtMs,
   );
 }
 
+/** Age counts from the binding to a node: where nodes are long in coming, a Pod would else be old before it is ready. */
 function agedAtMs(pod: FreePod, input: CapacityInput): number {
   if (input.parkedMaxAgeMs === 0) return Number.POSITIVE_INFINITY;
-  return pod.createdAtMs + input.parkedMaxAgeMs * (1 - AGE_SPREAD * spread(pod.name));
+  return (pod.scheduledAtMs ?? pod.createdAtMs) + input.parkedMaxAgeMs * (1 - AGE_SPREAD * spread(pod.name));
 }
 
 /** A number in [0, 1) that a name always gets again: planning stays pure, and ages stay put from one plan to the next. */
