@@ -43,7 +43,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   const logger = seams.logger ?? createLogger(settings.logLevel);
   const metrics = seams.metrics ?? createMetrics();
   const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
-  const kube = new KubeClient({ access, clock, metrics, userAgent: `berth/${berthVersion()}` });
+  const kube = new KubeClient({ access, clock, metrics, proxy: settings.proxy, userAgent: `berth/${berthVersion()}` });
   const http = new WorkHttp({ clock, proxy: settings.proxy });
   const identity = `${hostname()}_${randomBytes(4).toString("hex")}`;
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });

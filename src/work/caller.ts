@@ -58,7 +58,6 @@ export interface Call {
   /** The last segment of the path below `/work` and the item, if there is one. */
   readonly verb?: string;
   readonly query?: Readonly<Record<string, string | number | undefined>>;
-  readonly headers?: Readonly<Record<string, string>>;
   readonly body?: unknown;
   /** Counted by the budget, but sent at once and over connections of its own. */
   readonly urgent: boolean;
@@ -184,8 +183,9 @@ export class WorkCaller {
       const where = apiKey ? "the API key" : "the environment key";
       throw notSent(call, "auth", `${where} ${what}; check the Secret that spec.api.keySecretRef names`);
     }
-    const { workspaceId } = this.#options;
-    const own = { ...call.headers, ...(workspaceId ? { "anthropic-workspace-id": workspaceId } : {}) };
+    const { workspaceId, workerId } = this.#options;
+    // Polls must carry it (`workers_polling`); on the rest it tells a server's log which of several operators asked.
+    const own = { "anthropic-worker-id": workerId, ...(workspaceId ? { "anthropic-workspace-id": workspaceId } : {}) };
     for (const [name, value] of Object.entries(own)) {
       if (!HEADER_VALUE.test(value)) {
         throw notSent(call, "bad-request", `the value for the header ${name} holds characters that no id has`);

@@ -51,14 +51,12 @@ export interface Found {
 export class WorkApiClient {
   readonly environmentId: string;
   readonly #caller: WorkCaller;
-  readonly #workerId: string;
   readonly #requestTimeoutMs: number;
   readonly #protocolTimeoutMs: number;
 
   constructor(options: WorkApiClientOptions) {
     this.environmentId = options.environmentId;
     this.#caller = new WorkCaller(options);
-    this.#workerId = options.workerId;
     this.#requestTimeoutMs = options.requestTimeoutMs;
     this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_PROTOCOL_TIMEOUT_MS;
   }
@@ -79,7 +77,6 @@ export class WorkApiClient {
         method: "GET",
         verb: "poll",
         query: { block_ms: o.blockMs, reclaim_older_than_ms: o.reclaimOlderThanMs },
-        headers: { "anthropic-worker-id": this.#workerId },
         urgent: false,
         timeoutMs: this.#requestTimeoutMs + (o.blockMs ?? 0),
       },

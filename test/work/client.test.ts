@@ -9,6 +9,7 @@ import { type Act, json, raw } from "./strict-server.ts";
 const BASE = `/v1/environments/${ENVIRONMENT}/work`;
 
 const EVERY_CALL_SENDS = {
+  "anthropic-worker-id": "berth-0",
   accept: "application/json",
   "accept-encoding": "identity",
   "anthropic-version": "2023-06-01",
@@ -31,7 +32,7 @@ const cases: Case[] = [
     name: "poll without options",
     act: json(200, null),
     run: (c) => c.poll(),
-    sends: { method: "GET", url: `${BASE}/poll`, headers: { ...WITH_KEY, "anthropic-worker-id": "berth-0" }, body: "" },
+    sends: { method: "GET", url: `${BASE}/poll`, headers: WITH_KEY, body: "" },
   },
   {
     name: "poll that waits",
@@ -40,7 +41,7 @@ const cases: Case[] = [
     sends: {
       method: "GET",
       url: `${BASE}/poll?block_ms=999&reclaim_older_than_ms=15000`,
-      headers: { ...WITH_KEY, "anthropic-worker-id": "berth-0" },
+      headers: WITH_KEY,
       body: "",
     },
   },
