@@ -3,7 +3,7 @@ import type { ScriptInput } from "../simulator/script.ts";
 import type { SessionEvent } from "../simulator/session.ts";
 import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names.ts";
 import type { Change } from "../src/kube/informer.ts";
-import type { Pod } from "../src/kube/objects.ts";
+import type { Pod, PodStatus } from "../src/kube/objects.ts";
 import { newTrack, oneLine, type Step, type ToolTrack, type Track } from "./track.ts";
 
 /** Session Pods by what they are for. */
@@ -112,6 +112,12 @@ export class Board {
     this.#tell({ type: "tool", track, tool, at: this.#now() });
   }
 
+  /** The node runs a Pod's container; it knows before the API server does. */
+  started(pod: Pod): void {
+    const track = this.#byWork.get(workIdOf(pod) ?? "");
+    if (track) this.#step(track, "started", this.#now());
+  }
+
   /** A change of a Pod, as the API server shows it. */
   pod({ type, object }: Change<Pod>): void {
     const name = object.metadata.name ?? "";
@@ -127,7 +133,7 @@ export class Board {
       return;
     }
     this.#step(track, "opened", this.#now());
-    if (hasStarted(object)) this.#step(track, "started", this.#now());
+    if (hasStarted(object.status)) this.#step(track, "started", this.#now());
   }
 
   #add(record: ItemRecord): Track {
@@ -169,7 +175,8 @@ function workIdOf({ metadata: { annotations, labels } }: Pod): string | undefine
   return annotations?.[ANNOTATION_WORK_ID] ?? labels?.[LABEL_WORK_ID];
 }
 
-function hasStarted({ status }: Pod): boolean {
+/** Whether a container runs, or ran. */
+export function hasStarted(status: PodStatus | undefined): boolean {
   return status?.containerStatuses?.some(({ state }) => state?.running || state?.terminated) === true;
 }
 
@@ -177,7 +184,7 @@ function stateOf(pod: Pod): keyof PodCounts {
   const { labels, deletionTimestamp } = pod.metadata;
   const { phase, containerStatuses } = pod.status ?? {};
   if (labels?.[LABEL_PHASE] === "finished" || phase === "Succeeded" || phase === "Failed") return "finished";
-  if (labels?.[LABEL_PHASE] === "assigned") return hasStarted(pod) ? "active" : "opening";
+  if (labels?.[LABEL_PHASE] === "assigned") return hasStarted(pod.status) ? "active" : "opening";
   const parked = containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError");
   return parked && deletionTimestamp === undefined ? "warm" : "preparing";
 }

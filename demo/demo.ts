@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { ArrivalsHandle } from "../simulator/arrivals.ts";
 import { seededRandom } from "../simulator/ids.ts";
 import { violationText } from "../simulator/violations.ts";
+import { MAX_TIMER_MS, realClock, sleep } from "../src/core/clock.ts";
 import { errorText } from "../src/core/errors.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
 import { type DemoCluster, startOwnCluster } from "./cluster.ts";
@@ -29,9 +30,10 @@ const INTERRUPTED_PATIENCE_MS = 15_000;
 const CLEAR_PATIENCE_MS = 45_000;
 const SETTLE_POLL_MS = 250;
 
-/** The last session arrives so long before the end that was asked for: time to serve it. */
-const TAIL_MS = 10_000;
-const TAIL_SHARE = 0.3;
+/** The last session arrives at least so long before the end that was asked for: time to serve it. */
+const TAIL_MS = 7_000;
+/** In short runs the half, so that something arrives at all. */
+const TAIL_SHARE = 0.5;
 
 export interface Io {
   readonly out: NodeJS.WriteStream;
@@ -60,9 +62,9 @@ export async function runDemo(options: DemoOptions, io: Io): Promise<number> {
   return problems.length === 0 ? 0 : 1;
 }
 
-const NEXT = `Next: npm run demo -- --scripted --rate 10 --warm 20 --max 100    many sessions, played by the node
-      npm run demo -- --help                                      all flags
-      docs/demo.md                                                what was real, and what to look at`;
+const NEXT = `Next: npm run demo -- --scripted --rate 5 --warm 10 --max 50    many sessions, played by the node
+      npm run demo -- --help                                    all flags
+      docs/demo.md                                              what was real, and what to look at`;
 
 class Play {
   readonly #options: DemoOptions;
@@ -104,12 +106,13 @@ class Play {
       await this.#finish(stage);
       return await this.#clearUp(stage);
     } finally {
+      this.#phase = "ended";
       view.close();
     }
   }
 
   async #enter(dir: string): Promise<DemoCluster> {
-    const { progress, env, out } = this.#io;
+    const { progress, env } = this.#io;
     if (this.#options.useCluster) {
       this.#ending.listen();
       progress.update("entering the cluster");
@@ -118,7 +121,6 @@ class Play {
     // Until it runs, Ctrl-C just ends this process, and everything with it.
     const cluster = await startOwnCluster(progress, (error) => this.#ending.fail(error));
     this.#ending.listen();
-    void out;
     return cluster;
   }
 
@@ -168,18 +170,15 @@ class Play {
 
   /** Sessions arrive until the time is over, or somebody ends it. */
   async #serve(stage: Stage): Promise<void> {
-    const arrivals = this.#arrive(stage);
-    const { signal } = this.#ending;
-    const ended = new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener("abort", () => resolve(), { once: true });
-    });
-    await Promise.race([arrivals.done, ended]);
+    const { forMs } = this.#options;
+    const arriveMs = forMs === undefined ? undefined : forMs - Math.min(TAIL_MS, forMs * TAIL_SHARE);
+    const arrivals = this.#arrive(stage, arriveMs);
+    await sleep(realClock, arriveMs ?? MAX_TIMER_MS, this.#ending.signal);
     arrivals.stop();
   }
 
-  #arrive(stage: Stage): ArrivalsHandle {
-    const { rate, seed, forMs, scripted } = this.#options;
+  #arrive(stage: Stage, arriveMs: number | undefined): ArrivalsHandle {
+    const { rate, seed, scripted } = this.#options;
     const random = seededRandom(seed + 1);
     const item = () => {
       const script = scripted ? SCRIPTED_SESSION : sessionScript(random);
@@ -188,10 +187,10 @@ class Play {
     };
     // The first one comes at once: nobody likes to look at nothing.
     stage.simulator.enqueue(stage.environmentId, item());
-    const duration = forMs === undefined ? undefined : (forMs - Math.min(TAIL_MS, forMs * TAIL_SHARE)) / 1_000;
+    const duration = arriveMs === undefined ? {} : { durationSeconds: arriveMs / 1_000 };
     return stage.simulator.arrivals(
       stage.environmentId,
-      { kind: "poisson", ratePerSecond: rate, seed, ...(duration !== undefined && { durationSeconds: duration }) },
+      { kind: "poisson", ratePerSecond: rate, seed, ...duration },
       item,
     );
   }

@@ -3,7 +3,7 @@ import { coloured, cut, elapsed, type Paint, pad, plain, type Style, seconds } f
 import { answeredTools, faultOf, STEPS, sinceQueued, type Track } from "./track.ts";
 
 /** What the demo is doing. */
-export type Phase = "serving" | "finishing" | "clearing up";
+export type Phase = "serving" | "finishing" | "clearing up" | "ended";
 
 /** Everything that the live display shows. */
 export interface Scene {
@@ -41,6 +41,7 @@ const PHASES: Readonly<Record<Phase, string>> = {
   serving: "serving sessions",
   finishing: "finishing the last sessions",
   "clearing up": "clearing up",
+  ended: "ended",
 };
 
 /** Below so many rows there are no blank lines. */
@@ -53,7 +54,7 @@ export function renderFrame(scene: Scene, screen: Screen): string[] {
   const paint = screen.colour ? coloured : plain;
   const blank = screen.rows >= ROOMY_ROWS ? [""] : [];
   const top = [title(scene, screen, paint), ...blank, ...counts(scene, screen, paint), ...blank];
-  const bottom = [...blank, ...foot(scene, screen, paint)];
+  const bottom = scene.phase === "ended" ? [] : [...blank, ...foot(scene, screen, paint)];
   // The cursor stands in the row behind the frame.
   const room = screen.rows - 1 - top.length - bottom.length;
   const lines = [...top, ...table(scene.tracks, room, screen, paint), ...bottom];
@@ -128,6 +129,14 @@ const timeColumn = (name: string, step: (typeof STEPS)[number], rank: number): C
   },
 });
 
+const TOOLS: Column = {
+  name: "tools",
+  width: 5,
+  align: "right",
+  rank: 4,
+  cells: (track) => [{ text: track.plannedTools === 0 ? "" : `${answeredTools(track)}/${track.plannedTools}` }],
+};
+
 const COLUMNS: readonly Column[] = [
   { name: "#", width: 4, align: "right", rank: 0, cells: ({ number }) => [{ text: String(number) }] },
   {
@@ -141,13 +150,7 @@ const COLUMNS: readonly Column[] = [
   timeColumn("opened", "opened", 5),
   timeColumn("started", "started", 8),
   timeColumn("beat", "beat", 6),
-  {
-    name: "tools",
-    width: 5,
-    align: "right",
-    rank: 4,
-    cells: (track) => [{ text: track.plannedTools === 0 ? "" : `${answeredTools(track)}/${track.plannedTools}` }],
-  },
+  TOOLS,
   timeColumn("stopped", "stopped", 2),
 ];
 
@@ -157,7 +160,7 @@ const LEAST_ACTIVITY = 18;
 
 function table(tracks: readonly Track[], room: number, screen: Screen, paint: Paint): string[] {
   if (room < 2) return [];
-  const columns = columnsFor(screen.columns);
+  const columns = columnsFor(screen.columns, tracks);
   const used = columns.reduce((sum, { width }) => sum + width + GAP.length, 0);
   const activityWidth = screen.columns - used;
   const head: Cell[] = columns.flatMap(({ name, width, align }) => [
@@ -166,14 +169,16 @@ function table(tracks: readonly Track[], room: number, screen: Screen, paint: Pa
   const { shown, more } = choose(tracks, room - 1);
   const lines = [line(head, screen.columns, paint)];
   for (const track of shown) lines.push(line(row(track, columns, activityWidth), screen.columns, paint));
-  if (more > 0) lines.push(line([{ text: `     and ${more} more in the queue`, style: "dim" }], screen.columns, paint));
+  if (more > 0) lines.push(line([{ text: `     and ${more} more`, style: "dim" }], screen.columns, paint));
   return lines;
 }
 
-function columnsFor(width: number): Column[] {
+function columnsFor(width: number, tracks: readonly Track[]): Column[] {
   const chosen = new Set<Column>();
+  // Workers that are played call no tools.
+  const useful = tracks.some(({ plannedTools }) => plannedTools > 0) ? COLUMNS : COLUMNS.filter((it) => it !== TOOLS);
   let used = 0;
-  for (const column of COLUMNS.toSorted((a, b) => a.rank - b.rank)) {
+  for (const column of useful.toSorted((a, b) => a.rank - b.rank)) {
     const next = used + column.width + GAP.length;
     // What a session does comes before the less telling times.
     const rest = column.rank > 4 ? LEAST_ACTIVITY : 0;

@@ -50,7 +50,7 @@ are processes of this machine. It is built once per user, which takes some minut
   npm run demo                                     until Ctrl-C
   npm run demo -- --for 60s                        ends by itself; the exit code is 0 only if every session was served
                                                    and nothing was left
-  npm run demo -- --scripted --rate 10 --warm 20 --max 100
+  npm run demo -- --scripted --rate 5 --warm 10 --max 50
                                                    more sessions than this machine could run processes for
   KUBECONFIG=... npm run demo -- --use-cluster     in a cluster of yours, in a namespace of its own
 

@@ -61,7 +61,7 @@ export function sessionScript(random: () => number): ScriptInput {
 }
 
 /** What a session of scripted workers does: they hold the lease and execute nothing. */
-export const SCRIPTED_SESSION: ScriptInput = { prompt: "Just sit there for a moment.", turns: [] };
+export const SCRIPTED_SESSION: ScriptInput = { prompt: "(played by the node)", turns: [] };
 
 /** How long scripted workers work, in milliseconds. */
 export const SCRIPTED_WORK_MS = { min: 1_500, max: 5_000 };

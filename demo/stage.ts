@@ -12,7 +12,7 @@ import { silentLogger } from "../src/observe/logger.ts";
 import { ENVIRONMENTS } from "../src/sessions/environment-hold.ts";
 import { Supervisor } from "../testbed/cluster/supervisor.ts";
 import { SIMULATED_LABEL, type SimulatedNode, startNode } from "../testbed/node/node.ts";
-import { Board } from "./board.ts";
+import { Board, hasStarted } from "./board.ts";
 import type { DemoCluster } from "./cluster.ts";
 import type { Ending } from "./ending.ts";
 import { OperatorProcess } from "./operator.ts";
@@ -152,6 +152,7 @@ export class Stage {
     });
     this.#environments.subscribe(() => this.#changed.notify());
     this.#node.subscribe((event) => {
+      if (event.type === "status" && hasStarted(event.status)) board.started(event.pod);
       if (event.type === "fault") board.notice(`the simulated node failed: ${String(event.error)}`);
     });
     const { signal } = this.#watching;
