@@ -4,7 +4,7 @@ import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { isNotFound } from "../../src/kube/errors.ts";
 import type { Pod, PodSpec } from "../../src/kube/objects.ts";
-import { NODES, PODS, SECRETS } from "../../src/kube/resource.ts";
+import { NODES, POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../src/kube/resource.ts";
 import { FATE_ANNOTATION, type FateInput, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { normalized, recorded } from "../testbed/node/recorded.ts";
@@ -225,6 +225,27 @@ describe("a node of processes", () => {
     const pod = await eventually("bare", (seen) => stateOf(seen)?.waiting?.reason === "CreateContainerError");
     expect(stateOf(pod)?.waiting?.message).toMatch(/no command specified.*set command/);
   });
+});
+
+test("a node that is drained is cordoned and evicts its Pods, but for those that a budget protects", async () => {
+  const name = "drained-node-test";
+  await using drained = await startNode({ client: cluster.nodeKubeconfig, name });
+  const spec = { nodeSelector: { "kubernetes.io/hostname": name } };
+  await client.create(POD_DISRUPTION_BUDGETS, {
+    metadata: { name: "protect", namespace },
+    spec: { minAvailable: 1, selector: { matchLabels: { protected: "yes" } } },
+  });
+  const kept = podFor("kept", { spec });
+  kept.metadata.labels = { protected: "yes" };
+  await client.create(PODS, kept);
+  await client.create(PODS, podFor("drained", { spec }));
+  await eventually("kept", running);
+  await eventually("drained", running);
+  await expect.poll(() => drained.drain(), { timeout: 10_000 }).toEqual(["kept"]);
+  await eventually("drained", (pod) => pod === undefined);
+  expect((await client.get(NODES, { name })).spec?.unschedulable).toBe(true);
+  await drained.cordon(false);
+  expect((await client.get(NODES, { name })).spec?.unschedulable ?? false).toBe(false);
 });
 
 describe("a lost node", () => {

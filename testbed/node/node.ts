@@ -76,8 +76,8 @@ export interface SimulatedNode extends AsyncDisposable {
   subscribe(fn: (event: NodeEvent) => void): () => void;
   /** Kills a running container: by default the session's, by SIGKILL from outside. False when it does not run. */
   kill(pod: PodRef, options?: { container?: string; by?: "OOMKilled" | "SIGKILL" }): boolean;
-  /** Evicts a Pod as a node does that is short of disk. */
-  evict(pod: PodRef, cause?: "ephemeral-storage" | "emptydir"): void;
+  /** Evicts a Pod as a node does whose Pod uses more disk than it may. False when it is not here. */
+  evict(pod: PodRef, cause?: "ephemeral-storage" | "emptydir"): boolean;
   /** What a process container has written so far; empty for scripted ones. */
   logs(pod: PodRef, container?: string): Promise<string>;
   /** Cordons the node and asks the Eviction API for every Pod. Resolves with the names of those that were refused. */
@@ -171,9 +171,10 @@ class KubeletDouble implements SimulatedNode, PodHost {
     return name !== undefined && machine?.kill(name, by) === true;
   }
 
-  evict(ref: PodRef, cause: "ephemeral-storage" | "emptydir" = "ephemeral-storage"): void {
+  evict(ref: PodRef, cause: "ephemeral-storage" | "emptydir" = "ephemeral-storage"): boolean {
     const machine = this.#find(ref);
     machine?.evict(evictionVerdict(machine.pod, cause));
+    return machine !== undefined;
   }
 
   async logs(ref: PodRef, container?: string): Promise<string> {

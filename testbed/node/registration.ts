@@ -38,6 +38,9 @@ const STATUS_EVERY_RENEWALS = 4;
 const UNREGISTER_TIMEOUT_MS = 2_000;
 /** Tries against the controller manager, which writes the same taints. */
 const TAINT_TRIES = 20;
+/** A new API server makes the namespace of the Leases a moment after it is ready. */
+const LEASE_TRIES = 40;
+const LEASE_RETRY_MS = 250;
 
 /** A Node object and its Lease, kept alive while `heartbeat` runs. */
 export class Registration {
@@ -69,7 +72,7 @@ export class Registration {
       if (!isAlreadyExists(error)) throw error;
       await client.patch(NODES, { name }, { metadata: { labels: node.metadata.labels } }, { type: "merge" });
     }
-    await this.#renew();
+    await this.#firstLease();
     await this.reportReady();
     await this.#clearTaints();
   }
@@ -102,6 +105,18 @@ export class Registration {
     const { client, clock, name } = this.#options;
     const status = nodeStatus(name, this.#options.capacity, apiTime(clock.now()));
     await client.patch(NODES, { name }, { status }, { type: "strategic", subresource: "status" }, aborting(signal));
+  }
+
+  async #firstLease(): Promise<void> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await this.#renew();
+        return;
+      } catch (error) {
+        if (!isNotFound(error) || attempt === LEASE_TRIES) throw error;
+        await sleep(this.#options.clock, LEASE_RETRY_MS);
+      }
+    }
   }
 
   async #renew(signal?: AbortSignal): Promise<void> {

@@ -158,6 +158,19 @@ describe("the way to running", () => {
     expect(seen).toContain("ImagePullBackOff");
   });
 
+  test("waits for the Secrets that volumes need, in ContainerCreating and without a sandbox; optional ones are not needed", async () => {
+    const volumes = [
+      { name: "needed", secret: { secretName: "files" } },
+      { name: "optional", secret: { secretName: "none", optional: true } },
+    ];
+    const bench = new PodBench(boundPod({ spec: { volumes } }));
+    await bench.clock.advance(60_000);
+    expect(bench.stateOf("c")).toBe("ContainerCreating");
+    expect(bench.last.conditions?.find(({ type }) => type === "PodReadyToStartContainers")?.status).toBe("False");
+    bench.setSecret("files", { a: "b" });
+    await bench.untilState("c", "running");
+  });
+
   test("never comes for a Pod that is stuck, which can still be deleted", async () => {
     const bench = new PodBench(boundPod(), { c: { kind: "never-starts" } });
     await bench.clock.advance(300_000);

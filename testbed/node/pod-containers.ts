@@ -1,0 +1,164 @@
+import { randomBytes } from "node:crypto";
+import { type Clock, sleep } from "../../src/core/clock.ts";
+import type { Pod } from "../../src/kube/objects.ts";
+import { type ContainerRecord, newRecords } from "./container-record.ts";
+import { timestamp } from "./pod-status.ts";
+import {
+  type ContainerExit,
+  type ContainerRuntime,
+  type LiveContainer,
+  StartError,
+  type StartRequest,
+} from "./runtime.ts";
+
+/** Who runs these containers. */
+export interface ContainersOwner {
+  readonly clock: Clock;
+  /** The records say something new. */
+  changed(): void;
+  /** A container has ended, and no record says so yet. */
+  exited(record: ContainerRecord): void;
+}
+
+/** A container between its start and the moment kubelet sees its end. */
+interface Tracked {
+  readonly live: LiveContainer;
+  readonly startedAt: string;
+  readonly ended: PromiseWithResolvers<void>;
+  exit: { readonly exit: ContainerExit; readonly atMs: number } | undefined;
+  /** What killed it from outside, where the runtime cannot know. */
+  killedBy: "OOMKilled" | undefined;
+}
+
+export type Launch = Omit<StartRequest, "container" | "onExit" | "runsToCompletion" | "restartCount">;
+
+/** A sidecar gets this much at least after the main containers are gone (kuberuntime_container_linux.go). */
+const SIDECAR_GRACE_MS = 2_000;
+
+/** What stands where a container was never started: the epoch. */
+const NEVER = timestamp(0);
+
+/** The containers of one Pod: what is known of each (`records`), and those that run. A record lags behind what runs. */
+export class PodContainers {
+  readonly records: readonly ContainerRecord[];
+  readonly #owner: ContainersOwner;
+  readonly #tracked = new Map<ContainerRecord, Tracked>();
+
+  constructor(pod: Pod, owner: ContainersOwner) {
+    this.records = newRecords(pod);
+    this.#owner = owner;
+  }
+
+  ofRole(role: ContainerRecord["role"]): ContainerRecord[] {
+    return this.records.filter((record) => record.role === role);
+  }
+
+  /** Whether any of them runs now, whatever the records say. */
+  get running(): boolean {
+    return [...this.#tracked.values()].some(({ exit }) => exit === undefined);
+  }
+
+  /** Whether it runs, as far as anybody has seen. */
+  isUp(record: ContainerRecord): boolean {
+    return this.#tracked.has(record) || record.state.running !== undefined;
+  }
+
+  /** Starts one. False when its command is not there: it has ended then. */
+  async launch(record: ContainerRecord, runtime: ContainerRuntime, launch: Launch): Promise<boolean> {
+    const { clock } = this.#owner;
+    const previous = record.state.terminated ?? record.last;
+    const restartCount = previous ? record.restartCount + 1 : 0;
+    const containerID = `containerd://${randomBytes(32).toString("hex")}`;
+    const made = { last: previous, restartCount, containerID };
+    // A program may end before its start is known here.
+    const early: ContainerExit[] = [];
+    let onExit: (exit: ContainerExit) => void = (exit) => early.push(exit);
+    let live: LiveContainer;
+    try {
+      const runsToCompletion = record.role === "init";
+      const request = { ...launch, container: record.spec, runsToCompletion, restartCount };
+      live = await runtime.start({ ...request, onExit: (exit) => onExit(exit) });
+    } catch (error) {
+      if (!(error instanceof StartError)) throw error;
+      const finishedAt = timestamp(clock.now());
+      const end = { exitCode: 128, reason: "StartError", message: error.message, startedAt: NEVER, finishedAt };
+      Object.assign(record, made, { state: { terminated: { ...end, containerID } } });
+      this.#owner.changed();
+      return false;
+    }
+    const startedAt = timestamp(clock.now());
+    Object.assign(record, made, { state: { running: { startedAt } } });
+    const ended = Promise.withResolvers<void>();
+    this.#tracked.set(record, { live, startedAt, ended, exit: undefined, killedBy: undefined });
+    onExit = (exit) => this.#exited(record, exit);
+    for (const exit of early) onExit(exit);
+    this.#owner.changed();
+    return true;
+  }
+
+  /** Takes note of a container's end. False when there is nothing new. */
+  see(record: ContainerRecord): boolean {
+    const tracked = this.#tracked.get(record);
+    if (!tracked?.exit) return false;
+    this.#tracked.delete(record);
+    const { exit, atMs } = tracked.exit;
+    record.state = {
+      terminated: {
+        exitCode: exit.exitCode,
+        reason: exit.reason ?? tracked.killedBy ?? (exit.exitCode === 0 ? "Completed" : "Error"),
+        ...(exit.message === undefined ? {} : { message: exit.message }),
+        startedAt: tracked.startedAt,
+        finishedAt: timestamp(atMs),
+        ...(record.containerID === undefined ? {} : { containerID: record.containerID }),
+      },
+    };
+    return true;
+  }
+
+  /** Kills one from outside. False when it does not run. */
+  kill(name: string, by: "OOMKilled" | "SIGKILL"): boolean {
+    const record = this.records.find(({ spec }) => spec.name === name);
+    const tracked = record && this.#tracked.get(record);
+    if (!tracked || tracked.exit) return false;
+    if (by === "OOMKilled") tracked.killedBy = by;
+    tracked.live.signal("SIGKILL");
+    return true;
+  }
+
+  /** SIGTERM to all, SIGKILL to those that are left when `kill` resolves. Resolves when none runs. */
+  async stop(kill: Promise<unknown>): Promise<void> {
+    const running = this.records.filter((record) => this.#tracked.has(record));
+    const others = running.filter(({ role }) => role !== "sidecar");
+    await Promise.all(others.map((record) => this.#stopOne(record, kill)));
+    // Sidecars end last, the last started first, when nobody needs them any more.
+    for (const record of running.filter(({ role }) => role === "sidecar").reverse()) {
+      const least = sleep(this.#owner.clock, SIDECAR_GRACE_MS);
+      await this.#stopOne(record, Promise.all([kill, least]));
+    }
+  }
+
+  /** SIGKILL to all. Resolves when none runs. */
+  async killAll(): Promise<void> {
+    const all = [...this.#tracked.values()];
+    for (const { live } of all) live.signal("SIGKILL");
+    await Promise.all(all.map(({ ended }) => ended.promise));
+  }
+
+  async #stopOne(record: ContainerRecord, kill: Promise<unknown>): Promise<void> {
+    const tracked = this.#tracked.get(record);
+    if (!tracked) return;
+    tracked.live.signal("SIGTERM");
+    await Promise.race([tracked.ended.promise, kill]);
+    if (!tracked.exit) tracked.live.signal("SIGKILL");
+    await tracked.ended.promise;
+    if (this.see(record)) this.#owner.changed();
+  }
+
+  #exited(record: ContainerRecord, exit: ContainerExit): void {
+    const tracked = this.#tracked.get(record);
+    if (!tracked || tracked.exit) return;
+    tracked.exit = { exit, atMs: this.#owner.clock.now() };
+    tracked.ended.resolve();
+    this.#owner.exited(record);
+  }
+}
