@@ -17,7 +17,7 @@ export interface PodCache {
 }
 
 /** Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it. */
-export type Announce = (reason: EventReason, message: string, pod?: Pod) => void;
+export type Announce = (reason: EventReason, message: string, pod?: Pick<Pod, "metadata">) => void;
 
 /** What every part of an Environment's session loops works with. */
 export interface SessionContext {

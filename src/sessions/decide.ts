@@ -51,9 +51,6 @@ export type Step =
   /** The item is out of our hands: delete the Secret, mark the Pod finished. */
   | { readonly do: "settled"; readonly because: string };
 
-/** A Pod that is still there so long after its deletion should have ended is on a node that does not answer. */
-export const POD_OVERDUE_MS = 30_000;
-
 /**
  * kubelet looks at a waiting container every 10-15 s; a look in between can show another state for a moment. So long an
  * acknowledged item is kept for a Pod that was parked just before.
@@ -200,11 +197,27 @@ function running(facts: Facts, startedAtMs: number): Step {
     return { do: "fence", expected: NO_HEARTBEAT };
   }
   if (overdueMs > 0 && drainMs > 0) return until(nowMs + overdueMs, nowMs + drainMs);
-  // Only the holder may be told to stop: active, acknowledged as journaled, and its container runs.
-  if (item.askedMs < nowMs - timing.beatIntervalMs) return LOOK;
-  if (claim.gracefulStopMs === null) return { do: "stop", force: false };
-  const patience = claim.gracefulStopMs + limits.graceMs;
-  return nowMs < patience ? until(patience) : deletePod(...overdueEnding(overdueMs <= 0));
+  return overdue(facts, item, { why: overdueEnding(overdueMs <= 0), sinceMs: nowMs + Math.min(overdueMs, drainMs) });
+}
+
+/**
+ * Its time is over. Only the side that surely holds the lease may be told to stop: our container runs, and its last
+ * heartbeat moved between two looks that are not far apart. One that does not beat loses its lease by itself.
+ */
+function overdue(facts: Facts, item: ItemView, over: { why: [Ending, string]; sinceMs: number }): Step {
+  const { claim, nowMs, timing, limits } = facts;
+  const { memory } = claim;
+  const patience = (claim.gracefulStopMs ?? over.sinceMs) + limits.graceMs;
+  if (nowMs >= patience) return deletePod(...over.why);
+  if (claim.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
+  const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
+  if (memory.is === "snapshot" && memory.sinceMs === item.askedMs) {
+    const again = item.askedMs + timing.observeFirstBeatMs;
+    return nowMs >= again ? LOOK : { do: "wait", untilMs: Math.min(again, patience) };
+  }
+  const moved = memory.is === "snapshot" && memory.value !== value;
+  if (moved && nowMs - memory.sinceMs <= timing.beatIntervalMs) return { do: "stop", force: false };
+  return { do: "snapshot", value };
 }
 
 /**

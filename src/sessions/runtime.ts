@@ -82,7 +82,7 @@ export class SessionsRuntime {
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     this.#pool = new Pool({ ...shared, onChange: changed });
-    this.#sessions = new SessionLoop({ ...shared, observer, onChange: changed });
+    this.#sessions = new SessionLoop({ ...shared, observer, mayAsk: () => this.#mayAsk, onChange: changed });
     this.#queue = new QueueWatch({ context, health: this.#health, onStats: () => this.#noteStats() });
     this.#sweep = new ItemSweep({
       context,
@@ -121,7 +121,9 @@ export class SessionsRuntime {
 
   /** The spec or what stands around it changed. */
   update(permissions: Permissions): void {
+    const asked = this.#mayAsk;
     this.#permissions = permissions;
+    if (!asked && this.#mayAsk) this.#sessions.pokeAll();
     this.#pool.allowCreation(permissions.mayPrepare);
     if (this.#breaker.watch(this.#context.template().hash)) this.#seedBreaker();
     this.#setDemand();
@@ -133,6 +135,7 @@ export class SessionsRuntime {
   /** Another environment key: try it at once. */
   keyChanged(): void {
     this.#health.keyChanged();
+    this.#sessions.pokeAll();
     this.#changed.notify();
     this.#queue.nudge();
   }
@@ -225,8 +228,7 @@ export class SessionsRuntime {
     this.#pool.start(signal);
     this.#retention.start(signal);
     this.#noteChange();
-    const mayAsk = (until: AbortSignal) =>
-      this.#until(() => this.#permissions.mayAsk && !this.#health.keyRejected, until);
+    const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
     const refused = mayAsk(signal).then(() => (signal.aborted ? undefined : stopRefusedItems(this.#context)));
     await Promise.all([
       sessions,
@@ -267,10 +269,14 @@ export class SessionsRuntime {
     }
   }
 
+  /** Requests to the Work API make sense. */
+  get #mayAsk(): boolean {
+    return this.#permissions.mayAsk && !this.#health.keyRejected;
+  }
+
   async #mayClaim(signal: AbortSignal): Promise<void> {
     const ready = () => {
-      const { mayAsk, mayClaim } = this.#permissions;
-      return mayAsk && mayClaim && !this.#draining && !this.#health.keyRejected && this.#pool.hasClaimable;
+      return this.#mayAsk && this.#permissions.mayClaim && !this.#draining && this.#pool.hasClaimable;
     };
     // A probe claim becomes possible by the clock alone.
     while (!signal.aborted && !ready()) {

@@ -8,12 +8,13 @@ import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
-import { type Facts, type Limits, nextStep, POD_OVERDUE_MS, type Step } from "./decide.ts";
+import { type Facts, type Limits, nextStep, type Step } from "./decide.ts";
 import { markFinished, outcomeOf } from "./finished.ts";
 import type { ItemObserver } from "./item-observer.ts";
 import { readJournal } from "./journal.ts";
 import { deletePod, dropSecret, fence, openSecret, StaleClaimError, sameState, stopItem, touchPod } from "./perform.ts";
-import { type End, readPodState } from "./pod-state.ts";
+import { type End, type EndCause, readPodState } from "./pod-state.ts";
+import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 
@@ -22,6 +23,9 @@ const CONCURRENCY = 32;
 
 /** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
 const MAX_STEPS = 12;
+
+/** Steps that are requests to the Work API. */
+const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "fence", "stop"]);
 
 /**
  * Takes every claim of an Environment from its acknowledgement to its settled end, one step at a time: look at the Pod,
@@ -34,6 +38,7 @@ export class SessionLoop {
   readonly #observer: ItemObserver;
   readonly #breaker: Breaker;
   readonly #queue: WorkQueue;
+  readonly #mayAsk: () => boolean;
   readonly #onChange: () => void;
   #drainDeadlineMs = Number.POSITIVE_INFINITY;
   #draining = false;
@@ -43,6 +48,8 @@ export class SessionLoop {
     claims: ClaimTable;
     observer: ItemObserver;
     breaker: Breaker;
+    /** Whether requests to the Work API make sense now: there is a key, and it was not rejected. */
+    mayAsk: () => boolean;
     /** Something changed that capacity or status depend on. */
     onChange: () => void;
   }) {
@@ -51,6 +58,7 @@ export class SessionLoop {
     this.#claims = options.claims;
     this.#observer = options.observer;
     this.#breaker = options.breaker;
+    this.#mayAsk = options.mayAsk;
     this.#onChange = options.onChange;
     this.#queue = new WorkQueue({
       name: "sessions",
@@ -71,12 +79,17 @@ export class SessionLoop {
     if (this.#claims.has(name)) this.#queue.add(name);
   }
 
+  /** Look at all claims: what kept them waiting may be over. */
+  pokeAll(): void {
+    for (const claim of this.#claims) this.#queue.add(claim.name);
+  }
+
   /** From now on running sessions are stopped at `deadlineMs` (monotonic), and nothing is opened any more. */
   drain(deadlineMs: number): void {
     if (this.#draining && this.#drainDeadlineMs === deadlineMs) return;
     this.#draining = true;
     this.#drainDeadlineMs = deadlineMs;
-    for (const claim of this.#claims) this.#queue.add(claim.name);
+    this.pokeAll();
   }
 
   /** A new view of an item, from a walk for a decision or from a sweep. */
@@ -114,6 +127,8 @@ export class SessionLoop {
         }
         return;
       }
+      // `pokeAll` follows when requests make sense again.
+      if (ASKS.has(step.do) && !this.#mayAsk()) return;
       await this.#perform(claim, step, facts.pod);
       this.#onChange();
     }
@@ -129,7 +144,7 @@ export class SessionLoop {
     if (!pod && claim.end === null && claim.journal.use === "session") pod = await this.#livePod(claim);
     const nowMs = clock.monotonic();
     const wallMs = clock.now();
-    const podGoneByMs = pod ? goneByMs(pod, nowMs, wallMs) : null;
+    const podGoneByMs = pod ? goneByMs(pod, nowMs - wallMs, this.#context.timing) : null;
     let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
     if (state.is === "running" || state.is === "ended")
       this.#noteStart(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
@@ -202,7 +217,12 @@ export class SessionLoop {
   }
 
   #noteEnd(claim: Claim, end: End): void {
-    if (claim.end !== null) return;
+    if (claim.end !== null) {
+      // kubelet says why it ended a Pod only when all is over, after the container's end.
+      const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.end.cause);
+      if (said) claim.end = { ...claim.end, cause: end.cause, message: end.message };
+      return;
+    }
     claim.end = end;
     claim.endedMs = this.#context.clock.monotonic();
     if (end.startedAtMs !== null && end.finishedAtMs !== null && claim.journal.opened) {
@@ -326,12 +346,14 @@ export class SessionLoop {
     this.#forget(claim);
     this.#judgeTemplate(claim, outcome.message);
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
-    const { workId, sessionId, opened, use } = claim.journal;
+    const { workId, sessionId, opened, use, podUid: uid } = claim.journal;
     context.logger.info({ workId, sessionId, pod: claim.name, because, ...outcome }, "session ended");
     if (!opened && use === "session") return;
     context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
     const words = outcome.message === "" ? "ended" : outcome.message;
-    context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, pod);
+    // Also a Pod that is gone has a last word: `kubectl get events` shows it.
+    const about = use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
+    context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, about);
   }
 
   /** What this session's end says about the template that its Pod was made from. */
@@ -376,13 +398,16 @@ export class SessionLoop {
   }
 }
 
+/** Causes that stand in the status of the Pod, not in that of its container. */
+const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>(["Evicted", "Preempted", "NodeLost", "DeadlineExceeded"]);
+
 const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
 
 /** Monotonic time by which a Pod that is being deleted must be gone, its grace included; null while it is not deleted. */
-function goneByMs(pod: Pod, nowMs: number, wallMs: number): number | null {
+function goneByMs(pod: Pod, monotonicOfEpochMs: number, { podOverdueMs }: Timing): number | null {
   // deletionTimestamp is the end of the grace period, not its beginning.
   const deadline = Date.parse(pod.metadata.deletionTimestamp ?? "");
-  return Number.isNaN(deadline) ? null : nowMs + (deadline - wallMs) + POD_OVERDUE_MS;
+  return Number.isNaN(deadline) ? null : monotonicOfEpochMs + deadline + podOverdueMs;
 }
 
 function isStartFailure(claim: Claim): boolean {

@@ -41,6 +41,8 @@ export interface Timing {
   /** Breaker: the first probe claim, doubling up to the last. */
   readonly probeFirstMs: number;
   readonly probeMaxMs: number;
+  /** A Pod that is still there so long after its deletion should have ended is on a node that does not answer. */
+  readonly podOverdueMs: number;
   /** A created Pod that the cache has not shown by then was lost or deleted: it no longer counts. */
   readonly expectationMs: number;
   /** The finalizer goes so long after an Environment's last claim, so that every short pause costs no two writes. */
@@ -72,6 +74,7 @@ export const DEFAULT_TIMING: Timing = {
   prepareBackoffMaxMs: 300_000,
   probeFirstMs: 60_000,
   probeMaxMs: 1_800_000,
+  podOverdueMs: 30_000,
   expectationMs: 30_000,
   finalizerLingerMs: 30_000,
   drainBoundMs: 60_000,
@@ -93,6 +96,7 @@ const SCALED = [
   "prepareBackoffMaxMs",
   "probeFirstMs",
   "probeMaxMs",
+  "podOverdueMs",
   "finalizerLingerMs",
   "drainBoundMs",
 ] as const satisfies readonly (keyof Timing)[];

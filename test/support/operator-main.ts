@@ -13,6 +13,6 @@ process.once("SIGTERM", () => ending.abort());
 process.stdin.resume().once("end", () => process.exit(1));
 await runOperator(parseSettings(flags, processEnvironment()), ending.signal, {
   timing: scaleTiming(DEFAULT_TIMING, Number(scale)),
-  onListening: () => process.stdout.write("listening\n"),
+  onListening: (addresses) => process.stdout.write(`${JSON.stringify(addresses)}\n`),
 });
 process.exit(0);

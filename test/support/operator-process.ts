@@ -8,6 +8,8 @@ export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: strin
 /** An operator in a process of its own. */
 export interface OperatorProcess extends AsyncDisposable {
   readonly pid: number;
+  /** Where its servers listen. */
+  readonly addresses: { readonly metrics?: string; readonly health?: string };
   /** Everything it logged so far. */
   readonly log: readonly LogLine[];
   /** Resolves with the exit code or the signal's name. */
@@ -33,11 +35,12 @@ export async function startOperatorProcess(flags: readonly string[], timeScale =
     }
   });
   const ended = endOf(child);
-  const listening = once(createInterface({ input: child.stdout }), "line");
-  const first = await Promise.race([listening.then(() => "listening"), ended]);
-  if (first !== "listening") throw new Error(`the operator ended at its start (${first}):\n${stray.join("\n")}`);
+  const listening = once(createInterface({ input: child.stdout }), "line") as Promise<[string]>;
+  const first = await Promise.race([listening, ended]);
+  if (!Array.isArray(first)) throw new Error(`the operator ended at its start (${first}):\n${stray.join("\n")}`);
   return {
     pid: child.pid ?? 0,
+    addresses: JSON.parse(first[0]) as OperatorProcess["addresses"],
     log,
     ended,
     async kill() {

@@ -31,6 +31,9 @@ import { type OperatorProcess, startOperatorProcess } from "./operator-process.t
 /** Bound of every wait: far more than anything takes, so that only what never happens fails. */
 const PATIENCE_MS = 60_000;
 
+/** The pace of waits for what nobody tells. */
+const LOOK_AGAIN_MS = 250;
+
 /** The operator's own pauses pass this much faster in tests; the claim window is the server's and stays. */
 export const TEST_TIME_SCALE = 20;
 
@@ -153,14 +156,21 @@ export class World implements AsyncDisposable {
 
   // --- waiting ----------------------------------------------------------------------------------------------------
 
-  /** Waits for what `predicate` says, asking again after every change anywhere in this world. */
-  async until<T>(what: string, predicate: () => T | undefined | null | false, patienceMs = PATIENCE_MS): Promise<T> {
+  /**
+   * Waits for what `predicate` says, asking again after every change anywhere in this world, and every now and then for
+   * what changes without a trace, as counters do.
+   */
+  async until<T>(
+    what: string,
+    predicate: () => T | undefined | null | false | Promise<T | undefined | null | false>,
+    patienceMs = PATIENCE_MS,
+  ): Promise<T> {
     const bound = AbortSignal.timeout(patienceMs);
     for (;;) {
-      const value = predicate();
+      const value = await predicate();
       if (value !== undefined && value !== null && value !== false) return value;
       if (bound.aborted) throw new Error(`not within ${patienceMs} ms: ${what}\n${this.describe()}`);
-      await this.#changed.wait(bound);
+      await this.#changed.wait(AbortSignal.any([bound, AbortSignal.timeout(LOOK_AGAIN_MS)]));
     }
   }
 
@@ -276,9 +286,12 @@ export class World implements AsyncDisposable {
   }
 
   /** An operator in a process of its own, to be killed. */
-  async startOperatorProcess(): Promise<Operator & { readonly process: OperatorProcess }> {
+  async startOperatorProcess(
+    options: { leaderElect?: boolean; flags?: readonly string[] } = {},
+  ): Promise<Operator & { readonly process: OperatorProcess }> {
+    const elect = options.leaderElect === true ? [] : ["--leader-elect=false"];
     const child = await startOperatorProcess(
-      [...this.flags(), "--leader-elect=false"],
+      [...this.flags(), ...elect, ...(options.flags ?? [])],
       this.#options.timeScale ?? TEST_TIME_SCALE,
     );
     const operator = {
@@ -309,6 +322,9 @@ export class World implements AsyncDisposable {
         ]),
         claims: this.claims.map(({ metadata }) => metadata.name),
         items: items.slice(0, 20).map(({ id, state }) => [id, state]),
+        events: this.#events
+          .list()
+          .map(({ reason, message, involvedObject }) => [involvedObject.kind, reason, message]),
         violations: this.simulator.violations,
       },
       null,
