@@ -17,7 +17,7 @@ const cluster = useCluster();
 
 /** A world whose session containers all have this fate, and whose leases fit the operator's faster timers. */
 function worldOf(fate: FateInput, options: WorldOptions = {}): Promise<World> {
-  return startWorld(cluster, { simulator: SHORT_LEASE, node: { fates: () => fate }, ...options });
+  return startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => fate }, ...options });
 }
 
 const hanging: FateInput = { kind: "worker", end: "hang" };

@@ -7,10 +7,10 @@ import { metricValue } from "./metric-value.ts";
 import type { InProcessOperator, World } from "./world.ts";
 
 /**
- * Leases that fit the operator's faster timers: a beat is due every 3 s, which is less than what the operator waits for
- * a value to stand still, and what its own beat buys is longer than a request's bound.
+ * Options of a world whose leases fit the operator's faster timers: a beat is due every 4 s, which is less than what the
+ * operator waits for a value to stand still (a twelfth of 50 s), and the lease outlives that wait.
  */
-export const SHORT_LEASE = { limits: { ttlSeconds: 6 } } as const;
+export const SHORT_LEASE = { simulator: { limits: { ttlSeconds: 8 } }, timeScale: 12 } as const;
 
 /** One session under way, and who serves it. */
 export interface Served {

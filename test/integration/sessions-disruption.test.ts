@@ -1,0 +1,159 @@
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { PODS } from "../../src/kube/resource.ts";
+import { type FateInput, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
+import { useCluster } from "../support/cluster.ts";
+import {
+  podOf,
+  SHORT_LEASE,
+  serveOne,
+  untilEnded,
+  untilGone,
+  untilState,
+  workerClient,
+} from "../support/session-life.ts";
+import { startWorld, type World, type WorldOptions } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const hanging: FateInput = { kind: "worker", end: "hang" };
+
+const zone = () => ({ "topology.kubernetes.io/zone": `zone-${randomUUID()}` });
+
+function worldOf(fate: FateInput, options: WorldOptions = {}): Promise<World> {
+  return startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => fate }, ...options });
+}
+
+describe.concurrent("the Pod of a running session goes", () => {
+  test("a user deletes it: the worker stops its item on SIGTERM, and the Event says who ended it", async () => {
+    await using world = await worldOf(hanging);
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await world.kube.delete(PODS, { namespace: world.namespace, name: served.pod.metadata.name ?? "" });
+    const { last, message } = await untilEnded(world, served, "PodDeleted");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    expect(message).toContain("deleted the Pod");
+    await untilGone(world, served.pod);
+  });
+
+  test("a user deletes it and its program does not handle SIGTERM: fenced and stopped", async () => {
+    await using world = await worldOf({ ...hanging, onTerm: { code: 143 } });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await world.kube.delete(PODS, { namespace: world.namespace, name: served.pod.metadata.name ?? "" });
+    const { last } = await untilEnded(world, served, "PodDeleted");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("a user deletes it by force: nobody saw its end, and the item is fenced and stopped all the same", async () => {
+    await using world = await worldOf({ ...hanging, onTerm: { code: 143 } });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    const ref = { namespace: world.namespace, name: served.pod.metadata.name ?? "" };
+    await world.kube.delete(PODS, ref, { gracePeriodSeconds: 0 });
+    const { last } = await untilEnded(world, served, "PodDeleted");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("its node evicts it: the Event carries kubelet's words", async () => {
+    await using world = await worldOf({ ...hanging, onTerm: "ignore" });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    world.node.evict({ namespace: world.namespace, name: served.pod.metadata.name });
+    const { last, message } = await untilEnded(world, served, "Evicted");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(message).toContain("ephemeral");
+  });
+
+  test("its node is drained: the worker stops its item, and free Pods are made elsewhere when there is a node", async () => {
+    await using world = await worldOf(hanging);
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    expect(await world.node.drain()).toEqual([]);
+    const { last } = await untilEnded(world, served, "Evicted");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    await world.untilCondition("CapacityAvailable", "Unschedulable");
+    await world.node.cordon(false);
+    await world.untilCondition("CapacityAvailable", "Available");
+    await world.untilParked(1);
+  });
+});
+
+describe.concurrent("the node is lost", () => {
+  /** The node controller ends nobody's Pods while all zones of a cluster are down: one node stays well. */
+  let well: SimulatedNode;
+  beforeAll(async () => {
+    well = await startNode({ client: cluster.kubeconfig, name: `well-${randomUUID()}`, labels: zone() });
+  });
+  afterAll(() => well.stop());
+
+  /** A world whose one node is a zone of its own, so that its loss is not taken for that of others. */
+  const lossyWorld = (fate: FateInput) => worldOf(fate, { podSpec, node: { fates: () => fate, labels: zone() } });
+
+  /** Nobody waits five minutes for the taint manager. */
+  const podSpec = {
+    tolerations: ["not-ready", "unreachable"].map((taint) => ({
+      key: `node.kubernetes.io/${taint}`,
+      operator: "Exists",
+      effect: "NoExecute",
+      tolerationSeconds: 2,
+    })),
+  };
+
+  test("while its container runs on and beats, the item is left alone", async () => {
+    await using world = await lossyWorld(hanging);
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    world.node.fail();
+    await world.until("the Pod is marked for deletion", () => podOf(world, served.item)?.metadata.deletionTimestamp);
+    const { beats } = world.simulator.item(served.item.id);
+    await world.until("three more beats", () => world.simulator.item(served.item.id).beats >= beats + 3);
+    expect(world.simulator.item(served.item.id).state).toBe("active");
+
+    await world.node.recover();
+    const { last, message } = await untilEnded(world, served, "NodeLost");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    expect(message).toContain(world.node.name);
+    await untilGone(world, served.pod);
+  });
+
+  test("its container is silent and the lease still runs: fenced and stopped", async () => {
+    await using world = await lossyWorld({ kind: "run" });
+    const served = await serveOne(world);
+    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
+    await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 40);
+    world.node.fail();
+    const { last, message } = await untilEnded(world, served, "NodeLost");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(message).toContain(world.node.name);
+  });
+
+  test("its container is silent and the lease lapses: the item is served again, once, when there is a node", async () => {
+    await using world = await lossyWorld(hanging);
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    world.node.fail();
+    world.node.kill({ namespace: world.namespace, name: served.pod.metadata.name });
+    await world.until("the first claim is let go", () => world.claims.length === 0);
+    expect(world.simulator.item(served.item.id).state).toBe("queued");
+    await world.node.recover();
+    await world.until("it runs again", () => world.simulator.item(served.item.id).acks.length === 2);
+    await untilState(world, served.item, "active");
+    world.simulator.stopItem(served.item.id);
+    await world.untilServed(1);
+    world.simulator.assertNoViolations();
+    expect(world.simulator.item(served.item.id).acks).toHaveLength(2);
+  });
+
+  test("a node that comes back in time changes nothing for its session", async () => {
+    await using world = await lossyWorld({ kind: "worker", workMs: 8_000 });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    world.node.fail();
+    const beats = world.simulator.item(served.item.id).beats;
+    await world.until("another beat", () => world.simulator.item(served.item.id).beats > beats);
+    await world.node.recover();
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+  });
+});
