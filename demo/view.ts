@@ -9,7 +9,7 @@ export interface View {
   event(event: BoardEvent): void;
   /** A line that stays. */
   line(text: string): void;
-  /** The last picture stays; nothing is drawn any more. */
+  /** The last picture stays; nothing is drawn any more. Idempotent. */
   close(): void;
 }
 
@@ -26,6 +26,7 @@ export class LiveView implements View {
   readonly #update: ReturnType<typeof createLogUpdate>;
   readonly #colour: boolean;
   readonly #timer: NodeJS.Timeout;
+  #closed = false;
 
   constructor(stream: NodeJS.WriteStream, colour: boolean, scene: () => Scene) {
     this.#stream = stream;
@@ -44,6 +45,8 @@ export class LiveView implements View {
   }
 
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     clearInterval(this.#timer);
     this.#draw();
     this.#update.done();

@@ -1,0 +1,200 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { Board, type BoardEvent } from "../../demo/board.ts";
+import { faultOf, isServed, sinceQueued, stepOf, type Track } from "../../demo/track.ts";
+import { bashScript } from "../../simulator/script.ts";
+import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
+import type { Pod, PodStatus } from "../../src/kube/objects.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+let clock: VirtualClock;
+let simulator: Simulator;
+let environmentId: string;
+let board: Board;
+let told: BoardEvent[];
+
+beforeEach(async () => {
+  clock = new VirtualClock();
+  simulator = await startSimulator({ clock });
+  environmentId = simulator.createEnvironment().id;
+  board = new Board(() => simulator.clock.now());
+  told = [];
+  board.subscribe((event) => told.push(event));
+  simulator.on("item", (record, event) => board.item(record, event));
+  simulator.on("session", (sessionId, event) => board.session(sessionId, event));
+  return () => simulator.close();
+});
+
+/** One call of the Work API, as the operator or a worker makes it. */
+async function call(method: string, path: string, token: string, body?: unknown): Promise<Record<string, unknown>> {
+  const response = await fetch(`${simulator.url}/v1/${path}`, {
+    method,
+    headers: {
+      authorization: `Bearer ${token}`,
+      "anthropic-version": "2023-06-01",
+      "anthropic-beta": "managed-agents-2026-04-01",
+      "content-type": "application/json",
+      "anthropic-worker-id": "berth",
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  const text = await response.text();
+  expect(response.status, `${path}: ${text}`).toBeLessThan(300);
+  return text === "" ? {} : JSON.parse(text);
+}
+
+const key = () => simulator.environmentKey(environmentId);
+
+/** Queues a session and claims it. Returns its work item's id and the worker's token. */
+async function claim(...commands: string[]): Promise<{ workId: string; token: string; track: Track }> {
+  const script = bashScript(...commands);
+  board.expect(script);
+  simulator.enqueue(environmentId, { script });
+  await clock.advance(20);
+  const item = (await call("GET", `environments/${environmentId}/work/poll`, key())) as { id: string; secret: string };
+  await call("POST", `environments/${environmentId}/work/${item.id}/ack`, key());
+  const { sessions_token: token } = JSON.parse(Buffer.from(item.secret, "base64url").toString()) as {
+    sessions_token: string;
+  };
+  const track = board.tracks.at(-1);
+  if (!track) throw new Error("no track");
+  return { workId: item.id, token, track };
+}
+
+const beat = (workId: string, token: string) =>
+  call("POST", `environments/${environmentId}/work/${workId}/heartbeat?expected_last_heartbeat=NO_HEARTBEAT`, token);
+
+const stop = (workId: string, token: string) =>
+  call("POST", `environments/${environmentId}/work/${workId}/stop`, token, { force: true });
+
+const running: PodStatus = { containerStatuses: [{ name: "worker", state: { running: {} } }] as never };
+const parked: PodStatus = {
+  containerStatuses: [{ name: "worker", state: { waiting: { reason: "CreateContainerConfigError" } } }] as never,
+};
+
+function pod(name: string, phase: string, workId?: string, status: PodStatus = parked): Pod {
+  const annotations = workId === undefined ? {} : { "berth.dev/work-id": workId };
+  return { metadata: { name, labels: { "berth.dev/phase": phase }, annotations }, spec: {}, status } as never;
+}
+
+const lines = () => told.map((event) => (event.type === "step" ? `${event.track.number} ${event.step}` : event.type));
+
+describe("a session on the board", () => {
+  test("goes from queued to stopped with the time of each step, and is served", async () => {
+    const { workId, token, track } = await claim("echo one");
+    expect(track).toMatchObject({ number: 1, workId, plannedTools: 1 });
+    await clock.advance(100);
+    board.pod({ type: "updated", object: pod("berth-demo-abc", "assigned", workId) });
+    await clock.advance(100);
+    board.started(pod("berth-demo-abc", "assigned", workId, running));
+    await beat(workId, token);
+    const [tool] = track.tools;
+    await call("POST", `sessions/${track.sessionId}/events`, token, {
+      events: [{ type: "user.tool_result", tool_use_id: tool?.id, content: [{ type: "text", text: "one\n" }] }],
+    });
+    await clock.advance(1_000);
+    await stop(workId, token);
+    board.pod({ type: "deleted", object: pod("berth-demo-abc", "finished", workId) });
+
+    expect(lines()).toEqual([
+      "1 queued",
+      "1 claimed",
+      "1 opened",
+      "1 started",
+      "1 beat",
+      "tool",
+      "1 stopped",
+      "pod-gone",
+    ]);
+    const steps = ["claimed", "opened", "started", "beat", "stopped"] as const;
+    expect(steps.map((step) => sinceQueued(track, step))).toEqual([20, 120, 220, 220, 1_220]);
+    expect(track).toMatchObject({ pod: "berth-demo-abc", podGone: true, endedByWorker: true });
+    expect(track.tools).toMatchObject([{ what: "$ echo one", result: "one", failed: false }]);
+    expect(isServed(track)).toBe(true);
+    expect(board.live).toEqual([]);
+  });
+
+  test("keeps the first time of a step however often it is seen", async () => {
+    const { workId, track } = await claim();
+    board.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
+    const { opened } = track.at;
+    await clock.advance(500);
+    board.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
+    board.started(pod("p", "assigned", workId, running));
+    expect(track.at).toMatchObject({ opened, started: opened });
+  });
+
+  test("may be seen opened before its acknowledgement is", async () => {
+    simulator.enqueue(environmentId);
+    const [track] = board.tracks as [Track];
+    board.pod({ type: "updated", object: pod("p", "assigned", track.workId) });
+    expect(stepOf(track)).toBe("opened");
+    expect(track.at.claimed).toBeUndefined();
+  });
+
+  test("is not served when it ends without a beat, by somebody else, or with calls unanswered", async () => {
+    const first = await claim();
+    await stop(first.workId, first.token);
+    expect(faultOf(first.track)).toBe("ended without a first beat");
+
+    const second = await claim();
+    await beat(second.workId, second.token);
+    simulator.stopItem(second.workId, { force: true });
+    expect(faultOf(second.track)).toBe("ended by somebody else than its worker");
+
+    const third = await claim("echo one", "echo two");
+    await beat(third.workId, third.token);
+    await stop(third.workId, third.token);
+    expect(faultOf(third.track)).toBe("ended with 2 of 2 tool calls unanswered");
+    expect(board.tracks.filter(isServed)).toEqual([]);
+  });
+
+  test("is in trouble when it goes back to the queue, and stays so", async () => {
+    const { workId, token, track } = await claim();
+    await beat(workId, token);
+    await clock.advance(10 * 60_000);
+    expect(track.trouble).toBe("went back to the queue");
+    expect(lines()).toContain("trouble");
+    expect(isServed(track)).toBe(false);
+  });
+
+  test("has its calls also when they come before its item", () => {
+    const early = { id: "call", type: "agent.tool_use", processed_at: "", name: "bash", input: { command: "ls" } };
+    board.session("unknown", early);
+    expect(board.tracks).toEqual([]);
+    const { sessionId = "" } = simulator.enqueue(environmentId);
+    expect(board.tracks[0]?.sessionId).toBe(sessionId);
+    const record = { ...simulator.item(board.tracks[0]?.workId ?? ""), id: "other", sessionId: "unknown" };
+    board.item(record, "created");
+    expect(board.tracks[1]?.tools).toMatchObject([{ what: "$ ls" }]);
+  });
+});
+
+describe("the counts of Pods", () => {
+  test("tell parked, opening, active and finished ones apart, and forget those that are gone", () => {
+    const all = [
+      pod("new", "parked", undefined, {}),
+      pod("warm", "parked"),
+      pod("opening", "assigned", "w1"),
+      pod("active", "assigned", "w2", running),
+      pod("finished", "finished", "w3", running),
+      pod("failed", "parked", undefined, { phase: "Failed" }),
+    ];
+    for (const object of all) board.pod({ type: "added", object });
+    expect(board.pods).toEqual({ preparing: 1, warm: 1, opening: 1, active: 1, finished: 2 });
+    board.pod({ type: "deleted", object: pod("warm", "parked") });
+    expect(board.pods.warm).toBe(0);
+  });
+
+  test("do not count a parked Pod that is being deleted as warm", () => {
+    const going = pod("going", "parked");
+    going.metadata.deletionTimestamp = "2026-01-01T00:00:00Z";
+    board.pod({ type: "updated", object: going });
+    expect(board.pods).toMatchObject({ warm: 0, preparing: 1 });
+  });
+});
+
+test("notices are kept in order, and not without end", () => {
+  for (let n = 1; n <= 30; n += 1) board.notice(`notice\n${n}`);
+  expect(board.notices).toHaveLength(20);
+  expect(board.notices.at(-1)).toBe("notice 30");
+});

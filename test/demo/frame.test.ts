@@ -1,0 +1,144 @@
+import { stripVTControlCharacters } from "node:util";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { renderFrame, type Screen } from "../../demo/frame.ts";
+import { STEPS } from "../../demo/track.ts";
+import { sceneOf, trackAt } from "./tracks.ts";
+
+const screen = (columns: number, rows: number, colour = false): Screen => ({ columns, rows, colour });
+
+const ONE_OF_EACH = [
+  trackAt(1, "stopped"),
+  trackAt(2, "stopped", { endedByWorker: false }),
+  trackAt(3, "beat", { tools: [{ id: "a", what: "$ seq 3", result: undefined, failed: false }] }),
+  trackAt(4, "beat", { tools: [{ id: "a", what: "$ false", result: "exit 1", failed: true }] }),
+  trackAt(5, "opened"),
+  trackAt(6, "queued"),
+];
+
+describe("a frame", () => {
+  test("shows counts, a line for each session, and how to look in", () => {
+    expect(renderFrame(sceneOf(ONE_OF_EACH), screen(120, 30))).toEqual([
+      "Berth demo  0:42  serving sessions                                                           Kubernetes v1.36.3, 2 cores",
+      "",
+      "queue 1   warm 2   opening 0   active 3   served 1 of 6   finished Pods 4   preparing 1   violations 0",
+      "",
+      "   #  pod       steps   claimed   opened  started     beat  tools  stopped",
+      "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  $ echo two → two",
+      "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by somebody else than its worker",
+      "   3  pod3xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    0/2           $ seq 3",
+      "   4  pod4xyz   ●●●●●○    0.02s    0.11s    0.23s    0.81s    1/2           $ false → exit 1",
+      "   5  pod5xyz   ●●●○○○    0.02s    0.11s                      0/2           Add up the numbers from 1 to 1000.",
+      "   6            ●○○○○○                                        0/2           Add up the numbers from 1 to 1000.",
+      "",
+      "Ctrl-C ends it in order; look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
+    ]);
+  });
+
+  test("drops the less telling columns on a narrow screen, and blank lines on a low one", () => {
+    expect(renderFrame(sceneOf(ONE_OF_EACH), screen(60, 12))).toEqual([
+      "Berth demo  0:42  serving sessions",
+      "queue 1   warm 2   opening 0   active 3   served 1 of 6",
+      "   #  pod       steps   tools  stopped",
+      "   1  pod1xyz   ●●●●●●    2/2    4.10s  $ echo two → two",
+      "   2  pod2xyz   ●●●●●✗    2/2    4.10s  ended by somebody e~",
+      "   3  pod3xyz   ●●●●●○    0/2           $ seq 3",
+      "   4  pod4xyz   ●●●●●○    1/2           $ false → exit 1",
+      "   5  pod5xyz   ●●●○○○    0/2           Add up the numbers ~",
+      "   6            ●○○○○○    0/2           Add up the numbers ~",
+      "Ctrl-C ends it in order",
+    ]);
+  });
+
+  test("keeps the session and its steps when there is room for little else", () => {
+    expect(renderFrame(sceneOf([trackAt(12, "beat")]), screen(16, 8))).toEqual([
+      "Berth demo  0:4~",
+      "queue 1   warm 2",
+      "   #  steps",
+      "  12  ●●●●●○",
+      "Ctrl-C ends it ~",
+    ]);
+  });
+
+  test("has no column for tools where nobody calls any", () => {
+    const played = ONE_OF_EACH.map((track) => ({ ...track, plannedTools: 0 }));
+    expect(renderFrame(sceneOf(played), screen(120, 30)).join("\n")).not.toMatch(/tools|0\/0/);
+  });
+
+  test("shows sessions that live before those that ended, in the order of arrival", () => {
+    const tracks = [
+      trackAt(1, "beat"),
+      trackAt(2, "stopped"),
+      trackAt(3, "stopped"),
+      trackAt(4, "beat"),
+      trackAt(5, "stopped"),
+    ];
+    const shown = renderFrame(sceneOf(tracks), screen(80, 9)).filter((line) => /^ +\d/.test(line));
+    // Room for four: both that live, and the latest two that ended.
+    expect(shown.map((line) => Number(line.slice(0, 4)))).toEqual([1, 3, 4, 5]);
+  });
+
+  test("says how many more there are when even those that live have no room", () => {
+    const tracks = Array.from({ length: 50 }, (_, index) => trackAt(index + 1, index < 5 ? "beat" : "queued"));
+    const lines = renderFrame(sceneOf(tracks), screen(80, 10));
+    expect(lines).toHaveLength(9);
+    expect(lines.slice(3, 8).map((line) => line.trim().split(/ +/)[0])).toEqual(["1", "2", "3", "4", "and"]);
+    expect(lines[7]).toBe("     and 46 more");
+  });
+
+  test("tells what time is left, what it is doing, and what Ctrl-C would do", () => {
+    const first = (more: object) => renderFrame(sceneOf([], more), screen(80, 24)).join("\n");
+    expect(first({ leftMs: 18_400 })).toContain("0:42  serving sessions, 0:18 left");
+    expect(first({ leftMs: 0, phase: "finishing" })).toMatch(/0:42 {2}finishing the last sessions( |\n)/);
+    expect(first({ phase: "finishing" })).toContain("Ctrl-C ends it at once");
+    expect(first({ phase: "ended" })).not.toContain("Ctrl-C");
+  });
+
+  test("shows the newest notices, and violations in red", () => {
+    const scene = sceneOf([], { notices: ["one", "two", "three", "four"], violations: 2 });
+    const plain = renderFrame(scene, screen(120, 30));
+    expect(plain.slice(-4, -1)).toEqual(["two", "three", "four"]);
+    expect(renderFrame(scene, screen(120, 30, true)).join("\n")).toContain("\x1b[31m2\x1b[39m");
+  });
+
+  test("puts command and result into one line, and the result survives", () => {
+    const tools = [{ id: "a", what: `$ ${"long ".repeat(30)}`, result: "42", failed: false }];
+    const [, , , line] = renderFrame(sceneOf([trackAt(1, "beat", { tools })]), screen(80, 10));
+    expect(line).toHaveLength(80);
+    expect(line).toMatch(/\$ long .*~ → 42$/);
+  });
+});
+
+describe("whatever the screen and the sessions", () => {
+  const tracks = fc
+    .array(fc.record({ step: fc.constantFrom(...STEPS), trouble: fc.boolean(), text: fc.string({ maxLength: 80 }) }), {
+      maxLength: 60,
+    })
+    .map((all) =>
+      all.map(({ step, trouble, text }, index) => {
+        const what = text.replaceAll(/[^ -~]/g, "?");
+        return trackAt(index + 1, step, {
+          ...(trouble && { trouble: "went back to the queue" }),
+          tools: [{ id: "a", what, result: index % 2 === 0 ? what : undefined, failed: false }],
+        });
+      }),
+    );
+  const sizes = { columns: fc.integer({ min: 1, max: 250 }), rows: fc.integer({ min: 1, max: 70 }) };
+  const notices = fc.array(fc.constant("protocol violation: something rather long ".repeat(3)), { maxLength: 5 });
+
+  test("a frame fits, and its colours change nothing but colours", () => {
+    fc.assert(
+      fc.property(tracks, fc.record(sizes), notices, (all, { columns, rows }, texts) => {
+        const scene = sceneOf(all, { notices: texts });
+        const plain = renderFrame(scene, screen(columns, rows));
+        expect(plain.length).toBeLessThanOrEqual(Math.max(1, rows - 1));
+        for (const line of plain) {
+          expect([...line].length).toBeLessThanOrEqual(columns);
+          expect(line).not.toContain("\x1b");
+        }
+        const coloured = renderFrame(scene, screen(columns, rows, true));
+        expect(coloured.map((line) => stripVTControlCharacters(line).trimEnd())).toEqual(plain);
+      }),
+    );
+  });
+});

@@ -1,0 +1,40 @@
+import { describe, expect, test } from "vitest";
+import type { BoardEvent } from "../../demo/board.ts";
+import { eventLine } from "../../demo/lines.ts";
+import { STEPS } from "../../demo/track.ts";
+import { START, trackAt } from "./tracks.ts";
+
+describe("plain lines", () => {
+  test("tell each step of a session, with the time since the start and since it was queued", () => {
+    const track = trackAt(3, "stopped");
+    const events = STEPS.map((step): BoardEvent => ({ type: "step", track, step, at: track.at[step] ?? 0 }));
+    expect(events.map((event) => eventLine(event, START))).toEqual([
+      "    3.0s  session 3: queued: Add up the numbers from 1 to 1000.",
+      "    3.0s  session 3: claimed after 0.02s",
+      "    3.1s  session 3: opened in Pod berth-demo-pod3xyz after 0.11s",
+      "    3.2s  session 3: container started after 0.23s",
+      "    3.8s  session 3: first beat after 0.81s",
+      "    7.1s  session 3: served, stopped after 4.10s",
+    ]);
+  });
+
+  test("tell tool calls, Pods that go, trouble and notices", () => {
+    const track = trackAt(1, "stopped");
+    const at = START + 65_432;
+    const tool = (failed: boolean) => ({ id: "a", what: "$ ls x", result: "no such file", failed });
+    const line = (event: object) => eventLine({ ...event, at } as BoardEvent, START);
+    expect(line({ type: "tool", track, tool: tool(false) })).toBe("   65.4s  session 1: $ ls x -> no such file");
+    expect(line({ type: "tool", track, tool: tool(true) })).toBe("   65.4s  session 1: $ ls x -> failed: no such file");
+    expect(line({ type: "pod-gone", track })).toBe("   65.4s  session 1: Pod berth-demo-pod1xyz is gone");
+    expect(line({ type: "trouble", track, text: "a beat was refused" })).toBe(
+      "   65.4s  session 1: a beat was refused",
+    );
+    expect(line({ type: "notice", text: "hear" })).toBe("   65.4s  hear");
+  });
+
+  test("say loudly when a session was not served", () => {
+    const track = trackAt(1, "stopped", { trouble: "went back to the queue" });
+    const event: BoardEvent = { type: "step", track, step: "stopped", at: track.at.stopped ?? 0 };
+    expect(eventLine(event, START)).toContain("NOT served after 4.10s: went back to the queue");
+  });
+});
