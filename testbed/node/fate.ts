@@ -85,6 +85,9 @@ const fateSchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
+/** Every kind there is, for the documentation's test. */
+export const FATE_KINDS: readonly string[] = fateSchema.options.map(({ shape }) => shape.kind.value);
+
 /** What happens to a container, filled with defaults. */
 export type Fate = z.infer<typeof fateSchema>;
 /** A fate as people write it, in an annotation or in code. */

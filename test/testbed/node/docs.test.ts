@@ -1,0 +1,41 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { FATE_ANNOTATION, FATE_KINDS, parseFate } from "../../../testbed/node/fate.ts";
+import { KUBELET_TIMES } from "../../../testbed/node/latency.ts";
+
+const page = readFileSync(join(import.meta.dirname, "../../../docs/simulated-node.md"), "utf8");
+
+test("every kind of fate is documented, and no other", () => {
+  const section = page.slice(page.indexOf("\n## Fates"), page.indexOf("\n## What it does as kubelet"));
+  const rows = [...section.matchAll(/^\| `([a-z-]+)` \|/gm)].map(([, kind]) => kind);
+  expect(rows.sort()).toEqual([...FATE_KINDS].sort());
+  expect(section).toContain(`\`${FATE_ANNOTATION}\``);
+});
+
+test("every fate on the page is one", () => {
+  const samples = [...page.matchAll(/```json\n(.*?)\n```/gs)].map(([, text = ""]) => text);
+  expect(samples.length).toBeGreaterThan(2);
+  for (const text of samples) expect(() => parseFate(JSON.parse(text))).not.toThrow();
+});
+
+test("the times on the page are those of the code", () => {
+  const rows = [...page.matchAll(/^\| [^|]+ \| (\d+) \| (\d+) \| (\d+) \|$/gm)].map((match) =>
+    match.slice(1, 4).map(Number),
+  );
+  const { deadlineSeen: _tick, ...shown } = KUBELET_TIMES;
+  expect(rows).toEqual(
+    [shown.sandbox, shown.start, shown.exitSeen, shown.terminalPhase, shown.finalize, shown.look].map(
+      ({ min, mid, max }) => [min, mid, max],
+    ),
+  );
+});
+
+test.each([
+  ["an unknown kind", { kind: "explode" }],
+  ["an unknown field", { kind: "exit", after: 1 }],
+  ["a negative time", { kind: "exit", afterMs: -1 }],
+  ["an exit code that is none", { kind: "exit", code: 256 }],
+])("%s is refused with its name", (_what, input) => {
+  expect(() => parseFate(input)).toThrow(/not a fate/);
+});
