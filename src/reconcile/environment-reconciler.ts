@@ -3,7 +3,7 @@ import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { API_VERSION, FINALIZER, KIND } from "../api/names.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
 import { unsupportedFields } from "../api/unsupported.ts";
-import { Backoff, type BackoffPolicy } from "../core/backoff.ts";
+import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Random } from "../core/random.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -27,14 +27,8 @@ import { checkTemplate } from "./template-check.ts";
 
 const SECOND_MS = 1_000;
 
-/** A good key is read anew so often, to notice a rotation before the old key ends. */
-const KEY_REFRESH_MS = 60_000;
-/** A missing or rejected key is looked for so often: whoever mends it wants to see it work. */
-const KEY_RETRY_MS = 5_000;
 /** Loops report many small changes: a reconcile so much later sees them all at once, and cannot become a hot loop. */
 const REPORT_DELAY_MS = 100;
-/** A refused template is tried again: what refuses it (a policy, a namespace's label) may be mended outside the spec. */
-const TEMPLATE_BACKOFF: BackoffPolicy = { baseMs: 5_000, maxMs: 300_000 };
 
 /** What reconciling needs from around it. */
 export interface ReconcilerOptions {
@@ -217,17 +211,24 @@ export class EnvironmentReconciler {
   }
 
   #keyPaceMs(state: EnvironmentState): number {
-    return state.key?.ok && !state.runtime.keyRejected ? KEY_REFRESH_MS : KEY_RETRY_MS;
+    const { keyRefreshMs, keyRetryMs } = this.#options.timing;
+    return state.key?.ok && !state.runtime.keyRejected ? keyRefreshMs : keyRetryMs;
   }
 
   async #checkTemplate(state: EnvironmentState): Promise<void> {
     const { kube, clock } = this.#options;
     const { template, templateVerdict: last } = state;
     const sameHash = last?.hash === template.hash;
-    if (sameHash && last && (last.final || clock.monotonic() < last.checkedMs + templatePauseMs(last.attempts))) return;
+    if (sameHash && last && (last.final || clock.monotonic() < last.checkedMs + this.#templatePauseMs(last.attempts)))
+      return;
     const verdict = await checkTemplate(kube, state.environment.metadata.name, template);
     const attempts = sameHash && last ? last.attempts + 1 : 1;
     state.templateVerdict = { ...verdict, hash: template.hash, checkedMs: clock.monotonic(), attempts };
+  }
+
+  #templatePauseMs(attempts: number): number {
+    const { templateRetryBaseMs: baseMs, templateRetryMaxMs: maxMs } = this.#options.timing;
+    return backoffCeiling({ baseMs, maxMs }, attempts - 1);
   }
 
   /** Deletion: drain, and let the Environment go when nothing of it is left, or when its time is over. */
@@ -300,7 +301,7 @@ export class EnvironmentReconciler {
     const keyMs = state.keyReadMs + this.#keyPaceMs(state) - nowMs;
     const verdict = state.templateVerdict;
     const templateMs =
-      verdict && !verdict.final ? verdict.checkedMs + templatePauseMs(verdict.attempts) - nowMs : keyMs;
+      verdict && !verdict.final ? verdict.checkedMs + this.#templatePauseMs(verdict.attempts) - nowMs : keyMs;
     return Math.max(MIN_LOOK_MS, Math.min(keyMs, templateMs));
   }
 
@@ -398,11 +399,4 @@ function decided(
 function apiText(environment: Environment): string {
   const { keySecretRef, ...api } = environment.spec.api;
   return JSON.stringify([api, environment.spec.environmentId, keySecretRef]);
-}
-
-function templatePauseMs(attempts: number): number {
-  const backoff = new Backoff(TEMPLATE_BACKOFF, () => 1);
-  let pauseMs = 0;
-  for (let attempt = 0; attempt < attempts; attempt += 1) pauseMs = backoff.next();
-  return pauseMs;
 }

@@ -35,6 +35,15 @@ export interface Timing {
   /** Backoff of calls that failed: first, and at most. */
   readonly retryBaseMs: number;
   readonly retryMaxMs: number;
+  /** After a 404 of the whole environment: nothing but another id or key helps, so ask seldom. */
+  readonly notFoundPauseMs: number;
+  /** A good key is read anew so often, to notice a rotation before the old key ends. */
+  readonly keyRefreshMs: number;
+  /** A missing or rejected key is looked for so often: whoever mends it wants to see it work. */
+  readonly keyRetryMs: number;
+  /** Backoff of a refused template: what refuses it (a policy, a namespace's label) may be mended outside the spec. */
+  readonly templateRetryBaseMs: number;
+  readonly templateRetryMaxMs: number;
   /** Backoff of Pods that never got parked, by template. */
   readonly prepareBackoffBaseMs: number;
   readonly prepareBackoffMaxMs: number;
@@ -70,6 +79,11 @@ export const DEFAULT_TIMING: Timing = {
   statsIdleMs: 10_000,
   retryBaseMs: 500,
   retryMaxMs: 30_000,
+  notFoundPauseMs: 30_000,
+  keyRefreshMs: 60_000,
+  keyRetryMs: 5_000,
+  templateRetryBaseMs: 5_000,
+  templateRetryMaxMs: 300_000,
   prepareBackoffBaseMs: 5_000,
   prepareBackoffMaxMs: 300_000,
   probeFirstMs: 60_000,
@@ -92,6 +106,11 @@ const SCALED = [
   "statsIdleMs",
   "retryBaseMs",
   "retryMaxMs",
+  "notFoundPauseMs",
+  "keyRefreshMs",
+  "keyRetryMs",
+  "templateRetryBaseMs",
+  "templateRetryMaxMs",
   "prepareBackoffBaseMs",
   "prepareBackoffMaxMs",
   "probeFirstMs",
