@@ -31,6 +31,12 @@ export interface ClaimGate {
 /** How a claim came out; the values of the metric's label. */
 type Result = "claimed" | "duplicate" | "refused" | "late" | "no-slot" | "not-a-session" | "no-credential" | "failed";
 
+/**
+ * A first answer leaves the server's clock uncertain by the second of a Date header and its own way. More (a server that
+ * sends no Date) must not close the window: an acknowledgement without an answer is then taken for lost.
+ */
+const MAX_UNKNOWN_MS = 1_500;
+
 /** The item may be tried in another slot, as long as its window lasts. */
 type SlotResult = Result | "slot-taken";
 
@@ -163,7 +169,7 @@ export class ClaimLoop {
   /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
   async #claimSlot(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Promise<SlotResult> {
     const claim = this.#register(item, answer, pod);
-    const ackUntilMs = answer.sentAtMs + this.#ackWindowMs();
+    const ackUntilMs = answer.sentAtMs + this.#ackWindowMs(claim.journal);
     let keep = false;
     try {
       if (!(await this.#gate.holdEnvironment())) return "failed";
@@ -189,9 +195,11 @@ export class ClaimLoop {
   }
 
   /** Ack until: nobody else can have been offered the item, and our request has landed by then (F + 1, clock.py). */
-  #ackWindowMs(): number {
+  #ackWindowMs({ polledFromMs, polledUntilMs }: Journal): number {
     const { othersReclaimMs, requestBoundMs, marginMs } = this.#context.timing;
-    return othersReclaimMs - requestBoundMs - marginMs;
+    // What is not known of the server's clock comes off, so that the evidence rule can tell ours from everybody else's.
+    const unknownMs = Math.min(polledUntilMs - polledFromMs, MAX_UNKNOWN_MS);
+    return othersReclaimMs - requestBoundMs - marginMs - unknownMs;
   }
 
   #register(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Claim {

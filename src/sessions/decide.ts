@@ -111,12 +111,16 @@ function beforeOpening(facts: Facts): Step {
   return settle(facts);
 }
 
-/** The evidence rule: acknowledged_at inside the window in which only our acknowledgement can have come. */
+/**
+ * The evidence rule: acknowledged_at inside the window in which only our acknowledgement can have come. It ends where
+ * somebody else can first have been offered the item, by the earliest time at which our poll can have been sent; our own
+ * acknowledgement is sent early enough to land before that (claim-loop.ts).
+ */
 function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
   const at = instantOf(item.acknowledgedAt ?? "");
   if (!at) return false;
-  const { polledFromMs, polledUntilMs } = claim.journal;
-  return at.beforeMs > polledFromMs && at.fromMs <= polledUntilMs + timing.othersReclaimMs;
+  const { polledFromMs } = claim.journal;
+  return at.beforeMs > polledFromMs && at.beforeMs <= polledFromMs + timing.othersReclaimMs;
 }
 
 /** Out of anybody's hands: nothing of ours is left to do. */
