@@ -1,9 +1,11 @@
 import type { ConditionReason } from "../api/conditions.ts";
 import type { Backoff } from "../core/backoff.ts";
+import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import { WorkApiError, type WorkErrorKind } from "../work/errors.ts";
 import { retryDelayMs } from "../work/retry-after.ts";
+import type { Timing } from "./timing.ts";
 
 /** A reason of the conditions Authenticated and QueueReachable, with its message. */
 export interface Verdict {
@@ -11,33 +13,69 @@ export interface Verdict {
   readonly message: string;
 }
 
+/** The calls whose answers are judged, in the order in which a person would ask: without polls nothing is served. */
+const JUDGED = ["poll", "stats", "list"] as const;
+export type JudgedCall = (typeof JUDGED)[number];
+
 /** So many failures in a row make the queue unreachable: one lost request is no news to a person. */
 const FAILURES_TO_SHOW = 2;
 
-/** Nothing but another id or key helps: ask seldom. */
-const NOT_FOUND_PAUSE_MS = 30_000;
+/** A call that has not been repeated so long after it was due is not made any more, and its failure says nothing now. */
+const OVERDUE_MS = 60_000;
 
 const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
   "not-found": "EnvironmentNotFound",
   "rate-limited": "RateLimited",
+  "bad-request": "BadReply",
   protocol: "BadReply",
 };
 
+/** One request under way. What comes of it is held against the key that it was sent with. */
+export interface Attempt {
+  /** It was answered as it should be. */
+  answered(): void;
+  /** It failed. Returns how long to wait before the next of its kind, in milliseconds. */
+  failed(error: unknown, backoff: Backoff): number;
+}
+
+/** A call that fails, since its last answer. */
+interface Failing {
+  failures: number;
+  verdict: Verdict;
+  /** The last text, while it is another than the one shown. */
+  other: string;
+  /** When the call is due again. */
+  dueMs: number;
+}
+
 /**
- * What the answers of the Work API say about the key and about the queue. A rejected key stops polling until its Secret
- * changes; everything else is tried again with backoff.
+ * What the answers of the Work API say about the key and about the queue. Each call is judged for itself: statistics
+ * that come are no comfort while every poll fails. A rejected key stops polling until its Secret changes; everything
+ * else is tried again with backoff.
  */
 export class ApiHealth {
   #key: Verdict = { reason: "KeyUnchecked", message: "the key was not used yet" };
-  #queue: Verdict = { reason: "QueueUnchecked", message: "no request was sent yet" };
   #rejected = false;
-  #failures = 0;
+  #keys = 0;
+  #reached = false;
+  #shown = "";
+  readonly #failing = new Map<JudgedCall, Failing>();
   readonly #onChange: () => void;
   readonly #random: Random;
+  readonly #clock: Clock;
+  readonly #notFoundPauseMs: number;
 
-  constructor(options: { onChange: () => void; random: Random }) {
+  constructor(options: {
+    onChange: () => void;
+    random: Random;
+    clock: Clock;
+    timing: Pick<Timing, "notFoundPauseMs">;
+  }) {
     this.#onChange = options.onChange;
     this.#random = options.random;
+    this.#clock = options.clock;
+    this.#notFoundPauseMs = options.timing.notFoundPauseMs;
+    this.#shown = this.#reasons();
   }
 
   get key(): Verdict {
@@ -45,51 +83,94 @@ export class ApiHealth {
   }
 
   get queue(): Verdict {
-    return this.#queue;
+    for (const call of JUDGED) {
+      const failing = this.#failing.get(call);
+      if (failing && isShown(failing)) return failing.verdict;
+    }
+    return this.#reached
+      ? { reason: "Reachable", message: "the Work API answers" }
+      : { reason: "QueueUnchecked", message: "no request was sent yet" };
   }
 
-  /** True from a 401 until `keyChanged`. */
+  /** True from a 401 or 403 until `keyChanged`. */
   get keyRejected(): boolean {
     return this.#rejected;
   }
 
-  /** A request was answered as it should be. */
-  answered(): void {
-    this.#failures = 0;
-    this.#set(
-      { reason: "KeyAccepted", message: "the Work API accepts the key" },
-      { reason: "Reachable", message: "the Work API answers" },
-    );
-    this.#rejected = false;
+  /** A request of this kind is about to be sent. */
+  attempt(call: JudgedCall): Attempt {
+    const key = this.#keys;
+    return {
+      answered: () => this.#answered(call, key),
+      failed: (error, backoff) => this.#failed(call, key, error, backoff),
+    };
   }
 
-  /** Another key than the one that was rejected: try it. */
+  /** Another key than the one that was rejected, or one that somebody wants to see tried again. */
   keyChanged(): void {
+    this.#keys += 1;
     this.#rejected = false;
-    this.#set({ reason: "KeyUnchecked", message: "the key was not used yet" }, this.#queue);
+    this.#key = { reason: "KeyUnchecked", message: "the key was not used yet" };
+    this.#tell();
   }
 
-  /** A request failed. Returns how long to wait before the next of its kind, in milliseconds. */
-  failed(error: unknown, backoff: Backoff): number {
+  #answered(call: JudgedCall, key: number): void {
+    this.#failing.delete(call);
+    const nowMs = this.#clock.monotonic();
+    for (const [other, { dueMs }] of this.#failing) if (nowMs > dueMs + OVERDUE_MS) this.#failing.delete(other);
+    this.#reached = true;
+    if (key === this.#keys) {
+      this.#rejected = false;
+      this.#key = { reason: "KeyAccepted", message: "the Work API accepts the key" };
+    }
+    this.#tell();
+  }
+
+  #failed(call: JudgedCall, key: number, error: unknown, backoff: Backoff): number {
     const waitMs = retryDelayMs(error, backoff, this.#random);
     const message = errorText(error);
-    if (error instanceof WorkApiError && error.kind === "auth") {
+    const kind = error instanceof WorkApiError ? error.kind : "network";
+    if (kind === "auth") {
+      // The verdict on a key that was replaced while its request was under way is none on the new one.
+      if (key !== this.#keys) return waitMs;
       this.#rejected = true;
-      this.#set({ reason: "KeyRejected", message }, this.#queue);
+      this.#key = { reason: "KeyRejected", message };
+      this.#failing.delete(call);
+      this.#tell();
       return waitMs;
     }
-    this.#failures += 1;
-    const kind = error instanceof WorkApiError ? error.kind : "network";
-    if (kind === "not-found" || this.#failures >= FAILURES_TO_SHOW) {
-      this.#set(this.#key, { reason: REASON_OF[kind] ?? "Unreachable", message });
-    }
-    return kind === "not-found" ? Math.max(waitMs, NOT_FOUND_PAUSE_MS) : waitMs;
+    const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#notFoundPauseMs) : waitMs;
+    this.#count(call, { reason: REASON_OF[kind] ?? "Unreachable", message }, this.#clock.monotonic() + pauseMs);
+    this.#tell();
+    return pauseMs;
   }
 
-  #set(key: Verdict, queue: Verdict): void {
-    const changed = key.reason !== this.#key.reason || queue.reason !== this.#queue.reason;
-    this.#key = key;
-    this.#queue = queue;
-    if (changed) this.#onChange();
+  #count(call: JudgedCall, verdict: Verdict, dueMs: number): void {
+    const before = this.#failing.get(call);
+    if (before?.verdict.reason !== verdict.reason) {
+      const failures = (before?.failures ?? 0) + 1;
+      this.#failing.set(call, { failures, verdict, other: "", dueMs });
+      return;
+    }
+    before.failures += 1;
+    before.dueMs = dueMs;
+    // A network that fails in two ways in turn must not change the message, and with it the status, at every try.
+    if (verdict.message !== before.verdict.message && verdict.message === before.other) before.verdict = verdict;
+    before.other = verdict.message;
   }
+
+  #tell(): void {
+    const reasons = this.#reasons();
+    if (reasons === this.#shown) return;
+    this.#shown = reasons;
+    this.#onChange();
+  }
+
+  #reasons(): string {
+    return `${this.#key.reason} ${this.queue.reason}`;
+  }
+}
+
+function isShown({ failures, verdict }: Failing): boolean {
+  return failures >= FAILURES_TO_SHOW || verdict.reason === "EnvironmentNotFound";
 }

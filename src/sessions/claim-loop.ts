@@ -110,15 +110,16 @@ export class ClaimLoop {
   async #pollOnce(signal: AbortSignal): Promise<number> {
     const { clock, timing } = this.#context;
     let answer: Answer<WorkItem | null>;
+    const attempt = this.#health.attempt("poll");
     try {
       answer = await this.#context
         .work()
         .poll({ blockMs: timing.pollBlockMs, reclaimOlderThanMs: timing.ownReclaimMs, signal });
     } catch (error) {
       if (signal.aborted) return 0;
-      return this.#health.failed(error, this.#backoff);
+      return attempt.failed(error, this.#backoff);
     }
-    this.#health.answered();
+    attempt.answered();
     this.#serverTime.observe(
       answer.sentAtWallMs,
       answer.sentAtWallMs + (answer.answeredAtMs - answer.sentAtMs),

@@ -65,8 +65,10 @@ export class ItemSweep {
   }
 
   async #sweep(running: readonly Claim[], backoff: Backoff, signal: AbortSignal): Promise<void> {
+    const attempt = this.#health.attempt("list");
     try {
       const views = await this.#observer.sweep(running.map(({ journal }) => journal.workId));
+      attempt.answered();
       backoff.reset();
       for (const claim of running) {
         const view = views.get(claim.journal.workId);
@@ -75,7 +77,7 @@ export class ItemSweep {
         this.#sessions.poke(claim.name);
       }
     } catch (error) {
-      await sleep(this.#context.clock, this.#health.failed(error, backoff), signal);
+      await sleep(this.#context.clock, attempt.failed(error, backoff), signal);
     }
   }
 }

@@ -46,15 +46,16 @@ export class QueueWatch {
       if (signal.aborted) return;
       const readMs = clock.monotonic();
       let waitMs: number;
+      const attempt = this.#health.attempt("stats");
       try {
         const answer = await this.#context.work().stats({ signal });
         backoff.reset();
-        this.#health.answered();
+        attempt.answered();
         this.#take(answer.value);
         waitMs = jitter(this.#isBusy() ? timing.statsBusyMs : timing.statsIdleMs, JITTER, random);
       } catch (error) {
         if (signal.aborted) return;
-        waitMs = this.#health.failed(error, backoff);
+        waitMs = attempt.failed(error, backoff);
       }
       await this.#wait(clock, waitMs, readMs + MIN_PAUSE_MS, signal);
     }

@@ -74,7 +74,7 @@ export class SessionsRuntime {
     this.#onChange = onChange;
     const changed = () => this.#noteChange();
     this.#breaker = new Breaker(context.timing);
-    this.#health = new ApiHealth({ onChange: changed, random: context.random });
+    this.#health = new ApiHealth({ ...context, onChange: changed });
     const observer = new ItemObserver({
       work: context.work,
       clock: context.clock,

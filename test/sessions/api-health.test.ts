@@ -1,0 +1,163 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { Backoff } from "../../src/core/backoff.ts";
+import { ApiHealth, type JudgedCall } from "../../src/sessions/api-health.ts";
+import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const RETRY_MS = 1_000;
+const NOT_FOUND_PAUSE_MS = 30_000;
+
+let clock: VirtualClock;
+let health: ApiHealth;
+let changes: number;
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  changes = 0;
+  health = new ApiHealth({
+    clock,
+    random: () => 1,
+    timing: { notFoundPauseMs: NOT_FOUND_PAUSE_MS },
+    onChange: () => {
+      changes += 1;
+    },
+  });
+});
+
+function backoff(): Backoff {
+  return new Backoff({ baseMs: RETRY_MS, maxMs: RETRY_MS }, () => 1);
+}
+
+function error(kind: WorkErrorKind, message: string = kind, retryAfterMs?: number): WorkApiError {
+  return new WorkApiError({ kind, call: "poll", message, retryAfterMs });
+}
+
+function fail(call: JudgedCall, kind: WorkErrorKind, message: string = kind): number {
+  return health.attempt(call).failed(error(kind, message), backoff());
+}
+
+function answer(call: JudgedCall): void {
+  health.attempt(call).answered();
+}
+
+test("says nothing before the first answer", () => {
+  expect(health.key.reason).toBe("KeyUnchecked");
+  expect(health.queue.reason).toBe("QueueUnchecked");
+  answer("stats");
+  expect(health.key.reason).toBe("KeyAccepted");
+  expect(health.queue.reason).toBe("Reachable");
+  expect(changes).toBe(1);
+});
+
+describe("the queue", () => {
+  test("one lost request is no news, a second one is, and the next answer takes it back", () => {
+    answer("poll");
+    fail("poll", "network");
+    expect(health.queue.reason).toBe("Reachable");
+    fail("poll", "timeout", "no answer");
+    expect(health.queue).toEqual({ reason: "Unreachable", message: "no answer" });
+    answer("poll");
+    expect(health.queue.reason).toBe("Reachable");
+    expect(changes).toBe(3);
+  });
+
+  test.each<[WorkErrorKind, string]>([
+    ["network", "Unreachable"],
+    ["timeout", "Unreachable"],
+    ["server", "Unreachable"],
+    ["rate-limited", "RateLimited"],
+    ["protocol", "BadReply"],
+    ["bad-request", "BadReply"],
+    ["not-found", "EnvironmentNotFound"],
+  ])("failures of kind %s make %s", (kind, reason) => {
+    fail("stats", kind);
+    fail("stats", kind);
+    expect(health.queue.reason).toBe(reason);
+  });
+
+  test("statistics that come are no comfort while every poll fails", () => {
+    for (let round = 0; round < 3; round += 1) {
+      fail("poll", "server");
+      answer("stats");
+    }
+    expect(health.queue.reason).toBe("Unreachable");
+    expect(health.key.reason).toBe("KeyAccepted");
+    answer("poll");
+    expect(health.queue.reason).toBe("Reachable");
+  });
+
+  test("a failing call that is not made any more is forgotten at another's answer, once it is long overdue", async () => {
+    fail("poll", "network");
+    fail("poll", "network");
+    await clock.advance(60_000);
+    answer("stats");
+    expect(health.queue.reason).toBe("Unreachable");
+    await clock.advance(2_000);
+    answer("stats");
+    expect(health.queue.reason).toBe("Reachable");
+  });
+
+  test("two calls that fail differently show one of them, not both in turn", () => {
+    const seen = new Set<string>();
+    for (let round = 0; round < 4; round += 1) {
+      fail("stats", "network", "stats: refused");
+      fail("poll", "network", "poll: refused");
+      if (round > 0) seen.add(health.queue.message);
+    }
+    expect([...seen]).toEqual(["poll: refused"]);
+    expect(changes).toBe(1);
+  });
+
+  test("a cause that alternates keeps its first words; one that lasts is shown", () => {
+    for (const words of ["refused", "reset", "refused", "reset", "refused"]) fail("poll", "network", words);
+    expect(health.queue.message).toBe("refused");
+    fail("poll", "network", "no such host");
+    expect(health.queue.message).toBe("refused");
+    fail("poll", "network", "no such host");
+    expect(health.queue.message).toBe("no such host");
+    expect(changes).toBe(1);
+  });
+
+  test("an unknown environment shows at once and is asked for seldom", () => {
+    expect(fail("stats", "not-found")).toBe(NOT_FOUND_PAUSE_MS);
+    expect(health.queue.reason).toBe("EnvironmentNotFound");
+  });
+
+  test("what the server asks for in Retry-After is waited for", () => {
+    const waitMs = health.attempt("poll").failed(error("rate-limited", "429", 20_000), backoff());
+    expect(waitMs).toBeGreaterThanOrEqual(20_000);
+  });
+
+  test("an error that is none of the client's counts as unreachable", () => {
+    for (let round = 0; round < 2; round += 1) health.attempt("poll").failed(new TypeError("odd"), backoff());
+    expect(health.queue).toEqual({ reason: "Unreachable", message: "odd" });
+  });
+});
+
+describe("the key", () => {
+  test("rejected, it stays so until another comes", () => {
+    answer("stats");
+    fail("poll", "auth", "401");
+    expect(health.keyRejected).toBe(true);
+    expect(health.key).toEqual({ reason: "KeyRejected", message: "401" });
+    expect(health.queue.reason).toBe("Reachable");
+    health.keyChanged();
+    expect(health.keyRejected).toBe(false);
+    expect(health.key.reason).toBe("KeyUnchecked");
+  });
+
+  test("a 401 that the old key earned is no verdict on the new one", () => {
+    const old = health.attempt("poll");
+    health.keyChanged();
+    old.failed(error("auth"), backoff());
+    expect(health.keyRejected).toBe(false);
+  });
+
+  test("an answer that the old key earned does not make the new one accepted", () => {
+    const old = health.attempt("poll");
+    health.keyChanged();
+    old.answered();
+    expect(health.key.reason).toBe("KeyUnchecked");
+    expect(health.queue.reason).toBe("Reachable");
+  });
+});
