@@ -1,0 +1,138 @@
+import { NO_HEARTBEAT, type WorkState } from "../../src/work/types.ts";
+import type { Timeline } from "./protocol-timeline.ts";
+
+/** What the Work API's contract leaves open. */
+export interface Variant {
+  readonly ttlMs: number;
+  /** An active item whose lease lapsed. */
+  readonly lapse: "queued" | "stopped";
+  /** A starting item without a first beat is queued again after so long. */
+  readonly startExpiryMs: number;
+  /** A stopping item whose lease lapsed. */
+  readonly stopLapse: "stays" | "stopped";
+  /** An acknowledgement of an item that has left the queue. */
+  readonly secondAck: "refused" | "ok";
+  /** Times are written with milliseconds, or cut to seconds. */
+  readonly wholeSeconds: boolean;
+}
+
+export type Side = "operator" | "worker" | "rival";
+
+/** An answer that says no, and that a repeat would not change. */
+export class RefusedError extends Error {
+  override name = "RefusedError";
+}
+
+export interface Beat {
+  readonly kind: "beat" | "refused";
+  readonly state: WorkState;
+  readonly last: string | null;
+}
+
+/** Others are offered what was polled and not acknowledged after so long: 5 s from the offer, which follows the poll. */
+const RECLAIM_MS = 5_100;
+
+/** One work item and the rules of the Work API over it, judging every stop of the operator (S3). */
+export class ItemApi {
+  readonly #timeline: Timeline;
+  readonly variant: Variant;
+  /** The server's wall clock minus the timeline's. */
+  readonly epochMs: number;
+  state: WorkState = "queued";
+  acknowledgedAtMs: number | null = null;
+  last: string | null = null;
+  holder: Side | null = null;
+  /** Counts acknowledgements that took effect. */
+  generation = 0;
+  /** The generation that the operator under test acknowledged; 0: it has not. */
+  ours = 0;
+  offeredToUsMs: number | null = null;
+  readonly violations: string[] = [];
+  /** Requests of the operator under test. */
+  calls = 0;
+  #lease = 0;
+  #beats = 0;
+
+  constructor(timeline: Timeline, variant: Variant, epochMs: number) {
+    this.#timeline = timeline;
+    this.variant = variant;
+    this.epochMs = epochMs;
+  }
+
+  get acknowledgedAt(): string | null {
+    if (this.acknowledgedAtMs === null) return null;
+    const iso = new Date(Math.floor(this.epochMs + this.acknowledgedAtMs)).toISOString();
+    return this.variant.wholeSeconds ? iso.replace(/\.\d+Z$/, "Z") : iso;
+  }
+
+  /** True while nobody but the operator under test can have been offered the item. */
+  get isOffered(): boolean {
+    return this.offeredToUsMs !== null && this.#timeline.nowMs < this.offeredToUsMs + RECLAIM_MS;
+  }
+
+  ack(side: Side): { state: WorkState; acknowledgedAt: string | null } {
+    if (this.state !== "queued") {
+      if (this.variant.secondAck === "refused") throw new RefusedError(`ack of a ${this.state} item`);
+      return { state: this.state, acknowledgedAt: this.acknowledgedAt };
+    }
+    this.generation += 1;
+    if (side === "operator") this.ours = this.generation;
+    this.acknowledgedAtMs = this.#timeline.nowMs;
+    this.last = null;
+    this.holder = null;
+    this.#become("starting", `acknowledged by ${side}`);
+    this.#lapseAfter(this.variant.startExpiryMs);
+    return { state: this.state, acknowledgedAt: this.acknowledgedAt };
+  }
+
+  beat(side: Side, expected: string): Beat {
+    if (this.state === "queued") throw new RefusedError("beat of a queued item");
+    if (this.state === "stopped" || this.state === "stopping")
+      return { kind: "beat", state: this.state, last: this.last };
+    if (expected !== (this.last ?? NO_HEARTBEAT)) return { kind: "refused", state: this.state, last: this.last };
+    this.#beats += 1;
+    // Beats of one millisecond still differ.
+    this.last = new Date(Math.floor(this.epochMs + this.#timeline.nowMs) + this.#beats).toISOString();
+    this.holder = side;
+    if (this.state === "starting") this.#become("active", `first beat by ${side}`);
+    this.#lapseAfter(this.variant.ttlMs);
+    return { kind: "beat", state: this.state, last: this.last };
+  }
+
+  stop(side: Side, force: boolean): void {
+    const { state } = this;
+    if (side === "operator" && state !== "stopped" && state !== "stopping") {
+      const others = this.ours !== this.generation || this.holder === "rival";
+      if (state === "queued") this.violations.push("S3 a stop hits an item that is queued");
+      else if (others) this.violations.push(`S3 a stop hits an item that is ${state} for somebody else`);
+    }
+    if (state === "stopped") return;
+    if (force || state === "queued") this.#become("stopped", `stopped by ${side}`);
+    else this.#become("stopping", `told to stop by ${side}`);
+  }
+
+  /** From outside: whoever works on it is told. */
+  stopByUser(): void {
+    if (this.state === "queued") this.#become("stopped", "stopped by a user");
+    else if (this.state !== "stopped") this.#become("stopping", "told to stop by a user");
+  }
+
+  #become(state: WorkState, why: string): void {
+    this.state = state;
+    if (state === "queued" || state === "stopped") this.holder = null;
+    this.#timeline.say(`item ${state}: ${why}`);
+  }
+
+  #lapseAfter(ms: number): void {
+    this.#lease += 1;
+    const lease = this.#lease;
+    if (!Number.isFinite(ms)) return;
+    this.#timeline.after(ms, () => {
+      if (lease !== this.#lease) return;
+      if (this.state === "starting") this.#become("queued", "no first beat");
+      else if (this.state === "active") this.#become(this.variant.lapse, "lease lapsed");
+      else if (this.state === "stopping" && this.variant.stopLapse === "stopped")
+        this.#become("stopped", "lease lapsed");
+    });
+  }
+}

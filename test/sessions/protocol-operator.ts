@@ -1,0 +1,448 @@
+import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
+import { newClaim } from "../../src/sessions/claim-table.ts";
+import { type Facts, type Limits, nextStep, type Step } from "../../src/sessions/decide.ts";
+import type { Journal } from "../../src/sessions/journal.ts";
+import type { End } from "../../src/sessions/pod-state.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { NO_HEARTBEAT } from "../../src/work/types.ts";
+import { type ItemApi, RefusedError } from "./protocol-api.ts";
+import { type Cluster, GRACE_MS } from "./protocol-cluster.ts";
+import { Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
+
+const TIMING = DEFAULT_TIMING;
+const KUBE_BOUND_MS = 3_000;
+const KUBE_MS = 30;
+const WORK_MS = 300;
+/** As many steps in one go as the session loop takes before others get their turn. */
+const MAX_STEPS = 12;
+/** What the server's clock is known to. */
+const CLOCK_SLACK_MS = 40;
+/** The Pod cache is behind by at most this. */
+const CACHE_LAG_MS = 450;
+const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
+
+/** The Secret is not the one that the claim was decided on. */
+class StaleError extends Error {}
+
+type Acknowledged = "acked" | "refused" | "unanswered" | "late";
+
+/**
+ * One operator and its one claim: journal, acknowledge, then every step that `nextStep` names, performed as the session
+ * loop performs it, against an item and a Pod of these tests. `start` again is a restart: only the Secret is known.
+ */
+export class Operator {
+  readonly #timeline: Timeline;
+  readonly #api: ItemApi;
+  readonly #cluster: Cluster;
+  readonly #faulty: () => boolean;
+  readonly #limits: Omit<Limits, "draining" | "drainDeadlineMs">;
+  #process: Process | null = null;
+  #sweeper: Process | null = null;
+  #claim: Claim | null = null;
+  #drainDeadlineMs: number | null = null;
+  readonly complaints: string[] = [];
+  /** Steps since the last wait. */
+  #hurry = 0;
+
+  constructor(
+    world: { timeline: Timeline; api: ItemApi; cluster: Cluster; faulty: () => boolean },
+    limits: { firstBeatTimeoutMs: number; maxDurationMs: number },
+  ) {
+    this.#timeline = world.timeline;
+    this.#api = world.api;
+    this.#cluster = world.cluster;
+    this.#faulty = world.faulty;
+    this.#limits = { ...limits, graceMs: GRACE_MS };
+    world.cluster.onChange = () => {
+      this.#timeline.after(CACHE_LAG_MS, () => this.#process?.poke());
+    };
+  }
+
+  get busy(): boolean {
+    return this.#process?.alive ?? false;
+  }
+
+  /** The first process claims the item; later ones find what is left. */
+  start(first: boolean): void {
+    const script = first ? this.#claimItem() : this.#recover();
+    this.#process = new Process(this.#timeline, script, this.#faulty);
+    this.#sweeper = new Process(this.#timeline, this.#sweep(), this.#faulty);
+  }
+
+  crash(): void {
+    this.#timeline.say("operator crashes");
+    this.#process?.kill();
+    this.#sweeper?.kill();
+    this.#claim = null;
+  }
+
+  drain(graceMs: number): void {
+    this.#timeline.say("Environment deleted");
+    this.#drainDeadlineMs ??= this.#timeline.nowMs + graceMs;
+    this.#process?.poke();
+  }
+
+  // --- 2 to 4: poll, journal, acknowledge ---------------------------------------------------------------------------
+
+  *#claimItem(): Script {
+    const sentMs = this.#timeline.nowMs;
+    this.#api.offeredToUsMs = sentMs;
+    yield* sleep(this.#timeline.between(5, 600));
+    const claim = this.#newClaim(this.#journalOf(sentMs), sentMs + TIMING.othersReclaimMs);
+    claim.claiming = true;
+    const ackUntilMs = sentMs + TIMING.othersReclaimMs - TIMING.requestBoundMs - TIMING.marginMs;
+    while (claim.secretVersion === "") {
+      const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.journal)));
+      if (version !== null) claim.secretVersion = String(version);
+      // It may stand, or come to stand: as after a restart.
+      else if (this.#timeline.nowMs >= ackUntilMs) return yield* this.#recover();
+    }
+    const parked = yield* this.#try(
+      this.#kube(() => this.#cluster.live.state.is === "parked" && this.#cluster.live.goneByMs === null),
+    );
+    let outcome = "late" as Acknowledged;
+    while (parked && this.#timeline.nowMs < ackUntilMs && (outcome === "late" || outcome === "unanswered")) {
+      outcome = yield* this.#ackOnce(claim, outcome === "unanswered");
+    }
+    claim.claiming = false;
+    claim.memory = { is: outcome === "unanswered" ? "unanswered" : "none" };
+    if (outcome === "refused" || outcome === "late") yield* this.#try(this.#dropSecret(claim));
+    if (this.#cluster.secret) yield* this.#loop(claim);
+  }
+
+  #journalOf(sentMs: number): Journal {
+    return {
+      use: "session",
+      environmentUid: "",
+      podUid: "pod",
+      workId: "work",
+      sessionId: "sesn",
+      queuedAt: "",
+      polledFromMs: this.#api.epochMs + sentMs - CLOCK_SLACK_MS,
+      polledUntilMs: this.#api.epochMs + sentMs + CLOCK_SLACK_MS,
+      acknowledgedAt: null,
+      opened: false,
+    };
+  }
+
+  #createSecret(journal: Journal): number {
+    // Already there: a repeat of our own request.
+    if (this.#cluster.secret) return this.#cluster.secret.version;
+    this.#timeline.say("journaled");
+    this.#cluster.secret = { journal, version: 1, key: false };
+    return 1;
+  }
+
+  *#ackOnce(claim: Claim, repeated: boolean): Script<Acknowledged> {
+    const sentMs = this.#timeline.nowMs;
+    try {
+      const { state, acknowledgedAt } = yield* this.#work(() => this.#api.ack("operator"));
+      // Older than our request, even if it was cut to its second: somebody else's.
+      const oldestMs = repeated ? claim.journal.polledFromMs : this.#api.epochMs + sentMs - CLOCK_SLACK_MS;
+      if (Date.parse(acknowledgedAt ?? "") + 1_000 < oldestMs) return repeated ? "unanswered" : "refused";
+      claim.acknowledgedAt = acknowledgedAt;
+      claim.item = { ...this.#listed(sentMs), state, acknowledgedAt };
+      return "acked";
+    } catch (error) {
+      return error instanceof RefusedError && !repeated ? "refused" : "unanswered";
+    }
+  }
+
+  // --- recovery -----------------------------------------------------------------------------------------------------
+
+  *#recover(): Script {
+    yield* sleep(this.#timeline.between(10, 1_000));
+    // A dead process's journal may come to stand after the Secrets were listed: the next claim of the Pod finds it.
+    const untilMs = this.#timeline.nowMs + KUBE_BOUND_MS;
+    while (!this.#cluster.secret && this.#timeline.nowMs < untilMs) yield* sleep(untilMs - this.#timeline.nowMs);
+    const { secret } = this.#cluster;
+    if (!secret) {
+      // A Pod that says it is claimed, with no Secret: settled before.
+      if (this.#cluster.live.assigned) this.#cluster.delete();
+      return;
+    }
+    const { journal } = secret;
+    const windowMs = TIMING.othersReclaimMs + TIMING.marginMs;
+    const overMs = journal.polledUntilMs + TIMING.othersReclaimMs - (this.#wallMs() - CLOCK_SLACK_MS);
+    const claim = this.#newClaim(journal, this.#timeline.nowMs + Math.min(windowMs, Math.max(0, overMs)));
+    claim.secretVersion = String(secret.version);
+    if (journal.opened) claim.openedMs = this.#timeline.nowMs;
+    yield* this.#loop(claim);
+  }
+
+  #newClaim(journal: Journal, lateAckUntilMs: number): Claim {
+    const claim = newClaim({
+      name: "pod",
+      journal,
+      secretVersion: "",
+      secretUid: "",
+      lateAckUntilMs,
+      templateHash: "",
+    });
+    this.#claim = claim;
+    return claim;
+  }
+
+  // --- the session loop ---------------------------------------------------------------------------------------------
+
+  *#loop(claim: Claim): Script {
+    let failures = 0;
+    for (let steps = 0; ; steps += 1) {
+      const facts = this.#facts(claim);
+      const step = nextStep(facts);
+      if (step.do === "wait") {
+        this.#checkWait(facts, step.untilMs);
+        this.#hurry = 0;
+        steps = 0;
+        yield* sleep((step.untilMs ?? Number.POSITIVE_INFINITY) - this.#timeline.nowMs);
+        continue;
+      }
+      this.#noteStep(facts, step);
+      try {
+        if (yield* this.#perform(claim, step)) return;
+        failures = 0;
+      } catch (error) {
+        if (error instanceof StaleError) {
+          this.#reread(claim);
+          continue;
+        }
+        this.#timeline.say(`${step.do} failed: ${String(error)}`);
+        this.#hurry = 0;
+        const backoffMs = Math.min(TIMING.retryMaxMs, TIMING.retryBaseMs * 2 ** failures);
+        failures += 1;
+        yield* sleep(this.#timeline.between(backoffMs / 2, backoffMs));
+      }
+      if (steps % MAX_STEPS === MAX_STEPS - 1) yield* sleep(TIMING.retryBaseMs);
+    }
+  }
+
+  #noteStep({ claim, pod }: Facts, step: Step): void {
+    this.#timeline.say(`step ${step.do} (item ${claim.item?.state ?? "-"}, memory ${claim.memory.is}, pod ${pod.is})`);
+    this.#hurry += 1;
+    if (this.#hurry === 3 * MAX_STEPS) {
+      this.complaints.push(`${this.#hurry} steps without a wait, the last: ${step.do}`);
+    }
+  }
+
+  #checkWait({ nowMs }: Facts, untilMs: number | null): void {
+    if (untilMs === null || !Number.isFinite(untilMs)) this.complaints.push("a wait without an end");
+    else if (untilMs <= nowMs) this.complaints.push(`a wait that is over already: ${untilMs} at ${nowMs}`);
+  }
+
+  #facts(claim: Claim): Facts {
+    const { state, assigned, goneByMs } = this.#cluster.cached(this.#timeline.pick([0, 0, 50, CACHE_LAG_MS]));
+    let pod = state;
+    if (goneByMs !== null && this.#timeline.nowMs >= goneByMs && pod.is !== "ended" && pod.is !== "gone") {
+      pod = { is: "ended", end: { ...NOT_SEEN, cause: "NodeLost", message: "" } };
+    }
+    if ((pod.is === "running" || pod.is === "ended") && claim.journal.opened) {
+      claim.startedAtMs ??= pod.is === "running" ? pod.startedAtMs : pod.end.startedAtMs;
+    }
+    if (pod.is === "ended") this.#noteEnd(claim, pod.end);
+    if (pod.is === "gone" && claim.journal.opened) {
+      this.#noteEnd(claim, { ...NOT_SEEN, cause: "PodDeleted", message: "" });
+    }
+    return {
+      claim,
+      pod,
+      podGoneByMs: pod.is === "gone" ? null : goneByMs,
+      podAssigned: assigned,
+      nowMs: this.#timeline.nowMs,
+      wallMs: this.#wallMs(),
+      limits: {
+        ...this.#limits,
+        draining: this.#drainDeadlineMs !== null,
+        drainDeadlineMs: this.#drainDeadlineMs ?? Number.POSITIVE_INFINITY,
+      },
+      timing: TIMING,
+    };
+  }
+
+  #noteEnd(claim: Claim, end: End): void {
+    if (claim.end !== null) return;
+    claim.end = end;
+    claim.endedMs = this.#timeline.nowMs;
+  }
+
+  #wallMs(): number {
+    return this.#api.epochMs + this.#timeline.nowMs;
+  }
+
+  /** Performs a step; true when the claim is over. */
+  *#perform(claim: Claim, step: Exclude<Step, { do: "wait" }>): Script<boolean> {
+    switch (step.do) {
+      case "look":
+        this.#saw(claim, yield* this.#look());
+        return false;
+      case "own":
+        claim.acknowledgedAt = step.acknowledgedAt;
+        claim.memory = { is: "none" };
+        return false;
+      case "open":
+        yield* this.#open(claim, step.acknowledgedAt);
+        return false;
+      case "touch":
+        yield* this.#touch(claim);
+        return false;
+      case "snapshot":
+        claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? this.#timeline.nowMs };
+        return false;
+      case "fence":
+        yield* this.#fence(claim, step.expected);
+        return false;
+      case "stop":
+        yield* this.#stop(claim, step.force);
+        return false;
+      case "delete-pod":
+        yield* this.#deletePod(claim, step);
+        return false;
+      case "drop":
+      case "settled":
+        yield* this.#dropSecret(claim);
+        this.#timeline.say(`${step.do}: ${step.because}`);
+        this.#claim = null;
+        return true;
+      default:
+        return step satisfies never;
+    }
+  }
+
+  *#look(): Script<ItemView> {
+    const askedMs = this.#timeline.nowMs;
+    return yield* this.#work(() => this.#listed(askedMs));
+  }
+
+  #listed(askedMs: number): ItemView {
+    const { state, acknowledgedAt, last } = this.#api;
+    return { state, acknowledgedAt, latestHeartbeatAt: last, startedAt: null, askedMs };
+  }
+
+  #saw(claim: Claim, view: ItemView): void {
+    claim.item = view;
+    if (view.state === "active") claim.firstBeatSeen = true;
+    if (view.state === "stopping") claim.stoppingSinceMs ??= this.#timeline.nowMs;
+    const lost = view.state === "queued" || view.state === "stopped" || isReacknowledged(claim, view);
+    claim.lostSinceMs = lost ? (claim.lostSinceMs ?? this.#timeline.nowMs) : null;
+  }
+
+  /** What the Secret says is asked first: an earlier opening may have taken effect. */
+  *#open(claim: Claim, acknowledgedAt: string): Script {
+    const found = yield* this.#kube(() => this.#cluster.secret);
+    if (!found) throw new StaleError();
+    claim.secretVersion = String(found.version);
+    if (!found.key) claim.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
+    claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
+    claim.openedMs = this.#timeline.nowMs;
+    yield* this.#touch(claim);
+  }
+
+  #addKey(version: number, acknowledgedAt: string): number {
+    const { secret } = this.#cluster;
+    if (secret?.version !== version) throw new StaleError();
+    this.#cluster.keyPatches += 1;
+    const journal = { ...secret.journal, acknowledgedAt, opened: true };
+    this.#cluster.secret = { journal, version: version + 1, key: true };
+    this.#timeline.say("key is in the Secret");
+    return version + 1;
+  }
+
+  *#touch(claim: Claim): Script {
+    yield* this.#kube(() => this.#cluster.touch());
+    claim.touches += 1;
+    claim.touchedMs = this.#timeline.nowMs;
+  }
+
+  *#fence(claim: Claim, expected: string): Script {
+    const ended = claim.end !== null;
+    claim.memory = { is: "none" };
+    const beatSentMs = this.#timeline.nowMs;
+    const answer = yield* this.#work(() => this.#api.beat("operator", expected));
+    claim.item = null;
+    if (answer.kind === "refused" || answer.state !== "active") {
+      claim.memory = { is: "refused", atMs: beatSentMs };
+      return;
+    }
+    claim.memory = { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs };
+    if (expected === NO_HEARTBEAT && claim.journal.opened && !ended) claim.ending = { why: "NoFirstBeat", message: "" };
+  }
+
+  *#stop(claim: Claim, force: boolean): Script {
+    const sentMs = this.#timeline.nowMs;
+    yield* this.#work(() => this.#api.stop("operator", force));
+    const seen = claim.item ?? this.#listed(sentMs);
+    claim.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
+    if (force) return;
+    claim.gracefulStopMs = this.#timeline.nowMs;
+    claim.stoppingSinceMs = claim.gracefulStopMs;
+    claim.ending = { why: "MaxDuration", message: "" };
+  }
+
+  *#deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Script {
+    yield* this.#kube(() => {
+      const { state } = this.#cluster.live;
+      const fits = step.why === "StartFailed" ? state.is === "parked" : state.is === "running" || state.is === "parked";
+      if (!fits && state.is !== "gone") throw new RefusedError(`the Pod is ${state.is}`);
+      this.#cluster.delete();
+    });
+    claim.ending ??= { why: step.why, message: step.message };
+    if (step.why === "StartFailed") this.#noteEnd(claim, { ...NOT_SEEN, cause: "StartFailed", message: "" });
+  }
+
+  *#dropSecret(claim: Claim): Script {
+    yield* this.#kube(() => {
+      const { secret } = this.#cluster;
+      if (!secret) return;
+      if (String(secret.version) !== claim.secretVersion) throw new StaleError();
+      this.#cluster.secret = null;
+    });
+  }
+
+  /** After a conflict: what the Secret says now. */
+  #reread(claim: Claim): void {
+    const { secret } = this.#cluster;
+    if (!secret) {
+      claim.recordGone = true;
+      return;
+    }
+    claim.journal = secret.journal;
+    claim.secretVersion = String(secret.version);
+    claim.acknowledgedAt = secret.journal.acknowledgedAt ?? claim.acknowledgedAt;
+  }
+
+  /** Items of running sessions are looked at every 5 s before their first beat, then every 30 s. */
+  *#sweep(): Script {
+    for (;;) {
+      const slow = this.#claim?.firstBeatSeen ?? false;
+      yield* sleep(slow ? TIMING.observeMs : TIMING.observeFirstBeatMs);
+      const claim = this.#claim;
+      if (!claim || claim.startedAtMs === null || claim.end !== null || claim.claiming) continue;
+      const view = yield* this.#try(this.#look());
+      if (!view || this.#claim !== claim) continue;
+      this.#saw(claim, view);
+      this.#process?.poke();
+    }
+  }
+
+  *#try<T>(script: Script<T>): Script<T | null> {
+    try {
+      return yield* script;
+    } catch {
+      return null;
+    }
+  }
+
+  #kube<T>(effect: () => T): Script<T> {
+    return request(effect, KUBE_BOUND_MS, KUBE_MS);
+  }
+
+  #work<T>(effect: () => T): Script<T> {
+    return request(
+      () => {
+        this.#api.calls += 1;
+        return effect();
+      },
+      TIMING.requestBoundMs,
+      WORK_MS,
+    );
+  }
+}

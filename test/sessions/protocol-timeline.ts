@@ -1,0 +1,164 @@
+/** A sequence of events on a clock of their own: the world in which a claim's protocol is tried. Times in milliseconds. */
+export class Timeline {
+  nowMs = 0;
+  #order = 0;
+  #events: { readonly atMs: number; readonly order: number; readonly run: () => void }[] = [];
+  readonly random: () => number;
+  /** What happened, for a failure's message. */
+  readonly log: string[] = [];
+
+  constructor(seed: number) {
+    this.random = mulberry32(seed);
+  }
+
+  /** A number in [from, to). */
+  between(from: number, to: number): number {
+    return from + (to - from) * this.random();
+  }
+
+  chance(probability: number): boolean {
+    return this.random() < probability;
+  }
+
+  pick<T>(values: readonly T[]): T {
+    const value = values[Math.floor(this.random() * values.length)];
+    if (value === undefined) throw new RangeError("nothing to pick from");
+    return value;
+  }
+
+  say(what: string): void {
+    this.log.push(`${(this.nowMs / 1_000).toFixed(3)} ${what}`);
+  }
+
+  /** Runs `run` after `ms`; the returned function takes it back. */
+  after(ms: number, run: () => void): () => void {
+    const event = { atMs: this.nowMs + Math.max(0, ms), order: this.#order, run };
+    this.#order += 1;
+    const index = this.#events.findIndex((other) => other.atMs > event.atMs);
+    this.#events.splice(index < 0 ? this.#events.length : index, 0, event);
+    return () => {
+      this.#events = this.#events.filter((other) => other !== event);
+    };
+  }
+
+  /** Lets time pass until `isDone`, or `untilMs`. Returns whether it was done. */
+  run(isDone: () => boolean, untilMs: number): boolean {
+    while (!isDone()) {
+      const next = this.#events.shift();
+      if (!next || next.atMs > untilMs) return false;
+      this.nowMs = Math.max(this.nowMs, next.atMs);
+      next.run();
+    }
+    return true;
+  }
+}
+
+/** A small seeded generator (Tommy Ettinger's mulberry32, public domain). */
+function mulberry32(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** What a process waits for: some time (or a poke), or the answer to a request. */
+export type Waiting =
+  | { readonly for: "time"; readonly ms: number }
+  | { readonly for: "answer"; readonly bound: number; readonly slow: number; readonly effect: () => unknown };
+
+/** A request that got no answer in time: it may have taken effect. */
+export class NoAnswerError extends Error {
+  override name = "NoAnswerError";
+}
+
+export type Script<T = void> = Generator<Waiting, T, unknown>;
+
+export function* sleep(ms: number): Script {
+  yield { for: "time", ms };
+}
+
+/**
+ * A request: it takes effect within its bound or never; its answer comes within the bound or is lost.
+ * @param slow the usual latency of each way, at most
+ */
+export function* request<T>(effect: () => T, bound: number, slow: number): Script<T> {
+  return (yield { for: "answer", bound, slow, effect }) as T;
+}
+
+/** Runs a script on a timeline. A process that ends, or is killed, hears nothing any more; its requests still land. */
+export class Process {
+  readonly #timeline: Timeline;
+  readonly #script: Script;
+  readonly #faulty: () => boolean;
+  #alive = true;
+  #wake: (() => void) | null = null;
+
+  /** @param faulty whether requests may get lost now */
+  constructor(timeline: Timeline, script: Script, faulty: () => boolean) {
+    this.#timeline = timeline;
+    this.#script = script;
+    this.#faulty = faulty;
+    this.#go(() => this.#script.next());
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  kill(): void {
+    this.#alive = false;
+  }
+
+  /** Ends a wait for time early. */
+  poke(): void {
+    this.#wake?.();
+  }
+
+  #go(resume: () => IteratorResult<Waiting, void>): void {
+    if (!this.#alive) return;
+    const { done, value } = resume();
+    if (done) {
+      this.#alive = false;
+    } else if (value.for === "time") {
+      const wake = () => {
+        cancel();
+        this.#wake = null;
+        this.#go(() => this.#script.next());
+      };
+      const cancel = this.#timeline.after(value.ms, wake);
+      this.#wake = wake;
+    } else {
+      this.#send(value);
+    }
+  }
+
+  #send({ bound, slow, effect }: Waiting & { for: "answer" }): void {
+    const timeline = this.#timeline;
+    const faulty = this.#faulty();
+    const thereMs = timeline.between(0, faulty && timeline.chance(0.1) ? bound : slow);
+    const backMs = timeline.between(0, faulty && timeline.chance(0.1) ? bound : slow);
+    const lost = faulty && timeline.chance(0.05);
+    const unheard = lost || thereMs + backMs >= bound || (faulty && timeline.chance(0.1));
+    if (!lost) {
+      timeline.after(thereMs, () => {
+        const answer = this.#answerOf(effect);
+        if (!unheard) timeline.after(backMs, () => this.#go(answer));
+      });
+    }
+    if (unheard) {
+      timeline.after(bound, () => this.#go(() => this.#script.throw(new NoAnswerError("no answer in time"))));
+    }
+  }
+
+  #answerOf(effect: () => unknown): () => IteratorResult<Waiting, void> {
+    try {
+      const value = effect();
+      return () => this.#script.next(value);
+    } catch (error) {
+      return () => this.#script.throw(error);
+    }
+  }
+}
