@@ -131,8 +131,18 @@ async function measure(name: string, serve: Serve): Promise<Served> {
   }
   const since = (at: (item: ReturnType<typeof simulator.item>) => number | undefined) =>
     figures(simulator.items(id).map((item) => (at(item) ?? Number.NaN) - item.createdAt));
-  console.log(row(`${name}: queued to offered`, since(({ offeredAt }) => offeredAt)));
-  console.log(row(`${name}: queued to acknowledged`, since(({ acknowledgedAt }) => acknowledgedAt)));
+  console.log(
+    row(
+      `${name}: queued to offered`,
+      since(({ offeredAt }) => offeredAt),
+    ),
+  );
+  console.log(
+    row(
+      `${name}: queued to acknowledged`,
+      since(({ acknowledgedAt }) => acknowledgedAt),
+    ),
+  );
   console.log(row(`${name}: queued to opened`, figures(opened)));
   console.log(row(`${name}: queued to first beat`, figures(beat)));
   const own = counts.filter(({ user }) => user === "berth-operator");
