@@ -200,28 +200,33 @@ function running(facts: Facts, startedAtMs: number): Step {
     // Fence, stop, then delete: a stock worker that gets SIGTERM before its first beat posts a stop of its own.
     return { do: "fence", expected: NO_HEARTBEAT };
   }
-  if (overdueMs > 0 && drainMs > 0) return until(nowMs + overdueMs, nowMs + drainMs);
-  return overdue(facts, item, { why: overdueEnding(overdueMs <= 0), sinceMs: nowMs + Math.min(overdueMs, drainMs) });
+  const leftMs = Math.min(overdueMs, drainMs);
+  const aheadMs = timing.beatIntervalMs + timing.observeFirstBeatMs;
+  if (leftMs > aheadMs) return until(nowMs + leftMs - aheadMs);
+  return nearItsEnd(facts, item, leftMs, overdueEnding(overdueMs <= 0));
 }
 
 /**
- * Its time is over. Only the side that surely holds the lease may be told to stop: our container runs, and its last
- * heartbeat moved between two looks that are not far apart. One that does not beat loses its lease by itself.
+ * Its time is over, or soon will be. Only the side that surely holds the lease may be told to stop: our container runs, and
+ * its last heartbeat moved between two looks, the first of them not long ago. So it is looked at a beat interval ahead. One
+ * that does not beat loses its lease by itself.
  */
-function overdue(facts: Facts, item: ItemView, over: { why: [Ending, string]; sinceMs: number }): Step {
+function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
   const { claim, nowMs, timing, limits } = facts;
   const { memory } = claim;
-  const patience = (claim.gracefulStopMs ?? over.sinceMs) + limits.graceMs;
-  if (nowMs >= patience) return deletePod(...over.why);
+  const endsMs = nowMs + leftMs;
+  const patience = (claim.gracefulStopMs ?? endsMs) + limits.graceMs;
+  if (nowMs >= patience) return deletePod(...ending);
   if (claim.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
-  if (memory.is === "snapshot" && memory.sinceMs === item.askedMs) {
-    const again = item.askedMs + timing.observeFirstBeatMs;
+  if (memory.is !== "snapshot") return { do: "snapshot", value };
+  if (item.askedMs <= memory.sinceMs) {
+    const again = memory.sinceMs + timing.observeFirstBeatMs;
     return nowMs >= again ? LOOK : { do: "wait", untilMs: Math.min(again, patience) };
   }
-  const moved = memory.is === "snapshot" && memory.value !== value;
-  if (moved && nowMs - memory.sinceMs <= timing.beatIntervalMs) return { do: "stop", force: false };
-  return { do: "snapshot", value };
+  const heldUntil = memory.sinceMs + timing.beatIntervalMs;
+  if (memory.value === value || nowMs >= heldUntil) return { do: "snapshot", value };
+  return leftMs <= 0 ? { do: "stop", force: false } : { do: "wait", untilMs: Math.min(endsMs, heldUntil) };
 }
 
 /**

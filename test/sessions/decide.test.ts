@@ -26,6 +26,8 @@ import {
 
 const SECOND = 1_000;
 const PREPARING: Facts["pod"] = { is: "preparing", problem: null };
+/** So long before its time is over a session is looked at more often: a beat interval and a look. */
+const AHEAD = 35 * SECOND;
 /** A quiet interval: the beat interval and what a slow holder is allowed. */
 const QUIET = 50 * SECOND;
 
@@ -256,23 +258,66 @@ describe("6. watch, lease: Worker", () => {
   });
 
   test("active: left alone until maxDurationSeconds", () => {
-    expect(stepOf(served(), RUNNING, 11_000)).toEqual(waitUntil(3_601_000));
+    expect(stepOf(served(), RUNNING, 11_000)).toEqual(waitUntil(3_601_000 - AHEAD));
   });
 
-  test("maxDurationSeconds over: looked at anew, told to stop, and deleted after its grace", () => {
-    const claim = served();
-    expect(stepOf(claim, RUNNING, 3_601_000)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 3_601_000);
-    expect(stepOf(claim, RUNNING, 3_602_000)).toEqual(GRACEFUL);
-    claim.gracefulStopMs = POLLED + 3_602_000;
-    expect(stepOf(claim, RUNNING, 3_603_000)).toEqual(waitUntil(3_722_000));
-    claim.item = view("active", POLLED + 3_722_000);
-    expect(stepOf(claim, RUNNING, 3_722_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
-  });
+  describe("maxDurationSeconds over", () => {
+    const OVER = 3_601_000;
+    const beats = (askedAfter: number, beat: number) =>
+      view("active", POLLED + askedAfter, { latestHeartbeatAt: `beat ${beat}` });
+    const noted = (afterMs: number, beat: number) =>
+      ({ is: "snapshot", value: `beat ${beat}`, sinceMs: POLLED + afterMs }) as const;
 
-  test("a list that takes twenty seconds to read is fresh enough to stop by", () => {
-    const claim = served(view("active", POLLED + 3_601_000));
-    expect(stepOf(claim, RUNNING, 3_621_000)).toEqual(GRACEFUL);
+    test("a while before, its heartbeat is watched: it must be seen to move", () => {
+      const claim = served(beats(OVER - 40_000, 1));
+      expect(stepOf(claim, RUNNING, OVER - AHEAD)).toEqual({ do: "snapshot", value: "beat 1" });
+      claim.memory = noted(OVER - 40_000, 1);
+      expect(stepOf(claim, RUNNING, OVER - AHEAD)).toEqual(LOOK);
+      claim.item = beats(OVER - AHEAD, 1);
+      expect(stepOf(claim, RUNNING, OVER - 34_900)).toEqual({ do: "snapshot", value: "beat 1" });
+      claim.memory = noted(OVER - AHEAD, 1);
+      expect(stepOf(claim, RUNNING, OVER - 34_900)).toEqual(waitUntil(OVER - AHEAD + 5_000));
+    });
+
+    test("it beat lately, so it holds the lease: it is told to stop, at its time and not before", () => {
+      const claim = served(beats(OVER - 5_000, 2));
+      claim.memory = noted(OVER - 10_000, 1);
+      expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual(waitUntil(OVER));
+      expect(stepOf(claim, RUNNING, OVER)).toEqual(GRACEFUL);
+      expect(stepOf(claim, RUNNING, OVER + 19_999)).toEqual(GRACEFUL);
+    });
+
+    test("a beat that may be a beat interval old proves nothing any more", () => {
+      const claim = served(beats(OVER - 5_000, 2));
+      claim.memory = noted(OVER - 10_000, 1);
+      expect(stepOf(claim, RUNNING, OVER + 20_000)).toEqual({ do: "snapshot", value: "beat 2" });
+    });
+
+    test("a view that is older than the one noted proves nothing", () => {
+      const claim = served(beats(OVER - 5_000, 1));
+      claim.memory = noted(OVER - 4_000, 2);
+      expect(stepOf(claim, RUNNING, OVER)).toEqual(waitUntil(OVER + 1_000));
+      expect(stepOf(claim, RUNNING, OVER + 1_000)).toEqual(LOOK);
+    });
+
+    test("one that hangs is never told to stop: its lease may have gone to somebody else since the last look", () => {
+      const claim = served(beats(OVER, 1));
+      claim.memory = noted(OVER - 40_000, 1);
+      expect(stepOf(claim, RUNNING, OVER + 100)).toEqual({ do: "snapshot", value: "beat 1" });
+    });
+
+    test("one that nobody could tell to stop is deleted after its grace", () => {
+      const claim = served(beats(OVER + 119_000, 1));
+      claim.memory = noted(OVER + 119_000, 1);
+      expect(stepOf(claim, RUNNING, OVER + 120_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
+    });
+
+    test("told to stop and still there after its grace, it is deleted", () => {
+      const claim = served(beats(OVER, 2));
+      claim.gracefulStopMs = POLLED + OVER + 1_000;
+      expect(stepOf(claim, RUNNING, OVER + 2_000)).toEqual(waitUntil(OVER + 121_000));
+      expect(stepOf(claim, RUNNING, OVER + 121_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
+    });
   });
 
   test("stopping: the worker sees it by itself; still there after its grace, it is deleted", () => {
@@ -315,15 +360,16 @@ describe("6. watch, lease: Worker", () => {
   ])("one acknowledgement written in two ways is still ours: %s, %s", (known, shown) => {
     const item = view("active", POLLED + 10_000, { acknowledgedAt: shown });
     const claim = opened({ acknowledgedAt: known, item });
-    expect(stepOf(claim, RUNNING, 11_000)).toEqual(waitUntil(3_601_000));
+    expect(stepOf(claim, RUNNING, 11_000)).toEqual(waitUntil(3_601_000 - AHEAD));
   });
 
   test("the Environment deleted: running sessions go on until its grace is over, then they are told to stop", () => {
-    const claim = served(view("active", POLLED + 90_000));
-    expect(stepOf(claim, RUNNING, 91_000, draining(100_000))).toEqual(waitUntil(100_000));
+    const claim = served(view("active", POLLED + 99_000));
+    expect(stepOf(claim, RUNNING, 11_000, draining(100_000))).toEqual(waitUntil(100_000 - AHEAD));
+    claim.memory = { is: "snapshot", value: "an earlier beat", sinceMs: POLLED + 95_000 };
+    expect(stepOf(claim, RUNNING, 99_500, draining(100_000))).toEqual(waitUntil(100_000));
     expect(stepOf(claim, RUNNING, 100_000, draining(100_000))).toEqual(GRACEFUL);
     claim.gracefulStopMs = POLLED + 100_000;
-    claim.item = view("active", POLLED + 220_000);
     expect(stepOf(claim, RUNNING, 220_000, draining(100_000))).toMatchObject({ why: "EnvironmentDeleted" });
   });
 
@@ -339,7 +385,7 @@ describe("6. watch, lease: Worker", () => {
     Object.assign(claim, { touches: 1, touchedMs: POLLED + 6_000 });
     expect(stepOf(claim, RUNNING, 6_100, { podAssigned: false })).toEqual(waitUntil(6_500));
     expect(stepOf(claim, RUNNING, 6_500, { podAssigned: false })).toEqual({ do: "touch" });
-    expect(stepOf(claim, RUNNING, 6_500, { podAssigned: true })).toEqual(waitUntil(3_601_000));
+    expect(stepOf(claim, RUNNING, 6_500, { podAssigned: true })).toEqual(waitUntil(3_601_000 - AHEAD));
   });
 });
 
@@ -366,12 +412,10 @@ describe("6. a node whose clock is wrong", () => {
     const recovered = opened({
       touches: 0,
       touchedMs: null,
-      openedMs: POLLED + 3_590_000,
-      item: view("active", POLLED + 3_600_000),
+      openedMs: POLLED + 3_500_000,
+      item: view("active", POLLED + 3_500_500),
     });
-    const assigned = { podAssigned: true };
-    expect(stepOf(recovered, RUNNING, 3_600_500, assigned)).toEqual(waitUntil(3_601_000));
-    expect(stepOf(recovered, RUNNING, 3_601_000, assigned)).toEqual(GRACEFUL);
+    expect(stepOf(recovered, RUNNING, 3_501_000, { podAssigned: true })).toEqual(waitUntil(3_601_000 - AHEAD));
   });
 });
 
@@ -520,6 +564,8 @@ describe("whatever the state", () => {
     { is: "none" },
     { is: "unanswered" },
     { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 10_000 },
+    { is: "snapshot", value: at(POLLED + 1), sinceMs: POLLED + 15_000 },
+    { is: "snapshot", value: at(POLLED + 1), sinceMs: POLLED + 25_000 },
     { is: "fenced", beatSentMs: POLLED + 10_000, ttlMs: 90_000 },
     { is: "fenced", beatSentMs: POLLED + 25_000, ttlMs: 90_000 },
     { is: "refused", atMs: POLLED + 20_000 },
