@@ -9,6 +9,7 @@ import { installBerth } from "../testbed/cluster/install.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
 import { announceCluster } from "../testbed/cluster/running.ts";
 import { NODE, OPERATOR } from "../testbed/cluster/users.ts";
+import { DemoError } from "./errors.ts";
 
 /** Requests by kind: `patch pods`. */
 export type RequestCounts = ReadonlyMap<string, number>;
@@ -112,7 +113,7 @@ export async function createNamespace(
     }
     await delay(POLL_MS);
   }
-  throw new Error(`namespace ${name} got no default service account: does its controller-manager run?`);
+  throw new DemoError(`namespace ${name} got no default service account: does its controller-manager run?`);
 }
 
 /** Adds up what has the same name. */

@@ -6,7 +6,7 @@ import { violationText } from "../simulator/violations.ts";
 import { MAX_TIMER_MS, realClock, sleep } from "../src/core/clock.ts";
 import { errorText } from "../src/core/errors.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
-import { type DemoCluster, startOwnCluster } from "./cluster.ts";
+import { type DemoCluster, type RequestCounts, startOwnCluster } from "./cluster.ts";
 import { Ending } from "./ending.ts";
 import type { Phase, Scene } from "./frame.ts";
 import { enterGivenCluster } from "./given-cluster.ts";
@@ -74,6 +74,10 @@ class Play {
   readonly #leftovers = new Set<string>();
   #phase: Phase = "serving";
   #startedAt = 0;
+  /** From the first session to the end of the last. */
+  #servedMs = 0;
+  #looked = false;
+  #requests: { api: RequestCounts | undefined; work: RequestCounts | undefined } | undefined;
   #endsAt: number | undefined;
 
   constructor(options: DemoOptions, io: Io, ending: Ending) {
@@ -98,17 +102,21 @@ class Play {
     progress.update("waiting for the first Pods");
     const ready = await this.#untilReady(stage);
     progress.clear();
-    if (!ready) return this.#ending.interrupted ? undefined : await this.#outcome(stage, undefined);
+    if (!ready) return this.#ending.interrupted ? undefined : await this.#outcome(stage);
     this.#announce(stage);
     const view = this.#open(stage);
     try {
       await this.#serve(stage);
       await this.#finish(stage);
-      return await this.#clearUp(stage);
+      await this.#clearUp(stage);
+    } catch (error) {
+      // The API server may be gone: what is known is told all the same.
+      this.#failures.push(errorText(error));
     } finally {
       this.#phase = "ended";
       view.close();
     }
+    return await this.#outcome(stage);
   }
 
   async #enter(dir: string): Promise<DemoCluster> {
@@ -198,9 +206,8 @@ class Play {
   /** Waits until everything that arrived is served and settled. */
   async #finish(stage: Stage): Promise<void> {
     this.#phase = "finishing";
-    const { cause, signal } = this.#ending;
-    if (cause?.kind === "failed") return;
-    const interrupted = cause !== undefined;
+    if (this.#failed) return;
+    const { interrupted, signal } = this.#ending;
     const patience = interrupted ? INTERRUPTED_PATIENCE_MS : FINISH_PATIENCE_MS;
     const deadline = performance.now() + patience;
     // An interruption while it waits ends this wait, and begins the shorter one.
@@ -208,7 +215,7 @@ class Play {
     if (waited === "ended") return await this.#finish(stage);
     // The operator settles after the item has ended: its Secret goes a moment later.
     let left = await this.#lookForLeftovers(stage, false);
-    while (left.length > 0 && performance.now() < deadline && this.#ending.cause?.kind !== "failed") {
+    while (left.length > 0 && performance.now() < deadline && !this.#failed) {
       await delay(SETTLE_POLL_MS);
       left = await this.#lookForLeftovers(stage, false);
     }
@@ -216,57 +223,62 @@ class Play {
     for (const text of left) this.#leftovers.add(`${text}, ${patience / 1_000} s after the last session arrived`);
   }
 
-  /** Deletes the Environment, which drains, and ends the operator in order. */
-  async #clearUp(stage: Stage): Promise<Outcome> {
+  /** Deletes the Environment, which drains, ends the operator in order, and looks for what is left. */
+  async #clearUp(stage: Stage): Promise<void> {
     this.#phase = "clearing up";
-    const elapsedMs = stage.simulator.clock.now() - this.#startedAt;
-    if (this.#ending.cause?.kind === "failed") return await this.#outcome(stage, elapsedMs);
-    try {
-      await stage.deleteEnvironment();
-      const gone = () => stage.isEnvironmentGone && stage.podCount === 0;
-      const waited = await stage.until(gone, CLEAR_PATIENCE_MS, NEVER);
-      if (waited === "late")
-        this.#failures.push(`the Environment is not gone ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
-      const outcome = await this.#outcome(stage, elapsedMs);
-      const fault = await stage.stopOperator();
-      if (fault) this.#failures.push(fault);
-      for (const text of await this.#lookForLeftovers(stage, true)) this.#leftovers.add(text);
-      return outcome;
-    } catch (error) {
-      this.#failures.push(errorText(error));
-      return await this.#outcome(stage, elapsedMs);
+    this.#servedMs = stage.simulator.clock.now() - this.#startedAt;
+    if (this.#failed) return;
+    await stage.deleteEnvironment();
+    const gone = () => stage.isEnvironmentGone && stage.podCount === 0;
+    if ((await stage.until(gone, CLEAR_PATIENCE_MS, NEVER)) === "late") {
+      this.#failures.push(`the Environment is not gone ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
     }
+    await this.#countRequests(stage);
+    const fault = await stage.stopOperator();
+    if (fault) this.#failures.push(fault);
+    for (const text of await this.#lookForLeftovers(stage, true)) this.#leftovers.add(text);
+    this.#looked = true;
   }
 
   async #lookForLeftovers(stage: Stage, afterwards: boolean): Promise<string[]> {
     const { simulator, environmentId, cluster } = stage;
     const { kube, namespace } = cluster;
-    const interrupted = this.#ending.interrupted && this.#options.forMs === undefined;
+    const interrupted = this.#leftByPerson;
     return await findLeftovers({ kube, namespace, simulator, environmentId, afterwards, interrupted });
   }
 
-  async #outcome(stage: Stage, elapsedMs: number | undefined): Promise<Outcome> {
+  async #countRequests(stage: Stage): Promise<void> {
+    const counts = await stage.operatorCounts();
+    const audited = await stage.cluster.operatorRequests().catch(() => undefined);
+    this.#requests = { api: audited ?? counts?.kube, work: counts?.work };
+  }
+
+  async #outcome(stage: Stage): Promise<Outcome> {
     const { cause } = this.#ending;
     if (cause?.kind === "failed") this.#failures.push(cause.error.message);
-    const counts = await stage.operatorCounts();
-    const failures = this.#failures;
-    const leftovers = this.#leftovers;
-    const log = stage.operatorLog;
+    if (!this.#requests) await this.#countRequests(stage);
     const outcome = {
       tracks: stage.board.tracks,
-      elapsedMs: elapsedMs ?? 0,
+      elapsedMs: this.#servedMs,
       violations: stage.simulator.violations.map(violationText),
-      failures,
-      apiRequests: (await stage.cluster.operatorRequests().catch(() => undefined)) ?? counts?.kube,
-      workRequests: counts?.work ?? new Map(),
-      interrupted: this.#ending.interrupted && this.#options.forMs === undefined,
-      get leftovers() {
-        return [...leftovers];
-      },
-      log: undefined as string | undefined,
+      failures: this.#failures,
+      leftovers: this.#leftovers,
+      looked: this.#looked,
+      apiRequests: this.#requests?.api,
+      workRequests: this.#requests?.work,
+      interrupted: this.#leftByPerson,
+      log: undefined,
     };
-    if (problemsOf(outcome).length > 0) outcome.log = await keepLog(log);
-    return outcome;
+    return problemsOf(outcome).length === 0 ? outcome : { ...outcome, log: await keepLog(stage.operatorLog) };
+  }
+
+  /** Without an end that was asked for, Ctrl-C is the end: what nobody claimed may stay in the queue. */
+  get #leftByPerson(): boolean {
+    return this.#ending.interrupted && this.#options.forMs === undefined;
+  }
+
+  get #failed(): boolean {
+    return this.#ending.cause?.kind === "failed";
   }
 
   #scene(stage: Stage): Scene {

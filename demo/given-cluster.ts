@@ -13,6 +13,7 @@ import { DEPLOY_DIR } from "../testbed/cluster/install.ts";
 import { readManifests } from "../testbed/cluster/manifests.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
 import { createNamespace, type DemoCluster, demoClient } from "./cluster.ts";
+import { DemoError } from "./errors.ts";
 
 /** Marks what the demo makes in a cluster of somebody's: `kubectl get ns,nodes -l berth.dev/demo`. */
 export const DEMO_LABEL = "berth.dev/demo";
@@ -71,7 +72,7 @@ export async function enterGivenCluster(
       leave: () => leave.run(),
     };
   } catch (error) {
-    await leave.run();
+    for (const text of await leave.run()) warn(text);
     throw error;
   }
 }
@@ -101,12 +102,13 @@ async function installCrd(kube: KubeClient, progress: Progress): Promise<boolean
       await delay(POLL_MS);
     }
   }
-  throw new Error(`the CRD ${CRD_NAME} was installed, and the API server does not serve it`);
+  throw new DemoError(`the CRD ${CRD_NAME} was installed, and the API server does not serve it`);
 }
 
 /** Two operators would both write the status of the demo's Environment. */
 async function warnOfOthers(kube: KubeClient, warn: (text: string) => void): Promise<void> {
-  const { items } = await kube.list(LEASES, { fieldSelector: "metadata.name=berth" });
+  // Who may not look is not warned.
+  const { items } = await kube.list(LEASES, { fieldSelector: "metadata.name=berth" }).catch(() => ({ items: [] }));
   for (const { metadata, spec } of items) {
     const { renewTime, leaseDurationSeconds = 0, holderIdentity } = spec ?? {};
     const fresh = Date.parse(String(renewTime ?? "")) + leaseDurationSeconds * 1_000 > Date.now();
@@ -155,7 +157,7 @@ async function operatorToken(kube: KubeClient, namespace: string): Promise<strin
   };
   const answer = (await kube.raw("POST", path, body)) as { status?: { token?: string } };
   const token = answer.status?.token;
-  if (!token) throw new Error(`the API server gave no token for service account ${namespace}/${SERVICE_ACCOUNT}`);
+  if (!token) throw new DemoError(`the API server gave no token for service account ${namespace}/${SERVICE_ACCOUNT}`);
   return token;
 }
 

@@ -1,9 +1,9 @@
 /** `npm run demo`: sessions are served while you watch. See options.ts for what it takes, docs/demo.md for what it is. */
-import { ConfigError } from "../src/core/errors.ts";
-import { KubeApiError } from "../src/kube/errors.ts";
+import { errorText, OperatorError } from "../src/core/errors.ts";
 import { MissingToolError } from "../testbed/cluster/missing.ts";
 import { showProgress } from "../testbed/cluster/progress.ts";
 import { runDemo } from "./demo.ts";
+import { DemoError } from "./errors.ts";
 import { parseArguments, USAGE } from "./options.ts";
 
 const EXIT_FAILED = 1;
@@ -15,9 +15,9 @@ try {
 } catch (error) {
   progress.clear();
   // These tell people what to do about it; a stack trace would only hide that.
-  const told = error instanceof MissingToolError || error instanceof ConfigError || error instanceof KubeApiError;
-  if (!told) throw error;
-  console.error(error.message);
+  if (error instanceof OperatorError) console.error(errorText(error));
+  else if (error instanceof DemoError || error instanceof MissingToolError) console.error(error.message);
+  else throw error;
   process.exitCode = EXIT_FAILED;
 }
 

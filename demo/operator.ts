@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { PortTakenError, retryOnTakenPort, saysPortTaken } from "../testbed/cluster/ports.ts";
 import type { Exit, SupervisedProcess, Supervisor } from "../testbed/cluster/supervisor.ts";
 import { type RequestCounts, sumUp } from "./cluster.ts";
+import { DemoError } from "./errors.ts";
 
 const BERTH = fileURLToPath(new URL("../bin/berth.mjs", import.meta.url));
 const NAME = "berth";
@@ -71,7 +72,7 @@ export class OperatorProcess {
     return this.#process.exited.then(async (exit) => {
       // Its end is awaited by `stop` then.
       if (this.#stopping) return await new Promise<never>(() => {});
-      return new Error(`the operator ended by itself (${exitText(exit)})${await this.#lastLines()}`);
+      return new DemoError(`the operator ended by itself (${exitText(exit)})${await this.#lastLines()}`);
     });
   }
 
@@ -107,9 +108,9 @@ export class OperatorProcess {
       if (this.#process.exit) {
         const lines = await this.#lastLines();
         if (saysPortTaken(lines)) throw new PortTakenError(lines);
-        throw new Error(`the operator did not start (${exitText(this.#process.exit)})${lines}`);
+        throw new DemoError(`the operator did not start (${exitText(this.#process.exit)})${lines}`);
       }
-      if (performance.now() > deadline) throw new Error(`the operator does not answer${await this.#lastLines()}`);
+      if (performance.now() > deadline) throw new DemoError(`the operator does not answer${await this.#lastLines()}`);
       await delay(POLL_MS);
     }
   }

@@ -9,13 +9,15 @@ export interface Outcome {
   /** A line for each breach of the Work API's protocol. */
   readonly violations: readonly string[];
   /** What is left although nothing should be, a line each. */
-  readonly leftovers: readonly string[];
+  readonly leftovers: ReadonlySet<string>;
+  /** Whether anybody has looked for leftovers. */
+  readonly looked: boolean;
   /** What went wrong besides: a process that ended, a time that ran out. */
   readonly failures: readonly string[];
-  /** Requests of the operator to the API server by kind (`patch pods`); undefined where nobody counts them. */
+  /** Requests of the operator to the API server by kind (`patch pods`); undefined where nobody could count them. */
   readonly apiRequests: ReadonlyMap<string, number> | undefined;
   /** Requests of the operator to the Work API by call. */
-  readonly workRequests: ReadonlyMap<string, number>;
+  readonly workRequests: ReadonlyMap<string, number> | undefined;
   /** A person ended it: sessions that nobody had claimed may stay in the queue. */
   readonly interrupted: boolean;
   /** Where the operator's log was kept; undefined: nowhere. */
@@ -66,7 +68,7 @@ export function problemsOf(outcome: Outcome): string[] {
   }
   if (tracks.length === 0 && !outcome.interrupted && failures.length === 0) problems.push("no session arrived");
   problems.push(...violations.map((text) => `protocol violation: ${text}`));
-  problems.push(...leftovers.map((text) => `left over: ${text}`));
+  problems.push(...[...leftovers].map((text) => `left over: ${text}`));
   return problems;
 }
 
@@ -94,7 +96,7 @@ export function summaryLines(outcome: Outcome): string[] {
     "",
     ...requestLines(outcome, figures.served),
     `Protocol violations   ${outcome.violations.length === 0 ? "none" : outcome.violations.length}`,
-    `Left over             ${outcome.leftovers.length === 0 ? "nothing" : outcome.leftovers.length}`,
+    `Left over             ${leftoverText(outcome)}`,
   ];
   if (problems.length > 0) {
     const more = problems.length - SHOWN_PROBLEMS;
@@ -103,6 +105,11 @@ export function summaryLines(outcome: Outcome): string[] {
   }
   if (outcome.log !== undefined) lines.push("", `The operator's log is in ${outcome.log}`);
   return lines;
+}
+
+function leftoverText({ leftovers, looked }: Outcome): string {
+  if (leftovers.size > 0) return String(leftovers.size);
+  return looked ? "nothing" : "not looked for";
 }
 
 function toolText({ toolCalls, failedToolCalls }: Figures): string {
@@ -131,7 +138,7 @@ function latencyTable({ waits }: Figures): string[] {
 function requestLines(outcome: Outcome, served: number): string[] {
   const line = (name: string, requests: ReadonlyMap<string, number> | undefined) => {
     const label = pad(name, 22);
-    if (!requests) return `${label}not counted: this cluster has no audit log that could be read`;
+    if (!requests) return `${label}not counted`;
     const total = [...requests.values()].reduce((sum, value) => sum + value, 0);
     const most = [...requests].sort((a, b) => b[1] - a[1]).slice(0, 4);
     const shares = most.map(([kind, value]) => `${kind} ${value}`).join(", ");

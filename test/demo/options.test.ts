@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { type DemoOptions, parseArguments, USAGE } from "../../demo/options.ts";
 
@@ -70,10 +71,13 @@ describe("parseArguments", () => {
     }
   });
 
-  test("the help names every flag, and so does the usage line", () => {
+  test("the help names every flag, and so do the usage line and the documentation", async () => {
     const request = parseArguments(["--help"]);
     if (request.kind !== "help") throw new Error(`not help: ${request.kind}`);
+    const page = await readFile(new URL("../../docs/demo.md", import.meta.url), "utf8");
+    const documented = [...page.matchAll(/^\| `(--[a-z-]+)/gm)].map(([, flag]) => flag);
     const flags = ["--for", "--rate", "--warm", "--max", "--seed", "--scripted", "--use-cluster"];
+    expect(documented).toEqual(flags);
     for (const flag of flags) {
       expect(request.text).toContain(flag);
       expect(USAGE).toContain(flag);

@@ -6,7 +6,8 @@ const outcome = (more: Partial<Outcome>): Outcome => ({
   tracks: [trackAt(1, "stopped")],
   elapsedMs: 60_000,
   violations: [],
-  leftovers: [],
+  leftovers: new Set(),
+  looked: true,
   failures: [],
   apiRequests: new Map([["patch pods", 4]]),
   workRequests: new Map([["poll", 30]]),
@@ -63,7 +64,7 @@ describe("the problems", () => {
     ],
     ["no session at all", { tracks: [] }, "no session arrived"],
     ["a violation", { violations: ["two-holders (work_1): twice"] }, "protocol violation: two-holders (work_1): twice"],
-    ["a leftover", { leftovers: ["claim Secret berth-demo-x"] }, "left over: claim Secret berth-demo-x"],
+    ["a leftover", { leftovers: new Set(["claim Secret berth-demo-x"]) }, "left over: claim Secret berth-demo-x"],
     ["a failure", { failures: ["the operator ended by itself"] }, "the operator ended by itself"],
   ])("name %s", (_name, more, problem) => {
     expect(problemsOf(outcome(more))).toEqual([problem]);
@@ -105,7 +106,7 @@ describe("the summary", () => {
   });
 
   test("lists what is wrong, where the log is, and not a thousand lines", () => {
-    const leftovers = Array.from({ length: 100 }, (_, index) => `Pod p${index}`);
+    const leftovers = new Set(Array.from({ length: 100 }, (_, index) => `Pod p${index}`));
     const lines = summaryLines(outcome({ leftovers, log: "/somewhere/operator.log" }));
     expect(lines).toContain("Not as it should be:");
     expect(lines).toContain("  - left over: Pod p0");
@@ -113,11 +114,15 @@ describe("the summary", () => {
     expect(lines.at(-1)).toBe("The operator's log is in /somewhere/operator.log");
   });
 
+  test("does not say that nothing is left when nobody looked", () => {
+    expect(summaryLines(outcome({ looked: false })).join("\n")).toMatch(/Left over +not looked for/);
+  });
+
   test("says when nobody counted the requests, and counts failed tool calls", () => {
     const track = trackAt(1, "stopped");
     for (const tool of track.tools) tool.failed = true;
     const text = summaryLines(outcome({ tracks: [track], apiRequests: undefined })).join("\n");
-    expect(text).toContain("not counted");
+    expect(text).toMatch(/to the API server +not counted/);
     expect(text).toContain("2 tool calls, 2 of them failed");
   });
 });
