@@ -147,7 +147,7 @@ export class ApiHealth {
 
   #count(call: JudgedCall, verdict: Verdict, dueMs: number): void {
     const before = this.#failing.get(call);
-    if (before?.verdict.reason !== verdict.reason) {
+    if (!before || !isShown(before) || before.verdict.reason !== verdict.reason) {
       const failures = (before?.failures ?? 0) + 1;
       this.#failing.set(call, { failures, verdict, other: "", dueMs });
       return;

@@ -108,8 +108,8 @@ describe("the queue", () => {
     expect(changes).toBe(1);
   });
 
-  test("a cause that alternates keeps its first words; one that lasts is shown", () => {
-    for (const words of ["refused", "reset", "refused", "reset", "refused"]) fail("poll", "network", words);
+  test("a cause that alternates keeps the words it was first shown with; one that lasts is shown", () => {
+    for (const words of ["reset", "refused", "reset", "refused", "reset"]) fail("poll", "network", words);
     expect(health.queue.message).toBe("refused");
     fail("poll", "network", "no such host");
     expect(health.queue.message).toBe("refused");
