@@ -1,6 +1,6 @@
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { isNotFound } from "../kube/errors.ts";
+import { isForbidden, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
 import type { Verdict } from "../sessions/api-health.ts";
 
@@ -9,7 +9,8 @@ const HEADER_VALUE = /^[\x21-\x7e]+$/;
 
 /** The environment key as its Secret has it now. */
 export type KeyReading =
-  | { readonly ok: true; readonly key: string }
+  /** `version` changes with every change of the Secret, also one that leaves the key as it is. */
+  | { readonly ok: true; readonly key: string; readonly version: string }
   /** Nothing usable there; `lasting`: it is so, as opposed to could not be read. */
   | { readonly ok: false; readonly verdict: Verdict; readonly lasting: boolean };
 
@@ -20,31 +21,53 @@ export async function readEnvironmentKey(
   ref: { readonly name: string; readonly key: string },
 ): Promise<KeyReading> {
   try {
-    const secret = await kube.get(SECRETS, { namespace, name: ref.name });
-    const value = secret.data?.[ref.key];
+    const { data, metadata } = await kube.get(SECRETS, { namespace, name: ref.name });
+    const value = data?.[ref.key];
     if (value === undefined) {
-      return failed("KeyMissing", `Secret ${ref.name} has no key ${ref.key}: add it, or mend api.keySecretRef.key`);
+      return lasting(
+        "KeyMissing",
+        `Secret ${ref.name} has no key ${ref.key}${itsKeys(data)}: add it, or mend spec.api.keySecretRef.key`,
+      );
     }
     // A line break at the end is what `kubectl create secret --from-file` leaves there.
     const key = Buffer.from(value, "base64").toString("utf8").trim();
+    if (key === "") return lasting("KeyEmpty", `${placeOf(ref)} is empty: put the environment key there`);
     if (!HEADER_VALUE.test(key)) {
-      return failed(
+      return lasting(
         "KeyEmpty",
-        `key ${ref.key} of Secret ${ref.name} is empty or holds what a header cannot carry: put the environment key there`,
+        `${placeOf(ref)} holds spaces, line breaks or letters that no key has: put the environment key there and nothing else`,
       );
     }
-    return { ok: true, key };
+    return { ok: true, key, version: `${metadata.uid}/${metadata.resourceVersion}` };
   } catch (error) {
     if (isNotFound(error)) {
-      return failed(
+      return lasting(
         "KeySecretMissing",
-        `Secret ${ref.name} is not in namespace ${namespace}: create it, or mend api.keySecretRef.name`,
+        `Secret ${ref.name} is not in namespace ${namespace}: create it, or mend spec.api.keySecretRef.name`,
       );
     }
-    return { ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable", message: errorText(error) } };
+    const mend = isForbidden(error)
+      ? `give the operator leave to get Secrets in namespace ${namespace}`
+      : "it is tried again";
+    const message = `Secret ${ref.name} could not be read: ${mend} (${errorText(error)})`;
+    return { ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable", message } };
   }
 }
 
-function failed(reason: "KeyMissing" | "KeyEmpty" | "KeySecretMissing", message: string): KeyReading {
+/** Where a key is, in words. */
+function placeOf(ref: { readonly name: string; readonly key: string }): string {
+  return `key ${ref.key} of Secret ${ref.name}`;
+}
+
+/** The names of the keys that are there: most often one of them is the one that was meant. */
+function itsKeys(data: Readonly<Record<string, string>> | undefined): string {
+  const names = Object.keys(data ?? {}).sort();
+  if (names.length === 0) return " and is empty";
+  return names.length <= MAX_KEYS_SHOWN ? `, only ${names.join(", ")}` : "";
+}
+
+const MAX_KEYS_SHOWN = 5;
+
+function lasting(reason: "KeyMissing" | "KeyEmpty" | "KeySecretMissing", message: string): KeyReading {
   return { ok: false, lasting: true, verdict: { reason, message } };
 }

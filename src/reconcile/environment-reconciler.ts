@@ -1,8 +1,8 @@
 import { type ConditionReason, type ConditionUpdate, conditionFor, eventType } from "../api/conditions.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
-import { API_VERSION, FINALIZER, KIND } from "../api/names.ts";
+import { API_VERSION, KIND } from "../api/names.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
-import { unsupportedFields } from "../api/unsupported.ts";
+import { type UnsupportedField, unsupportedFields } from "../api/unsupported.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Random } from "../core/random.ts";
@@ -13,17 +13,17 @@ import { forgetEnvironmentMetrics, startEnvironmentMetrics } from "../observe/en
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { Announce, PodCache, SessionContext } from "../sessions/context.ts";
-import { EnvironmentHold } from "../sessions/environment-hold.ts";
 import { sessionTemplate } from "../sessions/pod-render.ts";
 import { type RuntimeReport, SessionsRuntime } from "../sessions/runtime.ts";
 import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
-import { readEnvironmentKey } from "./environment-key.ts";
+import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
 import type { EnvironmentState } from "./environment-state.ts";
 import { gaugeEnvironment } from "./gauges.ts";
-import { readyCondition } from "./ready.ts";
+import { type ReadyReason, readyCondition } from "./ready.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { checkTemplate } from "./template-check.ts";
+import { UnservedEnvironments } from "./unserved.ts";
 
 const SECOND_MS = 1_000;
 
@@ -59,11 +59,11 @@ export interface ReconcilerOptions {
 export class EnvironmentReconciler {
   readonly #options: ReconcilerOptions;
   readonly #states = new Map<string, EnvironmentState>();
-  /** Specs that cannot be read: their status is written, nothing else. */
-  readonly #unreadable = new Map<string, StatusWriter>();
+  readonly #unserved: UnservedEnvironments;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
+    this.#unserved = new UnservedEnvironments({ ...options, announcer: (about) => this.#announcer(about) });
   }
 
   /** A Pod of this Environment changed in the cache. */
@@ -92,15 +92,14 @@ export class EnvironmentReconciler {
       this.#states.delete(key);
       await this.#end(key, known);
     }
-    if (!raw) {
-      this.#unreadable.delete(key);
-      return;
-    }
+    if (!raw) return this.#unserved.forget(key, true);
     const parsed = parseEnvironment(raw);
     if (!parsed.ok) return this.#cannotRead(key, raw, parsed.problems);
-    this.#unreadable.delete(key);
     const { environment } = parsed;
-    if (!environment.spec.sessions) return this.#notServed(key, raw, environment);
+    if (!environment.spec.sessions) {
+      return this.#unserved.report(raw, "UnsupportedField", unsupportedText(unsupportedFields(environment.spec)));
+    }
+    await this.#unserved.forget(key, false);
     await this.#serve(key, environment);
   }
 
@@ -125,7 +124,7 @@ export class EnvironmentReconciler {
     if (deleting && (await this.#drain(key, state))) return;
 
     const report = state.runtime.report();
-    const conditions = this.#conditions(state, report, allowed, unsupported[0]?.message);
+    const conditions = this.#conditions(state, report, allowed, unsupported);
     gaugeEnvironment(this.#options.metrics, environment, report, conditions);
     const restMs = await state.status.write({
       generation: environment.metadata.generation,
@@ -167,7 +166,7 @@ export class EnvironmentReconciler {
       metrics,
       labels,
     };
-    const ref = { namespace, name };
+    const ref = { namespace, name, uid };
     const state: EnvironmentState = {
       uid,
       environment,
@@ -177,6 +176,7 @@ export class EnvironmentReconciler {
       runtime: new SessionsRuntime(context, () => again(key, REPORT_DELAY_MS)),
       status: new StatusWriter({ kube: this.#options.kube, ref, clock, announce, found: environment.status }),
       key: null,
+      keyInDoubt: false,
       keyReadMs: Number.NEGATIVE_INFINITY,
       keyInUse: "",
       templateVerdict: null,
@@ -202,17 +202,34 @@ export class EnvironmentReconciler {
     const { namespace } = state.environment.metadata;
     const reading = await readEnvironmentKey(kube, namespace, state.environment.spec.api.keySecretRef);
     state.keyReadMs = nowMs;
+    if (!reading.ok && !reading.lasting && state.key?.ok && !state.keyInDoubt) {
+      state.keyInDoubt = true;
+      return;
+    }
+    state.keyInDoubt = false;
+    const before = state.key;
     state.key = reading;
-    // A Secret that could not be read says nothing: the key in use stays.
-    const next = reading.ok ? reading.key : reading.lasting ? "" : state.keyInUse;
-    if (next === state.keyInUse) return;
+    const next = this.#keyToUse(state, reading);
+    // Whoever touches the Secret of a rejected key wants to see it tried again, also with the same key.
+    const touched = reading.ok && before?.ok && reading.version !== before.version && state.runtime.keyRejected;
+    if (next === state.keyInUse && !touched) return;
     state.keyInUse = next;
     if (next !== "") state.runtime.keyChanged();
   }
 
+  /**
+   * A Secret that could not be read says nothing: the key in use stays. One that went with its Environment (`kubectl
+   * delete -f`) is not needed for anything but the end of what still runs.
+   */
+  #keyToUse(state: EnvironmentState, reading: KeyReading): string {
+    if (reading.ok) return reading.key;
+    const deleting = state.environment.metadata.deletionTimestamp !== undefined;
+    return reading.lasting && !deleting ? "" : state.keyInUse;
+  }
+
   #keyPaceMs(state: EnvironmentState): number {
     const { keyRefreshMs, keyRetryMs } = this.#options.timing;
-    return state.key?.ok && !state.runtime.keyRejected ? keyRefreshMs : keyRetryMs;
+    return state.key?.ok && !state.keyInDoubt && !state.runtime.keyRejected ? keyRefreshMs : keyRetryMs;
   }
 
   async #checkTemplate(state: EnvironmentState): Promise<void> {
@@ -260,21 +277,22 @@ export class EnvironmentReconciler {
     state: EnvironmentState,
     report: RuntimeReport,
     allowed: boolean,
-    unsupported: string | undefined,
+    unsupported: readonly UnsupportedField[],
   ): ConditionUpdate[] {
     const { environment } = state;
     const { generation } = environment.metadata;
     const say = (reason: ConditionReason, message: string) => conditionFor(reason, message, generation);
     const updates = new Map<string, ConditionUpdate>();
     const put = (update: ConditionUpdate) => updates.set(update.type, update);
-    for (const { reason, message } of report.verdicts) put(say(reason, message));
+    const { keySecretRef } = environment.spec.api;
+    for (const { reason, message } of report.verdicts) put(say(reason, namingSecret(message, keySecretRef)));
     if (state.key && !state.key.ok) put(say(state.key.verdict.reason, state.key.verdict.message));
     if (!allowed) {
       const { baseUrl } = environment.spec.api;
       put(
         say(
           "OriginNotAllowed",
-          `the operator may not send keys to ${baseUrl}: mend api.baseUrl, or add it to --allowed-api-origins`,
+          `the operator may not send keys to ${baseUrl}: mend spec.api.baseUrl, or start the operator with ${baseUrl} in --allowed-api-origins`,
         ),
       );
     }
@@ -284,17 +302,23 @@ export class EnvironmentReconciler {
         ? say(templateVerdict.reason, templateVerdict.message)
         : say("TemplateUnchecked", "the dry run got no answer yet"),
     );
-    const sharers = this.#options.sharers(environment);
+    const sharers = [...this.#options.sharers(environment)].sort();
     put(
       sharers.length > 0
         ? say(
             "EnvironmentIdShared",
-            `${sharers.join(", ")} has the same environmentId: both take from one queue; delete one of them, unless it is meant so`,
+            `${sharers.join(", ")} ${sharers.length > 1 ? "have" : "has"} the same environmentId: all take from one queue; keep only one, unless it is meant so`,
           )
         : say("EnvironmentIdUnique", "no other Environment of this cluster has this environmentId"),
     );
     const all = [...updates.values()];
-    return [readyCondition(decided(environment, unsupported), all, generation), ...all];
+    const ready = readyCondition({
+      decided: decided(environment, unsupported),
+      hindrance: null,
+      conditions: all,
+      generation,
+    });
+    return [ready, ...all];
   }
 
   #nextLookMs(state: EnvironmentState, nowMs: number): number {
@@ -308,55 +332,15 @@ export class EnvironmentReconciler {
   // --- Environments without loops ---------------------------------------------------------------------------------
 
   async #cannotRead(key: string, raw: KubeObject, problems: readonly string[]): Promise<void> {
-    await this.#report(key, raw, "InvalidSpec", problems.join("; "));
+    const known = this.#states.get(key);
     // Running sessions are left alone; nothing new is claimed by a spec that nobody understands.
-    this.#states.get(key)?.runtime.update({ mayAsk: true, mayPrepare: false, mayClaim: false });
-    await this.#letGo(raw);
-  }
-
-  async #notServed(key: string, raw: KubeObject, environment: Environment): Promise<void> {
-    const [field] = unsupportedFields(environment.spec);
-    await this.#report(
-      key,
-      raw,
-      "UnsupportedField",
-      field?.message ?? "this mode is not supported by this version of Berth",
-    );
-    await this.#letGo(raw);
-  }
-
-  async #report(key: string, raw: KubeObject, reason: ConditionReason, message: string): Promise<void> {
-    const { namespace = "", name = "", generation = 0 } = raw.metadata;
-    const announce = this.#announcer(raw);
-    let writer = this.#unreadable.get(key) ?? this.#states.get(key)?.status;
-    if (!writer) {
-      const parsed = parseEnvironment({ ...raw, spec: undefined });
-      const found = parsed.ok ? parsed.environment.status : undefined;
-      writer = new StatusWriter({
-        kube: this.#options.kube,
-        ref: { namespace, name },
-        clock: this.#options.clock,
-        announce,
-        found,
-      });
-      this.#unreadable.set(key, writer);
-    }
-    const mode = "workers" in ((raw as { spec?: object }).spec ?? {}) ? "Workers" : "Sessions";
-    await writer.write({
-      generation,
-      mode,
-      max: 0,
-      conditions: [conditionFor(reason, message, generation)],
-      queue: null,
-      sessions: null,
-    });
-  }
-
-  /** An Environment without loops holds nothing: its finalizer, left by an earlier process, must not hold it either. */
-  async #letGo(raw: KubeObject): Promise<void> {
-    const { namespace = "", name = "", uid = "", finalizers, deletionTimestamp } = raw.metadata;
-    if (!deletionTimestamp || !finalizers?.includes(FINALIZER) || this.#states.has(`${namespace}/${name}`)) return;
-    await new EnvironmentHold({ kube: this.#options.kube, namespace, name, uid }).release(() => true);
+    known?.runtime.update({ mayAsk: true, mayPrepare: false, mayClaim: false });
+    await this.#unserved.report(raw, "InvalidSpec", problems.join("; "), known?.status);
+    const { deletionTimestamp } = raw.metadata;
+    if (!known || !deletionTimestamp) return;
+    // What runs drains by the last spec that made sense: nothing may hold a deletion up for ever.
+    known.environment = { ...known.environment, metadata: { ...known.environment.metadata, deletionTimestamp } };
+    await this.#drain(key, known);
   }
 
   async #end(key: string, state: EnvironmentState): Promise<void> {
@@ -380,19 +364,30 @@ export class EnvironmentReconciler {
 const MIN_LOOK_MS = 1_000;
 
 /** What the operator decided by itself, before anything else may be said of readiness. */
-function decided(
-  environment: Environment,
-  unsupported: string | undefined,
-): { reason: ConditionReason; message: string } | null {
+function decided(environment: Environment, unsupported: readonly UnsupportedField[]): ReadyReason | null {
   if (environment.metadata.deletionTimestamp) {
     return {
       reason: "Deleting",
-      message: "nothing new is claimed; running sessions end by themselves or after deletionGraceSeconds",
+      message: `nothing new is claimed; running sessions may go on for ${environment.spec.deletionGraceSeconds} s (deletionGraceSeconds), then they are stopped`,
     };
   }
-  if (unsupported) return { reason: "UnsupportedField", message: unsupported };
-  if (environment.spec.paused) return { reason: "Paused", message: "spec.paused is true: nothing new is claimed" };
+  if (unsupported.length > 0) return { reason: "UnsupportedField", message: unsupportedText(unsupported) };
+  if (environment.spec.paused) {
+    return {
+      reason: "Paused",
+      message: "spec.paused is true: nothing new is claimed, running sessions go on; set it to false to serve again",
+    };
+  }
   return null;
+}
+
+function unsupportedText(fields: readonly UnsupportedField[]): string {
+  return fields.map(({ message }) => message).join("; ");
+}
+
+/** The client knows the field that names the Secret; a person on call wants the Secret's name. */
+function namingSecret(message: string, ref: { readonly name: string; readonly key: string }): string {
+  return message.replace("the Secret that spec.api.keySecretRef names", `Secret ${ref.name} (key ${ref.key})`);
 }
 
 /** Everything of the spec that a Work API client is made from. */

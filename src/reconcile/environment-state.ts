@@ -17,6 +17,8 @@ export interface EnvironmentState {
   readonly runtime: SessionsRuntime;
   readonly status: StatusWriter;
   key: KeyReading | null;
+  /** The last reading failed and the key in use may still be right: one failure is no news. */
+  keyInDoubt: boolean;
   /** Monotonic time of the last reading of the key. */
   keyReadMs: number;
   /** The key that is sent; empty while there is none. */

@@ -15,9 +15,18 @@ export function gaugeEnvironment(
   const labels = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
   for (const [phase, count] of Object.entries(report.sessions)) metrics.sessions.set({ ...labels, phase }, count);
   metrics.sessionsMax.set(labels, environment.spec.sessions?.maxConcurrent ?? 0);
+  gaugeConditions(metrics, labels, conditions);
+  const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
+  metrics.breakerOpen.set(labels, broken ? 1 : 0);
+}
+
+/** An Environment that is not served has conditions all the same. */
+export function gaugeConditions(
+  metrics: Metrics,
+  labels: { readonly namespace: string; readonly environment: string },
+  conditions: readonly ConditionUpdate[],
+): void {
   for (const { type, status } of conditions) {
     metrics.environmentCondition.set({ ...labels, type }, CONDITION_VALUE[status]);
   }
-  const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
-  metrics.breakerOpen.set(labels, broken ? 1 : 0);
 }

@@ -1,4 +1,11 @@
-import { CONDITIONS, type ConditionReason, type ConditionUpdate, conditionFor, isGood } from "../api/conditions.ts";
+import {
+  CONDITIONS,
+  type ConditionReason,
+  type ConditionUpdate,
+  conditionFor,
+  eventType,
+  isGood,
+} from "../api/conditions.ts";
 
 /** Conditions that stand in the way of serving, in the order in which a person would mend them. */
 const IN_THE_WAY = [
@@ -7,27 +14,40 @@ const IN_THE_WAY = [
   "TemplateAccepted",
   "CapacityAvailable",
   "SessionsStarting",
+  "CredentialMissing",
 ] as const;
 
 /** Without these known, nobody can say that work is served. */
 const MUST_BE_KNOWN = new Set(["Authenticated", "QueueReachable", "TemplateAccepted"]);
 
+/** A reason of `Ready` itself, in words. */
+export interface ReadyReason {
+  readonly reason: ConditionReason;
+  readonly message: string;
+}
+
+/** What `Ready` is made of. */
+export interface ReadyParts {
+  /** What the operator decided itself: it comes before everything else. */
+  readonly decided: ReadyReason | null;
+  /** What keeps the loops from serving and is no matter of any condition. */
+  readonly hindrance: string | null;
+  readonly conditions: readonly ConditionUpdate[];
+  readonly generation: number;
+}
+
 /**
- * `Ready` out of all others: what the operator decided itself comes first, then the first condition that stands in the
- * way, whose reason and words it repeats: one look says what is wrong.
+ * `Ready` out of all others: the first condition that stands in the way lends it its reason and words, so that one look
+ * says what is wrong.
  */
-export function readyCondition(
-  decided: { readonly reason: ConditionReason; readonly message: string } | null,
-  conditions: readonly ConditionUpdate[],
-  generation: number,
-): ConditionUpdate {
+export function readyCondition({ decided, hindrance, conditions, generation }: ReadyParts): ConditionUpdate {
   if (decided) return conditionFor(decided.reason, decided.message, generation);
   const byType = new Map(conditions.map((condition) => [condition.type, condition]));
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);
-    if (!condition || isGood(condition)) continue;
-    if (condition.status !== "Unknown") return inTheWay(condition, generation);
+    if (condition && !isGood(condition) && isKnown(condition)) return inTheWay(condition, generation);
   }
+  if (hindrance !== null) return conditionFor("NotReady", hindrance, generation);
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);
     if (MUST_BE_KNOWN.has(type) && (!condition || condition.status === "Unknown")) {
@@ -37,12 +57,13 @@ export function readyCondition(
   return conditionFor("Ready", "work is served", generation);
 }
 
+/** Not yet looked at is no news; could not be looked at is. */
+function isKnown({ status, reason }: ConditionUpdate): boolean {
+  return status !== "Unknown" || eventType(reason) === "Warning";
+}
+
 function inTheWay(condition: ConditionUpdate, generation: number): ConditionUpdate {
-  return {
-    type: "Ready",
-    status: "False",
-    reason: condition.reason,
-    message: condition.message,
-    observedGeneration: generation,
-  };
+  const { reason, message } = condition;
+  const status = condition.status === "Unknown" ? "Unknown" : "False";
+  return { type: "Ready", status, reason, message, observedGeneration: generation };
 }

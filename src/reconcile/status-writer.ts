@@ -1,8 +1,16 @@
-import { type Condition, type ConditionUpdate, type eventType, isGood, setCondition } from "../api/conditions.ts";
+import {
+  type Condition,
+  type ConditionReason,
+  type ConditionUpdate,
+  eventType,
+  isGood,
+  REASONS,
+  setCondition,
+} from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { isNotFound } from "../kube/errors.ts";
+import { isConflict, isNotFound } from "../kube/errors.ts";
 import type { Announce } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 
@@ -15,8 +23,16 @@ export interface StatusParts {
   readonly mode: "Sessions" | "Workers";
   readonly max: number;
   readonly conditions: readonly ConditionUpdate[];
+  /** Null: not read; the last reading stays. */
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
+}
+
+/** Which object's status it is. */
+export interface StatusRef {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
 }
 
 /**
@@ -25,15 +41,17 @@ export interface StatusParts {
  */
 export class StatusWriter {
   readonly #kube: KubeClient;
-  readonly #ref: { namespace: string; name: string };
+  readonly #ref: StatusRef;
   readonly #clock: Clock;
   readonly #announce: Announce;
   #written: EnvironmentStatus | null;
   #writtenMs = Number.NEGATIVE_INFINITY;
+  /** Conditions that somebody was warned about, until it is said that they are well again. */
+  readonly #warned = new Set<string>();
 
   constructor(options: {
     kube: KubeClient;
-    ref: { namespace: string; name: string };
+    ref: StatusRef;
     clock: Clock;
     announce: Announce;
     /** The status as it was found. */
@@ -44,6 +62,7 @@ export class StatusWriter {
     this.#clock = options.clock;
     this.#announce = options.announce;
     this.#written = options.found ?? null;
+    for (const condition of this.#written?.conditions ?? []) if (isWarning(condition)) this.#warned.add(condition.type);
   }
 
   /** Writes what is new. Returns in how many milliseconds the rest may be written, null when nothing is left. */
@@ -52,15 +71,13 @@ export class StatusWriter {
     if (same(status, this.#written)) return null;
     const sinceMs = this.#clock.monotonic() - this.#writtenMs;
     if (!turned(status, this.#written) && sinceMs < COUNTS_EVERY_MS) return COUNTS_EVERY_MS - sinceMs;
+    const { namespace, name, uid } = this.#ref;
+    // Another object of the same name has a status of its own.
+    const patch = { metadata: { uid }, status: withRemovals(status, this.#written) };
     try {
-      await this.#kube.patch(
-        ENVIRONMENTS,
-        this.#ref,
-        { status: withRemovals(status, this.#written) },
-        { type: "merge", subresource: "status" },
-      );
+      await this.#kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge", subresource: "status" });
     } catch (error) {
-      if (isNotFound(error)) return null;
+      if (isNotFound(error) || isConflict(error)) return null;
       throw error;
     }
     this.#tell(status, this.#written);
@@ -86,23 +103,53 @@ export class StatusWriter {
   /** An Event for every condition that turned, but not for what is good from the start. */
   #tell(status: EnvironmentStatus, before: EnvironmentStatus | null): void {
     for (const condition of status.conditions ?? []) {
-      // Ready repeats what another condition says already.
-      if (condition.type === "Ready") continue;
       const old = before?.conditions?.find(({ type }) => type === condition.type);
-      if (old?.reason === condition.reason || condition.status === "Unknown") continue;
-      if (isGood(condition) && (!old || isGood(old) || old.status === "Unknown")) continue;
-      const reason = condition.reason as Parameters<typeof eventType>[0];
-      this.#announce(reason, condition.message);
+      if (old?.reason === condition.reason) continue;
+      // Ready repeats what another condition says already, and has its own to say at times.
+      if (isReady(condition) && !(isOwn(condition) && (!isGood(condition) || !old || isOwn(old)))) continue;
+      if (this.#isNews(condition, old)) this.#announce(condition.reason as ConditionReason, condition.message);
     }
+  }
+
+  #isNews(condition: Condition, old: Condition | undefined): boolean {
+    if (isWarning(condition)) {
+      this.#warned.add(condition.type);
+      return true;
+    }
+    if (condition.status === "Unknown") return false;
+    if (!isGood(condition)) return true;
+    const wasWarned = this.#warned.delete(condition.type);
+    return wasWarned || (old !== undefined && old.status !== "Unknown" && !isGood(old));
   }
 }
 
-/** Whether something changed that a person would act on: a condition's status or reason, or the generation. */
+function isReady({ type }: Pick<Condition, "type">): boolean {
+  return type === "Ready";
+}
+
+/** A reason of `Ready` that no other condition has. */
+function isOwn({ reason }: Condition): boolean {
+  return Object.hasOwn(REASONS, reason) && REASONS[reason as ConditionReason].type === "Ready";
+}
+
+/** Also a good status can deserve a look, as AcceptedWithWarning does. */
+function isWarning({ reason }: Condition): boolean {
+  return Object.hasOwn(REASONS, reason) && eventType(reason as ConditionReason) === "Warning";
+}
+
+/**
+ * Whether something changed that a person would act on: a condition's status or its reason, or the generation. One good
+ * reason in the place of another (AtMaximum, Available) is none: at the edge of its maximum an Environment turns all day.
+ */
 function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): boolean {
   const essence = (of: EnvironmentStatus | null) =>
     JSON.stringify([
       of?.observedGeneration,
-      (of?.conditions ?? []).map(({ type, status: value, reason }) => [type, value, reason]),
+      (of?.conditions ?? []).map((condition) => [
+        condition.type,
+        condition.status,
+        isGood(condition) && !isWarning(condition) ? "" : condition.reason,
+      ]),
     ]);
   return essence(status) !== essence(before);
 }
@@ -124,10 +171,12 @@ function sorted(value: unknown): unknown {
 
 /** A merge patch keeps what it does not name: what is gone must be said. */
 function withRemovals(status: EnvironmentStatus, before: EnvironmentStatus | null): Record<string, unknown> {
-  const patch: Record<string, unknown> = { ...status };
-  if (status.queue && before?.queue) {
-    const gone = Object.keys(before.queue).filter((key) => !Object.hasOwn(status.queue ?? {}, key));
-    patch.queue = { ...status.queue, ...Object.fromEntries(gone.map((key) => [key, null])) };
-  }
+  const patch: Record<string, unknown> = { ...removals(status, before ?? {}), ...status };
+  if (status.queue && before?.queue) patch.queue = { ...removals(status.queue, before.queue), ...status.queue };
   return patch;
+}
+
+function removals(after: object, before: object): Record<string, null> {
+  const gone = Object.keys(before).filter((key) => !Object.hasOwn(after, key));
+  return Object.fromEntries(gone.map((key) => [key, null]));
 }

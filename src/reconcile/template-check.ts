@@ -1,9 +1,16 @@
-import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { isBadRequest, isForbidden, isInvalid, isNamespaceTerminating, isQuotaExceeded } from "../kube/errors.ts";
+import {
+  isBadRequest,
+  isForbidden,
+  isInvalid,
+  isNamespaceTerminating,
+  isQuotaExceeded,
+  KubeApiError,
+} from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Verdict } from "../sessions/api-health.ts";
-import { newPodName, type SessionTemplate } from "../sessions/pod-render.ts";
+import type { SessionTemplate } from "../sessions/pod-render.ts";
+import { refusalWords } from "../sessions/refusal-words.ts";
 
 /** What the API server says of a template; `final`: it stays so until the template changes. */
 export interface TemplateVerdict extends Verdict {
@@ -20,21 +27,24 @@ export async function checkTemplate(
   environment: string,
   template: SessionTemplate,
 ): Promise<TemplateVerdict> {
+  const rendered = template.render(dryRunName(environment));
+  const { name = "", namespace = "" } = rendered.metadata;
   try {
-    const pod = await kube.create(PODS, template.render(newPodName(environment)), {
-      dryRun: true,
-      fieldValidation: "Strict",
-    });
+    const pod = await kube.create(PODS, rendered, { dryRun: true, fieldValidation: "Strict" });
     return accepted(template, pod);
   } catch (error) {
     // Validation comes before the quota: the template is good, the namespace is full. Creating Pods will say so.
     if (isQuotaExceeded(error)) return accepted(template, null);
-    const message = errorText(error);
-    if (isNamespaceTerminating(error)) return refused("TemplateUnchecked", message);
-    if (isBadRequest(error) || isInvalid(error)) return refused("Refused", message);
-    if (isForbidden(error)) return refused("AdmissionRefused", message);
-    return refused("TemplateUnchecked", message);
+    return refused(error, refusalWords(error, name), namespace);
   }
+}
+
+/**
+ * The same at every try, so that the API server's words are too. No Pod has it: the random ends of real names have no
+ * vowels (`newPodName`).
+ */
+function dryRunName(environment: string): string {
+  return `berth-${environment.replaceAll(".", "-")}-template`;
 }
 
 function accepted(template: SessionTemplate, pod: Pod | null): TemplateVerdict {
@@ -49,6 +59,41 @@ function accepted(template: SessionTemplate, pod: Pod | null): TemplateVerdict {
   };
 }
 
-function refused(reason: "Refused" | "AdmissionRefused" | "TemplateUnchecked", message: string): TemplateVerdict {
-  return { accepted: false, final: false, reason, message };
+function refused(error: unknown, words: string, namespace: string): TemplateVerdict {
+  const verdict = { accepted: false, final: false };
+  if (isNamespaceTerminating(error)) return { ...verdict, reason: "TemplateUnchecked", message: words };
+  if (mayNotCreate(error)) {
+    const mend = `give the operator leave to create Pods in namespace ${namespace}`;
+    return {
+      ...verdict,
+      reason: "TemplateUnchecked",
+      message: `the template could not be checked: ${mend} (${words})`,
+    };
+  }
+  if (isForbidden(error) || isPolicy(error)) {
+    const message = `Pods of spec.sessions.template are refused by a policy of the cluster: ${words}; mend the template, or have the policy changed`;
+    return { ...verdict, reason: "AdmissionRefused", message };
+  }
+  if (isBadRequest(error) || isInvalid(error)) {
+    return { ...verdict, reason: "Refused", message: `mend spec.sessions.template: ${words}` };
+  }
+  const message = `the template could not be checked yet, it is tried again: ${words}`;
+  return { ...verdict, reason: "TemplateUnchecked", message };
+}
+
+/** RBAC's words; admission says something else under the same status. */
+function mayNotCreate(error: unknown): boolean {
+  return (
+    isForbidden(error) && error instanceof KubeApiError && error.message.includes(' cannot create resource "pods"')
+  );
+}
+
+/** Policies may answer with a status of their own choice. */
+function isPolicy(error: unknown): boolean {
+  return (
+    error instanceof KubeApiError &&
+    error.status >= 400 &&
+    error.status < 500 &&
+    /ValidatingAdmissionPolicy '|admission webhook "[^"]*" denied/.test(error.message)
+  );
 }

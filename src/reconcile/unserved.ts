@@ -1,0 +1,90 @@
+import { type ConditionReason, conditionFor } from "../api/conditions.ts";
+import { FINALIZER } from "../api/names.ts";
+import { environmentStatus } from "../api/status.ts";
+import type { Clock } from "../core/clock.ts";
+import type { KubeClient } from "../kube/client.ts";
+import type { EventSubject } from "../kube/events.ts";
+import type { KubeObject } from "../kube/resource.ts";
+import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { Announce } from "../sessions/context.ts";
+import { EnvironmentHold } from "../sessions/environment-hold.ts";
+import { gaugeConditions } from "./gauges.ts";
+import { StatusWriter } from "./status-writer.ts";
+
+export interface UnservedOptions {
+  readonly kube: KubeClient;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly announcer: (about: Pick<EventSubject, "metadata">) => Announce;
+}
+
+/**
+ * Environments that no loop runs for: specs that cannot be read, modes that are not built. Their status says why, and
+ * their deletion is not held up.
+ */
+export class UnservedEnvironments {
+  readonly #options: UnservedOptions;
+  readonly #writers = new Map<string, { readonly uid: string; readonly writer: StatusWriter }>();
+
+  constructor(options: UnservedOptions) {
+    this.#options = options;
+  }
+
+  /** @param served the writer of an Environment whose loops still run. */
+  async report(raw: KubeObject, reason: ConditionReason, message: string, served?: StatusWriter): Promise<void> {
+    const { namespace = "", name = "", generation = 0 } = raw.metadata;
+    const conditions = [conditionFor(reason, message, generation)];
+    gaugeConditions(this.#options.metrics, { namespace, environment: name }, conditions);
+    const writer = served ?? this.#writerOf(raw);
+    await writer.write({ generation, ...asked(raw), conditions, queue: null, sessions: null });
+    if (!served) await this.#letGo(raw);
+  }
+
+  /** It is gone, or is served now. */
+  async forget(key: string, gone: boolean): Promise<void> {
+    if (!this.#writers.delete(key) || !gone) return;
+    const [namespace = "", environment = ""] = key.split("/");
+    await forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
+  }
+
+  #writerOf(raw: KubeObject): StatusWriter {
+    const { namespace = "", name = "", uid = "" } = raw.metadata;
+    const key = `${namespace}/${name}`;
+    const known = this.#writers.get(key);
+    if (known?.uid === uid) return known.writer;
+    const { kube, clock, announcer } = this.#options;
+    const found = environmentStatus.safeParse(raw.status);
+    const writer = new StatusWriter({
+      kube,
+      ref: { namespace, name, uid },
+      clock,
+      announce: announcer(raw),
+      found: found.success ? found.data : undefined,
+    });
+    this.#writers.set(key, { uid, writer });
+    return writer;
+  }
+
+  /** It holds nothing: a finalizer that an earlier process left must not hold it either. */
+  async #letGo(raw: KubeObject): Promise<void> {
+    const { namespace = "", name = "", uid = "", finalizers, deletionTimestamp } = raw.metadata;
+    if (!deletionTimestamp || !finalizers?.includes(FINALIZER)) return;
+    await new EnvironmentHold({ kube: this.#options.kube, namespace, name, uid }).release(() => true);
+  }
+}
+
+/** Mode and maximum as far as a spec that may make no sense says them. */
+function asked(raw: KubeObject): { mode: "Sessions" | "Workers"; max: number } {
+  const { spec } = raw as { spec?: { sessions?: unknown; workers?: unknown } };
+  if (spec?.workers !== undefined) return { mode: "Workers", max: countOf(spec.workers, "maxReplicas") };
+  return { mode: "Sessions", max: countOf(spec?.sessions, "maxConcurrent") };
+}
+
+function countOf(part: unknown, field: string): number {
+  const value: unknown = typeof part === "object" && part !== null ? Reflect.get(part, field) : undefined;
+  return Number.isSafeInteger(value) && Number(value) >= 0 && Number(value) <= MAX_INT32 ? Number(value) : 0;
+}
+
+/** What the status's schema takes. */
+const MAX_INT32 = 2 ** 31 - 1;
