@@ -5,7 +5,7 @@ import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Breaker } from "./breaker.ts";
-import type { Claim, ItemView } from "./claim.ts";
+import { type Claim, type ItemView, isReacknowledged } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { type Facts, type Limits, nextStep, type Step } from "./decide.ts";
@@ -97,18 +97,19 @@ export class SessionLoop {
     const { clock, metrics, labels } = this.#context;
     const nowMs = clock.monotonic();
     claim.item = view;
-    if (view.state === "active" && !claim.firstBeatSeen) {
+    // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
+    const byWorker = claim.end === null && claim.ending === null;
+    if (view.state === "active" && byWorker && !claim.firstBeatSeen) {
       claim.firstBeatSeen = true;
       const beatAt = Date.parse(view.startedAt ?? view.latestHeartbeatAt ?? "");
       if (claim.startedAtMs !== null && !Number.isNaN(beatAt)) {
         metrics.startedToFirstBeat.observe(labels, Math.max(0, beatAt - claim.startedAtMs) / SECOND_MS);
       }
-      if (claim.ending === null) this.#breaker.succeeded(claim.templateHash);
+      this.#breaker.succeeded(claim.templateHash);
     }
     if (view.state === "stopping") claim.stoppingSinceMs ??= nowMs;
     const lost = view.state === "queued" || view.state === "stopped" || view.state === "absent";
-    const again =
-      claim.acknowledgedAt !== null && view.acknowledgedAt !== null && view.acknowledgedAt !== claim.acknowledgedAt;
+    const again = isReacknowledged(claim, view);
     // A stop is no loss: nobody else has the lease then.
     if (claim.lostSinceMs === null && (again || view.state === "queued")) metrics.leasesLost.inc(labels);
     if (lost || again) claim.lostSinceMs ??= nowMs;
@@ -291,15 +292,13 @@ export class SessionLoop {
 
   async #fence(claim: Claim, expected: string): Promise<void> {
     const ended = claim.end !== null;
+    // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
+    if (ended && expected === NO_HEARTBEAT && claim.journal.opened) claim.neverBeaten = true;
     const held = await fence(this.#context, claim, expected);
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
     // What the list showed is older than our beat.
     claim.item = null;
-    if (!held || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
-    if (ended) {
-      claim.neverBeaten = true;
-      return;
-    }
+    if (!held || ended || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
     const seconds = this.#context.environment().spec.sessions?.firstBeatTimeoutSeconds;
     claim.ending = {
       why: "NoFirstBeat",
