@@ -17,6 +17,7 @@ export class QueueWatch {
   readonly #health: ApiHealth;
   readonly #onStats: (stats: QueueStats) => void;
   #stats: QueueStats | null = null;
+  #polled = 0;
   #busyUntilMs = 0;
   #wake: (() => void) | null = null;
 
@@ -29,6 +30,19 @@ export class QueueWatch {
   /** The last good reading; null before the first. */
   get stats(): QueueStats | null {
     return this.#stats;
+  }
+
+  /**
+   * Items that wait, as far as known: those of the last reading without what was polled since it was asked for. A reading
+   * taken at its word would ask for a second Pod for every item that just got one.
+   */
+  get depth(): number {
+    return Math.max(0, (this.#stats?.depth ?? 0) - this.#polled);
+  }
+
+  /** A poll was answered with an item. */
+  polled(): void {
+    this.#polled += 1;
   }
 
   /** Work came by, or the last free Pod was taken: read soon, and often for a while. */
@@ -45,12 +59,14 @@ export class QueueWatch {
       await mayRead(signal);
       if (signal.aborted) return;
       const readMs = clock.monotonic();
+      const polledBefore = this.#polled;
       let waitMs: number;
       const attempt = this.#health.attempt("stats");
       try {
         const answer = await this.#context.work().stats({ signal });
         backoff.reset();
         attempt.answered();
+        this.#polled -= polledBefore;
         this.#take(answer.value);
         waitMs = jitter(this.#isBusy() ? timing.statsBusyMs : timing.statsIdleMs, JITTER, random);
       } catch (error) {

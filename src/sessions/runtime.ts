@@ -305,6 +305,8 @@ export class SessionsRuntime {
   }
 
   #noteWork(): void {
+    this.#queue.polled();
+    this.#setDemand();
     if (!this.#pool.hasClaimable) this.#queue.nudge();
   }
 
@@ -315,7 +317,7 @@ export class SessionsRuntime {
 
   /** While the breaker is open only a probe can be claimed: one Pod is enough for it. */
   #setDemand(): void {
-    const claimable = this.#permissions.mayClaim && !this.#draining ? (this.#queue.stats?.depth ?? 0) : 0;
+    const claimable = this.#permissions.mayClaim && !this.#draining ? this.#queue.depth : 0;
     this.#pool.setDemand(this.#breaker.isOpen ? Math.min(1, claimable) : claimable);
   }
 
