@@ -168,7 +168,10 @@ describe.concurrent("the operator or the user ends the session", () => {
   });
 
   test("maxDurationSeconds over and the stop not heeded: the Pod is deleted after its grace, the item stopped", async () => {
-    await using world = await worldOf(played, { sessions: { maxDurationSeconds: 2 } });
+    await using world = await worldOf(played, {
+      sessions: { maxDurationSeconds: 2 },
+      podSpec: { terminationGracePeriodSeconds: 5 },
+    });
     const served = await serveOne(world);
     const worker = await world.until("the opened claim", () => workerClient(world, served.item));
     await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 60);

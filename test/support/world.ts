@@ -141,6 +141,11 @@ export class World implements AsyncDisposable {
     return this.#events.list().filter((event) => event.reason === reason);
   }
 
+  /** Calls `fn` after every change of a Pod, while it is what the API server has. Returns what ends that. */
+  onPodChange(fn: () => void): () => void {
+    return this.#pods.subscribe(fn);
+  }
+
   /** Pods that are parked, as kubelet says. */
   get parked(): Pod[] {
     return this.pods.filter(
