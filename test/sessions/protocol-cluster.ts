@@ -2,7 +2,7 @@ import type { Journal } from "../../src/sessions/journal.ts";
 import type { End, PodState } from "../../src/sessions/pod-state.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import { type ItemApi, RefusedError } from "./protocol-api.ts";
-import { NoAnswerError, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
+import { type Loss, NoAnswerError, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
 
 /** What the program in the container is like. `hangs` stops beating and never leaves; `deaf` beats on and never leaves. */
 export type Program = "stock" | "silent" | "crashes" | "hangs" | "deaf";
@@ -26,7 +26,7 @@ const LOST_MS = 1_200_000;
 export class Cluster {
   readonly #timeline: Timeline;
   readonly #api: ItemApi;
-  readonly #faulty: () => boolean;
+  readonly #loss: Loss;
   readonly #program: Program;
   readonly #servesMs: number;
   /** What changed, and when: the operator's cache sees it a little later. */
@@ -41,10 +41,10 @@ export class Cluster {
   /** The program's own word on whether it holds the lease. */
   #holds = false;
 
-  constructor(timeline: Timeline, api: ItemApi, faulty: () => boolean, program: Program, servesMs: number) {
+  constructor(timeline: Timeline, api: ItemApi, loss: Loss, program: Program, servesMs: number) {
     this.#timeline = timeline;
     this.#api = api;
-    this.#faulty = faulty;
+    this.#loss = loss;
     this.#program = program;
     this.#servesMs = servesMs;
     this.#note();
@@ -140,7 +140,7 @@ export class Cluster {
     this.#state = { is: "running", startedAtMs: this.#api.epochMs + this.#timeline.nowMs };
     this.#timeline.say("container starts");
     this.#note();
-    this.#worker = new Process(this.#timeline, this.#run(), this.#faulty);
+    this.#worker = new Process(this.#timeline, this.#run(), this.#loss);
   }
 
   #note(): void {

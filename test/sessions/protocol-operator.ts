@@ -7,12 +7,11 @@ import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import { type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Cluster, GRACE_MS } from "./protocol-cluster.ts";
-import { Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
+import { type Loss, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
 
 const TIMING = DEFAULT_TIMING;
 const KUBE_BOUND_MS = 3_000;
 const KUBE_MS = 30;
-const WORK_MS = 300;
 /** As many steps in one go as the session loop takes before others get their turn. */
 const MAX_STEPS = 12;
 /** What the server's clock is known to. */
@@ -34,7 +33,9 @@ export class Operator {
   readonly #timeline: Timeline;
   readonly #api: ItemApi;
   readonly #cluster: Cluster;
-  readonly #faulty: () => boolean;
+  readonly #loss: Loss;
+  /** The Work API's latency each way, at most. */
+  readonly #workMs: number;
   readonly #limits: Omit<Limits, "draining" | "drainDeadlineMs">;
   #process: Process | null = null;
   #sweeper: Process | null = null;
@@ -45,13 +46,14 @@ export class Operator {
   #hurry = 0;
 
   constructor(
-    world: { timeline: Timeline; api: ItemApi; cluster: Cluster; faulty: () => boolean },
+    world: { timeline: Timeline; api: ItemApi; cluster: Cluster; loss: Loss; workMs: number },
     limits: { firstBeatTimeoutMs: number; maxDurationMs: number },
   ) {
     this.#timeline = world.timeline;
     this.#api = world.api;
     this.#cluster = world.cluster;
-    this.#faulty = world.faulty;
+    this.#loss = world.loss;
+    this.#workMs = world.workMs;
     this.#limits = { ...limits, graceMs: GRACE_MS };
     world.cluster.onChange = () => {
       this.#timeline.after(CACHE_LAG_MS, () => this.#process?.poke());
@@ -65,8 +67,8 @@ export class Operator {
   /** The first process claims the item; later ones find what is left. */
   start(first: boolean): void {
     const script = first ? this.#claimItem() : this.#recover();
-    this.#process = new Process(this.#timeline, script, this.#faulty);
-    this.#sweeper = new Process(this.#timeline, this.#sweep(), this.#faulty);
+    this.#process = new Process(this.#timeline, script, this.#loss);
+    this.#sweeper = new Process(this.#timeline, this.#sweep(), this.#loss);
   }
 
   crash(): void {
@@ -151,7 +153,7 @@ export class Operator {
   // --- recovery -----------------------------------------------------------------------------------------------------
 
   *#recover(): Script {
-    yield* sleep(this.#timeline.between(10, 1_000));
+    yield* sleep(this.#timeline.between(10, this.#timeline.pick([20, 1_000])));
     // A dead process's journal may come to stand after the Secrets were listed: the next claim of the Pod finds it.
     const untilMs = this.#timeline.nowMs + KUBE_BOUND_MS;
     while (!this.#cluster.secret && this.#timeline.nowMs < untilMs) yield* sleep(untilMs - this.#timeline.nowMs);
@@ -368,6 +370,10 @@ export class Operator {
 
   *#stop(claim: Claim, force: boolean): Script {
     const sentMs = this.#timeline.nowMs;
+    const { state, goneByMs } = this.#cluster.live;
+    if (force && claim.ending === null && state.is === "running" && goneByMs === null && this.#cluster.containerRuns) {
+      this.complaints.push("a session is stopped under its running container");
+    }
     yield* this.#work(() => this.#api.stop("operator", force));
     const seen = claim.item ?? this.#listed(sentMs);
     claim.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
@@ -442,7 +448,7 @@ export class Operator {
         return effect();
       },
       TIMING.requestBoundMs,
-      WORK_MS,
+      this.#workMs,
     );
   }
 }

@@ -88,19 +88,24 @@ export function* request<T>(effect: () => T, bound: number, slow: number): Scrip
   return (yield { for: "answer", bound, slow, effect }) as T;
 }
 
+/** How bad the network is: 0 all well, 1 nothing comes through; in between that part of requests, and of answers, is lost. */
+export type Loss = () => number;
+
+/** So many more requests are slow than are lost. */
+const SLOW_PER_LOST = 5;
+
 /** Runs a script on a timeline. A process that ends, or is killed, hears nothing any more; its requests still land. */
 export class Process {
   readonly #timeline: Timeline;
   readonly #script: Script;
-  readonly #faulty: () => boolean;
+  readonly #loss: Loss;
   #alive = true;
   #wake: (() => void) | null = null;
 
-  /** @param faulty whether requests may get lost now */
-  constructor(timeline: Timeline, script: Script, faulty: () => boolean) {
+  constructor(timeline: Timeline, script: Script, loss: Loss) {
     this.#timeline = timeline;
     this.#script = script;
-    this.#faulty = faulty;
+    this.#loss = loss;
     this.#go(() => this.#script.next());
   }
 
@@ -137,11 +142,11 @@ export class Process {
 
   #send({ bound, slow, effect }: Waiting & { for: "answer" }): void {
     const timeline = this.#timeline;
-    const faulty = this.#faulty();
-    const thereMs = timeline.between(0, faulty && timeline.chance(0.1) ? bound : slow);
-    const backMs = timeline.between(0, faulty && timeline.chance(0.1) ? bound : slow);
-    const lost = faulty && timeline.chance(0.05);
-    const unheard = lost || thereMs + backMs >= bound || (faulty && timeline.chance(0.1));
+    const loss = this.#loss();
+    const thereMs = timeline.between(0, timeline.chance(loss * SLOW_PER_LOST) ? bound : slow);
+    const backMs = timeline.between(0, timeline.chance(loss * SLOW_PER_LOST) ? bound : slow);
+    const lost = timeline.chance(loss);
+    const unheard = lost || thereMs + backMs >= bound || timeline.chance(loss);
     if (!lost) {
       timeline.after(thereMs, () => {
         const answer = this.#answerOf(effect);

@@ -3,7 +3,7 @@ import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import { ItemApi, type Variant } from "./protocol-api.ts";
 import { Cluster, type Program } from "./protocol-cluster.ts";
 import { Operator } from "./protocol-operator.ts";
-import { NoAnswerError, Process, request, type Script, sleep, Timeline } from "./protocol-timeline.ts";
+import { type Loss, NoAnswerError, Process, request, type Script, sleep, Timeline } from "./protocol-timeline.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -26,7 +26,7 @@ interface Faults {
 /** Another cluster on the same queue, which plays by the rules: it claims what is queued, beats, and stops or dies. */
 function* rival(timeline: Timeline, api: ItemApi): Script {
   for (;;) {
-    yield* sleep(timeline.between(500, 15_000));
+    yield* sleep(timeline.between(100, timeline.pick([1_000, 15_000])));
     if (api.state !== "queued" || api.isOffered || api.offeredToUsMs === null) continue;
     api.ack("rival");
     yield* sleep(timeline.between(300, 3_000));
@@ -67,6 +67,18 @@ function variantOf(timeline: Timeline): Variant {
   };
 }
 
+/** While faults last some requests are lost, and for some time all of them. */
+function lossOf(timeline: Timeline, { lossy }: Faults): Loss {
+  if (!lossy) return () => 0;
+  const usual = timeline.pick([0.02, 0.06, 0.15]);
+  const outageMs = timeline.between(0, timeline.pick([10_000, FAULTS_MS]));
+  const backMs = outageMs + timeline.between(0, timeline.pick([3_000, 100_000]));
+  return () => {
+    if (timeline.nowMs >= FAULTS_MS) return 0;
+    return timeline.nowMs >= outageMs && timeline.nowMs < backMs ? 1 : usual;
+  };
+}
+
 interface World {
   readonly timeline: Timeline;
   readonly api: ItemApi;
@@ -78,18 +90,22 @@ function newWorld(seed: number, faults: Faults): World {
   const timeline = new Timeline(seed);
   const variant = variantOf(timeline);
   const program = timeline.pick<Program>(["stock", "stock", "stock", "silent", "crashes", "hangs", "deaf"]);
-  const faulty = () => faults.lossy && timeline.nowMs < FAULTS_MS;
   const api = new ItemApi(timeline, variant, EPOCH_MS);
-  const cluster = new Cluster(timeline, api, faulty, program, timeline.between(SECOND, 8 * MINUTE));
+  const loss = lossOf(timeline, faults);
+  const cluster = new Cluster(timeline, api, loss, program, timeline.between(SECOND, 8 * MINUTE));
   const maxDurationMs = timeline.pick([100 * SECOND, 6 * MINUTE, 20 * MINUTE]);
-  const operator = new Operator({ timeline, api, cluster, faulty }, { firstBeatTimeoutMs: MINUTE, maxDurationMs });
+  const workMs = timeline.pick([100, 300, 700]);
+  const operator = new Operator(
+    { timeline, api, cluster, loss, workMs },
+    { firstBeatTimeoutMs: MINUTE, maxDurationMs },
+  );
   timeline.say(`seed ${seed}: ${program}, at most ${maxDurationMs} ms, ${JSON.stringify(variant)}`);
   return { timeline, api, cluster, operator };
 }
 
 function schedule({ timeline, api, cluster, operator }: World, faults: Faults): void {
   timeline.after(timeline.between(0, 3_000), () => operator.start(true));
-  if (faults.rival) new Process(timeline, rival(timeline, api), () => false);
+  if (faults.rival) new Process(timeline, rival(timeline, api), () => 0);
   for (let n = 0; n < faults.crashes; n += 1) {
     // Most crashes come soon: that is where the steps are.
     timeline.after(timeline.between(0, timeline.pick([4_000, 8_000, 120_000, FAULTS_MS])), () => {
