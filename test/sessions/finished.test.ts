@@ -1,18 +1,22 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { END_REASONS } from "../../src/api/reasons.ts";
-import type { Pod } from "../../src/kube/resource.ts";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import type { ContainerStatus, Pod } from "../../src/kube/resource.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
+import type { SessionContext } from "../../src/sessions/context.ts";
 import {
   expiredFinished,
   type FinishedPod,
+  markFinished,
   outcomeOf,
   readFinished,
   startFailuresInARow,
 } from "../../src/sessions/finished.ts";
 import type { EndCause } from "../../src/sessions/pod-state.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, END, JOURNAL, opened, over, POLLED } from "./claims.ts";
-import { pod } from "./pods.ts";
+import { containerStatus, pod, SESSION } from "./pods.ts";
 
 describe("how a session ended", () => {
   const endedBy = (cause: EndCause, more: Partial<Claim> = {}) =>
@@ -214,4 +218,84 @@ test("every cause of an end is a reason of the closed set", () => {
     "PodDeleted",
   ];
   for (const cause of causes) expect(END_REASONS).toHaveProperty(cause);
+});
+
+describe("marking a Pod as finished", () => {
+  const outcome = { reason: "OOMKilled", message: "x".repeat(2_000), failed: true } as const;
+  const clock = new VirtualClock(Date.UTC(2030, 0, 1, 0, 10));
+  const STARTED = "2030-01-01T00:00:00Z";
+
+  /** What is patched; `fails` is what the API server answers. */
+  async function marked(of: Pod, options: { startFailure?: boolean; fails?: Error } = {}): Promise<unknown[]> {
+    const patches: unknown[] = [];
+    const patch = (_resource: unknown, ref: unknown, body: unknown) => {
+      patches.push({ ref, body });
+      return options.fails ? Promise.reject(options.fails) : Promise.resolve(of);
+    };
+    const context = { namespace: "agents", clock, kube: { patch } } as unknown as SessionContext;
+    await markFinished(context, of, outcome, options.startFailure ?? false);
+    return patches;
+  }
+
+  const ran = (others: ContainerStatus[] = [], spec: Partial<Pod["spec"]> = {}) =>
+    pod(
+      {
+        startTime: STARTED,
+        containerStatuses: [containerStatus(SESSION, { terminated: { exitCode: 137 } }), ...others],
+      },
+      { metadata: { name: "p", uid: "u1" }, spec: { activeDeadlineSeconds: 2_147_483_647, ...spec } },
+    );
+  const sidecar = containerStatus("proxy", { running: { startedAt: STARTED } });
+
+  const answerOf = (status: number) =>
+    new KubeApiError("refused", { status, reason: status === 404 ? "NotFound" : status === 409 ? "Conflict" : "" });
+
+  test("says why, when, and names the Pod that is meant; a long message is cut", async () => {
+    expect(await marked(ran())).toEqual([
+      {
+        ref: { namespace: "agents", name: "p" },
+        body: {
+          metadata: {
+            uid: "u1",
+            labels: { "berth.dev/phase": "finished" },
+            annotations: {
+              "berth.dev/end-reason": "OOMKilled",
+              "berth.dev/end-message": "x".repeat(512),
+              "berth.dev/finished-at": "2030-01-01T00:10:00.000Z",
+              "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+            },
+          },
+        },
+      },
+    ]);
+  });
+
+  test("what is written is what is read after a restart, the start failure included", async () => {
+    const [patch] = (await marked(ran(), { startFailure: true })) as { body: Pick<Pod, "metadata"> }[];
+    const read = readFinished({ ...ran(), metadata: patch?.body.metadata ?? {} });
+    expect(read).toMatchObject({ ...outcome, message: "x".repeat(512), startFailure: true, finishedAtMs: clock.now() });
+  });
+
+  test("a sidecar that would run on is ended by a deadline, ten minutes and a second after the start", async () => {
+    expect(await marked(ran([sidecar]))).toMatchObject([{ body: { spec: { activeDeadlineSeconds: 601 } } }]);
+  });
+
+  test("a deadline is only ever lowered", async () => {
+    const [patch] = await marked(ran([sidecar], { activeDeadlineSeconds: 300 }));
+    expect(patch).not.toHaveProperty("body.spec");
+  });
+
+  test("a Pod that goes is left alone", async () => {
+    const going = ran();
+    going.metadata.deletionTimestamp = STARTED;
+    expect(await marked(going)).toEqual([]);
+  });
+
+  test.each([404, 409])("a Pod that is gone, or is another one by now, is no fault (%d)", async (status) => {
+    await expect(marked(ran(), { fails: answerOf(status) })).resolves.toHaveLength(1);
+  });
+
+  test("any other answer is one: it is tried again", async () => {
+    await expect(marked(ran(), { fails: answerOf(500) })).rejects.toThrow();
+  });
 });
