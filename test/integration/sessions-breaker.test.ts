@@ -1,0 +1,128 @@
+import { describe, expect, test } from "vitest";
+import type { FateInput } from "../../testbed/node/node.ts";
+import { useCluster } from "../support/cluster.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const good: FateInput = { kind: "worker", workMs: 100 };
+
+/** Faults that only show when a container is started, and what kubelet says of them. */
+const FAULTS: [string, FateInput, RegExp][] = [
+  ["a command that is not in the image", { kind: "start-error" }, /no such file or directory/],
+  ["an image that runs as root under runAsNonRoot", { kind: "root-image" }, /runAsNonRoot/],
+  [
+    "an image that starts and fails at once",
+    { kind: "exit", code: 1, afterMs: 0, message: "bad config" },
+    /bad config/,
+  ],
+];
+
+/** The first probe of an open breaker comes after a minute: a fifth of that is far beyond what these tests look at. */
+const SLOW_PROBE = 5;
+
+async function untilOpen(world: World, queued: number): Promise<void> {
+  for (let item = 0; item < queued; item += 1) world.simulator.enqueue(world.environmentId);
+  await world.untilCondition("SessionsStarting", "BreakerOpen");
+}
+
+const served = (world: World) => world.simulator.items(world.environmentId).filter(({ state }) => state === "stopped");
+
+describe.concurrent("three start failures in a row stop the claims of a template", () => {
+  test.each(FAULTS)(
+    "%s: the rest of the queue stays untouched, a change of the spec heals at once",
+    async (_what, fault, words) => {
+      let fate = fault;
+      await using world = await startWorld(cluster, {
+        timeScale: SLOW_PROBE,
+        sessions: { warm: 1, maxConcurrent: 1 },
+        node: { fates: () => fate },
+      });
+      await world.createEnvironment();
+      const operator = world.startOperator();
+      await world.untilParked(1);
+      await untilOpen(world, 7);
+      const condition = world.condition("SessionsStarting");
+      expect(condition?.status).toBe("False");
+      expect(condition?.message).toMatch(words);
+      await world.until("the three are settled", () => served(world).length === 3 && world.claims.length === 0);
+      await world.untilParked(1);
+      const rest = world.simulator.items(world.environmentId).filter(({ state }) => state === "queued");
+      expect(rest).toHaveLength(4);
+      expect(rest.filter(({ acks }) => acks.length > 0)).toEqual([]);
+      expect(world.condition("Ready")?.reason).toBe("BreakerOpen");
+      const labels = { namespace: world.namespace, environment: world.name };
+      expect(await metricValue(operator.metrics.breakerOpen, labels)).toBe(1);
+      expect(await metricValue(operator.metrics.startFailures, labels)).toBe(3);
+
+      fate = good;
+      await world.patchSpec({ sessions: { template: { metadata: { labels: { version: "2" } } } } });
+      await world.untilServed(7);
+      await world.untilCondition("SessionsStarting", "Starting");
+      await world.untilCondition("Ready", "Ready");
+      expect(await metricValue(operator.metrics.breakerOpen, labels)).toBe(0);
+      world.simulator.assertNoViolations();
+    },
+  );
+});
+
+describe.concurrent("an open breaker", () => {
+  test("tries one item now and then, and closes when that one gets to serve", async () => {
+    let fate: FateInput = { kind: "start-error" };
+    await using world = await startWorld(cluster, { sessions: { maxConcurrent: 2 }, node: { fates: () => fate } });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(1);
+    await untilOpen(world, 8);
+    const tried = served(world).length;
+    await world.until("one probe failed", () => served(world).length > tried);
+    expect(world.simulator.items(world.environmentId).filter(({ state }) => state === "starting").length).toBeLessThan(
+      2,
+    );
+    fate = good;
+    await world.untilServed(8);
+    await world.untilCondition("SessionsStarting", "Starting");
+    world.simulator.assertNoViolations();
+  });
+
+  test("is found again by the next process, by its finished Pods", async () => {
+    await using world = await startWorld(cluster, {
+      timeScale: SLOW_PROBE,
+      sessions: { warm: 1, maxConcurrent: 1, retainFailedSeconds: 600 },
+      node: { fates: () => ({ kind: "start-error" }) },
+    });
+    await world.createEnvironment();
+    const first = world.startOperator();
+    await world.untilParked(1);
+    await untilOpen(world, 6);
+    await world.until("the three are settled", () => served(world).length === 3 && world.claims.length === 0);
+    await first.stop();
+    await world.patchSpec({ deletionGraceSeconds: 6 });
+    world.startOperator();
+    await world.until("the next one has written its status", () => {
+      return world.environment?.status?.observedGeneration === world.environment?.metadata.generation;
+    });
+    expect(world.condition("SessionsStarting")?.reason).toBe("BreakerOpen");
+    expect(served(world)).toHaveLength(3);
+    world.simulator.assertNoViolations();
+  });
+
+  test("a session that served in between starts the count anew", async () => {
+    let items = 0;
+    await using world = await startWorld(cluster, {
+      sessions: { warm: 1, maxConcurrent: 1 },
+      // Every third item is served.
+      node: { fates: () => (items % 3 === 0 ? good : { kind: "start-error" }) },
+    });
+    world.simulator.on("item", (_record, event) => {
+      if (event === "acknowledged") items += 1;
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    for (let item = 0; item < 9; item += 1) world.simulator.enqueue(world.environmentId);
+    await world.untilServed(9);
+    expect(world.events("BreakerOpen")).toEqual([]);
+    world.simulator.assertNoViolations();
+  });
+});

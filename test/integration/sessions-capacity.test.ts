@@ -1,0 +1,254 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
+import { PODS, type Pod } from "../../src/kube/resource.ts";
+import { readPodState } from "../../src/sessions/pod-state.ts";
+import { type FateInput, startNode } from "../../testbed/node/node.ts";
+import { useCluster } from "../support/cluster.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { serveOne, untilGone, untilState } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const hanging: FateInput = { kind: "worker", end: "hang" };
+
+const uidsOf = (pods: readonly Pod[]) => pods.map(({ metadata }) => metadata.uid).sort();
+const labelsOf = (world: World) => ({ namespace: world.namespace, environment: world.name });
+
+/** Pods that take room: whatever is not over. */
+function taking(world: World): Pod[] {
+  return world.pods.filter((pod) => readPodState(pod).is !== "ended");
+}
+
+/** A ResourceQuota that allows so many Pods. */
+const QUOTAS = { group: "", version: "v1", plural: "resourcequotas", kind: "ResourceQuota", namespaced: true };
+
+describe.concurrent("how many Pods there are", () => {
+  test("warm Pods are parked, and no more", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 3 } });
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    await world.untilParked(3);
+    await world.until("the status says so", () => world.environment?.status?.sessions?.warm === 3);
+    expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(3);
+    expect(world.pods).toHaveLength(3);
+    expect(world.pods.map(({ metadata }) => metadata.labels?.[LABEL_PHASE])).toEqual(["parked", "parked", "parked"]);
+  });
+
+  test("from zero, the queue's depth asks for Pods: one for each item, and none is left", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 0 } });
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    await world.untilCondition("Ready", "Ready");
+    expect(world.pods).toEqual([]);
+    for (let item = 0; item < 5; item += 1) world.simulator.enqueue(world.environmentId);
+    await world.untilServed(5);
+    await world.until("no Pod is left", () => world.pods.length === 0);
+    expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(5);
+    world.simulator.assertNoViolations();
+  });
+
+  test("maxConcurrent is never exceeded under a burst, and everything is served", async () => {
+    await using world = await startWorld(cluster, {
+      sessions: { warm: 2, maxConcurrent: 8, warmScaleDownSeconds: 1 },
+      node: { fates: () => ({ kind: "worker", workMs: { min: 50, max: 500 } }) },
+    });
+    let most = 0;
+    world.onPodChange(() => {
+      most = Math.max(most, taking(world).length);
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(2);
+    for (let item = 0; item < 50; item += 1) world.simulator.enqueue(world.environmentId);
+    await world.untilServed(50);
+    expect(most).toBe(8);
+    expect(world.simulator.items(world.environmentId).filter(({ acks }) => acks.length !== 1)).toEqual([]);
+    world.simulator.assertNoViolations();
+    await world.until("back to warm", () => world.pods.length === 2 && world.parked.length === 2);
+  });
+
+  test("surplus Pods go after warmScaleDownSeconds", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 4, warmScaleDownSeconds: 1 } });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(4);
+    await world.patchSpec({ sessions: { warm: 1 } });
+    await world.until("one Pod is left", () => world.pods.length === 1 && world.parked.length === 1);
+    await world.until("no Secret is left that took their slots", () => world.claims.length === 0);
+  });
+
+  test("a parked Pod that a user deletes is replaced and counts as no failure", async () => {
+    await using world = await startWorld(cluster);
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    const [parked] = await world.untilParked(1);
+    await world.kube.delete(PODS, { namespace: world.namespace, name: parked?.metadata.name ?? "" });
+    await world.until("another is parked", () =>
+      world.parked.some(({ metadata }) => metadata.uid !== parked?.metadata.uid),
+    );
+    expect(await metricValue(operator.metrics.prepareFailures, labelsOf(world))).toBe(0);
+    expect(world.condition("CapacityAvailable")?.reason).toBe("Available");
+  });
+});
+
+describe.concurrent("parked Pods are replaced", () => {
+  test("two or more that are too old go one at a time", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 3, parkedMaxAgeSeconds: 4 } });
+    await world.createEnvironment();
+    world.startOperator();
+    const first = uidsOf(await world.untilParked(3));
+    let fewest = 3;
+    world.onPodChange(() => {
+      fewest = Math.min(fewest, world.parked.length);
+    });
+    await world.until("all are others", () => {
+      return world.parked.length === 3 && !uidsOf(world.parked).some((uid) => first.includes(uid));
+    });
+    expect(fewest).toBe(2);
+  });
+
+  test("the only one goes when its successor is parked", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 3 } });
+    await world.createEnvironment();
+    world.startOperator();
+    const [first] = await world.untilParked(1);
+    let fewest = 1;
+    world.onPodChange(() => {
+      fewest = Math.min(fewest, world.parked.length);
+    });
+    await world.until("it is another", () => {
+      return world.parked.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
+    });
+    expect(fewest).toBe(1);
+  });
+
+  test("a changed template replaces them and spares the running session", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 2 }, node: { fates: () => hanging } });
+    const { item, pod } = await serveOne(world);
+    await untilState(world, item, "active");
+    const before = uidsOf(await world.untilParked(2));
+    const hash = pod.metadata.labels?.[LABEL_TEMPLATE_HASH];
+    await world.patchSpec({ sessions: { template: { metadata: { labels: { version: "2" } } } } });
+    await world.until("both are replaced", () => {
+      const now = world.parked;
+      return now.length === 2 && now.every(({ metadata }) => metadata.labels?.version === "2") && now;
+    });
+    expect(uidsOf(world.parked).some((uid) => before.includes(uid))).toBe(false);
+    expect(world.parked.some(({ metadata }) => metadata.labels?.[LABEL_TEMPLATE_HASH] === hash)).toBe(false);
+    expect(world.simulator.item(item.id).state).toBe("active");
+    expect(
+      world.pods.find(({ metadata }) => metadata.uid === pod.metadata.uid)?.metadata.deletionTimestamp,
+    ).toBeUndefined();
+    world.simulator.stopItem(item.id, { force: true });
+    await untilGone(world, pod);
+    world.simulator.assertNoViolations();
+  });
+});
+
+describe.concurrent("what stands in the way is said, and heals by itself", () => {
+  test("a quota", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 3 } });
+    const metadata = { name: "few", namespace: world.namespace };
+    await world.kube.create(QUOTAS, { metadata, spec: { hard: { pods: "1" } } } as never);
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    const condition = await world.untilCondition("CapacityAvailable", "QuotaExceeded");
+    expect(condition.status).toBe("False");
+    expect(condition.message).toContain("few");
+    expect(world.condition("TemplateAccepted")?.status).toBe("True");
+    expect(world.condition("Ready")?.reason).toBe("QuotaExceeded");
+    await world.kube.patch(QUOTAS, metadata, { spec: { hard: { pods: "10" } } }, { type: "merge" });
+    await world.untilParked(3);
+    await world.untilCondition("CapacityAvailable", "Available");
+    await world.untilCondition("Ready", "Ready");
+    expect(
+      await metricValue(operator.metrics.podCreateFailures, { ...labelsOf(world), reason: "quota" }),
+    ).toBeGreaterThan(0);
+  });
+
+  test("no node: the Pod waits for one and is not replaced, however long that takes", async () => {
+    const pool = randomUUID();
+    await using world = await startWorld(cluster, {
+      podSpec: { nodeSelector: { pool } },
+      sessions: { prepareTimeoutSeconds: 4, parkedMaxAgeSeconds: 0 },
+    });
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    const condition = await world.untilCondition("CapacityAvailable", "Unschedulable");
+    expect(condition.message).toContain("nodes are available");
+    const waiting = uidsOf(world.pods);
+    expect(waiting).toHaveLength(1);
+    // Longer than a preparation may take.
+    await world.until("prepareTimeoutSeconds have passed", () => {
+      const created = Date.parse(world.pods[0]?.metadata.creationTimestamp ?? "");
+      return Date.now() - created > 6_000;
+    });
+    expect(uidsOf(world.pods)).toEqual(waiting);
+    await using _node = await startNode({ client: cluster.kubeconfig, name: `late-${pool}`, labels: { pool } });
+    await world.untilParked(1);
+    expect(uidsOf(world.parked)).toEqual(waiting);
+    await world.untilCondition("CapacityAvailable", "Available");
+    expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(1);
+  });
+
+  test("an image that cannot be pulled", async () => {
+    await using world = await startWorld(cluster, {
+      node: { timeScale: 10, fates: () => ({ kind: "pull-error", times: 3 }) },
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    const condition = await world.untilCondition("CapacityAvailable", "ImagePullFailing");
+    expect(condition.message).toMatch(/ErrImagePull|ImagePullBackOff/);
+    expect(world.condition("Ready")?.reason).toBe("ImagePullFailing");
+    await world.untilParked(1);
+    await world.untilCondition("CapacityAvailable", "Available");
+    await world.untilCondition("Ready", "Ready");
+  });
+
+  test("a Pod that does not get ready in prepareTimeoutSeconds is replaced, with a pause", async () => {
+    let first = "";
+    await using world = await startWorld(cluster, {
+      sessions: { prepareTimeoutSeconds: 3 },
+      node: {
+        fates: ({ metadata: { name = "" } }) => {
+          first ||= name;
+          return name === first ? { kind: "never-starts" } : { kind: "worker" };
+        },
+      },
+    });
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(condition.message).toContain("prepareTimeoutSeconds");
+    await world.untilParked(1);
+    await world.untilCondition("CapacityAvailable", "Available");
+    const failures = await metricValue(operator.metrics.prepareFailures, {
+      ...labelsOf(world),
+      reason: "PrepareTimeout",
+    });
+    expect(failures).toBe(1);
+    expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(2);
+  });
+});
+
+describe.concurrent("paused", () => {
+  test("claims nothing and leaves what runs alone; unpaused, it serves what waited", async () => {
+    await using world = await startWorld(cluster, { node: { fates: () => hanging } });
+    const { item } = await serveOne(world);
+    await untilState(world, item, "active");
+    await world.patchSpec({ paused: true });
+    await world.untilCondition("Ready", "Paused");
+    await world.until("polls have ended", () => world.simulator.pollsWaiting(world.environmentId) === 0);
+    const waiting = world.simulator.enqueue(world.environmentId);
+    await world.until("the operator has seen it", () => world.environment?.status?.queue?.depth === 1);
+    expect(world.simulator.item(waiting.id).offers).toEqual([]);
+    expect(world.simulator.item(item.id).state).toBe("active");
+    await world.patchSpec({ paused: false });
+    await untilState(world, waiting, "active");
+    for (const { id } of [item, waiting]) world.simulator.stopItem(id, { force: true });
+    await world.untilServed(2);
+    world.simulator.assertNoViolations();
+  });
+});
