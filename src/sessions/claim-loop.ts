@@ -9,7 +9,7 @@ import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
 import type { ApiHealth } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
-import type { Claim } from "./claim.ts";
+import { type Claim, instantOf } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { viewOf } from "./item-observer.ts";
@@ -150,7 +150,7 @@ export class ClaimLoop {
     // A re-offer of our own: one of our Secrets names it already, and its claim goes on as it is (M).
     if (this.#claims.ofWork(item.id)) return "duplicate";
     if (item.data.type !== DATA_TYPE_SESSION) return this.#refuseItem(item);
-    if (item.secret === undefined) return settled(await this.#claimSlot(item, answer, null));
+    if (!item.secret) return settled(await this.#claimSlot(item, answer, null));
     const tried = new Set<string>();
     for (;;) {
       const pod = this.#pool.take(tried);
@@ -174,7 +174,7 @@ export class ClaimLoop {
     let keep = false;
     try {
       if (!(await this.#gate.holdEnvironment())) return "failed";
-      const journaled = await this.#journal(claim, item.secret ?? null, ackUntilMs);
+      const journaled = await this.#journal(claim, item.secret || null, ackUntilMs);
       if (journaled === "taken" || journaled === "failed") return journaled === "taken" ? "slot-taken" : "failed";
       if (journaled === "unknown") {
         // It may stand or come to stand: the session loop finds out, as it would after a restart.
@@ -345,7 +345,8 @@ export class ClaimLoop {
       const at = answer.value.acknowledged_at;
       // A 200 that shows an acknowledgement older than our request is somebody else's (M). After a repeat ours may be the older one.
       const oldestMs = repeated ? claim.journal.polledFromMs : sentAt.earliestMs;
-      if (at !== null && Date.parse(at) < oldestMs) return { is: "refused" };
+      const instant = at === null ? null : instantOf(at);
+      if (instant && instant.beforeMs <= oldestMs) return { is: "refused" };
       claim.acknowledgedAt = at;
       claim.item = viewOf(answer.value, answer.sentAtMs);
       return at === null ? { is: "unanswered" } : { is: "acked" };

@@ -48,7 +48,9 @@ export async function openSecret(context: SessionContext, claim: Claim, acknowle
 
 /** The credential from the Secret; null when an earlier patch of ours, whose answer was lost, has opened it already. */
 async function rereadCredential(context: SessionContext, claim: Claim): Promise<string | null> {
-  const secret = await context.kube.get(SECRETS, { namespace: context.namespace, name: claim.name });
+  const secret = await context.kube.get(SECRETS, { namespace: context.namespace, name: claim.name }).catch((error) => {
+    throw isNotFound(error) ? new StaleClaimError() : error;
+  });
   if (secret.metadata.uid !== claim.secretUid) throw new StaleClaimError();
   claim.secretVersion = secret.metadata.resourceVersion ?? claim.secretVersion;
   return readJournal(secret)?.opened ? null : storedCredential(secret);
@@ -116,15 +118,21 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
   if (first.value.kind === "refused") {
     // The list and the heartbeat may write one instant in two ways; the echo must be the server's own, byte for byte.
     const current = first.value.current?.last_heartbeat;
-    if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return false;
+    if (!current || current === expected || Date.parse(current) !== Date.parse(expected))
+      return refused(context, claim);
     context.guard();
     answer = await context.work().heartbeat(claim.journal.workId, { expected: current });
   }
-  if (answer.value.kind === "refused") return false;
+  if (answer.value.kind === "refused") return refused(context, claim);
   const { beat } = answer.value;
-  if (beat.state !== "active" || !beat.lease_extended) return false;
+  if (beat.state !== "active" || !beat.lease_extended) return refused(context, claim);
   claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ttlMs: beat.ttl_seconds * SECOND_MS };
   return true;
+}
+
+function refused(context: SessionContext, claim: Claim): false {
+  claim.memory = { is: "refused", atMs: context.clock.monotonic() };
+  return false;
 }
 
 /** Stops the item. A forced one is over at once; 409 says that it was already. */

@@ -12,7 +12,17 @@ import { type Facts, type Limits, nextStep, type Step } from "./decide.ts";
 import { markFinished, outcomeOf } from "./finished.ts";
 import type { ItemObserver } from "./item-observer.ts";
 import { readJournal } from "./journal.ts";
-import { deletePod, dropSecret, fence, openSecret, StaleClaimError, sameState, stopItem, touchPod } from "./perform.ts";
+import {
+  deletePod,
+  dropSecret,
+  fence,
+  isRefusal,
+  openSecret,
+  StaleClaimError,
+  sameState,
+  stopItem,
+  touchPod,
+} from "./perform.ts";
 import { type End, type EndCause, readPodState } from "./pod-state.ts";
 import type { Timing } from "./timing.ts";
 
@@ -23,6 +33,9 @@ const CONCURRENCY = 32;
 
 /** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
 const MAX_STEPS = 12;
+
+/** By then the watch has long shown that a Pod is being deleted; if not, the step is decided on anew. */
+const DELETION_SHOWS_MS = 1_000;
 
 /** Steps that are requests to the Work API. */
 const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "fence", "stop"]);
@@ -94,6 +107,8 @@ export class SessionLoop {
 
   /** A new view of an item, from a walk for a decision or from a sweep. */
   saw(claim: Claim, view: ItemView): void {
+    // A slow sweep must not undo what a look for a decision has shown since.
+    if (claim.item && view.askedMs < claim.item.askedMs) return;
     const { clock, metrics, labels } = this.#context;
     const nowMs = clock.monotonic();
     claim.item = view;
@@ -132,6 +147,8 @@ export class SessionLoop {
       if (ASKS.has(step.do) && !this.#mayAsk()) return;
       await this.#perform(claim, step, facts.pod);
       this.#onChange();
+      // The cache shows the deletion in a moment; until then the same step would come out again.
+      if (step.do === "delete-pod") return this.#queue.addAfter(name, DELETION_SHOWS_MS);
     }
     // Others first; this one goes on at the end of the queue.
     this.#queue.addAfter(name, this.#context.timing.retryBaseMs);
@@ -263,9 +280,9 @@ export class SessionLoop {
         claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? context.clock.monotonic() };
         return;
       case "fence":
-        return this.#fence(claim, step.expected);
+        return this.#orLookAnew(claim, () => this.#fence(claim, step.expected));
       case "stop":
-        return this.#stop(claim, step.force);
+        return this.#orLookAnew(claim, () => this.#stop(claim, step.force));
       case "delete-pod":
         return this.#deletePod(claim, step);
       case "drop":
@@ -274,6 +291,16 @@ export class SessionLoop {
         return this.#settled(claim, step.because, pod);
       default:
         return step satisfies never;
+    }
+  }
+
+  /** A final refusal (an item that the API no longer knows) says that what was seen of the item is outdated. */
+  async #orLookAnew(claim: Claim, act: () => Promise<void>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      if (isRefusal(error)) claim.item = null;
+      throw error;
     }
   }
 
@@ -300,7 +327,7 @@ export class SessionLoop {
     claim.item = null;
     if (!held || ended || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
     const seconds = this.#context.environment().spec.sessions?.firstBeatTimeoutSeconds;
-    claim.ending = {
+    claim.ending ??= {
       why: "NoFirstBeat",
       message: `the container sent no heartbeat within ${seconds} s of its start; a program that does not beat by itself needs lease: Operator`,
     };
