@@ -10,6 +10,7 @@ import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { newPodName } from "./pod-render.ts";
 import { type Problem, readPodState } from "./pod-state.ts";
+import { refusalWords } from "./refusal-words.ts";
 import { removeParked } from "./removal.ts";
 
 const SECOND_MS = 1_000;
@@ -191,6 +192,7 @@ export class Pool {
     if (!this.#mayCreate) return;
     const waitMs = this.#createFromMs - this.#context.clock.monotonic();
     if (plan.create > 0 && waitMs > 0) return this.#wakeAfter(waitMs);
+    if (plan.create === 0) this.#forgetRefusal(waitMs);
     await inBatches(Array.from({ length: plan.create }), () => this.#create());
   }
 
@@ -273,6 +275,17 @@ export class Pool {
     }
   }
 
+  /** Nothing is wanted any more: nobody would ever find out that the fault is mended. */
+  #forgetRefusal(waitMs: number): void {
+    if (!this.#refusal) return;
+    if (waitMs > 0) {
+      this.#wakeAfter(waitMs);
+      return;
+    }
+    this.#refusal = null;
+    this.#onChange();
+  }
+
   async #create(): Promise<void> {
     const { kube, name, clock, metrics, labels, logger } = this.#context;
     const podName = newPodName(name);
@@ -289,7 +302,7 @@ export class Pool {
       if (!maybe) this.#expected.delete(podName);
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
-      this.#refusal = { is: quota ? "quota" : "refused", message: errorText(error) };
+      this.#refusal = { is: quota ? "quota" : "refused", message: refusalWords(error, podName) };
       this.#pause();
       logger.warn({ error: errorText(error) }, "a session Pod could not be created");
     }
@@ -361,10 +374,13 @@ const MIN_WAKE_MS = 100;
 /** So many times the patience of a surge, until the next is tried. */
 const SURGE_PAUSES = 5;
 
-function problemOf(problem: Problem): CapacityProblem {
-  const message = `${problem.reason}: ${problem.message}`;
-  return IMAGE_PROBLEMS.has(problem.reason) ? { is: "image", message } : { is: "preparing", message };
+function problemOf({ reason, message }: Problem): CapacityProblem {
+  if (!IMAGE_PROBLEMS.has(reason)) return { is: "preparing", message: `${reason}: ${message}` };
+  return { is: "image", message: message.replace(BACK_OFF, "") };
 }
+
+/** Pulls and pauses between them follow one another, with the same cause: what is shown must not change with them. */
+const BACK_OFF = /^Back-off pulling image "[^"]*": (\w+: )?/;
 
 function scheduledAt(pod: Pod): number | null {
   const condition = pod.status?.conditions?.find(({ type, status }) => type === "PodScheduled" && status === "True");

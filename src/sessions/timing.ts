@@ -83,7 +83,7 @@ export const DEFAULT_TIMING: Timing = {
   keyRefreshMs: 60_000,
   keyRetryMs: 5_000,
   templateRetryBaseMs: 5_000,
-  templateRetryMaxMs: 300_000,
+  templateRetryMaxMs: 60_000,
   prepareBackoffBaseMs: 5_000,
   prepareBackoffMaxMs: 300_000,
   probeFirstMs: 60_000,

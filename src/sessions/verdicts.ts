@@ -9,19 +9,32 @@ export function capacityVerdict(problem: CapacityProblem, use: { busy: number; m
       if (use.depth > 0 && use.busy >= use.max) {
         return {
           reason: "AtMaximum",
-          message: `${use.busy} of ${use.max} sessions run and ${use.depth} items wait; raise maxConcurrent to serve more at a time`,
+          message: `all ${use.max} Pods of maxConcurrent are in use and more work waits: raise it to serve more at a time`,
         };
       }
       return { reason: "Available", message: "Pods can be made and get ready" };
     case "quota":
-      return { reason: "QuotaExceeded", message: problem.message };
+      return {
+        reason: "QuotaExceeded",
+        message: `no room for a Pod: ${problem.message}; raise the quota, or lower maxConcurrent, warm or the template's requests`,
+      };
     case "unschedulable":
-      return { reason: "Unschedulable", message: problem.message };
+      return {
+        reason: "Unschedulable",
+        message: `no node takes a Pod: ${ended(problem.message)}; add nodes, or mend the template's requests, selectors and tolerations`,
+      };
     case "image":
-      return { reason: "ImagePullFailing", message: problem.message };
+      return {
+        reason: "ImagePullFailing",
+        message: `${ended(problem.message)}; mend the image's name or its imagePullSecrets`,
+      };
     case "refused":
+      return {
+        reason: "PreparationFailing",
+        message: `Pods are refused although the template was accepted: ${ended(problem.message)}; mend the template, or what refuses it`,
+      };
     case "preparing":
-      return { reason: "PreparationFailing", message: problem.message };
+      return { reason: "PreparationFailing", message: `Pods do not get ready: ${ended(problem.message)}` };
     default:
       return problem satisfies never;
   }
@@ -33,10 +46,15 @@ export function startVerdict(breaker: Breaker, wallOf: (monotonicMs: number) => 
     const next = new Date(wallOf(breaker.nextProbeAtMs)).toISOString().replace(/\.\d+Z$/, "Z");
     return {
       reason: "BreakerOpen",
-      message: `${breaker.failures} sessions in a row did not start, nothing is claimed until ${next}: ${breaker.message}`,
+      message: `${breaker.failures} sessions in a row did not start: ${ended(breaker.message)}; mend the image or the template: a changed template is tried at once, anything else with one session after ${next}`,
     };
   }
   return breaker.hasServed
     ? { reason: "Starting", message: "sessions of the current template start" }
     : { reason: "NoSessionYet", message: "no session of the current template has started yet" };
+}
+
+/** Other people's sentences may end with a full stop. */
+function ended(words: string): string {
+  return words.replace(/[.\s]+$/, "");
 }

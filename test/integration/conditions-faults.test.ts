@@ -1,0 +1,135 @@
+import { readFile } from "node:fs/promises";
+import { Agent, request } from "undici";
+import { afterAll, describe, expect, test } from "vitest";
+import type { Metrics } from "../../src/observe/metrics.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { useCluster } from "../support/cluster.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { startWorld, type World } from "../support/world.ts";
+import { type Fault, faults, type Tries } from "./faults.ts";
+
+const cluster = useCluster();
+const OPERATOR = "berth-operator";
+
+/** So many tries of the operator make one look at a fault that lasts; those with a backoff of minutes are fewer. */
+const TRIES_SEEN = { key: 5, template: 2, create: 2, poll: 20, stats: 10 } as const;
+/** The first looks may fall into what the fault still sets off: Pods come and go, counts are written 5 s later. */
+const LOOKS = 8;
+/** Requests to the API server for each try, at most: the try itself, an Event, a status; nothing that grows. */
+const REQUESTS_PER_TRY = 6;
+
+const agent = new Agent({ connect: { ca: await readFile(cluster.caFile, "utf8") } });
+afterAll(() => agent.close());
+
+describe.concurrent("a fault shows, stays quiet while it lasts, and heals without a restart", () => {
+  test.each(faults())("$name: $shows.reason", async (fault) => {
+    await using world = await startWorld(cluster, { ...fault.world });
+    await fault.before?.(world);
+    const operator = world.startOperator();
+    await world.createEnvironment(fault.spec?.(world));
+    if (fault.later) {
+      await world.untilCondition("Ready", "Ready");
+      await world.untilParked(1);
+      await fault.later(world);
+    }
+
+    await untilShown(world, fault);
+    await expectQuiet(world, fault, operator.metrics);
+    expectOneEvent(world, fault);
+
+    await fault.mend(world);
+    await world.untilCondition(fault.shows.type, fault.heals);
+    await world.until("Ready", () => world.condition("Ready")?.status === "True");
+    expect(world.condition("Ready")?.message).toBe("work is served");
+    await operator.stop();
+    await fault.after?.();
+  });
+});
+
+/** The condition, Ready and the printed columns all say it. */
+async function untilShown(world: World, { shows, ready }: Fault): Promise<void> {
+  const condition = await world.untilCondition(shows.type, shows.reason);
+  expect(condition.status).toBe(shows.status);
+  for (const words of shows.words) {
+    if (typeof words === "string") expect(condition.message).toContain(words);
+    else expect(condition.message).toMatch(words);
+  }
+  const { status, reason } = ready ?? { status: "False", reason: shows.reason };
+  const summary = await world.until(`Ready=${status} ${reason}`, () => {
+    const found = world.condition("Ready");
+    return found?.reason === reason && found.status === status && found;
+  });
+  if (reason === shows.reason) expect(summary.message).toBe(condition.message);
+  const columns = await printed(world);
+  expect(columns).toMatchObject({ Name: world.name, Mode: "Sessions", Ready: status, Reason: reason });
+  expect(columns.Message).toBe(summary.message);
+}
+
+/**
+ * While the operator goes on trying, it writes nothing: the Environment's version stays, no Event comes, and its requests
+ * are about as many as its tries.
+ */
+async function expectQuiet(world: World, { tries }: Fault, metrics: Metrics): Promise<void> {
+  if (tries === null) return;
+  const seen: string[] = [];
+  for (let look = 1; look <= LOOKS; look += 1) {
+    const mark = await cluster.audit.mark();
+    const before = await triesSoFar(metrics, tries);
+    const version = await liveVersion(world);
+    await world.until(`${TRIES_SEEN[tries]} more tries (${tries})`, async () => {
+      return (await triesSoFar(metrics, tries)) >= before + TRIES_SEEN[tries];
+    });
+    const made = (await triesSoFar(metrics, tries)) - before;
+    const entries = await cluster.audit.entries({ since: mark, user: OPERATOR, namespace: world.namespace });
+    expect(entries.length, JSON.stringify(entries)).toBeLessThanOrEqual(made * REQUESTS_PER_TRY);
+    const writes = entries.filter(({ resource, verb }) => /environments|events/.test(resource) && verb !== "get");
+    if (writes.length === 0) {
+      expect(await liveVersion(world)).toBe(version);
+      return;
+    }
+    seen.push(...writes.map(({ verb, resource, subresource }) => `${verb} ${resource}/${subresource}`));
+  }
+  throw new Error(`it never was quiet: ${seen.join(", ")}\n${world.describe()}`);
+}
+
+async function liveVersion(world: World): Promise<string | undefined> {
+  const live = await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
+  return live.metadata.resourceVersion;
+}
+
+function expectOneEvent(world: World, { shows, eventPerItem }: Fault): void {
+  const events = world
+    .events(shows.reason)
+    .filter(({ involvedObject }) => involvedObject.kind === "Environment" && involvedObject.name === world.name);
+  const once = eventPerItem ? events.filter(({ message }) => message === world.condition(shows.type)?.message) : events;
+  expect(once.map(({ message, count }) => [message, count])).toEqual([[expect.any(String), 1]]);
+}
+
+async function triesSoFar(metrics: Metrics, tries: NonNullable<Tries>): Promise<number> {
+  switch (tries) {
+    case "key":
+      return metricValue(metrics.kubeRequests, { verb: "get", resource: "secrets" });
+    case "template":
+    case "create":
+      return metricValue(metrics.kubeRequests, { verb: "create", resource: "pods" });
+    default:
+      return metricValue(metrics.workRequests, { call: tries });
+  }
+}
+
+/** What `kubectl get benv -o wide` prints of it, by column. */
+async function printed(world: World): Promise<Record<string, unknown>> {
+  const path = `/apis/berth.dev/v1alpha1/namespaces/${world.namespace}/environments/${world.name}`;
+  const { body } = await request(cluster.server + path, {
+    dispatcher: agent,
+    headers: {
+      authorization: `Bearer ${cluster.adminToken}`,
+      accept: "application/json;as=Table;v=v1;g=meta.k8s.io",
+    },
+  });
+  const { columnDefinitions, rows } = (await body.json()) as {
+    columnDefinitions: { name: string }[];
+    rows: { cells: unknown[] }[];
+  };
+  return Object.fromEntries(columnDefinitions.map(({ name }, index) => [name, rows[0]?.cells[index]]));
+}

@@ -1,0 +1,467 @@
+import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
+import type { ConditionReason, ConditionStatus, ConditionType } from "../../src/api/conditions.ts";
+import { NAMESPACES, NODES, type Resource, SECRETS } from "../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import type { FateInput } from "../../testbed/node/node.ts";
+import type { World, WorldOptions } from "../support/world.ts";
+
+/** What a person sees of a fault. */
+export interface Shown {
+  readonly type: ConditionType;
+  readonly status: ConditionStatus;
+  readonly reason: ConditionReason;
+  /** Words that the message must have: what is wrong, where, and the mend. */
+  readonly words: readonly (string | RegExp)[];
+}
+
+/** Which of the operator's tries show that it goes on while the fault lasts; null: nothing is tried. */
+export type Tries = "key" | "template" | "poll" | "stats" | "create" | null;
+
+/**
+ * One thing that goes wrong, how it shows, and how a person mends it. Everything is real but the Work API and the node.
+ * The tests hold each against the conditions, and the texts of docs/troubleshooting.md are recorded from it.
+ */
+export interface Fault {
+  /** For file names and marks. */
+  readonly name: string;
+  readonly world?: WorldOptions;
+  /** Fields over those of a plain spec. */
+  readonly spec?: (world: World) => Record<string, unknown>;
+  /** Before the Environment is created. */
+  readonly before?: (world: World) => Promise<unknown> | unknown;
+  /** Once the Environment was Ready; without it the fault is there from the start. */
+  readonly later?: (world: World) => Promise<unknown> | unknown;
+  readonly shows: Shown;
+  /** Status and reason of Ready, where they are not those of the condition. */
+  readonly ready?: { readonly status: ConditionStatus; readonly reason: ConditionReason };
+  readonly tries: Tries;
+  /** Events that repeat by their nature: each is about another item. */
+  readonly eventPerItem?: boolean;
+  readonly mend: (world: World) => Promise<unknown> | unknown;
+  /** Ends what the mend started. */
+  readonly after?: () => Promise<unknown>;
+  /** Reason of the condition afterwards. */
+  readonly heals: ConditionReason;
+}
+
+const QUOTAS: Resource = {
+  group: "",
+  version: "v1",
+  plural: "resourcequotas",
+  kind: "ResourceQuota",
+  namespaced: true,
+};
+
+const WRONG_KEY = "sk-ant-oat01-wrong-wrong-wrong";
+
+const putKey = (world: World, data: Record<string, string | null>) =>
+  world.kube.patch(
+    SECRETS,
+    { namespace: world.namespace, name: "key" },
+    {
+      data: Object.fromEntries(
+        Object.entries(data).map(([name, value]) => [
+          name,
+          value === null ? null : Buffer.from(value).toString("base64"),
+        ]),
+      ),
+    },
+    { type: "merge" },
+  );
+
+const rightKey = (world: World) => world.simulator.environmentKey(world.environmentId);
+
+const labelNamespace = (world: World, labels: Record<string, string | null>) =>
+  world.kube.patch(NAMESPACES, { name: world.namespace }, { metadata: { labels } }, { type: "merge" });
+
+const template = (world: World, container: Record<string, unknown>, podSpec: Record<string, unknown> = {}) => ({
+  spec: {
+    nodeSelector: { "kubernetes.io/hostname": world.node.name },
+    terminationGracePeriodSeconds: 2,
+    ...podSpec,
+    containers: [{ name: "worker", image: "worker:1", ...container }],
+  },
+});
+
+const mendTemplate = (world: World) =>
+  world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } });
+
+const faultyApi = (name: string, fault: Parameters<Simulator["inject"]>[0], shows: Shown): Fault => ({
+  name,
+  later: (world) => world.simulator.inject(fault),
+  shows,
+  tries: "stats",
+  mend: (world) => world.simulator.clearFaults(),
+  heals: "Reachable",
+});
+
+/** Ends the simulator and starts another at the same address, that knows the same environment and key. */
+function apiThatGoesAway(): Fault {
+  let address: { port: number; id: string; key: string };
+  let revived: Simulator | undefined;
+  return {
+    name: "api-unreachable",
+    later: async (world) => {
+      address = { port: world.simulator.port, id: world.environmentId, key: rightKey(world) };
+      await world.simulator.close();
+    },
+    shows: {
+      type: "QueueReachable",
+      status: "False",
+      reason: "Unreachable",
+      words: [/^Work API (poll|stats): /, /ECONNREFUSED 127\.0\.0\.1/, "check spec.api.baseUrl, network policies"],
+    },
+    tries: "stats",
+    mend: async () => {
+      revived = await startSimulator({ port: address.port });
+      revived.createEnvironment({ id: address.id, key: address.key });
+    },
+    heals: "Reachable",
+    after: async () => revived?.close(),
+  };
+}
+
+/** An image that starts and fails at once, until the fault is mended in the image; the probe claim finds out. */
+function failingImage(): Fault {
+  let fate: FateInput = { kind: "exit", code: 1, afterMs: 0, message: "no such model: clade-5" };
+  return {
+    name: "image-fails",
+    world: { node: { fates: () => fate } },
+    later: (world) => {
+      for (let item = 0; item < 4; item += 1) world.simulator.enqueue(world.environmentId);
+    },
+    shows: {
+      type: "SessionsStarting",
+      status: "False",
+      reason: "BreakerOpen",
+      words: [/^\d+ sessions in a row did not start/, "exit code 1: no such model: clade-5", "mend the image"],
+    },
+    tries: "stats",
+    mend: (world) => {
+      fate = { kind: "worker", workMs: 100 };
+      world.simulator.enqueue(world.environmentId);
+    },
+    heals: "Starting",
+  };
+}
+
+/** Everything that goes wrong with an Environment, each by itself. New objects each time: some keep what they did. */
+export function faults(): Fault[] {
+  return [
+    {
+      name: "key-rejected",
+      world: { key: false },
+      before: (world) => world.createKey(WRONG_KEY),
+      shows: {
+        type: "Authenticated",
+        status: "False",
+        reason: "KeyRejected",
+        words: ["the environment key was rejected", "Secret key (key environment-key)", /env_\w+/, "401"],
+      },
+      tries: "key",
+      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      heals: "KeyAccepted",
+    },
+    {
+      name: "key-revoked",
+      later: (world) => world.simulator.rotateKey(world.environmentId),
+      shows: {
+        type: "Authenticated",
+        status: "False",
+        reason: "KeyRejected",
+        words: ["the environment key was rejected", "Secret key (key environment-key)"],
+      },
+      tries: "key",
+      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      heals: "KeyAccepted",
+    },
+    {
+      name: "key-secret-missing",
+      world: { key: false },
+      shows: {
+        type: "Authenticated",
+        status: "False",
+        reason: "KeySecretMissing",
+        words: [/^Secret key is not in namespace \S+: create it, or mend spec\.api\.keySecretRef\.name$/],
+      },
+      tries: "key",
+      mend: (world) => world.createKey(),
+      heals: "KeyAccepted",
+    },
+    {
+      name: "key-missing",
+      before: (world) => putKey(world, { "environment-key": null, "api-key": "x" }),
+      shows: {
+        type: "Authenticated",
+        status: "False",
+        reason: "KeyMissing",
+        words: ["Secret key has no key environment-key, only api-key: add it, or mend spec.api.keySecretRef.key"],
+      },
+      tries: "key",
+      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      heals: "KeyAccepted",
+    },
+    {
+      name: "key-empty",
+      before: (world) => putKey(world, { "environment-key": "\n" }),
+      shows: {
+        type: "Authenticated",
+        status: "False",
+        reason: "KeyEmpty",
+        words: ["key environment-key of Secret key is empty: put the environment key there"],
+      },
+      tries: "key",
+      mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
+      heals: "KeyAccepted",
+    },
+    {
+      name: "template-typo",
+      spec: (world) => ({
+        sessions: { maxConcurrent: 4, warm: 1, template: template(world, { imagee: "worker:1" }) },
+      }),
+      shows: {
+        type: "TemplateAccepted",
+        status: "False",
+        reason: "Refused",
+        words: ['mend spec.sessions.template: unknown field "spec.containers[0].imagee"'],
+      },
+      tries: "template",
+      mend: mendTemplate,
+      heals: "Accepted",
+    },
+    {
+      name: "template-invalid",
+      spec: (world) => ({
+        sessions: {
+          maxConcurrent: 4,
+          warm: 1,
+          template: template(world, { resources: { requests: { memory: "2Gi" }, limits: { memory: "1Gi" } } }),
+        },
+      }),
+      shows: {
+        type: "TemplateAccepted",
+        status: "False",
+        reason: "Refused",
+        words: ['mend spec.sessions.template: spec.containers[0].resources.requests: Invalid value: "2Gi"'],
+      },
+      tries: "template",
+      mend: mendTemplate,
+      heals: "Accepted",
+    },
+    {
+      name: "template-policy",
+      world: { container: { securityContext: { privileged: true } } },
+      before: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": "restricted" }),
+      shows: {
+        type: "TemplateAccepted",
+        status: "False",
+        reason: "AdmissionRefused",
+        words: [
+          'violates PodSecurity "restricted:latest"',
+          'container "worker" must not set securityContext.privileged=true',
+          "mend the template, or have the policy changed",
+        ],
+      },
+      tries: "template",
+      mend: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": null }),
+      heals: "Accepted",
+    },
+    {
+      name: "policy-later",
+      world: { container: { securityContext: { privileged: true } } },
+      later: async (world) => {
+        await labelNamespace(world, { "pod-security.kubernetes.io/enforce": "restricted" });
+        await world.patchSpec({ sessions: { warm: 3 } });
+      },
+      shows: {
+        type: "CapacityAvailable",
+        status: "False",
+        reason: "PreparationFailing",
+        words: ['violates PodSecurity "restricted:latest"', "mend"],
+      },
+      tries: "create",
+      mend: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": null }),
+      heals: "Available",
+    },
+    {
+      name: "quota",
+      before: async (world) => {
+        const ref = { namespace: world.namespace, name: "tight" };
+        await world.kube.create(QUOTAS, { metadata: ref, spec: { hard: { pods: "0" } } } as never);
+        await world.until("the quota counts", async () => {
+          const { status } = (await world.kube.get(QUOTAS, ref)) as { status?: { used?: Record<string, string> } };
+          return status?.used?.pods === "0";
+        });
+      },
+      shows: {
+        type: "CapacityAvailable",
+        status: "False",
+        reason: "QuotaExceeded",
+        words: ["exceeded quota: tight, requested: pods=1, used: pods=0, limited: pods=0", "raise the quota"],
+      },
+      tries: "create",
+      mend: (world) => world.kube.delete(QUOTAS, { namespace: world.namespace, name: "tight" }),
+      heals: "Available",
+    },
+    {
+      name: "unschedulable",
+      world: { podSpec: { nodeSelector: { "example.com/pool": "sandboxes" } } },
+      shows: {
+        type: "CapacityAvailable",
+        status: "False",
+        reason: "Unschedulable",
+        words: [/0\/\d+ nodes are available/, "node affinity/selector", "add nodes, or mend the template"],
+      },
+      tries: "stats",
+      mend: (world) =>
+        world.kube.patch(
+          NODES,
+          { name: world.node.name },
+          { metadata: { labels: { "example.com/pool": "sandboxes" } } },
+          { type: "merge" },
+        ),
+      heals: "Available",
+    },
+    {
+      name: "image-missing",
+      world: { container: { image: "registry.invalid/agents/worker:1.4.2" } },
+      shows: {
+        type: "CapacityAvailable",
+        status: "False",
+        reason: "ImagePullFailing",
+        words: [
+          "registry.invalid/agents/worker:1.4.2",
+          "no such host",
+          "mend the image's name or its imagePullSecrets",
+        ],
+      },
+      tries: "stats",
+      mend: (world) =>
+        world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } }),
+      heals: "Available",
+    },
+    failingImage(),
+    apiThatGoesAway(),
+    {
+      name: "environment-unknown",
+      world: { spec: { environmentId: "env_of-tomorrow" } },
+      shows: {
+        type: "QueueReachable",
+        status: "False",
+        reason: "EnvironmentNotFound",
+        words: ["environment env_of-tomorrow is not known", "check spec.environmentId", "404"],
+      },
+      ready: { status: "False", reason: "EnvironmentNotFound" },
+      tries: "stats",
+      mend: (world) =>
+        world.simulator.createEnvironment({
+          id: "env_of-tomorrow",
+          key: world.simulator.environmentKey(world.environmentId),
+        }),
+      heals: "Reachable",
+    },
+    faultyApi(
+      "rate-limited",
+      { kind: "status", status: 429, retryAfterSeconds: 0 },
+      {
+        type: "QueueReachable",
+        status: "False",
+        reason: "RateLimited",
+        words: ["too many requests; it is tried again later, more slowly", "429"],
+      },
+    ),
+    faultyApi(
+      "api-fails",
+      { kind: "status", status: 500 },
+      {
+        type: "QueueReachable",
+        status: "False",
+        reason: "Unreachable",
+        words: ["the server failed; it is tried again", "500"],
+      },
+    ),
+    faultyApi(
+      "polls-fail",
+      { kind: "status", status: 500, call: "poll" },
+      { type: "QueueReachable", status: "False", reason: "Unreachable", words: [/^Work API poll: the server failed/] },
+    ),
+    faultyApi(
+      "web-page",
+      { kind: "html", status: 200 },
+      {
+        type: "QueueReachable",
+        status: "False",
+        reason: "BadReply",
+        words: ["a web page", /check that spec\.api\.baseUrl \(http:\S+\) is the Work API/],
+      },
+    ),
+    {
+      name: "origin-not-allowed",
+      world: { api: { baseUrl: "https://api.example.com" } },
+      shows: {
+        type: "QueueReachable",
+        status: "False",
+        reason: "OriginNotAllowed",
+        words: ["may not send keys to https://api.example.com", "mend spec.api.baseUrl", "--allowed-api-origins"],
+      },
+      tries: "key",
+      mend: (world) => world.patchSpec({ api: { baseUrl: world.simulator.url } }),
+      heals: "Reachable",
+    },
+    {
+      name: "id-shared",
+      later: (world) =>
+        world.kube.create(ENVIRONMENTS, {
+          metadata: { name: "second", namespace: world.namespace },
+          spec: world.spec({ paused: true }),
+        } as never),
+      shows: {
+        type: "EnvironmentIdShared",
+        status: "True",
+        reason: "EnvironmentIdShared",
+        words: [/^\S+\/second has the same environmentId: all take from one queue; keep only one/],
+      },
+      ready: { status: "True", reason: "Ready" },
+      tries: "stats",
+      mend: (world) => world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: "second" }),
+      heals: "EnvironmentIdUnique",
+    },
+    {
+      name: "credential-missing",
+      later: (world) => world.simulator.enqueue(world.environmentId, { secret: false }),
+      shows: {
+        type: "CredentialMissing",
+        status: "True",
+        reason: "CredentialMissing",
+        words: [/work item work_\w+ came without a secret of its own and was stopped/, "credential: EnvironmentKey"],
+      },
+      ready: { status: "False", reason: "CredentialMissing" },
+      tries: "stats",
+      eventPerItem: true,
+      mend: (world) => world.simulator.enqueue(world.environmentId),
+      heals: "CredentialsPresent",
+    },
+    {
+      name: "paused",
+      later: (world) => world.patchSpec({ paused: true }),
+      shows: { type: "Ready", status: "False", reason: "Paused", words: ["spec.paused is true", "set it to false"] },
+      tries: "stats",
+      mend: (world) => world.patchSpec({ paused: false }),
+      heals: "Ready",
+    },
+    {
+      name: "pulls-always",
+      world: { container: { imagePullPolicy: "Always" } },
+      shows: {
+        type: "TemplateAccepted",
+        status: "True",
+        reason: "AcceptedWithWarning",
+        words: ["pulls its image with Always", "IfNotPresent"],
+      },
+      ready: { status: "True", reason: "Ready" },
+      tries: "stats",
+      mend: mendTemplate,
+      heals: "Accepted",
+    },
+  ];
+}
