@@ -16,12 +16,23 @@ export class QueueWatch {
   readonly #context: SessionContext;
   readonly #health: ApiHealth;
   readonly #onStats: (stats: QueueStats) => void;
+  readonly #unacknowledged: () => number;
   #stats: QueueStats | null = null;
   #polled = 0;
+  /** Items in nobody's hands as far as this process knows: pending at the last reading, and at both of the last two. */
+  #unclaimed = 0;
+  #stranded = 0;
   #busyUntilMs = 0;
   #wake: (() => void) | null = null;
 
-  constructor(options: { context: SessionContext; health: ApiHealth; onStats: (stats: QueueStats) => void }) {
+  constructor(options: {
+    context: SessionContext;
+    health: ApiHealth;
+    onStats: (stats: QueueStats) => void;
+    /** Claims of our own whose item was polled and not acknowledged yet: they are part of `pending`. */
+    unacknowledged: () => number;
+  }) {
+    this.#unacknowledged = options.unacknowledged;
     this.#context = options.context;
     this.#health = options.health;
     this.#onStats = options.onStats;
@@ -34,10 +45,12 @@ export class QueueWatch {
 
   /**
    * Items that wait, as far as known: those of the last reading without what was polled since it was asked for. A reading
-   * taken at its word would ask for a second Pod for every item that just got one.
+   * taken at its word would ask for a second Pod for every item that just got one. An item that was polled and let go
+   * (by us, or by a poller that died) is pending until somebody polls again, and nobody polls without a Pod: what stays
+   * pending waits, too.
    */
   get depth(): number {
-    return Math.max(0, (this.#stats?.depth ?? 0) - this.#polled);
+    return Math.max(0, (this.#stats?.depth ?? 0) - this.#polled) + this.#stranded;
   }
 
   /** A poll was answered with an item. */
@@ -60,6 +73,7 @@ export class QueueWatch {
       if (signal.aborted) return;
       const readMs = clock.monotonic();
       const polledBefore = this.#polled;
+      const unacknowledgedBefore = this.#unacknowledged();
       let waitMs: number;
       const attempt = this.#health.attempt("stats");
       try {
@@ -67,6 +81,7 @@ export class QueueWatch {
         backoff.reset();
         attempt.answered();
         this.#polled -= polledBefore;
+        this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#unacknowledged()));
         this.#take(answer.value);
         waitMs = jitter(this.#isBusy() ? timing.statsBusyMs : timing.statsIdleMs, JITTER, random);
       } catch (error) {
@@ -78,7 +93,13 @@ export class QueueWatch {
   }
 
   #isBusy(): boolean {
-    return (this.#stats?.depth ?? 0) > 0 || this.#context.clock.monotonic() < this.#busyUntilMs;
+    return (this.#stats?.depth ?? 0) > 0 || this.#unclaimed > 0 || this.#context.clock.monotonic() < this.#busyUntilMs;
+  }
+
+  /** Seen once it may be in another operator's hands for this moment. */
+  #notePending(unclaimed: number): void {
+    this.#stranded = Math.max(0, Math.min(unclaimed, this.#unclaimed));
+    this.#unclaimed = Math.max(0, unclaimed);
   }
 
   #take(stats: QueueStats): void {

@@ -83,7 +83,12 @@ export class SessionsRuntime {
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     this.#pool = new Pool({ ...shared, onChange: changed });
     this.#sessions = new SessionLoop({ ...shared, observer, mayAsk: () => this.#mayAsk, onChange: changed });
-    this.#queue = new QueueWatch({ context, health: this.#health, onStats: () => this.#noteStats() });
+    this.#queue = new QueueWatch({
+      context,
+      health: this.#health,
+      onStats: () => this.#noteStats(),
+      unacknowledged: () => [...this.#claims].filter(({ acknowledgedAt }) => acknowledgedAt === null).length,
+    });
     this.#sweep = new ItemSweep({
       context,
       claims: this.#claims,

@@ -1,0 +1,279 @@
+import type { Clock } from "../../../src/core/clock.ts";
+import type { DeleteQuery } from "../../../src/kube/client.ts";
+import { KubeApiError } from "../../../src/kube/errors.ts";
+import {
+  apiVersionOf,
+  type KubeObject,
+  PODS,
+  type Pod,
+  type Resource,
+  type Secret,
+} from "../../../src/kube/resource.ts";
+import type { WatchEvent } from "../../../src/kube/watch.ts";
+
+/** One change of an object, as a watch tells it. */
+export interface Stored {
+  readonly version: number;
+  readonly atMs: number;
+  readonly plural: string;
+  readonly type: "ADDED" | "MODIFIED" | "DELETED";
+  readonly object: KubeObject;
+}
+
+const SECOND_MS = 1_000;
+const DEFAULT_GRACE_SECONDS = 30;
+
+/**
+ * What an API server does with objects, in memory and at once: names taken, preconditions (uid, resourceVersion),
+ * finalizers, the grace of Pods, deadlines that may only be lowered, and a history that watches read. Strict: what the
+ * real one refuses is refused.
+ */
+export class ApiServer {
+  readonly #clock: Clock;
+  readonly #objects = new Map<string, KubeObject>();
+  readonly history: Stored[] = [];
+  readonly #listeners = new Set<(change: Stored) => void>();
+  #version = 0;
+  #uids = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get version(): number {
+    return this.#version;
+  }
+
+  /** Calls `fn` after every change. */
+  subscribe(fn: (change: Stored) => void): () => void {
+    this.#listeners.add(fn);
+    return () => void this.#listeners.delete(fn);
+  }
+
+  find<T extends KubeObject>(resource: Resource<T>, namespace: string, name: string): T | undefined {
+    return this.#objects.get(keyOf(resource, namespace, name)) as T | undefined;
+  }
+
+  get<T extends KubeObject>(resource: Resource<T>, namespace: string, name: string): T {
+    const object = this.find(resource, namespace, name);
+    if (!object) throw notFound(resource, name);
+    return structuredClone(object);
+  }
+
+  list<T extends KubeObject>(resource: Resource<T>, namespace?: string, labelSelector = ""): T[] {
+    const wanted = labelSelector === "" ? [] : labelSelector.split(",").map((term) => term.split("="));
+    return [...this.#objects.entries()]
+      .filter(([key]) => key.startsWith(`${resource.plural}/${namespace === undefined ? "" : `${namespace}/`}`))
+      .map(([, object]) => object as T)
+      .filter(({ metadata }) => wanted.every(([name = "", value]) => metadata.labels?.[name] === value))
+      .map((object) => structuredClone(object));
+  }
+
+  create<T extends KubeObject>(resource: Resource<T>, input: T): T {
+    const { namespace = "", name = "" } = input.metadata;
+    const key = keyOf(resource, namespace, name);
+    if (this.#objects.has(key)) throw refusal(409, "AlreadyExists", `${resource.plural} "${name}" already exists`);
+    const object = structuredClone(input) as T & Secret;
+    this.#uids += 1;
+    object.apiVersion = apiVersionOf(resource);
+    object.kind = resource.kind;
+    object.metadata = {
+      ...object.metadata,
+      uid: `uid-${this.#uids}`,
+      generation: 1,
+      creationTimestamp: this.#time(),
+    };
+    if (object.stringData) {
+      const texts = Object.entries(object.stringData);
+      object.data = { ...object.data, ...Object.fromEntries(texts.map(([k, text]) => [k, base64(text)])) };
+      delete object.stringData;
+    }
+    if (resource.plural === "pods") (object as unknown as Pod).status = { phase: "Pending" };
+    this.#store(key, resource, "ADDED", object);
+    return structuredClone(object);
+  }
+
+  /** A merge patch (RFC 7386). `status`: of the status alone. */
+  patch<T extends KubeObject>(
+    resource: Resource<T>,
+    namespace: string,
+    name: string,
+    patch: unknown,
+    status = false,
+  ): T {
+    const before = this.get(resource, namespace, name);
+    const { uid, resourceVersion } = ((patch as KubeObject).metadata ?? {}) as KubeObject["metadata"];
+    if (uid !== undefined && uid !== before.metadata.uid) throw conflict(name, "UID");
+    if (
+      resourceVersion !== undefined &&
+      resourceVersion !== "" &&
+      resourceVersion !== before.metadata.resourceVersion
+    ) {
+      throw conflict(name, "resourceVersion");
+    }
+    const merged = merge(before, patch) as T;
+    const after = (status ? { ...before, status: merged["status"] } : { ...merged, status: before["status"] }) as T;
+    if (after["status"] === undefined) delete (after as KubeObject)["status"];
+    after.metadata = { ...after.metadata, ...own(before.metadata) };
+    checkFinalizers(before, after);
+    if (resource.plural === PODS.plural) checkPod(before as unknown as Pod, after as unknown as Pod);
+    if (same(before, after)) return before;
+    if (!same(before["spec"], after["spec"])) after.metadata.generation = (before.metadata.generation ?? 0) + 1;
+    const key = keyOf(resource, namespace, name);
+    if (after.metadata.deletionTimestamp && !after.metadata.finalizers?.length && resource.plural !== PODS.plural) {
+      this.#remove(key, resource, after);
+    } else this.#store(key, resource, "MODIFIED", after);
+    return structuredClone(after);
+  }
+
+  delete(resource: Resource, namespace: string, name: string, q: DeleteQuery = {}): void {
+    const object = this.get(resource, namespace, name);
+    if (q.uid !== undefined && q.uid !== object.metadata.uid) throw conflict(name, "UID");
+    if (q.resourceVersion !== undefined && q.resourceVersion !== object.metadata.resourceVersion) {
+      throw conflict(name, "resourceVersion");
+    }
+    const key = keyOf(resource, namespace, name);
+    if (resource.plural === PODS.plural) {
+      this.#deletePod(key, object as Pod, q.gracePeriodSeconds);
+    } else if (object.metadata.finalizers?.length) {
+      if (object.metadata.deletionTimestamp) return;
+      object.metadata.deletionTimestamp = this.#time();
+      this.#store(key, resource, "MODIFIED", object);
+    } else this.#remove(key, resource, object);
+  }
+
+  /** Removes a Pod whose containers are over, as its node does; or by force, when they may run on. */
+  removePod(namespace: string, name: string): void {
+    const pod = this.find(PODS, namespace, name);
+    if (pod) this.#remove(keyOf(PODS, namespace, name), PODS, structuredClone(pod));
+  }
+
+  #deletePod(key: string, pod: Pod, asked: number | undefined): void {
+    const grace = asked ?? pod.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
+    if (grace === 0 || !pod.spec.nodeName) {
+      this.#remove(key, PODS, pod);
+      return;
+    }
+    const known = pod.metadata.deletionGracePeriodSeconds;
+    if (known !== undefined && known <= grace) return;
+    pod.metadata.deletionGracePeriodSeconds = grace;
+    pod.metadata.deletionTimestamp = this.#time(grace * SECOND_MS);
+    this.#store(key, PODS, "MODIFIED", pod);
+  }
+
+  #store(key: string, resource: Resource, type: "ADDED" | "MODIFIED", object: KubeObject): void {
+    this.#version += 1;
+    object.metadata.resourceVersion = String(this.#version);
+    this.#objects.set(key, object);
+    this.#tell(resource, type, structuredClone(object));
+  }
+
+  #remove(key: string, resource: Resource, object: KubeObject): void {
+    this.#objects.delete(key);
+    this.#version += 1;
+    const last = structuredClone(object);
+    last.metadata.resourceVersion = String(this.#version);
+    this.#tell(resource, "DELETED", last);
+  }
+
+  #tell({ plural }: Resource, type: Stored["type"], object: KubeObject): void {
+    const change = { version: this.#version, atMs: this.#clock.monotonic(), plural, type, object };
+    this.history.push(change);
+    for (const listener of this.#listeners) listener(change);
+  }
+
+  /** Times of the API have whole seconds. */
+  #time(laterMs = 0): string {
+    return new Date(this.#clock.now() + laterMs).toISOString().replace(/\.\d+Z$/, "Z");
+  }
+}
+
+/** Whether a change is one that a watch with this query tells. Objects that leave the selector are not modelled. */
+export function isWatched(change: Stored, plural: string, namespace: string | undefined, labelSelector = ""): boolean {
+  if (change.plural !== plural) return false;
+  const { metadata } = change.object;
+  if (namespace !== undefined && metadata.namespace !== namespace) return false;
+  if (labelSelector === "") return true;
+  return labelSelector.split(",").every((term) => {
+    const [name = "", value] = term.split("=");
+    return metadata.labels?.[name] === value;
+  });
+}
+
+export function eventOf<T extends KubeObject>({ type, object }: Stored): WatchEvent<T> {
+  return { type, object: structuredClone(object) as T };
+}
+
+export function refusal(status: number, reason: string, message: string, maybeApplied = false): KubeApiError {
+  return new KubeApiError(message, { status, reason, maybeApplied });
+}
+
+function notFound(resource: Resource, name: string): KubeApiError {
+  return new KubeApiError(`${resource.plural} "${name}" not found`, {
+    status: 404,
+    reason: "NotFound",
+    details: { name },
+  });
+}
+
+function conflict(name: string, what: string): KubeApiError {
+  return refusal(
+    409,
+    "Conflict",
+    `Operation cannot be fulfilled on "${name}": the ${what} in the precondition differs`,
+  );
+}
+
+function keyOf(resource: Resource, namespace: string, name: string): string {
+  return `${resource.plural}/${namespace}/${name}`;
+}
+
+const base64 = (text: string) => Buffer.from(text).toString("base64");
+
+/** What no patch changes. */
+function own({ name, namespace, uid, creationTimestamp, deletionTimestamp, resourceVersion }: KubeObject["metadata"]) {
+  const all = { name, namespace, uid, creationTimestamp, deletionTimestamp, resourceVersion };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
+
+function checkFinalizers(before: KubeObject, after: KubeObject): void {
+  if (!before.metadata.deletionTimestamp) return;
+  const had = new Set(before.metadata.finalizers ?? []);
+  if ((after.metadata.finalizers ?? []).some((each) => !had.has(each))) {
+    throw refusal(422, "Invalid", "no new finalizers can be added if the object is being deleted");
+  }
+}
+
+function checkPod(before: Pod, after: Pod): void {
+  const { activeDeadlineSeconds: old, ...rest } = before.spec;
+  const { activeDeadlineSeconds: wanted, ...others } = after.spec;
+  if (!same(rest, others)) throw refusal(422, "Invalid", "pod updates may not change fields of the spec");
+  if (old === wanted || old === undefined) return;
+  if (wanted === undefined || wanted > old) {
+    throw refusal(422, "Invalid", "spec.activeDeadlineSeconds: must be less than or equal to previous value");
+  }
+}
+
+function merge(target: unknown, patch: unknown): unknown {
+  if (!isRecord(patch)) return patch;
+  const result: Record<string, unknown> = isRecord(target) ? { ...target } : {};
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) delete result[key];
+    else result[key] = merge(result[key], value);
+  }
+  return result;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function same(a: unknown, b: unknown): boolean {
+  return stable(a) === stable(b);
+}
+
+function stable(value: unknown): string {
+  return JSON.stringify(value, (_key, part: unknown) =>
+    isRecord(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part,
+  );
+}

@@ -1,0 +1,322 @@
+import { setImmediate as macrotask } from "node:timers/promises";
+import { seededRandom } from "../../../simulator/ids.ts";
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { recordOf } from "../../../simulator/item.ts";
+import { violationText } from "../../../simulator/violations.ts";
+import { API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
+import type { Random } from "../../../src/core/random.ts";
+import { LeadershipLostError } from "../../../src/kube/errors.ts";
+import type { EventRecorder } from "../../../src/kube/events.ts";
+import { PODS, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
+import { type Logger, silentLogger } from "../../../src/observe/logger.ts";
+import { createMetrics } from "../../../src/observe/metrics.ts";
+import { Controller } from "../../../src/reconcile/controller.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/sessions/journal.ts";
+import { readPodState } from "../../../src/sessions/pod-state.ts";
+import { DEFAULT_TIMING, type Timing } from "../../../src/sessions/timing.ts";
+import { WorkApiClient } from "../../../src/work/client.ts";
+import { VirtualClock } from "../../support/virtual-clock.ts";
+import { ApiServer } from "./api-server.ts";
+import { FakeKube, type WatchWeather } from "./kube.ts";
+import { FAIR, Link, ProcessClock, type Weather } from "./network.ts";
+import { type ContainerFate, Node, type Running } from "./node.ts";
+import { BASE_URL, WorkApi } from "./work-api.ts";
+
+export const NAMESPACE = "agents";
+export const NAME = "research";
+
+/** Everything here waits for promises and virtual timers only: one round of the event loop settles it. */
+class QuickClock extends VirtualClock {
+  override async settle(): Promise<void> {
+    await macrotask();
+  }
+}
+
+/** The weather of a whole world; a test changes it as it goes. */
+export interface WorldWeather {
+  kube: Weather;
+  work: Weather;
+  worker: Weather;
+  watch: WatchWeather;
+}
+
+export interface LoopWorldOptions {
+  readonly seed?: number;
+  readonly sessions?: Record<string, unknown>;
+  readonly spec?: Record<string, unknown>;
+  readonly switches?: Record<string, unknown>;
+  readonly limits?: Record<string, unknown>;
+  readonly timing?: Partial<Timing>;
+  readonly fate?: () => ContainerFate;
+  readonly prepareMs?: () => number;
+}
+
+/** One operator: a controller with links of its own, to be killed or stopped. */
+export interface Operator {
+  readonly kube: FakeKube;
+  readonly clock: ProcessClock;
+  /** Its process is gone in the middle of whatever it does. */
+  kill(): void;
+  /** SIGTERM: resolves when everything has ended. */
+  stop(): Promise<void>;
+  /** It may not act any more: every guarded call throws. */
+  loseLeadership(): void;
+}
+
+/** A cluster, a Work API, a node and operators on a virtual clock: the whole controller on fakes. */
+export class LoopWorld {
+  readonly clock = new QuickClock();
+  readonly random: Random;
+  readonly server: ApiServer;
+  readonly api: WorkApi;
+  readonly node: Node;
+  readonly environmentId: string;
+  readonly weather: WorldWeather = { kube: FAIR, work: FAIR, worker: FAIR, watch: { lagMs: 30, breaks: 0 } };
+  readonly metrics = createMetrics();
+  readonly told: string[] = [];
+  /** What must never be, found while the world went on. */
+  readonly wrongs: string[] = [];
+  readonly log: string[] = [];
+  fate: () => ContainerFate;
+  allowedOrigin: (url: string) => boolean = () => true;
+  readonly #options: LoopWorldOptions;
+  readonly #timing: Timing;
+  #operators = 0;
+  maxLivePods = 0;
+
+  constructor(options: LoopWorldOptions = {}) {
+    this.#options = options;
+    this.random = seededRandom(options.seed ?? 1);
+    this.#timing = { ...DEFAULT_TIMING, ...options.timing };
+    this.server = new ApiServer(this.clock);
+    this.api = new WorkApi(this.clock, {
+      ...(options.switches ? { switches: options.switches } : {}),
+      ...(options.limits ? { limits: options.limits } : {}),
+      seed: options.seed ?? 1,
+    });
+    this.environmentId = this.api.world.createEnvironment({}).id;
+    this.fate = options.fate ?? (() => ({ startError: false, program: "stock", servesMs: 5_000 }));
+    this.node = new Node({
+      server: this.server,
+      clock: this.clock,
+      random: this.random,
+      http: this.api.sender(new Link(this.clock, this.random, () => this.weather.worker), this.clock),
+      environmentId: this.environmentId,
+      fate: () => this.fate(),
+      ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
+      onStart: (running) => this.#started(running),
+    });
+    this.server.subscribe(({ plural }) => {
+      if (plural === "pods") this.#countPods();
+    });
+    this.api.world.events.on("item", (item, event) => this.say(`item ${item.id.slice(-4)} ${event} -> ${item.state}`));
+    this.server.subscribe(({ type, plural, object }) => this.say(`${plural} ${object.metadata.name} ${type}`));
+    this.createKey();
+  }
+
+  say(what: string): void {
+    if (this.log.length < 20_000) this.log.push(`${(this.clock.monotonic() / 1_000).toFixed(3)} ${what}`);
+  }
+
+  // --- what there is ----------------------------------------------------------------------------------------------
+
+  get pods(): Pod[] {
+    return this.server.list(PODS, NAMESPACE);
+  }
+
+  get claims(): Secret[] {
+    return this.server.list(SECRETS, NAMESPACE).filter(({ type }) => type === CLAIM_SECRET_TYPE);
+  }
+
+  get items(): ItemRecord[] {
+    return [...this.api.world.items.values()].map(recordOf);
+  }
+
+  item(id: string): ItemRecord {
+    return recordOf(this.api.world.item(id));
+  }
+
+  podsOf(phase: string): Pod[] {
+    return this.pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === phase);
+  }
+
+  get parked(): Pod[] {
+    return this.pods.filter((pod) => readPodState(pod).is === "parked" && !pod.metadata.deletionTimestamp);
+  }
+
+  get environment() {
+    return this.server.find(ENVIRONMENTS, NAMESPACE, NAME);
+  }
+
+  get violations(): string[] {
+    return this.api.world.violations.map(violationText);
+  }
+
+  // --- acting -----------------------------------------------------------------------------------------------------
+
+  createKey(): void {
+    const key = Buffer.from(this.api.world.keyOf(this.environmentId)).toString("base64");
+    this.server.create(SECRETS, {
+      metadata: { name: "key", namespace: NAMESPACE },
+      data: { "environment-key": key },
+    });
+  }
+
+  createEnvironment(): void {
+    this.server.create(ENVIRONMENTS, {
+      apiVersion: API_VERSION,
+      kind: KIND,
+      metadata: { name: NAME, namespace: NAMESPACE },
+      spec: {
+        environmentId: this.environmentId,
+        deletionGraceSeconds: 60,
+        api: { baseUrl: BASE_URL, keySecretRef: { name: "key" } },
+        sessions: {
+          maxConcurrent: 4,
+          warm: 1,
+          retainFinishedSeconds: 0,
+          retainFailedSeconds: 0,
+          template: {
+            spec: { containers: [{ name: "worker", image: "worker:1" }], terminationGracePeriodSeconds: 30 },
+          },
+          ...this.#options.sessions,
+        },
+        ...this.#options.spec,
+      },
+    } as never);
+  }
+
+  patchEnvironment(patch: Record<string, unknown>): void {
+    this.server.patch(ENVIRONMENTS, NAMESPACE, NAME, patch);
+  }
+
+  enqueue(input: Parameters<WorkApi["world"]["enqueue"]>[1] = {}): string {
+    return this.api.world.enqueue(this.environmentId, input).id;
+  }
+
+  startOperator(options: { logger?: Logger } = {}): Operator {
+    this.#operators += 1;
+    const workerId = `operator-${this.#operators}`;
+    const clock = new ProcessClock(this.clock);
+    const ending = new AbortController();
+    const kubeLink = new Link(this.clock, this.random, () => this.weather.kube);
+    const workLink = new Link(this.clock, this.random, () => this.weather.work);
+    let lost = false;
+    const guard = () => {
+      if (lost) throw new LeadershipLostError("not the leader");
+    };
+    const kube = new FakeKube({
+      server: this.server,
+      link: kubeLink,
+      clock,
+      random: this.random,
+      weather: () => this.weather.watch,
+      fence: guard,
+    });
+    const http = this.api.sender(workLink, clock);
+    const events = {
+      event: (_about: unknown, _type: string, reason: string, message: string) =>
+        this.told.push(`${reason}: ${message}`),
+    } as unknown as EventRecorder;
+    const controller = new Controller({
+      namespaces: [NAMESPACE],
+      kube: kube.client,
+      clock,
+      random: this.random,
+      timing: this.#timing,
+      logger: options.logger ?? silentLogger,
+      metrics: this.metrics,
+      events,
+      guard,
+      originAllowed: (url) => this.allowedOrigin(url),
+      workClient: (environment, key) =>
+        new WorkApiClient({
+          baseUrl: environment.spec.api.baseUrl,
+          environmentId: environment.spec.environmentId,
+          key,
+          workerId,
+          http,
+          clock,
+          requestTimeoutMs: 10_000,
+          protocolTimeoutMs: this.#timing.requestBoundMs,
+        }),
+    });
+    this.say(`${workerId} starts`);
+    const running = controller.run(ending.signal);
+    return {
+      kube,
+      clock,
+      kill: () => {
+        this.say(`${workerId} is killed`);
+        kubeLink.cut();
+        workLink.cut();
+        clock.stop();
+      },
+      stop: () => {
+        ending.abort();
+        return running;
+      },
+      loseLeadership: () => {
+        lost = true;
+      },
+    };
+  }
+
+  /** Lets time pass until `condition` holds. @throws when it does not within `limitMs`. */
+  async until(what: string, condition: () => boolean, limitMs = 120_000): Promise<void> {
+    try {
+      await this.clock.advanceUntil(condition, limitMs, STEP_MS);
+    } catch (error) {
+      throw new Error(`not within ${limitMs} ms: ${what}\n${this.describe()}`, { cause: error });
+    }
+  }
+
+  async pass(ms: number): Promise<void> {
+    await this.clock.advance(ms);
+  }
+
+  /** Nothing is half done: items are stopped, no claim, no assigned Pod, no container. */
+  get isSettled(): boolean {
+    const live = [...this.api.world.items.values()].some(({ state }) => state !== "stopped");
+    return !live && this.claims.length === 0 && this.node.running.size === 0 && this.podsOf("assigned").length === 0;
+  }
+
+  describe(): string {
+    return [
+      `claims: ${this.claims.map((claim) => `${claim.metadata.name} ${JSON.stringify(readJournal(claim))}`).join(", ")}`,
+      `pods: ${this.pods.map((pod) => `${pod.metadata.name} ${pod.metadata.labels?.[LABEL_PHASE]} ${readPodState(pod).is}${pod.metadata.deletionTimestamp ? " deleting" : ""}`).join(", ")}`,
+      `items: ${this.items
+        .filter(({ state }) => state !== "stopped")
+        .map(({ id, state }) => `${id.slice(-4)} ${state}`)
+        .join(", ")}`,
+      `running: ${[...this.node.running].map(({ pod }) => pod).join(", ")}`,
+      `wrongs: ${[...this.wrongs, ...this.violations].join("; ")}`,
+      `told: ${this.told.slice(-10).join(" | ")}`,
+    ].join("\n");
+  }
+
+  /** A container starts: its operator must have acknowledged the item, and no other container may hold it. */
+  #started({ pod, workId }: Running): void {
+    this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
+    const item = this.api.world.items.get(workId);
+    if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
+    const others = [...this.node.running].filter((other) => other.workId === workId && other.worker.holds);
+    if (others.length > 0 && item?.beat && item.state === "active" && item.generation === 1) {
+      this.wrongs.push(`S2 ${pod} starts while ${others.map((other) => other.pod).join(", ")} holds the item`);
+    }
+  }
+
+  /** Pods that take room: not over, not going. */
+  #countPods(): void {
+    const live = this.pods.filter(
+      (pod) =>
+        !pod.metadata.deletionTimestamp &&
+        pod.metadata.labels?.[LABEL_PHASE] !== "finished" &&
+        readPodState(pod).is !== "ended",
+    );
+    this.maxLivePods = Math.max(this.maxLivePods, live.length);
+  }
+}
+
+const STEP_MS = 100;

@@ -1,0 +1,304 @@
+import { API_VERSION } from "../../../src/api/names.ts";
+import type { Clock, Timer } from "../../../src/core/clock.ts";
+import type { Random } from "../../../src/core/random.ts";
+import {
+  type Condition,
+  type ContainerState,
+  type KubeObject,
+  PODS,
+  type Pod,
+  SECRETS,
+} from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/sessions/journal.ts";
+import type { HttpSender } from "../../../src/work/http.ts";
+import type { ApiServer } from "./api-server.ts";
+import { type Program, Worker } from "./worker.ts";
+
+/** What becomes of a container that is given its key. */
+export interface ContainerFate {
+  /** kubelet cannot start it. */
+  readonly startError: boolean;
+  readonly program: Program;
+  readonly servesMs: number;
+}
+
+const SECOND_MS = 1_000;
+const NODE = "node-1";
+
+/** A container that runs, whatever the API says of its Pod. */
+export interface Running {
+  readonly pod: string;
+  readonly workId: string;
+  readonly worker: Worker;
+}
+
+/**
+ * A scheduler, a kubelet and a garbage collector for all Pods: binds, parks, looks at the Secret every 10-15 s and at
+ * each change of the Pod, runs the program, reports its end a little later, obeys deletions and deadlines.
+ */
+export class Node {
+  readonly #server: ApiServer;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #pods = new Map<string, KubeletPod>();
+  readonly running = new Set<Running>();
+  readonly #parts: ConstructorParameters<typeof Node>[0];
+
+  constructor(parts: {
+    server: ApiServer;
+    clock: Clock;
+    random: Random;
+    http: HttpSender;
+    environmentId: string;
+    fate: () => ContainerFate;
+    /** How long scheduling and pulling take. */
+    prepareMs?: () => number;
+    /** Called when a container starts. */
+    onStart?: (running: Running) => void;
+  }) {
+    this.#parts = parts;
+    this.#server = parts.server;
+    this.#clock = parts.clock;
+    this.#random = parts.random;
+    parts.server.subscribe(({ plural, type, object }) => {
+      if (plural === "pods") this.#podChanged(type, object as Pod);
+      if (plural === "environments" && type === "DELETED") this.#collect(object);
+    });
+  }
+
+  /** The node is lost: the object goes, the container runs on. */
+  lose(name: string, namespace: string): void {
+    this.#pods.get(name)?.lose();
+    this.#pods.delete(name);
+    this.#server.removePod(namespace, name);
+  }
+
+  /** The container is killed from outside. */
+  kill(name: string): void {
+    this.#pods.get(name)?.kill();
+  }
+
+  #podChanged(type: string, pod: Pod): void {
+    const name = pod.metadata.name ?? "";
+    if (type === "DELETED") {
+      this.#pods.get(name)?.objectGone();
+      this.#pods.delete(name);
+      return;
+    }
+    const known = this.#pods.get(name);
+    if (known) known.changed(pod);
+    else if (type === "ADDED") this.#pods.set(name, new KubeletPod(pod, { ...this.#parts, node: this }));
+  }
+
+  /** Pods of an owner that is gone. */
+  #collect(owner: KubeObject): void {
+    this.#clock.setTimer(
+      () => {
+        for (const pod of this.#server.list(PODS)) {
+          const owned = pod.metadata.ownerReferences?.some(
+            ({ uid, apiVersion }) => uid === owner.metadata.uid && apiVersion === API_VERSION,
+          );
+          if (owned) this.#server.delete(PODS, pod.metadata.namespace ?? "", pod.metadata.name ?? "", {});
+        }
+      },
+      100 + this.#random() * 5_000,
+    );
+  }
+
+  /** As the garbage collector does with Pods that were created for an owner that was gone already. */
+  isOrphan(pod: Pod): boolean {
+    const owner = pod.metadata.ownerReferences?.[0];
+    const live = this.#server.find(ENVIRONMENTS, pod.metadata.namespace ?? "", owner?.name ?? "");
+    return live?.metadata.uid !== owner?.uid;
+  }
+}
+
+class KubeletPod {
+  readonly #parts: ConstructorParameters<typeof Node>[0] & { node: Node };
+  readonly #namespace: string;
+  readonly #name: string;
+  #pod: Pod;
+  #state: "new" | "parked" | "failed-start" | "running" | "ended" = "new";
+  #startedAt = "";
+  #killed = new AbortController();
+  #worker: Worker | null = null;
+  #deleting = false;
+  #forgotten = false;
+  #look: Timer | null = null;
+  #deadline: Timer | null = null;
+
+  constructor(pod: Pod, parts: ConstructorParameters<typeof Node>[0] & { node: Node }) {
+    this.#parts = parts;
+    this.#pod = pod;
+    this.#namespace = pod.metadata.namespace ?? "";
+    this.#name = pod.metadata.name ?? "";
+    const prepareMs = parts.prepareMs?.() ?? 200 + parts.random() * 2_000;
+    this.#after(prepareMs / 2, () => this.#bind());
+    this.#after(prepareMs, () => this.#park());
+  }
+
+  changed(pod: Pod): void {
+    const before = this.#pod;
+    this.#pod = pod;
+    if (pod.metadata.deletionTimestamp && !this.#deleting) this.#delete();
+    const touched =
+      JSON.stringify([before.metadata.labels, before.metadata.annotations]) !==
+      JSON.stringify([pod.metadata.labels, pod.metadata.annotations]);
+    if (touched) this.#after(10 + this.#parts.random() * 100, () => this.#lookNow());
+    if (before.spec.activeDeadlineSeconds !== pod.spec.activeDeadlineSeconds) this.#armDeadline();
+  }
+
+  objectGone(): void {
+    this.#forgotten = true;
+    this.#look?.cancel();
+    this.#deadline?.cancel();
+    this.#after(50, () => this.#killed.abort(), true);
+  }
+
+  /** Nobody hears of it any more; what runs, runs on until the machine ends. */
+  lose(): void {
+    this.#forgotten = true;
+    this.#look?.cancel();
+    this.#deadline?.cancel();
+    this.#after(LOST_NODE_ENDS_MS, () => this.#killed.abort(), true);
+  }
+
+  kill(): void {
+    if (this.#state === "running") this.#killed.abort();
+  }
+
+  #bind(): void {
+    if (this.#forgotten || this.#deleting) return;
+    const pod = this.#parts.server.find(PODS, this.#namespace, this.#name);
+    if (!pod) return;
+    // The binding is the one change of a Pod's spec that is no patch of it.
+    pod.spec.nodeName = NODE;
+    this.#report({ phase: "Pending", startTime: this.#now(), conditions: [condition("PodScheduled", this.#now())] });
+  }
+
+  #park(): void {
+    if (this.#forgotten || this.#deleting) return;
+    this.#state = "parked";
+    this.#lookNow();
+  }
+
+  #lookNow(): void {
+    if (this.#state !== "parked" || this.#forgotten || this.#deleting) return;
+    this.#look?.cancel();
+    this.#look = this.#after(10_000 + this.#parts.random() * 5_000, () => this.#lookNow());
+    const secret = this.#parts.server.find(SECRETS, this.#namespace, this.#name);
+    const key = secret?.data?.[KEY_WORK_SECRET];
+    // kubelet's watches of Secrets and of Pods are not ordered: it may not have seen the key yet.
+    if (key === undefined || this.#parts.random() < UNSEEN) {
+      const missing = secret
+        ? `couldn't find key ${KEY_WORK_SECRET} in Secret ${this.#namespace}/${this.#name}`
+        : `secret "${this.#name}" not found`;
+      this.#container({ waiting: { reason: "CreateContainerConfigError", message: missing } });
+      return;
+    }
+    const fate = this.#parts.fate();
+    if (fate.startError) {
+      this.#state = "failed-start";
+      this.#container({ waiting: { reason: "CreateContainerError", message: "no such command" } });
+      return;
+    }
+    this.#start(fate, text(secret?.data?.[KEY_WORK_ID]), text(key));
+  }
+
+  #start(fate: ContainerFate, workId: string, secret: string): void {
+    const { clock, http, environmentId, node, onStart } = this.#parts;
+    this.#state = "running";
+    this.#startedAt = this.#now();
+    this.#worker = new Worker(clock, http, { environmentId, workId, secret });
+    const running = { pod: this.#name, workId, worker: this.#worker };
+    node.running.add(running);
+    onStart?.(running);
+    this.#container({ running: { startedAt: this.#startedAt } });
+    const killed = new Promise<number>((resolve) =>
+      this.#killed.signal.addEventListener("abort", () => resolve(137), { once: true }),
+    );
+    void Promise.race([this.#worker.run(fate.program, fate.servesMs, this.#killed.signal), killed]).then((exitCode) => {
+      node.running.delete(running);
+      this.#killed.abort();
+      this.#ended(exitCode);
+    });
+  }
+
+  #ended(exitCode: number): void {
+    if (this.#state === "ended") return;
+    this.#state = "ended";
+    const terminated = {
+      exitCode,
+      reason: exitCode === 0 ? "Completed" : "Error",
+      startedAt: this.#startedAt,
+      finishedAt: this.#now(),
+    };
+    this.#after(100 + this.#parts.random() * 800, () => this.#container({ terminated }));
+    this.#after(1_500, () => {
+      this.#container({ terminated }, exitCode === 0 ? "Succeeded" : "Failed");
+      if (this.#deleting) this.#after(300, () => this.#parts.server.removePod(this.#namespace, this.#name));
+    });
+  }
+
+  #delete(): void {
+    this.#deleting = true;
+    this.#look?.cancel();
+    if (this.#state === "ended") {
+      this.#after(300 + this.#parts.random() * 1_500, () => this.#parts.server.removePod(this.#namespace, this.#name));
+      return;
+    }
+    if (this.#state !== "running") {
+      this.#after(10 + this.#parts.random() * 900, () => this.#parts.server.removePod(this.#namespace, this.#name));
+      return;
+    }
+    this.#worker?.terminate();
+    this.#after((this.#pod.metadata.deletionGracePeriodSeconds ?? 0) * SECOND_MS, () => this.#killed.abort());
+  }
+
+  #armDeadline(): void {
+    this.#deadline?.cancel();
+    const seconds = this.#pod.spec.activeDeadlineSeconds;
+    const startedMs = Date.parse(this.#pod.status?.startTime ?? "");
+    if (seconds === undefined || Number.isNaN(startedMs)) return;
+    const leftMs = startedMs + seconds * SECOND_MS - this.#parts.clock.now();
+    if (leftMs > 2 ** 31) return;
+    this.#deadline = this.#after(Math.max(0, leftMs), () => this.#killed.abort());
+  }
+
+  #container(state: ContainerState, phase = state.running ? "Running" : "Pending"): void {
+    const name = this.#pod.spec.containers[0]?.name ?? "";
+    const types = ["PodScheduled", "Initialized", "PodReadyToStartContainers"];
+    const conditions = types.map((type) => condition(type, this.#pod.status?.startTime ?? this.#now()));
+    this.#report({ ...this.#pod.status, phase, conditions, containerStatuses: [{ name, state }] });
+  }
+
+  #report(status: Pod["status"]): void {
+    if (this.#forgotten || !this.#parts.server.find(PODS, this.#namespace, this.#name)) return;
+    this.#parts.server.patch(PODS, this.#namespace, this.#name, { status }, true);
+  }
+
+  #after(ms: number, fn: () => void, always = false): Timer {
+    return this.#parts.clock.setTimer(() => {
+      if (always || !this.#forgotten) fn();
+    }, ms);
+  }
+
+  #now(): string {
+    return new Date(this.#parts.clock.now()).toISOString().replace(/\.\d+Z$/, "Z");
+  }
+}
+
+/** A node that nobody reaches any more is shut down so much later. */
+const LOST_NODE_ENDS_MS = 600_000;
+
+/** How often kubelet looks before it has seen the newest Secret. */
+const UNSEEN = 0.15;
+
+function condition(type: string, at: string): Condition {
+  return { type, status: "True", lastTransitionTime: at };
+}
+
+function text(data: string | undefined): string {
+  return Buffer.from(data ?? "", "base64").toString("utf8");
+}

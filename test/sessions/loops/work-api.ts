@@ -1,0 +1,129 @@
+import { CREDENTIALS, routeOf } from "../../../simulator/api-request.ts";
+import type { Caller, Credential } from "../../../simulator/caller.ts";
+import { ApiError, forbidden, notFound, unauthenticated } from "../../../simulator/errors.ts";
+import { json, type Reply } from "../../../simulator/http.ts";
+import { limitsSchema, switchesSchema } from "../../../simulator/switches.ts";
+import { WORK_API } from "../../../simulator/work-api.ts";
+import { World as SimulatedWorld } from "../../../simulator/world.ts";
+import type { Clock } from "../../../src/core/clock.ts";
+import { HttpFailure, type HttpReply, type HttpRequest, type HttpSender } from "../../../src/work/http.ts";
+import { type Link, NoAnswer } from "./network.ts";
+
+/** The work simulator's own rules and judges, without its sockets: requests are handled in this process. */
+export class WorkApi {
+  readonly world: SimulatedWorld;
+  /** Requests by call. */
+  readonly requests = new Map<string, number>();
+  /** Answers a request instead of the simulator; undefined: it does not. */
+  answer: (call: string, request: HttpRequest) => Reply | undefined = () => undefined;
+
+  constructor(
+    clock: Clock,
+    options: { switches?: Record<string, unknown>; limits?: Record<string, unknown>; seed?: number } = {},
+  ) {
+    this.world = new SimulatedWorld({
+      clock,
+      scale: 1,
+      switches: switchesSchema.parse(options.switches ?? {}),
+      limits: limitsSchema.parse(options.limits ?? {}),
+      apiKey: undefined,
+      seed: options.seed ?? 1,
+    });
+    this.world.baseUrl = BASE_URL;
+  }
+
+  /** A sender whose requests travel over this link. */
+  sender(link: Link, clock: Clock): HttpSender {
+    return { send: (request) => this.#send(link, clock, request) };
+  }
+
+  async #send(link: Link, clock: Clock, request: HttpRequest): Promise<HttpReply> {
+    const times = { sentAtMs: clock.monotonic(), sentAtWallMs: clock.now() };
+    const gone = new AbortController();
+    try {
+      const reply = await link.send({
+        boundMs: request.timeoutMs,
+        signal: request.signal,
+        effect: (delayed) => this.#handle(request, delayed, gone.signal),
+        refuse: () => new ApiError(503, "overloaded_error", "overloaded"),
+      });
+      return this.#replyOf(reply, times, clock);
+    } catch (error) {
+      gone.abort();
+      if (error instanceof ApiError) return this.#replyOf(json(error.status, error.body), times, clock);
+      if (!(error instanceof NoAnswer)) throw error;
+      throw new HttpFailure(
+        error.kind,
+        { sent: true, times: { ...times, answeredAtMs: clock.monotonic() }, status: undefined },
+        error,
+      );
+    }
+  }
+
+  #replyOf(reply: Reply, times: { sentAtMs: number; sentAtWallMs: number }, clock: Clock): HttpReply {
+    reply.onAnswered?.();
+    return {
+      ...times,
+      answeredAtMs: clock.monotonic(),
+      status: reply.status,
+      headers: new Map([["date", (reply as Dated).date]]),
+      body: Buffer.from(reply.body === undefined ? "" : JSON.stringify(reply.body)),
+    };
+  }
+
+  async #handle(request: HttpRequest, delayed: boolean, signal: AbortSignal): Promise<Reply> {
+    const reply = await this.#answer(request, delayed, signal);
+    return { ...reply, date: new Date(this.world.clock.now()).toUTCString() } as Dated;
+  }
+
+  async #answer(request: HttpRequest, delayed: boolean, signal: AbortSignal): Promise<Reply> {
+    const { world } = this;
+    world.deadlines.runDue();
+    const url = new URL(request.path, BASE_URL);
+    const route = routeOf(request.method, url.pathname);
+    if (!route) throw notFound(url.pathname);
+    this.requests.set(route.call, (this.requests.get(route.call) ?? 0) + 1);
+    const own = this.answer(route.call, request);
+    if (own) return own;
+    const caller = this.#authenticate(request, delayed);
+    const { credential } = caller;
+    if (!CREDENTIALS[route.call].includes(credential.kind)) throw forbidden("a credential of the wrong kind");
+    if (credential.kind === "sessions-token" && credential.workId !== route.workId)
+      throw forbidden("another item's token");
+    const environment = world.environment(route.environmentId ?? "");
+    environment.sides.heard(caller.workerId);
+    const handler = WORK_API[route.call];
+    if (!handler) throw notFound(route.call);
+    const body = request.body === undefined ? undefined : (JSON.parse(request.body) as Record<string, unknown>);
+    const { searchParams: query } = url;
+    const { switches, limits } = world;
+    const context = {
+      switches,
+      limits,
+      secretFor: world.secretFor.bind(world),
+      badPoll: (details: string) => new ApiError(400, "invalid_request_error", details),
+    };
+    try {
+      return await handler(
+        environment,
+        { ...route, query, headers: {}, body, caller, duplicateOffer: false, signal },
+        context,
+      );
+    } catch (error) {
+      if (error instanceof ApiError) return json(error.status, error.body);
+      throw error;
+    }
+  }
+
+  #authenticate(request: HttpRequest, delayed: boolean): Caller {
+    const { authorization = "" } = request.headers;
+    const credential: Credential | undefined = this.world.bearer(authorization.slice("Bearer ".length));
+    if (!credential) throw unauthenticated();
+    const { "anthropic-worker-id": workerId, "user-agent": userAgent = "" } = request.headers;
+    return { credential, workerId, userAgent, remote: "", delayed };
+  }
+}
+
+type Dated = Reply & { readonly date: string };
+
+export const BASE_URL = "https://work.test";

@@ -1,0 +1,131 @@
+import { type Clock, sleep } from "../../../src/core/clock.ts";
+import type { HttpSender } from "../../../src/work/http.ts";
+import { BASE_URL } from "./work-api.ts";
+
+/**
+ * What the program in a container is like. `stock`: beats first, serves, stops its item and leaves; leaves without a stop
+ * when its lease is lost. `silent` never beats and never leaves; `crashes` and `killed` end without a word; `deaf` beats
+ * and never leaves by itself.
+ */
+export type Program = "stock" | "silent" | "crashes" | "killed" | "deaf";
+
+export interface WorkerEnvironment {
+  readonly environmentId: string;
+  readonly workId: string;
+  /** Base64url JSON with the sessions token. */
+  readonly secret: string;
+}
+
+const NO_HEARTBEAT = "NO_HEARTBEAT";
+const REQUEST_MS = 1_500;
+const ASSUMED_TTL_MS = 90_000;
+
+interface Beat {
+  readonly state: string;
+  readonly last_heartbeat: string;
+  readonly ttl_seconds: number;
+}
+
+/** One run of a program against the Work API. */
+export class Worker {
+  readonly #clock: Clock;
+  readonly #http: HttpSender;
+  readonly #env: WorkerEnvironment;
+  readonly #token: string;
+  readonly #told = new AbortController();
+  /** Its own word on whether it holds the lease. */
+  holds = false;
+
+  constructor(clock: Clock, http: HttpSender, env: WorkerEnvironment) {
+    this.#clock = clock;
+    this.#http = http;
+    this.#env = env;
+    const { sessions_token: token } = JSON.parse(Buffer.from(env.secret, "base64url").toString("utf8")) as {
+      sessions_token: string;
+    };
+    this.#token = token;
+  }
+
+  /** SIGTERM. */
+  terminate(): void {
+    this.#told.abort();
+  }
+
+  /** Resolves with the exit code; never for programs that do not leave by themselves. `killed` aborts at SIGKILL. */
+  async run(program: Program, servesMs: number, killed: AbortSignal): Promise<number> {
+    if (program === "silent") return never(killed);
+    if (program === "crashes" || program === "killed") {
+      await sleep(this.#clock, servesMs, killed);
+      return program === "crashes" ? 1 : 137;
+    }
+    const doneMs = this.#clock.monotonic() + servesMs;
+    let expected = NO_HEARTBEAT;
+    let boughtMs = this.#clock.monotonic();
+    let ttlMs = ASSUMED_TTL_MS;
+    while (!killed.aborted) {
+      const sentMs = this.#clock.monotonic();
+      const beat = await this.#beat(expected);
+      if (killed.aborted) break;
+      if (beat === "refused") return this.#leave();
+      if (beat !== null && beat.state !== "active") {
+        if (program === "deaf") return never(killed);
+        return this.#stopAndLeave();
+      }
+      if (beat !== null) {
+        expected = beat.last_heartbeat;
+        ttlMs = beat.ttl_seconds * 1_000;
+        boughtMs = sentMs;
+        this.holds = true;
+      }
+      // The next beat must be answered while the lease still runs.
+      if (this.#clock.monotonic() - boughtMs > ttlMs * 0.8) return this.#leave();
+      if (program === "stock" && (this.#told.signal.aborted || this.#clock.monotonic() >= doneMs))
+        return this.#stopAndLeave();
+      const beatMs = beat === null ? 1_000 : Math.max(1_000, Math.min(ttlMs / 2, 30_000));
+      const leftMs = program === "stock" ? Math.max(0, doneMs - this.#clock.monotonic()) : beatMs;
+      await sleep(
+        this.#clock,
+        Math.min(beatMs, leftMs),
+        AbortSignal.any([killed, ...(program === "stock" ? [this.#told.signal] : [])]),
+      );
+    }
+    return 137;
+  }
+
+  #leave(): number {
+    this.holds = false;
+    return 0;
+  }
+
+  async #stopAndLeave(): Promise<number> {
+    this.holds = false;
+    await this.#send("stop", "", JSON.stringify({ force: true })).catch(() => null);
+    return 0;
+  }
+
+  async #beat(expected: string): Promise<Beat | "refused" | null> {
+    const reply = await this.#send("heartbeat", `?expected_last_heartbeat=${encodeURIComponent(expected)}`).catch(
+      () => null,
+    );
+    if (reply === null || reply.status >= 500) return null;
+    return reply.status === 200 ? (JSON.parse(reply.body.toString("utf8")) as Beat) : "refused";
+  }
+
+  #send(verb: string, query: string, body?: string) {
+    const { environmentId, workId } = this.#env;
+    return this.#http.send({
+      method: "POST",
+      origin: BASE_URL,
+      path: `/v1/environments/${environmentId}/work/${workId}/${verb}${query}`,
+      headers: { authorization: `Bearer ${this.#token}` },
+      body,
+      lane: "protocol",
+      timeoutMs: REQUEST_MS,
+      maxBytes: 1_000_000,
+    });
+  }
+}
+
+function never(killed: AbortSignal): Promise<number> {
+  return new Promise((resolve) => killed.addEventListener("abort", () => resolve(137), { once: true }));
+}
