@@ -59,6 +59,7 @@ export class ClaimLoop {
   readonly #onCredentialMissing: (missing: boolean, workId: string) => void;
   readonly #onWork: () => void;
   readonly #onForeignSlot: (secret: Secret) => void;
+  readonly #refuse: (item: WorkItem) => Promise<void>;
   readonly #backoff: Backoff;
   readonly #underWay = new Set<Promise<void>>();
   #lastWorkMs: number;
@@ -79,6 +80,8 @@ export class ClaimLoop {
     onWork: () => void;
     /** A Pod's slot is taken by a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
+    /** Acknowledges and stops an item that is no session. */
+    refuse: (item: WorkItem) => Promise<void>;
   }) {
     this.#context = options.context;
     this.#claims = options.claims;
@@ -91,6 +94,7 @@ export class ClaimLoop {
     this.#onCredentialMissing = options.onCredentialMissing;
     this.#onWork = options.onWork;
     this.#onForeignSlot = options.onForeignSlot;
+    this.#refuse = options.refuse;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
     this.#lastWorkMs = options.context.clock.monotonic();
@@ -149,7 +153,10 @@ export class ClaimLoop {
   async #claim(item: WorkItem, answer: Answer<unknown>): Promise<Result> {
     // A re-offer of our own: one of our Secrets names it already, and its claim goes on as it is (M).
     if (this.#claims.ofWork(item.id)) return "duplicate";
-    if (item.data.type !== DATA_TYPE_SESSION) return this.#refuseItem(item);
+    if (item.data.type !== DATA_TYPE_SESSION) {
+      await this.#refuse(item);
+      return "not-a-session";
+    }
     if (!item.secret) return settled(await this.#claimSlot(item, answer, null));
     const tried = new Set<string>();
     for (;;) {
@@ -371,19 +378,6 @@ export class ClaimLoop {
       );
       return false;
     }
-  }
-
-  /** Health checks and items of unknown types: acknowledge, stop at once, no Pod. */
-  async #refuseItem(item: WorkItem): Promise<Result> {
-    const { guard, work, metrics, labels, logger } = this.#context;
-    guard();
-    await work().ack(item.id);
-    guard();
-    await work().stop(item.id, { force: true });
-    const reason = item.data.type === "healthcheck" ? "HealthCheck" : "UnknownItem";
-    metrics.sessionsEnded.inc({ ...labels, reason });
-    logger.info({ workId: item.id, type: item.data.type }, "item stopped without a Pod");
-    return "not-a-session";
   }
 }
 

@@ -1,18 +1,12 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
-import { errorText } from "../core/errors.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
-import { DATA_TYPE_SESSION } from "../work/types.ts";
 import type { Claim } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
 import { finishRemoval } from "./removal.ts";
 import type { ServerTime } from "./server-time.ts";
-
-/** Pages of the list that are read at the start in search of items that another process left half refused. */
-const START_PAGES = 5;
-const PAGE_LIMIT = 100;
 
 /**
  * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
@@ -80,28 +74,5 @@ async function finishQuietly(context: SessionContext, secret: Secret, journal: J
   } catch (error) {
     if (isNotFound(error) || isConflict(error)) return;
     throw error;
-  }
-}
-
-/**
- * Health checks and items of unknown types that an earlier process acknowledged and did not get to stop: they have no
- * Secret, so only the list knows them. Best effort; the API ends them some day, too. Never throws.
- */
-export async function stopRefusedItems(context: SessionContext): Promise<void> {
-  try {
-    let page: string | undefined;
-    for (let pages = 0; pages < START_PAGES; pages += 1) {
-      const { value } = await context.work().list({ limit: PAGE_LIMIT, ...(page === undefined ? {} : { page }) });
-      for (const item of value.items) {
-        if (item.state !== "starting" || item.data.type === DATA_TYPE_SESSION) continue;
-        context.guard();
-        await context.work().stop(item.id, { force: true });
-        context.logger.info({ workId: item.id, type: item.data.type }, "item left by an earlier process stopped");
-      }
-      if (value.nextPage === null) return;
-      page = value.nextPage;
-    }
-  } catch (error) {
-    context.logger.info({ error: errorText(error) }, "items left by an earlier process were not looked for");
   }
 }

@@ -18,7 +18,8 @@ import { claimSelector } from "./journal.ts";
 import { readPodState } from "./pod-state.ts";
 import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
-import { recoverClaims, recoverSecret, stopRefusedItems } from "./recovery.ts";
+import { recoverClaims, recoverSecret } from "./recovery.ts";
+import { RefusedItems } from "./refused-items.ts";
 import { Retention } from "./retention.ts";
 import { ServerTime } from "./server-time.ts";
 import { SessionLoop } from "./session-loop.ts";
@@ -56,6 +57,7 @@ export class SessionsRuntime {
   readonly #pool: Pool;
   readonly #sessions: SessionLoop;
   readonly #claimLoop: ClaimLoop;
+  readonly #refused: RefusedItems;
   readonly #queue: QueueWatch;
   readonly #sweep: ItemSweep;
   readonly #retention: Retention;
@@ -98,6 +100,7 @@ export class SessionsRuntime {
     });
     this.#retention = new Retention({ context, claims: this.#claims });
     this.#hold = new EnvironmentHold(context);
+    this.#refused = new RefusedItems(context);
     this.#claimLoop = new ClaimLoop({
       ...shared,
       pool: this.#pool,
@@ -108,6 +111,7 @@ export class SessionsRuntime {
       onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
       onWork: () => this.#noteWork(),
       onForeignSlot: (secret) => void this.#takeUp(secret),
+      refuse: (item) => this.#refused.refuse(item),
     });
   }
 
@@ -234,10 +238,9 @@ export class SessionsRuntime {
     this.#retention.start(signal);
     this.#noteChange();
     const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
-    const refused = mayAsk(signal).then(() => (signal.aborted ? undefined : stopRefusedItems(this.#context)));
     await Promise.all([
       sessions,
-      refused,
+      this.#refused.run(signal, mayAsk),
       this.#claimLoop.run(signal),
       this.#queue.run(signal, mayAsk),
       this.#sweep.run(signal, mayAsk, this.#changed),

@@ -1,0 +1,85 @@
+import { Backoff } from "../core/backoff.ts";
+import { sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { Notifier } from "../core/notifier.ts";
+import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
+import type { SessionContext } from "./context.ts";
+
+/** Pages of the list that are read in search of items that were left half refused. */
+const LOOK_PAGES = 5;
+const PAGE_LIMIT = 100;
+
+/**
+ * Health checks and items of unknown types: acknowledged and stopped at once, with no Pod and no Secret. What was
+ * acknowledged and not stopped, by this process or an earlier one, only the list knows: it is looked through at the start
+ * and after every refusal that failed.
+ */
+export class RefusedItems {
+  readonly #context: SessionContext;
+  readonly #changed = new Notifier();
+  /** Some may be left; they are looked for when `#lookFromMs` (monotonic) is over. */
+  #mayBeLeft = true;
+  #lookFromMs = Number.NEGATIVE_INFINITY;
+
+  constructor(context: SessionContext) {
+    this.#context = context;
+  }
+
+  /** Acknowledges and stops a polled item. Throws WorkApiError; `run` sees to what is left then. */
+  async refuse(item: WorkItem): Promise<void> {
+    const { guard, work, metrics, labels, logger, clock, timing } = this.#context;
+    try {
+      guard();
+      await work().ack(item.id);
+      guard();
+      await work().stop(item.id, { force: true });
+    } catch (error) {
+      // Until then an acknowledgement without answer may still take effect.
+      this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs;
+      this.#mayBeLeft = true;
+      this.#changed.notify();
+      throw error;
+    }
+    const reason = item.data.type === "healthcheck" ? "HealthCheck" : "UnknownItem";
+    metrics.sessionsEnded.inc({ ...labels, reason });
+    logger.info({ workId: item.id, type: item.data.type }, "item stopped without a Pod");
+  }
+
+  /** Runs until the signal aborts, while `mayAsk` says that requests make sense. Never throws. */
+  async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const { clock, timing, random, logger } = this.#context;
+    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    while (!signal.aborted) {
+      await mayAsk(signal);
+      const waitMs = this.#lookFromMs - clock.monotonic();
+      if (!this.#mayBeLeft) await this.#changed.wait(signal);
+      else if (waitMs > 0) await sleep(clock, waitMs, signal);
+      if (signal.aborted || !this.#mayBeLeft || waitMs > 0) continue;
+      this.#mayBeLeft = false;
+      try {
+        await this.#stopLeft();
+        backoff.reset();
+      } catch (error) {
+        this.#mayBeLeft = true;
+        logger.info({ error: errorText(error) }, "items that were left half refused could not be looked for");
+        await sleep(clock, backoff.next(), signal);
+      }
+    }
+  }
+
+  async #stopLeft(): Promise<void> {
+    const { guard, work, logger } = this.#context;
+    let page: string | undefined;
+    for (let pages = 0; pages < LOOK_PAGES; pages += 1) {
+      const { value } = await work().list({ limit: PAGE_LIMIT, ...(page === undefined ? {} : { page }) });
+      for (const item of value.items) {
+        if (item.state !== "starting" || item.data.type === DATA_TYPE_SESSION) continue;
+        guard();
+        await work().stop(item.id, { force: true });
+        logger.info({ workId: item.id, type: item.data.type }, "item that was left half refused is stopped");
+      }
+      if (value.nextPage === null) return;
+      page = value.nextPage;
+    }
+  }
+}
