@@ -278,6 +278,8 @@ export class Pool {
   /** Nothing is wanted any more: nobody would ever find out that the fault is mended. */
   #forgetRefusal(waitMs: number): void {
     if (!this.#refusal) return;
+    const creation = this.#refusal.is === "quota" || this.#refusal.is === "refused";
+    if (!creation && this.counts().preparing > 0) return;
     if (waitMs > 0) {
       this.#wakeAfter(waitMs);
       return;
@@ -294,7 +296,8 @@ export class Pool {
     try {
       await kube.create(PODS, pod);
       metrics.podsCreated.inc(labels);
-      if (this.#refusal) this.#refusal = null;
+      // Whether the Pod gets ready is another matter: what was said of the one before it stands until one is parked.
+      if (this.#refusal?.is === "quota" || this.#refusal?.is === "refused") this.#refusal = null;
     } catch (error) {
       // A creation without an answer may have taken effect: the expectation stands until the cache shows it or it is old.
       const maybe =
@@ -327,14 +330,14 @@ export class Pool {
       return [];
     });
     await inBatches(ended, async ({ pod, end }) => {
-      if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, end.message);
+      if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, { is: "preparing", message: end.message });
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
     });
   }
 
-  #failedToPrepare(reason: string, message: string): void {
+  #failedToPrepare(reason: string, problem: CapacityProblem): void {
     this.#context.metrics.prepareFailures.inc({ ...this.#context.labels, reason });
-    this.#refusal = { is: "preparing", message };
+    this.#refusal = problem;
     this.#pause();
   }
 
@@ -348,8 +351,9 @@ export class Pool {
       if (reason === "SurgeGivenUp")
         this.#surgeBlockedUntilMs = this.#context.clock.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
       if (reason === "PrepareTimeout") {
-        const said = problem.is === "preparing" ? problem.problem?.message : undefined;
-        this.#failedToPrepare(reason, `not ready within prepareTimeoutSeconds${said ? `: ${said}` : ""}`);
+        // In the words that were shown while it lasted.
+        const said = problem.is === "preparing" && problem.problem ? problemOf(problem.problem) : TOO_SLOW;
+        this.#failedToPrepare(reason, said);
       }
       if (removed) this.#context.logger.info({ pod: name, reason }, "free Pod removed");
       else this.#removing.delete(name);
@@ -374,7 +378,14 @@ const MIN_WAKE_MS = 100;
 /** So many times the patience of a surge, until the next is tried. */
 const SURGE_PAUSES = 5;
 
+const TOO_SLOW: CapacityProblem = {
+  is: "preparing",
+  message: "not within prepareTimeoutSeconds, and the node does not say why; raise it if it only takes longer",
+};
+
 function problemOf({ reason, message }: Problem): CapacityProblem {
+  // As it is said of a Pod that has ended.
+  if (reason === "InitContainerFailed") return { is: "preparing", message };
   if (!IMAGE_PROBLEMS.has(reason)) return { is: "preparing", message: `${reason}: ${message}` };
   return { is: "image", message: message.replace(BACK_OFF, "") };
 }

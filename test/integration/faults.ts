@@ -35,6 +35,8 @@ export interface Fault {
   /** Status and reason of Ready, where they are not those of the condition. */
   readonly ready?: { readonly status: ConditionStatus; readonly reason: ConditionReason };
   readonly tries: Tries;
+  /** Pods come and go while it lasts, and their counts with them: only conditions and Events stay as they are. */
+  readonly restless?: boolean;
   /** Events that repeat by their nature: each is about another item. */
   readonly eventPerItem?: boolean;
   readonly mend: (world: World) => Promise<unknown> | unknown;
@@ -49,6 +51,14 @@ const QUOTAS: Resource = {
   version: "v1",
   plural: "resourcequotas",
   kind: "ResourceQuota",
+  namespaced: true,
+};
+
+const CONFIG_MAPS: Resource = {
+  group: "",
+  version: "v1",
+  plural: "configmaps",
+  kind: "ConfigMap",
   namespaced: true,
 };
 
@@ -142,6 +152,51 @@ function failingImage(): Fault {
       world.simulator.enqueue(world.environmentId);
     },
     heals: "Starting",
+  };
+}
+
+/** Each Pod ends before it is parked, and another one is made after a pause. */
+function initContainerThatFails(): Fault {
+  let fate: FateInput = { kind: "exit", code: 2, afterMs: 0, message: "no such branch" };
+  return {
+    name: "init-container-fails",
+    world: {
+      podSpec: { initContainers: [{ name: "checkout", image: "git:2" }] },
+      node: { fates: (_pod, { name }) => (name === "checkout" ? fate : { kind: "worker", workMs: 100 }) },
+    },
+    shows: {
+      type: "CapacityAvailable",
+      status: "False",
+      reason: "PreparationFailing",
+      words: ["Pods do not get ready: init container checkout ended with 2: no such branch"],
+    },
+    restless: true,
+    tries: "create",
+    mend: () => {
+      fate = { kind: "exit", code: 0, afterMs: 0 };
+    },
+    heals: "Available",
+  };
+}
+
+/** Each Pod is replaced when its time is over. */
+function neverReady(): Fault {
+  let fate: FateInput = { kind: "never-starts" };
+  return {
+    name: "never-ready",
+    world: { sessions: { prepareTimeoutSeconds: 1 }, node: { fates: () => fate } },
+    shows: {
+      type: "CapacityAvailable",
+      status: "False",
+      reason: "PreparationFailing",
+      words: ["Pods do not get ready: not within prepareTimeoutSeconds"],
+    },
+    restless: true,
+    tries: "create",
+    mend: () => {
+      fate = { kind: "worker", workMs: 100 };
+    },
+    heals: "Available",
   };
 }
 
@@ -340,6 +395,27 @@ export function faults(): Fault[] {
         world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } }),
       heals: "Available",
     },
+    {
+      name: "config-map-missing",
+      world: {
+        container: { env: [{ name: "MODEL", valueFrom: { configMapKeyRef: { name: "models", key: "default" } } }] },
+      },
+      shows: {
+        type: "CapacityAvailable",
+        status: "False",
+        reason: "PreparationFailing",
+        words: ['Pods do not get ready: CreateContainerConfigError: configmap "models" not found'],
+      },
+      tries: "stats",
+      mend: (world) =>
+        world.kube.create(CONFIG_MAPS, {
+          metadata: { name: "models", namespace: world.namespace },
+          data: { default: "large" },
+        } as never),
+      heals: "Available",
+    },
+    initContainerThatFails(),
+    neverReady(),
     failingImage(),
     apiThatGoesAway(),
     {
