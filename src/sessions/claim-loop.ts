@@ -1,8 +1,8 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
-import { sleep } from "../core/clock.ts";
+import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { isAlreadyExists, isNotFound, KubeApiError } from "../kube/errors.ts";
+import { isAlreadyExists, isMaybeApplied, isNotFound, LeadershipLostError } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
@@ -26,6 +26,8 @@ export interface ClaimGate {
   mayClaim(signal: AbortSignal): Promise<void>;
   /** Makes sure that the Environment carries the finalizer before the first claim; false: it must not claim. */
   holdEnvironment(): Promise<boolean>;
+  /** True from the moment when nothing new may be acknowledged: the Environment is being deleted. */
+  readonly isClosing: boolean;
 }
 
 /** How a claim came out; the values of the metric's label. */
@@ -177,11 +179,12 @@ export class ClaimLoop {
   /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
   async #claimSlot(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Promise<SlotResult> {
     const claim = this.#register(item, answer, pod);
-    const ackUntilMs = answer.sentAtMs + this.#ackWindowMs(claim.journal);
+    const window = new AckWindow(this.#context.clock, answer, this.#ackWindowMs(claim.journal));
     let keep = false;
     try {
-      if (!(await this.#gate.holdEnvironment())) return "failed";
-      const journaled = await this.#journal(claim, item.secret || null, ackUntilMs);
+      if (!(await this.#hold())) return "failed";
+      if (!window.isOpen) return "late";
+      const journaled = await this.#journal(claim, item.secret || null, window);
       if (journaled === "taken" || journaled === "failed") return journaled === "taken" ? "slot-taken" : "failed";
       if (journaled === "unknown") {
         // It may stand or come to stand: the session loop finds out, as it would after a restart.
@@ -193,13 +196,27 @@ export class ClaimLoop {
         keep = !(await this.#tryDrop(claim));
         return keep ? "failed" : "slot-taken";
       }
-      const result = await this.#acknowledge(claim, ackUntilMs);
+      const result = await this.#acknowledge(claim, window);
       keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim));
       if (result === "acked" || result === "unanswered") this.#onCredentialMissing(pod === null, item.id);
       return result === "acked" || result === "unanswered" ? (pod ? "claimed" : "no-credential") : result;
     } finally {
       this.#release(claim, keep);
     }
+  }
+
+  /** Whether the Environment is held. An API server that does not answer lets the next item fare no better. */
+  async #hold(): Promise<boolean> {
+    try {
+      return await this.#gate.holdEnvironment();
+    } catch (error) {
+      this.#pause();
+      throw error;
+    }
+  }
+
+  #pause(): void {
+    this.#pauseUntilMs = this.#context.clock.monotonic() + this.#backoff.next();
   }
 
   /** Ack until: nobody else can have been offered the item, and our request has landed by then (F + 1, clock.py). */
@@ -255,9 +272,10 @@ export class ClaimLoop {
 
   // --- 3. Journal -------------------------------------------------------------------------------------------------
 
-  async #journal(claim: Claim, credential: string | null, untilMs: number): Promise<Journaled> {
-    const { kube, namespace, name, clock, timing, metrics, labels } = this.#context;
+  async #journal(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
+    const { kube, namespace, name, timing, metrics, labels } = this.#context;
     const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.journal, credential);
+    const backoff = this.#repeats();
     let maybe = false;
     for (;;) {
       try {
@@ -266,23 +284,25 @@ export class ClaimLoop {
         return "done";
       } catch (error) {
         if (isAlreadyExists(error)) return this.#existingJournal(claim);
-        maybe ||= error instanceof KubeApiError && error.maybeApplied;
+        maybe ||= isMaybeApplied(error);
         metrics.journals.inc({ ...labels, result: "failed" });
         if (!maybe) {
           this.#context.logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "claim not journaled");
           // The next item would fare alike: whoever refuses Secrets does so for a while.
-          this.#pauseUntilMs = clock.monotonic() + this.#backoff.next();
+          this.#pause();
           return "failed";
         }
-        if (clock.monotonic() >= untilMs) return "unknown";
+        if (error instanceof LeadershipLostError || !(await window.waits(backoff.next()))) return "unknown";
       }
     }
   }
 
   /** The slot is taken: by a repeat of our own request, which names the same item, or by somebody else. */
   async #existingJournal(claim: Claim): Promise<Journaled> {
+    const { kube, namespace, timing } = this.#context;
     try {
-      const secret = await this.#context.kube.get(SECRETS, { namespace: this.#context.namespace, name: claim.name });
+      const ref = { namespace, name: claim.name };
+      const secret = await kube.get(SECRETS, ref, { timeoutMs: timing.requestBoundMs });
       const journal = readJournal(secret);
       if (journal?.workId !== claim.journal.workId || journal.podUid !== claim.journal.podUid) {
         this.#onForeignSlot(secret);
@@ -320,20 +340,29 @@ export class ClaimLoop {
   }
 
   /** Sends the acknowledgement, again inside the window where no answer came. */
-  async #acknowledge(claim: Claim, untilMs: number): Promise<"acked" | "unanswered" | "refused" | "late"> {
-    const { clock, metrics, labels } = this.#context;
+  async #acknowledge(claim: Claim, window: AckWindow): Promise<"acked" | "unanswered" | "refused" | "late"> {
+    const { metrics, labels } = this.#context;
+    const backoff = this.#repeats();
     let sent = false;
-    while (clock.monotonic() < untilMs) {
+    while (window.isOpen && !this.#gate.isClosing) {
+      // A Pod that was lost meanwhile: what may not have been acknowledged yet stays in the queue.
+      if (sent && claim.journal.use === "session" && !(await this.#isParkedLive(claim))) break;
       const result = await this.#ackOnce(claim, sent);
-      if (result.is === "not-sent") await sleep(clock, result.waitMs);
-      if (result.is === "unanswered") sent = true;
       metrics.acks.inc({ ...labels, result: result.is });
       if (result.is === "acked") return "acked";
       if (result.is === "refused") return sent ? this.#unanswered(claim) : "refused";
+      sent ||= result.is === "unanswered";
+      await window.waits(Math.max(backoff.next(), result.is === "not-sent" ? result.waitMs : 0));
     }
     if (sent) return this.#unanswered(claim);
     metrics.acks.inc({ ...labels, result: "late" });
     return "late";
+  }
+
+  /** Between repeats inside one window: a server that refuses at once must not be asked in a hot loop. */
+  #repeats(): Backoff {
+    const { timing, random } = this.#context;
+    return new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.othersReclaimMs }, random);
   }
 
   #unanswered(claim: Claim): "unanswered" {
@@ -360,7 +389,7 @@ export class ClaimLoop {
     } catch (error) {
       if (isRefusal(error)) return { is: "refused" };
       if (error instanceof WorkApiError && !error.maybeApplied) {
-        return { is: "not-sent", waitMs: error.retryAfterMs ?? this.#backoff.next() };
+        return { is: "not-sent", waitMs: error.retryAfterMs ?? 0 };
       }
       return { is: "unanswered" };
     }
@@ -378,6 +407,38 @@ export class ClaimLoop {
       );
       return false;
     }
+  }
+}
+
+/**
+ * The time in which an item may be acknowledged, from the sending of its poll. The larger of the monotonic and the wall
+ * clock's time counts: one of them stands still while a machine sleeps, the other may be set.
+ */
+class AckWindow {
+  readonly #clock: Clock;
+  readonly #polled: Pick<Answer<unknown>, "sentAtMs" | "sentAtWallMs">;
+  readonly #lengthMs: number;
+
+  constructor(clock: Clock, polled: Pick<Answer<unknown>, "sentAtMs" | "sentAtWallMs">, lengthMs: number) {
+    this.#clock = clock;
+    this.#polled = polled;
+    this.#lengthMs = lengthMs;
+  }
+
+  get isOpen(): boolean {
+    return this.#leftMs > 0;
+  }
+
+  /** Waits so long, but not beyond the window. Resolves with whether it is still open. */
+  async waits(ms: number): Promise<boolean> {
+    if (this.isOpen) await sleep(this.#clock, Math.min(ms, this.#leftMs));
+    return this.isOpen;
+  }
+
+  get #leftMs(): number {
+    const { sentAtMs, sentAtWallMs } = this.#polled;
+    const passedMs = Math.max(this.#clock.monotonic() - sentAtMs, this.#clock.now() - sentAtWallMs);
+    return this.#lengthMs - passedMs;
   }
 }
 

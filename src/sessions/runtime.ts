@@ -7,7 +7,7 @@ import { Notifier } from "../core/notifier.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
 import { ApiHealth, type Verdict } from "./api-health.ts";
 import { Breaker, FAILURES_TO_OPEN } from "./breaker.ts";
-import { ClaimLoop } from "./claim-loop.ts";
+import { type ClaimGate, ClaimLoop } from "./claim-loop.ts";
 import { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
@@ -106,7 +106,7 @@ export class SessionsRuntime {
       pool: this.#pool,
       health: this.#health,
       serverTime: this.#serverTime,
-      gate: { mayClaim: (signal) => this.#mayClaim(signal), holdEnvironment: () => this.#hold.hold() },
+      gate: this.#gate(),
       handOver: (claim) => this.#sessions.poke(claim.name),
       onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
       onWork: () => this.#noteWork(),
@@ -280,6 +280,17 @@ export class SessionsRuntime {
   /** Requests to the Work API make sense. */
   get #mayAsk(): boolean {
     return this.#permissions.mayAsk && !this.#health.keyRejected;
+  }
+
+  #gate(): ClaimGate {
+    const isClosing = () => this.#draining;
+    return {
+      mayClaim: (signal) => this.#mayClaim(signal),
+      holdEnvironment: () => this.#hold.hold(),
+      get isClosing() {
+        return isClosing();
+      },
+    };
   }
 
   async #mayClaim(signal: AbortSignal): Promise<void> {

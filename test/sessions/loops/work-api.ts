@@ -66,7 +66,7 @@ export class WorkApi {
       ...times,
       answeredAtMs: clock.monotonic(),
       status: reply.status,
-      headers: new Map([["date", (reply as Dated).date]]),
+      headers: new Map([["date", (reply as Dated).date], ...Object.entries(reply.headers ?? {})]),
       body: Buffer.from(reply.body === undefined ? "" : JSON.stringify(reply.body)),
     };
   }
