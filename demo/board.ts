@@ -80,6 +80,11 @@ export class Board {
     this.#tell({ type: "notice", text: line, at: this.#now() });
   }
 
+  /** As a notice, for whoever writes lines; what a picture shows as long as it lasts need not be remembered. */
+  announce(text: string): void {
+    this.#tell({ type: "notice", text: oneLine(text), at: this.#now() });
+  }
+
   /** A change of a work item. */
   item(record: ItemRecord, event: string): void {
     const track = this.#byWork.get(record.id) ?? this.#add(record);

@@ -26,8 +26,8 @@ const READY_PATIENCE_MS = 90_000;
 const FINISH_PATIENCE_MS = 120_000;
 /** Who pressed Ctrl-C waits for what runs, not for a queue. */
 const INTERRUPTED_PATIENCE_MS = 15_000;
-/** Longer than the sample's deletionGraceSeconds and its Pods' own grace. */
-const CLEAR_PATIENCE_MS = 45_000;
+/** The sample's deletionGraceSeconds, the minute after which the operator gives up on a drain, and some air. */
+const CLEAR_PATIENCE_MS = 90_000;
 const SETTLE_POLL_MS = 250;
 
 /** The last session arrives at least so long before the end that was asked for: time to serve it. */
@@ -136,7 +136,9 @@ class Play {
     const { warm } = this.#options;
     const waited = await stage.until(() => stage.isReady && stage.board.pods.warm >= warm, READY_PATIENCE_MS);
     if (waited === "late") {
-      this.#failures.push(`not ready after ${READY_PATIENCE_MS / 1_000} s: ${stage.describe()}`);
+      this.#failures.push(
+        `not ready after ${READY_PATIENCE_MS / 1_000} s: ${stage.obstacle ?? "the Environment has no conditions"}`,
+      );
     }
     return waited === "done";
   }
@@ -155,7 +157,7 @@ class Play {
       `  ${kubectl} describe benv -n ${namespace} demo`,
       `  ${kubectl} get events -n ${namespace} --watch`,
       `  curl ${metricsUrl}`,
-      ...(cluster.foreign ? [] : [`  export KUBECONFIG=${cluster.kubeconfig}   # for other clients`]),
+      ...(cluster.foreign ? [] : [`  export KUBECONFIG=${cluster.kubeconfig}`]),
       "",
     ];
     this.#io.out.write(`${lines.join("\n")}\n`);
@@ -296,6 +298,7 @@ class Play {
       violations: simulator.violations.length,
       tracks: board.tracks,
       notices: board.notices,
+      obstacle: this.#phase === "serving" ? stage.obstacle : undefined,
       hint: `${cluster.kubectl} get benv,pods -n ${cluster.namespace}`,
     };
   }

@@ -20,6 +20,8 @@ export interface Scene {
   readonly violations: number;
   readonly tracks: readonly Track[];
   readonly notices: readonly string[];
+  /** Why the Environment does not serve; undefined while it does. */
+  readonly obstacle: string | undefined;
   /** How to look in from elsewhere. */
   readonly hint: string;
 }
@@ -103,6 +105,11 @@ function foot(scene: Scene, screen: Screen, paint: Paint): string[] {
   const notices = scene.notices
     .slice(-SHOWN_NOTICES)
     .map((text) => line([{ text, style: "yellow" }], screen.columns, paint));
+  if (scene.obstacle !== undefined) {
+    notices.push(
+      line([{ text: `The Environment does not serve. ${scene.obstacle}`, style: "red" }], screen.columns, paint),
+    );
+  }
   const end = scene.phase === "serving" ? "Ctrl-C ends it in order" : "Ctrl-C ends it at once";
   const hint = lengthOf([{ text: `${end}; look in with: ${scene.hint}` }]) <= screen.columns;
   const text = hint ? `${end}; look in with: ${scene.hint}` : end;
@@ -157,6 +164,9 @@ const COLUMNS: readonly Column[] = [
 const GAP = "  ";
 /** What a session does is worth showing from so many columns on. */
 const LEAST_ACTIVITY = 18;
+/** So many come before the least telling columns. */
+const GOOD_ACTIVITY = 32;
+const LEAST_TELLING_RANK = 7;
 
 function table(tracks: readonly Track[], room: number, screen: Screen, paint: Paint): string[] {
   if (room < 2) return [];
@@ -181,7 +191,7 @@ function columnsFor(width: number, tracks: readonly Track[]): Column[] {
   for (const column of useful.toSorted((a, b) => a.rank - b.rank)) {
     const next = used + column.width + GAP.length;
     // What a session does comes before the less telling times.
-    const rest = column.rank > 4 ? LEAST_ACTIVITY : 0;
+    const rest = column.rank >= LEAST_TELLING_RANK ? GOOD_ACTIVITY : column.rank > TOOLS.rank ? LEAST_ACTIVITY : 0;
     if (next + rest > width + GAP.length) break;
     chosen.add(column);
     used = next;

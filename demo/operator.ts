@@ -17,7 +17,7 @@ const POLL_MS = 50;
 /** A drain has its own bounds, all of them shorter. */
 const STOP_TIMEOUT_MS = 20_000;
 /** Lines of the log that a failure shows. */
-const SHOWN_LINES = 8;
+const SHOWN_LINES = 20;
 
 export interface OperatorOptions {
   readonly kubeconfig: string;

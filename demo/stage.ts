@@ -39,6 +39,7 @@ export class Stage {
   readonly #pods: Informer<Pod>;
   readonly #environments: Informer<KubeObject>;
   #watches: Promise<unknown> = Promise.resolve();
+  #announced: string | undefined;
 
   private constructor(parts: StageParts) {
     this.simulator = parts.simulator;
@@ -117,11 +118,10 @@ export class Stage {
     return this.#pods.list().length;
   }
 
-  /** What the Environment says is wrong, for a person. */
-  describe(): string {
-    const bad = this.#conditions().filter(({ type, status }) => type === "Ready" && status !== "True");
-    const texts = bad.map(({ reason, message }) => `${reason}: ${message}`);
-    return texts.length > 0 ? texts.join("; ") : "the Environment has no conditions yet";
+  /** Why the Environment does not serve, in its own words; undefined while it does, or says nothing. */
+  get obstacle(): string | undefined {
+    const bad = this.#conditions().find(({ type, status }) => type === "Ready" && status !== "True");
+    return bad && `${bad.reason}: ${bad.message}`;
   }
 
   /** Deletes the sample Environment; the operator drains what runs. */
@@ -150,13 +150,25 @@ export class Stage {
       board.pod(change);
       this.#changed.notify();
     });
-    this.#environments.subscribe(() => this.#changed.notify());
+    this.#environments.subscribe(() => {
+      this.#heedObstacle();
+      this.#changed.notify();
+    });
     this.#node.subscribe((event) => {
       if (event.type === "status" && hasStarted(event.status)) board.started(event.pod);
       if (event.type === "fault") board.notice(`the simulated node failed: ${String(event.error)}`);
     });
     const { signal } = this.#watching;
     this.#watches = Promise.all([this.#pods.run(signal), this.#environments.run(signal)]);
+  }
+
+  #heedObstacle(): void {
+    const { obstacle } = this;
+    if (obstacle === this.#announced) return;
+    this.#announced = obstacle;
+    this.board.announce(
+      obstacle === undefined ? "the Environment serves" : `the Environment does not serve: ${obstacle}`,
+    );
   }
 
   async #stopWatching(): Promise<void> {

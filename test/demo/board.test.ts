@@ -193,6 +193,12 @@ describe("the counts of Pods", () => {
   });
 });
 
+test("what is announced is told as a notice and not kept", () => {
+  board.announce("the Environment\nserves");
+  expect(told).toMatchObject([{ type: "notice", text: "the Environment serves" }]);
+  expect(board.notices).toEqual([]);
+});
+
 test("notices are kept in order, and not without end", () => {
   for (let n = 1; n <= 30; n += 1) board.notice(`notice\n${n}`);
   expect(board.notices).toHaveLength(20);

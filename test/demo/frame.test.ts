@@ -101,6 +101,12 @@ describe("a frame", () => {
     expect(renderFrame(scene, screen(120, 30, true)).join("\n")).toContain("\x1b[31m2\x1b[39m");
   });
 
+  test("says why the Environment does not serve, as long as it does not", () => {
+    const shown = (obstacle?: string) => renderFrame(sceneOf([], { obstacle }), screen(80, 24)).join("\n");
+    expect(shown("KeyRejected: put a valid key")).toContain("does not serve. KeyRejected: put a valid key\nCtrl-C");
+    expect(shown()).not.toContain("serve.");
+  });
+
   test("puts command and result into one line, and the result survives", () => {
     const tools = [{ id: "a", what: `$ ${"long ".repeat(30)}`, result: "42", failed: false }];
     const [, , , line] = renderFrame(sceneOf([trackAt(1, "beat", { tools })]), screen(80, 10));

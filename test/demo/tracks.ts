@@ -47,6 +47,7 @@ export function sceneOf(tracks: readonly Track[], more: Partial<Scene> = {}): Sc
     violations: 0,
     tracks,
     notices: [],
+    obstacle: undefined,
     hint: "npm run cluster -- kubectl get benv,pods -n berth-demo",
     ...more,
   };
