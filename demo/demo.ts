@@ -207,6 +207,7 @@ class Play {
 
   /** Waits until everything that arrived is served and settled. */
   async #finish(stage: Stage): Promise<void> {
+    if (this.#phase !== "finishing") stage.board.announce("no more sessions arrive");
     this.#phase = "finishing";
     if (this.#failed) return;
     const { interrupted, signal } = this.#ending;
@@ -230,6 +231,7 @@ class Play {
     this.#phase = "clearing up";
     this.#servedMs = stage.simulator.clock.now() - this.#startedAt;
     if (this.#failed) return;
+    stage.board.announce("clearing up: the Environment is deleted, then the operator ends");
     await stage.deleteEnvironment();
     const gone = () => stage.isEnvironmentGone && stage.podCount === 0;
     if ((await stage.until(gone, CLEAR_PATIENCE_MS, NEVER)) === "late") {

@@ -163,6 +163,9 @@ export class Stage {
   }
 
   #heedObstacle(): void {
+    const environment = this.#environment;
+    // What is being deleted serves nothing, and says so; that is no news.
+    if (!environment || environment.metadata.deletionTimestamp) return;
     const { obstacle } = this;
     if (obstacle === this.#announced) return;
     this.#announced = obstacle;
@@ -193,9 +196,12 @@ export class Stage {
     await kube.create(ENVIRONMENTS, sample as never, { fieldValidation: "Strict" });
   }
 
+  get #environment(): KubeObject | undefined {
+    return this.#environments.get(this.cluster.namespace, ENVIRONMENT_NAME);
+  }
+
   #conditions(): readonly { type: string; status: string; reason: string; message: string }[] {
-    const environment = this.#environments.get(this.cluster.namespace, ENVIRONMENT_NAME);
-    const status = environment?.["status"] as { conditions?: [] } | undefined;
+    const status = this.#environment?.["status"] as { conditions?: [] } | undefined;
     return status?.conditions ?? [];
   }
 }

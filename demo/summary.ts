@@ -80,6 +80,8 @@ function unfinished(track: Track, { interrupted }: Outcome): string | undefined 
 
 /** More are not listed one by one. */
 const SHOWN_PROBLEMS = 20;
+/** Kinds of requests that are named, the most frequent. */
+const SHOWN_KINDS = 3;
 const NAME_WIDTH = 18;
 const FIGURE_WIDTH = 8;
 
@@ -140,7 +142,7 @@ function requestLines(outcome: Outcome, served: number): string[] {
     const label = pad(name, 22);
     if (!requests) return `${label}not counted`;
     const total = [...requests.values()].reduce((sum, value) => sum + value, 0);
-    const most = [...requests].sort((a, b) => b[1] - a[1]).slice(0, 4);
+    const most = [...requests].sort((a, b) => b[1] - a[1]).slice(0, SHOWN_KINDS);
     const shares = most.map(([kind, value]) => `${kind} ${value}`).join(", ");
     const each = served > 0 ? `, ${(total / served).toFixed(1)} a session` : "";
     return `${label}${total}${each}${shares === "" ? "" : ` (${shares})`}`;
