@@ -138,21 +138,21 @@ class ScriptedWorker implements LiveContainer {
     const beat = (signal: AbortSignal) => this.#calls.heartbeat(who, this.#last, signal);
     const answer = await this.#try(beat, this.#intervalMs, either);
     if (this.#dead.signal.aborted || this.#leaving) return;
-    if (answer === undefined || isTransient(answer.status)) {
+    if (answer === undefined || isTransient(answer.status) || (answer.status < 400 && !isReply(answer.body))) {
       if (this.#clock.monotonic() - this.#lastSuccessMs > this.#ttlMs) this.#depart("lost");
     } else if (answer.status === 412) {
       this.#depart("lost");
     } else if (answer.status >= 400) {
       this.#depart("rejected");
     } else {
-      this.#accept(answer.body as Partial<HeartbeatReply>);
+      this.#accept(answer.body as HeartbeatReply);
     }
   }
 
-  #accept(reply: Partial<HeartbeatReply>): void {
+  #accept(reply: HeartbeatReply): void {
     this.#lastSuccessMs = this.#clock.monotonic();
-    if (reply.last_heartbeat !== undefined) this.#last = reply.last_heartbeat;
-    if (reply.ttl_seconds !== undefined && reply.ttl_seconds > 0) {
+    this.#last = reply.last_heartbeat;
+    if (reply.ttl_seconds > 0) {
       this.#ttlMs = reply.ttl_seconds * 1_000;
       this.#intervalMs = Math.max(SHORTEST_BEAT_MS, Math.min(this.#ttlMs / 2, LONGEST_BEAT_MS));
     }
@@ -205,6 +205,13 @@ interface HeartbeatReply {
   readonly lease_extended: boolean;
   readonly state: string;
   readonly ttl_seconds: number;
+}
+
+/** A page of a proxy, or half a reply, is no answer. */
+function isReply(body: unknown): body is HeartbeatReply {
+  if (typeof body !== "object" || body === null) return false;
+  const { last_heartbeat, state, ttl_seconds } = body as Partial<HeartbeatReply>;
+  return typeof last_heartbeat === "string" && typeof state === "string" && typeof ttl_seconds === "number";
 }
 
 /** What the stock worker tries again: everything but a clear no (SDK, internal/utils/backoff.ts). */
