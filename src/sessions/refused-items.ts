@@ -47,31 +47,36 @@ export class RefusedItems {
 
   /** Runs until the signal aborts, while `mayAsk` says that requests make sense. Never throws. */
   async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>): Promise<void> {
-    const { clock, timing, random, logger } = this.#context;
+    const { clock, timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     while (!signal.aborted) {
       await mayAsk(signal);
       const waitMs = this.#lookFromMs - clock.monotonic();
       if (!this.#mayBeLeft) await this.#changed.wait(signal);
       else if (waitMs > 0) await sleep(clock, waitMs, signal);
-      if (signal.aborted || !this.#mayBeLeft || waitMs > 0) continue;
-      this.#mayBeLeft = false;
-      try {
-        await this.#stopLeft();
-        backoff.reset();
-      } catch (error) {
-        this.#mayBeLeft = true;
-        logger.info({ error: errorText(error) }, "items that were left half refused could not be looked for");
-        await sleep(clock, backoff.next(), signal);
-      }
+      else await this.#look(signal, backoff);
     }
   }
 
-  async #stopLeft(): Promise<void> {
+  async #look(signal: AbortSignal, backoff: Backoff): Promise<void> {
+    if (signal.aborted) return;
+    this.#mayBeLeft = false;
+    try {
+      await this.#stopLeft(signal);
+      backoff.reset();
+    } catch (error) {
+      this.#mayBeLeft = true;
+      const { clock, logger } = this.#context;
+      logger.info({ error: errorText(error) }, "items that were left half refused could not be looked for");
+      await sleep(clock, backoff.next(), signal);
+    }
+  }
+
+  async #stopLeft(signal: AbortSignal): Promise<void> {
     const { guard, work, logger } = this.#context;
     let page: string | undefined;
     for (let pages = 0; pages < LOOK_PAGES; pages += 1) {
-      const { value } = await work().list({ limit: PAGE_LIMIT, ...(page === undefined ? {} : { page }) });
+      const { value } = await work().list({ limit: PAGE_LIMIT, signal, ...(page === undefined ? {} : { page }) });
       for (const item of value.items) {
         if (item.state !== "starting" || item.data.type === DATA_TYPE_SESSION) continue;
         guard();
