@@ -39,6 +39,8 @@ export const TEST_TIME_SCALE = 20;
 
 export interface WorldOptions {
   readonly simulator?: SimulatorOptions;
+  /** Another world whose work simulator and environmentId this one uses too: two clusters on one queue. */
+  readonly beside?: World;
   readonly node?: Partial<NodeOptions>;
   /** Fields over the ones of a plain `spec.sessions`. */
   readonly sessions?: Record<string, unknown>;
@@ -341,7 +343,7 @@ export class World implements AsyncDisposable {
     await Promise.all([...this.#operators].map((operator) => operator.stop()));
     this.#watching.abort();
     await this.node.stop();
-    await this.simulator.close();
+    if (!this.#options.beside) await this.simulator.close();
     await this.kube.close();
   }
 }
@@ -350,8 +352,8 @@ export class World implements AsyncDisposable {
 export async function startWorld(cluster: TestCluster, options: WorldOptions = {}): Promise<World> {
   const namespace = await cluster.createNamespace("world");
   const kube = new KubeClient({ access: loadKubeConfig(cluster.kubeconfig), clock: realClock });
-  const simulator = await startSimulator(options.simulator);
-  const { id: environmentId } = simulator.createEnvironment();
+  const simulator = options.beside?.simulator ?? (await startSimulator(options.simulator));
+  const environmentId = options.beside?.environmentId ?? simulator.createEnvironment().id;
   const node = await startNode({
     client: cluster.kubeconfig,
     name: `node-${randomBytes(4).toString("hex")}`,
@@ -383,4 +385,4 @@ async function grantOperator(world: World): Promise<void> {
   await world.kube.create(rbac("RoleBinding", "rolebindings"), { metadata, subjects, roleRef });
 }
 
-export type SimulatorSwitches = z.infer<typeof import("../../simulator/switches.ts").switchesSchema>;
+export type SimulatorSwitches = z.input<typeof import("../../simulator/switches.ts").switchesSchema>;

@@ -1,0 +1,143 @@
+import { describe, expect, test } from "vitest";
+import type { FaultInput } from "../../simulator/faults.ts";
+import { useCluster } from "../support/cluster.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { SHORT_LEASE } from "../support/session-life.ts";
+import { type InProcessOperator, startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+type Claims = Parameters<typeof metricValue>[0];
+
+/** Starts everything with these faults on and one item queued, and waits until that item was served. */
+async function serveThrough(world: World, faults: readonly FaultInput[]): Promise<InProcessOperator> {
+  await world.createEnvironment();
+  const operator = world.startOperator();
+  await world.untilParked(1);
+  for (const fault of faults) world.simulator.inject(fault);
+  world.simulator.enqueue(world.environmentId);
+  await world.untilServed(1);
+  return operator;
+}
+
+function count(world: World, metric: Claims, result: string): Promise<number> {
+  return metricValue(metric, { namespace: world.namespace, environment: world.name, result });
+}
+
+/** The one item was acknowledged once, its own worker took its lease and ended it, and nobody broke the protocol. */
+function expectServedOnce(world: World): void {
+  const [item] = world.simulator.items(world.environmentId);
+  // An acknowledgement that was repeated, and renewed, is still one: of the item as it was queued once.
+  expect(new Set(item?.acks.map(({ generation }) => generation)).size).toBe(1);
+  expect(item?.refusedBeats).toBe(0);
+  expect(item?.stoppedBy?.as).toBe("sessions-token");
+  world.simulator.assertNoViolations();
+}
+
+describe.concurrent("one claim, one fault", () => {
+  test("a poll's reply is lost: its secret is lost with it, and the item is served from its next offer", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    world.simulator.enqueue(world.environmentId);
+    world.simulator.inject({ kind: "lost-reply", call: "poll", times: 1 });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilServed(1);
+    expectServedOnce(world);
+    expect(world.simulator.items(world.environmentId)[0]?.offers.length).toBe(2);
+  });
+
+  test("an acknowledgement is refused: its Secret goes, its slot serves the next offer", async () => {
+    await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { maxConcurrent: 1 } });
+    const operator = await serveThrough(world, [{ kind: "status", status: 409, call: "ack", times: 1 }]);
+    expectServedOnce(world);
+    expect(await count(world, operator.metrics.acks, "refused")).toBe(1);
+    expect(await metricValue(operator.metrics.podsCreated, { namespace: world.namespace })).toBeLessThanOrEqual(2);
+  });
+
+  test("an acknowledgement gets lost: it is sent again inside its window", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    const operator = await serveThrough(world, [{ kind: "reset", call: "ack", times: 1 }]);
+    expectServedOnce(world);
+    expect(world.simulator.items(world.environmentId)[0]?.offers).toHaveLength(1);
+    expect(await count(world, operator.metrics.acks, "unanswered")).toBe(1);
+    expect(await count(world, operator.metrics.acks, "acked")).toBe(1);
+  });
+
+  test.each(["refused", "unchanged", "renewed"] as const)(
+    "its answer gets lost and a second acknowledgement is %s: the list tells that it is ours",
+    async (secondAck) => {
+      await using world = await startWorld(cluster, {
+        ...SHORT_LEASE,
+        simulator: { ...SHORT_LEASE.simulator, switches: { secondAck } },
+      });
+      const operator = await serveThrough(world, [{ kind: "lost-reply", call: "ack", times: 1 }]);
+      expectServedOnce(world);
+      expect(world.simulator.items(world.environmentId)[0]?.offers).toHaveLength(1);
+      expect(await count(world, operator.metrics.acks, secondAck === "refused" ? "found" : "acked")).toBe(1);
+    },
+  );
+
+  test("all answers get lost: found by the list when the window is over", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    const operator = await serveThrough(world, [{ kind: "lost-reply", call: "ack", times: 50 }]);
+    expectServedOnce(world);
+    expect(await count(world, operator.metrics.acks, "found")).toBe(1);
+  });
+
+  test("no acknowledgement gets through in the whole window: dropped, and served from the next offer", async () => {
+    await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { maxConcurrent: 1 } });
+    const started = world.until(
+      "the claim is dropped",
+      () => world.simulator.faults().length === 1 && world.claims.length === 1,
+    );
+    const served = serveThrough(world, [{ kind: "hang", call: "ack" }]);
+    await started;
+    await world.until("the Secret is gone again", () => world.claims.length === 0);
+    expect(world.simulator.items(world.environmentId)[0]?.state).toBe("queued");
+    world.simulator.clearFaults();
+    const operator = await served;
+    expectServedOnce(world);
+    expect(await count(world, operator.metrics.claims, "dropped")).toBe(1);
+  });
+
+  test("an acknowledgement is slow but lands inside the window: ours", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    const operator = await serveThrough(world, [{ kind: "latency", ms: 3_000, call: "ack" }]);
+    expectServedOnce(world);
+    expect(await count(world, operator.metrics.acks, "found")).toBe(1);
+  });
+
+  test("an acknowledgement lands after its window, when its Secret is dropped: the item expires and is served anew", async () => {
+    await using world = await startWorld(cluster, {
+      ...SHORT_LEASE,
+      simulator: { limits: { ttlSeconds: 8, startingTimeoutSeconds: 3 } },
+    });
+    await serveThrough(world, [{ kind: "latency", ms: 9_000, call: "ack", times: 3 }]);
+    const [item] = world.simulator.items(world.environmentId);
+    expect(item?.acks.length).toBeGreaterThan(1);
+    expect(item?.stoppedBy?.as).toBe("sessions-token");
+    world.simulator.assertNoViolations();
+  });
+
+  test("an item that is offered again while it is in hand is not claimed twice", async () => {
+    await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { warm: 3 } });
+    const operator = await serveThrough(world, [
+      { kind: "latency", ms: 1_000, call: "ack", times: 1 },
+      { kind: "duplicate-offer", times: 2 },
+    ]);
+    expectServedOnce(world);
+    expect(await count(world, operator.metrics.claims, "duplicate")).toBe(2);
+    expect(await count(world, operator.metrics.journals, "created")).toBe(1);
+  });
+
+  test("a health check whose answers get lost is stopped all the same", async () => {
+    await using world = await startWorld(cluster, { ...SHORT_LEASE, simulator: { switches: { starting: "never" } } });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(1);
+    for (const call of ["ack", "stop"] as const) world.simulator.inject({ kind: "lost-reply", call, times: 1 });
+    world.simulator.enqueue(world.environmentId, { type: "healthcheck" });
+    await world.untilServed(1);
+    world.simulator.assertNoViolations();
+  });
+});
