@@ -214,7 +214,6 @@ export const REASONS = {
     status: "Unknown",
     description: "The dry run got no answer yet; it is tried again.",
     mend: "See that the operator may create Pods in this namespace and that the API server answers.",
-    event: "Normal",
   },
   // CapacityAvailable
   Available: {

@@ -314,7 +314,7 @@ export class EnvironmentReconciler {
     const all = [...updates.values()];
     const ready = readyCondition({
       decided: decided(environment, unsupported),
-      hindrance: null,
+      hindrance: report.hindrance,
       conditions: all,
       generation,
     });

@@ -4,6 +4,7 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
+import { isForbidden } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
 import { ApiHealth, type Verdict } from "./api-health.ts";
 import { Breaker, FAILURES_TO_OPEN } from "./breaker.ts";
@@ -30,6 +31,8 @@ export interface RuntimeReport {
   readonly queue: QueueStatus | null;
   readonly sessions: SessionsStatus;
   readonly verdicts: readonly Verdict[];
+  /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
+  readonly hindrance: string | null;
 }
 
 /** What the reconciler allows a runtime to do. */
@@ -69,6 +72,9 @@ export class SessionsRuntime {
   #recovered = false;
   #draining = false;
   #credentialMissing: string | null = null;
+  /** Why nothing is served although all conditions are well. */
+  #hindrance: string | null = null;
+  #probe: { readonly atMs: number; readonly wallMs: number } = { atMs: 0, wallMs: 0 };
   #releaseTimer: Timer | null = null;
 
   constructor(context: SessionContext, onChange: () => void) {
@@ -206,7 +212,6 @@ export class SessionsRuntime {
   report(): RuntimeReport {
     const stats = this.#queue.stats;
     const sessions = this.#counts();
-    const wallOf = (monotonicMs: number) => this.#context.clock.now() + monotonicMs - this.#context.clock.monotonic();
     return {
       queue: stats && {
         depth: stats.depth,
@@ -223,9 +228,10 @@ export class SessionsRuntime {
           max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
           depth: stats?.depth ?? 0,
         }),
-        startVerdict(this.#breaker, wallOf),
+        startVerdict(this.#breaker, this.#probeWallMs()),
         this.#credentialVerdict(),
       ],
+      hindrance: this.#hindrance,
     };
   }
 
@@ -257,9 +263,12 @@ export class SessionsRuntime {
       try {
         const found = await recoverClaims(this.#context, this.#claims, this.#serverTime);
         if (found.length > 0) logger.info({ claims: found.length }, "claims of an earlier process found");
+        this.#noteHindrance(null);
         return true;
       } catch (error) {
         logger.warn({ error: errorText(error) }, "claims of an earlier process could not be listed");
+        const words = `nothing is claimed before the Secrets of earlier claims can be listed: ${errorText(error)}`;
+        this.#noteHindrance(isForbidden(error) ? `${words}; give the operator leave to list Secrets` : words);
         await sleep(clock, backoff.next(), signal);
       }
     }
@@ -340,8 +349,23 @@ export class SessionsRuntime {
     this.#pool.setDemand(this.#breaker.isOpen ? Math.min(1, claimable) : claimable);
   }
 
+  #noteHindrance(hindrance: string | null): void {
+    if (this.#hindrance === hindrance) return;
+    this.#hindrance = hindrance;
+    this.#onChange();
+  }
+
+  /** When the next probe may be claimed, on the wall clock: worked out once, since two clocks never agree to the second. */
+  #probeWallMs(): number {
+    const { clock } = this.#context;
+    const atMs = this.#breaker.nextProbeAtMs;
+    if (atMs !== this.#probe.atMs) this.#probe = { atMs, wallMs: clock.now() + atMs - clock.monotonic() };
+    return this.#probe.wallMs;
+  }
+
   #noteCredential(missing: boolean, workId: string): void {
-    this.#credentialMissing = missing ? workId : null;
+    // The first of several stands for all: a message that changed with every item would be written with every item.
+    this.#credentialMissing = missing ? (this.#credentialMissing ?? workId) : null;
     this.#noteChange();
   }
 

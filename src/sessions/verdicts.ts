@@ -40,10 +40,10 @@ export function capacityVerdict(problem: CapacityProblem, use: { busy: number; m
   }
 }
 
-/** What is said of the containers' starts. `wallOf` turns a monotonic time into a wall-clock one. */
-export function startVerdict(breaker: Breaker, wallOf: (monotonicMs: number) => number): Verdict {
+/** What is said of the containers' starts. `probeWallMs`: when the next probe may be claimed, on the wall clock. */
+export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
   if (breaker.isOpen) {
-    const next = new Date(wallOf(breaker.nextProbeAtMs)).toISOString().replace(/\.\d+Z$/, "Z");
+    const next = new Date(probeWallMs).toISOString().replace(/\.\d+Z$/, "Z");
     return {
       reason: "BreakerOpen",
       message: `${breaker.failures} sessions in a row did not start: ${ended(breaker.message)}; mend the image or the template: a changed template is tried at once, anything else with one session after ${next}`,
