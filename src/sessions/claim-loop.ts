@@ -156,6 +156,7 @@ export class ClaimLoop {
     // A re-offer of our own: one of our Secrets names it already, and its claim goes on as it is (M).
     if (this.#claims.ofWork(item.id)) return "duplicate";
     if (item.data.type !== DATA_TYPE_SESSION) {
+      if (!new AckWindow(this.#context.clock, answer, this.#windowMs()).isOpen) return "late";
       await this.#refuse(item);
       return "not-a-session";
     }
@@ -221,10 +222,14 @@ export class ClaimLoop {
 
   /** Ack until: nobody else can have been offered the item, and our request has landed by then (F + 1, clock.py). */
   #ackWindowMs({ polledFromMs, polledUntilMs }: Journal): number {
-    const { othersReclaimMs, requestBoundMs, marginMs } = this.#context.timing;
     // What is not known of the server's clock comes off, so that the evidence rule can tell ours from everybody else's.
-    const unknownMs = Math.min(polledUntilMs - polledFromMs, MAX_UNKNOWN_MS);
-    return othersReclaimMs - requestBoundMs - marginMs - unknownMs;
+    return this.#windowMs() - Math.min(polledUntilMs - polledFromMs, MAX_UNKNOWN_MS);
+  }
+
+  /** The same where no evidence will be asked for. */
+  #windowMs(): number {
+    const { othersReclaimMs, requestBoundMs, marginMs } = this.#context.timing;
+    return othersReclaimMs - requestBoundMs - marginMs;
   }
 
   #register(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Claim {

@@ -2,7 +2,7 @@ import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
 import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { isQuotaExceeded } from "../kube/errors.ts";
+import { isMaybeApplied, isNotFound, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Breaker } from "./breaker.ts";
 import { type CapacityPlan, type FreePod, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
@@ -11,7 +11,7 @@ import type { SessionContext } from "./context.ts";
 import { newPodName } from "./pod-render.ts";
 import { type Problem, readPodState } from "./pod-state.ts";
 import { refusalWords } from "./refusal-words.ts";
-import { removeParked } from "./removal.ts";
+import type { Removals } from "./removal.ts";
 
 const SECOND_MS = 1_000;
 
@@ -56,10 +56,11 @@ export class Pool {
   readonly #onChange: () => void;
   /** Names of created Pods that the cache has not shown yet, with the monotonic time of their creation. */
   readonly #expected = new Map<string, number>();
-  /** Names of Pods that are being removed, until the cache no longer shows them. */
-  readonly #removing = new Set<string>();
-  /** Names of Pods whose slot somebody else has taken: left alone until they go. */
-  readonly #foreign = new Set<string>();
+  readonly #removals: Removals;
+  /** Names of Pods that were removed, until the cache no longer shows them. */
+  readonly #removed = new Set<string>();
+  /** Names of Pods whose slot somebody else has taken: left alone until then (monotonic). */
+  readonly #foreign = new Map<string, number>();
   readonly #backoff: Backoff;
   #backoffHash = "";
   #createFromMs = 0;
@@ -70,13 +71,22 @@ export class Pool {
   #mayCreate = false;
   #refusal: CapacityProblem = null;
   #timer: Timer | null = null;
-  #planning = false;
+  /** When the timer runs (monotonic). */
+  #wakeAtMs = Number.POSITIVE_INFINITY;
+  #planning: Promise<void> | null = null;
   #again = false;
   #signal: AbortSignal | null = null;
   /** Pods whose parking was counted already. */
   readonly #seenParked = new Set<string>();
 
-  constructor(options: { context: SessionContext; claims: ClaimTable; breaker: Breaker; onChange: () => void }) {
+  constructor(options: {
+    context: SessionContext;
+    claims: ClaimTable;
+    breaker: Breaker;
+    removals: Removals;
+    onChange: () => void;
+  }) {
+    this.#removals = options.removals;
     this.#context = options.context;
     this.#claims = options.claims;
     this.#breaker = options.breaker;
@@ -114,7 +124,12 @@ export class Pool {
   poke(): void {
     if (!this.#signal || this.#signal.aborted) return;
     this.#again = true;
-    if (!this.#planning) void this.#planUntilQuiet();
+    this.#planning ??= this.#planUntilQuiet();
+  }
+
+  /** Resolves when nothing of it is under way any more, after the signal aborted. */
+  async ended(): Promise<void> {
+    await this.#planning;
   }
 
   /** Whether a claim would find a Pod now. */
@@ -133,9 +148,9 @@ export class Pool {
     return best.pod;
   }
 
-  /** Somebody else has taken this Pod's slot: leave it alone. */
+  /** Somebody else has taken this Pod's slot: leave it alone for a while, then see whether it is free again. */
   leave(name: string): void {
-    this.#foreign.add(name);
+    this.#foreign.set(name, this.#context.clock.monotonic() + FOREIGN_SLOT_MS);
   }
 
   counts(): PoolCounts {
@@ -146,7 +161,8 @@ export class Pool {
 
   /** Pods that exist and are not claimed, ended ones included. */
   get isEmpty(): boolean {
-    return this.#expected.size === 0 && this.#removing.size === 0 && this.#unclaimed().length === 0;
+    const nothingUnderWay = this.#expected.size === 0 && this.#removals.size === 0 && this.#removed.size === 0;
+    return nothingUnderWay && this.#unclaimed().length === 0;
   }
 
   problem(): CapacityProblem {
@@ -167,7 +183,6 @@ export class Pool {
   }
 
   async #planUntilQuiet(): Promise<void> {
-    this.#planning = true;
     // Several changes of one turn of the event loop make one plan.
     await Promise.resolve();
     while (this.#again && !this.#signal?.aborted) {
@@ -179,21 +194,28 @@ export class Pool {
         this.#wakeAfter(this.#context.timing.retryMaxMs);
       }
     }
-    this.#planning = false;
+    this.#planning = null;
   }
 
   async #carryOut(): Promise<void> {
-    this.#settleExpectations();
+    await this.#settleExpectations();
+    await this.#removals.retryDue();
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
     if (plan.againAtMs !== null) this.#wakeAfter(plan.againAtMs - this.#context.clock.now());
     await this.#clearEnded();
-    await inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
+    await this.#inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
+    const { nextMs } = this.#removals;
+    if (nextMs !== null) {
+      this.#wakeAfter(nextMs - this.#context.clock.monotonic());
+      // Room that is not free yet is not given away.
+      if (plan.remove.length > 0 && plan.create > 0) return this.poke();
+    }
     if (!this.#mayCreate) return;
     const waitMs = this.#createFromMs - this.#context.clock.monotonic();
     if (plan.create > 0 && waitMs > 0) return this.#wakeAfter(waitMs);
     if (plan.create === 0) this.#forgetRefusal(waitMs);
-    await inBatches(Array.from({ length: plan.create }), () => this.#create());
+    await this.#inBatches(Array.from({ length: plan.create }), () => this.#create());
   }
 
   #plan(): CapacityPlan {
@@ -227,9 +249,15 @@ export class Pool {
 
   /** Slots whose Pod takes room and is not free: claimed ones until their container is over, and other people's. */
   #busy(): number {
-    let busy = this.#foreign.size;
+    let busy = this.#removals.size + this.#strays().length;
+    for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
     for (const claim of this.#claims) if (claim.journal.use === "session" && claim.end === null) busy += 1;
     return busy;
+  }
+
+  /** Pods that run although no claim has them: somebody gave them a key by hand, or their claim was settled before. */
+  #strays(): Pod[] {
+    return this.#unclaimed().filter((pod) => readPodState(pod).is === "running");
   }
 
   /** Pods with the label of free ones that no claim, reservation or removal has. */
@@ -237,7 +265,8 @@ export class Pool {
     return this.#context.pods.list().filter((pod) => {
       const name = pod.metadata.name ?? "";
       if (pod.metadata.labels?.[LABEL_PHASE] !== "parked" || pod.metadata.deletionTimestamp) return false;
-      return !this.#claims.has(name) && !this.#foreign.has(name) && !this.#removing.has(name);
+      if (this.#claims.has(name) || this.#foreign.has(name)) return false;
+      return !this.#removals.has(name) && !this.#removed.has(name);
     });
   }
 
@@ -256,15 +285,19 @@ export class Pool {
     });
   }
 
-  #settleExpectations(): void {
-    const nowMs = this.#context.clock.monotonic();
+  async #settleExpectations(): Promise<void> {
+    const { pods, clock, timing } = this.#context;
+    const nowMs = clock.monotonic();
+    const overdue: string[] = [];
     for (const [name, sinceMs] of this.#expected) {
-      if (this.#context.pods.get(name) || nowMs - sinceMs > this.#context.timing.expectationMs)
-        this.#expected.delete(name);
+      if (pods.get(name)) this.#expected.delete(name);
+      else if (nowMs - sinceMs > timing.expectationMs) overdue.push(name);
     }
-    for (const names of [this.#foreign, this.#removing, this.#seenParked]) {
-      for (const name of names) if (!this.#context.pods.get(name)) names.delete(name);
+    await this.#inBatches(overdue, (name) => this.#lookFor(name));
+    for (const names of [this.#foreign, this.#removed, this.#seenParked]) {
+      for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
     }
+    for (const [name, untilMs] of this.#foreign) if (nowMs >= untilMs) this.#foreign.delete(name);
     for (const { free } of this.#freePods()) {
       if (free.state !== "parked" || this.#seenParked.has(free.name)) continue;
       this.#seenParked.add(free.name);
@@ -288,6 +321,18 @@ export class Pool {
     this.#onChange();
   }
 
+  /** A Pod that the cache should have shown by now. Not there: it was lost. There: the cache is behind, so it counts on. */
+  async #lookFor(name: string): Promise<void> {
+    const { kube, namespace, clock } = this.#context;
+    try {
+      await kube.get(PODS, { namespace, name });
+      this.#expected.set(name, clock.monotonic());
+    } catch (error) {
+      if (isNotFound(error)) this.#expected.delete(name);
+      else this.#expected.set(name, clock.monotonic());
+    }
+  }
+
   async #create(): Promise<void> {
     const { kube, name, clock, metrics, labels, logger } = this.#context;
     const podName = newPodName(name);
@@ -300,9 +345,7 @@ export class Pool {
       if (this.#refusal?.is === "quota" || this.#refusal?.is === "refused") this.#refusal = null;
     } catch (error) {
       // A creation without an answer may have taken effect: the expectation stands until the cache shows it or it is old.
-      const maybe =
-        typeof error === "object" && error !== null && "maybeApplied" in error && error.maybeApplied === true;
-      if (!maybe) this.#expected.delete(podName);
+      if (!isMaybeApplied(error)) this.#expected.delete(podName);
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
       this.#refusal = { is: quota ? "quota" : "refused", message: refusalWords(error, podName) };
@@ -321,15 +364,17 @@ export class Pool {
     this.#createFromMs = nowMs + this.#backoff.next();
   }
 
-  /** Free Pods that are over before they served: failed preparations, and Pods lost with their node or evicted. */
+  /**
+   * Free Pods that are over before they served: failed preparations, and Pods lost with their node or evicted. Strays go,
+   * too: no record says what they run.
+   */
   async #clearEnded(): Promise<void> {
     const ended = this.#unclaimed().flatMap((pod) => {
       const state = readPodState(pod);
-      if (state.is === "ended") return [{ pod, end: state.end }];
-      // It runs although nobody assigned it: not one of ours to claim. Nothing of Berth starts it.
-      return [];
+      return state.is === "ended" ? [{ pod, end: state.end }] : [];
     });
-    await inBatches(ended, async ({ pod, end }) => {
+    await this.#inBatches(this.#strays(), (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
+    await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, { is: "preparing", message: end.message });
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
     });
@@ -341,36 +386,50 @@ export class Pool {
     this.#pause();
   }
 
-  async #remove(name: string, reason: RemovalReason | "Lost" | "Failed"): Promise<void> {
+  async #remove(name: string, reason: RemovalReason | "Lost" | "Failed" | "Stray"): Promise<void> {
     const pod = this.#context.pods.get(name);
-    if (!pod || this.#removing.has(name)) return;
+    if (!pod || this.#removals.has(name) || this.#removed.has(name) || this.#claims.has(name)) return;
     const problem = readPodState(pod);
-    this.#removing.add(name);
-    try {
-      const removed = await removeParked(this.#context, pod);
-      if (reason === "SurgeGivenUp")
-        this.#surgeBlockedUntilMs = this.#context.clock.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
-      if (reason === "PrepareTimeout") {
-        // In the words that were shown while it lasted.
-        const said = problem.is === "preparing" && problem.problem ? problemOf(problem.problem) : TOO_SLOW;
-        this.#failedToPrepare(reason, said);
-      }
-      if (removed) this.#context.logger.info({ pod: name, reason }, "free Pod removed");
-      else this.#removing.delete(name);
-    } catch (error) {
-      this.#removing.delete(name);
-      this.#context.logger.warn({ pod: name, error: errorText(error) }, "a free Pod could not be removed");
-      this.#wakeAfter(this.#context.timing.retryMaxMs);
+    if (reason === "SurgeGivenUp")
+      this.#surgeBlockedUntilMs = this.#context.clock.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
+    if (reason === "PrepareTimeout") {
+      // In the words that were shown while it lasted.
+      const said = problem.is === "preparing" && problem.problem ? problemOf(problem.problem) : TOO_SLOW;
+      this.#failedToPrepare(reason, said);
+    }
+    const result = await this.#removals.remove(pod);
+    if (result === "removed") {
+      this.#removed.add(name);
+      this.#context.logger.info({ pod: name, reason }, "free Pod removed");
     }
     this.#onChange();
   }
 
+  /** A wake that is earlier stays: a plan that comes too early changes nothing. */
   #wakeAfter(delayMs: number): void {
-    this.#timer?.cancel();
     if (this.#signal?.aborted) return;
-    this.#timer = this.#context.clock.setTimer(() => this.poke(), Math.max(MIN_WAKE_MS, delayMs));
+    const { clock } = this.#context;
+    const waitMs = Math.max(MIN_WAKE_MS, delayMs);
+    const atMs = clock.monotonic() + waitMs;
+    if (this.#wakeAtMs <= atMs) return;
+    this.#timer?.cancel();
+    this.#wakeAtMs = atMs;
+    this.#timer = clock.setTimer(() => {
+      this.#wakeAtMs = Number.POSITIVE_INFINITY;
+      this.poke();
+    }, waitMs);
+  }
+
+  /** So many at a time, and no more of them once the signal aborted. */
+  async #inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
+    for (let from = 0; from < items.length && !this.#signal?.aborted; from += CONCURRENCY) {
+      await Promise.all(items.slice(from, from + CONCURRENCY).map(act));
+    }
   }
 }
+
+/** A slot that somebody else has taken is tried again so much later: whoever has it may have let it go. */
+const FOREIGN_SLOT_MS = 60_000;
 
 /** Plans by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 100;
@@ -397,10 +456,4 @@ function scheduledAt(pod: Pod): number | null {
   const condition = pod.status?.conditions?.find(({ type, status }) => type === "PodScheduled" && status === "True");
   const at = Date.parse(condition?.lastTransitionTime ?? "");
   return Number.isNaN(at) ? null : at;
-}
-
-async function inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
-  for (let from = 0; from < items.length; from += CONCURRENCY) {
-    await Promise.all(items.slice(from, from + CONCURRENCY).map(act));
-  }
 }

@@ -1,41 +1,34 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
-import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
-import { finishRemoval } from "./removal.ts";
+import type { Removals } from "./removal.ts";
 import type { ServerTime } from "./server-time.ts";
 
 /**
  * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
  * process is found again from its Secret. The only time that Secrets are listed.
  */
-export async function recoverClaims(
-  context: SessionContext,
-  claims: ClaimTable,
-  serverTime: ServerTime,
-): Promise<Claim[]> {
+export async function recoverClaims(context: SessionContext, into: Recovered): Promise<Claim[]> {
   const secrets = await context.kube.listAll(SECRETS, {
     namespace: context.namespace,
     labelSelector: claimSelector(context.name),
   });
-  const found: Claim[] = [];
-  for (const secret of secrets.items) {
-    const claim = await recoverSecret(context, claims, serverTime, secret);
-    if (claim) found.push(claim);
-  }
-  return found;
+  return secrets.items.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
 }
 
-/** Takes up one Secret: as a claim to go on with, or as a removal to finish. Null: nothing to do, or not one of ours. */
-export async function recoverSecret(
-  context: SessionContext,
-  claims: ClaimTable,
-  serverTime: ServerTime,
-  secret: Secret,
-): Promise<Claim | null> {
+/** Where what is found goes. */
+export interface Recovered {
+  readonly claims: ClaimTable;
+  readonly removals: Removals;
+  readonly serverTime: ServerTime;
+}
+
+/** Takes up one Secret: as a claim to go on with, or as a removal to finish. Null: no claim, or not one of ours. */
+export function recoverSecret(context: SessionContext, into: Recovered, secret: Secret): Claim | null {
+  const { claims, removals, serverTime } = into;
   if (secret.type !== CLAIM_SECRET_TYPE || claims.has(secret.metadata.name ?? "")) return null;
   const journal = readJournal(secret);
   if (!journal) {
@@ -43,7 +36,7 @@ export async function recoverSecret(
     return null;
   }
   if (journal.use === "removal") {
-    await finishQuietly(context, secret, journal);
+    removals.adopt(secret, journal.podUid);
     return null;
   }
   const name = secret.metadata.name ?? "";
@@ -66,13 +59,4 @@ function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: 
   const windowMs = timing.othersReclaimMs + timing.marginMs;
   const overMs = journal.polledUntilMs + timing.othersReclaimMs - serverTime.at(clock.now()).earliestMs;
   return clock.monotonic() + (Number.isNaN(overMs) ? windowMs : Math.min(windowMs, Math.max(0, overMs)));
-}
-
-async function finishQuietly(context: SessionContext, secret: Secret, journal: Journal): Promise<void> {
-  try {
-    await finishRemoval(context, secret, journal.podUid);
-  } catch (error) {
-    if (isNotFound(error) || isConflict(error)) return;
-    throw error;
-  }
 }

@@ -1,58 +1,138 @@
-import { isAlreadyExists } from "../kube/errors.ts";
+import { LABEL_PHASE } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
+import { errorText } from "../core/errors.ts";
+import { isAlreadyExists, isConflict, isNotFound } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
-import { renderJournal } from "./journal.ts";
+import { readJournal, renderJournal } from "./journal.ts";
 import { deletePod } from "./perform.ts";
+import { readPodState } from "./pod-state.ts";
+
+/** A Pod on its way out, until it is deleted and its slot is free of our lock. */
+interface Removal {
+  readonly podUid: string;
+  /** The Secret that holds its slot; null while it may have to be created. */
+  lock: Secret | null;
+  readonly backoff: Backoff;
+  /** Monotonic; not before. */
+  dueMs: number;
+}
+
+export type RemovalResult =
+  | "removed"
+  /** Somebody else has the slot; the Pod is left alone. */
+  | "taken"
+  /** Not yet; it is tried again until it is done. */
+  | "failed";
 
 /**
- * Deletes a free Pod. Its slot is taken first, by creating the Secret of its name: a late actor cannot delete a Pod that
- * was just claimed, and nobody can claim a Pod that goes.
- * @returns false when somebody else has the slot; the Pod is left alone then.
+ * Deletes free Pods. The slot is taken first, by creating the Secret of the Pod's name: a late actor cannot delete a Pod
+ * that was just claimed, and nobody can claim a Pod that goes. What was begun is brought to its end, so that no lock is
+ * left behind.
  */
-export async function removeParked(context: SessionContext, pod: Pod): Promise<boolean> {
-  const name = pod.metadata.name ?? "";
-  const lock = renderJournal(
-    { name, namespace: context.namespace, environment: context.name },
-    {
-      use: "removal",
-      environmentUid: context.uid,
-      podUid: pod.metadata.uid ?? "",
-      workId: "",
-      sessionId: "",
-      queuedAt: "",
-      polledFromMs: 0,
-      polledUntilMs: 0,
-    },
-    null,
-  );
-  try {
-    const secret = await context.kube.create(SECRETS, lock);
-    await finishRemoval(context, secret, pod.metadata.uid ?? "");
-    return true;
-  } catch (error) {
-    if (isAlreadyExists(error)) return false;
-    throw error;
+export class Removals {
+  readonly #context: SessionContext;
+  readonly #onForeignSlot: (secret: Secret) => void;
+  readonly #begun = new Map<string, Removal>();
+
+  constructor(options: { context: SessionContext; onForeignSlot: (secret: Secret) => void }) {
+    this.#context = options.context;
+    this.#onForeignSlot = options.onForeignSlot;
+  }
+
+  /** Whether the removal of this Pod was begun and is not done. */
+  has(name: string): boolean {
+    return this.#begun.has(name);
+  }
+
+  get size(): number {
+    return this.#begun.size;
+  }
+
+  /** When (monotonic) the next removal that failed is due; null when there is none. */
+  get nextMs(): number | null {
+    const next = Math.min(...[...this.#begun.values()].map(({ dueMs }) => dueMs));
+    return Number.isFinite(next) ? next : null;
+  }
+
+  remove(pod: Pod): Promise<RemovalResult> {
+    const name = pod.metadata.name ?? "";
+    return this.#attempt(name, this.#begin(name, pod.metadata.uid ?? "", null));
+  }
+
+  /** Takes up a removal that an earlier process began. */
+  adopt(lock: Secret, podUid: string): void {
+    this.#begin(lock.metadata.name ?? "", podUid, lock);
+  }
+
+  /** Tries again what failed and is due. */
+  async retryDue(): Promise<void> {
+    const nowMs = this.#context.clock.monotonic();
+    const due = [...this.#begun].filter(([, { dueMs }]) => dueMs <= nowMs);
+    for (const [name, removal] of due) await this.#attempt(name, removal);
+  }
+
+  #begin(name: string, podUid: string, lock: Secret | null): Removal {
+    const { timing, random, clock } = this.#context;
+    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    const removal = { podUid, lock, backoff, dueMs: clock.monotonic() };
+    this.#begun.set(name, removal);
+    return removal;
+  }
+
+  async #attempt(name: string, removal: Removal): Promise<RemovalResult> {
+    try {
+      removal.lock ??= await this.#takeSlot(name, removal.podUid);
+      if (removal.lock) await this.#finish(name, removal.lock, removal.podUid);
+      this.#begun.delete(name);
+      return removal.lock ? "removed" : "taken";
+    } catch (error) {
+      removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
+      this.#context.logger.warn({ pod: name, error: errorText(error) }, "a free Pod could not be removed yet");
+      return "failed";
+    }
+  }
+
+  /** Null: somebody else has it. */
+  async #takeSlot(name: string, podUid: string): Promise<Secret | null> {
+    const { kube, namespace, name: environment, uid: environmentUid } = this.#context;
+    const journal = { use: "removal", environmentUid, podUid, ...NO_ITEM } as const;
+    try {
+      return await kube.create(SECRETS, renderJournal({ name, namespace, environment }, journal, null));
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+    }
+    const secret = await kube.get(SECRETS, { namespace, name });
+    const found = readJournal(secret);
+    // A creation of ours whose answer was lost, or a removal that another process began.
+    if (found?.use === "removal" && found.podUid === podUid) return secret;
+    this.#onForeignSlot(secret);
+    return null;
+  }
+
+  /** The second half: the Pod goes, then its lock. A Pod that was marked since (assigned, finished) is not a free one. */
+  async #finish(name: string, lock: Secret, podUid: string): Promise<void> {
+    const { kube, namespace, pods } = this.#context;
+    const pod = pods.get(name);
+    const kept = (live: Pod) => live.metadata.uid !== podUid || live.metadata.labels?.[LABEL_PHASE] !== "parked";
+    await deletePod(this.#context, name, kept, pod ? graceOf(pod) : undefined);
+    const { uid } = lock.metadata;
+    try {
+      await kube.delete(SECRETS, { namespace, name }, uid === undefined ? {} : { uid });
+    } catch (error) {
+      // Gone, or another one of that name.
+      if (!isNotFound(error) && !isConflict(error)) throw error;
+    }
   }
 }
 
-/** The second half of a removal, also one that an earlier process began: the Pod goes, then its lock. */
-export async function finishRemoval(context: SessionContext, lock: Secret, podUid: string): Promise<void> {
-  const name = lock.metadata.name ?? "";
-  const pod = context.pods.get(name);
-  await deletePod(context, name, (live) => live.metadata.uid !== podUid, pod ? graceOf(pod) : undefined);
-  await context.kube.delete(
-    SECRETS,
-    { namespace: context.namespace, name },
-    {
-      ...(lock.metadata.uid === undefined ? {} : { uid: lock.metadata.uid }),
-      ...(lock.metadata.resourceVersion === undefined ? {} : { resourceVersion: lock.metadata.resourceVersion }),
-    },
-  );
-}
+/** A removal is about no work item. */
+const NO_ITEM = { workId: "", sessionId: "", queuedAt: "", polledFromMs: 0, polledUntilMs: 0 } as const;
 
 /** Nothing of a waiting Pod runs, so it needs no grace (0.4-1.1 s), unless it has containers besides the session's. */
 function graceOf(pod: Pod): number | undefined {
   const alone =
+    readPodState(pod).is !== "running" &&
     pod.spec.containers.length === 1 &&
     !pod.spec.initContainers?.some(({ restartPolicy }) => restartPolicy === "Always");
   return alone ? 0 : undefined;

@@ -9,6 +9,9 @@ import { deletePod } from "./perform.ts";
 
 const SECOND_MS = 1_000;
 
+/** Deletions under way at the same time. */
+const CONCURRENCY = 16;
+
 /** Passes by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 1_000;
 
@@ -20,11 +23,15 @@ export class Retention {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
   #timer: Timer | null = null;
+  /** When the timer runs (monotonic). */
+  #wakeAtMs = Number.POSITIVE_INFINITY;
   #signal: AbortSignal | null = null;
-  #working = false;
+  #working: Promise<void> | null = null;
   #again = false;
   #draining = false;
   readonly #deleted = new Set<string>();
+  /** Pods that could not be deleted, and when (monotonic) to try again: one that stays must not keep the others. */
+  readonly #failed = new Map<string, number>();
 
   constructor(options: { context: SessionContext; claims: ClaimTable }) {
     this.#context = options.context;
@@ -47,7 +54,12 @@ export class Retention {
   poke(): void {
     if (!this.#signal || this.#signal.aborted) return;
     this.#again = true;
-    if (!this.#working) void this.#work();
+    this.#working ??= this.#work();
+  }
+
+  /** Resolves when nothing of it is under way any more, after the signal aborted. */
+  async ended(): Promise<void> {
+    await this.#working;
   }
 
   /** Finished Pods that are still there. */
@@ -57,7 +69,6 @@ export class Retention {
   }
 
   async #work(): Promise<void> {
-    this.#working = true;
     await Promise.resolve();
     while (this.#again && !this.#signal?.aborted) {
       this.#again = false;
@@ -68,27 +79,27 @@ export class Retention {
         this.#wakeAfter(this.#context.timing.retryMaxMs);
       }
     }
-    this.#working = false;
+    this.#working = null;
   }
 
   async #pass(): Promise<void> {
     const { environment, clock, pods } = this.#context;
     const sessions = environment().spec.sessions;
     if (!sessions) return;
-    for (const name of this.#deleted) if (!pods.get(name)) this.#deleted.delete(name);
-    const present = pods
-      .list()
-      .filter((pod) => !pod.metadata.deletionTimestamp && !this.#deleted.has(pod.metadata.name ?? ""));
+    for (const names of [this.#deleted, this.#failed]) {
+      for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
+    }
+    const present = pods.list().filter((pod) => !pod.metadata.deletionTimestamp && this.#isDue(pod));
     const finished = present.flatMap((pod) => readFinished(pod) ?? []);
     const { expired, nextAtMs } = expiredFinished(finished, clock.now(), {
       finishedMs: this.#draining ? 0 : sessions.retainFinishedSeconds * SECOND_MS,
       failedMs: this.#draining ? 0 : sessions.retainFailedSeconds * SECOND_MS,
       limit: this.#draining ? 0 : sessions.retainFinishedLimit,
     });
-    for (const { pod } of expired) await this.#delete(pod);
-    for (const pod of present.filter((pod) => this.#isLeftBehind(pod))) {
-      this.#context.logger.info({ pod: pod.metadata.name }, "a Pod whose claim was settled before is deleted");
-      await this.#delete(pod, (live) => live.metadata.labels?.[LABEL_PHASE] !== "assigned");
+    const leftBehind = present.filter((pod) => this.#isLeftBehind(pod));
+    const gone = [...expired.map(({ pod }) => pod), ...leftBehind];
+    for (let from = 0; from < gone.length && !this.#signal?.aborted; from += CONCURRENCY) {
+      await Promise.all(gone.slice(from, from + CONCURRENCY).map((pod) => this.#delete(pod)));
     }
     if (nextAtMs !== null) this.#wakeAfter(nextAtMs - clock.now());
   }
@@ -97,17 +108,41 @@ export class Retention {
     return pod.metadata.labels?.[LABEL_PHASE] === "assigned" && !this.#claims.has(pod.metadata.name ?? "");
   }
 
-  async #delete(pod: Pod, unless: (live: Pod) => boolean = () => false): Promise<void> {
-    const name = pod.metadata.name ?? "";
-    if (this.#claims.has(name)) return;
-    // The cache may be behind a Pod that was just marked as finished.
-    const kept = await deletePod(this.#context, name, (live) => live.metadata.uid !== pod.metadata.uid || unless(live));
-    if (!kept) this.#deleted.add(name);
+  #isDue({ metadata: { name = "" } }: Pod): boolean {
+    return !this.#deleted.has(name) && this.#context.clock.monotonic() >= (this.#failed.get(name) ?? 0);
   }
 
+  async #delete(pod: Pod): Promise<void> {
+    const { logger, clock, timing } = this.#context;
+    const name = pod.metadata.name ?? "";
+    if (this.#claims.has(name)) return;
+    const phase = pod.metadata.labels?.[LABEL_PHASE];
+    if (phase === "assigned") logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
+    // The cache may be behind a Pod that was just marked as finished.
+    const isOther = (live: Pod) =>
+      live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
+    try {
+      const kept = await deletePod(this.#context, name, isOther);
+      if (!kept) this.#deleted.add(name);
+    } catch (error) {
+      logger.warn({ pod: name, error: errorText(error) }, "a Pod that is over could not be deleted");
+      this.#failed.set(name, clock.monotonic() + timing.retryMaxMs);
+      this.#wakeAfter(timing.retryMaxMs);
+    }
+  }
+
+  /** A wake that is earlier stays. */
   #wakeAfter(delayMs: number): void {
-    this.#timer?.cancel();
     if (this.#signal?.aborted) return;
-    this.#timer = this.#context.clock.setTimer(() => this.poke(), Math.max(MIN_WAKE_MS, delayMs));
+    const { clock } = this.#context;
+    const waitMs = Math.max(MIN_WAKE_MS, delayMs);
+    const atMs = clock.monotonic() + waitMs;
+    if (this.#wakeAtMs <= atMs) return;
+    this.#timer?.cancel();
+    this.#wakeAtMs = atMs;
+    this.#timer = clock.setTimer(() => {
+      this.#wakeAtMs = Number.POSITIVE_INFINITY;
+      this.poke();
+    }, waitMs);
   }
 }

@@ -19,8 +19,9 @@ import { claimSelector } from "./journal.ts";
 import { readPodState } from "./pod-state.ts";
 import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
-import { recoverClaims, recoverSecret } from "./recovery.ts";
+import { type Recovered, recoverClaims, recoverSecret } from "./recovery.ts";
 import { RefusedItems } from "./refused-items.ts";
+import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
 import { ServerTime } from "./server-time.ts";
 import { SessionLoop } from "./session-loop.ts";
@@ -57,6 +58,7 @@ export class SessionsRuntime {
   readonly #changed = new Notifier();
   readonly #breaker: Breaker;
   readonly #health: ApiHealth;
+  readonly #removals: Removals;
   readonly #pool: Pool;
   readonly #sessions: SessionLoop;
   readonly #claimLoop: ClaimLoop;
@@ -89,7 +91,9 @@ export class SessionsRuntime {
       onAnswer: ({ sentAtMs, serverDateMs }) => this.#observeTime(sentAtMs, serverDateMs),
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
-    this.#pool = new Pool({ ...shared, onChange: changed });
+    const takeUp = (secret: Secret) => this.#takeUp(secret);
+    this.#removals = new Removals({ context, onForeignSlot: takeUp });
+    this.#pool = new Pool({ ...shared, removals: this.#removals, onChange: changed });
     this.#sessions = new SessionLoop({ ...shared, observer, mayAsk: () => this.#mayAsk, onChange: changed });
     this.#queue = new QueueWatch({
       context,
@@ -116,7 +120,7 @@ export class SessionsRuntime {
       handOver: (claim) => this.#sessions.poke(claim.name),
       onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
       onWork: () => this.#noteWork(),
-      onForeignSlot: (secret) => void this.#takeUp(secret),
+      onForeignSlot: takeUp,
       refuse: (item) => this.#refused.refuse(item),
     });
   }
@@ -131,7 +135,7 @@ export class SessionsRuntime {
     this.#stop.abort();
     this.#releaseTimer?.cancel();
     this.#changed.notify();
-    await this.#running;
+    await Promise.all([this.#running, this.#pool.ended(), this.#retention.ended()]);
   }
 
   /** The spec or what stands around it changed. */
@@ -261,7 +265,7 @@ export class SessionsRuntime {
     this.#seedBreaker();
     while (!signal.aborted) {
       try {
-        const found = await recoverClaims(this.#context, this.#claims, this.#serverTime);
+        const found = await recoverClaims(this.#context, this.#recovers());
         if (found.length > 0) logger.info({ claims: found.length }, "claims of an earlier process found");
         this.#noteHindrance(null);
         return true;
@@ -276,14 +280,16 @@ export class SessionsRuntime {
   }
 
   /** A slot that a Secret unknown here has taken: a claim whose journal came to stand after we gave up on it. */
-  async #takeUp(secret: Secret): Promise<void> {
-    try {
-      const claim = await recoverSecret(this.#context, this.#claims, this.#serverTime, secret);
-      if (claim) this.#sessions.poke(claim.name);
-      else this.#pool.leave(secret.metadata.name ?? "");
-    } catch (error) {
-      this.#context.logger.warn({ error: errorText(error) }, "a taken slot could not be taken up");
-    }
+  #takeUp(secret: Secret): void {
+    const name = secret.metadata.name ?? "";
+    const claim = recoverSecret(this.#context, this.#recovers(), secret);
+    if (claim) this.#sessions.poke(name);
+    else if (this.#removals.has(name)) this.#pool.poke();
+    else if (!this.#claims.has(name)) this.#pool.leave(name);
+  }
+
+  #recovers(): Recovered {
+    return { claims: this.#claims, removals: this.#removals, serverTime: this.#serverTime };
   }
 
   /** Requests to the Work API make sense. */

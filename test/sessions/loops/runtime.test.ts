@@ -1,8 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { json } from "../../../simulator/http.ts";
+import { SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
+import { FAIR } from "./network.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -35,6 +37,115 @@ describe("capacity", () => {
     const poll = { workerId: "died", reclaimMs: 5_000, blockMs: undefined, duplicate: false };
     await world.api.world.environment(world.environmentId).poll({ ...poll, signal: AbortSignal.abort() });
     await world.until("it is served", () => world.item(id).state === "stopped", 2 * MINUTE);
+    holdsTrue(world);
+  });
+});
+
+describe("Pods that go, and do not", () => {
+  /** Refuses requests of this kind until the returned function is called. */
+  function refuse(operator: Operator, verb: string, plural: string, error = refusal(403, "Forbidden", "no leave")) {
+    let refused = 0;
+    operator.kube.intercept.push((request) => {
+      if (request.verb !== verb || request.plural !== plural) return;
+      refused += 1;
+      throw error;
+    });
+    return { stop: () => operator.kube.intercept.splice(0), count: () => refused };
+  }
+
+  test("a free Pod whose slot cannot be taken is tried again with pauses, and is not replaced meanwhile", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2 } });
+    await world.until("two parked Pods", () => world.parked.length === 2);
+    const refused = refuse(operator, "create", "secrets");
+    world.patchEnvironment({ spec: { sessions: { warm: 0, maxConcurrent: 1 } } });
+    await world.pass(5 * MINUTE);
+    expect(refused.count()).toBeGreaterThan(3);
+    expect(refused.count()).toBeLessThan(60);
+    expect(world.pods.length).toBe(2);
+    refused.stop();
+    await world.until("one Pod is left", () => world.pods.length <= 1);
+    expect(world.claims).toEqual([]);
+  });
+
+  test("a lock that could not be deleted after its Pod is deleted later", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2, warmScaleDownSeconds: 1 } });
+    await world.until("two parked Pods", () => world.parked.length === 2);
+    const refused = refuse(operator, "delete", "secrets");
+    world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
+    await world.until("the Pods are gone", () => world.pods.length === 0);
+    expect(world.claims.length).toBe(2);
+    refused.stop();
+    await world.until("the locks are gone", () => world.claims.length === 0);
+  });
+
+  test("a lock whose creation had no answer is our own at the next try", async () => {
+    const { world } = served({ sessions: { maxConcurrent: 3, warm: 3, warmScaleDownSeconds: 1 } });
+    await world.until("three parked Pods", () => world.parked.length === 3);
+    world.weather.kube = { lost: 0.5, slow: 0, refused: 0 };
+    world.patchEnvironment({ spec: { sessions: { warm: 0 } } });
+    await world.until(
+      "the Pods and their locks are gone",
+      () => world.pods.length + world.claims.length === 0,
+      60 * MINUTE,
+    );
+  });
+
+  test("a removal that an earlier process began and that is refused keeps nobody from being served", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2, warmScaleDownSeconds: 1 } });
+    await world.until("two parked Pods", () => world.parked.length === 2);
+    refuse(operator, "delete", "pods");
+    world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
+    await world.until("a lock", () => world.claims.length > 0);
+    operator.kill();
+    const next = world.startOperator();
+    const refused = refuse(next, "delete", "pods");
+    const id = world.enqueue();
+    await world.until("the item is served", () => world.item(id).state === "stopped");
+    refused.stop();
+    await world.until("the lock is gone", () => world.isSettled);
+    holdsTrue(world);
+  });
+
+  test("Pods that the watch does not show are not created again", async () => {
+    const { world } = served({ sessions: { maxConcurrent: 4, warm: 0 } });
+    await world.pass(5 * SECOND);
+    world.weather.watch = { lagMs: 100 * MINUTE, breaks: 0 };
+    for (let n = 0; n < 10; n += 1) world.enqueue();
+    await world.pass(3 * MINUTE);
+    const created = world.server.history.filter(({ plural, type }) => plural === "pods" && type === "ADDED");
+    expect(created.length).toBe(4);
+  });
+
+  test("a Pod that runs although no claim has it is removed", async () => {
+    const { world } = served();
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    const [pod] = world.parked;
+    const name = pod?.metadata.name ?? "";
+    // Somebody's own Secret under the Pod's name, gone again: the container runs, and nothing says for whom.
+    const secret = Buffer.from(JSON.stringify({ sessions_token: "none" })).toString("base64url");
+    world.server.create(SECRETS, {
+      metadata: { name, namespace: NAMESPACE },
+      stringData: { "work-id": "work_x", "session-id": "s", "work-secret": secret },
+    });
+    world.fate = () => ({ startError: false, program: "silent", servesMs: 0 });
+    await world.until("its container runs", () => world.node.running.size > 0);
+    world.server.delete(SECRETS, NAMESPACE, name);
+    await world.until("it is gone", () => !world.pods.some(({ metadata }) => metadata.name === name), 5 * MINUTE);
+    await world.until("another one is parked", () => world.parked.length > 0);
+    expect(world.claims).toEqual([]);
+  });
+
+  test("a slot that somebody else's Secret has taken is left alone, and used again when that is gone", async () => {
+    const { world } = served({ sessions: { maxConcurrent: 1, warm: 1, parkedMaxAgeSeconds: 0 } });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    const name = world.parked[0]?.metadata.name ?? "";
+    world.server.create(SECRETS, { metadata: { name, namespace: NAMESPACE }, stringData: { mine: "yes" } });
+    const id = world.enqueue();
+    await world.pass(30 * SECOND);
+    expect(world.item(id).state).toBe("queued");
+    expect(world.server.find(SECRETS, NAMESPACE, name)).toBeDefined();
+    world.server.delete(SECRETS, NAMESPACE, name);
+    await world.until("the item is served", () => world.item(id).state === "stopped", 5 * MINUTE);
     holdsTrue(world);
   });
 });
@@ -104,6 +215,17 @@ describe("claims whose requests fail", () => {
     expect(world.item(id).state).toBe("queued");
     expect(world.item(id).acks).toEqual([]);
     expect(world.claims).toEqual([]);
+    holdsTrue(world);
+  });
+
+  test("a health check whose poll was answered late is left to whoever is offered it next", async () => {
+    const { world } = await offered();
+    world.weather.work = { lost: 0, slow: 1, refused: 0 };
+    for (let n = 0; n < 10; n += 1) world.enqueue({ type: "healthcheck" });
+    await world.pass(2 * MINUTE);
+    expect(world.items.some(({ offers, acks }) => offers.length > 0 && acks.length === 0)).toBe(true);
+    world.weather.work = FAIR;
+    await world.until("all are stopped", () => world.items.every(({ state }) => state === "stopped"));
     holdsTrue(world);
   });
 

@@ -1,0 +1,212 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { seededRandom } from "../../../simulator/ids.ts";
+import { PODS, SECRETS } from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { LoopWorld, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
+import { FAIR } from "./network.ts";
+import type { ContainerFate } from "./node.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+/** Faults come until then; afterwards everything has to come to an end by itself. */
+const FAULTS_MS = 90 * SECOND;
+/** Longest: a lost lease, a quiet interval, the breaker's probes of an image that was mended. */
+const SETTLES_MS = 40 * MINUTE;
+
+interface Faults {
+  readonly crashes: number;
+  readonly weather: boolean;
+  readonly accidents: number;
+  readonly fates: boolean;
+  readonly edits: number;
+}
+
+interface Outcome {
+  readonly wrongs: readonly string[];
+  readonly log: readonly string[];
+}
+
+/** One random history of a world, fixed by its seed. */
+async function history(seed: number, faults: Faults): Promise<Outcome> {
+  const random = seededRandom(seed);
+  const between = (from: number, to: number) => from + (to - from) * random();
+  const pick = <T>(values: readonly [T, ...T[]]): T => values[Math.floor(random() * values.length)] ?? values[0];
+  const maxConcurrent = Math.floor(between(1, 6));
+  const maxDurationSeconds = pick([60, 300, 86_400]);
+  const endless = maxDurationSeconds > 300 ? "stock" : "deaf";
+  let calm = false;
+  const fate = (): ContainerFate => {
+    const servesMs = between(500, 40 * SECOND);
+    if (calm || !faults.fates) return { startError: false, program: "stock", servesMs };
+    return {
+      startError: random() < 0.1,
+      // One that never leaves by itself is ended by maxDurationSeconds alone.
+      program: pick(["stock", "stock", "stock", "stock", "silent", "crashes", "killed", endless]),
+      servesMs,
+    };
+  };
+  const world = new LoopWorld({
+    seed,
+    fate,
+    sessions: {
+      maxConcurrent,
+      warm: Math.min(maxConcurrent, Math.floor(between(0, 3))),
+      maxDurationSeconds,
+      parkedMaxAgeSeconds: pick([0, 60, 600]),
+      warmScaleDownSeconds: pick([10, 300]),
+    },
+    switches: {
+      secondAck: pick(["refused", "unchanged"]),
+      lapse: pick(["requeue", "stop"]),
+      starting: pick(["expires", "never"]),
+      lapsedStopping: pick(["stays", "ends"]),
+      listOrder: pick(["newest", "oldest", "shuffled"]),
+      listedHeartbeat: pick(["same", "reformatted"]),
+      stopReply: pick(["empty", "work"]),
+      listKeepsStopped: pick([null, 3]),
+    },
+    limits: { ttlSeconds: pick([90, 30, 10]) },
+  });
+  world.say(`seed ${seed} ${JSON.stringify(faults)} maxConcurrent ${maxConcurrent}`);
+  const at = (ms: number, act: () => void) => world.clock.setTimer(act, ms);
+  world.createEnvironment();
+
+  let operator: Operator | null = world.startOperator();
+  const restart = (downMs: number, end: (old: Operator) => void) => {
+    const old = operator;
+    if (!old) return;
+    operator = null;
+    end(old);
+    at(downMs, () => {
+      operator = world.startOperator();
+    });
+  };
+  for (let n = 0; n < faults.crashes; n += 1) {
+    at(between(0, FAULTS_MS), () =>
+      pick([
+        () => restart(between(100, pick([1_000, 30 * SECOND])), (old) => old.kill()),
+        () => restart(between(100, 3_000), (old) => void old.stop()),
+        () =>
+          restart(between(100, 5_000), (old) => {
+            old.loseLeadership();
+            void old.stop();
+          }),
+      ])(),
+    );
+  }
+  if (faults.weather) {
+    const bad = () => ({ lost: between(0, 0.12), slow: between(0, 0.12), refused: between(0, 0.08) });
+    world.weather.kube = bad();
+    world.weather.work = bad();
+    world.weather.worker = { ...bad(), refused: 0 };
+    world.weather.watch = { lagMs: pick([30, 300, 3_000]), breaks: pick([0, 0.02]) };
+  }
+  const items = Math.floor(between(3, 12));
+  for (let n = 0; n < items; n += 1) {
+    const kind = random();
+    const input = kind < 0.06 ? { type: "healthcheck" } : kind < 0.1 ? { secret: false } : {};
+    at(between(0, FAULTS_MS), () => world.enqueue(input));
+  }
+  const somePod = () => {
+    const { pods } = world;
+    return pods[Math.floor(random() * pods.length)]?.metadata.name;
+  };
+  for (let n = 0; n < faults.accidents; n += 1) {
+    at(between(0, FAULTS_MS), () => {
+      const name = somePod();
+      const item = pick([...world.items.filter(({ state }) => state !== "stopped"), null] as [
+        ReturnType<LoopWorld["item"]> | null,
+      ]);
+      const accident = pick(["kill", "delete", "force", "lose", "stop", "stop-force"]);
+      world.say(`accident: ${accident} ${name}`);
+      if (accident.startsWith("stop")) {
+        if (item) world.api.world.stopItem(item.id, accident === "stop-force");
+      } else if (name !== undefined) {
+        if (accident === "kill") world.node.kill(name);
+        else if (accident === "lose") world.node.lose(name, NAMESPACE);
+        else world.server.delete(PODS, NAMESPACE, name, accident === "force" ? { gracePeriodSeconds: 0 } : {});
+      }
+    });
+  }
+  for (let n = 0; n < faults.edits; n += 1) {
+    at(between(0, FAULTS_MS), () => {
+      const [claim] = world.claims;
+      const edit = pick(["template", "pause", "resume", "max", "secret", "secret-gone", "key-early"]);
+      world.say(`edit: ${edit}`);
+      const spec = (patch: Record<string, unknown>) => world.patchEnvironment({ spec: patch });
+      if (edit === "template") {
+        const containers = [{ name: "worker", image: `worker:${Math.floor(random() * 1_000)}` }];
+        spec({ sessions: { template: { spec: { containers } } } });
+      } else if (edit === "pause") spec({ paused: true });
+      else if (edit === "resume") spec({ paused: false });
+      else if (edit === "max") spec({ sessions: { maxConcurrent: Math.max(1, maxConcurrent - 1), warm: 0 } });
+      else if (claim) {
+        const name = claim.metadata.name ?? "";
+        if (edit === "secret-gone") world.server.delete(SECRETS, NAMESPACE, name);
+        else world.server.patch(SECRETS, NAMESPACE, name, { metadata: { labels: { edited: String(n) } } });
+      }
+    });
+  }
+
+  const wrongs: string[] = [];
+  const check = async (what: string, condition: () => boolean, limitMs: number) => {
+    try {
+      await world.clock.advanceUntil(condition, limitMs, 500);
+    } catch {
+      wrongs.push(`L ${what}\n${world.describe()}`);
+    }
+  };
+  await world.clock.advance(FAULTS_MS);
+  calm = true;
+  world.weather.kube = FAIR;
+  world.weather.work = FAIR;
+  world.weather.worker = FAIR;
+  world.weather.watch = { lagMs: 30, breaks: 0 };
+  world.patchEnvironment({ spec: { paused: false } });
+  world.say("calm");
+  await check("not settled", () => world.isSettled, SETTLES_MS);
+  if (wrongs.length === 0) {
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    world.say("Environment deleted");
+    await check(
+      "not cleaned up",
+      () => !world.environment && world.claims.length === 0 && world.pods.length === 0,
+      3 * MINUTE,
+    );
+  }
+  // A Pod whose creation a killed process had sent may come to stand beside those of the next one.
+  const most = maxConcurrent + 1 + (faults.crashes > 0 ? faults.crashes * maxConcurrent : 0);
+  if (world.maxLivePods > most) wrongs.push(`${world.maxLivePods} Pods at a time, maxConcurrent ${maxConcurrent}`);
+  (operator as Operator | null)?.kill();
+  return { wrongs: [...wrongs, ...world.violations, ...world.wrongs], log: world.log };
+}
+
+const RUNS = Number(process.env["LOOP_RUNS"] ?? 10);
+const SEED = process.env["LOOP_SEED"];
+
+describe("the loops of an Environment under random faults", () => {
+  test.each<[string, Faults]>([
+    ["no faults", { crashes: 0, weather: false, accidents: 0, fates: false, edits: 0 }],
+    ["slow, lost and refused requests", { crashes: 0, weather: true, accidents: 0, fates: false, edits: 0 }],
+    ["processes that end", { crashes: 3, weather: false, accidents: 0, fates: false, edits: 0 }],
+    ["programs and containers that fail", { crashes: 0, weather: false, accidents: 4, fates: true, edits: 0 }],
+    ["people who change things", { crashes: 0, weather: false, accidents: 2, fates: false, edits: 5 }],
+    ["all of them", { crashes: 2, weather: true, accidents: 3, fates: true, edits: 2 }],
+  ])(
+    "%s: the protocol holds, and everything settles",
+    async (_, faults) => {
+      await fc.assert(
+        fc.asyncProperty(fc.nat(), async (seed) => {
+          const { wrongs, log } = await history(seed, faults);
+          if (wrongs.length > 0)
+            expect.fail(`${wrongs.join("\n")}\n${log.slice(-Number(process.env["LOOP_LOG"] ?? 60)).join("\n")}`);
+        }),
+        SEED === undefined
+          ? { numRuns: RUNS, endOnFailure: true }
+          : { numRuns: 1, endOnFailure: true, examples: [[Number(SEED)]] },
+      );
+    },
+    600_000,
+  );
+});
