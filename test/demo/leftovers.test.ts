@@ -1,0 +1,87 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { findLeftovers } from "../../demo/leftovers.ts";
+import { workerProcesses } from "../../demo/processes.ts";
+import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
+import type { KubeClient } from "../../src/kube/client.ts";
+
+let simulator: Simulator;
+let environmentId: string;
+
+beforeEach(async () => {
+  simulator = await startSimulator();
+  environmentId = simulator.createEnvironment().id;
+  return () => simulator.close();
+});
+
+/** An API server that has these objects, and notes what it was asked for. */
+function kubeWith(objects: Readonly<Record<string, readonly object[]>>, asked: string[] = []): KubeClient {
+  const list = async ({ plural }: { plural: string }, { labelSelector }: { labelSelector?: string }) => {
+    asked.push(`${plural} ${labelSelector}`);
+    return { items: objects[plural] ?? [] };
+  };
+  return { list } as never;
+}
+
+const find = (kube: KubeClient, more: { afterwards?: boolean; interrupted?: boolean } = {}) =>
+  findLeftovers({ kube, namespace: "n", simulator, environmentId, afterwards: false, interrupted: false, ...more });
+
+/** A process that belongs to a session of the environment. */
+async function startWorker(id: string): Promise<number> {
+  const child = spawn("sleep", ["600"], { env: { ...process.env, ANTHROPIC_ENVIRONMENT_ID: id }, stdio: "ignore" });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  await once(child, "spawn");
+  return child.pid ?? 0;
+}
+
+describe("leftovers", () => {
+  test("are none when there is nothing", async () => {
+    expect(await find(kubeWith({}))).toEqual([]);
+    expect(await find(kubeWith({}), { afterwards: true })).toEqual([]);
+  });
+
+  test("are live items, claim Secrets, Pods and processes", async () => {
+    const { id } = simulator.enqueue(environmentId);
+    const stopped = simulator.enqueue(environmentId);
+    simulator.stopItem(stopped.id, { force: true });
+    const pid = await startWorker(environmentId);
+    const kube = kubeWith({
+      secrets: [{ metadata: { name: "berth-demo-a" } }],
+      pods: [{ metadata: { name: "berth-demo-b", labels: { "berth.dev/phase": "assigned" } } }],
+    });
+    expect(await find(kube)).toEqual([
+      `work item ${id} is queued`,
+      "claim Secret berth-demo-a",
+      "Pod berth-demo-b (assigned)",
+      `worker process ${pid}`,
+    ]);
+  });
+
+  test("are any Pods once the Environment is gone, and assigned ones before", async () => {
+    const asked: string[] = [];
+    await find(kubeWith({}, asked));
+    await find(kubeWith({}, asked), { afterwards: true });
+    expect(asked.filter((it) => it.startsWith("pods"))).toEqual([
+      "pods berth.dev/phase=assigned",
+      "pods berth.dev/environment",
+    ]);
+  });
+
+  test("are not what nobody had claimed when a person ended it", async () => {
+    simulator.enqueue(environmentId);
+    expect(await find(kubeWith({}), { interrupted: true })).toEqual([]);
+  });
+
+  test("an API server that does not answer is an error, not nothing", async () => {
+    const list = async () => {
+      throw new Error("no answer");
+    };
+    await expect(find({ list } as never)).rejects.toThrow("no answer");
+  });
+});
+
+test("a worker of another environment is not taken for one of ours", async () => {
+  await startWorker("env_other");
+  expect(await workerProcesses(environmentId)).toEqual([]);
+});
