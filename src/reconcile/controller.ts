@@ -4,6 +4,7 @@ import type { KubeClient } from "../kube/client.ts";
 import { Informer, type InformerOptions } from "../kube/informer.ts";
 import { type KubeObject, PODS, type Pod } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
+import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-reconciler.ts";
 
@@ -38,10 +39,7 @@ export class Controller {
     this.#reconciler = new EnvironmentReconciler({
       ...options,
       find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
-      pods: (namespace, name) => ({
-        get: (pod) => this.#first(this.#pods, (informer) => informer.get(namespace, pod)),
-        list: () => this.#pods.flatMap((informer) => informer.byIndex(INDEX_ENVIRONMENT, `${namespace}/${name}`)),
-      }),
+      pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
       sharers: (environment) => this.#sharers(environment),
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
     });
@@ -74,6 +72,22 @@ export class Controller {
     await this.#reconciler.stop();
     watching.abort();
     await Promise.all(watches);
+  }
+
+  /**
+   * Pods of one Environment. Those of a deleted one of the same name are not among them: the garbage collector ends them
+   * at any moment, whatever they do by then.
+   */
+  #podsOf(namespace: string, name: string, uid: string): PodCache {
+    const key = `${namespace}/${name}`;
+    return {
+      get: (pod) => {
+        const found = this.#first(this.#pods, (informer) => informer.get(namespace, pod));
+        return found && !isOthers(found, uid) ? found : undefined;
+      },
+      list: () =>
+        this.#pods.flatMap((informer) => informer.byIndex(INDEX_ENVIRONMENT, key)).filter((pod) => !isOthers(pod, uid)),
+    };
   }
 
   #environmentChanged(object: KubeObject, previous: KubeObject | undefined): void {
@@ -149,6 +163,12 @@ function common(
 function environmentOf(pod: Pod): string[] {
   const name = pod.metadata.labels?.[LABEL_ENVIRONMENT];
   return name === undefined ? [] : [`${pod.metadata.namespace}/${name}`];
+}
+
+/** Whether another object than the one of this uid is the Pod's controller. An orphan is nobody else's. */
+function isOthers(pod: Pod, uid: string): boolean {
+  const owner = pod.metadata.ownerReferences?.find(({ controller }) => controller);
+  return owner !== undefined && owner.uid !== uid;
 }
 
 function keyOf(object: KubeObject): string {

@@ -45,7 +45,8 @@ export interface ReconcilerOptions {
   readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
   /** The Environment as the cache has it; undefined: it is gone. */
   readonly find: (namespace: string, name: string) => KubeObject | undefined;
-  readonly pods: (namespace: string, name: string) => PodCache;
+  /** The Pods of one Environment, and of no other that had its name. */
+  readonly pods: (of: { readonly namespace: string; readonly name: string; readonly uid: string }) => PodCache;
   /** Names of other Environments with the same environmentId, as `namespace/name`. */
   readonly sharers: (environment: Environment) => readonly string[];
   /** Reconcile this key again after some milliseconds. */
@@ -155,7 +156,7 @@ export class EnvironmentReconciler {
       environment: () => state.environment,
       template: () => state.template,
       kube: this.#options.kube,
-      pods: this.#options.pods(namespace, name),
+      pods: this.#options.pods({ namespace, name, uid }),
       work: () => state.work,
       guard,
       announce,
