@@ -1,0 +1,77 @@
+import type { KubeClient, ObjectRef, PatchQuery } from "../../src/kube/client.ts";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import type { KubeObject, Resource } from "../../src/kube/resource.ts";
+
+/** A call that the fake was sent. */
+export interface KubeCall {
+  readonly verb: "get" | "create" | "patch";
+  readonly plural: string;
+  readonly ref: ObjectRef;
+  readonly body: unknown;
+  readonly query: unknown;
+}
+
+export type Answer = (call: KubeCall) => unknown;
+
+/**
+ * A KubeClient that answers what a test says, records what it is asked, and fails the test for everything else: a call
+ * that was not foreseen is a fault, not an empty answer.
+ */
+export class FakeKube {
+  readonly calls: KubeCall[] = [];
+  #answer: Answer | null;
+
+  constructor(answer: Answer | null = null) {
+    this.#answer = answer;
+  }
+
+  /** From now on. An Error that is returned is thrown. */
+  answer(answer: Answer): void {
+    this.#answer = answer;
+  }
+
+  get client(): KubeClient {
+    const fake = {
+      get: (resource: Resource, ref: ObjectRef) => this.#call({ verb: "get", plural: resource.plural, ref }),
+      create: (resource: Resource, object: KubeObject, query: unknown) => {
+        const { namespace, name = "" } = object.metadata;
+        return this.#call({ verb: "create", plural: resource.plural, ref: { namespace, name }, body: object, query });
+      },
+      patch: (resource: Resource, ref: ObjectRef, body: unknown, query: PatchQuery) =>
+        this.#call({ verb: "patch", plural: resource.plural, ref, body, query }),
+    };
+    const strict = new Proxy(fake, {
+      get(target, name) {
+        if (Reflect.has(target, name)) return Reflect.get(target, name) as unknown;
+        throw new Error(`the fake KubeClient has no ${String(name)}`);
+      },
+    });
+    return strict as unknown as KubeClient;
+  }
+
+  async #call(call: Pick<KubeCall, "verb" | "plural" | "ref"> & Partial<KubeCall>): Promise<unknown> {
+    const whole = { body: undefined, query: undefined, ...call };
+    this.calls.push(whole);
+    const answer = this.#answer?.(whole);
+    if (answer === undefined) throw new Error(`not foreseen: ${call.verb} ${call.plural} ${call.ref.name}`);
+    if (answer instanceof Error) throw answer;
+    return answer;
+  }
+}
+
+/** What the API server says of an object that is not there. */
+export function notFound(plural: string, name: string): KubeApiError {
+  const message = `get ${plural} agents/${name}: ${plural} "${name}" not found`;
+  return new KubeApiError(message, { status: 404, reason: "NotFound", details: { name, kind: plural } });
+}
+
+/** A refusal with the API server's words. */
+export function refusal(status: number, reason: string, message: string): KubeApiError {
+  return new KubeApiError(message, { status, reason });
+}
+
+/** No answer at all. */
+export function noAnswer(about: string): KubeApiError {
+  const message = `${about}: no answer from the API server: connect ECONNREFUSED 127.0.0.1:6443`;
+  return new KubeApiError(message, { status: 0 });
+}

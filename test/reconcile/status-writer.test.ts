@@ -1,0 +1,289 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { type ConditionReason, conditionFor, eventType, REASONS } from "../../src/api/conditions.ts";
+import type { EnvironmentStatus } from "../../src/api/environment.ts";
+import { COUNTS_EVERY_MS, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
+import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
+import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
+
+const REF = { namespace: "agents", name: "research", uid: "uid-1" };
+const NOW = new Date(VIRTUAL_EPOCH_MS).toISOString().replace(".000Z", "Z");
+
+const SESSIONS = { warm: 1, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 };
+
+let clock: VirtualClock;
+let kube: FakeKube;
+let told: { reason: string; message: string }[];
+/** What the API server has, by the rules of a merge patch. */
+let stored: Record<string, unknown>;
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  told = [];
+  stored = {};
+  kube = new FakeKube(({ body }) => {
+    stored = merged(stored, (body as { status: Record<string, unknown> }).status);
+    return { metadata: {} };
+  });
+});
+
+function merged(into: unknown, patch: Record<string, unknown>): Record<string, unknown> {
+  const result: Record<string, unknown> = typeof into === "object" && into !== null ? { ...into } : {};
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete result[name];
+    else if (typeof value === "object" && !Array.isArray(value)) {
+      result[name] = merged(result[name], value as Record<string, unknown>);
+    } else result[name] = value;
+  }
+  return result;
+}
+
+function writer(found?: EnvironmentStatus): StatusWriter {
+  const announce = (reason: string, message: string) => void told.push({ reason, message });
+  return new StatusWriter({ kube: kube.client, ref: REF, clock, announce, found });
+}
+
+function parts(reasons: readonly ConditionReason[], over: Partial<StatusParts> = {}): StatusParts {
+  return {
+    generation: 1,
+    mode: "Sessions",
+    max: 10,
+    conditions: reasons.map((reason) => conditionFor(reason, `words of ${reason}`, 1)),
+    queue: null,
+    sessions: null,
+    ...over,
+  };
+}
+
+const reasonsTold = () => told.map(({ reason }) => reason);
+
+describe("what is written, and when", () => {
+  test("one merge patch of the status, for the object of this uid only", async () => {
+    await writer().write(parts(["KeyAccepted"], { sessions: SESSIONS }));
+    expect(kube.calls).toEqual([
+      {
+        verb: "patch",
+        plural: "environments",
+        ref: { namespace: "agents", name: "research" },
+        query: { type: "merge", subresource: "status" },
+        body: {
+          metadata: { uid: "uid-1" },
+          status: {
+            observedGeneration: 1,
+            mode: "Sessions",
+            max: 10,
+            sessions: SESSIONS,
+            conditions: [{ ...conditionFor("KeyAccepted", "words of KeyAccepted", 1), lastTransitionTime: NOW }],
+          },
+        },
+      },
+    ]);
+  });
+
+  test("the same again is not written, however much time passes", async () => {
+    const writing = writer();
+    await writing.write(parts(["Ready"], { sessions: SESSIONS }));
+    await clock.advance(3_600_000);
+    expect(await writing.write(parts(["Ready"], { sessions: { ...SESSIONS } }))).toBeNull();
+    expect(kube.calls).toHaveLength(1);
+  });
+
+  test("what an earlier process wrote is not written again, in whatever order the API server gives it back", async () => {
+    await writer().write(parts(["Ready"], { sessions: SESSIONS, queue: { depth: 1, pending: 0 } }));
+    const found = Object.fromEntries(Object.entries(stored).reverse()) as EnvironmentStatus;
+    const second = writer(found);
+    await second.write(parts(["Ready"], { sessions: SESSIONS, queue: { pending: 0, depth: 1 } }));
+    expect(kube.calls).toHaveLength(1);
+  });
+
+  test("counts are written at most every 5 s: the rest comes when it may, and only the last of it", async () => {
+    const writing = writer();
+    const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
+    await writing.write(active(0));
+    await clock.advance(1_000);
+    expect(await writing.write(active(1))).toBe(COUNTS_EVERY_MS - 1_000);
+    await clock.advance(1_000);
+    expect(await writing.write(active(2))).toBe(COUNTS_EVERY_MS - 2_000);
+    expect(kube.calls).toHaveLength(1);
+    await clock.advance(COUNTS_EVERY_MS - 2_000);
+    expect(await writing.write(active(2))).toBeNull();
+    expect(kube.calls).toHaveLength(2);
+    expect(stored).toMatchObject({ sessions: { active: 2 } });
+  });
+
+  test("counts that went back meanwhile are not written", async () => {
+    const writing = writer();
+    const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
+    await writing.write(active(0));
+    await writing.write(active(1));
+    expect(await writing.write(active(0))).toBeNull();
+    expect(kube.calls).toHaveLength(1);
+  });
+
+  test("another wording waits as counts do", async () => {
+    const writing = writer();
+    await writing.write(parts(["QuotaExceeded"]));
+    const reworded = parts([], { conditions: [conditionFor("QuotaExceeded", "other words", 1)] });
+    expect(await writing.write(reworded)).toBe(COUNTS_EVERY_MS);
+    await clock.advance(COUNTS_EVERY_MS);
+    await writing.write(reworded);
+    expect(stored).toMatchObject({ conditions: [{ message: "other words", lastTransitionTime: NOW }] });
+    expect(reasonsTold()).toEqual(["QuotaExceeded"]);
+  });
+
+  test.each<[string, ConditionReason, ConditionReason]>([
+    ["a status", "Reachable", "Unreachable"],
+    ["a bad reason", "Unreachable", "RateLimited"],
+    ["a good reason for one that warns", "Accepted", "AcceptedWithWarning"],
+  ])("a turn of %s is written at once", async (_what, before, after) => {
+    const writing = writer();
+    await writing.write(parts([before]));
+    expect(await writing.write(parts([after]))).toBeNull();
+    expect(stored).toMatchObject({ conditions: [{ reason: after }] });
+  });
+
+  test("one good reason for another waits: at its maximum an Environment turns all day", async () => {
+    const writing = writer();
+    await writing.write(parts(["Available"]));
+    expect(await writing.write(parts(["AtMaximum"]))).toBe(COUNTS_EVERY_MS);
+    expect(kube.calls).toHaveLength(1);
+  });
+
+  test("another generation is written at once, so that whoever waits for it sees it", async () => {
+    const writing = writer();
+    await writing.write(parts(["Ready"]));
+    await writing.write(parts(["Ready"], { generation: 2 }));
+    expect(stored).toMatchObject({ observedGeneration: 2 });
+  });
+
+  test("lastTransitionTime moves with the status alone", async () => {
+    const writing = writer();
+    await writing.write(parts(["Unreachable"]));
+    await clock.advance(10_000);
+    await writing.write(parts(["RateLimited"]));
+    expect(stored).toMatchObject({ conditions: [{ reason: "RateLimited", lastTransitionTime: NOW }] });
+    await writing.write(parts(["Reachable"]));
+    expect(stored).toMatchObject({
+      conditions: [{ reason: "Reachable", lastTransitionTime: NOW.replace("00Z", "10Z") }],
+    });
+  });
+
+  test("what is gone is removed: fields of the queue, the counts of a mode", async () => {
+    const writing = writer();
+    const queue = { depth: 1, pending: 0, oldestQueuedAt: NOW };
+    await writing.write(parts(["Ready"], { queue, sessions: SESSIONS }));
+    await writing.write(parts(["UnsupportedField"], { queue: { depth: 0, pending: 0 } }));
+    expect(stored["queue"]).toEqual({ depth: 0, pending: 0 });
+    expect(stored).not.toHaveProperty("sessions");
+  });
+
+  test("a queue that was not read keeps its last reading: an error is never read as zero", async () => {
+    const writing = writer();
+    await writing.write(parts(["Reachable"], { queue: { depth: 4, pending: 0 } }));
+    await writing.write(parts(["Unreachable"]));
+    expect(stored["queue"]).toEqual({ depth: 4, pending: 0 });
+  });
+
+  test("conditions that this version does not know stay", async () => {
+    const strange = { ...conditionFor("Ready", "", 1), type: "OfTomorrow", reason: "Odd", lastTransitionTime: NOW };
+    await writer({ conditions: [strange] }).write(parts(["Ready"]));
+    expect(stored).toMatchObject({ conditions: [strange, { type: "Ready" }] });
+    expect(told).toEqual([]);
+  });
+});
+
+describe("what goes wrong", () => {
+  test.each([
+    ["is gone", notFound("environments", "research")],
+    ["was replaced by another of the same name", refusal(409, "Conflict", "Precondition failed: UID in precondition")],
+  ])("an Environment that %s is no error, and nothing is told", async (_how, error) => {
+    kube.answer(() => error);
+    expect(await writer().write(parts(["KeyRejected"]))).toBeNull();
+    expect(told).toEqual([]);
+  });
+
+  test("a write that failed is thrown, tried again, and told once, when it stands", async () => {
+    const writing = writer();
+    kube.answer(() => noAnswer("patch environments/status"));
+    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
+    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("no answer");
+    expect(told).toEqual([]);
+    kube.answer(() => ({ metadata: {} }));
+    await writing.write(parts(["KeyRejected"]));
+    await writing.write(parts(["KeyRejected"]));
+    expect(reasonsTold()).toEqual(["KeyRejected"]);
+  });
+});
+
+describe("Events", () => {
+  test("nothing is told of an Environment that is well from the start", async () => {
+    const writing = writer();
+    await writing.write(parts(["Pending", "KeyUnchecked", "QueueUnchecked", "NoSessionYet"]));
+    await writing.write(parts(["Ready", "KeyAccepted", "Reachable", "Accepted", "Available", "Starting"]));
+    expect(told).toEqual([]);
+  });
+
+  test("a fault is told once with its words, and once that it is over", async () => {
+    const writing = writer();
+    await writing.write(parts(["Reachable"]));
+    for (let round = 0; round < 3; round += 1) {
+      await writing.write(parts(["Unreachable"]));
+      await clock.advance(COUNTS_EVERY_MS);
+    }
+    expect(told).toEqual([{ reason: "Unreachable", message: "words of Unreachable" }]);
+    await writing.write(parts(["Reachable"]));
+    await writing.write(parts(["Reachable"]));
+    expect(reasonsTold()).toEqual(["Unreachable", "Reachable"]);
+  });
+
+  test("that a fault is over is told also when it was unclear for a while in between", async () => {
+    const writing = writer();
+    for (const reason of ["KeyRejected", "KeyUnchecked", "KeyAccepted"] as const) await writing.write(parts([reason]));
+    expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
+  });
+
+  test("a fault that an earlier process told is not told again, but its end is", async () => {
+    await writer().write(parts(["KeyRejected"]));
+    const second = writer(stored as EnvironmentStatus);
+    await second.write(parts(["KeyRejected"]));
+    await second.write(parts(["KeyUnchecked"]));
+    await second.write(parts(["KeyAccepted"]));
+    expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
+  });
+
+  test("Ready repeats what another condition says, so it is not told twice", async () => {
+    const writing = writer();
+    const ready = { ...conditionFor("KeyRejected", "words of KeyRejected", 1), type: "Ready" as const };
+    await writing.write(parts([], { conditions: [ready, conditionFor("KeyRejected", "words of KeyRejected", 1)] }));
+    await writing.write(parts(["Ready", "KeyAccepted"]));
+    expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
+  });
+
+  test.each<ConditionReason>(["Paused", "UnsupportedField", "InvalidSpec", "NotReady", "Deleting"])(
+    "what Ready alone says is told: %s, and that it is over",
+    async (reason) => {
+      const writing = writer();
+      await writing.write(parts(["KeyAccepted", "Ready"]));
+      await writing.write(parts(["KeyAccepted", reason]));
+      await writing.write(parts(["KeyAccepted", "Ready"]));
+      expect(reasonsTold()).toEqual([reason, "Ready"]);
+    },
+  );
+
+  test("a pause is told also when something else was in the way before", async () => {
+    const writing = writer();
+    const ready = { ...conditionFor("Unreachable", "x", 1), type: "Ready" as const };
+    await writing.write(parts([], { conditions: [ready, conditionFor("Unreachable", "x", 1)] }));
+    await writing.write(parts(["Paused", "Unreachable"]));
+    expect(reasonsTold()).toEqual(["Unreachable", "Paused"]);
+  });
+
+  test("every reason that warns is told when its condition turns to it, whatever its status", async () => {
+    const warnings = (Object.keys(REASONS) as ConditionReason[]).filter((reason) => eventType(reason) === "Warning");
+    expect(warnings.length).toBeGreaterThan(15);
+    for (const reason of warnings) {
+      told = [];
+      await writer().write(parts([reason]));
+      expect(reasonsTold()).toEqual([reason]);
+    }
+  });
+});

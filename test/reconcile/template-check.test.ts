@@ -1,0 +1,184 @@
+import { describe, expect, test } from "vitest";
+import type { KubeApiError } from "../../src/kube/errors.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { checkTemplate } from "../../src/reconcile/template-check.ts";
+import { newPodName, type SessionTemplate, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { parsed, sessionsSpec, stored } from "../api/environments.ts";
+import { FakeKube, noAnswer, refusal } from "./fake-kube.ts";
+
+const NAME = "berth-research-template";
+const ABOUT = `create pods agents/${NAME}: `;
+
+function templateOf(container: Record<string, unknown> = {}): SessionTemplate {
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1", ...container }] } };
+  return sessionTemplate(parsed(stored(sessionsSpec({ template }))));
+}
+
+const check = (kube: FakeKube, template = templateOf()) => checkTemplate(kube.client, "research", template);
+
+/** The API server takes the Pod, and admission may change it. */
+const taken = (change: (pod: Pod) => void = () => {}) =>
+  new FakeKube(({ body }) => {
+    const pod = structuredClone(body) as Pod;
+    change(pod);
+    return pod;
+  });
+
+test("asks for a dry run with strict validation, under a name that no Pod gets", async () => {
+  const kube = taken();
+  expect(await check(kube)).toEqual({
+    accepted: true,
+    final: true,
+    reason: "Accepted",
+    message: "the API server takes Pods of the template",
+  });
+  expect(kube.calls).toMatchObject([
+    { verb: "create", plural: "pods", ref: { name: NAME }, query: { dryRun: true, fieldValidation: "Strict" } },
+  ]);
+  // Real names end in letters without vowels.
+  expect(newPodName("research")).not.toMatch(/[aeiou][a-z]*$/);
+});
+
+test("the longest name of an Environment gives a name of a Pod", async () => {
+  const kube = taken();
+  await checkTemplate(kube.client, `${"a".repeat(20)}.${"b".repeat(25)}`, templateOf());
+  expect(kube.calls[0]?.ref.name).toMatch(/^[a-z0-9-]{1,63}$/);
+});
+
+test.each<[string, () => Promise<{ reason: string; message: string }>]>([
+  ["by the template", () => check(taken(), templateOf({ imagePullPolicy: "Always" }))],
+  [
+    "by admission (AlwaysPullImages)",
+    () =>
+      check(
+        taken((pod) => {
+          for (const container of pod.spec.containers) container.imagePullPolicy = "Always";
+        }),
+      ),
+  ],
+])("warns of imagePullPolicy Always, set %s", async (_how, checked) => {
+  expect(await checked()).toMatchObject({
+    accepted: true,
+    reason: "AcceptedWithWarning",
+    message: expect.stringContaining("IfNotPresent"),
+  });
+});
+
+describe("refusals", () => {
+  // Texts of a real API server, 1.36.
+  test.each<[string, KubeApiError, string, string]>([
+    [
+      "a misspelt field",
+      refusal(
+        400,
+        "BadRequest",
+        `${ABOUT}Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.containers[0].imagee"`,
+      ),
+      "Refused",
+      'mend spec.sessions.template: unknown field "spec.containers[0].imagee"',
+    ],
+    [
+      "an invalid value",
+      refusal(
+        422,
+        "Invalid",
+        `${ABOUT}Pod "${NAME}" is invalid: spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace`,
+      ),
+      "Refused",
+      'mend spec.sessions.template: spec.containers[0].image: Invalid value: " x": must not have leading or trailing whitespace',
+    ],
+    [
+      "Pod Security",
+      refusal(
+        403,
+        "Forbidden",
+        `${ABOUT}pods "${NAME}" is forbidden: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true)`,
+      ),
+      "AdmissionRefused",
+      'Pods of spec.sessions.template are refused by a policy of the cluster: violates PodSecurity "restricted:latest": privileged (container "worker" must not set securityContext.privileged=true); mend the template, or have the policy changed',
+    ],
+    [
+      "a LimitRange",
+      refusal(
+        403,
+        "Forbidden",
+        `${ABOUT}pods "${NAME}" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi`,
+      ),
+      "AdmissionRefused",
+      "Pods of spec.sessions.template are refused by a policy of the cluster: maximum memory usage per Container is 1Gi, but limit is 2Gi; mend the template, or have the policy changed",
+    ],
+    [
+      "a ValidatingAdmissionPolicy, which answers as an invalid value does",
+      refusal(
+        422,
+        "Invalid",
+        `${ABOUT}pods "${NAME}" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry`,
+      ),
+      "AdmissionRefused",
+      "Pods of spec.sessions.template are refused by a policy of the cluster: ValidatingAdmissionPolicy 'images' with binding 'images' denied request: use our registry; mend the template, or have the policy changed",
+    ],
+    [
+      "a webhook with a status of its own",
+      refusal(400, "", `${ABOUT}admission webhook "policy.example.com" denied the request: no owner label`),
+      "AdmissionRefused",
+      'Pods of spec.sessions.template are refused by a policy of the cluster: admission webhook "policy.example.com" denied the request: no owner label; mend the template, or have the policy changed',
+    ],
+    [
+      "a quota that wants requests to be set is a matter of the template",
+      refusal(
+        403,
+        "Forbidden",
+        `${ABOUT}pods "${NAME}" is forbidden: failed quota: tight: must specify cpu for: worker`,
+      ),
+      "AdmissionRefused",
+      "Pods of spec.sessions.template are refused by a policy of the cluster: failed quota: tight: must specify cpu for: worker; mend the template, or have the policy changed",
+    ],
+    [
+      "no leave to create Pods, which is no matter of the template",
+      refusal(
+        403,
+        "Forbidden",
+        `${ABOUT}pods is forbidden: User "op" cannot create resource "pods" in API group "" in the namespace "agents"`,
+      ),
+      "TemplateUnchecked",
+      'the template could not be checked: give the operator leave to create Pods in namespace agents (User "op" cannot create resource "pods" in API group "" in the namespace "agents")',
+    ],
+    [
+      "a namespace that is going",
+      refusal(
+        403,
+        "Forbidden",
+        `${ABOUT}pods "${NAME}" is forbidden: unable to create new content in namespace agents because it is being terminated`,
+      ),
+      "TemplateUnchecked",
+      "unable to create new content in namespace agents because it is being terminated",
+    ],
+    [
+      "a webhook that is down",
+      refusal(500, "InternalError", `${ABOUT}Internal error occurred: failed calling webhook "policy.example.com"`),
+      "TemplateUnchecked",
+      'the template could not be checked yet, it is tried again: Internal error occurred: failed calling webhook "policy.example.com"',
+    ],
+  ])("%s", async (_what, error, reason, message) => {
+    const kube = new FakeKube(() => error);
+    const verdict = await check(kube);
+    expect(verdict).toEqual({ accepted: false, final: false, reason, message });
+    expect(await check(kube), "the same words at every try").toEqual(verdict);
+  });
+
+  test("no answer: unchecked, and tried again", async () => {
+    expect(await check(new FakeKube(() => noAnswer("create pods agents/x")))).toMatchObject({
+      accepted: false,
+      reason: "TemplateUnchecked",
+      message: expect.stringContaining("ECONNREFUSED"),
+    });
+  });
+
+  test("a full quota says that the template is good", async () => {
+    const words = `${ABOUT}pods "${NAME}" is forbidden: exceeded quota: tight, requested: pods=1, used: pods=9, limited: pods=9`;
+    expect(await check(new FakeKube(() => refusal(403, "Forbidden", words)))).toMatchObject({
+      accepted: true,
+      reason: "Accepted",
+    });
+  });
+});
