@@ -95,7 +95,8 @@ class Play {
       for (const text of await cluster.leave()) this.#leftovers.add(text);
     });
     this.#ending.onAbrupt = () => {
-      for (const command of cluster.stays) this.#io.out.write(`\nLeft in the cluster; to remove it: ${command}\n`);
+      if (cluster.stays.length === 0) return;
+      this.#io.out.write(`\nTo remove what stays in the cluster:\n${cluster.stays.map((it) => `  ${it}\n`).join("")}`);
     };
     progress.update("starting the simulator, the node and the operator");
     const stage = await Stage.start(cluster, this.#options, this.#ending, supervisor, things);

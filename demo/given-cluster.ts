@@ -14,6 +14,7 @@ import { readManifests } from "../testbed/cluster/manifests.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
 import { createNamespace, type DemoCluster, demoClient } from "./cluster.ts";
 import { DemoError } from "./errors.ts";
+import { ENVIRONMENT_NAME } from "./sample.ts";
 
 /** Marks what the demo makes in a cluster of somebody's: `kubectl get ns,nodes -l berth.dev/demo`. */
 export const DEMO_LABEL = "berth.dev/demo";
@@ -67,7 +68,7 @@ export async function enterGivenCluster(
       operatorFlags: ["--namespace", name, "--leader-elect-namespace", name],
       kubectl: "kubectl",
       kube,
-      stays: [`kubectl delete namespace,node ${name}`],
+      stays: removalCommands(name),
       operatorRequests: async () => undefined,
       leave: () => leave.run(),
     };
@@ -75,6 +76,15 @@ export async function enterGivenCluster(
     for (const text of await leave.run()) warn(text);
     throw error;
   }
+}
+
+/** What a person runs after a demo that could not clear up. Without an operator nobody else takes the finalizer off. */
+function removalCommands(name: string): string[] {
+  const finalizers = JSON.stringify({ metadata: { finalizers: null } });
+  return [
+    `kubectl patch benv ${ENVIRONMENT_NAME} -n ${name} --type merge -p '${finalizers}'`,
+    `kubectl delete namespace,node ${name}`,
+  ];
 }
 
 /** Whether it was missing and is there now. */
