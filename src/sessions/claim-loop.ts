@@ -61,6 +61,7 @@ export class ClaimLoop {
   readonly #onCredentialMissing: (missing: boolean, workId: string) => void;
   readonly #onWork: () => void;
   readonly #onForeignSlot: (secret: Secret) => void;
+  readonly #onLetGo: () => void;
   readonly #refuse: (item: WorkItem) => Promise<void>;
   readonly #backoff: Backoff;
   readonly #underWay = new Set<Promise<void>>();
@@ -82,6 +83,8 @@ export class ClaimLoop {
     onWork: () => void;
     /** A Pod's slot is taken by a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
+    /** A claim came to nothing: its slot is free again. */
+    onLetGo: () => void;
     /** Acknowledges and stops an item that is no session. */
     refuse: (item: WorkItem) => Promise<void>;
   }) {
@@ -96,6 +99,7 @@ export class ClaimLoop {
     this.#onCredentialMissing = options.onCredentialMissing;
     this.#onWork = options.onWork;
     this.#onForeignSlot = options.onForeignSlot;
+    this.#onLetGo = options.onLetGo;
     this.#refuse = options.refuse;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
@@ -272,7 +276,7 @@ export class ClaimLoop {
     }
     this.#claims.remove(claim);
     this.#breaker.released(claim.templateHash);
-    this.#pool.poke();
+    this.#onLetGo();
   }
 
   // --- 3. Journal -------------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ import type { Journal } from "./journal.ts";
 /** All claims of one Environment, by slot and by work item. Filled from its Secrets at the start, kept by its loops. */
 export class ClaimTable {
   readonly #byName = new Map<string, Claim>();
-  readonly #byWork = new Map<string, Claim>();
+  /** Two claims may name one item: an earlier process's, and one that was journaled when the item came back. */
+  readonly #byWork = new Map<string, Set<Claim>>();
 
   get size(): number {
     return this.#byName.size;
@@ -17,7 +18,7 @@ export class ClaimTable {
 
   /** The claim of this item: one that a Secret of ours names already is never journaled again. */
   ofWork(workId: string): Claim | undefined {
-    return this.#byWork.get(workId);
+    return this.#byWork.get(workId)?.values().next().value;
   }
 
   has(name: string): boolean {
@@ -26,12 +27,16 @@ export class ClaimTable {
 
   add(claim: Claim): void {
     this.#byName.set(claim.name, claim);
-    this.#byWork.set(claim.journal.workId, claim);
+    const { workId } = claim.journal;
+    this.#byWork.set(workId, (this.#byWork.get(workId) ?? new Set()).add(claim));
   }
 
   remove(claim: Claim): void {
     if (this.#byName.get(claim.name) === claim) this.#byName.delete(claim.name);
-    if (this.#byWork.get(claim.journal.workId) === claim) this.#byWork.delete(claim.journal.workId);
+    const { workId } = claim.journal;
+    const same = this.#byWork.get(workId);
+    same?.delete(claim);
+    if (same?.size === 0) this.#byWork.delete(workId);
   }
 
   [Symbol.iterator](): IterableIterator<Claim> {
@@ -55,6 +60,7 @@ export function newClaim(from: {
     memory: { is: "none" },
     acknowledgedAt: from.journal.acknowledgedAt,
     item: null,
+    unknowns: 0,
     claiming: false,
     openedMs: null,
     touches: 0,

@@ -63,6 +63,9 @@ const UNPARKED_PATIENCE_MS = 20_000;
  */
 const VIEW_MAX_AGE_MS = 300_000;
 
+/** Of the pause between looks: 5 s up to about 5 min. */
+const MAX_DOUBLINGS = 6;
+
 const FOREVER = { do: "wait", untilMs: null } as const;
 const LOOK = { do: "look" } as const;
 
@@ -280,9 +283,13 @@ function isHeld({ claim: { memory }, nowMs, timing }: Facts): boolean {
   return nowMs <= memory.beatSentMs + memory.ttlMs - timing.requestBoundMs - timing.marginMs;
 }
 
-/** A look that decided nothing: the next one not before a pause. */
+/**
+ * A look that decided nothing: the next one not before a pause, which doubles while looks cannot be brought to their end:
+ * a list that is longer than a walk will not be shorter in five seconds, and every page is a read of the organization's.
+ */
 function lookAgain({ claim, nowMs, timing }: Facts): Step {
-  const again = (claim.item?.askedMs ?? 0) + timing.settleLookMs;
+  const pauseMs = timing.settleLookMs * 2 ** Math.min(MAX_DOUBLINGS, Math.max(0, claim.unknowns - 1));
+  const again = (claim.item?.askedMs ?? 0) + pauseMs;
   return nowMs >= again ? LOOK : { do: "wait", untilMs: again };
 }
 

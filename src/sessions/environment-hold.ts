@@ -29,6 +29,11 @@ export class EnvironmentHold {
     this.#context = context;
   }
 
+  /** False: the finalizer is known to be gone, there is nothing to release. */
+  get mayBeHeld(): boolean {
+    return this.#held !== false;
+  }
+
   /** Makes sure that the finalizer is there. False: the Environment is going or gone, nothing may be claimed for it. */
   hold(): Promise<boolean> {
     if (this.#held) return Promise.resolve(true);
@@ -42,6 +47,8 @@ export class EnvironmentHold {
   release(unused: () => boolean): Promise<void> {
     return this.#change(async () => {
       if (this.#held === false || !unused()) return;
+      // From here on it may be gone: a claim that begins now waits until that is known, and puts it back.
+      this.#held = null;
       await this.#write(false);
       this.#held = false;
     });

@@ -21,16 +21,25 @@ export class ItemObserver {
   readonly #clock: Clock;
   readonly #onAnswer: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
   #waiting = new Map<string, Waiter[]>();
-  readonly #missing = new Map<string, number>();
+  readonly #isTracked: (workId: string) => boolean;
+  readonly #signal: AbortSignal;
+  /** Whole walks in a row that did not show an item, and when (monotonic) the last of them ended. */
+  readonly #missing = new Map<string, { readonly walks: number; readonly endedMs: number }>();
   #walking = false;
 
   constructor(options: {
     work: () => WorkApiClient;
     clock: Clock;
+    /** Whether anybody still wants to know of this item. */
+    isTracked: (workId: string) => boolean;
+    /** Ends walks under way. */
+    signal: AbortSignal;
     onAnswer?: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
   }) {
     this.#work = options.work;
     this.#clock = options.clock;
+    this.#isTracked = options.isTracked;
+    this.#signal = options.signal;
     this.#onAnswer = options.onAnswer ?? (() => {});
   }
 
@@ -47,11 +56,6 @@ export class ItemObserver {
   /** One walk for many items, at the slow pace of observation. Throws WorkApiError. */
   async sweep(workIds: readonly string[]): Promise<Map<string, ItemView>> {
     return this.#find(workIds, false);
-  }
-
-  /** Nobody asks for this item any more. */
-  forget(workId: string): void {
-    this.#missing.delete(workId);
   }
 
   async #walk(): Promise<void> {
@@ -76,8 +80,9 @@ export class ItemObserver {
 
   async #find(workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
     const askedMs = this.#clock.monotonic();
-    const result = await this.#work().find(workIds, { maxPages: MAX_PAGES, urgent });
+    const result = await this.#work().find(workIds, { maxPages: MAX_PAGES, urgent, signal: this.#signal });
     this.#onAnswer(result);
+    for (const id of this.#missing.keys()) if (!this.#isTracked(id)) this.#missing.delete(id);
     return new Map(workIds.map((id) => [id, this.#view(id, result.found.get(id), result.complete, askedMs)]));
   }
 
@@ -86,9 +91,13 @@ export class ItemObserver {
       this.#missing.delete(workId);
       return viewOf(item, askedMs);
     }
-    const missing = complete ? (this.#missing.get(workId) ?? 0) + 1 : 0;
-    this.#missing.set(workId, missing);
-    return { ...NOTHING_SEEN, state: missing >= 2 ? "absent" : "unknown", askedMs };
+    const before = this.#missing.get(workId);
+    // Two walks at the same time can miss an item for the same reason: they count as one.
+    const isNext = before === undefined || askedMs >= before.endedMs;
+    const walks = complete ? (before?.walks ?? 0) + (isNext ? 1 : 0) : 0;
+    if (walks === 0) this.#missing.delete(workId);
+    else if (isNext) this.#missing.set(workId, { walks, endedMs: this.#clock.monotonic() });
+    return { ...NOTHING_SEEN, state: walks >= 2 ? "absent" : "unknown", askedMs };
   }
 }
 

@@ -77,6 +77,7 @@ export class ItemSweep {
         this.#sessions.poke(claim.name);
       }
     } catch (error) {
+      if (signal.aborted) return;
       await sleep(this.#context.clock, attempt.failed(error, backoff), signal);
     }
   }

@@ -4,6 +4,7 @@ import type { Claim } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
+import { readPodState } from "./pod-state.ts";
 import type { Removals } from "./removal.ts";
 import type { ServerTime } from "./server-time.ts";
 
@@ -49,6 +50,11 @@ export function recoverSecret(context: SessionContext, into: Recovered, secret: 
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
   if (journal.opened) claim.openedMs = context.clock.monotonic();
+  // Its start was told by the process that saw it.
+  const pod = context.pods.get(name);
+  const state = pod?.metadata.uid === journal.podUid && journal.opened ? readPodState(pod) : null;
+  if (state?.is === "running") claim.startedAtMs = state.startedAtMs;
+  if (state?.is === "ended") claim.startedAtMs = state.end.startedAtMs;
   claims.add(claim);
   return claim;
 }

@@ -4,7 +4,7 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
-import { isForbidden } from "../kube/errors.ts";
+import { isConflict, isForbidden, isNotFound } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
 import { ApiHealth, type Verdict } from "./api-health.ts";
 import { Breaker, FAILURES_TO_OPEN } from "./breaker.ts";
@@ -15,7 +15,7 @@ import { EnvironmentHold } from "./environment-hold.ts";
 import { readFinished, startFailuresInARow } from "./finished.ts";
 import { ItemObserver } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
-import { claimSelector } from "./journal.ts";
+import { CLAIM_SECRET_TYPE, claimSelector } from "./journal.ts";
 import { readPodState } from "./pod-state.ts";
 import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
@@ -78,6 +78,7 @@ export class SessionsRuntime {
   #hindrance: string | null = null;
   #probe: { readonly atMs: number; readonly wallMs: number } = { atMs: 0, wallMs: 0 };
   #releaseTimer: Timer | null = null;
+  #releasing = false;
 
   constructor(context: SessionContext, onChange: () => void) {
     this.#context = context;
@@ -88,6 +89,8 @@ export class SessionsRuntime {
     const observer = new ItemObserver({
       work: context.work,
       clock: context.clock,
+      isTracked: (workId) => this.#claims.ofWork(workId) !== undefined,
+      signal: this.#stop.signal,
       onAnswer: ({ sentAtMs, serverDateMs }) => this.#observeTime(sentAtMs, serverDateMs),
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
@@ -121,13 +124,14 @@ export class SessionsRuntime {
       onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
       onWork: () => this.#noteWork(),
       onForeignSlot: takeUp,
+      onLetGo: changed,
       refuse: (item) => this.#refused.refuse(item),
     });
   }
 
   /** Recovers what an earlier process left, then runs all loops until `stop`. */
   start(): void {
-    this.#running = this.#run(this.#stop.signal);
+    this.#running = this.#run(this.#stop.signal).catch((error: unknown) => this.#broken(error));
   }
 
   /** Stops all loops and waits for requests under way. Pods, Secrets and items stay as they are for the next process. */
@@ -198,12 +202,13 @@ export class SessionsRuntime {
     const { kube, namespace, name } = this.#context;
     await this.stop();
     const secrets = await kube.listAll(SECRETS, { namespace, labelSelector: claimSelector(name) });
-    for (const secret of secrets.items) {
-      await kube.delete(
-        SECRETS,
-        { namespace, name: secret.metadata.name ?? "" },
-        secret.metadata.uid ? { uid: secret.metadata.uid } : {},
-      );
+    for (const { metadata } of secrets.items.filter(({ type }) => type === CLAIM_SECRET_TYPE)) {
+      try {
+        const { name: secret = "", uid } = metadata;
+        await kube.delete(SECRETS, { namespace, name: secret }, uid === undefined ? {} : { uid });
+      } catch (error) {
+        if (!isNotFound(error) && !isConflict(error)) throw error;
+      }
     }
     await this.#hold.release(() => true);
   }
@@ -250,11 +255,33 @@ export class SessionsRuntime {
     const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
     await Promise.all([
       sessions,
-      this.#refused.run(signal, mayAsk),
-      this.#claimLoop.run(signal),
-      this.#queue.run(signal, mayAsk),
-      this.#sweep.run(signal, mayAsk, this.#changed),
+      this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
+      this.#kept(signal, () => this.#claimLoop.run(signal)),
+      this.#kept(signal, () => this.#queue.run(signal, mayAsk)),
+      this.#kept(signal, () => this.#sweep.run(signal, mayAsk, this.#changed)),
     ]);
+  }
+
+  /**
+   * Runs a loop until the signal aborts. None of them throws; should one, by a fault of Berth's, that must end neither the
+   * other loops nor the process, which serves other Environments, too.
+   */
+  async #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
+    const { timing, random, clock } = this.#context;
+    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    while (!signal.aborted) {
+      try {
+        await loop();
+      } catch (error) {
+        this.#broken(error);
+        await sleep(clock, backoff.next(), signal);
+      }
+    }
+  }
+
+  #broken(error: unknown): void {
+    const stack = error instanceof Error ? error.stack : undefined;
+    this.#context.logger.error({ error: errorText(error), stack }, "a loop of an Environment broke off");
   }
 
   /** Nothing is claimed, created or deleted before every Secret of an earlier process is in the table. */
@@ -387,13 +414,24 @@ export class SessionsRuntime {
       this.#releaseTimer = null;
       return;
     }
-    if (this.#releaseTimer || this.#stop.signal.aborted) return;
-    const { clock, timing, logger } = this.#context;
+    if (this.#releaseTimer || this.#releasing || this.#stop.signal.aborted || !this.#hold.mayBeHeld) return;
+    const { clock, timing } = this.#context;
     this.#releaseTimer = clock.setTimer(() => {
-      this.releaseHold().catch((error: unknown) =>
-        logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
-      );
+      this.#releaseTimer = null;
+      void this.#releaseIdle();
     }, timing.finalizerLingerMs);
+  }
+
+  async #releaseIdle(): Promise<void> {
+    this.#releasing = true;
+    try {
+      await this.releaseHold();
+    } catch (error) {
+      this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet");
+    }
+    this.#releasing = false;
+    // Not removed, or put back meanwhile by a claim that is over again: once more after as long.
+    this.#scheduleRelease();
   }
 
   #seedBreaker(): void {

@@ -28,8 +28,14 @@ import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 
-/** Claims of one Environment that are worked on at the same time. Each waits mostly for answers. */
-const CONCURRENCY = 32;
+/**
+ * Claims of one Environment that are worked on at the same time. Each does nothing but wait for answers, and all that wait
+ * for a look share one walk: so many that a claim that was just acknowledged never waits for those that end.
+ */
+const CONCURRENCY = 1_000;
+
+/** Everything is looked at again after so long, whatever it waits for: a wait of a day would outlive its claim. */
+const LONGEST_WAIT_MS = 300_000;
 
 /** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
 const MAX_STEPS = 12;
@@ -112,6 +118,7 @@ export class SessionLoop {
     const { clock, metrics, labels } = this.#context;
     const nowMs = clock.monotonic();
     claim.item = view;
+    claim.unknowns = view.state === "unknown" ? claim.unknowns + 1 : 0;
     // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
     const byWorker = claim.end === null && claim.ending === null;
     if (view.state === "active" && byWorker && !claim.firstBeatSeen) {
@@ -139,7 +146,8 @@ export class SessionLoop {
       const step = nextStep(facts.facts);
       if (step.do === "wait") {
         if (step.untilMs !== null) {
-          this.#queue.addAfter(name, Math.max(0, step.untilMs - this.#context.clock.monotonic()));
+          const waitMs = step.untilMs - this.#context.clock.monotonic();
+          this.#queue.addAfter(name, Math.min(LONGEST_WAIT_MS, Math.max(0, waitMs)));
         }
         return;
       }
@@ -397,7 +405,6 @@ export class SessionLoop {
 
   #forget(claim: Claim): void {
     this.#claims.remove(claim);
-    this.#observer.forget(claim.journal.workId);
     this.#queue.forget(claim.name);
   }
 
@@ -408,7 +415,9 @@ export class SessionLoop {
       const journal = readJournal(secret);
       if (!journal || journal.workId !== claim.journal.workId) {
         this.#context.logger.warn({ pod: claim.name }, "the claim's Secret is somebody else's now: left alone");
-        return this.#forget(claim);
+        this.#forget(claim);
+        this.#breaker.released(claim.templateHash);
+        return;
       }
       claim.journal = journal;
       claim.secretVersion = secret.metadata.resourceVersion ?? "";

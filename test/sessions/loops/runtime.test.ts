@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { json } from "../../../simulator/http.ts";
+import { FINALIZER } from "../../../src/api/names.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { refusal } from "./api-server.ts";
@@ -241,6 +242,120 @@ describe("claims whose requests fail", () => {
     expect(world.api.requests.get("ack")).toBe(1);
     world.api.answer = () => undefined;
     await world.until("it is served from another Pod", () => world.item(id).state === "stopped");
+    holdsTrue(world);
+  });
+});
+
+describe("the finalizer", () => {
+  const held = (world: LoopWorld) => world.environment?.metadata.finalizers?.includes(FINALIZER) ?? false;
+
+  async function idleAfterOne(options: LoopWorldOptions = {}) {
+    const { world, operator } = served(options);
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.enqueue();
+    await world.until("it is served", () => world.isSettled && held(world));
+    return { world, operator };
+  }
+
+  test("goes some time after the last claim, also when its removal fails at first", async () => {
+    const { world, operator } = await idleAfterOne();
+    const { intercept } = operator.kube;
+    let refused = 0;
+    intercept.push(({ verb, plural, body }) => {
+      if (verb !== "patch" || plural !== "environments" || !JSON.stringify(body).includes("finalizers")) return;
+      refused += 1;
+      throw refusal(500, "InternalError", "etcd is away", true);
+    });
+    await world.until("a removal was refused", () => refused > 0);
+    intercept.length = 0;
+    await world.until("it is gone", () => !held(world));
+  });
+
+  test("goes again after a claim that came to nothing", async () => {
+    const { world } = await idleAfterOne();
+    await world.until("it is gone", () => !held(world));
+    world.api.answer = (call) => (call === "ack" ? json(409, { type: "error" }) : undefined);
+    world.enqueue();
+    await world.until("it is back", () => held(world));
+    world.api.answer = () => undefined;
+    world.patchEnvironment({ spec: { paused: true } });
+    await world.until("it is gone once more", () => !held(world));
+  });
+
+  test("is there when an item is acknowledged, also when the claim begins while it is being removed", async () => {
+    for (let delayMs = 0; delayMs < 90; delayMs += 6) {
+      const { world } = await idleAfterOne({ seed: delayMs + 1 });
+      await world.until("its removal begins", () => world.clock.monotonic() > 0 && !heldSoon(world), 5 * MINUTE);
+      await world.pass(delayMs);
+      world.enqueue();
+      await world.until("it is served", () => {
+        const live = world.items.find(({ state }) => state === "starting" || state === "active");
+        if (live && !held(world)) world.wrongs.push(`${live.state} without the finalizer`);
+        return world.isSettled;
+      });
+      holdsTrue(world);
+    }
+  }, 60_000);
+
+  /** False from shortly before the removal: 30 s after the claim's end. */
+  function heldSoon(world: LoopWorld): boolean {
+    const last = Math.max(...world.server.history.filter(({ plural }) => plural === "secrets").map(({ atMs }) => atMs));
+    return world.clock.monotonic() < last + 30 * SECOND - 100;
+  }
+});
+
+describe("the end of a process", () => {
+  test("comes soon, also while a walk through the list gets no answers", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 1 } });
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.enqueue();
+    await world.until("a running session", () => world.node.running.size > 0);
+    world.weather.work = { lost: 1, slow: 0, refused: 0 };
+    await world.pass(2 * MINUTE);
+    let ended = false;
+    void operator.stop().then(() => {
+      ended = true;
+    });
+    await world.pass(3 * SECOND);
+    expect(ended).toBe(true);
+  });
+
+  test("leaves no creation of Pods under way behind it", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 200, warm: 200 } });
+    await world.until("Pods are made", () => world.pods.length > 10);
+    void operator.stop();
+    await world.pass(100);
+    const { length } = world.pods;
+    await world.pass(MINUTE);
+    expect(world.pods.length).toBe(length);
+    expect(length).toBeLessThan(200);
+  });
+});
+
+describe("many sessions", () => {
+  test("a new item is opened at once while many ends wait for a slow list", async () => {
+    const { world } = served({ sessions: { maxConcurrent: 60, warm: 10 } });
+    await world.until("parked Pods", () => world.parked.length >= 10);
+    world.fate = () => ({
+      startError: false,
+      program: "crashes",
+      servesMs: 60 * SECOND - (world.clock.monotonic() % MINUTE),
+    });
+    for (let n = 0; n < 45; n += 1) world.enqueue();
+    await world.until("they run", () => world.node.running.size === 45);
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
+    await world.until("a free Pod", () => world.parked.length > 0);
+    world.weather.work = { lost: 0, slow: 0, refused: 0 };
+    const list = world.api.requests;
+    world.api.delay = (call) => (call === "list" ? 1_400 : 0);
+    await world.until("all have crashed", () => world.node.running.size === 0);
+    await world.pass(2 * SECOND);
+    const id = world.enqueue();
+    await world.until("it runs", () => world.item(id).state === "active", 3 * SECOND);
+    world.api.delay = () => 0;
+    await world.until("all is settled", () => world.isSettled, 10 * MINUTE);
+    expect(list.get("list")).toBeLessThan(400);
     holdsTrue(world);
   });
 });

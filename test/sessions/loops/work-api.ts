@@ -5,7 +5,7 @@ import { json, type Reply } from "../../../simulator/http.ts";
 import { limitsSchema, switchesSchema } from "../../../simulator/switches.ts";
 import { WORK_API } from "../../../simulator/work-api.ts";
 import { World as SimulatedWorld } from "../../../simulator/world.ts";
-import type { Clock } from "../../../src/core/clock.ts";
+import { type Clock, sleep } from "../../../src/core/clock.ts";
 import { HttpFailure, type HttpReply, type HttpRequest, type HttpSender } from "../../../src/work/http.ts";
 import { type Link, NoAnswer } from "./network.ts";
 
@@ -16,6 +16,11 @@ export class WorkApi {
   readonly requests = new Map<string, number>();
   /** Answers a request instead of the simulator; undefined: it does not. */
   answer: (call: string, request: HttpRequest) => Reply | undefined = () => undefined;
+
+  /** Holds a request up at the server, in milliseconds. */
+  delay: (call: string) => number = () => 0;
+  /** Where requests were sent. */
+  readonly origins = new Set<string>();
 
   constructor(
     clock: Clock,
@@ -83,6 +88,9 @@ export class WorkApi {
     const route = routeOf(request.method, url.pathname);
     if (!route) throw notFound(url.pathname);
     this.requests.set(route.call, (this.requests.get(route.call) ?? 0) + 1);
+    this.origins.add(request.origin);
+    const delayMs = this.delay(route.call);
+    if (delayMs > 0) await sleep(world.clock, delayMs);
     const own = this.answer(route.call, request);
     if (own) return own;
     const caller = this.#authenticate(request, delayed);
