@@ -18,6 +18,7 @@ import { dropSecret, isRefusal } from "./perform.ts";
 import { newPodName } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
 import type { Pool } from "./pool.ts";
+import { refusalWords } from "./refusal-words.ts";
 import type { ServerTime } from "./server-time.ts";
 
 /** What the claim loop asks of the runtime around it. */
@@ -62,6 +63,7 @@ export class ClaimLoop {
   readonly #onWork: () => void;
   readonly #onForeignSlot: (secret: Secret) => void;
   readonly #onLetGo: () => void;
+  readonly #onJournal: (refusal: string | null) => void;
   readonly #refuse: (item: WorkItem) => Promise<void>;
   readonly #backoff: Backoff;
   readonly #underWay = new Set<Promise<void>>();
@@ -85,6 +87,8 @@ export class ClaimLoop {
     onForeignSlot: (secret: Secret) => void;
     /** A claim came to nothing: its slot is free again. */
     onLetGo: () => void;
+    /** The API server took a claim's Secret, or refused it in these words. */
+    onJournal: (refusal: string | null) => void;
     /** Acknowledges and stops an item that is no session. */
     refuse: (item: WorkItem) => Promise<void>;
   }) {
@@ -100,6 +104,7 @@ export class ClaimLoop {
     this.#onWork = options.onWork;
     this.#onForeignSlot = options.onForeignSlot;
     this.#onLetGo = options.onLetGo;
+    this.#onJournal = options.onJournal;
     this.#refuse = options.refuse;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
@@ -290,12 +295,14 @@ export class ClaimLoop {
       try {
         this.#adopt(claim, await kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs }));
         metrics.journals.inc({ ...labels, result: "created" });
+        this.#onJournal(null);
         return "done";
       } catch (error) {
         if (isAlreadyExists(error)) return this.#existingJournal(claim);
         maybe ||= isMaybeApplied(error);
         metrics.journals.inc({ ...labels, result: "failed" });
         if (!maybe) {
+          this.#onJournal(refusalWords(error, claim.name));
           this.#context.logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "claim not journaled");
           // The next item would fare alike: whoever refuses Secrets does so for a while.
           this.#pause();

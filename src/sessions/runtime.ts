@@ -36,6 +36,9 @@ export interface RuntimeReport {
   readonly hindrance: string | null;
 }
 
+const CANNOT_JOURNAL =
+  "items are not claimed while their Secrets cannot be made: give the operator leave to create Secrets, or raise the quota";
+
 /** What the reconciler allows a runtime to do. */
 export interface Permissions {
   /** Requests may be sent: the origin is allowed and there is a key. */
@@ -125,6 +128,7 @@ export class SessionsRuntime {
       onWork: () => this.#noteWork(),
       onForeignSlot: takeUp,
       onLetGo: changed,
+      onJournal: (refusal) => this.#noteHindrance(refusal && `${CANNOT_JOURNAL}: ${refusal}`),
       refuse: (item) => this.#refused.refuse(item),
     });
   }
@@ -373,6 +377,8 @@ export class SessionsRuntime {
 
   #noteStats(): void {
     this.#setDemand();
+    // Nothing waits any more: nobody would ever find out that the hindrance is gone.
+    if (this.#queue.stats?.depth === 0 && this.#queue.stats.pending === 0) this.#noteHindrance(null);
     this.#onChange();
   }
 

@@ -1,12 +1,11 @@
-import { readFile } from "node:fs/promises";
-import { Agent, request } from "undici";
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { Metrics } from "../../src/observe/metrics.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { startWorld, type World } from "../support/world.ts";
 import { type Fault, faults, type Tries } from "./faults.ts";
+import { printedColumns } from "./printed-columns.ts";
 
 const cluster = useCluster();
 const OPERATOR = "berth-operator";
@@ -19,9 +18,6 @@ const LOOKS = 8;
 const REQUESTS_PER_TRY = 6;
 /** A Pod that is replaced takes more: its slot, a live look, two deletions. */
 const REQUESTS_PER_POD = 12;
-
-const agent = new Agent({ connect: { ca: await readFile(cluster.caFile, "utf8") } });
-afterAll(() => agent.close());
 
 describe.concurrent("a fault shows, stays quiet while it lasts, and heals without a restart", () => {
   test.each(faults())("$name: $shows.reason", async (fault) => {
@@ -62,7 +58,7 @@ async function untilShown(world: World, { shows, ready }: Fault): Promise<void> 
     return found?.reason === reason && found.status === status && found;
   });
   if (reason === shows.reason) expect(summary.message).toBe(condition.message);
-  const columns = await printed(world);
+  const columns = await printedColumns(cluster, world.namespace, world.name);
   expect(columns).toMatchObject({ Name: world.name, Mode: "Sessions", Ready: status, Reason: reason });
   expect(columns.Message).toBe(summary.message);
 }
@@ -120,21 +116,4 @@ async function triesSoFar(metrics: Metrics, tries: NonNullable<Tries>): Promise<
     default:
       return metricValue(metrics.workRequests, { call: tries });
   }
-}
-
-/** What `kubectl get benv -o wide` prints of it, by column. */
-async function printed(world: World): Promise<Record<string, unknown>> {
-  const path = `/apis/berth.dev/v1alpha1/namespaces/${world.namespace}/environments/${world.name}`;
-  const { body } = await request(cluster.server + path, {
-    dispatcher: agent,
-    headers: {
-      authorization: `Bearer ${cluster.adminToken}`,
-      accept: "application/json;as=Table;v=v1;g=meta.k8s.io",
-    },
-  });
-  const { columnDefinitions, rows } = (await body.json()) as {
-    columnDefinitions: { name: string }[];
-    rows: { cells: unknown[] }[];
-  };
-  return Object.fromEntries(columnDefinitions.map(({ name }, index) => [name, rows[0]?.cells[index]]));
 }

@@ -1,0 +1,336 @@
+import { describe, expect, test } from "vitest";
+import { type Resource, SECRETS } from "../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { workersSpec } from "../api/environments.ts";
+import { useCluster } from "../support/cluster.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { SHORT_LEASE, untilAssigned, untilState } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+import { printedColumns } from "./printed-columns.ts";
+
+const cluster = useCluster();
+
+const environmentEvents = (world: World, reason: string) =>
+  world.events(reason).filter(({ involvedObject }) => involvedObject.kind === "Environment");
+
+describe.concurrent("while nothing changes", () => {
+  test("an Environment is not written: its version stays the same over long polls and readings of the queue", async () => {
+    await using world = await startWorld(cluster);
+    await world.createEnvironment();
+    const { metrics } = world.startOperator();
+    await world.untilCondition("Ready", "Ready");
+    await world.untilParked(1);
+    await world.until("the counts are written", () => world.environment?.status?.sessions?.warm === 1);
+    const calls = (call: string) => metricValue(metrics.workRequests, { call });
+    const version = world.environment?.metadata.resourceVersion;
+    const [polls, readings] = [await calls("poll"), await calls("stats")];
+    await world.until("10 more polls and 20 readings", async () => {
+      return (await calls("poll")) >= polls + 10 && (await calls("stats")) >= readings + 20;
+    });
+    const live = await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
+    expect(live.metadata.resourceVersion).toBe(version);
+    expect(environmentEvents(world, "KeyAccepted")).toEqual([]);
+    expect(environmentEvents(world, "Reachable")).toEqual([]);
+  });
+
+  test("another process of the operator takes the status as it is: no Event twice, no new transition time", async () => {
+    await using world = await startWorld(cluster, { key: false });
+    await world.createEnvironment();
+    const first = world.startOperator();
+    const shown = await world.untilCondition("Authenticated", "KeySecretMissing");
+    await world.until("its Event", () => environmentEvents(world, "KeySecretMissing").length === 1);
+    await first.stop();
+    const second = world.startOperator();
+    await world.until("the second looked for the key", async () => {
+      return (await metricValue(second.metrics.kubeRequests, { verb: "get", resource: "secrets" })) >= 5;
+    });
+    expect(world.condition("Authenticated")).toEqual(shown);
+    expect(environmentEvents(world, "KeySecretMissing").map(({ count }) => count)).toEqual([1]);
+    await world.createKey();
+    await world.untilCondition("Ready", "Ready");
+    await world.until(
+      "an Event says that it is well again",
+      () => environmentEvents(world, "KeyAccepted").length === 1,
+    );
+  });
+});
+
+describe.concurrent("what this version does not do is refused, never ignored", () => {
+  test.each([
+    ["lease", { lease: "Operator" }, "spec.sessions.lease: Operator"],
+    ["credential", { credential: "EnvironmentKey" }, "spec.sessions.credential: EnvironmentKey"],
+    ["parking", { parking: "Init" }, "spec.sessions.parking: Init"],
+    ["onPodFailure", { onPodFailure: "Release" }, "spec.sessions.onPodFailure: Release"],
+    ["disruption", { disruption: "Protect" }, "spec.sessions.disruption: Protect"],
+    ["secretDelivery", { secretDelivery: "File", parking: "Init" }, "spec.sessions.secretDelivery: File"],
+  ])("%s: nothing is made or claimed until the field is mended", async (field, sessions, words) => {
+    await using world = await startWorld(cluster, { sessions });
+    world.simulator.enqueue(world.environmentId);
+    await world.createEnvironment();
+    const { metrics } = world.startOperator();
+    const ready = await world.untilCondition("Ready", "UnsupportedField");
+    expect(ready.status).toBe("False");
+    expect(ready.message).toContain(`${words} is not supported by this version of Berth: use `);
+    await world.until("an Event", () => environmentEvents(world, "UnsupportedField").length === 1);
+    await world.until("the queue was read some times", async () => {
+      return (await metricValue(metrics.workRequests, { call: "stats" })) >= 10;
+    });
+    expect(world.pods).toEqual([]);
+    expect(world.simulator.items(world.environmentId).map(({ state }) => state)).toEqual(["queued"]);
+    expect(environmentEvents(world, "UnsupportedField").map(({ count }) => count)).toEqual([1]);
+    const defaults = { secretDelivery: "Env", parking: "Key", lease: "Worker", credential: "WorkSecret" };
+    const mended = { ...defaults, onPodFailure: "Stop", disruption: "Allow" };
+    expect(Object.keys(mended)).toContain(field);
+    await world.patchSpec({ sessions: mended });
+    await world.untilCondition("Ready", "Ready");
+    await world.untilServed(1);
+  });
+
+  test("several at once are all named", async () => {
+    await using world = await startWorld(cluster, { sessions: { lease: "Operator", disruption: "Protect" } });
+    await world.createEnvironment();
+    world.startOperator();
+    const { message } = await world.untilCondition("Ready", "UnsupportedField");
+    expect(message).toContain("spec.sessions.lease: Operator");
+    expect(message).toContain("spec.sessions.disruption: Protect");
+  });
+
+  test("workers: Ready says so, the columns show the mode and the maximum, and it can be deleted", async () => {
+    await using world = await startWorld(cluster);
+    const spec = workersSpec({ maxReplicas: 7 });
+    await world.kube.create(ENVIRONMENTS, {
+      metadata: { name: world.name, namespace: world.namespace, finalizers: ["berth.dev/drain"] },
+      spec,
+    } as never);
+    world.startOperator();
+    const ready = await world.untilCondition("Ready", "UnsupportedField");
+    expect(ready.message).toContain("spec.workers is not supported by this version of Berth: create an Environment");
+    expect(await printedColumns(cluster, world.namespace, world.name)).toMatchObject({
+      Mode: "Workers",
+      Max: 7,
+      Ready: "False",
+      Reason: "UnsupportedField",
+    });
+    await world.deleteEnvironment();
+    await world.until("gone, with the finalizer of an earlier process", () => !world.environment);
+  });
+});
+
+describe.concurrent("two Environments with one environmentId", () => {
+  test("both are warned, each naming the other, and both heal when one goes", async () => {
+    await using world = await startWorld(cluster);
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilCondition("Ready", "Ready");
+    const second = { namespace: world.namespace, name: "second" };
+    await world.kube.create(ENVIRONMENTS, { metadata: second, spec: world.spec() } as never);
+    const conditionsOf = async (name: string) => {
+      const { status } = await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name });
+      return status?.conditions?.find(({ type }) => type === "EnvironmentIdShared");
+    };
+    const shared = (name: string) =>
+      world.until(`${name} is warned`, async () => {
+        const found = await conditionsOf(name);
+        return found?.status === "True" && found;
+      });
+    expect((await shared(world.name)).message).toContain(`${world.namespace}/second has the same environmentId`);
+    expect((await shared("second")).message).toContain(`${world.namespace}/${world.name} has the same environmentId`);
+    await world.until("an Event for each", () => environmentEvents(world, "EnvironmentIdShared").length === 2);
+    await world.deleteEnvironment();
+    await world.until("the other heals", async () => (await conditionsOf("second"))?.status === "False");
+  });
+});
+
+describe.concurrent("deleted, and created again under the same name at once", () => {
+  test("the new one is served by Pods of its own, and nothing is said of the old one", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 3 }, spec: { paused: true } });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(3);
+    await world.untilCondition("Ready", "Paused");
+    const old = world.environment;
+    await world.deleteEnvironment();
+    await world.createEnvironment({ paused: false });
+    await world.until("the new one is ready", () => {
+      return world.environment?.metadata.uid !== old?.metadata.uid && world.condition("Ready")?.reason === "Ready";
+    });
+    const owners = new Set<string | undefined>();
+    const stop = world.onPodChange(() => {
+      for (const { metadata } of world.pods) {
+        if (metadata.labels?.["berth.dev/phase"] === "assigned") owners.add(metadata.ownerReferences?.[0]?.uid);
+      }
+    });
+    for (let item = 0; item < 3; item += 1) world.simulator.enqueue(world.environmentId);
+    await world.untilServed(3);
+    expect(world.environment?.status?.observedGeneration).toBe(1);
+    const endings = world.simulator.items(world.environmentId).map(({ stoppedBy }) => stoppedBy?.as);
+    expect(endings).toEqual(["sessions-token", "sessions-token", "sessions-token"]);
+    stop();
+    expect([...owners]).toEqual([world.environment?.metadata.uid]);
+    world.simulator.assertNoViolations();
+  });
+
+  test("with a session running: the old one drains first, then the new one is served", async () => {
+    await using world = await startWorld(cluster, {
+      ...SHORT_LEASE,
+      node: { fates: () => ({ kind: "worker", workMs: 1_500 }) },
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(1);
+    const item = world.simulator.enqueue(world.environmentId);
+    await untilState(world, item, "active");
+    await world.deleteEnvironment();
+    await world.untilCondition("Ready", "Deleting");
+    await world.until("the name is free again", () => !world.environment);
+    expect(world.simulator.item(item.id).stoppedBy?.as).toBe("sessions-token");
+    await world.createEnvironment();
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(2);
+    world.simulator.assertNoViolations();
+  });
+});
+
+describe.concurrent("a key is rotated while sessions run", () => {
+  test("the session goes on, and what comes after it is claimed with the new key", async () => {
+    await using world = await startWorld(cluster, {
+      ...SHORT_LEASE,
+      node: { fates: () => ({ kind: "worker", workMs: 4_000 }) },
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(1);
+    const item = world.simulator.enqueue(world.environmentId);
+    await untilState(world, item, "active");
+    world.simulator.rotateKey(world.environmentId);
+    await world.untilCondition("Authenticated", "KeyRejected");
+    const { metadata } = await untilAssigned(world, item);
+    const key = Buffer.from(world.simulator.environmentKey(world.environmentId)).toString("base64");
+    await world.kube.patch(
+      SECRETS,
+      { namespace: world.namespace, name: "key" },
+      { data: { "environment-key": key } },
+      { type: "merge" },
+    );
+    await world.untilCondition("Ready", "Ready");
+    await world.untilServed(1);
+    expect(world.simulator.item(item.id).stoppedBy?.as).toBe("sessions-token");
+    expect(world.simulator.item(item.id).acks).toHaveLength(1);
+    expect(metadata.labels?.["berth.dev/phase"]).toBe("assigned");
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(2);
+    world.simulator.assertNoViolations();
+  });
+
+  test("a rejected key is tried again when its Secret is touched, though the key is the same", async () => {
+    await using world = await startWorld(cluster);
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilCondition("Ready", "Ready");
+    // The platform takes the key for a wrong one, for a while.
+    world.simulator.inject({ kind: "status", status: 401 });
+    await world.untilCondition("Authenticated", "KeyRejected");
+    world.simulator.clearFaults();
+    await world.kube.patch(
+      SECRETS,
+      { namespace: world.namespace, name: "key" },
+      { metadata: { annotations: { touched: "yes" } } },
+      { type: "merge" },
+    );
+    await world.untilCondition("Ready", "Ready");
+  });
+});
+
+const ROLES: Resource = {
+  group: "rbac.authorization.k8s.io",
+  version: "v1",
+  plural: "roles",
+  kind: "Role",
+  namespaced: true,
+};
+const BINDINGS: Resource = { ...ROLES, plural: "rolebindings", kind: "RoleBinding" };
+
+/** The rights that the operator has in deploy/rbac.yaml, by resource. */
+const RIGHTS: Readonly<Record<string, { group: string; verbs: string[] }>> = {
+  environments: { group: "berth.dev", verbs: ["get", "list", "watch", "patch"] },
+  "environments/status": { group: "berth.dev", verbs: ["patch"] },
+  pods: { group: "", verbs: ["get", "list", "watch", "create", "patch", "delete"] },
+  secrets: { group: "", verbs: ["get", "list", "create", "patch", "delete"] },
+  events: { group: "", verbs: ["create", "patch"] },
+};
+
+describe.concurrent("an operator that lacks a right says which, and heals when it is given", () => {
+  test.each([
+    ["to get Secrets", "secrets", "get", "KeySecretUnreadable", /give the operator leave to get Secrets in namespace/],
+    ["to create Pods", "pods", "create", "TemplateUnchecked", /give the operator leave to create Pods in namespace/],
+  ] as const)("%s", async (_what, resource, verb, reason, words) => {
+    await using world = await startWorld(cluster);
+    const user = `operator-${world.namespace}`;
+    const grant = await grantAllBut(world, user, resource, [verb]);
+    await world.createEnvironment();
+    const { metrics } = world.startOperator({ flags: ["--kubeconfig", await cluster.kubeconfigFor(user)] });
+    const ready = await world.untilCondition("Ready", reason);
+    expect(ready.status).toBe("Unknown");
+    expect(ready.message).toMatch(words);
+    expect(ready.message).toContain(`User "${user}" cannot ${verb} resource "${resource}"`);
+    await world.until("an Event", () => environmentEvents(world, reason).length === 1);
+    const tries = () => metricValue(metrics.kubeRequests, { verb, resource });
+    const before = await tries();
+    await world.until("more tries", async () => (await tries()) >= before + 3);
+    expect(environmentEvents(world, reason).map(({ count }) => count)).toEqual([1]);
+    await grant();
+    await world.untilCondition("Ready", "Ready");
+    await world.untilParked(1);
+  });
+
+  test("to list Secrets: claims of an earlier process cannot be found, so nothing is served", async () => {
+    await using world = await startWorld(cluster);
+    const user = `operator-${world.namespace}`;
+    const grant = await grantAllBut(world, user, "secrets", ["list"]);
+    await world.createEnvironment();
+    world.startOperator({ flags: ["--kubeconfig", await cluster.kubeconfigFor(user)] });
+    const ready = await world.untilCondition("Ready", "NotReady");
+    expect(ready.message).toContain(`User "${user}" cannot list resource "secrets"`);
+    await world.until("an Event", () => environmentEvents(world, "NotReady").length === 1);
+    await grant();
+    await world.untilCondition("Ready", "Ready");
+  });
+
+  test("to create Secrets: items cannot be claimed, stay queued, and are served once it may", async () => {
+    await using world = await startWorld(cluster);
+    const user = `operator-${world.namespace}`;
+    const grant = await grantAllBut(world, user, "secrets", ["create"]);
+    await world.createEnvironment();
+    world.startOperator({ flags: ["--kubeconfig", await cluster.kubeconfigFor(user)] });
+    await world.untilParked(1);
+    world.simulator.enqueue(world.environmentId);
+    const ready = await world.untilCondition("Ready", "NotReady");
+    expect(ready.message).toContain(`User "${user}" cannot create resource "secrets"`);
+    expect(world.simulator.items(world.environmentId).map(({ acks }) => acks)).toEqual([[]]);
+    await grant();
+    await world.untilServed(1);
+    await world.untilCondition("Ready", "Ready");
+    world.simulator.assertNoViolations();
+  });
+});
+
+/** Gives a user what the operator needs in the world's namespace, but for some verbs. Returns what gives these too. */
+async function grantAllBut(
+  world: World,
+  user: string,
+  lacking: string,
+  verbs: readonly string[],
+): Promise<() => Promise<unknown>> {
+  const rules = (all: boolean) =>
+    Object.entries(RIGHTS).map(([resource, right]) => ({
+      apiGroups: [right.group],
+      resources: [resource],
+      verbs: right.verbs.filter((verb) => all || resource !== lacking || !verbs.includes(verb)),
+    }));
+  const metadata = { name: "limited", namespace: world.namespace };
+  await world.kube.create(ROLES, { metadata, rules: rules(false) } as never);
+  const subjects = [{ kind: "User", name: user, apiGroup: ROLES.group }];
+  const roleRef = { kind: "Role", name: "limited", apiGroup: ROLES.group };
+  await world.kube.create(BINDINGS, { metadata, subjects, roleRef } as never);
+  return () => world.kube.patch(ROLES, metadata, { rules: rules(true) }, { type: "merge" });
+}
