@@ -5,14 +5,18 @@ import { END_REASON_LIST } from "../api/reasons.ts";
 import { type UnsupportedField, unsupportedFields } from "../api/unsupported.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { KubeClient } from "../kube/client.ts";
+import { isNotFound } from "../kube/errors.ts";
 import type { EventRecorder, EventSubject } from "../kube/events.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics, startEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
 import type { Announce, PodCache, SessionContext } from "../sessions/context.ts";
+import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import { sessionTemplate } from "../sessions/pod-render.ts";
 import { type RuntimeReport, SessionsRuntime } from "../sessions/runtime.ts";
 import type { Timing } from "../sessions/timing.ts";
@@ -92,6 +96,7 @@ export class EnvironmentReconciler {
     if (known && known.uid !== raw?.metadata.uid) {
       this.#states.delete(key);
       await this.#end(key, known);
+      if (!raw) await this.#clearClaims(known);
     }
     if (!raw) return this.#unserved.forget(key, true);
     const parsed = parseEnvironment(raw);
@@ -109,12 +114,14 @@ export class EnvironmentReconciler {
     const state = this.#stateOf(key, environment);
     state.environment = environment;
     state.template = sessionTemplate(environment);
+    // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way.
+    if (!this.#isAllowed(state)) state.runtime.update({ mayAsk: false, mayPrepare: false, mayClaim: false });
     this.#renewWorkClient(state);
     await this.#readKey(state);
     await this.#checkTemplate(state);
 
     const unsupported = unsupportedFields(environment.spec);
-    const allowed = this.#options.originAllowed(environment.spec.api.baseUrl);
+    const allowed = this.#isAllowed(state);
     const accepted = state.templateVerdict?.accepted === true && unsupported.length === 0;
     const deleting = environment.metadata.deletionTimestamp !== undefined;
     state.runtime.update({
@@ -172,7 +179,7 @@ export class EnvironmentReconciler {
       uid,
       environment,
       template: sessionTemplate(environment),
-      work: this.#options.workClient(environment, () => state.keyInUse),
+      work: this.#options.workClient(environment, () => this.#keyFor(state)),
       workFor: apiText(environment),
       runtime: new SessionsRuntime(context, () => again(key, REPORT_DELAY_MS)),
       status: new StatusWriter({ kube: this.#options.kube, ref, clock, announce, found: environment.status }),
@@ -190,10 +197,18 @@ export class EnvironmentReconciler {
   #renewWorkClient(state: EnvironmentState): void {
     const text = apiText(state.environment);
     if (text === state.workFor) return;
-    state.work = this.#options.workClient(state.environment, () => state.keyInUse);
+    state.work = this.#options.workClient(state.environment, () => this.#keyFor(state));
     state.workFor = text;
     state.keyReadMs = Number.NEGATIVE_INFINITY;
     state.runtime.keyChanged();
+  }
+
+  #isAllowed({ environment }: EnvironmentState): boolean {
+    return this.#options.originAllowed(environment.spec.api.baseUrl);
+  }
+
+  #keyFor(state: EnvironmentState): string {
+    return this.#isAllowed(state) ? state.keyInUse : "";
   }
 
   async #readKey(state: EnvironmentState): Promise<void> {
@@ -342,6 +357,21 @@ export class EnvironmentReconciler {
     // What runs drains by the last spec that made sense: nothing may hold a deletion up for ever.
     known.environment = { ...known.environment, metadata: { ...known.environment.metadata, deletionTimestamp } };
     await this.#drain(key, known);
+  }
+
+  /** Somebody took the finalizer away by hand: what was claimed is nobody's now. Best effort; never throws. */
+  async #clearClaims({ uid, environment }: EnvironmentState): Promise<void> {
+    const { kube, logger } = this.#options;
+    const { namespace, name } = environment.metadata;
+    try {
+      await kube.get(ENVIRONMENTS, { namespace, name });
+    } catch (error) {
+      if (!isNotFound(error)) return;
+      await deleteClaimSecrets(kube, { namespace, name }, (journal) => journal?.environmentUid === uid).catch(
+        (failure: unknown) =>
+          logger.warn({ namespace, name, error: errorText(failure) }, "claims of an Environment that is gone are left"),
+      );
+    }
   }
 
   async #end(key: string, state: EnvironmentState): Promise<void> {

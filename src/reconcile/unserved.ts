@@ -7,6 +7,7 @@ import type { EventSubject } from "../kube/events.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
 import type { Announce } from "../sessions/context.ts";
 import { EnvironmentHold } from "../sessions/environment-hold.ts";
 import { gaugeConditions } from "./gauges.ts";
@@ -66,10 +67,11 @@ export class UnservedEnvironments {
     return writer;
   }
 
-  /** It holds nothing: a finalizer that an earlier process left must not hold it either. */
+  /** It holds nothing: a finalizer that an earlier process left must not hold it either, and its claims are nobody's. */
   async #letGo(raw: KubeObject): Promise<void> {
     const { namespace = "", name = "", uid = "", finalizers, deletionTimestamp } = raw.metadata;
     if (!deletionTimestamp || !finalizers?.includes(FINALIZER)) return;
+    await deleteClaimSecrets(this.#options.kube, { namespace, name });
     await new EnvironmentHold({ kube: this.#options.kube, namespace, name, uid }).release(() => true);
   }
 }

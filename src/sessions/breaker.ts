@@ -13,7 +13,8 @@ export class Breaker {
   #message = "";
   #probes = 0;
   #nextProbeAtMs = 0;
-  #probing = false;
+  /** The claim that is the probe: what becomes of others says nothing of it. */
+  #probe: string | null = null;
   #served = false;
   readonly #timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">;
 
@@ -55,17 +56,17 @@ export class Breaker {
   /** May a Pod of `hash` be claimed at `nowMs`? A true answer while open is the probe: ask once per claim. */
   admits(hash: string, nowMs: number): boolean {
     if (hash !== this.#hash || !this.isOpen) return true;
-    return !this.#probing && nowMs >= this.#nextProbeAtMs;
+    return this.#probe === null && nowMs >= this.#nextProbeAtMs;
   }
 
   /** A claim of `hash` goes ahead; while open it is the one probe. */
-  claimed(hash: string): void {
-    if (hash === this.#hash && this.isOpen) this.#probing = true;
+  claimed(hash: string, claim = ""): void {
+    if (hash === this.#hash && this.isOpen) this.#probe = claim;
   }
 
   /** The claim came to nothing before a container was asked to start: it says nothing about the template. */
-  released(hash: string): void {
-    if (hash === this.#hash) this.#probing = false;
+  released(hash: string, claim = ""): void {
+    if (hash === this.#hash && this.#probe === claim) this.#probe = null;
   }
 
   /** A session container of `hash` began to serve. */
@@ -76,13 +77,14 @@ export class Breaker {
   }
 
   /** An opened Pod of `hash` did not get to serve. */
-  failed(hash: string, message: string, nowMs: number): void {
+  failed(hash: string, message: string, nowMs: number, claim = ""): void {
     if (hash !== this.#hash) return;
     // Many sessions may be starting when one of them opens the breaker: those are no probes and put no probe off.
-    const counts = this.#probing || !this.isOpen;
+    const isProbe = this.#probe === claim;
+    const counts = isProbe || !this.isOpen;
     this.#failures += 1;
     this.#message = message;
-    this.#probing = false;
+    if (isProbe) this.#probe = null;
     if (!this.isOpen || !counts) return;
     this.#nextProbeAtMs = nowMs + Math.min(this.#timing.probeMaxMs, this.#timing.probeFirstMs * 2 ** this.#probes);
     this.#probes += 1;
@@ -93,6 +95,6 @@ export class Breaker {
     this.#message = "";
     this.#probes = 0;
     this.#nextProbeAtMs = 0;
-    this.#probing = false;
+    this.#probe = null;
   }
 }

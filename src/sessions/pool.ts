@@ -144,7 +144,7 @@ export class Pool {
     const current = parked.filter(({ free }) => free.hash === hash);
     const [best] = (current.length > 0 ? current : parked).sort((a, b) => a.free.createdAtMs - b.free.createdAtMs);
     if (!best) return null;
-    this.#breaker.claimed(best.free.hash);
+    this.#breaker.claimed(best.free.hash, best.free.name);
     return best.pod;
   }
 

@@ -4,18 +4,18 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
-import { isConflict, isForbidden, isNotFound } from "../kube/errors.ts";
-import { SECRETS, type Secret } from "../kube/resource.ts";
+import { isForbidden } from "../kube/errors.ts";
+import type { Secret } from "../kube/resource.ts";
 import { ApiHealth, type Verdict } from "./api-health.ts";
 import { Breaker, FAILURES_TO_OPEN } from "./breaker.ts";
 import { type ClaimGate, ClaimLoop } from "./claim-loop.ts";
+import { deleteClaimSecrets } from "./claim-secrets.ts";
 import { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { readFinished, startFailuresInARow } from "./finished.ts";
 import { ItemObserver } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
-import { CLAIM_SECRET_TYPE, claimSelector } from "./journal.ts";
 import { readPodState } from "./pod-state.ts";
 import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
@@ -205,15 +205,7 @@ export class SessionsRuntime {
   async abandon(): Promise<void> {
     const { kube, namespace, name } = this.#context;
     await this.stop();
-    const secrets = await kube.listAll(SECRETS, { namespace, labelSelector: claimSelector(name) });
-    for (const { metadata } of secrets.items.filter(({ type }) => type === CLAIM_SECRET_TYPE)) {
-      try {
-        const { name: secret = "", uid } = metadata;
-        await kube.delete(SECRETS, { namespace, name: secret }, uid === undefined ? {} : { uid });
-      } catch (error) {
-        if (!isNotFound(error) && !isConflict(error)) throw error;
-      }
-    }
+    await deleteClaimSecrets(kube, { namespace, name });
     await this.#hold.release(() => true);
   }
 

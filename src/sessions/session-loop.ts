@@ -367,7 +367,7 @@ export class SessionLoop {
     await dropSecret(context, claim);
     this.#forget(claim);
     context.metrics.claims.inc({ ...context.labels, result: "dropped" });
-    this.#breaker.released(claim.templateHash);
+    this.#breaker.released(claim.templateHash, claim.name);
     context.logger.info({ workId: claim.journal.workId, pod: claim.name, because }, "claim dropped");
   }
 
@@ -395,11 +395,11 @@ export class SessionLoop {
     const { metrics, labels, clock } = this.#context;
     if (claim.journal.opened && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
-      this.#breaker.failed(claim.templateHash, message, clock.monotonic());
+      this.#breaker.failed(claim.templateHash, message, clock.monotonic(), claim.name);
     } else if (claim.firstBeatSeen || claim.item?.latestHeartbeatAt) {
       this.#breaker.succeeded(claim.templateHash);
     } else {
-      this.#breaker.released(claim.templateHash);
+      this.#breaker.released(claim.templateHash, claim.name);
     }
   }
 
@@ -416,7 +416,7 @@ export class SessionLoop {
       if (!journal || journal.workId !== claim.journal.workId) {
         this.#context.logger.warn({ pod: claim.name }, "the claim's Secret is somebody else's now: left alone");
         this.#forget(claim);
-        this.#breaker.released(claim.templateHash);
+        this.#breaker.released(claim.templateHash, claim.name);
         return;
       }
       claim.journal = journal;

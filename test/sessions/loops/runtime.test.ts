@@ -6,6 +6,7 @@ import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
+import { BASE_URL } from "./work-api.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -357,5 +358,83 @@ describe("many sessions", () => {
     await world.until("all is settled", () => world.isSettled, 10 * MINUTE);
     expect(list.get("list")).toBeLessThan(400);
     holdsTrue(world);
+  });
+});
+
+describe("Environments that change under running sessions", () => {
+  async function running(options: LoopWorldOptions = {}) {
+    const { world, operator } = served(options);
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * MINUTE });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    const id = world.enqueue();
+    await world.until("a running session", () => world.item(id).state === "active");
+    return { world, operator, id };
+  }
+
+  test("no request with the key goes to an origin that is not allowed, whatever is under way", async () => {
+    const { world } = await running({ sessions: { maxConcurrent: 3, warm: 1 } });
+    await world.until("another parked Pod", () => world.parked.length > 0);
+    world.allowedOrigin = (url) => url === BASE_URL;
+    world.enqueue();
+    world.patchEnvironment({ spec: { api: { baseUrl: "https://elsewhere.test" } } });
+    await world.pass(10 * MINUTE);
+    expect([...world.api.origins]).toEqual([BASE_URL]);
+    world.patchEnvironment({ spec: { api: { baseUrl: BASE_URL } } });
+    await world.until("all is served again", () => world.isSettled, 20 * MINUTE);
+    holdsTrue(world);
+  });
+
+  test("claims of an Environment whose finalizer was removed by hand are not left behind", async () => {
+    const { world } = await running();
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    world.patchEnvironment({ metadata: { finalizers: [] } });
+    expect(world.environment).toBeUndefined();
+    await world.until("nothing of it is left", () => world.pods.length + world.claims.length === 0, 5 * MINUTE);
+    holdsTrue(world);
+  });
+
+  test("an Environment made anew under the same name settles the claims of the old one", async () => {
+    const { world, operator, id } = await running();
+    operator.kill();
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    world.patchEnvironment({ metadata: { finalizers: [] } });
+    world.createEnvironment();
+    world.startOperator();
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
+    const next = world.enqueue();
+    await world.until(
+      "both are over",
+      () => [id, next].every((each) => world.item(each).state === "stopped"),
+      10 * MINUTE,
+    );
+    await world.until("all is settled", () => world.isSettled);
+    holdsTrue(world);
+  });
+
+  test("a drain ends in time with the key gone and the Work API unreachable", async () => {
+    const { world } = await running();
+    world.fate = () => ({ startError: false, program: "deaf", servesMs: 0 });
+    world.server.delete(SECRETS, NAMESPACE, "key");
+    world.weather.work = { lost: 1, slow: 0, refused: 0 };
+    world.weather.worker = { lost: 1, slow: 0, refused: 0 };
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    await world.until("it is gone", () => world.environment === undefined, 125 * SECOND);
+    await world.until("nothing of it is left", () => world.pods.length + world.claims.length === 0, 2 * MINUTE);
+  });
+
+  test("a drain whose last step fails is tried again", async () => {
+    const { world, operator } = await running();
+    world.weather.work = { lost: 1, slow: 0, refused: 0 };
+    world.weather.worker = { lost: 1, slow: 0, refused: 0 };
+    let refused = 0;
+    operator.kube.intercept.push(({ verb, plural }) => {
+      if (plural !== "secrets" || verb !== "delete" || refused >= 3) return;
+      refused += 1;
+      throw refusal(500, "InternalError", "etcd is away", true);
+    });
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    await world.until("it is gone", () => world.environment === undefined, 4 * MINUTE);
+    expect(refused).toBe(3);
+    await world.until("nothing of it is left", () => world.pods.length + world.claims.length === 0, 2 * MINUTE);
   });
 });
