@@ -216,7 +216,7 @@ export class SessionLoop {
     return {
       firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
       maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
-      graceMs: this.#context.template().graceSeconds * SECOND_MS,
+      graceMs: this.#draining ? Math.min(graceMs, this.#context.timing.drainBoundMs * DRAIN_GRACE) : graceMs,
       draining: this.#draining,
       drainDeadlineMs: this.#drainDeadlineMs,
     };
