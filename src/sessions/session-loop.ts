@@ -213,6 +213,7 @@ export class SessionLoop {
 
   #limits(): Limits {
     const sessions = this.#context.environment().spec.sessions;
+    const graceMs = this.#context.template().graceSeconds * SECOND_MS;
     return {
       firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
       maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
