@@ -37,6 +37,9 @@ const CONCURRENCY = 1_000;
 /** Everything is looked at again after so long, whatever it waits for: a wait of a day would outlive its claim. */
 const LONGEST_WAIT_MS = 300_000;
 
+/** Of the bound after deletionGraceSeconds: sessions get so much of it to leave, the rest is for ending Pods and settling. */
+const DRAIN_GRACE = 0.5;
+
 /** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
 const MAX_STEPS = 12;
 
