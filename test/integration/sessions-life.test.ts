@@ -4,6 +4,7 @@ import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import {
   otherPoller,
+  playWorker,
   SHORT_LEASE,
   serveOne,
   untilEnded,
@@ -128,8 +129,7 @@ describe.concurrent("the operator or the user ends the session", () => {
   test("the user's graceful stop of a program that does not heed it: the Pod is deleted after its grace, the item stopped", async () => {
     await using world = await worldOf(played);
     const served = await serveOne(world);
-    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
-    await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 60);
+    using _beating = await playWorker(world, served.item);
     world.simulator.stopItem(served.item.id);
     const { last } = await untilEnded(world, served, "StoppedByUser");
     expect(last.stoppedBy?.as).toBe("environment-key");
@@ -148,8 +148,8 @@ describe.concurrent("the operator or the user ends the session", () => {
   test("the user's forced stop of a program that does not hear it: the Pod is deleted", async () => {
     await using world = await worldOf(played);
     const served = await serveOne(world);
-    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
-    await worker.mustBeat(served.item.id, "NO_HEARTBEAT");
+    const beating = await playWorker(world, served.item);
+    beating[Symbol.dispose]();
     world.simulator.stopItem(served.item.id, { force: true });
     await untilEnded(world, served, "StoppedByUser");
     await untilGone(world, served.pod);
@@ -173,8 +173,7 @@ describe.concurrent("the operator or the user ends the session", () => {
       podSpec: { terminationGracePeriodSeconds: 5 },
     });
     const served = await serveOne(world);
-    const worker = await world.until("the opened claim", () => workerClient(world, served.item));
-    await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 60);
+    using _beating = await playWorker(world, served.item);
     const { last } = await untilEnded(world, served, "MaxDuration");
     expect(last.history.map(({ event }) => event)).toContain("stop requested");
     expect(last.stoppedBy?.as).toBe("environment-key");

@@ -88,12 +88,34 @@ export function untilGone(world: World, pod: Pod): Promise<true> {
   });
 }
 
-/** A client that has the sessions token of a claim: nothing binds a lease to a process, so a test can play the worker. */
-export function workerClient(world: World, item: ItemRecord): Client {
+/** A client that has the sessions token of an opened claim: nothing binds a lease to a process, so a test can play the worker. */
+export function workerClient(world: World, item: ItemRecord): Client | undefined {
   const secret = world.claims.find((claim) => readJournal(claim)?.workId === item.id);
-  const text = Buffer.from(secret?.data?.["work-secret"] ?? "", "base64").toString("utf8");
+  if (!secret?.data?.["work-secret"]) return undefined;
+  const text = Buffer.from(secret.data["work-secret"], "base64").toString("utf8");
   const bearer = decodeSecret(text).sessions_token;
   return new Client({ url: world.simulator.url, environmentId: world.environmentId, bearer, userAgent: "played" });
+}
+
+/** Pace of a worker that a test plays. */
+const PLAYED_BEAT_MS = 1_000;
+
+/**
+ * Plays a worker that takes the lease with its first beat, beats on, and heeds nothing that it is told. Resolves when the
+ * first beat is accepted; the beats end with the scope, or when one is refused.
+ */
+export async function playWorker(world: World, item: ItemRecord): Promise<Disposable> {
+  const worker = await world.until("the opened claim", () => workerClient(world, item));
+  let last = await worker.mustBeat(item.id, "NO_HEARTBEAT");
+  const timer = setInterval(() => {
+    worker.mustBeat(item.id, last).then(
+      (next) => {
+        last = next;
+      },
+      () => clearInterval(timer),
+    );
+  }, PLAYED_BEAT_MS);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
 }
 
 /** Another cluster's poller on the same queue. */
