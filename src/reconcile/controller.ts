@@ -50,7 +50,10 @@ export class Controller {
     return [...this.#environments, ...this.#pods].every(({ hasSynced }) => hasSynced);
   }
 
-  /** Runs until the signal aborts, then stops all loops in order: reconciling, sessions, watches. */
+  /**
+   * Runs until the signal aborts. Then everything that acts ends at once, whatever a reconcile under way still waits for:
+   * who leads no longer must not claim. The watches end last.
+   */
   async run(signal: AbortSignal): Promise<void> {
     const watching = new AbortController();
     const informers = [...this.#environments, ...this.#pods];
@@ -61,6 +64,7 @@ export class Controller {
     }
     for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
     const synced = Promise.all(informers.map((informer) => informer.synced));
+    const stopped = aborted(signal).then(() => this.#reconciler.stop());
     await Promise.race([synced, aborted(signal)]);
     if (!signal.aborted) {
       this.#options.logger.info(
@@ -69,7 +73,7 @@ export class Controller {
       );
       await this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconciler.reconcile(key), signal });
     }
-    await this.#reconciler.stop();
+    await stopped;
     watching.abort();
     await Promise.all(watches);
   }

@@ -65,6 +65,7 @@ export class EnvironmentReconciler {
   readonly #options: ReconcilerOptions;
   readonly #states = new Map<string, EnvironmentState>();
   readonly #unserved: UnservedEnvironments;
+  #stopped = false;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -81,8 +82,9 @@ export class EnvironmentReconciler {
     return this.#states.size;
   }
 
-  /** Stops all loops, and waits for requests under way. */
+  /** Stops all loops, and waits for requests under way. No loop begins any more. */
   async stop(): Promise<void> {
+    this.#stopped = true;
     const states = [...this.#states.entries()];
     this.#states.clear();
     await Promise.all(states.map(([key, state]) => this.#end(key, state)));
@@ -151,6 +153,7 @@ export class EnvironmentReconciler {
   #stateOf(key: string, environment: Environment): EnvironmentState {
     const known = this.#states.get(key);
     if (known) return known;
+    if (this.#stopped) throw new Error("no loop begins any more: the process ends, or leads no longer");
     const { clock, random, timing, metrics, guard, again } = this.#options;
     const { namespace, name, uid } = environment.metadata;
     const labels = { namespace, environment: name };

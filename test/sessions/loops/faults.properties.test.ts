@@ -33,6 +33,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   const between = (from: number, to: number) => from + (to - from) * random();
   const pick = <T>(values: readonly [T, ...T[]]): T => values[Math.floor(random() * values.length)] ?? values[0];
   const maxConcurrent = Math.floor(between(1, 6));
+  const starting = pick(["expires", "never"]);
   const maxDurationSeconds = pick([60, 300, 86_400]);
   const endless = maxDurationSeconds > 300 ? "stock" : "deaf";
   let calm = false;
@@ -59,7 +60,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     switches: {
       secondAck: pick(["refused", "unchanged"]),
       lapse: pick(["requeue", "stop"]),
-      starting: pick(["expires", "never"]),
+      starting,
       lapsedStopping: pick(["stays", "ends"]),
       listOrder: pick(["newest", "oldest", "shuffled"]),
       listedHeartbeat: pick(["same", "reformatted"]),
@@ -73,20 +74,31 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   world.createEnvironment();
 
   let operator: Operator | null = world.startOperator();
-  const restart = (downMs: number, end: (old: Operator) => void) => {
+  // The next process leads when the one before it has ended, or leads no longer.
+  const restart = (downMs: number, end: (old: Operator) => Promise<void> | void) => {
     const old = operator;
     if (!old) return;
     operator = null;
-    end(old);
-    at(downMs, () => {
-      operator = world.startOperator();
-    });
+    const start = () => {
+      operator ??= world.startOperator();
+    };
+    const ended = end(old);
+    if (!ended) at(downMs, start);
+    else {
+      // As kubelet does with a process that does not end within its grace.
+      at(30 * SECOND, () => {
+        if (operator) return;
+        old.kill();
+        start();
+      });
+      void ended.then(() => at(downMs, start));
+    }
   };
   for (let n = 0; n < faults.crashes; n += 1) {
     at(between(0, FAULTS_MS), () =>
       pick([
         () => restart(between(100, pick([1_000, 30 * SECOND])), (old) => old.kill()),
-        () => restart(between(100, 3_000), (old) => void old.stop()),
+        () => restart(between(100, 3_000), (old) => old.stop()),
         () =>
           restart(between(100, 5_000), (old) => {
             old.loseLeadership();
@@ -132,7 +144,15 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   for (let n = 0; n < faults.edits; n += 1) {
     at(between(0, FAULTS_MS), () => {
       const [claim] = world.claims;
-      const edit = pick(["template", "pause", "resume", "max", "secret", "secret-gone", "key-early"]);
+      // A record that is gone together with the memory of it leaves a starting item to the API, which ends it or does not.
+      const edit = pick([
+        "template",
+        "pause",
+        "resume",
+        "max",
+        "secret",
+        starting === "never" ? "secret" : "secret-gone",
+      ]);
       world.say(`edit: ${edit}`);
       const spec = (patch: Record<string, unknown>) => world.patchEnvironment({ spec: patch });
       if (edit === "template") {

@@ -8,7 +8,7 @@ import type { Random } from "../../../src/core/random.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
 import type { EventRecorder } from "../../../src/kube/events.ts";
 import { PODS, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
-import { type Logger, silentLogger } from "../../../src/observe/logger.ts";
+import { createLogger, type Logger, silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { Controller } from "../../../src/reconcile/controller.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
@@ -195,6 +195,12 @@ export class LoopWorld {
     return this.api.world.enqueue(this.environmentId, input).id;
   }
 
+  /** What operators log, among what happens: with LOOP_DEBUG set. */
+  #logger(): Logger {
+    if (process.env["LOOP_DEBUG"] === undefined) return silentLogger;
+    return createLogger("debug", { write: (line) => this.say(line.trim()) });
+  }
+
   startOperator(options: { logger?: Logger } = {}): Operator {
     this.#operators += 1;
     const workerId = `operator-${this.#operators}`;
@@ -225,7 +231,7 @@ export class LoopWorld {
       clock,
       random: this.random,
       timing: this.#timing,
-      logger: options.logger ?? silentLogger,
+      logger: options.logger ?? this.#logger(),
       metrics: this.metrics,
       events,
       guard,

@@ -322,6 +322,20 @@ describe("the end of a process", () => {
     expect(ended).toBe(true);
   });
 
+  test("ends its loops at once, whatever a reconcile under way waits for", async () => {
+    const { world, operator } = served();
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.weather.kube = { lost: 1, slow: 0, refused: 0 };
+    world.patchEnvironment({ spec: { sessions: { maxDurationSeconds: 77 } } });
+    world.patchEnvironment({ spec: { api: { requestTimeoutSeconds: 7 } } });
+    await world.pass(SECOND);
+    void operator.stop();
+    await world.pass(2 * SECOND);
+    const id = world.enqueue();
+    await world.pass(MINUTE);
+    expect(world.item(id).offers).toEqual([]);
+  });
+
   test("leaves no creation of Pods under way behind it", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 200, warm: 200 } });
     await world.until("Pods are made", () => world.pods.length > 10);
