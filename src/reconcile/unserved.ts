@@ -3,6 +3,7 @@ import { FINALIZER } from "../api/names.ts";
 import { environmentStatus } from "../api/status.ts";
 import type { Clock } from "../core/clock.ts";
 import type { KubeClient } from "../kube/client.ts";
+import { isInvalid } from "../kube/errors.ts";
 import type { EventSubject } from "../kube/events.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
@@ -27,6 +28,8 @@ export interface UnservedOptions {
 export class UnservedEnvironments {
   readonly #options: UnservedOptions;
   readonly #writers = new Map<string, { readonly uid: string; readonly writer: StatusWriter }>();
+  /** Objects, by uid and generation, whose fault only an Event can tell. */
+  readonly #told = new Set<string>();
 
   constructor(options: UnservedOptions) {
     this.#options = options;
@@ -38,7 +41,13 @@ export class UnservedEnvironments {
     const conditions = [conditionFor(reason, message, generation)];
     gaugeConditions(this.#options.metrics, { namespace, environment: name }, conditions);
     const writer = served ?? this.#writerOf(raw);
-    await writer.write({ generation, ...asked(raw), conditions, queue: null, sessions: null });
+    try {
+      await writer.write({ generation, ...asked(raw), conditions, queue: null, sessions: null });
+    } catch (error) {
+      // The API server takes no status for an object whose spec breaks a rule of the CRD: an Event has to do.
+      if (!isInvalid(error)) throw error;
+      this.#tellOnce(raw, reason, message);
+    }
     if (!served) await this.#letGo(raw);
   }
 
@@ -47,6 +56,14 @@ export class UnservedEnvironments {
     if (!this.#writers.delete(key) || !gone) return;
     const [namespace = "", environment = ""] = key.split("/");
     await forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
+  }
+
+  #tellOnce(raw: KubeObject, reason: ConditionReason, message: string): void {
+    const { uid = "", generation = 0 } = raw.metadata;
+    const key = `${uid}/${generation}`;
+    if (this.#told.has(key)) return;
+    this.#told.add(key);
+    this.#options.announcer(raw)(reason, message);
   }
 
   #writerOf(raw: KubeObject): StatusWriter {

@@ -4,7 +4,7 @@ import type { KubeObject, Resource } from "../../src/kube/resource.ts";
 
 /** A call that the fake was sent. */
 export interface KubeCall {
-  readonly verb: "get" | "create" | "patch";
+  readonly verb: "get" | "create" | "patch" | "listAll";
   readonly plural: string;
   readonly ref: ObjectRef;
   readonly body: unknown;
@@ -37,6 +37,8 @@ export class FakeKube {
         const { namespace, name = "" } = object.metadata;
         return this.#call({ verb: "create", plural: resource.plural, ref: { namespace, name }, body: object, query });
       },
+      listAll: (resource: Resource, query: { namespace: string }) =>
+        this.#call({ verb: "listAll", plural: resource.plural, ref: { namespace: query.namespace, name: "" }, query }),
       patch: (resource: Resource, ref: ObjectRef, body: unknown, query: PatchQuery) =>
         this.#call({ verb: "patch", plural: resource.plural, ref, body, query }),
     };

@@ -4,7 +4,7 @@ import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { UnservedEnvironments } from "../../src/reconcile/unserved.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { FakeKube } from "./fake-kube.ts";
+import { FakeKube, refusal } from "./fake-kube.ts";
 
 const LABELS = { namespace: "agents", environment: "research" };
 
@@ -84,6 +84,14 @@ test.each<[string, unknown, object]>([
   expect(statuses()).toMatchObject([expected]);
 });
 
+test("where the API server takes no status for an object that breaks a rule, an Event has to do, once", async () => {
+  kube.answer(() => refusal(422, "Invalid", 'Environment.berth.dev "research" is invalid: spec.environmentId: ...'));
+  for (let round = 0; round < 3; round += 1) await unserved.report(raw(), "InvalidSpec", "x");
+  expect(told).toEqual(["InvalidSpec"]);
+  await unserved.report(raw({ metadata: { generation: 3 } }), "InvalidSpec", "y");
+  expect(told).toEqual(["InvalidSpec", "InvalidSpec"]);
+});
+
 test("its metrics go with it", async () => {
   await unserved.report(raw(), "InvalidSpec", "x");
   await unserved.forget("agents/research", true);
@@ -92,7 +100,8 @@ test("its metrics go with it", async () => {
 
 test("a finalizer of an earlier process does not hold its deletion up", async () => {
   const metadata = { deletionTimestamp: "2030-01-01T00:00:00Z", finalizers: ["other", "berth.dev/drain"] };
-  kube.answer(({ verb }) => (verb === "get" ? raw({ metadata }) : { metadata: {} }));
+  const answers = { get: raw({ metadata }), listAll: { items: [] }, create: undefined, patch: { metadata: {} } };
+  kube.answer(({ verb }) => answers[verb]);
   await unserved.report(raw({ metadata }), "InvalidSpec", "x");
   expect(kube.calls.at(-1)).toMatchObject({ verb: "patch", body: { metadata: { finalizers: ["other"] } } });
 });

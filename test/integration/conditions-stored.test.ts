@@ -1,0 +1,105 @@
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
+import { DEPLOY_DIR, installBerth, installCrds } from "../../testbed/cluster/install.ts";
+import { startWorld } from "../support/world.ts";
+import { asTestCluster } from "./own-cluster.ts";
+import { printedColumns } from "./printed-columns.ts";
+
+const CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
+const ANYTHING = { type: "object", "x-kubernetes-preserve-unknown-fields": true };
+
+/** As an older CRD may have been: it takes whatever it is given. */
+async function takeAnything({ api }: Cluster): Promise<void> {
+  const { spec } = await api.get<{ spec: { versions: Record<string, unknown>[] } }>(CRD);
+  const versions = spec.versions.map((version) => ({ ...version, schema: { openAPIV3Schema: ANYTHING } }));
+  await api.request("PATCH", CRD, { body: { spec: { versions } }, contentType: "application/merge-patch+json" });
+}
+
+test("an object that was stored under another schema says what is wrong, is left alone, and heals when it is mended", async () => {
+  await using own = await startCluster();
+  await installBerth(own.api);
+  const cluster = await asTestCluster(own);
+  await using world = await startWorld(cluster, { sessions: { warm: 20, maxConcurrent: 10 } });
+
+  await takeAnything(own);
+  const ref = { namespace: world.namespace, name: world.name };
+  const spec = world.spec();
+  await world.until("a schema that takes anything is served", async () => {
+    return world.kube.create(ENVIRONMENTS, { metadata: ref, spec } as never).then(
+      () => true,
+      () => false,
+    );
+  });
+  const held = { namespace: world.namespace, name: "held" };
+  const finalizers = ["berth.dev/drain"];
+  await world.kube.create(ENVIRONMENTS, { metadata: { ...held, finalizers }, spec } as never);
+  await installCrds(own.api, join(DEPLOY_DIR, "crds"));
+
+  const operator = world.startOperator();
+  // The API server takes no status for it, since its spec breaks a rule.
+  const told = () => world.events("InvalidSpec").filter(({ involvedObject }) => involvedObject.name === world.name);
+  const [event] = await world.until("an Event", () => told().length > 0 && told());
+  expect(event?.message).toBe(
+    "spec.sessions.warm: warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent",
+  );
+  expect(event?.type).toBe("Warning");
+  expect(world.pods).toEqual([]);
+  const labels = { namespace: world.namespace, environment: world.name, type: "Ready" };
+  const { values } = await operator.metrics.environmentCondition.get();
+  expect(values).toContainEqual({ value: 0, labels });
+  // Nor does it let anybody take a finalizer from such an object: its deletion goes on as soon as it is mended.
+  await world.kube.delete(ENVIRONMENTS, held);
+  await world.kube.patch(ENVIRONMENTS, held, { spec: { sessions: { warm: 1 } } }, { type: "merge" });
+  await world.until("a deletion goes on", async () => {
+    return (await world.kube.list(ENVIRONMENTS, { namespace: world.namespace })).items.length === 1;
+  });
+  const tried = await cluster.audit.entries({ user: "berth-operator", resource: "environments", verb: "patch" });
+  expect(tried.length, "writes that were tried").toBeLessThan(10);
+  expect(told().map(({ count }) => count)).toEqual([1]);
+
+  await world.patchSpec({ sessions: { warm: 1 } });
+  await world.untilCondition("Ready", "Ready");
+  await world.untilParked(1);
+  await world.deleteEnvironment();
+  await world.until("it is gone", () => !world.environment);
+});
+
+test("an Environment that is served and then stored invalid goes on with what runs, claims nothing, and can be deleted", async () => {
+  await using own = await startCluster();
+  await installBerth(own.api);
+  const cluster = await asTestCluster(own);
+  await using world = await startWorld(cluster, { node: { fates: () => ({ kind: "worker", workMs: 3_000 }) } });
+  await world.createEnvironment();
+  world.startOperator();
+  await world.untilParked(1);
+  const item = world.simulator.enqueue(world.environmentId);
+  await world.until("it runs", () => world.simulator.item(item.id).state === "active");
+
+  await takeAnything(own);
+  await world.until("the schema takes it", () =>
+    world.patchSpec({ pausd: true }).then(
+      () => (world.environment?.spec as { pausd?: boolean } | undefined)?.pausd === true,
+      () => false,
+    ),
+  );
+  const ready = await world.untilCondition("Ready", "InvalidSpec");
+  expect(ready.status).toBe("False");
+  expect(ready.message).toBe("spec.pausd: not known to this version of Berth: remove it or update Berth");
+  expect(await printedColumns(cluster, world.namespace, world.name)).toMatchObject({
+    Mode: "Sessions",
+    Max: 10,
+    Ready: "False",
+    Reason: "InvalidSpec",
+  });
+  await world.until("an Event", () => world.events("InvalidSpec").length === 1);
+  const second = world.simulator.enqueue(world.environmentId);
+  await world.until("what ran is settled", () => {
+    return world.simulator.item(item.id).state === "stopped" && world.claims.length === 0;
+  });
+  expect(world.simulator.item(second.id).state).toBe("queued");
+  await world.deleteEnvironment();
+  await world.until("it is gone", () => !world.environment);
+  world.simulator.assertNoViolations();
+});

@@ -1,0 +1,27 @@
+import type { Cluster } from "../../testbed/cluster/cluster.ts";
+import { waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
+import { NODE } from "../../testbed/cluster/users.ts";
+import type { TestCluster } from "../support/cluster.ts";
+
+/** A cluster that a test, or a tool, has for itself, in the shape of the one that tests share. */
+export async function asTestCluster(cluster: Cluster): Promise<TestCluster> {
+  return {
+    kubeconfig: cluster.kubeconfig,
+    operatorKubeconfig: cluster.operatorKubeconfig,
+    nodeKubeconfig: await cluster.kubeconfigFor(NODE),
+    server: cluster.server,
+    caFile: cluster.caFile,
+    adminToken: cluster.adminToken,
+    auditLog: cluster.audit.file,
+    clientCaDir: cluster.clientCaDir,
+    api: cluster.api,
+    audit: cluster.audit,
+    kubeconfigFor: (user, groups) => cluster.kubeconfigFor(user, groups),
+    /** Named as asked for, without a random end: nobody else is here. */
+    async createNamespace(name) {
+      await cluster.api.create("/api/v1/namespaces", { metadata: { name } });
+      await waitForServiceAccount(cluster.api, name);
+      return name;
+    },
+  };
+}
