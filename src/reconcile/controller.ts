@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
+import { sleep } from "../core/clock.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { Informer, type InformerOptions } from "../kube/informer.ts";
 import { type KubeObject, PODS, type Pod } from "../kube/resource.ts";
@@ -10,6 +11,9 @@ import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-rec
 
 /** Environments reconciled at the same time; each reconcile is a few requests. */
 const CONCURRENCY = 8;
+
+/** Less than the 30 s that kubelet gives a process by default, with time for Events and the Lease after it. */
+const END_PATIENCE_MS = 15_000;
 
 const INDEX_ENVIRONMENT = "environment";
 const INDEX_ID = "environmentId";
@@ -52,7 +56,8 @@ export class Controller {
 
   /**
    * Runs until the signal aborts. Then everything that acts ends at once, whatever a reconcile under way still waits for:
-   * who leads no longer must not claim. The watches end last.
+   * who leads no longer must not claim. The watches end last. Requests that get no answer are waited for a while only:
+   * what they do is found again by the next process, as after a crash.
    */
   async run(signal: AbortSignal): Promise<void> {
     const watching = new AbortController();
@@ -64,18 +69,27 @@ export class Controller {
     }
     for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
     const synced = Promise.all(informers.map((informer) => informer.synced));
-    const stopped = aborted(signal).then(() => this.#reconciler.stop());
+    const ending = [aborted(signal).then(() => this.#reconciler.stop())];
     await Promise.race([synced, aborted(signal)]);
     if (!signal.aborted) {
       this.#options.logger.info(
         { environments: this.#environments.reduce((sum, informer) => sum + informer.list().length, 0) },
         "caches are filled",
       );
-      await this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconciler.reconcile(key), signal });
+      ending.push(this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconciler.reconcile(key), signal }));
     }
-    await stopped;
+    await this.#ended(ending, signal);
     watching.abort();
     await Promise.all(watches);
+  }
+
+  async #ended(ending: readonly Promise<void>[], signal: AbortSignal): Promise<void> {
+    const { clock, logger } = this.#options;
+    const all = new AbortController();
+    const late = aborted(signal).then(() => sleep(clock, END_PATIENCE_MS, all.signal));
+    const inTime = Promise.all(ending).then(() => false);
+    if (await Promise.race([inTime, late])) logger.warn("requests under way get no answer: not waited for any longer");
+    all.abort();
   }
 
   /**

@@ -135,11 +135,7 @@ export class ClaimLoop {
       return attempt.failed(error, this.#backoff);
     }
     attempt.answered();
-    this.#serverTime.observe(
-      answer.sentAtWallMs,
-      answer.sentAtWallMs + (answer.answeredAtMs - answer.sentAtMs),
-      answer.serverDateMs,
-    );
+    this.#serverTime.observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
     const nowMs = clock.monotonic();
     const pauseMs = Math.max(0, this.#pauseUntilMs - nowMs);
     if (pauseMs === 0) this.#backoff.reset();
@@ -243,7 +239,7 @@ export class ClaimLoop {
 
   #register(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Claim {
     const { uid, name, timing } = this.#context;
-    const server = this.#serverTime.at(answer.sentAtWallMs);
+    const server = this.#serverTime.at(answer.sentAtMs);
     const journal: Journal = {
       use: pod ? "session" : "refusal",
       environmentUid: uid,
@@ -391,7 +387,7 @@ export class ClaimLoop {
     repeated: boolean,
   ): Promise<{ is: "acked" } | { is: "unanswered" } | { is: "refused" } | { is: "not-sent"; waitMs: number }> {
     this.#context.guard();
-    const sentAt = this.#serverTime.at(this.#context.clock.now());
+    const sentAt = this.#serverTime.at(this.#context.clock.monotonic());
     try {
       const answer = await this.#context.work().ack(claim.journal.workId);
       const at = answer.value.acknowledged_at;

@@ -63,6 +63,6 @@ export function recoverSecret(context: SessionContext, into: Recovered, secret: 
 function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: Journal): number {
   const { clock, timing } = context;
   const windowMs = timing.othersReclaimMs + timing.marginMs;
-  const overMs = journal.polledUntilMs + timing.othersReclaimMs - serverTime.at(clock.now()).earliestMs;
+  const overMs = journal.polledUntilMs + timing.othersReclaimMs - serverTime.at(clock.monotonic()).earliestMs;
   return clock.monotonic() + (Number.isNaN(overMs) ? windowMs : Math.min(windowMs, Math.max(0, overMs)));
 }

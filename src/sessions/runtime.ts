@@ -57,7 +57,7 @@ export interface Permissions {
 export class SessionsRuntime {
   readonly #context: SessionContext;
   readonly #claims = new ClaimTable();
-  readonly #serverTime = new ServerTime();
+  readonly #serverTime: ServerTime;
   readonly #changed = new Notifier();
   readonly #breaker: Breaker;
   readonly #health: ApiHealth;
@@ -86,6 +86,8 @@ export class SessionsRuntime {
   constructor(context: SessionContext, onChange: () => void) {
     this.#context = context;
     this.#onChange = onChange;
+    const { clock } = context;
+    this.#serverTime = new ServerTime((ms) => clock.now() + ms - clock.monotonic());
     const changed = () => this.#noteChange();
     this.#breaker = new Breaker(context.timing);
     this.#health = new ApiHealth({ ...context, onChange: changed });
@@ -401,9 +403,7 @@ export class SessionsRuntime {
   }
 
   #observeTime(sentAtMs: number, serverDateMs: number | null): void {
-    const { clock } = this.#context;
-    const answeredMs = clock.now();
-    this.#serverTime.observe(answeredMs - (clock.monotonic() - sentAtMs), answeredMs, serverDateMs);
+    this.#serverTime.observe(sentAtMs, this.#context.clock.monotonic(), serverDateMs);
   }
 
   #scheduleRelease(): void {

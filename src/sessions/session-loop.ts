@@ -1,6 +1,6 @@
 import { LABEL_PHASE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
-import { isNotFound } from "../kube/errors.ts";
+import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
@@ -9,7 +9,7 @@ import { type Claim, type ItemView, isReacknowledged } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { type Facts, type Limits, nextStep, type Step } from "./decide.ts";
-import { markFinished, outcomeOf } from "./finished.ts";
+import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import type { ItemObserver } from "./item-observer.ts";
 import { readJournal } from "./journal.ts";
 import {
@@ -286,7 +286,7 @@ export class SessionLoop {
       case "open":
         return this.#open(claim, step.acknowledgedAt, pod);
       case "touch":
-        if (pod) await touchPod(context, claim, pod);
+        if (pod) await this.#touch(claim, pod);
         return;
       case "snapshot":
         claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? context.clock.monotonic() };
@@ -316,12 +316,24 @@ export class SessionLoop {
     }
   }
 
+  /** A touch that is refused keeps nobody from watching the container, which kubelet starts by itself. */
+  async #touch(claim: Claim, pod: Pod): Promise<void> {
+    try {
+      await touchPod(this.#context, claim, pod);
+    } catch (error) {
+      if (!(error instanceof KubeApiError)) throw error;
+      claim.touches += 1;
+      claim.touchedMs = this.#context.clock.monotonic();
+      this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
+    }
+  }
+
   async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
     await openSecret(this.#context, claim, acknowledgedAt);
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#context.clock.monotonic();
     if (!pod) return;
-    await touchPod(this.#context, claim, pod);
+    await this.#touch(claim, pod);
     const { metrics, labels, clock } = this.#context;
     metrics.opens.inc({ ...labels, result: "opened" });
     const queuedAt = Date.parse(claim.journal.queuedAt);
@@ -380,7 +392,7 @@ export class SessionLoop {
     await dropSecret(context, claim);
     const outcome = outcomeOf(claim);
     // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted.
-    if (pod && claim.journal.opened) await markFinished(context, pod, outcome, isStartFailure(claim));
+    if (pod && claim.journal.opened) await this.#mark(claim, pod, outcome);
     this.#forget(claim);
     this.#judgeTemplate(claim, outcome.message);
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
@@ -392,6 +404,16 @@ export class SessionLoop {
     // Also a Pod that is gone has a last word: `kubectl get events` shows it.
     const about = use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
     context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, about);
+  }
+
+  /** A mark that is refused for good must not keep a claim that is settled: its Pod goes without having been kept. */
+  async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<void> {
+    try {
+      await markFinished(this.#context, pod, outcome, isStartFailure(claim));
+    } catch (error) {
+      if (!isForbidden(error) && !isInvalid(error)) throw error;
+      this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "a finished Pod could not be marked");
+    }
   }
 
   /** What this session's end says about the template that its Pod was made from. */

@@ -336,6 +336,21 @@ describe("the end of a process", () => {
     expect(world.item(id).offers).toEqual([]);
   });
 
+  test("waits for requests without an answer for a while only", async () => {
+    const { world, operator } = served();
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.weather.kube = { lost: 1, slow: 0, refused: 0 };
+    world.enqueue();
+    world.patchEnvironment({ spec: { sessions: { maxDurationSeconds: 77 } } });
+    await world.pass(2 * SECOND);
+    let ended = false;
+    void operator.stop().then(() => {
+      ended = true;
+    });
+    await world.pass(16 * SECOND);
+    expect(ended).toBe(true);
+  });
+
   test("leaves no creation of Pods under way behind it", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 200, warm: 200 } });
     await world.until("Pods are made", () => world.pods.length > 10);
@@ -346,6 +361,44 @@ describe("the end of a process", () => {
     expect(world.pods.length).toBe(length);
     expect(length).toBeLessThan(200);
   });
+});
+
+describe("Pods that cannot be patched", () => {
+  test("a session whose Pod cannot be touched is watched and ended all the same", async () => {
+    const { world, operator } = served({ sessions: { firstBeatTimeoutSeconds: 30 } });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.fate = () => ({ startError: false, program: "silent", servesMs: 0 });
+    operator.kube.intercept.push(({ verb, plural }) => {
+      if (verb === "patch" && plural === "pods") throw refusal(403, "Forbidden", "a policy says no");
+    });
+    const id = world.enqueue();
+    await world.until("the item is stopped", () => world.item(id).state === "stopped", 3 * MINUTE);
+    await world.until(
+      "nothing is left of it",
+      () => world.claims.length === 0 && world.node.running.size === 0,
+      3 * MINUTE,
+    );
+    holdsTrue(world);
+  });
+});
+
+describe("clocks that jump", () => {
+  test.each([-3_600_000, -700, 700, 2_000, 3_600_000])(
+    "an item is served whatever the wall clock does: %d ms",
+    async (jumpMs) => {
+      for (let delayMs = 0; delayMs < 60; delayMs += 4) {
+        const { world } = served({ seed: delayMs + 1 });
+        await world.until("a parked Pod", () => world.parked.length > 0);
+        await world.pass(3 * SECOND);
+        const id = world.enqueue();
+        await world.pass(delayMs);
+        world.clock.jumpWall(jumpMs);
+        await world.until("it is served", () => world.item(id).state === "stopped");
+        expect(world.item(id).stoppedBy?.as).toBe("sessions-token");
+        holdsTrue(world);
+      }
+    },
+  );
 });
 
 describe("many sessions", () => {
