@@ -4,6 +4,7 @@ import { NAMESPACES, NODES, type Resource, SECRETS } from "../../src/kube/resour
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import type { World, WorldOptions } from "../support/world.ts";
+import { type Lack, limitOperator, unlimitOperator } from "./limited-operator.ts";
 
 /** What a person sees of a fault. */
 export interface Shown {
@@ -14,8 +15,8 @@ export interface Shown {
   readonly words: readonly (string | RegExp)[];
 }
 
-/** Which of the operator's tries show that it goes on while the fault lasts; null: nothing is tried. */
-export type Tries = "key" | "template" | "poll" | "stats" | "create" | null;
+/** Which of the operator's tries show that it goes on while the fault lasts. */
+export type Tries = "key" | "template" | "poll" | "stats" | "create" | "recovery" | "journal";
 
 /**
  * One thing that goes wrong, how it shows, and how a person mends it. Everything is real but the Work API and the node.
@@ -27,6 +28,8 @@ export interface Fault {
   readonly world?: WorldOptions;
   /** Fields over those of a plain spec. */
   readonly spec?: (world: World) => Record<string, unknown>;
+  /** The operator runs without this right, until the mend. */
+  readonly lack?: Lack;
   /** Before the Environment is created. */
   readonly before?: (world: World) => Promise<unknown> | unknown;
   /** Once the Environment was Ready; without it the fault is there from the start. */
@@ -35,7 +38,7 @@ export interface Fault {
   /** Status and reason of Ready, where they are not those of the condition. */
   readonly ready?: { readonly status: ConditionStatus; readonly reason: ConditionReason };
   readonly tries: Tries;
-  /** Pods come and go while it lasts, and their counts with them: only conditions and Events stay as they are. */
+  /** What is tried is written as well: only conditions and Events stay as they are. */
   readonly restless?: boolean;
   /** Events that repeat by their nature: each is about another item. */
   readonly eventPerItem?: boolean;
@@ -199,6 +202,28 @@ function neverReady(): Fault {
     heals: "Available",
   };
 }
+
+/** An operator that lacks a right says which, and heals when it is given. */
+const lacking = (
+  lack: Lack,
+  tries: Tries,
+  shows: Shown,
+  ready: NonNullable<Fault["ready"]>,
+  more: Partial<Fault> = {},
+): Fault => ({
+  name: `may-not-${lack.verb}-${lack.resource}`,
+  lack,
+  before: (world) => limitOperator(world, lack),
+  shows: {
+    ...shows,
+    words: [...shows.words, new RegExp(`User "operator-\\S+" cannot ${lack.verb} resource "${lack.resource}"`)],
+  },
+  ready,
+  tries,
+  mend: unlimitOperator,
+  heals: "Ready",
+  ...more,
+});
 
 /** Everything that goes wrong with an Environment, each by itself. New objects each time: some keep what they did. */
 export function faults(): Fault[] {
@@ -516,6 +541,70 @@ export function faults(): Fault[] {
       eventPerItem: true,
       mend: (world) => world.simulator.enqueue(world.environmentId),
       heals: "CredentialsPresent",
+    },
+    lacking(
+      { resource: "secrets", verb: "get" },
+      "key",
+      {
+        type: "Authenticated",
+        status: "Unknown",
+        reason: "KeySecretUnreadable",
+        words: [/^Secret key could not be read: give the operator leave to get Secrets in namespace /],
+      },
+      { status: "Unknown", reason: "KeySecretUnreadable" },
+      { heals: "KeyAccepted" },
+    ),
+    lacking(
+      { resource: "pods", verb: "create" },
+      "template",
+      {
+        type: "TemplateAccepted",
+        status: "Unknown",
+        reason: "TemplateUnchecked",
+        words: [/^the template could not be checked: give the operator leave to create Pods in namespace /],
+      },
+      { status: "Unknown", reason: "TemplateUnchecked" },
+      { heals: "Accepted" },
+    ),
+    lacking(
+      { resource: "secrets", verb: "list" },
+      "recovery",
+      {
+        type: "Ready",
+        status: "False",
+        reason: "NotReady",
+        words: ["nothing is claimed before the Secrets of earlier claims can be listed", "leave to list Secrets"],
+      },
+      { status: "False", reason: "NotReady" },
+    ),
+    lacking(
+      { resource: "secrets", verb: "create" },
+      "journal",
+      {
+        type: "Ready",
+        status: "False",
+        reason: "NotReady",
+        words: ["items are not claimed while their Secrets cannot be made", "leave to create Secrets"],
+      },
+      { status: "False", reason: "NotReady" },
+      // The finalizer comes before a claim, and goes after it.
+      { restless: true, later: (world) => world.simulator.enqueue(world.environmentId) },
+    ),
+    {
+      name: "unsupported-field",
+      world: { sessions: { lease: "Operator", disruption: "Protect" } },
+      shows: {
+        type: "Ready",
+        status: "False",
+        reason: "UnsupportedField",
+        words: [
+          "spec.sessions.lease: Operator is not supported by this version of Berth: use Worker",
+          "spec.sessions.disruption: Protect is not supported by this version of Berth: use Allow",
+        ],
+      },
+      tries: "stats",
+      mend: (world) => world.patchSpec({ sessions: { lease: "Worker", disruption: "Allow" } }),
+      heals: "Ready",
     },
     {
       name: "paused",
