@@ -121,7 +121,7 @@ describe.concurrent("the node is lost", () => {
     await using world = await lossyWorld({ kind: "run" });
     const served = await serveOne(world);
     const worker = await world.until("the opened claim", () => workerClient(world, served.item));
-    await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 40);
+    await worker.mustBeat(served.item.id, "NO_HEARTBEAT", 32);
     world.node.fail();
     const { last, message } = await untilEnded(world, served, "NodeLost");
     expect(last.stoppedBy?.as).toBe("environment-key");
