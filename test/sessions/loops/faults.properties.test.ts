@@ -20,6 +20,8 @@ interface Faults {
   readonly accidents: number;
   readonly fates: boolean;
   readonly edits: number;
+  /** Another cluster serves the same queue. */
+  readonly rival: boolean;
 }
 
 interface Outcome {
@@ -72,6 +74,20 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   world.say(`seed ${seed} ${JSON.stringify(faults)} maxConcurrent ${maxConcurrent}`);
   const at = (ms: number, act: () => void) => world.clock.setTimer(act, ms);
   world.createEnvironment();
+  const rival = faults.rival
+    ? new LoopWorld({ seed: seed + 1, beside: world, sessions: { maxConcurrent: 2, warm: 1 } })
+    : null;
+  rival?.createEnvironment();
+  let other = rival?.startOperator();
+  if (rival && faults.crashes > 0) {
+    at(between(0, FAULTS_MS), () => {
+      other?.kill();
+      other = undefined;
+      at(between(100, 60 * SECOND), () => {
+        other = rival.startOperator();
+      });
+    });
+  }
 
   let operator: Operator | null = world.startOperator();
   // The next process leads when the one before it has ended, or leads no longer.
@@ -113,6 +129,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     world.weather.work = bad();
     world.weather.worker = { ...bad(), refused: 0 };
     world.weather.watch = { lagMs: pick([30, 300, 3_000]), breaks: pick([0, 0.02]) };
+    if (rival) rival.weather.work = bad();
   }
   const items = Math.floor(between(3, 12));
   for (let n = 0; n < items; n += 1) {
@@ -183,9 +200,10 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   world.weather.work = FAIR;
   world.weather.worker = FAIR;
   world.weather.watch = { lagMs: 30, breaks: 0 };
+  if (rival) rival.weather.work = FAIR;
   world.patchEnvironment({ spec: { paused: false } });
   world.say("calm");
-  await check("not settled", () => world.isSettled, SETTLES_MS);
+  await check("not settled", () => world.isSettled && (rival?.isSettled ?? true), SETTLES_MS);
   if (wrongs.length === 0) {
     world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
     world.say("Environment deleted");
@@ -199,20 +217,32 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   const most = maxConcurrent + 1 + (faults.crashes > 0 ? faults.crashes * maxConcurrent : 0);
   if (world.maxLivePods > most) wrongs.push(`${world.maxLivePods} Pods at a time, maxConcurrent ${maxConcurrent}`);
   (operator as Operator | null)?.kill();
-  return { wrongs: [...wrongs, ...world.violations, ...world.wrongs], log: world.log };
+  (other as Operator | undefined)?.kill();
+  return { wrongs: [...wrongs, ...world.violations, ...world.wrongs, ...(rival?.wrongs ?? [])], log: world.log };
 }
 
-const RUNS = Number(process.env["LOOP_RUNS"] ?? 10);
+const RUNS = Number(process.env["LOOP_RUNS"] ?? 8);
 const SEED = process.env["LOOP_SEED"];
 
 describe("the loops of an Environment under random faults", () => {
   test.each<[string, Faults]>([
-    ["no faults", { crashes: 0, weather: false, accidents: 0, fates: false, edits: 0 }],
-    ["slow, lost and refused requests", { crashes: 0, weather: true, accidents: 0, fates: false, edits: 0 }],
-    ["processes that end", { crashes: 3, weather: false, accidents: 0, fates: false, edits: 0 }],
-    ["programs and containers that fail", { crashes: 0, weather: false, accidents: 4, fates: true, edits: 0 }],
-    ["people who change things", { crashes: 0, weather: false, accidents: 2, fates: false, edits: 5 }],
-    ["all of them", { crashes: 2, weather: true, accidents: 3, fates: true, edits: 2 }],
+    ["no faults", { crashes: 0, weather: false, accidents: 0, fates: false, edits: 0, rival: false }],
+    [
+      "slow, lost and refused requests",
+      { crashes: 0, weather: true, accidents: 0, fates: false, edits: 0, rival: false },
+    ],
+    ["processes that end", { crashes: 3, weather: false, accidents: 0, fates: false, edits: 0, rival: false }],
+    [
+      "programs and containers that fail",
+      { crashes: 0, weather: false, accidents: 4, fates: true, edits: 0, rival: false },
+    ],
+    ["people who change things", { crashes: 0, weather: false, accidents: 2, fates: false, edits: 5, rival: false }],
+    ["another cluster", { crashes: 1, weather: false, accidents: 1, fates: false, edits: 0, rival: true }],
+    ["all of them", { crashes: 2, weather: true, accidents: 3, fates: true, edits: 2, rival: false }],
+    [
+      "all of them, and another cluster",
+      { crashes: 2, weather: true, accidents: 3, fates: true, edits: 1, rival: true },
+    ],
   ])(
     "%s: the protocol holds, and everything settles",
     async (_, faults) => {

@@ -50,6 +50,8 @@ export interface LoopWorldOptions {
   readonly timing?: Partial<Timing>;
   readonly fate?: () => ContainerFate;
   readonly prepareMs?: () => number;
+  /** Another cluster on the queue of that world. */
+  readonly beside?: LoopWorld;
 }
 
 /** One operator: a controller with links of its own, to be killed or stopped. */
@@ -66,7 +68,7 @@ export interface Operator {
 
 /** A cluster, a Work API, a node and operators on a virtual clock: the whole controller on fakes. */
 export class LoopWorld {
-  readonly clock = new QuickClock();
+  readonly clock: VirtualClock;
   readonly random: Random;
   readonly server: ApiServer;
   readonly api: WorkApi;
@@ -89,13 +91,16 @@ export class LoopWorld {
     this.#options = options;
     this.random = seededRandom(options.seed ?? 1);
     this.#timing = { ...DEFAULT_TIMING, ...options.timing };
+    this.clock = options.beside?.clock ?? new QuickClock();
     this.server = new ApiServer(this.clock);
-    this.api = new WorkApi(this.clock, {
-      ...(options.switches ? { switches: options.switches } : {}),
-      ...(options.limits ? { limits: options.limits } : {}),
-      seed: options.seed ?? 1,
-    });
-    this.environmentId = this.api.world.createEnvironment({}).id;
+    this.api =
+      options.beside?.api ??
+      new WorkApi(this.clock, {
+        ...(options.switches ? { switches: options.switches } : {}),
+        ...(options.limits ? { limits: options.limits } : {}),
+        seed: options.seed ?? 1,
+      });
+    this.environmentId = options.beside?.environmentId ?? this.api.world.createEnvironment({}).id;
     this.fate = options.fate ?? (() => ({ startError: false, program: "stock", servesMs: 5_000 }));
     this.node = new Node({
       server: this.server,
@@ -203,7 +208,7 @@ export class LoopWorld {
 
   startOperator(options: { logger?: Logger } = {}): Operator {
     this.#operators += 1;
-    const workerId = `operator-${this.#operators}`;
+    const workerId = `${this.#options.beside ? "other" : "operator"}-${this.#operators}`;
     const clock = new ProcessClock(this.clock);
     const ending = new AbortController();
     const kubeLink = new Link(this.clock, this.random, () => this.weather.kube);

@@ -1,14 +1,6 @@
-import { API_VERSION } from "../../../src/api/names.ts";
 import type { Clock, Timer } from "../../../src/core/clock.ts";
 import type { Random } from "../../../src/core/random.ts";
-import {
-  type Condition,
-  type ContainerState,
-  type KubeObject,
-  PODS,
-  type Pod,
-  SECRETS,
-} from "../../../src/kube/resource.ts";
+import { type Condition, type ContainerState, PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/sessions/journal.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
@@ -63,7 +55,8 @@ export class Node {
     this.#random = parts.random;
     parts.server.subscribe(({ plural, type, object }) => {
       if (plural === "pods") this.#podChanged(type, object as Pod);
-      if (plural === "environments" && type === "DELETED") this.#collect(object);
+      if (plural === "environments" && type === "DELETED") this.#collect();
+      if (plural === "pods" && type === "ADDED" && this.#isOrphan(object as Pod)) this.#collect();
     });
   }
 
@@ -91,26 +84,23 @@ export class Node {
     else if (type === "ADDED") this.#pods.set(name, new KubeletPod(pod, { ...this.#parts, node: this }));
   }
 
-  /** Pods of an owner that is gone. */
-  #collect(owner: KubeObject): void {
+  /** The garbage collector: Pods whose owner is gone, also those that are made for it afterwards. */
+  #collect(): void {
     this.#clock.setTimer(
       () => {
         for (const pod of this.#server.list(PODS)) {
-          const owned = pod.metadata.ownerReferences?.some(
-            ({ uid, apiVersion }) => uid === owner.metadata.uid && apiVersion === API_VERSION,
-          );
-          if (owned) this.#server.delete(PODS, pod.metadata.namespace ?? "", pod.metadata.name ?? "", {});
+          const { namespace = "", name = "" } = pod.metadata;
+          if (this.#isOrphan(pod)) this.#server.delete(PODS, namespace, name, {});
         }
       },
       100 + this.#random() * 5_000,
     );
   }
 
-  /** As the garbage collector does with Pods that were created for an owner that was gone already. */
-  isOrphan(pod: Pod): boolean {
+  #isOrphan(pod: Pod): boolean {
     const owner = pod.metadata.ownerReferences?.[0];
     const live = this.#server.find(ENVIRONMENTS, pod.metadata.namespace ?? "", owner?.name ?? "");
-    return live?.metadata.uid !== owner?.uid;
+    return owner !== undefined && live?.metadata.uid !== owner.uid;
   }
 }
 
