@@ -71,7 +71,7 @@ interface Known {
 
 /**
  * Writes Events (core/v1, what `kubectl describe` shows) behind the caller's back: `event` never waits and never throws.
- * The same event again raises the count of the one written before. An object that floods is cut off (SpamFilter); what
+ * The same event again raises the count of the one written before. A reason that floods is cut off (SpamFilter); what
  * can not be written after a few tries is dropped, and counted.
  */
 export class EventRecorder {
@@ -93,7 +93,8 @@ export class EventRecorder {
     const now = this.#options.clock.now();
     const text = cut(redact(message));
     const key = JSON.stringify([subjectKey(about), type, reason, text]);
-    if (!this.#spam.allow(subjectKey(about))) {
+    // By reason, too: an Environment whose sessions come and go all day must still be heard when its key is rejected.
+    if (!this.#spam.allow(`${subjectKey(about)}/${reason}`)) {
       this.#count("suppressed");
       return;
     }

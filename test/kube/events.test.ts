@@ -148,6 +148,13 @@ describe("bounds", () => {
     expect(await counts()).toEqual({ created: 27, suppressed: 16 });
   });
 
+  test("a reason that floods leaves others of the same object alone", async () => {
+    for (let i = 0; i < 40; i += 1) recorder.event(subject(), "Normal", "SessionStarted", `m${i}`);
+    recorder.event(subject(), "Warning", "KeyRejected", "look here");
+    await flush();
+    expect((await stored()).filter(({ reason }) => reason === "KeyRejected")).toHaveLength(1);
+  });
+
   test("what waits is bounded: more is dropped and counted", async () => {
     server.scripts.push(() => true);
     for (let i = 0; i < 1_200; i += 1) recorder.event(subject(`p${i}`), "Normal", "R", "m");
