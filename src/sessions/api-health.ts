@@ -30,6 +30,11 @@ const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
   protocol: "BadReply",
 };
 
+/** The client says what happened; of these, a condition says the mend, too. */
+const MEND_OF: Partial<Record<WorkErrorKind, string>> = {
+  "rate-limited": "; give all Environments of one organization the same spec.api.budgetGroup",
+};
+
 /** One request under way. What comes of it is held against the key that it was sent with. */
 export interface Attempt {
   /** It was answered as it should be. */
@@ -128,8 +133,8 @@ export class ApiHealth {
 
   #failed(call: JudgedCall, key: number, error: unknown, backoff: Backoff): number {
     const waitMs = retryDelayMs(error, backoff, this.#random);
-    const message = errorText(error);
     const kind = error instanceof WorkApiError ? error.kind : "network";
+    const message = `${errorText(error)}${MEND_OF[kind] ?? ""}`;
     if (kind === "auth") {
       // The verdict on a key that was replaced while its request was under way is none on the new one.
       if (key !== this.#keys) return waitMs;

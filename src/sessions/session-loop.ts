@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
@@ -400,7 +401,7 @@ export class SessionLoop {
     context.logger.info({ workId, sessionId, pod: claim.name, because, ...outcome }, "session ended");
     if (!opened && use === "session") return;
     context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
-    const words = outcome.message === "" ? "ended" : outcome.message;
+    const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
     // Also a Pod that is gone has a last word: `kubectl get events` shows it.
     const about = use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
     context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, about);
@@ -478,4 +479,10 @@ function isStartFailure(claim: Claim): boolean {
     claim.ending?.why === "NoFirstBeat" ||
     claim.ending?.why === "StartFailed"
   );
+}
+
+/** For an end that nobody put into words: the list's, as a part of a sentence. */
+function descriptionOf(reason: EndReason): string {
+  const { description } = END_REASONS[reason];
+  return description.charAt(0).toLowerCase() + description.slice(1).replace(/\.$/, "");
 }

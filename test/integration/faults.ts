@@ -468,7 +468,7 @@ export function faults(): Fault[] {
         type: "QueueReachable",
         status: "False",
         reason: "RateLimited",
-        words: ["too many requests; it is tried again later, more slowly", "429"],
+        words: ["too many requests; it is tried again later, more slowly", "429", "the same spec.api.budgetGroup"],
       },
     ),
     faultyApi(
