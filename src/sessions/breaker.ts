@@ -5,7 +5,9 @@ export const FAILURES_TO_OPEN = 3;
 
 /**
  * Keeps a fault of an image or a template from eating the queue (invariant 10). Counts start failures in a row for one
- * template hash; open, it lets one probe claim through after 1, 2, 4 ... 30 min. A new hash starts closed.
+ * template hash; open, it lets one probe claim through after 1, 2, 4 ... 30 min. A new hash starts closed, and until one
+ * of its containers has served, no more claims of it are under way than failures open the breaker: those that started
+ * together would all have failed before anybody knew.
  */
 export class Breaker {
   #hash = "";
@@ -16,6 +18,8 @@ export class Breaker {
   /** The claim that is the probe: what becomes of others says nothing of it. */
   #probe: string | null = null;
   #served = false;
+  /** Claims under way of a template that has not served yet. */
+  readonly #unproven = new Set<string>();
   readonly #timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">;
 
   constructor(timing: Pick<Timing, "probeFirstMs" | "probeMaxMs">) {
@@ -27,6 +31,7 @@ export class Breaker {
     if (hash === this.#hash) return false;
     this.#hash = hash;
     this.#clear();
+    this.#unproven.clear();
     this.#served = false;
     return true;
   }
@@ -55,24 +60,30 @@ export class Breaker {
 
   /** May a Pod of `hash` be claimed at `nowMs`? A true answer while open is the probe: ask once per claim. */
   admits(hash: string, nowMs: number): boolean {
-    if (hash !== this.#hash || !this.isOpen) return true;
-    return this.#probe === null && nowMs >= this.#nextProbeAtMs;
+    if (hash !== this.#hash) return true;
+    if (this.isOpen) return this.#probe === null && nowMs >= this.#nextProbeAtMs;
+    return this.#served || this.#failures + this.#unproven.size < FAILURES_TO_OPEN;
   }
 
   /** A claim of `hash` goes ahead; while open it is the one probe. */
   claimed(hash: string, claim = ""): void {
-    if (hash === this.#hash && this.isOpen) this.#probe = claim;
+    if (hash !== this.#hash) return;
+    if (this.isOpen) this.#probe = claim;
+    else if (!this.#served) this.#unproven.add(claim);
   }
 
   /** The claim came to nothing before a container was asked to start: it says nothing about the template. */
   released(hash: string, claim = ""): void {
-    if (hash === this.#hash && this.#probe === claim) this.#probe = null;
+    if (hash !== this.#hash) return;
+    this.#unproven.delete(claim);
+    if (this.#probe === claim) this.#probe = null;
   }
 
   /** A session container of `hash` began to serve. */
   succeeded(hash: string): void {
     if (hash !== this.#hash) return;
     this.#clear();
+    this.#unproven.clear();
     this.#served = true;
   }
 
@@ -80,6 +91,7 @@ export class Breaker {
   failed(hash: string, message: string, nowMs: number, claim = ""): void {
     if (hash !== this.#hash) return;
     // Many sessions may be starting when one of them opens the breaker: those are no probes and put no probe off.
+    this.#unproven.delete(claim);
     const isProbe = this.#probe === claim;
     const counts = isProbe || !this.isOpen;
     this.#failures += 1;

@@ -276,7 +276,7 @@ export class ClaimLoop {
       return;
     }
     this.#claims.remove(claim);
-    this.#breaker.released(claim.templateHash);
+    this.#breaker.released(claim.templateHash, claim.name);
     this.#onLetGo();
   }
 

@@ -3,6 +3,7 @@ import { sleep } from "../core/clock.ts";
 import type { Notifier } from "../core/notifier.ts";
 import { jitter } from "../core/random.ts";
 import type { ApiHealth } from "./api-health.ts";
+import type { Breaker } from "./breaker.ts";
 import type { Claim } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
@@ -21,6 +22,7 @@ export class ItemSweep {
   readonly #observer: ItemObserver;
   readonly #health: ApiHealth;
   readonly #sessions: SessionLoop;
+  readonly #breaker: Breaker;
 
   constructor(options: {
     context: SessionContext;
@@ -28,12 +30,14 @@ export class ItemSweep {
     observer: ItemObserver;
     health: ApiHealth;
     sessions: SessionLoop;
+    breaker: Breaker;
   }) {
     this.#context = options.context;
     this.#claims = options.claims;
     this.#observer = options.observer;
     this.#health = options.health;
     this.#sessions = options.sessions;
+    this.#breaker = options.breaker;
   }
 
   /** Runs until the signal aborts. Never throws. */
@@ -48,16 +52,26 @@ export class ItemSweep {
         await changed.wait(signal);
         continue;
       }
-      const paceMs = running.some(({ firstBeatSeen }) => !firstBeatSeen) ? timing.observeFirstBeatMs : timing.observeMs;
+      const paceMs = this.#paceMs(running);
       const dueMs = lastMs + jitter(paceMs, JITTER, random);
       if (clock.monotonic() < dueMs) {
         // A session that starts meanwhile may shorten the pace.
-        await sleep(clock, Math.min(timing.observeFirstBeatMs, dueMs - clock.monotonic()), signal);
+        await sleep(clock, Math.min(this.#firstBeatPaceMs(), dueMs - clock.monotonic()), signal);
         continue;
       }
       lastMs = clock.monotonic();
       await this.#sweep(running, backoff, signal);
     }
+  }
+
+  #paceMs(running: readonly Claim[]): number {
+    const awaited = running.some(({ firstBeatSeen }) => !firstBeatSeen);
+    return awaited ? this.#firstBeatPaceMs() : this.#context.timing.observeMs;
+  }
+
+  #firstBeatPaceMs(): number {
+    const { observeFirstBeatMs, observeUnprovenMs } = this.#context.timing;
+    return this.#breaker.hasServed ? observeFirstBeatMs : Math.min(observeFirstBeatMs, observeUnprovenMs);
   }
 
   #running(): Claim[] {

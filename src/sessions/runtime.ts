@@ -115,6 +115,7 @@ export class SessionsRuntime {
       observer,
       health: this.#health,
       sessions: this.#sessions,
+      breaker: this.#breaker,
     });
     this.#retention = new Retention({ context, claims: this.#claims });
     this.#hold = new EnvironmentHold(context);

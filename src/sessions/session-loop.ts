@@ -131,7 +131,10 @@ export class SessionLoop {
       if (claim.startedAtMs !== null && !Number.isNaN(beatAt)) {
         metrics.startedToFirstBeat.observe(labels, Math.max(0, beatAt - claim.startedAtMs) / SECOND_MS);
       }
+      const proven = this.#breaker.hasServed;
       this.#breaker.succeeded(claim.templateHash);
+      // Claims were held back until now.
+      if (!proven) this.#onChange();
     }
     if (view.state === "stopping") claim.stoppingSinceMs ??= nowMs;
     const lost = view.state === "queued" || view.state === "stopped" || view.state === "absent";

@@ -27,6 +27,8 @@ export interface Timing {
   /** How often items of running sessions are looked at with the list call, and while a first beat is awaited. */
   readonly observeMs: number;
   readonly observeFirstBeatMs: number;
+  /** The same while no container of the template has served yet: claims are held back until one has. */
+  readonly observeUnprovenMs: number;
   /** Between two looks while an item is being settled and the last look decided nothing. */
   readonly settleLookMs: number;
   /** Queue statistics: while there is work, and when idle. */
@@ -74,6 +76,7 @@ export const DEFAULT_TIMING: Timing = {
   touchAgainMs: [500, 1_000, 2_000, 4_000],
   observeMs: 30_000,
   observeFirstBeatMs: 5_000,
+  observeUnprovenMs: 500,
   settleLookMs: 5_000,
   statsBusyMs: 2_000,
   statsIdleMs: 10_000,

@@ -67,6 +67,41 @@ describe.concurrent("three start failures in a row stop the claims of a template
   );
 });
 
+describe.concurrent("a template that has not served yet", () => {
+  test("costs three items, however many Pods are parked and items queued", async () => {
+    await using world = await startWorld(cluster, {
+      timeScale: SLOW_PROBE,
+      sessions: { warm: 8, maxConcurrent: 20 },
+      node: { fates: () => ({ kind: "exit", code: 1, afterMs: 0 }) },
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(8);
+    await untilOpen(world, 30);
+    await world.until("all are settled", () => world.claims.length === 0);
+    const acknowledged = world.simulator.items(world.environmentId).filter(({ acks }) => acks.length > 0);
+    expect(acknowledged).toHaveLength(3);
+    world.simulator.assertNoViolations();
+  });
+
+  test("serves all at a time as soon as one of its sessions has begun", async () => {
+    await using world = await startWorld(cluster, {
+      sessions: { warm: 8, maxConcurrent: 20 },
+      node: { fates: () => ({ kind: "worker", end: "hang" }) },
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(8);
+    for (let item = 0; item < 8; item += 1) world.simulator.enqueue(world.environmentId);
+    const items = () => world.simulator.items(world.environmentId);
+    await world.until("all run", () => items().every(({ state }) => state === "active"));
+    expect(items().filter(({ offers }) => offers.length !== 1)).toEqual([]);
+    for (const { id } of items()) world.simulator.stopItem(id, { force: true });
+    await world.untilServed(8);
+    world.simulator.assertNoViolations();
+  });
+});
+
 describe.concurrent("an open breaker", () => {
   test("tries one item now and then, and closes when that one gets to serve", async () => {
     let fate: FateInput = { kind: "start-error" };

@@ -51,6 +51,30 @@ describe("opening", () => {
     expect(breaker.isOpen).toBe(true);
   });
 
+  test("before anything has served, no more claims are under way than failures open it", () => {
+    for (const claim of ["a", "b", "c"]) {
+      expect(breaker.admits(HASH, 0)).toBe(true);
+      breaker.claimed(HASH, claim);
+    }
+    expect(breaker.admits(HASH, 0)).toBe(false);
+    breaker.released(HASH, "a");
+    expect(breaker.admits(HASH, 0)).toBe(true);
+    breaker.failed(HASH, "no", 0, "b");
+    breaker.claimed(HASH, "d");
+    expect(breaker.admits(HASH, 0), "one failed, two are under way").toBe(false);
+    breaker.succeeded(HASH);
+    for (let claim = 0; claim < 50; claim += 1) breaker.claimed(HASH, `later ${claim}`);
+    expect(breaker.admits(HASH, 0)).toBe(true);
+  });
+
+  test("a new template has to prove itself anew", () => {
+    breaker.succeeded(HASH);
+    breaker.watch("b2");
+    for (const claim of ["a", "b", "c"]) breaker.claimed("b2", claim);
+    expect(breaker.admits("b2", 0)).toBe(false);
+    expect(breaker.admits(HASH, 0), "Pods of the older one").toBe(true);
+  });
+
   test("failures of an older template do not count", () => {
     breaker.watch("b2");
     fail(0, 5);
