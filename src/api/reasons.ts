@@ -133,30 +133,11 @@ export const EVENT_REASONS = {
     description: "A session's container is running.",
     mend: NOTHING,
   },
-  SettleFailed: {
+  DrainGivenUp: {
     warning: true,
-    description: "The work item of an ended Pod could not be settled yet; it is tried again.",
-    mend: "See the condition QueueReachable; the item's lease ends by itself meanwhile.",
-  },
-  ClaimDropped: {
-    warning: true,
-    description: "A polled item was let go before it was acknowledged; the queue offers it again.",
-    mend: "Nothing to do unless it repeats: then look at the latency of the API server and of the Work API.",
-  },
-  PodReplaced: {
-    warning: false,
-    description: "A parked Pod was replaced: too old, of an earlier template, or never ready.",
-    mend: NOTHING,
-  },
-  Draining: {
-    warning: false,
-    description: "The Environment is being deleted and waits for its running sessions.",
-    mend: "Wait up to deletionGraceSeconds, or delete the Pods to end the sessions now.",
-  },
-  Drained: {
-    warning: false,
-    description: "The last session of a deleted Environment has ended.",
-    mend: NOTHING,
+    description:
+      "An Environment went 60 s after deletionGraceSeconds although items of it were not settled: their leases end by themselves.",
+    mend: "Look at the Events before it for what kept them: an unreachable Work API, a key that was deleted first, a node that does not answer.",
   },
 } as const satisfies Record<string, EventReasonInfo>;
 

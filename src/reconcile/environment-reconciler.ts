@@ -283,6 +283,10 @@ export class EnvironmentReconciler {
       return false;
     }
     logger.warn({ key, claims: state.runtime.claims }, "the drain's time is over: what is left is given up");
+    this.#announcer(state.environment)(
+      "DrainGivenUp",
+      `${state.runtime.claims} work items were not settled within deletionGraceSeconds and ${timing.drainBoundMs / SECOND_MS} s: they are given up, their leases end by themselves`,
+    );
     this.#states.delete(key);
     await state.runtime.abandon();
     await forgetEnvironmentMetrics(this.#options.metrics, {

@@ -138,7 +138,7 @@ describe("the lists of reasons", () => {
     ["CredentialMissing", "Warning"],
     ["EnvironmentIdShared", "Warning"],
     ["OOMKilled", "Warning"],
-    ["SettleFailed", "Warning"],
+    ["DrainGivenUp", "Warning"],
     ["KeyAccepted", "Normal"],
     ["CredentialsPresent", "Normal"],
     ["Paused", "Normal"],

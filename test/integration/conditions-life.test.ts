@@ -191,6 +191,30 @@ describe.concurrent("deleted, and created again under the same name at once", ()
   });
 });
 
+test("a deletion that cannot settle what runs gives it up after its time, and says so", async () => {
+  await using world = await startWorld(cluster, {
+    node: { fates: () => ({ kind: "worker", end: "hang", onTerm: "ignore" }) },
+    podSpec: { terminationGracePeriodSeconds: 1 },
+    spec: { deletionGraceSeconds: 1 },
+  });
+  await world.createEnvironment();
+  world.startOperator();
+  await world.untilParked(1);
+  const item = world.simulator.enqueue(world.environmentId);
+  await untilState(world, item, "active");
+  world.simulator.inject({ kind: "status", status: 500 });
+  await world.deleteEnvironment();
+  await world.until("it is gone all the same", () => !world.environment);
+  const [event] = await world.until("an Event", () => {
+    const told = environmentEvents(world, "DrainGivenUp");
+    return told.length > 0 && told;
+  });
+  expect(event?.type).toBe("Warning");
+  expect(event?.message).toMatch(/^1 work items were not settled within deletionGraceSeconds and 3 s/);
+  expect(environmentEvents(world, "Deleting").map(({ count }) => count)).toEqual([1]);
+  expect(world.claims).toEqual([]);
+});
+
 describe.concurrent("a key is rotated while sessions run", () => {
   test("the session goes on, and what comes after it is claimed with the new key", async () => {
     await using world = await startWorld(cluster, {
