@@ -1,6 +1,6 @@
 import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
-import type { Timer } from "../core/clock.ts";
+import { sleep, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isMaybeApplied, isNotFound, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
@@ -11,7 +11,7 @@ import type { SessionContext } from "./context.ts";
 import { newPodName } from "./pod-render.ts";
 import { type Problem, readPodState } from "./pod-state.ts";
 import { refusalWords } from "./refusal-words.ts";
-import type { Removals } from "./removal.ts";
+import type { RemovalResult, Removals } from "./removal.ts";
 
 const SECOND_MS = 1_000;
 
@@ -74,6 +74,8 @@ export class Pool {
   /** When the timer runs (monotonic). */
   #wakeAtMs = Number.POSITIVE_INFINITY;
   #planning: Promise<void> | null = null;
+  /** Removals that are being tried. */
+  readonly #underWay = new Set<Promise<void>>();
   #again = false;
   #signal: AbortSignal | null = null;
   /** Pods whose parking was counted already. */
@@ -130,6 +132,7 @@ export class Pool {
   /** Resolves when nothing of it is under way any more, after the signal aborted. */
   async ended(): Promise<void> {
     await this.#planning;
+    await Promise.all(this.#underWay);
   }
 
   /** Whether a claim would find a Pod now. */
@@ -199,18 +202,16 @@ export class Pool {
 
   async #carryOut(): Promise<void> {
     await this.#settleExpectations();
-    await this.#removals.retryDue();
+    await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#goes(name, result)));
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
     if (plan.againAtMs !== null) this.#wakeAfter(plan.againAtMs - this.#context.clock.now());
     await this.#clearEnded();
     await this.#inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
-    const { nextMs } = this.#removals;
-    if (nextMs !== null) {
-      this.#wakeAfter(nextMs - this.#context.clock.monotonic());
-      // Room that is not free yet is not given away.
-      if (plan.remove.length > 0 && plan.create > 0) return this.poke();
-    }
+    const { nextMs, size } = this.#removals;
+    if (nextMs !== null) this.#wakeAfter(nextMs - this.#context.clock.monotonic());
+    // Room that is not free yet is not given away.
+    if (size > 0 && plan.remove.length > 0 && plan.create > 0) return this.poke();
     if (!this.#mayCreate) return;
     const waitMs = this.#createFromMs - this.#context.clock.monotonic();
     if (plan.create > 0 && waitMs > 0) return this.#wakeAfter(waitMs);
@@ -397,12 +398,21 @@ export class Pool {
       const said = problem.is === "preparing" && problem.problem ? problemOf(problem.problem) : TOO_SLOW;
       this.#failedToPrepare(reason, said);
     }
-    const result = await this.#removals.remove(pod);
-    if (result === "removed") {
-      this.#removed.add(name);
-      this.#context.logger.info({ pod: name, reason }, "free Pod removed");
-    }
-    this.#onChange();
+    this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
+    await this.#goes(name, this.#removals.remove(pod));
+  }
+
+  /** Waits for a removal, but not long: one that hangs must not keep the others, nor new Pods. */
+  async #goes(name: string, removal: Promise<RemovalResult>): Promise<void> {
+    const done = removal.then((result) => {
+      if (result === "removed") this.#removed.add(name);
+      this.#underWay.delete(done);
+      this.#onChange();
+    });
+    this.#underWay.add(done);
+    const waiting = new AbortController();
+    await Promise.race([done, sleep(this.#context.clock, REMOVAL_PATIENCE_MS, waiting.signal)]);
+    waiting.abort();
   }
 
   /** A wake that is earlier stays: a plan that comes too early changes nothing. */
@@ -427,6 +437,9 @@ export class Pool {
     }
   }
 }
+
+/** A plan goes on after so long without the answer to a removal, which still takes room then. */
+const REMOVAL_PATIENCE_MS = 2_000;
 
 /** A slot that somebody else has taken is tried again so much later: whoever has it may have let it go. */
 const FOREIGN_SLOT_MS = 60_000;

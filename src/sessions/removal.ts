@@ -14,7 +14,7 @@ interface Removal {
   /** The Secret that holds its slot; null while it may have to be created. */
   lock: Secret | null;
   readonly backoff: Backoff;
-  /** Monotonic; not before. */
+  /** Monotonic; not before. Infinity while it is being tried. */
   dueMs: number;
 }
 
@@ -65,11 +65,11 @@ export class Removals {
     this.#begin(lock.metadata.name ?? "", podUid, lock);
   }
 
-  /** Tries again what failed and is due. */
-  async retryDue(): Promise<void> {
+  /** Tries again what failed and is due; by name. */
+  retryDue(): [name: string, result: Promise<RemovalResult>][] {
     const nowMs = this.#context.clock.monotonic();
     const due = [...this.#begun].filter(([, { dueMs }]) => dueMs <= nowMs);
-    for (const [name, removal] of due) await this.#attempt(name, removal);
+    return due.map(([name, removal]) => [name, this.#attempt(name, removal)]);
   }
 
   #begin(name: string, podUid: string, lock: Secret | null): Removal {
@@ -81,6 +81,7 @@ export class Removals {
   }
 
   async #attempt(name: string, removal: Removal): Promise<RemovalResult> {
+    removal.dueMs = Number.POSITIVE_INFINITY;
     try {
       removal.lock ??= await this.#takeSlot(name, removal.podUid);
       if (removal.lock) await this.#finish(name, removal.lock, removal.podUid);

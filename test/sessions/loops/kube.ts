@@ -42,6 +42,8 @@ export class FakeKube {
   /** Requests by verb and kind. */
   readonly requests: Map<string, number>;
   intercept: Interceptor[];
+  /** Holds a request up at the server, in milliseconds. */
+  delay: (request: { verb: string; plural: string }) => number = () => 0;
 
   constructor(parts: {
     server: ApiServer;
@@ -161,7 +163,9 @@ export class FakeKube {
       return await this.#link.send({
         boundMs: timeoutMs,
         signal,
-        effect: () => {
+        effect: async () => {
+          const delayMs = this.delay({ verb, plural: resource.plural });
+          if (delayMs > 0) await sleep(this.#clock, delayMs);
           for (const intercept of this.intercept) intercept({ verb, plural: resource.plural, name, body });
           return effect();
         },

@@ -69,6 +69,25 @@ describe("Pods that go, and do not", () => {
     expect(world.claims).toEqual([]);
   });
 
+  test("Pods whose deletion hangs hold up neither one another nor new Pods", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 8, warm: 4 } });
+    await world.until("parked Pods", () => world.parked.length === 4);
+    const old = new Set(world.pods.map(({ metadata }) => metadata.uid));
+    operator.kube.delay = ({ verb, plural }) => (verb === "delete" && plural === "pods" ? 25 * SECOND : 0);
+    const containers = [{ name: "worker", image: "worker:2" }];
+    world.patchEnvironment({ spec: { sessions: { template: { spec: { containers } } } } });
+    const fresh = () => world.parked.filter(({ metadata }) => !old.has(metadata.uid));
+    await world.until("the first new Pods", () => fresh().length >= 2, 20 * SECOND);
+    await world.until(
+      "all old ones are gone",
+      () => !world.pods.some(({ metadata }) => old.has(metadata.uid)),
+      3 * MINUTE,
+    );
+    await world.until("as many new ones", () => fresh().length === 4);
+    expect(world.claims).toEqual([]);
+    expect(world.maxLivePods).toBeLessThanOrEqual(9);
+  });
+
   test("a lock that could not be deleted after its Pod is deleted later", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 2, warm: 2, warmScaleDownSeconds: 1 } });
     await world.until("two parked Pods", () => world.parked.length === 2);
@@ -405,9 +424,12 @@ describe("many sessions", () => {
   test("a new item is opened at once while many ends wait for a slow list", async () => {
     const { world } = served({ sessions: { maxConcurrent: 60, warm: 10 } });
     await world.until("parked Pods", () => world.parked.length >= 10);
+    world.enqueue();
+    await world.until("the template is known to serve", () => world.isSettled);
+    await world.until("parked Pods", () => world.parked.length >= 10);
     world.fate = () => ({
       startError: false,
-      program: "crashes",
+      program: "dies",
       servesMs: 60 * SECOND - (world.clock.monotonic() % MINUTE),
     });
     for (let n = 0; n < 45; n += 1) world.enqueue();

@@ -4,10 +4,10 @@ import { BASE_URL } from "./work-api.ts";
 
 /**
  * What the program in a container is like. `stock`: beats first, serves, stops its item and leaves; leaves without a stop
- * when its lease is lost. `silent` never beats and never leaves; `crashes` and `killed` end without a word; `deaf` beats
+ * when its lease is lost. `dies` serves like it and ends without a word. `silent` never beats and never leaves; `crashes` and `killed` end without a word; `deaf` beats
  * and never leaves by itself.
  */
-export type Program = "stock" | "silent" | "crashes" | "killed" | "deaf";
+export type Program = "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf";
 
 export interface WorkerEnvironment {
   readonly environmentId: string;
@@ -79,14 +79,16 @@ export class Worker {
       }
       // The next beat must be answered while the lease still runs.
       if (this.#clock.monotonic() - boughtMs > ttlMs * 0.8) return this.#leave();
-      if (program === "stock" && (this.#told.signal.aborted || this.#clock.monotonic() >= doneMs))
-        return this.#stopAndLeave();
+      const isDone = this.#told.signal.aborted || this.#clock.monotonic() >= doneMs;
+      if (program === "dies" && isDone) return 1;
+      if (program === "stock" && isDone) return this.#stopAndLeave();
       const beatMs = beat === null ? 1_000 : Math.max(1_000, Math.min(ttlMs / 2, 30_000));
-      const leftMs = program === "stock" ? Math.max(0, doneMs - this.#clock.monotonic()) : beatMs;
+      const leaves = program !== "deaf";
+      const leftMs = leaves ? Math.max(0, doneMs - this.#clock.monotonic()) : beatMs;
       await sleep(
         this.#clock,
         Math.min(beatMs, leftMs),
-        AbortSignal.any([killed, ...(program === "stock" ? [this.#told.signal] : [])]),
+        AbortSignal.any([killed, ...(leaves ? [this.#told.signal] : [])]),
       );
     }
     return 137;
