@@ -95,7 +95,7 @@ describe.concurrent("a template that has not served yet", () => {
     for (let item = 0; item < 8; item += 1) world.simulator.enqueue(world.environmentId);
     const items = () => world.simulator.items(world.environmentId);
     await world.until("all run", () => items().every(({ state }) => state === "active"));
-    expect(items().filter(({ offers }) => offers.length !== 1)).toEqual([]);
+    expect(items().filter(({ acks }) => acks.length !== 1)).toEqual([]);
     for (const { id } of items()) world.simulator.stopItem(id, { force: true });
     await world.untilServed(8);
     world.simulator.assertNoViolations();

@@ -36,8 +36,8 @@ describe.concurrent("how many Pods there are", () => {
     expect(world.pods.map(({ metadata }) => metadata.labels?.[LABEL_PHASE])).toEqual(["parked", "parked", "parked"]);
   });
 
-  test("from zero, the queue's depth asks for Pods: one for each item, and none is left", async () => {
-    await using world = await startWorld(cluster, { sessions: { warm: 0 } });
+  test("from zero, the queue's depth asks for Pods: one for each offer of an item, and none is left", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 0, warmScaleDownSeconds: 1 } });
     await world.createEnvironment();
     const operator = world.startOperator();
     await world.untilCondition("Ready", "Ready");
@@ -45,7 +45,9 @@ describe.concurrent("how many Pods there are", () => {
     for (let item = 0; item < 5; item += 1) world.simulator.enqueue(world.environmentId);
     await world.untilServed(5);
     await world.until("no Pod is left", () => world.pods.length === 0);
-    expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBe(5);
+    // An offer that runs out on a busy machine is made again, and may find its Pod taken.
+    const offers = world.simulator.items(world.environmentId).reduce((sum, item) => sum + item.offers.length, 0);
+    expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBeLessThanOrEqual(offers);
     world.simulator.assertNoViolations();
   });
 
