@@ -7,8 +7,8 @@ import {
   isGood,
 } from "../api/conditions.ts";
 
-/** Conditions that stand in the way of serving, in the order in which a person would mend them. */
-const IN_THE_WAY = [
+/** Conditions that stand in the way of serving, in the order in which a person would mend them; docs/status.md has it. */
+export const IN_THE_WAY = [
   "Authenticated",
   "QueueReachable",
   "TemplateAccepted",

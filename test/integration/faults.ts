@@ -529,6 +529,7 @@ export function faults(): Fault[] {
     },
     {
       name: "credential-missing",
+      world: { sessions: { maxConcurrent: 1 } },
       later: (world) => world.simulator.enqueue(world.environmentId, { secret: false }),
       shows: {
         type: "CredentialMissing",
@@ -588,7 +589,11 @@ export function faults(): Fault[] {
       },
       { status: "False", reason: "NotReady" },
       // The finalizer comes before a claim, and goes after it.
-      { restless: true, later: (world) => world.simulator.enqueue(world.environmentId) },
+      {
+        restless: true,
+        world: { sessions: { maxConcurrent: 1 } },
+        later: (world) => world.simulator.enqueue(world.environmentId),
+      },
     ),
     {
       name: "unsupported-field",

@@ -1,0 +1,105 @@
+/**
+ * Records what kubectl shows of every fault (test/integration/faults.ts) into docs/troubleshooting.md, from a real API
+ * server: `node tools/record-texts.ts`. Names of faults record these alone; `--check` writes nothing and ends with code 1
+ * when a text has changed.
+ */
+import { execFile } from "node:child_process";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { type Fault, faults } from "../test/integration/faults.ts";
+import { limitedUser } from "../test/integration/limited-operator.ts";
+import { asTestCluster } from "../test/integration/own-cluster.ts";
+import type { TestCluster } from "../test/support/cluster.ts";
+import { startWorld, type World } from "../test/support/world.ts";
+import { findClientTools } from "../testbed/cluster/client-tools.ts";
+import { startCluster } from "../testbed/cluster/cluster.ts";
+import { installBerth } from "../testbed/cluster/install.ts";
+import { showProgress } from "../testbed/cluster/progress.ts";
+import { replaceRecorded } from "./recorded-blocks.ts";
+import { shownDescription, shownTable } from "./shown-texts.ts";
+
+const PAGE = join(import.meta.dirname, "..", "docs", "troubleshooting.md");
+/** Faults that are looked at side by side: two cores have room for so many. */
+const AT_A_TIME = 4;
+/** Counts are written at most every 5 s: an Environment that was not written for longer shows them all. */
+const STILL_MS = 6_000;
+const STILL_WITHIN_MS = 45_000;
+
+const names = process.argv.slice(2).filter((argument) => !argument.startsWith("--"));
+const checks = process.argv.includes("--check");
+const progress = showProgress();
+const kubectl = join(await findClientTools({ progress }), "kubectl");
+const texts = await record(names);
+const before = await readFile(PAGE, "utf8");
+const after = replaceRecorded(before, texts);
+if (before === after) console.log("docs/troubleshooting.md is as kubectl shows it");
+else if (checks) console.error("docs/troubleshooting.md is not as kubectl shows it: run node tools/record-texts.ts");
+else await writeFile(PAGE, after);
+process.exit(checks && before !== after ? 1 : 0);
+
+async function record(only: readonly string[]): Promise<Map<string, string>> {
+  await using own = await startCluster({ progress });
+  progress.clear();
+  await installBerth(own.api);
+  const cluster = await asTestCluster(own);
+  const left = faults().filter(({ name }) => only.length === 0 || only.includes(name));
+  const texts = new Map<string, string>();
+  const worker = async () => {
+    for (let fault = left.shift(); fault; fault = left.shift()) texts.set(fault.name, await recordOne(cluster, fault));
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, worker));
+  return texts;
+}
+
+async function recordOne(cluster: TestCluster, fault: Fault): Promise<string> {
+  const createNamespace = () => cluster.createNamespace(`shown-${fault.name}`);
+  await using world = await startWorld({ ...cluster, createNamespace }, fault.world);
+  await fault.before?.(world);
+  const flags = fault.lack ? ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))] : [];
+  const operator = world.startOperator({ flags });
+  await world.createEnvironment(fault.spec?.(world));
+  if (fault.later) {
+    await world.untilCondition("Ready", "Ready");
+    await world.untilParked(1);
+    await fault.later(world);
+  }
+  await world.untilCondition(fault.shows.type, fault.shows.reason);
+  await world.until("its Event", () => world.events(fault.shows.reason).length > 0);
+  await untilStill(world);
+  const text = await shown(cluster, world, fault);
+  await operator.stop();
+  console.log(`recorded ${fault.name}`);
+  return text;
+}
+
+/** Waits until the Environment was not written for a while; some never come to rest. */
+async function untilStill(world: World): Promise<void> {
+  const startedMs = performance.now();
+  let version = world.environment?.metadata.resourceVersion;
+  let sinceMs = startedMs;
+  await world.until("nothing changes any more", () => {
+    const now = performance.now();
+    if (world.environment?.metadata.resourceVersion !== version) {
+      version = world.environment?.metadata.resourceVersion;
+      sinceMs = now;
+    }
+    return now - sinceMs > STILL_MS || now - startedMs > STILL_WITHIN_MS;
+  });
+}
+
+async function shown(cluster: TestCluster, world: World, fault: Fault): Promise<string> {
+  const { namespace, name, environmentId, node } = world;
+  const run = { namespace, name, environmentId, node: node.name };
+  const ask = async (...command: string[]) => {
+    const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
+    return (await promisify(execFile)(kubectl, ["--namespace", namespace, ...command], { env })).stdout;
+  };
+  const types = ["Ready", fault.shows.type];
+  return [
+    "$ kubectl -n agents get benv",
+    shownTable(await ask("get", "benv"), run),
+    "$ kubectl -n agents describe benv research",
+    shownDescription(await ask("describe", "benv", name), run, types),
+  ].join("\n");
+}
