@@ -97,7 +97,9 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   if (giveUp) drop([surge], "SurgeGivenUp");
 
   let replacing = 0;
-  if (aged().length > 0 && inProgress() === 0 && !giveUp) {
+  // One at a time also where the last one's successor could not even be asked for yet.
+  const whole = current().length >= wanted && inProgress() === 0;
+  if (aged().length > 0 && whole && !giveUp) {
     const parked = pods.filter(({ state }) => state === "parked").length;
     if (parked >= 2) drop(aged().slice(0, 1), "Aged");
     else if (nowMs >= input.surgeBlockedUntilMs) replacing = 1;

@@ -160,6 +160,11 @@ describe("preparation", () => {
 });
 
 describe("age", () => {
+  test("none goes while the place of another is empty: its successor comes first", () => {
+    const pods = [aged(), aged()];
+    expect(plan({ warm: 3, pods })).toMatchObject({ create: 1, remove: [] });
+  });
+
   test("with two or more free, the old one is deleted first, and one at a time", () => {
     const pods = [aged(), aged(), parked()];
     expect(plan({ warm: 3, pods })).toMatchObject({
