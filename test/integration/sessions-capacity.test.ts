@@ -36,18 +36,20 @@ describe.concurrent("how many Pods there are", () => {
     expect(world.pods.map(({ metadata }) => metadata.labels?.[LABEL_PHASE])).toEqual(["parked", "parked", "parked"]);
   });
 
-  test("from zero, the queue's depth asks for Pods: one for each offer of an item, and none is left", async () => {
+  test("from zero, the queue's depth asks for Pods: one for each item, and none is left", async () => {
     await using world = await startWorld(cluster, { sessions: { warm: 0, warmScaleDownSeconds: 1 } });
+    let most = 0;
+    world.onPodChange(() => {
+      most = Math.max(most, taking(world).length);
+    });
     await world.createEnvironment();
-    const operator = world.startOperator();
+    world.startOperator();
     await world.untilCondition("Ready", "Ready");
     expect(world.pods).toEqual([]);
     for (let item = 0; item < 5; item += 1) world.simulator.enqueue(world.environmentId);
     await world.untilServed(5);
     await world.until("no Pod is left", () => world.pods.length === 0);
-    // An offer that runs out on a busy machine is made again, and may find its Pod taken.
-    const offers = world.simulator.items(world.environmentId).reduce((sum, item) => sum + item.offers.length, 0);
-    expect(await metricValue(operator.metrics.podsCreated, labelsOf(world))).toBeLessThanOrEqual(offers);
+    expect(most, "Pods at a time").toBe(5);
     world.simulator.assertNoViolations();
   });
 
@@ -174,7 +176,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
     const pool = randomUUID();
     await using world = await startWorld(cluster, {
       podSpec: { nodeSelector: { pool } },
-      sessions: { prepareTimeoutSeconds: 4, parkedMaxAgeSeconds: 0 },
+      sessions: { prepareTimeoutSeconds: 8, parkedMaxAgeSeconds: 0 },
     });
     await world.createEnvironment();
     const operator = world.startOperator();
@@ -185,7 +187,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
     // Longer than a preparation may take.
     await world.until("prepareTimeoutSeconds have passed", () => {
       const created = Date.parse(world.pods[0]?.metadata.creationTimestamp ?? "");
-      return Date.now() - created > 6_000;
+      return Date.now() - created > 10_000;
     });
     expect(uidsOf(world.pods)).toEqual(waiting);
     await using _node = await startNode({ client: cluster.kubeconfig, name: `late-${pool}`, labels: { pool } });
@@ -212,7 +214,7 @@ describe.concurrent("what stands in the way is said, and heals by itself", () =>
   test("a Pod that does not get ready in prepareTimeoutSeconds is replaced, with a pause", async () => {
     let first = "";
     await using world = await startWorld(cluster, {
-      sessions: { prepareTimeoutSeconds: 3 },
+      sessions: { prepareTimeoutSeconds: 8 },
       node: {
         fates: ({ metadata: { name = "" } }) => {
           first ||= name;
