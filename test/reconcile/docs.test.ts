@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { CONDITION_TYPES, type ConditionReason, eventType, REASONS } from "../../src/api/conditions.ts";
 import { END_REASON_LIST, EVENT_REASONS } from "../../src/api/reasons.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
 import { IN_THE_WAY } from "../../src/reconcile/ready.ts";
 import { recordedBlocks, replaceRecorded } from "../../tools/recorded-blocks.ts";
 import { faults } from "../integration/faults.ts";
@@ -91,6 +92,16 @@ test.each(["docs/status.md", "docs/troubleshooting.md"])("every link of %s leads
     if (anchor === undefined) await read(page);
     else expect(await anchors(page), target).toContain(anchor);
   }
+});
+
+test.each(["docs/status.md", "docs/troubleshooting.md"])("every metric that %s names exists", async (path) => {
+  const known = new Set(
+    createMetrics()
+      .registry.getMetricsAsArray()
+      .map(({ name }) => name),
+  );
+  const named = (await read(path)).match(/\bberth_[a-z_]+/g) ?? [];
+  expect(named.filter((name) => !known.has(name))).toEqual([]);
 });
 
 test("no reason of a condition, an end or an Event is dead", async () => {
