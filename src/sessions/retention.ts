@@ -1,10 +1,12 @@
 import { LABEL_PHASE } from "../api/names.ts";
 import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Pod } from "../kube/resource.ts";
+import { isNotFound } from "../kube/errors.ts";
+import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { expiredFinished, readFinished } from "./finished.ts";
+import { CLAIM_SECRET_TYPE } from "./journal.ts";
 import { deletePod } from "./perform.ts";
 
 const SECOND_MS = 1_000;
@@ -33,9 +35,17 @@ export class Retention {
   /** Pods that could not be deleted, and when (monotonic) to try again: one that stays must not keep the others. */
   readonly #failed = new Map<string, number>();
 
-  constructor(options: { context: SessionContext; claims: ClaimTable }) {
+  readonly #onForeignSlot: (secret: Secret) => void;
+
+  constructor(options: {
+    context: SessionContext;
+    claims: ClaimTable;
+    /** A Pod that seemed to be left behind has a Secret that no claim here knows. */
+    onForeignSlot: (secret: Secret) => void;
+  }) {
     this.#context = options.context;
     this.#claims = options.claims;
+    this.#onForeignSlot = options.onForeignSlot;
   }
 
   /** Begins once all claims of an earlier process are in the table: before that, every assigned Pod looks left behind. */
@@ -117,17 +127,36 @@ export class Retention {
     const name = pod.metadata.name ?? "";
     if (this.#claims.has(name)) return;
     const phase = pod.metadata.labels?.[LABEL_PHASE];
-    if (phase === "assigned") logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
     // The cache may be behind a Pod that was just marked as finished.
     const isOther = (live: Pod) =>
       live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
     try {
+      if (phase === "assigned") {
+        const secret = await this.#record(name);
+        if (secret) {
+          this.#failed.set(name, clock.monotonic() + timing.retryMaxMs);
+          return this.#onForeignSlot(secret);
+        }
+        logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
+      }
       const kept = await deletePod(this.#context, name, isOther);
       if (!kept) this.#deleted.add(name);
     } catch (error) {
       logger.warn({ pod: name, error: errorText(error) }, "a Pod that is over could not be deleted");
       this.#failed.set(name, clock.monotonic() + timing.retryMaxMs);
       this.#wakeAfter(timing.retryMaxMs);
+    }
+  }
+
+  /** The record of a claim, read live: that none is known here does not say that there is none. */
+  async #record(name: string): Promise<Secret | null> {
+    const { kube, namespace } = this.#context;
+    try {
+      const secret = await kube.get(SECRETS, { namespace, name });
+      return secret.type === CLAIM_SECRET_TYPE ? secret : null;
+    } catch (error) {
+      if (isNotFound(error)) return null;
+      throw error;
     }
   }
 

@@ -117,7 +117,7 @@ export class SessionsRuntime {
       sessions: this.#sessions,
       breaker: this.#breaker,
     });
-    this.#retention = new Retention({ context, claims: this.#claims });
+    this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: takeUp });
     this.#hold = new EnvironmentHold(context);
     this.#refused = new RefusedItems(context);
     this.#claimLoop = new ClaimLoop({

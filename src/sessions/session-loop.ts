@@ -158,8 +158,8 @@ export class SessionLoop {
         }
         return;
       }
-      // `pokeAll` follows when requests make sense again.
-      if (ASKS.has(step.do) && !this.#mayAsk()) return;
+      // `pokeAll` follows when another key comes; should the one there be accepted after all, nobody says so.
+      if (ASKS.has(step.do) && !this.#mayAsk()) return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
       await this.#perform(claim, step, facts.pod);
       this.#onChange();
       // The cache shows the deletion in a moment; until then the same step would come out again.

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { PODS, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { readJournal } from "../../../src/sessions/journal.ts";
 import { LoopWorld, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 import type { ContainerFate } from "./node.ts";
@@ -128,7 +129,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     world.weather.kube = bad();
     world.weather.work = bad();
     world.weather.worker = { ...bad(), refused: 0 };
-    world.weather.watch = { lagMs: pick([30, 300, 3_000]), breaks: pick([0, 0.02]) };
+    world.weather.watch = { lagMs: pick([30, 300, 3_000, 15_000]), breaks: pick([0, 0.02]) };
     if (rival) rival.weather.work = bad();
   }
   const items = Math.floor(between(3, 12));
@@ -160,7 +161,11 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   }
   for (let n = 0; n < faults.edits; n += 1) {
     at(between(0, FAULTS_MS), () => {
-      const [claim] = world.claims;
+      // Not between its journal and the acknowledgement: what is acknowledged then has no record, by the user's will.
+      const claim = world.claims.find((secret) => {
+        const { workId = "", use } = readJournal(secret) ?? {};
+        return use === "removal" || world.api.world.items.get(workId)?.state !== "queued";
+      });
       // A record that is gone together with the memory of it leaves a starting item to the API, which ends it or does not.
       const edit = pick([
         "template",

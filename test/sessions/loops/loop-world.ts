@@ -85,10 +85,15 @@ export class LoopWorld {
   readonly #options: LoopWorldOptions;
   readonly #timing: Timing;
   #operators = 0;
+  /** When each Pod was last parked: Infinity while it is. */
+  readonly #parkedMs = new Map<string, number>();
+  /** What the names of this cluster's operators begin with. */
+  readonly #side: string;
   maxLivePods = 0;
 
   constructor(options: LoopWorldOptions = {}) {
     this.#options = options;
+    this.#side = options.beside ? "other" : "operator";
     this.random = seededRandom(options.seed ?? 1);
     this.#timing = { ...DEFAULT_TIMING, ...options.timing };
     this.clock = options.beside?.clock ?? new QuickClock();
@@ -112,8 +117,11 @@ export class LoopWorld {
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
       onStart: (running) => this.#started(running),
     });
-    this.server.subscribe(({ plural }) => {
-      if (plural === "pods") this.#countPods();
+    this.server.subscribe(({ plural, object }) => {
+      if (plural === "pods") this.#podChanged(object as Pod);
+    });
+    this.api.world.events.on("item", (item, event) => {
+      if (event === "acknowledged") this.#acknowledged(item);
     });
     this.api.world.events.on("item", (item, event) => this.say(`item ${item.id.slice(-4)} ${event} -> ${item.state}`));
     this.server.subscribe(({ type, plural, object }) => this.say(`${plural} ${object.metadata.name} ${type}`));
@@ -208,7 +216,7 @@ export class LoopWorld {
 
   startOperator(options: { logger?: Logger } = {}): Operator {
     this.#operators += 1;
-    const workerId = `${this.#options.beside ? "other" : "operator"}-${this.#operators}`;
+    const workerId = `${this.#side}-${this.#operators}`;
     const clock = new ProcessClock(this.clock);
     const ending = new AbortController();
     const kubeLink = new Link(this.clock, this.random, () => this.weather.kube);
@@ -318,6 +326,26 @@ export class LoopWorld {
     }
   }
 
+  /** S1: an item is acknowledged only with its Secret durable, and a Pod that was parked when it was read just before. */
+  #acknowledged(item: ItemRecord): void {
+    if (!item.acks.at(-1)?.workerId?.startsWith(this.#side) || item.type !== "session") return;
+    const claim = this.claims.find((secret) => readJournal(secret)?.workId === item.id);
+    const journal = claim && readJournal(claim);
+    if (!journal) this.wrongs.push(`S1 ${item.id} is acknowledged and no Secret names it`);
+    const parkedMs = this.#parkedMs.get(claim?.metadata.name ?? "") ?? Number.NEGATIVE_INFINITY;
+    const isLate = this.clock.monotonic() - parkedMs > ACK_WINDOW_MS;
+    if (journal?.use === "session" && isLate) this.wrongs.push(`S1 ${item.id} is acknowledged without a ready Pod`);
+  }
+
+  #podChanged(pod: Pod): void {
+    const name = pod.metadata.name ?? "";
+    const live = this.server.find(PODS, NAMESPACE, name);
+    const isParked = live !== undefined && !live.metadata.deletionTimestamp && readPodState(live).is === "parked";
+    if (isParked) this.#parkedMs.set(name, Number.POSITIVE_INFINITY);
+    else if (this.#parkedMs.get(name) === Number.POSITIVE_INFINITY) this.#parkedMs.set(name, this.clock.monotonic());
+    this.#countPods();
+  }
+
   /** Pods that take room: not over, not going. */
   #countPods(): void {
     const live = this.pods.filter(
@@ -331,3 +359,6 @@ export class LoopWorld {
 }
 
 const STEP_MS = 100;
+
+/** An acknowledgement lands at most so long after its poll was sent, and the Pod is read after that. */
+const ACK_WINDOW_MS = 4_000;

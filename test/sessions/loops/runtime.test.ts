@@ -156,6 +156,30 @@ describe("Pods that go, and do not", () => {
     expect(world.claims).toEqual([]);
   });
 
+  test("an assigned Pod whose Secret is not known here is taken up, not deleted", async () => {
+    const { world, operator } = served();
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 2 * MINUTE });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    const id = world.enqueue();
+    await world.until("a running session", () => world.item(id).state === "active");
+    operator.kill();
+    // As if its journal had landed after the next process had listed the Secrets.
+    const next = world.startOperator();
+    const record = world.claims[0];
+    const name = record?.metadata.name ?? "";
+    world.server.delete(SECRETS, NAMESPACE, name);
+    next.kube.intercept.push(({ verb, plural }) => {
+      if (verb === "list" && plural === "secrets" && record) {
+        next.kube.intercept.length = 0;
+        world.clock.setTimer(() => world.server.create(SECRETS, { ...record, metadata: { ...record.metadata } }), 1);
+      }
+    });
+    await world.until("it is served to its end", () => world.item(id).state === "stopped", 5 * MINUTE);
+    expect(world.item(id).stoppedBy?.as).toBe("sessions-token");
+    await world.until("all is settled", () => world.isSettled);
+    holdsTrue(world);
+  });
+
   test("a slot that somebody else's Secret has taken is left alone, and used again when that is gone", async () => {
     const { world } = served({ sessions: { maxConcurrent: 1, warm: 1, parkedMaxAgeSeconds: 0 } });
     await world.until("a parked Pod", () => world.parked.length > 0);
@@ -322,6 +346,27 @@ describe("the finalizer", () => {
     const last = Math.max(...world.server.history.filter(({ plural }) => plural === "secrets").map(({ atMs }) => atMs));
     return world.clock.monotonic() < last + 30 * SECOND - 100;
   }
+});
+
+describe("a key that is rejected for a moment", () => {
+  test("keeps no claim waiting once it is accepted again", async () => {
+    const { world } = served({ sessions: { maxConcurrent: 2, warm: 1 } });
+    world.fate = () => ({ startError: false, program: "dies", servesMs: 20 * SECOND });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.enqueue();
+    await world.until("a running session", () => world.node.running.size > 0);
+    await world.until("another parked Pod", () => world.parked.length > 0);
+    // One call is refused while another is under way, whose answer comes later and is good.
+    world.api.answer = (call) => (call === "stats" ? json(401, { type: "error" }) : undefined);
+    world.api.delay = (call) => (call === "poll" ? 900 : 0);
+    await world.until("the container is over", () => world.node.running.size === 0);
+    await world.pass(3 * SECOND);
+    world.api.answer = () => undefined;
+    world.api.delay = () => 0;
+    world.server.patch(SECRETS, NAMESPACE, "key", { metadata: { labels: { touched: "yes" } } });
+    await world.until("all is settled", () => world.isSettled, 5 * MINUTE);
+    holdsTrue(world);
+  });
 });
 
 describe("the end of a process", () => {
