@@ -78,6 +78,7 @@ async function expectQuiet(world: World, { tries, restless, lack }: Fault, metri
     await world.until(`${TRIES_SEEN[tries]} more tries (${tries})`, async () => {
       return (await triesSoFar(metrics, tries)) >= before + TRIES_SEEN[tries];
     });
+    const after = await liveVersion(world);
     const made = (await triesSoFar(metrics, tries)) - before;
     const entries = await cluster.audit.entries({ since: mark, user, namespace: world.namespace });
     // The key is read by the clock, 20 times as often here as in earnest.
@@ -88,7 +89,7 @@ async function expectQuiet(world: World, { tries, restless, lack }: Fault, metri
     const resources = restless ? ["events"] : ["events", "environments"];
     const writes = entries.filter(({ resource, verb }) => resources.includes(resource) && verb !== "get");
     if (writes.length === 0) {
-      if (!restless) expect(await liveVersion(world)).toBe(version);
+      if (!restless) expect(after).toBe(version);
       return;
     }
     seen.push(...writes.map(({ verb, resource, subresource }) => `${verb} ${resource}/${subresource}`));

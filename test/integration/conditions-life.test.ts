@@ -6,6 +6,7 @@ import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { SHORT_LEASE, untilAssigned, untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
+import { changeRights, limitedUser, limitOperator } from "./limited-operator.ts";
 import { printedColumns } from "./printed-columns.ts";
 
 const cluster = useCluster();
@@ -189,6 +190,27 @@ describe.concurrent("deleted, and created again under the same name at once", ()
     await world.untilServed(2);
     world.simulator.assertNoViolations();
   });
+});
+
+test("a right to read the key that is taken away is told, while the key in use goes on serving", async () => {
+  await using world = await startWorld(cluster);
+  await limitOperator(world);
+  await world.createEnvironment();
+  const flags = ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))];
+  const { metrics } = world.startOperator({ flags });
+  await world.untilCondition("Ready", "Ready");
+  await world.untilParked(1);
+  await changeRights(world, { resource: "secrets", verb: "get" });
+  const shown = await world.untilCondition("Authenticated", "KeySecretUnreadable");
+  expect(shown.status).toBe("Unknown");
+  expect(world.condition("Ready")).toMatchObject({ status: "Unknown", reason: "KeySecretUnreadable" });
+  const refusals = await metricValue(metrics.kubeRequests, { verb: "get", resource: "secrets", code: "403" });
+  expect(refusals, "one failed reading is no news").toBeGreaterThanOrEqual(2);
+  world.simulator.enqueue(world.environmentId);
+  await world.untilServed(1);
+  await changeRights(world);
+  await world.untilCondition("Ready", "Ready");
+  world.simulator.assertNoViolations();
 });
 
 test("a deletion that cannot settle what runs gives it up after its time, and says so", async () => {

@@ -28,8 +28,8 @@ export interface Lack {
 /** The user that an operator with fewer rights than it needs runs as. */
 export const limitedUser = (world: World) => `operator-${world.namespace}`;
 
-/** Gives that user what the operator needs in the world's namespace, but for one right. */
-export async function limitOperator(world: World, lack: Lack): Promise<void> {
+/** Gives that user what the operator needs in the world's namespace, but for one right if that is named. */
+export async function limitOperator(world: World, lack?: Lack): Promise<void> {
   const metadata = { name: "limited", namespace: world.namespace };
   await world.kube.create(ROLES, { metadata, rules: rules(lack) } as never);
   const subjects = [{ kind: "User", name: limitedUser(world), apiGroup: ROLES.group }];
@@ -39,8 +39,13 @@ export async function limitOperator(world: World, lack: Lack): Promise<void> {
 
 /** Gives it the rest. */
 export async function unlimitOperator(world: World): Promise<void> {
+  await changeRights(world);
+}
+
+/** All rights again, but for this one. */
+export async function changeRights(world: World, lack?: Lack): Promise<void> {
   const ref = { name: "limited", namespace: world.namespace };
-  await world.kube.patch(ROLES, ref, { rules: rules() }, { type: "merge" });
+  await world.kube.patch(ROLES, ref, { rules: rules(lack) }, { type: "merge" });
 }
 
 function rules(lack?: Lack) {
