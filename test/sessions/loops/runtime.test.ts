@@ -274,6 +274,18 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
+  test("an item is not acknowledged for a Pod that only the cache still shows", async () => {
+    const { world } = await offered();
+    world.weather.watch = { lagMs: 100 * MINUTE, breaks: 0 };
+    for (const pod of world.parked) world.server.removePod(NAMESPACE, pod.metadata.name ?? "");
+    const id = world.enqueue();
+    await world.pass(20 * SECOND);
+    expect(world.item(id).offers.length).toBeGreaterThan(0);
+    expect(world.item(id).acks).toEqual([]);
+    expect(world.claims).toEqual([]);
+    holdsTrue(world);
+  });
+
   test("an acknowledgement without an answer is not repeated for a Pod that is gone", async () => {
     const { world } = await offered();
     const id = world.enqueue();
