@@ -20,10 +20,14 @@ let workers: ScriptedWorkers;
 
 beforeEach(async () => {
   // Leases lapse after 2 s, so workers beat every second.
-  simulator = await startSimulator({ limits: { ttlSeconds: 2, minTtlSeconds: 1 } });
-  environmentId = simulator.createEnvironment().id;
+  await useSimulator(2);
   workers = new ScriptedWorkers(realClock);
 });
+
+async function useSimulator(ttlSeconds: number): Promise<void> {
+  simulator = await startSimulator({ limits: { ttlSeconds, minTtlSeconds: 1 } });
+  environmentId = simulator.createEnvironment().id;
+}
 
 afterEach(async () => {
   await workers.close();
@@ -110,11 +114,14 @@ describe("a scripted worker on the work simulator", () => {
   });
 
   test("is one of hundreds on one machine", async () => {
+    // A busy machine can be a second late with a beat: the lease lasts for several, and still needs more than the first.
+    await simulator.close();
+    await useSimulator(10);
     const count = 300;
     for (let at = 0; at < count; at += 1) simulator.enqueue(environmentId);
     const exits = [];
     for (let at = 0; at < count; at += 1) {
-      const { exited } = await serve(scripted(), { kind: "worker", firstBeatMs: 0, workMs: 1_500 });
+      const { exited } = await serve(scripted(), { kind: "worker", firstBeatMs: 0, workMs: 6_000 });
       exits.push(exited);
     }
     expect((await Promise.all(exits)).filter(({ exitCode }) => exitCode !== 0)).toEqual([]);
