@@ -72,7 +72,12 @@ await using _node = await startNode({
   ...(values.stock ? { runtime: "process" as const } : { fates: () => ({ kind: "worker" as const, workMs: 1_000 }) }),
 });
 const container = values.stock
-  ? { name: "worker", command: [process.execPath, worker], env: [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: "500" }] }
+  ? {
+      name: "worker",
+      image: "worker:1",
+      command: [process.execPath, worker],
+      env: [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: "500" }],
+    }
   : { name: "worker", image: "worker:1" };
 
 console.log(
