@@ -71,7 +71,12 @@ describe.concurrent("one claim, one fault", () => {
       });
       const operator = await serveThrough(world, [{ kind: "lost-reply", call: "ack", times: 1 }]);
       expectServedOnce(world);
-      expect(await count(world, operator.metrics.acks, secondAck === "refused" ? "found" : "acked")).toBe(1);
+      const [acked, found] = [
+        await count(world, operator.metrics.acks, "acked"),
+        await count(world, operator.metrics.acks, "found"),
+      ];
+      // A refused one proves nothing; any other may come too late for an answer, on a busy machine.
+      expect(secondAck === "refused" ? found : acked + found).toBe(1);
     },
   );
 

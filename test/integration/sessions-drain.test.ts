@@ -107,9 +107,9 @@ describe.concurrent("a busy Environment", () => {
   });
 
   test("ends a session that does not heed the stop: its Pod after its grace, then the item", async () => {
-    // The same, and a grace that is longer than the bound.
+    // Half the bound, and a grace that is as long.
     const podSpec = { terminationGracePeriodSeconds: 30 };
-    await using world = await worldOf(played, { timeScale: 4, spec: { deletionGraceSeconds: 1 }, podSpec });
+    await using world = await worldOf(played, { timeScale: 2, spec: { deletionGraceSeconds: 1 }, podSpec });
     const { item } = await serveOne(world);
     using _beating = await playWorker(world, item);
     await world.deleteEnvironment();

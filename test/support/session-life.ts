@@ -1,5 +1,6 @@
 import type { ItemRecord } from "../../simulator/item.ts";
 import type { EndReason } from "../../src/api/reasons.ts";
+import { realClock, sleep } from "../../src/core/clock.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { readJournal } from "../../src/sessions/journal.ts";
 import { Client, decodeSecret } from "../simulator/client.ts";
@@ -107,15 +108,13 @@ const PLAYED_BEAT_MS = 1_000;
 export async function playWorker(world: World, item: ItemRecord): Promise<Disposable> {
   const worker = await world.until("the opened claim", () => workerClient(world, item));
   let last = await worker.mustBeat(item.id, "NO_HEARTBEAT");
-  const timer = setInterval(() => {
-    worker.mustBeat(item.id, last).then(
-      (next) => {
-        last = next;
-      },
-      () => clearInterval(timer),
-    );
-  }, PLAYED_BEAT_MS);
-  return { [Symbol.dispose]: () => clearInterval(timer) };
+  const ending = new AbortController();
+  const beatOn = async () => {
+    // One after the other: a second one with the same echo would be refused.
+    while (await sleep(realClock, PLAYED_BEAT_MS, ending.signal)) last = await worker.mustBeat(item.id, last);
+  };
+  beatOn().catch(() => {});
+  return { [Symbol.dispose]: () => ending.abort() };
 }
 
 /** Another cluster's poller on the same queue. */
