@@ -17,6 +17,11 @@ const RIGHTS: Readonly<Record<string, { readonly group: string; readonly verbs: 
   pods: { group: "", verbs: ["get", "list", "watch", "create", "patch", "delete"] },
   secrets: { group: "", verbs: ["get", "list", "create", "patch", "delete"] },
   events: { group: "", verbs: ["create", "patch"] },
+  deployments: { group: "apps", verbs: ["get", "list", "watch", "create", "patch", "delete"] },
+  poddisruptionbudgets: {
+    group: "policy",
+    verbs: ["get", "list", "watch", "create", "patch", "update", "delete"],
+  },
 };
 
 /** A right that an operator lacks. */
