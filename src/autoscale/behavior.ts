@@ -1,0 +1,72 @@
+import {
+  isWithin,
+  type ScaleEvent,
+  type ScaleHistory,
+  type ScalingBehavior,
+  type ScalingRules,
+} from "./scale-history.ts";
+
+const PERCENT = 100;
+
+/**
+ * The count nearest to the current one that all recent recommendations agree on: up to the lowest of the scale-up
+ * window, down to the highest of the scale-down window. `desired` is of now and belongs to both.
+ * As stabilizeRecommendationWithBehaviors of the HPA controller, kubernetes 1.36.
+ */
+export function stabilized(
+  current: number,
+  desired: number,
+  history: ScaleHistory,
+  behavior: ScalingBehavior,
+  nowMs: number,
+): number {
+  let lowest = desired;
+  let highest = desired;
+  for (const entry of history.recommendations) {
+    if (isWithin(entry, behavior.scaleUp.stabilizationWindowSeconds, nowMs)) lowest = Math.min(lowest, entry.replicas);
+    if (isWithin(entry, behavior.scaleDown.stabilizationWindowSeconds, nowMs)) {
+      highest = Math.max(highest, entry.replicas);
+    }
+  }
+  return Math.min(highest, Math.max(lowest, current));
+}
+
+/** The most replicas that the scale-up policies allow now; never less than `current`. */
+export function scaleUpLimit(current: number, history: ScaleHistory, rules: ScalingRules, nowMs: number): number {
+  if (rules.selectPolicy === "Disabled") return current;
+  const limits = rules.policies.map(({ type, value, periodSeconds }) => {
+    const start = replicasBefore(current, history, periodSeconds, nowMs);
+    // Rounded up, else a small count could never grow by a small percentage.
+    return type === "Pods" ? start + value : Math.ceil(percentOf(start, PERCENT + value));
+  });
+  const limit = rules.selectPolicy === "Min" ? Math.min(...limits) : Math.max(...limits);
+  return Math.max(current, limit);
+}
+
+/** The fewest replicas that the scale-down policies allow now; never more than `current`, never below zero. */
+export function scaleDownLimit(current: number, history: ScaleHistory, rules: ScalingRules, nowMs: number): number {
+  if (rules.selectPolicy === "Disabled") return current;
+  const limits = rules.policies.map(({ type, value, periodSeconds }) => {
+    const start = replicasBefore(current, history, periodSeconds, nowMs);
+    // Rounded down, for the same reason.
+    return type === "Pods" ? start - value : Math.floor(percentOf(start, PERCENT - value));
+  });
+  const limit = rules.selectPolicy === "Min" ? Math.max(...limits) : Math.min(...limits);
+  return Math.max(0, Math.min(current, limit));
+}
+
+/** Multiplied before it is divided: 10 * 1.1 is a hair more than 11, which rounding up would make 12. */
+function percentOf(count: number, percent: number): number {
+  return (count * percent) / PERCENT;
+}
+
+/** The count at the beginning of the period, as the events since then say it. */
+function replicasBefore(current: number, history: ScaleHistory, periodSeconds: number, nowMs: number): number {
+  return current - changes(history.ups, periodSeconds, nowMs) + changes(history.downs, periodSeconds, nowMs);
+}
+
+function changes(events: readonly ScaleEvent[], periodSeconds: number, nowMs: number): number {
+  let sum = 0;
+  for (const event of events) if (isWithin(event, periodSeconds, nowMs)) sum += event.change;
+  return sum;
+}

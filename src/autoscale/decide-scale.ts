@@ -1,0 +1,126 @@
+import type { WorkersSpec } from "../api/workers-spec.ts";
+import { scaleDownLimit, scaleUpLimit, stabilized } from "./behavior.ts";
+import { type BusyView, scaleDownFloor } from "./busy-guard.ts";
+import type { Demand } from "./demand.ts";
+import { replicasFor } from "./desired-replicas.ts";
+import { neverBack, recordRecommendation, type ScaleHistory } from "./scale-history.ts";
+
+/**
+ * Why the count is what it is. The HPA's own words where it has one; ours for readings (`Demand...`) and for what keeps
+ * workers that may be busy (`WorkersBusy`, `BusyWorkerNotReady`, `SessionsRunning`).
+ */
+export const SCALE_REASONS = [
+  "DesiredWithinRange",
+  "TooFewReplicas",
+  "TooManyReplicas",
+  "ScaleUpStabilized",
+  "ScaleDownStabilized",
+  "ScaleUpLimit",
+  "ScaleDownLimit",
+  "DemandUnknown",
+  "DemandStale",
+  "WorkersBusy",
+  "BusyWorkerNotReady",
+  "SessionsRunning",
+] as const;
+export type ScaleReason = (typeof SCALE_REASONS)[number];
+
+/** What a decision is made of. */
+export interface ScaleInput {
+  readonly spec: Pick<WorkersSpec, "minReplicas" | "maxReplicas" | "sessionsPerReplica" | "behavior">;
+  /** Replicas asked for now, over all Deployments of the Environment. */
+  readonly current: number;
+  readonly demand: Demand;
+  readonly busy: BusyView;
+  readonly history: ScaleHistory;
+  /** On the monotonic clock, in milliseconds. */
+  readonly nowMs: number;
+}
+
+/** How many replicas there should be, over all Deployments. */
+export interface ScaleDecision {
+  readonly replicas: number;
+  /** What the demand asks for, before all bounds; null while it is not known. */
+  readonly wanted: number | null;
+  readonly reason: ScaleReason;
+  readonly message: string;
+  /** For the next evaluation. Pass it through `recordScale` once a change was written. */
+  readonly history: ScaleHistory;
+}
+
+type Outcome = Pick<ScaleDecision, "replicas" | "reason" | "message">;
+
+/**
+ * The decision of one evaluation, in the order of the HPA controller (reconcileAutoscaler and
+ * normalizeDesiredReplicasWithBehaviors in kubernetes 1.36): a count outside of its bounds is brought inside at once, else
+ * the demand goes through stabilization, then through the rate and the bounds. What keeps workers that may be busy comes
+ * last, and no bound and no policy overrules it. Unlike the HPA, too many replicas are kept while the demand is unknown.
+ */
+export function decideScale(input: ScaleInput): ScaleDecision {
+  const { spec, current, demand, history } = input;
+  if (current < spec.minReplicas) {
+    const wanted = demand.kind === "known" ? replicasFor(demand.sessions, spec) : null;
+    return { ...tooFew(spec.minReplicas), wanted, history };
+  }
+  if (demand.kind === "unknown") {
+    const { reason, message } = demand;
+    return { replicas: current, wanted: null, reason, message: `${message}: the last size is held`, history };
+  }
+  const wanted = replicasFor(demand.sessions, spec);
+  if (current > spec.maxReplicas) {
+    return { ...sparingBusy(input, demand, tooMany(spec.maxReplicas)), wanted, history };
+  }
+  const nowMs = neverBack(history, input.nowMs);
+  return {
+    ...sparingBusy(input, demand, byBehavior(input, wanted, nowMs)),
+    wanted,
+    history: recordRecommendation(history, { replicas: wanted, atMs: nowMs }, spec.behavior),
+  };
+}
+
+function byBehavior({ spec, current, history }: ScaleInput, wanted: number, nowMs: number): Outcome {
+  const agreed = stabilized(current, wanted, history, spec.behavior, nowMs);
+  if (agreed > current) {
+    const limit = scaleUpLimit(current, history, spec.behavior.scaleUp, nowMs);
+    if (agreed > Math.min(limit, spec.maxReplicas)) {
+      return limit < spec.maxReplicas ? tooFast("ScaleUpLimit", limit) : tooMany(spec.maxReplicas);
+    }
+  } else if (agreed < current) {
+    const limit = scaleDownLimit(current, history, spec.behavior.scaleDown, nowMs);
+    if (agreed < Math.max(limit, spec.minReplicas)) {
+      return limit > spec.minReplicas ? tooFast("ScaleDownLimit", limit) : tooFew(spec.minReplicas);
+    }
+  }
+  if (agreed === wanted)
+    return { replicas: agreed, reason: "DesiredWithinRange", message: `the demand asks for ${wanted}` };
+  return wanted > current
+    ? { replicas: agreed, reason: "ScaleUpStabilized", message: recently("fewer", "scaleUp", wanted) }
+    : { replicas: agreed, reason: "ScaleDownStabilized", message: recently("more", "scaleDown", wanted) };
+}
+
+function sparingBusy(
+  { current, busy }: ScaleInput,
+  work: { readonly running: number; readonly pending: number },
+  outcome: Outcome,
+): Outcome {
+  if (outcome.replicas >= current) return outcome;
+  const floor = scaleDownFloor(busy, current, work);
+  return floor && floor.replicas > outcome.replicas ? floor : outcome;
+}
+
+function tooFew(minReplicas: number): Outcome {
+  return { replicas: minReplicas, reason: "TooFewReplicas", message: `minReplicas is ${minReplicas}` };
+}
+
+function tooMany(maxReplicas: number): Outcome {
+  return { replicas: maxReplicas, reason: "TooManyReplicas", message: `maxReplicas is ${maxReplicas}` };
+}
+
+function tooFast(reason: "ScaleUpLimit" | "ScaleDownLimit", limit: number): Outcome {
+  const field = reason === "ScaleUpLimit" ? "scaleUp" : "scaleDown";
+  return { replicas: limit, reason, message: `behavior.${field} allows ${limit} for now` };
+}
+
+function recently(how: "fewer" | "more", field: "scaleUp" | "scaleDown", wanted: number): string {
+  return `the demand asks for ${wanted}, and asked for ${how} within behavior.${field}.stabilizationWindowSeconds`;
+}
