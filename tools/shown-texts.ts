@@ -31,6 +31,8 @@ export function shownText(text: string, run: Run): string {
       .replaceAll(`${run.namespace}/${run.name}`, `${SHOWN.namespace}/${SHOWN.name}`)
       .replaceAll(`${run.namespace}/second`, `${SHOWN.namespace}/second`)
       .replaceAll(run.namespace, SHOWN.namespace)
+      .replaceAll(`environment="${run.name}"`, `environment="${SHOWN.name}"`)
+      .replaceAll(`environment=${run.name}`, `environment=${SHOWN.name}`)
       .replaceAll(new RegExp(`\\bberth-${run.name}-[a-z0-9]{8}\\b`, "g"), SHOWN.pod)
       .replaceAll(/\bSecret key\b/g, `Secret ${SHOWN.name}-key`)
       .replaceAll('secrets "key"', `secrets "${SHOWN.name}-key"`)
@@ -55,7 +57,7 @@ export function shownTable(table: string, run: Run): string {
   const shown = rows.map((row) =>
     row.map((cell, column) => {
       if (column === age) return SHOWN.age;
-      return cell === run.name ? SHOWN.name : cell;
+      return cell === run.name || cell.endsWith(`/${run.name}`) ? cell.replace(run.name, SHOWN.name) : cell;
     }),
   );
   return padded([head, ...shown.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1))], GAP);
@@ -75,6 +77,14 @@ export function shownDescription(description: string, run: Run, types: readonly 
     "Events:",
     ...eventsOf(lines),
   ].join("\n");
+}
+
+/** A table of `kubectl events` in its order, with one age for all. */
+export function shownEvents(table: string, run: Run): string {
+  // The one title of two words would be taken for two columns.
+  const [head = [], ...rows] = columnsOf(shownText(table, run).replace("LAST SEEN", "LAST_SEEN"));
+  const titles = head.map((title) => title.replace("_", " "));
+  return padded([titles, ...rows.map(([, ...cells]) => [SHOWN.age, ...cells])], GAP);
 }
 
 function conditionsOf(lines: readonly string[]): string[][] {

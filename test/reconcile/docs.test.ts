@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { CONDITION_TYPES, type ConditionReason, eventType, REASONS } from "../../src/api/conditions.ts";
 import { END_REASON_LIST, EVENT_REASONS } from "../../src/api/reasons.ts";
-import { createMetrics } from "../../src/observe/metrics.ts";
 import { IN_THE_WAY } from "../../src/reconcile/ready.ts";
 import { recordedBlocks, replaceRecorded } from "../../tools/recorded-blocks.ts";
 import { faults } from "../integration/faults.ts";
@@ -11,17 +10,6 @@ import { faults } from "../integration/faults.ts";
 const ROOT = join(import.meta.dirname, "..", "..");
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
 const CONDITION_REASONS = Object.keys(REASONS) as ConditionReason[];
-
-/** As GitHub makes them of headings. */
-const anchorOf = (heading: string) =>
-  heading
-    .toLowerCase()
-    .replaceAll(/[^a-z0-9 -]/g, "")
-    .replaceAll(" ", "-");
-
-async function anchors(path: string): Promise<Set<string>> {
-  return new Set([...(await read(path)).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) => anchorOf(heading)));
-}
 
 describe("docs/troubleshooting.md", () => {
   test("has a recorded text for every fault that the tests make happen, and no other", async () => {
@@ -83,25 +71,6 @@ describe("docs/status.md", () => {
     const words = [...(await read("docs/status.md")).matchAll(/`([A-Z][A-Za-z]+)`/g)].map(([, word = ""]) => word);
     expect(words.filter((word) => !known.has(word))).toEqual([]);
   });
-});
-
-test.each(["docs/status.md", "docs/troubleshooting.md"])("every link of %s leads somewhere", async (path) => {
-  for (const [, target = ""] of (await read(path)).matchAll(/\]\(([^)]+)\)/g)) {
-    const [file = "", anchor] = target.split("#");
-    const page = file === "" ? path : join("docs", file);
-    if (anchor === undefined) await read(page);
-    else expect(await anchors(page), target).toContain(anchor);
-  }
-});
-
-test.each(["docs/status.md", "docs/troubleshooting.md"])("every metric that %s names exists", async (path) => {
-  const known = new Set(
-    createMetrics()
-      .registry.getMetricsAsArray()
-      .map(({ name }) => name),
-  );
-  const named = (await read(path)).match(/\bberth_[a-z_]+/g) ?? [];
-  expect(named.filter((name) => !known.has(name))).toEqual([]);
 });
 
 test("no reason of a condition, an end or an Event is dead", async () => {

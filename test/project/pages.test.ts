@@ -1,0 +1,108 @@
+import { readdir, readFile, stat } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+import { describe, expect, test } from "vitest";
+import { CONDITION_TYPES, REASONS } from "../../src/api/conditions.ts";
+import { END_REASON_LIST, EVENT_REASONS } from "../../src/api/reasons.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { recordedBlocks } from "../../tools/recorded-blocks.ts";
+import { ROOT } from "./lint-gate.ts";
+
+const read = (path: string) => readFile(join(ROOT, path), "utf8");
+
+/** Every page for people: what stands at the top, and everything in docs. */
+const pages = [
+  ...(await readdir(ROOT)).filter((name) => name.endsWith(".md")),
+  ...(await readdir(join(ROOT, "docs"), { recursive: true }))
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => join("docs", name)),
+];
+
+/** As GitHub makes them of headings. */
+const anchorOf = (heading: string) =>
+  heading
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9 _-]/g, "")
+    .replaceAll(" ", "-");
+
+/** Without what stands between fences: examples are no links and no headings. */
+const prose = (text: string) => text.replaceAll(/^```[\s\S]*?^```/gm, "");
+
+interface Link {
+  /** From the root. */
+  readonly path: string;
+  readonly anchor: string | undefined;
+}
+
+async function links(page: string): Promise<Link[]> {
+  const targets = [...prose(await read(page)).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target = ""]) => target);
+  return targets
+    .filter((target) => !/^[a-z]+:/.test(target))
+    .map((target) => {
+      const [file = "", anchor] = target.split("#");
+      return { path: file === "" ? page : join(dirname(page), decodeURIComponent(file)), anchor };
+    });
+}
+
+describe.each(pages)("%s", (page) => {
+  test("links to what is there", async () => {
+    for (const { path, anchor } of await links(page)) {
+      const there = await stat(join(ROOT, path)).catch(() => undefined);
+      expect(there, path).toBeDefined();
+      if (anchor === undefined) continue;
+      const headings = [...prose(await read(path)).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+        anchorOf(heading),
+      );
+      expect(headings, `${path}#${anchor}`).toContain(anchor);
+    }
+  });
+
+  test("names only metrics that exist", async () => {
+    const known = new Set(
+      createMetrics()
+        .registry.getMetricsAsArray()
+        .map(({ name }) => name),
+    );
+    const named = [...(await read(page)).matchAll(/\bberth_[a-z_]+[a-z]\b/g)].map(([name]) => name);
+    const bare = (name: string) => (known.has(name) ? name : name.replace(/_(count|sum|bucket)$/, ""));
+    expect(named.filter((name) => !known.has(bare(name)))).toEqual([]);
+  });
+});
+
+test("every page can be reached from the README by links", async () => {
+  const reached = new Set(["README.md"]);
+  for (const page of reached) {
+    if (!page.endsWith(".md")) {
+      // A link to a folder shows what is in it.
+      for (const other of pages) if (dirname(other) === relative("", page)) reached.add(other);
+      continue;
+    }
+    for (const { path } of await links(page)) reached.add(path.replace(/\/$/, ""));
+  }
+  expect(pages.filter((page) => !reached.has(page))).toEqual([]);
+});
+
+describe("docs/session-life.md", () => {
+  test("has the texts of every stage, recorded", async () => {
+    const blocks = recordedBlocks(await read("docs/session-life.md"));
+    expect([...blocks.keys()]).toEqual(["parked", "running", "stopped", "metrics"]);
+    for (const [name, text] of blocks) expect(text.split("\n").length, name).toBeGreaterThan(5);
+  });
+
+  test("shows Events and conditions of the closed sets", async () => {
+    const blocks = recordedBlocks(await read("docs/session-life.md"));
+    const shown = [...(blocks.get("stopped") ?? "").matchAll(/^2m +\w+ +(\w+) +Pod\//gm)].map(
+      ([, reason = ""]) => reason,
+    );
+    const known = new Set<string>([...END_REASON_LIST, ...Object.keys(EVENT_REASONS), "Scheduled"]);
+    expect(shown).toEqual(["Scheduled", "SessionStarted", "Completed"]);
+    expect(shown.filter((reason) => !known.has(reason))).toEqual([]);
+  });
+});
+
+describe("docs/spec/environment.md", () => {
+  test("explains every condition, reason, Event and end", async () => {
+    const page = await read("docs/spec/environment.md");
+    const all = [...CONDITION_TYPES, ...Object.keys(REASONS), ...END_REASON_LIST, ...Object.keys(EVENT_REASONS)];
+    expect(all.filter((word) => !new RegExp(`^\\| \`${word}\` \\|`, "m").test(page))).toEqual([]);
+  });
+});
