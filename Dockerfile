@@ -24,4 +24,5 @@ COPY package.json LICENSE ./
 # A number, so that kubelet can check runAsNonRoot without reading the image's users.
 USER 65532:65532
 EXPOSE 8080 8081
-ENTRYPOINT ["node", "/app/bin/berth.mjs", "run"]
+ENTRYPOINT ["node", "/app/bin/berth.mjs"]
+CMD ["run"]

@@ -1,0 +1,146 @@
+{{/* The beginning of all names: the release's, with the chart's unless it is in there. Room is left for endings. */}}
+{{- define "berth.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Deployment, and what belongs to it. */}}
+{{- define "berth.operator" -}}
+{{- printf "%s-operator" (include "berth.fullname" .) -}}
+{{- end -}}
+
+{{- define "berth.serviceAccount" -}}
+{{- if .Values.serviceAccount.name -}}
+{{- .Values.serviceAccount.name -}}
+{{- else if .Values.serviceAccount.create -}}
+{{- include "berth.operator" . -}}
+{{- else -}}
+{{- fail "serviceAccount.create is false and serviceAccount.name is empty: name the service account that the operator runs as" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Never changes over upgrades: a Deployment's selector can't. */}}
+{{- define "berth.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "berth.labels" -}}
+{{ include "berth.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "berth.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "berth.podSecurityContext" -}}
+{{- $base := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- toYaml (mergeOverwrite $base (deepCopy .Values.podSecurityContext)) -}}
+{{- end -}}
+
+{{- define "berth.securityContext" -}}
+{{- $base := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) -}}
+{{- toYaml (mergeOverwrite $base (deepCopy .Values.securityContext)) -}}
+{{- end -}}
+
+{{/* The values that no schema can check: they are about one another. */}}
+{{- define "berth.check" -}}
+{{- with .Values -}}
+{{- if and .caBundle.configMap .caBundle.secret -}}
+{{- fail "caBundle.configMap and caBundle.secret are both set: name one of them" -}}
+{{- end -}}
+{{- if eq (int .metrics.port) (int .health.port) -}}
+{{- fail (printf "metrics.port and health.port are both %d: take two ports" (int .health.port)) -}}
+{{- end -}}
+{{- if and .metrics.serviceMonitor.enabled (not .metrics.enabled) -}}
+{{- fail "metrics.serviceMonitor.enabled needs metrics.enabled: set it to true" -}}
+{{- end -}}
+{{- range $argument := .extraArgs -}}
+{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" -}}
+{{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}
+{{- fail (printf "extraArgs holds --%s: set %s instead" $flag $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What every container of the operator's image is given: the way to both APIs. */}}
+{{- define "berth.env" -}}
+{{- with .Values.proxy -}}
+{{- if or .http .https -}}
+{{- with .http }}
+- name: HTTP_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- with .https }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+- name: NO_PROXY
+  value: {{ join "," (compact (list "$(KUBERNETES_SERVICE_HOST)" "kubernetes.default.svc" .noProxy)) | quote }}
+{{- end }}
+{{- end }}
+{{- if or .Values.caBundle.configMap .Values.caBundle.secret }}
+- name: NODE_EXTRA_CA_CERTS
+  value: /etc/berth/ca/{{ .Values.caBundle.key }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "berth.volumeMounts" -}}
+{{- if or .Values.caBundle.configMap .Values.caBundle.secret }}
+- name: ca-bundle
+  mountPath: /etc/berth/ca
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "berth.volumes" -}}
+{{- with .Values.caBundle -}}
+{{- if .configMap }}
+- name: ca-bundle
+  configMap:
+    name: {{ .configMap }}
+    items:
+      - key: {{ .key }}
+        path: {{ .key }}
+{{- else if .secret }}
+- name: ca-bundle
+  secret:
+    secretName: {{ .secret }}
+    items:
+      - key: {{ .key }}
+        path: {{ .key }}
+{{- end }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

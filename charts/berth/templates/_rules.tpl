@@ -1,0 +1,34 @@
+{{/* The operator's rights where it serves Environments, the least that it needs. */}}
+{{- define "berth.rules" -}}
+- apiGroups: [berth.dev]
+  resources: [environments]
+  verbs: [get, list, watch, patch] # patch: the finalizer
+- apiGroups: [berth.dev]
+  resources: [environments/status]
+  verbs: [patch]
+- apiGroups: [berth.dev]
+  resources: [environments/finalizers]
+  verbs: [update] # owner references that block deletion, where the cluster enforces them
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, list, create, patch, delete] # never watched; list: the claims of an Environment, by label
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete] # always-on workers
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, update, delete] # running sessions under disruption: Protect
+{{- end -}}
+
+{{/* Leader election, in the release's own namespace. */}}
+{{- define "berth.leaseRules" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, list, watch, create, update, patch, delete]
+{{- end -}}

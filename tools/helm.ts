@@ -1,0 +1,34 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { findClientTools } from "../testbed/cluster/client-tools.ts";
+
+/** Folder of the chart. */
+export const CHART = fileURLToPath(new URL("../charts/berth", import.meta.url));
+
+/** A chart with its CRD, rendered, is 60 kB. */
+const MAX_OUTPUT_BYTES = 16 * 1024 ** 2;
+
+/** What a run of helm left behind. */
+export interface HelmResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/**
+ * Runs helm, which is fetched if need be. Resolves also when it fails: with its exit code.
+ * @throws MissingToolError where helm can't be had.
+ */
+export async function helm(args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<HelmResult> {
+  const binary = join(await findClientTools({ env }), "helm");
+  try {
+    const { stdout, stderr } = await promisify(execFile)(binary, args, { env, maxBuffer: MAX_OUTPUT_BYTES });
+    return { code: 0, stdout, stderr };
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code?: unknown; stdout?: string; stderr?: string };
+    if (typeof code !== "number") throw error;
+    return { code, stdout: stdout ?? "", stderr: stderr ?? "" };
+  }
+}
