@@ -7,8 +7,7 @@ import { execFile } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { type Fault, faults } from "../test/integration/faults.ts";
-import { limitedUser } from "../test/integration/limited-operator.ts";
+import { type Fault, faults, makeHappen } from "../test/integration/faults.ts";
 import { asTestCluster } from "../test/integration/own-cluster.ts";
 import type { TestCluster } from "../test/support/cluster.ts";
 import { startWorld, type World } from "../test/support/world.ts";
@@ -55,15 +54,7 @@ async function record(only: readonly string[]): Promise<Map<string, string>> {
 async function recordOne(cluster: TestCluster, fault: Fault): Promise<string> {
   const createNamespace = () => cluster.createNamespace(`shown-${fault.name}`);
   await using world = await startWorld({ ...cluster, createNamespace }, fault.world);
-  await fault.before?.(world);
-  const flags = fault.lack ? ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))] : [];
-  const operator = world.startOperator({ flags });
-  await world.createEnvironment(fault.spec?.(world));
-  if (fault.later) {
-    await world.untilCondition("Ready", "Ready");
-    await world.untilParked(1);
-    await fault.later(world);
-  }
+  const operator = await makeHappen(fault, world, cluster);
   await world.untilCondition(fault.shows.type, fault.shows.reason);
   await world.until("its Event", () => world.events(fault.shows.reason).length > 0);
   await untilStill(world);

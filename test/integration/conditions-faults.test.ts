@@ -4,7 +4,7 @@ import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { startWorld, type World } from "../support/world.ts";
-import { type Fault, faults, type Tries } from "./faults.ts";
+import { type Fault, faults, makeHappen, type Tries } from "./faults.ts";
 import { limitedUser } from "./limited-operator.ts";
 import { printedColumns } from "./printed-columns.ts";
 
@@ -22,15 +22,7 @@ const REQUESTS_PER_RESTLESS_TRY = 12;
 describe.concurrent("a fault shows, stays quiet while it lasts, and heals without a restart", () => {
   test.each(faults())("$name: $shows.reason", async (fault) => {
     await using world = await startWorld(cluster, { ...fault.world });
-    await fault.before?.(world);
-    const flags = fault.lack ? ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))] : [];
-    const operator = world.startOperator({ flags });
-    await world.createEnvironment(fault.spec?.(world));
-    if (fault.later) {
-      await world.untilCondition("Ready", "Ready");
-      await world.untilParked(1);
-      await fault.later(world);
-    }
+    const operator = await makeHappen(fault, world, cluster);
 
     await untilShown(world, fault);
     await expectQuiet(world, fault, operator.metrics);

@@ -3,8 +3,9 @@ import type { ConditionReason, ConditionStatus, ConditionType } from "../../src/
 import { NAMESPACES, NODES, type Resource, SECRETS } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
-import type { World, WorldOptions } from "../support/world.ts";
-import { type Lack, limitOperator, unlimitOperator } from "./limited-operator.ts";
+import type { TestCluster } from "../support/cluster.ts";
+import type { InProcessOperator, World, WorldOptions } from "../support/world.ts";
+import { type Lack, limitedUser, limitOperator, unlimitOperator } from "./limited-operator.ts";
 
 /** What a person sees of a fault. */
 export interface Shown {
@@ -224,6 +225,20 @@ const lacking = (
   heals: "Ready",
   ...more,
 });
+
+/** Starts an operator on a world with this fault in it, and the Environment; the world was built with the fault's options. */
+export async function makeHappen(fault: Fault, world: World, cluster: TestCluster): Promise<InProcessOperator> {
+  await fault.before?.(world);
+  const flags = fault.lack ? ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))] : [];
+  const operator = world.startOperator({ flags });
+  await world.createEnvironment(fault.spec?.(world));
+  if (fault.later) {
+    await world.untilCondition("Ready", "Ready");
+    await world.untilParked(1);
+    await fault.later(world);
+  }
+  return operator;
+}
 
 /** Everything that goes wrong with an Environment, each by itself. New objects each time: some keep what they did. */
 export function faults(): Fault[] {
