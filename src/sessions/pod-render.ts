@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import type { Environment, PodTemplate } from "../api/environment.ts";
 import { toLabelValue } from "../api/label-value.ts";
 import {
@@ -15,6 +15,7 @@ import {
   LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
 import { sessionContainerName as gatedContainerName } from "../api/pod-template.ts";
+import { hashOf } from "../core/hash.ts";
 import type { Container, EnvVar, Pod } from "../kube/resource.ts";
 import { KEY_SESSION_ID, KEY_WORK_ID, KEY_WORK_SECRET } from "./journal.ts";
 
@@ -157,18 +158,4 @@ function gate(container: Container, secretName: string, environment: Environment
       fromSecret("ANTHROPIC_WORK_SECRET", KEY_WORK_SECRET),
     ],
   };
-}
-
-const HASH_LENGTH = 12;
-
-/** A short hash of any JSON value that does not depend on the order of its fields. */
-export function hashOf(value: unknown): string {
-  return createHash("sha256").update(stableJson(value)).digest("hex").slice(0, HASH_LENGTH);
-}
-
-function stableJson(value: unknown): string {
-  return JSON.stringify(value, (_key, part: unknown) => {
-    if (typeof part !== "object" || part === null || Array.isArray(part)) return part;
-    return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));
-  });
 }

@@ -5,6 +5,14 @@ import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth } from "./api-health.ts";
 import type { SessionContext } from "./context.ts";
 
+/** What of an Environment's context the queue watch works with. */
+export type QueueContext = Pick<SessionContext, "clock" | "random" | "work" | "metrics" | "labels"> & {
+  readonly timing: Pick<
+    SessionContext["timing"],
+    "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs" | "statsIdleMs"
+  >;
+};
+
 const JITTER = 0.1;
 const SECOND_MS = 1_000;
 
@@ -13,11 +21,12 @@ const SECOND_MS = 1_000;
  * may have moved. A failed reading leaves the last one as it was: an error is never taken for an empty queue.
  */
 export class QueueWatch {
-  readonly #context: SessionContext;
+  readonly #context: QueueContext;
   readonly #health: ApiHealth;
   readonly #onStats: (stats: QueueStats) => void;
   readonly #unacknowledged: () => number;
   #stats: QueueStats | null = null;
+  #readMs = Number.NEGATIVE_INFINITY;
   #polled = 0;
   /** Items in nobody's hands as far as this process knows: pending at the last reading, and at both of the last two. */
   #unclaimed = 0;
@@ -26,7 +35,7 @@ export class QueueWatch {
   #wake: (() => void) | null = null;
 
   constructor(options: {
-    context: SessionContext;
+    context: QueueContext;
     health: ApiHealth;
     onStats: (stats: QueueStats) => void;
     /** Claims of our own whose item was polled and not acknowledged yet: they are part of `pending`. */
@@ -41,6 +50,11 @@ export class QueueWatch {
   /** The last good reading; null before the first. */
   get stats(): QueueStats | null {
     return this.#stats;
+  }
+
+  /** When the last good reading was asked for, on the monotonic clock. */
+  get readMs(): number {
+    return this.#readMs;
   }
 
   /**
@@ -80,6 +94,7 @@ export class QueueWatch {
         const answer = await this.#context.work().stats({ signal });
         backoff.reset();
         attempt.answered();
+        this.#readMs = readMs;
         this.#polled -= polledBefore;
         this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#unacknowledged()));
         this.#take(answer.value);

@@ -1,0 +1,15 @@
+import { createHash } from "node:crypto";
+
+const HASH_LENGTH = 12;
+
+/** A short hash of any JSON value that does not depend on the order of its fields. */
+export function hashOf(value: unknown): string {
+  return createHash("sha256").update(stableJson(value)).digest("hex").slice(0, HASH_LENGTH);
+}
+
+function stableJson(value: unknown): string {
+  return JSON.stringify(value, (_key, part: unknown) => {
+    if (typeof part !== "object" || part === null || Array.isArray(part)) return part;
+    return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));
+  });
+}
