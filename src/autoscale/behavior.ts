@@ -55,7 +55,7 @@ export function scaleDownLimit(current: number, history: ScaleHistory, rules: Sc
   return Math.max(0, Math.min(current, limit));
 }
 
-/** Multiplied before it is divided: 10 * 1.1 is a hair more than 11, which rounding up would make 12. */
+/** Multiplied before it is divided: 100 * 1.1 is a hair more than 110 in binary, and would be rounded up to 111. */
 function percentOf(count: number, percent: number): number {
   return (count * percent) / PERCENT;
 }

@@ -1,0 +1,42 @@
+import { decideScale, type ScaleDecision } from "../../src/autoscale/decide-scale.ts";
+import {
+  recordScale,
+  type ScaleHistory,
+  type ScalingBehavior,
+  startHistory,
+} from "../../src/autoscale/scale-history.ts";
+import { inputOf } from "./specs.ts";
+
+/** The loop around the policies: what a decision says is written at once, and recorded. */
+export class Play {
+  current: number;
+  history: ScaleHistory;
+  nowMs = 0;
+  readonly #options: { behavior: ScalingBehavior; min?: number; max?: number };
+
+  constructor(options: { current: number; behavior: ScalingBehavior; min?: number; max?: number }) {
+    this.current = options.current;
+    this.history = startHistory(options.current, this.nowMs);
+    this.#options = options;
+  }
+
+  /** One evaluation, `afterSeconds` after the last one. */
+  step(afterSeconds: number, sessions: number): ScaleDecision {
+    this.nowMs += afterSeconds * 1_000;
+    const decision = decideScale(
+      inputOf({ ...this.#options, current: this.current, sessions, history: this.history, nowMs: this.nowMs }),
+    );
+    this.history = recordScale(
+      decision.history,
+      { from: this.current, to: decision.replicas, atMs: this.nowMs },
+      this.#options.behavior,
+    );
+    this.current = decision.replicas;
+    return decision;
+  }
+
+  /** The count after each of `times` evaluations at one demand. */
+  steps(times: number, everySeconds: number, sessions: number): number[] {
+    return Array.from({ length: times }, () => this.step(everySeconds, sessions).replicas);
+  }
+}
