@@ -1,15 +1,18 @@
 import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
-import { sleep, type Timer } from "../core/clock.ts";
+import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { isMaybeApplied, isNotFound, isQuotaExceeded } from "../kube/errors.ts";
+import { Passes } from "../core/passes.ts";
+import { isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Breaker } from "./breaker.ts";
 import { type CapacityPlan, type FreePod, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
+import { type CapacityProblem, capacityProblemOf, TOO_SLOW } from "./capacity-problem.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
+import { Expectations } from "./expectations.ts";
 import { newPodName } from "./pod-render.ts";
-import { type Problem, readPodState } from "./pod-state.ts";
+import { readPodState } from "./pod-state.ts";
 import { refusalWords } from "./refusal-words.ts";
 import type { RemovalResult, Removals } from "./removal.ts";
 
@@ -17,15 +20,6 @@ const SECOND_MS = 1_000;
 
 /** Creations and removals of one Environment under way at the same time. */
 const CONCURRENCY = 16;
-
-/** What stands in the way of capacity, if anything does; the runtime turns it into a condition. */
-export type CapacityProblem =
-  | { readonly is: "quota"; readonly message: string }
-  | { readonly is: "refused"; readonly message: string }
-  | { readonly is: "unschedulable"; readonly message: string }
-  | { readonly is: "image"; readonly message: string }
-  | { readonly is: "preparing"; readonly message: string }
-  | null;
 
 /** How many Pods stand where. */
 export interface PoolCounts {
@@ -36,15 +30,6 @@ export interface PoolCounts {
 /** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
-const IMAGE_PROBLEMS = new Set([
-  "ErrImagePull",
-  "ImagePullBackOff",
-  "InvalidImageName",
-  "ErrImageNeverPull",
-  "ImageInspectError",
-  "RegistryUnavailable",
-]);
-
 /**
  * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces what is old or outdated, removes
  * what is too much (capacity.ts decides). Creations are counted by expectations until the cache shows them.
@@ -54,8 +39,7 @@ export class Pool {
   readonly #claims: ClaimTable;
   readonly #breaker: Breaker;
   readonly #onChange: () => void;
-  /** Names of created Pods that the cache has not shown yet, with the monotonic time of their creation. */
-  readonly #expected = new Map<string, number>();
+  readonly #expected: Expectations;
   readonly #removals: Removals;
   /** Names of Pods that were removed, until the cache no longer shows them. */
   readonly #removed = new Set<string>();
@@ -70,14 +54,9 @@ export class Pool {
   #draining = false;
   #mayCreate = false;
   #refusal: CapacityProblem = null;
-  #timer: Timer | null = null;
-  /** When the timer runs (monotonic). */
-  #wakeAtMs = Number.POSITIVE_INFINITY;
-  #planning: Promise<void> | null = null;
+  readonly #passes: Passes;
   /** Removals that are being tried. */
   readonly #underWay = new Set<Promise<void>>();
-  #again = false;
-  #signal: AbortSignal | null = null;
   /** Pods whose parking was counted already. */
   readonly #seenParked = new Set<string>();
 
@@ -90,18 +69,25 @@ export class Pool {
   }) {
     this.#removals = options.removals;
     this.#context = options.context;
+    this.#expected = new Expectations(options.context);
     this.#claims = options.claims;
     this.#breaker = options.breaker;
     this.#onChange = options.onChange;
     const { prepareBackoffBaseMs: baseMs, prepareBackoffMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
+    const { clock, timing, logger } = options.context;
+    this.#passes = new Passes({
+      clock,
+      pass: () => this.#carryOut(),
+      failed: (error) => logger.warn({ error: errorText(error) }, "capacity plan failed"),
+      retryMs: timing.retryMaxMs,
+      minWakeMs: MIN_WAKE_MS,
+    });
   }
 
   /** Begins to plan; until then nothing is created or removed. Stops when the signal aborts. */
   start(signal: AbortSignal): void {
-    this.#signal = signal;
-    signal.addEventListener("abort", () => this.#timer?.cancel(), { once: true });
-    this.poke();
+    this.#passes.start(signal);
   }
 
   /** Work items waiting in the queue, as far as they may be claimed. */
@@ -124,14 +110,12 @@ export class Pool {
 
   /** Something changed: plan again soon. Never throws. */
   poke(): void {
-    if (!this.#signal || this.#signal.aborted) return;
-    this.#again = true;
-    this.#planning ??= this.#planUntilQuiet();
+    this.#passes.poke();
   }
 
   /** Resolves when nothing of it is under way any more, after the signal aborted. */
   async ended(): Promise<void> {
-    await this.#planning;
+    await this.#passes.ended();
     await Promise.all(this.#underWay);
   }
 
@@ -175,7 +159,7 @@ export class Pool {
       if (free.hash !== hash) continue;
       const state = readPodState(pod);
       if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
-      if (state.is === "preparing" && state.problem) return problemOf(state.problem);
+      if (state.is === "preparing" && state.problem) return capacityProblemOf(state.problem);
     }
     return null;
   }
@@ -185,36 +169,22 @@ export class Pool {
     return this.#freePods().filter(({ free }) => free.state === "parked" && this.#breaker.admits(free.hash, nowMs));
   }
 
-  async #planUntilQuiet(): Promise<void> {
-    // Several changes of one turn of the event loop make one plan.
-    await Promise.resolve();
-    while (this.#again && !this.#signal?.aborted) {
-      this.#again = false;
-      try {
-        await this.#carryOut();
-      } catch (error) {
-        this.#context.logger.warn({ error: errorText(error) }, "capacity plan failed");
-        this.#wakeAfter(this.#context.timing.retryMaxMs);
-      }
-    }
-    this.#planning = null;
-  }
-
   async #carryOut(): Promise<void> {
-    await this.#settleExpectations();
+    await this.#expected.settle();
+    this.#catchUp();
     await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#goes(name, result)));
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
-    if (plan.againAtMs !== null) this.#wakeAfter(plan.againAtMs - this.#context.clock.now());
+    if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.clock.now());
     await this.#clearEnded();
     await this.#inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
     const { nextMs, size } = this.#removals;
-    if (nextMs !== null) this.#wakeAfter(nextMs - this.#context.clock.monotonic());
+    if (nextMs !== null) this.#passes.wakeAfter(nextMs - this.#context.clock.monotonic());
     // Room that is not free yet is not given away.
     if (size > 0 && plan.remove.length > 0 && plan.create > 0) return this.poke();
     if (!this.#mayCreate) return;
     const waitMs = this.#createFromMs - this.#context.clock.monotonic();
-    if (plan.create > 0 && waitMs > 0) return this.#wakeAfter(waitMs);
+    if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);
     if (plan.create === 0) this.#forgetRefusal(waitMs);
     await this.#inBatches(Array.from({ length: plan.create }), () => this.#create());
   }
@@ -286,15 +256,10 @@ export class Pool {
     });
   }
 
-  async #settleExpectations(): Promise<void> {
-    const { pods, clock, timing } = this.#context;
+  /** Takes note of what the cache shows by now. */
+  #catchUp(): void {
+    const { pods, clock } = this.#context;
     const nowMs = clock.monotonic();
-    const overdue: string[] = [];
-    for (const [name, sinceMs] of this.#expected) {
-      if (pods.get(name)) this.#expected.delete(name);
-      else if (nowMs - sinceMs > timing.expectationMs) overdue.push(name);
-    }
-    await this.#inBatches(overdue, (name) => this.#lookFor(name));
     for (const names of [this.#foreign, this.#removed, this.#seenParked]) {
       for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
     }
@@ -315,38 +280,25 @@ export class Pool {
     const creation = this.#refusal.is === "quota" || this.#refusal.is === "refused";
     if (!creation && this.counts().preparing > 0) return;
     if (waitMs > 0) {
-      this.#wakeAfter(waitMs);
+      this.#passes.wakeAfter(waitMs);
       return;
     }
     this.#refusal = null;
     this.#onChange();
   }
 
-  /** A Pod that the cache should have shown by now. Not there: it was lost. There: the cache is behind, so it counts on. */
-  async #lookFor(name: string): Promise<void> {
-    const { kube, namespace, clock } = this.#context;
-    try {
-      await kube.get(PODS, { namespace, name });
-      this.#expected.set(name, clock.monotonic());
-    } catch (error) {
-      if (isNotFound(error)) this.#expected.delete(name);
-      else this.#expected.set(name, clock.monotonic());
-    }
-  }
-
   async #create(): Promise<void> {
-    const { kube, name, clock, metrics, labels, logger } = this.#context;
+    const { kube, name, metrics, labels, logger } = this.#context;
     const podName = newPodName(name);
     const pod = this.#context.template().render(podName);
-    this.#expected.set(podName, clock.monotonic());
+    this.#expected.add(podName);
     try {
       await kube.create(PODS, pod);
       metrics.podsCreated.inc(labels);
       // Whether the Pod gets ready is another matter: what was said of the one before it stands until one is parked.
       if (this.#refusal?.is === "quota" || this.#refusal?.is === "refused") this.#refusal = null;
     } catch (error) {
-      // A creation without an answer may have taken effect: the expectation stands until the cache shows it or it is old.
-      if (!isMaybeApplied(error)) this.#expected.delete(podName);
+      this.#expected.failed(podName, error);
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
       this.#refusal = { is: quota ? "quota" : "refused", message: refusalWords(error, podName) };
@@ -395,7 +347,7 @@ export class Pool {
       this.#surgeBlockedUntilMs = this.#context.clock.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
     if (reason === "PrepareTimeout") {
       // In the words that were shown while it lasted.
-      const said = problem.is === "preparing" && problem.problem ? problemOf(problem.problem) : TOO_SLOW;
+      const said = problem.is === "preparing" && problem.problem ? capacityProblemOf(problem.problem) : TOO_SLOW;
       this.#failedToPrepare(reason, said);
     }
     this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
@@ -415,24 +367,9 @@ export class Pool {
     waiting.abort();
   }
 
-  /** A wake that is earlier stays: a plan that comes too early changes nothing. */
-  #wakeAfter(delayMs: number): void {
-    if (this.#signal?.aborted) return;
-    const { clock } = this.#context;
-    const waitMs = Math.max(MIN_WAKE_MS, delayMs);
-    const atMs = clock.monotonic() + waitMs;
-    if (this.#wakeAtMs <= atMs) return;
-    this.#timer?.cancel();
-    this.#wakeAtMs = atMs;
-    this.#timer = clock.setTimer(() => {
-      this.#wakeAtMs = Number.POSITIVE_INFINITY;
-      this.poke();
-    }, waitMs);
-  }
-
   /** So many at a time, and no more of them once the signal aborted. */
   async #inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
-    for (let from = 0; from < items.length && !this.#signal?.aborted; from += CONCURRENCY) {
+    for (let from = 0; from < items.length && this.#passes.active; from += CONCURRENCY) {
       await Promise.all(items.slice(from, from + CONCURRENCY).map(act));
     }
   }
@@ -449,21 +386,6 @@ const MIN_WAKE_MS = 100;
 
 /** So many times the patience of a surge, until the next is tried. */
 const SURGE_PAUSES = 5;
-
-const TOO_SLOW: CapacityProblem = {
-  is: "preparing",
-  message: "not within prepareTimeoutSeconds, and the node does not say why; raise it if it only takes longer",
-};
-
-function problemOf({ reason, message }: Problem): CapacityProblem {
-  // As it is said of a Pod that has ended.
-  if (reason === "InitContainerFailed") return { is: "preparing", message };
-  if (!IMAGE_PROBLEMS.has(reason)) return { is: "preparing", message: `${reason}: ${message}` };
-  return { is: "image", message: message.replace(BACK_OFF, "") };
-}
-
-/** Pulls and pauses between them follow one another, with the same cause: what is shown must not change with them. */
-const BACK_OFF = /^Back-off pulling image "[^"]*": (\w+: )?/;
 
 function scheduledAt(pod: Pod): number | null {
   const condition = pod.status?.conditions?.find(({ type, status }) => type === "PodScheduled" && status === "True");

@@ -1,6 +1,6 @@
 import { LABEL_PHASE } from "../api/names.ts";
-import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { Passes } from "../core/passes.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { ClaimTable } from "./claim-table.ts";
@@ -24,12 +24,7 @@ const MIN_WAKE_MS = 1_000;
 export class Retention {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  #timer: Timer | null = null;
-  /** When the timer runs (monotonic). */
-  #wakeAtMs = Number.POSITIVE_INFINITY;
-  #signal: AbortSignal | null = null;
-  #working: Promise<void> | null = null;
-  #again = false;
+  readonly #passes: Passes;
   #draining = false;
   readonly #deleted = new Set<string>();
   /** Pods that could not be deleted, and when (monotonic) to try again: one that stays must not keep the others. */
@@ -46,13 +41,19 @@ export class Retention {
     this.#context = options.context;
     this.#claims = options.claims;
     this.#onForeignSlot = options.onForeignSlot;
+    const { clock, timing, logger } = options.context;
+    this.#passes = new Passes({
+      clock,
+      pass: () => this.#pass(),
+      failed: (error) => logger.warn({ error: errorText(error) }, "finished Pods could not be deleted"),
+      retryMs: timing.retryMaxMs,
+      minWakeMs: MIN_WAKE_MS,
+    });
   }
 
   /** Begins once all claims of an earlier process are in the table: before that, every assigned Pod looks left behind. */
   start(signal: AbortSignal): void {
-    this.#signal = signal;
-    signal.addEventListener("abort", () => this.#timer?.cancel(), { once: true });
-    this.poke();
+    this.#passes.start(signal);
   }
 
   /** The Environment goes, and its Pods with it: nothing is kept any longer. */
@@ -62,34 +63,18 @@ export class Retention {
   }
 
   poke(): void {
-    if (!this.#signal || this.#signal.aborted) return;
-    this.#again = true;
-    this.#working ??= this.#work();
+    this.#passes.poke();
   }
 
   /** Resolves when nothing of it is under way any more, after the signal aborted. */
-  async ended(): Promise<void> {
-    await this.#working;
+  ended(): Promise<void> {
+    return this.#passes.ended();
   }
 
   /** Finished Pods that are still there. */
   get finished(): number {
     return this.#context.pods.list().filter((pod) => readFinished(pod) !== null && !pod.metadata.deletionTimestamp)
       .length;
-  }
-
-  async #work(): Promise<void> {
-    await Promise.resolve();
-    while (this.#again && !this.#signal?.aborted) {
-      this.#again = false;
-      try {
-        await this.#pass();
-      } catch (error) {
-        this.#context.logger.warn({ error: errorText(error) }, "finished Pods could not be deleted");
-        this.#wakeAfter(this.#context.timing.retryMaxMs);
-      }
-    }
-    this.#working = null;
   }
 
   async #pass(): Promise<void> {
@@ -108,10 +93,10 @@ export class Retention {
     });
     const leftBehind = present.filter((pod) => this.#isLeftBehind(pod));
     const gone = [...expired.map(({ pod }) => pod), ...leftBehind];
-    for (let from = 0; from < gone.length && !this.#signal?.aborted; from += CONCURRENCY) {
+    for (let from = 0; from < gone.length && this.#passes.active; from += CONCURRENCY) {
       await Promise.all(gone.slice(from, from + CONCURRENCY).map((pod) => this.#delete(pod)));
     }
-    if (nextAtMs !== null) this.#wakeAfter(nextAtMs - clock.now());
+    if (nextAtMs !== null) this.#passes.wakeAfter(nextAtMs - clock.now());
   }
 
   #isLeftBehind(pod: Pod): boolean {
@@ -144,7 +129,7 @@ export class Retention {
     } catch (error) {
       logger.warn({ pod: name, error: errorText(error) }, "a Pod that is over could not be deleted");
       this.#failed.set(name, clock.monotonic() + timing.retryMaxMs);
-      this.#wakeAfter(timing.retryMaxMs);
+      this.#passes.wakeAfter(timing.retryMaxMs);
     }
   }
 
@@ -158,20 +143,5 @@ export class Retention {
       if (isNotFound(error)) return null;
       throw error;
     }
-  }
-
-  /** A wake that is earlier stays. */
-  #wakeAfter(delayMs: number): void {
-    if (this.#signal?.aborted) return;
-    const { clock } = this.#context;
-    const waitMs = Math.max(MIN_WAKE_MS, delayMs);
-    const atMs = clock.monotonic() + waitMs;
-    if (this.#wakeAtMs <= atMs) return;
-    this.#timer?.cancel();
-    this.#wakeAtMs = atMs;
-    this.#timer = clock.setTimer(() => {
-      this.#wakeAtMs = Number.POSITIVE_INFINITY;
-      this.poke();
-    }, waitMs);
   }
 }

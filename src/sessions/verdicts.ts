@@ -1,6 +1,6 @@
 import type { Verdict } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
-import type { CapacityProblem } from "./pool.ts";
+import type { CapacityProblem } from "./capacity-problem.ts";
 
 /** What is said of capacity: what stands in its way, or that the maximum is reached while work waits. */
 export function capacityVerdict(problem: CapacityProblem, use: { busy: number; max: number; depth: number }): Verdict {
