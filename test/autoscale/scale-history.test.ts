@@ -15,6 +15,12 @@ test("a change is kept for the longest period of either direction", () => {
   expect(recordScale(down, { from: 1, to: 2, atMs: 120_000 }, behavior).ups).toEqual([{ change: 1, atMs: 120_000 }]);
 });
 
+test("a removal is kept as long as a slow scale-down asks for, however short the periods of scale-up are", () => {
+  const slow = behaviorOf({ scaleUp: { policies: [pods(1, 15)] }, scaleDown: { policies: [pods(1, 600)] } });
+  const down = recordScale(EMPTY, { from: 5, to: 4, atMs: 0 }, slow);
+  expect(recordScale(down, { from: 4, to: 5, atMs: 599_999 }, slow).downs).toEqual([{ change: 1, atMs: 0 }]);
+});
+
 test("no change leaves no event", () => {
   expect(recordScale(EMPTY, { from: 3, to: 3, atMs: 0 }, behavior)).toEqual(EMPTY);
 });
