@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { seededRandom } from "../simulator/ids.ts";
 import { type Simulator, startSimulator } from "../simulator/simulator.ts";
 import { parseEnvironment } from "../src/api/environment.ts";
 import { API_VERSION, KIND } from "../src/api/names.ts";
@@ -19,7 +20,7 @@ import { startCluster } from "../testbed/cluster/cluster.ts";
 import { installBerth } from "../testbed/cluster/install.ts";
 import { showProgress } from "../testbed/cluster/progress.ts";
 import { startNode } from "../testbed/node/node.ts";
-import { figures, HEADER, row } from "./distribution.ts";
+import { HEADER, quantiles, row } from "./distribution.ts";
 
 /**
  * Pick-up: from an item's arrival in the queue to its Pod touched and to its first heartbeat, for Berth and for a bare
@@ -87,7 +88,7 @@ console.log(HEADER);
 const bare = await measure("bare", bareLoop);
 const berth = await measure("berth", operator);
 const ratio = (of: "opened" | "beat", share: "p50" | "p99") =>
-  (figures(berth[of])[share] / figures(bare[of])[share]).toFixed(2);
+  (quantiles(berth[of])[share] / quantiles(bare[of])[share]).toFixed(2);
 console.log(
   `\nberth / bare loop: queued to opened p50 ${ratio("opened", "p50")}, p99 ${ratio("opened", "p99")}; queued to first beat p50 ${ratio("beat", "p50")}, p99 ${ratio("beat", "p99")}`,
 );
@@ -135,7 +136,7 @@ async function measure(name: string, serve: Serve): Promise<Served> {
     beat.push(item.firstBeatAt - item.createdAt);
   }
   const since = (at: (item: ReturnType<typeof simulator.item>) => number | undefined) =>
-    figures(simulator.items(id).map((item) => (at(item) ?? Number.NaN) - item.createdAt));
+    simulator.items(id).map((item) => (at(item) ?? Number.NaN) - item.createdAt);
   console.log(
     row(
       `${name}: queued to offered`,
@@ -148,8 +149,8 @@ async function measure(name: string, serve: Serve): Promise<Served> {
       since(({ acknowledgedAt }) => acknowledgedAt),
     ),
   );
-  console.log(row(`${name}: queued to opened`, figures(opened)));
-  console.log(row(`${name}: queued to first beat`, figures(beat)));
+  console.log(row(`${name}: queued to opened`, opened));
+  console.log(row(`${name}: queued to first beat`, beat));
   const own = counts.filter(({ user }) => user === "berth-operator");
   const sum = (of: typeof own) => of.reduce((total, { count }) => total + count, 0);
   const apart = own.filter(({ resource }) => resource === "events" || resource === "leases");
@@ -164,14 +165,7 @@ async function measure(name: string, serve: Serve): Promise<Served> {
 
 /** The same times for both. */
 function arrivalTimes(): number[] {
-  let state = seed;
-  const random = () => {
-    // mulberry32: enough for arrival times, and the same on every machine.
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
+  const random = seededRandom(seed);
   const times: number[] = [];
   for (let at = 0; ; ) {
     at += -Math.log(1 - random()) / ratePerSecond;
