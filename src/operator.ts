@@ -48,23 +48,45 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   const identity = `${hostname()}_${randomBytes(4).toString("hex")}`;
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
   const timing = seams.timing ?? DEFAULT_TIMING;
-  const parts: TermParts = { settings, clock, logger, metrics, kube, http, events, identity, timing };
-  const term = new Term(parts);
+  const budgets = new Budgets({ clock, metrics });
+  const controller = new Controller({
+    namespaces: settings.namespaces,
+    kube,
+    clock,
+    random: Math.random,
+    timing,
+    logger,
+    metrics,
+    originAllowed: (baseUrl) => originAllowed(settings.allowedApiOrigins, baseUrl),
+    actors: (guard) => ({
+      kube: kube.fenced(guard),
+      events,
+      workClient: (environment, key) =>
+        workClient(environment, key, { http, budgets, clock, metrics, identity, timing }),
+    }),
+  });
   using _process = observeProcess(metrics, { version: berthVersion() });
   const servers = await startObserveServers({
     metricsBindAddress: settings.metricsBindAddress,
     healthProbeBindAddress: settings.healthProbeBindAddress,
     registry: metrics.registry,
     live: {},
-    ready: { caches: () => term.check() },
+    ready: { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) },
     logger,
   });
   seams.onListening?.({ metrics: servers.metrics.address, health: servers.health.address });
   logger.info({ version: berthVersion(), server: access.server, namespaces: settings.namespaces }, "berth starts");
+  // Served before the caches run: their first list is then new enough.
+  const watching = new AbortController();
+  const serving = settings.leaderElection.enabled
+    ? lead(controller, access, { settings, clock, logger, metrics, kube, identity }, signal)
+    : controller.serve(0, { signal, guard: () => {} });
+  const watches = controller.run(watching.signal);
   try {
-    if (settings.leaderElection.enabled) await lead(term, parts, access, signal);
-    else await term.run(signal, () => {});
+    await serving;
   } finally {
+    watching.abort();
+    await watches;
     await events.flush();
     await servers.close();
     await http.close();
@@ -73,74 +95,28 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   }
 }
 
-async function lead(term: Term, parts: TermParts, access: ClusterAccess, signal: AbortSignal): Promise<void> {
-  const { settings, identity, clock, logger, metrics } = parts;
+async function lead(
+  controller: Controller,
+  access: ClusterAccess,
+  parts: {
+    settings: Settings;
+    clock: Clock;
+    logger: Logger;
+    metrics: Metrics;
+    kube: KubeClient;
+    identity: string;
+  },
+  signal: AbortSignal,
+): Promise<void> {
+  const { settings, kube, ...rest } = parts;
   const elector: LeaderElector = new LeaderElector({
-    client: parts.kube,
+    ...rest,
+    client: kube,
     namespace: settings.leaderElection.namespace ?? access.currentNamespace,
     name: LEASE_NAME,
-    identity,
-    clock,
-    logger,
-    metrics,
-    onStartedLeading: (leading) => term.run(leading, () => elector.fence()),
+    onStartedLeading: (leading) => controller.serve(0, { signal: leading, guard: () => elector.fence() }),
   });
-  term.standby = true;
   await elector.run(signal);
-}
-
-/** What a term is made from. */
-interface TermParts {
-  readonly settings: Settings;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly metrics: Metrics;
-  readonly kube: KubeClient;
-  readonly http: WorkHttp;
-  readonly events: EventRecorder;
-  readonly identity: string;
-  readonly timing: Timing;
-}
-
-/** The time in which this process acts: from winning the Lease to losing it. */
-class Term {
-  standby = false;
-  #controller: Controller | null = null;
-  readonly #parts: TermParts;
-
-  constructor(parts: TermParts) {
-    this.#parts = parts;
-  }
-
-  /** A process that waits for the Lease is ready: it can take over at any moment. */
-  check(): { ok: boolean; message: string } {
-    if (!this.#controller) return { ok: this.standby, message: "not started yet" };
-    return { ok: this.#controller.hasSynced, message: "the caches are not filled yet" };
-  }
-
-  async run(signal: AbortSignal, guard: () => void): Promise<void> {
-    const { settings, clock, logger, metrics, kube, http, events, identity, timing } = this.#parts;
-    const budgets = new Budgets({ clock, metrics });
-    this.#controller = new Controller({
-      namespaces: settings.namespaces,
-      kube: kube.fenced(guard),
-      clock,
-      random: Math.random,
-      timing,
-      logger,
-      metrics,
-      events,
-      guard,
-      originAllowed: (baseUrl) => originAllowed(settings.allowedApiOrigins, baseUrl),
-      workClient: (environment, key) =>
-        workClient(environment, key, { http, budgets, clock, metrics, identity, timing }),
-    });
-    try {
-      await this.#controller.run(signal);
-    } finally {
-      this.#controller = null;
-    }
-  }
 }
 
 function workClient(

@@ -59,6 +59,11 @@ export class Informer<T extends KubeObject> {
     return this.#reflector.hasSynced;
   }
 
+  /** Resolves when the cache is at least as new as this call; while the server cannot be reached it does not. */
+  relist(): Promise<void> {
+    return this.#reflector.relist();
+  }
+
   /** What the last list or watch failed with; undefined while all is well. */
   get lastError(): unknown {
     return this.#reflector.lastError;

@@ -80,6 +80,8 @@ export class Reflector<T extends KubeObject> {
   /** The place in the history is of no use (any more): list before watching. */
   #mustList = true;
   #stopWatch: AbortController | undefined;
+  /** Who waits for a list that was sent after they asked. */
+  #askers: (() => void)[] = [];
   #comparison: Comparison | undefined;
 
   constructor(options: ReflectorOptions<T>) {
@@ -102,6 +104,18 @@ export class Reflector<T extends KubeObject> {
     return this.#lastError;
   }
 
+  /**
+   * Lists anew. Resolves when a list that was sent after this call is in the store: it shows every write that anybody had
+   * an answer to by now, which a watch that lags behind need not. Never rejects; without a server it never resolves.
+   */
+  relist(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#askers.push(resolve);
+    this.#mustList = true;
+    this.#stopWatch?.abort();
+    return promise;
+  }
+
   async run(signal: AbortSignal): Promise<void> {
     const comparing = this.#compareNowAndThen(signal);
     while (!signal.aborted) {
@@ -118,6 +132,8 @@ export class Reflector<T extends KubeObject> {
     } catch (error) {
       return signal.aborted ? 0 : this.#failed("list", error);
     }
+    // Somebody asked while the list was under way.
+    if (this.#mustList) return 0;
     const opened = this.#options.clock.monotonic();
     const progress = { events: 0 };
     let failure: unknown;
@@ -127,6 +143,7 @@ export class Reflector<T extends KubeObject> {
       failure = error;
     }
     if (signal.aborted) return 0;
+    if (this.#askers.length > 0) return 0;
     if (progress.events > 0 || this.#options.clock.monotonic() - opened >= STABLE_MS) this.#backoff.reset();
     return this.#restartDelay(failure, progress.events > 0);
   }
@@ -158,16 +175,19 @@ export class Reflector<T extends KubeObject> {
 
   async #list(signal: AbortSignal): Promise<void> {
     const { metrics, resource, store } = this.#options;
+    const asked = this.#askers.length;
     const list = await this.#fetch(signal);
     metrics?.reflectorLists.inc({ resource: resource.plural });
     store.replace(list.items);
     this.#version = list.version;
-    this.#mustList = false;
+    const answered = this.#askers.splice(0, asked);
+    this.#mustList = this.#askers.length > 0;
     // A list is newer than whatever a comparison under way holds.
     this.#comparison?.cancel();
     this.#ok();
     this.#hasSynced = true;
     this.#synced.resolve();
+    for (const resolve of answered) resolve();
   }
 
   async #fetch(signal: AbortSignal): Promise<{ items: T[]; version: string }> {

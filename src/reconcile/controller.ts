@@ -7,7 +7,9 @@ import { type KubeObject, PODS, type Pod } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
-import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-reconciler.ts";
+import type { ReconcilerOptions } from "./environment-reconciler.ts";
+import { shardOf } from "./shard-of.ts";
+import { ShardTerm } from "./shard-term.ts";
 
 /** Environments reconciled at the same time; each reconcile is a few requests. */
 const CONCURRENCY = 8;
@@ -18,69 +20,136 @@ const END_PATIENCE_MS = 15_000;
 const INDEX_ENVIRONMENT = "environment";
 const INDEX_ID = "environmentId";
 
-export interface ControllerOptions extends Omit<ReconcilerOptions, "find" | "pods" | "sharers" | "again"> {
+/** What acts in the world: everything here asks the guard before each write. */
+export type Actors = Pick<ReconcilerOptions, "kube" | "events" | "workClient">;
+
+export interface ControllerOptions
+  extends Omit<ReconcilerOptions, "find" | "pods" | "sharers" | "again" | "guard" | keyof Actors> {
   /** Namespaces to serve; empty: all. */
   readonly namespaces: readonly string[];
+  /** For lists and watches alone. */
+  readonly kube: KubeClient;
+  /** Parts all Environments are divided into; 1. */
+  readonly shards?: number;
+  /** What the loops of a term act with, fenced by its guard. */
+  readonly actors: (guard: () => void) => Actors;
+}
+
+/** The time in which one shard is ours. */
+export interface Term {
+  /** Aborts when the shard is lost or given up. */
+  readonly signal: AbortSignal;
+  /** Throws when this process may not act for the shard any more. */
+  readonly guard: () => void;
 }
 
 /**
- * Watches Environments and their session Pods and reconciles what changed. One pair of informers for all namespaces, or
- * one per namespace where some are named.
+ * Watches Environments and their session Pods and reconciles what changed, of those shards that are served. One pair of
+ * informers for all namespaces, or one per namespace where some are named, whatever the shards.
  */
 export class Controller {
   readonly #options: ControllerOptions;
   readonly #environments: readonly Informer<KubeObject>[];
   readonly #pods: readonly Informer<Pod>[];
   readonly #queue: WorkQueue;
-  readonly #reconciler: EnvironmentReconciler;
+  readonly #shards: number;
+  /** By shard, those in our hands. */
+  readonly #terms = new Map<number, ShardTerm>();
 
   constructor(options: ControllerOptions) {
     this.#options = options;
+    this.#shards = options.shards ?? 1;
     const { clock, random, logger, metrics } = options;
     this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
     this.#environments = this.#perNamespace((namespace) => environmentInformer(options, namespace));
     this.#pods = this.#perNamespace((namespace) => podInformer(options, namespace));
-    this.#reconciler = new EnvironmentReconciler({
-      ...options,
-      find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
-      pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
-      sharers: (environment) => this.#sharers(environment),
-      again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
-    });
   }
 
   /** True once everything there was at the start is in the caches. */
   get hasSynced(): boolean {
-    return [...this.#environments, ...this.#pods].every(({ hasSynced }) => hasSynced);
+    return this.#informers.every(({ hasSynced }) => hasSynced);
+  }
+
+  /** Resolves when the caches are filled; never rejects. */
+  get synced(): Promise<void> {
+    return Promise.all(this.#informers.map(({ synced }) => synced)).then(() => {});
   }
 
   /**
-   * Runs until the signal aborts. Then everything that acts ends at once, whatever a reconcile under way still waits for:
-   * who leads no longer must not claim. The watches end last. Requests that get no answer are waited for a while only:
-   * what they do is found again by the next process, as after a crash.
+   * Keeps the caches and the queue going until the signal aborts; abort it when no shard is served any more. Nothing is
+   * written here: what acts is `serve`.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const watching = new AbortController();
-    const informers = [...this.#environments, ...this.#pods];
-    const watches = informers.map((informer) => informer.run(watching.signal));
+    const watches = this.#informers.map((informer) => informer.run(signal));
     // Subscribed before the first list is in: what it brings is a change like any other.
     for (const informer of this.#environments) {
       informer.subscribe(({ object, previous }) => this.#environmentChanged(object, previous));
     }
     for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
-    const synced = Promise.all(informers.map((informer) => informer.synced));
-    const ending = [aborted(signal).then(() => this.#reconciler.stop())];
-    await Promise.race([synced, aborted(signal)]);
+    await Promise.race([this.synced, aborted(signal)]);
     if (!signal.aborted) {
       this.#options.logger.info(
         { environments: this.#environments.reduce((sum, informer) => sum + informer.list().length, 0) },
         "caches are filled",
       );
-      ending.push(this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconciler.reconcile(key), signal }));
+      // Not waited for at the end: each term has waited for its reconciles as long as is good.
+      void this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconcile(key), signal });
     }
-    await this.#ended(ending, signal);
-    watching.abort();
     await Promise.all(watches);
+  }
+
+  /**
+   * Serves the Environments of one shard until the term's signal aborts. Then everything that acts for it ends at once,
+   * whatever a reconcile under way still waits for: who leads no longer must not claim. Requests that get no answer are
+   * waited for a while only: what they do is found again by the next one, as after a crash.
+   */
+  async serve(shard: number, term: Term): Promise<void> {
+    // What the holder before us did last may not have come to our caches yet: Pods that nobody sees would be made anew.
+    await Promise.race([Promise.all(this.#informers.map((informer) => informer.relist())), aborted(term.signal)]);
+    if (term.signal.aborted) return;
+    const served = new ShardTerm(this.#reconcilerOptions(term.guard));
+    this.#terms.set(shard, served);
+    for (const informer of this.#environments) {
+      for (const key of informer.list().map(keyOf)) if (shardOf(key, this.#shards) === shard) this.#queue.add(key);
+    }
+    await aborted(term.signal);
+    this.#terms.delete(shard);
+    await this.#ended([served.stop()], term.signal);
+    await served.forgetMetrics();
+  }
+
+  /** Shards in our hands, in order. */
+  get served(): readonly number[] {
+    return [...this.#terms.keys()].sort((a, b) => a - b);
+  }
+
+  #reconcilerOptions(guard: () => void): ReconcilerOptions {
+    return {
+      ...this.#options,
+      ...this.#options.actors(guard),
+      guard,
+      find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
+      pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
+      sharers: (environment) => this.#sharers(environment),
+      again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
+    };
+  }
+
+  get #informers(): readonly (Informer<KubeObject> | Informer<Pod>)[] {
+    return [...this.#environments, ...this.#pods];
+  }
+
+  /** The term that has to do with this Environment; undefined: it is another replica's. */
+  #termOf(key: string): ShardTerm | undefined {
+    return this.#terms.get(shardOf(key, this.#shards));
+  }
+
+  async #reconcile(key: string): Promise<void> {
+    await this.#termOf(key)?.reconcile(key);
+  }
+
+  #add(key: string): void {
+    if (this.#termOf(key)) this.#queue.add(key);
   }
 
   async #ended(ending: readonly Promise<void>[], signal: AbortSignal): Promise<void> {
@@ -109,19 +178,18 @@ export class Controller {
   }
 
   #environmentChanged(object: KubeObject, previous: KubeObject | undefined): void {
-    this.#queue.add(keyOf(object));
+    this.#add(keyOf(object));
     // Others with the same id have something to say, or nothing any more.
     for (const id of new Set([idOf(object), previous ? idOf(previous) : undefined])) {
       if (id === undefined) continue;
       for (const informer of this.#environments) {
-        for (const other of informer.byIndex(INDEX_ID, id))
-          if (keyOf(other) !== keyOf(object)) this.#queue.add(keyOf(other));
+        for (const other of informer.byIndex(INDEX_ID, id)) if (keyOf(other) !== keyOf(object)) this.#add(keyOf(other));
       }
     }
   }
 
   #podChanged(pod: Pod): void {
-    for (const key of environmentOf(pod)) this.#reconciler.podChanged(key, pod.metadata.name ?? "");
+    for (const key of environmentOf(pod)) this.#termOf(key)?.podChanged(key, pod.metadata.name ?? "");
   }
 
   #sharers(environment: Environment): string[] {
@@ -174,7 +242,7 @@ function common(
   options: ControllerOptions,
 ): Pick<InformerOptions<KubeObject>, "client" | "clock" | "random" | "logger" | "metrics"> {
   const { kube, clock, random, logger, metrics } = options;
-  return { client: kube as KubeClient, clock, random, logger, metrics };
+  return { client: kube, clock, random, logger, metrics };
 }
 
 /** Environment names are at most 46 characters (the schema sees to it), so the label is the name itself. */

@@ -246,23 +246,31 @@ export class LoopWorld {
       timing: this.#timing,
       logger: options.logger ?? this.#logger(),
       metrics: this.metrics,
-      events,
-      guard,
       originAllowed: (url) => this.allowedOrigin(url),
-      workClient: (environment, key) =>
-        new WorkApiClient({
-          baseUrl: environment.spec.api.baseUrl,
-          environmentId: environment.spec.environmentId,
-          key,
-          workerId,
-          http,
-          clock,
-          requestTimeoutMs: 10_000,
-          protocolTimeoutMs: this.#timing.requestBoundMs,
-        }),
+      actors: () => ({
+        kube: kube.client,
+        events,
+        workClient: (environment, key) =>
+          new WorkApiClient({
+            baseUrl: environment.spec.api.baseUrl,
+            environmentId: environment.spec.environmentId,
+            key,
+            workerId,
+            http,
+            clock,
+            requestTimeoutMs: 10_000,
+            protocolTimeoutMs: this.#timing.requestBoundMs,
+          }),
+      }),
     });
     this.say(`${workerId} starts`);
-    const running = controller.run(ending.signal);
+    const watching = new AbortController();
+    const serving = controller.serve(0, { signal: ending.signal, guard });
+    const watches = controller.run(watching.signal);
+    const running = serving.then(() => {
+      watching.abort();
+      return watches;
+    });
     return {
       kube,
       clock,

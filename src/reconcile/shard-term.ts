@@ -1,0 +1,47 @@
+import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-reconciler.ts";
+
+/**
+ * One shard in our hands, from taking its Lease to losing it or giving it up: a reconciler of its own, whose every write
+ * asks the guard of that Lease. Another term of the same shard starts from nothing, as another process would.
+ */
+export class ShardTerm {
+  readonly #reconciler: EnvironmentReconciler;
+  readonly #metrics: Metrics;
+  readonly #underWay = new Set<Promise<void>>();
+  /** Every Environment this term had to do with. */
+  readonly #keys = new Set<string>();
+
+  constructor(options: ReconcilerOptions) {
+    this.#reconciler = new EnvironmentReconciler(options);
+    this.#metrics = options.metrics;
+  }
+
+  /** Throws as EnvironmentReconciler.reconcile does. */
+  async reconcile(key: string): Promise<void> {
+    this.#keys.add(key);
+    const work = this.#reconciler.reconcile(key);
+    const quiet = work.catch(() => {}).finally(() => this.#underWay.delete(quiet));
+    this.#underWay.add(quiet);
+    await work;
+  }
+
+  podChanged(key: string, podName: string): void {
+    this.#reconciler.podChanged(key, podName);
+  }
+
+  /** Ends all loops at once and waits for requests under way, reconciles included. */
+  async stop(): Promise<void> {
+    await this.#reconciler.stop();
+    await Promise.all(this.#underWay);
+  }
+
+  /** Takes the series of its Environments away: from here on another replica's numbers are the true ones. */
+  async forgetMetrics(): Promise<void> {
+    for (const key of this.#keys) {
+      const [namespace = "", environment = ""] = key.split("/");
+      await forgetEnvironmentMetrics(this.#metrics, { namespace, environment });
+    }
+  }
+}
