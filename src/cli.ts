@@ -10,6 +10,12 @@ import {
 } from "./config.ts";
 import { ConfigError, errorText } from "./core/errors.ts";
 import { redact } from "./observe/logger.ts";
+import {
+  addUninstallFlags,
+  UNINSTALL_USAGE,
+  type UninstallSettings,
+  uninstallSettingsFrom,
+} from "./uninstall-settings.ts";
 import { berthVersion } from "./version.ts";
 
 /** What the process ends with. */
@@ -22,6 +28,8 @@ export interface Commands {
    * @throws ConfigError for a setting that turns out wrong only now, such as a kubeconfig file that is not there.
    */
   run(settings: Settings): Promise<void>;
+  /** Gets a cluster ready for the end of its operator. */
+  uninstall(settings: UninstallSettings): Promise<void>;
 }
 
 export interface CliStreams {
@@ -51,7 +59,8 @@ export async function runCli(
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return EXIT.ok;
     const error = configErrorOf(thrown);
     if (error instanceof ConfigError) {
-      streams.err(redact(`berth: ${error.message}\n${usageLine()}\n`));
+      const usage = argv[0] === "uninstall" ? UNINSTALL_USAGE : usageLine();
+      streams.err(redact(`berth: ${error.message}\n${usage}\n`));
       return EXIT.usage;
     }
     streams.err(redact(`berth: ${errorText(error)}\n`));
@@ -67,10 +76,14 @@ function buildProgram(commands: Commands, env: EnvironmentVariables, streams: Cl
     // Commander's own complaints are written by runCli, once, with the usage line.
     .configureOutput({ writeOut: streams.out, writeErr: () => {} })
     .action(() => {
-      throw new ConfigError("name a command: run, version or help");
+      throw new ConfigError("name a command: run, uninstall, version or help");
     });
   const run = program.command("run").description("Run the operator until SIGTERM or SIGINT.");
   addFlags(run).action(() => commands.run(settingsFrom(run, env)));
+  const uninstall = program
+    .command("uninstall")
+    .description("Stop the operator in a cluster and let its Environments go, so that it can be uninstalled.");
+  addUninstallFlags(uninstall).action(() => commands.uninstall(uninstallSettingsFrom(uninstall, env)));
   program
     .command("version")
     .description("Print the version.")

@@ -238,11 +238,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
   }
   return {
     kubeconfig: values.kubeconfig,
-    kubeEnvironment: {
-      KUBECONFIG: env.KUBECONFIG,
-      KUBERNETES_SERVICE_HOST: env.KUBERNETES_SERVICE_HOST,
-      KUBERNETES_SERVICE_PORT: env.KUBERNETES_SERVICE_PORT,
-    },
+    kubeEnvironment: kubeEnvironment(env),
     namespaces: values.namespaces ?? [],
     leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace },
     metricsBindAddress,
@@ -307,8 +303,17 @@ function unknownVariables(env: EnvironmentVariables): string[] {
     .map((name) => `unknown environment variable ${name}; known are ${[...known].join(", ")}`);
 }
 
+/** The variables that say where the cluster is. */
+export function kubeEnvironment({
+  KUBECONFIG,
+  KUBERNETES_SERVICE_HOST,
+  KUBERNETES_SERVICE_PORT,
+}: EnvironmentVariables): KubeEnvironment {
+  return { KUBECONFIG, KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT };
+}
+
 /** Lower case first, as curl and undici read them. */
-function proxySettings(env: EnvironmentVariables): ProxySettings {
+export function proxySettings(env: EnvironmentVariables): ProxySettings {
   const httpProxy = env.http_proxy || env.HTTP_PROXY;
   const httpsProxy = env.https_proxy || env.HTTPS_PROXY;
   const noProxy = env.no_proxy || env.NO_PROXY;

@@ -1,13 +1,14 @@
 import { runCli } from "./cli.ts";
 import type { Settings } from "./config.ts";
 import { runOperator } from "./operator.ts";
+import { uninstall } from "./uninstall.ts";
 
 /** SIGTERM is what kubelet sends, SIGINT what a terminal does. */
 const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 /** Runs one command line, without node and script name; resolves with the exit code. */
 export function main(argv: readonly string[]): Promise<number> {
-  return runCli(argv, { run });
+  return runCli(argv, { run, uninstall });
 }
 
 async function run(settings: Settings): Promise<void> {

@@ -233,6 +233,7 @@ describe("the command line", () => {
           seen.push(settings);
           await run(settings);
         },
+        uninstall: async () => {},
       },
       env,
       {

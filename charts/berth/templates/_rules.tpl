@@ -32,3 +32,15 @@
   resources: [leases]
   verbs: [get, list, watch, create, update, patch, delete]
 {{- end -}}
+
+{{/* What the uninstall may do with Environments; true: delete them. */}}
+{{- define "berth.uninstallRules" -}}
+- apiGroups: [berth.dev]
+  resources: [environments]
+  verbs: [get, list, patch{{ if . }}, delete{{ end }}]
+{{- if . }}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [list, delete] # claims of Environments that did not drain in time
+{{- end }}
+{{- end -}}

@@ -1,0 +1,80 @@
+import { type Command, Option } from "commander";
+import * as z from "zod";
+import { type EnvironmentVariables, FLAGS, kubeEnvironment, type ProxySettings, proxySettings } from "./config.ts";
+import { ConfigError } from "./core/errors.ts";
+import type { KubeEnvironment } from "./kube/config.ts";
+
+/** What `berth uninstall` was started with, parsed and checked. */
+export interface UninstallSettings {
+  /** As in Settings. */
+  readonly kubeconfig: string | undefined;
+  readonly kubeEnvironment: KubeEnvironment;
+  readonly proxy: ProxySettings;
+  /** Namespaces whose Environments are let go; empty means all of them. */
+  readonly namespaces: readonly string[];
+  /** The operator's Deployment, which is scaled to nothing; undefined: no operator runs. */
+  readonly deployment: { readonly namespace: string; readonly name: string } | undefined;
+  /** Whether Environments are deleted, and not only let go. */
+  readonly deleteEnvironments: boolean;
+  /** How long deleted Environments may drain. */
+  readonly drainSeconds: number;
+}
+
+const DEFAULT_DRAIN_SECONDS = 120;
+
+/** One line that shows every flag of `berth uninstall`. */
+export const UNINSTALL_USAGE =
+  "usage: berth uninstall [--kubeconfig <path>] [--namespace <name>]... [--deployment <namespace/name>] " +
+  "[--delete-environments] [--drain-seconds <seconds>]";
+
+const flagsSchema = z.object({
+  kubeconfig: z.string().optional(),
+  namespace: FLAGS.namespaces.schema.optional(),
+  deployment: z
+    .string()
+    .regex(/^[^/\s]+\/[^/\s]+$/, "write the Deployment as NAMESPACE/NAME")
+    .optional(),
+  deleteEnvironments: z.boolean().default(false),
+  drainSeconds: z
+    .string()
+    .regex(/^\d{1,6}$/, "write whole seconds")
+    .transform(Number),
+});
+
+/** Adds the flags of `berth uninstall` to a command. */
+export function addUninstallFlags(command: Command): Command {
+  return command
+    .option("--kubeconfig <path>", FLAGS.kubeconfig.about)
+    .addOption(
+      new Option("--namespace <name>", "Namespace whose Environments are let go; repeat it.").argParser<string>(
+        (text, before) => (before === undefined ? text : `${before},${text}`),
+      ),
+    )
+    .option("--deployment <namespace/name>", "The operator's Deployment, to be scaled to nothing first.")
+    .option("--delete-environments", "Delete the Environments, and wait while the operator drains them.")
+    .option("--drain-seconds <seconds>", "How long they may drain.", String(DEFAULT_DRAIN_SECONDS));
+}
+
+/** @throws ConfigError that names everything wrong, a line each. */
+export function uninstallSettingsFrom(command: Command, env: EnvironmentVariables): UninstallSettings {
+  const result = flagsSchema.safeParse(command.opts());
+  if (!result.success) {
+    throw new ConfigError(result.error.issues.map(({ path, message }) => `${flagOf(path[0])}: ${message}`).join("\n"));
+  }
+  const { kubeconfig, namespace = [], deployment, deleteEnvironments, drainSeconds } = result.data;
+  const [deploymentNamespace = "", name = ""] = deployment?.split("/") ?? [];
+  return {
+    kubeconfig,
+    kubeEnvironment: kubeEnvironment(env),
+    proxy: proxySettings(env),
+    namespaces: namespace,
+    deployment: deployment === undefined ? undefined : { namespace: deploymentNamespace, name },
+    deleteEnvironments,
+    drainSeconds,
+  };
+}
+
+/** `--drain-seconds` for drainSeconds. */
+function flagOf(option: PropertyKey | undefined): string {
+  return `--${String(option).replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}

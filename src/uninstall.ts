@@ -1,0 +1,178 @@
+import type { Environment } from "./api/environment.ts";
+import { FINALIZER } from "./api/names.ts";
+import { type Clock, realClock, sleep } from "./core/clock.ts";
+import { OperatorError } from "./core/errors.ts";
+import { KubeClient } from "./kube/client.ts";
+import { loadKubeConfig } from "./kube/config.ts";
+import { isConflict, isNotFound } from "./kube/errors.ts";
+import { DEPLOYMENTS, PODS } from "./kube/resource.ts";
+import { createLogger, type Logger } from "./observe/logger.ts";
+import { deleteClaimSecrets } from "./sessions/claim-secrets.ts";
+import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
+import type { UninstallSettings } from "./uninstall-settings.ts";
+import { berthVersion } from "./version.ts";
+
+const SECOND_MS = 1_000;
+/** One client for a minute or two: a list a second is nothing to an API server, and quick enough for whoever waits. */
+const POLL_MS = SECOND_MS;
+/** The operator's Pods end within their grace (45 s in the chart); what takes longer has lost its node. */
+const STOP_TIMEOUT_MS = 90_000;
+/** So often a conflicting change of the finalizers is tried again with the object as it is then. */
+const ATTEMPTS = 5;
+
+/** The operator could not be stopped, so that what it holds must not be let go. */
+export class OperatorStillRunsError extends OperatorError {
+  constructor(message: string) {
+    super("OperatorStillRuns", message);
+  }
+}
+
+/** What tests put in the place of the real thing. */
+export interface UninstallSeams {
+  readonly clock?: Clock;
+  readonly logger?: Logger;
+}
+
+/**
+ * Gets a cluster ready for the end of its operator: nothing may be left that only an operator could end. Environments
+ * are deleted first where that is asked for, and get time to drain. Then the operator is stopped, since it would put
+ * its finalizer back, and the finalizer is taken off all Environments. Running sessions are left alone: their claims
+ * stay in their Secrets, and an operator that is installed again goes on with them.
+ * @throws OperatorStillRunsError, KubeApiError; what is done by then stays done, and all of it can be repeated.
+ */
+export async function uninstall(settings: UninstallSettings, seams: UninstallSeams = {}): Promise<void> {
+  const { clock = realClock, logger = createLogger("info") } = seams;
+  const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
+  const kube = new KubeClient({ access, clock, proxy: settings.proxy, userAgent: `berth-uninstall/${berthVersion()}` });
+  try {
+    const removal = new Removal(kube, settings, clock, logger);
+    if (settings.deleteEnvironments) await removal.deleteEnvironments();
+    await removal.stopOperator();
+    await removal.letGo();
+  } finally {
+    await kube.close();
+  }
+}
+
+class Removal {
+  readonly #kube: KubeClient;
+  readonly #settings: UninstallSettings;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+
+  constructor(kube: KubeClient, settings: UninstallSettings, clock: Clock, logger: Logger) {
+    this.#kube = kube;
+    this.#settings = settings;
+    this.#clock = clock;
+    this.#logger = logger;
+  }
+
+  /** Deletes every Environment and waits until they are gone, or for as long as they may drain. */
+  async deleteEnvironments(): Promise<void> {
+    const { drainSeconds } = this.#settings;
+    const found = await this.#environments();
+    this.#logger.info({ environments: found.length, drainSeconds }, "deletes the Environments");
+    for (const { metadata } of found) await this.#delete(metadata);
+    const left = await this.#until(drainSeconds * SECOND_MS, async () => {
+      const environments = await this.#environments();
+      return environments.length === 0 ? null : environments.map(nameOf);
+    });
+    if (left) this.#logger.warn({ environments: left }, "these did not drain in time: their sessions are left alone");
+  }
+
+  /** Scales the operator's Deployment to nothing and waits until its Pods are gone. */
+  async stopOperator(): Promise<void> {
+    const { deployment: ref } = this.#settings;
+    if (!ref) return;
+    let matchLabels: Record<string, string>;
+    try {
+      matchLabels = (await this.#kube.get(DEPLOYMENTS, ref)).spec.selector.matchLabels ?? {};
+      await this.#kube.patch(DEPLOYMENTS, ref, { spec: { replicas: 0 } }, { type: "merge", subresource: "scale" });
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+      this.#logger.info(ref, "the Deployment is not there");
+      return;
+    }
+    const labelSelector = Object.entries(matchLabels)
+      .map(([label, value]) => `${label}=${value}`)
+      .join(",");
+    this.#logger.info(ref, "stops the operator");
+    const left = await this.#until(STOP_TIMEOUT_MS, async () => {
+      const { items } = await this.#kube.list(PODS, { namespace: ref.namespace, labelSelector });
+      return items.length === 0 ? null : items.map(nameOf);
+    });
+    if (left) {
+      throw new OperatorStillRunsError(
+        `the operator still runs in ${left.join(", ")}: delete these Pods, or their node if it is lost, and try again`,
+      );
+    }
+  }
+
+  /** Takes the finalizer off, and of those that are going anyway removes the claims: nobody else will. */
+  async letGo(): Promise<void> {
+    let held = 0;
+    for (const environment of await this.#environments()) {
+      const { namespace = "", name = "", deletionTimestamp } = environment.metadata;
+      if (await this.#release({ namespace, name })) held += 1;
+      if (deletionTimestamp && this.#settings.deleteEnvironments) {
+        await deleteClaimSecrets(this.#kube, { namespace, name });
+      }
+    }
+    this.#logger.info({ environments: held }, "took the finalizer off");
+  }
+
+  async #environments(): Promise<Environment[]> {
+    const { namespaces } = this.#settings;
+    const found: Environment[] = [];
+    for (const namespace of namespaces.length === 0 ? [undefined] : namespaces) {
+      try {
+        const { items } = await this.#kube.listAll(ENVIRONMENTS, { namespace });
+        found.push(...items);
+      } catch (error) {
+        // The CRD is gone already, and all Environments with it.
+        if (!isNotFound(error)) throw error;
+      }
+    }
+    return found;
+  }
+
+  async #delete({ namespace, name = "" }: Environment["metadata"]): Promise<void> {
+    try {
+      await this.#kube.delete(ENVIRONMENTS, { namespace, name }, { propagationPolicy: "Background" });
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+  }
+
+  /** Whether it had the finalizer. */
+  async #release(ref: { namespace: string; name: string }): Promise<boolean> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        const { metadata } = await this.#kube.get(ENVIRONMENTS, ref);
+        const { resourceVersion, finalizers = [] } = metadata;
+        if (!finalizers.includes(FINALIZER)) return false;
+        const rest = finalizers.filter((each) => each !== FINALIZER);
+        const patch = { metadata: { resourceVersion, finalizers: rest } };
+        await this.#kube.patch(ENVIRONMENTS, ref, patch, { type: "merge" });
+        return true;
+      } catch (error) {
+        if (isNotFound(error)) return false;
+        if (!isConflict(error) || attempt >= ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  /** Asks until there is nothing left, and for no longer than that. Returns what is left; null: nothing. */
+  async #until<T>(timeoutMs: number, left: () => Promise<T | null>): Promise<T | null> {
+    const deadlineMs = this.#clock.monotonic() + timeoutMs;
+    for (;;) {
+      const rest = await left();
+      if (rest === null || this.#clock.monotonic() >= deadlineMs) return rest;
+      await sleep(this.#clock, POLL_MS);
+    }
+  }
+}
+
+function nameOf({ metadata }: { metadata: { namespace?: string | undefined; name?: string | undefined } }): string {
+  return `${metadata.namespace}/${metadata.name}`;
+}
