@@ -50,7 +50,7 @@ function dryRunName(environment: string): string {
 function accepted(template: SessionTemplate, pod: Pod | null): TemplateVerdict {
   const made = pod?.spec.containers.find(({ name }) => name === template.container);
   // Admission may force it (AlwaysPullImages).
-  const pullsAlways = template.pullsAlways || made?.imagePullPolicy === "Always";
+  const pullsAlways = template.pullsAlways || (template.pullsAgain && made?.imagePullPolicy === "Always");
   return {
     accepted: true,
     final: true,

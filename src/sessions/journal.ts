@@ -23,12 +23,13 @@ export const KEY_WORK_ID = "work-id";
 export const KEY_SESSION_ID = "session-id";
 /** The one that the session container waits for: written only when the item is acknowledged. */
 export const KEY_WORK_SECRET = "work-secret";
+/** Written together with it. */
+export const KEY_ACKNOWLEDGED_AT = "acknowledged-at";
 const KEY_USE = "use";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";
 const KEY_POLLED_UNTIL = "polled-until";
 const KEY_QUEUED_AT = "queued-at";
-const KEY_ACKNOWLEDGED_AT = "acknowledged-at";
 const KEY_ENVIRONMENT_UID = "environment-uid";
 const KEY_POD_UID = "pod-uid";
 

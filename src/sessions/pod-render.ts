@@ -16,8 +16,8 @@ import {
 } from "../api/names.ts";
 import { sessionContainerName as gatedContainerName } from "../api/pod-template.ts";
 import { hashOf } from "../core/hash.ts";
-import type { Container, EnvVar, Pod } from "../kube/resource.ts";
-import { KEY_SESSION_ID, KEY_WORK_ID, KEY_WORK_SECRET } from "./journal.ts";
+import type { Pod } from "../kube/resource.ts";
+import { GATE_CONTAINER, gatedSpec } from "./pod-gate.ts";
 
 /**
  * Pods are made with the longest deadline there is and only ever get it lowered: setting one for the first time on a
@@ -37,6 +37,12 @@ const RANDOM_LENGTH = 8;
 /** Kubernetes' own alphabet for random names: no vowels, so no words. */
 const NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789";
 
+/** For people who find a waiting Pod and wonder, by the way it waits. */
+const ABOUT = {
+  Key: "A warm sandbox: its session container waits in CreateContainerConfigError until a session is assigned to it. This is no fault.",
+  Init: `A warm sandbox: its init container ${GATE_CONTAINER} waits until a session is assigned to it. This is no fault.`,
+} as const;
+
 /** Everything that a session Pod of an Environment is made from, except its name. */
 export interface SessionTemplate {
   readonly hash: string;
@@ -45,6 +51,8 @@ export interface SessionTemplate {
   readonly graceSeconds: number;
   /** An `imagePullPolicy: Always` in the session container makes kubelet ask the registry at every look (kubernetes#103643). */
   readonly pullsAlways: boolean;
+  /** Whether that would be so too if admission forced the policy. */
+  readonly pullsAgain: boolean;
   render(name: string): Pod;
 }
 
@@ -63,14 +71,26 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
   const template = sessions.template;
   const container = gatedContainerName(template);
   const graceSeconds = template.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
-  const hash = hashOf({ RENDERING, template, environmentId, baseUrl: api.baseUrl, credential: sessions.credential });
+  const { parking, credential, secretDelivery } = sessions;
+  const hash = hashOf({
+    RENDERING,
+    template,
+    environmentId,
+    baseUrl: api.baseUrl,
+    credential,
+    parking,
+    secretDelivery,
+  });
+  // A registry is asked again and again only where kubelet looks at a waiting container again and again.
+  const pullsAgain = parking === "Key";
   const pullsAlways = template.spec.containers.some(
-    ({ name, imagePullPolicy }) => name === container && imagePullPolicy === "Always",
+    ({ name, imagePullPolicy }) => pullsAgain && name === container && imagePullPolicy === "Always",
   );
   return {
     hash,
     container,
     graceSeconds: Number(graceSeconds),
+    pullsAgain,
     pullsAlways,
     render: (name) => renderPod(environment, template, { name, hash, container, graceSeconds: Number(graceSeconds) }),
   };
@@ -100,8 +120,7 @@ function renderPod(
       annotations: {
         [ANNOTATION_SAFE_TO_EVICT]: "true",
         [ANNOTATION_DEFAULT_CONTAINER]: made.container,
-        [ANNOTATION_ABOUT]:
-          "A warm sandbox: its session container waits in CreateContainerConfigError until a session is assigned to it. This is no fault.",
+        [ANNOTATION_ABOUT]: ABOUT[environment.spec.sessions?.parking ?? "Key"],
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: made.container,
       },
@@ -116,11 +135,7 @@ function renderPod(
       restartPolicy: "Never",
       activeDeadlineSeconds: NO_DEADLINE_SECONDS,
       terminationGracePeriodSeconds: made.graceSeconds,
-      containers: template.spec.containers.map((container) =>
-        container.name === made.container
-          ? gate(container as Container, made.name, environment)
-          : (container as Container),
-      ),
+      ...gatedSpec(environment, template, { secretName: made.name, container: made.container }),
     },
   };
 }
@@ -129,33 +144,4 @@ function renderPod(
 function finalizersOf({ metadata }: PodTemplate): string[] | undefined {
   const finalizers = metadata?.["finalizers"];
   return Array.isArray(finalizers) ? finalizers.map(String) : undefined;
-}
-
-/**
- * The session container with what its program needs to know. The variable that it waits for comes last: kubelet resolves
- * them in order, so every other reference of the user's has been found by the time the Pod counts as parked.
- */
-function gate(container: Container, secretName: string, environment: Environment): Container {
-  const own = container.env ?? [];
-  const set = new Set(own.map(({ name }) => name));
-  const fromSecret = (name: string, key: string): EnvVar => ({
-    name,
-    valueFrom: { secretKeyRef: { name: secretName, key } },
-  });
-  const baseUrl: EnvVar[] = set.has("ANTHROPIC_BASE_URL")
-    ? []
-    : [{ name: "ANTHROPIC_BASE_URL", value: environment.spec.api.baseUrl }];
-  return {
-    // kubelet's default for :latest is Always, which asks the registry at every look at a parked Pod.
-    imagePullPolicy: "IfNotPresent",
-    ...container,
-    env: [
-      ...baseUrl,
-      { name: "ANTHROPIC_ENVIRONMENT_ID", value: environment.spec.environmentId },
-      ...own,
-      fromSecret("ANTHROPIC_WORK_ID", KEY_WORK_ID),
-      fromSecret("ANTHROPIC_SESSION_ID", KEY_SESSION_ID),
-      fromSecret("ANTHROPIC_WORK_SECRET", KEY_WORK_SECRET),
-    ],
-  };
 }

@@ -1,5 +1,6 @@
 import { ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
 import type { ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
+import { GATE_CONTAINER, isGatedByInit } from "./pod-gate.ts";
 
 /** Why a session container is over; each is a session end reason of the closed set in api/reasons. */
 export type EndCause =
@@ -28,7 +29,7 @@ export type PodState =
   | { readonly is: "unscheduled"; readonly reason: string; readonly message: string }
   /** On a node, not parked yet. `problem` is what kubelet complains of, if it does. */
   | { readonly is: "preparing"; readonly problem: Problem | null }
-  /** Complete, waiting for our Secret: can run a session at once. */
+  /** Complete, waiting for our Secret or in our init container: can run a session at once. */
   | { readonly is: "parked" }
   | { readonly is: "running"; readonly startedAtMs: number }
   | { readonly is: "ended"; readonly end: End };
@@ -46,6 +47,12 @@ const COULD_NOT_LOOK = /^failed to sync \w+ cache: /;
 
 /** 128 + SIGKILL: what a container that was killed, and not by the kernel for its memory, ends with. */
 const EXIT_SIGKILL = 137;
+
+/** What the gate ends with when its Pod is deleted while it waits. */
+const EXIT_SIGTERM = 143;
+
+const GATE_NEEDS =
+  "parking: Init needs /bin/sh and sleep in the session container's image: add them, or use parking: Key";
 
 /** Who deletes the Pods of a node that does not answer, and of one that is not there any more. */
 const NODE_GONE = new Set(["DeletionByTaintManager", "DeletionByPodGC"]);
@@ -73,9 +80,15 @@ export function readPodState(pod: Pod): PodState {
   }
   if (state.running) return { is: "running", startedAtMs: time(state.running.startedAt) ?? 0 };
   if (!pod.spec.nodeName) return unscheduled(status);
+  // It runs once all other init containers are through: what is left to be done is the session's.
+  if (isGatedByInit(pod) && gateStatus(status)?.state?.running) return { is: "parked" };
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
   return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
+}
+
+function gateStatus(status: PodStatus): ContainerStatus | undefined {
+  return status.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
 }
 
 /** The container that Berth gates, as resolved when the Pod was made; the first one of a Pod that does not say. */
@@ -142,7 +155,8 @@ function problemOf(status: PodStatus, waiting: Problem): Problem | null {
 
 function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {
   const said = message?.trim();
-  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}`;
+  const mend = name === GATE_CONTAINER && exitCode !== EXIT_SIGTERM ? `; ${GATE_NEEDS}` : "";
+  return `init container ${name} ended with ${exitCode}${said ? `: ${said}` : ""}${mend}`;
 }
 
 const NO_TIMES = { startedAtMs: null, finishedAtMs: null };

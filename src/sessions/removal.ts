@@ -6,7 +6,6 @@ import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
 import { readJournal, renderJournal } from "./journal.ts";
 import { deletePod } from "./perform.ts";
-import { readPodState } from "./pod-state.ts";
 
 /** A Pod on its way out, until it is deleted and its slot is free of our lock. */
 interface Removal {
@@ -128,13 +127,15 @@ export class Removals {
 }
 
 /** A removal is about no work item. */
-const NO_ITEM = { workId: "", sessionId: "", queuedAt: "", polledFromMs: 0, polledUntilMs: 0 } as const;
+const NO_ITEM = { lease: "Worker", workId: "", sessionId: "", queuedAt: "", polledFromMs: 0, polledUntilMs: 0 } as const;
 
-/** Nothing of a waiting Pod runs, so it needs no grace (0.4-1.1 s), unless it has containers besides the session's. */
-function graceOf(pod: Pod): number | undefined {
+/**
+ * Of a Pod that waits for a key nothing runs, so it needs no grace (0.4-1.1 s). What does run, be it the init container that
+ * parks it, gets the grace that it takes.
+ */
+function graceOf({ spec, status }: Pod): number | undefined {
   const alone =
-    readPodState(pod).is !== "running" &&
-    pod.spec.containers.length === 1 &&
-    !pod.spec.initContainers?.some(({ restartPolicy }) => restartPolicy === "Always");
-  return alone ? 0 : undefined;
+    spec.containers.length === 1 && !spec.initContainers?.some(({ restartPolicy }) => restartPolicy === "Always");
+  const all = [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])];
+  return alone && !all.some(({ state }) => state?.running) ? 0 : undefined;
 }

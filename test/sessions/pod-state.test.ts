@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Pod } from "../../src/kube/resource.ts";
+import type { ContainerState, Pod, PodStatus } from "../../src/kube/resource.ts";
 import { type EndCause, type PodState, readPodState } from "../../src/sessions/pod-state.ts";
 import { RECORDED_NAMES } from "../testbed/node/recorded.ts";
 import {
@@ -203,6 +203,96 @@ describe("parked", () => {
       { metadata: { name: "berth-research-x", namespace: "agents", deletionTimestamp: "2026-01-01T00:00:00Z" } },
     );
     expect(readPodState({ ...going, metadata: { ...pod().metadata, ...going.metadata } }).is).toBe("parked");
+  });
+});
+
+describe("parked by an init container", () => {
+  const GATE = "berth-gate";
+  const RUNNING: ContainerState = { running: { startedAt: "2026-01-01T00:00:00Z" } };
+  const ended = (exitCode: number, message = ""): ContainerState => ({ terminated: { exitCode, message } });
+  const initialized = (value: "True" | "False") => [
+    isTrue("PodScheduled"),
+    isTrue("PodReadyToStartContainers"),
+    { type: "Initialized", status: value },
+  ];
+  /** A Pod whose gate is in this state; the session container waits for it unless another state is given. */
+  const gated = (gate: ContainerState, more: { session?: ContainerState; status?: PodStatus } = {}) =>
+    pod(
+      {
+        conditions: initialized("False"),
+        initContainerStatuses: [containerStatus("prep", ended(0)), containerStatus(GATE, gate)],
+        containerStatuses: [containerStatus(SESSION, more.session ?? waitingFor("", "PodInitializing"))],
+        ...more.status,
+      },
+      { spec: { initContainers: [{ name: "prep" }, { name: GATE }] } },
+    );
+
+  test("while it runs", () => expect(inAWord(readPodState(gated(RUNNING)))).toBe("parked"));
+
+  test("as a real kubelet reports an init container that runs", () => {
+    const { status, ...rest } = recordedPod("init-container-running");
+    const initContainerStatuses = status?.initContainerStatuses?.map((init) => ({ ...init, name: GATE }));
+    const asGate: Pod = {
+      ...rest,
+      spec: { ...rest.spec, initContainers: [{ name: GATE }] },
+      status: { ...status, ...(initContainerStatuses ? { initContainerStatuses } : {}) },
+    };
+    expect(inAWord(readPodState(asGate))).toBe("parked");
+    // Any other init container that runs is still preparing something.
+    expect(inAWord(readPodState(recordedPod("init-container-running")))).toBe("preparing");
+  });
+
+  test.each<[string, ContainerState, string]>([
+    ["it waits for those before it", waitingFor("", "PodInitializing"), "preparing"],
+    ["its image cannot be had", waitingFor("no such image", "ErrImagePull"), "preparing: ErrImagePull"],
+    [
+      "the image runs as root and must not",
+      waitingFor("container has runAsNonRoot and image will run as root"),
+      "preparing: CreateContainerConfigError",
+    ],
+    ["it has failed", ended(1), "preparing: InitContainerFailed"],
+    ["it has let the session container go on", ended(0), "preparing"],
+  ])("not while %s", (_, gate, expected) => expect(inAWord(readPodState(gated(gate)))).toBe(expected));
+
+  test("opened: from the gate's end to the container's start nothing is a problem, then it runs", () => {
+    expect(inAWord(readPodState(gated(ended(0), { status: { conditions: initialized("True") } })))).toBe("preparing");
+    const session: ContainerState = { running: { startedAt: "2026-01-01T00:00:01Z" } };
+    expect(inAWord(readPodState(gated(ended(0), { session })))).toBe("running");
+  });
+
+  test("a gate that was passed too early: the container waits for our Secret like any parked one", () => {
+    const session = waitingFor("couldn't find key acknowledged-at in Secret agents/berth-research-x");
+    expect(inAWord(readPodState(gated(ended(0), { session, status: { conditions: initialized("True") } })))).toBe(
+      "parked",
+    );
+  });
+
+  test("opened, and the container cannot be made: a problem at once", () => {
+    const session = waitingFor("no such command", "CreateContainerError");
+    expect(inAWord(readPodState(gated(ended(0), { session })))).toBe("preparing: CreateContainerError");
+  });
+
+  test("an image without a shell: it never starts, and the message says what it lacks", () => {
+    const gate = ended(128, 'exec: "/bin/sh": stat /bin/sh: no such file or directory');
+    expect(readPodState(gated(gate, { status: { phase: "Failed" } }))).toMatchObject({
+      end: {
+        cause: "StartFailed",
+        message: expect.stringMatching(/berth-gate ended with 128: .*\/bin\/sh.*parking: Key/),
+      },
+    });
+  });
+
+  test("deleted while it waits: the gate's end by SIGTERM asks for no other image", () => {
+    expect(readPodState(gated(ended(143), { status: { phase: "Failed" } }))).toMatchObject({
+      end: { cause: "StartFailed", message: "init container berth-gate ended with 143" },
+    });
+  });
+
+  test("evicted while it waits: lost, and no failure", () => {
+    const conditions = [...PREPARED, { ...isTrue("DisruptionTarget"), reason: "EvictionByEvictionAPI" }];
+    expect(inAWord(readPodState(gated(ended(143), { status: { phase: "Failed", conditions } })))).toBe(
+      "ended: Evicted",
+    );
   });
 });
 
