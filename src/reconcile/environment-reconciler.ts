@@ -168,6 +168,7 @@ export class EnvironmentReconciler {
       kube: this.#options.kube,
       pods: this.#options.pods({ namespace, name, uid }),
       work: () => state.work,
+      environmentKey: () => this.#keyFor(state),
       guard,
       announce,
       clock,

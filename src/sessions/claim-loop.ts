@@ -12,6 +12,7 @@ import type { Breaker } from "./breaker.ts";
 import { type Claim, instantOf } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
+import { credentialFor } from "./credential.ts";
 import { viewOf } from "./item-observer.ts";
 import { type Journal, readJournal, renderJournal, storedCredential } from "./journal.ts";
 import { dropSecret, isRefusal } from "./perform.ts";
@@ -165,10 +166,10 @@ export class ClaimLoop {
       await this.#refuse(item);
       return "not-a-session";
     }
-    if (!item.secret) return settled(await this.#claimSlot(item, answer, null));
+    if (!item.secret && this.#givesWorkSecret) return settled(await this.#claimSlot(item, answer, null));
     const tried = new Set<string>();
     for (;;) {
-      const pod = this.#pool.take(tried);
+      const pod = this.#pool.take(tried, (free) => credentialFor(this.#context, free, item) !== null);
       if (!pod) {
         this.#context.logger.info(
           { workId: item.id },
@@ -182,6 +183,10 @@ export class ClaimLoop {
     }
   }
 
+  get #givesWorkSecret(): boolean {
+    return this.#context.environment().spec.sessions?.credential === "WorkSecret";
+  }
+
   /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
   async #claimSlot(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Promise<SlotResult> {
     const claim = this.#register(item, answer, pod);
@@ -190,7 +195,7 @@ export class ClaimLoop {
     try {
       if (!(await this.#hold())) return "failed";
       if (!window.isOpen) return "late";
-      const journaled = await this.#journal(claim, item.secret || null, window);
+      const journaled = await this.#journal(claim, pod && credentialFor(this.#context, pod, item), window);
       if (journaled === "taken" || journaled === "failed") return journaled === "taken" ? "slot-taken" : "failed";
       if (journaled === "unknown") {
         // It may stand or come to stand: the session loop finds out, as it would after a restart.

@@ -32,6 +32,8 @@ export interface SessionContext {
   readonly kube: KubeClient;
   readonly pods: PodCache;
   readonly work: () => WorkApiClient;
+  /** The environment key in use; empty while there is none. */
+  readonly environmentKey: () => string;
   /** Throws when this process may not act any more; called before every write to the Work API. */
   readonly guard: () => void;
   readonly announce: Announce;

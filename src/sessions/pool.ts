@@ -124,10 +124,13 @@ export class Pool {
     return this.#claimable().length > 0;
   }
 
-  /** The free Pod to claim next, the oldest of the newest template; null when there is none. Put its claim into the table at once. */
-  take(except: ReadonlySet<string> = new Set()): Pod | null {
+  /**
+   * The free Pod to claim next, the oldest of the newest template; null when there is none. Put its claim into the table at
+   * once.
+   */
+  take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const { hash } = this.#context.template();
-    const parked = this.#claimable().filter(({ free }) => !except.has(free.name));
+    const parked = this.#claimable().filter(({ free, pod }) => !except.has(free.name) && fits(pod));
     const current = parked.filter(({ free }) => free.hash === hash);
     const [best] = (current.length > 0 ? current : parked).sort((a, b) => a.free.createdAtMs - b.free.createdAtMs);
     if (!best) return null;

@@ -1,4 +1,3 @@
-import type { ConditionReason } from "../api/conditions.ts";
 import type { QueueStatus, SessionsStatus } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep, type Timer } from "../core/clock.ts";
@@ -25,7 +24,7 @@ import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
 import { ServerTime } from "./server-time.ts";
 import { SessionLoop } from "./session-loop.ts";
-import { capacityVerdict, startVerdict } from "./verdicts.ts";
+import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 
 /** What a runtime says of itself, for the Environment's status. */
 export interface RuntimeReport {
@@ -237,7 +236,7 @@ export class SessionsRuntime {
           depth: stats?.depth ?? 0,
         }),
         startVerdict(this.#breaker, this.#probeWallMs()),
-        this.#credentialVerdict(),
+        credentialVerdict(this.#credentialMissing, this.#context.environment().spec.sessions?.credential),
       ],
       hindrance: this.#hindrance,
     };
@@ -453,14 +452,5 @@ export class SessionsRuntime {
       else counts.opening += 1;
     }
     return counts;
-  }
-
-  #credentialVerdict(): Verdict {
-    return this.#credentialMissing === null
-      ? { reason: "CredentialsPresent", message: "work items come with their secret" }
-      : {
-          reason: "CredentialMissing" satisfies ConditionReason,
-          message: `work item ${this.#credentialMissing} came without a secret of its own and was stopped; set credential: EnvironmentKey if this environment issues none`,
-        };
   }
 }

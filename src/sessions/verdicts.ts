@@ -1,3 +1,4 @@
+import type { SessionsSpec } from "../api/environment.ts";
 import type { Verdict } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";
@@ -57,4 +58,22 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
 /** Other people's sentences may end with a full stop. */
 function ended(words: string): string {
   return words.replace(/[.\s]+$/, "");
+}
+
+/**
+ * Whether items come with what their Pods are given.
+ * @param missing the first work item that came without; null: none did.
+ */
+export function credentialVerdict(missing: string | null, credential: SessionsSpec["credential"] | undefined): Verdict {
+  if (credential === "EnvironmentKey") {
+    return {
+      reason: "CredentialsPresent",
+      message: "Pods are given the environment key: work items need no secret of their own",
+    };
+  }
+  if (missing === null) return { reason: "CredentialsPresent", message: "work items come with their secret" };
+  return {
+    reason: "CredentialMissing",
+    message: `work item ${missing} came without a secret of its own and was stopped; set credential: EnvironmentKey if this environment issues none (then every Pod gets a key to the whole environment)`,
+  };
 }

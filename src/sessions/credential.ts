@@ -1,0 +1,18 @@
+import type { Pod } from "../kube/resource.ts";
+import type { WorkItem } from "../work/types.ts";
+import type { SessionContext } from "./context.ts";
+import { credentialOf } from "./pod-gate.ts";
+import { sessionContainerName } from "./pod-state.ts";
+
+/**
+ * What the program of this Pod is given to serve the item with, as it goes into the claim's Secret; null: the Pod takes
+ * what is not there. The environment key is the one in use now: another one later changes nothing for this session.
+ */
+export function credentialFor(
+  context: Pick<SessionContext, "environmentKey">,
+  pod: Pod,
+  item: Pick<WorkItem, "secret">,
+): string | null {
+  const taken = credentialOf(pod, sessionContainerName(pod));
+  return (taken === "EnvironmentKey" ? context.environmentKey() : item.secret) || null;
+}
