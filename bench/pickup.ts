@@ -19,6 +19,7 @@ import { startOperatorProcess } from "../test/support/operator-process.ts";
 import { startCluster } from "../testbed/cluster/cluster.ts";
 import { installBerth } from "../testbed/cluster/install.ts";
 import { showProgress } from "../testbed/cluster/progress.ts";
+import { OPERATOR } from "../testbed/cluster/users.ts";
 import { startNode } from "../testbed/node/node.ts";
 import { HEADER, quantiles, row } from "./distribution.ts";
 
@@ -151,7 +152,7 @@ async function measure(name: string, serve: Serve): Promise<Served> {
   );
   console.log(row(`${name}: queued to opened`, opened));
   console.log(row(`${name}: queued to first beat`, beat));
-  const own = counts.filter(({ user }) => user === "berth-operator");
+  const own = counts.filter(({ user }) => user === OPERATOR);
   const sum = (of: typeof own) => of.reduce((total, { count }) => total + count, 0);
   const apart = own.filter(({ resource }) => resource === "events" || resource === "leases");
   console.log(

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Metrics } from "../../src/observe/metrics.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { startWorld, type World } from "../support/world.ts";
@@ -62,7 +63,7 @@ async function untilShown(world: World, { shows, ready }: Fault): Promise<void> 
  */
 async function expectQuiet(world: World, { tries, restless, lack }: Fault, metrics: Metrics): Promise<void> {
   const seen: string[] = [];
-  const user = lack ? limitedUser(world) : "berth-operator";
+  const user = lack ? limitedUser(world) : OPERATOR;
   for (let look = 1; look <= LOOKS; look += 1) {
     const mark = await cluster.audit.mark();
     const before = await triesSoFar(metrics, tries);

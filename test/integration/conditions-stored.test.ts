@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR, installBerth, installCrds } from "../../testbed/cluster/install.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { startWorld } from "../support/world.ts";
 import { asTestCluster } from "./own-cluster.ts";
 import { printedColumns } from "./printed-columns.ts";
@@ -55,7 +56,7 @@ test("an object that was stored under another schema says what is wrong, is left
   await world.until("a deletion goes on", async () => {
     return (await world.kube.list(ENVIRONMENTS, { namespace: world.namespace })).items.length === 1;
   });
-  const tried = await cluster.audit.entries({ user: "berth-operator", resource: "environments", verb: "patch" });
+  const tried = await cluster.audit.entries({ user: OPERATOR, resource: "environments", verb: "patch" });
   expect(tried.length, "writes that were tried").toBeLessThan(10);
   expect(told().map(({ count }) => count)).toEqual([1]);
 

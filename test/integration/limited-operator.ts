@@ -1,4 +1,6 @@
 import type { Resource } from "../../src/kube/resource.ts";
+import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
+import { readManifests } from "../../testbed/cluster/manifests.ts";
 import type { World } from "../support/world.ts";
 
 const ROLES: Resource = {
@@ -10,19 +12,14 @@ const ROLES: Resource = {
 };
 const BINDINGS: Resource = { ...ROLES, plural: "rolebindings", kind: "RoleBinding" };
 
-/** The rights that the operator has in deploy/rbac.yaml, by resource. */
-const RIGHTS: Readonly<Record<string, { readonly group: string; readonly verbs: readonly string[] }>> = {
-  environments: { group: "berth.dev", verbs: ["get", "list", "watch", "patch"] },
-  "environments/status": { group: "berth.dev", verbs: ["patch"] },
-  pods: { group: "", verbs: ["get", "list", "watch", "create", "patch", "delete"] },
-  secrets: { group: "", verbs: ["get", "list", "create", "patch", "delete"] },
-  events: { group: "", verbs: ["create", "patch"] },
-  deployments: { group: "apps", verbs: ["get", "list", "watch", "create", "patch", "delete"] },
-  poddisruptionbudgets: {
-    group: "policy",
-    verbs: ["get", "list", "watch", "create", "patch", "update", "delete"],
-  },
-};
+interface Rule {
+  readonly apiGroups: readonly string[];
+  readonly resources: readonly string[];
+  readonly verbs: readonly string[];
+}
+
+/** The rights that the operator has where it serves Environments, as they are shipped. */
+const SHIPPED = await shippedRules();
 
 /** A right that an operator lacks. */
 export interface Lack {
@@ -53,10 +50,20 @@ export async function changeRights(world: World, lack?: Lack): Promise<void> {
   await world.kube.patch(ROLES, ref, { rules: rules(lack) }, { type: "merge" });
 }
 
-function rules(lack?: Lack) {
-  return Object.entries(RIGHTS).map(([resource, { group, verbs }]) => ({
-    apiGroups: [group],
-    resources: [resource],
-    verbs: verbs.filter((verb) => resource !== lack?.resource || verb !== lack.verb),
+function rules(lack?: Lack): Rule[] {
+  if (lack && !SHIPPED.some(({ resources, verbs }) => resources.includes(lack.resource) && verbs.includes(lack.verb))) {
+    throw new Error(`the operator may not ${lack.verb} ${lack.resource} anyway`);
+  }
+  return SHIPPED.map((rule) => ({
+    ...rule,
+    verbs: rule.verbs.filter((verb) => !rule.resources.includes(lack?.resource ?? "") || verb !== lack?.verb),
   }));
+}
+
+async function shippedRules(): Promise<readonly Rule[]> {
+  const role = (await readManifests(DEPLOY_DIR)).find(
+    ({ kind, metadata }) => kind === "ClusterRole" && metadata?.name === "berth-operator",
+  );
+  if (!role) throw new Error("deploy/ has no ClusterRole berth-operator");
+  return role["rules"] as Rule[];
 }

@@ -24,6 +24,7 @@ import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { runOperator } from "../../src/operator.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import type { TestCluster } from "./cluster.ts";
 import { type OperatorProcess, startOperatorProcess } from "./operator-process.ts";
@@ -380,7 +381,7 @@ async function grantOperator(world: World): Promise<void> {
     { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "update", "patch"] },
   ];
   await world.kube.create(rbac("Role", "roles"), { metadata, rules });
-  const subjects = [{ kind: "User", name: "berth-operator", apiGroup: "rbac.authorization.k8s.io" }];
+  const subjects = [{ kind: "User", name: OPERATOR, apiGroup: "rbac.authorization.k8s.io" }];
   const roleRef = { kind: "Role", name: "leases", apiGroup: "rbac.authorization.k8s.io" };
   await world.kube.create(rbac("RoleBinding", "rolebindings"), { metadata, subjects, roleRef });
 }

@@ -40,7 +40,7 @@ export interface ClusterOptions {
 export interface Cluster extends AsyncDisposable {
   /** Path of a kubeconfig with all rights. */
   readonly kubeconfig: string;
-  /** Path of a kubeconfig for the operator: no rights but those that RBAC gives to the user `berth-operator`. */
+  /** Path of a kubeconfig for the operator, as its service account: no rights but those that RBAC gives to that. */
   readonly operatorKubeconfig: string;
   /** `https://127.0.0.1:PORT`; the port stays over a restart. */
   readonly server: string;

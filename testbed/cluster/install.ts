@@ -3,7 +3,6 @@ import { setTimeout as delay } from "node:timers/promises";
 import { RBAC } from "./access.ts";
 import { type ApiClient, ApiError, type ApiObject } from "./api.ts";
 import { readManifests } from "./manifests.ts";
-import { OPERATOR } from "./users.ts";
 
 /** The manifests that people install. */
 export const DEPLOY_DIR = join(import.meta.dirname, "..", "..", "deploy");
@@ -24,8 +23,8 @@ const KIND_PATHS: Readonly<Record<string, (namespace: string) => string>> = {
 };
 
 /**
- * Prepares a cluster for an operator that runs outside of it: the CRDs, and the rights as they are shipped, given to
- * the user `berth-operator` (`operatorKubeconfig`) beside the service account that is shipped with them.
+ * Prepares a cluster for an operator that runs outside of it, as the service account that is shipped
+ * (`operatorKubeconfig`): the CRDs, and the rights as they are shipped.
  */
 export async function installBerth(api: ApiClient, dir: string = DEPLOY_DIR): Promise<void> {
   await installCrds(api, join(dir, "crds"));
@@ -33,8 +32,6 @@ export async function installBerth(api: ApiClient, dir: string = DEPLOY_DIR): Pr
     const path = KIND_PATHS[object.kind ?? ""]?.(object.metadata?.namespace ?? "default");
     if (!path) continue;
     await api.apply(`${path}/${object.metadata?.name}`, object);
-    const binding = bindingForUser(object);
-    if (binding) await api.apply(`${path}/${binding.metadata?.name}`, binding);
   }
 }
 
@@ -49,22 +46,6 @@ export async function installCrds(api: ApiClient, dir: string = join(DEPLOY_DIR,
     names.push(name);
   }
   return names;
-}
-
-/** What a binding gives to the operator's service account, for the operator's user. */
-export function bindingForUser(binding: ApiObject): ApiObject | undefined {
-  const { subjects, metadata } = binding;
-  if (!Array.isArray(subjects) || !subjects.some((subject) => isServiceAccount(subject))) return undefined;
-  return {
-    ...binding,
-    metadata: { ...metadata, name: `${metadata?.name}-user` },
-    subjects: [{ apiGroup: RBAC, kind: "User", name: OPERATOR }],
-  };
-}
-
-function isServiceAccount(subject: unknown): boolean {
-  if (typeof subject !== "object" || subject === null) return false;
-  return "kind" in subject && subject.kind === "ServiceAccount" && "name" in subject && subject.name === OPERATOR;
 }
 
 interface Crd extends ApiObject {

@@ -9,8 +9,8 @@ export interface User {
 
 /** Full rights, whatever RBAC says. */
 export const ADMIN = "berth-admin";
-/** The operator under test; its rights are those of the ClusterRole of the same name. */
-export const OPERATOR = "berth-operator";
+/** The operator under test: the service account of deploy/, with the rights that its chart gives to it and no other. */
+export const OPERATOR = "system:serviceaccount:berth-system:berth-operator";
 /** All simulated nodes; its rights are those of the ClusterRole of the same name. */
 export const NODE = "berth-node";
 
@@ -20,7 +20,7 @@ export const SCHEDULER = "system:kube-scheduler";
 
 const WELL_KNOWN: readonly { name: string; groups: readonly string[] }[] = [
   { name: ADMIN, groups: ["system:masters"] },
-  { name: OPERATOR, groups: [] },
+  { name: OPERATOR, groups: ["system:serviceaccounts", "system:serviceaccounts:berth-system"] },
   { name: NODE, groups: [] },
   { name: CONTROLLER_MANAGER, groups: [] },
   { name: SCHEDULER, groups: [] },

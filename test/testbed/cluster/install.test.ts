@@ -1,8 +1,9 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { bindingForUser, DEPLOY_DIR } from "../../../testbed/cluster/install.ts";
+import { DEPLOY_DIR } from "../../../testbed/cluster/install.ts";
 import { parseManifests, readManifests } from "../../../testbed/cluster/manifests.ts";
+import { OPERATOR } from "../../../testbed/cluster/users.ts";
 import { temporaryDir } from "./temporary.ts";
 
 describe("manifests", () => {
@@ -29,31 +30,11 @@ describe("manifests", () => {
 });
 
 describe("the operator's rights", () => {
-  it("are given to its user beside its service account", () => {
-    const binding = {
-      kind: "RoleBinding",
-      metadata: { name: "leader", namespace: "berth-system" },
-      roleRef: { kind: "Role", name: "leader" },
-      subjects: [{ kind: "ServiceAccount", name: "berth-operator", namespace: "berth-system" }],
-    };
-    expect(bindingForUser(binding)).toEqual({
-      ...binding,
-      metadata: { name: "leader-user", namespace: "berth-system" },
-      subjects: [{ apiGroup: "rbac.authorization.k8s.io", kind: "User", name: "berth-operator" }],
-    });
-  });
-
-  it.each([
-    ["no binding", { kind: "ClusterRole", metadata: { name: "r" } }],
-    ["somebody else's", { kind: "ClusterRoleBinding", subjects: [{ kind: "ServiceAccount", name: "other" }] }],
-    ["a group's", { kind: "ClusterRoleBinding", subjects: [{ kind: "Group", name: "berth-operator" }, null] }],
-  ])("are not in %s", (_name, object) => {
-    expect(bindingForUser(object)).toBeUndefined();
-  });
-
-  it("are in the manifests that are shipped", async () => {
+  it("are shipped for the service account that the operator's kubeconfig stands for", async () => {
     const objects = await readManifests(DEPLOY_DIR);
-    const kinds = objects.filter((object) => bindingForUser(object)).map((object) => object.kind);
-    expect(kinds).toContain("ClusterRoleBinding");
+    const subjects = objects.filter(({ kind }) => kind?.endsWith("Binding")).flatMap((object) => object["subjects"]);
+    const [, , namespace, name] = OPERATOR.split(":");
+    expect(subjects.length).toBeGreaterThan(0);
+    for (const subject of subjects) expect(subject).toEqual({ kind: "ServiceAccount", namespace, name });
   });
 });
