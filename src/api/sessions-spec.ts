@@ -32,7 +32,7 @@ const fields = z.strictObject({
   }),
   parking: z.enum(["Key", "Init"]).default("Key").meta({
     description:
-      "How a parked Pod waits: Key holds the container back by a missing Secret key, Init by an init container.",
+      "How a parked Pod waits: Key holds the container back by a missing Secret key; Init by an init container, which needs /bin/sh and sleep in its image.",
   }),
   prepareTimeoutSeconds: seconds(
     600,
@@ -84,6 +84,12 @@ export const sessionsSpec = withRules(
       field: "parking",
       message: "secretDelivery File needs parking Init: a missing key does not hold a file back",
       holds: ({ secretDelivery, parking }) => secretDelivery !== "File" || parking === "Init",
+    },
+    {
+      cel: "self.secretDelivery != 'File' || self.credential == 'WorkSecret'",
+      field: "secretDelivery",
+      message: "secretDelivery File delivers work secrets: with credential EnvironmentKey use secretDelivery Env",
+      holds: ({ secretDelivery, credential }) => secretDelivery !== "File" || credential === "WorkSecret",
     },
   ],
 );

@@ -130,6 +130,13 @@ export const RULE_CASES: readonly RuleCase[] = [
     field: "spec.sessions.parking",
   },
   {
+    name: "secretDelivery File with credential EnvironmentKey is refused",
+    refused: sessionsSpec({ secretDelivery: "File", parking: "Init", credential: "EnvironmentKey" }),
+    accepted: sessionsSpec({ credential: "EnvironmentKey", parking: "Init" }),
+    message: "secretDelivery File delivers work secrets",
+    field: "spec.sessions.secretDelivery",
+  },
+  {
     name: "minReplicas above maxReplicas is refused",
     refused: workersSpec({ minReplicas: 3, maxReplicas: 2 }),
     accepted: workersSpec({ minReplicas: 2, maxReplicas: 2 }),
