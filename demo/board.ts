@@ -1,21 +1,14 @@
 import type { ItemRecord } from "../simulator/item.ts";
 import type { ScriptInput } from "../simulator/script.ts";
 import type { SessionEvent } from "../simulator/session.ts";
-import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names.ts";
-import type { Change } from "../src/kube/informer.ts";
-import type { Pod, PodStatus } from "../src/kube/objects.ts";
+import type { Mode } from "./sample.ts";
 import { newTrack, oneLine, type Step, type ToolTrack, type Track } from "./track.ts";
 
-/** Session Pods by what they are for. */
-export interface PodCounts {
-  readonly preparing: number;
-  /** Parked and free. */
-  readonly warm: number;
-  /** Claimed; the container does not run yet. */
-  readonly opening: number;
-  readonly active: number;
-  /** Ended, kept for a while. */
-  readonly finished: number;
+/** An Environment as the board knows it. */
+export interface BoardEnvironment {
+  readonly name: string;
+  readonly mode: Mode;
+  readonly environmentId: string;
 }
 
 /** What happened, for whoever writes lines. */
@@ -24,7 +17,8 @@ export type BoardEvent =
   | { readonly type: "tool"; readonly track: Track; readonly tool: ToolTrack; readonly at: number }
   | { readonly type: "pod-gone"; readonly track: Track; readonly at: number }
   | { readonly type: "trouble"; readonly track: Track; readonly text: string; readonly at: number }
-  | { readonly type: "notice"; readonly text: string; readonly at: number };
+  /** `environment`: its name, where it is of one. */
+  | { readonly type: "notice"; readonly text: string; readonly at: number; readonly environment?: string };
 
 /** Notices that are remembered. */
 const NOTICES = 20;
@@ -38,17 +32,18 @@ export class Board {
   /** Newest last. */
   readonly notices: string[] = [];
   readonly #now: () => number;
+  readonly #environments: ReadonlyMap<string, BoardEnvironment>;
   readonly #byWork = new Map<string, Track>();
   readonly #bySession = new Map<string, Track>();
-  readonly #pods = new Map<string, Pod>();
   readonly #listeners = new Set<(event: BoardEvent) => void>();
   /** Events of sessions whose item was not seen yet. */
   readonly #early = new Map<string, SessionEvent[]>();
-  #expected: ScriptInput | undefined;
+  readonly #expected = new Map<string, ScriptInput>();
 
   /** @param now the simulator's clock. */
-  constructor(now: () => number) {
+  constructor(now: () => number, environments: readonly BoardEnvironment[]) {
     this.#now = now;
+    this.#environments = new Map(environments.map((it) => [it.environmentId, it]));
   }
 
   /** Calls `fn` for everything that happens. */
@@ -56,15 +51,14 @@ export class Board {
     this.#listeners.add(fn);
   }
 
-  /** The script of the session that is queued next. */
-  expect(script: ScriptInput): void {
-    this.#expected = script;
+  /** The script of the session that is queued next in an environment. */
+  expect(environmentId: string, script: ScriptInput): void {
+    this.#expected.set(environmentId, script);
   }
 
-  get pods(): PodCounts {
-    const counts = { preparing: 0, warm: 0, opening: 0, active: 0, finished: 0 };
-    for (const pod of this.#pods.values()) counts[stateOf(pod)] += 1;
-    return counts;
+  /** Sessions of one Environment, in the order of arrival. */
+  tracksOf(environment: string): Track[] {
+    return this.tracks.filter((track) => track.environment === environment);
   }
 
   /** Sessions whose item has not ended. */
@@ -81,15 +75,21 @@ export class Board {
   }
 
   /** As a notice, for whoever writes lines; what a picture shows as long as it lasts need not be remembered. */
-  announce(text: string): void {
-    this.#tell({ type: "notice", text: oneLine(text), at: this.#now() });
+  announce(text: string, environment?: string): void {
+    const of = environment === undefined ? {} : { environment };
+    this.#tell({ type: "notice", text: oneLine(text), at: this.#now(), ...of });
   }
 
   /** A change of a work item. */
   item(record: ItemRecord, event: string): void {
     const track = this.#byWork.get(record.id) ?? this.#add(record);
+    if (!track) return;
     if (event === "queued again") this.#trouble(track, "went back to the queue");
     if (event === "beat refused") this.#trouble(track, "a beat was refused");
+    // An always-on worker names itself when it polls, by its Pod's name.
+    if (track.mode === "workers" && record.acknowledgedAt !== undefined) {
+      track.pod ??= record.offers.at(-1)?.workerId;
+    }
     this.#step(track, "claimed", record.acknowledgedAt);
     this.#step(track, "beat", record.firstBeatAt);
     if (record.stoppedAt === undefined) return;
@@ -117,35 +117,39 @@ export class Board {
     this.#tell({ type: "tool", track, tool, at: this.#now() });
   }
 
-  /** The node runs a Pod's container; it knows before the API server does. */
-  started(pod: Pod): void {
-    const track = this.#byWork.get(workIdOf(pod) ?? "");
+  /** A Pod was given the session of a work item. */
+  opened(workId: string, pod: string): void {
+    const track = this.#byWork.get(workId);
+    if (!track) return;
+    track.pod = pod;
+    this.#step(track, "opened", this.#now());
+  }
+
+  /** The container of a session's Pod runs, or ran. */
+  started(workId: string): void {
+    const track = this.#byWork.get(workId);
     if (track) this.#step(track, "started", this.#now());
   }
 
-  /** A change of a Pod, as the API server shows it. */
-  pod({ type, object }: Change<Pod>): void {
-    const name = object.metadata.name ?? "";
-    if (type === "deleted") this.#pods.delete(name);
-    else this.#pods.set(name, object);
-    const track = this.#byWork.get(workIdOf(object) ?? "");
-    if (!track) return;
-    track.pod = name;
-    if (type === "deleted") {
-      if (track.podGone) return;
-      track.podGone = true;
-      this.#tell({ type: "pod-gone", track, at: this.#now() });
-      return;
-    }
-    this.#step(track, "opened", this.#now());
-    if (hasStarted(object.status)) this.#step(track, "started", this.#now());
+  /** The Pod of a session is gone from the API. */
+  podGone(workId: string, pod: string): void {
+    const track = this.#byWork.get(workId);
+    if (!track || track.podGone) return;
+    track.pod = pod;
+    track.podGone = true;
+    this.#tell({ type: "pod-gone", track, at: this.#now() });
   }
 
-  #add(record: ItemRecord): Track {
-    const script = this.#expected;
-    this.#expected = undefined;
+  #add(record: ItemRecord): Track | undefined {
+    const environment = this.#environments.get(record.environmentId);
+    if (!environment) return undefined;
+    const { name, mode } = environment;
+    const script = this.#expected.get(record.environmentId);
+    this.#expected.delete(record.environmentId);
     const track = newTrack({
-      number: this.tracks.length + 1,
+      environment: name,
+      mode,
+      number: this.tracksOf(name).length + 1,
       workId: record.id,
       sessionId: record.sessionId ?? "",
       prompt: oneLine(script?.prompt ?? ""),
@@ -174,24 +178,6 @@ export class Board {
   #tell(event: BoardEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
-}
-
-function workIdOf({ metadata: { annotations, labels } }: Pod): string | undefined {
-  return annotations?.[ANNOTATION_WORK_ID] ?? labels?.[LABEL_WORK_ID];
-}
-
-/** Whether a container runs, or ran. */
-export function hasStarted(status: PodStatus | undefined): boolean {
-  return status?.containerStatuses?.some(({ state }) => state?.running || state?.terminated) === true;
-}
-
-function stateOf(pod: Pod): keyof PodCounts {
-  const { labels, deletionTimestamp } = pod.metadata;
-  const { phase, containerStatuses } = pod.status ?? {};
-  if (labels?.[LABEL_PHASE] === "finished" || phase === "Succeeded" || phase === "Failed") return "finished";
-  if (labels?.[LABEL_PHASE] === "assigned") return hasStarted(pod.status) ? "active" : "opening";
-  const parked = containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError");
-  return parked && deletionTimestamp === undefined ? "warm" : "preparing";
 }
 
 function describeCall(event: SessionEvent): string {

@@ -1,23 +1,20 @@
-import { availableParallelism } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import type { ArrivalsHandle } from "../simulator/arrivals.ts";
-import { seededRandom } from "../simulator/ids.ts";
 import { violationText } from "../simulator/violations.ts";
 import { MAX_TIMER_MS, realClock, sleep } from "../src/core/clock.ts";
 import { errorText } from "../src/core/errors.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
+import { announcement } from "./announcement.ts";
+import { startArrivals } from "./arrivals.ts";
 import { type DemoCluster, type RequestCounts, startOwnCluster } from "./cluster.ts";
 import { Ending } from "./ending.ts";
-import type { Phase, Scene } from "./frame.ts";
+import type { Phase } from "./frame.ts";
 import { enterGivenCluster } from "./given-cluster.ts";
 import { findLeftovers } from "./leftovers.ts";
 import { keepLog } from "./operator.ts";
 import type { DemoOptions } from "./options.ts";
-import { SAMPLE_FILE } from "./sample.ts";
-import { SCRIPTED_SESSION, sessionScript } from "./sessions.ts";
+import { sceneOf } from "./scene.ts";
 import { Stage, startSupervisor } from "./stage.ts";
 import { type Outcome, problemsOf, summaryLines } from "./summary.ts";
-import { isServed } from "./track.ts";
 import { LiveView, PlainView, type View, wantsColour, wantsLive } from "./view.ts";
 
 /** Two cores that build Pods for the first time are slow; more is a fault. */
@@ -26,7 +23,9 @@ const READY_PATIENCE_MS = 90_000;
 const FINISH_PATIENCE_MS = 120_000;
 /** Who pressed Ctrl-C waits for what runs, not for a queue. */
 const INTERRUPTED_PATIENCE_MS = 15_000;
-/** The sample's deletionGraceSeconds, the minute after which the operator gives up on a drain, and some air. */
+/** The sample's window of 5 s, and what a count that lags behind may add. */
+const SCALE_DOWN_PATIENCE_MS = 60_000;
+/** The samples' deletionGraceSeconds, the minute after which the operator gives up on a drain, and some air. */
 const CLEAR_PATIENCE_MS = 90_000;
 const SETTLE_POLL_MS = 250;
 
@@ -104,7 +103,7 @@ class Play {
     const ready = await this.#untilReady(stage);
     progress.clear();
     if (!ready) return this.#ending.interrupted ? undefined : await this.#outcome(stage);
-    this.#announce(stage);
+    this.#io.out.write(`${announcement(stage, this.#options).join("\n")}\n`);
     const view = this.#open(stage);
     try {
       await this.#serve(stage);
@@ -135,33 +134,13 @@ class Play {
 
   async #untilReady(stage: Stage): Promise<boolean> {
     const { warm } = this.#options;
-    const waited = await stage.until(() => stage.isReady && stage.board.pods.warm >= warm, READY_PATIENCE_MS);
+    const areWarm = () => stage.environments.every(({ sessions }) => !sessions || sessions.counts.warm >= warm);
+    const waited = await stage.until(() => stage.isReady && areWarm(), READY_PATIENCE_MS);
     if (waited === "late") {
-      this.#failures.push(
-        `not ready after ${READY_PATIENCE_MS / 1_000} s: ${stage.obstacle ?? "the Environment has no conditions"}`,
-      );
+      const why = stage.obstacles.length > 0 ? stage.obstacles.join("; ") : "no condition says why";
+      this.#failures.push(`not ready after ${READY_PATIENCE_MS / 1_000} s: ${why}`);
     }
     return waited === "done";
-  }
-
-  #announce(stage: Stage): void {
-    const { cluster, metricsUrl } = stage;
-    const { kubectl, namespace } = cluster;
-    const workers = this.#options.scripted
-      ? "workers that the simulated node plays"
-      : "stock workers, each a process of this machine";
-    const lines = [
-      `${cluster.about}, and ${workers}. The Environment: ${relative(SAMPLE_FILE)}`,
-      "Look in from another terminal:",
-      "",
-      `  ${kubectl} get benv,pods -n ${namespace}`,
-      `  ${kubectl} describe benv -n ${namespace} demo`,
-      `  ${kubectl} get events -n ${namespace} --watch`,
-      `  curl ${metricsUrl}`,
-      ...(cluster.foreign ? [] : [`  export KUBECONFIG=${cluster.kubeconfig}`]),
-      "",
-    ];
-    this.#io.out.write(`${lines.join("\n")}\n`);
   }
 
   #open(stage: Stage): View {
@@ -170,7 +149,7 @@ class Play {
     const { forMs } = this.#options;
     this.#endsAt = forMs === undefined ? undefined : this.#startedAt + forMs;
     const view = wantsLive(out, env)
-      ? new LiveView(out, wantsColour(out, env), () => this.#scene(stage))
+      ? new LiveView(out, wantsColour(out, env), () => sceneOf(stage, this.#moment))
       : new PlainView(out, this.#startedAt);
     stage.board.subscribe((event) => view.event(event));
     stage.simulator.on("violation", (violation) => {
@@ -183,27 +162,9 @@ class Play {
   async #serve(stage: Stage): Promise<void> {
     const { forMs } = this.#options;
     const arriveMs = forMs === undefined ? undefined : forMs - Math.min(TAIL_MS, forMs * TAIL_SHARE);
-    const arrivals = this.#arrive(stage, arriveMs);
+    const stop = startArrivals(stage, this.#options, arriveMs);
     await sleep(realClock, arriveMs ?? MAX_TIMER_MS, this.#ending.signal);
-    arrivals.stop();
-  }
-
-  #arrive(stage: Stage, arriveMs: number | undefined): ArrivalsHandle {
-    const { rate, seed, scripted } = this.#options;
-    const random = seededRandom(seed + 1);
-    const item = () => {
-      const script = scripted ? SCRIPTED_SESSION : sessionScript(random);
-      stage.board.expect(script);
-      return { script };
-    };
-    // The first one comes at once: nobody likes to look at nothing.
-    stage.simulator.enqueue(stage.environmentId, item());
-    const duration = arriveMs === undefined ? {} : { durationSeconds: arriveMs / 1_000 };
-    return stage.simulator.arrivals(
-      stage.environmentId,
-      { kind: "poisson", ratePerSecond: rate, seed, ...duration },
-      item,
-    );
+    stop();
   }
 
   /** Waits until everything that arrived is served and settled. */
@@ -218,26 +179,39 @@ class Play {
     const waited = await stage.until(() => stage.board.live.length === 0, patience, interrupted ? NEVER : signal);
     if (waited === "ended") return await this.#finish(stage);
     // The operator settles after the item has ended: its Secret goes a moment later.
-    let left = await this.#lookForLeftovers(stage, false);
-    while (left.length > 0 && performance.now() < deadline && !this.#failed) {
-      await delay(SETTLE_POLL_MS);
-      left = await this.#lookForLeftovers(stage, false);
-    }
+    const left = await this.#leftBy(stage, deadline, false);
+    this.#servedMs = stage.simulator.clock.now() - this.#startedAt;
     if (interrupted) return;
     for (const text of left) this.#leftovers.add(`${text}, ${patience / 1_000} s after the last session arrived`);
+    await this.#scaleDown(stage);
   }
 
-  /** Deletes the Environment, which drains, ends the operator in order, and looks for what is left. */
+  /** Waits until always-on workers have gone, since nothing is left for them to do. Who ends the demo need not wait. */
+  async #scaleDown(stage: Stage): Promise<void> {
+    for (const { name, workers } of stage.environments) {
+      if (!workers || this.#failed) continue;
+      const gone = () => workers.counts.desired === 0 && workers.counts.replicas === 0;
+      if ((await stage.until(gone, SCALE_DOWN_PATIENCE_MS)) !== "late") continue;
+      const { replicas, desired } = workers.counts;
+      this.#failures.push(
+        `${name} has ${replicas} workers and wants ${desired} ${SCALE_DOWN_PATIENCE_MS / 1_000} s after its last session`,
+      );
+    }
+  }
+
+  /** Deletes the Environments, which drain, ends the operator in order, and looks for what is left. */
   async #clearUp(stage: Stage): Promise<void> {
     this.#phase = "clearing up";
-    this.#servedMs = stage.simulator.clock.now() - this.#startedAt;
+    this.#servedMs ||= stage.simulator.clock.now() - this.#startedAt;
     if (this.#failed) return;
-    stage.board.announce("clearing up: the Environment is deleted, then the operator ends");
-    await stage.deleteEnvironment();
-    const gone = () => stage.isEnvironmentGone && stage.podCount === 0;
-    if ((await stage.until(gone, CLEAR_PATIENCE_MS, NEVER)) === "late") {
-      this.#failures.push(`the Environment is not gone ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
+    stage.board.announce("clearing up: the Environments are deleted, then the operator ends");
+    const deadline = performance.now() + CLEAR_PATIENCE_MS;
+    await Promise.all(stage.environments.map((environment) => environment.delete(stage.cluster)));
+    if ((await stage.until(() => stage.areEnvironmentsGone, CLEAR_PATIENCE_MS, NEVER)) === "late") {
+      this.#failures.push(`an Environment is not gone ${CLEAR_PATIENCE_MS / 1_000} s after its deletion`);
     }
+    // What an Environment owns goes after it, by the cluster's garbage collector.
+    await this.#leftBy(stage, deadline, true);
     await this.#countRequests(stage);
     const fault = await stage.stopOperator();
     if (fault) this.#failures.push(fault);
@@ -245,11 +219,20 @@ class Play {
     this.#looked = true;
   }
 
+  /** What is left at the deadline, a line each; empty as soon as nothing is. */
+  async #leftBy(stage: Stage, deadline: number, afterwards: boolean): Promise<string[]> {
+    for (;;) {
+      const left = await this.#lookForLeftovers(stage, afterwards);
+      if (left.length === 0 || performance.now() > deadline || this.#failed) return left;
+      await delay(SETTLE_POLL_MS);
+    }
+  }
+
   async #lookForLeftovers(stage: Stage, afterwards: boolean): Promise<string[]> {
-    const { simulator, environmentId, cluster } = stage;
+    const { simulator, environments, cluster } = stage;
     const { kube, namespace } = cluster;
     const interrupted = this.#leftByPerson;
-    return await findLeftovers({ kube, namespace, simulator, environmentId, afterwards, interrupted });
+    return await findLeftovers({ kube, namespace, simulator, environments, afterwards, interrupted });
   }
 
   async #countRequests(stage: Stage): Promise<void> {
@@ -261,9 +244,15 @@ class Play {
   async #outcome(stage: Stage): Promise<Outcome> {
     const { cause } = this.#ending;
     if (cause?.kind === "failed") this.#failures.push(cause.error.message);
+    for (const { workers } of stage.environments) this.#failures.push(...(workers?.strangers() ?? []));
     if (!this.#requests) await this.#countRequests(stage);
     const outcome = {
-      tracks: stage.board.tracks,
+      environments: stage.environments.map(({ name, mode, workers }) => ({
+        name,
+        mode,
+        tracks: stage.board.tracksOf(name),
+        mostWorkers: workers?.most,
+      })),
       elapsedMs: this.#servedMs,
       violations: stage.simulator.violations.map(violationText),
       failures: this.#failures,
@@ -286,32 +275,9 @@ class Play {
     return this.#ending.cause?.kind === "failed";
   }
 
-  #scene(stage: Stage): Scene {
-    const { board, simulator, cluster, environmentId } = stage;
-    const now = simulator.clock.now();
-    const { depth, pending } = simulator.stats(environmentId) as { depth: number; pending: number };
-    return {
-      phase: this.#phase,
-      elapsedMs: now - this.#startedAt,
-      leftMs: this.#endsAt === undefined ? undefined : this.#endsAt - now,
-      about: `${cluster.about}, ${availableParallelism()} cores`,
-      queue: { depth, pending },
-      pods: board.pods,
-      served: board.tracks.filter(isServed).length,
-      violations: simulator.violations.length,
-      tracks: board.tracks,
-      notices: board.notices,
-      obstacle: this.#phase === "serving" ? stage.obstacle : undefined,
-      hint: `${cluster.kubectl} get benv,pods -n ${cluster.namespace}`,
-    };
+  get #moment() {
+    return { phase: this.#phase, startedAt: this.#startedAt, endsAt: this.#endsAt };
   }
 }
 
 const NEVER = new AbortController().signal;
-
-/** A path as a person in this folder would write it. */
-function relative(file: URL): string {
-  const path = decodeURIComponent(file.pathname);
-  const here = `${process.cwd()}/`;
-  return path.startsWith(here) ? path.slice(here.length) : path;
-}

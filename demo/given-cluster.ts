@@ -14,7 +14,7 @@ import { readManifests } from "../testbed/cluster/manifests.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";
 import { createNamespace, type DemoCluster, demoClient } from "./cluster.ts";
 import { DemoError } from "./errors.ts";
-import { ENVIRONMENT_NAME } from "./sample.ts";
+import { BATCH, RESEARCH } from "./sample.ts";
 
 /** Marks what the demo makes in a cluster of somebody's: `kubectl get ns,nodes -l berth.dev/demo`. */
 export const DEMO_LABEL = "berth.dev/demo";
@@ -82,7 +82,9 @@ export async function enterGivenCluster(
 function removalCommands(name: string): string[] {
   const finalizers = JSON.stringify({ metadata: { finalizers: null } });
   return [
-    `kubectl patch benv ${ENVIRONMENT_NAME} -n ${name} --type merge -p '${finalizers}'`,
+    ...[RESEARCH, BATCH].map(
+      (sample) => `kubectl patch benv ${sample.name} -n ${name} --type merge -p '${finalizers}'`,
+    ),
     `kubectl delete namespace,node ${name}`,
   ];
 }

@@ -1,15 +1,19 @@
 import type { Simulator } from "../simulator/simulator.ts";
 import { LABEL_ENVIRONMENT, LABEL_PHASE } from "../src/api/names.ts";
 import type { KubeClient } from "../src/kube/client.ts";
-import { PODS, SECRETS } from "../src/kube/resource.ts";
+import { DEPLOYMENTS, type KubeObject, PODS, type Resource, SECRETS } from "../src/kube/resource.ts";
 import { workerProcesses } from "./processes.ts";
+import type { Mode } from "./sample.ts";
+
+/** The operator has no use for these; the API server's controllers make them for its Deployments. */
+const REPLICA_SETS: Resource = { ...DEPLOYMENTS, plural: "replicasets", kind: "ReplicaSet" } as Resource;
 
 export interface LeftoverQuery {
   readonly kube: KubeClient;
   readonly namespace: string;
   readonly simulator: Simulator;
-  readonly environmentId: string;
-  /** The Environment is gone: parked and finished Pods must be gone with it. */
+  readonly environments: readonly { readonly mode: Mode; readonly environmentId: string }[];
+  /** The Environments are gone: parked and finished Pods must be gone with them, and all that makes workers. */
   readonly afterwards: boolean;
   /** A person ended the demo: what nobody claimed may stay in the queue. */
   readonly interrupted: boolean;
@@ -17,18 +21,35 @@ export interface LeftoverQuery {
 
 /** What is there although nothing should be, a line each; asks the API server, no cache. */
 export async function findLeftovers(query: LeftoverQuery): Promise<string[]> {
-  const { kube, namespace, simulator, environmentId, afterwards, interrupted } = query;
+  const { kube, namespace, simulator, environments, afterwards, interrupted } = query;
   const mayStay = (state: string) => state === "stopped" || (interrupted && state === "queued");
-  const items = simulator.items(environmentId).filter(({ state }) => !mayStay(state));
-  const [secrets, pods, processes] = await Promise.all([
+  const items = environments.flatMap(({ environmentId }) =>
+    simulator.items(environmentId).filter(({ state }) => !mayStay(state)),
+  );
+  // Always-on workers run without a session, until their Environment is gone.
+  const mayRun = (mode: Mode) => mode === "workers" && !afterwards;
+  const [secrets, pods, makers, processes] = await Promise.all([
     kube.list(SECRETS, { namespace, labelSelector: LABEL_ENVIRONMENT }),
     kube.list(PODS, { namespace, labelSelector: afterwards ? LABEL_ENVIRONMENT : `${LABEL_PHASE}=assigned` }),
-    workerProcesses(environmentId),
+    afterwards ? workerMakers(kube, namespace) : [],
+    Promise.all(environments.map(({ mode, environmentId }) => (mayRun(mode) ? [] : workerProcesses(environmentId)))),
   ]);
   return [
     ...items.map(({ id, state }) => `work item ${id} is ${state}`),
     ...secrets.items.map(({ metadata }) => `claim Secret ${metadata.name}`),
+    ...makers,
     ...pods.items.map(({ metadata }) => `Pod ${metadata.name} (${metadata.labels?.[LABEL_PHASE] ?? "no phase"})`),
-    ...processes.map((pid) => `worker process ${pid}`),
+    ...processes.flat().map((pid) => `worker process ${pid}`),
   ];
+}
+
+/** Whatever their labels are: nobody else has any in the demo's namespace. */
+async function workerMakers(kube: KubeClient, namespace: string): Promise<string[]> {
+  const lists = await Promise.all(
+    [DEPLOYMENTS as Resource<KubeObject>, REPLICA_SETS].map(async (resource) => {
+      const { items } = await kube.list(resource, { namespace });
+      return items.map(({ metadata }) => `${resource.kind} ${metadata.name}`);
+    }),
+  );
+  return lists.flat();
 }

@@ -7,8 +7,13 @@ export function eventLine(event: BoardEvent, startedAt: number): string | undefi
   const text = textOf(event);
   if (text === undefined) return undefined;
   const time = ((event.at - startedAt) / 1_000).toFixed(1).padStart(7);
-  const who = "track" in event ? `session ${event.track.number}: ` : "";
-  return `${time}s  ${who}${text}`;
+  return `${time}s  ${whoseOf(event)}${text}`;
+}
+
+/** The Environment, and the number of the session in it. */
+function whoseOf(event: BoardEvent): string {
+  if ("track" in event) return `${event.track.environment} ${event.track.number}: `;
+  return event.environment === undefined ? "" : `${event.environment}: `;
 }
 
 function textOf(event: BoardEvent): string | undefined {
@@ -31,7 +36,7 @@ function stepText(track: Track, step: Step): string | undefined {
     case "queued":
       return `queued: ${track.prompt}`;
     case "claimed":
-      return `claimed after ${after}`;
+      return track.mode === "workers" ? `taken by worker ${track.pod} after ${after}` : `claimed after ${after}`;
     case "opened":
       return `opened in Pod ${track.pod} after ${after}`;
     case "started":

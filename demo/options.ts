@@ -11,9 +11,11 @@ export interface DemoOptions {
   readonly forMs: number | undefined;
   /** Sessions a second that arrive, on average. */
   readonly rate: number;
-  /** `spec.sessions.warm` and `spec.sessions.maxConcurrent` of the sample Environment. */
+  /** `spec.sessions.warm` and `spec.sessions.maxConcurrent` of the Environment with a Pod per session. */
   readonly warm: number;
   readonly max: number;
+  /** `spec.workers.maxReplicas` of the Environment with always-on workers; 0: without that Environment. */
+  readonly workers: number;
   /** Of the arrivals and of what sessions do. */
   readonly seed: number;
   /** Workers are played by the simulated node instead of being processes. */
@@ -23,7 +25,8 @@ export interface DemoOptions {
 }
 
 export const USAGE =
-  "usage: npm run demo -- [--for TIME] [--rate N] [--warm N] [--max N] [--seed N] [--scripted] [--use-cluster]";
+  "usage: npm run demo -- [--for TIME] [--rate N] [--warm N] [--max N] [--workers N] [--seed N] [--scripted] " +
+  "[--use-cluster]";
 
 /** A stock worker takes half a second of CPU to start: two cores serve one every two seconds and stay responsive. */
 const DEFAULT_RATE = 0.5;
@@ -31,6 +34,8 @@ const DEFAULT_RATE = 0.5;
 const DEFAULT_SCRIPTED_RATE = 2;
 const DEFAULT_WARM = 2;
 const DEFAULT_MAX = 10;
+/** Without that Environment: the operator does not serve workers yet. */
+const DEFAULT_WORKERS = 0;
 
 /** More than one machine serves: a typing error. */
 const MAX_RATE = 100;
@@ -54,7 +59,9 @@ are processes of this machine. It is built once per user, which takes some minut
                                                    more sessions than this machine could run processes for
   KUBECONFIG=... npm run demo -- --use-cluster     in a cluster of yours, in a namespace of its own
 
-docs/demo.md says more.
+Two Environments are served: research has a Pod for each session, batch has always-on workers that take one session
+after the other, as many as the queue asks for. With --scripted there is research alone: workers that poll by
+themselves are real ones. docs/demo.md says more.
 `;
 
 interface Flags {
@@ -62,6 +69,7 @@ interface Flags {
   readonly rate?: number;
   readonly warm?: number;
   readonly max?: number;
+  readonly workers?: number;
   readonly seed: number;
   readonly scripted: boolean;
   readonly useCluster: boolean;
@@ -88,6 +96,10 @@ export function parseArguments(argv: readonly string[]): Request {
     const message = `--warm ${options.warm} is more than --max ${options.max}: lower one or raise the other`;
     return { kind: "mistake", message };
   }
+  if (options.scripted && options.workers > 0) {
+    const message = "--workers and --scripted do not go together: workers that poll by themselves are not played";
+    return { kind: "mistake", message };
+  }
   return { kind: "run", options };
 }
 
@@ -100,6 +112,7 @@ function optionsOf(flags: Flags): DemoOptions {
     rate: flags.rate ?? (scripted ? DEFAULT_SCRIPTED_RATE : DEFAULT_RATE),
     warm: flags.warm ?? Math.min(DEFAULT_WARM, max),
     max,
+    workers: flags.workers ?? (scripted ? 0 : DEFAULT_WORKERS),
     seed,
     scripted,
     useCluster,
@@ -116,10 +129,15 @@ function program(): Command {
       `sessions a second, on average (default: ${DEFAULT_RATE}, with --scripted ${DEFAULT_SCRIPTED_RATE})`,
       rate,
     )
-    .option("--warm <number>", `Pods kept ready (default: ${DEFAULT_WARM})`, whole(0, MAX_PODS))
-    .option("--max <number>", `most Pods at a time (default: ${DEFAULT_MAX})`, whole(1, MAX_PODS))
+    .option("--warm <number>", `research: Pods kept ready (default: ${DEFAULT_WARM})`, whole(0, MAX_PODS))
+    .option("--max <number>", `research: most Pods at a time (default: ${DEFAULT_MAX})`, whole(1, MAX_PODS))
+    .option(
+      "--workers <number>",
+      `batch: most workers; 0: without it (default: ${DEFAULT_WORKERS}, with --scripted 0)`,
+      whole(0, MAX_PODS),
+    )
     .option("--seed <number>", "of when sessions arrive and what they do", whole(0, Number.MAX_SAFE_INTEGER), 1)
-    .option("--scripted", "play the workers instead of running them as processes", false)
+    .option("--scripted", "play the workers instead of running them as processes; without batch", false)
     .option("--use-cluster", "use the cluster that KUBECONFIG names instead of one of its own", false)
     .helpOption("--help", "show this")
     .addHelpText("after", EXAMPLES)

@@ -2,27 +2,49 @@ import { readFile } from "node:fs/promises";
 import { parseDocument, visit } from "yaml";
 import type { KubeObject } from "../src/kube/objects.ts";
 
-/** What the sample Environment leaves open. */
+/** A Pod per session, or always-on workers. */
+export type Mode = "sessions" | "workers";
+
+/** An Environment that people are meant to read: a manifest with a few holes. */
+export interface Sample {
+  /** Of the Environment in the manifest. */
+  readonly name: string;
+  readonly mode: Mode;
+  readonly file: URL;
+  /** Name of the Secret with its key. */
+  readonly keySecret: string;
+}
+
+export const RESEARCH: Sample = {
+  name: "research",
+  mode: "sessions",
+  file: new URL("./environments/research.yaml", import.meta.url),
+  keySecret: "research-key",
+};
+
+export const BATCH: Sample = {
+  name: "batch",
+  mode: "workers",
+  file: new URL("./environments/batch.yaml", import.meta.url),
+  keySecret: "batch-key",
+};
+
+/** What the samples leave open. */
 export interface SampleValues {
   readonly NAMESPACE: string;
   readonly ENVIRONMENT_ID: string;
   readonly WORK_API: string;
   readonly NODE: string;
   readonly WORKER: string;
-  readonly WARM: number;
+  /** Most Pods, or most workers. */
   readonly MAX: number;
+  /** Only where Pods are parked. */
+  readonly WARM?: number;
 }
 
-/** The sample that people are meant to read. */
-export const SAMPLE_FILE = new URL("./environment.yaml", import.meta.url);
-
-/** Name of the Environment in the sample, and of the Secret with its key. */
-export const ENVIRONMENT_NAME = "demo";
-export const KEY_SECRET_NAME = "demo-key";
-
-/** The sample with its placeholders filled in. @throws {Error} one is unknown, or the text is no YAML. */
-export async function sampleEnvironment(values: SampleValues): Promise<KubeObject> {
-  return fillIn(await readFile(SAMPLE_FILE, "utf8"), values);
+/** A sample with its placeholders filled in. @throws {Error} one is unknown, or the text is no YAML. */
+export async function fillSample({ file }: Sample, values: SampleValues): Promise<KubeObject> {
+  return fillIn(await readFile(file, "utf8"), values);
 }
 
 /** Fills `${NAME}` in: a scalar that is nothing else takes the value's type, so that numbers stay numbers. */

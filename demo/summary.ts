@@ -1,10 +1,20 @@
 import { type Distribution, distribution } from "../simulator/report.ts";
+import type { Mode } from "./sample.ts";
 import { count, pad, seconds } from "./text.ts";
-import { answeredTools, faultOf, isServed, type Step, sinceQueued, type Track } from "./track.ts";
+import { faultOf, isServed, type Step, sinceQueued, stepsOf, type Track } from "./track.ts";
+
+/** What is known of one Environment at the end. */
+export interface EnvironmentOutcome {
+  readonly name: string;
+  readonly mode: Mode;
+  readonly tracks: readonly Track[];
+  /** Of always-on workers: the largest number that Berth asked for. */
+  readonly mostWorkers: number | undefined;
+}
 
 /** What is known at the end. */
 export interface Outcome {
-  readonly tracks: readonly Track[];
+  readonly environments: readonly EnvironmentOutcome[];
   readonly elapsedMs: number;
   /** A line for each breach of the Work API's protocol. */
   readonly violations: readonly string[];
@@ -27,23 +37,24 @@ export interface Outcome {
 export interface Figures {
   readonly arrived: number;
   readonly served: number;
-  readonly toolCalls: number;
-  readonly failedToolCalls: number;
   /** Seconds from being queued; undefined where nothing got so far. */
   readonly waits: readonly { readonly name: string; readonly distribution: Distribution | undefined }[];
 }
 
-const WAITS: readonly (readonly [string, Step])[] = [
-  ["acknowledged", "claimed"],
-  ["Pod opened", "opened"],
-  ["container started", "started"],
-  ["first beat", "beat"],
-  ["stopped", "stopped"],
-];
+/** What a wait from being queued ends with. */
+const STEP_NAMES: Readonly<Record<Step, string>> = {
+  queued: "queued",
+  claimed: "acknowledged",
+  opened: "Pod opened",
+  started: "container started",
+  beat: "first beat",
+  stopped: "stopped",
+};
 
 const SECOND_MS = 1_000;
 
-export function figuresOf(tracks: readonly Track[]): Figures {
+/** @param mode what steps its sessions take. */
+export function figuresOf(tracks: readonly Track[], mode: Mode): Figures {
   const waitsFor = (step: Step) =>
     tracks.flatMap((track) => {
       const ms = sinceQueued(track, step);
@@ -52,24 +63,31 @@ export function figuresOf(tracks: readonly Track[]): Figures {
   return {
     arrived: tracks.length,
     served: tracks.filter(isServed).length,
-    toolCalls: tracks.reduce((sum, track) => sum + answeredTools(track), 0),
-    failedToolCalls: tracks.reduce((sum, { tools }) => sum + tools.filter(({ failed }) => failed).length, 0),
-    waits: WAITS.map(([name, step]) => ({ name, distribution: distribution(waitsFor(step)) })),
+    waits: stepsOf(mode)
+      .filter((step) => step !== "queued")
+      .map((step) => ({ name: STEP_NAMES[step], distribution: distribution(waitsFor(step)) })),
   };
 }
 
 /** Everything that is not as it should be, a line each; empty: all is well. */
 export function problemsOf(outcome: Outcome): string[] {
-  const { tracks, violations, leftovers, failures } = outcome;
+  const { environments, violations, leftovers, failures } = outcome;
   const problems = [...failures];
-  for (const track of tracks) {
+  for (const track of allTracks(outcome)) {
     const fault = faultOf(track) ?? unfinished(track, outcome);
-    if (fault !== undefined) problems.push(`session ${track.number} (${track.workId}): ${fault}`);
+    if (fault !== undefined) problems.push(`${track.environment} ${track.number} (${track.workId}): ${fault}`);
   }
-  if (tracks.length === 0 && !outcome.interrupted && failures.length === 0) problems.push("no session arrived");
+  if (!outcome.interrupted && failures.length === 0) {
+    const empty = environments.filter(({ tracks }) => tracks.length === 0);
+    problems.push(...empty.map(({ name }) => `no session arrived in ${name}`));
+  }
   problems.push(...violations.map((text) => `protocol violation: ${text}`));
   problems.push(...[...leftovers].map((text) => `left over: ${text}`));
   return problems;
+}
+
+function allTracks({ environments }: Outcome): Track[] {
+  return environments.flatMap(({ tracks }) => tracks);
 }
 
 function unfinished(track: Track, { interrupted }: Outcome): string | undefined {
@@ -82,21 +100,21 @@ function unfinished(track: Track, { interrupted }: Outcome): string | undefined 
 const SHOWN_PROBLEMS = 20;
 /** Kinds of requests that are named, the most frequent. */
 const SHOWN_KINDS = 3;
-const NAME_WIDTH = 18;
+const NAME_WIDTH = 22;
 const FIGURE_WIDTH = 8;
 
 /** The summary as lines without styles. */
 export function summaryLines(outcome: Outcome): string[] {
-  const figures = figuresOf(outcome.tracks);
+  const tracks = allTracks(outcome);
+  const served = tracks.filter(isServed).length;
   const problems = problemsOf(outcome);
-  const waiting = outcome.tracks.filter(({ at }) => at.claimed === undefined && at.stopped === undefined).length;
+  const waiting = tracks.filter(({ at }) => at.claimed === undefined && at.stopped === undefined).length;
   const lines = [
-    `Served ${figures.served} of ${count(figures.arrived, "session")} in ${seconds(outcome.elapsedMs)}` +
-      `${toolText(figures)}${waiting > 0 && outcome.interrupted ? `; ${waiting} stayed in the queue` : ""}.`,
+    `Served ${served} of ${count(tracks.length, "session")} in ${seconds(outcome.elapsedMs)}` +
+      `${toolText(tracks)}${waiting > 0 && outcome.interrupted ? `; ${waiting} stayed in the queue` : ""}.`,
     "",
-    ...latencyTable(figures),
-    "",
-    ...requestLines(outcome, figures.served),
+    ...outcome.environments.flatMap((environment) => [...environmentLines(environment), ""]),
+    ...requestLines(outcome, served),
     `Protocol violations   ${outcome.violations.length === 0 ? "none" : outcome.violations.length}`,
     `Left over             ${leftoverText(outcome)}`,
   ];
@@ -114,27 +132,33 @@ function leftoverText({ leftovers, looked }: Outcome): string {
   return looked ? "nothing" : "not looked for";
 }
 
-function toolText({ toolCalls, failedToolCalls }: Figures): string {
+function toolText(tracks: readonly Track[]): string {
+  const tools = tracks.flatMap((track) => track.tools).filter(({ result }) => result !== undefined);
+  const failedToolCalls = tools.filter(({ failed }) => failed).length;
+  const toolCalls = tools.length;
   if (toolCalls === 0) return "";
   const failed = failedToolCalls === 0 ? "" : `, ${failedToolCalls} of them failed`;
   return `, with ${count(toolCalls, "tool call")}${failed}`;
 }
 
+/** One Environment: how many it served and by what, and how long its sessions waited. */
+function environmentLines({ name, mode, tracks, mostWorkers = 0 }: EnvironmentOutcome): string[] {
+  const figures = figuresOf(tracks, mode);
+  const how = mode === "sessions" ? "a Pod each" : `by ${count(mostWorkers, "worker")} at most`;
+  return [`${name}: ${figures.served} of ${figures.arrived} served, ${how}`, ...latencyTable(figures)];
+}
+
 function latencyTable({ waits }: Figures): string[] {
   const right = (text: string) => pad(text, FIGURE_WIDTH, "right");
-  const head = pad("From queued to", NAME_WIDTH) + ["p50", "p90", "p99", "max"].map(right).join("");
+  const head = pad("  from queued to", NAME_WIDTH) + ["p50", "p90", "p99", "max"].map(right).join("");
   const rows = waits.flatMap(({ name, distribution }) => {
     if (!distribution) return [];
     const { p50, p90, p99, max } = distribution;
     return [
-      pad(`  ${name}`, NAME_WIDTH + 2) +
-        [p50, p90, p99, max]
-          .map((value) => right(seconds(value * SECOND_MS)))
-          .join("")
-          .slice(2),
+      pad(`    ${name}`, NAME_WIDTH) + [p50, p90, p99, max].map((value) => right(seconds(value * SECOND_MS))).join(""),
     ];
   });
-  return rows.length === 0 ? ["No session got anywhere."] : [head, ...rows];
+  return rows.length === 0 ? ["  No session got anywhere."] : [head, ...rows];
 }
 
 function requestLines(outcome: Outcome, served: number): string[] {

@@ -1,6 +1,13 @@
-/** The steps of a session, in their order. */
+import type { Mode } from "./sample.ts";
+
+/** The steps of a session with a Pod of its own, in their order. */
 export const STEPS = ["queued", "claimed", "opened", "started", "beat", "stopped"] as const;
 export type Step = (typeof STEPS)[number];
+
+/** The steps of a session: nothing is opened for one that an always-on worker takes. */
+export function stepsOf(mode: Mode): readonly Step[] {
+  return mode === "sessions" ? STEPS : STEPS.filter((step) => step !== "opened" && step !== "started");
+}
 
 /** A call of a tool, and what came of it. */
 export interface ToolTrack {
@@ -14,7 +21,10 @@ export interface ToolTrack {
 
 /** One session, as far as it was seen to come. */
 export interface Track {
-  /** From 1, in the order of arrival. */
+  /** Name of its Environment. */
+  readonly environment: string;
+  readonly mode: Mode;
+  /** From 1, in the order of arrival in its Environment. */
   readonly number: number;
   readonly workId: string;
   readonly sessionId: string;
@@ -24,6 +34,7 @@ export interface Track {
   /** When each step was seen; milliseconds of the simulator's clock. */
   readonly at: Partial<Record<Step, number>>;
   readonly tools: ToolTrack[];
+  /** Where it runs: its own Pod, or that of the worker that took it. */
   pod: string | undefined;
   /** The Pod is gone from the API. */
   podGone: boolean;
@@ -33,7 +44,9 @@ export interface Track {
   trouble: string | undefined;
 }
 
-export function newTrack(fields: Pick<Track, "number" | "workId" | "sessionId" | "prompt" | "plannedTools">): Track {
+type TrackStart = Pick<Track, "environment" | "mode" | "number" | "workId" | "sessionId" | "prompt" | "plannedTools">;
+
+export function newTrack(fields: TrackStart): Track {
   return { ...fields, at: {}, tools: [], pod: undefined, podGone: false, endedByWorker: false, trouble: undefined };
 }
 

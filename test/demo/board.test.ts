@@ -1,22 +1,37 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { Board, type BoardEvent } from "../../demo/board.ts";
+import { SessionPods } from "../../demo/session-pods.ts";
 import { faultOf, isServed, sinceQueued, stepOf, type Track } from "../../demo/track.ts";
+import { WorkerPods } from "../../demo/worker-pods.ts";
 import { bashScript } from "../../simulator/script.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
-import type { Pod, PodStatus } from "../../src/kube/objects.ts";
+import type { Deployment, Pod, PodStatus } from "../../src/kube/objects.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 let clock: VirtualClock;
 let simulator: Simulator;
 let environmentId: string;
+/** Of the Environment with always-on workers. */
+let batchId: string;
 let board: Board;
+let pods: SessionPods;
+let workers: WorkerPods;
 let told: BoardEvent[];
 
 beforeEach(async () => {
   clock = new VirtualClock();
   simulator = await startSimulator({ clock });
   environmentId = simulator.createEnvironment().id;
-  board = new Board(() => simulator.clock.now());
+  batchId = simulator.createEnvironment().id;
+  board = new Board(
+    () => simulator.clock.now(),
+    [
+      { name: "research", mode: "sessions", environmentId },
+      { name: "batch", mode: "workers", environmentId: batchId },
+    ],
+  );
+  pods = new SessionPods(board);
+  workers = new WorkerPods("batch", board);
   told = [];
   board.subscribe((event) => told.push(event));
   simulator.on("item", (record, event) => board.item(record, event));
@@ -25,7 +40,13 @@ beforeEach(async () => {
 });
 
 /** One call of the Work API, as the operator or a worker makes it. */
-async function call(method: string, path: string, token: string, body?: unknown): Promise<Record<string, unknown>> {
+async function call(
+  method: string,
+  path: string,
+  token: string,
+  body?: unknown,
+  workerId = "berth",
+): Promise<Record<string, unknown>> {
   const response = await fetch(`${simulator.url}/v1/${path}`, {
     method,
     headers: {
@@ -33,7 +54,7 @@ async function call(method: string, path: string, token: string, body?: unknown)
       "anthropic-version": "2023-06-01",
       "anthropic-beta": "managed-agents-2026-04-01",
       "content-type": "application/json",
-      "anthropic-worker-id": "berth",
+      "anthropic-worker-id": workerId,
     },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
   });
@@ -42,16 +63,27 @@ async function call(method: string, path: string, token: string, body?: unknown)
   return text === "" ? {} : JSON.parse(text);
 }
 
-const key = () => simulator.environmentKey(environmentId);
+interface Claimed {
+  readonly workId: string;
+  readonly token: string;
+  readonly track: Track;
+}
 
-/** Queues a session and claims it. Returns its work item's id and the worker's token. */
-async function claim(...commands: string[]): Promise<{ workId: string; token: string; track: Track }> {
+/** Queues a session and claims it for the operator. Returns its work item's id and the worker's token. */
+const claim = (...commands: string[]) => claimIn(environmentId, "berth", ...commands);
+
+/** Queues a session, and lets somebody claim it. */
+async function claimIn(id: string, by: string, ...commands: string[]): Promise<Claimed> {
   const script = bashScript(...commands);
-  board.expect(script);
-  simulator.enqueue(environmentId, { script });
+  board.expect(id, script);
+  simulator.enqueue(id, { script });
   await clock.advance(20);
-  const item = (await call("GET", `environments/${environmentId}/work/poll`, key())) as { id: string; secret: string };
-  await call("POST", `environments/${environmentId}/work/${item.id}/ack`, key());
+  const key = simulator.environmentKey(id);
+  const item = (await call("GET", `environments/${id}/work/poll`, key, undefined, by)) as {
+    id: string;
+    secret: string;
+  };
+  await call("POST", `environments/${id}/work/${item.id}/ack`, key, undefined, by);
   const { sessions_token: token } = JSON.parse(Buffer.from(item.secret, "base64url").toString()) as {
     sessions_token: string;
   };
@@ -60,11 +92,11 @@ async function claim(...commands: string[]): Promise<{ workId: string; token: st
   return { workId: item.id, token, track };
 }
 
-const beat = (workId: string, token: string) =>
-  call("POST", `environments/${environmentId}/work/${workId}/heartbeat?expected_last_heartbeat=NO_HEARTBEAT`, token);
+const beat = (workId: string, token: string, id = environmentId) =>
+  call("POST", `environments/${id}/work/${workId}/heartbeat?expected_last_heartbeat=NO_HEARTBEAT`, token);
 
-const stop = (workId: string, token: string) =>
-  call("POST", `environments/${environmentId}/work/${workId}/stop`, token, { force: true });
+const stop = (workId: string, token: string, id = environmentId) =>
+  call("POST", `environments/${id}/work/${workId}/stop`, token, { force: true });
 
 const running: PodStatus = { containerStatuses: [{ name: "worker", state: { running: {} } }] as never };
 const parked: PodStatus = {
@@ -83,9 +115,9 @@ describe("a session on the board", () => {
     const { workId, token, track } = await claim("echo one");
     expect(track).toMatchObject({ number: 1, workId, plannedTools: 1 });
     await clock.advance(100);
-    board.pod({ type: "updated", object: pod("berth-demo-abc", "assigned", workId) });
+    pods.pod({ type: "updated", object: pod("berth-demo-abc", "assigned", workId) });
     await clock.advance(100);
-    board.started(pod("berth-demo-abc", "assigned", workId, running));
+    pods.started(pod("berth-demo-abc", "assigned", workId, running));
     await beat(workId, token);
     const [tool] = track.tools;
     await call("POST", `sessions/${track.sessionId}/events`, token, {
@@ -93,7 +125,7 @@ describe("a session on the board", () => {
     });
     await clock.advance(1_000);
     await stop(workId, token);
-    board.pod({ type: "deleted", object: pod("berth-demo-abc", "finished", workId) });
+    pods.pod({ type: "deleted", object: pod("berth-demo-abc", "finished", workId) });
 
     expect(lines()).toEqual([
       "1 queued",
@@ -115,18 +147,18 @@ describe("a session on the board", () => {
 
   test("keeps the first time of a step however often it is seen", async () => {
     const { workId, track } = await claim();
-    board.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
+    pods.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
     const { opened } = track.at;
     await clock.advance(500);
-    board.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
-    board.started(pod("p", "assigned", workId, running));
+    pods.pod({ type: "updated", object: pod("p", "assigned", workId, running) });
+    pods.started(pod("p", "assigned", workId, running));
     expect(track.at).toMatchObject({ opened, started: opened });
   });
 
   test("may be seen opened before its acknowledgement is", async () => {
     simulator.enqueue(environmentId);
     const [track] = board.tracks as [Track];
-    board.pod({ type: "updated", object: pod("p", "assigned", track.workId) });
+    pods.pod({ type: "updated", object: pod("p", "assigned", track.workId) });
     expect(stepOf(track)).toBe("opened");
     expect(track.at.claimed).toBeUndefined();
   });
@@ -179,23 +211,88 @@ describe("the counts of Pods", () => {
       pod("finished", "finished", "w3", running),
       pod("failed", "parked", undefined, { phase: "Failed" }),
     ];
-    for (const object of all) board.pod({ type: "added", object });
-    expect(board.pods).toEqual({ preparing: 1, warm: 1, opening: 1, active: 1, finished: 2 });
-    board.pod({ type: "deleted", object: pod("warm", "parked") });
-    expect(board.pods.warm).toBe(0);
+    for (const object of all) pods.pod({ type: "added", object });
+    expect(pods.counts).toEqual({ preparing: 1, warm: 1, opening: 1, active: 1, finished: 2 });
+    pods.pod({ type: "deleted", object: pod("warm", "parked") });
+    expect(pods.counts.warm).toBe(0);
   });
 
   test("do not count a parked Pod that is being deleted as warm", () => {
     const going = pod("going", "parked");
     going.metadata.deletionTimestamp = "2026-01-01T00:00:00Z";
-    board.pod({ type: "updated", object: going });
-    expect(board.pods).toMatchObject({ warm: 0, preparing: 1 });
+    pods.pod({ type: "updated", object: going });
+    expect(pods.counts).toMatchObject({ warm: 0, preparing: 1 });
+  });
+});
+
+/** A worker's Pod. */
+const worker = (name: string, ready: boolean): Pod =>
+  ({
+    metadata: { name, labels: { "berth.dev/environment": "batch" } },
+    spec: {},
+    status: { conditions: [{ type: "Ready", status: ready ? "True" : "False" }] },
+  }) as never;
+
+const deployment = (name: string, replicas: number): Deployment =>
+  ({ metadata: { name, labels: { "berth.dev/environment": "batch" } }, spec: { replicas } }) as never;
+
+describe("always-on workers", () => {
+  test("take sessions in their own names, and skip the steps that Pods of a session's own have", async () => {
+    workers.pod({ type: "added", object: worker("berth-batch-1", true) });
+    const { workId, token, track } = await claimIn(batchId, "berth-batch-1");
+    expect(track).toMatchObject({ environment: "batch", number: 1, pod: "berth-batch-1" });
+    expect(workers.counts.busy).toBe(1);
+    await beat(workId, token, batchId);
+    await stop(workId, token, batchId);
+    expect(lines()).toEqual(["1 queued", "1 claimed", "1 beat", "1 stopped"]);
+    expect(isServed(track)).toBe(true);
+    expect(workers.counts.busy).toBe(0);
+    expect(workers.strangers()).toEqual([]);
+  });
+
+  test("are numbered apart from the sessions of other Environments, and kept apart", async () => {
+    await claim();
+    await claimIn(batchId, "berth-batch-1");
+    expect(board.tracksOf("research").map(({ number }) => number)).toEqual([1]);
+    expect(board.tracksOf("batch").map(({ number }) => number)).toEqual([1]);
+    expect(board.live).toHaveLength(2);
+  });
+
+  test("are counted wanted, there, ready and busy, over all Deployments", () => {
+    workers.deployment({ type: "added", object: deployment("old", 1) });
+    workers.deployment({ type: "added", object: deployment("new", 2) });
+    workers.pod({ type: "added", object: worker("a", true) });
+    workers.pod({ type: "added", object: worker("b", false) });
+    const going = worker("c", true);
+    going.metadata.deletionTimestamp = "2026-01-01T00:00:00Z";
+    workers.pod({ type: "added", object: going });
+    expect(workers.counts).toEqual({ desired: 3, replicas: 3, ready: 1, busy: 0 });
+    workers.deployment({ type: "deleted", object: deployment("old", 1) });
+    workers.pod({ type: "deleted", object: going });
+    expect(workers.counts).toMatchObject({ desired: 2, replicas: 2 });
+    expect(workers.most).toBe(3);
+  });
+
+  test("tell when another number of them is wanted, and only then", () => {
+    workers.deployment({ type: "added", object: deployment("d", 0) });
+    workers.deployment({ type: "updated", object: deployment("d", 3) });
+    workers.deployment({ type: "updated", object: deployment("d", 3) });
+    workers.deployment({ type: "updated", object: deployment("d", 1) });
+    expect(told).toMatchObject([
+      { type: "notice", environment: "batch", text: "scaled from 0 to 3 workers" },
+      { type: "notice", environment: "batch", text: "scaled from 3 to 1 worker" },
+    ]);
+  });
+
+  test("are told from anybody else who takes a session of theirs", async () => {
+    await claimIn(batchId, "berth");
+    expect(workers.strangers()).toEqual(["batch 1 was taken by berth, which is no worker of it"]);
   });
 });
 
 test("what is announced is told as a notice and not kept", () => {
-  board.announce("the Environment\nserves");
-  expect(told).toMatchObject([{ type: "notice", text: "the Environment serves" }]);
+  board.announce("it\nserves", "research");
+  expect(told).toMatchObject([{ type: "notice", text: "it serves", environment: "research" }]);
   expect(board.notices).toEqual([]);
 });
 

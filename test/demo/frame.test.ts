@@ -1,9 +1,9 @@
 import { stripVTControlCharacters } from "node:util";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { renderFrame, type Screen } from "../../demo/frame.ts";
+import { renderFrame, type Screen, share } from "../../demo/frame.ts";
 import { STEPS } from "../../demo/track.ts";
-import { sceneOf, trackAt } from "./tracks.ts";
+import { batchOf, researchOf, sceneOf, trackAt } from "./tracks.ts";
 
 const screen = (columns: number, rows: number, colour = false): Screen => ({ columns, rows, colour });
 
@@ -21,8 +21,7 @@ describe("a frame", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(120, 30))).toEqual([
       "Berth demo  0:42  serving sessions                                                           Kubernetes v1.36.3, 2 cores",
       "",
-      "queue 1   warm 2   opening 0   active 3   served 1 of 6   finished Pods 4   preparing 1   violations 0",
-      "",
+      "research   a Pod per session   queue 1   warm 2   opening 0   active 3   finished 4   preparing 1   served 1/6",
       "   #  pod       steps   claimed   opened  started     beat  tools  stopped",
       "   1  pod1xyz   ●●●●●●    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  $ echo two → two",
       "   2  pod2xyz   ●●●●●✗    0.02s    0.11s    0.23s    0.81s    2/2    4.10s  ended by somebody else than its worker",
@@ -38,7 +37,7 @@ describe("a frame", () => {
   test("drops the less telling columns on a narrow screen, and blank lines on a low one", () => {
     expect(renderFrame(sceneOf(ONE_OF_EACH), screen(60, 12))).toEqual([
       "Berth demo  0:42  serving sessions",
-      "queue 1   warm 2   opening 0   active 3   served 1 of 6",
+      "research   queue 1   warm 2   active 3   served 1/6",
       "   #  pod       steps   tools  stopped",
       "   1  pod1xyz   ●●●●●●    2/2    4.10s  $ echo two → two",
       "   2  pod2xyz   ●●●●●✗    2/2    4.10s  ended by somebody e~",
@@ -53,7 +52,7 @@ describe("a frame", () => {
   test("keeps the session and its steps when there is room for little else", () => {
     expect(renderFrame(sceneOf([trackAt(12, "beat")]), screen(16, 8))).toEqual([
       "Berth demo  0:4~",
-      "queue 1   warm 2",
+      "research",
       "   #  steps",
       "  12  ●●●●●○",
       "Ctrl-C ends it ~",
@@ -98,12 +97,17 @@ describe("a frame", () => {
     const scene = sceneOf([], { notices: ["one", "two", "three", "four"], violations: 2 });
     const plain = renderFrame(scene, screen(120, 30));
     expect(plain.slice(-4, -1)).toEqual(["two", "three", "four"]);
-    expect(renderFrame(scene, screen(120, 30, true)).join("\n")).toContain("\x1b[31m2\x1b[39m");
+    expect(plain[0]).toContain("serving sessions  violations 2");
+    expect(renderFrame(scene, screen(120, 30, true)).join("\n")).toContain("\x1b[31m  violations 2\x1b[39m");
+    expect(renderFrame(sceneOf([]), screen(120, 30)).join("\n")).not.toContain("violations");
   });
 
   test("says why the Environment does not serve, as long as it does not", () => {
-    const shown = (obstacle?: string) => renderFrame(sceneOf([], { obstacle }), screen(80, 24)).join("\n");
-    expect(shown("KeyRejected: put a valid key")).toContain("does not serve. KeyRejected: put a valid key\nCtrl-C");
+    const shown = (obstacle?: string) =>
+      renderFrame(sceneOf([], { environments: [researchOf([], { obstacle })] }), screen(80, 24)).join("\n");
+    expect(shown("KeyRejected: put a valid key")).toContain(
+      "research does not serve. KeyRejected: put a valid key\nCtrl-C",
+    );
     expect(shown()).not.toContain("serve.");
   });
 
@@ -112,6 +116,71 @@ describe("a frame", () => {
     const [, , , line] = renderFrame(sceneOf([trackAt(1, "beat", { tools })]), screen(80, 10));
     expect(line).toHaveLength(80);
     expect(line).toMatch(/\$ long .*~ → 42$/);
+  });
+});
+
+/** One of each mode. */
+const both = (sessions: number, workers: number) => [
+  researchOf(Array.from({ length: sessions }, (_, index) => trackAt(index + 1, "stopped"))),
+  batchOf(Array.from({ length: workers }, (_, index) => trackAt(index + 1, "stopped", { mode: "workers" }))),
+];
+
+describe("a frame of two Environments", () => {
+  test("shows on 80 columns how each serves, its counts and its sessions, one below the other", () => {
+    const environments = [
+      researchOf([trackAt(1, "stopped"), trackAt(2, "beat")]),
+      batchOf([trackAt(1, "beat", { mode: "workers" }), trackAt(2, "queued", { mode: "workers" })]),
+    ];
+    expect(renderFrame(sceneOf([], { environments }), screen(80, 24))).toEqual([
+      "Berth demo  0:42  serving sessions                   Kubernetes v1.36.3, 2 cores",
+      "",
+      "research   a Pod per session   queue 1   warm 2   active 3   served 1/2",
+      "   #  pod       steps    opened     beat  tools  stopped",
+      "   1  pod1xyz   ●●●●●●    0.11s    0.81s    2/2    4.10s  $ echo two → two",
+      "   2  pod2xyz   ●●●●●○    0.11s    0.81s    0/2           Add up the numbers fr~",
+      "",
+      "batch      always-on workers   queue 3   ready 2/3   busy 1   served 0/2",
+      "   #  worker    steps   claimed     beat  tools  stopped",
+      "   1  pod1xyz   ●●●○      0.02s    0.81s    0/2           Add up the numbers fr~",
+      "   2            ●○○○                        0/2           Add up the numbers fr~",
+      "",
+      "Ctrl-C ends it in order",
+    ]);
+  });
+
+  test("has room for two-digit counts on 80 columns", () => {
+    const environments = [batchOf([], { queue: { depth: 40, pending: 2 } })];
+    const [, , counts] = renderFrame(sceneOf([], { environments }), screen(80, 24));
+    expect(counts).toBe("batch   always-on workers   queue 42   ready 2/3   busy 1   served 0/0");
+  });
+
+  test("gives both the same room, and what one does not need to the other", () => {
+    const numbers = (sessions: number, workers: number) => {
+      const lines = renderFrame(sceneOf([], { environments: both(sessions, workers) }), screen(80, 24));
+      expect(lines).toHaveLength(23);
+      const second = lines.findIndex((line) => line.startsWith("batch"));
+      const count = (some: string[]) => some.filter((line) => /^ +\d/.test(line)).length;
+      return [count(lines.slice(0, second)), count(lines.slice(second))];
+    };
+    expect(numbers(50, 50)).toEqual([7, 7]);
+    expect(numbers(50, 2)).toEqual([12, 2]);
+    expect(numbers(3, 50)).toEqual([3, 11]);
+  });
+});
+
+describe("rows are shared", () => {
+  test.each<[number[], number, number[]]>([
+    [[5, 5], 20, [5, 5]],
+    [[50, 50], 20, [10, 10]],
+    [[50, 4], 20, [16, 4]],
+    [[4, 50], 20, [4, 16]],
+    [[50, 0], 20, [20, 0]],
+    [[3, 3], 5, [2, 3]],
+    [[3, 3], -4, [0, 0]],
+    [[7], 4, [4]],
+    [[], 4, []],
+  ])("of %j in %i rows", (wanted, rows, parts) => {
+    expect(share(wanted, rows)).toEqual(parts);
   });
 });
 
@@ -124,6 +193,7 @@ describe("whatever the screen and the sessions", () => {
       all.map(({ step, trouble, text }, index) => {
         const what = text.replaceAll(/[^ -~]/g, "?");
         return trackAt(index + 1, step, {
+          mode: index % 3 === 0 ? "workers" : "sessions",
           ...(trouble && { trouble: "went back to the queue" }),
           tools: [{ id: "a", what, result: index % 2 === 0 ? what : undefined, failed: false }],
         });
@@ -135,7 +205,9 @@ describe("whatever the screen and the sessions", () => {
   test("a frame fits, and its colours change nothing but colours", () => {
     fc.assert(
       fc.property(tracks, fc.record(sizes), notices, (all, { columns, rows }, texts) => {
-        const scene = sceneOf(all, { notices: texts });
+        const of = (name: string) => all.filter(({ environment }) => environment === name);
+        const environments = [researchOf(of("research")), batchOf(of("batch"), { obstacle: texts[0] })];
+        const scene = sceneOf([], { environments, notices: texts });
         const plain = renderFrame(scene, screen(columns, rows));
         expect(plain.length).toBeLessThanOrEqual(Math.max(1, rows - 1));
         for (const line of plain) {

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
-import { findLeftovers } from "../../demo/leftovers.ts";
+import { findLeftovers, type LeftoverQuery } from "../../demo/leftovers.ts";
 import { workerProcesses } from "../../demo/processes.ts";
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
@@ -24,8 +24,16 @@ function kubeWith(objects: Readonly<Record<string, readonly object[]>>, asked: s
   return { list } as never;
 }
 
-const find = (kube: KubeClient, more: { afterwards?: boolean; interrupted?: boolean } = {}) =>
-  findLeftovers({ kube, namespace: "n", simulator, environmentId, afterwards: false, interrupted: false, ...more });
+const find = (kube: KubeClient, more: Partial<LeftoverQuery> = {}) =>
+  findLeftovers({
+    kube,
+    namespace: "n",
+    simulator,
+    environments: [{ mode: "sessions", environmentId }],
+    afterwards: false,
+    interrupted: false,
+    ...more,
+  });
 
 /** A process that belongs to a session of the environment. */
 async function startWorker(id: string): Promise<number> {
@@ -65,6 +73,31 @@ describe("leftovers", () => {
     expect(asked.filter((it) => it.startsWith("pods"))).toEqual([
       "pods berth.dev/phase=assigned",
       "pods berth.dev/environment",
+    ]);
+  });
+
+  test("are items of every Environment", async () => {
+    const other = simulator.createEnvironment().id;
+    const { id } = simulator.enqueue(other);
+    const environments = [
+      { mode: "sessions", environmentId },
+      { mode: "workers", environmentId: other },
+    ] as const;
+    expect(await find(kubeWith({}), { environments })).toEqual([`work item ${id} is queued`]);
+  });
+
+  test("are Deployments, ReplicaSets and processes of always-on workers once the Environment is gone, not before", async () => {
+    const pid = await startWorker(environmentId);
+    const environments = [{ mode: "workers", environmentId }] as const;
+    const kube = kubeWith({
+      deployments: [{ metadata: { name: "berth-batch-1" } }],
+      replicasets: [{ metadata: { name: "berth-batch-1-abc" } }],
+    });
+    expect(await find(kube, { environments })).toEqual([]);
+    expect(await find(kube, { environments, afterwards: true })).toEqual([
+      "Deployment berth-batch-1",
+      "ReplicaSet berth-batch-1-abc",
+      `worker process ${pid}`,
     ]);
   });
 

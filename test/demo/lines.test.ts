@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { BoardEvent } from "../../demo/board.ts";
 import { eventLine } from "../../demo/lines.ts";
-import { STEPS } from "../../demo/track.ts";
+import { STEPS, stepsOf } from "../../demo/track.ts";
 import { START, trackAt } from "./tracks.ts";
 
 describe("plain lines", () => {
@@ -9,12 +9,23 @@ describe("plain lines", () => {
     const track = trackAt(3, "stopped");
     const events = STEPS.map((step): BoardEvent => ({ type: "step", track, step, at: track.at[step] ?? 0 }));
     expect(events.map((event) => eventLine(event, START))).toEqual([
-      "    3.0s  session 3: queued: Add up the numbers from 1 to 1000.",
-      "    3.0s  session 3: claimed after 0.02s",
-      "    3.1s  session 3: opened in Pod berth-demo-pod3xyz after 0.11s",
-      "    3.2s  session 3: container started after 0.23s",
-      "    3.8s  session 3: first beat after 0.81s",
-      "    7.1s  session 3: served, stopped after 4.10s",
+      "    3.0s  research 3: queued: Add up the numbers from 1 to 1000.",
+      "    3.0s  research 3: claimed after 0.02s",
+      "    3.1s  research 3: opened in Pod berth-demo-pod3xyz after 0.11s",
+      "    3.2s  research 3: container started after 0.23s",
+      "    3.8s  research 3: first beat after 0.81s",
+      "    7.1s  research 3: served, stopped after 4.10s",
+    ]);
+  });
+
+  test("tell which worker took a session where workers are always on, and nothing of Pods that are opened", () => {
+    const track = trackAt(2, "stopped", { mode: "workers" });
+    const events = stepsOf("workers").map((step): BoardEvent => ({ type: "step", track, step, at: START }));
+    expect(events.map((event) => eventLine(event, START)?.trim())).toEqual([
+      "0.0s  batch 2: queued: Add up the numbers from 1 to 1000.",
+      "0.0s  batch 2: taken by worker berth-demo-pod2xyz after 0.02s",
+      "0.0s  batch 2: first beat after 0.81s",
+      "0.0s  batch 2: served, stopped after 4.10s",
     ]);
   });
 
@@ -23,13 +34,16 @@ describe("plain lines", () => {
     const at = START + 65_432;
     const tool = (failed: boolean) => ({ id: "a", what: "$ ls x", result: "no such file", failed });
     const line = (event: object) => eventLine({ ...event, at } as BoardEvent, START);
-    expect(line({ type: "tool", track, tool: tool(false) })).toBe("   65.4s  session 1: $ ls x -> no such file");
-    expect(line({ type: "tool", track, tool: tool(true) })).toBe("   65.4s  session 1: $ ls x -> failed: no such file");
-    expect(line({ type: "pod-gone", track })).toBe("   65.4s  session 1: Pod berth-demo-pod1xyz is gone");
+    expect(line({ type: "tool", track, tool: tool(false) })).toBe("   65.4s  research 1: $ ls x -> no such file");
+    expect(line({ type: "tool", track, tool: tool(true) })).toBe(
+      "   65.4s  research 1: $ ls x -> failed: no such file",
+    );
+    expect(line({ type: "pod-gone", track })).toBe("   65.4s  research 1: Pod berth-demo-pod1xyz is gone");
     expect(line({ type: "trouble", track, text: "a beat was refused" })).toBe(
-      "   65.4s  session 1: a beat was refused",
+      "   65.4s  research 1: a beat was refused",
     );
     expect(line({ type: "notice", text: "hear" })).toBe("   65.4s  hear");
+    expect(line({ type: "notice", text: "hear", environment: "batch" })).toBe("   65.4s  batch: hear");
   });
 
   test("say loudly when a session was not served", () => {

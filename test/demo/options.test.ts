@@ -7,6 +7,7 @@ const DEFAULTS: DemoOptions = {
   rate: 0.5,
   warm: 2,
   max: 10,
+  workers: 0,
   seed: 1,
   scripted: false,
   useCluster: false,
@@ -22,6 +23,9 @@ const GOOD: readonly (readonly [args: string, changed: Partial<DemoOptions>])[] 
   ["--rate 0.1", { rate: 0.1 }],
   ["--scripted", { scripted: true, rate: 2 }],
   ["--scripted --rate 10 --warm 20 --max 100", { scripted: true, rate: 10, warm: 20, max: 100 }],
+  ["--workers 5", { workers: 5 }],
+  ["--workers 0", { workers: 0 }],
+  ["--scripted --workers 0", { scripted: true, rate: 2, workers: 0 }],
   ["--seed 7 --use-cluster", { seed: 7, useCluster: true }],
   ["--warm 0", { warm: 0 }],
   // The one that is not named makes room.
@@ -46,6 +50,9 @@ const BAD: readonly (readonly [args: string, complaint: RegExp])[] = [
   ["--warm -1", /--warm/],
   ["--max 0", /from 1 to/],
   ["--max 1001", /to 1000/],
+  ["--workers 1001", /to 1000/],
+  ["--workers -1", /--workers/],
+  ["--scripted --workers 2", /--workers and --scripted do not go together/],
   ["--seed x", /whole number/],
   ["--warm 3 --max 2", /--warm 3 is more than --max 2: lower one or raise the other/],
   ["--nonesuch", /unknown option '--nonesuch'/],
@@ -66,7 +73,7 @@ describe("parseArguments", () => {
   });
 
   test("an empty value is refused, not taken for zero", () => {
-    for (const flag of ["--rate", "--warm", "--seed", "--for"]) {
+    for (const flag of ["--rate", "--warm", "--workers", "--seed", "--for"]) {
       expect(parseArguments([flag, ""]).kind, flag).toBe("mistake");
     }
   });
@@ -76,7 +83,7 @@ describe("parseArguments", () => {
     if (request.kind !== "help") throw new Error(`not help: ${request.kind}`);
     const page = await readFile(new URL("../../docs/demo.md", import.meta.url), "utf8");
     const documented = [...page.matchAll(/^\| `(--[a-z-]+)/gm)].map(([, flag]) => flag);
-    const flags = ["--for", "--rate", "--warm", "--max", "--seed", "--scripted", "--use-cluster"];
+    const flags = ["--for", "--rate", "--warm", "--max", "--workers", "--seed", "--scripted", "--use-cluster"];
     expect(documented).toEqual(flags);
     for (const flag of flags) {
       expect(request.text).toContain(flag);

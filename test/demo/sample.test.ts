@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
-import { fillIn, SAMPLE_FILE, type SampleValues, sampleEnvironment } from "../../demo/sample.ts";
+import { BATCH, fillIn, fillSample, RESEARCH, type SampleValues } from "../../demo/sample.ts";
 import { environmentResource } from "../../src/api/environment.ts";
 
 const VALUES: SampleValues = {
@@ -9,33 +9,49 @@ const VALUES: SampleValues = {
   WORK_API: "http://127.0.0.1:1234",
   NODE: "demo-node",
   WORKER: "/some where/it's/worker.mjs",
-  WARM: 3,
   MAX: 7,
 };
+const PARKING: SampleValues = { ...VALUES, WARM: 3 };
 
 /** What the API server adds. */
 const FROM_SERVER = { uid: "u", generation: 1, resourceVersion: "1", creationTimestamp: "2026-01-01T00:00:00Z" };
 
 const hole = (name: string) => ["${", name, "}"].join("");
 
-describe("the sample Environment", () => {
+const CASES = [
+  [RESEARCH, PARKING],
+  [BATCH, VALUES],
+] as const;
+
+describe.each(CASES)("the sample Environment $name", (sample, values) => {
   test("is valid with its placeholders filled in, numbers as numbers", async () => {
-    const sample = await sampleEnvironment(VALUES);
-    expect(sample.metadata).toEqual({ name: "demo", namespace: "berth-demo" });
-    const { spec } = environmentResource.parse({ ...sample, metadata: { ...sample.metadata, ...FROM_SERVER } });
-    expect(spec.sessions).toMatchObject({ warm: 3, maxConcurrent: 7 });
-    expect(spec.api).toMatchObject({ baseUrl: VALUES.WORK_API, keySecretRef: { name: "demo-key" } });
-    const [container] = spec.sessions?.template.spec.containers ?? [];
+    const filled = await fillSample(sample, values);
+    expect(filled.metadata).toEqual({ name: sample.name, namespace: "berth-demo" });
+    const { spec } = environmentResource.parse({ ...filled, metadata: { ...filled.metadata, ...FROM_SERVER } });
+    expect(spec.api).toMatchObject({ baseUrl: VALUES.WORK_API, keySecretRef: { name: sample.keySecret } });
+    const mode = sample.mode === "sessions" ? spec.sessions : spec.workers;
+    expect(mode).toMatchObject(sample.mode === "sessions" ? { warm: 3, maxConcurrent: 7 } : { maxReplicas: 7 });
+    const [container] = mode?.template.spec.containers ?? [];
     expect(container).toMatchObject({ command: ["node", VALUES.WORKER] });
   });
 
   test("has no placeholder that nobody fills in, and every value has one", async () => {
-    const text = await readFile(SAMPLE_FILE, "utf8");
+    const text = await readFile(sample.file, "utf8");
     const named = [...text.matchAll(/\$\{(\w+)\}/g)].map(([, name]) => name);
-    expect(new Set(named)).toEqual(new Set(Object.keys(VALUES)));
-    expect(JSON.stringify(fillIn(text, VALUES))).not.toContain("${");
+    expect(new Set(named)).toEqual(new Set(Object.keys(values)));
+    expect(JSON.stringify(fillIn(text, values))).not.toContain("${");
   });
+});
 
+test("the sample with always-on workers lets them go within seconds, and to zero", async () => {
+  const { spec } = (await fillSample(BATCH, VALUES)) as never as { spec: Record<string, Record<string, unknown>> };
+  expect(spec["workers"]).toMatchObject({
+    minReplicas: 0,
+    behavior: { scaleDown: { stabilizationWindowSeconds: 5 } },
+  });
+});
+
+describe("placeholders", () => {
   test("values cannot break out of their place", () => {
     const filled = fillIn(`metadata: {name: '${hole("NODE")}'}`, { ...VALUES, NODE: "a: [b\n#'\"" });
     expect(filled.metadata.name).toBe("a: [b\n#'\"");

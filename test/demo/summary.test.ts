@@ -1,9 +1,18 @@
 import { describe, expect, test } from "vitest";
-import { figuresOf, type Outcome, problemsOf, summaryLines } from "../../demo/summary.ts";
+import { type EnvironmentOutcome, figuresOf, type Outcome, problemsOf, summaryLines } from "../../demo/summary.ts";
+import type { Track } from "../../demo/track.ts";
 import { trackAt } from "./tracks.ts";
 
+const research = (...tracks: Track[]): EnvironmentOutcome => ({
+  name: "research",
+  mode: "sessions",
+  tracks,
+  mostWorkers: undefined,
+});
+const batch = (...tracks: Track[]): EnvironmentOutcome => ({ name: "batch", mode: "workers", tracks, mostWorkers: 3 });
+
 const outcome = (more: Partial<Outcome>): Outcome => ({
-  tracks: [trackAt(1, "stopped")],
+  environments: [research(trackAt(1, "stopped"))],
   elapsedMs: 60_000,
   violations: [],
   leftovers: new Set(),
@@ -20,23 +29,25 @@ describe("the figures", () => {
   test("are counts and quantiles of the waits from being queued", () => {
     const tracks = Array.from({ length: 10 }, (_, index) => trackAt(index + 1, "stopped"));
     for (const [index, track] of tracks.entries()) track.at.beat = (track.at.queued ?? 0) + (index + 1) * 100;
-    const figures = figuresOf(tracks);
-    expect(figures).toMatchObject({ arrived: 10, served: 10, toolCalls: 20, failedToolCalls: 0 });
+    const figures = figuresOf(tracks, "sessions");
+    expect(figures).toMatchObject({ arrived: 10, served: 10 });
     const beat = figures.waits.find(({ name }) => name === "first beat")?.distribution;
     expect(beat).toEqual({ count: 10, mean: 0.55, p50: 0.5, p90: 0.9, p99: 1, max: 1 });
   });
 
   test("count a session only as far as it came", () => {
-    const figures = figuresOf([trackAt(1, "stopped"), trackAt(2, "claimed"), trackAt(3, "queued")]);
+    const figures = figuresOf([trackAt(1, "stopped"), trackAt(2, "claimed"), trackAt(3, "queued")], "sessions");
     expect(figures).toMatchObject({ arrived: 3, served: 1 });
     expect(figures.waits.map(({ distribution }) => distribution?.count)).toEqual([2, 1, 1, 1, 1]);
   });
 
   test("of nothing are zero, not NaN", () => {
-    const figures = figuresOf([]);
-    expect(figures).toMatchObject({ arrived: 0, served: 0, toolCalls: 0 });
+    const figures = figuresOf([], "sessions");
+    expect(figures).toMatchObject({ arrived: 0, served: 0 });
     expect(figures.waits.every(({ distribution }) => distribution === undefined)).toBe(true);
-    expect(summaryLines(outcome({ tracks: [] })).join("\n")).not.toMatch(/NaN|undefined|Infinity/);
+    expect(summaryLines(outcome({ environments: [research(), batch()] })).join("\n")).not.toMatch(
+      /NaN|undefined|Infinity/,
+    );
   });
 });
 
@@ -48,21 +59,25 @@ describe("the problems", () => {
   test.each<[string, Partial<Outcome>, string]>([
     [
       "a session that ended badly",
-      { tracks: [trackAt(1, "stopped", { endedByWorker: false })] },
-      "session 1 (work_1): ended by somebody else than its worker",
+      { environments: [research(trackAt(1, "stopped", { endedByWorker: false }))] },
+      "research 1 (work_1): ended by somebody else than its worker",
     ],
     [
       "a session in the middle",
-      { tracks: [trackAt(1, "beat")] },
-      "session 1 (work_1): claimed, and its work item did not end",
+      { environments: [research(trackAt(1, "beat"))] },
+      "research 1 (work_1): claimed, and its work item did not end",
     ],
-    ["a session in the queue", { tracks: [trackAt(1, "queued")] }, "session 1 (work_1): never claimed"],
+    [
+      "a session in the queue",
+      { environments: [research(trackAt(1, "queued"))] },
+      "research 1 (work_1): never claimed",
+    ],
     [
       "a claimed session at an interruption",
-      { tracks: [trackAt(1, "claimed")], interrupted: true },
-      "session 1 (work_1): claimed, and its work item did not end",
+      { environments: [research(trackAt(1, "claimed"))], interrupted: true },
+      "research 1 (work_1): claimed, and its work item did not end",
     ],
-    ["no session at all", { tracks: [] }, "no session arrived"],
+    ["an Environment without a session", { environments: [research()] }, "no session arrived in research"],
     ["a violation", { violations: ["two-holders (work_1): twice"] }, "protocol violation: two-holders (work_1): twice"],
     ["a leftover", { leftovers: new Set(["claim Secret berth-demo-x"]) }, "left over: claim Secret berth-demo-x"],
     ["a failure", { failures: ["the operator ended by itself"] }, "the operator ended by itself"],
@@ -71,35 +86,46 @@ describe("the problems", () => {
   });
 
   test("do not name what stayed in the queue when a person ended it", () => {
-    const interrupted = { tracks: [trackAt(1, "stopped"), trackAt(2, "queued")], interrupted: true };
+    const interrupted = {
+      environments: [research(trackAt(1, "stopped"), trackAt(2, "queued"))],
+      interrupted: true,
+    };
     expect(problemsOf(outcome(interrupted))).toEqual([]);
     expect(summaryLines(outcome(interrupted))[0]).toContain(
       "Served 1 of 2 sessions in 60.0s, with 2 tool calls; 1 stayed in the queue.",
     );
-    expect(problemsOf(outcome({ tracks: [], interrupted: true }))).toEqual([]);
+    expect(problemsOf(outcome({ environments: [research()], interrupted: true }))).toEqual([]);
   });
 });
 
 describe("the summary", () => {
-  test("shows figures, latencies and requests", () => {
-    const tracks = [trackAt(1, "stopped"), trackAt(2, "stopped")];
+  test("shows figures and latencies of each Environment, and requests of all", () => {
+    const always = (number: number) => trackAt(number, "stopped", { mode: "workers" });
+    const environments = [research(trackAt(1, "stopped"), trackAt(2, "stopped")), batch(always(1))];
     const apiRequests = new Map([
       ["get pods", 1],
       ["patch pods", 6],
     ]);
-    expect(summaryLines(outcome({ tracks, apiRequests }))).toEqual([
-      "Served 2 of 2 sessions in 60.0s, with 4 tool calls.",
+    expect(summaryLines(outcome({ environments, apiRequests }))).toEqual([
+      "Served 3 of 3 sessions in 60.0s, with 6 tool calls.",
       "",
-      "From queued to         p50     p90     p99     max",
-      "  acknowledged       0.02s   0.02s   0.02s   0.02s",
-      "  Pod opened         0.11s   0.11s   0.11s   0.11s",
-      "  container started  0.23s   0.23s   0.23s   0.23s",
-      "  first beat         0.81s   0.81s   0.81s   0.81s",
-      "  stopped            4.10s   4.10s   4.10s   4.10s",
+      "research: 2 of 2 served, a Pod each",
+      "  from queued to           p50     p90     p99     max",
+      "    acknowledged         0.02s   0.02s   0.02s   0.02s",
+      "    Pod opened           0.11s   0.11s   0.11s   0.11s",
+      "    container started    0.23s   0.23s   0.23s   0.23s",
+      "    first beat           0.81s   0.81s   0.81s   0.81s",
+      "    stopped              4.10s   4.10s   4.10s   4.10s",
+      "",
+      "batch: 1 of 1 served, by 3 workers at most",
+      "  from queued to           p50     p90     p99     max",
+      "    acknowledged         0.02s   0.02s   0.02s   0.02s",
+      "    first beat           0.81s   0.81s   0.81s   0.81s",
+      "    stopped              4.10s   4.10s   4.10s   4.10s",
       "",
       "Requests of the operator, idle ones included:",
-      "  to the API server   7, 3.5 a session (patch pods 6, get pods 1)",
-      "  to the Work API     30, 15.0 a session (poll 30)",
+      "  to the API server   7, 2.3 a session (patch pods 6, get pods 1)",
+      "  to the Work API     30, 10.0 a session (poll 30)",
       "Protocol violations   none",
       "Left over             nothing",
     ]);
@@ -121,7 +147,7 @@ describe("the summary", () => {
   test("says when nobody counted the requests, and counts failed tool calls", () => {
     const track = trackAt(1, "stopped");
     for (const tool of track.tools) tool.failed = true;
-    const text = summaryLines(outcome({ tracks: [track], apiRequests: undefined })).join("\n");
+    const text = summaryLines(outcome({ environments: [research(track)], apiRequests: undefined })).join("\n");
     expect(text).toMatch(/to the API server +not counted/);
     expect(text).toContain("2 tool calls, 2 of them failed");
   });

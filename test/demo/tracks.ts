@@ -1,5 +1,5 @@
-import type { Scene } from "../../demo/frame.ts";
-import { newTrack, STEPS, type Step, type Track } from "../../demo/track.ts";
+import type { EnvironmentScene, Scene } from "../../demo/frame.ts";
+import { newTrack, STEPS, type Step, stepsOf, type Track } from "../../demo/track.ts";
 
 /** Any moment; far from zero, so that a forgotten difference shows. */
 export const START = 1_700_000_000_000;
@@ -16,7 +16,10 @@ const USUAL: Readonly<Record<Step, number>> = {
 
 /** A session that has come as far as `step`, queued `number` seconds after the start. */
 export function trackAt(number: number, step: Step, more: Partial<Track> = {}): Track {
+  const mode = more.mode ?? "sessions";
   const track = newTrack({
+    environment: mode === "sessions" ? "research" : "batch",
+    mode,
     number,
     workId: `work_${number}`,
     sessionId: `session_${number}`,
@@ -24,8 +27,12 @@ export function trackAt(number: number, step: Step, more: Partial<Track> = {}): 
     plannedTools: 2,
   });
   const queuedAt = START + number * 1_000;
-  for (const passed of STEPS.slice(0, STEPS.indexOf(step) + 1)) track.at[passed] = queuedAt + USUAL[passed];
-  if (track.at.opened !== undefined) track.pod = `berth-demo-pod${number}xyz`.slice(0, 19);
+  const order = STEPS.indexOf(step);
+  for (const passed of stepsOf(mode).filter((it) => STEPS.indexOf(it) <= order)) {
+    track.at[passed] = queuedAt + USUAL[passed];
+  }
+  const taken = mode === "sessions" ? track.at.opened : track.at.claimed;
+  if (taken !== undefined) track.pod = `berth-demo-pod${number}xyz`.slice(0, 19);
   if (step === "stopped") {
     track.tools.push({ id: "a", what: "$ echo one", result: "one", failed: false });
     track.tools.push({ id: "b", what: "$ echo two", result: "two", failed: false });
@@ -34,20 +41,44 @@ export function trackAt(number: number, step: Step, more: Partial<Track> = {}): 
   return Object.assign(track, more);
 }
 
-/** What the display shows while one session of each kind is there. */
+/** An Environment that makes a Pod for each session. */
+export function researchOf(tracks: readonly Track[], more: Partial<EnvironmentScene> = {}): EnvironmentScene {
+  return {
+    name: "research",
+    mode: "sessions",
+    queue: { depth: 1, pending: 0 },
+    pods: { preparing: 1, warm: 2, opening: 0, active: 3, finished: 4 },
+    workers: undefined,
+    tracks,
+    obstacle: undefined,
+    ...more,
+  };
+}
+
+/** An Environment with always-on workers. */
+export function batchOf(tracks: readonly Track[], more: Partial<EnvironmentScene> = {}): EnvironmentScene {
+  return {
+    name: "batch",
+    mode: "workers",
+    queue: { depth: 2, pending: 1 },
+    pods: undefined,
+    workers: { desired: 3, replicas: 3, ready: 2, busy: 1 },
+    tracks,
+    obstacle: undefined,
+    ...more,
+  };
+}
+
+/** What the display shows while these sessions are there, in one Environment unless others are given. */
 export function sceneOf(tracks: readonly Track[], more: Partial<Scene> = {}): Scene {
   return {
     phase: "serving",
     elapsedMs: 42_000,
     leftMs: undefined,
     about: "Kubernetes v1.36.3, 2 cores",
-    queue: { depth: 1, pending: 0 },
-    pods: { preparing: 1, warm: 2, opening: 0, active: 3, finished: 4 },
-    served: 1,
+    environments: [researchOf(tracks)],
     violations: 0,
-    tracks,
     notices: [],
-    obstacle: undefined,
     hint: "npm run cluster -- kubectl get benv,pods -n berth-demo",
     ...more,
   };

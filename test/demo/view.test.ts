@@ -25,7 +25,7 @@ test("without a terminal there are lines and no escape codes", () => {
   view.event({ type: "step", track, step: "queued", at: START });
   view.line("a line");
   view.close();
-  expect(String(out.read())).toBe("    0.0s  session 1: queued: Add up the numbers from 1 to 1000.\na line\n");
+  expect(String(out.read())).toBe("    0.0s  research 1: queued: Add up the numbers from 1 to 1000.\na line\n");
 });
 
 test("on a terminal the last picture stays, and fits its size of that moment", () => {

@@ -143,7 +143,7 @@ describe("npm run demo -- --use-cluster", () => {
     async () => {
       const demo = new Demo(["--use-cluster", "--for", "20s", "--rate", "0.4"], inCluster());
       const [, namespace = ""] = await demo.until(/get benv,pods -n (berth-demo-\w+)/);
-      await demo.until(/session 1: first beat/);
+      await demo.until(/research 1: first beat/);
       const started = descendants(demo.pid);
       expect(commands(started)).toMatch(/berth\.mjs run/);
       expect(commands(started)).toMatch(/worker\.mjs/);
@@ -159,9 +159,9 @@ describe("npm run demo -- --use-cluster", () => {
       const { output } = demo;
       const steps = ["queued: ", "claimed after", "opened in Pod berth-demo-", "container started", "first beat"];
       for (const step of [...steps, "served, stopped after", "Pod berth-demo-"]) {
-        expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}session 1: ${step}`, "m"));
+        expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}research 1: ${step}`, "m"));
       }
-      expect(output).toMatch(/session \d+: (\$|write) .* -> /);
+      expect(output).toMatch(/research \d+: (\$|write) .* -> /);
       const [, served, arrived, calls] = /Served (\d+) of (\d+) session.*, with (\d+) tool call/.exec(output) ?? [];
       expect(Number(served)).toBe(Number(arrived));
       expect(Number(calls)).toBeGreaterThanOrEqual(Number(served));
@@ -179,11 +179,11 @@ describe("npm run demo -- --use-cluster", () => {
     "ends in order at Ctrl-C, with the summary, and leaves nothing",
     async () => {
       const demo = new Demo(["--use-cluster"], inCluster());
-      await demo.until(/session 1: first beat/);
+      await demo.until(/research 1: first beat/);
       const started = descendants(demo.pid);
       demo.signal("SIGINT");
       expect(await demo.ended, demo.output).toBe(0);
-      expect(demo.output).toMatch(/session 1: served/);
+      expect(demo.output).toMatch(/research 1: served/);
       expect(demo.output).toMatch(/Served \d+ of \d+ session/);
       expect(alive(started)).toEqual([]);
       expect(await demoObjects()).toEqual([]);
@@ -211,7 +211,7 @@ describe("npm run demo", () => {
     "leaves no process and no folder when it is killed in the middle, its control plane included",
     async () => {
       const demo = new Demo([]);
-      await demo.until(/session 1: first beat/);
+      await demo.until(/research 1: first beat/);
       const started = descendants(demo.pid);
       for (const name of [/kube-apiserver/, /etcd/, /berth\.mjs run/, /worker\.mjs/]) {
         expect(commands(started)).toMatch(name);
@@ -230,7 +230,7 @@ describe("npm run demo", () => {
     "fails, and keeps the operator's log, when the operator is killed",
     async () => {
       const demo = new Demo(["--scripted", "--rate", "1"]);
-      await demo.until(/session 1: first beat/);
+      await demo.until(/research 1: first beat/);
       const operator = descendants(demo.pid).find((it) => /berth\.mjs run/.test(commandOf(it)));
       if (!operator) throw new Error("no operator");
       process.kill(operator.pid, "SIGKILL");

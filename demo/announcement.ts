@@ -1,0 +1,36 @@
+import type { DemoOptions } from "./options.ts";
+import type { Mode } from "./sample.ts";
+import type { Stage } from "./stage.ts";
+
+const HOW: Readonly<Record<Mode, string>> = {
+  sessions: "a Pod for each session, kept warm",
+  workers: "always-on workers, as many as the queue asks for",
+};
+
+/** What runs here and how to look in, before the first session. */
+export function announcement({ cluster, environments, metricsUrl }: Stage, { scripted }: DemoOptions): string[] {
+  const { kubectl, namespace } = cluster;
+  const workers = scripted ? "workers that the simulated node plays" : "stock workers, each a process of this machine";
+  const width = Math.max(...environments.map(({ name }) => name.length));
+  const kinds = environments.some(({ mode }) => mode === "workers") ? "benv,deployments,pods" : "benv,pods";
+  return [
+    `${cluster.about}, and ${workers}. The Environments:`,
+    ...environments.map(({ name, mode, sample }) => `  ${name.padEnd(width)}  ${HOW[mode]}: ${relative(sample.file)}`),
+    "",
+    "Look in from another terminal:",
+    "",
+    `  ${kubectl} get ${kinds} -n ${namespace}`,
+    ...environments.map(({ name }) => `  ${kubectl} describe benv -n ${namespace} ${name}`),
+    `  ${kubectl} get events -n ${namespace} --watch`,
+    `  curl ${metricsUrl}`,
+    ...(cluster.foreign ? [] : [`  export KUBECONFIG=${cluster.kubeconfig}`]),
+    "",
+  ];
+}
+
+/** A path as a person in this folder would write it. */
+function relative(file: URL): string {
+  const path = decodeURIComponent(file.pathname);
+  const here = `${process.cwd()}/`;
+  return path.startsWith(here) ? path.slice(here.length) : path;
+}

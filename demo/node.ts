@@ -1,0 +1,29 @@
+import type { Pod } from "../src/kube/objects.ts";
+import { SIMULATED_LABEL, type SimulatedNode, startNode } from "../testbed/node/node.ts";
+import type { DemoCluster } from "./cluster.ts";
+import type { DemoOptions } from "./options.ts";
+import { SCRIPTED_WORK_MS } from "./sessions.ts";
+
+/**
+ * The demo's node. In somebody's cluster it must attract nothing: a taint keeps Pods off that do not ask for it; most
+ * DaemonSets, which tolerate every taint, want an operating system that this node does not claim to have; and what
+ * comes all the same is played, never run as a process.
+ */
+export function startDemoNode(cluster: DemoCluster, options: DemoOptions): Promise<SimulatedNode> {
+  const { namespace, nodeName: name, foreign, nodeKubeconfig: client } = cluster;
+  const isOurs = (pod: Pod) => pod.metadata.namespace === namespace;
+  return startNode({
+    client,
+    name,
+    seed: options.seed,
+    labels: foreign ? { "kubernetes.io/os": "simulated", "berth.dev/demo": name } : {},
+    taints: foreign
+      ? [
+          { key: SIMULATED_LABEL, value: "true", effect: "NoSchedule" },
+          { key: SIMULATED_LABEL, value: "true", effect: "NoExecute" },
+        ]
+      : [],
+    runtime: (pod) => (options.scripted || (foreign && !isOurs(pod)) ? "scripted" : "process"),
+    fates: (pod) => (options.scripted && isOurs(pod) ? { kind: "worker", workMs: SCRIPTED_WORK_MS } : undefined),
+  });
+}

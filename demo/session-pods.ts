@@ -1,0 +1,70 @@
+import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names.ts";
+import type { Change } from "../src/kube/informer.ts";
+import type { Pod, PodStatus } from "../src/kube/objects.ts";
+import type { Board } from "./board.ts";
+
+/** Session Pods by what they are for. */
+export interface PodCounts {
+  readonly preparing: number;
+  /** Parked and free. */
+  readonly warm: number;
+  /** Claimed; the container does not run yet. */
+  readonly opening: number;
+  readonly active: number;
+  /** Ended, kept for a while. */
+  readonly finished: number;
+}
+
+/** The Pods of an Environment that makes one for each session; tells the board what becomes of them. */
+export class SessionPods {
+  readonly #board: Board;
+  readonly #pods = new Map<string, Pod>();
+
+  constructor(board: Board) {
+    this.#board = board;
+  }
+
+  get counts(): PodCounts {
+    const counts = { preparing: 0, warm: 0, opening: 0, active: 0, finished: 0 };
+    for (const pod of this.#pods.values()) counts[stateOf(pod)] += 1;
+    return counts;
+  }
+
+  /** The node runs a Pod's container; it knows before the API server does. */
+  started(pod: Pod): void {
+    this.#board.started(workIdOf(pod) ?? "");
+  }
+
+  /** A change of a Pod, as the API server shows it. */
+  pod({ type, object }: Change<Pod>): void {
+    const name = object.metadata.name ?? "";
+    if (type === "deleted") this.#pods.delete(name);
+    else this.#pods.set(name, object);
+    const workId = workIdOf(object);
+    if (workId === undefined) return;
+    if (type === "deleted") {
+      this.#board.podGone(workId, name);
+      return;
+    }
+    this.#board.opened(workId, name);
+    if (hasStarted(object.status)) this.#board.started(workId);
+  }
+}
+
+function workIdOf({ metadata: { annotations, labels } }: Pod): string | undefined {
+  return annotations?.[ANNOTATION_WORK_ID] ?? labels?.[LABEL_WORK_ID];
+}
+
+/** Whether a container runs, or ran. */
+export function hasStarted(status: PodStatus | undefined): boolean {
+  return status?.containerStatuses?.some(({ state }) => state?.running || state?.terminated) === true;
+}
+
+function stateOf(pod: Pod): keyof PodCounts {
+  const { labels, deletionTimestamp } = pod.metadata;
+  const { phase, containerStatuses } = pod.status ?? {};
+  if (labels?.[LABEL_PHASE] === "finished" || phase === "Succeeded" || phase === "Failed") return "finished";
+  if (labels?.[LABEL_PHASE] === "assigned") return hasStarted(pod.status) ? "active" : "opening";
+  const parked = containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError");
+  return parked && deletionTimestamp === undefined ? "warm" : "preparing";
+}
