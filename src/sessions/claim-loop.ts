@@ -13,6 +13,7 @@ import { type Claim, instantOf } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { credentialFor } from "./credential.ts";
+import type { IdlePace } from "./idle-pace.ts";
 import { viewOf } from "./item-observer.ts";
 import { type Journal, readJournal, renderJournal, storedCredential } from "./journal.ts";
 import { dropSecret, isRefusal } from "./perform.ts";
@@ -59,6 +60,7 @@ export class ClaimLoop {
   readonly #health: ApiHealth;
   readonly #breaker: Breaker;
   readonly #serverTime: ServerTime;
+  readonly #pace: IdlePace;
   readonly #handOver: (claim: Claim) => void;
   readonly #onCredentialMissing: (missing: boolean, workId: string) => void;
   readonly #onWork: () => void;
@@ -68,7 +70,6 @@ export class ClaimLoop {
   readonly #refuse: (item: WorkItem) => Promise<void>;
   readonly #backoff: Backoff;
   readonly #underWay = new Set<Promise<void>>();
-  #lastWorkMs: number;
   #pauseUntilMs = 0;
 
   constructor(options: {
@@ -79,6 +80,7 @@ export class ClaimLoop {
     health: ApiHealth;
     breaker: Breaker;
     serverTime: ServerTime;
+    pace: IdlePace;
     /** The claim is acknowledged, or nobody knows: the session loop goes on with it. */
     handOver: (claim: Claim) => void;
     onCredentialMissing: (missing: boolean, workId: string) => void;
@@ -100,6 +102,7 @@ export class ClaimLoop {
     this.#health = options.health;
     this.#breaker = options.breaker;
     this.#serverTime = options.serverTime;
+    this.#pace = options.pace;
     this.#handOver = options.handOver;
     this.#onCredentialMissing = options.onCredentialMissing;
     this.#onWork = options.onWork;
@@ -109,7 +112,6 @@ export class ClaimLoop {
     this.#refuse = options.refuse;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
-    this.#lastWorkMs = options.context.clock.monotonic();
   }
 
   /** Polls until the signal aborts; then waits for the claims under way. Never throws. */
@@ -140,8 +142,11 @@ export class ClaimLoop {
     const nowMs = clock.monotonic();
     const pauseMs = Math.max(0, this.#pauseUntilMs - nowMs);
     if (pauseMs === 0) this.#backoff.reset();
-    if (answer.value === null) return nowMs - this.#lastWorkMs > timing.idleAfterMs ? timing.pollIdleGapMs : 0;
-    this.#lastWorkMs = nowMs;
+    if (answer.value === null) {
+      await this.#pace.restAfterPoll(signal);
+      return 0;
+    }
+    this.#pace.noteWork();
     this.#onWork();
     this.#begin(answer.value, answer);
     return pauseMs;

@@ -4,13 +4,11 @@ import { jitter } from "../core/random.ts";
 import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth } from "./api-health.ts";
 import type { SessionContext } from "./context.ts";
+import type { IdlePace } from "./idle-pace.ts";
 
 /** What of an Environment's context the queue watch works with. */
 export type QueueContext = Pick<SessionContext, "clock" | "random" | "work" | "metrics" | "labels"> & {
-  readonly timing: Pick<
-    SessionContext["timing"],
-    "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs" | "statsIdleMs"
-  >;
+  readonly timing: Pick<SessionContext["timing"], "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs">;
 };
 
 const JITTER = 0.1;
@@ -23,6 +21,7 @@ const SECOND_MS = 1_000;
 export class QueueWatch {
   readonly #context: QueueContext;
   readonly #health: ApiHealth;
+  readonly #pace: IdlePace;
   readonly #onStats: (stats: QueueStats) => void;
   readonly #unacknowledged: () => number;
   #stats: QueueStats | null = null;
@@ -37,6 +36,7 @@ export class QueueWatch {
   constructor(options: {
     context: QueueContext;
     health: ApiHealth;
+    pace: IdlePace;
     onStats: (stats: QueueStats) => void;
     /** Claims of our own whose item was polled and not acknowledged yet: they are part of `pending`. */
     unacknowledged: () => number;
@@ -44,6 +44,7 @@ export class QueueWatch {
     this.#unacknowledged = options.unacknowledged;
     this.#context = options.context;
     this.#health = options.health;
+    this.#pace = options.pace;
     this.#onStats = options.onStats;
   }
 
@@ -78,6 +79,11 @@ export class QueueWatch {
     this.#wake?.();
   }
 
+  /** Nobody polls any more: what polls said of the queue until now is for these readings to say. */
+  pollsEnded(): void {
+    this.#wake?.();
+  }
+
   /** Reads until the signal aborts, while `mayRead` says that requests make sense. Never throws. */
   async run(signal: AbortSignal, mayRead: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const { clock, timing, random } = this.#context;
@@ -98,7 +104,8 @@ export class QueueWatch {
         this.#polled -= polledBefore;
         this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#unacknowledged()));
         this.#take(answer.value);
-        waitMs = jitter(this.#isBusy() ? timing.statsBusyMs : timing.statsIdleMs, JITTER, random);
+        if (this.#showsWork) this.#pace.noteWork();
+        waitMs = this.#isBusy() ? jitter(timing.statsBusyMs, JITTER, random) : this.#pace.statsGapMs();
       } catch (error) {
         if (signal.aborted) return;
         waitMs = attempt.failed(error, backoff);
@@ -107,8 +114,12 @@ export class QueueWatch {
     }
   }
 
+  get #showsWork(): boolean {
+    return (this.#stats?.depth ?? 0) > 0 || this.#unclaimed > 0;
+  }
+
   #isBusy(): boolean {
-    return (this.#stats?.depth ?? 0) > 0 || this.#unclaimed > 0 || this.#context.clock.monotonic() < this.#busyUntilMs;
+    return this.#showsWork || this.#context.clock.monotonic() < this.#busyUntilMs;
   }
 
   /** Seen once it may be in another operator's hands for this moment. */

@@ -13,6 +13,7 @@ import { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { readFinished, startFailuresInARow } from "./finished.ts";
+import { IdlePace } from "./idle-pace.ts";
 import { ItemObserver } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { readPodState } from "./pod-state.ts";
@@ -66,6 +67,7 @@ export class SessionsRuntime {
   readonly #claimLoop: ClaimLoop;
   readonly #refused: RefusedItems;
   readonly #queue: QueueWatch;
+  readonly #pace: IdlePace;
   readonly #sweep: ItemSweep;
   readonly #retention: Retention;
   readonly #hold: EnvironmentHold;
@@ -102,9 +104,11 @@ export class SessionsRuntime {
     this.#removals = new Removals({ context, onForeignSlot: takeUp });
     this.#pool = new Pool({ ...shared, removals: this.#removals, onChange: changed });
     this.#sessions = new SessionLoop({ ...shared, observer, mayAsk: () => this.#mayAsk, onChange: changed });
+    this.#pace = new IdlePace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
       context,
       health: this.#health,
+      pace: this.#pace,
       onStats: () => this.#noteStats(),
       unacknowledged: () => [...this.#claims].filter(({ acknowledgedAt }) => acknowledgedAt === null).length,
     });
@@ -124,6 +128,7 @@ export class SessionsRuntime {
       pool: this.#pool,
       health: this.#health,
       serverTime: this.#serverTime,
+      pace: this.#pace,
       gate: this.#gate(),
       handOver: (claim) => this.#sessions.poke(claim.name),
       onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
@@ -338,6 +343,7 @@ export class SessionsRuntime {
       return this.#mayAsk && this.#permissions.mayClaim && !this.#draining && this.#pool.hasClaimable;
     };
     // A probe claim becomes possible by the clock alone.
+    if (!ready() && this.#pace.pollsEnd()) this.#queue.pollsEnded();
     while (!signal.aborted && !ready()) {
       const probeMs = this.#breaker.isOpen ? this.#breaker.nextProbeAtMs - this.#context.clock.monotonic() : 0;
       if (probeMs <= 0) await this.#changed.wait(signal);

@@ -13,7 +13,7 @@ export interface Timing {
   readonly marginMs: number;
   /** Long poll: the API takes 1-999. */
   readonly pollBlockMs: number;
-  /** Pause between empty polls once a queue has been empty for `idleAfterMs`: bounds the requests of an idle Environment. */
+  /** Least pause between empty polls once a queue has been empty for `idleAfterMs`. */
   readonly pollIdleGapMs: number;
   readonly idleAfterMs: number;
   /** A lease's interval between beats at most (clients beat every min(ttl / 2, 30 s)). */
@@ -22,6 +22,10 @@ export interface Timing {
   readonly quietMarginMs: number;
   /** The lease's length while the server has not said one. */
   readonly assumedTtlMs: number;
+  /** The lease's length that beats of the operator ask for; what counts is what the server says. */
+  readonly desiredTtlMs: number;
+  /** lease: Operator: a container that runs so long has started to serve; one that fails sooner did not. */
+  readonly servesAfterMs: number;
   /** A container that still waits after the touch is touched again after these. */
   readonly touchAgainMs: readonly number[];
   /** How often items of running sessions are looked at with the list call, and while a first beat is awaited. */
@@ -31,9 +35,21 @@ export interface Timing {
   readonly observeUnprovenMs: number;
   /** Between two looks while an item is being settled and the last look decided nothing. */
   readonly settleLookMs: number;
-  /** Queue statistics: while there is work, and when idle. */
+  /** Queue statistics: while there is work, when idle, and when idle while polls say that the queue is empty. */
   readonly statsBusyMs: number;
   readonly statsIdleMs: number;
+  readonly statsPolledMs: number;
+  /** Longest pause between two looks at an empty queue, before jitter: what a large group of Environments slows down to. */
+  readonly idleMaxMs: number;
+  /** Running sessions are counted with the list call so often: while workers are there or work waits, and when idle. */
+  readonly countMs: number;
+  readonly countIdleMs: number;
+  /** A reading of the demand older than this is no reading. More than the slowest pace and a few failures. */
+  readonly demandStaleMs: number;
+  /** Workers are asked so often whether they are busy. */
+  readonly busyProbeMs: number;
+  /** The number of workers is decided anew so often, and at once when something changed; the HPA's own period. */
+  readonly scaleMs: number;
   /** Backoff of calls that failed: first, and at most. */
   readonly retryBaseMs: number;
   readonly retryMaxMs: number;
@@ -73,13 +89,24 @@ export const DEFAULT_TIMING: Timing = {
   beatIntervalMs: 30_000,
   quietMarginMs: 20_000,
   assumedTtlMs: 90_000,
+  // A new leader takes up to 20 s to act, then a value must stand still for 50 s, of a lease that was beaten up to 30 s
+  // before the old one's end: more than the usual 90 s.
+  desiredTtlMs: 180_000,
+  servesAfterMs: 5_000,
   touchAgainMs: [500, 1_000, 2_000, 4_000],
   observeMs: 30_000,
   observeFirstBeatMs: 5_000,
   observeUnprovenMs: 500,
   settleLookMs: 5_000,
   statsBusyMs: 2_000,
-  statsIdleMs: 10_000,
+  statsIdleMs: 5_000,
+  statsPolledMs: 60_000,
+  idleMaxMs: 60_000,
+  countMs: 10_000,
+  countIdleMs: 30_000,
+  demandStaleMs: 120_000,
+  busyProbeMs: 5_000,
+  scaleMs: 15_000,
   retryBaseMs: 500,
   retryMaxMs: 30_000,
   notFoundPauseMs: 30_000,
@@ -102,11 +129,19 @@ const SCALED = [
   "beatIntervalMs",
   "quietMarginMs",
   "assumedTtlMs",
+  "desiredTtlMs",
+  "servesAfterMs",
   "observeMs",
   "observeFirstBeatMs",
   "settleLookMs",
   "statsBusyMs",
   "statsIdleMs",
+  "statsPolledMs",
+  "countMs",
+  "countIdleMs",
+  "demandStaleMs",
+  "busyProbeMs",
+  "scaleMs",
   "retryBaseMs",
   "retryMaxMs",
   "notFoundPauseMs",

@@ -30,6 +30,11 @@ export const DEFAULT_BUDGET_LIMITS: BudgetLimits = {
 /** What waiting calls get of the rate even while protocol calls use up all of it: nobody starves. */
 const WAITERS_SHARE = 1 / 4;
 const HALF = 0.5;
+const SECOND_MS = 1_000;
+/** What all members together may use of the rate while all are idle: the rest is for those with work. */
+const IDLE_SHARE = 1 / 2;
+/** A member that asked for nothing so long is gone, or stopped asking: twice the longest pause of an idle one. */
+const MEMBER_MS = 120_000;
 /** A request sent so soon after somebody had to wait was sent at full use of the rate. */
 const USED_UP_FOR_MS = 1_000;
 /** What is left by rounding must not arm a timer that comes a hair too early, again and again. */
@@ -64,6 +69,8 @@ export class Budget {
   readonly #group: string;
   readonly #metrics: Metrics | undefined;
   readonly #queues = new Map<string, Waiter[]>();
+  /** When each member asked last, in that order. */
+  readonly #heard = new Map<string, number>();
   #rate: number;
   #tokens: number;
   #reserve = 1;
@@ -97,6 +104,19 @@ export class Budget {
     return sum;
   }
 
+  /**
+   * How far apart the calls of an idle member should be, in milliseconds: all together, were all idle, then use no more
+   * than their share of the rate.
+   */
+  get idleIntervalMs(): number {
+    const goneMs = this.#clock.monotonic() - MEMBER_MS;
+    for (const [member, heardMs] of this.#heard) {
+      if (heardMs >= goneMs) break;
+      if (!this.#queues.has(member)) this.#heard.delete(member);
+    }
+    return (this.#heard.size * SECOND_MS) / (this.#rate * IDLE_SHARE);
+  }
+
   /** Counts a call that must not wait. */
   countUrgent(): void {
     this.#refill();
@@ -111,14 +131,16 @@ export class Budget {
    */
   async acquire(member: string, signal?: AbortSignal): Promise<boolean> {
     if (signal?.aborted) return false;
+    this.#hear(member);
     if (this.#queues.size === 0 && this.#takeTurn()) return true;
     const since = this.#clock.monotonic();
     this.#usedUpAt = since;
     try {
       return await this.#wait(member, signal);
     } finally {
+      this.#hear(member);
       this.#usedUpAt = this.#clock.monotonic();
-      this.#metrics?.workBudgetWaitSeconds.inc({ group: this.#group }, (this.#clock.monotonic() - since) / 1_000);
+      this.#metrics?.workBudgetWaitSeconds.inc({ group: this.#group }, (this.#clock.monotonic() - since) / SECOND_MS);
     }
   }
 
@@ -148,6 +170,11 @@ export class Budget {
       this.#heldUntil = Math.max(this.#heldUntil, this.#clock.monotonic() + retryAfterMs);
     }
     this.#arm();
+  }
+
+  #hear(member: string): void {
+    this.#heard.delete(member);
+    this.#heard.set(member, this.#clock.monotonic());
   }
 
   #wait(member: string, signal: AbortSignal | undefined): Promise<boolean> {
@@ -212,7 +239,7 @@ export class Budget {
 
   #refill(): void {
     const now = this.#clock.monotonic();
-    const seconds = Math.max(0, now - this.#refilledAt) / 1_000;
+    const seconds = Math.max(0, now - this.#refilledAt) / SECOND_MS;
     this.#refilledAt = now;
     this.#tokens = Math.min(this.#burst(), this.#tokens + seconds * this.#rate);
     this.#reserve = Math.min(1, this.#reserve + seconds * this.#rate * WAITERS_SHARE);
@@ -221,8 +248,8 @@ export class Budget {
   /** Milliseconds until the next turn, as things stand. */
   #delayMs(): number {
     const hold = this.#heldUntil - this.#clock.monotonic();
-    const byTokens = ((1 - this.#tokens) / this.#rate) * 1_000;
-    const byReserve = ((1 - this.#reserve) / (this.#rate * WAITERS_SHARE)) * 1_000;
+    const byTokens = ((1 - this.#tokens) / this.#rate) * SECOND_MS;
+    const byReserve = ((1 - this.#reserve) / (this.#rate * WAITERS_SHARE)) * SECOND_MS;
     const delay = Math.max(0, hold, Math.min(byTokens, byReserve));
     return delay < ROUNDING_MS ? 0 : delay;
   }

@@ -86,6 +86,11 @@ export class WorkCaller {
     this.#prefix = prefix;
   }
 
+  /** How far apart the calls of an idle member of the budget should be; 0 without a budget. */
+  get idleIntervalMs(): number {
+    return this.#options.budget?.idleIntervalMs ?? 0;
+  }
+
   /**
    * Sends `call` and has `read` turn its reply into a value. `accepted` is the status of a refusal that `read` takes.
    * @throws WorkApiError

@@ -61,6 +61,11 @@ export class WorkApiClient {
     this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_PROTOCOL_TIMEOUT_MS;
   }
 
+  /** How far apart the calls of an idle Environment should be, in milliseconds, for those with work to find room. */
+  get idleIntervalMs(): number {
+    return this.#caller.idleIntervalMs;
+  }
+
   /**
    * Takes an item from the queue, or null when there is none. `blockMs` (1-999) waits so long for one to come.
    * A lost answer is a lost secret: the item is offered again after `reclaimOlderThanMs` (server default 5,000).

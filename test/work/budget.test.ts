@@ -369,6 +369,52 @@ describe("a client with a budget", () => {
   });
 });
 
+describe("the interval of idle members", () => {
+  it("leaves half of the rate to those with work, however many members there are", async () => {
+    const { budget } = make({ ...TEN, initialRate: 20, burstSeconds: 100 });
+    expect(budget.idleIntervalMs).toBe(0);
+    for (let member = 0; member < 100; member += 1) await budget.acquire(`m${member}`);
+    for (let member = 0; member < 100; member += 1) await budget.acquire(`m${member}`);
+    expect((100 * 1_000) / budget.idleIntervalMs).toBe(10);
+  });
+
+  it("grows as the rate is halved", async () => {
+    const { clock, budget } = make();
+    await budget.acquire("a");
+    const before = budget.idleIntervalMs;
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    expect(budget.idleIntervalMs).toBe(2 * before);
+  });
+
+  it("forgets members that ask no more, and none that waits for its turn", async () => {
+    const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
+    await budget.acquire("gone");
+    await clock.advance(60_000);
+    await budget.acquire("here");
+    const two = budget.idleIntervalMs;
+    await clock.advance(60_001);
+    expect(budget.idleIntervalMs).toBe(two / 2);
+    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 300_000 });
+    const waiting = budget.acquire("waits");
+    await clock.advance(299_000);
+    expect(budget.waiting).toBe(1);
+    expect(budget.idleIntervalMs).toBeGreaterThan(0);
+    await clock.advance(10_000);
+    await waiting;
+  });
+
+  it("is the client's, and none where it has no budget", async () => {
+    const clock = new VirtualClock();
+    const budget = new Budget({ clock, limits: TEN });
+    await using setup = await Setup.start({ clock, budget });
+    setup.server.fallback = json(200, STATS);
+    await setup.client.stats();
+    expect(setup.client.idleIntervalMs).toBe(budget.idleIntervalMs);
+    await using plain = await Setup.start({ clock });
+    expect(plain.client.idleIntervalMs).toBe(0);
+  });
+});
+
 describe("budgets", () => {
   it("are one per origin and group", () => {
     const budgets = new Budgets({ clock: new VirtualClock() });

@@ -1,0 +1,86 @@
+import { type Clock, sleep } from "../core/clock.ts";
+import { jitter, type Random } from "../core/random.ts";
+import type { Timing } from "./timing.ts";
+
+/** What the pace is made from. */
+export interface IdleContext {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timing: Pick<Timing, "idleAfterMs" | "idleMaxMs" | "pollIdleGapMs" | "statsIdleMs" | "statsPolledMs">;
+  /** What the Environment's group of requests asks of its idle members: milliseconds between two calls of one. */
+  readonly intervalMs: () => number;
+}
+
+/** Nobody waits longer than this part of the time for which the queue has been empty, however many share the budget. */
+const PATIENCE = 1 / 3;
+/** While polls say that the queue is empty, statistics say nothing new: one reading for so many polls is for people. */
+const POLLS_PER_STATS = 10;
+const JITTER = 0.1;
+
+/**
+ * How often an Environment whose queue is empty looks at it. Alone in its group it keeps the shortest pause; in a large
+ * group all idle ones slow down, so that those with work find the request budget free. The pause is never longer than
+ * `idleMaxMs`, which bounds how late work is seen: by the next poll while a Pod is free, else by the next statistics. The
+ * first sign of work ends every pause.
+ */
+export class IdlePace {
+  readonly #context: IdleContext;
+  #lastWorkMs: number;
+  #isPolling = false;
+  #wakePolls: (() => void) | null = null;
+
+  constructor(context: IdleContext) {
+    this.#context = context;
+    this.#lastWorkMs = context.clock.monotonic();
+  }
+
+  /** An item was polled, or statistics show some: the queue is not idle, and polls go on at once. */
+  noteWork(): void {
+    this.#lastWorkMs = this.#context.clock.monotonic();
+    this.#wakePolls?.();
+  }
+
+  /** Pauses after a poll that brought nothing; not at all while work was there a moment ago. */
+  async restAfterPoll(signal: AbortSignal): Promise<void> {
+    this.#isPolling = true;
+    const gapMs = this.#pollGapMs();
+    if (gapMs === 0) return;
+    const woken = new AbortController();
+    this.#wakePolls = () => woken.abort();
+    await sleep(this.#context.clock, this.#spread(gapMs), AbortSignal.any([signal, woken.signal]));
+    this.#wakePolls = null;
+  }
+
+  /** No Pod is free, or nothing may be claimed: only statistics show work from now on. True when polls did until now. */
+  pollsEnd(): boolean {
+    const wasPolling = this.#isPolling;
+    this.#isPolling = false;
+    return wasPolling;
+  }
+
+  /** The pause after statistics that show no work. */
+  statsGapMs(): number {
+    const { statsIdleMs, statsPolledMs } = this.#context.timing;
+    if (!this.#isPolling || this.#quietMs() <= this.#context.timing.idleAfterMs)
+      return this.#spread(this.#gapMs(statsIdleMs));
+    return this.#spread(Math.max(statsPolledMs, this.#pollGapMs() * POLLS_PER_STATS));
+  }
+
+  #pollGapMs(): number {
+    const { idleAfterMs, pollIdleGapMs } = this.#context.timing;
+    return this.#quietMs() <= idleAfterMs ? 0 : this.#gapMs(pollIdleGapMs);
+  }
+
+  #gapMs(leastMs: number): number {
+    const wantedMs = Math.min(this.#context.intervalMs(), this.#quietMs() * PATIENCE, this.#context.timing.idleMaxMs);
+    return Math.max(leastMs, wantedMs);
+  }
+
+  #quietMs(): number {
+    return this.#context.clock.monotonic() - this.#lastWorkMs;
+  }
+
+  #spread(ms: number): number {
+    return jitter(ms, JITTER, this.#context.random);
+  }
+}

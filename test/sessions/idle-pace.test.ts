@@ -1,0 +1,144 @@
+import { describe, expect, test } from "vitest";
+import { IdlePace } from "../../src/sessions/idle-pace.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const MINUTE_MS = 60_000;
+const { idleAfterMs, pollIdleGapMs, statsIdleMs, statsPolledMs, idleMaxMs, pollBlockMs } = DEFAULT_TIMING;
+
+/** A pace without jitter, in a group that asks for `intervalMs` between two calls. */
+function make(intervalMs = 0) {
+  const clock = new VirtualClock();
+  const group = { intervalMs };
+  const pace = new IdlePace({ clock, random: () => 0.5, timing: DEFAULT_TIMING, intervalMs: () => group.intervalMs });
+  const signal = new AbortController();
+  /** How long the pause after an empty poll is, if nothing wakes it. */
+  const pauseMs = async () => {
+    const fromMs = clock.monotonic();
+    let endedMs: number | undefined;
+    const rest = pace.restAfterPoll(signal.signal).then(() => {
+      endedMs = clock.monotonic();
+    });
+    await clock.advanceUntil(() => endedMs !== undefined, 10 * MINUTE_MS, 1_000);
+    await rest;
+    return (endedMs ?? 0) - fromMs;
+  };
+  return { clock, pace, group, signal, pauseMs };
+}
+
+describe("polls of an empty queue", () => {
+  test("follow one another without a pause while work was there a moment ago", async () => {
+    const { clock, pauseMs } = make(MINUTE_MS);
+    await clock.advance(idleAfterMs);
+    expect(await pauseMs()).toBe(0);
+  });
+
+  test("keep the least pause for ever where the budget has room", async () => {
+    const { clock, pauseMs } = make(100);
+    await clock.advance(600 * MINUTE_MS);
+    expect(await pauseMs()).toBe(pollIdleGapMs);
+  });
+
+  test("slow down to what the group asks for", async () => {
+    const { clock, pauseMs } = make(10_000);
+    await clock.advance(5 * MINUTE_MS);
+    expect(await pauseMs()).toBe(10_000);
+  });
+
+  test("wait no longer than a third of the time for which the queue has been empty", async () => {
+    const { clock, pauseMs } = make(MINUTE_MS);
+    await clock.advance(45_000);
+    expect(await pauseMs()).toBe(15_000);
+  });
+
+  test("wait no longer than the bound, however large the group is", async () => {
+    const { clock, pauseMs } = make(100 * MINUTE_MS);
+    await clock.advance(600 * MINUTE_MS);
+    expect(await pauseMs()).toBe(idleMaxMs);
+  });
+
+  test("go on at once at the first sign of work, and then without a pause", async () => {
+    const { clock, pace, signal, pauseMs } = make(MINUTE_MS);
+    await clock.advance(60 * MINUTE_MS);
+    let ended = false;
+    void pace.restAfterPoll(signal.signal).then(() => {
+      ended = true;
+    });
+    await clock.advance(20_000);
+    expect(ended).toBe(false);
+    pace.noteWork();
+    await clock.settle();
+    expect(ended).toBe(true);
+    expect(clock.pendingTimers).toBe(0);
+    expect(await pauseMs()).toBe(0);
+  });
+
+  test("end with the loop that makes them", async () => {
+    const { clock, pace, signal } = make(MINUTE_MS);
+    await clock.advance(60 * MINUTE_MS);
+    const rest = pace.restAfterPoll(signal.signal);
+    signal.abort();
+    await rest;
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  test("of many Environments do not march in step", async () => {
+    const clock = new VirtualClock();
+    const randoms = [0, 0.5, 0.999];
+    const ends: number[] = [];
+    const paces = randoms.map(
+      (value) => new IdlePace({ clock, random: () => value, timing: DEFAULT_TIMING, intervalMs: () => 60_000 }),
+    );
+    await clock.advance(60 * MINUTE_MS);
+    const fromMs = clock.monotonic();
+    for (const pace of paces) {
+      void pace.restAfterPoll(new AbortController().signal).then(() => ends.push(clock.monotonic() - fromMs));
+    }
+    await clock.advance(2 * MINUTE_MS);
+    expect(ends[0]).toBe(54_000);
+    expect(ends[1]).toBe(60_000);
+    expect(ends[2]).toBeGreaterThan(65_000);
+  });
+});
+
+describe("statistics that show no work", () => {
+  test("are the only sign of work while nobody polls, and keep the pace of that", async () => {
+    const { clock, pace, group } = make(0);
+    await clock.advance(60 * MINUTE_MS);
+    expect(pace.statsGapMs()).toBe(statsIdleMs);
+    group.intervalMs = 20_000;
+    expect(pace.statsGapMs()).toBe(20_000);
+    group.intervalMs = 100 * MINUTE_MS;
+    expect(pace.statsGapMs()).toBe(idleMaxMs);
+  });
+
+  test("are rare while polls say the same, and rarer than the polls", async () => {
+    const { clock, pace, group, pauseMs } = make(0);
+    await clock.advance(60 * MINUTE_MS);
+    await pauseMs();
+    expect(pace.statsGapMs()).toBe(statsPolledMs);
+    group.intervalMs = 30_000;
+    expect(pace.statsGapMs()).toBe(300_000);
+  });
+
+  test("are the only sign of work again once polls end", async () => {
+    const { clock, pace, pauseMs } = make(0);
+    await clock.advance(60 * MINUTE_MS);
+    expect(pace.pollsEnd()).toBe(false);
+    await pauseMs();
+    expect(pace.pollsEnd()).toBe(true);
+    expect(pace.pollsEnd()).toBe(false);
+    expect(pace.statsGapMs()).toBe(statsIdleMs);
+  });
+
+  test("keep their pace while work was there a moment ago, also beside polls", async () => {
+    const { clock, pace, pauseMs } = make(0);
+    await pauseMs();
+    await clock.advance(idleAfterMs);
+    expect(pace.statsGapMs()).toBe(statsIdleMs);
+  });
+});
+
+test("a poll alone in its group looks at an idle queue every two seconds", () => {
+  expect(pollIdleGapMs + pollBlockMs).toBeLessThan(2_000);
+});
