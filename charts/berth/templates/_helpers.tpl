@@ -76,6 +76,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .metrics.serviceMonitor.enabled (not .metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled: set it to true" -}}
 {{- end -}}
+{{- range $name, $given := dict "labels" .labels "podLabels" .podLabels -}}
+{{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
+{{- if hasKey $given $label -}}
+{{- fail (printf "%s holds %s, which the chart sets itself: leave it out" $name $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $own := list -}}
+{{- if or .proxy.http .proxy.https -}}
+{{- $own = list "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" -}}
+{{- end -}}
+{{- if or .caBundle.configMap .caBundle.secret -}}
+{{- $own = append $own "NODE_EXTRA_CA_CERTS" -}}
+{{- end -}}
+{{- range .extraEnv -}}
+{{- if has .name $own -}}
+{{- fail (printf "extraEnv sets %s, and so does proxy or caBundle: keep one of the two" .name) -}}
+{{- end -}}
+{{- end -}}
 {{- range $argument := .extraArgs -}}
 {{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}

@@ -1,0 +1,454 @@
+import { join } from "node:path";
+import { beforeAll, describe, expect, test } from "vitest";
+import { installCrds } from "../../testbed/cluster/install.ts";
+import { CHART, helm } from "../../tools/helm.ts";
+import { dryRun, type Manifest, type Rendered, refusal, render, type Values } from "../support/chart.ts";
+import { useCluster } from "../support/cluster.ts";
+
+const cluster = useCluster();
+const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}`;
+
+/** Where the release is; and two namespaces that it may serve. */
+let home: string;
+let served: [string, string];
+
+beforeAll(async () => {
+  home = await cluster.createNamespace("chart");
+  served = [await cluster.createNamespace("served"), await cluster.createNamespace("served")];
+  await installCrds(cluster.api, join(import.meta.dirname, "..", "fixtures", "monitoring-crds"));
+});
+
+/** Renders, and has the API server look at every object, hooks included. */
+async function accepted(values: Values = {}): Promise<Rendered> {
+  const rendered = await render(home, values);
+  for (const object of rendered.objects) await dryRun(cluster.api, object);
+  return rendered;
+}
+
+test("the API server's word counts: it refuses a field that it does not know", async () => {
+  const rendered = await render(home, { livenessProbe: { failureTreshold: 3 } });
+  await expect(dryRun(cluster.api, rendered.one("Deployment"))).rejects.toThrow(/failureTreshold/);
+});
+
+describe("the chart with its defaults", () => {
+  test("has nothing for helm lint to complain about", async () => {
+    const { code, stdout } = await helm(["lint", "--strict", CHART]);
+    expect(stdout).toContain("1 chart(s) linted, 0 chart(s) failed");
+    expect(code).toBe(0);
+  });
+
+  test("is one operator for all namespaces, with its CRD, and no disruption budget", async () => {
+    const { names } = await accepted();
+    expect(names).toEqual(
+      [
+        "ClusterRole berth-environment-editor",
+        "ClusterRole berth-environment-viewer",
+        "ClusterRole berth-operator",
+        "ClusterRole berth-operator-nodes",
+        "ClusterRoleBinding berth-operator",
+        "ClusterRoleBinding berth-operator-nodes",
+        "CustomResourceDefinition environments.berth.dev",
+        `Deployment ${home}/berth-operator`,
+        `Role ${home}/berth-operator-leader`,
+        `RoleBinding ${home}/berth-operator-leader`,
+        `Service ${home}/berth-operator-metrics`,
+        `ServiceAccount ${home}/berth-operator`,
+      ].sort(),
+    );
+  });
+
+  test("runs where a namespace enforces the restricted Pod security standard", async () => {
+    const { pod, container } = await accepted();
+    expect(pod.securityContext).toEqual({ runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } });
+    expect(container.securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ["ALL"] },
+      readOnlyRootFilesystem: true,
+    });
+    const namespace = await cluster.createNamespace("restricted");
+    await cluster.api.request("PATCH", `/api/v1/namespaces/${namespace}`, {
+      body: { metadata: { labels: { "pod-security.kubernetes.io/enforce": "restricted" } } },
+      contentType: "application/merge-patch+json",
+    });
+    const { uninstallPod } = await render(namespace);
+
+    for (const [name, spec] of [["operator", pod] as const, ["uninstall", uninstallPod] as const]) {
+      await cluster.api.create(`/api/v1/namespaces/${namespace}/pods?dryRun=All&fieldValidation=Strict`, {
+        metadata: { name },
+        spec: { ...spec, serviceAccountName: "default" },
+      });
+    }
+  });
+
+  test("gives the operator time to end in order, and asks its probes", async () => {
+    const { pod, container } = await accepted();
+    expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(31);
+    expect(container.args).toEqual([
+      "run",
+      "--metrics-bind-address=:8080",
+      "--health-probe-bind-address=:8081",
+      "--log-level=info",
+    ]);
+    expect(container.livenessProbe.httpGet).toEqual({ path: "/healthz", port: "health" });
+    expect(container.readinessProbe.httpGet).toEqual({ path: "/readyz", port: "health" });
+    expect(container.ports).toEqual([
+      { name: "health", containerPort: 8081 },
+      { name: "metrics", containerPort: 8080 },
+    ]);
+  });
+
+  test("finds its Pods by labels that an upgrade leaves alone", async () => {
+    const rendered = await accepted({ labels: { team: "agents" }, podLabels: { tier: "control" } });
+    const { selector, template } = rendered.one("Deployment").spec;
+    expect(selector.matchLabels).toEqual({
+      "app.kubernetes.io/name": "berth",
+      "app.kubernetes.io/instance": "berth",
+      "app.kubernetes.io/component": "operator",
+    });
+    expect(template.metadata.labels).toMatchObject({ ...selector.matchLabels, team: "agents", tier: "control" });
+    expect(rendered.one("Service").spec.selector).toEqual(selector.matchLabels);
+    for (const object of rendered.objects) {
+      expect(object.metadata.labels, `${object.kind} ${object.metadata.name}`).toMatchObject({ team: "agents" });
+    }
+  });
+});
+
+describe("rights", () => {
+  const secretsAndPods = (roles: readonly Manifest[]) =>
+    roles.filter(({ rules }) => rules?.some(({ resources }) => resources.some((name) => /secrets|pods/.test(name))));
+
+  test("are Roles in the namespaces that are named, and no ClusterRole for Pods or Secrets", async () => {
+    const rendered = await accepted({ namespaces: served });
+    expect(secretsAndPods(rendered.all("ClusterRole"))).toEqual([]);
+    const roles = secretsAndPods(rendered.all("Role"));
+    expect(roles.map(({ metadata }) => metadata.namespace).sort()).toEqual([...served].sort());
+    expect(rendered.container.args).toEqual(expect.arrayContaining(served.map((name) => `--namespace=${name}`)));
+    for (const { roleRef, subjects } of rendered.all("RoleBinding")) {
+      expect(subjects).toEqual([{ kind: "ServiceAccount", name: "berth-operator", namespace: home }]);
+      expect(roleRef.kind).toBe("Role");
+    }
+  });
+
+  test("are none in the whole cluster when nodes and people's roles are switched off too", async () => {
+    const rendered = await accepted({ namespaces: served, rbac: { nodes: false, aggregate: false } });
+    expect([...rendered.all("ClusterRole"), ...rendered.all("ClusterRoleBinding")]).toEqual([]);
+    expect(rendered.hooks.filter(({ kind }) => kind.startsWith("Cluster"))).toEqual([]);
+  });
+
+  test("are the same in a Role as in the ClusterRole", async () => {
+    const everywhere = await render(home);
+    const rules = everywhere.all("ClusterRole").find(({ metadata }) => metadata.name === "berth-operator")?.rules;
+    const somewhere = await render(home, { namespaces: [served[0]] });
+    const own = somewhere.all("Role").find(({ metadata }) => metadata.namespace === served[0]);
+    expect(rules).not.toEqual([]);
+    expect(own).toMatchObject({ rules });
+  });
+
+  test("never let it watch Secrets, nor hold a wildcard", async () => {
+    const { objects } = await render(home, { namespaces: served, crds: { keep: false } });
+    for (const object of [...objects, ...(await render(home)).objects]) {
+      for (const rule of object.rules ?? []) {
+        expect([...rule.resources, ...rule.verbs, ...rule.apiGroups]).not.toContain("*");
+        if (rule.resources.includes("secrets")) expect(rule.verbs).not.toContain("watch");
+      }
+    }
+  });
+
+  test("are left to you with rbac.create=false, and the service account with serviceAccount.create=false", async () => {
+    const rendered = await accepted({
+      rbac: { create: false, aggregate: false },
+      serviceAccount: { create: false, name: "mine" },
+    });
+    expect(rendered.names).toEqual([
+      "CustomResourceDefinition environments.berth.dev",
+      `Deployment ${home}/berth-operator`,
+      `Service ${home}/berth-operator-metrics`,
+    ]);
+    expect(rendered.hooks).toEqual([]);
+    expect(rendered.pod.serviceAccountName).toBe("mine");
+  });
+});
+
+interface Option {
+  readonly name: string;
+  readonly values: Values;
+  readonly check: (rendered: Rendered) => void;
+}
+
+const options: readonly Option[] = [
+  {
+    name: "several replicas get a disruption budget and are spread over nodes",
+    values: { replicas: 3 },
+    check: (rendered) => {
+      expect(rendered.one("Deployment").spec.replicas).toBe(3);
+      expect(rendered.one("PodDisruptionBudget").spec).toMatchObject({
+        maxUnavailable: 1,
+        selector: rendered.one("Deployment").spec.selector,
+      });
+      expect(rendered.pod.topologySpreadConstraints).toMatchObject([
+        { topologyKey: "kubernetes.io/hostname", whenUnsatisfiable: "ScheduleAnyway" },
+      ]);
+    },
+  },
+  {
+    name: "podDisruptionBudget.enabled=false leaves it out",
+    values: { replicas: 3, podDisruptionBudget: { enabled: false } },
+    check: (rendered) => expect(rendered.all("PodDisruptionBudget")).toEqual([]),
+  },
+  {
+    name: "shards, log level, origins and more arguments become flags",
+    values: {
+      shards: 4,
+      logLevel: "debug",
+      allowedApiOrigins: ["https://a.example", "http://b.example:8080"],
+      extraArgs: ["--kubeconfig=/etc/berth/kubeconfig"],
+    },
+    check: ({ container }) =>
+      expect(container.args).toEqual([
+        "run",
+        "--shards=4",
+        "--metrics-bind-address=:8080",
+        "--health-probe-bind-address=:8081",
+        "--log-level=debug",
+        "--allowed-api-origins=https://a.example",
+        "--allowed-api-origins=http://b.example:8080",
+        "--kubeconfig=/etc/berth/kubeconfig",
+      ]),
+  },
+  {
+    name: "a tag is the image's",
+    values: { image: { repository: "registry.example/team/berth", tag: "1.2.3", pullPolicy: "Always" } },
+    check: ({ container }) =>
+      expect(container).toMatchObject({ image: "registry.example/team/berth:1.2.3", imagePullPolicy: "Always" }),
+  },
+  {
+    name: "a digest wins over the tag, in the uninstall too",
+    values: { image: { repository: "registry.example/berth", tag: "1.2.3", digest: DIGEST } },
+    check: ({ container, uninstallContainer }) => {
+      expect(container.image).toBe(`registry.example/berth@${DIGEST}`);
+
+      expect(uninstallContainer.image).toBe(container.image);
+    },
+  },
+  {
+    name: "metrics.enabled=false switches the port and the Service off",
+    values: { metrics: { enabled: false } },
+    check: (rendered) => {
+      expect(rendered.all("Service")).toEqual([]);
+      expect(rendered.container.args).toContain("--metrics-bind-address=0");
+      expect(rendered.container.ports).toEqual([{ name: "health", containerPort: 8081 }]);
+    },
+  },
+  {
+    name: "a ServiceMonitor selects the Service",
+    values: { metrics: { serviceMonitor: { enabled: true, interval: "30s", labels: { release: "prometheus" } } } },
+    check: (rendered) => {
+      const { metadata, spec } = rendered.one("ServiceMonitor");
+      expect(metadata.labels?.["release"]).toBe("prometheus");
+      expect(spec.endpoints).toEqual([{ port: "metrics", interval: "30s" }]);
+      expect(rendered.one("Service").metadata.labels).toMatchObject(spec.selector.matchLabels ?? {});
+    },
+  },
+  {
+    name: "ports can be moved",
+    values: { metrics: { port: 9090 }, health: { port: 9091 } },
+    check: ({ container }) => {
+      expect(container.args).toEqual(
+        expect.arrayContaining(["--metrics-bind-address=:9090", "--health-probe-bind-address=:9091"]),
+      );
+    },
+  },
+  {
+    name: "a proxy is used, but for the API server",
+    values: { proxy: { https: "http://proxy.example:3128", noProxy: ".corp.example" } },
+    check: ({ container }) =>
+      expect(container.env).toEqual([
+        { name: "HTTPS_PROXY", value: "http://proxy.example:3128" },
+        { name: "NO_PROXY", value: "$(KUBERNETES_SERVICE_HOST),kubernetes.default.svc,.corp.example" },
+      ]),
+  },
+  ...(["configMap", "secret"] as const).map((kind) => ({
+    name: `a CA bundle comes from a ${kind}`,
+    values: { caBundle: { [kind]: "corp-ca", key: "ca.pem" } },
+    check: ({ container, pod, uninstallPod }: Rendered) => {
+      expect(container.env).toEqual([{ name: "NODE_EXTRA_CA_CERTS", value: "/etc/berth/ca/ca.pem" }]);
+      expect(container.volumeMounts).toEqual([{ name: "ca-bundle", mountPath: "/etc/berth/ca", readOnly: true }]);
+      const source = kind === "secret" ? { secret: { secretName: "corp-ca" } } : { configMap: { name: "corp-ca" } };
+      expect(pod.volumes).toMatchObject([{ name: "ca-bundle", ...source }]);
+
+      expect(uninstallPod.volumes).toEqual(pod.volumes);
+    },
+  })),
+  {
+    name: "environment variables, volumes and mounts are added",
+    values: {
+      extraEnv: [{ name: "NODE_OPTIONS", value: "--max-old-space-size=1024" }],
+      extraVolumes: [{ name: "kubeconfig", secret: { secretName: "kubeconfig" } }],
+      extraVolumeMounts: [{ name: "kubeconfig", mountPath: "/etc/berth/kubeconfig" }],
+      caBundle: { secret: "corp-ca" },
+    },
+    check: ({ container, pod }) => {
+      expect(container.env.map(({ name }: { name: string }) => name)).toEqual(["NODE_EXTRA_CA_CERTS", "NODE_OPTIONS"]);
+      expect(pod.volumes).toHaveLength(2);
+      expect(container.volumeMounts).toHaveLength(2);
+    },
+  },
+  {
+    name: "what a Pod has for scheduling is passed through",
+    values: {
+      nodeSelector: { pool: "system" },
+      tolerations: [{ key: "system", operator: "Exists" }],
+      affinity: { nodeAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } },
+      topologySpreadConstraints: [{ maxSkew: 1, topologyKey: "zone", whenUnsatisfiable: "DoNotSchedule" }],
+      priorityClassName: "system-cluster-critical",
+      imagePullSecrets: [{ name: "registry" }],
+      resources: { limits: { cpu: "1", memory: "1Gi" } },
+      replicas: 2,
+    },
+    check: ({ pod, container }) => {
+      expect(pod).toMatchObject({
+        nodeSelector: { pool: "system" },
+        tolerations: [{ key: "system", operator: "Exists" }],
+        affinity: { nodeAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } },
+        topologySpreadConstraints: [{ topologyKey: "zone", whenUnsatisfiable: "DoNotSchedule", maxSkew: 1 }],
+        priorityClassName: "system-cluster-critical",
+        imagePullSecrets: [{ name: "registry" }],
+      });
+      expect(container.resources.limits).toEqual({ cpu: "1", memory: "1Gi" });
+    },
+  },
+  {
+    name: "annotations, probes and security contexts are laid over the chart's own",
+    values: {
+      annotations: { a: "1" },
+      podAnnotations: { b: "2" },
+      serviceAccount: { annotations: { c: "3" } },
+      livenessProbe: { failureThreshold: 10 },
+      readinessProbe: { periodSeconds: 1 },
+      podSecurityContext: { fsGroup: 1234 },
+      securityContext: { runAsUser: 1234 },
+    },
+    check: (rendered) => {
+      expect(rendered.one("Deployment").metadata.annotations).toEqual({ a: "1" });
+      expect(rendered.one("Deployment").spec.template.metadata.annotations).toMatchObject({ b: "2" });
+      expect(rendered.one("ServiceAccount").metadata.annotations).toEqual({ c: "3" });
+      expect(rendered.container.livenessProbe).toMatchObject({ failureThreshold: 10, httpGet: { path: "/healthz" } });
+      expect(rendered.container.readinessProbe).toMatchObject({ periodSeconds: 1, httpGet: { path: "/readyz" } });
+      expect(rendered.pod.securityContext).toMatchObject({ fsGroup: 1234, runAsNonRoot: true });
+      expect(rendered.container.securityContext).toMatchObject({ runAsUser: 1234, readOnlyRootFilesystem: true });
+    },
+  },
+  {
+    name: "names can be replaced",
+    values: { fullnameOverride: "sandbox" },
+    check: (rendered) => {
+      expect(rendered.one("Deployment").metadata.name).toBe("sandbox-operator");
+      expect(rendered.pod.serviceAccountName).toBe("sandbox-operator");
+    },
+  },
+  {
+    name: "crds.enabled=false leaves the CRD to you",
+    values: { crds: { enabled: false } },
+    check: (rendered) => expect(rendered.all("CustomResourceDefinition")).toEqual([]),
+  },
+  {
+    name: "the CRD stays after an uninstall by default",
+    values: {},
+    check: (rendered) => {
+      const { metadata } = rendered.one("CustomResourceDefinition");
+      expect(metadata.annotations).toEqual({ "helm.sh/resource-policy": "keep" });
+
+      expect(rendered.uninstallContainer.args).toEqual(["uninstall", `--deployment=${home}/berth-operator`]);
+    },
+  },
+  {
+    name: "crds.keep=false has the uninstall delete Environments, with the right to",
+    values: { crds: { keep: false }, uninstall: { drainSeconds: 30 } },
+    check: (rendered) => {
+      expect(rendered.one("CustomResourceDefinition").metadata.annotations).toBeUndefined();
+
+      expect(rendered.uninstallContainer.args).toEqual(
+        expect.arrayContaining(["--delete-environments", "--drain-seconds=30"]),
+      );
+      const role = rendered.hooks.find(({ kind }) => kind === "ClusterRole");
+      expect(role?.rules?.[0]?.verbs).toContain("delete");
+    },
+  },
+  {
+    name: "uninstall.enabled=false has no hooks",
+    values: { uninstall: { enabled: false } },
+    check: (rendered) => expect(rendered.hooks).toEqual([]),
+  },
+];
+
+describe("an option", () => {
+  test.each(options)("$name", async ({ values, check }) => {
+    check(await accepted(values));
+  });
+
+  test("goes with every other one", async () => {
+    const toggles: readonly ((on: boolean) => Values)[] = [
+      (on) => ({ namespaces: on ? served : [] }),
+      (on) => ({ replicas: on ? 3 : 1 }),
+      (on) => ({ crds: { enabled: on, keep: !on } }),
+      (on) => ({ rbac: { nodes: on, aggregate: !on } }),
+      (on) => ({ metrics: { enabled: on, serviceMonitor: { enabled: on } } }),
+      (on) => ({ caBundle: { secret: on ? "ca" : "" }, proxy: { http: on ? "" : "http://proxy.example:3128" } }),
+    ];
+    for (let bits = 0; bits < 2 ** toggles.length; bits += 1) {
+      const values = Object.assign({}, ...toggles.map((toggle, index) => toggle((bits & (1 << index)) !== 0)));
+      await accepted(values).catch((error: unknown) => {
+        throw new Error(`${JSON.stringify(values)}: ${error}`);
+      });
+    }
+  });
+});
+
+describe("values that are wrong", () => {
+  test.each<[string, Values, RegExp]>([
+    ["a key that does not exist", { replica: 3 }, /additional properties 'replica' not allowed/],
+    ["a key that does not exist deeper down", { image: { name: "x" } }, /'\/image': additional properties 'name'/],
+    ["a number that is none", { replicas: "two" }, /'\/replicas': got string, want integer/],
+    ["too few replicas", { replicas: -1 }, /'\/replicas': minimum: got -1, want 0/],
+    ["no shards", { shards: 0 }, /'\/shards': minimum: got 0, want 1/],
+    ["namespaces that are no list", { namespaces: "agents" }, /'\/namespaces': got string, want array/],
+    ["a namespace that can't be one", { namespaces: ["Agents_1"] }, /'\/namespaces\/0': 'Agents_1' does not match/],
+    ["a log level", { logLevel: "loud" }, /'\/logLevel': value must be one of 'trace', 'debug', 'info'/],
+    ["an origin with a path", { allowedApiOrigins: ["https://a.example/v1"] }, /'\/allowedApiOrigins\/0'/],
+    ["a digest that is none", { image: { digest: "sha256:12" } }, /'\/image\/digest': 'sha256:12' does not match/],
+    ["too short a grace", { terminationGracePeriodSeconds: 10 }, /minimum: got 10, want 35/],
+    ["one port twice", { metrics: { port: 8081 } }, /metrics.port and health.port are both 8081: take two ports/],
+    [
+      "two CA bundles",
+      { caBundle: { configMap: "a", secret: "b" } },
+      /caBundle.configMap and caBundle.secret are both set: name one/,
+    ],
+    [
+      "no service account",
+      { serviceAccount: { create: false } },
+      /serviceAccount.create is false and serviceAccount.name is empty: name the service account/,
+    ],
+    [
+      "a flag that has a value of its own",
+      { extraArgs: ["--namespace=a"] },
+      /extraArgs holds --namespace: set namespaces/,
+    ],
+    [
+      "a ServiceMonitor without metrics",
+      { metrics: { enabled: false, serviceMonitor: { enabled: true } } },
+      /metrics.serviceMonitor.enabled needs metrics.enabled: set it to true/,
+    ],
+    [
+      "a label of the chart's own",
+      { podLabels: { "app.kubernetes.io/name": "x" } },
+      /podLabels holds app.kubernetes.io\/name, which the chart sets itself: leave it out/,
+    ],
+    [
+      "a proxy twice",
+      { proxy: { http: "http://a.example" }, extraEnv: [{ name: "NO_PROXY", value: "b" }] },
+      /extraEnv sets NO_PROXY, and so does proxy or caBundle: keep one of the two/,
+    ],
+  ])("%s: helm says what", async (_name, values, message) => {
+    expect(await refusal(values)).toMatch(message);
+  });
+});

@@ -1,0 +1,180 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { stringify } from "yaml";
+import type { ApiClient, ApiObject } from "../../testbed/cluster/api.ts";
+import { parseManifests } from "../../testbed/cluster/manifests.ts";
+import { CHART, type HelmResult, helm } from "../../tools/helm.ts";
+
+/** Values of the chart, as a values file has them. */
+export type Values = Readonly<Record<string, unknown>>;
+
+export const RELEASE = "berth";
+
+/** Runs helm with a values file that is gone afterwards. */
+export async function helmWithValues(args: readonly string[], values: Values = {}): Promise<HelmResult> {
+  const dir = await mkdtemp(join(tmpdir(), "berth-values-"));
+  try {
+    const file = join(dir, "values.yaml");
+    await writeFile(file, stringify(values));
+    return await helm([...args, "--values", file]);
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+}
+
+/** The objects of a release, its hooks too. @throws {Error} with helm's words. */
+export async function render(namespace: string, values: Values = {}): Promise<Rendered> {
+  const { code, stdout, stderr } = await helmWithValues(["template", RELEASE, CHART, "--namespace", namespace], values);
+  if (code !== 0) throw new Error(stderr);
+  return new Rendered(parseManifests(stdout, "the rendered chart"));
+}
+
+/** What helm says of values that it refuses. @throws {Error} it takes them. */
+export async function refusal(values: Values): Promise<string> {
+  const { code, stderr } = await helmWithValues(["template", RELEASE, CHART], values);
+  if (code === 0) throw new Error(`helm takes ${JSON.stringify(values)}`);
+  return stderr;
+}
+
+/** An object of the chart, as far as tests look into it. A part that a kind lacks makes a test fail, as it should. */
+export interface Manifest extends ApiObject {
+  readonly kind: string;
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+  readonly spec: {
+    readonly replicas?: number;
+    readonly selector: { readonly matchLabels?: Readonly<Record<string, string>> };
+    readonly template: { readonly metadata: Manifest["metadata"]; readonly spec: PodShape };
+    readonly endpoints?: unknown;
+  };
+  readonly rules?: readonly {
+    readonly apiGroups: readonly string[];
+    readonly resources: readonly string[];
+    readonly verbs: readonly string[];
+  }[];
+  readonly roleRef: { readonly kind: string };
+  readonly subjects: unknown;
+}
+
+interface PodShape {
+  readonly containers: readonly ContainerShape[];
+  readonly volumes: readonly { readonly name: string; readonly [source: string]: unknown }[];
+  readonly securityContext: unknown;
+  readonly serviceAccountName: string;
+  readonly terminationGracePeriodSeconds: number;
+  readonly topologySpreadConstraints?: unknown;
+}
+
+interface ContainerShape {
+  readonly image: string;
+  readonly args: readonly string[];
+  readonly env: readonly { readonly name: string }[];
+  readonly ports: unknown;
+  readonly securityContext: unknown;
+  readonly volumeMounts: unknown;
+  readonly livenessProbe: { readonly httpGet: unknown };
+  readonly readinessProbe: { readonly httpGet: unknown };
+  readonly resources: { readonly limits: unknown };
+}
+
+/** The objects of a rendered chart. */
+export class Rendered {
+  readonly objects: readonly Manifest[];
+
+  constructor(objects: readonly ApiObject[]) {
+    this.objects = objects as readonly Manifest[];
+  }
+
+  /** Those of a kind, without hooks. */
+  all(kind: string): readonly Manifest[] {
+    return this.objects.filter((object) => object.kind === kind && !isHook(object));
+  }
+
+  /** The only one of a kind. */
+  one(kind: string): Manifest {
+    return only(this.all(kind), kind);
+  }
+
+  get hooks(): readonly Manifest[] {
+    return this.objects.filter(isHook);
+  }
+
+  get pod(): PodShape {
+    return this.one("Deployment").spec.template.spec;
+  }
+
+  get container(): ContainerShape {
+    return only(this.pod.containers, "container");
+  }
+
+  /** Of the Job that runs before an uninstall. */
+  get uninstallPod(): PodShape {
+    return only(
+      this.hooks.filter(({ kind }) => kind === "Job"),
+      "Job",
+    ).spec.template.spec;
+  }
+
+  get uninstallContainer(): ContainerShape {
+    return only(this.uninstallPod.containers, "container");
+  }
+
+  /** `Kind name` or `Kind namespace/name` of every object that is no hook, sorted. */
+  get names(): string[] {
+    return this.objects
+      .filter((object) => !isHook(object))
+      .map(({ kind, metadata }) => `${kind} ${metadata.namespace ? `${metadata.namespace}/` : ""}${metadata.name}`)
+      .sort();
+  }
+}
+
+function only<T>(found: readonly T[], what: string): T {
+  const [first, ...more] = found;
+  if (first === undefined || more.length > 0) throw new Error(`${found.length} of ${what}`);
+  return first;
+}
+
+function isHook({ metadata }: Manifest): boolean {
+  return metadata.annotations?.["helm.sh/hook"] !== undefined;
+}
+
+/** Where the API server has each kind, by its plural; those without a namespace are marked. */
+const PLURALS: Readonly<Record<string, { readonly plural: string; readonly clusterWide?: true }>> = {
+  ClusterRole: { plural: "clusterroles", clusterWide: true },
+  ClusterRoleBinding: { plural: "clusterrolebindings", clusterWide: true },
+  CustomResourceDefinition: { plural: "customresourcedefinitions", clusterWide: true },
+  Deployment: { plural: "deployments" },
+  Environment: { plural: "environments" },
+  Job: { plural: "jobs" },
+  Namespace: { plural: "namespaces", clusterWide: true },
+  PodDisruptionBudget: { plural: "poddisruptionbudgets" },
+  Role: { plural: "roles" },
+  RoleBinding: { plural: "rolebindings" },
+  Secret: { plural: "secrets" },
+  Service: { plural: "services" },
+  ServiceAccount: { plural: "serviceaccounts" },
+  ServiceMonitor: { plural: "servicemonitors" },
+};
+
+/** Path of an object in the API. */
+export function objectPath({ apiVersion = "", kind = "", metadata }: ApiObject): string {
+  const found = PLURALS[kind];
+  if (!found) throw new Error(`where the API server has a ${kind} is not known: add it`);
+  const group = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+  const namespace = found.clusterWide ? "" : `/namespaces/${metadata?.namespace}`;
+  return `${group}${namespace}/${found.plural}/${metadata?.name}`;
+}
+
+/** Asks the API server whether it would take an object; a field that it does not know is an error. */
+export async function dryRun(api: ApiClient, object: ApiObject): Promise<void> {
+  const query = "fieldManager=chart-test&force=true&dryRun=All&fieldValidation=Strict";
+  await api.request("PATCH", `${objectPath(object)}?${query}`, {
+    body: object,
+    contentType: "application/apply-patch+yaml",
+  });
+}
