@@ -15,6 +15,7 @@ import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/sessions/journal.ts";
 import { readPodState } from "../../../src/sessions/pod-state.ts";
 import { DEFAULT_TIMING, type Timing } from "../../../src/sessions/timing.ts";
+import type { Budget } from "../../../src/work/budget.ts";
 import { WorkApiClient } from "../../../src/work/client.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";
 import { ApiServer } from "./api-server.ts";
@@ -52,6 +53,11 @@ export interface LoopWorldOptions {
   readonly prepareMs?: () => number;
   /** Another cluster on the queue of that world. */
   readonly beside?: LoopWorld;
+  /** Another Environment's Work API, with a queue of its own on it. */
+  readonly api?: WorkApi;
+  readonly clock?: VirtualClock;
+  /** What requests are counted by; none: every request is sent at once. */
+  readonly budget?: Budget;
 }
 
 /** One operator: a controller with links of its own, to be killed or stopped. */
@@ -96,10 +102,11 @@ export class LoopWorld {
     this.#side = options.beside ? "other" : "operator";
     this.random = seededRandom(options.seed ?? 1);
     this.#timing = { ...DEFAULT_TIMING, ...options.timing };
-    this.clock = options.beside?.clock ?? new QuickClock();
+    this.clock = options.beside?.clock ?? options.clock ?? new QuickClock();
     this.server = new ApiServer(this.clock);
     this.api =
       options.beside?.api ??
+      options.api ??
       new WorkApi(this.clock, {
         ...(options.switches ? { switches: options.switches } : {}),
         ...(options.limits ? { limits: options.limits } : {}),
@@ -216,7 +223,7 @@ export class LoopWorld {
 
   startOperator(options: { logger?: Logger } = {}): Operator {
     this.#operators += 1;
-    const workerId = `${this.#side}-${this.#operators}`;
+    const workerId = `${this.#side}-${this.#operators}-${this.environmentId}`;
     const clock = new ProcessClock(this.clock);
     const ending = new AbortController();
     const kubeLink = new Link(this.clock, this.random, () => this.weather.kube);
@@ -257,6 +264,7 @@ export class LoopWorld {
             key,
             workerId,
             http,
+            ...(this.#options.budget ? { budget: this.#options.budget } : {}),
             clock,
             requestTimeoutMs: 10_000,
             protocolTimeoutMs: this.#timing.requestBoundMs,
