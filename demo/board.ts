@@ -20,6 +20,8 @@ export type BoardEvent =
   /** `environment`: its name, where it is of one. */
   | { readonly type: "notice"; readonly text: string; readonly at: number; readonly environment?: string };
 
+/** What the SDK's poller puts behind the name of its host when nobody names it. */
+const UUID_END = /-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 /** Notices that are remembered. */
 const NOTICES = 20;
 
@@ -88,7 +90,7 @@ export class Board {
     if (event === "beat refused") this.#trouble(track, "a beat was refused");
     // An always-on worker names itself when it polls, by its Pod's name.
     if (track.mode === "workers" && record.acknowledgedAt !== undefined) {
-      track.pod ??= record.offers.at(-1)?.workerId;
+      track.pod ??= record.offers.at(-1)?.workerId?.replace(UUID_END, "");
     }
     this.#step(track, "claimed", record.acknowledgedAt);
     this.#step(track, "beat", record.firstBeatAt);

@@ -250,6 +250,13 @@ describe("always-on workers", () => {
     expect(workers.strangers()).toEqual([]);
   });
 
+  test("are known by their Pods also where the SDK makes up the name of the poller", async () => {
+    workers.pod({ type: "added", object: worker("berth-batch-1-x2k4d", true) });
+    const { track } = await claimIn(batchId, "berth-batch-1-x2k4d-3b241101-e2bb-4255-8caf-4136c566a962");
+    expect(track.pod).toBe("berth-batch-1-x2k4d");
+    expect(workers.strangers()).toEqual([]);
+  });
+
   test("are numbered apart from the sessions of other Environments, and kept apart", async () => {
     await claim();
     await claimIn(batchId, "berth-batch-1");
