@@ -1,0 +1,99 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import { chartValues, readmeWithValues } from "../../tools/chart-values.ts";
+import { ROOT } from "../project/lint-gate.ts";
+
+const read = (path: string) => readFile(join(ROOT, path), "utf8");
+
+describe("Chart.yaml", () => {
+  test("bears the version of the operator, twice", async () => {
+    const { version } = JSON.parse(await read("package.json"));
+    expect(parse(await read("charts/berth/Chart.yaml"))).toMatchObject({ version, appVersion: version });
+  });
+});
+
+interface Schema {
+  readonly type?: string;
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly additionalProperties?: unknown;
+}
+
+/** Keys of all values that a schema describes, with dots; `whole` maps are one value. */
+function keysOf(schema: Schema, prefix = ""): string[] {
+  return Object.entries(schema.properties ?? {}).flatMap(([name, value]) => {
+    const key = prefix + name;
+    return value.properties && key !== "resources" ? keysOf(value, `${key}.`) : [key];
+  });
+}
+
+describe("the chart's values", () => {
+  const values = chartValues();
+
+  test("have each a comment that says what it does", () => {
+    for (const { key, about } of values) expect(about, key).toMatch(/\w.*[.:\]]$/);
+  });
+
+  test("are those of the schema, and no other", async () => {
+    const schema: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
+    // What helm gives to every chart that is part of another one.
+    const keys = keysOf(schema).filter((key) => key !== "global");
+    expect(keys.sort()).toEqual(values.map(({ key }) => key).sort());
+  });
+
+  test("are refused when they are not known, at every level", async () => {
+    const open: string[] = [];
+    const look = (schema: Schema, path: string) => {
+      if (schema.properties && schema.additionalProperties !== false) open.push(path);
+      for (const [name, value] of Object.entries(schema.properties ?? {})) look(value, `${path}/${name}`);
+    };
+    look(JSON.parse(await read("charts/berth/values.schema.json")), "");
+    expect(open).toEqual([]);
+  });
+
+  test("are all used, and no template uses one that is not there", async () => {
+    const folder = "charts/berth/templates";
+    const texts = await Promise.all((await readdir(join(ROOT, folder))).map((name) => read(`${folder}/${name}`)));
+    const used = new Set(texts.flatMap((text) => [...text.matchAll(/\.Values((?:\.\w+)+)/g)].map(([, path]) => path)));
+    const known = values.map(({ key }) => `.${key}`);
+    for (const path of used) {
+      expect(
+        known.some((key) => key === path || key.startsWith(`${path}.`)),
+        `.Values${path}`,
+      ).toBe(true);
+    }
+    const roots = new Set([...used].map((path) => path?.split(".")[1]));
+    for (const key of known) expect(roots, key).toContain(key.split(".")[1]);
+  });
+
+  test("are all in the chart's README", async () => {
+    expect(await read("charts/berth/README.md")).toBe(readmeWithValues());
+  });
+});
+
+describe("the Dockerfile", () => {
+  test("builds in stages, and its last one runs as a number and writes nothing", async () => {
+    const stages = (await read("Dockerfile")).split(/^FROM /m).slice(1);
+    expect(stages.length).toBeGreaterThan(1);
+    const last = stages.at(-1) ?? "";
+    expect(last).toMatch(/^USER [1-9]\d*:[1-9]\d*$/m);
+    expect(last).not.toMatch(/^(RUN|ADD|VOLUME)/m);
+    expect(last).toContain('ENTRYPOINT ["node", "/app/bin/berth.mjs"]\nCMD ["run"]');
+  });
+
+  test("installs from the lock file, without scripts, and leaves development behind", async () => {
+    const text = await read("Dockerfile");
+    const installs = [...text.matchAll(/npm (ci|i|install)\b.*/g)].map(([command]) => command);
+    for (const command of installs) expect(command).toMatch(/^npm ci .*--ignore-scripts/);
+    expect(installs.filter((command) => command.includes("--omit=dev"))).toHaveLength(1);
+    expect(text).toContain("COPY --from=dependencies /build/node_modules node_modules");
+  });
+
+  test("names the Node that the project runs on", async () => {
+    const { engines } = JSON.parse(await read("package.json"));
+    for (const [, image] of (await read("Dockerfile")).matchAll(/^FROM (\S+)/gm)) {
+      expect(image).toMatch(new RegExp(`^node:${engines.node.replace(">=", "")}\\b`));
+    }
+  });
+});

@@ -1,0 +1,92 @@
+/**
+ * Writes the table of values in the chart's README from values.yaml: each key with its default and the comment above
+ * it. `--check` writes nothing and ends with exit code 1 when the table is out of date.
+ */
+import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { isMap, isNode, isScalar, type Pair, parseDocument, type YAMLMap } from "yaml";
+
+const ROOT = new URL("../", import.meta.url);
+const VALUES = "charts/berth/values.yaml";
+const README = "charts/berth/README.md";
+
+/** What stands between these in the README is generated. */
+const BEGIN = "<!-- values: generated from values.yaml by tools/chart-values.ts -->\n";
+const END = "<!-- /values -->";
+
+/** One value that a user may set. */
+export interface ChartValue {
+  /** With dots: `image.tag`. */
+  readonly key: string;
+  /** As JSON. */
+  readonly default: string;
+  /** The comment above it; empty where there is none. */
+  readonly about: string;
+}
+
+/** Maps whose keys are not the chart's: each is one value. */
+const WHOLE = new Set(["resources"]);
+
+/** Every value of values.yaml, in its order. */
+export function chartValues(text: string = readFileSync(new URL(VALUES, ROOT), "utf8")): ChartValue[] {
+  const { contents } = parseDocument(text);
+  if (!isMap(contents)) throw new Error(`${VALUES} is no map`);
+  return valuesIn(contents, "");
+}
+
+function valuesIn(map: YAMLMap, prefix: string): ChartValue[] {
+  // yaml takes a comment above a map's first key for a comment of the map.
+  let first = map.commentBefore;
+  return map.items.flatMap((pair): ChartValue[] => {
+    const { key, value } = pair as Pair;
+    if (!isScalar(key)) throw new Error(`a key below "${prefix}" is no word`);
+    const name = prefix + String(key.value);
+    const comment = key.commentBefore ?? first;
+    first = null;
+    if (isMap(value) && value.items.length > 0 && !WHOLE.has(name)) return valuesIn(value, `${name}.`);
+    const json = isNode(value) ? value.toJSON() : value;
+    return [{ key: name, default: JSON.stringify(json), about: aboutOf(comment) }];
+  });
+}
+
+/** The lines right above; what an empty line parts from them is about a group. */
+function aboutOf(comment: string | null | undefined): string {
+  const [last = ""] = (comment ?? "").split("\n\n").slice(-1);
+  return last
+    .split("\n")
+    .map((line) => line.trim())
+    .join(" ");
+}
+
+/** The README as it should be. */
+export function readmeWithValues(readme: string = readFileSync(new URL(README, ROOT), "utf8")): string {
+  const begin = readme.indexOf(BEGIN);
+  const end = readme.indexOf(END);
+  if (begin < 0 || end < begin) throw new Error(`${README} has no place for the values: ${BEGIN}${END}`);
+  const rows = chartValues().map(({ key, default: value, about }) =>
+    [key, value]
+      .map((cell) => `\`${cell}\``)
+      .concat(about)
+      .map(cell)
+      .join(" | "),
+  );
+  const table = ["| Value | Default | Meaning |", "|---|---|---|", ...rows.map((row) => `| ${row} |`)].join("\n");
+  return `${readme.slice(0, begin)}${BEGIN}${table}\n${readme.slice(end)}`;
+}
+
+function cell(text: string): string {
+  return text.replaceAll("|", "\\|");
+}
+
+function main(args: readonly string[]): number {
+  const readme = readmeWithValues();
+  if (args.includes("--check")) {
+    if (readFileSync(new URL(README, ROOT), "utf8") === readme) return 0;
+    console.error(`${README} is out of date: run npm run generate`);
+    return 1;
+  }
+  writeFileSync(new URL(README, ROOT), readme);
+  return 0;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) process.exitCode = main(process.argv.slice(2));
