@@ -25,6 +25,10 @@ export const KUBELET_TIMES = {
   finalize: { min: 350, mid: 600, max: 950 },
   /** Between two looks at a Pod that could not be started: 10 s and up to half more (pkg/kubelet/pod_workers.go). */
   look: { min: 10_000, mid: 12_500, max: 15_000 },
+  /** From a look to the files of the Pod's volumes being what its Secrets and ConfigMaps are: about 0.1 s. */
+  volumes: { min: 50, mid: 100, max: 250 },
+  /** Between two looks at a Pod that lacks nothing, for its volumes: a minute and up to half more (pkg/kubelet/kubelet.go). */
+  resync: { min: 60_000, mid: 75_000, max: 90_000 },
   /** kubelet compares active deadlines in a sync loop that ticks once a second. */
   deadlineSeen: { min: 0, mid: 500, max: 1_000 },
 } as const satisfies Record<string, Spread>;

@@ -11,12 +11,13 @@ import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
 import { type PodHost, PodMachine } from "./pod-machine.ts";
-import { ProcessRuntime } from "./process-runtime.ts";
+import { type ImageStandIn, ProcessRuntime } from "./process-runtime.ts";
 import { type NodeCapacity, Registration } from "./registration.ts";
 import type { ContainerRuntime } from "./runtime.ts";
 import { evictionVerdict, ScriptedRuntime } from "./scripted-runtime.ts";
 import { ScriptedWorkers } from "./scripted-worker.ts";
 import { StatusWriter } from "./status-writer.ts";
+import type { VolumeFiles } from "./volume-files.ts";
 
 export type { FateChooser, FateInput } from "./fate.ts";
 export { FATE_ANNOTATION } from "./fate.ts";
@@ -51,6 +52,8 @@ export interface NodeOptions {
   readonly logger?: Logger;
   /** Where process containers live; default: a new temporary folder, removed at the end. */
   readonly workDir?: string;
+  /** What stands for images of process containers, by their names: an entrypoint and variables. */
+  readonly images?: Readonly<Record<string, ImageStandIn>>;
   /** Share of looks, 0 to 1, at which the watch of Secrets is behind that of Pods; default 0. */
   readonly staleReads?: number;
 }
@@ -144,7 +147,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#reader = new ObjectReader({ client, random: seededRandom(seed, "reader"), staleReads });
     this.#workers = new ScriptedWorkers(clock);
     this.#scripted = new ScriptedRuntime(clock, this.#workers);
-    this.#processes = new ProcessRuntime({ clock, workDir: options.workDir });
+    this.#processes = new ProcessRuntime({ clock, workDir: options.workDir, images: options.images });
   }
 
   async begin(): Promise<void> {
@@ -318,6 +321,13 @@ class KubeletDouble implements SimulatedNode, PodHost {
 
   read(...args: Parameters<PodHost["read"]>): ReturnType<PodHost["read"]> {
     return this.#reader.read(...args);
+  }
+
+  /** Where all containers of a Pod are scripted, nobody could read a file. */
+  async writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void> {
+    const all = [...(pod.spec.initContainers ?? []), ...pod.spec.containers];
+    const processes = all.some((container) => this.runtimeOf(pod, container, undefined) === this.#processes);
+    if (processes) await this.#processes.writeFiles(pod, volumes);
   }
 
   report(pod: Pod, status: PodStatus): void {

@@ -11,6 +11,7 @@ import * as rules from "./pod-rules.ts";
 import { type PodVerdict, renderStatus, unlocated } from "./pod-status.ts";
 import { restartDelaySeconds } from "./restart-backoff.ts";
 import type { ContainerRuntime } from "./runtime.ts";
+import { fileReferences, type VolumeFiles, volumeFiles } from "./volume-files.ts";
 
 /** What a Pod needs of the node it runs on. */
 export interface PodHost {
@@ -22,6 +23,8 @@ export interface PodHost {
   runtimeOf(pod: Pod, container: Container, fate: Fate | undefined): ContainerRuntime;
   /** Throws an EnvironmentError when what is there cannot be known. */
   read(pod: Pod, references: References): Promise<ReferencedObjects>;
+  /** Makes the files of the Pod's volumes, by the volumes' names, what is given. */
+  writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void>;
   /** A new status, to be written when there is time; a later one of the same Pod replaces it. */
   report(pod: Pod, status: PodStatus): void;
   /** Nothing of the Pod is left: write its last status, then remove the object (grace 0, UID precondition). */
@@ -46,7 +49,7 @@ interface Ending {
 type Outcome = "runs" | "done" | "waits" | "pull-failed" | "backs-off" | "stuck";
 
 /** When to look again: after the usual while, or as soon as the last look's effects show. */
-type NextLook = "look" | "exitSeen" | undefined;
+type NextLook = "look" | "exitSeen" | "resync" | undefined;
 
 /** Grace of an eviction for going over a limit (pkg/kubelet/eviction/eviction_manager.go, immediate). */
 const EVICTION_GRACE_SECONDS = 1;
@@ -215,19 +218,23 @@ export class PodMachine implements ContainersOwner {
     const { signal } = this.#abort;
     this.#report();
     if (!this.#sandboxReady) {
-      if (!(await this.#hasVolumes())) return "look";
+      if (!(await this.#mountVolumes())) return "look";
       await sleep(this.clock, this.#latency.draw("sandbox"), signal);
       if (signal.aborted) return undefined;
       this.#sandboxReady = true;
       this.#podIP ??= this.#host.allocateIP(this.#pod);
       this.#report();
+    } else if (this.#hasFiles) {
+      // In its own time: no container waits for it.
+      this.#after(this.#latency.draw("volumes"), () => void this.#refreshVolumes());
     }
     const outcomes: Outcome[] = [];
     if (await this.#initialize(outcomes)) {
       for (const record of this.#containers.ofRole("main")) outcomes.push(await this.#ensure(record));
     }
     if (outcomes.includes("pull-failed")) return "exitSeen";
-    return outcomes.includes("waits") ? "look" : undefined;
+    if (outcomes.includes("waits")) return "look";
+    return this.#hasFiles ? "resync" : undefined;
   }
 
   /** Volumes are mounted before there is a sandbox: a Pod without them shows nothing but ContainerCreating. */
@@ -240,6 +247,32 @@ export class PodMachine implements ContainersOwner {
       if (error instanceof EnvironmentError) return false;
       throw error;
     }
+  }
+
+  get #hasFiles(): boolean {
+    const { secrets, configMaps } = fileReferences(this.#pod);
+    return secrets.length + configMaps.length > 0;
+  }
+
+  /** False while something is missing that a volume cannot do without. */
+  async #mountVolumes(): Promise<boolean> {
+    if (!(await this.#hasVolumes())) return false;
+    if (!this.#hasFiles) return true;
+    const pod = this.#pod;
+    try {
+      const files = volumeFiles(pod, await this.#host.read(pod, fileReferences(pod)));
+      if (files) await this.#host.writeFiles(pod, files);
+      return files !== undefined;
+    } catch (error) {
+      if (error instanceof EnvironmentError) return false;
+      throw error;
+    }
+  }
+
+  /** What cannot be read now stays as it is until the next look. */
+  async #refreshVolumes(): Promise<void> {
+    if (this.#ending || this.#stopped) return;
+    await this.#mountVolumes().catch((error: unknown) => this.#host.fault(this.#pod, error));
   }
 
   /** Brings the init containers on. True when the main containers may start. */

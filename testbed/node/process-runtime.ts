@@ -11,11 +11,22 @@ import { CONTAINER_MARK } from "./process-host-protocol.ts";
 import { type ContainerRuntime, type LiveContainer, StartError, type StartRequest } from "./runtime.ts";
 import { Sandbox } from "./sandbox.ts";
 import { evictionVerdict } from "./scripted-runtime.ts";
+import type { VolumeFiles } from "./volume-files.ts";
+import { fileMounts, writeVolume } from "./volume-writer.ts";
+
+/** What an image brings along, as far as a process needs it. */
+export interface ImageStandIn {
+  /** Its entrypoint, which a container's `command` replaces. */
+  readonly command: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
 
 export interface ProcessRuntimeOptions {
   readonly clock: Clock;
   /** Kept at the end when given; else a new temporary folder, removed. */
   readonly workDir?: string | undefined;
+  /** What stands for images, by their names. */
+  readonly images?: Readonly<Record<string, ImageStandIn>> | undefined;
 }
 
 /** kubelet keeps no more than this of a termination message, and of a log in its place. */
@@ -25,8 +36,8 @@ const LOG_MESSAGE_LINES = 80;
 
 /**
  * Containers as processes of this machine: the Pod's command, its environment and nothing of this process's, in a
- * folder of the Pod's own. There are no images, so a command is required, and nothing isolates a process: run what you
- * would run in a shell.
+ * folder of the Pod's own. There are no images: a command is required, unless something stands for the image. Nothing
+ * isolates a process: run what you would run in a shell.
  */
 export class ProcessRuntime implements ContainerRuntime {
   readonly #options: ProcessRuntimeOptions;
@@ -36,8 +47,9 @@ export class ProcessRuntime implements ContainerRuntime {
     this.#options = options;
   }
 
-  createFault({ name, command }: Container): string | undefined {
-    if (command !== undefined && command.length > 0) return undefined;
+  createFault(container: Container): string | undefined {
+    const { name } = container;
+    if (this.#entrypoint(container).length > 0) return undefined;
     return (
       `failed to generate container "${name}" spec: no command specified: the simulated node has no images to take ` +
       "one from; set command"
@@ -46,7 +58,7 @@ export class ProcessRuntime implements ContainerRuntime {
 
   async start(request: StartRequest): Promise<LiveContainer> {
     const { pod, container, fate } = request;
-    const [program = "", ...rest] = commandOf(request);
+    const [program = "", ...rest] = commandOf(request, this.#entrypoint(container));
     if (fate?.kind === "start-error") throw new StartError(program);
     const { host, podsDir } = await this.#ready();
     const sandbox = new Sandbox(podsDir, pod);
@@ -58,7 +70,11 @@ export class ProcessRuntime implements ContainerRuntime {
         id,
         command: sandbox.map(container, program),
         args: rest.map((word) => sandbox.map(container, word)),
-        env: { ...sandbox.environment(pod, container, request.env), [CONTAINER_MARK]: id },
+        env: {
+          ...this.#standIn(container)?.env,
+          ...sandbox.environment(pod, container, request.env),
+          [CONTAINER_MARK]: id,
+        },
         cwd: sandbox.workingDir(container),
         logFile,
       });
@@ -86,6 +102,16 @@ export class ProcessRuntime implements ContainerRuntime {
     }
   }
 
+  /** Writes the files of volumes to where the Pod's containers mount them. */
+  async writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void> {
+    const { podsDir } = await this.#ready();
+    const sandbox = new Sandbox(podsDir, pod);
+    for (const { name, mountPath } of fileMounts(pod)) {
+      const files = volumes.get(name);
+      if (files) await writeVolume(sandbox.path(mountPath), files);
+    }
+  }
+
   async forget(pod: Pod): Promise<void> {
     if (this.#host) await new Sandbox((await this.#host).podsDir, pod).remove();
   }
@@ -94,6 +120,15 @@ export class ProcessRuntime implements ContainerRuntime {
   async close(): Promise<void> {
     const started = await this.#host?.catch(() => undefined);
     await started?.host.end();
+  }
+
+  #standIn({ image = "" }: Container): ImageStandIn | undefined {
+    return this.#options.images?.[image];
+  }
+
+  #entrypoint(container: Container): readonly string[] {
+    const { command = [] } = container;
+    return command.length > 0 ? command : (this.#standIn(container)?.command ?? []);
   }
 
   #ready(): Promise<{ host: ProcessHost; podsDir: string }> {
@@ -158,8 +193,8 @@ function isInflicted(fate: Fate): fate is Extract<Fate, { kind: "oom" | "killed"
 }
 
 /** Command and arguments with `$(NAME)` filled in. */
-function commandOf({ container, env }: StartRequest): string[] {
-  return [...(container.command ?? []), ...(container.args ?? [])].map((word) => expand(word, env));
+function commandOf({ container, env }: StartRequest, entrypoint: readonly string[]): string[] {
+  return [...entrypoint, ...(container.args ?? [])].map((word) => expand(word, env));
 }
 
 /** The message of a container's end: its termination log, or the end of its log where the Pod asks for that. */

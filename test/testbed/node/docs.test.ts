@@ -25,9 +25,16 @@ test("the times on the page are those of the code", () => {
   );
   const { deadlineSeen: _tick, ...shown } = KUBELET_TIMES;
   expect(rows).toEqual(
-    [shown.sandbox, shown.start, shown.exitSeen, shown.terminalPhase, shown.finalize, shown.look].map(
-      ({ min, mid, max }) => [min, mid, max],
-    ),
+    [
+      shown.sandbox,
+      shown.start,
+      shown.exitSeen,
+      shown.terminalPhase,
+      shown.finalize,
+      shown.look,
+      shown.volumes,
+      shown.resync,
+    ].map(({ min, mid, max }) => [min, mid, max]),
   );
 });
 

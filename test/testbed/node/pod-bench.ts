@@ -4,6 +4,7 @@ import { type Latencies, Latency, seededRandom } from "../../../testbed/node/lat
 import { type PodHost, PodMachine } from "../../../testbed/node/pod-machine.ts";
 import type { ContainerRuntime } from "../../../testbed/node/runtime.ts";
 import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
+import type { VolumeFiles } from "../../../testbed/node/volume-files.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";
 
 /** One Pod on a node that is nothing but a clock: what its machine reports is written down. */
@@ -90,6 +91,11 @@ export class PodBench implements PodHost {
       secret: (name: string) => this.secrets.get(name),
       configMap: (name: string) => this.configMaps.get(name),
     };
+  };
+  /** The files of the Pod's volumes as last written, by volume and path. */
+  files: ReadonlyMap<string, VolumeFiles> = new Map();
+  writeFiles = async (_pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>) => {
+    this.files = volumes;
   };
   report = (_pod: Pod, status: PodStatus) => void this.reports.push(status);
   finalize = () => void this.events.push("finalized");

@@ -1,0 +1,153 @@
+import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, onTestFinished, test } from "vitest";
+import type { ConfigMap, Secret } from "../../../src/kube/objects.ts";
+import { fileReferences, volumeFiles } from "../../../testbed/node/volume-files.ts";
+import { fileMounts, writeVolume } from "../../../testbed/node/volume-writer.ts";
+import { boundPod, PodBench } from "./pod-bench.ts";
+
+const base64 = (text: string) => Buffer.from(text).toString("base64");
+const SECRET: Secret = { metadata: { name: "s" }, data: { a: base64("one"), b: base64("two") } };
+const SETTINGS: ConfigMap = { metadata: { name: "c" }, data: { "app.json": "{}" } };
+
+const podWith = (volume: Record<string, unknown>) => boundPod({ spec: { volumes: [{ name: "v", ...volume }] } });
+
+/** The files of the one volume, as `path: content mode`; undefined while it cannot be mounted. */
+function filesOf(volume: Record<string, unknown>, present = true) {
+  const volumes = volumeFiles(podWith(volume), {
+    secret: (name) => (present && name === "s" ? SECRET : undefined),
+    configMap: (name) => (present && name === "c" ? SETTINGS : undefined),
+  });
+  const files = volumes && [...(volumes.get("v") ?? [])];
+  return files?.map(([path, { content, mode }]) => `${path}: ${content} ${mode.toString(8)}`);
+}
+
+describe("the files of a volume", () => {
+  test.each<[string, Record<string, unknown>, string[] | undefined]>([
+    ["every key of a Secret", { secret: { secretName: "s" } }, ["a: one 644", "b: two 644"]],
+    ["every key of a ConfigMap", { configMap: { name: "c", defaultMode: 0o400 } }, ["app.json: {} 400"]],
+    [
+      "some keys, by other paths and with a mode of their own",
+      { secret: { secretName: "s", defaultMode: 0o400, items: [{ key: "b", path: "x/y", mode: 0o440 }] } },
+      ["x/y: two 440"],
+    ],
+    [
+      "a key that is not there, which may be",
+      { secret: { secretName: "s", optional: true, items: [{ key: "z", path: "z" }] } },
+      [],
+    ],
+    ["a key that is not there", { secret: { secretName: "s", items: [{ key: "z", path: "z" }] } }, undefined],
+    [
+      "several sources in one",
+      { projected: { defaultMode: 0o440, sources: [{ secret: { name: "s" } }, { configMap: { name: "c" } }] } },
+      ["a: one 440", "b: two 440", "app.json: {} 440"],
+    ],
+    ["a volume of another kind", { emptyDir: {} }, []],
+  ])("%s", (_, volume, expected) => expect(filesOf(volume)).toEqual(expected));
+
+  test("of a Secret that is not there: none where it is optional, else the Pod is not mounted", () => {
+    expect(filesOf({ secret: { secretName: "s", optional: true } }, false)).toEqual([]);
+    expect(filesOf({ secret: { secretName: "s" } }, false)).toBeUndefined();
+  });
+
+  test("what is read for them is what they name", () => {
+    const projected = { sources: [{ secret: { name: "s" } }, { secret: { name: "s" } }, { configMap: { name: "c" } }] };
+    expect(fileReferences(podWith({ projected }))).toEqual({ secrets: ["s"], configMaps: ["c"] });
+    expect(fileReferences(podWith({ emptyDir: {} }))).toEqual({ secrets: [], configMaps: [] });
+  });
+});
+
+describe("a Pod with an optional Secret", () => {
+  const volume = { name: "v", secret: { secretName: "work-1", optional: true, items: [{ key: "key", path: "key" }] } };
+
+  test("starts without the file, and has it a moment after the Pod was touched", async () => {
+    const bench = new PodBench(boundPod({ spec: { volumes: [volume] } }));
+    await bench.untilState("c", "running");
+    expect([...(bench.files.get("v") ?? [])]).toEqual([]);
+    bench.setSecret("work-1", { key: "x", other: "y" });
+    await bench.clock.advance(1_000);
+    expect(bench.files.get("v")?.size).toBe(0);
+    bench.annotate({ touched: "1" });
+    await bench.clock.advance(300);
+    expect([...(bench.files.get("v")?.keys() ?? [])]).toEqual(["key"]);
+  });
+
+  test("untouched, it has the file within two minutes", async () => {
+    const bench = new PodBench(boundPod({ spec: { volumes: [volume] } }));
+    await bench.untilState("c", "running");
+    bench.setSecret("work-1", { key: "x" });
+    await bench.clock.advance(50_000);
+    expect(bench.files.get("v")?.size).toBe(0);
+    await bench.clock.advance(70_000);
+    expect(bench.files.get("v")?.size).toBe(1);
+  });
+
+  test("loses the file when the Secret goes", async () => {
+    const bench = new PodBench(boundPod({ spec: { volumes: [volume] } }));
+    bench.setSecret("work-1", { key: "x" });
+    await bench.untilState("c", "running");
+    expect(bench.files.get("v")?.size).toBe(1);
+    bench.secrets.delete("work-1");
+    await bench.clock.advance(120_000);
+    expect(bench.files.get("v")?.size).toBe(0);
+  });
+});
+
+test("a Pod with a required Secret is not begun before it is there", async () => {
+  const bench = new PodBench(boundPod({ spec: { volumes: [{ name: "v", secret: { secretName: "s" } }] } }));
+  await bench.clock.advance(30_000);
+  expect(bench.stateOf("c")).toBe("ContainerCreating");
+  bench.setSecret("s", { a: "b" });
+  await bench.untilState("c", "running");
+  expect([...(bench.files.get("v")?.keys() ?? [])]).toEqual(["a"]);
+});
+
+describe("written to a folder", () => {
+  async function folder(): Promise<string> {
+    const dir = await mkdtemp(join(tmpdir(), "volume-test-"));
+    onTestFinished(() => rm(dir, { recursive: true, force: true }));
+    return dir;
+  }
+  const file = (text: string, mode = 0o440) => ({ content: Buffer.from(text), mode });
+
+  test("each file has its content and its mode, also after a change; what went is gone", async () => {
+    const dir = await folder();
+    await writeVolume(
+      dir,
+      new Map([
+        ["a", file("1")],
+        ["b/c", file("2", 0o400)],
+      ]),
+    );
+    await writeVolume(
+      dir,
+      new Map([
+        ["a", file("11")],
+        ["b/c", file("2", 0o400)],
+        ["d", file("3")],
+      ]),
+    );
+    expect(await readFile(join(dir, "a"), "utf8")).toBe("11");
+    expect(((await stat(join(dir, "a"))).mode & 0o777).toString(8)).toBe("440");
+    expect(((await stat(join(dir, "b/c"))).mode & 0o777).toString(8)).toBe("400");
+    await writeVolume(dir, new Map([["b/c", file("2")]]));
+    expect(await readdir(dir)).toEqual(["b"]);
+  });
+
+  test("where every container mounts it, and not where one mounts a part of it", () => {
+    const pod = boundPod({
+      initContainers: [{ name: "i", volumeMounts: [{ name: "v", mountPath: "/x" }] }],
+      containers: [
+        {
+          volumeMounts: [
+            { name: "v", mountPath: "/x" },
+            { name: "v", mountPath: "/y" },
+            { name: "v", mountPath: "/z", subPath: "a" },
+          ],
+        },
+      ],
+    });
+    expect(fileMounts(pod).map(({ mountPath }) => mountPath)).toEqual(["/x", "/y"]);
+  });
+});

@@ -1,0 +1,114 @@
+import type { Pod } from "../../src/kube/objects.ts";
+import type { ReferencedObjects, References } from "./environment.ts";
+
+/** A file of a volume. */
+export interface VolumeFile {
+  readonly content: Buffer;
+  readonly mode: number;
+}
+
+/** The files that a volume shows, by their path below its mount. */
+export type VolumeFiles = ReadonlyMap<string, VolumeFile>;
+
+/** What stands in the API but is not declared in src/kube/objects.ts, because the operator has no use for it. */
+interface Item {
+  key: string;
+  path: string;
+  mode?: number;
+}
+interface Source {
+  name?: string;
+  secretName?: string;
+  optional?: boolean;
+  items?: Item[];
+  defaultMode?: number;
+}
+interface Volume {
+  name: string;
+  secret?: Source;
+  configMap?: Source;
+  projected?: { sources?: { secret?: Source; configMap?: Source }[]; defaultMode?: number };
+}
+
+/** One Secret or ConfigMap that files of a volume come from. */
+interface Part {
+  readonly kind: "secret" | "configMap";
+  readonly source: Source;
+  readonly defaultMode: number;
+}
+
+const DEFAULT_MODE = 0o644;
+
+/** Names of the Secrets and ConfigMaps whose keys are files of the Pod's volumes. */
+export function fileReferences(pod: Pod): References {
+  const parts = volumesOf(pod).flatMap(partsOf);
+  const names = (kind: Part["kind"]) => [
+    ...new Set(parts.filter((part) => part.kind === kind).map(({ source }) => nameOf(source))),
+  ];
+  return { secrets: names("secret"), configMaps: names("configMap") };
+}
+
+/**
+ * The files of a Pod's volumes as they are now, by volume; volumes of other kinds are left out. Undefined where something
+ * that is not optional is missing: kubelet mounts nothing of the Pod then. What is optional and missing is no file
+ * (pkg/volume/secret/secret.go, MakePayload).
+ */
+export function volumeFiles(pod: Pod, objects: ReferencedObjects): Map<string, VolumeFiles> | undefined {
+  const volumes = new Map<string, VolumeFiles>();
+  for (const volume of volumesOf(pod)) {
+    const parts = partsOf(volume);
+    if (parts.length === 0) continue;
+    const files = new Map<string, VolumeFile>();
+    for (const part of parts) {
+      const found = filesOf(part, objects);
+      if (!found) return undefined;
+      for (const [path, file] of found) files.set(path, file);
+    }
+    volumes.set(volume.name, files);
+  }
+  return volumes;
+}
+
+function filesOf({ kind, source, defaultMode }: Part, objects: ReferencedObjects): [string, VolumeFile][] | undefined {
+  const data = dataOf(kind, source, objects);
+  if (!data) return source.optional ? [] : undefined;
+  const items = source.items ?? [...data.keys()].map((key) => ({ key, path: key }) as Item);
+  const files: [string, VolumeFile][] = [];
+  for (const { key, path, mode } of items) {
+    const content = data.get(key);
+    if (content) files.push([path, { content, mode: mode ?? defaultMode }]);
+    else if (!source.optional) return undefined;
+  }
+  return files;
+}
+
+function dataOf(kind: Part["kind"], source: Source, objects: ReferencedObjects): Map<string, Buffer> | undefined {
+  const name = nameOf(source);
+  if (kind === "configMap") {
+    const found = objects.configMap(name);
+    return found && new Map(Object.entries(found.data ?? {}).map(([key, text]) => [key, Buffer.from(text)]));
+  }
+  const found = objects.secret(name);
+  return found && new Map(Object.entries(found.data ?? {}).map(([key, text]) => [key, Buffer.from(text, "base64")]));
+}
+
+function partsOf({ secret, configMap, projected }: Volume): Part[] {
+  const part = (kind: Part["kind"], source: Source | undefined, defaultMode = DEFAULT_MODE): Part[] =>
+    source ? [{ kind, source, defaultMode }] : [];
+  return [
+    ...part("secret", secret, secret?.defaultMode),
+    ...part("configMap", configMap, configMap?.defaultMode),
+    ...(projected?.sources ?? []).flatMap((source) => [
+      ...part("secret", source.secret, projected?.defaultMode),
+      ...part("configMap", source.configMap, projected?.defaultMode),
+    ]),
+  ];
+}
+
+function volumesOf(pod: Pod): Volume[] {
+  return (pod.spec.volumes ?? []) as unknown as Volume[];
+}
+
+function nameOf({ secretName, name }: Source): string {
+  return secretName ?? name ?? "";
+}

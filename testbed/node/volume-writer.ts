@@ -1,0 +1,38 @@
+import { chmod, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { Pod } from "../../src/kube/objects.ts";
+import type { VolumeFiles } from "./volume-files.ts";
+
+interface Mount {
+  name: string;
+  mountPath: string;
+  subPath?: string;
+  subPathExpr?: string;
+}
+
+/** Where containers of a Pod mount whole volumes; a part of one (subPath) is not followed, nor does kubelet refresh it. */
+export function fileMounts({ spec }: Pod): Pick<Mount, "name" | "mountPath">[] {
+  const containers = [...(spec.initContainers ?? []), ...spec.containers];
+  const mounts = containers.flatMap((container) => (container["volumeMounts"] ?? []) as Mount[]);
+  const whole = mounts.filter(({ subPath, subPathExpr }) => !subPath && !subPathExpr);
+  return [...new Map(whole.map((mount) => [`${mount.name} ${mount.mountPath}`, mount])).values()];
+}
+
+/** Makes a folder hold exactly these files. A file is there whole or not at all. */
+export async function writeVolume(folder: string, files: VolumeFiles): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  for (const [path, { content, mode }] of files) {
+    const target = join(folder, path);
+    await mkdir(dirname(target), { recursive: true });
+    // Of the same file system, so that it can be moved at one stroke; dots before names are kubelet's own, too.
+    const fresh = join(dirname(target), `..${path.replaceAll("/", "-")}`);
+    await rm(fresh, { force: true });
+    await writeFile(fresh, content, { mode });
+    await chmod(fresh, mode);
+    await rename(fresh, target);
+  }
+  // Below folders other volumes may be mounted.
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (entry.isFile() && !files.has(entry.name)) await rm(join(folder, entry.name), { force: true });
+  }
+}
