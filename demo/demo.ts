@@ -13,7 +13,7 @@ import { findLeftovers } from "./leftovers.ts";
 import { keepLog } from "./operator.ts";
 import type { DemoOptions } from "./options.ts";
 import { sceneOf } from "./scene.ts";
-import { Stage, startSupervisor } from "./stage.ts";
+import { NEVER, Stage, startSupervisor } from "./stage.ts";
 import { type Outcome, problemsOf, summaryLines } from "./summary.ts";
 import { LiveView, PlainView, type View, wantsColour, wantsLive } from "./view.ts";
 
@@ -190,8 +190,7 @@ class Play {
   async #scaleDown(stage: Stage): Promise<void> {
     for (const { name, workers } of stage.environments) {
       if (!workers || this.#failed) continue;
-      const gone = () => workers.counts.desired === 0 && workers.counts.replicas === 0;
-      if ((await stage.until(gone, SCALE_DOWN_PATIENCE_MS)) !== "late") continue;
+      if ((await stage.until(() => workers.isEmpty, SCALE_DOWN_PATIENCE_MS)) !== "late") continue;
       const { replicas, desired } = workers.counts;
       this.#failures.push(
         `${name} has ${replicas} workers and wants ${desired} ${SCALE_DOWN_PATIENCE_MS / 1_000} s after its last session`,
@@ -279,5 +278,3 @@ class Play {
     return { phase: this.#phase, startedAt: this.#startedAt, endsAt: this.#endsAt };
   }
 }
-
-const NEVER = new AbortController().signal;

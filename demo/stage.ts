@@ -108,13 +108,13 @@ export class Stage {
     return this.#operator.metricsUrl;
   }
 
-  /** Waits for what `predicate` says, asking again after every change. */
+  /** Waits for what `predicate` says, asking again after every change. `patienceMs` may be infinite. */
   async until(
     predicate: () => boolean,
     patienceMs: number,
     signal: AbortSignal = this.#ending.signal,
   ): Promise<Waited> {
-    const late = AbortSignal.timeout(patienceMs);
+    const late = patienceMs === Number.POSITIVE_INFINITY ? NEVER : AbortSignal.timeout(patienceMs);
     const both = AbortSignal.any([late, signal]);
     for (;;) {
       if (predicate()) return "done";
@@ -188,6 +188,9 @@ export class Stage {
     await this.#watches;
   }
 }
+
+/** Nothing aborts it. */
+export const NEVER = new AbortController().signal;
 
 interface StageParts {
   readonly simulator: Simulator;

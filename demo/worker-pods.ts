@@ -41,6 +41,11 @@ export class WorkerPods {
     };
   }
 
+  /** No worker is there, and none is wanted. */
+  get isEmpty(): boolean {
+    return this.#desired === 0 && this.#pods.size === 0;
+  }
+
   /** The largest number that was asked for. */
   get most(): number {
     return this.#most;

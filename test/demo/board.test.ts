@@ -278,6 +278,12 @@ describe("always-on workers", () => {
     workers.pod({ type: "deleted", object: going });
     expect(workers.counts).toMatchObject({ desired: 2, replicas: 2 });
     expect(workers.most).toBe(3);
+    expect(workers.isEmpty).toBe(false);
+    workers.deployment({ type: "updated", object: deployment("new", 0) });
+    workers.pod({ type: "deleted", object: worker("a", true) });
+    expect(workers.isEmpty).toBe(false);
+    workers.pod({ type: "deleted", object: worker("b", true) });
+    expect(workers.isEmpty).toBe(true);
   });
 
   test("tell when another number of them is wanted, and only then", () => {
