@@ -19,7 +19,7 @@ let runtime: ProcessRuntime;
 
 beforeAll(async () => {
   workDir = await mkdtemp(join(tmpdir(), "process-runtime-test-"));
-  runtime = new ProcessRuntime({ clock: realClock, workDir });
+  runtime = new ProcessRuntime({ clock: realClock, workDir, images: { "known:1": IMAGE } });
 });
 afterAll(async () => {
   await runtime.close();
@@ -30,6 +30,12 @@ const live: LiveContainer[] = [];
 afterEach(() => {
   for (const container of live.splice(0)) container.signal("SIGKILL");
 });
+
+/** What stands for an image. */
+const IMAGE = {
+  command: [NODE, "-p", "[process.env.FROM_IMAGE, process.env.FROM_POD, process.argv.at(-1)].join()"],
+  env: { FROM_IMAGE: "image", FROM_POD: "image" },
+};
 
 let count = 0;
 
@@ -176,6 +182,20 @@ describe("the end of a process", () => {
   test("a fate of the node can befall it: the memory limit", async () => {
     const { exited } = await start(script("setInterval(() => {}, 1e6)"), {}, { kind: "oom", afterMs: 1 });
     expect(await exited).toEqual({ exitCode: 137, reason: "OOMKilled" });
+  });
+});
+
+describe("what stands for an image", () => {
+  test("brings the command and variables; the Pod's arguments come after it, and its variables win", async () => {
+    const { exited, log } = await start({ image: "known:1", args: ["word"] }, { FROM_POD: "pod" });
+    expect(await exited).toEqual({ exitCode: 0 });
+    expect(await log()).toBe("image,pod,word\n");
+  });
+
+  test("gives way to a command of the Pod", async () => {
+    const { exited, log } = await start({ image: "known:1", ...script("console.log('own')") });
+    expect(await exited).toEqual({ exitCode: 0 });
+    expect(await log()).toBe("own\n");
   });
 });
 
