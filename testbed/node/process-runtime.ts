@@ -18,7 +18,8 @@ import { fileMounts, writeVolume } from "./volume-writer.ts";
 export interface ImageStandIn {
   /** Its entrypoint, which a container's `command` replaces. */
   readonly command: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
+  /** Variables, which those of the Pod win over; or what finds them for each Pod, such as the way to its API server. */
+  readonly env?: Readonly<Record<string, string>> | ((pod: Pod) => Promise<Readonly<Record<string, string>>>);
 }
 
 export interface ProcessRuntimeOptions {
@@ -71,7 +72,7 @@ export class ProcessRuntime implements ContainerRuntime {
         command: sandbox.map(container, program),
         args: rest.map((word) => sandbox.map(container, word)),
         env: {
-          ...this.#standIn(container)?.env,
+          ...(await this.#imageEnv(pod, container)),
           ...sandbox.environment(pod, container, request.env),
           [CONTAINER_MARK]: id,
         },
@@ -124,6 +125,11 @@ export class ProcessRuntime implements ContainerRuntime {
 
   #standIn({ image = "" }: Container): ImageStandIn | undefined {
     return this.#options.images?.[image];
+  }
+
+  async #imageEnv(pod: Pod, container: Container): Promise<Readonly<Record<string, string>>> {
+    const { env = {} } = this.#standIn(container) ?? {};
+    return typeof env === "function" ? await env(pod) : env;
   }
 
   #entrypoint(container: Container): readonly string[] {
