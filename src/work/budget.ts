@@ -106,7 +106,7 @@ export class Budget {
 
   /**
    * How far apart the calls of an idle member should be, in milliseconds: all together, were all idle, then use no more
-   * than their share of the rate.
+   * than their share of the rate, and of the one that the platform documents.
    */
   get idleIntervalMs(): number {
     const goneMs = this.#clock.monotonic() - MEMBER_MS;
@@ -114,7 +114,9 @@ export class Budget {
       if (heardMs >= goneMs) break;
       if (!this.#queues.has(member)) this.#heard.delete(member);
     }
-    return (this.#heard.size * SECOND_MS) / (this.#rate * IDLE_SHARE);
+    // A rate that was raised by a rush is one that nobody refused yet: idle members must not keep it used up.
+    const rate = Math.min(this.#rate, this.#limits.initialRate);
+    return (this.#heard.size * SECOND_MS) / (rate * IDLE_SHARE);
   }
 
   /** Counts a call that must not wait. */

@@ -386,6 +386,16 @@ describe("the interval of idle members", () => {
     expect(budget.idleIntervalMs).toBe(2 * before);
   });
 
+  it("does not shrink as the rate rises: a rush must not become the pace of all", async () => {
+    const { clock, budget } = make();
+    const rush = greedy(budget, "a", 1, () => budget.onAnswer({ status: 200, sentAtMs: clock.monotonic() }));
+    const before = budget.idleIntervalMs;
+    await clock.advance(30_000);
+    expect(budget.rate).toBeGreaterThan(20);
+    expect(budget.idleIntervalMs).toBe(before);
+    await rush.stop();
+  });
+
   it("forgets members that ask no more, and none that waits for its turn", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
     await budget.acquire("gone");
