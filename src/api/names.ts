@@ -24,6 +24,8 @@ export const LABEL_MANAGED_BY = "app.kubernetes.io/managed-by";
 export const ANNOTATION_SESSION_CONTAINER = "berth.dev/session-container";
 export const ANNOTATION_WORK_ID = "berth.dev/work-id";
 export const ANNOTATION_SESSION_ID = "berth.dev/session-id";
+/** Who beats for the sessions of this Pod: its program was written for that, so it is fixed when the Pod is made. */
+export const ANNOTATION_LEASE = "berth.dev/lease";
 /** For people who find a waiting Pod and wonder. */
 export const ANNOTATION_ABOUT = "berth.dev/about";
 /** Why a finished Pod ended: a reason of the closed set, and a message. */

@@ -24,32 +24,6 @@ const only = (value: string | undefined, unbuilt: string) => (value === unbuilt 
  */
 const UNSUPPORTED: readonly Row[] = [
   {
-    field: "spec.workers",
-    asked: ({ workers }) => (workers === undefined ? undefined : "set"),
-    mend: "create an Environment with sessions",
-  },
-  {
-    field: "spec.sessions.lease",
-    asked: ({ sessions }) => only(sessions?.lease, "Operator"),
-    mend: "use Worker, with a program that beats by itself",
-  },
-  {
-    field: "spec.sessions.credential",
-    asked: ({ sessions }) => only(sessions?.credential, "EnvironmentKey"),
-    mend: "use WorkSecret",
-  },
-  {
-    field: "spec.sessions.secretDelivery",
-    asked: ({ sessions }) => only(sessions?.secretDelivery, "File"),
-    mend: "use Env",
-  },
-  { field: "spec.sessions.parking", asked: ({ sessions }) => only(sessions?.parking, "Init"), mend: "use Key" },
-  {
-    field: "spec.sessions.onPodFailure",
-    asked: ({ sessions }) => only(sessions?.onPodFailure, "Release"),
-    mend: "use Stop",
-  },
-  {
     field: "spec.sessions.disruption",
     asked: ({ sessions }) => only(sessions?.disruption, "Protect"),
     mend: "use Allow",

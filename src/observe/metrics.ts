@@ -49,6 +49,17 @@ export function createMetrics(registry: Registry = new Registry()) {
     sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
     settles: counter("berth_settles_total", "Work items settled after their Pod, by how.", [...ENVIRONMENT, "result"]),
     leasesLost: counter("berth_leases_lost_total", "Leases found to be somebody else's.", ENVIRONMENT),
+    leasesHeld: gauge("berth_leases_held", "Leases that the operator beats for.", ENVIRONMENT),
+    heartbeats: counter("berth_heartbeats_total", "Beats of leases that the operator holds, by result.", [
+      ...ENVIRONMENT,
+      "result",
+    ]),
+    heartbeatLateness: histogram(
+      "berth_heartbeat_lateness_seconds",
+      "From the time at which a beat was due to its sending.",
+      [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+      ENVIRONMENT,
+    ),
     queuedToOpened: histogram(
       "berth_queued_to_opened_seconds",
       "From the item's creation to its Pod being touched.",

@@ -1,4 +1,4 @@
-import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -252,6 +252,7 @@ export class ClaimLoop {
     const server = this.#serverTime.at(answer.sentAtMs);
     const journal: Journal = {
       use: pod ? "session" : "refusal",
+      lease: pod?.metadata.annotations?.[ANNOTATION_LEASE] === "Operator" ? "Operator" : "Worker",
       environmentUid: uid,
       podUid: pod?.metadata.uid ?? "",
       workId: item.id,

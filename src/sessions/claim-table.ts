@@ -52,9 +52,12 @@ export function newClaim(from: {
   secretUid: string;
   lateAckUntilMs: number;
   templateHash: string;
+  recoveredMs?: number;
 }): Claim {
   return {
     ...from,
+    recoveredMs: from.recoveredMs ?? null,
+    lease: null,
     recordGone: false,
     credential: null,
     memory: { is: "none" },
@@ -69,6 +72,7 @@ export function newClaim(from: {
     startedAtMs: null,
     firstBeatSeen: false,
     neverBeaten: false,
+    neverServed: false,
     stoppingSinceMs: null,
     lostSinceMs: null,
     gracefulStopMs: null,

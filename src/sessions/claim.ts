@@ -1,5 +1,6 @@
 import type { WorkState } from "../work/types.ts";
 import type { Journal } from "./journal.ts";
+import type { Lease } from "./lease.ts";
 import type { End } from "./pod-state.ts";
 
 /**
@@ -53,6 +54,10 @@ export interface Claim {
   /** Base64, from the journal until the opening; null when it must be read from the Secret. Never shown. */
   credential: string | null;
   memory: Memory;
+  /** lease: Operator: the lease once we have taken it; null before, after a restart, and once it is let go. */
+  lease: Lease | null;
+  /** When this process found it, left by an earlier one; null for a claim of its own. */
+  readonly recoveredMs: number | null;
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
   acknowledgedAt: string | null;
   item: ItemView | null;
@@ -72,10 +77,12 @@ export interface Claim {
   deadlineSeconds: number | null;
   /** When the container started, by the node's wall clock. */
   startedAtMs: number | null;
-  /** The item was seen active. */
+  /** The item was seen active; lease: Operator: its container ran long enough to serve. */
   firstBeatSeen: boolean;
   /** The container was over and nobody had ever beaten the item: its program did not get to serve. */
   neverBeaten: boolean;
+  /** lease: Operator: its program failed before it can have served. */
+  neverServed: boolean;
   stoppingSinceMs: number | null;
   lostSinceMs: number | null;
   gracefulStopMs: number | null;

@@ -75,7 +75,11 @@ export class ItemSweep {
   }
 
   #running(): Claim[] {
-    return [...this.#claims].filter((claim) => claim.startedAtMs !== null && claim.end === null && !claim.claiming);
+    // lease: Operator: the answers to our beats say all that a look would.
+    return [...this.#claims].filter(
+      ({ journal, startedAtMs, end, claiming }) =>
+        journal.lease === "Worker" && startedAtMs !== null && end === null && !claiming,
+    );
   }
 
   async #sweep(running: readonly Claim[], backoff: Backoff, signal: AbortSignal): Promise<void> {

@@ -18,6 +18,12 @@ export type SlotUse =
   /** To delete the parked Pod of the same name. */
   | "removal";
 
+/**
+ * Who beats for the item: the program in the container, or this operator. Fixed with the claim, since a spec that changes
+ * while a session runs changes nothing about its program.
+ */
+export type LeaseKind = "Worker" | "Operator";
+
 /** The keys of the Secret's data. The three that a container reads come first. */
 export const KEY_WORK_ID = "work-id";
 export const KEY_SESSION_ID = "session-id";
@@ -26,6 +32,7 @@ export const KEY_WORK_SECRET = "work-secret";
 /** Written together with it. */
 export const KEY_ACKNOWLEDGED_AT = "acknowledged-at";
 const KEY_USE = "use";
+const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";
 const KEY_POLLED_UNTIL = "polled-until";
@@ -36,6 +43,7 @@ const KEY_POD_UID = "pod-uid";
 /** What a claim's Secret says. Times are RFC 3339, in the Work API's time. */
 export interface Journal {
   readonly use: SlotUse;
+  readonly lease: LeaseKind;
   readonly environmentUid: string;
   readonly podUid: string;
   readonly workId: string;
@@ -80,6 +88,7 @@ export function renderJournal(
     type: CLAIM_SECRET_TYPE,
     stringData: {
       [KEY_USE]: journal.use,
+      [KEY_LEASE]: journal.lease,
       [KEY_ENVIRONMENT_UID]: journal.environmentUid,
       [KEY_POD_UID]: journal.podUid,
       [KEY_WORK_ID]: journal.workId,
@@ -125,6 +134,7 @@ export function readJournal(secret: Secret): Journal | null {
   if (workId === null || (use !== "session" && use !== "refusal" && use !== "removal")) return null;
   return {
     use,
+    lease: text(KEY_LEASE) === "Operator" ? "Operator" : "Worker",
     workId,
     environmentUid: text(KEY_ENVIRONMENT_UID) ?? "",
     podUid: text(KEY_POD_UID) ?? "",

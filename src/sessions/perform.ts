@@ -10,11 +10,14 @@ import {
 } from "../api/names.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
+import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
+import type { HeartbeatOutcome } from "../work/types.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
-import type { Step } from "./decide.ts";
+import type { Step } from "./facts.ts";
 import { openingPatch, readJournal, storedCredential } from "./journal.ts";
+import { type Lease, leaseOf } from "./lease.ts";
 import { NO_DEADLINE_SECONDS } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
 
@@ -111,23 +114,52 @@ function deadlineSeconds(context: SessionContext, pod: Pod): number {
 
 /** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */
 export async function fence(context: SessionContext, claim: Claim, expected: string): Promise<boolean> {
-  context.guard();
   claim.memory = { is: "none" };
-  const first = await context.work().heartbeat(claim.journal.workId, { expected });
-  let answer = first;
-  if (first.value.kind === "refused") {
-    // The list and the heartbeat may write one instant in two ways; the echo must be the server's own, byte for byte.
-    const current = first.value.current?.last_heartbeat;
-    if (!current || current === expected || Date.parse(current) !== Date.parse(expected))
-      return refused(context, claim);
-    context.guard();
-    answer = await context.work().heartbeat(claim.journal.workId, { expected: current });
-  }
+  const answer = await beat(context, claim, expected);
   if (answer.value.kind === "refused") return refused(context, claim);
-  const { beat } = answer.value;
-  if (beat.state !== "active" || !beat.lease_extended) return refused(context, claim);
-  claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ttlMs: beat.ttl_seconds * SECOND_MS };
+  const { beat: beaten } = answer.value;
+  if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);
+  claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ttlMs: beaten.ttl_seconds * SECOND_MS };
   return true;
+}
+
+/**
+ * lease: Operator: takes the lease, to keep it. What comes out is in `claim.lease`. A refusal loses it to somebody else
+ * where the container runs already; before that the item is looked at again.
+ */
+export async function takeLease(context: SessionContext, claim: Claim, expected: string): Promise<void> {
+  claim.memory = { is: "none" };
+  claim.item = null;
+  const desiredTtlSeconds = Math.round(context.timing.desiredTtlMs / SECOND_MS);
+  const answer = await beat(context, claim, expected, desiredTtlSeconds);
+  const taken =
+    answer.value.kind === "refused" ? null : leaseOf(answer.value.beat, answer.sentAtMs, answer.sentAtWallMs);
+  if (taken) claim.lease = taken;
+  else if (claim.journal.opened) claim.lease = lostToOthers(context, "its value moved while nobody of ours beat it");
+  else refused(context, claim);
+}
+
+/** A lease that is somebody else's: nothing of ours keeps it alive. */
+export function lostToOthers(context: SessionContext, message: string): Lease {
+  return { is: "lost", by: "refusal", message, lapsedMs: context.clock.monotonic() };
+}
+
+async function beat(
+  context: SessionContext,
+  claim: Claim,
+  expected: string,
+  desiredTtlSeconds?: number,
+): Promise<Answer<HeartbeatOutcome>> {
+  const { workId } = claim.journal;
+  const desired = desiredTtlSeconds === undefined ? {} : { desiredTtlSeconds };
+  context.guard();
+  const first = await context.work().heartbeat(workId, { expected, ...desired });
+  if (first.value.kind !== "refused") return first;
+  // The list and the heartbeat may write one instant in two ways; the echo must be the server's own, byte for byte.
+  const current = first.value.current?.last_heartbeat;
+  if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return first;
+  context.guard();
+  return await context.work().heartbeat(workId, { expected: current, ...desired });
 }
 
 function refused(context: SessionContext, claim: Claim): false {
@@ -212,7 +244,5 @@ export function isRefusal(error: unknown): boolean {
 export function sameState(live: Pod, step: Step & { do: "delete-pod" }): boolean {
   const state = readPodState(live).is;
   // A Pod whose container has started meanwhile is not one that failed to start.
-  return step.why === "StartFailed"
-    ? state === "parked" || state === "preparing"
-    : state === "running" || state === "parked";
+  return step.why === "StartFailed" ? state === "parked" || state === "preparing" : state !== "ended";
 }

@@ -4,6 +4,7 @@ import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_ABOUT,
   ANNOTATION_DEFAULT_CONTAINER,
+  ANNOTATION_LEASE,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_CONTAINER,
   API_VERSION,
@@ -71,7 +72,7 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
   const template = sessions.template;
   const container = gatedContainerName(template);
   const graceSeconds = template.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
-  const { parking, credential, secretDelivery } = sessions;
+  const { parking, credential, secretDelivery, lease } = sessions;
   const hash = hashOf({
     RENDERING,
     template,
@@ -80,6 +81,7 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
     credential,
     parking,
     secretDelivery,
+    lease,
   });
   // A registry is asked again and again only where kubelet looks at a waiting container again and again.
   const pullsAgain = parking === "Key";
@@ -123,6 +125,7 @@ function renderPod(
         [ANNOTATION_ABOUT]: ABOUT[environment.spec.sessions?.parking ?? "Key"],
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: made.container,
+        [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
       },
       // Every Pod's controller is the Environment: kubectl drain refuses Pods without one.
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true }],

@@ -47,6 +47,7 @@ export function recoverSecret(context: SessionContext, into: Recovered, secret: 
     secretVersion: secret.metadata.resourceVersion ?? "",
     secretUid: secret.metadata.uid ?? "",
     lateAckUntilMs: lateAckUntil(context, serverTime, journal),
+    recoveredMs: context.clock.monotonic(),
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
   if (journal.opened) claim.openedMs = context.clock.monotonic();

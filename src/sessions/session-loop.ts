@@ -1,30 +1,36 @@
 import { LABEL_PHASE } from "../api/names.ts";
-import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Breaker } from "./breaker.ts";
-import { type Claim, type ItemView, isReacknowledged } from "./claim.ts";
+import type { Claim, ItemView } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
-import { type Facts, type Limits, nextStep, type Step } from "./decide.ts";
+import { nextStep } from "./decide.ts";
+import { type Facts, type Limits, ranFor, type Step } from "./facts.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import type { ItemObserver } from "./item-observer.ts";
 import { readJournal } from "./journal.ts";
+import { maySendStop } from "./lease.ts";
+import { LeaseKeeper } from "./lease-keeper.ts";
 import {
   deletePod,
   dropSecret,
   fence,
   isRefusal,
+  lostToOthers,
   openSecret,
   StaleClaimError,
   sameState,
   stopItem,
+  takeLease,
   touchPod,
 } from "./perform.ts";
-import { type End, type EndCause, readPodState } from "./pod-state.ts";
+import { readPodState } from "./pod-state.ts";
+import { mayRelease } from "./releases.ts";
+import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
 import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
@@ -48,7 +54,7 @@ const MAX_STEPS = 12;
 const DELETION_SHOWS_MS = 1_000;
 
 /** Steps that are requests to the Work API. */
-const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "fence", "stop"]);
+const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"]);
 
 /**
  * Takes every claim of an Environment from its acknowledgement to its settled end, one step at a time: look at the Pod,
@@ -61,6 +67,8 @@ export class SessionLoop {
   readonly #observer: ItemObserver;
   readonly #breaker: Breaker;
   readonly #queue: WorkQueue;
+  readonly #notes: SessionNotes;
+  readonly #keeper: LeaseKeeper;
   readonly #mayAsk: () => boolean;
   readonly #onChange: () => void;
   #drainDeadlineMs = Number.POSITIVE_INFINITY;
@@ -83,6 +91,8 @@ export class SessionLoop {
     this.#breaker = options.breaker;
     this.#mayAsk = options.mayAsk;
     this.#onChange = options.onChange;
+    this.#notes = new SessionNotes(context, options.breaker, options.onChange);
+    this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
     this.#queue = new WorkQueue({
       name: "sessions",
       clock: context.clock,
@@ -93,8 +103,9 @@ export class SessionLoop {
     });
   }
 
-  run(signal: AbortSignal): Promise<void> {
-    return this.#queue.run({ workers: CONCURRENCY, handle: (name) => this.#advance(name), signal });
+  async run(signal: AbortSignal): Promise<void> {
+    const steps = this.#queue.run({ workers: CONCURRENCY, handle: (name) => this.#advance(name), signal });
+    await Promise.all([steps, this.#keeper.run(signal)]);
   }
 
   /** Look at this claim, if it is one: its Pod changed, or its item was seen. */
@@ -105,6 +116,7 @@ export class SessionLoop {
   /** Look at all claims: what kept them waiting may be over. */
   pokeAll(): void {
     for (const claim of this.#claims) this.#queue.add(claim.name);
+    this.#keeper.retry();
   }
 
   /** From now on running sessions are stopped at `deadlineMs` (monotonic), and nothing is opened any more. */
@@ -115,34 +127,9 @@ export class SessionLoop {
     this.pokeAll();
   }
 
-  /** A new view of an item, from a walk for a decision or from a sweep. */
+  /** A new view of an item: from a walk for a decision, from a sweep, or from a poll that was offered it. */
   saw(claim: Claim, view: ItemView): void {
-    // A slow sweep must not undo what a look for a decision has shown since.
-    if (claim.item && view.askedMs < claim.item.askedMs) return;
-    const { clock, metrics, labels } = this.#context;
-    const nowMs = clock.monotonic();
-    claim.item = view;
-    claim.unknowns = view.state === "unknown" ? claim.unknowns + 1 : 0;
-    // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
-    const byWorker = claim.end === null && claim.ending === null;
-    if (view.state === "active" && byWorker && !claim.firstBeatSeen) {
-      claim.firstBeatSeen = true;
-      const beatAt = Date.parse(view.startedAt ?? view.latestHeartbeatAt ?? "");
-      if (claim.startedAtMs !== null && !Number.isNaN(beatAt)) {
-        metrics.startedToFirstBeat.observe(labels, Math.max(0, beatAt - claim.startedAtMs) / SECOND_MS);
-      }
-      const proven = this.#breaker.hasServed;
-      this.#breaker.succeeded(claim.templateHash);
-      // Claims were held back until now.
-      if (!proven) this.#onChange();
-    }
-    if (view.state === "stopping") claim.stoppingSinceMs ??= nowMs;
-    const lost = view.state === "queued" || view.state === "stopped" || view.state === "absent";
-    const again = isReacknowledged(claim, view);
-    // A stop is no loss: nobody else has the lease then.
-    if (claim.lostSinceMs === null && (again || view.state === "queued")) metrics.leasesLost.inc(labels);
-    if (lost || again) claim.lostSinceMs ??= nowMs;
-    else if (view.state !== "unknown") claim.lostSinceMs = null;
+    this.#notes.saw(claim, view);
   }
 
   async #advance(name: string): Promise<void> {
@@ -180,16 +167,16 @@ export class SessionLoop {
     const podGoneByMs = pod ? goneByMs(pod, nowMs - wallMs, this.#context.timing) : null;
     let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
     if (state.is === "running" || state.is === "ended")
-      this.#noteStart(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
+      this.#notes.started(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
     if (podGoneByMs !== null && nowMs >= podGoneByMs && state.is !== "ended") {
       state = {
         is: "ended",
         end: { ...NOT_SEEN, cause: "NodeLost", message: `node ${pod?.spec.nodeName} did not end the Pod in time` },
       };
     }
-    if (state.is === "ended") this.#noteEnd(claim, state.end);
+    if (state.is === "ended") this.#notes.ended(claim, state.end);
     if (state.is === "gone" && claim.journal.opened) {
-      this.#noteEnd(claim, {
+      this.#notes.ended(claim, {
         ...NOT_SEEN,
         cause: "PodDeleted",
         message: "the Pod is gone and nobody saw how its container ended",
@@ -202,9 +189,10 @@ export class SessionLoop {
       podAssigned: pod?.metadata.labels?.[LABEL_PHASE] === "assigned",
       nowMs,
       wallMs,
-      limits: this.#limits(),
+      limits: this.#limits(claim),
       timing: this.#context.timing,
     };
+    if (state.is === "running") this.#notes.ran(claim, ranFor(facts, state.startedAtMs));
     return { facts, pod };
   }
 
@@ -218,53 +206,19 @@ export class SessionLoop {
     }
   }
 
-  #limits(): Limits {
+  #limits(claim: Claim): Limits {
     const sessions = this.#context.environment().spec.sessions;
     const graceMs = this.#context.template().graceSeconds * SECOND_MS;
+    // Counted only where it is asked for: the count goes through all Pods.
+    const isSettling = claim.end !== null || !claim.journal.opened;
     return {
       firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
       maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
       graceMs: this.#draining ? Math.min(graceMs, this.#context.timing.drainBoundMs * DRAIN_GRACE) : graceMs,
+      onPodFailure: isSettling && mayRelease(this.#context, claim) ? "Release" : "Stop",
       draining: this.#draining,
       drainDeadlineMs: this.#drainDeadlineMs,
     };
-  }
-
-  #noteStart(claim: Claim, startedAtMs: number | null, pod: Pod | undefined): void {
-    if (claim.startedAtMs !== null || startedAtMs === null || !claim.journal.opened) return;
-    claim.startedAtMs = startedAtMs;
-    const { metrics, labels, clock } = this.#context;
-    metrics.sessionsStarted.inc(labels);
-    // The node's clock has whole seconds: what this process saw itself is finer.
-    const queuedAt = Date.parse(claim.journal.queuedAt);
-    if (claim.openedMs !== null) {
-      const sinceOpened = (clock.monotonic() - claim.openedMs) / SECOND_MS;
-      metrics.openedToStarted.observe(labels, sinceOpened);
-      if (!Number.isNaN(queuedAt))
-        metrics.queuedToStarted.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
-    }
-    this.#context.announce(
-      "SessionStarted",
-      `session ${claim.journal.sessionId} runs (work item ${claim.journal.workId})`,
-      pod,
-    );
-  }
-
-  #noteEnd(claim: Claim, end: End): void {
-    if (claim.end !== null) {
-      // kubelet says why it ended a Pod only when all is over, after the container's end.
-      const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.end.cause);
-      if (said) claim.end = { ...claim.end, cause: end.cause, message: end.message };
-      return;
-    }
-    claim.end = end;
-    claim.endedMs = this.#context.clock.monotonic();
-    if (end.startedAtMs !== null && end.finishedAtMs !== null && claim.journal.opened) {
-      this.#context.metrics.sessionSeconds.observe(
-        this.#context.labels,
-        Math.max(0, end.finishedAtMs - end.startedAtMs) / SECOND_MS,
-      );
-    }
   }
 
   async #perform(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
@@ -287,6 +241,12 @@ export class SessionLoop {
         claim.memory = { is: "none" };
         context.metrics.acks.inc({ ...context.labels, result: "found" });
         return;
+      case "take":
+        return this.#orLookAnew(claim, () => this.#take(claim, step.expected));
+      case "lose":
+        return this.#lose(claim, step.message);
+      case "let-go":
+        return this.#letGo(claim);
       case "open":
         return this.#open(claim, step.acknowledgedAt, pod);
       case "touch":
@@ -338,11 +298,35 @@ export class SessionLoop {
     claim.openedMs = this.#context.clock.monotonic();
     if (!pod) return;
     await this.#touch(claim, pod);
-    const { metrics, labels, clock } = this.#context;
-    metrics.opens.inc({ ...labels, result: "opened" });
-    const queuedAt = Date.parse(claim.journal.queuedAt);
-    if (!Number.isNaN(queuedAt))
-      metrics.queuedToOpened.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
+    this.#notes.opened(claim);
+  }
+
+  /** lease: Operator: from here on it is beaten, whatever becomes of the Pod. */
+  async #take(claim: Claim, expected: string): Promise<void> {
+    await takeLease(this.#context, claim, expected);
+    this.#keeper.keep(claim);
+    const { lease } = claim;
+    const result = lease === null || lease.is === "lost" ? "refused" : "taken";
+    this.#context.metrics.heartbeats.inc({ ...this.#context.labels, result });
+    if (lease?.is === "lost") this.#context.metrics.leasesLost.inc(this.#context.labels);
+  }
+
+  #lose(claim: Claim, message: string): void {
+    claim.lease = lostToOthers(this.#context, message);
+    this.#context.metrics.leasesLost.inc(this.#context.labels);
+    this.#context.logger.warn({ workId: claim.journal.workId, pod: claim.name, why: message }, "lease lost");
+  }
+
+  /** The lease lapses from here on. What is known of its end says when to look for that. */
+  async #letGo(claim: Claim): Promise<void> {
+    await this.#keeper.pause(claim);
+    this.#keeper.forget(claim);
+    const { lease } = claim;
+    if (lease?.is !== "held") return;
+    claim.lease = null;
+    claim.item = null;
+    claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
+    this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
   }
 
   async #fence(claim: Claim, expected: string): Promise<void> {
@@ -361,15 +345,35 @@ export class SessionLoop {
     };
   }
 
+  /** No beat may overtake a stop by force, nor a stop outlast the lease while it waits for one. */
   async #stop(claim: Claim, force: boolean): Promise<void> {
-    await stopItem(this.#context, claim, force);
+    const { clock, timing } = this.#context;
+    const held = claim.lease?.is === "held";
+    if (force) await this.#keeper.pause(claim);
+    const now = { nowMs: clock.monotonic(), wallMs: clock.now() };
+    if (held && !(claim.lease?.is === "held" && maySendStop(claim.lease, now, timing))) {
+      this.#keeper.resume(claim);
+      return;
+    }
+    try {
+      await stopItem(this.#context, claim, force);
+    } catch (error) {
+      this.#keeper.resume(claim);
+      throw error;
+    }
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });
-    if (force) return;
-    claim.gracefulStopMs = this.#context.clock.monotonic();
+    if (force) return this.#stopped(claim);
+    claim.gracefulStopMs = clock.monotonic();
     claim.stoppingSinceMs = claim.gracefulStopMs;
+    if (claim.lease?.is === "held") claim.lease = { ...claim.lease, state: "stopping" };
     claim.ending = this.#draining
       ? { why: "EnvironmentDeleted", message: "the Environment was deleted and deletionGraceSeconds are over" }
       : { why: "MaxDuration", message: "the session reached maxDurationSeconds" };
+  }
+
+  #stopped(claim: Claim): void {
+    this.#keeper.forget(claim);
+    if (claim.lease !== null) claim.lease = { is: "over" };
   }
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
@@ -378,7 +382,7 @@ export class SessionLoop {
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     claim.ending ??= { why: step.why, message: step.message };
     if (step.why === "StartFailed") {
-      this.#noteEnd(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
+      this.#notes.ended(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
     }
   }
 
@@ -398,16 +402,7 @@ export class SessionLoop {
     // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted.
     if (pod && claim.journal.opened) await this.#mark(claim, pod, outcome);
     this.#forget(claim);
-    this.#judgeTemplate(claim, outcome.message);
-    context.metrics.settles.inc({ ...context.labels, result: "settled" });
-    const { workId, sessionId, opened, use, podUid: uid } = claim.journal;
-    context.logger.info({ workId, sessionId, pod: claim.name, because, ...outcome }, "session ended");
-    if (!opened && use === "session") return;
-    context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
-    const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
-    // Also a Pod that is gone has a last word: `kubectl get events` shows it.
-    const about = use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
-    context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, about);
+    this.#notes.settled(claim, because, outcome);
   }
 
   /** A mark that is refused for good must not keep a claim that is settled: its Pod goes without having been kept. */
@@ -420,20 +415,8 @@ export class SessionLoop {
     }
   }
 
-  /** What this session's end says about the template that its Pod was made from. */
-  #judgeTemplate(claim: Claim, message: string): void {
-    const { metrics, labels, clock } = this.#context;
-    if (claim.journal.opened && isStartFailure(claim)) {
-      metrics.startFailures.inc(labels);
-      this.#breaker.failed(claim.templateHash, message, clock.monotonic(), claim.name);
-    } else if (claim.firstBeatSeen || claim.item?.latestHeartbeatAt) {
-      this.#breaker.succeeded(claim.templateHash);
-    } else {
-      this.#breaker.released(claim.templateHash, claim.name);
-    }
-  }
-
   #forget(claim: Claim): void {
+    this.#keeper.forget(claim);
     this.#claims.remove(claim);
     this.#queue.forget(claim.name);
   }
@@ -463,29 +446,9 @@ export class SessionLoop {
   }
 }
 
-/** Causes that stand in the status of the Pod, not in that of its container. */
-const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>(["Evicted", "Preempted", "NodeLost", "DeadlineExceeded"]);
-
-const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
-
 /** Monotonic time by which a Pod that is being deleted must be gone, its grace included; null while it is not deleted. */
 function goneByMs(pod: Pod, monotonicOfEpochMs: number, { podOverdueMs }: Timing): number | null {
   // deletionTimestamp is the end of the grace period, not its beginning.
   const deadline = Date.parse(pod.metadata.deletionTimestamp ?? "");
   return Number.isNaN(deadline) ? null : monotonicOfEpochMs + deadline + podOverdueMs;
-}
-
-function isStartFailure(claim: Claim): boolean {
-  return (
-    claim.end?.cause === "StartFailed" ||
-    claim.neverBeaten ||
-    claim.ending?.why === "NoFirstBeat" ||
-    claim.ending?.why === "StartFailed"
-  );
-}
-
-/** For an end that nobody put into words: the list's, as a part of a sentence. */
-function descriptionOf(reason: EndReason): string {
-  const { description } = END_REASONS[reason];
-  return description.charAt(0).toLowerCase() + description.slice(1).replace(/\.$/, "");
 }

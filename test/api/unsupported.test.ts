@@ -10,10 +10,8 @@ describe("unsupportedFields", () => {
   });
 
   test.each([
-    ["spec.sessions.lease", "Operator", sessionsSpec({ lease: "Operator" })],
     ["spec.sessions.credential", "EnvironmentKey", sessionsSpec({ credential: "EnvironmentKey" })],
     ["spec.sessions.parking", "Init", sessionsSpec({ parking: "Init" })],
-    ["spec.sessions.onPodFailure", "Release", sessionsSpec({ onPodFailure: "Release" })],
     ["spec.sessions.disruption", "Protect", sessionsSpec({ disruption: "Protect" })],
     ["spec.workers", "set", workersSpec()],
   ])("names %s: %s, and what to use instead", (field, value, spec) => {

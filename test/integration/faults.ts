@@ -612,18 +612,15 @@ export function faults(): Fault[] {
     ),
     {
       name: "unsupported-field",
-      world: { sessions: { lease: "Operator", disruption: "Protect" } },
+      world: { sessions: { disruption: "Protect" } },
       shows: {
         type: "Ready",
         status: "False",
         reason: "UnsupportedField",
-        words: [
-          "spec.sessions.lease: Operator is not supported by this version of Berth: use Worker",
-          "spec.sessions.disruption: Protect is not supported by this version of Berth: use Allow",
-        ],
+        words: ["spec.sessions.disruption: Protect is not supported by this version of Berth: use Allow"],
       },
       tries: "stats",
-      mend: (world) => world.patchSpec({ sessions: { lease: "Worker", disruption: "Allow" } }),
+      mend: (world) => world.patchSpec({ sessions: { disruption: "Allow" } }),
       heals: "Ready",
     },
     {

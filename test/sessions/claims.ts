@@ -1,6 +1,6 @@
 import type { Claim, ItemView } from "../../src/sessions/claim.ts";
 import { newClaim } from "../../src/sessions/claim-table.ts";
-import type { Facts, Limits } from "../../src/sessions/decide.ts";
+import type { Facts, Limits } from "../../src/sessions/facts.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
 import type { End, PodState } from "../../src/sessions/pod-state.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
@@ -19,6 +19,7 @@ export const THEIRS = at(POLLED + 400_000);
 
 export const JOURNAL: Journal = {
   use: "session",
+  lease: "Worker",
   environmentUid: "env-uid",
   podUid: "pod-uid",
   workId: "work_1",
@@ -34,6 +35,7 @@ export const LIMITS: Limits = {
   firstBeatTimeoutMs: 60_000,
   maxDurationMs: 3_600_000,
   graceMs: 120_000,
+  onPodFailure: "Stop",
   draining: false,
   drainDeadlineMs: Number.POSITIVE_INFINITY,
 };

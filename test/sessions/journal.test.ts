@@ -22,6 +22,7 @@ const WHERE = { name: "berth-research-x", namespace: "agents", environment: "res
 
 const JOURNAL: Omit<Journal, "opened" | "acknowledgedAt"> = {
   use: "session",
+  lease: "Operator",
   environmentUid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11",
   podUid: "0d1a7a9e-0b52-4a37-9a43-4d2a8d6f3b02",
   workId: "work_1",
@@ -64,6 +65,7 @@ const oddId = fc.oneof(
 
 const anyJournal = fc.record({
   use: fc.constantFrom("session", "refusal", "removal"),
+  lease: fc.constantFrom("Worker", "Operator"),
   environmentUid: oddId,
   podUid: oddId,
   workId: oddId,
@@ -172,6 +174,11 @@ describe("foreign Secrets are not read as claims", () => {
   test("a Secret of our type is", () => {
     expect(ours.type).toBe(CLAIM_SECRET_TYPE);
     expect(readJournal(ours)).not.toBeNull();
+  });
+
+  test("one of a version that knew no lease: Operator is a worker's", () => {
+    const { lease: _, ...data } = ours.data ?? {};
+    expect(readJournal({ ...ours, data })?.lease).toBe("Worker");
   });
 
   test("poll times that are no numbers are none, and never zero", () => {

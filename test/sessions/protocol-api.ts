@@ -12,6 +12,8 @@ export interface Variant {
   readonly stopLapse: "stays" | "stopped";
   /** An acknowledgement of an item that has left the queue. */
   readonly secondAck: "refused" | "ok";
+  /** How a beat of a queued item is refused: as one whose value does not match, or otherwise. */
+  readonly queuedBeat: "412" | "other";
   /** Times are written with milliseconds, or cut to seconds. */
   readonly wholeSeconds: boolean;
 }
@@ -50,6 +52,9 @@ export class ItemApi {
   readonly violations: string[] = [];
   /** Requests of the operator under test. */
   calls = 0;
+  /** Between two beats of the operator under test, of one lease. */
+  longestGapMs = 0;
+  #beatMs = 0;
   #lease = 0;
   #beats = 0;
 
@@ -86,11 +91,18 @@ export class ItemApi {
   }
 
   beat(side: Side, expected: string): Beat {
+    if (this.state === "queued" && this.variant.queuedBeat === "412") {
+      return { kind: "refused", state: this.state, last: this.last };
+    }
     if (this.state === "queued") throw new RefusedError("beat of a queued item");
     if (this.state === "stopped" || this.state === "stopping")
       return { kind: "beat", state: this.state, last: this.last };
     if (expected !== (this.last ?? NO_HEARTBEAT)) return { kind: "refused", state: this.state, last: this.last };
     this.#beats += 1;
+    if (this.holder === side && side === "operator") {
+      this.longestGapMs = Math.max(this.longestGapMs, this.#timeline.nowMs - this.#beatMs);
+    }
+    this.#beatMs = this.#timeline.nowMs;
     // Beats of one millisecond still differ.
     this.last = new Date(Math.floor(this.epochMs + this.#timeline.nowMs) + this.#beats).toISOString();
     this.holder = side;

@@ -4,8 +4,11 @@ import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import { type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Loss, NoAnswerError, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
 
-/** What the program in the container is like. `hangs` stops beating and never leaves; `deaf` beats on and never leaves. */
-export type Program = "stock" | "silent" | "crashes" | "hangs" | "deaf";
+/**
+ * What the program in the container is like. `hangs` stops beating and never leaves; `deaf` beats on and never leaves.
+ * `plain` knows nothing of the item: it works, and ends.
+ */
+export type Program = "stock" | "silent" | "crashes" | "hangs" | "deaf" | "plain";
 
 interface PodView {
   readonly state: PodState | { readonly is: "gone" };
@@ -81,7 +84,8 @@ export class Cluster {
       this.#timeline.after(this.#timeline.between(10, 1_000), () => this.#vanish());
       return;
     }
-    const leavesMs = this.#program === "stock" ? this.#timeline.between(100, 30_000) : GRACE_MS;
+    const heeds = this.#program === "stock" || this.#program === "plain";
+    const leavesMs = heeds ? this.#timeline.between(100, 30_000) : GRACE_MS;
     this.#timeline.after(leavesMs, () => {
       // Only a worker that holds its lease stops its item on SIGTERM.
       if (this.#program === "stock" && this.#holds && this.containerRuns) this.#api.stop("worker", true);
@@ -163,6 +167,10 @@ export class Cluster {
     if (this.#program === "crashes") {
       yield* sleep(this.#timeline.between(50, 500));
       return this.end(1);
+    }
+    if (this.#program === "plain") {
+      yield* sleep(this.#servesMs);
+      return this.end(0);
     }
     yield* this.#serve();
     this.#holds = false;

@@ -1,11 +1,21 @@
 import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
 import { newClaim } from "../../src/sessions/claim-table.ts";
-import { type Facts, type Limits, nextStep, type Step } from "../../src/sessions/decide.ts";
-import type { Journal } from "../../src/sessions/journal.ts";
+import { nextStep } from "../../src/sessions/decide.ts";
+import type { Facts, Limits, Step } from "../../src/sessions/facts.ts";
+import type { Journal, LeaseKind } from "../../src/sessions/journal.ts";
+import {
+  afterBeat,
+  type BeatResult,
+  beatIntervalMs,
+  type HeldLease,
+  leaseEndMs,
+  leaseOf,
+  maySendStop,
+} from "../../src/sessions/lease.ts";
 import type { End } from "../../src/sessions/pod-state.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
-import { NO_HEARTBEAT } from "../../src/work/types.ts";
-import { type ItemApi, RefusedError } from "./protocol-api.ts";
+import { type Heartbeat, NO_HEARTBEAT } from "../../src/work/types.ts";
+import { type Beat, type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Cluster, GRACE_MS } from "./protocol-cluster.ts";
 import { type Loss, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
 
@@ -18,6 +28,7 @@ const MAX_STEPS = 12;
 const CLOCK_SLACK_MS = 40;
 /** The Pod cache is behind by at most this. */
 const CACHE_LAG_MS = 450;
+const SIGKILL_EXIT = 137;
 const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
 
 /** The Secret is not the one that the claim was decided on. */
@@ -42,13 +53,21 @@ export class Operator {
   #claim: Claim | null = null;
   #drainDeadlineMs: number | null = null;
   readonly complaints: string[] = [];
+  /** lease: Operator: leases that were lost. */
+  losses = 0;
+  readonly #lease: LeaseKind;
+  #keeper: Process | null = null;
+  #beating = false;
+  #paused = false;
   /** Steps since the last wait. */
   #hurry = 0;
 
   constructor(
     world: { timeline: Timeline; api: ItemApi; cluster: Cluster; loss: Loss; workMs: number },
-    limits: { firstBeatTimeoutMs: number; maxDurationMs: number },
+    limits: { firstBeatTimeoutMs: number; maxDurationMs: number; onPodFailure: Limits["onPodFailure"] },
+    lease: LeaseKind,
   ) {
+    this.#lease = lease;
     this.#timeline = world.timeline;
     this.#api = world.api;
     this.#cluster = world.cluster;
@@ -75,6 +94,8 @@ export class Operator {
     this.#timeline.say("operator crashes");
     this.#process?.kill();
     this.#sweeper?.kill();
+    this.#keeper?.kill();
+    this.#beating = false;
     this.#claim = null;
   }
 
@@ -115,6 +136,7 @@ export class Operator {
   #journalOf(sentMs: number): Journal {
     return {
       use: "session",
+      lease: this.#lease,
       environmentUid: "",
       podUid: "pod",
       workId: "work",
@@ -166,13 +188,14 @@ export class Operator {
     const { journal } = secret;
     const windowMs = TIMING.othersReclaimMs + TIMING.marginMs;
     const overMs = journal.polledUntilMs + TIMING.othersReclaimMs - (this.#wallMs() - CLOCK_SLACK_MS);
-    const claim = this.#newClaim(journal, this.#timeline.nowMs + Math.min(windowMs, Math.max(0, overMs)));
+    const lateAckUntilMs = this.#timeline.nowMs + Math.min(windowMs, Math.max(0, overMs));
+    const claim = this.#newClaim(journal, lateAckUntilMs, this.#timeline.nowMs);
     claim.secretVersion = String(secret.version);
     if (journal.opened) claim.openedMs = this.#timeline.nowMs;
     yield* this.#loop(claim);
   }
 
-  #newClaim(journal: Journal, lateAckUntilMs: number): Claim {
+  #newClaim(journal: Journal, lateAckUntilMs: number, recoveredMs?: number): Claim {
     const claim = newClaim({
       name: "pod",
       journal,
@@ -180,6 +203,7 @@ export class Operator {
       secretUid: "",
       lateAckUntilMs,
       templateHash: "",
+      ...(recoveredMs === undefined ? {} : { recoveredMs }),
     });
     this.#claim = claim;
     return claim;
@@ -280,6 +304,16 @@ export class Operator {
         claim.acknowledgedAt = step.acknowledgedAt;
         claim.memory = { is: "none" };
         return false;
+      case "take":
+        yield* this.#take(claim, step.expected);
+        return false;
+      case "lose":
+        this.losses += 1;
+        claim.lease = { is: "lost", by: "refusal", message: step.message, lapsedMs: this.#timeline.nowMs };
+        return false;
+      case "let-go":
+        yield* this.#letGo(claim);
+        return false;
       case "open":
         yield* this.#open(claim, step.acknowledgedAt);
         return false;
@@ -321,7 +355,7 @@ export class Operator {
 
   #saw(claim: Claim, view: ItemView): void {
     claim.item = view;
-    if (view.state === "active") claim.firstBeatSeen = true;
+    if (view.state === "active" && claim.journal.lease === "Worker") claim.firstBeatSeen = true;
     if (view.state === "stopping") claim.stoppingSinceMs ??= this.#timeline.nowMs;
     const lost = view.state === "queued" || view.state === "stopped" || isReacknowledged(claim, view);
     claim.lostSinceMs = lost ? (claim.lostSinceMs ?? this.#timeline.nowMs) : null;
@@ -329,6 +363,9 @@ export class Operator {
 
   /** What the Secret says is asked first: an earlier opening may have taken effect. */
   *#open(claim: Claim, acknowledgedAt: string): Script {
+    if (this.#lease === "Operator" && claim.lease?.is === "held" && this.#api.holder !== "operator") {
+      this.complaints.push("S2o a container is opened without its operator's lease");
+    }
     const found = yield* this.#kube(() => this.#cluster.secret);
     if (!found) throw new StaleError();
     claim.secretVersion = String(found.version);
@@ -368,25 +405,134 @@ export class Operator {
     if (expected === NO_HEARTBEAT && claim.journal.opened && !ended) claim.ending = { why: "NoFirstBeat", message: "" };
   }
 
+  // --- lease: Operator ----------------------------------------------------------------------------------------------
+
+  *#take(claim: Claim, expected: string): Script {
+    claim.memory = { is: "none" };
+    claim.item = null;
+    const sentMs = this.#timeline.nowMs;
+    const sentWallMs = this.#wallMs();
+    const answer = yield* this.#work(() => this.#api.beat("operator", expected));
+    const taken = answer.kind === "refused" ? null : leaseOf(this.#heartbeat(answer), sentMs, sentWallMs);
+    if (taken) {
+      claim.lease = taken;
+      this.#paused = false;
+      if (taken.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
+    } else if (claim.journal.opened) {
+      this.losses += 1;
+      claim.lease = { is: "lost", by: "refusal", message: "moved", lapsedMs: this.#timeline.nowMs };
+    } else {
+      claim.memory = { is: "refused", atMs: this.#timeline.nowMs };
+    }
+  }
+
+  #heartbeat({ state, last }: Beat): Heartbeat {
+    const ttlSeconds = this.#api.variant.ttlMs / 1_000;
+    return { state, last_heartbeat: last ?? "", lease_extended: state === "active", ttl_seconds: ttlSeconds };
+  }
+
+  /** What the lease keeper does for one claim. */
+  *#keep(claim: Claim): Script {
+    let failures = 0;
+    let dueMs = this.#timeline.nowMs + this.#intervalOf(claim) * this.#timeline.between(0.5, 1);
+    while (claim.lease?.is === "held") {
+      yield* sleep(Math.max(0, dueMs - this.#timeline.nowMs));
+      const lease: Claim["lease"] = claim.lease;
+      if (this.#paused || lease?.is !== "held") return;
+      this.#beating = true;
+      const result: BeatResult =
+        this.#timeline.nowMs >= leaseEndMs(lease) ? { is: "failed" } : yield* this.#beat(lease.echo);
+      this.#beating = false;
+      const before: Claim["lease"] = claim.lease;
+      if (before?.is !== "held") return;
+      const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
+      const after = afterBeat(before, result, now, TIMING);
+      claim.lease = after;
+      if (after.is === "lost") {
+        this.losses += 1;
+        this.#timeline.say(`lease lost: ${after.message}`);
+      }
+      if (after.is !== "held") return this.#process?.poke();
+      const adopted = result.is === "refused";
+      failures = result.is === "answered" || adopted ? 0 : failures + 1;
+      const retryMs = Math.min(this.#intervalOf(claim) / 2, TIMING.retryBaseMs * 2 ** failures);
+      if (adopted) dueMs = now.nowMs;
+      else if (failures > 0) dueMs = Math.min(now.nowMs + retryMs, leaseEndMs(after));
+      else dueMs = after.sentMs + this.#intervalOf(claim) * this.#timeline.between(0.85, 1);
+      this.#process?.poke();
+    }
+  }
+
+  #intervalOf({ lease }: Claim): number {
+    return beatIntervalMs(lease as HeldLease, TIMING);
+  }
+
+  *#beat(expected: string): Script<BeatResult> {
+    const sentMs = this.#timeline.nowMs;
+    const sentWallMs = this.#wallMs();
+    try {
+      const answer = yield* this.#work(() => this.#api.beat("operator", expected));
+      if (answer.kind === "beat") return { is: "answered", beat: this.#heartbeat(answer), sentMs, sentWallMs };
+      return { is: "refused", current: { state: answer.state, last_heartbeat: answer.last, ttl_seconds: null } };
+    } catch (error) {
+      return error instanceof RefusedError ? { is: "failed" } : { is: "unanswered", sentMs };
+    }
+  }
+
+  *#quietKeeper(): Script {
+    this.#paused = true;
+    while (this.#beating) yield* sleep(10);
+  }
+
+  #resumeKeeper(claim: Claim): void {
+    this.#paused = false;
+    this.#keeper?.kill();
+    if (claim.lease?.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
+  }
+
+  *#letGo(claim: Claim): Script {
+    yield* this.#quietKeeper();
+    const { lease } = claim;
+    if (lease?.is !== "held") return;
+    claim.lease = null;
+    claim.item = null;
+    claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
+  }
+
   *#stop(claim: Claim, force: boolean): Script {
+    const held = claim.lease?.is === "held";
+    if (force) yield* this.#quietKeeper();
+    const { lease } = claim;
+    const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
+    if (held && !(lease?.is === "held" && maySendStop(lease, now, TIMING))) return this.#resumeKeeper(claim);
     const sentMs = this.#timeline.nowMs;
     const { state, goneByMs } = this.#cluster.live;
     if (force && claim.ending === null && state.is === "running" && goneByMs === null && this.#cluster.containerRuns) {
       this.complaints.push("a session is stopped under its running container");
     }
-    yield* this.#work(() => this.#api.stop("operator", force));
+    if (force && claim.end?.exitCode === SIGKILL_EXIT && claim.ending === null && this.#api.state === "active") {
+      if (this.#limits.onPodFailure === "Release") this.complaints.push("a session to be released is stopped");
+    }
+    try {
+      yield* this.#work(() => this.#api.stop("operator", force));
+    } catch (error) {
+      if (force) this.#resumeKeeper(claim);
+      throw error;
+    }
     const seen = claim.item ?? this.#listed(sentMs);
     claim.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
+    if (force && claim.lease !== null) claim.lease = { is: "over" };
     if (force) return;
     claim.gracefulStopMs = this.#timeline.nowMs;
     claim.stoppingSinceMs = claim.gracefulStopMs;
+    if (claim.lease?.is === "held") claim.lease = { ...claim.lease, state: "stopping" };
     claim.ending = { why: "MaxDuration", message: "" };
   }
 
   *#deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Script {
     yield* this.#kube(() => {
       const { state } = this.#cluster.live;
-      const fits = step.why === "StartFailed" ? state.is === "parked" : state.is === "running" || state.is === "parked";
+      const fits = step.why === "StartFailed" ? state.is === "parked" : state.is !== "ended";
       if (!fits && state.is !== "gone") throw new RefusedError(`the Pod is ${state.is}`);
       this.#cluster.delete();
     });
@@ -421,7 +567,14 @@ export class Operator {
       const slow = this.#claim?.firstBeatSeen ?? false;
       yield* sleep(slow ? TIMING.observeMs : TIMING.observeFirstBeatMs);
       const claim = this.#claim;
-      if (!claim || claim.startedAtMs === null || claim.end !== null || claim.claiming) continue;
+      if (
+        !claim ||
+        claim.journal.lease === "Operator" ||
+        claim.startedAtMs === null ||
+        claim.end !== null ||
+        claim.claiming
+      )
+        continue;
       const view = yield* this.#try(this.#look());
       if (!view || this.#claim !== claim) continue;
       this.#saw(claim, view);

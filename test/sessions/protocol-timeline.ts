@@ -43,15 +43,22 @@ export class Timeline {
 
   /** Lets time pass until `isDone`, or `untilMs`. Returns whether it was done. */
   run(isDone: () => boolean, untilMs: number): boolean {
+    let atOnce = 0;
     while (!isDone()) {
       const next = this.#events.shift();
       if (!next || next.atMs > untilMs) return false;
+      atOnce = next.atMs > this.nowMs ? 0 : atOnce + 1;
+      // A loop that never waits would hang the test instead of failing it.
+      if (atOnce > MOST_AT_ONCE) throw new Error(`no end of events at one time\n${this.log.slice(-30).join("\n")}`);
       this.nowMs = Math.max(this.nowMs, next.atMs);
       next.run();
     }
     return true;
   }
 }
+
+/** Events of one instant. */
+const MOST_AT_ONCE = 10_000;
 
 /** A small seeded generator (Tommy Ettinger's mulberry32, public domain). */
 function mulberry32(seed: number): () => number {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { LeaseKind } from "../../src/sessions/journal.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import { ItemApi, type Variant } from "./protocol-api.ts";
 import { Cluster, type Program } from "./protocol-cluster.ts";
@@ -56,13 +57,15 @@ function* rivalSession(timeline: Timeline, api: ItemApi, generation: number): Sc
   }
 }
 
-function variantOf(timeline: Timeline): Variant {
+function variantOf(timeline: Timeline, lease: LeaseKind): Variant {
   return {
-    ttlMs: timeline.pick([90 * SECOND, 90 * SECOND, 30 * SECOND, 20 * SECOND]),
+    // The operator asks for a longer one than a worker; what it gets is the server's affair.
+    ttlMs: timeline.pick([(lease === "Operator" ? 180 : 90) * SECOND, 90 * SECOND, 30 * SECOND, 20 * SECOND]),
     lapse: timeline.pick(["queued", "stopped"]),
     startExpiryMs: timeline.pick([Number.POSITIVE_INFINITY, 30 * SECOND, 5 * MINUTE]),
     stopLapse: timeline.pick(["stays", "stopped"]),
     secondAck: timeline.pick(["refused", "ok"]),
+    queuedBeat: timeline.pick(["412", "other"]),
     wholeSeconds: timeline.chance(0.3),
   };
 }
@@ -86,10 +89,17 @@ interface World {
   readonly operator: Operator;
 }
 
+const PROGRAMS: Record<LeaseKind, readonly Program[]> = {
+  Worker: ["stock", "stock", "stock", "silent", "crashes", "hangs", "deaf"],
+  Operator: ["plain", "plain", "plain", "silent", "crashes"],
+};
+
 function newWorld(seed: number, faults: Faults): World {
   const timeline = new Timeline(seed);
-  const variant = variantOf(timeline);
-  const program = timeline.pick<Program>(["stock", "stock", "stock", "silent", "crashes", "hangs", "deaf"]);
+  const lease = timeline.pick<LeaseKind>(["Worker", "Operator"]);
+  const onPodFailure = timeline.pick(["Stop", "Stop", "Release"] as const);
+  const variant = variantOf(timeline, lease);
+  const program = timeline.pick(PROGRAMS[lease]);
   const api = new ItemApi(timeline, variant, EPOCH_MS);
   const loss = lossOf(timeline, faults);
   const cluster = new Cluster(timeline, api, loss, program, timeline.between(SECOND, 8 * MINUTE));
@@ -97,9 +107,12 @@ function newWorld(seed: number, faults: Faults): World {
   const workMs = timeline.pick([100, 300, 700]);
   const operator = new Operator(
     { timeline, api, cluster, loss, workMs },
-    { firstBeatTimeoutMs: MINUTE, maxDurationMs },
+    { firstBeatTimeoutMs: MINUTE, maxDurationMs, onPodFailure },
+    lease,
   );
-  timeline.say(`seed ${seed}: ${program}, at most ${maxDurationMs} ms, ${JSON.stringify(variant)}`);
+  timeline.say(
+    `seed ${seed}: lease ${lease}, ${onPodFailure}, ${program}, at most ${maxDurationMs} ms, ${JSON.stringify(variant)}`,
+  );
   return { timeline, api, cluster, operator };
 }
 
@@ -138,6 +151,11 @@ function run(world: World, faults: Faults): string[] {
   const live = state === "starting" || state === "active" || state === "stopping";
   if (live && !lapses && ours !== 0 && ours === generation) wrong.push(`L the item is left ${state}`);
   if (cluster.keyPatches > 1) wrong.push("a claim is opened twice");
+  if (!faults.lossy && faults.crashes === 0 && !faults.rival) {
+    if (operator.losses > 0 && !faults.accidents) wrong.push(`${operator.losses} leases lost although all went well`);
+    const intervalMs = Math.min(api.variant.ttlMs / 2, 30 * SECOND);
+    if (api.longestGapMs > intervalMs + 2 * SECOND) wrong.push(`a beat came after ${api.longestGapMs} ms`);
+  }
   if (api.calls > MOST_CALLS) wrong.push(`${api.calls} requests`);
   return wrong;
 }

@@ -1,0 +1,171 @@
+import { END_REASONS, type EndReason } from "../api/reasons.ts";
+import type { Pod } from "../kube/resource.ts";
+import type { Breaker } from "./breaker.ts";
+import { type Claim, type ItemView, isReacknowledged } from "./claim.ts";
+import type { SessionContext } from "./context.ts";
+import { isOver } from "./facts.ts";
+import type { Outcome } from "./finished.ts";
+import type { End, EndCause } from "./pod-state.ts";
+
+const SECOND_MS = 1_000;
+
+/** Causes that stand in the status of the Pod, not in that of its container. */
+const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>(["Evicted", "Preempted", "NodeLost", "DeadlineExceeded"]);
+
+/** Times of an end that nobody saw. */
+export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
+
+/**
+ * What is noted of a session as it goes on: in its claim, in metrics and Events, and for the breaker. It decides nothing.
+ */
+export class SessionNotes {
+  readonly #context: SessionContext;
+  readonly #breaker: Breaker;
+  readonly #onServed: () => void;
+
+  /** @param onServed called when a template is known to serve: claims were held back until then. */
+  constructor(context: SessionContext, breaker: Breaker, onServed: () => void) {
+    this.#context = context;
+    this.#breaker = breaker;
+    this.#onServed = onServed;
+  }
+
+  /** A new view of an item, from a walk for a decision, from a sweep, or from a poll that was offered it. */
+  saw(claim: Claim, view: ItemView): void {
+    // A slow sweep must not undo what a look for a decision has shown since.
+    if (claim.item && view.askedMs < claim.item.askedMs) return;
+    const { clock, metrics, labels } = this.#context;
+    const nowMs = clock.monotonic();
+    claim.item = view;
+    claim.unknowns = view.state === "unknown" ? claim.unknowns + 1 : 0;
+    // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
+    const byWorker = claim.journal.lease === "Worker" && claim.end === null && claim.ending === null;
+    if (view.state === "active" && byWorker && !claim.firstBeatSeen) {
+      const beatAt = Date.parse(view.startedAt ?? view.latestHeartbeatAt ?? "");
+      if (claim.startedAtMs !== null && !Number.isNaN(beatAt)) {
+        metrics.startedToFirstBeat.observe(labels, Math.max(0, beatAt - claim.startedAtMs) / SECOND_MS);
+      }
+      this.#served(claim);
+    }
+    if (view.state === "stopping") claim.stoppingSinceMs ??= nowMs;
+    const again = isReacknowledged(claim, view);
+    // A stop is no loss: nobody else has the lease then. Nor is a lease that was let go.
+    const counts = claim.journal.lease === "Worker" && claim.end === null;
+    if (claim.lostSinceMs === null && counts && (again || view.state === "queued")) metrics.leasesLost.inc(labels);
+    if (isOver(view) || again) claim.lostSinceMs ??= nowMs;
+    else if (view.state !== "unknown") claim.lostSinceMs = null;
+  }
+
+  /** The container runs, since `startedAtMs` by its node's clock. */
+  started(claim: Claim, startedAtMs: number | null, pod: Pod | undefined): void {
+    if (claim.startedAtMs !== null || startedAtMs === null || !claim.journal.opened) return;
+    claim.startedAtMs = startedAtMs;
+    const { metrics, labels, clock } = this.#context;
+    metrics.sessionsStarted.inc(labels);
+    // The node's clock has whole seconds: what this process saw itself is finer.
+    const queuedAt = Date.parse(claim.journal.queuedAt);
+    if (claim.openedMs !== null) {
+      const sinceOpened = (clock.monotonic() - claim.openedMs) / SECOND_MS;
+      metrics.openedToStarted.observe(labels, sinceOpened);
+      if (!Number.isNaN(queuedAt))
+        metrics.queuedToStarted.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
+    }
+    this.#context.announce(
+      "SessionStarted",
+      `session ${claim.journal.sessionId} runs (work item ${claim.journal.workId})`,
+      pod,
+    );
+  }
+
+  /** lease: Operator: no beat of the program's says that it serves. It does, if it runs for a while or ends well. */
+  ran(claim: Claim, ranMs: number): void {
+    if (claim.journal.lease !== "Operator" || claim.firstBeatSeen) return;
+    if (ranMs >= this.#context.timing.servesAfterMs) this.#served(claim);
+  }
+
+  #served(claim: Claim): void {
+    claim.firstBeatSeen = true;
+    const proven = this.#breaker.hasServed;
+    this.#breaker.succeeded(claim.templateHash);
+    if (!proven) this.#onServed();
+  }
+
+  /** The key is in the Secret. */
+  opened(claim: Claim): void {
+    const { metrics, labels, clock } = this.#context;
+    metrics.opens.inc({ ...labels, result: "opened" });
+    const queuedAt = Date.parse(claim.journal.queuedAt);
+    if (!Number.isNaN(queuedAt))
+      metrics.queuedToOpened.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
+  }
+
+  /** Its container, or its Pod, is over. */
+  ended(claim: Claim, end: End): void {
+    if (claim.end !== null) {
+      // kubelet says why it ended a Pod only when all is over, after the container's end.
+      const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.end.cause);
+      if (said) claim.end = { ...claim.end, cause: end.cause, message: end.message };
+      return;
+    }
+    claim.end = end;
+    claim.endedMs = this.#context.clock.monotonic();
+    if (end.startedAtMs !== null && end.finishedAtMs !== null && claim.journal.opened) {
+      this.#context.metrics.sessionSeconds.observe(
+        this.#context.labels,
+        Math.max(0, end.finishedAtMs - end.startedAtMs) / SECOND_MS,
+      );
+    }
+    if (claim.journal.lease !== "Operator" || !claim.journal.opened) return;
+    const ranMs = end.startedAtMs === null || end.finishedAtMs === null ? 0 : end.finishedAtMs - end.startedAtMs;
+    if (end.exitCode === 0) this.ran(claim, Number.POSITIVE_INFINITY);
+    else this.ran(claim, ranMs);
+    // What ended it from outside says nothing of its program.
+    claim.neverServed = !claim.firstBeatSeen && (end.cause === "Failed" || end.cause === "OOMKilled");
+  }
+
+  /** The claim is over: tells how, and what it says of the template. */
+  settled(claim: Claim, because: string, outcome: Outcome): void {
+    const context = this.#context;
+    this.#judgeTemplate(claim, outcome.message);
+    context.metrics.settles.inc({ ...context.labels, result: "settled" });
+    const { workId, sessionId, opened, use, podUid: uid } = claim.journal;
+    context.logger.info({ workId, sessionId, pod: claim.name, because, ...outcome }, "session ended");
+    if (!opened && use === "session") return;
+    context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
+    const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
+    // Also a Pod that is gone has a last word: `kubectl get events` shows it.
+    const about = use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
+    context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, about);
+  }
+
+  /** What this session's end says about the template that its Pod was made from. */
+  #judgeTemplate(claim: Claim, message: string): void {
+    const { metrics, labels, clock } = this.#context;
+    const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt;
+    if (claim.journal.opened && isStartFailure(claim)) {
+      metrics.startFailures.inc(labels);
+      this.#breaker.failed(claim.templateHash, message, clock.monotonic(), claim.name);
+    } else if (claim.firstBeatSeen || beaten) {
+      this.#breaker.succeeded(claim.templateHash);
+    } else {
+      this.#breaker.released(claim.templateHash, claim.name);
+    }
+  }
+}
+
+/** Its program did not get to serve: what the breaker counts. */
+export function isStartFailure(claim: Claim): boolean {
+  return (
+    claim.end?.cause === "StartFailed" ||
+    claim.neverBeaten ||
+    claim.neverServed ||
+    claim.ending?.why === "NoFirstBeat" ||
+    claim.ending?.why === "StartFailed"
+  );
+}
+
+/** For an end that nobody put into words: the list's, as a part of a sentence. */
+function descriptionOf(reason: EndReason): string {
+  const { description } = END_REASONS[reason];
+  return description.charAt(0).toLowerCase() + description.slice(1).replace(/\.$/, "");
+}

@@ -1,0 +1,31 @@
+import type { Claim } from "./claim.ts";
+import { deletePod, type Facts, type Step, waitUntil } from "./facts.ts";
+import type { Timing } from "./timing.ts";
+
+// --- 5. Open: the key is in the Secret, the container does not run yet ------------------------------------------
+
+/** Of a container that was given its key and does not run yet; both kinds of lease. */
+export function starting(facts: Facts): Step {
+  const { claim, pod, nowMs, timing, limits } = facts;
+  if (pod.is === "preparing" && pod.problem) {
+    return deletePod("StartFailed", `the container does not start: ${pod.problem.reason}: ${pod.problem.message}`);
+  }
+  const openedMs = claim.openedMs ?? nowMs;
+  const patience = openedMs + limits.firstBeatTimeoutMs;
+  if (nowMs >= patience) {
+    return deletePod(
+      "StartFailed",
+      "the container did not start within firstBeatTimeoutSeconds of being given its session",
+    );
+  }
+  const needsTouch = pod.is === "parked" || !facts.podAssigned || claim.touchedMs === null;
+  if (!needsTouch) return { do: "wait", untilMs: patience };
+  const touchAt = nextTouchMs(claim, timing);
+  return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, patience);
+}
+
+/** kubelet's watches of Secrets and of Pods are not ordered: it may have looked before it saw the key, so touch again. */
+export function nextTouchMs(claim: Readonly<Claim>, { touchAgainMs }: Timing): number {
+  if (claim.touchedMs === null) return Number.NEGATIVE_INFINITY;
+  return claim.touchedMs + (touchAgainMs[Math.min(claim.touches, touchAgainMs.length) - 1] ?? 0);
+}

@@ -1,0 +1,80 @@
+import { NO_HEARTBEAT } from "../work/types.ts";
+import { type Ending, type ItemView, isReacknowledged } from "./claim.ts";
+import { deletePod, type Facts, isOver, LOOK, overdueEnding, ranFor, type Step, waitUntil } from "./facts.ts";
+import { settle } from "./settling.ts";
+import { nextTouchMs } from "./starting.ts";
+
+// --- 6. Watch, lease: Worker --------------------------------------------------------------------------------------
+
+/** Of a container that runs and beats by itself. */
+export function running(facts: Facts, startedAtMs: number): Step {
+  const { claim, nowMs, timing, limits } = facts;
+  const item = claim.item;
+  const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
+  const until = (...times: number[]): Step => waitUntil(touchAt, ...times);
+  // kubelet looked by itself: the Pod still has to say whose it is, and to get its deadline.
+  if (nowMs >= touchAt) return { do: "touch" };
+  if (claim.ending?.why === "NoFirstBeat") {
+    const step = settle(facts);
+    return step.do === "settled" ? deletePod("NoFirstBeat", claim.ending.message) : step;
+  }
+  if (!item || item.state === "unknown") return until(nowMs + timing.observeFirstBeatMs);
+
+  if (isOver(item) || isReacknowledged(claim, item)) {
+    // The worker finds out by its next beat and leaves by itself.
+    const since = claim.lostSinceMs ?? nowMs;
+    const patience = since + timing.assumedTtlMs + timing.beatIntervalMs;
+    if (nowMs < patience) return until(patience);
+    if (item.askedMs < patience) return LOOK;
+    const stopped = item.state === "stopped";
+    return deletePod(
+      stopped ? "StoppedByUser" : "LeaseLost",
+      `the work item is ${isOver(item) ? item.state : "acknowledged by somebody else"} and the container did not leave by itself`,
+    );
+  }
+  if (item.state === "stopping") {
+    const patience = (claim.stoppingSinceMs ?? nowMs) + limits.graceMs;
+    if (nowMs < patience) return until(patience);
+    const why = claim.ending?.why ?? "StoppedByUser";
+    return deletePod(
+      why,
+      claim.ending?.message ?? "the work item was told to stop and the container did not leave within its grace",
+    );
+  }
+  const ranMs = ranFor(facts, startedAtMs);
+  const overdueMs = limits.maxDurationMs - ranMs;
+  const drainMs = limits.drainDeadlineMs - nowMs;
+  if (item.state === "starting") {
+    const leftMs = Math.min(limits.firstBeatTimeoutMs - ranMs, overdueMs, drainMs);
+    if (leftMs > 0) return until(nowMs + leftMs);
+    // Fence, stop, then delete: a stock worker that gets SIGTERM before its first beat posts a stop of its own.
+    return { do: "fence", expected: NO_HEARTBEAT };
+  }
+  const leftMs = Math.min(overdueMs, drainMs);
+  const aheadMs = timing.beatIntervalMs + timing.observeFirstBeatMs;
+  if (leftMs > aheadMs) return until(nowMs + leftMs - aheadMs);
+  return nearItsEnd(facts, item, leftMs, overdueEnding(overdueMs <= 0));
+}
+
+/**
+ * Its time is over, or soon will be. Only the side that surely holds the lease may be told to stop: our container runs, and
+ * its last heartbeat moved between two looks, the first of them not long ago. So it is looked at a beat interval ahead. One
+ * that does not beat loses its lease by itself.
+ */
+function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
+  const { claim, nowMs, timing, limits } = facts;
+  const { memory } = claim;
+  const endsMs = nowMs + leftMs;
+  const patience = (claim.gracefulStopMs ?? endsMs) + limits.graceMs;
+  if (nowMs >= patience) return deletePod(...ending);
+  if (claim.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
+  const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
+  if (memory.is !== "snapshot") return { do: "snapshot", value };
+  if (item.askedMs <= memory.sinceMs) {
+    const again = memory.sinceMs + timing.observeFirstBeatMs;
+    return nowMs >= again ? LOOK : waitUntil(again, patience);
+  }
+  const heldUntil = memory.sinceMs + timing.beatIntervalMs;
+  if (memory.value === value || nowMs >= heldUntil) return { do: "snapshot", value };
+  return leftMs <= 0 ? { do: "stop", force: false } : waitUntil(endsMs, heldUntil);
+}
