@@ -32,6 +32,7 @@ export const CONDITIONS = {
     description: "Whether Pods can be made and prepared: quota, scheduling, image pulls.",
   },
   SessionsStarting: { good: "True", description: "Whether containers of the current template start when opened." },
+  ScalingActive: { good: "True", description: "Whether the number of workers follows the demand (workers mode)." },
   CredentialMissing: { good: "False", description: "Whether work items came without the secret that their Pod needs." },
   EnvironmentIdShared: {
     good: "False",
@@ -271,6 +272,38 @@ export const REASONS = {
     status: "False",
     description: "Several containers in a row did not start, so nothing is claimed but a probe now and then.",
     mend: "Mend the image or the template: a change of the spec is tried at once.",
+  },
+  // ScalingActive
+  ScalingFollowsDemand: {
+    type: "ScalingActive",
+    status: "True",
+    description: "The demand is known, and the number of workers follows it.",
+    mend: NOTHING,
+  },
+  ScaleDownHeld: {
+    type: "ScalingActive",
+    status: "True",
+    description: "Fewer workers are wanted, and none is ended, since one that is or may be busy could be hit.",
+    mend: "Wait for the sessions to end; give workers a busyProbe, and look at workers that are not Ready or do not answer it.",
+  },
+  DemandUnread: {
+    type: "ScalingActive",
+    status: "Unknown",
+    description: "The demand was not read yet.",
+    mend: "See the conditions Authenticated and QueueReachable, which come first.",
+    event: "Normal",
+  },
+  ReadingStale: {
+    type: "ScalingActive",
+    status: "False",
+    description: "What was last read of the queue is too old to scale by: the number of workers stays what it is.",
+    mend: "See the conditions Authenticated and QueueReachable; the message says which reading is missing.",
+  },
+  ScalingFailed: {
+    type: "ScalingActive",
+    status: "False",
+    description: "The workers' Deployments could not be read or written; it is tried again.",
+    mend: "Give the operator leave to create, patch and delete Deployments and to patch Pods in this namespace; the message has the API server's words.",
   },
   // CredentialMissing
   CredentialMissing: {

@@ -37,6 +37,8 @@ export const ANNOTATION_FINISHED_AT = "berth.dev/finished-at";
 export const ANNOTATION_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container";
 export const ANNOTATION_SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 export const ANNOTATION_DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt";
+/** Which Pods a ReplicaSet ends first: those of the lowest cost, 0 where unset. */
+export const ANNOTATION_DELETION_COST = "controller.kubernetes.io/pod-deletion-cost";
 
 /** Holds an Environment until none of its work items is claimed any more. */
 export const FINALIZER = "berth.dev/drain";

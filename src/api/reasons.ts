@@ -133,6 +133,21 @@ export const EVENT_REASONS = {
     description: "A session's container is running.",
     mend: NOTHING,
   },
+  ScaledUp: {
+    warning: false,
+    description: "Workers were added, for the reason in the message.",
+    mend: NOTHING,
+  },
+  ScaledDown: {
+    warning: false,
+    description: "Workers were removed, for the reason in the message.",
+    mend: NOTHING,
+  },
+  WorkerEndedWhileBusy: {
+    warning: true,
+    description: "A worker that was last seen busy ended: its session was cut off.",
+    mend: "The message says how it ended: look for who deletes or evicts Pods, for memory limits, and for workers that end by themselves.",
+  },
   DrainGivenUp: {
     warning: true,
     description:

@@ -90,6 +90,21 @@ export function createMetrics(registry: Registry = new Registry()) {
       [1, 10, 60, 300, 900, 1800, 3600, 14_400, 43_200, 86_400],
       ENVIRONMENT,
     ),
+    // Workers.
+    workersDesired: gauge("berth_workers_desired", "Workers wanted.", ENVIRONMENT),
+    workersReplicas: gauge("berth_workers_replicas", "Worker Pods that exist.", ENVIRONMENT),
+    workersReady: gauge("berth_workers_ready", "Worker Pods that are Ready.", ENVIRONMENT),
+    workersBusy: gauge("berth_workers_busy", "Worker Pods seen busy by the busyProbe.", ENVIRONMENT),
+    workersScaled: counter("berth_workers_scaled_total", "Changes of the number of workers, by direction.", [
+      ...ENVIRONMENT,
+      "direction",
+    ]),
+    workerProbes: counter("berth_worker_probes_total", "Busy probes, by answer.", [...ENVIRONMENT, "answer"]),
+    workersEndedWhileBusy: counter(
+      "berth_worker_ended_while_busy_total",
+      "Workers last seen busy that were deleted or ended.",
+      ENVIRONMENT,
+    ),
     // Capacity.
     podsCreated: counter("berth_pods_created_total", "Session Pods created.", ENVIRONMENT),
     podCreateFailures: counter("berth_pod_create_failures_total", "Session Pods refused, by reason.", [
@@ -148,6 +163,11 @@ export function createMetrics(registry: Registry = new Registry()) {
     reconcileSeconds: histogram("berth_reconcile_seconds", "Time of one reconcile.", REQUEST_BUCKETS, ["queue"]),
     reconcileErrors: counter("berth_reconcile_errors_total", "Reconciles that ended with an error.", ["queue"]),
     leader: gauge("berth_leader", "1 while this process holds the Lease.", ["lease"]),
+    leaderTransitions: counter("berth_leader_transitions_total", "Leases acquired, lost and released.", [
+      "lease",
+      "change",
+    ]),
+    replicas: gauge("berth_replicas", "Replicas seen that share the Environments with this one, itself included."),
     eventsWritten: counter("berth_events_written_total", "Events written, by outcome.", ["result"]),
     // The process.
     eventLoopLag: gauge("berth_event_loop_lag_seconds", "Delay of the event loop, by quantile over the last scrape.", [

@@ -10,6 +10,7 @@ import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import type { ReconcilerOptions } from "./environment-reconciler.ts";
 import { shardOf } from "./shard-of.ts";
 import { ShardTerm } from "./shard-term.ts";
+import { WorkerCaches } from "./worker-caches.ts";
 
 /** Environments reconciled at the same time; each reconcile is a few requests. */
 const CONCURRENCY = 8;
@@ -24,7 +25,7 @@ const INDEX_ID = "environmentId";
 export type Actors = Pick<ReconcilerOptions, "kube" | "events" | "workClient">;
 
 export interface ControllerOptions
-  extends Omit<ReconcilerOptions, "find" | "pods" | "sharers" | "again" | "guard" | keyof Actors> {
+  extends Omit<ReconcilerOptions, "find" | "pods" | "workers" | "sharers" | "again" | "guard" | keyof Actors> {
   /** Namespaces to serve; empty: all. */
   readonly namespaces: readonly string[];
   /** For lists and watches alone. */
@@ -51,6 +52,7 @@ export class Controller {
   readonly #options: ControllerOptions;
   readonly #environments: readonly Informer<KubeObject>[];
   readonly #pods: readonly Informer<Pod>[];
+  readonly #workers: WorkerCaches;
   readonly #queue: WorkQueue;
   readonly #shards: number;
   /** By shard, those in our hands. */
@@ -63,6 +65,7 @@ export class Controller {
     this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
     this.#environments = this.#perNamespace((namespace) => environmentInformer(options, namespace));
     this.#pods = this.#perNamespace((namespace) => podInformer(options, namespace));
+    this.#workers = new WorkerCaches(common(options), (make) => this.#perNamespace(make));
   }
 
   /** True once everything there was at the start is in the caches. */
@@ -86,6 +89,7 @@ export class Controller {
       informer.subscribe(({ object, previous }) => this.#environmentChanged(object, previous));
     }
     for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
+    const workers = this.#workers.run(signal, (key, name) => this.#termOf(key)?.podChanged(key, name));
     await Promise.race([this.synced, aborted(signal)]);
     if (!signal.aborted) {
       this.#options.logger.info(
@@ -95,7 +99,7 @@ export class Controller {
       // Not waited for at the end: each term has waited for its reconciles as long as is good.
       void this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconcile(key), signal });
     }
-    await Promise.all(watches);
+    await Promise.all([...watches, workers]);
   }
 
   /**
@@ -104,6 +108,7 @@ export class Controller {
    * waited for a while only: what they do is found again by the next one, as after a crash.
    */
   async serve(shard: number, term: Term): Promise<void> {
+    this.#workers.renew();
     // What the holder before us did last may not have come to our caches yet: Pods that nobody sees would be made anew.
     await Promise.race([Promise.all(this.#informers.map((informer) => informer.relist())), aborted(term.signal)]);
     if (term.signal.aborted) return;
@@ -130,6 +135,7 @@ export class Controller {
       guard,
       find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
       pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
+      workers: (of) => this.#workers.of(of),
       sharers: (environment) => this.#sharers(environment),
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
     };

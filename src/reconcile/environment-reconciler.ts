@@ -15,19 +15,20 @@ import { forgetEnvironmentMetrics, startEnvironmentMetrics } from "../observe/en
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
-import type { Announce, PodCache, SessionContext } from "../sessions/context.ts";
+import type { Announce, PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
-import { sessionTemplate } from "../sessions/pod-render.ts";
-import { type RuntimeReport, SessionsRuntime } from "../sessions/runtime.ts";
 import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
+import type { RuntimeReport } from "./environment-runtime.ts";
 import type { EnvironmentState } from "./environment-state.ts";
 import { gaugeEnvironment } from "./gauges.ts";
+import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
 import { type ReadyReason, readyCondition } from "./ready.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { checkTemplate } from "./template-check.ts";
 import { UnservedEnvironments } from "./unserved.ts";
+import type { WorkersCaches } from "./worker-caches.ts";
 
 const SECOND_MS = 1_000;
 
@@ -51,6 +52,8 @@ export interface ReconcilerOptions {
   readonly find: (namespace: string, name: string) => KubeObject | undefined;
   /** The Pods of one Environment, and of no other that had its name. */
   readonly pods: (of: { readonly namespace: string; readonly name: string; readonly uid: string }) => PodCache;
+  /** The workers of one Environment. */
+  readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
   /** Names of other Environments with the same environmentId, as `namespace/name`. */
   readonly sharers: (environment: Environment) => readonly string[];
   /** Reconcile this key again after some milliseconds. */
@@ -104,9 +107,6 @@ export class EnvironmentReconciler {
     const parsed = parseEnvironment(raw);
     if (!parsed.ok) return this.#cannotRead(key, raw, parsed.problems);
     const { environment } = parsed;
-    if (!environment.spec.sessions) {
-      return this.#unserved.report(raw, "UnsupportedField", unsupportedText(unsupportedFields(environment.spec)));
-    }
     await this.#unserved.forget(key, false);
     await this.#serve(key, environment);
   }
@@ -115,7 +115,7 @@ export class EnvironmentReconciler {
     const { clock, again } = this.#options;
     const state = this.#stateOf(key, environment);
     state.environment = environment;
-    state.template = sessionTemplate(environment);
+    state.template = templateOf(environment);
     // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way.
     if (!this.#isAllowed(state)) state.runtime.update({ mayAsk: false, mayPrepare: false, mayClaim: false });
     this.#renewWorkClient(state);
@@ -138,11 +138,11 @@ export class EnvironmentReconciler {
     gaugeEnvironment(this.#options.metrics, environment, report, conditions);
     const restMs = await state.status.write({
       generation: environment.metadata.generation,
-      mode: "Sessions",
-      max: environment.spec.sessions?.maxConcurrent ?? 0,
+      ...modeOf(environment),
       conditions,
       queue: report.queue,
       sessions: report.sessions,
+      ...(report.workers ? { workers: report.workers } : {}),
     });
     if (restMs !== null) again(key, restMs);
     again(key, this.#nextLookMs(state, clock.monotonic()));
@@ -159,14 +159,14 @@ export class EnvironmentReconciler {
     const labels = { namespace, environment: name };
     startEnvironmentMetrics(metrics, labels, END_REASON_LIST);
     const announce = this.#announcer(environment);
-    const context: SessionContext = {
+    const context: ModeContext = {
       namespace,
       name,
       uid,
       environment: () => state.environment,
-      template: () => state.template,
       kube: this.#options.kube,
       pods: this.#options.pods({ namespace, name, uid }),
+      workers: this.#options.workers({ namespace, name }),
       work: () => state.work,
       environmentKey: () => this.#keyFor(state),
       guard,
@@ -182,10 +182,10 @@ export class EnvironmentReconciler {
     const state: EnvironmentState = {
       uid,
       environment,
-      template: sessionTemplate(environment),
+      template: templateOf(environment),
       work: this.#options.workClient(environment, () => this.#keyFor(state)),
       workFor: apiText(environment),
-      runtime: new SessionsRuntime(context, () => again(key, REPORT_DELAY_MS)),
+      runtime: runtimeOf(context, () => again(key, REPORT_DELAY_MS)),
       status: new StatusWriter({ kube: this.#options.kube, ref, clock, announce, found: environment.status }),
       key: null,
       keyInDoubt: false,
@@ -283,10 +283,11 @@ export class EnvironmentReconciler {
       again(key, Math.max(SECOND_MS, Math.min(overMs, 0) + timing.drainBoundMs));
       return false;
     }
-    logger.warn({ key, claims: state.runtime.claims }, "the drain's time is over: what is left is given up");
+    const { leftovers } = state.runtime;
+    logger.warn({ key, leftovers }, "the drain's time is over: what is left is given up");
     this.#announcer(state.environment)(
       "DrainGivenUp",
-      `${state.runtime.claims} work items were not settled within deletionGraceSeconds and ${timing.drainBoundMs / SECOND_MS} s: they are given up, their leases end by themselves`,
+      `${leftovers} within deletionGraceSeconds and ${timing.drainBoundMs / SECOND_MS} s: they are given up, their leases end by themselves`,
     );
     this.#states.delete(key);
     await state.runtime.abandon();
@@ -401,6 +402,12 @@ export class EnvironmentReconciler {
 
 /** Reconciles of one Environment by the clock follow one another no closer than this. */
 const MIN_LOOK_MS = 1_000;
+
+function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Workers"; readonly max: number } {
+  return spec.workers
+    ? { mode: "Workers", max: spec.workers.maxReplicas }
+    : { mode: "Sessions", max: spec.sessions?.maxConcurrent ?? 0 };
+}
 
 /** What the operator decided by itself, before anything else may be said of readiness. */
 function decided(environment: Environment, unsupported: readonly UnsupportedField[]): ReadyReason | null {

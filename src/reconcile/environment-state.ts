@@ -1,8 +1,7 @@
 import type { Environment } from "../api/environment.ts";
-import type { SessionTemplate } from "../sessions/pod-render.ts";
-import type { SessionsRuntime } from "../sessions/runtime.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { KeyReading } from "./environment-key.ts";
+import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
 import type { StatusWriter } from "./status-writer.ts";
 import type { TemplateVerdict } from "./template-check.ts";
 
@@ -10,11 +9,11 @@ import type { TemplateVerdict } from "./template-check.ts";
 export interface EnvironmentState {
   readonly uid: string;
   environment: Environment;
-  template: SessionTemplate;
+  template: CheckedTemplate;
   work: WorkApiClient;
   /** The `spec.api` that `work` was made for. */
   workFor: string;
-  readonly runtime: SessionsRuntime;
+  readonly runtime: EnvironmentRuntime;
   readonly status: StatusWriter;
   key: KeyReading | null;
   /** The last reading failed and the key in use may still be right: one failure is no news. */

@@ -1,7 +1,7 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import type { RuntimeReport } from "../sessions/runtime.ts";
+import type { RuntimeReport } from "./environment-runtime.ts";
 
 const CONDITION_VALUE = { True: 1, False: 0, Unknown: -1 } as const;
 
@@ -13,11 +13,20 @@ export function gaugeEnvironment(
   conditions: readonly ConditionUpdate[],
 ): void {
   const labels = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
-  for (const [phase, count] of Object.entries(report.sessions)) metrics.sessions.set({ ...labels, phase }, count);
-  metrics.sessionsMax.set(labels, environment.spec.sessions?.maxConcurrent ?? 0);
+  const { sessions, workers } = report;
+  if (sessions) {
+    for (const [phase, count] of Object.entries(sessions)) metrics.sessions.set({ ...labels, phase }, count);
+    metrics.sessionsMax.set(labels, environment.spec.sessions?.maxConcurrent ?? 0);
+    const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
+    metrics.breakerOpen.set(labels, broken ? 1 : 0);
+  }
+  if (workers) {
+    metrics.workersDesired.set(labels, workers.desired);
+    metrics.workersReplicas.set(labels, workers.replicas);
+    metrics.workersReady.set(labels, workers.ready);
+    metrics.workersBusy.set(labels, workers.busy);
+  }
   gaugeConditions(metrics, labels, conditions);
-  const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
-  metrics.breakerOpen.set(labels, broken ? 1 : 0);
 }
 
 /** An Environment that is not served has conditions all the same. */

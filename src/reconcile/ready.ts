@@ -14,6 +14,7 @@ export const IN_THE_WAY = [
   "TemplateAccepted",
   "CapacityAvailable",
   "SessionsStarting",
+  "ScalingActive",
   "CredentialMissing",
 ] as const;
 

@@ -26,6 +26,7 @@ export interface StatusParts {
   /** Null: not read; the last reading stays. */
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
+  readonly workers?: EnvironmentStatus["workers"];
 }
 
 /** Which object's status it is. */
@@ -97,6 +98,7 @@ export class StatusWriter {
       conditions,
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),
+      ...(parts.workers ? { workers: parts.workers } : {}),
     };
   }
 

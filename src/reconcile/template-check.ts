@@ -9,8 +9,8 @@ import {
 } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Verdict } from "../sessions/api-health.ts";
-import type { SessionTemplate } from "../sessions/pod-render.ts";
 import { refusalWords } from "../sessions/refusal-words.ts";
+import type { CheckedTemplate } from "./environment-runtime.ts";
 
 /** What the API server says of a template; `final`: it stays so until the template changes. */
 export interface TemplateVerdict extends Verdict {
@@ -25,7 +25,7 @@ const ALWAYS_PULLS =
 export async function checkTemplate(
   kube: KubeClient,
   environment: string,
-  template: SessionTemplate,
+  template: CheckedTemplate,
 ): Promise<TemplateVerdict> {
   const rendered = template.render(dryRunName(environment));
   const { name = "", namespace = "" } = rendered.metadata;
@@ -35,7 +35,7 @@ export async function checkTemplate(
   } catch (error) {
     // Validation comes before the quota: the template is good, the namespace is full. Creating Pods will say so.
     if (isQuotaExceeded(error)) return accepted(template, null);
-    return refused(error, refusalWords(error, name), namespace);
+    return refused(error, refusalWords(error, name), { namespace, field: template.field });
   }
 }
 
@@ -47,7 +47,7 @@ function dryRunName(environment: string): string {
   return `berth-${environment.replaceAll(".", "-")}-template`;
 }
 
-function accepted(template: SessionTemplate, pod: Pod | null): TemplateVerdict {
+function accepted(template: CheckedTemplate, pod: Pod | null): TemplateVerdict {
   const made = pod?.spec.containers.find(({ name }) => name === template.container);
   // Admission may force it (AlwaysPullImages).
   const pullsAlways = template.pullsAlways || (template.pullsAgain && made?.imagePullPolicy === "Always");
@@ -59,7 +59,11 @@ function accepted(template: SessionTemplate, pod: Pod | null): TemplateVerdict {
   };
 }
 
-function refused(error: unknown, words: string, namespace: string): TemplateVerdict {
+function refused(
+  error: unknown,
+  words: string,
+  { namespace, field }: { readonly namespace: string; readonly field: string },
+): TemplateVerdict {
   const verdict = { accepted: false, final: false };
   if (isNamespaceTerminating(error)) return { ...verdict, reason: "TemplateUnchecked", message: words };
   if (mayNotCreate(error)) {
@@ -71,11 +75,11 @@ function refused(error: unknown, words: string, namespace: string): TemplateVerd
     };
   }
   if (isForbidden(error) || isPolicy(error)) {
-    const message = `Pods of spec.sessions.template are refused by a policy of the cluster: ${words}; mend the template, or have the policy changed`;
+    const message = `Pods of ${field} are refused by a policy of the cluster: ${words}; mend the template, or have the policy changed`;
     return { ...verdict, reason: "AdmissionRefused", message };
   }
   if (isBadRequest(error) || isInvalid(error)) {
-    return { ...verdict, reason: "Refused", message: `mend spec.sessions.template: ${words}` };
+    return { ...verdict, reason: "Refused", message: `mend ${field}: ${words}` };
   }
   const message = `the template could not be checked yet, it is tried again: ${words}`;
   return { ...verdict, reason: "TemplateUnchecked", message };

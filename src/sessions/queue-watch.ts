@@ -1,8 +1,9 @@
+import type { QueueStatus } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { jitter } from "../core/random.ts";
 import type { QueueStats } from "../work/types.ts";
-import type { ApiHealth } from "./api-health.ts";
+import type { ApiHealth, Attempt } from "./api-health.ts";
 import type { SessionContext } from "./context.ts";
 import type { IdlePace } from "./idle-pace.ts";
 
@@ -53,6 +54,19 @@ export class QueueWatch {
     return this.#stats;
   }
 
+  /** The last good reading as the Environment's status has it. */
+  get status(): QueueStatus | null {
+    const stats = this.#stats;
+    return (
+      stats && {
+        depth: stats.depth,
+        pending: stats.pending,
+        ...(stats.oldest_queued_at === null ? {} : { oldestQueuedAt: stats.oldest_queued_at }),
+        ...(stats.workers_polling === null ? {} : { workersPolling: stats.workers_polling }),
+      }
+    );
+  }
+
   /** When the last good reading was asked for, on the monotonic clock. */
   get readMs(): number {
     return this.#readMs;
@@ -92,19 +106,11 @@ export class QueueWatch {
       await mayRead(signal);
       if (signal.aborted) return;
       const readMs = clock.monotonic();
-      const polledBefore = this.#polled;
-      const unacknowledgedBefore = this.#unacknowledged();
       let waitMs: number;
       const attempt = this.#health.attempt("stats");
       try {
-        const answer = await this.#context.work().stats({ signal });
+        await this.#read(attempt, signal);
         backoff.reset();
-        attempt.answered();
-        this.#readMs = readMs;
-        this.#polled -= polledBefore;
-        this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#unacknowledged()));
-        this.#take(answer.value);
-        if (this.#showsWork) this.#pace.noteWork();
         waitMs = this.#isBusy() ? jitter(timing.statsBusyMs, JITTER, random) : this.#pace.statsGapMs();
       } catch (error) {
         if (signal.aborted) return;
@@ -112,6 +118,32 @@ export class QueueWatch {
       }
       await this.#wait(clock, waitMs, readMs + MIN_PAUSE_MS, signal);
     }
+  }
+
+  /** Reads once, now, for a decision. False when it could not be had: the loop tells why. Never throws. */
+  async refresh(signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#read(this.#health.attempt("stats"), signal);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Throws WorkApiError. */
+  async #read(attempt: Attempt, signal: AbortSignal): Promise<void> {
+    const readMs = this.#context.clock.monotonic();
+    const polledBefore = this.#polled;
+    const unacknowledgedBefore = this.#unacknowledged();
+    const answer = await this.#context.work().stats({ signal });
+    attempt.answered();
+    // Two may be under way: the later one says more.
+    if (readMs < this.#readMs) return;
+    this.#readMs = readMs;
+    this.#polled -= polledBefore;
+    this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#unacknowledged()));
+    this.#take(answer.value);
+    if (this.#showsWork) this.#pace.noteWork();
   }
 
   get #showsWork(): boolean {

@@ -203,9 +203,9 @@ export class SessionsRuntime {
     return this.#recovered && this.#claims.size === 0 && this.#pool.isEmpty && this.#retention.finished === 0;
   }
 
-  /** Claims whose item is not settled yet. */
-  get claims(): number {
-    return this.#claims.size;
+  /** What is left, in words, for the Event of a drain that was given up. */
+  get leftovers(): string {
+    return `${this.#claims.size} work items were not settled`;
   }
 
   /** The drain's bound is over: Secrets go unsettled, Pods are the garbage collector's. Leases lapse by themselves. */
@@ -225,12 +225,7 @@ export class SessionsRuntime {
     const stats = this.#queue.stats;
     const sessions = this.#counts();
     return {
-      queue: stats && {
-        depth: stats.depth,
-        pending: stats.pending,
-        ...(stats.oldest_queued_at === null ? {} : { oldestQueuedAt: stats.oldest_queued_at }),
-        ...(stats.workers_polling === null ? {} : { workersPolling: stats.workers_polling }),
-      },
+      queue: this.#queue.status,
       sessions,
       verdicts: [
         this.#health.key,

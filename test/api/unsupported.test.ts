@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { unsupportedFields } from "../../src/api/unsupported.ts";
-import { type Json, parsed, sessionsSpec, stored, workersSpec } from "./environments.ts";
+import { type Json, parsed, sessionsSpec, stored } from "./environments.ts";
 
 const unsupported = (spec: Json) => unsupportedFields(parsed(stored(spec)).spec);
 
@@ -13,7 +13,6 @@ describe("unsupportedFields", () => {
     ["spec.sessions.credential", "EnvironmentKey", sessionsSpec({ credential: "EnvironmentKey" })],
     ["spec.sessions.parking", "Init", sessionsSpec({ parking: "Init" })],
     ["spec.sessions.disruption", "Protect", sessionsSpec({ disruption: "Protect" })],
-    ["spec.workers", "set", workersSpec()],
   ])("names %s: %s, and what to use instead", (field, value, spec) => {
     expect(unsupported(spec)).toEqual([{ field, value, message: expect.stringMatching(/^spec\..*: (use|create) /) }]);
   });

@@ -1,17 +1,19 @@
 import { describe, expect, test } from "vitest";
 import type { KubeApiError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
+import type { CheckedTemplate } from "../../src/reconcile/environment-runtime.ts";
+import { templateOf as templateOfEnvironment } from "../../src/reconcile/modes.ts";
 import { checkTemplate } from "../../src/reconcile/template-check.ts";
-import { newPodName, type SessionTemplate, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { newPodName } from "../../src/sessions/pod-render.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
 import { FakeKube, noAnswer, refusal } from "./fake-kube.ts";
 
 const NAME = "berth-research-template";
 const ABOUT = `create pods agents/${NAME}: `;
 
-function templateOf(container: Record<string, unknown> = {}): SessionTemplate {
+function templateOf(container: Record<string, unknown> = {}): CheckedTemplate {
   const template = { spec: { containers: [{ name: "worker", image: "worker:1", ...container }] } };
-  return sessionTemplate(parsed(stored(sessionsSpec({ template }))));
+  return templateOfEnvironment(parsed(stored(sessionsSpec({ template }))));
 }
 
 const check = (kube: FakeKube, template = templateOf()) => checkTemplate(kube.client, "research", template);

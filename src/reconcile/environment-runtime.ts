@@ -1,0 +1,63 @@
+import type { QueueStatus, SessionsStatus, WorkersStatus } from "../api/environment.ts";
+import type { Pod } from "../kube/resource.ts";
+import type { Verdict } from "../sessions/api-health.ts";
+
+/** What the reconciler allows the loops of an Environment. */
+export interface Permissions {
+  /** Requests may be sent: the origin is allowed and there is a key. */
+  readonly mayAsk: boolean;
+  /** Pods may be made: template accepted, nothing unsupported. */
+  readonly mayPrepare: boolean;
+  /** New items may be claimed: the same, and not paused nor being deleted. */
+  readonly mayClaim: boolean;
+}
+
+/** What the loops say of themselves, for the Environment's status. */
+export interface RuntimeReport {
+  readonly queue: QueueStatus | null;
+  readonly sessions: SessionsStatus | null;
+  readonly workers?: WorkersStatus;
+  readonly verdicts: readonly Verdict[];
+  /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
+  readonly hindrance: string | null;
+}
+
+/** The loops of one Environment, whichever mode it is in. The reconciler starts, updates and stops them. */
+export interface EnvironmentRuntime {
+  start(): void;
+  /** Stops all loops and waits for requests under way. What is in the cluster stays for the next process. */
+  stop(): Promise<void>;
+  /** The spec or what stands around it changed. */
+  update(permissions: Permissions): void;
+  /** Another environment key: try it at once. */
+  keyChanged(): void;
+  /** True from a 401 or 403 until `keyChanged`. */
+  readonly keyRejected: boolean;
+  /** A Pod of this Environment, or what makes its Pods, changed in the cache. */
+  podChanged(name: string): void;
+  /** The Environment is being deleted: begin nothing, end what runs at `deadlineMs` (monotonic). */
+  drain(deadlineMs: number): void;
+  /** Nothing is left that the Environment would have to wait for. */
+  readonly isDrained: boolean;
+  /** What is left, in words. */
+  readonly leftovers: string;
+  /** The drain's bound is over: what is left is given up. */
+  abandon(): Promise<void>;
+  /** Takes the finalizer away, if nothing needs it. */
+  releaseHold(): Promise<void>;
+  report(): RuntimeReport;
+}
+
+/** What the reconciler asks of a template, whichever mode it belongs to. */
+export interface CheckedTemplate {
+  readonly hash: string;
+  /** The container that a session or a worker runs in. */
+  readonly container: string;
+  /** The session container asks the registry at every look at a parked Pod. */
+  readonly pullsAlways: boolean;
+  /** Its image is looked up again and again while a Pod is parked. */
+  readonly pullsAgain: boolean;
+  /** Its path in the spec, for a person. */
+  readonly field: "spec.sessions.template" | "spec.workers.template";
+  render(name: string): Pod;
+}

@@ -1,0 +1,45 @@
+import type { WorkApiClient } from "./client.ts";
+import type { WorkState } from "./types.ts";
+
+/** Items that somebody serves: acknowledged and not over. */
+const LIVE: ReadonlySet<WorkState> = new Set(["starting", "active", "stopping"]);
+
+/** A page asks for so many items; the server may give fewer. */
+const PAGE_LIMIT = 100;
+
+/** What a walk through the list said. */
+export interface LiveItems {
+  readonly count: number;
+  /** Every page was read; else there are at least so many. */
+  readonly isComplete: boolean;
+  readonly pages: number;
+}
+
+/**
+ * Counts the sessions that run, by a walk through the pages of the list. Nothing is assumed about order, page size, or how long
+ * stopped items stay; an item shown twice counts once, as last seen. It waits for the budget at every page.
+ * @throws WorkApiError when a page cannot be had: then nothing is known.
+ */
+export async function countLiveItems(
+  work: WorkApiClient,
+  o: { readonly maxPages: number; readonly signal?: AbortSignal },
+): Promise<LiveItems> {
+  const states = new Map<string, WorkState>();
+  const seenPages = new Set<string>();
+  let page: string | undefined;
+  let isComplete = false;
+  let pages = 0;
+  while (pages < o.maxPages) {
+    const { value } = await work.list({ limit: PAGE_LIMIT, signal: o.signal, ...(page === undefined ? {} : { page }) });
+    pages += 1;
+    for (const { id, state } of value.items) states.set(id, state);
+    const next = value.nextPage;
+    isComplete = next === null;
+    // A cursor that comes back would walk in a circle.
+    if (next === null || seenPages.has(next)) break;
+    seenPages.add(next);
+    page = next;
+  }
+  const count = [...states.values()].filter((state) => LIVE.has(state)).length;
+  return { count, isComplete, pages };
+}

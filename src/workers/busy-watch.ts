@@ -1,0 +1,189 @@
+import { ANNOTATION_DELETION_COST, ANNOTATION_DO_NOT_DISRUPT, ANNOTATION_SAFE_TO_EVICT } from "../api/names.ts";
+import { sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { jitter } from "../core/random.ts";
+import { isConflict, isNotFound } from "../kube/errors.ts";
+import { PODS } from "../kube/resource.ts";
+import type { BusyAnswer, BusyProber } from "./busy-probe.ts";
+import type { WorkersContext } from "./context.ts";
+import { isCounted, type WorkerPod } from "./worker-pod.ts";
+
+const JITTER = 0.2;
+
+/** Requests under way at a time, per Environment: a round over a thousand workers that answer takes a second or two. */
+const CONCURRENCY = 32;
+
+/** An answer this many rounds old is none: the worker may have taken up anything since. */
+const STALE_ROUNDS = 3;
+
+/** Above the cost of every Pod that nobody marked. The ReplicaSet ends those of the lowest cost first. */
+export const BUSY_COST = "1000";
+
+/** What was last heard of a worker. */
+interface Heard {
+  readonly name: string;
+  answer: BusyAnswer;
+  atMs: number;
+  /** Starts of the container beyond the first, when it was heard. */
+  restarts: number;
+  /** Its end while busy is counted: once. */
+  isCounted: boolean;
+}
+
+/**
+ * Asks the workers whether they are busy, and marks the busy ones so that a ReplicaSet ends them last. A worker of which
+ * nothing recent is known counts as busy. Also takes note of every worker that ends although it was last seen busy.
+ */
+export class BusyWatch {
+  readonly #context: WorkersContext;
+  readonly #prober: BusyProber;
+  readonly #pods: () => readonly WorkerPod[];
+  readonly #onChange: () => void;
+  readonly #heard = new Map<string, Heard>();
+
+  constructor(options: {
+    context: WorkersContext;
+    prober: BusyProber;
+    /** The workers as the cache has them. */
+    pods: () => readonly WorkerPod[];
+    onChange: () => void;
+  }) {
+    this.#context = options.context;
+    this.#prober = options.prober;
+    this.#pods = options.pods;
+    this.#onChange = options.onChange;
+  }
+
+  /** Whether the spec has a probe at all. */
+  get isProbed(): boolean {
+    return this.#probe !== undefined;
+  }
+
+  /** What is known of a worker now. One whose program does not run is idle, whatever it said before. */
+  stateOf(pod: WorkerPod): BusyAnswer {
+    if (!pod.isRunning) return "idle";
+    const heard = this.#heard.get(pod.uid);
+    if (!heard || heard.restarts !== pod.restarts) return "unknown";
+    const ageMs = this.#context.clock.monotonic() - heard.atMs;
+    return ageMs <= STALE_ROUNDS * this.#context.timing.busyProbeMs ? heard.answer : "unknown";
+  }
+
+  /** Asks all workers in rounds until the signal aborts. Never throws. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, timing, random } = this.#context;
+    while (!signal.aborted) {
+      if (this.isProbed) {
+        await this.ask(this.#pods().filter(isCounted), signal);
+        await this.#markAll(signal);
+      }
+      await sleep(clock, jitter(timing.busyProbeMs, JITTER, random), signal);
+    }
+  }
+
+  /** Asks these workers now. Resolves when all have answered or had their time. */
+  async ask(pods: readonly WorkerPod[], signal: AbortSignal): Promise<void> {
+    const probe = this.#probe;
+    if (!probe) return;
+    const before = this.#known(pods);
+    await forEachAtMost(CONCURRENCY, pods, async (pod) => {
+      if (!pod.isRunning || pod.ip === undefined || signal.aborted) return;
+      const answer = await this.#prober({ ip: pod.ip, ...probe.httpGet }, signal);
+      if (!signal.aborted) this.#hear(pod, answer);
+    });
+    if (this.#known(pods) !== before) this.#onChange();
+  }
+
+  /** Looks whether workers have ended that were busy. To be called at every change of a worker Pod. */
+  observe(pods: readonly WorkerPod[], howEnded: (name: string) => string): void {
+    const byUid = new Map(pods.map((pod) => [pod.uid, pod]));
+    for (const [uid, heard] of this.#heard) {
+      const pod = byUid.get(uid);
+      const isOver = !pod || !isCounted(pod) || !pod.isRunning || pod.restarts !== heard.restarts;
+      if (isOver && heard.answer === "busy" && !heard.isCounted) {
+        heard.isCounted = true;
+        this.#countEnded(heard.name, howEnded(heard.name));
+      }
+      if (!pod) this.#heard.delete(uid);
+    }
+  }
+
+  get #probe() {
+    return this.#context.environment().spec.workers?.busyProbe;
+  }
+
+  #known(pods: readonly WorkerPod[]): string {
+    return pods.map((pod) => this.stateOf(pod)).join();
+  }
+
+  #hear(pod: WorkerPod, answer: BusyAnswer): void {
+    const { clock, metrics, labels } = this.#context;
+    metrics.workerProbes.inc({ ...labels, answer });
+    const atMs = clock.monotonic();
+    const heard = this.#heard.get(pod.uid);
+    if (heard && heard.restarts === pod.restarts) {
+      // One answer that does not come is no news of a busy worker: it is unknown only when nothing came for long.
+      if (answer === "unknown" && heard.answer !== "idle") return;
+      heard.answer = answer;
+      heard.atMs = atMs;
+      return;
+    }
+    this.#heard.set(pod.uid, { name: pod.name, answer, atMs, restarts: pod.restarts, isCounted: false });
+  }
+
+  #countEnded(name: string, how: string): void {
+    const { metrics, labels, announce, logger } = this.#context;
+    metrics.workersEndedWhileBusy.inc(labels);
+    logger.warn({ pod: name, how }, "a worker that was busy ended");
+    announce("WorkerEndedWhileBusy", `worker ${name} was busy when it ended: ${how}`);
+  }
+
+  /** Brings the marks of all workers up to date, where they are not. Failures are tried again with the next round. */
+  async #markAll(signal: AbortSignal): Promise<void> {
+    await forEachAtMost(CONCURRENCY, this.#pods().filter(isCounted), async (pod) => {
+      if (signal.aborted) return;
+      const state = this.stateOf(pod);
+      try {
+        if (state === "busy" && pod.cost !== BUSY_COST) await this.mark(pod, BUSY_COST);
+        else if (state === "idle" && pod.cost === BUSY_COST) await this.mark(pod, null);
+      } catch (error) {
+        if (isNotFound(error) || isConflict(error)) return;
+        this.#context.logger.warn({ pod: pod.name, error: errorText(error) }, "a worker could not be marked");
+      }
+    });
+  }
+
+  /**
+   * Gives a worker its deletion cost; null takes it away. Returns the cost that the API server has then. Throws
+   * KubeApiError.
+   */
+  async mark(pod: WorkerPod, cost: string | null): Promise<string | null> {
+    const { kube, namespace } = this.#context;
+    const own = this.#context.environment().spec.workers?.template.metadata?.annotations ?? {};
+    const isBusy = cost === BUSY_COST;
+    const annotations: Record<string, string | null> = {
+      [ANNOTATION_DELETION_COST]: cost,
+      [ANNOTATION_SAFE_TO_EVICT]: isBusy ? "false" : null,
+      [ANNOTATION_DO_NOT_DISRUPT]: isBusy ? "true" : null,
+    };
+    // What the user's template sets wins.
+    for (const name of [ANNOTATION_SAFE_TO_EVICT, ANNOTATION_DO_NOT_DISRUPT]) {
+      if (Object.hasOwn(own, name)) delete annotations[name];
+    }
+    const patch = { metadata: { uid: pod.uid, annotations } };
+    const marked = await kube.patch(PODS, { namespace, name: pod.name }, patch, { type: "merge" });
+    return marked.metadata.annotations?.[ANNOTATION_DELETION_COST] ?? null;
+  }
+}
+
+/** Runs `act` for all items, so many at a time. Rejects when one does; the others end by themselves. */
+export async function forEachAtMost<T>(
+  limit: number,
+  items: readonly T[],
+  act: (item: T) => Promise<void>,
+): Promise<void> {
+  const waiting = [...items];
+  const lane = async () => {
+    for (let item = waiting.shift(); item !== undefined; item = waiting.shift()) await act(item);
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
+}

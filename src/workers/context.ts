@@ -1,0 +1,56 @@
+import type { EventReason } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Random } from "../core/random.ts";
+import type { KubeClient } from "../kube/client.ts";
+import type { Deployment, KubeObject, Pod } from "../kube/resource.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { WorkerTemplate } from "./template.ts";
+
+/** A cache of one Environment's objects of a kind. What it says is never enough to destroy anything: read live first. */
+export interface ObjectCache<T extends KubeObject> {
+  get(name: string): T | undefined;
+  list(): readonly T[];
+}
+
+/** The times of the workers' loops, in milliseconds. */
+export interface WorkersTiming {
+  readonly countMs: number;
+  readonly countIdleMs: number;
+  readonly demandStaleMs: number;
+  readonly busyProbeMs: number;
+  readonly scaleMs: number;
+  readonly retryBaseMs: number;
+  readonly retryMaxMs: number;
+}
+
+/** What every part of an Environment's workers works with. */
+export interface WorkersContext {
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  /** The Environment as its spec is now. */
+  readonly environment: () => Environment;
+  /** The template that new workers are made from now. */
+  readonly template: () => WorkerTemplate;
+  /** Refuses writes once this process may not act any more. */
+  readonly kube: KubeClient;
+  /** Worker Pods with this Environment's label, whosever they are. */
+  readonly pods: ObjectCache<Pod>;
+  /** Deployments with this Environment's label, whosever they are. */
+  readonly deployments: ObjectCache<Deployment>;
+  /** Resolves when both caches show what there was at the start; nothing is decided before. */
+  readonly synced: Promise<void>;
+  /** What keeps them from being filled; null: nothing. */
+  readonly problem: () => string | null;
+  /** Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it. */
+  readonly announce: (reason: EventReason, message: string, pod?: Pick<Pod, "metadata">) => void;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timing: WorkersTiming;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  /** The labels of this Environment's metrics. */
+  readonly labels: { readonly namespace: string; readonly environment: string };
+}

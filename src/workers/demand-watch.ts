@@ -1,0 +1,138 @@
+import type { DemandReadings, RunningReading } from "../autoscale/demand.ts";
+import { sleep } from "../core/clock.ts";
+import { Notifier } from "../core/notifier.ts";
+import { jitter } from "../core/random.ts";
+import type { WorkersContext } from "./context.ts";
+
+const JITTER = 0.1;
+
+/** A walk of many pages is made less often, so that it takes no more of the organization's reads than one of a few. */
+const PAGES_AT_FULL_PACE = 5;
+
+/** The queue's statistics, as somebody else follows them. */
+export interface QueueSource {
+  readonly stats: { readonly depth: number; readonly pending: number } | null;
+  /** When the last good reading was asked for, on the monotonic clock. */
+  readonly readMs: number;
+  /** Reads them anew. False when they could not be had. */
+  refresh(signal: AbortSignal): Promise<boolean>;
+}
+
+/** One walk through the list. Never throws; null when it could not be had, with the reason told elsewhere. */
+export type CountRunning = (
+  signal: AbortSignal,
+) => Promise<
+  | { readonly ok: true; readonly count: number; readonly isComplete: boolean; readonly pages: number }
+  | { readonly ok: false; readonly waitMs: number }
+>;
+
+/**
+ * Follows what the demand is made of. Statistics are read elsewhere; running sessions are counted here with the list
+ * call, at a slow pace, and anew before a decision that rests on them. A walk that ran out of pages is a reading of nothing:
+ * what it counted is too few.
+ */
+export class DemandWatch {
+  readonly #context: Pick<WorkersContext, "clock" | "random" | "timing">;
+  readonly #queue: QueueSource;
+  readonly #count: CountRunning;
+  readonly #isBusy: () => boolean;
+  readonly #onReading: () => void;
+  readonly #awaited = new Notifier();
+  #running: RunningReading | null = null;
+  #counting: Promise<number> | null = null;
+  #incomplete: string | null = null;
+
+  constructor(options: {
+    context: Pick<WorkersContext, "clock" | "random" | "timing">;
+    queue: QueueSource;
+    count: CountRunning;
+    /** Whether workers are there, so that sessions may run. */
+    isBusy: () => boolean;
+    onReading: () => void;
+  }) {
+    this.#context = options.context;
+    this.#queue = options.queue;
+    this.#count = options.count;
+    this.#isBusy = options.isBusy;
+    this.#onReading = options.onReading;
+  }
+
+  get readings(): DemandReadings {
+    const { stats, readMs } = this.#queue;
+    return {
+      queue: stats && { depth: stats.depth, pending: stats.pending, readMs },
+      running: this.#running,
+    };
+  }
+
+  /** Why sessions cannot be counted although the Work API answers; null: they can. */
+  get hindrance(): string | null {
+    return this.#incomplete;
+  }
+
+  /** Counts until the signal aborts, while `mayAsk` says that requests make sense. Never throws. */
+  async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const { clock } = this.#context;
+    while (!signal.aborted) {
+      await mayAsk(signal);
+      if (signal.aborted) return;
+      const waitMs = await this.#countOnce(signal);
+      const either = new AbortController();
+      const bound = AbortSignal.any([signal, either.signal]);
+      await Promise.race([sleep(clock, waitMs, bound), this.#awaited.wait(bound)]);
+      either.abort();
+    }
+  }
+
+  /** The number of running sessions may have changed more than the pace would show. */
+  nudge(): void {
+    this.#awaited.notify();
+  }
+
+  /** Makes sure that running sessions were counted at most `maxAgeMs` ago. False when they could not be. */
+  async refreshRunning(maxAgeMs: number, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#context;
+    const earliestMs = clock.monotonic() - maxAgeMs;
+    if (this.#running && this.#running.readMs >= earliestMs) return true;
+    // One that is under way may have been asked for too early.
+    if (this.#counting) await this.#counting;
+    if (!this.#running || this.#running.readMs < earliestMs) await this.#countOnce(signal);
+    return this.#running !== null && this.#running.readMs >= earliestMs;
+  }
+
+  /**
+   * Reads both anew: the statistics first, so that an item on its way from the queue to a worker is seen at least once.
+   * False when one of them could not be had.
+   */
+  async refreshAll(signal: AbortSignal): Promise<boolean> {
+    if (!(await this.#queue.refresh(signal)) || signal.aborted) return false;
+    return this.refreshRunning(0, signal);
+  }
+
+  /** Returns in how many milliseconds the next count is due. */
+  #countOnce(signal: AbortSignal): Promise<number> {
+    this.#counting ??= this.#walk(signal).finally(() => {
+      this.#counting = null;
+    });
+    return this.#counting;
+  }
+
+  async #walk(signal: AbortSignal): Promise<number> {
+    const { clock, random, timing } = this.#context;
+    const readMs = clock.monotonic();
+    const result = await this.#count(signal);
+    if (signal.aborted) return 0;
+    if (!result.ok) return result.waitMs;
+    if (result.isComplete) {
+      this.#running = { running: result.count, readMs };
+      this.#incomplete = null;
+    } else {
+      this.#incomplete = `the list of work items did not end within ${result.pages} pages: running sessions cannot be counted`;
+    }
+    this.#onReading();
+    const { stats } = this.#queue;
+    const isIdle = !this.#isBusy() && result.count === 0 && (stats?.depth ?? 0) + (stats?.pending ?? 0) === 0;
+    const paceMs = isIdle ? timing.countIdleMs : timing.countMs;
+    return jitter(paceMs * Math.max(1, result.pages / PAGES_AT_FULL_PACE), JITTER, random);
+  }
+}

@@ -1,0 +1,137 @@
+import { LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { isAlreadyExists, isNotFound } from "../kube/errors.ts";
+import { DEPLOYMENTS, type Deployment, PODS, type Pod } from "../kube/resource.ts";
+import type { WorkersContext } from "./context.ts";
+import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
+
+/**
+ * The Deployments of one Environment and their Pods: what the caches show, with what was written last on top, so that a
+ * cache that lags does not make a decision be taken twice.
+ */
+export class Fleet {
+  readonly #context: WorkersContext;
+  /** The last answers of the API server, by name, until the cache shows as much. */
+  readonly #written = new Map<string, Deployment>();
+  /** Generation of each Deployment's spec as this process wrote it, by uid: another one is somebody else's doing. */
+  readonly #generations = new Map<string, number>();
+
+  constructor(context: WorkersContext) {
+    this.#context = context;
+  }
+
+  /** All of this Environment's, those that are being deleted too. */
+  get all(): readonly Deployment[] {
+    const { deployments, uid } = this.#context;
+    const byName = new Map(deployments.list().map((each) => [each.metadata.name ?? "", each]));
+    for (const [name, written] of this.#written) {
+      const cached = byName.get(name);
+      const isNewer =
+        cached && (cached.metadata.uid !== written.metadata.uid || generationOf(cached) >= generationOf(written));
+      if (isNewer) this.#written.delete(name);
+      else byName.set(name, written);
+    }
+    return [...byName.values()].filter((each) => isOwnedBy(each, uid));
+  }
+
+  /** Those that are not being deleted. */
+  get deployments(): readonly Deployment[] {
+    return this.all.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
+  }
+
+  /** The worker Pods of these Deployments, as the cache has them. */
+  get pods(): readonly WorkerPod[] {
+    const hashes = new Set(this.all.map(hashOfDeployment));
+    return this.#context.pods
+      .list()
+      .map((pod) => this.read(pod))
+      .filter(({ hash }) => hashes.has(hash));
+  }
+
+  read(pod: Pod): WorkerPod {
+    return readWorkerPod(pod, this.#context.template().container);
+  }
+
+  /** The Pods of one Deployment as the API server has them now. Throws KubeApiError. */
+  async livePods(deployment: Deployment): Promise<WorkerPod[]> {
+    const { kube, namespace, name } = this.#context;
+    const hash = hashOfDeployment(deployment);
+    const labelSelector = `${LABEL_ENVIRONMENT}=${name},${LABEL_ROLE}=worker,${LABEL_TEMPLATE_HASH}=${hash}`;
+    const { items } = await kube.listAll(PODS, { namespace, labelSelector });
+    return items.map((pod) => this.read(pod));
+  }
+
+  /** Makes the Deployment of the present template. Throws KubeApiError. */
+  async create(replicas: number): Promise<void> {
+    const { kube, template } = this.#context;
+    try {
+      this.#note(await kube.create(DEPLOYMENTS, template().deployment(replicas)));
+    } catch (error) {
+      // The cache shows it soon.
+      if (!isAlreadyExists(error)) throw error;
+    }
+  }
+
+  /**
+   * Changes how many workers a Deployment has, if it still has as many as it had when that was decided.
+   * @throws KubeApiError, also when somebody else changed it meanwhile.
+   */
+  async scale(deployment: Deployment, replicas: number): Promise<void> {
+    await this.#patch(deployment, [
+      { op: "test", path: "/spec/replicas", value: replicasOf(deployment) },
+      { op: "replace", path: "/spec/replicas", value: replicas },
+    ]);
+  }
+
+  /** Whether the spec is not as this process wrote it, or it never wrote it. */
+  isForeign(deployment: Deployment): boolean {
+    return this.#generations.get(deployment.metadata.uid ?? "") !== generationOf(deployment);
+  }
+
+  /** Puts the template of the present hash back to what it was made as; no change when it is. Throws KubeApiError. */
+  async putRight(deployment: Deployment): Promise<void> {
+    const { template } = this.#context;
+    const { template: value } = template().deployment(0).spec;
+    await this.#patch(deployment, [{ op: "replace", path: "/spec/template", value }]);
+  }
+
+  /**
+   * Deletes a Deployment with all its Pods. In the foreground: it stays until the last of them is gone, so that anybody can
+   * see that something is left. Throws KubeApiError.
+   */
+  async remove(deployment: Deployment): Promise<void> {
+    const { kube, namespace } = this.#context;
+    const { name = "", uid } = deployment.metadata;
+    try {
+      await kube.delete(DEPLOYMENTS, { namespace, name }, { ...(uid ? { uid } : {}), propagationPolicy: "Foreground" });
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+    this.#written.delete(name);
+  }
+
+  async #patch(deployment: Deployment, operations: readonly object[]): Promise<void> {
+    const { kube, namespace } = this.#context;
+    const { name = "", uid } = deployment.metadata;
+    const patch = [{ op: "test", path: "/metadata/uid", value: uid }, ...operations];
+    this.#note(await kube.patch(DEPLOYMENTS, { namespace, name }, patch, { type: "json" }));
+  }
+
+  #note(written: Deployment): void {
+    this.#written.set(written.metadata.name ?? "", written);
+    this.#generations.set(written.metadata.uid ?? "", generationOf(written));
+  }
+}
+
+/** The template hash that a Deployment and its Pods bear. */
+export function hashOfDeployment({ metadata }: Deployment): string {
+  return metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "";
+}
+
+/** `spec.replicas`, which is 1 where it is not set. */
+export function replicasOf({ spec }: Deployment): number {
+  return spec.replicas ?? 1;
+}
+
+function generationOf({ metadata }: Deployment): number {
+  return metadata.generation ?? 0;
+}

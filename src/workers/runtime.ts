@@ -1,0 +1,307 @@
+import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
+import { Backoff } from "../core/backoff.ts";
+import { sleep, type Timer } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { Notifier } from "../core/notifier.ts";
+import type { Pod } from "../kube/resource.ts";
+import type { BusyProber } from "./busy-probe.ts";
+import { BusyWatch } from "./busy-watch.ts";
+import type { WorkersContext } from "./context.ts";
+import { type CountRunning, DemandWatch, type QueueSource } from "./demand-watch.ts";
+import { Fleet, replicasOf } from "./fleet.ts";
+import { Scaler, type ScalerOrders } from "./scaler.ts";
+import { capacityVerdict, scalingVerdict, type Verdict } from "./verdicts.ts";
+import { isCounted } from "./worker-pod.ts";
+
+/** The finalizer goes so long after the last worker, so that a short pause costs no two writes. */
+const LINGER_MS = 30_000;
+
+/** What the runtime asks of the Work API, as somebody who may know it puts it together. */
+export interface WorkSources {
+  readonly queue: QueueSource & {
+    readonly status: QueueStatus | null;
+    run(signal: AbortSignal, mayRead: (signal: AbortSignal) => Promise<void>): Promise<void>;
+    nudge(): void;
+  };
+  readonly count: CountRunning;
+  readonly health: {
+    readonly key: Verdict;
+    readonly queue: Verdict;
+    readonly keyRejected: boolean;
+    keyChanged(): void;
+  };
+}
+
+/** The finalizer of the Environment. */
+export interface Hold {
+  readonly mayBeHeld: boolean;
+  hold(): Promise<boolean>;
+  release(unused: () => boolean): Promise<void>;
+}
+
+/** What a runtime says of itself, for the Environment's status. */
+export interface WorkersReport {
+  readonly queue: QueueStatus | null;
+  readonly sessions: null;
+  readonly workers: WorkersStatus;
+  readonly verdicts: readonly Verdict[];
+  readonly hindrance: string | null;
+}
+
+/**
+ * The loops of one Environment in `workers` mode: queue statistics, count of running sessions, busy probes, scaler. The
+ * reconciler starts, updates and stops it. It keeps no state that is not found again from the cluster and the Work API,
+ * but for the history that the scaling policies look at.
+ */
+export class WorkersRuntime {
+  readonly #context: WorkersContext;
+  readonly #sources: WorkSources;
+  readonly #hold: Hold;
+  readonly #onChange: () => void;
+  readonly #changed = new Notifier();
+  readonly #fleet: Fleet;
+  readonly #busy: BusyWatch;
+  readonly #demand: DemandWatch;
+  readonly #scaler: Scaler;
+  readonly #stop = new AbortController();
+  #permissions = { mayAsk: false, mayPrepare: false };
+  #running: Promise<void> = Promise.resolve();
+  #synced = false;
+  #drainDeadlineMs: number | null = null;
+  #releaseTimer: Timer | null = null;
+
+  constructor(options: {
+    context: WorkersContext;
+    /** Told to call back at every new reading and every change of health. */
+    sources: (onChange: () => void) => WorkSources;
+    hold: Hold;
+    prober: BusyProber;
+    onChange: () => void;
+  }) {
+    const { context } = options;
+    this.#context = context;
+    this.#hold = options.hold;
+    this.#onChange = options.onChange;
+    const changed = () => this.#noteChange();
+    this.#sources = options.sources(changed);
+    this.#fleet = new Fleet(context);
+    this.#busy = new BusyWatch({ context, prober: options.prober, pods: () => this.#fleet.pods, onChange: changed });
+    this.#demand = new DemandWatch({
+      context,
+      queue: this.#sources.queue,
+      count: this.#sources.count,
+      isBusy: () => this.#fleet.deployments.some((each) => replicasOf(each) > 0),
+      onReading: changed,
+    });
+    this.#scaler = new Scaler({
+      context,
+      fleet: this.#fleet,
+      busy: this.#busy,
+      demand: this.#demand,
+      hold: () => this.#hold.hold(),
+      orders: () => this.#orders(),
+      onChange: changed,
+    });
+  }
+
+  /** Runs all loops until `stop`. */
+  start(): void {
+    this.#running = this.#run(this.#stop.signal);
+  }
+
+  /** Stops all loops and waits for requests under way. Deployments and Pods stay as they are for the next process. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#releaseTimer?.cancel();
+    this.#changed.notify();
+    await this.#running;
+  }
+
+  /** The spec or what stands around it changed. */
+  update(permissions: { readonly mayAsk: boolean; readonly mayPrepare: boolean }): void {
+    this.#permissions = permissions;
+    this.#changed.notify();
+    this.#scaler.poke();
+  }
+
+  /** Another environment key: try it at once. Workers with the old one end by themselves and are started with the new. */
+  keyChanged(): void {
+    this.#sources.health.keyChanged();
+    this.#changed.notify();
+    this.#sources.queue.nudge();
+    this.#demand.nudge();
+  }
+
+  get keyRejected(): boolean {
+    return this.#sources.health.keyRejected;
+  }
+
+  /** A Pod or a Deployment of this Environment changed in the cache. */
+  podChanged(): void {
+    this.#busy.observe(this.#fleet.pods, (name) => howEnded(this.#context.pods.get(name)));
+    this.#noteChange();
+  }
+
+  /** The Environment is being deleted: idle workers go at once, busy ones at `deadlineMs` (monotonic). */
+  drain(deadlineMs: number): void {
+    this.#drainDeadlineMs = deadlineMs;
+    this.#scaler.poke();
+  }
+
+  /** No Deployment is left, and with it no worker: they are deleted in the foreground. */
+  get isDrained(): boolean {
+    return this.#synced && this.#fleet.all.length === 0;
+  }
+
+  /** What is left, in words, for the Event of a drain that was given up. */
+  get leftovers(): string {
+    return `${this.#fleet.pods.length} workers did not end`;
+  }
+
+  /** The drain's bound is over: what is left is the garbage collector's. */
+  async abandon(): Promise<void> {
+    await this.stop();
+    await this.#hold.release(() => true);
+  }
+
+  /** The finalizer goes now: no worker is left. */
+  async releaseHold(): Promise<void> {
+    await this.#hold.release(() => this.#isUnused);
+  }
+
+  report(): WorkersReport {
+    const { environment, clock } = this.#context;
+    const counted = this.#fleet.pods.filter(isCounted);
+    const { view } = this.#scaler;
+    const isProbed = this.#busy.isProbed;
+    const workers = {
+      desired: view.decision?.replicas ?? this.#fleet.deployments.reduce((sum, each) => sum + replicasOf(each), 0),
+      replicas: counted.length,
+      ready: counted.filter(({ isReady }) => isReady).length,
+      busy: isProbed ? counted.filter((pod) => this.#busy.stateOf(pod) === "busy").length : 0,
+    };
+    const names = new Set(counted.map(({ name }) => name));
+    const { health, queue } = this.#sources;
+    return {
+      queue: queue.status,
+      sessions: null,
+      workers,
+      verdicts: [
+        health.key,
+        health.queue,
+        capacityVerdict(
+          this.#context.pods.list().filter(({ metadata }) => names.has(metadata.name ?? "")),
+          this.#fleet.deployments,
+          {
+            replicas: counted.length,
+            max: environment().spec.workers?.maxReplicas ?? 0,
+            depth: queue.stats?.depth ?? 0,
+          },
+        ),
+        scalingVerdict(view, this.#demand.readings, { hindrance: this.#demand.hindrance, clock }),
+      ],
+      hindrance: this.#synced ? null : unread(this.#context.problem()),
+    };
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    await Promise.race([this.#context.synced, aborted(signal)]);
+    if (signal.aborted) return;
+    this.#synced = true;
+    this.#noteChange();
+    const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
+    await Promise.all([
+      this.#kept(signal, () => this.#sources.queue.run(signal, mayAsk)),
+      this.#kept(signal, () => this.#demand.run(signal, mayAsk)),
+      this.#kept(signal, () => this.#busy.run(signal)),
+      this.#kept(signal, () => this.#scaler.run(signal)),
+    ]);
+  }
+
+  /**
+   * Runs a loop until the signal aborts. None of them throws; should one, by a fault of Berth's, that must end neither the
+   * other loops nor the process, which serves other Environments, too.
+   */
+  async #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
+    const { timing, random, clock, logger } = this.#context;
+    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    while (!signal.aborted) {
+      try {
+        await loop();
+      } catch (error) {
+        const stack = error instanceof Error ? error.stack : undefined;
+        logger.error({ error: errorText(error), stack }, "a loop of an Environment broke off");
+        await sleep(clock, backoff.next(), signal);
+      }
+    }
+  }
+
+  get #mayAsk(): boolean {
+    return this.#permissions.mayAsk && !this.keyRejected;
+  }
+
+  #orders(): ScalerOrders {
+    const { clock, environment } = this.#context;
+    const isDraining = this.#drainDeadlineMs !== null;
+    return {
+      mayGrow: this.#permissions.mayPrepare,
+      isLeaving: isDraining || environment().spec.paused,
+      isDraining,
+      isOver: this.#drainDeadlineMs !== null && clock.monotonic() >= this.#drainDeadlineMs,
+    };
+  }
+
+  get #isUnused(): boolean {
+    return this.#synced && this.#fleet.pods.length === 0 && this.#fleet.all.every((each) => replicasOf(each) === 0);
+  }
+
+  async #until(ready: () => boolean, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && !ready()) await this.#changed.wait(signal);
+  }
+
+  #noteChange(): void {
+    this.#changed.notify();
+    this.#scaler.poke();
+    this.#scheduleRelease();
+    this.#onChange();
+  }
+
+  /** An Environment without workers can always be deleted, also with no operator running. */
+  #scheduleRelease(): void {
+    if (!this.#isUnused || !this.#hold.mayBeHeld || this.#stop.signal.aborted) {
+      this.#releaseTimer?.cancel();
+      this.#releaseTimer = null;
+      return;
+    }
+    this.#releaseTimer ??= this.#context.clock.setTimer(() => {
+      this.#releaseTimer = null;
+      this.releaseHold().catch((error: unknown) => {
+        this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet");
+        this.#scheduleRelease();
+      });
+    }, LINGER_MS);
+  }
+}
+
+function unread(problem: string | null): string | null {
+  return problem && `nothing is scaled before Deployments and Pods can be listed: ${problem}`;
+}
+
+/** How a worker ended, as far as its Pod says. */
+function howEnded(pod: Pod | undefined): string {
+  if (!pod) return "its Pod is gone";
+  const { metadata, status } = pod;
+  const disruption = status?.conditions?.find(({ type, status: is }) => type === "DisruptionTarget" && is === "True");
+  if (disruption) return `${disruption.reason ?? "DisruptionTarget"}: ${disruption.message ?? "its Pod was disrupted"}`;
+  if (metadata.deletionTimestamp !== undefined) return "its Pod is being deleted";
+  for (const { name, state, lastState } of status?.containerStatuses ?? []) {
+    const end = state?.terminated ?? lastState?.terminated;
+    if (end) return `container ${name} ended with exit code ${end.exitCode}${end.reason ? ` (${end.reason})` : ""}`;
+  }
+  return status?.reason ?? "its program does not run any more";
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+}

@@ -1,0 +1,87 @@
+/** A Deployment of one template hash, as far as the split asks. */
+export interface HashGroup {
+  readonly hash: string;
+  /** `spec.replicas`. */
+  readonly replicas: number;
+  /** Workers that are or may be busy: never ended. */
+  readonly kept: number;
+  /** Workers that are Ready. */
+  readonly ready: number;
+  readonly createdAtMs: number;
+}
+
+export interface SplitInput {
+  /** How many workers there should be in all. */
+  readonly total: number;
+  readonly maxReplicas: number;
+  /** Hash of the template that new workers are made from. */
+  readonly hash: string;
+  /** New workers may be made: the API server takes the template. */
+  readonly mayGrow: boolean;
+  readonly groups: readonly HashGroup[];
+}
+
+/**
+ * A change of the template takes the place of at most this part of the workers at a time (at least one), as a Deployment's
+ * own rolling update does by default.
+ */
+const STEP = 1 / 4;
+
+/**
+ * How many workers each Deployment should have. Only that of the present template grows; those of earlier ones shrink as
+ * their workers go idle, in steps: idle old workers stay until as many new ones are Ready, so that a template that does not
+ * start costs no more than a step. New ones come beside the old ones where `maxReplicas` leaves room, else in their place.
+ * Never plans more than `maxReplicas` in all, unless more are busy already; never fewer than are kept.
+ */
+export function splitReplicas(input: SplitInput): Map<string, number> {
+  const { total, maxReplicas, hash, mayGrow, groups } = input;
+  const current = groups.find((group) => group.hash === hash);
+  const old = groups.filter((group) => group.hash !== hash && group.replicas > 0);
+  const oldKept = sum(old.map(keptOf));
+  const oldIdle = sum(old.map(({ replicas }) => replicas)) - oldKept;
+  const wanted = Math.max(current ? keptOf(current) : 0, total - oldKept);
+  const { newReplicas, idleLeft } = handOver({ ...input, current, oldKept, oldIdle, wanted });
+  const targets = new Map<string, number>();
+  targets.set(hash, mayGrow ? newReplicas : Math.min(current?.replicas ?? 0, newReplicas));
+  let left = idleLeft;
+  for (const group of old.toSorted((a, b) => b.createdAtMs - a.createdAtMs)) {
+    const idle = Math.min(left, group.replicas - keptOf(group));
+    left -= idle;
+    targets.set(group.hash, keptOf(group) + idle);
+  }
+  for (const group of groups) if (!targets.has(group.hash)) targets.set(group.hash, 0);
+  // Old ones may hold every place: then there is no room beside them.
+  const others = sum([...targets].filter(([each]) => each !== hash).map(([, replicas]) => replicas));
+  const room = Math.max(current ? keptOf(current) : 0, maxReplicas - others);
+  targets.set(hash, Math.min(targets.get(hash) ?? 0, room));
+  return targets;
+}
+
+function handOver(input: {
+  readonly total: number;
+  readonly maxReplicas: number;
+  readonly mayGrow: boolean;
+  readonly current: HashGroup | undefined;
+  readonly oldKept: number;
+  readonly oldIdle: number;
+  readonly wanted: number;
+}): { newReplicas: number; idleLeft: number } {
+  const { total, maxReplicas, mayGrow, current, oldIdle, wanted } = input;
+  if (oldIdle === 0) return { newReplicas: wanted, idleLeft: 0 };
+  if (!mayGrow)
+    return { newReplicas: wanted, idleLeft: Math.min(oldIdle, Math.max(0, wanted - (current?.replicas ?? 0))) };
+  const step = Math.max(1, Math.ceil(total * STEP));
+  const surge = Math.min(step, Math.max(0, maxReplicas - total));
+  const ready = Math.min(current?.ready ?? 0, wanted);
+  const idleLeft = Math.min(oldIdle, Math.max(0, wanted - ready - (surge > 0 ? 0 : step)));
+  const newReplicas = Math.min(wanted, Math.max(current ? keptOf(current) : 0, wanted + surge - idleLeft));
+  return { newReplicas, idleLeft };
+}
+
+function keptOf({ kept, replicas }: HashGroup): number {
+  return Math.min(kept, replicas);
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
+}

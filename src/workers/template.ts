@@ -1,0 +1,156 @@
+import type { Environment, PodTemplate } from "../api/environment.ts";
+import { toLabelValue } from "../api/label-value.ts";
+import {
+  ANNOTATION_DEFAULT_CONTAINER,
+  API_VERSION,
+  KIND,
+  LABEL_ENVIRONMENT,
+  LABEL_MANAGED_BY,
+  LABEL_ROLE,
+  LABEL_TEMPLATE_HASH,
+} from "../api/names.ts";
+import { sessionContainerName as workerContainerName } from "../api/pod-template.ts";
+import { hashOf } from "../core/hash.ts";
+import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplate } from "../kube/resource.ts";
+
+/** A stock worker's teardown can take 90 s (tool drain, memory sync, flush: 30 s each). */
+const DEFAULT_GRACE_SECONDS = 120;
+
+/** Raised when what is rendered around a template changes in a way that workers must follow. */
+const RENDERING = 1;
+
+/** Deployment names stand in the names of Pods, which end at 63 characters. */
+const NAME_LENGTH = 63;
+
+/** Everything that the workers of an Environment are made from. */
+export interface WorkerTemplate {
+  /** Also of the Environment itself: one that was deleted and made anew has Deployments of its own. */
+  readonly hash: string;
+  /** The container that the worker runs in. */
+  readonly container: string;
+  /** Workers do not park: their image is pulled once each. */
+  readonly pullsAlways: false;
+  readonly pullsAgain: false;
+  /** Where a person mends it. */
+  readonly field: "spec.workers.template";
+  readonly deploymentName: string;
+  /** A single Pod of the template, for a dry run. */
+  render(name: string): Pod;
+  /** The Deployment, with so many workers. */
+  deployment(replicas: number): Deployment;
+}
+
+/** The workers of an Environment as its spec wants them now. */
+export function workerTemplate(environment: Environment): WorkerTemplate {
+  const { workers, api, environmentId } = environment.spec;
+  if (!workers) throw new TypeError("not an Environment with spec.workers");
+  const { template } = workers;
+  const { name, namespace, uid } = environment.metadata;
+  const { baseUrl, keySecretRef } = api;
+  const hash = hashOf({ RENDERING, template, environmentId, baseUrl, keySecretRef, uid });
+  const container = workerContainerName(template);
+  const labels = {
+    [LABEL_MANAGED_BY]: "berth",
+    [LABEL_ENVIRONMENT]: toLabelValue(name),
+    [LABEL_ROLE]: "worker",
+    [LABEL_TEMPLATE_HASH]: hash,
+  };
+  const rendered = renderTemplate(environment, template, container, labels);
+  const deploymentName = nameOf(name, hash);
+  return {
+    hash,
+    container,
+    pullsAlways: false,
+    pullsAgain: false,
+    field: "spec.workers.template",
+    deploymentName,
+    render: (podName) => ({
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: { ...rendered.metadata, name: podName, namespace },
+      spec: rendered.spec,
+    }),
+    deployment: (replicas) => ({
+      apiVersion: "apps/v1",
+      kind: "Deployment",
+      metadata: {
+        name: deploymentName,
+        namespace,
+        labels,
+        ownerReferences: [
+          { apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true },
+        ],
+      },
+      spec: {
+        replicas,
+        // The template of a Deployment never changes, so there is nothing to go back to.
+        revisionHistoryLimit: 0,
+        selector: { matchLabels: selectorOf(labels) },
+        template: rendered,
+      },
+    }),
+  };
+}
+
+function nameOf(environmentName: string, hash: string): string {
+  const base = `berth-${environmentName.replaceAll(".", "-")}`.slice(0, NAME_LENGTH - hash.length - 1);
+  return `${base.replace(/-+$/, "")}-${hash}`;
+}
+
+function selectorOf(labels: Readonly<Record<string, string>>): Record<string, string> {
+  const { [LABEL_MANAGED_BY]: _managedBy, ...selecting } = labels;
+  return selecting;
+}
+
+function renderTemplate(
+  environment: Environment,
+  template: PodTemplate,
+  worker: string,
+  labels: Readonly<Record<string, string>>,
+): RenderedTemplate {
+  return {
+    ...template,
+    metadata: {
+      ...template.metadata,
+      labels: { ...template.metadata?.labels, ...labels },
+      annotations: { [ANNOTATION_DEFAULT_CONTAINER]: worker, ...template.metadata?.annotations },
+    },
+    spec: {
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      terminationGracePeriodSeconds: DEFAULT_GRACE_SECONDS,
+      ...template.spec,
+      containers: template.spec.containers.map((container) =>
+        container.name === worker ? asWorker(container as Container, environment) : (container as Container),
+      ),
+    },
+  } as RenderedTemplate;
+}
+
+/**
+ * The worker's container with what its program needs to poll. Own variables of the template come between, so that they
+ * may refer to the first ones; the key comes last and cannot be one of them.
+ */
+function asWorker(container: Container, environment: Environment): Container {
+  const own = container.env ?? [];
+  const set = new Set(own.map(({ name }) => name));
+  const { api, environmentId } = environment.spec;
+  const defaults: EnvVar[] = [
+    { name: "ANTHROPIC_BASE_URL", value: api.baseUrl },
+    // Unique for each poller; the Pod's name says whose it is.
+    { name: "ANTHROPIC_WORKER_ID", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
+  ];
+  return {
+    imagePullPolicy: "IfNotPresent",
+    ...container,
+    env: [
+      ...defaults.filter(({ name }) => !set.has(name)),
+      { name: "ANTHROPIC_ENVIRONMENT_ID", value: environmentId },
+      ...own,
+      {
+        name: "ANTHROPIC_ENVIRONMENT_KEY",
+        valueFrom: { secretKeyRef: { name: api.keySecretRef.name, key: api.keySecretRef.key } },
+      },
+    ],
+  };
+}

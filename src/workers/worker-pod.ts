@@ -1,0 +1,54 @@
+import { ANNOTATION_DELETION_COST, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import type { Deployment, Pod } from "../kube/resource.ts";
+
+/** A worker Pod, as far as scaling asks. */
+export interface WorkerPod {
+  readonly name: string;
+  readonly uid: string;
+  readonly hash: string;
+  /** Being deleted: it polls no more, and no longer counts. */
+  readonly isEnding: boolean;
+  /** Failed or Succeeded: the ReplicaSet has a new one made for it. */
+  readonly hasEnded: boolean;
+  /** The worker's program runs now. */
+  readonly isRunning: boolean;
+  /** The program was started at least once, so that its Pod may be doing something that nobody has seen yet. */
+  readonly hasStarted: boolean;
+  readonly isReady: boolean;
+  readonly ip: string | undefined;
+  /** Starts of the worker's container beyond the first. */
+  readonly restarts: number;
+  /** The deletion cost that it carries; null where it carries none. */
+  readonly cost: string | null;
+}
+
+/** Reads a worker Pod. `container` is the worker's own; injected sidecars say nothing. */
+export function readWorkerPod(pod: Pod, container: string): WorkerPod {
+  const { metadata, status } = pod;
+  const worker = status?.containerStatuses?.find(({ name }) => name === container);
+  const restarts = worker?.restartCount ?? 0;
+  const isRunning = worker?.state?.running !== undefined;
+  return {
+    name: metadata.name ?? "",
+    uid: metadata.uid ?? "",
+    hash: metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
+    isEnding: metadata.deletionTimestamp !== undefined,
+    hasEnded: status?.phase === "Failed" || status?.phase === "Succeeded",
+    isRunning,
+    hasStarted: isRunning || restarts > 0 || worker?.state?.terminated !== undefined,
+    isReady: status?.conditions?.some(({ type, status: is }) => type === "Ready" && is === "True") === true,
+    ip: status?.podIP,
+    restarts,
+    cost: metadata.annotations?.[ANNOTATION_DELETION_COST] ?? null,
+  };
+}
+
+/** Whether it counts as one of the replicas. */
+export function isCounted({ isEnding, hasEnded }: WorkerPod): boolean {
+  return !isEnding && !hasEnded;
+}
+
+/** Whether the object's controller is the Environment of this uid. */
+export function isOwnedBy(deployment: Deployment, uid: string): boolean {
+  return deployment.metadata.ownerReferences?.some((owner) => owner.controller && owner.uid === uid) === true;
+}
