@@ -127,7 +127,14 @@ export class Removals {
 }
 
 /** A removal is about no work item. */
-const NO_ITEM = { lease: "Worker", workId: "", sessionId: "", queuedAt: "", polledFromMs: 0, polledUntilMs: 0 } as const;
+const NO_ITEM = {
+  lease: "Worker",
+  workId: "",
+  sessionId: "",
+  queuedAt: "",
+  polledFromMs: 0,
+  polledUntilMs: 0,
+} as const;
 
 /**
  * Of a Pod that waits for a key nothing runs, so it needs no grace (0.4-1.1 s). What does run, be it the init container that
