@@ -3,17 +3,17 @@ import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import type { KubeClient } from "./client.ts";
 import { isAlreadyExists, isConflict, LeadershipLostError } from "./errors.ts";
-import { LeaseRecord } from "./lease-record.ts";
+import type { LeaseAges } from "./lease-ages.ts";
+import { type LeaseClient, LeaseRecord } from "./lease-record.ts";
 
 /** As client-go and controller-runtime have them: a leader that vanished is replaced in 15 to 20 s. */
-const LEASE_DURATION_MS = 15_000;
-const RENEW_DEADLINE_MS = 10_000;
-const RETRY_PERIOD_MS = 2_000;
+export const LEASE_DURATION_MS = 15_000;
+export const RENEW_DEADLINE_MS = 10_000;
+export const RETRY_PERIOD_MS = 2_000;
 
 /** Candidates wait one to this many times the retry period, so that they do not all try at the same instant. */
-const CANDIDATE_SPREAD = 2.2;
+export const CANDIDATE_SPREAD = 2.2;
 
 /** A renewal without an answer may not eat the whole renew deadline: two fit into it. */
 const RENEWALS_PER_DEADLINE = 2;
@@ -23,7 +23,7 @@ const RELEASE_TIMEOUT_MS = 2_000;
 
 export interface LeaderElectorOptions {
   /** Not fenced: it is what fences. */
-  readonly client: KubeClient;
+  readonly client: LeaseClient;
   readonly namespace: string;
   /** Of the Lease. */
   readonly name: string;
@@ -34,6 +34,20 @@ export interface LeaderElectorOptions {
   /** After so long without a renewal the leader stops acting; below the lease duration. */
   readonly renewDeadlineMs?: number;
   readonly retryPeriodMs?: number;
+  /** From one renewal to the next while all is well; the retry period. */
+  readonly renewPeriodMs?: number;
+  /** On the Lease. */
+  readonly labels?: Readonly<Record<string, string>>;
+  /** What was seen of Leases elsewhere in the process. */
+  readonly ages?: LeaseAges;
+  /** Resolves when a candidate should try (again); unset: at once, then after a retry period and some more. */
+  readonly turn?: (signal: AbortSignal) => Promise<void>;
+  /**
+   * Asked before the fence opens: after each taking of the Lease, and after a renewal that came too late to know what
+   * others did meanwhile. False: the Lease is released. What it throws leaves that open: it is asked again after the next
+   * renewal.
+   */
+  readonly confirm?: (signal: AbortSignal) => Promise<boolean>;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics?: Metrics | undefined;
@@ -65,7 +79,11 @@ export class LeaderElector {
   readonly #leaseDurationMs: number;
   readonly #renewDeadlineMs: number;
   readonly #retryPeriodMs: number;
+  readonly #renewPeriodMs: number;
   readonly #lease: LeaseRecord;
+  /** Nobody has said yet that the Lease, though it is ours, may be used. */
+  #unconfirmed = false;
+  #term: AbortController | undefined;
   /** When the renewal that holds was sent; undefined while not leading. */
   #renewedAt: Instant | undefined;
 
@@ -74,6 +92,7 @@ export class LeaderElector {
     this.#leaseDurationMs = options.leaseDurationMs ?? LEASE_DURATION_MS;
     this.#renewDeadlineMs = options.renewDeadlineMs ?? RENEW_DEADLINE_MS;
     this.#retryPeriodMs = options.retryPeriodMs ?? RETRY_PERIOD_MS;
+    this.#renewPeriodMs = options.renewPeriodMs ?? this.#retryPeriodMs;
     if (this.#leaseDurationMs <= this.#renewDeadlineMs || this.#renewDeadlineMs <= this.#retryPeriodMs) {
       throw new RangeError("leader election wants lease duration > renew deadline > retry period");
     }
@@ -91,6 +110,16 @@ export class LeaderElector {
     return this.#lease.holder;
   }
 
+  /** Leads, or still ends what it began while it did. */
+  get isBusy(): boolean {
+    return this.#term !== undefined;
+  }
+
+  /** Ends the term in order: its work ends, then the Lease is released for somebody else. */
+  stepDown(): void {
+    this.#term?.abort(new LeadershipLostError(`Lease ${this.#options.name} is given up`));
+  }
+
   /** Throws LeadershipLostError unless this process surely holds the Lease. Call before every outgoing write. */
   fence(): void {
     const { name } = this.#options;
@@ -104,19 +133,36 @@ export class LeaderElector {
 
   /** Seeks the Lease, leads, and seeks it again when it was lost, until the signal aborts. Rejects as `onStartedLeading` does. */
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      if (await this.#tryRenew(this.#renewDeadlineMs, signal)) await this.#lead(signal);
-      if (signal.aborted) return;
-      const spread = 1 + (CANDIDATE_SPREAD - 1) * (this.#options.random ?? Math.random)();
-      await sleep(this.#options.clock, this.#retryPeriodMs * spread, signal);
+    const turn = this.#options.turn ?? this.#turns();
+    try {
+      while (!signal.aborted) {
+        await turn(signal);
+        if (signal.aborted) return;
+        if (await this.#tryRenew(this.#renewDeadlineMs, signal)) await this.#lead(signal);
+      }
+    } finally {
+      // Taken, but never confirmed.
+      if (this.#lease.isOurs) await this.#release();
     }
+  }
+
+  /** At once, then with pauses. */
+  #turns(): (signal: AbortSignal) => Promise<void> {
+    let first = true;
+    return async (signal) => {
+      const spread = 1 + (CANDIDATE_SPREAD - 1) * (this.#options.random ?? Math.random)();
+      if (!first) await sleep(this.#options.clock, this.#retryPeriodMs * spread, signal);
+      first = false;
+    };
   }
 
   async #lead(signal: AbortSignal): Promise<void> {
     const { logger, metrics, name, identity, onStartedLeading, onStoppedLeading } = this.#options;
     logger.info({ lease: name, identity }, "started leading");
     metrics?.leader.set({ lease: name }, 1);
+    metrics?.leaderTransitions.inc({ lease: name, change: "acquired" });
     const term = new AbortController();
+    this.#term = term;
     const onAbort = () => term.abort(signal.reason);
     if (signal.aborted) onAbort();
     else signal.addEventListener("abort", onAbort, { once: true });
@@ -133,24 +179,32 @@ export class LeaderElector {
     if (lost) {
       this.#renewedAt = undefined;
       metrics?.leader.set({ lease: name }, 0);
+      metrics?.leaderTransitions.inc({ lease: name, change: "lost" });
       logger.error({ lease: name, identity, holder: this.holder }, "leadership lost");
       term.abort(new LeadershipLostError(`leadership lost (Lease ${name})`));
       this.#stopped(onStoppedLeading);
     }
     const result = await ended;
     term.abort();
+    this.#term = undefined;
     if (!lost) {
-      this.#renewedAt = undefined;
       metrics?.leader.set({ lease: name }, 0);
-      await this.#lease.release(RELEASE_TIMEOUT_MS).then(
-        () => logger.info({ lease: name, identity }, "released the Lease"),
-        (error: unknown) => logger.info({ lease: name, error: errorText(error) }, "the Lease was not released"),
-      );
+      metrics?.leaderTransitions.inc({ lease: name, change: "released" });
+      await this.#release();
       this.#stopped(onStoppedLeading);
     }
     if (!result.failed) return;
     if (!result.ending) throw result.error;
     logger.warn({ lease: name, error: errorText(result.error) }, "the work of the term ended with an error");
+  }
+
+  async #release(): Promise<void> {
+    const { logger, name, identity } = this.#options;
+    this.#renewedAt = undefined;
+    await this.#lease.release(RELEASE_TIMEOUT_MS).then(
+      () => logger.info({ lease: name, identity }, "released the Lease"),
+      (error: unknown) => logger.info({ lease: name, error: errorText(error) }, "the Lease was not released"),
+    );
   }
 
   #stopped(onStoppedLeading: (() => void) | undefined): void {
@@ -163,25 +217,29 @@ export class LeaderElector {
 
   /** Returns true when the Lease was lost, false when the signal said that it is not needed any more. */
   async #keepRenewed(signal: AbortSignal): Promise<boolean> {
+    let pauseMs = this.#renewPeriodMs;
     while (!signal.aborted) {
-      await sleep(this.#options.clock, this.#retryPeriodMs, signal);
+      await sleep(this.#options.clock, pauseMs, signal);
       if (signal.aborted) return false;
       // A process that wakes up after its deadline does not renew: for all it knows others have acted meanwhile.
       const leftMs = this.#renewedAt ? this.#renewDeadlineMs - this.#sinceRenewal(this.#renewedAt) : 0;
       if (leftMs <= 0) return true;
-      await this.#tryRenew(leftMs, signal);
+      pauseMs = (await this.#tryRenew(leftMs, signal)) ? this.#renewPeriodMs : this.#retryPeriodMs;
       if (!this.isLeader) return true;
     }
     return false;
   }
 
-  /** One attempt to acquire or renew the Lease, bounded in time. Returns whether it is ours now. */
+  /** One attempt to acquire or renew the Lease, bounded in time. Returns whether it is ours now, to be used. */
   async #tryRenew(leftMs: number, signal: AbortSignal): Promise<boolean> {
     const { clock, logger, name } = this.#options;
     const sent: Instant = { monotonic: clock.monotonic(), wall: clock.now() };
     const timeoutMs = Math.min(leftMs, this.#renewDeadlineMs / RENEWALS_PER_DEADLINE);
     try {
-      if (await this.#lease.acquireOrRenew({ signal, timeoutMs })) {
+      const outcome = await this.#lease.acquireOrRenew({ signal, timeoutMs });
+      // An answer that came after the deadline of the renewal before says nothing of the time in between.
+      if (outcome === "taken" || !this.isLeader) this.#unconfirmed = true;
+      if (outcome !== "others" && (await this.#isConfirmed(signal))) {
         this.#renewedAt = sent;
         return this.isLeader;
       }
@@ -194,6 +252,18 @@ export class LeaderElector {
     return false;
   }
 
+  /** Throws as `confirm` does. */
+  async #isConfirmed(signal: AbortSignal): Promise<boolean> {
+    const { confirm } = this.#options;
+    if (!this.#unconfirmed || !confirm) return true;
+    if (await confirm(signal)) {
+      this.#unconfirmed = false;
+      return true;
+    }
+    await this.#release();
+    return false;
+  }
+
   /** The larger of both clocks: the monotonic one stands still while a machine sleeps, the other may be set back. */
   #sinceRenewal(renewedAt: Instant): number {
     const { clock } = this.#options;
@@ -201,7 +271,6 @@ export class LeaderElector {
   }
 }
 
-/** `ending`: the work failed while it was being ended, which is no reason to end more. */
 /** `ending`: the work failed while it was being ended, which is no reason to end more. */
 type WorkResult =
   | { readonly failed: false }

@@ -1,28 +1,44 @@
 import type { Clock } from "../core/clock.ts";
 import type { CallOptions, KubeClient } from "./client.ts";
 import { isConflict, isNotFound } from "./errors.ts";
+import { LeaseAges } from "./lease-ages.ts";
 import { microTime } from "./micro-time.ts";
 import type { Lease, LeaseSpec } from "./objects.ts";
 import { LEASES } from "./resource.ts";
 
+/** What Leases need of a client. */
+export type LeaseClient = Pick<KubeClient, "get" | "list" | "create" | "replace" | "delete">;
+
 export interface LeaseRecordOptions {
-  readonly client: KubeClient;
+  readonly client: LeaseClient;
   readonly namespace: string;
   readonly name: string;
   readonly identity: string;
   readonly leaseDurationMs: number;
   readonly clock: Clock;
+  /** On the object; written again with every renewal. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** What was seen of Leases elsewhere in the process. */
+  readonly ages?: LeaseAges | undefined;
 }
+
+/** `taken`: it was nobody's, or gone, and is ours from now on; `renewed`: it was ours all the time. */
+export type LeaseOutcome = "taken" | "renewed" | "others";
 
 /** The Lease object: reading, taking, renewing and releasing it. Every write has the resourceVersion it was decided on. */
 export class LeaseRecord {
   readonly #options: LeaseRecordOptions;
+  readonly #ages: LeaseAges;
   #lease: Lease | undefined;
-  /** When the Lease was last seen to change, on our own monotonic clock: no two clocks are ever compared. */
-  #changedAt = 0;
 
   constructor(options: LeaseRecordOptions) {
     this.#options = options;
+    this.#ages = options.ages ?? new LeaseAges(options.clock);
+  }
+
+  /** Nobody else holds it, as far as was seen. */
+  get isOurs(): boolean {
+    return this.#lease !== undefined && this.holder === this.#options.identity;
   }
 
   /** Empty for nobody, or nobody known. */
@@ -31,15 +47,15 @@ export class LeaseRecord {
   }
 
   /**
-   * Makes the Lease ours, or renews it. False when it is somebody else's. Throws KubeApiError when that can not be told
+   * Makes the Lease ours, or renews it. Throws KubeApiError when that can not be told
    * (no answer, or it was changed at the same time: isConflict, isAlreadyExists); the next call finds out.
    */
-  async acquireOrRenew(o: CallOptions): Promise<boolean> {
+  async acquireOrRenew(o: CallOptions): Promise<LeaseOutcome> {
     // While we hold it, one request is enough: nobody changes it without changing its resourceVersion.
     if (this.#lease && this.holder === this.#options.identity) {
       try {
         await this.#write(this.#lease, o);
-        return true;
+        return "renewed";
       } catch (error) {
         if (!isConflict(error) && !isNotFound(error)) throw error;
       }
@@ -47,11 +63,21 @@ export class LeaseRecord {
     const current = await this.#read(o);
     if (!current) {
       await this.#create(o);
-      return true;
+      return "taken";
     }
-    if (!this.#free(current)) return false;
+    const ours = current.spec?.holderIdentity === this.#options.identity;
+    if (!ours && this.#ages.isHeld(current, this.#options.leaseDurationMs)) return "others";
     await this.#write(current, o);
-    return true;
+    return ours ? "renewed" : "taken";
+  }
+
+  /** Takes the object away, where it is ours. */
+  async remove(timeoutMs: number): Promise<void> {
+    const { client, namespace, name } = this.#options;
+    const { uid } = this.#lease?.metadata ?? {};
+    if (!this.isOurs || uid === undefined) return;
+    this.#lease = undefined;
+    await client.delete(LEASES, { namespace, name }, { uid }, { timeoutMs });
   }
 
   /** Leaves the Lease to the next candidate without its having to wait. Does nothing where it is not ours. */
@@ -91,20 +117,17 @@ export class LeaseRecord {
 
   async #create(o: CallOptions): Promise<void> {
     const { client, namespace, name } = this.#options;
-    const lease: Lease = { metadata: { namespace, name }, spec: this.#spec(undefined) };
+    const { labels } = this.#options;
+    const metadata = { namespace, name, ...(labels ? { labels: { ...labels } } : {}) };
+    const lease: Lease = { metadata, spec: this.#spec(undefined) };
     this.#observe(await client.create(LEASES, lease, {}, o));
   }
 
   async #write(lease: Lease, o: CallOptions): Promise<void> {
-    const next: Lease = { ...lease, spec: { ...lease.spec, ...this.#spec(lease.spec) } };
+    const { labels } = this.#options;
+    const metadata = labels ? { ...lease.metadata, labels: { ...lease.metadata.labels, ...labels } } : lease.metadata;
+    const next: Lease = { ...lease, metadata, spec: { ...lease.spec, ...this.#spec(lease.spec) } };
     this.#observe(await this.#options.client.replace(LEASES, next, {}, o));
-  }
-
-  #free(lease: Lease): boolean {
-    const { holderIdentity = "", leaseDurationSeconds } = lease.spec ?? {};
-    if (holderIdentity === "" || holderIdentity === this.#options.identity) return true;
-    const durationMs = leaseDurationSeconds === undefined ? this.#options.leaseDurationMs : leaseDurationSeconds * 1000;
-    return this.#options.clock.monotonic() - this.#changedAt >= durationMs;
   }
 
   #spec(previous: LeaseSpec | undefined): LeaseSpec {
@@ -121,9 +144,7 @@ export class LeaseRecord {
   }
 
   #observe(lease: Lease): void {
-    if (lease.metadata.resourceVersion !== this.#lease?.metadata.resourceVersion) {
-      this.#changedAt = this.#options.clock.monotonic();
-    }
+    this.#ages.note(lease);
     this.#lease = lease;
   }
 }

@@ -1,0 +1,78 @@
+import type { LeaseAges } from "./lease-ages.ts";
+import type { Lease } from "./objects.ts";
+
+/** On every Lease of Berth's, with what it is for. */
+export const LABEL_LEASE = "berth.dev/lease";
+/** Into how many shards the writer of a Lease divides the Environments. */
+export const LABEL_SHARDS = "berth.dev/shards";
+
+/** The Lease of one shard. The number of shards is part of the name: a shard of three is none of four. */
+export function shardLeaseName(base: string, shard: number, shards: number): string {
+  return shards === 1 ? base : `${base}-${shard}-of-${shards}`;
+}
+
+export function shardLeaseLabels(shards: number): Record<string, string> {
+  return { [LABEL_LEASE]: "shard", [LABEL_SHARDS]: String(shards) };
+}
+
+/** Of the Lease by which a replica says that it takes part. */
+export function replicaLeaseLabels(shards: number): Record<string, string> {
+  return { [LABEL_LEASE]: "replica", [LABEL_SHARDS]: String(shards) };
+}
+
+/** All Leases of one list, as one replica sees them. */
+export interface ShardView {
+  /** Who holds each shard; null: nobody, or somebody who has not renewed in time. */
+  readonly holders: readonly (string | null)[];
+  /** Replicas that take part, by identity. */
+  readonly members: readonly string[];
+  /** A held Lease of another number of shards; null: none. While there is one, nothing may be taken. */
+  readonly foreign: { readonly lease: string; readonly holder: string; readonly shards: string } | null;
+  /** Leases that nobody needs any more: of replicas that went without a word, of another number of shards. */
+  readonly dead: readonly Lease[];
+}
+
+export interface ViewOptions {
+  readonly base: string;
+  readonly shards: number;
+  readonly leaseDurationMs: number;
+  /** A Lease unchanged for so long is dead, not late. */
+  readonly deadAfterMs: number;
+}
+
+/** Reads a list of Leases, which must have been noted in `ages`. */
+export function readShardLeases(leases: readonly Lease[], ages: LeaseAges, options: ViewOptions): ShardView {
+  const { base, shards, leaseDurationMs, deadAfterMs } = options;
+  const isHeld = (lease: Lease) => ages.isHeld(lease, leaseDurationMs);
+  const isOwn = (lease: Lease) => lease.metadata.labels?.[LABEL_SHARDS] === String(shards);
+  const of = (what: string) => leases.filter(({ metadata }) => metadata.labels?.[LABEL_LEASE] === what);
+  const shardLeases = of("shard");
+  const replicaLeases = of("replica");
+
+  const byName = new Map(shardLeases.filter(isOwn).map((lease) => [lease.metadata.name, lease]));
+  const holders = Array.from({ length: shards }, (_, shard) => {
+    const lease = byName.get(shardLeaseName(base, shard, shards));
+    return lease && isHeld(lease) ? holderOf(lease) : null;
+  });
+  // Who let one Lease run out is most likely gone, though its other ones were renewed a little later.
+  const silent = new Set([...byName.values()].filter((lease) => holderOf(lease) && !isHeld(lease)).map(holderOf));
+  const members = replicaLeases.filter((lease) => isOwn(lease) && isHeld(lease)).map(holderOf);
+  const others = shardLeases.filter((lease) => !isOwn(lease));
+  const foreign = others.find(isHeld);
+  return {
+    holders,
+    members: [...new Set(members)].filter((member) => !silent.has(member)),
+    foreign: foreign
+      ? {
+          lease: foreign.metadata.name ?? "",
+          holder: holderOf(foreign),
+          shards: foreign.metadata.labels?.[LABEL_SHARDS] ?? "",
+        }
+      : null,
+    dead: [...replicaLeases, ...others].filter((lease) => !isHeld(lease) && ages.ageMs(lease) >= deadAfterMs),
+  };
+}
+
+function holderOf(lease: Lease): string {
+  return lease.spec?.holderIdentity ?? "";
+}

@@ -1,0 +1,82 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { planShards } from "../../src/kube/shard-plan.ts";
+
+describe("who should have which shard", () => {
+  test.each([
+    ["nobody holds anything: all alike", ["a", "b"], [null, null, null, null], [2, 2]],
+    ["one holds all, another comes", ["a", "b"], ["a", "a", "a", "a"], [2, 2]],
+    ["more replicas than shards: one has none", ["a", "b", "c"], ["a", null], [1, 1, 0]],
+    ["an odd number", ["a", "b"], ["a", null, null], [2, 1]],
+  ] as const)("%s", (_, members, holders, parts) => {
+    const plan = planShards({ members, holders });
+    expect(
+      members
+        .map((member) => plan.filter((owner) => owner === member).length)
+        .sort()
+        .reverse(),
+    ).toEqual(parts);
+  });
+
+  test("who holds most keeps the odd shard: nothing moves without need", () => {
+    expect(planShards({ members: ["a", "b"], holders: ["b", "a", "b"] })).toEqual(["b", "a", "b"]);
+  });
+
+  test("a holder that takes part no longer keeps nothing", () => {
+    expect(planShards({ members: ["a"], holders: ["gone", "a", null] })).toEqual(["a", "a", "a"]);
+  });
+
+  test("nobody takes part: nobody has anything", () => {
+    expect(planShards({ members: [], holders: ["x", null] })).toEqual([null, null]);
+  });
+
+  const names = ["a", "b", "c", "d", "e"];
+  const shares = fc.record({
+    members: fc.subarray(names, { minLength: 1 }),
+    holders: fc.array(fc.constantFrom(null, ...names, "leaver"), { minLength: 1, maxLength: 16 }),
+  });
+
+  test("every shard has an owner, no part differs by more than one, and the order of members is of no matter", () => {
+    fc.assert(
+      fc.property(shares, ({ members, holders }) => {
+        const plan = planShards({ members, holders });
+        const parts = members.map((member) => plan.filter((owner) => owner === member).length);
+        expect(plan).not.toContain(null);
+        expect(Math.max(...parts) - Math.min(...parts)).toBeLessThanOrEqual(1);
+        expect(planShards({ members: [...members].reverse(), holders })).toEqual(plan);
+      }),
+    );
+  });
+
+  test("a plan carried out, whole or in part, is planned the same again", () => {
+    fc.assert(
+      fc.property(shares, fc.infiniteStream(fc.boolean()), ({ members, holders }, done) => {
+        const plan = planShards({ members, holders });
+        expect(planShards({ members, holders: plan })).toEqual(plan);
+        // Given up first, taken later: what is still held by its owner stays where it is.
+        const half = holders.map((holder, shard) =>
+          holder === plan[shard] || done.next().value ? (plan[shard] ?? null) : null,
+        );
+        const again = planShards({ members, holders: half });
+        for (const [shard, holder] of half.entries()) if (holder !== null) expect(again[shard]).toBe(holder);
+      }),
+    );
+  });
+
+  test("no more moves than there have to be", () => {
+    fc.assert(
+      fc.property(shares, ({ members, holders }) => {
+        const plan = planShards({ members, holders });
+        const moved = holders.filter(
+          (holder, shard) => holder !== null && members.includes(holder) && plan[shard] !== holder,
+        );
+        const most = Math.ceil(holders.length / members.length);
+        const least = Math.floor(holders.length / members.length);
+        const counts = members.map((member) => holders.filter((holder) => holder === member).length);
+        const over = (quota: number) => counts.reduce((sum, count) => sum + Math.max(0, count - quota), 0);
+        expect(moved.length).toBeGreaterThanOrEqual(over(most));
+        expect(moved.length).toBeLessThanOrEqual(over(least));
+      }),
+    );
+  });
+});
