@@ -10,6 +10,7 @@ import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName } from "./fate.ts";
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
+import { PodAddresses } from "./pod-addresses.ts";
 import { type PodHost, PodMachine } from "./pod-machine.ts";
 import { type ImageStandIn, ProcessRuntime } from "./process-runtime.ts";
 import { type NodeCapacity, Registration } from "./registration.ts";
@@ -126,7 +127,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   #link = new AbortController();
   #linked: Promise<unknown> = Promise.resolve();
   #stopping: Promise<void> | undefined;
-  #addresses = 0;
+  readonly #addresses = new PodAddresses();
 
   constructor(options: NodeOptions) {
     const { name, clock = realClock, logger = silentLogger, seed = 1 } = options;
@@ -296,9 +297,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   // What a Pod needs of its node.
 
   allocateIP(): string {
-    this.#addresses += 1;
-    const [high, low] = [Math.floor(this.#addresses / 250) % 250, (this.#addresses % 250) + 2];
-    return `10.244.${high}.${low}`;
+    return this.#addresses.next();
   }
 
   latencyOf(pod: Pod): Latency {

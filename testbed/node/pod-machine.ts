@@ -325,7 +325,16 @@ export class PodMachine implements ContainersOwner {
     const runtime = this.#host.runtimeOf(pod, record.spec, fate);
     const latency = this.#latency;
     const read = this.#host.read.bind(this.#host);
-    const prepared = await this.#starter.prepare({ pod, record, fate, runtime, latency, read, signal });
+    const prepared = await this.#starter.prepare({
+      // The status that the API has may be without the address yet; kubelet takes its own.
+      pod: { ...pod, status: { ...pod.status, ...(this.#podIP === undefined ? {} : { podIP: this.#podIP }) } },
+      record,
+      fate,
+      runtime,
+      latency,
+      read,
+      signal,
+    });
     if (prepared.kind === "waits") return this.#wait(record, prepared.waiting);
     if (prepared.kind !== "ready") return "stuck";
     const evict = (verdict: PodVerdict) => this.evict(verdict);

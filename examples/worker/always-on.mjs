@@ -1,0 +1,65 @@
+// The stock worker as an always-on poller: serves one session after the other until SIGTERM.
+// It reads ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_ENVIRONMENT_KEY, ANTHROPIC_WORKER_ID and ANTHROPIC_BASE_URL, which Berth
+// sets. Besides: WORKSPACE, the directory to work in (the current one unless set), BERTH_WORKER_MAX_IDLE_MS, how long it
+// stays with an idle session (60000), BERTH_WORKER_BUSY_PORT, where it says whether it is busy (nowhere unless set), and
+// BERTH_WORKER_BUSY_HOST, the address for that (all of them).
+import { createServer } from "node:http";
+import Anthropic from "@anthropic-ai/sdk";
+import { EnvironmentWorker } from "@anthropic-ai/sdk/lib/environments/worker";
+
+/** A whole number from the environment, or undefined. */
+function integerFrom(name) {
+  const text = process.env[name];
+  if (text === undefined || text === "") return undefined;
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new Error(`${name} must be a whole number, 0 or more`);
+  return value;
+}
+
+/** A word from the environment, which must be there. */
+function required(name) {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set`);
+  return value;
+}
+
+// A worker takes one item at a time: it is busy from the acknowledgement of one until it polls for the next. Its
+// requests say so, whatever becomes of the session.
+let isBusy = false;
+async function watchedFetch(url, init) {
+  const path = new URL(url instanceof Request ? url.url : url).pathname;
+  if (/\/work\/[^/]+\/ack$/.test(path)) isBusy = true;
+  else if (path.endsWith("/work/poll")) isBusy = false;
+  return fetch(url, init);
+}
+
+const busyPort = integerFrom("BERTH_WORKER_BUSY_PORT");
+if (busyPort !== undefined) {
+  const server = createServer((request, response) => {
+    const code = request.url !== "/busy" ? 404 : isBusy ? 200 : 204;
+    response.writeHead(code).end();
+  });
+  server.listen(busyPort, process.env.BERTH_WORKER_BUSY_HOST);
+}
+
+// On SIGTERM the worker ends its session, posts its stop and returns.
+const shutdown = new AbortController();
+process.once("SIGTERM", () => shutdown.abort());
+process.once("SIGINT", () => shutdown.abort());
+
+const maxIdleMs = integerFrom("BERTH_WORKER_MAX_IDLE_MS");
+
+// The client wants some credential; the worker replaces it by its own for every call.
+const worker = new EnvironmentWorker({
+  client: new Anthropic({ apiKey: null, authToken: "unused", fetch: watchedFetch }),
+  environmentId: required("ANTHROPIC_ENVIRONMENT_ID"),
+  environmentKey: required("ANTHROPIC_ENVIRONMENT_KEY"),
+  workerId: required("ANTHROPIC_WORKER_ID"),
+  workdir: process.env.WORKSPACE || process.cwd(),
+  ...(maxIdleMs !== undefined && { maxIdleMs }),
+});
+await worker.run(shutdown.signal).catch((error) => {
+  if (!shutdown.signal.aborted) throw error;
+});
+// The server for the busy probe would keep the process.
+process.exit(0);
