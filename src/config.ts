@@ -15,8 +15,10 @@ export interface Settings {
   readonly namespaces: readonly string[];
   readonly leaderElection: {
     readonly enabled: boolean;
-    /** Namespace of the Lease; undefined: the namespace of the kubeconfig's context or of the service account. */
+    /** Namespace of the Leases; undefined: the namespace of the kubeconfig's context or of the service account. */
     readonly namespace: string | undefined;
+    /** Into how many parts the replicas divide the Environments, a Lease each; 1 is plain leader election. */
+    readonly shards: number;
   };
   /** As parseBindAddress reads it; "0" is off. */
   readonly metricsBindAddress: string;
@@ -81,6 +83,15 @@ const originSchema = z.string().transform((text, context) => {
   return z.NEVER;
 });
 
+/** Each shard is a Lease that is renewed 15 times a minute: more of them than there are ever replicas help nobody. */
+const MAX_SHARDS = 64;
+
+const shardsSchema = z
+  .string()
+  .regex(/^\d{1,2}$/, `write a whole number from 1 to ${MAX_SHARDS}`)
+  .transform(Number)
+  .refine((count) => count >= 1 && count <= MAX_SHARDS, `write a whole number from 1 to ${MAX_SHARDS}`);
+
 const booleanSchema = z.enum(["true", "false"], "write true or false").transform((text) => text === "true");
 
 /** Splits "a, b,c"; empty parts are dropped, doubles too. */
@@ -138,9 +149,16 @@ export const FLAGS = {
   leaderElectNamespace: flag({
     name: "leader-elect-namespace",
     value: "<name>",
-    about: "Namespace of that Lease.",
+    about: "Namespace of the Leases.",
     defaultText: "the namespace Berth runs in, or the one of the kubeconfig's context",
     schema: namespaceSchema,
+  }),
+  shards: flag({
+    name: "shards",
+    value: "<count>",
+    about: "Into how many parts the replicas divide the Environments, a Lease each; the same for all of them.",
+    default: "1",
+    schema: shardsSchema,
   }),
   metricsBindAddress: flag({
     name: "metrics-bind-address",
@@ -221,15 +239,20 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     namespaces: read(FLAGS.namespaces),
     leaderElect: read(FLAGS.leaderElect),
     leaderElectNamespace: read(FLAGS.leaderElectNamespace),
+    shards: read(FLAGS.shards),
     metricsBindAddress: read(FLAGS.metricsBindAddress),
     healthProbeBindAddress: read(FLAGS.healthProbeBindAddress),
     logLevel: read(FLAGS.logLevel),
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
   };
-  const { leaderElect, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
+  const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
+  if (leaderElect === false && shards !== undefined && shards > 1) {
+    problems.push("--shards: more than 1 needs leader election; leave --leader-elect=false away");
+  }
   if (
     problems.length > 0 ||
     leaderElect === undefined ||
+    shards === undefined ||
     metricsBindAddress === undefined ||
     healthProbeBindAddress === undefined ||
     logLevel === undefined
@@ -240,7 +263,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     kubeconfig: values.kubeconfig,
     kubeEnvironment: kubeEnvironment(env),
     namespaces: values.namespaces ?? [],
-    leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace },
+    leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace, shards },
     metricsBindAddress,
     healthProbeBindAddress,
     logLevel,

@@ -6,7 +6,7 @@ import { type Clock, realClock } from "./core/clock.ts";
 import { KubeClient } from "./kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "./kube/config.ts";
 import { EventRecorder } from "./kube/events.ts";
-import { LeaderElector } from "./kube/leader-election.ts";
+import { ShardRing } from "./kube/shard-ring.ts";
 import { startObserveServers } from "./observe/health.ts";
 import { createLogger, type Logger } from "./observe/logger.ts";
 import { createMetrics, type Metrics } from "./observe/metrics.ts";
@@ -20,7 +20,7 @@ import { WorkHttp } from "./work/http.ts";
 
 const SECOND_MS = 1_000;
 
-/** The one Lease of leader election. */
+/** The one Lease of leader election, or what the names of all Leases begin with. */
 const LEASE_NAME = "berth";
 
 /** What tests put in the place of the real thing. */
@@ -57,12 +57,13 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     timing,
     logger,
     metrics,
+    shards: settings.leaderElection.shards,
     originAllowed: (baseUrl) => originAllowed(settings.allowedApiOrigins, baseUrl),
     actors: (guard) => ({
       kube: kube.fenced(guard),
-      events,
+      events: events.fenced(guard),
       workClient: (environment, key) =>
-        workClient(environment, key, { http, budgets, clock, metrics, identity, timing }),
+        workClient(environment, key, { http, budgets, clock, metrics, identity, timing, guard }),
     }),
   });
   using _process = observeProcess(metrics, { version: berthVersion() });
@@ -71,6 +72,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     healthProbeBindAddress: settings.healthProbeBindAddress,
     registry: metrics.registry,
     live: {},
+    // Whoever waits for its part is ready: it can take over at any moment.
     ready: { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) },
     logger,
   });
@@ -79,7 +81,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   // Served before the caches run: their first list is then new enough.
   const watching = new AbortController();
   const serving = settings.leaderElection.enabled
-    ? lead(controller, access, { settings, clock, logger, metrics, kube, identity }, signal)
+    ? lead(controller, access, { settings, clock, logger, metrics, kube, identity, events }, signal)
     : controller.serve(0, { signal, guard: () => {} });
   const watches = controller.run(watching.signal);
   try {
@@ -105,24 +107,46 @@ async function lead(
     metrics: Metrics;
     kube: KubeClient;
     identity: string;
+    events: EventRecorder;
   },
   signal: AbortSignal,
 ): Promise<void> {
-  const { settings, kube, ...rest } = parts;
-  const elector: LeaderElector = new LeaderElector({
+  const { settings, kube, events, ...rest } = parts;
+  // A replica that cannot fill its caches could serve nothing: it does not stand for election.
+  await Promise.race([controller.synced, aborted(signal)]);
+  const ring = new ShardRing({
     ...rest,
     client: kube,
     namespace: settings.leaderElection.namespace ?? access.currentNamespace,
     name: LEASE_NAME,
-    onStartedLeading: (leading) => controller.serve(0, { signal: leading, guard: () => elector.fence() }),
+    shards: settings.leaderElection.shards,
+    random: Math.random,
+    serve: async ({ shard, signal, fence }) => {
+      await controller.serve(shard, { signal, guard: fence });
+      // While the Lease is still ours: nothing is written for a shard that is somebody else's.
+      await events.flush();
+    },
   });
-  await elector.run(signal);
+  await ring.run(signal);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
 function workClient(
   environment: Environment,
   key: () => string,
-  parts: { http: WorkHttp; budgets: Budgets; clock: Clock; metrics: Metrics; identity: string; timing: Timing },
+  parts: {
+    http: WorkHttp;
+    budgets: Budgets;
+    clock: Clock;
+    metrics: Metrics;
+    identity: string;
+    timing: Timing;
+    guard: () => void;
+  },
 ): WorkApiClient {
   const { api, environmentId } = environment.spec;
   return new WorkApiClient({
@@ -135,6 +159,7 @@ function workClient(
     budget: parts.budgets.get(api.baseUrl, api.budgetGroup),
     clock: parts.clock,
     metrics: parts.metrics,
+    guard: parts.guard,
     requestTimeoutMs: api.requestTimeoutSeconds * SECOND_MS,
     protocolTimeoutMs: parts.timing.requestBoundMs,
   });

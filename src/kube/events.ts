@@ -5,7 +5,7 @@ import type { Random } from "../core/random.ts";
 import { type Logger, redact } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { KubeClient } from "./client.ts";
-import { isAlreadyExists, isNotFound, isServerFault, isTooManyRequests } from "./errors.ts";
+import { isAlreadyExists, isNotFound, isServerFault, isTooManyRequests, LeadershipLostError } from "./errors.ts";
 import { SpamFilter } from "./event-spam-filter.ts";
 import { apiTime } from "./micro-time.ts";
 import type { KubeEvent } from "./objects.ts";
@@ -41,6 +41,9 @@ export interface EventSubject {
 
 export type EventType = "Normal" | "Warning";
 
+/** Where events go. */
+export type EventSink = Pick<EventRecorder, "event">;
+
 export interface EventRecorderOptions {
   readonly client: KubeClient;
   readonly clock: Clock;
@@ -58,6 +61,8 @@ interface Occurrence {
   readonly type: EventType;
   readonly reason: string;
   readonly message: string;
+  /** Throws when it must not be written any more. */
+  readonly fence: (() => void) | undefined;
   count: number;
   firstAt: number;
   lastAt: number;
@@ -89,7 +94,15 @@ export class EventRecorder {
     this.#spam = new SpamFilter(options.clock);
   }
 
-  event(about: EventSubject, type: EventType, reason: string, message: string): void {
+  /**
+   * The same recorder for who may lose the right to speak: an event that is not written by then is dropped. `flush` before
+   * that right is given up.
+   */
+  fenced(fence: () => void): EventSink {
+    return { event: (about, type, reason, message) => this.event(about, type, reason, message, fence) };
+  }
+
+  event(about: EventSubject, type: EventType, reason: string, message: string, fence?: () => void): void {
     const now = this.#options.clock.now();
     const text = cut(redact(message));
     const key = JSON.stringify([subjectKey(about), type, reason, text]);
@@ -108,7 +121,7 @@ export class EventRecorder {
       this.#count("dropped");
       return;
     }
-    this.#pending.set(key, { about, type, reason, message: text, count: 1, firstAt: now, lastAt: now });
+    this.#pending.set(key, { about, type, reason, message: text, fence, count: 1, firstAt: now, lastAt: now });
     this.#writing ??= this.#writeAll();
   }
 
@@ -142,6 +155,10 @@ export class EventRecorder {
         this.#count(await this.#createOrPatch(key, name, occurrence));
         return;
       } catch (error) {
+        if (error instanceof LeadershipLostError) {
+          this.#count("dropped");
+          return;
+        }
         const again = attempt < MAX_ATTEMPTS && (isServerFault(error) || isTooManyRequests(error));
         if (!again) {
           this.#count("failed");
@@ -154,13 +171,15 @@ export class EventRecorder {
   }
 
   async #createOrPatch(key: string, name: string, occurrence: Occurrence): Promise<"created" | "patched"> {
+    const { fence } = occurrence;
+    const client = fence ? this.#options.client.fenced(fence) : this.#options.client;
     const known = this.#known.get(key);
-    if (known && occurrence.lastAt - known.lastAt < AGGREGATE_MS && (await this.#raise(known, occurrence))) {
+    if (known && occurrence.lastAt - known.lastAt < AGGREGATE_MS && (await this.#raise(client, known, occurrence))) {
       this.#remember(key, known);
       return "patched";
     }
     try {
-      await this.#options.client.create(EVENTS, this.#render(name, occurrence), {}, { timeoutMs: WRITE_TIMEOUT_MS });
+      await client.create(EVENTS, this.#render(name, occurrence), {}, { timeoutMs: WRITE_TIMEOUT_MS });
     } catch (error) {
       // Our own earlier try, whose answer was lost.
       if (!isAlreadyExists(error)) throw error;
@@ -170,12 +189,12 @@ export class EventRecorder {
   }
 
   /** False when the event is gone. The count is the whole sum, so a repeat after a lost answer counts nothing twice. */
-  async #raise(known: Known, occurrence: Occurrence): Promise<boolean> {
+  async #raise(client: KubeClient, known: Known, occurrence: Occurrence): Promise<boolean> {
     const count = known.count + occurrence.count;
     const patch = { count, lastTimestamp: apiTime(occurrence.lastAt) };
     const ref = { namespace: namespaceOf(occurrence.about), name: known.name };
     try {
-      await this.#options.client.patch(EVENTS, ref, patch, { type: "merge" }, { timeoutMs: WRITE_TIMEOUT_MS });
+      await client.patch(EVENTS, ref, patch, { type: "merge" }, { timeoutMs: WRITE_TIMEOUT_MS });
     } catch (error) {
       if (isNotFound(error)) return false;
       throw error;

@@ -9,7 +9,7 @@ import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isNotFound } from "../kube/errors.ts";
-import type { EventRecorder, EventSubject } from "../kube/events.ts";
+import type { EventSink, EventSubject } from "../kube/events.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics, startEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -43,7 +43,7 @@ export interface ReconcilerOptions {
   readonly timing: Timing;
   readonly logger: Logger;
   readonly metrics: Metrics;
-  readonly events: EventRecorder;
+  readonly events: EventSink;
   /** Throws when this process may not act any more. */
   readonly guard: () => void;
   readonly originAllowed: (baseUrl: string) => boolean;

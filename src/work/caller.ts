@@ -47,6 +47,11 @@ export interface CallerOptions {
   readonly budget?: Budget | undefined;
   readonly clock: Clock;
   readonly metrics?: Metrics | undefined;
+  /**
+   * Throws when this process may not act for the environment any more. Asked before everything that changes something at
+   * the other side (a poll does: it reserves an item), when the connection is at hand. Such a call fails as `aborted`, unsent.
+   */
+  readonly guard?: (() => void) | undefined;
 }
 
 /** One call of one endpoint. */
@@ -128,6 +133,7 @@ export class WorkCaller {
         timeoutMs: call.timeoutMs,
         maxBytes: call.maxBytes ?? MAX_REPLY_BYTES,
         signal: call.signal,
+        beforeSend: isRead(call) ? undefined : this.#options.guard,
       });
       const { status, sentAtMs, answeredAtMs } = reply;
       this.#measure(call, String(status), answeredAtMs - sentAtMs);
@@ -212,6 +218,10 @@ export class WorkCaller {
     this.#options.metrics?.workRequests.inc({ call, code });
     this.#options.metrics?.workRequestSeconds.observe({ call }, ms / 1_000);
   }
+}
+
+function isRead({ call, method }: Call): boolean {
+  return method === "GET" && call !== "poll";
 }
 
 function notSent({ call }: Call, kind: WorkErrorKind, why: string, retryAfterMs?: number): WorkApiError {

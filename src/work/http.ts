@@ -32,6 +32,8 @@ export interface HttpRequest {
   /** Bound of a successful reply's body in bytes; of a refusal's, MAX_REFUSAL_BYTES are kept. */
   readonly maxBytes: number;
   readonly signal?: AbortSignal | undefined;
+  /** Asked just before the first byte goes out, when a connection is at hand; what it throws keeps the request back. */
+  readonly beforeSend?: (() => void) | undefined;
 }
 
 /** When things happened. `sent...` is the instant just before the request's first byte went to the socket. */
@@ -199,6 +201,12 @@ class Exchange implements Dispatcher.DispatchHandler {
       return;
     }
     this.#controller = controller;
+    try {
+      this.#request.beforeSend?.();
+    } catch (error) {
+      this.#fail("aborted", error);
+      return;
+    }
     this.#started = { ms: this.#clock.monotonic(), wallMs: this.#clock.now() };
   }
 
