@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { seededRandom } from "../../../simulator/ids.ts";
-import { PODS, SECRETS } from "../../../src/kube/resource.ts";
+import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { readJournal } from "../../../src/sessions/journal.ts";
-import { LoopWorld, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
+import { LoopWorld, NAME, NAMESPACE, type Operator, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 import type { ContainerFate } from "./node.ts";
 
@@ -38,11 +38,18 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   const maxConcurrent = Math.floor(between(1, 6));
   const starting = pick(["expires", "never"]);
   const maxDurationSeconds = pick([60, 300, 86_400]);
-  const endless = maxDurationSeconds > 300 ? "stock" : "deaf";
+  const lease = pick(["Worker", "Operator"]);
+  const onPodFailure = pick(["Stop", "Release"]);
+  const endless: Program = maxDurationSeconds > 300 ? "stock" : "deaf";
   let calm = false;
-  const fate = (): ContainerFate => {
+  const fate = (pod: Pod): ContainerFate => {
     const servesMs = between(500, 40 * SECOND);
-    if (calm || !faults.fates) return { startError: false, program: "stock", servesMs };
+    const isPlain = programOf(pod) === "Operator";
+    if (calm || !faults.fates) return { startError: false, program: isPlain ? "plain" : "stock", servesMs };
+    if (isPlain) {
+      const program = pick(["plain", "plain", "plain", "crashes", "killed", endless === "deaf" ? "silent" : "plain"]);
+      return { startError: random() < 0.1, program, servesMs };
+    }
     return {
       startError: random() < 0.1,
       // One that never leaves by itself is ended by maxDurationSeconds alone.
@@ -57,6 +64,8 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       maxConcurrent,
       warm: Math.min(maxConcurrent, Math.floor(between(0, 3))),
       maxDurationSeconds,
+      lease,
+      onPodFailure,
       parkedMaxAgeSeconds: pick([0, 60, 600]),
       warmScaleDownSeconds: pick([10, 300]),
     },
@@ -70,13 +79,20 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       stopReply: pick(["empty", "work"]),
       listKeepsStopped: pick([null, 3]),
     },
-    limits: { ttlSeconds: pick([90, 30, 10]) },
+    // What is asked for is not always what one gets.
+    limits: { ttlSeconds: pick([90, 30, 10]), maxTtlSeconds: pick([600, 90, 30, 10]) },
   });
+  world.startsAreHeld = faults.crashes === 0 && !faults.weather;
+  world.say(`lease ${lease} ${onPodFailure}`);
   world.say(`seed ${seed} ${JSON.stringify(faults)} maxConcurrent ${maxConcurrent}`);
   const at = (ms: number, act: () => void) => world.clock.setTimer(act, ms);
   world.createEnvironment();
   const rival = faults.rival
-    ? new LoopWorld({ seed: seed + 1, beside: world, sessions: { maxConcurrent: 2, warm: 1 } })
+    ? new LoopWorld({
+        seed: seed + 1,
+        beside: world,
+        sessions: { maxConcurrent: 2, warm: 1, lease: pick(["Worker", "Operator"]) },
+      })
     : null;
   rival?.createEnvironment();
   let other = rival?.startOperator();
@@ -172,6 +188,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
         "pause",
         "resume",
         "max",
+        "lease",
         "secret",
         starting === "never" ? "secret" : "secret-gone",
       ]);
@@ -182,6 +199,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
         spec({ sessions: { template: { spec: { containers } } } });
       } else if (edit === "pause") spec({ paused: true });
       else if (edit === "resume") spec({ paused: false });
+      else if (edit === "lease") spec({ sessions: { lease: pick(["Worker", "Operator"]) } });
       else if (edit === "max") spec({ sessions: { maxConcurrent: Math.max(1, maxConcurrent - 1), warm: 0 } });
       else if (claim) {
         const name = claim.metadata.name ?? "";

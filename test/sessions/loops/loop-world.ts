@@ -3,7 +3,7 @@ import { seededRandom } from "../../../simulator/ids.ts";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import { recordOf } from "../../../simulator/item.ts";
 import { violationText } from "../../../simulator/violations.ts";
-import { API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
+import { ANNOTATION_LEASE, API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
 import type { Random } from "../../../src/core/random.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
 import type { EventRecorder } from "../../../src/kube/events.ts";
@@ -49,7 +49,7 @@ export interface LoopWorldOptions {
   readonly switches?: Record<string, unknown>;
   readonly limits?: Record<string, unknown>;
   readonly timing?: Partial<Timing>;
-  readonly fate?: () => ContainerFate;
+  readonly fate?: (pod: Pod) => ContainerFate;
   readonly prepareMs?: () => number;
   /** Another cluster on the queue of that world. */
   readonly beside?: LoopWorld;
@@ -86,7 +86,9 @@ export class LoopWorld {
   /** What must never be, found while the world went on. */
   readonly wrongs: string[] = [];
   readonly log: string[] = [];
-  fate: () => ContainerFate;
+  fate: (pod: Pod) => ContainerFate;
+  /** lease: Operator: no container starts without a beat of this side; true only where no process ends and no request is slow. */
+  startsAreHeld = false;
   allowedOrigin: (url: string) => boolean = () => true;
   readonly #options: LoopWorldOptions;
   readonly #timing: Timing;
@@ -113,14 +115,16 @@ export class LoopWorld {
         seed: options.seed ?? 1,
       });
     this.environmentId = options.beside?.environmentId ?? this.api.world.createEnvironment({}).id;
-    this.fate = options.fate ?? (() => ({ startError: false, program: "stock", servesMs: 5_000 }));
+    this.fate =
+      options.fate ??
+      ((pod) => ({ startError: false, program: programOf(pod) === "Operator" ? "plain" : "stock", servesMs: 5_000 }));
     this.node = new Node({
       server: this.server,
       clock: this.clock,
       random: this.random,
       http: this.api.sender(new Link(this.clock, this.random, () => this.weather.worker), this.clock),
       environmentId: this.environmentId,
-      fate: () => this.fate(),
+      fate: (pod) => this.fate(pod),
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
       onStart: (running) => this.#started(running),
     });
@@ -336,6 +340,11 @@ export class LoopWorld {
     this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
     const item = this.api.world.items.get(workId);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
+    const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";
+    const lease = programOf(this.server.find(PODS, NAMESPACE, pod));
+    if (this.startsAreHeld && lease === "Operator" && !isHeld && item?.state !== "stopped") {
+      this.wrongs.push(`S2o ${pod} starts without its operator's lease`);
+    }
     const others = [...this.node.running].filter((other) => other.workId === workId && other.worker.holds);
     if (others.length > 0 && item?.beat && item.state === "active" && item.generation === 1) {
       this.wrongs.push(`S2 ${pod} starts while ${others.map((other) => other.pod).join(", ")} holds the item`);
@@ -372,6 +381,11 @@ export class LoopWorld {
     );
     this.maxLivePods = Math.max(this.maxLivePods, live.length);
   }
+}
+
+/** Whose lease the program in this Pod was written for. */
+export function programOf(pod: Pod | undefined): string {
+  return pod?.metadata.annotations?.[ANNOTATION_LEASE] ?? "Worker";
 }
 
 const STEP_MS = 100;

@@ -43,7 +43,7 @@ export class Node {
     random: Random;
     http: HttpSender;
     environmentId: string;
-    fate: () => ContainerFate;
+    fate: (pod: Pod) => ContainerFate;
     /** How long scheduling and pulling take. */
     prepareMs?: () => number;
     /** Called when a container starts. */
@@ -187,7 +187,7 @@ class KubeletPod {
       this.#container({ waiting: { reason: "CreateContainerConfigError", message: missing } });
       return;
     }
-    const fate = this.#parts.fate();
+    const fate = this.#parts.fate(this.#pod);
     if (fate.startError) {
       this.#state = "failed-start";
       this.#container({ waiting: { reason: "CreateContainerError", message: "no such command" } });

@@ -5,9 +5,9 @@ import { BASE_URL } from "./work-api.ts";
 /**
  * What the program in a container is like. `stock`: beats first, serves, stops its item and leaves; leaves without a stop
  * when its lease is lost. `dies` serves like it and ends without a word. `silent` never beats and never leaves; `crashes` and `killed` end without a word; `deaf` beats
- * and never leaves by itself.
+ * and never leaves by itself. `plain` knows nothing of the item: it serves, and ends with 0.
  */
-export type Program = "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf";
+export type Program = "plain" | "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf";
 
 export interface WorkerEnvironment {
   readonly environmentId: string;
@@ -57,6 +57,10 @@ export class Worker {
     if (program === "crashes" || program === "killed") {
       await sleep(this.#clock, servesMs, killed);
       return program === "crashes" ? 1 : 137;
+    }
+    if (program === "plain") {
+      await sleep(this.#clock, servesMs, AbortSignal.any([killed, this.#told.signal]));
+      return killed.aborted ? 137 : this.#told.signal.aborted ? 143 : 0;
     }
     const doneMs = this.#clock.monotonic() + servesMs;
     let expected = NO_HEARTBEAT;
