@@ -185,7 +185,7 @@ export class EnvironmentReconciler {
       template: templateOf(environment),
       work: this.#options.workClient(environment, () => this.#keyFor(state)),
       workFor: apiText(environment),
-      runtime: runtimeOf(context, () => again(key, REPORT_DELAY_MS)),
+      runtime: runtimeOf(environment, context, () => again(key, REPORT_DELAY_MS)),
       status: new StatusWriter({ kube: this.#options.kube, ref, clock, announce, found: environment.status }),
       key: null,
       keyInDoubt: false,

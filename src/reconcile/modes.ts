@@ -28,8 +28,8 @@ export function templateOf(environment: Environment): CheckedTemplate {
 }
 
 /** The loops of an Environment, for the mode that its spec names. The mode of an Environment never changes. */
-export function runtimeOf(context: ModeContext, onChange: () => void): EnvironmentRuntime {
-  return context.environment().spec.workers
+export function runtimeOf(environment: Environment, context: ModeContext, onChange: () => void): EnvironmentRuntime {
+  return environment.spec.workers
     ? workersRuntime(context, onChange)
     : new SessionsRuntime({ ...context, template: memoized(context.environment, sessionTemplate) }, onChange);
 }
