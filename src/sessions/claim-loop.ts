@@ -9,7 +9,7 @@ import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
 import type { ApiHealth } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
-import { type Claim, instantOf } from "./claim.ts";
+import { type Claim, type ItemView, instantOf } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { credentialFor } from "./credential.ts";
@@ -66,6 +66,7 @@ export class ClaimLoop {
   readonly #onWork: () => void;
   readonly #onForeignSlot: (secret: Secret) => void;
   readonly #onLetGo: () => void;
+  readonly #onReoffer: (claim: Claim, view: ItemView) => void;
   readonly #onJournal: (refusal: string | null) => void;
   readonly #refuse: (item: WorkItem) => Promise<void>;
   readonly #backoff: Backoff;
@@ -90,6 +91,8 @@ export class ClaimLoop {
     onForeignSlot: (secret: Secret) => void;
     /** A claim came to nothing: its slot is free again. */
     onLetGo: () => void;
+    /** A poll was answered with the item of a claim: it is queued again. */
+    onReoffer: (claim: Claim, view: ItemView) => void;
     /** The API server took a claim's Secret, or refused it in these words. */
     onJournal: (refusal: string | null) => void;
     /** Acknowledges and stops an item that is no session. */
@@ -108,6 +111,7 @@ export class ClaimLoop {
     this.#onWork = options.onWork;
     this.#onForeignSlot = options.onForeignSlot;
     this.#onLetGo = options.onLetGo;
+    this.#onReoffer = options.onReoffer;
     this.#onJournal = options.onJournal;
     this.#refuse = options.refuse;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
@@ -164,8 +168,8 @@ export class ClaimLoop {
   }
 
   async #claim(item: WorkItem, answer: Answer<unknown>): Promise<Result> {
-    // A re-offer of our own: one of our Secrets names it already, and its claim goes on as it is (M).
-    if (this.#claims.ofWork(item.id)) return "duplicate";
+    // One of our Secrets names it already: it is not journaled again (M).
+    if (!(await this.#isFree(item, answer))) return "duplicate";
     if (item.data.type !== DATA_TYPE_SESSION) {
       if (!new AckWindow(this.#context.clock, answer, this.#windowMs()).isOpen) return "late";
       await this.#refuse(item);
@@ -190,6 +194,21 @@ export class ClaimLoop {
 
   get #givesWorkSecret(): boolean {
     return this.#context.environment().spec.sessions?.credential === "WorkSecret";
+  }
+
+  /**
+   * Whether no Secret of ours names this item. A re-offer of our own is news of it: it is queued again. The record of one
+   * whose Pod is over goes at once then, and what was released can be claimed anew with this very offer.
+   */
+  async #isFree(item: WorkItem, answer: Answer<unknown>): Promise<boolean> {
+    const known = this.#claims.ofWork(item.id);
+    if (!known) return true;
+    if (item.state === "queued") this.#onReoffer(known, viewOf(item, answer.sentAtMs));
+    const window = new AckWindow(this.#context.clock, answer, this.#windowMs());
+    while (this.#claims.ofWork(item.id)?.end) {
+      if (!(await window.waitsFor((signal) => this.#claims.removed.wait(signal)))) break;
+    }
+    return !this.#claims.ofWork(item.id);
   }
 
   /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
@@ -455,6 +474,14 @@ class AckWindow {
   /** Waits so long, but not beyond the window. Resolves with whether it is still open. */
   async waits(ms: number): Promise<boolean> {
     if (this.isOpen) await sleep(this.#clock, Math.min(ms, this.#leftMs));
+    return this.isOpen;
+  }
+
+  /** Waits for what is to happen, but not beyond the window. Resolves with whether it is still open. */
+  async waitsFor(event: (signal: AbortSignal) => Promise<void>): Promise<boolean> {
+    const either = new AbortController();
+    if (this.isOpen) await Promise.race([event(either.signal), sleep(this.#clock, this.#leftMs, either.signal)]);
+    either.abort();
     return this.isOpen;
   }
 

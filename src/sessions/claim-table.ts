@@ -1,3 +1,4 @@
+import { Notifier } from "../core/notifier.ts";
 import type { Claim } from "./claim.ts";
 import type { Journal } from "./journal.ts";
 
@@ -6,6 +7,9 @@ export class ClaimTable {
   readonly #byName = new Map<string, Claim>();
   /** Two claims may name one item: an earlier process's, and one that was journaled when the item came back. */
   readonly #byWork = new Map<string, Set<Claim>>();
+
+  /** Told after every removal. */
+  readonly removed = new Notifier();
 
   get size(): number {
     return this.#byName.size;
@@ -37,6 +41,7 @@ export class ClaimTable {
     const same = this.#byWork.get(workId);
     same?.delete(claim);
     if (same?.size === 0) this.#byWork.delete(workId);
+    this.removed.notify();
   }
 
   [Symbol.iterator](): IterableIterator<Claim> {

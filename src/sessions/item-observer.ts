@@ -3,8 +3,12 @@ import type { WorkApiClient } from "../work/client.ts";
 import type { WorkItem } from "../work/types.ts";
 import type { ItemView } from "./claim.ts";
 
-/** Pages of one walk for a decision; a walk that runs out says "unknown", never "absent". */
+/**
+ * Pages of one walk for a decision; a walk that runs out says "unknown", never "absent". More where more items are asked
+ * for: after a restart all of an Environment's are looked for at once.
+ */
 const MAX_PAGES = 20;
+const ITEMS_PER_MORE_PAGE = 50;
 
 interface Waiter {
   readonly resolve: (view: ItemView) => void;
@@ -80,7 +84,8 @@ export class ItemObserver {
 
   async #find(workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
     const askedMs = this.#clock.monotonic();
-    const result = await this.#work().find(workIds, { maxPages: MAX_PAGES, urgent, signal: this.#signal });
+    const maxPages = MAX_PAGES + Math.ceil(workIds.length / ITEMS_PER_MORE_PAGE);
+    const result = await this.#work().find(workIds, { maxPages, urgent, signal: this.#signal });
     this.#onAnswer(result);
     for (const id of this.#missing.keys()) if (!this.#isTracked(id)) this.#missing.delete(id);
     return new Map(workIds.map((id) => [id, this.#view(id, result.found.get(id), result.complete, askedMs)]));

@@ -135,6 +135,7 @@ export class SessionsRuntime {
       onWork: () => this.#noteWork(),
       onForeignSlot: takeUp,
       onLetGo: changed,
+      onReoffer: (claim, view) => this.#sessions.reoffered(claim, view),
       onJournal: (refusal) => this.#noteHindrance(refusal && `${CANNOT_JOURNAL}: ${refusal}`),
       refuse: (item) => this.#refused.refuse(item),
     });

@@ -132,6 +132,17 @@ export class SessionLoop {
     this.#notes.saw(claim, view);
   }
 
+  /** The queue offers the item of a claim again: whatever was thought of its lease is over. */
+  reoffered(claim: Claim, view: ItemView): void {
+    this.saw(claim, view);
+    const { lease } = claim;
+    if (lease?.is === "held" && lease.state === "active" && view.askedMs > lease.sentMs) {
+      this.#keeper.forget(claim);
+      this.#lose(claim, "the queue offers the work item again");
+    }
+    this.poke(claim.name);
+  }
+
   async #advance(name: string): Promise<void> {
     for (let steps = 0; steps < MAX_STEPS; steps += 1) {
       const claim = this.#claims.get(name);
