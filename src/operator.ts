@@ -43,9 +43,11 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   const logger = seams.logger ?? createLogger(settings.logLevel);
   const metrics = seams.metrics ?? createMetrics();
   const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
-  const kube = new KubeClient({ access, clock, metrics, proxy: settings.proxy, userAgent: `berth/${berthVersion()}` });
-  const http = new WorkHttp({ clock, proxy: settings.proxy });
   const identity = `${hostname()}_${randomBytes(4).toString("hex")}`;
+  // The identity tells replicas apart in the API server's audit log, as the worker id does at the Work API.
+  const userAgent = `berth/${berthVersion()} (${identity})`;
+  const kube = new KubeClient({ access, clock, metrics, proxy: settings.proxy, userAgent });
+  const http = new WorkHttp({ clock, proxy: settings.proxy });
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
   const timing = seams.timing ?? DEFAULT_TIMING;
   const budgets = new Budgets({ clock, metrics });
@@ -77,7 +79,10 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     logger,
   });
   seams.onListening?.({ metrics: servers.metrics.address, health: servers.health.address });
-  logger.info({ version: berthVersion(), server: access.server, namespaces: settings.namespaces }, "berth starts");
+  logger.info(
+    { version: berthVersion(), server: access.server, namespaces: settings.namespaces, identity },
+    "berth starts",
+  );
   // Served before the caches run: their first list is then new enough.
   const watching = new AbortController();
   const serving = settings.leaderElection.enabled

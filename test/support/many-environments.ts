@@ -1,0 +1,72 @@
+import type { ItemRecord } from "../../simulator/item.ts";
+import { API_VERSION, KIND } from "../../src/api/names.ts";
+import { LEASES, type Lease } from "../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import type { World } from "./world.ts";
+
+/** Several Environments of one world, each with a queue of its own, and the Leases of who serves them. */
+export class ManyEnvironments {
+  /** By name. */
+  readonly ids = new Map<string, string>();
+  readonly #world: World;
+
+  private constructor(world: World) {
+    this.#world = world;
+  }
+
+  /** @param baseUrl of the Work API, where it is not the simulator's own. */
+  static async create(world: World, count: number, baseUrl = world.simulator.url): Promise<ManyEnvironments> {
+    const many = new ManyEnvironments(world);
+    for (let i = 0; i < count; i += 1) {
+      const name = `env-${i}`;
+      const { id } = world.simulator.createEnvironment();
+      await world.createKey(world.simulator.environmentKey(id), `key-${i}`);
+      const spec = world.spec({ environmentId: id, api: { baseUrl, keySecretRef: { name: `key-${i}` } } });
+      const metadata = { name, namespace: world.namespace };
+      await world.kube.create(ENVIRONMENTS, { apiVersion: API_VERSION, kind: KIND, metadata, spec } as never);
+      many.ids.set(name, id);
+    }
+    return many;
+  }
+
+  /** Keys as the operator shards them. */
+  get keys(): string[] {
+    return [...this.ids.keys()].map((name) => `${this.#world.namespace}/${name}`);
+  }
+
+  get items(): ItemRecord[] {
+    return [...this.ids.values()].flatMap((id) => this.#world.simulator.items(id));
+  }
+
+  /** The same arrivals at every queue. Resolves with how many items there were in all. */
+  async arrivals(plan: Parameters<World["simulator"]["arrivals"]>[1]): Promise<number> {
+    const handles = [...this.ids.values()].map((id) => this.#world.simulator.arrivals(id, plan));
+    const counts = await Promise.all(handles.map(({ done }) => done));
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  untilServed(count: number): Promise<true> {
+    return this.#world.until(`${count} items served and settled`, () => {
+      const { items } = this;
+      return (
+        items.length >= count && items.every(({ state }) => state === "stopped") && this.#world.claims.length === 0
+      );
+    });
+  }
+
+  /** The Leases of shards with a holder: holder by Lease. */
+  async holders(): Promise<Map<string, string>> {
+    const { namespace, kube } = this.#world;
+    const { items } = await kube.list(LEASES, { namespace, labelSelector: "berth.dev/lease=shard" });
+    const held = items.filter((lease: Lease) => (lease.spec?.holderIdentity ?? "") !== "");
+    return new Map(held.map(({ metadata, spec }) => [metadata.name ?? "", spec?.holderIdentity ?? ""]));
+  }
+
+  /** Waits until all shards have a holder, and so many replicas hold some. */
+  untilShared(shards: number, replicas: number): Promise<Map<string, string>> {
+    return this.#world.until(`${shards} shards held by ${replicas} replicas`, async () => {
+      const holders = await this.holders();
+      return holders.size === shards && new Set(holders.values()).size === replicas && holders;
+    });
+  }
+}
