@@ -378,7 +378,11 @@ async function grantOperator(world: World): Promise<void> {
   });
   const metadata = { name: "leases", namespace: world.namespace };
   const rules = [
-    { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "update", "patch"] },
+    {
+      apiGroups: ["coordination.k8s.io"],
+      resources: ["leases"],
+      verbs: ["get", "list", "watch", "create", "update", "patch", "delete"],
+    },
   ];
   await world.kube.create(rbac("Role", "roles"), { metadata, rules });
   const subjects = [{ kind: "User", name: OPERATOR, apiGroup: "rbac.authorization.k8s.io" }];
