@@ -1,0 +1,108 @@
+import { fileURLToPath } from "node:url";
+import type { WorkersStatus } from "../../src/api/environment.ts";
+import { LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
+import { DEPLOYMENTS, type Deployment, type Pod } from "../../src/kube/resource.ts";
+import type { TestCluster } from "./cluster.ts";
+import { SHORT_LEASE } from "./session-life.ts";
+import { startWorld, type World, type WorldOptions } from "./world.ts";
+
+const WORKER = fileURLToPath(new URL("../../examples/worker/always-on.mjs", import.meta.url));
+
+/** The port of the busy probe; every Pod has an address of its own. */
+const BUSY_PORT = 9000;
+
+/** No windows and no rates: the number of workers is what the demand asks for now. */
+export const AT_ONCE = {
+  scaleUp: {
+    stabilizationWindowSeconds: 0,
+    policies: [
+      { type: "Percent", value: 100_000, periodSeconds: 1 },
+      { type: "Pods", value: 1_000, periodSeconds: 1 },
+    ],
+  },
+  scaleDown: { stabilizationWindowSeconds: 0, policies: [{ type: "Percent", value: 100, periodSeconds: 1 }] },
+} as const;
+
+export interface WorkersOptions {
+  /** Fields over those of a plain `spec.workers`. */
+  readonly workers?: Record<string, unknown>;
+  /** Environment variables of the worker, over those of a plain one. */
+  readonly env?: Record<string, string>;
+  /** How long a worker stays with an idle session, in milliseconds. */
+  readonly maxIdleMs?: number;
+  /** Parts of the Pod's spec. */
+  readonly podSpec?: Record<string, unknown>;
+  readonly probed?: boolean;
+}
+
+/** A node that runs containers as processes, for always-on workers of the unmodified SDK. */
+export function workersWorld(cluster: TestCluster, options: WorldOptions = {}): Promise<World> {
+  return startWorld(cluster, { ...SHORT_LEASE, node: { runtime: "process", fates: () => undefined }, ...options });
+}
+
+/** What makes an Environment one with workers: hand it to `createEnvironment` or `patchSpec`. */
+export function workersSpec(world: World, options: WorkersOptions = {}): Record<string, unknown> {
+  return { sessions: undefined, workers: { ...workersPart(world, options) } };
+}
+
+export function workersPart(world: World, options: WorkersOptions = {}): Record<string, unknown> {
+  const { workers, probed = true } = options;
+  return {
+    maxReplicas: 4,
+    behavior: AT_ONCE,
+    ...(probed ? { busyProbe: { httpGet: { path: "/busy", port: BUSY_PORT } } } : {}),
+    template: { spec: podSpecOf(world, options) },
+    ...workers,
+  };
+}
+
+function podSpecOf(world: World, { env = {}, maxIdleMs = 300, podSpec = {}, probed = true }: WorkersOptions) {
+  const variables = {
+    BERTH_WORKER_MAX_IDLE_MS: String(maxIdleMs),
+    ...(probed ? { BERTH_WORKER_BUSY_PORT: String(BUSY_PORT) } : {}),
+    ...env,
+  };
+  return {
+    nodeSelector: { "kubernetes.io/hostname": world.node.name },
+    terminationGracePeriodSeconds: 30,
+    ...podSpec,
+    containers: [
+      {
+        name: "worker",
+        image: "worker:1",
+        command: [process.execPath, WORKER],
+        env: [
+          ...Object.entries(variables).map(([name, value]) => ({ name, value })),
+          { name: "BERTH_WORKER_BUSY_HOST", valueFrom: { fieldRef: { fieldPath: "status.podIP" } } },
+        ],
+      },
+    ],
+  };
+}
+
+/** The Deployments in this world's namespace. */
+export async function deploymentsOf(world: World): Promise<Deployment[]> {
+  return (await world.kube.listAll(DEPLOYMENTS, { namespace: world.namespace })).items;
+}
+
+/** Worker Pods that are not on their way out. */
+export function workersOf(world: World, hash?: string): Pod[] {
+  return world.pods.filter(
+    ({ metadata }) =>
+      metadata.labels?.["berth.dev/role"] === "worker" &&
+      metadata.deletionTimestamp === undefined &&
+      (hash === undefined || metadata.labels[LABEL_TEMPLATE_HASH] === hash),
+  );
+}
+
+/** Waits until the status says so of the workers. */
+export function untilWorkers(
+  world: World,
+  what: string,
+  predicate: (workers: WorkersStatus) => boolean,
+): Promise<WorkersStatus> {
+  return world.until(what, () => {
+    const workers = world.environment?.status?.workers;
+    return workers && predicate(workers) && workers;
+  });
+}

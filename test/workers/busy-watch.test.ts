@@ -1,0 +1,315 @@
+import { describe, expect, test } from "vitest";
+import type { Environment } from "../../src/api/environment.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import type { BusyAnswer } from "../../src/workers/busy-probe.ts";
+import { BUSY_COST, BusyWatch, forEachAtMost } from "../../src/workers/busy-watch.ts";
+import type { WorkersContext } from "../../src/workers/context.ts";
+import { isCounted, readWorkerPod } from "../../src/workers/worker-pod.ts";
+import { type Json, parsed, podTemplate, stored, workersSpec } from "../api/environments.ts";
+import { FakeKube, notFound } from "../reconcile/fake-kube.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { type PodOptions, podOf } from "./worker-pods.ts";
+
+const PROBE = { httpGet: { path: "/busy", port: 9000 } };
+const ROUND_MS = DEFAULT_TIMING.busyProbeMs;
+
+/** A watch over Pods and answers that a test sets. */
+class Bench {
+  readonly clock = new VirtualClock();
+  readonly metrics = createMetrics();
+  readonly kube = new FakeKube(({ ref, body }) => {
+    const pod = this.pods.get(ref.name);
+    if (!pod) return notFound("pods", ref.name);
+    const { annotations } = (body as { metadata: { annotations: Record<string, string | null> } }).metadata;
+    const merged = { ...pod.metadata.annotations, ...annotations };
+    const kept = Object.entries(merged).filter((entry): entry is [string, string] => entry[1] !== null);
+    const next = { ...pod, metadata: { ...pod.metadata, annotations: Object.fromEntries(kept) } };
+    this.pods.set(ref.name, next);
+    return next;
+  });
+  readonly pods = new Map<string, Pod>();
+  readonly answers = new Map<string, BusyAnswer>();
+  readonly events: string[] = [];
+  asked = 0;
+  readonly watch: BusyWatch;
+  readonly #ending = new AbortController();
+
+  constructor(workers: Json = { busyProbe: PROBE }) {
+    const environment: Environment = parsed(stored(workersSpec(workers)));
+    const context = {
+      namespace: "agents",
+      environment: () => environment,
+      kube: this.kube.client,
+      clock: this.clock,
+      random: () => 0.5,
+      timing: DEFAULT_TIMING,
+      logger: silentLogger,
+      metrics: this.metrics,
+      labels: { namespace: "agents", environment: "research" },
+      announce: (reason: string, message: string) => void this.events.push(`${reason}: ${message}`),
+    } as unknown as WorkersContext;
+    this.watch = new BusyWatch({
+      context,
+      pods: () => this.read(),
+      onChange: () => {},
+      prober: async ({ ip }) => {
+        this.asked += 1;
+        return this.answers.get(ip) ?? "unknown";
+      },
+    });
+  }
+
+  /** A Pod whose address is its name, so that answers are set by name. */
+  put(name: string, options: PodOptions = {}, answer?: BusyAnswer): void {
+    this.pods.set(name, podOf(name, { ip: name, ...options }));
+    if (answer) this.answers.set(name, answer);
+  }
+
+  read() {
+    return [...this.pods.values()].map((pod) => readWorkerPod(pod, "worker"));
+  }
+
+  state(name: string): BusyAnswer {
+    const pod = this.read().find((each) => each.name === name);
+    if (!pod) throw new Error(`no Pod ${name}`);
+    return this.watch.stateOf(pod);
+  }
+
+  ask(): Promise<void> {
+    return this.watch.ask(this.read(), new AbortController().signal);
+  }
+
+  observe(): void {
+    this.watch.observe(this.read(), () => "for a test");
+  }
+
+  ended(): Promise<number | undefined> {
+    return metricValue(this.metrics.workersEndedWhileBusy, {});
+  }
+
+  cost(name: string): string | undefined {
+    return this.pods.get(name)?.metadata.annotations?.["controller.kubernetes.io/pod-deletion-cost"];
+  }
+
+  [Symbol.dispose](): void {
+    this.#ending.abort();
+  }
+
+  start(): void {
+    void this.watch.run(this.#ending.signal);
+  }
+}
+
+describe("what is known of a worker", () => {
+  test("nothing before it was asked: it may be busy", () => {
+    using bench = new Bench();
+    bench.put("a");
+    expect(bench.state("a")).toBe("unknown");
+  });
+
+  test("what it said, until that is three rounds old", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "idle");
+    bench.put("b", {}, "busy");
+    await bench.ask();
+    expect([bench.state("a"), bench.state("b")]).toEqual(["idle", "busy"]);
+    await bench.clock.advance(3 * ROUND_MS);
+    expect([bench.state("a"), bench.state("b")]).toEqual(["idle", "busy"]);
+    await bench.clock.advance(1);
+    expect([bench.state("a"), bench.state("b")]).toEqual(["unknown", "unknown"]);
+  });
+
+  test("an idle one that gives no clear answer may be busy at once", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "idle");
+    await bench.ask();
+    bench.answers.set("a", "unknown");
+    await bench.ask();
+    expect(bench.state("a")).toBe("unknown");
+  });
+
+  test.each<[string, PodOptions]>([
+    ["is still made", { state: { waiting: { reason: "ContainerCreating" } }, ready: false }],
+    ["cannot pull its image", { state: { waiting: { reason: "ImagePullBackOff" } }, ready: false }],
+    ["crashes again and again", { state: { waiting: { reason: "CrashLoopBackOff" } }, restarts: 3, ready: false }],
+  ])("one that %s serves nobody and is not asked", async (_what, options) => {
+    using bench = new Bench();
+    bench.put("a", options, "busy");
+    await bench.ask();
+    expect({ state: bench.state("a"), asked: bench.asked }).toEqual({ state: "idle", asked: 0 });
+  });
+
+  test("a program that was started again has said nothing yet", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "idle");
+    await bench.ask();
+    bench.put("a", { restarts: 1 });
+    expect(bench.state("a")).toBe("unknown");
+  });
+
+  test("one without an address yet may be busy", async () => {
+    using bench = new Bench();
+    bench.put("a", { ip: null });
+    await bench.ask();
+    expect({ state: bench.state("a"), asked: bench.asked }).toEqual({ state: "unknown", asked: 0 });
+  });
+
+  test("without a probe nobody is asked", async () => {
+    using bench = new Bench({});
+    bench.put("a", {}, "idle");
+    bench.start();
+    await bench.clock.advance(10 * ROUND_MS);
+    expect({ asked: bench.asked, isProbed: bench.watch.isProbed }).toEqual({ asked: 0, isProbed: false });
+  });
+});
+
+describe("marks", () => {
+  test("a busy worker is marked once, and its mark goes when it is idle", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    bench.put("b", {}, "idle");
+    bench.start();
+    await bench.clock.advance(5 * ROUND_MS);
+    expect([bench.cost("a"), bench.cost("b")]).toEqual([BUSY_COST, undefined]);
+    expect(bench.pods.get("a")?.metadata.annotations).toMatchObject({
+      "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+      "karpenter.sh/do-not-disrupt": "true",
+    });
+    expect(bench.kube.calls).toHaveLength(1);
+    bench.answers.set("a", "idle");
+    await bench.clock.advance(3 * ROUND_MS);
+    expect(bench.pods.get("a")?.metadata.annotations).toEqual({});
+    expect(bench.kube.calls).toHaveLength(2);
+  });
+
+  test("a mark of one that no longer says anything stays", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    bench.start();
+    await bench.clock.advance(2 * ROUND_MS);
+    bench.answers.set("a", "unknown");
+    await bench.clock.advance(20 * ROUND_MS);
+    expect([bench.state("a"), bench.cost("a")]).toEqual(["unknown", BUSY_COST]);
+  });
+
+  test("what the template says of evictions is left as it is", async () => {
+    const annotations = { "cluster-autoscaler.kubernetes.io/safe-to-evict": "true" };
+    using bench = new Bench({ busyProbe: PROBE, template: podTemplate(), ...templateWith(annotations) });
+    bench.put("a", {}, "busy");
+    bench.start();
+    await bench.clock.advance(2 * ROUND_MS);
+    expect(Object.keys(bench.pods.get("a")?.metadata.annotations ?? {})).not.toContain(
+      "cluster-autoscaler.kubernetes.io/safe-to-evict",
+    );
+  });
+
+  test("a Pod that goes meanwhile stops nobody", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    bench.put("b", {}, "busy");
+    bench.kube.answer(({ ref }) => (ref.name === "a" ? notFound("pods", "a") : podOf("b", { cost: BUSY_COST })));
+    bench.start();
+    await bench.clock.advance(ROUND_MS);
+    expect(bench.kube.calls.map(({ ref }) => ref.name)).toContain("b");
+  });
+});
+
+const templateWith = (annotations: Json): Json => ({ template: { ...podTemplate(), metadata: { annotations } } });
+
+describe("workers that end", () => {
+  const BUSY_END: [string, (bench: Bench) => void][] = [
+    ["is deleted", (bench) => bench.put("a", { ending: true })],
+    ["is gone", (bench) => void bench.pods.delete("a")],
+    ["has failed", (bench) => bench.put("a", { phase: "Failed", state: { terminated: { exitCode: 137 } } })],
+    ["has ended by itself", (bench) => bench.put("a", { state: { terminated: { exitCode: 0 } }, ready: false })],
+    ["was started again", (bench) => bench.put("a", { restarts: 1 })],
+    ["is another Pod of the same name", (bench) => bench.put("a", { uid: "another" })],
+  ];
+
+  test.each(BUSY_END)("a busy one that %s is counted once", async (_how, end) => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    await bench.ask();
+    bench.observe();
+    expect(await bench.ended()).toBe(0);
+    end(bench);
+    bench.observe();
+    bench.observe();
+    bench.pods.delete("a");
+    bench.observe();
+    expect(await bench.ended()).toBe(1);
+    expect(bench.events).toEqual(["WorkerEndedWhileBusy: worker a was busy when it ended: for a test"]);
+  });
+
+  test.each(BUSY_END)("an idle one that %s is not counted", async (_how, end) => {
+    using bench = new Bench();
+    bench.put("a", {}, "idle");
+    await bench.ask();
+    end(bench);
+    bench.observe();
+    expect(await bench.ended()).toBe(0);
+  });
+
+  test("one that was busy and idle before its end is not counted", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    await bench.ask();
+    bench.answers.set("a", "idle");
+    await bench.ask();
+    bench.put("a", { ending: true });
+    bench.observe();
+    expect(await bench.ended()).toBe(0);
+  });
+
+  test("one that was busy when last heard of, long ago, is counted", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    await bench.ask();
+    bench.answers.set("a", "unknown");
+    await bench.clock.advance(10 * ROUND_MS);
+    await bench.ask();
+    bench.put("a", { ending: true });
+    bench.observe();
+    expect(await bench.ended()).toBe(1);
+  });
+
+  test("a second end of the same Pod while busy is another one", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    await bench.ask();
+    bench.put("a", { restarts: 1 });
+    bench.observe();
+    await bench.ask();
+    bench.put("a", { restarts: 2 });
+    bench.observe();
+    expect(await bench.ended()).toBe(2);
+  });
+});
+
+test("never asks more at a time than is good", async () => {
+  let running = 0;
+  let most = 0;
+  const done: number[] = [];
+  await forEachAtMost(3, [1, 2, 3, 4, 5, 6, 7], async (item) => {
+    running += 1;
+    most = Math.max(most, running);
+    await Promise.resolve();
+    running -= 1;
+    done.push(item);
+  });
+  expect({ most, done }).toEqual({ most: 3, done: [1, 2, 3, 4, 5, 6, 7] });
+});
+
+test("Pods that end or have ended are no replicas", () => {
+  const counted = (options: PodOptions) => isCounted(readWorkerPod(podOf("a", options), "worker"));
+  expect([
+    counted({}),
+    counted({ ending: true }),
+    counted({ phase: "Failed" }),
+    counted({ phase: "Succeeded" }),
+  ]).toEqual([true, false, false, false]);
+});

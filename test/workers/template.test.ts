@@ -1,0 +1,130 @@
+import { describe, expect, test } from "vitest";
+import type { Deployment } from "../../src/kube/resource.ts";
+import { workerTemplate } from "../../src/workers/template.ts";
+import { type Json, parsed, stored, workersSpec } from "../api/environments.ts";
+
+const CONTAINER = { name: "worker", image: "worker:1" };
+const templateOf = (podSpec: Json = {}, metadata?: Json, spec: Json = {}) => {
+  const template = { ...(metadata ? { metadata } : {}), spec: { containers: [CONTAINER], ...podSpec } };
+  return workerTemplate(parsed(stored({ ...workersSpec({ template }), ...spec })));
+};
+const deploymentOf = (...input: Parameters<typeof templateOf>): Deployment => templateOf(...input).deployment(3);
+const envOf = (...input: Parameters<typeof templateOf>) => deploymentOf(...input).spec.template.spec.containers[0]?.env;
+
+describe("a worker's template", () => {
+  test("is owned by its Environment, and its selector takes its own Pods alone", () => {
+    const { metadata, spec } = deploymentOf();
+    expect(metadata.ownerReferences).toEqual([
+      expect.objectContaining({ kind: "Environment", name: "research", controller: true, blockOwnerDeletion: true }),
+    ]);
+    const selecting = {
+      "berth.dev/environment": "research",
+      "berth.dev/role": "worker",
+      "berth.dev/template-hash": templateOf().hash,
+    };
+    expect(spec.selector).toEqual({ matchLabels: selecting });
+    expect(spec.template.metadata?.labels).toMatchObject(selecting);
+    expect(metadata.labels).toMatchObject(selecting);
+    expect(spec.replicas).toBe(3);
+  });
+
+  test("tells the worker who it is, where to poll and with what", () => {
+    expect(envOf()).toEqual([
+      { name: "ANTHROPIC_BASE_URL", value: "https://api.anthropic.com" },
+      { name: "ANTHROPIC_WORKER_ID", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
+      { name: "ANTHROPIC_ENVIRONMENT_ID", value: expect.stringMatching(/^env_/) },
+      {
+        name: "ANTHROPIC_ENVIRONMENT_KEY",
+        valueFrom: { secretKeyRef: { name: "key", key: "environment-key" } },
+      },
+    ]);
+  });
+
+  test("leaves what the template sets: base URL and worker id too, but never the key", () => {
+    const own = [
+      { name: "ANTHROPIC_BASE_URL", value: "http://proxy" },
+      { name: "ANTHROPIC_WORKER_ID", value: "mine" },
+      { name: "LABEL", value: "$(ANTHROPIC_ENVIRONMENT_ID)" },
+    ];
+    const env = envOf({ containers: [{ ...CONTAINER, env: own }] }) ?? [];
+    expect(env.map(({ name }) => name)).toEqual([
+      "ANTHROPIC_ENVIRONMENT_ID",
+      "ANTHROPIC_BASE_URL",
+      "ANTHROPIC_WORKER_ID",
+      "LABEL",
+      "ANTHROPIC_ENVIRONMENT_KEY",
+    ]);
+    expect(env).toEqual(expect.arrayContaining(own));
+  });
+
+  test("holds no value of a key", () => {
+    expect(JSON.stringify(deploymentOf())).not.toContain("sk-ant");
+  });
+
+  test("only the worker's container is told, also where another comes first", () => {
+    const { containers } = deploymentOf(
+      { containers: [{ name: "proxy", image: "proxy:1" }, CONTAINER] },
+      { annotations: { "kubectl.kubernetes.io/default-container": "worker" } },
+    ).spec.template.spec;
+    expect(containers.map(({ env }) => env?.length ?? 0)).toEqual([0, 4]);
+  });
+
+  test("is safe unless the template says otherwise", () => {
+    expect(deploymentOf().spec.template.spec).toMatchObject({
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      terminationGracePeriodSeconds: 120,
+      containers: [{ imagePullPolicy: "IfNotPresent" }],
+    });
+    const own = { automountServiceAccountToken: true, enableServiceLinks: true, terminationGracePeriodSeconds: 5 };
+    const containers = [{ ...CONTAINER, imagePullPolicy: "Always" }];
+    expect(deploymentOf({ ...own, containers }).spec.template.spec).toMatchObject({ ...own, containers });
+  });
+
+  test("passes everything else through whole", () => {
+    const podSpec = { nodeSelector: { gpu: "yes" }, newField: { of: ["a", "later", "cluster"] } };
+    const metadata = { labels: { team: "a" }, annotations: { note: "b" }, finalizers: ["example.com/hold"] };
+    const { template } = deploymentOf(podSpec, metadata).spec;
+    expect(template.spec).toMatchObject(podSpec);
+    expect(template.metadata).toMatchObject(metadata);
+  });
+
+  test("the dry run's Pod is what the Deployment makes", () => {
+    const template = templateOf();
+    const pod = template.render("berth-research-template");
+    const { metadata, spec } = template.deployment(1).spec.template;
+    expect(pod).toMatchObject({ metadata: { ...metadata, name: "berth-research-template" }, spec });
+  });
+
+  test("a hash is of everything that a worker is made from, and of the Environment itself", () => {
+    const hashes = [
+      templateOf().hash,
+      templateOf({ nodeSelector: { gpu: "yes" } }).hash,
+      templateOf({}, undefined, { api: { keySecretRef: { name: "another" } } }).hash,
+      templateOf({}, undefined, { api: { baseUrl: "https://example.com", keySecretRef: { name: "key" } } }).hash,
+      templateOf({}, undefined, { environmentId: "env_another" }).hash,
+      workerTemplate({
+        ...parsed(stored(workersSpec())),
+        metadata: { ...parsed(stored(workersSpec())).metadata, uid: "another" },
+      }).hash,
+    ];
+    expect(new Set(hashes).size).toBe(hashes.length);
+    expect(templateOf().hash).toBe(templateOf().hash);
+  });
+
+  test("the scale is not part of the hash", () => {
+    const sized = (workers: Json) => {
+      const spec = { template: { spec: { containers: [CONTAINER] } }, ...workers };
+      return workerTemplate(parsed(stored(workersSpec(spec)))).hash;
+    };
+    expect(sized({ maxReplicas: 5 })).toBe(sized({ maxReplicas: 6, minReplicas: 2, sessionsPerReplica: 3 }));
+  });
+
+  test("the longest name of an Environment gives a name that Pods can begin with", () => {
+    const environment = parsed(stored(workersSpec()));
+    const name = `${"a".repeat(20)}.${"b".repeat(25)}`;
+    const { deploymentName, hash } = workerTemplate({ ...environment, metadata: { ...environment.metadata, name } });
+    expect(deploymentName).toMatch(/^[a-z0-9-]{1,63}$/);
+    expect(deploymentName.endsWith(hash)).toBe(true);
+  });
+});
