@@ -1,5 +1,6 @@
 import { setImmediate as macrotask } from "node:timers/promises";
 import type { Clock, Timer } from "../../src/core/clock.ts";
+import { DueHeap } from "../../src/core/due-heap.ts";
 
 /** Some epoch for tests: far from 0, so that a rule that mixes the two clocks up is seen. */
 export const VIRTUAL_EPOCH_MS = Date.UTC(2030, 0, 1);
@@ -11,8 +12,6 @@ const SETTLE_ROUNDS = 3;
 const MAX_TIMERS_PER_ADVANCE = 100_000;
 
 interface Armed {
-  readonly at: number;
-  readonly order: number;
   readonly fn: () => void;
 }
 
@@ -23,8 +22,7 @@ interface Armed {
 export class VirtualClock implements Clock {
   #monotonic = 1_000;
   #wallOffset: number;
-  #order = 0;
-  readonly #timers = new Set<Armed>();
+  readonly #timers = new DueHeap<Armed>();
 
   constructor(epochMs: number = VIRTUAL_EPOCH_MS) {
     this.#wallOffset = epochMs - this.#monotonic;
@@ -39,10 +37,9 @@ export class VirtualClock implements Clock {
   }
 
   setTimer(fn: () => void, delayMs: number): Timer {
-    const armed: Armed = { at: this.#monotonic + Math.max(0, delayMs), order: this.#order, fn };
-    this.#order += 1;
-    this.#timers.add(armed);
-    return { cancel: () => void this.#timers.delete(armed) };
+    const armed: Armed = { fn };
+    this.#timers.set(armed, this.#monotonic + Math.max(0, delayMs));
+    return { cancel: () => this.#timers.remove(armed) };
   }
 
   /** Timers armed and not yet run or cancelled. */
@@ -52,8 +49,8 @@ export class VirtualClock implements Clock {
 
   /** Milliseconds to the next timer; undefined when none is armed. */
   get nextTimerMs(): number | undefined {
-    const next = this.#next(Number.POSITIVE_INFINITY);
-    return next && Math.max(0, next.at - this.#monotonic);
+    const { nextMs } = this.#timers;
+    return nextMs === undefined ? undefined : Math.max(0, nextMs - this.#monotonic);
   }
 
   /** Moves both clocks by `ms`, runs what comes due in order, and lets promises settle. */
@@ -62,11 +59,10 @@ export class VirtualClock implements Clock {
     await this.settle();
     for (let ran = 0; ; ran += 1) {
       if (ran > MAX_TIMERS_PER_ADVANCE) throw new Error("virtual clock: timers are re-armed without end");
-      const due = this.#next(end);
+      const due = this.#timers.take(end);
       if (!due) break;
-      this.#timers.delete(due);
-      this.#monotonic = Math.max(this.#monotonic, due.at);
-      due.fn();
+      this.#monotonic = Math.max(this.#monotonic, due.atMs);
+      due.key.fn();
       await this.settle();
     }
     this.#monotonic = Math.max(this.#monotonic, end);
@@ -108,14 +104,5 @@ export class VirtualClock implements Clock {
   /** Lets everything that waits on promises run. */
   async settle(): Promise<void> {
     for (let round = 0; round < SETTLE_ROUNDS; round += 1) await macrotask();
-  }
-
-  #next(until: number): Armed | undefined {
-    let next: Armed | undefined;
-    for (const armed of this.#timers) {
-      if (armed.at > until) continue;
-      if (!next || armed.at < next.at || (armed.at === next.at && armed.order < next.order)) next = armed;
-    }
-    return next;
   }
 }

@@ -132,9 +132,10 @@ export class LoopWorld {
       if (plural === "pods") this.#podChanged(object as Pod);
     });
     this.api.world.events.on("item", (item, event) => {
+      if (item.environmentId !== this.environmentId) return;
       if (event === "acknowledged") this.#acknowledged(item);
+      this.say(`item ${item.id.slice(-4)} ${event} -> ${item.state}`);
     });
-    this.api.world.events.on("item", (item, event) => this.say(`item ${item.id.slice(-4)} ${event} -> ${item.state}`));
     this.server.subscribe(({ type, plural, object }) => this.say(`${plural} ${object.metadata.name} ${type}`));
     this.createKey();
   }

@@ -1,0 +1,151 @@
+import { parseArgs } from "node:util";
+import { ApiError } from "../simulator/errors.ts";
+import { json } from "../simulator/http.ts";
+import { seededRandom } from "../simulator/ids.ts";
+import { RateLimit } from "../simulator/rate-limit.ts";
+import { Budget } from "../src/work/budget.ts";
+import { LoopWorld } from "../test/sessions/loops/loop-world.ts";
+import { WorkApi } from "../test/sessions/loops/work-api.ts";
+import { VirtualClock } from "../test/support/virtual-clock.ts";
+import { quantiles } from "./distribution.ts";
+
+/**
+ * What idle Environments of one budget group ask of the Work API, and how late work is seen: the whole controller with
+ * its real loops for each Environment, on a virtual clock, against the simulator with the platform's documented limit.
+ * `--environments 1,10,100,1000 --quiet 30 --minutes 10 --samples 60 --seed 1`
+ */
+const { values } = parseArgs({
+  options: {
+    environments: { type: "string", default: "1,10,100,1000" },
+    quiet: { type: "string", default: "30" },
+    minutes: { type: "string", default: "10" },
+    samples: { type: "string", default: "60" },
+    seed: { type: "string", default: "1" },
+  },
+});
+const sizes = values.environments.split(",").map(Number);
+const quietMinutes = Number(values.quiet);
+const minutes = Number(values.minutes);
+const samples = Number(values.samples);
+const seed = Number(values.seed);
+
+const SECOND_MS = 1_000;
+const MINUTE_MS = 60 * SECOND_MS;
+/** Reads a minute and organization, as the platform documents. */
+const READS_PER_MINUTE = 1_200;
+/** A Pod that is not kept warm is scheduled and has its image in so long. */
+const PREPARE_MS = 2_000;
+const STEP_MS = 50;
+/** From one Environment that a starting operator takes up to the next. */
+const START_MS = 10;
+const PATIENCE_MS = 10 * MINUTE_MS;
+
+interface Row {
+  readonly environments: number;
+  readonly warm: number;
+  readonly poll: number;
+  readonly stats: number;
+  readonly list: number;
+  readonly refused: number;
+  readonly p50: number;
+  readonly max: number;
+}
+
+/** Environments that share one budget, one Work API and one clock; each has a cluster and an operator of its own. */
+class Group {
+  readonly clock = new VirtualClock();
+  readonly api = new WorkApi(this.clock, { seed });
+  readonly worlds: LoopWorld[];
+  refused = 0;
+
+  constructor(environments: number, warm: number) {
+    const budget = new Budget({ clock: this.clock });
+    const limit = new RateLimit(READS_PER_MINUTE, this.clock.now());
+    this.api.world.events.setMaxListeners(environments + 1);
+    this.api.answer = (_call, { method }) => {
+      const waitSeconds = method === "GET" ? limit.take(this.clock.now()) : 0;
+      if (waitSeconds === 0) return undefined;
+      this.refused += 1;
+      const { status, body } = new ApiError(429, "rate_limit_error", "too many requests");
+      return { ...json(status, body), headers: { "retry-after": String(waitSeconds) } };
+    };
+    const { clock, api } = this;
+    this.worlds = Array.from({ length: environments }, (_, at) => {
+      const sessions = { warm, maxConcurrent: 2 };
+      return new LoopWorld({ clock, api, budget, sessions, seed: seed + at, prepareMs: () => PREPARE_MS });
+    });
+  }
+
+  async start(): Promise<void> {
+    for (const world of this.worlds) {
+      world.createEnvironment();
+      world.startOperator();
+      await this.clock.advance(START_MS);
+    }
+  }
+
+  /** In small steps: a virtual clock takes too many timers in one step for a loop without end. */
+  async pass(ms: number): Promise<void> {
+    for (let leftMs = ms; leftMs > 0; leftMs -= STEP_MS) await this.clock.advance(Math.min(STEP_MS, leftMs));
+  }
+
+  requests(call: string): number {
+    return this.api.requests.get(call) ?? 0;
+  }
+
+  /** From an item's arrival to its acknowledgement, in milliseconds. */
+  async pickUp(world: LoopWorld): Promise<number> {
+    const id = world.enqueue();
+    const fromMs = this.clock.monotonic();
+    await this.clock.advanceUntil(() => world.item(id).acks.length > 0, PATIENCE_MS, STEP_MS);
+    return this.clock.monotonic() - fromMs;
+  }
+}
+
+async function measure(environments: number, warm: number): Promise<Row> {
+  const random = seededRandom(seed);
+  const group = new Group(environments, warm);
+  await group.start();
+  await group.pass(quietMinutes * MINUTE_MS);
+  const before = new Map(["poll", "stats", "list"].map((call) => [call, group.requests(call)]));
+  const refusedBefore = group.refused;
+  await group.pass(minutes * MINUTE_MS);
+  const perMinute = (call: string) => (group.requests(call) - (before.get(call) ?? 0)) / minutes;
+  const asked = {
+    poll: perMinute("poll"),
+    stats: perMinute("stats"),
+    list: perMinute("list"),
+    refused: (group.refused - refusedBefore) / minutes,
+  };
+  const taken: number[] = [];
+  for (let sample = 0; sample < samples; sample += 1) {
+    const world = group.worlds[sample % environments];
+    if (!world) break;
+    // Long enough that the Environment has become as idle again as it was, where it served the sample before.
+    const restMs = environments < samples ? 5 * MINUTE_MS : SECOND_MS;
+    await group.pass(restMs + random() * MINUTE_MS);
+    taken.push(await group.pickUp(world));
+  }
+  const violations = group.api.world.violations.length;
+  if (violations > 0) throw new Error(`${violations} violations of the protocol`);
+  const { p50, max } = quantiles(taken);
+  return { environments, warm, ...asked, p50, max };
+}
+
+const COLUMNS = ["Environments", "warm", "poll", "stats", "list", "all", "429", "pick-up p50", "worst pick-up"];
+const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+
+console.log(`requests a minute; ${quietMinutes} min quiet, ${minutes} min measured, ${samples} pick-ups, seed ${seed}`);
+console.log(line(COLUMNS));
+console.log(line(COLUMNS.map(() => "---")));
+for (const warm of [1, 0]) {
+  for (const environments of sizes) {
+    const row = await measure(environments, warm);
+    const { poll, stats, list } = row;
+    const counts = [poll, stats, list, poll + stats + list, row.refused].map((count) =>
+      count.toFixed(count < 10 ? 1 : 0),
+    );
+    const times = [row.p50, row.max].map((ms) => `${(ms / SECOND_MS).toFixed(1)} s`);
+    console.log(line([String(environments), String(warm), ...counts, ...times]));
+  }
+}
