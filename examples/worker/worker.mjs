@@ -1,7 +1,9 @@
 // The stock worker for one session: serves the work item that the environment names, then exits.
 // It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
-// ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does. Besides: WORKSPACE, the directory to work in
-// (the current one unless set), and BERTH_WORKER_MAX_IDLE_MS, how long it stays with an idle session (60000).
+// ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
+// worker does. Besides: WORKSPACE, the directory to work in (the current one unless set), and BERTH_WORKER_MAX_IDLE_MS,
+// how long it stays with an idle session (60000).
+import { readFileSync } from "node:fs";
 import Anthropic from "@anthropic-ai/sdk";
 import { EnvironmentWorker } from "@anthropic-ai/sdk/lib/environments/worker";
 
@@ -29,4 +31,5 @@ const worker = new EnvironmentWorker({
   signal: shutdown.signal,
   ...(maxIdleMs !== undefined && { maxIdleMs }),
 });
-await worker.handleItem();
+const secretFile = process.env.ANTHROPIC_WORK_SECRET_FILE;
+await worker.handleItem(secretFile ? { workSecret: readFileSync(secretFile, "utf8").trim() } : {});

@@ -1,31 +1,14 @@
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
 import { PODS } from "../../src/kube/resource.ts";
 import { useCluster } from "../support/cluster.ts";
-import { SHORT_LEASE, serveOne, untilEnded, untilState } from "../support/session-life.ts";
-import { startWorld, type World, type WorldOptions } from "../support/world.ts";
+import { serveOne, untilEnded, untilState } from "../support/session-life.ts";
+import { NEVER, SOON, stockWorld as stockWorldOf } from "../support/stock-world.ts";
+import type { WorldOptions } from "../support/world.ts";
 
 const cluster = useCluster();
 
-const WORKER = fileURLToPath(new URL("../../examples/worker/worker.mjs", import.meta.url));
-
-/** A node that runs containers as processes: the session container is the stock worker, unmodified. */
-function stockWorld(maxIdleMs: number, options: WorldOptions = {}): Promise<World> {
-  return startWorld(cluster, {
-    ...SHORT_LEASE,
-    node: { runtime: "process", fates: () => undefined },
-    container: {
-      command: [process.execPath, WORKER],
-      env: [{ name: "BERTH_WORKER_MAX_IDLE_MS", value: String(maxIdleMs) }],
-    },
-    podSpec: { terminationGracePeriodSeconds: 30 },
-    ...options,
-  });
-}
-
-const SOON = 300;
-const NEVER = 600_000;
+const stockWorld = (maxIdleMs: number, options?: WorldOptions) => stockWorldOf(cluster, maxIdleMs, options);
 
 describe.concurrent("the stock worker in a session Pod", () => {
   test("executes its session's tool calls, stops its item and leaves", async () => {

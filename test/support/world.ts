@@ -23,6 +23,7 @@ import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { runOperator } from "../../src/operator.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
@@ -154,7 +155,8 @@ export class World implements AsyncDisposable {
     return this.pods.filter(
       ({ status, metadata }) =>
         !metadata.deletionTimestamp &&
-        status?.containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError"),
+        (status?.containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError") ||
+          status?.initContainerStatuses?.some(({ name, state }) => name === GATE_CONTAINER && state?.running)),
     );
   }
 
