@@ -148,6 +148,12 @@ export const EVENT_REASONS = {
     description: "A worker that was last seen busy ended: its session was cut off.",
     mend: "The message says how it ended: look for who deletes or evicts Pods, for memory limits, and for workers that end by themselves.",
   },
+  ProtectionFailing: {
+    warning: true,
+    description:
+      "The disruption budget over running sessions could not be written: they run, and may be evicted although disruption is Protect.",
+    mend: "Give the operator leave to create, patch and delete PodDisruptionBudgets in this namespace; the message has the API server's words.",
+  },
   DrainGivenUp: {
     warning: true,
     description:

@@ -11,6 +11,7 @@ import { type ClaimGate, ClaimLoop } from "./claim-loop.ts";
 import { deleteClaimSecrets } from "./claim-secrets.ts";
 import { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
+import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { readFinished, startFailuresInARow } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
@@ -70,6 +71,7 @@ export class SessionsRuntime {
   readonly #pace: IdlePace;
   readonly #sweep: ItemSweep;
   readonly #retention: Retention;
+  readonly #budget: DisruptionBudget;
   readonly #hold: EnvironmentHold;
   readonly #onChange: () => void;
   readonly #stop = new AbortController();
@@ -103,7 +105,14 @@ export class SessionsRuntime {
     const takeUp = (secret: Secret) => this.#takeUp(secret);
     this.#removals = new Removals({ context, onForeignSlot: takeUp });
     this.#pool = new Pool({ ...shared, removals: this.#removals, onChange: changed });
-    this.#sessions = new SessionLoop({ ...shared, observer, mayAsk: () => this.#mayAsk, onChange: changed });
+    this.#budget = new DisruptionBudget(shared);
+    this.#sessions = new SessionLoop({
+      ...shared,
+      observer,
+      mayAsk: () => this.#mayAsk,
+      beforeTouch: () => this.#budget.cover(),
+      onChange: changed,
+    });
     this.#pace = new IdlePace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
       context,
@@ -151,7 +160,7 @@ export class SessionsRuntime {
     this.#stop.abort();
     this.#releaseTimer?.cancel();
     this.#changed.notify();
-    await Promise.all([this.#running, this.#pool.ended(), this.#retention.ended()]);
+    await Promise.all([this.#running, this.#pool.ended(), this.#retention.ended(), this.#budget.ended()]);
   }
 
   /** The spec or what stands around it changed. */
@@ -164,6 +173,7 @@ export class SessionsRuntime {
     this.#setDemand();
     this.#pool.poke();
     this.#retention.poke();
+    this.#budget.poke();
     this.#changed.notify();
   }
 
@@ -250,6 +260,7 @@ export class SessionsRuntime {
     for (const claim of this.#claims) this.#sessions.poke(claim.name);
     this.#pool.start(signal);
     this.#retention.start(signal);
+    this.#budget.start(signal);
     this.#noteChange();
     const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
     await Promise.all([
@@ -361,6 +372,7 @@ export class SessionsRuntime {
   #noteChange(): void {
     this.#changed.notify();
     this.#pool.poke();
+    this.#budget.poke();
     this.#scheduleRelease();
     this.#onChange();
   }

@@ -70,6 +70,7 @@ export class SessionLoop {
   readonly #notes: SessionNotes;
   readonly #keeper: LeaseKeeper;
   readonly #mayAsk: () => boolean;
+  readonly #beforeTouch: () => Promise<void>;
   readonly #onChange: () => void;
   #drainDeadlineMs = Number.POSITIVE_INFINITY;
   #draining = false;
@@ -81,6 +82,8 @@ export class SessionLoop {
     breaker: Breaker;
     /** Whether requests to the Work API make sense now: there is a key, and it was not rejected. */
     mayAsk: () => boolean;
+    /** Awaited before a Pod is marked as assigned. */
+    beforeTouch: () => Promise<void>;
     /** Something changed that capacity or status depend on. */
     onChange: () => void;
   }) {
@@ -90,6 +93,7 @@ export class SessionLoop {
     this.#observer = options.observer;
     this.#breaker = options.breaker;
     this.#mayAsk = options.mayAsk;
+    this.#beforeTouch = options.beforeTouch;
     this.#onChange = options.onChange;
     this.#notes = new SessionNotes(context, options.breaker, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
@@ -294,6 +298,7 @@ export class SessionLoop {
   /** A touch that is refused keeps nobody from watching the container, which kubelet starts by itself. */
   async #touch(claim: Claim, pod: Pod): Promise<void> {
     try {
+      await this.#beforeTouch();
       await touchPod(this.#context, claim, pod);
     } catch (error) {
       if (!(error instanceof KubeApiError)) throw error;

@@ -74,6 +74,10 @@ export interface Timing {
   readonly expectationMs: number;
   /** The finalizer goes so long after an Environment's last claim, so that every short pause costs no two writes. */
   readonly finalizerLingerMs: number;
+  /** A disruption budget is lowered so long after it could be: too high a number protects as well. */
+  readonly budgetLingerMs: number;
+  /** It is read anew so often, since somebody may have changed or deleted it. */
+  readonly budgetCheckMs: number;
   /** Deleting an Environment ends at the latest so long after deletionGraceSeconds. */
   readonly drainBoundMs: number;
 }
@@ -121,6 +125,8 @@ export const DEFAULT_TIMING: Timing = {
   podOverdueMs: 30_000,
   expectationMs: 30_000,
   finalizerLingerMs: 30_000,
+  budgetLingerMs: 30_000,
+  budgetCheckMs: 60_000,
   drainBoundMs: 60_000,
 };
 
@@ -155,6 +161,8 @@ const SCALED = [
   "probeMaxMs",
   "podOverdueMs",
   "finalizerLingerMs",
+  "budgetLingerMs",
+  "budgetCheckMs",
   "drainBoundMs",
 ] as const satisfies readonly (keyof Timing)[];
 

@@ -1,0 +1,212 @@
+import { describe, expect, test } from "vitest";
+import { KubeApiError } from "../../../src/kube/errors.ts";
+import { POD_DISRUPTION_BUDGETS, type PodDisruptionBudget } from "../../../src/kube/resource.ts";
+import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const BUDGET = `berth-${NAME}`;
+
+function served(sessions: Record<string, unknown> = {}, more: LoopWorldOptions = {}) {
+  const world = new LoopWorld({ sessions: { disruption: "Protect", ...sessions }, ...more });
+  world.createEnvironment();
+  return { world, operator: world.startOperator() };
+}
+
+const budgetOf = (world: LoopWorld): PodDisruptionBudget | undefined =>
+  world.server.find(POD_DISRUPTION_BUDGETS, NAMESPACE, BUDGET);
+const protectedNow = (world: LoopWorld) => budgetOf(world)?.spec?.minAvailable;
+
+/** Finds a Pod that was assigned while the budget did not count it. */
+function watchProtection(world: LoopWorld): string[] {
+  const uncovered: string[] = [];
+  world.server.subscribe(({ plural }) => {
+    if (plural !== "pods") return;
+    const assigned = world.podsOf("assigned").filter(({ metadata }) => !metadata.deletionTimestamp).length;
+    const covered = Number(protectedNow(world) ?? 0);
+    // A session that is over is not protected any more, though its Pod may be marked a moment later.
+    const running = Math.min(assigned, world.node.running.size + world.claims.length);
+    if (covered < running && covered < assigned) uncovered.push(`${covered} protected, ${assigned} assigned`);
+  });
+  return uncovered;
+}
+
+/** Refuses requests for budgets of these verbs. */
+function refuse(operator: Operator, ...verbs: string[]) {
+  let refusals = 0;
+  let on = true;
+  operator.kube.intercept.push(({ verb, plural }) => {
+    if (!on || plural !== "poddisruptionbudgets" || !verbs.includes(verb)) return;
+    refusals += 1;
+    throw new KubeApiError(`poddisruptionbudgets is forbidden: cannot ${verb}`, { status: 403, reason: "Forbidden" });
+  });
+  return {
+    count: () => refusals,
+    stop: () => {
+      on = false;
+    },
+  };
+}
+
+describe("disruption: Protect", () => {
+  test("the budget is there before a session is, belongs to the Environment, and selects running sessions only", async () => {
+    const { world } = served();
+    await world.until("a budget", () => budgetOf(world) !== undefined);
+    const budget = budgetOf(world);
+    expect(budget?.spec).toEqual({
+      minAvailable: 0,
+      selector: {
+        matchLabels: {
+          "berth.dev/environment": NAME,
+          "berth.dev/role": "session",
+          "berth.dev/phase": "assigned",
+        },
+      },
+    });
+    expect(budget?.metadata.ownerReferences).toEqual([
+      {
+        apiVersion: "berth.dev/v1alpha1",
+        kind: "Environment",
+        name: NAME,
+        uid: world.environment?.metadata.uid,
+        controller: true,
+      },
+    ]);
+  });
+
+  test("it counts a session before the session's Pod is marked, also of many that start at once", async () => {
+    const { world } = served({ maxConcurrent: 12, warm: 8 });
+    await world.until("parked Pods", () => world.parked.length === 8);
+    const uncovered = watchProtection(world);
+    const ids = Array.from({ length: 20 }, () => world.enqueue());
+    await world.until("one ran", () => ids.some((id) => world.item(id).state === "stopped"));
+    expect(Number(protectedNow(world))).toBeGreaterThan(0);
+    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    expect(uncovered).toEqual([]);
+  });
+
+  test("it is lowered some time after sessions ended, to what runs", async () => {
+    const { world } = served({}, { fate: () => ({ startError: false, program: "stock", servesMs: 20_000 }) });
+    const id = world.enqueue();
+    await world.until("it counts", () => protectedNow(world) === 1);
+    await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+    expect(protectedNow(world)).toBe(1);
+    await world.until("lowered", () => protectedNow(world) === 0, MINUTE);
+  });
+
+  test("sessions that come again before it is lowered cost no write of it", async () => {
+    const { world, operator } = served();
+    const patches = () => operator.kube.requests.get("patch poddisruptionbudgets") ?? 0;
+    for (let n = 0; n < 5; n += 1) {
+      const id = world.enqueue();
+      await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+    }
+    expect(patches()).toBe(1);
+  });
+
+  test("it goes with the field, and comes back with it", async () => {
+    const { world } = served();
+    await world.until("a budget", () => budgetOf(world) !== undefined);
+    world.patchEnvironment({ spec: { sessions: { disruption: "Allow" } } });
+    await world.until("no budget", () => budgetOf(world) === undefined);
+    world.patchEnvironment({ spec: { sessions: { disruption: "Protect" } } });
+    await world.until("a budget", () => budgetOf(world) !== undefined);
+  });
+
+  test("one of an earlier process goes too, where the field says Allow by now", async () => {
+    const { world, operator } = served();
+    await world.until("a budget", () => budgetOf(world) !== undefined);
+    operator.kill();
+    world.patchEnvironment({ spec: { sessions: { disruption: "Allow" } } });
+    world.startOperator();
+    await world.until("no budget", () => budgetOf(world) === undefined);
+  });
+
+  test("a new process takes it up as it is, and does not lower it under a session", async () => {
+    const { world, operator } = served(
+      {},
+      { fate: () => ({ startError: false, program: "stock", servesMs: 5 * MINUTE }) },
+    );
+    const id = world.enqueue();
+    await world.until("it runs", () => world.item(id).state === "active");
+    operator.kill();
+    const lowered: unknown[] = [];
+    world.server.subscribe(({ plural }) => {
+      if (plural === "poddisruptionbudgets" && protectedNow(world) !== 1) lowered.push(protectedNow(world));
+    });
+    world.startOperator();
+    await world.pass(2 * MINUTE);
+    expect(world.item(id).state).toBe("active");
+    expect(lowered).toEqual([]);
+  });
+
+  test("one that somebody deleted or lowered is mended within a minute or so", async () => {
+    const { world } = served({}, { fate: () => ({ startError: false, program: "stock", servesMs: 20 * MINUTE }) });
+    const id = world.enqueue();
+    await world.until("it runs", () => world.item(id).state === "active");
+    world.server.delete(POD_DISRUPTION_BUDGETS, NAMESPACE, BUDGET, {});
+    await world.until("it is back", () => protectedNow(world) === 1);
+    world.server.patch(POD_DISRUPTION_BUDGETS, NAMESPACE, BUDGET, { spec: { minAvailable: "50%" } });
+    await world.until("it is mended", () => protectedNow(world) === 1);
+  });
+
+  test("one of somebody else's by that name is left alone, and a person is told", async () => {
+    const world = new LoopWorld({ sessions: { disruption: "Protect" } });
+    const own = { metadata: { name: BUDGET, namespace: NAMESPACE }, spec: { maxUnavailable: 1 } };
+    world.server.create(POD_DISRUPTION_BUDGETS, own);
+    world.createEnvironment();
+    world.startOperator();
+    const id = world.enqueue();
+    await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+    expect(budgetOf(world)?.spec).toEqual({ maxUnavailable: 1 });
+    expect(world.told.filter((told) => told.startsWith("ProtectionFailing"))).toEqual([
+      expect.stringContaining("somebody else's"),
+    ]);
+  });
+
+  test("one of an earlier Environment of this name is replaced", async () => {
+    const world = new LoopWorld({ sessions: { disruption: "Protect" } });
+    const owner = {
+      apiVersion: "berth.dev/v1alpha1",
+      kind: "Environment",
+      name: NAME,
+      uid: "earlier",
+      controller: true,
+    };
+    world.server.create(POD_DISRUPTION_BUDGETS, {
+      metadata: { name: BUDGET, namespace: NAMESPACE, ownerReferences: [owner] },
+      spec: { minAvailable: 9 },
+    });
+    world.createEnvironment();
+    world.startOperator();
+    await world.until("its own budget", () => protectedNow(world) === 0);
+  });
+
+  test("without leave to write it sessions are served all the same, and one Event says what is missing", async () => {
+    const { world, operator } = served();
+    const refused = refuse(operator, "create", "patch");
+    const ids = [world.enqueue(), world.enqueue()];
+    await world.until("served", () => ids.every((id) => world.item(id).state === "stopped") && world.isSettled);
+    const told = world.told.filter((text) => text.startsWith("ProtectionFailing"));
+    expect(told).toEqual([expect.stringContaining("give the operator leave")]);
+    await world.pass(5 * MINUTE);
+    // With a pause in between, and not for ever in a hot loop.
+    expect(refused.count()).toBeLessThan(20);
+    refused.stop();
+    await world.until("a budget", () => budgetOf(world) !== undefined, 2 * MINUTE);
+    expect(world.violations).toEqual([]);
+  });
+});
+
+describe("disruption: Allow", () => {
+  test("no budget is made, and an operator without leave to read one is not told of it again and again", async () => {
+    const { world, operator } = served({ disruption: "Allow" });
+    const refused = refuse(operator, "get", "create", "patch", "delete");
+    const id = world.enqueue();
+    await world.until("served", () => world.item(id).state === "stopped" && world.isSettled);
+    await world.pass(30 * MINUTE);
+    expect(refused.count()).toBeLessThanOrEqual(2);
+    expect(budgetOf(world)).toBeUndefined();
+    expect(world.told.filter((text) => text.startsWith("ProtectionFailing"))).toEqual([]);
+  });
+});
