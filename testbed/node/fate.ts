@@ -83,6 +83,15 @@ const fateSchema = z.discriminatedUnion("kind", [
     retrieveSession: z.boolean().default(true),
     ...common,
   }),
+  /** An always-on worker without a process: see scripted-poller.ts. */
+  z.strictObject({
+    kind: z.literal("poller"),
+    /** How long it works for each item after its first answered beat. */
+    workMs: range.default(1_000),
+    /** Where it says at the Pod's address whether it is busy; nowhere unless set. */
+    busyPort: z.int().min(1).max(65_535).optional(),
+    ...common,
+  }),
 ]);
 
 /** Every kind there is, for the documentation's test. */
@@ -97,6 +106,7 @@ export type OnTerm = z.infer<typeof termSchema>;
 /** Milliseconds, fixed or drawn evenly from a range. */
 export type Milliseconds = z.infer<typeof range>;
 export type WorkerFate = Extract<Fate, { kind: "worker" }>;
+export type PollerFate = Extract<Fate, { kind: "poller" }>;
 
 /** Chooses fates in code. Undefined leaves the choice to the annotation, then to the default. */
 export type FateChooser = (pod: Pod, container: Container) => FateInput | undefined;
@@ -136,7 +146,7 @@ export function chosenFate(pod: Pod, container: Container, chooser?: FateChooser
 
 /** Fates that say what a container does from its start to its end; the others befall one that is started. */
 export function isWholeLife({ kind }: Fate): boolean {
-  return kind === "run" || kind === "exit" || kind === "oom-child" || kind === "worker";
+  return kind === "run" || kind === "exit" || kind === "oom-child" || kind === "worker" || kind === "poller";
 }
 
 /** Of containers nobody chose a fate for: init containers are done soon, everything else runs until told to end. */

@@ -15,6 +15,7 @@ import { type PodHost, PodMachine } from "./pod-machine.ts";
 import { type ImageStandIn, ProcessRuntime } from "./process-runtime.ts";
 import { type NodeCapacity, Registration } from "./registration.ts";
 import type { ContainerRuntime } from "./runtime.ts";
+import { ScriptedPollers } from "./scripted-poller.ts";
 import { evictionVerdict, ScriptedRuntime } from "./scripted-runtime.ts";
 import { ScriptedWorkers } from "./scripted-worker.ts";
 import { StatusWriter } from "./status-writer.ts";
@@ -119,6 +120,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   readonly #writer: StatusWriter;
   readonly #reader: ObjectReader;
   readonly #workers: ScriptedWorkers;
+  readonly #pollers: ScriptedPollers;
   readonly #scripted: ScriptedRuntime;
   readonly #processes: ProcessRuntime;
   readonly #machines = new Map<string, PodMachine>();
@@ -147,7 +149,8 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#writer = new StatusWriter({ client, clock, logger, random: seededRandom(seed, "writer") });
     this.#reader = new ObjectReader({ client, random: seededRandom(seed, "reader"), staleReads });
     this.#workers = new ScriptedWorkers(clock);
-    this.#scripted = new ScriptedRuntime(clock, this.#workers);
+    this.#pollers = new ScriptedPollers(clock, this.#workers);
+    this.#scripted = new ScriptedRuntime(clock, this.#workers, this.#pollers);
     this.#processes = new ProcessRuntime({ clock, workDir: options.workDir, images: options.images });
   }
 
@@ -237,7 +240,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     await Promise.all([...this.#machines.values()].map((machine) => machine.stop()));
     await this.#linked;
     await this.#registration.unregister();
-    await Promise.all([this.#workers.close(), this.#processes.close()]);
+    await Promise.all([this.#workers.close(), this.#pollers.close(), this.#processes.close()]);
     if (this.#ownsClient) await this.#client.close();
   }
 

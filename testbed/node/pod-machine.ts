@@ -313,7 +313,9 @@ export class PodMachine implements ContainersOwner {
   }
 
   async #start(record: ContainerRecord): Promise<Outcome> {
-    const pod = this.#pod;
+    // The status that the API has may be without the address yet; kubelet takes its own.
+    const podIP = this.#podIP === undefined ? {} : { podIP: this.#podIP };
+    const pod: Pod = { ...this.#pod, status: { ...this.#pod.status, ...podIP } };
     const { signal } = this.#abort;
     let fate: Fate | undefined;
     try {
@@ -326,8 +328,7 @@ export class PodMachine implements ContainersOwner {
     const latency = this.#latency;
     const read = this.#host.read.bind(this.#host);
     const prepared = await this.#starter.prepare({
-      // The status that the API has may be without the address yet; kubelet takes its own.
-      pod: { ...pod, status: { ...pod.status, ...(this.#podIP === undefined ? {} : { podIP: this.#podIP }) } },
+      pod,
       record,
       fate,
       runtime,

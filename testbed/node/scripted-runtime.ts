@@ -11,6 +11,7 @@ import {
   StartError,
   type StartRequest,
 } from "./runtime.ts";
+import type { ScriptedPollers } from "./scripted-poller.ts";
 import type { ScriptedWorkers } from "./scripted-worker.ts";
 
 const DIES_OF_SIGTERM: OnTerm = { code: EXIT_SIGTERM, afterMs: 0 };
@@ -19,11 +20,16 @@ const DIES_OF_SIGTERM: OnTerm = { code: EXIT_SIGTERM, afterMs: 0 };
 export class ScriptedRuntime implements ContainerRuntime {
   readonly #clock: Clock;
   readonly #workers: ScriptedWorkers | undefined;
+  readonly #pollers: ScriptedPollers | undefined;
 
-  /** @param workers plays the containers whose fate is `worker`. */
-  constructor(clock: Clock, workers?: ScriptedWorkers) {
+  /**
+   * @param workers plays the containers whose fate is `worker`.
+   * @param pollers plays those whose fate is `poller`.
+   */
+  constructor(clock: Clock, workers?: ScriptedWorkers, pollers?: ScriptedPollers) {
     this.#clock = clock;
     this.#workers = workers;
+    this.#pollers = pollers;
   }
 
   start(request: StartRequest): LiveContainer {
@@ -32,6 +38,10 @@ export class ScriptedRuntime implements ContainerRuntime {
     if (fate.kind === "worker") {
       if (!this.#workers) throw new Error("this runtime was made without scripted workers");
       return this.#workers.start(request, fate);
+    }
+    if (fate.kind === "poller") {
+      if (!this.#pollers) throw new Error("this runtime was made without scripted pollers");
+      return this.#pollers.start(request, fate);
     }
     return new ScriptedContainer(this.#clock, request, fate);
   }
