@@ -1,14 +1,16 @@
 import { runCli } from "./cli.ts";
 import type { Settings } from "./config.ts";
+import { keepAlive } from "./core/clock.ts";
 import { runOperator } from "./operator.ts";
 import { uninstall } from "./uninstall.ts";
+import type { UninstallSettings } from "./uninstall-settings.ts";
 
 /** SIGTERM is what kubelet sends, SIGINT what a terminal does. */
 const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 /** Runs one command line, without node and script name; resolves with the exit code. */
 export function main(argv: readonly string[]): Promise<number> {
-  return runCli(argv, { run, uninstall });
+  return runCli(argv, { run, uninstall: prepareUninstall });
 }
 
 async function run(settings: Settings): Promise<void> {
@@ -20,4 +22,10 @@ async function run(settings: Settings): Promise<void> {
   } finally {
     for (const name of END_SIGNALS) process.off(name, end);
   }
+}
+
+/** Nothing but its own waits keeps this process alive, unlike the operator's servers. */
+async function prepareUninstall(settings: UninstallSettings): Promise<void> {
+  using _alive = keepAlive();
+  await uninstall(settings);
 }

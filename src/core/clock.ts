@@ -29,6 +29,12 @@ export const realClock: Clock = {
   },
 };
 
+/** Keeps the process from ending by itself until disposed: neither timers of `realClock` nor idle connections do. */
+export function keepAlive(): Disposable {
+  const handle = setInterval(() => {}, MAX_TIMER_MS);
+  return { [Symbol.dispose]: () => clearInterval(handle) };
+}
+
 /**
  * Waits `delayMs`, or less when `signal` aborts.
  * @returns true when the whole time passed, false when it was cut short by the signal; never throws.

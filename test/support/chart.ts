@@ -12,12 +12,17 @@ export type Values = Readonly<Record<string, unknown>>;
 export const RELEASE = "berth";
 
 /** Runs helm with a values file that is gone afterwards. */
-export async function helmWithValues(args: readonly string[], values: Values = {}): Promise<HelmResult> {
+export async function helmWithValues(
+  args: readonly string[],
+  values?: Values,
+  env?: NodeJS.ProcessEnv,
+): Promise<HelmResult> {
+  if (values === undefined) return await helm(args, env);
   const dir = await mkdtemp(join(tmpdir(), "berth-values-"));
   try {
     const file = join(dir, "values.yaml");
     await writeFile(file, stringify(values));
-    return await helm([...args, "--values", file]);
+    return await helm([...args, "--values", file], env);
   } finally {
     await rm(dir, { recursive: true });
   }

@@ -1,0 +1,212 @@
+import { randomBytes } from "node:crypto";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { FINALIZER } from "../../src/api/names.ts";
+import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
+import type { FateInput } from "../../testbed/node/node.ts";
+import { CHART } from "../../tools/helm.ts";
+import type { TestCluster } from "../support/cluster.ts";
+import { exists, operatorLogs, operatorNode, Release } from "../support/release.ts";
+import { untilAssigned, untilState } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+import { asTestCluster } from "./own-cluster.ts";
+
+const CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
+/** Real time all through: an operator's start, a Job, a shutdown, and the collector's half minute. */
+const TIMEOUT_MS = 300_000;
+const PATIENCE_MS = 120_000;
+
+const hanging: FateInput = { kind: "worker", end: "hang" };
+const working = (workMs: number): FateInput => ({ kind: "worker", workMs });
+
+/** One for each test: the CRD is the whole cluster's. */
+let cluster: Cluster;
+let shared: TestCluster;
+
+beforeEach(async () => {
+  cluster = await startCluster();
+  const own = await asTestCluster(cluster);
+  shared = { ...own, createNamespace: (name) => own.createNamespace(`${name}-${randomBytes(4).toString("hex")}`) };
+});
+afterEach(() => cluster?.stop());
+
+/** A world whose node runs the operator, and whose sessions go as these fates say, one after the other. */
+async function worldOf(...fates: FateInput[]): Promise<World> {
+  const byPod = new Map<string, FateInput>();
+  return await startWorld(shared, {
+    node: operatorNode(cluster, ({ metadata: { uid = "" } }) => {
+      const fate = byPod.get(uid) ?? fates[Math.min(byPod.size, fates.length - 1)] ?? hanging;
+      byPod.set(uid, fate);
+      return fate;
+    }),
+    spec: { deletionGraceSeconds: 60 },
+  });
+}
+
+async function serve(world: World) {
+  const item = world.simulator.enqueue(world.environmentId);
+  const pod = await untilAssigned(world, item).catch(async (error: unknown) => {
+    throw new Error(await operatorLogs(world), { cause: error });
+  });
+  await untilState(world, item, "active");
+  return { item, pod };
+}
+
+const finalizers = (world: World) => world.environment?.metadata.finalizers ?? [];
+
+async function untilNamespaceGone(world: World, name: string): Promise<void> {
+  await cluster.api.delete(`/api/v1/namespaces/${name}`);
+  await world.until(
+    `namespace ${name} is gone`,
+    async () => !(await exists(cluster, `/api/v1/namespaces/${name}`)),
+    PATIENCE_MS,
+  );
+}
+
+/** Nothing that the operator asked for was refused for want of a right. */
+async function expectNoRefusal(release: Release): Promise<void> {
+  const entries = await cluster.audit.entries({ user: release.operator });
+  expect(entries.length).toBeGreaterThan(0);
+  expect(entries.filter(({ code }) => code === 403)).toEqual([]);
+}
+
+test(
+  "a session lives through upgrade, uninstall and installation anew, and nothing stays stuck in the end",
+  async () => {
+    await using world = await worldOf(working(30_000), working(300), hanging);
+    const release = new Release(cluster, world, "release-life");
+    const { stdout } = await release.install();
+    expect(stdout).toMatch(/Berth \d.* is installed/);
+    await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), warm: 1 } });
+    const { item, pod } = await serve(world);
+    expect(finalizers(world)).toEqual([FINALIZER]);
+
+    await release.upgrade({ logLevel: "debug", replicas: 2 });
+    expect(await release.objects()).toContain("poddisruptionbudgets/berth-operator");
+    expect(world.simulator.item(item.id).state).toBe("active");
+
+    await release.uninstall();
+    expect(await release.objects()).toEqual([]);
+    expect(finalizers(world)).toEqual([]);
+    expect(await exists(cluster, CRD)).toBe(true);
+    expect(world.simulator.item(item.id).state).toBe("active");
+    expect(world.pods.map(({ metadata }) => metadata.uid)).toContain(pod.metadata.uid);
+
+    await release.install();
+    await untilState(world, item, "stopped");
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(2);
+    expect(world.simulator.item(item.id).acks).toHaveLength(1);
+
+    const last = await serve(world);
+    expect(finalizers(world)).toEqual([FINALIZER]);
+    await release.uninstall();
+    expect(world.simulator.item(last.item.id).state).toBe("active");
+    await expectNoRefusal(release);
+    world.simulator.assertNoViolations();
+    // With no operator there: neither the busy Environment's namespace nor the release's gets stuck.
+    await untilNamespaceGone(world, world.namespace);
+    await untilNamespaceGone(world, release.namespace);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "with crds.keep=false, an uninstall drains the Environments first, and lets go of what takes too long",
+  async () => {
+    const values = { crds: { keep: false }, uninstall: { drainSeconds: 10 } };
+    await using world = await worldOf(working(3_000));
+    const release = new Release(cluster, world, "release-drains");
+    await release.install(values);
+    await world.createEnvironment();
+    const { item } = await serve(world);
+    await release.uninstall();
+    await world.until("the CRD is gone", async () => !(await exists(cluster, CRD)));
+    // By its own worker, and settled: it drained.
+    expect(world.simulator.item(item.id).state).toBe("stopped");
+    expect(world.claims).toEqual([]);
+
+    await using hung = await worldOf(hanging);
+    const again = new Release(cluster, hung, "release-drains");
+    await again.install(values);
+    await hung.createEnvironment();
+    const left = await serve(hung);
+    await again.uninstall();
+    await hung.until("the CRD is gone", async () => !(await exists(cluster, CRD)));
+    expect(await again.objects()).toEqual([]);
+    expect(hung.claims).toEqual([]);
+    expect(hung.simulator.item(left.item.id).state).toBe("active");
+    await expectNoRefusal(again);
+    await untilNamespaceGone(hung, hung.namespace);
+    await untilNamespaceGone(hung, again.namespace);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "a release for some namespaces serves these, with no right anywhere else",
+  async () => {
+    await using world = await worldOf(working(300));
+    const release = new Release(cluster, world, "release-some");
+    await release.install({
+      namespaces: [world.namespace],
+      rbac: { nodes: false, aggregate: false },
+      crds: { keep: false },
+      replicas: 2,
+      uninstall: { drainSeconds: 10 },
+    });
+    const roles = await cluster.api.get<{ items: { metadata: { name: string } }[] }>(
+      "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    );
+    expect(roles.items.filter(({ metadata }) => metadata.name.startsWith("berth-operator"))).toEqual([]);
+    await world.createEnvironment();
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    const entries = await cluster.audit.entries({ user: release.operator });
+    const refused = entries.filter(({ code, resource }) => code === 403 && resource !== "nodes");
+    expect(refused).toEqual([]);
+    const places = new Set(entries.filter(({ code }) => code < 400).map(({ namespace }) => namespace));
+    places.delete("");
+    expect(places).toEqual(new Set([world.namespace, release.namespace]));
+    await release.uninstall();
+    expect(await exists(cluster, CRD)).toBe(false);
+    expect(await release.objects()).toEqual([]);
+    world.simulator.assertNoViolations();
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "an upgrade brings the CRD up to date",
+  async () => {
+    await using world = await worldOf(hanging);
+    const older = await mkdtemp(join(tmpdir(), "berth-older-chart-"));
+    try {
+      await cp(CHART, older, { recursive: true });
+      const template = join(older, "templates", "crds.yaml");
+      const text = await readFile(template, "utf8");
+      expect(text).toContain("- name: Queue\n");
+      await writeFile(template, text.replace("- name: Queue\n", "- name: Waiting\n"));
+      const release = new Release(cluster, world, "release-upgrade", older);
+      await release.install({ crds: { keep: false }, replicas: 0 });
+      expect(await columns()).toContain("Waiting");
+      await release.upgrade({ crds: { keep: false }, replicas: 0 }, CHART);
+      expect(await columns()).toContain("Queue");
+      expect(await columns()).not.toContain("Waiting");
+      await release.uninstall();
+      expect(await exists(cluster, CRD)).toBe(false);
+    } finally {
+      await rm(older, { recursive: true });
+    }
+  },
+  TIMEOUT_MS,
+);
+
+async function columns(): Promise<string[]> {
+  const crd = await cluster.api.get<{
+    spec: { versions: { additionalPrinterColumns: { name: string }[] }[] };
+  }>(CRD);
+  return crd.spec.versions.flatMap(({ additionalPrinterColumns }) => additionalPrinterColumns.map(({ name }) => name));
+}

@@ -1,0 +1,195 @@
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { stringify } from "yaml";
+import type { Container, Pod } from "../../src/kube/resource.ts";
+import { ApiError, type ApiObject } from "../../testbed/cluster/api.ts";
+import type { Cluster } from "../../testbed/cluster/cluster.ts";
+import type { FateInput, NodeOptions } from "../../testbed/node/node.ts";
+import type { HelmResult } from "../../tools/helm.ts";
+import { CHART } from "../../tools/helm.ts";
+import { helmWithValues, RELEASE, type Values } from "./chart.ts";
+import type { World } from "./world.ts";
+
+const BERTH = fileURLToPath(new URL("../../bin/berth.mjs", import.meta.url));
+
+/** The image that the chart names when nobody says another, for which bin/berth.mjs stands. */
+export const IMAGE = `berth:${JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8")).version}`;
+
+/** Longer than any test. */
+const TOKEN_SECONDS = 3_600;
+
+/** Longer than anything takes, and shorter than a test: what hangs is to be told by helm. */
+const HELM_TIMEOUT = "150s";
+
+/**
+ * What makes a world's node run the operator of a release: its containers are processes, which reach the API server with
+ * a token of their Pod's service account, as they would with the one that kubelet mounts. Session Pods are played.
+ */
+export function operatorNode(cluster: Cluster, session: (pod: Pod) => FateInput): Partial<NodeOptions> {
+  return {
+    images: {
+      [IMAGE]: { command: [process.execPath, BERTH], env: (pod) => serviceAccountEnv(cluster, pod) },
+    },
+    runtime: (_pod: Pod, container: Container) => (container.image === IMAGE ? "process" : "scripted"),
+    fates: (pod, container) => (container.image === IMAGE ? undefined : session(pod)),
+  };
+}
+
+async function serviceAccountEnv(cluster: Cluster, pod: Pod): Promise<Record<string, string>> {
+  const { namespace = "", name = "", uid = "" } = pod.metadata;
+  const account = (pod.spec as { serviceAccountName?: string }).serviceAccountName ?? "default";
+  const { status } = await cluster.api.create<{ status: { token: string } }>(
+    `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`,
+    {
+      apiVersion: "authentication.k8s.io/v1",
+      kind: "TokenRequest",
+      spec: {
+        expirationSeconds: TOKEN_SECONDS,
+        boundObjectRef: { apiVersion: "v1", kind: "Pod", name, uid },
+      },
+    },
+  );
+  const dir = join(cluster.dir, "pods");
+  await mkdir(dir, { recursive: true, mode: 0o700 });
+  const path = join(dir, `${uid}.kubeconfig`);
+  const config = {
+    apiVersion: "v1",
+    kind: "Config",
+    clusters: [{ name: "in", cluster: { server: cluster.server, "certificate-authority": cluster.caFile } }],
+    users: [{ name: account, user: { token: status.token } }],
+    // As in a Pod: the namespace is the Pod's own.
+    contexts: [{ name: "in", context: { cluster: "in", user: account, namespace } }],
+    "current-context": "in",
+  };
+  await writeFile(path, stringify(config), { mode: 0o600 });
+  return { KUBECONFIG: path };
+}
+
+/** A release of the chart in a namespace of its own, on the node of a world whose Environments it serves. */
+export class Release {
+  readonly namespace: string;
+  readonly #cluster: Cluster;
+  readonly #world: World;
+  readonly #chart: string;
+
+  constructor(cluster: Cluster, world: World, namespace: string, chart: string = CHART) {
+    this.#cluster = cluster;
+    this.#world = world;
+    this.namespace = namespace;
+    this.#chart = chart;
+  }
+
+  /** The user that its operator is to the API server. */
+  get operator(): string {
+    return `system:serviceaccount:${this.namespace}:berth-operator`;
+  }
+
+  /** Resolves when the operator is there. @throws {Error} with helm's words. */
+  install(values: Values = {}, flags: readonly string[] = []): Promise<HelmResult> {
+    return this.#release("install", ["--create-namespace", ...flags], values);
+  }
+
+  /** @throws {Error} with helm's words. */
+  upgrade(values: Values = {}, chart = this.#chart): Promise<HelmResult> {
+    return this.#release("upgrade", [], values, chart);
+  }
+
+  /** Resolves when everything is gone. @throws {Error} with helm's words. */
+  uninstall(flags: readonly string[] = []): Promise<HelmResult> {
+    return this.#succeed(["uninstall", RELEASE, "--namespace", this.namespace, ...this.#wait(), ...flags]);
+  }
+
+  /** Whatever comes of it. */
+  tryUninstall(flags: readonly string[]): Promise<HelmResult> {
+    return helmWithValues(["uninstall", RELEASE, "--namespace", this.namespace, ...flags], undefined, this.#env());
+  }
+
+  /** Names of the release's objects of some kinds in its namespace, such as `deployments/berth-operator`. */
+  async objects(): Promise<string[]> {
+    const kinds: readonly [string, string][] = [
+      ["/apis/apps/v1", "deployments"],
+      ["/apis/batch/v1", "jobs"],
+      ["/apis/policy/v1", "poddisruptionbudgets"],
+      ["/apis/rbac.authorization.k8s.io/v1", "roles"],
+      ["/apis/rbac.authorization.k8s.io/v1", "rolebindings"],
+      ["/api/v1", "serviceaccounts"],
+      ["/api/v1", "services"],
+      ["/api/v1", "pods"],
+    ];
+    const query = `labelSelector=app.kubernetes.io/instance%3D${RELEASE}`;
+    const found = await Promise.all(
+      kinds.map(async ([group, plural]) => {
+        const path = `${group}/namespaces/${this.namespace}/${plural}?${query}`;
+        const { items } = await this.#cluster.api.get<{ items: ApiObject[] }>(path);
+        return items.map(({ metadata }) => `${plural}/${metadata?.name}`);
+      }),
+    );
+    return found.flat().sort();
+  }
+
+  async #release(command: string, flags: readonly string[], values: Values, chart = this.#chart): Promise<HelmResult> {
+    const args = [command, RELEASE, chart, "--namespace", this.namespace, ...this.#wait(), ...flags];
+    return await this.#succeed(args, { ...(await this.#ownValues()), ...values });
+  }
+
+  /** Ports that nothing else on this machine has, and the world's own node and Work API. */
+  async #ownValues(): Promise<Values> {
+    return {
+      allowedApiOrigins: [this.#world.simulator.url],
+      nodeSelector: { "kubernetes.io/hostname": this.#world.node.name },
+      metrics: { port: await freePort() },
+      health: { port: await freePort() },
+    };
+  }
+
+  async #succeed(args: readonly string[], values?: Values): Promise<HelmResult> {
+    const result = await helmWithValues(args, values, this.#env());
+    if (result.code === 0) return result;
+    const logs = await operatorLogs(this.#world);
+    throw new Error(`helm ${args.join(" ")}: ${result.stderr}\n${logs}\n${this.#world.describe()}`);
+  }
+
+  #wait(): string[] {
+    return ["--wait", "--timeout", HELM_TIMEOUT];
+  }
+
+  /** Nothing of the user's own helm. */
+  #env(): NodeJS.ProcessEnv {
+    const home = join(this.#cluster.dir, "helm");
+    return { ...process.env, KUBECONFIG: this.#cluster.kubeconfig, HELM_CONFIG_HOME: home, HELM_CACHE_HOME: home };
+  }
+}
+
+/** What the processes of the operator's image on a world's node have written. */
+export async function operatorLogs(world: World): Promise<string> {
+  const logs: string[] = [];
+  for (const { pod } of world.node.pods) {
+    for (const { name, image } of pod.spec.containers) {
+      if (image === IMAGE) logs.push(`${pod.metadata.name}:\n${await world.node.logs(pod.metadata, name)}`);
+    }
+  }
+  return logs.join("\n");
+}
+
+/** Whether the API server has an object. */
+export async function exists(cluster: Cluster, path: string): Promise<boolean> {
+  try {
+    await cluster.api.get(path);
+    return true;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return false;
+    throw error;
+  }
+}
+
+/** One that was free a moment ago. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (!address || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
