@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
+import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { EventRecorder, type EventSubject } from "../../src/kube/events.ts";
 import type { KubeEvent } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
@@ -241,4 +242,23 @@ test("event returns at once and never throws, whatever the server does", async (
   await recorder.flush(0);
   expect(await counts()).toEqual({ failed: 2 });
   server = await FakeApiServer.start();
+});
+
+test("an event that was not written while it might be is dropped, and others are written all the same", async () => {
+  let lost = false;
+  const fenced = recorder.fenced(() => {
+    if (lost) throw new LeadershipLostError("not the leader");
+  });
+  fenced.event(subject("a"), "Normal", "Before", "it may speak");
+  await flush();
+  lost = true;
+  fenced.event(subject("a"), "Normal", "After", "it may not");
+  fenced.event(subject("a"), "Normal", "Before", "it may speak");
+  recorder.event(subject("b"), "Normal", "Other", "somebody else may");
+  await flush();
+  expect((await stored()).map(({ reason, count }) => [reason, count])).toEqual([
+    ["Before", 1],
+    ["Other", 1],
+  ]);
+  expect(await counts()).toMatchObject({ created: 2, dropped: 2 });
 });

@@ -505,3 +505,58 @@ test("an abort ends it during a watch, a list and a pause alike", async () => {
   await Promise.all(runs);
   expect([clock.pendingTimers, informer.hasSynced, last.informer.hasSynced]).toEqual([0, true, false]);
 });
+
+describe("asked to list anew", () => {
+  test("shows what no watch has told", async () => {
+    server.put(path("a"), pod("a"));
+    const { informer } = start();
+    await until(clock, () => informer.hasSynced && server.openWatches === 1);
+    server.put(path("late"), pod("late"), { hidden: true });
+    const relisted = informer.relist();
+    let done = false;
+    void relisted.then(() => {
+      done = true;
+    });
+    await until(clock, () => done);
+    expect(informer.get("agents", "late")).toBeDefined();
+    // And it watches on from there.
+    await until(clock, () => server.openWatches === 1);
+    server.put(path("later"), pod("later"));
+    await until(clock, () => informer.get("agents", "later") !== undefined);
+  });
+
+  test("a list that was sent before it was asked is not enough", async () => {
+    let release: (() => void) | undefined;
+    let lists = 0;
+    server.scripts.push((seen, response) => {
+      if (seen.query.get("watch") === "true") return false;
+      lists += 1;
+      if (lists > 1) return false;
+      // What it will show was decided before.
+      release = () => send(response, 200, { kind: "List", metadata: { resourceVersion: "1" }, items: [] });
+      return true;
+    });
+    const { informer } = start();
+    await until(clock, () => release !== undefined);
+    server.put(path("a"), pod("a"), { hidden: true });
+    let done = false;
+    void informer.relist().then(() => {
+      done = true;
+    });
+    release?.();
+    await until(clock, () => done);
+    expect([lists, informer.get("agents", "a") !== undefined]).toEqual([2, true]);
+  });
+
+  test("asked before it runs, the first list answers", async () => {
+    server.put(path("a"), pod("a"));
+    let done = false;
+    const informer = new Informer<Pod>({ client, resource: PODS, namespace: "agents", clock, logger: silentLogger });
+    void informer.relist().then(() => {
+      done = true;
+    });
+    runs.push(informer.run(stop.signal));
+    await until(clock, () => done);
+    expect(server.requests.filter(({ query }) => query.get("watch") !== "true")).toHaveLength(1);
+  });
+});

@@ -1,0 +1,70 @@
+import { expect, test } from "vitest";
+import { realClock } from "../../src/core/clock.ts";
+import { WorkHttp } from "../../src/work/http.ts";
+import { BEAT, POLLED, STARTING, STATS } from "./samples.ts";
+import { failure, itemCall, LONG_MS, Setup } from "./setup.ts";
+import { json, StrictServer } from "./strict-server.ts";
+
+/** A guard that a test opens and closes. */
+function guard() {
+  const one = {
+    isOpen: true,
+    ask: () => {
+      if (!one.isOpen) throw new Error("not the leader");
+    },
+  };
+  return one;
+}
+
+test.each(["ack", "heartbeat", "stop", "poll"] as const)("a closed guard keeps %s back, unsent", async (name) => {
+  const fence = guard();
+  await using setup = await Setup.start({ guard: fence.ask });
+  const call = () =>
+    name === "poll" ? setup.client.poll({ reclaimOlderThanMs: 5_000 }) : itemCall(setup.client, name, STARTING.id);
+  setup.server.fallback = json(200, name === "heartbeat" ? BEAT : name === "poll" ? POLLED : STARTING);
+  await call();
+  fence.isOpen = false;
+  const error = await failure(call());
+  expect([error.kind, error.maybeApplied]).toEqual(["aborted", false]);
+  expect(setup.server.seen).toHaveLength(1);
+});
+
+test("reads pass: they change nothing", async () => {
+  const fence = guard();
+  fence.isOpen = false;
+  await using setup = await Setup.start({ guard: fence.ask });
+  setup.server.next(json(200, STATS), json(200, { data: [], next_page: null }));
+  await setup.client.stats();
+  await setup.client.list();
+  expect(setup.server.seen).toHaveLength(2);
+});
+
+test("the guard counts when a connection is at hand, not when the call was made; what is on its way arrives", async () => {
+  const fence = guard();
+  await using server = await StrictServer.start();
+  const http = new WorkHttp({ clock: realClock, maxConnectionsPerOrigin: 1 });
+  let answer: (() => void) | undefined;
+  server.next((response) => {
+    answer = () => response.end("{}");
+  });
+  const post = {
+    method: "POST",
+    origin: server.origin,
+    path: "/",
+    headers: {},
+    lane: "bulk",
+    timeoutMs: LONG_MS,
+    maxBytes: 1_000,
+    beforeSend: fence.ask,
+  } as const;
+  const first = http.send(post);
+  await server.sawRequests(1);
+  const second = http.send(post);
+  // The Lease runs out with one request on the wire and one that waits for its connection.
+  fence.isOpen = false;
+  answer?.();
+  expect((await first).status).toBe(200);
+  await expect(second).rejects.toMatchObject({ kind: "aborted", sent: false });
+  expect(server.seen).toHaveLength(1);
+  await http.destroy();
+});
