@@ -270,6 +270,95 @@ describe("a process that was not running", () => {
   });
 });
 
+describe("confirming", () => {
+  test("a Lease that may not be used is given back, and nobody leads", async () => {
+    let asked = 0;
+    const a = candidate("a", {
+      confirm: async () => {
+        asked += 1;
+        expect(() => a.elector.fence()).toThrow(LeadershipLostError);
+        return asked > 2;
+      },
+    });
+    await until(clock, () => asked === 1 && lease()?.spec?.holderIdentity === "");
+    expect([a.log, a.elector.isLeader]).toEqual([[], false]);
+    await until(clock, () => a.elector.isLeader);
+    expect([asked, a.log]).toEqual([3, ["started"]]);
+  });
+
+  test("when that cannot be told, it is asked again, and the fence stays closed until then", async () => {
+    let asked = 0;
+    const a = candidate("a", {
+      confirm: async () => {
+        asked += 1;
+        if (asked < 3) throw new Error("no answer");
+        return true;
+      },
+    });
+    await until(clock, () => asked === 2);
+    expect(a.log).toEqual([]);
+    await until(clock, () => a.elector.isLeader);
+    expect(asked).toBe(3);
+  });
+
+  test("renewals in time are not confirmed again; a Lease that was deleted and made anew is", async () => {
+    let may = true;
+    let asked = 0;
+    const a = candidate("a", {
+      confirm: async () => {
+        asked += 1;
+        return may;
+      },
+    });
+    await until(clock, () => a.elector.isLeader);
+    const from = clock.monotonic();
+    await until(clock, () => clock.monotonic() - from > 30_000, 250);
+    expect(asked).toBe(1);
+    may = false;
+    server.remove(PATH);
+    await until(clock, () => a.log.includes("stopped"));
+    expect([asked, a.terms[0]?.aborted]).toEqual([2, true]);
+  });
+
+  test("a Lease that was taken and never confirmed is released at the end", async () => {
+    const a = candidate("a", { confirm: () => Promise.reject(new Error("no answer")) });
+    await until(clock, () => lease()?.spec?.holderIdentity === "a");
+    a.stop.abort();
+    await settled(clock, a.run);
+    expect([lease()?.spec?.holderIdentity, a.log]).toEqual(["", []]);
+  });
+});
+
+describe("stepping down", () => {
+  test("ends the work first, then releases the Lease, and seeks it again only when it is its turn", async () => {
+    const drained = Promise.withResolvers<void>();
+    const turns = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    let turn = 0;
+    const a = candidate("a", {
+      turn: async (signal) => {
+        const next = turns[turn];
+        turn += 1;
+        const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+        await Promise.race([next?.promise, ended]);
+      },
+      onStartedLeading: () => drained.promise,
+    });
+    turns[0]?.resolve();
+    await until(clock, () => a.elector.isLeader);
+    a.elector.stepDown();
+    const from = clock.monotonic();
+    await until(clock, () => clock.monotonic() - from > 30_000, 250);
+    // It still drains: what it sends is still fenced by a Lease that it holds.
+    expect([a.elector.isLeader, a.elector.isBusy, lease()?.spec?.holderIdentity]).toEqual([true, true, "a"]);
+    drained.resolve();
+    await until(clock, () => a.log.includes("stopped"));
+    expect([a.elector.isBusy, lease()?.spec?.holderIdentity]).toEqual([false, ""]);
+    const b = candidate("b");
+    await until(clock, () => b.elector.isLeader);
+    expect(turn).toBe(2);
+  });
+});
+
 describe("ending", () => {
   test("the Lease is renewed while the work drains, and released afterwards", async () => {
     const drained = Promise.withResolvers<void>();

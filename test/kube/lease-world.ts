@@ -173,6 +173,7 @@ export class LeaseWorld {
   readonly replicas: Replica[] = [];
   /** Requests that reached the server, by whom. */
   readonly requests: { readonly by: string; readonly verb: string; readonly name: string }[] = [];
+  mayDelete = true;
   readonly #leases = new Map<string, Lease>();
   #version = 0;
   #fault: string | null = null;
@@ -301,6 +302,7 @@ export class LeaseWorld {
         }),
       delete: (_: Resource, ref: { name: string }, q: { uid?: string; resourceVersion?: string } = {}, o = {}) =>
         send("delete", ref.name, o, () => {
+          if (!this.mayDelete) throw refusal(403, "Forbidden");
           const { metadata } = this.#find(ref.name);
           if (q.uid !== undefined && q.uid !== metadata.uid) throw refusal(409, "Conflict");
           if (q.resourceVersion !== undefined && q.resourceVersion !== metadata.resourceVersion)

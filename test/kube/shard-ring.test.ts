@@ -107,6 +107,22 @@ describe(`fair parts (seed ${seed})`, () => {
     expect([first.open.length, first.terms.length]).toEqual([4, terms]);
   });
 
+  test("without the right to delete Leases everything works, and old ones stay", async () => {
+    const one = world();
+    one.mayDelete = false;
+    const [first, second] = [one.start(2), one.start(2)];
+    await one.until("halves", () => isFair(one, 2));
+    first.kill();
+    await one.until("all held again", () => second.open.length === 2);
+    await one.pass(120_000, 1_000);
+    expect(one.leaseNames.filter((name) => name.includes("replica"))).toHaveLength(2);
+    // It is not asked for again and again.
+    expect(one.requests.filter(({ verb }) => verb === "delete")).toHaveLength(1);
+    second.stop();
+    one.start(2);
+    await one.until("followed", () => one.parts.join() === "2,0");
+  });
+
   test("says what it holds, and how many take part", async () => {
     const one = world();
     const replicas = [one.start(3), one.start(3)];
