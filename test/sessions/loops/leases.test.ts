@@ -1,0 +1,185 @@
+import { describe, expect, test } from "vitest";
+import { metricValue } from "../../support/metric-value.ts";
+import { LoopWorld, type LoopWorldOptions, type Operator } from "./loop-world.ts";
+import { FAIR } from "./network.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+
+/** A world whose sessions' leases the operator keeps, with one operator. */
+function kept(options: LoopWorldOptions = {}): { world: LoopWorld; operator: Operator } {
+  const world = new LoopWorld({ ...options, sessions: { lease: "Operator", ...options.sessions } });
+  world.createEnvironment();
+  return { world, operator: world.startOperator() };
+}
+
+/** So many sessions that run for `servesMs`. */
+async function running(count: number, servesMs: number, options: LoopWorldOptions = {}) {
+  const { world, operator } = kept({
+    ...options,
+    sessions: { maxConcurrent: count, warm: count, ...options.sessions },
+    fate: () => ({ startError: false, program: "plain", servesMs }),
+  });
+  await world.until("parked Pods", () => world.parked.length === count);
+  const ids = Array.from({ length: count }, () => world.enqueue());
+  await world.until("they run", () => world.node.running.size === count, 5 * MINUTE);
+  return { world, operator, ids };
+}
+
+function holdsTrue(world: LoopWorld): void {
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+}
+
+const beatsOf = (world: LoopWorld) => world.api.requests.get("heartbeat") ?? 0;
+const stillOne = (world: LoopWorld, ids: readonly string[]) => ids.every((id) => world.item(id).acks.length === 1);
+
+describe("leases that the operator keeps", () => {
+  test("sessions of hours cost a beat every 25 to 30 s each, and no look at all", async () => {
+    const { world, ids } = await running(10, 2 * 60 * MINUTE);
+    await world.pass(MINUTE);
+    const [beats, lists] = [beatsOf(world), world.api.requests.get("list") ?? 0];
+    await world.pass(60 * MINUTE);
+    const perSession = (beatsOf(world) - beats) / 10;
+    expect(perSession).toBeGreaterThanOrEqual(120);
+    expect(perSession).toBeLessThanOrEqual((60 * 60) / 25);
+    expect((world.api.requests.get("list") ?? 0) - lists).toBe(0);
+    expect(stillOne(world, ids)).toBe(true);
+    holdsTrue(world);
+  });
+
+  test("a restart loses none of many, and each is ended as soon as its container is", async () => {
+    const { world, operator, ids } = await running(60, 10 * MINUTE);
+    operator.kill();
+    await world.pass(20 * SECOND);
+    world.startOperator();
+    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    expect(stillOne(world, ids)).toBe(true);
+    expect(await metricValue(world.metrics.leasesLost, {})).toBe(0);
+    holdsTrue(world);
+  });
+
+  test("a process that leads no longer beats no more, and the next one takes over", async () => {
+    const { world, operator, ids } = await running(3, 10 * MINUTE);
+    operator.loseLeadership();
+    const before = beatsOf(world);
+    await world.pass(40 * SECOND);
+    expect(beatsOf(world)).toBe(before);
+    void operator.stop();
+    world.startOperator();
+    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    expect(stillOne(world, ids)).toBe(true);
+    holdsTrue(world);
+  });
+
+  test("an outage shorter than the lease costs nothing", async () => {
+    const { world, ids } = await running(5, 10 * MINUTE);
+    world.weather.work = { lost: 1, slow: 0, refused: 0 };
+    await world.pass(2 * MINUTE);
+    world.weather.work = FAIR;
+    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    expect(stillOne(world, ids)).toBe(true);
+    holdsTrue(world);
+  });
+
+  test("an outage longer than the lease ends the Pods, and the items are run again", async () => {
+    const { world, ids } = await running(3, 10 * MINUTE);
+    world.weather.work = { lost: 1, slow: 0, refused: 0 };
+    await world.pass(4 * MINUTE);
+    expect(world.node.running.size).toBe(0);
+    world.weather.work = FAIR;
+    world.fate = () => ({ startError: false, program: "plain", servesMs: 5 * SECOND });
+    await world.until("all are served", () => world.isSettled, 20 * MINUTE);
+    expect(ids.every((id) => world.item(id).acks.length === 2)).toBe(true);
+    expect(await metricValue(world.metrics.leasesLost, {})).toBe(3);
+    expect(world.told.filter((text) => text.startsWith("LeaseLost"))).not.toEqual([]);
+    holdsTrue(world);
+  });
+
+  test("a kind of lease that changes under a running session changes nothing of it, also over a restart", async () => {
+    const { world, operator, ids } = await running(1, 10 * MINUTE);
+    world.patchEnvironment({ spec: { sessions: { lease: "Worker" } } });
+    await world.pass(MINUTE);
+    operator.kill();
+    world.startOperator();
+    world.fate = () => ({ startError: false, program: "stock", servesMs: 5 * SECOND });
+    const next = world.enqueue();
+    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    expect(stillOne(world, [...ids, next])).toBe(true);
+    expect(world.item(ids[0] ?? "").stoppedBy?.as).toBe("environment-key");
+    expect(world.item(next).stoppedBy?.as).toBe("sessions-token");
+    holdsTrue(world);
+  });
+
+  test("a Pod that was made for a stock worker is claimed for one, although the spec has changed since", async () => {
+    const { world } = kept({ sessions: { lease: "Worker", maxConcurrent: 1, parkedMaxAgeSeconds: 0 } });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    const id = world.enqueue();
+    world.patchEnvironment({ spec: { sessions: { lease: "Operator" } } });
+    await world.until("it is served", () => world.isSettled);
+    const pod = world.server.history.find(({ plural, type }) => plural === "pods" && type === "ADDED");
+    expect(pod?.object.metadata.annotations?.["berth.dev/lease"]).toBe("Worker");
+    expect(world.item(id).stoppedBy?.as).toBe("sessions-token");
+    holdsTrue(world);
+  });
+});
+
+describe("onPodFailure: Release", () => {
+  test.each(["Worker", "Operator"])(
+    "lease: %s: what was released is claimed again with the first offer of it",
+    async (lease) => {
+      const { world } = kept({ sessions: { lease, onPodFailure: "Release", maxConcurrent: 2, warm: 2 } });
+      await world.until("parked Pods", () => world.parked.length === 2);
+      world.fate = () => ({ startError: false, program: "killed", servesMs: 20 * SECOND });
+      const id = world.enqueue();
+      await world.until("its container runs", () => world.node.running.size === 1);
+      world.fate = () => ({
+        startError: false,
+        program: lease === "Operator" ? "plain" : "stock",
+        servesMs: 5 * SECOND,
+      });
+      await world.until("it is queued again", () => world.item(id).generation === 2, 5 * MINUTE);
+      const queuedMs = world.clock.monotonic();
+      await world.until("it runs again", () => world.node.running.size === 1, 10 * SECOND);
+      expect(world.clock.monotonic() - queuedMs).toBeLessThan(5 * SECOND);
+      expect(world.item(id).offers).toHaveLength(2);
+      await world.until("it is served", () => world.isSettled);
+      holdsTrue(world);
+    },
+  );
+
+  test("a container that does not start, again and again, opens the breaker: it does not eat the queue", async () => {
+    const { world } = kept({ sessions: { onPodFailure: "Release", maxConcurrent: 4, warm: 4 } });
+    await world.until("parked Pods", () => world.parked.length === 4);
+    world.fate = () => ({ startError: true, program: "plain", servesMs: 0 });
+    const ids = Array.from({ length: 20 }, () => world.enqueue());
+    await world.pass(5 * MINUTE);
+    expect(ids.filter((id) => world.item(id).acks.length > 0).length).toBeLessThan(8);
+    world.fate = () => ({ startError: false, program: "plain", servesMs: SECOND });
+    await world.until("all are served", () => world.isSettled, 40 * MINUTE);
+    holdsTrue(world);
+  });
+});
+
+describe("lease: Operator and the breaker", () => {
+  test("a program that fails at once, again and again, stops the claims although its operator beats", async () => {
+    const { world } = kept({ sessions: { maxConcurrent: 4, warm: 4 } });
+    await world.until("parked Pods", () => world.parked.length === 4);
+    world.fate = () => ({ startError: false, program: "crashes", servesMs: 300 });
+    for (let n = 0; n < 20; n += 1) world.enqueue();
+    await world.pass(30 * SECOND);
+    const served = world.items.filter(({ acks }) => acks.length > 0).length;
+    expect(served).toBeGreaterThanOrEqual(3);
+    expect(served).toBeLessThanOrEqual(6);
+    holdsTrue(world);
+  });
+
+  test("one that runs for a while, or ends well, has served", async () => {
+    const { world } = kept({ sessions: { maxConcurrent: 6, warm: 6 } });
+    await world.until("parked Pods", () => world.parked.length === 6);
+    world.fate = () => ({ startError: false, program: "plain", servesMs: 10 * MINUTE });
+    for (let n = 0; n < 6; n += 1) world.enqueue();
+    // Three at first, the others as soon as the template is known to serve.
+    await world.until("all run", () => world.node.running.size === 6, 20 * SECOND);
+    holdsTrue(world);
+  });
+});
