@@ -45,6 +45,12 @@ export interface ScalerOrders {
   readonly isOver: boolean;
 }
 
+/** What stands when the demand could not be read anew before workers go for it. */
+function heldAt(current: number, { wanted }: ScaleDecision): ScalerView["decision"] & object {
+  const message = "no worker goes before the demand was read anew";
+  return { replicas: current, wanted, reason: "ScaleDownStabilized", message };
+}
+
 /**
  * Brings the number of workers to what the demand asks for: decides purely (src/autoscale), splits the number over the
  * Deployments, shrinks first, then grows. One decision at a time; the next rests on what the last one wrote.
@@ -169,8 +175,14 @@ export class Scaler {
   async #decide(orders: ScalerOrders, signal: AbortSignal): Promise<ScalerView["decision"] & object> {
     if (orders.isLeaving) return this.#leave();
     let decision = this.#decideNow();
-    if (decision.replicas > this.#current() && decision.wanted !== null) {
+    const current = this.#current();
+    if (decision.replicas > current && decision.wanted !== null) {
       await this.#demand.refreshRunning(COUNT_FRESH_MS, signal);
+      decision = this.#decideNow();
+    } else if (decision.replicas < current) {
+      // Sessions counted before an item left the queue do not have it, and statistics read after that have not either:
+      // only readings made now, in the right order, say that there is too little work.
+      if (!(await this.#demand.refreshAll(signal))) return heldAt(current, decision);
       decision = this.#decideNow();
     }
     this.#history = decision.history;

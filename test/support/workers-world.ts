@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import type { WorkersStatus } from "../../src/api/environment.ts";
 import { LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
 import { DEPLOYMENTS, type Deployment, type Pod } from "../../src/kube/resource.ts";
+import type { Milliseconds } from "../../testbed/node/fate.ts";
 import type { TestCluster } from "./cluster.ts";
 import { SHORT_LEASE } from "./session-life.ts";
 import { startWorld, type World, type WorldOptions } from "./world.ts";
@@ -39,6 +40,22 @@ export interface WorkersOptions {
 export function workersWorld(cluster: TestCluster, options: WorldOptions = {}): Promise<World> {
   return startWorld(cluster, { ...SHORT_LEASE, node: { runtime: "process", fates: () => undefined }, ...options });
 }
+
+/**
+ * A node whose containers are always-on workers without a process, each busy for `workMs` with an item. For ever unless
+ * given: such an item ends when somebody stops it.
+ */
+export function pollersWorld(
+  cluster: TestCluster,
+  options: WorldOptions & { readonly workMs?: Milliseconds } = {},
+): Promise<World> {
+  const { workMs = FOR_EVER_MS, ...rest } = options;
+  const fates = () => ({ kind: "poller", workMs, busyPort: BUSY_PORT }) as const;
+  return startWorld(cluster, { ...SHORT_LEASE, node: { fates }, ...rest });
+}
+
+/** Longer than any test. */
+const FOR_EVER_MS = 3_600_000;
 
 /** What makes an Environment one with workers: hand it to `createEnvironment` or `patchSpec`. */
 export function workersSpec(world: World, options: WorkersOptions = {}): Record<string, unknown> {
