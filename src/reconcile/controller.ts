@@ -7,7 +7,9 @@ import { type KubeObject, PODS, type Pod } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
+import { nodeOutlook } from "../sessions/node-health.ts";
 import type { ReconcilerOptions } from "./environment-reconciler.ts";
+import { NodeWatch } from "./node-watch.ts";
 import { shardOf } from "./shard-of.ts";
 import { ShardTerm } from "./shard-term.ts";
 import { WorkerCaches } from "./worker-caches.ts";
@@ -20,12 +22,16 @@ const END_PATIENCE_MS = 15_000;
 
 const INDEX_ENVIRONMENT = "environment";
 const INDEX_ID = "environmentId";
+const INDEX_NODE = "node";
 
 /** What acts in the world: everything here asks the guard before each write. */
 export type Actors = Pick<ReconcilerOptions, "kube" | "events" | "workClient">;
 
 export interface ControllerOptions
-  extends Omit<ReconcilerOptions, "find" | "pods" | "workers" | "sharers" | "again" | "guard" | keyof Actors> {
+  extends Omit<
+    ReconcilerOptions,
+    "find" | "pods" | "nodeOutlook" | "workers" | "sharers" | "again" | "guard" | keyof Actors
+  > {
   /** Namespaces to serve; empty: all. */
   readonly namespaces: readonly string[];
   /** For lists and watches alone. */
@@ -53,6 +59,7 @@ export class Controller {
   readonly #environments: readonly Informer<KubeObject>[];
   readonly #pods: readonly Informer<Pod>[];
   readonly #workers: WorkerCaches;
+  readonly #nodes: NodeWatch;
   readonly #queue: WorkQueue;
   readonly #shards: number;
   /** By shard, those in our hands. */
@@ -65,6 +72,7 @@ export class Controller {
     this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
     this.#environments = this.#perNamespace((namespace) => environmentInformer(options, namespace));
     this.#pods = this.#perNamespace((namespace) => podInformer(options, namespace));
+    this.#nodes = new NodeWatch({ ...common(options), onChange: (node) => this.#nodeChanged(node) });
     this.#workers = new WorkerCaches(common(options), (make) => this.#perNamespace(make));
   }
 
@@ -89,6 +97,7 @@ export class Controller {
       informer.subscribe(({ object, previous }) => this.#environmentChanged(object, previous));
     }
     for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
+    const nodes = this.#nodes.run(signal);
     const workers = this.#workers.run(signal, (key, name) => this.#termOf(key)?.podChanged(key, name));
     await Promise.race([this.synced, aborted(signal)]);
     if (!signal.aborted) {
@@ -99,7 +108,7 @@ export class Controller {
       // Not waited for at the end: each term has waited for its reconciles as long as is good.
       void this.#queue.run({ workers: CONCURRENCY, handle: (key) => this.#reconcile(key), signal });
     }
-    await Promise.all([...watches, workers]);
+    await Promise.all([...watches, workers, nodes]);
   }
 
   /**
@@ -135,6 +144,7 @@ export class Controller {
       guard,
       find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
       pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
+      nodeOutlook: (pod) => nodeOutlook(this.#nodes.get(pod.spec.nodeName), pod),
       workers: (of) => this.#workers.of(of),
       sharers: (environment) => this.#sharers(environment),
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
@@ -198,6 +208,10 @@ export class Controller {
     for (const key of environmentOf(pod)) this.#termOf(key)?.podChanged(key, pod.metadata.name ?? "");
   }
 
+  #nodeChanged(node: string): void {
+    for (const informer of this.#pods) for (const pod of informer.byIndex(INDEX_NODE, node)) this.#podChanged(pod);
+  }
+
   #sharers(environment: Environment): string[] {
     const own = `${environment.metadata.namespace}/${environment.metadata.name}`;
     return this.#environments
@@ -240,7 +254,10 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
     resource: PODS,
     namespace,
     labelSelector: `${LABEL_ROLE}=session`,
-    indexes: { [INDEX_ENVIRONMENT]: environmentOf },
+    indexes: {
+      [INDEX_ENVIRONMENT]: environmentOf,
+      [INDEX_NODE]: ({ spec }) => (spec.nodeName === undefined ? [] : [spec.nodeName]),
+    },
   });
 }
 

@@ -15,7 +15,7 @@ import { forgetEnvironmentMetrics, startEnvironmentMetrics } from "../observe/en
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
-import type { Announce, PodCache } from "../sessions/context.ts";
+import type { Announce, PodCache, SessionContext } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
@@ -52,6 +52,8 @@ export interface ReconcilerOptions {
   readonly find: (namespace: string, name: string) => KubeObject | undefined;
   /** The Pods of one Environment, and of no other that had its name. */
   readonly pods: (of: { readonly namespace: string; readonly name: string; readonly uid: string }) => PodCache;
+  /** What becomes of a Pod's node, as far as the operator may know. */
+  readonly nodeOutlook: SessionContext["nodeOutlook"];
   /** The workers of one Environment. */
   readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
   /** Names of other Environments with the same environmentId, as `namespace/name`. */
@@ -166,6 +168,7 @@ export class EnvironmentReconciler {
       environment: () => state.environment,
       kube: this.#options.kube,
       pods: this.#options.pods({ namespace, name, uid }),
+      nodeOutlook: this.#options.nodeOutlook,
       workers: this.#options.workers({ namespace, name }),
       work: () => state.work,
       environmentKey: () => this.#keyFor(state),

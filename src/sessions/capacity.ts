@@ -10,6 +10,8 @@ export interface FreePod {
   readonly createdAtMs: number;
   /** When it was bound to a node; null before. */
   readonly scheduledAtMs: number | null;
+  /** Its node is about to go: it cannot be claimed. */
+  readonly leaving: boolean;
 }
 
 export interface CapacityInput {
@@ -41,6 +43,7 @@ export type RemovalReason =
   | "Draining"
   | "OverMaximum"
   | "PrepareTimeout"
+  | "NodeLeaving"
   | "Outdated"
   | "Aged"
   | "Surplus"
@@ -80,6 +83,11 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   drop(
     pods.filter((pod) => preparesTooLong(pod, input)),
     "PrepareTimeout",
+  );
+  // They serve nobody, so that their successors need not be there first.
+  drop(
+    pods.filter(({ leaving }) => leaving),
+    "NodeLeaving",
   );
   drop(outdatedToGo(pods, input, wanted), "Outdated");
   const current = () => pods.filter(({ hash }) => hash === input.hash);

@@ -7,6 +7,7 @@ import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { WorkApiClient } from "../work/client.ts";
+import type { NodeOutlook } from "./node-health.ts";
 import type { SessionTemplate } from "./pod-render.ts";
 import type { Timing } from "./timing.ts";
 
@@ -31,6 +32,8 @@ export interface SessionContext {
   /** Refuses writes once this process may not act any more. */
   readonly kube: KubeClient;
   readonly pods: PodCache;
+  /** What becomes of a Pod's node. */
+  readonly nodeOutlook: (pod: Pod) => NodeOutlook;
   readonly work: () => WorkApiClient;
   /** The environment key in use; empty while there is none. */
   readonly environmentKey: () => string;

@@ -1,4 +1,4 @@
-import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { LABEL_PHASE } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -11,6 +11,7 @@ import { type CapacityProblem, capacityProblemOf, TOO_SLOW } from "./capacity-pr
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { Expectations } from "./expectations.ts";
+import { freePodOf } from "./free-pod.ts";
 import { newPodName } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
 import { refusalWords } from "./refusal-words.ts";
@@ -125,17 +126,23 @@ export class Pool {
   }
 
   /**
-   * The free Pod to claim next, the oldest of the newest template; null when there is none. Put its claim into the table at
-   * once.
+   * The free Pod to claim next, the oldest of the newest template, on a node that may go only where there is no other; null
+   * when there is none. Put its claim into the table at once.
    */
   take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const { hash } = this.#context.template();
     const parked = this.#claimable().filter(({ free, pod }) => !except.has(free.name) && fits(pod));
     const current = parked.filter(({ free }) => free.hash === hash);
-    const [best] = (current.length > 0 ? current : parked).sort((a, b) => a.free.createdAtMs - b.free.createdAtMs);
+    const [best] = (current.length > 0 ? current : parked).sort(
+      (a, b) => this.#doubt(a.pod) - this.#doubt(b.pod) || a.free.createdAtMs - b.free.createdAtMs,
+    );
     if (!best) return null;
     this.#breaker.claimed(best.free.hash, best.free.name);
     return best.pod;
+  }
+
+  #doubt(pod: Pod): number {
+    return this.#context.nodeOutlook(pod) === "doubtful" ? 1 : 0;
   }
 
   /** Somebody else has taken this Pod's slot: leave it alone for a while, then see whether it is free again. */
@@ -169,7 +176,9 @@ export class Pool {
 
   #claimable(): { free: FreePod; pod: Pod }[] {
     const nowMs = this.#context.clock.monotonic();
-    return this.#freePods().filter(({ free }) => free.state === "parked" && this.#breaker.admits(free.hash, nowMs));
+    const mayServe = ({ state, leaving, hash }: FreePod) =>
+      state === "parked" && !leaving && this.#breaker.admits(hash, nowMs);
+    return this.#freePods().filter(({ free }) => mayServe(free));
   }
 
   async #carryOut(): Promise<void> {
@@ -246,16 +255,8 @@ export class Pool {
 
   #freePods(): { free: FreePod; pod: Pod }[] {
     return this.#unclaimed().flatMap((pod) => {
-      const state = readPodState(pod).is;
-      if (state === "ended" || state === "running") return [];
-      const free = {
-        name: pod.metadata.name ?? "",
-        hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
-        state,
-        createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
-        scheduledAtMs: scheduledAt(pod),
-      };
-      return [{ free, pod }];
+      const free = freePodOf(pod, this.#context.nodeOutlook(pod));
+      return free ? [{ free, pod }] : [];
     });
   }
 
@@ -389,9 +390,3 @@ const MIN_WAKE_MS = 100;
 
 /** So many times the patience of a surge, until the next is tried. */
 const SURGE_PAUSES = 5;
-
-function scheduledAt(pod: Pod): number | null {
-  const condition = pod.status?.conditions?.find(({ type, status }) => type === "PodScheduled" && status === "True");
-  const at = Date.parse(condition?.lastTransitionTime ?? "");
-  return Number.isNaN(at) ? null : at;
-}

@@ -39,6 +39,8 @@ type Change =
   | { readonly is: "claim" }
   | { readonly is: "end" }
   | { readonly is: "lose" }
+  /** A node is cordoned: every second Pod that has one. */
+  | { readonly is: "cordon" }
   | { readonly is: "full"; readonly to: boolean };
 
 const change: fc.Arbitrary<Change> = fc.oneof(
@@ -50,6 +52,7 @@ const change: fc.Arbitrary<Change> = fc.oneof(
   { weight: 4, arbitrary: fc.constant({ is: "claim" as const }) },
   { weight: 2, arbitrary: fc.constant({ is: "end" as const }) },
   { weight: 1, arbitrary: fc.constant({ is: "lose" as const }) },
+  { weight: 1, arbitrary: fc.constant({ is: "cordon" as const }) },
   { weight: 1, arbitrary: fc.boolean().map((to) => ({ is: "full" as const, to })) },
 );
 const changes = fc.array(change, { maxLength: 60 });
@@ -79,7 +82,7 @@ const planFor = (world: World, parkedMaxAgeMs: number): CapacityPlan =>
     warmScaleDownMs: SCALE_DOWN,
   });
 
-const parkedOf = (world: World) => world.pods.filter(({ state }) => state === "parked");
+const parkedOf = (world: World) => world.pods.filter(({ state, leaving }) => state === "parked" && !leaving);
 const total = (world: World) => world.pods.length + world.creating.length + world.busy;
 
 /** Carries a plan out, as the pool does: what goes is gone at once, what is made is shown a little later. */
@@ -105,6 +108,7 @@ function pass(world: World): void {
       state: "unscheduled",
       createdAtMs: world.nowMs,
       scheduledAtMs: null,
+      leaving: false,
       scheduledInMs: (world.made % 4) * STEP,
       readyAtMs: 0,
     });
@@ -150,6 +154,9 @@ function apply(world: World, what: Change): void {
     case "lose":
       world.pods = world.pods.slice(1);
       return;
+    case "cordon":
+      world.pods = world.pods.map((pod, n) => ({ ...pod, leaving: n % 2 === 0 && pod.state !== "unscheduled" }));
+      return;
     case "full":
       world.full = what.to;
       return;
@@ -170,6 +177,7 @@ function planAndCheck(world: World, parkedMaxAgeMs: number): CapacityPlan {
   const before = { parked: parkedOf(world), total: total(world) };
   carryOut(world, plan);
   const kept = parkedOf(world);
+  expect(world.pods.filter(({ leaving }) => leaving)).toEqual([]);
   if (world.draining) {
     expect(plan.create).toBe(0);
     expect(world.pods).toEqual([]);

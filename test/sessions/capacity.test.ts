@@ -37,6 +37,7 @@ function pod(state: FreePod["state"], more: Partial<FreePod> & { ageMs?: number 
     state,
     createdAtMs,
     scheduledAtMs: state === "unscheduled" ? null : createdAtMs,
+    leaving: false,
     ...rest,
   };
 }
@@ -281,6 +282,37 @@ describe("a change of the template", () => {
   test("a template that cannot be prepared leaves the old ones serving", () => {
     const pods = [outdated(), preparing(9 * MINUTE), unscheduled(60 * MINUTE)];
     expect(plan({ warm: 2, pods }).remove).toEqual([]);
+  });
+});
+
+describe("nodes that are about to go", () => {
+  const leaving = (state: FreePod["state"] = "parked") => pod(state, { leaving: true });
+
+  test("a free Pod there goes at once, and another is made in the same plan: it could serve nobody", () => {
+    const [lost, kept] = [leaving(), parked()];
+    expect(plan({ warm: 2, pods: [lost, kept] })).toMatchObject({
+      create: 1,
+      remove: [{ name: lost.name, reason: "NodeLeaving" }],
+    });
+  });
+
+  test("also the last ones, and those that are being prepared", () => {
+    const pods = [leaving(), leaving("preparing")];
+    const { create, remove } = plan({ warm: 2, pods });
+    expect(create).toBe(2);
+    expect(remove.map(({ name }) => name).sort()).toEqual(pods.map(({ name }) => name).sort());
+  });
+
+  test("at the maximum, its successor takes its room", () => {
+    expect(plan({ warm: 1, demand: 5, maxConcurrent: 2, busy: 1, pods: [leaving()] })).toMatchObject({ create: 1 });
+  });
+
+  test("one that nobody needs goes and is not replaced", () => {
+    expect(plan({ warm: 0, pods: [leaving()] })).toMatchObject({ create: 0, remove: [{ reason: "NodeLeaving" }] });
+  });
+
+  test("its surplus is not counted: what is left is what is wanted", () => {
+    expect(plan({ warm: 1, pods: [leaving(), parked()] })).toMatchObject({ create: 0, surplusSinceMs: null });
   });
 });
 

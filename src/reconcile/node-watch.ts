@@ -1,0 +1,83 @@
+import { sleep } from "../core/clock.ts";
+import { isForbidden } from "../kube/errors.ts";
+import { Informer, type InformerOptions } from "../kube/informer.ts";
+import { NODES, type Node } from "../kube/resource.ts";
+import type { NodeSpec } from "../sessions/node-health.ts";
+
+/** How soon a missing right is noticed. */
+const CHECK_MS = 5_000;
+
+/** A right that is given later is noticed after so long at most. */
+const FORBIDDEN_PAUSE_MS = 300_000;
+
+export type NodeWatchOptions = Pick<InformerOptions<Node>, "client" | "clock" | "random" | "logger" | "metrics"> & {
+  /** What a node's spec says of its future changed. */
+  readonly onChange: (node: string) => void;
+};
+
+/**
+ * What Nodes say of their future, where the operator may read them (ClusterRole berth-operator-nodes). Where it may not,
+ * nothing is known of any node and nothing is wrong: said once in the log, and asked for again now and then. Kept are names
+ * and taints only: clusters have thousands of Nodes, and each is large.
+ */
+export class NodeWatch {
+  readonly #options: NodeWatchOptions;
+  #informer: Informer<Node> | null = null;
+
+  constructor(options: NodeWatchOptions) {
+    this.#options = options;
+  }
+
+  /** The node's taints and whether it is cordoned; undefined where that is not known. */
+  get(name: string | undefined): NodeSpec | undefined {
+    return name === undefined ? undefined : this.#informer?.get(undefined, name)?.spec;
+  }
+
+  /** Runs until the signal aborts. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, logger } = this.#options;
+    let told = false;
+    while (!signal.aborted) {
+      await this.#watch(signal);
+      if (!told && !signal.aborted) {
+        told = true;
+        logger.info(
+          "no leave to read Nodes: free Pods on nodes that are about to go are claimed like others; bind ClusterRole berth-operator-nodes to change that",
+        );
+      }
+      await sleep(clock, FORBIDDEN_PAUSE_MS, signal);
+    }
+  }
+
+  /** Watches until the API server says that this is not allowed, or the signal aborts. */
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { clock, logger, onChange, ...common } = this.#options;
+    const ending = new AbortController();
+    const informer = new Informer<Node>({
+      ...common,
+      clock,
+      resource: NODES,
+      transform: taintsOnly,
+      // What is wrong with the connection others say, and a missing right is said by `run`.
+      logger: logger.child({}, { level: "error" }),
+    });
+    this.#informer = informer;
+    informer.subscribe(({ object, previous }) => {
+      if (JSON.stringify(object.spec) !== JSON.stringify(previous?.spec)) onChange(object.metadata.name ?? "");
+    });
+    const running = informer.run(AbortSignal.any([signal, ending.signal]));
+    while (await sleep(clock, CHECK_MS, signal)) if (isForbidden(informer.lastError)) break;
+    ending.abort();
+    await running;
+    const known = informer.list();
+    this.#informer = null;
+    for (const { metadata } of signal.aborted ? [] : known) onChange(metadata.name ?? "");
+  }
+}
+
+function taintsOnly({ metadata, spec }: Node): Node {
+  const { name, uid, resourceVersion } = metadata;
+  const kept = { ...(name && { name }), ...(uid && { uid }), ...(resourceVersion && { resourceVersion }) };
+  const { unschedulable, taints } = spec ?? {};
+  return { metadata: kept, spec: { ...(unschedulable ? { unschedulable } : {}), ...(taints ? { taints } : {}) } };
+}
