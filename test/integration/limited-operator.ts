@@ -1,6 +1,5 @@
 import type { Resource } from "../../src/kube/resource.ts";
-import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
-import { readManifests } from "../../testbed/cluster/manifests.ts";
+import { type Rule, shippedRules } from "../support/shipped-rights.ts";
 import type { World } from "../support/world.ts";
 
 const ROLES: Resource = {
@@ -12,14 +11,8 @@ const ROLES: Resource = {
 };
 const BINDINGS: Resource = { ...ROLES, plural: "rolebindings", kind: "RoleBinding" };
 
-interface Rule {
-  readonly apiGroups: readonly string[];
-  readonly resources: readonly string[];
-  readonly verbs: readonly string[];
-}
-
 /** The rights that the operator has where it serves Environments, as they are shipped. */
-const SHIPPED = await shippedRules();
+const SHIPPED = await shippedRules("berth-operator");
 
 /** A right that an operator lacks. */
 export interface Lack {
@@ -58,12 +51,4 @@ function rules(lack?: Lack): Rule[] {
     ...rule,
     verbs: rule.verbs.filter((verb) => !rule.resources.includes(lack?.resource ?? "") || verb !== lack?.verb),
   }));
-}
-
-async function shippedRules(): Promise<readonly Rule[]> {
-  const role = (await readManifests(DEPLOY_DIR)).find(
-    ({ kind, metadata }) => kind === "ClusterRole" && metadata?.name === "berth-operator",
-  );
-  if (!role) throw new Error("deploy/ has no ClusterRole berth-operator");
-  return role["rules"] as Rule[];
 }

@@ -70,7 +70,10 @@ describe("the operator's rights", () => {
     "patch secrets",
     "delete secrets",
     "create events",
-    "patch events.k8s.io/events",
+    "patch events",
+    "create apps/deployments",
+    "patch policy/poddisruptionbudgets",
+    "delete coordination.k8s.io/leases in berth-system",
     "watch nodes",
     "update coordination.k8s.io/leases in berth-system",
   ])("let it %s", async (text) => {

@@ -199,7 +199,7 @@ describe("the image", () => {
     expect(new Set(bases)).toEqual(new Set([`node:${process.versions.node.split(".")[0]}-slim`]));
     const [user] = [...dockerfile.matchAll(/^USER (\d+):\d+$/gm)].map(([, id]) => Number(id));
     expect(user).toBeGreaterThan(0);
-    expect(dockerfile).toMatch(/^ENTRYPOINT \["node", "\/app\/bin\/berth\.mjs", "run"\]$/m);
+    expect(dockerfile).toMatch(/^ENTRYPOINT \["node", "\/app\/bin\/berth\.mjs"\]\nCMD \["run"\]$/m);
   });
 
   test("copies only what is there and what .dockerignore lets in", async () => {

@@ -1,5 +1,4 @@
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
@@ -10,6 +9,7 @@ import type { FateInput, NodeOptions } from "../../testbed/node/node.ts";
 import type { HelmResult } from "../../tools/helm.ts";
 import { CHART } from "../../tools/helm.ts";
 import { helmWithValues, RELEASE, type Values } from "./chart.ts";
+import { freePort } from "./free-port.ts";
 import type { World } from "./world.ts";
 
 const BERTH = fileURLToPath(new URL("../../bin/berth.mjs", import.meta.url));
@@ -182,14 +182,4 @@ export async function exists(cluster: Cluster, path: string): Promise<boolean> {
     if (error instanceof ApiError && error.status === 404) return false;
     throw error;
   }
-}
-
-/** One that was free a moment ago. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (!address || typeof address === "string") throw new Error("no port");
-  return address.port;
 }

@@ -29,6 +29,7 @@ import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import type { TestCluster } from "./cluster.ts";
 import { type OperatorProcess, startOperatorProcess } from "./operator-process.ts";
+import { shippedRules } from "./shipped-rights.ts";
 
 /** Bound of every wait: far more than anything takes, so that only what never happens fails. */
 const PATIENCE_MS = 60_000;
@@ -369,7 +370,7 @@ export async function startWorld(cluster: TestCluster, options: WorldOptions = {
   return world;
 }
 
-/** The rights of the operator are those of deploy/; a Lease in the test's own namespace is the test's own matter. */
+/** The rights of the operator are those of deploy/; its Leases are in the test's own namespace, so those rights are there too. */
 async function grantOperator(world: World): Promise<void> {
   const rbac = (kind: string, plural: string) => ({
     group: "rbac.authorization.k8s.io",
@@ -379,14 +380,8 @@ async function grantOperator(world: World): Promise<void> {
     namespaced: true,
   });
   const metadata = { name: "leases", namespace: world.namespace };
-  const rules = [
-    {
-      apiGroups: ["coordination.k8s.io"],
-      resources: ["leases"],
-      verbs: ["get", "list", "watch", "create", "update", "patch", "delete"],
-    },
-  ];
-  await world.kube.create(rbac("Role", "roles"), { metadata, rules });
+  const rules = await shippedRules("berth-operator-leader");
+  await world.kube.create(rbac("Role", "roles"), { metadata, rules } as never);
   const subjects = [{ kind: "User", name: OPERATOR, apiGroup: "rbac.authorization.k8s.io" }];
   const roleRef = { kind: "Role", name: "leases", apiGroup: "rbac.authorization.k8s.io" };
   await world.kube.create(rbac("RoleBinding", "rolebindings"), { metadata, subjects, roleRef });

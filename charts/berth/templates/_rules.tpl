@@ -15,22 +15,22 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, create, patch, delete] # never watched; list: the claims of an Environment, by label
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete] # always-on workers
+  verbs: [list, watch, create, patch, delete] # always-on workers
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch, update, delete] # running sessions under disruption: Protect
+  verbs: [get, create, patch, delete] # running sessions under disruption: Protect
 {{- end -}}
 
 {{/* Leader election, in the release's own namespace. */}}
 {{- define "berth.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, list, watch, create, update, patch, delete]
+  verbs: [get, list, create, update, delete]
 {{- end -}}
 
 {{/* What the uninstall may do with Environments; true: delete them. */}}

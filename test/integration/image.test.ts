@@ -1,0 +1,101 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmod, copyFile, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { render } from "../support/chart.ts";
+import { useCluster } from "../support/cluster.ts";
+import { type Image, performDockerfile } from "../support/dockerfile.ts";
+import { freePort } from "../support/free-port.ts";
+
+/** Two installations by npm and a build. */
+const BUILD_TIMEOUT_MS = 300_000;
+const PATIENCE_MS = 60_000;
+const ROOT = join(import.meta.dirname, "..", "..");
+
+const cluster = useCluster();
+let dir: string;
+let image: Image;
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "berth-image-"));
+  // The image's user is somebody else.
+  await chmod(dir, 0o755);
+  image = await performDockerfile(ROOT, dir);
+}, BUILD_TIMEOUT_MS);
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+/** Starts the image as a container would be: its user, its variables, nothing of this process's. */
+function start(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
+  const [program = "", ...words] = image.entrypoint;
+  const inside = (word: string) => (word.startsWith("/") ? join(image.root, word) : word);
+  const isRoot = process.getuid?.() === 0;
+  return spawn(
+    join(image.root, "usr/local/bin", program),
+    [...words.map(inside), ...(args.length ? args : image.cmd)],
+    {
+      cwd: "/",
+      env: { ...image.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+      ...(isRoot ? { uid: image.user, gid: image.user } : {}),
+    },
+  );
+}
+
+async function outcome(child: ChildProcess): Promise<{ code: number | null; text: string }> {
+  let text = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+  }
+  const [code] = (await once(child, "close")) as [number | null];
+  return { code, text };
+}
+
+test("the image tells its version, as a user who may write nothing", async () => {
+  const { version } = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8"));
+  expect(image.user).toBeGreaterThan(0);
+  expect(await outcome(start(["version"]))).toEqual({ code: 0, text: `${version}\n` });
+});
+
+test("the image has what was built and what production needs, and nothing of development", async () => {
+  const app = join(image.root, "app");
+  expect((await readdir(app)).sort()).toEqual(["LICENSE", "bin", "dist", "node_modules", "package.json"]);
+  const { dependencies, devDependencies, optionalDependencies } = JSON.parse(
+    await readFile(join(ROOT, "package.json"), "utf8"),
+  );
+  const installed = new Set(await readdir(join(app, "node_modules"), { recursive: true }));
+  for (const name of Object.keys(dependencies)) expect(installed).toContain(name);
+  const left = [...Object.keys(devDependencies), ...Object.keys(optionalDependencies)];
+  // What a package of production brings along itself.
+  const brought = ["@types/node"];
+  expect(left.filter((name) => installed.has(name) && !brought.includes(name))).toEqual([]);
+  expect((await readdir(join(app, "dist"), { recursive: true })).filter((name) => /(?<!\.d)\.ts$/.test(name))).toEqual(
+    [],
+  );
+});
+
+test("the image runs with the chart's arguments, gets ready, and ends with 0", async () => {
+  const ports = { metrics: await freePort(), health: await freePort() };
+  const namespace = await cluster.createNamespace("image");
+  const { container } = await render(namespace, {
+    metrics: { port: ports.metrics },
+    health: { port: ports.health },
+    // Nobody else's Lease.
+    extraArgs: ["--leader-elect=false"],
+    namespaces: [namespace],
+  });
+  const kubeconfig = join(dir, "kubeconfig");
+  await copyFile(cluster.operatorKubeconfig, kubeconfig);
+  await chmod(kubeconfig, 0o644);
+  const child = start(container.args, { KUBECONFIG: kubeconfig });
+  const ended = outcome(child);
+  const ready = async () => (await fetch(`http://127.0.0.1:${ports.health}/readyz`)).status;
+  await expect.poll(() => ready().catch(String), { timeout: PATIENCE_MS }).toBe(200);
+  expect((await fetch(`http://127.0.0.1:${ports.metrics}/metrics`)).status).toBe(200);
+  child.kill("SIGTERM");
+  const { code, text } = await ended;
+  expect({ code, last: JSON.parse(text.trim().split("\n").at(-1) ?? "").msg }).toEqual({ code: 0, last: "berth ends" });
+});

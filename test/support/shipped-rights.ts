@@ -1,0 +1,18 @@
+import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
+import { readManifests } from "../../testbed/cluster/manifests.ts";
+
+/** A rule of a Role. */
+export interface Rule {
+  readonly apiGroups: readonly string[];
+  readonly resources: readonly string[];
+  readonly verbs: readonly string[];
+}
+
+/** The rules of a Role or ClusterRole as it is shipped. */
+export async function shippedRules(name: string): Promise<readonly Rule[]> {
+  const role = (await readManifests(DEPLOY_DIR)).find(
+    ({ kind, metadata }) => /^(Cluster)?Role$/.test(kind ?? "") && metadata?.name === name,
+  );
+  if (!role) throw new Error(`deploy/ has no role ${name}`);
+  return role["rules"] as Rule[];
+}
