@@ -290,7 +290,9 @@ describe.concurrent("what others do to the workers", () => {
     const gate = "test.berth.dev/ok";
     const say = async (pod: Pod, status: "True" | "False") => {
       const ref = { namespace: world.namespace, name: pod.metadata.name ?? "" };
-      const patch = { status: { conditions: [{ type: gate, status }] } };
+      // kubelet sees to the second by itself; the simulated one looks when something else of the Pod changes.
+      const conditions = [gate, "Ready"].map((type) => ({ type, status }));
+      const patch = { status: { conditions } };
       await world.kube.patch(PODS, ref, patch, { type: "strategic", subresource: "status" });
     };
     await world.createEnvironment(
