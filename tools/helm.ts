@@ -1,3 +1,4 @@
+/** `node tools/helm.ts ARGUMENTS`: helm, fetched if need be. */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -31,4 +32,11 @@ export async function helm(args: readonly string[], env: NodeJS.ProcessEnv = pro
     if (typeof code !== "number") throw error;
     return { code, stdout: stdout ?? "", stderr: stderr ?? "" };
   }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { code, stdout, stderr } = await helm(process.argv.slice(2));
+  process.stdout.write(stdout);
+  process.stderr.write(stderr);
+  process.exitCode = code;
 }

@@ -128,12 +128,18 @@ class Stage {
 
   async #run(command: string): Promise<void> {
     const path = [dirname(process.execPath), process.env["PATH"]].join(delimiter);
-    await promisify(execFile)("sh", ["-c", command], {
+    const options = {
       cwd: this.#path("."),
       env: { ...process.env, ...this.#env, PATH: path },
       timeout: RUN_TIMEOUT_MS,
       maxBuffer: MAX_OUTPUT_BYTES,
-    });
+    };
+    try {
+      await promisify(execFile)("sh", ["-c", command], options);
+    } catch (error) {
+      const { stdout = "", stderr = "" } = error as { stdout?: string; stderr?: string };
+      throw new Error(`RUN ${command}: ${stdout}${stderr}`, { cause: error });
+    }
   }
 
   #path(path: string): string {

@@ -1,0 +1,133 @@
+import { describe, expect, test } from "vitest";
+import { FINALIZER } from "../../src/api/names.ts";
+import { type Clock, realClock } from "../../src/core/clock.ts";
+import { DEPLOYMENTS, type Deployment } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { OperatorStillRunsError, uninstall } from "../../src/uninstall.ts";
+import type { UninstallSettings } from "../../src/uninstall-settings.ts";
+import { useCluster } from "../support/cluster.ts";
+import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+/** Time passes this much faster, so that a minute and a half of patience is ten seconds. */
+const HASTE = 9;
+const hasty: Clock = {
+  now: () => realClock.now(),
+  monotonic: () => realClock.monotonic() * HASTE,
+  setTimer: (fn, delayMs) => realClock.setTimer(fn, delayMs / HASTE),
+};
+
+/** `berth uninstall` for the namespace of a world alone. */
+function uninstallOf(world: World, over: Partial<UninstallSettings> = {}, clock = realClock): Promise<void> {
+  const settings: UninstallSettings = {
+    kubeconfig: cluster.kubeconfig,
+    kubeEnvironment: {},
+    proxy: {},
+    namespaces: [world.namespace],
+    deployment: undefined,
+    deleteEnvironments: false,
+    drainSeconds: 1,
+    ...over,
+  };
+  return uninstall(settings, { clock, logger: silentLogger });
+}
+
+function worldOf(): Promise<World> {
+  return startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => ({ kind: "worker", end: "hang" }) } });
+}
+
+/** A session under way whose operator is gone. */
+async function abandoned(): Promise<World> {
+  const world = await worldOf();
+  const { item, operator } = await serveOne(world);
+  await untilState(world, item, "active");
+  await operator.stop();
+  expect(finalizers(world)).toEqual([FINALIZER]);
+  return world;
+}
+
+const finalizers = (world: World) => world.environment?.metadata.finalizers ?? [];
+
+describe.concurrent("an uninstall", () => {
+  test("takes the finalizer off and leaves sessions and their claims alone", async () => {
+    await using world = await abandoned();
+    const pods = world.pods.map(({ metadata }) => metadata.uid);
+    // A Deployment that somebody has deleted already is no obstacle.
+    await uninstallOf(world, { deployment: { namespace: world.namespace, name: "absent" } });
+    await world.until("the finalizer is gone", () => finalizers(world).length === 0);
+    expect(world.claims).toHaveLength(1);
+    expect(world.pods.map(({ metadata }) => metadata.uid)).toEqual(pods);
+    // And another operator goes on with it.
+    world.startOperator();
+    await world.until("the finalizer is back", () => finalizers(world).includes(FINALIZER));
+    world.simulator.assertNoViolations();
+  });
+
+  test("keeps finalizers of others", async () => {
+    await using world = await worldOf();
+    await world.createEnvironment();
+    const ref = { namespace: world.namespace, name: world.name };
+    const both = { metadata: { finalizers: ["example.com/other", FINALIZER] } };
+    await world.kube.patch(ENVIRONMENTS, ref, both, { type: "merge" });
+    await uninstallOf(world);
+    expect((await world.kube.get(ENVIRONMENTS, ref)).metadata.finalizers).toEqual(["example.com/other"]);
+    await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: [] } }, { type: "merge" });
+  });
+
+  test("that deletes Environments removes the claims of those that nobody drains", async () => {
+    await using world = await abandoned();
+    await uninstallOf(world, { deleteEnvironments: true });
+    await world.until("the Environment is gone", () => world.environment === undefined);
+    await world.until("its claims are gone", () => world.claims.length === 0);
+  });
+
+  test("lets nothing go while the operator's Pods do not end, and says which", async () => {
+    await using world = await startWorld(cluster, { node: { fates: () => ({ kind: "run", onTerm: "ignore" }) } });
+    await world.createEnvironment();
+    const environment = { namespace: world.namespace, name: world.name };
+    await world.kube.patch(ENVIRONMENTS, environment, { metadata: { finalizers: [FINALIZER] } }, { type: "merge" });
+    const ref = { namespace: world.namespace, name: "operator" };
+    await world.kube.create(DEPLOYMENTS, operatorDeployment(world, ref));
+    await world.until("the operator runs", () => world.pods.some(({ status }) => status?.phase === "Running"));
+    const [pod] = world.pods;
+
+    const tried = uninstallOf(world, { deployment: ref }, hasty);
+
+    await expect(tried).rejects.toBeInstanceOf(OperatorStillRunsError);
+    await expect(tried).rejects.toThrow(`still runs in ${world.namespace}/${pod?.metadata.name}: delete these Pods`);
+    expect((await world.kube.get(DEPLOYMENTS, ref)).spec.replicas).toBe(0);
+    expect(finalizers(world)).toEqual([FINALIZER]);
+
+    // Its node is lost, say: the Pod is removed by hand, and the uninstall repeated.
+    await world.kube.delete(
+      { group: "", version: "v1", plural: "pods", kind: "Pod", namespaced: true },
+      { namespace: world.namespace, name: pod?.metadata.name ?? "" },
+      { gracePeriodSeconds: 0 },
+    );
+    await uninstallOf(world, { deployment: ref });
+    await world.until("the finalizer is gone", () => finalizers(world).length === 0);
+  });
+});
+
+/** One whose Pod takes no notice of SIGTERM. */
+function operatorDeployment(world: World, metadata: { namespace: string; name: string }): Deployment {
+  const labels = { app: metadata.name };
+  return {
+    metadata,
+    spec: {
+      replicas: 1,
+      selector: { matchLabels: labels },
+      template: {
+        metadata: { labels },
+        spec: {
+          nodeSelector: { "kubernetes.io/hostname": world.node.name },
+          terminationGracePeriodSeconds: 600,
+          containers: [{ name: "operator", image: "operator:1" }],
+        },
+      },
+    },
+  };
+}
