@@ -414,17 +414,19 @@ function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Workers";
 
 /** What the operator decided by itself, before anything else may be said of readiness. */
 function decided(environment: Environment, unsupported: readonly UnsupportedField[]): ReadyReason | null {
+  // Workers claim by themselves for as long as they are there.
+  const begun = environment.spec.workers ? "idle workers go" : "nothing new is claimed";
   if (environment.metadata.deletionTimestamp) {
     return {
       reason: "Deleting",
-      message: `nothing new is claimed; running sessions may go on for ${environment.spec.deletionGraceSeconds} s (deletionGraceSeconds), then they are stopped`,
+      message: `${begun}; running sessions may go on for ${environment.spec.deletionGraceSeconds} s (deletionGraceSeconds), then they are stopped`,
     };
   }
   if (unsupported.length > 0) return { reason: "UnsupportedField", message: unsupportedText(unsupported) };
   if (environment.spec.paused) {
     return {
       reason: "Paused",
-      message: "spec.paused is true: nothing new is claimed, running sessions go on; set it to false to serve again",
+      message: `spec.paused is true: ${begun}, running sessions go on; set it to false to serve again`,
     };
   }
   return null;

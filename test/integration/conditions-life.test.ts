@@ -96,21 +96,20 @@ describe.concurrent("what this version does not do is refused, never ignored", (
     expect(message).toContain("spec.sessions.disruption: Protect");
   });
 
-  test("workers: Ready says so, the columns show the mode and the maximum, and it can be deleted", async () => {
+  test("workers: the columns show the mode and the maximum, and it can be deleted", async () => {
     await using world = await startWorld(cluster);
-    const spec = workersSpec({ maxReplicas: 7 });
+    const spec = { ...world.spec(), ...workersSpec({ maxReplicas: 7 }), api: world.spec()["api"], sessions: undefined };
     await world.kube.create(ENVIRONMENTS, {
       metadata: { name: world.name, namespace: world.namespace, finalizers: ["berth.dev/drain"] },
-      spec,
+      spec: { ...spec, environmentId: world.environmentId },
     } as never);
     world.startOperator();
-    const ready = await world.untilCondition("Ready", "UnsupportedField");
-    expect(ready.message).toContain("spec.workers is not supported by this version of Berth: create an Environment");
+    await world.untilCondition("Ready", "Ready");
     expect(await printedColumns(cluster, world.namespace, world.name)).toMatchObject({
       Mode: "Workers",
       Max: 7,
-      Ready: "False",
-      Reason: "UnsupportedField",
+      Ready: "True",
+      Reason: "Ready",
     });
     await world.deleteEnvironment();
     await world.until("gone, with the finalizer of an earlier process", () => !world.environment);
