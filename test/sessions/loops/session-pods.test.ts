@@ -1,0 +1,142 @@
+import { describe, expect, test } from "vitest";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { NO_DEADLINE_SECONDS } from "../../../src/sessions/pod-render.ts";
+import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+
+function served(options: LoopWorldOptions = {}): LoopWorld {
+  const world = new LoopWorld(options);
+  world.createEnvironment();
+  world.startOperator();
+  return world;
+}
+
+/** Serves one item and returns its finished Pod, with the time (monotonic) at which its claim was settled. */
+async function serveOne(world: LoopWorld): Promise<{ pod: Pod; atMs: number }> {
+  const id = world.enqueue();
+  const its = ({ metadata }: Pod) => metadata.annotations?.["berth.dev/work-id"] === id;
+  await world.until("its Pod is finished", () => world.podsOf("finished").some(its));
+  const pod = world.podsOf("finished").find(its);
+  if (!pod) throw new Error("no Pod");
+  return { pod, atMs: world.clock.monotonic() };
+}
+
+const isThere = (world: LoopWorld, { metadata: { uid } }: Pod) =>
+  world.pods.some(({ metadata }) => metadata.uid === uid && !metadata.deletionTimestamp);
+
+const stock = () => ({ startError: false, program: "stock" as const, servesMs: 5_000 });
+const broken = () => ({ startError: false, program: "crashes" as const, servesMs: 5_000 });
+
+describe("finished Pods are kept for their logs", () => {
+  test("those of sessions that ended well for retainFinishedSeconds", async () => {
+    const world = served({ sessions: { retainFinishedSeconds: 120, retainFailedSeconds: 0 }, fate: stock });
+    const { pod } = await serveOne(world);
+    await world.pass(115 * SECOND);
+    expect(isThere(world, pod)).toBe(true);
+    await world.until("it is gone", () => !isThere(world, pod), 15 * SECOND);
+  });
+
+  test("those that failed for retainFailedSeconds", async () => {
+    const world = served({ sessions: { retainFinishedSeconds: 0, retainFailedSeconds: 300 }, fate: broken });
+    const { pod } = await serveOne(world);
+    await world.pass(290 * SECOND);
+    expect(isThere(world, pod)).toBe(true);
+    await world.until("it is gone", () => !isThere(world, pod), 30 * SECOND);
+  });
+
+  test("no more than retainFinishedLimit of them, the oldest go first", async () => {
+    const world = served({ sessions: { retainFinishedSeconds: 3_600, retainFinishedLimit: 2 }, fate: stock });
+    const pods: Pod[] = [];
+    for (let n = 0; n < 4; n += 1) pods.push((await serveOne(world)).pod);
+    await world.until("two are left", () => world.podsOf("finished").length === 2);
+    await world.pass(MINUTE);
+    expect(pods.map((pod) => isThere(world, pod))).toEqual([false, false, true, true]);
+  });
+
+  test("a longer time in the spec keeps those that are there, too", async () => {
+    const world = served({ sessions: { retainFinishedSeconds: 60 }, fate: stock });
+    const { pod } = await serveOne(world);
+    world.patchEnvironment({ spec: { sessions: { retainFinishedSeconds: 600 } } });
+    await world.pass(5 * MINUTE);
+    expect(isThere(world, pod)).toBe(true);
+    await world.until("it is gone", () => !isThere(world, pod), 6 * MINUTE);
+  });
+});
+
+describe("a Pod that is given its session", () => {
+  const slow = () => ({ startError: false, program: "stock" as const, servesMs: 5 * MINUTE });
+
+  async function running(options: LoopWorldOptions): Promise<{ world: LoopWorld; pod: Pod; parked: Pod }> {
+    const world = served({ fate: slow, ...options });
+    await world.until("a parked Pod", () => world.parked.length === 1);
+    const [parked] = world.parked;
+    // A while parked counts for the deadline.
+    await world.pass(90 * SECOND);
+    const id = world.enqueue();
+    await world.until("it runs", () => world.item(id).state === "active");
+    const [pod] = world.podsOf("assigned");
+    if (!pod || !parked) throw new Error("no Pod");
+    return { world, pod, parked };
+  }
+
+  test("is one that autoscalers must leave alone; while it was parked they might take it", async () => {
+    const { pod, parked } = await running({});
+    expect(parked.metadata.annotations?.["cluster-autoscaler.kubernetes.io/safe-to-evict"]).toBe("true");
+    expect(parked.metadata.annotations?.["karpenter.sh/do-not-disrupt"]).toBeUndefined();
+    expect(pod.metadata.annotations).toMatchObject({
+      "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+      "karpenter.sh/do-not-disrupt": "true",
+    });
+  });
+
+  test("what the template says of autoscalers wins", async () => {
+    const annotations = {
+      "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+      "karpenter.sh/do-not-disrupt": "false",
+    };
+    const containers = [{ name: "worker", image: "worker:1" }];
+    const { pod } = await running({ sessions: { template: { metadata: { annotations }, spec: { containers } } } });
+    expect(pod.metadata.annotations).toMatchObject(annotations);
+  });
+
+  test("gets a deadline that bounds its session with the operator dead: its age, maxDurationSeconds and its grace", async () => {
+    const { pod, parked } = await running({ sessions: { maxDurationSeconds: 1_000 } });
+    expect(parked.spec.activeDeadlineSeconds).toBe(NO_DEADLINE_SECONDS);
+    const afterAge = (pod.spec.activeDeadlineSeconds ?? 0) - 1_000 - 30;
+    expect(afterAge).toBeGreaterThanOrEqual(89);
+    expect(afterAge).toBeLessThanOrEqual(95);
+  });
+});
+
+describe("parked Pods", () => {
+  test("beyond warm go after warmScaleDownSeconds, and not before", async () => {
+    const world = served({ sessions: { warm: 3, warmScaleDownSeconds: 120, parkedMaxAgeSeconds: 0 } });
+    await world.until("three", () => world.parked.length === 3);
+    world.patchEnvironment({ spec: { sessions: { warm: 1 } } });
+    await world.pass(110 * SECOND);
+    expect(world.parked).toHaveLength(3);
+    await world.until("one is left", () => world.parked.length === 1, 20 * SECOND);
+  });
+
+  test("are replaced at parkedMaxAgeSeconds, the successor first where there is one only; with 0 they stay", async () => {
+    const world = served({ sessions: { warm: 1, maxConcurrent: 1, parkedMaxAgeSeconds: 300 } });
+    await world.until("one", () => world.parked.length === 1);
+    const [first] = world.parked;
+    let none = 0;
+    world.server.subscribe(() => {
+      if (world.parked.length === 0) none += 1;
+    });
+    await world.pass(235 * SECOND);
+    expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([first?.metadata.uid]);
+    await world.until("another one alone", () => {
+      return world.pods.length === 1 && world.parked[0]?.metadata.uid !== first?.metadata.uid;
+    });
+    expect(none).toBe(0);
+    world.patchEnvironment({ spec: { sessions: { parkedMaxAgeSeconds: 0 } } });
+    const [second] = world.parked;
+    await world.pass(60 * MINUTE);
+    expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([second?.metadata.uid]);
+  });
+});
