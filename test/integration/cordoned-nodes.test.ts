@@ -1,0 +1,155 @@
+import { randomUUID } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { NODES, type Pod } from "../../src/kube/resource.ts";
+import { type SimulatedNode, startNode } from "../../testbed/node/node.ts";
+import { useCluster } from "../support/cluster.ts";
+import { SHORT_LEASE, untilAssigned, untilState } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+import { limitedUser, limitOperator } from "./limited-operator.ts";
+
+const cluster = useCluster();
+
+/** Selects the two nodes of one test, among all that share the cluster. */
+const PAIR = "testbed.berth.dev/pair";
+
+interface Pair extends AsyncDisposable {
+  readonly world: World;
+  readonly second: SimulatedNode;
+}
+
+/** A world with two nodes; Pods go to either. */
+async function twoNodes(sessions: Record<string, unknown>, podSpec: Record<string, unknown> = {}): Promise<Pair> {
+  const pair = { [PAIR]: randomUUID() };
+  const fates = () => ({ kind: "worker", end: "hang" }) as const;
+  const world = await startWorld(cluster, {
+    ...SHORT_LEASE,
+    node: { fates, labels: pair },
+    sessions: { maxConcurrent: 4, warm: 2, ...sessions },
+    podSpec: { nodeSelector: pair, terminationGracePeriodSeconds: 30, ...podSpec },
+  });
+  const second = await startNode({ client: cluster.kubeconfig, name: `second-${randomUUID()}`, fates, labels: pair });
+  return {
+    world,
+    second,
+    async [Symbol.asyncDispose]() {
+      await world[Symbol.asyncDispose]();
+      await second.stop();
+    },
+  };
+}
+
+const on = (pods: readonly Pod[], node: SimulatedNode) => pods.filter(({ spec }) => spec.nodeName === node.name);
+
+/** Both parked on the world's own node: the other one is cordoned meanwhile. */
+async function parkOnFirst({ world, second }: Pair, count: number): Promise<Pod[]> {
+  await second.cordon();
+  await world.createEnvironment();
+  const parked = await world.untilParked(count);
+  expect(on(parked, world.node)).toHaveLength(count);
+  return parked;
+}
+
+describe.concurrent("a node that is about to go", () => {
+  test("is cordoned: its free Pods are replaced on another node, and the next session runs there", async () => {
+    await using pair = await twoNodes({});
+    const { world, second } = pair;
+    world.startOperator();
+    const old = await parkOnFirst(pair, 2);
+    await second.cordon(false);
+    await world.node.cordon();
+    await world.until("two parked Pods on the other node", () => on(world.parked, second).length === 2);
+    const uids = old.map(({ metadata }) => metadata.uid);
+    await world.until("the old ones are gone", () => !world.pods.some(({ metadata }) => uids.includes(metadata.uid)));
+    const item = world.simulator.enqueue(world.environmentId);
+    const pod = await untilAssigned(world, item);
+    expect(pod.spec.nodeName).toBe(second.name);
+    await untilState(world, item, "active");
+    world.simulator.stopItem(item.id);
+    await world.untilServed(1);
+    world.simulator.assertNoViolations();
+  });
+
+  test.each(["karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler"])("is tainted %s: the same", async (key) => {
+    await using pair = await twoNodes({ warm: 1 });
+    const { world, second } = pair;
+    world.startOperator();
+    await parkOnFirst(pair, 1);
+    await second.cordon(false);
+    const taints = [{ key, effect: "NoSchedule" }];
+    await world.kube.patch(NODES, { name: world.node.name }, { spec: { taints } }, { type: "merge" });
+    await world.until("a parked Pod on the other node", () => on(world.parked, second).length === 1);
+    await world.until("none on the old one", () => on(world.pods, world.node).length === 0);
+  });
+
+  test("keeps its running session, which nobody but its drain ends", async () => {
+    await using pair = await twoNodes({ warm: 1 });
+    const { world, second } = pair;
+    world.startOperator();
+    await parkOnFirst(pair, 1);
+    const item = world.simulator.enqueue(world.environmentId);
+    const pod = await untilAssigned(world, item);
+    await untilState(world, item, "active");
+    await second.cordon(false);
+    await world.node.cordon();
+    await world.until("a parked Pod on the other node", () => on(world.parked, second).length === 1);
+    await world.until("no free Pod on the old one", () => on(world.parked, world.node).length === 0);
+    const { beats } = world.simulator.item(item.id);
+    await world.until("it beats on", () => world.simulator.item(item.id).beats > beats + 1);
+    expect(world.pods.find(({ metadata }) => metadata.uid === pod.metadata.uid)?.metadata.deletionTimestamp).toBe(
+      undefined,
+    );
+    world.simulator.stopItem(item.id);
+    await world.untilServed(1);
+  });
+
+  test("with no other node: nothing is claimed there, the items wait in the queue, and the condition says why", async () => {
+    await using pair = await twoNodes({ warm: 1 });
+    const { world } = pair;
+    world.startOperator();
+    await parkOnFirst(pair, 1);
+    await world.node.cordon();
+    await world.untilCondition("CapacityAvailable", "Unschedulable");
+    const item = world.simulator.enqueue(world.environmentId);
+    await world.until("the item is counted", () => world.environment?.status?.queue?.depth === 1);
+    expect(world.simulator.item(item.id).acks).toEqual([]);
+    await world.node.cordon(false);
+    await untilState(world, item, "active");
+    world.simulator.stopItem(item.id);
+    await world.untilServed(1);
+  });
+
+  test("Pods that tolerate a cordon stay, and are claimed: their successors would land there again", async () => {
+    await using pair = await twoNodes({ warm: 1 }, { tolerations: [{ operator: "Exists" }] });
+    const { world, second } = pair;
+    world.startOperator();
+    await second.stop();
+    await world.node.cordon();
+    await world.createEnvironment();
+    const [pod] = await world.untilParked(1);
+    const item = world.simulator.enqueue(world.environmentId);
+    expect((await untilAssigned(world, item)).metadata.uid).toBe(pod?.metadata.uid);
+    world.simulator.stopItem(item.id);
+    await world.untilServed(1);
+  });
+});
+
+describe("without leave to read Nodes", () => {
+  test("everything works, cordoned nodes are claimed on like others, and the log says so once", async () => {
+    await using pair = await twoNodes({ warm: 1 });
+    const { world } = pair;
+    // The operator's rights in the namespace, and none in the cluster.
+    await limitOperator(world);
+    const kubeconfig = await cluster.kubeconfigFor(limitedUser(world));
+    const { process } = await world.startOperatorProcess({ flags: ["--kubeconfig", kubeconfig] });
+    const [pod] = await parkOnFirst(pair, 1);
+    await world.node.cordon();
+    await world.until("it is said", () => process.log.some(({ msg }) => msg?.includes("no leave to read Nodes")));
+    const item = world.simulator.enqueue(world.environmentId);
+    expect((await untilAssigned(world, item)).metadata.uid).toBe(pod?.metadata.uid);
+    await untilState(world, item, "active");
+    world.simulator.stopItem(item.id);
+    await world.untilServed(1);
+    const aboutNodes = process.log.filter((line) => JSON.stringify(line).toLowerCase().includes("nodes"));
+    expect(aboutNodes.map(({ msg }) => msg)).toEqual([expect.stringContaining("no leave to read Nodes")]);
+  });
+});

@@ -1,0 +1,92 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../simulator/script.ts";
+import { GATE_CONTAINER, WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
+import { useCluster } from "../support/cluster.ts";
+import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
+import { NEVER, SOON, stockWorld } from "../support/stock-world.ts";
+
+const cluster = useCluster();
+
+const FILE = { warm: 1, parking: "Init", secretDelivery: "File" } as const;
+
+describe.concurrent("secretDelivery: File", () => {
+  test("the stock worker serves with the secret from its file, which its own variables only name", async () => {
+    await using world = await stockWorld(cluster, SOON, { sessions: FILE });
+    const file = `..${WORK_SECRET_FILE}`;
+    const script = bashScript(`stat -c %a ${file}`, `ls -A $(dirname ${file})`);
+    const served = await serveOne(world, { script });
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    const { toolCalls } = world.simulator.session(served.item.sessionId ?? "");
+    expect(toolCalls.map(({ output }) => output?.trim())).toEqual(["440", "work-secret"]);
+    const names = served.pod.spec.containers[0]?.env?.map(({ name }) => name);
+    expect(names).toContain("ANTHROPIC_WORK_SECRET_FILE");
+    expect(names).not.toContain("ANTHROPIC_WORK_SECRET");
+  });
+
+  test("the file is there before the session container starts, however late kubelet writes it", async () => {
+    // Ten times as long as a kubelet takes.
+    const latencies = { volumes: { min: 1_000, mid: 1_500, max: 2_000 } };
+    await using world = await stockWorld(cluster, NEVER, {
+      sessions: FILE,
+      node: { runtime: "process", fates: () => undefined, latencies },
+      container: {
+        command: ["/bin/sh", "-c", `test -s "$0" && echo found || echo missing; cat "$0" | wc -c`, WORK_SECRET_FILE],
+      },
+    });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(1);
+    const item = world.simulator.enqueue(world.environmentId);
+    const pod = await world.until("its Pod", () => podOf(world, item));
+    const log = await world.until("what it says", async () => {
+      const text = await world.node.logs({ namespace: world.namespace, name: pod.metadata.name });
+      return text.split("\n").length > 2 && text;
+    });
+    expect(log).toMatch(/^found\n\d{2,}\n$/);
+    await world.untilServed(1);
+  });
+
+  test("nothing of the secret is in the Pod, and its volume shows one key of the claim's Secret", async () => {
+    await using world = await stockWorld(cluster, NEVER, { sessions: FILE });
+    const served = await serveOne(world);
+    const secret = await world.until("the opened claim", () => world.claims[0]?.data?.["work-secret"]);
+    const text = Buffer.from(secret, "base64").toString("utf8");
+    expect(text.length).toBeGreaterThan(20);
+    const whole = JSON.stringify(world.pods);
+    expect(whole).not.toContain(text);
+    expect(whole).not.toContain(secret);
+    expect(served.pod.spec.volumes?.at(-1)).toMatchObject({
+      secret: { optional: true, items: [{ key: "work-secret", mode: 0o440 }] },
+    });
+    // Whoever is no root reads it as a member of the Pod's group.
+    expect(served.pod.spec["securityContext"]).toMatchObject({ fsGroup: 65_532 });
+    world.simulator.stopItem(served.item.id);
+    await untilEnded(world, served, "Completed");
+  });
+
+  test("with parking: Key it is refused by the API server, which says the mend", async () => {
+    await using world = await stockWorld(cluster, NEVER, { sessions: { ...FILE, parking: "Key" } });
+    await expect(world.createEnvironment()).rejects.toThrow(/needs parking Init/);
+  });
+
+  test("with credential: EnvironmentKey it is refused by the API server, which says the mend", async () => {
+    await using world = await stockWorld(cluster, NEVER, { sessions: { ...FILE, credential: "EnvironmentKey" } });
+    await expect(world.createEnvironment()).rejects.toThrow(/use secretDelivery Env/);
+  });
+
+  test("an item that comes without a secret is stopped, and no gate opens for it", async () => {
+    await using world = await stockWorld(cluster, NEVER, { sessions: FILE });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(1);
+    world.simulator.setSwitches({ secrets: "none" });
+    const item = world.simulator.enqueue(world.environmentId);
+    await world.untilCondition("CredentialMissing", "CredentialMissing");
+    await world.untilServed(1);
+    expect(podOf(world, item)).toBeUndefined();
+    const [pod] = await world.untilParked(1);
+    const gate = pod?.status?.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
+    expect(gate?.state?.running).toBeDefined();
+  });
+});

@@ -1,0 +1,115 @@
+import { describe, expect, test } from "vitest";
+import { hasStatus } from "../../src/kube/errors.ts";
+import { POD_DISRUPTION_BUDGETS, type Pod, type PodDisruptionBudget } from "../../src/kube/resource.ts";
+import { useCluster } from "../support/cluster.ts";
+import { SHORT_LEASE, serveOne, untilEnded, untilState } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const protectedWorld = (sessions: Record<string, unknown> = {}) =>
+  startWorld(cluster, {
+    ...SHORT_LEASE,
+    node: { fates: () => ({ kind: "worker", end: "hang" }) },
+    // Time for a worker to hear by its next beat that it is to stop.
+    podSpec: { terminationGracePeriodSeconds: 30 },
+    sessions: { warm: 1, maxConcurrent: 4, disruption: "Protect", ...sessions },
+  });
+
+async function budgetOf(world: World): Promise<PodDisruptionBudget | undefined> {
+  const { items } = await world.kube.list(POD_DISRUPTION_BUDGETS, { namespace: world.namespace });
+  return items[0];
+}
+
+/** Asks the Eviction API as `kubectl drain` does: true where it was granted, the refusal's words where it was not. */
+async function evict(world: World, pod: Pod): Promise<true | string> {
+  const { name = "" } = pod.metadata;
+  const path = `/api/v1/namespaces/${world.namespace}/pods/${name}/eviction`;
+  try {
+    await world.kube.raw("POST", path, { apiVersion: "policy/v1", kind: "Eviction", metadata: { name } });
+    return true;
+  } catch (error) {
+    if (!hasStatus(error, 429)) throw error;
+    return String(error);
+  }
+}
+
+/** The disruption controller has counted: `healthy` Pods of those that the budget wants. */
+const untilCounted = (world: World, healthy: number, wanted: number) =>
+  world.until(`${healthy} of ${wanted} healthy`, async () => {
+    const status = (await budgetOf(world))?.status;
+    return status?.["currentHealthy"] === healthy && status["desiredHealthy"] === wanted;
+  });
+
+describe.concurrent("disruption: Protect", () => {
+  test("the Eviction API refuses a busy Pod from its first moment, and gives up parked ones", async () => {
+    await using world = await protectedWorld();
+    const served = await serveOne(world);
+    // Before the disruption controller has counted anything: a budget it has not looked at refuses, too.
+    const running = await world.until("it runs", () => {
+      const pod = world.pods.find(({ metadata }) => metadata.uid === served.pod.metadata.uid);
+      return pod?.status?.phase === "Running" && pod;
+    });
+    expect(await evict(world, running)).toContain("disruption budget");
+    await untilState(world, served.item, "active");
+    await untilCounted(world, 1, 1);
+    expect(await evict(world, running)).toContain("disruption budget");
+    const [parked] = await world.untilParked(1);
+    expect(parked && (await evict(world, parked))).toBe(true);
+
+    world.simulator.stopItem(served.item.id);
+    await untilEnded(world, served, "Completed");
+    await world.until("the budget is lowered", async () => (await budgetOf(world))?.spec?.minAvailable === 0);
+  });
+
+  test("a drain takes the parked Pods and is held off by the busy one, until its session has ended", async () => {
+    await using world = await protectedWorld();
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await untilCounted(world, 1, 1);
+    await world.untilParked(1);
+    expect(await world.node.drain()).toEqual([served.pod.metadata.name]);
+    world.simulator.stopItem(served.item.id);
+    await untilEnded(world, served, "Completed");
+    expect(await world.node.drain()).toEqual([]);
+  });
+
+  test("two sessions are protected while both run, and the other when one has ended", async () => {
+    await using world = await protectedWorld({ warm: 2 });
+    const first = await serveOne(world);
+    const second = world.simulator.enqueue(world.environmentId);
+    await untilState(world, first.item, "active");
+    await untilState(world, second, "active");
+    await untilCounted(world, 2, 2);
+    world.simulator.stopItem(first.item.id);
+    await world.until("one claim is left", () => world.claims.length === 1);
+    await untilCounted(world, 1, 1);
+    const left = world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === second.id);
+    expect(left && (await evict(world, left))).toContain("disruption budget");
+    world.simulator.stopItem(second.id);
+    await world.untilServed(2);
+    world.simulator.assertNoViolations();
+  });
+
+  test("set back to Allow, the budget goes and a busy Pod may be evicted: its session ends as Evicted", async () => {
+    await using world = await protectedWorld();
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await untilCounted(world, 1, 1);
+    await world.patchSpec({ sessions: { disruption: "Allow" } });
+    await world.until("no budget", async () => (await budgetOf(world)) === undefined);
+    expect(await evict(world, served.pod)).toBe(true);
+    await untilEnded(world, served, "Evicted");
+  });
+
+  test("deleting the Environment takes the budget along", async () => {
+    await using world = await protectedWorld();
+    await world.createEnvironment();
+    world.startOperator();
+    await world.until("a budget", () => budgetOf(world));
+    await world.deleteEnvironment();
+    // The garbage collector learns of new kinds every half a minute.
+    const gone = async () => !world.environment && (await budgetOf(world)) === undefined;
+    await world.until("all gone", gone, 110_000);
+  });
+});
