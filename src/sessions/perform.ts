@@ -8,6 +8,7 @@ import {
   LABEL_SESSION_ID,
   LABEL_WORK_ID,
 } from "../api/names.ts";
+import { errorText } from "../core/errors.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import type { Answer } from "../work/client.ts";
@@ -17,7 +18,7 @@ import type { Claim, ItemView } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import type { Step } from "./facts.ts";
 import { openingPatch, readJournal, storedCredential } from "./journal.ts";
-import { type Lease, leaseOf } from "./lease.ts";
+import { type HeldLease, type Lease, leaseOf } from "./lease.ts";
 import { NO_DEADLINE_SECONDS } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
 
@@ -137,6 +138,26 @@ export async function takeLease(context: SessionContext, claim: Claim, expected:
   if (taken) claim.lease = taken;
   else if (claim.journal.opened) claim.lease = lostToOthers(context, "its value moved while nobody of ours beat it");
   else refused(context, claim);
+}
+
+/** Shorter than a lease for work, long enough for any server to take it for one; it gives what it gives. */
+const SHORTEST_TTL_SECONDS = 10;
+
+/**
+ * A last beat of a lease that is let go: who is to run the item next need not wait for the whole of it. A courtesy, sent
+ * once: without it the lease lapses as it is. Never throws.
+ */
+export async function shortenLease(context: SessionContext, claim: Claim, { echo, ttlMs }: HeldLease): Promise<void> {
+  try {
+    const answer = await beat(context, claim, echo, SHORTEST_TTL_SECONDS);
+    if (answer.value.kind !== "beat") return;
+    const grantedMs = answer.value.beat.ttl_seconds * SECOND_MS;
+    claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ttlMs: grantedMs };
+  } catch (error) {
+    // It may have landed, for as long as the server gave before.
+    claim.memory = { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs };
+    context.logger.info({ workId: claim.journal.workId, error: errorText(error) }, "a lease could not be shortened");
+  }
 }
 
 /** A lease that is somebody else's: nothing of ours keeps it alive. */

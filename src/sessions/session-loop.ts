@@ -24,6 +24,7 @@ import {
   openSecret,
   StaleClaimError,
   sameState,
+  shortenLease,
   stopItem,
   takeLease,
   touchPod,
@@ -333,7 +334,7 @@ export class SessionLoop {
     this.#context.logger.warn({ workId: claim.journal.workId, pod: claim.name, why: message }, "lease lost");
   }
 
-  /** The lease lapses from here on. What is known of its end says when to look for that. */
+  /** The lease lapses from here on, as soon as a last beat can have it. What is known of its end says when to look. */
   async #letGo(claim: Claim): Promise<void> {
     await this.#keeper.pause(claim);
     this.#keeper.forget(claim);
@@ -343,6 +344,7 @@ export class SessionLoop {
     claim.item = null;
     claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
+    await shortenLease(this.#context, claim, lease);
   }
 
   async #fence(claim: Claim, expected: string): Promise<void> {

@@ -497,6 +497,10 @@ export class Operator {
     claim.lease = null;
     claim.item = null;
     claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
+    // A last one, to have it lapse sooner; this server grants what it granted before.
+    const sentMs = this.#timeline.nowMs;
+    const result = yield* this.#beat(lease.echo);
+    if (result.is !== "refused") claim.memory = { is: "fenced", beatSentMs: sentMs, ttlMs: lease.ttlMs };
   }
 
   *#stop(claim: Claim, force: boolean): Script {
