@@ -89,12 +89,6 @@ export const REASONS = {
     mend: "Wait a moment; if it stays, look whether the operator runs.",
     event: "Normal",
   },
-  UnsupportedField: {
-    type: "Ready",
-    status: "False",
-    description: "The spec asks for something that this version of Berth does not do yet.",
-    mend: "Change the field that the message names, or update Berth.",
-  },
   InvalidSpec: {
     type: "Ready",
     status: "False",

@@ -2,7 +2,6 @@ import { type ConditionReason, type ConditionUpdate, conditionFor, eventType } f
 import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
-import { type UnsupportedField, unsupportedFields } from "../api/unsupported.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -124,9 +123,8 @@ export class EnvironmentReconciler {
     await this.#readKey(state);
     await this.#checkTemplate(state);
 
-    const unsupported = unsupportedFields(environment.spec);
     const allowed = this.#isAllowed(state);
-    const accepted = state.templateVerdict?.accepted === true && unsupported.length === 0;
+    const accepted = state.templateVerdict?.accepted === true;
     const deleting = environment.metadata.deletionTimestamp !== undefined;
     state.runtime.update({
       mayAsk: allowed && state.keyInUse !== "",
@@ -136,7 +134,7 @@ export class EnvironmentReconciler {
     if (deleting && (await this.#drain(key, state))) return;
 
     const report = state.runtime.report();
-    const conditions = this.#conditions(state, report, allowed, unsupported);
+    const conditions = this.#conditions(state, report, allowed);
     gaugeEnvironment(this.#options.metrics, environment, report, conditions);
     const restMs = await state.status.write({
       generation: environment.metadata.generation,
@@ -301,12 +299,7 @@ export class EnvironmentReconciler {
     return true;
   }
 
-  #conditions(
-    state: EnvironmentState,
-    report: RuntimeReport,
-    allowed: boolean,
-    unsupported: readonly UnsupportedField[],
-  ): ConditionUpdate[] {
+  #conditions(state: EnvironmentState, report: RuntimeReport, allowed: boolean): ConditionUpdate[] {
     const { environment } = state;
     const { generation } = environment.metadata;
     const say = (reason: ConditionReason, message: string) => conditionFor(reason, message, generation);
@@ -341,7 +334,7 @@ export class EnvironmentReconciler {
     );
     const all = [...updates.values()];
     const ready = readyCondition({
-      decided: decided(environment, unsupported),
+      decided: decided(environment),
       hindrance: report.hindrance,
       conditions: all,
       generation,
@@ -413,7 +406,7 @@ function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Workers";
 }
 
 /** What the operator decided by itself, before anything else may be said of readiness. */
-function decided(environment: Environment, unsupported: readonly UnsupportedField[]): ReadyReason | null {
+function decided(environment: Environment): ReadyReason | null {
   // Workers claim by themselves for as long as they are there.
   const begun = environment.spec.workers ? "idle workers go" : "nothing new is claimed";
   if (environment.metadata.deletionTimestamp) {
@@ -422,7 +415,6 @@ function decided(environment: Environment, unsupported: readonly UnsupportedFiel
       message: `${begun}; running sessions may go on for ${environment.spec.deletionGraceSeconds} s (deletionGraceSeconds), then they are stopped`,
     };
   }
-  if (unsupported.length > 0) return { reason: "UnsupportedField", message: unsupportedText(unsupported) };
   if (environment.spec.paused) {
     return {
       reason: "Paused",
@@ -430,10 +422,6 @@ function decided(environment: Environment, unsupported: readonly UnsupportedFiel
     };
   }
   return null;
-}
-
-function unsupportedText(fields: readonly UnsupportedField[]): string {
-  return fields.map(({ message }) => message).join("; ");
 }
 
 /** The client knows the field that names the Secret; a person on call wants the Secret's name. */

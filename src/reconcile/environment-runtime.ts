@@ -6,7 +6,7 @@ import type { Verdict } from "../sessions/api-health.ts";
 export interface Permissions {
   /** Requests may be sent: the origin is allowed and there is a key. */
   readonly mayAsk: boolean;
-  /** Pods may be made: template accepted, nothing unsupported. */
+  /** Pods may be made: the template was accepted. */
   readonly mayPrepare: boolean;
   /** New items may be claimed: the same, and not paused nor being deleted. */
   readonly mayClaim: boolean;

@@ -44,7 +44,7 @@ const CANNOT_JOURNAL =
 export interface Permissions {
   /** Requests may be sent: the origin is allowed and there is a key. */
   readonly mayAsk: boolean;
-  /** Pods may be created: template accepted, nothing unsupported. */
+  /** Pods may be created: the template was accepted. */
   readonly mayPrepare: boolean;
   /** New items may be claimed: the same, and not paused nor being deleted. */
   readonly mayClaim: boolean;

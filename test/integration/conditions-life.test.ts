@@ -56,47 +56,8 @@ describe.concurrent("while nothing changes", () => {
   });
 });
 
-describe.concurrent("what this version does not do is refused, never ignored", () => {
-  test.each([
-    ["lease", { lease: "Operator" }, "spec.sessions.lease: Operator"],
-    ["credential", { credential: "EnvironmentKey" }, "spec.sessions.credential: EnvironmentKey"],
-    ["parking", { parking: "Init" }, "spec.sessions.parking: Init"],
-    ["onPodFailure", { onPodFailure: "Release" }, "spec.sessions.onPodFailure: Release"],
-    ["disruption", { disruption: "Protect" }, "spec.sessions.disruption: Protect"],
-    ["secretDelivery", { secretDelivery: "File", parking: "Init" }, "spec.sessions.secretDelivery: File"],
-  ])("%s: nothing is made or claimed until the field is mended", async (field, sessions, words) => {
-    await using world = await startWorld(cluster, { sessions });
-    world.simulator.enqueue(world.environmentId);
-    await world.createEnvironment();
-    const { metrics } = world.startOperator();
-    const ready = await world.untilCondition("Ready", "UnsupportedField");
-    expect(ready.status).toBe("False");
-    expect(ready.message).toContain(`${words} is not supported by this version of Berth: use `);
-    await world.until("an Event", () => environmentEvents(world, "UnsupportedField").length === 1);
-    await world.until("the queue was read some times", async () => {
-      return (await metricValue(metrics.workRequests, { call: "stats" })) >= 10;
-    });
-    expect(world.pods).toEqual([]);
-    expect(world.simulator.items(world.environmentId).map(({ state }) => state)).toEqual(["queued"]);
-    expect(environmentEvents(world, "UnsupportedField").map(({ count }) => count)).toEqual([1]);
-    const defaults = { secretDelivery: "Env", parking: "Key", lease: "Worker", credential: "WorkSecret" };
-    const mended = { ...defaults, onPodFailure: "Stop", disruption: "Allow" };
-    expect(Object.keys(mended)).toContain(field);
-    await world.patchSpec({ sessions: mended });
-    await world.untilCondition("Ready", "Ready");
-    await world.untilServed(1);
-  });
-
-  test("several at once are all named", async () => {
-    await using world = await startWorld(cluster, { sessions: { lease: "Operator", disruption: "Protect" } });
-    await world.createEnvironment();
-    world.startOperator();
-    const { message } = await world.untilCondition("Ready", "UnsupportedField");
-    expect(message).toContain("spec.sessions.lease: Operator");
-    expect(message).toContain("spec.sessions.disruption: Protect");
-  });
-
-  test("workers: the columns show the mode and the maximum, and it can be deleted", async () => {
+describe.concurrent("workers", () => {
+  test("the columns show the mode and the maximum, and it can be deleted", async () => {
     await using world = await startWorld(cluster);
     const spec = { ...world.spec(), ...workersSpec({ maxReplicas: 7 }), api: world.spec()["api"], sessions: undefined };
     await world.kube.create(ENVIRONMENTS, {

@@ -611,19 +611,6 @@ export function faults(): Fault[] {
       },
     ),
     {
-      name: "unsupported-field",
-      world: { sessions: { disruption: "Protect" } },
-      shows: {
-        type: "Ready",
-        status: "False",
-        reason: "UnsupportedField",
-        words: ["spec.sessions.disruption: Protect is not supported by this version of Berth: use Allow"],
-      },
-      tries: "stats",
-      mend: (world) => world.patchSpec({ sessions: { disruption: "Allow" } }),
-      heals: "Ready",
-    },
-    {
       name: "paused",
       later: (world) => world.patchSpec({ paused: true }),
       shows: { type: "Ready", status: "False", reason: "Paused", words: ["spec.paused is true", "set it to false"] },

@@ -171,7 +171,7 @@ describe("what is written, and when", () => {
     const writing = writer();
     const queue = { depth: 1, pending: 0, oldestQueuedAt: NOW };
     await writing.write(parts(["Ready"], { queue, sessions: SESSIONS }));
-    await writing.write(parts(["UnsupportedField"], { queue: { depth: 0, pending: 0 } }));
+    await writing.write(parts(["InvalidSpec"], { queue: { depth: 0, pending: 0 } }));
     expect(stored["queue"]).toEqual({ depth: 0, pending: 0 });
     expect(stored).not.toHaveProperty("sessions");
   });
@@ -258,7 +258,7 @@ describe("Events", () => {
     expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
-  test.each<ConditionReason>(["Paused", "UnsupportedField", "InvalidSpec", "NotReady", "Deleting"])(
+  test.each<ConditionReason>(["Paused", "InvalidSpec", "NotReady", "Deleting"])(
     "what Ready alone says is told: %s, and that it is over",
     async (reason) => {
       const writing = writer();
