@@ -1,8 +1,13 @@
+import { LABEL_ROLE, type Role } from "../src/api/names.ts";
 import type { Pod } from "../src/kube/objects.ts";
+import type { FateInput } from "../testbed/node/fate.ts";
 import { SIMULATED_LABEL, type SimulatedNode, startNode } from "../testbed/node/node.ts";
 import type { DemoCluster } from "./cluster.ts";
 import type { DemoOptions } from "./options.ts";
 import { SCRIPTED_WORK_MS } from "./sessions.ts";
+
+/** Of the busyProbe in the sample with always-on workers. */
+export const BUSY_PORT = 9_000;
 
 /**
  * The demo's node. In somebody's cluster it must attract nothing: a taint keeps Pods off that do not ask for it; most
@@ -24,6 +29,13 @@ export function startDemoNode(cluster: DemoCluster, options: DemoOptions): Promi
         ]
       : [],
     runtime: (pod) => (options.scripted || (foreign && !isOurs(pod)) ? "scripted" : "process"),
-    fates: (pod) => (options.scripted && isOurs(pod) ? { kind: "worker", workMs: SCRIPTED_WORK_MS } : undefined),
+    fates: (pod) => (options.scripted && isOurs(pod) ? playedBy(pod) : undefined),
   });
+}
+
+/** A worker that is played: of one session, or one that polls by itself. */
+function playedBy({ metadata }: Pod): FateInput {
+  return metadata.labels?.[LABEL_ROLE] === ("worker" satisfies Role)
+    ? { kind: "poller", workMs: SCRIPTED_WORK_MS, busyPort: BUSY_PORT }
+    : { kind: "worker", workMs: SCRIPTED_WORK_MS };
 }

@@ -34,8 +34,10 @@ const DEFAULT_RATE = 0.5;
 const DEFAULT_SCRIPTED_RATE = 2;
 const DEFAULT_WARM = 2;
 const DEFAULT_MAX = 10;
-/** Without that Environment: the operator does not serve workers yet. */
-const DEFAULT_WORKERS = 0;
+/** Two cores start so many within a second or two. */
+const DEFAULT_WORKERS = 3;
+/** Twice of what an HPA's default lets in at once, so that both steps are seen. */
+const DEFAULT_SCRIPTED_WORKERS = 8;
 
 /** More than one machine serves: a typing error. */
 const MAX_RATE = 100;
@@ -60,8 +62,8 @@ are processes of this machine. It is built once per user, which takes some minut
   KUBECONFIG=... npm run demo -- --use-cluster     in a cluster of yours, in a namespace of its own
 
 Two Environments are served: research has a Pod for each session, batch has always-on workers that take one session
-after the other, as many as the queue asks for. With --scripted there is research alone: workers that poll by
-themselves are real ones. docs/demo.md says more.
+after the other, as many as the queue asks for. With --scripted the simulated node plays the workers of both: they hold
+leases and execute nothing. docs/demo.md says more.
 `;
 
 interface Flags {
@@ -96,10 +98,6 @@ export function parseArguments(argv: readonly string[]): Request {
     const message = `--warm ${options.warm} is more than --max ${options.max}: lower one or raise the other`;
     return { kind: "mistake", message };
   }
-  if (options.scripted && options.workers > 0) {
-    const message = "--workers and --scripted do not go together: workers that poll by themselves are not played";
-    return { kind: "mistake", message };
-  }
   return { kind: "run", options };
 }
 
@@ -112,7 +110,7 @@ function optionsOf(flags: Flags): DemoOptions {
     rate: flags.rate ?? (scripted ? DEFAULT_SCRIPTED_RATE : DEFAULT_RATE),
     warm: flags.warm ?? Math.min(DEFAULT_WARM, max),
     max,
-    workers: flags.workers ?? (scripted ? 0 : DEFAULT_WORKERS),
+    workers: flags.workers ?? (scripted ? DEFAULT_SCRIPTED_WORKERS : DEFAULT_WORKERS),
     seed,
     scripted,
     useCluster,
@@ -133,11 +131,11 @@ function program(): Command {
     .option("--max <number>", `research: most Pods at a time (default: ${DEFAULT_MAX})`, whole(1, MAX_PODS))
     .option(
       "--workers <number>",
-      `batch: most workers; 0: without it (default: ${DEFAULT_WORKERS}, with --scripted 0)`,
+      `batch: most workers; 0: without it (default: ${DEFAULT_WORKERS}, with --scripted ${DEFAULT_SCRIPTED_WORKERS})`,
       whole(0, MAX_PODS),
     )
     .option("--seed <number>", "of when sessions arrive and what they do", whole(0, Number.MAX_SAFE_INTEGER), 1)
-    .option("--scripted", "play the workers instead of running them as processes; without batch", false)
+    .option("--scripted", "play the workers instead of running them as processes", false)
     .option("--use-cluster", "use the cluster that KUBECONFIG names instead of one of its own", false)
     .helpOption("--help", "show this")
     .addHelpText("after", EXAMPLES)

@@ -25,7 +25,7 @@ import { StagedEnvironment } from "./staged-environment.ts";
 /** For one session that somebody else has claimed. */
 const SESSION_WORKER = fileURLToPath(new URL("../examples/worker/worker.mjs", import.meta.url));
 /** Polls by itself. */
-const POLLING_WORKER = fileURLToPath(new URL("../examples/worker/poller.mjs", import.meta.url));
+const ALWAYS_ON_WORKER = fileURLToPath(new URL("../examples/worker/always-on.mjs", import.meta.url));
 
 /** How a wait ended. */
 export type Waited = "done" | "late" | "ended";
@@ -203,7 +203,7 @@ interface StageParts {
 }
 
 const sessionValues = ({ warm, max }: DemoOptions) => ({ WORKER: SESSION_WORKER, WARM: warm, MAX: max });
-const workerValues = ({ workers }: DemoOptions) => ({ WORKER: POLLING_WORKER, MAX: workers });
+const workerValues = ({ workers }: DemoOptions) => ({ WORKER: ALWAYS_ON_WORKER, MAX: workers });
 
 /** A folder for what the demo starts, and what ends it with the demo. */
 export function startSupervisor(): Promise<Supervisor> {

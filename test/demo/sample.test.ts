@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
+import { BUSY_PORT } from "../../demo/node.ts";
 import { BATCH, fillIn, fillSample, RESEARCH, type SampleValues } from "../../demo/sample.ts";
 import { environmentResource } from "../../src/api/environment.ts";
 
@@ -48,6 +49,8 @@ test("the sample with always-on workers lets them go within seconds, and to zero
   expect(spec["workers"]).toMatchObject({
     minReplicas: 0,
     behavior: { scaleDown: { stabilizationWindowSeconds: 5 } },
+    // Workers that are played listen there, too.
+    busyProbe: { httpGet: { port: BUSY_PORT } },
   });
 });
 
