@@ -5,7 +5,7 @@ import { OperatorError } from "./core/errors.ts";
 import { KubeClient } from "./kube/client.ts";
 import { loadKubeConfig } from "./kube/config.ts";
 import { isConflict, isNotFound } from "./kube/errors.ts";
-import { DEPLOYMENTS, PODS } from "./kube/resource.ts";
+import { DEPLOYMENTS, type Deployment, PODS } from "./kube/resource.ts";
 import { createLogger, type Logger } from "./observe/logger.ts";
 import { deleteClaimSecrets } from "./sessions/claim-secrets.ts";
 import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
@@ -15,8 +15,10 @@ import { berthVersion } from "./version.ts";
 const SECOND_MS = 1_000;
 /** One client for a minute or two: a list a second is nothing to an API server, and quick enough for whoever waits. */
 const POLL_MS = SECOND_MS;
-/** The operator's Pods end within their grace (45 s in the chart); what takes longer has lost its node. */
-const STOP_TIMEOUT_MS = 90_000;
+/** The operator's Pods end within their grace and a moment more; what takes longer than that has lost its node. */
+const STOP_MARGIN_MS = 45_000;
+/** Of Pods that say nothing else, in seconds. */
+const DEFAULT_GRACE_SECONDS = 30;
 /** So often a conflicting change of the finalizers is tried again with the object as it is then. */
 const ATTEMPTS = 5;
 
@@ -84,20 +86,21 @@ class Removal {
   async stopOperator(): Promise<void> {
     const { deployment: ref } = this.#settings;
     if (!ref) return;
-    let matchLabels: Record<string, string>;
+    let spec: Deployment["spec"];
     try {
-      matchLabels = (await this.#kube.get(DEPLOYMENTS, ref)).spec.selector.matchLabels ?? {};
+      spec = (await this.#kube.get(DEPLOYMENTS, ref)).spec;
       await this.#kube.patch(DEPLOYMENTS, ref, { spec: { replicas: 0 } }, { type: "merge", subresource: "scale" });
     } catch (error) {
       if (!isNotFound(error)) throw error;
       this.#logger.info(ref, "the Deployment is not there");
       return;
     }
-    const labelSelector = Object.entries(matchLabels)
+    const graceSeconds = spec.template.spec?.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
+    const labelSelector = Object.entries(spec.selector.matchLabels ?? {})
       .map(([label, value]) => `${label}=${value}`)
       .join(",");
     this.#logger.info(ref, "stops the operator");
-    const left = await this.#until(STOP_TIMEOUT_MS, async () => {
+    const left = await this.#until(graceSeconds * SECOND_MS + STOP_MARGIN_MS, async () => {
       const { items } = await this.#kube.list(PODS, { namespace: ref.namespace, labelSelector });
       return items.length === 0 ? null : items.map(nameOf);
     });

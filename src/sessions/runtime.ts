@@ -258,6 +258,7 @@ export class SessionsRuntime {
     this.#recovered = true;
     const sessions = this.#sessions.run(signal);
     for (const claim of this.#claims) this.#sessions.poke(claim.name);
+    if (this.#claims.size > 0) void this.#holdAgain();
     this.#pool.start(signal);
     this.#retention.start(signal);
     this.#budget.start(signal);
@@ -432,6 +433,15 @@ export class SessionsRuntime {
       this.#releaseTimer = null;
       void this.#releaseIdle();
     }, timing.finalizerLingerMs);
+  }
+
+  /** An uninstall takes the finalizer off and leaves claims alone, for the next operator to go on with. */
+  async #holdAgain(): Promise<void> {
+    try {
+      await this.#hold.hold();
+    } catch (error) {
+      this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be put back yet");
+    }
   }
 
   async #releaseIdle(): Promise<void> {

@@ -1,14 +1,19 @@
+import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
+import { findClientTools } from "../../testbed/cluster/client-tools.ts";
 import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
+import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { CHART } from "../../tools/helm.ts";
 import type { TestCluster } from "../support/cluster.ts";
-import { exists, operatorLogs, operatorNode, Release } from "../support/release.ts";
+import { freePort } from "../support/free-port.ts";
+import { BERTH, exists, operatorLogs, operatorNode, Release } from "../support/release.ts";
 import { untilAssigned, untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
 import { asTestCluster } from "./own-cluster.ts";
@@ -202,6 +207,65 @@ test(
   },
   TIMEOUT_MS,
 );
+
+test(
+  "the plain manifests install the same, and the command line lets go before they are removed",
+  async () => {
+    await using world = await worldOf(working(300), hanging);
+    const nothingThere = await berthUninstall();
+    expect(nothingThere).toMatchObject({ code: 0 });
+
+    const folder = await mkdtemp(join(tmpdir(), "berth-deploy-"));
+    try {
+      await cp(DEPLOY_DIR, folder, { recursive: true });
+      await moveToWorld(join(folder, "operator.yaml"), world);
+      await kubectl("apply", "--server-side", "-f", join(folder, "crds"), "-f", join(folder, "namespace.yaml"));
+      await kubectl("apply", "-f", folder);
+      await kubectl("-n", "berth-system", "rollout", "status", "deployment/berth-operator", "--timeout=120s");
+      await world.createEnvironment();
+      world.simulator.enqueue(world.environmentId);
+      await world.untilServed(1);
+      await serve(world);
+      expect(finalizers(world)).toEqual([FINALIZER]);
+
+      expect(await berthUninstall("--deployment", "berth-system/berth-operator")).toMatchObject({ code: 0 });
+      await kubectl("delete", "-f", join(folder, "operator.yaml"), "-f", join(folder, "rbac.yaml"));
+      await untilNamespaceGone(world, world.namespace);
+      const user = "system:serviceaccount:berth-system:berth-operator";
+      expect((await cluster.audit.entries({ user })).filter(({ code }) => code === 403)).toEqual([]);
+      world.simulator.assertNoViolations();
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  },
+  TIMEOUT_MS,
+);
+
+/** On this machine the operator's ports may be taken, its node is one of several, and the Work API speaks plain http. */
+async function moveToWorld(file: string, world: World): Promise<void> {
+  const text = await readFile(file, "utf8");
+  const moved = text
+    .replace("--metrics-bind-address=:8080", `--metrics-bind-address=:${await freePort()}`)
+    .replace("--health-probe-bind-address=:8081", `--health-probe-bind-address=:${await freePort()}`)
+    .replace(/^( *)- --log-level=info$/m, `$1- --log-level=debug\n$1- --allowed-api-origins=${world.simulator.url}`);
+  expect(moved).toContain(world.simulator.url);
+  await writeFile(file, moved);
+}
+
+async function kubectl(...args: string[]): Promise<string> {
+  const binary = join(await findClientTools(), "kubectl");
+  const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
+  return (await promisify(execFile)(binary, args, { env })).stdout;
+}
+
+function berthUninstall(...flags: string[]): Promise<{ code: number | null; stderr: string }> {
+  const args = [BERTH, "uninstall", "--kubeconfig", cluster.kubeconfig, ...flags];
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, args, (_error, _stdout, stderr) =>
+      resolve({ code: child.exitCode, stderr }),
+    );
+  });
+}
 
 async function columns(): Promise<string[]> {
   const crd = await cluster.api.get<{

@@ -51,7 +51,8 @@ async function allowed(user: string, groups: readonly string[], right: Right): P
 function right(text: string): Right {
   const [what = "", namespace = "agents"] = text.split(" in ");
   const [verb = "", path = ""] = what.split(" ");
-  const [group, resource, subresource] = path.includes(".") ? path.split("/") : ["", ...path.split("/")];
+  const hasGroup = path.includes(".") || /^(apps|policy)\//.test(path);
+  const [group, resource, subresource] = hasGroup ? path.split("/") : ["", ...path.split("/")];
   return { verb, group: group ?? "", resource: resource ?? "", namespace, ...(subresource ? { subresource } : {}) };
 }
 

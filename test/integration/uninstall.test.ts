@@ -14,6 +14,8 @@ const cluster = useCluster();
 
 /** Time passes this much faster, so that a minute and a half of patience is ten seconds. */
 const HASTE = 9;
+/** Of a Pod that takes no notice of SIGTERM: longer than a hasty uninstall waits for it. */
+const GRACE_SECONDS = 45;
 const hasty: Clock = {
   now: () => realClock.now(),
   monotonic: () => realClock.monotonic() * HASTE,
@@ -124,7 +126,7 @@ function operatorDeployment(world: World, metadata: { namespace: string; name: s
         metadata: { labels },
         spec: {
           nodeSelector: { "kubernetes.io/hostname": world.node.name },
-          terminationGracePeriodSeconds: 600,
+          terminationGracePeriodSeconds: GRACE_SECONDS,
           containers: [{ name: "operator", image: "operator:1" }],
         },
       },

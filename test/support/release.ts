@@ -12,7 +12,8 @@ import { helmWithValues, RELEASE, type Values } from "./chart.ts";
 import { freePort } from "./free-port.ts";
 import type { World } from "./world.ts";
 
-const BERTH = fileURLToPath(new URL("../../bin/berth.mjs", import.meta.url));
+/** The operator's command line. */
+export const BERTH = fileURLToPath(new URL("../../bin/berth.mjs", import.meta.url));
 
 /** The image that the chart names when nobody says another, for which bin/berth.mjs stands. */
 export const IMAGE = `berth:${JSON.parse(await readFile(new URL("../../package.json", import.meta.url), "utf8")).version}`;
