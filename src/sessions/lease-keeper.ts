@@ -71,6 +71,8 @@ export class LeaseKeeper {
   keep(claim: Claim): void {
     if (this.#ended || claim.lease?.is !== "held") return;
     const kept = { claim, failures: 0, beating: null, paused: false, hurried: false };
+    const before = this.#kept.get(claim.name);
+    if (before) this.#due.remove(before);
     this.#kept.set(claim.name, kept);
     this.#gauge();
     this.#beatAt(kept, this.#nextBeatMs(claim.lease, FIRST_EARLY));

@@ -395,7 +395,10 @@ export class SessionLoop {
   }
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
-    const against = await deletePod(this.#context, claim.name, (live) => !sameState(live, step));
+    // lease: Operator: SIGTERM is all the notice there is, so the time that a drain has left for it starts now.
+    const { graceMs } = this.#limits(claim);
+    const grace = this.#draining && claim.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
+    const against = await deletePod(this.#context, claim.name, (live) => !sameState(live, step), grace);
     // The cache was behind: the watch brings what is true.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     claim.ending ??= { why: step.why, message: step.message };

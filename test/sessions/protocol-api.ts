@@ -31,6 +31,9 @@ export interface Beat {
   readonly last: string | null;
 }
 
+/** No holder beats later than this. */
+const LONGEST_BEAT_MS = 30_000;
+
 /** Others are offered what was polled and not acknowledged after so long: 5 s from the offer, which follows the poll. */
 const RECLAIM_MS = 5_100;
 
@@ -99,8 +102,12 @@ export class ItemApi {
       return { kind: "beat", state: this.state, last: this.last };
     if (expected !== (this.last ?? NO_HEARTBEAT)) return { kind: "refused", state: this.state, last: this.last };
     this.#beats += 1;
+    const quietMs = this.#timeline.nowMs - this.#beatMs;
+    if (side === "operator" && this.holder === "rival" && quietMs < Math.min(this.variant.ttlMs / 2, LONGEST_BEAT_MS)) {
+      this.violations.push(`S2 the operator takes a lease that another one beat ${quietMs} ms ago`);
+    }
     if (this.holder === side && side === "operator") {
-      this.longestGapMs = Math.max(this.longestGapMs, this.#timeline.nowMs - this.#beatMs);
+      this.longestGapMs = Math.max(this.longestGapMs, quietMs);
     }
     this.#beatMs = this.#timeline.nowMs;
     // Beats of one millisecond still differ.

@@ -7,7 +7,7 @@ import { readJournal } from "../../../src/sessions/journal.ts";
 import { LoopWorld, NAME, NAMESPACE, type Operator, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 import type { ContainerFate } from "./node.ts";
-import type { Program } from "./worker.ts";
+import type { Program, Program } from "./worker.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -48,7 +48,14 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     const isPlain = programOf(pod) === "Operator";
     if (calm || !faults.fates) return { startError: false, program: isPlain ? "plain" : "stock", servesMs };
     if (isPlain) {
-      const program = pick(["plain", "plain", "plain", "crashes", "killed", endless === "deaf" ? "silent" : "plain"]);
+      const program = pick<Program>([
+        "plain",
+        "plain",
+        "plain",
+        "crashes",
+        "killed",
+        endless === "deaf" ? "silent" : "plain",
+      ]);
       return { startError: random() < 0.1, program, servesMs };
     }
     return {
@@ -67,6 +74,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       maxDurationSeconds,
       lease,
       onPodFailure,
+      disruption: pick(["Allow", "Protect"]),
       parkedMaxAgeSeconds: pick([0, 60, 600]),
       warmScaleDownSeconds: pick([10, 300]),
     },

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { metricValue } from "../../support/metric-value.ts";
-import { LoopWorld, type LoopWorldOptions, type Operator } from "./loop-world.ts";
+import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
+import type { Program } from "./worker.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -14,11 +16,15 @@ function kept(options: LoopWorldOptions = {}): { world: LoopWorld; operator: Ope
 }
 
 /** So many sessions that run for `servesMs`. */
-async function running(count: number, servesMs: number, options: LoopWorldOptions = {}) {
+async function running(
+  count: number,
+  servesMs: number,
+  { program = "plain", ...options }: LoopWorldOptions & { program?: Program } = {},
+) {
   const { world, operator } = kept({
     ...options,
     sessions: { maxConcurrent: count, warm: count, ...options.sessions },
-    fate: () => ({ startError: false, program: "plain", servesMs }),
+    fate: () => ({ startError: false, program, servesMs }),
   });
   await world.until("parked Pods", () => world.parked.length === count);
   const ids = Array.from({ length: count }, () => world.enqueue());
@@ -92,6 +98,16 @@ describe("leases that the operator keeps", () => {
     expect(ids.every((id) => world.item(id).acks.length === 2)).toBe(true);
     expect(await metricValue(world.metrics.leasesLost, {})).toBe(3);
     expect(world.told.filter((text) => text.startsWith("LeaseLost"))).not.toEqual([]);
+    holdsTrue(world);
+  });
+
+  test("a drain gives a program that does not heed SIGTERM half of its bound, and ends the item", async () => {
+    const podSpec = { containers: [{ name: "worker", image: "worker:1" }], terminationGracePeriodSeconds: 600 };
+    const { world, ids } = await running(1, 0, { sessions: { template: { spec: podSpec } }, program: "silent" });
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    await world.until("the Environment is gone", () => world.environment === undefined, 125 * SECOND);
+    expect(world.item(ids[0] ?? "")).toMatchObject({ state: "stopped", stoppedBy: { as: "environment-key" } });
+    expect(world.told.filter((text) => text.startsWith("DrainGivenUp"))).toEqual([]);
     holdsTrue(world);
   });
 
