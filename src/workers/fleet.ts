@@ -4,6 +4,9 @@ import { DEPLOYMENTS, type Deployment, PODS, type Pod } from "../kube/resource.t
 import type { WorkersContext } from "./context.ts";
 import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 
+/** A write that the cache has not shown by then is not waited for: the object may be gone again. */
+const LAG_MS = 30_000;
+
 /**
  * The Deployments of one Environment and their Pods: what the caches show, with what was written last on top, so that a
  * cache that lags does not make a decision be taken twice.
@@ -11,7 +14,7 @@ import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 export class Fleet {
   readonly #context: WorkersContext;
   /** The last answers of the API server, by name, until the cache shows as much. */
-  readonly #written = new Map<string, Deployment>();
+  readonly #written = new Map<string, { readonly deployment: Deployment; readonly atMs: number }>();
   /** Generation of each Deployment's spec as this process wrote it, by uid: another one is somebody else's doing. */
   readonly #generations = new Map<string, number>();
 
@@ -21,14 +24,12 @@ export class Fleet {
 
   /** All of this Environment's, those that are being deleted too. */
   get all(): readonly Deployment[] {
-    const { deployments, uid } = this.#context;
+    const { deployments, uid, clock } = this.#context;
     const byName = new Map(deployments.list().map((each) => [each.metadata.name ?? "", each]));
-    for (const [name, written] of this.#written) {
-      const cached = byName.get(name);
-      const isNewer =
-        cached && (cached.metadata.uid !== written.metadata.uid || generationOf(cached) >= generationOf(written));
-      if (isNewer) this.#written.delete(name);
-      else byName.set(name, written);
+    for (const [name, { deployment, atMs }] of this.#written) {
+      const isShown = isAtLeast(byName.get(name), deployment);
+      if (isShown || clock.monotonic() - atMs > LAG_MS) this.#written.delete(name);
+      else byName.set(name, deployment);
     }
     return [...byName.values()].filter((each) => isOwnedBy(each, uid));
   }
@@ -113,11 +114,17 @@ export class Fleet {
     const { kube, namespace } = this.#context;
     const { name = "", uid } = deployment.metadata;
     const patch = [{ op: "test", path: "/metadata/uid", value: uid }, ...operations];
-    this.#note(await kube.patch(DEPLOYMENTS, { namespace, name }, patch, { type: "json" }));
+    try {
+      this.#note(await kube.patch(DEPLOYMENTS, { namespace, name }, patch, { type: "json" }));
+    } catch (error) {
+      if (isNotFound(error)) this.#written.delete(name);
+      throw error;
+    }
   }
 
   #note(written: Deployment): void {
-    this.#written.set(written.metadata.name ?? "", written);
+    const atMs = this.#context.clock.monotonic();
+    this.#written.set(written.metadata.name ?? "", { deployment: written, atMs });
     this.#generations.set(written.metadata.uid ?? "", generationOf(written));
   }
 }
@@ -130,6 +137,12 @@ export function hashOfDeployment({ metadata }: Deployment): string {
 /** `spec.replicas`, which is 1 where it is not set. */
 export function replicasOf({ spec }: Deployment): number {
   return spec.replicas ?? 1;
+}
+
+/** Whether the cache shows this write, or a later one, or another object of the name. */
+function isAtLeast(cached: Deployment | undefined, written: Deployment): boolean {
+  if (!cached) return false;
+  return cached.metadata.uid !== written.metadata.uid || generationOf(cached) >= generationOf(written);
 }
 
 function generationOf({ metadata }: Deployment): number {

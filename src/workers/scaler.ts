@@ -27,6 +27,8 @@ const COUNT_FRESH_MS = 2_000;
 /** What the scaler says of itself. */
 export interface ScalerView {
   readonly decision: Pick<ScaleDecision, "replicas" | "wanted" | "reason" | "message"> | null;
+  /** Workers whose program runs and that do not say whether they are busy. */
+  readonly silent: number;
   /** Why workers that are too many are still there; null: none are, or nothing holds them. */
   readonly held: string | null;
   /** What the last write failed with; null: all is well. */
@@ -68,7 +70,9 @@ export class Scaler {
   #history: ScaleHistory | null = null;
   /** What was decided last, all Deployments together. */
   #total: number | null = null;
-  #view: ScalerView = { decision: null, held: null, failure: null };
+  /** Workers that could not go are not tried before this: each try reads the Work API and asks the workers. */
+  #restUntilMs = Number.NEGATIVE_INFINITY;
+  #view: ScalerView = { decision: null, silent: 0, held: null, failure: null };
 
   constructor(options: {
     context: WorkersContext;
@@ -151,9 +155,11 @@ export class Scaler {
     const { workers } = environment().spec;
     if (!workers) return null;
     if (orders.isOver) return this.#removeAll();
-    const decision = await this.#decide(orders, signal);
+    const isResting = clock.monotonic() < this.#restUntilMs;
+    const decision = await this.#decide({ ...orders, isResting }, signal);
     if (signal.aborted) return null;
-    this.#view = { ...this.#view, decision };
+    const busy = this.#busyView();
+    this.#view = { ...this.#view, decision, silent: busy.kind === "probed" ? busy.unknown : 0 };
     const current = this.#current();
     const before = this.#sum();
     const targets = splitReplicas({
@@ -163,8 +169,9 @@ export class Scaler {
       mayGrow: orders.mayGrow && !orders.isLeaving,
       groups: this.#groups(),
     });
-    const held = await this.#shrinkAll(targets, signal);
+    const held = isResting ? this.#view.held : await this.#shrinkAll(targets, signal);
     if (signal.aborted) return held;
+    if (held !== null && !isResting) this.#rest();
     await this.#grow(targets.get(template().hash) ?? 0, workers.maxReplicas);
     await this.#tidy();
     const after = this.#sum();
@@ -172,17 +179,28 @@ export class Scaler {
     return held;
   }
 
-  async #decide(orders: ScalerOrders, signal: AbortSignal): Promise<ScalerView["decision"] & object> {
+  #rest(): void {
+    const { clock, timing } = this.#context;
+    this.#restUntilMs = clock.monotonic() + timing.busyProbeMs;
+  }
+
+  async #decide(
+    orders: ScalerOrders & { readonly isResting: boolean },
+    signal: AbortSignal,
+  ): Promise<ScalerView["decision"] & object> {
     if (orders.isLeaving) return this.#leave();
     let decision = this.#decideNow();
     const current = this.#current();
     if (decision.replicas > current && decision.wanted !== null) {
       await this.#demand.refreshRunning(COUNT_FRESH_MS, signal);
       decision = this.#decideNow();
-    } else if (decision.replicas < current) {
+    } else if (decision.replicas < current && !orders.isResting) {
       // Sessions counted before an item left the queue do not have it, and statistics read after that have not either:
       // only readings made now, in the right order, say that there is too little work.
-      if (!(await this.#demand.refreshAll(signal))) return heldAt(current, decision);
+      if (!(await this.#demand.refreshAll(signal))) {
+        this.#rest();
+        return heldAt(current, decision);
+      }
       decision = this.#decideNow();
     }
     this.#history = decision.history;

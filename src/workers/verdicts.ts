@@ -35,7 +35,8 @@ export function scalingVerdict(
     return { reason: "ReadingStale", message };
   }
   if (held !== null) return { reason: "ScaleDownHeld", message: `fewer workers are wanted: ${held}` };
-  const isHeld = decision.reason === "BusyWorkerNotReady" || decision.reason === "SessionsRunning";
+  const isSilent = decision.reason === "WorkersBusy" && view.silent > 0;
+  const isHeld = decision.reason === "BusyWorkerNotReady" || decision.reason === "SessionsRunning" || isSilent;
   if (isHeld && decision.wanted !== null && decision.wanted < decision.replicas) {
     return { reason: "ScaleDownHeld", message: `${decision.wanted} workers are wanted: ${decision.message}` };
   }

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { conditionFor } from "../../src/api/conditions.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { gaugeConditions, gaugeEnvironment } from "../../src/reconcile/gauges.ts";
-import { parsed, sessionsSpec, stored } from "../api/environments.ts";
+import { parsed, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 import { metricValue } from "../support/metric-value.ts";
 
 const labels = { namespace: "agents", environment: "research" };
@@ -43,4 +43,15 @@ test("an Environment that is not served has a Ready to alert on", async () => {
   const metrics = createMetrics();
   gaugeConditions(metrics, labels, [conditionFor("InvalidSpec", "", 1)]);
   expect(await metricValue(metrics.environmentCondition, { ...labels, type: "Ready" })).toBe(0);
+});
+
+test("workers have gauges of their own, and no series of sessions", async () => {
+  const metrics = createMetrics();
+  const environment = parsed(stored(workersSpec()));
+  const workers = { desired: 4, replicas: 3, ready: 2, busy: 1 };
+  gaugeEnvironment(metrics, environment, { queue: null, sessions: null, workers, verdicts: [], hindrance: null }, []);
+  const gauges = [metrics.workersDesired, metrics.workersReplicas, metrics.workersReady, metrics.workersBusy];
+  expect(await Promise.all(gauges.map((gauge) => metricValue(gauge, {})))).toEqual([4, 3, 2, 1]);
+  expect((await metrics.sessions.get()).values).toEqual([]);
+  expect((await metrics.sessionsMax.get()).values).toEqual([]);
 });

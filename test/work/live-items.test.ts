@@ -1,0 +1,66 @@
+import { describe, expect, test } from "vitest";
+import type { WorkApiClient } from "../../src/work/client.ts";
+import { countLiveItems } from "../../src/work/live-items.ts";
+import type { WorkState } from "../../src/work/types.ts";
+
+type Page = readonly (readonly [id: string, state: WorkState])[];
+
+/** A client whose list gives these pages, one after the other; `next` says the cursor after each. */
+function listing(
+  pages: readonly Page[],
+  next = (index: number) => (index + 1 < pages.length ? String(index + 1) : null),
+) {
+  const asked: (string | undefined)[] = [];
+  const list = async ({ page }: { page?: string }) => {
+    asked.push(page);
+    const index = Number(page ?? 0);
+    const items = (pages[index % pages.length] ?? []).map(([id, state]) => ({ id, state }));
+    return { value: { items, nextPage: next(index) } };
+  };
+  return { work: { list } as unknown as WorkApiClient, asked };
+}
+
+describe("counting live items", () => {
+  test("counts what is starting, active or stopping, on all pages", async () => {
+    const { work, asked } = listing([
+      [
+        ["a", "queued"],
+        ["b", "starting"],
+      ],
+      [
+        ["c", "active"],
+        ["d", "stopping"],
+        ["e", "stopped"],
+      ],
+    ]);
+    expect(await countLiveItems(work, { maxPages: 5 })).toEqual({ count: 3, isComplete: true, pages: 2 });
+    expect(asked).toEqual([undefined, "1"]);
+  });
+
+  test("an item shown twice counts once, as last seen", async () => {
+    const { work } = listing([
+      [["a", "active"]],
+      [
+        ["a", "stopped"],
+        ["b", "active"],
+      ],
+      [["b", "active"]],
+    ]);
+    expect((await countLiveItems(work, { maxPages: 5 })).count).toBe(1);
+  });
+
+  test("a list that goes on says so", async () => {
+    const { work } = listing([[["a", "active"]]], (index) => String(index + 1));
+    expect(await countLiveItems(work, { maxPages: 3 })).toEqual({ count: 1, isComplete: false, pages: 3 });
+  });
+
+  test("a cursor that comes back ends the walk, and is no end of the list", async () => {
+    const { work } = listing([[["a", "active"]]], () => "0");
+    expect(await countLiveItems(work, { maxPages: 30 })).toEqual({ count: 1, isComplete: false, pages: 2 });
+  });
+
+  test("a page that fails is no count", async () => {
+    const work = { list: () => Promise.reject(new Error("500")) } as unknown as WorkApiClient;
+    await expect(countLiveItems(work, { maxPages: 3 })).rejects.toThrow("500");
+  });
+});

@@ -1,0 +1,133 @@
+import { describe, expect, test } from "vitest";
+import type { Deployment, Pod } from "../../src/kube/resource.ts";
+import type { ScalerView } from "../../src/workers/scaler.ts";
+import { capacityVerdict, scalingVerdict } from "../../src/workers/verdicts.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { podOf } from "./worker-pods.ts";
+
+const NO_USE = { replicas: 0, max: 3, depth: 0 };
+
+describe("what is said of capacity", () => {
+  const deployment = (message?: string): Deployment => ({
+    apiVersion: "apps/v1",
+    kind: "Deployment",
+    metadata: { name: "berth-research-1" },
+    spec: { selector: {}, template: { spec: { containers: [] } } },
+    ...(message ? { status: { conditions: [{ type: "ReplicaFailure", status: "True", message }] } } : {}),
+  });
+  const waiting = (reason: string, message: string) =>
+    podOf("a", { ready: false, state: { waiting: { reason, message } } });
+  const unscheduled = (): Pod => {
+    const pod = podOf("a", { ready: false, state: {} });
+    const message = "0/3 nodes are available: 3 Insufficient cpu.";
+    const condition = { type: "PodScheduled", status: "False", reason: "Unschedulable", message };
+    return { ...pod, status: { ...pod.status, conditions: [condition] } };
+  };
+
+  test.each<[string, Pod[], Deployment[], typeof NO_USE, string, string]>([
+    ["all is well", [podOf("a")], [deployment()], NO_USE, "Available", "workers can be made"],
+    ["the maximum is reached and more waits", [], [], { replicas: 3, max: 3, depth: 1 }, "AtMaximum", "maxReplicas"],
+    ["the maximum is reached and none waits", [], [], { replicas: 3, max: 3, depth: 0 }, "Available", ""],
+    [
+      "a quota",
+      [],
+      [deployment('pods "x" is forbidden: exceeded quota: q')],
+      NO_USE,
+      "QuotaExceeded",
+      "raise the quota",
+    ],
+    ["a policy", [], [deployment("denied by policy p")], NO_USE, "PreparationFailing", "denied by policy p"],
+    ["no node", [unscheduled()], [], NO_USE, "Unschedulable", "Insufficient cpu; add nodes"],
+    ["no image", [waiting("ImagePullBackOff", "no such image")], [], NO_USE, "ImagePullFailing", "no such image; mend"],
+    [
+      "crashes",
+      [waiting("CrashLoopBackOff", "back-off 10s restarting")],
+      [],
+      NO_USE,
+      "PreparationFailing",
+      "CrashLoopBackOff",
+    ],
+    [
+      "no Secret",
+      [waiting("CreateContainerConfigError", 'secret "k" not found')],
+      [],
+      NO_USE,
+      "PreparationFailing",
+      'secret "k"',
+    ],
+  ])("%s", (_what, pods, deployments, use, reason, words) => {
+    const verdict = capacityVerdict(pods, deployments, use);
+    expect(verdict).toEqual({ reason, message: expect.stringContaining(words) });
+  });
+
+  test("a Pod that is being deleted says nothing", () => {
+    const pod = podOf("a", { ending: true, state: { waiting: { reason: "ImagePullBackOff" } } });
+    expect(capacityVerdict([pod], [], NO_USE).reason).toBe("Available");
+  });
+
+  test("the words are the same for each of a Deployment's Pods", () => {
+    const uid = "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11";
+    const of = (name: string) => {
+      const message = `back-off 10s restarting failed container=worker pod=${name}_agents(${uid})`;
+      return capacityVerdict([waiting("CrashLoopBackOff", message)], [], NO_USE).message;
+    };
+    expect(of("berth-research-1-abcde")).toBe(of("berth-research-1-fghij"));
+  });
+});
+
+describe("what is said of scaling", () => {
+  const clock = new VirtualClock();
+  const decision = (over: Partial<NonNullable<ScalerView["decision"]>> = {}) => ({
+    replicas: 2,
+    wanted: 2,
+    reason: "DesiredWithinRange" as const,
+    message: "the demand asks for 2",
+    ...over,
+  });
+  const view = (over: Partial<ScalerView> = {}): ScalerView => ({
+    decision: decision(),
+    silent: 0,
+    held: null,
+    failure: null,
+    ...over,
+  });
+  const readings = { queue: { depth: 0, pending: 0, readMs: 0 }, running: { running: 0, readMs: 1_000 } };
+  const reasonOf = (of: ScalerView, hindrance: string | null = null) =>
+    scalingVerdict(of, readings, { hindrance, clock }).reason;
+
+  test.each<[string, ScalerView, string]>([
+    ["the demand is followed", view(), "ScalingFollowsDemand"],
+    ["nothing was decided yet", view({ decision: null }), "DemandUnread"],
+    ["nothing was read yet", view({ decision: decision({ reason: "DemandUnknown", wanted: null }) }), "DemandUnread"],
+    ["what was read is old", view({ decision: decision({ reason: "DemandStale", wanted: null }) }), "ReadingStale"],
+    ["a write failed", view({ failure: "deployments is forbidden" }), "ScalingFailed"],
+    ["workers could not go", view({ held: "1 worker is busy" }), "ScaleDownHeld"],
+    ["sessions run", view({ decision: decision({ reason: "SessionsRunning", wanted: 0 }) }), "ScaleDownHeld"],
+    [
+      "sessions run and as many are wanted",
+      view({ decision: decision({ reason: "SessionsRunning" }) }),
+      "ScalingFollowsDemand",
+    ],
+    ["the busy ones stay", view({ decision: decision({ reason: "WorkersBusy", wanted: 0 }) }), "ScalingFollowsDemand"],
+    ["some do not say", view({ silent: 1, decision: decision({ reason: "WorkersBusy", wanted: 0 }) }), "ScaleDownHeld"],
+  ])("%s", (_what, of, reason) => {
+    expect(reasonOf(of)).toBe(reason);
+  });
+
+  test("a list without an end is told as what it is", () => {
+    const unknown = view({ decision: decision({ reason: "DemandUnknown", wanted: null }) });
+    expect(scalingVerdict(unknown, readings, { hindrance: "the list did not end", clock })).toEqual({
+      reason: "ReadingStale",
+      message: "the list did not end; the number of workers stays what it is",
+    });
+  });
+
+  test("a message does not change while nothing changes but the time", async () => {
+    const stale = view({ decision: decision({ reason: "DemandStale", wanted: null }) });
+    const say = () => scalingVerdict(stale, readings, { hindrance: null, clock }).message;
+    const before = say();
+    await clock.advance(200_000);
+    expect(say()).toBe(before);
+    expect(before).toMatch(/^the queue's statistics were last read at \d{4}-\d\d-\d\dT\d\d:\d\dZ;/);
+  });
+});
