@@ -7,7 +7,7 @@ import { readJournal } from "../../../src/sessions/journal.ts";
 import { LoopWorld, NAME, NAMESPACE, type Operator, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 import type { ContainerFate } from "./node.ts";
-import type { Program, Program } from "./worker.ts";
+import type { Program } from "./worker.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
