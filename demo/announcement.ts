@@ -7,8 +7,11 @@ const HOW: Readonly<Record<Mode, string>> = {
   workers: "always-on workers, as many as the queue asks for",
 };
 
+type Announced = Pick<Stage, "cluster" | "environments" | "metricsUrl">;
+
 /** What runs here and how to look in, before the first session. */
-export function announcement({ cluster, environments, metricsUrl }: Stage, { scripted }: DemoOptions): string[] {
+export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "scripted">): string[] {
+  const { cluster, environments, metricsUrl } = stage;
   const { kubectl, namespace } = cluster;
   const workers = scripted ? "workers that the simulated node plays" : "stock workers, each a process of this machine";
   const width = Math.max(...environments.map(({ name }) => name.length));

@@ -79,7 +79,7 @@ export async function enterGivenCluster(
 }
 
 /** What a person runs after a demo that could not clear up. Without an operator nobody else takes the finalizer off. */
-function removalCommands(name: string): string[] {
+export function removalCommands(name: string): string[] {
   const finalizers = JSON.stringify({ metadata: { finalizers: null } });
   return [
     ...[RESEARCH, BATCH].map(

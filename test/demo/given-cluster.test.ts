@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { renderKubeconfig } from "../../demo/given-cluster.ts";
+import { removalCommands, renderKubeconfig } from "../../demo/given-cluster.ts";
 import { type ClusterAccess, loadKubeConfig } from "../../src/kube/config.ts";
 
 let dir: string;
@@ -31,4 +31,12 @@ test.each<[string, ClusterAccess]>([
 ])("the operator reaches a cluster with %s by its own token, and by nothing of the user's", async (_name, access) => {
   const { auth: _auth, currentNamespace: _namespace, ...same } = access;
   expect(await readBack(access)).toEqual({ ...same, auth: { token: "a-token" }, currentNamespace: "berth-demo-x" });
+});
+
+test("what stays is removed by taking the finalizer off each Environment, then namespace and node", () => {
+  expect(removalCommands("berth-demo-x")).toEqual([
+    `kubectl patch benv research -n berth-demo-x --type merge -p '{"metadata":{"finalizers":null}}'`,
+    `kubectl patch benv batch -n berth-demo-x --type merge -p '{"metadata":{"finalizers":null}}'`,
+    "kubectl delete namespace,node berth-demo-x",
+  ]);
 });
