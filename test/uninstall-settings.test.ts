@@ -1,0 +1,71 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { Command } from "commander";
+import { describe, expect, test } from "vitest";
+import { runCli } from "../src/cli.ts";
+import { addUninstallFlags, UNINSTALL_USAGE, type UninstallSettings } from "../src/uninstall-settings.ts";
+import { ROOT } from "./project/lint-gate.ts";
+
+async function cli(argv: readonly string[], env: Record<string, string> = {}) {
+  const seen: UninstallSettings[] = [];
+  let err = "";
+  const commands = {
+    run: async () => {
+      throw new Error("the operator was started");
+    },
+    uninstall: async (settings: UninstallSettings) => void seen.push(settings),
+  };
+  const streams = {
+    out: () => {},
+    err: (text: string) => {
+      err += text;
+    },
+  };
+  const code = await runCli(["uninstall", ...argv], commands, env, streams);
+  return { code, err, settings: seen[0] };
+}
+
+describe("berth uninstall", () => {
+  test("takes all Environments, deletes none and stops no operator unless told so", async () => {
+    const { code, settings } = await cli([]);
+    expect(code).toBe(0);
+    expect(settings).toMatchObject({ namespaces: [], deployment: undefined, deleteEnvironments: false });
+  });
+
+  test("reads its flags, and where the cluster is", async () => {
+    const argv = ["--namespace=a", "--namespace=b,c", "--deployment=berth-system/berth-operator"];
+    const { settings } = await cli([...argv, "--delete-environments", "--drain-seconds=7", "--kubeconfig=file"], {
+      KUBERNETES_SERVICE_HOST: "10.0.0.1",
+      HTTPS_PROXY: "http://proxy.example",
+    });
+    expect(settings).toEqual({
+      kubeconfig: "file",
+      kubeEnvironment: { KUBERNETES_SERVICE_HOST: "10.0.0.1" },
+      proxy: { httpsProxy: "http://proxy.example" },
+      namespaces: ["a", "b", "c"],
+      deployment: { namespace: "berth-system", name: "berth-operator" },
+      deleteEnvironments: true,
+      drainSeconds: 7,
+    });
+  });
+
+  test.each([
+    [["--deployment=berth-operator"], "--deployment: write the Deployment as NAMESPACE/NAME"],
+    [["--drain-seconds=soon"], "--drain-seconds: write whole seconds"],
+    [["--namespace=A_b"], "--namespace: a namespace is lower-case letters"],
+    [["--force"], "unknown option '--force'"],
+  ])("%j ends with 2, the mend and its own usage line", async (argv, message) => {
+    const { code, err, settings } = await cli(argv);
+    expect(code).toBe(2);
+    expect(settings).toBeUndefined();
+    expect(err).toContain(message);
+    expect(err).toContain(UNINSTALL_USAGE);
+  });
+
+  test("has all its flags in docs/install.md and in its usage line, and no other", async () => {
+    const flags = addUninstallFlags(new Command()).options.map((option) => option.flags);
+    const page = await readFile(join(ROOT, "docs/install.md"), "utf8");
+    expect([...page.matchAll(/^\| `(--[^`]+)` \|/gm)].map(([, name]) => name)).toEqual(flags);
+    expect([...UNINSTALL_USAGE.matchAll(/\[(--[^\]]+)\]/g)].map(([, name]) => name)).toEqual(flags);
+  });
+});
