@@ -36,7 +36,7 @@ const DEFAULT_WARM = 2;
 const DEFAULT_MAX = 10;
 /** Two cores start so many within a second or two. */
 const DEFAULT_WORKERS = 3;
-/** Twice of what an HPA's default lets in at once, so that both steps are seen. */
+/** Played ones cost little; more than four come in steps, as the default of `behavior` says. */
 const DEFAULT_SCRIPTED_WORKERS = 8;
 
 /** More than one machine serves: a typing error. */
