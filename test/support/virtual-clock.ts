@@ -11,6 +11,9 @@ const SETTLE_ROUNDS = 3;
 /** A loop that arms zero-delay timers for ever would hang the test instead of failing it. */
 const MAX_TIMERS_PER_ADVANCE = 100_000;
 
+/** No machine's timers are finer. */
+const FINEST_MS = 0.001;
+
 interface Armed {
   readonly fn: () => void;
 }
@@ -38,7 +41,9 @@ export class VirtualClock implements Clock {
 
   setTimer(fn: () => void, delayMs: number): Timer {
     const armed: Armed = { fn };
-    this.#timers.set(armed, this.#monotonic + Math.max(0, delayMs));
+    // A remainder of rounding can be too small to be added to the time: whoever waits for it would wait for ever.
+    const waitMs = delayMs > 0 ? Math.max(FINEST_MS, delayMs) : 0;
+    this.#timers.set(armed, this.#monotonic + waitMs);
     return { cancel: () => this.#timers.remove(armed) };
   }
 
