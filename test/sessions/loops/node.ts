@@ -3,6 +3,7 @@ import type { Random } from "../../../src/core/random.ts";
 import { type Condition, type ContainerState, PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/sessions/journal.ts";
+import { GATE_CONTAINER, isGatedByInit } from "../../../src/sessions/pod-gate.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
 import type { ApiServer } from "./api-server.ts";
 import { type Program, Worker } from "./worker.ts";
@@ -114,6 +115,8 @@ class KubeletPod {
   #killed = new AbortController();
   #worker: Worker | null = null;
   #deleting = false;
+  /** Of a Pod that is parked by an init container: it has ended. */
+  #gatePassed = false;
   #forgotten = false;
   #look: Timer | null = null;
   #deadline: Timer | null = null;
@@ -176,11 +179,22 @@ class KubeletPod {
   #lookNow(): void {
     if (this.#state !== "parked" || this.#forgotten || this.#deleting) return;
     this.#look?.cancel();
-    this.#look = this.#after(10_000 + this.#parts.random() * 5_000, () => this.#lookNow());
+    const gated = isGatedByInit(this.#pod) && !this.#gatePassed;
+    const [leastMs, spreadMs] = gated ? GATED_LOOK_MS : LOOK_MS;
+    this.#look = this.#after(leastMs + this.#parts.random() * spreadMs, () => this.#lookNow());
     const secret = this.#parts.server.find(SECRETS, this.#namespace, this.#name);
     const key = secret?.data?.[KEY_WORK_SECRET];
     // kubelet's watches of Secrets and of Pods are not ordered: it may not have seen the key yet.
-    if (key === undefined || this.#parts.random() < UNSEEN) {
+    const unseen = key === undefined || this.#parts.random() < UNSEEN;
+    if (gated) {
+      this.#container(INITIALIZING, "Pending", unseen ? { running: { startedAt: this.#now() } } : PASSED);
+      if (unseen) return;
+      // The file is written, the gate ends, and its end is seen.
+      this.#gatePassed = true;
+      this.#after(300 + this.#parts.random() * 1_000, () => this.#lookNow());
+      return;
+    }
+    if (key === undefined || unseen) {
       const missing = secret
         ? `couldn't find key ${KEY_WORK_SECRET} in Secret ${this.#namespace}/${this.#name}`
         : `secret "${this.#name}" not found`;
@@ -256,11 +270,12 @@ class KubeletPod {
     this.#deadline = this.#after(Math.max(0, leftMs), () => this.#killed.abort());
   }
 
-  #container(state: ContainerState, phase = state.running ? "Running" : "Pending"): void {
+  #container(state: ContainerState, phase = state.running ? "Running" : "Pending", gate?: ContainerState): void {
     const name = this.#pod.spec.containers[0]?.name ?? "";
     const types = ["PodScheduled", "Initialized", "PodReadyToStartContainers"];
     const conditions = types.map((type) => condition(type, this.#pod.status?.startTime ?? this.#now()));
-    this.#report({ ...this.#pod.status, phase, conditions, containerStatuses: [{ name, state }] });
+    const init = gate ? { initContainerStatuses: [{ name: GATE_CONTAINER, state: gate }] } : {};
+    this.#report({ ...this.#pod.status, ...init, phase, conditions, containerStatuses: [{ name, state }] });
   }
 
   #report(status: Pod["status"]): void {
@@ -281,6 +296,13 @@ class KubeletPod {
 
 /** A node that nobody reaches any more is shut down so much later. */
 const LOST_NODE_ENDS_MS = 600_000;
+
+/** From one look to the next, at least and up to so much more: at a waiting container, and at one that runs. */
+const LOOK_MS = [10_000, 5_000] as const;
+const GATED_LOOK_MS = [60_000, 30_000] as const;
+
+const INITIALIZING: ContainerState = { waiting: { reason: "PodInitializing" } };
+const PASSED: ContainerState = { terminated: { exitCode: 0 } };
 
 /** How often kubelet looks before it has seen the newest Secret. */
 const UNSEEN = 0.15;
