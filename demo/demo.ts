@@ -21,8 +21,8 @@ import { LiveView, PlainView, type View, wantsColour, wantsLive } from "./view.t
 const READY_PATIENCE_MS = 90_000;
 /** Sessions that have arrived are served within seconds, a backlog takes longer. */
 const FINISH_PATIENCE_MS = 120_000;
-/** Who pressed Ctrl-C waits for what runs, not for a queue. */
-const INTERRUPTED_PATIENCE_MS = 15_000;
+/** Who pressed Ctrl-C waits for what runs and for a burst that always-on workers take up anyhow, not for a long queue. */
+const INTERRUPTED_PATIENCE_MS = 30_000;
 /** The sample's window of 5 s, and what a count that lags behind may add. */
 const SCALE_DOWN_PATIENCE_MS = 60_000;
 /** The samples' deletionGraceSeconds, the minute after which the operator gives up on a drain, and some air. */

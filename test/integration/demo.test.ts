@@ -139,14 +139,21 @@ describe("npm run demo -- --use-cluster", () => {
   const inCluster = () => ({ KUBECONFIG: cluster.kubeconfig });
 
   test(
-    "serves every session for 20 s, says so in plain lines, and leaves nothing",
+    "serves every session of both Environments for 20 s, says so in plain lines, and leaves nothing",
     async () => {
       const demo = new Demo(["--use-cluster", "--for", "20s", "--rate", "0.4"], inCluster());
-      const [, namespace = ""] = await demo.until(/get benv,pods -n (berth-demo-\w+)/);
+      const [, namespace = ""] = await demo.until(/get benv,deployments,pods -n (berth-demo-\w+)/);
       await demo.until(/research 1: first beat/);
-      const started = descendants(demo.pid);
-      expect(commands(started)).toMatch(/berth\.mjs run/);
-      expect(commands(started)).toMatch(/worker\.mjs/);
+      const early = descendants(demo.pid);
+      expect(commands(early)).toMatch(/berth\.mjs run/);
+      expect(commands(early)).toMatch(/worker\/worker\.mjs/);
+      await demo.until(/batch 1: first beat/);
+      const started = [...early, ...descendants(demo.pid)];
+      expect(commands(started)).toMatch(/worker\/always-on\.mjs/);
+      const { items: environments } = await cluster.api.get<{ items: { metadata: { name: string } }[] }>(
+        `/apis/berth.dev/v1alpha1/namespaces/${namespace}/environments`,
+      );
+      expect(environments.map(({ metadata }) => metadata.name).sort()).toEqual(["batch", "research"]);
       // Nobody else's Pod may land there.
       const node = await cluster.api.get<{ spec: { taints: { effect: string }[] }; metadata: { labels: object } }>(
         `/api/v1/nodes/${namespace}`,
@@ -157,11 +164,19 @@ describe("npm run demo -- --use-cluster", () => {
       expect(await demo.ended, demo.output).toBe(0);
 
       const { output } = demo;
-      const steps = ["queued: ", "claimed after", "opened in Pod berth-demo-", "container started", "first beat"];
-      for (const step of [...steps, "served, stopped after", "Pod berth-demo-"]) {
+      const steps = ["queued: ", "claimed after", "opened in Pod berth-research-", "container started", "first beat"];
+      for (const step of [...steps, "served, stopped after", "Pod berth-research-"]) {
         expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}research 1: ${step}`, "m"));
       }
       expect(output).toMatch(/research \d+: (\$|write) .* -> /);
+      const taken = ["queued: ", "taken by worker berth-batch-", "first beat", "served, stopped after"];
+      for (const step of taken) expect(output).toMatch(new RegExp(`^ +\\d+\\.\\ds {2}batch 1: ${step}`, "m"));
+      // From none to some, and back to none by itself: before the Environments are deleted.
+      const [life = ""] = output.split("clearing up");
+      expect(life).toMatch(/batch: scaled from 0 to \d workers?\n/);
+      expect(life).toMatch(/batch: scaled from \d to 0 workers\n/);
+      expect(output).toMatch(/^research: (\d+) of \1 served, a Pod each$/m);
+      expect(output).toMatch(/^batch: (\d+) of \1 served, by [1-3] workers? at most$/m);
       const [, served, arrived, calls] = /Served (\d+) of (\d+) session.*, with (\d+) tool call/.exec(output) ?? [];
       expect(Number(served)).toBe(Number(arrived));
       expect(Number(calls)).toBeGreaterThanOrEqual(Number(served));
@@ -184,6 +199,7 @@ describe("npm run demo -- --use-cluster", () => {
       demo.signal("SIGINT");
       expect(await demo.ended, demo.output).toBe(0);
       expect(demo.output).toMatch(/research 1: served/);
+      expect(demo.output).toMatch(/batch 1: served/);
       expect(demo.output).toMatch(/Served \d+ of \d+ session/);
       expect(alive(started)).toEqual([]);
       expect(await demoObjects()).toEqual([]);
@@ -212,8 +228,9 @@ describe("npm run demo", () => {
     async () => {
       const demo = new Demo([]);
       await demo.until(/research 1: first beat/);
+      await demo.until(/batch 1: first beat/);
       const started = descendants(demo.pid);
-      for (const name of [/kube-apiserver/, /etcd/, /berth\.mjs run/, /worker\.mjs/]) {
+      for (const name of [/kube-apiserver/, /etcd/, /berth\.mjs run/, /always-on\.mjs/]) {
         expect(commands(started)).toMatch(name);
       }
       demo.signal("SIGKILL");
@@ -231,6 +248,7 @@ describe("npm run demo", () => {
     async () => {
       const demo = new Demo(["--scripted", "--rate", "1"]);
       await demo.until(/research 1: first beat/);
+      await demo.until(/batch 1: first beat/);
       const operator = descendants(demo.pid).find((it) => /berth\.mjs run/.test(commandOf(it)));
       if (!operator) throw new Error("no operator");
       process.kill(operator.pid, "SIGKILL");
