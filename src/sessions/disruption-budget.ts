@@ -196,8 +196,10 @@ export class DisruptionBudget {
   }
 
   async #delete(uid: string | undefined): Promise<void> {
+    const { kube, timing } = this.#context;
+    const bound = { timeoutMs: timing.requestBoundMs };
     try {
-      await this.#context.kube.delete(POD_DISRUPTION_BUDGETS, this.#ref, uid === undefined ? {} : { uid });
+      await kube.delete(POD_DISRUPTION_BUDGETS, this.#ref, uid === undefined ? {} : { uid }, bound);
     } catch (error) {
       if (!isNotFound(error) && !isConflict(error)) throw error;
     }
@@ -206,6 +208,8 @@ export class DisruptionBudget {
   /** Who does not ask for protection misses nothing where the operator may not look for a budget of earlier days. */
   #failed(error: unknown): void {
     const { logger, announce, clock, timing } = this.#context;
+    // Who may not act any more has nothing to say of it.
+    if (error instanceof LeadershipLostError) return;
     if (!this.#wanted && isForbidden(error)) {
       this.#known = null;
       return;
