@@ -1,6 +1,7 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { type Ending, type ItemView, isReacknowledged } from "./claim.ts";
 import { deletePod, type Facts, isOver, LOOK, overdueEnding, ranFor, type Step, waitUntil } from "./facts.ts";
+import { lookAgain } from "./looking.ts";
 import { settle } from "./settling.ts";
 import { nextTouchMs } from "./starting.ts";
 
@@ -18,7 +19,14 @@ export function running(facts: Facts, startedAtMs: number): Step {
     const step = settle(facts);
     return step.do === "settled" ? deletePod("NoFirstBeat", claim.ending.message) : step;
   }
-  if (!item || item.state === "unknown") return until(nowMs + timing.observeFirstBeatMs);
+  const ranMs = ranFor(facts, startedAtMs);
+  const overdueMs = limits.maxDurationMs - ranMs;
+  const endsInMs = Math.min(overdueMs, limits.drainDeadlineMs - nowMs);
+  const aheadMs = timing.beatIntervalMs + timing.observeFirstBeatMs;
+  if (!item || item.state === "unknown") {
+    // The sweep has a pace of its own, and its next view may come too late to tell the session to stop.
+    return endsInMs <= aheadMs ? lookAgain(facts) : until(nowMs + timing.observeFirstBeatMs);
+  }
 
   if (isOver(item) || isReacknowledged(claim, item)) {
     // The worker finds out by its next beat and leaves by itself.
@@ -41,19 +49,16 @@ export function running(facts: Facts, startedAtMs: number): Step {
       claim.ending?.message ?? "the work item was told to stop and the container did not leave within its grace",
     );
   }
-  const ranMs = ranFor(facts, startedAtMs);
-  const overdueMs = limits.maxDurationMs - ranMs;
-  const drainMs = limits.drainDeadlineMs - nowMs;
   if (item.state === "starting") {
-    const leftMs = Math.min(limits.firstBeatTimeoutMs - ranMs, overdueMs, drainMs);
+    const leftMs = Math.min(limits.firstBeatTimeoutMs - ranMs, endsInMs);
     if (leftMs > 0) return until(nowMs + leftMs);
+    // It may have been beaten since it was seen: a fence would be refused, and cost the time in which it can be told.
+    if (endsInMs <= 0 && item.askedMs < nowMs + endsInMs) return LOOK;
     // Fence, stop, then delete: a stock worker that gets SIGTERM before its first beat posts a stop of its own.
     return { do: "fence", expected: NO_HEARTBEAT };
   }
-  const leftMs = Math.min(overdueMs, drainMs);
-  const aheadMs = timing.beatIntervalMs + timing.observeFirstBeatMs;
-  if (leftMs > aheadMs) return until(nowMs + leftMs - aheadMs);
-  return nearItsEnd(facts, item, leftMs, overdueEnding(overdueMs <= 0));
+  if (endsInMs > aheadMs) return until(nowMs + endsInMs - aheadMs);
+  return nearItsEnd(facts, item, endsInMs, overdueEnding(overdueMs <= 0));
 }
 
 /**

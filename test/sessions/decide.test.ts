@@ -376,7 +376,20 @@ describe("6. watch, lease: Worker", () => {
   test("the Environment's grace over before the first beat: fenced, as nobody holds the lease yet", () => {
     const claim = opened({ item: view("starting", POLLED + 20_000) });
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(waitUntil(30_000));
-    expect(stepOf(claim, RUNNING, 30_000, draining(30_000))).toEqual(FIRST_BEAT);
+    // Beaten meanwhile, it is told to stop: so it is looked at once more.
+    expect(stepOf(claim, RUNNING, 30_000, draining(30_000))).toEqual(LOOK);
+    claim.item = view("starting", POLLED + 30_001);
+    expect(stepOf(claim, RUNNING, 30_002, draining(30_000))).toEqual(FIRST_BEAT);
+  });
+
+  test("the Environment's grace nearly over and no view of the item: looked at now, not when the sweep comes by", () => {
+    const claim = opened({ item: null });
+    expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(LOOK);
+    // Refused by one who beats: what was seen before is gone, and what holds now is wanted at once.
+    claim.memory = { is: "refused", atMs: POLLED + 30_100 };
+    expect(stepOf(claim, RUNNING, 30_200, draining(30_000))).toEqual(LOOK);
+    claim.item = view("unknown", POLLED + 30_200);
+    expect(stepOf(claim, RUNNING, 30_300, draining(30_000))).toEqual(waitUntil(35_200));
   });
 
   test("a container that kubelet started before the touch is touched all the same: it needs its labels and deadline", () => {
