@@ -103,7 +103,7 @@ const PLAYED_BEAT_MS = 1_000;
 
 /**
  * Plays a worker that takes the lease with its first beat, beats on, and heeds nothing that it is told. Resolves when the
- * first beat is accepted; the beats end with the scope, or when one is refused.
+ * first beat is accepted; the beats end with the Pod, as a real worker's do, with the scope, or when one is refused.
  */
 export async function playWorker(world: World, item: ItemRecord): Promise<Disposable> {
   const worker = await world.until("the opened claim", () => workerClient(world, item));
@@ -111,7 +111,8 @@ export async function playWorker(world: World, item: ItemRecord): Promise<Dispos
   const ending = new AbortController();
   const beatOn = async () => {
     // One after the other: a second one with the same echo would be refused.
-    while (await sleep(realClock, PLAYED_BEAT_MS, ending.signal)) last = await worker.mustBeat(item.id, last);
+    while (podOf(world, item) && (await sleep(realClock, PLAYED_BEAT_MS, ending.signal)))
+      last = await worker.mustBeat(item.id, last);
   };
   beatOn().catch(() => {});
   return { [Symbol.dispose]: () => ending.abort() };
