@@ -101,6 +101,17 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
+  test("no slow step of a claim costs its lease: beats go beside them", async () => {
+    const { world, operator } = kept({ limits: { maxTtlSeconds: 10 } });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    operator.kube.delay = ({ verb, plural }) => (verb === "patch" && plural === "secrets" ? 25 * SECOND : 0);
+    const id = world.enqueue();
+    await world.until("it is served", () => world.isSettled);
+    expect(world.item(id)).toMatchObject({ acks: { length: 1 }, refusedBeats: 0 });
+    expect(world.item(id).beats).toBeGreaterThan(5);
+    holdsTrue(world);
+  });
+
   test("a drain gives a program that does not heed SIGTERM half of its bound, and ends the item", async () => {
     const podSpec = { containers: [{ name: "worker", image: "worker:1" }], terminationGracePeriodSeconds: 600 };
     const { world, ids } = await running(1, 0, { sessions: { template: { spec: podSpec } }, program: "silent" });
