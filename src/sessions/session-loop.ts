@@ -3,7 +3,6 @@ import { errorText } from "../core/errors.ts";
 import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
-import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
@@ -13,22 +12,9 @@ import { type Facts, type Limits, ranFor, type Step } from "./facts.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import type { ItemObserver } from "./item-observer.ts";
 import { readJournal } from "./journal.ts";
-import { maySendStop } from "./lease.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
-import {
-  deletePod,
-  dropSecret,
-  fence,
-  isRefusal,
-  lostToOthers,
-  openSecret,
-  StaleClaimError,
-  sameState,
-  shortenLease,
-  stopItem,
-  takeLease,
-  touchPod,
-} from "./perform.ts";
+import { LeaseSteps } from "./lease-steps.ts";
+import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameState, touchPod } from "./perform.ts";
 import { readPodState } from "./pod-state.ts";
 import { mayRelease } from "./releases.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
@@ -70,6 +56,7 @@ export class SessionLoop {
   readonly #queue: WorkQueue;
   readonly #notes: SessionNotes;
   readonly #keeper: LeaseKeeper;
+  readonly #leases: LeaseSteps;
   readonly #mayAsk: () => boolean;
   readonly #beforeTouch: () => Promise<void>;
   readonly #onChange: () => void;
@@ -98,6 +85,7 @@ export class SessionLoop {
     this.#onChange = options.onChange;
     this.#notes = new SessionNotes(context, options.breaker, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
+    this.#leases = new LeaseSteps(context, this.#keeper);
     this.#queue = new WorkQueue({
       name: "sessions",
       clock: context.clock,
@@ -142,8 +130,7 @@ export class SessionLoop {
     this.saw(claim, view);
     const { lease } = claim;
     if (lease?.is === "held" && lease.state === "active" && view.askedMs > lease.sentMs) {
-      this.#keeper.forget(claim);
-      this.#lose(claim, "the queue offers the work item again");
+      this.#leases.lose(claim, "the queue offers the work item again");
     }
     this.poke(claim.name);
   }
@@ -258,11 +245,11 @@ export class SessionLoop {
         context.metrics.acks.inc({ ...context.labels, result: "found" });
         return;
       case "take":
-        return this.#orLookAnew(claim, () => this.#take(claim, step.expected));
+        return this.#orLookAnew(claim, () => this.#leases.take(claim, step.expected));
       case "lose":
-        return this.#lose(claim, step.message);
+        return this.#leases.lose(claim, step.message);
       case "let-go":
-        return this.#letGo(claim);
+        return this.#leases.letGo(claim);
       case "open":
         return this.#open(claim, step.acknowledgedAt, pod);
       case "touch":
@@ -272,9 +259,9 @@ export class SessionLoop {
         claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? context.clock.monotonic() };
         return;
       case "fence":
-        return this.#orLookAnew(claim, () => this.#fence(claim, step.expected));
+        return this.#orLookAnew(claim, () => this.#leases.fence(claim, step.expected));
       case "stop":
-        return this.#orLookAnew(claim, () => this.#stop(claim, step.force));
+        return this.#orLookAnew(claim, () => this.#leases.stop(claim, step.force, this.#draining));
       case "delete-pod":
         return this.#deletePod(claim, step);
       case "drop":
@@ -316,82 +303,6 @@ export class SessionLoop {
     if (!pod) return;
     await this.#touch(claim, pod);
     this.#notes.opened(claim);
-  }
-
-  /** lease: Operator: from here on it is beaten, whatever becomes of the Pod. */
-  async #take(claim: Claim, expected: string): Promise<void> {
-    await takeLease(this.#context, claim, expected);
-    this.#keeper.keep(claim);
-    const { lease } = claim;
-    const result = lease === null || lease.is === "lost" ? "refused" : "taken";
-    this.#context.metrics.heartbeats.inc({ ...this.#context.labels, result });
-    if (lease?.is === "lost") this.#context.metrics.leasesLost.inc(this.#context.labels);
-  }
-
-  #lose(claim: Claim, message: string): void {
-    claim.lease = lostToOthers(this.#context, message);
-    this.#context.metrics.leasesLost.inc(this.#context.labels);
-    this.#context.logger.warn({ workId: claim.journal.workId, pod: claim.name, why: message }, "lease lost");
-  }
-
-  /** The lease lapses from here on, as soon as a last beat can have it. What is known of its end says when to look. */
-  async #letGo(claim: Claim): Promise<void> {
-    await this.#keeper.pause(claim);
-    this.#keeper.forget(claim);
-    const { lease } = claim;
-    if (lease?.is !== "held") return;
-    claim.lease = null;
-    claim.item = null;
-    claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
-    this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
-    await shortenLease(this.#context, claim, lease);
-  }
-
-  async #fence(claim: Claim, expected: string): Promise<void> {
-    const ended = claim.end !== null;
-    // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
-    if (ended && expected === NO_HEARTBEAT && claim.journal.opened) claim.neverBeaten = true;
-    const held = await fence(this.#context, claim, expected);
-    this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
-    // What the list showed is older than our beat.
-    claim.item = null;
-    if (!held || ended || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
-    const seconds = this.#context.environment().spec.sessions?.firstBeatTimeoutSeconds;
-    claim.ending ??= {
-      why: "NoFirstBeat",
-      message: `the container sent no heartbeat within ${seconds} s of its start; a program that does not beat by itself needs lease: Operator`,
-    };
-  }
-
-  /** No beat may overtake a stop by force, nor a stop outlast the lease while it waits for one. */
-  async #stop(claim: Claim, force: boolean): Promise<void> {
-    const { clock, timing } = this.#context;
-    const held = claim.lease?.is === "held";
-    if (force) await this.#keeper.pause(claim);
-    const now = { nowMs: clock.monotonic(), wallMs: clock.now() };
-    if (held && !(claim.lease?.is === "held" && maySendStop(claim.lease, now, timing))) {
-      this.#keeper.resume(claim);
-      return;
-    }
-    try {
-      await stopItem(this.#context, claim, force);
-    } catch (error) {
-      this.#keeper.resume(claim);
-      throw error;
-    }
-    this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });
-    if (force) return this.#stopped(claim);
-    claim.gracefulStopMs = clock.monotonic();
-    claim.stoppingSinceMs = claim.gracefulStopMs;
-    if (claim.lease?.is === "held") claim.lease = { ...claim.lease, state: "stopping" };
-    claim.ending = this.#draining
-      ? { why: "EnvironmentDeleted", message: "the Environment was deleted and deletionGraceSeconds are over" }
-      : { why: "MaxDuration", message: "the session reached maxDurationSeconds" };
-  }
-
-  #stopped(claim: Claim): void {
-    this.#keeper.forget(claim);
-    if (claim.lease !== null) claim.lease = { is: "over" };
   }
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {

@@ -1,0 +1,96 @@
+import { NO_HEARTBEAT } from "../work/types.ts";
+import type { Claim } from "./claim.ts";
+import type { SessionContext } from "./context.ts";
+import { overdueEnding } from "./facts.ts";
+import { maySendStop } from "./lease.ts";
+import type { LeaseKeeper } from "./lease-keeper.ts";
+import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "./perform.ts";
+
+/** The steps of a claim that beat or stop its item, hand in hand with the keeper, which beats beside them. */
+export class LeaseSteps {
+  readonly #context: SessionContext;
+  readonly #keeper: LeaseKeeper;
+
+  constructor(context: SessionContext, keeper: LeaseKeeper) {
+    this.#context = context;
+    this.#keeper = keeper;
+  }
+
+  /** lease: Operator: from here on it is beaten, whatever becomes of the Pod. */
+  async take(claim: Claim, expected: string): Promise<void> {
+    await takeLease(this.#context, claim, expected);
+    this.#keeper.keep(claim);
+    const { lease } = claim;
+    const result = lease === null || lease.is === "lost" ? "refused" : "taken";
+    this.#context.metrics.heartbeats.inc({ ...this.#context.labels, result });
+    if (lease?.is === "lost") this.#context.metrics.leasesLost.inc(this.#context.labels);
+  }
+
+  /** lease: Operator: somebody else has the lease, or the queue has the item. */
+  lose(claim: Claim, message: string): void {
+    this.#keeper.forget(claim);
+    claim.lease = lostToOthers(this.#context, message);
+    this.#context.metrics.leasesLost.inc(this.#context.labels);
+    this.#context.logger.warn({ workId: claim.journal.workId, pod: claim.name, why: message }, "lease lost");
+  }
+
+  /** The lease lapses from here on, as soon as a last beat can have it. What is known of its end says when to look. */
+  async letGo(claim: Claim): Promise<void> {
+    await this.#keeper.pause(claim);
+    this.#keeper.forget(claim);
+    const { lease } = claim;
+    if (lease?.is !== "held") return;
+    claim.lease = null;
+    claim.item = null;
+    claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
+    this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
+    await shortenLease(this.#context, claim, lease);
+  }
+
+  /** Takes the lease with a beat of our own, for a stop. */
+  async fence(claim: Claim, expected: string): Promise<void> {
+    const ended = claim.end !== null;
+    // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
+    if (ended && expected === NO_HEARTBEAT && claim.journal.opened) claim.neverBeaten = true;
+    const held = await fence(this.#context, claim, expected);
+    this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
+    // What the list showed is older than our beat.
+    claim.item = null;
+    if (!held || ended || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
+    const seconds = this.#context.environment().spec.sessions?.firstBeatTimeoutSeconds;
+    claim.ending ??= {
+      why: "NoFirstBeat",
+      message: `the container sent no heartbeat within ${seconds} s of its start; a program that does not beat by itself needs lease: Operator`,
+    };
+  }
+
+  /** Stops the item. No beat may overtake a stop by force, nor a stop outlast the lease while it waits for one. */
+  async stop(claim: Claim, force: boolean, isDraining: boolean): Promise<void> {
+    const { clock, timing } = this.#context;
+    const held = claim.lease?.is === "held";
+    if (force) await this.#keeper.pause(claim);
+    const now = { nowMs: clock.monotonic(), wallMs: clock.now() };
+    if (held && !(claim.lease?.is === "held" && maySendStop(claim.lease, now, timing))) {
+      this.#keeper.resume(claim);
+      return;
+    }
+    try {
+      await stopItem(this.#context, claim, force);
+    } catch (error) {
+      this.#keeper.resume(claim);
+      throw error;
+    }
+    this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });
+    if (force) return this.#stopped(claim);
+    claim.gracefulStopMs = clock.monotonic();
+    claim.stoppingSinceMs = claim.gracefulStopMs;
+    if (claim.lease?.is === "held") claim.lease = { ...claim.lease, state: "stopping" };
+    const [ending, message] = overdueEnding(!isDraining);
+    claim.ending = { why: ending, message };
+  }
+
+  #stopped(claim: Claim): void {
+    this.#keeper.forget(claim);
+    if (claim.lease !== null) claim.lease = { is: "over" };
+  }
+}
