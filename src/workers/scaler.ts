@@ -169,7 +169,7 @@ export class Scaler {
       mayGrow: orders.mayGrow && !orders.isLeaving,
       groups: this.#groups(),
     });
-    const held = isResting ? this.#view.held : await this.#shrinkAll(targets, signal);
+    const held = await this.#shrinkAll(targets, isResting, signal);
     if (signal.aborted) return held;
     if (held !== null && !isResting) this.#rest();
     await this.#grow(targets.get(template().hash) ?? 0, workers.maxReplicas);
@@ -300,11 +300,16 @@ export class Scaler {
     return demand.kind === "known" && demand.running + demand.pending === 0;
   }
 
-  async #shrinkAll(targets: ReadonlyMap<string, number>, signal: AbortSignal): Promise<string | null> {
+  async #shrinkAll(
+    targets: ReadonlyMap<string, number>,
+    isResting: boolean,
+    signal: AbortSignal,
+  ): Promise<string | null> {
     let held: string | null = null;
     for (const deployment of this.#fleet.deployments) {
       const target = targets.get(hashOfDeployment(deployment)) ?? 0;
       if (target >= replicasOf(deployment)) continue;
+      if (isResting) return this.#view.held;
       const parts = { fleet: this.#fleet, busy: this.#busy, demand: this.#demand };
       const result = await shrink(parts, deployment, { target, isLeaving: this.#orders().isLeaving }, signal);
       if (signal.aborted) return held;

@@ -31,7 +31,7 @@ const STEP = 1 / 4;
  * How many workers each Deployment should have. Only that of the present template grows; those of earlier ones shrink as
  * their workers go idle, in steps: idle old workers stay until as many new ones are Ready, so that a template that does not
  * start costs no more than a step. New ones come beside the old ones where `maxReplicas` leaves room, else in their place.
- * Never plans more than `maxReplicas` in all, unless more are busy already; never fewer than are kept.
+ * Never plans more than `maxReplicas` in all, unless there are more already that are to stay; never fewer than are kept.
  */
 export function splitReplicas(input: SplitInput): Map<string, number> {
   const { total, maxReplicas, hash, mayGrow, groups } = input;
@@ -52,7 +52,8 @@ export function splitReplicas(input: SplitInput): Map<string, number> {
   for (const group of groups) if (!targets.has(group.hash)) targets.set(group.hash, 0);
   // Old ones may hold every place: then there is no room beside them.
   const others = sum([...targets].filter(([each]) => each !== hash).map(([, replicas]) => replicas));
-  const room = Math.max(current ? keptOf(current) : 0, maxReplicas - others);
+  const most = Math.max(maxReplicas, Math.min(total, sum(groups.map(({ replicas }) => replicas))));
+  const room = Math.max(current ? keptOf(current) : 0, most - others);
   targets.set(hash, Math.min(targets.get(hash) ?? 0, room));
   return targets;
 }

@@ -1,0 +1,484 @@
+import type { Environment } from "../../src/api/environment.ts";
+import { sleep } from "../../src/core/clock.ts";
+import { hashOf } from "../../src/core/hash.ts";
+import type { KubeClient } from "../../src/kube/client.ts";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import type { Deployment, KubeObject, Pod } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { WorkersRuntime } from "../../src/workers/runtime.ts";
+import { workerTemplate } from "../../src/workers/template.ts";
+import { type Json, parsed, stored, workersSpec } from "../api/environments.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+/** The world moves in steps of this. */
+const TICK_MS = 250;
+/** From a worker's last answer to the ReplicaSet's choice, all requests and the controller's turn between them. */
+const WINDOW_MS = 2_500;
+const NEVER = Number.POSITIVE_INFINITY;
+const COST = "controller.kubernetes.io/pod-deletion-cost";
+
+/** What fails while it is set; shares of requests, 0 to 1. */
+export interface Weather {
+  stats: number;
+  list: number;
+  kube: number;
+  probe: number;
+}
+
+interface Worker {
+  pod: Pod;
+  readonly startsAtMs: number;
+  pollsAtMs: number;
+  busySinceMs: number | null;
+  busyUntilMs: number;
+  /** SIGTERM comes then. */
+  endsAtMs: number;
+  isUnreadyUntilMs: number;
+}
+
+/**
+ * Always-on workers of one Environment on a cluster and a Work API in memory: a ReplicaSet controller that ranks Pods as
+ * the real one does, workers that poll and are busy for random times, caches that lag, requests that fail. Watches that
+ * no worker which has been busy for longer than the window is chosen by a scale-down of the operator's.
+ */
+export class FleetWorld {
+  readonly clock = new VirtualClock();
+  readonly metrics = createMetrics();
+  readonly faults: string[] = [];
+  readonly weather: Weather = { stats: 0, list: 0, kube: 0, probe: 0 };
+  served = 0;
+  environment: Environment;
+  #queued = 0;
+  #names = 0;
+  #versions = 0;
+  #deployments = new Map<string, Deployment>();
+  #workers = new Map<string, Worker>();
+  #shown: { pods: Pod[]; deployments: Deployment[] } = { pods: [], deployments: [] };
+  #random: () => number;
+  #runtime: WorkersRuntime | null = null;
+  #statsMs = Number.NEGATIVE_INFINITY;
+  #listMs = Number.NEGATIVE_INFINITY;
+  /** Until then others, not the operator, are to blame for who is ended. */
+  #excusedUntilMs = Number.NEGATIVE_INFINITY;
+  readonly #workers_: Json;
+
+  constructor(random: () => number, workers: Json) {
+    this.#random = random;
+    this.#workers_ = workers;
+    this.environment = parsed(stored(workersSpec(workers)));
+  }
+
+  // --- what happens -------------------------------------------------------------------------------------------------
+
+  enqueue(count: number): void {
+    this.#queued += count;
+  }
+
+  changeTemplate(): void {
+    const spec = {
+      ...this.#workers_,
+      template: {
+        metadata: { labels: { v: String(this.#names) } },
+        spec: { containers: [{ name: "worker", image: `w:${this.#versions}` }] },
+      },
+    };
+    this.#respec(spec, this.environment.spec.paused);
+  }
+
+  pause(paused: boolean): void {
+    this.environment = { ...this.environment, spec: { ...this.environment.spec, paused } };
+    this.#update();
+  }
+
+  /** By somebody else: whom that ends is not the operator's doing. */
+  scaleByHand(replicas: number): void {
+    const [deployment] = this.#deployments.values();
+    if (!deployment) return;
+    this.#excusedUntilMs = this.clock.monotonic() + WINDOW_MS;
+    this.#store({ ...deployment, spec: { ...deployment.spec, replicas } });
+  }
+
+  /** A worker's program ends by itself and is started again; its item comes back to the queue. */
+  crash(): void {
+    const worker = this.#any((each) => each.pod.status?.phase === "Running");
+    if (!worker) return;
+    if (worker.busySinceMs !== null) this.#queued += 1;
+    worker.busySinceMs = null;
+    const restarts = (worker.pod.status?.containerStatuses?.[0]?.restartCount ?? 0) + 1;
+    worker.pod = withStatus(worker.pod, { restarts, ready: true });
+  }
+
+  /** A worker fails its readiness probe for a while. */
+  makeUnready(): void {
+    const worker = this.#any(({ busySinceMs }) => busySinceMs !== null);
+    if (worker) worker.isUnreadyUntilMs = this.clock.monotonic() + 20_000;
+  }
+
+  /** The operator's process is killed, and another starts. */
+  async restart(): Promise<void> {
+    const ending = this.#runtime?.stop();
+    this.#runtime = null;
+    await this.clock.advance(TICK_MS);
+    await ending;
+    this.start();
+  }
+
+  start(): void {
+    const runtime = new WorkersRuntime({
+      context: {
+        namespace: "agents",
+        name: "research",
+        uid: this.environment.metadata.uid,
+        environment: () => this.environment,
+        template: () => workerTemplate(this.environment),
+        kube: this.#kube() as unknown as KubeClient,
+        pods: {
+          get: (name) => this.#shown.pods.find(({ metadata }) => metadata.name === name),
+          list: () => this.#shown.pods,
+        },
+        deployments: { get: () => undefined, list: () => this.#shown.deployments },
+        synced: Promise.resolve(),
+        problem: () => null,
+        announce: () => {},
+        clock: this.clock,
+        random: this.#random,
+        timing: DEFAULT_TIMING,
+        logger: silentLogger,
+        metrics: this.metrics,
+        labels: { namespace: "agents", environment: "research" },
+      },
+      sources: (changed) => this.#sources(changed),
+      hold: { mayBeHeld: false, hold: async () => true, release: async () => {} },
+      prober: async ({ ip }) => {
+        await sleep(this.clock, 5 + this.#random() * 45);
+        const worker = [...this.#workers.values()].find(({ pod }) => pod.status?.podIP === ip);
+        if (!worker || this.#random() < this.weather.probe) return "unknown";
+        return worker.busySinceMs === null ? "idle" : "busy";
+      },
+      onChange: () => {},
+    });
+    runtime.start();
+    this.#runtime = runtime;
+    this.#update();
+  }
+
+  async run(ms: number): Promise<void> {
+    for (let passed = 0; passed < ms; passed += TICK_MS) {
+      this.#tick();
+      await this.clock.advance(TICK_MS);
+    }
+  }
+
+  async stop(): Promise<void> {
+    const ending = this.#runtime?.stop();
+    await this.clock.advance(5_000);
+    await ending;
+  }
+
+  // --- what there is ------------------------------------------------------------------------------------------------
+
+  get queued(): number {
+    return this.#queued;
+  }
+
+  get busy(): number {
+    return [...this.#workers.values()].filter(({ busySinceMs }) => busySinceMs !== null).length;
+  }
+
+  get replicas(): Record<string, number> {
+    return Object.fromEntries([...this.#deployments].map(([name, { spec }]) => [name, spec.replicas ?? 0]));
+  }
+
+  get pods(): number {
+    return this.#workers.size;
+  }
+
+  get verdicts() {
+    return this.#runtime?.report().verdicts.map(({ reason }) => reason) ?? [];
+  }
+
+  // --- how it works -------------------------------------------------------------------------------------------------
+
+  #respec(workers: Json, paused: boolean): void {
+    this.environment = parsed(stored(workersSpec(workers, { paused })));
+    this.#update();
+  }
+
+  #update(): void {
+    this.#runtime?.update({ mayAsk: true, mayPrepare: true });
+  }
+
+  #any(choose: (worker: Worker) => boolean): Worker | undefined {
+    return [...this.#workers.values()]
+      .filter((worker) => worker.pod.metadata.deletionTimestamp === undefined)
+      .find(choose);
+  }
+
+  #tick(): void {
+    const nowMs = this.clock.monotonic();
+    for (const worker of this.#workers.values()) this.#live(worker, nowMs);
+    for (const deployment of this.#deployments.values()) this.#reconcile(deployment, nowMs);
+    for (const [name, { metadata }] of this.#deployments) {
+      const isEmpty = ![...this.#workers.values()].some(({ pod }) => ownerOf(pod) === name);
+      if (metadata.deletionTimestamp && isEmpty) this.#deployments.delete(name);
+    }
+    // The caches show what was, and now and then what was a while ago.
+    if (this.#random() < 0.7) {
+      const next = {
+        pods: [...this.#workers.values()].map(({ pod }) => pod),
+        deployments: [...this.#deployments.values()],
+      };
+      const isChanged = hashOf(next) !== hashOf(this.#shown);
+      this.#shown = next;
+      if (isChanged) this.#runtime?.podChanged();
+    }
+  }
+
+  #live(worker: Worker, nowMs: number): void {
+    const { pod } = worker;
+    const name = pod.metadata.name ?? "";
+    if (pod.metadata.deletionTimestamp !== undefined) {
+      if (nowMs >= worker.endsAtMs) {
+        // A stock worker stops its item on SIGTERM: it is not served.
+        this.#workers.delete(name);
+      }
+      return;
+    }
+    if (nowMs < worker.startsAtMs) return;
+    const restarts = pod.status?.containerStatuses?.[0]?.restartCount ?? 0;
+    const ready = nowMs >= worker.isUnreadyUntilMs;
+    if (pod.status?.phase !== "Running" || isReady(pod) !== ready) worker.pod = withStatus(pod, { restarts, ready });
+    if (worker.busySinceMs !== null && nowMs >= worker.busyUntilMs) {
+      worker.busySinceMs = null;
+      worker.pollsAtMs = nowMs;
+      this.served += 1;
+    }
+    if (worker.busySinceMs !== null || nowMs < worker.pollsAtMs) return;
+    worker.pollsAtMs = nowMs + 1_000 + this.#random() * 2_000;
+    if (this.#queued === 0) return;
+    this.#queued -= 1;
+    worker.busySinceMs = nowMs;
+    worker.busyUntilMs = nowMs + 2_000 + this.#random() * 40_000;
+  }
+
+  /** The ReplicaSet controller: makes what is missing, ends what is too much, in the real one's order. */
+  #reconcile(deployment: Deployment, nowMs: number): void {
+    const name = deployment.metadata.name ?? "";
+    const replicas = deployment.metadata.deletionTimestamp ? 0 : (deployment.spec.replicas ?? 0);
+    const active = [...this.#workers.values()].filter(
+      ({ pod }) => ownerOf(pod) === name && pod.metadata.deletionTimestamp === undefined,
+    );
+    for (let missing = replicas - active.length; missing > 0; missing -= 1) this.#make(deployment, nowMs);
+    const victims = active.toSorted(byRank).slice(0, Math.max(0, active.length - replicas));
+    for (const worker of victims) this.#endWorker(worker, nowMs);
+  }
+
+  #endWorker(worker: Worker, nowMs: number): void {
+    const { pod, busySinceMs } = worker;
+    if (busySinceMs !== null && nowMs - busySinceMs > WINDOW_MS && nowMs > this.#excusedUntilMs) {
+      this.faults.push(`${pod.metadata.name} was ended at ${nowMs}, busy since ${busySinceMs}`);
+    }
+    worker.pod = { ...pod, metadata: { ...pod.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" } };
+    worker.endsAtMs = nowMs + 500 + this.#random() * 1_000;
+  }
+
+  #make(deployment: Deployment, nowMs: number): void {
+    this.#names += 1;
+    const name = `${deployment.metadata.name}-${this.#names}`;
+    const pod: Pod = {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: {
+        ...deployment.spec.template.metadata,
+        name,
+        namespace: "agents",
+        uid: `uid-${this.#names}`,
+        creationTimestamp: new Date(this.clock.now()).toISOString(),
+      },
+      spec: deployment.spec.template.spec,
+      status: { phase: "Pending", podIP: `10.0.${Math.floor(this.#names / 250)}.${this.#names % 250}` },
+    };
+    this.#workers.set(name, {
+      pod,
+      startsAtMs: nowMs + 1_000 + this.#random() * 4_000,
+      pollsAtMs: 0,
+      busySinceMs: null,
+      busyUntilMs: NEVER,
+      endsAtMs: NEVER,
+      isUnreadyUntilMs: 0,
+    });
+  }
+
+  #store(deployment: Deployment): Deployment {
+    this.#versions += 1;
+    const before = this.#deployments.get(deployment.metadata.name ?? "");
+    const isSame = before && hashOf(before.spec) === hashOf(deployment.spec);
+    const generation = (before?.metadata.generation ?? 0) + (isSame ? 0 : 1);
+    const metadata = { ...deployment.metadata, uid: before?.metadata.uid ?? `uid-d${this.#versions}`, generation };
+    const next = {
+      ...deployment,
+      metadata: { creationTimestamp: new Date(this.clock.now()).toISOString(), ...metadata },
+    };
+    this.#deployments.set(deployment.metadata.name ?? "", next);
+    return next;
+  }
+
+  #kube() {
+    const request = async <T>(act: () => T): Promise<T> => {
+      await sleep(this.clock, 5 + this.#random() * 95);
+      const isLost = this.#random() < this.weather.kube;
+      // Half of those that fail took effect all the same.
+      if (isLost && this.#random() < 0.5) throw new KubeApiError("no answer", { status: 0 });
+      const result = act();
+      if (isLost) throw new KubeApiError("no answer", { status: 0, maybeApplied: true });
+      return result;
+    };
+    return {
+      create: (_resource: unknown, object: Deployment) =>
+        request(() => {
+          const name = object.metadata.name ?? "";
+          if (this.#deployments.has(name)) throw new KubeApiError("exists", { status: 409, reason: "AlreadyExists" });
+          return this.#checked(() => this.#store(object));
+        }),
+      listAll: (_resource: unknown, { labelSelector }: { labelSelector: string }) =>
+        request(() => {
+          const hash = labelSelector.split("=").at(-1);
+          const pods = [...this.#workers.values()].map(({ pod }) => pod);
+          return { items: pods.filter(({ metadata }) => metadata.labels?.["berth.dev/template-hash"] === hash) };
+        }),
+      patch: (resource: { plural: string }, { name }: { name: string }, patch: unknown) =>
+        request(() =>
+          resource.plural === "pods" ? this.#mark(name, patch) : this.#checked(() => this.#apply(name, patch)),
+        ),
+      delete: (_resource: unknown, { name }: { name: string }) =>
+        request(() => {
+          const found = this.#deployments.get(name);
+          if (!found) throw new KubeApiError("gone", { status: 404, reason: "NotFound" });
+          const metadata = { ...found.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" };
+          this.#deployments.set(name, { ...found, metadata });
+        }),
+    };
+  }
+
+  /** No write of the operator's plans more than the maximum, unless there were more before. */
+  #checked<T>(write: () => T): T {
+    const total = () => Object.values(this.replicas).reduce((sum, each) => sum + each, 0);
+    const before = total();
+    const result = write();
+    const max = this.environment.spec.workers?.maxReplicas ?? 0;
+    const isExcused = this.clock.monotonic() <= this.#excusedUntilMs;
+    if (!isExcused && total() > Math.max(max, before))
+      this.faults.push(`${total()} workers planned, at most ${max} are allowed`);
+    return result;
+  }
+
+  #mark(name: string, patch: unknown): KubeObject {
+    const worker = this.#workers.get(name);
+    if (!worker) throw new KubeApiError("gone", { status: 404, reason: "NotFound" });
+    const { annotations } = (patch as { metadata: { annotations: Record<string, string | null> } }).metadata;
+    const merged = Object.entries({ ...worker.pod.metadata.annotations, ...annotations });
+    const kept = Object.fromEntries(merged.filter((entry): entry is [string, string] => entry[1] !== null));
+    worker.pod = { ...worker.pod, metadata: { ...worker.pod.metadata, annotations: kept } };
+    return worker.pod;
+  }
+
+  #apply(name: string, patch: unknown): Deployment {
+    const found = this.#deployments.get(name);
+    if (!found) throw new KubeApiError("gone", { status: 404, reason: "NotFound" });
+    const spec = { ...found.spec };
+    for (const { op, path, value } of patch as { op: string; path: string; value: unknown }[]) {
+      const field = path.split("/").at(-1) ?? "";
+      const now = path.startsWith("/metadata") ? found.metadata.uid : found.spec[field];
+      if (op === "test" && now !== value) throw new KubeApiError("test failed", { status: 422, reason: "Invalid" });
+      if (op === "replace") spec[field] = value;
+    }
+    this.#noteScale(found.spec.replicas ?? 0, spec.replicas ?? 0);
+    return this.#store({ ...found, spec });
+  }
+
+  /** Workers that go for a lack of work go by readings that are fresh. */
+  #noteScale(from: number, to: number): void {
+    const { deploymentName } = workerTemplate(this.environment);
+    const isHandingOver = [...this.#deployments.keys()].some((name) => name !== deploymentName);
+    if (to >= from || isHandingOver || this.environment.spec.paused) return;
+    const oldestMs = Math.min(this.#statsMs, this.#listMs);
+    if (this.clock.monotonic() - oldestMs > 10_000) this.faults.push(`scaled from ${from} to ${to} by old readings`);
+  }
+
+  #sources(changed: () => void) {
+    const { clock } = this;
+    const health = {
+      key: { reason: "KeyAccepted", message: "" } as const,
+      queue: { reason: "Reachable", message: "" } as const,
+      keyRejected: false,
+      keyChanged: () => {},
+    };
+    const answer = async (share: number) => {
+      await sleep(clock, 20 + this.#random() * 180);
+      return this.#random() >= share;
+    };
+    const queue = {
+      stats: null as { depth: number; pending: number } | null,
+      readMs: Number.NEGATIVE_INFINITY,
+      status: null,
+      nudge: () => {},
+      refresh: async (): Promise<boolean> => {
+        const readMs = clock.monotonic();
+        const depth = this.#queued;
+        if (!(await answer(this.weather.stats))) return false;
+        queue.stats = { depth, pending: 0 };
+        queue.readMs = readMs;
+        this.#statsMs = readMs;
+        changed();
+        return true;
+      },
+      run: async (signal: AbortSignal): Promise<void> => {
+        while (!signal.aborted) {
+          await queue.refresh();
+          await sleep(clock, this.#queued > 0 ? 2_000 : 10_000, signal);
+        }
+      },
+    };
+    const count = async () => {
+      const readMs = clock.monotonic();
+      const running = this.busy;
+      if (!(await answer(this.weather.list))) return { ok: false as const, waitMs: 1_000 };
+      this.#listMs = readMs;
+      return { ok: true as const, count: running, isComplete: true, pages: 1 };
+    };
+    return { health, queue, count };
+  }
+}
+
+function ownerOf({ metadata }: Pod): string {
+  return (metadata.name ?? "").replace(/-\d+$/, "");
+}
+
+function isReady({ status }: Pod): boolean {
+  return status?.conditions?.some(({ type, status: is }) => type === "Ready" && is === "True") === true;
+}
+
+function withStatus(pod: Pod, { restarts, ready }: { restarts: number; ready: boolean }): Pod {
+  return {
+    ...pod,
+    status: {
+      ...pod.status,
+      phase: "Running",
+      conditions: [{ type: "Ready", status: ready ? "True" : "False" }],
+      containerStatuses: [{ name: "worker", state: { running: {} }, restartCount: restarts }],
+    },
+  };
+}
+
+/** ActivePodsWithRanks of the controller: what comes first is ended first. */
+function byRank({ pod: a }: Worker, { pod: b }: Worker): number {
+  const phase = (pod: Pod) => (pod.status?.phase === "Pending" ? 0 : 2);
+  if (phase(a) !== phase(b)) return phase(a) - phase(b);
+  if (isReady(a) !== isReady(b)) return isReady(a) ? 1 : -1;
+  const cost = (pod: Pod) => Number(pod.metadata.annotations?.[COST] ?? 0);
+  if (cost(a) !== cost(b)) return cost(a) - cost(b);
+  // The younger one first.
+  return (a.metadata.creationTimestamp ?? "") < (b.metadata.creationTimestamp ?? "") ? 1 : -1;
+}
