@@ -1,0 +1,24 @@
+import { describe, expect, test } from "vitest";
+import { credentialFor } from "../../src/sessions/credential.ts";
+import { sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
+
+const podOf = (sessions: Json) =>
+  sessionTemplate(parsed(stored(sessionsSpec({ template: podTemplate(), ...sessions })))).render("berth-research-x");
+const BY_SECRET = podOf({});
+const BY_FILE = podOf({ parking: "Init", secretDelivery: "File" });
+const BY_KEY = podOf({ credential: "EnvironmentKey" });
+
+describe("what a Pod is given", () => {
+  test.each([
+    ["the item's secret", BY_SECRET, "secret", "key", "secret"],
+    ["the item's secret, as a file", BY_FILE, "secret", "key", "secret"],
+    ["nothing without one: never the key in its place", BY_SECRET, null, "key", null],
+    ["nothing for an empty one", BY_SECRET, "", "key", null],
+    ["the environment key, where the Pod was made for it", BY_KEY, null, "key", "key"],
+    ["the environment key, though the item has a secret", BY_KEY, "secret", "key", "key"],
+    ["nothing while there is no key: never the secret in its place", BY_KEY, "secret", "", null],
+  ])("%s", (_, pod, secret, key, expected) => {
+    expect(credentialFor({ environmentKey: () => key }, pod, { secret })).toBe(expected);
+  });
+});
