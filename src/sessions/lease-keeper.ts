@@ -195,7 +195,9 @@ export class LeaseKeeper {
         : { is: "answered", beat: answer.value.beat, sentMs: answer.sentAtMs, sentWallMs: answer.sentAtWallMs };
     } catch (error) {
       logger.debug({ workId: claim.journal.workId, error: errorText(error) }, "a beat was not answered");
-      return error instanceof WorkApiError && error.maybeApplied ? { is: "unanswered", sentMs } : { is: "failed" };
+      if (!(error instanceof WorkApiError)) return { is: "failed" };
+      if (error.maybeApplied) return { is: "unanswered", sentMs };
+      return { is: "failed", retryAfterMs: error.retryAfterMs ?? 0 };
     }
   }
 
@@ -220,7 +222,7 @@ export class LeaseKeeper {
     }
     const soon = kept.hurried || outcome === "adopted";
     kept.hurried = false;
-    this.#beatAt(kept, soon ? now.nowMs : good ? this.#nextBeatMs(lease, EARLY) : this.#retryMs(kept, lease));
+    this.#beatAt(kept, soon ? now.nowMs : good ? this.#nextBeatMs(lease, EARLY) : this.#retryMs(kept, lease, result));
     // The end of a session waits for a beat that buys time enough for its stop.
     if (lease.state !== before.state || (good && (claim.end !== null || claim.ending !== null))) this.#onChange(claim);
   }
@@ -230,13 +232,20 @@ export class LeaseKeeper {
     return lease.sentMs + beatIntervalMs(lease, timing) * (1 - early * random());
   }
 
-  /** Soon after a failure, then less and less often, but once more when the lease ends: then it is lost. */
-  #retryMs(kept: Kept, lease: HeldLease): number {
+  /**
+   * Soon after a failure, then less and less often, and not before the server asks for it; but once while a beat can still
+   * land in time, and when the lease ends: then it is lost.
+   */
+  #retryMs(kept: Kept, lease: HeldLease, result: BeatResult): number {
     const { timing, random, clock } = this.#context;
+    const nowMs = clock.monotonic();
     const maxMs = beatIntervalMs(lease, timing) / 2;
     const ceilingMs = backoffCeiling({ baseMs: timing.retryBaseMs, maxMs }, kept.failures - 1);
-    const atMs = clock.monotonic() + ceilingMs * (0.5 + 0.5 * random());
-    return Math.min(atMs, leaseEndMs(lease));
+    const askedMs = result.is === "failed" ? (result.retryAfterMs ?? 0) : 0;
+    const atMs = nowMs + Math.max(askedMs, ceilingMs * (0.5 + 0.5 * random()));
+    const endMs = leaseEndMs(lease);
+    const lastMs = endMs - timing.requestBoundMs - timing.marginMs;
+    return Math.min(atMs, nowMs < lastMs ? lastMs : endMs);
   }
 
   #gauge(): void {

@@ -47,8 +47,8 @@ export type BeatResult =
   | { readonly is: "refused"; readonly current: LeaseState | null }
   /** No answer: it may have taken effect, now or later. */
   | { readonly is: "unanswered"; readonly sentMs: number }
-  /** It took no effect, and says nothing of the lease. */
-  | { readonly is: "failed" };
+  /** It took no effect, and says nothing of the lease. `retryAfterMs`: what the server asked for. */
+  | { readonly is: "failed"; readonly retryAfterMs?: number };
 
 const SECOND_MS = 1_000;
 

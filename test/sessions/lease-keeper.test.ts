@@ -260,6 +260,17 @@ describe("one lease", () => {
     expect(rig.sent.length).toBeLessThan(40);
   });
 
+  test("a server that asks for time is not asked before, but once more while a beat can still land", async () => {
+    rig.answer = async () => {
+      throw new WorkApiError({ kind: "rate-limited", call: "heartbeat", message: "wait", retryAfterMs: 60 * SECOND });
+    };
+    rig.kept();
+    await rig.clock.advance(TTL);
+    const [first = 0, ...later] = rig.sent.map(({ atMs }) => atMs);
+    expect(later.map((atMs) => Math.round((atMs - first) / SECOND))).toEqual([60, 120, expect.any(Number)]);
+    expect(later.at(-1)).toBe(1_000 + TTL - 2_500);
+  });
+
   test("stopping is told to the session loop, and beaten on", async () => {
     rig.answer = async () => rig.accepted({ state: "stopping", lease_extended: false });
     const claim = rig.kept();
