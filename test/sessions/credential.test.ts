@@ -13,9 +13,8 @@ describe("what a Pod is given", () => {
   test.each([
     ["the item's secret", BY_SECRET, "secret", "key", "secret"],
     ["the item's secret, as a file", BY_FILE, "secret", "key", "secret"],
-    ["nothing without one: never the key in its place", BY_SECRET, null, "key", null],
-    ["nothing for an empty one", BY_SECRET, "", "key", null],
-    ["the environment key, where the Pod was made for it", BY_KEY, null, "key", "key"],
+    ["nothing without one: never the key in its place", BY_SECRET, "", "key", null],
+    ["the environment key, where the Pod was made for it", BY_KEY, "", "key", "key"],
     ["the environment key, though the item has a secret", BY_KEY, "secret", "key", "key"],
     ["nothing while there is no key: never the secret in its place", BY_KEY, "secret", "", null],
   ])("%s", (_, pod, secret, key, expected) => {
