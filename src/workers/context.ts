@@ -17,7 +17,6 @@ export interface ObjectCache<T extends KubeObject> {
 /** The times of the workers' loops, in milliseconds. */
 export interface WorkersTiming {
   readonly countMs: number;
-  readonly countIdleMs: number;
   readonly demandStaleMs: number;
   readonly busyProbeMs: number;
   readonly scaleMs: number;

@@ -35,6 +35,7 @@ export class DemandWatch {
   readonly #context: Pick<WorkersContext, "clock" | "random" | "timing">;
   readonly #queue: QueueSource;
   readonly #count: CountRunning;
+  readonly #idleGapMs: () => number;
   readonly #isBusy: () => boolean;
   readonly #onReading: () => void;
   readonly #awaited = new Notifier();
@@ -46,6 +47,8 @@ export class DemandWatch {
     context: Pick<WorkersContext, "clock" | "random" | "timing">;
     queue: QueueSource;
     count: CountRunning;
+    /** The pause between two counts while nothing runs and nothing waits. */
+    idleGapMs: () => number;
     /** Whether workers are there, so that sessions may run. */
     isBusy: () => boolean;
     onReading: () => void;
@@ -53,6 +56,7 @@ export class DemandWatch {
     this.#context = options.context;
     this.#queue = options.queue;
     this.#count = options.count;
+    this.#idleGapMs = options.idleGapMs;
     this.#isBusy = options.isBusy;
     this.#onReading = options.onReading;
   }
@@ -132,7 +136,7 @@ export class DemandWatch {
     this.#onReading();
     const { stats } = this.#queue;
     const isIdle = !this.#isBusy() && result.count === 0 && (stats?.depth ?? 0) + (stats?.pending ?? 0) === 0;
-    const paceMs = isIdle ? timing.countIdleMs : timing.countMs;
+    const paceMs = isIdle ? this.#idleGapMs() : timing.countMs;
     return jitter(paceMs * Math.max(1, result.pages / PAGES_AT_FULL_PACE), JITTER, random);
   }
 }

@@ -24,6 +24,8 @@ export interface WorkSources {
     nudge(): void;
   };
   readonly count: CountRunning;
+  /** The pause between two counts while nothing runs and nothing waits. */
+  readonly idleGapMs: () => number;
   readonly health: {
     readonly key: Verdict;
     readonly queue: Verdict;
@@ -90,6 +92,7 @@ export class WorkersRuntime {
       context,
       queue: this.#sources.queue,
       count: this.#sources.count,
+      idleGapMs: this.#sources.idleGapMs,
       isBusy: () => this.#fleet.deployments.some((each) => replicasOf(each) > 0),
       onReading: changed,
     });

@@ -42,6 +42,7 @@ class Bench {
         this.asked.push("list");
         return this.answer;
       },
+      idleGapMs: () => DEFAULT_TIMING.countIdleMs,
       isBusy: () => this.hasWorkers,
       onReading: () => {},
     });

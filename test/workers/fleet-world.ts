@@ -448,7 +448,7 @@ export class FleetWorld {
       this.#listMs = readMs;
       return { ok: true as const, count: running, isComplete: true, pages: 1 };
     };
-    return { health, queue, count };
+    return { health, queue, count, idleGapMs: () => DEFAULT_TIMING.countIdleMs };
   }
 }
 

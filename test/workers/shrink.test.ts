@@ -96,6 +96,7 @@ async function run(
     queue,
     count: async () =>
       work === null ? { ok: false, waitMs: 1 } : { ok: true, count: work.running ?? 0, isComplete: true, pages: 1 },
+    idleGapMs: () => 1,
     isBusy: () => true,
     onReading: () => {},
   });
