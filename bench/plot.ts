@@ -16,7 +16,7 @@ const LEGEND_STEP = 230;
 /** Counts over time as an SVG: steps, since a count stays as it is until it changes. */
 export function stepPlot(title: string, series: readonly Series[]): string {
   const all = series.flatMap(({ points }) => points);
-  const xTop = niceTop(Math.max(1, ...all.map(({ seconds }) => seconds)));
+  const xTop = Math.max(1, ...all.map(({ seconds }) => seconds));
   const yTop = niceTop(Math.max(1, ...all.map(({ value }) => value)));
   const x = (seconds: number) => MARGIN.left + (seconds / xTop) * (WIDTH - MARGIN.left - MARGIN.right);
   const y = (value: number) => HEIGHT - MARGIN.bottom - (value / yTop) * (HEIGHT - MARGIN.top - MARGIN.bottom);
@@ -68,7 +68,7 @@ function label(x: number, y: number, text: string, anchor: string): string {
 
 function ticks(top: number): number[] {
   const step = stepOf(top);
-  return Array.from({ length: Math.round(top / step) + 1 }, (_, at) => at * step);
+  return Array.from({ length: Math.floor(top / step) + 1 }, (_, at) => at * step);
 }
 
 /** The first multiple of a round step that is not below `value`. */

@@ -16,7 +16,7 @@ test("an area comes down to zero at its end", () => {
   expect(paths(stepPlot("counts", [area]))[0]).toMatch(/Z$/);
 });
 
-test("every series is named, and the axes end at round numbers", () => {
+test("every series is named, and counts end at a round number", () => {
   const svg = stepPlot("counts", [
     { name: "workers", color: "#000000", points: points(0, 187) },
     { name: "busy <now>", color: "#ffffff", points: points(0, 12) },
