@@ -84,6 +84,8 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       lapse: pick(["requeue", "stop"]),
       starting,
       lapsedStopping: pick(["stays", "ends"]),
+      stoppingBeat: pick(["extends", "ignored"]),
+      requeueId: pick(["kept", "kept", "new"]),
       listOrder: pick(["newest", "oldest", "shuffled"]),
       listedHeartbeat: pick(["same", "reformatted"]),
       stopReply: pick(["empty", "work"]),
