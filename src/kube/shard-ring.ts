@@ -259,7 +259,10 @@ export class ShardRing {
     const { identity, clock, logger } = this.#options;
     const nowMs = clock.monotonic();
     const isOurs = seen.owner === identity;
-    const freeMs = seen.holder === null ? lasting(this.#freeSince, shard, nowMs) : forget(this.#freeSince, shard);
+    // Not while nobody may take it: that says nothing about whose turn it is.
+    const mayBeTaken = seen.holder === null && seen.mayTake;
+    const freeMs = mayBeTaken ? lasting(this.#freeSince, shard, nowMs) : forget(this.#freeSince, shard);
+    if (seen.holder !== null && seen.holder !== identity) this.#keptUntil.delete(shard);
     const isSurplus = this.#electors[shard]?.isLeader === true && !isOurs;
     const surplusMs = isSurplus ? lasting(this.#surplusSince, shard, nowMs) : forget(this.#surplusSince, shard);
     // A Lease of ours that nobody uses (it was taken and could not be confirmed) is nobody else's either.
