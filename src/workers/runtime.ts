@@ -244,13 +244,13 @@ export class WorkersRuntime {
   }
 
   #orders(): ScalerOrders {
-    const { clock, environment } = this.#context;
+    const { environment } = this.#context;
     const isDraining = this.#drainDeadlineMs !== null;
     return {
       mayGrow: this.#permissions.mayPrepare,
       isLeaving: isDraining || environment().spec.paused,
       isDraining,
-      isOver: this.#drainDeadlineMs !== null && clock.monotonic() >= this.#drainDeadlineMs,
+      overAtMs: this.#drainDeadlineMs,
     };
   }
 

@@ -43,8 +43,8 @@ export interface ScalerOrders {
   readonly isLeaving: boolean;
   /** The Environment goes: what is left empty is removed, too. */
   readonly isDraining: boolean;
-  /** The time that busy ones were given is over: they go, too. */
-  readonly isOver: boolean;
+  /** When busy ones go, too, on the monotonic clock; null: never. */
+  readonly overAtMs: number | null;
 }
 
 /** What stands when the demand could not be read anew before workers go for it. */
@@ -114,7 +114,11 @@ export class Scaler {
       if (isWell) {
         backoff.reset();
         await sleep(clock, MIN_PAUSE_MS, signal);
-        if (!this.#isPoked) await this.#wait(jitter(timing.scaleMs, JITTER, random), signal);
+        const { overAtMs } = this.#orders();
+        const leftMs = overAtMs === null ? Number.POSITIVE_INFINITY : overAtMs - clock.monotonic();
+        const waitMs = jitter(timing.scaleMs, JITTER, random);
+        // Busy workers go when their time is over, and not a turn later.
+        if (!this.#isPoked) await this.#wait(leftMs > 0 ? Math.min(waitMs, leftMs) : waitMs, signal);
       } else {
         await sleep(clock, backoff.next(), signal);
       }
@@ -154,7 +158,7 @@ export class Scaler {
     const { clock, template, environment } = this.#context;
     const { workers } = environment().spec;
     if (!workers) return null;
-    if (orders.isOver) return this.#removeAll();
+    if (orders.overAtMs !== null && clock.monotonic() >= orders.overAtMs) return this.#removeAll();
     const isResting = clock.monotonic() < this.#restUntilMs;
     const decision = await this.#decide({ ...orders, isResting }, signal);
     if (signal.aborted) return null;

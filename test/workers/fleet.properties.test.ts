@@ -110,7 +110,7 @@ test.each([
           expect(end.verdicts).toContain("ScalingFollowsDemand");
         },
       ),
-      { numRuns: Number(process.env.FLEET_RUNS ?? 12), endOnFailure: true },
+      { numRuns: Number(process.env.FLEET_RUNS ?? 6), endOnFailure: true },
     );
   },
   120_000,
