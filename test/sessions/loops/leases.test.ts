@@ -138,14 +138,16 @@ describe("leases that the operator keeps", () => {
   });
 
   test("a Pod that was made for a stock worker is claimed for one, although the spec has changed since", async () => {
-    const { world } = kept({ sessions: { lease: "Worker", maxConcurrent: 1, parkedMaxAgeSeconds: 0 } });
+    let prepareMs = 100;
+    const { world } = kept({ sessions: { lease: "Worker", maxConcurrent: 2, warm: 1 }, prepareMs: () => prepareMs });
     await world.until("a parked Pod", () => world.parked.length > 0);
-    const id = world.enqueue();
+    prepareMs = MINUTE;
     world.patchEnvironment({ spec: { sessions: { lease: "Operator" } } });
-    await world.until("it is served", () => world.isSettled);
-    const pod = world.server.history.find(({ plural, type }) => plural === "pods" && type === "ADDED");
-    expect(pod?.object.metadata.annotations?.["berth.dev/lease"]).toBe("Worker");
-    expect(world.item(id).stoppedBy?.as).toBe("sessions-token");
+    await world.until("its replacement is on its way", () => world.pods.length === 2);
+    const id = world.enqueue();
+    await world.until("it is served", () => world.item(id).state === "stopped", 30 * SECOND);
+    expect(world.item(id).history.find(({ event }) => event === "first beat")?.by.as).toBe("sessions-token");
+    expect(world.item(id).refusedBeats).toBe(0);
     holdsTrue(world);
   });
 });
