@@ -39,6 +39,11 @@ export class Fleet {
     return this.all.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
   }
 
+  /** Workers asked for, all Deployments together. */
+  get replicas(): number {
+    return this.deployments.reduce((sum, each) => sum + replicasOf(each), 0);
+  }
+
   /** The worker Pods of these Deployments, as the cache has them. */
   get pods(): readonly WorkerPod[] {
     const hashes = new Set(this.all.map(hashOfDeployment));

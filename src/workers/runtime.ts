@@ -93,7 +93,7 @@ export class WorkersRuntime {
       queue: this.#sources.queue,
       count: this.#sources.count,
       idleGapMs: this.#sources.idleGapMs,
-      isBusy: () => this.#fleet.deployments.some((each) => replicasOf(each) > 0),
+      isBusy: () => this.#fleet.replicas > 0,
       onReading: changed,
     });
     this.#scaler = new Scaler({
@@ -178,7 +178,7 @@ export class WorkersRuntime {
     const { view } = this.#scaler;
     const isProbed = this.#busy.isProbed;
     const workers = {
-      desired: view.decision?.replicas ?? this.#fleet.deployments.reduce((sum, each) => sum + replicasOf(each), 0),
+      desired: view.decision?.replicas ?? this.#fleet.replicas,
       replicas: counted.length,
       ready: counted.filter(({ isReady }) => isReady).length,
       busy: isProbed ? counted.filter((pod) => this.#busy.stateOf(pod) === "busy").length : 0,

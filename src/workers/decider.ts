@@ -1,0 +1,184 @@
+import { type BusyView, scaleDownFloor } from "../autoscale/busy-guard.ts";
+import { decideScale, type ScaleDecision } from "../autoscale/decide-scale.ts";
+import { type Demand, demandOf } from "../autoscale/demand.ts";
+import { recordScale, type ScaleHistory, startHistory } from "../autoscale/scale-history.ts";
+import type { BusyWatch } from "./busy-watch.ts";
+import type { WorkersContext } from "./context.ts";
+import type { DemandWatch } from "./demand-watch.ts";
+import { type Fleet, hashOfDeployment, replicasOf } from "./fleet.ts";
+import type { HashGroup } from "./split.ts";
+import { isCounted } from "./worker-pod.ts";
+
+/** Sessions counted longer ago are counted anew before workers are added for them: one that ended wants none. */
+const COUNT_FRESH_MS = 2_000;
+
+/** How many workers there should be, all Deployments together, and why. */
+export type Decision = Pick<ScaleDecision, "replicas" | "wanted" | "reason" | "message">;
+
+/** Without the history, which changes at every turn. */
+function wordsOf({ replicas, wanted, reason, message }: ScaleDecision): Decision {
+  return { replicas, wanted, reason, message };
+}
+
+/** What stands when the demand could not be read anew before workers go for it. */
+function heldAt(current: number, { wanted }: ScaleDecision): Decision {
+  const message = "no worker goes before the demand was read anew";
+  return { replicas: current, wanted, reason: "ScaleDownStabilized", message };
+}
+
+/**
+ * Says how many workers there should be, from what the fleet, the probes and the readings show: hands it to the policies of
+ * src/autoscale, with readings that are fresh enough for what is decided, and keeps the history that these look at.
+ */
+export class Decider {
+  readonly #context: WorkersContext;
+  readonly #fleet: Fleet;
+  readonly #busy: BusyWatch;
+  readonly #demand: DemandWatch;
+  #history: ScaleHistory | null = null;
+  /** What was decided last, all Deployments together. */
+  #total: number | null = null;
+
+  constructor(options: {
+    readonly context: WorkersContext;
+    readonly fleet: Fleet;
+    readonly busy: BusyWatch;
+    readonly demand: DemandWatch;
+  }) {
+    this.#context = options.context;
+    this.#fleet = options.fleet;
+    this.#busy = options.busy;
+    this.#demand = options.demand;
+  }
+
+  /**
+   * Decides anew. While `isResting`, workers that are too many stay: nothing is read, and nobody asked, for that.
+   * `isLeaving`: no worker is wanted.
+   */
+  async decide(
+    how: { readonly isLeaving: boolean; readonly isResting: boolean },
+    signal: AbortSignal,
+  ): Promise<Decision> {
+    if (how.isLeaving) return this.#leave();
+    let decision = this.#decideNow();
+    const current = this.current;
+    if (decision.replicas > current && decision.wanted !== null) {
+      await this.#demand.refreshRunning(COUNT_FRESH_MS, signal);
+      decision = this.#decideNow();
+    } else if (decision.replicas < current) {
+      if (how.isResting) return { ...wordsOf(decision), replicas: current };
+      // Sessions counted before an item left the queue do not have it, and statistics read after that have not either:
+      // only readings made now, in the right order, say that there is too little work.
+      if (!(await this.#demand.refreshAll(signal))) return heldAt(current, decision);
+      decision = this.#decideNow();
+    }
+    this.#history = decision.history;
+    return wordsOf(decision);
+  }
+
+  /** Replicas asked for now. While a template takes the place of another, those that come beside the old ones do not count. */
+  get current(): number {
+    const { replicas } = this.#fleet;
+    return this.#isHandingOver && this.#total !== null ? Math.min(replicas, this.#total) : replicas;
+  }
+
+  /** Workers whose program runs and that do not say whether they are busy. */
+  get silent(): number {
+    const view = this.#busyView();
+    return view.kind === "probed" ? view.unknown : 0;
+  }
+
+  /** The Deployments, with what of each must stay. */
+  groups(): HashGroup[] {
+    const pods = this.#fleet.pods.filter(isCounted);
+    const areSessionsRunning = !this.#areAllIdle();
+    return this.#fleet.deployments.map((each) => {
+      const hash = hashOfDeployment(each);
+      const own = pods.filter((pod) => pod.hash === hash);
+      const mayBeBusy = this.#busy.isProbed
+        ? own.filter((pod) => this.#busy.stateOf(pod) !== "idle")
+        : own.filter(({ isRunning }) => isRunning && areSessionsRunning);
+      return {
+        hash,
+        replicas: replicasOf(each),
+        kept: mayBeBusy.length,
+        ready: own.filter(({ isReady }) => isReady).length,
+        createdAtMs: Date.parse(each.metadata.creationTimestamp ?? "") || 0,
+      };
+    });
+  }
+
+  /** Takes note of what was written. `from` is what `current` was before. */
+  note(decision: Decision, from: number, nowMs: number): void {
+    this.#total = this.#isHandingOver ? decision.replicas : this.#fleet.replicas;
+    const behavior = this.#context.environment().spec.workers?.behavior;
+    if (!this.#history || !behavior) return;
+    this.#history = recordScale(this.#history, { from, to: this.#total, atMs: nowMs }, behavior);
+  }
+
+  #decideNow(): ScaleDecision {
+    const { clock, environment } = this.#context;
+    const spec = environment().spec.workers;
+    if (!spec) throw new TypeError("not an Environment with spec.workers");
+    const nowMs = clock.monotonic();
+    const current = this.current;
+    this.#history ??= startHistory(current, nowMs);
+    return decideScale({
+      spec,
+      current,
+      demand: this.#demandNow(),
+      busy: this.#busyView(),
+      history: this.#history,
+      nowMs,
+    });
+  }
+
+  /** Nothing is wanted any more: no window and no policy keeps a worker that is idle. */
+  #leave(): Decision {
+    const current = this.current;
+    const demand = this.#demandNow();
+    const busy = this.#busyView();
+    if (busy.kind === "unprobed" && demand.kind === "unknown") {
+      return {
+        replicas: current,
+        wanted: 0,
+        reason: demand.reason,
+        message: `${demand.message}: the last size is held`,
+      };
+    }
+    const work = demand.kind === "known" ? demand : { running: 0, pending: 0 };
+    const floor = scaleDownFloor(busy, current, work);
+    if (floor) return { ...floor, wanted: 0 };
+    return { replicas: 0, wanted: 0, reason: "DesiredWithinRange", message: "no worker is wanted" };
+  }
+
+  #demandNow(): Demand {
+    const { clock, timing } = this.#context;
+    return demandOf(this.#demand.readings, clock.monotonic(), timing.demandStaleMs);
+  }
+
+  /** Whether a template takes the place of another. */
+  get #isHandingOver(): boolean {
+    const { hash } = this.#context.template();
+    return this.#fleet.deployments.some((each) => hashOfDeployment(each) !== hash && replicasOf(each) > 0);
+  }
+
+  #busyView(): BusyView {
+    if (!this.#busy.isProbed) return { kind: "unprobed" };
+    const running = this.#fleet.pods.filter((pod) => isCounted(pod) && pod.isRunning);
+    const kept = running.filter((pod) => this.#busy.stateOf(pod) !== "idle");
+    const busy = kept.filter((pod) => this.#busy.stateOf(pod) === "busy").length;
+    return {
+      kind: "probed",
+      busy,
+      unknown: kept.length - busy,
+      notReady: kept.filter(({ isReady }) => !isReady).length,
+    };
+  }
+
+  /** Without a probe: whether no session runs, so that no worker can be busy. */
+  #areAllIdle(): boolean {
+    const demand = this.#demandNow();
+    return demand.kind === "known" && demand.running + demand.pending === 0;
+  }
+}
