@@ -21,10 +21,7 @@ export interface UnservedOptions {
   readonly announcer: (about: Pick<EventSubject, "metadata">) => Announce;
 }
 
-/**
- * Environments that no loop runs for: specs that cannot be read, modes that are not built. Their status says why, and
- * their deletion is not held up.
- */
+/** Environments that no loop runs for: specs that cannot be read. Their status says why, and their deletion is not held up. */
 export class UnservedEnvironments {
   readonly #options: UnservedOptions;
   readonly #writers = new Map<string, { readonly uid: string; readonly writer: StatusWriter }>();
