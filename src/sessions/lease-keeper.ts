@@ -6,6 +6,7 @@ import { WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { afterBeat, type BeatResult, beatIntervalMs, type HeldLease, type Lease, leaseEndMs } from "./lease.ts";
+import { desiredTtlSeconds } from "./timing.ts";
 
 /** How a beat came out; the values of the metric's label. */
 export type BeatOutcome = "beaten" | "adopted" | "stopping" | "stopped" | "refused" | "unanswered" | "failed";
@@ -188,8 +189,8 @@ export class LeaseKeeper {
     const sentMs = clock.monotonic();
     try {
       guard();
-      const desiredTtlSeconds = Math.round(timing.desiredTtlMs / SECOND_MS);
-      const answer = await work().heartbeat(claim.journal.workId, { expected: echo, desiredTtlSeconds });
+      const asked = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
+      const answer = await work().heartbeat(claim.journal.workId, asked);
       return answer.value.kind === "refused"
         ? { is: "refused", current: answer.value.current }
         : { is: "answered", beat: answer.value.beat, sentMs: answer.sentAtMs, sentWallMs: answer.sentAtWallMs };

@@ -21,6 +21,7 @@ import { openingPatch, readJournal, storedCredential } from "./journal.ts";
 import { type HeldLease, type Lease, leaseOf } from "./lease.ts";
 import { NO_DEADLINE_SECONDS } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
+import { desiredTtlSeconds } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 
@@ -131,8 +132,7 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
 export async function takeLease(context: SessionContext, claim: Claim, expected: string): Promise<void> {
   claim.memory = { is: "none" };
   claim.item = null;
-  const desiredTtlSeconds = Math.round(context.timing.desiredTtlMs / SECOND_MS);
-  const answer = await beat(context, claim, expected, desiredTtlSeconds);
+  const answer = await beat(context, claim, expected, desiredTtlSeconds(context.timing));
   const taken =
     answer.value.kind === "refused" ? null : leaseOf(answer.value.beat, answer.sentAtMs, answer.sentAtWallMs);
   if (taken) claim.lease = taken;
@@ -169,10 +169,10 @@ async function beat(
   context: SessionContext,
   claim: Claim,
   expected: string,
-  desiredTtlSeconds?: number,
+  ttlSeconds?: number,
 ): Promise<Answer<HeartbeatOutcome>> {
   const { workId } = claim.journal;
-  const desired = desiredTtlSeconds === undefined ? {} : { desiredTtlSeconds };
+  const desired = ttlSeconds === undefined ? {} : { desiredTtlSeconds: ttlSeconds };
   context.guard();
   const first = await context.work().heartbeat(workId, { expected, ...desired });
   if (first.value.kind !== "refused") return first;

@@ -171,3 +171,10 @@ export function scaleTiming(timing: Timing, factor: number): Timing {
   const scaled = Object.fromEntries(SCALED.map((name) => [name, timing[name] / factor]));
   return { ...timing, ...scaled };
 }
+
+/** What a beat of the operator asks for: whole seconds, at least one. */
+export function desiredTtlSeconds({ desiredTtlMs }: Pick<Timing, "desiredTtlMs">): number {
+  return Math.max(1, Math.round(desiredTtlMs / SECOND_MS));
+}
+
+const SECOND_MS = 1_000;
