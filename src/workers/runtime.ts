@@ -16,6 +16,9 @@ import { isCounted } from "./worker-pod.ts";
 /** The finalizer goes so long after the last worker, so that a short pause costs no two writes. */
 const LINGER_MS = 30_000;
 
+/** From the first change of a Pod to the look at all of them. */
+const LOOK_DELAY_MS = 100;
+
 /** What the runtime asks of the Work API, as somebody who may know it puts it together. */
 export interface WorkSources {
   readonly queue: QueueSource & {
@@ -71,6 +74,7 @@ export class WorkersRuntime {
   #synced = false;
   #drainDeadlineMs: number | null = null;
   #releaseTimer: Timer | null = null;
+  #lookTimer: Timer | null = null;
 
   constructor(options: {
     context: WorkersContext;
@@ -116,6 +120,7 @@ export class WorkersRuntime {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#releaseTimer?.cancel();
+    this.#lookTimer?.cancel();
     this.#changed.notify();
     await this.#running;
   }
@@ -141,8 +146,12 @@ export class WorkersRuntime {
 
   /** A Pod or a Deployment of this Environment changed in the cache. */
   podChanged(): void {
-    this.#busy.observe(this.#fleet.pods, (name) => howEnded(this.#context.pods.get(name)));
-    this.#noteChange();
+    // Workers change in crowds: one look sees them all.
+    this.#lookTimer ??= this.#context.clock.setTimer(() => {
+      this.#lookTimer = null;
+      this.#busy.observe(this.#fleet.pods, (name) => howEnded(this.#context.pods.get(name)));
+      this.#noteChange();
+    }, LOOK_DELAY_MS);
   }
 
   /** The Environment is being deleted: idle workers go at once, busy ones at `deadlineMs` (monotonic). */

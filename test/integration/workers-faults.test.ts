@@ -4,6 +4,8 @@ import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { deploymentsOf, pollersWorld, untilWorkers, workersOf, workersSpec } from "../support/workers-world.ts";
+import { startWorld } from "../support/world.ts";
+import { changeRights, limitedUser, limitOperator } from "./limited-operator.ts";
 
 const cluster = useCluster();
 
@@ -57,6 +59,69 @@ describe.concurrent("what keeps workers from being made or from running", () => 
     await world.patchSpec({ workers: part.workers });
     await untilWorkers(world, "four serve", ({ busy }) => busy === 4);
     await world.until("one Deployment", async () => (await deploymentsOf(world)).length === 1);
+  });
+});
+
+describe.concurrent("an operator that lacks a right", () => {
+  test.each([
+    ["deployments", "create"],
+    ["deployments", "patch"],
+    ["pods", "patch"],
+  ])(
+    "of %s to %s: the condition has the API server's words, nothing busy is ended, and it heals",
+    async (resource, verb) => {
+      await using world = await pollersWorld(cluster);
+      await limitOperator(world);
+      await world.createEnvironment(workersSpec(world));
+      const flags = ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))];
+      const { metrics } = world.startOperator({ flags });
+      await world.untilCondition("Ready", "Ready");
+      if (verb === "patch") {
+        world.simulator.enqueue(world.environmentId);
+        await untilWorkers(world, "one serves", ({ busy }) => busy === 1);
+      }
+      await changeRights(world, { resource, verb });
+      const items = [1, 2, 3].map(() => world.simulator.enqueue(world.environmentId));
+      if (resource === "deployments") {
+        const { message } = await world.untilCondition("ScalingActive", "ScalingFailed");
+        expect(message).toContain(`cannot ${verb} resource "deployments"`);
+        expect(world.condition("Ready")).toMatchObject({ status: "False", reason: "ScalingFailed" });
+      } else {
+        await untilWorkers(world, "all serve", ({ busy }) => busy === 4);
+        world.simulator.stopItem(items[0]?.id ?? "");
+        await world.untilCondition("ScalingActive", "ScalingFailed");
+        expect(workersOf(world)).toHaveLength(4);
+      }
+      await changeRights(world);
+      await world.untilCondition("ScalingActive", "ScalingFollowsDemand");
+      const wanted = resource === "pods" || verb === "create" ? 3 : 4;
+      await untilWorkers(world, "it goes on", ({ busy, replicas }) => busy === wanted && replicas === wanted);
+      expect(await metricValue(metrics.workersEndedWhileBusy, {})).toBe(0);
+    },
+  );
+
+  test("to list Deployments: workers wait and it is said why, and sessions are served all the same", async () => {
+    await using world = await startWorld(cluster);
+    await limitOperator(world, { resource: "deployments", verb: "list" });
+    await world.createEnvironment();
+    const flags = ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))];
+    world.startOperator({ flags });
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    const metadata = { name: "batch", namespace: world.namespace };
+    const spec = { ...world.spec(), ...workersSpec(world) };
+    await world.kube.create(ENVIRONMENTS, { metadata, spec } as never);
+    const readyOf = async () => {
+      const { status } = await world.kube.get(ENVIRONMENTS, metadata);
+      return status?.conditions?.find(({ type }) => type === "Ready");
+    };
+    const told = await world.until("it is said", async () => {
+      const ready = await readyOf();
+      return ready?.reason === "NotReady" && ready;
+    });
+    expect(told.message).toContain("nothing is scaled before Deployments and Pods can be listed");
+    await changeRights(world);
+    await world.until("it is served", async () => (await readyOf())?.reason === "Ready");
   });
 });
 
