@@ -33,6 +33,20 @@ export const PRINTER_COLUMNS = [
     priority: 1,
   },
   {
+    name: "Workers",
+    type: "integer",
+    jsonPath: ".status.workers.replicas",
+    description: "Workers that exist.",
+    priority: 1,
+  },
+  {
+    name: "Busy",
+    type: "integer",
+    jsonPath: ".status.workers.busy",
+    description: "Workers seen busy by the busyProbe.",
+    priority: 1,
+  },
+  {
     name: "Environment",
     type: "string",
     jsonPath: ".spec.environmentId",

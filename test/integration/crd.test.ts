@@ -201,6 +201,8 @@ describe("the API server", () => {
     ]);
     expect(wide).toEqual([
       ["Pending", 1],
+      ["Workers", 6],
+      ["Busy", 5],
       ["Environment", "env_1"],
       ["Message", "the Work API answers 401"],
     ]);
@@ -227,6 +229,7 @@ const STATUS = {
   max: 5,
   queue: { depth: 4, pending: 1, oldestQueuedAt: "2026-01-02T03:04:05Z", workersPolling: 1 },
   sessions: { warm: 2, preparing: 0, opening: 0, active: 3, stopping: 0, finished: 7 },
+  workers: { desired: 7, replicas: 6, ready: 6, busy: 5 },
   conditions: [
     {
       type: "Ready",
