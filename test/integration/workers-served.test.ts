@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
+import { SECRETS } from "../../src/kube/resource.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { untilWorkers, workersOf, workersSpec, workersWorld } from "../support/workers-world.ts";
@@ -8,7 +9,7 @@ const cluster = useCluster();
 
 test("stock workers in a scaled Deployment complete sessions, from none to as many as are wanted and back to none", async () => {
   await using world = await workersWorld(cluster);
-  await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 3 } }));
+  await world.createEnvironment(workersSpec(world, { maxIdleMs: 1_000, workers: { maxReplicas: 3 } }));
   const { metrics } = world.startOperator();
   await world.untilCondition("Ready", "Ready");
   expect(workersOf(world)).toEqual([]);
@@ -25,6 +26,36 @@ test("stock workers in a scaled Deployment complete sessions, from none to as ma
     expect(world.simulator.session(sessionId).toolCalls.map(({ output }) => output)).toEqual([`session ${n + 1}`]);
   }
   expect(await metricValue(metrics.workersEndedWhileBusy, {})).toBe(0);
+  expect(await metricValue(metrics.workerProbes, { answer: "busy" })).toBeGreaterThan(0);
   expect(await metricValue(metrics.workersScaled, { direction: "up" })).toBeGreaterThan(0);
   world.simulator.assertNoViolations();
+});
+
+test("a stock worker whose time is over stops its item itself, and one that is idle just leaves", async () => {
+  await using world = await workersWorld(cluster);
+  const part = workersSpec(world, { maxIdleMs: 600_000, workers: { minReplicas: 2, maxReplicas: 2 } });
+  await world.createEnvironment({ ...part, deletionGraceSeconds: 2 });
+  world.startOperator();
+  const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo working") });
+  await untilWorkers(world, "one is busy", ({ busy, ready }) => busy === 1 && ready === 2);
+  await world.deleteEnvironment();
+  await world.until("all is gone", () => !world.environment && world.pods.length === 0);
+  const { state, stoppedBy } = world.simulator.item(item.id);
+  expect({ state, as: stoppedBy?.as }).toEqual({ state: "stopped", as: "sessions-token" });
+  world.simulator.assertNoViolations();
+});
+
+test("workers run on a new key when the old one is refused", async () => {
+  await using world = await workersWorld(cluster);
+  await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 1 } }));
+  world.startOperator();
+  await untilWorkers(world, "a worker", ({ ready }) => ready === 1);
+  const key = world.simulator.rotateKey(world.environmentId);
+  await world.untilCondition("Authenticated", "KeyRejected");
+  expect(workersOf(world)).toHaveLength(1);
+  const patch = { stringData: { "environment-key": key } };
+  await world.kube.patch(SECRETS, { namespace: world.namespace, name: "key" }, patch, { type: "merge" });
+  await world.untilCondition("Authenticated", "KeyAccepted");
+  const item = world.simulator.enqueue(world.environmentId, { script: bashScript("echo again") });
+  await world.until("it is served", () => world.simulator.item(item.id).state === "stopped");
 });
