@@ -372,7 +372,7 @@ test("an operator that starts anew ends no busy worker and adds none", async () 
   const pods = uids(workersOf(world));
   const second = world.startOperator();
   await world.until("it has asked the workers", async () => {
-    return (await metricValue(second.metrics.workerProbes, { answer: "busy" })) ?? 0 > 4;
+    return (await metricValue(second.metrics.workerProbes, { answer: "busy" })) > 4;
   });
   await untilWorkers(world, "two busy workers", ({ busy, desired }) => busy === 2 && desired === 2);
   expect(uids(workersOf(world))).toEqual(pods);
