@@ -190,7 +190,7 @@ describe.concurrent("leases that the operator loses", () => {
     await using world = await plainWorld({ kind: "exit", code: 0, afterMs: 12_000 });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
-    world.simulator.inject({ kind: "lost-reply", call: "heartbeat", workId: served.item.id, probability: 0.4 });
+    world.simulator.inject({ kind: "lost-reply", call: "heartbeat", workId: served.item.id, times: 2 });
     await untilEnded(world, served, "Completed");
     expect(await metricValue(served.operator.metrics.leasesLost, {})).toBe(0);
     expect(await metricValue(served.operator.metrics.heartbeats, { result: "adopted" })).toBeGreaterThan(0);
