@@ -20,7 +20,7 @@ export const LABEL_SESSION_ID = "berth.dev/session-id";
 export const LABEL_TEMPLATE_HASH = "berth.dev/template-hash";
 export const LABEL_MANAGED_BY = "app.kubernetes.io/managed-by";
 
-/** The gated container of a session Pod, resolved before admission: injected sidecars may come first. */
+/** The container of a Pod that a session or a worker runs in, resolved before admission: injected sidecars may come first. */
 export const ANNOTATION_SESSION_CONTAINER = "berth.dev/session-container";
 export const ANNOTATION_WORK_ID = "berth.dev/work-id";
 export const ANNOTATION_SESSION_ID = "berth.dev/session-id";

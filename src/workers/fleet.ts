@@ -1,6 +1,6 @@
 import { LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { isAlreadyExists, isNotFound } from "../kube/errors.ts";
-import { DEPLOYMENTS, type Deployment, PODS, type Pod } from "../kube/resource.ts";
+import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import type { WorkersContext } from "./context.ts";
 import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 
@@ -49,12 +49,8 @@ export class Fleet {
     const hashes = new Set(this.all.map(hashOfDeployment));
     return this.#context.pods
       .list()
-      .map((pod) => this.read(pod))
+      .map(readWorkerPod)
       .filter(({ hash }) => hashes.has(hash));
-  }
-
-  read(pod: Pod): WorkerPod {
-    return readWorkerPod(pod, this.#context.template().container);
   }
 
   /** The Pods of one Deployment as the API server has them now. Throws KubeApiError. */
@@ -63,7 +59,7 @@ export class Fleet {
     const hash = hashOfDeployment(deployment);
     const labelSelector = `${LABEL_ENVIRONMENT}=${name},${LABEL_ROLE}=worker,${LABEL_TEMPLATE_HASH}=${hash}`;
     const { items } = await kube.listAll(PODS, { namespace, labelSelector });
-    return items.map((pod) => this.read(pod));
+    return items.map(readWorkerPod);
   }
 
   /** Makes the Deployment of the present template. Throws KubeApiError. */

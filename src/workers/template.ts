@@ -2,6 +2,7 @@ import type { Environment, PodTemplate } from "../api/environment.ts";
 import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_DEFAULT_CONTAINER,
+  ANNOTATION_SESSION_CONTAINER,
   API_VERSION,
   KIND,
   LABEL_ENVIRONMENT,
@@ -113,7 +114,11 @@ function renderTemplate(
     metadata: {
       ...template.metadata,
       labels: { ...template.metadata?.labels, ...labels },
-      annotations: { [ANNOTATION_DEFAULT_CONTAINER]: worker, ...template.metadata?.annotations },
+      annotations: {
+        [ANNOTATION_DEFAULT_CONTAINER]: worker,
+        ...template.metadata?.annotations,
+        [ANNOTATION_SESSION_CONTAINER]: worker,
+      },
     },
     spec: {
       automountServiceAccountToken: false,

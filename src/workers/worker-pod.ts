@@ -1,5 +1,5 @@
-import { ANNOTATION_DELETION_COST, LABEL_TEMPLATE_HASH } from "../api/names.ts";
-import type { Deployment, Pod } from "../kube/resource.ts";
+import { ANNOTATION_DELETION_COST, ANNOTATION_SESSION_CONTAINER, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 
 /** A worker Pod, as far as scaling asks. */
 export interface WorkerPod {
@@ -22,10 +22,10 @@ export interface WorkerPod {
   readonly cost: string | null;
 }
 
-/** Reads a worker Pod. `container` is the worker's own; injected sidecars say nothing. */
-export function readWorkerPod(pod: Pod, container: string): WorkerPod {
+/** Reads a worker Pod. */
+export function readWorkerPod(pod: Pod): WorkerPod {
   const { metadata, status } = pod;
-  const worker = status?.containerStatuses?.find(({ name }) => name === container);
+  const worker = workerOf(pod);
   const restarts = worker?.restartCount ?? 0;
   const isRunning = worker?.state?.running !== undefined;
   return {
@@ -41,6 +41,16 @@ export function readWorkerPod(pod: Pod, container: string): WorkerPod {
     restarts,
     cost: metadata.annotations?.[ANNOTATION_DELETION_COST] ?? null,
   };
+}
+
+/**
+ * The worker's own container, which the Pod itself names: another template may call it otherwise, and injected sidecars say
+ * nothing. Where nobody names it, any that runs may be the worker.
+ */
+function workerOf({ metadata, status }: Pod): ContainerStatus | undefined {
+  const all = status?.containerStatuses ?? [];
+  const named = metadata.annotations?.[ANNOTATION_SESSION_CONTAINER];
+  return all.find(({ name }) => name === named) ?? all.find(({ state }) => state?.running) ?? all[0];
 }
 
 /** Whether it counts as one of the replicas. */

@@ -159,6 +159,22 @@ describe.concurrent("a template that changes", () => {
     await noWorkerEndedBusy(world, operator);
   });
 
+  test("a new name of the container makes no busy worker look idle", async () => {
+    await using world = await pollersWorld(cluster);
+    const part = workersPart(world) as { template: { spec: { containers: Record<string, unknown>[] } } };
+    await world.createEnvironment({ sessions: undefined, workers: part });
+    const operator = world.startOperator();
+    await busyWith(world, 2);
+    const old = uids(workersOf(world));
+    const renamed = structuredClone(part);
+    for (const container of renamed.template.spec.containers) container["name"] = "agent";
+    await world.patchSpec({ workers: renamed });
+    await busyWith(world, 1);
+    expect(uids(workersOf(world))).toEqual(expect.arrayContaining(old));
+    expect(workersOf(world)).toHaveLength(3);
+    await noWorkerEndedBusy(world, operator);
+  });
+
   test("all places taken by busy ones: the new template waits for them", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });

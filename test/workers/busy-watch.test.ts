@@ -7,7 +7,7 @@ import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import type { BusyAnswer } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST, BusyWatch, forEachAtMost } from "../../src/workers/busy-watch.ts";
 import type { WorkersContext } from "../../src/workers/context.ts";
-import { isCounted, readWorkerPod } from "../../src/workers/worker-pod.ts";
+import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { type Json, parsed, podTemplate, stored, workersSpec } from "../api/environments.ts";
 import { FakeKube, notFound } from "../reconcile/fake-kube.ts";
 import { metricValue } from "../support/metric-value.ts";
@@ -70,7 +70,7 @@ class Bench {
   }
 
   read() {
-    return [...this.pods.values()].map((pod) => readWorkerPod(pod, "worker"));
+    return [...this.pods.values()].map(readWorkerPod);
   }
 
   state(name: string): BusyAnswer {
@@ -182,7 +182,7 @@ describe("marks", () => {
     expect(bench.kube.calls).toHaveLength(1);
     bench.answers.set("a", "idle");
     await bench.clock.advance(3 * ROUND_MS);
-    expect(bench.pods.get("a")?.metadata.annotations).toEqual({});
+    expect(Object.keys(bench.pods.get("a")?.metadata.annotations ?? {})).toEqual(["berth.dev/session-container"]);
     expect(bench.kube.calls).toHaveLength(2);
   });
 
@@ -302,14 +302,4 @@ test("never asks more at a time than is good", async () => {
     done.push(item);
   });
   expect({ most, done }).toEqual({ most: 3, done: [1, 2, 3, 4, 5, 6, 7] });
-});
-
-test("Pods that end or have ended are no replicas", () => {
-  const counted = (options: PodOptions) => isCounted(readWorkerPod(podOf("a", options), "worker"));
-  expect([
-    counted({}),
-    counted({ ending: true }),
-    counted({ phase: "Failed" }),
-    counted({ phase: "Succeeded" }),
-  ]).toEqual([true, false, false, false]);
 });

@@ -25,7 +25,10 @@ export function podOf(name: string, options: PodOptions = {}): Pod {
       namespace: "agents",
       uid,
       labels: { "berth.dev/environment": "research", "berth.dev/role": "worker", "berth.dev/template-hash": hash },
-      annotations: cost === undefined ? {} : { "controller.kubernetes.io/pod-deletion-cost": cost },
+      annotations: {
+        "berth.dev/session-container": "worker",
+        ...(cost === undefined ? {} : { "controller.kubernetes.io/pod-deletion-cost": cost }),
+      },
       ...(ending ? { deletionTimestamp: "2030-01-01T00:00:00Z" } : {}),
     },
     spec: { containers: [{ name: "worker" }] },

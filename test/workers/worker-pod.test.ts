@@ -1,0 +1,38 @@
+import { describe, expect, test } from "vitest";
+import type { ContainerStatus, Pod } from "../../src/kube/resource.ts";
+import { isCounted, readWorkerPod } from "../../src/workers/worker-pod.ts";
+import { type PodOptions, podOf } from "./worker-pods.ts";
+
+const running = (name: string): ContainerStatus => ({ name, state: { running: {} }, restartCount: 2 });
+const waiting = (name: string): ContainerStatus => ({ name, state: { waiting: {} }, restartCount: 0 });
+
+/** A Pod of these containers, whose worker is the one named. */
+function podWith(containerStatuses: ContainerStatus[], worker?: string): Pod {
+  const pod = podOf("a");
+  const annotations = worker === undefined ? {} : { "berth.dev/session-container": worker };
+  return { ...pod, metadata: { ...pod.metadata, annotations }, status: { ...pod.status, containerStatuses } };
+}
+
+describe("whether a worker's program runs", () => {
+  test.each<[string, Pod, boolean]>([
+    ["the container that the Pod names runs", podWith([waiting("proxy"), running("worker")], "worker"), true],
+    ["only a sidecar runs", podWith([running("proxy"), waiting("worker")], "worker"), false],
+    ["the Pod is of a template that calls it otherwise", podWith([running("agent")], "agent"), true],
+    ["nobody names it, and one runs", podWith([waiting("a"), running("b")]), true],
+    ["the one that is named is not there, and one runs", podWith([running("b")], "worker"), true],
+    ["nobody names it, and none runs", podWith([waiting("a")]), false],
+    ["there is no status yet", podWith([], "worker"), false],
+  ])("%s", (_what, pod, isRunning) => {
+    expect(readWorkerPod(pod).isRunning).toBe(isRunning);
+  });
+
+  test("restarts are those of the worker's container", () => {
+    expect(readWorkerPod(podWith([running("proxy"), waiting("worker")], "worker")).restarts).toBe(0);
+  });
+});
+
+test("Pods that end or have ended are no replicas", () => {
+  const counted = (options: PodOptions) => isCounted(readWorkerPod(podOf("a", options)));
+  const ends: PodOptions[] = [{ ending: true }, { phase: "Failed" }, { phase: "Succeeded" }];
+  expect([counted({}), ...ends.map(counted)]).toEqual([true, false, false, false]);
+});
