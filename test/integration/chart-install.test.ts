@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { findClientTools } from "../../testbed/cluster/client-tools.ts";
 import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
@@ -199,6 +200,8 @@ test(
       await release.upgrade({ crds: { keep: false }, replicas: 0 }, CHART);
       expect(await columns()).toContain("Queue");
       expect(await columns()).not.toContain("Waiting");
+      await release.rollback();
+      expect(await columns()).toContain("Waiting");
       await release.uninstall();
       expect(await exists(cluster, CRD)).toBe(false);
     } finally {
@@ -207,6 +210,33 @@ test(
   },
   TIMEOUT_MS,
 );
+
+test(
+  "an uninstall whose Job can't run fails and says so, and goes on without it",
+  async () => {
+    await using world = await worldOf(hanging);
+    const release = new Release(cluster, world, "release-broken");
+    await release.install({ image: { tag: "not-there" }, replicas: 0 });
+    await world.createEnvironment();
+    const ref = { namespace: world.namespace, name: world.name };
+    await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: [FINALIZER] } }, { type: "merge" });
+
+    const refused = await release.tryUninstall(["--timeout", "10s"]);
+    expect(refused.code).not.toBe(0);
+    expect(refused.stderr).toContain("berth-uninstall");
+    expect(await release.objects()).toContain("deployments/berth-operator");
+    expect((await world.kube.get(ENVIRONMENTS, ref)).metadata.finalizers).toEqual([FINALIZER]);
+
+    expect(await release.tryUninstall(["--no-hooks", "--wait"])).toMatchObject({ code: 0 });
+    await kubectl("-n", ref.namespace, "patch", "benv", ref.name, "--type=merge", "-p", NO_FINALIZERS);
+    await untilNamespaceGone(world, world.namespace);
+    await untilNamespaceGone(world, release.namespace);
+  },
+  TIMEOUT_MS,
+);
+
+/** As docs/install.md has it. */
+const NO_FINALIZERS = '{"metadata":{"finalizers":null}}';
 
 test(
   "the plain manifests install the same, and the command line lets go before they are removed",
@@ -227,6 +257,11 @@ test(
       await world.untilServed(1);
       await serve(world);
       expect(finalizers(world)).toEqual([FINALIZER]);
+
+      // Helm takes it over, and the session goes on.
+      const release = new Release(cluster, world, "berth-system");
+      await release.install({}, ["--take-ownership", "--force-conflicts"]);
+      expect(await release.objects()).toContain("deployments/berth-operator");
 
       expect(await berthUninstall("--deployment", "berth-system/berth-operator")).toMatchObject({ code: 0 });
       await kubectl("delete", "-f", join(folder, "operator.yaml"), "-f", join(folder, "rbac.yaml"));

@@ -97,6 +97,11 @@ export class Release {
     return this.#release("upgrade", [], values, chart);
   }
 
+  /** To the revision before. @throws {Error} with helm's words. */
+  rollback(): Promise<HelmResult> {
+    return this.#succeed(["rollback", RELEASE, "--namespace", this.namespace, ...this.#wait()]);
+  }
+
   /** Resolves when everything is gone. @throws {Error} with helm's words. */
   uninstall(flags: readonly string[] = []): Promise<HelmResult> {
     return this.#succeed(["uninstall", RELEASE, "--namespace", this.namespace, ...this.#wait(), ...flags]);
