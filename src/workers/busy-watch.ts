@@ -87,7 +87,8 @@ export class BusyWatch {
     const before = this.#known(pods);
     await forEachAtMost(CONCURRENCY, pods, async (pod) => {
       if (!pod.isRunning || pod.ip === undefined || signal.aborted) return;
-      const answer = await this.#prober({ ip: pod.ip, ...probe.httpGet }, signal);
+      // A worker of an earlier template answers where that said.
+      const answer = await this.#prober({ ip: pod.ip, ...(pod.probe ?? probe.httpGet) }, signal);
       if (!signal.aborted) this.#hear(pod, answer);
     });
     if (this.#known(pods) !== before) this.#onChange();

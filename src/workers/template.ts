@@ -1,6 +1,7 @@
 import type { Environment, PodTemplate } from "../api/environment.ts";
 import { toLabelValue } from "../api/label-value.ts";
 import {
+  ANNOTATION_BUSY_PROBE,
   ANNOTATION_DEFAULT_CONTAINER,
   ANNOTATION_SESSION_CONTAINER,
   API_VERSION,
@@ -45,10 +46,10 @@ export interface WorkerTemplate {
 export function workerTemplate(environment: Environment): WorkerTemplate {
   const { workers, api, environmentId } = environment.spec;
   if (!workers) throw new TypeError("not an Environment with spec.workers");
-  const { template } = workers;
+  const { template, busyProbe } = workers;
   const { name, namespace, uid } = environment.metadata;
   const { baseUrl, keySecretRef } = api;
-  const hash = hashOf({ RENDERING, template, environmentId, baseUrl, keySecretRef, uid });
+  const hash = hashOf({ RENDERING, template, busyProbe, environmentId, baseUrl, keySecretRef, uid });
   const container = workerContainerName(template);
   const labels = {
     [LABEL_MANAGED_BY]: "berth",
@@ -109,6 +110,7 @@ function renderTemplate(
   worker: string,
   labels: Readonly<Record<string, string>>,
 ): RenderedTemplate {
+  const httpGet = environment.spec.workers?.busyProbe?.httpGet;
   return {
     ...template,
     metadata: {
@@ -118,6 +120,7 @@ function renderTemplate(
         [ANNOTATION_DEFAULT_CONTAINER]: worker,
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: worker,
+        ...(httpGet ? { [ANNOTATION_BUSY_PROBE]: `${httpGet.port}${httpGet.path}` } : {}),
       },
     },
     spec: {

@@ -1,4 +1,9 @@
-import { ANNOTATION_DELETION_COST, ANNOTATION_SESSION_CONTAINER, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import {
+  ANNOTATION_BUSY_PROBE,
+  ANNOTATION_DELETION_COST,
+  ANNOTATION_SESSION_CONTAINER,
+  LABEL_TEMPLATE_HASH,
+} from "../api/names.ts";
 import type { ContainerStatus, Deployment, Pod } from "../kube/resource.ts";
 
 /** A worker Pod, as far as scaling asks. */
@@ -16,6 +21,8 @@ export interface WorkerPod {
   readonly hasStarted: boolean;
   readonly isReady: boolean;
   readonly ip: string | undefined;
+  /** Where it is asked whether it is busy; null where its template said nothing of that. */
+  readonly probe: { readonly port: number; readonly path: string } | null;
   /** Starts of the worker's container beyond the first. */
   readonly restarts: number;
   /** The deletion cost that it carries; null where it carries none. */
@@ -38,9 +45,15 @@ export function readWorkerPod(pod: Pod): WorkerPod {
     hasStarted: isRunning || restarts > 0 || worker?.state?.terminated !== undefined,
     isReady: status?.conditions?.some(({ type, status: is }) => type === "Ready" && is === "True") === true,
     ip: status?.podIP,
+    probe: probeOf(pod),
     restarts,
     cost: metadata.annotations?.[ANNOTATION_DELETION_COST] ?? null,
   };
+}
+
+function probeOf({ metadata }: Pod): WorkerPod["probe"] {
+  const [, port, path] = /^(\d+)(\/.*)$/.exec(metadata.annotations?.[ANNOTATION_BUSY_PROBE] ?? "") ?? [];
+  return port !== undefined && path !== undefined ? { port: Number(port), path } : null;
 }
 
 /**

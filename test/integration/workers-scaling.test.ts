@@ -175,6 +175,22 @@ describe.concurrent("a template that changes", () => {
     await noWorkerEndedBusy(world, operator);
   });
 
+  test("another port for the probe: workers of the old one are still asked where they answer", async () => {
+    await using world = await pollersWorld(cluster);
+    await world.createEnvironment(workersSpec(world));
+    const operator = world.startOperator();
+    const [item] = await busyWith(world, 1);
+    await world.patchSpec({ workers: { busyProbe: { httpGet: { port: 9001 } } } });
+    await world.until(
+      "a second Deployment, or none needed",
+      () => world.condition("TemplateAccepted")?.status === "True",
+    );
+    await untilWorkers(world, "it is still known to be busy", ({ busy }) => busy === 1);
+    world.simulator.stopItem(item?.id ?? "");
+    await untilWorkers(world, "no worker", ({ replicas }) => replicas === 0);
+    await noWorkerEndedBusy(world, operator);
+  });
+
   test("all places taken by busy ones: the new template waits for them", async () => {
     await using world = await pollersWorld(cluster);
     await world.createEnvironment({ sessions: undefined, ...labelled(world, "old") });

@@ -112,6 +112,17 @@ describe("a worker's template", () => {
     expect(templateOf().hash).toBe(templateOf().hash);
   });
 
+  test("the probe is part of it, and its Pods say where they are asked", () => {
+    const probed = (port: number) => {
+      const workers = { busyProbe: { httpGet: { path: "/busy", port } } };
+      return workerTemplate(parsed(stored(workersSpec(workers))));
+    };
+    expect(probed(9000).hash).not.toBe(probed(9001).hash);
+    const { annotations } = probed(9000).deployment(1).spec.template.metadata ?? {};
+    expect(annotations).toMatchObject({ "berth.dev/busy-probe": "9000/busy" });
+    expect(deploymentOf().spec.template.metadata?.annotations).not.toHaveProperty(["berth.dev/busy-probe"]);
+  });
+
   test("the scale is not part of the hash", () => {
     const sized = (workers: Json) => {
       const spec = { template: { spec: { containers: [CONTAINER] } }, ...workers };

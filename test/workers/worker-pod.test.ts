@@ -31,6 +31,18 @@ describe("whether a worker's program runs", () => {
   });
 });
 
+test.each([
+  ["9000/busy", { port: 9000, path: "/busy" }],
+  ["80/", { port: 80, path: "/" }],
+  ["/busy", null],
+  ["none", null],
+  [undefined, null],
+])("a Pod that says %s is asked at %o", (value, probe) => {
+  const pod = podOf("a");
+  const annotations = value === undefined ? {} : { "berth.dev/busy-probe": value };
+  expect(readWorkerPod({ ...pod, metadata: { ...pod.metadata, annotations } }).probe).toEqual(probe);
+});
+
 test("Pods that end or have ended are no replicas", () => {
   const counted = (options: PodOptions) => isCounted(readWorkerPod(podOf("a", options)));
   const ends: PodOptions[] = [{ ending: true }, { phase: "Failed" }, { phase: "Succeeded" }];
