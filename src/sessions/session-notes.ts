@@ -135,7 +135,9 @@ export class SessionNotes {
     const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
     // Also a Pod that is gone has a last word: `kubectl get events` shows it.
     const about = use === "session" ? { metadata: { namespace: context.namespace, name: claim.name, uid } } : undefined;
-    context.announce(outcome.reason, `session ${sessionId}: ${words} (work item ${workId})`, about);
+    const released = context.environment().spec.sessions?.onPodFailure === "Release" && because === "queued";
+    const again = released ? "; the work item is in the queue again" : "";
+    context.announce(outcome.reason, `session ${sessionId}: ${words}${again} (work item ${workId})`, about);
   }
 
   /** What this session's end says about the template that its Pod was made from. */

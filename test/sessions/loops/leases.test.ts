@@ -175,6 +175,7 @@ describe("onPodFailure: Release", () => {
       await world.until("it runs again", () => world.node.running.size === 1, 10 * SECOND);
       expect(world.clock.monotonic() - queuedMs).toBeLessThan(5 * SECOND);
       expect(world.item(id).offers).toHaveLength(2);
+      expect(world.told.filter((text) => text.includes("in the queue again"))).not.toEqual([]);
       await world.until("it is served", () => world.isSettled);
       holdsTrue(world);
     },
