@@ -180,14 +180,15 @@ describe.concurrent("a template that changes", () => {
     await world.createEnvironment(workersSpec(world));
     const operator = world.startOperator();
     const [item] = await busyWith(world, 1);
+    const [old] = uids(workersOf(world));
     await world.patchSpec({ workers: { busyProbe: { httpGet: { port: 9001 } } } });
-    await world.until(
-      "a second Deployment, or none needed",
-      () => world.condition("TemplateAccepted")?.status === "True",
-    );
-    await untilWorkers(world, "it is still known to be busy", ({ busy }) => busy === 1);
+    await world.until("the change is seen", () => world.environment?.status?.observedGeneration === 2);
+    const busyAnswers = () => metricValue(operator.metrics.workerProbes, { answer: "busy" });
+    const before = await busyAnswers();
+    await world.until("it is asked and answers", async () => (await busyAnswers()) > before + 3);
+    expect(uids(workersOf(world))).toContain(old);
     world.simulator.stopItem(item?.id ?? "");
-    await untilWorkers(world, "no worker", ({ replicas }) => replicas === 0);
+    await world.until("it is idle, and goes", () => !uids(workersOf(world)).includes(old));
     await noWorkerEndedBusy(world, operator);
   });
 
