@@ -1,10 +1,10 @@
 import type { Environment } from "./api/environment.ts";
-import { FINALIZER } from "./api/names.ts";
+import { FINALIZER, GROUP } from "./api/names.ts";
 import { type Clock, realClock, sleep } from "./core/clock.ts";
 import { OperatorError } from "./core/errors.ts";
 import { KubeClient } from "./kube/client.ts";
 import { loadKubeConfig } from "./kube/config.ts";
-import { isConflict, isNotFound } from "./kube/errors.ts";
+import { hasStatus, isConflict, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "./kube/resource.ts";
 import { createLogger, type Logger } from "./observe/logger.ts";
 import { deleteClaimSecrets } from "./sessions/claim-secrets.ts";
@@ -21,6 +21,7 @@ const STOP_MARGIN_MS = 45_000;
 const DEFAULT_GRACE_SECONDS = 30;
 /** So often a conflicting change of the finalizers is tried again with the object as it is then. */
 const ATTEMPTS = 5;
+const HTTP_NOT_FOUND = 404;
 
 /** The operator could not be stopped, so that what it holds must not be let go. */
 export class OperatorStillRunsError extends OperatorError {
@@ -132,11 +133,18 @@ class Removal {
         const { items } = await this.#kube.listAll(ENVIRONMENTS, { namespace });
         found.push(...items);
       } catch (error) {
-        // The CRD is gone already, and all Environments with it.
-        if (!isNotFound(error)) throw error;
+        if (!hasStatus(error, HTTP_NOT_FOUND) || (await this.#isServed())) throw error;
+        this.#logger.info("the CRD is gone, and all Environments with it");
+        return [];
       }
     }
     return found;
+  }
+
+  /** Whether the API server knows the group: a 404 for a list may as well be a proxy's. */
+  async #isServed(): Promise<boolean> {
+    const { groups } = (await this.#kube.raw("GET", "/apis")) as { groups: readonly { name: string }[] };
+    return groups.some(({ name }) => name === GROUP);
   }
 
   async #delete({ namespace, name = "" }: Environment["metadata"]): Promise<void> {
