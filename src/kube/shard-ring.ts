@@ -25,11 +25,11 @@ const SHARD_RENEW_PERIOD_MS = 4_000;
 /** A shard is given up when so long nobody came or went who would change the plan: a rollout moves it once, not twice. */
 const SETTLE_MS = 10_000;
 
-/** A free shard that its new owner does not take is taken by whoever sees it: it must not wait for one that cannot. */
+/** A free shard must not wait for an owner that cannot take it. */
 const UNTAKEN_MS = LEASE_DURATION_MS;
 
-/** What nobody wanted to have is kept so long before it is offered again. */
-const KEEP_MS = 300_000;
+/** So long, such a replica is planned for no more, unless it is seen to hold something. */
+const PASSED_OVER_MS = 300_000;
 
 /** Leases unchanged for so long are cleared away. */
 const DEAD_AFTER_MS = 60_000;
@@ -88,10 +88,11 @@ export class ShardRing {
   /** Shards that are to be tried for, once each. */
   readonly #wanted = new Set<number>();
   readonly #looked = new Notifier();
-  /** By shard: since when it is nobody's, or ours to give away. Monotonic. */
-  readonly #freeSince = new Map<number, number>();
+  /** By shard, since when it is free for the same owner to take, and since when ours to give away. Monotonic. */
+  readonly #offered = new Map<number, { readonly to: string | null; readonly sinceMs: number }>();
   readonly #surplusSince = new Map<number, number>();
-  readonly #keptUntil = new Map<number, number>();
+  /** By identity: replicas that did not take what was theirs. Monotonic. */
+  readonly #passedOverUntil = new Map<string, number>();
   /** Shards' Leases that were held when last seen, by name. */
   readonly #lastHeld = new Map<string, Lease>();
   #lookedAtMs = Number.NEGATIVE_INFINITY;
@@ -244,8 +245,8 @@ export class ShardRing {
     this.#wanted.clear();
     if (this.#leaving) return;
     const { identity } = this.#options;
-    const members = this.#options.shards === 1 ? [identity] : [...new Set([...view.members, identity])];
     const holders = view.holders.map((holder, shard) => (this.#electors[shard]?.isBusy ? identity : holder));
+    const members = this.#options.shards === 1 ? [identity] : this.#members(view, holders);
     this.#options.metrics?.replicas.set(members.length);
     const plan = planShards({ members, holders });
     for (const [shard, holder] of holders.entries()) {
@@ -255,27 +256,49 @@ export class ShardRing {
     if (this.held.length > 0) void this.#clear(view.dead);
   }
 
+  /** Ourselves, and whoever says that it takes part and does. */
+  #members(view: ShardView, holders: readonly (string | null)[]): string[] {
+    const { identity, clock } = this.#options;
+    for (const [member, untilMs] of this.#passedOverUntil) {
+      if (clock.monotonic() >= untilMs || holders.includes(member)) this.#passedOverUntil.delete(member);
+    }
+    const others = view.members.filter((member) => member !== identity && !this.#passedOverUntil.has(member));
+    return [...others, identity];
+  }
+
   #judgeShard(shard: number, seen: { holder: string | null; owner: string | null; mayTake: boolean }): void {
     const { identity, clock, logger } = this.#options;
     const nowMs = clock.monotonic();
     const isOurs = seen.owner === identity;
-    // Not while nobody may take it: that says nothing about whose turn it is.
-    const mayBeTaken = seen.holder === null && seen.mayTake;
-    const freeMs = mayBeTaken ? lasting(this.#freeSince, shard, nowMs) : forget(this.#freeSince, shard);
-    if (seen.holder !== null && seen.holder !== identity) this.#keptUntil.delete(shard);
-    const isSurplus = this.#electors[shard]?.isLeader === true && !isOurs;
-    const surplusMs = isSurplus ? lasting(this.#surplusSince, shard, nowMs) : forget(this.#surplusSince, shard);
     // A Lease of ours that nobody uses (it was taken and could not be confirmed) is nobody else's either.
     const isFree = seen.holder === null || (seen.holder === identity && !this.#electors[shard]?.isBusy);
-    const isUntaken = freeMs !== null && freeMs >= UNTAKEN_MS;
-    if (isFree && seen.mayTake && (isOurs || isUntaken)) {
-      this.#wanted.add(shard);
-      if (!isOurs) this.#keptUntil.set(shard, nowMs + KEEP_MS);
+    if (isFree && seen.mayTake && isOurs) this.#wanted.add(shard);
+    // Not while nobody may take it: that says nothing about whoever should.
+    if (seen.holder === null && seen.mayTake && !isOurs) this.#offer(shard, seen.owner, nowMs);
+    else this.#offered.delete(shard);
+    if (!this.#electors[shard]?.isLeader || isOurs) {
+      this.#surplusSince.delete(shard);
+      return;
     }
-    if (surplusMs === null || surplusMs < SETTLE_MS || nowMs < (this.#keptUntil.get(shard) ?? 0)) return;
+    const sinceMs = this.#surplusSince.get(shard) ?? nowMs;
+    this.#surplusSince.set(shard, sinceMs);
+    if (nowMs - sinceMs < SETTLE_MS) return;
     logger.info({ shard, to: seen.owner }, "a shard is given up for another replica's fair part");
     this.#surplusSince.delete(shard);
     this.#electors[shard]?.stepDown();
+  }
+
+  /** A shard that somebody else may take: whoever lets it lie is passed over. */
+  #offer(shard: number, to: string | null, nowMs: number): void {
+    const before = this.#offered.get(shard);
+    if (!before || before.to !== to) this.#offered.set(shard, { to, sinceMs: nowMs });
+    else if (to !== null && nowMs - before.sinceMs >= UNTAKEN_MS) {
+      this.#options.logger.warn(
+        { shard, replica: to },
+        "a replica does not take its part: it is passed over for a while",
+      );
+      this.#passedOverUntil.set(to, nowMs + PASSED_OVER_MS);
+    }
   }
 
   /** Best effort: what stays is only in the way of people who read the list. */
@@ -309,16 +332,4 @@ export class ShardRing {
       );
     } else if (shards > 1) logger.info({ held, shards, replicas: members.size }, "shards held");
   }
-}
-
-/** Notes the beginning, if there is none yet. Returns how long it lasts. */
-function lasting(since: Map<number, number>, shard: number, nowMs: number): number {
-  const began = since.get(shard) ?? nowMs;
-  since.set(shard, began);
-  return nowMs - began;
-}
-
-function forget(since: Map<number, number>, shard: number): null {
-  since.delete(shard);
-  return null;
 }

@@ -343,7 +343,7 @@ function apply(one: LeaseWorld, step: Exclude<Fault, { do: "pass" }>): void {
   else Object.assign(replica.weather, step);
 }
 
-test("whatever fails, pauses, comes, goes or divides anew: no two may act for one Environment, and all is served in the end", async () => {
+test("whatever fails, pauses, comes, goes or divides anew: no two may act for one Environment, and all is served in fair parts in the end", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fault, { minLength: 10, maxLength: 40 }), fc.nat(), async (faults, from) => {
       const one = new LeaseWorld(seededRandom(from));
@@ -363,6 +363,7 @@ test("whatever fails, pauses, comes, goes or divides anew: no two may act for on
       await one.pass(1_000);
       const last = [one.start(3, "last-a"), one.start(3, "last-b")];
       await one.until("all is held", () => sum(last.map(({ open }) => open.length)) === 3);
+      await one.until("fair parts", () => last.every(({ open }) => open.length > 0), 60_000);
       await one.end();
     }),
     { numRuns: 40 },
