@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Resource } from "../../src/kube/resource.ts";
+import { PODS, type Resource } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
@@ -31,6 +31,9 @@ describe.concurrent("what keeps workers from being made or from running", () => 
     expect(message).toContain("raise the quota, or lower maxReplicas");
     await untilWorkers(world, "one serves", ({ busy }) => busy === 1);
     await world.kube.delete(QUOTAS, { namespace: world.namespace, name: "small" });
+    // The ReplicaSet controller backs off ever longer; a change of a Pod of its makes it look at once.
+    const ref = { namespace: world.namespace, name: workersOf(world)[0]?.metadata.name ?? "" };
+    await world.kube.patch(PODS, ref, { metadata: { annotations: { poke: "now" } } }, { type: "merge" });
     await untilWorkers(world, "three serve", ({ busy }) => busy === 3);
     await world.untilCondition("CapacityAvailable", "Available");
   });
