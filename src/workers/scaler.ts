@@ -151,6 +151,8 @@ export class Scaler {
     const { workers } = environment().spec;
     if (!workers) return null;
     if (orders.overAtMs !== null && clock.monotonic() >= orders.overAtMs) return this.#removeAll();
+    // Workers of an earlier process, too: an uninstall took the finalizer away and left them running.
+    if (!orders.isDraining && this.#fleet.replicas > 0) await this.#hold();
     const isResting = clock.monotonic() < this.#restUntilMs;
     const decision = await this.#decider.decide({ ...orders, isResting }, signal);
     if (signal.aborted) return null;

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { ItemRecord } from "../../simulator/item.ts";
+import { FINALIZER } from "../../src/api/names.ts";
 import { DEPLOYMENTS, PODS, type Pod } from "../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import {
@@ -395,7 +397,7 @@ describe.concurrent("an Environment that is deleted", () => {
   });
 });
 
-test("an operator that starts anew ends no busy worker and adds none", async () => {
+test("an operator that starts anew ends no busy worker, adds none, and holds the Environment again", async () => {
   await using world = await pollersWorld(cluster);
   await world.createEnvironment(workersSpec(world));
   const first = world.startOperator();
@@ -403,7 +405,10 @@ test("an operator that starts anew ends no busy worker and adds none", async () 
   await noWorkerEndedBusy(world, first);
   await first.stop();
   const pods = uids(workersOf(world));
+  const ref = { namespace: world.namespace, name: world.name };
+  await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: null } }, { type: "merge" });
   const second = world.startOperator();
+  await world.until("the finalizer is back", () => world.environment?.metadata.finalizers?.includes(FINALIZER));
   await world.until("it has asked the workers", async () => {
     return (await metricValue(second.metrics.workerProbes, { answer: "busy" })) > 4;
   });
