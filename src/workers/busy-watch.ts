@@ -28,6 +28,8 @@ interface Heard {
   restarts: number;
   /** Its end while busy is counted: once. */
   isCounted: boolean;
+  /** The cache has shown it: one that was read live may not be there yet, and has not ended for that. */
+  isShown: boolean;
 }
 
 /**
@@ -99,6 +101,8 @@ export class BusyWatch {
     const byUid = new Map(pods.map((pod) => [pod.uid, pod]));
     for (const [uid, heard] of this.#heard) {
       const pod = byUid.get(uid);
+      if (pod) heard.isShown = true;
+      else if (!heard.isShown) continue;
       const isOver = !pod || !isCounted(pod) || !pod.isRunning || pod.restarts !== heard.restarts;
       if (isOver && heard.answer === "busy" && !heard.isCounted) {
         heard.isCounted = true;
@@ -128,7 +132,14 @@ export class BusyWatch {
       heard.atMs = atMs;
       return;
     }
-    this.#heard.set(pod.uid, { name: pod.name, answer, atMs, restarts: pod.restarts, isCounted: false });
+    this.#heard.set(pod.uid, {
+      name: pod.name,
+      answer,
+      atMs,
+      restarts: pod.restarts,
+      isCounted: false,
+      isShown: false,
+    });
   }
 
   #countEnded(name: string, how: string): void {

@@ -277,6 +277,22 @@ describe("workers that end", () => {
     expect(await bench.ended()).toBe(1);
   });
 
+  test("one that the cache does not show yet has not ended", async () => {
+    using bench = new Bench();
+    bench.put("a", {}, "busy");
+    const live = bench.read();
+    const pod = bench.pods.get("a");
+    bench.pods.clear();
+    await bench.watch.ask(live, new AbortController().signal);
+    bench.observe();
+    expect(await bench.ended()).toBe(0);
+    if (pod) bench.pods.set("a", pod);
+    bench.observe();
+    bench.pods.clear();
+    bench.observe();
+    expect(await bench.ended()).toBe(1);
+  });
+
   test("a second end of the same Pod while busy is another one", async () => {
     using bench = new Bench();
     bench.put("a", {}, "busy");
