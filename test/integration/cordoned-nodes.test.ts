@@ -81,6 +81,25 @@ describe.concurrent("a node that is about to go", () => {
     await world.until("none on the old one", () => on(world.pods, world.node).length === 0);
   });
 
+  test("is only considered by the cluster autoscaler: its Pods stay, and are claimed last", async () => {
+    await using pair = await twoNodes({ warm: 1 });
+    const { world, second } = pair;
+    world.startOperator();
+    const [older] = await parkOnFirst(pair, 1);
+    await second.cordon(false);
+    const taints = [{ key: "DeletionCandidateOfClusterAutoscaler", effect: "PreferNoSchedule" }];
+    await world.kube.patch(NODES, { name: world.node.name }, { spec: { taints } }, { type: "merge" });
+    await world.patchSpec({ sessions: { warm: 2 } });
+    await world.until("a parked Pod on each", () => {
+      return on(world.parked, second).length === 1 && on(world.parked, world.node).length === 1;
+    });
+    const item = world.simulator.enqueue(world.environmentId);
+    expect((await untilAssigned(world, item)).spec.nodeName).toBe(second.name);
+    expect(world.pods.some(({ metadata }) => metadata.uid === older?.metadata.uid)).toBe(true);
+    world.simulator.stopItem(item.id);
+    await world.untilServed(1);
+  });
+
   test("keeps its running session, which nobody but its drain ends", async () => {
     await using pair = await twoNodes({ warm: 1 });
     const { world, second } = pair;
