@@ -4,7 +4,7 @@ import { json } from "../simulator/http.ts";
 import { seededRandom } from "../simulator/ids.ts";
 import { RateLimit } from "../simulator/rate-limit.ts";
 import { Budget } from "../src/work/budget.ts";
-import { LoopWorld } from "../test/sessions/loops/loop-world.ts";
+import { LoopWorld, type LoopWorldOptions } from "../test/sessions/loops/loop-world.ts";
 import { WorkApi } from "../test/sessions/loops/work-api.ts";
 import { VirtualClock } from "../test/support/virtual-clock.ts";
 import { quantiles } from "./distribution.ts";
@@ -40,9 +40,28 @@ const STEP_MS = 50;
 const START_MS = 10;
 const PATIENCE_MS = 10 * MINUTE_MS;
 
+/** How the Environments serve. */
+interface Mode {
+  readonly name: string;
+  readonly options: LoopWorldOptions;
+  /** Whether items are picked up here; played nodes have no always-on workers. */
+  readonly isServed: boolean;
+}
+
+const MODES: readonly Mode[] = [
+  { name: "one Pod kept warm", options: { sessions: { warm: 1, maxConcurrent: 2 } }, isServed: true },
+  { name: "no Pod kept warm", options: { sessions: { warm: 0, maxConcurrent: 2 } }, isServed: true },
+  { name: "always-on workers, none there", options: { spec: workersOnly() }, isServed: false },
+];
+
+function workersOnly(): Record<string, unknown> {
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  return { sessions: undefined, workers: { maxReplicas: 2, template } };
+}
+
 interface Row {
   readonly environments: number;
-  readonly warm: number;
+  readonly mode: string;
   readonly poll: number;
   readonly stats: number;
   readonly list: number;
@@ -58,7 +77,7 @@ class Group {
   readonly worlds: LoopWorld[];
   refused = 0;
 
-  constructor(environments: number, warm: number) {
+  constructor(environments: number, mode: Mode) {
     const budget = new Budget({ clock: this.clock });
     const limit = new RateLimit(READS_PER_MINUTE, this.clock.now());
     this.api.world.events.setMaxListeners(environments + 1);
@@ -71,8 +90,7 @@ class Group {
     };
     const { clock, api } = this;
     this.worlds = Array.from({ length: environments }, (_, at) => {
-      const sessions = { warm, maxConcurrent: 2 };
-      return new LoopWorld({ clock, api, budget, sessions, seed: seed + at, prepareMs: () => PREPARE_MS });
+      return new LoopWorld({ clock, api, budget, ...mode.options, seed: seed + at, prepareMs: () => PREPARE_MS });
     });
   }
 
@@ -102,9 +120,9 @@ class Group {
   }
 }
 
-async function measure(environments: number, warm: number): Promise<Row> {
+async function measure(environments: number, mode: Mode): Promise<Row> {
   const random = seededRandom(seed);
-  const group = new Group(environments, warm);
+  const group = new Group(environments, mode);
   await group.start();
   await group.pass(quietMinutes * MINUTE_MS);
   const before = new Map(["poll", "stats", "list"].map((call) => [call, group.requests(call)]));
@@ -118,7 +136,7 @@ async function measure(environments: number, warm: number): Promise<Row> {
     refused: (group.refused - refusedBefore) / minutes,
   };
   const taken: number[] = [];
-  for (let sample = 0; sample < samples; sample += 1) {
+  for (let sample = 0; mode.isServed && sample < samples; sample += 1) {
     const world = group.worlds[sample % environments];
     if (!world) break;
     // Long enough that the Environment has become as idle again as it was, where it served the sample before.
@@ -129,23 +147,23 @@ async function measure(environments: number, warm: number): Promise<Row> {
   const violations = group.api.world.violations.length;
   if (violations > 0) throw new Error(`${violations} violations of the protocol`);
   const { p50, max } = quantiles(taken);
-  return { environments, warm, ...asked, p50, max };
+  return { environments, mode: mode.name, ...asked, p50, max };
 }
 
-const COLUMNS = ["Environments", "warm", "poll", "stats", "list", "all", "429", "pick-up p50", "worst pick-up"];
+const COLUMNS = ["Environments", "mode", "poll", "stats", "list", "all", "429", "pick-up p50", "worst pick-up"];
 const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
 
 console.log(`requests a minute; ${quietMinutes} min quiet, ${minutes} min measured, ${samples} pick-ups, seed ${seed}`);
 console.log(line(COLUMNS));
 console.log(line(COLUMNS.map(() => "---")));
-for (const warm of [1, 0]) {
+for (const mode of MODES) {
   for (const environments of sizes) {
-    const row = await measure(environments, warm);
+    const row = await measure(environments, mode);
     const { poll, stats, list } = row;
     const counts = [poll, stats, list, poll + stats + list, row.refused].map((count) =>
       count.toFixed(count < 10 ? 1 : 0),
     );
-    const times = [row.p50, row.max].map((ms) => `${(ms / SECOND_MS).toFixed(1)} s`);
-    console.log(line([String(environments), String(warm), ...counts, ...times]));
+    const times = [row.p50, row.max].map((ms) => (mode.isServed ? `${(ms / SECOND_MS).toFixed(1)} s` : ""));
+    console.log(line([String(environments), row.mode, ...counts, ...times]));
   }
 }
