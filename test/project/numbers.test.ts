@@ -1,0 +1,119 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import { REASONS } from "../../src/api/conditions.ts";
+import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-election.ts";
+import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
+import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
+import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
+import { BUSY_COST } from "../../src/workers/busy-watch.ts";
+import { VICTIM_COST } from "../../src/workers/shrink.ts";
+import { environmentSchema } from "../../tools/crd.ts";
+import type { StructuralSchema } from "../../tools/structural-schema.ts";
+import { ROOT } from "./lint-gate.ts";
+
+const read = (path: string) => readFile(join(ROOT, path), "utf8");
+const t = DEFAULT_TIMING;
+const s = (ms: number) => `${ms / 1_000} s`;
+const minutes = (ms: number) => ms / 60_000;
+const quietMs = t.beatIntervalMs + t.quietMarginMs;
+
+const spec = environmentSchema().properties?.spec?.properties ?? {};
+const workers = spec.workers?.properties ?? {};
+const scaleDown = workers.behavior?.properties?.scaleDown?.properties ?? {};
+
+/** Sentences that hold a number, as the code has it. Who changes the number finds the page here. */
+const SENTENCES: Record<string, readonly string[]> = {
+  "docs/leases.md": [
+    `${s(t.desiredTtlMs)} are asked for`,
+    `one walk through the list every ${s(t.observeMs)}`,
+    `must stand still for ${s(quietMs)} before the item may be stopped`,
+    `if it stood still for ${s(quietMs)}`,
+    `min(TTL / 2, ${s(t.beatIntervalMs)})`,
+    `each beat is given up after ${s(t.requestBoundMs)}`,
+    `after a TTL at most, ${s(t.assumedTtlMs)} with stock workers`,
+  ],
+  "docs/workers.md": [
+    `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,
+    `A decision is made every ${s(t.scaleMs)}`,
+    `read every ${s(t.statsBusyMs)} while work waits, and every ${t.statsIdleMs / 1_000} to ${s(t.idleMaxMs)} when not`,
+    `counted every ${s(t.countMs)} while workers are there or work waits, else every ${t.countIdleMs / 1_000} to ${s(t.idleMaxMs)}`,
+    `could not be read for ${s(t.demandStaleMs)}`,
+    `asks each worker every ${s(t.busyProbeMs)}`,
+    `for at most ${s(PROBE_TIMEOUT_MS)}`,
+    `pod-deletion-cost: "${BUSY_COST}"`,
+    `are marked with \`${VICTIM_COST}\``,
+    `at the latest ${s(t.drainBoundMs)} after the grace`,
+  ],
+  "docs/session-pods.md": [`\`${WORK_SECRET_FILE}\``],
+  "docs/high-availability.md": [
+    `renewed within the last ${s(RENEW_DEADLINE_MS)}`,
+    `it stops after ${s(RENEW_DEADLINE_MS)}`,
+    `a Lease that stood still for ${s(LEASE_DURATION_MS)}`,
+  ],
+  "docs/status.md": [`at most every ${s(COUNTS_EVERY_MS)}`],
+  "docs/troubleshooting.md": [
+    `${s(t.keyRetryMs)} while there is no good key; ${s(t.keyRefreshMs)} while there is one`,
+    `| ${minutes(t.templateRetryMaxMs)} minute at most |`,
+    `| ${minutes(t.prepareBackoffMaxMs)} minutes at most; ${s(t.prepareBackoffBaseMs)} after the first refusal |`,
+    `| ${s(t.retryMaxMs)} at most; longer where it asked for it with \`Retry-After\` |`,
+    `| an environment that the Work API did not know | ${s(t.notFoundPauseMs)} |`,
+    `after ${minutes(t.probeFirstMs)}, 2, 4 ... ${minutes(t.probeMaxMs)} minutes`,
+    `at the latest ${s(t.drainBoundMs)} after that`,
+  ],
+  "docs/decisions/0007-kept-leases.md": [`\`desired_ttl_seconds\` ${t.desiredTtlMs / 1_000}`],
+};
+
+describe.each(Object.entries(SENTENCES))("%s", (page, sentences) => {
+  test.each(sentences)("says as the code does: %s", async (sentence) => {
+    expect(await read(page)).toContain(sentence);
+  });
+});
+
+test("the reason Deleting names the bound of a deletion, and the breaker opens after three", () => {
+  expect(REASONS.Deleting.mend).toContain(`${s(t.drainBoundMs)} after deletionGraceSeconds`);
+  expect(FAILURES_TO_OPEN, "docs/decisions/0003 and 0005, docs/metrics.md and the troubleshooting say three").toBe(3);
+});
+
+/** Defaults of fields by name, of those that are called so once. */
+function defaultsByName(): Map<string, unknown> {
+  const found = new Map<string, unknown[]>();
+  const visit = (properties: Record<string, StructuralSchema>) => {
+    for (const [name, schema] of Object.entries(properties)) {
+      if (schema.default !== undefined) found.set(name, [...(found.get(name) ?? []), schema.default]);
+      visit(schema.properties ?? {});
+    }
+  };
+  visit(spec);
+  return new Map([...found].filter(([, values]) => values.length === 1).map(([name, [value]]) => [name, value]));
+}
+
+test.each(["README.md", "CHANGELOG.md", "docs/leases.md", "docs/session-pods.md", "docs/workers.md"])(
+  "%s calls nothing a default that is none",
+  async (page) => {
+    const defaults = defaultsByName();
+    const claimed = [...(await read(page)).matchAll(/`(\w+): (\w+)`(?: \(default\)|, the default)/g)];
+    for (const [text, field = "", value] of claimed) expect(String(defaults.get(field)), text).toBe(value);
+  },
+);
+
+test("examples/environments/workers.yaml has the defaults of behavior, but for the window", async () => {
+  const { spec: example } = parse(await read("examples/environments/workers.yaml")) as {
+    spec: { workers: { behavior: unknown; minReplicas: number; sessionsPerReplica: number } };
+  };
+  const defaults = (direction: "scaleUp" | "scaleDown") => {
+    const fields = workers.behavior?.properties?.[direction]?.properties ?? {};
+    return Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.default]));
+  };
+  expect(example.workers).toMatchObject({
+    minReplicas: workers.minReplicas?.default,
+    sessionsPerReplica: workers.sessionsPerReplica?.default,
+    behavior: {
+      scaleUp: defaults("scaleUp"),
+      scaleDown: { ...defaults("scaleDown"), stabilizationWindowSeconds: expect.any(Number) },
+    },
+  });
+});
