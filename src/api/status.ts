@@ -29,7 +29,7 @@ const queueStatus = z
   })
   .meta({ description: "The queue, as the Work API's statistics say it." });
 
-const sessionsStatus = z
+export const sessionsStatus = z
   .object({
     warm: count("Pods parked and free."),
     preparing: count("Pods on their way to being parked."),

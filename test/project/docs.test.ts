@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { environmentVariable, FLAGS } from "../../src/config.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { closedLabels, documentedValues, expectDocumentedLabels } from "../support/label-values.ts";
 import { ROOT } from "./lint-gate.ts";
 
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
@@ -70,6 +71,24 @@ describe("docs/metrics.md", () => {
       expect(name, name).not.toMatch(/_(ms|milliseconds|minutes|hours|kb|mb)(_|$)/);
       if (type === "histogram") expect(name).toMatch(/_seconds$/);
     }
+  });
+});
+
+describe("docs/metric-labels.md", () => {
+  test("has every label with a closed set of values, and no other", () => {
+    const { registry } = createMetrics();
+    const metrics = registry.getMetricsAsArray() as unknown as { name: string; labelNames: readonly string[] }[];
+    const documented = documentedValues();
+    expect([...documented.keys()].sort()).toEqual(closedLabels(metrics).sort());
+    for (const [label, values] of documented) expect(values.size, label).toBeGreaterThan(0);
+  });
+
+  test("a value that it lacks is found", async () => {
+    const own = createMetrics();
+    own.journals.inc({ namespace: "n", environment: "e", result: "created" });
+    await expectDocumentedLabels(own.registry);
+    own.journals.inc({ namespace: "n", environment: "e", result: "eaten" });
+    await expect(expectDocumentedLabels(own.registry)).rejects.toThrow('berth_journals_total{result="eaten"}');
   });
 });
 

@@ -28,6 +28,7 @@ import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import type { TestCluster } from "./cluster.ts";
+import { expectDocumentedLabels } from "./label-values.ts";
 import { type OperatorProcess, startOperatorProcess } from "./operator-process.ts";
 import { shippedRules } from "./shipped-rights.ts";
 
@@ -290,6 +291,7 @@ export class World implements AsyncDisposable {
         ending.abort();
         this.#operators.delete(operator);
         await running;
+        await expectDocumentedLabels(metrics.registry);
       },
     };
     this.#operators.add(operator);

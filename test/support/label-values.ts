@@ -1,0 +1,58 @@
+import { readFileSync } from "node:fs";
+import type { Registry } from "prom-client";
+import { CONDITION_TYPES } from "../../src/api/conditions.ts";
+import { END_REASON_LIST } from "../../src/api/reasons.ts";
+import { sessionsStatus } from "../../src/api/status.ts";
+
+const PAGE = new URL("../../docs/metric-labels.md", import.meta.url);
+
+/** Sets that the page links to, where its list would be a copy. */
+const LINKED: Readonly<Record<string, readonly string[]>> = {
+  "#status": Object.keys(sessionsStatus.shape),
+  "#how-sessions-end": END_REASON_LIST,
+  "#conditions": CONDITION_TYPES,
+};
+
+/** Named by people or by another system's API: their values are no closed set of ours. */
+const OPEN = new Set([
+  ...["namespace", "environment", "group", "lease", "version", "node", "quantile", "le"],
+  ...["code", "call", "verb", "resource", "queue"],
+]);
+
+/** The values that docs/metric-labels.md documents, by `metric label`. */
+export function documentedValues(): Map<string, ReadonlySet<string>> {
+  const page = readFileSync(PAGE, "utf8");
+  const rows = page.matchAll(/^\| `(berth_\w+)` \| `(\w+)` \| (.*) \|$/gm);
+  return new Map([...rows].map(([, metric = "", label = "", text = ""]) => [`${metric} ${label}`, valuesOf(text)]));
+}
+
+function valuesOf(text: string): ReadonlySet<string> {
+  const linked = Object.entries(LINKED).find(([anchor]) => text.includes(`${anchor})`));
+  if (linked) return new Set(linked[1]);
+  return new Set([...text.matchAll(/`([\w-]+)`/g)].map(([, value = ""]) => value));
+}
+
+/** Labels whose values the page must list. */
+export function closedLabels(metrics: readonly { name: string; labelNames: readonly string[] }[]): string[] {
+  return metrics.flatMap(({ name, labelNames }) =>
+    labelNames.filter((label) => !OPEN.has(label)).map((label) => `${name} ${label}`),
+  );
+}
+
+/** Throws when something was counted under a value that docs/metric-labels.md does not know. */
+export async function expectDocumentedLabels(registry: Registry): Promise<void> {
+  const documented = documentedValues();
+  const unknown = new Set<string>();
+  for (const metric of await registry.getMetricsAsJSON()) {
+    if (!metric.name.startsWith("berth_")) continue;
+    for (const { labels } of metric.values) {
+      for (const [label, value] of Object.entries(labels)) {
+        if (OPEN.has(label) || value === undefined) continue;
+        if (!documented.get(`${metric.name} ${label}`)?.has(String(value))) {
+          unknown.add(`${metric.name}{${label}="${value}"}`);
+        }
+      }
+    }
+  }
+  if (unknown.size > 0) throw new Error(`docs/metric-labels.md lacks ${[...unknown].join(", ")}`);
+}
