@@ -38,9 +38,11 @@ export class ManyEnvironments {
     return [...this.ids.values()].flatMap((id) => this.#world.simulator.items(id));
   }
 
-  /** The same arrivals at every queue. Resolves with how many items there were in all. */
-  async arrivals(plan: Parameters<World["simulator"]["arrivals"]>[1]): Promise<number> {
-    const handles = [...this.ids.values()].map((id) => this.#world.simulator.arrivals(id, plan));
+  /** Poisson arrivals at every queue, each with its own times. Resolves with how many items there were in all. */
+  async arrivals(plan: { ratePerSecond: number; durationSeconds: number; seed: number }): Promise<number> {
+    const handles = [...this.ids.values()].map((id, i) =>
+      this.#world.simulator.arrivals(id, { kind: "poisson", ...plan, seed: plan.seed + i }),
+    );
     const counts = await Promise.all(handles.map(({ done }) => done));
     return counts.reduce((sum, count) => sum + count, 0);
   }
