@@ -69,6 +69,8 @@ export class EnvironmentReconciler {
   readonly #options: ReconcilerOptions;
   readonly #states = new Map<string, EnvironmentState>();
   readonly #unserved: UnservedEnvironments;
+  /** By key, the uid of an Environment whose drain was given up: others may hold it for long, and nothing is begun for it. */
+  readonly #givenUp = new Map<string, string>();
   #stopped = false;
 
   constructor(options: ReconcilerOptions) {
@@ -104,12 +106,21 @@ export class EnvironmentReconciler {
       await this.#end(key, known);
       if (!raw) await this.#clearClaims(known);
     }
+    if (this.#isGivenUp(key, raw)) return;
     if (!raw) return this.#unserved.forget(key, true);
     const parsed = parseEnvironment(raw);
     if (!parsed.ok) return this.#cannotRead(key, raw, parsed.problems);
     const { environment } = parsed;
     await this.#unserved.forget(key, false);
     await this.#serve(key, environment);
+  }
+
+  #isGivenUp(key: string, raw: KubeObject | undefined): boolean {
+    const uid = this.#givenUp.get(key);
+    if (uid === undefined) return false;
+    if (uid === raw?.metadata.uid) return true;
+    this.#givenUp.delete(key);
+    return false;
   }
 
   async #serve(key: string, environment: Environment): Promise<void> {
@@ -285,13 +296,14 @@ export class EnvironmentReconciler {
       return false;
     }
     const { leftovers } = state.runtime;
+    await state.runtime.abandon();
+    this.#states.delete(key);
+    this.#givenUp.set(key, state.uid);
     logger.warn({ key, leftovers }, "the drain's time is over: what is left is given up");
     this.#announcer(state.environment)(
       "DrainGivenUp",
       `${leftovers} within deletionGraceSeconds and ${timing.drainBoundMs / SECOND_MS} s: they are given up, their leases end by themselves`,
     );
-    this.#states.delete(key);
-    await state.runtime.abandon();
     await forgetEnvironmentMetrics(this.#options.metrics, {
       namespace: metadata.namespace,
       environment: metadata.name,
