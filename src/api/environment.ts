@@ -72,7 +72,12 @@ const apiSpec = withRules(
       workspaceId: z.string().max(MAX_ID).optional().meta({
         description: "Workspace that requests name, such as wrkspc_01..., where a key is good for several.",
       }),
-      requestTimeoutSeconds: seconds(10, 1, 60, "Bound of one request to the Work API, in seconds."),
+      requestTimeoutSeconds: seconds(
+        10,
+        1,
+        60,
+        "Bound of one request to the Work API, in seconds; acknowledgements, heartbeats and stops have a shorter one of their own.",
+      ),
       budgetGroup: z.string().min(1).max(MAX_GROUP).default("default").meta({
         description:
           "Environments of one group share one request budget: use one per organization, whose limits they share.",

@@ -29,7 +29,7 @@ const container = z
     image: z.string().min(1).max(MAX_IMAGE).optional().meta({ description: "Image to run." }),
     imagePullPolicy: z.enum(["Always", "IfNotPresent", "Never"]).optional().meta({
       description:
-        "When to pull the image; IfNotPresent where left out, because with Always the registry is asked again and again while a Pod is parked.",
+        "When to pull the image; left out, a session's or worker's container has IfNotPresent: with Always the registry is asked again and again while a Pod is parked.",
     }),
     restartPolicy: z.string().max(16).optional().meta({
       description: "Restart policy of this container alone; the session container must not be restarted.",
@@ -51,7 +51,7 @@ const containers = z
   .max(MAX_CONTAINERS)
   .meta({
     description:
-      "Containers of the Pod: the session runs in the one named by the default-container annotation, else in the first.",
+      "Containers of the Pod: the session or worker runs in the one named by the default-container annotation, else in the first.",
     "x-kubernetes-list-type": "map",
     "x-kubernetes-list-map-keys": ["name"],
   });
@@ -76,7 +76,8 @@ const spec = z
       description: "Restart policy of the Pods: a session's Pod has Never, a worker's Always; best left out.",
     }),
     activeDeadlineSeconds: z.int().optional().meta({
-      description: "Not to be set: Berth keeps it, to bound a session by maxDurationSeconds.",
+      description:
+        "Not to be set: in a session's Pod Berth keeps it, to bound the session by maxDurationSeconds; Pods of a Deployment can have none.",
     }),
     terminationGracePeriodSeconds: z.int().min(0).max(MAX_GRACE_SECONDS).optional().meta({
       description:

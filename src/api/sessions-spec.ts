@@ -44,7 +44,7 @@ const fields = z.strictObject({
     60,
     1,
     3600,
-    "Seconds from container start to the first heartbeat, after which the session is stopped as failed.",
+    "Seconds that a container has to start once it was given its session, and then, with lease Worker, to send its first heartbeat; later the session is stopped as failed.",
   ),
   parkedMaxAgeSeconds: seconds(
     600,
