@@ -9,8 +9,10 @@ import { ROOT } from "./lint-gate.ts";
 
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
 
-/** Every page for people: what stands at the top, and everything in docs. */
+/** Every page for people: what stands at the top, what explains a folder, and everything in docs. */
 const pages = [
+  "charts/berth/README.md",
+  "examples/README.md",
   ...(await readdir(ROOT)).filter((name) => name.endsWith(".md")),
   ...(await readdir(join(ROOT, "docs"), { recursive: true }))
     .filter((name) => name.endsWith(".md"))
