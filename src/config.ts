@@ -141,7 +141,7 @@ export const FLAGS = {
   leaderElect: flag({
     name: "leader-elect",
     value: "[true|false]",
-    about: "Act only while holding the Lease, so that of several replicas one is active.",
+    about: "Act only while holding a Lease, so that no two replicas act for one Environment.",
     default: "true",
     boolean: true,
     schema: booleanSchema,
