@@ -12,6 +12,7 @@ import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { CHART } from "../../tools/helm.ts";
+import { helmWithValues, RELEASE } from "../support/chart.ts";
 import type { TestCluster } from "../support/cluster.ts";
 import { freePort } from "../support/free-port.ts";
 import { BERTH, exists, operatorLogs, operatorNode, Release } from "../support/release.ts";
@@ -258,11 +259,6 @@ test(
       await serve(world);
       expect(finalizers(world)).toEqual([FINALIZER]);
 
-      // Helm takes it over, and the session goes on.
-      const release = new Release(cluster, world, "berth-system");
-      await release.install({}, ["--take-ownership", "--force-conflicts"]);
-      expect(await release.objects()).toContain("deployments/berth-operator");
-
       expect(await berthUninstall("--deployment", "berth-system/berth-operator")).toMatchObject({ code: 0 });
       await kubectl("delete", "-f", join(folder, "operator.yaml"), "-f", join(folder, "rbac.yaml"));
       await untilNamespaceGone(world, world.namespace);
@@ -272,6 +268,27 @@ test(
     } finally {
       await rm(folder, { recursive: true });
     }
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "helm takes over what was installed with plain manifests",
+  async () => {
+    await kubectl("apply", "--server-side", "-f", join(DEPLOY_DIR, "crds"), "-f", join(DEPLOY_DIR, "namespace.yaml"));
+    await kubectl("apply", "-f", DEPLOY_DIR);
+    const install = ["install", RELEASE, CHART, "--namespace", "berth-system"];
+    const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
+    const refused = await helmWithValues(install, undefined, env);
+    expect(refused.stderr).toContain("invalid ownership metadata");
+    // As docs/install.md has it.
+    const taken = await helmWithValues([...install, "--take-ownership", "--force-conflicts"], { replicas: 2 }, env);
+    expect(taken).toMatchObject({ code: 0 });
+    const query = "labelSelector=app.kubernetes.io/managed-by%3DHelm";
+    const { items } = await cluster.api.get<{ items: { spec: { replicas: number } }[] }>(
+      `/apis/apps/v1/namespaces/berth-system/deployments?${query}`,
+    );
+    expect(items.map(({ spec }) => spec.replicas)).toEqual([2]);
   },
   TIMEOUT_MS,
 );
