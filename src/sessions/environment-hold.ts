@@ -38,7 +38,10 @@ export class EnvironmentHold {
   hold(): Promise<boolean> {
     if (this.#held) return Promise.resolve(true);
     return this.#change(async () => {
-      if (!this.#held) this.#held = await this.#write(true);
+      if (this.#held) return true;
+      // Without an answer it may be there, or come to be: whoever releases has to look.
+      this.#held = null;
+      this.#held = await this.#write(true);
       return this.#held;
     });
   }

@@ -338,6 +338,22 @@ describe("the finalizer", () => {
     await world.until("it is gone once more", () => !held(world));
   });
 
+  test("goes again when it came to be after the answer was given up", async () => {
+    const { world, operator } = await idleAfterOne();
+    await world.until("it is gone", () => !held(world));
+    const isPatch = ({ verb, plural }: { verb: string; plural: string }) =>
+      verb === "patch" && plural === "environments";
+    // A second longer than its sender waits.
+    operator.kube.delay = (request) => (isPatch(request) ? 31 * SECOND : 0);
+    const id = world.enqueue();
+    await world.until("a claim begins", () => world.item(id).offers.length > 0);
+    // Nothing is claimed any more after this one.
+    world.api.world.stopItem(id);
+    await world.until("it is back", () => held(world));
+    operator.kube.delay = () => 0;
+    await world.until("it is gone once more", () => !held(world));
+  });
+
   test("is there when an item is acknowledged, also when the claim begins while it is being removed", async () => {
     for (let delayMs = 0; delayMs < 90; delayMs += 6) {
       const { world } = await idleAfterOne({ seed: delayMs + 1 });
