@@ -10,6 +10,9 @@ import type { SessionContext } from "./context.ts";
 /** Passes by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 1_000;
 
+/** After a failure Pods are marked for so long without a try: the API server takes as long to fail each. */
+const COVER_PAUSE_MS = 5_000;
+
 /** Tries in a row to write it: somebody else may create, delete or replace it in between. */
 const TRIES = 3;
 
@@ -36,6 +39,8 @@ export class DisruptionBudget {
   #tooHighSinceMs: number | null = null;
   /** Not before (monotonic): the last try failed, and changes of Pods come many a second. */
   #retryAtMs = Number.NEGATIVE_INFINITY;
+  /** When (monotonic) the last try failed. */
+  #failedMs = Number.NEGATIVE_INFINITY;
   #told = "";
 
   constructor(options: { context: SessionContext; claims: ClaimTable }) {
@@ -74,12 +79,17 @@ export class DisruptionBudget {
   async cover(): Promise<void> {
     if (!this.#wanted) return;
     try {
-      await this.#alone(() => this.#write());
+      await this.#alone(() => this.#cover());
     } catch (error) {
       if (error instanceof LeadershipLostError) throw error;
       this.#failed(error);
       this.#passes.poke();
     }
+  }
+
+  /** Those who waited behind a failure do not repeat it, one after the other: their Pods would be marked late, and later. */
+  async #cover(): Promise<void> {
+    if (this.#context.clock.monotonic() >= this.#failedMs + COVER_PAUSE_MS) await this.#write();
   }
 
   get #wanted(): boolean {
@@ -214,7 +224,8 @@ export class DisruptionBudget {
       this.#known = null;
       return;
     }
-    this.#retryAtMs = clock.monotonic() + timing.retryMaxMs;
+    this.#failedMs = clock.monotonic();
+    this.#retryAtMs = this.#failedMs + timing.retryMaxMs;
     const words = errorText(error);
     logger.warn({ error: words }, "the disruption budget could not be kept");
     if (!this.#wanted || this.#told === words) return;

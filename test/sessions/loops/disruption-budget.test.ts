@@ -198,6 +198,16 @@ describe("disruption: Protect", () => {
   });
 });
 
+test("budgets that get no answer hold up no session's marking, however many start at once", async () => {
+  const fate = () => ({ startError: false, program: "stock", servesMs: MINUTE }) as const;
+  const { world, operator } = served({ maxConcurrent: 20, warm: 20 }, { fate });
+  await world.until("parked Pods", () => world.parked.length === 20);
+  operator.kube.delay = ({ plural }) => (plural === "poddisruptionbudgets" ? 5 * SECOND : 0);
+  for (let i = 0; i < 20; i += 1) world.enqueue();
+  await world.until("claims", () => world.claims.length === 20, 30 * SECOND);
+  await world.until("all marked", () => world.podsOf("assigned").length === 20, 10 * SECOND);
+});
+
 describe("disruption: Allow", () => {
   test("no budget is made, and an operator without leave to read one is not told of it again and again", async () => {
     const { world, operator } = served({ disruption: "Allow" });
