@@ -8,6 +8,7 @@ import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
 import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
 import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST } from "../../src/workers/busy-watch.ts";
 import { VICTIM_COST } from "../../src/workers/shrink.ts";
@@ -53,6 +54,16 @@ const SENTENCES: Record<string, readonly string[]> = {
     `renewed within the last ${s(RENEW_DEADLINE_MS)}`,
     `it stops after ${s(RENEW_DEADLINE_MS)}`,
     `a Lease that stood still for ${s(LEASE_DURATION_MS)}`,
+  ],
+  "docs/request-budget.md": [
+    `${DEFAULT_BUDGET_LIMITS.initialRate} requests a second at first`,
+    `up to ${DEFAULT_BUDGET_LIMITS.maxRate};`,
+    `For ${s(t.idleAfterMs)} after the last item`,
+    `and no longer than ${s(t.idleMaxMs)}\n`,
+    `The least pause is ${s(t.pollIdleGapMs)} after a poll`,
+    `and ${s(t.statsIdleMs)} after statistics`,
+    // With the jitter of a tenth.
+    `**no later than ${s(t.idleMaxMs * 1.1)}**`,
   ],
   "docs/status.md": [`at most every ${s(COUNTS_EVERY_MS)}`],
   "docs/troubleshooting.md": [
