@@ -106,7 +106,7 @@ export const REASONS = {
     type: "Authenticated",
     status: "False",
     description: "The Work API refuses the environment key (401 or 403).",
-    mend: "Put a valid key into the Secret that api.keySecretRef names: polling starts again as soon as it changes.",
+    mend: "Put a valid key into the Secret that api.keySecretRef names: polling starts again as soon as it changes. A key that was good is tried again by itself within 10 minutes.",
   },
   KeySecretMissing: {
     type: "Authenticated",

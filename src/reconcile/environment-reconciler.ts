@@ -244,7 +244,7 @@ export class EnvironmentReconciler {
     const next = this.#keyToUse(state, reading);
     // Whoever touches the Secret of a rejected key wants to see it tried again, also with the same key.
     const touched = reading.ok && before?.ok && reading.version !== before.version && state.runtime.keyRejected;
-    if (next === state.keyInUse && !touched) return;
+    if (next === state.keyInUse && !touched) return state.runtime.retryKey();
     state.keyInUse = next;
     if (next !== "") state.runtime.keyChanged();
   }

@@ -31,8 +31,10 @@ export interface EnvironmentRuntime {
   update(permissions: Permissions): void;
   /** Another environment key: try it at once. */
   keyChanged(): void;
-  /** True from a 401 or 403 until `keyChanged`. */
+  /** True from a 401 or 403 until `keyChanged`, or until it is tried again by `retryKey`. */
   readonly keyRejected: boolean;
+  /** Tries a key once more that was rejected long ago; does nothing before its time. */
+  retryKey(): void;
   /** A Pod of this Environment, or what makes its Pods, changed in the cache. */
   podChanged(name: string): void;
   /** The Environment is being deleted: begin nothing, end what runs at `deadlineMs` (monotonic). */

@@ -55,12 +55,14 @@ interface Failing {
 
 /**
  * What the answers of the Work API say about the key and about the queue. Each call is judged for itself: statistics
- * that come are no comfort while every poll fails. A rejected key stops polling until its Secret changes; everything
- * else is tried again with backoff.
+ * that come are no comfort while every poll fails. A rejected key stops polling until its Secret changes, and is tried
+ * once in a long while; everything else is tried again with backoff.
  */
 export class ApiHealth {
   #key: Verdict = { reason: "KeyUnchecked", message: "the key was not used yet" };
   #rejected = false;
+  /** When (monotonic). */
+  #rejectedMs = 0;
   #keys = 0;
   #reached = false;
   #shown = "";
@@ -69,17 +71,19 @@ export class ApiHealth {
   readonly #random: Random;
   readonly #clock: Clock;
   readonly #notFoundPauseMs: number;
+  readonly #rejectedKeyRetryMs: number;
 
   constructor(options: {
     onChange: () => void;
     random: Random;
     clock: Clock;
-    timing: Pick<Timing, "notFoundPauseMs">;
+    timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs">;
   }) {
     this.#onChange = options.onChange;
     this.#random = options.random;
     this.#clock = options.clock;
     this.#notFoundPauseMs = options.timing.notFoundPauseMs;
+    this.#rejectedKeyRetryMs = options.timing.rejectedKeyRetryMs;
     this.#shown = this.#reasons();
   }
 
@@ -97,9 +101,20 @@ export class ApiHealth {
       : { reason: "QueueUnchecked", message: "no request was sent yet" };
   }
 
-  /** True from a 401 or 403 until `keyChanged`. */
+  /** True from a 401 or 403 until `keyChanged` or `retryKey`. */
   get keyRejected(): boolean {
     return this.#rejected;
+  }
+
+  /**
+   * Lets a rejected key be used once more when it was rejected long enough ago: a platform that refused good keys for a
+   * while is not waited for by a person. What was said of the key stands until an answer says otherwise. Returns whether
+   * its time had come.
+   */
+  retryKey(): boolean {
+    const due = this.#rejected && this.#clock.monotonic() >= this.#rejectedMs + this.#rejectedKeyRetryMs;
+    if (due) this.#rejected = false;
+    return due;
   }
 
   /** A request of this kind is about to be sent. */
@@ -139,7 +154,9 @@ export class ApiHealth {
       // The verdict on a key that was replaced while its request was under way is none on the new one.
       if (key !== this.#keys) return waitMs;
       this.#rejected = true;
-      this.#key = { reason: "KeyRejected", message };
+      this.#rejectedMs = this.#clock.monotonic();
+      // Another call says the same in other words: that is no news.
+      if (this.#key.reason !== "KeyRejected") this.#key = { reason: "KeyRejected", message };
       this.#failing.delete(call);
       this.#tell();
       return waitMs;

@@ -189,6 +189,13 @@ export class SessionsRuntime {
     return this.#health.keyRejected;
   }
 
+  /** Tries a key once more that was rejected long ago; does nothing before its time. */
+  retryKey(): void {
+    if (!this.#health.retryKey()) return;
+    this.#sessions.pokeAll();
+    this.#changed.notify();
+  }
+
   /** A Pod of this Environment changed in the cache. */
   podChanged(name: string): void {
     if (this.#claims.has(name)) this.#sessions.poke(name);

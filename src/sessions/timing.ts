@@ -59,6 +59,8 @@ export interface Timing {
   readonly keyRefreshMs: number;
   /** A missing or rejected key is looked for so often: whoever mends it wants to see it work. */
   readonly keyRetryMs: number;
+  /** A key that was rejected is tried again so long after, though nobody changed it: it may have been the platform's fault. */
+  readonly rejectedKeyRetryMs: number;
   /** Backoff of a refused template: what refuses it (a policy, a namespace's label) may be mended outside the spec. */
   readonly templateRetryBaseMs: number;
   readonly templateRetryMaxMs: number;
@@ -116,6 +118,7 @@ export const DEFAULT_TIMING: Timing = {
   notFoundPauseMs: 30_000,
   keyRefreshMs: 60_000,
   keyRetryMs: 5_000,
+  rejectedKeyRetryMs: 600_000,
   templateRetryBaseMs: 5_000,
   templateRetryMaxMs: 60_000,
   prepareBackoffBaseMs: 5_000,
@@ -153,6 +156,7 @@ const SCALED = [
   "notFoundPauseMs",
   "keyRefreshMs",
   "keyRetryMs",
+  "rejectedKeyRetryMs",
   "templateRetryBaseMs",
   "templateRetryMaxMs",
   "prepareBackoffBaseMs",

@@ -33,6 +33,7 @@ export interface WorkSources {
     readonly key: Verdict;
     readonly queue: Verdict;
     readonly keyRejected: boolean;
+    retryKey(): boolean;
     keyChanged(): void;
   };
 }
@@ -142,6 +143,11 @@ export class WorkersRuntime {
 
   get keyRejected(): boolean {
     return this.#sources.health.keyRejected;
+  }
+
+  /** Tries a key once more that was rejected long ago; does nothing before its time. */
+  retryKey(): void {
+    if (this.#sources.health.retryKey()) this.#changed.notify();
   }
 
   /** A Pod or a Deployment of this Environment changed in the cache. */

@@ -228,6 +228,20 @@ describe.concurrent("a key is rotated while sessions run", () => {
     world.simulator.assertNoViolations();
   });
 
+  test("a key that the platform rejected for a while is tried again in time, though nobody touches it", async () => {
+    await using world = await startWorld(cluster, { timeScale: 200 });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilCondition("Ready", "Ready");
+    world.simulator.inject({ kind: "status", status: 401 });
+    await world.untilCondition("Authenticated", "KeyRejected");
+    world.simulator.clearFaults();
+    await world.untilCondition("Ready", "Ready");
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    expect(environmentEvents(world, "KeyRejected").map(({ count }) => count)).toEqual([1]);
+  });
+
   test("a rejected key is tried again when its Secret is touched, though the key is the same", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();

@@ -6,6 +6,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const RETRY_MS = 1_000;
 const NOT_FOUND_PAUSE_MS = 30_000;
+const KEY_RETRY_MS = 600_000;
 
 let clock: VirtualClock;
 let health: ApiHealth;
@@ -17,7 +18,7 @@ beforeEach(() => {
   health = new ApiHealth({
     clock,
     random: () => 1,
-    timing: { notFoundPauseMs: NOT_FOUND_PAUSE_MS },
+    timing: { notFoundPauseMs: NOT_FOUND_PAUSE_MS, rejectedKeyRetryMs: KEY_RETRY_MS },
     onChange: () => {
       changes += 1;
     },
@@ -159,5 +160,43 @@ describe("the key", () => {
     old.answered();
     expect(health.key.reason).toBe("KeyUnchecked");
     expect(health.queue.reason).toBe("Reachable");
+  });
+});
+
+describe("a rejected key that nobody changes", () => {
+  test("is not used again before its time, and then once", async () => {
+    fail("poll", "auth", "poll: 401");
+    expect(health.retryKey()).toBe(false);
+    await clock.advance(KEY_RETRY_MS - 1);
+    expect(health.retryKey()).toBe(false);
+    expect(health.keyRejected).toBe(true);
+    await clock.advance(1);
+    expect(health.retryKey()).toBe(true);
+    expect(health.keyRejected).toBe(false);
+    fail("stats", "auth", "stats: 401");
+    expect(health.keyRejected).toBe(true);
+    expect(health.retryKey()).toBe(false);
+  });
+
+  test("is said to be rejected in the same words until an answer says otherwise: nobody is told twice", async () => {
+    fail("poll", "auth", "poll: 401");
+    expect(changes).toBe(1);
+    await clock.advance(KEY_RETRY_MS);
+    health.retryKey();
+    expect(health.key).toEqual({ reason: "KeyRejected", message: "poll: 401" });
+    fail("stats", "auth", "stats: 401");
+    expect(health.key.message).toBe("poll: 401");
+    expect(changes).toBe(1);
+    await clock.advance(KEY_RETRY_MS);
+    health.retryKey();
+    answer("stats");
+    expect(health.key.reason).toBe("KeyAccepted");
+    expect(changes).toBe(2);
+  });
+
+  test("one that was accepted is never taken for due", async () => {
+    answer("poll");
+    await clock.advance(KEY_RETRY_MS);
+    expect(health.retryKey()).toBe(false);
   });
 });

@@ -413,6 +413,7 @@ export class FleetWorld {
       key: { reason: "KeyAccepted", message: "" } as const,
       queue: { reason: "Reachable", message: "" } as const,
       keyRejected: false,
+      retryKey: () => false,
       keyChanged: () => {},
     };
     const answer = async (share: number) => {
