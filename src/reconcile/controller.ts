@@ -1,6 +1,7 @@
 import type { Environment } from "../api/environment.ts";
 import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
 import { sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { Informer, type InformerOptions } from "../kube/informer.ts";
 import { type KubeObject, PODS, type Pod } from "../kube/resource.ts";
@@ -19,6 +20,12 @@ const CONCURRENCY = 8;
 
 /** Less than the 30 s that kubelet gives a process by default, with time for Events and the Lease after it. */
 const END_PATIENCE_MS = 15_000;
+
+/**
+ * So long the others wait at the start for a namespace whose lists fail: one that was deleted, and the Role in it with it,
+ * may not be listed any more, and they must not go unserved for that.
+ */
+const NAMESPACE_PATIENCE_MS = 10_000;
 
 const INDEX_ENVIRONMENT = "environment";
 const INDEX_ID = "environmentId";
@@ -42,6 +49,21 @@ export interface ControllerOptions
   readonly actors: (guard: () => void) => Actors;
 }
 
+/** The caches of one namespace, or of all. */
+interface Caches {
+  /** Undefined: all. */
+  readonly namespace: string | undefined;
+  readonly environments: Informer<KubeObject>;
+  readonly pods: Informer<Pod>;
+}
+
+/** A shard in our hands. */
+interface Served {
+  readonly term: ShardTerm;
+  /** Caches that show what the holder before us did last: nothing of a namespace is served before. */
+  readonly fresh: Set<Caches>;
+}
+
 /** The time in which one shard is ours. */
 export interface Term {
   /** Aborts when the shard is lost or given up. */
@@ -56,6 +78,7 @@ export interface Term {
  */
 export class Controller {
   readonly #options: ControllerOptions;
+  readonly #caches: readonly Caches[];
   readonly #environments: readonly Informer<KubeObject>[];
   readonly #pods: readonly Informer<Pod>[];
   readonly #workers: WorkerCaches;
@@ -63,27 +86,41 @@ export class Controller {
   readonly #queue: WorkQueue;
   readonly #shards: number;
   /** By shard, those in our hands. */
-  readonly #terms = new Map<number, ShardTerm>();
+  readonly #terms = new Map<number, Served>();
+  #hasSynced = false;
 
   constructor(options: ControllerOptions) {
     this.#options = options;
     this.#shards = options.shards ?? 1;
     const { clock, random, logger, metrics } = options;
     this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
-    this.#environments = this.#perNamespace((namespace) => environmentInformer(options, namespace));
-    this.#pods = this.#perNamespace((namespace) => podInformer(options, namespace));
+    this.#caches = this.#perNamespace((namespace) => ({
+      namespace,
+      environments: environmentInformer(options, namespace),
+      pods: podInformer(options, namespace),
+    }));
+    this.#environments = this.#caches.map(({ environments }) => environments);
+    this.#pods = this.#caches.map(({ pods }) => pods);
     this.#nodes = new NodeWatch({ ...common(options), onChange: (node) => this.#nodeChanged(node) });
     this.#workers = new WorkerCaches(common(options), (make) => this.#perNamespace(make));
   }
 
-  /** True once everything there was at the start is in the caches. */
+  /** True once what there was at the start is in the caches, of all namespaces that could be listed. */
   get hasSynced(): boolean {
-    return this.#informers.every(({ hasSynced }) => hasSynced);
+    return this.#hasSynced;
   }
 
-  /** Resolves when the caches are filled; never rejects. */
+  /**
+   * Resolves when the caches are filled; never rejects. A namespace that cannot be listed is waited for while there is no
+   * other, and for a while beside others; it is served once it can be.
+   */
   get synced(): Promise<void> {
-    return Promise.all(this.#informers.map(({ synced }) => synced)).then(() => {});
+    const each = this.#caches.map(({ environments, pods }) => Promise.all([environments.synced, pods.synced]));
+    const all = Promise.all(each);
+    const late = Promise.any(each).then(() => sleep(this.#options.clock, NAMESPACE_PATIENCE_MS));
+    return (each.length > 1 ? Promise.race([all, late]) : all).then(() => {
+      this.#hasSynced = true;
+    });
   }
 
   /**
@@ -101,6 +138,7 @@ export class Controller {
     const workers = this.#workers.run(signal, (key, name) => this.#termOf(key)?.podChanged(key, name));
     await Promise.race([this.synced, aborted(signal)]);
     if (!signal.aborted) {
+      this.#tellUnlisted();
       this.#options.logger.info(
         { environments: this.#environments.reduce((sum, informer) => sum + informer.list().length, 0) },
         "caches are filled",
@@ -118,18 +156,34 @@ export class Controller {
    */
   async serve(shard: number, term: Term): Promise<void> {
     this.#workers.renew();
-    // What the holder before us did last may not have come to our caches yet: Pods that nobody sees would be made anew.
-    await Promise.race([Promise.all(this.#informers.map((informer) => informer.relist())), aborted(term.signal)]);
-    if (term.signal.aborted) return;
-    const served = new ShardTerm(this.#reconcilerOptions(term.guard));
+    const served = { term: new ShardTerm(this.#reconcilerOptions(term.guard)), fresh: new Set<Caches>() };
     this.#terms.set(shard, served);
-    for (const informer of this.#environments) {
-      for (const key of informer.list().map(keyOf)) if (shardOf(key, this.#shards) === shard) this.#queue.add(key);
-    }
+    for (const caches of this.#caches) void this.#serveFrom(caches, shard, served);
     await aborted(term.signal);
     this.#terms.delete(shard);
-    await this.#ended([served.stop()], term.signal);
-    await served.forgetMetrics();
+    await this.#ended([served.term.stop()], term.signal);
+    await served.term.forgetMetrics();
+  }
+
+  /** What the holder before us did last may not have come to our caches yet: Pods that nobody sees would be made anew. */
+  async #serveFrom(caches: Caches, shard: number, served: Served): Promise<void> {
+    await Promise.all([caches.environments.relist(), caches.pods.relist()]);
+    if (this.#terms.get(shard) !== served) return;
+    served.fresh.add(caches);
+    for (const key of caches.environments.list().map(keyOf)) {
+      if (shardOf(key, this.#shards) === shard) this.#queue.add(key);
+    }
+  }
+
+  #tellUnlisted(): void {
+    for (const { namespace, environments, pods } of this.#caches) {
+      if (environments.hasSynced && pods.hasSynced) continue;
+      const error = errorText(environments.lastError ?? pods.lastError);
+      this.#options.logger.error(
+        { namespace, error },
+        "a namespace cannot be listed: it is not served until it can be",
+      );
+    }
   }
 
   /** Shards in our hands, in order. */
@@ -157,7 +211,9 @@ export class Controller {
 
   /** The term that has to do with this Environment; undefined: it is another replica's. */
   #termOf(key: string): ShardTerm | undefined {
-    return this.#terms.get(shardOf(key, this.#shards));
+    const served = this.#terms.get(shardOf(key, this.#shards));
+    const isFresh = ({ namespace }: Caches) => namespace === undefined || key.startsWith(`${namespace}/`);
+    return served && [...served.fresh].some(isFresh) ? served.term : undefined;
   }
 
   async #reconcile(key: string): Promise<void> {

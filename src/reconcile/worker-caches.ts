@@ -16,14 +16,22 @@ export interface WorkersCaches {
   readonly problem: () => string | null;
 }
 
+/** The caches of one namespace, or of all. */
+interface Caches {
+  /** Undefined: all. */
+  readonly namespace: string | undefined;
+  readonly pods: Informer<Pod>;
+  readonly deployments: Informer<Deployment>;
+  /** Resolves when both are newer than the last `renew`. */
+  fresh: Promise<unknown>;
+}
+
 /**
  * Caches of the worker Pods and Deployments of all Environments. Nobody but workers waits for them: an operator that may not
  * read Deployments serves sessions all the same.
  */
 export class WorkerCaches {
-  readonly #pods: readonly Informer<Pod>[];
-  readonly #deployments: readonly Informer<Deployment>[];
-  #fresh: Promise<unknown> = Promise.resolve();
+  readonly #caches: readonly Caches[];
 
   /** @param perNamespace makes one of each kind, or one for each namespace that is served. */
   constructor(
@@ -31,10 +39,12 @@ export class WorkerCaches {
     perNamespace: <T>(make: (namespace: string | undefined) => T) => T[],
   ) {
     const options = { labelSelector: `${LABEL_ROLE}=worker`, indexes: { [INDEX_ENVIRONMENT]: environmentOf } };
-    this.#pods = perNamespace((namespace) => new Informer<Pod>({ ...common, ...options, namespace, resource: PODS }));
-    this.#deployments = perNamespace(
-      (namespace) => new Informer<Deployment>({ ...common, ...options, namespace, resource: DEPLOYMENTS }),
-    );
+    this.#caches = perNamespace((namespace) => ({
+      namespace,
+      pods: new Informer<Pod>({ ...common, ...options, namespace, resource: PODS }),
+      deployments: new Informer<Deployment>({ ...common, ...options, namespace, resource: DEPLOYMENTS }),
+      fresh: Promise.resolve(),
+    }));
   }
 
   /** Runs until the signal aborts. Never rejects. `onChange` is told the Environment's key and the object's name. */
@@ -42,40 +52,43 @@ export class WorkerCaches {
     const tell = ({ object }: { readonly object: KubeObject }) => {
       for (const key of environmentOf(object)) onChange(key, object.metadata.name ?? "");
     };
-    for (const informer of this.#pods) informer.subscribe(tell);
-    for (const informer of this.#deployments) informer.subscribe(tell);
-    await Promise.all(this.#informers.map((informer) => informer.run(signal)));
+    const running = this.#caches.flatMap(({ pods, deployments }) => {
+      pods.subscribe(tell);
+      deployments.subscribe(tell);
+      return [pods.run(signal), deployments.run(signal)];
+    });
+    await Promise.all(running);
   }
 
   /** Who begins to serve from here on waits for lists that are newer than this call. */
   renew(): void {
-    this.#fresh = Promise.all(this.#informers.map((informer) => informer.relist()));
+    for (const each of this.#caches) each.fresh = Promise.all([each.pods.relist(), each.deployments.relist()]);
   }
 
-  /** Those of one Environment, by its label: whose they are is for the reader to see. */
+  /**
+   * Those of one Environment, by its label: whose they are is for the reader to see. What goes on in other namespaces is no
+   * matter of it.
+   * @throws TypeError for a namespace that is not served.
+   */
   of({ namespace, name }: { readonly namespace: string; readonly name: string }): WorkersCaches {
     const key = `${namespace}/${name}`;
-    const cacheOf = <T extends KubeObject>(informers: readonly Informer<T>[]): ObjectCache<T> => ({
-      get: (object) =>
-        informers.map((informer) => informer.get(namespace, object)).find((found) => found !== undefined),
-      list: () => informers.flatMap((informer) => informer.byIndex(INDEX_ENVIRONMENT, key)),
-    });
+    const caches = this.#caches.find((each) => each.namespace === undefined || each.namespace === namespace);
+    if (!caches) throw new TypeError(`namespace ${namespace} is not served`);
+    const { pods, deployments, fresh } = caches;
     return {
-      pods: cacheOf(this.#pods),
-      deployments: cacheOf(this.#deployments),
-      synced: this.#fresh.then(() => {}),
-      problem: () => this.#problem(),
+      pods: cacheOf(pods, namespace, key),
+      deployments: cacheOf(deployments, namespace, key),
+      synced: fresh.then(() => {}),
+      problem: () => {
+        const failing = [pods, deployments].find(({ hasSynced, lastError }) => !hasSynced && lastError !== undefined);
+        return failing ? errorText(failing.lastError) : null;
+      },
     };
   }
+}
 
-  get #informers(): readonly (Informer<Pod> | Informer<Deployment>)[] {
-    return [...this.#pods, ...this.#deployments];
-  }
-
-  #problem(): string | null {
-    const failing = this.#informers.find(({ hasSynced, lastError }) => !hasSynced && lastError !== undefined);
-    return failing ? errorText(failing.lastError) : null;
-  }
+function cacheOf<T extends KubeObject>(informer: Informer<T>, namespace: string, key: string): ObjectCache<T> {
+  return { get: (name) => informer.get(namespace, name), list: () => informer.byIndex(INDEX_ENVIRONMENT, key) };
 }
 
 function environmentOf({ metadata }: KubeObject): string[] {

@@ -1,0 +1,111 @@
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { KubeClient } from "../../src/kube/client.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { Controller } from "../../src/reconcile/controller.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { FakeApiServer, send } from "../kube/api-server.ts";
+import { until } from "../kube/until.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+let server: FakeApiServer;
+let clock: VirtualClock;
+let client: KubeClient;
+let controller: Controller;
+let ending: AbortController;
+let running: Promise<unknown>;
+/** `namespace/name` of Environments whose status was written. */
+let written: string[];
+/** What may not be listed: parts of paths. */
+let forbidden: string[];
+
+beforeEach(async () => {
+  server = await FakeApiServer.start();
+  clock = new VirtualClock();
+  client = new KubeClient({ access: server.access });
+  written = [];
+  forbidden = [];
+  server.scripts.push((seen, response) => {
+    const [, namespace, name] = /namespaces\/([a-z]+)\/environments\/([a-z]+)\/status$/.exec(seen.path) ?? [];
+    if (name !== undefined) {
+      written.push(`${namespace}/${name}`);
+      send(response, 200, { metadata: { name } });
+      return true;
+    }
+    if (!forbidden.some((part) => seen.path.includes(part))) return false;
+    send(response, 403, { kind: "Status", status: "Failure", reason: "Forbidden", code: 403, message: "forbidden" });
+    return true;
+  });
+  for (const namespace of ["gone", "kept"]) {
+    // A spec that nobody can read: its whole reconcile is one status.
+    const path = `/apis/berth.dev/v1alpha1/namespaces/${namespace}/environments/research`;
+    server.put(path, { metadata: { name: "research", namespace, generation: 1 }, spec: {} });
+  }
+});
+
+afterEach(async () => {
+  ending.abort();
+  await running;
+  await client.close();
+  await server[Symbol.asyncDispose]();
+});
+
+function start() {
+  controller = new Controller({
+    namespaces: ["gone", "kept"],
+    kube: client,
+    clock,
+    random: Math.random,
+    timing: DEFAULT_TIMING,
+    logger: silentLogger,
+    metrics: createMetrics(),
+    originAllowed: () => true,
+    actors: (guard) => ({
+      kube: client.fenced(guard),
+      events: { event: () => {} },
+      workClient: () => {
+        throw new Error("no loops run here");
+      },
+    }),
+  });
+  ending = new AbortController();
+  const { signal } = ending;
+  // As runOperator does: nothing is served before the caches are filled.
+  const ended = new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
+  const serving = Promise.race([controller.synced, ended]).then(() => controller.serve(0, { signal, guard: () => {} }));
+  running = Promise.all([controller.run(signal), serving]);
+}
+
+test("a namespace that may not be listed (it was deleted, and the Role with it) keeps no other from being served", async () => {
+  forbidden = ["namespaces/gone/"];
+  start();
+  await until(clock, () => written.includes("kept/research"));
+  expect(controller.hasSynced).toBe(true);
+  expect(written).not.toContain("gone/research");
+});
+
+test("it is served once it may be listed", async () => {
+  forbidden = ["namespaces/gone/"];
+  start();
+  await until(clock, () => written.includes("kept/research"));
+  forbidden = [];
+  await until(clock, () => written.includes("gone/research"));
+});
+
+test("Environments are not served while the Pods of their namespace cannot be listed", async () => {
+  forbidden = ["namespaces/gone/pods"];
+  start();
+  await until(clock, () => written.includes("kept/research"));
+  for (let i = 0; i < 30; i += 1) await clock.advance(1_000);
+  expect(written).not.toContain("gone/research");
+});
+
+test("nothing is served, and nobody is told that it is, while no namespace can be listed", async () => {
+  forbidden = ["namespaces/gone/", "namespaces/kept/"];
+  start();
+  for (let i = 0; i < 60; i += 1) await clock.advance(1_000);
+  expect(controller.hasSynced).toBe(false);
+  expect(written).toEqual([]);
+  forbidden = ["namespaces/gone/"];
+  await until(clock, () => written.includes("kept/research"));
+});
