@@ -348,7 +348,7 @@ describe("the finalizer", () => {
     const id = world.enqueue();
     await world.until("a claim begins", () => world.item(id).offers.length > 0);
     // Nothing is claimed any more after this one.
-    world.api.world.stopItem(id);
+    world.api.world.stopItem(id, false);
     await world.until("it is back", () => held(world));
     operator.kube.delay = () => 0;
     await world.until("it is gone once more", () => !held(world));
