@@ -214,6 +214,7 @@ export class WorkersRuntime {
             replicas: counted.length,
             max: environment().spec.workers?.maxReplicas ?? 0,
             depth: queue.stats?.depth ?? 0,
+            nowMs: clock.now(),
           },
         ),
         scalingVerdict(view, this.#demand.readings, { hindrance: this.#demand.hindrance, clock }),

@@ -18,6 +18,12 @@ const START_FAULTS = new Set([
   "CrashLoopBackOff",
 ]);
 
+/** A program that was started so often crashes again and again; one crash is no fault of the template's. */
+const RESTARTS_OF_A_LOOP = 2;
+
+/** One that has run so long since does not. In between it waits for up to five minutes, and runs for a moment: one fault. */
+const STEADY_MS = 60_000;
+
 /** What is said of scaling. No message says how old something is: it would be written anew by the clock. */
 export function scalingVerdict(
   view: ScalerView,
@@ -57,7 +63,13 @@ function lastRead({ queue, running }: DemandReadings, clock: Clock): string {
 export function capacityVerdict(
   pods: readonly Pod[],
   deployments: readonly Deployment[],
-  use: { readonly replicas: number; readonly max: number; readonly depth: number },
+  use: {
+    readonly replicas: number;
+    readonly max: number;
+    readonly depth: number;
+    /** The wall clock's time. */
+    readonly nowMs: number;
+  },
 ): Verdict {
   const refusal = deployments.map(failureOf).find((message) => message !== null);
   if (refusal) {
@@ -69,7 +81,7 @@ export function capacityVerdict(
       : { reason: "PreparationFailing", message: `workers are refused although the template was accepted: ${refusal}` };
   }
   const alive = pods.filter(({ metadata }) => metadata.deletionTimestamp === undefined);
-  for (const find of [unschedulable, unpulled, unstarted]) {
+  for (const find of [unschedulable, unpulled, unstarted, (pod: Pod) => crashing(pod, use.nowMs)]) {
     for (const pod of alive) {
       const verdict = find(pod);
       if (verdict) return verdict;
@@ -113,6 +125,21 @@ function unstarted(pod: Pod): Verdict | null {
     reason: "PreparationFailing",
     message: `workers do not run: ${ended(waiting)}; look at the logs of the worker's Pods`,
   };
+}
+
+/** Between two waits of a crash loop the container runs for a moment, or has just ended. */
+function crashing({ status }: Pod, nowMs: number): Verdict | null {
+  for (const { name, state, lastState, restartCount = 0 } of status?.containerStatuses ?? []) {
+    const { exitCode = 0 } = state?.terminated ?? lastState?.terminated ?? {};
+    const startedMs = Date.parse(state?.running?.startedAt ?? "");
+    const isSteady = state?.running !== undefined && !(nowMs - startedMs < STEADY_MS);
+    if (exitCode === 0 || restartCount < RESTARTS_OF_A_LOOP || isSteady) continue;
+    return {
+      reason: "PreparationFailing",
+      message: `workers do not run: container ${name} ends with exit code ${exitCode} again and again; look at the logs of the worker's Pods`,
+    };
+  }
+  return null;
 }
 
 /** The words of a container that waits for one of these reasons. */

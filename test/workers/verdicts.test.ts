@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
-import type { Deployment, Pod } from "../../src/kube/resource.ts";
+import type { ContainerState, Deployment, Pod } from "../../src/kube/resource.ts";
 import type { ScalerView } from "../../src/workers/scaler.ts";
 import { capacityVerdict, scalingVerdict } from "../../src/workers/verdicts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { podOf } from "./worker-pods.ts";
 
-const NO_USE = { replicas: 0, max: 3, depth: 0 };
+const NOW_MS = Date.UTC(2030, 0, 2);
+const NO_USE = { replicas: 0, max: 3, depth: 0, nowMs: NOW_MS };
 
 describe("what is said of capacity", () => {
   const deployment = (message?: string): Deployment => ({
@@ -26,8 +27,8 @@ describe("what is said of capacity", () => {
 
   test.each<[string, Pod[], Deployment[], typeof NO_USE, string, string]>([
     ["all is well", [podOf("a")], [deployment()], NO_USE, "Available", "workers can be made"],
-    ["the maximum is reached and more waits", [], [], { replicas: 3, max: 3, depth: 1 }, "AtMaximum", "maxReplicas"],
-    ["the maximum is reached and none waits", [], [], { replicas: 3, max: 3, depth: 0 }, "Available", ""],
+    ["the maximum is reached and more waits", [], [], { ...NO_USE, replicas: 3, depth: 1 }, "AtMaximum", "maxReplicas"],
+    ["the maximum is reached and none waits", [], [], { ...NO_USE, replicas: 3 }, "Available", ""],
     [
       "a quota",
       [],
@@ -58,6 +59,24 @@ describe("what is said of capacity", () => {
   ])("%s", (_what, pods, deployments, use, reason, words) => {
     const verdict = capacityVerdict(pods, deployments, use);
     expect(verdict).toEqual({ reason, message: expect.stringContaining(words) });
+  });
+
+  test("a worker that crashes again and again is one fault from its second restart on, and none once it runs steadily", () => {
+    const at = (agoMs: number) => new Date(NOW_MS - agoMs).toISOString();
+    const crashed = { terminated: { exitCode: 1, finishedAt: at(20_000) } };
+    const said = (status: { state: ContainerState; lastState?: ContainerState; restartCount: number }) => {
+      const pod = podOf("a");
+      const worker = { name: "worker", ...status };
+      return capacityVerdict([{ ...pod, status: { ...pod.status, containerStatuses: [worker] } }], [], NO_USE).reason;
+    };
+    const running = (agoMs: number) => ({ running: { startedAt: at(agoMs) } });
+    expect(said({ state: crashed, restartCount: 0 })).toBe("Available");
+    expect(said({ state: running(1_000), lastState: crashed, restartCount: 1 })).toBe("Available");
+    expect(said({ state: crashed, lastState: crashed, restartCount: 2 })).toBe("PreparationFailing");
+    expect(said({ state: running(1_000), lastState: crashed, restartCount: 2 })).toBe("PreparationFailing");
+    expect(said({ state: running(61_000), lastState: crashed, restartCount: 2 })).toBe("Available");
+    const over = { terminated: { exitCode: 0, finishedAt: at(20_000) } };
+    expect(said({ state: running(1_000), lastState: over, restartCount: 9 })).toBe("Available");
   });
 
   test("a Pod that is being deleted says nothing", () => {
