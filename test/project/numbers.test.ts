@@ -69,6 +69,7 @@ const SENTENCES: Record<string, readonly string[]> = {
   "docs/troubleshooting.md": [
     `${s(t.keyRetryMs)} while there is no good key; ${s(t.keyRefreshMs)} while there is one`,
     `| ${minutes(t.templateRetryMaxMs)} minute at most |`,
+    `reject good keys | ${minutes(t.rejectedKeyRetryMs)} minutes at most`,
     `| ${minutes(t.prepareBackoffMaxMs)} minutes at most; ${s(t.prepareBackoffBaseMs)} after the first refusal |`,
     `| ${s(t.retryMaxMs)} at most; longer where it asked for it with \`Retry-After\` |`,
     `| an environment that the Work API did not know | ${s(t.notFoundPauseMs)} |`,
@@ -84,8 +85,9 @@ describe.each(Object.entries(SENTENCES))("%s", (page, sentences) => {
   });
 });
 
-test("the reason Deleting names the bound of a deletion, and the breaker opens after three", () => {
+test("reasons name the bound of a deletion and the pause of a rejected key, and the breaker opens after three", () => {
   expect(REASONS.Deleting.mend).toContain(`${s(t.drainBoundMs)} after deletionGraceSeconds`);
+  expect(REASONS.KeyRejected.mend).toContain(`within ${minutes(t.rejectedKeyRetryMs)} minutes`);
   expect(FAILURES_TO_OPEN, "docs/decisions/0003 and 0005, docs/metrics.md and the troubleshooting say three").toBe(3);
 });
 
