@@ -40,6 +40,8 @@ export class DemandWatch {
   readonly #onReading: () => void;
   readonly #awaited = new Notifier();
   #running: RunningReading | null = null;
+  /** What waited just before the last walk for a decision, and what that walk showed. */
+  #before: { readonly running: RunningReading | null; readonly waiting: number } = { running: null, waiting: 0 };
   #counting: Promise<number> | null = null;
   #incomplete: string | null = null;
 
@@ -64,9 +66,18 @@ export class DemandWatch {
   get readings(): DemandReadings {
     const { stats, readMs } = this.#queue;
     return {
-      queue: stats && { depth: stats.depth, pending: stats.pending, readMs },
+      queue: stats && { depth: stats.depth, pending: stats.pending + this.#gone(stats), readMs },
       running: this.#running,
     };
+  }
+
+  /**
+   * Items that left the queue since the statistics before the walk for a decision: that walk may have been too early to see
+   * them run, and newer statistics, which somebody else reads meanwhile, do not show them any more.
+   */
+  #gone({ depth, pending }: { readonly depth: number; readonly pending: number }): number {
+    const { running, waiting } = this.#before;
+    return running !== null && running === this.#running ? Math.max(0, waiting - depth - pending) : 0;
   }
 
   /** Why sessions cannot be counted although the Work API answers; null: they can. */
@@ -110,7 +121,10 @@ export class DemandWatch {
    */
   async refreshAll(signal: AbortSignal): Promise<boolean> {
     if (!(await this.#queue.refresh(signal)) || signal.aborted) return false;
-    return this.refreshRunning(0, signal);
+    const { depth = 0, pending = 0 } = this.#queue.stats ?? {};
+    if (!(await this.refreshRunning(0, signal))) return false;
+    this.#before = { running: this.#running, waiting: depth + pending };
+    return true;
   }
 
   /** Returns in how many milliseconds the next count is due. */

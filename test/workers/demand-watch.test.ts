@@ -18,6 +18,7 @@ class Bench {
   hasWorkers = false;
   stats = { depth: 0, pending: 0 };
   readMs = 0;
+  whileListing: () => Promise<void> = async () => {};
   readonly #ending = new AbortController();
 
   constructor() {
@@ -40,6 +41,7 @@ class Bench {
       },
       count: async () => {
         this.asked.push("list");
+        await this.whileListing();
         return this.answer;
       },
       idleGapMs: () => DEFAULT_TIMING.countIdleMs,
@@ -136,6 +138,30 @@ describe("readings", () => {
     bench.isQueueWell = false;
     expect(await bench.watch.refreshAll(bench.signal)).toBe(false);
     expect(bench.asked).toEqual(["stats", "list", "stats"]);
+  });
+
+  test("an item that goes to a worker during the walk is not lost to statistics that were read meanwhile", async () => {
+    using bench = new Bench();
+    bench.stats = { depth: 1, pending: 0 };
+    bench.whileListing = async () => {
+      await bench.clock.advance(500);
+      // Not in the page that was read, and not in the queue any more.
+      bench.stats = { depth: 0, pending: 0 };
+      bench.readMs = bench.clock.monotonic();
+    };
+    expect(await bench.watch.refreshAll(bench.signal)).toBe(true);
+    expect(demandOf(bench.watch.readings, bench.clock.monotonic(), MINUTE_MS)).toMatchObject({
+      sessions: 1,
+      pending: 1,
+    });
+    // The next walk has it.
+    bench.whileListing = async () => {};
+    bench.answer = counted(1);
+    expect(await bench.watch.refreshRunning(0, bench.signal)).toBe(true);
+    expect(demandOf(bench.watch.readings, bench.clock.monotonic(), MINUTE_MS)).toMatchObject({
+      sessions: 1,
+      pending: 0,
+    });
   });
 
   test("one that is young enough is not read again", async () => {
