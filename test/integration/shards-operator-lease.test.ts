@@ -1,0 +1,125 @@
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import type { ItemRecord } from "../../simulator/item.ts";
+import { bashScript } from "../../simulator/script.ts";
+import { shardOf } from "../../src/reconcile/shard-of.ts";
+import { useCluster } from "../support/cluster.ts";
+import { ManyEnvironments } from "../support/many-environments.ts";
+import type { OperatorProcess } from "../support/operator-process.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const RUNNER = fileURLToPath(new URL("../../examples/worker/tool-runner.mjs", import.meta.url));
+
+const SHARDS = 2;
+const ENVIRONMENTS = 4;
+
+/**
+ * Leases twice as fast as their own times: a value must stand still for 25 s, and the lease (90 s) outlives that, 20 s for
+ * another holder of the shard, and 15 s since the last beat. The times of the shards' Leases are as ever.
+ */
+const TIME_SCALE = 2;
+
+/** A session thinks for longer than its lease needs to be taken over, so that it ends in the hands of another replica. */
+const THINKS_MS = 75_000;
+
+const PATIENCE_MS = 240_000;
+const LONG = 420_000;
+
+function runnerWorld(): Promise<World> {
+  return startWorld(cluster, {
+    timeScale: TIME_SCALE,
+    node: { runtime: "process", fates: () => undefined },
+    container: { command: [process.execPath, RUNNER], env: [{ name: "MAX_IDLE_MS", value: "300" }] },
+    podSpec: { terminationGracePeriodSeconds: 30 },
+    sessions: { lease: "Operator", warm: 1, maxConcurrent: 2 },
+  });
+}
+
+const replica = async (world: World) =>
+  (await world.startOperatorProcess({ leaderElect: true, flags: ["--shards", String(SHARDS)] })).process;
+
+const identityOf = ({ log }: OperatorProcess) => String(log.find(({ msg }) => msg === "berth starts")?.["identity"]);
+
+/** Works, thinks for long, works again. */
+function longScript() {
+  const { turns: [one] = [] } = bashScript("echo before");
+  const { turns: [two] = [] } = bashScript("echo after");
+  return { turns: [one ?? {}, { ...two, delayMs: THINKS_MS }] };
+}
+
+/** How many leases of earlier holders this replica took, as its metrics say. */
+async function leasesTaken({ addresses }: OperatorProcess): Promise<number> {
+  const text = await (await fetch(`http://${addresses.metrics}/metrics`)).text();
+  const lines = text.matchAll(/^berth_heartbeats_total\{[^}]*result="taken"[^}]*\} (\d+)/gm);
+  return [...lines].reduce((sum, [, value]) => sum + Number(value), 0);
+}
+
+/** A session in each Environment, under way; and who of two replicas holds which of them. */
+async function sessionsUnderWay(world: World) {
+  const many = await ManyEnvironments.create(world, ENVIRONMENTS);
+  const replicas = [await replica(world), await replica(world)] as const;
+  const holders = await many.untilShared(SHARDS, 2);
+  const items = [...many.ids].map(([name, id]) => {
+    const shard = shardOf(`${world.namespace}/${name}`, SHARDS);
+    const item = world.simulator.enqueue(id, { script: longScript() });
+    return { item, holder: holders.get(`berth-${shard}-of-${SHARDS}`) ?? "" };
+  });
+  await world.until(
+    "all sessions have begun",
+    () =>
+      items.every(({ item: { id, sessionId = "" } }) => {
+        const [first] = world.simulator.session(sessionId).toolCalls;
+        return world.simulator.item(id).state === "active" && first?.answeredAt !== undefined;
+      }),
+    PATIENCE_MS,
+  );
+  return { many, replicas, items };
+}
+
+/** Every session went on to its end in its one Pod, and nobody else was given its item. */
+function expectNothingLost(world: World, items: readonly { readonly item: ItemRecord }[]): void {
+  for (const { item } of items) {
+    const { acks, refusedBeats, stoppedBy, sessionId = "" } = world.simulator.item(item.id);
+    expect({ acks: acks.length, refusedBeats, by: stoppedBy?.as }).toEqual({
+      acks: 1,
+      refusedBeats: 0,
+      by: "environment-key",
+    });
+    const outputs = world.simulator.session(sessionId).toolCalls.map(({ output }) => output);
+    expect(outputs).toEqual(["before", "after"]);
+  }
+  expect(world.events("LeaseLost")).toEqual([]);
+  world.simulator.assertNoViolations();
+}
+
+describe.concurrent("the leases of a shard that is handed over while the operator keeps them", () => {
+  test.each([
+    ["kill -9", (victim: OperatorProcess) => victim.kill()],
+    ["SIGTERM", async (victim: OperatorProcess) => expect(await victim.stop()).toBe(0)],
+  ] as const)(
+    "%s of their holder: the other replica takes them over, and no session is lost",
+    async (_how, end) => {
+      await using world = await runnerWorld();
+      const { many, replicas, items } = await sessionsUnderWay(world);
+      // Either may have none, since a shard is a part of all names.
+      const sessionsOf = (one: OperatorProcess) => items.filter(({ holder }) => holder === identityOf(one)).length;
+      const [victim, other] = replicas.toSorted((a, b) => sessionsOf(b) - sessionsOf(a)) as [
+        OperatorProcess,
+        OperatorProcess,
+      ];
+      const orphans = sessionsOf(victim);
+      expect(orphans, "sessions of the replica that ends").toBeGreaterThan(0);
+
+      await end(victim);
+
+      await many.untilShared(SHARDS, 1);
+      await world.until("their leases are taken", async () => (await leasesTaken(other)) >= orphans, PATIENCE_MS);
+      const isOver = () => items.every(({ item }) => world.simulator.item(item.id).state === "stopped");
+      await world.until("all are served", () => isOver() && world.claims.length === 0, PATIENCE_MS);
+      expectNothingLost(world, items);
+    },
+    LONG,
+  );
+});
