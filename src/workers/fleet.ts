@@ -1,6 +1,7 @@
 import { LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { isAlreadyExists, isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
+import { contains } from "./contains.ts";
 import type { WorkersContext } from "./context.ts";
 import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 
@@ -84,9 +85,14 @@ export class Fleet {
     ]);
   }
 
-  /** Whether the spec is not as this process wrote it, or it never wrote it. */
+  /**
+   * Whether somebody else changed the spec since this process wrote it. Of one that it never wrote, whether it lacks what it
+   * was made with: what admission added when it was made stays, since taking it away would roll all workers, busy ones too.
+   */
   isForeign(deployment: Deployment): boolean {
-    return this.#generations.get(deployment.metadata.uid ?? "") !== generationOf(deployment);
+    const known = this.#generations.get(deployment.metadata.uid ?? "");
+    if (known !== undefined) return known !== generationOf(deployment);
+    return !contains(deployment.spec.template, this.#context.template().deployment(0).spec.template);
   }
 
   /** Puts the template of the present hash back to what it was made as; no change when it is. Throws KubeApiError. */

@@ -1,0 +1,70 @@
+import { expect, test } from "vitest";
+import type { Deployment } from "../../src/kube/resource.ts";
+import type { WorkersContext } from "../../src/workers/context.ts";
+import { Fleet } from "../../src/workers/fleet.ts";
+import { workerTemplate } from "../../src/workers/template.ts";
+import { parsed, stored, workersSpec } from "../api/environments.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const environment = parsed(stored(workersSpec()));
+const template = workerTemplate(environment);
+
+type Template = Deployment["spec"]["template"];
+
+/** As the API server shows it: with defaults, and what `change` makes of the template. */
+function shown(change: (template: Template) => Template = (same) => same): Deployment {
+  const made = template.deployment(3);
+  const { spec } = made.spec.template;
+  const containers =
+    spec?.containers.map((each) => ({ terminationMessagePath: "/dev/termination-log", ...each })) ?? [];
+  const defaulted = { ...made.spec.template, spec: { dnsPolicy: "ClusterFirst", ...spec, containers } };
+  return {
+    ...made,
+    metadata: { ...made.metadata, uid: "d", generation: 4 },
+    spec: { ...made.spec, template: change(defaulted) },
+  };
+}
+
+/** A process that has just begun. */
+function fresh(patched: object[] = []): Fleet {
+  const kube = {
+    patch: async (_resource: unknown, _ref: unknown, patch: object) => {
+      patched.push(patch);
+      return { ...shown(), metadata: { ...shown().metadata, generation: 5 } };
+    },
+  };
+  const context = { clock: new VirtualClock(), namespace: "agents", kube, template: () => template };
+  return new Fleet(context as unknown as WorkersContext);
+}
+
+test("a new process leaves a Deployment alone that has all it was made with, whatever admission added when it was made", () => {
+  expect(fresh().isForeign(shown())).toBe(false);
+  const annotated = shown((each) => ({
+    ...each,
+    metadata: { ...each.metadata, annotations: { ...each.metadata?.annotations, "policy.example/checked": "yes" } },
+    spec: {
+      ...each.spec,
+      containers: [{ name: "proxy", image: "proxy:1" }, ...(each.spec?.containers ?? [])],
+      tolerations: [{ operator: "Exists" }],
+    },
+  }));
+  expect(fresh().isForeign(annotated)).toBe(false);
+});
+
+test("a new process sees that somebody changed what a Deployment was made with", () => {
+  const changed = shown((each) => ({
+    ...each,
+    spec: { ...each.spec, containers: (each.spec?.containers ?? []).map((one) => ({ ...one, image: "other:2" })) },
+  }));
+  expect(fresh().isForeign(changed)).toBe(true);
+  const emptied = shown((each) => ({ ...each, spec: { ...each.spec, containers: [] } }));
+  expect(fresh().isForeign(emptied)).toBe(true);
+});
+
+test("after a write of its own, every later one is somebody else's", async () => {
+  const patched: object[] = [];
+  const fleet = fresh(patched);
+  await fleet.scale(shown(), 2);
+  expect(fleet.isForeign({ ...shown(), metadata: { ...shown().metadata, generation: 5 } })).toBe(false);
+  expect(fleet.isForeign({ ...shown(), metadata: { ...shown().metadata, generation: 6 } })).toBe(true);
+});
