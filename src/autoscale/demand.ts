@@ -14,13 +14,19 @@ export interface RunningReading {
 }
 
 /**
+ * Instead of a count: nothing waits and no worker of ours is there, so that whatever runs is somebody else's. Whether and how
+ * many sessions run is not read then; it is no error, and matters as soon as a worker is there or an item waits.
+ */
+export const NONE_OF_OURS = "none of ours";
+
+/**
  * What was last read; null before the first good reading. A reading that failed leaves the last good one, which then
  * grows old. Statistics and list are two requests: an item that moves from the queue to a worker between them is counted
  * twice when the statistics are read first, and not at all the other way round. So read the statistics first.
  */
 export interface DemandReadings {
   readonly queue: QueueReading | null;
-  readonly running: RunningReading | null;
+  readonly running: RunningReading | typeof NONE_OF_OURS | null;
 }
 
 /** How many sessions want a worker, or why that is not known. */
@@ -34,12 +40,18 @@ const MS = 1_000;
 export function demandOf(readings: DemandReadings, nowMs: number, staleAfterMs: number): Demand {
   const { queue, running } = readings;
   if (!queue) return unknown("DemandUnknown", "the queue's statistics were not read yet");
-  if (!running) return unknown("DemandUnknown", "running sessions were not counted yet");
+  const isIdle = running === NONE_OF_OURS && queue.depth === 0 && queue.pending === 0;
+  if (!running || (running === NONE_OF_OURS && !isIdle)) {
+    return unknown("DemandUnknown", "running sessions were not counted yet");
+  }
   if (!isCount(queue.depth) || !isCount(queue.pending)) {
     return unknown("DemandUnknown", "the queue's statistics are no counts");
   }
-  if (!isCount(running.running)) return unknown("DemandUnknown", "running sessions could not be counted");
+  if (running !== NONE_OF_OURS && !isCount(running.running)) {
+    return unknown("DemandUnknown", "running sessions could not be counted");
+  }
   if (nowMs - queue.readMs > staleAfterMs) return unknown("DemandStale", ageOf("statistics were", queue, nowMs));
+  if (running === NONE_OF_OURS) return { kind: "known", sessions: 0, running: 0, pending: 0 };
   if (nowMs - running.readMs > staleAfterMs)
     return unknown("DemandStale", ageOf("running sessions were", running, nowMs));
   return {

@@ -54,8 +54,6 @@ function workSources(context: ModeContext, onChange: () => void): WorkSources {
     health,
     // Nothing is claimed here: what is pending is in the hands of the workers.
     queue: new QueueWatch({ context, health, pace, onStats: onChange, unacknowledged: () => 0 }),
-    // Idle ones of a large group slow down, so that those with work find the request budget free.
-    idleGapMs: () => Math.max(timing.countIdleMs, Math.min(timing.idleMaxMs, work().idleIntervalMs)),
     count: async (signal) => {
       const attempt = health.attempt("list");
       try {

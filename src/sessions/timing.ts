@@ -41,9 +41,8 @@ export interface Timing {
   readonly statsPolledMs: number;
   /** Longest pause between two looks at an empty queue, before jitter: what a large group of Environments slows down to. */
   readonly idleMaxMs: number;
-  /** Running sessions are counted with the list call so often: while workers are there or work waits, and when idle. */
+  /** Running sessions are counted with the list call so often while workers are there or work waits. */
   readonly countMs: number;
-  readonly countIdleMs: number;
   /** A reading of the demand older than this is no reading. More than the slowest pace and a few failures. */
   readonly demandStaleMs: number;
   /** Workers are asked so often whether they are busy. */
@@ -109,7 +108,6 @@ export const DEFAULT_TIMING: Timing = {
   statsPolledMs: 60_000,
   idleMaxMs: 60_000,
   countMs: 10_000,
-  countIdleMs: 30_000,
   demandStaleMs: 120_000,
   busyProbeMs: 5_000,
   scaleMs: 15_000,
@@ -147,7 +145,6 @@ const SCALED = [
   "statsIdleMs",
   "statsPolledMs",
   "countMs",
-  "countIdleMs",
   "demandStaleMs",
   "busyProbeMs",
   "scaleMs",

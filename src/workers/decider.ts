@@ -60,6 +60,7 @@ export class Decider {
     signal: AbortSignal,
   ): Promise<Decision> {
     if (how.isLeaving) return this.#leave();
+    await this.#demand.catchUp(signal);
     let decision = this.#decideNow();
     const current = this.current;
     if (decision.replicas > current && decision.wanted !== null) {

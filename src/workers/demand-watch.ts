@@ -1,4 +1,4 @@
-import type { DemandReadings, RunningReading } from "../autoscale/demand.ts";
+import { type DemandReadings, NONE_OF_OURS, type RunningReading } from "../autoscale/demand.ts";
 import { sleep } from "../core/clock.ts";
 import { Notifier } from "../core/notifier.ts";
 import { jitter } from "../core/random.ts";
@@ -28,17 +28,20 @@ export type CountRunning = (
 
 /**
  * Follows what the demand is made of. Statistics are read elsewhere; running sessions are counted here with the list
- * call, at a slow pace, and anew before a decision that rests on them. A walk that ran out of pages is a reading of nothing:
- * what it counted is too few.
+ * call, at a slow pace, and anew before a decision that rests on them; not at all while no worker is there and nothing
+ * waits. A walk that ran out of pages is a reading of nothing: what it counted is too few.
  */
 export class DemandWatch {
   readonly #context: Pick<WorkersContext, "clock" | "random" | "timing">;
   readonly #queue: QueueSource;
   readonly #count: CountRunning;
-  readonly #idleGapMs: () => number;
-  readonly #isBusy: () => boolean;
+  readonly #hasWorkers: () => boolean;
+  readonly #mayAsk: () => boolean;
   readonly #onReading: () => void;
   readonly #awaited = new Notifier();
+  readonly #changed = new Notifier();
+  /** Nothing was counted since it was last not needed: what was counted before is old. */
+  #isResting = true;
   #running: RunningReading | null = null;
   /** What waited just before the last walk for a decision, and what that walk showed. */
   #before: { readonly running: RunningReading | null; readonly waiting: number } = { running: null, waiting: 0 };
@@ -49,22 +52,24 @@ export class DemandWatch {
     context: Pick<WorkersContext, "clock" | "random" | "timing">;
     queue: QueueSource;
     count: CountRunning;
-    /** The pause between two counts while nothing runs and nothing waits. */
-    idleGapMs: () => number;
-    /** Whether workers are there, so that sessions may run. */
-    isBusy: () => boolean;
+    /** Whether workers are there, so that sessions may run on them. */
+    hasWorkers: () => boolean;
+    /** Whether requests may be sent and make sense: nothing is read anew while they may not. */
+    mayAsk: () => boolean;
     onReading: () => void;
   }) {
     this.#context = options.context;
     this.#queue = options.queue;
     this.#count = options.count;
-    this.#idleGapMs = options.idleGapMs;
-    this.#isBusy = options.isBusy;
+    this.#hasWorkers = options.hasWorkers;
+    this.#mayAsk = options.mayAsk;
     this.#onReading = options.onReading;
   }
 
   get readings(): DemandReadings {
     const { stats, readMs } = this.#queue;
+    if (!this.#isNeeded)
+      return { queue: stats && { depth: stats.depth, pending: stats.pending, readMs }, running: NONE_OF_OURS };
     return {
       queue: stats && { depth: stats.depth, pending: stats.pending + this.#gone(stats), readMs },
       running: this.#running,
@@ -90,6 +95,7 @@ export class DemandWatch {
     const { clock } = this.#context;
     while (!signal.aborted) {
       await mayAsk(signal);
+      await this.#untilNeeded(signal);
       if (signal.aborted) return;
       const waitMs = await this.#countOnce(signal);
       const either = new AbortController();
@@ -104,11 +110,35 @@ export class DemandWatch {
     this.#awaited.notify();
   }
 
+  /** A worker came or went, or the queue was read. */
+  look(): void {
+    this.#changed.notify();
+  }
+
+  /** Resolves when sessions were counted, if they are needed for the first time after a rest, or could not be. */
+  async catchUp(signal: AbortSignal): Promise<void> {
+    if (this.#isResting && this.#isNeeded && this.#mayAsk()) await this.#countOnce(signal);
+  }
+
+  /** Whether a running session may be ours, or one that waits is. */
+  get #isNeeded(): boolean {
+    const { stats } = this.#queue;
+    return this.#hasWorkers() || (stats !== null && (stats.depth > 0 || stats.pending > 0));
+  }
+
+  async #untilNeeded(signal: AbortSignal): Promise<void> {
+    while (!this.#isNeeded && !signal.aborted) {
+      this.#isResting = true;
+      await this.#changed.wait(signal);
+    }
+  }
+
   /** Makes sure that running sessions were counted at most `maxAgeMs` ago. False when they could not be. */
   async refreshRunning(maxAgeMs: number, signal: AbortSignal): Promise<boolean> {
     const { clock } = this.#context;
     const earliestMs = clock.monotonic() - maxAgeMs;
     if (this.#running && this.#running.readMs >= earliestMs) return true;
+    if (!this.#mayAsk()) return false;
     // One that is under way may have been asked for too early.
     if (this.#counting) await this.#counting;
     if (!this.#running || this.#running.readMs < earliestMs) await this.#countOnce(signal);
@@ -120,7 +150,7 @@ export class DemandWatch {
    * False when one of them could not be had.
    */
   async refreshAll(signal: AbortSignal): Promise<boolean> {
-    if (!(await this.#queue.refresh(signal)) || signal.aborted) return false;
+    if (!this.#mayAsk() || !(await this.#queue.refresh(signal)) || signal.aborted) return false;
     const { depth = 0, pending = 0 } = this.#queue.stats ?? {};
     if (!(await this.refreshRunning(0, signal))) return false;
     this.#before = { running: this.#running, waiting: depth + pending };
@@ -139,6 +169,7 @@ export class DemandWatch {
     const { clock, random, timing } = this.#context;
     const readMs = clock.monotonic();
     const result = await this.#count(signal);
+    this.#isResting = false;
     if (signal.aborted) return 0;
     if (!result.ok) return result.waitMs;
     if (result.isComplete) {
@@ -148,9 +179,6 @@ export class DemandWatch {
       this.#incomplete = `the list of work items did not end within ${result.pages} pages: running sessions cannot be counted`;
     }
     this.#onReading();
-    const { stats } = this.#queue;
-    const isIdle = !this.#isBusy() && result.count === 0 && (stats?.depth ?? 0) + (stats?.pending ?? 0) === 0;
-    const paceMs = isIdle ? this.#idleGapMs() : timing.countMs;
-    return jitter(paceMs * Math.max(1, result.pages / PAGES_AT_FULL_PACE), JITTER, random);
+    return jitter(timing.countMs * Math.max(1, result.pages / PAGES_AT_FULL_PACE), JITTER, random);
   }
 }

@@ -27,8 +27,6 @@ export interface WorkSources {
     nudge(): void;
   };
   readonly count: CountRunning;
-  /** The pause between two counts while nothing runs and nothing waits. */
-  readonly idleGapMs: () => number;
   readonly health: {
     readonly key: Verdict;
     readonly queue: Verdict;
@@ -97,8 +95,9 @@ export class WorkersRuntime {
       context,
       queue: this.#sources.queue,
       count: this.#sources.count,
-      idleGapMs: this.#sources.idleGapMs,
-      isBusy: () => this.#fleet.replicas > 0,
+      // Also those of a Deployment that goes: they may serve to their end.
+      hasWorkers: () => this.#fleet.replicas > 0 || this.#fleet.pods.length > 0,
+      mayAsk: () => this.#mayAsk,
       onReading: changed,
     });
     this.#scaler = new Scaler({
@@ -280,6 +279,7 @@ export class WorkersRuntime {
 
   #noteChange(): void {
     this.#changed.notify();
+    this.#demand.look();
     this.#scaler.poke();
     this.#scheduleRelease();
     this.#onChange();

@@ -1,3 +1,4 @@
+import { NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Deployment } from "../kube/resource.ts";
 import { BUSY_COST, type BusyWatch, forEachAtMost } from "./busy-watch.ts";
 import type { DemandWatch } from "./demand-watch.ts";
@@ -89,7 +90,8 @@ async function mark(busy: BusyWatch, kept: readonly WorkerPod[], victims: readon
 async function sessionsThatRun(demand: DemandWatch, isLeaving: boolean, signal: AbortSignal): Promise<string | null> {
   if (!(await demand.refreshAll(signal))) return "whether sessions run could not be read anew";
   const { queue, running } = demand.readings;
-  const held = (running?.running ?? 0) + (queue?.pending ?? 0) + (isLeaving ? 0 : (queue?.depth ?? 0));
+  const runningCount = running === NONE_OF_OURS ? 0 : (running?.running ?? 0);
+  const held = runningCount + (queue?.pending ?? 0) + (isLeaving ? 0 : (queue?.depth ?? 0));
   return held === 0 ? null : `${held} sessions run or wait, and there is no busyProbe to say on which workers`;
 }
 

@@ -1,5 +1,5 @@
 import type { ConditionReason } from "../api/conditions.ts";
-import type { DemandReadings } from "../autoscale/demand.ts";
+import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Deployment, Pod } from "../kube/resource.ts";
 import type { ScalerView } from "./scaler.ts";
@@ -54,7 +54,7 @@ function lastRead({ queue, running }: DemandReadings, clock: Clock): string {
     new Date(clock.now() - (clock.monotonic() - readMs)).toISOString().replace(/:\d\d\.\d+Z$/, "Z");
   if (!queue) return "the queue's statistics were never read";
   if (!running) return "running sessions were never counted";
-  return queue.readMs < running.readMs
+  return running === NONE_OF_OURS || queue.readMs < running.readMs
     ? `the queue's statistics were last read at ${at(queue.readMs)}`
     : `running sessions were last counted at ${at(running.readMs)}`;
 }

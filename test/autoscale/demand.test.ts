@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type DemandReadings, demandOf } from "../../src/autoscale/demand.ts";
+import { type DemandReadings, demandOf, NONE_OF_OURS } from "../../src/autoscale/demand.ts";
 
 const STALE_MS = 60_000;
 const queue = { depth: 3, pending: 2, readMs: 0 };
@@ -18,6 +18,14 @@ test("nothing read at all is unknown, not zero", () => {
 test("one half read is unknown, not the other half", () => {
   expect(of({ queue, running: null })).toMatchObject({ kind: "unknown", reason: "DemandUnknown" });
   expect(of({ queue: null, running })).toMatchObject({ kind: "unknown", reason: "DemandUnknown" });
+});
+
+test("nothing waits and no worker is ours: zero, by statistics that are fresh and by no others", () => {
+  const idle = { ...queue, depth: 0, pending: 0 };
+  expect(of({ queue: idle, running: NONE_OF_OURS })).toMatchObject({ kind: "known", sessions: 0 });
+  expect(of({ queue: idle, running: NONE_OF_OURS }, STALE_MS + 1)).toMatchObject({ reason: "DemandStale" });
+  expect(of({ queue: null, running: NONE_OF_OURS })).toMatchObject({ reason: "DemandUnknown" });
+  expect(of({ queue, running: NONE_OF_OURS })).toMatchObject({ reason: "DemandUnknown" });
 });
 
 test("a reading is good to the last millisecond of its time", () => {

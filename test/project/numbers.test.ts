@@ -41,7 +41,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,
     `A decision is made every ${s(t.scaleMs)}`,
     `read every ${s(t.statsBusyMs)} while work waits, and every ${t.statsIdleMs / 1_000} to ${s(t.idleMaxMs)} when not`,
-    `counted every ${s(t.countMs)} while workers are there or work waits, else every ${t.countIdleMs / 1_000} to ${s(t.idleMaxMs)}`,
+    `counted every ${s(t.countMs)} while workers are there or work waits`,
     `could not be read for ${s(t.demandStaleMs)}`,
     `asks each worker every ${s(t.busyProbeMs)}`,
     `for at most ${s(PROBE_TIMEOUT_MS)}`,

@@ -15,7 +15,8 @@ class Bench {
   readonly watch: DemandWatch;
   answer: Counted = counted(0);
   isQueueWell = true;
-  hasWorkers = false;
+  hasWorkers = true;
+  mayAsk = true;
   stats = { depth: 0, pending: 0 };
   readMs = 0;
   whileListing: () => Promise<void> = async () => {};
@@ -44,8 +45,8 @@ class Bench {
         await this.whileListing();
         return this.answer;
       },
-      idleGapMs: () => DEFAULT_TIMING.countIdleMs,
-      isBusy: () => this.hasWorkers,
+      hasWorkers: () => this.hasWorkers,
+      mayAsk: () => this.mayAsk,
       onReading: () => {},
     });
   }
@@ -73,10 +74,11 @@ const MINUTE_MS = 60_000;
 
 describe("the pace of counting", () => {
   test.each<[string, Partial<Pick<Bench, "hasWorkers" | "stats" | "answer">>, number]>([
-    ["idle: every 30 s", {}, 2],
-    ["workers are there: every 10 s", { hasWorkers: true }, 6],
-    ["items wait: every 10 s", { stats: { depth: 2, pending: 0 } }, 6],
-    ["sessions run: every 10 s", { answer: counted(3) }, 6],
+    ["no worker is there and nothing waits: not at all", { hasWorkers: false }, 0],
+    ["the same while sessions run elsewhere", { hasWorkers: false, answer: counted(3) }, 0],
+    ["workers are there: every 10 s", {}, 6],
+    ["items wait: every 10 s", { hasWorkers: false, stats: { depth: 2, pending: 0 } }, 6],
+    ["an item was polled: every 10 s", { hasWorkers: false, stats: { depth: 0, pending: 1 } }, 6],
     ["a walk of many pages: as many pages a minute as with five", { hasWorkers: true, answer: counted(3, 30) }, 1],
   ])("%s", async (_what, how, expected) => {
     using bench = new Bench();
@@ -103,6 +105,70 @@ describe("the pace of counting", () => {
   });
 });
 
+describe("an Environment without workers of its own and with nothing that waits", () => {
+  const demandNow = ({ watch, clock }: Bench) =>
+    demandOf(watch.readings, clock.monotonic(), DEFAULT_TIMING.demandStaleMs);
+
+  test("wants no worker, whatever runs elsewhere", () => {
+    using bench = new Bench();
+    bench.hasWorkers = false;
+    bench.answer = counted(3);
+    expect(demandNow(bench)).toEqual({ kind: "known", sessions: 0, running: 0, pending: 0 });
+  });
+
+  test("wants what is not known once its statistics are old: nothing read is no zero", async () => {
+    using bench = new Bench();
+    bench.hasWorkers = false;
+    await bench.clock.advance(DEFAULT_TIMING.demandStaleMs + 1);
+    expect(demandNow(bench)).toMatchObject({ kind: "unknown", reason: "DemandStale" });
+  });
+
+  test.each<[string, (bench: Bench) => void]>([
+    ["a worker appears", (bench) => Object.assign(bench, { hasWorkers: true })],
+    ["an item comes", (bench) => Object.assign(bench, { stats: { depth: 1, pending: 0 } })],
+  ])("%s: sessions are counted at once, and an old count is not believed", async (_what, happen) => {
+    using bench = new Bench();
+    bench.answer = counted(3);
+    bench.start();
+    await bench.clock.settle();
+    bench.hasWorkers = false;
+    for (let passed = 0; passed < 5 * MINUTE_MS; passed += MINUTE_MS) {
+      await bench.clock.advance(MINUTE_MS);
+      bench.readMs = bench.clock.monotonic();
+    }
+    expect(bench.asked).toEqual(["list"]);
+    bench.answer = counted(4);
+    happen(bench);
+    expect(demandNow(bench)).toMatchObject({ kind: "unknown" });
+    bench.watch.look();
+    await bench.clock.settle();
+    expect(bench.asked).toEqual(["list", "list"]);
+    expect(demandNow(bench)).toMatchObject({ kind: "known", running: 4 });
+  });
+
+  test("a decision waits for the first count after the rest, and asks once together with the loop", async () => {
+    using bench = new Bench();
+    bench.hasWorkers = false;
+    bench.start();
+    await bench.watch.catchUp(bench.signal);
+    expect(bench.asked).toEqual([]);
+    bench.hasWorkers = true;
+    bench.watch.look();
+    await bench.watch.catchUp(bench.signal);
+    await bench.watch.catchUp(bench.signal);
+    expect(bench.asked).toEqual(["list"]);
+  });
+
+  test("nothing is read for a decision while nothing may be asked", async () => {
+    using bench = new Bench();
+    bench.mayAsk = false;
+    await bench.watch.catchUp(bench.signal);
+    expect(await bench.watch.refreshAll(bench.signal)).toBe(false);
+    expect(await bench.watch.refreshRunning(0, bench.signal)).toBe(false);
+    expect(bench.asked).toEqual([]);
+  });
+});
+
 describe("readings", () => {
   test("a failure leaves the last one as it was, which then grows old", async () => {
     using bench = new Bench();
@@ -112,7 +178,7 @@ describe("readings", () => {
     await bench.clock.advance(DEFAULT_TIMING.demandStaleMs + 1);
     expect(await bench.watch.refreshRunning(0, bench.signal)).toBe(false);
     const { readings } = bench.watch;
-    expect(readings.running?.running).toBe(4);
+    expect(readings.running).toMatchObject({ running: 4 });
     expect(demandOf(readings, bench.clock.monotonic(), DEFAULT_TIMING.demandStaleMs)).toMatchObject({
       kind: "unknown",
     });
@@ -126,10 +192,8 @@ describe("readings", () => {
     expect(bench.watch.hindrance).toContain("50 pages");
     bench.answer = counted(3);
     expect(await bench.watch.refreshAll(bench.signal)).toBe(true);
-    expect({ hindrance: bench.watch.hindrance, running: bench.watch.readings.running?.running }).toEqual({
-      hindrance: null,
-      running: 3,
-    });
+    expect(bench.watch.hindrance).toBeNull();
+    expect(bench.watch.readings.running).toMatchObject({ running: 3 });
   });
 
   test("for a decision the statistics come first, and the list is not read when they fail", async () => {

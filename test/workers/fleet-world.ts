@@ -49,6 +49,8 @@ export class FleetWorld {
   readonly faults: string[] = [];
   readonly weather: Weather = { stats: 0, list: 0, kube: 0, probe: 0 };
   served = 0;
+  /** Walks through the list of work items. */
+  walks = 0;
   environment: Environment;
   #queued = 0;
   #names = 0;
@@ -445,11 +447,12 @@ export class FleetWorld {
     const count = async () => {
       const readMs = clock.monotonic();
       const running = this.busy;
+      this.walks += 1;
       if (!(await answer(this.weather.list))) return { ok: false as const, waitMs: 1_000 };
       this.#listMs = readMs;
       return { ok: true as const, count: running, isComplete: true, pages: 1 };
     };
-    return { health, queue, count, idleGapMs: () => DEFAULT_TIMING.countIdleMs };
+    return { health, queue, count };
   }
 }
 

@@ -96,8 +96,8 @@ async function run(
     queue,
     count: async () =>
       work === null ? { ok: false, waitMs: 1 } : { ok: true, count: work.running ?? 0, isComplete: true, pages: 1 },
-    idleGapMs: () => 1,
-    isBusy: () => true,
+    hasWorkers: () => true,
+    mayAsk: () => true,
     onReading: () => {},
   });
   const signal = new AbortController().signal;
