@@ -119,13 +119,14 @@ const keysOf = (record: Record<string, string> | undefined) => Object.keys(recor
 const overSessionContainer = (body: string) =>
   `self.spec.containers.all(c, c.name != (has(self.metadata) && has(self.metadata.annotations) && '${ANNOTATION_DEFAULT_CONTAINER}' in self.metadata.annotations ? self.metadata.annotations['${ANNOTATION_DEFAULT_CONTAINER}'] : self.spec.containers[0].name) || (${body}))`;
 
+const noDeadline = (instead: string): Rule<PodTemplate> => ({
+  cel: "!has(self.spec.activeDeadlineSeconds)",
+  field: "spec.activeDeadlineSeconds",
+  message: `leave activeDeadlineSeconds out: ${instead}`,
+  holds: ({ spec }) => spec.activeDeadlineSeconds === undefined,
+});
+
 const commonRules: Rule<PodTemplate>[] = [
-  {
-    cel: "!has(self.spec.activeDeadlineSeconds)",
-    field: "spec.activeDeadlineSeconds",
-    message: "leave activeDeadlineSeconds out: use maxDurationSeconds, and Berth sets the Pod's deadline",
-    holds: ({ spec }) => spec.activeDeadlineSeconds === undefined,
-  },
   {
     cel: `!has(self.metadata) || !has(self.metadata.annotations) || !('${ANNOTATION_DEFAULT_CONTAINER}' in self.metadata.annotations) || self.spec.containers.exists(c, c.name == self.metadata.annotations['${ANNOTATION_DEFAULT_CONTAINER}'])`,
     field: "metadata.annotations",
@@ -138,7 +139,7 @@ const commonRules: Rule<PodTemplate>[] = [
   {
     cel: overSessionContainer(`!has(c.env) || !c.env.exists(e, e.name in [${quoted(RESERVED_ENV)}])`),
     field: "spec.containers",
-    message: `the session container must not set ${RESERVED_ENV.join(", ")}: Berth sets them for each session, so remove them`,
+    message: `the first container, or the one that ${ANNOTATION_DEFAULT_CONTAINER} names, must not set ${RESERVED_ENV.join(", ")}: Berth sets them, so remove them`,
     holds: (template) => {
       const reserved = new Set<string>(RESERVED_ENV);
       return !sessionContainer(template)?.env?.some(({ name }) => reserved.has(name));
@@ -170,6 +171,7 @@ export const sessionTemplate = withRules(
   uniqueNames(template).meta({ description: "Template of a session's Pod: a PodTemplateSpec, passed through whole." }),
   [
     ...commonRules,
+    noDeadline("use maxDurationSeconds, and Berth sets the Pod's deadline"),
     {
       cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Never'",
       field: "spec.restartPolicy",
@@ -197,6 +199,7 @@ export const workerTemplate = withRules(
   uniqueNames(template).meta({ description: "Template of a worker's Pod: a PodTemplateSpec, passed through whole." }),
   [
     ...commonRules,
+    noDeadline("workers run until the Environment scales down"),
     {
       cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Always'",
       field: "spec.restartPolicy",

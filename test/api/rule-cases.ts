@@ -194,14 +194,14 @@ export const RULE_CASES: readonly RuleCase[] = [
       ],
     }),
     accepted: withContainer({ env: [{ name: `${name}_OF_MINE`, value: "x" }] }),
-    message: "the session container must not set",
+    message: "names, must not set ANTHROPIC_ENVIRONMENT_ID",
     field: "spec.sessions.template.spec.containers",
   })),
   {
     name: "a reserved variable is refused in the container that the annotation names, and taken in others",
     refused: twoContainers({}, { env: [{ name: "ANTHROPIC_WORK_ID", value: "x" }] }),
     accepted: twoContainers({ env: [{ name: "ANTHROPIC_WORK_ID", value: "x" }] }, {}),
-    message: "the session container must not set",
+    message: "names, must not set ANTHROPIC_ENVIRONMENT_ID",
     field: "spec.sessions.template.spec.containers",
   },
   {
@@ -214,7 +214,7 @@ export const RULE_CASES: readonly RuleCase[] = [
     accepted: workersSpec({
       template: { spec: { containers: [{ name: "worker", env: [{ name: "ANTHROPIC_BASE_URL", value: "x" }] }] } },
     }),
-    message: "the session container must not set",
+    message: "names, must not set ANTHROPIC_ENVIRONMENT_ID",
     field: "spec.workers.template.spec.containers",
   },
   {
