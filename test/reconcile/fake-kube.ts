@@ -4,7 +4,7 @@ import type { KubeObject, Resource } from "../../src/kube/resource.ts";
 
 /** A call that the fake was sent. */
 export interface KubeCall {
-  readonly verb: "get" | "create" | "patch" | "listAll";
+  readonly verb: "get" | "create" | "patch" | "listAll" | "delete";
   readonly plural: string;
   readonly ref: ObjectRef;
   readonly body: unknown;
@@ -41,6 +41,8 @@ export class FakeKube {
         this.#call({ verb: "listAll", plural: resource.plural, ref: { namespace: query.namespace, name: "" }, query }),
       patch: (resource: Resource, ref: ObjectRef, body: unknown, query: PatchQuery) =>
         this.#call({ verb: "patch", plural: resource.plural, ref, body, query }),
+      delete: (resource: Resource, ref: ObjectRef, query: unknown) =>
+        this.#call({ verb: "delete", plural: resource.plural, ref, query }),
     };
     const strict = new Proxy(fake, {
       get(target, name) {

@@ -100,7 +100,13 @@ test("its metrics go with it", async () => {
 
 test("a finalizer of an earlier process does not hold its deletion up", async () => {
   const metadata = { deletionTimestamp: "2030-01-01T00:00:00Z", finalizers: ["other", "berth.dev/drain"] };
-  const answers = { get: raw({ metadata }), listAll: { items: [] }, create: undefined, patch: { metadata: {} } };
+  const answers = {
+    get: raw({ metadata }),
+    listAll: { items: [] },
+    create: undefined,
+    delete: undefined,
+    patch: { metadata: {} },
+  };
   kube.answer(({ verb }) => answers[verb]);
   await unserved.report(raw({ metadata }), "InvalidSpec", "x");
   expect(kube.calls.at(-1)).toMatchObject({ verb: "patch", body: { metadata: { finalizers: ["other"] } } });

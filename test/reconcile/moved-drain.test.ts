@@ -1,0 +1,149 @@
+import { afterEach, expect, test } from "vitest";
+import type { KubeObject } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { ShardTerm } from "../../src/reconcile/shard-term.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import type { WorkApiClient } from "../../src/work/client.ts";
+import { type Json, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { FakeKube } from "./fake-kube.ts";
+
+const KEY = "agents/research";
+const SECOND_MS = 1_000;
+const GRACE_SECONDS = 600;
+
+const none = { get: () => undefined, list: () => [] };
+const terms: ShardTerm[] = [];
+
+afterEach(async () => {
+  for (const term of terms.splice(0)) await term.stop();
+});
+
+/** Just deleted, with something left that does not end: a Pod on a lost node, or a Deployment whose workers are busy. */
+function deleted(clock: VirtualClock, raw: Json): KubeObject {
+  const metadata = raw["metadata"] as KubeObject["metadata"];
+  const deletionTimestamp = new Date(clock.now()).toISOString();
+  return { ...raw, metadata: { ...metadata, deletionTimestamp, finalizers: ["berth.dev/drain"] } };
+}
+
+function leftPod(): KubeObject {
+  return {
+    metadata: { name: "berth-research-x", namespace: "agents", uid: "p", labels: { "berth.dev/phase": "parked" } },
+    spec: { containers: [] },
+  } as never;
+}
+
+function busyDeployment(uid: string): KubeObject {
+  return {
+    metadata: {
+      name: "berth-research-1",
+      namespace: "agents",
+      uid: "d",
+      generation: 1,
+      ownerReferences: [
+        { apiVersion: "berth.dev/v1alpha1", kind: "Environment", name: "research", uid, controller: true },
+      ],
+    },
+    spec: { replicas: 1, selector: {}, template: { spec: { containers: [] } } },
+  } as never;
+}
+
+/** One replica's hold of the shard, at its beginning. What it says and deletes is told with the time since the deletion. */
+function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) {
+  const sinceSeconds = () =>
+    Math.round((clock.now() - Date.parse(environment.metadata.deletionTimestamp ?? "")) / SECOND_MS);
+  const isWorkers = "workers" in (environment["spec"] as Json);
+  const deployments = isWorkers ? [busyDeployment(environment.metadata.uid ?? "")] : [];
+  const kube = new FakeKube(({ verb, plural, ref }) => {
+    if (verb === "delete") {
+      told.push(`${sinceSeconds()} s: ${plural} ${ref.name} deleted`);
+      return {};
+    }
+    if (verb === "listAll") return { items: [] };
+    if (verb === "get" && plural === "environments") return environment;
+    if (verb === "get") return { metadata: { uid: "s", resourceVersion: "1" }, data: { "environment-key": "a2V5" } };
+    return {};
+  });
+  const again: number[] = [];
+  const term = new ShardTerm({
+    kube: kube.client,
+    clock,
+    random: () => 0.5,
+    timing: DEFAULT_TIMING,
+    logger: silentLogger,
+    metrics: createMetrics(),
+    events: { event: (_about, _type, reason) => told.push(`${sinceSeconds()} s: ${reason}`) },
+    guard: () => {},
+    originAllowed: () => true,
+    workClient: () => ({ stats: unanswered, list: unanswered, idleIntervalMs: 1_000 }) as unknown as WorkApiClient,
+    find: () => environment,
+    pods: () => ({ get: () => undefined, list: () => (isWorkers ? [] : [leftPod() as never]) }),
+    nodeOutlook: () => "stays",
+    workers: () => ({
+      pods: none,
+      deployments: { get: () => undefined, list: () => deployments as never },
+      synced: Promise.resolve(),
+      problem: () => null,
+    }),
+    sharers: () => [],
+    again: (_key, afterMs) => again.push(clock.monotonic() + afterMs),
+  });
+  terms.push(term);
+  return {
+    term,
+    /** Reconciles when it is asked for. */
+    run: async (seconds: number) => {
+      const endMs = clock.monotonic() + seconds * SECOND_MS;
+      await term.reconcile(KEY);
+      while (clock.monotonic() < endMs) {
+        await clock.advance(SECOND_MS);
+        if (again.some((atMs) => atMs <= clock.monotonic())) {
+          again.splice(0);
+          await term.reconcile(KEY);
+        }
+      }
+    },
+  };
+}
+
+/** The Work API is away. */
+async function unanswered(): Promise<never> {
+  throw new Error("no answer");
+}
+
+test.each<[string, Json, RegExp, number]>([
+  [
+    "sessions: it is given up",
+    sessionsSpec({}, { deletionGraceSeconds: GRACE_SECONDS }),
+    /DrainGivenUp$/,
+    GRACE_SECONDS + DEFAULT_TIMING.drainBoundMs / SECOND_MS,
+  ],
+  [
+    "workers: the busy ones end",
+    workersSpec({}, { deletionGraceSeconds: GRACE_SECONDS }),
+    /deployments .* deleted$/,
+    GRACE_SECONDS,
+  ],
+])(
+  "a shard that moves while an Environment of it drains: the next holder counts from the deletion, not from its own start; %s",
+  async (_what, spec, words, endsAt) => {
+    const timesOf = async (moves: readonly number[]) => {
+      const clock = new VirtualClock();
+      const environment = deleted(clock, stored(spec));
+      const told: string[] = [];
+      for (const seconds of moves) {
+        const { term, run } = takeOver(clock, environment, told);
+        await run(seconds);
+        await term.stop();
+        // Until another one takes the Lease.
+        await clock.advance(20 * SECOND_MS);
+      }
+      return told.filter((each) => words.test(each)).map((each) => Number.parseInt(each, 10));
+    };
+    const [unmoved = 0] = await timesOf([900]);
+    expect(unmoved).toBe(endsAt);
+    const [moved = 0] = await timesOf([200, 300, 500]);
+    expect(Math.abs(moved - unmoved), `at ${moved} s, unmoved at ${unmoved} s`).toBeLessThanOrEqual(1);
+  },
+);
