@@ -26,6 +26,8 @@ export const ANNOTATION_WORK_ID = "berth.dev/work-id";
 export const ANNOTATION_SESSION_ID = "berth.dev/session-id";
 /** Who beats for the sessions of this Pod: its program was written for that, so it is fixed when the Pod is made. */
 export const ANNOTATION_LEASE = "berth.dev/lease";
+/** The `api.baseUrl` that this Pod's program is told: it serves items of that Work API only. */
+export const ANNOTATION_API = "berth.dev/api";
 /** Where a worker Pod is asked whether it is busy: port and path, as `9000/busy`. Another template may have another probe. */
 export const ANNOTATION_BUSY_PROBE = "berth.dev/busy-probe";
 /** For people who find a waiting Pod and wonder. */

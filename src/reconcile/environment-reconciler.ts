@@ -179,7 +179,7 @@ export class EnvironmentReconciler {
       pods: this.#options.pods({ namespace, name, uid }),
       nodeOutlook: this.#options.nodeOutlook,
       workers: this.#options.workers({ namespace, name }),
-      work: () => state.work,
+      work: (claimedFrom) => this.#workAt(state, claimedFrom),
       environmentKey: () => this.#keyFor(state),
       guard,
       announce,
@@ -197,6 +197,7 @@ export class EnvironmentReconciler {
       template: templateOf(environment),
       work: this.#options.workClient(environment, () => this.#keyFor(state)),
       workFor: apiText(environment),
+      workElsewhere: new Map(),
       runtime: runtimeOf(environment, context, () => again(key, REPORT_DELAY_MS)),
       status: new StatusWriter({ kube: this.#options.kube, ref, clock, announce, found: environment.status }),
       key: null,
@@ -215,8 +216,23 @@ export class EnvironmentReconciler {
     if (text === state.workFor) return;
     state.work = this.#options.workClient(state.environment, () => this.#keyFor(state));
     state.workFor = text;
+    state.workElsewhere.clear();
     state.keyReadMs = Number.NEGATIVE_INFINITY;
     state.runtime.keyChanged();
+  }
+
+  /** The Work API at an address that the spec named before, with the key as it is now, if the address is still allowed. */
+  #workAt(state: EnvironmentState, baseUrl = ""): WorkApiClient {
+    const { environment, work, workElsewhere } = state;
+    if (baseUrl === "" || baseUrl === work.baseUrl) return work;
+    const known = workElsewhere.get(baseUrl);
+    if (known) return known;
+    const { spec } = environment;
+    const then = { ...environment, spec: { ...spec, api: { ...spec.api, baseUrl } } };
+    const { originAllowed, workClient } = this.#options;
+    const made = workClient(then, () => (originAllowed(baseUrl) ? state.keyInUse : ""));
+    workElsewhere.set(baseUrl, made);
+    return made;
   }
 
   #isAllowed({ environment }: EnvironmentState): boolean {

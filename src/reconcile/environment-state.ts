@@ -13,6 +13,8 @@ export interface EnvironmentState {
   work: WorkApiClient;
   /** The `spec.api` that `work` was made for. */
   workFor: string;
+  /** By address: where items were claimed that the spec does not name any more. */
+  readonly workElsewhere: Map<string, WorkApiClient>;
   readonly runtime: EnvironmentRuntime;
   readonly status: StatusWriter;
   key: KeyReading | null;

@@ -12,7 +12,7 @@ import type { Breaker } from "./breaker.ts";
 import { type Claim, type ItemView, instantOf } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
-import { credentialFor } from "./credential.ts";
+import { credentialFor, serves } from "./credential.ts";
 import type { IdlePace } from "./idle-pace.ts";
 import { viewOf } from "./item-observer.ts";
 import { type Journal, readJournal, renderJournal, storedCredential } from "./journal.ts";
@@ -21,7 +21,7 @@ import { newPodName } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
 import type { Pool } from "./pool.ts";
 import { refusalWords } from "./refusal-words.ts";
-import type { ServerTime } from "./server-time.ts";
+import type { ServerTimes } from "./server-time.ts";
 
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {
@@ -59,7 +59,7 @@ export class ClaimLoop {
   readonly #gate: ClaimGate;
   readonly #health: ApiHealth;
   readonly #breaker: Breaker;
-  readonly #serverTime: ServerTime;
+  readonly #serverTimes: ServerTimes;
   readonly #pace: IdlePace;
   readonly #handOver: (claim: Claim) => void;
   readonly #onCredentialMissing: (missing: boolean, workId: string) => void;
@@ -68,7 +68,7 @@ export class ClaimLoop {
   readonly #onLetGo: () => void;
   readonly #onReoffer: (claim: Claim, view: ItemView) => void;
   readonly #onJournal: (refusal: string | null) => void;
-  readonly #refuse: (item: WorkItem) => Promise<void>;
+  readonly #refuse: (item: WorkItem, api: string) => Promise<void>;
   readonly #backoff: Backoff;
   readonly #underWay = new Set<Promise<void>>();
   #pauseUntilMs = 0;
@@ -80,7 +80,7 @@ export class ClaimLoop {
     gate: ClaimGate;
     health: ApiHealth;
     breaker: Breaker;
-    serverTime: ServerTime;
+    serverTimes: ServerTimes;
     pace: IdlePace;
     /** The claim is acknowledged, or nobody knows: the session loop goes on with it. */
     handOver: (claim: Claim) => void;
@@ -96,7 +96,7 @@ export class ClaimLoop {
     /** The API server took a claim's Secret, or refused it in these words. */
     onJournal: (refusal: string | null) => void;
     /** Acknowledges and stops an item that is no session. */
-    refuse: (item: WorkItem) => Promise<void>;
+    refuse: (item: WorkItem, api: string) => Promise<void>;
   }) {
     this.#context = options.context;
     this.#claims = options.claims;
@@ -104,7 +104,7 @@ export class ClaimLoop {
     this.#gate = options.gate;
     this.#health = options.health;
     this.#breaker = options.breaker;
-    this.#serverTime = options.serverTime;
+    this.#serverTimes = options.serverTimes;
     this.#pace = options.pace;
     this.#handOver = options.handOver;
     this.#onCredentialMissing = options.onCredentialMissing;
@@ -131,18 +131,17 @@ export class ClaimLoop {
   /** One poll. Returns how long to wait before the next, in milliseconds. */
   async #pollOnce(signal: AbortSignal): Promise<number> {
     const { clock, timing } = this.#context;
+    const work = this.#context.work();
     let answer: Answer<WorkItem | null>;
     const attempt = this.#health.attempt("poll");
     try {
-      answer = await this.#context
-        .work()
-        .poll({ blockMs: timing.pollBlockMs, reclaimOlderThanMs: timing.ownReclaimMs, signal });
+      answer = await work.poll({ blockMs: timing.pollBlockMs, reclaimOlderThanMs: timing.ownReclaimMs, signal });
     } catch (error) {
       if (signal.aborted) return 0;
       return attempt.failed(error, this.#backoff);
     }
     attempt.answered();
-    this.#serverTime.observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
+    this.#serverTimes.of(work.baseUrl).observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
     const nowMs = clock.monotonic();
     const pauseMs = Math.max(0, this.#pauseUntilMs - nowMs);
     if (pauseMs === 0) this.#backoff.reset();
@@ -152,11 +151,11 @@ export class ClaimLoop {
     }
     this.#pace.noteWork();
     this.#onWork();
-    this.#begin(answer.value, answer);
+    this.#begin(answer.value, { ...answer, api: work.baseUrl });
     return pauseMs;
   }
 
-  #begin(item: WorkItem, answer: Answer<unknown>): void {
+  #begin(item: WorkItem, answer: Offer): void {
     const claiming = this.#claim(item, answer)
       .catch((error: unknown): Result => {
         this.#context.logger.error({ workId: item.id, error: errorText(error) }, "claim failed");
@@ -167,18 +166,19 @@ export class ClaimLoop {
     this.#underWay.add(claiming);
   }
 
-  async #claim(item: WorkItem, answer: Answer<unknown>): Promise<Result> {
+  async #claim(item: WorkItem, answer: Offer): Promise<Result> {
     // One of our Secrets names it already: it is not journaled again (M).
     if (!(await this.#isFree(item, answer))) return "duplicate";
     if (item.data.type !== DATA_TYPE_SESSION) {
       if (!new AckWindow(this.#context.clock, answer, this.#windowMs()).isOpen) return "late";
-      await this.#refuse(item);
+      await this.#refuse(item, answer.api);
       return "not-a-session";
     }
     if (!item.secret && this.#givesWorkSecret) return settled(await this.#claimSlot(item, answer, null));
     const tried = new Set<string>();
     for (;;) {
-      const pod = this.#pool.take(tried, (free) => credentialFor(this.#context, free, item) !== null);
+      const fits = (free: Pod) => serves(free, answer.api) && credentialFor(this.#context, free, item) !== null;
+      const pod = this.#pool.take(tried, fits);
       if (!pod) {
         this.#context.logger.info(
           { workId: item.id },
@@ -200,7 +200,7 @@ export class ClaimLoop {
    * Whether no Secret of ours names this item. A re-offer of our own is news of it: it is queued again. The record of one
    * whose Pod is over goes at once then, and what was released can be claimed anew with this very offer.
    */
-  async #isFree(item: WorkItem, answer: Answer<unknown>): Promise<boolean> {
+  async #isFree(item: WorkItem, answer: Offer): Promise<boolean> {
     const known = this.#claims.ofWork(item.id);
     if (!known) return true;
     if (item.state === "queued") this.#onReoffer(known, viewOf(item, answer.sentAtMs));
@@ -212,7 +212,7 @@ export class ClaimLoop {
   }
 
   /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
-  async #claimSlot(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Promise<SlotResult> {
+  async #claimSlot(item: WorkItem, answer: Offer, pod: Pod | null): Promise<SlotResult> {
     const claim = this.#register(item, answer, pod);
     const window = new AckWindow(this.#context.clock, answer, this.#ackWindowMs(claim.journal));
     let keep = false;
@@ -266,14 +266,15 @@ export class ClaimLoop {
     return othersReclaimMs - requestBoundMs - marginMs;
   }
 
-  #register(item: WorkItem, answer: Answer<unknown>, pod: Pod | null): Claim {
+  #register(item: WorkItem, answer: Offer, pod: Pod | null): Claim {
     const { uid, name, timing } = this.#context;
-    const server = this.#serverTime.at(answer.sentAtMs);
+    const server = this.#serverTimes.of(answer.api).at(answer.sentAtMs);
     const journal: Journal = {
       use: pod ? "session" : "refusal",
       lease: pod?.metadata.annotations?.[ANNOTATION_LEASE] === "Operator" ? "Operator" : "Worker",
       environmentUid: uid,
       podUid: pod?.metadata.uid ?? "",
+      api: answer.api,
       workId: item.id,
       sessionId: item.data.id,
       queuedAt: item.created_at,
@@ -417,9 +418,10 @@ export class ClaimLoop {
     repeated: boolean,
   ): Promise<{ is: "acked" } | { is: "unanswered" } | { is: "refused" } | { is: "not-sent"; waitMs: number }> {
     this.#context.guard();
-    const sentAt = this.#serverTime.at(this.#context.clock.monotonic());
+    const { api } = claim.journal;
+    const sentAt = this.#serverTimes.of(api).at(this.#context.clock.monotonic());
     try {
-      const answer = await this.#context.work().ack(claim.journal.workId);
+      const answer = await this.#context.work(api).ack(claim.journal.workId);
       const at = answer.value.acknowledged_at;
       // A 200 that shows an acknowledgement older than our request is somebody else's (M). After a repeat ours may be the older one.
       const oldestMs = repeated ? claim.journal.polledFromMs : sentAt.earliestMs;
@@ -451,6 +453,9 @@ export class ClaimLoop {
     }
   }
 }
+
+/** The answer of a poll, and the `api.baseUrl` that it came from: a spec may name another one by now. */
+type Offer = Answer<unknown> & { readonly api: string };
 
 /**
  * The time in which an item may be acknowledged, from the sending of its poll. The larger of the monotonic and the wall

@@ -68,6 +68,7 @@ export function newClaim(from: {
     memory: { is: "none" },
     acknowledgedAt: from.journal.acknowledgedAt,
     item: null,
+    stuck: null,
     unknowns: 0,
     claiming: false,
     openedMs: null,

@@ -61,6 +61,8 @@ export interface Claim {
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
   acknowledgedAt: string | null;
   item: ItemView | null;
+  /** What keeps its next step from being taken until a person mends it; null: nothing. */
+  stuck: string | null;
   /** Looks in a row that could not be brought to their end. */
   unknowns: number;
   /** True while the claim loop works on it: nobody else touches it. */

@@ -34,7 +34,8 @@ export interface SessionContext {
   readonly pods: PodCache;
   /** What becomes of a Pod's node. */
   readonly nodeOutlook: (pod: Pod) => NodeOutlook;
-  readonly work: () => WorkApiClient;
+  /** The Work API that the spec names; or the one at the address that an item was claimed from, which a spec may have named before. */
+  readonly work: (claimedFrom?: string) => WorkApiClient;
   /** The environment key in use; empty while there is none. */
   readonly environmentKey: () => string;
   /** Throws when this process may not act any more; called before every write to the Work API. */

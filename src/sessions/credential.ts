@@ -1,3 +1,4 @@
+import { ANNOTATION_API } from "../api/names.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { WorkItem } from "../work/types.ts";
 import type { SessionContext } from "./context.ts";
@@ -15,4 +16,13 @@ export function credentialFor(
 ): string | null {
   const taken = credentialOf(pod, sessionContainerName(pod));
   return (taken === "EnvironmentKey" ? context.environmentKey() : item.secret) || null;
+}
+
+/**
+ * Whether this Pod's program is told to ask the Work API that offered an item. One that was parked for another address must
+ * not be given a key, or an item, of this one. Pods of a version that did not say it are trusted: they are being replaced.
+ */
+export function serves(pod: Pod, api: string): boolean {
+  const told = pod.metadata.annotations?.[ANNOTATION_API];
+  return told === undefined || told === api;
 }

@@ -1,5 +1,6 @@
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import { jitter } from "../core/random.ts";
 import type { ApiHealth } from "./api-health.ts";
@@ -8,6 +9,7 @@ import type { Claim } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import type { ItemObserver } from "./item-observer.ts";
+import type { ItemObservers } from "./item-observers.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
 const JITTER = 0.1;
@@ -19,7 +21,7 @@ const JITTER = 0.1;
 export class ItemSweep {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  readonly #observer: ItemObserver;
+  readonly #observers: ItemObservers;
   readonly #health: ApiHealth;
   readonly #sessions: SessionLoop;
   readonly #breaker: Breaker;
@@ -27,27 +29,26 @@ export class ItemSweep {
   constructor(options: {
     context: SessionContext;
     claims: ClaimTable;
-    observer: ItemObserver;
+    observers: ItemObservers;
     health: ApiHealth;
     sessions: SessionLoop;
     breaker: Breaker;
   }) {
     this.#context = options.context;
     this.#claims = options.claims;
-    this.#observer = options.observer;
+    this.#observers = options.observers;
     this.#health = options.health;
     this.#sessions = options.sessions;
     this.#breaker = options.breaker;
   }
 
-  /** Runs until the signal aborts. Never throws. */
-  async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>, changed: Notifier): Promise<void> {
+  /** Runs until the signal aborts. `mayAsk`: whether the Work API that the spec names may be asked. Never throws. */
+  async run(signal: AbortSignal, mayAsk: () => boolean, changed: Notifier): Promise<void> {
     const { clock, timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     let lastMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
-      await mayAsk(signal);
-      const running = this.#running();
+      const running = this.#running().filter((claim) => mayAsk() || this.#observers.isElsewhere(claim));
       if (running.length === 0) {
         await changed.wait(signal);
         continue;
@@ -60,7 +61,12 @@ export class ItemSweep {
         continue;
       }
       lastMs = clock.monotonic();
-      await this.#sweep(running, backoff, signal);
+      // One API that does not answer keeps nobody from being looked at elsewhere: what fails there waits for its turn.
+      for (const [observer, claims] of this.#observers.split(running)) {
+        const away = claims.some((claim) => this.#observers.isElsewhere(claim));
+        if (away) await this.#sweepAway(observer, claims);
+        else await this.#sweep(observer, claims, backoff, signal);
+      }
     }
   }
 
@@ -82,21 +88,39 @@ export class ItemSweep {
     );
   }
 
-  async #sweep(running: readonly Claim[], backoff: Backoff, signal: AbortSignal): Promise<void> {
+  async #sweep(
+    observer: ItemObserver,
+    running: readonly Claim[],
+    backoff: Backoff,
+    signal: AbortSignal,
+  ): Promise<void> {
     const attempt = this.#health.attempt("list");
     try {
-      const views = await this.#observer.sweep(running.map(({ journal }) => journal.workId));
+      await this.#look(observer, running);
       attempt.answered();
       backoff.reset();
-      for (const claim of running) {
-        const view = views.get(claim.journal.workId);
-        if (!view || this.#claims.get(claim.name) !== claim) continue;
-        this.#sessions.saw(claim, view);
-        this.#sessions.poke(claim.name);
-      }
     } catch (error) {
       if (signal.aborted) return;
       await sleep(this.#context.clock, attempt.failed(error, backoff), signal);
+    }
+  }
+
+  /** An address that the spec does not name any more: its failures say nothing of the Environment's key and queue. */
+  async #sweepAway(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
+    try {
+      await this.#look(observer, claims);
+    } catch (error) {
+      this.#context.logger.info({ error: errorText(error) }, "items at an earlier address could not be looked at");
+    }
+  }
+
+  async #look(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
+    const views = await observer.sweep(claims.map(({ journal }) => journal.workId));
+    for (const claim of claims) {
+      const view = views.get(claim.journal.workId);
+      if (!view || this.#claims.get(claim.name) !== claim) continue;
+      this.#sessions.saw(claim, view);
+      this.#sessions.poke(claim.name);
     }
   }
 }

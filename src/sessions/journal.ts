@@ -36,6 +36,7 @@ const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";
 const KEY_POLLED_UNTIL = "polled-until";
+const KEY_API = "api";
 const KEY_QUEUED_AT = "queued-at";
 const KEY_ENVIRONMENT_UID = "environment-uid";
 const KEY_POD_UID = "pod-uid";
@@ -46,6 +47,8 @@ export interface Journal {
   readonly lease: LeaseKind;
   readonly environmentUid: string;
   readonly podUid: string;
+  /** `spec.api.baseUrl` as the item was claimed from: it is known there, whatever the spec names later. Empty: not said. */
+  readonly api: string;
   readonly workId: string;
   readonly sessionId: string;
   /** When the item was created, as the Work API says it; for latencies only. */
@@ -91,6 +94,7 @@ export function renderJournal(
       [KEY_LEASE]: journal.lease,
       [KEY_ENVIRONMENT_UID]: journal.environmentUid,
       [KEY_POD_UID]: journal.podUid,
+      [KEY_API]: journal.api,
       [KEY_WORK_ID]: journal.workId,
       [KEY_SESSION_ID]: journal.sessionId,
       [KEY_QUEUED_AT]: journal.queuedAt,
@@ -137,6 +141,7 @@ export function readJournal(secret: Secret): Journal | null {
     lease: text(KEY_LEASE) === "Operator" ? "Operator" : "Worker",
     workId,
     environmentUid: text(KEY_ENVIRONMENT_UID) ?? "",
+    api: text(KEY_API) ?? "",
     podUid: text(KEY_POD_UID) ?? "",
     sessionId: text(KEY_SESSION_ID) ?? "",
     queuedAt: text(KEY_QUEUED_AT) ?? "",

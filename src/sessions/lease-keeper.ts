@@ -190,7 +190,7 @@ export class LeaseKeeper {
     try {
       guard();
       const asked = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const answer = await work().heartbeat(claim.journal.workId, asked);
+      const answer = await work(claim.journal.api).heartbeat(claim.journal.workId, asked);
       return answer.value.kind === "refused"
         ? { is: "refused", current: answer.value.current }
         : { is: "answered", beat: answer.value.beat, sentMs: answer.sentAtMs, sentWallMs: answer.sentAtWallMs };

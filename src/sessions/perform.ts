@@ -171,16 +171,16 @@ async function beat(
   expected: string,
   ttlSeconds?: number,
 ): Promise<Answer<HeartbeatOutcome>> {
-  const { workId } = claim.journal;
+  const { api, workId } = claim.journal;
   const desired = ttlSeconds === undefined ? {} : { desiredTtlSeconds: ttlSeconds };
   context.guard();
-  const first = await context.work().heartbeat(workId, { expected, ...desired });
+  const first = await context.work(api).heartbeat(workId, { expected, ...desired });
   if (first.value.kind !== "refused") return first;
   // The list and the heartbeat may write one instant in two ways; the echo must be the server's own, byte for byte.
   const current = first.value.current?.last_heartbeat;
   if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return first;
   context.guard();
-  return await context.work().heartbeat(workId, { expected: current, ...desired });
+  return await context.work(api).heartbeat(workId, { expected: current, ...desired });
 }
 
 function refused(context: SessionContext, claim: Claim): false {
@@ -192,7 +192,8 @@ function refused(context: SessionContext, claim: Claim): false {
 export async function stopItem(context: SessionContext, claim: Claim, force: boolean): Promise<void> {
   context.guard();
   const sentMs = context.clock.monotonic();
-  await context.work().stop(claim.journal.workId, { force });
+  const { api, workId } = claim.journal;
+  await context.work(api).stop(workId, { force });
   const seen: ItemView = claim.item ?? {
     state: "stopped",
     acknowledgedAt: claim.acknowledgedAt,

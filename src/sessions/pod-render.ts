@@ -3,6 +3,7 @@ import type { Environment, PodTemplate } from "../api/environment.ts";
 import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_ABOUT,
+  ANNOTATION_API,
   ANNOTATION_DEFAULT_CONTAINER,
   ANNOTATION_LEASE,
   ANNOTATION_SAFE_TO_EVICT,
@@ -126,6 +127,7 @@ function renderPod(
         ...template.metadata?.annotations,
         [ANNOTATION_SESSION_CONTAINER]: made.container,
         [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
+        [ANNOTATION_API]: environment.spec.api.baseUrl,
       },
       // Every Pod's controller is the Environment: kubectl drain refuses Pods without one.
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true }],

@@ -6,7 +6,7 @@ import type { SessionContext } from "./context.ts";
 import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
 import { readPodState } from "./pod-state.ts";
 import type { Removals } from "./removal.ts";
-import type { ServerTime } from "./server-time.ts";
+import type { ServerTime, ServerTimes } from "./server-time.ts";
 
 /**
  * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
@@ -24,12 +24,12 @@ export async function recoverClaims(context: SessionContext, into: Recovered): P
 export interface Recovered {
   readonly claims: ClaimTable;
   readonly removals: Removals;
-  readonly serverTime: ServerTime;
+  readonly serverTimes: ServerTimes;
 }
 
 /** Takes up one Secret: as a claim to go on with, or as a removal to finish. Null: no claim, or not one of ours. */
 export function recoverSecret(context: SessionContext, into: Recovered, secret: Secret): Claim | null {
-  const { claims, removals, serverTime } = into;
+  const { claims, removals, serverTimes } = into;
   if (secret.type !== CLAIM_SECRET_TYPE || claims.has(secret.metadata.name ?? "")) return null;
   const journal = readJournal(secret);
   if (!journal) {
@@ -46,7 +46,7 @@ export function recoverSecret(context: SessionContext, into: Recovered, secret: 
     journal,
     secretVersion: secret.metadata.resourceVersion ?? "",
     secretUid: secret.metadata.uid ?? "",
-    lateAckUntilMs: lateAckUntil(context, serverTime, journal),
+    lateAckUntilMs: lateAckUntil(context, serverTimes.of(journal.api || context.work().baseUrl), journal),
     recoveredMs: context.clock.monotonic(),
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });

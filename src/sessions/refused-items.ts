@@ -25,14 +25,14 @@ export class RefusedItems {
     this.#context = context;
   }
 
-  /** Acknowledges and stops a polled item. Throws WorkApiError; `run` sees to what is left then. */
-  async refuse(item: WorkItem): Promise<void> {
+  /** Acknowledges and stops an item that `api` offered. Throws WorkApiError; `run` sees to what is left then. */
+  async refuse(item: WorkItem, api: string): Promise<void> {
     const { guard, work, metrics, labels, logger, clock, timing } = this.#context;
     try {
       guard();
-      await work().ack(item.id);
+      await work(api).ack(item.id);
       guard();
-      await work().stop(item.id, { force: true });
+      await work(api).stop(item.id, { force: true });
     } catch (error) {
       // Until then an acknowledgement without answer may still take effect.
       this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs;

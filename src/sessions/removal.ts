@@ -129,6 +129,7 @@ export class Removals {
 /** A removal is about no work item. */
 const NO_ITEM = {
   lease: "Worker",
+  api: "",
   workId: "",
   sessionId: "",
   queuedAt: "",

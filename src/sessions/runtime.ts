@@ -15,7 +15,7 @@ import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { readFinished, startFailuresInARow } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
-import { ItemObserver } from "./item-observer.ts";
+import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { readPodState } from "./pod-state.ts";
 import { Pool } from "./pool.ts";
@@ -24,8 +24,9 @@ import { type Recovered, recoverClaims, recoverSecret } from "./recovery.ts";
 import { RefusedItems } from "./refused-items.ts";
 import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
-import { ServerTime } from "./server-time.ts";
+import { ServerTimes } from "./server-time.ts";
 import { SessionLoop } from "./session-loop.ts";
+import { stuckWords } from "./stuck.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 
 /** What a runtime says of itself, for the Environment's status. */
@@ -58,7 +59,7 @@ export interface Permissions {
 export class SessionsRuntime {
   readonly #context: SessionContext;
   readonly #claims = new ClaimTable();
-  readonly #serverTime: ServerTime;
+  readonly #serverTimes: ServerTimes;
   readonly #changed = new Notifier();
   readonly #breaker: Breaker;
   readonly #health: ApiHealth;
@@ -90,16 +91,15 @@ export class SessionsRuntime {
     this.#context = context;
     this.#onChange = onChange;
     const { clock } = context;
-    this.#serverTime = new ServerTime((ms) => clock.now() + ms - clock.monotonic());
+    this.#serverTimes = new ServerTimes((ms) => clock.now() + ms - clock.monotonic());
     const changed = () => this.#noteChange();
     this.#breaker = new Breaker(context.timing);
     this.#health = new ApiHealth({ ...context, onChange: changed });
-    const observer = new ItemObserver({
-      work: context.work,
-      clock: context.clock,
+    const observers = new ItemObservers(context, {
       isTracked: (workId) => this.#claims.ofWork(workId) !== undefined,
       signal: this.#stop.signal,
-      onAnswer: ({ sentAtMs, serverDateMs }) => this.#observeTime(sentAtMs, serverDateMs),
+      onAnswer: (api, { sentAtMs, serverDateMs }) =>
+        this.#serverTimes.of(api).observe(sentAtMs, clock.monotonic(), serverDateMs),
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     const takeUp = (secret: Secret) => this.#takeUp(secret);
@@ -108,7 +108,7 @@ export class SessionsRuntime {
     this.#budget = new DisruptionBudget(shared);
     this.#sessions = new SessionLoop({
       ...shared,
-      observer,
+      observers,
       mayAsk: () => this.#mayAsk,
       beforeTouch: () => this.#budget.cover(),
       onChange: changed,
@@ -124,7 +124,7 @@ export class SessionsRuntime {
     this.#sweep = new ItemSweep({
       context,
       claims: this.#claims,
-      observer,
+      observers,
       health: this.#health,
       sessions: this.#sessions,
       breaker: this.#breaker,
@@ -136,7 +136,7 @@ export class SessionsRuntime {
       ...shared,
       pool: this.#pool,
       health: this.#health,
-      serverTime: this.#serverTime,
+      serverTimes: this.#serverTimes,
       pace: this.#pace,
       gate: this.#gate(),
       handOver: (claim) => this.#sessions.poke(claim.name),
@@ -146,7 +146,7 @@ export class SessionsRuntime {
       onLetGo: changed,
       onReoffer: (claim, view) => this.#sessions.reoffered(claim, view),
       onJournal: (refusal) => this.#noteHindrance(refusal && `${CANNOT_JOURNAL}: ${refusal}`),
-      refuse: (item) => this.#refused.refuse(item),
+      refuse: (item, api) => this.#refused.refuse(item, api),
     });
   }
 
@@ -256,7 +256,7 @@ export class SessionsRuntime {
         startVerdict(this.#breaker, this.#probeWallMs()),
         credentialVerdict(this.#credentialMissing, this.#context.environment().spec.sessions?.credential),
       ],
-      hindrance: this.#hindrance,
+      hindrance: this.#hindrance ?? stuckWords(this.#claims),
     };
   }
 
@@ -276,7 +276,7 @@ export class SessionsRuntime {
       this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
       this.#kept(signal, () => this.#claimLoop.run(signal)),
       this.#kept(signal, () => this.#queue.run(signal, mayAsk)),
-      this.#kept(signal, () => this.#sweep.run(signal, mayAsk, this.#changed)),
+      this.#kept(signal, () => this.#sweep.run(signal, () => this.#mayAsk, this.#changed)),
     ]);
   }
 
@@ -334,7 +334,7 @@ export class SessionsRuntime {
   }
 
   #recovers(): Recovered {
-    return { claims: this.#claims, removals: this.#removals, serverTime: this.#serverTime };
+    return { claims: this.#claims, removals: this.#removals, serverTimes: this.#serverTimes };
   }
 
   /** Requests to the Work API make sense. */
@@ -422,10 +422,6 @@ export class SessionsRuntime {
     // The first of several stands for all: a message that changed with every item would be written with every item.
     this.#credentialMissing = missing ? (this.#credentialMissing ?? workId) : null;
     this.#noteChange();
-  }
-
-  #observeTime(sentAtMs: number, serverDateMs: number | null): void {
-    this.#serverTime.observe(sentAtMs, this.#context.clock.monotonic(), serverDateMs);
   }
 
   #scheduleRelease(): void {

@@ -10,7 +10,7 @@ import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
 import { type Facts, type Limits, ranFor, type Step } from "./facts.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
-import type { ItemObserver } from "./item-observer.ts";
+import type { ItemObservers } from "./item-observers.ts";
 import { readJournal } from "./journal.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
@@ -18,6 +18,7 @@ import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameStat
 import { readPodState } from "./pod-state.ts";
 import { mayRelease } from "./releases.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
+import { stuckBy } from "./stuck.ts";
 import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
@@ -51,7 +52,7 @@ const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"])
 export class SessionLoop {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  readonly #observer: ItemObserver;
+  readonly #observers: ItemObservers;
   readonly #breaker: Breaker;
   readonly #queue: WorkQueue;
   readonly #notes: SessionNotes;
@@ -66,7 +67,7 @@ export class SessionLoop {
   constructor(options: {
     context: SessionContext;
     claims: ClaimTable;
-    observer: ItemObserver;
+    observers: ItemObservers;
     breaker: Breaker;
     /** Whether requests to the Work API make sense now: there is a key, and it was not rejected. */
     mayAsk: () => boolean;
@@ -78,7 +79,7 @@ export class SessionLoop {
     const { context } = options;
     this.#context = context;
     this.#claims = options.claims;
-    this.#observer = options.observer;
+    this.#observers = options.observers;
     this.#breaker = options.breaker;
     this.#mayAsk = options.mayAsk;
     this.#beforeTouch = options.beforeTouch;
@@ -149,7 +150,8 @@ export class SessionLoop {
         return;
       }
       // `pokeAll` follows when another key comes; should the one there be accepted after all, nobody says so.
-      if (ASKS.has(step.do) && !this.#mayAsk()) return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
+      if (ASKS.has(step.do) && !this.#observers.isElsewhere(claim) && !this.#mayAsk())
+        return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
       await this.#perform(claim, step, facts.pod);
       this.#onChange();
       // The cache shows the deletion in a moment; until then the same step would come out again.
@@ -227,7 +229,11 @@ export class SessionLoop {
   async #perform(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
     try {
       await this.#performStep(claim, step, pod);
+      claim.stuck = null;
     } catch (error) {
+      const away = this.#observers.isElsewhere(claim) ? claim.journal.api : null;
+      claim.stuck = stuckBy(error, away);
+      if (claim.stuck !== null) this.#onChange();
       if (!(error instanceof StaleClaimError)) throw error;
       await this.#reread(claim);
     }
@@ -238,7 +244,7 @@ export class SessionLoop {
     context.logger.debug({ step: step.do, pod: claim.name, workId: claim.journal.workId }, "session step");
     switch (step.do) {
       case "look":
-        return this.saw(claim, await this.#observer.look(claim.journal.workId));
+        return this.saw(claim, await this.#observers.of(claim).look(claim.journal.workId));
       case "own":
         claim.acknowledgedAt = step.acknowledgedAt;
         claim.memory = { is: "none" };

@@ -50,12 +50,15 @@ export interface Found {
  */
 export class WorkApiClient {
   readonly environmentId: string;
+  /** Where requests go. */
+  readonly baseUrl: string;
   readonly #caller: WorkCaller;
   readonly #requestTimeoutMs: number;
   readonly #protocolTimeoutMs: number;
 
   constructor(options: WorkApiClientOptions) {
     this.environmentId = options.environmentId;
+    this.baseUrl = options.baseUrl;
     this.#caller = new WorkCaller(options);
     this.#requestTimeoutMs = options.requestTimeoutMs;
     this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_PROTOCOL_TIMEOUT_MS;

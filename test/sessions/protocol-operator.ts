@@ -139,6 +139,7 @@ export class Operator {
       lease: this.#lease,
       environmentUid: "",
       podUid: "pod",
+      api: "",
       workId: "work",
       sessionId: "sesn",
       queuedAt: "",

@@ -339,7 +339,7 @@ export class LoopWorld {
   /** A container starts: its operator must have acknowledged the item, and no other container may hold it. */
   #started({ pod, workId }: Running): void {
     this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
-    const item = this.api.world.items.get(workId);
+    const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
     const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";
     const lease = programOf(this.server.find(PODS, NAMESPACE, pod));

@@ -6,6 +6,7 @@ import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/sessions/journal.ts";
 import { GATE_CONTAINER, isGatedByInit } from "../../../src/sessions/pod-gate.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
 import type { ApiServer } from "./api-server.ts";
+import { BASE_URL } from "./work-api.ts";
 import { type Program, Worker } from "./worker.ts";
 
 /** What becomes of a container that is given its key. */
@@ -214,7 +215,7 @@ class KubeletPod {
     const { clock, http, environmentId, node, onStart } = this.#parts;
     this.#state = "running";
     this.#startedAt = this.#now();
-    this.#worker = new Worker(clock, http, { environmentId, workId, secret });
+    this.#worker = new Worker(clock, http, { baseUrl: baseUrlOf(this.#pod), environmentId, workId, secret });
     const running = { pod: this.#name, workId, worker: this.#worker };
     node.running.add(running);
     onStart?.(running);
@@ -313,4 +314,10 @@ function condition(type: string, at: string): Condition {
 
 function text(data: string | undefined): string {
   return Buffer.from(data ?? "", "base64").toString("utf8");
+}
+
+/** Where the program in this Pod finds the Work API. */
+function baseUrlOf(pod: Pod): string {
+  const env = pod.spec.containers.flatMap((container) => container.env ?? []);
+  return env.find(({ name }) => name === "ANTHROPIC_BASE_URL")?.value ?? BASE_URL;
 }

@@ -19,6 +19,8 @@ export class WorkApi {
 
   /** Holds a request up at the server, in milliseconds. */
   delay: (call: string) => number = () => 0;
+  /** Other Work APIs, by origin; every other origin is this one's. */
+  readonly elsewhere = new Map<string, WorkApi>();
   /** Where requests were sent. */
   readonly origins = new Set<string>();
 
@@ -82,13 +84,15 @@ export class WorkApi {
   }
 
   async #answer(request: HttpRequest, delayed: boolean, signal: AbortSignal): Promise<Reply> {
+    this.origins.add(request.origin);
+    const other = this.elsewhere.get(request.origin);
+    if (other) return other.#answer(request, delayed, signal);
     const { world } = this;
     world.deadlines.runDue();
     const url = new URL(request.path, BASE_URL);
     const route = routeOf(request.method, url.pathname);
     if (!route) throw notFound(url.pathname);
     this.requests.set(route.call, (this.requests.get(route.call) ?? 0) + 1);
-    this.origins.add(request.origin);
     const delayMs = this.delay(route.call);
     if (delayMs > 0) await sleep(world.clock, delayMs);
     const own = this.answer(route.call, request);

@@ -1,6 +1,5 @@
 import { type Clock, sleep } from "../../../src/core/clock.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
-import { BASE_URL } from "./work-api.ts";
 
 /**
  * What the program in a container is like. `stock`: beats first, serves, stops its item and leaves; leaves without a stop
@@ -10,6 +9,7 @@ import { BASE_URL } from "./work-api.ts";
 export type Program = "plain" | "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf";
 
 export interface WorkerEnvironment {
+  readonly baseUrl: string;
   readonly environmentId: string;
   readonly workId: string;
   /** Base64url JSON with the sessions token. */
@@ -118,10 +118,10 @@ export class Worker {
   }
 
   #send(verb: string, query: string, body?: string) {
-    const { environmentId, workId } = this.#env;
+    const { baseUrl, environmentId, workId } = this.#env;
     return this.#http.send({
       method: "POST",
-      origin: BASE_URL,
+      origin: baseUrl,
       path: `/v1/environments/${environmentId}/work/${workId}/${verb}${query}`,
       headers: { authorization: `Bearer ${this.#token}` },
       body,

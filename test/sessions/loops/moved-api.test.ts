@@ -1,0 +1,147 @@
+import { describe, expect, test } from "vitest";
+import { SECRETS } from "../../../src/kube/resource.ts";
+import { LoopWorld, type LoopWorldOptions, NAMESPACE, type Operator } from "./loop-world.ts";
+import { BASE_URL, WorkApi } from "./work-api.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const MOVED = "https://moved.test";
+
+interface Moving {
+  readonly world: LoopWorld;
+  readonly operator: Operator;
+  /** The Work API at the other address: the same environment and key, other items. */
+  readonly moved: WorkApi;
+  /** The item of the session that runs. */
+  readonly id: string;
+  move(): void;
+  enqueueThere(): string;
+}
+
+/** A session runs that was claimed at the first address. */
+async function moving(options: LoopWorldOptions = {}, servesMs = 5 * MINUTE): Promise<Moving> {
+  const world = new LoopWorld({ ...options, sessions: { maxConcurrent: 4, warm: 1, ...options.sessions } });
+  const moved = new WorkApi(world.clock, { seed: 2 });
+  moved.world.createEnvironment({ id: world.environmentId, key: world.api.world.keyOf(world.environmentId) });
+  world.api.elsewhere.set(MOVED, moved);
+  world.createEnvironment();
+  const operator = world.startOperator();
+  const program = options.sessions?.["lease"] === "Operator" ? "plain" : "stock";
+  world.fate = () => ({ startError: false, program, servesMs });
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  const id = world.enqueue();
+  await world.until("a running session", () => world.item(id).state === "active");
+  return {
+    world,
+    operator,
+    moved,
+    id,
+    move: () => world.patchEnvironment({ spec: { api: { baseUrl: MOVED } } }),
+    enqueueThere: () => moved.world.enqueue(world.environmentId, {}).id,
+  };
+}
+
+const stateThere = ({ moved }: Moving, id: string) => moved.world.item(id).state;
+
+function holdsTrue({ world, moved }: Moving): void {
+  expect([...world.wrongs, ...world.violations, ...moved.world.violations]).toEqual([]);
+}
+
+describe("an Environment whose api.baseUrl changes while sessions run", () => {
+  test.each(["Worker", "Operator"] as const)(
+    "lease: %s: sessions go on at the API that they were claimed from, and new ones come from the new",
+    async (lease) => {
+      const moving_ = await moving({ sessions: { lease } });
+      const { world, id } = moving_;
+      moving_.move();
+      const there = moving_.enqueueThere();
+      await world.until("a session of the new API", () => stateThere(moving_, there) === "active", 2 * MINUTE);
+      await world.pass(3 * MINUTE);
+      expect(world.item(id).state).toBe("active");
+      expect(world.told.filter((words) => words.startsWith("SessionEnded"))).toEqual([]);
+      await world.until(
+        "both are over",
+        () => world.isSettled && stateThere(moving_, there) === "stopped",
+        20 * MINUTE,
+      );
+      expect(world.item(id).stoppedBy?.as).toBe(lease === "Worker" ? "sessions-token" : "environment-key");
+      expect(world.told.join("\n")).not.toMatch(/lease|LeaseLost/);
+      holdsTrue(moving_);
+    },
+  );
+
+  test.each(["Worker", "Operator"] as const)(
+    "lease: %s: an operator that starts after the change settles there what died without a word",
+    async (lease) => {
+      const moving_ = await moving({ sessions: { lease } });
+      const { world, operator, id } = moving_;
+      operator.kill();
+      moving_.move();
+      for (const { pod } of [...world.node.running]) world.server.delete({ plural: "pods" } as never, NAMESPACE, pod);
+      world.startOperator();
+      await world.until(
+        "it is settled",
+        () => world.item(id).state === "stopped" && world.claims.length === 0,
+        20 * MINUTE,
+      );
+      holdsTrue(moving_);
+    },
+  );
+
+  test("no parked Pod that was made for the old address is given an item or a key of the new one", async () => {
+    const moving_ = await moving({ sessions: { credential: "WorkSecret", warm: 3 } }, 5 * SECOND);
+    const { world } = moving_;
+    await world.until("more parked Pods", () => world.parked.length === 3);
+    const old = new Set(world.parked.map(({ metadata }) => metadata.name));
+    moving_.move();
+    const there = [moving_.enqueueThere(), moving_.enqueueThere(), moving_.enqueueThere()];
+    await world.until("all are served", () => there.every((id) => stateThere(moving_, id) === "stopped"), 10 * MINUTE);
+    const told = world.told.filter((words) => there.some((id) => words.includes(id))).join("\n");
+    for (const name of old) expect(told).not.toContain(name);
+    await world.until("all is over", () => world.isSettled, 10 * MINUTE);
+    holdsTrue(moving_);
+  });
+
+  test("an old address that is not allowed any more gets no request with the key, and Ready says what is left there", async () => {
+    const moving_ = await moving({ sessions: { lease: "Operator" } }, 20 * MINUTE);
+    const { world, id } = moving_;
+    world.allowedOrigin = (url) => url === MOVED;
+    moving_.move();
+    await world.pass(5 * SECOND);
+    world.api.origins.clear();
+    await world.pass(10 * MINUTE);
+    expect([...world.api.origins]).toEqual([MOVED]);
+    expect(world.claims.length).toBe(1);
+    expect(readyMessage(world)).toContain(BASE_URL);
+    world.allowedOrigin = () => true;
+    // Its lease lapsed meanwhile: it waits there for whoever polls there.
+    await world.until("the claim is over", () => world.claims.length === 0, 30 * MINUTE);
+    expect(world.item(id).state).toBe("queued");
+    await world.until("Ready says so", () => !readyMessage(world).includes(BASE_URL));
+    holdsTrue(moving_);
+  });
+
+  test("an old address that rejects the key keeps nobody from being served at the new one", async () => {
+    const moving_ = await moving();
+    const { world, moved } = moving_;
+    const key = "sk-ant-oat01-another";
+    moved.world.setKey(world.environmentId, key);
+    world.server.patch(SECRETS, NAMESPACE, "key", { data: { "environment-key": Buffer.from(key).toString("base64") } });
+    moving_.move();
+    const there = moving_.enqueueThere();
+    await world.until("it is served", () => stateThere(moving_, there) === "stopped", 10 * MINUTE);
+    await world.until("the old session is over", () => world.node.running.size === 0, 20 * MINUTE);
+    await world.pass(2 * MINUTE);
+    expect(readyMessage(world)).toContain(BASE_URL);
+    const next = moving_.enqueueThere();
+    await world.until("the next is served too", () => stateThere(moving_, next) === "stopped", 10 * MINUTE);
+    holdsTrue(moving_);
+  });
+});
+
+function readyMessage(world: LoopWorld): string {
+  const { conditions = [] } = (world.environment?.["status"] ?? {}) as {
+    conditions?: { type: string; message: string }[];
+  };
+  return conditions.find(({ type }) => type === "Ready")?.message ?? "";
+}
