@@ -2,6 +2,7 @@ import type { ConditionReason } from "../api/conditions.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Deployment, Pod } from "../kube/resource.ts";
+import { crashLoop } from "./crash-loop.ts";
 import type { ScalerView } from "./scaler.ts";
 
 /** A reason of a condition, with its message. */
@@ -11,18 +12,7 @@ export interface Verdict {
 }
 
 const PULL_FAULTS = new Set(["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"]);
-const START_FAULTS = new Set([
-  "CreateContainerConfigError",
-  "CreateContainerError",
-  "RunContainerError",
-  "CrashLoopBackOff",
-]);
-
-/** A program that was started so often crashes again and again; one crash is no fault of the template's. */
-const RESTARTS_OF_A_LOOP = 2;
-
-/** One that has run so long since does not. In between it waits for up to five minutes, and runs for a moment: one fault. */
-const STEADY_MS = 60_000;
+const START_FAULTS = new Set(["CreateContainerConfigError", "CreateContainerError", "RunContainerError"]);
 
 /** What is said of scaling. No message says how old something is: it would be written anew by the clock. */
 export function scalingVerdict(
@@ -127,19 +117,11 @@ function unstarted(pod: Pod): Verdict | null {
   };
 }
 
-/** Between two waits of a crash loop the container runs for a moment, or has just ended. */
-function crashing({ status }: Pod, nowMs: number): Verdict | null {
-  for (const { name, state, lastState, restartCount = 0 } of status?.containerStatuses ?? []) {
-    const { exitCode = 0 } = state?.terminated ?? lastState?.terminated ?? {};
-    const startedMs = Date.parse(state?.running?.startedAt ?? "");
-    const isSteady = state?.running !== undefined && !(nowMs - startedMs < STEADY_MS);
-    if (exitCode === 0 || restartCount < RESTARTS_OF_A_LOOP || isSteady) continue;
-    return {
-      reason: "PreparationFailing",
-      message: `workers do not run: container ${name} ends with exit code ${exitCode} again and again; look at the logs of the worker's Pods`,
-    };
-  }
-  return null;
+function crashing(pod: Pod, nowMs: number): Verdict | null {
+  const loop = crashLoop(pod, nowMs);
+  return loop === null
+    ? null
+    : { reason: "PreparationFailing", message: `workers do not run: ${loop}; look at the logs of the worker's Pods` };
 }
 
 /** The words of a container that waits for one of these reasons. */

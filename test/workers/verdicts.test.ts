@@ -63,7 +63,10 @@ describe("what is said of capacity", () => {
 
   test("a worker that crashes again and again is one fault from its second restart on, and none once it runs steadily", () => {
     const at = (agoMs: number) => new Date(NOW_MS - agoMs).toISOString();
-    const crashed = { terminated: { exitCode: 1, finishedAt: at(20_000) } };
+    const ended = (exitCode: number, ranMs = 1_000) => ({
+      terminated: { exitCode, startedAt: at(20_000 + ranMs), finishedAt: at(20_000) },
+    });
+    const crashed = ended(1);
     const said = (status: { state: ContainerState; lastState?: ContainerState; restartCount: number }) => {
       const pod = podOf("a");
       const worker = { name: "worker", ...status };
@@ -75,8 +78,40 @@ describe("what is said of capacity", () => {
     expect(said({ state: crashed, lastState: crashed, restartCount: 2 })).toBe("PreparationFailing");
     expect(said({ state: running(1_000), lastState: crashed, restartCount: 2 })).toBe("PreparationFailing");
     expect(said({ state: running(61_000), lastState: crashed, restartCount: 2 })).toBe("Available");
-    const over = { terminated: { exitCode: 0, finishedAt: at(20_000) } };
-    expect(said({ state: running(1_000), lastState: over, restartCount: 9 })).toBe("Available");
+    // A program that ends with 0 is waited for just as long.
+    expect(said({ state: running(1_000), lastState: ended(0), restartCount: 9 })).toBe("PreparationFailing");
+    // kubelet starts one at once that ran for longer than ten minutes.
+    expect(said({ state: running(1_000), lastState: ended(1, 600_000), restartCount: 9 })).toBe("Available");
+    // A minute is no sign of recovery where the last crash came after two.
+    expect(said({ state: running(61_000), lastState: ended(1, 120_000), restartCount: 2 })).toBe("PreparationFailing");
+    expect(said({ state: running(241_000), lastState: ended(1, 120_000), restartCount: 2 })).toBe("Available");
+  });
+
+  test("a crash loop is said in the same words while the container waits, runs for a moment and has just ended", () => {
+    const terminated = { exitCode: 1, startedAt: "2030-01-01T23:59:00Z", finishedAt: "2030-01-01T23:59:01Z" };
+    const states: ContainerState[] = [
+      { waiting: { reason: "CrashLoopBackOff", message: "back-off 10s restarting failed container=worker" } },
+      { running: { startedAt: "2030-01-01T23:59:59Z" } },
+      { terminated },
+      { waiting: { reason: "CrashLoopBackOff", message: "back-off 20s restarting failed container=worker" } },
+    ];
+    const words = states.map((state) => {
+      const pod = podOf("a");
+      const worker = { name: "worker", state, lastState: { terminated }, restartCount: 2 };
+      return capacityVerdict([{ ...pod, status: { ...pod.status, containerStatuses: [worker] } }], [], NO_USE);
+    });
+    expect(new Set(words.map(({ reason, message }) => `${reason} ${message}`)).size).toBe(1);
+  });
+
+  test("an init container that crashes is a loop as well, and none once it has done its work", () => {
+    const said = (exitCode: number) => {
+      const pod = podOf("a", { ready: false, state: { waiting: { reason: "PodInitializing" } } });
+      const setup = { name: "setup", state: { terminated: { exitCode } }, restartCount: 3 };
+      return capacityVerdict([{ ...pod, status: { ...pod.status, initContainerStatuses: [setup] } }], [], NO_USE)
+        .reason;
+    };
+    expect(said(1)).toBe("PreparationFailing");
+    expect(said(0)).toBe("Available");
   });
 
   test("a Pod that is being deleted says nothing", () => {
@@ -87,8 +122,8 @@ describe("what is said of capacity", () => {
   test("the words are the same for each of a Deployment's Pods", () => {
     const uid = "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11";
     const of = (name: string) => {
-      const message = `back-off 10s restarting failed container=worker pod=${name}_agents(${uid})`;
-      return capacityVerdict([waiting("CrashLoopBackOff", message)], [], NO_USE).message;
+      const message = `failed to create container=worker pod=${name}_agents(${uid})`;
+      return capacityVerdict([waiting("CreateContainerError", message)], [], NO_USE).message;
     };
     expect(of("berth-research-1-abcde")).toBe(of("berth-research-1-fghij"));
   });
