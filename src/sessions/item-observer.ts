@@ -1,5 +1,6 @@
 import type { Clock } from "../core/clock.ts";
 import type { WorkApiClient } from "../work/client.ts";
+import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
 import type { ItemView } from "./claim.ts";
 
@@ -18,7 +19,8 @@ interface Waiter {
 /**
  * Looks items up with the list call, which costs reads of the whole organization's budget: all that ask at the same time
  * share one walk through the pages. An item counts as absent only when two whole walks in a row did not show it, since
- * pages can shift while they are read.
+ * pages can shift while they are read. What a walk did not come to, the next one goes on with: that finds items, and proves
+ * nothing of those that it does not find.
  */
 export class ItemObserver {
   readonly #work: () => WorkApiClient;
@@ -29,6 +31,8 @@ export class ItemObserver {
   readonly #signal: AbortSignal;
   /** Whole walks in a row that did not show an item, and when (monotonic) the last of them ended. */
   readonly #missing = new Map<string, { readonly walks: number; readonly endedMs: number }>();
+  /** By item, the page at which walks go on that ran out before they found it. */
+  readonly #goOnAt = new Map<string, string>();
   #walking = false;
 
   constructor(options: {
@@ -83,12 +87,58 @@ export class ItemObserver {
   }
 
   async #find(workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
+    for (const map of [this.#missing, this.#goOnAt]) {
+      for (const id of map.keys()) if (!this.#isTracked(id)) map.delete(id);
+    }
+    // What was not found in the front pages is looked for further on: else an item that is always last is never seen.
+    const further = this.#furthest(workIds);
+    const fresh = workIds.some((id) => !this.#goOnAt.has(id));
+    const views = fresh ? await this.#walkFrom(undefined, workIds, urgent) : new Map<string, ItemView>();
+    const left = further.ids.filter((id) => this.#goOnAt.has(id));
+    const more = left.length > 0 ? await this.#walkOn(further.at, left, urgent) : new Map<string, ItemView>();
+    const askedMs = this.#clock.monotonic();
+    return new Map(workIds.map((id) => [id, more.get(id) ?? views.get(id) ?? unknown(askedMs)]));
+  }
+
+  /** The items that walks go on for at one page. Those that go on elsewhere get their turn at a later look. */
+  #furthest(workIds: readonly string[]): { readonly at: string; readonly ids: readonly string[] } {
+    const asked = new Set(workIds);
+    const [, at = ""] = [...this.#goOnAt].find(([id]) => asked.has(id)) ?? [];
+    return { at, ids: workIds.filter((id) => this.#goOnAt.get(id) === at) };
+  }
+
+  async #walkFrom(
+    from: string | undefined,
+    workIds: readonly string[],
+    urgent: boolean,
+  ): Promise<Map<string, ItemView>> {
     const askedMs = this.#clock.monotonic();
     const maxPages = MAX_PAGES + Math.ceil(workIds.length / ITEMS_PER_MORE_PAGE);
-    const result = await this.#work().find(workIds, { maxPages, urgent, signal: this.#signal });
+    const result = await this.#work().find(workIds, { maxPages, urgent, signal: this.#signal, from });
     this.#onAnswer(result);
-    for (const id of this.#missing.keys()) if (!this.#isTracked(id)) this.#missing.delete(id);
+    for (const id of workIds) {
+      const isFurther = from === undefined && this.#goOnAt.has(id);
+      if (result.found.has(id) || result.complete || (!isFurther && result.next === null)) this.#goOnAt.delete(id);
+      else if (!isFurther && result.next !== null) this.#goOn(id, result.next);
+    }
     return new Map(workIds.map((id) => [id, this.#view(id, result.found.get(id), result.complete, askedMs)]));
+  }
+
+  /** A page that the server knows no more is no failure: the next walk begins at the front. */
+  async #walkOn(at: string, workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
+    try {
+      return await this.#walkFrom(at, workIds, urgent);
+    } catch (error) {
+      for (const id of workIds) this.#goOnAt.delete(id);
+      if (!(error instanceof WorkApiError) || error.kind !== "bad-request") throw error;
+      return new Map();
+    }
+  }
+
+  /** At the end of the order, so that items that go on elsewhere come before it. */
+  #goOn(workId: string, at: string): void {
+    this.#goOnAt.delete(workId);
+    this.#goOnAt.set(workId, at);
   }
 
   #view(workId: string, item: WorkItem | undefined, complete: boolean, askedMs: number): ItemView {
@@ -104,6 +154,10 @@ export class ItemObserver {
     else if (isNext) this.#missing.set(workId, { walks, endedMs: this.#clock.monotonic() });
     return { ...NOTHING_SEEN, state: walks >= 2 ? "absent" : "unknown", askedMs };
   }
+}
+
+function unknown(askedMs: number): ItemView {
+  return { ...NOTHING_SEEN, state: "unknown", askedMs };
 }
 
 const NOTHING_SEEN = { acknowledgedAt: null, latestHeartbeatAt: null, startedAt: null };

@@ -39,6 +39,8 @@ export interface Found {
   readonly found: Map<string, WorkItem>;
   /** Every page was read. Only then is an item that was not found absent; else it is unknown. */
   readonly complete: boolean;
+  /** The cursor of the page that would have been read next when the pages ran out; null where there is nothing to go on with. */
+  readonly next: string | null;
   /** Of the first page: the items are at least as new. */
   readonly serverDateMs: number | null;
   readonly sentAtMs: number;
@@ -154,15 +156,20 @@ export class WorkApiClient {
    * Looks for some items by walking the pages of the list, until all are found, the pages end, or `maxPages` were read.
    * Nothing is assumed about order, page size, or how long stopped items stay. An item shown twice counts as last seen;
    * one that moves between pages while they are read may be missed: what rests on absence is looked up twice.
+   * With `from`, a cursor that an earlier walk came to, it begins there: what it finds is found, and nothing is absent.
    * @throws WorkApiError when a page cannot be had: then nothing is known.
    */
-  async find(workIds: readonly string[], o: Options & { maxPages?: number; urgent?: boolean } = {}): Promise<Found> {
-    const { maxPages = FIND_MAX_PAGES, urgent = false, signal } = o;
+  async find(
+    workIds: readonly string[],
+    o: Options & { maxPages?: number; urgent?: boolean; from?: string | undefined } = {},
+  ): Promise<Found> {
+    const { maxPages = FIND_MAX_PAGES, urgent = false, signal, from } = o;
     const wanted = new Set(workIds);
     const found = new Map<string, WorkItem>();
     const seenPages = new Set<string>();
     let first: Answer<WorkPage> | undefined;
-    let page: string | undefined;
+    let page = from;
+    let next: string | null = null;
     let complete = false;
     for (let read = 0; read < maxPages; read += 1) {
       const answer = await this.list({
@@ -173,15 +180,16 @@ export class WorkApiClient {
       });
       first ??= answer;
       for (const item of answer.value.items) if (wanted.has(item.id)) found.set(item.id, item);
-      const next = answer.value.nextPage;
-      complete = next === null;
+      next = answer.value.nextPage;
+      complete = next === null && from === undefined;
       // A cursor that comes back would walk in a circle.
-      if (next === null || found.size === wanted.size || seenPages.has(next)) break;
+      if (next !== null && seenPages.has(next)) next = null;
+      if (next === null || found.size === wanted.size) break;
       seenPages.add(next);
       page = next;
     }
     if (!first) throw new TypeError("maxPages must be at least 1");
-    return { found, complete, serverDateMs: first.serverDateMs, sentAtMs: first.sentAtMs };
+    return { found, complete, next, serverDateMs: first.serverDateMs, sentAtMs: first.sentAtMs };
   }
 
   /** Needs an organization's API key: the environment key is rejected. Berth itself never calls it. */
