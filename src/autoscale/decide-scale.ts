@@ -54,7 +54,8 @@ type Outcome = Pick<ScaleDecision, "replicas" | "reason" | "message">;
  * The decision of one evaluation, in the order of the HPA controller (reconcileAutoscaler and
  * normalizeDesiredReplicasWithBehaviors in kubernetes 1.36): a count outside of its bounds is brought inside at once, else
  * the demand goes through stabilization, then through the rate and the bounds. What keeps workers that may be busy comes
- * last, and no bound and no policy overrules it. Unlike the HPA, too many replicas are kept while the demand is unknown.
+ * last, and no bound and no policy overrules it. Unlike the HPA, too many replicas are kept while the demand is unknown,
+ * and the windows begin anew when it is known again.
  */
 export function decideScale(input: ScaleInput): ScaleDecision {
   const { spec, current, demand, history } = input;
@@ -62,19 +63,23 @@ export function decideScale(input: ScaleInput): ScaleDecision {
     const wanted = demand.kind === "known" ? replicasFor(demand.sessions, spec) : null;
     return { ...tooFew(spec.minReplicas), wanted, history };
   }
+  const nowMs = neverBack(history, input.nowMs);
+  const recommending = (replicas: number) => recordRecommendation(history, { replicas, atMs: nowMs }, spec.behavior);
   if (demand.kind === "unknown") {
     const { reason, message } = demand;
-    return { replicas: current, wanted: null, reason, message: `${message}: the last size is held`, history };
+    // What is held is what is recommended: an outage longer than the window would else leave it empty, and all that is idle
+    // would go with the first reading after it.
+    const held = recommending(current);
+    return { replicas: current, wanted: null, reason, message: `${message}: the last size is held`, history: held };
   }
   const wanted = replicasFor(demand.sessions, spec);
   if (current > spec.maxReplicas) {
     return { ...sparingBusy(input, demand, tooMany(spec.maxReplicas)), wanted, history };
   }
-  const nowMs = neverBack(history, input.nowMs);
   return {
     ...sparingBusy(input, demand, byBehavior(input, wanted, nowMs)),
     wanted,
-    history: recordRecommendation(history, { replicas: wanted, atMs: nowMs }, spec.behavior),
+    history: recommending(wanted),
   };
 }
 

@@ -132,9 +132,15 @@ describe("an unknown demand", () => {
     expect(decision).toMatchObject({ replicas: 2, wanted: null, reason: "TooFewReplicas" });
   });
 
-  test("leaves no recommendation behind", () => {
-    const history = startHistory(7, 0);
-    expect(decideScale({ ...inputOf({ current: 7, sessions: 0, history }), demand: STALE }).history).toBe(history);
+  test("recommends what is held: the window begins when the demand is known again, however long it was not", () => {
+    const input = inputOf({ current: 7, sessions: 0, history: startHistory(7, 0) });
+    const { stabilizationWindowSeconds } = input.spec.behavior.scaleDown;
+    const longMs = 2 * stabilizationWindowSeconds * 1_000;
+    const { history } = decideScale({ ...input, demand: STALE, nowMs: longMs });
+    const after = decideScale({ ...input, history, nowMs: longMs + 1_000 });
+    expect(after).toMatchObject({ replicas: 7, wanted: 0, reason: "ScaleDownStabilized" });
+    const later = decideScale({ ...input, history: after.history, nowMs: longMs + stabilizationWindowSeconds * 1_000 });
+    expect(later).toMatchObject({ replicas: 0 });
   });
 });
 
