@@ -10,7 +10,8 @@ import type { ServerTime, ServerTimes } from "./server-time.ts";
 
 /**
  * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
- * process is found again from its Secret. The only time that Secrets are listed.
+ * process is found again from its Secret. They are listed now, and once more when the last late one can have come
+ * (late-records.ts).
  */
 export async function recoverClaims(context: SessionContext, into: Recovered): Promise<Claim[]> {
   const secrets = await context.kube.listAll(SECRETS, {

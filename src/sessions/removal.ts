@@ -48,6 +48,11 @@ export class Removals {
     return this.#begun.size;
   }
 
+  /** Names of the Pods whose removal was begun and is not done. */
+  names(): IterableIterator<string> {
+    return this.#begun.keys();
+  }
+
   /** When (monotonic) the next removal that failed is due; null when there is none. */
   get nextMs(): number | null {
     const next = Math.min(...[...this.#begun.values()].map(({ dueMs }) => dueMs));

@@ -17,6 +17,7 @@ import { readFinished, startFailuresInARow } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
+import { findLateRecords } from "./late-records.ts";
 import { readPodState } from "./pod-state.ts";
 import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
@@ -273,6 +274,12 @@ export class SessionsRuntime {
     const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
     await Promise.all([
       sessions,
+      findLateRecords(
+        this.#context,
+        () => this.#taken(),
+        (secret) => this.#takeUp(secret),
+        signal,
+      ),
       this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
       this.#kept(signal, () => this.#claimLoop.run(signal)),
       this.#kept(signal, () => this.#queue.run(signal, mayAsk)),
@@ -331,6 +338,11 @@ export class SessionsRuntime {
     if (claim) this.#sessions.poke(name);
     else if (this.#removals.has(name)) this.#pool.poke();
     else if (!this.#claims.has(name)) this.#pool.leave(name);
+  }
+
+  /** Slots that this process knows to be taken. */
+  #taken(): Set<string> {
+    return new Set([...[...this.#claims].map(({ name }) => name), ...this.#removals.names()]);
   }
 
   #recovers(): Recovered {

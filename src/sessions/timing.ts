@@ -71,6 +71,8 @@ export interface Timing {
   readonly probeMaxMs: number;
   /** A Pod that is still there so long after its deletion should have ended is on a node that does not answer. */
   readonly podOverdueMs: number;
+  /** By then no request of an earlier process is on its way any more, whatever held it up. */
+  readonly lateRecordsMs: number;
   /** A created Pod that the cache has not shown by then was lost or deleted: it no longer counts. */
   readonly expectationMs: number;
   /** The finalizer goes so long after an Environment's last claim, so that every short pause costs no two writes. */
@@ -124,6 +126,7 @@ export const DEFAULT_TIMING: Timing = {
   probeFirstMs: 60_000,
   probeMaxMs: 1_800_000,
   podOverdueMs: 30_000,
+  lateRecordsMs: 60_000,
   expectationMs: 30_000,
   finalizerLingerMs: 30_000,
   budgetLingerMs: 30_000,
@@ -161,6 +164,7 @@ const SCALED = [
   "probeFirstMs",
   "probeMaxMs",
   "podOverdueMs",
+  "lateRecordsMs",
   "finalizerLingerMs",
   "budgetLingerMs",
   "budgetCheckMs",

@@ -3,6 +3,7 @@ import { json } from "../../../simulator/http.ts";
 import { FINALIZER } from "../../../src/api/names.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { renderJournal } from "../../../src/sessions/journal.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
@@ -154,6 +155,29 @@ describe("Pods that go, and do not", () => {
     await world.until("it is gone", () => !world.pods.some(({ metadata }) => metadata.name === name), 5 * MINUTE);
     await world.until("another one is parked", () => world.parked.length > 0);
     expect(world.claims).toEqual([]);
+  });
+
+  test("a journal that lands after the start has listed the Secrets is found, and its Pod is free again", async () => {
+    const { world } = served({ sessions: { warm: 2, parkedMaxAgeSeconds: 0 } });
+    await world.until("two parked Pods", () => world.parked.length === 2);
+    const [pod] = world.parked;
+    const { name = "", uid = "" } = pod?.metadata ?? {};
+    const nowMs = world.clock.now();
+    const journal = renderJournal(
+      { name, namespace: NAMESPACE, environment: NAME },
+      {
+        ...{ use: "session", lease: "Worker", environmentUid: world.environment?.metadata.uid ?? "", podUid: uid },
+        ...{ api: BASE_URL, workId: "work_late", sessionId: "session_late", queuedAt: "" },
+        ...{ polledFromMs: nowMs, polledUntilMs: nowMs },
+      },
+      "c2VjcmV0",
+    );
+    world.server.create(SECRETS, journal);
+    await world.until("its record is gone", () => world.claims.length === 0, 3 * MINUTE);
+    expect(world.pods.map(({ metadata }) => metadata.name)).toContain(name);
+    await world.until("they are free", () => world.parked.length >= 2);
+    expect(world.told.filter((text) => text.includes("session_late"))).toEqual([]);
+    holdsTrue(world);
   });
 
   test("an assigned Pod whose Secret is not known here is taken up, not deleted", async () => {
