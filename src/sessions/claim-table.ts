@@ -69,6 +69,7 @@ export function newClaim(from: {
     acknowledgedAt: from.journal.acknowledgedAt,
     item: null,
     stuck: null,
+    openRefusedMs: null,
     unknowns: 0,
     claiming: false,
     openedMs: null,

@@ -63,6 +63,8 @@ export interface Claim {
   item: ItemView | null;
   /** What keeps its next step from being taken until a person mends it; null: nothing. */
   stuck: string | null;
+  /** When the API server first refused, for good as it says, to let its Secret be opened; null: it did not. */
+  openRefusedMs: number | null;
   /** Looks in a row that could not be brought to their end. */
   unknowns: number;
   /** True while the claim loop works on it: nobody else touches it. */

@@ -56,7 +56,8 @@ function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing
 // --- 5. Open ----------------------------------------------------------------------------------------------------
 
 function mayOpen({ claim, limits, podGoneByMs, pod, nowMs }: Facts): boolean {
-  const wanted = claim.journal.use === "session" && !limits.draining && !claim.recordGone && podGoneByMs === null;
+  const wanted =
+    claim.journal.use === "session" && !limits.draining && !claim.recordGone && podGoneByMs === null && !claim.ending;
   return wanted && (pod.is === "parked" || (pod.is === "preparing" && nowMs < patienceMs(claim)));
 }
 

@@ -18,7 +18,7 @@ import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameStat
 import { readPodState } from "./pod-state.ts";
 import { mayRelease } from "./releases.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
-import { stuckBy } from "./stuck.ts";
+import { noteOpenRefusal, stuckBy } from "./stuck.ts";
 import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
@@ -232,7 +232,7 @@ export class SessionLoop {
       claim.stuck = null;
     } catch (error) {
       const away = this.#observers.isElsewhere(claim) ? claim.journal.api : null;
-      claim.stuck = stuckBy(error, away);
+      claim.stuck = stuckBy(error, away) ?? (step.do === "open" ? claim.stuck : null);
       if (claim.stuck !== null) this.#onChange();
       if (!(error instanceof StaleClaimError)) throw error;
       await this.#reread(claim);
@@ -303,7 +303,12 @@ export class SessionLoop {
   }
 
   async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
-    await openSecret(this.#context, claim, acknowledgedAt);
+    try {
+      await openSecret(this.#context, claim, acknowledgedAt);
+    } catch (error) {
+      noteOpenRefusal(claim, error, this.#context.clock.monotonic());
+      throw error;
+    }
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#context.clock.monotonic();
     if (!pod) return;

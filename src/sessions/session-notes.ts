@@ -130,7 +130,7 @@ export class SessionNotes {
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
     const { workId, sessionId, opened, use, podUid: uid } = claim.journal;
     context.logger.info({ workId, sessionId, pod: claim.name, because, ...outcome }, "session ended");
-    if (!opened && use === "session") return;
+    if (!opened && use === "session" && claim.ending === null) return;
     context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
     const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
     // Also a Pod that is gone has a last word: `kubectl get events` shows it.
@@ -144,7 +144,7 @@ export class SessionNotes {
   #judgeTemplate(claim: Claim, message: string): void {
     const { metrics, labels, clock } = this.#context;
     const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt;
-    if (claim.journal.opened && isStartFailure(claim)) {
+    if ((claim.journal.opened || claim.openRefusedMs !== null) && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
       this.#breaker.failed(claim.templateHash, message, clock.monotonic(), claim.name);
     } else if (claim.firstBeatSeen || beaten) {

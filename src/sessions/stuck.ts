@@ -1,6 +1,14 @@
 import { errorText } from "../core/errors.ts";
+import { isForbidden, isInvalid } from "../kube/errors.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
+import { refusalWords } from "./refusal-words.ts";
+
+/**
+ * So long a claim waits for the right to open its Secret. Rights that are rolled out anew are back by then; and an item that
+ * nobody beats may not stay `starting` for ever.
+ */
+const OPEN_PATIENCE_MS = 60_000;
 
 /**
  * What a person has to mend before a claim's step can be taken, in words; null for what passes by itself.
@@ -10,6 +18,14 @@ export function stuckBy(error: unknown, away: string | null): string | null {
   if (away === null || !(error instanceof WorkApiError) || error.kind !== "auth") return null;
   const why = error.status === undefined ? "no key may be sent to it" : errorText(error);
   return `sessions that were claimed at ${away}, which spec.api.baseUrl named before, cannot be settled there: ${why}; add it to --allowed-api-origins if it is missing there, or name that address and its key in spec.api until they are over`;
+}
+
+/** The Secret of an acknowledged claim could not be given its key. What is refused for too long will not be started. */
+export function noteOpenRefusal(claim: Claim, error: unknown, nowMs: number): void {
+  if (!isForbidden(error) && !isInvalid(error)) return;
+  claim.openRefusedMs ??= nowMs;
+  claim.stuck = `containers are not started while the Secrets of claims cannot be changed: give the operator leave to patch Secrets: ${refusalWords(error, claim.name)}`;
+  if (nowMs >= claim.openRefusedMs + OPEN_PATIENCE_MS) claim.ending ??= { why: "StartFailed", message: claim.stuck };
 }
 
 /** The first of what claims are stuck by: one stands for all. */

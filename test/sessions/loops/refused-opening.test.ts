@@ -1,0 +1,80 @@
+import { describe, expect, test } from "vitest";
+import { refusal } from "./api-server.ts";
+import { LoopWorld } from "./loop-world.ts";
+
+const MINUTE = 60_000;
+
+/** A world whose operator lost its leave to patch Secrets between two claims. */
+async function withoutPatch(sessions: Record<string, unknown>) {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1, ...sessions } });
+  world.createEnvironment();
+  const operator = world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  operator.kube.intercept.push(({ verb, plural }) => {
+    if (verb === "patch" && plural === "secrets") throw refusal(403, "Forbidden", 'secrets "x" is forbidden: no leave');
+  });
+  return { world, giveBack: () => operator.kube.intercept.splice(0) };
+}
+
+function conditionOf(world: LoopWorld, type: string) {
+  const { conditions = [] } = (world.environment?.["status"] ?? {}) as {
+    conditions?: { type: string; reason: string; message: string }[];
+  };
+  return conditions.find((condition) => condition.type === type);
+}
+
+function holdsTrue(world: LoopWorld): void {
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+}
+
+describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret may not be patched", (lease) => {
+  test("is settled after a while, and Ready and an Event name the missing right", async () => {
+    const { world } = await withoutPatch({ lease });
+    const id = world.enqueue();
+    await world.until(
+      "Ready says it",
+      () => conditionOf(world, "Ready")?.message.includes("leave to patch Secrets") === true,
+    );
+    await world.until("the item is over", () => world.item(id).state === "stopped", 5 * MINUTE);
+    await world.until("the claim is, too", () => world.claims.length === 0, MINUTE);
+    expect(world.told.find((words) => words.startsWith("StartFailed"))).toContain("leave to patch Secrets");
+    expect(world.node.running.size).toBe(0);
+    holdsTrue(world);
+  });
+
+  test("goes back to the queue under onPodFailure: Release, and is served when the right is back", async () => {
+    const { world, giveBack } = await withoutPatch({ lease, onPodFailure: "Release" });
+    const id = world.enqueue();
+    await world.until("it is queued again", () => world.item(id).acks.length > 0 && world.item(id).state === "queued", 10 * MINUTE);
+    giveBack();
+    await world.until("it is served", () => world.isSettled, 60 * MINUTE);
+    holdsTrue(world);
+  });
+
+  test("costs the queue no more than a few items, and the rest are served when the right is back", async () => {
+    const { world, giveBack } = await withoutPatch({ lease });
+    const ids = Array.from({ length: 12 }, () => world.enqueue());
+    await world.until(
+      "the breaker",
+      () => conditionOf(world, "SessionsStarting")?.reason === "BreakerOpen",
+      10 * MINUTE,
+    );
+    expect(conditionOf(world, "SessionsStarting")?.message).toContain("leave to patch Secrets");
+    await world.pass(3 * MINUTE);
+    expect(ids.filter((id) => world.item(id).state === "stopped").length).toBeLessThanOrEqual(6);
+    giveBack();
+    await world.until("all are served", () => world.isSettled, 60 * MINUTE);
+    holdsTrue(world);
+  });
+
+  test("is opened all the same when the right comes back soon", async () => {
+    const { world, giveBack } = await withoutPatch({ lease });
+    const id = world.enqueue();
+    await world.until("it is claimed", () => world.item(id).acks.length > 0);
+    await world.pass(10_000);
+    giveBack();
+    await world.until("it is served", () => world.isSettled, 5 * MINUTE);
+    expect(world.told.some((words) => words.startsWith("SessionStarted"))).toBe(true);
+    holdsTrue(world);
+  });
+});
