@@ -45,9 +45,9 @@ function lastEnd({ state, lastState }: ContainerStatus) {
   return state?.terminated ?? lastState?.terminated;
 }
 
-/** Null when one of the two is not known. */
+/** Null when one of the two is not known: of a container that never ran the runtime says that it began with the epoch. */
 function between(from: string | null | undefined, to: string | number | null | undefined): number | null {
   const toMs = typeof to === "number" ? to : Date.parse(to ?? "");
-  const ms = toMs - Date.parse(from ?? "");
-  return Number.isNaN(ms) ? null : ms;
+  const fromMs = Date.parse(from ?? "");
+  return Number.isNaN(toMs - fromMs) || fromMs === 0 ? null : toMs - fromMs;
 }

@@ -87,6 +87,19 @@ describe("what is said of capacity", () => {
     expect(said({ state: running(241_000), lastState: ended(1, 120_000), restartCount: 2 })).toBe("Available");
   });
 
+  test("a program that cannot be started at all never ran, though its start is told as the beginning of the epoch", () => {
+    const never = {
+      exitCode: 128,
+      reason: "StartError",
+      startedAt: "1970-01-01T00:00:00Z",
+      finishedAt: "2030-01-01T23:59:00Z",
+    };
+    const pod = podOf("a");
+    const worker = { name: "worker", state: { terminated: never }, restartCount: 2 };
+    const shown = { ...pod, status: { ...pod.status, containerStatuses: [worker] } };
+    expect(capacityVerdict([shown], [], NO_USE).reason).toBe("PreparationFailing");
+  });
+
   test("a crash loop is said in the same words while the container waits, runs for a moment and has just ended", () => {
     const terminated = { exitCode: 1, startedAt: "2030-01-01T23:59:00Z", finishedAt: "2030-01-01T23:59:01Z" };
     const states: ContainerState[] = [
