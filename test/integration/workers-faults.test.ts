@@ -3,7 +3,14 @@ import { PODS, type Resource } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
-import { deploymentsOf, pollersWorld, untilWorkers, workersOf, workersSpec } from "../support/workers-world.ts";
+import {
+  deploymentsOf,
+  pollersWorld,
+  untilWorkers,
+  workersOf,
+  workersPart,
+  workersSpec,
+} from "../support/workers-world.ts";
 import { startWorld } from "../support/world.ts";
 import { changeRights, limitedUser, limitOperator } from "./limited-operator.ts";
 
@@ -48,6 +55,46 @@ describe.concurrent("what keeps workers from being made or from running", () => 
     await untilWorkers(world, "it runs", ({ ready }) => ready === 1);
     await world.untilCondition("Ready", "Ready");
   });
+
+  test("a program that crashes again and again: said once, in the same words whatever it does, and mended once", async () => {
+    await using world = await pollersWorld(cluster, {
+      node: {
+        fates: (_pod, container) =>
+          container.image === "broken:1" ? { kind: "exit", code: 1, afterMs: 300 } : { kind: "poller", busyPort: 9000 },
+      },
+    });
+    const part = workersPart(world, { workers: { minReplicas: 1 } }) as {
+      template: { spec: { containers: Record<string, unknown>[] } };
+    };
+    const broken = structuredClone(part);
+    for (const container of broken.template.spec.containers) container["image"] = "broken:1";
+    await world.createEnvironment({ sessions: undefined, workers: broken });
+    world.startOperator();
+    const said: string[] = [];
+    const look = () => {
+      const { status, reason, message } = world.condition("CapacityAvailable") ?? {};
+      const words = `${status} ${reason}: ${message}`;
+      if (reason && said.at(-1) !== words) said.push(words);
+    };
+    const crashes = () => {
+      look();
+      return workersOf(world).some(({ status }) => {
+        const [worker] = status?.containerStatuses ?? [];
+        return (worker?.restartCount ?? 0) >= 2 && worker?.state?.waiting !== undefined;
+      });
+    };
+    await world.until("it crashed three times", crashes, 150_000);
+    await world.patchSpec({ workers: part });
+    await world.until("the mended one is Ready", () => {
+      look();
+      return world.condition("Ready")?.reason === "Ready" && world.condition("CapacityAvailable")?.status === "True";
+    });
+    expect(said.map((words) => words.split(":")[0])).toEqual([
+      "True Available",
+      "False PreparationFailing",
+      "True Available",
+    ]);
+  }, 240_000);
 
   test("an image that cannot be had, with work that waits: mended, the new workers take the place of the stuck ones", async () => {
     await using world = await pollersWorld(cluster);
