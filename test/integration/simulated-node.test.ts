@@ -89,7 +89,8 @@ describe("a parked Pod", () => {
   });
 
   test("waits with kubelet's words, and starts when it has its key and is touched", async () => {
-    await client.create(PODS, podFor("parked", { gated: true }));
+    // No token: its volume would be read anew with every look.
+    await client.create(PODS, podFor("parked", { gated: true, spec: { automountServiceAccountToken: false } }));
     const waiting = await eventually("parked", parked);
     expect(stateOf(waiting)?.waiting?.message).toBe('secret "parked" not found');
     expect(waiting?.status?.conditions?.find(({ type }) => type === "PodReadyToStartContainers")?.status).toBe("True");
