@@ -1,0 +1,44 @@
+import { expect, test } from "vitest";
+import { startSimulator } from "../../simulator/simulator.ts";
+import { useCluster } from "../support/cluster.ts";
+import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
+import { startWorld } from "../support/world.ts";
+
+const cluster = useCluster();
+
+/** A session that would outlive the test: it is told to stop. */
+const LONG_MS = 600_000;
+
+test.each(["Worker", "Operator"] as const)(
+  "lease: %s: api.baseUrl changes while a session runs: it is kept and settled where it was claimed, and work of the new address is served",
+  async (lease) => {
+    await using world = await startWorld(cluster, {
+      ...SHORT_LEASE,
+      sessions: { lease },
+      node: { fates: () => (lease === "Operator" ? { kind: "run" } : { kind: "worker", workMs: LONG_MS }) },
+    });
+    await using moved = await startSimulator(SHORT_LEASE.simulator);
+    moved.createEnvironment({ id: world.environmentId, key: world.simulator.environmentKey(world.environmentId) });
+    const { operator, item } = await serveOne(world);
+    await untilState(world, item, "active");
+    await operator.stop();
+    const flags = ["--allowed-api-origins", `${world.simulator.url},${moved.url}`];
+    const second = world.startOperator({ flags });
+    await world.patchSpec({ api: { baseUrl: moved.url } });
+    const there = moved.enqueue(world.environmentId);
+    await world.until("the new address' item runs", () => moved.item(there.id).state === "active");
+    expect(world.simulator.item(item.id).state).toBe("active");
+    expect(world.claims.length).toBe(2);
+
+    world.simulator.stopItem(item.id);
+    await world.until("the old one is settled", () => world.claims.length === 1);
+    expect(world.simulator.item(item.id).state).toBe("stopped");
+    expect(moved.item(there.id).state).toBe("active");
+    moved.stopItem(there.id);
+    await world.until("all is settled", () => world.claims.length === 0);
+    expect(moved.item(there.id).state).toBe("stopped");
+    await second.stop();
+    world.simulator.assertNoViolations();
+    moved.assertNoViolations();
+  },
+);
