@@ -7,9 +7,10 @@ import { PODS, type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
+import { isSomebodyElses } from "./acknowledgement.ts";
 import type { ApiHealth } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
-import { type Claim, type ItemView, instantOf } from "./claim.ts";
+import type { Claim, ItemView } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { credentialFor, serves } from "./credential.ts";
@@ -292,6 +293,7 @@ export class ClaimLoop {
       templateHash: pod?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
     });
     claim.claiming = true;
+    if (item.state === "queued") claim.acknowledgedBefore = item.acknowledged_at;
     claim.memory = { is: "journaled" };
     this.#claims.add(claim);
     this.#pool.poke();
@@ -423,10 +425,9 @@ export class ClaimLoop {
     try {
       const answer = await this.#context.work(api).ack(claim.journal.workId);
       const at = answer.value.acknowledged_at;
-      // A 200 that shows an acknowledgement older than our request is somebody else's (M). After a repeat ours may be the older one.
+      // After a repeat ours may be the older one.
       const oldestMs = repeated ? claim.journal.polledFromMs : sentAt.earliestMs;
-      const instant = at === null ? null : instantOf(at);
-      if (instant && instant.beforeMs <= oldestMs) return { is: "refused" };
+      if (at !== null && isSomebodyElses(at, claim.acknowledgedBefore, oldestMs)) return { is: "refused" };
       claim.acknowledgedAt = at;
       claim.item = viewOf(answer.value, answer.sentAtMs);
       return at === null ? { is: "unanswered" } : { is: "acked" };

@@ -66,6 +66,7 @@ export function newClaim(from: {
     recordGone: false,
     credential: null,
     memory: { is: "none" },
+    acknowledgedBefore: null,
     acknowledgedAt: from.journal.acknowledgedAt,
     item: null,
     stuck: null,

@@ -58,6 +58,8 @@ export interface Claim {
   lease: Lease | null;
   /** When this process found it, left by an earlier one; null for a claim of its own. */
   readonly recoveredMs: number | null;
+  /** What the poll showed of an acknowledgement before this claim; null: there was none, or an earlier process polled. */
+  acknowledgedBefore: string | null;
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
   acknowledgedAt: string | null;
   item: ItemView | null;

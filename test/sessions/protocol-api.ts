@@ -12,6 +12,10 @@ export interface Variant {
   readonly stopLapse: "stays" | "stopped";
   /** An acknowledgement of an item that has left the queue. */
   readonly secondAck: "refused" | "ok";
+  /** acknowledged_at of an item that is acknowledged again. */
+  readonly stamp: "renewed" | "kept";
+  /** The item was acknowledged before, and came back. */
+  readonly cameBack: boolean;
   /** How a beat of a queued item is refused: as one whose value does not match, or otherwise. */
   readonly queuedBeat: "412" | "other";
   /** Times are written with milliseconds, or cut to seconds. */
@@ -33,6 +37,9 @@ export interface Beat {
 
 /** No holder beats later than this. */
 const LONGEST_BEAT_MS = 30_000;
+
+/** When an item that came back was acknowledged first. */
+const LONG_AGO_MS = -60_000;
 
 /** Others are offered what was polled and not acknowledged after so long: 5 s from the offer, which follows the poll. */
 const RECLAIM_MS = 5_100;
@@ -65,6 +72,7 @@ export class ItemApi {
     this.#timeline = timeline;
     this.variant = variant;
     this.epochMs = epochMs;
+    if (variant.cameBack) this.acknowledgedAtMs = LONG_AGO_MS;
   }
 
   get acknowledgedAt(): string | null {
@@ -85,7 +93,8 @@ export class ItemApi {
     }
     this.generation += 1;
     if (side === "operator") this.ours = this.generation;
-    this.acknowledgedAtMs = this.#timeline.nowMs;
+    if (this.variant.stamp === "renewed") this.acknowledgedAtMs = null;
+    this.acknowledgedAtMs ??= this.#timeline.nowMs;
     this.last = null;
     this.holder = null;
     this.#become("starting", `acknowledged by ${side}`);
@@ -121,7 +130,11 @@ export class ItemApi {
   stop(side: Side, force: boolean): void {
     const { state } = this;
     if (side === "operator" && state !== "stopped" && state !== "stopping") {
-      const others = this.ours !== this.generation || this.holder === "rival";
+      // Where acknowledgements cannot be told apart only the lease says whose an item is, and beats that are seen to move
+      // may be another's: a stop without force rests on them.
+      const isKept = this.variant.stamp === "kept";
+      const isOthers = this.ours !== this.generation && !isKept;
+      const others = isOthers || (this.holder === "rival" && (force || !isKept));
       if (state === "queued") this.violations.push("S3 a stop hits an item that is queued");
       else if (others) this.violations.push(`S3 a stop hits an item that is ${state} for somebody else`);
     }

@@ -1,3 +1,4 @@
+import { isSomebodyElses } from "../../src/sessions/acknowledgement.ts";
 import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
 import { newClaim } from "../../src/sessions/claim-table.ts";
 import { nextStep } from "../../src/sessions/decide.ts";
@@ -110,9 +111,11 @@ export class Operator {
   *#claimItem(): Script {
     const sentMs = this.#timeline.nowMs;
     this.#api.offeredToUsMs = sentMs;
+    const acknowledgedBefore = this.#api.acknowledgedAt;
     yield* sleep(this.#timeline.between(5, 600));
     const claim = this.#newClaim(this.#journalOf(sentMs), sentMs + TIMING.othersReclaimMs);
     claim.claiming = true;
+    claim.acknowledgedBefore = acknowledgedBefore;
     const ackUntilMs = sentMs + TIMING.othersReclaimMs - TIMING.requestBoundMs - TIMING.marginMs;
     while (claim.secretVersion === "") {
       const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.journal)));
@@ -164,7 +167,9 @@ export class Operator {
       const { state, acknowledgedAt } = yield* this.#work(() => this.#api.ack("operator"));
       // Older than our request, even if it was cut to its second: somebody else's.
       const oldestMs = repeated ? claim.journal.polledFromMs : this.#api.epochMs + sentMs - CLOCK_SLACK_MS;
-      if (Date.parse(acknowledgedAt ?? "") + 1_000 < oldestMs) return repeated ? "unanswered" : "refused";
+      if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.acknowledgedBefore, oldestMs)) {
+        return repeated ? "unanswered" : "refused";
+      }
       claim.acknowledgedAt = acknowledgedAt;
       claim.item = { ...this.#listed(sentMs), state, acknowledgedAt };
       return "acked";

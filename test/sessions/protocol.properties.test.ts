@@ -57,7 +57,9 @@ function* rivalSession(timeline: Timeline, api: ItemApi, generation: number): Sc
   }
 }
 
-function variantOf(timeline: Timeline, lease: LeaseKind): Variant {
+type Stamp = Variant["stamp"];
+
+function variantOf(timeline: Timeline, lease: LeaseKind, stamp: Stamp): Variant {
   return {
     // The operator asks for a longer one than a worker; what it gets is the server's affair.
     ttlMs: timeline.pick([(lease === "Operator" ? 180 : 90) * SECOND, 90 * SECOND, 30 * SECOND, 20 * SECOND]),
@@ -65,6 +67,8 @@ function variantOf(timeline: Timeline, lease: LeaseKind): Variant {
     startExpiryMs: timeline.pick([Number.POSITIVE_INFINITY, 30 * SECOND, 5 * MINUTE]),
     stopLapse: timeline.pick(["stays", "stopped"]),
     secondAck: timeline.pick(["refused", "ok"]),
+    stamp,
+    cameBack: stamp === "kept" || timeline.chance(0.2),
     queuedBeat: timeline.pick(["412", "other"]),
     wholeSeconds: timeline.chance(0.3),
   };
@@ -94,11 +98,11 @@ const PROGRAMS: Record<LeaseKind, readonly Program[]> = {
   Operator: ["plain", "plain", "plain", "silent", "crashes"],
 };
 
-function newWorld(seed: number, faults: Faults): World {
+function newWorld(seed: number, faults: Faults, stamp: Stamp = "renewed"): World {
   const timeline = new Timeline(seed);
   const lease = timeline.pick<LeaseKind>(["Worker", "Operator"]);
   const onPodFailure = timeline.pick(["Stop", "Stop", "Release"] as const);
-  const variant = variantOf(timeline, lease);
+  const variant = variantOf(timeline, lease, stamp);
   const program = timeline.pick(PROGRAMS[lease]);
   const api = new ItemApi(timeline, variant, EPOCH_MS);
   const loss = lossOf(timeline, faults);
@@ -149,7 +153,9 @@ function run(world: World, faults: Faults): string[] {
   const { state, generation, ours } = api;
   const lapses = state === "active" || (state === "stopping" && api.variant.stopLapse === "stopped");
   const live = state === "starting" || state === "active" || state === "stopping";
-  if (live && !lapses && ours !== 0 && ours === generation) wrong.push(`L the item is left ${state}`);
+  // After a lost answer nothing tells our acknowledgement from somebody else's.
+  const isLost = state !== "active" && api.variant.stamp === "kept" && (faults.lossy || faults.crashes > 0);
+  if (live && !lapses && !isLost && ours !== 0 && ours === generation) wrong.push(`L the item is left ${state}`);
   if (cluster.keyPatches > 1) wrong.push("a claim is opened twice");
   if (!faults.lossy && faults.crashes === 0 && !faults.rival) {
     if (operator.losses > 0 && !faults.accidents) wrong.push(`${operator.losses} leases lost although all went well`);
@@ -181,6 +187,22 @@ describe("the steps that are decided on, in random worlds: no stop without the l
   ])("%s", (_, faults) => {
     for (const seed of seeds()) {
       const world = newWorld(seed, faults);
+      const wrong = run(world, faults);
+      if (wrong.length > 0) expect.fail(`${wrong.join("; ")}\n${world.timeline.log.slice(0, 150).join("\n")}`);
+    }
+  });
+});
+
+describe("the same where an item that comes back keeps its first acknowledged_at: an item may be left unserved after a lost answer, and somebody else's told to stop", () => {
+  test.each<[string, Faults]>([
+    ["nothing goes wrong", { crashes: 0, rival: false, lossy: false, accidents: false }],
+    ["requests and answers get lost", { crashes: 0, rival: false, lossy: true, accidents: false }],
+    ["the operator restarts", { crashes: 3, rival: false, lossy: false, accidents: false }],
+    ["another cluster serves the queue", { crashes: 0, rival: true, lossy: false, accidents: true }],
+    ["all of it", { crashes: 3, rival: true, lossy: true, accidents: true }],
+  ])("%s", (_, faults) => {
+    for (const seed of seeds()) {
+      const world = newWorld(seed, faults, "kept");
       const wrong = run(world, faults);
       if (wrong.length > 0) expect.fail(`${wrong.join("; ")}\n${world.timeline.log.slice(0, 150).join("\n")}`);
     }

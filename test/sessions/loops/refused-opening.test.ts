@@ -45,7 +45,11 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
   test("goes back to the queue under onPodFailure: Release, and is served when the right is back", async () => {
     const { world, giveBack } = await withoutPatch({ lease, onPodFailure: "Release" });
     const id = world.enqueue();
-    await world.until("it is queued again", () => world.item(id).acks.length > 0 && world.item(id).state === "queued", 10 * MINUTE);
+    await world.until(
+      "it is queued again",
+      () => world.item(id).acks.length > 0 && world.item(id).state === "queued",
+      10 * MINUTE,
+    );
     giveBack();
     await world.until("it is served", () => world.isSettled, 60 * MINUTE);
     holdsTrue(world);

@@ -1,0 +1,37 @@
+import { describe, expect, test } from "vitest";
+import { LoopWorld } from "./loop-world.ts";
+import type { ContainerFate } from "./node.ts";
+
+const MINUTE = 60_000;
+
+/** What the server does that keeps the first `acknowledged_at`, and never takes back an item that is only acknowledged. */
+const KEPT = { reackStamp: "kept", starting: "never" };
+
+const KILLED: ContainerFate = { startError: false, program: "killed", servesMs: 5_000 };
+
+describe("a server that keeps the first acknowledged_at", () => {
+  test.each(["Worker", "Operator"] as const)(
+    "lease: %s: an item that came back to the queue is claimed anew, and served",
+    async (lease) => {
+      const world = new LoopWorld({
+        switches: KEPT,
+        sessions: { lease, warm: 2, onPodFailure: "Release", retainFailedSeconds: 3_600 },
+      });
+      const serves = world.fate;
+      let containers = 0;
+      world.fate = (pod) => {
+        containers += 1;
+        return containers === 1 ? KILLED : serves(pod);
+      };
+      world.createEnvironment();
+      world.startOperator();
+      await world.until("parked Pods", () => world.parked.length === 2);
+      const id = world.enqueue();
+      await world.until("it is acknowledged twice", () => world.item(id).acks.length === 2, 20 * MINUTE);
+      await world.until("all is served", () => world.isSettled, 20 * MINUTE);
+      expect(world.item(id).acks.length).toBe(2);
+      expect(containers).toBeGreaterThanOrEqual(2);
+      expect([...world.wrongs, ...world.violations]).toEqual([]);
+    },
+  );
+});
