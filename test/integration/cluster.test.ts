@@ -54,7 +54,9 @@ describe("the shared control plane", () => {
   it("has a scheduler, which says so when no node fits", async () => {
     const namespace = await cluster.createNamespace("schedule");
     const pods = `/api/v1/namespaces/${namespace}/pods`;
-    const pod = { metadata: { name: "waits" }, spec: { containers: [{ name: "a", image: "a" }] } };
+    // Other tests have nodes in this cluster.
+    const nodeSelector = { "kubernetes.io/hostname": "nowhere" };
+    const pod = { metadata: { name: "waits" }, spec: { nodeSelector, containers: [{ name: "a", image: "a" }] } };
     await cluster.api.create(pods, pod);
     await expect
       .poll(async () => JSON.stringify((await cluster.api.get(`${pods}/waits`))["status"]), { timeout: 30_000 })

@@ -43,7 +43,7 @@ describe.concurrent("one claim, one fault", () => {
     world.startOperator();
     await world.untilServed(1);
     expectServedOnce(world);
-    expect(world.simulator.items(world.environmentId)[0]?.offers.length).toBe(2);
+    expect(world.simulator.items(world.environmentId)[0]?.offers.length).toBeGreaterThanOrEqual(2);
   });
 
   test("an acknowledgement is refused: its Secret goes, its slot serves the next offer", async () => {

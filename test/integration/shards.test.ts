@@ -17,7 +17,7 @@ const cluster = useCluster();
 const ENVIRONMENTS = 6;
 
 /** A Lease that runs out takes 15 to 20 s, and a part that is moved 10 to 20; on a busy machine everything takes longer. */
-const PATIENCE_MS = 300_000;
+const PATIENCE_MS = 420_000;
 
 /** As many as there are connections for them, far more than three Environments need. */
 const ON_THEIR_WAY = 16;

@@ -4,6 +4,9 @@ import { LEASES, type Lease } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import type { World } from "./world.ts";
 
+/** A backlog of minutes on a busy machine, and claims of a replica that ended, which settle only after a lease's time. */
+const SERVED_PATIENCE_MS = 180_000;
+
 /** Several Environments of one world, each with a queue of its own, and the Leases of who serves them. */
 export class ManyEnvironments {
   /** By name. */
@@ -47,12 +50,25 @@ export class ManyEnvironments {
     return counts.reduce((sum, count) => sum + count, 0);
   }
 
-  untilServed(count: number): Promise<true> {
-    return this.#world.until(`${count} items served and settled`, () => {
+  async untilServed(count: number): Promise<void> {
+    const served = () => {
       const { items } = this;
       return (
         items.length >= count && items.every(({ state }) => state === "stopped") && this.#world.claims.length === 0
       );
+    };
+    try {
+      await this.#world.until(`${count} items served and settled`, served, SERVED_PATIENCE_MS);
+    } catch (error) {
+      throw new Error(`of ${count} items are not served: ${this.#unserved().join(", ") || "none"}`, { cause: error });
+    }
+  }
+
+  #unserved(): string[] {
+    const live = this.items.filter(({ state }) => state !== "stopped");
+    return live.map(({ environmentId, id, state, offers, acks }) => {
+      const [name] = [...this.ids].find(([, of]) => of === environmentId) ?? [];
+      return `${name} ${id} ${state} (${offers.length} offers, ${acks.length} acks)`;
     });
   }
 
