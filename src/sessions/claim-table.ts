@@ -70,6 +70,7 @@ export function newClaim(from: {
     acknowledgedAt: from.journal.acknowledgedAt,
     item: null,
     stuck: null,
+    awayMs: null,
     openRefusedMs: null,
     unknowns: 0,
     claiming: false,

@@ -65,6 +65,8 @@ export interface Claim {
   item: ItemView | null;
   /** What keeps its next step from being taken until a person mends it; null: nothing. */
   stuck: string | null;
+  /** Since when an address that the spec names no more takes none of its requests; null: it does. */
+  awayMs: number | null;
   /** When the API server first refused, for good as it says, to let its Secret be opened; null: it did not. */
   openRefusedMs: number | null;
   /** Looks in a row that could not be brought to their end. */

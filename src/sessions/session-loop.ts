@@ -18,7 +18,7 @@ import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameStat
 import { readPodState } from "./pod-state.ts";
 import { mayRelease } from "./releases.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
-import { noteOpenRefusal, stuckBy } from "./stuck.ts";
+import { isGivenUp, noteOpenRefusal, stuckBy } from "./stuck.ts";
 import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
@@ -230,10 +230,14 @@ export class SessionLoop {
     try {
       await this.#performStep(claim, step, pod);
       claim.stuck = null;
+      if (ASKS.has(step.do)) claim.awayMs = null;
     } catch (error) {
       const away = this.#observers.isElsewhere(claim) ? claim.journal.api : null;
       claim.stuck = stuckBy(error, away) ?? (step.do === "open" ? claim.stuck : null);
       if (claim.stuck !== null) this.#onChange();
+      if (isGivenUp(claim, away, error, this.#context.clock.monotonic())) {
+        return this.#settled(claim, `${away} does not take its requests any more`, pod);
+      }
       if (!(error instanceof StaleClaimError)) throw error;
       await this.#reread(claim);
     }

@@ -28,6 +28,20 @@ export function noteOpenRefusal(claim: Claim, error: unknown, nowMs: number): vo
   if (nowMs >= claim.openRefusedMs + OPEN_PATIENCE_MS) claim.ending ??= { why: "StartFailed", message: claim.stuck };
 }
 
+/**
+ * So long an address that the spec names no more is asked after a session's end. Its lease has long lapsed then, and an
+ * address that is gone for good may keep neither a record nor a complaint for ever.
+ */
+const AWAY_PATIENCE_MS = 3_600_000;
+
+/** Whether a claim whose item is `away` is given up: nothing runs for it, and nothing that is asked there is answered. */
+export function isGivenUp(claim: Claim, away: string | null, error: unknown, nowMs: number): boolean {
+  if (away === null || !(error instanceof WorkApiError)) return false;
+  claim.awayMs ??= nowMs;
+  const isOver = claim.end !== null || !claim.journal.opened;
+  return isOver && nowMs >= Math.max(claim.awayMs, claim.endedMs ?? 0) + AWAY_PATIENCE_MS;
+}
+
 /** The first of what claims are stuck by: one stands for all. */
 export function stuckWords(claims: Iterable<Claim>): string | null {
   for (const { stuck } of claims) if (stuck !== null) return stuck;

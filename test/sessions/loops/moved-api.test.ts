@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { SECRETS } from "../../../src/kube/resource.ts";
+import { readJournal } from "../../../src/sessions/journal.ts";
 import { LoopWorld, type LoopWorldOptions, NAMESPACE, type Operator } from "./loop-world.ts";
 import { BASE_URL, WorkApi } from "./work-api.ts";
 
@@ -120,6 +121,24 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     await world.until("Ready says so", () => !readyMessage(world).includes(BASE_URL));
     holdsTrue(moving_);
   });
+
+  test.each(["Worker", "Operator"] as const)(
+    "lease: %s: an old address that is gone for good holds a claim for an hour, and keeps nobody from being served",
+    async (lease) => {
+      const moving_ = await moving({ sessions: { lease, maxConcurrent: 1 } });
+      const { world, id } = moving_;
+      moving_.move();
+      world.api.elsewhere.set(BASE_URL, new WorkApi(world.clock, { seed: 3 }));
+      const there = moving_.enqueueThere();
+      await world.until("the old container is over", () => world.node.running.size === 0, 20 * MINUTE);
+      await world.pass(50 * MINUTE);
+      expect(world.claims.map((claim) => readJournal(claim)?.workId)).toEqual([id]);
+      await world.until("the new one is served", () => stateThere(moving_, there) === "stopped", 60 * MINUTE);
+      await world.until("no claim is left", () => world.claims.length === 0, 30 * MINUTE);
+      expect(world.told.join("\n")).toContain(id);
+      holdsTrue(moving_);
+    },
+  );
 
   test("an old address that rejects the key keeps nobody from being served at the new one", async () => {
     const moving_ = await moving();
