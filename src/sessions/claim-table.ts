@@ -71,6 +71,7 @@ export function newClaim(from: {
     item: null,
     stuck: null,
     awayMs: null,
+    openingSent: false,
     openRefusedMs: null,
     unknowns: 0,
     claiming: false,

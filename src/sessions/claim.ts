@@ -67,6 +67,8 @@ export interface Claim {
   stuck: string | null;
   /** Since when an address that the spec names no more takes none of its requests; null: it does. */
   awayMs: number | null;
+  /** An opening was sent: until it is confirmed its container may be about to start. */
+  openingSent: boolean;
   /** When the API server first refused, for good as it says, to let its Secret be opened; null: it did not. */
   openRefusedMs: number | null;
   /** Looks in a row that could not be brought to their end. */

@@ -55,10 +55,16 @@ function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing
 
 // --- 5. Open ----------------------------------------------------------------------------------------------------
 
-function mayOpen({ claim, limits, podGoneByMs, pod, nowMs }: Facts): boolean {
+function mayOpen(facts: Facts): boolean {
+  const { claim, podGoneByMs, pod, nowMs } = facts;
   const wanted =
-    claim.journal.use === "session" && !limits.draining && !claim.recordGone && podGoneByMs === null && !claim.ending;
+    claim.journal.use === "session" && !claim.recordGone && podGoneByMs === null && !claim.ending && isInTime(facts);
   return wanted && (pod.is === "parked" || (pod.is === "preparing" && nowMs < patienceMs(claim)));
+}
+
+/** Nothing is opened once a drain began; an opening that got no answer goes on, since its container may be about to start. */
+function isInTime({ claim, limits, nowMs }: Facts): boolean {
+  return !limits.draining || (claim.openingSent && nowMs < limits.drainDeadlineMs);
 }
 
 function patienceMs(claim: Readonly<Claim>): number {

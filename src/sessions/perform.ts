@@ -42,6 +42,7 @@ export async function openSecret(context: SessionContext, claim: Claim, acknowle
     credential,
     acknowledgedAt,
   );
+  claim.openingSent = true;
   try {
     const opened = await context.kube.patch(SECRETS, ref, patch, { type: "merge" });
     claim.secretVersion = opened.metadata.resourceVersion ?? claim.secretVersion;

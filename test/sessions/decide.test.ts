@@ -119,6 +119,17 @@ describe("4. what is ours by its acknowledgement", () => {
     expect(stepOf(acknowledged(), PARKED, 800, draining(600_000))).toEqual(FIRST_BEAT);
   });
 
+  test("an opening that got no answer goes on through a drain: its container may be about to start", () => {
+    const claim = acknowledged({ openingSent: true });
+    expect(stepOf(claim, PARKED, 800, draining(600_000))).toEqual({ do: "open", acknowledgedAt: OURS });
+    expect(stepOf(claim, PARKED, 800, draining(700))).toEqual(FIRST_BEAT);
+  });
+
+  test("what could not be opened for too long is settled", () => {
+    const claim = acknowledged({ ending: { why: "StartFailed", message: "no leave" } });
+    expect(stepOf(claim, PARKED, 800)).toEqual(FIRST_BEAT);
+  });
+
   test("its Secret deleted by somebody: fenced, nothing is opened any more", () => {
     expect(stepOf(acknowledged({ recordGone: true }), PARKED, 800)).toEqual(FIRST_BEAT);
   });

@@ -375,6 +375,7 @@ export class Operator {
     const found = yield* this.#kube(() => this.#cluster.secret);
     if (!found) throw new StaleError();
     claim.secretVersion = String(found.version);
+    claim.openingSent = true;
     if (!found.key) claim.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#timeline.nowMs;
