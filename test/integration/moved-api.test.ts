@@ -28,7 +28,7 @@ test.each(["Worker", "Operator"] as const)(
     const there = moved.enqueue(world.environmentId);
     await world.until("the new address' item runs", () => moved.item(there.id).state === "active");
     expect(world.simulator.item(item.id).state).toBe("active");
-    expect(world.claims.length).toBe(2);
+    await world.until("both claims are seen", () => world.claims.length === 2);
 
     world.simulator.stopItem(item.id);
     await world.until("the old one is settled", () => world.claims.length === 1);
