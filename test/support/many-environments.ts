@@ -80,11 +80,12 @@ export class ManyEnvironments {
     return new Map(held.map(({ metadata, spec }) => [metadata.name ?? "", spec?.holderIdentity ?? ""]));
   }
 
-  /** Waits until all shards have a holder, and so many replicas hold some. */
+  /** Waits until all shards have a holder, no shard of another division has one, and so many replicas hold some. */
   untilShared(shards: number, replicas: number): Promise<Map<string, string>> {
     return this.#world.until(`${shards} shards held by ${replicas} replicas`, async () => {
       const holders = await this.holders();
-      return holders.size === shards && new Set(holders.values()).size === replicas && holders;
+      const ofDivision = [...holders.keys()].every((name) => name.endsWith(`-of-${shards}`));
+      return ofDivision && holders.size === shards && new Set(holders.values()).size === replicas && holders;
     });
   }
 }
