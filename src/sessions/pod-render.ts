@@ -31,7 +31,7 @@ export const NO_DEADLINE_SECONDS = 2_147_483_647;
 const DEFAULT_GRACE_SECONDS = 120;
 
 /** Raised when what is rendered around a template changes in a way that parked Pods must follow. */
-const RENDERING = 1;
+export const RENDERING = 1;
 
 /** Pod names must be valid host names: at most 63 characters, of which the random end takes 9. */
 const NAME_LENGTH = 63;

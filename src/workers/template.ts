@@ -19,7 +19,7 @@ import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplat
 const DEFAULT_GRACE_SECONDS = 120;
 
 /** Raised when what is rendered around a template changes in a way that workers must follow. */
-const RENDERING = 1;
+export const RENDERING = 1;
 
 /** Deployment names stand in the names of Pods, which end at 63 characters. */
 const NAME_LENGTH = 63;
