@@ -16,6 +16,12 @@ const RETRY_BASE_MS = 500;
 /** No call of a worker may hang for ever; the SDK's own limit is ten minutes, longer than any test. */
 const CALL_TIMEOUT_MS = 30_000;
 
+/**
+ * A beat under way when the worker leaves has so long to be answered: cut off at once, it could be on the wire still and
+ * arrive after the worker's own stop.
+ */
+const LAST_BEAT_MS = 1_000;
+
 /** Why a worker goes, and what it does about its item then. */
 type Leaving = "done" | "told" | "lost" | "rejected" | "no-session";
 
@@ -53,6 +59,8 @@ class ScriptedWorker implements LiveContainer {
   readonly #dead = new AbortController();
   /** Aborts when the worker has decided to leave. */
   readonly #leave = new AbortController();
+  /** Aborts a while later: a beat that is under way then is given up. */
+  readonly #cut = new AbortController();
   #leaving: Leaving | undefined;
   #last = NO_HEARTBEAT;
   #ttlMs = DEFAULT_TTL_MS;
@@ -134,9 +142,9 @@ class ScriptedWorker implements LiveContainer {
 
   async #beat(who: WorkIdentity): Promise<void> {
     // Like the stock worker's: a beat that hangs is cut off after an interval.
-    const either = AbortSignal.any([this.#dead.signal, this.#leave.signal]);
+    const either = AbortSignal.any([this.#dead.signal, this.#cut.signal]);
     const beat = (signal: AbortSignal) => this.#calls.heartbeat(who, this.#last, signal);
-    const answer = await this.#try(beat, this.#intervalMs, either);
+    const answer = await this.#try(beat, this.#intervalMs, either, this.#leave.signal);
     if (this.#dead.signal.aborted || this.#leaving) return;
     if (answer === undefined || isTransient(answer.status) || (answer.status < 400 && !isReply(answer.body))) {
       if (this.#clock.monotonic() - this.#lastSuccessMs > this.#ttlMs) this.#depart("lost");
@@ -160,18 +168,20 @@ class ScriptedWorker implements LiveContainer {
     if (ends) this.#depart("told");
   }
 
-  /** Calls up to three times, until the bound of them all. Undefined when there was no answer at all. */
+  /** Calls up to three times, until the bound of them all or `noMore`. Undefined when there was no answer at all. */
   async #try(
     call: (signal: AbortSignal) => Promise<WorkAnswer>,
     timeoutMs = CALL_TIMEOUT_MS,
     parent = this.#dead.signal,
+    noMore = parent,
   ): Promise<WorkAnswer | undefined> {
     const { signal, cancel } = deadlineSignal(this.#clock, timeoutMs, parent);
     try {
       for (let attempt = 1; !signal.aborted; attempt += 1) {
         const answer = await call(signal).catch(() => undefined);
-        if ((answer && !isTransient(answer.status)) || attempt === TRIES) return answer;
-        await sleep(this.#clock, RETRY_BASE_MS * 2 ** (attempt - 1), signal);
+        if ((answer && !isTransient(answer.status)) || attempt === TRIES || noMore.aborted) return answer;
+        await sleep(this.#clock, RETRY_BASE_MS * 2 ** (attempt - 1), AbortSignal.any([signal, noMore]));
+        if (noMore.aborted) return undefined;
       }
       return undefined;
     } finally {
@@ -191,6 +201,7 @@ class ScriptedWorker implements LiveContainer {
     if (this.#leaving) return;
     this.#leaving = why;
     this.#leave.abort();
+    this.#clock.setTimer(() => this.#cut.abort(), LAST_BEAT_MS);
   }
 
   #exit(exit: ContainerExit): void {
