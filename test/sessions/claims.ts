@@ -51,6 +51,15 @@ export const view = (state: ItemView["state"], askedMs: number, more: Partial<It
   ...more,
 });
 
+/** Every state that an item can be seen in, acknowledged by us and by somebody else; and no view at all. */
+export const EVERY_ITEM: readonly (ItemView | null)[] = [
+  null,
+  ...(["queued", "starting", "active", "stopping", "stopped", "absent", "unknown"] as const).flatMap((state) => [
+    view(state, POLLED + 20_000),
+    view(state, POLLED + 20_000, { acknowledgedAt: THEIRS }),
+  ]),
+];
+
 export const END: End = {
   cause: "Completed",
   message: "",

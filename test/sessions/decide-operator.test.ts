@@ -10,6 +10,7 @@ import {
   at,
   END,
   EPOCH,
+  EVERY_ITEM,
   ended,
   facts,
   GONE,
@@ -485,13 +486,6 @@ describe("onPodFailure: Release", () => {
 });
 
 describe("whatever the state of a claim whose lease the operator keeps", () => {
-  const items = [
-    null,
-    ...(["queued", "starting", "active", "stopping", "stopped", "absent", "unknown"] as const).flatMap((state) => [
-      view(state, POLLED + 20_000),
-      view(state, POLLED + 20_000, { acknowledgedAt: THEIRS }),
-    ]),
-  ];
   const memories: Claim["memory"][] = [
     { is: "none" },
     { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 10_000 },
@@ -534,7 +528,7 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
 
   function* all(afterMs: number): Generator<{ facts: Facts; step: Step }> {
     for (const make of claims)
-      for (const item of items)
+      for (const item of EVERY_ITEM)
         for (const memory of memories)
           for (const lease of leases)
             for (const pod of pods)

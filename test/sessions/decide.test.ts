@@ -9,6 +9,7 @@ import {
   claimOf,
   END,
   EPOCH,
+  EVERY_ITEM,
   ended,
   facts,
   GONE,
@@ -577,13 +578,6 @@ describe("settle: fence, then stop", () => {
 });
 
 describe("whatever the state", () => {
-  const items = [
-    null,
-    ...(["queued", "starting", "active", "stopping", "stopped", "absent", "unknown"] as const).flatMap((state) => [
-      view(state, POLLED + 20_000),
-      view(state, POLLED + 20_000, { acknowledgedAt: THEIRS }),
-    ]),
-  ];
   const memories: Claim["memory"][] = [
     { is: "none" },
     { is: "unanswered" },
@@ -615,7 +609,7 @@ describe("whatever the state", () => {
   /** Every combination, as it comes out `afterMs` after the poll. */
   function* all(afterMs: number): Generator<{ facts: Facts; step: Step }> {
     for (const make of claims)
-      for (const item of items)
+      for (const item of EVERY_ITEM)
         for (const memory of memories)
           for (const pod of pods)
             for (const more of situations) {
