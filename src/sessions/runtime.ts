@@ -2,6 +2,7 @@ import type { QueueStatus, SessionsStatus } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import { isForbidden } from "../kube/errors.ts";
 import type { Secret } from "../kube/resource.ts";
@@ -287,21 +288,10 @@ export class SessionsRuntime {
     ]);
   }
 
-  /**
-   * Runs a loop until the signal aborts. None of them throws; should one, by a fault of Berth's, that must end neither the
-   * other loops nor the process, which serves other Environments, too.
-   */
-  async #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
+  #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
     const { timing, random, clock } = this.#context;
-    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
-    while (!signal.aborted) {
-      try {
-        await loop();
-      } catch (error) {
-        this.#broken(error);
-        await sleep(clock, backoff.next(), signal);
-      }
-    }
+    const backoff = { baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs };
+    return keepRunning(loop, { clock, random, backoff, onError: (error) => this.#broken(error) }, signal);
   }
 
   #broken(error: unknown): void {

@@ -1,7 +1,7 @@
 import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
-import { Backoff } from "../core/backoff.ts";
-import { sleep, type Timer } from "../core/clock.ts";
+import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { BusyProber } from "./busy-probe.ts";
@@ -236,22 +236,14 @@ export class WorkersRuntime {
     ]);
   }
 
-  /**
-   * Runs a loop until the signal aborts. None of them throws; should one, by a fault of Berth's, that must end neither the
-   * other loops nor the process, which serves other Environments, too.
-   */
-  async #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
+  #kept(signal: AbortSignal, loop: () => Promise<void>): Promise<void> {
     const { timing, random, clock, logger } = this.#context;
-    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
-    while (!signal.aborted) {
-      try {
-        await loop();
-      } catch (error) {
-        const stack = error instanceof Error ? error.stack : undefined;
-        logger.error({ error: errorText(error), stack }, "a loop of an Environment broke off");
-        await sleep(clock, backoff.next(), signal);
-      }
-    }
+    const backoff = { baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs };
+    const onError = (error: unknown) => {
+      const stack = error instanceof Error ? error.stack : undefined;
+      logger.error({ error: errorText(error), stack }, "a loop of an Environment broke off");
+    };
+    return keepRunning(loop, { clock, random, backoff, onError }, signal);
   }
 
   get #mayAsk(): boolean {
