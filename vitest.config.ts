@@ -1,6 +1,17 @@
 import { defineConfig } from "vitest/config";
 
-// Two projects: `unit` needs nothing but Node, `integration` needs the control plane of testbed/cluster.
+/** What the end-to-end projects have in common: one cluster, which the first of them starts. */
+const e2e = {
+  globalSetup: ["test/e2e/support/setup.ts"],
+  setupFiles: ["test/e2e/support/skip.ts"],
+  // Real containers, leases of 90 s and real timers, on a machine that may be busy: above the bound of a wait.
+  testTimeout: 600_000,
+  hookTimeout: 600_000,
+};
+
+// `unit` needs nothing but Node; `integration`, and `faults`, which tries to break the promises, need the control plane of
+// testbed/cluster; the others need a cluster with a real node: files of `e2e` run beside each other, then those that disturb the whole node, one by one, and then what
+// looks at everything that the others left behind.
 export default defineConfig({
   test: {
     projects: [
@@ -8,7 +19,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/integration/**"],
+          exclude: ["test/integration/**", "test/e2e/{shared,disturbing,last}/**", "test/faults/!(support)/**"],
           testTimeout: 20_000,
         },
       },
@@ -20,6 +31,46 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: "faults",
+          include: ["test/faults/*/**/*.test.ts"],
+          exclude: ["test/faults/support/**"],
+          globalSetup: ["test/support/cluster-setup.ts"],
+          // Many worlds share the machine, and the long runs take what they take: each wait has a bound of its own.
+          testTimeout: 3_600_000,
+          hookTimeout: 120_000,
+          // Each file keeps the machine busy by itself; more at a time would only make requests late.
+          maxWorkers: 1,
+        },
+      },
+      {
+        test: {
+          ...e2e,
+          name: "e2e",
+          include: ["test/e2e/shared/**/*.test.ts"],
+          maxWorkers: 3,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          ...e2e,
+          name: "e2e-disturbing",
+          include: ["test/e2e/disturbing/**/*.test.ts"],
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          ...e2e,
+          name: "e2e-last",
+          include: ["test/e2e/last/**/*.test.ts"],
+          maxWorkers: 1,
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -2,12 +2,10 @@
 import { errorText, OperatorError } from "../src/core/errors.ts";
 import { MissingToolError } from "../testbed/cluster/missing.ts";
 import { showProgress } from "../testbed/cluster/progress.ts";
+import { EXIT, obey, refuse } from "../tools/command-line.ts";
 import { runDemo } from "./demo.ts";
 import { DemoError } from "./errors.ts";
 import { parseArguments, USAGE } from "./options.ts";
-
-const EXIT_FAILED = 1;
-const EXIT_USAGE = 2;
 
 const progress = showProgress();
 try {
@@ -18,26 +16,15 @@ try {
   if (error instanceof OperatorError) console.error(errorText(error));
   else if (error instanceof DemoError || error instanceof MissingToolError) console.error(error.message);
   else throw error;
-  process.exitCode = EXIT_FAILED;
+  process.exitCode = EXIT.failed;
 }
 
 async function main(argv: readonly string[]): Promise<number> {
-  const request = parseArguments(argv);
-  switch (request.kind) {
-    case "help":
-      process.stdout.write(request.text);
-      return 0;
-    case "mistake":
-      return refuse(request.message);
-    case "run":
-      if (request.options.useCluster && !process.env["KUBECONFIG"]) {
-        return refuse("--use-cluster needs KUBECONFIG: name the kubeconfig of the cluster, such as ~/.kube/config");
-      }
-      return await runDemo(request.options, { out: process.stdout, env: process.env, progress });
-  }
-}
-
-function refuse(message: string): number {
-  console.error(`${message}\n${USAGE}`);
-  return EXIT_USAGE;
+  return await obey(parseArguments(argv), USAGE, async (options) => {
+    if (options.useCluster && !process.env["KUBECONFIG"]) {
+      const mend = "name the kubeconfig of the cluster, such as ~/.kube/config";
+      return refuse(`--use-cluster needs KUBECONFIG: ${mend}`, USAGE);
+    }
+    return await runDemo(options, { out: process.stdout, env: process.env, progress });
+  });
 }

@@ -1,10 +1,5 @@
-import { Command, CommanderError, InvalidArgumentError } from "commander";
-
-/** What `npm run demo` was asked for. */
-export type Request =
-  | { readonly kind: "run"; readonly options: DemoOptions }
-  | { readonly kind: "help"; readonly text: string }
-  | { readonly kind: "mistake"; readonly message: string };
+import { Command, InvalidArgumentError } from "commander";
+import { duration as atLeast, positive, type Request, readArguments, seed, whole } from "../tools/command-line.ts";
 
 export interface DemoOptions {
   /** Ends by itself after so long; undefined: runs until it is interrupted. */
@@ -45,7 +40,6 @@ const MAX_RATE = 100;
 const MAX_PODS = 1_000;
 
 const SECOND_MS = 1_000;
-const UNIT_MS: Readonly<Record<string, number>> = { s: SECOND_MS, m: 60 * SECOND_MS, h: 3_600 * SECOND_MS };
 /** The first session alone takes some seconds. */
 const SHORTEST_FOR_MS = 5 * SECOND_MS;
 const LONGEST_FOR_MS = 24 * 3_600 * SECOND_MS;
@@ -78,22 +72,10 @@ interface Flags {
 }
 
 /** Reads the arguments behind `npm run demo --`. */
-export function parseArguments(argv: readonly string[]): Request {
-  let help = "";
-  const command = program().configureOutput({
-    writeOut: (text) => {
-      help += text;
-    },
-    writeErr: () => {},
-  });
-  try {
-    command.parse([...argv], { from: "user" });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    if (error.exitCode === 0) return { kind: "help", text: help };
-    return { kind: "mistake", message: error.message.replace(/^error: /, "") };
-  }
-  const options = optionsOf(command.opts<Flags>());
+export function parseArguments(argv: readonly string[]): Request<DemoOptions> {
+  const read = readArguments<Flags>(program(), argv);
+  if (read.kind !== "run") return read;
+  const options = optionsOf(read.flags);
   if (options.warm > options.max) {
     const message = `--warm ${options.warm} is more than --max ${options.max}: lower one or raise the other`;
     return { kind: "mistake", message };
@@ -125,7 +107,7 @@ function program(): Command {
     .option(
       "--rate <number>",
       `sessions a second, on average (default: ${DEFAULT_RATE}, with --scripted ${DEFAULT_SCRIPTED_RATE})`,
-      rate,
+      positive(MAX_RATE),
     )
     .option("--warm <number>", `research: Pods kept ready (default: ${DEFAULT_WARM})`, whole(0, MAX_PODS))
     .option("--max <number>", `research: most Pods at a time (default: ${DEFAULT_MAX})`, whole(1, MAX_PODS))
@@ -134,39 +116,16 @@ function program(): Command {
       `batch: most workers; 0: without it (default: ${DEFAULT_WORKERS}, with --scripted ${DEFAULT_SCRIPTED_WORKERS})`,
       whole(0, MAX_PODS),
     )
-    .option("--seed <number>", "of when sessions arrive and what they do", whole(0, Number.MAX_SAFE_INTEGER), 1)
+    .option("--seed <number>", "of when sessions arrive and what they do", seed, 1)
     .option("--scripted", "play the workers instead of running them as processes", false)
     .option("--use-cluster", "use the cluster that KUBECONFIG names instead of one of its own", false)
     .helpOption("--help", "show this")
     .addHelpText("after", EXAMPLES)
-    .allowExcessArguments(false)
-    .exitOverride();
+    .allowExcessArguments(false);
 }
 
-/** Milliseconds of `90s`, `2m`, `1h`, or plain seconds. */
 function duration(text: string): number {
-  const [, number, unit = "s"] = /^(\d+(?:\.\d+)?)([smh]?)$/.exec(text) ?? [];
-  const ms = Number(number) * (UNIT_MS[unit || "s"] ?? Number.NaN);
-  if (number === undefined || Number.isNaN(ms)) throw new InvalidArgumentError("Write a time such as 30s or 2m.");
-  if (ms < SHORTEST_FOR_MS) throw new InvalidArgumentError(`At least ${SHORTEST_FOR_MS / SECOND_MS}s are needed.`);
+  const ms = atLeast(text, SHORTEST_FOR_MS);
   if (ms > LONGEST_FOR_MS) throw new InvalidArgumentError("At most 24h; without --for it runs until Ctrl-C.");
   return ms;
-}
-
-function rate(text: string): number {
-  const value = Number(text);
-  if (text.trim() === "" || !(value > 0 && value <= MAX_RATE)) {
-    throw new InvalidArgumentError(`Write a number greater than 0, at most ${MAX_RATE}.`);
-  }
-  return value;
-}
-
-function whole(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!/^\d+$/.test(text) || value < least || value > most) {
-      throw new InvalidArgumentError(`Write a whole number from ${least} to ${most}.`);
-    }
-    return value;
-  };
 }

@@ -8,19 +8,26 @@ import { json, noContent, type Reply, readJson } from "./http.ts";
 import { scriptSchema } from "./script.ts";
 import type { AdminHandler } from "./server.ts";
 import type { Simulator } from "./simulator.ts";
+import type { Violation } from "./violations.ts";
 
 type Body = Record<string, unknown> | undefined;
-type Handler = (
-  simulator: Simulator,
-  ids: readonly string[],
-  body: Body,
-  accept: string | undefined,
-) => Reply | Promise<Reply>;
+/** What a request asks for beside its path and its body. */
+interface Wanted {
+  readonly accept: string | undefined;
+  /** Of one environment only. */
+  readonly environmentId: string | undefined;
+}
+
+type Handler = (simulator: Simulator, ids: readonly string[], body: Body, wanted: Wanted) => Reply | Promise<Reply>;
+
+/** The API server's proxy to a Pod strips Authorization: the token may come in a header of its own. */
+const TOKEN_HEADER = "x-simulator-token";
 
 const environmentSchema = z.strictObject({
   id: z.string().min(1).optional(),
   key: z.string().min(1).optional(),
   workspaceId: z.string().optional(),
+  ttlSeconds: z.number().positive().optional(),
 });
 const stopSchema = z.strictObject({ force: z.boolean().default(false) });
 const confirmSchema = z.strictObject({ toolUseId: z.string(), allow: z.boolean() });
@@ -33,10 +40,16 @@ const ok = (body: unknown) => json(200, body);
 export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   "GET state": (simulator) => ok(simulator.state()),
   "GET report": (simulator) => ok(simulator.report()),
-  "GET violations": (simulator) => ok({ violations: simulator.violations, excused: simulator.excused }),
+  "GET requests": (simulator, _ids, _body, { environmentId }) => ok(simulator.requests(environmentId)),
+  "GET credentials": (simulator) => ok(simulator.credentials()),
+  "GET violations": (simulator, _ids, _body, { environmentId }) =>
+    ok({ violations: of(environmentId, simulator.violations), excused: of(environmentId, simulator.excused) }),
   "DELETE violations": (simulator) => done(() => simulator.clearViolations()),
   "POST environments": (simulator, _ids, body) =>
     json(201, simulator.createEnvironment(defined(parse(environmentSchema, body)))),
+  "GET environments/*": (simulator, [id = ""]) =>
+    ok({ id, stats: simulator.stats(id), pollsWaiting: simulator.pollsWaiting(id) }),
+  "GET environments/*/key": (simulator, [id = ""]) => ok({ key: keyOf(simulator, id) }),
   "POST environments/*/items": (simulator, [id = ""], body) =>
     json(201, simulator.enqueue(id, parse(enqueueSchema, body))),
   "POST environments/*/claim": claim,
@@ -48,11 +61,11 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
     if (!simulator.stopArrivals(id)) throw notFound(`arrivals ${id}`);
     return noContent;
   },
-  "GET items": (simulator) => ok(simulator.items()),
+  "GET items": (simulator, _ids, _body, { environmentId }) => ok(simulator.items(environmentId)),
   "GET items/*": (simulator, [id = ""]) => ok(simulator.item(id)),
   "POST items/*/stop": (simulator, [id = ""], body) => done(() => simulator.stopItem(id, parse(stopSchema, body))),
   "POST items/*/revoke-tokens": (simulator, [id = ""]) => done(() => simulator.revokeTokens(id)),
-  "GET sessions": (simulator) => ok(simulator.sessions()),
+  "GET sessions": (simulator, _ids, _body, { environmentId }) => ok(simulator.sessions(environmentId)),
   "GET sessions/*": (simulator, [id = ""]) => ok(simulator.session(id)),
   "DELETE sessions/*": (simulator, [id = ""]) => done(() => simulator.deleteSession(id)),
   "POST sessions/*/messages": (simulator, [id = ""], body) =>
@@ -82,13 +95,30 @@ async function claim(
   simulator: Simulator,
   [id = ""]: readonly string[],
   _body: Body,
-  accept: string | undefined,
+  { accept }: Wanted,
 ): Promise<Reply> {
   const variables = await simulator.claim(id);
   if (!variables) return noContent;
   if (accept?.startsWith("text/plain") !== true) return ok(variables);
   const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}\n`);
   return { status: 200, text: lines.join("") };
+}
+
+/** @throws {ApiError} 404 */
+function keyOf(simulator: Simulator, environmentId: string): string {
+  const key = simulator.environmentKey(environmentId);
+  if (key === "") throw notFound(`environment ${environmentId}`);
+  return key;
+}
+
+/** Those of one environment, where one is given. */
+function of(environmentId: string | undefined, violations: readonly Violation[]): Violation[] {
+  return violations.filter((violation) => (environmentId ?? violation.environmentId) === violation.environmentId);
+}
+
+function wantedBy(request: IncomingMessage): Wanted {
+  const query = new URLSearchParams((request.url ?? "").split("?")[1] ?? "");
+  return { accept: request.headers.accept, environmentId: query.get("environmentId") ?? undefined };
 }
 
 /** The second part of a path is always an id. */
@@ -108,7 +138,7 @@ export function createAdmin(simulator: () => Simulator, token: string | undefine
     if (!found) return undefined;
     const body = await readJson(request);
     try {
-      return await found.handler(simulator(), found.ids, body, request.headers.accept);
+      return await found.handler(simulator(), found.ids, body, wantedBy(request));
     } catch (error) {
       if (error instanceof z.ZodError) throw invalidRequest(z.prettifyError(error));
       if (error instanceof RangeError) throw invalidRequest(error.message);
@@ -122,7 +152,8 @@ function guard(request: IncomingMessage, token: string | undefined): void {
   // A page in somebody's browser can reach loopback too, but it cannot leave this header out.
   if (request.headers.origin !== undefined) throw forbidden("the admin API takes no requests from web pages");
   if (token !== undefined) {
-    if (request.headers.authorization !== `Bearer ${token}`) throw unauthenticated();
+    const { authorization, [TOKEN_HEADER]: own } = request.headers;
+    if (authorization !== `Bearer ${token}` && own !== token) throw unauthenticated();
     return;
   }
   if (!isLoopback(request.socket.remoteAddress ?? "")) throw forbidden("without a token: from this machine only");

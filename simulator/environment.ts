@@ -30,6 +30,7 @@ export interface Surroundings {
 export class Environment {
   readonly id: string;
   readonly workspaceId: string | undefined;
+  readonly #ttlSeconds: number | undefined;
   readonly items = new Map<string, WorkItem>();
   readonly sides = new Sides();
   readonly #around: Surroundings;
@@ -39,10 +40,15 @@ export class Environment {
   readonly #listedStopped = new Set<WorkItem>();
   #seq = 0;
 
-  constructor(around: Surroundings, options: { id?: string | undefined; workspaceId?: string | undefined }) {
+  /** @param options `ttlSeconds`: of its leases, whatever clients ask for; the limits say it unless given. */
+  constructor(
+    around: Surroundings,
+    options: { id?: string | undefined; workspaceId?: string | undefined; ttlSeconds?: number | undefined },
+  ) {
     this.#around = around;
     this.id = options.id ?? newId("env");
     this.workspaceId = options.workspaceId;
+    this.#ttlSeconds = options.ttlSeconds;
     this.#queue = new WorkQueue(around.clock, around.deadlines, {
       offered: (item) => around.changed(item, "offered"),
       waiting: () => around.waiting(this),
@@ -71,7 +77,7 @@ export class Environment {
     const item = new WorkItem(this.id, this.#seq++, this.#now, {
       data,
       issuesSecret: options.secret,
-      ttlMs: this.#around.limits.ttlSeconds * MS_PER_SECOND,
+      ttlMs: (this.#ttlSeconds ?? this.#around.limits.ttlSeconds) * MS_PER_SECOND,
       metadata: { ...options.metadata },
     });
     this.items.set(item.id, item);
@@ -183,6 +189,7 @@ export class Environment {
   }
 
   #ttlMs(desiredSeconds: number): number {
+    if (this.#ttlSeconds !== undefined) return this.#ttlSeconds * MS_PER_SECOND;
     const { minTtlSeconds, maxTtlSeconds } = this.#around.limits;
     return Math.min(Math.max(desiredSeconds, minTtlSeconds), maxTtlSeconds) * MS_PER_SECOND;
   }

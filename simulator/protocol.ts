@@ -74,7 +74,7 @@ export function judgeBeat(
 ): Finding | undefined {
   const party = partyOf(caller);
   if (item.state === "stopped" && item.knowsStopped.has(party)) {
-    return { kind: "beat-after-stop", details: `${party} knows that the item is stopped` };
+    return held(caller, { kind: "beat-after-stop", details: `${party} knows that the item is stopped` });
   }
   if (item.state === "stopped" || item.state === "stopping") return undefined;
   if (expected === undefined) {

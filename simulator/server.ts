@@ -70,12 +70,25 @@ export class ApiServer {
       const route = routeOf(method, path);
       response.once("close", () => {
         const status = response.writableFinished || route?.call === "events-stream" ? response.statusCode : 0;
-        world.countRequest({ at, method, path, call: route?.call, status, ms: world.clock.now() - at });
+        const ms = world.clock.now() - at;
+        world.countRequest({ at, method, path, call: route?.call, status, ms, ...this.#concerns(request, route) });
       });
       await this.#api(request, response, url, route);
     } catch (error) {
       this.#fail(response, error);
     }
+  }
+
+  /** Whom a request concerns, and whom it says that it is from. */
+  #concerns(request: IncomingMessage, route: Route | undefined) {
+    const { "anthropic-worker-id": workerId, "user-agent": userAgent } = request.headers;
+    const environmentId = route?.environmentId ?? this.#world.sessions.get(route?.sessionId ?? "")?.environmentId;
+    return {
+      ...(route && aboutOf(route)),
+      ...(environmentId !== undefined && { environmentId }),
+      ...(typeof workerId === "string" && { workerId }),
+      ...(userAgent !== undefined && { userAgent }),
+    };
   }
 
   #write(response: ServerResponse, reply: Reply): void {

@@ -17,7 +17,7 @@ import { ApiServer } from "./server.ts";
 import { type SessionRecord, sessionRecordOf } from "./session.ts";
 import { limitsSchema, type Switches, switchesSchema } from "./switches.ts";
 import { type Violation, violationText } from "./violations.ts";
-import { type SimulatorEvents, World } from "./world.ts";
+import { type RequestRecord, type SimulatorEvents, World } from "./world.ts";
 
 /** How a simulator is started; everything has a default. */
 export interface SimulatorOptions {
@@ -66,6 +66,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     limits: limitsSchema.parse(options.limits ?? {}),
     apiKey: options.apiKey,
     seed: options.seed ?? 1,
+    remembersCredentials: options.adminToken !== undefined,
   });
   const simulator: Simulator = new Simulator(
     world,
@@ -147,8 +148,11 @@ export class Simulator implements AsyncDisposable {
 
   // --- environments ---------------------------------------------------------------------------------------------
 
-  /** @returns its id and its key. @throws {RangeError} the id is taken. */
-  createEnvironment(options: { id?: string; key?: string; workspaceId?: string } = {}): { id: string; key: string } {
+  /** `ttlSeconds`: of its leases, whatever clients ask for. @returns its id and its key. @throws {RangeError} the id is taken. */
+  createEnvironment(options: { id?: string; key?: string; workspaceId?: string; ttlSeconds?: number } = {}): {
+    id: string;
+    key: string;
+  } {
     return this.#world.createEnvironment(options);
   }
 
@@ -309,8 +313,22 @@ export class Simulator implements AsyncDisposable {
     return sessionRecordOf(this.#world.session(sessionId));
   }
 
-  sessions(): SessionRecord[] {
-    return [...this.#world.sessions.values()].map(sessionRecordOf);
+  sessions(environmentId?: string): SessionRecord[] {
+    const sessions = [...this.#world.sessions.values()].filter(
+      (session) => (environmentId ?? session.environmentId) === session.environmentId,
+    );
+    return sessions.map(sessionRecordOf);
+  }
+
+  /** The newest requests, oldest first: 10,000 at least. */
+  requests(environmentId?: string): RequestRecord[] {
+    return this.#world.recent.filter((request) => (environmentId ?? request.environmentId) === request.environmentId);
+  }
+
+  /** Every credential that was ever given out. @throws {RangeError} without an admin token none is remembered. */
+  credentials(): string[] {
+    if (this.#world.issued.size === 0) throw new RangeError("credentials are remembered with an admin token only");
+    return [...this.#world.issued];
   }
 
   report(): Report {

@@ -20,6 +20,13 @@ export interface RequestRecord {
   readonly at: number;
   readonly method: string;
   readonly path: string;
+  /** Whom it concerned, as far as its path and the sessions tell. */
+  readonly environmentId?: string;
+  readonly workId?: string;
+  readonly sessionId?: string;
+  /** `Anthropic-Worker-ID` and `User-Agent`, where it had them. */
+  readonly workerId?: string;
+  readonly userAgent?: string;
   /** The call, or undefined for a path that the API does not have. */
   readonly call: string | undefined;
   /** 0: no answer went out. */
@@ -46,7 +53,12 @@ export interface WorldOptions {
   readonly limits: Limits;
   readonly apiKey: string | undefined;
   readonly seed: number;
+  /** Whether credentials are remembered for `issued`: all that ever were, so that somebody can look for leaked ones. */
+  readonly remembersCredentials?: boolean;
 }
+
+/** How many requests are remembered; the report counts them all. */
+const REQUESTS_KEPT = 10_000;
 
 /** Everything the simulator knows: environments, sessions, credentials, faults, and what clients did wrong. */
 export class World implements Surroundings, SessionSurroundings {
@@ -62,6 +74,11 @@ export class World implements Surroundings, SessionSurroundings {
   readonly violations: Violation[] = [];
   readonly excused: Violation[] = [];
   readonly requests = new Map<string, number>();
+  /** The newest requests, oldest first. */
+  readonly recent: RequestRecord[] = [];
+  /** Every credential that was ever given out, where these are remembered. */
+  readonly issued = new Set<string>();
+  readonly #remembersCredentials: boolean;
   readonly apiKey: string;
   switches: Switches;
   /** Where clients reach the simulator; known once it listens. */
@@ -79,14 +96,20 @@ export class World implements Surroundings, SessionSurroundings {
     this.faults = new Faults(seededRandom(options.seed), (record) => this.events.emit("fault", record));
     this.apiKey = options.apiKey ?? newCredential("sk-ant-api03");
     this.events.setMaxListeners(0);
+    this.#remembersCredentials = options.remembersCredentials ?? false;
+    this.#issue(this.apiKey);
   }
 
   // --- environments and credentials -----------------------------------------------------------------------------
 
   /** @throws {RangeError} the id is taken. */
-  createEnvironment(options: { id?: string; key?: string; workspaceId?: string }): { id: string; key: string } {
+  createEnvironment(options: { id?: string; key?: string; workspaceId?: string; ttlSeconds?: number }): {
+    id: string;
+    key: string;
+  } {
     if (options.id !== undefined && this.environments.has(options.id)) throw new RangeError(`${options.id} exists`);
-    const environment = new Environment(this, { id: options.id, workspaceId: options.workspaceId });
+    const { id, workspaceId, ttlSeconds } = options;
+    const environment = new Environment(this, { id, workspaceId, ttlSeconds });
     this.environments.set(environment.id, environment);
     return { id: environment.id, key: this.setKey(environment.id, options.key) };
   }
@@ -109,6 +132,7 @@ export class World implements Surroundings, SessionSurroundings {
     const old = this.#keys.get(environmentId);
     if (old !== undefined) this.#credentials.delete(old);
     this.#keys.set(environmentId, key);
+    this.#issue(key);
     this.#credentials.set(key, { kind: "environment-key", environmentId });
     return key;
   }
@@ -126,7 +150,14 @@ export class World implements Surroundings, SessionSurroundings {
     const sessionId = item.data.id;
     this.#credentials.set(token, { kind: "sessions-token", workId: item.id, sessionId, offer: offer.number });
     const payload = { sessions_token: token, ...(this.switches.secretBaseUrl && { api_base_url: this.baseUrl }) };
-    return Buffer.from(JSON.stringify(payload)).toString("base64url");
+    const secret = Buffer.from(JSON.stringify(payload)).toString("base64url");
+    this.#issue(token, secret);
+    return secret;
+  }
+
+  #issue(...credentials: string[]): void {
+    if (!this.#remembersCredentials) return;
+    for (const credential of credentials) this.issued.add(credential);
   }
 
   /** Rejects every sessions token of an item from now on. */
@@ -264,6 +295,9 @@ export class World implements Surroundings, SessionSurroundings {
   countRequest(request: RequestRecord): void {
     const key = `${request.call ?? "unknown"} ${request.status || "none"}`;
     this.requests.set(key, (this.requests.get(key) ?? 0) + 1);
+    this.recent.push(request);
+    // Cut by halves: an array's beginning is dear to cut.
+    if (this.recent.length > 2 * REQUESTS_KEPT) this.recent.splice(0, REQUESTS_KEPT);
     this.events.emit("request", request);
   }
 }

@@ -1,9 +1,12 @@
 import { Command, CommanderError, Option } from "commander";
 import * as z from "zod";
+import { CIDR_PATTERN } from "./api/network-spec.ts";
+import { type Allowance, POLICY_FLAG, type PodPolicy, parseAllowance, policyOf } from "./api/pod-policy.ts";
 import { ConfigError } from "./core/errors.ts";
 import type { KubeEnvironment } from "./kube/config.ts";
 import { parseBindAddress } from "./observe/bind-address.ts";
 import { LOG_LEVELS, type LogLevel } from "./observe/logger.ts";
+import { isInnerHost } from "./work/inner-addresses.ts";
 
 /** What `berth run` was started with, parsed and checked. */
 export interface Settings {
@@ -26,11 +29,15 @@ export interface Settings {
   readonly healthProbeBindAddress: string;
   readonly logLevel: LogLevel;
   readonly allowedApiOrigins: AllowedOrigins;
+  /** What Pod templates may have beyond what every template may. */
+  readonly podPolicy: PodPolicy;
+  /** Networks of the default Work API, for the NetworkPolicies of Environments. */
+  readonly apiCidrs: readonly string[];
   /** How connections leave this machine, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
   readonly proxy: ProxySettings;
 }
 
-/** Which Work APIs an Environment may name in spec.api.baseUrl: any with https, or exactly these origins. */
+/** Which Work APIs an Environment may name in spec.api.baseUrl: any with https and a public address, or exactly these origins. */
 export type AllowedOrigins = "any-https" | readonly string[];
 
 /** Unset where the variable is unset or empty. */
@@ -53,7 +60,17 @@ export function processEnvironment(): EnvironmentVariables {
 export function originAllowed(allowed: AllowedOrigins, baseUrl: string): boolean {
   const url = URL.parse(baseUrl);
   if (url === null) return false;
-  return allowed === "any-https" ? url.protocol === "https:" : allowed.includes(url.origin);
+  return allowed === "any-https"
+    ? url.protocol === "https:" && !isInnerHost(url.hostname)
+    : allowed.includes(url.origin);
+}
+
+/**
+ * True when the Work API at `origin` may be at an inner address: somebody wrote it down. Whoever may write Environments
+ * could have the operator ask around in its own network otherwise, and a name's owner by what it resolves to.
+ */
+export function mayBeInner(allowed: AllowedOrigins, origin: string): boolean {
+  return allowed !== "any-https" && allowed.includes(origin);
 }
 
 /** The prefix of Berth's own environment variables. */
@@ -81,6 +98,20 @@ const originSchema = z.string().transform((text, context) => {
     message: `"${text}" is no origin; write scheme, host and port only, such as https://api.anthropic.com`,
   });
   return z.NEVER;
+});
+
+const cidrSchema = z
+  .string()
+  .regex(new RegExp(CIDR_PATTERN), "write networks, such as 160.79.104.0/23 or 2607:6bc0::/48");
+
+const allowanceSchema = z.string().transform((text, context): Allowance => {
+  try {
+    return parseAllowance(text);
+  } catch (error) {
+    const message = `"${text}": ${error instanceof Error ? error.message : String(error)}`;
+    context.addIssue({ code: "custom", message });
+    return z.NEVER;
+  }
 });
 
 /** Each shard is a Lease that is renewed 15 times a minute: more of them than there are ever replicas help nobody. */
@@ -185,10 +216,29 @@ export const FLAGS = {
     name: "allowed-api-origins",
     value: "<origin>",
     about:
-      "Origins that spec.api.baseUrl may name; repeat it, or separate them with commas. Plain http works only when listed here.",
-    defaultText: "any https origin",
+      "Origins that spec.api.baseUrl may name; repeat it, or separate them with commas. Plain http and inner addresses work only when listed here.",
+    defaultText: "any https origin at a public address",
     repeatable: true,
     schema: listOf(originSchema),
+  }),
+  allowedInTemplates: flag({
+    name: POLICY_FLAG,
+    value: "<what>",
+    about:
+      "What Pod templates may have beyond what every template may, such as capabilities=NET_ADMIN; repeat it, or separate them with commas.",
+    defaultText: "nothing",
+    repeatable: true,
+    schema: listOf(allowanceSchema),
+  }),
+  apiCidrs: flag({
+    name: "api-cidrs",
+    value: "<network>",
+    about:
+      "Networks of https://api.anthropic.com, which NetworkPolicies let Pods reach; repeat it, or separate them with commas.",
+    // https://platform.claude.com/docs/en/api/ip-addresses, "Inbound IP addresses".
+    default: "160.79.104.0/23,2607:6bc0::/48",
+    repeatable: true,
+    schema: listOf(cidrSchema),
   }),
 } as const;
 
@@ -244,6 +294,8 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     healthProbeBindAddress: read(FLAGS.healthProbeBindAddress),
     logLevel: read(FLAGS.logLevel),
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
+    allowedInTemplates: read(FLAGS.allowedInTemplates),
+    apiCidrs: read(FLAGS.apiCidrs),
   };
   const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
   if (leaderElect === false && shards !== undefined && shards > 1) {
@@ -268,6 +320,8 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     healthProbeBindAddress,
     logLevel,
     allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
+    podPolicy: policyOf(values.allowedInTemplates ?? []),
+    apiCidrs: values.apiCidrs ?? [],
     proxy: proxySettings(env),
   };
 }

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import type { Environment } from "./api/environment.ts";
-import { originAllowed, type Settings } from "./config.ts";
+import { mayBeInner, originAllowed, type Settings } from "./config.ts";
 import { type Clock, realClock } from "./core/clock.ts";
+import { type PointObserver, pointsOf } from "./core/points.ts";
 import { KubeClient } from "./kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "./kube/config.ts";
 import { EventRecorder } from "./kube/events.ts";
@@ -14,7 +15,7 @@ import { observeProcess } from "./observe/process.ts";
 import { Controller } from "./reconcile/controller.ts";
 import { DEFAULT_TIMING, type Timing } from "./sessions/timing.ts";
 import { berthVersion } from "./version.ts";
-import { Budgets } from "./work/budget.ts";
+import { type BudgetLimits, Budgets } from "./work/budget.ts";
 import { WorkApiClient } from "./work/client.ts";
 import { WorkHttp } from "./work/http.ts";
 
@@ -27,8 +28,14 @@ const LEASE_NAME = "berth";
 export interface Seams {
   readonly clock?: Clock;
   readonly timing?: Timing;
+  /** Of each group's budget of requests to the Work API. */
+  readonly budget?: Partial<BudgetLimits>;
   readonly logger?: Logger;
   readonly metrics?: Metrics;
+  /** Told of every request and decision of the loops, each at its named point (src/core/points.ts). */
+  readonly points?: PointObserver;
+  /** Asked before every outgoing write, beside the Lease's fence; what it throws stops the write. */
+  readonly guard?: () => void;
   /** Told the addresses of the servers once they listen, and when leading begins. */
   readonly onListening?: (addresses: { metrics: string | undefined; health: string | undefined }) => void;
 }
@@ -47,20 +54,29 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   // The identity tells replicas apart in the API server's audit log, as the worker id does at the Work API.
   const userAgent = `berth/${berthVersion()} (${identity})`;
   const kube = new KubeClient({ access, clock, metrics, proxy: settings.proxy, userAgent });
-  const http = new WorkHttp({ clock, proxy: settings.proxy });
+  const { allowedApiOrigins } = settings;
+  const http = new WorkHttp({
+    clock,
+    proxy: settings.proxy,
+    mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
+  });
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
   const timing = seams.timing ?? DEFAULT_TIMING;
-  const budgets = new Budgets({ clock, metrics });
+  const budgets = new Budgets({ clock, metrics, limits: seams.budget ?? {} });
+  const guard = seams.guard ?? (() => {});
   const controller = new Controller({
     namespaces: settings.namespaces,
     kube,
     clock,
     random: Math.random,
     timing,
+    points: pointsOf(seams.points, { operator: identity, clock }),
     logger,
     metrics,
     shards: settings.leaderElection.shards,
-    originAllowed: (baseUrl) => originAllowed(settings.allowedApiOrigins, baseUrl),
+    originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
+    podPolicy: settings.podPolicy,
+    network: { apiCidrs: settings.apiCidrs, operatorNamespace: access.currentNamespace },
     actors: (guard) => ({
       kube: kube.fenced(guard),
       events: events.fenced(guard),
@@ -86,8 +102,13 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   // Served before the caches run: their first list is then new enough.
   const watching = new AbortController();
   const serving = settings.leaderElection.enabled
-    ? lead(controller, access, { settings, clock, logger, metrics, kube, identity, events }, signal)
-    : controller.serve(0, { signal, guard: () => {} });
+    ? lead(
+        controller,
+        access,
+        { settings, clock, logger, metrics, kube: kube.fenced(guard), identity, events, guard },
+        signal,
+      )
+    : controller.serve(0, { signal, guard });
   const watches = controller.run(watching.signal);
   try {
     await serving;
@@ -113,10 +134,11 @@ async function lead(
     kube: KubeClient;
     identity: string;
     events: EventRecorder;
+    guard: () => void;
   },
   signal: AbortSignal,
 ): Promise<void> {
-  const { settings, kube, events, ...rest } = parts;
+  const { settings, kube, events, guard, ...rest } = parts;
   // A replica that cannot fill its caches could serve nothing: it does not stand for election.
   await Promise.race([controller.synced, aborted(signal)]);
   const ring = new ShardRing({
@@ -127,7 +149,11 @@ async function lead(
     shards: settings.leaderElection.shards,
     random: Math.random,
     serve: async ({ shard, signal, fence }) => {
-      await controller.serve(shard, { signal, guard: fence });
+      const both = () => {
+        guard();
+        fence();
+      };
+      await controller.serve(shard, { signal, guard: both });
       // While the Lease is still ours: nothing is written for a shard that is somebody else's.
       await events.flush();
     },
@@ -159,6 +185,7 @@ function workClient(
     environmentId,
     key,
     workspaceId: api.workspaceId,
+    tenant: environment.metadata.namespace,
     workerId: `berth-${parts.identity}-${environment.metadata.uid}`,
     http: parts.http,
     budget: parts.budgets.get(api.baseUrl, api.budgetGroup),

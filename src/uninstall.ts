@@ -2,6 +2,7 @@ import type { Environment } from "./api/environment.ts";
 import { FINALIZER, GROUP } from "./api/names.ts";
 import { type Clock, realClock, sleep } from "./core/clock.ts";
 import { OperatorError } from "./core/errors.ts";
+import { NO_POINTS } from "./core/points.ts";
 import { KubeClient } from "./kube/client.ts";
 import { loadKubeConfig } from "./kube/config.ts";
 import { hasStatus, isConflict, isNotFound } from "./kube/errors.ts";
@@ -119,7 +120,7 @@ class Removal {
       const { namespace = "", name = "", deletionTimestamp } = environment.metadata;
       if (await this.#release({ namespace, name })) held += 1;
       if (deletionTimestamp && this.#settings.deleteEnvironments) {
-        await deleteClaimSecrets(this.#kube, { namespace, name });
+        await deleteClaimSecrets(this.#kube, { namespace, name }, NO_POINTS);
       }
     }
     this.#logger.info({ environments: held }, "took the finalizer off");

@@ -5,6 +5,7 @@ import {
   type EnvironmentVariables,
   environmentVariable,
   FLAGS,
+  mayBeInner,
   originAllowed,
   parseSettings,
   type Settings,
@@ -34,6 +35,8 @@ describe("settings", () => {
       healthProbeBindAddress: ":8081",
       logLevel: "info",
       allowedApiOrigins: "any-https",
+      podPolicy: {},
+      apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
       proxy: {},
     });
   });
@@ -69,6 +72,7 @@ describe("settings", () => {
       BERTH_HEALTH_PROBE_BIND_ADDRESS: "0",
       BERTH_LOG_LEVEL: "warn",
       BERTH_ALLOWED_API_ORIGINS: "http://localhost:1,https://api.example.com",
+      BERTH_ALLOWED_IN_TEMPLATES: "privileged, capabilities=NET_ADMIN,capabilities=SYS_PTRACE,hostPaths=/data",
     });
     expect(settings).toMatchObject({
       kubeconfig: "/some/config",
@@ -78,6 +82,7 @@ describe("settings", () => {
       healthProbeBindAddress: "0",
       logLevel: "warn",
       allowedApiOrigins: ["http://localhost:1", "https://api.example.com"],
+      podPolicy: { privileged: ["*"], capabilities: ["NET_ADMIN", "SYS_PTRACE"], hostPaths: ["/data"] },
     });
   });
 
@@ -154,6 +159,12 @@ describe("wrong settings name the mend", () => {
     ["shards that are no number", ["--shards=three"], /--shards: "three"/],
     ["shards without leader election", ["--shards=3", "--leader-elect=false"], /--shards: more than 1 needs leader/],
     ["neither true nor false", ["--leader-elect=yes"], /--leader-elect: "yes": write true or false/],
+    [
+      "a word that no policy has",
+      ["--allowed-in-templates=sudo"],
+      /--allowed-in-templates: "sudo": is not known; known/,
+    ],
+    ["a capability without its name", ["--allowed-in-templates=capabilities"], /write capabilities=<name>/],
     ["an origin with a path", ["--allowed-api-origins=https://a.example/v1"], /"https:\/\/a.example\/v1" is no origin/],
     ["an origin without scheme", ["--allowed-api-origins=a.example"], /is no origin; write scheme, host and port/],
     ["an origin with a user", ["--allowed-api-origins=https://u:p@a.example"], /is no origin/],
@@ -214,6 +225,11 @@ describe("allowed API origins", () => {
     ["any-https", "https://proxy.example:8443/anthropic", true],
     ["any-https", "http://127.0.0.1:8765", false],
     ["any-https", "not a url", false],
+    ["any-https", "https://10.0.0.1", false],
+    ["any-https", "https://0x7f000001:6443", false],
+    ["any-https", "https://[fd00:ec2::254]", false],
+    ["any-https", "https://kubernetes.default.svc", false],
+    [["https://10.0.0.1"], "https://10.0.0.1", true],
     [["http://127.0.0.1:8765"], "http://127.0.0.1:8765/", true],
     [["http://127.0.0.1:8765"], "http://127.0.0.1:8766", false],
     [["http://127.0.0.1:8765"], "https://api.anthropic.com", false],
@@ -222,6 +238,19 @@ describe("allowed API origins", () => {
     [["https://a.example"], "https://user@a.example", true],
   ])("%j: %s -> %s", (allowed, baseUrl, expected) => {
     expect(originAllowed(allowed, baseUrl)).toBe(expected);
+  });
+
+  test.each<[Settings["allowedApiOrigins"], string, boolean]>([
+    ["any-https", "https://api.anthropic.com", false],
+    ["any-https", "https://10.0.0.1", false],
+    [
+      ["https://api.anthropic.com", "http://berth-simulator.agents.svc:8080"],
+      "http://berth-simulator.agents.svc:8080",
+      true,
+    ],
+    [["https://api.anthropic.com"], "https://api.example.com", false],
+  ])("%j: %s may be at an inner address -> %s", (allowed, origin, expected) => {
+    expect(mayBeInner(allowed, origin)).toBe(expected);
   });
 });
 

@@ -1,11 +1,12 @@
 /**
- * Writes the files that follow from the schema in src/api: the CRD and the page about it.
+ * Writes the files that follow from src/api: the CRD and the page about it, and the admission policy.
  * `--check` writes nothing and ends with exit code 1 when a file differs from what would be written.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
 import { environmentCrd } from "./crd.ts";
+import { podPolicyTemplate } from "./pod-policy.ts";
 import { specPage } from "./spec-page.ts";
 
 const ROOT = new URL("../", import.meta.url);
@@ -17,6 +18,7 @@ export function generatedFiles(): Record<string, string> {
   return {
     "deploy/crds/berth.dev_environments.yaml": `# ${NOTICE}\n${yamlOf(environmentCrd())}`,
     "charts/berth/templates/crds.yaml": crdTemplate(),
+    "charts/berth/templates/pod-policy.yaml": podPolicyTemplate(NOTICE),
     "docs/spec/environment.md": specPage({
       minimal: example("minimal"),
       full: example("full"),

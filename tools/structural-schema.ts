@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isRecord } from "../src/core/record.ts";
 
 /** A structural schema of a CRD: the part of OpenAPI v3 that the API server takes there, as plain JSON. */
 export interface StructuralSchema {
@@ -98,8 +99,4 @@ function sizeInteger(out: Record<string, unknown>): void {
   out.format = typeof maximum === "number" && maximum <= INT32_MAX ? "int32" : "int64";
   if (minimum === INT32_MIN || minimum === Number.MIN_SAFE_INTEGER) delete out.minimum;
   if (maximum === INT32_MAX || maximum === Number.MAX_SAFE_INTEGER) delete out.maximum;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

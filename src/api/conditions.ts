@@ -27,6 +27,10 @@ export const CONDITIONS = {
   Authenticated: { good: "True", description: "Whether the environment key is there and accepted." },
   QueueReachable: { good: "True", description: "Whether the Work API answers for this environment." },
   TemplateAccepted: { good: "True", description: "Whether the API server takes Pods made from the template." },
+  NetworkPolicyReady: {
+    good: "True",
+    description: "Whether the NetworkPolicy over the Pods is as the spec says; without it none is made.",
+  },
   CapacityAvailable: {
     good: "True",
     description: "Whether Pods can be made and prepared: quota, scheduling, image pulls.",
@@ -162,7 +166,8 @@ export const REASONS = {
   OriginNotAllowed: {
     type: "QueueReachable",
     status: "False",
-    description: "The operator was not told to send keys to the origin of api.baseUrl.",
+    description:
+      "The operator was not told to send keys to the origin of api.baseUrl, which is plain http, leads to an inner address, or is not on its list.",
     mend: "Mend api.baseUrl, or add the origin to the operator's --allowed-api-origins.",
   },
   BadReply: {
@@ -204,11 +209,45 @@ export const REASONS = {
     description: "An admission policy of the cluster refuses Pods of the template; its words are in the message.",
     mend: "Mend the template to fit the policy, or ask the cluster's administrator.",
   },
+  TemplateForbidden: {
+    type: "TemplateAccepted",
+    status: "False",
+    description:
+      "The template asks for what the operator's policy for Pods does not allow; free Pods of it are removed, running sessions go on.",
+    mend: "Leave out the field that the message names, or have the cluster's administrator allow it by the chart's podPolicy.",
+  },
   TemplateUnchecked: {
     type: "TemplateAccepted",
     status: "Unknown",
     description: "The dry run got no answer yet; it is tried again.",
     mend: "See that the operator may create Pods in this namespace and that the API server answers.",
+  },
+  // NetworkPolicyReady
+  PolicyInPlace: {
+    type: "NetworkPolicyReady",
+    status: "True",
+    description: "The NetworkPolicy is in place; whether it is enforced is for the cluster's network.",
+    mend: NOTHING,
+  },
+  PolicyNotWanted: {
+    type: "NetworkPolicyReady",
+    status: "True",
+    description: "No NetworkPolicy is kept, since network.policy is None.",
+    mend: NOTHING,
+  },
+  PolicyFailing: {
+    type: "NetworkPolicyReady",
+    status: "False",
+    description:
+      "The NetworkPolicy could not be read or written, so no Pod is made and nothing is claimed; it is tried again.",
+    mend: "Give the operator leave to get, create, patch and delete NetworkPolicies in this namespace, or mend what the message names; or set network.policy: None.",
+  },
+  PolicyUnchecked: {
+    type: "NetworkPolicyReady",
+    status: "Unknown",
+    description: "The NetworkPolicy was not looked at yet.",
+    mend: "Wait a moment; if it stays, see the operator's log.",
+    event: "Normal",
   },
   // CapacityAvailable
   Available: {

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { API_VERSION, KIND } from "./names.ts";
+import { DEFAULT_BASE_URL, networkRules, networkSpec } from "./network-spec.ts";
 import { problemsOf, sayProblem } from "./problems.ts";
 import { fieldMatches, type Rule, seconds, withRules } from "./rule.ts";
 import { sessionsSpec } from "./sessions-spec.ts";
@@ -7,6 +8,7 @@ import { environmentStatus } from "./status.ts";
 import { workersSpec } from "./workers-spec.ts";
 
 export type { Condition } from "./conditions.ts";
+export type { NetworkSpec } from "./network-spec.ts";
 export type { PodTemplate } from "./pod-template.ts";
 export type { SessionsSpec } from "./sessions-spec.ts";
 export type { EnvironmentStatus, QueueStatus, SessionsStatus, WorkersStatus } from "./status.ts";
@@ -65,7 +67,7 @@ const keySecretRef = withRules(
 const apiSpec = withRules(
   z
     .strictObject({
-      baseUrl: z.string().max(MAX_URL).default("https://api.anthropic.com").meta({
+      baseUrl: z.string().max(MAX_URL).default(DEFAULT_BASE_URL).meta({
         description: "Origin of the Work API; the operator decides to which origins keys may be sent.",
       }),
       keySecretRef,
@@ -118,6 +120,7 @@ const environmentSpec = withRules(
         "Seconds that running sessions are given to end when the Environment is deleted; then they are stopped.",
       ),
       api: apiSpec,
+      network: networkSpec,
       sessions: sessionsSpec.optional(),
       workers: workersSpec.optional(),
     })
@@ -149,6 +152,7 @@ const environmentSpec = withRules(
       cel: "has(self.sessions) == has(oldSelf.sessions)",
       message: "sessions and workers cannot be exchanged: create another Environment and delete this one",
     },
+    ...networkRules,
   ],
 );
 /** `spec`, with all defaults applied. */
@@ -212,3 +216,17 @@ export function parseEnvironment(raw: unknown): ParsedEnvironment {
   const result = environment.safeParse(raw, { error: sayProblem });
   return result.success ? { ok: true, environment: result.data } : { ok: false, problems: problemsOf(result.error) };
 }
+
+/**
+ * What sessions that run already can be looked after by, of an object that `parseEnvironment` has problems with; null:
+ * nothing. Only the network may be amiss: what a NetworkPolicy should say is no matter of sessions that were claimed, and
+ * the rules of it are younger than objects that are stored.
+ */
+export function parseForRunning(raw: unknown): Environment | null {
+  const { data } = stored.safeParse(raw);
+  if (!data?.spec["sessions"]) return null;
+  const found = environment.safeParse({ ...data, spec: { ...data.spec, network: { policy: "None" } } });
+  return found.success ? found.data : null;
+}
+
+const stored = z.looseObject({ spec: z.looseObject({}) });

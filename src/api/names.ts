@@ -8,7 +8,7 @@ export const PLURAL = "environments";
 
 /** The Environment that a Pod or a Secret belongs to, by name. */
 export const LABEL_ENVIRONMENT = "berth.dev/environment";
-/** `session` or `worker`. */
+/** `session` or `worker`; `operator` on the operator's own Pods, so that NetworkPolicies can let it in. */
 export const LABEL_ROLE = "berth.dev/role";
 /** `parked`, `assigned` or `finished`. */
 export const LABEL_PHASE = "berth.dev/phase";
@@ -28,6 +28,11 @@ export const ANNOTATION_SESSION_ID = "berth.dev/session-id";
 export const ANNOTATION_LEASE = "berth.dev/lease";
 /** The `api.baseUrl` that this Pod's program is told: it serves items of that Work API only. */
 export const ANNOTATION_API = "berth.dev/api";
+/**
+ * What this Pod's template asks for beyond what every template may have, as a list in JSON: an operator with a stricter
+ * policy gives it no session.
+ */
+export const ANNOTATION_NEEDS = "berth.dev/needs";
 /** Where a worker Pod is asked whether it is busy: port and path, as `9000/busy`. Another template may have another probe. */
 export const ANNOTATION_BUSY_PROBE = "berth.dev/busy-probe";
 /** For people who find a waiting Pod and wonder. */
@@ -35,6 +40,8 @@ export const ANNOTATION_ABOUT = "berth.dev/about";
 /** Why a finished Pod ended: a reason of the closed set, and a message. */
 export const ANNOTATION_END_REASON = "berth.dev/end-reason";
 export const ANNOTATION_END_MESSAGE = "berth.dev/end-message";
+/** On a finished Pod that did not get to serve, so that a restart finds its breaker as it was. */
+export const ANNOTATION_START_FAILURE = "berth.dev/start-failure";
 /** RFC 3339 time at which a finished Pod is deleted at the earliest. */
 export const ANNOTATION_FINISHED_AT = "berth.dev/finished-at";
 
@@ -49,8 +56,13 @@ export const FINALIZER = "berth.dev/drain";
 
 export const FIELD_MANAGER = "berth";
 
-export type Role = "session" | "worker";
+export type Role = "session" | "worker" | "operator";
 export type PodPhaseLabel = "parked" | "assigned" | "finished";
+
+/** The init container that parks a Pod under `parking: Init`; the last one of the Pod. */
+export const GATE_CONTAINER = "berth-gate";
+/** The volume that shows the gate, and under `secretDelivery: File` the session container, a key of the claim's Secret. */
+export const CLAIM_VOLUME = "berth-claim";
 
 /**
  * Environment variables of the session container that Berth sets for each session. A template that set one would hand

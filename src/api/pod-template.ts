@@ -1,9 +1,11 @@
 import { z } from "zod";
-import { ANNOTATION_DEFAULT_CONTAINER, GROUP, RESERVED_ENV } from "./names.ts";
+import { ANNOTATION_DEFAULT_CONTAINER, CLAIM_VOLUME, GATE_CONTAINER, GROUP, RESERVED_ENV } from "./names.ts";
 import { type Rule, withRules } from "./rule.ts";
 
 /** Bounds the cost of the rules over containers; no Pod of the field comes near it. */
 const MAX_CONTAINERS = 32;
+/** The same for volumes: a node attaches far fewer. */
+const MAX_VOLUMES = 256;
 /** Bounds the cost of the rule over environment variables. */
 const MAX_ENV = 512;
 /** Bounds the cost of the rules over labels and annotations. */
@@ -11,6 +13,8 @@ const MAX_LABELS = 128;
 /** A DNS label, as Kubernetes demands of container names. */
 const MAX_CONTAINER_NAME = 63;
 const MAX_ENV_NAME = 512;
+/** A DNS subdomain, the bound of every object's name. */
+const MAX_NAME = 253;
 const MAX_IMAGE = 1024;
 /** Draining waits as long as the slowest Pod's grace: longer than a day, deletion would look hung. */
 const MAX_GRACE_SECONDS = 86_400;
@@ -56,8 +60,30 @@ const containers = z
     "x-kubernetes-list-map-keys": ["name"],
   });
 
+/** A list of named parts of a Pod that rules look through by name. */
+const named = (what: string, max: number, description: string) =>
+  z
+    .array(
+      z
+        .looseObject({
+          name: z
+            .string()
+            .min(1)
+            .max(MAX_CONTAINER_NAME)
+            .meta({ description: `Name of the ${what}.` }),
+        })
+        .meta({ description: `One ${what}: fields not listed here are passed through.` }),
+    )
+    .max(max)
+    .meta({ description, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"] });
+
 const metadata = z
   .looseObject({
+    name: z.string().max(MAX_NAME).optional().meta({ description: "Not to be set: Berth names each Pod." }),
+    generateName: z.string().max(MAX_NAME).optional().meta({ description: "Not to be set: Berth names each Pod." }),
+    namespace: z.string().max(MAX_CONTAINER_NAME).optional().meta({
+      description: "Not to be set: Pods are in the Environment's namespace.",
+    }),
     labels: z
       .record(z.string(), z.string().max(MAX_CONTAINER_NAME))
       .optional()
@@ -72,6 +98,8 @@ const metadata = z
 const spec = z
   .looseObject({
     containers,
+    initContainers: named("init container", MAX_CONTAINERS, "Init containers and sidecars of the Pod.").optional(),
+    volumes: named("volume", MAX_VOLUMES, "Volumes of the Pod.").optional(),
     restartPolicy: z.string().max(16).optional().meta({
       description: "Restart policy of the Pods: a session's Pod has Never, a worker's Always; best left out.",
     }),
@@ -87,7 +115,10 @@ const spec = z
     hostPID: z.boolean().optional().meta({ description: "Whether the Pods see the processes of their node." }),
     hostIPC: z.boolean().optional().meta({ description: "Whether the Pods share the IPC namespace of their node." }),
   })
-  .meta({ description: "A PodSpec: fields not listed here are passed through whole and checked by a dry run." });
+  .meta({
+    description:
+      "A PodSpec: fields not listed here are passed through whole and checked by a dry run. The operator's policy decides what it may ask for; where it is silent, Pods fit Pod Security restricted.",
+  });
 
 /** Closed at this level, which Kubernetes has never widened: a misspelt `spec` is found at once. */
 const template = z.strictObject({ metadata: metadata.optional(), spec });
@@ -157,6 +188,31 @@ const commonRules: Rule<PodTemplate>[] = [
     message: `annotations that begin with ${OWN_PREFIX} are set by Berth: remove them from the template`,
     holds: ({ metadata }) => !keysOf(metadata?.annotations).some((key) => key.startsWith(OWN_PREFIX)),
   },
+  {
+    cel: "!has(self.metadata) || (!has(self.metadata.name) && !has(self.metadata.generateName) && !has(self.metadata.namespace))",
+    field: "metadata",
+    message:
+      "leave name, generateName and namespace out of the template's metadata: Berth names each Pod, in the Environment's namespace",
+    holds: ({ metadata }) =>
+      metadata?.name === undefined && metadata?.generateName === undefined && metadata?.namespace === undefined,
+  },
+];
+
+/** What parks a Pod has names of its own: who finds another's thing under them takes the Pod for parked, or for open. */
+const gateRules: Rule<PodTemplate>[] = [
+  {
+    cel: `self.spec.containers.all(c, c.name != '${GATE_CONTAINER}') && (!has(self.spec.initContainers) || self.spec.initContainers.all(c, c.name != '${GATE_CONTAINER}'))`,
+    field: "spec",
+    message: `no container may be named ${GATE_CONTAINER}: so is the one that Berth adds to park a Pod; give yours another name`,
+    holds: ({ spec }) =>
+      ![...spec.containers, ...(spec.initContainers ?? [])].some(({ name }) => name === GATE_CONTAINER),
+  },
+  {
+    cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${CLAIM_VOLUME}')`,
+    field: "spec.volumes",
+    message: `no volume may be named ${CLAIM_VOLUME}: so is the one that Berth adds for a session's secret; give yours another name`,
+    holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === CLAIM_VOLUME),
+  },
 ];
 
 /** The API server refuses a second container of a name by the list's type; here it takes a check. */
@@ -166,11 +222,35 @@ const uniqueNames = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
     path: ["spec", "containers"],
   });
 
+/**
+ * A PodSpec has about a dozen levels. What is passed through may have as many as a JSON parser takes, thousands, and whoever
+ * writes it again runs out of stack. CEL cannot count them.
+ */
+const MAX_DEPTH = 100;
+
+const notTooDeep = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
+  schema.refine((template) => isNotDeeper(template, MAX_DEPTH), {
+    message: `the template is nested deeper than ${MAX_DEPTH} levels, which no field of a Pod is: remove what it is that goes so deep`,
+  });
+
+/** Level by level: a walk that calls itself would run out of stack itself. */
+function isNotDeeper(value: unknown, most: number): boolean {
+  let level: unknown[] = [value];
+  for (let depth = 0; depth <= most; depth += 1) {
+    level = level.flatMap((part) => (typeof part === "object" && part !== null ? Object.values(part) : []));
+    if (level.length === 0) return true;
+  }
+  return false;
+}
+
 /** Template of Pods that serve one session each. */
 export const sessionTemplate = withRules(
-  uniqueNames(template).meta({ description: "Template of a session's Pod: a PodTemplateSpec, passed through whole." }),
+  uniqueNames(notTooDeep(template)).meta({
+    description: "Template of a session's Pod: a PodTemplateSpec, passed through whole.",
+  }),
   [
     ...commonRules,
+    ...gateRules,
     noDeadline("use maxDurationSeconds, and Berth sets the Pod's deadline"),
     {
       cel: "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Never'",
@@ -196,7 +276,9 @@ export const sessionTemplate = withRules(
 
 /** Template of always-on workers: Pods of a Deployment. */
 export const workerTemplate = withRules(
-  uniqueNames(template).meta({ description: "Template of a worker's Pod: a PodTemplateSpec, passed through whole." }),
+  uniqueNames(notTooDeep(template)).meta({
+    description: "Template of a worker's Pod: a PodTemplateSpec, passed through whole.",
+  }),
   [
     ...commonRules,
     noDeadline("workers run until the Environment scales down"),

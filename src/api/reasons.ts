@@ -37,7 +37,8 @@ export const END_REASONS = {
   },
   Evicted: {
     failed: true,
-    description: "The Pod was evicted: by a node short of memory or disk, or by somebody's request.",
+    description:
+      "The Pod was evicted: by a node that is short of memory or disk, shuts down or was given a taint, or by somebody's request.",
     mend: "Set requests that match the use, or disruption: Protect against voluntary evictions.",
   },
   Preempted: {
@@ -47,7 +48,7 @@ export const END_REASONS = {
   },
   NodeLost: {
     failed: true,
-    description: "The node of the Pod stopped answering.",
+    description: "The node of the Pod stopped answering, or was started anew.",
     mend: "Look at the node; the work item was settled according to onPodFailure.",
   },
   DeadlineExceeded: {
@@ -68,7 +69,7 @@ export const END_REASONS = {
   NoFirstBeat: {
     failed: true,
     description: "The session's container started but sent no heartbeat within firstBeatTimeoutSeconds.",
-    mend: "Run a worker that beats by itself, or set lease: Operator for a program that does not.",
+    mend: "See that its Pods reach api.baseUrl, also past NetworkPolicies and proxies, and that the program is a worker that beats by itself, or set lease: Operator.",
   },
   LeaseLost: {
     failed: true,

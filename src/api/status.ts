@@ -6,8 +6,14 @@ const MAX_CONDITIONS = 32;
 const MAX_TYPE = 316;
 const MAX_REASON = 1024;
 
+/** Each is one that spec.api.baseUrl named while sessions of another were still there; a status is no log. */
+export const MAX_API_ADDRESSES = 16;
+const MAX_URL = 512;
+
 const count = (description: string) => z.int32().min(0).meta({ description });
 const time = (description: string) => z.string().meta({ description, format: "date-time" });
+
+const apiAddress = z.string().max(MAX_URL).meta({ description: "As spec.api.baseUrl is, or was." });
 
 const condition = z
   .object({
@@ -68,6 +74,11 @@ export const environmentStatus = z
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
       }),
+    apiAddresses: z.array(apiAddress).max(MAX_API_ADDRESSES).optional().meta({
+      description:
+        "Addresses of the Work API that claims may name: that of the spec, and earlier ones while claims of them are left. A claim that names another is sent no key.",
+      "x-kubernetes-list-type": "atomic",
+    }),
     queue: queueStatus.optional(),
     sessions: sessionsStatus.optional(),
     workers: workersStatus.optional(),

@@ -5,12 +5,16 @@ interface Entry<K> {
   live: boolean;
 }
 
+/** Dead entries are cleared away when there are so many more of them than of live ones: seldom, and not for a few. */
+const MOST_DEAD = 64;
+
 /**
  * Keys with one time each, earliest first: thousands of them cost their owner one timer. Keys of one time come in the
  * order in which they were set. Setting, removing and taking cost the logarithm of the size.
  */
 export class DueHeap<K> {
-  // An entry that was replaced or removed stays in the heap, dead, until it comes to the top.
+  // An entry that was replaced or removed stays in the heap, dead, until it comes to the top or there are too many of them:
+  // of a key whose time is replaced ten times a second by an earlier one they would add up until the later times come.
   readonly #heap: Entry<K>[] = [];
   readonly #entries = new Map<K, Entry<K>>();
   #order = 0;
@@ -19,9 +23,19 @@ export class DueHeap<K> {
     return this.#entries.size;
   }
 
+  /** Entries in memory: those of keys, and dead ones. */
+  get held(): number {
+    return this.#heap.length;
+  }
+
   /** The time of the earliest key; undefined when there is none. */
   get nextMs(): number | undefined {
     return this.#top()?.atMs;
+  }
+
+  /** The key's time; undefined when it has none. */
+  timeOf(key: K): number | undefined {
+    return this.#entries.get(key)?.atMs;
   }
 
   /** Gives the key this time, in place of any it had. */
@@ -38,6 +52,12 @@ export class DueHeap<K> {
     if (!entry) return;
     entry.live = false;
     this.#entries.delete(key);
+    if (this.#heap.length > 2 * this.#entries.size + MOST_DEAD) this.#bury();
+  }
+
+  clear(): void {
+    this.#heap.length = 0;
+    this.#entries.clear();
   }
 
   /** Takes out the earliest key if its time has come by `nowMs`, and says which time that was. */
@@ -54,6 +74,13 @@ export class DueHeap<K> {
       this.#pop();
     }
     return undefined;
+  }
+
+  #bury(): void {
+    // In their order they are a heap.
+    const live = [...this.#entries.values()].sort((a, b) => (isBefore(a, b) ? -1 : 1));
+    this.#heap.length = 0;
+    for (const entry of live) this.#heap.push(entry);
   }
 
   #push(entry: Entry<K>): void {

@@ -22,4 +22,9 @@ export class Notifier {
       signal?.addEventListener("abort", wake, { once: true });
     });
   }
+
+  /** Resolves when `ready` says true, asked now and after every change, or when the signal aborts. */
+  async until(ready: () => boolean, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && !ready()) await this.wait(signal);
+  }
 }

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "./clock.ts";
+import { type Clock, sleep, type Timer } from "./clock.ts";
 
 export interface PassesOptions {
   readonly clock: Clock;
@@ -8,6 +8,8 @@ export interface PassesOptions {
   readonly retryMs: number;
   /** Passes by the clock follow one another no closer than this. */
   readonly minWakeMs: number;
+  /** After each pass, so long nothing but what comes meanwhile is gathered for the next one; 0. */
+  readonly restMs?: number;
 }
 
 /**
@@ -77,7 +79,13 @@ export class Passes {
         this.#options.failed(error);
         this.wakeAfter(this.#options.retryMs);
       }
+      await this.#rest();
     }
     this.#running = null;
+  }
+
+  async #rest(): Promise<void> {
+    const { clock, restMs = 0 } = this.#options;
+    if (restMs > 0 && this.#signal) await sleep(clock, restMs, this.#signal);
   }
 }

@@ -1,6 +1,7 @@
 import { type Clock, realClock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
+import { isRecord } from "../core/record.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
 import { isGone, KubeApiError, MALFORMED } from "./errors.ts";
@@ -8,11 +9,15 @@ import { type Call, Exchange, type Verb } from "./exchange.ts";
 import type { KubeList, KubeObject } from "./objects.ts";
 import type { ProxySettings } from "./proxy.ts";
 import { apiVersionOf, LEASES, type Resource, resourcePath } from "./resource.ts";
+import { objectProblem } from "./shape.ts";
 import type { TransportResponse } from "./transport.ts";
 import { readWatch, type WatchEvent } from "./watch.ts";
 
 /** The API server ends a request of its own after 60 s; whoever waits for a claim can not wait so long. */
 const REQUEST_TIMEOUT_MS = 30_000;
+
+/** A million objects by pages of 500: no cluster has so many of one kind, so such a list has no end. */
+const MAX_PAGES = 2_000;
 
 /** As kubectl and client-go do: small enough for etcd to answer at once, large enough for few round trips. */
 export const PAGE_SIZE = 500;
@@ -128,8 +133,20 @@ export class KubeClient {
     return new KubeClient(this.#options, { exchange: this.#exchange, fence: both });
   }
 
+  /**
+   * Now, by the API server's clock, in milliseconds since the epoch: what times in objects are compared with, since the
+   * clock of our own machine may be minutes off. It may jump; for durations take the monotonic clock.
+   */
+  now(): number {
+    return this.#exchange.now();
+  }
+
   async get<T extends KubeObject>(resource: Resource<T>, ref: ObjectRef, o: CallOptions = {}): Promise<T> {
-    return this.#object<T>({ ...this.#call("get", "GET", resource, ref, o), repeatable: true });
+    const call = this.#call("get", "GET", resource, ref, o);
+    const object = await this.#object<T>({ ...call, repeatable: true });
+    // What is read live decides what is deleted: something else must not pass for the object, gone and made anew.
+    if (object.metadata.name === ref.name && object.metadata.uid) return object;
+    throw malformed(call, 200, "it is not the object that was asked for");
   }
 
   /** One page, or everything where no limit is set. The items bear apiVersion and kind, which the server leaves out. */
@@ -141,8 +158,9 @@ export class KubeClient {
     const { namespace, ...rest } = q;
     const call = this.#call("list", "GET", resource, { namespace }, o, rest);
     const body = await this.#json({ ...call, repeatable: true });
+    const found = listProblem(body);
+    if (found) throw malformed(call, 200, found);
     const list = body as unknown as KubeList<T>;
-    if (!Array.isArray(list.items) && list.items !== null) throw malformed(call, 200, "it is no list");
     const apiVersion = apiVersionOf(resource);
     const items = list.items ?? [];
     for (const item of items) {
@@ -152,17 +170,24 @@ export class KubeClient {
     return { ...list, metadata: list.metadata ?? {}, items };
   }
 
-  /** Everything, by pages of one snapshot; in one piece where the snapshot is gone before its last page. */
+  /**
+   * Everything, by pages of one snapshot; in one piece where the snapshot is gone before its last page. `keep` says what of
+   * an item is kept: of a large list never more than a page is there whole.
+   */
   async listAll<T extends KubeObject>(
     resource: Resource<T>,
     q: Omit<ListQuery, "limit" | "continue"> = {},
-    o: CallOptions = {},
+    { keep = (item) => item, ...o }: CallOptions & { readonly keep?: (item: T) => T } = {},
     pageSize: number = PAGE_SIZE,
   ): Promise<KubeList<T>> {
     const first = await this.list(resource, { ...q, limit: pageSize }, o);
-    const items = first.items;
+    const items = first.items.map(keep);
+    const tokens = new Set<string>();
     let token = first.metadata.continue;
     while (token) {
+      // A token that comes back walks in a circle, and each round would be kept.
+      if (tokens.has(token) || tokens.size >= MAX_PAGES) throw endless(resource);
+      tokens.add(token);
       let page: KubeList<T>;
       try {
         page = await this.list(
@@ -171,10 +196,11 @@ export class KubeClient {
           o,
         );
       } catch (error) {
-        if (isGone(error)) return this.list(resource, q, o);
-        throw error;
+        if (!isGone(error)) throw error;
+        const whole = await this.list(resource, q, o);
+        return { ...whole, items: whole.items.map(keep) };
       }
-      for (const item of page.items) items.push(item);
+      for (const item of page.items) items.push(keep(item));
       token = page.metadata.continue;
     }
     const { continue: _token, remainingItemCount: _count, ...metadata } = first.metadata;
@@ -300,7 +326,8 @@ export class KubeClient {
 
   async #object<T extends KubeObject>(call: Call): Promise<T> {
     const body = await this.#json(call);
-    if (typeof body.metadata !== "object" || body.metadata === null) throw malformed(call, 200, "it is no object");
+    const found = objectProblem(body);
+    if (found) throw malformed(call, 200, found);
     return body as T;
   }
 
@@ -309,11 +336,30 @@ export class KubeClient {
   }
 }
 
+/** What keeps an answer from being a list; null: nothing. */
+function listProblem({ items, metadata }: Record<string, unknown>): string | null {
+  if (!Array.isArray(items) && items !== null) return "it is no list";
+  const token = isRecord(metadata) ? metadata["continue"] : undefined;
+  if ((metadata !== undefined && !isRecord(metadata)) || (token !== undefined && typeof token !== "string")) {
+    return "its metadata are not those of a list";
+  }
+  for (const item of items ?? []) {
+    const found = objectProblem(item);
+    if (found) return `of an item, ${found}`;
+  }
+  return null;
+}
+
+function endless(resource: Resource): KubeApiError {
+  const text = `list ${resource.plural}: the pages have no end: a continue token came back, or there were ${MAX_PAGES}`;
+  return new KubeApiError(text, { status: 0, reason: MALFORMED });
+}
+
 /** What does not come from the API server (a proxy's page with status 200) is no success. */
 function parseAnswer(call: Call, answer: TransportResponse): Record<string, unknown> {
   try {
     const body: unknown = JSON.parse(answer.body.toString("utf8"));
-    if (typeof body === "object" && body !== null && !Array.isArray(body)) return body as Record<string, unknown>;
+    if (isRecord(body)) return body;
   } catch (error) {
     throw malformed(call, answer.status, errorText(error));
   }

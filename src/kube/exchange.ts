@@ -1,13 +1,21 @@
 import { type Clock, deadlineSignal, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
+import { ServerTime } from "../core/server-time.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
 import { Credentials, type RequestCredentials } from "./credentials.ts";
 import { KubeApiError, LeadershipLostError } from "./errors.ts";
 import { type ProxySettings, proxyFor } from "./proxy.ts";
 import { errorOfAnswer } from "./status.ts";
-import { readErrorBody, Transport, TransportError, type TransportResponse, type TransportStream } from "./transport.ts";
+import {
+  MAX_LIST_BYTES,
+  readErrorBody,
+  Transport,
+  TransportError,
+  type TransportResponse,
+  type TransportStream,
+} from "./transport.ts";
 
 /** A read is sent at most so often: a caller that still has no answer backs off on its own terms. */
 const MAX_ATTEMPTS = 4;
@@ -61,6 +69,7 @@ export interface ExchangeOptions {
 export class Exchange {
   readonly #options: ExchangeOptions;
   readonly #credentials: Credentials;
+  readonly #serverTime: ServerTime;
   readonly #origin: string;
   readonly #basePath: string;
   #transport: Transport | undefined;
@@ -70,6 +79,8 @@ export class Exchange {
   constructor(options: ExchangeOptions) {
     this.#options = options;
     this.#credentials = new Credentials(options.access.auth, options.clock);
+    const { clock } = options;
+    this.#serverTime = new ServerTime((ms) => clock.now() + ms - clock.monotonic());
     const url = new URL(options.access.server);
     this.#origin = url.origin;
     this.#basePath = url.pathname.replace(/\/+$/, "");
@@ -77,6 +88,15 @@ export class Exchange {
 
   get clock(): Clock {
     return this.#options.clock;
+  }
+
+  /**
+   * Now, by the API server's clock: our own wall clock, where the Date headers leave it possible; else what they allow that
+   * is next to it. Before the first answer, our own.
+   */
+  now(): number {
+    const { earliestMs, latestMs } = this.#serverTime.at(this.clock.monotonic(), 0);
+    return Math.min(Math.max(this.clock.now(), earliestMs), latestMs);
   }
 
   /** Sends a call and returns its answer of status 2xx. Throws KubeApiError, or what the fence throws. */
@@ -122,6 +142,10 @@ export class Exchange {
       const request = await this.#request(call, signal, fresh);
       const answer = await request.transport.send(request);
       code = String(answer.status);
+      // A refusal may be that of a proxy before it, whose clock is another one: sessions are ended by this time.
+      if (answer.status < 300) {
+        this.#serverTime.observe(started, this.clock.monotonic(), Date.parse(answer.headers.date ?? ""));
+      }
       return answer;
     } finally {
       this.#count(call, code);
@@ -176,6 +200,7 @@ export class Exchange {
       headers,
       body: call.body === undefined ? undefined : JSON.stringify(call.body),
       signal,
+      ...(call.verb === "list" ? { maxBytes: MAX_LIST_BYTES } : {}),
       beforeSend: call.fence,
       urgent: call.urgent,
     };
@@ -199,7 +224,7 @@ export class Exchange {
     if (this.#transport && this.#identity === cert) return this.#transport;
     const { ca, tlsServerName, insecureSkipTlsVerify } = this.#options.access;
     const old = this.#transport;
-    this.#identity = cert;
+    // Throws where the certificate cannot be read, or is another key's: what there was is not the new one's then.
     this.#transport = new Transport({
       origin: this.#origin,
       proxyUrl: this.#proxyUrl(),
@@ -211,6 +236,7 @@ export class Exchange {
         ...(insecureSkipTlsVerify ? { rejectUnauthorized: false } : {}),
       },
     });
+    this.#identity = cert;
     void old?.close();
     return this.#transport;
   }

@@ -38,6 +38,7 @@ export class Informer<T extends KubeObject> {
     this.#transform = options.transform ?? dropManagedFields;
     this.#cache = createCache(options.indexes ?? {});
     const store: ReflectorStore<T> = {
+      keep: this.#transform,
       replace: (items) => this.#replace(items),
       apply: (event) => this.#apply(event),
       versions: () => this.#cache.versions(),
@@ -109,7 +110,7 @@ export class Informer<T extends KubeObject> {
     switch (type) {
       case "ADDED":
       case "MODIFIED":
-        this.#set(object);
+        this.#set(this.#transform(object));
         break;
       case "DELETED":
         this.#delete(this.#transform(object));
@@ -119,13 +120,12 @@ export class Informer<T extends KubeObject> {
     }
   }
 
-  #set(raw: T): void {
-    const object = this.#transform(raw);
+  #set(object: T): void {
     const key = keyOf(object);
     const previous = this.#cache.get(key);
     if (previous && previous.metadata.uid !== object.metadata.uid) {
       this.#delete(previous);
-      this.#set(raw);
+      this.#set(object);
       return;
     }
     if (previous && previous.metadata.resourceVersion === object.metadata.resourceVersion) return;

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { parse } from "yaml";
 import { ConfigError } from "../core/errors.ts";
+import { isRecord } from "../core/record.ts";
 
 /*
  * Kubeconfig files are read here and not by @kubernetes/client-node: importing it takes half a second and 90 MB, it
@@ -82,16 +83,16 @@ function readDocument(file: string): Fields {
   } catch (cause) {
     throw new ConfigError(`cannot read kubeconfig ${file}`, { cause });
   }
-  if (!isFields(document)) throw new ConfigError(`kubeconfig ${file} is no YAML mapping`);
+  if (!isRecord(document)) throw new ConfigError(`kubeconfig ${file} is no YAML mapping`);
   return document;
 }
 
 function collect(into: Map<string, Named>, list: unknown, kind: string, folder: string): void {
   if (!Array.isArray(list)) return;
   for (const entry of list) {
-    if (!isFields(entry)) continue;
+    if (!isRecord(entry)) continue;
     const name = text(entry.name);
-    const fields = isFields(entry[kind]) ? entry[kind] : {};
+    const fields = isRecord(entry[kind]) ? entry[kind] : {};
     if (name !== undefined && !into.has(name)) into.set(name, { fields, folder });
   }
 }
@@ -129,8 +130,8 @@ function userOf(name: string, entry: Named | undefined): UserEntry {
     username: text(fields.username),
     password: text(fields.password),
     impersonateUser: text(fields.as),
-    exec: isFields(fields.exec) ? withCommandIn(folder, fields.exec) : undefined,
-    authProvider: isFields(fields["auth-provider"]) ? fields["auth-provider"] : undefined,
+    exec: isRecord(fields.exec) ? withCommandIn(folder, fields.exec) : undefined,
+    authProvider: isRecord(fields["auth-provider"]) ? fields["auth-provider"] : undefined,
   };
 }
 
@@ -147,8 +148,4 @@ function pathIn(folder: string, value: unknown): string | undefined {
 
 function text(value: unknown): string | undefined {
   return typeof value === "string" && value !== "" ? value : undefined;
-}
-
-function isFields(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -54,9 +54,10 @@ export interface LeaderElectorOptions {
   readonly random?: Random;
   /**
    * Leads until the signal aborts. A promise is waited for before the Lease is released or sought again, so that two
-   * terms of one process never overlap; its rejection ends the term and `run`.
+   * terms of one process never overlap; its rejection ends the term and `run`. `fence` is `LeaderElector.fence` for this
+   * term alone: what outlives it, since the promise did not wait for it, never passes again.
    */
-  readonly onStartedLeading: (signal: AbortSignal) => Promise<void> | void;
+  readonly onStartedLeading: (signal: AbortSignal, fence: () => void) => Promise<void> | void;
   /** Once a term: at once when leadership is lost, after the release at a clean end. */
   readonly onStoppedLeading?: () => void;
 }
@@ -168,7 +169,12 @@ export class LeaderElector {
     else signal.addEventListener("abort", onAbort, { once: true });
     // `renewing` outlives the term by the time its work needs to end: that work is fenced by the same Lease.
     const renewing = new AbortController();
-    const work = runWork(onStartedLeading, term.signal);
+    let isOver = false;
+    const fence = () => {
+      if (isOver) throw new LeadershipLostError(`an earlier term of this process (Lease ${name})`);
+      this.fence();
+    };
+    const work = runWork((ending) => onStartedLeading(ending, fence), term.signal);
     const ended = work.then((result) => {
       if (result.failed || term.signal.aborted) renewing.abort();
       else term.signal.addEventListener("abort", () => renewing.abort(), { once: true });
@@ -177,6 +183,7 @@ export class LeaderElector {
     const lost = await this.#keepRenewed(renewing.signal);
     signal.removeEventListener("abort", onAbort);
     if (lost) {
+      isOver = true;
       this.#renewedAt = undefined;
       metrics?.leader.set({ lease: name }, 0);
       metrics?.leaderTransitions.inc({ lease: name, change: "lost" });
@@ -185,6 +192,7 @@ export class LeaderElector {
       this.#stopped(onStoppedLeading);
     }
     const result = await ended;
+    isOver = true;
     term.abort();
     this.#term = undefined;
     if (!lost) {

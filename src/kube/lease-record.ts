@@ -6,6 +6,9 @@ import { microTime } from "./micro-time.ts";
 import type { Lease, LeaseSpec } from "./objects.ts";
 import { LEASES } from "./resource.ts";
 
+/** An int32 of `coordination.k8s.io/v1`. Anybody who may write the Lease may have put it there. */
+const MAX_TRANSITIONS = 2 ** 31 - 1;
+
 /** What Leases need of a client. */
 export type LeaseClient = Pick<KubeClient, "get" | "list" | "create" | "replace" | "delete">;
 
@@ -139,7 +142,7 @@ export class LeaseRecord {
       leaseDurationSeconds: Math.ceil(leaseDurationMs / 1000),
       acquireTime: (ours ? previous?.acquireTime : undefined) ?? now,
       renewTime: now,
-      leaseTransitions: previous === undefined ? 0 : (previous.leaseTransitions ?? 0) + (ours ? 0 : 1),
+      leaseTransitions: previous === undefined ? 0 : transitionsAfter(previous, ours),
     };
   }
 
@@ -147,4 +150,10 @@ export class LeaseRecord {
     this.#ages.note(lease);
     this.#lease = lease;
   }
+}
+
+/** From the beginning again after the last number there is: the API server would refuse the next one, and so the Lease. */
+function transitionsAfter({ leaseTransitions = 0 }: LeaseSpec, ours: boolean): number {
+  if (ours) return leaseTransitions;
+  return leaseTransitions < MAX_TRANSITIONS ? leaseTransitions + 1 : 0;
 }

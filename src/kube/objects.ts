@@ -244,3 +244,13 @@ export interface PodDisruptionBudget extends KubeObject {
   };
   status?: Record<string, unknown>;
 }
+
+export interface NetworkPolicy extends KubeObject {
+  spec?: {
+    podSelector?: Record<string, unknown>;
+    policyTypes?: string[];
+    ingress?: Record<string, unknown>[];
+    egress?: Record<string, unknown>[];
+    [field: string]: unknown;
+  };
+}

@@ -22,6 +22,12 @@ const RESTART_BACKOFF: BackoffPolicy = { baseMs: 250, maxMs: 10_000 };
 /** A watch that lived so long was a good one: the next failure starts from the base of the backoff again. */
 const STABLE_MS = 10_000;
 
+/**
+ * One that brought something and ended sooner was no good one: a server, or a proxy before it, that says something and
+ * closes at once would be asked in a hot loop.
+ */
+const PRODUCTIVE_MS = 1_000;
+
 /** The server is asked to end a watch after 5 to 10 minutes, as client-go does: spreads watches over API servers. */
 const WATCH_SECONDS = { min: 300, spread: 300 } as const;
 
@@ -40,7 +46,9 @@ export type RestartCause = "closed" | "gone" | "broken" | "throttled" | "server_
 
 /** Where a reflector puts what it sees. None of these may throw: an informer guards its handlers itself. */
 export interface ReflectorStore<T extends KubeObject> {
-  /** These are all the objects there are. */
+  /** What of a listed object is kept; without it, all. */
+  readonly keep?: (object: T) => T;
+  /** These are all the objects there are, as `keep` gave them. */
   replace(items: readonly T[]): void;
   apply(event: WatchEvent<T>): void;
   /** Every object held, as the server names its version. */
@@ -144,8 +152,10 @@ export class Reflector<T extends KubeObject> {
     }
     if (signal.aborted) return 0;
     if (this.#askers.length > 0) return 0;
-    if (progress.events > 0 || this.#options.clock.monotonic() - opened >= STABLE_MS) this.#backoff.reset();
-    return this.#restartDelay(failure, progress.events > 0);
+    const livedMs = this.#options.clock.monotonic() - opened;
+    const productive = progress.events > 0 && livedMs >= PRODUCTIVE_MS;
+    if (productive || livedMs >= STABLE_MS) this.#backoff.reset();
+    return this.#restartDelay(failure, productive);
   }
 
   #restartDelay(failure: unknown, productive: boolean): number {
@@ -176,7 +186,7 @@ export class Reflector<T extends KubeObject> {
   async #list(signal: AbortSignal): Promise<void> {
     const { metrics, resource, store } = this.#options;
     const asked = this.#askers.length;
-    const list = await this.#fetch(signal);
+    const list = await this.#fetch(signal, store.keep);
     metrics?.reflectorLists.inc({ resource: resource.plural });
     store.replace(list.items);
     this.#version = list.version;
@@ -190,11 +200,11 @@ export class Reflector<T extends KubeObject> {
     for (const resolve of answered) resolve();
   }
 
-  async #fetch(signal: AbortSignal): Promise<{ items: T[]; version: string }> {
+  async #fetch(signal: AbortSignal, keep?: (item: T) => T): Promise<{ items: T[]; version: string }> {
     const { client, resource, namespace, labelSelector, fieldSelector } = this.#options;
     // Without a resourceVersion: never older than anything that was ever acknowledged to anybody.
     const query = { namespace, labelSelector, fieldSelector };
-    const list = await client.listAll(resource, query, { signal, timeoutMs: LIST_TIMEOUT_MS });
+    const list = await client.listAll(resource, query, { signal, timeoutMs: LIST_TIMEOUT_MS, ...(keep && { keep }) });
     const version = list.metadata.resourceVersion;
     if (!version) throw new TypeError(`a list of ${resource.plural} without a resourceVersion`);
     return { items: list.items, version };
@@ -207,11 +217,11 @@ export class Reflector<T extends KubeObject> {
     const stop = new AbortController();
     this.#stopWatch = stop;
     for await (const event of client.watch(resource, query, { signal: AbortSignal.any([signal, stop.signal]) })) {
-      progress.events += 1;
       if (event.type !== "BOOKMARK") {
         this.#comparison?.touch(keyOf(event.object));
         store.apply(event);
       }
+      progress.events += 1;
       this.#version = event.object.metadata.resourceVersion ?? this.#version;
       this.#comparison?.advanced(this.#version);
       this.#ok();
@@ -243,7 +253,7 @@ export class Reflector<T extends KubeObject> {
     const { clock, logger, metrics, resource, store } = this.#options;
     const comparison = new Comparison();
     this.#comparison = comparison;
-    const list = await this.#fetch(signal);
+    const list = await this.#fetch(signal, versionOnly);
     metrics?.reflectorLists.inc({ resource: resource.plural });
     comparison.reach(list.version, this.#version);
     const timer = clock.setTimer(() => comparison.giveUp(), COMPARE_PATIENCE_MS);
@@ -304,6 +314,11 @@ class Comparison {
     for (const key of listed.keys()) if (!this.#touched.has(key)) missed.push(key);
     return missed;
   }
+}
+
+/** All that a comparison reads. */
+function versionOnly<T extends KubeObject>({ metadata: { namespace, name, resourceVersion } }: T): T {
+  return { metadata: { namespace, name, resourceVersion } } as T;
 }
 
 function causeOf(failure: unknown): RestartCause {

@@ -5,6 +5,7 @@ import type {
   KubeObject,
   Lease,
   Namespace,
+  NetworkPolicy,
   Node,
   Pod,
   PodDisruptionBudget,
@@ -73,6 +74,14 @@ export const POD_DISRUPTION_BUDGETS: Resource<PodDisruptionBudget> = {
   version: "v1",
   plural: "poddisruptionbudgets",
   kind: "PodDisruptionBudget",
+  namespaced: true,
+};
+
+export const NETWORK_POLICIES: Resource<NetworkPolicy> = {
+  group: "networking.k8s.io",
+  version: "v1",
+  plural: "networkpolicies",
+  kind: "NetworkPolicy",
   namespaced: true,
 };
 

@@ -46,7 +46,10 @@ export interface HeldShard {
   readonly shard: number;
   /** Aborts when the shard is lost or to be given up. */
   readonly signal: AbortSignal;
-  /** Throws LeadershipLostError unless this process surely holds the shard's Lease. Call before every outgoing write. */
+  /**
+   * Throws LeadershipLostError unless this process surely holds the shard's Lease, and has not lost it meanwhile: work
+   * that a term left behind does not pass in a later one. Call before every outgoing write.
+   */
   readonly fence: () => void;
 }
 
@@ -117,7 +120,7 @@ export class ShardRing {
         renewPeriodMs: shards === 1 ? RETRY_PERIOD_MS : SHARD_RENEW_PERIOD_MS,
         turn: (signal) => this.#turn(shard, signal),
         confirm: async () => (await this.#freshLook()).foreign === null,
-        onStartedLeading: (signal) => serve({ shard, signal, fence: () => elector.fence() }),
+        onStartedLeading: (signal, fence) => serve({ shard, signal, fence }),
         onStoppedLeading: () => this.#looked.notify(),
       });
       return elector;

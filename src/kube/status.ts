@@ -1,20 +1,26 @@
 import type { IncomingHttpHeaders } from "node:http";
+import { defined } from "../core/defined.ts";
+import { isRecord } from "../core/record.ts";
 import { redact } from "../observe/logger.ts";
-import { KubeApiError, type StatusDetails } from "./errors.ts";
+import { KubeApiError, type StatusCause, type StatusDetails } from "./errors.ts";
 
-/** A Status of meta/v1, as the API server says what went wrong. */
+/** A Status of meta/v1, as the API server says what went wrong. Of fields that have another type, nothing is left. */
 interface Status {
-  readonly kind: "Status";
-  readonly message?: string;
-  readonly reason?: string;
-  readonly code?: number;
-  readonly details?: StatusDetails;
+  readonly message: string | undefined;
+  readonly reason: string | undefined;
+  readonly code: number | undefined;
+  readonly details: StatusDetails | undefined;
 }
 
 /** Text of a proxy that is no Status: enough of it to recognize, no more. */
 const MAX_FOREIGN_TEXT = 200;
 /** Messages of the API server quote whole objects at times. */
 const MAX_MESSAGE = 4096;
+/**
+ * A server that asks for more is asked again after this: one wrong header must not leave us blind for a day. Priority and
+ * fairness asks for a second, a server that starts for a few.
+ */
+export const MAX_RETRY_AFTER_MS = 60_000;
 
 /** The error of an answer of status 300 or more. `about` says which request it was. */
 export function errorOfAnswer(
@@ -37,7 +43,7 @@ export function errorOfAnswer(
 
 /** The error that an ERROR event of a watch carries. */
 export function errorOfEvent(about: string, object: unknown): KubeApiError {
-  const status = isStatus(object) ? object : undefined;
+  const status = readStatus(object);
   return new KubeApiError(`${about}: ${clean(status?.message ?? "the watch reported an error", MAX_MESSAGE)}`, {
     status: status?.code ?? 500,
     reason: status?.reason ?? "",
@@ -49,22 +55,51 @@ export function errorOfEvent(about: string, object: unknown): KubeApiError {
 /** Retry-After in whole seconds is all that API servers send; its form as a date is left to the caller's backoff. */
 function retryAfterMs(headers: IncomingHttpHeaders, status: Status | undefined): number | undefined {
   const header = headers["retry-after"];
-  if (header !== undefined && /^\d+$/.test(header)) return Number(header) * 1000;
+  if (header !== undefined && /^\d+$/.test(header)) return bounded(Number(header));
   const seconds = status?.details?.retryAfterSeconds;
-  return typeof seconds === "number" && seconds > 0 ? seconds * 1000 : undefined;
+  return seconds !== undefined && seconds > 0 ? bounded(seconds) : undefined;
+}
+
+function bounded(seconds: number): number {
+  return Math.min(MAX_RETRY_AFTER_MS, seconds * 1000);
 }
 
 function parseStatus(body: Buffer): Status | undefined {
   try {
-    const parsed: unknown = JSON.parse(body.toString("utf8"));
-    return isStatus(parsed) ? parsed : undefined;
+    return readStatus(JSON.parse(body.toString("utf8")));
   } catch {
     return undefined;
   }
 }
 
-function isStatus(value: unknown): value is Status {
-  return typeof value === "object" && value !== null && (value as { kind?: unknown }).kind === "Status";
+function readStatus(value: unknown): Status | undefined {
+  if (!isRecord(value) || value["kind"] !== "Status") return undefined;
+  const { message, reason, code, details } = value;
+  return {
+    message: text(message),
+    reason: text(reason),
+    code: typeof code === "number" ? code : undefined,
+    details: isRecord(details) ? readDetails(details) : undefined,
+  };
+}
+
+function readDetails({ name, group, kind, causes, retryAfterSeconds }: Record<string, unknown>): StatusDetails {
+  const read = {
+    name: text(name),
+    group: text(group),
+    kind: text(kind),
+    causes: Array.isArray(causes) ? causes.filter(isRecord).map(readCause) : undefined,
+    retryAfterSeconds: typeof retryAfterSeconds === "number" ? retryAfterSeconds : undefined,
+  };
+  return defined(read);
+}
+
+function readCause({ reason, message, field }: Record<string, unknown>): StatusCause {
+  return defined({ reason: text(reason), message: text(message), field: text(field) });
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
 }
 
 function foreignText({

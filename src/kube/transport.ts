@@ -1,5 +1,8 @@
 import type { IncomingHttpHeaders } from "node:http";
+import { createSecureContext, type SecureContext } from "node:tls";
 import { Agent, type Dispatcher, EnvHttpProxyAgent, ProxyAgent } from "undici";
+import { Chunks } from "../core/chunks.ts";
+import { defined } from "../core/defined.ts";
 import type { TlsMaterial } from "./credentials.ts";
 import { isLoopback } from "./proxy.ts";
 
@@ -26,7 +29,10 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const MAX_ERROR_BODY_BYTES = 64 * 1024;
 
 /** A page of 500 of the largest objects etcd takes (1.5 MiB) would be more; nothing that is right comes near. */
-const MAX_BODY_BYTES = 256 * 1024 * 1024;
+export const MAX_LIST_BYTES = 128 * 1024 * 1024;
+
+/** One of the largest objects etcd takes (1.5 MiB), with every character escaped. An operator has little more memory. */
+const MAX_OBJECT_BYTES = 16 * 1024 * 1024;
 
 export interface TransportRequest {
   readonly method: Dispatcher.HttpMethod;
@@ -35,6 +41,8 @@ export interface TransportRequest {
   readonly headers: Record<string, string>;
   readonly body?: string | undefined;
   readonly signal: AbortSignal;
+  /** Bound of the answer's body, unless it is an error; that of one object unless given. Streams have none. */
+  readonly maxBytes?: number;
   readonly urgent?: boolean;
   /** Called at the last moment, with a connection at hand and nothing written yet; the request is not sent if it throws. */
   readonly beforeSend?: (() => void) | undefined;
@@ -87,9 +95,12 @@ export class Transport {
 
   constructor(options: TransportOptions) {
     this.#origin = options.origin;
-    this.#unary = createDispatcher(options, UNARY_CONNECTIONS);
-    this.#urgent = createDispatcher(options, URGENT_CONNECTIONS);
-    this.#watches = createDispatcher(options, WATCH_CONNECTIONS);
+    // Certificates are parsed once, not for every connection of a burst.
+    const { ca, cert, key } = options.tls;
+    const secureContext = createSecureContext(defined({ ca, cert, key }));
+    this.#unary = createDispatcher(options, secureContext, UNARY_CONNECTIONS);
+    this.#urgent = createDispatcher(options, secureContext, URGENT_CONNECTIONS);
+    this.#watches = createDispatcher(options, secureContext, WATCH_CONNECTIONS);
   }
 
   /** Sends a request and reads its whole answer, of whatever status. Throws TransportError when there is none. */
@@ -124,20 +135,18 @@ export class Transport {
 
 /** Reads at most the bound of an error body from a stream, then ends it. */
 export async function readErrorBody(stream: TransportStream): Promise<Buffer> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
+  const body = new Chunks();
   try {
     for await (const chunk of stream.body) {
-      chunks.push(chunk);
-      size += chunk.length;
-      if (size >= MAX_ERROR_BODY_BYTES) break;
+      body.push(chunk);
+      if (body.bytes >= MAX_ERROR_BODY_BYTES) break;
     }
   } catch {
     // What was read so far is all there is to say.
   } finally {
     stream.destroy();
   }
-  return Buffer.concat(chunks).subarray(0, MAX_ERROR_BODY_BYTES);
+  return body.take().subarray(0, MAX_ERROR_BODY_BYTES);
 }
 
 function dispatchOptions(origin: string, request: TransportRequest) {
@@ -153,9 +162,13 @@ function dispatchOptions(origin: string, request: TransportRequest) {
   };
 }
 
-function createDispatcher({ origin, tls, proxyUrl }: TransportOptions, connections: number): Dispatcher {
+function createDispatcher(
+  { origin, tls, proxyUrl }: TransportOptions,
+  secureContext: SecureContext,
+  connections: number,
+): Dispatcher {
   // Without `ca`, Node verifies against its own authorities and those of NODE_EXTRA_CA_CERTS.
-  const connect = { ...tls, timeout: CONNECT_TIMEOUT_MS };
+  const connect = { ...tls, secureContext, timeout: CONNECT_TIMEOUT_MS };
   const options = {
     connections,
     pipelining: 1,
@@ -175,8 +188,7 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
   #sent = false;
   #status = 0;
   #headers: IncomingHttpHeaders = {};
-  #chunks: Buffer[] = [];
-  #size = 0;
+  readonly #body = new Chunks();
   #controller: Dispatcher.DispatchController | undefined;
   readonly #request: TransportRequest;
   readonly #resolve: (response: TransportResponse) => void;
@@ -212,13 +224,12 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.done) return;
-    this.#chunks.push(chunk);
-    this.#size += chunk.length;
-    if (this.#status >= 400 && this.#size >= MAX_ERROR_BODY_BYTES) {
+    this.#body.push(chunk);
+    if (this.#isError && this.#body.bytes >= MAX_ERROR_BODY_BYTES) {
       this.#succeed();
       controller.abort(new Error("the rest of a long error body is not read"));
-    } else if (this.#size > MAX_BODY_BYTES) {
-      controller.abort(new Error(`the answer is longer than ${MAX_BODY_BYTES} bytes`));
+    } else if (this.#body.bytes > this.#maxBytes) {
+      controller.abort(new Error(`the answer is longer than ${this.#maxBytes} bytes`));
     }
   }
 
@@ -236,10 +247,18 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
     this.#controller?.abort(reason instanceof Error ? reason : new Error("aborted", { cause: reason }));
   };
 
+  get #maxBytes(): number {
+    return this.#request.maxBytes ?? MAX_OBJECT_BYTES;
+  }
+
+  /** A redirect is one, too: it is not followed. */
+  get #isError(): boolean {
+    return this.#status >= 300;
+  }
+
   #succeed(): void {
     if (!this.#finish()) return;
-    const bound = this.#status >= 400 ? MAX_ERROR_BODY_BYTES : MAX_BODY_BYTES;
-    const body = Buffer.concat(this.#chunks, Math.min(this.#size, bound));
+    const body = this.#body.take().subarray(0, this.#isError ? MAX_ERROR_BODY_BYTES : this.#maxBytes);
     this.#resolve({ status: this.#status, headers: this.#headers, body });
   }
 

@@ -1,3 +1,4 @@
+import { Chunks } from "../core/chunks.ts";
 import type { KubeObject } from "./objects.ts";
 
 /** One line of a watch. `BOOKMARK` carries only a resourceVersion, `ERROR` a Status. */
@@ -16,8 +17,7 @@ const NEWLINE = 0x0a;
  * over two chunks is not torn.
  */
 export class WatchDecoder {
-  #pending: Uint8Array[] = [];
-  #pendingBytes = 0;
+  readonly #pending = new Chunks();
   readonly #text = new TextDecoder("utf-8", { fatal: true });
 
   /**
@@ -36,22 +36,19 @@ export class WatchDecoder {
 
   /** Bytes of a line whose end has not come: a watch that ends with some was cut off. */
   get pendingBytes(): number {
-    return this.#pendingBytes;
+    return this.#pending.bytes;
   }
 
   #take(last: Uint8Array): string {
-    if (this.#pendingBytes === 0) return this.#text.decode(last);
-    const line = Buffer.concat([...this.#pending, last], this.#pendingBytes + last.length);
-    this.#pending = [];
-    this.#pendingBytes = 0;
-    return this.#text.decode(line);
+    if (this.#pending.bytes === 0) return this.#text.decode(last);
+    this.#pending.push(last);
+    return this.#text.decode(this.#pending.take());
   }
 
   #keep(rest: Uint8Array): void {
     if (rest.length === 0) return;
     this.#pending.push(rest);
-    this.#pendingBytes += rest.length;
-    if (this.#pendingBytes > MAX_LINE_BYTES)
+    if (this.#pending.bytes > MAX_LINE_BYTES)
       throw new TypeError(`a watch event is longer than ${MAX_LINE_BYTES} bytes`);
   }
 }

@@ -1,8 +1,10 @@
 import { deadlineSignal, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { isRecord } from "../core/record.ts";
 import { KubeApiError, MALFORMED } from "./errors.ts";
 import type { Call, Exchange } from "./exchange.ts";
 import type { KubeObject } from "./objects.ts";
+import { objectProblem } from "./shape.ts";
 import { errorOfEvent } from "./status.ts";
 import { type RawWatchEvent, WatchDecoder } from "./watch-decoder.ts";
 
@@ -37,15 +39,15 @@ export async function* readWatch<T extends KubeObject>(
     timer = clock.setTimer(() => silence.abort(new Error(silenceText)), WATCH_INACTIVITY_MS);
   };
   let stream: Awaited<ReturnType<Exchange["open"]>> | undefined;
+  const onEnd = () => stream?.destroy();
   try {
     stream = await exchange.open(call, opening.signal);
     opening.cancel();
-    const opened = stream;
     // The signal of the opening is done with; from here on ending the stream is what ends the loop below.
-    lifetime.addEventListener("abort", () => opened.destroy(), { once: true });
+    lifetime.addEventListener("abort", onEnd, { once: true });
     heard();
     const decoder = new WatchDecoder();
-    for await (const chunk of opened.body) {
+    for await (const chunk of stream.body) {
       heard();
       for (const event of decoder.push(chunk)) {
         if (lifetime.aborted) break;
@@ -59,6 +61,8 @@ export async function* readWatch<T extends KubeObject>(
   } finally {
     opening.cancel();
     timer?.cancel();
+    // Node keeps a combined signal that is listened to until one of its sources aborts, and the caller's may never.
+    lifetime.removeEventListener("abort", onEnd);
     stream?.destroy();
   }
   if (silence.signal.aborted) throw asKubeApiError(call, silence.signal.reason);
@@ -70,14 +74,23 @@ function typed<T extends KubeObject>(call: Call, { type, object }: RawWatchEvent
   switch (type) {
     case "ADDED":
     case "MODIFIED":
-    case "DELETED":
+    case "DELETED": {
+      const found = objectProblem(object);
+      if (found) throw new TypeError(`a watch event is about no object: ${found}`);
+      return { type, object: object as T };
+    }
     case "BOOKMARK":
+      if (typeof bookmarkVersion(object) !== "string") throw new TypeError("a bookmark without a resourceVersion");
       return { type, object: object as T };
     case "ERROR":
       throw errorOfEvent(call.about, object);
     default:
       throw new TypeError(`an unknown kind of watch event: ${type.slice(0, 40)}`);
   }
+}
+
+function bookmarkVersion({ metadata }: { readonly metadata?: unknown }): unknown {
+  return isRecord(metadata) ? metadata["resourceVersion"] : undefined;
 }
 
 function asKubeApiError(call: Call, error: unknown): KubeApiError {

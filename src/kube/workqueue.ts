@@ -1,5 +1,6 @@
 import { type BackoffPolicy, backoffCeiling } from "../core/backoff.ts";
 import type { Clock, Timer } from "../core/clock.ts";
+import { DueHeap } from "../core/due-heap.ts";
 import { errorText, TerminalError, WaitError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -43,7 +44,10 @@ export class WorkQueue {
   readonly #dirty = new Set<string>();
   readonly #processing = new Set<string>();
   /** Keys that come later, each once: the earliest time wins. */
-  readonly #delayed = new Map<string, { readonly at: number; readonly timer: Timer }>();
+  readonly #delayed = new DueHeap<string>();
+  /** One for all of them: armed for `#timerMs`, the earliest or before it. */
+  #timer: Timer | undefined;
+  #timerMs = 0;
   /** Failures in a row, of keys that have any. */
   readonly #failures = new Map<string, number>();
 
@@ -82,14 +86,26 @@ export class WorkQueue {
       return;
     }
     const at = this.#options.clock.monotonic() + ms;
-    const known = this.#delayed.get(key);
-    if (known && known.at <= at) return;
-    known?.timer.cancel();
-    const timer = this.#options.clock.setTimer(() => {
-      this.#delayed.delete(key);
-      this.add(key);
-    }, ms);
-    this.#delayed.set(key, { at, timer });
+    const known = this.#delayed.timeOf(key);
+    if (known !== undefined && known <= at) return;
+    this.#delayed.set(key, at);
+    this.#arm();
+  }
+
+  #arm(): void {
+    const { nextMs } = this.#delayed;
+    if (nextMs === undefined || (this.#timer && this.#timerMs <= nextMs)) return;
+    this.#timer?.cancel();
+    this.#timerMs = nextMs;
+    const { clock } = this.#options;
+    this.#timer = clock.setTimer(() => this.#addDue(), Math.max(0, nextMs - clock.monotonic()));
+  }
+
+  #addDue(): void {
+    this.#timer = undefined;
+    const nowMs = this.#options.clock.monotonic();
+    for (let due = this.#delayed.take(nowMs); due; due = this.#delayed.take(nowMs)) this.add(due.key);
+    this.#arm();
   }
 
   /** Counts a failure of the key and adds it after its backoff. */
@@ -133,7 +149,7 @@ export class WorkQueue {
 
   #end(): void {
     this.#ended = true;
-    for (const { timer } of this.#delayed.values()) timer.cancel();
+    this.#timer?.cancel();
     this.#delayed.clear();
     this.#gauge(-this.#queue.size);
     this.#queue.clear();

@@ -1,5 +1,6 @@
-import { Counter, Gauge, Histogram } from "prom-client";
-import type { Metrics } from "./metrics.ts";
+import { Histogram } from "prom-client";
+import { ENVIRONMENT, type Metrics } from "./metrics.ts";
+import { EnvironmentCounter, EnvironmentGauge } from "./other-labels.ts";
 
 /** The labels that name one Environment. */
 export interface EnvironmentLabels {
@@ -19,35 +20,31 @@ export function startEnvironmentMetrics(
 ): void {
   const own = { namespace: labels.namespace, environment: labels.environment };
   for (const metric of perEnvironment(metrics)) {
-    const isWhole = labelNamesOf(metric).length === Object.keys(own).length;
-    if (metric instanceof Counter && isWhole) metric.inc(own, 0);
+    const isWhole = labelNamesOf(metric).length === ENVIRONMENT.length;
+    if (metric instanceof EnvironmentCounter && isWhole) metric.inc(own, 0);
   }
   for (const reason of endReasons) metrics.sessionsEnded.inc({ ...own, reason }, 0);
 }
 
 /**
- * Removes every series of an Environment. Call it when its loops have ended, here or with the Lease: the last value of
- * a gauge would otherwise be shown, and alerted on, for as long as the process lives.
+ * Removes every series of an Environment, in a time that does not grow with how many others there are. Call it when its
+ * loops have ended, here or with the Lease: the last value of a gauge would otherwise be shown, and alerted on, for as long
+ * as the process lives.
  */
-export async function forgetEnvironmentMetrics(metrics: Metrics, labels: EnvironmentLabels): Promise<void> {
+export function forgetEnvironmentMetrics(metrics: Metrics, labels: EnvironmentLabels): void {
+  const own = { namespace: labels.namespace, environment: labels.environment };
   for (const metric of perEnvironment(metrics)) {
-    const names = labelNamesOf(metric);
-    const { values } = await metric.get();
-    for (const { labels: found } of values) {
-      if (found.namespace !== labels.namespace || found.environment !== labels.environment) continue;
-      // A histogram's values bear the bucket's bound besides the labels that name the series.
-      metric.remove(Object.fromEntries(names.map((name) => [name, found[name] ?? ""])));
-    }
+    if (metric instanceof Histogram) metric.remove(own);
+    else for (const others of metric.others) metric.remove({ ...own, ...others });
   }
 }
 
-type LabelledMetric = Counter<string> | Gauge<string> | Histogram<string>;
+type OfEnvironments = EnvironmentCounter<string> | EnvironmentGauge<string> | Histogram<string>;
 
-function perEnvironment(metrics: Metrics): LabelledMetric[] {
-  return Object.values(metrics).filter((metric): metric is LabelledMetric => {
-    if (!(metric instanceof Counter || metric instanceof Gauge || metric instanceof Histogram)) return false;
-    const names = labelNamesOf(metric);
-    return names.includes("namespace") && names.includes("environment");
+function perEnvironment(metrics: Metrics): OfEnvironments[] {
+  return Object.values(metrics).filter((metric): metric is OfEnvironments => {
+    if (metric instanceof EnvironmentCounter || metric instanceof EnvironmentGauge) return true;
+    return metric instanceof Histogram && ENVIRONMENT.every((name) => labelNamesOf(metric).includes(name));
   });
 }
 

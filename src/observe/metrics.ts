@@ -1,11 +1,12 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { EnvironmentCounter, EnvironmentGauge } from "./other-labels.ts";
 
 /** Buckets in seconds for the path from a queued item to a started container: a parked Pod starts in about 0.1 s. */
 const START_BUCKETS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120, 300, 600];
 const REQUEST_BUCKETS = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 /** Labels that name one Environment. */
-const ENVIRONMENT = ["namespace", "environment"] as const;
+export const ENVIRONMENT = ["namespace", "environment"] as const;
 
 /**
  * Every metric that Berth exports, in one list. Names are `berth_...` in base units; label values come from closed
@@ -13,10 +14,14 @@ const ENVIRONMENT = ["namespace", "environment"] as const;
  */
 export function createMetrics(registry: Registry = new Registry()) {
   const registers = [registry];
-  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Counter<L>({ name, help, labelNames: [...labelNames], registers });
-  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Gauge<L>({ name, help, labelNames: [...labelNames], registers });
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []): Counter<L> =>
+    isOfEnvironments(labelNames)
+      ? new EnvironmentCounter<L>({ name, help, labelNames: [...labelNames], registers }, ENVIRONMENT)
+      : new Counter<L>({ name, help, labelNames: [...labelNames], registers });
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []): Gauge<L> =>
+    isOfEnvironments(labelNames)
+      ? new EnvironmentGauge<L>({ name, help, labelNames: [...labelNames], registers }, ENVIRONMENT)
+      : new Gauge<L>({ name, help, labelNames: [...labelNames], registers });
   const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
     new Histogram<L>({ name, help, buckets, labelNames: [...labelNames], registers });
 
@@ -45,6 +50,10 @@ export function createMetrics(registry: Registry = new Registry()) {
     journals: counter("berth_journals_total", "Claim Secrets written, by result.", [...ENVIRONMENT, "result"]),
     acks: counter("berth_acks_total", "Acknowledgements, by result.", [...ENVIRONMENT, "result"]),
     opens: counter("berth_opens_total", "Pods given their key and touched, by result.", [...ENVIRONMENT, "result"]),
+    touches: counter("berth_touches_total", "Touches of Pods that were given their key, by which it was.", [
+      ...ENVIRONMENT,
+      "touch",
+    ]),
     sessionsStarted: counter("berth_sessions_started_total", "Session containers seen running.", ENVIRONMENT),
     sessionsEnded: counter("berth_sessions_ended_total", "Sessions ended, by reason.", [...ENVIRONMENT, "reason"]),
     settles: counter("berth_settles_total", "Work items settled after their Pod, by how.", [...ENVIRONMENT, "result"]),
@@ -178,3 +187,7 @@ export function createMetrics(registry: Registry = new Registry()) {
 }
 
 export type Metrics = ReturnType<typeof createMetrics>;
+
+function isOfEnvironments(labelNames: readonly string[]): boolean {
+  return ENVIRONMENT.every((name) => labelNames.includes(name));
+}

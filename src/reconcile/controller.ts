@@ -1,15 +1,18 @@
 import type { Environment } from "../api/environment.ts";
-import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
+import { LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { Informer, type InformerOptions } from "../kube/informer.ts";
-import { type KubeObject, PODS, type Pod } from "../kube/resource.ts";
+import { type KubeObject, NETWORK_POLICIES, type NetworkPolicy, PODS, type Pod } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
+import { cachedPod } from "../sessions/cached-pod.ts";
 import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import { nodeOutlook } from "../sessions/node-health.ts";
+import { isOthers } from "../sessions/own-pods.ts";
 import type { ReconcilerOptions } from "./environment-reconciler.ts";
+import { policyName } from "./network-policy.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { shardOf } from "./shard-of.ts";
 import { ShardTerm } from "./shard-term.ts";
@@ -28,6 +31,8 @@ const END_PATIENCE_MS = 15_000;
 const NAMESPACE_PATIENCE_MS = 10_000;
 
 const INDEX_ENVIRONMENT = "environment";
+/** Pods with the label of free ones, by Environment. */
+const INDEX_PARKED = "parked";
 const INDEX_ID = "environmentId";
 const INDEX_NODE = "node";
 
@@ -81,6 +86,7 @@ export class Controller {
   readonly #caches: readonly Caches[];
   readonly #environments: readonly Informer<KubeObject>[];
   readonly #pods: readonly Informer<Pod>[];
+  readonly #policies: readonly Informer<NetworkPolicy>[];
   readonly #workers: WorkerCaches;
   readonly #nodes: NodeWatch;
   readonly #queue: WorkQueue;
@@ -101,6 +107,7 @@ export class Controller {
     }));
     this.#environments = this.#caches.map(({ environments }) => environments);
     this.#pods = this.#caches.map(({ pods }) => pods);
+    this.#policies = this.#perNamespace((namespace) => policyInformer(options, namespace));
     this.#nodes = new NodeWatch({ ...common(options), onChange: (node) => this.#nodeChanged(node) });
     this.#workers = new WorkerCaches(common(options), (make) => this.#perNamespace(make));
   }
@@ -134,6 +141,11 @@ export class Controller {
       informer.subscribe(({ object, previous }) => this.#environmentChanged(object, previous));
     }
     for (const informer of this.#pods) informer.subscribe(({ object }) => this.#podChanged(object));
+    // Not waited for: what an Environment's own look says counts, this only says when to look again.
+    for (const informer of this.#policies) {
+      informer.subscribe(({ type, object }) => this.#policyChanged(object, type === "deleted"));
+      watches.push(informer.run(signal));
+    }
     const nodes = this.#nodes.run(signal);
     const workers = this.#workers.run(signal, (key, name) => this.#termOf(key)?.podChanged(key, name));
     await Promise.race([this.synced, aborted(signal)]);
@@ -162,7 +174,7 @@ export class Controller {
     await aborted(term.signal);
     this.#terms.delete(shard);
     await this.#ended([served.term.stop()], term.signal);
-    await served.term.forgetMetrics();
+    served.term.forgetMetrics();
   }
 
   /** What the holder before us did last may not have come to our caches yet: Pods that nobody sees would be made anew. */
@@ -239,13 +251,15 @@ export class Controller {
    */
   #podsOf(namespace: string, name: string, uid: string): PodCache {
     const key = `${namespace}/${name}`;
+    const own = (index: string) =>
+      this.#pods.flatMap((informer) => informer.byIndex(index, key)).filter((pod) => !isOthers(pod, uid));
     return {
       get: (pod) => {
         const found = this.#first(this.#pods, (informer) => informer.get(namespace, pod));
         return found && !isOthers(found, uid) ? found : undefined;
       },
-      list: () =>
-        this.#pods.flatMap((informer) => informer.byIndex(INDEX_ENVIRONMENT, key)).filter((pod) => !isOthers(pod, uid)),
+      list: () => own(INDEX_ENVIRONMENT),
+      parked: () => own(INDEX_PARKED),
     };
   }
 
@@ -262,6 +276,13 @@ export class Controller {
 
   #podChanged(pod: Pod): void {
     for (const key of environmentOf(pod)) this.#termOf(key)?.podChanged(key, pod.metadata.name ?? "");
+  }
+
+  #policyChanged(policy: NetworkPolicy, isGone: boolean): void {
+    const { name, labels } = policy.metadata;
+    // Anybody may put our labels on a NetworkPolicy of their own.
+    if (name !== policyName(labels?.[LABEL_ENVIRONMENT] ?? "")) return;
+    for (const key of environmentOf(policy)) this.#termOf(key)?.policyChanged(key, isGone ? undefined : policy);
   }
 
   #nodeChanged(node: string): void {
@@ -310,10 +331,21 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
     resource: PODS,
     namespace,
     labelSelector: `${LABEL_ROLE}=session`,
+    transform: cachedPod,
     indexes: {
       [INDEX_ENVIRONMENT]: environmentOf,
+      [INDEX_PARKED]: (pod) => (pod.metadata.labels?.[LABEL_PHASE] === "parked" ? environmentOf(pod) : []),
       [INDEX_NODE]: ({ spec }) => (spec.nodeName === undefined ? [] : [spec.nodeName]),
     },
+  });
+}
+
+function policyInformer(options: ControllerOptions, namespace: string | undefined): Informer<NetworkPolicy> {
+  return new Informer<NetworkPolicy>({
+    ...common(options),
+    resource: NETWORK_POLICIES,
+    namespace,
+    labelSelector: `${LABEL_MANAGED_BY}=berth`,
   });
 }
 
@@ -325,15 +357,9 @@ function common(
 }
 
 /** Environment names are at most 46 characters (the schema sees to it), so the label is the name itself. */
-function environmentOf(pod: Pod): string[] {
-  const name = pod.metadata.labels?.[LABEL_ENVIRONMENT];
-  return name === undefined ? [] : [`${pod.metadata.namespace}/${name}`];
-}
-
-/** Whether another object than the one of this uid is the Pod's controller. An orphan is nobody else's. */
-function isOthers(pod: Pod, uid: string): boolean {
-  const owner = pod.metadata.ownerReferences?.find(({ controller }) => controller);
-  return owner !== undefined && owner.uid !== uid;
+function environmentOf({ metadata }: KubeObject): string[] {
+  const name = metadata.labels?.[LABEL_ENVIRONMENT];
+  return name === undefined ? [] : [`${metadata.namespace}/${name}`];
 }
 
 function keyOf(object: KubeObject): string {

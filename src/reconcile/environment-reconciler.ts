@@ -1,21 +1,26 @@
 import { type ConditionReason, type ConditionUpdate, conditionFor, eventType } from "../api/conditions.ts";
-import { type Environment, parseEnvironment } from "../api/environment.ts";
+import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
+import type { PodPolicy } from "../api/pod-policy.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
+import { MAX_API_ADDRESSES } from "../api/status.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import type { Points } from "../core/points.ts";
 import type { Random } from "../core/random.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isNotFound } from "../kube/errors.ts";
 import type { EventSink, EventSubject } from "../kube/events.ts";
-import type { KubeObject } from "../kube/resource.ts";
+import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics, startEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { ClaimLists } from "../sessions/claim-lists.ts";
 import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
 import type { Announce, PodCache, SessionContext } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
+import type { Journal } from "../sessions/journal.ts";
 import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
@@ -23,6 +28,8 @@ import type { RuntimeReport } from "./environment-runtime.ts";
 import type { EnvironmentState } from "./environment-state.ts";
 import { gaugeEnvironment } from "./gauges.ts";
 import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
+import { addressesTold, type NetworkFacts } from "./network-policy.ts";
+import { PolicyKeeper } from "./policy-keeper.ts";
 import { type ReadyReason, readyCondition } from "./ready.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { checkTemplate } from "./template-check.ts";
@@ -46,6 +53,11 @@ export interface ReconcilerOptions {
   /** Throws when this process may not act any more. */
   readonly guard: () => void;
   readonly originAllowed: (baseUrl: string) => boolean;
+  /** What Pod templates may have. */
+  readonly podPolicy: PodPolicy;
+  readonly network: NetworkFacts;
+  /** The points of one Environment, by `namespace/name`. */
+  readonly points: (environment: string) => Points;
   readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
   /** The Environment as the cache has it; undefined: it is gone. */
   readonly find: (namespace: string, name: string) => KubeObject | undefined;
@@ -62,25 +74,34 @@ export interface ReconcilerOptions {
 }
 
 /**
- * One Environment from its spec to its status, in small steps: key, origin, template, loops, deletion, status. Level-based
+ * One Environment from its spec to its status, in small steps: key, origin, template, network policy, loops, deletion, status. Level-based
  * and idempotent: it runs whenever something may have changed and finds out what is to be done.
  */
 export class EnvironmentReconciler {
   readonly #options: ReconcilerOptions;
   readonly #states = new Map<string, EnvironmentState>();
   readonly #unserved: UnservedEnvironments;
+  readonly #claimLists: ClaimLists;
+  /** By the object as the cache has it, which is never changed there. */
+  readonly #parsed = new WeakMap<KubeObject, ReturnType<typeof parseEnvironment>>();
   /** By key, the uid of an Environment whose drain was given up: others may hold it for long, and nothing is begun for it. */
   readonly #givenUp = new Map<string, string>();
   #stopped = false;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
+    this.#claimLists = new ClaimLists(options.kube);
     this.#unserved = new UnservedEnvironments({ ...options, announcer: (about) => this.#announcer(about) });
   }
 
   /** A Pod of this Environment changed in the cache. */
   podChanged(key: string, podName: string): void {
     this.#states.get(key)?.runtime.podChanged(podName);
+  }
+
+  /** The NetworkPolicy of this Environment changed in the cache; undefined: it is gone. */
+  policyChanged(key: string, policy: NetworkPolicy | undefined): void {
+    if (this.#states.get(key)?.policy.seen(policy)) this.#options.again(key, 0);
   }
 
   /** Environments that have loops. */
@@ -108,11 +129,20 @@ export class EnvironmentReconciler {
     }
     if (this.#isGivenUp(key, raw)) return;
     if (!raw) return this.#unserved.forget(key, true);
-    const parsed = parseEnvironment(raw);
+    const parsed = this.#parse(raw);
     if (!parsed.ok) return this.#cannotRead(key, raw, parsed.problems);
     const { environment } = parsed;
-    await this.#unserved.forget(key, false);
+    this.#unserved.forget(key, false);
     await this.#serve(key, environment);
+  }
+
+  /** Most reconciles are about what the loops report, of an object that has not changed. */
+  #parse(raw: KubeObject): ReturnType<typeof parseEnvironment> {
+    const known = this.#parsed.get(raw);
+    if (known) return known;
+    const parsed = parseEnvironment(raw);
+    this.#parsed.set(raw, parsed);
+    return parsed;
   }
 
   #isGivenUp(key: string, raw: KubeObject | undefined): boolean {
@@ -128,34 +158,43 @@ export class EnvironmentReconciler {
     const state = this.#stateOf(key, environment);
     state.environment = environment;
     state.template = templateOf(environment);
-    // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way.
+    // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way. Nor is anything
+    // claimed from an address that the status does not have: were the spec to name another one next, no key would follow.
     if (!this.#isAllowed(state)) state.runtime.update({ mayAsk: false, mayPrepare: false, mayClaim: false });
+    else if (!this.#isRecorded(state))
+      state.runtime.update({ mayAsk: state.keyInUse !== "", mayPrepare: false, mayClaim: false });
     this.#renewWorkClient(state);
     await this.#readKey(state);
     await this.#checkTemplate(state);
+    await state.policy.keep(environment, this.#addressesTold(environment));
 
     const allowed = this.#isAllowed(state);
-    const accepted = state.templateVerdict?.accepted === true;
+    // No Pod is made, and none is given a session, that the NetworkPolicy does not hold.
+    const accepted = state.templateVerdict?.accepted === true && state.policy.isKept;
     const deleting = environment.metadata.deletionTimestamp !== undefined;
     state.runtime.update({
       mayAsk: allowed && state.keyInUse !== "",
       mayPrepare: accepted && allowed,
-      mayClaim: accepted && !environment.spec.paused && !deleting,
+      mayClaim: accepted && !environment.spec.paused && !deleting && this.#isRecorded(state),
     });
     if (deleting && (await this.#drain(key, state))) return;
 
     const report = state.runtime.report();
     const conditions = this.#conditions(state, report, allowed);
     gaugeEnvironment(this.#options.metrics, environment, report, conditions);
+    const recorded = this.#isRecorded(state);
     const restMs = await state.status.write({
       generation: environment.metadata.generation,
       ...modeOf(environment),
       conditions,
       queue: report.queue,
       sessions: report.sessions,
+      ...(report.claimedFrom === undefined ? {} : { apiAddresses: apiAddresses(state, report.claimedFrom) }),
       ...(report.workers ? { workers: report.workers } : {}),
     });
     if (restMs !== null) again(key, restMs);
+    // What claims waited for.
+    if (!recorded && this.#isRecorded(state)) again(key, 0);
     again(key, this.#nextLookMs(state, clock.monotonic()));
   }
 
@@ -170,19 +209,23 @@ export class EnvironmentReconciler {
     const labels = { namespace, environment: name };
     startEnvironmentMetrics(metrics, labels, END_REASON_LIST);
     const announce = this.#announcer(environment);
+    const points = this.#options.points(key);
     const context: ModeContext = {
       namespace,
       name,
       uid,
       environment: () => state.environment,
       kube: this.#options.kube,
+      claimLists: this.#claimLists,
       pods: this.#options.pods({ namespace, name, uid }),
       nodeOutlook: this.#options.nodeOutlook,
+      podPolicy: this.#options.podPolicy,
       workers: this.#options.workers({ namespace, name }),
       work: (claimedFrom) => this.#workAt(state, claimedFrom),
       environmentKey: () => this.#keyFor(state),
       guard,
       announce,
+      points,
       clock,
       random,
       timing,
@@ -193,13 +236,15 @@ export class EnvironmentReconciler {
     const ref = { namespace, name, uid };
     const state: EnvironmentState = {
       uid,
+      points,
       environment,
       template: templateOf(environment),
       work: this.#options.workClient(environment, () => this.#keyFor(state)),
       workFor: apiText(environment),
       workElsewhere: new Map(),
       runtime: runtimeOf(environment, context, () => again(key, REPORT_DELAY_MS)),
-      status: new StatusWriter({ kube: this.#options.kube, ref, clock, announce, found: environment.status }),
+      status: new StatusWriter({ kube: this.#options.kube, ref, points, clock, announce, found: environment.status }),
+      policy: new PolicyKeeper({ ...this.#options, points, logger: context.logger, facts: this.#options.network }),
       key: null,
       keyInDoubt: false,
       keyReadMs: Number.NEGATIVE_INFINITY,
@@ -221,7 +266,15 @@ export class EnvironmentReconciler {
     state.runtime.keyChanged();
   }
 
-  /** The Work API at an address that the spec named before, with the key as it is now, if the address is still allowed. */
+  /** Whether a claim of the spec's address would find its way back there after the spec names another. */
+  #isRecorded({ environment, status }: EnvironmentState): boolean {
+    return environment.spec.workers !== undefined || status.apiAddresses.includes(environment.spec.api.baseUrl);
+  }
+
+  /**
+   * The Work API at an address that the spec named before, with the key as it is now, if the address is still allowed and
+   * the status has it: whoever may create Secrets can make up a claim that names any address.
+   */
   #workAt(state: EnvironmentState, baseUrl = ""): WorkApiClient {
     const { environment, work, workElsewhere } = state;
     if (baseUrl === "" || baseUrl === work.baseUrl) return work;
@@ -230,9 +283,14 @@ export class EnvironmentReconciler {
     const { spec } = environment;
     const then = { ...environment, spec: { ...spec, api: { ...spec.api, baseUrl } } };
     const { originAllowed, workClient } = this.#options;
-    const made = workClient(then, () => (originAllowed(baseUrl) ? state.keyInUse : ""));
+    const isKnown = () => state.status.apiAddresses.includes(baseUrl) && originAllowed(baseUrl);
+    const made = workClient(then, () => (isKnown() ? state.keyInUse : ""));
     workElsewhere.set(baseUrl, made);
     return made;
+  }
+
+  #addressesTold({ metadata }: Environment): ReadonlySet<string> {
+    return addressesTold(this.#options.pods(metadata).list());
   }
 
   #isAllowed({ environment }: EnvironmentState): boolean {
@@ -248,7 +306,14 @@ export class EnvironmentReconciler {
     const nowMs = clock.monotonic();
     if (nowMs < state.keyReadMs + this.#keyPaceMs(state)) return;
     const { namespace } = state.environment.metadata;
-    const reading = await readEnvironmentKey(kube, namespace, state.environment.spec.api.keySecretRef);
+    const ref = state.environment.spec.api.keySecretRef;
+    const usable = ({ ok }: KeyReading) => ({ usable: ok });
+    const reading = await state.points.run(
+      "reconcile.read-key",
+      {},
+      () => readEnvironmentKey(kube, namespace, ref),
+      usable,
+    );
     state.keyReadMs = nowMs;
     if (!reading.ok && !reading.lasting && state.key?.ok && !state.keyInDoubt) {
       state.keyInDoubt = true;
@@ -281,12 +346,14 @@ export class EnvironmentReconciler {
   }
 
   async #checkTemplate(state: EnvironmentState): Promise<void> {
-    const { kube, clock } = this.#options;
+    const { kube, clock, podPolicy } = this.#options;
     const { template, templateVerdict: last } = state;
     const sameHash = last?.hash === template.hash;
     if (sameHash && last && (last.final || clock.monotonic() < last.checkedMs + this.#templatePauseMs(last.attempts)))
       return;
-    const verdict = await checkTemplate(kube, state.environment.metadata.name, template);
+    const { name } = state.environment.metadata;
+    const check = () => checkTemplate(kube, name, template, podPolicy);
+    const verdict = await state.points.run("reconcile.check-template", {}, check, ({ accepted }) => ({ accepted }));
     const attempts = sameHash && last ? last.attempts + 1 : 1;
     state.templateVerdict = { ...verdict, hash: template.hash, checkedMs: clock.monotonic(), attempts };
   }
@@ -298,10 +365,10 @@ export class EnvironmentReconciler {
 
   /** Deletion: drain, and let the Environment go when nothing of it is left, or when its time is over. */
   async #drain(key: string, state: EnvironmentState): Promise<boolean> {
-    const { clock, timing, again, logger } = this.#options;
+    const { kube, clock, timing, again, logger } = this.#options;
     const { metadata, spec } = state.environment;
     const deletedMs = Date.parse(metadata.deletionTimestamp ?? "");
-    const overMs = deletedMs + spec.deletionGraceSeconds * SECOND_MS - clock.now();
+    const overMs = deletedMs + spec.deletionGraceSeconds * SECOND_MS - kube.now();
     state.runtime.drain(clock.monotonic() + overMs);
     if (state.runtime.isDrained) {
       await state.runtime.releaseHold();
@@ -320,7 +387,7 @@ export class EnvironmentReconciler {
       "DrainGivenUp",
       `${leftovers} within deletionGraceSeconds and ${timing.drainBoundMs / SECOND_MS} s: they are given up, their leases end by themselves`,
     );
-    await forgetEnvironmentMetrics(this.#options.metrics, {
+    forgetEnvironmentMetrics(this.#options.metrics, {
       namespace: metadata.namespace,
       environment: metadata.name,
     });
@@ -351,6 +418,7 @@ export class EnvironmentReconciler {
         ? say(templateVerdict.reason, templateVerdict.message)
         : say("TemplateUnchecked", "the dry run got no answer yet"),
     );
+    put(say(state.policy.verdict.reason, state.policy.verdict.message));
     const sharers = [...this.#options.sharers(environment)].sort();
     put(
       sharers.length > 0
@@ -375,15 +443,14 @@ export class EnvironmentReconciler {
     const verdict = state.templateVerdict;
     const templateMs =
       verdict && !verdict.final ? verdict.checkedMs + this.#templatePauseMs(verdict.attempts) - nowMs : keyMs;
-    return Math.max(MIN_LOOK_MS, Math.min(keyMs, templateMs));
+    return Math.max(MIN_LOOK_MS, Math.min(keyMs, templateMs, state.policy.nextLookMs(nowMs)));
   }
 
   // --- Environments without loops ---------------------------------------------------------------------------------
 
   async #cannotRead(key: string, raw: KubeObject, problems: readonly string[]): Promise<void> {
-    const known = this.#states.get(key);
-    // Running sessions are left alone; nothing new is claimed by a spec that nobody understands.
-    known?.runtime.update({ mayAsk: true, mayPrepare: false, mayClaim: false });
+    const known = this.#states.get(key) ?? this.#stateForRunning(key, raw);
+    if (known) await this.#leaveRunning(key, known);
     await this.#unserved.report(raw, "InvalidSpec", problems.join("; "), known?.status);
     const { deletionTimestamp } = raw.metadata;
     if (!known || !deletionTimestamp) return;
@@ -392,17 +459,32 @@ export class EnvironmentReconciler {
     await this.#drain(key, known);
   }
 
+  /** Sessions of an earlier process, whose rules took this spec. */
+  #stateForRunning(key: string, raw: KubeObject): EnvironmentState | undefined {
+    const environment = parseForRunning(raw);
+    return environment ? this.#stateOf(key, environment) : undefined;
+  }
+
+  /** Running sessions are left alone; nothing new is claimed by a spec that nobody understands. */
+  async #leaveRunning(key: string, state: EnvironmentState): Promise<void> {
+    const { clock, again } = this.#options;
+    await this.#readKey(state);
+    const mayAsk = this.#isAllowed(state) && state.keyInUse !== "";
+    state.runtime.update({ mayAsk, mayPrepare: false, mayClaim: false });
+    again(key, Math.max(MIN_LOOK_MS, state.keyReadMs + this.#keyPaceMs(state) - clock.monotonic()));
+  }
+
   /** Somebody took the finalizer away by hand: what was claimed is nobody's now. Best effort; never throws. */
-  async #clearClaims({ uid, environment }: EnvironmentState): Promise<void> {
+  async #clearClaims({ uid, environment, points }: EnvironmentState): Promise<void> {
     const { kube, logger } = this.#options;
     const { namespace, name } = environment.metadata;
     try {
-      await kube.get(ENVIRONMENTS, { namespace, name });
+      await points.run("cleanup.read-environment", {}, () => kube.get(ENVIRONMENTS, { namespace, name }));
     } catch (error) {
       if (!isNotFound(error)) return;
-      await deleteClaimSecrets(kube, { namespace, name }, (journal) => journal?.environmentUid === uid).catch(
-        (failure: unknown) =>
-          logger.warn({ namespace, name, error: errorText(failure) }, "claims of an Environment that is gone are left"),
+      const isIts = (journal: Journal | null) => journal?.environmentUid === uid;
+      await deleteClaimSecrets(kube, { namespace, name }, points, isIts).catch((failure: unknown) =>
+        logger.warn({ namespace, name, error: errorText(failure) }, "claims of an Environment that is gone are left"),
       );
     }
   }
@@ -410,7 +492,7 @@ export class EnvironmentReconciler {
   async #end(key: string, state: EnvironmentState): Promise<void> {
     await state.runtime.stop();
     const [namespace = "", environment = ""] = key.split("/");
-    await forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
+    forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
   }
 
   #announcer(about: Pick<EventSubject, "metadata">): Announce {
@@ -418,7 +500,9 @@ export class EnvironmentReconciler {
     const subject = { apiVersion: API_VERSION, kind: KIND, metadata: about.metadata };
     return (reason, message, pod) => {
       const type = eventType(reason);
-      events.event(subject, type, reason, message);
+      // Sessions that come and go as they should are told of their Pods alone: told twice, they would be most of what this
+      // process writes, and drown what is wrong with the Environment.
+      if (!pod || type === "Warning") events.event(subject, type, reason, message);
       if (pod) events.event({ apiVersion: "v1", kind: "Pod", metadata: pod.metadata }, type, reason, message);
     };
   }
@@ -455,6 +539,15 @@ function decided(environment: Environment): ReadyReason | null {
 /** The client knows the field that names the Secret; a person on call wants the Secret's name. */
 function namingSecret(message: string, ref: { readonly name: string; readonly key: string }): string {
   return message.replace("the Secret that spec.api.keySecretRef names", `Secret ${ref.name} (key ${ref.key})`);
+}
+
+/** That of the spec, and those before it that claims name, the latest first. `claimedFrom` null: any may be named. */
+function apiAddresses({ environment, status }: EnvironmentState, claimedFrom: ReadonlySet<string> | null): string[] {
+  const { baseUrl } = environment.spec.api;
+  const earlier = status.apiAddresses.filter(
+    (address) => address !== baseUrl && (claimedFrom === null || claimedFrom.has(address)),
+  );
+  return [baseUrl, ...earlier].slice(0, MAX_API_ADDRESSES);
 }
 
 /** Everything of the spec that a Work API client is made from. */

@@ -1,4 +1,4 @@
-import type { QueueStatus, SessionsStatus, WorkersStatus } from "../api/environment.ts";
+import type { PodTemplate, QueueStatus, SessionsStatus, WorkersStatus } from "../api/environment.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Verdict } from "../sessions/api-health.ts";
 
@@ -17,6 +17,11 @@ export interface RuntimeReport {
   readonly queue: QueueStatus | null;
   readonly sessions: SessionsStatus | null;
   readonly workers?: WorkersStatus;
+  /**
+   * Where the items of all claims were claimed, those under way too; null while not all claims are known. Undefined: it
+   * claims nothing.
+   */
+  readonly claimedFrom?: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
   /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
   readonly hindrance: string | null;
@@ -61,5 +66,9 @@ export interface CheckedTemplate {
   readonly pullsAgain: boolean;
   /** Its path in the spec, for a person. */
   readonly field: "spec.sessions.template" | "spec.workers.template";
+  /** What it asks for beyond what every template may have, in words of the policy. */
+  readonly needs: readonly string[];
+  /** As the spec has it. */
+  readonly written: PodTemplate;
   render(name: string): Pod;
 }

@@ -1,13 +1,18 @@
 import type { Environment } from "../api/environment.ts";
+import type { Points } from "../core/points.ts";
+import type { SessionPoint } from "../sessions/points.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { KeyReading } from "./environment-key.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
+import type { ReconcilePoint } from "./points.ts";
+import type { PolicyKeeper } from "./policy-keeper.ts";
 import type { StatusWriter } from "./status-writer.ts";
 import type { TemplateVerdict } from "./template-check.ts";
 
 /** What the reconciler keeps of one Environment between two reconciles: caches of what it can read again, and its loops. */
 export interface EnvironmentState {
   readonly uid: string;
+  readonly points: Points<ReconcilePoint | SessionPoint>;
   environment: Environment;
   template: CheckedTemplate;
   work: WorkApiClient;
@@ -17,6 +22,7 @@ export interface EnvironmentState {
   readonly workElsewhere: Map<string, WorkApiClient>;
   readonly runtime: EnvironmentRuntime;
   readonly status: StatusWriter;
+  readonly policy: PolicyKeeper;
   key: KeyReading | null;
   /** The last reading failed and the key in use may still be right: one failure is no news. */
   keyInDoubt: boolean;

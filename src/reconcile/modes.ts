@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
+import type { Points } from "../core/points.ts";
 import { ApiHealth } from "../sessions/api-health.ts";
 import type { SessionContext } from "../sessions/context.ts";
 import { EnvironmentHold } from "../sessions/environment-hold.ts";
@@ -9,6 +10,7 @@ import { QueueWatch } from "../sessions/queue-watch.ts";
 import { SessionsRuntime } from "../sessions/runtime.ts";
 import { countLiveItems } from "../work/live-items.ts";
 import { createBusyProber } from "../workers/busy-probe.ts";
+import type { WorkersPoint } from "../workers/points.ts";
 import { WorkersRuntime, type WorkSources } from "../workers/runtime.ts";
 import { workerTemplate } from "../workers/template.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
@@ -18,25 +20,28 @@ import type { WorkersCaches } from "./worker-caches.ts";
 const MAX_PAGES = 50;
 
 /** What both modes work with, and the caches of each. */
-export type ModeContext = Omit<SessionContext, "template"> & { readonly workers: WorkersCaches };
+export type ModeContext = Omit<SessionContext, "template" | "points"> & {
+  readonly points: Points;
+  readonly workers: WorkersCaches;
+};
 
 /** The template of an Environment as its spec has it now. */
 export function templateOf(environment: Environment): CheckedTemplate {
   return environment.spec.workers
-    ? workerTemplate(environment)
-    : { ...sessionTemplate(environment), field: "spec.sessions.template" };
+    ? workerTemplateOf(environment)
+    : { ...sessionTemplateOf(environment), field: "spec.sessions.template" };
 }
 
 /** The loops of an Environment, for the mode that its spec names. The mode of an Environment never changes. */
 export function runtimeOf(environment: Environment, context: ModeContext, onChange: () => void): EnvironmentRuntime {
   return environment.spec.workers
     ? workersRuntime(context, onChange)
-    : new SessionsRuntime({ ...context, template: memoized(context.environment, sessionTemplate) }, onChange);
+    : new SessionsRuntime({ ...context, template: () => sessionTemplateOf(context.environment()) }, onChange);
 }
 
 function workersRuntime(context: ModeContext, onChange: () => void): EnvironmentRuntime {
   return new WorkersRuntime({
-    context: { ...context, ...context.workers, template: memoized(context.environment, workerTemplate) },
+    context: { ...context, ...context.workers, template: () => workerTemplateOf(context.environment()) },
     sources: (changed) => workSources(context, changed),
     hold: new EnvironmentHold(context),
     prober: createBusyProber(context.clock),
@@ -46,7 +51,7 @@ function workersRuntime(context: ModeContext, onChange: () => void): Environment
 
 /** What the workers' room may not know itself: the Work API and what is read of it. */
 function workSources(context: ModeContext, onChange: () => void): WorkSources {
-  const { timing, random, work } = context;
+  const { timing, random, work, points } = context;
   const health = new ApiHealth({ ...context, onChange });
   const pace = new IdlePace({ ...context, intervalMs: () => work().idleIntervalMs });
   const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
@@ -57,7 +62,12 @@ function workSources(context: ModeContext, onChange: () => void): WorkSources {
     count: async (signal) => {
       const attempt = health.attempt("list");
       try {
-        const live = await countLiveItems(work(), { maxPages: MAX_PAGES, signal });
+        const count = () => countLiveItems(work(), { maxPages: MAX_PAGES, signal });
+        const live = await points.run<Awaited<ReturnType<typeof count>>>(
+          "workers.count" satisfies WorkersPoint,
+          {},
+          count,
+        );
         attempt.answered();
         backoff.reset();
         return { ok: true, ...live };
@@ -68,12 +78,17 @@ function workSources(context: ModeContext, onChange: () => void): WorkSources {
   };
 }
 
-/** The template is made anew only when the Environment is: it is asked for at every turn. */
-function memoized<T>(environment: () => Environment, make: (environment: Environment) => T): () => T {
-  let last: { readonly of: Environment; readonly value: T } | null = null;
-  return () => {
-    const now = environment();
-    if (last?.of !== now) last = { of: now, value: make(now) };
-    return last.value;
+const sessionTemplateOf = oncePerEnvironment(sessionTemplate);
+const workerTemplateOf = oncePerEnvironment(workerTemplate);
+
+/** A template is made, and hashed, once for each state of an Environment: it is asked for at every turn. */
+function oncePerEnvironment<T>(make: (environment: Environment) => T): (environment: Environment) => T {
+  const made = new WeakMap<Environment, T>();
+  return (environment) => {
+    const known = made.get(environment);
+    if (known !== undefined) return known;
+    const template = make(environment);
+    made.set(environment, template);
+    return template;
   };
 }

@@ -12,6 +12,7 @@ export const IN_THE_WAY = [
   "Authenticated",
   "QueueReachable",
   "TemplateAccepted",
+  "NetworkPolicyReady",
   "CapacityAvailable",
   "SessionsStarting",
   "ScalingActive",
@@ -19,7 +20,7 @@ export const IN_THE_WAY = [
 ] as const;
 
 /** Without these known, nobody can say that work is served. */
-const MUST_BE_KNOWN = new Set(["Authenticated", "QueueReachable", "TemplateAccepted"]);
+const MUST_BE_KNOWN = new Set(["Authenticated", "QueueReachable", "TemplateAccepted", "NetworkPolicyReady"]);
 
 /** A reason of `Ready` itself, in words. */
 export interface ReadyReason {

@@ -1,3 +1,4 @@
+import type { NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-reconciler.ts";
@@ -31,6 +32,10 @@ export class ShardTerm {
     this.#reconciler.podChanged(key, podName);
   }
 
+  policyChanged(key: string, policy: NetworkPolicy | undefined): void {
+    this.#reconciler.policyChanged(key, policy);
+  }
+
   /** Ends all loops at once and waits for requests under way, reconciles included. */
   async stop(): Promise<void> {
     await this.#reconciler.stop();
@@ -38,10 +43,10 @@ export class ShardTerm {
   }
 
   /** Takes the series of its Environments away: from here on another replica's numbers are the true ones. */
-  async forgetMetrics(): Promise<void> {
+  forgetMetrics(): void {
     for (const key of this.#keys) {
       const [namespace = "", environment = ""] = key.split("/");
-      await forgetEnvironmentMetrics(this.#metrics, { namespace, environment });
+      forgetEnvironmentMetrics(this.#metrics, { namespace, environment });
     }
   }
 }

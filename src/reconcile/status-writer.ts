@@ -9,12 +9,17 @@ import {
 } from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
+import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import type { Announce } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
+import type { ReconcilePoint } from "./points.ts";
 
-/** Counts and wordings are written at most so often; a condition that turns is written at once. */
+/**
+ * Counts and wordings are written so long after they began to change, and so at most so often: what a session changes as it
+ * begins is one write, and what changed back by then is none. A condition that turns is written at once.
+ */
 export const COUNTS_EVERY_MS = 5_000;
 
 /** What a status is made of. */
@@ -27,6 +32,8 @@ export interface StatusParts {
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
   readonly workers?: EnvironmentStatus["workers"];
+  /** Of an Environment that claims: the addresses that its claims may name. Left out: not known now; those of before stay. */
+  readonly apiAddresses?: readonly string[];
 }
 
 /** Which object's status it is. */
@@ -43,16 +50,19 @@ export interface StatusRef {
 export class StatusWriter {
   readonly #kube: KubeClient;
   readonly #ref: StatusRef;
+  readonly #points: Points<ReconcilePoint>;
   readonly #clock: Clock;
   readonly #announce: Announce;
   #written: EnvironmentStatus | null;
-  #writtenMs = Number.NEGATIVE_INFINITY;
+  /** Since when (monotonic) there is something that was not written; null: there is nothing. */
+  #newSinceMs: number | null = null;
   /** Conditions that somebody was warned about, until it is said that they are well again. */
   readonly #warned = new Set<string>();
 
   constructor(options: {
     kube: KubeClient;
     ref: StatusRef;
+    points: Points<ReconcilePoint>;
     clock: Clock;
     announce: Announce;
     /** The status as it was found. */
@@ -60,30 +70,43 @@ export class StatusWriter {
   }) {
     this.#kube = options.kube;
     this.#ref = options.ref;
+    this.#points = options.points;
     this.#clock = options.clock;
     this.#announce = options.announce;
     this.#written = options.found ?? null;
     for (const condition of this.#written?.conditions ?? []) if (isWarning(condition)) this.#warned.add(condition.type);
   }
 
+  /** The addresses that claims may name, as the API server has them, or had them when the first reconcile began. */
+  get apiAddresses(): readonly string[] {
+    return this.#written?.apiAddresses ?? [];
+  }
+
   /** Writes what is new. Returns in how many milliseconds the rest may be written, null when nothing is left. */
   async write(parts: StatusParts): Promise<number | null> {
     const status = this.#compose(parts);
-    if (same(status, this.#written)) return null;
-    const sinceMs = this.#clock.monotonic() - this.#writtenMs;
-    if (!turned(status, this.#written) && sinceMs < COUNTS_EVERY_MS) return COUNTS_EVERY_MS - sinceMs;
+    if (same(status, this.#written)) {
+      this.#newSinceMs = null;
+      return null;
+    }
+    const nowMs = this.#clock.monotonic();
+    this.#newSinceMs ??= nowMs;
+    const waitMs = this.#newSinceMs + COUNTS_EVERY_MS - nowMs;
+    if (waitMs > 0 && !turned(status, this.#written)) return waitMs;
     const { namespace, name, uid } = this.#ref;
     // Another object of the same name has a status of its own.
     const patch = { metadata: { uid }, status: withRemovals(status, this.#written) };
     try {
-      await this.#kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge", subresource: "status" });
+      await this.#points.run("reconcile.write-status", {}, () =>
+        this.#kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge", subresource: "status" }),
+      );
     } catch (error) {
       if (isNotFound(error) || isConflict(error)) return null;
       throw error;
     }
     this.#tell(status, this.#written);
     this.#written = status;
-    this.#writtenMs = this.#clock.monotonic();
+    this.#newSinceMs = null;
     return null;
   }
 
@@ -91,11 +114,13 @@ export class StatusWriter {
     const nowIso = new Date(this.#clock.now()).toISOString().replace(/\.\d+Z$/, "Z");
     let conditions: Condition[] = [...(this.#written?.conditions ?? [])];
     for (const update of parts.conditions) conditions = setCondition(conditions, update, nowIso);
+    const apiAddresses = parts.apiAddresses ?? this.#written?.apiAddresses;
     return {
       observedGeneration: parts.generation,
       mode: parts.mode,
       max: parts.max,
       conditions,
+      ...(apiAddresses ? { apiAddresses: [...apiAddresses] } : {}),
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),
       ...(parts.workers ? { workers: parts.workers } : {}),
@@ -140,13 +165,15 @@ function isWarning({ reason }: Condition): boolean {
 }
 
 /**
- * Whether something changed that a person would act on: a condition's status or its reason, or the generation. One good
- * reason in the place of another (AtMaximum, Available) is none: at the edge of its maximum an Environment turns all day.
+ * Whether something changed that a person would act on: a condition's status or its reason, or the generation; or what
+ * claims wait for. One good reason in the place of another (AtMaximum, Available) is none: at the edge of its maximum an
+ * Environment turns all day.
  */
 function turned(status: EnvironmentStatus, before: EnvironmentStatus | null): boolean {
   const essence = (of: EnvironmentStatus | null) =>
     JSON.stringify([
       of?.observedGeneration,
+      of?.apiAddresses,
       (of?.conditions ?? []).map((condition) => [
         condition.type,
         condition.status,

@@ -1,3 +1,4 @@
+import { type PodPolicy, whyForbidden } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import {
   isBadRequest,
@@ -21,12 +22,18 @@ export interface TemplateVerdict extends Verdict {
 const ALWAYS_PULLS =
   "the session container pulls its image with Always: the registry is asked every few seconds while a Pod is parked; IfNotPresent and a fixed tag avoid that";
 
-/** A dry-run creation with strict validation: a typo in the template is a refusal that names the field. Never throws. */
+/**
+ * What the operator's own policy says, which needs nobody's answer; then a dry-run creation with strict validation: a typo in
+ * the template is a refusal that names the field. Never throws.
+ */
 export async function checkTemplate(
   kube: KubeClient,
   environment: string,
   template: CheckedTemplate,
+  policy: PodPolicy,
 ): Promise<TemplateVerdict> {
+  const forbidden = whyForbidden(policy, template.written, template.field);
+  if (forbidden !== null) return { accepted: false, final: true, reason: "TemplateForbidden", message: forbidden };
   const rendered = template.render(dryRunName(environment));
   const { name = "", namespace = "" } = rendered.metadata;
   try {

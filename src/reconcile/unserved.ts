@@ -2,6 +2,7 @@ import { type ConditionReason, conditionFor } from "../api/conditions.ts";
 import { FINALIZER } from "../api/names.ts";
 import { environmentStatus } from "../api/status.ts";
 import type { Clock } from "../core/clock.ts";
+import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isInvalid } from "../kube/errors.ts";
 import type { EventSubject } from "../kube/events.ts";
@@ -18,6 +19,7 @@ export interface UnservedOptions {
   readonly kube: KubeClient;
   readonly clock: Clock;
   readonly metrics: Metrics;
+  readonly points: (environment: string) => Points;
   readonly announcer: (about: Pick<EventSubject, "metadata">) => Announce;
 }
 
@@ -49,10 +51,10 @@ export class UnservedEnvironments {
   }
 
   /** It is gone, or is served now. */
-  async forget(key: string, gone: boolean): Promise<void> {
+  forget(key: string, gone: boolean): void {
     if (!this.#writers.delete(key) || !gone) return;
     const [namespace = "", environment = ""] = key.split("/");
-    await forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
+    forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
   }
 
   #tellOnce(raw: KubeObject, reason: ConditionReason, message: string): void {
@@ -68,11 +70,12 @@ export class UnservedEnvironments {
     const key = `${namespace}/${name}`;
     const known = this.#writers.get(key);
     if (known?.uid === uid) return known.writer;
-    const { kube, clock, announcer } = this.#options;
+    const { kube, points, clock, announcer } = this.#options;
     const found = environmentStatus.safeParse(raw.status);
     const writer = new StatusWriter({
       kube,
       ref: { namespace, name, uid },
+      points: points(key),
       clock,
       announce: announcer(raw),
       found: found.success ? found.data : undefined,
@@ -85,8 +88,10 @@ export class UnservedEnvironments {
   async #letGo(raw: KubeObject): Promise<void> {
     const { namespace = "", name = "", uid = "", finalizers, deletionTimestamp } = raw.metadata;
     if (!deletionTimestamp || !finalizers?.includes(FINALIZER)) return;
-    await deleteClaimSecrets(this.#options.kube, { namespace, name });
-    await new EnvironmentHold({ kube: this.#options.kube, namespace, name, uid }).release(() => true);
+    const { kube } = this.#options;
+    const points = this.#options.points(`${namespace}/${name}`);
+    await deleteClaimSecrets(kube, { namespace, name }, points);
+    await new EnvironmentHold({ kube, points, namespace, name, uid }).release(() => true);
   }
 }
 

@@ -2,6 +2,7 @@ import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { Informer, type InformerOptions } from "../kube/informer.ts";
 import { DEPLOYMENTS, type Deployment, type KubeObject, PODS, type Pod } from "../kube/resource.ts";
+import { cachedPod } from "../sessions/cached-pod.ts";
 import type { ObjectCache } from "../workers/context.ts";
 
 const INDEX_ENVIRONMENT = "environment";
@@ -41,7 +42,7 @@ export class WorkerCaches {
     const options = { labelSelector: `${LABEL_ROLE}=worker`, indexes: { [INDEX_ENVIRONMENT]: environmentOf } };
     this.#caches = perNamespace((namespace) => ({
       namespace,
-      pods: new Informer<Pod>({ ...common, ...options, namespace, resource: PODS }),
+      pods: new Informer<Pod>({ ...common, ...options, namespace, resource: PODS, transform: cachedPod }),
       deployments: new Informer<Deployment>({ ...common, ...options, namespace, resource: DEPLOYMENTS }),
       fresh: Promise.resolve(),
     }));

@@ -28,7 +28,11 @@ const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
   "rate-limited": "RateLimited",
   "bad-request": "BadReply",
   protocol: "BadReply",
+  "inner-address": "OriginNotAllowed",
 };
+
+/** What one answer is enough for: no network fails in this way. */
+const FINAL: ReadonlySet<ConditionReason> = new Set<ConditionReason>(["EnvironmentNotFound", "OriginNotAllowed"]);
 
 /** The client says what happened; of these, a condition says the mend, too. */
 const MEND_OF: Partial<Record<WorkErrorKind, string>> = {
@@ -63,6 +67,9 @@ export class ApiHealth {
   #rejected = false;
   /** When (monotonic). */
   #rejectedMs = 0;
+  /** Requests are numbered as they begin: so many have, and of this one the key was rejected last. */
+  #begun = 0;
+  #rejectedOf = 0;
   #keys = 0;
   #reached = false;
   #shown = "";
@@ -120,9 +127,11 @@ export class ApiHealth {
   /** A request of this kind is about to be sent. */
   attempt(call: JudgedCall): Attempt {
     const key = this.#keys;
+    this.#begun += 1;
+    const at = this.#begun;
     return {
-      answered: () => this.#answered(call, key),
-      failed: (error, backoff) => this.#failed(call, key, error, backoff),
+      answered: () => this.#answered(call, key, at),
+      failed: (error, backoff) => this.#failed(call, { key, at }, error, backoff),
     };
   }
 
@@ -134,19 +143,20 @@ export class ApiHealth {
     this.#tell();
   }
 
-  #answered(call: JudgedCall, key: number): void {
+  #answered(call: JudgedCall, key: number, at: number): void {
     this.#failing.delete(call);
     const nowMs = this.#clock.monotonic();
     for (const [other, { dueMs }] of this.#failing) if (nowMs > dueMs + OVERDUE_MS) this.#failing.delete(other);
     this.#reached = true;
-    if (key === this.#keys) {
+    // A long poll that began while the key was still good says nothing of it once a later call was refused.
+    if (key === this.#keys && at > this.#rejectedOf) {
       this.#rejected = false;
       this.#key = { reason: "KeyAccepted", message: "the Work API accepts the key" };
     }
     this.#tell();
   }
 
-  #failed(call: JudgedCall, key: number, error: unknown, backoff: Backoff): number {
+  #failed(call: JudgedCall, { key, at }: { key: number; at: number }, error: unknown, backoff: Backoff): number {
     const waitMs = retryDelayMs(error, backoff, this.#random);
     const kind = error instanceof WorkApiError ? error.kind : "network";
     const message = `${errorText(error)}${MEND_OF[kind] ?? ""}`;
@@ -155,6 +165,7 @@ export class ApiHealth {
       if (key !== this.#keys) return waitMs;
       this.#rejected = true;
       this.#rejectedMs = this.#clock.monotonic();
+      this.#rejectedOf = at;
       // Another call says the same in other words: that is no news.
       if (this.#key.reason !== "KeyRejected") this.#key = { reason: "KeyRejected", message };
       this.#failing.delete(call);
@@ -194,5 +205,5 @@ export class ApiHealth {
 }
 
 function isShown({ failures, verdict }: Failing): boolean {
-  return failures >= FAILURES_TO_SHOW || verdict.reason === "EnvironmentNotFound";
+  return failures >= FAILURES_TO_SHOW || FINAL.has(verdict.reason);
 }

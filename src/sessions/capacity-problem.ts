@@ -18,11 +18,32 @@ const IMAGE_PROBLEMS = new Set([
   "RegistryUnavailable",
 ]);
 
-/** Of a Pod that did not get parked in time and does not say why. */
-export const TOO_SLOW: CapacityProblem = {
-  is: "preparing",
-  message: "not within prepareTimeoutSeconds, and the node does not say why; raise it if it only takes longer",
+/** What to do about what nodes complain of in Events alone. */
+const MENDS: Readonly<Record<string, string>> = {
+  FailedCreatePodSandBox: "mend the template's securityContext, or the node's container runtime and network",
+  FailedMount: "make what the volume refers to, or mend the template's volumes",
+  FailedMapVolume: "make what the volume refers to, or mend the template's volumes",
+  FailedAttachVolume: "mend the volume, or its driver on the node",
+  NetworkNotReady: "mend the node's network plug-in",
 };
+
+/**
+ * Of a Pod that did not get parked in time although its node complains of nothing.
+ * @param command shows what the node says, where the operator may not read it itself; null: it has read it.
+ */
+export function unheard(command: string | null): CapacityProblem {
+  const why =
+    command === null
+      ? "and the node does not say why; raise it if it only takes longer"
+      : `and the operator may not list Events, where the node may say why: see \`${command}\`; raise prepareTimeoutSeconds if it only takes longer`;
+  return { is: "preparing", message: `not within prepareTimeoutSeconds, ${why}` };
+}
+
+/** A node's complaint in an Event, as it stands in the way of capacity. */
+export function wordsOfNode({ reason, message }: Problem): CapacityProblem {
+  const mend = MENDS[reason] ?? "look at the Pod's node and its kubelet";
+  return { is: "preparing", message: `${reason}: ${message.replace(/[.\s]+$/, "")}; ${mend}` };
+}
 
 /** kubelet's complaint about a Pod that is being prepared, as it stands in the way of capacity. */
 export function capacityProblemOf({ reason, message }: Problem): CapacityProblem {

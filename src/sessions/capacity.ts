@@ -12,6 +12,8 @@ export interface FreePod {
   readonly scheduledAtMs: number | null;
   /** Its node is about to go: it cannot be claimed. */
   readonly leaving: boolean;
+  /** The operator's policy does not allow what its template asked for: it cannot be claimed. */
+  readonly forbidden: boolean;
 }
 
 export interface CapacityInput {
@@ -44,6 +46,7 @@ export type RemovalReason =
   | "OverMaximum"
   | "PrepareTimeout"
   | "NodeLeaving"
+  | "Forbidden"
   | "Outdated"
   | "Aged"
   | "Surplus"
@@ -88,6 +91,10 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   drop(
     pods.filter(({ leaving }) => leaving),
     "NodeLeaving",
+  );
+  drop(
+    pods.filter(({ forbidden }) => forbidden),
+    "Forbidden",
   );
   drop(outdatedToGo(pods, input, wanted), "Outdated");
   const current = () => pods.filter(({ hash }) => hash === input.hash);

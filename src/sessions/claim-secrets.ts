@@ -1,7 +1,9 @@
+import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
 import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
+import type { SessionPoint } from "./points.ts";
 
 /**
  * Deletes the claim Secrets of an Environment whose items nobody will settle any more: nothing owns them, so nobody else
@@ -10,15 +12,19 @@ import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./j
 export async function deleteClaimSecrets(
   kube: KubeClient,
   environment: { readonly namespace: string; readonly name: string },
+  points: Points<SessionPoint>,
   which: (journal: Journal | null) => boolean = () => true,
 ): Promise<void> {
   const { namespace } = environment;
-  const secrets = await kube.listAll(SECRETS, { namespace, labelSelector: claimSelector(environment.name) });
+  const query = { namespace, labelSelector: claimSelector(environment.name) };
+  const secrets = await points.run("cleanup.list", {}, () => kube.listAll(SECRETS, query));
   for (const secret of secrets.items) {
     if (secret.type !== CLAIM_SECRET_TYPE || !which(readJournal(secret))) continue;
     const { name = "", uid } = secret.metadata;
     try {
-      await kube.delete(SECRETS, { namespace, name }, uid === undefined ? {} : { uid });
+      await points.run("cleanup.drop", { pod: name }, () =>
+        kube.delete(SECRETS, { namespace, name }, uid === undefined ? {} : { uid }),
+      );
     } catch (error) {
       if (!isNotFound(error) && !isConflict(error)) throw error;
     }

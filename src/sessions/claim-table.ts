@@ -5,8 +5,11 @@ import type { Journal } from "./journal.ts";
 /** All claims of one Environment, by slot and by work item. Filled from its Secrets at the start, kept by its loops. */
 export class ClaimTable {
   readonly #byName = new Map<string, Claim>();
-  /** Two claims may name one item: an earlier process's, and one that was journaled when the item came back. */
-  readonly #byWork = new Map<string, Set<Claim>>();
+  /**
+   * Two claims may name one item: an earlier process's, and one that was journaled when the item came back. That is rare, and
+   * a set for each of thousands would be large.
+   */
+  readonly #byWork = new Map<string, Claim | Set<Claim>>();
 
   /** Told after every removal. */
   readonly removed = new Notifier();
@@ -22,7 +25,21 @@ export class ClaimTable {
 
   /** The claim of this item: one that a Secret of ours names already is never journaled again. */
   ofWork(workId: string): Claim | undefined {
-    return this.#byWork.get(workId)?.values().next().value;
+    const found = this.#byWork.get(workId);
+    return found instanceof Set ? found.values().next().value : found;
+  }
+
+  /** Whether a Pod of this session is there, or may come to be, whose container is not over. */
+  runs(sessionId: string): boolean {
+    for (const { journal, endedMs } of this.#byName.values()) {
+      if (journal.use === "session" && journal.sessionId === sessionId && endedMs === null) return true;
+    }
+    return false;
+  }
+
+  some(isSo: (claim: Claim) => boolean): boolean {
+    for (const claim of this.#byName.values()) if (isSo(claim)) return true;
+    return false;
   }
 
   has(name: string): boolean {
@@ -32,15 +49,18 @@ export class ClaimTable {
   add(claim: Claim): void {
     this.#byName.set(claim.name, claim);
     const { workId } = claim.journal;
-    this.#byWork.set(workId, (this.#byWork.get(workId) ?? new Set()).add(claim));
+    const known = this.#byWork.get(workId);
+    if (known === undefined) this.#byWork.set(workId, claim);
+    else if (known instanceof Set) known.add(claim);
+    else if (known !== claim) this.#byWork.set(workId, new Set([known, claim]));
   }
 
   remove(claim: Claim): void {
     if (this.#byName.get(claim.name) === claim) this.#byName.delete(claim.name);
     const { workId } = claim.journal;
     const same = this.#byWork.get(workId);
-    same?.delete(claim);
-    if (same?.size === 0) this.#byWork.delete(workId);
+    if (same instanceof Set) same.delete(claim);
+    if (same === claim || (same instanceof Set && same.size === 0)) this.#byWork.delete(workId);
     this.removed.notify();
   }
 

@@ -16,8 +16,11 @@ export type Memory =
   | { readonly is: "unanswered" }
   /** The item's last heartbeat as first read at `sinceMs`; null: never beaten. */
   | { readonly is: "snapshot"; readonly value: string; readonly sinceMs: number }
-  /** Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. */
-  | { readonly is: "fenced"; readonly beatSentMs: number; readonly ttlMs: number }
+  /**
+   * Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. `beatSentWallMs` is
+   * on the wall clock. Without it the lease ends by then at the latest, and may have ended before: no stop may rest on it.
+   */
+  | { readonly is: "fenced"; readonly beatSentMs: number; readonly beatSentWallMs?: number; readonly ttlMs: number }
   /** Our beat was refused: look again, but not at once. */
   | { readonly is: "refused"; readonly atMs: number };
 

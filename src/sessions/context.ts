@@ -1,23 +1,32 @@
 import type { EventReason } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
+import type { PodPolicy } from "../api/pod-policy.ts";
 import type { Clock } from "../core/clock.ts";
+import type { Points } from "../core/points.ts";
 import type { Random } from "../core/random.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { WorkApiClient } from "../work/client.ts";
+import type { ClaimLists } from "./claim-lists.ts";
 import type { NodeOutlook } from "./node-health.ts";
 import type { SessionTemplate } from "./pod-render.ts";
+import type { SessionPoint } from "./points.ts";
 import type { Timing } from "./timing.ts";
 
 /** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
 export interface PodCache {
   get(name: string): Pod | undefined;
   list(): readonly Pod[];
+  /** Those with the label of free ones: few, however many run. */
+  parked(): readonly Pod[];
 }
 
-/** Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it. */
+/**
+ * Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it: what is wrong with a Pod
+ * is said of both.
+ */
 export type Announce = (reason: EventReason, message: string, pod?: Pick<Pod, "metadata">) => void;
 
 /** What every part of an Environment's session loops works with. */
@@ -29,8 +38,12 @@ export interface SessionContext {
   readonly environment: () => Environment;
   /** The template that new Pods are made from now. */
   readonly template: () => SessionTemplate;
+  /** What templates may have: nothing else is made, nor given a session. */
+  readonly podPolicy: PodPolicy;
   /** Refuses writes once this process may not act any more. */
   readonly kube: KubeClient;
+  /** Of the Secrets of claims. */
+  readonly claimLists: Pick<ClaimLists, "list">;
   readonly pods: PodCache;
   /** What becomes of a Pod's node. */
   readonly nodeOutlook: (pod: Pod) => NodeOutlook;
@@ -41,6 +54,8 @@ export interface SessionContext {
   /** Throws when this process may not act any more; called before every write to the Work API. */
   readonly guard: () => void;
   readonly announce: Announce;
+  /** Every request of the loops goes through its point. */
+  readonly points: Points<SessionPoint>;
   readonly clock: Clock;
   readonly random: Random;
   readonly timing: Timing;

@@ -145,21 +145,21 @@ export class DisruptionBudget {
   }
 
   async #set(minAvailable: number): Promise<void> {
-    const { kube, timing } = this.#context;
+    const { kube, points, timing } = this.#context;
     const bound = { timeoutMs: timing.requestBoundMs };
+    const asks = { minAvailable };
     const known = this.#known;
     // Until there is an answer nobody knows what stands there.
     this.#known = undefined;
     try {
       const written = known
-        ? await kube.patch(
-            POD_DISRUPTION_BUDGETS,
-            this.#ref,
-            { metadata: { uid: known.uid }, spec: { minAvailable } },
-            { type: "merge" },
-            bound,
-          )
-        : await kube.create(POD_DISRUPTION_BUDGETS, this.#render(minAvailable), {}, bound);
+        ? await points.run("budget.patch", { asks }, () => {
+            const patch = { metadata: { uid: known.uid }, spec: { minAvailable } };
+            return kube.patch(POD_DISRUPTION_BUDGETS, this.#ref, patch, { type: "merge" }, bound);
+          })
+        : await points.run("budget.create", { asks }, () =>
+            kube.create(POD_DISRUPTION_BUDGETS, this.#render(minAvailable), {}, bound),
+          );
       this.#known = read(written);
       this.#told = "";
     } catch (error) {
@@ -170,11 +170,12 @@ export class DisruptionBudget {
 
   /** Reads it live. One of an earlier Environment of this name goes; one that is somebody's own is never touched. */
   async #read(): Promise<void> {
-    const { kube, clock, timing, uid } = this.#context;
+    const { kube, points, clock, timing, uid } = this.#context;
     const nowMs = clock.monotonic();
     let found: PodDisruptionBudget | null = null;
     try {
-      found = await kube.get(POD_DISRUPTION_BUDGETS, this.#ref, { timeoutMs: timing.requestBoundMs });
+      const bound = { timeoutMs: timing.requestBoundMs };
+      found = await points.run("budget.read", {}, () => kube.get(POD_DISRUPTION_BUDGETS, this.#ref, bound));
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }
@@ -206,10 +207,12 @@ export class DisruptionBudget {
   }
 
   async #delete(uid: string | undefined): Promise<void> {
-    const { kube, timing } = this.#context;
+    const { kube, points, timing } = this.#context;
     const bound = { timeoutMs: timing.requestBoundMs };
     try {
-      await kube.delete(POD_DISRUPTION_BUDGETS, this.#ref, uid === undefined ? {} : { uid }, bound);
+      await points.run("budget.delete", {}, () =>
+        kube.delete(POD_DISRUPTION_BUDGETS, this.#ref, uid === undefined ? {} : { uid }, bound),
+      );
     } catch (error) {
       if (!isNotFound(error) && !isConflict(error)) throw error;
     }

@@ -1,6 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { FINALIZER, GROUP, KIND, PLURAL, VERSION } from "../api/names.ts";
-import { isConflict, isNotFound } from "../kube/errors.ts";
+import { isConflict, isInvalid, isNotFound } from "../kube/errors.ts";
 import type { KubeObject, Resource } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
 
@@ -13,19 +13,23 @@ export const ENVIRONMENTS: Resource<Environment & KubeObject> = {
   namespaced: true,
 };
 
+type HoldContext = Pick<SessionContext, "kube" | "points" | "namespace" | "name" | "uid">;
+
 /** So often a conflicting change of the finalizers is tried again with the object as it is then. */
 const ATTEMPTS = 5;
+/** The same for a patch whose test failed. What else makes an object invalid is mended by no repetition. */
+const INVALID_ATTEMPTS = 2;
 
 /**
  * The finalizer of an Environment: there from before its first claim until no claim is left, so that an idle Environment
  * can always be deleted, also with no operator running.
  */
 export class EnvironmentHold {
-  readonly #context: Pick<SessionContext, "kube" | "namespace" | "name" | "uid">;
+  readonly #context: HoldContext;
   #held: boolean | null = null;
   #changing: Promise<unknown> = Promise.resolve();
 
-  constructor(context: Pick<SessionContext, "kube" | "namespace" | "name" | "uid">) {
+  constructor(context: HoldContext) {
     this.#context = context;
   }
 
@@ -66,23 +70,49 @@ export class EnvironmentHold {
 
   /** Returns whether the Environment carries the finalizer now. */
   async #write(wanted: boolean): Promise<boolean> {
-    const { kube, namespace, name, uid } = this.#context;
+    const { kube, points, namespace, name, uid } = this.#context;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        const live = await kube.get(ENVIRONMENTS, { namespace, name });
+        const live = await points.run("environment.read", {}, () => kube.get(ENVIRONMENTS, { namespace, name }));
         if (live.metadata.uid !== uid) return false;
         const finalizers = live.metadata.finalizers ?? [];
         if (finalizers.includes(FINALIZER) === wanted) return wanted;
         // The API server takes no new finalizer for an object that is being deleted.
         if (wanted && live.metadata.deletionTimestamp) return false;
-        const changed = wanted ? [...finalizers, FINALIZER] : finalizers.filter((each) => each !== FINALIZER);
-        const patch = { metadata: { resourceVersion: live.metadata.resourceVersion, finalizers: changed } };
-        await kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge" });
+        if (wanted) await this.#add(live.metadata.finalizers);
+        else await this.#remove(live);
         return wanted;
       } catch (error) {
         if (isNotFound(error)) return false;
-        if (!isConflict(error) || attempt >= ATTEMPTS) throw error;
+        const attempts = isConflict(error) ? ATTEMPTS : isInvalid(error) ? INVALID_ATTEMPTS : 1;
+        if (attempt >= attempts) throw error;
       }
     }
+  }
+
+  /**
+   * Not by resourceVersion, which every status of our own moves on just when work comes: only the list itself must be as it
+   * was read. A test of null holds where there is no such field.
+   */
+  async #add(found: readonly string[] | undefined): Promise<void> {
+    const { kube, points, namespace, name, uid } = this.#context;
+    const path = "/metadata/finalizers";
+    const patch = [
+      { op: "test", path: "/metadata/uid", value: uid },
+      { op: "test", path, value: found ?? null },
+      { op: "add", path, value: [...(found ?? []), FINALIZER] },
+    ];
+    await points.run("environment.hold", {}, () =>
+      kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "json" }),
+    );
+  }
+
+  async #remove({ metadata: { resourceVersion, finalizers = [] } }: KubeObject): Promise<void> {
+    const { kube, points, namespace, name } = this.#context;
+    const kept = finalizers.filter((each) => each !== FINALIZER);
+    const patch = { metadata: { resourceVersion, finalizers: kept } };
+    await points.run("environment.release", {}, () =>
+      kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge" }),
+    );
   }
 }

@@ -48,9 +48,9 @@ export class Expectations {
 
   /** Not there: it was lost. There, or no answer: it counts on. */
   async #lookFor(name: string): Promise<void> {
-    const { kube, namespace, clock } = this.#context;
+    const { kube, points, namespace, clock } = this.#context;
     try {
-      await kube.get(PODS, { namespace, name });
+      await points.run("prepare.read-pod", { pod: name }, () => kube.get(PODS, { namespace, name }));
     } catch (error) {
       if (isNotFound(error)) {
         this.#expected.delete(name);

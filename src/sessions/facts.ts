@@ -2,7 +2,10 @@ import { type Claim, type Ending, type ItemView, isReacknowledged } from "./clai
 import type { End, PodState } from "./pod-state.ts";
 import type { Timing } from "./timing.ts";
 
-/** What a claim's next step is judged by. `nowMs` and all times of the claim are the monotonic clock; `wallMs` is not. */
+/**
+ * What a claim's next step is judged by. `nowMs` and all times of the claim are the monotonic clock; `wallMs`, our own wall
+ * clock at the same instant, is what the times of beats are held against; `clusterMs`, the API server's, what objects tell.
+ */
 export interface Facts {
   readonly claim: Readonly<Claim>;
   readonly pod: PodState | { readonly is: "gone" };
@@ -12,6 +15,7 @@ export interface Facts {
   readonly podAssigned: boolean;
   readonly nowMs: number;
   readonly wallMs: number;
+  readonly clusterMs: number;
   readonly limits: Limits;
   readonly timing: Timing;
 }
@@ -92,8 +96,8 @@ export function outOfOurHands(claim: Readonly<Claim>, item: ItemView): string | 
  * How long the container has run. Its start is told by the node's clock, which may be off: it cannot have started before
  * this process gave it its key, nor in the future.
  */
-export function ranFor({ claim, nowMs, wallMs }: Facts, startedAtMs: number): number {
-  const saidMs = wallMs - startedAtMs;
+export function ranFor({ claim, nowMs, clusterMs }: Facts, startedAtMs: number): number {
+  const saidMs = clusterMs - startedAtMs;
   const openedAgoMs = nowMs - (claim.openedMs ?? nowMs);
   // After a restart `openedMs` is the time of the restart, and no touch is known.
   const openedHere = claim.touchedMs !== null;

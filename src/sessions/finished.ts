@@ -3,6 +3,7 @@ import {
   ANNOTATION_END_REASON,
   ANNOTATION_FINISHED_AT,
   ANNOTATION_SAFE_TO_EVICT,
+  ANNOTATION_START_FAILURE,
   LABEL_PHASE,
   LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
@@ -11,11 +12,9 @@ import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
+import { ofClaim } from "./points.ts";
 
 const SECOND_MS = 1_000;
-
-/** On a finished Pod that did not get to serve, so that a restart finds its breaker as it was. */
-const ANNOTATION_START_FAILURE = "berth.dev/start-failure";
 
 /** Annotations are for people: a message longer than this is cut. */
 const MESSAGE_LENGTH = 512;
@@ -47,12 +46,13 @@ function reasonOf(claim: Claim): EndReason {
 /** Marks the Pod of a settled session: it is no capacity any more and is kept for its logs. */
 export async function markFinished(
   context: SessionContext,
+  claim: Claim,
   pod: Pod,
   outcome: Outcome,
   startFailure: boolean,
 ): Promise<void> {
   if (pod.metadata.deletionTimestamp) return;
-  const finishedAt = new Date(context.clock.now()).toISOString();
+  const finishedAt = new Date(context.kube.now()).toISOString();
   const patch = {
     metadata: {
       uid: pod.metadata.uid,
@@ -68,9 +68,11 @@ export async function markFinished(
     ...endSidecars(context, pod),
   };
   try {
-    await context.kube.patch(PODS, { namespace: context.namespace, name: pod.metadata.name ?? "" }, patch, {
-      type: "merge",
-    });
+    await context.points.run("session.mark", { ...ofClaim(claim), asks: { reason: outcome.reason } }, () =>
+      context.kube.patch(PODS, { namespace: context.namespace, name: pod.metadata.name ?? "" }, patch, {
+        type: "merge",
+      }),
+    );
   } catch (error) {
     if (!isNotFound(error) && !isConflict(error)) throw error;
   }
@@ -81,7 +83,7 @@ function endSidecars(context: SessionContext, pod: Pod): { spec?: { activeDeadli
   const running = pod.status?.containerStatuses?.some(({ state }) => state?.running) ?? false;
   const startedMs = Date.parse(pod.status?.startTime ?? "");
   if (!running || Number.isNaN(startedMs)) return {};
-  const age = Math.max(0, Math.floor((context.clock.now() - startedMs) / SECOND_MS));
+  const age = Math.max(0, Math.floor((context.kube.now() - startedMs) / SECOND_MS));
   const current = pod.spec.activeDeadlineSeconds;
   return current !== undefined && current <= age + 1 ? {} : { spec: { activeDeadlineSeconds: age + 1 } };
 }

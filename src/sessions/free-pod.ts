@@ -1,11 +1,35 @@
-import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { allowsAll, type PodPolicy, readNeeds } from "../api/pod-policy.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { FreePod } from "./capacity.ts";
 import type { NodeOutlook } from "./node-health.ts";
 import { readPodState } from "./pod-state.ts";
 
-/** A Pod that no claim has, as capacity is planned with it; null for one whose container runs, or ran. */
-export function freePodOf(pod: Pod, outlook: NodeOutlook): FreePod | null {
+/** What a Pod says of itself. */
+interface Told extends Omit<FreePod, "leaving" | "forbidden"> {
+  readonly needs: readonly string[] | null;
+}
+
+/** All free Pods are looked at whenever one of them changes, and a cache never changes an object. */
+const told = new WeakMap<Pod, Told | null>();
+
+/**
+ * A Pod that no claim has, as capacity is planned with it; null for one whose container runs, or ran.
+ * @param pod of a cache: it is read once
+ */
+export function freePodOf(pod: Pod, outlook: NodeOutlook, policy: PodPolicy): FreePod | null {
+  let read = told.get(pod);
+  if (read === undefined) {
+    read = toldBy(pod);
+    told.set(pod, read);
+  }
+  if (read === null) return null;
+  const { needs, ...free } = read;
+  // One that does not say is of an earlier version.
+  return { ...free, leaving: outlook === "leaves", forbidden: needs === null || !allowsAll(policy, needs) };
+}
+
+function toldBy(pod: Pod): Told | null {
   const state = readPodState(pod).is;
   if (state === "ended" || state === "running") return null;
   return {
@@ -14,7 +38,7 @@ export function freePodOf(pod: Pod, outlook: NodeOutlook): FreePod | null {
     state,
     createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
     scheduledAtMs: scheduledAt(pod),
-    leaving: outlook === "leaves",
+    needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]),
   };
 }
 

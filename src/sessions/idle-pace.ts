@@ -26,6 +26,8 @@ const JITTER = 0.1;
 export class IdlePace {
   readonly #context: IdleContext;
   #lastWorkMs: number;
+  /** Whether work was seen since the start. */
+  #hasWorked = false;
   #isPolling = false;
   #wakePolls: (() => void) | null = null;
 
@@ -37,6 +39,7 @@ export class IdlePace {
   /** An item was polled, or statistics show some: the queue is not idle, and polls go on at once. */
   noteWork(): void {
     this.#lastWorkMs = this.#context.clock.monotonic();
+    this.#hasWorked = true;
     this.#wakePolls?.();
   }
 
@@ -76,7 +79,14 @@ export class IdlePace {
     return Math.max(leastMs, wantedMs);
   }
 
+  /**
+   * Of an Environment that has not seen work since its start nobody knows better than that it is idle, where many share the
+   * budget: a thousand that start at once would otherwise use all of it up for minutes, and find out by a refusal that the
+   * limit is not theirs alone.
+   */
   #quietMs(): number {
+    if (!this.#hasWorked && this.#context.intervalMs() > this.#context.timing.pollIdleGapMs)
+      return Number.POSITIVE_INFINITY;
     return this.#context.clock.monotonic() - this.#lastWorkMs;
   }
 

@@ -115,7 +115,8 @@ export class ItemSweep {
   }
 
   async #look(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
-    const views = await observer.sweep(claims.map(({ journal }) => journal.workId));
+    const workIds = claims.map(({ journal }) => journal.workId);
+    const views = await this.#context.points.run("sweep.list", {}, () => observer.sweep(workIds));
     for (const claim of claims) {
       const view = views.get(claim.journal.workId);
       if (!view || this.#claims.get(claim.name) !== claim) continue;

@@ -1,6 +1,8 @@
 import { toLabelValue } from "../api/label-value.ts";
 import { API_VERSION, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_ROLE } from "../api/names.ts";
+import { Shared } from "../core/shared.ts";
 import type { Secret } from "../kube/resource.ts";
+import { isBaseUrl } from "../work/paths.ts";
 
 /**
  * The Secret of a slot: the record of a claim, and the lock of the Pod whose name it bears. It lives until the item is
@@ -67,6 +69,11 @@ export function claimSelector(environmentName: string): string {
   return `${LABEL_MANAGED_BY}=berth,${LABEL_ENVIRONMENT}=${toLabelValue(environmentName)},${LABEL_ROLE}=session`;
 }
 
+/** The same of all Environments. */
+export function anyClaimSelector(): string {
+  return `${LABEL_MANAGED_BY}=berth,${LABEL_ROLE}=session`;
+}
+
 /** The Secret that takes a slot. `credential` is the work secret, kept aside until the claim is acknowledged. */
 export function renderJournal(
   where: { name: string; namespace: string; environment: string },
@@ -126,6 +133,9 @@ export function openingPatch(
   };
 }
 
+/** What all claims of an Environment say alike. */
+const shared = new Shared();
+
 /** Reads a claim's Secret; null for one that no version of Berth can have written. */
 export function readJournal(secret: Secret): Journal | null {
   if (secret.type !== CLAIM_SECRET_TYPE) return null;
@@ -135,13 +145,16 @@ export function readJournal(secret: Secret): Journal | null {
   };
   const use = text(KEY_USE);
   const workId = text(KEY_WORK_ID);
+  const api = text(KEY_API) ?? "";
+  // An address that no spec can have named: whoever may write Secrets may have made it up.
+  if (api !== "" && !isBaseUrl(api)) return null;
   if (workId === null || (use !== "session" && use !== "refusal" && use !== "removal")) return null;
   return {
     use,
     lease: text(KEY_LEASE) === "Operator" ? "Operator" : "Worker",
     workId,
-    environmentUid: text(KEY_ENVIRONMENT_UID) ?? "",
-    api: text(KEY_API) ?? "",
+    environmentUid: shared.text(text(KEY_ENVIRONMENT_UID) ?? ""),
+    api: shared.text(api),
     podUid: text(KEY_POD_UID) ?? "",
     sessionId: text(KEY_SESSION_ID) ?? "",
     queuedAt: text(KEY_QUEUED_AT) ?? "",

@@ -1,9 +1,8 @@
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { SECRETS, type Secret } from "../kube/resource.ts";
+import type { Secret } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
-import { claimSelector } from "./journal.ts";
 
 /**
  * A request of the process before that was on its way when its Lease was lost can land after this one has listed its
@@ -16,14 +15,14 @@ export async function findLateRecords(
   takeUp: (secret: Secret) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const { kube, namespace, name, clock, timing, random, logger } = context;
+  const { claimLists, points, clock, timing, random, logger } = context;
   const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
   let waitMs = timing.lateRecordsMs;
   while (await sleep(clock, waitMs, signal)) {
     // What is settled while the list is read is in it, and not known any more afterwards.
     const before = taken();
     try {
-      const { items } = await kube.listAll(SECRETS, { namespace, labelSelector: claimSelector(name) }, { signal });
+      const items = await points.run("recover.list-late", {}, () => claimLists.list(context, signal));
       const now = taken();
       const late = items.filter(({ metadata: { name: slot = "" } }) => !before.has(slot) && !now.has(slot));
       for (const secret of late) {

@@ -6,14 +6,15 @@ import { WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { afterBeat, type BeatResult, beatIntervalMs, type HeldLease, type Lease, leaseEndMs } from "./lease.ts";
+import { beatTold, ofClaim } from "./points.ts";
 import { desiredTtlSeconds } from "./timing.ts";
 
 /** How a beat came out; the values of the metric's label. */
 export type BeatOutcome = "beaten" | "adopted" | "stopping" | "stopped" | "refused" | "unanswered" | "failed";
 
 /**
- * Beats under way at a time, of one Environment. Enough for 5,000 leases whose beats all run into their bound (5,000 / 30 s
- * x 1.5 s), few enough that a server that hangs does not cost a socket for every session.
+ * Beats of one Environment that are sent or wait for room (Budget.beats) at a time: as many as 5,000 leases have under way
+ * whose beats all run into their bound (5,000 / 30 s x 1.5 s).
  */
 const MOST_AT_A_TIME = 256;
 
@@ -22,6 +23,9 @@ const MOST_AT_A_TIME = 256;
  * later than a holder's may.
  */
 const EARLY = 0.15;
+
+/** At the least: what waits for room, for the event loop or on its way still comes within the interval. */
+const LEAST_EARLY = 0.03;
 
 /** The first beats of leases that were taken together (a restart) are spread over this part of the interval. */
 const FIRST_EARLY = 0.5;
@@ -168,9 +172,19 @@ export class LeaseKeeper {
     this.#arm();
   }
 
-  async #beat(kept: Kept, dueMs: number): Promise<void> {
+  /** Its bound, and the judgement whether it may be sent, begin when there is room for it. */
+  #beat(kept: Kept, dueMs: number): Promise<void> {
+    const { beats } = this.#context.work(kept.claim.journal.api);
+    return beats.run(() => this.#beatNow(kept, dueMs));
+  }
+
+  async #beatNow(kept: Kept, dueMs: number): Promise<void> {
     const { claim } = kept;
     const { lease } = claim;
+    if (this.#ended || kept.paused || this.#kept.get(claim.name) !== kept) {
+      kept.beating = null;
+      return;
+    }
     if (lease?.is !== "held") return this.forget(claim);
     const { clock, metrics, labels } = this.#context;
     const nowMs = clock.monotonic();
@@ -185,12 +199,13 @@ export class LeaseKeeper {
   }
 
   async #send(claim: Claim, { echo }: HeldLease): Promise<BeatResult> {
-    const { guard, work, clock, timing, logger } = this.#context;
+    const { guard, work, points, clock, timing, logger } = this.#context;
     const sentMs = clock.monotonic();
     try {
       guard();
       const asked = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const answer = await work(claim.journal.api).heartbeat(claim.journal.workId, asked);
+      const request = () => work(claim.journal.api).heartbeat(claim.journal.workId, asked);
+      const answer = await points.run("session.beat", ofClaim(claim, { expected: echo }), request, beatTold);
       return answer.value.kind === "refused"
         ? { is: "refused", current: answer.value.current }
         : { is: "answered", beat: answer.value.beat, sentMs: answer.sentAtMs, sentWallMs: answer.sentAtWallMs };
@@ -230,7 +245,7 @@ export class LeaseKeeper {
 
   #nextBeatMs(lease: HeldLease, early: number): number {
     const { timing, random } = this.#context;
-    return lease.sentMs + beatIntervalMs(lease, timing) * (1 - early * random());
+    return lease.sentMs + beatIntervalMs(lease, timing) * (1 - LEAST_EARLY - (early - LEAST_EARLY) * random());
   }
 
   /**

@@ -2,8 +2,9 @@ import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { overdueEnding } from "./facts.ts";
-import { maySendStop } from "./lease.ts";
+import { maySendStop, mayStopFenced } from "./lease.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
+import { noFirstBeatMessage } from "./no-first-beat.ts";
 import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "./perform.ts";
 
 /** The steps of a claim that beat or stop its item, hand in hand with the keeper, which beats beside them. */
@@ -18,7 +19,9 @@ export class LeaseSteps {
 
   /** lease: Operator: from here on it is beaten, whatever becomes of the Pod. */
   async take(claim: Claim, expected: string): Promise<void> {
-    await takeLease(this.#context, claim, expected);
+    // After a restart all leases of a process are due at one instant.
+    const { beats } = this.#context.work(claim.journal.api);
+    await beats.run(() => takeLease(this.#context, claim, expected));
     this.#keeper.keep(claim);
     const { lease } = claim;
     const result = lease === null || lease.is === "lost" ? "refused" : "taken";
@@ -57,11 +60,7 @@ export class LeaseSteps {
     // What the list showed is older than our beat.
     claim.item = null;
     if (!held || ended || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
-    const seconds = this.#context.environment().spec.sessions?.firstBeatTimeoutSeconds;
-    claim.ending ??= {
-      why: "NoFirstBeat",
-      message: `the container sent no heartbeat within ${seconds} s of its start; a program that does not beat by itself needs lease: Operator`,
-    };
+    claim.ending ??= { why: "NoFirstBeat", message: noFirstBeatMessage(this.#context.environment()) };
   }
 
   /** Stops the item. No beat may overtake a stop by force, nor a stop outlast the lease while it waits for one. */
@@ -72,6 +71,12 @@ export class LeaseSteps {
     const now = { nowMs: clock.monotonic(), wallMs: clock.now() };
     if (held && !(claim.lease?.is === "held" && maySendStop(claim.lease, now, timing))) {
       this.#keeper.resume(claim);
+      return;
+    }
+    // The machine may have slept since the decision, and its monotonic clock with it: then the lease is taken anew.
+    const { memory, item } = claim;
+    if (memory.is === "fenced" && item?.state === "active" && !mayStopFenced(memory, now, timing)) {
+      claim.memory = { is: "none" };
       return;
     }
     try {

@@ -75,7 +75,21 @@ export function maySendStop(lease: HeldLease, now: Instant, timing: Timing): boo
   return lease.state === "stopping" || passedMs(lease, now) <= stopWindowMs(lease.ttlMs, timing);
 }
 
-function passedMs({ sentMs, sentWallMs }: HeldLease, { nowMs, wallMs }: Instant): number {
+/** The same of a lease that one beat took for a stop. */
+export function mayStopFenced(
+  fenced: { readonly beatSentMs: number; readonly beatSentWallMs?: number; readonly ttlMs: number },
+  now: Instant,
+  timing: Timing,
+): boolean {
+  const { beatSentMs: sentMs, beatSentWallMs: sentWallMs, ttlMs } = fenced;
+  if (sentWallMs === undefined) return false;
+  return passedMs({ sentMs, sentWallMs }, now) <= stopWindowMs(ttlMs, timing);
+}
+
+function passedMs(
+  { sentMs, sentWallMs }: Pick<HeldLease, "sentMs" | "sentWallMs">,
+  { nowMs, wallMs }: Instant,
+): number {
   return Math.max(nowMs - sentMs, wallMs - sentWallMs);
 }
 

@@ -31,6 +31,8 @@ const LEAVING = new Set([
 
 /** A taint that the scheduler would rather not see but puts up with: the successor of a Pod there might land there again. */
 const SOFT = "PreferNoSchedule";
+/** Of the effects of taints, the one that Pods can tolerate for a while. */
+const NO_EXECUTE = "NoExecute";
 
 /** The part of a Node that this is about. */
 export type NodeSpec = Pick<NonNullable<Node["spec"]>, "unschedulable" | "taints">;
@@ -45,7 +47,16 @@ export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">):
   if (node?.unschedulable) taints.push({ key: UNSCHEDULABLE, effect: "NoSchedule" });
   const against = taints.filter((taint) => LEAVING.has(taint.key) && !tolerates(pod, taint));
   if (against.length === 0) return "stays";
-  return against.every(({ effect }) => effect === SOFT) ? "doubtful" : "leaves";
+  return against.every((taint) => taint.effect === SOFT || putsUpWith(pod, taint)) ? "doubtful" : "leaves";
+}
+
+/**
+ * Every Pod tolerates a node's silence for a while, five minutes unless its template says otherwise, and the scheduler
+ * takes no notice of such taints. A lost node has others beside it; one that came back keeps it for a moment, in which
+ * a Pod that is taken away has its successor there at once, which is taken away in turn.
+ */
+function putsUpWith(pod: Pick<Pod, "spec">, taint: Taint): boolean {
+  return taint.effect === NO_EXECUTE && tolerates(pod, taint, "for a while");
 }
 
 interface Toleration {
@@ -56,11 +67,11 @@ interface Toleration {
   tolerationSeconds?: number;
 }
 
-/** As the scheduler matches them (k8s.io/component-helpers, scheduling/corev1). Tolerated for a while is not tolerated. */
-function tolerates({ spec }: Pick<Pod, "spec">, taint: Taint): boolean {
+/** As the scheduler matches them (k8s.io/component-helpers, scheduling/corev1): for good, or at least for a while. */
+function tolerates({ spec }: Pick<Pod, "spec">, taint: Taint, howLong?: "for a while"): boolean {
   const tolerations = (spec["tolerations"] ?? []) as readonly Toleration[];
   return tolerations.some(({ key, operator, value, effect, tolerationSeconds }) => {
-    if (tolerationSeconds != null) return false;
+    if (tolerationSeconds != null && howLong === undefined) return false;
     if (effect && effect !== taint.effect) return false;
     if (key && key !== taint.key) return false;
     return operator === "Exists" || (key !== undefined && (value ?? "") === (taint.value ?? ""));

@@ -44,7 +44,7 @@ function whoseIsIt(facts: Facts): Step {
 /**
  * The evidence rule: acknowledged_at inside the window in which only our acknowledgement can have come. It ends where
  * somebody else can first have been offered the item, by the earliest time at which our poll can have been sent; our own
- * acknowledgement is sent early enough to land before that (claim-loop.ts).
+ * acknowledgement is sent early enough to land before that (ack-window.ts).
  */
 function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
   const at = instantOf(item.acknowledgedAt ?? "");

@@ -19,8 +19,10 @@ import type { SessionContext } from "./context.ts";
 import type { Step } from "./facts.ts";
 import { openingPatch, readJournal, storedCredential } from "./journal.ts";
 import { type HeldLease, type Lease, leaseOf } from "./lease.ts";
+import { isSessionPodOf } from "./own-pods.ts";
 import { NO_DEADLINE_SECONDS } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
+import { beatTold, ofClaim, type SessionPoint } from "./points.ts";
 import { desiredTtlSeconds } from "./timing.ts";
 
 const SECOND_MS = 1_000;
@@ -44,7 +46,9 @@ export async function openSecret(context: SessionContext, claim: Claim, acknowle
   );
   claim.openingSent = true;
   try {
-    const opened = await context.kube.patch(SECRETS, ref, patch, { type: "merge" });
+    const opened = await context.points.run("session.open", ofClaim(claim, { acknowledgedAt }), () =>
+      context.kube.patch(SECRETS, ref, patch, { type: "merge" }),
+    );
     claim.secretVersion = opened.metadata.resourceVersion ?? claim.secretVersion;
   } catch (error) {
     if (isConflict(error) || isNotFound(error)) throw new StaleClaimError();
@@ -54,9 +58,17 @@ export async function openSecret(context: SessionContext, claim: Claim, acknowle
 
 /** The credential from the Secret; null when an earlier patch of ours, whose answer was lost, has opened it already. */
 async function rereadCredential(context: SessionContext, claim: Claim): Promise<string | null> {
-  const secret = await context.kube.get(SECRETS, { namespace: context.namespace, name: claim.name }).catch((error) => {
-    throw isNotFound(error) ? new StaleClaimError() : error;
-  });
+  const ref = { namespace: context.namespace, name: claim.name };
+  const secret = await context.points
+    .run(
+      "session.read-credential",
+      ofClaim(claim),
+      () => context.kube.get(SECRETS, ref),
+      (read) => ({ opened: readJournal(read)?.opened ?? false }),
+    )
+    .catch((error) => {
+      throw isNotFound(error) ? new StaleClaimError() : error;
+    });
   if (secret.metadata.uid !== claim.secretUid) throw new StaleClaimError();
   claim.secretVersion = secret.metadata.resourceVersion ?? claim.secretVersion;
   return readJournal(secret)?.opened ? null : storedCredential(secret);
@@ -83,23 +95,22 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
   // What the user's template says of disruptions wins.
   if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "false";
   if (own[ANNOTATION_DO_NOT_DISRUPT] === undefined) annotations[ANNOTATION_DO_NOT_DISRUPT] = "true";
-  await context.kube.patch(
-    PODS,
-    { namespace: context.namespace, name: claim.name },
-    {
-      metadata: {
-        uid: claim.journal.podUid,
-        labels: {
-          [LABEL_PHASE]: "assigned",
-          [LABEL_WORK_ID]: toLabelValue(workId),
-          [LABEL_SESSION_ID]: toLabelValue(sessionId),
-        },
-        annotations,
+  const patch = {
+    metadata: {
+      uid: claim.journal.podUid,
+      labels: {
+        [LABEL_PHASE]: "assigned",
+        [LABEL_WORK_ID]: toLabelValue(workId),
+        [LABEL_SESSION_ID]: toLabelValue(sessionId),
       },
-      spec: { activeDeadlineSeconds: claim.deadlineSeconds },
+      annotations,
     },
-    { type: "merge" },
+    spec: { activeDeadlineSeconds: claim.deadlineSeconds },
+  };
+  await context.points.run("session.touch", ofClaim(claim, { touches: claim.touches + 1 }), () =>
+    context.kube.patch(PODS, { namespace: context.namespace, name: claim.name }, patch, { type: "merge" }),
   );
+  context.metrics.touches.inc({ ...context.labels, touch: claim.touches === 0 ? "first" : "again" });
   claim.touches += 1;
   claim.touchedMs = context.clock.monotonic();
 }
@@ -108,7 +119,7 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
 function deadlineSeconds(context: SessionContext, pod: Pod): number {
   const { maxDurationSeconds } = context.environment().spec.sessions ?? { maxDurationSeconds: 0 };
   const startedMs = Date.parse(pod.status?.startTime ?? pod.metadata.creationTimestamp ?? "");
-  const ageSeconds = Number.isNaN(startedMs) ? 0 : Math.max(0, context.clock.now() - startedMs) / SECOND_MS;
+  const ageSeconds = Number.isNaN(startedMs) ? 0 : Math.max(0, context.kube.now() - startedMs) / SECOND_MS;
   const wanted = Math.ceil(ageSeconds) + maxDurationSeconds + context.template().graceSeconds;
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
   // It may only ever be lowered.
@@ -118,11 +129,16 @@ function deadlineSeconds(context: SessionContext, pod: Pod): number {
 /** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */
 export async function fence(context: SessionContext, claim: Claim, expected: string): Promise<boolean> {
   claim.memory = { is: "none" };
-  const answer = await beat(context, claim, expected);
+  const answer = await beat(context, claim, "session.fence", expected);
   if (answer.value.kind === "refused") return refused(context, claim);
   const { beat: beaten } = answer.value;
   if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);
-  claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ttlMs: beaten.ttl_seconds * SECOND_MS };
+  claim.memory = {
+    is: "fenced",
+    beatSentMs: answer.sentAtMs,
+    beatSentWallMs: answer.sentAtWallMs,
+    ttlMs: beaten.ttl_seconds * SECOND_MS,
+  };
   return true;
 }
 
@@ -133,7 +149,7 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
 export async function takeLease(context: SessionContext, claim: Claim, expected: string): Promise<void> {
   claim.memory = { is: "none" };
   claim.item = null;
-  const answer = await beat(context, claim, expected, desiredTtlSeconds(context.timing));
+  const answer = await beat(context, claim, "session.take", expected, desiredTtlSeconds(context.timing));
   const taken =
     answer.value.kind === "refused" ? null : leaseOf(answer.value.beat, answer.sentAtMs, answer.sentAtWallMs);
   if (taken) claim.lease = taken;
@@ -150,10 +166,11 @@ const SHORTEST_TTL_SECONDS = 10;
  */
 export async function shortenLease(context: SessionContext, claim: Claim, { echo, ttlMs }: HeldLease): Promise<void> {
   try {
-    const answer = await beat(context, claim, echo, SHORTEST_TTL_SECONDS);
+    const answer = await beat(context, claim, "session.shorten", echo, SHORTEST_TTL_SECONDS);
     if (answer.value.kind !== "beat") return;
-    const grantedMs = answer.value.beat.ttl_seconds * SECOND_MS;
-    claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ttlMs: grantedMs };
+    const { state, lease_extended: extended, ttl_seconds: ttlSeconds } = answer.value.beat;
+    const surely = state === "active" && extended ? { beatSentWallMs: answer.sentAtWallMs } : {};
+    claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ...surely, ttlMs: ttlSeconds * SECOND_MS };
   } catch (error) {
     // It may have landed, for as long as the server gave before.
     claim.memory = { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs };
@@ -169,19 +186,23 @@ export function lostToOthers(context: SessionContext, message: string): Lease {
 async function beat(
   context: SessionContext,
   claim: Claim,
+  point: SessionPoint,
   expected: string,
   ttlSeconds?: number,
 ): Promise<Answer<HeartbeatOutcome>> {
   const { api, workId } = claim.journal;
   const desired = ttlSeconds === undefined ? {} : { desiredTtlSeconds: ttlSeconds };
-  context.guard();
-  const first = await context.work(api).heartbeat(workId, { expected, ...desired });
+  const send = (value: string) => {
+    context.guard();
+    const request = () => context.work(api).heartbeat(workId, { expected: value, ...desired });
+    return context.points.run(point, ofClaim(claim, { expected: value }), request, beatTold);
+  };
+  const first = await send(expected);
   if (first.value.kind !== "refused") return first;
   // The list and the heartbeat may write one instant in two ways; the echo must be the server's own, byte for byte.
   const current = first.value.current?.last_heartbeat;
   if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return first;
-  context.guard();
-  return await context.work(api).heartbeat(workId, { expected: current, ...desired });
+  return await send(current);
 }
 
 function refused(context: SessionContext, claim: Claim): false {
@@ -194,7 +215,7 @@ export async function stopItem(context: SessionContext, claim: Claim, force: boo
   context.guard();
   const sentMs = context.clock.monotonic();
   const { api, workId } = claim.journal;
-  await context.work(api).stop(workId, { force });
+  await context.points.run("session.stop", ofClaim(claim, { force }), () => context.work(api).stop(workId, { force }));
   const seen: ItemView = claim.item ?? {
     state: "stopped",
     acknowledgedAt: claim.acknowledgedAt,
@@ -206,30 +227,37 @@ export async function stopItem(context: SessionContext, claim: Claim, force: boo
 }
 
 /**
- * Deletes a Pod, with its own grace unless another is given. Never on a cache's word: it is read live, and the delete
- * names its UID. Returns the state that spoke against it, or null when the Pod is deleted, going or gone.
+ * Deletes a session Pod of this Environment, with its own grace unless another is given. Never on a cache's word: it is
+ * read live, and the delete names its UID. Returns the state that spoke against it, or null when the Pod is deleted, going
+ * or gone.
+ * @param by whose points the two requests are
  */
 export async function deletePod(
   context: SessionContext,
-  name: string,
+  { by, name, workId }: { by: "session" | "removal" | "retention"; name: string; workId?: string },
   unless: (live: Pod) => boolean,
   graceSeconds?: number,
 ): Promise<Pod | null> {
-  const ref = { namespace: context.namespace, name };
+  const { kube, points, namespace } = context;
+  const ref = { namespace, name };
+  const about = { pod: name, ...(workId !== undefined && { workId }) };
   let live: Pod;
   try {
-    live = await context.kube.get(PODS, ref);
+    live = await points.run(`${by}.read-pod`, about, () => kube.get(PODS, ref));
   } catch (error) {
     if (isNotFound(error)) return null;
     throw error;
   }
   if (live.metadata.deletionTimestamp) return null;
-  if (unless(live)) return live;
+  if (!isSessionPodOf(live, context) || unless(live)) return live;
+  const { uid } = live.metadata;
   try {
-    await context.kube.delete(PODS, ref, {
-      ...(live.metadata.uid === undefined ? {} : { uid: live.metadata.uid }),
-      ...(graceSeconds === undefined ? {} : { gracePeriodSeconds: graceSeconds }),
-    });
+    await points.run(`${by}.delete-pod`, { ...about, asks: { uid: uid ?? null } }, () =>
+      kube.delete(PODS, ref, {
+        ...(uid === undefined ? {} : { uid }),
+        ...(graceSeconds === undefined ? {} : { gracePeriodSeconds: graceSeconds }),
+      }),
+    );
   } catch (error) {
     // Gone, or another one of that name: either way not the one we meant.
     if (!isNotFound(error) && !isConflict(error)) throw error;
@@ -237,13 +265,45 @@ export async function deletePod(
   return null;
 }
 
-/** Deletes a claim's Secret as it was last seen. Gone already is fine; changed by somebody else is not. */
-export async function dropSecret(context: SessionContext, claim: Claim): Promise<void> {
+/**
+ * Deletes a session Pod of this Environment as the cache shows it: the delete names its UID and its resourceVersion, so the
+ * API server refuses it where anything at all has changed since. One request in the place of a live read and a delete.
+ * False: it was refused, and who wants it gone has to read it live.
+ */
+export async function deleteAsSeen(
+  context: SessionContext,
+  { by, name }: { by: "retention"; name: string },
+  seen: Pod,
+): Promise<boolean> {
+  const { kube, points, namespace } = context;
+  const { uid, resourceVersion } = seen.metadata;
+  if (uid === undefined || resourceVersion === undefined || !isSessionPodOf(seen, context)) return false;
   try {
-    await context.kube.delete(
-      SECRETS,
-      { namespace: context.namespace, name: claim.name },
-      { uid: claim.secretUid, resourceVersion: claim.secretVersion },
+    await points.run(`${by}.delete-pod`, { pod: name, asks: { uid } }, () =>
+      kube.delete(PODS, { namespace, name }, { uid, resourceVersion }),
+    );
+    return true;
+  } catch (error) {
+    if (isNotFound(error)) return true;
+    if (isConflict(error)) return false;
+    throw error;
+  }
+}
+
+/**
+ * Deletes a claim's Secret as it was last seen. Gone already is fine; changed by somebody else is not.
+ * @param because in words, for a trace
+ */
+export async function dropSecret(
+  { kube, points, namespace }: SessionContext,
+  claim: Claim,
+  point: "claim.drop" | "session.drop" | "session.settled",
+  because: string,
+): Promise<void> {
+  const asSeen = { uid: claim.secretUid, resourceVersion: claim.secretVersion };
+  try {
+    await points.run(point, ofClaim(claim, { because }), () =>
+      kube.delete(SECRETS, { namespace, name: claim.name }, asSeen),
     );
   } catch (error) {
     if (isNotFound(error)) return;

@@ -7,14 +7,10 @@
  *   gates nothing (kubelet starts a container without it and writes it a moment later), so delivery as a file needs this.
  */
 import type { Environment, PodTemplate, SessionsSpec } from "../api/environment.ts";
+import { CLAIM_VOLUME, GATE_CONTAINER } from "../api/names.ts";
 import type { Container, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
 import { KEY_ACKNOWLEDGED_AT, KEY_SESSION_ID, KEY_WORK_ID, KEY_WORK_SECRET } from "./journal.ts";
 
-/** The init container that parks a Pod under `parking: Init`; the last one of the Pod. */
-export const GATE_CONTAINER = "berth-gate";
-
-/** The volume that shows the gate, and under `secretDelivery: File` the session container, a key of the claim's Secret. */
-const VOLUME = "berth-claim";
 /** As Kubernetes mounts its own tokens: below a path that exists, or can be made, in any image. */
 const MOUNT_PATH = "/var/run/secrets/berth.dev";
 
@@ -29,6 +25,8 @@ const FILE_MODE = 0o440;
  * images that have such a group; any other number would do.
  */
 const DEFAULT_FS_GROUP = 65_532;
+
+export { GATE_CONTAINER };
 
 /**
  * How long the gate waits between looks, in seconds: a quarter of a second is little beside the second that kubelet takes
@@ -68,8 +66,8 @@ export function gatedSpec(
   return {
     containers,
     // Last: by the time it runs, the template's own have ended, or run beside it.
-    initContainers: [...listOf<Container>(template.spec["initContainers"]), ...gate],
-    volumes: [...listOf<Record<string, unknown>>(template.spec["volumes"]), claimVolume(made.secretName, byFile)],
+    initContainers: [...listOf<Container>(template.spec.initContainers), ...gate],
+    volumes: [...listOf<Record<string, unknown>>(template.spec.volumes), claimVolume(made.secretName, byFile)],
     ...(byFile ? { securityContext: readableContext(template, session) } : {}),
   };
 }
@@ -121,7 +119,7 @@ const CREDENTIAL_VARIABLES: Record<Credential, string> = {
   EnvironmentKey: "ANTHROPIC_ENVIRONMENT_KEY",
 };
 
-const CLAIM_MOUNT = { name: VOLUME, mountPath: MOUNT_PATH, readOnly: true };
+const CLAIM_MOUNT = { name: CLAIM_VOLUME, mountPath: MOUNT_PATH, readOnly: true };
 
 /**
  * A copy of the session container that only waits. It has the same image, user, environment and mounts, so that a fault
@@ -157,7 +155,7 @@ function fileOf(byFile: boolean): string {
 function claimVolume(secretName: string, byFile: boolean): Record<string, unknown> {
   const key = fileOf(byFile);
   const items = [{ key, path: key, mode: FILE_MODE }];
-  return { name: VOLUME, secret: { secretName, optional: true, defaultMode: FILE_MODE, items } };
+  return { name: CLAIM_VOLUME, secret: { secretName, optional: true, defaultMode: FILE_MODE, items } };
 }
 
 /**

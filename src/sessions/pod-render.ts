@@ -6,6 +6,7 @@ import {
   ANNOTATION_API,
   ANNOTATION_DEFAULT_CONTAINER,
   ANNOTATION_LEASE,
+  ANNOTATION_NEEDS,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_CONTAINER,
   API_VERSION,
@@ -16,9 +17,11 @@ import {
   LABEL_ROLE,
   LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
+import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as gatedContainerName } from "../api/pod-template.ts";
+import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/hash.ts";
-import type { Pod } from "../kube/resource.ts";
+import type { Pod, PodSpec } from "../kube/resource.ts";
 import { GATE_CONTAINER, gatedSpec } from "./pod-gate.ts";
 
 /**
@@ -27,11 +30,8 @@ import { GATE_CONTAINER, gatedSpec } from "./pod-gate.ts";
  */
 export const NO_DEADLINE_SECONDS = 2_147_483_647;
 
-/** A stock worker's teardown can take 90 s (tool drain, memory sync, flush: 30 s each). */
-const DEFAULT_GRACE_SECONDS = 120;
-
 /** Raised when what is rendered around a template changes in a way that parked Pods must follow. */
-export const RENDERING = 1;
+export const RENDERING = 3;
 
 /** Pod names must be valid host names: at most 63 characters, of which the random end takes 9. */
 const NAME_LENGTH = 63;
@@ -51,6 +51,10 @@ export interface SessionTemplate {
   /** The name of the gated container. */
   readonly container: string;
   readonly graceSeconds: number;
+  /** What it asks for beyond what every template may have, in words of the policy. */
+  readonly needs: readonly string[];
+  /** As the spec has it. */
+  readonly written: PodTemplate;
   /** An `imagePullPolicy: Always` in the session container makes kubelet ask the registry at every look (kubernetes#103643). */
   readonly pullsAlways: boolean;
   /** Whether that would be so too if admission forced the policy. */
@@ -70,13 +74,13 @@ export function newPodName(environmentName: string, random: (bytes: number) => U
 export function sessionTemplate(environment: Environment): SessionTemplate {
   const { sessions, api, environmentId } = environment.spec;
   if (!sessions) throw new TypeError("not an Environment with spec.sessions");
-  const template = sessions.template;
-  const container = gatedContainerName(template);
-  const graceSeconds = template.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
+  const container = gatedContainerName(sessions.template);
+  const template = withSafeDefaults(sessions.template, container);
+  const graceSeconds = Number(template.spec.terminationGracePeriodSeconds);
   const { parking, credential, secretDelivery, lease } = sessions;
   const hash = hashOf({
     RENDERING,
-    template,
+    template: sessions.template,
     environmentId,
     baseUrl: api.baseUrl,
     credential,
@@ -89,20 +93,23 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
   const pullsAlways = template.spec.containers.some(
     ({ name, imagePullPolicy }) => pullsAgain && name === container && imagePullPolicy === "Always",
   );
+  const needs = needWords(sessions.template);
   return {
     hash,
     container,
-    graceSeconds: Number(graceSeconds),
+    graceSeconds,
+    needs,
+    written: sessions.template,
     pullsAgain,
     pullsAlways,
-    render: (name) => renderPod(environment, template, { name, hash, container, graceSeconds: Number(graceSeconds) }),
+    render: (name) => renderPod(environment, template, { name, hash, container, needs }),
   };
 }
 
 function renderPod(
   environment: Environment,
   template: PodTemplate,
-  made: { name: string; hash: string; container: string; graceSeconds: number },
+  made: { name: string; hash: string; container: string; needs: readonly string[] },
 ): Pod {
   const { name, namespace, uid } = environment.metadata;
   const finalizers = finalizersOf(template);
@@ -128,18 +135,16 @@ function renderPod(
         [ANNOTATION_SESSION_CONTAINER]: made.container,
         [ANNOTATION_LEASE]: environment.spec.sessions?.lease ?? "Worker",
         [ANNOTATION_API]: environment.spec.api.baseUrl,
+        [ANNOTATION_NEEDS]: JSON.stringify(made.needs),
       },
       // Every Pod's controller is the Environment: kubectl drain refuses Pods without one.
       ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true }],
       ...(finalizers ? { finalizers } : {}),
     },
     spec: {
-      automountServiceAccountToken: false,
-      enableServiceLinks: false,
-      ...template.spec,
+      ...(template.spec as PodSpec),
       restartPolicy: "Never",
       activeDeadlineSeconds: NO_DEADLINE_SECONDS,
-      terminationGracePeriodSeconds: made.graceSeconds,
       ...gatedSpec(environment, template, { secretName: made.name, container: made.container }),
     },
   };

@@ -1,5 +1,5 @@
 import { ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
-import type { ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
+import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { GATE_CONTAINER, isGatedByInit } from "./pod-gate.ts";
 
 /** Why a session container is over; each is a session end reason of the closed set in api/reasons. */
@@ -43,10 +43,16 @@ export interface Problem {
 const ORDINARY_WAITS = new Set(["", "ContainerCreating", "PodInitializing"]);
 
 /** kubelet's own watch of a Secret has not caught up (its API server was away): it looks again, and nothing is wrong. */
-const COULD_NOT_LOOK = /^failed to sync \w+ cache: /;
+const SECRET_NOT_SYNCED = /^failed to sync \w+ cache: /;
+/** Its container runtime does not answer, since that restarts: the same. What a registry says may read alike. */
+const RUNTIME_AWAY = /rpc error: code = (Unavailable|DeadlineExceeded|Canceled) /;
+const FROM_REGISTRY = new Set(["ErrImagePull", "ImagePullBackOff"]);
 
 /** 128 + SIGKILL: what a container that was killed, and not by the kernel for its memory, ends with. */
 const EXIT_SIGKILL = 137;
+
+/** containerd's words for a container whose end nobody saw: its node was started anew. */
+const UNSEEN = { reason: "Unknown", exitCode: 255 };
 
 /** What the gate ends with when its Pod is deleted while it waits. */
 const EXIT_SIGTERM = 143;
@@ -54,8 +60,15 @@ const EXIT_SIGTERM = 143;
 const GATE_NEEDS =
   "parking: Init needs /bin/sh and sleep in the session container's image: add them, or use parking: Key";
 
-/** Who deletes the Pods of a node that does not answer, and of one that is not there any more. */
-const NODE_GONE = new Set(["DeletionByTaintManager", "DeletionByPodGC"]);
+/** Who deletes the Pods of a node that does not answer or is being emptied, and of one that is not there any more. */
+const BY_TAINT_MANAGER = "DeletionByTaintManager";
+const BY_POD_GC = "DeletionByPodGC";
+
+/** kubelet's words for a Pod that a shutdown of its node ended, or kept out; `Shutdown` before 1.22. */
+const NODE_SHUTDOWN = new Set(["Terminated", "NodeShutdown", "Shutdown"]);
+
+/** How far the clocks of a node and of the control plane are apart at most, where they are kept at all. */
+const CLOCK_SKEW_MS = 10_000;
 
 const SECOND_MS = 1_000;
 
@@ -70,10 +83,11 @@ export function readPodState(pod: Pod): PodState {
   const status = pod.status ?? {};
   const container = sessionContainerStatus(pod);
   const state = container?.state ?? {};
-  if (state.terminated) return { is: "ended", end: endOf(pod, status, state.terminated) };
+  const terminated = state.terminated ?? endBeforeWaiting(container);
+  if (terminated) return { is: "ended", end: endOf(pod, status, terminated) };
   if (status.phase === "Failed" || status.phase === "Succeeded") {
     const startedAtMs = state.running ? time(state.running.startedAt) : null;
-    return { is: "ended", end: { ...endWithoutContainer(status, state.running !== undefined), startedAtMs } };
+    return { is: "ended", end: { ...endWithoutContainer(pod, status, state.running !== undefined), startedAtMs } };
   }
   if (nodeLost(status)) {
     return { is: "ended", end: { ...NO_TIMES, cause: "NodeLost", message: nodeLostMessage(pod), exitCode: null } };
@@ -85,6 +99,14 @@ export function readPodState(pod: Pod): PodState {
   const waiting = { reason: state.waiting?.reason ?? "", message: state.waiting?.message ?? "" };
   if (!waitsForSecret(pod, waiting)) return { is: "preparing", problem: problemOf(status, waiting) };
   return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
+}
+
+/**
+ * How a container ended that is not started again, whatever it is said to wait for: a kubelet that comes back and finds
+ * none says ContainerCreating for a moment.
+ */
+function endBeforeWaiting(container: ContainerStatus | undefined): ContainerStateTerminated | undefined {
+  return container?.state?.waiting ? container.lastState?.terminated : undefined;
 }
 
 function gateStatus(status: PodStatus): ContainerStatus | undefined {
@@ -135,14 +157,15 @@ function unscheduled(status: PodStatus): PodState {
 
 /** What keeps a Pod from being parked, or from starting: its own container's complaint, or an init container's. */
 function problemOf(status: PodStatus, waiting: Problem): Problem | null {
-  if (COULD_NOT_LOOK.test(waiting.message)) return null;
+  if (couldNotLook(waiting)) return null;
   if (!ORDINARY_WAITS.has(waiting.reason)) return waiting;
   // A sidecar that crashes after its first start holds nobody back.
   const initializing = isTrue(status, "Initialized") ? [] : (status.initContainerStatuses ?? []);
   for (const init of initializing) {
     const wait = init.state?.waiting;
     if (wait?.reason && !ORDINARY_WAITS.has(wait.reason)) {
-      return { reason: wait.reason, message: `init container ${init.name}: ${wait.message ?? ""}` };
+      const problem = { reason: wait.reason, message: wait.message ?? "" };
+      return couldNotLook(problem) ? null : { ...problem, message: `init container ${init.name}: ${problem.message}` };
     }
     if (init.state?.terminated && init.state.terminated.exitCode !== 0) {
       return { reason: "InitContainerFailed", message: initFailure(init.name, init.state.terminated) };
@@ -151,6 +174,10 @@ function problemOf(status: PodStatus, waiting: Problem): Problem | null {
   const sandbox = status.conditions?.find(({ type }) => type === "PodReadyToStartContainers");
   if (sandbox?.status === "False" && sandbox.message) return { reason: sandbox.reason ?? "", message: sandbox.message };
   return null;
+}
+
+function couldNotLook({ reason, message }: Problem): boolean {
+  return SECRET_NOT_SYNCED.test(message) || (RUNTIME_AWAY.test(message) && !FROM_REGISTRY.has(reason));
 }
 
 function initFailure(name: string, { exitCode, message }: ContainerStateTerminated): string {
@@ -178,16 +205,23 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
       message: terminated.message ?? "the command could not be started",
     };
   }
-  const disruption = disruptionOf(status);
+  const disruption = disruptionOf(status, base.finishedAtMs);
   if (disruption) return { ...base, ...disruption };
   if (terminated.reason === "OOMKilled" && exitCode !== 0) {
     return { ...base, cause: "OOMKilled", message: "the container used more memory than its limit" };
   }
   if (endedByDeletion(pod, base.finishedAtMs)) {
-    const message = `somebody deleted the Pod while its session ran; the container ended with exit code ${exitCode}`;
+    const message =
+      base.finishedAtMs === null
+        ? "somebody deleted the Pod, and nobody saw its container end"
+        : `somebody deleted the Pod while its session ran; the container ended with exit code ${exitCode}`;
     return { ...base, cause: "PodDeleted", message };
   }
   if (exitCode === 0) return { ...base, cause: "Completed", message: "" };
+  if (terminated.reason === UNSEEN.reason && exitCode === UNSEEN.exitCode) {
+    const message = "nobody saw how the container ended; its node, or the node's container runtime, was started anew";
+    return { ...base, cause: "NodeLost", message, exitCode: null };
+  }
   const said = terminated.message?.trim();
   const text = `the container ended with exit code ${exitCode}${said ? `: ${said}` : ""}`;
   return { ...base, cause: exitCode === EXIT_SIGKILL ? "Killed" : "Failed", message: text };
@@ -196,32 +230,56 @@ function endOf(pod: Pod, status: PodStatus, terminated: ContainerStateTerminated
 /** An end during the grace of a deletion. The object of a last watch event, whose grace is 0, does not say any more. */
 function endedByDeletion(pod: Pod, finishedAtMs: number | null): boolean {
   const { deletionTimestamp, deletionGracePeriodSeconds: grace } = pod.metadata;
+  // kubelet has not seen an end of a container that was never made, and says 137 of a parked Pod that goes.
+  if (finishedAtMs === null) return deletionTimestamp !== undefined;
   // The timestamp is the end of the grace.
   const overAtMs = time(deletionTimestamp);
-  return overAtMs !== null && finishedAtMs !== null && !!grace && finishedAtMs >= overAtMs - grace * SECOND_MS;
+  return overAtMs !== null && !!grace && finishedAtMs >= overAtMs - grace * SECOND_MS;
 }
 
-/** Causes that the Pod's status names, apart from the container's exit code. */
-function disruptionOf(status: PodStatus): { cause: EndCause; message: string } | null {
-  const target = status.conditions?.find(({ type, status: value }) => type === "DisruptionTarget" && value === "True");
+/**
+ * Causes that the Pod's status names, apart from the container's exit code.
+ * @param finishedAtMs when the container ended, where its node has seen that.
+ */
+function disruptionOf(status: PodStatus, finishedAtMs: number | null): { cause: EndCause; message: string } | null {
+  const target = status.conditions?.find(
+    (condition) =>
+      condition.type === "DisruptionTarget" && condition.status === "True" && !isTooLate(condition, finishedAtMs),
+  );
   const message = status.message ?? target?.message ?? "";
   if (status.reason === "DeadlineExceeded") return { cause: "DeadlineExceeded", message };
-  if (status.reason === "Evicted") return { cause: "Evicted", message };
+  if (status.reason === "Evicted" || NODE_SHUTDOWN.has(status.reason ?? "")) return { cause: "Evicted", message };
   if (status.reason === "NodeLost") return { cause: "NodeLost", message };
   if (target?.reason === "PreemptionByScheduler" || status.reason === "Preempting")
     return { cause: "Preempted", message };
-  if (target?.reason && NODE_GONE.has(target.reason)) return { cause: "NodeLost", message };
+  if (target?.reason === BY_POD_GC) return { cause: "NodeLost", message };
+  // A node that tells how the container ended has answered: it was given a taint.
+  if (target?.reason === BY_TAINT_MANAGER && finishedAtMs === null) return { cause: "NodeLost", message };
   if (target) return { cause: "Evicted", message };
   return null;
 }
 
+/**
+ * Whether a disruption came when the container was over already: a finished Pod is kept for its logs, and may still be
+ * thrown off its node. kubelet writes its own condition with the end that it caused, and so a little later.
+ */
+function isTooLate({ reason, lastTransitionTime }: Condition, finishedAtMs: number | null): boolean {
+  const sinceMs = time(lastTransitionTime);
+  if (reason === "TerminationByKubelet" || finishedAtMs === null || sinceMs === null) return false;
+  return sinceMs > finishedAtMs + CLOCK_SKEW_MS;
+}
+
 /** A Pod that is over although its session container never said so: evicted before, or lost with its node. */
-function endWithoutContainer(status: PodStatus, ran: boolean): End {
-  const disruption = disruptionOf(status);
+function endWithoutContainer({ metadata }: Pod, status: PodStatus, ran: boolean): End {
+  const disruption = disruptionOf(status, null);
   if (disruption) return { ...NO_TIMES, ...disruption, exitCode: null };
   if (ran) {
     const message = status.message ?? `the Pod is ${status.phase} and nobody saw how its container ended`;
     return { ...NO_TIMES, cause: "NodeLost", message, exitCode: null };
+  }
+  if (metadata.deletionTimestamp) {
+    const message = "somebody deleted the Pod before its session container started";
+    return { ...NO_TIMES, cause: "PodDeleted", message, exitCode: null };
   }
   const failed = status.initContainerStatuses?.find(({ state }) => (state?.terminated?.exitCode ?? 0) !== 0);
   const message = failed?.state?.terminated

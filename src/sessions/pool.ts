@@ -1,4 +1,4 @@
-import { LABEL_PHASE } from "../api/names.ts";
+import { allowsAll } from "../api/pod-policy.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -7,13 +7,16 @@ import { isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Breaker } from "./breaker.ts";
 import { type CapacityPlan, type FreePod, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
-import { type CapacityProblem, capacityProblemOf, TOO_SLOW } from "./capacity-problem.ts";
+import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
 import type { ClaimTable } from "./claim-table.ts";
+import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { Expectations } from "./expectations.ts";
 import { freePodOf } from "./free-pod.ts";
+import { NodeWords } from "./node-words.ts";
 import { newPodName } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
+import { QuotaDoubt } from "./quota-doubt.ts";
 import { refusalWords } from "./refusal-words.ts";
 import type { RemovalResult, Removals } from "./removal.ts";
 
@@ -21,6 +24,15 @@ const SECOND_MS = 1_000;
 
 /** Creations and removals of one Environment under way at the same time. */
 const CONCURRENCY = 16;
+
+/** The same while claims are under way that find Pods. */
+const RUSH_CONCURRENCY = 2;
+
+/** Longer than a burst of a hundred claims takes. */
+const LONGEST_HOLD_MS = 5_000;
+
+/** With half of the free Pods gone: about as long as a Pod takes to be parked, so that a rush that goes on finds some. */
+const SHORT_HOLD_MS = 1_000;
 
 /** How many Pods stand where. */
 export interface PoolCounts {
@@ -38,6 +50,7 @@ const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 export class Pool {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
+  readonly #claimsFirst: ClaimsFirst;
   readonly #breaker: Breaker;
   readonly #onChange: () => void;
   readonly #expected: Expectations;
@@ -55,6 +68,8 @@ export class Pool {
   #draining = false;
   #mayCreate = false;
   #refusal: CapacityProblem = null;
+  readonly #quota = new QuotaDoubt();
+  readonly #nodeWords: NodeWords;
   readonly #passes: Passes;
   /** Removals that are being tried. */
   readonly #underWay = new Set<Promise<void>>();
@@ -72,8 +87,13 @@ export class Pool {
     this.#context = options.context;
     this.#expected = new Expectations(options.context);
     this.#claims = options.claims;
+    this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });
     this.#breaker = options.breaker;
     this.#onChange = options.onChange;
+    this.#nodeWords = new NodeWords(options.context, () => {
+      this.#onChange();
+      this.poke();
+    });
     const { prepareBackoffBaseMs: baseMs, prepareBackoffMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
     const { clock, timing, logger } = options.context;
@@ -83,11 +103,13 @@ export class Pool {
       failed: (error) => logger.warn({ error: errorText(error) }, "capacity plan failed"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
+      restMs: REST_MS,
     });
   }
 
   /** Begins to plan; until then nothing is created or removed. Stops when the signal aborts. */
   start(signal: AbortSignal): void {
+    this.#nodeWords.start(signal);
     this.#passes.start(signal);
   }
 
@@ -117,7 +139,7 @@ export class Pool {
   /** Resolves when nothing of it is under way any more, after the signal aborted. */
   async ended(): Promise<void> {
     await this.#passes.ended();
-    await Promise.all(this.#underWay);
+    await Promise.all([...this.#underWay, this.#nodeWords.ended()]);
   }
 
   /** Whether a claim would find a Pod now. */
@@ -163,7 +185,9 @@ export class Pool {
   }
 
   problem(): CapacityProblem {
-    if (this.#refusal) return this.#refusal;
+    const said = this.#nodeWords.problem;
+    // What is said of a Pod that waits is newer than what was said of one that went.
+    if (this.#refusal) return this.#refusal.is === "preparing" && said ? said : this.#refusal;
     const { hash } = this.#context.template();
     for (const { free, pod } of this.#freePods()) {
       if (free.hash !== hash) continue;
@@ -171,13 +195,13 @@ export class Pool {
       if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
       if (state.is === "preparing" && state.problem) return capacityProblemOf(state.problem);
     }
-    return null;
+    return said;
   }
 
   #claimable(): { free: FreePod; pod: Pod }[] {
     const nowMs = this.#context.clock.monotonic();
-    const mayServe = ({ state, leaving, hash }: FreePod) =>
-      state === "parked" && !leaving && this.#breaker.admits(hash, nowMs);
+    const mayServe = ({ state, leaving, forbidden, hash }: FreePod) =>
+      state === "parked" && !leaving && !forbidden && this.#breaker.admits(hash, nowMs);
     return this.#freePods().filter(({ free }) => mayServe(free));
   }
 
@@ -187,7 +211,9 @@ export class Pool {
     await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#goes(name, result)));
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
-    if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.clock.now());
+    const askMs = this.#nodeWords.look(this.#freePods());
+    if (askMs !== null) this.#passes.wakeAfter(askMs);
+    if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.kube.now());
     await this.#clearEnded();
     await this.#inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
     const { nextMs, size } = this.#removals;
@@ -198,11 +224,23 @@ export class Pool {
     const waitMs = this.#createFromMs - this.#context.clock.monotonic();
     if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);
     if (plan.create === 0) this.#forgetRefusal(waitMs);
+    const holdMs = this.#holdMs(plan);
+    if (holdMs > 0) return this.#passes.wakeAfter(holdMs);
     await this.#inBatches(Array.from({ length: plan.create }), () => this.#create());
   }
 
+  /** How long creations leave the way to claims, in milliseconds: not at all where the next claims wait for new Pods. */
+  #holdMs({ create, wanted }: CapacityPlan): number {
+    const parked = create === 0 ? 0 : this.counts().parked;
+    if (create === 0 || parked < this.#demand) {
+      this.#claimsFirst.nothingWaits();
+      return 0;
+    }
+    return this.#claimsFirst.holdMs(parked >= wanted / 2 ? LONGEST_HOLD_MS : SHORT_HOLD_MS);
+  }
+
   #plan(): CapacityPlan {
-    const { environment, template, clock } = this.#context;
+    const { environment, template, kube } = this.#context;
     const sessions = environment().spec.sessions;
     if (!sessions) throw new TypeError("not an Environment with spec.sessions");
     const { hash } = template();
@@ -213,7 +251,7 @@ export class Pool {
       this.#refusal = null;
     }
     return planCapacity({
-      nowMs: clock.now(),
+      nowMs: kube.now(),
       hash,
       maxConcurrent: sessions.maxConcurrent,
       warm: sessions.warm,
@@ -245,9 +283,9 @@ export class Pool {
 
   /** Pods with the label of free ones that no claim, reservation or removal has. */
   #unclaimed(): Pod[] {
-    return this.#context.pods.list().filter((pod) => {
+    return this.#context.pods.parked().filter((pod) => {
       const name = pod.metadata.name ?? "";
-      if (pod.metadata.labels?.[LABEL_PHASE] !== "parked" || pod.metadata.deletionTimestamp) return false;
+      if (pod.metadata.deletionTimestamp) return false;
       if (this.#claims.has(name) || this.#foreign.has(name)) return false;
       return !this.#removals.has(name) && !this.#removed.has(name);
     });
@@ -255,7 +293,7 @@ export class Pool {
 
   #freePods(): { free: FreePod; pod: Pod }[] {
     return this.#unclaimed().flatMap((pod) => {
-      const free = freePodOf(pod, this.#context.nodeOutlook(pod));
+      const free = freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
       return free ? [{ free, pod }] : [];
     });
   }
@@ -271,7 +309,7 @@ export class Pool {
     for (const { free } of this.#freePods()) {
       if (free.state !== "parked" || this.#seenParked.has(free.name)) continue;
       this.#seenParked.add(free.name);
-      const seconds = (this.#context.clock.now() - free.createdAtMs) / SECOND_MS;
+      const seconds = (this.#context.kube.now() - free.createdAtMs) / SECOND_MS;
       this.#context.metrics.prepareSeconds.observe(this.#context.labels, Math.max(0, seconds));
       if (free.hash === this.#backoffHash) this.#backoff.reset();
       this.#refusal = null;
@@ -292,20 +330,25 @@ export class Pool {
   }
 
   async #create(): Promise<void> {
-    const { kube, name, metrics, labels, logger } = this.#context;
+    const { kube, points, name, metrics, labels, logger } = this.#context;
     const podName = newPodName(name);
-    const pod = this.#context.template().render(podName);
+    const template = this.#context.template();
+    // Here too: a spec may have changed since the reconciler gave leave.
+    if (!allowsAll(this.#context.podPolicy, template.needs)) return;
+    const pod = template.render(podName);
     this.#expected.add(podName);
     try {
-      await kube.create(PODS, pod);
+      await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
       metrics.podsCreated.inc(labels);
       // Whether the Pod gets ready is another matter: what was said of the one before it stands until one is parked.
       if (this.#refusal?.is === "quota" || this.#refusal?.is === "refused") this.#refusal = null;
+      this.#quota.granted();
     } catch (error) {
       this.#expected.failed(podName, error);
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
-      this.#refusal = { is: quota ? "quota" : "refused", message: refusalWords(error, podName) };
+      const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#createFromMs);
+      if (told) this.#refusal = { is: quota ? "quota" : "refused", message: refusalWords(error, podName) };
       this.#pause();
       logger.warn({ error: errorText(error) }, "a session Pod could not be created");
     }
@@ -348,11 +391,11 @@ export class Pool {
     if (!pod || this.#removals.has(name) || this.#removed.has(name) || this.#claims.has(name)) return;
     const problem = readPodState(pod);
     if (reason === "SurgeGivenUp")
-      this.#surgeBlockedUntilMs = this.#context.clock.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
+      this.#surgeBlockedUntilMs = this.#context.kube.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
     if (reason === "PrepareTimeout") {
       // In the words that were shown while it lasted.
-      const said = problem.is === "preparing" && problem.problem ? capacityProblemOf(problem.problem) : TOO_SLOW;
-      this.#failedToPrepare(reason, said);
+      const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);
+      this.#failedToPrepare(reason, said || this.#nodeWords.whyLate(pod));
     }
     this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
     await this.#goes(name, this.#removals.remove(pod));
@@ -373,8 +416,11 @@ export class Pool {
 
   /** So many at a time, and no more of them once the signal aborted. */
   async #inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
-    for (let from = 0; from < items.length && this.#passes.active; from += CONCURRENCY) {
-      await Promise.all(items.slice(from, from + CONCURRENCY).map(act));
+    for (let from = 0; from < items.length && this.#passes.active; ) {
+      const isRush = this.#claimsFirst.isRush && this.counts().parked >= this.#demand;
+      const size = isRush ? RUSH_CONCURRENCY : CONCURRENCY;
+      await Promise.all(items.slice(from, from + size).map(act));
+      from += size;
     }
   }
 }
@@ -384,6 +430,9 @@ const REMOVAL_PATIENCE_MS = 2_000;
 
 /** A slot that somebody else has taken is tried again so much later: whoever has it may have let it go. */
 const FOREIGN_SLOT_MS = 60_000;
+
+/** In a rush hundreds of Pods change in a second, and a plan looks at all of them: so many plans a second are enough. */
+const REST_MS = 20;
 
 /** Plans by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 100;

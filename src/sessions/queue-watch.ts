@@ -2,13 +2,14 @@ import type { QueueStatus } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { jitter } from "../core/random.ts";
+import type { Answer } from "../work/client.ts";
 import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth, Attempt } from "./api-health.ts";
 import type { SessionContext } from "./context.ts";
 import type { IdlePace } from "./idle-pace.ts";
 
 /** What of an Environment's context the queue watch works with. */
-export type QueueContext = Pick<SessionContext, "clock" | "random" | "work" | "metrics" | "labels"> & {
+export type QueueContext = Pick<SessionContext, "clock" | "random" | "work" | "points" | "metrics" | "labels"> & {
   readonly timing: Pick<SessionContext["timing"], "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs">;
 };
 
@@ -25,6 +26,7 @@ export class QueueWatch {
   readonly #pace: IdlePace;
   readonly #onStats: (stats: QueueStats) => void;
   readonly #unacknowledged: () => number;
+  readonly #onAnswer: (api: string, answer: Answer<unknown>) => void;
   #stats: QueueStats | null = null;
   #readMs = Number.NEGATIVE_INFINITY;
   #polled = 0;
@@ -41,7 +43,10 @@ export class QueueWatch {
     onStats: (stats: QueueStats) => void;
     /** Claims of our own whose item was polled and not acknowledged yet: they are part of `pending`. */
     unacknowledged: () => number;
+    /** Told each answer, for its Date header. */
+    onAnswer?: (api: string, answer: Answer<unknown>) => void;
   }) {
+    this.#onAnswer = options.onAnswer ?? (() => {});
     this.#unacknowledged = options.unacknowledged;
     this.#context = options.context;
     this.#health = options.health;
@@ -59,10 +64,10 @@ export class QueueWatch {
     const stats = this.#stats;
     return (
       stats && {
-        depth: stats.depth,
-        pending: stats.pending,
+        depth: shown(stats.depth),
+        pending: shown(stats.pending),
         ...(stats.oldest_queued_at === null ? {} : { oldestQueuedAt: stats.oldest_queued_at }),
-        ...(stats.workers_polling === null ? {} : { workersPolling: stats.workers_polling }),
+        ...(stats.workers_polling === null ? {} : { workersPolling: shown(stats.workers_polling) }),
       }
     );
   }
@@ -135,8 +140,10 @@ export class QueueWatch {
     const readMs = this.#context.clock.monotonic();
     const polledBefore = this.#polled;
     const unacknowledgedBefore = this.#unacknowledged();
-    const answer = await this.#context.work().stats({ signal });
+    const work = this.#context.work();
+    const answer = await this.#context.points.run("queue.stats", {}, () => work.stats({ signal }));
     attempt.answered();
+    this.#onAnswer(work.baseUrl, answer);
     // Two may be under way: the later one says more.
     if (readMs < this.#readMs) return;
     this.#readMs = readMs;
@@ -179,6 +186,13 @@ export class QueueWatch {
     this.#wake = null;
     if (nudged.signal.aborted) await sleep(clock, Math.max(0, notBeforeMs - clock.monotonic()), signal);
   }
+}
+
+/** A count of the status is an int32, and the API server takes no status with a larger one. */
+const MAX_SHOWN = 2 ** 31 - 1;
+
+function shown(count: number): number {
+  return Math.min(count, MAX_SHOWN);
 }
 
 /** Between two readings at least; bounds what nudges can cost. */

@@ -1,12 +1,14 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
-import { SECRETS, type Secret } from "../kube/resource.ts";
+import type { ServerTime } from "../core/server-time.ts";
+import type { Secret } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
-import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
+import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "./journal.ts";
 import { readPodState } from "./pod-state.ts";
+import { ofClaim } from "./points.ts";
 import type { Removals } from "./removal.ts";
-import type { ServerTime, ServerTimes } from "./server-time.ts";
+import type { ServerTimes } from "./server-times.ts";
 
 /**
  * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
@@ -14,11 +16,8 @@ import type { ServerTime, ServerTimes } from "./server-time.ts";
  * (late-records.ts).
  */
 export async function recoverClaims(context: SessionContext, into: Recovered): Promise<Claim[]> {
-  const secrets = await context.kube.listAll(SECRETS, {
-    namespace: context.namespace,
-    labelSelector: claimSelector(context.name),
-  });
-  return secrets.items.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
+  const secrets = await context.points.run("recover.list", {}, () => context.claimLists.list(context));
+  return secrets.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
 }
 
 /** Where what is found goes. */
@@ -58,13 +57,19 @@ export function recoverSecret(context: SessionContext, into: Recovered, secret: 
   if (state?.is === "running") claim.startedAtMs = state.startedAtMs;
   if (state?.is === "ended") claim.startedAtMs = state.end.startedAtMs;
   claims.add(claim);
+  const { use, lease, opened, acknowledgedAt } = journal;
+  context.points.note("recover.take-up", ofClaim(claim), { use, lease, opened, acknowledgedAt });
   return claim;
 }
 
-/** The journal's poll was before now, so waiting the whole window from now is always enough. */
+/**
+ * The journal's poll was before now, so waiting the whole window from now is always enough. So long it is until the Work API
+ * has told its time, too: our own clock may be minutes ahead.
+ */
 function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: Journal): number {
   const { clock, timing } = context;
   const windowMs = timing.othersReclaimMs + timing.marginMs;
-  const overMs = journal.polledUntilMs + timing.othersReclaimMs - serverTime.at(clock.monotonic()).earliestMs;
+  const { earliestMs } = serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY);
+  const overMs = journal.polledUntilMs + timing.othersReclaimMs - earliestMs;
   return clock.monotonic() + (Number.isNaN(overMs) ? windowMs : Math.min(windowMs, Math.max(0, overMs)));
 }

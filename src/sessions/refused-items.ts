@@ -27,12 +27,13 @@ export class RefusedItems {
 
   /** Acknowledges and stops an item that `api` offered. Throws WorkApiError; `run` sees to what is left then. */
   async refuse(item: WorkItem, api: string): Promise<void> {
-    const { guard, work, metrics, labels, logger, clock, timing } = this.#context;
+    const { guard, work, points, metrics, labels, logger, clock, timing } = this.#context;
+    const about = { workId: item.id };
     try {
       guard();
-      await work(api).ack(item.id);
+      await points.run("refuse.ack", about, () => work(api).ack(item.id));
       guard();
-      await work(api).stop(item.id, { force: true });
+      await points.run("refuse.stop", about, () => work(api).stop(item.id, { force: true }));
     } catch (error) {
       // Until then an acknowledgement without answer may still take effect.
       this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs;
@@ -49,6 +50,8 @@ export class RefusedItems {
   async run(signal: AbortSignal, mayAsk: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const { clock, timing, random } = this.#context;
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    await mayAsk(signal);
+    if (!signal.aborted) await sleep(clock, this.#firstPauseMs(), signal);
     while (!signal.aborted) {
       await mayAsk(signal);
       const waitMs = this.#lookFromMs - clock.monotonic();
@@ -56,6 +59,17 @@ export class RefusedItems {
       else if (waitMs > 0) await sleep(clock, waitMs, signal);
       else await this.#look(signal, backoff);
     }
+  }
+
+  /**
+   * Where many share the budget, and start together, their first looks are spread over the time that the group asks idle
+   * members to let pass between two calls: all at once they would use up, for what is seldom there, what everybody needs
+   * to become ready.
+   */
+  #firstPauseMs(): number {
+    const { work, random, timing } = this.#context;
+    const { idleIntervalMs } = work();
+    return idleIntervalMs <= timing.pollIdleGapMs ? 0 : random() * idleIntervalMs;
   }
 
   async #look(signal: AbortSignal, backoff: Backoff): Promise<void> {
@@ -73,14 +87,16 @@ export class RefusedItems {
   }
 
   async #stopLeft(signal: AbortSignal): Promise<void> {
-    const { guard, work, logger } = this.#context;
+    const { guard, work, points, logger } = this.#context;
     let page: string | undefined;
     for (let pages = 0; pages < LOOK_PAGES; pages += 1) {
-      const { value } = await work().list({ limit: PAGE_LIMIT, signal, ...(page === undefined ? {} : { page }) });
+      const asked = { limit: PAGE_LIMIT, signal, ...(page === undefined ? {} : { page }) };
+      const { value } = await points.run("refuse.list", {}, () => work().list(asked));
       for (const item of value.items) {
         if (item.state !== "starting" || item.data.type === DATA_TYPE_SESSION) continue;
         guard();
-        await work().stop(item.id, { force: true });
+        const stop = () => work().stop(item.id, { force: true });
+        await points.run("refuse.stop-left", { workId: item.id }, stop);
         logger.info({ workId: item.id, type: item.data.type }, "item that was left half refused is stopped");
       }
       if (value.nextPage === null) return;

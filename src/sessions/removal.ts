@@ -100,14 +100,15 @@ export class Removals {
 
   /** Null: somebody else has it. */
   async #takeSlot(name: string, podUid: string): Promise<Secret | null> {
-    const { kube, namespace, name: environment, uid: environmentUid } = this.#context;
+    const { kube, points, namespace, name: environment, uid: environmentUid } = this.#context;
     const journal = { use: "removal", environmentUid, podUid, ...NO_ITEM } as const;
     try {
-      return await kube.create(SECRETS, renderJournal({ name, namespace, environment }, journal, null));
+      const lock = renderJournal({ name, namespace, environment }, journal, null);
+      return await points.run("removal.lock", { pod: name }, () => kube.create(SECRETS, lock));
     } catch (error) {
       if (!isAlreadyExists(error)) throw error;
     }
-    const secret = await kube.get(SECRETS, { namespace, name });
+    const secret = await points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, { namespace, name }));
     const found = readJournal(secret);
     // A creation of ours whose answer was lost, or a removal that another process began.
     if (found?.use === "removal" && found.podUid === podUid) return secret;
@@ -117,13 +118,15 @@ export class Removals {
 
   /** The second half: the Pod goes, then its lock. A Pod that was marked since (assigned, finished) is not a free one. */
   async #finish(name: string, lock: Secret, podUid: string): Promise<void> {
-    const { kube, namespace, pods } = this.#context;
+    const { kube, points, namespace, pods } = this.#context;
     const pod = pods.get(name);
     const kept = (live: Pod) => live.metadata.uid !== podUid || live.metadata.labels?.[LABEL_PHASE] !== "parked";
-    await deletePod(this.#context, name, kept, pod ? graceOf(pod) : undefined);
+    await deletePod(this.#context, { by: "removal", name }, kept, pod ? graceOf(pod) : undefined);
     const { uid } = lock.metadata;
     try {
-      await kube.delete(SECRETS, { namespace, name }, uid === undefined ? {} : { uid });
+      await points.run("removal.unlock", { pod: name }, () =>
+        kube.delete(SECRETS, { namespace, name }, uid === undefined ? {} : { uid }),
+      );
     } catch (error) {
       // Gone, or another one of that name.
       if (!isNotFound(error) && !isConflict(error)) throw error;

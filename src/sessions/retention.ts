@@ -4,31 +4,48 @@ import { Passes } from "../core/passes.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { ClaimTable } from "./claim-table.ts";
+import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
-import { expiredFinished, readFinished } from "./finished.ts";
+import { expiredFinished, type Outcome, readFinished } from "./finished.ts";
 import { CLAIM_SECRET_TYPE } from "./journal.ts";
-import { deletePod } from "./perform.ts";
+import { deleteAsSeen, deletePod } from "./perform.ts";
 
 const SECOND_MS = 1_000;
 
 /** Deletions under way at the same time. */
 const CONCURRENCY = 16;
 
+/** Longer than a burst of a hundred claims takes: in a rush without end, Pods are kept that much longer. */
+const LONGEST_HOLD_MS = 5_000;
+
+/** In a rush hundreds of Pods change in a second, and a pass looks at all of them. */
+const REST_MS = 100;
+
 /** Passes by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 1_000;
 
 /**
- * Deletes finished Pods when they were kept long enough for their logs, and Pods that a settled claim left behind: marked
- * as assigned, with no Secret and so with no item.
+ * Deletes finished Pods when they were kept long enough for their logs, those that are not kept at all, and Pods that a
+ * settled claim left behind: marked as assigned, with no Secret and so with no item.
  */
 export class Retention {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
+  readonly #claimsFirst: ClaimsFirst;
   readonly #passes: Passes;
   #draining = false;
-  readonly #deleted = new Set<string>();
-  /** Pods that could not be deleted, and when (monotonic) to try again: one that stays must not keep the others. */
-  readonly #failed = new Map<string, number>();
+  /** UIDs of Pods whose claims were settled here, by name: not marked as finished, since they go at once. */
+  readonly #released = new Map<string, string | undefined>();
+  /**
+   * Pods that were marked, until the cache shows it or so long (monotonic): they look left behind until then. A mark that met
+   * a conflict, or that an older request changed back, never shows.
+   */
+  readonly #marked = new Map<string, number>();
+  /**
+   * Pods whose deletion was tried, and when (monotonic) to look at one again that still stands: the cache may be behind,
+   * a deletion may have failed or have been refused, and one that stays must not keep the others.
+   */
+  readonly #tried = new Map<string, number>();
 
   readonly #onForeignSlot: (secret: Secret) => void;
 
@@ -40,6 +57,7 @@ export class Retention {
   }) {
     this.#context = options.context;
     this.#claims = options.claims;
+    this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });
     this.#onForeignSlot = options.onForeignSlot;
     const { clock, timing, logger } = options.context;
     this.#passes = new Passes({
@@ -48,6 +66,7 @@ export class Retention {
       failed: (error) => logger.warn({ error: errorText(error) }, "finished Pods could not be deleted"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
+      restMs: REST_MS,
     });
   }
 
@@ -66,6 +85,25 @@ export class Retention {
     this.#passes.poke();
   }
 
+  /** Whether the Pod of a session that ended like this is kept for its logs. One that is has to be marked as finished. */
+  isKept({ failed }: Pick<Outcome, "failed">): boolean {
+    const { finishedMs, failedMs, limit } = this.#keep;
+    return limit > 0 && (failed ? failedMs : finishedMs) > 0;
+  }
+
+  /** A Pod that is not kept, and whose claim is settled: it has no record that anybody would have to look for. */
+  release({ metadata: { name = "", uid } }: Pod): void {
+    this.#released.set(name, uid);
+    this.poke();
+  }
+
+  /** A Pod that was marked as finished. */
+  marked({ metadata: { name = "" } }: Pod): void {
+    const { clock, timing } = this.#context;
+    this.#marked.set(name, clock.monotonic() + timing.retryMaxMs);
+    this.#passes.wakeAfter(timing.retryMaxMs);
+  }
+
   /** Resolves when nothing of it is under way any more, after the signal aborted. */
   ended(): Promise<void> {
     return this.#passes.ended();
@@ -77,34 +115,52 @@ export class Retention {
       .length;
   }
 
+  /** No finished Pod is left that is not on its way. */
+  get isEmpty(): boolean {
+    const { pods } = this.#context;
+    return this.finished === 0 && ![...this.#released].some(([name, uid]) => isThere(pods.get(name), uid));
+  }
+
+  get #keep(): { finishedMs: number; failedMs: number; limit: number } {
+    const sessions = this.#context.environment().spec.sessions;
+    if (!sessions || this.#draining) return { finishedMs: 0, failedMs: 0, limit: 0 };
+    return {
+      finishedMs: sessions.retainFinishedSeconds * SECOND_MS,
+      failedMs: sessions.retainFailedSeconds * SECOND_MS,
+      limit: sessions.retainFinishedLimit,
+    };
+  }
+
   async #pass(): Promise<void> {
-    const { environment, clock, pods } = this.#context;
-    const sessions = environment().spec.sessions;
-    if (!sessions) return;
-    for (const names of [this.#deleted, this.#failed]) {
-      for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
+    const { environment, kube, pods, clock } = this.#context;
+    if (!environment().spec.sessions) return;
+    for (const name of this.#tried.keys()) if (!pods.get(name)) this.#tried.delete(name);
+    for (const [name, uid] of this.#released) if (!isThere(pods.get(name), uid)) this.#released.delete(name);
+    for (const [name, untilMs] of this.#marked) {
+      const phase = pods.get(name)?.metadata.labels?.[LABEL_PHASE];
+      if (phase === undefined || phase === "finished" || clock.monotonic() >= untilMs) this.#marked.delete(name);
     }
     const present = pods.list().filter((pod) => !pod.metadata.deletionTimestamp && this.#isDue(pod));
     const finished = present.flatMap((pod) => readFinished(pod) ?? []);
-    const { expired, nextAtMs } = expiredFinished(finished, clock.now(), {
-      finishedMs: this.#draining ? 0 : sessions.retainFinishedSeconds * SECOND_MS,
-      failedMs: this.#draining ? 0 : sessions.retainFailedSeconds * SECOND_MS,
-      limit: this.#draining ? 0 : sessions.retainFinishedLimit,
-    });
+    const { expired, nextAtMs } = expiredFinished(finished, kube.now(), this.#keep);
     const leftBehind = present.filter((pod) => this.#isLeftBehind(pod));
     const gone = [...expired.map(({ pod }) => pod), ...leftBehind];
+    if (gone.length === 0) this.#claimsFirst.nothingWaits();
+    // Nothing pokes when a claim gets on: a look a second finds out.
+    const waits = gone.length > 0 && !this.#draining && this.#claimsFirst.holdMs(LONGEST_HOLD_MS) > 0;
+    if (waits) return this.#passes.wakeAfter(MIN_WAKE_MS);
     for (let from = 0; from < gone.length && this.#passes.active; from += CONCURRENCY) {
       await Promise.all(gone.slice(from, from + CONCURRENCY).map((pod) => this.#delete(pod)));
     }
-    if (nextAtMs !== null) this.#passes.wakeAfter(nextAtMs - clock.now());
+    if (nextAtMs !== null) this.#passes.wakeAfter(nextAtMs - kube.now());
   }
 
-  #isLeftBehind(pod: Pod): boolean {
-    return pod.metadata.labels?.[LABEL_PHASE] === "assigned" && !this.#claims.has(pod.metadata.name ?? "");
+  #isLeftBehind({ metadata: { name = "", labels } }: Pod): boolean {
+    return labels?.[LABEL_PHASE] === "assigned" && !this.#claims.has(name) && !this.#marked.has(name);
   }
 
   #isDue({ metadata: { name = "" } }: Pod): boolean {
-    return !this.#deleted.has(name) && this.#context.clock.monotonic() >= (this.#failed.get(name) ?? 0);
+    return this.#context.clock.monotonic() >= (this.#tried.get(name) ?? 0);
   }
 
   async #delete(pod: Pod): Promise<void> {
@@ -116,32 +172,37 @@ export class Retention {
     const isOther = (live: Pod) =>
       live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
     try {
-      if (phase === "assigned") {
+      const mayHaveRecord = phase === "assigned" && !this.#released.has(name);
+      if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) return;
+      if (mayHaveRecord) {
         const secret = await this.#record(name);
-        if (secret) {
-          this.#failed.set(name, clock.monotonic() + timing.retryMaxMs);
-          return this.#onForeignSlot(secret);
-        }
+        if (secret) return this.#onForeignSlot(secret);
         logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
       }
-      const kept = await deletePod(this.#context, name, isOther);
-      if (!kept) this.#deleted.add(name);
+      await deletePod(this.#context, { by: "retention", name }, isOther);
     } catch (error) {
       logger.warn({ pod: name, error: errorText(error) }, "a Pod that is over could not be deleted");
-      this.#failed.set(name, clock.monotonic() + timing.retryMaxMs);
+    } finally {
+      this.#tried.set(name, clock.monotonic() + timing.retryMaxMs);
       this.#passes.wakeAfter(timing.retryMaxMs);
     }
   }
 
   /** The record of a claim, read live: that none is known here does not say that there is none. */
   async #record(name: string): Promise<Secret | null> {
-    const { kube, namespace } = this.#context;
+    const { kube, points, namespace } = this.#context;
     try {
-      const secret = await kube.get(SECRETS, { namespace, name });
+      const read = () => kube.get(SECRETS, { namespace, name });
+      const secret = await points.run("retention.read-secret", { pod: name }, read);
       return secret.type === CLAIM_SECRET_TYPE ? secret : null;
     } catch (error) {
       if (isNotFound(error)) return null;
       throw error;
     }
   }
+}
+
+/** A Pod of this UID that nobody has deleted yet. */
+function isThere(pod: Pod | undefined, uid: string | undefined): boolean {
+  return pod !== undefined && pod.metadata.uid === uid && !pod.metadata.deletionTimestamp;
 }

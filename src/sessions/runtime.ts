@@ -26,7 +26,7 @@ import { type Recovered, recoverClaims, recoverSecret } from "./recovery.ts";
 import { RefusedItems } from "./refused-items.ts";
 import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
-import { ServerTimes } from "./server-time.ts";
+import { ServerTimes } from "./server-times.ts";
 import { SessionLoop } from "./session-loop.ts";
 import { stuckWords } from "./stuck.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
@@ -35,6 +35,8 @@ import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts"
 export interface RuntimeReport {
   readonly queue: QueueStatus | null;
   readonly sessions: SessionsStatus;
+  /** Addresses of the Work API that claims name, or may come to by a poll under way; null before the last late one can have been found. */
+  readonly claimedFrom: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
   /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
   readonly hindrance: string | null;
@@ -81,6 +83,8 @@ export class SessionsRuntime {
   #permissions: Permissions = { mayAsk: false, mayPrepare: false, mayClaim: false };
   #running: Promise<void> = Promise.resolve();
   #recovered = false;
+  /** Late ones of an earlier process, too. */
+  #allKnown = false;
   #draining = false;
   #credentialMissing: string | null = null;
   /** Why nothing is served although all conditions are well. */
@@ -108,11 +112,13 @@ export class SessionsRuntime {
     this.#removals = new Removals({ context, onForeignSlot: takeUp });
     this.#pool = new Pool({ ...shared, removals: this.#removals, onChange: changed });
     this.#budget = new DisruptionBudget(shared);
+    this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: takeUp });
     this.#sessions = new SessionLoop({
       ...shared,
       observers,
       mayAsk: () => this.#mayAsk,
       beforeTouch: () => this.#budget.cover(),
+      retention: this.#retention,
       onChange: changed,
     });
     this.#pace = new IdlePace({ ...context, intervalMs: () => context.work().idleIntervalMs });
@@ -122,6 +128,9 @@ export class SessionsRuntime {
       pace: this.#pace,
       onStats: () => this.#noteStats(),
       unacknowledged: () => [...this.#claims].filter(({ acknowledgedAt }) => acknowledgedAt === null).length,
+      // A long poll's header leaves a second open, since it was written at the end of the wait: these are what narrows that.
+      onAnswer: (api, { sentAtMs, answeredAtMs, serverDateMs }) =>
+        this.#serverTimes.of(api).observe(sentAtMs, answeredAtMs, serverDateMs),
     });
     this.#sweep = new ItemSweep({
       context,
@@ -131,7 +140,6 @@ export class SessionsRuntime {
       sessions: this.#sessions,
       breaker: this.#breaker,
     });
-    this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: takeUp });
     this.#hold = new EnvironmentHold(context);
     this.#refused = new RefusedItems(context);
     this.#claimLoop = new ClaimLoop({
@@ -220,7 +228,7 @@ export class SessionsRuntime {
 
   /** No claim, no free Pod and no finished Pod is left. */
   get isDrained(): boolean {
-    return this.#recovered && this.#claims.size === 0 && this.#pool.isEmpty && this.#retention.finished === 0;
+    return this.#recovered && this.#claims.size === 0 && this.#pool.isEmpty && this.#retention.isEmpty;
   }
 
   /** What is left, in words, for the Event of a drain that was given up. */
@@ -230,9 +238,9 @@ export class SessionsRuntime {
 
   /** The drain's bound is over: Secrets go unsettled, Pods are the garbage collector's. Leases lapse by themselves. */
   async abandon(): Promise<void> {
-    const { kube, namespace, name } = this.#context;
+    const { kube, points, namespace, name } = this.#context;
     await this.stop();
-    await deleteClaimSecrets(kube, { namespace, name });
+    await deleteClaimSecrets(kube, { namespace, name }, points);
     await this.#hold.release(() => true);
   }
 
@@ -247,6 +255,9 @@ export class SessionsRuntime {
     return {
       queue: this.#queue.status,
       sessions,
+      claimedFrom: this.#allKnown
+        ? new Set([...[...this.#claims].map(({ journal }) => journal.api), ...this.#claimLoop.addresses])
+        : null,
       verdicts: [
         this.#health.key,
         this.#health.queue,
@@ -272,18 +283,15 @@ export class SessionsRuntime {
     this.#retention.start(signal);
     this.#budget.start(signal);
     this.#noteChange();
-    const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
+    const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#mayAsk, until);
     await Promise.all([
       sessions,
-      findLateRecords(
-        this.#context,
-        () => this.#taken(),
-        (secret) => this.#takeUp(secret),
-        signal,
-      ),
-      this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
+      this.#findLate(signal),
       this.#kept(signal, () => this.#claimLoop.run(signal)),
       this.#kept(signal, () => this.#queue.run(signal, mayAsk)),
+      // After the statistics, which everybody waits for: where a thousand Environments start at once, each call has to wait
+      // for its turn in the budget.
+      this.#kept(signal, () => this.#refused.run(signal, mayAsk)),
       this.#kept(signal, () => this.#sweep.run(signal, () => this.#mayAsk, this.#changed)),
     ]);
   }
@@ -330,6 +338,14 @@ export class SessionsRuntime {
     else if (!this.#claims.has(name)) this.#pool.leave(name);
   }
 
+  async #findLate(signal: AbortSignal): Promise<void> {
+    const taken = () => this.#taken();
+    await findLateRecords(this.#context, taken, (secret) => this.#takeUp(secret), signal);
+    if (signal.aborted) return;
+    this.#allKnown = true;
+    this.#onChange();
+  }
+
   /** Slots that this process knows to be taken. */
   #taken(): Set<string> {
     return new Set([...[...this.#claims].map(({ name }) => name), ...this.#removals.names()]);
@@ -345,7 +361,12 @@ export class SessionsRuntime {
   }
 
   #gate(): ClaimGate {
-    const isClosing = () => this.#draining;
+    // A poll that is under way when somebody pauses, or when the spec becomes one that nothing may be claimed for, may
+    // still bring an item.
+    const isClosing = () => {
+      const { mayAsk, mayClaim } = this.#permissions;
+      return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;
+    };
     return {
       mayClaim: (signal) => this.#mayClaim(signal),
       holdEnvironment: () => this.#hold.hold(),
@@ -373,10 +394,6 @@ export class SessionsRuntime {
     const bound = AbortSignal.any([signal, either.signal]);
     await Promise.race([this.#changed.wait(bound), sleep(this.#context.clock, delayMs, bound)]);
     either.abort();
-  }
-
-  async #until(ready: () => boolean, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && !ready()) await this.#changed.wait(signal);
   }
 
   #noteChange(): void {

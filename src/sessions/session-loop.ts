@@ -1,7 +1,7 @@
 import { LABEL_PHASE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
-import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
+import { PODS, type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
@@ -14,12 +14,16 @@ import type { ItemObservers } from "./item-observers.ts";
 import { readJournal } from "./journal.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
+import { isSessionPodOf } from "./own-pods.ts";
 import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameState, touchPod } from "./perform.ts";
 import { readPodState } from "./pod-state.ts";
+import { ofClaim } from "./points.ts";
 import { mayRelease } from "./releases.ts";
+import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
 import { isGivenUp, noteOpenRefusal, stuckBy } from "./stuck.ts";
 import type { Timing } from "./timing.ts";
+import { unopenedOutcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
 
@@ -60,6 +64,7 @@ export class SessionLoop {
   readonly #leases: LeaseSteps;
   readonly #mayAsk: () => boolean;
   readonly #beforeTouch: () => Promise<void>;
+  readonly #retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly #onChange: () => void;
   #drainDeadlineMs = Number.POSITIVE_INFINITY;
   #draining = false;
@@ -73,6 +78,8 @@ export class SessionLoop {
     mayAsk: () => boolean;
     /** Awaited before a Pod is marked as assigned. */
     beforeTouch: () => Promise<void>;
+    /** What becomes of Pods whose sessions are over. */
+    retention: Pick<Retention, "isKept" | "release" | "marked">;
     /** Something changed that capacity or status depend on. */
     onChange: () => void;
   }) {
@@ -83,6 +90,7 @@ export class SessionLoop {
     this.#breaker = options.breaker;
     this.#mayAsk = options.mayAsk;
     this.#beforeTouch = options.beforeTouch;
+    this.#retention = options.retention;
     this.#onChange = options.onChange;
     this.#notes = new SessionNotes(context, options.breaker, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
@@ -131,7 +139,7 @@ export class SessionLoop {
     this.saw(claim, view);
     const { lease } = claim;
     if (lease?.is === "held" && lease.state === "active" && view.askedMs > lease.sentMs) {
-      this.#leases.lose(claim, "the queue offers the work item again");
+      this.#lose(claim, "the queue offers the work item again");
     }
     this.poke(claim.name);
   }
@@ -168,8 +176,8 @@ export class SessionLoop {
     // A cache that lags must not look like a Pod that is gone.
     if (!pod && claim.end === null && claim.journal.use === "session") pod = await this.#livePod(claim);
     const nowMs = clock.monotonic();
-    const wallMs = clock.now();
-    const podGoneByMs = pod ? goneByMs(pod, nowMs - wallMs, this.#context.timing) : null;
+    const clusterMs = this.#context.kube.now();
+    const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
     let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
     if (state.is === "running" || state.is === "ended")
       this.#notes.started(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
@@ -191,9 +199,10 @@ export class SessionLoop {
       claim,
       pod: state,
       podGoneByMs,
-      podAssigned: pod?.metadata.labels?.[LABEL_PHASE] === "assigned",
+      podAssigned: isAssigned(pod),
       nowMs,
-      wallMs,
+      wallMs: clock.now(),
+      clusterMs,
       limits: this.#limits(claim),
       timing: this.#context.timing,
     };
@@ -203,8 +212,10 @@ export class SessionLoop {
 
   async #livePod(claim: Claim): Promise<Pod | undefined> {
     try {
-      const pod = await this.#context.kube.get(PODS, { namespace: this.#context.namespace, name: claim.name });
-      return pod.metadata.uid === claim.journal.podUid ? pod : undefined;
+      const { kube, points, namespace } = this.#context;
+      const read = () => kube.get(PODS, { namespace, name: claim.name });
+      const pod = await points.run("session.read-pod", ofClaim(claim), read);
+      return pod.metadata.uid === claim.journal.podUid && isSessionPodOf(pod, this.#context) ? pod : undefined;
     } catch (error) {
       if (isNotFound(error)) return undefined;
       throw error;
@@ -248,8 +259,9 @@ export class SessionLoop {
     context.logger.debug({ step: step.do, pod: claim.name, workId: claim.journal.workId }, "session step");
     switch (step.do) {
       case "look":
-        return this.saw(claim, await this.#observers.of(claim).look(claim.journal.workId));
+        return this.#look(claim);
       case "own":
+        context.points.note("session.own", ofClaim(claim), { acknowledgedAt: step.acknowledgedAt });
         claim.acknowledgedAt = step.acknowledgedAt;
         claim.memory = { is: "none" };
         context.metrics.acks.inc({ ...context.labels, result: "found" });
@@ -257,8 +269,9 @@ export class SessionLoop {
       case "take":
         return this.#orLookAnew(claim, () => this.#leases.take(claim, step.expected));
       case "lose":
-        return this.#leases.lose(claim, step.message);
+        return this.#lose(claim, step.message);
       case "let-go":
+        context.points.note("session.let-go", ofClaim(claim));
         return this.#leases.letGo(claim);
       case "open":
         return this.#open(claim, step.acknowledgedAt, pod);
@@ -266,6 +279,7 @@ export class SessionLoop {
         if (pod) await this.#touch(claim, pod);
         return;
       case "snapshot":
+        context.points.note("session.snapshot", ofClaim(claim), { value: step.value });
         claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? context.clock.monotonic() };
         return;
       case "fence":
@@ -281,6 +295,22 @@ export class SessionLoop {
       default:
         return step satisfies never;
     }
+  }
+
+  async #look(claim: Claim): Promise<void> {
+    const { workId } = claim.journal;
+    const view = await this.#context.points.run(
+      "session.look",
+      ofClaim(claim),
+      () => this.#observers.of(claim).look(workId),
+      ({ state, acknowledgedAt, latestHeartbeatAt }) => ({ state, acknowledgedAt, latestHeartbeatAt }),
+    );
+    this.saw(claim, view);
+  }
+
+  #lose(claim: Claim, message: string): void {
+    this.#context.points.note("session.lose", ofClaim(claim), { why: message });
+    this.#leases.lose(claim, message);
   }
 
   /** A final refusal (an item that the API no longer knows) says that what was seen of the item is outdated. */
@@ -310,7 +340,8 @@ export class SessionLoop {
     try {
       await openSecret(this.#context, claim, acknowledgedAt);
     } catch (error) {
-      noteOpenRefusal(claim, error, this.#context.clock.monotonic());
+      // What is given up is settled at once: another pause, and its item would be in the queue again.
+      if (noteOpenRefusal(claim, error, this.#context.clock.monotonic())) return;
       throw error;
     }
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
@@ -323,8 +354,9 @@ export class SessionLoop {
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
     // lease: Operator: SIGTERM is all the notice there is, so the time that a drain has left for it starts now.
     const { graceMs } = this.#limits(claim);
+    const about = { by: "session", name: claim.name, workId: claim.journal.workId } as const;
     const grace = this.#draining && claim.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
-    const against = await deletePod(this.#context, claim.name, (live) => !sameState(live, step), grace);
+    const against = await deletePod(this.#context, about, (live) => !sameState(live, step), grace);
     // The cache was behind: the watch brings what is true.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
     claim.ending ??= { why: step.why, message: step.message };
@@ -335,8 +367,8 @@ export class SessionLoop {
 
   async #drop(claim: Claim, because: string): Promise<void> {
     const context = this.#context;
-    await dropSecret(context, claim);
-    this.#forget(claim);
+    await dropSecret(context, claim, "session.drop", because);
+    this.#forget(claim, "dropped");
     context.metrics.claims.inc({ ...context.labels, result: "dropped" });
     this.#breaker.released(claim.templateHash, claim.name);
     context.logger.info({ workId: claim.journal.workId, pod: claim.name, because }, "claim dropped");
@@ -344,25 +376,38 @@ export class SessionLoop {
 
   async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
     const context = this.#context;
-    await dropSecret(context, claim);
-    const outcome = outcomeOf(claim);
-    // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted.
-    if (pod && claim.journal.opened) await this.#mark(claim, pod, outcome);
-    this.#forget(claim);
-    this.#notes.settled(claim, because, outcome);
+    await dropSecret(context, claim, "session.settled", because);
+    if (pod && claim.journal.opened) {
+      const outcome = outcomeOf(claim);
+      // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted. So one
+      // that is not kept needs no mark; but where its touch was refused it would pass for a free one.
+      if (!this.#retention.isKept(outcome) && isAssigned(pod)) this.#retention.release(pod);
+      else if (await this.#mark(claim, pod, outcome)) this.#retention.marked(pod);
+    }
+    this.#forget(claim, "settled");
+    this.#notes.settled(claim, because, this.#outcomeOf(claim, because, pod));
+  }
+
+  #outcomeOf(claim: Claim, because: string, pod: Pod | undefined): Outcome | null {
+    const { opened, use } = claim.journal;
+    if (opened || use !== "session" || claim.ending !== null) return outcomeOf(claim);
+    return unopenedOutcome(claim, because, pod ? readPodState(pod) : { is: "gone" }, this.#draining);
   }
 
   /** A mark that is refused for good must not keep a claim that is settled: its Pod goes without having been kept. */
-  async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<void> {
+  async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<boolean> {
     try {
-      await markFinished(this.#context, pod, outcome, isStartFailure(claim));
+      await markFinished(this.#context, claim, pod, outcome, isStartFailure(claim));
+      return true;
     } catch (error) {
       if (!isForbidden(error) && !isInvalid(error)) throw error;
       this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "a finished Pod could not be marked");
+      return false;
     }
   }
 
-  #forget(claim: Claim): void {
+  #forget(claim: Claim, why: string): void {
+    this.#context.points.note("session.forget", ofClaim(claim), { why });
     this.#keeper.forget(claim);
     this.#claims.remove(claim);
     this.#queue.forget(claim.name);
@@ -371,11 +416,14 @@ export class SessionLoop {
   /** Reads the Secret anew after a conflict: what stands in it decides whether this claim still is one. */
   async #reread(claim: Claim): Promise<void> {
     try {
-      const secret = await this.#context.kube.get(SECRETS, { namespace: this.#context.namespace, name: claim.name });
+      const { kube, points, namespace } = this.#context;
+      const read = () => kube.get(SECRETS, { namespace, name: claim.name });
+      const isOurs = (secret: Secret) => readJournal(secret)?.workId === claim.journal.workId;
+      const secret = await points.run("session.reread", ofClaim(claim), read, (found) => ({ ours: isOurs(found) }));
       const journal = readJournal(secret);
-      if (!journal || journal.workId !== claim.journal.workId) {
+      if (!journal || !isOurs(secret)) {
         this.#context.logger.warn({ pod: claim.name }, "the claim's Secret is somebody else's now: left alone");
-        this.#forget(claim);
+        this.#forget(claim, "taken");
         this.#breaker.released(claim.templateHash, claim.name);
         return;
       }
@@ -398,4 +446,9 @@ function goneByMs(pod: Pod, monotonicOfEpochMs: number, { podOverdueMs }: Timing
   // deletionTimestamp is the end of the grace period, not its beginning.
   const deadline = Date.parse(pod.metadata.deletionTimestamp ?? "");
   return Number.isNaN(deadline) ? null : monotonicOfEpochMs + deadline + podOverdueMs;
+}
+
+/** Its labels say that it was touched. */
+function isAssigned(pod: Pod | undefined): boolean {
+  return pod?.metadata.labels?.[LABEL_PHASE] === "assigned";
 }

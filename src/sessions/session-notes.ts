@@ -104,7 +104,10 @@ export class SessionNotes {
     if (claim.end !== null) {
       // kubelet says why it ended a Pod only when all is over, after the container's end.
       const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.end.cause);
-      if (said) claim.end = { ...claim.end, cause: end.cause, message: end.message };
+      if (!said) return;
+      claim.end = { ...claim.end, cause: end.cause, message: end.message };
+      // It was ended from outside, however its exit code looks.
+      claim.neverServed = false;
       return;
     }
     claim.end = end;
@@ -123,14 +126,15 @@ export class SessionNotes {
     claim.neverServed = !claim.firstBeatSeen && (end.cause === "Failed" || end.cause === "OOMKilled");
   }
 
-  /** The claim is over: tells how, and what it says of the template. */
-  settled(claim: Claim, because: string, outcome: Outcome): void {
+  /** The claim is over: tells how, unless that is null, and what it says of the template. */
+  settled(claim: Claim, because: string, outcome: Outcome | null): void {
     const context = this.#context;
-    this.#judgeTemplate(claim, outcome.message);
+    this.#judgeTemplate(claim, outcome?.message ?? "");
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
-    const { workId, sessionId, opened, use, podUid: uid } = claim.journal;
-    context.logger.info({ workId, sessionId, pod: claim.name, because, ...outcome }, "session ended");
-    if (!opened && use === "session" && claim.ending === null) return;
+    const { workId, sessionId, use, podUid: uid } = claim.journal;
+    const ids = { workId, sessionId, pod: claim.name, because };
+    context.logger.info({ ...ids, ...outcome }, outcome ? "session ended" : "claim ended without its session");
+    if (!outcome) return;
     context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
     const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
     // Also a Pod that is gone has a last word: `kubectl get events` shows it.

@@ -2,16 +2,22 @@ import type { Claim } from "./claim.ts";
 import { deletePod, type Facts, type Step, waitUntil } from "./facts.ts";
 import type { Timing } from "./timing.ts";
 
+/**
+ * The image was there when the Pod was parked, and was collected since: kubelet pulls it, again and again, and the
+ * registry may be away for a moment only.
+ */
+const PULLED_AGAIN = new Set(["ErrImagePull", "ImagePullBackOff"]);
+
 // --- 5. Open: the key is in the Secret, the container does not run yet ------------------------------------------
 
 /** Of a container that was given its key and does not run yet; both kinds of lease. */
 export function starting(facts: Facts): Step {
   const { claim, pod, nowMs, timing, limits } = facts;
-  if (pod.is === "preparing" && pod.problem) {
-    return deletePod("StartFailed", `the container does not start: ${pod.problem.reason}: ${pod.problem.message}`);
-  }
   const openedMs = claim.openedMs ?? nowMs;
   const patience = openedMs + limits.firstBeatTimeoutMs;
+  if (pod.is === "preparing" && pod.problem && (nowMs >= patience || !PULLED_AGAIN.has(pod.problem.reason))) {
+    return deletePod("StartFailed", `the container does not start: ${pod.problem.reason}: ${pod.problem.message}`);
+  }
   if (nowMs >= patience) {
     return deletePod(
       "StartFailed",

@@ -5,10 +5,11 @@ import type { Claim } from "./claim.ts";
 import { refusalWords } from "./refusal-words.ts";
 
 /**
- * So long a claim waits for the right to open its Secret. Rights that are rolled out anew are back by then; and an item that
- * nobody beats may not stay `starting` for ever.
+ * So long a claim waits for the right to open its Secret, and until the next try after that (half a minute at most). Rights
+ * that are rolled out anew are back by then; and an item that nobody beats goes back to the queue after 90 s, to be claimed
+ * in vain again.
  */
-const OPEN_PATIENCE_MS = 60_000;
+const OPEN_PATIENCE_MS = 45_000;
 
 /**
  * What a person has to mend before a claim's step can be taken, in words; null for what passes by itself.
@@ -20,12 +21,17 @@ export function stuckBy(error: unknown, away: string | null): string | null {
   return `sessions that were claimed at ${away}, which spec.api.baseUrl named before, cannot be settled there: ${why}; add it to --allowed-api-origins if it is missing there, or name that address and its key in spec.api until they are over`;
 }
 
-/** The Secret of an acknowledged claim could not be given its key. What is refused for too long will not be started. */
-export function noteOpenRefusal(claim: Claim, error: unknown, nowMs: number): void {
-  if (!isForbidden(error) && !isInvalid(error)) return;
+/**
+ * The Secret of an acknowledged claim could not be given its key. True, once: for too long, it will not be started. Where its
+ * container runs all the same, an opening took effect that was not answered, and it is tried on.
+ */
+export function noteOpenRefusal(claim: Claim, error: unknown, nowMs: number): boolean {
+  if (!isForbidden(error) && !isInvalid(error)) return false;
   claim.openRefusedMs ??= nowMs;
   claim.stuck = `containers are not started while the Secrets of claims cannot be changed: give the operator leave to patch Secrets: ${refusalWords(error, claim.name)}`;
-  if (nowMs >= claim.openRefusedMs + OPEN_PATIENCE_MS) claim.ending ??= { why: "StartFailed", message: claim.stuck };
+  if (nowMs < claim.openRefusedMs + OPEN_PATIENCE_MS || claim.ending !== null) return false;
+  claim.ending = { why: "StartFailed", message: claim.stuck };
+  return true;
 }
 
 /**

@@ -66,6 +66,11 @@ export interface Timing {
   /** Backoff of Pods that never got parked, by template. */
   readonly prepareBackoffBaseMs: number;
   readonly prepareBackoffMaxMs: number;
+  /** A Pod that has waited so long on its node, and whose status does not say what for, has its Events read. */
+  readonly askNodeAfterMs: number;
+  /** They are read again after a half to the whole of this at first, for one Pod of an Environment; and at most. */
+  readonly askNodeAgainMs: number;
+  readonly askNodeMaxMs: number;
   /** Breaker: the first probe claim, doubling up to the last. */
   readonly probeFirstMs: number;
   readonly probeMaxMs: number;
@@ -81,6 +86,8 @@ export interface Timing {
   readonly budgetLingerMs: number;
   /** It is read anew so often, since somebody may have changed or deleted it. */
   readonly budgetCheckMs: number;
+  /** A NetworkPolicy is read anew so often, beside the watch that shows what becomes of it. */
+  readonly policyCheckMs: number;
   /** Deleting an Environment ends at the latest so long after deletionGraceSeconds. */
   readonly drainBoundMs: number;
 }
@@ -123,6 +130,10 @@ export const DEFAULT_TIMING: Timing = {
   templateRetryMaxMs: 60_000,
   prepareBackoffBaseMs: 5_000,
   prepareBackoffMaxMs: 300_000,
+  // A Pod with its image at hand takes 2 s, and one that pulls a large one is asked about once or twice for nothing.
+  askNodeAfterMs: 20_000,
+  askNodeAgainMs: 60_000,
+  askNodeMaxMs: 120_000,
   probeFirstMs: 60_000,
   probeMaxMs: 1_800_000,
   podOverdueMs: 30_000,
@@ -131,6 +142,7 @@ export const DEFAULT_TIMING: Timing = {
   finalizerLingerMs: 30_000,
   budgetLingerMs: 30_000,
   budgetCheckMs: 60_000,
+  policyCheckMs: 600_000,
   drainBoundMs: 60_000,
 };
 
@@ -161,6 +173,9 @@ const SCALED = [
   "templateRetryMaxMs",
   "prepareBackoffBaseMs",
   "prepareBackoffMaxMs",
+  "askNodeAfterMs",
+  "askNodeAgainMs",
+  "askNodeMaxMs",
   "probeFirstMs",
   "probeMaxMs",
   "podOverdueMs",
@@ -168,6 +183,7 @@ const SCALED = [
   "finalizerLingerMs",
   "budgetLingerMs",
   "budgetCheckMs",
+  "policyCheckMs",
   "drainBoundMs",
 ] as const satisfies readonly (keyof Timing)[];
 

@@ -1,5 +1,7 @@
 import type { Clock, Timer } from "../core/clock.ts";
+import { Slots } from "../core/slots.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { type Turn, Turns } from "./turns.ts";
 
 /** Numbers of a budget; every one has a default with its reason below. Rates are requests a second. */
 export interface BudgetLimits {
@@ -22,7 +24,8 @@ export const DEFAULT_BUDGET_LIMITS: BudgetLimits = {
   // Larger organizations have larger limits: the rate finds them by itself, but not without a bound.
   maxRate: 200,
   increasePerSecond: 1,
-  burstSeconds: 1,
+  // A quarter of a minute's worth: limits are counted by the minute, and a burst of a hundred items is two hundred requests.
+  burstSeconds: 15,
   // The longest Retry-After that is honoured, and some turns of a slow budget.
   maxWaitMs: 10 * 60_000,
 };
@@ -30,6 +33,8 @@ export const DEFAULT_BUDGET_LIMITS: BudgetLimits = {
 /** What waiting calls get of the rate even while protocol calls use up all of it: nobody starves. */
 const WAITERS_SHARE = 1 / 4;
 const HALF = 0.5;
+/** Calls that must not wait may use up so much in advance; more would be paid off by those who wait, for long. */
+const DEBT_SECONDS = 1;
 const SECOND_MS = 1_000;
 /** What all members together may use of the rate while all are idle: the rest is for those with work. */
 const IDLE_SHARE = 1 / 2;
@@ -39,6 +44,13 @@ const MEMBER_MS = 120_000;
 const USED_UP_FOR_MS = 1_000;
 /** What is left by rounding must not arm a timer that comes a hair too early, again and again. */
 const ROUNDING_MS = 1e-6;
+
+/**
+ * Beats of all members under way. A beat's bound of 1.5 s counts from when it is sent: more at a time than there are
+ * connections, or than the server answers in that time, would fail without having been sent. So many are 1,280 a second at
+ * answers within 100 ms, and a server need answer no more than 85 a second to have none of them run into its bound.
+ */
+const MOST_BEATS = 128;
 
 /** The budget let nobody through in time. */
 export class BudgetExhausted extends Error {
@@ -50,9 +62,14 @@ export class BudgetExhausted extends Error {
   }
 }
 
-interface Waiter {
-  readonly member: string;
+interface Waiter extends Turn {
   readonly admit: () => void;
+}
+
+/** When a member asked last. */
+interface Heard {
+  readonly tenant: string;
+  readonly atMs: number;
 }
 
 /**
@@ -60,17 +77,22 @@ interface Waiter {
  * on 429. Polls, statistics and slow lists wait for their turn; the calls that keep claims and leases true (ack,
  * heartbeat, stop, list for a decision) are counted and never wait: late, they do harm.
  *
- * Invariants: `#queues` holds only members with waiters, in the order of their turns (round robin, so one busy member
- * cannot starve others); a timer is armed if and only if somebody waits; `#tokens` lies within [-burst, burst].
+ * Members take turns by tenant, then among those of the tenant (turns.ts).
+ *
+ * Invariants: a timer is armed if and only if somebody waits; `#tokens` lies within [-1 s worth, burst]; `#members` counts by
+ * tenant those in `#heard`.
  */
 export class Budget {
+  /** Room for beats, which never wait for the rate. */
+  readonly beats = new Slots(MOST_BEATS);
   readonly #clock: Clock;
   readonly #limits: BudgetLimits;
   readonly #group: string;
   readonly #metrics: Metrics | undefined;
-  readonly #queues = new Map<string, Waiter[]>();
+  readonly #turns = new Turns<Waiter>();
   /** When each member asked last, in that order. */
-  readonly #heard = new Map<string, number>();
+  readonly #heard = new Map<string, Heard>();
+  readonly #members = new Map<string, number>();
   #rate: number;
   #tokens: number;
   #reserve = 1;
@@ -99,24 +121,23 @@ export class Budget {
 
   /** Calls that wait for their turn. */
   get waiting(): number {
-    let sum = 0;
-    for (const queue of this.#queues.values()) sum += queue.length;
-    return sum;
+    return this.#turns.size;
   }
 
   /**
-   * How far apart the calls of an idle member should be, in milliseconds: all together, were all idle, then use no more
-   * than their share of the rate, and of the one that the platform documents.
+   * How far apart the calls of an idle member of this tenant should be, in milliseconds: all together, were all idle, then
+   * use no more than their share of the rate, and of the one that the platform documents; and each tenant the same part.
    */
-  get idleIntervalMs(): number {
+  idleIntervalMs(tenant = ""): number {
     const goneMs = this.#clock.monotonic() - MEMBER_MS;
-    for (const [member, heardMs] of this.#heard) {
-      if (heardMs >= goneMs) break;
-      if (!this.#queues.has(member)) this.#heard.delete(member);
+    for (const [member, { tenant: of, atMs }] of this.#heard) {
+      if (atMs >= goneMs) break;
+      if (!this.#turns.waits({ tenant: of, member })) this.#forget(member, of);
     }
     // A rate that was raised by a rush is one that nobody refused yet: idle members must not keep it used up.
     const rate = Math.min(this.#rate, this.#limits.initialRate);
-    return (this.#heard.size * SECOND_MS) / (rate * IDLE_SHARE);
+    const members = this.#members.get(tenant) ?? 0;
+    return (members * this.#members.size * SECOND_MS) / (rate * IDLE_SHARE);
   }
 
   /** Counts a call that must not wait. */
@@ -127,20 +148,20 @@ export class Budget {
   }
 
   /**
-   * Waits for this member's turn.
+   * Waits for this member's turn. `tenant`: what it shares its turns with.
    * @returns false when `signal` cut it short; nothing was spent then.
    * @throws BudgetExhausted
    */
-  async acquire(member: string, signal?: AbortSignal): Promise<boolean> {
+  async acquire(member: string, signal?: AbortSignal, tenant = ""): Promise<boolean> {
     if (signal?.aborted) return false;
-    this.#hear(member);
-    if (this.#queues.size === 0 && this.#takeTurn()) return true;
+    this.#hear(member, tenant);
+    if (this.#turns.isEmpty && this.#takeTurn()) return true;
     const since = this.#clock.monotonic();
     this.#usedUpAt = since;
     try {
-      return await this.#wait(member, signal);
+      return await this.#wait({ tenant, member }, signal);
     } finally {
-      this.#hear(member);
+      this.#hear(member, tenant);
       this.#usedUpAt = this.#clock.monotonic();
       this.#metrics?.workBudgetWaitSeconds.inc({ group: this.#group }, (this.#clock.monotonic() - since) / SECOND_MS);
     }
@@ -174,21 +195,28 @@ export class Budget {
     this.#arm();
   }
 
-  #hear(member: string): void {
-    this.#heard.delete(member);
-    this.#heard.set(member, this.#clock.monotonic());
+  #hear(member: string, tenant: string): void {
+    if (!this.#heard.delete(member)) this.#members.set(tenant, (this.#members.get(tenant) ?? 0) + 1);
+    this.#heard.set(member, { tenant, atMs: this.#clock.monotonic() });
   }
 
-  #wait(member: string, signal: AbortSignal | undefined): Promise<boolean> {
+  #forget(member: string, tenant: string): void {
+    this.#heard.delete(member);
+    const left = (this.#members.get(tenant) ?? 0) - 1;
+    if (left > 0) this.#members.set(tenant, left);
+    else this.#members.delete(tenant);
+  }
+
+  #wait(turn: Turn, signal: AbortSignal | undefined): Promise<boolean> {
     const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     const settle = (act: () => void) => {
       limit.cancel();
       signal?.removeEventListener("abort", onAbort);
       act();
     };
-    const waiter: Waiter = { member, admit: () => settle(() => resolve(true)) };
+    const waiter: Waiter = { ...turn, admit: () => settle(() => resolve(true)) };
     const giveUp = (act: () => void) => {
-      this.#remove(waiter);
+      this.#turns.remove(waiter);
       settle(act);
       this.#arm();
     };
@@ -198,31 +226,14 @@ export class Budget {
       this.#limits.maxWaitMs,
     );
     signal?.addEventListener("abort", onAbort, { once: true });
-    const queue = this.#queues.get(member);
-    if (queue) queue.push(waiter);
-    else this.#queues.set(member, [waiter]);
+    this.#turns.add(waiter);
     this.#arm();
     return promise;
   }
 
-  #remove(waiter: Waiter): void {
-    const queue = this.#queues.get(waiter.member);
-    const at = queue?.indexOf(waiter) ?? -1;
-    if (!queue || at < 0) return;
-    queue.splice(at, 1);
-    if (queue.length === 0) this.#queues.delete(waiter.member);
-  }
-
   /** Lets through whoever's turn has come. */
   #admit(): void {
-    for (const [member, queue] of this.#queues) {
-      if (!this.#takeTurn()) break;
-      const waiter = queue.shift();
-      // To the end of the round: a Map iterates in the order of insertion, and goes on to what is put back.
-      this.#queues.delete(member);
-      if (queue.length > 0) this.#queues.set(member, queue);
-      waiter?.admit();
-    }
+    while (!this.#turns.isEmpty && this.#takeTurn()) this.#turns.next()?.admit();
     this.#arm();
   }
 
@@ -236,7 +247,7 @@ export class Budget {
   }
 
   #spend(): void {
-    this.#tokens = Math.max(-this.#burst(), this.#tokens - 1);
+    this.#tokens = Math.max(-Math.max(1, this.#rate * DEBT_SECONDS), this.#tokens - 1);
   }
 
   #refill(): void {
@@ -259,7 +270,7 @@ export class Budget {
   #arm(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
-    if (this.#queues.size === 0) return;
+    if (this.#turns.isEmpty) return;
     this.#refill();
     this.#timer = this.#clock.setTimer(() => this.#admit(), Math.ceil(this.#delayMs()));
   }
@@ -278,10 +289,14 @@ export class Budget {
   }
 }
 
-/** The budgets of the process: one per origin and group. */
+/**
+ * The budgets of the process: one per origin and group. Each lives as long as somebody has it: whoever writes Environments
+ * chooses groups, and could name a new one every second.
+ */
 export class Budgets {
   readonly #options: { clock: Clock; limits?: Partial<BudgetLimits>; metrics?: Metrics };
-  readonly #budgets = new Map<string, Budget>();
+  readonly #budgets = new Map<string, WeakRef<Budget>>();
+  readonly #gone = new FinalizationRegistry<{ key: string; group: string }>((of) => this.#forget(of));
 
   constructor(options: { clock: Clock; limits?: Partial<BudgetLimits>; metrics?: Metrics }) {
     this.#options = options;
@@ -290,11 +305,25 @@ export class Budgets {
   /** The same budget for every spelling of one origin. @throws TypeError for what is no URL. */
   get(origin: string, group: string): Budget {
     const key = `${new URL(origin).origin} ${group}`;
-    let budget = this.#budgets.get(key);
-    if (!budget) {
-      budget = new Budget({ ...this.#options, group });
-      this.#budgets.set(key, budget);
-    }
+    const known = this.#budgets.get(key)?.deref();
+    if (known) return known;
+    const budget = new Budget({ ...this.#options, group });
+    this.#budgets.set(key, new WeakRef(budget));
+    this.#gone.register(budget, { key, group });
     return budget;
+  }
+
+  /** How many there are. */
+  get size(): number {
+    return this.#budgets.size;
+  }
+
+  #forget({ key, group }: { key: string; group: string }): void {
+    // A new one may have taken its place before it was collected.
+    if (this.#budgets.get(key)?.deref() === undefined) this.#budgets.delete(key);
+    const isLive = [...this.#budgets.keys()].some((other) => other.endsWith(` ${group}`));
+    if (isLive) return;
+    this.#options.metrics?.workBudgetRate.remove({ group });
+    this.#options.metrics?.workBudgetWaitSeconds.remove({ group });
   }
 }

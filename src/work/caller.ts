@@ -1,4 +1,5 @@
 import type { Clock } from "../core/clock.ts";
+import { Slots } from "../core/slots.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { type Budget, BudgetExhausted } from "./budget.ts";
 import { WorkApiError, type WorkErrorKind } from "./errors.ts";
@@ -41,6 +42,8 @@ export interface CallerOptions {
   /** The environment key, read at each call. */
   readonly key: () => string;
   readonly workspaceId?: string | undefined;
+  /** What shares its turns in the budget; none: empty. */
+  readonly tenant?: string | undefined;
   /** Unique per poller: what `workers_polling` counts, and whose turn it is in the budget. */
   readonly workerId: string;
   readonly http: HttpSender;
@@ -73,6 +76,9 @@ export interface Call {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Beats at a time of a caller without a budget. */
+const UNSHARED_BEATS = 128;
+
 const NOT_SENT = { sent: false, times: undefined, status: undefined };
 
 /** A line break or a letter beyond ASCII cannot stand in these headers, and no key or id of the platform has one. */
@@ -83,6 +89,7 @@ export class WorkCaller {
   readonly #options: CallerOptions;
   readonly #origin: string;
   readonly #prefix: string;
+  readonly #beats = new Slots(UNSHARED_BEATS);
 
   constructor(options: CallerOptions) {
     const { origin, prefix } = splitBaseUrl(options.baseUrl);
@@ -91,9 +98,14 @@ export class WorkCaller {
     this.#prefix = prefix;
   }
 
+  /** Room for beats: all members of a budget share it. */
+  get beats(): Slots {
+    return this.#options.budget?.beats ?? this.#beats;
+  }
+
   /** How far apart the calls of an idle member of the budget should be; 0 without a budget. */
   get idleIntervalMs(): number {
-    return this.#options.budget?.idleIntervalMs ?? 0;
+    return this.#options.budget?.idleIntervalMs(this.#options.tenant) ?? 0;
   }
 
   /**
@@ -148,14 +160,14 @@ export class WorkCaller {
 
   /** Waits for the budget where the call may wait. */
   async #admit(call: Call, context: CallContext): Promise<void> {
-    const { budget, workerId } = this.#options;
+    const { budget, workerId, tenant } = this.#options;
     if (!budget) return;
     if (call.urgent) {
       budget.countUrgent();
       return;
     }
     try {
-      if (await budget.acquire(workerId, call.signal)) return;
+      if (await budget.acquire(workerId, call.signal, tenant)) return;
     } catch (error) {
       if (!(error instanceof BudgetExhausted)) throw error;
       const why = `${error.message}; the API allows no more, or too many Environments share one spec.api.budgetGroup`;

@@ -1,16 +1,9 @@
+import { isRecord } from "../core/record.ts";
+import type { Slots } from "../core/slots.ts";
 import { type Answer, type Call, type CallerOptions, WorkCaller } from "./caller.ts";
 import type { HttpReply } from "./http.ts";
 import type { HeartbeatOutcome, QueueStats, WorkCall, WorkItem, WorkPage } from "./types.ts";
-import {
-  isRecord,
-  parseHeartbeat,
-  parsePage,
-  parsePolled,
-  parseRefusal,
-  parseStats,
-  parseWorkItem,
-  ShapeError,
-} from "./wire.ts";
+import { parseHeartbeat, parsePage, parsePolled, parseRefusal, parseStats, parseWorkItem, ShapeError } from "./wire.ts";
 
 export type { Answer } from "./caller.ts";
 
@@ -64,6 +57,11 @@ export class WorkApiClient {
     this.#caller = new WorkCaller(options);
     this.#requestTimeoutMs = options.requestTimeoutMs;
     this.#protocolTimeoutMs = options.protocolTimeoutMs ?? DEFAULT_PROTOCOL_TIMEOUT_MS;
+  }
+
+  /** Room for beats: one has to be had before a beat is sent, since its bound counts from then. */
+  get beats(): Slots {
+    return this.#caller.beats;
   }
 
   /** How far apart the calls of an idle Environment should be, in milliseconds, for those with work to find room. */

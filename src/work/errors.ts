@@ -6,6 +6,7 @@ import type { WorkCall } from "./types.ts";
  * - `auth` (401, 403): nothing helps until the key changes;
  * - `not-found` (404), `conflict` (409), `precondition` (412), `bad-request` (other 4xx): a repeat says the same;
  * - `rate-limited` (429, or the own budget is exhausted): wait, see `retryAfterMs`;
+ * - `inner-address`: spec.api.baseUrl leads into somebody's own network, which the operator was not told to allow;
  * - `server` (5xx), `network`, `timeout` (no whole answer in time, also 408): repeat with backoff;
  * - `protocol`: an answer that is none of this API (wrong shape, too large, a redirect, a web page), or an id that
  *   cannot be sent;
@@ -20,6 +21,7 @@ export const WORK_ERROR_KINDS = [
   "bad-request",
   "server",
   "network",
+  "inner-address",
   "timeout",
   "protocol",
   "aborted",

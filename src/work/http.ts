@@ -1,6 +1,9 @@
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from "undici";
+import { Chunks } from "../core/chunks.ts";
 import type { Clock } from "../core/clock.ts";
 import { deadlineSignal } from "../core/clock.ts";
+import { guardedConnector, InnerAddressError } from "./guarded-connect.ts";
+import type { Resolve } from "./lookups.ts";
 
 /**
  * Connections of their own: the calls that keep leases and claims true must not queue for a connection behind long
@@ -9,8 +12,11 @@ import { deadlineSignal } from "../core/clock.ts";
 export type Lane = "bulk" | "protocol";
 const LANES: readonly Lane[] = ["bulk", "protocol"];
 
-/** Enough for a long poll and a list of some dozen Environments at once; more wait for a connection, bounded. */
-const DEFAULT_MAX_CONNECTIONS = 64;
+/**
+ * Enough for a long poll and a list of some dozen Environments at once; more wait for a connection, bounded. What keeps
+ * leases and claims true gets one for every beat that may be under way (budget.ts), and some for the rest.
+ */
+const MAX_CONNECTIONS: Readonly<Record<Lane, number>> = { bulk: 64, protocol: 192 };
 /** A call waits longer for its own bound than this; a connection that needs more is given up and made anew. */
 const CONNECT_TIMEOUT_MS = 5_000;
 /**
@@ -55,7 +61,8 @@ export interface HttpReply extends HttpTimes {
 /** A refusal's body is only quoted, shortened: more than this is not read. */
 export const MAX_REFUSAL_BYTES = 64 * 1024;
 
-export type HttpFailureKind = "timeout" | "aborted" | "network" | "too-large";
+/** `inner-address`: the origin leads to an address that is no public one, which nobody allowed; nothing was connected. */
+export type HttpFailureKind = "timeout" | "aborted" | "network" | "inner-address" | "too-large";
 
 /** No whole reply. */
 export class HttpFailure extends Error {
@@ -87,6 +94,13 @@ export interface HttpSender {
 
 export interface WorkHttpOptions {
   readonly clock: Clock;
+  /**
+   * Whether an origin may be at an address that is no public one. Asked for every connection but those that a proxy
+   * makes, which resolves names itself.
+   */
+  readonly mayBeInner: (origin: string) => boolean;
+  /** How names are resolved, where it is not by the machine's own resolver. */
+  readonly resolve?: Resolve;
   /** Per origin and lane. */
   readonly maxConnectionsPerOrigin?: number;
   /**
@@ -100,7 +114,8 @@ export interface WorkHttpOptions {
 
 /**
  * Kept-alive connections to Work APIs, shared by all clients of the process: one pool per origin and lane.
- * TLS is verified against Node's roots and NODE_EXTRA_CA_CERTS. It follows no redirect and repeats nothing.
+ * TLS is verified against Node's roots and NODE_EXTRA_CA_CERTS. It follows no redirect and repeats nothing. Inner
+ * addresses are connected to for origins alone that may have them, whatever a name resolves to, and when.
  */
 export class WorkHttp implements HttpSender {
   readonly #clock: Clock;
@@ -109,12 +124,20 @@ export class WorkHttp implements HttpSender {
 
   constructor(options: WorkHttpOptions) {
     this.#clock = options.clock;
+    const connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
+    const { mayBeInner, resolve } = options;
     const agent = {
-      connections: options.maxConnectionsPerOrigin ?? DEFAULT_MAX_CONNECTIONS,
       pipelining: 1,
       // HTTP/2 would put all calls on one connection: losing it makes every one of them doubtful at once.
       allowH2: false,
-      connectTimeout: options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+      // Of proxies' own connections; all others are made by `connect`.
+      connectTimeout: connectTimeoutMs,
+      connect: guardedConnector({
+        clock: options.clock,
+        timeoutMs: connectTimeoutMs,
+        mayBeInner,
+        ...(resolve ? { resolve } : {}),
+      }),
       keepAliveTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
       keepAliveMaxTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
       // Every request is bounded as a whole by its own deadline.
@@ -122,8 +145,9 @@ export class WorkHttp implements HttpSender {
       bodyTimeout: 0,
     };
     for (const lane of LANES) {
-      this.#proxied.set(lane, new EnvHttpProxyAgent({ ...agent, ...options.proxy }));
-      this.#direct.set(lane, new Agent(agent));
+      const connections = options.maxConnectionsPerOrigin ?? MAX_CONNECTIONS[lane];
+      this.#proxied.set(lane, new EnvHttpProxyAgent({ ...agent, connections, ...options.proxy }));
+      this.#direct.set(lane, new Agent({ ...agent, connections }));
     }
   }
 
@@ -170,8 +194,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   #started: { ms: number; wallMs: number } | undefined;
   #status: number | undefined;
   #headers: ReadonlyMap<string, string> = new Map();
-  #chunks: Buffer[] = [];
-  #bytes = 0;
+  readonly #body = new Chunks();
 
   constructor(clock: Clock, request: HttpRequest) {
     this.#clock = clock;
@@ -227,10 +250,9 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#settled) return;
-    this.#bytes += chunk.length;
-    this.#chunks.push(chunk);
+    this.#body.push(chunk);
     const limit = this.#isRefusal() ? MAX_REFUSAL_BYTES : this.#request.maxBytes;
-    if (this.#bytes > limit) this.#fail("too-large", undefined);
+    if (this.#body.bytes > limit) this.#fail("too-large", undefined);
   }
 
   onResponseEnd(): void {
@@ -240,7 +262,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    this.#fail("network", error);
+    this.#fail(error instanceof InnerAddressError ? "inner-address" : "network", error);
   }
 
   #onDeadline(): void {
@@ -270,7 +292,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     const times = this.#times();
     if (!times) return;
     this.#settle();
-    const body = Buffer.concat(this.#chunks);
+    const body = this.#body.take();
     this.#reply.resolve({ ...times, status, headers: this.#headers, body, ...(partial ? { partial } : {}) });
   }
 

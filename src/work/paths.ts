@@ -12,19 +12,33 @@ export class PathError extends Error {
  */
 export function pathSegment(id: string): string {
   if (id === "" || id === "." || id === "..") throw new PathError(`the id "${id}" cannot stand in a path`);
+  return encoded(id, "the id");
+}
+
+function encoded(text: string | number, what: string): string {
   try {
-    return encodeURIComponent(id);
+    return encodeURIComponent(text);
   } catch {
-    throw new PathError("the id is no well-formed text");
+    throw new PathError(`${what} is no well-formed text`);
   }
 }
 
-/** `?a=1&b=2` of what is defined; empty when nothing is. */
+/** `?a=1&b=2` of what is defined; empty when nothing is. @throws PathError for what no encoding makes a text of. */
 export function queryText(query: Readonly<Record<string, string | number | undefined>>): string {
   const pairs = Object.entries(query).flatMap(([name, value]) =>
-    value === undefined ? [] : [`${encodeURIComponent(name)}=${encodeURIComponent(value)}`],
+    value === undefined ? [] : [`${encodeURIComponent(name)}=${encoded(value, `the value of ${name}`)}`],
   );
   return pairs.length === 0 ? "" : `?${pairs.join("&")}`;
+}
+
+/** Whether `splitBaseUrl` takes it. */
+export function isBaseUrl(text: string): boolean {
+  try {
+    splitBaseUrl(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**

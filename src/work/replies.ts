@@ -1,10 +1,10 @@
 import { errorText } from "../core/errors.ts";
+import { isRecord } from "../core/record.ts";
 import { kindOfStatus, statusMaybeApplied, WorkApiError, type WorkErrorKind } from "./errors.ts";
 import type { HttpFailure, HttpReply } from "./http.ts";
 import { shownText } from "./masking.ts";
 import { parseRetryAfter } from "./retry-after.ts";
 import type { WorkCall } from "./types.ts";
-import { isRecord } from "./wire.ts";
 
 /** What an error about a call is written from. Holds the key, to mask it: never show it whole. */
 export interface CallContext {
@@ -66,6 +66,7 @@ export function failureError(context: CallContext, failure: HttpFailure): WorkAp
     timeout: "timeout",
     aborted: "aborted",
     network: "network",
+    "inner-address": "inner-address",
     "too-large": "protocol",
   };
   return new WorkApiError({
@@ -130,6 +131,8 @@ function failureMeaning(context: CallContext, failure: HttpFailure): string {
       return `cancelled${sent}`;
     case "too-large":
       return `the answer is larger than any of this API; check spec.api.baseUrl (${context.origin})`;
+    case "inner-address":
+      return `the operator may not send keys to ${context.origin} (${causeText(context, failure)}): mend spec.api.baseUrl, or start the operator with ${context.origin} in --allowed-api-origins`;
     case "network":
       return `the connection to ${context.origin} failed${sent} (${causeText(context, failure)})${networkHint(failure)}`;
   }

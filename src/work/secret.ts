@@ -1,5 +1,5 @@
+import { isRecord } from "../core/record.ts";
 import { WorkApiError } from "./errors.ts";
-import { isRecord } from "./wire.ts";
 
 /** What a work item's `secret` holds. Never show any of it. */
 export interface WorkSecret {

@@ -1,3 +1,4 @@
+import { isRecord } from "../core/record.ts";
 import {
   DATA_TYPE_SESSION,
   DATA_TYPE_UNKNOWN,
@@ -21,10 +22,6 @@ export class ShapeError extends Error {
 
 type Fields = Record<string, unknown>;
 
-export function isRecord(value: unknown): value is Fields {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 /** @throws ShapeError */
 export function parseWorkItem(value: unknown, where = "the work item"): WorkItem {
   const from = record(value, where);
@@ -45,9 +42,22 @@ export function parseWorkItem(value: unknown, where = "the work item"): WorkItem
   };
 }
 
-/** A poll's reply: an item, or null for an empty queue. @throws ShapeError */
+/**
+ * A poll's reply: an item, or null for an empty queue. What cannot be served is refused here, before anything is done for
+ * it: ids go into paths, Secrets and variables of containers, and no container starts with a NUL among them.
+ * @throws ShapeError
+ */
 export function parsePolled(value: unknown): WorkItem | null {
-  return value === null ? null : parseWorkItem(value);
+  if (value === null) return null;
+  const item = parseWorkItem(value);
+  id(item.id, "the work item's id");
+  if (item.data.type === DATA_TYPE_SESSION) id(item.data.id, "the work item's data's id");
+  const { secret = "" } = item;
+  if (secret.length > MAX_SECRET || secret.includes("\u0000")) {
+    const deliverable = `one that a container can be given (at most ${MAX_SECRET} characters, no NUL)`;
+    throw new ShapeError("the work item's secret", deliverable);
+  }
+  return item;
 }
 
 /** @throws ShapeError */
@@ -80,7 +90,7 @@ export function parseHeartbeat(value: unknown): Heartbeat {
   if (typeof extended !== "boolean") throw new ShapeError(`${where}'s lease_extended`, "true or false");
   // The published types allow an empty last_heartbeat, for an item that nobody ever beat.
   const last = from["last_heartbeat"];
-  if (typeof last !== "string") throw new ShapeError(`${where}'s last_heartbeat`, "a text");
+  if (typeof last !== "string" || !last.isWellFormed()) throw new ShapeError(`${where}'s last_heartbeat`, "a text");
   return {
     last_heartbeat: last,
     lease_extended: extended,
@@ -96,8 +106,24 @@ export function parseRefusal(value: unknown): LeaseState | null {
   if (!isRecord(at)) return null;
   const known = WORK_STATES.find((name) => name === (at as Fields)["state"]);
   const last = at["last_heartbeat"];
-  if (!known || !(isAbsent(last) || typeof last === "string")) return null;
+  if (!known || !(isAbsent(last) || (typeof last === "string" && last.isWellFormed()))) return null;
   return { state: known, last_heartbeat: last ? last : null, ttl_seconds: ttl(at["ttl_seconds"]) };
+}
+
+/**
+ * A container whose variables hold a longer text does not start: Linux takes 128 KiB with the name of the variable
+ * (MAX_ARG_STRLEN, execve(2)). Secrets have some hundred characters.
+ */
+const MAX_SECRET = 120_000;
+/** Longer than any id. */
+const MAX_ID = 1_024;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what no id has
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+
+function id(value: string, where: string): void {
+  if (value.length > MAX_ID || CONTROL.test(value) || value === "." || value === "..") {
+    throw new ShapeError(where, `an id (at most ${MAX_ID} characters, no control characters)`);
+  }
 }
 
 /** Milliseconds since the epoch of an RFC 3339 text that was validated above; null stays null. */
@@ -133,9 +159,7 @@ function record(value: unknown, where: string): Fields {
 }
 
 function text(from: Fields, key: string, where: string): string {
-  const value = from[key];
-  if (typeof value !== "string" || value === "") throw new ShapeError(`${where}'s ${key}`, "a text");
-  return value;
+  return optionalText(from, key, where) ?? missing(where, key, "a text");
 }
 
 /** An empty text counts as absent: some servers write it for null. */
@@ -143,13 +167,27 @@ function optionalText(from: Fields, key: string, where: string): string | null {
   const value = from[key];
   if (isAbsent(value) || value === "") return null;
   if (typeof value !== "string") throw new ShapeError(`${where}'s ${key}`, "a text or null");
+  // Half a surrogate pair: no URL takes it, and what the API server stores for it is another text.
+  if (!value.isWellFormed()) throw new ShapeError(`${where}'s ${key}`, "a well-formed text");
   return value;
 }
 
+/** RFC 3339, 5.6, with as many digits of a second as nanoseconds have: what the API server takes for a time, too. */
+const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/i;
+/** Date and time to the second, without the offset. */
+const LOCAL_LENGTH = "2026-04-01T10:00:00".length;
+
 function time(from: Fields, key: string, where: string): string | null {
   const value = optionalText(from, key, where);
-  if (value !== null && Number.isNaN(Date.parse(value))) throw new ShapeError(`${where}'s ${key}`, "an RFC 3339 time");
+  if (value !== null && !isTime(value)) throw new ShapeError(`${where}'s ${key}`, "an RFC 3339 time");
   return value;
+}
+
+/** Date.parse alone takes "5" for a day in May, and a 30th of February for one in March. */
+function isTime(value: string): boolean {
+  if (!RFC_3339.test(value) || Number.isNaN(Date.parse(value))) return false;
+  const local = value.slice(0, LOCAL_LENGTH).toUpperCase();
+  return new Date(`${local}Z`).toISOString().startsWith(local);
 }
 
 function state(from: Fields, where: string): WorkState {
@@ -165,8 +203,12 @@ function count(from: Fields, key: string, where: string): number {
   return value;
 }
 
+/** Far more than is ever asked for. Whoever takes a lease for shorter than it is does no harm. */
+const MAX_TTL_SECONDS = 86_400;
+
 function ttl(value: unknown): number | null {
-  return typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : null;
+  const isTtl = typeof value === "number" && Number.isFinite(value) && value >= 0;
+  return isTtl ? Math.min(value, MAX_TTL_SECONDS) : null;
 }
 
 function missing(where: string, key: string, expected: string): never {

@@ -169,7 +169,7 @@ export class BusyWatch {
    * KubeApiError.
    */
   async mark(pod: WorkerPod, cost: string | null): Promise<string | null> {
-    const { kube, namespace } = this.#context;
+    const { kube, points, namespace } = this.#context;
     const own = this.#context.environment().spec.workers?.template.metadata?.annotations ?? {};
     const isBusy = cost === BUSY_COST;
     const annotations: Record<string, string | null> = {
@@ -182,7 +182,9 @@ export class BusyWatch {
       if (Object.hasOwn(own, name)) delete annotations[name];
     }
     const patch = { metadata: { uid: pod.uid, annotations } };
-    const marked = await kube.patch(PODS, { namespace, name: pod.name }, patch, { type: "merge" });
+    const marked = await points.run("workers.mark", { pod: pod.name, asks: { cost } }, () =>
+      kube.patch(PODS, { namespace, name: pod.name }, patch, { type: "merge" }),
+    );
     return marked.metadata.annotations?.[ANNOTATION_DELETION_COST] ?? null;
   }
 }

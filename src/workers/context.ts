@@ -1,11 +1,14 @@
 import type { EventReason } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
+import type { PodPolicy } from "../api/pod-policy.ts";
 import type { Clock } from "../core/clock.ts";
+import type { Points } from "../core/points.ts";
 import type { Random } from "../core/random.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { Deployment, KubeObject, Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import type { WorkersPoint } from "./points.ts";
 import type { WorkerTemplate } from "./template.ts";
 
 /** A cache of one Environment's objects of a kind. What it says is never enough to destroy anything: read live first. */
@@ -33,6 +36,8 @@ export interface WorkersContext {
   readonly environment: () => Environment;
   /** The template that new workers are made from now. */
   readonly template: () => WorkerTemplate;
+  /** What templates may have: nothing else is made. */
+  readonly podPolicy: PodPolicy;
   /** Refuses writes once this process may not act any more. */
   readonly kube: KubeClient;
   /** Worker Pods with this Environment's label, whosever they are. */
@@ -45,6 +50,8 @@ export interface WorkersContext {
   readonly problem: () => string | null;
   /** Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it. */
   readonly announce: (reason: EventReason, message: string, pod?: Pick<Pod, "metadata">) => void;
+  /** Every request of the loops goes through its point. */
+  readonly points: Points<WorkersPoint>;
   readonly clock: Clock;
   readonly random: Random;
   readonly timing: WorkersTiming;

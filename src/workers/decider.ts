@@ -1,3 +1,4 @@
+import { allowsAll } from "../api/pod-policy.ts";
 import { type BusyView, scaleDownFloor } from "../autoscale/busy-guard.ts";
 import { decideScale, type ScaleDecision } from "../autoscale/decide-scale.ts";
 import { type Demand, demandOf } from "../autoscale/demand.ts";
@@ -5,7 +6,7 @@ import { recordScale, type ScaleHistory, startHistory } from "../autoscale/scale
 import type { BusyWatch } from "./busy-watch.ts";
 import type { WorkersContext } from "./context.ts";
 import type { DemandWatch } from "./demand-watch.ts";
-import { type Fleet, hashOfDeployment, replicasOf } from "./fleet.ts";
+import { type Fleet, hashOfDeployment, needsOfDeployment, replicasOf } from "./fleet.ts";
 import type { HashGroup } from "./split.ts";
 import { isCounted } from "./worker-pod.ts";
 
@@ -105,6 +106,7 @@ export class Decider {
         kept: mayBeBusy.length,
         ready: own.filter(({ isReady }) => isReady).length,
         createdAtMs: Date.parse(each.metadata.creationTimestamp ?? "") || 0,
+        isForbidden: !allowsAll(this.#context.podPolicy, needsOfDeployment(each)),
       };
     });
   }

@@ -1,8 +1,11 @@
-import { LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { ANNOTATION_NEEDS, LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { allowsAll, needWords, readNeeds } from "../api/pod-policy.ts";
+import type { PointDetails } from "../core/points.ts";
 import { isAlreadyExists, isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import { contains } from "./contains.ts";
 import type { WorkersContext } from "./context.ts";
+import type { WorkersPoint } from "./points.ts";
 import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 
 /** A write that the cache has not shown by then is not waited for: the object may be gone again. */
@@ -56,18 +59,27 @@ export class Fleet {
 
   /** The Pods of one Deployment as the API server has them now. Throws KubeApiError. */
   async livePods(deployment: Deployment): Promise<WorkerPod[]> {
-    const { kube, namespace, name } = this.#context;
+    const { kube, points, namespace, name } = this.#context;
     const hash = hashOfDeployment(deployment);
     const labelSelector = `${LABEL_ENVIRONMENT}=${name},${LABEL_ROLE}=worker,${LABEL_TEMPLATE_HASH}=${hash}`;
-    const { items } = await kube.listAll(PODS, { namespace, labelSelector });
+    const { items } = await points.run("workers.list-pods", {}, () => kube.listAll(PODS, { namespace, labelSelector }));
     return items.map(readWorkerPod);
   }
 
-  /** Makes the Deployment of the present template. Throws KubeApiError. */
+  /** Whether the operator's policy allows what the present template asks for. */
+  get isAllowed(): boolean {
+    return allowsAll(this.#context.podPolicy, this.#context.template().needs);
+  }
+
+  /** Makes the Deployment of the present template, if that is allowed. Throws KubeApiError. */
   async create(replicas: number): Promise<void> {
-    const { kube, template } = this.#context;
+    const { kube, points } = this.#context;
+    const template = this.#context.template();
+    // Here too: a spec may have changed since the reconciler gave leave.
+    if (!allowsAll(this.#context.podPolicy, template.needs)) return;
     try {
-      this.#note(await kube.create(DEPLOYMENTS, template().deployment(replicas)));
+      const create = () => kube.create(DEPLOYMENTS, template.deployment(replicas));
+      this.#note(await points.run("workers.create", { asks: { replicas } }, create));
     } catch (error) {
       // The cache shows it soon.
       if (!isAlreadyExists(error)) throw error;
@@ -79,8 +91,10 @@ export class Fleet {
    * @throws KubeApiError, also when somebody else changed it meanwhile.
    */
   async scale(deployment: Deployment, replicas: number): Promise<void> {
-    await this.#patch(deployment, [
-      { op: "test", path: "/spec/replicas", value: replicasOf(deployment) },
+    const before = replicasOf(deployment);
+    const asks = { from: before, to: replicas };
+    await this.#patch("workers.scale", asks, deployment, [
+      { op: "test", path: "/spec/replicas", value: before },
       { op: "replace", path: "/spec/replicas", value: replicas },
     ]);
   }
@@ -95,11 +109,15 @@ export class Fleet {
     return !contains(deployment.spec.template, this.#context.template().deployment(0).spec.template);
   }
 
-  /** Puts the template of the present hash back to what it was made as; no change when it is. Throws KubeApiError. */
+  /**
+   * Puts the template of the present hash back to what it was made as; no change when it is, or when it is not allowed any
+   * more. Throws KubeApiError.
+   */
   async putRight(deployment: Deployment): Promise<void> {
+    if (!this.isAllowed) return;
     const { template } = this.#context;
     const { template: value } = template().deployment(0).spec;
-    await this.#patch(deployment, [{ op: "replace", path: "/spec/template", value }]);
+    await this.#patch("workers.put-right", {}, deployment, [{ op: "replace", path: "/spec/template", value }]);
   }
 
   /**
@@ -107,22 +125,29 @@ export class Fleet {
    * see that something is left. Throws KubeApiError.
    */
   async remove(deployment: Deployment): Promise<void> {
-    const { kube, namespace } = this.#context;
+    const { kube, points, namespace } = this.#context;
     const { name = "", uid } = deployment.metadata;
+    const options = { ...(uid ? { uid } : {}), propagationPolicy: "Foreground" } as const;
     try {
-      await kube.delete(DEPLOYMENTS, { namespace, name }, { ...(uid ? { uid } : {}), propagationPolicy: "Foreground" });
+      await points.run("workers.remove", {}, () => kube.delete(DEPLOYMENTS, { namespace, name }, options));
     } catch (error) {
       if (!isNotFound(error)) throw error;
     }
     this.#written.delete(name);
   }
 
-  async #patch(deployment: Deployment, operations: readonly object[]): Promise<void> {
-    const { kube, namespace } = this.#context;
+  async #patch(
+    point: WorkersPoint,
+    asks: PointDetails,
+    deployment: Deployment,
+    operations: readonly object[],
+  ): Promise<void> {
+    const { kube, points, namespace } = this.#context;
     const { name = "", uid } = deployment.metadata;
     const patch = [{ op: "test", path: "/metadata/uid", value: uid }, ...operations];
     try {
-      this.#note(await kube.patch(DEPLOYMENTS, { namespace, name }, patch, { type: "json" }));
+      const write = () => kube.patch(DEPLOYMENTS, { namespace, name }, patch, { type: "json" });
+      this.#note(await points.run(point, { asks }, write));
     } catch (error) {
       if (isNotFound(error)) this.#written.delete(name);
       throw error;
@@ -139,6 +164,14 @@ export class Fleet {
 /** The template hash that a Deployment and its Pods bear. */
 export function hashOfDeployment({ metadata }: Deployment): string {
   return metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "";
+}
+
+/**
+ * What its template asked for. Of one that does not say, what stands in it now: of that some may be the API server's doing,
+ * which gives every port of a Pod with hostNetwork a port of the node, or a webhook's.
+ */
+export function needsOfDeployment({ metadata, spec }: Deployment): readonly string[] {
+  return readNeeds(metadata.annotations?.[ANNOTATION_NEEDS]) ?? needWords(spec.template);
 }
 
 /** `spec.replicas`, which is 1 where it is not set. */

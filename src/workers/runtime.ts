@@ -213,7 +213,7 @@ export class WorkersRuntime {
             replicas: counted.length,
             max: environment().spec.workers?.maxReplicas ?? 0,
             depth: queue.stats?.depth ?? 0,
-            nowMs: clock.now(),
+            nowMs: this.#context.kube.now(),
           },
         ),
         scalingVerdict(view, this.#demand.readings, { hindrance: this.#demand.hindrance, clock }),
@@ -227,7 +227,7 @@ export class WorkersRuntime {
     if (signal.aborted) return;
     this.#synced = true;
     this.#noteChange();
-    const mayAsk = (until: AbortSignal) => this.#until(() => this.#mayAsk, until);
+    const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#mayAsk, until);
     await Promise.all([
       this.#kept(signal, () => this.#sources.queue.run(signal, mayAsk)),
       this.#kept(signal, () => this.#demand.run(signal, mayAsk)),
@@ -255,7 +255,8 @@ export class WorkersRuntime {
     const isDraining = this.#drainDeadlineMs !== null;
     return {
       mayGrow: this.#permissions.mayPrepare,
-      isLeaving: isDraining || environment().spec.paused,
+      // A template that may not be used any more is served out.
+      isLeaving: isDraining || environment().spec.paused || !this.#fleet.isAllowed,
       isDraining,
       overAtMs: this.#drainDeadlineMs,
     };
@@ -263,10 +264,6 @@ export class WorkersRuntime {
 
   get #isUnused(): boolean {
     return this.#synced && this.#fleet.pods.length === 0 && this.#fleet.all.every((each) => replicasOf(each) === 0);
-  }
-
-  async #until(ready: () => boolean, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted && !ready()) await this.#changed.wait(signal);
   }
 
   #noteChange(): void {

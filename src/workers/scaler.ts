@@ -208,7 +208,7 @@ export class Scaler {
     const others = deployments.filter((each) => each !== own).reduce((sum, each) => sum + replicasOf(each), 0);
     const room = Math.max(0, maxReplicas - others);
     const replicas = Math.min(target, room);
-    if (replicas > (own ? replicasOf(own) : 0)) {
+    if (replicas > (own ? replicasOf(own) : 0) && this.#fleet.isAllowed) {
       if (!(await this.#hold())) return;
       if (own) await this.#fleet.scale(own, replicas);
       else await this.#fleet.create(replicas);

@@ -8,6 +8,8 @@ export interface HashGroup {
   /** Workers that are Ready. */
   readonly ready: number;
   readonly createdAtMs: number;
+  /** The operator's policy does not allow what its template asks for: none of it stays that is idle. */
+  readonly isForbidden: boolean;
 }
 
 export interface SplitInput {
@@ -38,14 +40,14 @@ export function splitReplicas(input: SplitInput): Map<string, number> {
   const current = groups.find((group) => group.hash === hash);
   const old = groups.filter((group) => group.hash !== hash && group.replicas > 0);
   const oldKept = sum(old.map(keptOf));
-  const oldIdle = sum(old.map(({ replicas }) => replicas)) - oldKept;
+  const oldIdle = sum(old.map(idleOf));
   const wanted = Math.max(current ? keptOf(current) : 0, total - oldKept);
   const { newReplicas, idleLeft } = handOver({ ...input, current, oldKept, oldIdle, wanted });
   const targets = new Map<string, number>();
   targets.set(hash, mayGrow ? newReplicas : Math.min(current?.replicas ?? 0, newReplicas));
   let left = idleLeft;
   for (const group of old.toSorted((a, b) => b.createdAtMs - a.createdAtMs)) {
-    const idle = Math.min(left, group.replicas - keptOf(group));
+    const idle = Math.min(left, idleOf(group));
     left -= idle;
     targets.set(group.hash, keptOf(group) + idle);
   }
@@ -81,6 +83,11 @@ function handOver(input: {
 
 function keptOf({ kept, replicas }: HashGroup): number {
   return Math.min(kept, replicas);
+}
+
+/** Idle workers that may serve until others are Ready in their place. */
+function idleOf(group: HashGroup): number {
+  return group.isForbidden ? 0 : group.replicas - keptOf(group);
 }
 
 function sum(numbers: readonly number[]): number {

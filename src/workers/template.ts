@@ -3,6 +3,7 @@ import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_BUSY_PROBE,
   ANNOTATION_DEFAULT_CONTAINER,
+  ANNOTATION_NEEDS,
   ANNOTATION_SESSION_CONTAINER,
   API_VERSION,
   KIND,
@@ -11,15 +12,14 @@ import {
   LABEL_ROLE,
   LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
+import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as workerContainerName } from "../api/pod-template.ts";
+import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/hash.ts";
 import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplate } from "../kube/resource.ts";
 
-/** A stock worker's teardown can take 90 s (tool drain, memory sync, flush: 30 s each). */
-const DEFAULT_GRACE_SECONDS = 120;
-
 /** Raised when what is rendered around a template changes in a way that workers must follow. */
-export const RENDERING = 1;
+export const RENDERING = 3;
 
 /** Deployment names stand in the names of Pods, which end at 63 characters. */
 const NAME_LENGTH = 63;
@@ -30,6 +30,10 @@ export interface WorkerTemplate {
   readonly hash: string;
   /** The container that the worker runs in. */
   readonly container: string;
+  /** What it asks for beyond what every template may have, in words of the policy. */
+  readonly needs: readonly string[];
+  /** As the spec has it. */
+  readonly written: PodTemplate;
   /** Workers do not park: their image is pulled once each. */
   readonly pullsAlways: false;
   readonly pullsAgain: false;
@@ -57,11 +61,14 @@ export function workerTemplate(environment: Environment): WorkerTemplate {
     [LABEL_ROLE]: "worker",
     [LABEL_TEMPLATE_HASH]: hash,
   };
-  const rendered = renderTemplate(environment, template, container, labels);
+  const rendered = renderTemplate(environment, withSafeDefaults(template, container), container, labels);
   const deploymentName = nameOf(name, hash);
+  const needs = needWords(template);
   return {
     hash,
     container,
+    needs,
+    written: template,
     pullsAlways: false,
     pullsAgain: false,
     field: "spec.workers.template",
@@ -79,6 +86,7 @@ export function workerTemplate(environment: Environment): WorkerTemplate {
         name: deploymentName,
         namespace,
         labels,
+        annotations: { [ANNOTATION_NEEDS]: JSON.stringify(needs) },
         ownerReferences: [
           { apiVersion: API_VERSION, kind: KIND, name, uid, controller: true, blockOwnerDeletion: true },
         ],
@@ -124,9 +132,6 @@ function renderTemplate(
       },
     },
     spec: {
-      automountServiceAccountToken: false,
-      enableServiceLinks: false,
-      terminationGracePeriodSeconds: DEFAULT_GRACE_SECONDS,
       ...template.spec,
       containers: template.spec.containers.map((container) =>
         container.name === worker ? asWorker(container as Container, environment) : (container as Container),

@@ -16,6 +16,7 @@ describe("defaults", () => {
         requestTimeoutSeconds: 10,
         budgetGroup: "default",
       },
+      network: { policy: "Managed", egress: {} },
       sessions: {
         maxConcurrent: 5,
         warm: 0,

@@ -17,7 +17,10 @@ const inTemplate = (template: Json) => sessionsSpec({ template });
 const withContainer = (extra: Json) =>
   inTemplate({ spec: { containers: [{ name: "worker", image: "worker:1", ...extra }] } });
 const withAnnotations = (annotations: Json) => inTemplate({ metadata: { annotations }, ...podTemplate() });
-const withApi = (api: Json) => sessionsSpec({}, { api: { keySecretRef: { name: "key" }, ...api } });
+const withApi = (api: Json) =>
+  sessionsSpec({}, { api: { keySecretRef: { name: "key" }, ...api }, network: { egress: { cidrs: [] } } });
+const withNetwork = (network: Json, baseUrl = "https://api.anthropic.com") =>
+  sessionsSpec({}, { network, api: { baseUrl, keySecretRef: { name: "key" } } });
 
 const DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container";
 
@@ -142,6 +145,77 @@ export const RULE_CASES: readonly RuleCase[] = [
     accepted: workersSpec({ minReplicas: 2, maxReplicas: 2 }),
     message: "minReplicas must not be greater than maxReplicas: lower minReplicas or raise maxReplicas",
     field: "spec.workers.minReplicas",
+  },
+  ...[
+    ["another https origin", "https://api.example.com"],
+    ["a proxy of its own", "http://proxy.example:8080"],
+    ["an address in the cluster", "http://10.96.0.20"],
+    ["the default one, spelt otherwise", "https://api.anthropic.com:443"],
+    ["what only begins as loopback does", "http://127.0.0.1.example.com"],
+  ].map(([what, baseUrl]) => ({
+    name: `${what} without a word on its networks is refused`,
+    refused: withNetwork({}, baseUrl),
+    accepted: withNetwork({ egress: { cidrs: ["10.96.0.20/32"] } }, baseUrl),
+    message: "name those of yours in network.egress.cidrs",
+    field: "spec.network.egress",
+  })),
+  ...["http://127.0.0.1:8080", "http://localhost", "http://[::1]:9"].map((baseUrl) => ({
+    name: `nothing need be said of networks for ${baseUrl}, which no NetworkPolicy holds`,
+    refused: withNetwork({ policy: "Managed" }, "https://api.example.com"),
+    accepted: withNetwork({ policy: "Managed" }, baseUrl),
+    message: "name those of yours in network.egress.cidrs",
+    field: "spec.network.egress",
+  })),
+  {
+    name: "no networks need be said where no NetworkPolicy is kept",
+    refused: withNetwork({}, "https://api.example.com"),
+    accepted: withNetwork({ policy: "None" }, "https://api.example.com"),
+    message: "or keep no NetworkPolicy with network.policy: None",
+    field: "spec.network.egress",
+  },
+  ...["10.0.0.0", "10.0.0/8", "256.0.0.0/8", "10.0.0.0/33", "all", "::/129", "10.0.0.0/08"].map((cidr) => ({
+    name: `${cidr} as a network is refused`,
+    refused: withNetwork({ egress: { cidrs: ["10.0.0.0/8", cidr] } }),
+    accepted: withNetwork({ egress: { cidrs: ["0.0.0.0/0", "203.0.113.7/32", "::/0", "2001:db8::/32"] } }),
+    message: "each of cidrs must be a network",
+    field: "spec.network.egress.cidrs",
+  })),
+  ...[sessionsSpec, workersSpec].map((spec, mode) => ({
+    name: `hostNetwork in a template of ${mode === 0 ? "sessions" : "workers"} beside a NetworkPolicy is refused`,
+    refused: spec({ template: podTemplate({ hostNetwork: true }) }),
+    accepted: spec({ template: podTemplate({ hostNetwork: true }) }, { network: { policy: "None" } }),
+    message: "no NetworkPolicy holds Pods with hostNetwork",
+    field: "spec.network.policy",
+  })),
+  ...[{ name: "mine" }, { generateName: "mine-" }, { namespace: "others" }].flatMap((metadata) =>
+    [sessionsSpec, workersSpec].map((spec, mode) => ({
+      name: `${Object.keys(metadata)} of the Pod in a template of ${mode === 0 ? "sessions" : "workers"} is refused`,
+      refused: spec({ template: { metadata, ...podTemplate() } }),
+      accepted: spec({ template: { metadata: { labels: { name: "mine" } }, ...podTemplate() } }),
+      message: "leave name, generateName and namespace out",
+      field: `spec.${mode === 0 ? "sessions" : "workers"}.template.metadata`,
+    })),
+  ),
+  {
+    name: "a container with the name of the one that parks Pods is refused",
+    refused: inTemplate({ spec: { containers: [{ name: "berth-gate", image: "i:1" }] } }),
+    accepted: inTemplate({ spec: { containers: [{ name: "berth-gates", image: "i:1" }] } }),
+    message: "no container may be named berth-gate",
+    field: "spec.sessions.template.spec",
+  },
+  {
+    name: "an init container with the name of the one that parks Pods is refused",
+    refused: inTemplate(podTemplate({ initContainers: [{ name: "berth-gate", image: "i:1" }] })),
+    accepted: inTemplate(podTemplate({ initContainers: [{ name: "gate", image: "i:1" }] })),
+    message: "no container may be named berth-gate",
+    field: "spec.sessions.template.spec",
+  },
+  {
+    name: "a volume with the name of the claim's is refused",
+    refused: inTemplate(podTemplate({ volumes: [{ name: "berth-claim", emptyDir: {} }] })),
+    accepted: inTemplate(podTemplate({ volumes: [{ name: "claim", emptyDir: {} }] })),
+    message: "no volume may be named berth-claim",
+    field: "spec.sessions.template.spec.volumes",
   },
   {
     name: "activeDeadlineSeconds in a session's template is refused",

@@ -2,6 +2,8 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { parseAllowance } from "../../src/api/pod-policy.ts";
+import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
 import { chartValues, readmeWithValues } from "../../tools/chart-values.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
@@ -18,6 +20,25 @@ interface Schema {
   readonly type?: string;
   readonly properties?: Readonly<Record<string, Schema>>;
   readonly additionalProperties?: unknown;
+  readonly items?: Schema;
+  readonly pattern?: string;
+  readonly not?: Schema;
+  readonly enum?: readonly string[];
+}
+
+/** Whether a schema of strings takes this one. */
+function takes(schema: Schema | undefined, text: string): boolean {
+  if (schema?.enum) return schema.enum.includes(text);
+  return new RegExp(schema?.pattern ?? "").test(text) && !(schema?.not && takes(schema.not, text));
+}
+
+function isAllowance(word: string): boolean {
+  try {
+    parseAllowance(word);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Keys of all values that a schema describes, with dots; `whole` maps are one value. */
@@ -40,6 +61,44 @@ describe("the chart's values", () => {
     // What helm gives to every chart that is part of another one.
     const keys = keysOf(schema).filter((key) => key !== "global");
     expect(keys.sort()).toEqual(values.map(({ key }) => key).sort());
+  });
+
+  test("have a policy for Pods with every rule of the operator's, which allows nothing", async () => {
+    const { podPolicy } = parse(await read("charts/berth/values.yaml"));
+    const expected = POLICY_KEYS.map((key) => [key, POLICY_RULES[key].kind === "switch" ? false : []]);
+    expect(Object.entries(podPolicy)).toEqual(expected);
+  });
+
+  test("take the same words in a policy for Pods as the operator's flag", async () => {
+    const schema: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
+    const rules = schema.properties?.["podPolicy"]?.properties ?? {};
+    const words = [
+      "*",
+      "NET_ADMIN",
+      "CAP_NET_ADMIN",
+      "net_admin",
+      "hostPID",
+      "default",
+      "a/b",
+      "a,b",
+      "a=b",
+      "a b",
+      "",
+    ];
+    const folders = [
+      ...["/", "/data", "/data/x.y", "/data/..x", "/data/.x", "data", "/data/", "//data", "/da ta", "/a,b", "/a'b"],
+      ...["/data/../etc", "/..", "/data/..", "/data/.", "/./data"],
+    ];
+    for (const key of POLICY_KEYS) {
+      const { kind } = POLICY_RULES[key];
+      if (kind === "switch") expect(rules[key], key).toEqual({ type: "boolean" });
+      else
+        for (const word of kind === "paths" ? folders : words) {
+          // The chart knows these namespaces by name; to the operator another name is one that nobody asks for.
+          if (key === "hostNamespaces" && word !== "hostPID") continue;
+          expect(takes(rules[key]?.items, word), `${key}=${word}`).toBe(isAllowance(`${key}=${word}`));
+        }
+    }
   });
 
   test("are refused when they are not known, at every level", async () => {
@@ -83,6 +142,11 @@ describe("the Dockerfile", () => {
     const text = await read("Dockerfile");
     const installs = [...text.matchAll(/npm (ci|i|install)\b.*/g)].map(([command]) => command);
     for (const command of installs) expect(command).toMatch(/^npm ci .*--ignore-scripts/);
-    expect(installs.filter((command) => command.includes("--omit=dev"))).toHaveLength(1);
+    expect(installs).toHaveLength(1);
+    const last = text.split(/^FROM /m).at(-1) ?? "";
+    expect([...last.matchAll(/^COPY (--from.*)$/gm)].map(([, copy]) => copy)).toEqual([
+      "--from=build /build/dist dist",
+    ]);
+    expect(last).not.toContain("node_modules");
   });
 });

@@ -47,6 +47,18 @@ describe("keys with a time each", () => {
     expect(heap.size).toBe(1);
   });
 
+  test("leave little behind when their times are replaced, however far off those were, and keep their order", () => {
+    const heap = new DueHeap<number>();
+    for (let key = 0; key < 50; key += 1) heap.set(key, 50 - key);
+    for (let n = 1; n <= 10_000; n += 1) {
+      heap.set(50, 1_000 + n);
+      expect(heap.held).toBeLessThan(200);
+    }
+    expect(heap.size).toBe(51);
+    const taken = Array.from({ length: 51 }, () => heap.take(20_000)?.atMs);
+    expect(taken).toEqual([...Array.from({ length: 50 }, (_, at) => at + 1), 11_000]);
+  });
+
   test("are taken as from a sorted list, whatever is set and removed meanwhile", () => {
     const step = fc.oneof(
       fc.record({ do: fc.constant("set" as const), key: fc.nat(20), atMs: fc.nat(50) }),

@@ -6,7 +6,7 @@ const RETRY_MS = 5_000;
 const MIN_WAKE_MS = 100;
 
 /** Passes that count, and whose every run a test may hold up or break. */
-function bench() {
+function bench({ restMs = 0 } = {}) {
   const clock = new VirtualClock();
   const ending = new AbortController();
   const state = { ran: 0, atOnce: 0, most: 0, failures: [] as unknown[], hold: Promise.resolve(), breaks: 0 };
@@ -14,6 +14,7 @@ function bench() {
     clock,
     retryMs: RETRY_MS,
     minWakeMs: MIN_WAKE_MS,
+    restMs,
     failed: (error) => state.failures.push(error),
     async pass() {
       state.ran += 1;
@@ -51,6 +52,40 @@ describe("changes", () => {
     for (let n = 0; n < 10; n += 1) passes.poke();
     await clock.settle();
     expect(state.ran).toBe(1);
+  });
+
+  test("those that come while it rests after a pass make one more when the rest is over", async () => {
+    const { clock, passes, state, start } = bench({ restMs: 20 });
+    start();
+    await clock.settle();
+    expect(state.ran).toBe(1);
+    for (let n = 0; n < 10; n += 1) {
+      passes.poke();
+      await clock.advance(1);
+    }
+    expect(state.ran).toBe(1);
+    await clock.advance(10);
+    expect(state.ran).toBe(2);
+    await clock.advance(1_000);
+    expect(state.ran).toBe(2);
+  });
+
+  test("the first one after a rest is looked at at once", async () => {
+    const { clock, passes, state, start } = bench({ restMs: 20 });
+    start();
+    await clock.advance(1_000);
+    passes.poke();
+    await clock.settle();
+    expect(state.ran).toBe(2);
+  });
+
+  test("an end does not wait for the rest", async () => {
+    const { clock, ending, passes, start } = bench({ restMs: 20 });
+    start();
+    await clock.settle();
+    ending.abort();
+    await passes.ended();
+    expect(clock.pendingTimers).toBe(0);
   });
 
   test("many while a pass is under way make one more, after it", async () => {

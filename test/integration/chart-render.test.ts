@@ -53,6 +53,8 @@ describe("the chart with its defaults", () => {
         `RoleBinding ${home}/berth-operator-leader`,
         `Service ${home}/berth-operator-metrics`,
         `ServiceAccount ${home}/berth-operator`,
+        "ValidatingAdmissionPolicy berth-pod-policy",
+        "ValidatingAdmissionPolicyBinding berth-pod-policy",
       ].sort(),
     );
   });
@@ -88,6 +90,7 @@ describe("the chart with its defaults", () => {
       "--metrics-bind-address=:8080",
       "--health-probe-bind-address=:8081",
       "--log-level=info",
+      "--api-cidrs=160.79.104.0/23,2607:6bc0::/48",
     ]);
     expect(container.livenessProbe.httpGet).toEqual({ path: "/healthz", port: "health" });
     expect(container.readinessProbe.httpGet).toEqual({ path: "/readyz", port: "health" });
@@ -106,6 +109,8 @@ describe("the chart with its defaults", () => {
       "app.kubernetes.io/component": "operator",
     });
     expect(template.metadata.labels).toMatchObject({ ...selector.matchLabels, team: "agents", tier: "control" });
+    // By which the NetworkPolicies of Environments let it in to workers.
+    expect(template.metadata.labels).toMatchObject({ "berth.dev/role": "operator" });
     expect(rendered.one("Service").spec.selector).toEqual(selector.matchLabels);
     for (const object of rendered.objects) {
       expect(object.metadata.labels, `${object.kind} ${object.metadata.name}`).toMatchObject({ team: "agents" });
@@ -163,6 +168,8 @@ describe("rights", () => {
       "CustomResourceDefinition environments.berth.dev",
       `Deployment ${home}/berth-operator`,
       `Service ${home}/berth-operator-metrics`,
+      "ValidatingAdmissionPolicy berth-pod-policy",
+      "ValidatingAdmissionPolicyBinding berth-pod-policy",
     ]);
     expect(rendered.hooks).toEqual([]);
     expect(rendered.pod.serviceAccountName).toBe("mine");
@@ -196,11 +203,12 @@ const options: readonly Option[] = [
     check: (rendered) => expect(rendered.all("PodDisruptionBudget")).toEqual([]),
   },
   {
-    name: "shards, log level, origins and more arguments become flags",
+    name: "shards, log level, origins, networks and more arguments become flags",
     values: {
       shards: 4,
       logLevel: "debug",
       allowedApiOrigins: ["https://a.example", "http://b.example:8080"],
+      apiCidrs: ["203.0.113.0/24", "2001:db8::/32"],
       extraArgs: ["--kubeconfig=/etc/berth/kubeconfig"],
     },
     check: ({ container }) =>
@@ -212,8 +220,63 @@ const options: readonly Option[] = [
         "--log-level=debug",
         "--allowed-api-origins=https://a.example",
         "--allowed-api-origins=http://b.example:8080",
+        "--api-cidrs=203.0.113.0/24,2001:db8::/32",
         "--kubeconfig=/etc/berth/kubeconfig",
       ]),
+  },
+  {
+    name: "a policy for Pods becomes flags, and the admission policy says the same",
+    values: {
+      podPolicy: {
+        privileged: true,
+        capabilities: ["NET_ADMIN", "SYS_PTRACE"],
+        hostPaths: ["/data"],
+        runtimeClasses: ["*"],
+      },
+    },
+    check: (rendered) => {
+      expect(rendered.container.args.filter((word) => word.startsWith("--allowed-in-templates"))).toEqual([
+        "--allowed-in-templates=capabilities=NET_ADMIN",
+        "--allowed-in-templates=capabilities=SYS_PTRACE",
+        "--allowed-in-templates=hostPaths=/data",
+        "--allowed-in-templates=privileged",
+        "--allowed-in-templates=runtimeClasses=*",
+      ]);
+      const { variables, validations } = rendered.one("ValidatingAdmissionPolicy").spec;
+      const { expression = "" } = variables?.find(({ name }) => name === "allowed") ?? {};
+      expect(JSON.parse(expression)).toMatchObject({
+        privileged: ["*"],
+        capabilities: ["NET_ADMIN", "SYS_PTRACE"],
+        hostPaths: ["/data"],
+        runtimeClasses: ["*"],
+        hostPorts: [],
+        serviceAccounts: [],
+      });
+      const messages = validations?.map(({ message }) => message) ?? [];
+      expect(messages).toContainEqual(expect.stringContaining("(allowed: NET_ADMIN, SYS_PTRACE)"));
+      expect(messages).toContainEqual(expect.stringMatching(/\(allowed: none\).*podPolicy.serviceAccounts$/));
+    },
+  },
+  {
+    name: "values of a chart that knew no policy for Pods allow nothing",
+    values: { podPolicy: null, admissionPolicy: null },
+    check: (rendered) => {
+      expect(rendered.container.args.join(" ")).not.toContain("--allowed-in-templates");
+      const { variables } = rendered.one("ValidatingAdmissionPolicy").spec;
+      const { expression = "" } = variables?.find(({ name }) => name === "allowed") ?? {};
+      expect(new Set(Object.values(JSON.parse(expression)).map(String))).toEqual(new Set([""]));
+    },
+  },
+  {
+    name: "admissionPolicy.enabled=false leaves the admission policy out",
+    values: { admissionPolicy: { enabled: false } },
+    check: (rendered) =>
+      expect(rendered.names.filter((name) => name.startsWith("ValidatingAdmissionPolicy"))).toEqual([]),
+  },
+  {
+    name: "values of a chart that knew no networks, as --reuse-values brings them, leave them to the operator",
+    values: { apiCidrs: null },
+    check: ({ container }) => expect(container.args?.join(" ")).not.toContain("--api-cidrs"),
   },
   {
     name: "a tag is the image's",
@@ -386,12 +449,21 @@ describe("an option", () => {
     check(await accepted(values));
   });
 
+  test("of namespaces has the admission policy hold in these alone", async () => {
+    const rendered = await accepted({ namespaces: served });
+    const matchExpressions = [{ key: "kubernetes.io/metadata.name", operator: "In", values: served }];
+    expect(rendered.one("ValidatingAdmissionPolicyBinding").spec.matchResources).toEqual({
+      namespaceSelector: { matchExpressions },
+    });
+  });
+
   test("goes with every other one", async () => {
     const toggles: readonly ((on: boolean) => Values)[] = [
       (on) => ({ namespaces: on ? served : [] }),
       (on) => ({ replicas: on ? 3 : 1 }),
       (on) => ({ crds: { enabled: on, keep: !on } }),
       (on) => ({ rbac: { nodes: on, aggregate: !on } }),
+      (on) => ({ admissionPolicy: { enabled: on }, podPolicy: { privileged: on, capabilities: on ? ["*"] : [] } }),
       (on) => ({ metrics: { enabled: on, serviceMonitor: { enabled: on } } }),
       (on) => ({ caBundle: { secret: on ? "ca" : "" }, proxy: { http: on ? "" : "http://proxy.example:3128" } }),
     ];
@@ -415,6 +487,17 @@ describe("values that are wrong", () => {
     ["a namespace that can't be one", { namespaces: ["Agents_1"] }, /'\/namespaces\/0': 'Agents_1' does not match/],
     ["a log level", { logLevel: "loud" }, /'\/logLevel': value must be one of 'trace', 'debug', 'info'/],
     ["an origin with a path", { allowedApiOrigins: ["https://a.example/v1"] }, /'\/allowedApiOrigins\/0'/],
+    ["no networks of the API", { apiCidrs: [] }, /'\/apiCidrs': minItems: got 0, want 1/],
+    ["a network that is none", { apiCidrs: ["api.example"] }, /'\/apiCidrs\/0': 'api.example' does not match/],
+    ["a capability with CAP_", { podPolicy: { capabilities: ["CAP_NET_ADMIN"] } }, /'\/podPolicy\/capabilities\/0'/],
+    [
+      "a folder that is none",
+      { podPolicy: { hostPaths: ["data"] } },
+      /'\/podPolicy\/hostPaths\/0': 'data' does not match/,
+    ],
+    ["a folder with a slash too many", { podPolicy: { hostPaths: ["/data/"] } }, /'\/podPolicy\/hostPaths\/0'/],
+    ["an unknown word of the policy", { podPolicy: { sudo: true } }, /'\/podPolicy'.*sudo/],
+    ["a policy that is set twice", { extraArgs: ["--allowed-in-templates=privileged"] }, /set podPolicy instead/],
     ["a digest that is none", { image: { digest: "sha256:12" } }, /'\/image\/digest': 'sha256:12' does not match/],
     ["too short a grace", { terminationGracePeriodSeconds: 10 }, /minimum: got 10, want 35/],
     ["one port twice", { metrics: { port: 8081 } }, /metrics.port and health.port are both 8081: take two ports/],
@@ -442,6 +525,11 @@ describe("values that are wrong", () => {
       "a label of the chart's own",
       { podLabels: { "app.kubernetes.io/name": "x" } },
       /podLabels holds app.kubernetes.io\/name, which the chart sets itself: leave it out/,
+    ],
+    [
+      "the label that NetworkPolicies know the operator by",
+      { podLabels: { "berth.dev/role": "session" } },
+      /podLabels holds berth.dev\/role, which the chart sets itself: leave it out/,
     ],
     [
       "a proxy twice",

@@ -12,7 +12,7 @@ import { printedColumns } from "./printed-columns.ts";
 const cluster = useCluster();
 
 /** So many tries of the operator make one look at a fault that lasts; those with a backoff of minutes are fewer. */
-const TRIES_SEEN = { key: 5, template: 2, create: 2, recovery: 3, journal: 2, poll: 20, stats: 10 } as const;
+const TRIES_SEEN = { key: 5, template: 2, create: 2, recovery: 3, journal: 2, policy: 2, poll: 20, stats: 10 } as const;
 /** The first looks may fall into what the fault still sets off: Pods come and go, counts are written 5 s later. */
 const LOOKS = 8;
 /** Requests to the API server for each try, at most: the try itself, an Event, a status; nothing that grows. */
@@ -80,7 +80,9 @@ async function expectQuiet(world: World, { tries, restless, lack }: Fault, metri
       made * (restless ? REQUESTS_PER_RESTLESS_TRY : REQUESTS_PER_TRY),
     );
     const resources = restless ? ["events"] : ["events", "environments"];
-    const writes = entries.filter(({ resource, verb }) => resources.includes(resource) && verb !== "get");
+    const writes = entries.filter(
+      ({ resource, verb }) => resources.includes(resource) && verb !== "get" && verb !== "list",
+    );
     // A write that was on its way when the look began changes the version and is none of the look's own.
     if (writes.length === 0 && (restless || after === version)) return;
     seen.push(
@@ -115,6 +117,8 @@ async function triesSoFar(metrics: Metrics, tries: Tries): Promise<number> {
       return metricValue(metrics.kubeRequests, { verb: "list", resource: "secrets" });
     case "journal":
       return metricValue(metrics.kubeRequests, { verb: "create", resource: "secrets" });
+    case "policy":
+      return metricValue(metrics.kubeRequests, { verb: "create", resource: "networkpolicies" });
     default:
       return metricValue(metrics.workRequests, { call: tries });
   }

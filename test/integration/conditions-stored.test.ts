@@ -1,22 +1,12 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
-import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
+import { startCluster } from "../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR, installBerth, installCrds } from "../../testbed/cluster/install.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { startWorld } from "../support/world.ts";
-import { asTestCluster } from "./own-cluster.ts";
+import { asTestCluster, takeAnything } from "./own-cluster.ts";
 import { printedColumns } from "./printed-columns.ts";
-
-const CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
-const ANYTHING = { type: "object", "x-kubernetes-preserve-unknown-fields": true };
-
-/** As an older CRD may have been: it takes whatever it is given. */
-async function takeAnything({ api }: Cluster): Promise<void> {
-  const { spec } = await api.get<{ spec: { versions: Record<string, unknown>[] } }>(CRD);
-  const versions = spec.versions.map((version) => ({ ...version, schema: { openAPIV3Schema: ANYTHING } }));
-  await api.request("PATCH", CRD, { body: { spec: { versions } }, contentType: "application/merge-patch+json" });
-}
 
 test("an object that was stored under another schema says what is wrong, is left alone, and heals when it is mended", async () => {
   await using own = await startCluster();

@@ -144,7 +144,7 @@ describe.concurrent("a node that is about to go", () => {
   test("Pods that tolerate a cordon stay, and are claimed: their successors would land there again", async () => {
     await using pair = await twoNodes({ warm: 1 }, { tolerations: [{ operator: "Exists" }] });
     const { world, second } = pair;
-    world.startOperator();
+    world.startOperator({ flags: ["--allowed-in-templates", "tolerations=*"] });
     await second.stop();
     await world.node.cordon();
     await world.createEnvironment();

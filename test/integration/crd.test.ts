@@ -154,7 +154,12 @@ describe("the API server", () => {
 
   test("takes a change of everything else, and counts it as a generation", async () => {
     const { name, generation } = (await create(sessionsSpec(), { dryRun: false })).metadata;
-    const change = { paused: true, sessions: { warm: 3 }, api: { baseUrl: "https://api.example.com" } };
+    const change = {
+      paused: true,
+      sessions: { warm: 3 },
+      api: { baseUrl: "https://api.example.com" },
+      network: { egress: { cidrs: [] } },
+    };
     const changed = await patch(`${collection}/${name}`, { spec: change });
     expect(changed.spec).toMatchObject(change);
     expect(changed.metadata.generation).toBe(Number(generation) + 1);

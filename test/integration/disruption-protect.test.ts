@@ -71,7 +71,8 @@ describe.concurrent("disruption: Protect", () => {
     expect(await world.node.drain()).toEqual([served.pod.metadata.name]);
     world.simulator.stopItem(served.item.id);
     await untilEnded(world, served, "Completed");
-    expect(await world.node.drain()).toEqual([]);
+    // As kubectl asks again: the budget covers a Pod that is not kept until its phase says that it is over, or it is gone.
+    await world.until("nothing holds a drain off", async () => (await world.node.drain()).length === 0);
   });
 
   test("two sessions are protected while both run, and the other when one has ended", async () => {

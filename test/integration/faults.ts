@@ -17,7 +17,7 @@ export interface Shown {
 }
 
 /** Which of the operator's tries show that it goes on while the fault lasts. */
-export type Tries = "key" | "template" | "poll" | "stats" | "create" | "recovery" | "journal";
+export type Tries = "key" | "template" | "poll" | "stats" | "create" | "recovery" | "journal" | "policy";
 
 /**
  * One thing that goes wrong, how it shows, and how a person mends it. Everything is real but the Work API and the node.
@@ -31,6 +31,8 @@ export interface Fault {
   readonly spec?: (world: World) => Record<string, unknown>;
   /** The operator runs without this right, until the mend. */
   readonly lack?: Lack;
+  /** More flags of the operator. */
+  readonly flags?: readonly string[];
   /** Before the Environment is created. */
   readonly before?: (world: World) => Promise<unknown> | unknown;
   /** Once the Environment was Ready; without it the fault is there from the start. */
@@ -97,8 +99,11 @@ const template = (world: World, container: Record<string, unknown>, podSpec: Rec
   },
 });
 
-const mendTemplate = (world: World) =>
-  world.patchSpec({ sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } } });
+const WORKER = { name: "worker", image: "worker:1" };
+const mendTemplate = (world: World) => world.patchSpec({ sessions: { template: { spec: { containers: [WORKER] } } } });
+
+/** The operator's own policy for Pods lets it through. */
+const PRIVILEGED = ["--allowed-in-templates", "privileged"];
 
 const faultyApi = (name: string, fault: Parameters<Simulator["inject"]>[0], shows: Shown): Fault => ({
   name,
@@ -183,6 +188,33 @@ function initContainerThatFails(): Fault {
   };
 }
 
+/** The node tells why in Events, and the operator may not read them, as with the Role of an older release. */
+function unreadableEvents(): Fault {
+  let fate: FateInput = { kind: "sandbox" };
+  return {
+    name: "may-not-list-events",
+    world: { sessions: { prepareTimeoutSeconds: 1 }, node: { fates: () => fate } },
+    lack: { resource: "events", verb: "list" },
+    before: (world) => limitOperator(world, { resource: "events", verb: "list" }),
+    shows: {
+      type: "CapacityAvailable",
+      status: "False",
+      reason: "PreparationFailing",
+      words: [
+        "Pods do not get ready: not within prepareTimeoutSeconds, and the operator may not list Events",
+        /`kubectl -n \S+ describe pods -l berth\.dev\/environment=\S+`/,
+      ],
+    },
+    restless: true,
+    tries: "create",
+    mend: async (world) => {
+      fate = { kind: "worker", workMs: 100 };
+      await unlimitOperator(world);
+    },
+    heals: "Available",
+  };
+}
+
 /** Each Pod is replaced when its time is over. */
 function neverReady(): Fault {
   let fate: FateInput = { kind: "never-starts" };
@@ -230,7 +262,7 @@ const lacking = (
 export async function makeHappen(fault: Fault, world: World, cluster: TestCluster): Promise<InProcessOperator> {
   await fault.before?.(world);
   const flags = fault.lack ? ["--kubeconfig", await cluster.kubeconfigFor(limitedUser(world))] : [];
-  const operator = world.startOperator({ flags });
+  const operator = world.startOperator({ flags: [...flags, ...(fault.flags ?? [])] });
   await world.createEnvironment(fault.spec?.(world));
   if (fault.later) {
     await world.untilCondition("Ready", "Ready");
@@ -344,7 +376,24 @@ export function faults(): Fault[] {
       heals: "Accepted",
     },
     {
+      name: "template-forbidden",
+      world: { container: { securityContext: { privileged: true } } },
+      shows: {
+        type: "TemplateAccepted",
+        status: "False",
+        reason: "TemplateForbidden",
+        words: [
+          "the operator's policy for Pods does not allow spec.sessions.template.spec.containers[0].securityContext.privileged",
+          "the chart's value podPolicy.privileged=true (--allowed-in-templates privileged)",
+        ],
+      },
+      tries: "stats",
+      mend: mendTemplate,
+      heals: "Accepted",
+    },
+    {
       name: "template-policy",
+      flags: PRIVILEGED,
       world: { container: { securityContext: { privileged: true } } },
       before: (world) => labelNamespace(world, { "pod-security.kubernetes.io/enforce": "restricted" }),
       shows: {
@@ -363,6 +412,7 @@ export function faults(): Fault[] {
     },
     {
       name: "policy-later",
+      flags: PRIVILEGED,
       world: { container: { securityContext: { privileged: true } } },
       later: async (world) => {
         await labelNamespace(world, { "pod-security.kubernetes.io/enforce": "restricted" });
@@ -454,6 +504,24 @@ export function faults(): Fault[] {
         } as never),
       heals: "Available",
     },
+    {
+      name: "sandbox-fails",
+      world: { podSpec: { securityContext: { runAsGroup: 20_002 } } },
+      shows: {
+        type: "CapacityAvailable",
+        status: "False",
+        reason: "PreparationFailing",
+        words: [
+          "Pods do not get ready: FailedCreatePodSandBox: Failed to create pod sandbox: rpc error",
+          'user group "20002" is specified without user; mend the template\'s securityContext',
+        ],
+      },
+      tries: "stats",
+      mend: (world) =>
+        world.patchSpec({ sessions: { template: { spec: { securityContext: { runAsUser: 20_001 } } } } }),
+      heals: "Available",
+    },
+    unreadableEvents(),
     initContainerThatFails(),
     neverReady(),
     failingImage(),
@@ -513,7 +581,7 @@ export function faults(): Fault[] {
     ),
     {
       name: "origin-not-allowed",
-      world: { api: { baseUrl: "https://api.example.com" } },
+      world: { api: { baseUrl: "https://api.example.com" }, spec: { network: { egress: { cidrs: [] } } } },
       shows: {
         type: "QueueReachable",
         status: "False",
@@ -581,6 +649,21 @@ export function faults(): Fault[] {
       },
       { status: "Unknown", reason: "TemplateUnchecked" },
       { heals: "Accepted" },
+    ),
+    lacking(
+      { resource: "networkpolicies", verb: "create" },
+      "policy",
+      {
+        type: "NetworkPolicyReady",
+        status: "False",
+        reason: "PolicyFailing",
+        words: [
+          /^the NetworkPolicy could not be made, so no Pod is made and nothing is claimed: /,
+          "give the operator leave to get, create, patch and delete NetworkPolicies",
+        ],
+      },
+      { status: "False", reason: "PolicyFailing" },
+      { heals: "PolicyInPlace" },
     ),
     lacking(
       { resource: "secrets", verb: "list" },

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
+import { OWN_PACE } from "../support/own-pace.ts";
 import { serveOne, untilAssigned, untilEnded, untilState } from "../support/session-life.ts";
 import { startWorld, type World, type WorldOptions } from "../support/world.ts";
 
@@ -10,11 +11,6 @@ const cluster = useCluster();
 
 const RUNNER = fileURLToPath(new URL("../../examples/worker/tool-runner.mjs", import.meta.url));
 
-/**
- * The leases' own times, but for a little: a value must stand still for 31 s, longer than any holder's interval, and the
- * lease (112 s) outlives that.
- */
-const OWN_PACE = { timeScale: 1.6 } as const;
 /** A session works on for longer than a lease needs to be taken over. */
 const TAKEN_OVER_MS = 40_000;
 /** Of waits and tests that last as long. */

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { startSimulator } from "../../simulator/simulator.ts";
 import { useCluster } from "../support/cluster.ts";
+import { OWN_PACE } from "../support/own-pace.ts";
 import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
 import { startWorld } from "../support/world.ts";
 
@@ -14,6 +15,7 @@ test.each(["Worker", "Operator"] as const)(
   async (lease) => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
+      ...(lease === "Operator" && OWN_PACE),
       sessions: { lease },
       node: { fates: () => (lease === "Operator" ? { kind: "run" } : { kind: "worker", workMs: LONG_MS }) },
     });

@@ -103,15 +103,19 @@ describe.concurrent("parking: Init", () => {
     expect(world.simulator.item(item.id).acks).toEqual([]);
   });
 
-  test("a name that the template takes for itself is refused with the API server's words", async () => {
+  test("a mount path that the template takes for itself is refused with the API server's words", async () => {
+    const mountPath = "/var/run/secrets/berth.dev";
     await using world = await gatedWorld(
       { kind: "worker" },
-      { podSpec: { initContainers: [{ name: GATE_CONTAINER, image: "x:1" }] } },
+      {
+        podSpec: { volumes: [{ name: "mine", emptyDir: {} }] },
+        container: { volumeMounts: [{ name: "mine", mountPath }] },
+      },
     );
     await world.createEnvironment();
     world.startOperator();
     const { message } = await world.untilCondition("TemplateAccepted", "Refused");
-    expect(message).toContain(GATE_CONTAINER);
+    expect(message).toContain(mountPath);
     expect(world.pods).toEqual([]);
   });
 

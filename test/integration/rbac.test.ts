@@ -71,6 +71,7 @@ describe("the operator's rights", () => {
     "patch secrets",
     "delete secrets",
     "create events",
+    "list events",
     "patch events",
     "create apps/deployments",
     "patch policy/poddisruptionbudgets",

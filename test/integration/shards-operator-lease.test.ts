@@ -6,6 +6,7 @@ import { shardOf } from "../../src/reconcile/shard-of.ts";
 import { useCluster } from "../support/cluster.ts";
 import { ManyEnvironments } from "../support/many-environments.ts";
 import type { OperatorProcess } from "../support/operator-process.ts";
+import { OWN_PACE } from "../support/own-pace.ts";
 import { startWorld, type World } from "../support/world.ts";
 
 const cluster = useCluster();
@@ -15,12 +16,6 @@ const RUNNER = fileURLToPath(new URL("../../examples/worker/tool-runner.mjs", im
 const SHARDS = 2;
 const ENVIRONMENTS = 4;
 
-/**
- * Leases twice as fast as their own times: a value must stand still for 25 s, and the lease (90 s) outlives that, 20 s for
- * another holder of the shard, and 15 s since the last beat. The times of the shards' Leases are as ever.
- */
-const TIME_SCALE = 2;
-
 /** A session thinks for longer than its lease needs to be taken over, so that it ends in the hands of another replica. */
 const THINKS_MS = 75_000;
 
@@ -29,7 +24,7 @@ const LONG = 420_000;
 
 function runnerWorld(): Promise<World> {
   return startWorld(cluster, {
-    timeScale: TIME_SCALE,
+    ...OWN_PACE,
     node: { runtime: "process", fates: () => undefined },
     container: { command: [process.execPath, RUNNER], env: [{ name: "MAX_IDLE_MS", value: "300" }] },
     podSpec: { terminationGracePeriodSeconds: 30 },

@@ -285,6 +285,67 @@ describe("a lost node", () => {
   });
 });
 
+describe("a node that is shut down", () => {
+  test("ends its Pods with the reason and the condition of a kubelet, takes no others, and comes back", async () => {
+    const name = "shut-down-node-test";
+    await using leaving = await startNode({ client: cluster.nodeKubeconfig, name });
+    const bound = { nodeName: name };
+    await client.create(PODS, podFor("shut-running", { spec: bound }));
+    await client.create(PODS, podFor("shut-parked", { spec: bound, gated: true }));
+    await eventually("shut-running", running);
+    await eventually("shut-parked", parked);
+    await leaving.shutDown();
+    for (const pod of ["shut-running", "shut-parked"]) {
+      const seen = await eventually(pod, ended);
+      expect(seen?.status).toMatchObject({ phase: "Failed", reason: "Terminated" });
+      const target = seen?.status?.conditions?.find(({ type }) => type === "DisruptionTarget");
+      expect(target).toMatchObject({ status: "True", reason: "TerminationByKubelet" });
+    }
+    const ready = async () => {
+      const { status } = await client.get(NODES, { name });
+      const conditions = (status?.["conditions"] ?? []) as { type: string; status: string }[];
+      return conditions.find(({ type }) => type === "Ready")?.status;
+    };
+    expect(await ready()).toBe("False");
+    const late = podFor("shut-late", { spec: { ...bound, tolerations: [{ operator: "Exists" }] } });
+    await client.create(PODS, late);
+    expect((await eventually("shut-late", (pod) => pod?.status?.phase === "Failed"))?.status).toMatchObject({
+      reason: "NodeShutdown",
+    });
+    await leaving.recover();
+    expect(await ready()).toBe("True");
+  });
+});
+
+test("a node that is rebooted has lost what ran, and parks its other Pods again", async () => {
+  const name = "rebooted-node-test";
+  await using rebooted = await startNode({ client: cluster.nodeKubeconfig, name });
+  await client.create(PODS, podFor("boot-running", { spec: { nodeName: name } }));
+  await client.create(PODS, podFor("boot-parked", { spec: { nodeName: name }, gated: true }));
+  await eventually("boot-running", running);
+  await eventually("boot-parked", parked);
+  rebooted.reboot();
+  expect(stateOf(await eventually("boot-running", ended))?.terminated).toMatchObject({
+    exitCode: 255,
+    reason: "Unknown",
+  });
+  await giveKey("boot-parked");
+  await touch("boot-parked");
+  await eventually("boot-parked", running);
+});
+
+test("a node without memory evicts, and one without room refuses", async () => {
+  await client.create(PODS, podFor("starved"));
+  await eventually("starved", running);
+  expect(node.evict({ namespace, name: "starved" }, "memory")).toBe(true);
+  const starved = await eventually("starved", (pod) => pod?.status?.phase === "Failed");
+  expect(starved?.status).toMatchObject({ reason: "Evicted", message: expect.stringContaining("low on resource") });
+  await client.create(PODS, podFor("refused", { fate: { kind: "refused", reason: "OutOfcpu" } }));
+  const refused = await eventually("refused", (pod) => pod?.status?.phase === "Failed");
+  expect(refused?.status?.reason).toBe("OutOfcpu");
+  expect(refused?.status?.containerStatuses).toBeUndefined();
+});
+
 test("a node that is stopped takes its Node object away, so that nothing is bound to it any more", async () => {
   const name = "stopped-node-test";
   const stopped = await startNode({ client: cluster.nodeKubeconfig, name });

@@ -87,6 +87,20 @@ describe("objects", () => {
     expect(server.requests).toHaveLength(3);
   });
 
+  test("listAll keeps of each page what it is told to, before it asks for the next", async () => {
+    for (let i = 0; i < 4; i += 1) server.put(`/api/v1/namespaces/agents/pods/p${i}`, pod(`p${i}`));
+    const asked: number[] = [];
+    const keep = ({ metadata: { name = "" } }: Pod): Pod => {
+      asked.push(server.requests.length);
+      return { metadata: { name }, spec: { containers: [] } };
+    };
+    const list = await client.listAll(PODS, { namespace: "agents" }, { keep }, 2);
+    expect(list.items).toEqual(
+      ["p0", "p1", "p2", "p3"].map((name) => ({ metadata: { name }, spec: { containers: [] } })),
+    );
+    expect(asked).toEqual([1, 1, 2, 2]);
+  });
+
   test("listAll starts over in one piece when the snapshot is gone between pages", async () => {
     for (let i = 0; i < 5; i += 1) server.put(`/api/v1/namespaces/agents/pods/p${i}`, pod(`p${i}`));
     server.scripts.push((seen) => {
@@ -426,6 +440,22 @@ describe("credentials", () => {
     expect(error.message).toBe("create pods agents/a: no credentials for the API server: cloud-auth: log in first");
     expect(error.maybeApplied).toBe(false);
     await locked.close();
+  });
+
+  test("a new client certificate that cannot be read is never replaced by the one before", async () => {
+    let credentials = {};
+    const renewed = new KubeClient({ access: { ...server.access, auth: { plugin: async () => credentials } }, clock });
+    await renewed.create(PODS, pod("a"));
+    credentials = { cert: "half of a file", key: "half of a file" };
+    for (const name of ["b", "c"]) {
+      const error = await caught(renewed.create(PODS, pod(name)));
+      expect(error.message).toContain("no answer from the API server: ");
+      expect(error.maybeApplied).toBe(false);
+    }
+    credentials = {};
+    await renewed.create(PODS, pod("d"));
+    expect(server.requests.map(({ body }) => (body as Pod).metadata.name)).toEqual(["a", "d"]);
+    await renewed.close();
   });
 });
 

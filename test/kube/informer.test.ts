@@ -313,6 +313,7 @@ describe("a bad server", () => {
     for (let i = 0; i < 5; i += 1) {
       server.put(path(`p${i}`), pod(`p${i}`));
       await until(clock, () => changes.length === i + 1);
+      await clock.advance(60_000);
       const from = clock.monotonic();
       server.endWatches();
       await until(clock, () => watches().length === i + 2, 1);

@@ -126,6 +126,15 @@ describe("taking turns", () => {
     expect(lease()?.spec?.leaseTransitions).toBe(7);
   });
 
+  test("a Lease whose transitions cannot be counted any further is taken all the same", async () => {
+    const spec = { holderIdentity: "gone", leaseDurationSeconds: 1, leaseTransitions: 2 ** 31 - 1 };
+    server.put(PATH, { metadata: { name: "operator", namespace: "berth" }, spec });
+    const b = candidate("b");
+    await until(clock, () => b.elector.isLeader);
+    // A 32-bit number in Go: one more would be refused for ever.
+    expect(lease()?.spec?.leaseTransitions).toBe(0);
+  });
+
   test("two candidates at the same instant: one leads", async () => {
     const pair = [candidate("a"), candidate("b")];
     await until(clock, () => pair.some(({ elector }) => elector.isLeader));
@@ -218,6 +227,26 @@ describe("losing it", () => {
     await until(clock, () => works.length === 2);
     expect(a.elector.isLeader).toBe(true);
     works[1]?.resolve();
+  });
+
+  test.each([
+    ["lost", (_: ReturnType<typeof candidate>) => clock.pause(11_000)],
+    ["given up", (a: ReturnType<typeof candidate>) => a.elector.stepDown()],
+  ])("what a term that was %s leaves behind does not pass in the next term of the same process", async (_how, end) => {
+    const fences: (() => void)[] = [];
+    const a = candidate("a", {
+      onStartedLeading: (signal, fence) => {
+        fences.push(fence);
+        return new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
+      },
+    });
+    await until(clock, () => a.elector.isLeader);
+    fences[0]?.();
+    end(a);
+    await until(clock, () => fences.length === 2);
+    a.elector.fence();
+    fences[1]?.();
+    expect(() => fences[0]?.()).toThrow(LeadershipLostError);
   });
 });
 

@@ -146,6 +146,19 @@ export class Replica {
     });
   }
 
+  /** Whether work that an earlier term left behind would be let through in a later one of the same shard. */
+  get passesLate(): boolean {
+    return this.terms.some(({ shard, fence }, at) => {
+      if (!this.terms.slice(at + 1).some((later) => later.shard === shard)) return false;
+      try {
+        fence();
+        return true;
+      } catch {
+        return false;
+      }
+    });
+  }
+
   kill(): void {
     this.#killed = true;
     this.clock.kill();
@@ -221,6 +234,8 @@ export class LeaseWorld {
     if (divisions.size > 1) this.#fault ??= `fences of two divisions are open: ${JSON.stringify(open)}`;
     const doubled = open.some(({ shard }, at) => open.findIndex((other) => other.shard === shard) !== at);
     if (doubled) this.#fault ??= `two fences of one shard are open: ${JSON.stringify(open)}`;
+    const stale = acting.find(({ passesLate }) => passesLate);
+    if (stale) this.#fault ??= `work of an earlier term of ${stale.identity} would pass`;
   }
 
   /** Throws when at any time two could have acted for one Environment. */

@@ -1,4 +1,5 @@
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { getEventListeners } from "node:events";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
 import { isForbidden, isGone, KubeApiError } from "../../src/kube/errors.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
@@ -206,4 +207,27 @@ test("a watch does not take a connection from the calls", async () => {
   await client.list(PODS, { namespace: "agents" });
   for (const { stop } of watches) stop.abort();
   await Promise.all(watches.map(({ ended }) => ended));
+});
+
+test("a watch that has ended leaves nothing on signals that live on", async () => {
+  const combined: AbortSignal[] = [];
+  const any = AbortSignal.any.bind(AbortSignal);
+  const spy = vi.spyOn(AbortSignal, "any").mockImplementation((signals) => {
+    const signal = any(signals);
+    combined.push(signal);
+    return signal;
+  });
+  try {
+    const { stop, ended } = watching();
+    await server.until(() => server.openWatches === 1);
+    const heard = (signal: AbortSignal) => getEventListeners(signal, "abort").length;
+    expect([stop.signal, ...combined].some((signal) => heard(signal) > 0)).toBe(true);
+    server.endWatches();
+    await ended;
+    // Node keeps a combined signal, and what listens to it, for as long as one of its sources may still abort.
+    expect(stop.signal.aborted).toBe(false);
+    expect([stop.signal, ...combined].map(heard)).toEqual([0, ...combined.map(() => 0)]);
+  } finally {
+    spy.mockRestore();
+  }
 });

@@ -52,9 +52,28 @@ test("forgetting an Environment removes all of its series and nobody else's", as
   metrics.leader.set({ lease: "berth" }, 1);
   const others = async () => [...(await series(metrics, SUPPORT)), ...(await series(metrics, SAME_NAME))];
   const before = await others();
-  await forgetEnvironmentMetrics(metrics, RESEARCH);
+  forgetEnvironmentMetrics(metrics, RESEARCH);
   expect(await series(metrics, RESEARCH)).toEqual([]);
   expect(await others()).toEqual(before);
   expect(await metrics.registry.metrics()).toContain('berth_leader{lease="berth"} 1');
-  await forgetEnvironmentMetrics(metrics, RESEARCH);
+  forgetEnvironmentMetrics(metrics, RESEARCH);
+});
+
+test("forgetting an Environment looks at its own series alone, however many others there are", () => {
+  const metrics = createMetrics();
+  use(metrics, RESEARCH);
+  for (let at = 0; at < 100; at += 1) use(metrics, { namespace: "agents", environment: `other-${at}` });
+  const removed: unknown[] = [];
+  for (const metric of Object.values(metrics)) {
+    if (!("remove" in metric)) continue;
+    const remove = metric.remove.bind(metric) as (labels: object) => void;
+    const noted = (labels: object) => {
+      removed.push(labels);
+      remove(labels);
+    };
+    Object.assign(metric, { remove: noted, get: () => Promise.reject(new Error("a look at all series")) });
+  }
+  forgetEnvironmentMetrics(metrics, RESEARCH);
+  expect(removed).toContainEqual({ ...RESEARCH, phase: "parked" });
+  expect(removed.length).toBeLessThan(2 * Object.keys(metrics).length);
 });

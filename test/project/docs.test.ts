@@ -1,6 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
 import { environmentVariable, FLAGS } from "../../src/config.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { closedLabels, documentedValues, expectDocumentedLabels } from "../support/label-values.ts";
@@ -101,6 +102,17 @@ describe("docs/flags.md", () => {
       "default" in flag ? flag.default : flag.defaultText,
       about,
     ]);
+    expect([...rows.values()]).toEqual(expected);
+  });
+});
+
+describe("docs/pod-policy.md", () => {
+  test("documents every rule of the policy for Pods with its default, and no other", async () => {
+    const rows = await rowsOf("docs/pod-policy.md", /^[a-z][A-Za-z]+$/);
+    const expected = POLICY_KEYS.map((key) => {
+      const { kind, about } = POLICY_RULES[key];
+      return [key, kind === "switch" ? "false" : "[]", about];
+    });
     expect([...rows.values()]).toEqual(expected);
   });
 });

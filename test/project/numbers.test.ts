@@ -34,7 +34,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `must stand still for ${s(quietMs)} before the item may be stopped`,
     `if it stood still for ${s(quietMs)}`,
     `min(TTL / 2, ${s(t.beatIntervalMs)})`,
-    `each beat is given up after ${s(t.requestBoundMs)}`,
+    `each beat is given up ${s(t.requestBoundMs)} after it was sent`,
     `after a TTL at most, ${s(t.assumedTtlMs)} with stock workers`,
   ],
   "docs/workers.md": [

@@ -108,3 +108,12 @@ describe("docs/spec/environment.md", () => {
     expect(all.filter((word) => !new RegExp(`^\\| \`${word}\` \\|`, "m").test(page))).toEqual([]);
   });
 });
+
+test("docs/faults.md has a row for every folder of test/faults", async () => {
+  const entries = await readdir(join(ROOT, "test/faults"), { withFileTypes: true });
+  const folders = entries.filter((entry) => entry.isDirectory() && entry.name !== "support").map(({ name }) => name);
+  const rows = [...(await read("docs/faults.md")).matchAll(/^\| `([\w-]+)` \|/gm)].map(([, name = ""]) => name);
+  expect(folders.filter((name) => !rows.includes(name))).toEqual([]);
+  // And none twice.
+  expect(rows).toEqual([...new Set(rows)]);
+});

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
@@ -54,12 +55,15 @@ function start() {
   controller = new Controller({
     namespaces: ["gone", "kept"],
     kube: client,
+    points: () => NO_POINTS,
     clock,
     random: Math.random,
     timing: DEFAULT_TIMING,
     logger: silentLogger,
     metrics: createMetrics(),
+    podPolicy: {},
     originAllowed: () => true,
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
     actors: (guard) => ({
       kube: client.fenced(guard),
       events: { event: () => {} },

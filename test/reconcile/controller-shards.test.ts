@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
@@ -45,13 +46,16 @@ beforeEach(async () => {
   controller = new Controller({
     namespaces: ["agents"],
     kube: client,
+    points: () => NO_POINTS,
     clock,
     random: Math.random,
     timing: DEFAULT_TIMING,
     logger: silentLogger,
     metrics,
     shards: SHARDS,
+    podPolicy: {},
     originAllowed: () => true,
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
     actors: (guard) => ({
       kube: client.fenced(guard),
       events: { event: () => {} },

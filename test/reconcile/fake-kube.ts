@@ -1,3 +1,4 @@
+import { type Clock, realClock } from "../../src/core/clock.ts";
 import type { KubeClient, ObjectRef, PatchQuery } from "../../src/kube/client.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { KubeObject, Resource } from "../../src/kube/resource.ts";
@@ -19,10 +20,13 @@ export type Answer = (call: KubeCall) => unknown;
  */
 export class FakeKube {
   readonly calls: KubeCall[] = [];
+  readonly #clock: Pick<Clock, "now">;
   #answer: Answer | null;
 
-  constructor(answer: Answer | null = null) {
+  /** @param clock the server's; the machine's own unless given. */
+  constructor(answer: Answer | null = null, clock: Pick<Clock, "now"> = realClock) {
     this.#answer = answer;
+    this.#clock = clock;
   }
 
   /** From now on. An Error that is returned is thrown. */
@@ -32,6 +36,7 @@ export class FakeKube {
 
   get client(): KubeClient {
     const fake = {
+      now: () => this.#clock.now(),
       get: (resource: Resource, ref: ObjectRef) => this.#call({ verb: "get", plural: resource.plural, ref }),
       create: (resource: Resource, object: KubeObject, query: unknown) => {
         const { namespace, name = "" } = object.metadata;

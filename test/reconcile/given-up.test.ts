@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
@@ -12,7 +13,7 @@ import { FakeKube } from "./fake-kube.ts";
 
 const KEY = "agents/research";
 
-const none = { get: () => undefined, list: () => [] };
+const none = { get: () => undefined, list: () => [], parked: () => [] };
 const clock = new VirtualClock();
 let reconciler: EnvironmentReconciler;
 
@@ -30,12 +31,13 @@ function start(find: () => KubeObject | undefined) {
     if (verb === "get" && plural === "environments") return find();
     if (verb === "get") return { metadata: { uid: "s", resourceVersion: "1" }, data: { "environment-key": "a2V5" } };
     return {};
-  });
+  }, clock);
   const told: string[] = [];
   const again: number[] = [];
   const budgets = new Budgets({ clock, metrics: createMetrics() });
   reconciler = new EnvironmentReconciler({
     kube: kube.client,
+    points: () => NO_POINTS,
     clock,
     random: Math.random,
     timing: DEFAULT_TIMING,
@@ -43,15 +45,17 @@ function start(find: () => KubeObject | undefined) {
     metrics: createMetrics(),
     events: { event: (_about, _type, reason) => told.push(reason) },
     guard: () => {},
+    podPolicy: {},
     originAllowed: () => true,
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
     workClient: () =>
       ({
         stats: unanswered,
         list: unanswered,
-        idleIntervalMs: budgets.get("https://api.example", "default").idleIntervalMs,
+        idleIntervalMs: budgets.get("https://api.example", "default").idleIntervalMs(),
       }) as unknown as WorkApiClient,
     find,
-    pods: () => ({ get: () => undefined, list: () => [leftover()] }),
+    pods: () => ({ get: () => undefined, list: () => [leftover()], parked: () => [leftover()] }),
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
     sharers: () => [],

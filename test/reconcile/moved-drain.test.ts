@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
@@ -13,7 +14,7 @@ const KEY = "agents/research";
 const SECOND_MS = 1_000;
 const GRACE_SECONDS = 600;
 
-const none = { get: () => undefined, list: () => [] };
+const none = { get: () => undefined, list: () => [], parked: () => [] };
 const terms: ShardTerm[] = [];
 
 afterEach(async () => {
@@ -64,10 +65,11 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
     if (verb === "get" && plural === "environments") return environment;
     if (verb === "get") return { metadata: { uid: "s", resourceVersion: "1" }, data: { "environment-key": "a2V5" } };
     return {};
-  });
+  }, clock);
   const again: number[] = [];
   const term = new ShardTerm({
     kube: kube.client,
+    points: () => NO_POINTS,
     clock,
     random: () => 0.5,
     timing: DEFAULT_TIMING,
@@ -75,10 +77,15 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
     metrics: createMetrics(),
     events: { event: (_about, _type, reason) => told.push(`${sinceSeconds()} s: ${reason}`) },
     guard: () => {},
+    podPolicy: {},
     originAllowed: () => true,
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
     workClient: () => ({ stats: unanswered, list: unanswered, idleIntervalMs: 1_000 }) as unknown as WorkApiClient,
     find: () => environment,
-    pods: () => ({ get: () => undefined, list: () => (isWorkers ? [] : [leftPod() as never]) }),
+    pods: () => {
+      const left = () => (isWorkers ? [] : [leftPod() as never]);
+      return { get: () => undefined, list: left, parked: left };
+    },
     nodeOutlook: () => "stays",
     workers: () => ({
       pods: none,

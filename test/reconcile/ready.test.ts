@@ -8,6 +8,7 @@ const GOOD: readonly ConditionReason[] = [
   "KeyAccepted",
   "Reachable",
   "Accepted",
+  "PolicyInPlace",
   "Available",
   "Starting",
   "CredentialsPresent",

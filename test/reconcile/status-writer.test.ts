@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { type ConditionReason, conditionFor, eventType, REASONS } from "../../src/api/conditions.ts";
 import type { EnvironmentStatus } from "../../src/api/environment.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
 import { COUNTS_EVERY_MS, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
@@ -39,7 +40,7 @@ function merged(into: unknown, patch: Record<string, unknown>): Record<string, u
 
 function writer(found?: EnvironmentStatus): StatusWriter {
   const announce = (reason: string, message: string) => void told.push({ reason, message });
-  return new StatusWriter({ kube: kube.client, ref: REF, clock, announce, found });
+  return new StatusWriter({ kube: kube.client, ref: REF, points: NO_POINTS, clock, announce, found });
 }
 
 function parts(reasons: readonly ConditionReason[], over: Partial<StatusParts> = {}): StatusParts {
@@ -95,19 +96,21 @@ describe("what is written, and when", () => {
     expect(kube.calls).toHaveLength(1);
   });
 
-  test("counts are written at most every 5 s: the rest comes when it may, and only the last of it", async () => {
+  test("counts are written 5 s after they began to change, however long nothing was written, and only the last of them", async () => {
     const writing = writer();
     const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
     await writing.write(active(0));
+    await clock.advance(3_600_000);
+    expect(await writing.write(active(1))).toBe(COUNTS_EVERY_MS);
     await clock.advance(1_000);
-    expect(await writing.write(active(1))).toBe(COUNTS_EVERY_MS - 1_000);
-    await clock.advance(1_000);
-    expect(await writing.write(active(2))).toBe(COUNTS_EVERY_MS - 2_000);
+    expect(await writing.write(active(2))).toBe(COUNTS_EVERY_MS - 1_000);
     expect(kube.calls).toHaveLength(1);
-    await clock.advance(COUNTS_EVERY_MS - 2_000);
+    await clock.advance(COUNTS_EVERY_MS - 1_000);
     expect(await writing.write(active(2))).toBeNull();
     expect(kube.calls).toHaveLength(2);
     expect(stored).toMatchObject({ sessions: { active: 2 } });
+    // The next ones begin anew.
+    expect(await writing.write(active(3))).toBe(COUNTS_EVERY_MS);
   });
 
   test("counts that went back meanwhile are not written", async () => {
@@ -115,8 +118,11 @@ describe("what is written, and when", () => {
     const active = (count: number) => parts(["Ready"], { sessions: { ...SESSIONS, active: count } });
     await writing.write(active(0));
     await writing.write(active(1));
+    await clock.advance(COUNTS_EVERY_MS - 1_000);
     expect(await writing.write(active(0))).toBeNull();
     expect(kube.calls).toHaveLength(1);
+    // Nor do they make the next ones come sooner.
+    expect(await writing.write(active(1))).toBe(COUNTS_EVERY_MS);
   });
 
   test("another wording waits as counts do", async () => {

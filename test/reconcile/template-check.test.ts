@@ -16,7 +16,7 @@ function templateOf(container: Record<string, unknown> = {}): CheckedTemplate {
   return templateOfEnvironment(parsed(stored(sessionsSpec({ template }))));
 }
 
-const check = (kube: FakeKube, template = templateOf()) => checkTemplate(kube.client, "research", template);
+const check = (kube: FakeKube, template = templateOf()) => checkTemplate(kube.client, "research", template, {});
 
 /** The API server takes the Pod, and admission may change it. */
 const taken = (change: (pod: Pod) => void = () => {}) =>
@@ -43,7 +43,7 @@ test("asks for a dry run with strict validation, under a name that no Pod gets",
 
 test("the longest name of an Environment gives a name of a Pod", async () => {
   const kube = taken();
-  await checkTemplate(kube.client, `${"a".repeat(20)}.${"b".repeat(25)}`, templateOf());
+  await checkTemplate(kube.client, `${"a".repeat(20)}.${"b".repeat(25)}`, templateOf(), {});
   expect(kube.calls[0]?.ref.name).toMatch(/^[a-z0-9-]{1,63}$/);
 });
 
@@ -63,6 +63,30 @@ test.each<[string, () => Promise<{ reason: string; message: string }>]>([
     accepted: true,
     reason: "AcceptedWithWarning",
     message: expect.stringContaining("IfNotPresent"),
+  });
+});
+
+describe("the operator's own policy", () => {
+  const privileged = templateOf({ securityContext: { privileged: true } });
+
+  test("forbids a template without a word to the API server, for good", async () => {
+    const kube = new FakeKube();
+    expect(await checkTemplate(kube.client, "research", privileged, {})).toEqual({
+      accepted: false,
+      final: true,
+      reason: "TemplateForbidden",
+      message:
+        "the operator's policy for Pods does not allow spec.sessions.template.spec.containers[0].securityContext.privileged: leave it out, or have it allowed by the chart's value podPolicy.privileged=true (--allowed-in-templates privileged)",
+    });
+    expect(kube.calls).toEqual([]);
+  });
+
+  test("lets through what it allows, which the API server is then asked of", async () => {
+    const kube = taken();
+    expect(await checkTemplate(kube.client, "research", privileged, { privileged: ["*"] })).toMatchObject({
+      reason: "Accepted",
+    });
+    expect(kube.calls).toHaveLength(1);
   });
 });
 

@@ -1,4 +1,5 @@
 import { beforeEach, expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { UnservedEnvironments } from "../../src/reconcile/unserved.ts";
@@ -19,6 +20,7 @@ beforeEach(() => {
   told = [];
   unserved = new UnservedEnvironments({
     kube: kube.client,
+    points: () => NO_POINTS,
     clock: new VirtualClock(),
     metrics,
     announcer: () => (reason) => void told.push(reason),
@@ -57,6 +59,7 @@ test("a status that an earlier process wrote is not written again", async () => 
   const [status] = statuses();
   const next = new UnservedEnvironments({
     kube: kube.client,
+    points: () => NO_POINTS,
     clock: new VirtualClock(),
     metrics,
     announcer: () => (reason) => void told.push(reason),
@@ -64,6 +67,12 @@ test("a status that an earlier process wrote is not written again", async () => 
   await next.report(raw({ status }), "InvalidSpec", "x");
   expect(kube.calls).toHaveLength(1);
   expect(told).toEqual(["InvalidSpec"]);
+});
+
+test("addresses that claims may name stay: sessions were claimed there, and go on", async () => {
+  const apiAddresses = ["https://now.example", "https://before.example"];
+  await unserved.report(raw({ status: { conditions: [], apiAddresses } }), "InvalidSpec", "x");
+  expect(statuses()).toMatchObject([{ apiAddresses }]);
 });
 
 test("another object of the same name has a status of its own", async () => {
@@ -94,7 +103,7 @@ test("where the API server takes no status for an object that breaks a rule, an 
 
 test("its metrics go with it", async () => {
   await unserved.report(raw(), "InvalidSpec", "x");
-  await unserved.forget("agents/research", true);
+  unserved.forget("agents/research", true);
   expect(await metrics.registry.metrics()).not.toContain('environment="research"');
 });
 

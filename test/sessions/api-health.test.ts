@@ -64,6 +64,7 @@ describe("the queue", () => {
 
   test.each<[WorkErrorKind, string]>([
     ["network", "Unreachable"],
+    ["inner-address", "OriginNotAllowed"],
     ["timeout", "Unreachable"],
     ["server", "Unreachable"],
     ["rate-limited", "RateLimited"],
@@ -199,4 +200,14 @@ describe("a rejected key that nobody changes", () => {
     await clock.advance(KEY_RETRY_MS);
     expect(health.retryKey()).toBe(false);
   });
+});
+
+test("an answer to a call that began before the one that was refused does not make the key good again", () => {
+  const poll = health.attempt("poll");
+  fail("stats", "auth", "401");
+  poll.answered();
+  expect(health.key.reason).toBe("KeyRejected");
+  expect(health.keyRejected).toBe(true);
+  answer("stats");
+  expect(health.key.reason).toBe("KeyAccepted");
 });

@@ -109,6 +109,7 @@ function pass(world: World): void {
       createdAtMs: world.nowMs,
       scheduledAtMs: null,
       leaving: false,
+      forbidden: false,
       scheduledInMs: (world.made % 4) * STEP,
       readyAtMs: 0,
     });

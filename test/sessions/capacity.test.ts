@@ -38,6 +38,7 @@ function pod(state: FreePod["state"], more: Partial<FreePod> & { ageMs?: number 
     createdAtMs,
     scheduledAtMs: state === "unscheduled" ? null : createdAtMs,
     leaving: false,
+    forbidden: false,
     ...rest,
   };
 }
@@ -313,6 +314,17 @@ describe("nodes that are about to go", () => {
 
   test("its surplus is not counted: what is left is what is wanted", () => {
     expect(plan({ warm: 1, pods: [leaving(), parked()] })).toMatchObject({ create: 0, surplusSinceMs: null });
+  });
+});
+
+describe("a Pod that the policy forbids", () => {
+  const forbidden = (state: FreePod["state"] = "parked") => pod(state, { forbidden: true });
+
+  test("goes at once, also where it is the last, and of an older template, and another is made in the same plan", () => {
+    const pods = [forbidden(), forbidden("preparing"), pod("parked", { forbidden: true, hash: "older" })];
+    const { create, remove } = plan({ warm: 3, pods });
+    expect(create).toBe(3);
+    expect(remove).toEqual(expect.arrayContaining(pods.map(({ name }) => ({ name, reason: "Forbidden" }))));
   });
 });
 

@@ -106,7 +106,7 @@ export const opened = (more: Partial<Claim> = {}): Claim =>
 export const over = (endedMs: number, more: Partial<Claim> = {}): Claim =>
   opened({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs, ...more });
 
-/** Facts `afterMs` after the poll; both clocks agree. */
+/** Facts `afterMs` after the poll; all clocks agree. */
 export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Partial<Facts> = {}): Facts {
   const nowMs = POLLED + afterMs;
   return {
@@ -116,6 +116,7 @@ export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Pa
     podAssigned: claim.touchedMs !== null,
     nowMs,
     wallMs: EPOCH + nowMs,
+    clusterMs: EPOCH + nowMs,
     limits: LIMITS,
     timing: DEFAULT_TIMING,
     ...more,

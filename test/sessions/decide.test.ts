@@ -211,6 +211,19 @@ describe("5. open: a container that still waits", () => {
     });
   });
 
+  test.each(["ErrImagePull", "ImagePullBackOff"])(
+    "%s: the image is pulled again for as long as a start may take",
+    (reason) => {
+      const pod = { is: "preparing", problem: { reason, message: "the registry is away" } } as const;
+      expect(stepOf(claim, pod, 1_000)).toEqual(waitUntil(60_900));
+      expect(stepOf(claim, pod, 60_900)).toMatchObject({
+        do: "delete-pod",
+        why: "StartFailed",
+        message: expect.stringContaining("the registry is away"),
+      });
+    },
+  );
+
   test.each([
     ["waits", PARKED],
     ["is being made", PREPARING],

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { END_REASONS } from "../../src/api/reasons.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { ContainerStatus, Pod } from "../../src/kube/resource.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
@@ -232,8 +233,13 @@ describe("marking a Pod as finished", () => {
       patches.push({ ref, body });
       return options.fails ? Promise.reject(options.fails) : Promise.resolve(of);
     };
-    const context = { namespace: "agents", clock, kube: { patch } } as unknown as SessionContext;
-    await markFinished(context, of, outcome, options.startFailure ?? false);
+    const context = {
+      namespace: "agents",
+      clock,
+      points: NO_POINTS,
+      kube: { patch, now: () => clock.now() },
+    } as unknown as SessionContext;
+    await markFinished(context, opened(), of, outcome, options.startFailure ?? false);
     return patches;
   }
 

@@ -28,8 +28,22 @@ function make(intervalMs = 0) {
 
 describe("polls of an empty queue", () => {
   test("follow one another without a pause while work was there a moment ago", async () => {
-    const { clock, pauseMs } = make(MINUTE_MS);
+    const { clock, pace, pauseMs } = make(MINUTE_MS);
+    pace.noteWork();
     await clock.advance(idleAfterMs);
+    expect(await pauseMs()).toBe(0);
+  });
+
+  test("follow one another without a pause after the start, where few share the budget", async () => {
+    const { clock, pauseMs } = make(pollIdleGapMs);
+    await clock.advance(idleAfterMs);
+    expect(await pauseMs()).toBe(0);
+  });
+
+  test("keep from the start to what a large group asks for, until work is seen", async () => {
+    const { pace, pauseMs } = make(MINUTE_MS);
+    expect(await pauseMs()).toBe(MINUTE_MS);
+    pace.noteWork();
     expect(await pauseMs()).toBe(0);
   });
 
@@ -46,7 +60,8 @@ describe("polls of an empty queue", () => {
   });
 
   test("wait no longer than a third of the time for which the queue has been empty", async () => {
-    const { clock, pauseMs } = make(MINUTE_MS);
+    const { clock, pace, pauseMs } = make(MINUTE_MS);
+    pace.noteWork();
     await clock.advance(45_000);
     expect(await pauseMs()).toBe(15_000);
   });

@@ -69,7 +69,7 @@ const anyJournal = fc.record({
   lease: fc.constantFrom("Worker", "Operator"),
   environmentUid: oddId,
   podUid: oddId,
-  api: oddId,
+  api: fc.constantFrom("", "https://work.test", "http://[::1]:8080"),
   workId: oddId,
   sessionId: oddId,
   queuedAt: oddId,

@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, test } from "vitest";
 import { seededRandom } from "../../simulator/ids.ts";
 import type { Clock } from "../../src/core/clock.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
+import { Slots } from "../../src/core/slots.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
@@ -47,8 +49,11 @@ class Rig {
   readonly ending = new AbortController();
   readonly running: Promise<void>;
 
-  constructor() {
+  /** @param room beats that all members of the budget may have under way */
+  constructor(room = 1_000) {
+    const beats = new Slots(room);
     const context = {
+      points: NO_POINTS,
       clock: this.#countedClock(),
       random: seededRandom(1),
       timing: DEFAULT_TIMING,
@@ -58,7 +63,7 @@ class Rig {
       guard: () => {
         if (!this.mayAct) throw new LeadershipLostError("not the leader");
       },
-      work: () => ({ heartbeat: (workId: string, o: Omit<Sent, "workId" | "atMs">) => this.#beat(workId, o) }),
+      work: () => ({ beats, heartbeat: (workId: string, o: Omit<Sent, "workId" | "atMs">) => this.#beat(workId, o) }),
     } as unknown as SessionContext;
     this.keeper = new LeaseKeeper(context, (claim) => this.changed.push(claim.journal.workId));
     this.running = this.keeper.run(this.ending.signal);
@@ -191,6 +196,44 @@ describe("many leases", () => {
     }
     expect(new Set(rig.sent.map(({ workId }) => workId)).size).toBe(1_000);
     expect(rig.mostUnderWay).toBe(256);
+  });
+});
+
+describe("beats that wait for room", () => {
+  test("are sent one after the other, in the order in which they were due, and none twice", async () => {
+    rig = new Rig(2);
+    const hanging: (() => void)[] = [];
+    rig.answer = () => new Promise((resolve) => hanging.push(() => resolve(rig.accepted())));
+    for (let n = 0; n < 10; n += 1) rig.kept(`work_${n}`);
+    await rig.clock.advance(INTERVAL);
+    expect(rig.underWay).toBe(2);
+    while (hanging.length > 0) {
+      hanging.shift()?.();
+      await rig.clock.settle();
+    }
+    expect(rig.mostUnderWay).toBe(2);
+    expect(new Set(rig.sent.map(({ workId }) => workId)).size).toBe(10);
+    expect(rig.sent).toHaveLength(10);
+  });
+
+  test("are judged when there is room: a lease that lapsed meanwhile, or was paused or forgotten, is not beaten", async () => {
+    rig = new Rig(1);
+    let end = () => {};
+    rig.answer = () => new Promise((resolve) => (end = () => resolve(rig.accepted())));
+    const claims = ["first", "lapses", "paused", "forgotten"].map((workId) => rig.kept(workId));
+    await rig.clock.advance(INTERVAL);
+    const [first] = rig.sent;
+    const waiting = claims.filter(({ journal }) => journal.workId !== first?.workId);
+    const [lapses, paused, forgotten] = waiting as [Claim, Claim, Claim];
+    const quiet = rig.keeper.pause(paused);
+    rig.keeper.forget(forgotten);
+    await rig.clock.advance(TTL);
+    rig.answer = async () => rig.accepted();
+    end();
+    await rig.clock.settle();
+    await quiet;
+    expect(rig.sent.filter(({ workId }) => workId !== first?.workId)).toEqual([]);
+    expect(lapses.lease).toMatchObject({ is: "lost", by: "silence" });
   });
 });
 

@@ -55,6 +55,16 @@ describe("what the template tolerates is no reason: the successor would land the
     ["nothing in particular", {}, "leaves"],
   ])("%s", (_, toleration, expected) => expect(nodeOutlook(cordoned, pod(toleration))).toBe(expected));
 
+  test.each(["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"])(
+    "%s for a while: the scheduler takes no notice of that, so the Pod stays while nothing else is said of the node",
+    (key) => {
+      const patient = pod({ key, operator: "Exists", effect: "NoExecute", tolerationSeconds: 300 });
+      expect(nodeOutlook(tainted(taint(key, "NoExecute")), patient)).toBe("doubtful");
+      expect(nodeOutlook(tainted(taint(key, "NoExecute"), taint(key)), patient)).toBe("leaves");
+      expect(nodeOutlook({ unschedulable: true, taints: [taint(key, "NoExecute")] }, patient)).toBe("leaves");
+    },
+  );
+
   test("all of several must be tolerated", () => {
     const node = { unschedulable: true, taints: [taint("karpenter.sh/disrupted")] };
     expect(nodeOutlook(node, pod({ key: KEY, operator: "Exists" }))).toBe("leaves");

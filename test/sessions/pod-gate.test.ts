@@ -21,10 +21,10 @@ const volume = (pod: Pod) => pod.spec.volumes?.at(-1) as { name: string; secret:
 describe("parking: Key", () => {
   const pod = render({});
 
-  test("adds no container, no volume and no security context", () => {
+  test("adds no container and no volume, and gives no group to volumes", () => {
     expect(pod.spec.initContainers).toBeUndefined();
     expect(pod.spec.volumes).toBeUndefined();
-    expect(pod.spec).not.toHaveProperty("securityContext");
+    expect(pod.spec["securityContext"]).not.toHaveProperty("fsGroup");
     expect(isGatedByInit(pod)).toBe(false);
   });
 });
@@ -35,7 +35,7 @@ describe("parking: Init", () => {
 
   test("the gate is the last init container, and the template's volumes stay", () => {
     expect(pod.spec.initContainers?.map(({ name }) => name)).toEqual(["prep", GATE_CONTAINER]);
-    expect(pod.spec.initContainers?.[0]).toEqual(own);
+    expect(pod.spec.initContainers?.[0]).toMatchObject(own);
     expect(pod.spec.volumes?.[0]).toEqual({ name: "v", emptyDir: {} });
     expect(isGatedByInit(pod)).toBe(true);
   });
@@ -97,7 +97,8 @@ describe("parking: Init", () => {
       requests: { cpu: "1", memory: "1Gi" },
       limits: { cpu: "2", memory: "1Gi", "ephemeral-storage": "1Gi" },
     });
-    expect(gateOf(pod)).not.toHaveProperty("resources");
+    expect(gateOf(pod)?.["resources"]).toEqual(session(pod)?.["resources"]);
+    expect(gateOf(render(INIT, { resources: {} }))?.["resources"] ?? {}).toEqual({});
   });
 
   test("the default-container annotation chooses the container that is copied", () => {
@@ -181,7 +182,7 @@ describe("secretDelivery: File", () => {
 
   test("an fsGroup of the template's own is left alone, with all that stands beside it", () => {
     const securityContext = { fsGroup: 10, seccompProfile: { type: "RuntimeDefault" } };
-    expect(contextOf({}, { securityContext })).toEqual(securityContext);
+    expect(contextOf({}, { securityContext })).toEqual({ runAsNonRoot: true, ...securityContext });
   });
 });
 

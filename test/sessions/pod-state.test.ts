@@ -137,6 +137,20 @@ describe("parked", () => {
     ["kubelet could not look", "failed to sync secret cache: timed out waiting for the condition", "preparing"],
   ])("%s", (_, message, expected) => expect(parkedBy(message)).toBe(expected));
 
+  const AWAY = 'rpc error: code = Unavailable desc = connection error: desc = "transport: Error while dialing"';
+
+  // containerd 2.2 that restarts, as kubelet tells it of a container that was just given its session.
+  test.each([
+    ["ImageInspectError", `Failed to inspect image "": ${AWAY}`, "preparing"],
+    ["CreateContainerError", AWAY, "preparing"],
+    // A registry that does not answer.
+    ["ErrImagePull", `failed to pull and unpack image "x": ${AWAY}`, "preparing: ErrImagePull"],
+    ["CreateContainerError", "rpc error: code = Unknown desc = no such device", "preparing: CreateContainerError"],
+  ])("%s while the container runtime is away says nothing of the Pod: %s", (reason, message, expected) => {
+    const containerStatuses = [containerStatus(SESSION, waitingFor(message, reason))];
+    expect(inAWord(readPodState(pod({ containerStatuses })))).toBe(expected);
+  });
+
   test.each([
     ["the sandbox is not ready", "PodReadyToStartContainers"],
     ["an init container still runs", "Initialized"],
@@ -245,6 +259,7 @@ describe("parked by an init container", () => {
   test.each<[string, ContainerState, string]>([
     ["it waits for those before it", waitingFor("", "PodInitializing"), "preparing"],
     ["its image cannot be had", waitingFor("no such image", "ErrImagePull"), "preparing: ErrImagePull"],
+    ["the runtime restarts", waitingFor("rpc error: code = Unavailable desc = x", "CreateContainerError"), "preparing"],
     [
       "the image runs as root and must not",
       waitingFor("container has runAsNonRoot and image will run as root"),
@@ -313,7 +328,7 @@ describe("ends", () => {
     ["evicted by somebody's request", "EvictionByEvictionAPI", "Evicted"],
     ["evicted by its node", "TerminationByKubelet", "Evicted"],
     ["preempted", "PreemptionByScheduler", "Preempted"],
-    ["thrown off a node that does not answer", "DeletionByTaintManager", "NodeLost"],
+    ["thrown off a node that was given a taint, and tells so", "DeletionByTaintManager", "Evicted"],
     ["collected after its node was removed", "DeletionByPodGC", "NodeLost"],
   ])("%s, while its container ran", (_, reason, cause) => {
     const conditions = [...PREPARED, target(reason)];
@@ -330,6 +345,43 @@ describe("ends", () => {
       end: { cause, exitCode: null },
     });
   });
+
+  test("thrown off a node that does not answer, which nobody saw", () => {
+    const unseen = terminated({ reason: "ContainerStatusUnknown", startedAt: null, finishedAt: null });
+    const conditions = [...PREPARED, target("DeletionByTaintManager")];
+    expect(readPodState(pod({ conditions, containerStatuses: [unseen] }))).toMatchObject({
+      end: { cause: "NodeLost" },
+    });
+  });
+
+  test.each<[string, string, string, EndCause]>([
+    ["long before it was thrown off its node", "EvictionByEvictionAPI", "2026-01-01T00:05:00Z", "Killed"],
+    ["as its node's clock is a little behind", "EvictionByEvictionAPI", "2026-01-01T00:00:15Z", "Evicted"],
+    ["at a time that nobody tells", "EvictionByEvictionAPI", "", "Evicted"],
+    ["by its kubelet, which says so later", "TerminationByKubelet", "2026-01-01T00:05:00Z", "Evicted"],
+  ])("ended %s", (_, reason, lastTransitionTime, cause) => {
+    const conditions = [...PREPARED, { ...target(reason), lastTransitionTime }];
+    expect(readPodState(pod({ conditions, containerStatuses: [terminated()] }))).toMatchObject({ end: { cause } });
+  });
+
+  test("deleted before its gate let its container start: no fault of the template", () => {
+    const gate = containerStatus("berth-gate", { terminated: { exitCode: 143, reason: "Error" } });
+    const deletionTimestamp = "2026-01-01T00:00:00Z";
+    const state = readPodState(
+      pod({ phase: "Failed", initContainerStatuses: [gate] }, { metadata: { deletionTimestamp } }),
+    );
+    expect(state).toMatchObject({ end: { cause: "PodDeleted" } });
+  });
+
+  test.each(["NodeShutdown", "Terminated", "Shutdown"])(
+    "kept out, or ended, by a node that shuts down: %s",
+    (reason) => {
+      const message = "Pod was rejected as the node is shutting down.";
+      expect(readPodState(pod({ phase: "Failed", reason, message, containerStatuses: [] }))).toMatchObject({
+        end: { cause: "Evicted", message },
+      });
+    },
+  );
 
   test("a disruption that was announced and taken back ends nothing", () => {
     const conditions = [...PREPARED, { ...target("PreemptionByScheduler"), status: "False" }];

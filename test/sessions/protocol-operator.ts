@@ -281,6 +281,7 @@ export class Operator {
       podAssigned: assigned,
       nowMs: this.#timeline.nowMs,
       wallMs: this.#wallMs(),
+      clusterMs: this.#wallMs(),
       limits: {
         ...this.#limits,
         draining: this.#drainDeadlineMs !== null,

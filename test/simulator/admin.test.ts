@@ -153,6 +153,78 @@ describe("the admin API", () => {
     expect((await admin(guarded.url, "GET", "state", undefined, { authorization: "Bearer wrong" })).status).toBe(401);
     expect((await admin(guarded.url, "GET", "state", undefined, { authorization: "Bearer secret" })).status).toBe(200);
   });
+
+  test("takes the token in a header of its own, for proxies that strip Authorization", async () => {
+    await using guarded = await startSimulator({ adminToken: "secret" });
+    const get = (token: string) => admin(guarded.url, "GET", "state", undefined, { "x-simulator-token": token });
+    expect((await get("wrong")).status).toBe(401);
+    expect((await get("secret")).status).toBe(200);
+  });
+
+  test("narrows items, sessions and violations to one environment", async () => {
+    await using rig = await startRig();
+    const other = rig.simulator.createEnvironment();
+    const [mine, theirs] = [rig.environmentId, other.id].map((id) => rig.simulator.enqueue(id));
+    await rig.client.pollRaw({ block_ms: 0 });
+    const get = async (what: string, id: string) => (await call(rig, "GET", `${what}?environmentId=${id}`)).body;
+    expect(await get("items", rig.environmentId)).toMatchObject([{ id: mine?.id }]);
+    expect(await get("items", other.id)).toMatchObject([{ id: theirs?.id }]);
+    expect(await get("sessions", other.id)).toMatchObject([{ id: theirs?.sessionId }]);
+    expect(await get("violations", rig.environmentId)).toMatchObject({ violations: [{ kind: "invalid-poll" }] });
+    expect(await get("violations", other.id)).toEqual({ violations: [], excused: [] });
+  });
+
+  test("tells who asked for what", async () => {
+    await using rig = await startRig();
+    rig.simulator.enqueue(rig.environmentId);
+    const work = await rig.client.take();
+    await rig.client.ack(work.id);
+    const { body } = await call(rig, "GET", `requests?environmentId=${rig.environmentId}`);
+    expect(body).toMatchObject([
+      { call: "poll", status: 200, environmentId: rig.environmentId, workerId: "poller-1" },
+      { call: "ack", status: 200, environmentId: rig.environmentId, workId: work.id },
+    ]);
+    expect((await call(rig, "GET", "requests?environmentId=env_none")).body).toEqual([]);
+  });
+
+  test("shows an environment's queue and polls, and its key to who asks for that", async () => {
+    await using rig = await startRig();
+    rig.simulator.enqueue(rig.environmentId);
+    const shown = await call(rig, "GET", `environments/${rig.environmentId}`);
+    expect(shown.body).toMatchObject({ id: rig.environmentId, stats: { depth: 1 }, pollsWaiting: 0 });
+    expect(JSON.stringify(shown.body)).not.toContain("sk-ant-");
+    const key = rig.simulator.environmentKey(rig.environmentId);
+    expect((await call(rig, "GET", `environments/${rig.environmentId}/key`)).body).toEqual({ key });
+    expect((await call(rig, "GET", "environments/env_none/key")).status).toBe(404);
+    expect((await call(rig, "GET", "environments/env_none")).status).toBe(404);
+  });
+
+  test("gives an environment's leases a TTL of their own", async () => {
+    await using rig = await startRig();
+    const made = await call(rig, "POST", "environments", { ttlSeconds: 12 });
+    const { id, key } = z.looseObject({ id: z.string(), key: z.string() }).parse(made.body);
+    const client = rig.client.with({ environmentId: id, bearer: key });
+    rig.simulator.enqueue(id);
+    const work = await client.take();
+    await client.ack(work.id);
+    const beat = await client.beat(work.id, "NO_HEARTBEAT", 180);
+    expect(beat.json()).toMatchObject({ ttl_seconds: 12 });
+  });
+
+  test("tells every credential that was ever given out, to who has the token only", async () => {
+    await using guarded = await startSimulator({ adminToken: "secret" });
+    const { id, key } = guarded.createEnvironment();
+    guarded.enqueue(id);
+    const variables = await guarded.claim(id);
+    const second = guarded.rotateKey(id);
+    const headers = { "x-simulator-token": "secret" };
+    const { body } = await admin(guarded.url, "GET", "credentials", undefined, headers);
+    expect(body).toEqual(expect.arrayContaining([key, second, guarded.apiKey, variables?.["ANTHROPIC_WORK_SECRET"]]));
+    expect(body).toHaveLength(5);
+    expect((await admin(guarded.url, "GET", "credentials")).status).toBe(401);
+    await using open = await startRig();
+    expect((await call(open, "GET", "credentials")).status).toBe(400);
+  });
 });
 
 describe("the server", () => {

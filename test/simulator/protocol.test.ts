@@ -414,6 +414,19 @@ describe("what a right client cannot help is kept apart", () => {
     expect(rig.simulator.excused).toMatchObject([{ kind: "ack-outside-window", excuse: "fault" }]);
   });
 
+  test("a beat that a fault held up lands after the worker's own stop", async () => {
+    await using rig = await startRig();
+    const { work, worker, value } = await active(rig);
+    const fault = rig.simulator.inject({ call: "heartbeat", kind: "latency", ms: 2 * SECOND, times: 1 });
+    const beat = worker.beat(work.id, value);
+    await rig.simulator.waitFor(() => fault.struck === 1);
+    await worker.stop(work.id, true);
+    await rig.clock.advance(2 * SECOND);
+    await beat;
+    rig.simulator.assertNoViolations();
+    expect(rig.simulator.excused).toMatchObject([{ kind: "beat-after-stop", excuse: "fault" }]);
+  });
+
   test("a stock worker stops its own item before its first beat was answered", async () => {
     await using rig = await startRig();
     const { work, worker } = await acked(rig);

@@ -56,6 +56,10 @@ export interface Manifest extends ApiObject {
     readonly selector: { readonly matchLabels?: Readonly<Record<string, string>> };
     readonly template: { readonly metadata: Manifest["metadata"]; readonly spec: PodShape };
     readonly endpoints?: unknown;
+    /** Of a ValidatingAdmissionPolicy, and of its binding. */
+    readonly variables?: readonly { readonly name: string; readonly expression: string }[];
+    readonly validations?: readonly { readonly expression: string; readonly message: string }[];
+    readonly matchResources?: unknown;
   };
   readonly rules?: readonly {
     readonly apiGroups: readonly string[];
@@ -164,6 +168,8 @@ const PLURALS: Readonly<Record<string, { readonly plural: string; readonly clust
   Service: { plural: "services" },
   ServiceAccount: { plural: "serviceaccounts" },
   ServiceMonitor: { plural: "servicemonitors" },
+  ValidatingAdmissionPolicy: { plural: "validatingadmissionpolicies", clusterWide: true },
+  ValidatingAdmissionPolicyBinding: { plural: "validatingadmissionpolicybindings", clusterWide: true },
 };
 
 /** Path of an object in the API. */

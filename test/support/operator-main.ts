@@ -1,18 +1,30 @@
+import { flushCompileCache } from "node:module";
 import { parseSettings, processEnvironment } from "../../src/config.ts";
+import { realClock } from "../../src/core/clock.ts";
 import { runOperator } from "../../src/operator.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
+import { WALL_OFFSET } from "./operator-process.ts";
+import { type Death, dieAt } from "./sudden-death.ts";
 
 /**
- * The operator as a process of its own, with faster timers than a user can have: `operator-main.ts TIME_SCALE [flags of
- * berth run]`. Tests kill it; berth itself has no such flag.
+ * The operator as a process of its own, with faster timers than a user can have: `operator-main.ts TIME_SCALE [--death JSON]
+ * [flags of berth run]`, and with a wall clock that is off by OPERATOR_WALL_OFFSET_MS. Tests kill it, or have it die at a
+ * named point (sudden-death.ts); berth itself has no such flags.
  */
-const [scale = "1", ...flags] = process.argv.slice(2);
+const [scale = "1", ...rest] = process.argv.slice(2);
+const death = rest[0] === "--death" ? (JSON.parse(rest[1] ?? "") as Death) : undefined;
+const flags = death ? rest.slice(2) : rest;
+const wallOffsetMs = Number(process.env[WALL_OFFSET] ?? 0);
 const ending = new AbortController();
 process.once("SIGTERM", () => ending.abort());
 // It must not outlive the tests: its parent's end of the pipe closes with the parent, however that dies.
 process.stdin.resume().once("end", () => process.exit(1));
+// Who is killed cannot write it at its end.
+if (death) flushCompileCache();
 await runOperator(parseSettings(flags, processEnvironment()), ending.signal, {
+  clock: { ...realClock, now: () => realClock.now() + wallOffsetMs },
   timing: scaleTiming(DEFAULT_TIMING, Number(scale)),
+  ...(death ? { points: dieAt(death) } : {}),
   onListening: (addresses) => process.stdout.write(`${JSON.stringify(addresses)}\n`),
 });
 process.exit(0);

@@ -2,6 +2,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 
+/** The variable by which operator-main.ts is told how far its wall clock is off, in milliseconds. */
+export const WALL_OFFSET = "OPERATOR_WALL_OFFSET_MS";
+
 /** A line of the operator's log. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string; readonly level?: string };
 
@@ -12,6 +15,8 @@ export interface OperatorProcess extends AsyncDisposable {
   readonly addresses: { readonly metrics?: string; readonly health?: string };
   /** Everything it logged so far. */
   readonly log: readonly LogLine[];
+  /** What else it wrote to its standard error: what Node says of a process that breaks off. */
+  readonly stray: readonly string[];
   /** Resolves with the exit code or the signal's name. */
   readonly ended: Promise<number | string>;
   /** kill -9: no clean-up of any kind. */
@@ -21,10 +26,38 @@ export interface OperatorProcess extends AsyncDisposable {
   stop(): Promise<number | string>;
 }
 
-/** Starts the operator as a process and resolves when its servers listen. */
-export async function startOperatorProcess(flags: readonly string[], timeScale = 1): Promise<OperatorProcess> {
+/** What a test changes of a process beside its flags. */
+export interface ProcessOptions {
+  /** How far its wall clock is ahead of the machine's; behind, where negative. */
+  readonly wallOffsetMs?: number;
+  /** Node's own. */
+  readonly nodeFlags?: readonly string[];
+}
+
+/** Starts the operator as a process, from its sources, and resolves when its servers listen. */
+export async function startOperatorProcess(
+  flags: readonly string[],
+  timeScale = 1,
+  { wallOffsetMs = 0, nodeFlags = [] }: ProcessOptions = {},
+): Promise<OperatorProcess> {
   const main = new URL("./operator-main.ts", import.meta.url).pathname;
-  const child = spawn(process.execPath, [main, String(timeScale), ...flags], { stdio: ["pipe", "pipe", "pipe"] });
+  return await startOperatorMain([...nodeFlags, main, String(timeScale), ...flags], {
+    [WALL_OFFSET]: String(wallOffsetMs),
+  });
+}
+
+/**
+ * Starts a main that writes the addresses of its servers, as JSON, when they listen, and ends with its standard input.
+ * @param args Node's flags, the main, and what it takes
+ */
+export async function startOperatorMain(
+  args: readonly string[],
+  variables: Readonly<Record<string, string>> = {},
+): Promise<OperatorProcess> {
+  // The settings of test runs are variables, too, and the operator refuses those of its own prefix that it does not know.
+  const own = Object.entries(process.env).filter(([name]) => !name.startsWith("BERTH_"));
+  const env = { ...Object.fromEntries(own), ...variables };
+  const child = spawn(process.execPath, args, { stdio: ["pipe", "pipe", "pipe"], env });
   const log: LogLine[] = [];
   const stray: string[] = [];
   createInterface({ input: child.stderr }).on("line", (line) => {
@@ -42,6 +75,7 @@ export async function startOperatorProcess(flags: readonly string[], timeScale =
     pid: child.pid ?? 0,
     addresses: JSON.parse(first[0]) as OperatorProcess["addresses"],
     log,
+    stray,
     ended,
     async kill() {
       child.kill("SIGKILL");

@@ -1,5 +1,5 @@
 import type { ItemRecord } from "../../simulator/item.ts";
-import type { EndReason } from "../../src/api/reasons.ts";
+import { END_REASONS, type EndReason } from "../../src/api/reasons.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { readJournal } from "../../src/sessions/journal.ts";
@@ -63,8 +63,8 @@ export async function untilEnded(
   await world.until(`item ${item.id} stopped and its claim gone`, () => {
     return world.simulator.item(item.id).state === "stopped" && world.claims.length === 0;
   });
-  const message = await untilTold(world, item, reason, "Environment", world.name);
-  await untilTold(world, item, reason, "Pod", pod.metadata.name ?? "");
+  const message = await untilTold(world, item, reason, "Pod", pod.metadata.name ?? "");
+  if (END_REASONS[reason].failed) await untilTold(world, item, reason, "Environment", world.name);
   const labels = { namespace: world.namespace, environment: world.name };
   const counted = await metricValue(operator.metrics.sessionsEnded, { ...labels, reason });
   const all = await metricValue(operator.metrics.sessionsEnded, labels);

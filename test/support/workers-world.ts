@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
 import type { WorkersStatus } from "../../src/api/environment.ts";
-import { LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
+import { LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
 import { DEPLOYMENTS, type Deployment, type Pod } from "../../src/kube/resource.ts";
 import type { Milliseconds } from "../../testbed/node/fate.ts";
 import type { TestCluster } from "./cluster.ts";
@@ -10,7 +10,7 @@ import { startWorld, type World, type WorldOptions } from "./world.ts";
 const WORKER = fileURLToPath(new URL("../../examples/worker/always-on.mjs", import.meta.url));
 
 /** The port of the busy probe; every Pod has an address of its own. */
-const BUSY_PORT = 9000;
+export const BUSY_PORT = 9000;
 
 /** No windows and no rates: the number of workers is what the demand asks for now. */
 export const AT_ONCE = {
@@ -98,15 +98,15 @@ function podSpecOf(world: World, { env = {}, maxIdleMs = 300, podSpec = {}, prob
 }
 
 /** The Deployments in this world's namespace. */
-export async function deploymentsOf(world: World): Promise<Deployment[]> {
+export async function deploymentsOf(world: Pick<World, "kube" | "namespace">): Promise<Deployment[]> {
   return (await world.kube.listAll(DEPLOYMENTS, { namespace: world.namespace })).items;
 }
 
-/** Worker Pods that are not on their way out. */
-export function workersOf(world: World, hash?: string): Pod[] {
+/** Worker Pods that are not on their way out; of one template where its hash is given. */
+export function workersOf(world: Pick<World, "pods">, hash?: string): Pod[] {
   return world.pods.filter(
     ({ metadata }) =>
-      metadata.labels?.["berth.dev/role"] === "worker" &&
+      metadata.labels?.[LABEL_ROLE] === "worker" &&
       metadata.deletionTimestamp === undefined &&
       (hash === undefined || metadata.labels[LABEL_TEMPLATE_HASH] === hash),
   );
@@ -114,7 +114,7 @@ export function workersOf(world: World, hash?: string): Pod[] {
 
 /** Waits until the status says so of the workers. */
 export function untilWorkers(
-  world: World,
+  world: Pick<World, "environment" | "until">,
   what: string,
   predicate: (workers: WorkersStatus) => boolean,
 ): Promise<WorkersStatus> {

@@ -9,7 +9,6 @@ import { realClock } from "../../src/core/clock.ts";
 import { Notifier } from "../../src/core/notifier.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
-import { Informer } from "../../src/kube/informer.ts";
 import {
   EVENTS,
   type KubeEvent,
@@ -21,7 +20,7 @@ import {
 } from "../../src/kube/resource.ts";
 import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
-import { runOperator } from "../../src/operator.ts";
+import { runOperator, type Seams } from "../../src/operator.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
@@ -29,7 +28,8 @@ import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import type { TestCluster } from "./cluster.ts";
 import { expectDocumentedLabels } from "./label-values.ts";
-import { type OperatorProcess, startOperatorProcess } from "./operator-process.ts";
+import { LateInformer } from "./late-informer.ts";
+import { type OperatorProcess, type ProcessOptions, startOperatorProcess } from "./operator-process.ts";
 import { shippedRules } from "./shipped-rights.ts";
 
 /** Bound of every wait: far more than anything takes, so that only what never happens fails. */
@@ -84,10 +84,10 @@ export class World implements AsyncDisposable {
   readonly #options: WorldOptions;
   readonly #changed = new Notifier();
   readonly #watching = new AbortController();
-  readonly #pods: Informer<Pod>;
-  readonly #secrets: Informer<Secret>;
-  readonly #environments: Informer<KubeObject>;
-  readonly #events: Informer<KubeEvent>;
+  readonly #pods: LateInformer<Pod>;
+  readonly #secrets: LateInformer<Secret>;
+  readonly #environments: LateInformer<KubeObject>;
+  readonly #events: LateInformer<KubeEvent>;
   readonly #operators = new Set<Operator>();
 
   constructor(parts: {
@@ -113,10 +113,10 @@ export class World implements AsyncDisposable {
       logger: silentLogger,
       metrics: createMetrics(),
     };
-    this.#pods = new Informer({ ...common, resource: PODS });
-    this.#secrets = new Informer({ ...common, resource: SECRETS });
-    this.#environments = new Informer<KubeObject>({ ...common, resource: ENVIRONMENTS });
-    this.#events = new Informer({ ...common, resource: EVENTS });
+    this.#pods = new LateInformer({ ...common, resource: PODS });
+    this.#secrets = new LateInformer({ ...common, resource: SECRETS });
+    this.#environments = new LateInformer<KubeObject>({ ...common, resource: ENVIRONMENTS });
+    this.#events = new LateInformer({ ...common, resource: EVENTS });
     for (const informer of [this.#pods, this.#secrets, this.#environments, this.#events] as const) {
       informer.subscribe(() => this.#changed.notify());
       void informer.run(this.#watching.signal);
@@ -145,6 +145,11 @@ export class World implements AsyncDisposable {
   /** Events in the namespace whose reason is this. */
   events(reason: string): KubeEvent[] {
     return this.#events.list().filter((event) => event.reason === reason);
+  }
+
+  /** All Events in the namespace. */
+  get allEvents(): KubeEvent[] {
+    return this.#events.list();
   }
 
   /** Calls `fn` after every change of a Pod, while it is what the API server has. Returns what ends that. */
@@ -184,6 +189,12 @@ export class World implements AsyncDisposable {
       if (bound.aborted) throw new Error(`not within ${patienceMs} ms: ${what}\n${this.describe()}`);
       await this.#changed.wait(AbortSignal.any([bound, AbortSignal.timeout(LOOK_AGAIN_MS)]));
     }
+  }
+
+  /** Resolves when what is shown here of these kinds is at least as new as this call: for what is looked at once. */
+  async caughtUp(...kinds: ("pods" | "secrets" | "environments" | "events")[]): Promise<void> {
+    const views = { pods: this.#pods, secrets: this.#secrets, environments: this.#environments, events: this.#events };
+    await Promise.all(kinds.map((kind) => views[kind].relist()));
   }
 
   untilParked(count: number): Promise<Pod[]> {
@@ -276,7 +287,7 @@ export class World implements AsyncDisposable {
   }
 
   /** An operator in this process. */
-  startOperator(options: { leaderElect?: boolean; flags?: readonly string[] } = {}): InProcessOperator {
+  startOperator(options: { leaderElect?: boolean; flags?: readonly string[]; seams?: Seams } = {}): InProcessOperator {
     const ending = new AbortController();
     const metrics = createMetrics();
     const elect = options.leaderElect === true ? [] : ["--leader-elect=false"];
@@ -284,7 +295,7 @@ export class World implements AsyncDisposable {
     const timing = scaleTiming(DEFAULT_TIMING, this.#options.timeScale ?? TEST_TIME_SCALE);
     const level = process.env.BERTH_TEST_LOG as "debug" | undefined;
     const logger = level ? createLogger(level) : silentLogger;
-    const running = runOperator(settings, ending.signal, { metrics, timing, logger });
+    const running = runOperator(settings, ending.signal, { metrics, timing, logger, ...options.seams });
     const operator: InProcessOperator = {
       metrics,
       stop: async () => {
@@ -300,12 +311,13 @@ export class World implements AsyncDisposable {
 
   /** An operator in a process of its own, to be killed. */
   async startOperatorProcess(
-    options: { leaderElect?: boolean; flags?: readonly string[] } = {},
+    options: { leaderElect?: boolean; flags?: readonly string[] } & ProcessOptions = {},
   ): Promise<Operator & { readonly process: OperatorProcess }> {
     const elect = options.leaderElect === true ? [] : ["--leader-elect=false"];
     const child = await startOperatorProcess(
       [...this.flags(), ...elect, ...(options.flags ?? [])],
       this.#options.timeScale ?? TEST_TIME_SCALE,
+      options,
     );
     const operator = {
       process: child,

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { createMetrics } from "../../src/observe/metrics.ts";
@@ -49,6 +51,24 @@ describe("a budget lets through", () => {
     await clock.settle();
     expect(b.counter.sent).toBe(10);
     await b.stop();
+  });
+
+  it("a burst of a hundred items, polled and acknowledged, after a pause", async () => {
+    const { clock, budget } = make({});
+    const stop = new AbortController();
+    let polled = 0;
+    for (; polled < 100 && (await budget.acquire("a", stop.signal)); polled += 1) budget.countUrgent();
+    expect(polled).toBe(100);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it("almost the whole rate soon after any number of urgent calls", async () => {
+    const { clock, budget } = make({});
+    for (let sent = 0; sent < 10_000; sent += 1) budget.countUrgent();
+    const a = greedy(budget, "a");
+    await clock.advance(10_000);
+    await a.stop();
+    expect(a.counter.sent).toBeGreaterThan(150);
   });
 
   it("calls at once while there is room", async () => {
@@ -105,6 +125,22 @@ describe("members of a group share it fairly", () => {
     await clock.advance(600);
     await Promise.all(waits);
     expect(order).toEqual(["a", "b", "c", "a", "b", "a"]);
+  });
+
+  it("a tenant with any number of members takes no more from another than one with a single member", async () => {
+    const { clock, budget } = make();
+    const sent = { many: 0, one: 0 };
+    const stop = new AbortController();
+    const keep = async (tenant: "many" | "one", member: string) => {
+      while (await budget.acquire(member, stop.signal, tenant)) sent[tenant] += 1;
+    };
+    const loops = Array.from({ length: 500 }, (_, i) => keep("many", `many-${i}`));
+    loops.push(keep("one", "one"));
+    await clock.advance(20_000);
+    stop.abort();
+    await Promise.all(loops);
+    expect(sent.one).toBeGreaterThan(90);
+    expect(Math.abs(sent.many - sent.one)).toBeLessThan(5);
   });
 
   it("whatever they ask for, nobody with a request waits for more turns than there are members", async () => {
@@ -372,27 +408,27 @@ describe("a client with a budget", () => {
 describe("the interval of idle members", () => {
   it("leaves half of the rate to those with work, however many members there are", async () => {
     const { budget } = make({ ...TEN, initialRate: 20, burstSeconds: 100 });
-    expect(budget.idleIntervalMs).toBe(0);
+    expect(budget.idleIntervalMs()).toBe(0);
     for (let member = 0; member < 100; member += 1) await budget.acquire(`m${member}`);
     for (let member = 0; member < 100; member += 1) await budget.acquire(`m${member}`);
-    expect((100 * 1_000) / budget.idleIntervalMs).toBe(10);
+    expect((100 * 1_000) / budget.idleIntervalMs()).toBe(10);
   });
 
   it("grows as the rate is halved", async () => {
     const { clock, budget } = make();
     await budget.acquire("a");
-    const before = budget.idleIntervalMs;
+    const before = budget.idleIntervalMs();
     budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
-    expect(budget.idleIntervalMs).toBe(2 * before);
+    expect(budget.idleIntervalMs()).toBe(2 * before);
   });
 
   it("does not shrink as the rate rises: a rush must not become the pace of all", async () => {
     const { clock, budget } = make();
     const rush = greedy(budget, "a", 1, () => budget.onAnswer({ status: 200, sentAtMs: clock.monotonic() }));
-    const before = budget.idleIntervalMs;
+    const before = budget.idleIntervalMs();
     await clock.advance(30_000);
     expect(budget.rate).toBeGreaterThan(20);
-    expect(budget.idleIntervalMs).toBe(before);
+    expect(budget.idleIntervalMs()).toBe(before);
     await rush.stop();
   });
 
@@ -401,16 +437,24 @@ describe("the interval of idle members", () => {
     await budget.acquire("gone");
     await clock.advance(60_000);
     await budget.acquire("here");
-    const two = budget.idleIntervalMs;
+    const two = budget.idleIntervalMs();
     await clock.advance(60_001);
-    expect(budget.idleIntervalMs).toBe(two / 2);
+    expect(budget.idleIntervalMs()).toBe(two / 2);
     budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 300_000 });
     const waiting = budget.acquire("waits");
     await clock.advance(299_000);
     expect(budget.waiting).toBe(1);
-    expect(budget.idleIntervalMs).toBeGreaterThan(0);
+    expect(budget.idleIntervalMs()).toBeGreaterThan(0);
     await clock.advance(10_000);
     await waiting;
+  });
+
+  it("is the same part of the rate for each tenant, however many members another has", async () => {
+    const { budget } = make({ ...TEN, burstSeconds: 1_000 });
+    for (let i = 0; i < 99; i += 1) await budget.acquire(`many-${i}`, undefined, "many");
+    await budget.acquire("one", undefined, "one");
+    expect((99 * 1_000) / budget.idleIntervalMs("many")).toBe(2.5);
+    expect(1_000 / budget.idleIntervalMs("one")).toBe(2.5);
   });
 
   it("is the client's, and none where it has no budget", async () => {
@@ -419,7 +463,7 @@ describe("the interval of idle members", () => {
     await using setup = await Setup.start({ clock, budget });
     setup.server.fallback = json(200, STATS);
     await setup.client.stats();
-    expect(setup.client.idleIntervalMs).toBe(budget.idleIntervalMs);
+    expect(setup.client.idleIntervalMs).toBe(budget.idleIntervalMs());
     await using plain = await Setup.start({ clock });
     expect(plain.client.idleIntervalMs).toBe(0);
   });
@@ -432,6 +476,24 @@ describe("budgets", () => {
     expect(budgets.get("https://API.example.com:443/path/", "default")).toBe(one);
     expect(budgets.get("https://api.example.com", "other")).not.toBe(one);
     expect(budgets.get("https://api2.example.com", "default")).not.toBe(one);
+  });
+
+  it("go with the last who has them, and their metrics with them", async () => {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const metrics = createMetrics();
+    const budgets = new Budgets({ clock: new VirtualClock(), metrics });
+    const kept = budgets.get("https://a.example", "kept");
+    for (let i = 0; i < 1_000; i += 1) budgets.get("https://a.example", `group-${i}`);
+    const series = async () => (await metrics.registry.metrics()).match(/^berth_work_api_budget_rate\{/gm)?.length;
+    expect(await series()).toBe(1_001);
+    for (let tries = 0; budgets.size > 1 && tries < 100; tries += 1) {
+      await new Promise((resolve) => setImmediate(resolve));
+      collect();
+    }
+    expect(budgets.size).toBe(1);
+    expect(await series()).toBe(1);
+    expect(budgets.get("https://a.example", "kept")).toBe(kept);
   });
 
   it("show their rate and the time that was waited", async () => {

@@ -300,7 +300,7 @@ describe("replies that do not end well", () => {
 
   it("a host that does not exist names DNS", async () => {
     await using setup = await Setup.start();
-    const http = new WorkHttp({ clock: setup.clock, proxy: { noProxy: "*" } });
+    const http = new WorkHttp({ clock: setup.clock, mayBeInner: () => true, proxy: { noProxy: "*" } });
     const client = setup.clientOf({ baseUrl: "http://work-api.invalid", http });
     const error = await failure(client.poll());
     expect(error).toMatchObject({ kind: "network", maybeApplied: false });

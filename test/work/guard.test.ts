@@ -42,7 +42,7 @@ test("reads pass: they change nothing", async () => {
 test("the guard counts when a connection is at hand, not when the call was made; what is on its way arrives", async () => {
   const fence = guard();
   await using server = await StrictServer.start();
-  const http = new WorkHttp({ clock: realClock, maxConnectionsPerOrigin: 1 });
+  const http = new WorkHttp({ clock: realClock, mayBeInner: () => true, maxConnectionsPerOrigin: 1 });
   let answer: (() => void) | undefined;
   server.next((response) => {
     answer = () => response.end("{}");

@@ -56,7 +56,7 @@ describe("connections", () => {
   it("are as many as allowed; a request that found none and timed out was never sent", async () => {
     const clock = new VirtualClock();
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock, maxConnectionsPerOrigin: 1 });
+    const http = new WorkHttp({ clock, mayBeInner: () => true, maxConnectionsPerOrigin: 1 });
     server.fallback = silence;
     const request = { ...GET, origin: server.origin };
     const first = httpFailure(http.send({ ...request, timeoutMs: 2_000 }));
@@ -76,7 +76,7 @@ describe("connections", () => {
   it("of protocol calls are apart: long polls that hold all others do not delay a heartbeat", async () => {
     await using server = await StrictServer.start();
     await using setup = await Setup.start();
-    const http = new WorkHttp({ clock: realClock, maxConnectionsPerOrigin: 2 });
+    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true, maxConnectionsPerOrigin: 2 });
     const client = setup.clientOf({ baseUrl: server.origin, http });
     server.fallback = silence;
     const stop = new AbortController();
@@ -100,7 +100,7 @@ describe("connections", () => {
 
   it("close after the requests under way have ended", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock });
+    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     let finish = () => {};
     server.next((response) => {
       finish = () => response.end("ok");
@@ -116,7 +116,7 @@ describe("connections", () => {
 
   it("can all be cut off at once", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock });
+    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     server.next(silence);
     const reply = httpFailure(http.send({ ...GET, origin: server.origin }));
     await server.sawRequests(1);
@@ -128,7 +128,7 @@ describe("connections", () => {
 describe("a refusal's body", () => {
   it("is read beyond the bound of a success, to a bound of its own", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock });
+    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     server.next(raw(400, "x".repeat(10_000)), raw(400, "x".repeat(2_000_000)), raw(200, "x".repeat(10_000)));
     const request = { ...GET, origin: server.origin };
     const whole = await http.send(request);
@@ -144,7 +144,7 @@ describe("a refusal's body", () => {
 
   it("that hangs until the caller gives up is an abort, not a refusal", async () => {
     await using server = await StrictServer.start();
-    const http = new WorkHttp({ clock: realClock });
+    const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
     const stop = new AbortController();
     server.next((response) => {
       response.writeHead(401);
@@ -293,7 +293,11 @@ describe("proxies", () => {
   it("a plain origin goes through HTTP_PROXY", async () => {
     await using setup = await Setup.start();
     await using proxy = await startProxy({});
-    const http = new WorkHttp({ clock: setup.clock, proxy: { httpProxy: proxy.url, noProxy: "" } });
+    const http = new WorkHttp({
+      clock: setup.clock,
+      mayBeInner: () => true,
+      proxy: { httpProxy: proxy.url, noProxy: "" },
+    });
     const client = setup.clientOf({ baseUrl: `http://${NAME}`, environmentId: "env_01", http });
     expect((await client.stats()).value.depth).toBe(3);
     expect(proxy.asked).toEqual([`GET http://${NAME}/v1/environments/env_01/work/stats`]);
@@ -303,7 +307,11 @@ describe("proxies", () => {
   it("a loopback origin never goes through one", async () => {
     await using setup = await Setup.start();
     await using proxy = await startProxy({});
-    const http = new WorkHttp({ clock: setup.clock, proxy: { httpProxy: proxy.url, noProxy: "" } });
+    const http = new WorkHttp({
+      clock: setup.clock,
+      mayBeInner: () => true,
+      proxy: { httpProxy: proxy.url, noProxy: "" },
+    });
     setup.server.fallback = json(200, STATS);
     await setup.clientOf({ http }).stats();
     expect(proxy.asked).toEqual([]);

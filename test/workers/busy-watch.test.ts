@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Environment } from "../../src/api/environment.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
@@ -44,6 +45,7 @@ class Bench {
       namespace: "agents",
       environment: () => environment,
       kube: this.kube.client,
+      points: NO_POINTS,
       clock: this.clock,
       random: () => 0.5,
       timing: DEFAULT_TIMING,

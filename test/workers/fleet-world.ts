@@ -1,6 +1,7 @@
 import type { Environment } from "../../src/api/environment.ts";
 import { sleep } from "../../src/core/clock.ts";
 import { hashOf } from "../../src/core/hash.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { Deployment, KubeObject, Pod } from "../../src/kube/resource.ts";
@@ -135,6 +136,7 @@ export class FleetWorld {
         uid: this.environment.metadata.uid,
         environment: () => this.environment,
         template: () => workerTemplate(this.environment),
+        podPolicy: {},
         kube: this.#kube() as unknown as KubeClient,
         pods: {
           get: (name) => this.#shown.pods.find(({ metadata }) => metadata.name === name),
@@ -144,6 +146,7 @@ export class FleetWorld {
         synced: Promise.resolve(),
         problem: () => null,
         announce: () => {},
+        points: NO_POINTS,
         clock: this.clock,
         random: this.#random,
         timing: DEFAULT_TIMING,
@@ -338,6 +341,7 @@ export class FleetWorld {
       return result;
     };
     return {
+      now: () => this.clock.now(),
       create: (_resource: unknown, object: Deployment) =>
         request(() => {
           const name = object.metadata.name ?? "";

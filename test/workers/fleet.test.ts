@@ -1,7 +1,9 @@
 import { expect, test } from "vitest";
+import type { PodPolicy } from "../../src/api/pod-policy.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
 import type { Deployment } from "../../src/kube/resource.ts";
 import type { WorkersContext } from "../../src/workers/context.ts";
-import { Fleet } from "../../src/workers/fleet.ts";
+import { Fleet, needsOfDeployment } from "../../src/workers/fleet.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { parsed, stored, workersSpec } from "../api/environments.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -33,7 +35,7 @@ function fresh(patched: object[] = []): Fleet {
       return { ...shown(), metadata: { ...shown().metadata, generation: 5 } };
     },
   };
-  const context = { clock: new VirtualClock(), namespace: "agents", kube, template: () => template };
+  const context = { clock: new VirtualClock(), namespace: "agents", kube, points: NO_POINTS, template: () => template };
   return new Fleet(context as unknown as WorkersContext);
 }
 
@@ -67,4 +69,48 @@ test("after a write of its own, every later one is somebody else's", async () =>
   await fleet.scale(shown(), 2);
   expect(fleet.isForeign({ ...shown(), metadata: { ...shown().metadata, generation: 5 } })).toBe(false);
   expect(fleet.isForeign({ ...shown(), metadata: { ...shown().metadata, generation: 6 } })).toBe(true);
+});
+
+test("makes no Deployment of a template that the policy forbids, and puts none right, until it is allowed", async () => {
+  const containers = [{ name: "worker", image: "worker:1", securityContext: { privileged: true } }];
+  const privileged = workerTemplate(parsed(stored(workersSpec({ template: { spec: { containers } } }))));
+  const asked: string[] = [];
+  const kube = {
+    create: async () => asked.push("create") && shown(),
+    patch: async () => asked.push("patch") && shown(),
+  };
+  const common = {
+    clock: new VirtualClock(),
+    namespace: "agents",
+    kube,
+    points: NO_POINTS,
+    template: () => privileged,
+  };
+  const under = (podPolicy: PodPolicy) => new Fleet({ ...common, podPolicy } as unknown as WorkersContext);
+  await under({}).create(2);
+  await under({}).putRight(shown());
+  expect(asked).toEqual([]);
+  await under({ privileged: ["*"] }).create(2);
+  await under({ privileged: ["*"] }).putRight(shown());
+  expect(asked).toEqual(["create", "patch"]);
+});
+
+test("what the API server and admission add to a Deployment is nothing that its template asked for", () => {
+  const container = { name: "worker", image: "worker:1" };
+  const podSpec = { hostNetwork: true, containers: [{ ...container, ports: [{ containerPort: 80 }] }] };
+  const network = { policy: "None" };
+  const made = workerTemplate(parsed(stored(workersSpec({ template: { spec: podSpec } }, { network })))).deployment(1);
+  const given = structuredClone(made);
+  Object.assign(given.spec.template.spec ?? {}, {
+    tolerations: [{ operator: "Exists" }],
+    containers: [{ ...container, ports: [{ containerPort: 80, hostPort: 80 }] }],
+  });
+  expect(needsOfDeployment(given)).toEqual(["hostNamespaces=hostNetwork"]);
+  // Of an earlier version.
+  const { annotations: _gone, ...metadata } = given.metadata;
+  expect(needsOfDeployment({ ...given, metadata })).toEqual([
+    "hostNamespaces=hostNetwork",
+    "hostPorts",
+    "tolerations=*",
+  ]);
 });

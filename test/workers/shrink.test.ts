@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
 import type { Deployment, Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
@@ -66,6 +67,7 @@ async function run(
     environment: () => environment,
     template: () => template,
     kube: kube.client,
+    points: NO_POINTS,
     pods: { get: (name: string) => pods.get(name), list: () => [...pods.values()] },
     deployments: { get: () => deployment, list: () => [deployment] },
     clock,

@@ -8,6 +8,7 @@ const group = (hash: string, replicas: number, over: Partial<HashGroup> = {}): H
   kept: 0,
   ready: replicas,
   createdAtMs: 0,
+  isForbidden: false,
   ...over,
 });
 
@@ -54,6 +55,16 @@ describe("splitReplicas", () => {
       { old: 5, new: 0 },
     ],
     [
+      "idle old ones that the policy forbids go at once, busy ones stay",
+      { groups: [group("old", 5, { kept: 2, isForbidden: true })] },
+      { old: 2, new: 3 },
+    ],
+    [
+      "also where the new template may not be used either",
+      { mayGrow: false, groups: [group("old", 5, { kept: 2, isForbidden: true }), group("older", 2)] },
+      { old: 2, older: 2, new: 0 },
+    ],
+    [
       "fewer are wanted: idle old ones go first",
       { total: 1, groups: [group("old", 4, { kept: 1 })] },
       { old: 1, new: 0 },
@@ -62,17 +73,20 @@ describe("splitReplicas", () => {
     expect(split(input)).toEqual(expected);
   });
 
-  const groups = fc
-    .uniqueArray(fc.constantFrom("new", "a", "b", "c"), { maxLength: 4 })
-    .chain((hashes) =>
-      fc.tuple(
-        ...hashes.map((hash) =>
-          fc
-            .record({ replicas: fc.nat(12), kept: fc.nat(14), ready: fc.nat(12), createdAtMs: fc.nat(9) })
-            .map((numbers) => ({ hash, ...numbers, ready: Math.min(numbers.ready, numbers.replicas) })),
-        ),
+  const groups = fc.uniqueArray(fc.constantFrom("new", "a", "b", "c"), { maxLength: 4 }).chain((hashes) =>
+    fc.tuple(
+      ...hashes.map((hash) =>
+        fc
+          .record({ replicas: fc.nat(12), kept: fc.nat(14), ready: fc.nat(12), createdAtMs: fc.nat(9) })
+          .map((numbers) => ({
+            hash,
+            isForbidden: false,
+            ...numbers,
+            ready: Math.min(numbers.ready, numbers.replicas),
+          })),
       ),
-    );
+    ),
+  );
 
   test("never ends a kept one, never lets an old one grow, never plans more than the maximum beyond what is kept", () => {
     fc.assert(

@@ -101,7 +101,10 @@ describe("a worker's template", () => {
       templateOf().hash,
       templateOf({ nodeSelector: { gpu: "yes" } }).hash,
       templateOf({}, undefined, { api: { keySecretRef: { name: "another" } } }).hash,
-      templateOf({}, undefined, { api: { baseUrl: "https://example.com", keySecretRef: { name: "key" } } }).hash,
+      templateOf({}, undefined, {
+        api: { baseUrl: "https://example.com", keySecretRef: { name: "key" } },
+        network: { egress: { cidrs: [] } },
+      }).hash,
       templateOf({}, undefined, { environmentId: "env_another" }).hash,
       workerTemplate({
         ...parsed(stored(workersSpec())),

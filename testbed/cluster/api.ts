@@ -29,6 +29,8 @@ export interface ApiRequestOptions {
   readonly body?: unknown;
   /** application/json unless given. */
   readonly contentType?: string;
+  /** Besides those that every request has. */
+  readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
 }
 
@@ -58,11 +60,12 @@ export class ApiClient {
 
   /** One request. Throws ApiError for an answer of 400 or more. */
   async request<T = ApiObject>(method: string, path: string, options: ApiRequestOptions = {}): Promise<T> {
-    const { body, contentType = "application/json", signal } = options;
+    const { body, contentType = "application/json", headers = {}, signal } = options;
     const response = await request(this.server + path, {
       method: method as "GET",
       dispatcher: this.#agent,
       headers: {
+        ...headers,
         ...(this.#token === "" ? {} : { authorization: `Bearer ${this.#token}` }),
         accept: "application/json",
         ...(body === undefined ? {} : { "content-type": contentType }),

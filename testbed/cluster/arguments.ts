@@ -1,11 +1,11 @@
 /** What `npm run cluster` was asked for. */
 export type Request =
   | { readonly kind: "help" }
-  | { readonly kind: "keep" }
-  | { readonly kind: "run"; readonly command: string; readonly args: readonly string[] }
+  | { readonly kind: "keep"; readonly node?: true }
+  | { readonly kind: "run"; readonly command: string; readonly args: readonly string[]; readonly node?: true }
   | { readonly kind: "mistake"; readonly message: string };
 
-export const USAGE = "Usage: npm run cluster [-- COMMAND [ARGS...] | -- --help]";
+export const USAGE = "Usage: npm run cluster [-- [--node] [COMMAND [ARGS...]] | -- --help]";
 
 export const HELP = `${USAGE}
 
@@ -18,16 +18,22 @@ new one that ends with the command. KUBECONFIG is set, and kubectl and helm are 
   npm run cluster -- kubectl get benv -A
   npm run cluster -- bash
 
+With --node the cluster has a real node: kubelet, containerd and runc, in namespaces of their own, with the images of
+the operator, of the stock workers and of the work simulator on it. It needs Linux, root, and some Debian packages,
+which \`npm run setup:node\` installs. Ending the process ends it all.
+
 The control plane is built once per user, which takes some minutes and Go 1.26, and kept in
 \${XDG_CACHE_HOME:-~/.cache}/berth. Binaries in the folder that KUBEBUILDER_ASSETS names are used instead.
 `;
 
 /** Reads the arguments behind `npm run cluster --`. What follows the command belongs to the command. */
 export function parseArguments(argv: readonly string[]): Request {
-  const [command, ...args] = argv[0] === "--" ? argv.slice(1) : argv;
-  if (command === undefined) return { kind: "keep" };
+  const words = argv[0] === "--" ? argv.slice(1) : argv;
+  const node = words[0] === "--node" ? ({ node: true } as const) : {};
+  const [command, ...args] = words.slice("node" in node ? 1 : 0);
+  if (command === undefined) return { kind: "keep", ...node };
   if (command === "--help" || command === "-h") return { kind: "help" };
   if (command.startsWith("-")) return { kind: "mistake", message: `unknown flag ${command}` };
   if (command === "") return { kind: "mistake", message: "the command is empty" };
-  return { kind: "run", command, args };
+  return { kind: "run", command, args, ...node };
 }

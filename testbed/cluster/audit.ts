@@ -30,6 +30,8 @@ export interface AuditEntry {
   /** HTTP status of the answer; 0 when there was none. */
   readonly code: number;
   readonly userAgent: string;
+  /** Milliseconds since the epoch at which the request came. */
+  readonly receivedAt: number;
   /** Milliseconds since the epoch at which the answer was complete. */
   readonly completedAt: number;
 }
@@ -146,6 +148,7 @@ export function parseAuditLine(line: string): AuditEntry | undefined {
     name: ref ? text(ref["name"]) : "",
     code: typeof code === "number" ? code : 0,
     userAgent: text(event["userAgent"]),
+    receivedAt: Date.parse(text(event["requestReceivedTimestamp"])),
     completedAt: Date.parse(text(event["stageTimestamp"])),
   };
 }

@@ -23,6 +23,19 @@ export interface Binaries {
   readonly from: "KUBEBUILDER_ASSETS" | "cache" | "build";
 }
 
+/** Programs that are built once per user and kept. */
+export interface BuildPlan {
+  /** What people call them together. */
+  readonly title: string;
+  readonly binaries: readonly string[];
+  /** In the order of building. */
+  readonly modules: readonly ToolModule[];
+  /** Folder of all builds of this plan. */
+  readonly root: string;
+  /** About how long it takes on 2 cores. */
+  readonly minutes: number;
+}
+
 export interface BuildOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly progress?: Progress;
@@ -40,25 +53,39 @@ export async function findBinaries(options: BuildOptions = {}): Promise<Binaries
     if (missing.length === 0) return { dir: assets, from: "KUBEBUILDER_ASSETS" };
     progress.line(`KUBEBUILDER_ASSETS is not used: ${assets} has no ${missing.join(", ")}`);
   }
-  const modules = await toolModules();
-  const root = controlPlaneRoot(env);
-  const dir = join(root, await cacheKey(modules));
-  if (missingBinaries(dir).length === 0) return { dir, from: "cache" };
+  return await buildOnce(
+    {
+      title: "the control plane",
+      binaries: CONTROL_PLANE,
+      modules: await toolModules(),
+      root: controlPlaneRoot(env),
+      minutes: 6,
+    },
+    { env, progress },
+  );
+}
+
+/** The binaries of a plan: those of an earlier build, or built now. Throws MissingToolError when they cannot be built here. */
+export async function buildOnce(plan: BuildPlan, options: BuildOptions = {}): Promise<Binaries> {
+  const { env = process.env, progress = silentProgress } = options;
+  const dir = join(plan.root, await cacheKey(plan.modules));
+  const isBuilt = () => missingBinaries(dir, plan.binaries).length === 0;
+  if (isBuilt()) return { dir, from: "cache" };
   return await withLock(
     `${dir}.lock`,
     async () => {
       // The one that held the lock before us may have built it.
-      if (missingBinaries(dir).length === 0) return { dir, from: "cache" };
-      await build(modules, root, dir, env, progress);
+      if (isBuilt()) return { dir, from: "cache" };
+      await build(plan, dir, env, progress);
       return { dir, from: "build" };
     },
-    { onWait: (pid) => progress.line(`Waiting for process ${pid}, which builds the control plane now`) },
+    { onWait: (pid) => progress.line(`Waiting for process ${pid}, which builds ${plan.title} now`) },
   );
 }
 
 /** Names of the binaries that a folder lacks. */
-export function missingBinaries(dir: string): string[] {
-  return CONTROL_PLANE.filter((name) => {
+export function missingBinaries(dir: string, names: readonly string[] = CONTROL_PLANE): string[] {
+  return names.filter((name) => {
     try {
       accessSync(join(dir, name), constants.X_OK);
       return false;
@@ -68,20 +95,15 @@ export function missingBinaries(dir: string): string[] {
   });
 }
 
-async function build(
-  modules: readonly ToolModule[],
-  root: string,
-  dir: string,
-  env: NodeJS.ProcessEnv,
-  progress: Progress,
-): Promise<void> {
+async function build(plan: BuildPlan, dir: string, env: NodeJS.ProcessEnv, progress: Progress): Promise<void> {
+  const { modules, root, title, minutes } = plan;
   const go = await findGo(env);
   await mkdir(root, { recursive: true });
   await removeLeftovers(root);
-  await checkSpace(root);
+  await checkSpace(root, title);
   const started = performance.now();
   progress.line(
-    `Building ${modules.map(describe).join(" and ")}, once: about 6 minutes on 2 cores. Later starts take seconds.`,
+    `Building ${modules.map(describe).join(" and ")}, once: about ${minutes} minutes on 2 cores. Later starts take seconds.`,
   );
   await using work = await Supervisor.start(join(root, `${WORK_PREFIX}${randomBytes(6).toString("hex")}`));
   const bin = join(work.dir, "bin");
@@ -89,7 +111,7 @@ async function build(
   for (const module of modules) await buildModule(module, { go, env, work, bin, progress, started });
   await rm(dir, { recursive: true, force: true });
   await rename(bin, dir);
-  progress.line(`Built the control plane in ${duration(performance.now() - started)}: ${dir}`);
+  progress.line(`Built ${title} in ${duration(performance.now() - started)}: ${dir}`);
 }
 
 /** `kubernetes v1.36.3 (kube-apiserver, ...)`. */
@@ -116,16 +138,17 @@ async function buildModule(module: ToolModule, workshop: Workshop): Promise<void
   const title = `${shortName(module)} ${module.version}`;
   const packages = Object.values(module.commands);
   const names = Object.keys(module.commands);
-  const goEnv = goEnvironment(env, go, work.dir);
+  const goEnv = { ...goEnvironment(env, go, work.dir), ...(module.cgo && { CGO_ENABLED: "1" }) };
   const show = (text: string) => {
     progress.update(`[${duration(performance.now() - started)}] ${title}: ${text}`);
   };
 
   const listLog = join(work.dir, `${shortName(module)}-list.log`);
-  await runGo(["list", "-deps", ...packages], listLog, (log) => show(downloading(log)));
+  const tags = module.tags === undefined ? [] : ["-tags", module.tags];
+  await runGo(["list", "-deps", ...tags, ...packages], listLog, (log) => show(downloading(log)));
   const total = countPackages(await readFile(listLog, "utf8"));
 
-  const flags = ["-v", "-trimpath", "-buildvcs=false", "-ldflags", module.ldflags];
+  const flags = ["-v", "-trimpath", "-buildvcs=false", ...tags, "-ldflags", module.ldflags];
   const target = names.length === 1 ? join(bin, ...names) : `${bin}/`;
   await runGo(
     ["build", ...flags, "-o", target, ...packages],
@@ -183,13 +206,13 @@ function lines(text: string): string[] {
   return text.split("\n").filter((line) => line !== "");
 }
 
-async function checkSpace(dir: string): Promise<void> {
+async function checkSpace(dir: string, title: string): Promise<void> {
   const { bavail, bsize } = await statfs(dir);
   const free = bavail * bsize;
   if (free >= NEEDED_BYTES) return;
   const gigabytes = (bytes: number) => (bytes / 1024 ** 3).toFixed(1);
   throw new MissingToolError(
-    `Building the control plane takes ${gigabytes(NEEDED_BYTES)} GB for a few minutes, and ${dir} has ` +
+    `Building ${title} takes ${gigabytes(NEEDED_BYTES)} GB for a few minutes, and ${dir} has ` +
       `${gigabytes(free)} GB free. Make room, or set XDG_CACHE_HOME to a folder on a larger disk.`,
   );
 }

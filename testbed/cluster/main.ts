@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
 import { delimiter } from "node:path";
+import type { NodeCluster } from "../real-node/node-cluster.ts";
 import { HELP, parseArguments, USAGE } from "./arguments.ts";
 import { clientToolsDir, findClientTools, isClientTool } from "./client-tools.ts";
 import { type Cluster, startCluster } from "./cluster.ts";
@@ -16,6 +17,8 @@ const EXIT_NOT_FOUND = 127;
 /** What a shell adds to the number of the signal that ended a command. */
 const EXIT_SIGNAL = 128;
 const EXIT_USAGE = 2;
+/** Of the images that are built here. */
+const IMAGE_TAG = "e2e";
 
 const progress = showProgress();
 try {
@@ -38,40 +41,56 @@ async function main(argv: readonly string[]): Promise<number> {
       console.error(`${request.message}\n${USAGE}`);
       return EXIT_USAGE;
     case "keep":
-      return await keep();
+      return await keep(request.node ?? false);
     case "run":
-      return await run(request.command, request.args);
+      return await run(request.command, request.args, request.node ?? false);
   }
 }
 
-async function keep(): Promise<number> {
+async function keep(withNode: boolean): Promise<number> {
   // Until it runs, Ctrl-C just ends this process, and everything with it.
-  await using cluster = await start();
+  await using cluster = await start(withNode);
   const interrupted = untilInterrupted();
-  const takeBack = await announceCluster(cluster);
+  const takeBack = await announceCluster({ kubeconfig: cluster.kubeconfig, hasNode: withNode });
   console.log(
-    `Kubernetes ${cluster.version} runs at ${cluster.server}, with no nodes. Ctrl-C ends it.\n\n` +
-      `  export KUBECONFIG=${cluster.kubeconfig}\n\n` +
+    `Kubernetes ${cluster.version} runs at ${cluster.server}, with ${withNode ? "one node" : "no nodes"}. ` +
+      `Ctrl-C ends it.\n\n  export KUBECONFIG=${cluster.kubeconfig}\n\n` +
       "or, in this folder:\n\n" +
       "  npm run cluster -- kubectl get ns\n",
   );
+  if (withNode) {
+    console.log(
+      `Berth's images are on the node, as localhost/berth*:${IMAGE_TAG}. To install the operator:\n\n` +
+        "  npm run cluster -- helm install berth charts/berth --namespace berth-system --create-namespace \\\n" +
+        `    --set image.repository=localhost/berth --set image.tag=${IMAGE_TAG} --wait\n`,
+    );
+  }
   await interrupted;
   await takeBack();
   return 0;
 }
 
-async function run(command: string, args: readonly string[]): Promise<number> {
-  const [running] = await runningClusters();
+async function run(command: string, args: readonly string[], withNode: boolean): Promise<number> {
+  const running = (await runningClusters()).find(({ hasNode }) => hasNode || !withNode);
   if (running) return await runAgainst(running.kubeconfig, command, args);
-  await using cluster = await start();
+  await using cluster = await start(withNode);
   return await runAgainst(cluster.kubeconfig, command, args);
 }
 
-async function start(): Promise<Cluster> {
-  const cluster = await startCluster({ progress });
+async function start(withNode: boolean): Promise<Cluster | NodeCluster> {
+  const cluster = withNode ? await startNode() : await startCluster({ progress });
   progress.clear();
-  await installBerth(cluster.api);
+  // With a node, the operator is installed by its chart, which brings its own.
+  if (!withNode) await installBerth(cluster.api);
   return cluster;
+}
+
+/** Loaded only when it is asked for: it is much more, and other systems than Linux have nothing to do with it. */
+async function startNode(): Promise<NodeCluster> {
+  const { startNodeCluster } = await import("../real-node/node-cluster.ts");
+  const { buildImages } = await import("../images/images.ts");
+  const { archive } = await buildImages({ progress });
+  return await startNodeCluster({ progress, images: [archive] });
 }
 
 async function runAgainst(kubeconfig: string, command: string, args: readonly string[]): Promise<number> {

@@ -15,21 +15,24 @@ export interface RunningCluster {
   readonly started: string;
   /** Milliseconds since the epoch. */
   readonly announcedAt: number;
+  /** Whether it has a real node. */
+  readonly hasNode: boolean;
 }
 
 /** Lets `npm run cluster -- COMMAND` find a cluster that this process keeps. Returns how to take that back. */
 export async function announceCluster(
-  cluster: { readonly kubeconfig: string },
+  cluster: { readonly kubeconfig: string; readonly hasNode?: boolean },
   env?: NodeJS.ProcessEnv,
 ): Promise<() => Promise<void>> {
   const dir = announcementsDir(env);
   const file = join(dir, `${process.pid}.json`);
-  const { kubeconfig } = cluster;
+  const { kubeconfig, hasNode = false } = cluster;
   const running: RunningCluster = {
     kubeconfig,
     pid: process.pid,
     started: processStart(process.pid) ?? "",
     announcedAt: Date.now(),
+    hasNode,
   };
   await mkdir(dir, { recursive: true, mode: 0o700 });
   // A reader never sees half of it.
@@ -61,10 +64,10 @@ function announcementsDir(env?: NodeJS.ProcessEnv): string {
 function parse(text: string): RunningCluster | undefined {
   try {
     const value = JSON.parse(text) as Partial<RunningCluster> | null;
-    const { kubeconfig, pid, started, announcedAt } = value ?? {};
+    const { kubeconfig, pid, started, announcedAt, hasNode = false } = value ?? {};
     if (typeof kubeconfig !== "string" || typeof pid !== "number") return undefined;
     if (typeof started !== "string" || typeof announcedAt !== "number") return undefined;
-    return { kubeconfig, pid, started, announcedAt };
+    return { kubeconfig, pid, started, announcedAt, hasNode };
   } catch {
     return undefined;
   }

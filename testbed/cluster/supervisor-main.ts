@@ -3,15 +3,19 @@
  * the IPC channel of a process that was killed with SIGKILL too: that is what the supervisor listens for. It runs in
  * a session of its own, so Ctrl-C on a terminal does not reach the programs before their owner has said good-bye.
  *
- * Guaranteed: when the channel closes, the process groups of all programs get SIGKILL, then the directory is removed.
+ * Guaranteed: when the channel closes, the process groups of all programs get SIGKILL, then the command that the
+ * arguments name, if they do, is run, and the directory is removed.
  * Not guaranteed: programs that leave their process group; a SIGKILL to the supervisor and its owner at once.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, mkdirSync, openSync, rmSync } from "node:fs";
 import type { FromSupervisor, ProcessSpec, ToSupervisor } from "./supervisor-protocol.ts";
 
-const dir = process.argv[2];
+const [dir, ...afterwards] = process.argv.slice(2);
 if (!dir || !process.send) throw new Error("supervisor-main.ts is started by supervisor.ts");
+
+/** Longer than the kernel takes to let go of what belonged to programs that were killed. */
+const AFTERWARDS_TIMEOUT_MS = 30_000;
 
 const children = new Map<string, ChildProcess>();
 let ending = false;
@@ -24,8 +28,14 @@ process.on("message", (message: ToSupervisor) => {
 process.on("disconnect", end);
 // Only the owner ends the supervisor; a signal to the whole session of a terminal must not.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
-// Retries: a grandchild may be dying still, and have written a file in between.
-process.on("exit", () => rmSync(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));
+process.on("exit", () => {
+  const [command, ...args] = afterwards;
+  if (command !== undefined) {
+    spawnSync(command, args, { stdio: ["ignore", "ignore", "inherit"], timeout: AFTERWARDS_TIMEOUT_MS });
+  }
+  // Retries: a grandchild may be dying still, and have written a file in between.
+  rmSync(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
+});
 
 // The owner may have gone while this process was loading: its `disconnect` came before anybody listened.
 if (process.connected) {

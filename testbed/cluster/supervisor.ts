@@ -44,9 +44,12 @@ export class Supervisor {
     this.#gone = new Promise((resolve) => child.once("exit", () => resolve(this.#cleanUp())));
   }
 
-  /** Starts the supervisor, which creates `dir` and will remove it. */
-  static async start(dir: string): Promise<Supervisor> {
-    const child = fork(join(import.meta.dirname, "supervisor-main.ts"), [dir], {
+  /**
+   * Starts the supervisor, which creates `dir` and will remove it.
+   * @param afterwards a command that it runs when all programs have ended, for what else they leave behind
+   */
+  static async start(dir: string, afterwards: readonly string[] = []): Promise<Supervisor> {
+    const child = fork(join(import.meta.dirname, "supervisor-main.ts"), [dir, ...afterwards], {
       detached: true,
       stdio: ["ignore", "ignore", "inherit", "ipc"],
       // Inspector or loader flags of a test runner are not meant for it.

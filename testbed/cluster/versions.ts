@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-/** The two Go modules of tools; their go.mod files are the only place where a version is written. */
+/** The Go modules of tools; their go.mod files are the only place where a version is written. */
 export const TOOLS_DIR = join(import.meta.dirname, "tools");
 
 /** One Go module of tools and the commands that are built from it. */
@@ -17,13 +17,17 @@ export interface ToolModule {
   readonly commands: Readonly<Record<string, string>>;
   /** Flags for the linker, in one string. */
   readonly ldflags: string;
+  /** Build tags, where there are any. */
+  readonly tags?: string;
+  /** Whether it needs a C compiler. */
+  readonly cgo?: boolean;
 }
 
 /** Names of the binaries of the control plane. */
 export const CONTROL_PLANE = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] as const;
 export type ControlPlaneBinary = (typeof CONTROL_PLANE)[number];
 
-const KUBERNETES = "k8s.io/kubernetes";
+export const KUBERNETES = "k8s.io/kubernetes";
 const ETCD = "go.etcd.io/etcd/server/v3";
 
 /** The modules to build, in the order of building: etcd warms the standard library and is done in half a minute. */
@@ -76,14 +80,17 @@ export async function cacheKey(
 ): Promise<string> {
   const hash = createHash("sha256");
   for (const module of modules) {
+    const { tags, cgo } = module;
     hash.update(JSON.stringify([module.module, module.version, module.commands, module.ldflags]));
+    if (tags !== undefined || cgo !== undefined) hash.update(JSON.stringify({ tags, cgo }));
     for (const file of ["go.mod", "go.sum"]) hash.update(await readFile(join(module.dir, file)));
   }
   const versions = modules.map((module) => `${shortName(module)}-${module.version}`).reverse();
   return [...versions, platform.os, platform.arch, hash.digest("hex").slice(0, 12)].join("-");
 }
 
-/** `kubernetes` or `etcd`: for people and for folder names. */
+/** `kubernetes`, `etcd` or `containerd`: for people and for folder names. */
 export function shortName(module: Pick<ToolModule, "module">): string {
-  return module.module === ETCD ? "etcd" : "kubernetes";
+  if (module.module === ETCD) return "etcd";
+  return module.module.replace(/\/v\d+$/, "").replace(/^.*\//, "");
 }

@@ -67,9 +67,10 @@ export function renderContainer(pod: Pod, record: ContainerRecord): ContainerSta
     image: spec.image ?? "",
     imageID: containerID === undefined ? "" : imageId(spec.image ?? ""),
     started: running,
+    ...mountsOf(spec),
   };
   if (containerID === undefined) return status;
-  return { ...status, containerID, ...containerResources(spec), ...mountsOf(spec), user: userOf(pod, spec) };
+  return { ...status, containerID, ...containerResources(spec), user: userOf(pod, spec) };
 }
 
 /** A content address that stays the same for the same image. */
@@ -93,8 +94,17 @@ export function securityOf(pod: Pod, container: Container): SecurityContext {
   };
 }
 
+/** Every image of the simulated node brings a numeric user, unless a fate says that it is root. */
+const IMAGE_USER = 65_532;
+
 function userOf(pod: Pod, container: Container): Record<string, unknown> {
-  const { runAsUser = 0, runAsGroup = 0, fsGroup, supplementalGroups = [] } = securityOf(pod, container);
+  const { runAsNonRoot } = securityOf(pod, container);
+  const {
+    runAsUser = runAsNonRoot ? IMAGE_USER : 0,
+    runAsGroup = 0,
+    fsGroup,
+    supplementalGroups = [],
+  } = securityOf(pod, container);
   const groups = [runAsGroup, ...(fsGroup === undefined ? [] : [fsGroup]), ...supplementalGroups];
   return { linux: { uid: runAsUser, gid: runAsGroup, supplementalGroups: [...new Set(groups)].sort((a, b) => a - b) } };
 }

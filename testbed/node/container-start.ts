@@ -113,7 +113,13 @@ function pullFaultOf(record: ContainerRecord, fate: Fate | undefined, failures: 
 function userFault(pod: Pod, { spec }: ContainerRecord, fate: Fate | undefined): string | undefined {
   const { runAsNonRoot, runAsUser } = securityOf(pod, spec);
   const where = `(pod: "${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})", container: ${spec.name})`;
+  if (runAsNonRoot !== true) return undefined;
+  if (runAsUser !== undefined) {
+    return runAsUser === 0 ? `container's runAsUser breaks non-root policy ${where}` : undefined;
+  }
   if (fate?.kind === "root-image") return `container has runAsNonRoot and image will run as root ${where}`;
-  if (runAsNonRoot === true && runAsUser === 0) return `container's runAsUser breaks non-root policy ${where}`;
+  if (fate?.kind === "named-user-image") {
+    return `container has runAsNonRoot and image has non-numeric user (${fate.user}), cannot verify user is non-root ${where}`;
+  }
   return undefined;
 }

@@ -50,13 +50,17 @@ const fateSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("evicted"),
     afterMs: range.default(0),
-    cause: z.enum(["ephemeral-storage", "emptydir"]).default("ephemeral-storage"),
+    cause: z.enum(["ephemeral-storage", "emptydir", "memory"]).default("ephemeral-storage"),
     ...common,
   }),
+  /** kubelet does not take the Pod, since the scheduler's view of the node was old. */
+  z.strictObject({ kind: z.literal("refused"), reason: z.string().default("OutOfcpu"), ...common }),
   /** The command is not in the image: 128, StartError. */
   z.strictObject({ kind: z.literal("start-error"), ...common }),
-  /** The image runs as root although the Pod says runAsNonRoot. */
+  /** The image runs as root: refused where the Pod says runAsNonRoot and gives it no other user; else it runs. */
   z.strictObject({ kind: z.literal("root-image"), ...common }),
+  /** The image's user is a name, which tells kubelet nothing: refused as a root image is. */
+  z.strictObject({ kind: z.literal("named-user-image"), user: z.string().default("node"), ...common }),
   /** The runtime cannot create the container: a mount, a device, no command. */
   z.strictObject({ kind: z.literal("create-error"), ...common }),
   /** The image cannot be had; after `times` failed pulls it can. */
@@ -66,6 +70,8 @@ const fateSchema = z.discriminatedUnion("kind", [
     times: z.int().min(1).optional(),
     ...common,
   }),
+  /** The Pod's sandbox cannot be made, which its Events alone tell; after `times` failures it can. `message`: why not. */
+  z.strictObject({ kind: z.literal("sandbox"), times: z.int().min(1).optional(), ...common }),
   /** Stays in ContainerCreating (PodInitializing) for ever. */
   z.strictObject({ kind: z.literal("never-starts"), ...common }),
   /** A stock worker without a process: see scripted-worker.ts. */

@@ -7,16 +7,18 @@ import { type Change, Informer } from "../../src/kube/informer.ts";
 import type { Container, Pod, PodStatus, Taint } from "../../src/kube/objects.ts";
 import { NODES, PODS } from "../../src/kube/resource.ts";
 import { type Logger, silentLogger } from "../../src/observe/logger.ts";
+import { type Complaint, EventWriter } from "./event-writer.ts";
 import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName } from "./fate.ts";
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
 import { PodAddresses } from "./pod-addresses.ts";
 import { type PodHost, PodMachine } from "./pod-machine.ts";
+import type { PodVerdict } from "./pod-status.ts";
 import { type ImageStandIn, ProcessRuntime } from "./process-runtime.ts";
 import { type NodeCapacity, Registration } from "./registration.ts";
 import type { ContainerRuntime } from "./runtime.ts";
 import { ScriptedPollers } from "./scripted-poller.ts";
-import { evictionVerdict, ScriptedRuntime } from "./scripted-runtime.ts";
+import { type EvictionCause, evictionVerdict, refusalVerdict, ScriptedRuntime } from "./scripted-runtime.ts";
 import { ScriptedWorkers } from "./scripted-worker.ts";
 import { StatusWriter } from "./status-writer.ts";
 import type { VolumeFiles } from "./volume-files.ts";
@@ -66,6 +68,19 @@ export type NodeEvent =
   | { readonly type: "gone"; readonly pod: Pod }
   | { readonly type: "fault"; readonly pod: Pod; readonly error: unknown };
 
+/** kubelet's words (pkg/kubelet/nodeshutdown). */
+const SHUTDOWN_VERDICT: PodVerdict = {
+  reason: "Terminated",
+  message: "Pod was terminated in response to imminent node shutdown.",
+  disrupted: true,
+};
+const SHUTDOWN_REFUSAL: PodVerdict = {
+  reason: "NodeShutdown",
+  message: "Pod was rejected: Pod was rejected as the node is shutting down.",
+};
+/** As clouds give to the machines that they take back. */
+const SHUTDOWN_GRACE_SECONDS = 30;
+
 export interface PodRef {
   readonly namespace?: string | undefined;
   readonly name?: string | undefined;
@@ -81,8 +96,8 @@ export interface SimulatedNode extends AsyncDisposable {
   subscribe(fn: (event: NodeEvent) => void): () => void;
   /** Kills a running container: by default the session's, by SIGKILL from outside. False when it does not run. */
   kill(pod: PodRef, options?: { container?: string; by?: "OOMKilled" | "SIGKILL" }): boolean;
-  /** Evicts a Pod as a node does whose Pod uses more disk than it may. False when it is not here. */
-  evict(pod: PodRef, cause?: "ephemeral-storage" | "emptydir"): boolean;
+  /** Evicts a Pod as a node does whose Pod uses more disk than it may, or that has no memory left. False: it is not here. */
+  evict(pod: PodRef, cause?: EvictionCause): boolean;
   /** What a process container has written so far; empty for scripted ones. */
   logs(pod: PodRef, container?: string): Promise<string>;
   /** Cordons the node and asks the Eviction API for every Pod. Resolves with the names of those that were refused. */
@@ -90,7 +105,14 @@ export interface SimulatedNode extends AsyncDisposable {
   cordon(unschedulable?: boolean): Promise<void>;
   /** The node is lost: it reports nothing and hears nothing. Its containers run on. */
   fail(): void;
-  /** A lost node is back. */
+  /**
+   * Shuts the machine down in an orderly way: the Node is not ready, its Pods end with at most this grace, new ones are
+   * refused. Resolves when nothing runs any more; the Node stays as it is until `recover`.
+   */
+  shutDown(graceSeconds?: number): Promise<void>;
+  /** The machine starts anew, and kubelet with it: its containers are over and nobody saw how. */
+  reboot(): void;
+  /** A node that was lost or shut down is back. */
   recover(): Promise<void>;
   /** Kills all containers, removes the Node from the API and ends. Idempotent. */
   stop(): Promise<void>;
@@ -118,6 +140,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   readonly #ownsClient: boolean;
   readonly #registration: Registration;
   readonly #writer: StatusWriter;
+  readonly #events: EventWriter;
   readonly #reader: ObjectReader;
   readonly #workers: ScriptedWorkers;
   readonly #pollers: ScriptedPollers;
@@ -147,6 +170,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     const { capacity = {}, labels = {}, taints = [], staleReads = 0 } = options;
     this.#registration = new Registration({ client, clock, logger, name, capacity, labels, taints });
     this.#writer = new StatusWriter({ client, clock, logger, random: seededRandom(seed, "writer") });
+    this.#events = new EventWriter({ client, clock, logger, node: name });
     this.#reader = new ObjectReader({ client, random: seededRandom(seed, "reader"), staleReads });
     this.#workers = new ScriptedWorkers(clock);
     this.#pollers = new ScriptedPollers(clock, this.#workers);
@@ -178,7 +202,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     return name !== undefined && machine?.kill(name, by) === true;
   }
 
-  evict(ref: PodRef, cause: "ephemeral-storage" | "emptydir" = "ephemeral-storage"): boolean {
+  evict(ref: PodRef, cause: EvictionCause = "ephemeral-storage"): boolean {
     const machine = this.#find(ref);
     machine?.evict(evictionVerdict(machine.pod, cause));
     return machine !== undefined;
@@ -213,14 +237,30 @@ class KubeletDouble implements SimulatedNode, PodHost {
     return refused.flat();
   }
 
+  async shutDown(graceSeconds = SHUTDOWN_GRACE_SECONDS): Promise<void> {
+    this.#registration.notReady = "node is shutting down";
+    await this.#registration.reportReady();
+    const machines = [...this.#machines.values()];
+    for (const machine of machines) machine.evict(SHUTDOWN_VERDICT, graceSeconds);
+    await Promise.all(machines.map((machine) => machine.ended));
+  }
+
+  reboot(): void {
+    for (const machine of this.#machines.values()) machine.reboot();
+  }
+
   fail(): void {
+    this.#events.isPaused = true;
     this.#writer.pause();
     this.#link.abort();
   }
 
   async recover(): Promise<void> {
+    this.#registration.notReady = null;
+    this.#link.abort();
     await this.#linked;
     this.#writer.resume();
+    this.#events.isPaused = false;
     await this.#registration.reportReady();
     this.#connect();
   }
@@ -240,6 +280,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     await Promise.all([...this.#machines.values()].map((machine) => machine.stop()));
     await this.#linked;
     await this.#registration.unregister();
+    await this.#events.ended();
     await Promise.all([this.#workers.close(), this.#pollers.close(), this.#processes.close()]);
     if (this.#ownsClient) await this.#client.close();
   }
@@ -313,6 +354,12 @@ class KubeletDouble implements SimulatedNode, PodHost {
     return chosenFate(pod, container, this.#options.fates);
   }
 
+  refusalOf(pod: Pod): PodVerdict | undefined {
+    if (this.#registration.notReady !== null) return SHUTDOWN_REFUSAL;
+    const container = pod.spec.containers.find(({ name }) => name === mainContainerName(pod));
+    return container && refusalVerdict(pod, container, this.#options.fates);
+  }
+
   /** A container whose whole life somebody scripted is no process, whatever the node's default. */
   runtimeOf(pod: Pod, container: Container, fate: Fate | undefined): ContainerRuntime {
     const { runtime = "scripted" } = this.#options;
@@ -337,6 +384,10 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#emit({ type: "status", pod, status });
   }
 
+  complain(pod: Pod, complaint: Complaint): void {
+    this.#events.tell(pod, complaint);
+  }
+
   finalize(pod: Pod): void {
     this.#writer.finalize(pod);
   }
@@ -344,6 +395,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   forget(pod: Pod): void {
     this.#writer.forget(pod);
     this.#reader.forget(pod);
+    this.#events.forget(pod);
     this.#machines.delete(pod.metadata.uid ?? "");
     void this.#processes.forget(pod).catch((error: unknown) => this.fault(pod, error));
     this.#emit({ type: "gone", pod });

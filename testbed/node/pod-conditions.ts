@@ -1,6 +1,7 @@
 import type { Condition, ContainerStatus, Pod } from "../../src/kube/objects.ts";
 import { isRestartable } from "./container-record.ts";
 import { hasStarted, type Phase } from "./pod-phase.ts";
+import type { PodVerdict } from "./pod-status.ts";
 
 /** Conditions that kubelet owns; it leaves all others as they are. */
 export const OWN_CONDITIONS = [
@@ -10,6 +11,9 @@ export const OWN_CONDITIONS = [
   "ContainersReady",
   "PodScheduled",
 ] as const;
+
+/** The reason of a disruption that is kubelet's own doing. */
+export const BY_KUBELET = "TerminationByKubelet";
 
 type Judgement = Pick<Condition, "status" | "reason" | "message">;
 
@@ -25,6 +29,8 @@ export interface ConditionsInput {
   /** RFC 3339. */
   readonly now: string;
   readonly previous: readonly Condition[];
+  /** Why kubelet itself ended the Pod, once that is over. */
+  readonly verdict: PodVerdict | undefined;
 }
 
 /** The conditions of a Pod in kubelet's order (pkg/kubelet/status/generate.go). */
@@ -38,17 +44,21 @@ export function conditionsOf(input: ConditionsInput): Condition[] {
     PodScheduled: TRUE,
   };
   const { generation } = input.pod.metadata;
-  return OWN_CONDITIONS.map((type) => {
-    const before = input.previous.find((condition) => condition.type === type);
-    const unchanged = before?.status === judged[type].status;
+  const condition = (type: string, judgement: Judgement) => {
+    const before = input.previous.find((one) => one.type === type);
+    const unchanged = before?.status === judgement.status;
     return {
       type,
       ...(generation === undefined ? {} : { observedGeneration: generation }),
       lastProbeTime: null,
       lastTransitionTime: (unchanged ? before?.lastTransitionTime : undefined) ?? input.now,
-      ...judged[type],
+      ...judgement,
     };
-  });
+  };
+  const own = OWN_CONDITIONS.map((type) => condition(type, judged[type]));
+  if (!input.verdict?.disrupted) return own;
+  const { message } = input.verdict;
+  return [condition("DisruptionTarget", { status: "True", reason: BY_KUBELET, message }), ...own];
 }
 
 function judgeContainersReady({ pod, phase, init, main }: ConditionsInput): Judgement {

@@ -41,10 +41,12 @@ const NEVER = timestamp(0);
 /** The containers of one Pod: what is known of each (`records`), and those that run. A record lags behind what runs. */
 export class PodContainers {
   readonly records: readonly ContainerRecord[];
+  readonly #pod: Pod;
   readonly #owner: ContainersOwner;
   readonly #tracked = new Map<ContainerRecord, Tracked>();
 
   constructor(pod: Pod, owner: ContainersOwner) {
+    this.#pod = pod;
     this.records = newRecords(pod);
     this.#owner = owner;
   }
@@ -123,6 +125,26 @@ export class PodContainers {
     if (by === "OOMKilled") tracked.killedBy = by;
     tracked.live.signal("SIGKILL");
     return true;
+  }
+
+  /** Kills all that run, in a way that nobody sees: containerd finds them gone when it starts, and does not know why. */
+  lose(): void {
+    for (const [record, { live, startedAt }] of this.#tracked) {
+      this.#tracked.delete(record);
+      live.signal("SIGKILL");
+      const ended = { exitCode: 255, reason: "Unknown", startedAt, finishedAt: timestamp(this.#owner.clock.now()) };
+      const { containerID } = record;
+      record.state = { terminated: { ...ended, ...(containerID === undefined ? {} : { containerID }) } };
+    }
+    this.forgetWaits();
+  }
+
+  /** What kept containers from starting is forgotten: they wait like new ones. */
+  forgetWaits(): void {
+    for (const [i, { state }] of newRecords(this.#pod).entries()) {
+      const record = this.records[i];
+      if (record?.state.waiting) record.state = state;
+    }
   }
 
   /** SIGTERM to all, SIGKILL to those that are left when `kill` resolves. Resolves when none runs. */

@@ -3,14 +3,16 @@ import type { Container, ContainerStateTerminated, Pod, PodStatus } from "../../
 import { adoptStatus, type ContainerRecord } from "./container-record.ts";
 import { ContainerStarter } from "./container-start.ts";
 import { EnvironmentError, type ReferencedObjects, type References } from "./environment.ts";
-import type { Fate } from "./fate.ts";
+import type { Complaint } from "./event-writer.ts";
+import { type Fate, mainContainerName } from "./fate.ts";
 import type { Latency } from "./latency.ts";
 import { type ContainersOwner, PodContainers } from "./pod-containers.ts";
 import { isTerminalPhase } from "./pod-phase.ts";
 import * as rules from "./pod-rules.ts";
-import { type PodVerdict, renderStatus, unlocated } from "./pod-status.ts";
+import { type PodVerdict, renderRefusal, renderStatus, unlocated } from "./pod-status.ts";
 import { restartDelaySeconds } from "./restart-backoff.ts";
 import type { ContainerRuntime } from "./runtime.ts";
+import { sandboxFault } from "./sandbox-fault.ts";
 import { fileReferences, type VolumeFiles, volumeFiles } from "./volume-files.ts";
 
 /** What a Pod needs of the node it runs on. */
@@ -21,12 +23,16 @@ export interface PodHost {
   /** The fate that somebody chose; throws a TypeError when it cannot be read. */
   fateOf(pod: Pod, container: Container): Fate | undefined;
   runtimeOf(pod: Pod, container: Container, fate: Fate | undefined): ContainerRuntime;
+  /** Why the node does not take a Pod that is new to it. */
+  refusalOf?(pod: Pod): PodVerdict | undefined;
   /** Throws an EnvironmentError when what is there cannot be known. */
   read(pod: Pod, references: References): Promise<ReferencedObjects>;
   /** Makes the files of the Pod's volumes, by the volumes' names, what is given. */
   writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void>;
   /** A new status, to be written when there is time; a later one of the same Pod replaces it. */
   report(pod: Pod, status: PodStatus): void;
+  /** An Event: what no status says. */
+  complain(pod: Pod, complaint: Complaint): void;
   /** Nothing of the Pod is left: write its last status, then remove the object (grace 0, UID precondition). */
   finalize(pod: Pod): void;
   /** Nothing of the Pod is left, and its object is gone. */
@@ -73,6 +79,7 @@ export class PodMachine implements ContainersOwner {
   readonly #startTimeMs: number;
   #podIP: string | undefined;
   #sandboxReady = false;
+  #sandboxFailures = 0;
   #status: PodStatus | undefined;
   #syncing: Promise<void> | undefined;
   #again = false;
@@ -81,6 +88,11 @@ export class PodMachine implements ContainersOwner {
   #ending: Ending | undefined;
   /** Nothing runs any more and the terminal status is out. */
   #ended = false;
+  readonly #over = Promise.withResolvers<void>();
+  /** The Pod was not taken: it has a status and nothing else. */
+  #refusal: PodVerdict | undefined;
+  /** What was not seen to end is taken for lost. */
+  #settled = false;
   #finalized = false;
   #objectGone = false;
   #stopped = false;
@@ -111,9 +123,23 @@ export class PodMachine implements ContainersOwner {
     return this.#containers.running;
   }
 
+  /** Resolves when nothing of it runs any more and its terminal status is out. */
+  get ended(): Promise<void> {
+    return this.#over.promise;
+  }
+
   /** To be called once, after the constructor. */
   begin(): void {
-    if (isTerminalPhase(this.#pod.status?.phase)) this.#ended = true;
+    if (isTerminalPhase(this.#pod.status?.phase)) {
+      this.#ended = true;
+      this.#settled = true;
+      this.#over.resolve();
+    } else if (!this.#pod.status?.startTime) this.#refusal = this.#host.refusalOf?.(this.#pod);
+    if (this.#refusal) {
+      this.#ended = true;
+      this.#over.resolve();
+      this.#report();
+    }
     this.#consider();
   }
 
@@ -122,6 +148,7 @@ export class PodMachine implements ContainersOwner {
     const before = this.#pod;
     this.#pod = pod;
     if (rules.differsForKubelet(before, pod)) this.#consider();
+    else if (!this.#ended && !this.#stopped && rules.gatesDiffer(before, pod)) this.changed();
   }
 
   /** The object is gone from the API: what still runs is ended, nobody is told. */
@@ -132,9 +159,19 @@ export class PodMachine implements ContainersOwner {
     else this.#end(rules.graceSecondsOf(pod));
   }
 
-  /** The node ends the whole Pod. */
-  evict(verdict: PodVerdict): void {
-    if (!this.#ended) this.#end(EVICTION_GRACE_SECONDS, verdict);
+  /** The node ends the whole Pod, with the grace of its spec but no more than `atMostSeconds`. */
+  evict(verdict: PodVerdict, atMostSeconds = EVICTION_GRACE_SECONDS): void {
+    if (!this.#ended) this.#end(Math.min(rules.ownGraceSeconds(this.#pod), atMostSeconds), verdict);
+  }
+
+  /** The machine is started anew: nobody saw its containers end, and its sandbox is made again if it is needed. */
+  reboot(): void {
+    if (this.#ending || this.#ended || this.#stopped) return;
+    this.#containers.lose();
+    this.#sandboxReady = false;
+    this.#report();
+    if (rules.isDone(this.#pod, this.#containers.records)) this.#end(0, undefined, true);
+    else this.#requestSync();
   }
 
   /** Kills a running container from outside. False when it does not run. */
@@ -145,6 +182,7 @@ export class PodMachine implements ContainersOwner {
   /** The node ends: kills everything, reports nothing more. Resolves when nothing runs. */
   async stop(): Promise<void> {
     this.#stopped = true;
+    this.#over.resolve();
     this.#abort.abort();
     this.#cancelTimers();
     this.#ending?.killTimer?.cancel();
@@ -155,7 +193,8 @@ export class PodMachine implements ContainersOwner {
   // What its containers tell it.
 
   changed(): void {
-    this.#report();
+    // A kubelet that ends a Pod says nothing until nothing of it runs.
+    if (!this.#ending || this.#ending.byItself) this.#report();
   }
 
   exited(record: ContainerRecord): void {
@@ -173,7 +212,7 @@ export class PodMachine implements ContainersOwner {
   #consider(): void {
     if (this.#stopped) return;
     if (this.#pod.metadata.deletionTimestamp !== undefined) {
-      if (this.#ended) this.#finalize();
+      if (this.#ended) this.#finalize(true);
       else this.#end(rules.graceSecondsOf(this.#pod));
       return;
     }
@@ -221,6 +260,7 @@ export class PodMachine implements ContainersOwner {
       if (!(await this.#mountVolumes())) return "look";
       await sleep(this.clock, this.#latency.draw("sandbox"), signal);
       if (signal.aborted) return undefined;
+      if (this.#sandboxFails()) return "look";
       this.#sandboxReady = true;
       this.#podIP ??= this.#host.allocateIP(this.#pod);
       this.#report();
@@ -241,10 +281,31 @@ export class PodMachine implements ContainersOwner {
   async #hasVolumes(): Promise<boolean> {
     const required = rules.requiredVolumes(this.#pod);
     try {
-      const found = await this.#host.read(this.#pod, required);
-      return required.secrets.every(found.secret) && required.configMaps.every(found.configMap);
+      const message = rules.volumeFault(this.#pod, await this.#host.read(this.#pod, required));
+      if (message !== undefined) this.#host.complain(this.#pod, { reason: "FailedMount", message });
+      return message === undefined;
     } catch (error) {
       if (error instanceof EnvironmentError) return false;
+      throw error;
+    }
+  }
+
+  #sandboxFails(): boolean {
+    const message = sandboxFault(this.#pod, this.#mainFate(), this.#sandboxFailures);
+    if (message === undefined) return false;
+    this.#sandboxFailures += 1;
+    this.#host.complain(this.#pod, { reason: "FailedCreatePodSandBox", message });
+    return true;
+  }
+
+  /** Of one that cannot be read its container will tell when it is started. */
+  #mainFate(): Fate | undefined {
+    const name = mainContainerName(this.#pod);
+    const main = this.#pod.spec.containers.find((container) => container.name === name);
+    try {
+      return main && this.#host.fateOf(this.#pod, main);
+    } catch (error) {
+      if (error instanceof TypeError) return undefined;
       throw error;
     }
   }
@@ -369,7 +430,7 @@ export class PodMachine implements ContainersOwner {
     }
     this.#deadlineTimer = this.#after(Math.max(0, leftMs) + this.#latency.draw("deadlineSeen"), () => {
       const message = "Pod was active on the node longer than the specified deadline";
-      this.#end(rules.ownGraceSeconds(this.#pod), { reason: "DeadlineExceeded", message });
+      this.#end(rules.ownGraceSeconds(this.#pod), { reason: "DeadlineExceeded", message, always: true });
     });
   }
 
@@ -401,7 +462,10 @@ export class PodMachine implements ContainersOwner {
       this.#abort.abort();
       await this.#syncing;
     }
-    this.#report();
+    if (!ending.verdict) {
+      this.#containers.forgetWaits();
+      this.#report();
+    }
     await this.#containers.stop(ending.kill.promise);
     ending.killTimer?.cancel();
     const half = this.#latency.draw("finalize") / 2;
@@ -410,13 +474,19 @@ export class PodMachine implements ContainersOwner {
     this.#sandboxReady = false;
     this.#ended = true;
     this.#report();
+    this.#settled = true;
+    if (this.#containers.records.some(({ state }) => !state.terminated)) this.#report();
+    this.#over.resolve();
     if (this.#pod.metadata.deletionTimestamp === undefined && !this.#objectGone) return;
     await this.#pause(half);
     if (!this.#stopped) this.#finalize();
   }
 
-  /** Once nothing runs: removes the object, and when that is gone, the Pod is forgotten. */
-  #finalize(): void {
+  /**
+   * Once nothing runs: removes the object, and when that is gone, the Pod is forgotten. A Pod that ended before it was
+   * deleted has had its last word.
+   */
+  #finalize(endedBefore = false): void {
     this.#cancelTimers();
     if (this.#objectGone) {
       this.#host.forget(this.#pod);
@@ -424,13 +494,19 @@ export class PodMachine implements ContainersOwner {
     }
     if (this.#finalized) return;
     this.#finalized = true;
-    this.#report(true);
+    if (!endedBefore) this.#report(true);
     this.#host.finalize(this.#pod);
   }
 
   #report(gone = false): void {
     if (this.#stopped || this.#objectGone) return;
-    const status = renderStatus({
+    const status = this.#refusal ? renderRefusal(this.#pod, this.#refusal, this.#startTimeMs) : this.#render(gone);
+    this.#status = status;
+    this.#host.report(this.#pod, status);
+  }
+
+  #render(gone: boolean): PodStatus {
+    return renderStatus({
       pod: this.#pod,
       records: this.#containers.records,
       nowMs: this.clock.now(),
@@ -439,11 +515,10 @@ export class PodMachine implements ContainersOwner {
       sandboxReady: this.#sandboxReady,
       verdict: this.#ending?.verdict ?? verdictOf(this.#pod),
       mayRun: !this.#ended,
+      settled: this.#settled,
       gone,
       previous: this.#status ?? this.#pod.status,
     });
-    this.#status = status;
-    this.#host.report(this.#pod, status);
   }
 
   /** A Pod that an earlier kubelet ran: its containers are gone with it. */

@@ -1,5 +1,6 @@
 import type { ContainerStateTerminated, Pod } from "../../src/kube/objects.ts";
 import type { ContainerRecord } from "./container-record.ts";
+import type { ReferencedObjects } from "./environment.ts";
 import { goDuration } from "./restart-backoff.ts";
 
 /** kubelet's own default, where the API server has not filled it in. */
@@ -8,6 +9,16 @@ const DEFAULT_GRACE_SECONDS = 30;
 /** kubelet ignores changes of the status alone: most of them are its own (pkg/kubelet/config/config.go). */
 export function differsForKubelet(before: Pod, after: Pod): boolean {
   return visiblePart(before) !== visiblePart(after);
+}
+
+/**
+ * What others say of the Pod's readiness gates is the one part of the status that kubelet looks at: Ready follows it
+ * (pkg/kubelet/status/status_manager.go, NeedToReconcilePodReadiness).
+ */
+export function gatesDiffer(before: Pod, after: Pod): boolean {
+  const gates = (after.spec["readinessGates"] ?? []) as { conditionType: string }[];
+  const said = ({ status }: Pod, wanted: string) => status?.conditions?.find(({ type }) => type === wanted)?.status;
+  return gates.some(({ conditionType }) => said(before, conditionType) !== said(after, conditionType));
 }
 
 function visiblePart({ metadata, spec }: Pod): string {
@@ -68,4 +79,23 @@ export function requiredVolumes({ spec }: Pod): { secrets: string[]; configMaps:
     configMap && !configMap.optional ? [configMap.name ?? ""] : [],
   );
   return { secrets, configMaps };
+}
+
+/** kubelet's words for the first volume that what `found` holds is not enough for; undefined: it is. */
+export function volumeFault({ spec }: Pod, found: ReferencedObjects): string | undefined {
+  const volumes = (spec.volumes ?? []) as {
+    name: string;
+    secret?: { secretName?: string; optional?: boolean };
+    configMap?: { name?: string; optional?: boolean };
+  }[];
+  for (const { name, secret, configMap } of volumes) {
+    const failed = `MountVolume.SetUp failed for volume "${name}" : `;
+    const { secretName = "" } = secret ?? {};
+    if (secret && !secret.optional && !found.secret(secretName)) return `${failed}secret "${secretName}" not found`;
+    const { name: mapName = "" } = configMap ?? {};
+    if (configMap && !configMap.optional && !found.configMap(mapName)) {
+      return `${failed}configmap "${mapName}" not found`;
+    }
+  }
+  return undefined;
 }

@@ -4,10 +4,14 @@ import { conditionsOf } from "./pod-conditions.ts";
 import { isTerminalPhase, type Phase, phaseOf } from "./pod-phase.ts";
 import { podResources, qosClass } from "./pod-resources.ts";
 
-/** Why kubelet itself ended a Pod: it is Failed then, whatever its containers did. */
+/** Why kubelet itself ended a Pod. */
 export interface PodVerdict {
   readonly reason: string;
   readonly message: string;
+  /** The node is what ended it: kubelet says so in a condition, too. */
+  readonly disrupted?: true;
+  /** The Pod is Failed also where its containers all ended with 0. */
+  readonly always?: true;
 }
 
 /** What a Pod's status is made from. */
@@ -25,6 +29,8 @@ export interface PodView {
    * Pod's resources away (pkg/kubelet/status/status_manager.go).
    */
   readonly mayRun: boolean;
+  /** Nobody will find a container any more that was not seen to end. */
+  readonly settled: boolean;
   /** Nothing is left of the Pod on the node: its cgroup, too, is removed. */
   readonly gone: boolean;
   /** The last status made. */
@@ -33,29 +39,31 @@ export interface PodView {
 
 /** The status that kubelet reports for what it sees. */
 export function renderStatus(view: PodView): PodStatus {
-  const { pod, records, previous, verdict } = view;
+  const { pod, records, previous } = view;
   const render = (record: ContainerRecord) => renderContainer(pod, record);
   const init = records.filter(({ role }) => role !== "main").map(render);
   const main = records.filter(({ role }) => role === "main").map(render);
-  if (!view.mayRun) markUnlocated(pod, init, main);
-
-  const judged: Phase = verdict ? "Failed" : phaseOf(pod, init, main, !view.mayRun);
-  const phase: Phase = !view.mayRun && !isTerminalPhase(judged) ? "Failed" : judged;
-  const held = view.mayRun && isTerminalPhase(phase);
+  const byItself = phaseOf(pod, init, main, !view.mayRun);
+  const verdict = view.verdict?.always || byItself !== "Succeeded" ? view.verdict : undefined;
+  // The conditions are made from what was seen, and not made anew when the rest is taken for lost.
+  const seen: Phase = verdict ? "Failed" : byItself;
+  const { sandboxReady } = view;
   const now = timestamp(view.nowMs);
+  const conditions = conditionsOf({
+    ...{ pod, phase: seen, init, main, sandboxReady, now, previous: previous?.conditions ?? [] },
+    verdict: view.mayRun ? undefined : view.verdict,
+  });
+  if (view.settled) markUnlocated(pod, init, main);
+  const judged: Phase = verdict ? "Failed" : phaseOf(pod, init, main, !view.mayRun);
+  const phase: Phase = view.settled && !isTerminalPhase(judged) ? "Failed" : judged;
+  const held = view.mayRun && isTerminalPhase(phase);
+  // Whatever is found out later: a phase that was told to be the last one is (generateAPIPodStatus).
+  const isOver = isTerminalPhase(previous?.phase);
   const { generation } = pod.metadata;
   return {
     ...(generation === undefined ? {} : { observedGeneration: generation }),
-    phase: held ? (previous?.phase ?? "Pending") : phase,
-    conditions: conditionsOf({
-      pod,
-      phase,
-      init,
-      main,
-      sandboxReady: view.sandboxReady,
-      now,
-      previous: previous?.conditions ?? [],
-    }),
+    phase: held || isOver ? (previous?.phase ?? "Pending") : phase,
+    conditions,
     ...(verdict && !held ? { message: verdict.message, reason: verdict.reason } : {}),
     ...(view.podIP === undefined ? {} : { podIP: view.podIP, podIPs: [{ ip: view.podIP }] }),
     startTime: timestamp(view.startTimeMs),
@@ -64,6 +72,15 @@ export function renderStatus(view: PodView): PodStatus {
     qosClass: qosClass(pod),
     // The cgroup is read back with the first status after the Pod was seen running, and no longer once it is removed.
     ...podResources(pod, previous?.phase === "Running" && !view.gone),
+  };
+}
+
+/** The status of a Pod that kubelet does not take: nothing was made of it. */
+export function renderRefusal(pod: Pod, { reason, message }: PodVerdict, startTimeMs: number): PodStatus {
+  const { generation } = pod.metadata;
+  return {
+    ...(generation === undefined ? {} : { observedGeneration: generation }),
+    ...{ phase: "Failed", message, reason, startTime: timestamp(startTimeMs), qosClass: qosClass(pod) },
   };
 }
 

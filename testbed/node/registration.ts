@@ -45,6 +45,8 @@ const LEASE_RETRY_MS = 250;
 /** A Node object and its Lease, kept alive while `heartbeat` runs. */
 export class Registration {
   readonly #options: RegistrationOptions;
+  /** Why it is not ready; null while it is. */
+  notReady: string | null = null;
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
@@ -100,10 +102,10 @@ export class Registration {
     ]);
   }
 
-  /** Writes the Node's status: Ready, with its capacity. */
+  /** Writes the Node's status: whether it is ready, and its capacity. */
   async reportReady(signal?: AbortSignal): Promise<void> {
     const { client, clock, name } = this.#options;
-    const status = nodeStatus(name, this.#options.capacity, apiTime(clock.now()));
+    const status = nodeStatus(name, this.#options.capacity, apiTime(clock.now()), this.notReady);
     await client.patch(NODES, { name }, { status }, { type: "strategic", subresource: "status" }, aborting(signal));
   }
 
@@ -159,7 +161,12 @@ function aborting(signal: AbortSignal | undefined) {
   return signal === undefined ? {} : { signal };
 }
 
-function nodeStatus(name: string, capacity: NodeCapacity, now: string): Record<string, unknown> {
+function nodeStatus(
+  name: string,
+  capacity: NodeCapacity,
+  now: string,
+  notReady: string | null,
+): Record<string, unknown> {
   const { pods = 1_000, cpu = "64", memory = "256Gi", ephemeralStorage = "1Ti" } = capacity;
   const resources = { pods: String(pods), cpu, memory, "ephemeral-storage": ephemeralStorage };
   const condition = (type: string, status: string, reason: string, message: string) => ({
@@ -177,7 +184,9 @@ function nodeStatus(name: string, capacity: NodeCapacity, now: string): Record<s
       condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
       condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
       condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-      condition("Ready", "True", "KubeletReady", "the simulated node is ready"),
+      notReady === null
+        ? condition("Ready", "True", "KubeletReady", "the simulated node is ready")
+        : condition("Ready", "False", "KubeletNotReady", notReady),
     ],
     addresses: [
       { type: "InternalIP", address: "127.0.0.1" },

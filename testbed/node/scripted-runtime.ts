@@ -1,6 +1,6 @@
 import type { Clock, Timer } from "../../src/core/clock.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
-import { defaultFate, type Fate, type OnTerm } from "./fate.ts";
+import { chosenFate, defaultFate, type Fate, type FateChooser, type OnTerm } from "./fate.ts";
 import type { PodVerdict } from "./pod-status.ts";
 import {
   type ContainerExit,
@@ -109,8 +109,15 @@ function endOf(fate: Fate): { afterMs: Parameters<StartRequest["latency"]["of"]>
   }
 }
 
+/** What a Pod is evicted for by its node. */
+export type EvictionCause = "ephemeral-storage" | "emptydir" | "memory";
+
+/** With the amounts of some node. */
+const LOW_ON_MEMORY = "The node was low on resource: memory. Threshold quantity: 300Mi, available: 193368Ki. ";
+
 /** kubelet's words for a Pod that uses more local storage than it may (pkg/kubelet/eviction/helpers.go). */
-export function evictionVerdict(pod: Pod, cause: "ephemeral-storage" | "emptydir"): PodVerdict {
+export function evictionVerdict(pod: Pod, cause: EvictionCause): PodVerdict {
+  if (cause === "memory") return { reason: "Evicted", message: LOW_ON_MEMORY, disrupted: true };
   const limit = limitOf(pod, cause);
   const message =
     cause === "emptydir"
@@ -119,7 +126,23 @@ export function evictionVerdict(pod: Pod, cause: "ephemeral-storage" | "emptydir
   return { reason: "Evicted", message };
 }
 
-function limitOf(pod: Pod, cause: "ephemeral-storage" | "emptydir"): { name: string; size: string } {
+/**
+ * Why kubelet refuses a Pod whose session container has such a fate; undefined: it has another. A fate that cannot be
+ * read is told of when the container is to start.
+ */
+export function refusalVerdict(pod: Pod, container: Container, chooser?: FateChooser): PodVerdict | undefined {
+  let fate: Fate | undefined;
+  try {
+    fate = chosenFate(pod, container, chooser);
+  } catch (error) {
+    if (error instanceof TypeError) return undefined;
+    throw error;
+  }
+  if (fate?.kind !== "refused") return undefined;
+  return { reason: fate.reason, message: `Pod was rejected: ${fate.message ?? "the node has no room for it"}` };
+}
+
+function limitOf(pod: Pod, cause: Exclude<EvictionCause, "memory">): { name: string; size: string } {
   const unknown = { name: "", size: "0" };
   if (cause === "emptydir") {
     const volumes = (pod.spec.volumes ?? []) as { name: string; emptyDir?: { sizeLimit?: string } }[];

@@ -77,7 +77,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled: set it to true" -}}
 {{- end -}}
 {{- range $name, $given := dict "labels" .labels "podLabels" .podLabels -}}
-{{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" -}}
+{{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "berth.dev/role" -}}
 {{- if hasKey $given $label -}}
 {{- fail (printf "%s holds %s, which the chart sets itself: leave it out" $name $label) -}}
 {{- end -}}
@@ -96,7 +96,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- range $argument := .extraArgs -}}
-{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" -}}
+{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}
 {{- fail (printf "extraArgs holds --%s: set %s instead" $flag $value) -}}
 {{- end -}}

@@ -17,13 +17,16 @@
   verbs: [get, list, create, patch, delete] # never watched; list: the claims of an Environment, by label
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [list, create, patch] # list: those of a Pod that does not get ready
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [list, watch, create, patch, delete] # always-on workers
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, patch, delete] # running sessions under disruption: Protect
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete] # one over the Pods of each Environment
 {{- end -}}
 
 {{/* Leader election, in the release's own namespace. */}}

@@ -1,4 +1,5 @@
 import type { Clock } from "../../../src/core/clock.ts";
+import { isRecord } from "../../../src/core/record.ts";
 import type { DeleteQuery } from "../../../src/kube/client.ts";
 import { KubeApiError } from "../../../src/kube/errors.ts";
 import {
@@ -38,6 +39,10 @@ export class ApiServer {
 
   constructor(clock: Clock) {
     this.#clock = clock;
+  }
+
+  now(): number {
+    return this.#clock.now();
   }
 
   get version(): number {
@@ -93,7 +98,7 @@ export class ApiServer {
     return structuredClone(object);
   }
 
-  /** A merge patch (RFC 7386). `status`: of the status alone. */
+  /** A merge patch (RFC 7386), or a list of a JSON patch's operations. `status`: of the status alone. */
   patch<T extends KubeObject>(
     resource: Resource<T>,
     namespace: string,
@@ -102,6 +107,7 @@ export class ApiServer {
     status = false,
   ): T {
     const before = this.get(resource, namespace, name);
+    if (Array.isArray(patch)) return this.patch(resource, namespace, name, asMerge(before, patch));
     const { uid, resourceVersion } = ((patch as KubeObject).metadata ?? {}) as KubeObject["metadata"];
     if (uid !== undefined && uid !== before.metadata.uid) throw conflict(name, "UID");
     if (
@@ -254,6 +260,22 @@ function checkPod(before: Pod, after: Pod): void {
   }
 }
 
+/** The merge patch that tests and additions of a JSON patch (RFC 6902) come to. A test of null holds where nothing is. */
+function asMerge(object: unknown, operations: readonly { op: string; path: string; value: unknown }[]): unknown {
+  let patch: unknown = {};
+  for (const { op, path, value } of operations) {
+    const keys = path.split("/").slice(1);
+    const found = keys.reduce<unknown>((part, key) => (isRecord(part) ? part[key] : undefined), object);
+    if (op === "test" && !same(found ?? null, value)) throw refusal(422, "Invalid", `testing ${path} failed`);
+    if (op === "add")
+      patch = merge(
+        patch,
+        keys.reduceRight<unknown>((inner, key) => ({ [key]: inner }), value),
+      );
+  }
+  return patch;
+}
+
 function merge(target: unknown, patch: unknown): unknown {
   if (!isRecord(patch)) return patch;
   const result: Record<string, unknown> = isRecord(target) ? { ...target } : {};
@@ -262,10 +284,6 @@ function merge(target: unknown, patch: unknown): unknown {
     else result[key] = merge(result[key], value);
   }
   return result;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function same(a: unknown, b: unknown): boolean {

@@ -69,8 +69,24 @@ export class FakeKube {
     return this as unknown as KubeClient;
   }
 
+  /** By the server's clock: that of a process may be off. */
+  now(): number {
+    return this.#server.now();
+  }
+
   get<T extends KubeObject>(resource: Resource<T>, ref: ObjectRef, o: CallOptions = {}): Promise<T> {
     return this.#send("get", resource, ref.name, o, () => this.#server.get(resource, ref.namespace ?? "", ref.name));
+  }
+
+  /** Of field selectors it knows that of an Event's object. */
+  list<T extends KubeObject>(resource: Resource<T>, q: ListQuery = {}, o: CallOptions = {}): Promise<KubeList<T>> {
+    const uid = /^involvedObject\.uid=(.*)$/.exec(q.fieldSelector ?? "")?.[1];
+    return this.#send("list", resource, "", o, () => ({
+      metadata: { resourceVersion: String(this.#server.version) },
+      items: this.#server
+        .list(resource, q.namespace, q.labelSelector)
+        .filter(({ involvedObject }) => !uid || (involvedObject as { uid?: string } | undefined)?.uid === uid),
+    }));
   }
 
   listAll<T extends KubeObject>(resource: Resource<T>, q: ListQuery = {}, o: CallOptions = {}): Promise<KubeList<T>> {

@@ -4,6 +4,7 @@ import type { ItemRecord } from "../../../simulator/item.ts";
 import { recordOf } from "../../../simulator/item.ts";
 import { violationText } from "../../../simulator/violations.ts";
 import { ANNOTATION_LEASE, API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
+import { type PointObserver, pointsOf } from "../../../src/core/points.ts";
 import type { Random } from "../../../src/core/random.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
 import type { EventRecorder } from "../../../src/kube/events.ts";
@@ -49,6 +50,8 @@ export interface LoopWorldOptions {
   readonly switches?: Record<string, unknown>;
   readonly limits?: Record<string, unknown>;
   readonly timing?: Partial<Timing>;
+  /** Told what every operator of this world does. */
+  readonly points?: PointObserver;
   readonly fate?: (pod: Pod) => ContainerFate;
   readonly prepareMs?: () => number;
   /** Another cluster on the queue of that world. */
@@ -197,6 +200,7 @@ export class LoopWorld {
         environmentId: this.environmentId,
         deletionGraceSeconds: 60,
         api: { baseUrl: BASE_URL, keySecretRef: { name: "key" } },
+        network: { egress: { cidrs: ["203.0.113.0/24"] } },
         sessions: {
           maxConcurrent: 4,
           warm: 1,
@@ -226,10 +230,10 @@ export class LoopWorld {
     return createLogger("debug", { write: (line) => this.say(line.trim()) });
   }
 
-  startOperator(options: { logger?: Logger } = {}): Operator {
+  startOperator(options: { logger?: Logger; clockAheadMs?: number } = {}): Operator {
     this.#operators += 1;
     const workerId = `${this.#side}-${this.#operators}-${this.environmentId}`;
-    const clock = new ProcessClock(this.clock);
+    const clock = new ProcessClock(this.clock, options.clockAheadMs);
     const ending = new AbortController();
     const kubeLink = new Link(this.clock, this.random, () => this.weather.kube);
     const workLink = new Link(this.clock, this.random, () => this.weather.work);
@@ -254,11 +258,14 @@ export class LoopWorld {
       namespaces: [NAMESPACE],
       kube: kube.client,
       clock,
+      points: pointsOf(this.#options.points, { operator: workerId, clock }),
       random: this.random,
       timing: this.#timing,
       logger: options.logger ?? this.#logger(),
       metrics: this.metrics,
+      podPolicy: {},
       originAllowed: (url) => this.allowedOrigin(url),
+      network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
       actors: () => ({
         kube: kube.client,
         events,

@@ -123,6 +123,21 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
   });
 
   test.each(["Worker", "Operator"] as const)(
+    "lease: %s: sessions go on where they were claimed while the spec names an address that is not allowed",
+    async (lease) => {
+      const moving_ = await moving({ sessions: { lease } }, 20 * MINUTE);
+      const { world, id } = moving_;
+      world.allowedOrigin = (url) => url === BASE_URL;
+      moving_.move();
+      await world.pass(10 * MINUTE);
+      expect(world.item(id).state).toBe("active");
+      expect(moved(moving_)).toEqual([]);
+      await world.until("it is over", () => world.item(id).state === "stopped", 30 * MINUTE);
+      holdsTrue(moving_);
+    },
+  );
+
+  test.each(["Worker", "Operator"] as const)(
     "lease: %s: an old address that is gone for good holds a claim for an hour, and keeps nobody from being served",
     async (lease) => {
       const moving_ = await moving({ sessions: { lease, maxConcurrent: 1 } });
@@ -139,6 +154,35 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
       holdsTrue(moving_);
     },
   );
+
+  test("a poll that is under way when the spec turns back may still bring a session, which goes on where it came from", async () => {
+    const moving_ = await moving({ sessions: { lease: "Operator" } }, 30 * MINUTE);
+    const { world, operator, moved } = moving_;
+    moving_.move();
+    await world.until("Pods for the new address alone", () => isReadyFor(world, MOVED), 5 * MINUTE);
+    await world.pass(5 * MINUTE);
+    // Polls follow one another again after an item.
+    world.fate = () => ({ startError: false, program: "plain", servesMs: SECOND });
+    const first = moving_.enqueueThere();
+    const isOver = () => stateThere(moving_, first) === "stopped" && world.claims.length === 1;
+    await world.until("nothing of the new address runs", () => isOver() && isReadyFor(world, MOVED));
+    world.fate = () => ({ startError: false, program: "plain", servesMs: 30 * MINUTE });
+    const polls = () => moved.requests.get("poll") ?? 0;
+    const before = polls();
+    await world.until("a poll begins", () => polls() > before);
+    let there = "";
+    operator.kube.delay = ({ verb, plural }) => {
+      if (verb !== "patch" || plural !== "environments") return 0;
+      there ||= moving_.enqueueThere();
+      return 5 * SECOND;
+    };
+    world.patchEnvironment({ spec: { api: { baseUrl: BASE_URL } } });
+    await world.until("the poll brings it", () => there !== "" && stateThere(moving_, there) === "active");
+    await world.pass(5 * MINUTE);
+    expect(stateThere(moving_, there)).toBe("active");
+    expect(world.told.filter((words) => words.startsWith("SessionEnded"))).toEqual([]);
+    holdsTrue(moving_);
+  });
 
   test("an old address that rejects the key keeps nobody from being served at the new one", async () => {
     const moving_ = await moving();
@@ -157,6 +201,15 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
     holdsTrue(moving_);
   });
 });
+
+/** What was asked at the other address. */
+const moved = ({ moved }: Moving) => [...moved.requests.keys()];
+
+function isReadyFor(world: LoopWorld, address: string): boolean {
+  return (
+    world.parked.length > 0 && world.parked.every((pod) => pod.metadata.annotations?.["berth.dev/api"] === address)
+  );
+}
 
 function readyMessage(world: LoopWorld): string {
   const { conditions = [] } = (world.environment?.["status"] ?? {}) as {

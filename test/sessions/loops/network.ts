@@ -115,15 +115,18 @@ async function run<T>(effect: () => T | Promise<T>): Promise<T> {
 /** A clock that stops for a process that is killed: none of its timers runs any more. */
 export class ProcessClock implements Clock {
   readonly #clock: Clock;
+  /** How far its wall clock is ahead of everybody else's; negative: behind. */
+  readonly #aheadMs: number;
   readonly #timers = new Set<Timer>();
   #stopped = false;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, aheadMs = 0) {
     this.#clock = clock;
+    this.#aheadMs = aheadMs;
   }
 
   now(): number {
-    return this.#clock.now();
+    return this.#clock.now() + this.#aheadMs;
   }
 
   monotonic(): number {

@@ -1,12 +1,13 @@
 import { describe, expect, test } from "vitest";
+import { SECRETS } from "../../../src/kube/resource.ts";
 import { refusal } from "./api-server.ts";
-import { LoopWorld } from "./loop-world.ts";
+import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
 /** A world whose operator lost its leave to patch Secrets between two claims. */
-async function withoutPatch(sessions: Record<string, unknown>) {
-  const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1, ...sessions } });
+async function withoutPatch(sessions: Record<string, unknown>, seed = 1) {
+  const world = new LoopWorld({ seed, sessions: { maxConcurrent: 4, warm: 1, ...sessions } });
   world.createEnvironment();
   const operator = world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);
@@ -40,6 +41,16 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     expect(world.told.find((words) => words.startsWith("StartFailed"))).toContain("leave to patch Secrets");
     expect(world.node.running.size).toBe(0);
     holdsTrue(world);
+  });
+
+  test("is settled before its item would be back in the queue, however long its pauses are", async () => {
+    for (let seed = 1; seed <= 12; seed += 1) {
+      const { world } = await withoutPatch({ lease }, seed);
+      const id = world.enqueue();
+      await world.until("the item is over", () => world.item(id).state === "stopped", 5 * MINUTE);
+      expect(world.item(id).acks, `seed ${seed}`).toHaveLength(1);
+      holdsTrue(world);
+    }
   });
 
   test("goes back to the queue under onPodFailure: Release, and is served when the right is back", async () => {
@@ -81,4 +92,31 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     expect(world.told.some((words) => words.startsWith("SessionStarted"))).toBe(true);
     holdsTrue(world);
   });
+});
+
+test("an opening whose answer was lost, and the right with it, is tried less and less often", async () => {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 } });
+  world.createEnvironment();
+  const refused: number[] = [];
+  let sent = false;
+  const operator = world.startOperator();
+  operator.kube.intercept.push(({ verb, plural, name, body }) => {
+    if (plural !== "secrets" || name === "key" || (!sent && verb !== "patch")) return;
+    if (!sent) {
+      sent = true;
+      world.server.patch(SECRETS, NAMESPACE, name, body);
+      throw refusal(504, "Timeout", "no answer");
+    }
+    if (verb !== "get" && verb !== "patch") return;
+    refused.push(world.clock.monotonic());
+    throw refusal(403, "Forbidden", 'secrets "x" is forbidden: no leave');
+  });
+  const id = world.enqueue();
+  await world.until("the container runs", () => world.item(id).state === "active", MINUTE);
+  await world.pass(5 * MINUTE);
+  expect(refused.length).toBeGreaterThan(5);
+  expect(refused.length).toBeLessThan(40);
+  operator.kube.intercept.splice(0);
+  await world.until("the claim is settled", () => world.isSettled && world.claims.length === 0, 5 * MINUTE);
+  holdsTrue(world);
 });

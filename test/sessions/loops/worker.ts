@@ -31,7 +31,8 @@ export class Worker {
   readonly #clock: Clock;
   readonly #http: HttpSender;
   readonly #env: WorkerEnvironment;
-  readonly #token: string;
+  /** Null: the secret is none. */
+  readonly #token: string | null;
   readonly #told = new AbortController();
   /** Its own word on whether it holds the lease. */
   holds = false;
@@ -40,10 +41,7 @@ export class Worker {
     this.#clock = clock;
     this.#http = http;
     this.#env = env;
-    const { sessions_token: token } = JSON.parse(Buffer.from(env.secret, "base64url").toString("utf8")) as {
-      sessions_token: string;
-    };
-    this.#token = token;
+    this.#token = tokenOf(env.secret);
   }
 
   /** SIGTERM. */
@@ -53,6 +51,7 @@ export class Worker {
 
   /** Resolves with the exit code; never for programs that do not leave by themselves. `killed` aborts at SIGKILL. */
   async run(program: Program, servesMs: number, killed: AbortSignal): Promise<number> {
+    if (this.#token === null) return 1;
     if (program === "silent") return never(killed);
     if (program === "crashes" || program === "killed") {
       await sleep(this.#clock, servesMs, killed);
@@ -134,4 +133,12 @@ export class Worker {
 
 function never(killed: AbortSignal): Promise<number> {
   return new Promise((resolve) => killed.addEventListener("abort", () => resolve(137), { once: true }));
+}
+
+function tokenOf(secret: string): string | null {
+  try {
+    return JSON.parse(Buffer.from(secret, "base64url").toString("utf8")).sessions_token;
+  } catch {
+    return null;
+  }
 }

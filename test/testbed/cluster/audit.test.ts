@@ -46,6 +46,7 @@ describe("a line of the audit log", () => {
       name: "p",
       code: 200,
       userAgent: "berth/0.1.0",
+      receivedAt: Date.parse("2026-01-02T03:04:05.000Z"),
       completedAt: Date.parse("2026-01-02T03:04:05.006Z"),
     });
   });

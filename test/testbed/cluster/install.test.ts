@@ -32,7 +32,9 @@ describe("manifests", () => {
 describe("the operator's rights", () => {
   it("are shipped for the service account that the operator's kubeconfig stands for", async () => {
     const objects = await readManifests(DEPLOY_DIR);
-    const subjects = objects.filter(({ kind }) => kind?.endsWith("Binding")).flatMap((object) => object["subjects"]);
+    const subjects = objects
+      .filter(({ kind }) => /^(Cluster)?RoleBinding$/.test(kind ?? ""))
+      .flatMap((object) => object["subjects"]);
     const [, , namespace, name] = OPERATOR.split(":");
     expect(subjects.length).toBeGreaterThan(0);
     for (const subject of subjects) expect(subject).toEqual({ kind: "ServiceAccount", namespace, name });

@@ -115,13 +115,13 @@ describe("a supervised process", () => {
 
 describe("the owner of a supervisor", () => {
   /** A process that has a supervisor with a program under it, and says so. */
-  async function owner(dir: string): Promise<{ child: ChildProcess; pids: number[] }> {
+  async function owner(dir: string, afterwards: string[] = []): Promise<{ child: ChildProcess; pids: number[] }> {
     const program = join(await temporaryDir(), "owner.ts");
     const spec = shell(dir, "echo ready; exec sleep 1000");
     await writeFile(
       program,
       `import { Supervisor } from ${JSON.stringify(MODULE)};
-       const supervisor = await Supervisor.start(${JSON.stringify(dir)});
+       const supervisor = await Supervisor.start(${JSON.stringify(dir)}, ${JSON.stringify(afterwards)});
        const running = await supervisor.spawn(${JSON.stringify(spec)});
        process.send([supervisor.pid, running.pid]);`,
     );
@@ -138,4 +138,20 @@ describe("the owner of a supervisor", () => {
     child.kill(signal);
     await expectGone(pids, dir);
   });
+
+  it.each(["SIGKILL", "SIGTERM"] as const)(
+    "has a command run after %s, when the programs have ended",
+    async (signal) => {
+      const temporary = await temporaryDir();
+      const seen = join(temporary, "seen");
+      // The folder is there still, and the program is not.
+      const script = 'ls "$1" > "$2.new"; pgrep --session "$(cat "$1/pid")" >> "$2.new"; mv "$2.new" "$2"';
+      const dir = join(temporary, "supervised");
+      const { child, pids } = await owner(dir, ["/bin/sh", "-c", script, "sh", dir, seen]);
+      await writeFile(join(dir, "pid"), String(pids[1]));
+      child.kill(signal);
+      await expectGone(pids, dir);
+      expect(await readFile(seen, "utf8")).toBe("pid\nshell.log\n");
+    },
+  );
 });

@@ -1,7 +1,9 @@
 import type { ConfigMap, Container, Pod, PodStatus, Secret } from "../../../src/kube/objects.ts";
+import type { Complaint } from "../../../testbed/node/event-writer.ts";
 import { chosenFate, type Fate, type FateInput } from "../../../testbed/node/fate.ts";
 import { type Latencies, Latency, seededRandom } from "../../../testbed/node/latency.ts";
 import { type PodHost, PodMachine } from "../../../testbed/node/pod-machine.ts";
+import type { PodVerdict } from "../../../testbed/node/pod-status.ts";
 import type { ContainerRuntime } from "../../../testbed/node/runtime.ts";
 import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
 import type { VolumeFiles } from "../../../testbed/node/volume-files.ts";
@@ -14,14 +16,18 @@ export class PodBench implements PodHost {
   readonly configMaps = new Map<string, ConfigMap>();
   readonly reports: PodStatus[] = [];
   readonly events: string[] = [];
+  readonly complaints: string[] = [];
   /** Looks at Secrets: one per attempt to start a container that refers to any. */
   looks = 0;
   runtime: ContainerRuntime = new ScriptedRuntime(this.clock);
   readonly machine: PodMachine;
+  readonly refusalOf: () => PodVerdict | undefined;
   readonly #fates: Record<string, FateInput>;
   readonly #spreads: Partial<Latencies>;
 
-  constructor(pod: Pod, fates: Record<string, FateInput> = {}, spreads: Partial<Latencies> = {}) {
+  /** @param refusal why the node does not take the Pod */
+  constructor(pod: Pod, fates: Record<string, FateInput> = {}, spreads: Partial<Latencies> = {}, refusal?: PodVerdict) {
+    this.refusalOf = () => refusal;
     this.#fates = fates;
     this.#spreads = spreads;
     this.machine = new PodMachine(pod, this);
@@ -98,6 +104,7 @@ export class PodBench implements PodHost {
     this.files = volumes;
   };
   report = (_pod: Pod, status: PodStatus) => void this.reports.push(status);
+  complain = (_pod: Pod, { reason, message }: Complaint) => void this.complaints.push(`${reason}: ${message}`);
   finalize = () => void this.events.push("finalized");
   forget = () => void this.events.push("forgotten");
   fault = (_pod: Pod, error: unknown) => {

@@ -41,6 +41,8 @@ const step = fc.oneof(
   },
 );
 
+const DONE = { kind: "exit" as const, code: 0, afterMs: 0, onTerm: "ignore" as const };
+
 const life = fc.record({
   gated: fc.boolean(),
   other: fc.boolean(),
@@ -144,6 +146,21 @@ test("whatever happens to a Pod in whatever order, its status tells no lie", asy
       const ends = !stuck && ["exit", "oom", "evicted", "start-error"].includes(fates.c.kind);
       if (restartPolicy === "Never" && ends && !gated && !other && !leaving) expect(terminal).toBeDefined();
     }),
-    { numRuns: 150 },
+    {
+      numRuns: 150,
+      // Deleted while its container, which ended well, is about to be started again.
+      examples: [
+        [
+          {
+            ...{ gated: false, other: false, proxy: false, prep: false, restartPolicy: "Always" },
+            fates: { c: DONE, other: DONE, proxy: DONE },
+            steps: [
+              { do: "advance", ms: 2_182 },
+              { do: "delete", grace: 0 },
+            ],
+          },
+        ],
+      ],
+    },
   );
 }, 60_000);

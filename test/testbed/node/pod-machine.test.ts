@@ -304,11 +304,14 @@ describe("a Pod that is deleted", () => {
     const bench = new PodBench(boundPod({ initContainers }), { c: slow, one: slow, two: slow });
     await bench.untilState("c", "running");
     bench.deletePod();
-    await bench.untilState("c", "Completed");
-    expect([bench.stateOf("one"), bench.stateOf("two")]).toEqual(["running", "running"]);
-    await bench.untilState("two", "Completed");
-    expect(bench.stateOf("one")).toBe("running");
-    await bench.untilState("one", "Completed");
+    await bench.until(() => bench.events.includes("finalized"));
+    const { initContainerStatuses = [], containerStatuses = [] } = bench.last;
+    const endOf = (name: string) => {
+      const status = [...initContainerStatuses, ...containerStatuses].find((each) => each.name === name);
+      return Date.parse(status?.state?.terminated?.finishedAt ?? "");
+    };
+    expect(endOf("two")).toBeGreaterThan(endOf("c"));
+    expect(endOf("one")).toBeGreaterThan(endOf("two"));
   });
 });
 
@@ -360,4 +363,20 @@ describe("a Pod that another kubelet ran", () => {
     await bench.clock.advance(60_000);
     expect(bench.reports).toEqual([]);
   });
+});
+
+test("Ready follows what others say of a readiness gate, though nothing else changes", async () => {
+  const plain = boundPod();
+  const bench = new PodBench({ ...plain, spec: { ...plain.spec, readinessGates: [{ conditionType: "ok" }] } });
+  await bench.untilState("c", "running");
+  const ready = () => bench.last.conditions?.find(({ type }) => type === "Ready")?.status;
+  const say = (status: string) => {
+    const { pod } = bench.machine;
+    bench.machine.update({ ...pod, status: { ...bench.last, conditions: [{ type: "ok", status }] } });
+  };
+  expect(ready()).toBe("False");
+  for (const status of ["True", "False", "True"]) {
+    say(status);
+    expect(ready()).toBe(status);
+  }
 });

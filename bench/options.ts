@@ -1,0 +1,44 @@
+import { Command } from "commander";
+import { type Request, readArguments, seed } from "../tools/command-line.ts";
+
+export interface BenchOptions {
+  /** Scenarios to run, in the order in which they are listed; all when empty. */
+  readonly names: readonly string[];
+  /** A ratio that is worse than its gate makes the exit code 1. */
+  readonly check: boolean;
+  /** A tenth of the load and of the time, or so: to see that it works, not to compare. */
+  readonly quick: boolean;
+  /** Of everything that is drawn at random. */
+  readonly seed: number;
+  /** Folder for the report: made when it is not there. */
+  readonly out: string;
+}
+
+export const USAGE = "usage: npm run bench -- [--check] [--quick] [--seed N] [--out DIR] [SCENARIO...]";
+
+const DEFAULT_OUT = "bench-report";
+
+type Flags = Omit<BenchOptions, "names">;
+
+/** Reads the arguments behind `npm run bench --`. @param known names of all scenarios */
+export function parseArguments(argv: readonly string[], known: readonly string[]): Request<BenchOptions> {
+  const read = readArguments<Flags>(program(known), argv);
+  if (read.kind !== "run") return read;
+  const wrong = read.names.find((name) => !known.includes(name));
+  if (wrong !== undefined) {
+    return { kind: "mistake", message: `no scenario is called '${wrong}'; there are ${known.join(", ")}` };
+  }
+  return { kind: "run", options: { ...read.flags, names: read.names } };
+}
+
+function program(known: readonly string[]): Command {
+  return new Command("npm run bench --")
+    .usage("[flags] [scenario...]")
+    .description("Measures Berth against its limits, on a real API server, and writes a report.")
+    .argument("[scenario...]", `what to measure, all unless named: ${known.join(", ")}`)
+    .option("--check", "fail where a gate is not kept", false)
+    .option("--quick", "a small load for a short time: shows that it works, and judges nothing", false)
+    .option("--seed <number>", "of everything that is drawn at random", seed, 1)
+    .option("--out <folder>", "for report.json, report.md and the plots", DEFAULT_OUT)
+    .helpOption("--help", "show this");
+}

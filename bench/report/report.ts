@@ -1,0 +1,54 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type Findings, isKept } from "../scenario.ts";
+import { markdownOf } from "./markdown.ts";
+
+/** What came of one scenario: findings, or why there are none. */
+export interface Answer {
+  readonly name: string;
+  readonly title: string;
+  readonly about: string;
+  /** It took so long. */
+  readonly seconds: number;
+  readonly findings?: Findings;
+  readonly error?: string;
+}
+
+export interface Report {
+  /** RFC 3339. */
+  readonly madeAt: string;
+  readonly seed: number;
+  /** Too small a load to judge by. */
+  readonly quick: boolean;
+  readonly answers: readonly Answer[];
+}
+
+/** Writes `report.json`, `report.md` and a file for each plot. What a folder held of an earlier run is written over. */
+export async function writeReport(folder: string, report: Report): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  for (const { name, findings } of report.answers) {
+    for (const plot of findings?.plots ?? []) await writeFile(join(folder, plotFile(name, plot)), plot.svg);
+  }
+  await writeFile(join(folder, "report.json"), `${JSON.stringify(jsonOf(report), null, 2)}\n`);
+  await writeFile(join(folder, "report.md"), markdownOf(report, plotFile));
+}
+
+function plotFile(scenario: string, plot: { readonly name: string }): string {
+  return `${scenario}-${plot.name}.svg`;
+}
+
+/** For programs: figures as they were measured, the verdict of each gate, plots by their files' names. */
+export function jsonOf({ answers, ...report }: Report): unknown {
+  return {
+    ...report,
+    answers: answers.map(({ findings, about: _, ...answer }) => ({
+      ...answer,
+      ...(findings && {
+        tables: findings.tables,
+        gates: findings.gates.map((gate) => ({ ...gate, isKept: isKept(gate) })),
+        plots: (findings.plots ?? []).map((plot) => plotFile(answer.name, plot)),
+        notes: findings.notes ?? [],
+      }),
+    })),
+  };
+}

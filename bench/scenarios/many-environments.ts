@@ -1,0 +1,294 @@
+import { execFile } from "node:child_process";
+import { setTimeout as pause } from "node:timers/promises";
+import { promisify } from "node:util";
+import { quantiles } from "../report/distribution.ts";
+import { linePlot, type Plot } from "../report/plot.ts";
+import type { Cell, Context, Findings, Gate, Scenario, Table } from "../scenario.ts";
+import { INSPECTED, Inspector } from "../soak/inspector.ts";
+import { Stand } from "../support/stand.ts";
+import { type Added, addOneByOne } from "./many-environments/adding.ts";
+import { Crowd } from "./many-environments/crowd.ts";
+import { growthExponent } from "./many-environments/growth.ts";
+import type { MemoryCost } from "./many-environments/memory-main.ts";
+import { type Cost, costOf } from "./many-environments/window.ts";
+
+/** What the platform documents for one organization. */
+const READS_PER_MINUTE = 1_200;
+/** Late records are looked for so long after an Environment's start, and a finalizer goes earlier: then all is quiet. */
+const SETTLE_MS = 65_000;
+const EXPONENT_AT_MOST = 1.1;
+const ADDING_AT_MOST = 1.5;
+/** Memory of so few Environments is lost in what a process takes by itself. */
+const MEMORY_FROM = 100;
+const MIB = 2 ** 20;
+const KIB = 2 ** 10;
+
+interface Load {
+  /** On the real API server, ascending. One is added to the smallest and to the largest. */
+  readonly sizes: readonly number[];
+  readonly windowSeconds: number;
+  readonly settleMs: number;
+  readonly samples: number;
+  /** In memory, and how many minutes of idling are measured. */
+  readonly memorySizes: readonly number[];
+  readonly memoryMinutes: number;
+}
+
+const FULL: Load = {
+  sizes: [10, 100, 1_000],
+  windowSeconds: 30,
+  settleMs: SETTLE_MS,
+  samples: 5,
+  memorySizes: [10, 100, 1_000, 10_000],
+  memoryMinutes: 1,
+};
+const QUICK: Load = {
+  sizes: [4, 12],
+  windowSeconds: 3,
+  settleMs: 0,
+  samples: 1,
+  memorySizes: [10, 30],
+  memoryMinutes: 1,
+};
+
+export const manyEnvironments: Scenario = {
+  name: "environments",
+  title: "Many idle Environments",
+  about:
+    "Environments without work (`warm: 0`), all in one namespace and one budget group, each with a key and a Secret of its own, on a " +
+    `real API server and a simulator that refuses more than ${READS_PER_MINUTE} reads a minute. What the operator's process costs when nothing happens, and how long it takes to ` +
+    "add one more, which keeps a Pod warm. Larger numbers are measured in memory: the whole controller on a played API server and a virtual " +
+    "clock, a process for each size, 1,000 Environments to an organization; its processor time and heap hold what the played servers take.",
+  run,
+};
+
+async function run({ options, log }: Context): Promise<Findings> {
+  const load = options.quick ? QUICK : FULL;
+  const real = await onServer(load, options.seed, log);
+  const memory: MemoryCost[] = [];
+  for (const size of load.memorySizes) {
+    log(`${size} in memory`);
+    memory.push(await inMemory(size, load.memoryMinutes, options.seed));
+  }
+  return {
+    tables: [costTable(real.costs), addingTable(real.added), memoryTable(memory)],
+    gates: [...serverGates(real.costs), ...addingGates(real.added), ...memoryGates(memory)],
+    plots: [await costPlot(real.costs), await memoryPlot(memory)],
+  };
+}
+
+interface OnServer {
+  /** The first is that of an operator without any Environment. */
+  readonly costs: readonly Cost[];
+  readonly added: readonly { readonly beside: number; readonly all: readonly Added[] }[];
+}
+
+async function onServer(load: Load, seed: number, log: (line: string) => void): Promise<OnServer> {
+  await using stand = await Stand.start();
+  await stand.node({ seed });
+  const simulator = await stand.simulator({ limits: { readsPerMinute: READS_PER_MINUTE } });
+  const namespace = await stand.namespace("many");
+  const operator = await stand.operator(simulator.url, ["--leader-elect-namespace", "berth-system"], INSPECTED);
+  using inspector = await Inspector.connect(operator);
+  await using crowd = new Crowd(stand, simulator, namespace);
+  const on = { stand, simulator, operator, inspector };
+  const costs = [await costOf(0, load.windowSeconds, on)];
+  const added = [];
+  for (const [at, size] of load.sizes.entries()) {
+    const startMs = performance.now();
+    await crowd.growTo(size);
+    log(`${size}: all ready after ${((performance.now() - startMs) / 1_000).toFixed(1)} s`);
+    const grownMs = performance.now();
+    if (at === 0 || at === load.sizes.length - 1) {
+      added.push({ beside: size, all: await addOneByOne(crowd, simulator, load.samples) });
+    }
+    await pause(Math.max(0, grownMs + load.settleMs - performance.now()));
+    costs.push(await costOf(size, load.windowSeconds, on));
+  }
+  simulator.assertNoViolations();
+  return { costs, added };
+}
+
+async function inMemory(environments: number, minutes: number, seed: number): Promise<MemoryCost> {
+  const main = new URL("./many-environments/memory-main.ts", import.meta.url).pathname;
+  const args = ["--expose-gc", main, ...[environments, minutes, seed].map(String)];
+  const { stdout } = await promisify(execFile)(process.execPath, args);
+  return JSON.parse(stdout) as MemoryCost;
+}
+
+// --- What is held against what ------------------------------------------------------------------------------------
+
+function serverGates(costs: readonly Cost[]): Gate[] {
+  const [empty, ...some] = costs;
+  const last = some.at(-1);
+  if (!empty || !last) return [];
+  const above = (of: (cost: Cost) => number, from = 0) =>
+    growthExponent(
+      some
+        .filter(({ environments }) => environments >= from)
+        .map((cost) => ({ x: cost.environments, y: of(cost) - of(empty) })),
+    );
+  const exponent = (what: string, value: number): Gate => ({
+    name: `growth of ${what} with Environments`,
+    value,
+    atMost: EXPONENT_AT_MOST,
+    unit: "exponent",
+  });
+  return [
+    exponent(
+      "processor time",
+      above(({ cpuSeconds }) => cpuSeconds),
+    ),
+    exponent(
+      "the heap",
+      above(({ heapBytes }) => heapBytes, MEMORY_FROM),
+    ),
+    exponent(
+      "requests to the API server",
+      above(({ reads, writes }) => reads + writes),
+    ),
+    exponent(
+      "calls of the Work API",
+      above(({ workCalls }) => workCalls),
+    ),
+    {
+      name: `calls of the Work API a minute, ${last.environments} Environments`,
+      value: last.workCalls,
+      atMost: READS_PER_MINUTE,
+      unit: "calls",
+    },
+    {
+      name: "calls of an idle operator that the Work API refused for their number",
+      value: Math.max(...some.map(({ refused }) => refused)),
+      atMost: 0,
+      unit: "calls",
+    },
+    {
+      name: "writes of an idle operator but Leases",
+      value: Math.max(...some.map(({ writes }) => writes)),
+      atMost: 0,
+      unit: "writes",
+    },
+  ];
+}
+
+function addingGates(added: OnServer["added"]): Gate[] {
+  const [few, many] = [added[0], added.at(-1)];
+  if (!few || !many || few === many) return [];
+  const ratio = (of: (one: Added) => number) => quantiles(many.all.map(of)).p50 / quantiles(few.all.map(of)).p50;
+  const gate = (what: string, of: (one: Added) => number): Gate => ({
+    name: `adding one beside ${many.beside}, over beside ${few.beside}: median to ${what}`,
+    value: ratio(of),
+    atMost: ADDING_AT_MOST,
+    unit: "x",
+  });
+  return [gate("ready", ({ readyMs }) => readyMs), gate("its first poll", ({ firstPollMs }) => firstPollMs)];
+}
+
+function memoryGates(memory: readonly MemoryCost[]): Gate[] {
+  const growth = (what: string, of: (cost: MemoryCost) => number, from = 0): Gate => ({
+    name: `in memory: growth of ${what} with Environments`,
+    value: growthExponent(
+      memory.filter(({ environments }) => environments >= from).map((cost) => ({ x: cost.environments, y: of(cost) })),
+    ),
+    atMost: EXPONENT_AT_MOST,
+    unit: "exponent",
+  });
+  return [
+    growth("processor time, idle", ({ idleCpuSeconds }) => idleCpuSeconds),
+    growth("processor time to the end", ({ stopCpuSeconds }) => stopCpuSeconds, MEMORY_FROM),
+    growth("the heap", ({ heapGrownBytes }) => heapGrownBytes, MEMORY_FROM),
+    growth("requests to the API server", ({ kubeRequests }) => kubeRequests),
+    growth("calls of the Work API", ({ workCalls }) => workCalls),
+    {
+      name: "in memory: calls of idle Environments that the Work API refused for their number",
+      value: Math.max(...memory.map(({ refused }) => refused)),
+      atMost: 0,
+      unit: "calls",
+    },
+  ];
+}
+
+// --- What is shown --------------------------------------------------------------------------------------------------
+
+function costTable(costs: readonly Cost[]): Table {
+  const rows = costs.map((cost): Cell[] => [
+    cost.environments,
+    cost.cpuSeconds,
+    cost.rssBytes / MIB,
+    cost.heapBytes / MIB,
+    ...[cost.reads, cost.writes, cost.workCalls, cost.refusedBefore, cost.refused],
+    cost.scrapeBytes / MIB,
+    cost.scrapeMs,
+  ]);
+  const columns = ["Environments", "CPU seconds a minute", "RSS, MiB", "heap, MiB"];
+  const requests = ["reads a minute", "writes a minute", "Work API calls a minute", "429 before", "429"];
+  return {
+    title: "An idle operator, on a real API server",
+    columns: [...columns, ...requests, "scrape, MiB", "scrape, ms"],
+    rows,
+  };
+}
+
+function addingTable(added: OnServer["added"]): Table {
+  const rows = added.flatMap(({ beside, all }) =>
+    (
+      [
+        ["ready", ({ readyMs }: Added) => readyMs],
+        ["first call of the Work API", ({ firstCallMs }: Added) => firstCallMs],
+        ["first poll", ({ firstPollMs }: Added) => firstPollMs],
+      ] as const
+    ).map(([what, of]): Cell[] => {
+      const { p50, max } = quantiles(all.map(of));
+      return [beside, what, all.length, p50, max];
+    }),
+  );
+  return {
+    title: "Adding one, milliseconds from its creation",
+    columns: ["beside", "to", "samples", "p50", "max"],
+    rows,
+  };
+}
+
+function memoryTable(memory: readonly MemoryCost[]): Table {
+  const rows = memory.map((cost): Cell[] => [
+    ...[cost.environments, cost.readyMs / 1_000, cost.readyCpuSeconds, cost.idleCpuSeconds, cost.stopCpuSeconds],
+    cost.heapGrownBytes / cost.environments / KIB,
+    ...[cost.kubeRequests, cost.workCalls, cost.refusedAtStart, cost.refused],
+  ]);
+  const cpu = ["CPU seconds until then", "CPU seconds an idle minute", "CPU seconds to the end"];
+  const requests = ["API server requests a minute", "Work API calls a minute", "429 at the start", "429"];
+  return {
+    title: "In memory, on a virtual clock",
+    columns: ["Environments", "all ready, s", ...cpu, "heap for each, KiB", ...requests],
+    rows,
+  };
+}
+
+function costPlot(costs: readonly Cost[]): Promise<Plot> {
+  const [empty, ...some] = costs;
+  const points = (of: (cost: Cost) => number) =>
+    some.map((cost) => ({ x: cost.environments, y: of(cost) })).filter(({ y }) => y > 0);
+  return plotOf("server", "On a real API server, above an operator without Environments", [
+    { name: "CPU ms a minute", points: points((cost) => (cost.cpuSeconds - (empty?.cpuSeconds ?? 0)) * 1_000) },
+    { name: "RSS, KiB", points: points((cost) => (cost.rssBytes - (empty?.rssBytes ?? 0)) / KIB) },
+    { name: "API server requests a minute", points: points((cost) => cost.reads + cost.writes) },
+    { name: "Work API calls a minute", points: points(({ workCalls }) => workCalls) },
+  ]);
+}
+
+function memoryPlot(memory: readonly MemoryCost[]): Promise<Plot> {
+  const points = (of: (cost: MemoryCost) => number) =>
+    memory.map((cost) => ({ x: cost.environments, y: of(cost) })).filter(({ y }) => y > 0);
+  return plotOf("memory", "In memory, on a virtual clock", [
+    { name: "CPU ms a minute", points: points(({ idleCpuSeconds }) => idleCpuSeconds * 1_000) },
+    { name: "heap, KiB", points: points(({ heapGrownBytes }) => heapGrownBytes / KIB) },
+    { name: "API server requests a minute", points: points(({ kubeRequests }) => kubeRequests) },
+    { name: "Work API calls a minute", points: points(({ workCalls }) => workCalls) },
+  ]);
+}
+
+function plotOf(name: string, title: string, series: Parameters<typeof linePlot>[1]): Promise<Plot> {
+  const axes = { x: { title: "Environments", isLog: true }, y: { title: "", isLog: true } };
+  return linePlot({ name, title, ...axes, hasPoints: true }, series);
+}

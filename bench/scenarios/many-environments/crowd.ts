@@ -1,0 +1,108 @@
+import type { Simulator } from "../../../simulator/simulator.ts";
+import { realClock } from "../../../src/core/clock.ts";
+import { Informer } from "../../../src/kube/informer.ts";
+import type { KubeObject } from "../../../src/kube/resource.ts";
+import { silentLogger } from "../../../src/observe/logger.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import type { Served, Stand } from "../../support/stand.ts";
+
+/** Environments that are made at the same time: the API server is shared with the operator. */
+const AT_A_TIME = 16;
+const TEMPLATE = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+
+/** Idle Environments in one namespace, each with a key and a Secret of its own, and when each was first seen ready. */
+export class Crowd implements AsyncDisposable {
+  readonly members: Served[] = [];
+  readonly #stand: Stand;
+  readonly #simulator: Simulator;
+  readonly #namespace: string;
+  /** By name, when a watch first showed its condition Ready as True: milliseconds on the monotonic clock. */
+  readonly #readyMs = new Map<string, number>();
+  readonly #informer: Informer<KubeObject>;
+  readonly #watching = new AbortController();
+  readonly #running: Promise<void>;
+  #made = 0;
+  #onReady: () => void = () => {};
+
+  constructor(stand: Stand, simulator: Simulator, namespace: string) {
+    this.#stand = stand;
+    this.#simulator = simulator;
+    this.#namespace = namespace;
+    const common = { client: stand.kube, clock: realClock, logger: silentLogger };
+    // Only what is looked at is kept: the bench's own memory is on the same machine.
+    const transform = ({ metadata, status }: KubeObject) => ({ metadata, status: { isReady: isReady(status) } });
+    this.#informer = new Informer({ ...common, resource: ENVIRONMENTS, namespace, transform });
+    this.#informer.subscribe(({ type, object }) => {
+      const { name = "" } = object.metadata;
+      if (type === "deleted") this.#readyMs.delete(name);
+      else if (isSeenReady(object) && !this.#readyMs.has(name)) this.#readyMs.set(name, performance.now());
+      this.#onReady();
+    });
+    this.#running = this.#informer.run(this.#watching.signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#watching.abort();
+    await this.#running;
+  }
+
+  /** Makes Environments until there are so many, and waits until all are ready. */
+  async growTo(size: number): Promise<void> {
+    let left = size - this.members.length;
+    const maker = async () => {
+      while (left > 0) {
+        left -= 1;
+        this.members.push(await this.make(0));
+      }
+    };
+    await Promise.all(Array.from({ length: AT_A_TIME }, maker));
+    await this.#until(() => this.#readyMs.size >= size);
+  }
+
+  /** One more Environment, that keeps so many Pods warm. */
+  async make(warm: number): Promise<Served> {
+    this.#made += 1;
+    const served: Served = {
+      namespace: this.#namespace,
+      name: `idle-${this.#made}`,
+      simulator: this.#simulator,
+      environmentId: this.#simulator.createEnvironment().id,
+    };
+    await this.#stand.environment(served, { sessions: { maxConcurrent: 2, warm, template: TEMPLATE } });
+    return served;
+  }
+
+  /** Resolves with the time at which it was seen ready, in milliseconds on the monotonic clock. */
+  async ready({ name }: Served): Promise<number> {
+    await this.#until(() => this.#readyMs.has(name));
+    return this.#readyMs.get(name) ?? 0;
+  }
+
+  /** Deletes it, and waits until it is gone. */
+  async remove({ namespace, name }: Served): Promise<void> {
+    await this.#stand.kube.delete(ENVIRONMENTS, { namespace, name });
+    await this.#until(() => this.#informer.get(namespace, name) === undefined);
+  }
+
+  /** How many were seen ready. */
+  get readyCount(): number {
+    return this.#readyMs.size;
+  }
+
+  async #until(isSo: () => boolean): Promise<void> {
+    while (!isSo()) {
+      const next = Promise.withResolvers<void>();
+      this.#onReady = next.resolve;
+      await next.promise;
+    }
+  }
+}
+
+function isReady(status: unknown): boolean {
+  const { conditions = [] } = (status ?? {}) as { conditions?: readonly { type: string; status: string }[] };
+  return conditions.some(({ type, status }) => type === "Ready" && status === "True");
+}
+
+function isSeenReady(object: KubeObject): boolean {
+  return (object.status as { isReady: boolean }).isReady;
+}

@@ -1,0 +1,199 @@
+import { newPodName } from "../../src/sessions/pod-render.ts";
+import type { Context, Findings, Gate, Scenario, Table } from "../scenario.ts";
+import type { Beats } from "../support/beat-record.ts";
+import { HEAP_OF_CHART, type LiveStage, prepareLiveStage } from "../support/live-sessions.ts";
+import { LiveWork } from "../support/live-work.ts";
+import { readMetrics, sumOf } from "../support/metrics-text.ts";
+import { measureLoad, type ProcessLoad } from "../support/process-load.ts";
+import { peakBytes } from "../support/process-status.ts";
+import { stateNeeded } from "../support/session-state.ts";
+import { Stand } from "../support/stand.ts";
+
+const MIB = 1_024 * 1_024;
+const MEGABYTE = 1_000_000;
+const SECOND_MS = 1_000;
+/** As docs/leases.md has it: max(1 s, min(TTL / 2, 30 s)). */
+const INTERVAL_MS = 30_000;
+
+const ABOUT = `Live sessions with \`lease: Operator\`: each lease wants a beat every 30 s, and none may come late. The records are
+written as an operator of before would have left them (a Pod that runs, its Secret, an item that is beaten), spread over some
+Environments; the operator then takes them up. It is the built one, in a process of its own; what it uses is read from
+/proc, when beats came from the Work API. Nothing stands behind the Pods: their status is written once.`;
+
+interface Load {
+  readonly environments: number;
+  readonly sessions: number;
+  readonly ttlSeconds: number;
+  /** Of the leases that it takes up: a machine that is busy must not lose them before anything is measured. */
+  readonly firstTtlSeconds: number;
+  /** How many times faster than life the operator's times pass. */
+  readonly timeScale: number;
+  /** Without any session, and with all of them. */
+  readonly idleMs: number;
+  readonly measureMs: number;
+}
+
+const FULL: Load = {
+  environments: 20,
+  sessions: 10_000,
+  ttlSeconds: 90,
+  firstTtlSeconds: 180,
+  timeScale: 1,
+  idleMs: 10_000,
+  measureMs: 120_000,
+};
+const QUICK: Load = {
+  environments: 3,
+  sessions: 300,
+  ttlSeconds: 24,
+  firstTtlSeconds: 24,
+  timeScale: 5,
+  idleMs: 2_000,
+  measureMs: 10_000,
+};
+
+export const manySessions: Scenario = {
+  name: "many-sessions",
+  title: "Many sessions: beats in time, memory and CPU of the operator",
+  about: ABOUT,
+  run: (context) => run(context, context.options.quick ? QUICK : FULL),
+};
+
+interface Measured {
+  readonly idle: ProcessLoad;
+  readonly load: ProcessLoad;
+  readonly peakBytes: number;
+  readonly beats: Beats;
+  /** By the operator's own histogram, from due to sent: share that was within a second. */
+  readonly punctual: number;
+  readonly sent: number;
+  /** Requests that it sent to the Work API meanwhile, beats included. */
+  readonly active: number;
+}
+
+async function run({ log }: Context, load: Load): Promise<Findings> {
+  await using things = new AsyncDisposableStack();
+  const stand = things.use(await Stand.start());
+  const { environments, sessions, ttlSeconds, firstTtlSeconds, timeScale } = load;
+  const work = things.use(
+    await LiveWork.start({
+      ...{ environments, sessions, ttlSeconds },
+      desiredTtlSeconds: firstTtlSeconds,
+      beatMs: (25 * SECOND_MS) / timeScale,
+    }),
+  );
+  const stage = await prepareLiveStage(stand, work, things);
+  const measured = await measure(stand, stage, work, load, log);
+  return findings(load, measured, work);
+}
+
+async function measure(
+  stand: Stand,
+  stage: LiveStage,
+  work: LiveWork,
+  { sessions, timeScale, idleMs, measureMs }: Load,
+  log: (line: string) => void,
+): Promise<Measured> {
+  const start = () => stand.operator(work.url, ["--leader-elect=false", ...stage.flags], HEAP_OF_CHART, timeScale);
+  const before = await start();
+  const idle = await measureLoad(before.pid, pause(idleMs));
+  await before.stop();
+  const writingAt = performance.now();
+  await stage.writeSessions();
+  log(`${sessions} sessions were written in ${((performance.now() - writingAt) / SECOND_MS).toFixed(0)} s`);
+
+  await work.ask({ do: "hand-over", fresh: true });
+  await work.ask({ do: "mark" });
+  const operator = await start();
+  await untilBeaten(work, sessions);
+  log("all leases are beaten by the operator");
+  await work.ask({ do: "mark" });
+  const from = await readMetrics(operator.addresses.metrics);
+  const used = await measureLoad(operator.pid, pause(measureMs));
+  const beats = await work.ask({ do: "beats", intervalMs: INTERVAL_MS / timeScale });
+  const to = await readMetrics(operator.addresses.metrics);
+  const { states } = await work.account();
+  const grown = (name: string, label = "") => sumOf(to, name, label) - sumOf(from, name, label);
+  const sent = grown("berth_heartbeat_lateness_seconds_count");
+  const peak = await peakBytes(operator.pid);
+  await operator.stop();
+  return {
+    ...{ idle, load: used, beats, sent, peakBytes: peak },
+    punctual: grown("berth_heartbeat_lateness_seconds_bucket", 'le="1"') / sent,
+    active: states["active"] ?? 0,
+  };
+}
+
+/** A value has to stand still for 50 s first, and what the process before had under way 2.5 s. */
+const TAKEN_WITHIN_MS = 180_000;
+const LOOK_MS = 500;
+
+async function untilBeaten(work: LiveWork, sessions: number): Promise<void> {
+  const endsAt = performance.now() + TAKEN_WITHIN_MS;
+  for (;;) {
+    const { items } = await work.ask({ do: "beats", intervalMs: INTERVAL_MS });
+    if (items === sessions) return;
+    if (performance.now() > endsAt) throw new Error(`of ${sessions} leases ${items} were beaten`);
+    await pause(LOOK_MS);
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function findings({ sessions, environments, timeScale }: Load, measured: Measured, work: LiveWork): Findings {
+  const { idle, load, beats, punctual, sent, active } = measured;
+  const [item] = work.environments[0]?.items ?? [];
+  if (!item) throw new Error("no items");
+  const needed = stateNeeded(newPodName("live-0"), item);
+  const perSession = (load.rssBytes.mean - idle.rssBytes.mean) / sessions;
+  const memory: Table = {
+    title: "Memory of the operator's process (resident set)",
+    columns: ["", "MiB"],
+    rows: [
+      [`${environments} Environments without a session`, idle.rssBytes.mean / MIB],
+      [`with ${sessions} live sessions, mean`, load.rssBytes.mean / MIB],
+      ["with them, most", load.rssBytes.max / MIB],
+      ["most since its start, recovery included", measured.peakBytes / MIB],
+      ["per session, bytes", perSession],
+      ["state needed per session, bytes", needed.bytes],
+      ["times what is needed", perSession / needed.bytes],
+    ],
+  };
+  const { p50, p90, p99, max } = beats.intervals;
+  const times: Table = {
+    title: "Beats, as the Work API got them",
+    columns: ["", "count", "p50 ms", "p90 ms", "p99 ms", "max ms"],
+    rows: [["from one beat of a session to its next", beats.count - beats.items, p50, p90, p99, max]],
+  };
+  const cpu: Table = {
+    title: "CPU of the operator's process",
+    columns: ["", "cores", "ms per beat"],
+    rows: [
+      ["without a session", idle.cores, ""],
+      ["with all of them", load.cores, (load.cores * load.seconds * SECOND_MS) / beats.count],
+    ],
+  };
+  const gates: Gate[] = [
+    {
+      name: `beats later than ${INTERVAL_MS / timeScale} ms after the one before`,
+      value: beats.tooLong,
+      atMost: 0,
+      unit: "beats",
+    },
+    { name: "beats sent within a second of when they were due (p99 < 1 s)", value: punctual, atLeast: 0.99, unit: "" },
+    {
+      name: "live sessions that were not beaten, or lost",
+      value: sessions - Math.min(active, beats.items),
+      atMost: 0,
+      unit: "sessions",
+    },
+    { name: "resident memory, most", value: load.rssBytes.max / MEGABYTE, atMost: 250, unit: "MB" },
+    { name: "CPU", value: load.cores, atMost: 0.5, unit: "cores" },
+  ];
+  const notes = [
+    `${sent} beats were sent in ${load.seconds.toFixed(0)} s, ${(sent / load.seconds).toFixed(0)} a second. The machine's cores are shared with the control plane and the Work API.`,
+  ];
+  return { tables: [memory, times, cpu, needed], gates, notes };
+}

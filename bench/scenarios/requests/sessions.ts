@@ -1,0 +1,131 @@
+import { LABEL_PHASE } from "../../../src/api/names.ts";
+import { EVENTS, PODS, SECRETS } from "../../../src/kube/resource.ts";
+import { CLAIM_SECRET_TYPE, type LeaseKind } from "../../../src/sessions/journal.ts";
+import type { AuditMark } from "../../../testbed/cluster/audit.ts";
+import type { Cell, Gate, Table } from "../../scenario.ts";
+import { OwnRequests } from "../../support/requests.ts";
+import type { Served, Stand } from "../../support/stand.ts";
+import { Touches } from "../../support/touches.ts";
+import { until } from "../../support/until.ts";
+
+/** What of an Environment makes a difference to the requests of its sessions. */
+export interface Kind {
+  readonly name: string;
+  readonly lease: LeaseKind;
+  /** So many finished Pods are kept, each for longer than this takes. */
+  readonly kept: number;
+}
+
+export const KINDS: readonly Kind[] = [
+  { name: "worker", lease: "Worker", kept: 0 },
+  { name: "worker-kept", lease: "Worker", kept: 10 },
+  { name: "operator", lease: "Operator", kept: 0 },
+  { name: "operator-kept", lease: "Operator", kept: 10 },
+];
+
+export interface Load {
+  readonly perSecond: number;
+  readonly sessions: number;
+}
+
+const WARM = 10;
+const REQUESTS_AT_MOST = 8;
+/** A Pod that is kept has one request more, eight in all; the rest is for containers that are touched again. */
+const KEPT_AT_MOST = 8.5;
+const READS_AT_MOST = 1;
+const EVENTS_AT_MOST = 2;
+
+/** Serves a load, one kind at a time, and counts between two quiet moments: whatever a session causes is in it. */
+export async function countSessions(
+  stand: Stand,
+  kind: Kind,
+  { perSecond, sessions }: Load,
+): Promise<{ tables: Table[]; gates: Gate[] }> {
+  const namespace = await stand.namespace(`sessions-${kind.name}`);
+  const simulator = await stand.simulator();
+  const { id: environmentId } = simulator.createEnvironment();
+  const served: Served = { namespace, name: "bench", simulator, environmentId };
+  await using touches = new Touches(stand.kube, namespace);
+  await stand.environment(served, specFor(kind));
+  await using operator = await stand.operator(simulator.url, ["--leader-elect=false", "--namespace", namespace]);
+  const serve = async (count: number) => {
+    const atSeconds = Array.from({ length: count }, (_, at) => at / perSecond);
+    await simulator.arrivals(environmentId, { kind: "replay", atSeconds }).done;
+    await until("everything to be served and clean again", () => unquiet(stand, served, kind, touches));
+  };
+  // The first ones bring the finalizer, and fill up what is kept.
+  await serve(WARM + kind.kept);
+  const told = await eventsOf(stand, namespace);
+  const since = await stand.cluster.audit.mark();
+  await serve(sessions);
+  await operator.stop();
+  simulator.assertNoViolations();
+  return findings(stand, { kind, sessions, namespace, since, told });
+}
+
+async function findings(
+  stand: Stand,
+  counted: { kind: Kind; sessions: number; namespace: string; since: AuditMark; told: ReadonlyMap<string, number> },
+): Promise<{ tables: Table[]; gates: Gate[] }> {
+  const { kind, sessions, namespace, since, told } = counted;
+  const requests = await OwnRequests.since(stand.cluster.audit, since);
+  const title = `lease: ${kind.lease}, ${kind.kept === 0 ? "retainFinishedSeconds: 0" : "finished Pods kept"}`;
+  const rows = [...(await eventsOf(stand, namespace))].flatMap(([reason, count]): Cell[][] => {
+    const more = count - (told.get(reason) ?? 0);
+    return more === 0 ? [] : [[reason, more, more / sessions]];
+  });
+  const gate = (what: string, count: number, atMost: number): Gate => ({
+    name: `${title}: ${what} a session`,
+    value: count / sessions,
+    atMost,
+    unit: "",
+  });
+  return {
+    tables: [
+      requests.purposes(`${title}: ${sessions} sessions`, sessions),
+      { title: `${title}: Events`, columns: ["reason", "told", "per session"], rows },
+    ],
+    gates: [
+      // How much of the status falls to one session is a matter of how many there are.
+      kind.kept === 0
+        ? gate("requests", requests.total, REQUESTS_AT_MOST)
+        : gate("requests, the status apart,", requests.total - requests.statuses, KEPT_AT_MOST),
+      gate("reads", requests.reads, READS_AT_MOST),
+      gate("writes of Events", requests.events, EVENTS_AT_MOST),
+    ],
+  };
+}
+
+function specFor({ lease, kept }: Kind) {
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  const keeping = kept === 0 ? { retainFinishedSeconds: 0 } : { retainFinishedLimit: kept };
+  return { sessions: { maxConcurrent: 100, warm: WARM, lease, ...keeping, template } };
+}
+
+/** Every item is settled, and every Pod replaced, marked or deleted that is to be; else what is not. */
+async function unquiet(stand: Stand, served: Served, { kept }: Kind, touches: Touches): Promise<string | null> {
+  const { simulator, environmentId, namespace } = served;
+  const live = simulator.items(environmentId).filter(({ state }) => state !== "stopped").length;
+  const [secrets, pods] = await Promise.all([
+    stand.kube.listAll(SECRETS, { namespace }),
+    stand.kube.listAll(PODS, { namespace }),
+  ]);
+  const claims = secrets.items.filter(({ type }) => type === CLAIM_SECRET_TYPE).length;
+  const inPhase = (phase: string) =>
+    pods.items.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === phase).length;
+  const [free, finished, assigned] = [inPhase("parked"), inPhase("finished"), inPhase("assigned")];
+  // One Pod more may have been made for an item that waited; it stays for warmScaleDownSeconds.
+  const isParked = free >= WARM && touches.parked.length === free;
+  if (live === 0 && claims === 0 && isParked && finished === kept && assigned === 0) return null;
+  return JSON.stringify({ live, claims, free, parked: touches.parked.length, finished, assigned });
+}
+
+/** How often the operator told what, by reason. */
+async function eventsOf(stand: Stand, namespace: string): Promise<Map<string, number>> {
+  const counts = new Map<string, number>();
+  const { items } = await stand.kube.listAll(EVENTS, { namespace });
+  for (const { reason = "", count = 1, source } of items) {
+    if (source?.component === "berth") counts.set(reason, (counts.get(reason) ?? 0) + count);
+  }
+  return counts;
+}

@@ -1,0 +1,214 @@
+import type { OperatorProcess } from "../../test/support/operator-process.ts";
+import { linePlot } from "../report/plot.ts";
+import type { Context, Findings, Scenario } from "../scenario.ts";
+import type { Beats } from "../support/beat-record.ts";
+import { HEAP_OF_CHART, type LiveStage, prepareLiveStage } from "../support/live-sessions.ts";
+import { LiveWork } from "../support/live-work.ts";
+import { Stand } from "../support/stand.ts";
+
+const SECOND_MS = 1_000;
+/** As docs/leases.md has it: the bound of what the process before had under way, and how long a value stands still. */
+const LANDED_MS = 2_500;
+const STILL_MS = 50_000;
+const TTL_MS = 90_000;
+const REPLICAS = 3;
+const LOOK_MS = 200;
+
+const ABOUT = `An operator starts and finds live sessions with \`lease: Operator\` that another one beat until it was killed.
+The protocol has it wait: what was under way lands within 2.5 s, and then each value has to stand still for 50 s, since nothing
+else tells that nobody else came ([leases](../docs/leases.md)). What the operator adds to that is its own: start, lists,
+one walk through the items, and as many beats as there are sessions, all due at one instant. Then three replicas share
+the Environments by three shards, and one of them is killed.`;
+
+interface Load {
+  readonly environments: number;
+  readonly sessions: number;
+  /** How many times faster than life the operator's times pass. */
+  readonly timeScale: number;
+  /** Between the end of one operator and the start of the next. */
+  readonly awayMs: number;
+  readonly hasReplicas: boolean;
+}
+
+const FULL: Load = { environments: 24, sessions: 10_000, timeScale: 1, awayMs: 0, hasReplicas: true };
+// Elections do not get faster with the operator's other times, and a value must stand still for longer than a beat's interval.
+const QUICK: Load = { environments: 3, sessions: 300, timeScale: 5, awayMs: 6_000, hasReplicas: false };
+
+export const restart: Scenario = {
+  name: "restart",
+  title: "Restart: until the last lease is beaten again",
+  about: ABOUT,
+  run: (context) => run(context, context.options.quick ? QUICK : FULL),
+};
+
+/** What came of one take-over. Milliseconds from its beginning. */
+interface TakeOver {
+  readonly sessions: number;
+  readonly firstMs: number;
+  readonly lastMs: number;
+  readonly lost: number;
+  /** When each lease was beaten for the first time. */
+  readonly beatenMs: readonly number[];
+}
+
+async function run({ log }: Context, load: Load): Promise<Findings> {
+  await using things = new AsyncDisposableStack();
+  const stand = things.use(await Stand.start());
+  const { environments, sessions, timeScale, awayMs } = load;
+  const work = things.use(
+    await LiveWork.start({
+      ...{ environments, sessions },
+      desiredTtlSeconds: 180 / timeScale,
+      beatMs: (25 * SECOND_MS) / timeScale,
+    }),
+  );
+  const stage = await prepareLiveStage(stand, work, things);
+  await stage.writeSessions();
+  log(`${sessions} sessions were written`);
+  const start = (flags: readonly string[]) =>
+    stand.operator(work.url, [...flags, ...stage.flags], HEAP_OF_CHART, timeScale);
+
+  await work.ask({ do: "hand-over", fresh: false });
+  await pause(awayMs);
+  const startedAt = await mark(work);
+  const first = await start(["--leader-elect=false"]);
+  const alone = await takeOver(work, startedAt, sessions);
+  log(`taken up within ${seconds(alone.lastMs)} s`);
+  const replica = load.hasReplicas ? await replicaDies(work, stage, start, first, log) : null;
+  await work.account();
+  return findings(load, alone, replica);
+}
+
+async function replicaDies(
+  work: LiveWork,
+  { namespace }: LiveStage,
+  start: (flags: readonly string[]) => Promise<OperatorProcess>,
+  before: OperatorProcess,
+  log: (line: string) => void,
+): Promise<TakeOver> {
+  await before.kill();
+  await mark(work);
+  const flags = ["--shards", String(REPLICAS), "--leader-elect-namespace", namespace];
+  const replicas = await Promise.all(Array.from({ length: REPLICAS }, () => start(flags)));
+  await untilBeaten(work, work.count);
+  // Who holds which shard may still change while replicas that came later get their part.
+  await pause(SETTLED_MS);
+  log(`${REPLICAS} replicas beat all leases`);
+  const killedAt = await mark(work);
+  await replicas[0]?.kill();
+  // Leases of the others are beaten within an interval: they say how many were the dead one's.
+  const beats = await untilBeaten(work, work.count);
+  return takenOver(beats.moved, killedAt, beats.moved.length, work);
+}
+
+const SETTLED_MS = 60_000;
+
+async function mark(work: LiveWork): Promise<number> {
+  await work.ask({ do: "mark" });
+  return Date.now();
+}
+
+async function takeOver(work: LiveWork, startedAt: number, sessions: number): Promise<TakeOver> {
+  const { firsts } = await untilBeaten(work, sessions);
+  return takenOver(firsts, startedAt, sessions, work);
+}
+
+async function takenOver(firsts: readonly number[], from: number, sessions: number, work: LiveWork): Promise<TakeOver> {
+  const { states } = await work.account();
+  const beatenMs = firsts.map((at) => at - from);
+  return {
+    ...{ sessions, beatenMs },
+    firstMs: beatenMs[0] ?? Number.NaN,
+    lastMs: beatenMs.at(-1) ?? Number.NaN,
+    lost: work.count - (states["active"] ?? 0),
+  };
+}
+
+/** No lease is 180 s old then. */
+const PATIENCE_MS = 170_000;
+
+/** Resolves when so many leases were beaten, or will not be any more: then it says how many were. */
+async function untilBeaten(work: LiveWork, sessions: number): Promise<Beats> {
+  const endsAt = performance.now() + PATIENCE_MS;
+  for (;;) {
+    const beats = await work.ask({ do: "beats", intervalMs: TTL_MS });
+    if (beats.items >= sessions || performance.now() > endsAt) return beats;
+    await pause(LOOK_MS);
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+async function findings({ timeScale }: Load, alone: TakeOver, replica: TakeOver | null): Promise<Findings> {
+  const waitMs = LANDED_MS + STILL_MS / timeScale;
+  const row = (name: string, { sessions, firstMs, lastMs, lost }: TakeOver) => [
+    name,
+    sessions,
+    firstMs / SECOND_MS,
+    lastMs / SECOND_MS,
+    lost,
+  ];
+  const plot = await linePlot(
+    {
+      name: "beaten",
+      title: "Leases beaten again",
+      x: { title: "seconds" },
+      y: { title: "share of the sessions" },
+      isStepped: true,
+    },
+    [
+      { name: "after the start of a process", points: sharesOf(alone) },
+      ...(replica ? [{ name: "after a replica was killed", points: sharesOf(replica) }] : []),
+    ],
+  );
+  return {
+    tables: [
+      {
+        title: "Until leases are beaten again",
+        columns: ["", "sessions", "first s", "last s", "lost"],
+        rows: [
+          row("from the start of the process", alone),
+          ...(replica ? [row("from the death of one of three replicas", replica)] : []),
+          ["of that, what the protocol waits", "", waitMs / SECOND_MS, waitMs / SECOND_MS, ""],
+        ],
+      },
+    ],
+    gates: [
+      {
+        name: `from the start of the process to the last beat, beyond the ${waitMs / SECOND_MS} s of the protocol`,
+        value: (alone.beatenMs.length < alone.sessions ? Number.NaN : alone.lastMs - waitMs) / SECOND_MS,
+        atMost: 10,
+        unit: "s",
+      },
+      { name: "sessions lost by a restart", value: alone.lost, atMost: 0, unit: "sessions" },
+      ...(replica
+        ? [
+            {
+              name: "a replica dies: until the last of its sessions is beaten (one TTL)",
+              value: replica.lastMs / SECOND_MS,
+              atMost: TTL_MS / SECOND_MS,
+              unit: "s",
+            },
+            { name: "sessions lost by the death of a replica", value: replica.lost, atMost: 0, unit: "sessions" },
+          ]
+        : []),
+    ],
+    plots: [plot],
+    notes: [
+      "A restart within 10 s as such cannot be had with this API: nothing binds a lease to its holder, so only a value that stands still says that nobody else took it. The server grants the 180 s that the operator asks for.",
+    ],
+  };
+}
+
+function sharesOf({ beatenMs, sessions }: TakeOver) {
+  const every = Math.max(1, Math.floor(beatenMs.length / MOST_POINTS));
+  return beatenMs.flatMap((ms, at) =>
+    at % every === 0 || at === beatenMs.length - 1 ? [{ x: ms / SECOND_MS, y: (at + 1) / sessions }] : [],
+  );
+}
+
+const MOST_POINTS = 500;
+
+const seconds = (ms: number) => (ms / SECOND_MS).toFixed(1);

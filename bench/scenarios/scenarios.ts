@@ -1,0 +1,25 @@
+import type { Scenario } from "../scenario.ts";
+import { budget } from "./budget.ts";
+import { manyEnvironments } from "./many-environments.ts";
+import { manySessions } from "./many-sessions.ts";
+import { pickup } from "./pickup.ts";
+import { requests } from "./requests/requests.ts";
+import { restart } from "./restart.ts";
+import { scaleDecision } from "./scale-decision.ts";
+import { startUp } from "./start-up.ts";
+import { throughput } from "./throughput.ts";
+import { workers } from "./workers.ts";
+
+/** All, in the order in which they run and are reported. */
+export const SCENARIOS: readonly Scenario[] = [
+  pickup,
+  throughput,
+  requests,
+  manySessions,
+  manyEnvironments,
+  restart,
+  scaleDecision,
+  workers,
+  startUp,
+  budget,
+];

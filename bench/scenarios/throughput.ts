@@ -1,0 +1,162 @@
+import type { AuditEntry } from "../../testbed/cluster/audit.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
+import { quantiles } from "../report/distribution.ts";
+import type { Cell, Context, Findings, Scenario } from "../scenario.ts";
+import { parkPods } from "../support/bare.ts";
+import { sendRawWrites } from "../support/raw.ts";
+import { type Served, Stand } from "../support/stand.ts";
+import { Touches } from "../support/touches.ts";
+
+const SHARE_AT_LEAST = 0.8;
+const WORK_MS = 1_000;
+/** From a touch: the container starts, works, and its node has seen it end. */
+const SESSION_MS = 3_000;
+const PATIENCE_MS = 240_000;
+const RAW = "raw";
+const WRITES = new Set(["create", "update", "patch", "delete"]);
+const LEASES = "leases";
+/** What no organization allows: here the cluster is to be the limit. */
+const BUDGET = { initialRate: 2_000, maxRate: 2_000 };
+const NODE_PODS = 5_000;
+const SECOND_MS = 1_000;
+
+export const throughput: Scenario = {
+  name: "throughput",
+  title: "Throughput",
+  about:
+    "Items a second, with a queue that never runs out and parked Pods kept at their number, one Environment: each item claimed " +
+    "and served, its Pod replaced, and what is left of it deleted. The limit is the same writes for as many sessions, by a " +
+    "process that does nothing else, with as many under way as Berth had on average, on the same API server and node. " +
+    "Berth's budget of requests to the Work API is set aside: with the one that it is shipped with, the platform's documented " +
+    "limit is what holds it back.",
+  run,
+};
+
+interface Load {
+  readonly parked: number;
+  readonly items: number;
+  readonly rounds: number;
+}
+
+/** Berth's part of a round. */
+interface Measured {
+  readonly perSecond: number;
+  /** From the answer of the poll to the touch, in milliseconds. */
+  readonly claims: readonly number[];
+  readonly entries: readonly AuditEntry[];
+  readonly ownBusy: number;
+}
+
+async function run({ options, log }: Context): Promise<Findings> {
+  const load: Load = options.quick ? { parked: 50, items: 100, rounds: 1 } : { parked: 500, items: 1_000, rounds: 2 };
+  await using stand = await Stand.start();
+  await stand.node({
+    seed: options.seed,
+    capacity: { pods: NODE_PODS },
+    fates: (pod) =>
+      pod.metadata.namespace?.startsWith(RAW)
+        ? { kind: "exit", code: 0, afterMs: WORK_MS }
+        : { kind: "worker", workMs: WORK_MS },
+  });
+  const rows: Cell[][] = [];
+  const claims: number[] = [];
+  const rates = { berth: [] as number[], raw: [] as number[] };
+  for (let round = 1; round <= load.rounds; round += 1) {
+    log(`round ${round} of ${load.rounds}: ${load.items} items, ${load.parked} Pods parked`);
+    const berth = await measureBerth(stand, load, round);
+    const writes = writesOf(berth.entries, load.items);
+    const raw = await measureRaw(stand, load, round, writes);
+    claims.push(...berth.claims);
+    rates.berth.push(berth.perSecond);
+    rates.raw.push(raw);
+    rows.push([`Berth, round ${round}`, berth.perSecond], [`raw writes, round ${round}`, raw]);
+    log(`Berth ${berth.perSecond.toFixed(1)}, raw ${raw.toFixed(1)} a second; ${JSON.stringify(writes)}`);
+    rows.push([`requests under way in round ${round}, on average`, writes.lanes]);
+    rows.push([`share of round ${round} in which the process of simulator and node was busy`, berth.ownBusy]);
+  }
+  const { p50, p99 } = quantiles(claims);
+  rows.push(["milliseconds from polled to touched, p50", p50], ["milliseconds from polled to touched, p99", p99]);
+  rows.push(["agent-sandbox's own gate, on a machine of its own: claims a second, p99 at most 500 ms", 75]);
+  const value = sum(rates.berth) / sum(rates.raw);
+  return {
+    tables: [{ title: "Sessions a second", columns: ["", "a second"], rows }],
+    gates: [
+      { name: "sessions a second, over the raw rate of the same writes", value, atLeast: SHARE_AT_LEAST, unit: "x" },
+    ],
+  };
+}
+
+async function measureBerth(stand: Stand, { parked, items }: Load, round: number): Promise<Measured> {
+  const namespace = await stand.namespace(`throughput-${round}`);
+  const simulator = await stand.simulator();
+  const { id: environmentId } = simulator.createEnvironment();
+  const served: Served = { namespace, name: "bench", simulator, environmentId };
+  await using touches = new Touches(stand.kube, namespace);
+  await stand.environment(served, specFor(parked));
+  const flags = ["--leader-elect=false", "--namespace", namespace];
+  const running = await stand.operator(simulator.url, flags, [], 1, BUDGET);
+  await touches.untilParked(parked);
+  const since = await stand.cluster.audit.mark();
+  const before = performance.eventLoopUtilization();
+  const startedAt = Date.now();
+  await simulator.arrivals(environmentId, { kind: "burst", size: items }).done;
+  const all = () => simulator.items(environmentId);
+  await simulator.waitFor(() => all().every(({ state }) => state === "stopped"), {
+    what: "every item to be served",
+    timeoutMs: PATIENCE_MS,
+  });
+  const ownBusy = performance.eventLoopUtilization(before).utilization;
+  const entries = await stand.cluster.audit.entries({ since, namespace, user: OPERATOR });
+  await running.stop();
+  simulator.assertNoViolations();
+  const touchedAt = (id: string) => touches.at.get(id) ?? Number.NaN;
+  const claims = all().map(({ id, offeredAt }) => touchedAt(id) - (offeredAt ?? Number.NaN));
+  const endedAt = Math.max(...all().map(({ id }) => touchedAt(id)));
+  await stand.empty(namespace);
+  await touches.untilGone();
+  return { perSecond: (items * SECOND_MS) / (endedAt - startedAt), claims, entries, ownBusy };
+}
+
+/** What the raw writer has to send to do the same, and how much of it at a time. */
+function writesOf(entries: readonly AuditEntry[], items: number) {
+  const main = entries.filter(({ resource }) => resource !== LEASES);
+  const each = (verb: string, resource: string) =>
+    main.filter((entry) => entry.verb === verb && entry.resource === resource).length / items;
+  const busyMs = main
+    .filter(({ verb }) => WRITES.has(verb) || verb === "get")
+    .reduce((total, { receivedAt, completedAt }) => total + completedAt - receivedAt, 0);
+  const from = Math.min(...main.map(({ receivedAt }) => receivedAt));
+  const until = Math.max(...main.map(({ completedAt }) => completedAt));
+  return {
+    lanes: Math.max(1, Math.ceil(busyMs / (until - from))),
+    podPatches: Math.max(1, Math.round(each("patch", "pods"))),
+    events: Math.round(each("create", "events") + each("patch", "events")),
+  };
+}
+
+async function measureRaw(
+  stand: Stand,
+  { parked, items }: Load,
+  round: number,
+  writes: ReturnType<typeof writesOf>,
+): Promise<number> {
+  const namespace = await stand.namespace(`${RAW}-${round}`);
+  const simulator = await stand.simulator();
+  const { id: environmentId } = simulator.createEnvironment();
+  const served: Served = { namespace, name: "bench", simulator, environmentId };
+  await using touches = new Touches(stand.kube, namespace);
+  const pod = await parkPods(stand, served, specFor(parked), parked, touches);
+  const { operatorKubeconfig: kubeconfig } = stand.cluster;
+  const about = { kubeconfig, namespace, podNames: touches.parked, pod, count: items, sessionMs: SESSION_MS };
+  const tookMs = await sendRawWrites({ ...about, ...writes });
+  await stand.empty(namespace);
+  await touches.untilGone();
+  return (items * SECOND_MS) / tookMs;
+}
+
+function specFor(warm: number) {
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  return { sessions: { maxConcurrent: 2 * warm, warm, retainFinishedSeconds: 0, template } };
+}
+
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);

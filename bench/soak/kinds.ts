@@ -1,0 +1,57 @@
+import type { Random } from "../../src/core/random.ts";
+import { workersPart } from "../../test/support/workers-world.ts";
+import type { World } from "../../test/support/world.ts";
+import type { FateInput } from "../../testbed/node/node.ts";
+
+/** A kind of Environment: how it serves, and how its containers live. */
+export interface Kind {
+  readonly name: string;
+  readonly mode: "sessions" | "workers";
+  /** Pods that stand ready while nothing is to do. */
+  readonly warm: number;
+  /** Fields of the Environment's spec over those of a plain one. */
+  spec(world: World): Record<string, unknown>;
+  /** The fate of a container that is about to start. */
+  fate(random: Random): FateInput;
+}
+
+/** Milliseconds of work, on average a second and a half. */
+const WORK_MS = { min: 300, max: 2_700 };
+/** Of sessions: their worker dies of it, or goes without a word. */
+const DEATHS = ["oom", "killed", "exit-without-stop"] as const;
+const SHARE_OF_DEATHS = 0.06;
+const BUSY_PORT = 9000;
+
+function stockWorker(random: Random): FateInput {
+  const end = random() < SHARE_OF_DEATHS ? DEATHS[Math.floor(random() * DEATHS.length)] : "stop";
+  return { kind: "worker", workMs: WORK_MS, end: end ?? "stop" };
+}
+
+/** One that knows nothing of work items, and fails now and then. */
+function plainProgram(random: Random): FateInput {
+  return { kind: "exit", code: random() < SHARE_OF_DEATHS ? 1 : 0, afterMs: WORK_MS };
+}
+
+/** What a burst left parked goes soon: a rest is without it. */
+const WARM_SCALE_DOWN_SECONDS = 3;
+
+function sessionKind(name: string, sessions: Record<string, unknown>, fate: Kind["fate"] = stockWorker): Kind {
+  const plain = { warmScaleDownSeconds: WARM_SCALE_DOWN_SECONDS, ...sessions };
+  const spec = (world: World) => ({ sessions: { ...(world.spec()["sessions"] as object), ...plain } });
+  return { name, mode: "sessions", warm: 1, spec, fate };
+}
+
+/** Both modes, both leases, and what else of a spec has state of its own in the operator. */
+export const KINDS: readonly Kind[] = [
+  sessionKind("worker-lease", {}),
+  sessionKind("operator-lease", { lease: "Operator" }, plainProgram),
+  sessionKind("released", { onPodFailure: "Release", disruption: "Protect" }),
+  sessionKind("gated", { parking: "Init", retainFinishedSeconds: 2, retainFailedSeconds: 2 }),
+  {
+    name: "workers",
+    mode: "workers",
+    warm: 0,
+    spec: (world) => ({ sessions: undefined, workers: workersPart(world) }),
+    fate: () => ({ kind: "poller", workMs: WORK_MS, busyPort: BUSY_PORT }),
+  },
+];

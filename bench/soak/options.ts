@@ -1,0 +1,46 @@
+import { Command } from "commander";
+import { duration as atLeast, positive, type Request, readArguments, seed } from "../../tools/command-line.ts";
+
+export interface SoakOptions {
+  /** Sessions arrive until this is over; what is under way is served after that. */
+  readonly forMs: number;
+  /** Sessions a second that arrive, on average, over all Environments. */
+  readonly rate: number;
+  /** Of arrivals, of what befalls them, and of how sessions end. */
+  readonly seed: number;
+  /** File for all samples and the verdict as JSON. */
+  readonly json: string | undefined;
+}
+
+export const USAGE = "usage: npm run soak -- [--for TIME] [--rate N] [--seed N] [--json FILE]";
+
+const DEFAULT_FOR = "5m";
+/** Two cores that run the control plane and the node as well serve so many and stay responsive. */
+const DEFAULT_RATE = 2;
+/** Three rounds are the least that a slope can be taken from, and a round of less serves too few. */
+export const SHORTEST_FOR_MS = 30_000;
+const MAX_RATE = 100;
+
+/** Reads the arguments behind `npm run soak --`. */
+export function parseArguments(argv: readonly string[]): Request<SoakOptions> {
+  const read = readArguments<{ for: number; rate: number; seed: number; json?: string }>(program(), argv);
+  if (read.kind !== "run") return read;
+  const { for: forMs, rate, seed, json } = read.flags;
+  return { kind: "run", options: { forMs, rate, seed, json } };
+}
+
+function program(): Command {
+  return new Command("npm run soak --")
+    .usage("[flags]")
+    .description("Serves sessions in rounds, with trouble of every kind, and looks whether the operator grows.")
+    .option("--for <time>", "how long sessions arrive, such as 90s, 15m or 8h", duration, duration(DEFAULT_FOR))
+    .option("--rate <number>", "sessions a second, on average", positive(MAX_RATE), DEFAULT_RATE)
+    .option("--seed <number>", "of everything that is drawn at random", seed, 1)
+    .option("--json <file>", "write every sample and the verdict to this file")
+    .helpOption("--help", "show this")
+    .allowExcessArguments(false);
+}
+
+function duration(text: string): number {
+  return atLeast(text, SHORTEST_FOR_MS);
+}

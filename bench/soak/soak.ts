@@ -1,0 +1,227 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { findLeftovers } from "../../demo/leftovers.ts";
+import { violationText } from "../../simulator/violations.ts";
+import { residentBytes } from "../support/process-status.ts";
+import { type Account, accountOf } from "./account.ts";
+import type { Member } from "./fleet.ts";
+import { KINDS } from "./kinds.ts";
+import type { SoakOptions } from "./options.ts";
+import { type Plan, planRounds } from "./plan.ts";
+import { type SoakStage, startStage } from "./stage.ts";
+import { Trouble } from "./trouble.ts";
+import { type Growth, judge, type Rest } from "./verdict.ts";
+import { leastOf, openDescriptors, readVitals, type Vitals } from "./vitals.ts";
+
+/** Environments that come with a round and go with it, beside those that stay for the whole soak. */
+const PASSING = 2;
+/** Of a rest: the least of so many looks, so far apart. One takes two seconds, and ten on a machine that is busy. */
+const LOOKS = 2;
+const LOOK_EVERY_MS = 1_000;
+const PEAK_EVERY_MS = 1_000;
+/** What the garbage collector of the API server takes after an Environment's end. */
+const CLEAR_MS = 120_000;
+
+/** A stretch of load and the rest after it. */
+export interface Round extends Rest {
+  readonly isWarmUp: boolean;
+  /** From the start of the soak to this rest. */
+  readonly seconds: number;
+  /** The most that was seen under load. */
+  readonly peak: { readonly rssBytes: number; readonly sockets: number };
+}
+
+export interface Outcome {
+  readonly options: SoakOptions;
+  readonly plan: Plan;
+  readonly rounds: readonly Round[];
+  /** From rest to rest after the warm-up. */
+  readonly growth: readonly Growth[];
+  /** Without any Environment: after the warm-up, and at the end. */
+  readonly empty: { readonly before: Vitals; readonly after: Vitals };
+  readonly account: Account;
+  readonly trouble: Readonly<Record<string, number>>;
+  /** Why watches of the operator ended, and how often. */
+  readonly watchesEnded: Readonly<Record<string, number>>;
+  readonly seconds: number;
+  readonly violations: readonly string[];
+  readonly leftovers: readonly string[];
+  readonly exit: number | string;
+}
+
+/** Runs a soak. `say` is told of every rest. */
+export async function soak(options: SoakOptions, say: (round: Round) => void): Promise<Outcome> {
+  await using stage = await startStage(options.seed);
+  const plan = planRounds(options.forMs);
+  const run = new Soak(stage, options, plan, say);
+  return await Promise.race([run.perform(), endedByItself(run, stage)]);
+}
+
+/** Rejects when the operator ends and nobody told it to. */
+async function endedByItself(run: Soak, { operator }: SoakStage): Promise<never> {
+  const code = await operator.ended;
+  if (run.isOver) return await new Promise(() => {});
+  throw new Error(`the operator ended by itself (${code})\n${run.lastWords()}`);
+}
+
+class Soak {
+  readonly #stage: SoakStage;
+  readonly #options: SoakOptions;
+  readonly #plan: Plan;
+  readonly #say: (round: Round) => void;
+  readonly #trouble: Trouble;
+  readonly #rounds: Round[] = [];
+  readonly #fromMs = performance.now();
+  /** The operator may end now. */
+  isOver = false;
+
+  constructor(stage: SoakStage, options: SoakOptions, plan: Plan, say: (round: Round) => void) {
+    this.#stage = stage;
+    this.#options = options;
+    this.#plan = plan;
+    this.#say = say;
+    this.#trouble = new Trouble(stage);
+  }
+
+  lastWords(): string {
+    const { log, stray } = this.#stage.operator;
+    return [...log.slice(-20).map((line) => JSON.stringify(line)), ...stray.slice(-20)].join("\n");
+  }
+
+  async perform(): Promise<Outcome> {
+    const { rounds, warmUpRounds } = this.#plan;
+    let residents = await this.#createResidents("warm-up");
+    for (let round = 0; round < warmUpRounds; round += 1) await this.#round(round, true);
+    await this.#clear(residents);
+    const before = await this.#look();
+    residents = await this.#createResidents("resident");
+    for (let round = warmUpRounds; round < rounds; round += 1) await this.#round(round, false);
+    const growth = judge(this.#rounds.filter(({ isWarmUp }) => !isWarmUp));
+    await this.#clear(residents);
+    const after = await this.#look();
+    return await this.#outcome({ growth, empty: { before, after } });
+  }
+
+  async #createResidents(prefix: string): Promise<Member[]> {
+    const { fleet } = this.#stage;
+    const members = await Promise.all(KINDS.map((kind) => fleet.create(`${prefix}-${kind.name}`, kind)));
+    await fleet.untilRest();
+    return members;
+  }
+
+  async #clear(members: readonly Member[]): Promise<void> {
+    await Promise.all(members.map((member) => this.#stage.fleet.delete(member)));
+    await this.#stage.fleet.untilRest();
+  }
+
+  async #round(number: number, isWarmUp: boolean): Promise<void> {
+    const { fleet, operator } = this.#stage;
+    const passing = await Promise.all(
+      Array.from({ length: PASSING }, (_, at) => {
+        const kind = KINDS[(number * PASSING + at) % KINDS.length] as (typeof KINDS)[number];
+        return fleet.create(`passing-${number}-${kind.name}`, kind);
+      }),
+    );
+    const peak = await this.#load(number);
+    await fleet.untilRest();
+    await this.#clear(passing);
+    const round = {
+      ...{ isWarmUp, peak },
+      sessions: fleet.ended,
+      vitals: await this.#look(),
+      seconds: (performance.now() - this.#fromMs) / 1_000,
+    };
+    this.#rounds.push(round);
+    this.#say(round);
+    // Kept for its last words; hours of it are of no use.
+    (operator.log as unknown[]).splice(0, Math.max(0, operator.log.length - 1_000));
+  }
+
+  /** Sessions arrive everywhere, and trouble with them. */
+  async #load(round: number): Promise<Round["peak"]> {
+    const { fleet, world, operator } = this.#stage;
+    const { roundMs } = this.#plan;
+    const { rate, seed } = this.#options;
+    const members = [...fleet.members.values()];
+    const arrivals = members.map(({ environmentId }, at) =>
+      world.simulator.arrivals(environmentId, {
+        kind: "poisson",
+        ratePerSecond: rate / members.length,
+        durationSeconds: roundMs / 1_000,
+        seed: seed + round * members.length + at,
+      }),
+    );
+    const ended = new AbortController();
+    const peak = this.#watchPeak(operator.pid, ended.signal);
+    await Promise.all([this.#trouble.make(roundMs), ...arrivals.map(({ done }) => done)]);
+    ended.abort();
+    return await peak;
+  }
+
+  async #watchPeak(pid: number, signal: AbortSignal): Promise<Round["peak"]> {
+    const peak = { rssBytes: 0, sockets: 0 };
+    while (!signal.aborted) {
+      const [rssBytes, { sockets }] = await Promise.all([residentBytes(pid), openDescriptors(pid)]);
+      peak.rssBytes = Math.max(peak.rssBytes, rssBytes);
+      peak.sockets = Math.max(peak.sockets, sockets);
+      await pause(PEAK_EVERY_MS, undefined, { signal }).catch(() => {});
+    }
+    return peak;
+  }
+
+  async #look(): Promise<Vitals> {
+    const { operator, inspector } = this.#stage;
+    const first = await readVitals(operator, inspector);
+    const all: [Vitals, ...Vitals[]] = [first];
+    for (let look = 1; look < LOOKS; look += 1) {
+      await pause(LOOK_EVERY_MS);
+      all.push(await readVitals(operator, inspector));
+    }
+    return leastOf(all);
+  }
+
+  async #outcome(parts: Pick<Outcome, "growth" | "empty">): Promise<Outcome> {
+    const { world, fleet, operator, inspector } = this.#stage;
+    const watchesEnded = await this.#watchesEnded();
+    const leftovers = await this.#leftovers();
+    this.isOver = true;
+    // A process that is looked into waits at its end until nobody looks any more.
+    inspector[Symbol.dispose]();
+    return {
+      ...parts,
+      options: this.#options,
+      plan: this.#plan,
+      rounds: this.#rounds,
+      account: accountOf(fleet.items),
+      trouble: this.#trouble.counts,
+      watchesEnded,
+      seconds: (performance.now() - this.#fromMs) / 1_000,
+      violations: world.simulator.violations.map(violationText),
+      leftovers,
+      exit: await operator.stop(),
+    };
+  }
+
+  async #watchesEnded(): Promise<Record<string, number>> {
+    const lines = (await (await fetch(`http://${this.#stage.operator.addresses.metrics}/metrics`)).text()).split("\n");
+    const ended: Record<string, number> = {};
+    for (const line of lines) {
+      const [, cause, count] = /^berth_reflector_restarts_total\{.*cause="(\w+)".*\} (\d+)$/.exec(line) ?? [];
+      if (cause !== undefined) ended[cause] = (ended[cause] ?? 0) + Number(count);
+    }
+    return ended;
+  }
+
+  async #leftovers(): Promise<string[]> {
+    const { world, fleet } = this.#stage;
+    const { kube, namespace, simulator } = world;
+    // The account says what became of items.
+    const environments = fleet.environmentIds.map((environmentId) => ({ mode: "sessions" as const, environmentId }));
+    const query = { kube, namespace, simulator, environments, afterwards: true, interrupted: false };
+    const deadline = performance.now() + CLEAR_MS;
+    for (;;) {
+      const left = await findLeftovers(query);
+      if (left.length === 0 || performance.now() > deadline) return left;
+      await pause(LOOK_EVERY_MS);
+    }
+  }
+}

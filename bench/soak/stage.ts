@@ -1,0 +1,101 @@
+import { randomBytes } from "node:crypto";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { seededRandom } from "../../simulator/ids.ts";
+import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
+import type { TestCluster } from "../../test/support/cluster.ts";
+import type { OperatorProcess } from "../../test/support/operator-process.ts";
+import { SHORT_LEASE } from "../../test/support/session-life.ts";
+import { TcpProxy } from "../../test/support/tcp-proxy.ts";
+import { startWorld, type World } from "../../test/support/world.ts";
+import { type Cluster, startCluster, waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
+import { installBerth } from "../../testbed/cluster/install.ts";
+import { showProgress } from "../../testbed/cluster/progress.ts";
+import { NODE } from "../../testbed/cluster/users.ts";
+import { Fates, Fleet } from "./fleet.ts";
+import { INSPECTED, Inspector } from "./inspector.ts";
+
+/** As the operator's own times: how much faster than life everything is, but for the claim window. */
+export const TIME_SCALE = SHORT_LEASE.timeScale;
+
+/** An acknowledged item that nobody beats is queued again after so long. */
+const STARTING_SECONDS = 10;
+/** Of stopped items, so that the simulator's own lists do not grow for ever. */
+const LIST_KEEPS = 500;
+
+/** Everything that a soak runs on: a control plane of its own, and the operator as a process behind a network of its own. */
+export interface SoakStage extends AsyncDisposable {
+  readonly cluster: Cluster;
+  readonly world: World;
+  readonly fleet: Fleet;
+  readonly network: TcpProxy;
+  readonly operator: OperatorProcess;
+  readonly inspector: Inspector;
+  readonly random: () => number;
+}
+
+export async function startStage(seed: number): Promise<SoakStage> {
+  await using things = new AsyncDisposableStack();
+  const progress = showProgress();
+  const cluster = things.use(await startCluster({ progress }));
+  await installBerth(cluster.api);
+  progress.clear();
+  const random = seededRandom(seed);
+  const fates = new Fates(random);
+  const world = things.use(
+    await startWorld(await asTestCluster(cluster), {
+      timeScale: TIME_SCALE,
+      simulator: {
+        seed,
+        limits: { ...SHORT_LEASE.simulator.limits, startingTimeoutSeconds: STARTING_SECONDS },
+        switches: { listKeepsStopped: LIST_KEEPS },
+      },
+      node: {
+        seed,
+        fates: fates.choose,
+        runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
+      },
+      key: false,
+    }),
+  );
+  const network = things.use(await TcpProxy.start(cluster.server));
+  const flags = ["--kubeconfig", await kubeconfigThrough(cluster, network), "--log-level", "info"];
+  const { process: operator } = await world.startOperatorProcess({ flags, nodeFlags: INSPECTED });
+  const inspector = things.use(await Inspector.connect(operator));
+  const fleet = new Fleet(world, fates);
+  const moved = things.move();
+  return {
+    ...{ cluster, world, fleet, network, operator, inspector, random },
+    [Symbol.asyncDispose]: () => moved.disposeAsync(),
+  };
+}
+
+/** The operator's kubeconfig, with the network in the server's place. */
+async function kubeconfigThrough(cluster: Cluster, network: TcpProxy): Promise<string> {
+  const path = join(cluster.dir, "soak.kubeconfig");
+  const text = await readFile(cluster.operatorKubeconfig, "utf8");
+  await writeFile(path, text.replaceAll(cluster.server, network.url(cluster.server)), { mode: 0o600 });
+  return path;
+}
+
+/** A cluster of one's own in the place of the one that tests share. */
+async function asTestCluster(cluster: Cluster): Promise<TestCluster> {
+  const { api } = cluster;
+  return {
+    ...{ api, audit: cluster.audit, auditLog: cluster.audit.file },
+    kubeconfig: cluster.kubeconfig,
+    operatorKubeconfig: cluster.operatorKubeconfig,
+    nodeKubeconfig: await cluster.kubeconfigFor(NODE),
+    server: cluster.server,
+    caFile: cluster.caFile,
+    adminToken: cluster.adminToken,
+    clientCaDir: cluster.clientCaDir,
+    kubeconfigFor: (user, groups) => cluster.kubeconfigFor(user, groups),
+    async createNamespace(prefix) {
+      const name = `${prefix}-${randomBytes(4).toString("hex")}`;
+      await api.create("/api/v1/namespaces", { metadata: { name } });
+      await waitForServiceAccount(api, name);
+      return name;
+    },
+  };
+}

@@ -1,0 +1,95 @@
+import type { Measure, Vitals } from "./vitals.ts";
+
+/** What was seen at rest: no session under way, the same Environments as at every other rest. */
+export interface Rest {
+  /** Sessions served so far. */
+  readonly sessions: number;
+  readonly vitals: Vitals;
+}
+
+/** How much a measure may grow over a whole run: the larger of both. */
+export interface Bound {
+  /** In the measure's own unit. */
+  readonly absolute: number;
+  /** Of what it was at the first rest. */
+  readonly share: number;
+  /** Why not nothing at all. */
+  readonly because: string;
+}
+
+export interface Growth {
+  readonly measure: Measure;
+  /** At the first rest after the warm-up, and at the last. */
+  readonly first: number;
+  readonly last: number;
+  /** By the slope over all rests, from the first to the last. */
+  readonly grown: number;
+  readonly allowed: number;
+  readonly isFlat: boolean;
+}
+
+const MIB = 1_024 ** 2;
+
+/** Bounds of a whole run, however long it is: a longer one finds smaller leaks. */
+export const BOUNDS: Readonly<Record<Measure, Bound>> = {
+  heapBytes: { absolute: 3 * MIB, share: 0.1, because: "code that is compiled late, memories with a stated bound" },
+  rssBytes: { absolute: 32 * MIB, share: 0.2, because: "the heap's pages go back to the kernel when V8 likes" },
+  sockets: {
+    absolute: 32,
+    share: 0,
+    because: "connections to the API server are kept for 30 s after their last request",
+  },
+  files: { absolute: 1, share: 0, because: "a file may be open at that moment" },
+  timers: { absolute: 64, share: 0.1, because: "each connection that is kept has two" },
+  handles: { absolute: 32, share: 0.1, because: "as sockets" },
+  entries: {
+    absolute: 9_000,
+    share: 0.1,
+    because: "what Events were written, and of which objects, is remembered for 4,096 each; five are added a session",
+  },
+  signals: { absolute: 50, share: 0.1, because: "requests of that moment" },
+  environmentSeries: { absolute: 40, share: 0.05, because: "a resident's label that is seen for the first time" },
+  otherSeries: { absolute: 150, share: 0.15, because: "a status code that is seen for the first time has buckets" },
+};
+
+/** Fewer points have no slope that one of them alone could not bend. */
+export const LEAST_RESTS = 3;
+
+/** What grew, measure by measure. @throws {RangeError} fewer than LEAST_RESTS rests. */
+export function judge(rests: readonly Rest[], bounds: Readonly<Record<Measure, Bound>> = BOUNDS): Growth[] {
+  const [first, last] = [rests[0], rests.at(-1)];
+  if (!first || !last || rests.length < LEAST_RESTS) {
+    throw new RangeError(`${rests.length} rests say nothing about growth; ${LEAST_RESTS} are the least`);
+  }
+  return (Object.keys(bounds) as Measure[]).map((measure) => {
+    const points = rests.map(({ sessions, vitals }) => ({ x: sessions, y: vitals[measure] }));
+    const grown = slopeOf(points) * (last.sessions - first.sessions);
+    const { absolute, share } = bounds[measure];
+    const allowed = Math.max(absolute, share * first.vitals[measure]);
+    const [from, to] = [first.vitals[measure], last.vitals[measure]];
+    return { measure, first: from, last: to, grown, allowed, isFlat: grown <= allowed };
+  });
+}
+
+interface Point {
+  readonly x: number;
+  readonly y: number;
+}
+
+/**
+ * The median of the slopes between all pairs of points (Theil-Sen): up to 29 of 100 points may be anything without
+ * bending it. Zero where all points have one x.
+ */
+export function slopeOf(points: readonly Point[]): number {
+  const slopes = points.flatMap((from, at) =>
+    points.slice(at + 1).flatMap((to) => (to.x === from.x ? [] : [(to.y - from.y) / (to.x - from.x)])),
+  );
+  return slopes.length === 0 ? 0 : median(slopes);
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length / 2;
+  const [low, high] = [sorted[Math.ceil(middle) - 1], sorted[Math.floor(middle)]];
+  return ((low ?? Number.NaN) + (high ?? Number.NaN)) / 2;
+}

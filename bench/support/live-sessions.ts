@@ -1,0 +1,202 @@
+import { parseEnvironment } from "../../src/api/environment.ts";
+import { toLabelValue } from "../../src/api/label-value.ts";
+import {
+  ANNOTATION_DO_NOT_DISRUPT,
+  ANNOTATION_SAFE_TO_EVICT,
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_WORK_ID,
+  API_VERSION,
+  KIND,
+  LABEL_PHASE,
+  LABEL_SESSION_ID,
+  LABEL_WORK_ID,
+} from "../../src/api/names.ts";
+import { realClock } from "../../src/core/clock.ts";
+import { KubeClient } from "../../src/kube/client.ts";
+import { loadKubeConfig } from "../../src/kube/config.ts";
+import { PODS, type Pod, SECRETS, type Secret } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { KEY_ACKNOWLEDGED_AT, KEY_WORK_SECRET, renderJournal } from "../../src/sessions/journal.ts";
+import { newPodName, type SessionTemplate, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { NODE } from "../../testbed/cluster/users.ts";
+import { newRecords } from "../../testbed/node/container-record.ts";
+import { renderStatus } from "../../testbed/node/pod-status.ts";
+import { Registration } from "../../testbed/node/registration.ts";
+import type { LiveEnvironment, LiveItem, LiveWork } from "./live-work.ts";
+import type { Stand } from "./stand.ts";
+
+/**
+ * For Node: what it gives a process's heap by itself in a container with the memory limit of the chart, 512 MiB. Outside of
+ * one V8 may take gigabytes, and collects no garbage before it needs to.
+ */
+export const HEAP_OF_CHART = ["--max-heap-size=259"] as const;
+
+const NODE_NAME = "bench-node";
+/** Sessions that are written at the same time: three requests each, one after the other. */
+const CONCURRENCY = 32;
+const DAY_SECONDS = 86_400;
+
+/** Environments of live sessions. */
+export interface LiveStage {
+  readonly namespace: string;
+  /** For an operator of these Environments alone. */
+  readonly flags: readonly string[];
+  /** Writes what the operator of before left of all sessions: Pods that run, and Secrets that were opened. */
+  writeSessions(): Promise<void>;
+}
+
+/** Makes an Environment, without sessions yet, for each of those at the Work API, and a node for their Pods. */
+export async function prepareLiveStage(stand: Stand, work: LiveWork, things: AsyncDisposableStack): Promise<LiveStage> {
+  await registerNode(stand, things);
+  const namespace = await stand.namespace("live");
+  const templates: { readonly name: string; readonly template: SessionTemplate; readonly of: LiveEnvironment }[] = [];
+  for (const [at, of] of work.environments.entries()) {
+    const name = `live-${at}`;
+    templates.push({ name, template: await createEnvironment(stand, { namespace, name, url: work.url, of }), of });
+  }
+  return {
+    namespace,
+    flags: ["--namespace", namespace],
+    async writeSessions() {
+      const waiting = templates.flatMap(({ of, ...rest }) => of.items.map((item) => ({ ...rest, item })));
+      const nowMs = Date.now();
+      const writer = async () => {
+        for (let next = waiting.pop(); next; next = waiting.pop()) {
+          await writeSession(stand.kube, { ...next, namespace, url: work.url, nowMs });
+        }
+      };
+      await Promise.all(Array.from({ length: CONCURRENCY }, writer));
+    },
+  };
+}
+
+/** A Node that says it is well: its Pods are no matter of anybody's, since nothing stands behind it. */
+async function registerNode(stand: Stand, things: AsyncDisposableStack): Promise<void> {
+  const access = loadKubeConfig(await stand.cluster.kubeconfigFor(NODE));
+  const client = new KubeClient({ access, clock: realClock });
+  things.defer(() => client.close());
+  const capacity = { pods: 100_000 };
+  const options = { client, clock: realClock, logger: silentLogger, name: NODE_NAME, capacity, labels: {}, taints: [] };
+  const registration = new Registration(options);
+  await registration.register();
+  const ending = new AbortController();
+  const beating = registration.heartbeat(ending.signal);
+  things.defer(async () => {
+    ending.abort();
+    await beating;
+  });
+}
+
+interface Made {
+  readonly namespace: string;
+  readonly name: string;
+  readonly url: string;
+  readonly of: LiveEnvironment;
+}
+
+async function createEnvironment(stand: Stand, { namespace, name, url, of }: Made): Promise<SessionTemplate> {
+  const keySecretRef = { name: `${name}-key` };
+  await stand.kube.create(SECRETS, {
+    metadata: { namespace, name: keySecretRef.name },
+    stringData: { "environment-key": of.key },
+  });
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  const created = await stand.kube.create(ENVIRONMENTS, {
+    apiVersion: API_VERSION,
+    kind: KIND,
+    metadata: { name, namespace },
+    spec: {
+      environmentId: of.id,
+      api: { baseUrl: url, keySecretRef },
+      sessions: { maxConcurrent: Math.max(1, of.items.length), lease: "Operator", template },
+    },
+  } as never);
+  const parsed = parseEnvironment(created);
+  if (!parsed.ok) throw new Error(parsed.problems.join("; "));
+  return sessionTemplate(parsed.environment);
+}
+
+export interface Session {
+  readonly namespace: string;
+  /** Of its Environment. */
+  readonly name: string;
+  readonly template: SessionTemplate;
+  readonly item: LiveItem;
+  readonly url: string;
+  readonly nowMs: number;
+}
+
+/** As claim, opening and touch leave them, and kubelet the Pod. */
+async function writeSession(kube: KubeClient, session: Session): Promise<void> {
+  const { namespace, nowMs } = session;
+  const pod = await kube.create(PODS, assignedPod(session));
+  await kube.patch(
+    PODS,
+    { namespace, name: pod.metadata.name ?? "" },
+    { status: runningStatus(pod, nowMs) },
+    { type: "merge", subresource: "status" },
+  );
+  await kube.create(SECRETS, journalOf(session, pod));
+}
+
+/** @param pod as it was created */
+export function journalOf({ namespace, name, item, url }: Session, pod: Pod): Secret {
+  const secret = renderJournal(
+    { name: pod.metadata.name ?? "", namespace, environment: name },
+    {
+      use: "session",
+      lease: "Operator",
+      environmentUid: pod.metadata.ownerReferences?.[0]?.uid ?? "",
+      podUid: pod.metadata.uid ?? "",
+      api: url,
+      workId: item.workId,
+      sessionId: item.sessionId,
+      queuedAt: item.queuedAt,
+      polledFromMs: Math.floor(item.polledMs),
+      polledUntilMs: Math.ceil(item.polledMs),
+    },
+    null,
+  );
+  const opened = { [KEY_WORK_SECRET]: item.secret, [KEY_ACKNOWLEDGED_AT]: item.acknowledgedAt };
+  return { ...secret, stringData: { ...secret.stringData, ...opened } };
+}
+
+export function assignedPod({ name, template, item }: Session): Pod {
+  const pod = template.render(newPodName(name));
+  const { labels, annotations } = pod.metadata;
+  return {
+    ...pod,
+    metadata: {
+      ...pod.metadata,
+      labels: {
+        ...labels,
+        [LABEL_PHASE]: "assigned",
+        [LABEL_WORK_ID]: toLabelValue(item.workId),
+        [LABEL_SESSION_ID]: toLabelValue(item.sessionId),
+      },
+      annotations: {
+        ...annotations,
+        [ANNOTATION_WORK_ID]: item.workId,
+        [ANNOTATION_SESSION_ID]: item.sessionId,
+        [ANNOTATION_SAFE_TO_EVICT]: "false",
+        [ANNOTATION_DO_NOT_DISRUPT]: "true",
+      },
+    },
+    spec: { ...pod.spec, nodeName: NODE_NAME, activeDeadlineSeconds: 2 * DAY_SECONDS },
+  };
+}
+
+/** What kubelet says of a Pod whose containers run. */
+export function runningStatus(pod: Pod, nowMs: number) {
+  const startedAt = new Date(nowMs).toISOString().replace(/\.\d+Z$/, "Z");
+  const records = newRecords(pod);
+  for (const record of records) {
+    record.state = { running: { startedAt } };
+    record.containerID = `containerd://${pod.metadata.uid?.replaceAll("-", "").repeat(2)}`;
+  }
+  return renderStatus({
+    ...{ pod, records, nowMs, startTimeMs: nowMs, podIP: "10.0.0.1", sandboxReady: true, verdict: undefined },
+    ...{ mayRun: true, settled: false, gone: false, previous: undefined },
+  });
+}

@@ -1,0 +1,56 @@
+import type { AuditEntry } from "../../testbed/cluster/audit.ts";
+
+/** Requests of one verb to one resource, and what they are for. */
+export interface Purpose {
+  readonly request: string;
+  readonly what: string;
+}
+
+/** By verb and resource. Pods are told apart by what became of their claim's Secret, which bears the same name. */
+const PURPOSES: Readonly<Record<string, string>> = {
+  "create secrets": "the claim's record, which takes the Pod's slot",
+  "patch secrets": "the key that the container waits for",
+  "delete secrets": "the record goes: the item is settled",
+  "create pods": "a new Pod in the place of the one that was taken",
+  "patch environments/status": "counts, at most every 5 s",
+  "patch environments": "the finalizer",
+  "get environments": "the Environment, before its finalizer changes",
+  "get secrets": "the environment key, every minute",
+  "get networkpolicies": "the policy for Pods, every ten minutes",
+  "create events": "told to people",
+  "patch events": "told again",
+};
+const BEFORE_SETTLED: Readonly<Record<string, string>> = {
+  "get pods": "the Pod live, before the acknowledgement",
+  "patch pods": "touched: whose it is now, and kubelet looks",
+};
+const AFTER_SETTLED: Readonly<Record<string, string>> = {
+  "get pods": "the Pod live, before its deletion",
+  "patch pods": "marked as finished, to be kept",
+};
+
+/** How often the operator asked for what, the most frequent first. @param entries in the order of the log, from a quiet moment on */
+export function purposesOf(entries: Iterable<AuditEntry>): (Purpose & { readonly count: number })[] {
+  // Claims under way: those that began before the log does are over.
+  const open = new Set<string>();
+  const purposes = new Map<string, Purpose & { count: number }>();
+  for (const entry of entries) {
+    if (entry.verb === "create" && entry.resource === "secrets") open.add(entry.name);
+    const purpose = purposeOf(entry, !open.has(entry.name));
+    const key = `${purpose.request} ${purpose.what}`;
+    const known = purposes.get(key) ?? { ...purpose, count: 0 };
+    known.count += 1;
+    purposes.set(key, known);
+    if (entry.verb === "delete" && entry.resource === "secrets") open.delete(entry.name);
+  }
+  return [...purposes.values()].sort((a, b) => b.count - a.count);
+}
+
+function purposeOf({ verb, resource, subresource, code }: AuditEntry, isSettled: boolean): Purpose {
+  const request = `${verb} ${resource}${subresource === "" ? "" : `/${subresource}`}`;
+  const refused = code >= 400 ? `, refused with ${code}` : "";
+  const byTime = (isSettled ? AFTER_SETTLED : BEFORE_SETTLED)[request];
+  const deletion =
+    request === "delete pods" ? (isSettled ? "the Pod goes" : "a Pod goes whose item is not settled yet") : undefined;
+  return { request, what: `${byTime ?? deletion ?? PURPOSES[request] ?? "other"}${refused}` };
+}

@@ -1,0 +1,69 @@
+"""The stock Python worker for one session: serves the work item that the environment names, then exits.
+
+It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
+ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
+worker does. Besides: WORKSPACE, the directory to work in (the current one unless set), and BERTH_WORKER_MAX_IDLE_MS,
+how long it stays with an idle session (60000).
+"""
+
+import signal
+
+# Importing the SDK takes a second or two. The first process of a container gets no signal that it has no handler for,
+# so a SIGTERM in that time would be lost: it is kept for later.
+early_signals: list[int] = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda received, _frame: early_signals.append(received))
+
+import logging  # noqa: E402
+import os  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import anyio  # noqa: E402
+from anthropic import AsyncAnthropic  # noqa: E402
+from anthropic.lib.environments import DEFAULT_MAX_IDLE  # noqa: E402
+from anyio.abc import TaskStatus  # noqa: E402
+
+
+def max_idle_seconds() -> float:
+    text = os.environ.get("BERTH_WORKER_MAX_IDLE_MS", "")
+    if text == "":
+        return DEFAULT_MAX_IDLE
+    if not (text.isascii() and text.isdigit()):
+        raise SystemExit("BERTH_WORKER_MAX_IDLE_MS must be a whole number, 0 or more")
+    return int(text) / 1000
+
+
+def work_secret() -> str | None:
+    path = os.environ.get("ANTHROPIC_WORK_SECRET_FILE")
+    return Path(path).read_text().strip() if path else None
+
+
+async def cancel_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    """Cancelled, the worker lets a tool call under way finish, posts its stop and returns."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        if early_signals:
+            scope.cancel()
+        async for _ in signals:
+            scope.cancel()
+
+
+async def main() -> None:
+    # The client wants some credential; the worker replaces it by that of the item for every call.
+    async with AsyncAnthropic(api_key=None, auth_token="unused") as client:
+        worker = client.beta.environments.work.worker(
+            workdir=os.environ.get("WORKSPACE") or None,
+            max_idle=max_idle_seconds(),
+        )
+        # A scope of its own for the item: ending it by a signal is no error.
+        async with anyio.create_task_group() as signals:
+            with anyio.CancelScope() as item:
+                await signals.start(cancel_on_signal, item)
+                await worker.handle_item(work_secret=work_secret())
+            signals.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    # What the SDK says about the lease and its end goes to stderr.
+    logging.basicConfig(level=os.environ.get("ANTHROPIC_LOG", "warning").upper())
+    anyio.run(main)

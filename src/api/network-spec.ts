@@ -1,0 +1,93 @@
+import { z } from "zod";
+import { type Rule, withRules } from "./rule.ts";
+
+/** The Work API of the platform. Its published networks are known to the operator; those of any other address are not. */
+export const DEFAULT_BASE_URL = "https://api.anthropic.com";
+
+/** Bounds the cost of the rules, and the size of the NetworkPolicy. */
+const MAX_CIDRS = 64;
+/** The longest IPv6 address, and its prefix length. */
+const MAX_CIDR = 49;
+
+const BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+const V4 = `(${BYTE}\\.){3}${BYTE}/(3[0-2]|[12]?[0-9])`;
+/** No more than what may stand in one: the API server reads the NetworkPolicy's own. */
+const V6 = "[0-9a-fA-F.]*:[0-9a-fA-F:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9])";
+/** RE2 and JavaScript alike. CEL's own `isCIDR` is younger than the oldest cluster that the chart is for. */
+export const CIDR_PATTERN = `^(${V4}|${V6})$`;
+
+/** Connections of a Pod to itself: no NetworkPolicy holds them, so no network need be named. */
+const LOOPBACK_PATTERN = "^https?://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?$";
+
+const egress = withRules(
+  z
+    .strictObject({
+      cidrs: z
+        .array(z.string().max(MAX_CIDR).meta({ description: "A network, such as 10.20.0.0/16." }))
+        .max(MAX_CIDRS)
+        .optional()
+        .meta({
+          description:
+            "Networks that the Pods may reach on any port, beside DNS and, with the default api.baseUrl, the published ones of the API: such as 10.20.0.0/16. Required with another api.baseUrl; an empty list names none.",
+          "x-kubernetes-list-type": "atomic",
+        }),
+    })
+    .meta({ description: "What the Pods may reach." }),
+  [
+    {
+      cel: `!has(self.cidrs) || self.cidrs.all(c, c.matches('${CIDR_PATTERN.replaceAll("\\", "\\\\")}'))`,
+      field: "cidrs",
+      message: "each of cidrs must be a network, such as 10.20.0.0/16, 203.0.113.7/32 or 2001:db8::/32",
+      holds: ({ cidrs = [] }) => cidrs.every((cidr) => new RegExp(CIDR_PATTERN).test(cidr)),
+    },
+  ],
+);
+
+/** `spec.network`: what the Pods of either mode may reach, and who may reach them. */
+export const networkSpec = z
+  .strictObject({
+    policy: z.enum(["Managed", "None"]).default("Managed").meta({
+      description:
+        "Managed keeps a NetworkPolicy over the Environment's Pods: nothing comes in, DNS and what egress names goes out. None keeps none.",
+    }),
+    egress: egress.prefault({}),
+  })
+  .prefault({})
+  .meta({ description: "The network of the Pods, by a NetworkPolicy that the cluster's network has to enforce." });
+export type NetworkSpec = z.output<typeof networkSpec>;
+
+/** The parts of an Environment's spec that say something of its network. */
+interface Networked {
+  readonly network: NetworkSpec;
+  readonly api: { readonly baseUrl: string };
+  readonly sessions?: WithTemplate | undefined;
+  readonly workers?: WithTemplate | undefined;
+}
+interface WithTemplate {
+  readonly template: { readonly spec: { readonly hostNetwork?: boolean | undefined } };
+}
+
+const onHost = (mode: string) =>
+  `has(self.${mode}) && has(self.${mode}.template.spec.hostNetwork) && self.${mode}.template.spec.hostNetwork`;
+
+/** Rules of the whole spec. */
+export const networkRules: readonly Rule<Networked>[] = [
+  {
+    cel: `self.network.policy == 'None' || has(self.network.egress.cidrs) || self.api.baseUrl == '${DEFAULT_BASE_URL}' || self.api.baseUrl.matches('${LOOPBACK_PATTERN.replaceAll("\\", "\\\\")}')`,
+    field: "network.egress",
+    message: `Pods must reach api.baseUrl, and only the networks of ${DEFAULT_BASE_URL} are known: name those of yours in network.egress.cidrs (such as 10.20.0.0/16), or keep no NetworkPolicy with network.policy: None`,
+    holds: ({ network, api }) =>
+      network.policy === "None" ||
+      network.egress.cidrs !== undefined ||
+      api.baseUrl === DEFAULT_BASE_URL ||
+      new RegExp(LOOPBACK_PATTERN).test(api.baseUrl),
+  },
+  {
+    cel: `self.network.policy == 'None' || !((${onHost("sessions")}) || (${onHost("workers")}))`,
+    field: "network.policy",
+    message:
+      "no NetworkPolicy holds Pods with hostNetwork: leave hostNetwork out of the template, or keep no NetworkPolicy with network.policy: None",
+    holds: ({ network, sessions, workers }) =>
+      network.policy === "None" || !(sessions ?? workers)?.template.spec.hostNetwork,
+  },
+];

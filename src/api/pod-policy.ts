@@ -1,0 +1,123 @@
+import { ANY, isBelow } from "./policy-looks.ts";
+import { type Need, needsOf, POLICY_KEYS, POLICY_RULES, type PolicyKey, type PolicyRule } from "./policy-rules.ts";
+
+/**
+ * What the operator lets Pod templates have beyond what every template may: by the keys of POLICY_RULES, a list of names or
+ * folders; a switch that is on is `["*"]`. What is left out allows nothing.
+ */
+export type PodPolicy = { readonly [K in PolicyKey]?: readonly string[] };
+
+/** The flag of the operator that holds it. */
+export const POLICY_FLAG = "allowed-in-templates";
+
+/** The field of the chart's values that holds it. */
+export const POLICY_VALUE = "podPolicy";
+
+/** One thing that is allowed, in the words of the flag: `privileged`, `capabilities=NET_ADMIN`. */
+export interface Allowance {
+  readonly key: PolicyKey;
+  readonly item: string;
+}
+
+/** A message names so many of what is not allowed: the others can be seen once these are mended. */
+const SHOWN = 5;
+/** More of a name than anybody wants to read is cut off in messages. */
+const SHOWN_CHARACTERS = 100;
+
+/** Pods carry what their template asks for, and caches keep no longer values of theirs. */
+const MAX_NEEDS_CHARACTERS = 4_000;
+
+const kindOf = (key: PolicyKey): PolicyRule["kind"] => POLICY_RULES[key].kind;
+
+const NAME = /^(\*|[A-Za-z0-9]([A-Za-z0-9._/-]{0,251}[A-Za-z0-9])?)$/;
+const FOLDER = /^\/$|^(\/(?!\.\.?(\/|$))[^/\s,"'\\]+)+$/;
+
+/** @throws {RangeError} that says how it is written. */
+export function parseAllowance(word: string): Allowance {
+  const at = word.indexOf("=");
+  const key = POLICY_KEYS.find((known) => known === (at < 0 ? word : word.slice(0, at)));
+  if (key === undefined) throw new RangeError(`is not known; known are ${POLICY_KEYS.map(exampleOf).join(", ")}`);
+  const item = at < 0 ? "" : word.slice(at + 1);
+  const kind = kindOf(key);
+  if (kind === "switch") {
+    if (at >= 0) throw new RangeError(`${key} takes no value: write ${key}`);
+    return { key, item: ANY };
+  }
+  const isGood = kind === "paths" ? FOLDER.test(item) : NAME.test(item);
+  if (!isGood) throw new RangeError(`write ${exampleOf(key)}`);
+  if (key === "capabilities" && /^CAP_|[a-z]/.test(item)) {
+    throw new RangeError("capabilities are written in capitals and without CAP_, such as capabilities=NET_ADMIN");
+  }
+  return { key, item };
+}
+
+function exampleOf(key: PolicyKey): string {
+  return { switch: key, names: `${key}=<name>`, paths: `${key}=</path>` }[kindOf(key)];
+}
+
+/** The policy that allows these and nothing else. */
+export function policyOf(allowances: readonly Allowance[]): PodPolicy {
+  const policy: { [K in PolicyKey]?: string[] } = {};
+  for (const { key, item } of allowances) policy[key] = [...(policy[key] ?? []), item];
+  return policy;
+}
+
+/** What a template asks for, as its Pods remember it: they are judged by it when a stricter policy comes. */
+export function needWords(template: unknown): string[] {
+  return [...new Set(needsOf(template).map(({ key, item }) => wordOf(key, item)))].sort();
+}
+
+/** The annotation that remembers it, read; null: it is not there, or nobody can have written it. */
+export function readNeeds(text: string | undefined): readonly string[] | null {
+  try {
+    const words: unknown = JSON.parse(text ?? "null");
+    return Array.isArray(words) ? words.map(String) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Whether all of this is allowed. A word that is not known was written by another version: it is not. */
+export function allowsAll(policy: PodPolicy, words: readonly string[]): boolean {
+  return words.every((word) => {
+    const at = word.indexOf("=");
+    const key = POLICY_KEYS.find((known) => known === (at < 0 ? word : word.slice(0, at)));
+    return key !== undefined && isAllowed(policy, key, at < 0 ? "" : word.slice(at + 1));
+  });
+}
+
+/** What a template asks for and may not have, in words for a person, with the mend; null: nothing. */
+export function whyForbidden(policy: PodPolicy, template: unknown, field: string): string | null {
+  const forbidden = needsOf(template).filter(({ key, item }) => !isAllowed(policy, key, item));
+  const { length } = JSON.stringify(needWords(template));
+  if (forbidden.length === 0) {
+    if (length <= MAX_NEEDS_CHARACTERS) return null;
+    return `${field} asks for too much that the operator's policy for Pods has to allow, ${length} characters in words of --${POLICY_FLAG}, and Pods can remember ${MAX_NEEDS_CHARACTERS} of them: ask for fewer or shorter names and folders`;
+  }
+  const shown = forbidden.slice(0, SHOWN).map((need) => describe(policy, need, field));
+  const more = forbidden.length > SHOWN ? [`and ${forbidden.length - SHOWN} more`] : [];
+  return `the operator's policy for Pods does not allow ${[...shown, ...more].join("; ")}`;
+}
+
+function isAllowed(policy: PodPolicy, key: PolicyKey, item: string): boolean {
+  const allowed = policy[key] ?? [];
+  if (kindOf(key) === "paths") return isBelow(item, allowed);
+  return allowed.includes(ANY) || allowed.includes(item);
+}
+
+function describe(policy: PodPolicy, { key, item, field: at }: Need, field: string): string {
+  const isSwitch = kindOf(key) === "switch";
+  const allowed = (policy[key] ?? []).map(short);
+  const what = isSwitch ? "" : ` ${short(item)}`;
+  const list = isSwitch ? "" : ` (allowed: ${allowed.length > 0 ? allowed.join(", ") : "none"})`;
+  const value = `${POLICY_VALUE}.${key}${isSwitch ? "=true" : ""}`;
+  return `${field}.${at}${what}${list}: leave it out, or have it allowed by the chart's value ${value} (--${POLICY_FLAG} ${short(wordOf(key, item))})`;
+}
+
+function wordOf(key: PolicyKey, item: string): string {
+  return kindOf(key) === "switch" ? key : `${key}=${item}`;
+}
+
+function short(text: string): string {
+  return text.length > SHOWN_CHARACTERS ? `${text.slice(0, SHOWN_CHARACTERS)}...` : text;
+}

@@ -1,0 +1,165 @@
+import { isIP } from "node:net";
+import type { Environment } from "../api/environment.ts";
+import { toLabelValue } from "../api/label-value.ts";
+import {
+  ANNOTATION_API,
+  API_VERSION,
+  KIND,
+  LABEL_ENVIRONMENT,
+  LABEL_MANAGED_BY,
+  LABEL_PHASE,
+  LABEL_ROLE,
+} from "../api/names.ts";
+import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
+import { hashOf } from "../core/hash.ts";
+import type { NetworkPolicy, Pod } from "../kube/resource.ts";
+
+/** What the operator knows of networks that no Environment says. */
+export interface NetworkFacts {
+  /** The published networks of the default Work API. */
+  readonly apiCidrs: readonly string[];
+  /** Where the operator's own Pods are. */
+  readonly operatorNamespace: string;
+}
+
+type Rule = Record<string, unknown>;
+
+/** A label that every Namespace has of its own accord. */
+const NAMESPACE_NAME = "kubernetes.io/metadata.name";
+
+const HTTPS: Rule[] = [{ protocol: "TCP", port: 443 }];
+
+/**
+ * Where resolvers of clusters are: besides Pods on nodes, behind addresses of the node or the cloud, all of them private
+ * or link-local. DNS to all the world would be a way out on port 53 for whatever speaks TCP. One that is elsewhere is
+ * among `egress.cidrs` or the template's own name servers.
+ */
+const RESOLVER_CIDRS = [
+  "10.0.0.0/8",
+  "100.64.0.0/10",
+  "169.254.0.0/16",
+  "172.16.0.0/12",
+  "192.168.0.0/16",
+  "fc00::/7",
+  "fe80::/10",
+];
+
+const dnsPorts = (port: number): Rule[] => [
+  { protocol: "UDP", port },
+  { protocol: "TCP", port },
+];
+
+/** OpenShift's resolvers listen elsewhere, and policies see where a connection ends, not the Service's port. */
+const OPENSHIFT_DNS: Rule = {
+  to: [{ namespaceSelector: { matchLabels: { [NAMESPACE_NAME]: "openshift-dns" } } }],
+  ports: dnsPorts(5353),
+};
+
+/**
+ * The Environment's NetworkPolicy as its spec wants it now; null: none.
+ * @param told the addresses of Work APIs that Pods were told which are not over, whatever the spec names by now
+ */
+export function renderNetworkPolicy(
+  environment: Environment,
+  facts: NetworkFacts,
+  told: ReadonlySet<string> = new Set(),
+): NetworkPolicy | null {
+  const { metadata, spec } = environment;
+  if (spec.network.policy === "None") return null;
+  const { name, namespace, uid } = metadata;
+  const label = { [LABEL_ENVIRONMENT]: toLabelValue(name) };
+  return {
+    apiVersion: "networking.k8s.io/v1",
+    kind: "NetworkPolicy",
+    metadata: {
+      name: policyName(name),
+      namespace,
+      labels: { [LABEL_MANAGED_BY]: "berth", ...label },
+      ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
+    },
+    spec: {
+      podSelector: { matchLabels: label },
+      policyTypes: ["Ingress", "Egress"],
+      ingress: spec.workers ? [fromOperator(facts)] : [],
+      egress: [...dnsRules(environment), ...apiRules(environment, facts, told), ...ownRules(environment)],
+    },
+  };
+}
+
+/** The addresses of Work APIs that these session Pods were told, but for those that are over. */
+export function addressesTold(pods: readonly Pod[]): ReadonlySet<string> {
+  const live = pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] !== "finished");
+  return new Set(live.flatMap(({ metadata }) => metadata.annotations?.[ANNOTATION_API] ?? []));
+}
+
+/** Its name, for the name of an Environment. */
+export function policyName(environmentName: string): string {
+  return `berth-${environmentName}`;
+}
+
+/**
+ * Whether what the API server has is what is wanted. What it leaves out (empty lists) and what others add to the metadata
+ * count for nothing.
+ */
+export function isAsWanted(found: NetworkPolicy, wanted: NetworkPolicy): boolean {
+  const labels = found.metadata.labels ?? {};
+  const owner = found.metadata.ownerReferences?.find(({ controller }) => controller);
+  return (
+    Object.entries(wanted.metadata.labels ?? {}).every(([key, value]) => labels[key] === value) &&
+    owner?.uid === wanted.metadata.ownerReferences?.[0]?.uid &&
+    hashOf(withoutEmpty(found.spec ?? {})) === hashOf(withoutEmpty(wanted.spec))
+  );
+}
+
+/**
+ * For the busy probes of workers, on whatever port: workers of an earlier template are asked where that one said, and a
+ * worker that cannot be asked counts as busy for ever.
+ */
+function fromOperator({ operatorNamespace }: NetworkFacts): Rule {
+  return {
+    from: [
+      {
+        namespaceSelector: { matchLabels: { [NAMESPACE_NAME]: operatorNamespace } },
+        podSelector: { matchLabels: { [LABEL_ROLE]: "operator" } },
+      },
+    ],
+    ports: [{ protocol: "TCP" }],
+  };
+}
+
+function dnsRules({ spec }: Environment): Rule[] {
+  const blocks = [...RESOLVER_CIDRS, ...nameServersOf(spec)].map(ipBlock);
+  return [{ to: [{ namespaceSelector: {} }, ...blocks], ports: dnsPorts(53) }, OPENSHIFT_DNS];
+}
+
+/** Sessions go on at the address that they were claimed from: a spec that names another one must not cut them off. */
+function apiRules({ spec }: Environment, { apiCidrs }: NetworkFacts, told: ReadonlySet<string>): Rule[] {
+  const isReached = spec.api.baseUrl === DEFAULT_BASE_URL || told.has(DEFAULT_BASE_URL);
+  if (!isReached || apiCidrs.length === 0) return [];
+  return [{ to: apiCidrs.map(ipBlock), ports: HTTPS }];
+}
+
+/** No rule rather than an empty one, here as above: a rule without destinations lets everything out. */
+function ownRules({ spec }: Environment): Rule[] {
+  const { cidrs = [] } = spec.network.egress;
+  return cidrs.length === 0 ? [] : [{ to: cidrs.map(ipBlock) }];
+}
+
+function ipBlock(cidr: string): Rule {
+  return { ipBlock: { cidr } };
+}
+
+/** Name servers that the template brings along. */
+function nameServersOf({ sessions, workers }: Environment["spec"]): string[] {
+  const dns = (sessions ?? workers)?.template.spec["dnsConfig"] as { nameservers?: unknown } | null | undefined;
+  const servers = Array.isArray(dns?.nameservers) ? dns.nameservers.map(String) : [];
+  return servers
+    .filter((address) => isIP(address) !== 0)
+    .map((address) => `${address}/${isIP(address) === 4 ? 32 : 128}`);
+}
+
+function withoutEmpty(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  const entries = Object.entries(value).filter(([, part]) => !(Array.isArray(part) && part.length === 0));
+  return Object.fromEntries(entries);
+}

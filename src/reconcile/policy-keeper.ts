@@ -1,0 +1,294 @@
+import type { Environment } from "../api/environment.ts";
+import { GROUP, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY } from "../api/names.ts";
+import { backoffCeiling } from "../core/backoff.ts";
+import type { Clock } from "../core/clock.ts";
+import { hashOf } from "../core/hash.ts";
+import type { Points } from "../core/points.ts";
+import type { KubeClient } from "../kube/client.ts";
+import {
+  isAlreadyExists,
+  isConflict,
+  isForbidden,
+  isInvalid,
+  isNamespaceTerminating,
+  isNotFound,
+  isQuotaExceeded,
+  LeadershipLostError,
+} from "../kube/errors.ts";
+import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../kube/resource.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Verdict } from "../sessions/api-health.ts";
+import { refusalWords } from "../sessions/refusal-words.ts";
+import type { Timing } from "../sessions/timing.ts";
+import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
+import type { ReconcilePoint } from "./points.ts";
+
+/** Tries in a row to write it: somebody else may create, delete or replace it in between. */
+const TRIES = 3;
+
+/** So often in a row it is put right at once where somebody undoes it; whoever goes on has a program do it. */
+const UNDONE_AT_ONCE = 3;
+
+/** Deleting the Environment in the foreground collects what it owns first: made anew, it would hold that up. */
+const FOREGROUND = "foregroundDeletion";
+
+export interface PolicyKeeperOptions {
+  readonly kube: KubeClient;
+  readonly points: Points<ReconcilePoint>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly timing: Pick<Timing, "policyCheckMs" | "templateRetryBaseMs" | "templateRetryMaxMs">;
+  readonly facts: NetworkFacts;
+}
+
+/**
+ * Keeps one Environment's NetworkPolicy as its spec wants it: made before the first Pod, made anew when somebody deletes
+ * it, corrected when somebody changes it, and taken away when it is not wanted any more. It goes with its Environment by
+ * its owner reference. What the watch shows only says when to look: whatever is decided is read live.
+ */
+export class PolicyKeeper {
+  readonly #options: PolicyKeeperOptions;
+  /** Of the policy that was last seen, or written, as it was wanted then; null: not known to be in place. */
+  #keptHash: string | null = null;
+  /** The watch showed something else since the look under way began: it may have seen what is no more. */
+  #inDoubt = false;
+  #checkedMs = Number.NEGATIVE_INFINITY;
+  #failures = 0;
+  #writtenMs = Number.NEGATIVE_INFINITY;
+  /** Writes in a row that were undone soon after. */
+  #undone = 0;
+  #wanted: NetworkPolicy | null = null;
+  #verdict: Verdict = { reason: "PolicyUnchecked", message: "the NetworkPolicy was not looked at yet" };
+
+  constructor(options: PolicyKeeperOptions) {
+    this.#options = options;
+  }
+
+  get verdict(): Verdict {
+    return this.#verdict;
+  }
+
+  /** Whether Pods may be made: the policy that the spec asks for is in place, or none is asked for. */
+  get isKept(): boolean {
+    return this.#keptHash === hashOf(this.#wanted);
+  }
+
+  /** Milliseconds until it is to be looked at again. */
+  nextLookMs(nowMs: number): number {
+    return this.#checkedMs + this.#pauseMs - nowMs;
+  }
+
+  /** What the watch shows of it; undefined: it was deleted. True: it is to be looked at now. */
+  seen(policy: NetworkPolicy | undefined): boolean {
+    const isFine = policy ? this.#wanted !== null && isAsWanted(policy, this.#wanted) : this.#wanted === null;
+    if (isFine) return false;
+    this.#inDoubt = true;
+    // Before the first look nothing is known that could have been lost.
+    if (this.#keptHash === null) return false;
+    this.#lookAgain();
+    return true;
+  }
+
+  /**
+   * Looks, where it is time to, and mends. Throws LeadershipLostError only.
+   * @param told the addresses of Work APIs that Pods were told which are not over
+   */
+  async keep(environment: Environment, told?: ReadonlySet<string>): Promise<void> {
+    const { clock, facts } = this.#options;
+    const nowMs = clock.monotonic();
+    const before = hashOf(this.#wanted);
+    this.#wanted = renderNetworkPolicy(environment, facts, told);
+    if (before !== hashOf(this.#wanted)) this.#failures = 0;
+    else if (nowMs < this.#checkedMs + this.#pauseMs) return;
+    this.#checkedMs = nowMs;
+    if (environment.metadata.finalizers?.includes(FOREGROUND)) return;
+    this.#inDoubt = false;
+    try {
+      await this.#reconcile(environment);
+      this.#failures = 0;
+      if (this.#inDoubt) return this.#lookAgain();
+      this.#keptHash = hashOf(this.#wanted);
+      this.#verdict = this.#wanted ? inPlace(this.#wanted) : NOT_WANTED;
+    } catch (error) {
+      if (error instanceof LeadershipLostError) throw error;
+      this.#failed(error, environment);
+    }
+  }
+
+  /** At once; with backoff where somebody undoes every write of ours: two that put each other right would never rest. */
+  #lookAgain(): void {
+    const { clock, timing } = this.#options;
+    this.#keptHash = null;
+    this.#undone = clock.monotonic() < this.#writtenMs + 2 * timing.templateRetryMaxMs ? this.#undone + 1 : 0;
+    this.#failures = Math.max(0, this.#undone - UNDONE_AT_ONCE);
+    if (this.#failures === 0) this.#checkedMs = Number.NEGATIVE_INFINITY;
+    else this.#verdict = UNDONE;
+  }
+
+  get #pauseMs(): number {
+    const { policyCheckMs, templateRetryBaseMs: baseMs, templateRetryMaxMs: maxMs } = this.#options.timing;
+    if (!this.isKept || this.#failures > 0) return backoffCeiling({ baseMs, maxMs }, Math.max(0, this.#failures - 1));
+    return this.#wanted ? policyCheckMs : Number.POSITIVE_INFINITY;
+  }
+
+  async #reconcile(environment: Environment): Promise<void> {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.#step(environment);
+      } catch (error) {
+        const isRace = isAlreadyExists(error) || isConflict(error) || isNotFound(error);
+        if (!isRace || tries === TRIES) throw error;
+      }
+    }
+  }
+
+  async #step({ metadata }: Environment): Promise<void> {
+    const { kube, points } = this.#options;
+    const ref = { namespace: metadata.namespace, name: policyName(metadata.name) };
+    const found = await this.#read(ref);
+    const whose = found ? ownerOf(found, metadata) : "nobody";
+    if (found && whose === "predecessor") {
+      // The garbage collector would take it, at a moment of its own.
+      await this.#delete(ref, found);
+      return this.#create();
+    }
+    if (!this.#wanted) return whose === "ours" && found ? this.#delete(ref, found) : undefined;
+    if (whose === "other") throw new SomebodyElses(`NetworkPolicy ${ref.name} is somebody else's: delete or rename it`);
+    if (!found) return this.#create();
+    if (isAsWanted(found, this.#wanted)) return;
+    const { labels, ownerReferences } = this.#wanted.metadata;
+    const spec = replacing(found.spec, this.#wanted.spec);
+    // With the uid, another one of its name is a conflict.
+    const patch = { metadata: { uid: found.metadata.uid, labels, ownerReferences }, spec };
+    const write = () => kube.patch(NETWORK_POLICIES, ref, patch, { type: "merge" });
+    this.#written(await points.run("policy.patch", {}, write));
+  }
+
+  /** The answer shows what became of it: admission may have changed it, which no watch shows when it does so each time. */
+  #written(policy: NetworkPolicy): void {
+    this.#writtenMs = this.#options.clock.monotonic();
+    if (this.#wanted && !isAsWanted(policy, this.#wanted)) {
+      throw new Altered("it was changed while it was written, by the admission of the cluster");
+    }
+  }
+
+  async #read(ref: { namespace: string; name: string }): Promise<NetworkPolicy | undefined> {
+    try {
+      const { kube, points } = this.#options;
+      return await points.run("policy.read", {}, () => kube.get(NETWORK_POLICIES, ref));
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  }
+
+  async #create(): Promise<void> {
+    const { kube, points } = this.#options;
+    const wanted = this.#wanted;
+    if (!wanted) return;
+    this.#written(await points.run("policy.create", {}, () => kube.create(NETWORK_POLICIES, wanted)));
+  }
+
+  async #delete(ref: { namespace: string; name: string }, { metadata }: NetworkPolicy): Promise<void> {
+    const { kube, points } = this.#options;
+    const { uid } = metadata;
+    try {
+      await points.run("policy.delete", {}, () => kube.delete(NETWORK_POLICIES, ref, uid === undefined ? {} : { uid }));
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+  }
+
+  /** A look that fails says nothing of a policy that was in place. */
+  #failed(error: unknown, { metadata, spec }: Environment): void {
+    const { logger } = this.#options;
+    const words = refusalWords(error, policyName(metadata.name));
+    // What stands there now is not what is wanted, whatever stood there before.
+    if (error instanceof Altered) this.#keptHash = null;
+    if (this.#wanted === null && isForbidden(error)) {
+      // Who wants none misses nothing where the operator may not look for one of earlier days.
+      this.#keptHash = hashOf(null);
+      this.#verdict = NOT_WANTED;
+      return;
+    }
+    this.#failures += 1;
+    logger.warn({ error: words }, "the NetworkPolicy could not be kept");
+    if (this.isKept) return;
+    const mend = mendOf(error, words, metadata.namespace);
+    const what = spec.network.policy === "None" ? "taken away" : "made";
+    this.#verdict = {
+      reason: "PolicyFailing",
+      message: `the NetworkPolicy could not be ${what}, so no Pod is made and nothing is claimed: ${words}; ${mend}`,
+    };
+  }
+}
+
+/** Under the name that is wanted, with another owner. */
+class SomebodyElses extends Error {}
+
+/** Not stored as it was sent. */
+class Altered extends Error {}
+
+const NOT_WANTED: Verdict = {
+  reason: "PolicyNotWanted",
+  message: "network.policy is None: what Pods may reach is left to the cluster's own policies",
+};
+
+const UNDONE: Verdict = {
+  reason: "PolicyFailing",
+  message:
+    "the NetworkPolicy is changed or deleted again and again, so no Pod is made and nothing is claimed: find out who does it (a second operator, a GitOps tool), or set network.policy: None; it is put right again in a moment",
+};
+
+function inPlace({ metadata }: NetworkPolicy): Verdict {
+  return {
+    reason: "PolicyInPlace",
+    message: `NetworkPolicy ${metadata.name} is in place; whether it is enforced is for the cluster's network`,
+  };
+}
+
+function mendOf(error: unknown, words: string, namespace: string): string {
+  if (error instanceof SomebodyElses) return "it is looked at again";
+  if (error instanceof Altered) return "have it left as it is, or set network.policy: None";
+  if (isNamespaceTerminating(error)) return "nothing is made any more in a namespace that goes";
+  if (isQuotaExceeded(error)) return "raise the quota, or set network.policy: None";
+  // Admission says no under the same status, for reasons of its own.
+  if (isForbidden(error) && words.includes(" cannot ")) {
+    return `give the operator leave to get, create, patch and delete NetworkPolicies in namespace ${namespace}, or set network.policy: None`;
+  }
+  if (isForbidden(error)) return "have the policy of the cluster changed that refuses it, or set network.policy: None";
+  if (isInvalid(error)) return "mend spec.network.egress";
+  return "it is tried again";
+}
+
+/**
+ * Whose it is: of this very Environment, of an earlier one of its name, or somebody's own. One that lost its owner, as
+ * `kubectl delete --cascade=orphan` leaves it, is taken over by its labels.
+ */
+function ownerOf(
+  { metadata }: NetworkPolicy,
+  of: { readonly name: string; readonly uid: string },
+): "ours" | "predecessor" | "other" {
+  const owner = metadata.ownerReferences?.find(({ controller }) => controller);
+  if (owner?.uid === of.uid) return "ours";
+  if (owner) return isEnvironment(owner) && owner.name === of.name ? "predecessor" : "other";
+  const { [LABEL_MANAGED_BY]: manager, [LABEL_ENVIRONMENT]: name } = metadata.labels ?? {};
+  return manager === "berth" && name === of.name ? "ours" : "other";
+}
+
+/** Other groups have a kind of this name, too. */
+function isEnvironment({ apiVersion, kind }: OwnerReference): boolean {
+  return kind === KIND && apiVersion.startsWith(`${GROUP}/`);
+}
+
+/** A merge patch that makes `found` into `wanted`: what is not wanted is taken away, which a merge alone would keep. */
+function replacing(found: unknown, wanted: unknown): unknown {
+  if (!isFields(found) || !isFields(wanted)) return wanted;
+  const gone = Object.keys(found).filter((name) => !Object.hasOwn(wanted, name));
+  const kept = Object.entries(wanted).map(([name, value]) => [name, replacing(found[name], value)]);
+  return { ...Object.fromEntries(gone.map((name) => [name, null])), ...Object.fromEntries(kept) };
+}
+
+function isFields(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,113 @@
+import { errorText } from "../core/errors.ts";
+import { PODS, type Pod } from "../kube/resource.ts";
+import { WorkApiError } from "../work/errors.ts";
+import { type AckWindow, repeatsWithin } from "./ack-window.ts";
+import { isSomebodyElses } from "./acknowledgement.ts";
+import type { Claim } from "./claim.ts";
+import type { SessionContext } from "./context.ts";
+import { viewOf } from "./item-observer.ts";
+import { isRefusal } from "./perform.ts";
+import { readPodState } from "./pod-state.ts";
+import { ofClaim } from "./points.ts";
+import type { ServerTimes } from "./server-times.ts";
+
+/** What became of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was not sent any more. */
+export type Acknowledged = "acked" | "unanswered" | "refused" | "late";
+
+/** Step 4 of the protocol: the Pod is read live, and the item acknowledged while nobody else can have been offered it. */
+export class Acknowledging {
+  readonly #context: SessionContext;
+  readonly #serverTimes: ServerTimes;
+  readonly #gate: { readonly isClosing: boolean };
+
+  constructor(options: { context: SessionContext; serverTimes: ServerTimes; gate: { readonly isClosing: boolean } }) {
+    this.#context = options.context;
+    this.#serverTimes = options.serverTimes;
+    this.#gate = options.gate;
+  }
+
+  /** The Pod read live: an item is never acknowledged on a cache's word (M). */
+  async isParkedLive(claim: Claim): Promise<boolean> {
+    const { kube, points, namespace, timing } = this.#context;
+    const isParked = (live: Pod) => {
+      const same = live.metadata.uid === claim.journal.podUid && !live.metadata.deletionTimestamp;
+      return same && readPodState(live).is === "parked";
+    };
+    try {
+      const read = () => kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });
+      const told = (live: Pod) => ({ parked: isParked(live) });
+      return isParked(await points.run("claim.read-pod", ofClaim(claim), read, told));
+    } catch (error) {
+      this.#context.logger.warn(
+        { pod: claim.name, error: errorText(error) },
+        "the Pod could not be read before the acknowledgement",
+      );
+      return false;
+    }
+  }
+
+  /** Sends the acknowledgement, again inside the window where no answer came. */
+  async acknowledge(claim: Claim, window: AckWindow): Promise<Acknowledged> {
+    const { metrics, labels } = this.#context;
+    const backoff = repeatsWithin(this.#context);
+    let sent = false;
+    while (this.#mayAck(window)) {
+      // A Pod that was lost meanwhile: what may not have been acknowledged yet stays in the queue.
+      if (sent && claim.journal.use === "session" && !(await this.isParkedLive(claim))) break;
+      // However long that read took.
+      if (!this.#mayAck(window)) break;
+      const result = await this.#ackOnce(claim, sent);
+      metrics.acks.inc({ ...labels, result: result.is });
+      if (result.is === "acked") return "acked";
+      if (result.is === "refused") return sent ? this.#unanswered(claim) : "refused";
+      sent ||= result.is === "unanswered";
+      await window.waits(Math.max(backoff.next(), result.is === "not-sent" ? result.waitMs : 0));
+    }
+    if (sent) return this.#unanswered(claim);
+    metrics.acks.inc({ ...labels, result: "late" });
+    return "late";
+  }
+
+  #unanswered(claim: Claim): "unanswered" {
+    claim.memory = { is: "unanswered" };
+    return "unanswered";
+  }
+
+  #mayAck(window: AckWindow): boolean {
+    return window.isOpen && !this.#gate.isClosing;
+  }
+
+  async #ackOnce(
+    claim: Claim,
+    repeated: boolean,
+  ): Promise<{ is: "acked" } | { is: "unanswered" } | { is: "refused" } | { is: "not-sent"; waitMs: number }> {
+    this.#context.guard();
+    const { api } = claim.journal;
+    const sentAt = this.#serverTimes.of(api).at(this.#context.clock.monotonic());
+    // After a repeat ours may be the older one.
+    const oldestMs = repeated ? claim.journal.polledFromMs : sentAt.earliestMs;
+    const isOthers = (at: string | null) => at !== null && isSomebodyElses(at, claim.acknowledgedBefore, oldestMs);
+    try {
+      const answer = await this.#context.points.run(
+        "claim.ack",
+        ofClaim(claim),
+        () => this.#context.work(api).ack(claim.journal.workId),
+        ({ value: { acknowledged_at: acknowledgedAt } }) => ({
+          acknowledgedAt,
+          outcome: isOthers(acknowledgedAt) ? "refused" : "ok",
+        }),
+      );
+      const at = answer.value.acknowledged_at;
+      if (isOthers(at)) return { is: "refused" };
+      claim.acknowledgedAt = at;
+      claim.item = viewOf(answer.value, answer.sentAtMs);
+      return at === null ? { is: "unanswered" } : { is: "acked" };
+    } catch (error) {
+      if (isRefusal(error)) return { is: "refused" };
+      if (error instanceof WorkApiError && !error.maybeApplied) {
+        return { is: "not-sent", waitMs: error.retryAfterMs ?? 0 };
+      }
+      return { is: "unanswered" };
+    }
+  }
+}

@@ -1,0 +1,151 @@
+import {
+  ANNOTATION_API,
+  ANNOTATION_BUSY_PROBE,
+  ANNOTATION_DELETION_COST,
+  ANNOTATION_DO_NOT_DISRUPT,
+  ANNOTATION_END_MESSAGE,
+  ANNOTATION_END_REASON,
+  ANNOTATION_FINISHED_AT,
+  ANNOTATION_LEASE,
+  ANNOTATION_NEEDS,
+  ANNOTATION_SAFE_TO_EVICT,
+  ANNOTATION_SESSION_CONTAINER,
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_START_FAILURE,
+  ANNOTATION_WORK_ID,
+  LABEL_ENVIRONMENT,
+  LABEL_PHASE,
+  LABEL_ROLE,
+  LABEL_SESSION_ID,
+  LABEL_TEMPLATE_HASH,
+  LABEL_WORK_ID,
+  RESERVED_ENV,
+} from "../api/names.ts";
+import { defined } from "../core/defined.ts";
+import { Shared } from "../core/shared.ts";
+import type { Condition, ContainerStatus, PodStatus } from "../kube/objects.ts";
+import type { Container, Pod } from "../kube/resource.ts";
+
+/** What is read of a Pod in a cache; `berth.dev/about` is for people. */
+const LABELS = [
+  LABEL_ENVIRONMENT,
+  LABEL_ROLE,
+  LABEL_PHASE,
+  LABEL_WORK_ID,
+  LABEL_SESSION_ID,
+  LABEL_TEMPLATE_HASH,
+] as const;
+const ANNOTATIONS = [
+  ANNOTATION_API,
+  ANNOTATION_BUSY_PROBE,
+  ANNOTATION_DELETION_COST,
+  ANNOTATION_DO_NOT_DISRUPT,
+  ANNOTATION_END_MESSAGE,
+  ANNOTATION_END_REASON,
+  ANNOTATION_FINISHED_AT,
+  ANNOTATION_LEASE,
+  ANNOTATION_NEEDS,
+  ANNOTATION_SAFE_TO_EVICT,
+  ANNOTATION_SESSION_CONTAINER,
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_START_FAILURE,
+  ANNOTATION_WORK_ID,
+] as const;
+const VARIABLES: ReadonlySet<string> = new Set(RESERVED_ENV);
+
+/** Conditions that are read; the same words of thousands of Pods are kept once. */
+const CONDITIONS: ReadonlySet<string> = new Set([
+  "PodScheduled",
+  "Initialized",
+  "PodReadyToStartContainers",
+  "Ready",
+  "DisruptionTarget",
+]);
+const shared = new Shared();
+
+/** Longer than any value that Berth writes: ids have at most 1,000 characters, messages are cut. */
+const MAX_VALUE = 4_096;
+/** More than a template may have (32), with what admission adds. */
+const MAX_CONTAINERS = 64;
+const MAX_TOLERATIONS = 256;
+
+/**
+ * Of a Pod what the loops read of it, for caches. Anybody may put Berth's labels on Pods of their own, a megabyte each,
+ * and the operator's memory is everybody's.
+ */
+export function cachedPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
+  const { labels, annotations, ownerReferences, ...rest } = metadata;
+  const owner = ownerReferences?.find(({ controller }) => controller);
+  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds } =
+    rest;
+  const { nodeName, activeDeadlineSeconds, terminationGracePeriodSeconds, initContainers, containers } = spec;
+  const tolerations = spec["tolerations"];
+  return defined({
+    apiVersion: shared.text(apiVersion),
+    kind: shared.text(kind),
+    metadata: defined({
+      ...{
+        name,
+        namespace: shared.text(namespace),
+        uid,
+        resourceVersion,
+        creationTimestamp,
+        deletionTimestamp,
+        deletionGracePeriodSeconds,
+      },
+      labels: labels && picked(labels, LABELS),
+      annotations: annotations && picked(annotations, ANNOTATIONS),
+      ownerReferences: owner && shared.value([owner]),
+    }),
+    spec: defined({
+      ...{ nodeName: shared.text(nodeName), activeDeadlineSeconds, terminationGracePeriodSeconds },
+      initContainers: shared.value(initContainers?.slice(0, MAX_CONTAINERS).map(containerOf)),
+      containers: shared.value(containers?.slice(0, MAX_CONTAINERS).map(containerOf)),
+      tolerations: shared.value(Array.isArray(tolerations) ? tolerations.slice(0, MAX_TOLERATIONS) : undefined),
+    }),
+    status: status && statusOf(status),
+  }) as unknown as Pod;
+}
+
+function containerOf({ name, env, restartPolicy }: Container): Record<string, unknown> {
+  const told = env?.filter((variable) => VARIABLES.has(variable.name)).map((variable) => ({ name: variable.name }));
+  return defined({ name, restartPolicy, env: told?.length ? told : undefined });
+}
+
+function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus): PodStatus {
+  const conditions = of.conditions
+    ?.filter(({ type }) => CONDITIONS.has(type))
+    .map((condition) => conditionOf(condition, phase === "Running"));
+  return defined({
+    ...{ phase: shared.text(phase), reason, message, startTime, podIP },
+    conditions: shared.value(conditions),
+    initContainerStatuses: of.initContainerStatuses?.map(containerStatusOf),
+    containerStatuses: of.containerStatuses?.map(containerStatusOf),
+  });
+}
+
+/**
+ * Why something is as it should be is not read, nor since when, but of a disruption, and of a Pod that waits on its node: of
+ * one that runs it would be one more time that no other Pod has.
+ */
+function conditionOf(condition: Condition, isRunning: boolean): Condition {
+  const { type, status, reason, message, lastTransitionTime } = condition;
+  const sinceWhen = type === "DisruptionTarget" || (type === "PodScheduled" && !isRunning);
+  if (sinceWhen) return defined({ type, status, reason, message, lastTransitionTime }) as Condition;
+  return status === "True" ? { type, status } : (defined({ type, status, reason, message }) as Condition);
+}
+
+function containerStatusOf({ name, state, lastState, restartCount }: ContainerStatus): ContainerStatus {
+  const last = lastState && Object.keys(lastState).length > 0 ? lastState : undefined;
+  const restarts = restartCount || undefined;
+  return defined({ name: shared.text(name), state, lastState: last, restartCount: restarts }) as ContainerStatus;
+}
+
+function picked(all: Readonly<Record<string, string>>, names: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = all[name];
+      return value === undefined || value.length > MAX_VALUE ? [] : [[name, shared.text(value)]];
+    }),
+  );
+}

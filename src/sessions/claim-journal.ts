@@ -1,0 +1,93 @@
+import { errorText } from "../core/errors.ts";
+import { isAlreadyExists, isMaybeApplied, isNotFound, LeadershipLostError } from "../kube/errors.ts";
+import { SECRETS, type Secret } from "../kube/resource.ts";
+import { type AckWindow, repeatsWithin } from "./ack-window.ts";
+import type { Claim } from "./claim.ts";
+import type { SessionContext } from "./context.ts";
+import { readJournal, renderJournal, storedCredential } from "./journal.ts";
+import { ofClaim } from "./points.ts";
+import { refusalWords } from "./refusal-words.ts";
+
+/** What became of a claim's Secret; `unknown`: no answer, it may stand or come to stand. */
+export type Journaled = "done" | "taken" | "failed" | "unknown";
+
+/** Step 3 of the protocol: the claim's Secret, which takes the Pod's slot and makes the claim durable. */
+export class ClaimJournal {
+  readonly #context: SessionContext;
+  readonly #onForeignSlot: (secret: Secret) => void;
+  readonly #onJournal: (refusal: string | null) => void;
+  readonly #pause: () => void;
+
+  constructor(options: {
+    context: SessionContext;
+    /** A Pod's slot is taken by a Secret that no claim here knows. */
+    onForeignSlot: (secret: Secret) => void;
+    /** The API server took a claim's Secret, or refused it in these words. */
+    onJournal: (refusal: string | null) => void;
+    /** No item should be asked for, for a while. */
+    pause: () => void;
+  }) {
+    this.#context = options.context;
+    this.#onForeignSlot = options.onForeignSlot;
+    this.#onJournal = options.onJournal;
+    this.#pause = options.pause;
+  }
+
+  /** Repeats within the window where no answer came. Never throws. */
+  async write(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
+    const { kube, points, namespace, name, timing, metrics, labels } = this.#context;
+    const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.journal, credential);
+    const backoff = repeatsWithin(this.#context);
+    let maybe = false;
+    for (;;) {
+      try {
+        const create = () => kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs });
+        this.#adopt(claim, await points.run("claim.journal", ofClaim(claim, { use: claim.journal.use }), create));
+        metrics.journals.inc({ ...labels, result: "created" });
+        this.#onJournal(null);
+        return "done";
+      } catch (error) {
+        if (isAlreadyExists(error)) return this.#existingJournal(claim);
+        maybe ||= isMaybeApplied(error);
+        metrics.journals.inc({ ...labels, result: "failed" });
+        if (!maybe) {
+          this.#onJournal(refusalWords(error, claim.name));
+          this.#context.logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "claim not journaled");
+          // The next item would fare alike: whoever refuses Secrets does so for a while.
+          this.#pause();
+          return "failed";
+        }
+        if (error instanceof LeadershipLostError || !(await window.waits(backoff.next()))) return "unknown";
+      }
+    }
+  }
+
+  /** The slot is taken: by a repeat of our own request, which names the same item, or by somebody else. */
+  async #existingJournal(claim: Claim): Promise<Journaled> {
+    const { kube, points, namespace, timing } = this.#context;
+    const isOurs = (secret: Secret) => {
+      const journal = readJournal(secret);
+      return journal?.workId === claim.journal.workId && journal.podUid === claim.journal.podUid;
+    };
+    try {
+      const ref = { namespace, name: claim.name };
+      const read = () => kube.get(SECRETS, ref, { timeoutMs: timing.requestBoundMs });
+      const about = ofClaim(claim);
+      const secret = await points.run("claim.read-journal", about, read, (found) => ({ ours: isOurs(found) }));
+      if (!isOurs(secret)) {
+        this.#onForeignSlot(secret);
+        return "taken";
+      }
+      this.#adopt(claim, secret);
+      return "done";
+    } catch (error) {
+      return isNotFound(error) ? "taken" : "unknown";
+    }
+  }
+
+  #adopt(claim: Claim, secret: Secret): void {
+    claim.secretVersion = secret.metadata.resourceVersion ?? "";
+    claim.secretUid = secret.metadata.uid ?? "";
+    claim.credential = storedCredential(secret);
+  }
+}

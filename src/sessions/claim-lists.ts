@@ -1,0 +1,84 @@
+import { toLabelValue } from "../api/label-value.ts";
+import { LABEL_ENVIRONMENT } from "../api/names.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { SECRETS, type Secret } from "../kube/resource.ts";
+import { anyClaimSelector, claimSelector } from "./journal.ts";
+
+interface Asked {
+  readonly environment: string;
+  readonly resolve: (secrets: readonly Secret[]) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Namespace {
+  /** Who asked since the last list began. */
+  waiting: Asked[];
+}
+
+/**
+ * Lists the Secrets of claims. To answer one list the API server goes through all Secrets of the namespace: were each of a
+ * thousand Environments to list its own when an operator starts, that would be a million looks. So at most one list of a
+ * namespace is under way, and the next one is for all Environments that asked meanwhile. What anybody is given was listed
+ * after they asked.
+ */
+export class ClaimLists {
+  readonly #kube: Pick<KubeClient, "listAll">;
+  readonly #namespaces = new Map<string, Namespace>();
+
+  constructor(kube: Pick<KubeClient, "listAll">) {
+    this.#kube = kube;
+  }
+
+  /**
+   * The Secrets that bear the labels of this Environment's claims. Who gives up waits no longer; a list under way goes on,
+   * since it may be others', too.
+   * @throws KubeApiError, or the signal's reason
+   */
+  list(
+    { namespace, name }: { readonly namespace: string; readonly name: string },
+    signal?: AbortSignal,
+  ): Promise<readonly Secret[]> {
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    const { promise, resolve, reject } = Promise.withResolvers<readonly Secret[]>();
+    const asked: Asked = { environment: name, resolve, reject };
+    const known = this.#namespaces.get(namespace);
+    if (known) known.waiting.push(asked);
+    else {
+      const begun: Namespace = { waiting: [asked] };
+      this.#namespaces.set(namespace, begun);
+      void this.#run(namespace, begun);
+    }
+    if (!signal) return promise;
+    const giveUp = () => this.#giveUp(namespace, asked, signal.reason);
+    signal.addEventListener("abort", giveUp, { once: true });
+    return promise.finally(() => signal.removeEventListener("abort", giveUp));
+  }
+
+  #giveUp(namespace: string, asked: Asked, reason: unknown): void {
+    const of = this.#namespaces.get(namespace);
+    if (of) of.waiting = of.waiting.filter((each) => each !== asked);
+    asked.reject(reason);
+  }
+
+  async #run(namespace: string, of: Namespace): Promise<void> {
+    while (of.waiting.length > 0) {
+      const asked = of.waiting;
+      of.waiting = [];
+      await this.#answer(namespace, asked);
+    }
+    this.#namespaces.delete(namespace);
+  }
+
+  async #answer(namespace: string, asked: readonly Asked[]): Promise<void> {
+    const names = new Set(asked.map(({ environment }) => environment));
+    const [only = ""] = names;
+    const labelSelector = names.size === 1 ? claimSelector(only) : anyClaimSelector();
+    try {
+      const { items } = await this.#kube.listAll(SECRETS, { namespace, labelSelector });
+      const byLabel = Map.groupBy(items, ({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT]);
+      for (const { environment, resolve } of asked) resolve(byLabel.get(toLabelValue(environment)) ?? []);
+    } catch (error) {
+      for (const { reject } of asked) reject(error);
+    }
+  }
+}

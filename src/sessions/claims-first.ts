@@ -1,0 +1,51 @@
+import type { Clock } from "../core/clock.ts";
+import type { Claim } from "./claim.ts";
+import type { ClaimTable } from "./claim-table.ts";
+
+/**
+ * Lets claims go first. Work that nobody waits for (a new Pod in the place of one that was taken, the deletion of one that
+ * is over) would compete with them for the API server and the nodes. It is held back while claims are under way, but never
+ * longer than a bound: nothing starves.
+ */
+export class ClaimsFirst {
+  readonly #clock: Clock;
+  readonly #claims: ClaimTable;
+  /** Since when the work of this one has been held back (monotonic). */
+  #sinceMs: number | null = null;
+
+  constructor({ clock, claims }: { clock: Clock; claims: ClaimTable }) {
+    this.#clock = clock;
+    this.#claims = claims;
+  }
+
+  /** A claim is between its journal and the first touch of its Pod. */
+  get isRush(): boolean {
+    return this.#claims.some(isUnderWay);
+  }
+
+  /**
+   * For how long the work should wait, in milliseconds; 0: do it now. Ask again when a claim gets on.
+   * @param mostMs the longest that all of it may wait, from the first time that it was held back
+   */
+  holdMs(mostMs: number): number {
+    const nowMs = this.#clock.monotonic();
+    this.#sinceMs = this.isRush ? (this.#sinceMs ?? nowMs) : null;
+    if (this.#sinceMs === null) return 0;
+    const leftMs = this.#sinceMs + mostMs - nowMs;
+    if (leftMs > 0) return leftMs;
+    // What comes next waits anew.
+    this.#sinceMs = null;
+    return 0;
+  }
+
+  /** There is no work to hold back any more: the bound of what comes later begins with it. */
+  nothingWaits(): void {
+    this.#sinceMs = null;
+  }
+}
+
+/** Of a session that an earlier process opened no touch is known here: it runs, most often for long. */
+function isUnderWay({ journal, openingSent, touches, end }: Claim): boolean {
+  if (journal.use !== "session" || end !== null) return false;
+  return !journal.opened || (openingSent && touches === 0);
+}

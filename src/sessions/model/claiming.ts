@@ -1,0 +1,155 @@
+import { acknowledge, crash, dropRecord } from "./effects.ts";
+import { BODY, ITEM, isAlive, MEMORY, OPERATOR, POD, STATE, type State } from "./state.ts";
+import type { Turn } from "./turn.ts";
+
+// 2. Claim, 3. Journal, 4. Acknowledge.
+
+/** Of a Pod whose name no Secret bears: it takes an item, or goes if it serves nothing. */
+export function freeSteps(turn: Turn): void {
+  const { body, object, isDeleted, byOperator } = turn;
+  const servesNothing = (isDeleted && (body === BODY.parked || body === BODY.ended)) || (byOperator && isAlive(body));
+  if (object && servesNothing) {
+    const next = turn.fork();
+    next[turn.at + POD.body] = BODY.gone;
+    next[turn.at + POD.object] = 0;
+    next[turn.at + POD.memory] = MEMORY.none;
+    turn.tell(next, "retention.delete-pod");
+  }
+  if (!turn.isParked || turn.memory !== MEMORY.none || isDeleted || turn.isMoved) return;
+  for (let item = 0; item < turn.moment.layout.items; item += 1) pollSteps(turn, item);
+}
+
+function pollSteps(turn: Turn, item: number): void {
+  const { moment, rules, operator, pod } = turn;
+  const itemAt = moment.layout.item(item);
+  const isOffered = moment.byte(itemAt + ITEM.state) === STATE.queued && !moment.byte(itemAt + ITEM.offer);
+  if (!isOffered || moment.byte(itemAt + ITEM.stamp) >= rules.acknowledgements) return;
+  const next = turn.fork();
+  next[itemAt + ITEM.offer] = operator + 1;
+  moment.tell(next, { name: "claim.poll", outcome: "ok", operator, pod, item, fault: true, breaks: null });
+  const again = isRecorded(turn, item);
+  if ((again && rules.journalOnce) || (rules.oneSession && rules.sessionTurn && isSessionRunning(turn))) return;
+  next[turn.at + POD.record] = item + 1;
+  next[turn.at + POD.key] = rules.key === "before-ack" ? 1 : 0;
+  next[turn.at + POD.known] = 0;
+  next[turn.at + POD.ours] = 0;
+  next[turn.at + POD.memory] = MEMORY.journaled;
+  const breaks = again ? "S2b two Pods of one operator for one item" : null;
+  moment.tell(next, { name: "claim.journal", outcome: "ok", operator, pod, item, fault: false, breaks });
+  // It stands, and its operator does not know: it finds out as it would after a restart.
+  next[turn.at + POD.memory] = MEMORY.none;
+  moment.tell(next, { name: "claim.journal", outcome: "unanswered", operator, pod, item, fault: true, breaks });
+}
+
+function isRecorded(turn: Turn, item: number): boolean {
+  return siblings(turn).some((at) => turn.moment.byte(at + POD.record) === item + 1);
+}
+
+/** A claim of the session whose container is not over, or a Pod that runs it without one. */
+function isSessionRunning(turn: Turn): boolean {
+  const { moment } = turn;
+  return siblings(turn).some((at) => {
+    const body = moment.byte(at + POD.body);
+    const object = moment.byte(at + POD.object) === 1;
+    const isOver = body === BODY.ended || body === BODY.gone || !object;
+    const isClaimed = moment.byte(at + POD.record) > 0 && !(moment.byte(at + POD.key) && isOver);
+    return isClaimed || (object && isAlive(body));
+  });
+}
+
+/** Where the Pods of the same operator begin. */
+function siblings({ moment, rules, operator }: Turn): number[] {
+  return Array.from({ length: rules.pods }, (_, index) => moment.layout.pod(operator * rules.pods + index));
+}
+
+/** Of a claim whose acknowledgement is still to come, or came to nothing that is known. */
+export function acknowledgeSteps(turn: Turn): void {
+  const { memory, isParked, isDeleted, rules } = turn;
+  const isFresh = isInWindow(turn);
+  const isClaiming = memory === MEMORY.journaled || memory === MEMORY.unanswered;
+  if (isClaiming && isFresh && turn.ackUnderWay < 0 && !isDeleted && (isParked || !rules.readLive)) sendAck(turn);
+  if (memory === MEMORY.journaled && !(isFresh && isParked && !isDeleted)) {
+    const next = turn.fork();
+    dropRecord(turn.moment, next, turn.pod);
+    turn.tell(next, "claim.drop");
+    // Where that fails it is looked at again, as after a restart.
+    turn.tell(turn.remembering(MEMORY.none), "operator.forget");
+  }
+  const mayAsk = turn.ackUnderWay !== turn.item || rules.drop === "at-once";
+  if (!turn.hasKey && (memory === MEMORY.unanswered || memory === MEMORY.none) && mayAsk) whoseIsIt(turn);
+}
+
+/** Nobody else can have been offered the item since our poll. */
+function isInWindow({ moment, rules, operator, itemAt }: Turn): boolean {
+  if (moment.byte(itemAt + ITEM.offer) === operator + 1 || rules.window === "nobody") return true;
+  return rules.window === "first-operator" && operator > 0;
+}
+
+function sendAck(turn: Turn): void {
+  const { moment, operator, item } = turn;
+  const breaks = turn.isParked ? null : "S1 an acknowledgement without a ready Pod";
+  const next = turn.fork();
+  const isAnswered = acknowledge(moment, next, item, operator);
+  if (isAnswered && isBelieved(turn)) {
+    next[turn.at + POD.memory] = MEMORY.acked;
+    next[turn.at + POD.known] = next[turn.itemAt + ITEM.stamp] ?? 0;
+    turn.tell(next, "claim.ack", { breaks });
+    next[turn.at + POD.memory] = MEMORY.unanswered;
+    next[turn.at + POD.known] = 0;
+    turn.tell(next, "claim.ack", { outcome: "unanswered", fault: true });
+    const crashed = moment.fork();
+    acknowledge(moment, crashed, item, operator);
+    turn.tell(crash(moment, crashed, operator), "claim.ack", { outcome: "crash", fault: true });
+  } else if (turn.memory === MEMORY.journaled) {
+    // Refused on its first sending; a refused repeat proves nothing.
+    dropRecord(moment, next, turn.pod);
+    turn.tell(next, "claim.drop", { outcome: "refused", breaks });
+  }
+  const late = turn.remembering(MEMORY.unanswered);
+  late[turn.operatorAt + OPERATOR.lateAck] = item + 1;
+  turn.tell(late, "claim.ack", { outcome: "lost", fault: true, breaks });
+  turn.tell(crash(moment, underWay(turn), operator), "claim.ack", { outcome: "crash, under way", fault: true, breaks });
+}
+
+function underWay(turn: Turn): State {
+  const next = turn.fork();
+  next[turn.operatorAt + OPERATOR.lateAck] = turn.item + 1;
+  return next;
+}
+
+/** Whether the answer shows an acknowledged_at that can be ours: no older than our request, or what the poll showed. */
+function isBelieved({ rules, state, stamp }: Turn): boolean {
+  const isKept = rules.stamp === "kept";
+  // Of a server that keeps the first time: the one that our poll, too, has shown.
+  if (state === STATE.queued) return !(isKept && stamp > 0 && rules.olderAck === "refused");
+  return rules.olderAck === "believed" || (rules.olderAck === "refused-unless-polled" && isKept && stamp > 1);
+}
+
+/** No answer, or a Secret without key found at the start: the list is asked. */
+function whoseIsIt(turn: Turn): void {
+  if (turn.isOutOfHands || turn.isAbsent || !isThoughtOurs(turn)) {
+    const next = turn.fork();
+    dropRecord(turn.moment, next, turn.pod);
+    turn.tell(next, "session.drop");
+  } else {
+    const next = turn.remembering(MEMORY.acked);
+    next[turn.at + POD.known] = turn.stamp;
+    turn.tell(next, "session.own");
+  }
+}
+
+function isThoughtOurs({ moment, rules, operator, itemAt, stamp }: Turn): boolean {
+  const isOwner = moment.byte(itemAt + ITEM.owner) === operator + 1;
+  switch (rules.unanswered) {
+    case "by-evidence":
+      return isOwner && !(rules.stamp === "kept" && stamp > 1);
+    case "by-owner":
+      return isOwner;
+    case "ours":
+      return true;
+    case "not-ours":
+      return false;
+    default:
+      return rules.unanswered satisfies never;
+  }
+}

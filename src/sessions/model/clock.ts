@@ -1,0 +1,207 @@
+/**
+ * The model has no clock: a rule that waits out a deadline is a guard there (nothing is under way, nothing has lapsed). Here
+ * each such rule is tried on every order of whole-tick times, to see from which margin on its deadline makes the guard true.
+ */
+export interface ClockRule {
+  readonly name: string;
+  /** What the deadline counts from. */
+  readonly from: string;
+  /** The smallest margin that no order of times breaks, in words and in ticks. */
+  readonly words: string;
+  readonly margin: number;
+  /** Orders of times that break the rule with this margin, in words. */
+  broken(margin: number): Iterable<string>;
+}
+
+/** In ticks. A request takes effect at most REQUEST after its sending, and is answered by then: time-out and what comes after. */
+const REQUEST = 2;
+const TTL = 12;
+/** What other pollers reclaim after. */
+const RECLAIM = 9;
+/** How far our idea of the server's clock may be off, either way. */
+const SKEW = 1;
+/** Between a holder's answered beat and its next. */
+const BEAT = 4;
+
+/** Long enough to see every deadline pass. */
+const HORIZON = TTL + 4 * REQUEST;
+
+interface Request {
+  readonly effect: number;
+  readonly answered: number;
+}
+
+/** Every way in which a request that is sent at nought can go. */
+const REQUESTS: readonly Request[] = ticks(REQUEST).flatMap((answered) =>
+  ticks(answered).map((effect) => ({ effect, answered })),
+);
+
+function ticks(last: number, first = 0): number[] {
+  return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => first + index);
+}
+
+/** A beat of ours was accepted; a stop follows. Broken: it lands on a lease that has lapsed. */
+function* stopAfterBeat(margin: number, base: (beat: Request) => number): Iterable<string> {
+  for (const beat of REQUESTS) {
+    for (const sent of ticks(base(beat) + TTL - margin, beat.answered)) {
+      const lapsed = beat.effect + TTL;
+      if (sent + REQUEST >= lapsed)
+        yield `the stop is sent at ${sent}, lands at ${sent + REQUEST}, the lease lapsed at ${lapsed}`;
+    }
+  }
+}
+
+/** The list shows that the item was beaten at nought of the server's time; a stop follows, without a beat of ours. */
+function* stopByList(margin: number): Iterable<string> {
+  for (const off of [-SKEW, SKEW]) {
+    for (const sent of ticks(HORIZON)) {
+      const judged = sent + off + margin <= TTL;
+      if (judged && sent + REQUEST >= TTL)
+        yield `our clock is off by ${off}, the stop is sent at ${sent}, the lease lapsed at ${TTL}`;
+    }
+  }
+}
+
+/**
+ * A container's last heartbeat moved after a look that was asked for at nought: it is told to stop. Broken: that beat's
+ * lease has lapsed when the stop lands.
+ */
+function* tellHolder(margin: number): Iterable<string> {
+  for (const { effect: seen } of REQUESTS) {
+    for (const beaten of ticks(TTL, seen)) {
+      for (const sent of ticks(TTL - margin, beaten)) {
+        if (sent + REQUEST >= beaten + TTL) yield `beaten at ${beaten}, the stop is sent at ${sent}`;
+      }
+    }
+  }
+}
+
+/**
+ * Beat 1, sent at nought, was answered, beat 2 was not; a repeat is refused and shows a value, which is taken for beat 2's.
+ * Broken: the lease had lapsed before the repeat was handled, so that the value may be anybody's.
+ */
+function* adoptAfterLostBeat(margin: number, base: (repeat: Request) => number): Iterable<string> {
+  for (const { effect: first } of REQUESTS) {
+    for (const second of ticks(TTL, 1)) {
+      for (const landed of [null, ...ticks(second + REQUEST, second)]) {
+        const lapsed = TTL + (landed !== null && landed < first + TTL ? landed : first);
+        for (const sent of ticks(HORIZON, second + 1)) {
+          for (const repeat of REQUESTS) {
+            if (sent + base(repeat) + margin > TTL || sent + repeat.effect < lapsed) continue;
+            yield `lapsed at ${lapsed}, the repeat is sent at ${sent} and handled at ${sent + repeat.effect}`;
+          }
+        }
+      }
+    }
+  }
+}
+
+/** A poll is sent at nought, then an acknowledgement. Broken: it lands when the item may have been offered to others. */
+function* acknowledgeInWindow(margin: number, base: (poll: Request) => number): Iterable<string> {
+  for (const poll of REQUESTS) {
+    for (const sent of ticks(base(poll) + RECLAIM - margin, poll.answered)) {
+      const others = poll.effect + RECLAIM;
+      if (sent + REQUEST >= others) yield `sent at ${sent}, lands at ${sent + REQUEST}, offered again at ${others}`;
+    }
+  }
+}
+
+/**
+ * An acknowledged_at before the poll's sending + RECLAIM - margin is taken for ours. Broken: somebody else's, who was
+ * offered the item at RECLAIM after our offer at the earliest, is.
+ */
+function* evidence(margin: number, known: readonly number[]): Iterable<string> {
+  for (const { effect: offered } of REQUESTS) {
+    for (const off of known) {
+      for (const theirs of ticks(HORIZON, offered + RECLAIM)) {
+        if (theirs < off + RECLAIM - margin)
+          yield `our poll is thought to be sent at ${off}, theirs is acknowledged at ${theirs}`;
+      }
+    }
+  }
+}
+
+/** A holder beats, is answered, sleeps for its interval and beats. Broken: its value stood still so long, and yet it lives. */
+function* stoodStill(margin: number): Iterable<string> {
+  for (const answered of ticks(REQUEST)) {
+    for (const effect of ticks(REQUEST)) {
+      const gap = answered + BEAT + effect;
+      if (gap >= BEAT + margin)
+        yield `answered after ${answered}, the next beat lands ${effect} after its sending: ${gap} in all`;
+    }
+  }
+}
+
+/** A process ends at nought, a beat of its under way; the next one looks. Broken: the beat moves the value after the look. */
+function* firstLook(margin: number): Iterable<string> {
+  for (const landed of ticks(REQUEST)) {
+    for (const { effect } of REQUESTS) {
+      if (landed >= margin + effect) yield `the look is handled at ${margin + effect}, the beat lands at ${landed}`;
+    }
+  }
+}
+
+/** A beat without an answer was sent at nought. Broken: its lease still runs when it is thought to have lapsed. */
+function* lapsedBySilence(margin: number): Iterable<string> {
+  for (const { effect } of REQUESTS) {
+    for (const look of REQUESTS) {
+      const handled = TTL + margin + look.effect;
+      if (handled < effect + TTL) yield `looked at ${handled}, the lease lapses at ${effect + TTL}`;
+    }
+  }
+}
+
+const sending = () => 0;
+const answer = ({ answered }: Request) => answered;
+
+export const CLOCK_RULES: readonly ClockRule[] = [
+  rule("stop after a beat of our own", "the beat's sending", "F + 1", REQUEST + 1, (m) => stopAfterBeat(m, sending)),
+  rule("stop after a beat of our own", "its answer", "2F + 1", 2 * REQUEST + 1, (m) => stopAfterBeat(m, answer)),
+  rule("stop by the listed last heartbeat", "the server's clock", "F + skew + 1", REQUEST + SKEW + 1, stopByList),
+  rule(
+    "tell a holder to stop whose beat was seen to move",
+    "the first look's asking",
+    "F + 1",
+    REQUEST + 1,
+    tellHolder,
+  ),
+  rule("adopt the value after a lost beat", "the last answered beat; the refusal heard", "1", 1, (m) =>
+    adoptAfterLostBeat(m, answer),
+  ),
+  rule("adopt the value after a lost beat", "the same; the repeat sent", "F + 1", REQUEST + 1, (m) =>
+    adoptAfterLostBeat(m, sending),
+  ),
+  rule("acknowledge in the window", "the poll's sending", "F + 1", REQUEST + 1, (m) => acknowledgeInWindow(m, sending)),
+  rule("acknowledge in the window", "its answer", "2F + 1", 2 * REQUEST + 1, (m) => acknowledgeInWindow(m, answer)),
+  rule("an acknowledged_at is ours", "the poll's earliest sending", "0", 0, (m) => evidence(m, [-2 * SKEW, -SKEW, 0])),
+  rule("an acknowledged_at is ours", "its latest sending", "2 skew", 2 * SKEW, (m) => evidence(m, [0, SKEW, 2 * SKEW])),
+  rule("a value stood still", "the value read; the beat interval and", "2F + 1", 2 * REQUEST + 1, stoodStill),
+  rule("the first look after a restart", "the start", "F + 1", REQUEST + 1, firstLook),
+  rule("a lease lost by silence has lapsed", "the last beat's sending; TTL and", "F", REQUEST, lapsedBySilence),
+];
+
+function rule(
+  name: string,
+  from: string,
+  words: string,
+  margin: number,
+  broken: (margin: number) => Iterable<string>,
+): ClockRule {
+  return { name, from, words, margin, broken };
+}
+
+/** The smallest margin that no order of times breaks. */
+export function smallestMargin({ broken }: Pick<ClockRule, "broken">): number {
+  return ticks(HORIZON).find((margin) => [...broken(margin)].length === 0) ?? Number.POSITIVE_INFINITY;
+}
+
+/**
+ * How long after its last answered beat a stock worker believes in its lease, in seconds: a beat that fails is judged when
+ * it fails.
+ * @param hangs beats are not refused but never answered, and run into their bound of one interval
+ */
+export function believesFor(lease: { ttlSeconds: number; beatSeconds: number; hangs: boolean }): number {
+  const perBeat = lease.beatSeconds * (lease.hangs ? 2 : 1);
+  // Each takes a moment longer, so that the lease is over at the last of them.
+  return perBeat * Math.ceil(lease.ttlSeconds / perBeat);
+}

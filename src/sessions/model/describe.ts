@@ -1,0 +1,90 @@
+import {
+  BODY,
+  holdingOperator,
+  holdingPod,
+  ITEM,
+  isAlive,
+  type Layout,
+  MEMORY,
+  OPERATOR,
+  POD,
+  STATE,
+  type State,
+} from "./state.ts";
+import type { Step } from "./steps.ts";
+
+// A state and a step in words, for the trace of a failure.
+
+export function describeStep({ name, outcome, operator, pod, item, fault }: Step): string {
+  const about = [
+    operator >= 0 ? `operator ${operator}` : "",
+    pod >= 0 ? `pod ${pod}` : "",
+    item >= 0 ? `item ${item}` : "",
+  ];
+  const how = outcome === "" || outcome === "ok" ? "" : `: ${outcome}`;
+  return `${name} ${about.filter(Boolean).join(", ")}${how}${fault && !name.startsWith("fault") ? " (fault)" : ""}`;
+}
+
+export function describeState(layout: Layout, state: State): string {
+  return [
+    ...each(layout.items, (item) => describeItem(layout, state, item)),
+    ...each(layout.pods, (pod) => describePod(layout, state, pod)),
+    ...each(layout.operators, (operator) => describeOperator(layout, state, operator)),
+  ]
+    .filter(Boolean)
+    .join("; ");
+}
+
+function describeItem(layout: Layout, state: State, item: number): string {
+  const at = layout.item(item);
+  const offer = state[at + ITEM.offer] ?? 0;
+  const held = describeHolder(state[at + ITEM.holder] ?? 0);
+  return [
+    `item ${item} ${nameOf(STATE, state[at + ITEM.state])}`,
+    held && `held by ${held}`,
+    offer ? `offered to operator ${offer - 1}` : "",
+  ]
+    .filter(Boolean)
+    .join(" ");
+}
+
+function describeHolder(holder: number): string {
+  const [pod, operator] = [holdingPod(holder), holdingOperator(holder)];
+  if (pod !== null) return `pod ${pod}`;
+  return operator === null ? "" : `operator ${operator}`;
+}
+
+function describePod(layout: Layout, state: State, pod: number): string {
+  const at = layout.pod(pod);
+  const body = state[at + POD.body] ?? 0;
+  const record = state[at + POD.record] ?? 0;
+  const memory = state[at + POD.memory] ?? 0;
+  const isLost = !state[at + POD.object] && isAlive(body);
+  return [
+    `pod ${pod} ${nameOf(BODY, body)}`,
+    isLost ? "(node lost)" : "",
+    record ? `Secret of item ${record - 1}${state[at + POD.key] ? " with key" : ""}` : "",
+    memory ? `known: ${nameOf(MEMORY, memory)}` : "",
+  ]
+    .filter(Boolean)
+    .join(" ");
+}
+
+function describeOperator(layout: Layout, state: State, operator: number): string {
+  const at = layout.operator(operator);
+  const is = [
+    state[at + OPERATOR.up] ? "" : "down",
+    state[at + OPERATOR.lateAck] ? "ack under way" : "",
+    state[at + OPERATOR.deleted] ? "deleted" : "",
+    state[at + OPERATOR.moved] ? "moved" : "",
+  ].filter(Boolean);
+  return is.length === 0 ? "" : `operator ${operator} ${is.join(", ")}`;
+}
+
+function nameOf(names: Readonly<Record<string, number>>, value: number | undefined): string {
+  return Object.keys(names).find((name) => names[name] === value) ?? String(value);
+}
+
+function each(count: number, words: (index: number) => string): string[] {
+  return Array.from({ length: count }, (_, index) => words(index));
+}

@@ -1,0 +1,161 @@
+import type { Moment } from "./moment.ts";
+import {
+  BODY,
+  holdingOperator,
+  holdingPod,
+  ITEM,
+  isAlive,
+  MEMORY,
+  OPERATOR,
+  POD,
+  POD_BYTES,
+  STATE,
+  type State,
+} from "./state.ts";
+
+// What several steps have in common: effects on the next state, which is changed in place.
+
+/** The item's last heartbeat moved: whoever remembers it remembers an old one. */
+export function moveHeartbeat(moment: Moment, next: State, item: number): void {
+  const { layout } = moment;
+  for (let at = layout.podsAt; at < layout.operatorsAt; at += POD_BYTES) {
+    if (next[at + POD.memory] === MEMORY.snapshot && next[at + POD.record] === item + 1) {
+      next[at + POD.memory] = MEMORY.outdated;
+    }
+  }
+}
+
+/** Memories of a lease that is in the operator's hands. */
+export function holdsLease(memory: number): boolean {
+  return memory === MEMORY.leased || memory === MEMORY.beating || memory === MEMORY.echoLost;
+}
+
+/** An item leaves its holder's hands. Clocks are judged so carefully that an operator knows before it can happen. */
+export function lapse(moment: Moment, next: State, item: number, state: number): void {
+  const { layout } = moment;
+  next[layout.item(item) + ITEM.state] = state;
+  next[layout.item(item) + ITEM.offer] = 0;
+  moveHeartbeat(moment, next, item);
+  for (let at = layout.podsAt; at < layout.operatorsAt; at += POD_BYTES) {
+    if (next[at + POD.record] !== item + 1) continue;
+    const memory = next[at + POD.memory] ?? 0;
+    if (holdsLease(memory) || memory === MEMORY.firstLost) next[at + POD.memory] = MEMORY.lost;
+    else if (memory === MEMORY.fenced || memory === MEMORY.snapshot || memory === MEMORY.outdated) {
+      next[at + POD.memory] = settledMemory(next, at);
+    }
+  }
+}
+
+/** What an operator knows of a claim of its own when it knows nothing of the lease. */
+export function settledMemory(state: State, podAt: number): number {
+  return state[podAt + POD.key] ? MEMORY.none : MEMORY.acked;
+}
+
+/** The Secret is deleted. A patch of it that is still under way is refused for its resourceVersion. */
+export function dropRecord(moment: Moment, next: State, pod: number): void {
+  const at = moment.layout.pod(pod);
+  next.fill(0, at + POD.record, at + POD.lateKey);
+  if (moment.rules.versions) next[at + POD.lateKey] = 0;
+}
+
+/** The container's program is over. */
+export function endContainer(moment: Moment, next: State, pod: number): void {
+  const at = moment.layout.pod(pod);
+  next[at + POD.body] = next[at + POD.object] ? BODY.ended : BODY.gone;
+  // The rule compares with beats after this moment.
+  if (moment.rules.stop === "unbeaten-since-the-end" && next[at + POD.record]) next[at + POD.memory] = MEMORY.snapshot;
+}
+
+export function deletePod(next: State, podAt: number): void {
+  next[podAt + POD.body] = BODY.gone;
+  next[podAt + POD.object] = 0;
+}
+
+/** A stop that one side posts takes effect. Returns the property that it breaks. */
+export function stopItem(moment: Moment, next: State, item: number, operator: number, force: boolean): string | null {
+  const at = moment.layout.item(item);
+  const state = moment.byte(at + ITEM.state);
+  const breaks = stopBreaks(moment, at, operator);
+  if (state !== STATE.stopped) next[at + ITEM.state] = force ? STATE.stopped : STATE.stopping;
+  if (force) moveHeartbeat(moment, next, item);
+  return breaks;
+}
+
+function stopBreaks(moment: Moment, at: number, operator: number): string | null {
+  const state = moment.byte(at + ITEM.state);
+  if (state === STATE.queued) return "S3 a stop hits an item that is queued for others";
+  if (state === STATE.stopped) return null;
+  const holder = moment.byte(at + ITEM.holder);
+  const others = moment.byte(at + ITEM.acked) & ~(1 << operator);
+  const isOthers = holder ? moment.layout.sideOf(holder) !== operator : others !== 0;
+  if (!isOthers) return null;
+  if (state !== STATE.stopping) return "S3 a stop hits an item of somebody else";
+  return moment.rules.strict ? "S3p a stop hits a stopping item of somebody else" : null;
+}
+
+/** The server handles an acknowledgement. Whether it answers with 2xx. */
+export function acknowledge(moment: Moment, next: State, item: number, operator: number): boolean {
+  const { layout, rules } = moment;
+  const at = layout.item(item);
+  const stamp = next[at + ITEM.stamp] ?? 0;
+  const state = next[at + ITEM.state];
+  if (state === STATE.queued && stamp < rules.acknowledgements) {
+    next[at + ITEM.state] = STATE.starting;
+    next[at + ITEM.offer] = 0;
+    next[at + ITEM.stamp] = stamp + 1;
+    next[at + ITEM.owner] = operator + 1;
+    next[at + ITEM.acked] = 1 << operator;
+    next[at + ITEM.holder] = 0;
+  } else if (state !== STATE.queued && state !== STATE.stopped && rules.secondAck === "accepted") {
+    next[at + ITEM.acked] = (next[at + ITEM.acked] ?? 0) | (1 << operator);
+  } else {
+    return false;
+  }
+  for (const pod of podsOf(moment, operator)) {
+    if (next[layout.pod(pod) + POD.record] === item + 1) next[layout.pod(pod) + POD.ours] = 1;
+  }
+  return true;
+}
+
+export function* podsOf(moment: Moment, operator: number): Generator<number> {
+  const { pods } = moment.rules;
+  for (let pod = operator * pods; pod < (operator + 1) * pods; pod += 1) yield pod;
+}
+
+/** The operator's process is gone, and what it knew. */
+export function crash(moment: Moment, next: State, operator: number): State {
+  const { layout } = moment;
+  next[layout.operator(operator) + OPERATOR.up] = 0;
+  for (const pod of podsOf(moment, operator)) {
+    const at = layout.pod(pod);
+    next[at + POD.memory] = MEMORY.none;
+    if (!next[at + POD.key]) next[at + POD.known] = 0;
+  }
+  return next;
+}
+
+/** Whether the holder is alive, and not this operator itself: it beats within an interval then. */
+export function isBeaten(moment: Moment, item: number, operator: number): boolean {
+  const { layout } = moment;
+  const holder = moment.byte(layout.item(item) + ITEM.holder);
+  const other = holdingOperator(holder);
+  if (other !== null) return other !== operator && moment.byte(layout.operator(other) + OPERATOR.up) === 1;
+  const pod = holdingPod(holder);
+  const body = pod === null ? BODY.gone : moment.byte(layout.pod(pod) + POD.body);
+  return body === BODY.holding || body === BODY.finishing;
+}
+
+/** Whether the holder of a lease is there, so that only a fault can let it lapse. */
+export function isHeldAlive(moment: Moment, item: number): boolean {
+  const { layout } = moment;
+  const holder = moment.byte(layout.item(item) + ITEM.holder);
+  const pod = holdingPod(holder);
+  if (pod !== null) return isAlive(moment.byte(layout.pod(pod) + POD.body));
+  const operator = holdingOperator(holder);
+  if (operator === null || !moment.byte(layout.operator(operator) + OPERATOR.up)) return false;
+  for (const own of podsOf(moment, operator)) {
+    const at = layout.pod(own);
+    if (moment.byte(at + POD.record) === item + 1 && holdsLease(moment.byte(at + POD.memory))) return true;
+  }
+  return false;
+}

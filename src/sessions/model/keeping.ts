@@ -1,0 +1,171 @@
+import { crash, deletePod, isBeaten, moveHeartbeat, stopItem } from "./effects.ts";
+import { firstBeat } from "./first-beat.ts";
+import { settled } from "./settling.ts";
+import { BODY, holderOfOperator, isAlive, MEMORY, POD, STATE } from "./state.ts";
+import type { Turn } from "./turn.ts";
+
+// 5. Open, 6. Watch.
+
+/** Of a claim that is ours and whose container was not given its key. */
+export function openSteps(turn: Turn): void {
+  const { memory, state, byOperator } = turn;
+  const mayOpen = turn.isParked && !turn.isDeleted && !turn.hasKey;
+  const isUnended = state === STATE.starting || state === STATE.active;
+  if (memory === MEMORY.leased) beatOn(turn);
+  if (mayOpen && (memory === MEMORY.leased || (memory === MEMORY.acked && !byOperator && isUnended))) open(turn);
+  else if (mayOpen && memory === MEMORY.acked && state === STATE.starting && !turn.holder && byOperator) {
+    firstBeat(turn, "session.take", MEMORY.leased);
+    turn.tell(turn.remembering(MEMORY.firstLost), "session.take", { outcome: "lost", fault: true });
+  }
+  if (memory === MEMORY.leased && !mayOpen && turn.rules.inHand === "fence") {
+    turn.tell(turn.remembering(MEMORY.acked), "operator.forget");
+  }
+  if (memory === MEMORY.firstLost) settleFirstBeat(turn);
+}
+
+/** One patch: the key, and the stamp that makes the item ours. */
+function open(turn: Turn): void {
+  const next = turn.remembering(turn.byOperator ? MEMORY.beating : MEMORY.none);
+  next[turn.at + POD.key] = 1;
+  turn.tell(next, "session.open");
+  const late = turn.fork();
+  late[turn.at + POD.lateKey] = turn.known;
+  turn.tell(crash(turn.moment, late, turn.operator), "session.open", { outcome: "crash, under way", fault: true });
+}
+
+/** The repeat is accepted, or a 412 shows a value that may be anybody's. */
+function settleFirstBeat(turn: Turn): void {
+  const isAdopted = !turn.rules.adoptStill && turn.state === STATE.active;
+  const isOurs = turn.holder === holderOfOperator(turn.operator);
+  turn.tell(
+    turn.remembering(isAdopted ? MEMORY.leased : MEMORY.acked),
+    isAdopted ? "session.take" : "operator.forget",
+    { breaks: isAdopted && !isOurs ? ADOPTS : null },
+  );
+}
+
+const ADOPTS = "S2 adopts a lease of somebody else's";
+
+/** lease: Operator, opened: the lease is kept, or taken up again after a restart. */
+export function keepSteps(turn: Turn): void {
+  const { memory, state, moment, rules } = turn;
+  // Adopted while its container runs or waits. What has ended is settled.
+  const isWatched = (turn.body === BODY.parked || turn.body === BODY.running) && turn.object;
+  if (memory === MEMORY.none && isWatched && state === STATE.active) takeUp(turn);
+  if (memory === MEMORY.none && isWatched && state === STATE.queued && rules.inHand === "stop") {
+    turn.tell(turn.remembering(MEMORY.lost), "session.lose");
+  }
+  if ((memory === MEMORY.snapshot || memory === MEMORY.outdated) && isWatched) compare(turn);
+  if (
+    memory === MEMORY.snapshot &&
+    isWatched &&
+    state === STATE.active &&
+    !isBeaten(moment, turn.item, turn.operator)
+  ) {
+    take(turn);
+  }
+  if (memory === MEMORY.none && isWatched && state === STATE.stopping && rules.inHand === "stop") take(turn);
+  if (memory === MEMORY.beating && state === STATE.active) {
+    const next = turn.remembering(MEMORY.echoLost);
+    moveHeartbeat(moment, next, turn.item);
+    turn.tell(next, "session.beat", { outcome: "unanswered", fault: true });
+  }
+  if (memory === MEMORY.beating) beatOn(turn);
+  // A 412, heard of before the old lease can have lapsed.
+  if (memory === MEMORY.echoLost) turn.tell(turn.remembering(MEMORY.beating), "session.beat");
+  if (
+    isWatched &&
+    (memory === MEMORY.lost || memory === MEMORY.silent || state === STATE.stopping || turn.isOutOfHands)
+  ) {
+    const keeps =
+      memory === MEMORY.lost || memory === MEMORY.silent || (memory === MEMORY.beating && rules.inHand === "stop");
+    const next = turn.remembering(keeps ? memory : MEMORY.none);
+    deletePod(next, turn.at);
+    turn.tell(next, "session.delete-pod");
+  }
+}
+
+/** After a restart: the listed value is ours to go on from only if it stands still. */
+function takeUp(turn: Turn): void {
+  const isOurs = turn.holder === holderOfOperator(turn.operator);
+  if (!turn.isSameStamp) turn.tell(turn.remembering(MEMORY.lost), "session.lose");
+  else if (turn.rules.adoptStill) turn.tell(turn.remembering(MEMORY.snapshot), "session.snapshot");
+  else turn.tell(turn.remembering(MEMORY.beating), "session.take", { breaks: isOurs ? null : ADOPTS });
+}
+
+function compare(turn: Turn): void {
+  if (turn.state !== STATE.active) turn.tell(turn.remembering(MEMORY.none), "operator.forget");
+  else if (turn.memory === MEMORY.outdated) turn.tell(turn.remembering(MEMORY.lost), "session.lose");
+}
+
+/** A beat with the value that stood still. */
+function take(turn: Turn): void {
+  const next = turn.held();
+  next[turn.at + POD.memory] = MEMORY.beating;
+  moveHeartbeat(turn.moment, next, turn.item);
+  turn.tell(next, "session.take");
+  if (turn.rules.inHand === "fence") return;
+  // Begins anew with a look.
+  next[turn.at + POD.memory] = MEMORY.none;
+  turn.tell(next, "session.take", { outcome: "unanswered", fault: true });
+}
+
+/** A beat as it should be: it moves the value, which nobody else's memory knows. */
+function beatOn(turn: Turn): void {
+  if (turn.rules.inHand === "fence") return;
+  const next = turn.fork();
+  moveHeartbeat(turn.moment, next, turn.item);
+  turn.tell(next, "session.beat");
+}
+
+/** lease: Operator: nobody answered for a TTL. The lease may still run at the server. */
+export function silenceSteps(turn: Turn): void {
+  const { memory, rules } = turn;
+  const isKept = memory === MEMORY.leased || memory === MEMORY.beating || memory === MEMORY.echoLost;
+  if (isKept && rules.silence !== "never") turn.tell(turn.remembering(MEMORY.silent), "fault.silence", { fault: true });
+}
+
+/** A lease that is lost: the item is somebody else's, or the queue's. */
+export function lostSteps(turn: Turn): void {
+  const isDone = !turn.object || !turn.hasKey || turn.body === BODY.ended;
+  if (turn.memory === MEMORY.lost && isDone) settled(turn);
+}
+
+/**
+ * lease: Worker, its container runs. Near its end it is looked at twice: a heartbeat that moved since is its own. A
+ * container that overstays is deleted: its program gets SIGTERM.
+ */
+export function watchSteps(turn: Turn): void {
+  const { memory, state, body, rules, object, isSameStamp } = turn;
+  if (!turn.hasKey || !object || !isAlive(body)) return;
+  const isKnown = memory === MEMORY.none || memory === MEMORY.outdated || memory === MEMORY.snapshot;
+  if (rules.graceful === "moved" && state === STATE.active && isSameStamp && isKnown) {
+    turn.tell(turn.remembering(MEMORY.snapshot), "session.snapshot");
+  }
+  const isOthers = state === STATE.stopping || turn.isOutOfHands || !isSameStamp;
+  if (rules.overstay === "stays" || !isOthers) return;
+  const next = turn.fork();
+  const unbeaten = rules.sigterm ? BODY.terminated : BODY.leaving;
+  next[turn.at + POD.body] = body === BODY.holding ? BODY.finishing : body === BODY.running ? unbeaten : body;
+  turn.tell(next, "session.delete-pod");
+}
+
+/** Its time is over: it is told to stop while its lease surely is ours. And what does not start in time is given up. */
+export function overdueSteps(turn: Turn): void {
+  const { rules, memory, body, state } = turn;
+  if (!turn.hasKey) return;
+  const isHeld = turn.byOperator
+    ? memory === MEMORY.beating
+    : { moved: memory === MEMORY.outdated, holding: body === BODY.holding, any: true }[rules.graceful];
+  const isUnended = state === STATE.starting || state === STATE.active;
+  if (turn.object && isAlive(body) && isUnended && isHeld && turn.isSameStamp) {
+    const next = turn.fork();
+    const breaks = stopItem(turn.moment, next, turn.item, turn.operator, false);
+    turn.tell(next, "session.stop", { breaks, graceful: true });
+  }
+  if (turn.isParked) {
+    const next = turn.fork();
+    deletePod(next, turn.at);
+    turn.tell(next, "session.delete-pod");
+  }
+}

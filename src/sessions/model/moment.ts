@@ -1,0 +1,66 @@
+import type { Rules } from "./rules.ts";
+import { type Layout, normalize, type State } from "./state.ts";
+import type { Outcome, Step } from "./steps.ts";
+
+/** Told every step that may be taken, with the state that it leads to. The state is only lent: it must be copied. */
+export type Sink = (next: State, step: Step) => void;
+
+/** States that one step is built from, at most: a step that is told may be built on. */
+const SCRATCH = 4;
+
+/** One state, the steps from which are being told. */
+export class Moment {
+  readonly layout: Layout;
+  readonly rules: Rules;
+  state: State;
+  readonly #sink: Sink;
+  readonly #scratch: State[];
+  #used = 0;
+
+  constructor(layout: Layout, sink: Sink) {
+    this.layout = layout;
+    this.rules = layout.rules;
+    this.#sink = sink;
+    this.state = layout.initial();
+    this.#scratch = Array.from({ length: SCRATCH }, () => new Uint8Array(layout.size));
+  }
+
+  /** A byte of the state. */
+  byte(at: number): number {
+    return this.state[at] ?? 0;
+  }
+
+  /** A copy of the state, to be changed into the next one. */
+  fork(): State {
+    this.#used = (this.#used + 1) % SCRATCH;
+    const next = this.#scratch[this.#used] ?? this.layout.initial();
+    next.set(this.state);
+    return next;
+  }
+
+  tell(next: State, step: Step): void {
+    normalize(this.layout, next);
+    this.#sink(next, step);
+  }
+
+  /** A step of no operator. */
+  hidden(
+    next: State,
+    name: Step["name"],
+    about: { pod?: number; item?: number; fault?: boolean; breaks?: string | null },
+  ) {
+    const { pod = -1, item = -1, fault = false, breaks = null } = about;
+    this.tell(next, { name, outcome: "", operator: -1, pod, item, fault, breaks });
+  }
+
+  /** A step of an operator, or one that is done to it. */
+  of(
+    operator: number,
+    next: State,
+    name: Step["name"],
+    about: { outcome?: Outcome; item?: number; fault?: boolean } = {},
+  ) {
+    const { outcome = "", item = -1, fault = false } = about;
+    this.tell(next, { name, outcome, operator, pod: -1, item, fault, breaks: null });
+  }
+}

@@ -1,0 +1,151 @@
+import { dropRecord, endContainer, moveHeartbeat, stopItem } from "./effects.ts";
+import type { Moment } from "./moment.ts";
+import { BODY, holderOfOperator, holderOfPod, ITEM, isAlive, POD, STATE } from "./state.ts";
+
+/** What kubelet and what befalls a Pod do to it. */
+export function nodeSteps(moment: Moment, pod: number): void {
+  const { layout } = moment;
+  const at = layout.pod(pod);
+  const body = moment.byte(at + POD.body);
+  const object = moment.byte(at + POD.object);
+  const record = moment.byte(at + POD.record);
+  // kubelet looks by itself at any moment.
+  if (body === BODY.parked && object && record && moment.byte(at + POD.key)) {
+    const next = moment.fork();
+    next[at + POD.body] = BODY.running;
+    next[at + POD.serves] = record;
+    moment.hidden(next, "node.start", { pod, item: record - 1, breaks: startBreaks(moment, pod, record - 1) });
+  }
+  lateKeySteps(moment, pod);
+  const alive = isAlive(body);
+  if (object && (alive || body === BODY.parked || body === BODY.ended)) {
+    const next = moment.fork();
+    next[at + POD.object] = 0;
+    if (moment.rules.record === "with-its-pod") dropRecord(moment, next, pod);
+    if (!alive) next[at + POD.body] = BODY.gone;
+    moment.hidden(next, alive ? "fault.lose-node" : "fault.delete-pod", { pod, fault: true });
+  }
+  if (!alive) return;
+  const killed = moment.fork();
+  endContainer(moment, killed, pod);
+  moment.hidden(killed, "fault.kill-container", { pod, fault: true });
+  if (moment.rules.lease === "Worker") {
+    workerSteps(moment, pod);
+    return;
+  }
+  // The program never touches its item.
+  const finished = moment.fork();
+  endContainer(moment, finished, pod);
+  moment.hidden(finished, "node.end", { pod });
+}
+
+function startBreaks(moment: Moment, pod: number, item: number): string | null {
+  const { layout, rules } = moment;
+  if (!moment.byte(layout.pod(pod) + POD.ours))
+    return "S4 a container starts for an item that its operator never acknowledged";
+  if (!rules.strict || rules.lease === "Worker") return null;
+  const holder = moment.byte(layout.item(item) + ITEM.holder);
+  return holder === holderOfOperator(layout.operatorOf(pod))
+    ? null
+    : "S2o a container starts without its operator's lease";
+}
+
+/** The patch of an operator that crashed lands or is lost; on a Secret that was made anew, only where no version is asked for. */
+function lateKeySteps(moment: Moment, pod: number): void {
+  const at = moment.layout.pod(pod);
+  const stamp = moment.byte(at + POD.lateKey);
+  if (!stamp) return;
+  const lost = moment.fork();
+  lost[at + POD.lateKey] = 0;
+  moment.hidden(lost, "network.late-key", { pod });
+  if (!moment.byte(at + POD.record)) return;
+  const landed = moment.fork();
+  landed[at + POD.lateKey] = 0;
+  landed[at + POD.key] = 1;
+  landed[at + POD.known] = stamp;
+  moment.hidden(landed, "network.late-key", { pod });
+}
+
+/** lease: Worker. What the program in a container does with the item that it was started for. */
+function workerSteps(moment: Moment, pod: number): void {
+  const body = moment.byte(moment.layout.pod(pod) + POD.body);
+  if (body === BODY.running) firstBeatSteps(moment, pod);
+  else if (body === BODY.holding) beatSteps(moment, pod);
+  else if (body === BODY.leaving) {
+    const next = moment.fork();
+    endContainer(moment, next, pod);
+    moment.hidden(next, "worker.exit", { pod });
+  } else stopSteps(moment, pod);
+  if (!moment.rules.sigterm || (body !== BODY.running && body !== BODY.holding)) return;
+  become(moment, pod, "fault.terminate-container", body === BODY.holding ? BODY.finishing : BODY.terminated, true);
+}
+
+function become(
+  moment: Moment,
+  pod: number,
+  name: "worker.first-beat" | "worker.beat" | "worker.finish" | "fault.terminate-container",
+  body: number,
+  fault = false,
+): void {
+  const next = moment.fork();
+  next[moment.layout.pod(pod) + POD.body] = body;
+  moment.hidden(next, name, { pod, fault });
+}
+
+function firstBeatSteps(moment: Moment, pod: number): void {
+  const { layout, rules } = moment;
+  const at = layout.pod(pod);
+  const item = moment.byte(at + POD.serves) - 1;
+  const itemAt = layout.item(item);
+  const state = moment.byte(itemAt + ITEM.state);
+  const taken = state === STATE.starting || (state === STATE.queued && rules.beatOnQueued === "accepted");
+  if (!taken || moment.byte(itemAt + ITEM.holder)) {
+    become(moment, pod, "worker.first-beat", isTold(state) ? BODY.finishing : BODY.leaving);
+    return;
+  }
+  const next = moment.fork();
+  next[itemAt + ITEM.state] = STATE.active;
+  next[itemAt + ITEM.offer] = 0;
+  next[itemAt + ITEM.holder] = holderOfPod(pod);
+  next[at + POD.body] = BODY.holding;
+  moveHeartbeat(moment, next, item);
+  moment.hidden(next, "worker.first-beat", { pod, item });
+  next[at + POD.body] = BODY.leaving;
+  moment.hidden(next, "worker.first-beat", { pod, item, fault: true });
+}
+
+function beatSteps(moment: Moment, pod: number): void {
+  const { layout } = moment;
+  const at = layout.pod(pod);
+  const item = moment.byte(at + POD.serves) - 1;
+  const itemAt = layout.item(item);
+  const state = moment.byte(itemAt + ITEM.state);
+  if (isTold(state) || moment.byte(itemAt + ITEM.holder) !== holderOfPod(pod)) {
+    become(moment, pod, "worker.beat", isTold(state) ? BODY.finishing : BODY.leaving);
+  } else {
+    const next = moment.fork();
+    moveHeartbeat(moment, next, item);
+    moment.hidden(next, "worker.beat", { pod, item });
+    // Its answer is lost, and the value of the next beat is an old one.
+    next[at + POD.body] = BODY.leaving;
+    moment.hidden(next, "worker.beat", { pod, item, fault: true });
+  }
+  become(moment, pod, "worker.finish", BODY.finishing);
+}
+
+function stopSteps(moment: Moment, pod: number): void {
+  const { layout } = moment;
+  const item = moment.byte(layout.pod(pod) + POD.serves) - 1;
+  const lost = moment.fork();
+  endContainer(moment, lost, pod);
+  moment.hidden(lost, "worker.exit", { pod, fault: true });
+  const next = moment.fork();
+  endContainer(moment, next, pod);
+  const breaks = stopItem(moment, next, item, layout.operatorOf(pod), true);
+  moment.hidden(next, "worker.stop", { pod, item, breaks });
+}
+
+/** A beat is answered with the state: the worker is told to stop. */
+function isTold(state: number): boolean {
+  return state === STATE.stopping || state === STATE.stopped;
+}

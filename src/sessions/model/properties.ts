@@ -1,0 +1,72 @@
+import { BODY, ITEM, isAlive, type Layout, MEMORY, OPERATOR, POD, STATE, type State } from "./state.ts";
+
+/** What is promised, and in which words a failure is told: S properties at every state or step, L of all states together. */
+export const PROPERTIES = {
+  S1: "no acknowledgement without a durable Secret and a Pod that was ready when read just before",
+  S2: "at most one container believes that it holds an item, and nobody adopts another's lease",
+  S2b: "one operator gives an item at most one Pod",
+  S3: "no stop hits an item that is queued for others or that somebody else holds",
+  S4: "no container starts for an item that its own operator never acknowledged",
+  S5: "one operator runs at most one Pod of a session",
+  L: "from everywhere, without a further fault, every item gets queued or stopped, with no Secret and no container left",
+  S3p: "strict: S3 for an item that is stopping already",
+  S2w: "strict: no two containers run at the same time for an item",
+  S2o: "strict, lease: Operator: no container starts unless its operator holds the lease",
+} as const;
+
+export type Property = keyof typeof PROPERTIES;
+
+/** Nothing is half done. */
+export function isSettled(layout: Layout, state: State): boolean {
+  for (let item = 0; item < layout.items; item += 1) {
+    const is = state[layout.item(item) + ITEM.state];
+    if (is !== STATE.queued && is !== STATE.stopped) return false;
+  }
+  for (let pod = 0; pod < layout.pods; pod += 1) {
+    const at = layout.pod(pod);
+    if (state[at + POD.record] || state[at + POD.memory] !== MEMORY.none || isAlive(state[at + POD.body] ?? 0))
+      return false;
+    const isDeleted = state[layout.operator(layout.operatorOf(pod)) + OPERATOR.deleted];
+    if (state[at + POD.object] && isDeleted) return false;
+  }
+  return true;
+}
+
+/** The property that a state breaks by itself; null: none. */
+export function brokenBy(layout: Layout, state: State): string | null {
+  const { rules } = layout;
+  for (let item = 0; item < layout.items; item += 1) {
+    const [holding, running] = containersOf(layout, state, item);
+    if (holding > 1 && rules.worker === "prompt") return "S2 two containers believe that they hold one item";
+    if (rules.strict && holding + running > 1) return "S2w two containers run for one item";
+  }
+  if (!rules.oneSession) return null;
+  for (let operator = 0; operator < layout.operators; operator += 1) {
+    if (livePods(layout, state, operator) > 1) return "S5 two Pods of one operator run one session";
+  }
+  return null;
+}
+
+/** Containers that believe in the item's lease, and those that run without having heard of it yet. */
+function containersOf(layout: Layout, state: State, item: number): [holding: number, running: number] {
+  let holding = 0;
+  let running = 0;
+  for (let pod = 0; pod < layout.pods; pod += 1) {
+    const at = layout.pod(pod);
+    if (state[at + POD.serves] !== item + 1) continue;
+    if (state[at + POD.body] === BODY.holding) holding += 1;
+    if (state[at + POD.body] === BODY.running) running += 1;
+  }
+  return [holding, running];
+}
+
+/** Pods that the cluster knows of. Of a node that is lost nobody can tell. */
+function livePods(layout: Layout, state: State, operator: number): number {
+  const { pods } = layout.rules;
+  let count = 0;
+  for (let pod = operator * pods; pod < (operator + 1) * pods; pod += 1) {
+    const at = layout.pod(pod);
+    if (state[at + POD.object] && isAlive(state[at + POD.body] ?? 0)) count += 1;
+  }
+  return count;
+}

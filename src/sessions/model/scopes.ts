@@ -1,0 +1,220 @@
+import type { LeaseKind } from "../journal.ts";
+import type { Property } from "./properties.ts";
+import { CODE, FIRST, type Rules } from "./rules.ts";
+
+/** Something to explore, and what is to come out. */
+export interface Scope {
+  readonly name: string;
+  /** Each is explored by itself. */
+  readonly variants: readonly Rules[];
+  /** The properties that fail; none: all hold. */
+  readonly fails: readonly Property[];
+  /** Minutes rather than seconds, and gigabytes: for the long run. */
+  readonly isLarge: boolean;
+}
+
+/** Everything that the Work API's contract leaves open, in every combination: 32. */
+export const SERVERS: readonly Partial<Rules>[] = product({
+  lapsed: ["queued", "stopped"],
+  unbeaten: ["queued", "stays"],
+  lapsedStopping: ["stays", "stopped"],
+  secondAck: ["refused", "accepted"],
+  onPodFailure: ["Stop", "Release"],
+});
+
+function product(values: { readonly [K in keyof Rules]?: readonly Rules[K][] }): Partial<Rules>[] {
+  return Object.entries(values).reduce<Partial<Rules>[]>(
+    (all, [name, each]) => all.flatMap((one) => each.map((value) => ({ ...one, [name]: value }))),
+    [{}],
+  );
+}
+
+const LEASES: readonly LeaseKind[] = ["Worker", "Operator"];
+
+function scope(name: string, base: Rules, variants: readonly Partial<Rules>[], isLarge: boolean): Scope {
+  return { name, variants: variants.map((over) => ({ ...base, ...over })), fails: [], isLarge };
+}
+
+const [SMALL, LARGE] = [false, true];
+const SECOND_ACKS = [{ secondAck: "refused" }, { secondAck: "accepted" }] as const;
+
+/** Where the first acknowledged_at is kept, as long as it can be told whose an item is; where it cannot, see LIMITS. */
+const KEPT = { stamp: "kept", unanswered: "by-owner" } as const;
+
+/** Scopes in which the protocol holds, of the code or as it was first written down. */
+export function holdingScopes(base: Rules): Scope[] {
+  return LEASES.flatMap((lease) => {
+    const of = (name: string, variants: readonly Partial<Rules>[], isLarge: boolean) =>
+      scope(`${lease}: ${name}`, { ...base, lease }, variants, isLarge);
+    const every = (over: Partial<Rules>) => SERVERS.map((server) => ({ ...server, ...over }));
+    return [
+      of("1 operator, 1 item, 1 Pod, every server", every({ deletion: true }), SMALL),
+      of("1 operator, 1 item, 2 Pods", [{ pods: 2, deletion: true }], SMALL),
+      of("1 operator, 2 items, 1 Pod", [{ items: 2, deletion: true }], SMALL),
+      of("1 operator, 2 items, 2 Pods", [{ items: 2, pods: 2 }], LARGE),
+      of("2 operators, 1 item, every server", every({ operators: 2 }), LARGE),
+      of("2 operators, Environment deleted", [{ operators: 2, deletion: true }], LARGE),
+      of("2 operators, one ignores the window", bothSecondAcks({ operators: 2, window: "first-operator" }), LARGE),
+      of("2 operators, both ignore the window", bothSecondAcks({ operators: 2, window: "nobody" }), LARGE),
+      of("2 operators, 2 items, acknowledged once", [{ operators: 2, items: 2, acknowledgements: 1 }], LARGE),
+      of(
+        "2 operators, 1 item, 2 Pods each, acknowledged once",
+        [{ operators: 2, pods: 2, acknowledgements: 1 }],
+        LARGE,
+      ),
+      of("2 operators, acknowledged_at is kept", [{ operators: 2, lapsedStopping: "stopped", ...KEPT }], LARGE),
+    ];
+  });
+}
+
+function bothSecondAcks(over: Partial<Rules>): Partial<Rules>[] {
+  return SECOND_ACKS.map((second) => ({ ...over, ...second }));
+}
+
+/** What the code has beyond the protocol as it was first written down. */
+export const CODE_SCOPES: readonly Scope[] = LEASES.flatMap((lease) => [
+  scope(
+    `${lease}: 1 operator, 2 items of one session, 2 Pods, acknowledged once`,
+    { ...CODE, lease },
+    [{ items: 2, pods: 2, oneSession: true, acknowledgements: 1 }],
+    SMALL,
+  ),
+  scope(
+    `${lease}: 1 operator, the Work API moves`,
+    { ...CODE, lease },
+    [{ pods: 2, moved: "asks-where-claimed" }],
+    SMALL,
+  ),
+  scope(
+    `${lease}: 1 operator, told to stop when its heartbeat moved`,
+    { ...CODE, lease, graceful: "moved" },
+    [
+      { pods: 2, deletion: true },
+      { items: 2, deletion: true },
+    ],
+    SMALL,
+  ),
+  scope(
+    `${lease}: 1 operator, acknowledged_at is kept`,
+    { ...CODE, lease },
+    bothSecondAcks({ ...KEPT, pods: 2 }),
+    SMALL,
+  ),
+  scope(
+    `${lease}: 2 operators, acknowledged once`,
+    { ...CODE, lease },
+    [
+      { operators: 2, acknowledgements: 1 },
+      { operators: 2, acknowledgements: 1, onPodFailure: "Release" },
+    ],
+    SMALL,
+  ),
+]);
+
+/** A rule that is taken away, or a limit: what no rule of the operator can give. */
+export interface Broken extends Scope {
+  /** The rule, in words; of a limit, whose it is. */
+  readonly without: string;
+  readonly isLimit: boolean;
+}
+
+function broken(without: string, fails: readonly Property[], over: Partial<Rules>, more: Partial<Broken> = {}): Broken {
+  const name = more.isLimit ? `limit: ${without}` : `without: ${without}`;
+  return { name, without, fails, variants: [{ ...CODE, ...over }], isLarge: false, isLimit: false, ...more };
+}
+
+const TWO = { operators: 2 } as const;
+const BY_OPERATOR = { lease: "Operator" } as const;
+const LIMIT = { isLimit: true } as const;
+
+/** Each rule in turn, with what fails then. */
+export const WITHOUT_A_RULE: readonly Broken[] = [
+  broken("the key enters the Secret only after the acknowledgement", ["S4", "L"], { key: "before-ack" }),
+  broken("a journal is dropped only when no acknowledgement can be under way", ["L"], { drop: "at-once" }),
+  broken("a starting item after an unanswered acknowledgement: not dropped when it is ours", ["L"], {
+    unanswered: "not-ours",
+    unbeaten: "stays",
+  }),
+  broken("a starting item after an unanswered acknowledgement: opened only when it is ours", ["S4"], {
+    ...TWO,
+    unanswered: "ours",
+    acknowledgements: 1,
+  }),
+  broken("an item that is journaled is not journaled again", ["S2b"], { journalOnce: false, pods: 2 }),
+  broken("the Secret lives until the item is settled", ["L"], { record: "with-its-pod", unbeaten: "stays" }),
+  broken("patches and deletes carry the resourceVersion", ["S4", "L"], { versions: false, items: 2 }),
+  broken("the Pod is read live before the acknowledgement", ["S1"], { readLive: false }),
+  broken("a stop comes after a fence (here: unless beaten since the container's end)", ["S3", "L"], {
+    ...TWO,
+    stop: "unbeaten-since-the-end",
+    unbeaten: "stays",
+  }),
+  broken("a stop comes after a fence (here: the same acknowledged_at)", ["S3"], {
+    ...TWO,
+    stop: "same-acknowledgement",
+  }),
+  broken("a fence is for a value that stood still", ["S3"], { ...TWO, fenceStill: false }),
+  broken("an adopted value stood still", ["S2", "S3", "L"], { ...FIRST, ...TWO, ...BY_OPERATOR, adoptStill: false }),
+  broken("only the side that surely holds is told to stop", ["S3"], { ...TWO, graceful: "any" }),
+  broken("a 200 with an older acknowledged_at is a refusal", ["L"], {
+    ...TWO,
+    ...BY_OPERATOR,
+    secondAck: "accepted",
+    olderAck: "believed",
+    window: "nobody",
+  }),
+  broken("but not if the poll showed the same one", ["L"], {
+    pods: 2,
+    stamp: "kept",
+    olderAck: "refused",
+    unbeaten: "stays",
+  }),
+  broken("a lease lost by silence is looked at until it has lapsed", ["L"], { ...BY_OPERATOR, silence: "forgotten" }),
+  broken("a session's item waits while a Pod of that session runs", ["S5"], {
+    items: 2,
+    pods: 2,
+    oneSession: true,
+    sessionTurn: false,
+    acknowledgements: 1,
+  }),
+  broken("a claim asks the Work API that it came from", ["L"], { moved: "asks-where-named", unbeaten: "stays" }),
+];
+
+/** What no rule of the operator can give. */
+export const LIMITS: readonly Broken[] = [
+  broken("a stock worker that is late to notice the lapse", ["S3"], { ...TWO, worker: "late" }, LIMIT),
+  broken(
+    "a stock worker that gets SIGTERM before its first beat is answered",
+    ["S3"],
+    { ...TWO, sigterm: true },
+    LIMIT,
+  ),
+  broken(
+    "a heartbeat that moved may be that of another cluster's container",
+    ["S3"],
+    { ...TWO, graceful: "moved" },
+    LIMIT,
+  ),
+  broken("two containers, and a stop in another's grace (Worker)", ["S2w", "S3p"], { ...TWO, strict: true }, LIMIT),
+  broken(
+    "two containers, and a stop in another's grace (Operator)",
+    ["S2o", "S2w", "S3p"],
+    { ...TWO, ...BY_OPERATOR, strict: true },
+    LIMIT,
+  ),
+  broken(
+    "a server that keeps the first acknowledged_at and never takes back a starting item",
+    ["L"],
+    { pods: 2, stamp: "kept", unbeaten: "stays" },
+    LIMIT,
+  ),
+  broken("a server that takes beats on queued items", ["L"], { ...TWO, beatOnQueued: "accepted" }, LIMIT),
+];
+
+/** The weaker rule that holds only on some servers. */
+export const WEAKER: Scope = scope(
+  "a stop by the same acknowledged_at alone, where starting items never expire",
+  CODE,
+  [{ operators: 2, stop: "same-acknowledgement", unbeaten: "stays" }],
+  SMALL,
+);

@@ -1,0 +1,185 @@
+import type { Rules } from "./rules.ts";
+
+// A state is a row of bytes: so many for each item, then for each Pod (those of one operator together), then for each
+// operator. Items and operators that a byte names count from one there; nought is nobody.
+
+/** Bytes of an item. */
+export const ITEM = {
+  state: 0,
+  /** The operator whose poll it was offered to and may not have been reclaimed from. */
+  offer: 1,
+  /** Acknowledgements so far: stands for acknowledged_at. */
+  stamp: 2,
+  /** The operator whose acknowledgement gave it this stamp. */
+  owner: 3,
+  /** Operators whose acknowledgement of it was answered with 2xx, as bits. */
+  acked: 4,
+  /** Who beats it: a Pod's container, or an operator. */
+  holder: 5,
+} as const;
+export const ITEM_BYTES = 6;
+
+/** Bytes of a Pod, the Secret of its name and what its operator remembers of that claim. */
+export const POD = {
+  body: 0,
+  /** The Pod's object exists. */
+  object: 1,
+  /** The item that its container was started for. */
+  serves: 2,
+  /** The item that the Secret of its name records. */
+  record: 3,
+  /** The Secret has the key that the container waits for. */
+  key: 4,
+  /** The stamp under which the operator knows the item as its own; durable once the key is. */
+  known: 5,
+  /** An acknowledgement of this claim took effect. */
+  ours: 6,
+  memory: 7,
+  /** A patch with the key and this stamp is under way from an operator that is no more. */
+  lateKey: 8,
+} as const;
+export const POD_BYTES = 9;
+
+/** Bytes of an operator. */
+export const OPERATOR = {
+  up: 0,
+  /** An acknowledgement of this item is under way that nobody waits for any more. */
+  lateAck: 1,
+  /** Its Environment is being deleted. */
+  deleted: 2,
+  /** Its spec names another Work API now. */
+  moved: 3,
+} as const;
+export const OPERATOR_BYTES = 4;
+
+/** States of a work item. */
+export const STATE = { queued: 0, starting: 1, active: 2, stopping: 3, stopped: 4 } as const;
+
+/** What the session container does. */
+export const BODY = {
+  parked: 0,
+  /** Runs; no beat of it was answered yet. */
+  running: 1,
+  /** Believes in its lease. */
+  holding: 2,
+  /** Will exit without a stop. */
+  leaving: 3,
+  /** Will post a stop by force, then exit. */
+  finishing: 4,
+  /** The same, of one that got SIGTERM before its first beat was answered. */
+  terminated: 5,
+  ended: 6,
+  gone: 7,
+} as const;
+
+/** What an operator knows of a claim in memory only; a crash leaves `none` of it. Named as `Memory` in ../claim.ts, finer. */
+export const MEMORY = {
+  none: 0,
+  journaled: 1,
+  unanswered: 2,
+  /** The item is ours. */
+  acked: 3,
+  /** lease: Operator: the first beat got no answer. */
+  firstLost: 4,
+  /** lease: Operator: the first beat was accepted, the container not started. */
+  leased: 5,
+  /** lease: Operator: the lease is kept. */
+  beating: 6,
+  /** lease: Operator: a beat got no answer. */
+  echoLost: 7,
+  lost: 8,
+  /** The item's last heartbeat was read, and has not moved since. */
+  snapshot: 9,
+  /** It has moved. */
+  outdated: 10,
+  /** A beat of our own bought the lease for a stop. */
+  fenced: 11,
+  /** lease: Operator: nobody answered for a TTL. */
+  silent: 12,
+} as const;
+
+export type State = Uint8Array;
+
+/** Holders from here on are operators; below, containers, by their Pod. */
+const OPERATOR_HOLDER = 128;
+
+export const holderOfPod = (pod: number): number => pod + 1;
+export const holderOfOperator = (operator: number): number => OPERATOR_HOLDER + operator;
+
+/** The Pod whose container holds; null: nobody does, or an operator. */
+export function holdingPod(holder: number): number | null {
+  return holder > 0 && holder < OPERATOR_HOLDER ? holder - 1 : null;
+}
+
+/** The operator that beats by itself; null: nobody does, or a container. */
+export function holdingOperator(holder: number): number | null {
+  return holder >= OPERATOR_HOLDER ? holder - OPERATOR_HOLDER : null;
+}
+
+/** Whether the container's program may still do something. */
+export function isAlive(body: number): boolean {
+  return body >= BODY.running && body <= BODY.terminated;
+}
+
+/** Where what is in a state of these rules, in bytes. */
+export class Layout {
+  readonly rules: Rules;
+  readonly items: number;
+  readonly pods: number;
+  readonly operators: number;
+  readonly podsAt: number;
+  readonly operatorsAt: number;
+  readonly size: number;
+
+  constructor(rules: Rules) {
+    this.rules = rules;
+    this.items = rules.items;
+    this.operators = rules.operators;
+    this.pods = rules.operators * rules.pods;
+    this.podsAt = ITEM_BYTES * this.items;
+    this.operatorsAt = this.podsAt + POD_BYTES * this.pods;
+    this.size = this.operatorsAt + OPERATOR_BYTES * this.operators;
+  }
+
+  item(index: number): number {
+    return index * ITEM_BYTES;
+  }
+
+  pod(index: number): number {
+    return this.podsAt + index * POD_BYTES;
+  }
+
+  operator(index: number): number {
+    return this.operatorsAt + index * OPERATOR_BYTES;
+  }
+
+  operatorOf(pod: number): number {
+    return Math.floor(pod / this.rules.pods);
+  }
+
+  /** The operator on whose side a holder is. */
+  sideOf(holder: number): number {
+    const pod = holdingPod(holder);
+    return pod === null ? holder - OPERATOR_HOLDER : this.operatorOf(pod);
+  }
+
+  /** All items queued, all Pods parked, all operators up. */
+  initial(): State {
+    const state = new Uint8Array(this.size);
+    for (let pod = 0; pod < this.pods; pod += 1) state[this.pod(pod) + POD.object] = 1;
+    for (let operator = 0; operator < this.operators; operator += 1) state[this.operator(operator) + OPERATOR.up] = 1;
+    return state;
+  }
+}
+
+/** One normal form for items that are in nobody's hands. */
+export function normalize(layout: Layout, state: State): void {
+  for (let at = 0; at < layout.podsAt; at += ITEM_BYTES) {
+    const is = state[at + ITEM.state];
+    if (is !== STATE.queued && is !== STATE.stopped) continue;
+    state[at + ITEM.owner] = 0;
+    state[at + ITEM.acked] = 0;
+    state[at + ITEM.holder] = 0;
+    if (is === STATE.stopped) state[at + ITEM.offer] = 0;
+  }
+}

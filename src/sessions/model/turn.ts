@@ -1,0 +1,131 @@
+import type { Moment } from "./moment.ts";
+import type { Rules } from "./rules.ts";
+import { BODY, holderOfOperator, ITEM, isAlive, OPERATOR, POD, STATE, type State } from "./state.ts";
+import type { OperatorStep, Outcome } from "./steps.ts";
+
+/** What a step of a claim adds to its name. */
+interface Told {
+  readonly outcome?: Outcome;
+  readonly fault?: boolean;
+  readonly breaks?: string | null;
+  readonly graceful?: boolean;
+}
+
+/** One Pod with its Secret, as its operator looks at it: what its next step is judged by. */
+export class Turn {
+  readonly moment: Moment;
+  readonly rules: Rules;
+  readonly operator: number;
+  readonly pod: number;
+  /** Where its bytes and its operator's begin. */
+  readonly at: number;
+  readonly operatorAt: number;
+  readonly body: number;
+  readonly object: boolean;
+  readonly memory: number;
+  readonly hasKey: boolean;
+  readonly known: number;
+  /** The item that its Secret records, -1 without one, and where its bytes begin. */
+  readonly item: number;
+  readonly itemAt: number;
+
+  constructor(moment: Moment, pod: number) {
+    const { layout } = moment;
+    this.moment = moment;
+    this.rules = layout.rules;
+    this.pod = pod;
+    this.operator = layout.operatorOf(pod);
+    this.at = layout.pod(pod);
+    this.operatorAt = layout.operator(this.operator);
+    this.body = moment.byte(this.at + POD.body);
+    this.object = moment.byte(this.at + POD.object) === 1;
+    this.memory = moment.byte(this.at + POD.memory);
+    this.hasKey = moment.byte(this.at + POD.key) === 1;
+    this.known = moment.byte(this.at + POD.known);
+    this.item = moment.byte(this.at + POD.record) - 1;
+    this.itemAt = layout.item(Math.max(0, this.item));
+  }
+
+  get byOperator(): boolean {
+    return this.rules.lease === "Operator";
+  }
+
+  get state(): number {
+    return this.moment.byte(this.itemAt + ITEM.state);
+  }
+
+  get holder(): number {
+    return this.moment.byte(this.itemAt + ITEM.holder);
+  }
+
+  get stamp(): number {
+    return this.moment.byte(this.itemAt + ITEM.stamp);
+  }
+
+  /** The item of an acknowledgement that is still under way; -1: none is. */
+  get ackUnderWay(): number {
+    return this.moment.byte(this.operatorAt + OPERATOR.lateAck) - 1;
+  }
+
+  get isDeleted(): boolean {
+    return this.moment.byte(this.operatorAt + OPERATOR.deleted) === 1;
+  }
+
+  get isMoved(): boolean {
+    return this.moment.byte(this.operatorAt + OPERATOR.moved) === 1;
+  }
+
+  /** A Work API that the item does not come from shows nothing of it. */
+  get isAbsent(): boolean {
+    return this.rules.moved === "asks-where-named" && this.isMoved;
+  }
+
+  /** The Pod waits for its key. */
+  get isParked(): boolean {
+    return this.body === BODY.parked && this.object;
+  }
+
+  /** Its container runs, or may come to, as far as the cluster knows. */
+  get isGoing(): boolean {
+    return (this.body === BODY.parked || isAlive(this.body)) && this.object;
+  }
+
+  /** The container has ended, or nobody will hear of its end. */
+  get isOver(): boolean {
+    return this.body === BODY.ended || this.body === BODY.gone || !this.object;
+  }
+
+  /** Still under the acknowledgement that made it ours. */
+  get isSameStamp(): boolean {
+    return this.known === this.stamp || this.rules.stamp === "kept";
+  }
+
+  /** Queued again, or stopped. */
+  get isOutOfHands(): boolean {
+    return this.state === STATE.queued || this.state === STATE.stopped;
+  }
+
+  fork(): State {
+    return this.moment.fork();
+  }
+
+  /** The state after a step that changes nothing but what the operator remembers. */
+  remembering(memory: number): State {
+    const next = this.fork();
+    next[this.at + POD.memory] = memory;
+    return next;
+  }
+
+  /** The state in which this operator beats the item. */
+  held(): State {
+    const next = this.fork();
+    next[this.itemAt + ITEM.holder] = holderOfOperator(this.operator);
+    return next;
+  }
+
+  tell(next: State, name: OperatorStep | "fault.crash" | "fault.silence" | "operator.forget", told: Told = {}): void {
+    const { outcome = "ok", fault = false, breaks = null, graceful = false } = told;
+    const { operator, pod, item } = this;
+    this.moment.tell(next, { name, outcome, operator, pod, item, fault, breaks, graceful });
+  }
+}

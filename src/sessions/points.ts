@@ -1,0 +1,111 @@
+import type { PointDetails, PointOutcome, PointSubject } from "../core/points.ts";
+import type { Answer } from "../work/client.ts";
+import type { HeartbeatOutcome } from "../work/types.ts";
+import type { Claim } from "./claim.ts";
+
+/**
+ * The named points of an Environment in `sessions` mode (src/core/points.ts), by phase, each with what it is. Requests are
+ * told before and after; decisions once. Names of a claim's steps are those of facts.ts. A claim's points bear its work id
+ * and its Pod; `details` are named where there are some.
+ */
+export const SESSION_POINTS = {
+  // A start: what an earlier process left.
+  "recover.list": "reads the claim Secrets at the start",
+  "recover.list-late": "reads them once more when nothing of an earlier process is on its way any more",
+  "recover.take-up":
+    "decision: a Secret that was found is a claim from here on. Details: use, lease, opened, acknowledgedAt",
+
+  // 1. Prepare
+  "prepare.create-pod": "creates a Pod that gets parked",
+  "prepare.read-pod": "reads a Pod whose creation got no answer and that the cache does not show",
+  "prepare.read-events": "reads the Events of a Pod that does not get ready",
+
+  // The Environment's finalizer
+  "environment.read": "reads the Environment before its finalizers are changed",
+  "environment.hold": "adds the finalizer",
+  "environment.release": "takes the finalizer away",
+
+  // 2.-4. Claim
+  "claim.poll": "takes an item from the queue. Details: workId (null: none came), state, type",
+  "claim.offer":
+    "decision: what becomes of an item that a poll brought. Details: result, as the label of berth_claims_total",
+  "claim.journal": "creates the Secret that takes the slot. Details: use",
+  "claim.read-journal": "reads the Secret that has the slot. Details: ours",
+  "claim.read-pod": "reads the Pod live, before the acknowledgement. Details: parked",
+  "claim.ack":
+    "acknowledges. Details: acknowledgedAt. Refused also where the answer shows somebody else's acknowledgement",
+  "claim.drop": "deletes the Secret of a claim that is not acknowledged",
+
+  // An item that is no session
+  "refuse.ack": "acknowledges an item that is no session",
+  "refuse.stop": "stops it",
+  "refuse.list": "looks for such items that were left half refused",
+  "refuse.stop-left": "stops one that was found",
+
+  // Steps of a claim, from here to `session.mark`
+  "session.look": "reads the item with the list call. Details: state, acknowledgedAt, latestHeartbeatAt",
+  "session.own": "decision: our acknowledgement took effect. Details: acknowledgedAt",
+  "session.take":
+    "beats to take the lease and keep it. Asks: expected. Details: accepted, state, value (current one where refused), ttlSeconds",
+  "session.lose": "decision: somebody else has the lease. Details: why",
+  "session.let-go": "decision: beats no more, the lease lapses",
+  "session.shorten": "beats a last time, so that the lease lapses sooner. As session.take",
+  "session.beat": "beats to keep the lease. As session.take",
+  "session.read-credential": "reads the Secret for its credential. Details: opened",
+  "session.open": "gives the Secret the key that the container waits for. Asks: acknowledgedAt",
+  "session.touch": "marks the Pod as assigned, so that kubelet looks. Asks: touches",
+  "session.snapshot": "decision: the item's last heartbeat is remembered. Details: value",
+  "session.fence": "beats, so that a stop can only end what is ours. As session.take",
+  "session.stop": "stops the item. Asks: force",
+  "session.read-pod": "reads the Pod live, for a step or before its deletion",
+  "session.delete-pod": "deletes the Pod. Asks: uid",
+  "session.drop": "deletes the Secret of a claim that is not ours. Asks: because",
+  "session.settled": "deletes the Secret of a claim whose item is out of our hands. Asks: because",
+  "session.mark": "marks the Pod as finished",
+  "session.reread": "reads the Secret after a conflict. Details: ours",
+  "session.forget": "decision: the claim is no more. Details: why",
+
+  // Free Pods that go
+  "removal.lock": "creates the Secret that takes a free Pod's slot",
+  "removal.read-lock": "reads the Secret that has the slot",
+  "removal.read-pod": "reads the Pod live",
+  "removal.delete-pod": "deletes it. Asks: uid",
+  "removal.unlock": "deletes the Secret",
+
+  // Finished Pods, and those that a settled claim left behind
+  "retention.read-secret": "reads whether a Pod that seems left behind has a claim",
+  "retention.read-pod": "reads the Pod live",
+  "retention.delete-pod": "deletes it. Asks: uid",
+
+  // The disruption budget
+  "budget.read": "reads the PodDisruptionBudget",
+  "budget.create": "creates it",
+  "budget.patch": "changes how many Pods it protects",
+  "budget.delete": "deletes it",
+
+  // Observation
+  "queue.stats": "reads the queue's statistics",
+  "sweep.list": "reads the items of running sessions with one walk",
+
+  // Clean-up of what nobody settles any more
+  "cleanup.read-environment": "reads whether an Environment that the cache does not show any more is gone",
+  "cleanup.list": "reads the claim Secrets of an Environment that is given up, or gone",
+  "cleanup.drop": "deletes one of them",
+} as const satisfies Record<string, string>;
+
+export type SessionPoint = keyof typeof SESSION_POINTS;
+
+/** What the points of a claim are about. */
+export function ofClaim({ name, journal }: Pick<Claim, "name" | "journal">, asks?: PointDetails): PointSubject {
+  return { workId: journal.workId, pod: name, ...(asks && { asks }) };
+}
+
+/** What a beat's answer says. */
+export function beatTold({ value }: Answer<HeartbeatOutcome>): PointDetails & { readonly outcome: PointOutcome } {
+  if (value.kind === "refused") {
+    const { state = null, last_heartbeat = null } = value.current ?? {};
+    return { outcome: "refused", accepted: false, state, value: last_heartbeat };
+  }
+  const { state, lease_extended: accepted, last_heartbeat, ttl_seconds: ttlSeconds } = value.beat;
+  return { outcome: "ok", accepted, state, value: last_heartbeat, ttlSeconds };
+}

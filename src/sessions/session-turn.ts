@@ -1,0 +1,32 @@
+import { ANNOTATION_SESSION_ID, LABEL_PHASE } from "../api/names.ts";
+import type { Pod } from "../kube/resource.ts";
+import type { ClaimTable } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import { readPodState } from "./pod-state.ts";
+
+/**
+ * Whether a Pod runs this session, or may come to (invariant 2): one of our claims', or one that is being ended since
+ * somebody deleted its record.
+ */
+export function runsSession(
+  context: Pick<SessionContext, "pods" | "kube" | "timing">,
+  claims: ClaimTable,
+  sessionId: string,
+): boolean {
+  if (claims.runs(sessionId)) return true;
+  const overMs = context.kube.now() - context.timing.podOverdueMs;
+  return context.pods.list().some((pod) => isOf(pod, sessionId) && !isOverdue(pod, overMs) && isLive(pod));
+}
+
+function isOf({ metadata }: Pod, sessionId: string): boolean {
+  return metadata.annotations?.[ANNOTATION_SESSION_ID] === sessionId && metadata.labels?.[LABEL_PHASE] === "assigned";
+}
+
+/** Its node does not end it, and may never tell: it is given up like one of a claim. */
+function isOverdue({ metadata }: Pod, overMs: number): boolean {
+  return metadata.deletionTimestamp !== undefined && Date.parse(metadata.deletionTimestamp) < overMs;
+}
+
+function isLive(pod: Pod): boolean {
+  return readPodState(pod).is !== "ended";
+}

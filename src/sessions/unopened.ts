@@ -1,0 +1,41 @@
+import { END_REASONS, type EndReason } from "../api/reasons.ts";
+import type { Claim } from "./claim.ts";
+import type { Outcome } from "./finished.ts";
+import type { PodState } from "./pod-state.ts";
+
+/**
+ * How a session ended that was acknowledged and never opened: its item was stopped all the same, or is in the queue again
+ * because its Pod was lost. Null: it goes on somewhere else, and nobody needs to hear of it here.
+ * @param because what was seen of the item that put it out of our hands
+ * @param draining the Environment is being deleted
+ */
+export function unopenedOutcome(
+  claim: Readonly<Claim>,
+  because: string,
+  pod: PodState | { readonly is: "gone" },
+  draining: boolean,
+): Outcome | null {
+  const isStopped = because === "stopped";
+  if (!isStopped && because !== "queued") return null;
+  if (claim.end !== null) return outcome(claim.end.cause, `${claim.end.message}; ${NOT_OPENED}`);
+  if (pod.is === "gone") return outcome("PodDeleted", `the Pod is gone; ${NOT_OPENED}`);
+  if (!isStopped) return null;
+  if (claim.stoppingSinceMs !== null || !wasOurs(claim)) {
+    return outcome("StoppedByUser", `the work item was stopped; ${NOT_OPENED}`);
+  }
+  if (claim.recordGone) return outcome("StartFailed", `somebody deleted the claim's Secret; ${NOT_OPENED}`);
+  if (draining) return outcome("EnvironmentDeleted", `the Environment was deleted; ${NOT_OPENED}`);
+  const said = pod.is === "preparing" && pod.problem ? `: ${pod.problem.reason}: ${pod.problem.message}` : "";
+  return outcome("StartFailed", `the Pod was not ready any more${said}; ${NOT_OPENED}`);
+}
+
+const NOT_OPENED = "the session had not been opened";
+
+/** The lease was in our hands, so the stop was ours. */
+function wasOurs({ memory, lease }: Readonly<Claim>): boolean {
+  return memory.is === "fenced" || lease !== null;
+}
+
+function outcome(reason: EndReason, message: string): Outcome {
+  return { reason, message, failed: END_REASONS[reason].failed };
+}

@@ -1,0 +1,68 @@
+/** Whose turn it is: a member, and the tenant that it belongs to. */
+export interface Turn {
+  /** A namespace; empty where there is none. */
+  readonly tenant: string;
+  readonly member: string;
+}
+
+/**
+ * Who waits, in the order of turns. Round robin among tenants, and among the members of each: a member that asks for much
+ * takes nothing from others, and a tenant with ten thousand members no more than one with a single member.
+ *
+ * Invariants: only tenants and members with somebody who waits are held, each in the order of its turns.
+ */
+export class Turns<T extends Turn> {
+  readonly #tenants = new Map<string, Map<string, T[]>>();
+
+  get isEmpty(): boolean {
+    return this.#tenants.size === 0;
+  }
+
+  get size(): number {
+    let sum = 0;
+    for (const members of this.#tenants.values()) for (const waiting of members.values()) sum += waiting.length;
+    return sum;
+  }
+
+  /** Whether somebody of this member waits. */
+  waits({ tenant, member }: Turn): boolean {
+    return this.#tenants.get(tenant)?.has(member) ?? false;
+  }
+
+  add(waiter: T): void {
+    const { tenant, member } = waiter;
+    const members = this.#tenants.get(tenant) ?? new Map<string, T[]>();
+    this.#tenants.set(tenant, members);
+    const waiting = members.get(member);
+    if (waiting) waiting.push(waiter);
+    else members.set(member, [waiter]);
+  }
+
+  /** Takes out whoever waits no longer. */
+  remove(waiter: T): void {
+    const { tenant, member } = waiter;
+    const members = this.#tenants.get(tenant);
+    const waiting = members?.get(member);
+    const at = waiting?.indexOf(waiter) ?? -1;
+    if (!members || !waiting || at < 0) return;
+    waiting.splice(at, 1);
+    if (waiting.length === 0) members.delete(member);
+    if (members.size === 0) this.#tenants.delete(tenant);
+  }
+
+  /** Takes out the next; its tenant and its member go to the end of their rounds. */
+  next(): T | undefined {
+    // A Map iterates in the order of insertion: what is put back is the last.
+    for (const [tenant, members] of this.#tenants) {
+      this.#tenants.delete(tenant);
+      for (const [member, waiting] of members) {
+        const waiter = waiting.shift();
+        members.delete(member);
+        if (waiting.length > 0) members.set(member, waiting);
+        if (members.size > 0) this.#tenants.set(tenant, members);
+        return waiter;
+      }
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,172 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import {
+  allowsAll,
+  needWords,
+  type PodPolicy,
+  parseAllowance,
+  policyOf,
+  whyForbidden,
+} from "../../src/api/pod-policy.ts";
+import { needsOf, POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
+import { TEMPLATE_CASES, templateOf } from "./template-cases.ts";
+
+const FIELD = "spec.sessions.template";
+const policy = (...words: string[]): PodPolicy => policyOf(words.map(parseAllowance));
+
+describe("a policy that allows nothing", () => {
+  test.each(TEMPLATE_CASES)("$name: $needs", ({ needs, field, ...parts }) => {
+    const template = templateOf(parts);
+    expect(needWords(template)).toEqual(needs);
+    const why = whyForbidden({}, template, FIELD);
+    if (needs.length === 0) expect(why).toBeNull();
+    else {
+      expect(field).toBeDefined();
+      expect(why).toContain(`${FIELD}.${field}`);
+      for (const word of needs) expect(why).toContain(`(--allowed-in-templates ${word})`);
+    }
+    expect(allowsAll({}, needs)).toBe(needs.length === 0);
+  });
+
+  test("covers every rule by a case", () => {
+    const covered = new Set(TEMPLATE_CASES.flatMap(({ needs }) => needs).map((word) => word.split("=")[0]));
+    expect(POLICY_KEYS.filter((key) => !covered.has(key))).toEqual([]);
+  });
+});
+
+describe("a policy that allows what a template asks for", () => {
+  const possible = TEMPLATE_CASES.filter(({ needs, impossible }) => needs.length > 0 && !impossible);
+
+  test.each(possible.filter(({ needs }) => !needs.some((word) => /=(relative|\/\/etc)$/.test(word))))(
+    "takes it: $needs ($name)",
+    ({ needs, ...parts }) => {
+      const allowing = policy(...needs);
+      expect(whyForbidden(allowing, templateOf(parts), FIELD)).toBeNull();
+      expect(allowsAll(allowing, needs)).toBe(true);
+    },
+  );
+
+  test.each(POLICY_KEYS.filter((key) => POLICY_RULES[key].kind === "names"))("takes all of %s for a *", (key) => {
+    const all = TEMPLATE_CASES.flatMap(({ needs }) => needs).filter((word) => word.startsWith(`${key}=`));
+    expect(all.length).toBeGreaterThan(0);
+    expect(allowsAll(policy(`${key}=*`), all)).toBe(true);
+  });
+
+  test("takes nothing else for it", () => {
+    const words = [...new Set(TEMPLATE_CASES.flatMap(({ needs }) => needs))];
+    for (const word of possible.flatMap(({ needs }) => needs).filter((word) => !word.endsWith("*"))) {
+      if (/=(relative|\/|\/\/etc)$/.test(word)) continue;
+      const taken = words.filter((other) => allowsAll(policy(word), [other]));
+      expect(taken).toEqual([word]);
+    }
+  });
+});
+
+describe("folders of the node", () => {
+  const at = (path: string) => ({ spec: { volumes: [{ name: "v", hostPath: { path } }] } });
+
+  test.each([
+    ["/data", "/data", true],
+    ["/data", "/data/", true],
+    ["/data", "/data/a/b", true],
+    ["/data", "/data/a..b", true],
+    ["/data", "/database", false],
+    ["/data", "/", false],
+    ["/data", "/data/..", false],
+    ["/data", "/data/../etc", false],
+    ["/data", "data", false],
+    ["/data", "/other/data", false],
+    ["/", "/etc/kubernetes", true],
+    ["/", "/data/../etc", false],
+  ])("%s allows %s: %s", (folder, path, expected) => {
+    expect(whyForbidden(policy(`hostPaths=${folder}`), at(path), FIELD) === null).toBe(expected);
+  });
+});
+
+describe("a message", () => {
+  test("names the field, what is allowed, and both ways out", () => {
+    const template = templateOf({ container: { securityContext: { capabilities: { add: ["NET_RAW"] } } } });
+    expect(whyForbidden(policy("capabilities=NET_ADMIN"), template, FIELD)).toBe(
+      "the operator's policy for Pods does not allow spec.sessions.template.spec.containers[0].securityContext.capabilities.add[0] NET_RAW (allowed: NET_ADMIN): leave it out, or have it allowed by the chart's value podPolicy.capabilities (--allowed-in-templates capabilities=NET_RAW)",
+    );
+  });
+
+  test("says when all is allowed and more than a Pod can remember", () => {
+    const path = (index: number) => `/data/${"x".repeat(90)}${index}`;
+    const volumes = (count: number) =>
+      Array.from({ length: count }, (_, index) => ({ hostPath: { path: path(index) } }));
+    const asked = (count: number) =>
+      whyForbidden(policy("hostPaths=/data"), templateOf({ pod: { volumes: volumes(count) } }), FIELD);
+    expect(asked(30)).toBeNull();
+    expect(asked(60)).toMatch(/asks for too much .* Pods can remember 4000 of them: ask for fewer or shorter/);
+  });
+
+  test("stays short, however much is asked for", () => {
+    const add = Array.from({ length: 500 }, (_, index) => `${"X".repeat(500)}${index}`);
+    const why = whyForbidden({}, templateOf({ container: { securityContext: { capabilities: { add } } } }), FIELD);
+    expect(why).toContain("and 495 more");
+    expect(why?.length).toBeLessThan(4_000);
+  });
+});
+
+describe("words of the flag", () => {
+  test.each([
+    ["privileged", { key: "privileged", item: "*" }],
+    ["capabilities=NET_ADMIN", { key: "capabilities", item: "NET_ADMIN" }],
+    [
+      "tolerations=node-role.kubernetes.io/control-plane",
+      { key: "tolerations", item: "node-role.kubernetes.io/control-plane" },
+    ],
+    ["hostPaths=/", { key: "hostPaths", item: "/" }],
+  ])("%s is taken", (word, allowance) => {
+    expect(parseAllowance(word)).toEqual(allowance);
+  });
+
+  test.each([
+    ["sudo", /is not known; known are privileged, .*capabilities=<name>.*hostPaths=<\/path>/],
+    ["privileged=true", /write privileged$/],
+    ["capabilities", /write capabilities=<name>/],
+    ["capabilities=", /write capabilities=<name>/],
+    ["capabilities=CAP_NET_ADMIN", /without CAP_/],
+    ["capabilities=net_admin", /in capitals/],
+    ["hostPaths=data", /write hostPaths=<\/path>/],
+    ["hostPaths=/data/", /write hostPaths=<\/path>/],
+    ["hostPaths=/data/../etc", /write hostPaths=<\/path>/],
+    ["toString", /is not known/],
+  ])("%s is refused, with the mend", (word, message) => {
+    expect(() => parseAllowance(word)).toThrow(message);
+  });
+});
+
+test("a word that another version wrote is not allowed by anything", () => {
+  expect(allowsAll(policy("privileged", "capabilities=*"), ["teleport"])).toBe(false);
+  expect(allowsAll(policy("privileged"), ["capabilities=NET_ADMIN"])).toBe(false);
+});
+
+test("whatever stands in a template, what it asks for can be told", () => {
+  const names = [
+    "spec",
+    "containers",
+    "initContainers",
+    "securityContext",
+    "volumes",
+    "hostPath",
+    "path",
+    "tolerations",
+    "key",
+  ];
+  const { tree } = fc.letrec((tie) => ({
+    tree: fc.oneof(
+      { maxDepth: 6 },
+      fc.constantFrom<unknown>(null, true, false, 0, "", "Unconfined", 1.5),
+      fc.array(tie("tree"), { maxLength: 3 }),
+      fc.dictionary(fc.oneof(fc.constantFrom(...names), fc.string()), tie("tree"), { maxKeys: 4 }),
+    ),
+  }));
+  fc.assert(
+    fc.property(tree, (spec) => {
+      expect(Array.isArray(needsOf({ spec }))).toBe(true);
+      whyForbidden({}, { spec }, FIELD);
+    }),
+  );
+});

@@ -1,0 +1,257 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { PodTemplate } from "../../src/api/pod-template.ts";
+import { DEFAULT_RESOURCES, withSafeDefaults } from "../../src/api/safe-defaults.ts";
+import { sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { workerTemplate } from "../../src/workers/template.ts";
+import { type Json, parsed, sessionsSpec, stored, workersSpec } from "./environments.ts";
+
+const RESTRICTED = { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } };
+
+const podOf = (spec: Json, container: Json = {}) =>
+  withSafeDefaults(
+    { spec: { containers: [{ name: "worker", image: "worker:1", ...container }], ...spec } } as PodTemplate,
+    "worker",
+  ).spec;
+const containerOf = (container: Json, spec: Json = {}) => podOf(spec, container).containers[0];
+const resourcesOf = (container: Json, spec: Json = {}) => containerOf(container, spec)?.["resources"];
+const contextOf = (securityContext: Json, spec: Json = {}) =>
+  containerOf({ securityContext }, spec)?.["securityContext"];
+
+describe("a template that names an image alone", () => {
+  test("gets all that Pod Security restricted asks for, and no token, no service links, and resources", () => {
+    expect(podOf({})).toEqual({
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      terminationGracePeriodSeconds: 120,
+      securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
+      containers: [
+        {
+          name: "worker",
+          image: "worker:1",
+          resources: { requests: { cpu: "100m", memory: "256Mi" }, limits: { memory: "2Gi" } },
+          securityContext: RESTRICTED,
+        },
+      ],
+    });
+  });
+
+  test("is silent where it says null, as tools that fill in templates do", () => {
+    const nothing = {
+      automountServiceAccountToken: null,
+      enableServiceLinks: null,
+      securityContext: { runAsNonRoot: null, seccompProfile: null },
+      resources: null,
+    };
+    const container = {
+      resources: null,
+      securityContext: { allowPrivilegeEscalation: null, capabilities: { drop: null } },
+    };
+    expect(podOf(nothing, container)).toEqual(podOf({}));
+    expect(podOf({ securityContext: null }, { securityContext: null })).toEqual(podOf({}));
+    expect(resourcesOf({ resources: { requests: null, limits: { memory: null } } })).toEqual(DEFAULT_RESOURCES);
+  });
+
+  test("gets no user and no group: the image's files belong to the image's user", () => {
+    expect(JSON.stringify(podOf({}))).not.toMatch(/runAsUser|runAsGroup|fsGroup/);
+  });
+
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  test.each([
+    ["a session's Pod", sessionTemplate(parsed(stored(sessionsSpec({ template })))).render("x")],
+    [
+      "one that is parked by an init container",
+      sessionTemplate(parsed(stored(sessionsSpec({ template, parking: "Init", secretDelivery: "File" })))).render("x"),
+    ],
+    ["a worker's Pod", workerTemplate(parsed(stored(workersSpec({ template })))).render("x")],
+  ])("%s fits, in all of its containers", (_, { spec }) => {
+    expect(spec).toMatchObject({
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
+    });
+    for (const container of [...spec.containers, ...(spec.initContainers ?? [])]) {
+      expect(container).toMatchObject({ securityContext: RESTRICTED, resources: DEFAULT_RESOURCES });
+    }
+  });
+});
+
+describe("what the template says wins, field by field", () => {
+  test.each<[string, Json, Json]>([
+    ["automountServiceAccountToken", { automountServiceAccountToken: true }, { automountServiceAccountToken: true }],
+    ["enableServiceLinks", { enableServiceLinks: true }, { enableServiceLinks: true }],
+    ["terminationGracePeriodSeconds", { terminationGracePeriodSeconds: 0 }, { terminationGracePeriodSeconds: 0 }],
+    [
+      "a seccomp profile",
+      { securityContext: { seccompProfile: { type: "Localhost", localhostProfile: "a.json" } } },
+      {
+        securityContext: { runAsNonRoot: true, seccompProfile: { type: "Localhost", localhostProfile: "a.json" } },
+      },
+    ],
+    ["runAsNonRoot", { securityContext: { runAsNonRoot: false } }, { securityContext: { runAsNonRoot: false } }],
+    [
+      "what stands beside the defaults",
+      { securityContext: { runAsUser: 10_001, fsGroup: 7 } },
+      { securityContext: { runAsUser: 10_001, fsGroup: 7, runAsNonRoot: true } },
+    ],
+  ])("of the Pod: %s", (_, spec, expected) => {
+    const pod = podOf(spec);
+    expect(pod).toMatchObject(expected);
+    expect(pod.securityContext).toHaveProperty("seccompProfile");
+  });
+
+  test.each<[string, Json, Json]>([
+    ["allowPrivilegeEscalation", { allowPrivilegeEscalation: true }, { allowPrivilegeEscalation: true }],
+    [
+      "a capability that is added",
+      { capabilities: { add: ["NET_BIND_SERVICE"] } },
+      { capabilities: { add: ["NET_BIND_SERVICE"], drop: ["ALL"] } },
+    ],
+    ["what is dropped", { capabilities: { drop: ["NET_RAW"] } }, { capabilities: { drop: ["NET_RAW"] } }],
+    ["that nothing is dropped", { capabilities: { drop: [] } }, { capabilities: { drop: [] } }],
+    ["what stands beside", { readOnlyRootFilesystem: true }, { readOnlyRootFilesystem: true }],
+  ])("of a container: %s", (_, own, expected) => expect(contextOf(own)).toEqual({ ...RESTRICTED, ...expected }));
+
+  test("a privileged container is told nothing that contradicts it: the API server would refuse it", () => {
+    expect(contextOf({ privileged: true })).toEqual({ privileged: true });
+    expect(contextOf({ privileged: false })).toEqual({ privileged: false, ...RESTRICTED });
+  });
+
+  test("one with CAP_SYS_ADMIN may escalate, for the same reason, and keeps nothing else", () => {
+    expect(contextOf({ capabilities: { add: ["CAP_SYS_ADMIN"] } })).toEqual({
+      capabilities: { add: ["CAP_SYS_ADMIN"], drop: ["ALL"] },
+    });
+  });
+
+  test("a Pod that is to run as root is not told to run as somebody else", () => {
+    expect(podOf({ securityContext: { runAsUser: 0 } }).securityContext).toEqual({
+      runAsUser: 0,
+      seccompProfile: { type: "RuntimeDefault" },
+    });
+  });
+
+  test("a container that is to run as root is let, and others of the Pod are not", () => {
+    const { securityContext, containers } = withSafeDefaults(
+      {
+        spec: {
+          containers: [
+            { name: "worker", image: "worker:1" },
+            { name: "root", image: "root:1", securityContext: { runAsUser: 0 } },
+          ],
+        },
+      } as PodTemplate,
+      "worker",
+    ).spec;
+    expect(securityContext).toMatchObject({ runAsNonRoot: true });
+    expect(containers.map((container) => container["securityContext"])).toEqual([
+      RESTRICTED,
+      { runAsUser: 0, runAsNonRoot: false, ...RESTRICTED },
+    ]);
+  });
+
+  test("a template that asks for root and forbids it keeps its contradiction: kubelet names it", () => {
+    expect(contextOf({ runAsUser: 0 }, { securityContext: { runAsNonRoot: true } })).not.toHaveProperty("runAsNonRoot");
+    expect(contextOf({ runAsUser: 0, runAsNonRoot: true })).toMatchObject({ runAsUser: 0, runAsNonRoot: true });
+  });
+
+  test("init containers and sidecars are held to the same, without resources of ours", () => {
+    const { initContainers, containers } = podOf({
+      initContainers: [
+        { name: "prep", image: "prep:1" },
+        { name: "sidecar", image: "s:1", restartPolicy: "Always", securityContext: { runAsUser: 7 } },
+      ],
+    });
+    expect(initContainers).toEqual([
+      { name: "prep", image: "prep:1", securityContext: RESTRICTED },
+      { name: "sidecar", image: "s:1", restartPolicy: "Always", securityContext: { runAsUser: 7, ...RESTRICTED } },
+    ]);
+    expect(containers).toHaveLength(1);
+  });
+
+  test("Windows gets what the API server takes there", () => {
+    const pod = podOf({ os: { name: "windows" } });
+    expect(pod.securityContext).toEqual({ runAsNonRoot: true });
+    expect(pod.containers[0]).not.toHaveProperty("securityContext");
+  });
+});
+
+describe("resources", () => {
+  test.each<[string, Json, Json]>([
+    [
+      "a limit of memory: its request is the limit, as the API server has it",
+      { limits: { memory: "1Gi" } },
+      { requests: { cpu: "100m" }, limits: { memory: "1Gi" } },
+    ],
+    [
+      "a request of memory: no limit of ours can be below it",
+      { requests: { memory: "8Gi" } },
+      { requests: { cpu: "100m", memory: "8Gi" }, limits: {} },
+    ],
+    ["CPU", { limits: { cpu: "2" } }, { requests: { memory: "256Mi" }, limits: { cpu: "2", memory: "2Gi" } }],
+    [
+      "something else",
+      { limits: { "example.com/gpu": 1 }, claims: [{ name: "device" }] },
+      {
+        requests: { cpu: "100m", memory: "256Mi" },
+        limits: { "example.com/gpu": 1, memory: "2Gi" },
+        claims: [{ name: "device" }],
+      },
+    ],
+    ["nothing, in so many words", {}, {}],
+  ])("the template names %s", (_, resources, expected) => expect(resourcesOf({ resources })).toEqual(expected));
+
+  test("those of the Pod as a whole bound all of it: nothing is added in it", () => {
+    expect(resourcesOf({}, { resources: { limits: { memory: "512Mi" } } })).toBeUndefined();
+  });
+
+  test("only the container of the session gets any", () => {
+    const { containers } = podOf({
+      containers: [
+        { name: "proxy", image: "proxy:1" },
+        { name: "worker", image: "worker:1" },
+      ],
+    });
+    expect(containers.map(({ resources }) => resources)).toEqual([undefined, DEFAULT_RESOURCES]);
+  });
+});
+
+describe("whatever a template holds", () => {
+  const value = fc.jsonValue({ maxDepth: 3 });
+  const context = fc.dictionary(
+    fc.constantFrom("runAsUser", "runAsNonRoot", "privileged", "capabilities", "seccompProfile", "other"),
+    value,
+  );
+  const container = fc.record(
+    { name: fc.constantFrom("worker", "other"), image: fc.constant("i:1"), securityContext: context, resources: value },
+    { requiredKeys: ["name"] },
+  );
+  const spec = fc.record(
+    {
+      containers: fc.array(container, { minLength: 1 }),
+      initContainers: fc.array(container),
+      securityContext: context,
+    },
+    { requiredKeys: ["containers"] },
+  );
+
+  test("nothing of it is changed but what is missing, and doing it twice is doing it once", () => {
+    fc.assert(
+      fc.property(spec, (own) => {
+        const before = JSON.stringify(own);
+        const template = { spec: own } as unknown as PodTemplate;
+        const once = withSafeDefaults(template, "worker");
+        expect(JSON.stringify(own)).toBe(before);
+        expect(withSafeDefaults(once, "worker")).toEqual(once);
+        for (const [field, said] of Object.entries(own.securityContext ?? {})) {
+          if (said !== null) expect(once.spec.securityContext).toHaveProperty([field], said);
+        }
+        own.containers.forEach(({ securityContext = {} }, index) => {
+          for (const field of ["runAsUser", "runAsNonRoot", "privileged", "seccompProfile", "other"]) {
+            if ((securityContext[field] ?? null) === null) continue;
+            expect(once.spec.containers[index]?.["securityContext"]).toHaveProperty([field], securityContext[field]);
+          }
+        });
+      }),
+    );
+  });
+});

@@ -1,0 +1,34 @@
+import { expect, test } from "vitest";
+import { parseArguments } from "../../bench/options.ts";
+
+const KNOWN = ["pickup", "throughput"];
+const DEFAULTS = { names: [], check: false, quick: false, seed: 1, out: "bench-report" };
+const words = (text: string) => (text === "" ? [] : text.split(" "));
+
+test.each([
+  ["", {}],
+  ["--check", { check: true }],
+  ["--quick --seed 7", { quick: true, seed: 7 }],
+  ["throughput --out there", { names: ["throughput"], out: "there" }],
+  ["throughput pickup", { names: ["throughput", "pickup"] }],
+])("npm run bench -- %s", (args, changed) => {
+  expect(parseArguments(words(args), KNOWN)).toEqual({ kind: "run", options: { ...DEFAULTS, ...changed } });
+});
+
+test.each([
+  ["pikup", /no scenario is called 'pikup'; there are pickup, throughput/],
+  ["--seed x", /whole number/],
+  ["--chek", /unknown option.*did you mean --check/is],
+])("npm run bench -- %s is a mistake, and says which", (args, message) => {
+  expect(parseArguments(words(args), KNOWN)).toMatchObject({
+    kind: "mistake",
+    message: expect.stringMatching(message),
+  });
+});
+
+test("--help names every scenario", () => {
+  expect(parseArguments(["--help"], KNOWN)).toMatchObject({
+    kind: "help",
+    text: expect.stringContaining("pickup, throughput"),
+  });
+});

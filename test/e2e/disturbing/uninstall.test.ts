@@ -1,0 +1,116 @@
+import { afterEach, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import { FINALIZER, GROUP, LABEL_ENVIRONMENT, PLURAL } from "../../../src/api/names.ts";
+import type { KubeClient } from "../../../src/kube/client.ts";
+import { CRDS, type KubeObject, NAMESPACES } from "../../../src/kube/resource.ts";
+import { reinstallBerthChart, uninstallBerthChart, upgradeBerthChart } from "../support/install.ts";
+import { execIn } from "../support/kubectl.ts";
+import { everyObject } from "../support/leaks.ts";
+import { e2eCluster, OPERATOR_NAMESPACE } from "../support/provided.ts";
+import { serveOne, untilAnswered, untilSettled, untilState } from "../support/session-life.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+const CRD = `${PLURAL}.${GROUP}`;
+const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo done";
+/** A worker gives a command up after two minutes: the next one waits on. */
+const LONG = bashScript(UNTIL_TOLD, UNTIL_TOLD, UNTIL_TOLD);
+
+afterEach(async (context) => {
+  if (context.task.result?.state === "skip") return;
+  // As everybody else expects it, whatever a test has left.
+  await reinstallBerthChart(e2eCluster());
+});
+
+/** What the release made, or its operators did in its namespace, and is there now. */
+async function ofTheRelease(kube: KubeClient): Promise<string[]> {
+  const own = ({ metadata: { labels = {}, namespace, name = "" } }: KubeObject) =>
+    labels["app.kubernetes.io/name"] === "berth" ||
+    // Kubernetes' own in every namespace.
+    (namespace === OPERATOR_NAMESPACE && name !== "default" && name !== "kube-root-ca.crt");
+  return (await everyObject(kube))
+    .filter(({ kind, object }) => kind !== "Event" && own(object))
+    .map(({ kind, object: { metadata } }) => `${kind} ${metadata.namespace ?? ""}/${metadata.name}`)
+    .sort();
+}
+
+const finalizers = (world: E2eWorld) => world.environment?.metadata.finalizers ?? [];
+
+test("helm uninstall under a session: it goes on, its claim stays, nothing holds the Environment, and an operator installed anew settles it", async () => {
+  await using world = await startE2eWorld();
+  const served = await serveOne(world, { script: LONG });
+  await untilState(world, served.item, "active");
+  expect(finalizers(world)).toEqual([FINALIZER]);
+  // The operators and the hook's Job alike run where only what is safe may.
+  const { metadata } = await world.kube.get(NAMESPACES, { name: OPERATOR_NAMESPACE });
+  expect(metadata.labels).toMatchObject({ "pod-security.kubernetes.io/enforce": "restricted" });
+  const claims = world.claims.map(({ metadata }) => metadata.uid);
+
+  await uninstallBerthChart(world.cluster);
+
+  expect(await world.operators.pods()).toEqual([]);
+  await world.until("the finalizer is off", () => finalizers(world).length === 0);
+  expect(world.claims.map(({ metadata }) => metadata.uid)).toEqual(claims);
+  // The CRD is kept, and the hook's own objects are gone with the rest.
+  expect((await world.kube.get(CRDS, { name: CRD })).metadata.name).toBe(CRD);
+  const left = await ofTheRelease(world.kube);
+  expect(left.filter((name) => !name.startsWith("Lease "))).toEqual([`CustomResourceDefinition /${CRD}`]);
+  // The worker has noticed nothing, and ends its item by itself.
+  expect((await world.simulator.item(served.item.id)).state).toBe("active");
+  await execIn(world, served.pod, ["touch", "go"]);
+  expect((await untilAnswered(world, served.item, 3)).at(-1)).toEqual(["done", false]);
+  await untilState(world, served.item, "stopped");
+  expect(world.claims).toHaveLength(1);
+
+  await reinstallBerthChart(world.cluster);
+
+  await untilSettled(world, served, "Completed");
+  const next = await world.simulator.enqueue(world.environmentId);
+  await untilState(world, next, "stopped");
+  await world.untilServed(2);
+});
+
+test("helm uninstall under a session, which an operator installed anew finds running and goes on with", async () => {
+  await using world = await startE2eWorld();
+  const served = await serveOne(world, { script: LONG });
+  await untilState(world, served.item, "active");
+  await uninstallBerthChart(world.cluster);
+  await reinstallBerthChart(world.cluster);
+  await world.until("the finalizer is back", () => finalizers(world).includes(FINALIZER));
+  expect(world.pods.find(({ metadata }) => metadata.uid === served.pod.metadata.uid)?.metadata.deletionTimestamp).toBe(
+    undefined,
+  );
+  await execIn(world, served.pod, ["touch", "go"]);
+  const { last } = await untilSettled(world, served, "Completed");
+  expect(last.acks).toHaveLength(1);
+  expect(last.stoppedBy?.as).toBe("sessions-token");
+});
+
+test("helm uninstall while nothing runs leaves the Environment, which can then be deleted without an operator", async () => {
+  await using world = await startE2eWorld();
+  await world.createEnvironment();
+  await world.untilParked(1);
+  await uninstallBerthChart(world.cluster);
+  expect(world.environment?.metadata.deletionTimestamp).toBeUndefined();
+  await world.deleteEnvironment();
+  await world.until("the Environment is gone", () => world.environment === undefined);
+  await world.until("its Pods are collected", () => world.pods.length === 0);
+});
+
+test("helm uninstall with crds.keep=false drains all Environments, and leaves nothing but its namespace", async () => {
+  await using world = await startE2eWorld({ spec: { deletionGraceSeconds: 60 } });
+  const served = await serveOne(world, { script: LONG });
+  await untilState(world, served.item, "active");
+  await upgradeBerthChart(world.cluster, { crds: { keep: false }, uninstall: { drainSeconds: 60 } });
+  const uninstalled = uninstallBerthChart(world.cluster);
+  await world.until("the Environment is told to go", () => world.environment?.metadata.deletionTimestamp);
+  await execIn(world, served.pod, ["touch", "go"]);
+  await uninstalled;
+  expect((await world.simulator.item(served.item.id)).stoppedBy?.as).toBe("sessions-token");
+  expect(world.pods.filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT])).toEqual([]);
+  expect(world.claims).toEqual([]);
+  const left = await ofTheRelease(world.kube);
+  expect(left.filter((name) => !name.startsWith("Lease "))).toEqual([]);
+  await reinstallBerthChart(world.cluster);
+  await world.createEnvironment();
+  await world.untilParked(1);
+});

@@ -1,0 +1,151 @@
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, expect, test } from "vitest";
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { bashScript } from "../../../simulator/script.ts";
+import { realClock, sleep } from "../../../src/core/clock.ts";
+import { LEASES, type Pod } from "../../../src/kube/resource.ts";
+import { CHART } from "../../../tools/helm.ts";
+import { rollbackBerthChart, upgradeBerthChart } from "../support/install.ts";
+import { execIn } from "../support/kubectl.ts";
+import { e2eCluster, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
+import { serveOne, untilAnswered, untilState } from "../support/session-life.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo done";
+/** A worker gives a command up after two minutes; a roll-out may take longer, so the next one waits on. */
+const LONG = bashScript(...Array.from({ length: 4 }, () => UNTIL_TOLD));
+/** So many that both of two shards have some. */
+const ENVIRONMENTS = 3;
+/** Between two arrivals, of all worlds together: several in each phase of a roll-out, and no more than a small node can take. */
+const ARRIVAL_MS = 1_500;
+
+afterEach(async (context) => {
+  if (context.task.result?.state === "skip") return;
+  // As everybody else expects it; nothing rolls out where that is so already.
+  await upgradeBerthChart(e2eCluster());
+});
+
+/** Queues an item in each of the worlds every now and then, as long as `act` takes. Returns them, for each world. */
+async function whileArriving(worlds: readonly E2eWorld[], act: () => Promise<void>): Promise<ItemRecord[][]> {
+  const ended = new AbortController();
+  const arrivals = worlds.map(async (world) => {
+    const items: ItemRecord[] = [];
+    do {
+      items.push(await world.simulator.enqueue(world.environmentId, { script: bashScript("echo $((20 + 22))") }));
+    } while (await sleep(realClock, ARRIVAL_MS * worlds.length, ended.signal));
+    return items;
+  });
+  try {
+    await act();
+  } finally {
+    ended.abort();
+  }
+  return await Promise.all(arrivals);
+}
+
+/** Each of them was acknowledged once, in one Pod, and answered by that one's program. */
+async function assertServedOnce(world: E2eWorld, items: readonly ItemRecord[]): Promise<void> {
+  await world.untilServed(items.length);
+  for (const { id, sessionId } of items) {
+    const { acks, state, stoppedBy } = await world.simulator.item(id);
+    expect({ id, acks: acks.length, state, by: stoppedBy?.as }).toEqual({
+      ...{ id, acks: 1, state: "stopped", by: "sessions-token" },
+    });
+    const { toolCalls } = await world.simulator.session(sessionId ?? "");
+    expect(new Set(toolCalls.map(({ answeredBy }) => answeredBy))).toEqual(new Set([id]));
+    expect(podsOf(world, id)).toHaveLength(1);
+  }
+  await world.simulator.assertNoViolations();
+}
+
+const podsOf = (world: E2eWorld, workId: string) =>
+  world.views.everyPod.filter(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId);
+
+const names = (pods: readonly Pod[]) => pods.map(({ metadata }) => metadata.name).sort();
+const argsOf = (pods: readonly Pod[]) => pods.map(({ spec }) => spec.containers[0]?.args);
+
+function firstOf<T>([first]: readonly T[]): T {
+  if (first === undefined) throw new Error("there is none");
+  return first;
+}
+
+/** The chart, as a later version of it would be: another CRD, and a Pod template with more in it. */
+async function laterChart(): Promise<{ readonly path: string } & AsyncDisposable> {
+  const dir = await mkdtemp(join(tmpdir(), "berth-chart-"));
+  const path = join(dir, "berth");
+  await cp(CHART, path, { recursive: true });
+  const crd = join(path, "templates/crds.yaml");
+  const text = await readFile(crd, "utf8");
+  const later = text.replace("description: What is wanted.", "description: What a later version wants.");
+  if (later === text) throw new Error("the CRD's text has changed: mend this test");
+  await writeFile(crd, later);
+  const chart = join(path, "Chart.yaml");
+  await writeFile(chart, (await readFile(chart, "utf8")).replace(/^version: .*$/m, "version: 99.0.0"));
+  return { path, [Symbol.asyncDispose]: () => rm(dir, { recursive: true }) };
+}
+
+async function crdText(world: E2eWorld): Promise<string> {
+  const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
+  return JSON.stringify(await world.kube.raw("GET", path));
+}
+
+test("helm upgrade under sessions that run and arrive: all replicas are replaced, none is lost and none served twice; rollback too", async () => {
+  await using chart = await laterChart();
+  await using world = await startE2eWorld({ sessions: { maxConcurrent: 6, warm: 2 } });
+  const first = await serveOne(world, { script: LONG });
+  await untilState(world, first.item, "active");
+  const before = await world.operators.readyPods();
+  expect(before).toHaveLength(OPERATOR_REPLICAS);
+
+  const [arrived = []] = await whileArriving([world], async () => {
+    const values = { logLevel: "trace", podAnnotations: { "example.com/later": "true" }, podLabels: { later: "true" } };
+    await upgradeBerthChart(
+      world.cluster,
+      { ...values, extraArgs: [`--leader-elect-namespace=${OPERATOR_NAMESPACE}`] },
+      chart.path,
+    );
+  });
+  const upgraded = await world.operators.readyPods();
+  expect(upgraded).toHaveLength(OPERATOR_REPLICAS);
+  expect(names(upgraded).some((name) => names(before).includes(name))).toBe(false);
+  for (const args of argsOf(upgraded)) expect(args).toEqual(expect.arrayContaining(["--log-level=trace"]));
+  expect(await crdText(world)).toContain("What a later version wants.");
+
+  const [rolled = []] = await whileArriving([world], () => rollbackBerthChart(world.cluster));
+  expect(await crdText(world)).not.toContain("What a later version wants.");
+  expect(argsOf(await world.operators.readyPods())).toEqual(argsOf(before));
+
+  // The one session went on through both.
+  expect(podsOf(world, first.item.id).map(({ metadata }) => metadata.uid)).toEqual([first.pod.metadata.uid]);
+  await execIn(world, first.pod, ["touch", "go"]);
+  expect((await untilAnswered(world, first.item, 4)).at(-1)).toEqual(["done", false]);
+  await assertServedOnce(world, [...arrived, ...rolled, first.item]);
+  expect(await world.simulator.excused()).toEqual([]);
+});
+
+test("with two shards, each replica acts for its own while all are replaced, and nothing is lost on the way from one to two", async () => {
+  await using stack = new AsyncDisposableStack();
+  const worlds: E2eWorld[] = [];
+  for (let n = 0; n < ENVIRONMENTS; n += 1) worlds.push(stack.use(await startE2eWorld()));
+  const firsts = await Promise.all(worlds.map((world) => serveOne(world, { script: LONG })));
+  const world = firstOf(worlds);
+  const { cluster, kube } = world;
+  // From one shard to two, and then a roll-out of two with two.
+  const parted = await whileArriving(worlds, () => upgradeBerthChart(cluster, { shards: 2 }));
+  const rolled = await whileArriving(worlds, () =>
+    upgradeBerthChart(cluster, { shards: 2, podAnnotations: { later: "true" } }),
+  );
+  // The last replica of before may still be on its way out.
+  await world.until("each replica has Leases, and nobody else", async () => {
+    const { items } = await kube.list(LEASES, { namespace: OPERATOR_NAMESPACE });
+    const holders = items.map(({ spec }) => spec?.holderIdentity).filter((holder) => holder);
+    return new Set(holders).size === OPERATOR_REPLICAS;
+  });
+  for (const [n, one] of worlds.entries()) {
+    const first = firstOf(firsts.slice(n));
+    await execIn(one, first.pod, ["touch", "go"]);
+    await assertServedOnce(one, [...(parted[n] ?? []), ...(rolled[n] ?? []), first.item]);
+  }
+});

@@ -1,0 +1,55 @@
+import { expect, test } from "vitest";
+import { SECRETS } from "../../../src/kube/resource.ts";
+import { LeakSearch, leakText } from "../support/leak-search.ts";
+import { everyCredential, everyPlace, PLACES } from "../support/leaks.ts";
+import { isInSandbox, seenProcesses } from "../support/process-watch.ts";
+import { hasNodeControl } from "../support/provided.ts";
+import { serveOne, untilEnded } from "../support/session-life.ts";
+import { startE2eWorld } from "../support/world.ts";
+
+/** Of the lists of leaks that a failure shows. */
+const MOST_SHOWN = 50;
+
+test("no key, work secret or sessions token of the run stands in a log, object, metric or process that it is not for", async () => {
+  // One more session, so that there is something to find also where this file runs alone.
+  await using world = await startE2eWorld();
+  await untilEnded(world, await serveOne(world), "Completed");
+  const credentials = await everyCredential(world);
+  expect(credentials.size).toBeGreaterThanOrEqual(3);
+  const search = new LeakSearch(credentials);
+  const places = await everyPlace(world);
+  const leaks = PLACES.flatMap((kind) => search.find(places[kind])).map(leakText);
+  expect(leaks.slice(0, MOST_SHOWN)).toEqual([]);
+
+  // Nothing was found; nor would be where nothing was looked at.
+  for (const kind of hasNodeControl() ? PLACES : (["logs", "objects", "metrics"] as const)) {
+    const size = places[kind].reduce((sum, { text }) => sum + text.length, 0);
+    expect([kind, size > 0]).toEqual([kind, true]);
+  }
+  const said = places.logs.filter(({ where, text }) => where.includes("operator") && text.includes(world.namespace));
+  expect(said).not.toEqual([]);
+  // And it finds what is there: the key, where it belongs.
+  const secrets = await world.kube.list(SECRETS, { namespace: world.namespace });
+  expect(search.find([{ where: "Secrets", text: JSON.stringify(secrets) }])).toMatchObject([{ form: "base64" }]);
+});
+
+test.skipIf(!hasNodeControl())(
+  "a sandbox's processes have the credential of one session, and the node's none",
+  async () => {
+    await using world = await startE2eWorld();
+    await untilEnded(world, await serveOne(world), "Completed");
+    const processes = await seenProcesses(world.cluster.dir);
+    const sandboxed = processes.filter(isInSandbox);
+    const found = new LeakSearch(await everyCredential(world)).find(
+      sandboxed.map(({ pod = "", variables }) => ({ where: pod, text: variables.join("\n") })),
+    );
+    // The watch has seen workers with what they were given.
+    expect(found).not.toEqual([]);
+    const secrets = new Map<string, Set<string>>();
+    for (const { pod = "", variables } of sandboxed) {
+      const given = variables.filter((variable) => /^ANTHROPIC_WORK_SECRET=./.test(variable));
+      secrets.set(pod, new Set([...(secrets.get(pod) ?? []), ...given]));
+    }
+    expect([...secrets].filter(([, given]) => given.size > 1).map(([pod]) => pod)).toEqual([]);
+  },
+);

@@ -1,0 +1,150 @@
+import { describe, expect, test } from "vitest";
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { bashScript } from "../../../simulator/script.ts";
+import { ANNOTATION_DELETION_COST, LABEL_TEMPLATE_HASH } from "../../../src/api/names.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { execIn } from "../support/kubectl.ts";
+import { untilState } from "../support/session-life.ts";
+import { deploymentsOf, untilWorkers, workersOf, workersSpec } from "../support/worker-fleet.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** Goes on when it is told to, however slow the machine. */
+const WAITS = bashScript("until [ -e go ]; do sleep 0.2; done; rm go; echo done");
+
+/** The worker that took up an item: it polls under its Pod's name. */
+function workerOf(world: E2eWorld, item: ItemRecord): Promise<Pod> {
+  return world.until(`a worker with item ${item.id}`, async () => {
+    const { acks } = await world.simulator.item(item.id);
+    return world.views.everyPod.find(({ metadata }) => metadata.name === acks[0]?.workerId);
+  });
+}
+
+/** The workers marked as busy: that the operator was answered so by the Pod's own address. */
+const markedBusy = (world: E2eWorld) =>
+  workersOf(world).filter(({ metadata }) => Number(metadata.annotations?.[ANNOTATION_DELETION_COST] ?? 0) > 0);
+
+/** What these workers do by themselves, and may do late on a busy machine. */
+const OWN_LATENESS = ["ack-outside-window"] as const;
+
+/** Nobody was cut off: every item was taken up once, and its worker answered all calls and stopped it. */
+async function expectServedOnce(world: E2eWorld, items: readonly ItemRecord[], outputs: readonly string[]) {
+  for (const [n, { id, sessionId = "" }] of items.entries()) {
+    const { state, acks, generation } = await world.simulator.item(id);
+    expect({ state, acks: acks.length, generation }).toEqual({ state: "stopped", acks: 1, generation: 1 });
+    const { toolCalls } = await world.simulator.session(sessionId);
+    expect(toolCalls.map(({ output }) => output)).toEqual([outputs[n]]);
+  }
+  await world.simulator.assertNoViolations(OWN_LATENESS);
+  expect(world.events("WorkerEndedWhileBusy")).toEqual([]);
+  expect(await world.metric("berth_worker_ended_while_busy_total")).toBeFalsy();
+}
+
+/** How each worker's container ended, of all that ever were. */
+function exitCodes(world: E2eWorld): (number | undefined)[] {
+  return world.views.everyPod.map(({ status }) => status?.containerStatuses?.[0]?.state?.terminated?.exitCode);
+}
+
+describe.concurrent("always-on stock workers", () => {
+  test("scale from none to as many as are wanted and back to none, and each session is served once", async () => {
+    await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
+    await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 3 } }));
+    await world.untilCondition("Ready", "Ready");
+    expect(workersOf(world)).toEqual([]);
+    const names = ["1", "2", "3", "4", "5"];
+    const items: ItemRecord[] = [];
+    for (const n of names) {
+      items.push(await world.simulator.enqueue(world.environmentId, { script: bashScript(`sleep 2; echo ${n}`) }));
+    }
+    await world.until("all items are stopped", async () => {
+      return (await world.simulator.items()).every(({ state }) => state === "stopped");
+    });
+    await untilWorkers(world, "no worker is left", ({ desired, replicas }) => desired === 0 && replicas === 0);
+    await expectServedOnce(world, items, names);
+    const pods = world.views.everyPod;
+    expect(pods.length).toBeGreaterThan(0);
+    expect(pods.length).toBeLessThanOrEqual(3);
+    await world.until("all Pods are gone", () => world.pods.length === 0);
+    expect(new Set(exitCodes(world))).toEqual(new Set([0]));
+    const [deployment, ...others] = await deploymentsOf(world);
+    expect(others).toEqual([]);
+    expect(deployment?.spec.replicas).toBe(0);
+    expect(await world.metric("berth_worker_probes_total", { answer: "busy" })).toBeGreaterThan(0);
+    expect(await world.metric("berth_workers_scaled_total", { direction: "up" })).toBeGreaterThan(0);
+    expect(await world.metric("berth_workers_scaled_total", { direction: "down" })).toBeGreaterThan(0);
+    expect(world.events("ScaledUp").length).toBeGreaterThan(0);
+    expect(world.events("ScaledDown").length).toBeGreaterThan(0);
+  });
+
+  test("of several the idle ones go and the busy one stays, as its probe says through the real network", async () => {
+    await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
+    await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 3, maxReplicas: 3 } }));
+    await untilWorkers(world, "three are ready", ({ ready }) => ready === 3);
+    const item = await world.simulator.enqueue(world.environmentId, { script: WAITS });
+    const worker = await workerOf(world, item);
+    await untilWorkers(world, "one is busy", ({ busy }) => busy === 1);
+    await world.until("it is marked", () => markedBusy(world).length === 1);
+    expect(markedBusy(world).map(({ metadata }) => metadata.name)).toEqual([worker.metadata.name]);
+    await world.patchSpec({ workers: { minReplicas: 0 } });
+    await untilWorkers(world, "one is left", ({ replicas }) => replicas === 1);
+    expect(workersOf(world).map(({ metadata }) => metadata.name)).toEqual([worker.metadata.name]);
+    expect((await world.simulator.item(item.id)).state).toBe("active");
+    await execIn(world, worker, ["touch", "go"]);
+    await untilState(world, item, "stopped");
+    await untilWorkers(world, "none is left", ({ replicas }) => replicas === 0);
+    await expectServedOnce(world, [item], ["done"]);
+  });
+
+  test("of a changed template wait for the busy ones of the old one, which end when they are idle", async () => {
+    await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
+    const workers = { minReplicas: 1, maxReplicas: 2 };
+    await world.createEnvironment(workersSpec(world, { workers }));
+    await untilWorkers(world, "one is ready", ({ ready }) => ready === 1);
+    const item = await world.simulator.enqueue(world.environmentId, { script: WAITS });
+    const old = await workerOf(world, item);
+    await untilWorkers(world, "it is busy", ({ busy }) => busy === 1);
+    const next = workersSpec(world, { workers, env: { TEMPLATE: "new" } });
+    await world.patchSpec({ workers: next["workers"] });
+    const isNew = ({ metadata }: Pod) =>
+      metadata.labels?.[LABEL_TEMPLATE_HASH] !== old.metadata.labels?.[LABEL_TEMPLATE_HASH];
+    const later = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo $TEMPLATE") });
+    expect(isNew(await workerOf(world, later))).toBe(true);
+    await untilState(world, later, "stopped");
+    expect((await world.simulator.item(item.id)).state).toBe("active");
+    expect(workersOf(world).map(({ metadata }) => metadata.name)).toContain(old.metadata.name);
+    await execIn(world, old, ["touch", "go"]);
+    await world.until("the old one is gone", () => workersOf(world).length === 1 && workersOf(world).every(isNew));
+    await expectServedOnce(world, [item, later], ["done", "new"]);
+    await world.until("one Deployment is left", async () => (await deploymentsOf(world)).length === 1);
+  });
+
+  test("without a probe, none goes while any session runs", async () => {
+    await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
+    await world.createEnvironment(workersSpec(world, { probed: false, workers: { minReplicas: 2, maxReplicas: 2 } }));
+    await untilWorkers(world, "two are ready", ({ ready }) => ready === 2);
+    const item = await world.simulator.enqueue(world.environmentId, { script: WAITS });
+    const worker = await workerOf(world, item);
+    await world.patchSpec({ workers: { minReplicas: 0 } });
+    await world.untilCondition("ScalingActive", "ScaleDownHeld");
+    expect(workersOf(world)).toHaveLength(2);
+    await execIn(world, worker, ["touch", "go"]);
+    await untilState(world, item, "stopped");
+    await untilWorkers(world, "none is left", ({ replicas }) => replicas === 0);
+    await expectServedOnce(world, [item], ["done"]);
+  });
+
+  test("that are deleted with their Environment end their session themselves, with exit code 0", async () => {
+    await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
+    const spec = workersSpec(world, { workers: { minReplicas: 2, maxReplicas: 2 } });
+    await world.createEnvironment({ ...spec, deletionGraceSeconds: 1 });
+    await untilWorkers(world, "two are ready", ({ ready }) => ready === 2);
+    const item = await world.simulator.enqueue(world.environmentId, { script: WAITS });
+    await untilWorkers(world, "one is busy", ({ busy }) => busy === 1);
+    await world.removeEnvironment();
+    expect(await world.simulator.item(item.id)).toMatchObject({
+      state: "stopped",
+      stoppedBy: { as: "sessions-token" },
+    });
+    expect(new Set(exitCodes(world))).toEqual(new Set([0]));
+    expect(await deploymentsOf(world)).toEqual([]);
+  });
+});

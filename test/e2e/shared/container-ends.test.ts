@@ -1,0 +1,149 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import { endPodIn, ranSeconds, TYPESCRIPT_COMMAND, terminatedOf } from "../support/pods.ts";
+import { serveOne, untilAnswered, untilEnded, untilState } from "../support/session-life.ts";
+import { LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
+import { startE2eWorld } from "../support/world.ts";
+
+/** The worker as a child of a shell, which goes on with these commands when the worker is over. */
+const WORKER = TYPESCRIPT_COMMAND.join(" ");
+const underShell = (...after: string[]) => ["sh", "-c", [WORKER, ...after].join("\n")];
+
+/** Long enough for a worker that drains on a node with far too much to do. */
+const PATIENT = { terminationGracePeriodSeconds: 60 };
+
+/** What a session is left with: more than a beat, by which it is seen that its worker holds the lease. */
+const MORE_SECONDS = 15;
+
+/** Of a tool, which is a child of the worker. */
+const KILL_THE_WORKER = "kill -9 $PPID";
+
+describe.concurrent("the stock worker's container ends", () => {
+  test("asked by the platform to stop, the worker drains, stops its item and leaves by itself", async () => {
+    await using world = await startE2eWorld({ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER, podSpec: PATIENT });
+    const served = await serveOne(world, { script: bashScript("echo hello") });
+    await untilAnswered(world, served.item, 1);
+    await world.simulator.stopItem(served.item.id);
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.history.map(({ event }) => event)).toContain("stop requested");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    expect(terminatedOf(world, served)).toMatchObject({ exitCode: 0, reason: "Completed" });
+    expect(world.history(served.pod).some(({ metadata }) => metadata.deletionTimestamp)).toBe(false);
+  });
+
+  test("a tool cannot kill a worker that is the container's first process", async () => {
+    await using world = await startE2eWorld();
+    const served = await serveOne(world, { script: bashScript(KILL_THE_WORKER, "echo still here") });
+    await untilEnded(world, served, "Completed");
+    expect(await untilAnswered(world, served.item, 2)).toEqual([
+      ["(no output)", false],
+      ["still here", false],
+    ]);
+  });
+
+  test("killed from inside: its item is stopped when its lease has stood still, and the exit code is told", async () => {
+    await using world = await startE2eWorld({ podSpec: { shareProcessNamespace: true } });
+    const served = await serveOne(world, { script: bashScript(KILL_THE_WORKER) });
+    const { last, message } = await untilEnded(world, served, "Killed");
+    expect(message).toContain("exit code 137");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(terminatedOf(world, served)).toMatchObject({ exitCode: 137, reason: "Error" });
+  });
+
+  test("a crash: the exit code and the last words are told, and the item is stopped", async () => {
+    const command = underShell("echo 'the model is gone' > /dev/termination-log", "exit 3");
+    await using world = await startE2eWorld({ container: { command } });
+    const served = await serveOne(world, { script: bashScript(KILL_THE_WORKER) });
+    const { last, message } = await untilEnded(world, served, "Failed");
+    expect(message).toContain("exit code 3: the model is gone");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    // It served: nothing is wrong with the template.
+    expect(world.condition("SessionsStarting")?.reason).toBe("Starting");
+  });
+
+  test("exit code 0 without a stop is no success: the operator stops the item", async () => {
+    await using world = await startE2eWorld({ container: { command: underShell("exit 0") } });
+    const served = await serveOne(world, { script: bashScript(KILL_THE_WORKER) });
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("a crash before the first beat: the item is stopped at once, and it counts as a failed start", async () => {
+    const command = ["sh", "-c", "echo 'no such model' > /dev/termination-log; exit 3"];
+    await using world = await startE2eWorld({ container: { command } });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "Failed");
+    expect(message).toContain("exit code 3: no such model");
+    expect(last.beats).toBe(1);
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(await world.metric("berth_start_failures_total")).toBe(1);
+  });
+
+  test("exit code 0 before any beat is a program that does not beat", async () => {
+    await using world = await startE2eWorld({ container: { command: ["true"] } });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "NoFirstBeat");
+    expect(message).toContain("lease: Operator");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+});
+
+describe.concurrent("a program that ignores SIGTERM", () => {
+  /** Ends at SIGKILL only. */
+  const deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"];
+  const podSpec = { terminationGracePeriodSeconds: 3 };
+
+  test("is killed after its grace, and its lease is kept until then: lease Operator", async () => {
+    await using world = await startE2eWorld({ sessions: { lease: "Operator" }, container: { command: deaf }, podSpec });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await world.simulator.stopItem(served.item.id);
+    const { last, message } = await untilEnded(world, served, "StoppedByUser");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(message).toContain(last.id);
+    expect(terminatedOf(world, served)).toMatchObject({ exitCode: 137 });
+    const killedAt = Date.parse(terminatedOf(world, served)?.finishedAt ?? "");
+    // kubelet tells whole seconds.
+    expect(last.history.at(-1)?.at).toBeGreaterThanOrEqual(killedAt);
+  });
+
+  test("outlives its item by its grace at most, when it beats by itself: lease Worker", async () => {
+    // The worker hears of the stop and leaves; its container does not.
+    const command = ["sh", "-c", `trap '' TERM; ${WORKER}; while :; do sleep 1; done`];
+    await using world = await startE2eWorld({
+      ttlSeconds: LIVELY_SECONDS,
+      maxIdleMs: NEVER,
+      container: { command },
+      podSpec,
+    });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await world.patchSpec({ sessions: { maxDurationSeconds: ranSeconds(world, served) + MORE_SECONDS } });
+    const { last } = await untilEnded(world, served, "MaxDuration");
+    expect(last.history.map(({ event }) => event)).toContain("stop requested");
+    expect(terminatedOf(world, served)).toMatchObject({ exitCode: 137 });
+  });
+});
+
+describe.concurrent("the session's time is over", () => {
+  test("maxDurationSeconds: the worker is told to stop, and leaves by itself", async () => {
+    await using world = await startE2eWorld({ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER, podSpec: PATIENT });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await world.patchSpec({ sessions: { maxDurationSeconds: ranSeconds(world, served) + MORE_SECONDS } });
+    const { last, message } = await untilEnded(world, served, "MaxDuration");
+    expect(message).toContain("maxDurationSeconds");
+    expect(last.history.map(({ event }) => event)).toContain("stop requested");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    expect(terminatedOf(world, served)).toMatchObject({ exitCode: 0 });
+  });
+
+  test("the Pod's own deadline, which holds without an operator: kubelet ends it, and the session is told so", async () => {
+    await using world = await startE2eWorld({ maxIdleMs: NEVER });
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await endPodIn(world, served.pod, 2);
+    const { message } = await untilEnded(world, served, "DeadlineExceeded");
+    expect(message).toMatch(/active.*deadline/i);
+  });
+});

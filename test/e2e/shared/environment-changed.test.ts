@@ -1,0 +1,137 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { execIn } from "../support/kubectl.ts";
+import {
+  enqueueOne,
+  podOf,
+  serveOne,
+  untilAnswered,
+  untilGone,
+  untilSettled,
+  untilState,
+} from "../support/session-life.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** Runs until it is told to go on, so that the change happens under a session that surely runs. */
+const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo $FLAVOUR";
+
+/** The template, with this variable for its container. */
+function flavoured(world: E2eWorld, value: string): Record<string, unknown> {
+  const { spec } = world.template() as { spec: { containers: [{ env: unknown[] }] } };
+  const [container] = spec.containers;
+  const env = [...container.env.filter((one) => (one as { name: string }).name !== "FLAVOUR"), flavour(value)];
+  return { spec: { ...spec, containers: [{ ...container, env }] } };
+}
+
+const flavour = (value: string) => ({ name: "FLAVOUR", value });
+
+/** What the container of a parked Pod would get. */
+const flavourOf = ({ spec }: Pod) => spec.containers[0]?.env?.find(({ name }) => name === "FLAVOUR")?.value;
+
+/** What a poll brings that was sent before the change is served: by a Pod of the old template, for one. */
+function untilNobodyPolls(world: E2eWorld): Promise<true> {
+  return world.until("no poll waits", async () => (await world.simulator.pollsWaiting()) === 0);
+}
+
+describe.concurrent("the spec of a busy Environment changes", () => {
+  test("a new template: parked Pods are replaced, the session that runs keeps its Pod, and the next gets the new one", async () => {
+    await using world = await startE2eWorld({ container: { env: [flavour("old")] }, sessions: { warm: 2 } });
+    const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
+    await untilState(world, first.item, "active");
+    const parked = await world.untilParked(2);
+    expect(new Set(parked.map(flavourOf))).toEqual(new Set(["old"]));
+
+    await world.patchSpec({ sessions: { template: flavoured(world, "new") } });
+    for (const pod of parked) await untilGone(world, pod);
+    await world.until("two parked Pods of the new template", () => {
+      return world.parked.filter((pod) => flavourOf(pod) === "new").length === 2;
+    });
+    // Only one more than wanted at a time, and none of them was a failure.
+    expect(world.views.everyPod.filter(({ status }) => status?.phase === "Failed")).toEqual([]);
+    expect(world.condition("Ready")).toMatchObject({ status: "True" });
+
+    const second = await enqueueOne(world, { script: bashScript("echo $FLAVOUR") });
+    expect(await untilAnswered(world, second.item, 1)).toEqual([["new", false]]);
+    expect(podOf(world, first.item)?.metadata).toMatchObject({ uid: first.pod.metadata.uid });
+    expect(podOf(world, first.item)?.metadata.deletionTimestamp).toBeUndefined();
+    await execIn(world, first.pod, ["touch", "go"]);
+    expect(await untilAnswered(world, first.item, 1)).toEqual([["old", false]]);
+    for (const served of [first, second]) await untilSettled(world, served, "Completed");
+  });
+
+  test("a template that the API server refuses: what runs goes on, nothing is claimed, and the mended one is served", async () => {
+    await using world = await startE2eWorld({ container: { env: [flavour("old")] } });
+    const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
+    await untilState(world, first.item, "active");
+    const template = flavoured(world, "new") as { spec: { containers: [Record<string, unknown>] } };
+    const broken = {
+      spec: { ...template.spec, containers: [{ ...template.spec.containers[0], imagePullPolice: "" }] },
+    };
+    await world.patchSpec({ sessions: { template: broken } });
+    const refused = await world.untilCondition("TemplateAccepted", "Refused");
+    expect(refused.message).toContain("imagePullPolice");
+    expect(await world.untilCondition("Ready", "Refused")).toMatchObject({ status: "False", message: refused.message });
+    await untilNobodyPolls(world);
+    const waiting = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo $FLAVOUR") });
+    await execIn(world, first.pod, ["touch", "go"]);
+    await untilSettled(world, first, "Completed");
+    expect(await world.simulator.item(waiting.id)).toMatchObject({ state: "queued", acks: [] });
+
+    // A merge would keep the misspelt field of a list's element: lists are replaced whole.
+    await world.patchSpec({ sessions: { template } });
+    // By the Pod that was parked before, or by its successor: whichever is free first.
+    await world.untilServed(2);
+    await world.until("a parked Pod of the new template", () => world.parked.some((pod) => flavourOf(pod) === "new"));
+    expect(world.condition("TemplateAccepted")).toMatchObject({ status: "True" });
+  });
+
+  test("credential: EnvironmentKey: the session that runs keeps its work secret, the next gets the key", async () => {
+    await using world = await startE2eWorld();
+    const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
+    await untilState(world, first.item, "active");
+    const given = ({ spec }: Pod) => spec.containers[0]?.env?.map(({ name }) => name) ?? [];
+    await world.patchSpec({ sessions: { credential: "EnvironmentKey" } });
+    await world.until("only Pods that take the key are parked", () => {
+      return world.parked.length > 0 && world.parked.every((pod) => given(pod).includes("ANTHROPIC_ENVIRONMENT_KEY"));
+    });
+    const second = await enqueueOne(world);
+    expect(given(first.pod)).toContain("ANTHROPIC_WORK_SECRET");
+    expect(given(second.pod)).toContain("ANTHROPIC_ENVIRONMENT_KEY");
+    expect(given(second.pod)).not.toContain("ANTHROPIC_WORK_SECRET");
+    await execIn(world, first.pod, ["touch", "go"]);
+    expect((await untilSettled(world, first, "Completed")).last.stoppedBy?.as).toBe("sessions-token");
+    expect((await untilSettled(world, second, "Completed")).last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("an address that keys may not be sent to: said, nothing is claimed, what runs is settled where it was claimed", async () => {
+    await using world = await startE2eWorld();
+    const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
+    await untilState(world, first.item, "active");
+    await world.patchSpec({ api: { baseUrl: "https://elsewhere.example" } });
+    const said = await world.untilCondition("QueueReachable", "OriginNotAllowed");
+    expect(said.message).toContain("https://elsewhere.example");
+    await untilNobodyPolls(world);
+    const waiting = await world.simulator.enqueue(world.environmentId);
+    await execIn(world, first.pod, ["touch", "go"]);
+    await untilSettled(world, first, "Completed");
+    expect((await world.simulator.item(waiting.id)).acks).toEqual([]);
+    await world.patchSpec({ api: { baseUrl: world.simulator.url } });
+    await world.untilServed(2);
+    await world.untilCondition("QueueReachable", "Reachable");
+  });
+
+  test("paused: the session that runs goes on, nothing new is claimed, and work goes on afterwards", async () => {
+    await using world = await startE2eWorld();
+    const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
+    await untilState(world, first.item, "active");
+    await world.patchSpec({ paused: true });
+    await world.untilCondition("Ready", "Paused");
+    const waiting = await world.simulator.enqueue(world.environmentId);
+    await execIn(world, first.pod, ["touch", "go"]);
+    await untilSettled(world, first, "Completed");
+    expect((await world.simulator.item(waiting.id)).acks).toEqual([]);
+    await world.patchSpec({ paused: false });
+    await world.untilServed(2);
+  });
+});

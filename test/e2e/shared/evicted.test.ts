@@ -1,0 +1,131 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { counted, deletePod, evictPod, latest, TYPESCRIPT_COMMAND, terminatedOf } from "../support/pods.ts";
+import { enqueueOne, type Served, serveOne, untilEnded, untilGone, untilState } from "../support/session-life.ts";
+import { LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** How a Pod is taken from outside, and what a session's end is then called. */
+const WAYS = [
+  { what: "evicted through the API", take: (world: E2eWorld, pod: Pod) => evictPod(world, pod), reason: "Evicted" },
+  { what: "deleted by hand", take: (world: E2eWorld, pod: Pod) => deletePod(world, pod), reason: "PodDeleted" },
+] as const;
+
+/** Long enough for a worker that drains on a node with far too much to do. */
+const PATIENT = { terminationGracePeriodSeconds: 60 };
+
+const untilActive = async (world: E2eWorld): Promise<Served> => {
+  const served = await serveOne(world);
+  await untilState(world, served.item, "active");
+  return served;
+};
+
+describe.concurrent("a Pod with a session", () => {
+  test.for(WAYS)("$what: its worker hears of it and stops its item", async ({ take, reason }) => {
+    await using world = await startE2eWorld({ maxIdleMs: NEVER, podSpec: PATIENT });
+    const served = await untilActive(world);
+    await take(world, served.pod);
+    const { last, message } = await untilEnded(world, served, reason);
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    expect(message).toContain(last.id);
+    expect(terminatedOf(world, served)?.exitCode).toBe(0);
+    await untilGone(world, served.pod);
+  });
+
+  test("deleted by force: nobody hears of it, and the item is stopped when its lease has stood still", async () => {
+    await using world = await startE2eWorld({ maxIdleMs: NEVER });
+    const served = await untilActive(world);
+    await deletePod(world, served.pod, true);
+    const { last } = await untilEnded(world, served, "PodDeleted");
+    expect(last.state).toBe("stopped");
+    await untilGone(world, served.pod);
+  });
+
+  test("deleted by force in the moment in which it is given its session: its item is stopped or served elsewhere", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
+    await world.createEnvironment();
+    const [parked] = await world.untilParked(1);
+    const deleted = Promise.withResolvers<void>();
+    const unsubscribe = world.onPodChange(() => {
+      const pod = parked && latest(world, parked);
+      if (pod?.metadata.labels?.["berth.dev/phase"] !== "assigned") return;
+      unsubscribe();
+      deletePod(world, pod, true).then(deleted.resolve, deleted.reject);
+    });
+    const item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
+    await deleted.promise;
+    await world.untilServed(1);
+    expect((await world.simulator.item(item.id)).state).toBe("stopped");
+    // And the next one is served as ever.
+    const next = await enqueueOne(world, { script: bashScript("echo hello") });
+    await untilState(world, next.item, "stopped");
+    await world.untilServed(2);
+  });
+});
+
+describe.concurrent("a parked Pod", () => {
+  const LOST = [
+    ...WAYS,
+    { what: "deleted by force", take: (world: E2eWorld, pod: Pod) => deletePod(world, pod, true) },
+  ] as const;
+  test.for(LOST)("$what is replaced, counts as no failure, and costs no item", async ({ take }) => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
+    await world.createEnvironment();
+    const [parked] = await world.untilParked(1);
+    if (!parked) throw new Error("no Pod is parked");
+    await take(world, parked);
+    await untilGone(world, parked);
+    await world.untilParked(1);
+    expect(await counted(world, "berth_prepare_failures_total")).toBe(0);
+    expect(await counted(world, "berth_sessions_ended_total")).toBe(0);
+    expect(world.condition("CapacityAvailable")?.reason).toBe("Available");
+    const served = await enqueueOne(world);
+    await untilEnded(world, served, "Completed");
+  });
+});
+
+describe.concurrent("disruption: Protect", () => {
+  test("holds an eviction off while the session runs, and no longer", async () => {
+    await using world = await startE2eWorld({
+      maxIdleMs: NEVER,
+      ttlSeconds: LIVELY_SECONDS,
+      sessions: { disruption: "Protect" },
+    });
+    const served = await untilActive(world);
+    await expect(evictPod(world, served.pod)).rejects.toThrow(/disruption budget/);
+    await world.simulator.stopItem(served.item.id);
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+  });
+});
+
+/** A volume that may hold 1 MiB, and a session that writes more. */
+const SMALL = { volumes: [{ name: "small", emptyDir: { sizeLimit: "1Mi" } }] };
+const volumeMounts = [{ name: "small", mountPath: "/small" }];
+const script = bashScript("head -c 20000000 /dev/zero > /small/file; echo written", "sleep 600");
+
+describe.concurrent("a Pod that takes more disk than it may, which kubelet evicts", () => {
+  test("is told as evicted, with kubelet's words", async () => {
+    // The shell does not pass the signal on, so the worker hears of nothing.
+    const command = ["sh", "-c", `${TYPESCRIPT_COMMAND.join(" ")}; exit 1`];
+    await using world = await startE2eWorld({ podSpec: SMALL, container: { command, volumeMounts } });
+    const served = await serveOne(world, { script });
+    const { last, message } = await untilEnded(world, served, "Evicted");
+    expect(message).toContain('Usage of EmptyDir volume "small" exceeds the limit "1Mi"');
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(latest(world, served.pod).status).toMatchObject({ phase: "Failed", reason: "Evicted" });
+  });
+
+  test("and whose worker leaves in time is no failure: kubelet tells of it by its own Event alone", async () => {
+    await using world = await startE2eWorld({ podSpec: SMALL, container: { volumeMounts } });
+    const served = await serveOne(world, { script });
+    const { name } = served.pod.metadata;
+    await world.until("kubelet's Event", () =>
+      world.events("Evicted").some(({ involvedObject }) => involvedObject.name === name),
+    );
+    const { exitCode } = await world.until("the container's end", () => terminatedOf(world, served));
+    // kubelet gives it a second; on a slow node the worker is killed before it has left, and is said to be evicted.
+    await untilEnded(world, served, exitCode === 0 ? "Completed" : "Evicted");
+  });
+});

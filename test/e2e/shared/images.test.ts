@@ -1,0 +1,154 @@
+import { describe, expect, test } from "vitest";
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { bashScript } from "../../../simulator/script.ts";
+import { alive, created } from "../support/pods.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+const MISSING = "localhost/berth-nowhere:e2e";
+
+/** The worker's image, but for its user. */
+const rootImage = (world: E2eWorld) =>
+  world.cluster.images.typescript.replace("berth-worker-typescript", "berth-rootuser");
+
+/** The template with another image for its container. */
+function withImage(world: E2eWorld, image: string): Record<string, unknown> {
+  const template = world.template() as { spec: { containers: Record<string, unknown>[] } };
+  const containers = template.spec.containers.map((container) => ({ ...container, image }));
+  return { ...template, spec: { ...template.spec, containers } };
+}
+
+/** How often kubelet asked for an image, as its Events count. */
+function pulls(world: E2eWorld): number {
+  const about = world.events("Pulling");
+  return about.reduce((sum, event) => sum + Math.max(1, Number(event["count"] ?? 1)), 0);
+}
+
+const enqueue = async (world: E2eWorld, count: number): Promise<ItemRecord[]> => {
+  const items: ItemRecord[] = [];
+  for (let left = count; left > 0; left -= 1) {
+    items.push(await world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") }));
+  }
+  return items;
+};
+
+describe.concurrent("an image that does not exist", () => {
+  test("costs no item: the condition names it and the mend, and a mended template serves the queue", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 2 }, container: { image: MISSING } });
+    await world.createEnvironment();
+    await enqueue(world, 3);
+    const condition = await world.untilCondition("CapacityAvailable", "ImagePullFailing");
+    expect(condition.status).toBe("False");
+    expect(condition.message).toContain(MISSING);
+    expect(condition.message).toContain("mend the image's name or its imagePullSecrets");
+    await world.untilCondition("Ready", "ImagePullFailing");
+    // kubelet asks again and again, and backs off: its words change, the condition's do not.
+    await world.until("kubelet has asked three times", () => pulls(world) >= 3);
+    expect(world.condition("CapacityAvailable")?.message).toBe(condition.message);
+    expect(
+      world.events("ImagePullFailing").filter(({ involvedObject }) => involvedObject.kind === "Environment"),
+    ).toHaveLength(1);
+    expect(created(world)).toBe(2);
+    expect((await world.simulator.items()).map(({ state, offers }) => [state, offers])).toEqual(
+      Array(3).fill(["queued", []]),
+    );
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilServed(3);
+    await world.untilCondition("CapacityAvailable", "Available");
+    await world.untilCondition("Ready", "Ready");
+    expect(await world.metric("berth_start_failures_total")).toBe(0);
+  });
+
+  test("is given up after prepareTimeoutSeconds and tried anew with backoff, not over and over", async () => {
+    await using world = await startE2eWorld({
+      sessions: { prepareTimeoutSeconds: 10, maxConcurrent: 1 },
+      container: { image: MISSING },
+    });
+    await world.createEnvironment();
+    await world.until("a second Pod", () => created(world) >= 2);
+    expect(alive(world).length).toBeLessThanOrEqual(1);
+    const condition = await world.untilCondition("CapacityAvailable", "ImagePullFailing");
+    expect(condition.message).toContain(MISSING);
+    await world.until("a third", () => created(world) >= 3);
+    expect(world.condition("CapacityAvailable")?.reason).toBe("ImagePullFailing");
+    expect(await world.metric("berth_prepare_failures_total")).toBeGreaterThanOrEqual(2);
+  });
+
+  test("of a rollout: running sessions are spared, and what was parked of the old template is", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 2 } });
+    await world.createEnvironment();
+    await world.untilParked(1);
+    await world.patchSpec({ sessions: { template: withImage(world, MISSING) } });
+    await world.untilCondition("CapacityAvailable", "ImagePullFailing");
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilCondition("CapacityAvailable", "Available");
+    await world.untilParked(1);
+  });
+});
+
+describe.concurrent("an image that runs as root, where the Pod must not", () => {
+  test("shows after the opening only: three items are stopped with kubelet's words, the rest waits for a mend", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
+    await world.createEnvironment({
+      sessions: { warm: 1, maxConcurrent: 1, template: withImage(world, rootImage(world)) },
+    });
+    await world.untilParked(1);
+    await enqueue(world, 5);
+    const condition = await world.untilCondition("SessionsStarting", "BreakerOpen");
+    expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
+    await world.untilCondition("Ready", "BreakerOpen");
+    await world.until("three are settled", async () => {
+      const stopped = (await world.simulator.items()).filter(({ state }) => state === "stopped");
+      return stopped.length === 3 && world.claims.length === 0;
+    });
+    await world.untilParked(1);
+    const items = await world.simulator.items();
+    expect(items.filter(({ state }) => state === "queued").map(({ acks }) => acks)).toEqual([[], []]);
+    for (const { id } of items.filter(({ state }) => state === "stopped")) {
+      const told = world.events("StartFailed").filter(({ message }) => message?.includes(id));
+      expect(told.map(({ involvedObject }) => involvedObject.kind).sort()).toEqual(["Environment", "Pod"]);
+      for (const { message } of told)
+        expect(message).toContain("container has runAsNonRoot and image will run as root");
+    }
+    expect(await world.metric("berth_sessions_ended_total", { reason: "StartFailed" })).toBe(3);
+    expect(await world.metric("berth_breaker_open")).toBe(1);
+
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilServed(5);
+    await world.untilCondition("SessionsStarting", "Starting");
+    await world.untilCondition("Ready", "Ready");
+    expect(await world.metric("berth_breaker_open")).toBe(0);
+  });
+
+  test("goes back to the queue with onPodFailure: Release, and a mended template serves it", async () => {
+    await using world = await startE2eWorld({ ttlSeconds: 5 });
+    await world.createEnvironment({
+      sessions: {
+        ...{ warm: 1, maxConcurrent: 1, onPodFailure: "Release" },
+        template: withImage(world, rootImage(world)),
+      },
+    });
+    await world.untilParked(1);
+    const [item] = await enqueue(world, 1);
+    await world.untilCondition("SessionsStarting", "BreakerOpen");
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilServed(1);
+    const last = await world.simulator.item(item?.id ?? "");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    const { toolCalls } = await world.simulator.session(last.sessionId ?? "");
+    expect(toolCalls.map(({ output }) => output)).toEqual(["hello"]);
+  });
+
+  test("shows while it is being parked with parking: Init, and costs no item", async () => {
+    await using world = await startE2eWorld();
+    await world.createEnvironment({
+      sessions: { warm: 1, maxConcurrent: 1, parking: "Init", template: withImage(world, rootImage(world)) },
+    });
+    await enqueue(world, 1);
+    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(condition.message).toContain("container has runAsNonRoot and image will run as root");
+    expect(created(world)).toBe(1);
+    await world.patchSpec({ sessions: { template: withImage(world, world.cluster.images.typescript) } });
+    await world.untilServed(1);
+    expect(await world.metric("berth_start_failures_total")).toBe(0);
+  });
+});

@@ -1,0 +1,145 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import type { KubeObject, Resource } from "../../../src/kube/resource.ts";
+import { latest } from "../support/pods.ts";
+import { enqueueOne, serveOne, untilEnded, untilGone, untilState } from "../support/session-life.ts";
+import { LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+const ADMISSION = { group: "admissionregistration.k8s.io", version: "v1", namespaced: false };
+const POLICIES: Resource = { ...ADMISSION, plural: "mutatingadmissionpolicies", kind: "MutatingAdmissionPolicy" };
+const BINDINGS: Resource = {
+  ...ADMISSION,
+  plural: "mutatingadmissionpolicybindings",
+  kind: "MutatingAdmissionPolicyBinding",
+};
+
+const SIDECAR = "injected";
+
+/** The patch (CEL) of a sidecar that comes before all other containers, as a mesh or an agent injects it. */
+function injection(image: string): string {
+  const container = [
+    `name: "${SIDECAR}"`,
+    `image: "${image}"`,
+    'command: ["sh", "-c", "trap \'\' TERM; while :; do sleep 1; done"]',
+    'resources: Object.spec.containers.resources{requests: {"cpu": "1m", "memory": "8Mi"}}',
+    `securityContext: Object.spec.containers.securityContext{${[
+      "allowPrivilegeEscalation: false",
+      'capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]}',
+    ].join(", ")}}`,
+  ].join(", ");
+  return `[JSONPatch{op: "add", path: "/spec/containers/0", value: Object.spec.containers{${container}}}]`;
+}
+
+/** Injects into every Pod of this namespace. Returns what takes that back. */
+async function injectSidecars(world: E2eWorld): Promise<AsyncDisposable> {
+  const name = `sidecar-${world.namespace}`;
+  const { kube } = world;
+  const policy: KubeObject = {
+    metadata: { name },
+    spec: {
+      failurePolicy: "Fail",
+      reinvocationPolicy: "Never",
+      matchConstraints: {
+        namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": world.namespace } },
+        resourceRules: [{ apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE"], resources: ["pods"] }],
+      },
+      mutations: [{ patchType: "JSONPatch", jsonPatch: { expression: injection(world.cluster.images.typescript) } }],
+    },
+  };
+  await kube.create(POLICIES, policy);
+  await kube.create(BINDINGS, { metadata: { name }, spec: { policyName: name } });
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await kube.delete(BINDINGS, { name });
+      await kube.delete(POLICIES, { name });
+    },
+  };
+}
+
+/** A policy is in force a moment after it was made: waits until a Pod would get the sidecar. */
+async function untilInForce(world: E2eWorld): Promise<void> {
+  const pod = {
+    metadata: { name: "dry-run" },
+    spec: {
+      containers: [
+        {
+          ...{ name: "worker", image: world.cluster.images.typescript },
+          securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
+        },
+      ],
+      securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
+    },
+  };
+  await world.until("the policy is in force", async () => {
+    const path = `/api/v1/namespaces/${world.namespace}/pods?dryRun=All`;
+    const made = (await world.kube.raw("POST", path, pod)) as { spec: { containers: { name: string }[] } };
+    return made.spec.containers[0]?.name === SIDECAR;
+  });
+}
+
+describe.concurrent("a sidecar that admission puts before the session container, and that never ends", () => {
+  test("the session's own container is gated, started and judged: its end is the session's", async () => {
+    await using world = await startE2eWorld({ podSpec: { terminationGracePeriodSeconds: 2 } });
+    await using _policy = await injectSidecars(world);
+    await untilInForce(world);
+    const served = await serveOne(world, { script: bashScript("echo hello") });
+    // Parked, the sidecar runs, and only the session's container waits.
+    const parked = world
+      .history(served.pod)
+      .filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked");
+    expect(served.pod.spec.containers.map(({ name }) => name)).toEqual([SIDECAR, "worker"]);
+    const states = parked.at(-1)?.status?.containerStatuses ?? [];
+    expect(states.find(({ name }) => name === SIDECAR)?.state?.running).toBeDefined();
+    expect(states.find(({ name }) => name === "worker")?.state?.waiting?.message).toContain(served.pod.metadata.name);
+
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    // The Pod's requests are freed, although the sidecar would go on for ever: kubelet ends it by the Pod's deadline.
+    await world.until("the Pod is over", () => latest(world, served.pod).status?.phase === "Failed");
+    expect(latest(world, served.pod).metadata.annotations?.["berth.dev/end-reason"]).toBe("Completed");
+    expect(latest(world, served.pod).metadata.labels?.["berth.dev/phase"]).toBe("finished");
+    // And the next one is served as ever.
+    const next = await enqueueOne(world, { script: bashScript("echo hello") });
+    await untilState(world, next.item, "stopped");
+    await world.untilServed(2);
+  });
+
+  test("a crash of the session's container is seen while the sidecar runs on", async () => {
+    await using world = await startE2eWorld({ container: { command: ["sh", "-c", "exit 3"] } });
+    await using _policy = await injectSidecars(world);
+    await untilInForce(world);
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "Failed");
+    expect(message).toContain("exit code 3");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("with parking: Init, where the sidecar starts with the session", async () => {
+    await using world = await startE2eWorld({
+      sessions: { parking: "Init" },
+      podSpec: { terminationGracePeriodSeconds: 2 },
+    });
+    await using _policy = await injectSidecars(world);
+    await untilInForce(world);
+    const served = await serveOne(world, { script: bashScript("echo hello") });
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+  });
+
+  test("a user's stop ends session and sidecar alike", async () => {
+    await using world = await startE2eWorld({
+      ...{ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER },
+      // The sidecar takes all of it; the worker must have left before, on a machine that may be busy.
+      podSpec: { terminationGracePeriodSeconds: 15 },
+      sessions: { retainFinishedSeconds: 0 },
+    });
+    await using _policy = await injectSidecars(world);
+    await untilInForce(world);
+    const served = await serveOne(world);
+    await untilState(world, served.item, "active");
+    await world.simulator.stopItem(served.item.id);
+    await untilEnded(world, served, "Completed");
+    await untilGone(world, served.pod);
+  });
+});

@@ -1,0 +1,132 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { execIn, kubectl } from "../support/kubectl.ts";
+import { serveOne, untilEnded, untilState } from "../support/session-life.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** What `kubectl get` shows of the Environment, by column. */
+async function columns(world: E2eWorld, ...more: readonly string[]): Promise<Record<string, string>> {
+  const text = await kubectl(world.cluster, ["get", "benv", world.name, "--namespace", world.namespace, ...more]);
+  const [head = "", row = ""] = text.trimEnd().split("\n");
+  // As kubectl aligns them: a column begins where its head does.
+  const starts = [...head.matchAll(/\S+( \S+)*/g)].map(({ 0: name, index }) => ({ name, index }));
+  return Object.fromEntries(
+    starts.map(({ name, index }, n) => [name, row.slice(index, starts[n + 1]?.index ?? row.length).trim()]),
+  );
+}
+
+const describeIt = (world: E2eWorld, kind = "benv", name = world.name) =>
+  kubectl(world.cluster, ["describe", kind, name, "--namespace", world.namespace]);
+
+/** The same as soon as it shows this: an Event comes a moment after the condition that tells of the same. */
+const untilDescribed = (world: E2eWorld, shows: RegExp, pod?: Pod) =>
+  world.until(`describe shows ${shows}`, async () => {
+    const text = await (pod ? describeIt(world, "pod", pod.metadata.name) : describeIt(world));
+    return shows.test(text) && text;
+  });
+
+/** Everything that `kubectl explain --recursive` names, or the text of one field. */
+const explain = (world: E2eWorld, path: string, ...more: readonly string[]) =>
+  kubectl(world.cluster, ["explain", path, ...more]);
+
+describe.concurrent("what kubectl shows of an Environment", () => {
+  test("that is busy: its counts in the columns, and who runs in the Pod's Events", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 3 } });
+    const served = await serveOne(world, { script: bashScript("until [ -e go ]; do sleep 0.2; done") });
+    await untilState(world, served.item, "active");
+    await world.until("counted", () => world.environment?.status?.sessions?.active === 1 && world.parked.length > 0);
+    await world.until("the columns say so", async () => {
+      const { ACTIVE, WARM } = await columns(world);
+      // The item that waited may have brought one more than `warm`; it stays for warmScaleDownSeconds.
+      return ACTIVE === "1" && Number(WARM) >= 1;
+    });
+    const { AGE, ...shown } = await columns(world);
+    expect(AGE).toMatch(/^\d+[smh]/);
+    expect(shown).toEqual({
+      ...{
+        NAME: "served",
+        MODE: "Sessions",
+        QUEUE: "0",
+        WARM: expect.stringMatching(/^[12]$/),
+        ACTIVE: "1",
+        MAX: "3",
+        READY: "True",
+        REASON: "Ready",
+      },
+    });
+    const pod = await untilDescribed(world, /Normal\s+SessionStarted\s+.*\s+berth\s+session session_/, served.pod);
+    expect(pod).toMatch(/Controlled By:\s+Environment\/served/);
+    expect(pod).toContain(`berth.dev/work-id=${served.item.id}`);
+    await execIn(world, served.pod, ["touch", "go"]);
+    await untilEnded(world, served, "Completed");
+    await untilDescribed(world, /Normal\s+Completed\s+/, served.pod);
+  });
+
+  test("that is broken: the reason in a column, and the mend in describe, as the troubleshooting page has it", async () => {
+    await using world = await startE2eWorld({ key: false });
+    await world.createEnvironment();
+    const { message } = await world.untilCondition("Ready", "KeySecretMissing");
+    const { READY, REASON } = await columns(world);
+    expect({ READY, REASON }).toEqual({ READY: "False", REASON: "KeySecretMissing" });
+    const text = await untilDescribed(world, /Warning\s+KeySecretMissing\s+/);
+    expect(text.replaceAll(/\s+/g, " ")).toContain(message.replaceAll(/\s+/g, " "));
+    expect(message).toContain("key");
+    await world.createKey();
+    await world.untilCondition("Ready", "Ready");
+    await untilDescribed(world, /Normal\s+KeyAccepted\s+/);
+  });
+
+  test("whose session failed: a Warning with its exit code and last words, also on the Pod that is kept", async () => {
+    await using world = await startE2eWorld({
+      sessions: { lease: "Operator" },
+      container: { command: ["sh", "-c", "echo the disk of my dreams is full >&2; exit 3"] },
+    });
+    const served = await serveOne(world);
+    const { message } = await untilEnded(world, served, "Failed");
+    expect(message).toContain("3");
+    await untilDescribed(world, /Warning\s+Failed\s+.*\s+berth\s+session session_/);
+    const name = served.pod.metadata.name ?? "";
+    const pod = await kubectl(world.cluster, ["describe", "pod", name, "--namespace", world.namespace]);
+    expect(pod).toMatch(/Exit Code:\s+3/);
+    expect(pod).toMatch(/berth\.dev\/end-reason:\s+Failed/);
+    const log = await kubectl(world.cluster, ["logs", name, "--namespace", world.namespace]);
+    expect(log).toContain("the disk of my dreams is full");
+  });
+
+  test("that is being drained: not ready, and how long it may take", async () => {
+    await using world = await startE2eWorld({ spec: { deletionGraceSeconds: 100 } });
+    const served = await serveOne(world, { script: bashScript("until [ -e go ]; do sleep 0.2; done") });
+    await untilState(world, served.item, "active");
+    await world.deleteEnvironment();
+    await world.untilCondition("Ready", "Deleting");
+    const { READY, REASON, ACTIVE } = await columns(world);
+    expect({ READY, REASON, ACTIVE }).toEqual({ READY: "False", REASON: "Deleting", ACTIVE: "1" });
+    const text = await untilDescribed(world, /Normal\s+Deleting\s+.*100 s \(deletionGraceSeconds\)/);
+    expect(text).toMatch(/Deletion Timestamp:/);
+    expect(text).toContain("berth.dev/drain");
+    await execIn(world, served.pod, ["touch", "go"]);
+    await world.untilServed(1);
+  });
+
+  test("explain has a sentence for every field, and for the kind", async () => {
+    await using world = await startE2eWorld({ key: false });
+    expect(await explain(world, "benv")).toContain("self-hosted sandboxes");
+    const fields = await explain(world, "benv.spec", "--recursive");
+    expect(fields).toMatch(/sessions\s+<Object>/);
+    expect(await explain(world, "benv.spec.sessions.warm")).toMatch(/DESCRIPTION:\s+\S+/);
+    // Every field that is described has a text, two levels deep.
+    for (const path of ["benv.spec", "benv.spec.api", "benv.spec.sessions", "benv.spec.network", "benv.status"]) {
+      const text = await explain(world, path);
+      expect(text).not.toContain("<no description>");
+    }
+  });
+
+  test("a mistake is refused at once, with the mend", async () => {
+    await using world = await startE2eWorld({ key: false });
+    await expect(
+      world.createEnvironment({ sessions: { maxConcurrent: 1, warm: 2, template: world.template() } }),
+    ).rejects.toThrow("warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent");
+    await expect(world.createEnvironment({ network: {} })).rejects.toThrow("network.egress");
+  });
+});

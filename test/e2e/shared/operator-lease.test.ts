@@ -1,0 +1,59 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import { podOf, serveOne, untilAnswered, untilEnded, untilState } from "../support/session-life.ts";
+import { type E2eOptions, startE2eWorld } from "../support/world.ts";
+
+/** So long the runner stays with an idle session, in milliseconds: it has no idea of BERTH_WORKER_MAX_IDLE_MS. */
+const MAX_IDLE_MS = "300";
+
+/** The operator beats every half of it. Not less: on a busy machine a beat may be late by many seconds. */
+const TTL_SECONDS = 30;
+
+/** A program that knows nothing of work items: the SDK's session tool runner, as in examples/worker/tool-runner.mjs. */
+const RUNNER = {
+  command: ["node", "/app/tool-runner.mjs"],
+  env: [{ name: "MAX_IDLE_MS", value: MAX_IDLE_MS }],
+};
+/** The runner reads its secret from the environment: here a shell puts it there. */
+const RUNNER_WITH_FILE = {
+  ...RUNNER,
+  command: ["sh", "-c", 'ANTHROPIC_WORK_SECRET="$(cat "$ANTHROPIC_WORK_SECRET_FILE")" exec node /app/tool-runner.mjs'],
+};
+
+const WAYS: readonly (readonly [name: string, options: E2eOptions])[] = [
+  ["parking Key", { container: RUNNER }],
+  ["parking Init", { container: RUNNER, sessions: { parking: "Init" } }],
+  [
+    "parking Init and the secret as a file",
+    { container: RUNNER_WITH_FILE, sessions: { parking: "Init", secretDelivery: "File" } },
+  ],
+];
+
+describe.concurrent.each(WAYS)("lease: Operator, with %s", (_name, { sessions, ...options }) => {
+  test("a program that knows nothing of work items serves its session, and the operator beats and stops", async () => {
+    await using world = await startE2eWorld({
+      ...options,
+      ttlSeconds: TTL_SECONDS,
+      sessions: { ...sessions, lease: "Operator" },
+    });
+    // Longer than a lease: without a beat after the first it would lapse.
+    const served = await serveOne(world, { script: bashScript(`sleep ${TTL_SECONDS + 2}; echo awake`, "echo done") });
+    const active = await untilState(world, served.item, "active");
+    // The lease comes first: no container starts without it.
+    expect(active.history.find(({ to }) => to === "active")?.by.as).toBe("environment-key");
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last).toMatchObject({ generation: 1, stoppedBy: { as: "environment-key" } });
+    expect(last.beats).toBeGreaterThanOrEqual(2);
+    expect(last.refusedBeats).toBe(0);
+    expect(new Set(last.history.map(({ by }) => by.as))).not.toContain("sessions-token");
+    expect(await untilAnswered(world, served.item, 2)).toEqual([
+      ["awake", false],
+      ["done", false],
+    ]);
+    const { toolCalls } = await world.simulator.session(served.item.sessionId ?? "");
+    expect(new Set(toolCalls.map(({ answeredBy }) => answeredBy))).toEqual(new Set([served.item.id]));
+    expect(await world.podLog(podOf(world, served.item) ?? served.pod)).toBe("bash: ok\nbash: ok\n");
+    expect(await world.metric("berth_heartbeats_total", { result: "beaten" })).toBeGreaterThanOrEqual(2);
+    expect(await world.metric("berth_leases_lost_total")).toBeFalsy();
+  });
+});

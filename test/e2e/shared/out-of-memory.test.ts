@@ -1,0 +1,44 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import { terminatedOf } from "../support/pods.ts";
+import { serveOne, untilAnswered, untilEnded } from "../support/session-life.ts";
+import { startE2eWorld } from "../support/world.ts";
+
+/** The stock worker alone takes about 100 MiB. */
+const resources = { requests: { memory: "64Mi" }, limits: { memory: "192Mi" } };
+
+/** A process that keeps all that it reads, until the kernel ends it. */
+const EAT = "tail /dev/zero";
+
+/** The worker, which itself eats all memory as soon as a tool has made this file. */
+const HUNGRY_WORKER = [
+  'import("/app/worker.mjs");',
+  'import { existsSync } from "node:fs";',
+  "const eaten = [];",
+  'const eat = () => existsSync("hungry") && eaten.push(Buffer.alloc(1 << 25, 1));',
+  "setInterval(eat, 20);",
+].join("\n");
+
+describe.concurrent("a memory limit that is reached", () => {
+  test("by the worker: its container is ended, the session is told what to raise, its item is stopped", async () => {
+    const command = ["node", "--input-type=module", "-e", HUNGRY_WORKER];
+    await using world = await startE2eWorld({ container: { command, resources } });
+    const served = await serveOne(world, { script: bashScript("touch hungry; sleep 600") });
+    const { last, message } = await untilEnded(world, served, "OOMKilled");
+    expect(message).toContain("more memory than its limit");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(terminatedOf(world, served)).toMatchObject({ exitCode: 137, reason: "OOMKilled" });
+    expect(world.condition("SessionsStarting")?.reason).toBe("Starting");
+  });
+
+  test("by a tool: only the tool is ended, the session goes on, and is completed", async () => {
+    await using world = await startE2eWorld({ container: { resources } });
+    const served = await serveOne(world, { script: bashScript(EAT, "echo still here") });
+    const { last } = await untilEnded(world, served, "Completed");
+    expect(last.stoppedBy?.as).toBe("sessions-token");
+    const [eaten, after] = await untilAnswered(world, served.item, 2);
+    expect(eaten?.[1]).toBe(true);
+    expect(after).toEqual(["still here", false]);
+    expect(terminatedOf(world, served)).toMatchObject({ exitCode: 0 });
+  });
+});

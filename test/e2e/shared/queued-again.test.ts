@@ -1,0 +1,84 @@
+import { describe, expect, test } from "vitest";
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { bashScript } from "../../../simulator/script.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { podOf, type Served, serveOne, untilAnswered, untilAssigned, untilState } from "../support/session-life.ts";
+import { NEVER, SOON } from "../support/worker-template.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** The stock worker in a shell that stays for a while when it has left, as one does that tears down a large workspace. */
+const LINGERS = ["sh", "-c", "node /app/worker.mjs; sleep 5"];
+/** The same, told to end: the worker hears of it, stops its item, and the shell stays. */
+const LINGERS_WHEN_TOLD = [
+  "sh",
+  "-c",
+  "node /app/worker.mjs & child=$!; trap 'kill -TERM $child; wait $child; sleep 5; exit 0' TERM; wait $child",
+];
+
+/** More is said to a session whose item is stopped: it is queued again, as an item of its own. */
+async function sayMore(world: E2eWorld, { item }: Served): Promise<ItemRecord> {
+  await world.simulator.sendMessage(item.sessionId ?? "", bashScript("echo second"));
+  const again = (await world.simulator.items()).find(({ id }) => id !== item.id);
+  if (!again) throw new Error("no item was queued");
+  expect(again.sessionId).toBe(item.sessionId);
+  return again;
+}
+
+/** What kubelet said of a container's end; its times are whole seconds. */
+const endOf = (pod: Pod | undefined) => pod?.status?.containerStatuses?.[0]?.state?.terminated;
+
+/** Each item was served once, in a Pod of its own, and at no time two Pods of the session ran. */
+async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: ItemRecord) {
+  for (const { id } of [first, second]) {
+    const { state, acks, generation } = await world.simulator.item(id);
+    expect({ state, acks: acks.length, generation }).toEqual({ state: "stopped", acks: 1, generation: 1 });
+  }
+  const { toolCalls } = await world.simulator.session(first.sessionId ?? "");
+  expect(toolCalls.map(({ output, answeredBy }) => [output, answeredBy])).toEqual([
+    ["first", first.id],
+    ["second", second.id],
+  ]);
+  const [one, two] = [podOf(world, first), podOf(world, second)];
+  expect(two?.metadata.uid).not.toBe(one?.metadata.uid);
+  const startedMs = Date.parse(endOf(two)?.startedAt ?? "");
+  expect(startedMs).toBeGreaterThanOrEqual(Date.parse(endOf(one)?.finishedAt ?? ""));
+  expect(await world.metric("berth_claims_total", { result: "claimed" })).toBe(2);
+  await world.simulator.assertNoViolations();
+}
+
+describe.concurrent("a session that is queued again while its first Pod is ending", () => {
+  test("waits for it, though Pods are free, when the worker has left and its container has not", async () => {
+    await using world = await startE2eWorld({
+      container: { command: LINGERS },
+      maxIdleMs: SOON,
+      sessions: { warm: 2 },
+    });
+    const first = await serveOne(world, { script: bashScript("echo first") });
+    await untilState(world, first.item, "stopped");
+    const again = await sayMore(world, first);
+    await untilAssigned(world, again);
+    await world.untilServed(2);
+    await world.until("both Pods are over", () => endOf(podOf(world, again)));
+    await expectServedInTurn(world, first.item, again);
+  });
+
+  test("waits for it, though Pods are free, when somebody deletes the Pod", async () => {
+    await using world = await startE2eWorld({
+      container: { command: LINGERS_WHEN_TOLD },
+      maxIdleMs: NEVER,
+      sessions: { warm: 2 },
+      podSpec: { terminationGracePeriodSeconds: 60 },
+    });
+    const first = await serveOne(world, { script: bashScript("echo first") });
+    await untilAnswered(world, first.item, 1);
+    const ref = { namespace: world.namespace, name: first.pod.metadata.name ?? "" };
+    await world.kube.raw("DELETE", `/api/v1/namespaces/${ref.namespace}/pods/${ref.name}`);
+    await untilState(world, first.item, "stopped");
+    const again = await sayMore(world, first);
+    const { metadata } = await untilAssigned(world, again);
+    await untilAnswered(world, again, 2);
+    await world.kube.raw("DELETE", `/api/v1/namespaces/${ref.namespace}/pods/${metadata.name}`);
+    await world.untilServed(2);
+    await expectServedInTurn(world, first.item, again);
+  });
+});

@@ -1,0 +1,56 @@
+import { expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { OPERATOR_REPLICAS } from "../support/provided.ts";
+import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
+import { startE2eWorld } from "../support/world.ts";
+
+const phases = (history: readonly Pod[]) => [
+  ...new Set(history.map(({ metadata }) => metadata.labels?.["berth.dev/phase"])),
+];
+
+test("a session is served to idle by the stock TypeScript worker, in a Pod that was parked", async () => {
+  await using world = await startE2eWorld();
+  const served = await serveOne(world, {
+    script: bashScript("echo hello > file; cat file", "echo $((6 * 7)); false", "id -u"),
+  });
+  const { last } = await untilEnded(world, served, "Completed");
+  expect(last.stoppedBy?.as).toBe("sessions-token");
+  expect(last.acks).toHaveLength(1);
+  const { toolCalls } = await world.simulator.session(served.item.sessionId ?? "");
+  expect(toolCalls.map(({ output, isError }) => [output, isError])).toEqual([
+    ["hello", false],
+    ["42", true],
+    [expect.stringMatching(/^[1-9]\d*$/), false],
+  ]);
+  expect(toolCalls.map(({ answeredBy }) => answeredBy)).toEqual(toolCalls.map(() => served.item.id));
+  // kubelet kept it waiting, and then started the one container once.
+  expect(phases(world.history(served.pod))).toEqual(["parked", "assigned", "finished"]);
+  const [container] = podOf(world, served.item)?.status?.containerStatuses ?? [];
+  expect(container).toMatchObject({ restartCount: 0, state: { terminated: { exitCode: 0 } } });
+  expect(await world.simulator.excused()).toEqual([]);
+  const pollers = new Set((await world.simulator.requests()).map(({ call, workerId }) => call === "poll" && workerId));
+  pollers.delete(false);
+  expect(pollers.size).toBe(1);
+});
+
+test("Berth runs as helm installs it: two replicas, not as root, on a read-only root file system", async () => {
+  await using world = await startE2eWorld();
+  const pods = await world.operators.readyPods();
+  expect(pods).toHaveLength(OPERATOR_REPLICAS);
+  for (const { spec } of pods) {
+    expect(spec).toMatchObject({
+      securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
+      containers: [
+        {
+          image: world.cluster.images.operator,
+          securityContext: {
+            readOnlyRootFilesystem: true,
+            allowPrivilegeEscalation: false,
+            capabilities: { drop: ["ALL"] },
+          },
+        },
+      ],
+    });
+  }
+});

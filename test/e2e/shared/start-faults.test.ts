@@ -1,0 +1,171 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import { CONFIG_MAPS, SECRETS } from "../../../src/kube/resource.ts";
+import { terminatedOf } from "../support/pods.ts";
+import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** What kubelet, or the container runtime, finds wrong only when it is to start a container. */
+describe.concurrent("a fault that shows when the container is started", () => {
+  test("a command that is not in the image: the item is stopped, with the runtime's words", async () => {
+    await using world = await startE2eWorld({ container: { command: ["/no/such/program"] } });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(message).toContain("/no/such/program");
+    expect(message).toContain("no such file or directory");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+    expect(terminatedOf(world, served)).toMatchObject({ reason: "StartError", exitCode: 128 });
+    expect(await world.metric("berth_start_failures_total")).toBe(1);
+  });
+
+  test("a working directory that cannot be made: the item is stopped, with the runtime's words", async () => {
+    await using world = await startE2eWorld({ container: { workingDir: "/app/worker.mjs/inside" } });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(message).toContain("mkdir /app/worker.mjs: not a directory");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+
+  test("a path of a mount with an unknown variable: the item is stopped, with kubelet's words", async () => {
+    await using world = await startE2eWorld({
+      container: { volumeMounts: [{ name: "data", mountPath: "/data", subPathExpr: "$(NOT_SET)" }] },
+      podSpec: { volumes: [{ name: "data", emptyDir: {} }] },
+    });
+    const served = await serveOne(world);
+    const { last, message } = await untilEnded(world, served, "StartFailed");
+    expect(message).toContain("NOT_SET");
+    expect(last.stoppedBy?.as).toBe("environment-key");
+  });
+});
+
+/** The image's own user. */
+const WORKER_USER = 10_001;
+
+const SECRET = { metadata: { name: "mine" }, stringData: { token: "of-the-user" } };
+const CONFIG_MAP = { metadata: { name: "mine" }, data: { token: "of-the-user" } };
+
+/** What a user's template refers to, how kubelet names it when it is missing, and what makes it. */
+const REFERENCES = [
+  {
+    what: "a variable from a Secret",
+    container: { env: [{ name: "TOKEN", valueFrom: { secretKeyRef: { name: "mine", key: "token" } } }] },
+    words: 'secret "mine" not found',
+    resource: SECRETS,
+    object: SECRET,
+  },
+  {
+    what: "all variables of a Secret",
+    container: { envFrom: [{ secretRef: { name: "mine" } }] },
+    words: 'secret "mine" not found',
+    resource: SECRETS,
+    object: { ...SECRET, stringData: { TOKEN: "of-the-user" } },
+  },
+  {
+    what: "a variable from a ConfigMap",
+    container: { env: [{ name: "TOKEN", valueFrom: { configMapKeyRef: { name: "mine", key: "token" } } }] },
+    words: 'configmap "mine" not found',
+    resource: CONFIG_MAPS,
+    object: CONFIG_MAP,
+  },
+];
+
+const served = async (world: E2eWorld) => {
+  const [item] = await world.simulator.items();
+  const { toolCalls } = await world.simulator.session(item?.sessionId ?? "");
+  return toolCalls.map(({ output }) => output);
+};
+
+describe.concurrent("something of the user's own that is missing", () => {
+  test.for(REFERENCES)("$what: such a Pod is not parked, and is as soon as it is made", async (reference) => {
+    await using world = await startE2eWorld({
+      sessions: { warm: 1, maxConcurrent: 1 },
+      container: reference.container,
+    });
+    await world.createEnvironment();
+    const script = bashScript("echo $TOKEN");
+    const item = await world.simulator.enqueue(world.environmentId, { script });
+    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(condition.message).toContain(reference.words);
+    // To kubelet it is the same state that a parked Pod is in.
+    const [pod] = world.pods;
+    const [container] = pod?.status?.containerStatuses ?? [];
+    expect(container?.state?.waiting?.reason).toBe("CreateContainerConfigError");
+    const { offers, state } = await world.simulator.item(item.id);
+    expect([state, offers]).toEqual(["queued", []]);
+    expect(world.environment?.status?.sessions?.warm).toBe(0);
+
+    await world.kube.create(reference.resource as typeof SECRETS, {
+      ...reference.object,
+      metadata: { ...reference.object.metadata, namespace: world.namespace },
+    });
+    await world.untilServed(1);
+    expect(await served(world)).toEqual(["of-the-user"]);
+    // kubelet looked again by itself: no Pod was lost over it.
+    expect(podOf(world, item)?.metadata.uid).toBe(pod?.metadata.uid);
+    await world.untilCondition("CapacityAvailable", "Available");
+    expect(await world.metric("berth_start_failures_total")).toBe(0);
+  });
+
+  test("a key of a Secret that is there: the message names both", async () => {
+    await using world = await startE2eWorld({
+      container: { env: [{ name: "TOKEN", valueFrom: { secretKeyRef: { name: "key", key: "other" } } }] },
+    });
+    await world.createEnvironment();
+    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(condition.message).toContain(`couldn't find key other in Secret ${world.namespace}/key`);
+    expect(world.environment?.status?.sessions?.warm).toBe(0);
+  });
+
+  test("a volume of a ConfigMap: kubelet tells it in Events alone, and the condition says it, until that is there", async () => {
+    await using world = await startE2eWorld({
+      container: { volumeMounts: [{ name: "mine", mountPath: "/mine" }] },
+      podSpec: { volumes: [{ name: "mine", configMap: { name: "mine" } }] },
+    });
+    await world.createEnvironment();
+    const script = bashScript("cat /mine/token");
+    await world.simulator.enqueue(world.environmentId, { script });
+    const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(condition.message).toContain("Pods do not get ready: FailedMount: MountVolume.SetUp failed for volume");
+    expect(condition.message).toContain('configmap "mine" not found; make what the volume refers to');
+    expect(world.environment?.status?.sessions?.warm).toBe(0);
+    await world.kube.create(CONFIG_MAPS, {
+      ...CONFIG_MAP,
+      metadata: { ...CONFIG_MAP.metadata, namespace: world.namespace },
+    });
+    await world.untilServed(1);
+    expect(await served(world)).toEqual(["of-the-user"]);
+    await world.untilCondition("CapacityAvailable", "Available");
+    expectToldOnce(world);
+  });
+});
+
+/** However often kubelet says it again, and of however many Pods. */
+function expectToldOnce(world: E2eWorld): void {
+  const told = world.events("PreparationFailing").filter(({ involvedObject }) => involvedObject.name === world.name);
+  expect(told.map(({ message, count = 1 }) => [message, count])).toEqual([[expect.any(String), 1]]);
+}
+
+test.concurrent("a sandbox that the runtime refuses: the condition has its words, until the template is mended", async () => {
+  await using world = await startE2eWorld({
+    sessions: { warm: 2, maxConcurrent: 2 },
+    podSpec: { securityContext: { runAsGroup: WORKER_USER } },
+  });
+  await world.createEnvironment();
+  const { message } = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+  expect(message).toContain("Pods do not get ready: FailedCreatePodSandBox: Failed to create pod sandbox: rpc error");
+  expect(message).toContain(`user group "${WORKER_USER}" is specified without user`);
+  expect(message).toContain("mend the template's securityContext");
+  for (const { metadata } of world.pods) expect(message).not.toContain(metadata.name);
+  expect(world.environment?.status?.sessions?.warm).toBe(0);
+  // kubelet tries about once in a quarter of a minute.
+  const said = () => world.events("FailedCreatePodSandBox").reduce((sum, { count = 1 }) => sum + count, 0);
+  const before = said();
+  await world.until("kubelet has said it again, of both", () => said() > before + 2);
+  expect(world.condition("CapacityAvailable")?.message).toBe(message);
+
+  await world.patchSpec({ sessions: { template: { spec: { securityContext: { runAsUser: WORKER_USER } } } } });
+  await world.until("Pods are parked", () => world.parked.length === 2);
+  await world.untilCondition("CapacityAvailable", "Available");
+  await world.until("Ready", () => world.condition("Ready")?.status === "True");
+  expectToldOnce(world);
+});

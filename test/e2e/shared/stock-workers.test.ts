@@ -1,0 +1,125 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { GATE_CONTAINER, WORK_SECRET_FILE } from "../../../src/sessions/pod-gate.ts";
+import { podOf, type Served, serveOne, untilAnswered, untilEnded } from "../support/session-life.ts";
+import { NEVER, type StockWorker } from "../support/worker-template.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** A way to park a Pod and to hand it its credential; all that the schema takes. */
+interface Way {
+  readonly parking: "Key" | "Init";
+  readonly secretDelivery: "Env" | "File";
+  readonly credential: "WorkSecret" | "EnvironmentKey";
+}
+
+const WAYS: readonly (readonly [name: string, way: Way])[] = [
+  ["parking Key", { parking: "Key", secretDelivery: "Env", credential: "WorkSecret" }],
+  ["parking Key and the environment key", { parking: "Key", secretDelivery: "Env", credential: "EnvironmentKey" }],
+  ["parking Init", { parking: "Init", secretDelivery: "Env", credential: "WorkSecret" }],
+  ["parking Init and the environment key", { parking: "Init", secretDelivery: "Env", credential: "EnvironmentKey" }],
+  ["parking Init and the secret as a file", { parking: "Init", secretDelivery: "File", credential: "WorkSecret" }],
+];
+const WORKERS: readonly StockWorker[] = ["typescript", "python"];
+
+/** Of the images; see testbed/images. */
+const WORKER_USER = 10_001;
+/** What Berth sets where the template names no group; see docs/session-pods.md. */
+const DEFAULT_FS_GROUP = 65_532;
+
+/** How a Pod waited, by what kubelet said of its containers while it was parked. */
+function waits(history: readonly Pod[]): ReadonlySet<string> {
+  const parked = history.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked");
+  return new Set(
+    parked.flatMap(({ status }) => {
+      const gate = status?.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
+      const session = status?.containerStatuses?.[0];
+      if (session?.state?.running ?? session?.state?.terminated) return ["started"];
+      return [gate?.state?.running ? "gate" : (session?.state?.waiting?.reason ?? "")];
+    }),
+  );
+}
+
+/** Names of the credentials and of the file in a session's environment, as its program has them. */
+const CREDENTIAL_NAMES =
+  "tr '\\0' '\\n' </proc/1/environ | cut -d= -f1 | grep -E 'SECRET|KEY|TOKEN|ACKNOWLEDGED' | sort | xargs";
+
+function credentialNames({ secretDelivery, credential }: Way): string {
+  if (secretDelivery === "File") return "ANTHROPIC_WORK_SECRET_FILE BERTH_ACKNOWLEDGED_AT";
+  return credential === "WorkSecret" ? "ANTHROPIC_WORK_SECRET" : "ANTHROPIC_ENVIRONMENT_KEY";
+}
+
+/** Who stopped an item: a sessions token is good for one item only, the environment key is told by who sent it. */
+async function expectStoppedByWorker(world: E2eWorld, { item }: Served, way: Way, worker: StockWorker) {
+  const { stoppedBy } = await world.simulator.item(item.id);
+  expect(stoppedBy?.as).toBe(way.credential === "WorkSecret" ? "sessions-token" : "environment-key");
+  expect(stoppedBy?.userAgent).toMatch(worker === "python" ? /Anthropic\/Python/ : /Anthropic\/JS/);
+}
+
+// Two at a time: the start of a worker takes a core for seconds.
+describe.each(WAYS)("with %s", (_name, way) => {
+  test.concurrent.each(WORKERS)(
+    "the stock %s worker serves a session to idle in a Pod that was parked, and stops its item itself",
+    async (worker) => {
+      await using world = await startE2eWorld({ worker, sessions: { ...way } });
+      const served = await serveOne(world, { script: bashScript("echo hello > file", "cat file", CREDENTIAL_NAMES) });
+      const { last } = await untilEnded(world, served, "Completed");
+      await expectStoppedByWorker(world, served, way, worker);
+      expect(last.acks).toHaveLength(1);
+      const [, read, names] = await untilAnswered(world, served.item, 3);
+      expect(read).toEqual(["hello", false]);
+      expect(names).toEqual([credentialNames(way), false]);
+      const held = waits(world.history(served.pod));
+      expect(held).toContain(way.parking === "Key" ? "CreateContainerConfigError" : "gate");
+      expect(held).not.toContain("started");
+      const { status } = podOf(world, served.item) ?? {};
+      expect(status?.containerStatuses?.[0]).toMatchObject({ restartCount: 0, state: { terminated: { exitCode: 0 } } });
+      if (way.parking === "Init") {
+        const gate = status?.initContainerStatuses?.find(({ name }) => name === GATE_CONTAINER);
+        expect(gate).toMatchObject({ restartCount: 0, state: { terminated: { exitCode: 0 } } });
+      }
+    },
+  );
+});
+
+test.concurrent.each(WORKERS)(
+  "the stock %s worker goes on with its session when more is said to it, and leaves when the session is over",
+  async (worker) => {
+    await using world = await startE2eWorld({ worker, maxIdleMs: NEVER });
+    const served = await serveOne(world, { script: bashScript("echo one > file; echo first") });
+    await untilAnswered(world, served.item, 1);
+    await world.simulator.sendMessage(served.item.sessionId ?? "", { ...bashScript("cat file"), end: "terminated" });
+    expect(await untilAnswered(world, served.item, 2)).toEqual([
+      ["first", false],
+      ["one", false],
+    ]);
+    await untilEnded(world, served, "Completed");
+    expect(await world.simulator.items()).toHaveLength(1);
+  },
+);
+
+describe.concurrent("a secret as a file", () => {
+  const look = `stat -L -c '%a %u %g' ${WORK_SECRET_FILE}; ls -A /var/run/secrets/berth.dev | grep -v '^[.]'`;
+  const write = `echo x 2>/dev/null >${WORK_SECRET_FILE} && echo written || echo refused`;
+
+  test.each<[name: string, podSpec: Record<string, unknown>, group: number]>([
+    ["without a group of its own", {}, DEFAULT_FS_GROUP],
+    ["with runAsGroup", { securityContext: { runAsUser: WORKER_USER, runAsGroup: 20_002 } }, 20_002],
+    ["with fsGroup", { securityContext: { runAsUser: WORKER_USER, fsGroup: 30_003, runAsGroup: 20_002 } }, 30_003],
+  ])("is readable to a worker that is not root, %s, and to no other", async (_name, podSpec, group) => {
+    await using world = await startE2eWorld({
+      podSpec,
+      sessions: { parking: "Init", secretDelivery: "File" },
+    });
+    const served = await serveOne(world, {
+      script: bashScript("id -u; id -G", look, write, `wc -c <${WORK_SECRET_FILE} >/dev/null && echo readable`),
+    });
+    await untilEnded(world, served, "Completed");
+    const [[who] = [], [file] = [], [written] = [], [read] = []] = await untilAnswered(world, served.item, 4);
+    const [user, groups = ""] = String(who).split("\n");
+    expect(user).toBe(String(WORKER_USER));
+    expect(groups.split(" ")).toContain(String(group));
+    expect(file).toBe(`440 0 ${group}\nwork-secret`);
+    expect([written, read]).toEqual(["refused", "readable"]);
+  });
+});

@@ -1,0 +1,100 @@
+import { describe, expect, test } from "vitest";
+import { NODES } from "../../../src/kube/resource.ts";
+import { counted, created } from "../support/pods.ts";
+import { enqueueOne, podOf, untilState } from "../support/session-life.ts";
+import { type E2eWorld, startE2eWorld } from "../support/world.ts";
+
+/** More than any node has. */
+const TOO_MUCH = { requests: { cpu: "10k" } };
+
+/** A label of this test's own on every node; undefined takes it off. */
+async function labelNodes(world: E2eWorld, label: string, value: string | null): Promise<void> {
+  const { items } = await world.kube.list(NODES, {});
+  for (const { metadata } of items) {
+    const patch = { metadata: { labels: { [label]: value } } };
+    await world.kube.patch(NODES, { name: metadata.name ?? "" }, patch, { type: "merge" });
+  }
+}
+
+describe.concurrent("a Pod that no node takes", () => {
+  test("asks for more than there is: the condition has the scheduler's words, nothing is claimed, no Pod is replaced", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 2 } });
+    const template = world.template() as { spec: { containers: Record<string, unknown>[] } };
+    const containers = template.spec.containers.map((container) => ({ ...container, resources: TOO_MUCH }));
+    await world.createEnvironment({
+      sessions: {
+        warm: 1,
+        maxConcurrent: 2,
+        template: { spec: { ...template.spec, containers } },
+      },
+    });
+    const item = await world.simulator.enqueue(world.environmentId);
+    const condition = await world.untilCondition("CapacityAvailable", "Unschedulable");
+    expect(condition).toMatchObject({ status: "False" });
+    expect(condition.message).toContain("Insufficient cpu");
+    expect(condition.message).toContain("mend the template's requests");
+    await world.untilCondition("Ready", "Unschedulable");
+    await world.until("its depth is seen", async () => (await world.metric("berth_queue_depth")) === 1);
+    expect((await world.simulator.item(item.id)).offers).toEqual([]);
+
+    // Smaller ones fit: those that wait are replaced at once.
+    await world.patchSpec({ sessions: { template: world.template() } });
+    await world.untilServed(1);
+    await world.untilCondition("CapacityAvailable", "Available");
+    expect(await counted(world, "berth_prepare_failures_total")).toBe(0);
+  });
+
+  test("wants nodes that are not there: it waits, and serves as soon as one comes", async () => {
+    await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
+    const label = `e2e.berth.dev/${world.namespace}`;
+    const template = world.template() as { spec: Record<string, unknown> };
+    await world.createEnvironment({
+      sessions: {
+        ...{ warm: 1, maxConcurrent: 1 },
+        template: { spec: { ...template.spec, nodeSelector: { [label]: "yes" } } },
+      },
+    });
+    const condition = await world.untilCondition("CapacityAvailable", "Unschedulable");
+    expect(condition.message).toMatch(/didn't match Pod's node affinity\/selector/);
+    const [waiting] = world.pods;
+    const item = await world.simulator.enqueue(world.environmentId);
+    try {
+      await labelNodes(world, label, "yes");
+      await world.untilServed(1);
+      expect(podOf(world, item)?.metadata.uid).toBe(waiting?.metadata.uid);
+      await world.untilCondition("CapacityAvailable", "Available");
+      await world.untilCondition("Ready", "Ready");
+    } finally {
+      await labelNodes(world, label, null);
+    }
+    // The one that waited served; the other is its successor.
+    expect(created(world)).toBe(2);
+    expect(await counted(world, "berth_prepare_failures_total")).toBe(0);
+  });
+
+  test("does not hold up those that fit: one of two serves, and the other has its place afterwards", async () => {
+    // One at a time in the whole cluster.
+    const podAntiAffinity = {
+      requiredDuringSchedulingIgnoredDuringExecution: [
+        {
+          labelSelector: { matchLabels: { "berth.dev/environment": "served" } },
+          topologyKey: "kubernetes.io/os",
+        },
+      ],
+    };
+    await using world = await startE2eWorld({
+      sessions: { warm: 2, maxConcurrent: 2 },
+      podSpec: { affinity: { podAntiAffinity } },
+    });
+    await world.createEnvironment();
+    await world.untilParked(1);
+    const condition = await world.untilCondition("CapacityAvailable", "Unschedulable");
+    expect(condition.message).toMatch(/anti-affinity/);
+    const first = await enqueueOne(world);
+    await untilState(world, first.item, "stopped");
+    const second = await enqueueOne(world);
+    await untilState(world, second.item, "stopped");
+    await world.untilServed(2);
+    expect(second.pod.metadata.uid).not.toBe(first.pod.metadata.uid);
+  });
+});

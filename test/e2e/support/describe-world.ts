@@ -1,0 +1,54 @@
+import { errorText } from "../../../src/core/errors.ts";
+import type { E2eWorld } from "./world.ts";
+
+const ITEMS_SHOWN = 20;
+const LOG_LINES_SHOWN = 30;
+
+/** What there is, for the message of a wait that failed. Never throws: what cannot be had says why. */
+export async function describeWorld(world: E2eWorld): Promise<string> {
+  const [items, violations, operators, log] = await Promise.all([
+    tried(async () => (await world.simulator.items()).slice(0, ITEMS_SHOWN).map(({ id, state }) => [id, state])),
+    tried(() => world.simulator.violations()),
+    tried(async () =>
+      (await world.operators.pods()).map(({ metadata, status }) => [
+        metadata.name,
+        status?.phase,
+        metadata.deletionTimestamp,
+      ]),
+    ),
+    tried(async () => {
+      const lines = (await world.operators.log()).filter((line) => JSON.stringify(line).includes(world.namespace));
+      return lines.slice(-LOG_LINES_SHOWN).map((line) => JSON.stringify(line));
+    }),
+  ]);
+  const conditions = world.environment?.status?.conditions?.map(
+    ({ type, status, reason, message }) => `${type}=${status} ${reason}: ${message}`,
+  );
+  const pods = world.views.everyPod.map((pod) => [
+    pod.metadata.name,
+    world.pods.some(({ metadata }) => metadata.uid === pod.metadata.uid) ? "" : "gone",
+    pod.metadata.labels?.["berth.dev/phase"],
+    pod.status?.phase,
+    pod.status?.reason,
+    pod.metadata.annotations?.["berth.dev/end-reason"],
+    JSON.stringify(pod.status?.containerStatuses?.map(({ state }) => state)),
+  ]);
+  const events = world.views.events
+    .list()
+    .map(({ reason, message, involvedObject }) => [involvedObject.kind, involvedObject.name, reason, message]);
+  const claims = world.claims.map(({ metadata }) => metadata.name);
+  const { sessions } = world.environment?.status ?? {};
+  return JSON.stringify(
+    { namespace: world.namespace, conditions, sessions, pods, claims, items, events, violations, operators, log },
+    null,
+    1,
+  );
+}
+
+async function tried<T>(ask: () => Promise<T>): Promise<T | string> {
+  try {
+    return await ask();
+  } catch (error) {
+    return errorText(error);
+  }
+}

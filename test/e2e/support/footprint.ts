@@ -1,0 +1,55 @@
+import { METRICS_PORT } from "./operators.ts";
+import { parseMetrics, sumOf } from "./prometheus-text.ts";
+import { OPERATOR_NAMESPACE } from "./provided.ts";
+import type { E2eWorld } from "./world.ts";
+
+const MIB = 1024 ** 2;
+
+/** What one operator takes, and may take. */
+export interface Footprint {
+  readonly pod: string;
+  /** Resident memory of the process, as its metrics tell it. */
+  readonly memoryMiB: number;
+  /** Since its start. */
+  readonly cpuSeconds: number;
+  readonly requestMiB: number;
+  readonly limitMiB: number;
+  readonly restarts: number;
+}
+
+/** Of each operator of the Deployment that is ready, by name. */
+export async function footprints(world: E2eWorld): Promise<Footprint[]> {
+  const pods = await world.operators.readyPods();
+  const found = pods.map(async ({ metadata: { name: pod = "" }, spec, status }): Promise<Footprint> => {
+    const where = { namespace: OPERATOR_NAMESPACE, pod, port: METRICS_PORT };
+    const { text } = await world.proxy.toPod(where, { method: "GET", path: "/metrics" });
+    const samples = parseMetrics(text);
+    const { requests, limits } = (spec.containers[0]?.resources ?? {}) as Resources;
+    return {
+      pod,
+      memoryMiB: told(sumOf(samples, "process_resident_memory_bytes")) / MIB,
+      cpuSeconds: told(sumOf(samples, "process_cpu_seconds_total")),
+      requestMiB: mebibytes(requests?.memory),
+      limitMiB: mebibytes(limits?.memory),
+      restarts: status?.containerStatuses?.[0]?.restartCount ?? 0,
+    };
+  });
+  return (await Promise.all(found)).sort((one, other) => one.pod.localeCompare(other.pod));
+}
+
+interface Resources {
+  readonly requests?: { readonly memory?: string };
+  readonly limits?: { readonly memory?: string };
+}
+
+/** As the chart writes them. */
+function mebibytes(quantity: string | undefined): number {
+  const [, number] = /^(\d+)Mi$/.exec(quantity ?? "") ?? [];
+  if (number === undefined) throw new Error(`not in Mi: ${quantity}`);
+  return Number(number);
+}
+
+function told(sample: number | undefined): number {
+  if (sample === undefined) throw new Error("the operator's metrics do not tell of its process");
+  return sample;
+}

@@ -1,0 +1,74 @@
+import { join } from "node:path";
+import type { KubeClient } from "../../../src/kube/client.ts";
+import { CHART } from "../../../tools/helm.ts";
+import { helmWithValues, RELEASE, type Values } from "../../support/chart.ts";
+import { type E2eCluster, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "./provided.ts";
+import { makeNamespace } from "./simulator-pod.ts";
+
+/** Longer than anything takes: what hangs is to be told by helm. */
+const HELM_TIMEOUT = "180s";
+
+type Installed = Pick<E2eCluster, "kubeconfig" | "dir" | "images"> & { readonly simulator: { readonly url: string } };
+
+/** The chart's default values but for the image, a second replica, and the simulator's address, which is plain http. */
+export function chartValues({ images, simulator }: Installed): Values {
+  const [, repository = "", tag = ""] = /^(.*):([^:/]+)$/.exec(images.operator) ?? [];
+  return {
+    replicas: OPERATOR_REPLICAS,
+    image: { repository, tag },
+    allowedApiOrigins: [simulator.url],
+    // What leaks would leak into these lines.
+    logLevel: "debug",
+  };
+}
+
+/** Installs Berth with helm and waits until all replicas are available. @throws {Error} with helm's words. */
+export async function installBerthChart(kube: KubeClient, cluster: Installed, over: Values = {}): Promise<void> {
+  await makeNamespace(kube, OPERATOR_NAMESPACE, { "pod-security.kubernetes.io/enforce": "restricted" });
+  await helmOnCluster(cluster, "install", over);
+}
+
+/** `helm upgrade --install`: as `installBerthChart` does it, whether it is there or not. @throws {Error} with helm's words. */
+export async function reinstallBerthChart(cluster: Installed, over: Values = {}): Promise<void> {
+  await helmOnCluster(cluster, "upgrade", over, CHART, ["--install"]);
+}
+
+/** `helm upgrade`, with values over those of the installation. @throws {Error} with helm's words. */
+export async function upgradeBerthChart(cluster: Installed, over: Values = {}, chart = CHART): Promise<void> {
+  await helmOnCluster(cluster, "upgrade", over, chart);
+}
+
+/** `helm rollback` to the revision before. @throws {Error} with helm's words. */
+export async function rollbackBerthChart(cluster: Pick<E2eCluster, "kubeconfig" | "dir">): Promise<void> {
+  const args = ["rollback", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", HELM_TIMEOUT];
+  await helmFor(cluster, args);
+}
+
+export async function uninstallBerthChart(cluster: Pick<E2eCluster, "kubeconfig" | "dir">): Promise<void> {
+  const args = ["uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait"];
+  await helmFor(cluster, [...args, "--timeout", HELM_TIMEOUT]);
+}
+
+async function helmOnCluster(
+  cluster: Installed,
+  command: string,
+  over: Values,
+  chart = CHART,
+  more: readonly string[] = [],
+): Promise<void> {
+  const where = ["--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", HELM_TIMEOUT];
+  const args = [command, RELEASE, chart, ...where, ...more];
+  await helmFor(cluster, args, { ...chartValues(cluster), ...over });
+}
+
+/** Runs helm on the cluster, with nothing of the user's own helm. @throws {Error} with its words. */
+export async function helmFor(
+  { kubeconfig, dir }: Pick<E2eCluster, "kubeconfig" | "dir">,
+  args: readonly string[],
+  values?: Values,
+): Promise<void> {
+  const home = join(dir, "helm");
+  const env = { ...process.env, KUBECONFIG: kubeconfig, HELM_CONFIG_HOME: home, HELM_CACHE_HOME: home };
+  const result = await helmWithValues(args, values, env);
+  if (result.code !== 0) throw new Error(`helm ${args.join(" ")}: ${result.stderr}`);
+}

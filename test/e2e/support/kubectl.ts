@@ -1,0 +1,48 @@
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { findClientTools } from "../../../testbed/cluster/client-tools.ts";
+import type { E2eCluster } from "./provided.ts";
+import type { E2eWorld } from "./world.ts";
+
+/** Every object of a run, described, is far below. */
+const MAX_OUTPUT_BYTES = 64 * 1024 ** 2;
+
+/** How a run of kubectl ended. */
+export interface KubectlResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs kubectl as a user with all rights would. Resolves also when it fails: with its exit code. */
+export async function tryKubectl(
+  { kubeconfig, dir }: Pick<E2eCluster, "kubeconfig" | "dir">,
+  args: readonly string[],
+): Promise<KubectlResult> {
+  // Nothing of the user's own: caches of discovery go to the run's folder.
+  const env = { ...process.env, KUBECONFIG: kubeconfig, HOME: dir };
+  const command = join(await findClientTools(), "kubectl");
+  try {
+    const { stdout, stderr } = await promisify(execFile)(command, args, { env, maxBuffer: MAX_OUTPUT_BYTES });
+    return { code: 0, stdout, stderr };
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code?: unknown; stdout?: string; stderr?: string };
+    if (typeof code !== "number") throw error;
+    return { code, stdout: stdout ?? "", stderr: stderr ?? "" };
+  }
+}
+
+/** What kubectl writes. @throws {Error} with its words when it fails. */
+export async function kubectl(cluster: E2eCluster, args: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await tryKubectl(cluster, args);
+  if (code !== 0) throw new Error(`kubectl ${args.join(" ")}: ${stderr || stdout}`);
+  return stdout;
+}
+
+/** Runs a command in a Pod's session container, in its working directory, and returns what it wrote. */
+export function execIn(world: E2eWorld, pod: Pod, command: readonly string[]): Promise<string> {
+  const { namespace, cluster } = world;
+  return kubectl(cluster, ["exec", "--namespace", namespace, pod.metadata.name ?? "", "--", ...command]);
+}

@@ -1,0 +1,29 @@
+import { LEASES, type Pod } from "../../../src/kube/resource.ts";
+import { OPERATOR_NAMESPACE } from "./provided.ts";
+import type { E2eWorld } from "./world.ts";
+
+/** The chart's release has one shard, whose Lease has its name. */
+const LEASE = { namespace: OPERATOR_NAMESPACE, name: "berth" };
+
+/** Who holds the operators' Lease now: a Pod's name and what tells its processes apart. Empty: nobody. */
+export async function leaderIdentity(world: E2eWorld): Promise<string> {
+  const { spec } = await world.kube.get(LEASES, LEASE);
+  return spec?.holderIdentity ?? "";
+}
+
+/** The operators' Pod that leads. */
+export function untilLed(world: E2eWorld): Promise<Pod> {
+  return world.until("an operator that leads", async () => {
+    const identity = await leaderIdentity(world);
+    const pods = await world.operators.readyPods();
+    return pods.find(({ metadata }) => metadata.name !== undefined && identity.startsWith(`${metadata.name}_`));
+  });
+}
+
+/** Another than this one leads. */
+export function untilLedByAnother(world: E2eWorld, identity: string): Promise<string> {
+  return world.until("another leader", async () => {
+    const now = await leaderIdentity(world);
+    return now !== "" && now !== identity && now;
+  });
+}

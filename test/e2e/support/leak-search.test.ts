@@ -1,0 +1,102 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { newCredential } from "../../../simulator/ids.ts";
+import { findLeaks, LeakSearch } from "./leak-search.ts";
+
+const KEY = newCredential("sk-ant-oat01");
+const TOKEN = newCredential("sk-ant-req");
+/** A work secret, as the Work API makes them. */
+const SECRET = Buffer.from(JSON.stringify({ sessions_token: TOKEN, api_base_url: "https://api.example" })).toString(
+  "base64url",
+);
+
+const hexOf = (character: string) => character.charCodeAt(0).toString(16);
+const base64 = (text: string) => Buffer.from(text).toString("base64");
+
+describe("a credential is found", () => {
+  test.each([
+    ["a log line", `{"level":"info","msg":"polls with ${KEY}"}`, "plain"],
+    ["a header in a log", `authorization: Bearer ${KEY}`, "plain"],
+    ["a Secret's data", JSON.stringify({ data: { key: base64(KEY) } }), "base64"],
+    ["a basic Authorization header", `Basic ${base64(`user:${KEY}`)}`, "base64"],
+    ["a header of a longer user", `Basic ${base64(`users:${KEY}`)}`, "base64"],
+    ["an object within a field of bytes", base64(JSON.stringify({ env: [{ name: "KEY", value: KEY }] })), "base64"],
+    ["a token of base64url", Buffer.from(`{"k":"${KEY}"}`).toString("base64url"), "base64"],
+    ["a query", `GET /v1?key=${encodeURIComponent(KEY)} 200`, "plain"],
+    ["JSON within JSON", JSON.stringify(JSON.stringify({ key: KEY })), "plain"],
+    ["a dump of bytes", Buffer.from(KEY).toString("hex"), "hexadecimal"],
+    ["the arguments of a process", `node\0worker.mjs\0--key=${KEY}\0`, "plain"],
+    ["the environment of a process", `PATH=/bin\0ANTHROPIC_ENVIRONMENT_KEY=${KEY}\0HOME=/`, "plain"],
+    ["a label of a metric", `berth_requests_total{key="${KEY}"} 1`, "plain"],
+    ["a message that was cut short", `the key ${KEY.slice(0, 40)}`, "plain"],
+    ["a message of which the beginning was cut off", `...${KEY.slice(-26)}`, ""],
+  ])("in %s", (_what, text, form) => {
+    const [leak, ...more] = new LeakSearch([TOKEN, KEY]).find([{ where: "here", text }]);
+    expect(more).toEqual([]);
+    expect(leak).toMatchObject({ where: "here", credential: `${KEY.slice(0, 14)}...` });
+    expect(leak?.form).toContain(form);
+  });
+
+  test.each([
+    ["in a URL", (character: string) => `%${hexOf(character).toUpperCase()}`, "URL-encoded throughout"],
+    ["in a JSON string", (character: string) => `\\u00${hexOf(character)}`, "JSON with escapes"],
+  ])("%s of an encoder that escapes more than it must", (_what, escaped, form) => {
+    // No piece of it is without something to escape.
+    const dashed = `sk-ant-oat01-${"aB3-cD4_eF5.".repeat(5)}`;
+    const text = dashed.replaceAll(/[^A-Za-z0-9]/g, escaped);
+    expect(new LeakSearch([dashed]).find([{ where: "here", text }])).toEqual([
+      { where: "here", credential: `${dashed.slice(0, 14)}...`, form },
+    ]);
+  });
+
+  test("wherever it stands in a text of anything, in base64 too", () => {
+    const anything = fc.string({ unit: "binary", maxLength: 100 });
+    const search = new LeakSearch([KEY]);
+    fc.assert(
+      fc.property(anything, anything, (before, after) => {
+        const text = `${before}${KEY}${after}`;
+        expect(search.find([{ where: "here", text }])).toHaveLength(1);
+        expect(search.find([{ where: "here", text: base64(text) }])).toHaveLength(1);
+      }),
+    );
+  });
+
+  test("when a sessions token was taken out of a work secret, and when the secret itself leaked", () => {
+    expect(findLeaks([TOKEN], [{ where: "here", text: `token ${TOKEN}` }])).toHaveLength(1);
+    expect(findLeaks([TOKEN], [{ where: "here", text: `secret ${SECRET}` }])).toHaveLength(1);
+    expect(findLeaks([SECRET], [{ where: "here", text: JSON.stringify({ data: base64(SECRET) }) }])).toHaveLength(1);
+  });
+
+  test("once for each place, without being repeated", () => {
+    const leaks = findLeaks(
+      [KEY],
+      [
+        { where: "one", text: `${KEY} ${KEY} ${base64(KEY)}` },
+        { where: "clean", text: "nothing" },
+        { where: "two", text: KEY },
+      ],
+    );
+    expect(leaks).toEqual([`one: ${KEY.slice(0, 14)}... (plain)`, `two: ${KEY.slice(0, 14)}... (plain)`]);
+  });
+});
+
+describe("nothing is found", () => {
+  test("of another credential of the same kind", () => {
+    const text = `${newCredential("sk-ant-oat01")} ${base64(newCredential("sk-ant-req"))}`;
+    expect(findLeaks([KEY, TOKEN, SECRET], [{ where: "here", text }])).toEqual([]);
+  });
+
+  test("of what documentation says of keys, and of the first characters, which logs may show", () => {
+    const text = `starts with sk-ant-oat01- as in ${KEY.slice(0, 20)}...`;
+    expect(findLeaks([KEY], [{ where: "here", text }])).toEqual([]);
+  });
+
+  test("where nothing was given out", () => {
+    expect(findLeaks([], [{ where: "log", text: "text" }])).toEqual([]);
+  });
+});
+
+test("what is too short to be a credential is refused, rather than found everywhere", () => {
+  expect(() => new LeakSearch([""])).toThrow(RangeError);
+  expect(() => new LeakSearch(["sk-ant-oat01-abc"])).toThrow(RangeError);
+});

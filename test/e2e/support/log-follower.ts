@@ -1,0 +1,96 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createWriteStream } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { realClock, sleep } from "../../../src/core/clock.ts";
+import { KubeClient } from "../../../src/kube/client.ts";
+import { loadKubeConfig } from "../../../src/kube/config.ts";
+import { Informer } from "../../../src/kube/informer.ts";
+import { PODS, type Pod } from "../../../src/kube/resource.ts";
+import { silentLogger } from "../../../src/observe/logger.ts";
+import { createMetrics } from "../../../src/observe/metrics.ts";
+import { OPERATOR_NAMESPACE, OPERATOR_SELECTOR } from "./provided.ts";
+
+/** Folder within that of a run. */
+export const OPERATOR_LOGS = "operator-logs";
+/** Between two looks at a log that could not be followed: the container has not started, or the API server is away. */
+const PAUSE_MS = 500;
+
+/**
+ * Writes what the operators' Pods log into a file per Pod, as long as it runs: their logs go with them, and tests end
+ * many. Each line has kubelet's time before it.
+ */
+export class LogFollower implements AsyncDisposable {
+  readonly #kubectl: string;
+  readonly #kubeconfig: string;
+  readonly #dir: string;
+  readonly #client: KubeClient;
+  readonly #pods: Informer<Pod>;
+  readonly #ending = new AbortController();
+  readonly #following = new Map<string, Promise<void>>();
+
+  constructor(options: { kubectl: string; kubeconfig: string; dir: string }) {
+    this.#kubectl = options.kubectl;
+    this.#kubeconfig = options.kubeconfig;
+    this.#dir = join(options.dir, OPERATOR_LOGS);
+    this.#client = new KubeClient({ access: loadKubeConfig(options.kubeconfig), clock: realClock });
+    this.#pods = new Informer({
+      client: this.#client,
+      resource: PODS,
+      namespace: OPERATOR_NAMESPACE,
+      labelSelector: OPERATOR_SELECTOR,
+      clock: realClock,
+      logger: silentLogger,
+      metrics: createMetrics(),
+    });
+  }
+
+  async start(): Promise<void> {
+    await mkdir(this.#dir, { recursive: true });
+    this.#pods.subscribe(({ object }) => {
+      const name = object.metadata.name ?? "";
+      if (!this.#following.has(name)) this.#following.set(name, this.#follow(name));
+    });
+    void this.#pods.run(this.#ending.signal);
+  }
+
+  async #follow(name: string): Promise<void> {
+    const file = createWriteStream(join(this.#dir, `${name}.log`));
+    let since = "";
+    while (!this.#ending.signal.aborted) {
+      const args = ["logs", "--follow", "--timestamps", "--namespace", OPERATOR_NAMESPACE, name];
+      if (since !== "") args.push("--since-time", since);
+      const env = { ...process.env, KUBECONFIG: this.#kubeconfig };
+      const child = spawn(this.#kubectl, args, { env, stdio: ["ignore", "pipe", "ignore"] });
+      const stop = () => void child.kill();
+      this.#ending.signal.addEventListener("abort", stop, { once: true });
+      const ended = endOf(child);
+      const seen = since;
+      for await (const line of createInterface({ input: child.stdout })) {
+        const [at = ""] = line.split(" ", 1);
+        // `--since-time` has no more than seconds.
+        if (at <= seen) continue;
+        since = at;
+        file.write(`${line}\n`);
+      }
+      await ended;
+      this.#ending.signal.removeEventListener("abort", stop);
+      if (this.#pods.hasSynced && !this.#pods.get(OPERATOR_NAMESPACE, name)) break;
+      await sleep(realClock, PAUSE_MS, this.#ending.signal);
+    }
+    file.end();
+    await once(file, "finish");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort();
+    await Promise.all(this.#following.values());
+    await this.#client.close();
+  }
+}
+
+async function endOf(child: ChildProcess): Promise<void> {
+  await Promise.race([once(child, "exit"), once(child, "error")]);
+}

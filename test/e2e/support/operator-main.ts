@@ -1,0 +1,15 @@
+import { parseSettings, processEnvironment } from "../../../src/config.ts";
+import { runOperator } from "../../../src/operator.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../../src/sessions/timing.ts";
+
+/**
+ * The operator as a process in the node's namespaces, which it ends with: `operator-main.ts TIME_SCALE [flags of berth
+ * run]`. With a scale above 1 its own timers pass faster than a user can have it.
+ */
+const [scale = "1", ...flags] = process.argv.slice(2);
+const ending = new AbortController();
+process.once("SIGTERM", () => ending.abort());
+await runOperator(parseSettings(flags, processEnvironment()), ending.signal, {
+  timing: scaleTiming(DEFAULT_TIMING, Number(scale)),
+});
+process.exit(0);

@@ -1,0 +1,114 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { KubeClient } from "../../../src/kube/client.ts";
+import { DEPLOYMENTS, PODS, type Pod } from "../../../src/kube/resource.ts";
+import { undocumentedLabels } from "../../support/label-values.ts";
+import { OPERATOR_LOGS } from "./log-follower.ts";
+import type { PodProxy } from "./pod-proxy.ts";
+import { parseMetrics, type Sample, sumOf } from "./prometheus-text.ts";
+import { OPERATOR_DEPLOYMENT, OPERATOR_NAMESPACE, OPERATOR_SELECTOR } from "./provided.ts";
+
+/** Of the chart's values. */
+export const METRICS_PORT = 8080;
+
+/** A line of an operator's log. */
+export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string; readonly level?: string };
+
+/** Where metrics can be read beside the Deployment's Pods: a process of a test. Resolves with a page of metrics. */
+export type MetricsSource = () => Promise<string>;
+
+/** The operators of the cluster: those of the Deployment, and those that a test runs itself. */
+export class Operators {
+  readonly #kube: KubeClient;
+  readonly #proxy: PodProxy;
+  readonly #dir: string;
+  readonly #sources = new Set<MetricsSource>();
+
+  /** @param dir of the run, where the followed logs are. */
+  constructor(kube: KubeClient, proxy: PodProxy, dir: string) {
+    this.#kube = kube;
+    this.#proxy = proxy;
+    this.#dir = dir;
+  }
+
+  /** Pods of the Deployment, as the API server has them now. */
+  async pods(): Promise<Pod[]> {
+    const { items } = await this.#kube.list(PODS, {
+      namespace: OPERATOR_NAMESPACE,
+      labelSelector: OPERATOR_SELECTOR,
+    });
+    return items;
+  }
+
+  /** Those that are ready and stay. */
+  async readyPods(): Promise<Pod[]> {
+    return (await this.pods()).filter(
+      ({ metadata, status }) =>
+        metadata.deletionTimestamp === undefined &&
+        status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True"),
+    );
+  }
+
+  /** The Deployment's `spec.replicas` becomes this. */
+  async scale(replicas: number): Promise<void> {
+    const ref = { namespace: OPERATOR_NAMESPACE, name: OPERATOR_DEPLOYMENT };
+    await this.#kube.patch(DEPLOYMENTS, ref, { spec: { replicas } }, { type: "merge" });
+  }
+
+  /** Counts these metrics too. Returns what ends that. */
+  addSource(source: MetricsSource): () => void {
+    this.#sources.add(source);
+    return () => void this.#sources.delete(source);
+  }
+
+  /** All series of all operators that can be asked now. */
+  async samples(): Promise<Sample[]> {
+    const pages = [
+      ...(await this.readyPods()).map(({ metadata }) => this.#page(metadata.name ?? "")),
+      ...[...this.#sources].map((source) => source()),
+    ];
+    return (await Promise.all(pages)).flatMap(parseMetrics);
+  }
+
+  /** Sum over all operators; undefined when none has such a series. An operator that restarts counts from 0. */
+  async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number | undefined> {
+    return sumOf(await this.samples(), name, labels);
+  }
+
+  async #page(pod: string): Promise<string> {
+    const port = { namespace: OPERATOR_NAMESPACE, pod, port: METRICS_PORT };
+    const { status, text } = await this.#proxy.toPod(port, { method: "GET", path: "/metrics" });
+    // It went in the meantime: it has no figures any more.
+    if (status === 404) return "";
+    if (status !== 200) throw new Error(`metrics of ${pod}: ${status} ${text.slice(0, 500)}`);
+    return text;
+  }
+
+  /** @throws {Error} something was counted under a value that docs/metric-labels.md does not know. */
+  async assertDocumentedLabels(): Promise<void> {
+    const unknown = undocumentedLabels(await this.samples());
+    if (unknown.length > 0) throw new Error(`docs/metric-labels.md lacks ${unknown.join(", ")}`);
+  }
+
+  /** What all Pods of the Deployment logged in this run, also those that are gone, each with its Pod's name: `pod` is the line's own. */
+  async log(): Promise<readonly (LogLine & { readonly operator: string })[]> {
+    const dir = join(this.#dir, OPERATOR_LOGS);
+    const files = await readdir(dir).catch(() => []);
+    const lines = await Promise.all(files.map(async (file) => await linesOf(join(dir, file), file)));
+    return lines.flat();
+  }
+}
+
+async function linesOf(path: string, file: string) {
+  const operator = file.replace(/\.log$/, "");
+  const text = await readFile(path, "utf8");
+  return text.split("\n").flatMap((line) => {
+    // Each line has kubelet's time before it.
+    const at = line.indexOf(" ");
+    try {
+      return [{ ...(JSON.parse(line.slice(at + 1)) as LogLine), operator }];
+    } catch {
+      return line.trim() === "" ? [] : [{ msg: line, operator }];
+    }
+  });
+}

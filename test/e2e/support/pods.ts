@@ -1,0 +1,74 @@
+import { type ContainerStateTerminated, PODS, type Pod } from "../../../src/kube/resource.ts";
+import { readPodState } from "../../../src/sessions/pod-state.ts";
+import type { Served } from "./session-life.ts";
+import type { E2eWorld } from "./world.ts";
+
+/** How the stock TypeScript worker is started in its image. */
+export const TYPESCRIPT_COMMAND: readonly string[] = ["node", "/app/worker.mjs"];
+
+const SECOND_MS = 1_000;
+
+/** The Pod as it is now; as it was seen last, when it is gone. */
+export function latest(world: E2eWorld, pod: Pod): Pod {
+  return world.history(pod).at(-1) ?? pod;
+}
+
+/** How kubelet says that the session's container ended; undefined: it never said so. */
+export function terminatedOf(world: E2eWorld, { pod }: Pick<Served, "pod">): ContainerStateTerminated | undefined {
+  const name = pod.metadata.annotations?.["berth.dev/session-container"];
+  for (const { status } of world.history(pod).toReversed()) {
+    const container = status?.containerStatuses?.find((container) => container.name === name);
+    if (container?.state?.terminated) return container.state.terminated;
+  }
+  return undefined;
+}
+
+/** A counter of this Environment's, over all operators; one that nothing was counted in yet may have no series. */
+export async function counted(
+  world: E2eWorld,
+  name: string,
+  labels?: Readonly<Record<string, string>>,
+): Promise<number> {
+  return (await world.metric(name, labels)) ?? 0;
+}
+
+/** Pods that take room now, whatever they wait for. */
+export function alive(world: E2eWorld): Pod[] {
+  return world.pods.filter((pod) => readPodState(pod).is !== "ended" && !pod.metadata.deletionTimestamp);
+}
+
+/** How many Pods there ever were. */
+export function created(world: E2eWorld): number {
+  return world.views.everyPod.length;
+}
+
+/** How long the session's container has run, by the clock of this machine. */
+export function ranSeconds(world: E2eWorld, { pod }: Pick<Served, "pod">): number {
+  const state = readPodState(latest(world, pod));
+  if (state.is !== "running") throw new Error(`Pod ${pod.metadata.name} is ${state.is}`);
+  return Math.ceil((Date.now() - state.startedAtMs) / SECOND_MS);
+}
+
+/** Lowers the Pod's deadline, so that kubelet ends it in so many seconds. */
+export async function endPodIn(world: E2eWorld, pod: Pod, seconds: number): Promise<void> {
+  const startTime = await world.until("the Pod's start", () => latest(world, pod).status?.startTime);
+  const age = Math.ceil((Date.now() - Date.parse(startTime)) / SECOND_MS);
+  const ref = { namespace: world.namespace, name: pod.metadata.name ?? "" };
+  await world.kube.patch(PODS, ref, { spec: { activeDeadlineSeconds: age + seconds } }, { type: "merge" });
+}
+
+/** As `kubectl drain` does it. */
+export async function evictPod(world: E2eWorld, pod: Pod): Promise<void> {
+  const { name } = pod.metadata;
+  const { namespace } = world;
+  await world.kube.raw("POST", `/api/v1/namespaces/${namespace}/pods/${name}/eviction`, {
+    ...{ apiVersion: "policy/v1", kind: "Eviction" },
+    metadata: { name, namespace },
+  });
+}
+
+/** As `kubectl delete pod` does it; with `force`, as with `--force --grace-period=0`. */
+export async function deletePod(world: E2eWorld, pod: Pod, force = false): Promise<void> {
+  const ref = { namespace: world.namespace, name: pod.metadata.name ?? "" };
+  await world.kube.delete(PODS, ref, force ? { gracePeriodSeconds: 0 } : {});
+}

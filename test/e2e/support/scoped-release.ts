@@ -1,0 +1,68 @@
+import type { KubeObject } from "../../../src/kube/resource.ts";
+import { CHART } from "../../../tools/helm.ts";
+import { chartValues, helmFor } from "./install.ts";
+import { kubectl } from "./kubectl.ts";
+import { restoreDeployment } from "./operator-process.ts";
+import { makeNamespace, removeNamespace } from "./simulator-pod.ts";
+import type { E2eWorld } from "./world.ts";
+
+const HELM_TIMEOUT = "180s";
+
+/** A second release of the chart, in a namespace of its own. */
+export interface ScopedRelease extends AsyncDisposable {
+  readonly namespace: string;
+  /** Its service account, as the API server names it. */
+  readonly user: string;
+  /** What its operator logged so far. */
+  log(): Promise<string>;
+}
+
+/**
+ * Installs the chart once more, for these namespaces only, while the one for all has no replicas. At the end it is
+ * uninstalled, its namespace is removed, and the other one is as before. Not beside other tests.
+ */
+export async function installScoped(
+  world: E2eWorld,
+  name: string,
+  namespaces: readonly string[],
+): Promise<ScopedRelease> {
+  const { cluster, kube } = world;
+  await using stack = new AsyncDisposableStack();
+  stack.defer(() => restoreDeployment(world));
+  await world.operators.scale(0);
+  await world.until("the operators' Pods are gone", async () => (await world.operators.pods()).length === 0);
+  stack.defer(() => removeNamespace(kube, name));
+  await makeNamespace(kube, name, { "pod-security.kubernetes.io/enforce": "restricted" });
+  const where = ["--namespace", name, "--wait", "--timeout", HELM_TIMEOUT];
+  stack.defer(() => helmFor(cluster, ["uninstall", name, "--ignore-not-found", ...where]));
+  const values = {
+    ...chartValues(cluster),
+    ...{ namespaces, replicas: 1, crds: { enabled: false }, rbac: { nodes: false, aggregate: false } },
+  };
+  await helmFor(cluster, ["install", name, CHART, ...where], values);
+  const rest = stack.move();
+  return {
+    namespace: name,
+    user: `system:serviceaccount:${name}:${await accountOf(world, name)}`,
+    log: () =>
+      kubectl(cluster, [
+        "logs",
+        "--namespace",
+        name,
+        "--selector",
+        "app.kubernetes.io/component=operator",
+        "--tail=-1",
+      ]),
+    [Symbol.asyncDispose]: () => rest.disposeAsync(),
+  };
+}
+
+async function accountOf({ kube }: E2eWorld, namespace: string): Promise<string> {
+  const path = `/api/v1/namespaces/${namespace}/pods?labelSelector=app.kubernetes.io/component=operator`;
+  const { items } = (await kube.raw("GET", path)) as {
+    items: (KubeObject & { spec: { serviceAccountName: string } })[];
+  };
+  const [pod] = items;
+  if (!pod) throw new Error(`no operator in ${namespace}`);
+  return pod.spec.serviceAccountName;
+}

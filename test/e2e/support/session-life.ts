@@ -1,0 +1,112 @@
+import type { EnqueueInput } from "../../../simulator/arrivals.ts";
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { END_REASONS, type EndReason } from "../../../src/api/reasons.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import type { E2eWorld } from "./world.ts";
+
+/** One session under way. */
+export interface Served {
+  readonly item: ItemRecord;
+  readonly pod: Pod;
+}
+
+/** Creates the Environment, queues one item when a Pod is parked, and waits until that is assigned to it. */
+export async function serveOne(world: E2eWorld, input: EnqueueInput = {}): Promise<Served> {
+  await world.createEnvironment();
+  await world.untilParked(1);
+  return await enqueueOne(world, input);
+}
+
+/** Queues an item of a world that serves already, and waits until a Pod is assigned to it. */
+export async function enqueueOne(world: E2eWorld, input: EnqueueInput = {}): Promise<Served> {
+  const item = await world.simulator.enqueue(world.environmentId, input);
+  return { item, pod: await untilAssigned(world, item) };
+}
+
+/** The Pod that was given this item. */
+export function untilAssigned(world: E2eWorld, item: ItemRecord): Promise<Pod> {
+  return world.until(`a Pod with item ${item.id}`, () => podOf(world, item));
+}
+
+/** The newest Pod of an item as it is now; as it was seen last, when it is gone. */
+export function podOf(world: E2eWorld, item: ItemRecord): Pod | undefined {
+  return world.views.everyPod.findLast(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === item.id);
+}
+
+/** Waits for the item to be in this state. */
+export function untilState(world: E2eWorld, item: ItemRecord, state: ItemRecord["state"]): Promise<ItemRecord> {
+  return world.until(`item ${item.id} ${state}`, async () => {
+    const now = await world.simulator.item(item.id);
+    return now.state === state && now;
+  });
+}
+
+/**
+ * Waits until a session ended for this reason, and holds what everybody may rely on against it: the item is stopped, no
+ * claim is left, the Environment and the Pod say why, it is counted once and under no other reason, and nobody broke the
+ * protocol. For a world with one session, whose operators have not restarted since. Returns the Event's message and the
+ * item's last record.
+ */
+export async function untilEnded(
+  world: E2eWorld,
+  { item, pod }: Served,
+  reason: EndReason,
+): Promise<{ message: string; last: ItemRecord }> {
+  const { message, last } = await untilSettled(world, { item, pod }, reason);
+  const counted = await world.metric("berth_sessions_ended_total", { reason });
+  const all = await world.metric("berth_sessions_ended_total");
+  if (counted !== 1 || all !== 1) throw new Error(`counted ${counted} as ${reason} and ${all} in all`);
+  return { message, last };
+}
+
+/** As `untilEnded`, where counters say nothing: another operator counted, or several sessions ran. */
+export async function untilSettled(
+  world: E2eWorld,
+  { item, pod }: Served,
+  reason: EndReason,
+): Promise<{ message: string; last: ItemRecord }> {
+  await untilState(world, item, "stopped");
+  await world.until(`the claim of item ${item.id} is gone`, () => {
+    return !world.claims.some(({ metadata }) => metadata.name === pod.metadata.name);
+  });
+  const message = await untilTold(world, item, reason, "Pod", pod.metadata.name ?? "");
+  if (END_REASONS[reason].failed) await untilTold(world, item, reason, "Environment", world.name);
+  await world.simulator.assertNoViolations();
+  return { message, last: await world.simulator.item(item.id) };
+}
+
+/** Waits for an Event about the end of a session, and returns its message. */
+export function untilTold(
+  world: E2eWorld,
+  item: ItemRecord,
+  reason: string,
+  kind: string,
+  name: string,
+): Promise<string> {
+  return world.until(`an Event ${reason} of ${kind} ${name}`, () => {
+    const about = world
+      .events(reason)
+      .filter(({ involvedObject }) => involvedObject.kind === kind && involvedObject.name === name);
+    return about.find(({ message }) => message?.includes(item.id))?.message;
+  });
+}
+
+/** The Pod is gone from the API. */
+export function untilGone(world: E2eWorld, pod: Pod): Promise<true> {
+  return world.until(`Pod ${pod.metadata.name} gone`, () => {
+    return !world.pods.some(({ metadata }) => metadata.uid === pod.metadata.uid);
+  });
+}
+
+/** Waits until so many tool calls of a session are answered, and returns their outputs and whether they were errors. */
+export async function untilAnswered(
+  world: E2eWorld,
+  item: ItemRecord,
+  count: number,
+): Promise<(readonly [output: string | undefined, isError: boolean | undefined])[]> {
+  return await world.until(`${count} tool calls answered`, async () => {
+    const { toolCalls } = await world.simulator.session(item.sessionId ?? "");
+    const answered = toolCalls.filter(({ answeredAt }) => answeredAt !== undefined);
+    return answered.length >= count && answered.map(({ output, isError }) => [output, isError] as const);
+  });
+}

@@ -1,0 +1,42 @@
+import type { E2eImages } from "./provided.ts";
+
+/** How a run was asked for: run.ts puts its flags into these variables, since vitest's processes have flags of their own. */
+export interface E2eSettings {
+  /** The cluster that KUBECONFIG names instead of one that is made. */
+  readonly useCluster: boolean;
+  readonly kubeconfig: string | undefined;
+  /** File that tells of a cluster that another process keeps (keep.ts), instead of starting one. */
+  readonly attachTo: string | undefined;
+  readonly images: E2eImages;
+  /** A missing tool is a failure, not a reason to skip. */
+  readonly strict: boolean;
+}
+
+/** Variables that run.ts sets. */
+export const USE_CLUSTER = "BERTH_E2E_USE_CLUSTER";
+export const ATTACH_TO = "BERTH_E2E_ATTACH_TO";
+export const IMAGE_PREFIX = "BERTH_E2E_IMAGE_PREFIX";
+export const IMAGE_TAG = "BERTH_E2E_IMAGE_TAG";
+
+/** As testbed/images names what it builds. */
+const DEFAULT_PREFIX = "localhost/";
+const DEFAULT_TAG = "e2e";
+
+/** Reads the settings of a run from the environment. */
+export function readSettings(env: NodeJS.ProcessEnv = process.env): E2eSettings {
+  const prefix = env[IMAGE_PREFIX] ?? DEFAULT_PREFIX;
+  const tag = env[IMAGE_TAG] ?? DEFAULT_TAG;
+  const image = (name: string) => `${prefix}${name}:${tag}`;
+  return {
+    useCluster: env[USE_CLUSTER] === "true",
+    kubeconfig: env["KUBECONFIG"],
+    attachTo: env[ATTACH_TO],
+    images: {
+      operator: image("berth"),
+      typescript: image("berth-worker-typescript"),
+      python: image("berth-worker-python"),
+      simulator: image("berth-simulator"),
+    },
+    strict: env["CI"] === "true",
+  };
+}

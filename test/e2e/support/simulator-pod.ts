@@ -1,0 +1,114 @@
+import { randomBytes } from "node:crypto";
+import { realClock, sleep } from "../../../src/core/clock.ts";
+import type { KubeClient } from "../../../src/kube/client.ts";
+import { isNotFound } from "../../../src/kube/errors.ts";
+import { type KubeObject, NAMESPACES, PODS, type Resource, SERVICE_ACCOUNTS } from "../../../src/kube/resource.ts";
+import type { SimulatorPlace } from "./provided.ts";
+
+const SERVICES: Resource<KubeObject & { spec: { clusterIP?: string } }> = {
+  group: "",
+  version: "v1",
+  plural: "services",
+  kind: "Service",
+  namespaced: true,
+};
+
+/** Of the simulator, in every run: what an earlier run left is found, and removed. */
+export const SIMULATOR_NAMESPACE = "berth-e2e-simulator";
+const NAME = "simulator";
+const PORT = 8080;
+const READY_TIMEOUT_MS = 180_000;
+const POLL_MS = 250;
+
+/** Starts the work simulator as a Pod behind a Service and waits until it is ready. */
+export async function startSimulatorPod(kube: KubeClient, image: string): Promise<SimulatorPlace> {
+  await makeNamespace(kube, SIMULATOR_NAMESPACE);
+  const labels = { app: NAME };
+  const metadata = { name: NAME, namespace: SIMULATOR_NAMESPACE, labels };
+  const { spec } = await kube.create(SERVICES, {
+    metadata,
+    spec: {
+      selector: labels,
+      ports: [{ port: PORT }],
+      // A node that is said to be lost takes its Pods out of their Services, though they run: tests need this one then.
+      publishNotReadyAddresses: true,
+    },
+  } as never);
+  if (!spec.clusterIP) throw new Error("the simulator's Service got no cluster IP");
+  const host = spec.clusterIP.includes(":") ? `[${spec.clusterIP}]` : spec.clusterIP;
+  const url = `http://${host}:${PORT}`;
+  const adminToken = randomBytes(16).toString("hex");
+  await kube.create(PODS, {
+    metadata,
+    spec: {
+      // No node trouble that a test makes may end it: everything that happened is in its memory.
+      tolerations: [{ operator: "Exists" }],
+      automountServiceAccountToken: false,
+      enableServiceLinks: false,
+      terminationGracePeriodSeconds: 1,
+      containers: [
+        {
+          name: NAME,
+          image,
+          imagePullPolicy: "IfNotPresent",
+          args: ["--host", "0.0.0.0", "--port", String(PORT), "--public-url", url, "--quiet"],
+          env: [{ name: "SIMULATOR_ADMIN_TOKEN", value: adminToken }],
+          readinessProbe: { httpGet: { path: "/healthz", port: PORT }, periodSeconds: 1 },
+          resources: { requests: { cpu: "50m", memory: "128Mi" } },
+          securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } },
+        },
+      ],
+    },
+  });
+  // A policy sees the Service's address on some networks, and the Pod's on most.
+  const cidrs = [spec.clusterIP, await untilReady(kube)].map((ip) => `${ip}/${ip.includes(":") ? 128 : 32}`);
+  return { namespace: SIMULATOR_NAMESPACE, pod: NAME, port: PORT, url, cidrs, adminToken };
+}
+
+/** Resolves with its address. */
+async function untilReady(kube: KubeClient): Promise<string> {
+  const bound = AbortSignal.timeout(READY_TIMEOUT_MS);
+  for (;;) {
+    const { status } = await kube.get(PODS, { namespace: SIMULATOR_NAMESPACE, name: NAME });
+    const isReady = status?.conditions?.some(({ type, status }) => type === "Ready" && status === "True");
+    if (isReady && status?.podIP !== undefined) return status.podIP;
+    if (bound.aborted) throw new Error(`the simulator's Pod is not ready: ${JSON.stringify(status)}`);
+    await sleep(realClock, POLL_MS, bound);
+  }
+}
+
+/** Makes a namespace that can take Pods; one of that name that is there is removed first. */
+export async function makeNamespace(
+  kube: KubeClient,
+  name: string,
+  labels: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  await removeNamespace(kube, name);
+  await kube.create(NAMESPACES, { metadata: { name, labels: { ...labels } } });
+  const bound = AbortSignal.timeout(READY_TIMEOUT_MS);
+  // The ServiceAccount admission plug-in refuses Pods before.
+  while (!(await exists(() => kube.get(SERVICE_ACCOUNTS, { namespace: name, name: "default" })))) {
+    if (bound.aborted) throw new Error(`namespace ${name} got no default service account`);
+    await sleep(realClock, POLL_MS, bound);
+  }
+}
+
+/** Resolves when it is gone, and all in it. @throws {Error} it does not go. */
+export async function removeNamespace(kube: KubeClient, name: string): Promise<void> {
+  const bound = AbortSignal.timeout(READY_TIMEOUT_MS);
+  if (!(await exists(() => kube.delete(NAMESPACES, { name })))) return;
+  while (await exists(() => kube.get(NAMESPACES, { name }))) {
+    if (bound.aborted) throw new Error(`namespace ${name} does not go`);
+    await sleep(realClock, POLL_MS, bound);
+  }
+}
+
+async function exists(request: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await request();
+    return true;
+  } catch (error) {
+    if (isNotFound(error)) return false;
+    throw error;
+  }
+}

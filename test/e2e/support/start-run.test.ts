@@ -1,0 +1,25 @@
+import { afterEach, expect, test, vi } from "vitest";
+import { MissingToolError } from "../../../testbed/cluster/missing.ts";
+import { readSettings } from "./settings.ts";
+import { startRun } from "./start-run.ts";
+
+afterEach(() => vi.restoreAllMocks());
+
+/** As on a machine of somebody who is not root; where there is no Linux, that is missing as well. */
+function missRoot() {
+  vi.spyOn(process, "getuid").mockReturnValue(1000);
+  return vi.spyOn(console, "error").mockReturnValue();
+}
+
+test("says why the tests are skipped where something is missing", async () => {
+  const said = missRoot();
+  const { cluster, skipped } = await startRun(readSettings({}));
+  expect(cluster).toBeUndefined();
+  expect(skipped).toMatch(/needs (root|Linux)/);
+  expect(said).toHaveBeenCalledWith(expect.stringContaining(skipped));
+});
+
+test("takes what is missing for a failure in CI", async () => {
+  missRoot();
+  await expect(startRun(readSettings({ CI: "true" }))).rejects.toThrow(MissingToolError);
+});

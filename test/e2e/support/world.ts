@@ -1,0 +1,323 @@
+import { randomBytes } from "node:crypto";
+import type { ViolationKind } from "../../../simulator/violations.ts";
+import { findCondition } from "../../../src/api/conditions.ts";
+import type { Environment } from "../../../src/api/environment.ts";
+import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
+import { realClock } from "../../../src/core/clock.ts";
+import { Notifier } from "../../../src/core/notifier.ts";
+import { KubeClient } from "../../../src/kube/client.ts";
+import { loadKubeConfig } from "../../../src/kube/config.ts";
+import { isNotFound } from "../../../src/kube/errors.ts";
+import { type KubeEvent, NAMESPACES, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { GATE_CONTAINER } from "../../../src/sessions/pod-gate.ts";
+import { recordCredentials } from "./credentials-seen.ts";
+import { describeWorld } from "./describe-world.ts";
+import { findLeaks } from "./leak-search.ts";
+import { Operators } from "./operators.ts";
+import { PodProxy } from "./pod-proxy.ts";
+import { type E2eCluster, e2eCluster } from "./provided.ts";
+import { RemoteSimulator } from "./remote-simulator.ts";
+import { makeNamespace } from "./simulator-pod.ts";
+import { Views } from "./views.ts";
+import { SOON, type StockWorker, workerTemplate } from "./worker-template.ts";
+
+/** Bound of every wait: far more than anything takes, so that only what never happens fails. */
+const PATIENCE_MS = 240_000;
+
+/** The pace of waits for what no watch tells: the simulator's records, metrics, logs. */
+const LOOK_AGAIN_MS = 400;
+
+/** Of an object that holds a credential: what it is. */
+const LEAK_SHOWN_LENGTH = 300;
+
+export interface E2eOptions {
+  /** `typescript` unless given. */
+  readonly worker?: StockWorker;
+  /** How long the worker stays with an idle session: SOON unless given. */
+  readonly maxIdleMs?: number;
+  /** TTL of leases; the simulator's 90 unless given. Below about 60 nobody fences a dead worker's item: it lapses first. */
+  readonly ttlSeconds?: number;
+  /** Fields over the ones of a plain `spec.sessions`. */
+  readonly sessions?: Record<string, unknown>;
+  readonly api?: Record<string, unknown>;
+  readonly spec?: Record<string, unknown>;
+  /** The session container, over a plain one; `env` is added. */
+  readonly container?: Record<string, unknown>;
+  /** Parts of the Pod's spec. */
+  readonly podSpec?: Record<string, unknown>;
+  /** False: no Secret with the key is made. */
+  readonly key?: boolean;
+  /** Breaches of the protocol that the test causes. */
+  readonly expectViolations?: readonly ViolationKind[];
+}
+
+/**
+ * Everything that serves sessions, in a namespace of its own on the shared cluster: an environment of the shared
+ * simulator, its key, an Environment on demand, and views of what the API server has. Berth itself runs in the cluster.
+ */
+export class E2eWorld implements AsyncDisposable {
+  readonly namespace: string;
+  readonly name = "served";
+  readonly cluster: E2eCluster;
+  readonly kube: KubeClient;
+  readonly proxy: PodProxy;
+  readonly simulator: RemoteSimulator;
+  readonly operators: Operators;
+  readonly views: Views;
+  readonly #options: E2eOptions;
+  readonly #changed = new Notifier();
+
+  constructor(parts: {
+    cluster: E2eCluster;
+    namespace: string;
+    kube: KubeClient;
+    proxy: PodProxy;
+    simulator: RemoteSimulator;
+    options: E2eOptions;
+  }) {
+    this.cluster = parts.cluster;
+    this.namespace = parts.namespace;
+    this.kube = parts.kube;
+    this.proxy = parts.proxy;
+    this.simulator = parts.simulator;
+    this.#options = parts.options;
+    this.operators = new Operators(parts.kube, parts.proxy, parts.cluster.dir);
+    this.views = new Views(parts.kube, parts.namespace, () => this.#changed.notify());
+  }
+
+  // --- what there is ----------------------------------------------------------------------------------------------
+
+  get environmentId(): string {
+    return this.simulator.environmentId;
+  }
+
+  get pods(): Pod[] {
+    return this.views.pods.list();
+  }
+
+  /** Claim Secrets: those with Berth's label. */
+  get claims(): Secret[] {
+    return this.views.secrets.list().filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT] !== undefined);
+  }
+
+  get environment(): Environment | undefined {
+    return this.views.environments.get(this.namespace, this.name) as Environment | undefined;
+  }
+
+  /** Events in the namespace whose reason is this. */
+  events(reason: string): KubeEvent[] {
+    return this.views.events.list().filter((event) => event.reason === reason);
+  }
+
+  /** Calls `fn` after every change of a Pod, while it is what the API server has. Returns what ends that. */
+  onPodChange(fn: () => void): () => void {
+    return this.views.pods.subscribe(fn);
+  }
+
+  /** Every state of a Pod that the watch showed, oldest first; also of one that is gone. */
+  history(pod: Pod): readonly Pod[] {
+    return this.views.history(pod.metadata.uid ?? "");
+  }
+
+  /** Pods that are parked, as kubelet says. */
+  get parked(): Pod[] {
+    return this.pods.filter(
+      ({ status, metadata }) =>
+        !metadata.deletionTimestamp &&
+        metadata.labels?.["berth.dev/phase"] === "parked" &&
+        (status?.containerStatuses?.some(({ state }) => state?.waiting?.reason === "CreateContainerConfigError") ||
+          status?.initContainerStatuses?.some(({ name, state }) => name === GATE_CONTAINER && state?.running)),
+    );
+  }
+
+  condition(type: Parameters<typeof findCondition>[1]) {
+    return findCondition(this.environment?.status?.conditions, type);
+  }
+
+  /** Sum over all operators, of this Environment alone: `berth_sessions_ended_total`, with further labels. */
+  metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number | undefined> {
+    return this.operators.metric(name, { namespace: this.namespace, environment: this.name, ...labels });
+  }
+
+  /** What a Pod's container wrote; the session container's unless another is named. */
+  async podLog(pod: Pod, container?: string): Promise<string> {
+    const query = container === undefined ? "" : `?container=${container}`;
+    const path = `/api/v1/namespaces/${this.namespace}/pods/${pod.metadata.name}/log${query}`;
+    return String(await this.kube.raw("GET", path));
+  }
+
+  // --- waiting ----------------------------------------------------------------------------------------------------
+
+  /**
+   * Waits for what `predicate` says, asking again after every change in the namespace, and every now and then for what
+   * changes without a trace here, as the simulator's records do.
+   */
+  async until<T>(
+    what: string,
+    predicate: () => T | undefined | null | false | Promise<T | undefined | null | false>,
+    patienceMs = PATIENCE_MS,
+  ): Promise<T> {
+    const bound = AbortSignal.timeout(patienceMs);
+    for (;;) {
+      const value = await predicate();
+      if (value !== undefined && value !== null && value !== false) return value;
+      if (bound.aborted) throw new Error(`not within ${patienceMs} ms: ${what}\n${await this.describe()}`);
+      await this.#changed.wait(AbortSignal.any([bound, AbortSignal.timeout(LOOK_AGAIN_MS)]));
+    }
+  }
+
+  untilParked(count: number, patienceMs?: number): Promise<Pod[]> {
+    return this.until(`${count} parked Pods`, () => this.parked.length >= count && this.parked, patienceMs);
+  }
+
+  untilCondition(type: Parameters<typeof findCondition>[1], reason: string, patienceMs?: number) {
+    const found = () => {
+      const condition = this.condition(type);
+      return condition?.reason === reason && condition;
+    };
+    return this.until(`${type} with reason ${reason}`, found, patienceMs);
+  }
+
+  /** Every item is stopped, and nothing is left of its claim. */
+  untilServed(count: number, patienceMs?: number): Promise<true> {
+    const isServed = async () => {
+      if (this.claims.length > 0) return false;
+      const items = await this.simulator.items();
+      return items.length >= count && items.every(({ state }) => state === "stopped") && this.claims.length === 0;
+    };
+    return this.until(`${count} items served and settled`, isServed, patienceMs);
+  }
+
+  // --- acting -----------------------------------------------------------------------------------------------------
+
+  /** The Pod template that `spec` has. */
+  template(): Record<string, unknown> {
+    const { worker = "typescript", maxIdleMs = SOON, container, podSpec } = this.#options;
+    return workerTemplate(this.cluster.images, {
+      worker,
+      maxIdleMs,
+      ...(container && { container }),
+      ...(podSpec && { podSpec }),
+    });
+  }
+
+  /** The spec that `createEnvironment` sends. */
+  spec(over: Record<string, unknown> = {}): Record<string, unknown> {
+    const { sessions, api, spec } = this.#options;
+    return {
+      environmentId: this.environmentId,
+      deletionGraceSeconds: 5,
+      network: { egress: { cidrs: this.cluster.simulator.cidrs } },
+      api: { baseUrl: this.simulator.url, keySecretRef: { name: "key" }, ...api },
+      // On a machine that many tests share, a worker may take minutes to its first heartbeat.
+      sessions: { maxConcurrent: 4, warm: 1, firstBeatTimeoutSeconds: 300, template: this.template(), ...sessions },
+      ...spec,
+      ...over,
+    };
+  }
+
+  async createEnvironment(over: Record<string, unknown> = {}): Promise<void> {
+    const metadata = { name: this.name, namespace: this.namespace };
+    const environment = { apiVersion: API_VERSION, kind: KIND, metadata, spec: this.spec(over) };
+    await this.kube.create(ENVIRONMENTS, environment as never);
+  }
+
+  /** Merges into the spec. */
+  async patchSpec(patch: Record<string, unknown>): Promise<void> {
+    await this.kube.patch(ENVIRONMENTS, this.#ref, { spec: patch }, { type: "merge" });
+  }
+
+  async deleteEnvironment(): Promise<void> {
+    await this.kube.delete(ENVIRONMENTS, this.#ref);
+  }
+
+  async createKey(key?: string, name = "key"): Promise<void> {
+    const metadata = { name, namespace: this.namespace };
+    const stringData = { "environment-key": key ?? (await this.simulator.environmentKey()) };
+    await this.kube.create(SECRETS, { metadata, stringData });
+  }
+
+  /** The key's Secret as it is after a rotation: the simulator's present key unless another is given. */
+  async updateKey(key?: string, name = "key"): Promise<void> {
+    const stringData = { "environment-key": key ?? (await this.simulator.environmentKey()) };
+    await this.kube.patch(SECRETS, { namespace: this.namespace, name }, { stringData }, { type: "merge" });
+  }
+
+  get #ref() {
+    return { namespace: this.namespace, name: this.name };
+  }
+
+  /** For the message of a wait that failed: what there is. */
+  describe(): Promise<string> {
+    return describeWorld(this);
+  }
+
+  // --- the end ----------------------------------------------------------------------------------------------------
+
+  /** Deletes the Environment and waits until it, its Pods and its claims are gone. */
+  async removeEnvironment(): Promise<void> {
+    try {
+      await this.deleteEnvironment();
+    } catch (error) {
+      if (!isNotFound(error)) throw error;
+    }
+    await this.until("the Environment is gone, with all Pods and claims", async () => {
+      if (this.claims.length > 0 || this.pods.some(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT]))
+        return false;
+      return await this.#isGone();
+    });
+  }
+
+  async #isGone(): Promise<boolean> {
+    try {
+      await this.kube.get(ENVIRONMENTS, this.#ref);
+      return false;
+    } catch (error) {
+      if (isNotFound(error)) return true;
+      throw error;
+    }
+  }
+
+  /** What the namespace's objects said goes with them: the search at the end of the run would not find it. */
+  async #assertNoLeaks(): Promise<void> {
+    const credentials = await this.simulator.credentials();
+    await recordCredentials(this.cluster.dir, credentials);
+    const leaks = findLeaks(
+      credentials,
+      [...this.views.texts].map((text) => ({ where: text.slice(0, LEAK_SHOWN_LENGTH), text })),
+    );
+    if (leaks.length > 0) throw new Error(`credentials in objects that are no Secrets:\n${leaks.join("\n")}`);
+  }
+
+  /** Removes everything, and holds what must be true after every test against it. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.simulator.clearFaults();
+      await this.removeEnvironment();
+      await this.simulator.assertNoViolations(this.#options.expectViolations);
+      await this.operators.assertDocumentedLabels();
+      await this.#assertNoLeaks();
+    } finally {
+      this.views.stop();
+      // All that matters is gone from it; the rest takes its time.
+      await this.kube.delete(NAMESPACES, { name: this.namespace });
+      await this.proxy.close();
+      await this.kube.close();
+    }
+  }
+}
+
+/** Builds a world on the shared cluster; no Environment exists yet. */
+export async function startE2eWorld(options: E2eOptions = {}): Promise<E2eWorld> {
+  const cluster = e2eCluster();
+  const namespace = `e2e-${randomBytes(4).toString("hex")}`;
+  const kube = new KubeClient({ access: loadKubeConfig(cluster.kubeconfig), clock: realClock });
+  const proxy = new PodProxy(cluster.kubeconfig);
+  await makeNamespace(kube, namespace, { "pod-security.kubernetes.io/enforce": "restricted" });
+  const { ttlSeconds } = options;
+  const simulator = await RemoteSimulator.create(proxy, cluster.simulator, ttlSeconds ? { ttlSeconds } : {});
+  const world = new E2eWorld({ cluster, namespace, kube, proxy, simulator, options });
+  if (options.key !== false) await world.createKey();
+  return world;
+}

@@ -1,0 +1,63 @@
+/**
+ * All that the operator may do, and why. Written by hand, apart from the chart: a right that somebody adds there is one that
+ * has to be argued for here, and in docs/security.md.
+ */
+export interface Allowed {
+  readonly verbs: string;
+  /** `deployments.apps`; a core resource has no group. */
+  readonly resource: string;
+  readonly why: string;
+}
+
+/** Whoever the API server knows may ask it about himself (`system:basic-user`). */
+export const EVERYBODY: readonly Allowed[] = [
+  { verbs: "create", resource: "selfsubjectaccessreviews.authorization.k8s.io", why: "asks what it may do itself" },
+  { verbs: "create", resource: "selfsubjectrulesreviews.authorization.k8s.io", why: "the same, as a list" },
+  { verbs: "create", resource: "selfsubjectreviews.authentication.k8s.io", why: "asks who it is" },
+];
+
+/** Where Environments are served. */
+export const SERVED: readonly Allowed[] = [
+  { verbs: "get list watch", resource: "environments.berth.dev", why: "they say what is wanted" },
+  { verbs: "patch", resource: "environments.berth.dev", why: "the finalizer, before the first claim" },
+  { verbs: "patch", resource: "environments/status.berth.dev", why: "conditions and counts" },
+  { verbs: "update", resource: "environments/finalizers.berth.dev", why: "owner references that block deletion" },
+  { verbs: "get list watch", resource: "pods", why: "how sessions and workers go" },
+  { verbs: "create patch delete", resource: "pods", why: "session Pods: made, told their session, ended" },
+  { verbs: "get", resource: "secrets", why: "the environment key, by name; a claim's record" },
+  { verbs: "list", resource: "secrets", why: "claims of an earlier process, by label, at a start" },
+  { verbs: "create patch delete", resource: "secrets", why: "records of claims" },
+  { verbs: "list", resource: "events", why: "why a Pod does not get ready" },
+  { verbs: "create patch", resource: "events", why: "says what happened" },
+  { verbs: "list watch create patch delete", resource: "deployments.apps", why: "always-on workers" },
+  { verbs: "get create patch delete", resource: "poddisruptionbudgets.policy", why: "disruption: Protect" },
+  {
+    verbs: "get list watch create patch delete",
+    resource: "networkpolicies.networking.k8s.io",
+    why: "one over the Pods of each Environment",
+  },
+];
+
+/** In the release's own namespace. */
+export const OWN: readonly Allowed[] = [
+  { verbs: "get list create update delete", resource: "leases.coordination.k8s.io", why: "leader election" },
+];
+
+/** Of no namespace. */
+export const NODES: readonly Allowed[] = [
+  { verbs: "list watch", resource: "nodes", why: "no claim on nodes that are about to go" },
+];
+
+/** Of the Job that runs before an uninstall. */
+export const UNINSTALL: readonly Allowed[] = [
+  { verbs: "get list patch", resource: "environments.berth.dev", why: "takes the finalizer off" },
+];
+export const UNINSTALL_DELETES: readonly Allowed[] = [
+  { verbs: "delete", resource: "environments.berth.dev", why: "with crds.keep=false they go with the CRD" },
+  { verbs: "list delete", resource: "secrets", why: "claims of Environments that did not drain in time" },
+];
+
+/** `get pods` for every word of these. */
+export function textsOf(...tables: readonly (readonly Allowed[])[]): Set<string> {
+  return new Set(tables.flat().flatMap(({ verbs, resource }) => verbs.split(" ").map((verb) => `${verb} ${resource}`)));
+}

@@ -1,0 +1,47 @@
+import { API_VERSION, KIND } from "../../../src/api/names.ts";
+import { KubeApiError } from "../../../src/kube/errors.ts";
+import type { KubeObject } from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import type { World } from "../../support/world.ts";
+
+export type Json = Record<string, unknown>;
+export type Mode = "sessions" | "workers";
+export const MODES: readonly Mode[] = ["sessions", "workers"];
+
+/** No node has it: Pods are made and stay as they were made. */
+const NOWHERE = { "faults.berth.dev/no-such-node": "here" };
+
+/** An Environment with a template, in either mode, that makes a Pod at once. */
+export function environmentWith(world: World, name: string, mode: Mode, template: Json): KubeObject {
+  const spec = { nodeSelector: NOWHERE, ...(template["spec"] as Json) };
+  const counts = mode === "sessions" ? { maxConcurrent: 1, warm: 1 } : { maxReplicas: 1, minReplicas: 1 };
+  return {
+    apiVersion: API_VERSION,
+    kind: KIND,
+    metadata: { name, namespace: world.namespace },
+    spec: {
+      environmentId: world.environmentId,
+      api: { baseUrl: world.simulator.url, keySecretRef: { name: "key" } },
+      network: { policy: "None" },
+      [mode]: { ...counts, template: { ...template, spec } },
+    },
+  } as never;
+}
+
+/** What the API server says of an Environment on a dry run; null: it takes it. */
+export async function refusalOf(world: World, environment: KubeObject): Promise<string | null> {
+  try {
+    await world.kube.create(ENVIRONMENTS, environment as never, { dryRun: true });
+    return null;
+  } catch (error) {
+    if (error instanceof KubeApiError && error.status >= 400 && error.status < 500) return error.message;
+    throw error;
+  }
+}
+
+/** Resolves when the API server acts on an admission policy that refuses this Environment. */
+export function untilEnforced(world: World, environment: KubeObject): Promise<unknown> {
+  return world.until("the admission policy is in force", async () =>
+    (await refusalOf(world, environment))?.includes("ValidatingAdmissionPolicy"),
+  );
+}

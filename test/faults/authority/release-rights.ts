@@ -1,0 +1,56 @@
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { ApiClient } from "../../../testbed/cluster/api.ts";
+import { type Manifest, objectPath, render, type Values } from "../../support/chart.ts";
+import type { TestCluster } from "../../support/cluster.ts";
+
+/** What of a release is about rights. */
+const KINDS = new Set(["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]);
+
+/** Longer than any test. */
+const TOKEN_SECONDS = 3_600;
+
+/** A release's service accounts and their rights, as helm renders them, on the API server; no operator runs. */
+export interface ReleaseRights extends AsyncDisposable {
+  /** The release's own namespace. */
+  readonly namespace: string;
+  /** Names of the service accounts. */
+  readonly operator: string;
+  readonly uninstall: string;
+  /** A client with a token that the API server issued to a service account of the release. */
+  as(account: string): Promise<ApiClient>;
+}
+
+/** Renders the chart with these values, and applies what is about rights. Names are the release's own. */
+export async function applyRights(cluster: TestCluster, values: Values = {}): Promise<ReleaseRights> {
+  const namespace = await cluster.createNamespace("rights");
+  const name = `berth-${randomBytes(4).toString("hex")}`;
+  const { objects } = await render(namespace, { fullnameOverride: name, ...values });
+  const applied: Manifest[] = [];
+  for (const object of objects.filter(({ kind }) => KINDS.has(kind))) {
+    await cluster.api.apply(objectPath(object), object);
+    applied.push(object);
+  }
+  const clients: ApiClient[] = [];
+  return {
+    namespace,
+    operator: `${name}-operator`,
+    uninstall: `${name}-uninstall`,
+    async as(account) {
+      const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`;
+      const { status } = await cluster.api.create<{ status: { token: string } }>(path, {
+        apiVersion: "authentication.k8s.io/v1",
+        kind: "TokenRequest",
+        spec: { expirationSeconds: TOKEN_SECONDS },
+      });
+      const client = new ApiClient(cluster.server, readFileSync(cluster.caFile, "utf8"), status.token);
+      clients.push(client);
+      return client;
+    },
+    async [Symbol.asyncDispose]() {
+      await Promise.all(clients.map((client) => client.close()));
+      // The namespaces go with the test; what is cluster-wide would stay, and be aggregated.
+      for (const object of applied) if (object.kind.startsWith("Cluster")) await cluster.api.delete(objectPath(object));
+    },
+  };
+}

@@ -1,0 +1,109 @@
+import { afterAll, describe, expect, test } from "vitest";
+import type { Environment } from "../../../src/api/environment.ts";
+import { needsOf } from "../../../src/api/policy-rules.ts";
+import { DEPLOYMENTS } from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { TEMPLATE_CASES, templateOf } from "../../api/template-cases.ts";
+import { useCluster } from "../../support/cluster.ts";
+import { startWorld } from "../../support/world.ts";
+import { installAdmissionPolicy } from "./admission-policy.ts";
+import { environmentWith, MODES, type Mode, refusalOf, untilEnforced } from "./environments.ts";
+
+const cluster = useCluster();
+
+const ATTEMPTS = TEMPLATE_CASES.flatMap((each, index) =>
+  MODES.map((mode) => ({ ...each, mode, environment: `${mode}-${index}` })),
+);
+const ESCALATIONS = ATTEMPTS.filter(({ needs }) => needs.length > 0);
+
+/** Escalations that were refused, each by the admission policy and by the operator. */
+let refused = 0;
+afterAll(() => console.log(`escalations refused: ${refused} of ${2 * ESCALATIONS.length}`));
+
+const privileged = templateOf({ container: { securityContext: { privileged: true } } });
+
+describe("a template that asks for more than the policy allows", () => {
+  test("is refused at admission, in both modes, and no other is", async () => {
+    await using world = await startWorld(cluster);
+    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace);
+    await untilEnforced(world, environmentWith(world, "probe", "sessions", privileged));
+    const wrong: string[] = [];
+    for (const { name, mode, needs, environment, ...parts } of ATTEMPTS) {
+      const words = await refusalOf(world, environmentWith(world, environment, mode, templateOf(parts)));
+      const expected = needs.length > 0;
+      const values = needs.map((word) => `podPolicy.${word.split("=")[0]}`);
+      const good = expected
+        ? words?.includes("the operator's policy for Pods does not allow") &&
+          values.some((value) => words.includes(value))
+        : words === null;
+      if (!good) wrong.push(`${mode}, ${name}: ${words}`);
+      else if (expected) refused += 1;
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  test("is refused by the operator where it came in, and nothing is made of it", async () => {
+    await using world = await startWorld(cluster, { timeScale: 1 });
+    const named = new Map(ATTEMPTS.map((each) => [each.environment, each]));
+    for (const { mode, environment, ...parts } of ATTEMPTS) {
+      await world.kube.create(ENVIRONMENTS, environmentWith(world, environment, mode, templateOf(parts)) as never);
+    }
+    const operator = world.startOperator();
+    const judged = await world.until(
+      "all templates are judged",
+      async () => {
+        const { items } = await world.kube.listAll(ENVIRONMENTS, { namespace: world.namespace });
+        const all = items.map((item) => ({ name: item.metadata.name ?? "", condition: accepted(item as never) }));
+        return all.every(({ condition }) => condition) && all;
+      },
+      PATIENCE_MS,
+    );
+    const wrong: string[] = [];
+    for (const { name, condition } of judged) {
+      const attempt = named.get(name);
+      if (!attempt || !condition) throw new Error(`${name} is nobody's`);
+      const expected = attempt.needs.length > 0;
+      const says = condition.reason === "TemplateForbidden" && condition.message.includes(`${attempt.field}`);
+      if (says !== expected) wrong.push(`${attempt.mode}, ${attempt.name}: ${condition.reason} ${condition.message}`);
+      else if (expected) refused += 1;
+    }
+    expect(wrong).toEqual([]);
+
+    // Whatever was let through is made, with nothing in it that was not.
+    const makers = judged.filter(({ condition }) => condition?.status === "True").map(({ name }) => name);
+    expect(makers.length).toBeGreaterThan(MODES.length);
+    const owners = () => new Set(world.pods.map(({ metadata }) => metadata.labels?.["berth.dev/environment"] ?? ""));
+    await world.until("the others have their Pods", () => makers.every((name) => owners().has(name)), PATIENCE_MS);
+    expect([...owners()].sort()).toEqual(makers.sort());
+    for (const pod of world.pods) expect(needsOf(pod), pod.metadata.name).toEqual([]);
+    const { items } = await world.kube.listAll(DEPLOYMENTS, { namespace: world.namespace });
+    expect(items.map(({ metadata }) => metadata.labels?.["berth.dev/environment"]).sort()).toEqual(
+      makers.filter((name) => name.startsWith("workers" satisfies Mode)).sort(),
+    );
+    await operator.stop();
+  });
+});
+
+test("a template cannot give its Pods owners, or the labels and annotations that Berth goes by", async () => {
+  await using world = await startWorld(cluster, { timeScale: 1 });
+  const owner = { apiVersion: "v1", kind: "ConfigMap", name: "mine", uid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11" };
+  for (const mode of MODES) {
+    const owned = templateOf({ metadata: { ownerReferences: [{ ...owner, controller: true }] } });
+    await world.kube.create(ENVIRONMENTS, environmentWith(world, mode, mode, owned) as never);
+    for (const kind of ["labels", "annotations"]) {
+      const marked = templateOf({ metadata: { [kind]: { "berth.dev/needs": "[]" } } });
+      expect(await refusalOf(world, environmentWith(world, `${mode}-x`, mode, marked))).toContain("are set by Berth");
+    }
+  }
+  world.startOperator();
+  await world.until("a Pod of each", () => world.pods.length === MODES.length);
+  const kinds = world.pods.flatMap(({ metadata }) => metadata.ownerReferences?.map(({ kind }) => kind) ?? []);
+  expect(kinds.sort()).toEqual(["Environment", "ReplicaSet"]);
+});
+
+/** Above a hundred Environments, each with a dry run and a Pod, on a busy machine. */
+const PATIENCE_MS = 300_000;
+
+function accepted(environment: Environment) {
+  return environment.status?.conditions?.find(({ type }) => type === "TemplateAccepted");
+}

@@ -1,0 +1,181 @@
+import { afterAll, describe, expect, test } from "vitest";
+import type { PointEvent } from "../../../src/core/points.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "../../sessions/loops/loop-world.ts";
+import type { ContainerFate } from "../../sessions/loops/node.ts";
+import type { Program } from "../../sessions/loops/worker.ts";
+import { readFaultSettings } from "../support/settings.ts";
+
+// The deaths of sessions.test.ts, where processes are killed, once more in memory and on a virtual clock: so fast that an
+// operator dies at each point of whole histories, before, in and after each request, and in the long run at every event.
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+
+/** A lost lease, a quiet interval, and a container that nobody waits for. */
+const SETTLES_MS = 40 * MINUTE;
+
+/** From the death to the next process: a Pod that is made anew, or a lease that is taken over. */
+const DOWN_MS = 2 * SECOND;
+
+/** So many deaths at each point and phase of a history: polls and statistics come by the hundred. */
+const MOST = readFaultSettings().long ? 12 : 1;
+
+/** Of a history's log, for the message of one that went wrong. */
+const LOG_LINES = 60;
+
+interface History {
+  readonly sessions: Record<string, unknown>;
+  /** What the first containers do; all later ones serve. */
+  readonly programs: readonly Program[];
+  /** The Environment is deleted while sessions run. */
+  readonly drained?: boolean;
+}
+
+/** When the operator dies: at the n-th event of its own; `inFlight`: just after the request of that event was sent. */
+interface Death {
+  readonly event: number;
+  readonly inFlight: boolean;
+}
+
+interface Told {
+  readonly events: readonly PointEvent[];
+  readonly hasDied: boolean;
+  readonly wrongs: readonly string[];
+  readonly log: readonly string[];
+}
+
+/** One history, always the same but for the death in it. */
+async function history({ sessions, programs, drained = false }: History, death: Death | null): Promise<Told> {
+  const events: PointEvent[] = [];
+  let operator: Operator | null = null;
+  let hasDied = false;
+  const options: LoopWorldOptions = {
+    seed: 7,
+    sessions: { maxConcurrent: 3, warm: 1, ...sessions },
+    spec: { deletionGraceSeconds: 20 },
+    limits: { ttlSeconds: 30 },
+    // No help from the API: what was acknowledged and nobody beats stays so for ever.
+    switches: { starting: "never" },
+    fate: () => fateOf(programs[started++] ?? (sessions["lease"] === "Operator" ? "plain" : "stock")),
+    points: (event) => {
+      events.push(event);
+      if (!operator || !death || events.length !== death.event) return;
+      const dying = operator;
+      operator = null;
+      const die = () => {
+        hasDied = true;
+        world.say(`dies at ${event.point} (${death.inFlight ? "in flight" : event.phase})`);
+        dying.kill();
+        world.clock.setTimer(() => {
+          operator = world.startOperator();
+        }, DOWN_MS);
+      };
+      // Its request is handed to the network before any promise goes on.
+      if (death.inFlight) queueMicrotask(die);
+      else die();
+    },
+  };
+  let started = 0;
+  const world = new LoopWorld(options);
+  world.createEnvironment();
+  operator = world.startOperator();
+  const first = operator;
+  const at = (ms: number, act: () => void) => world.clock.setTimer(act, ms);
+  world.enqueue();
+  at(SECOND, () => world.enqueue());
+  at(4 * SECOND, () => world.enqueue({ type: "healthcheck" }));
+  at(5 * SECOND, () => world.enqueue({ secret: false }));
+  at(30 * SECOND, () =>
+    world.patchEnvironment({ spec: { sessions: { template: { metadata: { labels: { v: "2" } } } } } }),
+  );
+  const wrongs: string[] = [];
+  const check = async (what: string, condition: () => boolean, limitMs: number) => {
+    try {
+      await world.clock.advanceUntil(condition, limitMs, 500);
+    } catch {
+      wrongs.push(`${what}\n${world.describe()}`);
+    }
+  };
+  await world.clock.advance(drained ? 10 * SECOND : 40 * SECOND);
+  const remove = () => world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+  if (drained) remove();
+  const isOver = () =>
+    world.claims.length === 0 && world.node.running.size === 0 && world.podsOf("assigned").length === 0;
+  const isLive = () => world.items.some(({ state }) => state !== "stopped" && !(drained && state === "queued"));
+  await check("not settled", () => isOver() && !isLive(), SETTLES_MS);
+  if (!drained) remove();
+  await check("not gone", () => !world.environment && world.claims.length === 0 && world.pods.length === 0, 3 * MINUTE);
+  first.kill();
+  (operator as Operator | null)?.kill();
+  return { events, hasDied, wrongs: [...wrongs, ...world.violations, ...world.wrongs], log: world.log };
+}
+
+function fateOf(program: Program): ContainerFate {
+  return { startError: false, program, servesMs: 8 * SECOND };
+}
+
+/** Deaths worth dying: before and after each request, and with it in flight; `MOST` of a kind. */
+function deathsOf(events: readonly PointEvent[]): { death: Death; name: string }[] {
+  const counts = new Map<string, number>();
+  const deaths: { death: Death; name: string }[] = [];
+  const add = (event: number, inFlight: boolean, kind: string) => {
+    const count = counts.get(kind) ?? 0;
+    counts.set(kind, count + 1);
+    if (count < MOST) deaths.push({ death: { event, inFlight }, name: `${kind} ${count + 1}` });
+  };
+  for (const [index, { point, phase, details }] of events.entries()) {
+    if (point === "claim.poll" && phase === "after" && details["workId"] === null) continue;
+    add(index + 1, false, `${point} ${phase}`);
+    if (phase === "before") add(index + 1, true, `${point} in flight`);
+  }
+  return deaths;
+}
+
+const HISTORIES: readonly (readonly [name: string, of: History])[] = [
+  ["lease: Worker", { sessions: {}, programs: ["stock", "killed", "crashes"] }],
+  ["lease: Worker, Release", { sessions: { onPodFailure: "Release" }, programs: ["killed", "stock", "silent"] }],
+  [
+    "lease: Worker, parking: Init, overdue",
+    { sessions: { parking: "Init", maxDurationSeconds: 6 }, programs: ["deaf"] },
+  ],
+  [
+    "lease: Worker, Protect, drained",
+    { sessions: { disruption: "Protect" }, programs: ["deaf", "stock"], drained: true },
+  ],
+  ["lease: Operator", { sessions: { lease: "Operator" }, programs: ["plain", "killed", "crashes"] }],
+  ["lease: Operator, Release", { sessions: { lease: "Operator", onPodFailure: "Release" }, programs: ["killed"] }],
+  ["lease: Operator, overdue", { sessions: { lease: "Operator", maxDurationSeconds: 6 }, programs: ["silent"] }],
+  ["lease: Operator, drained", { sessions: { lease: "Operator" }, programs: ["plain", "silent"], drained: true }],
+];
+
+let died = 0;
+let survived = 0;
+const points = new Set<string>();
+
+describe("an operator that dies at any event of a history leaves nothing lost, doubled or behind", () => {
+  test.each(HISTORIES)(
+    "%s",
+    async (_name, of) => {
+      const whole = await history(of, null);
+      expect(whole.wrongs).toEqual([]);
+      const failed: string[] = [];
+      const deaths = deathsOf(whole.events);
+      for (const { death, name } of deaths) {
+        const { wrongs, events, hasDied, log } = await history(of, death);
+        const there = events[death.event - 1];
+        const expected = whole.events[death.event - 1];
+        const isThere = hasDied && there?.point === expected?.point;
+        const wrong = isThere ? wrongs : [`never died there, but came to ${there?.point}`, ...wrongs];
+        if (wrong.length > 0) failed.push(`${name}: ${wrong.join("\n")}\n${log.slice(-LOG_LINES).join("\n")}`);
+        points.add(expected?.point ?? "");
+      }
+      died += deaths.length;
+      survived += deaths.length - failed.length;
+      expect(failed.slice(0, 3), `${failed.length} of ${deaths.length}`).toEqual([]);
+    },
+    600_000,
+  );
+});
+
+afterAll(() => console.log(`crash points, in memory: ${survived} of ${died} survived, at ${points.size} points`));

@@ -1,0 +1,85 @@
+import type { ItemRecord } from "../../../../simulator/item.ts";
+import { ANNOTATION_WORK_ID, LABEL_ENVIRONMENT, LABEL_PHASE } from "../../../../src/api/names.ts";
+import {
+  DEPLOYMENTS,
+  type KubeObject,
+  NETWORK_POLICIES,
+  POD_DISRUPTION_BUDGETS,
+  type Resource,
+  SECRETS,
+} from "../../../../src/kube/resource.ts";
+import type { World } from "../../../support/world.ts";
+import { PATIENCE_MS, type Scenario } from "./scenarios.ts";
+
+/** Which Pods ran which item, from here on: by work id, the uids of Pods whose session container was seen to start. */
+export function watchRuns(world: World): ReadonlyMap<string, ReadonlySet<string>> {
+  const runs = new Map<string, Set<string>>();
+  world.onPodChange(() => {
+    for (const { metadata, status } of world.pods) {
+      const workId = metadata.annotations?.[ANNOTATION_WORK_ID];
+      const ran = status?.containerStatuses?.some(({ state }) => state?.running || state?.terminated?.startedAt);
+      if (workId === undefined || !ran) continue;
+      const uids = runs.get(workId) ?? new Set();
+      runs.set(workId, uids.add(metadata.uid ?? ""));
+    }
+  });
+  return runs;
+}
+
+/** Waits until nothing is under way any more, and holds everybody's promises against what is there. */
+export async function expectEnd(
+  world: World,
+  scenario: Scenario,
+  runs: ReadonlyMap<string, ReadonlySet<string>>,
+): Promise<void> {
+  const isOver = ({ state }: ItemRecord) => state === "stopped" || (state === "queued" && scenario.ends === "returned");
+  await world.until(
+    "every item is over, and no claim is left",
+    () => items(world).every(isOver) && noClaim(world),
+    PATIENCE_MS,
+  );
+  await world.until("only free Pods are left", () => world.pods.every(isFree), PATIENCE_MS);
+  for (const item of items(world)) expectItem(world, scenario, item, runs.get(item.id)?.size ?? 0);
+  await scenario.atEnd?.(world);
+  if (world.environment && !world.environment.metadata.deletionTimestamp) await world.deleteEnvironment();
+  await world.until("the Environment is gone", () => world.environment === undefined, PATIENCE_MS);
+  await world.until("no Pod is left", () => world.pods.length === 0, PATIENCE_MS);
+  for (const resource of [POD_DISRUPTION_BUDGETS, NETWORK_POLICIES, DEPLOYMENTS] as Resource<KubeObject>[]) {
+    await world.until(`no ${resource.kind} is left`, () => isNone(world, resource), PATIENCE_MS);
+  }
+  // Asked live: a watch may be behind that of the Environment.
+  const labelSelector = LABEL_ENVIRONMENT;
+  const { items: claims } = await world.kube.list(SECRETS, { namespace: world.namespace, labelSelector });
+  if (claims.length > 0) throw new Error(`claims are left: ${JSON.stringify(claims)}\n${world.describe()}`);
+  world.simulator.assertNoViolations();
+}
+
+function expectItem(world: World, { ends }: Scenario, item: ItemRecord, containers: number): void {
+  const wrong = (what: string) => {
+    throw new Error(`item ${item.id} ${what}: ${JSON.stringify(item)}\n${world.describe()}`);
+  };
+  // Where a lease lapsed, or was let go, the item was queued again, and may be acknowledged anew: once.
+  const generations = item.acks.map(({ generation }) => generation);
+  if (new Set(generations).size < generations.length) wrong("was acknowledged twice");
+  if (containers > item.acks.length) wrong(`ran in ${containers} containers`);
+  const ran = containers > 0 || item.firstBeatAt !== undefined;
+  if (ends === "served" && !ran && !isTold(world, item)) wrong("never ran, and nobody says why");
+  if (ends === "stopped" && item.stoppedBy?.as !== "environment-key") wrong("was not stopped by the operator");
+}
+
+/** Somebody who looks for the item finds out what became of it. */
+function isTold(world: World, item: ItemRecord): boolean {
+  return world.allEvents.some(({ message }) => message?.includes(item.id));
+}
+
+const items = (world: World) => world.simulator.items(world.environmentId);
+
+const noClaim = (world: World) => world.claims.length === 0;
+
+function isFree({ metadata }: World["pods"][number]): boolean {
+  return metadata.labels?.[LABEL_PHASE] === "parked" || metadata.labels?.["berth.dev/role"] === "worker";
+}
+
+async function isNone(world: World, resource: Resource<KubeObject>): Promise<boolean> {
+  return (await world.kube.list(resource, { namespace: world.namespace })).items.length === 0;
+}

@@ -1,0 +1,383 @@
+import { LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../../../../src/api/names.ts";
+import { POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../../src/sessions/environment-hold.ts";
+import { readJournal } from "../../../../src/sessions/journal.ts";
+import type { FateInput } from "../../../../testbed/node/node.ts";
+import { playWorker, SHORT_LEASE } from "../../../support/session-life.ts";
+import type { Unanswered } from "../../../support/sudden-death.ts";
+import type { World, WorldOptions } from "../../../support/world.ts";
+
+/** What leads an operator to a point, and how it may end. */
+export interface Scenario {
+  readonly world: () => WorldOptions;
+  /** The spec's fields over those of the world's own. */
+  readonly spec?: (world: World) => Record<string, unknown>;
+  /** Items that are queued from the start: what is enqueued; one plain session unless given. */
+  readonly items?: readonly Parameters<World["simulator"]["enqueue"]>[1][];
+  /** Before the first operator runs. */
+  readonly before?: (world: World) => Promise<void>;
+  /** Whatever else happens, beside the operators. */
+  readonly meanwhile?: (world: World) => Promise<void>;
+  /** When it is dead, before another one runs. */
+  readonly between?: (world: World) => Promise<void>;
+  /** Answers that the operator that dies does not get. */
+  readonly unanswered?: readonly Unanswered[];
+  /**
+   * How its items end. `served`: a container ran, and the item is stopped. `stopped`: stopped by the operator; a container may
+   * have run. `returned`: back in the queue, since nobody is left who could stop it.
+   */
+  readonly ends: "served" | "stopped" | "returned";
+  /** What else is to be so at the end, before the Environment is deleted. */
+  readonly atEnd?: (world: World) => Promise<unknown>;
+}
+
+/** The bound of what a scenario waits for, on a machine that may be busy. */
+export const PATIENCE_MS = 240_000;
+
+const fate = (value: FateInput) => ({ node: { fates: () => value } });
+
+/** One Pod at a time, or the first one that is made need not be the first one that is claimed. */
+const ONE_POD = { maxConcurrent: 1, warm: 1 };
+
+/** The first session container has one fate, all later ones are workers'. With ONE_POD. */
+function firstHas(first: FateInput): Pick<WorldOptions, "node"> {
+  let pod: string | undefined;
+  const fates = ({ metadata }: { metadata: { uid?: string } }): FateInput => {
+    pod ??= metadata.uid;
+    return metadata.uid === pod ? first : { kind: "worker", workMs: 300 };
+  };
+  return { node: { fates } };
+}
+
+const stateIs = (world: World, state: string) => world.simulator.items().some((item) => item.state === state);
+
+const untilActive = (world: World) => world.until("an item is active", () => stateIs(world, "active"), PATIENCE_MS);
+
+const untilParked = (world: World) => world.until("a parked Pod", () => world.parked.length > 0, PATIENCE_MS);
+
+const untilClaimed = (world: World, opened: boolean) =>
+  world.until(
+    opened ? "an opened claim" : "a claim",
+    () => world.claims.find((secret) => readJournal(secret)?.opened === opened),
+    PATIENCE_MS,
+  );
+
+async function budgets(world: World) {
+  return (await world.kube.list(POD_DISRUPTION_BUDGETS, { namespace: world.namespace })).items;
+}
+
+/** A Pod that a settled claim left behind: marked as assigned, with no Secret. */
+async function leaveBehind(world: World): Promise<void> {
+  const labels = {
+    [LABEL_MANAGED_BY]: "berth",
+    [LABEL_ENVIRONMENT]: world.name,
+    [LABEL_ROLE]: "session",
+    [LABEL_PHASE]: "assigned",
+  };
+  await world.kube.create(PODS, {
+    metadata: { name: "left-behind", namespace: world.namespace, labels },
+    spec: {
+      nodeSelector: { "kubernetes.io/hostname": world.node.name },
+      terminationGracePeriodSeconds: 1,
+      containers: [{ name: "worker", image: "worker:1" }],
+    },
+  });
+}
+
+/** Somebody changes the claim's Secret, as no user should: the next request of ours that names its version is refused. */
+async function changeRecord(world: World): Promise<void> {
+  const { metadata } = await untilClaimed(world, true);
+  const patch = { metadata: { annotations: { "changed-by": "somebody" } } };
+  await world.kube.patch(SECRETS, { namespace: world.namespace, name: metadata.name ?? "" }, patch, { type: "merge" });
+}
+
+/** From now on the Work API answers nothing that a claim could be settled with. */
+function breakWorkApi(world: World): void {
+  for (const call of ["list", "heartbeat", "stop"] as const) {
+    world.simulator.inject({ kind: "status", status: 500, call });
+  }
+}
+
+/**
+ * For `lease: Operator`. The next operator waits until a value has stood still, for 50 s of its own time, which must be longer
+ * than a holder's interval on the simulator's clock (half a lease); and the lease is to outlive that wait, the interval before
+ * it and the start of a process.
+ */
+const KEPT = { simulator: { limits: { ttlSeconds: 32, maxTtlSeconds: 32 } }, timeScale: 3 } as const;
+
+const SESSION = {};
+const ofOperator = (over: Record<string, unknown> = {}) => ({ sessions: { lease: "Operator", ...over } });
+
+export const SCENARIOS = {
+  /** lease: Worker, from the first Pod to the finalizer's end. */
+  served: { world: () => ({}), ends: "served" },
+  /** The same, and its Pod is kept for its logs: so long that the next operator finds it marked. */
+  retained: { world: () => ({ sessions: { retainFinishedSeconds: 5 } }), ends: "served" },
+  /** parking: Init and a File. */
+  filed: {
+    world: () => ({ sessions: { parking: "Init", secretDelivery: "File" } }),
+    ends: "served",
+  },
+  /** lease: Operator; the program knows nothing of it. */
+  kept: {
+    world: () => ({ ...KEPT, ...fate({ kind: "exit", code: 0, afterMs: 5_000 }), ...ofOperator() }),
+    ends: "served",
+  },
+  /** The same for longer than a lease needs to be beaten again: 10 s at most, at this pace. */
+  beaten: {
+    world: () => ({ ...KEPT, ...fate({ kind: "exit", code: 0, afterMs: 20_000 }), ...ofOperator() }),
+    ends: "served",
+  },
+  /** lease: Worker; the worker ends when it is told to stop. */
+  overdue: {
+    world: () => ({
+      ...SHORT_LEASE,
+      ...fate({ kind: "worker", end: "hang" }),
+      podSpec: { terminationGracePeriodSeconds: 20 },
+      sessions: { maxDurationSeconds: 6 },
+    }),
+    ends: "served",
+  },
+  /** lease: Worker; it heeds nothing, and is deleted. */
+  unheeding: {
+    world: () => ({ ...SHORT_LEASE, ...fate({ kind: "run" }), sessions: { maxDurationSeconds: 6 } }),
+    meanwhile: async (world) => {
+      const [item] = world.simulator.items();
+      if (item) await playWorker(world, item);
+    },
+    ends: "served",
+  },
+  /** lease: Operator; overdue: stopped, deleted, settled. */
+  "overdue-kept": {
+    world: () => ({ ...KEPT, ...fate({ kind: "run" }), ...ofOperator({ maxDurationSeconds: 2 }) }),
+    ends: "served",
+  },
+  /** lease: Worker, onPodFailure: Stop; dies without a word while its lease runs. */
+  died: {
+    world: () => ({ ...SHORT_LEASE, ...fate({ kind: "worker", workMs: 500, end: "oom" }) }),
+    ends: "served",
+  },
+  /** The same before its first beat. */
+  unbeaten: {
+    world: () => ({ ...SHORT_LEASE, ...fate({ kind: "exit", code: 1, afterMs: 300 }) }),
+    ends: "stopped",
+  },
+  /** lease: Worker, onPodFailure: Release; unbeaten, released, run anew. */
+  released: {
+    world: () => ({
+      ...SHORT_LEASE,
+      ...firstHas({ kind: "killed", afterMs: 300 }),
+      sessions: { ...ONE_POD, onPodFailure: "Release" },
+    }),
+    ends: "served",
+  },
+  /** The same with lease: Operator. */
+  "let-go": {
+    world: () => ({
+      ...KEPT,
+      ...firstHas({ kind: "killed", afterMs: 2_000 }),
+      ...ofOperator({ ...ONE_POD, onPodFailure: "Release" }),
+    }),
+    ends: "served",
+  },
+  /** The acknowledgement took effect, and its answer is lost. */
+  unanswered: {
+    world: () => ({}),
+    unanswered: [{ point: "claim.ack", api: "work", phase: "after", times: 1 }],
+    ends: "served",
+  },
+  /** No acknowledgement arrives. */
+  unacknowledged: {
+    world: () => ({}),
+    unanswered: [{ point: "claim.ack", api: "work", phase: "before" }],
+    ends: "served",
+  },
+  /** The first acknowledgement is refused. */
+  refused: {
+    world: () => ({}),
+    before: async (world) => {
+      world.simulator.inject({ kind: "status", status: 409, call: "ack", times: 1 });
+    },
+    ends: "served",
+  },
+  "journal-unanswered": {
+    world: () => ({}),
+    unanswered: [{ point: "claim.journal", api: "kube", phase: "after", times: 1 }],
+    ends: "served",
+  },
+  "opening-unanswered": {
+    world: () => ({}),
+    unanswered: [{ point: "session.open", api: "kube", phase: "after", times: 1 }],
+    ends: "served",
+  },
+  /** The claim's Secret is changed by somebody else. */
+  changed: {
+    world: () => fate({ kind: "worker", workMs: 3_000 }),
+    meanwhile: changeRecord,
+    ends: "served",
+  },
+  /** An item that is no session. */
+  healthcheck: { world: () => ({}), items: [{ type: "healthcheck" }], ends: "stopped" },
+  /** The same, acknowledged and not stopped. */
+  "half-refused": {
+    world: () => ({}),
+    items: [{ type: "healthcheck" }],
+    unanswered: [{ point: "refuse.stop", api: "work", phase: "before", times: 1 }],
+    ends: "stopped",
+  },
+  /** A session without a credential. */
+  "no-credential": { world: () => SHORT_LEASE, items: [{ secret: false }], ends: "stopped" },
+  /** Nothing to do. */
+  idle: { world: () => ({}), items: [], ends: "served" },
+  /** The first Pod's creation never arrives, and nobody says so. */
+  uncreated: {
+    world: () => ({}),
+    items: [],
+    unanswered: [{ point: "prepare.create-pod", api: "kube", phase: "before", times: 1 }],
+    ends: "served",
+  },
+  /** A Pod that does not get ready for a while, and does not say why. */
+  slow: {
+    world: () => fate({ kind: "sandbox", times: 2, message: "no network yet" }),
+    items: [],
+    ends: "served",
+  },
+  /** Another template: the free Pod is replaced. */
+  replaced: {
+    world: () => ({}),
+    items: [],
+    meanwhile: async (world) => {
+      await untilParked(world);
+      await world.patchSpec({ sessions: { template: { metadata: { labels: { release: "next" } } } } });
+    },
+    atEnd: (world) =>
+      world.until(
+        "one free Pod of the next template",
+        () => world.pods.length === 1 && world.pods[0]?.metadata.labels?.["release"] === "next",
+        PATIENCE_MS,
+      ),
+    ends: "served",
+  },
+  "lock-unanswered": {
+    world: () => ({}),
+    items: [],
+    unanswered: [{ point: "removal.lock", api: "kube", phase: "after", times: 1 }],
+    meanwhile: async (world) => {
+      await untilParked(world);
+      await world.patchSpec({ sessions: { template: { metadata: { labels: { release: "next" } } } } });
+    },
+    ends: "served",
+  },
+  "left-behind": { world: () => fate({ kind: "run" }), items: [], before: leaveBehind, ends: "served" },
+  /** disruption: Protect. */
+  protected: {
+    world: () => ({
+      ...SHORT_LEASE,
+      ...fate({ kind: "worker", workMs: 2_000 }),
+      sessions: { disruption: "Protect" },
+    }),
+    ends: "served",
+    atEnd: (world) =>
+      world.until(
+        "the budget asks for no Pod",
+        async () => (await budgets(world)).every(({ spec }) => spec?.minAvailable === 0),
+        PATIENCE_MS,
+      ),
+  },
+  /** No longer. */
+  unprotected: {
+    world: () => ({
+      ...SHORT_LEASE,
+      ...fate({ kind: "worker", workMs: 2_000 }),
+      sessions: { disruption: "Protect" },
+    }),
+    meanwhile: async (world) => {
+      await world.until("a budget", async () => (await budgets(world)).length > 0, PATIENCE_MS);
+      await world.patchSpec({ sessions: { disruption: "Allow" } });
+    },
+    ends: "served",
+    atEnd: (world) => world.until("no budget", async () => (await budgets(world)).length === 0, PATIENCE_MS),
+  },
+  /** The Pods may reach more. */
+  reached: {
+    world: () => ({}),
+    items: [],
+    meanwhile: async (world) => {
+      await untilParked(world);
+      await world.patchSpec({ network: { egress: { cidrs: ["203.0.113.0/24"] } } });
+    },
+    ends: "served",
+  },
+  /** And everything. */
+  "not-held": {
+    world: () => ({}),
+    items: [],
+    meanwhile: async (world) => {
+      await untilParked(world);
+      await world.patchSpec({ network: { policy: "None" } });
+    },
+    ends: "served",
+  },
+  /** The Environment is deleted while a session runs. */
+  drained: {
+    world: () => ({
+      ...SHORT_LEASE,
+      ...fate({ kind: "worker", end: "hang" }),
+      podSpec: { terminationGracePeriodSeconds: 20 },
+    }),
+    meanwhile: async (world) => {
+      await untilActive(world);
+      await world.deleteEnvironment();
+    },
+    ends: "served",
+  },
+  /** The same with lease: Operator, which tells the container by SIGTERM alone. */
+  "drained-kept": {
+    world: () => ({ ...KEPT, ...fate({ kind: "run" }), ...ofOperator() }),
+    meanwhile: async (world) => {
+      await untilActive(world);
+      await world.deleteEnvironment();
+    },
+    ends: "served",
+  },
+  /** And nothing can be settled. */
+  "given-up": {
+    world: () => ({
+      ...KEPT,
+      ...fate({ kind: "run" }),
+      ...ofOperator(),
+      spec: { deletionGraceSeconds: 1 },
+    }),
+    meanwhile: async (world) => {
+      await untilActive(world);
+      breakWorkApi(world);
+      await world.deleteEnvironment();
+    },
+    ends: "returned",
+  },
+  /** Somebody took the finalizer away by hand; an Environment of the name is made again. */
+  unheld: {
+    world: () => ({ ...KEPT, ...fate({ kind: "run" }), ...ofOperator() }),
+    meanwhile: async (world) => {
+      await untilActive(world);
+      const ref = { namespace: world.namespace, name: world.name };
+      await world.deleteEnvironment();
+      await world.kube.patch(ENVIRONMENTS, ref, { metadata: { finalizers: null } }, { type: "merge" });
+    },
+    between: async (world) => {
+      await world.until("the Environment is gone", () => world.environment === undefined, PATIENCE_MS);
+      await world.createEnvironment();
+    },
+    ends: "served",
+  },
+} as const satisfies Record<string, Scenario>;
+
+export type ScenarioName = keyof typeof SCENARIOS;
+
+export function scenarioOf(name: ScenarioName): Scenario {
+  return SCENARIOS[name];
+}
+
+/** What is enqueued before the first operator starts. */
+export const itemsOf = ({ items }: Scenario): readonly Parameters<World["simulator"]["enqueue"]>[1][] =>
+  items ?? [SESSION];

@@ -1,0 +1,41 @@
+import { REASONS } from "../../../src/api/conditions.ts";
+import type { Environment } from "../../../src/api/environment.ts";
+import type { World } from "../../support/world.ts";
+
+/** Good specs that between them set every part. */
+export function bases(world: World): unknown[] {
+  const plain = world.spec();
+  const { sessions, ...common } = plain;
+  const { template } = sessions as { template: Record<string, unknown> };
+  const full = {
+    ...(sessions as object),
+    lease: "Operator",
+    parking: "Init",
+    secretDelivery: "File",
+    disruption: "Protect",
+    onPodFailure: "Release",
+    warm: 2,
+  };
+  const workers = {
+    minReplicas: 1,
+    maxReplicas: 3,
+    sessionsPerReplica: 2,
+    behavior: {
+      scaleDown: { stabilizationWindowSeconds: 1, policies: [{ type: "Pods", value: 1, periodSeconds: 15 }] },
+    },
+    busyProbe: { httpGet: { path: "/busy", port: 9000 } },
+    template,
+  };
+  return [plain, { ...common, sessions: full }, { ...common, workers }, { ...common, paused: true, sessions }];
+}
+
+/** What is not as it should be in the status of an Environment that was looked at; null: nothing. */
+export function unclear({ metadata, status }: Environment): string | null {
+  const ready = status?.conditions?.find(({ type }) => type === "Ready");
+  if (!ready || status?.observedGeneration !== metadata.generation) return "no word about it";
+  for (const { type, reason, message } of status.conditions ?? []) {
+    if (!Object.hasOwn(REASONS, reason)) return `${type} has the reason ${reason}, of no list`;
+    if (message.trim().length < 10) return `${type}=${reason} says only "${message}"`;
+  }
+  return ready.reason === "Pending" ? "pending" : null;
+}

@@ -1,0 +1,185 @@
+import { readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { parse, stringify } from "yaml";
+import { useCluster } from "../../support/cluster.ts";
+import { mutation, pathsOf, replaced } from "../../support/odd-values.ts";
+import { startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
+import { hostileActs } from "../../work/hostile-acts.ts";
+import { type Act, json, StrictServer } from "../../work/strict-server.ts";
+import { readFaultSettings } from "../support/settings.ts";
+import { Inputs } from "./inputs.ts";
+import { LIST_ACTS, REFUSALS, WATCH_ACTS } from "./kube-acts.ts";
+import { MutatingProxy, type Passing } from "./mutating-proxy.ts";
+import { parsed, striking, untilUsed } from "./striking.ts";
+import { WatchedOperator } from "./watched-operator.ts";
+
+const cluster = useCluster();
+const { seed, long } = readFaultSettings();
+/** The long run has so many times as many inputs. */
+const TIMES = long ? 10 : 1;
+const LIES = 10 * TIMES;
+const PATIENCE_MS = long ? 3_600_000 : 240_000;
+const ITEMS = 4;
+const MOST_IN_A_SECOND = 400;
+
+/** Calls that serving sessions makes all the time, and how many inputs each gets. */
+const BROKEN: Readonly<Record<string, number>> = {
+  "get pods": 16,
+  "get secrets": 4,
+  "create pods": 10,
+  "create secrets": 12,
+  "patch pods": 10,
+  "patch secrets": 8,
+  "delete secrets": 8,
+};
+/** Watches are opened anew with a growing pause. Lists follow from those that are struck. */
+const WATCHES = 7;
+const LISTS = 3;
+
+/** The operator's kubeconfig with the proxy as its API server: it has the same token, and the proxy passes that on. */
+async function kubeconfigBehind(proxy: MutatingProxy, world: World): Promise<string> {
+  const config = parse(readFileSync(cluster.operatorKubeconfig, "utf8"));
+  config.clusters[0].cluster = { server: proxy.url };
+  const file = join(tmpdir(), `berth-hostile-${world.namespace}.kubeconfig`);
+  await writeFile(file, stringify(config), { mode: 0o600 });
+  return file;
+}
+
+async function operatorBehind(proxy: MutatingProxy, world: World): Promise<WatchedOperator> {
+  const flags = world.flags();
+  flags[flags.indexOf("--kubeconfig") + 1] = await kubeconfigBehind(proxy, world);
+  return WatchedOperator.start(flags, TEST_TIME_SCALE);
+}
+
+const VERBS: Readonly<Record<string, string>> = { POST: "create", PUT: "update", PATCH: "patch", DELETE: "delete" };
+const COLLECTION = /^\/apis?\/(?:v1|[^/]+\/[^/]+)\/(?:namespaces\/[^/]+\/)?([a-z]+)(\/[^?]+)?(?:\?(.*))?$/;
+
+/** `get pods`, `list secrets`, `watch environments`. */
+function callOf({ method, url }: Passing): string {
+  const [, plural = "", name, query = ""] = COLLECTION.exec(url) ?? [];
+  const read = query.includes("watch=true") ? "watch" : name === undefined ? "list" : "get";
+  return `${method === "GET" ? read : VERBS[method]} ${plural}`;
+}
+
+/** Watches are struck one by one: what nobody asks again for a while must not be what is left. */
+const isWatch = (call: string) => call.startsWith("watch");
+
+const KEPT_BUSY = { seed, items: ITEMS, patienceMs: PATIENCE_MS };
+
+test("broken answers of the API server, before and after the effect of a request, cost time and nothing else", async () => {
+  await using elsewhere = await StrictServer.start();
+  await using world = await startWorld(cluster, { sessions: { warm: 2, maxConcurrent: 6 } });
+  await using proxy = await MutatingProxy.start(cluster.server, readFileSync(cluster.caFile, "utf8"));
+  await world.createEnvironment();
+  const everywhere = { ...hostileActs({}, elsewhere.origin), ...REFUSALS };
+  // These end with the bound of a request, which is no timer of the operator's own: half a minute each.
+  for (const slow of Object.keys(everywhere).filter((name) => /now and then|switch of protocols/.test(name)))
+    delete everywhere[slow];
+  let draws = seed;
+  const inputsOf = (call: string, acts: Readonly<Record<string, Act>>, count: number) => {
+    const all = Object.entries(acts);
+    draws += 1;
+    const shuffled = fc.sample(fc.shuffledSubarray(all, { minLength: all.length }), { seed: draws, numRuns: TIMES });
+    return shuffled.flatMap((some) => some.slice(0, count).map(([name, act]) => [call, name, act] as const));
+  };
+  const inputs = new Inputs([
+    ...Object.entries(BROKEN).flatMap(([call, count]) => inputsOf(call, everywhere, count)),
+    ...["pods", "environments"].flatMap((plural) => [
+      ...inputsOf(`list ${plural}`, LIST_ACTS, LISTS),
+      ...inputsOf(`watch ${plural}`, WATCH_ACTS, WATCHES),
+    ]),
+  ]);
+  let turn = 0;
+  proxy.strike = striking(
+    inputs,
+    callOf,
+    (act) => {
+      turn += 1;
+      return { forward: turn % 2 === 0, answer: () => act };
+    },
+    isWatch,
+  );
+  await using operator = await operatorBehind(proxy, world);
+  await untilUsed(world, operator, inputs, KEPT_BUSY);
+  await world.untilServed(1);
+  const last = world.simulator.enqueue(world.environmentId);
+  await world.until("one more is served", () => world.simulator.item(last.id).state === "stopped");
+  await world.untilServed(1);
+  world.simulator.assertNoViolations();
+  await world.until("no Pod is left but the warm ones", () => world.pods.length === 2 && world.parked.length === 2);
+  await operator.assertWell();
+  expect(elsewhere.connections).toBe(0);
+  expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
+  console.log(inputs.summary(`broken answers of the API server; at most ${proxy.busiestSecond} requests a second`));
+});
+
+/** Objects as the API server shows them, to know their places by. */
+const SAMPLE_POD = {
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: { name: "n", namespace: "n", uid: "u", resourceVersion: "1", labels: { a: "b" }, annotations: { a: "b" } },
+  spec: { nodeName: "n", containers: [{ name: "worker", image: "i" }], activeDeadlineSeconds: 5 },
+  status: {
+    phase: "Running",
+    startTime: "2026-01-01T00:00:00Z",
+    conditions: [{ type: "PodScheduled", status: "True", lastTransitionTime: "2026-01-01T00:00:00Z" }],
+    containerStatuses: [{ name: "worker", state: { waiting: { reason: "r", message: "m" } }, restartCount: 0 }],
+  },
+};
+const SAMPLE_SECRET = {
+  metadata: SAMPLE_POD.metadata,
+  type: "berth.dev/claim",
+  data: { "work-id": "eA==", use: "eA==" },
+};
+const LIED_ABOUT: Readonly<Record<string, unknown>> = {
+  "get pods": SAMPLE_POD,
+  "create pods": SAMPLE_POD,
+  "patch pods": SAMPLE_POD,
+  "get secrets": SAMPLE_SECRET,
+  "create secrets": SAMPLE_SECRET,
+  "patch secrets": SAMPLE_SECRET,
+};
+
+test("objects that lie in one part harm nobody beyond what they lie about", async () => {
+  await using world = await startWorld(cluster, { sessions: { warm: 2, maxConcurrent: 6 } });
+  await using proxy = await MutatingProxy.start(cluster.server, readFileSync(cluster.caFile, "utf8"));
+  await world.createEnvironment();
+  const all = Object.entries(LIED_ABOUT).flatMap(([call, sample], i) =>
+    fc
+      .sample(mutation(pathsOf(sample)), { seed: seed + i, numRuns: LIES })
+      .map((lie) => [call, `${lie.path.join(".")} = ${JSON.stringify(lie.by)?.slice(0, 80)}`, lie] as const),
+  );
+  const inputs = new Inputs(all);
+  proxy.strike = striking(
+    inputs,
+    callOf,
+    ({ path, by }, passing) => ({
+      forward: true,
+      answer: (good) => {
+        const shown = good && good.status < 300 ? parsed(good) : LIED_ABOUT[callOf(passing)];
+        return json(good?.status ?? 200, at(shown, path.slice(0, -1)) ? replaced(shown, path, by) : shown);
+      },
+    }),
+    isWatch,
+  );
+  await using operator = await operatorBehind(proxy, world);
+  await untilUsed(world, operator, inputs, KEPT_BUSY);
+  const fresh = Array.from({ length: ITEMS }, () => world.simulator.enqueue(world.environmentId));
+  await world.until("new items are served", () => {
+    operator.assertAlive();
+    return fresh.every(({ id }) => world.simulator.item(id).state === "stopped");
+  });
+  await operator.assertWell();
+  expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
+  console.log(inputs.summary(`lying objects of the API server; at most ${proxy.busiestSecond} requests a second`));
+});
+
+/** Whether there is an object or a list at this place. */
+function at(value: unknown, path: readonly string[]): boolean {
+  const found = path.reduce<unknown>((part, key) => (part as Record<string, unknown> | undefined)?.[key], value);
+  return typeof found === "object" && found !== null;
+}

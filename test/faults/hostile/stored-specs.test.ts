@@ -1,0 +1,75 @@
+import { join } from "node:path";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import type { Environment } from "../../../src/api/environment.ts";
+import { API_VERSION, KIND } from "../../../src/api/names.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { startCluster } from "../../../testbed/cluster/cluster.ts";
+import { DEPLOY_DIR, installBerth, installCrds } from "../../../testbed/cluster/install.ts";
+import { OPERATOR } from "../../../testbed/cluster/users.ts";
+import { asTestCluster, takeAnything } from "../../integration/own-cluster.ts";
+import { startWorld, TEST_TIME_SCALE } from "../../support/world.ts";
+import { readFaultSettings } from "../support/settings.ts";
+import { bases, unclear } from "./environments.ts";
+import { type HostileSpec, hostileSpecs } from "./spec-arbitrary.ts";
+import { WatchedOperator } from "./watched-operator.ts";
+
+const { seed, long } = readFaultSettings();
+const SPECS = long ? 600 : 60;
+/** A word about each, and its end; those that are served take more. */
+const MOST_REQUESTS_EACH = 150;
+
+test("specs that another schema let in are answered in words, by a condition or an Event, and can be deleted", async () => {
+  await using own = await startCluster();
+  await installBerth(own.api);
+  const cluster = await asTestCluster(own);
+  await using world = await startWorld(cluster);
+  await takeAnything(own);
+  await own.api.create(`/api/v1/namespaces/${world.namespace}/resourcequotas`, {
+    metadata: { name: "few" },
+    spec: { hard: { pods: "20" } },
+  });
+  const stored = new Map<string, HostileSpec>();
+  const create = async (name: string, one: HostileSpec) => {
+    const metadata = { name, namespace: world.namespace };
+    await world.kube.create(ENVIRONMENTS, { apiVersion: API_VERSION, kind: KIND, metadata, spec: one.spec } as never);
+    stored.set(name, one);
+  };
+  const canary = { spec: { anything: true }, changes: ["no field that is known"] };
+  await world.until("a schema that takes anything is served", () => {
+    return create("hostile-first", canary).then(
+      () => true,
+      () => false,
+    );
+  });
+  for (const [i, one] of fc.sample(hostileSpecs(bases(world)), { seed, numRuns: SPECS }).entries()) {
+    // Some are no object, or larger than a request may be, whatever the schema says.
+    await create(`hostile-${i}`, one).catch(() => {});
+  }
+  await installCrds(own.api, join(DEPLOY_DIR, "crds"));
+  await using operator = await WatchedOperator.start(world.flags(), TEST_TIME_SCALE);
+  const path = `/apis/${API_VERSION}/namespaces/${world.namespace}/environments`;
+  const list = async () => (await own.api.get<{ items: Environment[] }>(path)).items;
+  const saidOf = ({ metadata }: Environment) =>
+    world.events("InvalidSpec").find(({ involvedObject }) => involvedObject.name === metadata.name)?.message ?? "";
+  const isUntold = (one: Environment) => unclear(one) !== null && saidOf(one).length < 10;
+  let untold: Environment[] = [];
+  await world
+    .until("a word about each", async () => {
+      operator.assertAlive();
+      untold = (await list()).filter(isUntold);
+      return untold.length === 0;
+    })
+    .catch((error: unknown) => {
+      const about = untold.map(({ metadata }) => `${metadata.name}: ${stored.get(metadata.name)?.changes.join("; ")}`);
+      throw new Error(`seed ${seed}:\n${about.join("\n")}`, { cause: error });
+    });
+  const invalid = (await list()).filter((one) => saidOf(one) !== "").length;
+  const asked = await cluster.audit.entries({ user: OPERATOR });
+  expect(asked.length / stored.size).toBeLessThan(MOST_REQUESTS_EACH);
+  for (const name of stored.keys()) await own.api.delete(`${path}/${name}`);
+  await world.until("the end of each", async () => (await list()).length === 0);
+  await operator.assertWell();
+  expect(invalid).toBeGreaterThan(SPECS / 4);
+  console.log(`hostile inputs: ${stored.size} tried: specs of another schema, of which ${invalid} are invalid now`);
+});

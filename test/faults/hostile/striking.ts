@@ -1,0 +1,61 @@
+import type { World } from "../../support/world.ts";
+import type { Inputs } from "./inputs.ts";
+import type { Answered, Passing, Strike } from "./mutating-proxy.ts";
+import type { WatchedOperator } from "./watched-operator.ts";
+
+/**
+ * Strikes requests with the next input of their call. Of each call every second one, so that work goes on between them, or
+ * every one where `always` says so.
+ * @param callOf names the call that a request is
+ */
+export function striking<T>(
+  inputs: Inputs<T>,
+  callOf: (passing: Passing) => string,
+  strike: (input: T, passing: Passing) => Strike,
+  always: (call: string) => boolean = () => false,
+) {
+  const seen = new Map<string, number>();
+  return (passing: Passing): Strike | undefined => {
+    const call = callOf(passing);
+    const count = (seen.get(call) ?? 0) + 1;
+    seen.set(call, count);
+    const input = always(call) || count % 2 === 0 ? inputs.take(call) : undefined;
+    return input === undefined ? undefined : strike(input, passing);
+  };
+}
+
+/** Keeps so many items waiting or running until all inputs were used. */
+export async function untilUsed(
+  world: World,
+  operator: WatchedOperator,
+  inputs: Inputs<unknown>,
+  { seed, items, patienceMs }: { readonly seed: number; readonly items: number; readonly patienceMs: number },
+): Promise<void> {
+  const { simulator, environmentId } = world;
+  try {
+    await world.until(
+      "all inputs used",
+      () => {
+        operator.assertAlive();
+        const live = simulator.items(environmentId).filter(({ state }) => state !== "stopped").length;
+        if (!inputs.isEmpty) for (let i = live; i < items; i += 1) simulator.enqueue(environmentId);
+        return inputs.isEmpty;
+      },
+      patienceMs,
+    );
+  } catch (error) {
+    const last = inputs.used.slice(-10).join("\n");
+    throw new Error(`seed ${seed}; left: ${JSON.stringify(inputs.left)}; the last ones used:\n${last}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The JSON of an answer; an empty object where there is none. */
+export function parsed(good: Answered | null): unknown {
+  try {
+    return JSON.parse(good?.body.toString() ?? "");
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,123 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { useCluster } from "../../support/cluster.ts";
+import { mutation, pathsOf, replaced } from "../../support/odd-values.ts";
+import { SHORT_LEASE } from "../../support/session-life.ts";
+import { startWorld, type World } from "../../support/world.ts";
+import { hostileActs } from "../../work/hostile-acts.ts";
+import { json, StrictServer } from "../../work/strict-server.ts";
+import { readFaultSettings } from "../support/settings.ts";
+import { Inputs } from "./inputs.ts";
+import { MutatingProxy, type Passing } from "./mutating-proxy.ts";
+import { parsed, striking, untilUsed } from "./striking.ts";
+import { WatchedOperator } from "./watched-operator.ts";
+import { callOf, GOOD } from "./wire-samples.ts";
+
+const cluster = useCluster();
+const { seed, long } = readFaultSettings();
+
+/** How many inputs each call gets: those that are made all the time get more. */
+const BROKEN: Readonly<Record<string, number>> = { poll: 33, stats: 33, heartbeat: 16, ack: 8, stop: 8, list: 6 };
+const LIES: Readonly<Record<string, number>> = { poll: 24, stats: 24, heartbeat: 20, ack: 12, stop: 10, list: 6 };
+/** The long run has so many times as many. */
+const TIMES = long ? 10 : 1;
+const PATIENCE_MS = long ? 3_600_000 : 240_000;
+
+/** Items that wait or run while the world is hostile. */
+const ITEMS = 4;
+/** The shared budget begins at 20 a second and grows by one a second at most; the protocol's own calls come on top. */
+const MOST_IN_A_SECOND = 300;
+
+const KEPT_BUSY = { seed, items: ITEMS, patienceMs: PATIENCE_MS };
+const byUrl = ({ url }: Passing) => callOf(url);
+
+/** A world whose operator beats for its sessions, so that it makes every call itself, through a proxy. */
+async function hostileWorld(): Promise<{ world: World; proxy: MutatingProxy; secrets: Set<string> }> {
+  const world = await startWorld(cluster, {
+    ...SHORT_LEASE,
+    node: { fates: () => ({ kind: "exit", afterMs: 2_000 }) },
+    sessions: { lease: "Operator", warm: 2, maxConcurrent: 6 },
+  });
+  const proxy = await MutatingProxy.start(world.simulator.url);
+  const secrets = new Set([world.simulator.environmentKey(world.environmentId)]);
+  proxy.onPassed = ({ url }, { status, body }) => {
+    if (callOf(url) !== "poll" || status !== 200) return;
+    const { secret } = (JSON.parse(body.toString()) ?? {}) as { secret?: string };
+    if (secret) secrets.add(secret).add(JSON.parse(Buffer.from(secret, "base64url").toString()).sessions_token);
+  };
+  await world.createEnvironment({
+    api: { baseUrl: proxy.url, keySecretRef: { name: "key" }, requestTimeoutSeconds: 1 },
+  });
+  return { world, proxy, secrets };
+}
+
+const operatorOf = (world: World, proxy: MutatingProxy) =>
+  WatchedOperator.start([...world.flags(), "--allowed-api-origins", proxy.url], SHORT_LEASE.timeScale);
+
+test("broken answers to any call, before and after its effect, cost time and nothing else", async () => {
+  await using elsewhere = await StrictServer.start();
+  const { world, proxy, secrets } = await hostileWorld();
+  await using _world = world;
+  await using _proxy = proxy;
+  const names = Object.keys(hostileActs({}, elsewhere.origin));
+  const all = Object.entries(BROKEN).flatMap(([call, count], i) => {
+    const shuffled = fc.sample(fc.shuffledSubarray(names, { minLength: names.length }), {
+      seed: seed + i,
+      numRuns: TIMES,
+    });
+    return shuffled.flatMap((some) => some.slice(0, count).map((name) => [call, name, name] as const));
+  });
+  const inputs = new Inputs(all);
+  let turn = 0;
+  /** Items of which the simulator takes it that this was told, while the answer never came. */
+  const untold = new Set<string>();
+  proxy.strike = striking(inputs, byUrl, (name, { url }) => {
+    turn += 1;
+    untold.add(url.split("?")[0]?.split("/").at(-2) ?? "");
+    const act = (body: unknown) => hostileActs(body, elsewhere.origin)[name] ?? json(500, {});
+    return { forward: turn % 2 === 0, answer: (good) => act(parsed(good)) };
+  });
+  await using operator = await operatorOf(world, proxy);
+  await untilUsed(world, operator, inputs, KEPT_BUSY);
+  await world.until("the queue is reachable again", () => world.condition("QueueReachable")?.reason === "Reachable");
+  await world.untilServed(1);
+  const unexcused = world.simulator.violations.filter(
+    ({ kind, workId }) => kind !== "beat-after-stop" || !untold.has(workId ?? ""),
+  );
+  expect(unexcused).toEqual([]);
+  await operator.assertWell();
+  operator.assertNeverLogged(secrets);
+  expect(elsewhere.connections).toBe(0);
+  expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
+  console.log(inputs.summary(`broken answers of the Work API; at most ${proxy.busiestSecond} requests a second`));
+});
+
+test("answers that lie in one part harm nobody beyond what they lie about", async () => {
+  const { world, proxy, secrets } = await hostileWorld();
+  await using _world = world;
+  await using _proxy = proxy;
+  const all = Object.entries(GOOD).flatMap(([call, good], i) =>
+    fc
+      .sample(mutation(pathsOf(good)), { seed: seed + i, numRuns: (LIES[call] ?? 1) * TIMES })
+      .map((lie) => [call, `${lie.path.join(".")} = ${JSON.stringify(lie.by)?.slice(0, 80)}`, lie] as const),
+  );
+  const inputs = new Inputs(all);
+  proxy.strike = striking(inputs, byUrl, ({ path, by }, { url }) => ({
+    forward: true,
+    answer: (good) =>
+      json(200, replaced(good?.status === 200 && good.body.length > 0 ? parsed(good) : GOOD[callOf(url)], path, by)),
+  }));
+  await using operator = await operatorOf(world, proxy);
+  await untilUsed(world, operator, inputs, KEPT_BUSY);
+  // Whatever was lied about the items of before: those that come now are served.
+  const fresh = Array.from({ length: ITEMS }, () => world.simulator.enqueue(world.environmentId));
+  await world.until("new items are served", () => {
+    operator.assertAlive();
+    return fresh.every(({ id }) => world.simulator.item(id).state === "stopped");
+  });
+  await world.until("the queue is reachable", () => world.condition("QueueReachable")?.reason === "Reachable");
+  await operator.assertWell();
+  operator.assertNeverLogged(secrets);
+  expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
+  console.log(inputs.summary(`lying answers of the Work API; at most ${proxy.busiestSecond} requests a second`));
+});

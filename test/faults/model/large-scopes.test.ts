@@ -1,0 +1,53 @@
+import { availableParallelism } from "node:os";
+import { Worker } from "node:worker_threads";
+import { describe, expect, test } from "vitest";
+import { CODE } from "../../../src/sessions/model/rules.ts";
+import { holdingScopes, type Scope } from "../../../src/sessions/model/scopes.ts";
+import { type Verdict, wordsOf } from "../../sessions/model/judge.ts";
+import { readFaultSettings } from "../support/settings.ts";
+
+// The scopes that take minutes, and up to a gigabyte each. A run that is not long takes a quick one for each kind of lease.
+
+const large = holdingScopes(CODE).filter(({ isLarge }) => isLarge);
+const scopes = readFaultSettings().long ? large : large.filter(({ name }) => name.includes("2 Pods each"));
+
+describe("the protocol keeps its promises in large scopes", () => {
+  const runs = startAll(scopes);
+
+  test.each(scopes)("$name", async (scope) => {
+    const verdict = await runs(scope);
+    process.stdout.write(`model: ${scope.name}: ${verdict.states.toLocaleString("en")} states\n`);
+    expect(verdict.fails, wordsOf(verdict)).toEqual([]);
+  });
+});
+
+/** Explores all of them once the first is asked for, so many at a time as there are cores. */
+function startAll(all: readonly Scope[]): (scope: Scope) => Promise<Verdict> {
+  const results = new Map(all.map((scope) => [scope.name, Promise.withResolvers<Verdict>()]));
+  // Each is awaited by its own test, maybe long after it failed.
+  for (const { promise } of results.values()) promise.catch(() => {});
+  const waiting = [...all];
+  const exploreNext = async (): Promise<void> => {
+    for (let scope = waiting.shift(); scope !== undefined; scope = waiting.shift()) {
+      const result = results.get(scope.name);
+      await judgeInThread(scope).then(result?.resolve, result?.reject);
+    }
+  };
+  let isStarted = false;
+  return async ({ name }) => {
+    if (!isStarted) for (let core = 0; core < availableParallelism(); core += 1) void exploreNext();
+    isStarted = true;
+    const result = results.get(name);
+    if (!result) throw new Error(`${name}: was not started`);
+    return result.promise;
+  };
+}
+
+function judgeInThread(scope: Scope): Promise<Verdict> {
+  return new Promise((resolve, reject) => {
+    const thread = new Worker(new URL("./judge-thread.ts", import.meta.url), { workerData: scope });
+    thread.once("message", resolve);
+    thread.once("error", reject);
+    thread.once("exit", (code) => reject(new Error(`${scope.name}: its thread ended with ${code}`)));
+  });
+}

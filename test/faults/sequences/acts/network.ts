@@ -1,0 +1,89 @@
+import type { FaultInput } from "../../../../simulator/faults.ts";
+import type { KubeFaultKind } from "../../../support/kube-proxy.ts";
+import { type Act, type Acts, FAULT_TIMES, pick } from "./act.ts";
+import { enqueue } from "./work.ts";
+
+const PARTITION_MS = [300, 1_000, 2_500] as const;
+
+/** Calls of the operator; `heartbeat` and `stop` are also the workers'. */
+const CALLS = ["poll", "ack", "heartbeat", "stop", "list", "stats"] as const;
+/** Those with a bound of their own, which is short: what hangs takes no longer. */
+const PROTOCOL_CALLS = ["ack", "heartbeat", "stop", "list"] as const;
+
+const NONSENSE = [
+  { kind: "html" },
+  { kind: "html", status: 200 },
+  { kind: "truncated" },
+  { kind: "wrong-types" },
+] as const;
+
+/** What an operator asks of the API server as it serves; the last is anything. */
+const KUBE_CALLS = [
+  ["POST", "secrets"],
+  ["PATCH", "pods"],
+  ["POST", "pods"],
+  ["PATCH", "secrets"],
+  ["DELETE", "secrets"],
+  ["GET", "pods"],
+  ["DELETE", "pods"],
+  ["PATCH", "environments"],
+  [undefined, undefined],
+] as const;
+
+export const NETWORK: Acts<"api" | "kube" | "watch"> = {
+  "api:5xx": troubleWork((choice) => ({ kind: "status", status: pick([500, 503, 529], choice) })),
+  "api:429": troubleWork((choice) => ({ kind: "status", status: 429, retryAfterSeconds: choice % 2 })),
+  "api:reset": troubleWork(() => ({ kind: "reset" })),
+  "api:lost-reply": troubleWork(() => ({ kind: "lost-reply" })),
+  "api:hang": troubleWork((choice) => ({ kind: "hang", after: choice % 2 === 0 }), PROTOCOL_CALLS),
+  "api:slow": troubleWork((choice) => ({ kind: "latency", ms: pick([300, 900, 1_800], choice) })),
+  "api:nonsense": troubleWork((choice) => pick(NONSENSE, choice)),
+  "api:duplicate-offer": ({ world }) => {
+    world.simulator.inject({ kind: "duplicate-offer", times: 2 });
+    return undefined;
+  },
+  "kube:reset": troubleKube("reset"),
+  "kube:lost-reply": troubleKube("lost-reply"),
+  "kube:slow": troubleKube("slow"),
+  "kube:late": troubleKube("late"),
+  "kube:5xx": troubleKube("5xx"),
+  "kube:429": troubleKube("429"),
+  "kube:conflict": troubleKube("conflict"),
+  "kube:partition": (stage, choice) => {
+    stage.witness.kubeTroubled = true;
+    const [replica] = stage.replicas;
+    if (!replica) return false;
+    replica.proxy.refuse();
+    stage.later(pick(PARTITION_MS, choice), () => {
+      if (!replica.isKilled) replica.proxy.clear();
+    });
+    return true;
+  },
+  "watch:dropped": (stage) => stage.replicas.reduce((open, { proxy }) => open + proxy.dropWatches(), 0) > 0,
+  "watch:gone": (stage) => {
+    for (const { proxy } of stage.replicas) proxy.expireWatches();
+    return undefined;
+  },
+};
+
+function troubleWork(fault: (choice: number) => FaultInput, calls: readonly (typeof CALLS)[number][] = CALLS): Act {
+  return (stage, choice) => {
+    const call = pick(calls, choice);
+    stage.world.simulator.inject({ ...fault(choice), call, times: pick(FAULT_TIMES, Math.floor(choice / 7)) });
+    enqueue(stage);
+    // A lease may be lost by it.
+    if (call === "heartbeat") stage.witness.excuseAll();
+    return undefined;
+  };
+}
+
+function troubleKube(kind: KubeFaultKind): Act {
+  return (stage, choice) => {
+    stage.witness.kubeTroubled = true;
+    const [method, plural] = kind === "conflict" ? [] : pick(KUBE_CALLS, choice);
+    const times = pick(FAULT_TIMES, Math.floor(choice / KUBE_CALLS.length));
+    for (const { proxy } of stage.replicas) proxy.add({ kind, method, plural, times });
+    enqueue(stage);
+    return undefined;
+  };
+}

@@ -1,0 +1,79 @@
+import { isNotFound } from "../../../../src/kube/errors.ts";
+import { LEASES } from "../../../../src/kube/resource.ts";
+import type { Stillness } from "../clock.ts";
+import type { Stage } from "../stage.ts";
+import { type Act, type Acts, pick } from "./act.ts";
+
+const HOUR_MS = 3_600_000;
+const DOWN_MS = [100, 600, 2_000] as const;
+const STILL_MS = [400, 1_500, 4_000] as const;
+
+export const OPERATORS: Acts<"clock" | "operator" | "leader"> = {
+  "clock:forward": setClocks(HOUR_MS),
+  "clock:back": setClocks(-HOUR_MS),
+  "clock:stopped": standStill("stopped"),
+  "clock:suspended": standStill("suspended"),
+  "operator:restarted": async (stage) => {
+    const [replica] = stage.replicas;
+    if (!replica) return false;
+    await stage.end(replica);
+    await stage.startReplica();
+    return true;
+  },
+  "operator:killed": replaceOne("kill"),
+  "operator:down": replaceOne("end"),
+  "leader:ended": replaceOne("end"),
+  "leader:killed": replaceOne("kill"),
+  "leader:lease-deleted": async (stage) => {
+    const { kube, namespace } = stage.world;
+    stage.witness.excuseAll();
+    const { items } = await kube.list(LEASES, { namespace });
+    for (const { metadata } of items) {
+      try {
+        await kube.delete(LEASES, { namespace, name: metadata.name ?? "" });
+      } catch (error) {
+        if (!isNotFound(error)) throw error;
+      }
+    }
+    return items.length > 0;
+  },
+};
+
+function setClocks(offsetMs: number): Act {
+  return (stage, choice) => {
+    stage.witness.excuseAll();
+    for (const { clock } of stage.replicas) clock.setWall(offsetMs * (1 + (choice % 3)));
+    return stage.replicas.length > 0;
+  };
+}
+
+/** No timer of it runs, and what it sends waits, until it goes on. Replies under way are heard: that is more than a stop. */
+function standStill(how: Stillness): Act {
+  return (stage, choice) => {
+    const [replica] = stage.replicas;
+    if (!replica) return false;
+    stage.witness.excuseAll();
+    replica.clock.stand(how);
+    replica.proxy.stall();
+    stage.later(pick(STILL_MS, choice), () => {
+      if (replica.isKilled) return;
+      replica.clock.goOn();
+      replica.proxy.clear();
+    });
+    return true;
+  };
+}
+
+/** One goes, and another one comes. The oldest is most often the leader. */
+function replaceOne(how: "end" | "kill"): Act {
+  return async (stage: Stage, choice) => {
+    const [replica] = stage.replicas;
+    if (!replica) return false;
+    if (how === "kill") stage.kill(replica);
+    else await stage.end(replica);
+    stage.later(pick(DOWN_MS, choice), async () => {
+      await stage.startReplica();
+    });
+    return true;
+  };
+}

@@ -1,0 +1,43 @@
+import { expect, test } from "vitest";
+import { realClock, sleep } from "../../../src/core/clock.ts";
+import { TroubledClock } from "./clock.ts";
+
+const STILL_MS = 60;
+
+test("timers of a process that stands still run when it goes on, in their order, but for those that were cancelled", async () => {
+  const clock = new TroubledClock();
+  const run: string[] = [];
+  clock.setTimer(() => run.push("second"), 20);
+  clock.setTimer(() => run.push("first"), 5);
+  const cancelled = clock.setTimer(() => run.push("cancelled"), 10);
+  clock.stand("stopped");
+  await sleep(realClock, STILL_MS);
+  cancelled.cancel();
+  expect(run).toEqual([]);
+  clock.goOn();
+  expect(run).toEqual(["first", "second"]);
+});
+
+test("the monotonic clock of a suspended machine stands still, its wall clock goes on", async () => {
+  const clock = new TroubledClock();
+  const wallMs = clock.now();
+  clock.stand("suspended");
+  const stillMs = clock.monotonic();
+  await sleep(realClock, STILL_MS);
+  expect(clock.monotonic()).toBe(stillMs);
+  expect(clock.now()).toBeGreaterThan(wallMs);
+  clock.goOn();
+  // It never catches up.
+  expect(realClock.monotonic() - clock.monotonic()).toBeGreaterThanOrEqual(STILL_MS - 1);
+});
+
+test("both clocks of a stopped process go on, and the wall clock can be set", async () => {
+  const clock = new TroubledClock();
+  clock.stand("stopped");
+  const before = clock.monotonic();
+  await sleep(realClock, STILL_MS);
+  clock.goOn();
+  expect(clock.monotonic() - before).toBeGreaterThanOrEqual(STILL_MS - 1);
+  clock.setWall(-3_600_000);
+  expect(clock.now()).toBeLessThan(realClock.now() - 3_500_000);
+});

@@ -1,0 +1,131 @@
+import type { ItemRecord } from "../../../simulator/item.ts";
+import { LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
+import { END_REASON_LIST } from "../../../src/api/reasons.ts";
+import {
+  CONFIG_MAPS,
+  EVENTS,
+  type KubeObject,
+  LEASES,
+  NETWORK_POLICIES,
+  POD_DISRUPTION_BUDGETS,
+  PODS,
+  type Resource,
+} from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import type { Stage } from "./stage.ts";
+
+/**
+ * Some seconds at most on a machine with time to spare. One that is so busy that requests take longer than the claim
+ * protocol allows serves nothing meanwhile, as it should.
+ */
+const SETTLES_MS = 600_000;
+/** The garbage collector of a young control plane takes half a minute to learn of a kind. */
+const GONE_MS = 300_000;
+
+/** Fewer Events than the writer lets through of one object at a stretch: none of them was held back. */
+const EVENTS_LET_THROUGH = 20;
+
+/** What must be true of every world in the end, whatever befell it. */
+export async function expectEnd(stage: Stage): Promise<void> {
+  const { world, witness } = stage;
+  await untilSettled(stage);
+  // What was wrong with an item is told until one after it is served: this one is.
+  world.simulator.enqueue(world.environmentId);
+  await untilSettled(stage);
+  witness.check("everything settles", false);
+  await world.until("Ready is True", () => world.condition("Ready")?.status === "True", SETTLES_MS);
+  witness.check("Ready when all is well", false);
+  await expectEachServedOrTold(stage);
+  await expectNoLeaks(stage);
+  await world.deleteEnvironment();
+  witness.environmentDeleted = true;
+  await world.until("the Environment is gone", () => !world.environment, GONE_MS);
+  await world.until("its Pods and claims are gone", () => world.pods.length + world.claims.length === 0, GONE_MS);
+  await world.until("whatever it owned is gone", async () => (await leftovers(stage)).length === 0, GONE_MS);
+  witness.check("nothing is left of a deleted Environment", false);
+  await witness.settled();
+}
+
+/** Every item is stopped, no claim is left, no Pod is assigned. What never ends by itself is stopped by its user. */
+async function untilSettled(stage: Stage): Promise<void> {
+  const { world } = stage;
+  const asked = new Set<string>();
+  await world.until(
+    "everything has settled",
+    () => {
+      for (const pod of world.pods) {
+        const work = pod.metadata.annotations?.["berth.dev/work-id"];
+        if (!work || asked.has(work) || !stage.fates.isEndless(pod)) continue;
+        asked.add(work);
+        if (world.simulator.item(work).state !== "stopped") world.simulator.stopItem(work);
+      }
+      const live = world.simulator.items(world.environmentId).filter(({ state }) => state !== "stopped");
+      return live.length === 0 && world.claims.length === 0 && stage.podsOf("assigned").length === 0;
+    },
+    SETTLES_MS,
+  );
+}
+
+async function expectEachServedOrTold(stage: Stage): Promise<void> {
+  const { world, witness } = stage;
+  const items = world.simulator.items(world.environmentId).filter(({ type }) => type === "session");
+  for (const { id, acks } of items) {
+    const runs = witness.ran.get(id)?.size ?? 0;
+    const wrong = runs > acks.length && `${id} ran in ${runs} Pods after ${acks.length} acknowledgements`;
+    witness.check("served once, or stopped for a reason that is told", wrong);
+  }
+  const silent = await untilTold(stage, items.filter(byOperator));
+  const wrong = silent.length > 0 && `the operator stopped ${silent.join(", ")}, and no Event says why`;
+  witness.check("served once, or stopped for a reason that is told", wrong);
+}
+
+/** Events are written beside the work. Resolves with the items of which none tells, once that is sure. */
+async function untilTold({ world, witness }: Stage, items: readonly ItemRecord[]): Promise<string[]> {
+  const untold = async () => {
+    const { items: events } = await world.kube.list(EVENTS, { namespace: world.namespace });
+    // One that nobody could write, that went with a process, or that was one too many is lost: more Events do not promise.
+    if (witness.kills > 0 || witness.kubeTroubled || events.length >= EVENTS_LET_THROUGH) return [];
+    const told = events.filter(({ reason }) => (END_REASON_LIST as readonly string[]).includes(reason ?? ""));
+    return items.map(({ id }) => id).filter((id) => !told.some(({ message }) => message?.includes(id)));
+  };
+  const all = () => world.until("the Events are written", async () => (await untold()).length === 0);
+  await all().catch(() => {});
+  return await untold();
+}
+
+function byOperator({ stoppedBy, history }: ItemRecord): boolean {
+  return stoppedBy?.as === "environment-key" && !history.some(({ by }) => by.as === "admin");
+}
+
+async function expectNoLeaks(stage: Stage): Promise<void> {
+  const { world, witness } = stage;
+  const { kube, namespace } = world;
+  const kinds: readonly Resource[] = [
+    PODS,
+    EVENTS,
+    CONFIG_MAPS,
+    LEASES,
+    NETWORK_POLICIES,
+    POD_DISRUPTION_BUDGETS,
+    ENVIRONMENTS,
+  ];
+  const lists = await Promise.all(kinds.map((kind) => kube.list(kind, { namespace })));
+  for (const object of lists.flatMap(({ items }) => items)) {
+    const where = `in ${object.kind} ${object.metadata.name}`;
+    witness.check("7 no credential outside of Secrets", witness.leaksIn(JSON.stringify(object)) && where);
+  }
+  for (const { metrics, name } of stage.replicas) {
+    const text = (await metrics?.registry.metrics()) ?? "";
+    witness.check("7 no credential outside of Secrets", witness.leaksIn(text) && `in the metrics of ${name}`);
+  }
+  witness.check("7 no credential outside of Secrets", witness.leaksIn(stage.log.lines.join("\n")) && "in a log");
+}
+
+/** What bears an Environment's label, of every kind that Berth makes. */
+async function leftovers({ world }: Stage): Promise<KubeObject[]> {
+  const { kube, namespace } = world;
+  const query = { namespace, labelSelector: LABEL_ENVIRONMENT };
+  const kinds: readonly Resource[] = [NETWORK_POLICIES, POD_DISRUPTION_BUDGETS];
+  const lists = await Promise.all(kinds.map((kind) => kube.list(kind, query)));
+  return lists.flatMap(({ items }) => items);
+}

@@ -1,0 +1,44 @@
+import { KINDS, type Kind } from "./steps.ts";
+import type { Invariant } from "./witness.ts";
+
+/** What was done and looked at in all sequences of a run. */
+export class Tally {
+  sequences = 0;
+  readonly #taken = new Map<Kind, number>();
+  readonly #struck = new Map<Kind, number>();
+  readonly #checked = new Map<Invariant, number>();
+
+  taken(kind: Kind): void {
+    this.#taken.set(kind, (this.#taken.get(kind) ?? 0) + 1);
+  }
+
+  /** A step took effect. */
+  struck(kind: Kind): void {
+    this.#struck.set(kind, (this.#struck.get(kind) ?? 0) + 1);
+  }
+
+  checked(checks: ReadonlyMap<Invariant, number>): void {
+    for (const [invariant, count] of checks) this.#checked.set(invariant, (this.#checked.get(invariant) ?? 0) + count);
+  }
+
+  /** Kinds of steps that were never taken. */
+  get untaken(): Kind[] {
+    return KINDS.filter((kind) => !this.#taken.has(kind));
+  }
+
+  /** Kinds of steps of which none took effect. */
+  get idle(): Kind[] {
+    return KINDS.filter((kind) => !this.#struck.has(kind));
+  }
+
+  get text(): string {
+    const sum = (counts: ReadonlyMap<unknown, number>) => [...counts.values()].reduce((all, count) => all + count, 0);
+    return [
+      `sequences: ${this.sequences} run, ${sum(this.#taken)} steps, ${sum(this.#checked)} invariants checked`,
+      "steps, and how often they took effect:",
+      ...KINDS.map((kind) => `  ${kind}: ${this.#taken.get(kind) ?? 0}, ${this.#struck.get(kind) ?? 0}`),
+      "invariants, and how often they were checked:",
+      ...[...this.#checked].sort().map(([invariant, count]) => `  ${invariant}: ${count}`),
+    ].join("\n");
+  }
+}

@@ -1,0 +1,60 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+import type { Outcome } from "../../../bench/soak/soak.ts";
+import { LEAST_RESTS } from "../../../bench/soak/verdict.ts";
+import { readFaultSettings } from "../support/settings.ts";
+
+const MAIN = new URL("../../../bench/soak/main.ts", import.meta.url).pathname;
+const { seed, long } = readFaultSettings();
+
+/**
+ * The command as people run it. The long run finds small leaks; the shortest that there is has too few rests to tell a leak
+ * from noise, so its word on growth is printed, and only what went wrong with the sessions counts.
+ */
+const FOR = long ? "1h" : "30s";
+const BOUND_MS = long ? 3 * 3_600_000 : 900_000;
+
+/** What the command adds to the outcome in its JSON. */
+interface Report {
+  readonly problems: readonly string[];
+  readonly wrongs: readonly string[];
+}
+
+test(
+  "sessions in rounds with trouble of every kind leave the operator as it was",
+  async () => {
+    const dir = await mkdtemp(join(tmpdir(), "berth-soak-"));
+    try {
+      const json = join(dir, "soak.json");
+      const args = [MAIN, "--for", FOR, "--seed", String(seed), "--json", json];
+      console.log(await outputOf(args));
+      const outcome = JSON.parse(await readFile(json, "utf8")) as Outcome & Report;
+      expect(long ? outcome.problems : outcome.wrongs).toEqual([]);
+      expect(outcome.rounds.filter(({ isWarmUp }) => !isWarmUp).length).toBeGreaterThanOrEqual(LEAST_RESTS);
+      // It served, and under attack: a soak of nothing is flat as well.
+      expect(outcome.account.beaten).toBeGreaterThan(20);
+      const { "faults of the Work API": faults, ...made } = outcome.trouble;
+      for (const [trouble, count] of Object.entries(made)) expect(count, trouble).toBeGreaterThan(0);
+      expect(faults).toBeGreaterThan(0);
+      expect(Object.values(outcome.watchesEnded).reduce((sum, count) => sum + count, 0)).toBeGreaterThan(0);
+    } finally {
+      await rm(dir, { recursive: true });
+    }
+  },
+  BOUND_MS,
+);
+
+/** What it printed. A soak that broke off printed no verdict: all that it printed is in the error then. */
+async function outputOf(args: readonly string[]): Promise<string> {
+  try {
+    return (await promisify(execFile)(process.execPath, args, { timeout: BOUND_MS })).stdout;
+  } catch (error) {
+    const { code, stdout = "", stderr = "" } = error as { code?: unknown; stdout?: string; stderr?: string };
+    if (code === 1 && stdout.includes("NOT FLAT")) return stdout;
+    throw new Error(`${stdout}\n${stderr}`, { cause: error });
+  }
+}

@@ -1,0 +1,22 @@
+import { describe, expect, test } from "vitest";
+import { chooseSeed, readFaultSettings } from "./settings.ts";
+
+describe("the seed of a run", () => {
+  test("is the one that was asked for", () => {
+    expect(chooseSeed("42", false)).toBe(42);
+    expect(chooseSeed("0", true)).toBe(0);
+  });
+
+  test("is the same in every run of CI, and in files that are run by themselves", () => {
+    expect(chooseSeed(undefined, true)).toBe(readFaultSettings({}).seed);
+  });
+
+  test("is any number that can be asked for again otherwise", () => {
+    const seed = chooseSeed(undefined, false);
+    expect(chooseSeed(String(seed), false)).toBe(seed);
+  });
+
+  test.each(["", "-1", "1.5", "x", "2147483648"])("%j is refused, with what would do", (asked) => {
+    expect(() => chooseSeed(asked, false)).toThrow(/whole number from 0 to 2147483647/);
+  });
+});

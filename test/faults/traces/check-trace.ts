@@ -1,0 +1,36 @@
+import { type Circumstances, checkItem } from "./check-item.ts";
+import { project } from "./projection.ts";
+import type { TraceRecorder } from "./trace.ts";
+
+/** What was checked. */
+export interface Tally {
+  /** Items, each with a trace of its own. */
+  readonly traces: number;
+  /** Entries that mean a step of the model. */
+  readonly steps: number;
+  /** The most ways in which things could stand at a time. */
+  readonly widest: number;
+}
+
+/** Checks the trace of every item. @throws {TraceError} the model does not allow one of them. */
+export function checkTrace(recorder: TraceRecorder, circumstances: Circumstances): Tally {
+  return addUp(
+    recorder.items.map((workId) => ({ traces: 1, ...checkItem(project(recorder.entries, workId), circumstances) })),
+  );
+}
+
+export function addUp(tallies: readonly Tally[]): Tally {
+  return tallies.reduce(
+    (all, one) => ({
+      traces: all.traces + one.traces,
+      steps: all.steps + one.steps,
+      widest: Math.max(all.widest, one.widest),
+    }),
+    { traces: 0, steps: 0, widest: 0 },
+  );
+}
+
+export function wordsOf({ traces, steps, widest }: Tally): string {
+  const [many, more] = [traces, steps].map((count) => count.toLocaleString("en"));
+  return `traces: ${many} checked, ${more} steps, at most ${widest} ways at a time in which things could stand\n`;
+}

@@ -1,0 +1,216 @@
+import type { PointEvent } from "../../../src/core/points.ts";
+import type { Timing } from "../../../src/sessions/timing.ts";
+import { NO_HEARTBEAT } from "../../../src/work/types.ts";
+import { callOf } from "./projection.ts";
+
+/** What one operator found out of its claim of the item, with times of its own monotonic clock, in milliseconds. */
+interface Known {
+  /** The Pod was read parked since the journal, and since the last acknowledgement. */
+  isParked: boolean;
+  lookedMs: number | null;
+  snapshot: { readonly value: string; readonly seenMs: number } | null;
+  /** Until when a beat that was accepted surely keeps the lease, at the server. */
+  leasedUntilMs: number;
+  /** The item was seen stopping. */
+  isStopping: boolean;
+  /** What it was last seen or made to be; null: by a walk through the list, which does not say of which items. */
+  isOver: boolean | null;
+}
+
+const SECOND_MS = 1_000;
+
+/** Out of anybody's hands, as a look says it, and as the reason of a settlement does. */
+const OVER: ReadonlySet<unknown> = new Set(["queued", "stopped", "absent"]);
+
+/** Between two clocks of one process, and two sums of fractions. */
+const ROUNDING_MS = 2;
+
+/**
+ * The rules that the model has as guards without a time (nothing under way, stood still, inside the window), held against
+ * the clock of a trace. Margins that only make up for the clocks of two machines are not asked for here.
+ */
+export class Knowledge {
+  readonly #timing: Timing;
+  /** When the last poll that brought the item was sent, by Environment, on the wall clock: a restart has no other. */
+  readonly #polled = new Map<string, number>();
+  /** The same of the poll that each Pod was journaled for. */
+  readonly #claimed = new Map<string, number>();
+  /** Whose claim of a Pod is not out yet. */
+  readonly #claiming = new Map<string, string>();
+  readonly #known = new Map<string, Known>();
+  readonly #sent = new Map<string, PointEvent>();
+
+  constructor(timing: Timing) {
+    this.#timing = timing;
+  }
+
+  /** Takes in one entry about the item. Returns the rule that it breaks, in words; null: none. */
+  take(event: PointEvent): string | null {
+    if (event.point === "claim.poll") {
+      if (event.phase === "before") this.#sent.set(callOf(event), event);
+      else {
+        const { atMs, monotonicMs } = this.#sent.get(callOf(event)) ?? event;
+        this.#polled.set(event.environment, atMs);
+        // An offer of an item that is claimed already is as good as a look.
+        this.#seenByAll(event.environment, { isOver: true, lookedMs: monotonicMs });
+      }
+      return null;
+    }
+    if (event.point === "claim.offer") {
+      for (const [pod, operator] of this.#claiming) if (operator === event.operator) this.#claiming.delete(pod);
+      return null;
+    }
+    if (event.point === "sweep.list") {
+      if (event.phase === "after" && event.outcome === "ok") this.#seenByAll(event.environment, { isOver: null });
+      return null;
+    }
+    if (event.phase === "before") {
+      this.#sent.set(callOf(event), event);
+      return this.#mayBeSent(event, this.#of(event));
+    }
+    if (event.phase === "note") return this.#note(event, this.#of(event));
+    this.#learn(event, this.#sent.get(callOf(event)) ?? event, this.#of(event));
+    return null;
+  }
+
+  /** What is news of the item to every claim of an Environment. */
+  #seenByAll(environment: string, seen: Pick<Known, "isOver"> & Partial<Known>): void {
+    for (const [key, known] of this.#known) if (key.startsWith(`${environment} `)) Object.assign(known, seen);
+  }
+
+  #of({ environment, operator, pod }: PointEvent): Known {
+    const key = `${environment} ${operator} ${pod}`;
+    const known = this.#known.get(key) ?? {
+      isParked: false,
+      lookedMs: null,
+      snapshot: null,
+      leasedUntilMs: Number.NEGATIVE_INFINITY,
+      isStopping: false,
+      isOver: false,
+    };
+    this.#known.set(key, known);
+    return known;
+  }
+
+  #mayBeSent(event: PointEvent, known: Known): string | null {
+    switch (event.point) {
+      case "claim.journal":
+        return this.#mayJournal(event);
+      case "claim.ack":
+        return this.#mayAcknowledge(event, known);
+      case "session.drop":
+        return this.#mayDrop(event, known);
+      case "session.fence":
+      case "session.take":
+        return this.#mayBeat(event, known);
+      case "session.stop":
+        return event.asks["force"] === true ? this.#mayStop(event, known) : null;
+      case "session.settled":
+        // Other reasons are those of a lease that is lost, and of what somebody else acknowledged.
+        return OVER.has(event.asks["because"]) && known.isOver === false ? "settled what was last seen live" : null;
+      default:
+        return null;
+    }
+  }
+
+  #mayJournal(event: PointEvent): string | null {
+    const polledMs = this.#polled.get(event.environment);
+    if (polledMs === undefined) return "journaled an item that no poll brought";
+    // Repeated before the claim came out: the same claim.
+    if (this.#claiming.get(podOf(event)) !== event.operator) this.#claimed.set(podOf(event), polledMs);
+    this.#claiming.set(podOf(event), event.operator);
+    return null;
+  }
+
+  #polledMs(event: PointEvent): number {
+    return this.#claimed.get(podOf(event)) ?? 0;
+  }
+
+  #mayAcknowledge(event: PointEvent, known: Known): string | null {
+    const { atMs } = event;
+    const { othersReclaimMs, requestBoundMs } = this.#timing;
+    if (!known.isParked) return "acknowledged without having read the Pod parked just before";
+    const deadlineMs = this.#polledMs(event) + othersReclaimMs - requestBoundMs;
+    return atMs > deadlineMs ? `acknowledged ${atMs - deadlineMs} ms after it could land inside the window` : null;
+  }
+
+  /** Not before an acknowledgement of ours can take effect no more, and then only by what a look showed. */
+  #mayDrop(event: PointEvent, { lookedMs }: Known): string | null {
+    const { atMs, monotonicMs } = event;
+    if (lookedMs === null) return "dropped what nobody had looked at";
+    const lookedAtMs = atMs - (monotonicMs - lookedMs);
+    const earlyMs = this.#polledMs(event) + this.#timing.othersReclaimMs - lookedAtMs;
+    return earlyMs > ROUNDING_MS
+      ? `looked ${Math.ceil(earlyMs)} ms before an acknowledgement could no more be under way`
+      : null;
+  }
+
+  #mayBeat({ asks, monotonicMs }: PointEvent, known: Known): string | null {
+    const { expected } = asks;
+    if (expected === NO_HEARTBEAT || typeof expected !== "string" || known.isStopping) return null;
+    const { snapshot } = known;
+    if (!snapshot || !isSameInstant(snapshot.value, expected))
+      return `beat with ${expected}, which it had not remembered`;
+    const stoodMs = monotonicMs - snapshot.seenMs;
+    const neededMs = this.#timing.beatIntervalMs + this.#timing.quietMarginMs;
+    return stoodMs < neededMs ? `beat with a value that stood still for ${stoodMs} of ${neededMs} ms` : null;
+  }
+
+  #mayStop({ monotonicMs }: PointEvent, known: Known): string | null {
+    if (known.isStopping) return null;
+    const deadlineMs = known.leasedUntilMs - this.#timing.requestBoundMs;
+    if (known.leasedUntilMs === Number.NEGATIVE_INFINITY) return "stopped without a lease and without a fence";
+    return monotonicMs > deadlineMs
+      ? `stopped ${monotonicMs - deadlineMs} ms after it could land inside the lease`
+      : null;
+  }
+
+  #note(event: PointEvent, known: Known): string | null {
+    if (event.point === "session.snapshot") {
+      // As old as the look that it is from: what was seen by another way is no older than now.
+      const seenMs = known.lookedMs ?? event.monotonicMs;
+      const value = String(event.details["value"]);
+      known.snapshot = { value, seenMs };
+      return null;
+    }
+    return event.point === "session.own" ? this.#mayDrop(event, known) : null;
+  }
+
+  #learn({ point, outcome, details }: PointEvent, sent: PointEvent, known: Known): void {
+    switch (point) {
+      case "claim.read-pod":
+        known.isParked = outcome === "ok" && details["parked"] === true;
+        break;
+      case "claim.ack":
+        known.isParked = false;
+        break;
+      case "session.look":
+        if (outcome !== "ok" || details["state"] === "unknown") break;
+        known.lookedMs = sent.monotonicMs;
+        known.isStopping = details["state"] === "stopping";
+        known.isOver = OVER.has(details["state"]);
+        break;
+      case "session.stop":
+        if (outcome === "ok" && sent.asks["force"] === true) known.isOver = true;
+        break;
+      case "session.fence":
+      case "session.take":
+      case "session.beat":
+        if (outcome === "ok" && details["accepted"] === true && details["state"] === "active") {
+          known.leasedUntilMs = sent.monotonicMs + Number(details["ttlSeconds"]) * SECOND_MS;
+        }
+        if (details["state"] === "stopping") known.isStopping = true;
+        known.isOver = details["state"] === "stopped";
+        break;
+      default:
+    }
+  }
+}
+
+function isSameInstant(one: string, other: string): boolean {
+  return one === other || Date.parse(one) === Date.parse(other);
+}
+
+function podOf({ environment, pod }: PointEvent): string {
+  return `${environment} ${pod}`;
+}

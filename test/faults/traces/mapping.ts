@@ -1,0 +1,196 @@
+import type { PointDetails, PointOutcome } from "../../../src/core/points.ts";
+import { BODY, ITEM, isAlive, type Layout, MEMORY, POD, STATE, type State } from "../../../src/sessions/model/state.ts";
+import type { OperatorStep, Step } from "../../../src/sessions/model/steps.ts";
+import type { SessionPoint } from "../../../src/sessions/points.ts";
+import type { Successor } from "./candidates.ts";
+
+/** Whose point it is, in the model's numbers. `pod` -1: none of the item's. */
+export interface Actor {
+  readonly layout: Layout;
+  readonly operator: number;
+  readonly pod: number;
+}
+
+/** What a point asked for, or was answered with. */
+export interface Said {
+  readonly asks: PointDetails;
+  readonly details: PointDetails;
+}
+
+/** How a point of the code is read as steps of the model. */
+export interface Reading {
+  /** The steps that it can be. */
+  readonly steps: readonly OperatorStep[];
+  /** Which of them, by what it asked for. */
+  fits?(step: Step, asks: PointDetails): boolean;
+  /** Where the request may be answered well and change nothing in the model. */
+  isNothing?(state: State, actor: Actor, said: Said): boolean;
+  /** What it changes beyond the steps of the model. */
+  also?(state: State, actor: Actor): State | null;
+  /** What it reads: the word for what is there. The answer must have been true at some time while it was under way. */
+  reads?(state: State, actor: Actor): string;
+  /** The same word, of the answer; null: it says nothing. */
+  saw?(details: PointDetails): string | null;
+}
+
+const stateOf = (state: State, layout: Layout) => state[layout.item(0) + ITEM.state] ?? 0;
+const podOf = (state: State, { layout, pod }: Actor, byte: number) => state[layout.pod(pod) + byte] ?? 0;
+const memoryIs = (state: State, actor: Actor, ...memories: number[]) =>
+  memories.includes(podOf(state, actor, POD.memory));
+
+const isStopped = (state: State, { layout }: Actor) => stateOf(state, layout) === STATE.stopped;
+
+/** Its Pod is over, or on its way. */
+function isPodGone(state: State, actor: Actor): boolean {
+  const body = podOf(state, actor, POD.body);
+  return body === BODY.gone || body === BODY.ended || body === BODY.finishing || !podOf(state, actor, POD.object);
+}
+
+const READS_STATE: Pick<Reading, "steps" | "reads" | "saw"> = {
+  steps: [],
+  reads: (state, { layout }) => nameOfState(stateOf(state, layout)),
+  saw: ({ state }) =>
+    typeof state !== "string" || state === "unknown" ? null : state === "absent" ? "stopped" : state,
+};
+
+function nameOfState(value: number): string {
+  return Object.entries(STATE).find(([, one]) => one === value)?.[0] ?? "";
+}
+
+/** A beat that gives no lease, or one of an item that is stopping, where no value is compared. */
+const isNoLease = (_state: State, _actor: Actor, { details }: Said) =>
+  details["accepted"] !== true || details["state"] !== "active";
+
+/** A finished Pod, or a free one, that goes. */
+const DELETES_IDLE: Reading = {
+  steps: ["retention.delete-pod"],
+  isNothing: (state, actor) => !isAlive(podOf(state, actor, POD.body)) && podOf(state, actor, POD.body) !== BODY.parked,
+  also: (state, actor) => {
+    const isFree = podOf(state, actor, POD.body) === BODY.parked && !podOf(state, actor, POD.record);
+    if (!isFree) return null;
+    const next = state.slice();
+    next[actor.layout.pod(actor.pod) + POD.body] = BODY.gone;
+    next[actor.layout.pod(actor.pod) + POD.object] = 0;
+    return next;
+  },
+};
+
+/** Points that change nothing in the model: what they do is not in it, or they are reads that decide nothing by themselves. */
+type Unread =
+  | `${"prepare" | "environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup"}.${string}`
+  | `recover.${string}`
+  | `removal.${"lock" | "read-lock" | "read-pod" | "unlock"}`
+  | `retention.${"read-secret" | "read-pod"}`
+  | `claim.${"offer" | "read-journal"}`
+  | `session.${"shorten" | "read-credential" | "touch" | "read-pod" | "mark" | "reread" | "forget"}`;
+
+/** Points that mean something in the model: whoever adds one has to say which it is. */
+const READ = {
+  "claim.poll": { steps: [], reads: READS_STATE.reads, saw: () => "queued" } as Reading,
+  "claim.journal": { steps: ["claim.journal"] },
+  "claim.read-pod": {
+    steps: [],
+    reads: (state, actor) =>
+      String(podOf(state, actor, POD.body) === BODY.parked && podOf(state, actor, POD.object) === 1),
+    // Not parked may also be one that is not ready for a moment.
+    saw: ({ parked }) => (parked === true ? "true" : null),
+  },
+  "claim.ack": { steps: ["claim.ack"] },
+  "claim.drop": { steps: ["claim.drop"] },
+  "session.look": READS_STATE,
+  "session.own": { steps: ["session.own"] },
+  "session.take": { steps: ["session.take"], isNothing: isNoLease },
+  "session.beat": { steps: ["session.beat"], isNothing: isNoLease },
+  "session.fence": { steps: ["session.fence"], isNothing: isNoLease },
+  "session.lose": {
+    steps: ["session.lose"],
+    isNothing: (state, actor) => memoryIs(state, actor, MEMORY.lost, MEMORY.silent),
+  },
+  "session.let-go": { steps: ["session.let-go"] },
+  "session.open": { steps: ["session.open"], isNothing: (state, actor) => podOf(state, actor, POD.key) === 1 },
+  "session.snapshot": {
+    steps: ["session.snapshot"],
+    // Again after a beat without an answer; or by a look that is older than the end of its lease, to no harm.
+    isNothing: (state, actor) =>
+      memoryIs(state, actor, MEMORY.snapshot) || stateOf(state, actor.layout) !== STATE.active,
+  },
+  "session.stop": {
+    steps: ["session.stop"],
+    fits: ({ graceful = false }, { force }) => graceful === (force !== true),
+    isNothing: (state, actor, { asks }) =>
+      isStopped(state, actor) || (asks["force"] !== true && stateOf(state, actor.layout) === STATE.stopping),
+  },
+  "session.delete-pod": { steps: ["session.delete-pod"], isNothing: isPodGone },
+  "session.drop": { steps: ["session.drop"] },
+  "session.settled": { steps: ["session.settled"] },
+  "removal.delete-pod": DELETES_IDLE,
+  "retention.delete-pod": DELETES_IDLE,
+} as const satisfies Readonly<Record<Exclude<SessionPoint, Unread>, Reading>>;
+
+/** The same, by any name. */
+export const READINGS: Readonly<Record<string, Reading | undefined>> = READ;
+
+/** Where the steps that a point can be lead from a state, with how. */
+export function effectsOf(
+  reading: Reading,
+  actor: Actor,
+  asks: PointDetails,
+  state: State,
+  successors: readonly Successor[],
+): (readonly [next: State, how: string])[] {
+  if (reading.reads) return [[state, reading.reads(state, actor)]];
+  const own = successors.filter(({ step }) => isOwn(reading, actor, asks, step));
+  const also = reading.also?.(state, actor) ?? null;
+  return [...own.map(({ next, step }) => [next, step.outcome] as const), ...(also ? [[also, "ok"] as const] : [])];
+}
+
+/** A crash is an entry of its own in a trace. */
+function isOwn({ steps, fits }: Reading, { operator, pod }: Actor, asks: PointDetails, step: Step): boolean {
+  if (step.operator !== operator || step.pod !== pod || step.outcome.startsWith("crash")) return false;
+  return (steps as readonly string[]).includes(step.name) && (fits?.(step, asks) ?? true);
+}
+
+/** Whether what a request was answered with agrees with how it took effect; null: it did not. */
+export function agrees(
+  reading: Reading,
+  actor: Actor,
+  said: Said & { readonly outcome: PointOutcome },
+  state: State,
+  how: string | null,
+): boolean {
+  const { outcome } = said;
+  if (reading.reads) {
+    const saw = outcome === "ok" ? (reading.saw?.(said.details) ?? null) : null;
+    return saw === null || saw === how;
+  }
+  switch (outcome) {
+    case "ok":
+      return how === "ok" || how === "refused" || (how === null && (reading.isNothing?.(state, actor, said) ?? false));
+    case "refused":
+      // A beat that was refused after one without an answer shows our own value: it is adopted.
+      return how === null || (reading.steps.includes("session.beat") && how === "ok");
+    case "failed":
+      return how === null;
+    case "unanswered":
+      // The model knows of each acknowledgement without an answer, whatever became of it.
+      if (reading.steps.includes("claim.ack")) return how === "unanswered" || how === "lost";
+      // A journal may be found to stand by reading it.
+      return how !== "ok" || !hasUnanswered(reading) || reading.steps.includes("claim.journal");
+    default:
+      return outcome satisfies never;
+  }
+}
+
+/** Steps that the model tells apart by whether they were answered. Others are the same either way. */
+const ANSWERED: ReadonlySet<OperatorStep> = new Set(["claim.journal", "session.take", "session.fence", "session.beat"]);
+
+function hasUnanswered({ steps }: Reading): boolean {
+  return steps.some((name) => ANSWERED.has(name));
+}
+
+/** How a request that got no answer may yet take effect. Of an acknowledgement the model has a step of its own for that. */
+export function lateEffectsOf(...args: Parameters<typeof effectsOf>): (readonly [next: State, how: string])[] {
+  const [reading] = args;
+  if (reading.reads || reading.steps.includes("claim.ack")) return [];
+  return effectsOf(...args).filter(([, how]) => how !== "ok" || !hasUnanswered(reading));
+}

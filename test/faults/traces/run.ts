@@ -1,0 +1,89 @@
+import { DEFAULT_TIMING, scaleTiming } from "../../../src/sessions/timing.ts";
+import type { TestCluster } from "../../support/cluster.ts";
+import { type InProcessOperator, startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
+import { checkTrace, type Tally } from "./check-trace.ts";
+import type { Scenario } from "./scenarios.ts";
+import { TraceRecorder } from "./trace.ts";
+
+/** Of a wait for a whole scenario's sessions, on a machine with much else to do. */
+const PATIENCE_MS = 300_000;
+
+/** A scenario under way: its worlds, their operators, and what was traced of them. */
+export class TraceRun implements AsyncDisposable {
+  readonly recorder = new TraceRecorder();
+  readonly worlds: readonly [World, ...World[]];
+  readonly #operators: InProcessOperator[] = [];
+
+  constructor(worlds: readonly [World, ...World[]]) {
+    this.worlds = worlds;
+  }
+
+  startOperator(index: number): void {
+    const world = this.#world(index);
+    this.recorder.began(environmentOf(world));
+    this.#operators[index] = world.startOperator({ seams: { points: this.recorder.observer } });
+  }
+
+  async stopOperator(index: number): Promise<void> {
+    await this.#operators[index]?.stop();
+    this.recorder.ended(environmentOf(this.#world(index)));
+  }
+
+  #world(index: number): World {
+    return this.worlds[index] ?? this.worlds[0];
+  }
+
+  /** Ids of the items that were queued. */
+  enqueue(count: number): string[] {
+    const { simulator, environmentId } = this.worlds[0];
+    return Array.from({ length: count }, () => simulator.enqueue(environmentId).id);
+  }
+
+  until(what: string, predicate: () => boolean): Promise<true> {
+    return this.worlds[0].until(what, predicate, PATIENCE_MS);
+  }
+
+  async serve(count: number): Promise<void> {
+    this.enqueue(count);
+    await this.untilSettled(count);
+  }
+
+  untilSettled(count: number): Promise<true> {
+    const { simulator, environmentId } = this.worlds[0];
+    return this.until(`${count} items are stopped, and no claim is left`, () => {
+      const items = simulator.items(environmentId);
+      const isStopped = items.length >= count && items.every(({ state }) => state === "stopped");
+      return isStopped && this.worlds.every(({ claims }) => claims.length === 0);
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // The first one's simulator is everybody's.
+    for (const world of this.worlds.toReversed()) await world[Symbol.asyncDispose]();
+  }
+}
+
+function environmentOf({ namespace, name }: World): string {
+  return `${namespace}/${name}`;
+}
+
+/** Plays a scenario to its end. */
+export async function play(cluster: TestCluster, scenario: Scenario): Promise<TraceRecorder> {
+  const first = await startWorld(cluster, scenario.world);
+  const others = scenario.isDoubled ? [await startWorld(cluster, { ...scenario.world, beside: first })] : [];
+  await using run = new TraceRun([first, ...others]);
+  if (scenario.allows) run.recorder.allow(...scenario.allows);
+  for (const [index, world] of run.worlds.entries()) {
+    await world.createEnvironment();
+    run.startOperator(index);
+  }
+  await Promise.all(run.worlds.map((world) => world.untilParked(1)));
+  await scenario.act(run);
+  first.simulator.assertNoViolations();
+  return run.recorder;
+}
+
+/** Checks the trace of every item. @throws {TraceError} */
+export function checkScenario(recorder: TraceRecorder, { rules = {}, world }: Scenario): Tally {
+  return checkTrace(recorder, { rules, timing: scaleTiming(DEFAULT_TIMING, world.timeScale ?? TEST_TIME_SCALE) });
+}

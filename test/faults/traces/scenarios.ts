@@ -1,0 +1,233 @@
+import { PODS } from "../../../src/kube/resource.ts";
+import type { Rules } from "../../../src/sessions/model/rules.ts";
+import type { Fault, HiddenStep } from "../../../src/sessions/model/steps.ts";
+import type { FateInput } from "../../../testbed/node/fate.ts";
+import type { WorldOptions } from "../../support/world.ts";
+import type { TraceRun } from "./run.ts";
+
+/** A way to serve sessions, with what goes wrong. */
+export interface Scenario {
+  readonly name: string;
+  readonly world: WorldOptions;
+  /** Two clusters serve one queue. */
+  readonly isDoubled?: boolean;
+  readonly rules?: Partial<Rules>;
+  /** What goes wrong from the beginning on. */
+  readonly allows?: readonly (Fault | HiddenStep)[];
+  readonly act: (run: TraceRun) => Promise<void>;
+}
+
+/** Leases that are short enough to lapse in a test, and an operator as much faster. */
+const SHORT = { simulator: { limits: { ttlSeconds: 8 } }, timeScale: 12 } as const;
+
+/**
+ * For leases that are taken up after a restart: their holder's interval (12 s, half a TTL) is shorter than what the
+ * operator waits (12.5 s), and both with a beat before are shorter than a TTL.
+ */
+const TAKEN_UP = { simulator: { limits: { ttlSeconds: 24, maxTtlSeconds: 24 } }, timeScale: 5 } as const;
+
+const BY_OPERATOR = { lease: "Operator" } as const;
+
+const WORKS: FateInput = { kind: "worker", workMs: { min: 50, max: 800 } };
+const PROGRAM: FateInput = { kind: "exit", afterMs: { min: 100, max: 1_500 } };
+
+/** Fates by turns. */
+function inTurn(...fates: readonly FateInput[]): { fates: () => FateInput } {
+  let started = 0;
+  return {
+    fates: () => {
+      const fate = fates[started % fates.length] ?? WORKS;
+      started += 1;
+      return fate;
+    },
+  };
+}
+
+/** Bad replies of calls that are a worker's, too. */
+const WORKERS_HEAR_NOTHING = ["worker.first-beat", "worker.beat", "worker.exit", "work-api.lapse"] as const;
+
+const killed = (kind: "worker" | "exit"): FateInput =>
+  kind === "worker" ? { kind: "worker", workMs: 300, end: "killed" } : { kind: "killed", afterMs: 300 };
+
+const networkFaults = async (run: TraceRun): Promise<void> => {
+  const { simulator } = run.worlds[0];
+  for (const call of ["ack", "heartbeat", "stop"] as const) {
+    simulator.inject({ kind: "lost-reply", call, probability: 0.15 });
+    simulator.inject({ kind: "reset", call, probability: 0.1 });
+  }
+  simulator.inject({ kind: "latency", call: "ack", ms: 700, probability: 0.2 });
+  simulator.inject({ kind: "lost-reply", call: "poll", probability: 0.05 });
+  simulator.inject({ kind: "status", call: "list", status: 503, probability: 0.2 });
+  await run.serve(12);
+};
+
+/** One after the other stops what runs, as a user does. */
+const usersStop = async (run: TraceRun): Promise<void> => {
+  const [{ simulator, environmentId }] = run.worlds;
+  const ids = run.enqueue(4);
+  await run.until("all are active", () => ids.every((id) => simulator.item(id).state === "active"));
+  run.recorder.allow("user.stop");
+  for (const [index, id] of ids.entries()) simulator.stopItem(id, { force: index === 3 });
+  await run.untilSettled(simulator.items(environmentId).length);
+};
+
+const restart = async (run: TraceRun): Promise<void> => {
+  const { simulator } = run.worlds[0];
+  const ids = run.enqueue(3);
+  await run.until("all are acknowledged", () => ids.every((id) => simulator.item(id).acks.length > 0));
+  run.enqueue(2);
+  await run.stopOperator(0);
+  run.startOperator(0);
+  await run.untilSettled(5);
+};
+
+const podsDeleted = async (run: TraceRun): Promise<void> => {
+  const [world] = run.worlds;
+  const ids = run.enqueue(4);
+  await run.until(
+    "two are acknowledged",
+    () => ids.filter((id) => world.simulator.item(id).acks.length > 0).length >= 2,
+  );
+  run.recorder.allow("fault.delete-pod", "fault.lose-node", "fault.kill-container", "fault.terminate-container");
+  for (const { metadata } of world.pods) {
+    await world.kube.delete(PODS, { namespace: world.namespace, name: metadata.name ?? "" }).catch(() => undefined);
+  }
+  await run.untilSettled(4);
+};
+
+const environmentDeleted = async (run: TraceRun): Promise<void> => {
+  const [world] = run.worlds;
+  const ids = run.enqueue(3);
+  await run.until("all are active", () => ids.every((id) => world.simulator.item(id).state === "active"));
+  run.recorder.allow(
+    "user.delete-environment",
+    "fault.delete-pod",
+    "fault.terminate-container",
+    "fault.kill-container",
+  );
+  await world.deleteEnvironment();
+  await world.until("the Environment is gone", () => world.environment === undefined);
+};
+
+export const SCENARIOS: readonly Scenario[] = [
+  {
+    name: "lease Worker: sessions are served",
+    world: { ...SHORT, sessions: { warm: 3 }, node: inTurn(WORKS) },
+    act: (run) => run.serve(8),
+  },
+  {
+    name: "lease Operator: sessions are served",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn(PROGRAM) },
+    rules: BY_OPERATOR,
+    act: (run) => run.serve(8),
+  },
+  {
+    name: "lease Worker: containers die without a word, or leave without a stop",
+    world: {
+      ...SHORT,
+      sessions: { warm: 3 },
+      node: inTurn(killed("worker"), { kind: "worker", workMs: 300, end: "exit-without-stop" }, WORKS, { kind: "oom" }),
+    },
+    allows: ["fault.kill-container", "worker.exit"],
+    act: (run) => run.serve(8),
+  },
+  {
+    name: "lease Operator: containers die without a word",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn(killed("exit"), PROGRAM) },
+    rules: BY_OPERATOR,
+    allows: ["fault.kill-container"],
+    act: (run) => run.serve(6),
+  },
+  {
+    name: "lease Worker, Release: what died without a word runs again",
+    world: { ...SHORT, sessions: { warm: 3, onPodFailure: "Release" }, node: inTurn(killed("worker"), WORKS, WORKS) },
+    rules: { onPodFailure: "Either" },
+    allows: ["fault.kill-container"],
+    act: (run) => run.serve(5),
+  },
+  {
+    name: "lease Operator, Release: what died without a word runs again",
+    world: {
+      ...SHORT,
+      sessions: { ...BY_OPERATOR, warm: 3, onPodFailure: "Release" },
+      node: inTurn(killed("exit"), PROGRAM, PROGRAM),
+    },
+    rules: { ...BY_OPERATOR, onPodFailure: "Either" },
+    allows: ["fault.kill-container"],
+    act: (run) => run.serve(5),
+  },
+  {
+    name: "lease Worker: the operator restarts",
+    world: { ...SHORT, sessions: { warm: 3 }, node: inTurn({ kind: "worker", workMs: 3_000 }) },
+    act: restart,
+  },
+  {
+    name: "lease Operator: the operator restarts",
+    world: { ...TAKEN_UP, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn({ kind: "exit", afterMs: 30_000 }) },
+    rules: BY_OPERATOR,
+    act: restart,
+  },
+  {
+    name: "lease Worker: requests and answers are lost",
+    world: { ...SHORT, sessions: { warm: 3 }, node: inTurn(WORKS) },
+    allows: ["fault.kill-container", ...WORKERS_HEAR_NOTHING],
+    act: networkFaults,
+  },
+  {
+    name: "lease Operator: requests and answers are lost",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn({ kind: "exit", afterMs: 6_000 }) },
+    rules: BY_OPERATOR,
+    allows: ["fault.silence", "work-api.lapse"],
+    act: networkFaults,
+  },
+  {
+    name: "lease Worker: a user stops sessions",
+    world: { ...SHORT, sessions: { warm: 4 }, node: inTurn({ kind: "worker", end: "hang" }) },
+    act: usersStop,
+  },
+  {
+    name: "lease Operator: a user stops sessions",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 4 }, node: inTurn({ kind: "run" }) },
+    rules: BY_OPERATOR,
+    act: usersStop,
+  },
+  {
+    name: "lease Worker: a user deletes Pods",
+    world: { ...SHORT, sessions: { warm: 2, maxConcurrent: 4 }, node: inTurn({ kind: "worker", workMs: 3_000 }) },
+    rules: { sigterm: true },
+    act: podsDeleted,
+  },
+  {
+    name: "lease Operator: a user deletes Pods",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 2 }, node: inTurn({ kind: "exit", afterMs: 3_000 }) },
+    rules: BY_OPERATOR,
+    act: podsDeleted,
+  },
+  {
+    name: "lease Worker: the Environment is deleted",
+    world: { ...SHORT, sessions: { warm: 3 }, node: inTurn({ kind: "worker", end: "hang" }) },
+    rules: { sigterm: true },
+    act: environmentDeleted,
+  },
+  {
+    name: "lease Operator: the Environment is deleted",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 3 }, node: inTurn({ kind: "run" }) },
+    rules: BY_OPERATOR,
+    act: environmentDeleted,
+  },
+  {
+    name: "lease Worker: two clusters on one queue, with lost answers",
+    world: { ...SHORT, sessions: { warm: 2 }, node: inTurn(WORKS, killed("worker"), WORKS) },
+    isDoubled: true,
+    allows: ["fault.kill-container", ...WORKERS_HEAR_NOTHING],
+    act: networkFaults,
+  },
+  {
+    name: "lease Operator: two clusters on one queue, with lost answers",
+    world: { ...SHORT, sessions: { ...BY_OPERATOR, warm: 2 }, node: inTurn(PROGRAM, killed("exit"), PROGRAM) },
+    isDoubled: true,
+    rules: BY_OPERATOR,
+    allows: ["fault.kill-container", "fault.silence", "work-api.lapse"],
+    act: networkFaults,
+  },
+];

@@ -1,0 +1,188 @@
+import { describe, expect, test } from "vitest";
+import { isNotFound } from "../../src/kube/errors.ts";
+import { NETWORK_POLICIES, type NetworkPolicy, PODS } from "../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
+import { useCluster } from "../support/cluster.ts";
+import { SHORT_LEASE, serveOne } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const NAME = "berth-served";
+const refOf = (world: World) => ({ namespace: world.namespace, name: NAME });
+
+async function policyOf(world: World): Promise<NetworkPolicy | undefined> {
+  try {
+    return await world.kube.get(NETWORK_POLICIES, refOf(world));
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+const untilPolicy = (world: World, what: string, predicate: (policy: NetworkPolicy) => boolean) =>
+  world.until(what, async () => {
+    const policy = await policyOf(world);
+    return policy && predicate(policy) && policy;
+  });
+const untilGone = (world: World) =>
+  world.until("the policy is gone", async () => (await policyOf(world)) === undefined);
+
+const cidrsOf = (policy: NetworkPolicy | undefined): string[] =>
+  JSON.stringify(policy?.spec?.egress ?? []).match(/203\.0\.113\.\d+\/\d+/g) ?? [];
+
+describe.concurrent("the NetworkPolicy of an Environment", () => {
+  test("is there before the first Pod, in the words of the API server, and goes with its Environment", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    const mark = await cluster.audit.mark();
+    await world.createEnvironment({ network: { egress: { cidrs: ["203.0.113.0/24"] } } });
+    world.startOperator();
+    await world.untilParked(1);
+    const entries = await cluster.audit.entries({ since: mark, user: OPERATOR, namespace: world.namespace });
+    const creations = entries
+      .filter(({ verb, name }) => verb === "create" && !name.endsWith("-template"))
+      .map(({ resource }) => resource)
+      .filter((resource) => resource !== "events");
+    expect(creations.slice(0, 2)).toEqual(["networkpolicies", "pods"]);
+
+    const policy = await policyOf(world);
+    expect(policy?.metadata.ownerReferences).toEqual([
+      expect.objectContaining({ kind: "Environment", name: world.name, controller: true }),
+    ]);
+    expect(policy?.spec).toMatchObject({
+      podSelector: { matchLabels: { "berth.dev/environment": world.name } },
+      policyTypes: ["Ingress", "Egress"],
+    });
+    expect(policy?.spec?.ingress ?? []).toEqual([]);
+    expect(cidrsOf(policy)).toEqual(["203.0.113.0/24"]);
+    expect(world.condition("NetworkPolicyReady")).toMatchObject({ status: "True", reason: "PolicyInPlace" });
+
+    await world.deleteEnvironment();
+    await untilGone(world);
+  });
+
+  test("is made anew when somebody deletes it, and put right when somebody changes it, at once", async () => {
+    // In real time: the look by the clock would come after ten minutes.
+    await using world = await startWorld(cluster, { timeScale: 1 });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilParked(1);
+    const first = await policyOf(world);
+
+    await world.kube.delete(NETWORK_POLICIES, refOf(world));
+    await untilPolicy(world, "another one", ({ metadata }) => metadata.uid !== first?.metadata.uid);
+
+    const spec = { ingress: [{}], podSelector: { matchLabels: { nobody: "has-it" } } };
+    await world.kube.patch(NETWORK_POLICIES, refOf(world), { spec }, { type: "merge" });
+    const mended = await untilPolicy(
+      world,
+      "the change is gone",
+      (policy) => (policy.spec?.ingress ?? []).length === 0,
+    );
+    expect(mended.spec?.podSelector).toEqual({ matchLabels: { "berth.dev/environment": world.name } });
+
+    // Without its labels the watch does not show it any more.
+    await world.kube.patch(NETWORK_POLICIES, refOf(world), { metadata: { labels: null } }, { type: "merge" });
+    await untilPolicy(world, "its labels", ({ metadata }) => metadata.labels?.["berth.dev/environment"] === world.name);
+  });
+
+  test("is left alone while nothing changes: no look, no write", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    await world.untilCondition("Ready", "Ready");
+    const mark = await cluster.audit.mark();
+    const before = (await policyOf(world))?.metadata.resourceVersion;
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    const entries = await cluster.audit.entries({ since: mark, user: OPERATOR, namespace: world.namespace });
+    // The look by the clock comes every 30 s here, where time runs 20 times as fast.
+    const asked = entries.filter(({ resource }) => resource === "networkpolicies");
+    expect(asked.filter(({ verb }) => verb !== "get")).toEqual([]);
+    expect(asked.length).toBeLessThanOrEqual(3);
+    expect((await policyOf(world))?.metadata.resourceVersion).toBe(before);
+    await operator.stop();
+  });
+
+  test("follows the spec, also under a session, and goes where none is wanted", async () => {
+    await using world = await startWorld(cluster, {
+      ...SHORT_LEASE,
+      node: { fates: () => ({ kind: "worker", end: "hang" }) },
+    });
+    const served = await serveOne(world);
+    await world.patchSpec({ network: { egress: { cidrs: ["203.0.113.7/32"] } } });
+    await untilPolicy(world, "the network", (policy) => cidrsOf(policy).includes("203.0.113.7/32"));
+
+    await world.patchSpec({ network: { policy: "None" } });
+    await untilGone(world);
+    await world.untilCondition("NetworkPolicyReady", "PolicyNotWanted");
+
+    await world.patchSpec({ network: { policy: "Managed" } });
+    await untilPolicy(world, "it again", () => true);
+    const pod = await world.kube.get(PODS, { namespace: world.namespace, name: served.pod.metadata.name ?? "" });
+    expect(pod.metadata.uid).toBe(served.pod.metadata.uid);
+    expect(pod.metadata.deletionTimestamp).toBeUndefined();
+  });
+
+  test("lets the operator in to workers", async () => {
+    await using world = await startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => ({ kind: "run" }) } });
+    await world.createEnvironment({
+      sessions: undefined,
+      workers: {
+        minReplicas: 1,
+        maxReplicas: 1,
+        template: {
+          spec: {
+            nodeSelector: { "kubernetes.io/hostname": world.node.name },
+            containers: [{ name: "worker", image: "worker:1" }],
+          },
+        },
+      },
+    });
+    world.startOperator();
+    const policy = await untilPolicy(world, "the policy", () => true);
+    expect(policy.spec?.ingress).toEqual([
+      {
+        from: [expect.objectContaining({ podSelector: { matchLabels: { "berth.dev/role": "operator" } } })],
+        ports: [{ protocol: "TCP" }],
+      },
+    ]);
+  });
+
+  test("one of somebody else's by that name is left alone, and no Pod is made until it is gone", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    const theirs = { metadata: refOf(world), spec: { podSelector: {}, policyTypes: ["Ingress"] } };
+    await world.kube.create(NETWORK_POLICIES, theirs);
+    await world.createEnvironment();
+    world.startOperator();
+    const { message } = await world.untilCondition("NetworkPolicyReady", "PolicyFailing");
+    expect(message).toContain("is somebody else's: delete or rename it");
+    await world.untilCondition("Ready", "PolicyFailing");
+    expect(world.pods).toEqual([]);
+    expect((await policyOf(world))?.spec?.policyTypes).toEqual(["Ingress"]);
+    await world.kube.delete(NETWORK_POLICIES, refOf(world));
+    await world.untilParked(1);
+    await world.untilCondition("Ready", "Ready");
+  });
+
+  test("an Environment at another address that names no networks is refused, with the mend", async () => {
+    await using world = await startWorld(cluster);
+    const api = { baseUrl: "https://proxy.example", keySecretRef: { name: "key" } };
+    await expect(world.createEnvironment({ api })).rejects.toThrow(
+      /name those of yours in network\.egress\.cidrs .*or keep no NetworkPolicy with network\.policy: None/,
+    );
+    await world.createEnvironment({ api, network: { policy: "None" } });
+    await world.kube.delete(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
+  });
+
+  test("what the API server does not take is told", async () => {
+    await using world = await startWorld(cluster);
+    await world.createEnvironment({ network: { egress: { cidrs: ["1:2:3::4:5::6/64"] } } });
+    world.startOperator();
+    const { message } = await world.untilCondition("NetworkPolicyReady", "PolicyFailing");
+    expect(message).toContain("1:2:3::4:5::6/64");
+    expect(message).toContain("mend spec.network.egress");
+    expect(world.pods).toEqual([]);
+  });
+});

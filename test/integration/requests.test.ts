@@ -1,0 +1,144 @@
+import { describe, expect, test } from "vitest";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import type { AuditEntry } from "../../testbed/cluster/audit.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
+import { useCluster } from "../support/cluster.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const SESSIONS = 4;
+
+/** What one session asks of its Pod and its Secret, in order. */
+const CLAIM = "create secrets, get pods, patch secrets, patch pods, delete secrets";
+const BUDGETS = [
+  ["Worker", 0, `${CLAIM}, delete pods`],
+  ["Worker", 1, `${CLAIM}, patch pods, delete pods`],
+  ["Operator", 0, `${CLAIM}, delete pods`],
+  ["Operator", 1, `${CLAIM}, patch pods, delete pods`],
+] as const;
+
+describe("what the operator asks of the API server", () => {
+  test.each(BUDGETS)("for a session with lease: %s, its Pod kept for %i s: no more than its budget", async (...row) => {
+    const [lease, retainFinishedSeconds, budget] = row;
+    await using world = await startWorld(cluster, {
+      // At their real pace, or every container would be touched again before a node can have looked.
+      timeScale: 1,
+      // One Pod at a time: an item that waits has no other made.
+      sessions: { lease, maxConcurrent: 1, retainFinishedSeconds },
+      node: {
+        fates: () => (lease === "Operator" ? { kind: "exit", code: 0, afterMs: 300 } : { kind: "worker", workMs: 300 }),
+      },
+    });
+    await world.createEnvironment();
+    const operator = world.startOperator();
+    // The first one brings the finalizer.
+    await serveOne(world);
+    await untilTold(world, 1);
+    const since = await cluster.audit.mark();
+    for (let served = 0; served < SESSIONS; served += 1) await serveOne(world);
+    await untilTold(world, 1 + SESSIONS);
+    await operator.stop();
+
+    const { namespace } = world;
+    const all = await cluster.audit.entries({ since, namespace, user: OPERATOR });
+    const own = all.filter((entry) => !isByTheClock(entry));
+    const isBeside = (entry: AuditEntry) => /^create (pods|events)$/.test(requestOf(entry));
+    const bySession = Map.groupBy(
+      own.filter((entry) => !isBeside(entry)),
+      ({ name }) => name,
+    );
+    expect([...bySession.values()].map(withoutExcuses)).toEqual(Array(SESSIONS).fill(budget));
+    expect(countsOf(own.filter(isBeside))).toEqual({ "create pods": SESSIONS, "create events": 2 * SESSIONS });
+    world.simulator.assertNoViolations();
+  });
+
+  test("for Environments with no Pod kept warm and nothing to do: Leases, no other write and no list", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 0 } });
+    await world.createEnvironment();
+    const other = world.simulator.createEnvironment().id;
+    await world.createKey(world.simulator.environmentKey(other), "other-key");
+    const api = { baseUrl: world.simulator.url, keySecretRef: { name: "other-key" } };
+    await world.kube.create(ENVIRONMENTS, {
+      metadata: { namespace: world.namespace, name: "other" },
+      spec: world.spec({ environmentId: other, api }),
+    } as never);
+    const operator = world.startOperator({ leaderElect: true });
+    await world.untilCondition("Ready", "Ready");
+    const ids = [world.environmentId, other];
+    const isRead = () => ids.every((id) => statsOf(world, id) > 1);
+    await world.until("both queues are read", isRead);
+    // What the start has to say is said by the next look at the status, five seconds later at most.
+    const version = () => world.environment?.metadata.resourceVersion;
+    const before = new Map(ids.map((id) => [id, statsOf(world, id)]));
+    const read = (more: number) => ids.every((id) => statsOf(world, id) >= (before.get(id) ?? 0) + more);
+    await world.until("their queues are read on and on", () => read(LOOKS));
+    const since = await cluster.audit.mark();
+    const [from, seen] = [ids.map((id) => statsOf(world, id)), version()];
+    await world.until("they are read as often once more", () =>
+      ids.every((id, at) => statsOf(world, id) >= (from[at] ?? 0) + LOOKS),
+    );
+
+    const { namespace } = world;
+    const entries = await cluster.audit.entries({ since, namespace, user: OPERATOR });
+    await operator.stop();
+    expect(countsOf(entries.filter(({ resource }) => resource === "leases"))).not.toEqual({});
+    const others = entries.filter(({ resource, verb }) => resource !== "leases" && verb !== "watch");
+    expect(countsOf(others.filter(({ verb }) => verb !== "get"))).toEqual({});
+    expect(version()).toBe(seen);
+  });
+});
+
+/** Statistics are read every five seconds, or a quarter of one at the pace of tests: this is longer than a status waits. */
+const LOOKS = 30;
+
+function statsOf({ simulator }: World, id: string): number {
+  return simulator.requests(id).filter(({ call }) => call === "stats").length;
+}
+
+/** One item, from its arrival until nothing is left of it and a Pod is parked. */
+async function serveOne(world: World): Promise<void> {
+  await world.untilParked(1);
+  const item = world.simulator.enqueue(world.environmentId);
+  await world.until("it is settled", () => {
+    return world.simulator.item(item.id).state === "stopped" && world.claims.length === 0;
+  });
+  await world.until("its Pod is replaced and gone", () => world.pods.length === 1 && world.parked.length === 1);
+}
+
+/** Events are written beside the work. */
+function untilTold(world: World, sessions: number): Promise<boolean> {
+  return world.until("every end is told", () => world.events("Completed").length === sessions);
+}
+
+/** The environment key and the policy for Pods are read, and counts are written, whatever is served. */
+function isByTheClock({ verb, resource, subresource, name }: AuditEntry): boolean {
+  if (verb === "watch" || (resource === "environments" && subresource === "status")) return true;
+  // Secrets are listed once more a minute after the start.
+  if (verb === "list" && resource === "secrets") return true;
+  return verb === "get" && ((resource === "secrets" && name === "key") || resource === "networkpolicies");
+}
+
+/**
+ * What happens on a machine that is busy, each for its own reason: a claim that is late is dropped and begun anew, a container
+ * that is late is touched again, and a Pod whose node wrote its status in the very moment in which it was to be deleted is
+ * read.
+ */
+function withoutExcuses(entries: readonly AuditEntry[]): string {
+  const requests = entries.map((entry) => `${requestOf(entry)}${entry.code < 300 ? "" : ` ${entry.code}`}`);
+  return requests
+    .join(", ")
+    .replace(/^(create secrets, (get pods, )?delete secrets, )+(?=create secrets)/, "")
+    .replace(/(patch pods, )+(?=delete secrets)/, "patch pods, ")
+    .replace("delete pods 409, get pods, ", "");
+}
+
+function requestOf({ verb, resource, subresource }: AuditEntry): string {
+  return `${verb} ${resource}${subresource === "" ? "" : `/${subresource}`}`;
+}
+
+function countsOf(entries: readonly AuditEntry[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const entry of entries) counts[requestOf(entry)] = (counts[requestOf(entry)] ?? 0) + 1;
+  return counts;
+}

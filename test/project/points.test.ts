@@ -1,0 +1,84 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { RECONCILE_POINTS } from "../../src/reconcile/points.ts";
+import { SESSION_POINTS } from "../../src/sessions/points.ts";
+import { WORKERS_POINTS } from "../../src/workers/points.ts";
+import { SESSION_CASES } from "../faults/crash-points/support/cases.ts";
+import { WORKERS_CASES } from "../faults/crash-points/support/workers-scenarios.ts";
+import { ROOT } from "./lint-gate.ts";
+
+const ALL: Record<string, string> = { ...SESSION_POINTS, ...WORKERS_POINTS, ...RECONCILE_POINTS };
+const POINTS = Object.entries(ALL);
+const CASES = [...SESSION_CASES, ...WORKERS_CASES];
+
+/** In memory alone: a death at one is a death after the request before it, which has a case. */
+const isDecision = (what: string) => what.startsWith("decision:");
+
+/** Changes nothing: a death at any moment of it leaves the same behind. */
+const isRead = (what: string) => /^(reads|looks|counts) |dry run/.test(what);
+
+describe("crash points", () => {
+  test.each(POINTS.filter(([, what]) => !isDecision(what)))("%s has its deaths: %s", (point, what) => {
+    const phases = CASES.filter(({ death }) => death.point === point).map(({ death }) => death.phase);
+    const wanted = isRead(what) ? ["after"] : ["before", "sent", "after"];
+    expect(phases).toEqual(expect.arrayContaining(wanted));
+  });
+
+  test("every death is at a point that there is", () => {
+    expect(CASES.map(({ death }) => death.point).filter((point) => !Object.hasOwn(ALL, point))).toEqual([]);
+  });
+
+  test("a stop dies in both its ways", () => {
+    const forced = CASES.filter(({ death }) => death.point === "session.stop").map(
+      ({ death }) => death.asks?.["force"],
+    );
+    expect(new Set(forced)).toEqual(new Set([true, false]));
+  });
+});
+
+/** A request to one of both APIs. Readings that are watched, not asked for, are none of the loops' steps. */
+const REQUEST =
+  /\b(?:kube|#kube)\.(?:get|list|listAll|create|patch|replace|delete)\(|\bwork\([^()]*\)\.\w+\(|\bwork\.poll\(/g;
+
+/** What a request may be written in: the call of its point, or the function that the point is handed. */
+const CALL_REACH = 420;
+
+/** Requests that have no point of their own, each with the reason. */
+const EXEMPT: Readonly<Record<string, string>> = {
+  "src/sessions/item-observer.ts": "session.look and sweep.list are around whole walks",
+  "src/sessions/claim-lists.ts": "recover.list and recover.list-late are around what is asked of it",
+  "src/reconcile/environment-key.ts": "reconcile.read-key is around the whole reading",
+  "src/reconcile/template-check.ts": "reconcile.check-template is around the whole check",
+};
+
+async function sources(room: string): Promise<string[]> {
+  const names = await readdir(join(ROOT, "src", room));
+  return names.filter((name) => name.endsWith(".ts")).map((name) => `src/${room}/${name}`);
+}
+
+test("every request of the loops goes through a point", async () => {
+  const files = (await Promise.all(["sessions", "workers", "reconcile"].map(sources))).flat();
+  const bare: string[] = [];
+  for (const file of files) {
+    if (file in EXEMPT) continue;
+    const text = await readFile(join(ROOT, file), "utf8");
+    for (const { index, 0: call } of text.matchAll(REQUEST)) {
+      const around = text.slice(Math.max(0, index - CALL_REACH), index + CALL_REACH);
+      if (!/points\s*\.?\s*run\(|points\n\s*\.run\(/.test(around)) bare.push(`${file}: ${call}`);
+    }
+  }
+  expect(bare).toEqual([]);
+});
+
+test("every name in the lists is one that the code uses", async () => {
+  const files = (await Promise.all(["sessions", "workers", "reconcile"].map(sources))).flat();
+  const code = await Promise.all(
+    files.filter((file) => !file.endsWith("/points.ts")).map((file) => readFile(join(ROOT, file), "utf8")),
+  );
+  const isUsed = (name: string) => code.some((text) => text.includes(name));
+  // perform.ts puts some together, of whose they are and of what they do.
+  const composed = (point: string) => `\`\${by}${point.slice(point.indexOf("."))}\``;
+  const unused = Object.keys(ALL).filter((point) => !isUsed(`"${point}"`) && !isUsed(composed(point)));
+  expect(unused).toEqual([]);
+});

@@ -1,0 +1,31 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { type Allowed, NODES, OWN, SERVED, textsOf } from "../faults/authority/allowed.ts";
+import { ROOT } from "./lint-gate.ts";
+
+/** `get pods` for every row of the tables below a line of docs/security.md, up to the next one of these lines. */
+async function documented(line: string): Promise<Set<string>> {
+  const page = await readFile(join(ROOT, "docs/security.md"), "utf8");
+  const [, below = ""] = page.split(`\n${line}\n`);
+  const [, table = ""] = /^\n(\|[\s\S]*?)\n\n/.exec(below) ?? [];
+  const rows = [...table.matchAll(/^\| `([^`]+)` \| ([a-z ]+) \| \S/gm)];
+  return new Set(rows.flatMap(([, resource, verbs = ""]) => verbs.split(" ").map((verb) => `${verb} ${resource}`)));
+}
+
+describe("docs/security.md", () => {
+  test.each<[string, readonly Allowed[]]>([
+    ["Where Environments are served:", SERVED],
+    ["In the release's own namespace:", OWN],
+    ["Cluster-wide, unless `rbac.nodes` is false:", NODES],
+  ])("has the rights that are probed for, and no other: %s", async (line, rights) => {
+    expect(await documented(line)).toEqual(textsOf(rights));
+  });
+
+  test("names tests that are there", async () => {
+    const page = await readFile(join(ROOT, "docs/security.md"), "utf8");
+    const named = [...page.matchAll(/`(?:npm run test:faults -- )?(test\/[^`]+)`/g)].map(([, path = ""]) => path);
+    expect(named.length).toBeGreaterThan(5);
+    for (const path of named) expect((await readFile(join(ROOT, path), "utf8")).length).toBeGreaterThan(0);
+  });
+});

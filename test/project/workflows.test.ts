@@ -1,0 +1,115 @@
+import { readdir, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import { ROOT } from "./lint-gate.ts";
+
+interface Step {
+  readonly uses?: string;
+  readonly run?: string;
+  readonly with?: Readonly<Record<string, unknown>>;
+}
+interface Job {
+  readonly uses?: string;
+  readonly steps?: readonly Step[];
+  readonly permissions?: Readonly<Record<string, string>>;
+  readonly "timeout-minutes"?: number;
+  readonly strategy?: { readonly matrix?: Readonly<Record<string, readonly unknown[]>> };
+}
+interface Workflow {
+  readonly on: Readonly<Record<string, unknown>>;
+  readonly permissions?: Readonly<Record<string, string>>;
+  readonly concurrency?: unknown;
+  readonly jobs: Readonly<Record<string, Job>>;
+}
+
+const DIR = ".github/workflows";
+const read = (path: string) => readFile(join(ROOT, path), "utf8");
+const manifest = JSON.parse(await read("package.json")) as {
+  readonly scripts: Readonly<Record<string, string>>;
+  readonly engines: { readonly node: string };
+};
+
+const files = (await readdir(join(ROOT, DIR))).filter((name) => name.endsWith(".yml"));
+const workflows = await Promise.all(
+  files.map(async (name) => ({
+    name,
+    text: await read(join(DIR, name)),
+    workflow: parse(await read(join(DIR, name))) as Workflow,
+  })),
+);
+
+const stepsOf = ({ jobs }: Workflow) => Object.values(jobs).flatMap(({ steps = [] }) => steps);
+
+test("there are workflows for changes, for a real cluster, and for releases", () => {
+  expect(files.sort()).toEqual(["ci.yml", "e2e.yml", "release.yml"]);
+});
+
+describe.each(workflows)("$name", ({ text, workflow }) => {
+  test("runs no code of a stranger's with this repository's rights", () => {
+    for (const event of ["pull_request_target", "workflow_run", "issue_comment"]) {
+      expect(Object.keys(workflow.on)).not.toContain(event);
+    }
+    // A title or a branch's name in the text of a script is a script.
+    for (const { run = "" } of stepsOf(workflow)) {
+      expect(run).not.toMatch(/\$\{\{[^}]*\b(event\.|head_ref|inputs\.|steps\.|github\.ref)/);
+    }
+  });
+
+  test("may read the code and nothing else, but for jobs that say what for", () => {
+    expect(workflow.permissions).toEqual({ contents: "read" });
+    for (const [name, { permissions }] of Object.entries(workflow.jobs)) {
+      if (permissions !== undefined) expect(name).toBe("publish");
+    }
+    expect(text).not.toMatch(/permissions: (write|read)-all/);
+  });
+
+  test("names every action with a version, and keeps no token in the checkout", () => {
+    for (const { uses, with: inputs } of stepsOf(workflow)) {
+      if (uses === undefined) continue;
+      expect(uses).toMatch(/^[\w.-]+\/[\w.-]+(\/[\w.-]+)*@(v\d+(\.\d+)*|[0-9a-f]{40})$/);
+      if (uses.startsWith("actions/checkout@")) expect(inputs).toMatchObject({ "persist-credentials": false });
+    }
+    for (const { uses } of Object.values(workflow.jobs))
+      if (uses !== undefined) expect(files).toContain(uses.replace(`./${DIR}/`, ""));
+  });
+
+  test("runs the Node that package.json asks for", () => {
+    const versions = stepsOf(workflow)
+      .filter(({ uses = "" }) => uses.startsWith("actions/setup-node@"))
+      .map(({ with: inputs }) => `>=${inputs?.["node-version"]}`);
+    expect(versions.length).toBeGreaterThan(0);
+    expect(new Set(versions)).toEqual(new Set([manifest.engines.node]));
+  });
+
+  test("names scripts and files that are there", async () => {
+    const matrix = Object.values(workflow.jobs)
+      .flatMap(({ strategy }) => strategy?.matrix?.["suite"] ?? [])
+      .map(String);
+    const named = [...text.matchAll(/npm run (?:--silent )?([\w:]+)/g)].map(([, name = ""]) => name);
+    const scripts = [...named, ...matrix.map((line) => line.split(" ")[0] ?? "")];
+    expect(scripts.filter((name) => !(name in manifest.scripts))).toEqual([]);
+    for (const [path] of text.matchAll(/(?<![\w./])(tools|charts|testbed|docs)\/[\w./-]*\w/g)) {
+      await expect(stat(join(ROOT, path)), path).resolves.toBeDefined();
+    }
+  });
+
+  test("has bounds: of time, and of runs at once", () => {
+    expect(workflow.concurrency).toBeDefined();
+    for (const [name, job] of Object.entries(workflow.jobs)) {
+      if (job.uses === undefined) expect(job["timeout-minutes"], name).toBeGreaterThan(0);
+    }
+  });
+});
+
+test("every suite of the project's own gate runs in one of them", async () => {
+  const gate = await read(".ci/run");
+  const all = workflows.map(({ text }) => text).join("\n");
+  const wanted = [...gate.matchAll(/npm run ([a-z0-9:]+)|^tests ([a-z0-9:]+)/gm)].map(
+    ([, step, suite]) => step ?? suite ?? "",
+  );
+  for (const name of new Set(wanted)) {
+    // On a hosted runner the node is kind's.
+    if (name !== "setup:node" && name !== "") expect(all, name).toMatch(new RegExp(`(npm run |")${name}\\b`));
+  }
+});

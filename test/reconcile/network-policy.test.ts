@@ -1,0 +1,170 @@
+import { describe, expect, test } from "vitest";
+import type { NetworkPolicy } from "../../src/kube/resource.ts";
+import { addressesTold, isAsWanted, renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
+import { type Json, parsed, podTemplate, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
+
+const FACTS = { apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"], operatorNamespace: "berth-system" };
+
+const environmentOf = (spec: Json) => parsed(stored(spec));
+function policyOf(spec: Json, facts = FACTS): NetworkPolicy {
+  const policy = renderNetworkPolicy(environmentOf(spec), facts);
+  if (!policy) throw new Error("no policy");
+  return policy;
+}
+const egressOf = (spec: Json, facts = FACTS) => policyOf(spec, facts).spec?.egress ?? [];
+const at = (baseUrl: string, network: Json): Json =>
+  sessionsSpec({}, { api: { baseUrl, keySecretRef: { name: "key" } }, network });
+const blocks = (...cidrs: string[]) => cidrs.map((cidr) => ({ ipBlock: { cidr } }));
+const dns = (port: number) => [
+  { protocol: "UDP", port },
+  { protocol: "TCP", port },
+];
+
+describe("the NetworkPolicy of an Environment", () => {
+  test("belongs to it and holds all of its Pods, and no other's", () => {
+    expect(policyOf(sessionsSpec())).toMatchObject({
+      apiVersion: "networking.k8s.io/v1",
+      kind: "NetworkPolicy",
+      metadata: {
+        name: "berth-research",
+        namespace: "agents",
+        labels: { "app.kubernetes.io/managed-by": "berth", "berth.dev/environment": "research" },
+        ownerReferences: [
+          {
+            apiVersion: "berth.dev/v1alpha1",
+            kind: "Environment",
+            name: "research",
+            uid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11",
+            controller: true,
+          },
+        ],
+      },
+      spec: {
+        podSelector: { matchLabels: { "berth.dev/environment": "research" } },
+        policyTypes: ["Ingress", "Egress"],
+      },
+    });
+  });
+
+  test("lets nobody in to sessions, and only the operator to workers, which it asks whether they are busy", () => {
+    expect(policyOf(sessionsSpec()).spec?.ingress).toEqual([]);
+    expect(policyOf(workersSpec()).spec?.ingress).toEqual([
+      {
+        from: [
+          {
+            namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "berth-system" } },
+            podSelector: { matchLabels: { "berth.dev/role": "operator" } },
+          },
+        ],
+        ports: [{ protocol: "TCP" }],
+      },
+    ]);
+  });
+
+  test("lets out DNS to the cluster's resolvers, and HTTPS to the published networks of the API", () => {
+    const [resolvers, openshift, api, ...more] = egressOf(sessionsSpec());
+    expect(resolvers).toEqual({
+      to: [
+        { namespaceSelector: {} },
+        ...blocks(
+          "10.0.0.0/8",
+          "100.64.0.0/10",
+          "169.254.0.0/16",
+          "172.16.0.0/12",
+          "192.168.0.0/16",
+          "fc00::/7",
+          "fe80::/10",
+        ),
+      ],
+      ports: dns(53),
+    });
+    expect(openshift).toEqual({
+      to: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "openshift-dns" } } }],
+      ports: dns(5353),
+    });
+    expect(api).toEqual({ to: blocks(...FACTS.apiCidrs), ports: [{ protocol: "TCP", port: 443 }] });
+    expect(more).toEqual([]);
+  });
+
+  test("lets out to what the Environment names, beside the API", () => {
+    const egress = egressOf(sessionsSpec({}, { network: { egress: { cidrs: ["10.20.0.0/16", "::/0"] } } }));
+    expect(egress.slice(2)).toEqual([
+      { to: blocks(...FACTS.apiCidrs), ports: [{ protocol: "TCP", port: 443 }] },
+      { to: blocks("10.20.0.0/16", "::/0") },
+    ]);
+  });
+
+  test("knows no networks of any other address", () => {
+    expect(egressOf(at("https://proxy.example", { egress: { cidrs: ["203.0.113.7/32"] } })).slice(2)).toEqual([
+      { to: blocks("203.0.113.7/32") },
+    ]);
+    expect(egressOf(at("http://127.0.0.1:7420", {})).slice(2)).toEqual([]);
+  });
+
+  test("keeps the networks of the API while sessions run that were claimed there, whatever the spec names by now", () => {
+    const moved = environmentOf(at("https://proxy.example", { egress: { cidrs: ["203.0.113.7/32"] } }));
+    const pod = (phase: string, address?: string) => ({
+      metadata: {
+        labels: { "berth.dev/phase": phase },
+        ...(address ? { annotations: { "berth.dev/api": address } } : {}),
+      },
+      spec: { containers: [] },
+    });
+    const rulesWith = (...pods: ReturnType<typeof pod>[]) =>
+      renderNetworkPolicy(moved, FACTS, addressesTold(pods))?.spec?.egress?.slice(2);
+    const own = { to: blocks("203.0.113.7/32") };
+    const api = { to: blocks(...FACTS.apiCidrs), ports: [{ protocol: "TCP", port: 443 }] };
+    expect(rulesWith(pod("assigned", "https://api.anthropic.com"))).toEqual([api, own]);
+    expect(rulesWith(pod("finished", "https://api.anthropic.com"), pod("assigned", "https://proxy.example"))).toEqual([
+      own,
+    ]);
+    expect(rulesWith(pod("assigned"))).toEqual([own]);
+  });
+
+  test.each([
+    ["no networks are named", egressOf(at("https://proxy.example", { egress: { cidrs: [] } }))],
+    ["no networks of the API are known", egressOf(sessionsSpec(), { ...FACTS, apiCidrs: [] })],
+    ["all is as usual", egressOf(sessionsSpec())],
+  ])("has no rule without destinations, which would let everything out, where %s", (_, egress) => {
+    for (const rule of egress) expect(rule["to"]).not.toEqual([]);
+    for (const rule of egress) expect(rule["to"]).toBeDefined();
+  });
+
+  test("lets name servers of the template's own be asked, where they are addresses", () => {
+    const nameservers = ["1.1.1.1", "2606:4700:4700::1111", "not-an-address"];
+    const [resolvers] = egressOf(sessionsSpec({ template: podTemplate({ dnsConfig: { nameservers } }) }));
+    expect(resolvers?.["to"]).toEqual(expect.arrayContaining(blocks("1.1.1.1/32", "2606:4700:4700::1111/128")));
+    expect(JSON.stringify(resolvers)).not.toContain("not-an-address");
+  });
+
+  test("is none where none is wanted", () => {
+    expect(renderNetworkPolicy(environmentOf(sessionsSpec({}, { network: { policy: "None" } })), FACTS)).toBeNull();
+  });
+});
+
+describe("what the API server has", () => {
+  const wanted = policyOf(workersSpec());
+  const changed = (change: (policy: NetworkPolicy) => void, of = wanted) => {
+    const policy = structuredClone(of);
+    change(policy);
+    return isAsWanted(policy, of);
+  };
+
+  test("is as wanted with its own metadata, with more labels, and without empty lists", () => {
+    expect(changed((policy) => Object.assign(policy.metadata, { uid: "u", resourceVersion: "7" }))).toBe(true);
+    expect(changed((policy) => Object.assign(policy.metadata.labels ?? {}, { team: "blue" }))).toBe(true);
+    expect(changed((policy) => void delete policy.spec?.ingress, policyOf(sessionsSpec()))).toBe(true);
+  });
+
+  test.each<[string, (policy: NetworkPolicy) => void]>([
+    ["a rule more", ({ spec }) => void spec?.egress?.push({})],
+    ["a rule less", ({ spec }) => void spec?.egress?.pop()],
+    ["a way in", ({ spec }) => void spec?.ingress?.push({})],
+    ["other Pods", ({ spec }) => Object.assign(spec ?? {}, { podSelector: { matchLabels: { app: "x" } } })],
+    ["no word on what goes out", ({ spec }) => Object.assign(spec ?? {}, { policyTypes: ["Ingress"] })],
+    ["no spec", (policy) => void delete policy.spec],
+    ["another owner", ({ metadata }) => Object.assign(metadata.ownerReferences?.[0] ?? {}, { uid: "other" })],
+    ["no owner", ({ metadata }) => void delete metadata.ownerReferences],
+    ["no label to find it by", ({ metadata }) => void delete metadata.labels],
+  ])("is not as wanted with %s", (_, change) => expect(changed(change)).toBe(false));
+});

@@ -1,0 +1,441 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import type { Environment } from "../../src/api/environment.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
+import { LeadershipLostError } from "../../src/kube/errors.ts";
+import type { NetworkPolicy } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
+import { PolicyKeeper } from "../../src/reconcile/policy-keeper.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { type Json, parsed, sessionsSpec, stored } from "../api/environments.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { type Answer, FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
+
+const FACTS = { apiCidrs: ["160.79.104.0/23"], operatorNamespace: "berth-system" };
+const MINUTE_MS = 60_000;
+
+const environmentOf = (network: Json = {}, metadata: Json = {}): Environment => {
+  const raw = stored(sessionsSpec({}, { network }));
+  return parsed({ ...raw, metadata: { ...(raw["metadata"] as Json), ...metadata } });
+};
+const MANAGED = environmentOf();
+const NONE = environmentOf({ policy: "None" });
+const WIDER = environmentOf({ egress: { cidrs: ["10.0.0.0/8"] } });
+
+/** As the API server has it. */
+function inCluster(environment: Environment, change: (policy: NetworkPolicy) => void = () => {}): NetworkPolicy {
+  const policy = structuredClone(renderNetworkPolicy(environment, FACTS));
+  if (!policy) throw new Error("no policy");
+  Object.assign(policy.metadata, { uid: "p", resourceVersion: "7" });
+  change(policy);
+  return policy;
+}
+
+let clock: VirtualClock;
+let kube: FakeKube;
+let keeper: PolicyKeeper;
+/** What stands in the cluster; the fake changes it as it is told. */
+let standing: NetworkPolicy | undefined;
+let refused: Answer;
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  standing = undefined;
+  refused = () => undefined;
+  kube = new FakeKube((call) => refused(call) ?? answer(call));
+  keeper = new PolicyKeeper({
+    kube: kube.client,
+    points: NO_POINTS,
+    clock,
+    logger: silentLogger,
+    timing: DEFAULT_TIMING,
+    facts: FACTS,
+  });
+});
+
+const answer: Answer = ({ verb, body }) => {
+  if (verb === "get") return standing ?? notFound("networkpolicies", "berth-research");
+  if (verb === "delete") standing = undefined;
+  else if (verb === "create") standing = Object.assign(structuredClone(body) as NetworkPolicy, {});
+  else standing = merged(standing, body) as NetworkPolicy;
+  return standing ?? {};
+};
+const isFields = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+/** A merge patch. */
+function merged(found: unknown, patch: unknown): unknown {
+  if (!isFields(patch)) return patch;
+  const kept = isFields(found) ? found : {};
+  const parts = Object.entries(patch).map(([name, value]) => [name, merged(kept[name], value)]);
+  const all = { ...kept, ...Object.fromEntries(parts) };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null));
+}
+const verbs = () => kube.calls.splice(0).map(({ verb }) => verb);
+const forbidden = () => refusal(403, "Forbidden", 'networkpolicies is forbidden: User "berth" cannot get resource');
+
+describe("the keeper of a NetworkPolicy", () => {
+  test("knows nothing before its first look, and lets no Pod be made", () => {
+    expect(keeper.isKept).toBe(false);
+    expect(keeper.verdict.reason).toBe("PolicyUnchecked");
+  });
+
+  test("makes it", async () => {
+    await keeper.keep(MANAGED);
+    expect(verbs()).toEqual(["get", "create"]);
+    expect(standing).toEqual(renderNetworkPolicy(MANAGED, FACTS));
+    expect(keeper.isKept).toBe(true);
+    expect(keeper.verdict).toEqual({
+      reason: "PolicyInPlace",
+      message: "NetworkPolicy berth-research is in place; whether it is enforced is for the cluster's network",
+    });
+  });
+
+  test("leaves one that is as wanted, and looks again only after ten minutes", async () => {
+    standing = inCluster(MANAGED);
+    await keeper.keep(MANAGED);
+    for (let minute = 0; minute < 9; minute += 1) {
+      await clock.advance(MINUTE_MS);
+      await keeper.keep(MANAGED);
+    }
+    expect(verbs()).toEqual(["get"]);
+    expect(keeper.nextLookMs(clock.monotonic())).toBe(MINUTE_MS);
+    await clock.advance(MINUTE_MS);
+    await keeper.keep(MANAGED);
+    expect(verbs()).toEqual(["get"]);
+  });
+
+  test("corrects one that somebody changed, and takes away what somebody added", async () => {
+    standing = inCluster(MANAGED, ({ spec }) => {
+      spec?.ingress?.push({});
+      Object.assign(spec?.podSelector ?? {}, { matchExpressions: [{ key: "x", operator: "Exists" }] });
+      Object.assign((spec?.podSelector?.["matchLabels"] as Json) ?? {}, { only: "some" });
+    });
+    await keeper.keep(MANAGED);
+    const [, { verb, body, query } = { verb: "", body: {}, query: {} }] = kube.calls;
+    expect({ verb, query }).toEqual({ verb: "patch", query: { type: "merge" } });
+    expect(body).toMatchObject({
+      metadata: { uid: "p" },
+      spec: {
+        ingress: [],
+        podSelector: { matchExpressions: null, matchLabels: { "berth.dev/environment": "research", only: null } },
+      },
+    });
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("follows the spec at once, and lets no Pod be made in between", async () => {
+    await keeper.keep(MANAGED);
+    verbs();
+    let keptWhileAsked: boolean | undefined;
+    refused = () => {
+      keptWhileAsked ??= keeper.isKept;
+      return undefined;
+    };
+    await keeper.keep(WIDER);
+    expect(keptWhileAsked).toBe(false);
+    expect(verbs()).toEqual(["get", "patch"]);
+    expect(JSON.stringify(standing)).toContain("10.0.0.0/8");
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("takes it away when none is wanted any more, and asks no more then", async () => {
+    await keeper.keep(MANAGED);
+    await keeper.keep(NONE);
+    expect(standing).toBeUndefined();
+    expect(keeper.isKept).toBe(true);
+    expect(keeper.verdict.reason).toBe("PolicyNotWanted");
+    verbs();
+    await clock.advance(60 * MINUTE_MS);
+    await keeper.keep(NONE);
+    expect(verbs()).toEqual([]);
+    expect(keeper.nextLookMs(clock.monotonic())).toBe(Number.POSITIVE_INFINITY);
+  });
+
+  test("takes away one of an earlier process, and leaves one of somebody else's alone", async () => {
+    standing = inCluster(MANAGED);
+    await keeper.keep(NONE);
+    expect(verbs()).toEqual(["get", "delete"]);
+
+    standing = inCluster(MANAGED, ({ metadata }) => {
+      delete metadata.ownerReferences;
+      metadata.labels = { app: "theirs" };
+    });
+    await keeper.keep(MANAGED);
+    await keeper.keep(NONE);
+    expect(verbs()).not.toContain("delete");
+    expect(keeper.isKept).toBe(true);
+  });
+});
+
+describe("what the watch shows", () => {
+  test("one that is gone is made anew at once", async () => {
+    await keeper.keep(MANAGED);
+    standing = undefined;
+    verbs();
+    expect(keeper.seen(undefined)).toBe(true);
+    expect(keeper.isKept).toBe(false);
+    await keeper.keep(MANAGED);
+    expect(verbs()).toEqual(["get", "create"]);
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("one that was changed is corrected at once; its own writes and changes of no account are no reason to look", async () => {
+    await keeper.keep(MANAGED);
+    expect(keeper.seen(inCluster(MANAGED))).toBe(false);
+    expect(
+      keeper.seen(inCluster(MANAGED, ({ metadata }) => Object.assign(metadata, { annotations: { a: "b" } }))),
+    ).toBe(false);
+    expect(keeper.seen(inCluster(WIDER))).toBe(true);
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("before the first look it says nothing", () => {
+    expect(keeper.seen(undefined)).toBe(false);
+    expect(keeper.seen(inCluster(MANAGED))).toBe(false);
+  });
+
+  test("one that goes while it is being looked at is looked at again", async () => {
+    standing = inCluster(MANAGED);
+    refused = ({ verb }) => {
+      if (verb !== "get" || !standing) return undefined;
+      const answer = standing;
+      standing = undefined;
+      keeper.seen(undefined);
+      return answer;
+    };
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(false);
+    expect(keeper.nextLookMs(clock.monotonic())).toBeLessThan(0);
+    await keeper.keep(MANAGED);
+    expect(verbs()).toEqual(["get", "get", "create"]);
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("one that somebody undoes each time is put right with backoff, and no Pod is made in between", async () => {
+    standing = inCluster(MANAGED);
+    await keeper.keep(MANAGED);
+    const at: number[] = [];
+    for (let second = 0; second < 600; second += 1) {
+      const isFine = standing && keeper.isKept;
+      // As a second operator does, or a tool that owns it: at once, whenever it is put right.
+      if (isFine) {
+        standing = inCluster(WIDER);
+        keeper.seen(standing);
+      }
+      verbs();
+      await keeper.keep(MANAGED);
+      if (verbs().includes("patch")) at.push(second);
+      await clock.advance(1_000);
+    }
+    expect(at.slice(0, 5)).toEqual([0, 1, 2, 3, 8]);
+    expect(at.length).toBeLessThan(20);
+  });
+
+  test("who undoes it is asked for, and an occasional change is put right at once", async () => {
+    await keeper.keep(MANAGED);
+    for (let times = 0; times < 10; times += 1) {
+      keeper.seen(undefined);
+      standing = undefined;
+      if (times < 3) {
+        await keeper.keep(MANAGED);
+        expect(keeper.isKept).toBe(true);
+      }
+    }
+    await keeper.keep(MANAGED);
+    expect(keeper.verdict).toMatchObject({
+      reason: "PolicyFailing",
+      message: expect.stringContaining("again and again"),
+    });
+    await clock.advance(10 * MINUTE_MS);
+    await keeper.keep(MANAGED);
+    await clock.advance(10 * MINUTE_MS);
+    keeper.seen(undefined);
+    standing = undefined;
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("one that is deleted where none is wanted is well", async () => {
+    await keeper.keep(NONE);
+    expect(keeper.seen(undefined)).toBe(false);
+    expect(keeper.seen(inCluster(MANAGED))).toBe(true);
+  });
+});
+
+describe("whose it is", () => {
+  const ownedBy = (owner: Json) =>
+    inCluster(MANAGED, ({ metadata }) => Object.assign(metadata.ownerReferences?.[0] ?? {}, owner));
+
+  test("one of an earlier Environment of this name gives way", async () => {
+    standing = ownedBy({ uid: "earlier" });
+    await keeper.keep(MANAGED);
+    expect(kube.calls.map(({ verb }) => verb)).toEqual(["get", "delete", "create"]);
+    expect(kube.calls[1]?.query).toEqual({ uid: "p" });
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("one without an owner, as deletions of the owner alone leave it, is taken over", async () => {
+    standing = inCluster(MANAGED, ({ metadata }) => void delete metadata.ownerReferences);
+    await keeper.keep(MANAGED);
+    expect(kube.calls[1]).toMatchObject({
+      verb: "patch",
+      body: { metadata: { ownerReferences: [{ controller: true }] } },
+    });
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test.each([
+    { kind: "Tenant", name: "blue", uid: "t" },
+    // Other groups have a kind of that name, too.
+    { apiVersion: "apiextensions.crossplane.io/v1beta1", uid: "c" },
+  ])("one of somebody else's is never touched: no Pod is made, and a person is told (%j)", async (owner) => {
+    standing = ownedBy(owner);
+    await keeper.keep(MANAGED);
+    expect(verbs()).toEqual(["get"]);
+    expect(keeper.isKept).toBe(false);
+    expect(keeper.verdict).toMatchObject({
+      reason: "PolicyFailing",
+      message: expect.stringContaining("is somebody else's: delete or rename it"),
+    });
+  });
+});
+
+describe("what fails", () => {
+  test.each(["create", "patch"])(
+    "a policy that admission changes at the %s is not taken for the one that is wanted",
+    async (verb) => {
+      if (verb === "patch") standing = inCluster(WIDER);
+      const altered = inCluster(MANAGED, ({ spec }) => void spec?.egress?.push({}));
+      refused = (call) => (call.verb === verb ? altered : undefined);
+      await keeper.keep(MANAGED);
+      expect(keeper.isKept).toBe(false);
+      expect(keeper.verdict).toMatchObject({
+        reason: "PolicyFailing",
+        message: expect.stringContaining(
+          "it was changed while it was written, by the admission of the cluster; have it left as it is",
+        ),
+      });
+    },
+  );
+
+  test("a policy that may not be written keeps Pods from being made, is told with the mend, and tried with backoff", async () => {
+    refused = ({ verb }) => (verb === "create" ? forbidden() : undefined);
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(false);
+    expect(keeper.verdict).toMatchObject({
+      reason: "PolicyFailing",
+      message: expect.stringMatching(/no Pod is made and nothing is claimed.*give the operator leave to get, create/),
+    });
+    const told = keeper.verdict;
+    const looks: number[] = [];
+    for (let second = 0; second < 120; second += 1) {
+      await clock.advance(1_000);
+      await keeper.keep(MANAGED);
+      if (verbs().length > 0) looks.push(second);
+    }
+    expect(looks.length).toBeGreaterThan(2);
+    expect(looks.length).toBeLessThan(8);
+    expect(keeper.verdict).toEqual(told);
+    refused = () => undefined;
+    await clock.advance(DEFAULT_TIMING.templateRetryMaxMs);
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test.each([
+    [
+      "a quota",
+      refusal(403, "Forbidden", 'networkpolicies "x" is forbidden: exceeded quota: tight, requested: count=1'),
+      "raise the quota",
+    ],
+    [
+      "an admission policy",
+      refusal(403, "Forbidden", "ValidatingAdmissionPolicy 'no-policies' denied request: ask the network's people"),
+      "have the policy of the cluster changed",
+    ],
+    ["what egress says", refusal(422, "Invalid", "spec.egress[2].to[0]: Invalid value"), "mend spec.network.egress"],
+    ["an API server that is away", noAnswer("create networkpolicies"), "it is tried again"],
+  ])("where %s stands in the way, the mend is about that", async (_, error, mend) => {
+    refused = ({ verb }) => (verb === "create" ? error : undefined);
+    await keeper.keep(MANAGED);
+    expect(keeper.verdict.message).toContain(mend);
+    expect(keeper.verdict.message).not.toContain("leave to");
+  });
+
+  test("a change of the spec is tried at once, whatever failed before", async () => {
+    refused = () => forbidden();
+    await keeper.keep(MANAGED);
+    refused = () => undefined;
+    await keeper.keep(WIDER);
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("a look that gets no answer says nothing of a policy that was in place", async () => {
+    await keeper.keep(MANAGED);
+    refused = () => noAnswer("get networkpolicies");
+    await clock.advance(DEFAULT_TIMING.policyCheckMs);
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(true);
+    expect(keeper.verdict.reason).toBe("PolicyInPlace");
+    expect(keeper.nextLookMs(clock.monotonic())).toBe(DEFAULT_TIMING.templateRetryBaseMs);
+  });
+
+  test("one that was lost and cannot be made anew keeps Pods from being made", async () => {
+    await keeper.keep(MANAGED);
+    standing = undefined;
+    keeper.seen(undefined);
+    refused = ({ verb }) => (verb === "create" ? noAnswer("create networkpolicies") : undefined);
+    await keeper.keep(MANAGED);
+    expect(keeper.isKept).toBe(false);
+    expect(keeper.verdict.reason).toBe("PolicyFailing");
+  });
+
+  test("who wants none misses nothing where the operator may not look", async () => {
+    refused = () => forbidden();
+    await keeper.keep(NONE);
+    expect(keeper.isKept).toBe(true);
+    expect(keeper.verdict.reason).toBe("PolicyNotWanted");
+  });
+
+  test("somebody quicker is no failure: it is looked at again", async () => {
+    let creations = 0;
+    refused = ({ verb }) => {
+      if (verb !== "create" || creations > 0) return undefined;
+      creations += 1;
+      standing = inCluster(MANAGED);
+      return refusal(409, "AlreadyExists", "it is there");
+    };
+    await keeper.keep(MANAGED);
+    expect(verbs()).toEqual(["get", "create", "get"]);
+    expect(keeper.isKept).toBe(true);
+  });
+
+  test("a race that never ends is a failure, not a loop", async () => {
+    refused = ({ verb }) => (verb === "create" ? refusal(409, "AlreadyExists", "it is there") : undefined);
+    await keeper.keep(MANAGED);
+    expect(verbs().length).toBeLessThan(10);
+    expect(keeper.isKept).toBe(false);
+  });
+
+  test("whoever leads no longer says nothing of it", async () => {
+    refused = ({ verb }) => (verb === "create" ? new LeadershipLostError("not the leader") : undefined);
+    await expect(keeper.keep(MANAGED)).rejects.toThrow(LeadershipLostError);
+  });
+});
+
+test("an Environment that is deleted in the foreground gets none: it would hold the deletion up", async () => {
+  const deletionTimestamp = "2026-01-02T03:04:05Z";
+  await keeper.keep(environmentOf({}, { deletionTimestamp, finalizers: ["foregroundDeletion"] }));
+  expect(verbs()).toEqual([]);
+  await keeper.keep(environmentOf({}, { deletionTimestamp, finalizers: ["berth.dev/drain"] }));
+});
+
+test("one that is deleted in the background keeps its own while it drains", async () => {
+  await keeper.keep(MANAGED);
+  standing = undefined;
+  keeper.seen(undefined);
+  verbs();
+  await keeper.keep(environmentOf({}, { deletionTimestamp: "2026-01-02T03:04:05Z", finalizers: ["berth.dev/drain"] }));
+  expect(verbs()).toEqual(["get", "create"]);
+});

@@ -1,0 +1,76 @@
+import { describe, expect, test } from "vitest";
+import * as names from "../../src/api/names.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { cachedPod } from "../../src/sessions/cached-pod.ts";
+import { readFinished } from "../../src/sessions/finished.ts";
+import { freePodOf } from "../../src/sessions/free-pod.ts";
+import { credentialOf, isGatedByInit } from "../../src/sessions/pod-gate.ts";
+import { readPodState, sessionContainerName } from "../../src/sessions/pod-state.ts";
+import { crashLoop } from "../../src/workers/crash-loop.ts";
+import { readWorkerPod } from "../../src/workers/worker-pod.ts";
+import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
+
+const NOTHING_MORE = { capabilities: [] };
+/** After all that is recorded. */
+const NOW_MS = Date.parse("2030-01-01T00:00:00Z");
+
+describe("a Pod in a cache", () => {
+  test.each(SEQUENCE_NAMES)("tells the loops all that the Pod itself does: %s", (name) => {
+    const recorded = sequence(name);
+    for (const step of recorded.steps) {
+      const pod = podAt(recorded, step);
+      const cached = cachedPod(pod);
+      expect(readPodState(cached)).toEqual(readPodState(pod));
+      const { pod: _cached, ...finished } = readFinished(cached) ?? {};
+      const { pod: _whole, ...wholly } = readFinished(pod) ?? {};
+      expect(finished).toEqual(wholly);
+      expect(freePodOf(cached, "stays", NOTHING_MORE)).toEqual(freePodOf(pod, "stays", NOTHING_MORE));
+      expect(crashLoop(cached, NOW_MS)).toEqual(crashLoop(pod, NOW_MS));
+      expect(readWorkerPod(cached)).toEqual(readWorkerPod(pod));
+      expect(sessionContainerName(cached)).toBe(sessionContainerName(pod));
+      expect(isGatedByInit(cached)).toBe(isGatedByInit(pod));
+      expect(credentialOf(cached, sessionContainerName(cached))).toBe(credentialOf(pod, sessionContainerName(pod)));
+    }
+  });
+
+  test("keeps every label and annotation of Berth's that is not for people", () => {
+    const all = Object.entries(names).flatMap(([key, value]) =>
+      /^(LABEL|ANNOTATION)_/.test(key) ? [[key, String(value)] as const] : [],
+    );
+    const of = (prefix: string) =>
+      Object.fromEntries(all.flatMap(([key, name]) => (key.startsWith(prefix) ? [[name, "x"]] : [])));
+    const pod = { metadata: { labels: of("LABEL"), annotations: of("ANNOTATION") }, spec: { containers: [] } } as Pod;
+    const { labels = {}, annotations = {} } = cachedPod(pod).metadata;
+    const gone = (kept: object, whole: object) => Object.keys(whole).filter((name) => !Object.hasOwn(kept, name));
+    expect(gone(labels, of("LABEL"))).toEqual([names.LABEL_MANAGED_BY]);
+    expect(gone(annotations, of("ANNOTATION")).sort()).toEqual(
+      [names.ANNOTATION_ABOUT, names.ANNOTATION_DEFAULT_CONTAINER].sort(),
+    );
+  });
+
+  test("is small, whatever somebody put into it", () => {
+    const much = "x".repeat(200_000);
+    const many = (of: (i: number) => object) => Array.from({ length: 5_000 }, (_, i) => of(i));
+    const words = Object.fromEntries(Array.from({ length: 5_000 }, (_, i) => [`some.example/${i}`, "x".repeat(60)]));
+    const pod = {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: {
+        name: "large",
+        namespace: "agents",
+        labels: { ...words, [names.LABEL_ROLE]: "session" },
+        annotations: { ...words, [names.ANNOTATION_API]: much, [names.ANNOTATION_ABOUT]: much, other: much },
+        finalizers: many((i) => ({ i })),
+        ownerReferences: many((i) => ({ apiVersion: "v1", kind: "Secret", name: `s${i}`, uid: `${i}` })),
+        managedFields: many((i) => ({ i })),
+      },
+      spec: {
+        containers: many((i) => ({ name: `c${i}`, image: much, env: [{ name: "A", value: much }] })),
+        initContainers: many((i) => ({ name: `i${i}`, args: [much] })),
+        volumes: many((i) => ({ name: `v${i}` })),
+        tolerations: many((i) => ({ key: `k${i}`, operator: "Exists" })),
+      },
+    } as unknown as Pod;
+    expect(JSON.stringify(cachedPod(pod)).length).toBeLessThan(20_000);
+  });
+});

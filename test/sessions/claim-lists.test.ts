@@ -1,0 +1,94 @@
+import { expect, test } from "vitest";
+import type { KubeClient } from "../../src/kube/client.ts";
+import type { KubeList, Secret } from "../../src/kube/resource.ts";
+import { ClaimLists } from "../../src/sessions/claim-lists.ts";
+import { anyClaimSelector, claimSelector } from "../../src/sessions/journal.ts";
+
+type Lister = Pick<KubeClient, "listAll">;
+
+interface Request {
+  readonly namespace: string;
+  readonly labelSelector: string;
+  readonly answer: (...claims: readonly Secret[]) => void;
+  readonly refuse: () => void;
+}
+
+/** An API server whose lists are answered by hand. */
+function make() {
+  const requests: Request[] = [];
+  const listAll = (_resource: unknown, { namespace = "", labelSelector = "" } = {}) => {
+    const { promise, resolve, reject } = Promise.withResolvers<KubeList<Secret>>();
+    const answer = (...items: readonly Secret[]) => resolve({ metadata: {}, items: [...items] });
+    requests.push({ namespace, labelSelector, answer, refuse: () => reject(new Error("no leave")) });
+    return promise;
+  };
+  const lists = new ClaimLists({ listAll } as unknown as Lister);
+  const names = async (name: string, namespace = "agents", signal?: AbortSignal) =>
+    (await lists.list({ namespace, name }, signal)).map(({ metadata }) => metadata.name);
+  return { requests, names };
+}
+
+function claim(environment: string, name: string): Secret {
+  return { metadata: { name, namespace: "agents", labels: { "berth.dev/environment": environment } } };
+}
+
+/** All promises that can settle have. */
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+
+test("who asks alone is given a list of its own claims", async () => {
+  const { requests, names } = make();
+  const own = names("research");
+  expect(requests).toMatchObject([{ namespace: "agents", labelSelector: claimSelector("research") }]);
+  requests[0]?.answer(claim("research", "one"), claim("research", "two"));
+  expect(await own).toEqual(["one", "two"]);
+});
+
+test("those who ask while a list is under way are answered by the next one, all by the same, each with its own claims", async () => {
+  const { requests, names } = make();
+  const first = names("research");
+  const later = ["support", "research", "sales", "support"].map((name) => names(name));
+  expect(requests).toHaveLength(1);
+  requests[0]?.answer(claim("research", "old"));
+  expect(await first).toEqual(["old"]);
+  await settled();
+  expect(requests).toHaveLength(2);
+  expect(requests[1]?.labelSelector).toBe(anyClaimSelector());
+  requests[1]?.answer(claim("support", "a"), claim("research", "b"), claim("other", "c"));
+  expect(await Promise.all(later)).toEqual([["a"], ["b"], [], ["a"]]);
+});
+
+test("who waits no longer is let go at once, whatever the list under way does", async () => {
+  const { requests, names } = make();
+  const stop = new AbortController();
+  const gone = [names("research", "agents", stop.signal), names("support", "agents", stop.signal)];
+  const other = names("sales");
+  stop.abort(new Error("stopped"));
+  for (const list of gone) await expect(list).rejects.toThrow("stopped");
+  await expect(names("research", "agents", stop.signal)).rejects.toThrow("stopped");
+  requests[0]?.answer();
+  await settled();
+  expect(requests[1]?.labelSelector).toBe(claimSelector("sales"));
+  requests[1]?.answer(claim("sales", "a"));
+  expect(await other).toEqual(["a"]);
+});
+
+test("namespaces do not wait for one another", () => {
+  const { requests, names } = make();
+  void names("research", "agents");
+  void names("research", "other");
+  expect(requests.map(({ namespace }) => namespace)).toEqual(["agents", "other"]);
+});
+
+test("a list that fails fails for those who asked before it, and the next one is made all the same", async () => {
+  const { requests, names } = make();
+  const first = names("research");
+  const later = names("support");
+  requests[0]?.refuse();
+  await expect(first).rejects.toThrow("no leave");
+  await settled();
+  requests[1]?.answer(claim("support", "a"));
+  expect(await later).toEqual(["a"]);
+  const again = names("research");
+  requests[2]?.answer();
+  expect(await again).toEqual([]);
+});

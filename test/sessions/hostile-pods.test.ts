@@ -1,0 +1,100 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { LABEL_PHASE } from "../../src/api/names.ts";
+import type { ContainerStatus, Pod, PodStatus } from "../../src/kube/resource.ts";
+import { readFinished } from "../../src/sessions/finished.ts";
+import { freePodOf } from "../../src/sessions/free-pod.ts";
+import { CLAIM_SECRET_TYPE, readJournal, renderJournal } from "../../src/sessions/journal.ts";
+import { readPodState } from "../../src/sessions/pod-state.ts";
+import { anyStatus, anyTime, int32 } from "./any-status.ts";
+import { pod, SESSION } from "./pods.ts";
+
+const anyPod: fc.Arbitrary<Pod> = fc
+  .record({ status: anyStatus, deletionTimestamp: anyTime, grace: int32, labelled: fc.boolean() })
+  .map(({ status, deletionTimestamp, grace, labelled }) => {
+    const made = pod();
+    const deleting = deletionTimestamp === undefined ? {} : { deletionTimestamp, deletionGracePeriodSeconds: grace };
+    const labels = labelled ? { [LABEL_PHASE]: "finished" } : {};
+    return { ...made, metadata: { ...made.metadata, ...deleting, labels }, status };
+  });
+
+const KINDS = ["unscheduled", "preparing", "parked", "running", "ended"];
+
+describe("a Pod's status, whatever it says,", () => {
+  test("stands for one state, and an end has a cause and a time or none", () => {
+    fc.assert(
+      fc.property(anyPod, (one) => {
+        const read = readPodState(one);
+        expect(KINDS).toContain(read.is);
+        if (read.is === "ended") {
+          expect(read.end.cause).toMatch(/^[A-Z]\w+$/);
+          for (const ms of [read.end.startedAtMs, read.end.finishedAtMs]) expect(Number.isNaN(ms ?? 0)).toBe(false);
+        }
+        if (read.is === "running") expect(Number.isNaN(read.startedAtMs)).toBe(false);
+        expect(() => [readFinished(one), freePodOf(one, "stays", {})]).not.toThrow();
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
+  test("of a container that ended never passes for a Pod that can still be given a session", () => {
+    fc.assert(
+      fc.property(anyPod, int32, (one, exitCode) => {
+        const others = (one.status?.containerStatuses ?? []).filter(({ name }) => name !== SESSION);
+        const ended: ContainerStatus = { name: SESSION, state: { terminated: { exitCode } } };
+        const status: PodStatus = { ...one.status, containerStatuses: [...others, ended] };
+        expect(readPodState({ ...one, status }).is).toBe("ended");
+      }),
+    );
+  });
+
+  test("of a thousand containers is read, too", () => {
+    const containerStatuses = Array.from({ length: 1_000 }, (_, i) => ({ name: `c${i}`, state: {} }));
+    expect(readPodState(pod({ containerStatuses })).is).toBe("preparing");
+  });
+});
+
+describe("a Secret of our type and labels that somebody made up", () => {
+  const where = { name: "berth-research-x", namespace: "agents", environment: "research" };
+  const good = renderJournal(
+    where,
+    {
+      ...{ use: "session", lease: "Worker", environmentUid: "e", podUid: "p", api: "https://work.test" },
+      ...{ workId: "work_1", sessionId: "sesn_1", queuedAt: "", polledFromMs: 1, polledUntilMs: 2 },
+    },
+    "secret",
+  ).stringData as Record<string, string>;
+
+  test("is a journal or none, and its times are numbers or NaN", () => {
+    const data = fc.dictionary(
+      fc.constantFrom(...Object.keys(good), "work-secret", "acknowledged-at"),
+      fc.base64String(),
+    );
+    fc.assert(
+      fc.property(data, (some) => {
+        const read = readJournal({ metadata: where, type: CLAIM_SECRET_TYPE, data: some });
+        if (!read) return;
+        expect(["session", "refusal", "removal"]).toContain(read.use);
+        expect(["Worker", "Operator"]).toContain(read.lease);
+        expect(typeof read.polledFromMs).toBe("number");
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test.each([
+    "nonsense",
+    "javascript:alert(1)",
+    "file:///etc/passwd",
+    "https://user:pass@work.test",
+    "https://",
+    "\u0000",
+  ])("that names %j as its Work API says nothing: no spec can have named it", (api) => {
+    const encoded = Object.entries({ ...good, api }).map(([key, value]) => [
+      key,
+      Buffer.from(value).toString("base64"),
+    ]);
+    const secret = { metadata: where, type: CLAIM_SECRET_TYPE, data: Object.fromEntries(encoded) };
+    expect(readJournal(secret)).toBeNull();
+  });
+});

@@ -1,0 +1,124 @@
+import { describe, expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
+import { Slots } from "../../src/core/slots.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import type { SessionContext } from "../../src/sessions/context.ts";
+import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
+import { LeaseSteps } from "../../src/sessions/lease-steps.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { claimOf, OURS, view } from "./claims.ts";
+
+const TTL_SECONDS = 90;
+const TTL_MS = TTL_SECONDS * 1_000;
+
+/** The steps of one claim with an active item, on a clock that a test moves; and what was sent. */
+function steps(beats: "answered" | "unanswered" | "refused" = "answered") {
+  const clock = new VirtualClock();
+  const sent: string[] = [];
+  const room = new Slots(1);
+  const times = () => ({ sentAtMs: clock.monotonic(), sentAtWallMs: clock.now() });
+  const beat = { state: "active", lease_extended: true, last_heartbeat: "ours", ttl_seconds: TTL_SECONDS };
+  const context = {
+    clock,
+    points: NO_POINTS,
+    random: Math.random,
+    timing: DEFAULT_TIMING,
+    logger: silentLogger,
+    metrics: createMetrics(),
+    labels: { namespace: "agents", environment: "research" },
+    guard: () => {},
+    work: () => ({
+      beats: room,
+      heartbeat: async () => {
+        sent.push("beat");
+        if (beats === "unanswered") throw new Error("no answer");
+        if (beats === "refused") return { ...times(), value: { kind: "refused", current: null } };
+        return { ...times(), value: { kind: "beat", beat } };
+      },
+      stop: async () => {
+        sent.push("stop");
+        return times();
+      },
+    }),
+  } as unknown as SessionContext;
+  const claim = claimOf({ acknowledgedAt: OURS });
+  const leases = new LeaseSteps(context, new LeaseKeeper(context, () => {}));
+  const seenActive = () => {
+    claim.item = view("active", clock.monotonic());
+  };
+  return { clock, sent, claim, leases, seenActive };
+}
+
+test("a stop follows the beat that took the lease for it", async () => {
+  const { sent, claim, leases, seenActive } = steps();
+  await leases.fence(claim, "theirs");
+  seenActive();
+  await leases.stop(claim, true, false);
+  expect(sent).toEqual(["beat", "stop"]);
+});
+
+test.each([
+  ["the machine slept", true],
+  ["the process was not scheduled", false],
+])(
+  "no stop is sent when %s since that beat for as long as the lease may last: the lease is taken anew",
+  async (_, suspended) => {
+    const { clock, sent, claim, leases, seenActive } = steps();
+    await leases.fence(claim, "theirs");
+    seenActive();
+    clock.pause(TTL_MS, { suspended });
+    await leases.stop(claim, true, false);
+    expect(sent).toEqual(["beat"]);
+    expect(claim.memory).toEqual({ is: "none" });
+    await leases.fence(claim, "ours");
+    seenActive();
+    await leases.stop(claim, true, false);
+    expect(sent).toEqual(["beat", "beat", "stop"]);
+  },
+);
+
+test("an item that is stopping already is stopped however long ago the lease was taken", async () => {
+  const { clock, sent, claim, leases } = steps();
+  await leases.fence(claim, "theirs");
+  clock.pause(TTL_MS, { suspended: true });
+  claim.item = view("stopping", clock.monotonic());
+  await leases.stop(claim, true, false);
+  expect(sent).toEqual(["beat", "stop"]);
+});
+
+/** lease: Operator, with a TTL too short for a stop: it is let go with a last beat, which may buy time enough for one. */
+describe("after a lease was let go", () => {
+  const letGo = async (of: ReturnType<typeof steps>) => {
+    const { clock, claim, leases, seenActive } = of;
+    const times = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
+    claim.lease = { is: "held", state: "active", echo: "ours", ttlMs: TTL_MS, ...times };
+    await leases.letGo(claim);
+    seenActive();
+  };
+
+  test("a stop may rest on the answer of the last beat", async () => {
+    const of = steps();
+    await letGo(of);
+    await of.leases.stop(of.claim, true, false);
+    expect(of.sent).toEqual(["beat", "stop"]);
+  });
+
+  test("but not after a sleep of the machine", async () => {
+    const of = steps();
+    await letGo(of);
+    of.clock.pause(TTL_MS, { suspended: true });
+    await of.leases.stop(of.claim, true, false);
+    expect(of.sent).toEqual(["beat"]);
+    expect(of.claim.memory).toEqual({ is: "none" });
+  });
+
+  test.each(["unanswered", "refused"] as const)("no stop rests on a last beat that is %s", async (beats) => {
+    const of = steps(beats);
+    await letGo(of);
+    await of.leases.stop(of.claim, true, false);
+    expect(of.sent).toEqual(["beat"]);
+    expect(of.claim.memory).toEqual({ is: "none" });
+  });
+});

@@ -1,0 +1,141 @@
+import { describe, expect, test } from "vitest";
+import { PODS, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
+import { type Journal, renderJournal } from "../../../src/sessions/journal.ts";
+import { LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
+import { BASE_URL, WorkApi } from "./work-api.ts";
+
+const MINUTE = 60_000;
+const ELSEWHERE = "https://elsewhere.test";
+
+/** Well-formed, and of no session: the node starts whatever has its key. */
+const CREDENTIAL = Buffer.from(JSON.stringify({ sessions_token: "of-nobody" })).toString("base64url");
+
+/** Of somebody who may create Secrets in the namespace, and nothing else. */
+function makeUp(world: LoopWorld, name: string, over: Partial<Journal>, opened = false): void {
+  const { acknowledgedAt, ...journal } = {
+    use: "session" as const,
+    lease: "Worker" as const,
+    environmentUid: world.environment?.metadata.uid ?? "",
+    podUid: "",
+    api: BASE_URL,
+    workId: "work_made_up",
+    sessionId: "sesn_made_up",
+    queuedAt: "",
+    polledFromMs: world.clock.now(),
+    polledUntilMs: world.clock.now(),
+    acknowledgedAt: null,
+    ...over,
+  };
+  const secret = renderJournal({ name, namespace: NAMESPACE, environment: NAME }, journal, CREDENTIAL);
+  const text = { ...secret.stringData, ...(acknowledgedAt ? { "acknowledged-at": acknowledgedAt } : {}) };
+  const all = { ...text, ...(opened ? { "work-secret": CREDENTIAL } : {}) };
+  const data = Object.fromEntries(
+    Object.entries(all).map(([key, value]) => [key, Buffer.from(String(value)).toString("base64")]),
+  );
+  const { stringData: _text, ...rest } = secret;
+  world.server.create(SECRETS, { ...rest, data });
+}
+
+function world(): LoopWorld {
+  const made = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1 } });
+  made.createEnvironment();
+  return made;
+}
+
+function statusOf(of: LoopWorld) {
+  return (of.environment?.["status"] ?? {}) as {
+    apiAddresses?: string[];
+    conditions?: { type: string; message: string }[];
+  };
+}
+
+describe("a made-up claim", () => {
+  test.each([{ opened: false }, { opened: true }])(
+    "that names an address which the spec never did has no key sent there: %j",
+    async ({ opened }) => {
+      const of = world();
+      of.api.elsewhere.set(ELSEWHERE, new WorkApi(of.clock, { seed: 2 }));
+      makeUp(of, "berth-research-aaaaa", { api: ELSEWHERE, acknowledgedAt: "2026-01-02T03:04:05Z" }, opened);
+      of.startOperator();
+      await of.until("a parked Pod", () => of.parked.length > 0);
+      const id = of.enqueue();
+      await of.until("work is served beside it", () => of.item(id).state === "stopped", 10 * MINUTE);
+      await of.pass(5 * MINUTE);
+      expect([...of.api.origins]).toEqual([BASE_URL]);
+      expect(statusOf(of).conditions?.find(({ type }) => type === "Ready")?.message).toContain(ELSEWHERE);
+      await of.until("it is given up", () => of.claims.length === 0, 90 * MINUTE);
+      expect([...of.api.origins]).toEqual([BASE_URL]);
+    },
+  );
+
+  test.each([
+    { use: "session", opened: false },
+    { use: "session", opened: true },
+    { use: "removal", opened: false },
+    { use: "refusal", opened: false },
+  ] as const)("that names somebody else's Pod has nothing done to it: %j", async ({ use, opened }) => {
+    const of = world();
+    const pods = ["database-0", "berth-research-bbbbb"].map((name) =>
+      of.server.create(PODS, {
+        metadata: { name, namespace: NAMESPACE, labels: { app: "database", "berth.dev/phase": "parked" } },
+        spec: { containers: [{ name: "worker", image: "database:1" }] },
+      } as Pod),
+    );
+    for (const { metadata } of pods) {
+      const journal = { use, podUid: metadata.uid ?? "", acknowledgedAt: opened ? "2026-01-02T03:04:05Z" : null };
+      makeUp(of, metadata.name ?? "", { ...journal, workId: `work_${metadata.name}` }, opened);
+    }
+    const changes: string[] = [];
+    of.startOperator().kube.intercept.push(({ verb, plural, name }) => {
+      const theirs = pods.some(({ metadata }) => metadata.name === name);
+      if (theirs && plural === "pods" && verb !== "get") changes.push(`${verb} ${name}`);
+    });
+    await of.until("the claims are over", () => of.claims.length === 0, 30 * MINUTE);
+    await of.pass(10 * MINUTE);
+    expect(changes).toEqual([]);
+  });
+});
+
+test("the status has the spec's address before anything is claimed, and an earlier one as long as claims name it", async () => {
+  const of = world();
+  const moved = new WorkApi(of.clock, { seed: 2 });
+  moved.world.createEnvironment({ id: of.environmentId, key: of.api.world.keyOf(of.environmentId) });
+  of.api.elsewhere.set(ELSEWHERE, moved);
+  of.fate = () => ({ startError: false, program: "stock", servesMs: 5 * MINUTE });
+  const withoutRecord: string[] = [];
+  of.startOperator().kube.intercept.push(({ verb, plural, name }) => {
+    if (verb === "create" && plural === "secrets" && !statusOf(of).apiAddresses?.length) withoutRecord.push(name);
+  });
+  await of.until("a parked Pod", () => of.parked.length > 0);
+  const id = of.enqueue();
+  await of.until("a session runs", () => of.item(id).state === "active");
+  expect(withoutRecord).toEqual([]);
+  expect(statusOf(of).apiAddresses).toEqual([BASE_URL]);
+  of.patchEnvironment({ spec: { api: { baseUrl: ELSEWHERE } } });
+  await of.until("both are there", () => statusOf(of).apiAddresses?.length === 2);
+  expect(statusOf(of).apiAddresses).toEqual([ELSEWHERE, BASE_URL]);
+  await of.until("the old one is gone", () => statusOf(of).apiAddresses?.length === 1, 30 * MINUTE);
+  expect(statusOf(of).apiAddresses).toEqual([ELSEWHERE]);
+  expect(of.claims).toEqual([]);
+});
+
+test("nothing is claimed from an address that the status does not have yet, however long it takes to get there", async () => {
+  const of = world();
+  const moved = new WorkApi(of.clock, { seed: 2 });
+  moved.world.createEnvironment({ id: of.environmentId, key: of.api.world.keyOf(of.environmentId) });
+  of.api.elsewhere.set(ELSEWHERE, moved);
+  const { kube } = of.startOperator();
+  const unrecorded: string[] = [];
+  kube.intercept.push(({ verb, plural, body }) => {
+    if (verb !== "create" || plural !== "secrets") return;
+    const { use, api = "" } = (body as Secret).stringData ?? {};
+    if (use === "session" && !statusOf(of).apiAddresses?.includes(api)) unrecorded.push(api);
+  });
+  await of.until("a parked Pod", () => of.parked.length > 0);
+  // Another network, too: its policy is looked at on the way to the status.
+  kube.delay = ({ plural }) => (plural === "networkpolicies" ? 20_000 : 0);
+  const { id } = moved.world.enqueue(of.environmentId, {});
+  of.patchEnvironment({ spec: { api: { baseUrl: ELSEWHERE }, network: { egress: { cidrs: ["198.51.100.0/24"] } } } });
+  await of.until("it is served", () => moved.world.item(id).state === "stopped", 10 * MINUTE);
+  expect(unrecorded).toEqual([]);
+});

@@ -1,0 +1,191 @@
+import { describe, expect, test } from "vitest";
+import { EVENTS, type KubeEvent, type Pod } from "../../../src/kube/resource.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, type LoopWorldOptions, NAMESPACE } from "./loop-world.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+/** No two readings of one Environment are closer than half of the base. */
+const READINGS_A_MINUTE = 2;
+
+const MISSING = 'MountVolume.SetUp failed for volume "mine" : configmap "mine" not found';
+
+/** A world whose Pods are bound after 5 minutes and parked after 5 more, unless `options` say otherwise. */
+function slowWorld(options: LoopWorldOptions = {}) {
+  const world = new LoopWorld({ prepareMs: () => 10 * MINUTE, ...options });
+  world.createEnvironment();
+  const operator = world.startOperator();
+  const readings = () => operator.kube.requests.get("list events") ?? 0;
+  const condition = () => {
+    const conditions = world.environment?.status?.conditions ?? [];
+    return conditions.find(({ type }) => type === "CapacityAvailable");
+  };
+  const untilSaid = (words: string, limitMs = 20 * MINUTE) =>
+    world.until(words, () => condition()?.message?.includes(words) === true, limitMs);
+  const bound = () => world.pods.filter(({ spec, metadata }) => spec.nodeName && !metadata.deletionTimestamp);
+  const untilBound = () => world.until("a Pod is bound", () => bound().length > 0, 20 * MINUTE);
+  let events = 0;
+  const complain = (pod: Pod | undefined, message: string, more: Partial<KubeEvent> = {}) => {
+    const { name = "", uid = "" } = pod?.metadata ?? {};
+    events += 1;
+    world.server.create(EVENTS, {
+      metadata: { name: `${name}.${events}`, namespace: NAMESPACE },
+      involvedObject: { kind: "Pod", name, uid },
+      type: "Warning",
+      reason: "FailedMount",
+      message,
+      source: { component: "kubelet" },
+      lastTimestamp: new Date(world.clock.now()).toISOString(),
+      ...more,
+    });
+  };
+  return { world, operator, readings, condition, untilSaid, bound, untilBound, complain };
+}
+
+describe("a Pod that waits on its node, whose status does not say what for", () => {
+  test("is told of in the node's words after a while, until it is parked", async () => {
+    const { world, readings, condition, untilSaid, bound, untilBound, complain } = slowWorld({
+      sessions: { prepareTimeoutSeconds: 3_600 },
+    });
+    await untilBound();
+    complain(bound()[0], MISSING);
+    await world.pass(15 * SECOND);
+    expect([readings(), condition()?.status]).toEqual([0, "True"]);
+    await untilSaid(MISSING, 10 * SECOND);
+    expect(condition()).toMatchObject({ status: "False", reason: "PreparationFailing" });
+    expect(condition()?.message).toBe(
+      `Pods do not get ready: FailedMount: ${MISSING}; make what the volume refers to, or mend the template's volumes`,
+    );
+    await world.until("parked", () => world.parked.length === 1, 10 * MINUTE);
+    await untilSaid("Pods can be made", 10 * SECOND);
+    const before = readings();
+    await world.pass(10 * MINUTE);
+    expect(readings()).toBe(before);
+  });
+
+  test("is read seldom, one for all, and what is the same fault is told once", async () => {
+    const { world, readings, untilSaid, bound, untilBound, complain } = slowWorld({
+      sessions: { prepareTimeoutSeconds: 3_600, warm: 3, maxConcurrent: 3 },
+      prepareMs: () => 60 * MINUTE,
+    });
+    await world.until("Pods are bound", () => bound().length === 3, 40 * MINUTE);
+    await untilBound();
+    for (const pod of bound()) complain(pod, `cannot mount for ${pod.metadata.name} (${pod.metadata.uid})`);
+    await untilSaid("cannot mount for it (it)", MINUTE);
+    const version = world.environment?.metadata.resourceVersion;
+    const before = readings();
+    for (let minute = 0; minute < 20; minute += 1) {
+      await world.pass(MINUTE);
+      for (const pod of bound()) complain(pod, `cannot mount for ${pod.metadata.name} (${pod.metadata.uid})`);
+    }
+    const made = readings() - before;
+    expect(made).toBeGreaterThan(5);
+    expect(made).toBeLessThanOrEqual(20 * READINGS_A_MINUTE);
+    expect(world.told.filter((text) => text.includes("cannot mount"))).toHaveLength(1);
+    expect(world.environment?.metadata.resourceVersion).toBe(version);
+  });
+
+  test("is waited for in silence while nothing is wrong with it: a large image", async () => {
+    const { world, condition, readings, bound, untilBound, complain } = slowWorld();
+    await untilBound();
+    complain(bound()[0], "a hiccup");
+    await world.pass(SECOND);
+    complain(bound()[0], "Pulling image", { type: "Normal", reason: "Pulling" });
+    await world.pass(2 * MINUTE);
+    expect(readings()).toBeGreaterThan(0);
+    expect(condition()).toMatchObject({ status: "True", reason: "Available" });
+  });
+
+  test("leaves its words when its time is over, for the pause and for the one after it", async () => {
+    const { world, condition, untilSaid, bound, untilBound, complain } = slowWorld({
+      sessions: { prepareTimeoutSeconds: 60 },
+    });
+    await untilBound();
+    const [first] = bound();
+    complain(first, MISSING);
+    await untilSaid(MISSING);
+    await world.until("it is replaced", () => world.pods.some(({ metadata }) => metadata.uid !== first?.metadata.uid));
+    await world.until("the next is bound", () => bound().length === 1, 20 * MINUTE);
+    expect(condition()?.message).toContain(MISSING);
+    complain(bound()[0], "network is not ready", { reason: "NetworkNotReady" });
+    await untilSaid("NetworkNotReady: network is not ready; mend the node's network plug-in", 50 * SECOND);
+  });
+
+  test("says that it is late where its node complains of nothing", async () => {
+    const { untilSaid, condition } = slowWorld({ sessions: { prepareTimeoutSeconds: 30 } });
+    await untilSaid("not within prepareTimeoutSeconds, and the node does not say why");
+    expect(condition()?.message).not.toContain("kubectl");
+  });
+
+  test("is asked about soon where it may not wait for long", async () => {
+    const { world, readings, untilBound } = slowWorld({ sessions: { prepareTimeoutSeconds: 10 } });
+    await untilBound();
+    await world.pass(4 * SECOND);
+    expect(readings()).toBe(0);
+    await world.pass(2 * SECOND);
+    expect(readings()).toBe(1);
+  });
+});
+
+describe("an operator that may not list Events, as with the Role of an older release", () => {
+  test("says how to see them, asks at the same slow pace, and reads them once it may", async () => {
+    const { world, operator, readings, condition, untilSaid, bound, untilBound, complain } = slowWorld({
+      sessions: { prepareTimeoutSeconds: 100 },
+    });
+    const forbid = ({ verb, plural }: { verb: string; plural: string }) => {
+      if (verb === "list" && plural === "events") throw refusal(403, "Forbidden", "events is forbidden");
+    };
+    operator.kube.intercept.push(forbid);
+    await untilBound();
+    await world.pass(95 * SECOND);
+    expect(condition()?.status).toBe("True");
+    expect(readings()).toBeGreaterThan(0);
+    expect(readings()).toBeLessThanOrEqual(3);
+    await untilSaid("`kubectl -n agents describe pods -l berth.dev/environment=research`");
+    expect(condition()?.message).toMatch(/^Pods do not get ready: not within prepareTimeoutSeconds, .* list Events/);
+    operator.kube.intercept.splice(0);
+    await world.until("the next is bound", () => bound().length === 1, 20 * MINUTE);
+    complain(bound()[0], MISSING);
+    await untilSaid(MISSING, 99 * SECOND);
+  });
+
+  test("an API server that fails is asked again later, and what was said stands", async () => {
+    const { world, operator, readings, untilSaid, condition, bound, untilBound, complain } = slowWorld({
+      sessions: { prepareTimeoutSeconds: 3_600 },
+      prepareMs: () => 38 * MINUTE,
+    });
+    await untilBound();
+    complain(bound()[0], MISSING);
+    await untilSaid(MISSING);
+    operator.kube.intercept.push(({ verb, plural }) => {
+      if (verb === "list" && plural === "events") throw refusal(500, "InternalError", "etcd is away");
+    });
+    const before = readings();
+    await world.pass(10 * MINUTE);
+    expect(readings() - before).toBeGreaterThan(2);
+    expect(readings() - before).toBeLessThanOrEqual(10 * READINGS_A_MINUTE);
+    expect(condition()?.message).toContain(MISSING);
+  });
+});
+
+test("Events are not read at all while Pods get ready in time", async () => {
+  const { world, readings } = slowWorld({ prepareMs: () => 2 * SECOND });
+  for (let round = 0; round < 5; round += 1) {
+    world.enqueue();
+    await world.pass(MINUTE);
+  }
+  expect(world.items.every(({ state }) => state === "stopped")).toBe(true);
+  expect(readings()).toBe(0);
+});
+
+test("a reading under way keeps no operator from ending", async () => {
+  const { world, operator, readings, untilBound } = slowWorld({ sessions: { prepareTimeoutSeconds: 3_600 } });
+  operator.kube.delay = ({ verb, plural }) => (verb === "list" && plural === "events" ? 9 * SECOND : 0);
+  await untilBound();
+  await world.until("it reads", () => readings() === 1);
+  let ended = false;
+  void operator.stop().then(() => {
+    ended = true;
+  });
+  await world.until("it has ended", () => ended, 5 * SECOND);
+});

@@ -1,0 +1,111 @@
+import { describe, expect, test } from "vitest";
+import { LABEL_PHASE } from "../../../src/api/names.ts";
+import type { KubeObject } from "../../../src/kube/resource.ts";
+import { PODS } from "../../../src/kube/resource.ts";
+import { refusal } from "./api-server.ts";
+import type { Interceptor } from "./kube.ts";
+import { LoopWorld, NAMESPACE } from "./loop-world.ts";
+
+const MINUTE = 60_000;
+const KEPT_SECONDS = 60;
+
+const CLAIM = ["create secrets", "get pods", "patch secrets", "patch pods"];
+
+/** What one session asks of the API server in the end, in order; the new Pod is asked for beside it. */
+const BUDGET = [
+  [0, [...CLAIM, "delete secrets", "delete pods"]],
+  [KEPT_SECONDS, [...CLAIM, "delete secrets", "patch pods", "delete pods"]],
+] as const;
+
+describe.each(["Worker", "Operator"])("lease: %s", (lease) => {
+  test.each(BUDGET)("a Pod that is kept for %i s costs no more requests than it needs", async (seconds, budget) => {
+    const world = new LoopWorld({
+      sessions: { lease, warm: 1, maxConcurrent: 2, retainFinishedSeconds: seconds },
+      // A node that sees the touch before the key is touched again, by chance: that is no part of what a session needs.
+      timing: { touchAgainMs: [MINUTE] },
+    });
+    world.createEnvironment();
+    const operator = world.startOperator();
+    await serve(world);
+    const asked: string[] = [];
+    operator.kube.intercept.push(({ verb, plural, name }) => {
+      // Those of the environment key and of the status come by the clock.
+      if (name === "key" || plural === "environments") return;
+      asked.push(`${verb} ${plural}`);
+    });
+    const told = world.told.length;
+    await serve(world);
+
+    expect(asked.filter((request) => request !== "create pods")).toEqual(budget);
+    expect(asked.filter((request) => request === "create pods")).toHaveLength(1);
+    expect(world.told.slice(told).map((event) => event.split(":")[0])).toEqual(["SessionStarted", "Completed"]);
+    expect(world.violations).toEqual([]);
+  });
+});
+
+/** One item, from its arrival until nothing is left of it and a Pod is parked. */
+async function serve(world: LoopWorld): Promise<void> {
+  await world.until("a Pod is parked", () => world.parked.length === 1, MINUTE);
+  const id = world.enqueue();
+  await world.until("it is served", () => world.item(id).state === "stopped" && world.claims.length === 0, 10 * MINUTE);
+  const isClean = () => world.pods.length === 1 && world.parked.length === 1;
+  await world.until("its Pod is gone", isClean, 10 * MINUTE);
+}
+
+describe("a Pod that is not kept", () => {
+  async function served(intercept: (world: LoopWorld) => Interceptor): Promise<{ world: LoopWorld; asked: string[] }> {
+    const world = new LoopWorld({ sessions: { warm: 0, maxConcurrent: 2, retainFinishedSeconds: 0 } });
+    world.createEnvironment();
+    const asked: string[] = [];
+    const operator = world.startOperator();
+    operator.kube.intercept.push(({ verb, plural }) => {
+      if (plural === "pods") asked.push(verb);
+    });
+    operator.kube.intercept.push(intercept(world));
+    const id = world.enqueue();
+    await world.until("it is served", () => world.item(id).state === "stopped", 10 * MINUTE);
+    await world.until("its Pod is gone", () => world.pods.length === 0, 10 * MINUTE);
+    expect(world.violations).toEqual([]);
+    return { world, asked };
+  }
+
+  test("is read live where it is not as the cache shows it", async () => {
+    let changed = false;
+    const { asked } = await served((world) => ({ verb, plural, name }) => {
+      if (verb !== "delete" || plural !== "pods" || changed) return;
+      changed = true;
+      world.server.patch(PODS, NAMESPACE, name, { metadata: { annotations: { "changed-by": "somebody" } } });
+    });
+    expect(asked.slice(asked.indexOf("delete"))).toEqual(["delete", "get", "delete"]);
+  });
+
+  test("is marked all the same where its touch was refused: it would pass for a free one", async () => {
+    const phases: unknown[] = [];
+    const { world } = await served(() => ({ verb, plural, body }) => {
+      if (verb !== "patch" || plural !== "pods") return;
+      const phase = (body as KubeObject).metadata.labels?.[LABEL_PHASE];
+      phases.push(phase);
+      if (phase === "assigned") throw refusal(422, "Invalid", "a webhook does not like it");
+    });
+    expect(phases).toContain("finished");
+    expect(await world.metrics.prepareFailures.get()).toMatchObject({ values: [] });
+  });
+});
+
+test("Pods that were just marked do not look left behind, however late a watch shows it", async () => {
+  const world = new LoopWorld({ sessions: { warm: 3, maxConcurrent: 6, retainFinishedSeconds: 60 } });
+  world.weather.watch = { lagMs: 1_000, breaks: 0 };
+  world.createEnvironment();
+  const read: string[] = [];
+  world.startOperator().kube.intercept.push(({ verb, plural, name }) => {
+    if (verb === "get" && plural === "secrets" && name !== "key") read.push(name);
+  });
+  await world.until("Pods are parked", () => world.parked.length === 3, MINUTE);
+  for (let sent = 0; sent < 6; sent += 1) {
+    world.enqueue();
+    await world.pass(300);
+  }
+  await world.until("all are kept", () => world.podsOf("finished").length === 6, 10 * MINUTE);
+  expect(read).toEqual([]);
+  expect(world.violations).toEqual([]);
+});

@@ -1,0 +1,42 @@
+import { expect, test } from "vitest";
+import { refusal } from "./api-server.ts";
+import { LoopWorld } from "./loop-world.ts";
+
+const MINUTE = 60_000;
+
+/** Of the deletion of a finished Pod, by how it is answered; what was asked for after that goes through. */
+test.each([
+  ["a conflict, though it is the Pod that was meant", refusal(409, "Conflict", "the object has been modified")],
+  ["an error", refusal(500, "InternalError", "etcd has no leader")],
+  ["that it is gone, though it is not", refusal(404, "NotFound", "pods not found")],
+])("a finished Pod whose deletion is answered with %s is deleted later", async (_what, answer) => {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainFinishedSeconds: 0 } });
+  world.createEnvironment();
+  const refused: string[] = [];
+  world.startOperator().kube.intercept.push(({ verb, plural, name }) => {
+    if (verb !== "delete" || plural !== "pods" || refused.length > 0) return;
+    refused.push(name);
+    throw answer;
+  });
+  const id = world.enqueue();
+  await world.until("it is served", () => world.item(id).state === "stopped" && world.claims.length === 0, 10 * MINUTE);
+  await world.until("its Pod is gone", () => world.pods.length === 0, 5 * MINUTE);
+  expect(refused).toHaveLength(1);
+  expect(world.violations).toEqual([]);
+});
+
+test("a Pod whose mark met a conflict is deleted all the same", async () => {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainFinishedSeconds: 3_600 } });
+  world.createEnvironment();
+  const refused: string[] = [];
+  world.startOperator().kube.intercept.push(({ verb, plural, name, body }) => {
+    if (verb !== "patch" || plural !== "pods" || !JSON.stringify(body).includes('"finished"')) return;
+    refused.push(name);
+    throw refusal(409, "Conflict", "the object has been modified");
+  });
+  const id = world.enqueue();
+  await world.until("it is served", () => world.item(id).state === "stopped" && world.claims.length === 0, 10 * MINUTE);
+  expect(refused).toHaveLength(1);
+  await world.until("its Pod is gone", () => world.pods.length === 0, 5 * MINUTE);
+  expect(world.violations).toEqual([]);
+});

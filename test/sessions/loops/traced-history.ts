@@ -1,0 +1,176 @@
+import { seededRandom } from "../../../simulator/ids.ts";
+import { PODS } from "../../../src/kube/resource.ts";
+import type { Rules } from "../../../src/sessions/model/rules.ts";
+import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
+import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
+import { TraceRecorder } from "../../faults/traces/trace.ts";
+import { LoopWorld, NAME, NAMESPACE, programOf } from "./loop-world.ts";
+import { FAIR } from "./network.ts";
+import type { ContainerFate } from "./node.ts";
+import type { Program } from "./worker.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+/** Faults come until then; afterwards everything has to come to an end by itself. */
+const FAULTS_MS = 90 * SECOND;
+const SETTLES_MS = 40 * MINUTE;
+
+/** Before a kill is tried again that met a request under way: what becomes of that one is no matter of this test. */
+const KILL_AGAIN_MS = 37;
+
+/** The Environments of two clusters, which bear the same name. */
+const ENVIRONMENT = `${NAMESPACE}/${NAME}`;
+const RIVAL = `rival/${NAME}`;
+
+const BAD_WEATHER = { lost: 0.1, slow: 0.2, refused: 0.05 } as const;
+
+/** One random history of the whole controller on fakes, fixed by its seed, with what the operators did. */
+class TracedHistory {
+  readonly recorder = new TraceRecorder();
+  readonly world: LoopWorld;
+  readonly rival: LoopWorld | null;
+  readonly rules: Partial<Rules>;
+  readonly #random: () => number;
+  #isCalm = false;
+
+  constructor(seed: number) {
+    this.#random = seededRandom(seed);
+    const lease = this.pick(["Worker", "Operator"]);
+    const onPodFailure = this.pick(["Stop", "Release"]);
+    const lapse = this.pick(["requeue", "stop"]);
+    const starting = this.pick(["expires", "never"]);
+    const lapsedStopping = this.pick(["stays", "ends"]);
+    this.rules = {
+      lease,
+      onPodFailure: onPodFailure === "Release" ? "Either" : "Stop",
+      lapsed: lapse === "stop" ? "stopped" : "queued",
+      unbeaten: starting === "never" ? "stays" : "queued",
+      lapsedStopping: lapsedStopping === "ends" ? "stopped" : "stays",
+      sigterm: true,
+    };
+    const sessions = { warm: 2, maxConcurrent: 4, lease, onPodFailure };
+    this.world = new LoopWorld({
+      seed,
+      points: this.recorder.observer,
+      fate: (pod) => this.#fate(programOf(pod) === "Operator"),
+      sessions: { ...sessions, maxDurationSeconds: this.pick([60, 300, 86_400]) },
+      switches: {
+        lapse,
+        starting,
+        lapsedStopping,
+        listedHeartbeat: this.pick(["same", "reformatted"]),
+        listOrder: this.pick(["newest", "shuffled"]),
+      },
+      // What is asked for is not always what one gets.
+      limits: { ttlSeconds: this.pick([90, 30]), maxTtlSeconds: this.pick([600, 90, 30]) },
+    });
+    const points = (event: Parameters<TraceRecorder["observer"]>[0]) =>
+      this.recorder.observer({ ...event, environment: RIVAL });
+    this.rival = this.chance(0.4) ? new LoopWorld({ seed: seed + 1, beside: this.world, points, sessions }) : null;
+  }
+
+  pick<const T>(values: readonly [T, ...T[]]): T {
+    return values[Math.floor(this.#random() * values.length)] ?? values[0];
+  }
+
+  between(from: number, to: number): number {
+    return from + (to - from) * this.#random();
+  }
+
+  chance(share: number): boolean {
+    return this.#random() < share;
+  }
+
+  at(ms: number, act: () => void): void {
+    this.world.clock.setTimer(act, ms);
+  }
+
+  #fate(isPlain: boolean): ContainerFate {
+    const servesMs = this.between(500, 40 * SECOND);
+    if (this.#isCalm) return { startError: false, program: isPlain ? "plain" : "stock", servesMs };
+    const program: Program = isPlain
+      ? this.pick(["plain", "plain", "plain", "crashes", "killed"])
+      : this.pick(["stock", "stock", "stock", "dies", "crashes", "killed", "silent"]);
+    return { startError: this.chance(0.1), program, servesMs };
+  }
+
+  async play(): Promise<void> {
+    const { world, rival, recorder } = this;
+    recorder.allow("fault.kill-container", "worker.exit");
+    for (const one of rival ? [world, rival] : [world]) one.createEnvironment();
+    rival?.startOperator();
+    for (let item = 0; item < 6; item += 1) this.at(this.between(0, FAULTS_MS), () => world.enqueue());
+    this.#restarts();
+    if (this.chance(0.5)) this.#badWeather();
+    if (this.chance(0.5)) this.#userStops();
+    if (this.chance(0.4)) this.#podsDeleted();
+    await world.pass(FAULTS_MS);
+    this.#isCalm = true;
+    await world.until("settled", () => world.isSettled && (rival?.isSettled ?? true), SETTLES_MS);
+  }
+
+  #restarts(): void {
+    const { recorder, world } = this;
+    let operator = world.startOperator();
+    recorder.began(ENVIRONMENT);
+    const again = () =>
+      this.at(this.between(100, 20 * SECOND), () => {
+        recorder.began(ENVIRONMENT);
+        operator = world.startOperator();
+      });
+    const stop = () =>
+      void operator.stop().then(() => {
+        recorder.ended(ENVIRONMENT);
+        again();
+      });
+    const kill = () => {
+      if (recorder.isChanging(ENVIRONMENT)) return this.at(KILL_AGAIN_MS, kill);
+      operator.kill();
+      recorder.ended(ENVIRONMENT);
+      again();
+    };
+    if (this.chance(0.7)) this.at(this.between(10 * SECOND, 60 * SECOND), this.pick([stop, kill]));
+  }
+
+  #badWeather(): void {
+    const { recorder, world, rival } = this;
+    recorder.allow("worker.first-beat", "worker.beat", "work-api.lapse", "fault.silence");
+    const worlds = rival ? [world, rival] : [world];
+    const kube = this.chance(0.5) ? BAD_WEATHER : FAIR;
+    this.at(this.between(0, 10 * SECOND), () => {
+      for (const { weather } of worlds) Object.assign(weather, { work: BAD_WEATHER, worker: BAD_WEATHER, kube });
+    });
+    this.at(FAULTS_MS, () => {
+      for (const { weather } of worlds) Object.assign(weather, { work: FAIR, worker: FAIR, kube: FAIR });
+    });
+  }
+
+  #userStops(): void {
+    for (let stop = 0; stop < 3; stop += 1) {
+      this.at(this.between(5 * SECOND, FAULTS_MS), () => {
+        const [first, ...others] = this.world.items.filter(({ state }) => state === "starting" || state === "active");
+        if (!first) return;
+        this.recorder.allow("user.stop");
+        this.world.api.world.stopItem(this.pick([first, ...others]).id, this.chance(0.3));
+      });
+    }
+  }
+
+  #podsDeleted(): void {
+    for (let deletion = 0; deletion < 3; deletion += 1) {
+      this.at(this.between(5 * SECOND, FAULTS_MS), () => {
+        const [first, ...others] = this.world.pods;
+        if (!first) return;
+        this.recorder.allow("fault.delete-pod", "fault.lose-node", "fault.terminate-container");
+        this.world.server.delete(PODS, NAMESPACE, this.pick([first, ...others]).metadata.name ?? "");
+      });
+    }
+  }
+}
+
+/** Plays a history and checks what was traced of each of its items. @throws {TraceError} the model does not allow it. */
+export async function checkHistory(seed: number): Promise<Tally> {
+  const history = new TracedHistory(seed);
+  await history.play();
+  return checkTrace(history.recorder, { rules: history.rules, timing: DEFAULT_TIMING });
+}

@@ -1,0 +1,74 @@
+import { describe, expect, test } from "vitest";
+import { PROPERTIES } from "../../../src/sessions/model/properties.ts";
+import { CODE, FIRST } from "../../../src/sessions/model/rules.ts";
+import { CODE_SCOPES, holdingScopes, LIMITS, WEAKER, WITHOUT_A_RULE } from "../../../src/sessions/model/scopes.ts";
+import { judge, wordsOf } from "./judge.ts";
+
+// Small scopes, whole: every order of steps and faults. The large ones are test/faults/model, in the long run.
+
+/** Most take a second or two; a busy machine may take long. */
+const PATIENCE_MS = 300_000;
+
+const small = [...holdingScopes(CODE), ...CODE_SCOPES, WEAKER].filter(({ isLarge }) => !isLarge);
+
+describe("the protocol keeps its promises", () => {
+  test.each(small)(
+    "$name",
+    (scope) => {
+      const verdict = judge(scope);
+      expect(verdict.fails, wordsOf(verdict)).toEqual([]);
+    },
+    PATIENCE_MS,
+  );
+});
+
+describe("without a rule it breaks one", () => {
+  test.each(WITHOUT_A_RULE)(
+    "$without: $fails",
+    (scope) => {
+      const verdict = judge(scope);
+      expect(verdict.fails, wordsOf(verdict)).toEqual([...scope.fails].sort());
+      expect(scope.fails.length).toBeGreaterThan(0);
+    },
+    PATIENCE_MS,
+  );
+
+  test("and every promise is broken by one of them", () => {
+    const broken = new Set([...WITHOUT_A_RULE, ...LIMITS].flatMap(({ fails }) => fails));
+    expect([...broken].sort()).toEqual(Object.keys(PROPERTIES).sort());
+  });
+});
+
+describe("what no rule of the operator can give", () => {
+  test.each(LIMITS)(
+    "$without: $fails",
+    (scope) => {
+      const verdict = judge(scope);
+      expect(verdict.fails, wordsOf(verdict)).toEqual([...scope.fails].sort());
+    },
+    PATIENCE_MS,
+  );
+});
+
+/** Counted by another implementation of the protocol as it was first written down. */
+const COUNTED: Readonly<Record<string, number>> = {
+  "Worker: 1 operator, 1 item, 1 Pod, every server": 60_944,
+  "Worker: 1 operator, 1 item, 2 Pods": 26_842,
+  "Worker: 1 operator, 2 items, 1 Pod": 42_304,
+  "Operator: 1 operator, 1 item, 1 Pod, every server": 53_008,
+  "Operator: 1 operator, 1 item, 2 Pods": 15_360,
+  "Operator: 1 operator, 2 items, 1 Pod": 33_664,
+};
+
+describe("the protocol as it was first written down", () => {
+  const scopes = holdingScopes(FIRST).filter(({ isLarge }) => !isLarge);
+  test.each(scopes)(
+    "$name: holds, in as many states as were counted",
+    (scope) => {
+      const verdict = judge(scope);
+      expect(verdict.fails, wordsOf(verdict)).toEqual([]);
+      expect(verdict.states).toBe(COUNTED[scope.name]);
+    },
+    PATIENCE_MS,
+  );
+});

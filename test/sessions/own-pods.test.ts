@@ -1,0 +1,22 @@
+import { expect, test } from "vitest";
+import { isSessionPodOf } from "../../src/sessions/own-pods.ts";
+import { pod } from "./pods.ts";
+
+const ENVIRONMENT = { name: "research", uid: "env-uid" };
+const LABELS = { "berth.dev/role": "session", "berth.dev/environment": "research" };
+const owners = (uid: string, controller = true) => [
+  { apiVersion: "berth.dev/v1alpha1", kind: "Environment", name: "research", uid, controller },
+];
+
+test.each([
+  ["made by Berth", { labels: LABELS, ownerReferences: owners("env-uid") }, true],
+  ["made by Berth, whose labels somebody took off", { labels: {}, ownerReferences: owners("env-uid") }, true],
+  ["an orphan with the labels", { labels: LABELS }, true],
+  ["an orphan without them", { labels: {} }, false],
+  ["an orphan of another Environment", { labels: { ...LABELS, "berth.dev/environment": "other" } }, false],
+  ["an orphan that is a worker", { labels: { ...LABELS, "berth.dev/role": "worker" } }, false],
+  ["somebody else's, with the labels", { labels: LABELS, ownerReferences: owners("other-uid") }, false],
+  ["owned, but not controlled, with the labels", { labels: LABELS, ownerReferences: owners("other-uid", false) }, true],
+])("a Pod that is %s", (_what, metadata, isOurs) => {
+  expect(isSessionPodOf(pod({}, { metadata }), ENVIRONMENT)).toBe(isOurs);
+});

@@ -1,0 +1,36 @@
+import { expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { ApiHealth } from "../../src/sessions/api-health.ts";
+import { IdlePace } from "../../src/sessions/idle-pace.ts";
+import { QueueWatch } from "../../src/sessions/queue-watch.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { STATS } from "../work/samples.ts";
+import { Setup } from "../work/setup.ts";
+import { json } from "../work/strict-server.ts";
+
+test("counts beyond what a status can hold are shown as the most it can: the API server would take no status at all", async () => {
+  await using setup = await Setup.start();
+  const { clock, client } = setup;
+  const common = { clock, random: () => 0.5, timing: DEFAULT_TIMING };
+  const onChange = () => {};
+  const watch = new QueueWatch({
+    context: {
+      ...common,
+      work: () => client,
+      metrics: createMetrics(),
+      labels: { namespace: "n", environment: "e" },
+      points: NO_POINTS,
+    },
+    health: new ApiHealth({ ...common, onChange }),
+    pace: new IdlePace({ ...common, intervalMs: () => 0 }),
+    onStats: onChange,
+    unacknowledged: () => 0,
+  });
+  const most = Number.MAX_SAFE_INTEGER;
+  setup.server.next(json(200, { ...STATS, depth: most, pending: most, workers_polling: most }));
+  expect(await watch.refresh(AbortSignal.timeout(60_000))).toBe(true);
+  expect(watch.stats?.depth).toBe(most);
+  const int32 = 2_147_483_647;
+  expect(watch.status).toMatchObject({ depth: int32, pending: int32, workersPolling: int32 });
+});

@@ -1,0 +1,94 @@
+import { describe, expect, test } from "vitest";
+import { nodeOutlook } from "../../src/sessions/node-health.ts";
+import { type PodState, readPodState } from "../../src/sessions/pod-state.ts";
+import type { NodeView } from "../../testbed/recorder/sequence.ts";
+import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
+
+/** A state in a word; of an end, its cause and the exit code that is believed. */
+function inAWord(state: PodState): string {
+  if (state.is === "ended") return `${state.end.cause} ${state.end.exitCode ?? "unseen"}`;
+  if (state.is === "preparing" && state.problem) return state.problem.reason;
+  return state.is;
+}
+
+/** What is concluded from one status after the other, each conclusion once; `@leaving` with what the Node says. */
+function conclusions(name: string): string[] {
+  const recorded = sequence(name);
+  let node: NodeView | undefined;
+  const all = recorded.steps.map((step) => {
+    node = step.node ?? node;
+    const pod = podAt(recorded, step);
+    const leaves = nodeOutlook({ taints: [...(node?.taints ?? [])] }, pod) === "leaves";
+    return `${inAWord(readPodState(pod))}${leaves ? " @leaving" : ""}`;
+  });
+  return all.filter((word, i) => word !== all[i - 1]);
+}
+
+const PARKED = ["unscheduled", "preparing", "parked"];
+const RUNNING = ["unscheduled", "preparing", "running"];
+
+const EXPECTED: Record<string, readonly string[]> = {
+  "containerd-restarted-parked": [...PARKED, "running", "PodDeleted 143", "Failed 143"],
+  "containerd-restarted-running": [...RUNNING, "PodDeleted 143", "Failed 143"],
+  "containers-lost-parked": [...PARKED, "preparing", "parked", "running", "PodDeleted 143", "Failed 143"],
+  "containers-lost-running": [...RUNNING, "Killed 137", "PodDeleted 137"],
+  "gate-deleted": [...PARKED, "PodDeleted unseen"],
+  "gate-evicted-by-api": [...PARKED, "Evicted unseen"],
+  "gate-opened": [...PARKED, "preparing", "running", "PodDeleted 143", "Failed 143"],
+  "kubelet-restarted-parked": [...PARKED, "preparing", "parked", "running", "PodDeleted 143", "Failed 143"],
+  "kubelet-restarted-running": [...RUNNING, "PodDeleted 143", "Failed 143"],
+  "lost-alone-parked": [...PARKED],
+  "lost-alone-running": [...RUNNING, "running @leaving"],
+  "lost-finished": [...RUNNING, "Completed 0", "Completed 0 @leaving"],
+  "lost-gated": [...PARKED, "parked @leaving", "parked", "NodeLost unseen"],
+  "lost-parked": [...PARKED, "parked @leaving", "preparing", "NodeLost 137"],
+  "lost-running": [...RUNNING, "running @leaving", "running", "Evicted 143"],
+  "lost-tolerated": [...RUNNING],
+  "node-deleted-parked": [...PARKED, "parked @leaving", "NodeLost unseen @leaving"],
+  "node-deleted-running": [...RUNNING, "running @leaving", "NodeLost unseen @leaving"],
+  "out-of-service-parked": [...PARKED, "parked @leaving", "NodeLost unseen @leaving"],
+  "out-of-service-running": [...RUNNING, "running @leaving", "NodeLost unseen @leaving"],
+  "parked-deleted": [...PARKED, "preparing", "PodDeleted 137"],
+  "parked-evicted-by-api": [...PARKED, "preparing", "Evicted 137"],
+  "parked-evicted-by-taint": [...PARKED, "preparing", "NodeLost 137"],
+  "parked-image-removed": [...PARKED, "ErrImagePull", "ImagePullBackOff", "preparing", "PodDeleted 137"],
+  "parked-opened-exit-0": [...PARKED, "running", "Completed 0"],
+  "parked-pull-always": [
+    ...PARKED,
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "parked",
+    "preparing",
+    "PodDeleted 137",
+  ],
+  "pressure-at-start-parked": [...PARKED, "preparing", "Evicted unseen"],
+  "pressure-at-start-running": [...RUNNING, "preparing", "running", "Evicted 143"],
+  "pressure-refused": ["preparing", "Evicted unseen"],
+  "pressure-running": [...RUNNING, "Evicted 143"],
+  "rebooted-parked": [...PARKED, "preparing", "parked", "running", "PodDeleted 143", "Failed 143"],
+  "rebooted-running": [...RUNNING, "NodeLost unseen"],
+  "refused-node-affinity": ["preparing", "StartFailed unseen"],
+  "refused-out-of-cpu": ["preparing", "StartFailed unseen"],
+  "refused-out-of-memory": ["preparing", "StartFailed unseen"],
+  "refused-taint": ["preparing", "NodeLost unseen", "NodeLost 137"],
+  "running-evicted-by-api": [...RUNNING, "Evicted 143"],
+  "running-evicted-by-taint": [...RUNNING, "Evicted 143"],
+  "running-evicted-by-taint-exit-0": [...RUNNING, "Evicted 0"],
+  "shutdown-parked": [...PARKED, "Evicted unseen @leaving", "Evicted 137 @leaving"],
+  "shutdown-refused": ["preparing @leaving", "Evicted unseen @leaving"],
+  "shutdown-running": [...RUNNING, "running @leaving", "Evicted 143 @leaving"],
+  "shutdown-running-exit-0": [...RUNNING, "running @leaving", "Evicted 0 @leaving"],
+  "shutdown-running-exit-137": [...RUNNING, "running @leaving", "Evicted 137 @leaving"],
+};
+
+describe("lives on a real node", () => {
+  test.each(SEQUENCE_NAMES)("%s", (name) => {
+    expect(conclusions(name)).toEqual(EXPECTED[name]);
+  });
+
+  test("no recording is left out of the table, and none of the table is gone", () => {
+    expect(Object.keys(EXPECTED).sort()).toEqual([...SEQUENCE_NAMES].sort());
+  });
+});

@@ -1,0 +1,252 @@
+import { readFileSync } from "node:fs";
+import {
+  type ClientRequest,
+  createServer,
+  type IncomingMessage,
+  Agent as PlainAgent,
+  request as plainRequest,
+  type Server,
+  type ServerResponse,
+} from "node:http";
+import { Agent, request as forward } from "node:https";
+import type { AddressInfo, Socket } from "node:net";
+
+/** What is done to requests that match, each `times` times. */
+export interface KubeFault {
+  readonly kind: KubeFaultKind;
+  /** Any unless given. */
+  readonly method?: string | undefined;
+  /** Plural of the resource; any unless given. */
+  readonly plural?: string | undefined;
+  readonly times: number;
+}
+
+/**
+ * `reset`: cut before any effect; `lost-reply`: cut after it; `slow`: held up before its effect; `late`: its reply is held
+ * up; `5xx`, `429`, `conflict`: refused without effect, in the API server's words.
+ */
+export type KubeFaultKind = "reset" | "lost-reply" | "slow" | "late" | "5xx" | "429" | "conflict";
+
+/** Longer than the bound of a request of the claim protocol (1.5 s), shorter than that of all others. */
+const SLOW_MS = 2_000;
+
+const REFUSALS = {
+  "5xx": { code: 500, reason: "InternalError", message: "etcdserver: request timed out" },
+  "429": { code: 429, reason: "TooManyRequests", message: "the server has received too many requests" },
+  conflict: { code: 409, reason: "Conflict", message: "the object has been modified" },
+} as const;
+
+const EXPIRED = { code: 410, reason: "Expired", message: "too old resource version" } as const;
+
+/** The API server: its URL, and the authority of its certificate where that is an own one. */
+interface Target {
+  readonly server: string;
+  readonly caFile?: string;
+}
+
+interface Asked {
+  readonly method: string;
+  readonly plural: string;
+  readonly isWatch: boolean;
+}
+
+/**
+ * Stands between one operator and the API server, and does what networks, load balancers and overloaded API servers do.
+ * It takes plain HTTP on loopback, so that it sees what is asked.
+ */
+export class KubeProxy implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #target: URL;
+  readonly #agent: PlainAgent;
+  readonly #request: typeof plainRequest;
+  readonly #faults: { fault: KubeFault; left: number }[] = [];
+  readonly #sockets = new Set<Socket>();
+  readonly #watches = new Set<ServerResponse>();
+  readonly #held: (() => void)[] = [];
+  readonly #onStrike: (what: string) => void;
+  #mode: "forward" | "refuse" | "stall" = "forward";
+  #expiring = 0;
+
+  private constructor(target: Target, onStrike: (what: string) => void) {
+    this.#target = new URL(target.server);
+    const options = { keepAlive: true };
+    const ca = target.caFile === undefined ? {} : { ca: readFileSync(target.caFile) };
+    const isPlain = this.#target.protocol === "http:";
+    this.#agent = isPlain ? new PlainAgent(options) : new Agent({ ...options, ...ca });
+    this.#request = isPlain ? plainRequest : forward;
+    this.#onStrike = onStrike;
+    this.#server = createServer((request, response) => this.#take(request, response));
+    this.#server.on("connection", (socket) => {
+      this.#sockets.add(socket);
+      socket.on("close", () => this.#sockets.delete(socket));
+      socket.on("error", () => {});
+      if (this.#mode === "refuse") socket.resetAndDestroy();
+    });
+  }
+
+  /** @param onStrike called with the kind of each fault as it befalls a request. */
+  static async start(target: Target, onStrike: (what: string) => void = () => {}): Promise<KubeProxy> {
+    const proxy = new KubeProxy(target, onStrike);
+    await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
+    return proxy;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  add(fault: KubeFault): void {
+    this.#faults.push({ fault, left: fault.times });
+  }
+
+  /** Faults that have not struck yet. */
+  get hasFaults(): boolean {
+    return this.#faults.length + this.#expiring > 0;
+  }
+
+  get openWatches(): number {
+    return this.#watches.size;
+  }
+
+  /** Requests that wait for `clear`. */
+  get held(): number {
+    return this.#held.length;
+  }
+
+  /** A good network again, and a good API server. */
+  clear(): void {
+    this.#faults.length = 0;
+    this.#expiring = 0;
+    this.#mode = "forward";
+    for (const go of this.#held.splice(0)) go();
+  }
+
+  /** Every connection is cut, and every new one. */
+  refuse(): void {
+    this.#mode = "refuse";
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
+  /** Requests from now on wait until `clear`. */
+  stall(): void {
+    this.#mode = "stall";
+  }
+
+  /** Cuts the watches that are open now. Returns how many there were. */
+  dropWatches(): number {
+    const open = [...this.#watches];
+    for (const response of open) response.socket?.resetAndDestroy();
+    return open.length;
+  }
+
+  /** The same, and the next watches are told that what they go on from is too old. */
+  expireWatches(): number {
+    const open = this.dropWatches();
+    this.#expiring += open;
+    return open;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+    this.#agent.destroy();
+  }
+
+  #take(request: IncomingMessage, response: ServerResponse): void {
+    response.on("error", () => {});
+    if (this.#mode === "stall") {
+      this.#held.push(() => this.#take(request, response));
+      return;
+    }
+    const asked = askedOf(request);
+    if (asked.isWatch && this.#expiring > 0) {
+      this.#expiring -= 1;
+      this.#onStrike("watch:gone");
+      refuseWith(response, EXPIRED);
+      return;
+    }
+    const fault = this.#strike(asked);
+    if (fault === "reset") {
+      request.socket.resetAndDestroy();
+      return;
+    }
+    if (fault === "5xx" || fault === "429" || fault === "conflict") {
+      request.resume();
+      refuseWith(response, REFUSALS[fault]);
+      return;
+    }
+    if (fault === "slow") setTimeout(() => this.#forward(request, response, asked), SLOW_MS).unref();
+    else this.#forward(request, response, asked, fault);
+  }
+
+  #strike(asked: Asked): KubeFaultKind | undefined {
+    if (asked.isWatch) return undefined;
+    const index = this.#faults.findIndex(({ fault }) => fits(fault, asked));
+    const found = this.#faults[index];
+    if (!found) return undefined;
+    found.left -= 1;
+    if (found.left === 0) this.#faults.splice(index, 1);
+    this.#onStrike(`kube:${found.fault.kind}`);
+    return found.fault.kind;
+  }
+
+  #forward(request: IncomingMessage, response: ServerResponse, asked: Asked, fault?: KubeFaultKind): void {
+    const { hostname, port } = this.#target;
+    const headers = { ...request.headers, host: this.#target.host };
+    const onward: ClientRequest = this.#request(
+      { hostname, port, method: request.method, path: request.url, headers, agent: this.#agent },
+      (answer) => {
+        if (fault === "lost-reply") {
+          answer.resume();
+          answer.on("end", () => request.socket.resetAndDestroy());
+        } else if (fault === "late") {
+          setTimeout(() => passOn(answer, response), SLOW_MS).unref();
+        } else {
+          if (asked.isWatch) this.#watches.add(response);
+          passOn(answer, response);
+        }
+      },
+    );
+    onward.on("error", () => request.socket.resetAndDestroy());
+    response.on("close", () => {
+      this.#watches.delete(response);
+      if (!response.writableEnded && fault !== "lost-reply") onward.destroy();
+    });
+    request.pipe(onward);
+  }
+}
+
+function passOn(answer: IncomingMessage, response: ServerResponse): void {
+  if (response.destroyed) {
+    answer.destroy();
+    return;
+  }
+  response.writeHead(answer.statusCode ?? 502, answer.headers);
+  // A watch's header tells its client that it is open, whatever comes of it.
+  response.flushHeaders();
+  answer.on("error", () => response.destroy());
+  answer.pipe(response);
+}
+
+function refuseWith(
+  response: ServerResponse,
+  { code, ...words }: { code: number; reason: string; message: string },
+): void {
+  const status = { kind: "Status", apiVersion: "v1", metadata: {}, status: "Failure", ...words, code };
+  response.writeHead(code, { "content-type": "application/json" });
+  response.end(JSON.stringify(status));
+}
+
+/** A conflict can only be had by what names an object's version or content: a creation is told something else. */
+function fits({ kind, method, plural }: KubeFault, asked: Asked): boolean {
+  if (kind === "conflict" && (asked.method === "GET" || asked.method === "POST")) return false;
+  return (method ?? asked.method) === asked.method && (plural ?? asked.plural) === asked.plural;
+}
+
+function askedOf({ method = "GET", url = "" }: IncomingMessage): Asked {
+  const { pathname, searchParams } = new URL(url, "http://localhost");
+  // /api/v1 or /apis/GROUP/VERSION, then perhaps namespaces/NAME, then the resource.
+  const parts = pathname.split("/").slice(pathname.startsWith("/apis/") ? 4 : 3);
+  const plural = (parts[0] === "namespaces" && parts.length > 2 ? parts[2] : parts[0]) ?? "";
+  return { method, plural, isWatch: ["1", "true"].includes(searchParams.get("watch") ?? "") };
+}

@@ -1,0 +1,54 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { type Change, type ChangeHandler, Informer, type InformerOptions } from "../../src/kube/informer.ts";
+import type { KubeObject } from "../../src/kube/resource.ts";
+
+/**
+ * How much later than they come changes are shown to tests, at most, in milliseconds: 0 unless `BERTH_TEST_WATCH_LAG_MS`
+ * says so. Nobody promises that two watches are equally fast, and on a busy machine they are not. A test that fails with
+ * a lag looks once at what it should wait for.
+ */
+const LAG_MS = Number(process.env.BERTH_TEST_WATCH_LAG_MS ?? 0);
+
+/** What tests see of the API server. Each has a delay of its own, so that one is behind another. */
+export class LateInformer<T extends KubeObject> extends Informer<T> {
+  readonly #lagMs: number;
+  readonly #shown = new Map<string, T>();
+  readonly #handlers = new Set<ChangeHandler<T>>();
+
+  constructor(options: InformerOptions<T>, lagMs = LAG_MS * Math.random()) {
+    super(options);
+    this.#lagMs = lagMs;
+    if (lagMs > 0) super.subscribe((change) => void setTimeout(() => this.#show(change), lagMs));
+  }
+
+  override get(namespace: string | undefined, name: string): T | undefined {
+    return this.#lagMs > 0 ? this.#shown.get(keyOf({ namespace, name })) : super.get(namespace, name);
+  }
+
+  override list(): T[] {
+    return this.#lagMs > 0 ? [...this.#shown.values()] : super.list();
+  }
+
+  /** What came by this call is shown by now, too. */
+  override async relist(): Promise<void> {
+    await super.relist();
+    if (this.#lagMs > 0) await pause(this.#lagMs + 1);
+  }
+
+  override subscribe(fn: ChangeHandler<T>): () => void {
+    if (this.#lagMs <= 0) return super.subscribe(fn);
+    for (const object of this.#shown.values()) fn({ type: "added", object });
+    this.#handlers.add(fn);
+    return () => void this.#handlers.delete(fn);
+  }
+
+  #show(change: Change<T>): void {
+    const key = keyOf(change.object.metadata);
+    if (change.type === "deleted") this.#shown.delete(key);
+    else this.#shown.set(key, change.object);
+    for (const handler of this.#handlers) handler(change);
+  }
+}
+
+const keyOf = ({ namespace = "", name = "" }: { namespace?: string | undefined; name?: string | undefined }) =>
+  `${namespace}/${name}`;

@@ -1,0 +1,94 @@
+import { describe, expect, it, test } from "vitest";
+import { PathError, pathSegment, queryText } from "../../src/work/paths.ts";
+import { parseHeartbeat, parsePage, parsePolled, parseRefusal, parseStats, ShapeError } from "../../src/work/wire.ts";
+import { BEAT, POLLED, REFUSED_BEAT, STATS } from "./samples.ts";
+
+const LONG_ID = `work_${"x".repeat(1_000)}`;
+
+describe("an id of a polled item", () => {
+  test.each(["../../v1/keys", "a%2fb", "a b", 'a"b', "a\\b", "ä日🙂", "-", "h-x", LONG_ID])(
+    "%j is taken as it is: what it goes into is encoded",
+    (id) => {
+      expect(parsePolled({ ...POLLED, id, data: { type: "session", id } })).toMatchObject({ id, data: { id } });
+      expect(decodeURIComponent(pathSegment(id))).toBe(id);
+      expect(pathSegment(id)).not.toMatch(/[/?#\s]/);
+    },
+  );
+
+  test.each(["a\nb", "a\u0000b", "\u007f", "\u0085", ".", "..", "\ud800", "a\udfff", "x".repeat(1_025)])(
+    "%j is refused before anything is done for it, item and session alike, and is not repeated",
+    (id) => {
+      for (const polled of [
+        { ...POLLED, id },
+        { ...POLLED, data: { type: "session", id } },
+      ]) {
+        const refusal = () => parsePolled(polled);
+        expect(refusal).toThrow(ShapeError);
+        expect(refusal).toThrow(/is not (an id|a well-formed text)/);
+      }
+    },
+  );
+
+  test("of a type that nobody serves may be anything", () => {
+    expect(parsePolled({ ...POLLED, data: { type: "training", id: "a\nb" } })?.data.type).toBe("training");
+  });
+});
+
+describe("a secret", () => {
+  test.each(["x", "no base64 at all!", "s".repeat(120_000)])("is the program's to read: %#", (secret) => {
+    expect(parsePolled({ ...POLLED, secret })?.secret).toBe(secret);
+  });
+
+  test.each(["a\u0000b", "s".repeat(120_001)])(
+    "that no container starts with is refused, and not shown: %#",
+    (secret) => {
+      const refusal = () => parsePolled({ ...POLLED, secret });
+      expect(refusal).toThrow("the work item's secret is not one that a container can be given");
+      expect(refusal).not.toThrow(secret);
+    },
+  );
+});
+
+describe("half a surrogate pair", () => {
+  it("in what is echoed or asked for again is refused, for no URL takes it", () => {
+    expect(() => parseHeartbeat({ ...BEAT, last_heartbeat: "\ud800" })).toThrow("last_heartbeat");
+    expect(() => parsePage({ data: [], next_page: "\ud800" })).toThrow("next_page");
+    expect(() => parsePage({ data: [{ ...POLLED, latest_heartbeat_at: "\udc00" }] })).toThrow("latest_heartbeat_at");
+    const { error } = REFUSED_BEAT;
+    const current_state = { ...error.details.current_state, last_heartbeat: "\ud800" };
+    expect(parseRefusal({ error: { details: { current_state } } })).toBeNull();
+  });
+
+  it("in a query is an error that callers know", () => {
+    expect(() => queryText({ page: "\ud800" })).toThrow(PathError);
+  });
+});
+
+describe("a time", () => {
+  test.each([
+    "5",
+    "2026",
+    "2026-04-01",
+    "2026-04-01T10:00Z",
+    "2026-04-01T10:00:00",
+    "2026-02-30T10:00:00Z",
+    "2026-04-01T24:00:00Z",
+    "2026-04-01T10:00:00+99:99",
+    "+275760-09-13T00:00:00Z",
+    "Wed, 01 Apr 2026 10:00:00 GMT",
+    `2026-04-01T10:00:00.${"1".repeat(1_000)}Z`,
+  ])("%j is none: the API server would take no status with it", (oldest_queued_at) => {
+    expect(() => parseStats({ ...STATS, oldest_queued_at })).toThrow("oldest_queued_at");
+  });
+
+  test.each(["2026-04-01T10:00:00Z", "2028-02-29t23:59:59.123456789z", "0001-01-01T00:00:00-23:59"])(
+    "%j is one",
+    (oldest_queued_at) => {
+      expect(parseStats({ ...STATS, oldest_queued_at }).oldest_queued_at).toBe(oldest_queued_at);
+    },
+  );
+});
+
+test("a lease of years is taken for one of a day", () => {
+  expect(parseHeartbeat({ ...BEAT, ttl_seconds: 1e300 }).ttl_seconds).toBe(86_400);
+});

@@ -1,0 +1,81 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { WorkApiClient } from "../../src/work/client.ts";
+import { WorkApiError } from "../../src/work/errors.ts";
+import { MAX_RETRY_AFTER_MS } from "../../src/work/retry-after.ts";
+import { mutation, pathsOf, replaced } from "../support/odd-values.ts";
+import { hostileActs } from "./hostile-acts.ts";
+import { apiError, BEAT, POLLED, SECRET, STARTING, STATS } from "./samples.ts";
+import { failure, Setup } from "./setup.ts";
+import { json, StrictServer } from "./strict-server.ts";
+
+/** What a slow answer is given; the machine may be busy, but none of these is ever whole. */
+const BOUND_MS = 500;
+
+interface Called {
+  readonly call: (client: WorkApiClient) => Promise<unknown>;
+  readonly good: unknown;
+}
+
+const CALLS: Record<string, Called> = {
+  poll: { call: (client) => client.poll({ reclaimOlderThanMs: 5_000 }), good: POLLED },
+  ack: { call: (client) => client.ack(STARTING.id), good: STARTING },
+  heartbeat: { call: (client) => client.heartbeat(STARTING.id, { expected: "NO_HEARTBEAT" }), good: BEAT },
+  stop: { call: (client) => client.stop(STARTING.id, { force: true }), good: STARTING },
+  stats: { call: (client) => client.stats(), good: STATS },
+  list: { call: (client) => client.list(), good: { data: [STARTING], next_page: null } },
+};
+
+describe.each(Object.entries(CALLS))("%s", (_name, { call, good }) => {
+  test.each(Object.keys(hostileActs(good, "http://127.0.0.1:1")))(
+    "answered by %s is an error that callers know",
+    async (act) => {
+      await using elsewhere = await StrictServer.start();
+      await using setup = await Setup.start({ requestTimeoutMs: BOUND_MS, protocolTimeoutMs: BOUND_MS });
+      const acts = hostileActs(good, elsewhere.origin);
+      setup.server.fallback = acts[act];
+      const error = await failure(call(setup.client));
+      expect(error.message).not.toContain(SECRET);
+      expect(error.message.length).toBeLessThan(1_000);
+      expect(setup.server.seen).toHaveLength(1);
+      expect(elsewhere.connections).toBe(0);
+    },
+  );
+
+  test("answered by anything else in the place of one part is understood or refused", async () => {
+    await using setup = await Setup.start();
+    const changed = mutation(pathsOf(good));
+    await fc.assert(
+      fc.asyncProperty(changed, async ({ path, by }) => {
+        setup.server.next(json(200, replaced(good, path, by)));
+        await call(setup.client).catch((error: unknown) => {
+          expect(error).toBeInstanceOf(WorkApiError);
+          expect((error as WorkApiError).message).not.toContain(SECRET);
+        });
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
+describe("absurd headers", () => {
+  test.each([
+    ["retry-after", "-1"],
+    ["retry-after", "99999999999999999999"],
+    ["retry-after", "1e309"],
+    ["retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"],
+    ["retry-after", "Thu, 01 Jan 1970 00:00:00 GMT"],
+    ["retry-after", "soon"],
+    ["date", "Fri, 31 Dec 9999 23:59:59 GMT"],
+    ["date", "Thu, 01 Jan 0001 00:00:00 GMT"],
+    ["date", "yesterday"],
+    ["date", ""],
+  ])("%s: %s makes nobody wait longer than is good", async (name, value) => {
+    await using setup = await Setup.start();
+    setup.server.next(json(429, apiError("rate_limit_error", "slow down"), { [name]: value, "retry-after": value }));
+    const error = await failure(setup.client.poll());
+    expect(error.kind).toBe("rate-limited");
+    const asked = error.retryAfterMs ?? 0;
+    expect(asked >= 0 && asked <= MAX_RETRY_AFTER_MS).toBe(true);
+  });
+});

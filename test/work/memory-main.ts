@@ -1,0 +1,35 @@
+/**
+ * Reads endless lists from a Work API, so many at a time, and prints how they failed and how much memory that took. Its
+ * parent gives it little: a reader that keeps more than its bound dies of it.
+ *
+ * `memory-main.ts BASE_URL AT_A_TIME ROUNDS`
+ */
+import { realClock } from "../../src/core/clock.ts";
+import { WorkApiClient } from "../../src/work/client.ts";
+import { WorkApiError } from "../../src/work/errors.ts";
+import { WorkHttp } from "../../src/work/http.ts";
+import { ENVIRONMENT, KEY } from "./samples.ts";
+
+const [baseUrl = "", atATime = "1", rounds = "1"] = process.argv.slice(2);
+const http = new WorkHttp({ clock: realClock, mayBeInner: () => true });
+const client = new WorkApiClient({
+  baseUrl,
+  environmentId: ENVIRONMENT,
+  key: () => KEY,
+  workerId: "berth-0",
+  http,
+  clock: realClock,
+  requestTimeoutMs: 60_000,
+});
+const kinds: Record<string, number> = {};
+for (let round = 0; round < Number(rounds); round += 1) {
+  const calls = Array.from({ length: Number(atATime) }, () => client.list());
+  for (const { status, ...rest } of await Promise.allSettled(calls)) {
+    const { reason } = rest as { reason?: unknown };
+    const kind = reason instanceof WorkApiError ? reason.kind : status;
+    kinds[kind] = (kinds[kind] ?? 0) + 1;
+  }
+}
+await http.destroy();
+process.stdout.write(JSON.stringify({ kinds, maxRssBytes: process.resourceUsage().maxRSS * 1024 }));
+process.exit(0);

@@ -1,0 +1,94 @@
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { OciConfig } from "./archive.ts";
+import { findProgram, type RunOptions, runProgram } from "./commands.ts";
+import { npmNetwork } from "./npm.ts";
+
+/** Two installations by npm and a build, each with the whole file system copied, on a busy machine. */
+const BUILD_TIMEOUT_MS = 900_000;
+const TIMEOUT_MS = 180_000;
+/** Where npm, below its prefix, looks for settings of the whole system. */
+const NPMRC = "/usr/local/etc/npmrc";
+
+const NAMESPACES = ["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
+
+export interface BuiltImage {
+  readonly id: string;
+  /** Of its manifest. */
+  readonly digest: string;
+  readonly config: OciConfig;
+}
+
+/**
+ * buildah with a store of its own, in a folder. It needs no daemon, and a chroot instead of a container: what a build may
+ * do here, a container might not be allowed to.
+ */
+export class Buildah implements AsyncDisposable {
+  readonly #dir: string;
+  readonly #buildah: string;
+  readonly #unshare: string;
+
+  /** @throws MissingToolError when there is no buildah. */
+  constructor(dir: string) {
+    this.#dir = dir;
+    this.#buildah = findProgram("buildah");
+    this.#unshare = findProgram("unshare");
+  }
+
+  /** Takes the image of an OCI archive into the store. */
+  async load(archive: string): Promise<void> {
+    await this.#run(["pull", `oci-archive:${archive}`]);
+  }
+
+  /** Builds the Dockerfile of a folder anew. What the machine's npm needs for its registry is lent to the build. */
+  async build(context: string, tag: string): Promise<BuiltImage> {
+    await mkdir(this.#dir, { recursive: true });
+    const npmrc = join(this.#dir, "npmrc");
+    const { npmrc: settings, cafile } = await npmNetwork();
+    await writeFile(npmrc, settings);
+    const lent = [`${npmrc}:${NPMRC}:ro`, ...(cafile === undefined ? [] : [`${cafile}:${cafile}:ro`])];
+    const mounts = lent.flatMap((mount) => ["--volume", mount]);
+    // A fixed time for every file, so that the same files give the same image.
+    const flags = ["--isolation", "chroot", "--pull-never", "--no-cache", "--timestamp", "0", "--tag", tag];
+    await this.#run(["bud", ...flags, ...mounts, context], { timeoutMs: BUILD_TIMEOUT_MS });
+    return await this.#inspect(tag);
+  }
+
+  /** Calls `fn` with a folder that holds the root file system of an image. */
+  async inRoot<T>(tag: string, fn: (root: string) => Promise<T>): Promise<T> {
+    const container = (await this.#run(["from", "--pull-never", tag])).trim();
+    try {
+      return await fn((await this.#run(["mount", container])).trim());
+    } finally {
+      await this.#run(["rm", container]);
+    }
+  }
+
+  /** Removes the store. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.#dir, { recursive: true, force: true });
+  }
+
+  async #inspect(tag: string): Promise<BuiltImage> {
+    const facts = JSON.parse(await this.#run(["inspect", "--type", "image", tag])) as {
+      FromImageID: string;
+      FromImageDigest: string;
+      OCIv1: { config: OciConfig };
+    };
+    return { id: facts.FromImageID, digest: facts.FromImageDigest, config: facts.OCIv1.config };
+  }
+
+  /**
+   * In namespaces: a build that is killed leaves no mount and no process. The driver `vfs` works on every file system.
+   */
+  async #run(args: readonly string[], options: RunOptions = {}): Promise<string> {
+    const [root, runroot] = [join(this.#dir, "storage"), join(this.#dir, "run")];
+    const store = ["--root", root, "--runroot", runroot, "--storage-driver", "vfs"];
+    return await runProgram(this.#unshare, [...NAMESPACES, this.#buildah, ...store, ...args], {
+      // The parent of a namespace ignores SIGTERM while it waits, and takes all that is in it along when it dies.
+      killSignal: "SIGKILL",
+      timeoutMs: TIMEOUT_MS,
+      ...options,
+    });
+  }
+}

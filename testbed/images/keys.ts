@@ -1,0 +1,36 @@
+import { createHash } from "node:crypto";
+import { lstat, readdir, readFile, readlink } from "node:fs/promises";
+import { join } from "node:path";
+import type { TarEntry } from "./tar.ts";
+import { sortEntries } from "./tar.ts";
+
+/** Enough of a SHA-256 for a name that nobody is out to collide with. */
+const KEY_CHARACTERS = 32;
+
+/** A name made of everything that decides what is in a cache entry. */
+export function keyOf(...parts: readonly unknown[]): string {
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, KEY_CHARACTERS);
+}
+
+/** Key of a file or folder: names, contents and who may execute, whenever and by whomever it was made. */
+export async function treeKey(path: string): Promise<string> {
+  const stats = await lstat(path);
+  if (stats.isSymbolicLink()) return keyOf("link", await readlink(path));
+  if (!stats.isDirectory()) return keyOf("file", stats.mode & 0o111, hashOf(await readFile(path)));
+  const names = (await readdir(path)).sort();
+  return keyOf("folder", ...(await Promise.all(names.map(async (name) => [name, await treeKey(join(path, name))]))));
+}
+
+/** Key of members that are in memory. */
+export function entriesKey(entries: readonly TarEntry[]): string {
+  const facts = sortEntries(entries).map((entry) => {
+    if (entry.type !== "file") return entry;
+    if (!("content" in entry)) throw new Error(`${entry.path} is not in memory`);
+    return { ...entry, content: hashOf(entry.content) };
+  });
+  return keyOf(...facts);
+}
+
+function hashOf(bytes: Buffer): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}

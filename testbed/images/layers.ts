@@ -1,0 +1,59 @@
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { findProgram, runProgram } from "./commands.ts";
+import type { LayerBlob } from "./oci.ts";
+import type { TarEntry } from "./tar.ts";
+import { file } from "./tree.ts";
+
+/** What the image specification puts before the name of something that a layer takes away. */
+const WHITEOUT = ".wh.";
+
+/** Unpacks layers over one another, as a container's root. For root only: it gives files to their owners. */
+export async function unpack(layers: readonly LayerBlob[], root: string): Promise<string> {
+  await mkdir(root, { recursive: true });
+  const tar = findProgram("tar");
+  for (const layer of layers) {
+    await runProgram(tar, [
+      "--extract",
+      "--same-owner",
+      "--same-permissions",
+      "--file",
+      layer.file,
+      "--directory",
+      root,
+    ]);
+  }
+  return root;
+}
+
+/** The members of a layer that makes the lower tree the upper one. */
+export async function difference(upper: readonly TarEntry[], lower: readonly TarEntry[]): Promise<TarEntry[]> {
+  const [before, after] = [await fingerprints(lower), await fingerprints(upper)];
+  const changed = upper.filter(({ path }) => after.get(path) !== before.get(path));
+  const gone = lower.filter(({ path }) => !after.has(path));
+  const whiteouts = gone
+    // What is in a folder goes with it.
+    .filter(({ path }) => after.has(dirname(path)) || dirname(path) === ".")
+    .map(({ path }) => file(join(dirname(path), `${WHITEOUT}${path.slice(path.lastIndexOf("/") + 1)}`), ""));
+  return [...changed, ...whiteouts];
+}
+
+async function fingerprints(entries: readonly TarEntry[]): Promise<Map<string, string>> {
+  const found = new Map<string, string>();
+  for (const entry of entries) {
+    const { path, type, mode, uid, gid } = entry;
+    found.set(path, JSON.stringify([type, mode, uid, gid, await contentOf(entry)]));
+  }
+  return found;
+}
+
+async function contentOf(entry: TarEntry): Promise<string> {
+  if ("target" in entry) return entry.target;
+  if (entry.type !== "file") return "";
+  const hash = createHash("sha256");
+  if ("content" in entry) return hash.update(entry.content).digest("hex");
+  for await (const chunk of createReadStream(entry.source)) hash.update(chunk);
+  return hash.digest("hex");
+}

@@ -1,0 +1,48 @@
+import { cp, mkdir, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { finalConfig, performDockerfile } from "./dockerfile.ts";
+import { keyOf, treeKey } from "./keys.ts";
+import type { ImageConfig, LayerBlob } from "./oci.ts";
+import type { LayerStore } from "./store.ts";
+import type { TarEntry } from "./tar.ts";
+import { directory, treeEntries } from "./tree.ts";
+
+/** To change when what is made of the same files changes. */
+const RECIPE = 3;
+/** What `npm ci` made of a lock file, in the folder of the store. */
+export const INSTALLS = "installs";
+/** Where the Dockerfile has everything. */
+const APP = "app";
+
+export interface Operator {
+  readonly layer: LayerBlob;
+  readonly config: ImageConfig;
+}
+
+/** Copies what the Dockerfile may see, so that what is hashed is what is built, whoever edits the files meanwhile. */
+export async function copyContext(root: string, to: string): Promise<string> {
+  const ignore = await readFile(join(root, ".dockerignore"), "utf8");
+  const names = [...ignore.matchAll(/^!(.+)$/gm)].map(([, name = ""]) => name);
+  for (const name of ["Dockerfile", ".dockerignore", ...names]) {
+    await mkdir(dirname(join(to, name)), { recursive: true });
+    await cp(join(root, name), join(to, name), { recursive: true, verbatimSymlinks: true });
+  }
+  return to;
+}
+
+/**
+ * The operator's layer above Debian and Node. The Dockerfile says what is in it; it is performed only when something that
+ * it sees has changed.
+ */
+export async function operatorLayer(root: string, store: LayerStore): Promise<Operator> {
+  return await store.inFolder(async (work) => {
+    const context = await copyContext(root, join(work, "context"));
+    const make = async (): Promise<TarEntry[]> => {
+      const { root } = await performDockerfile(context, join(work, "stages"), { installs: join(store.root, INSTALLS) });
+      return [directory(APP), ...(await treeEntries(join(root, APP), { at: APP }))];
+    };
+    const key = keyOf("operator", RECIPE, process.version, process.arch, await treeKey(context));
+    const layer = await store.layer({ name: "operator", key, make });
+    return { layer, config: finalConfig(await readFile(join(context, "Dockerfile"), "utf8")) };
+  });
+}

@@ -1,0 +1,108 @@
+import { readdir, readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { findProgram, runProgram } from "./commands.ts";
+import { BASE_PACKAGES, bootstrap, debianEntries } from "./debian.ts";
+import { keyOf } from "./keys.ts";
+import { difference, unpack } from "./layers.ts";
+import type { LayerBlob } from "./oci.ts";
+import type { LayerRecipe } from "./store.ts";
+import type { TarEntry } from "./tar.ts";
+import { directory, file, treeEntries } from "./tree.ts";
+
+/** To change when what is made of the same inputs changes. */
+const RECIPE = 1;
+/** A package index may be slow. */
+const TIMEOUT_MS = 300_000;
+/** Wheels for these run on the glibc of every Debian and Ubuntu that has Python 3.11. */
+const WHEEL_LIBCS = ["manylinux_2_17", "manylinux2014", "manylinux_2_28"];
+const WHEEL_MACHINES: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
+/** Where Debian's Python looks for what no Debian package brings. */
+const LOCAL = "usr/local/lib";
+/** What tells of the machine that installed: programs name its interpreter, RECORD has their hashes. */
+const NOT_PORTABLE = /^bin(\/|$)|\.dist-info\/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$/;
+
+/** Debian's own Python, over Debian. */
+export function pythonRecipe(debian: LayerBlob): LayerRecipe {
+  return {
+    name: "python",
+    key: keyOf("python", RECIPE, debian.digest),
+    make: async (work) => {
+      const upper = await bootstrap(join(work, "upper"), work, [...BASE_PACKAGES, "python3"]);
+      await compile(upper, join("/usr/lib", await pythonName(upper)), "/usr/lib/python3/dist-packages");
+      const lower = await unpack([debian], join(work, "lower"));
+      return await difference(await debianEntries(upper), await debianEntries(lower));
+    },
+  };
+}
+
+/**
+ * The Python worker with the packages that it imports, over Debian and Python.
+ * @param worker folder of worker.py and its requirements.txt, where each package has a version and hashes.
+ */
+export async function pythonWorkerRecipe(
+  worker: string,
+  below: readonly LayerBlob[],
+  more: readonly TarEntry[],
+): Promise<LayerRecipe> {
+  const program = await readFile(join(worker, "worker.py"));
+  const requirements = await readFile(join(worker, "requirements.txt"), "utf8");
+  const digests = below.map(({ digest }) => digest);
+  return {
+    name: "Python worker",
+    key: keyOf("python worker", RECIPE, digests, requirements, program.toString("base64"), more),
+    make: async (work) => {
+      const root = await unpack(below, join(work, "root"));
+      const python = await pythonName(root);
+      const packages = join(LOCAL, python, "dist-packages");
+      const list = join(work, "requirements.txt");
+      await writeFile(list, requirements);
+      await install(list, python.replace("python", ""), join(root, packages));
+      await compile(root, join("/", packages));
+      const without = (path: string) => NOT_PORTABLE.test(path);
+      return [
+        directory(join(LOCAL, python)),
+        directory(packages),
+        ...(await treeEntries(join(root, packages), { at: packages, without })),
+        directory("app"),
+        file("app/worker.py", program),
+        ...more,
+      ];
+    },
+  };
+}
+
+/** `python3.11`: the one Python of a root file system. */
+async function pythonName(root: string): Promise<string> {
+  const [name, another] = (await readdir(join(root, "usr", "lib"))).filter((file) => /^python3\.\d+$/.test(file));
+  if (name === undefined || another !== undefined)
+    throw new Error(`${root} has not one Python, but ${name}, ${another}`);
+  return name;
+}
+
+/**
+ * Wheels only, each of which must have one of its hashes: nothing is built and nothing is executed here. The machine's
+ * pip finds them as it is set up to.
+ */
+async function install(requirements: string, version: string, target: string): Promise<void> {
+  const machine = WHEEL_MACHINES[process.arch] ?? process.arch;
+  const args = [
+    "install",
+    ...["--require-hashes", "--only-binary=:all:", "--no-compile", "--no-cache-dir", "--disable-pip-version-check"],
+    ...["--root-user-action=ignore", "--implementation=cp", `--python-version=${version}`],
+    ...WHEEL_LIBCS.map((libc) => `--platform=${libc}_${machine}`),
+    ...["--target", target, "--requirement", requirements],
+  ];
+  await runProgram(findProgram("pip3"), args, { timeoutMs: TIMEOUT_MS });
+}
+
+/**
+ * Compiles what is in these folders of a root file system by its own Python. Files that are believed unchecked: those
+ * that Python makes by itself hold the time of their source, which a layer changes, and a container whose root is
+ * read-only would compile the whole SDK at every start.
+ */
+async function compile(root: string, ...folders: readonly string[]): Promise<void> {
+  const args = ["-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", ...folders];
+  // Sets are hashed, and so ordered, differently in every process otherwise.
+  const env = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", PYTHONHASHSEED: "0" };
+  await runProgram(findProgram("chroot"), [root, "/usr/bin/python3", ...args], { env });
+}

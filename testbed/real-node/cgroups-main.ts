@@ -1,0 +1,6 @@
+/** Removes the control group that the argument names; the supervisor of a node runs this, also when its owner was killed. */
+import { removeCgroups } from "./cgroups.ts";
+
+const [name] = process.argv.slice(2);
+if (!name) throw new Error("cgroups-main.ts is started with the name of a control group");
+await removeCgroups(name);

@@ -1,0 +1,211 @@
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { ApiClient } from "../cluster/api.ts";
+import { AuditLog } from "../cluster/audit.ts";
+import { findBinaries } from "../cluster/build.ts";
+import { ClientCa } from "../cluster/client-ca.ts";
+import { renderKubeconfig, writeCertificateKubeconfig } from "../cluster/kubeconfig.ts";
+import type { Progress } from "../cluster/progress.ts";
+import { type SupervisedProcess, Supervisor } from "../cluster/supervisor.ts";
+import { ADMIN } from "../cluster/users.ts";
+import { findNodeBinaries } from "./binaries.ts";
+import { cgroupName, makeCgroups, removeOrphans } from "./cgroups.ts";
+import { connectNodeControl } from "./control-client.ts";
+import type { NodeControl, NodeSettings, NodeState } from "./control-protocol.ts";
+import { Forwarder } from "./forward.ts";
+import { type NodeLayout, nodeLayout } from "./layout.ts";
+import { checkRequirements, NAMESPACES, systemPath } from "./requirements.ts";
+
+/** Control plane, containerd and kubelet, one after the other, on a machine that has other things to do. */
+const READY_TIMEOUT_MS = 180_000;
+const POLL_MS = 50;
+const TAIL_LINES = 30;
+
+export interface NodeClusterOptions extends Pick<NodeSettings, "kubelet" | "extraArgs"> {
+  readonly progress?: Progress;
+  /** `node0` unless given. */
+  readonly nodeName?: string;
+  /** OCI archives to import before it is ready. */
+  readonly images?: readonly string[];
+  /** Folder in which the cluster's own temporary folder is made; the system's unless given. */
+  readonly parentDir?: string;
+}
+
+/**
+ * A control plane with one real node: kubelet, containerd, runc, kube-proxy, in mount, pid and network namespaces of
+ * their own. It ends with this process at the latest, and leaves nothing. From outside only the API server is reached.
+ */
+export interface NodeCluster extends AsyncDisposable {
+  /** Path of a kubeconfig with all rights, good outside of the node's namespaces. */
+  readonly kubeconfig: string;
+  /** `https://127.0.0.1:PORT`, outside. */
+  readonly server: string;
+  /** Certificate authority of the server, PEM. */
+  readonly caFile: string;
+  /** A client with all rights. */
+  readonly api: ApiClient;
+  readonly audit: AuditLog;
+  readonly nodeName: string;
+  /** The release that the API server tells, such as `v1.36.3`. */
+  readonly version: string;
+  readonly control: NodeControl;
+  /** For `connectNodeControl` in other processes. */
+  readonly controlSocket: string;
+  /** Temporary folder of everything; logs are in `logs`. */
+  readonly dir: string;
+  readonly state: NodeState;
+  /** Path of a kubeconfig for a user, by a certificate. */
+  kubeconfigFor(user: string, groups?: readonly string[]): Promise<string>;
+  /** Ends everything and removes it. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts a cluster with one real node and waits until that is Ready. Needs root.
+ * @throws MissingToolError when this machine cannot have one; it says what to do.
+ */
+export async function startNodeCluster(options: NodeClusterOptions = {}): Promise<NodeCluster> {
+  const { progress, parentDir = tmpdir(), nodeName = "node0", kubelet, extraArgs } = options;
+  await checkRequirements();
+  const build = progress ? { progress } : {};
+  const controlPlane = (await findBinaries(build)).dir;
+  const binaries = await findNodeBinaries(build);
+  await removeOrphans();
+  const cgroup = cgroupName();
+  const dir = join(parentDir, `berth-node-${randomBytes(6).toString("hex")}`);
+  const removal = [process.execPath, join(import.meta.dirname, "cgroups-main.ts"), cgroup];
+  const supervisor = await Supervisor.start(dir, removal);
+  const files = nodeLayout(supervisor.dir);
+  const settings: NodeSettings = {
+    ...{ dir: files.dir, controlPlane, binaries, nodeName, cgroup },
+    ...(kubelet && { kubelet }),
+    ...(extraArgs && { extraArgs }),
+  };
+  try {
+    await makeCgroups(cgroup);
+    progress?.update("Starting a control plane and a node");
+    const init = await startInit(supervisor, files, settings);
+    const control = connectNodeControl(files.controlSocket);
+    const state = await untilReady(control, init, files);
+    for (const archive of options.images ?? []) await control.loadImages(archive);
+    return await NamespacedNode.connect({ supervisor, files, control, state });
+  } catch (error) {
+    await supervisor.end();
+    throw error;
+  }
+}
+
+async function startInit(
+  supervisor: Supervisor,
+  files: NodeLayout,
+  settings: NodeSettings,
+): Promise<SupervisedProcess> {
+  await mkdir(files.logs, { recursive: true });
+  const settingsFile = join(files.dir, "node.json");
+  await writeFile(settingsFile, JSON.stringify(settings));
+  const main = join(import.meta.dirname, "init-main.ts");
+  // The shell is the namespace's first process: it reaps the orphans that containerd's shims are, and Node would not.
+  const reaper = ["sh", "-c", '"$@"; exit $?', "init"];
+  return await supervisor.spawn({
+    name: "node",
+    command: "unshare",
+    args: [...NAMESPACES, ...reaper, process.execPath, main, settingsFile],
+    cwd: files.dir,
+    env: {
+      PATH: [settings.binaries, systemPath(process.env["PATH"])].join(delimiter),
+      HOME: files.dir,
+      TMPDIR: files.dir,
+      NODE_NO_WARNINGS: "1",
+    },
+    logFile: join(files.logs, "init.log"),
+  });
+}
+
+async function untilReady(control: NodeControl, init: SupervisedProcess, files: NodeLayout): Promise<NodeState> {
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  for (;;) {
+    const state = await control.state().catch(() => undefined);
+    if (state) return state;
+    const late = performance.now() > deadline;
+    if (init.exit || late) {
+      const log = await readFile(join(files.logs, "init.log"), "utf8").catch(() => "");
+      const tail = log.trimEnd().split("\n").slice(-TAIL_LINES).join("\n  ");
+      throw new Error(`the node ${late ? "is not ready" : "could not be started"}. The end of its log:\n  ${tail}`);
+    }
+    await delay(POLL_MS);
+  }
+}
+
+interface Parts {
+  readonly supervisor: Supervisor;
+  readonly files: NodeLayout;
+  readonly control: NodeControl;
+  readonly state: NodeState;
+}
+
+class NamespacedNode implements NodeCluster {
+  readonly kubeconfig: string;
+  readonly server: string;
+  readonly caFile: string;
+  readonly api: ApiClient;
+  readonly audit: AuditLog;
+  readonly nodeName: string;
+  readonly version: string;
+  readonly control: NodeControl;
+  readonly controlSocket: string;
+  readonly dir: string;
+  readonly state: NodeState;
+  readonly #supervisor: Supervisor;
+  readonly #forwarder: Forwarder;
+  readonly #ca: string;
+
+  private constructor(parts: Parts, forwarder: Forwarder, ca: string, kubeconfig: string) {
+    const { supervisor, files, control, state } = parts;
+    this.#supervisor = supervisor;
+    this.#forwarder = forwarder;
+    this.#ca = ca;
+    this.kubeconfig = kubeconfig;
+    this.server = serverAt(forwarder);
+    this.caFile = state.caFile;
+    this.nodeName = state.nodeName;
+    this.version = state.version;
+    this.control = control;
+    this.controlSocket = files.controlSocket;
+    this.dir = files.dir;
+    this.state = state;
+    this.api = new ApiClient(this.server, ca, state.adminToken);
+    this.audit = new AuditLog(state.auditLog, (path) => this.api.get(path));
+  }
+
+  static async connect(parts: Parts): Promise<NamespacedNode> {
+    const { files, state } = parts;
+    const forwarder = await Forwarder.start({ host: "127.0.0.1", port: 0 }, () => ({ path: files.apiSocket }));
+    const ca = await readFile(state.caFile, "utf8");
+    const kubeconfig = join(files.dir, "kubeconfig");
+    const text = renderKubeconfig(serverAt(forwarder), ca, ADMIN, { token: state.adminToken });
+    await writeFile(kubeconfig, text, { mode: 0o600 });
+    return new NamespacedNode(parts, forwarder, ca, kubeconfig);
+  }
+
+  async kubeconfigFor(user: string, groups: readonly string[] = []): Promise<string> {
+    const pair = (await ClientCa.load(this.state.clientCaDir)).issue(user, groups);
+    return await writeCertificateKubeconfig(this.dir, this.server, this.#ca, user, pair);
+  }
+
+  async stop(): Promise<void> {
+    await this.api.close();
+    await this.#forwarder.close();
+    await this.#supervisor.end();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+}
+
+function serverAt(forwarder: Forwarder): string {
+  return `https://127.0.0.1:${forwarder.port}`;
+}
