@@ -13,7 +13,7 @@ export interface OperatorProcess extends AsyncDisposable {
   readonly pid: number;
   /** Where its servers listen. */
   readonly addresses: { readonly metrics?: string; readonly health?: string };
-  /** Everything it logged so far. */
+  /** Everything it logged so far; all of it once it has ended. */
   readonly log: readonly LogLine[];
   /** What else it wrote to its standard error: what Node says of a process that breaks off. */
   readonly stray: readonly string[];
@@ -94,6 +94,7 @@ export async function startOperatorMain(
 }
 
 async function endOf(child: ChildProcess): Promise<number | string> {
-  const [code, signal] = (await once(child, "exit")) as [number | null, string | null];
+  // Not its exit: its last lines may still be on their way then.
+  const [code, signal] = (await once(child, "close")) as [number | null, string | null];
   return code ?? signal ?? "unknown";
 }
