@@ -103,15 +103,20 @@ const PLAYED_BEAT_MS = 1_000;
 
 /**
  * Plays a worker that takes the lease with its first beat, beats on, and heeds nothing that it is told. Resolves when the
- * first beat is accepted; the beats end with the Pod, as a real worker's do, with the scope, or when one is refused.
+ * first beat is accepted; the beats end with the container, as a real worker's do, with the scope, or when one is refused.
  */
 export async function playWorker(world: World, item: ItemRecord): Promise<Disposable> {
   const worker = await world.until("the opened claim", () => workerClient(world, item));
   let last = await worker.mustBeat(item.id, "NO_HEARTBEAT");
   const ending = new AbortController();
+  // The Pod stays for a while after its container, with its item stopped: that is nothing to beat any more.
+  const runs = () => {
+    const pod = podOf(world, item);
+    return pod !== undefined && !pod.status?.containerStatuses?.some(({ state }) => state?.terminated);
+  };
   const beatOn = async () => {
     // One after the other: a second one with the same echo would be refused.
-    while (podOf(world, item) && (await sleep(realClock, PLAYED_BEAT_MS, ending.signal)))
+    while ((await sleep(realClock, PLAYED_BEAT_MS, ending.signal)) && runs())
       last = await worker.mustBeat(item.id, last);
   };
   beatOn().catch(() => {});
