@@ -11,6 +11,8 @@ import { normalized, recorded } from "../testbed/node/recorded.ts";
 
 const cluster = useCluster();
 const NODE_NAME = "simulated-node-test";
+/** Far more than anything takes, so that only what never happens fails. */
+const PATIENCE_MS = 60_000;
 let client: KubeClient;
 let namespace: string;
 let node: SimulatedNode;
@@ -45,13 +47,14 @@ function podFor(
 
 /** Asks the API server until a Pod is as wanted; undefined stands for a Pod that is gone. */
 async function eventually(name: string, wanted: (pod: Pod | undefined) => boolean): Promise<Pod | undefined> {
-  for (let tries = 0; ; tries += 1) {
+  const bound = AbortSignal.timeout(PATIENCE_MS);
+  for (;;) {
     const pod = await client.get(PODS, { namespace, name }).catch((error: unknown) => {
       if (isNotFound(error)) return undefined;
       throw error;
     });
     if (wanted(pod)) return pod;
-    if (tries > 600) throw new Error(`${name} never got there: ${JSON.stringify(pod?.status)}`);
+    if (bound.aborted) throw new Error(`${name} never got there: ${JSON.stringify(pod?.status)}`);
     await sleep(realClock, 50);
   }
 }
@@ -113,7 +116,7 @@ test("a deleted Pod gets SIGTERM, reports its end and goes", async () => {
   });
   await client.delete(PODS, { namespace, name: "deleted" });
   await eventually("deleted", (pod) => pod === undefined);
-  await expect.poll(() => last.length).toBe(1);
+  await expect.poll(() => last.length, { timeout: PATIENCE_MS }).toBe(1);
   unsubscribe();
   expect(last[0]?.status?.phase).toBe("Succeeded");
   expect(last[0]?.metadata.deletionGracePeriodSeconds).toBe(0);
@@ -167,7 +170,7 @@ test("an eviction by the API ends a Pod, and the condition of whoever asked for 
   const body = { apiVersion: "policy/v1", kind: "Eviction", metadata: { name: "evicted", namespace } };
   await client.raw("POST", `/api/v1/namespaces/${namespace}/pods/evicted/eviction`, body);
   await eventually("evicted", (pod) => pod === undefined);
-  await expect.poll(() => gone.length).toBe(1);
+  await expect.poll(() => gone.length, { timeout: PATIENCE_MS }).toBe(1);
   unsubscribe();
   const types = gone[0]?.status?.conditions?.map(({ type, reason }) => [type, reason]);
   expect(types).toContainEqual(["DisruptionTarget", "EvictionByEvictionAPI"]);
@@ -193,7 +196,9 @@ test("a Pod removed by force is gone at once, and its name is free for another",
   await client.create(PODS, podFor("forced"));
   const second = await eventually("forced", running);
   expect(second?.metadata.uid).not.toBe(first?.metadata.uid);
-  await expect.poll(() => node.pods.filter(({ pod }) => pod.metadata.name === "forced").length).toBe(1);
+  await expect
+    .poll(() => node.pods.filter(({ pod }) => pod.metadata.name === "forced").length, { timeout: PATIENCE_MS })
+    .toBe(1);
 });
 
 describe("a node of processes", () => {
@@ -213,7 +218,7 @@ describe("a node of processes", () => {
     await touch("process");
     await eventually("process", running);
     await expect
-      .poll(() => processes.logs({ namespace, name: "process" }))
+      .poll(() => processes.logs({ namespace, name: "process" }), { timeout: PATIENCE_MS })
       .toMatch(/^hello \/.+\/workspace\/hello \/.+\/workspace\n$/);
     await client.delete(PODS, { namespace, name: "process" }, { gracePeriodSeconds: 1 });
     await eventually("process", (seen) => seen === undefined);
@@ -242,7 +247,7 @@ test("a node that is drained is cordoned and evicts its Pods, but for those that
   await client.create(PODS, podFor("drained", { spec }));
   await eventually("kept", running);
   await eventually("drained", running);
-  await expect.poll(() => drained.drain(), { timeout: 10_000 }).toEqual(["kept"]);
+  await expect.poll(() => drained.drain(), { timeout: PATIENCE_MS }).toEqual(["kept"]);
   await eventually("drained", (pod) => pod === undefined);
   expect((await client.get(NODES, { name })).spec?.unschedulable).toBe(true);
   await drained.cordon(false);
@@ -281,7 +286,7 @@ describe("a lost node", () => {
     absent.fail();
     await client.delete(PODS, { namespace, name: "absent" }, { gracePeriodSeconds: 0 });
     await absent.recover();
-    await expect.poll(() => absent.pods.length, { timeout: 10_000 }).toBe(0);
+    await expect.poll(() => absent.pods.length, { timeout: PATIENCE_MS }).toBe(0);
   });
 });
 
@@ -362,7 +367,7 @@ test("hundreds of Pods park and run on one node with a few writes each", async (
   const pods = Array.from({ length: count }, (_, at) => podFor(`crowd-${at}`, { spec, gated: at % 2 === 0 }));
   await Promise.all(pods.map((pod) => client.create(PODS, pod)));
   const inPhase = (phase: string) => crowded.pods.filter(({ status }) => status?.phase === phase).length;
-  await expect.poll(() => inPhase("Running"), { timeout: 60_000 }).toBe(count / 2);
+  await expect.poll(() => inPhase("Running"), { timeout: PATIENCE_MS }).toBe(count / 2);
   expect(inPhase("Pending")).toBe(count / 2);
   // Parked: created, sandbox made, config error. Running: created, sandbox made, running. Nothing more is written.
   expect(crowded.counters.statusWrites).toBeLessThanOrEqual(4 * count);

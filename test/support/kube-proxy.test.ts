@@ -34,6 +34,9 @@ async function behindProxy() {
   return { arrived, struck, proxy, client };
 }
 
+/** Far more than anything takes. */
+const PATIENCE_MS = 15_000;
+
 const REF = { namespace: "a", name: "one" };
 const CREATE = "POST /api/v1/namespaces/a/secrets";
 const secret = { metadata: REF };
@@ -80,7 +83,7 @@ describe("a proxy in front of the API server", () => {
     const watch = () =>
       client.watch(PODS, { namespace: "a", resourceVersion: "1" }, { signal: ending.signal })[Symbol.asyncIterator]();
     const open = watch().next();
-    await expect.poll(() => proxy.openWatches).toBe(1);
+    await expect.poll(() => proxy.openWatches, { timeout: PATIENCE_MS }).toBe(1);
     expect(proxy.expireWatches()).toBe(1);
     await open.catch(() => {});
     expect(isGone(await failure(watch().next()))).toBe(true);
@@ -92,7 +95,7 @@ describe("a proxy in front of the API server", () => {
     const { arrived, proxy, client } = await behindProxy();
     proxy.stall();
     const held = client.create(SECRETS, secret);
-    await expect.poll(() => proxy.held).toBe(1);
+    await expect.poll(() => proxy.held, { timeout: PATIENCE_MS }).toBe(1);
     expect(arrived).toEqual([]);
     proxy.clear();
     await held;
