@@ -105,7 +105,7 @@ describe.concurrent("what keeps workers from being made or from running", () => 
     world.startOperator();
     for (let n = 0; n < 4; n += 1) world.simulator.enqueue(world.environmentId);
     await world.untilCondition("CapacityAvailable", "ImagePullFailing");
-    expect(workersOf(world)).toHaveLength(4);
+    await world.until("four workers wait", () => workersOf(world).length === 4);
     await world.patchSpec({ workers: part.workers });
     await untilWorkers(world, "four serve", ({ busy }) => busy === 4);
     await world.until("one Deployment", async () => (await deploymentsOf(world)).length === 1);
