@@ -21,6 +21,7 @@ async function untilNothingIsLeft(world: World): Promise<void> {
   await world.until("the Environment is gone", () => world.environment === undefined);
   // The garbage collector of a new control plane takes half a minute to learn of the Environments' kind.
   await world.until("its Pods are gone", () => world.pods.length === 0, 100_000);
+  await world.caughtUp("secrets");
   expect(world.claims).toEqual([]);
   world.simulator.assertNoViolations();
 }
@@ -74,7 +75,8 @@ describe.concurrent("an idle Environment", () => {
 
 describe.concurrent("a busy Environment", () => {
   test("waits for a session that ends in time, claims nothing more, and goes", async () => {
-    await using world = await worldOf({ kind: "worker", workMs: 4_000 }, { spec: { deletionGraceSeconds: 60 } });
+    // Longer than a parked Pod takes to go.
+    await using world = await worldOf({ kind: "worker", workMs: 12_000 }, { spec: { deletionGraceSeconds: 60 } });
     const { item } = await serveOne(world);
     await untilState(world, item, "active");
     await world.deleteEnvironment();
@@ -159,7 +161,8 @@ describe.concurrent("a busy Environment that cannot settle goes at the bound, wi
     await using world = await worldOf(played, { spec: { deletionGraceSeconds: 1 } });
     const { item } = await serveOne(world);
     const worker = await world.until("the opened claim", () => workerClient(world, item));
-    await worker.mustBeat(item.id, "NO_HEARTBEAT", 60);
+    // A lease that outlives all of this, the garbage collector's half minute included.
+    await worker.mustBeat(item.id, "NO_HEARTBEAT", 600);
     await world.kube.delete(SECRETS, { namespace: world.namespace, name: "key" });
     world.simulator.rotateKey(world.environmentId);
     await world.deleteEnvironment();

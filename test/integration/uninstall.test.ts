@@ -47,6 +47,7 @@ async function abandoned(): Promise<World> {
   const { item, operator } = await serveOne(world);
   await untilState(world, item, "active");
   await operator.stop();
+  await world.caughtUp("environments", "pods", "secrets");
   expect(finalizers(world)).toEqual([FINALIZER]);
   return world;
 }
@@ -60,6 +61,7 @@ describe.concurrent("an uninstall", () => {
     // A Deployment that somebody has deleted already is no obstacle.
     await uninstallOf(world, { deployment: { namespace: world.namespace, name: "absent" } });
     await world.until("the finalizer is gone", () => finalizers(world).length === 0);
+    await world.caughtUp("pods", "secrets");
     expect(world.claims).toHaveLength(1);
     expect(world.pods.map(({ metadata }) => metadata.uid)).toEqual(pods);
     // And another operator goes on with it.
