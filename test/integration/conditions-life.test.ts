@@ -21,7 +21,11 @@ describe.concurrent("while nothing changes", () => {
     const { metrics } = world.startOperator();
     await world.untilCondition("Ready", "Ready");
     await world.untilParked(1);
-    await world.until("the counts are written", () => world.environment?.status?.sessions?.warm === 1);
+    // The queue as well: who polls it, which its readings say a moment after the first poll.
+    await world.until("the counts are written", () => {
+      const { sessions, queue } = world.environment?.status ?? {};
+      return sessions?.warm === 1 && queue?.workersPolling === 1;
+    });
     const calls = (call: string) => metricValue(metrics.workRequests, { call });
     const version = world.environment?.metadata.resourceVersion;
     const [polls, readings] = [await calls("poll"), await calls("stats")];
@@ -134,7 +138,9 @@ describe.concurrent("deleted, and created again under the same name at once", ()
   test("with a session running: the old one drains first, then the new one is served", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
-      node: { fates: () => ({ kind: "worker", workMs: 1_500 }) },
+      // Long enough for a person to see that it drains.
+      node: { fates: () => ({ kind: "worker", workMs: 6_000 }) },
+      spec: { deletionGraceSeconds: 60 },
     });
     await world.createEnvironment();
     world.startOperator();
@@ -194,6 +200,7 @@ test("a deletion that cannot settle what runs gives it up after its time, and sa
   expect(event?.type).toBe("Warning");
   expect(event?.message).toMatch(/^1 work items were not settled within deletionGraceSeconds and 3 s/);
   expect(environmentEvents(world, "Deleting").map(({ count }) => count)).toEqual([1]);
+  await world.caughtUp("secrets");
   expect(world.claims).toEqual([]);
 });
 
@@ -201,7 +208,8 @@ describe.concurrent("a key is rotated while sessions run", () => {
   test("the session goes on, and what comes after it is claimed with the new key", async () => {
     await using world = await startWorld(cluster, {
       ...SHORT_LEASE,
-      node: { fates: () => ({ kind: "worker", workMs: 4_000 }) },
+      // Longer than it takes until the rejection shows.
+      node: { fates: () => ({ kind: "worker", workMs: 10_000 }) },
     });
     await world.createEnvironment();
     world.startOperator();
