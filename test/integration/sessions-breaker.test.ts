@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
@@ -19,8 +20,11 @@ const FAULTS: [string, FateInput, RegExp][] = [
   ],
 ];
 
-/** The first probe of an open breaker comes after a minute: a fifth of that is far beyond what these tests look at. */
-const SLOW_PROBE = 5;
+/** The first probe of an open breaker comes after a minute, as in earnest: far beyond what these tests look at. */
+const SLOW_PROBE = { timeScale: 5 } as const;
+const slowProbe = {
+  timing: { ...scaleTiming(DEFAULT_TIMING, SLOW_PROBE.timeScale), probeFirstMs: DEFAULT_TIMING.probeFirstMs },
+};
 
 async function untilOpen(world: World, queued: number): Promise<void> {
   for (let item = 0; item < queued; item += 1) world.simulator.enqueue(world.environmentId);
@@ -35,12 +39,12 @@ describe.concurrent("three start failures in a row stop the claims of a template
     async (_what, fault, words) => {
       let fate = fault;
       await using world = await startWorld(cluster, {
-        timeScale: SLOW_PROBE,
+        ...SLOW_PROBE,
         sessions: { warm: 1, maxConcurrent: 1 },
         node: { fates: () => fate },
       });
       await world.createEnvironment();
-      const operator = world.startOperator();
+      const operator = world.startOperator({ seams: slowProbe });
       await world.untilParked(1);
       await untilOpen(world, 7);
       const condition = world.condition("SessionsStarting");
@@ -70,12 +74,12 @@ describe.concurrent("three start failures in a row stop the claims of a template
 describe.concurrent("a template that has not served yet", () => {
   test("costs three items, however many Pods are parked and items queued", async () => {
     await using world = await startWorld(cluster, {
-      timeScale: SLOW_PROBE,
+      ...SLOW_PROBE,
       sessions: { warm: 8, maxConcurrent: 20 },
       node: { fates: () => ({ kind: "exit", code: 1, afterMs: 0 }) },
     });
     await world.createEnvironment();
-    world.startOperator();
+    world.startOperator({ seams: slowProbe });
     await world.untilParked(8);
     await untilOpen(world, 30);
     await world.until("all are settled", () => world.claims.length === 0);
@@ -123,18 +127,18 @@ describe.concurrent("an open breaker", () => {
 
   test("is found again by the next process, by its finished Pods", async () => {
     await using world = await startWorld(cluster, {
-      timeScale: SLOW_PROBE,
+      ...SLOW_PROBE,
       sessions: { warm: 1, maxConcurrent: 1, retainFailedSeconds: 600 },
       node: { fates: () => ({ kind: "start-error" }) },
     });
     await world.createEnvironment();
-    const first = world.startOperator();
+    const first = world.startOperator({ seams: slowProbe });
     await world.untilParked(1);
     await untilOpen(world, 6);
     await world.until("the three are settled", () => served(world).length === 3 && world.claims.length === 0);
     await first.stop();
     await world.patchSpec({ deletionGraceSeconds: 6 });
-    world.startOperator();
+    world.startOperator({ seams: slowProbe });
     await world.until("the next one has written its status", () => {
       return world.environment?.status?.observedGeneration === world.environment?.metadata.generation;
     });
