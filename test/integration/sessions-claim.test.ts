@@ -105,7 +105,7 @@ describe.concurrent("one claim, one fault", () => {
 
   test("an acknowledgement is slow but lands inside the window: ours", async () => {
     await using world = await startWorld(cluster, SHORT_LEASE);
-    const operator = await serveThrough(world, [{ kind: "latency", ms: 3_000, call: "ack" }]);
+    const operator = await serveThrough(world, [{ kind: "latency", ms: 2_000, call: "ack" }]);
     expectServedOnce(world);
     expect(await count(world, operator.metrics.acks, "found")).toBe(1);
   });
