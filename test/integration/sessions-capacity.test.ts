@@ -88,6 +88,7 @@ describe.concurrent("how many Pods there are", () => {
     await world.createEnvironment();
     const operator = world.startOperator();
     const [parked] = await world.untilParked(1);
+    await world.untilCondition("CapacityAvailable", "Available");
     await world.kube.delete(PODS, { namespace: world.namespace, name: parked?.metadata.name ?? "" });
     await world.until("another is parked", () =>
       world.parked.some(({ metadata }) => metadata.uid !== parked?.metadata.uid),
