@@ -85,7 +85,7 @@ async function expectNoRefusal(release: Release): Promise<void> {
 test(
   "a session lives through upgrade, uninstall and installation anew, and nothing stays stuck in the end",
   async () => {
-    await using world = await worldOf(working(30_000), working(300), hanging);
+    await using world = await worldOf(hanging, working(300), hanging);
     const release = new Release(cluster, world, "release-life");
     const { stdout } = await release.install();
     expect(stdout).toMatch(/Berth \d.* is installed/);
@@ -108,6 +108,8 @@ test(
     expect(world.pods.map(({ metadata }) => metadata.uid)).toContain(pod.metadata.uid);
 
     await release.install();
+    expect(world.simulator.item(item.id).state).toBe("active");
+    world.simulator.stopItem(item.id);
     await untilState(world, item, "stopped");
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(2);
