@@ -264,6 +264,8 @@ test(
       await kubectl("apply", "-f", folder);
       await kubectl("-n", "berth-system", "rollout", "status", "deployment/berth-operator", "--timeout=120s");
       await world.createEnvironment();
+      // As above: the first item is for the first Pod.
+      await world.untilParked(1);
       world.simulator.enqueue(world.environmentId);
       await world.untilServed(1);
       await serve(world);
