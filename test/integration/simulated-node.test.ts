@@ -368,7 +368,8 @@ test("hundreds of Pods park and run on one node with a few writes each", async (
   await Promise.all(pods.map((pod) => client.create(PODS, pod)));
   const inPhase = (phase: string) => crowded.pods.filter(({ status }) => status?.phase === phase).length;
   await expect.poll(() => inPhase("Running"), { timeout: PATIENCE_MS }).toBe(count / 2);
-  expect(inPhase("Pending")).toBe(count / 2);
+  // The last of them may be bound after the last of those that run.
+  await expect.poll(() => inPhase("Pending"), { timeout: PATIENCE_MS }).toBe(count / 2);
   // Parked: created, sandbox made, config error. Running: created, sandbox made, running. Nothing more is written.
   expect(crowded.counters.statusWrites).toBeLessThanOrEqual(4 * count);
 });
