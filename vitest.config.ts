@@ -1,5 +1,8 @@
 import { defineConfig } from "vitest/config";
 
+/** Of `expect.poll`: what it looks at may be another process, which starts late on a busy machine. Vitest's own is a second. */
+const PATIENT = { poll: { timeout: 10_000 } };
+
 /** What the end-to-end projects have in common: one cluster, which the first of them starts. */
 const e2e = {
   globalSetup: ["test/e2e/support/setup.ts"],
@@ -7,6 +10,7 @@ const e2e = {
   // Real containers, leases of 90 s and real timers, on a machine that may be busy: above the bound of a wait.
   testTimeout: 600_000,
   hookTimeout: 600_000,
+  expect: PATIENT,
 };
 
 // `unit` needs nothing but Node; `integration`, and `faults`, which tries to break the promises, need the control plane of
@@ -21,6 +25,7 @@ export default defineConfig({
           include: ["test/**/*.test.ts"],
           exclude: ["test/integration/**", "test/e2e/{shared,disturbing,last}/**", "test/faults/!(support)/**"],
           testTimeout: 20_000,
+          expect: PATIENT,
         },
       },
       {
@@ -31,6 +36,7 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: 2,
+          expect: PATIENT,
         },
       },
       {
@@ -44,6 +50,7 @@ export default defineConfig({
           hookTimeout: 120_000,
           // Each file keeps the machine busy by itself; more at a time would only make requests late.
           maxWorkers: 1,
+          expect: PATIENT,
         },
       },
       {
