@@ -19,7 +19,8 @@ const client = new WorkApiClient({
   workerId: "berth-0",
   http,
   clock: realClock,
-  requestTimeoutMs: 60_000,
+  // A busy machine takes minutes for a body that comes byte by byte; the bound of its size is what must end it.
+  requestTimeoutMs: 300_000,
 });
 const kinds: Record<string, number> = {};
 for (let round = 0; round < Number(rounds); round += 1) {
