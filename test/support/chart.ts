@@ -66,7 +66,7 @@ export interface Manifest extends ApiObject {
     readonly resources: readonly string[];
     readonly verbs: readonly string[];
   }[];
-  readonly roleRef: { readonly kind: string };
+  readonly roleRef: { readonly kind: string; readonly name: string };
   readonly subjects: unknown;
 }
 

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { ApiClient } from "../../../testbed/cluster/api.ts";
 import { type Manifest, objectPath, render, type Values } from "../../support/chart.ts";
 import type { TestCluster } from "../../support/cluster.ts";
+import { rightOf, untilInForce } from "./in-force.ts";
 
 /** What of a release is about rights. */
 const KINDS = new Set(["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]);
@@ -21,7 +22,10 @@ export interface ReleaseRights extends AsyncDisposable {
   as(account: string): Promise<ApiClient>;
 }
 
-/** Renders the chart with these values, and applies what is about rights. Names are the release's own. */
+/**
+ * Renders the chart with these values, and applies what is about rights. Names are the release's own. Resolves when the
+ * API server acts on all of it.
+ */
 export async function applyRights(cluster: TestCluster, values: Values = {}): Promise<ReleaseRights> {
   const namespace = await cluster.createNamespace("rights");
   const name = `berth-${randomBytes(4).toString("hex")}`;
@@ -31,6 +35,7 @@ export async function applyRights(cluster: TestCluster, values: Values = {}): Pr
     await cluster.api.apply(objectPath(object), object);
     applied.push(object);
   }
+  await untilAllInForce(cluster.api, applied);
   const clients: ApiClient[] = [];
   return {
     namespace,
@@ -53,4 +58,21 @@ export async function applyRights(cluster: TestCluster, values: Values = {}): Pr
       for (const object of applied) if (object.kind.startsWith("Cluster")) await cluster.api.delete(objectPath(object));
     },
   };
+}
+
+/** Each binding gives its service account something that none of the others does: the first thing of its role. */
+async function untilAllInForce(api: ApiClient, objects: readonly Manifest[]): Promise<void> {
+  for (const { kind, metadata, roleRef, subjects } of objects) {
+    if (!kind.endsWith("Binding")) continue;
+    const role = objects.find((object) => {
+      const isInNamespace = object.kind === "ClusterRole" || object.metadata.namespace === metadata.namespace;
+      return object.kind === roleRef.kind && object.metadata.name === roleRef.name && isInNamespace;
+    });
+    const [rule] = role?.rules ?? [];
+    if (!rule) continue;
+    for (const { name, namespace } of subjects as readonly { name: string; namespace: string }[]) {
+      const user = `system:serviceaccount:${namespace}:${name}`;
+      await untilInForce(api, user, metadata.namespace ?? "", rightOf(rule));
+    }
+  }
 }

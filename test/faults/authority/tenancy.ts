@@ -8,6 +8,7 @@ import type { TestCluster } from "../../support/cluster.ts";
 import type { OperatorProcess } from "../../support/operator-process.ts";
 import { startWorld, type World } from "../../support/world.ts";
 import { raw, StrictServer } from "../../work/strict-server.ts";
+import { type Right, type Rule, rightOf, untilInForce } from "./in-force.ts";
 
 const RBAC: Resource = {
   group: "rbac.authorization.k8s.io",
@@ -17,9 +18,14 @@ const RBAC: Resource = {
   namespaced: true,
 };
 
+/** What `edit` gives by a role that is aggregated to it, and so last of all. */
+const EDITS_ENVIRONMENTS: Right = { verb: "create", group: "berth.dev", resource: "environments" };
+
 /** A session that outlives its test; others are short. */
 const LONG_MS = 3_600_000;
 const SHORT_MS = 200;
+/** The operator may have just started, and have much to look through first. */
+const PATIENCE_MS = 240_000;
 
 /**
  * Two namespaces that one operator serves: somebody's, with a session that runs, and a tenant's of its own. Beside them an
@@ -89,11 +95,7 @@ export class Tenancy implements AsyncDisposable {
   }
 
   /** Somebody who has a ClusterRole, or rules, in one namespace and no right elsewhere. */
-  async tenant(
-    name: string,
-    namespace: string,
-    rights: string | readonly Readonly<Record<string, readonly string[]>>[],
-  ): Promise<KubeClient> {
+  async tenant(name: string, namespace: string, rights: "edit" | readonly Rule[]): Promise<KubeClient> {
     const user = `${name}-${namespace}`;
     const metadata = { name, namespace };
     if (typeof rights !== "string") await this.victim.kube.create(RBAC, { metadata, rules: rights } as never);
@@ -104,6 +106,8 @@ export class Tenancy implements AsyncDisposable {
     const subjects = [{ kind: "User", name: user, apiGroup: RBAC.group }];
     const bindings = { ...RBAC, plural: "rolebindings", kind: "RoleBinding" };
     await this.victim.kube.create(bindings, { metadata, roleRef, subjects } as never);
+    const [first] = typeof rights === "string" ? [] : rights;
+    await untilInForce(this.#cluster.api, user, namespace, first ? rightOf(first) : EDITS_ENVIRONMENTS);
     const client = new KubeClient({
       access: loadKubeConfig(await this.#cluster.kubeconfigFor(user)),
       clock: realClock,
@@ -125,7 +129,7 @@ export class Tenancy implements AsyncDisposable {
   async expectVictimUnharmed(): Promise<void> {
     const { victim } = this;
     const next = victim.simulator.enqueue(victim.environmentId).id;
-    await victim.until("the next session is served", () => this.item(next).state === "stopped");
+    await victim.until("the next session is served", () => this.item(next).state === "stopped", PATIENCE_MS);
     const { state, acks } = this.item();
     if (state !== "active" || acks.length !== 1) {
       throw new Error(`the session of the other namespace is ${state}, acknowledged ${acks.length} times`);
