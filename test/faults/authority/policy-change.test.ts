@@ -36,6 +36,8 @@ describe("an operator that starts with a stricter policy", () => {
     world.startOperator();
     await world.untilCondition("TemplateAccepted", "TemplateForbidden");
     await world.until("no Pod waits", () => free(world).length === 0);
+    // Those that waited take a moment to end.
+    await world.until("no other Pod is left", () => world.pods.length <= 1);
     const { beats } = world.simulator.item(item.id);
     await world.until("the session beats on", () => world.simulator.item(item.id).beats > beats);
     expect(world.simulator.item(item.id).state).toBe("active");
