@@ -209,11 +209,12 @@ export class World implements AsyncDisposable {
   }
 
   /** Every item is stopped, and nothing is left of its claim. */
-  untilServed(count: number): Promise<true> {
-    return this.until(`${count} items served and settled`, () => {
+  untilServed(count: number, patienceMs = PATIENCE_MS): Promise<true> {
+    const isServed = () => {
       const items = this.simulator.items(this.environmentId);
       return items.length >= count && items.every(({ state }) => state === "stopped") && this.claims.length === 0;
-    });
+    };
+    return this.until(`${count} items served and settled`, isServed, patienceMs);
   }
 
   // --- acting -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ const { seed, long } = readFaultSettings();
 /** The long run has so many times as many inputs. */
 const TIMES = long ? 10 : 1;
 const LIES = 10 * TIMES;
-const PATIENCE_MS = long ? 3_600_000 : 240_000;
+const PATIENCE_MS = long ? 3_600_000 : 600_000;
 const ITEMS = 4;
 const MOST_IN_A_SECOND = 400;
 
@@ -105,12 +105,13 @@ test("broken answers of the API server, before and after the effect of a request
   );
   await using operator = await operatorBehind(proxy, world);
   await untilUsed(world, operator, inputs, KEPT_BUSY);
-  await world.untilServed(1);
+  await world.untilServed(1, PATIENCE_MS);
   const last = world.simulator.enqueue(world.environmentId);
-  await world.until("one more is served", () => world.simulator.item(last.id).state === "stopped");
-  await world.untilServed(1);
+  await world.until("one more is served", () => world.simulator.item(last.id).state === "stopped", PATIENCE_MS);
+  await world.untilServed(1, PATIENCE_MS);
   world.simulator.assertNoViolations();
-  await world.until("no Pod is left but the warm ones", () => world.pods.length === 2 && world.parked.length === 2);
+  const areWarm = () => world.pods.length === 2 && world.parked.length === 2;
+  await world.until("no Pod is left but the warm ones", areWarm, PATIENCE_MS);
   await operator.assertWell();
   expect(elsewhere.connections).toBe(0);
   expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
@@ -169,10 +170,11 @@ test("objects that lie in one part harm nobody beyond what they lie about", asyn
   await using operator = await operatorBehind(proxy, world);
   await untilUsed(world, operator, inputs, KEPT_BUSY);
   const fresh = Array.from({ length: ITEMS }, () => world.simulator.enqueue(world.environmentId));
-  await world.until("new items are served", () => {
+  const areServed = () => {
     operator.assertAlive();
     return fresh.every(({ id }) => world.simulator.item(id).state === "stopped");
-  });
+  };
+  await world.until("new items are served", areServed, PATIENCE_MS);
   await operator.assertWell();
   expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
   console.log(inputs.summary(`lying objects of the API server; at most ${proxy.busiestSecond} requests a second`));

@@ -15,16 +15,19 @@ const { seed, long } = readFaultSettings();
 const SECRETS_MADE_UP = long ? 400 : 60;
 const STATUSES = long ? 600 : 80;
 const ITEMS = 4;
+/** What was made up before may hold room until its time is over. */
+const PATIENCE_MS = 240_000;
 
 const operatorOf = (world: World) => WatchedOperator.start(world.flags(), TEST_TIME_SCALE);
 
 /** Work goes on: items that come now are served. */
 async function expectServed(world: World, operator: WatchedOperator): Promise<void> {
   const fresh = Array.from({ length: ITEMS }, () => world.simulator.enqueue(world.environmentId));
-  await world.until("new items are served", () => {
+  const areServed = () => {
     operator.assertAlive();
     return fresh.every(({ id }) => world.simulator.item(id).state === "stopped");
-  });
+  };
+  await world.until("new items are served", areServed, PATIENCE_MS);
 }
 
 test("Secrets that pass for records of claims harm no Pod but a claim's own, and no key goes where they say", async () => {

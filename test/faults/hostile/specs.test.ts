@@ -21,6 +21,7 @@ const BATCH = 25;
 const MOST_REQUESTS_EACH = 150;
 const MOST_IN_A_SECOND = 500;
 const PODS = 20;
+const PATIENCE_MS = 240_000;
 
 const path = (world: World, name = "") =>
   `/apis/${API_VERSION}/namespaces/${world.namespace}/environments${name && `/${name}`}`;
@@ -61,29 +62,29 @@ test("whatever spec the API server takes is answered by a clear condition, and e
     const told = (items: readonly Environment[]) =>
       items.map((one) => `${one.metadata.name}: ${unclear(one)}: ${here.get(one.metadata.name)?.changes.join("; ")}`);
     let last: Environment[] = [];
-    await world
-      .until("a clear condition of each", async () => {
-        operator.assertAlive();
-        last = await list();
-        return last.every((one) => unclear(one) === null);
-      })
-      .catch((error: unknown) => {
-        throw new Error(`seed ${seed}:\n${told(last.filter((one) => unclear(one))).join("\n")}`, { cause: error });
-      });
+    const look = async () => {
+      operator.assertAlive();
+      last = await list();
+    };
+    const areClear = async () => {
+      await look();
+      return last.every((one) => unclear(one) === null);
+    };
+    const areGone = async () => {
+      await look();
+      return last.length === 0;
+    };
+    await world.until("a clear condition of each", areClear, PATIENCE_MS).catch((error: unknown) => {
+      throw new Error(`seed ${seed}:\n${told(last.filter((one) => unclear(one))).join("\n")}`, { cause: error });
+    });
     for (const { status } of last) {
       const reason = status?.conditions?.find(({ type }) => type === "Ready")?.reason ?? "";
       reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
     }
     await Promise.all([...here.keys()].map((name) => cluster.api.delete(path(world, name))));
-    await world
-      .until("the end of each", async () => {
-        operator.assertAlive();
-        last = await list();
-        return last.length === 0;
-      })
-      .catch((error: unknown) => {
-        throw new Error(`seed ${seed}, not gone:\n${told(last).join("\n")}`, { cause: error });
-      });
+    await world.until("the end of each", areGone, PATIENCE_MS).catch((error: unknown) => {
+      throw new Error(`seed ${seed}, not gone:\n${told(last).join("\n")}`, { cause: error });
+    });
   }
   await operator.assertWell();
   const asked = await cluster.audit.entries({ since: mark, user: OPERATOR });

@@ -16,6 +16,7 @@ import { WatchedOperator } from "./watched-operator.ts";
 
 const { seed, long } = readFaultSettings();
 const SPECS = long ? 600 : 60;
+const PATIENCE_MS = 240_000;
 /** A word about each, and its end; those that are served take more. */
 const MOST_REQUESTS_EACH = 150;
 
@@ -54,22 +55,26 @@ test("specs that another schema let in are answered in words, by a condition or 
     world.events("InvalidSpec").find(({ involvedObject }) => involvedObject.name === metadata.name)?.message ?? "";
   const isUntold = (one: Environment) => unclear(one) !== null && saidOf(one).length < 10;
   let untold: Environment[] = [];
-  await world
-    .until("a word about each", async () => {
-      operator.assertAlive();
-      untold = (await list()).filter(isUntold);
-      return untold.length === 0;
-    })
-    .catch((error: unknown) => {
-      const about = untold.map(({ metadata }) => `${metadata.name}: ${stored.get(metadata.name)?.changes.join("; ")}`);
-      throw new Error(`seed ${seed}:\n${about.join("\n")}`, { cause: error });
-    });
-  const invalid = (await list()).filter((one) => saidOf(one) !== "").length;
+  const areTold = async () => {
+    operator.assertAlive();
+    untold = (await list()).filter(isUntold);
+    return untold.length === 0;
+  };
+  await world.until("a word about each", areTold, PATIENCE_MS).catch((error: unknown) => {
+    const about = untold.map(({ metadata }) => `${metadata.name}: ${stored.get(metadata.name)?.changes.join("; ")}`);
+    throw new Error(`seed ${seed}:\n${about.join("\n")}`, { cause: error });
+  });
+  // One whose condition says it all has its Event a moment later.
+  const invalid = await world.until("a quarter are told to be invalid", async () => {
+    const { length } = (await list()).filter((one) => saidOf(one) !== "");
+    return length > SPECS / 4 && length;
+  });
   const asked = await cluster.audit.entries({ user: OPERATOR });
   expect(asked.length / stored.size).toBeLessThan(MOST_REQUESTS_EACH);
   for (const name of stored.keys()) await own.api.delete(`${path}/${name}`);
-  await world.until("the end of each", async () => (await list()).length === 0);
+  await world.until("the end of each", async () => (await list()).length === 0, PATIENCE_MS);
   await operator.assertWell();
-  expect(invalid).toBeGreaterThan(SPECS / 4);
-  console.log(`hostile inputs: ${stored.size} tried: specs of another schema, of which ${invalid} are invalid now`);
+  console.log(
+    `hostile inputs: ${stored.size} tried: specs of another schema, of which at least ${invalid} are invalid now`,
+  );
 });
