@@ -160,10 +160,11 @@ export class ReplicaWorld implements AsyncDisposable {
     );
   }
 
-  /** Who has acknowledged an item since. */
+  /** Waits until a replica that leads has acknowledged an item since. One comes to each queue: the load may be over by now. */
   async untilClaiming(replica: Replica): Promise<void> {
     const isAck = (passing: Passing) => passing.call === "ack" && replica.is(passing);
     const before = this.work.passed.filter(isAck).length;
+    for (const id of this.many.ids.values()) this.world.simulator.enqueue(id);
     await this.until(`${replica.identity} claims`, () => this.work.passed.filter(isAck).length > before);
   }
 
@@ -196,7 +197,7 @@ export class ReplicaWorld implements AsyncDisposable {
       return settled && this.world.claims.length === 0;
     });
     this.expectServedOnce();
-    return count;
+    return this.many.items.length;
   }
 
   /**
