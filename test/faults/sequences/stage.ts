@@ -1,5 +1,5 @@
 import { realClock, sleep } from "../../../src/core/clock.ts";
-import { isNotFound } from "../../../src/kube/errors.ts";
+import { isAlreadyExists, isNotFound } from "../../../src/kube/errors.ts";
 import { type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { GATE_CONTAINER } from "../../../src/sessions/pod-gate.ts";
 import type { TestCluster } from "../../support/cluster.ts";
@@ -152,7 +152,11 @@ export class Stage implements AsyncDisposable {
       await kube.patch(SECRETS, ref, { stringData: { "environment-key": key } }, { type: "merge" });
     } catch (error) {
       if (!isNotFound(error)) throw error;
-      await this.world.createKey(key);
+      await this.world.createKey(key).catch(async (failed: unknown) => {
+        // A step from before has just made it again.
+        if (!isAlreadyExists(failed)) throw failed;
+        await this.writeKey(key);
+      });
     }
   }
 
