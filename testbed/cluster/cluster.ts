@@ -84,7 +84,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 /** Default service accounts are made by the controller-manager, right after its caches are filled. */
 const SERVICE_ACCOUNT_TIMEOUT_MS = 60_000;
 const POLL_MS = 20;
-/** While the API server is down, its port may be lent to somebody's outgoing connection. Most of those are short. */
+/** While the API server is down, its port may be somebody else's: most often for a moment. */
 const PORT_TIMEOUT_MS = 20_000;
 const PORT_POLL_MS = 200;
 

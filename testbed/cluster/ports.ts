@@ -1,21 +1,41 @@
+import { randomInt } from "node:crypto";
+import { once } from "node:events";
 import { createServer } from "node:net";
 
 /**
- * A TCP port on loopback that is free now. Somebody may take it before it is used: whoever binds it must be ready to
- * ask again (see `retryOnTakenPort`).
+ * From here on, below what a kernel lends to outgoing connections and to listeners that name no port (Linux: 32768 and
+ * above): of those a busy machine takes many a second, and one may be the port that was just found free.
  */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => {
-        if (address && typeof address === "object") resolve(address.port);
-        else reject(new Error("no port"));
-      });
-    });
-  });
+const FIRST_PORT = 20_000;
+const PORTS = 10_000;
+/** Where so many are taken in a row there is none. */
+const CHOICES = 100;
+
+/**
+ * A TCP port on loopback, or on another address, that is free now. Somebody may take it before it is used: whoever binds it
+ * must be ready to ask again (see `retryOnTakenPort`).
+ * @param host every address of the machine where it is empty
+ */
+export async function freePort(host = "127.0.0.1"): Promise<number> {
+  for (let choice = 0; choice < CHOICES; choice += 1) {
+    const port = FIRST_PORT + randomInt(PORTS);
+    if (await isFree(port, host)) return port;
+  }
+  throw new Error("no port is free");
+}
+
+async function isFree(port: number, host: string): Promise<boolean> {
+  const server = createServer();
+  try {
+    server.listen({ port, ...(host !== "" && { host }) });
+    await once(server, "listening");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EADDRINUSE") return false;
+    throw error;
+  }
+  server.close();
+  await once(server, "close");
+  return true;
 }
 
 /** A program could not bind its port. */
