@@ -7,6 +7,7 @@ import { LeaderElector, type LeaderElectorOptions } from "../../src/kube/leader-
 import { LEASES, type Lease, PODS } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { CI_SEED } from "../support/ci-seed.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
 import { FakeApiServer, sendStatus } from "./api-server.ts";
 import { settled, until } from "./until.ts";
@@ -579,7 +580,7 @@ test("whatever fails or is paused, no two processes pass their fences at the sam
       await settled(shared, Promise.all(processes.map(({ run }) => run)));
       for (const one of processes) await one.client.close();
     }),
-    { numRuns: 15 },
+    { numRuns: 15, ...CI_SEED },
   );
 }, 60_000);
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { LeaseKind } from "../../src/sessions/journal.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
+import { CI_SEED } from "../support/ci-seed.ts";
 import { ItemApi, type Variant } from "./protocol-api.ts";
 import { Cluster, type Program } from "./protocol-cluster.ts";
 import { Operator } from "./protocol-operator.ts";
@@ -172,7 +173,7 @@ const SEED = process.env["PROTOCOL_SEED"];
 
 function seeds(): number[] {
   if (SEED !== undefined) return [Number(SEED)];
-  const base = Math.floor(Math.random() * 2 ** 31);
+  const base = CI_SEED.seed ?? Math.floor(Math.random() * 2 ** 31);
   return Array.from({ length: SCHEDULES }, (_, n) => base + n);
 }
 

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { seededRandom } from "../../simulator/ids.ts";
 import type { Json } from "../api/environments.ts";
+import { CI_SEED } from "../support/ci-seed.ts";
 import { FleetWorld, type Weather } from "./fleet-world.ts";
 
 const SECOND_MS = 1_000;
@@ -110,7 +111,7 @@ test.each([
           expect(end.verdicts).toContain("ScalingFollowsDemand");
         },
       ),
-      { numRuns: Number(process.env.FLEET_RUNS ?? 6), endOnFailure: true },
+      { numRuns: Number(process.env.FLEET_RUNS ?? 6), endOnFailure: true, ...CI_SEED },
     );
   },
   120_000,

@@ -4,6 +4,7 @@ import { seededRandom } from "../../../simulator/ids.ts";
 import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { readJournal } from "../../../src/sessions/journal.ts";
+import { CI_SEED } from "../../support/ci-seed.ts";
 import { LoopWorld, NAME, NAMESPACE, type Operator, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
 import type { ContainerFate } from "./node.ts";
@@ -288,7 +289,7 @@ describe("the loops of an Environment under random faults", () => {
             expect.fail(`${wrongs.join("\n")}\n${log.slice(-Number(process.env["LOOP_LOG"] ?? 60)).join("\n")}`);
         }),
         SEED === undefined
-          ? { numRuns: RUNS, endOnFailure: true }
+          ? { numRuns: RUNS, endOnFailure: true, ...CI_SEED }
           : { numRuns: 1, endOnFailure: true, examples: [[Number(SEED)]] },
       );
     },

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import type { FateInput } from "../../../testbed/node/fate.ts";
 import type { ContainerRuntime, LiveContainer, StartRequest } from "../../../testbed/node/runtime.ts";
 import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
+import { CI_SEED } from "../../support/ci-seed.ts";
 import { boundPod, PodBench } from "./pod-bench.ts";
 
 /** Longer than every grace, back-off and deadline of these runs together. */
@@ -148,6 +149,7 @@ test("whatever happens to a Pod in whatever order, its status tells no lie", asy
     }),
     {
       numRuns: 150,
+      ...CI_SEED,
       // Deleted while its container, which ended well, is about to be started again.
       examples: [
         [
