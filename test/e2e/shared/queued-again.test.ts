@@ -38,6 +38,9 @@ async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: It
     ["first", first.id],
     ["second", second.id],
   ]);
+  await world.until("both Pods are said to be over", () =>
+    [first, second].every((item) => endOf(podOf(world, item)) !== undefined),
+  );
   const [one, two] = [podOf(world, first), podOf(world, second)];
   expect(two?.metadata.uid).not.toBe(one?.metadata.uid);
   const startedMs = Date.parse(endOf(two)?.startedAt ?? "");
@@ -58,7 +61,6 @@ describe.concurrent("a session that is queued again while its first Pod is endin
     const again = await sayMore(world, first);
     await untilAssigned(world, again);
     await world.untilServed(2);
-    await world.until("both Pods are over", () => endOf(podOf(world, again)));
     await expectServedInTurn(world, first.item, again);
   });
 

@@ -1,7 +1,7 @@
 import type { EnqueueInput } from "../../../simulator/arrivals.ts";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import { END_REASONS, type EndReason } from "../../../src/api/reasons.ts";
-import type { Pod } from "../../../src/kube/resource.ts";
+import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import type { E2eWorld } from "./world.ts";
 
 /** One session under way. */
@@ -71,8 +71,24 @@ export async function untilSettled(
   });
   const message = await untilTold(world, item, reason, "Pod", pod.metadata.name ?? "");
   if (END_REASONS[reason].failed) await untilTold(world, item, reason, "Environment", world.name);
+  await untilSeen(world, pod);
   await world.simulator.assertNoViolations();
   return { message, last: await world.simulator.item(item.id) };
+}
+
+/** What is known of the Pod is as new as what the API server has: its watch may be behind those that told of the end. */
+async function untilSeen(world: E2eWorld, { metadata: { name, uid } }: Pod): Promise<void> {
+  const { items } = await world.kube.list(PODS, {
+    namespace: world.namespace,
+    fieldSelector: `metadata.name=${name}`,
+  });
+  const version = (pod: Pod | undefined) => Number(pod?.metadata.resourceVersion);
+  const now = items.find(({ metadata }) => metadata.uid === uid);
+  await world.until(`Pod ${name} as it is`, () => {
+    const seen = world.pods.find(({ metadata }) => metadata.uid === uid);
+    // One that was seen before and is not there was deleted since.
+    return seen === undefined || (now !== undefined && version(seen) >= version(now));
+  });
 }
 
 /** Waits for an Event about the end of a session, and returns its message. */
