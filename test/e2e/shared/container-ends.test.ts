@@ -12,8 +12,8 @@ const underShell = (...after: string[]) => ["sh", "-c", [WORKER, ...after].join(
 /** Long enough for a worker that drains on a node with far too much to do. */
 const PATIENT = { terminationGracePeriodSeconds: 60 };
 
-/** What a session is left with: more than a beat, by which it is seen that its worker holds the lease. */
-const MORE_SECONDS = 15;
+/** What a session is left with: two beats, by one of which it is seen that its worker holds the lease. */
+const MORE_SECONDS = 25;
 
 /** Of a tool, which is a child of the worker. */
 const KILL_THE_WORKER = "kill -9 $PPID";
@@ -118,7 +118,7 @@ describe.concurrent("a program that ignores SIGTERM", () => {
     });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
-    await world.patchSpec({ sessions: { maxDurationSeconds: ranSeconds(world, served) + MORE_SECONDS } });
+    await world.patchSpec({ sessions: { maxDurationSeconds: (await ranSeconds(world, served)) + MORE_SECONDS } });
     const { last } = await untilEnded(world, served, "MaxDuration");
     expect(last.history.map(({ event }) => event)).toContain("stop requested");
     expect(terminatedOf(world, served)).toMatchObject({ exitCode: 137 });
@@ -130,7 +130,7 @@ describe.concurrent("the session's time is over", () => {
     await using world = await startE2eWorld({ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER, podSpec: PATIENT });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
-    await world.patchSpec({ sessions: { maxDurationSeconds: ranSeconds(world, served) + MORE_SECONDS } });
+    await world.patchSpec({ sessions: { maxDurationSeconds: (await ranSeconds(world, served)) + MORE_SECONDS } });
     const { last, message } = await untilEnded(world, served, "MaxDuration");
     expect(message).toContain("maxDurationSeconds");
     expect(last.history.map(({ event }) => event)).toContain("stop requested");

@@ -131,7 +131,7 @@ describe.concurrent("a sidecar that admission puts before the session container,
     await using world = await startE2eWorld({
       ...{ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER },
       // The sidecar takes all of it; the worker must have left before, on a machine that may be busy.
-      podSpec: { terminationGracePeriodSeconds: 15 },
+      podSpec: { terminationGracePeriodSeconds: 20 },
       sessions: { retainFinishedSeconds: 0 },
     });
     await using _policy = await injectSidecars(world);
