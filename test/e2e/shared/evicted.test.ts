@@ -93,6 +93,8 @@ describe.concurrent("disruption: Protect", () => {
       sessions: { disruption: "Protect" },
     });
     const served = await untilActive(world);
+    // Kubernetes lets everybody evict a Pod that is pending, and its worker may beat before kubelet says that it runs.
+    await world.until("the Pod is said to run", () => latest(world, served.pod).status?.phase === "Running");
     await expect(evictPod(world, served.pod)).rejects.toThrow(/disruption budget/);
     await world.simulator.stopItem(served.item.id);
     const { last } = await untilEnded(world, served, "Completed");
@@ -100,10 +102,13 @@ describe.concurrent("disruption: Protect", () => {
   });
 });
 
-/** A volume that may hold 1 MiB, and a session that writes more. */
+/**
+ * A volume that may hold 1 MiB, and a session that writes more. kubelet measures volumes once in one to two minutes, and a
+ * worker gives a command up after two: the next one waits on.
+ */
 const SMALL = { volumes: [{ name: "small", emptyDir: { sizeLimit: "1Mi" } }] };
 const volumeMounts = [{ name: "small", mountPath: "/small" }];
-const script = bashScript("head -c 20000000 /dev/zero > /small/file; echo written", "sleep 600");
+const script = bashScript("head -c 20000000 /dev/zero > /small/file; echo written", ...Array(3).fill("sleep 600"));
 
 describe.concurrent("a Pod that takes more disk than it may, which kubelet evicts", () => {
   test("is told as evicted, with kubelet's words", async () => {
