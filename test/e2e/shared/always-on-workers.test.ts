@@ -50,16 +50,17 @@ describe.concurrent("always-on stock workers", () => {
     await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 3 } }));
     await world.untilCondition("Ready", "Ready");
     expect(workersOf(world)).toEqual([]);
-    const names = ["1", "2", "3", "4", "5"];
+    // The first ones go on when all workers are there: one that is ended while its program loads hears of nothing.
+    const scripts = [WAITS, WAITS, WAITS, bashScript("sleep 2; echo 4"), bashScript("sleep 2; echo 5")];
     const items: ItemRecord[] = [];
-    for (const n of names) {
-      items.push(await world.simulator.enqueue(world.environmentId, { script: bashScript(`sleep 2; echo ${n}`) }));
-    }
+    for (const script of scripts) items.push(await world.simulator.enqueue(world.environmentId, { script }));
+    await untilWorkers(world, "three are busy", ({ busy }) => busy === 3);
+    for (const item of items.slice(0, 3)) await execIn(world, await workerOf(world, item), ["touch", "go"]);
     await world.until("all items are stopped", async () => {
       return (await world.simulator.items()).every(({ state }) => state === "stopped");
     });
     await untilWorkers(world, "no worker is left", ({ desired, replicas }) => desired === 0 && replicas === 0);
-    await expectServedOnce(world, items, names);
+    await expectServedOnce(world, items, ["done", "done", "done", "4", "5"]);
     const pods = world.views.everyPod;
     expect(pods.length).toBeGreaterThan(0);
     expect(pods.length).toBeLessThanOrEqual(3);
@@ -86,6 +87,7 @@ describe.concurrent("always-on stock workers", () => {
     expect(markedBusy(world).map(({ metadata }) => metadata.name)).toEqual([worker.metadata.name]);
     await world.patchSpec({ workers: { minReplicas: 0 } });
     await untilWorkers(world, "one is left", ({ replicas }) => replicas === 1);
+    await world.until("the others are on their way out", () => workersOf(world).length === 1);
     expect(workersOf(world).map(({ metadata }) => metadata.name)).toEqual([worker.metadata.name]);
     expect((await world.simulator.item(item.id)).state).toBe("active");
     await execIn(world, worker, ["touch", "go"]);
@@ -139,6 +141,8 @@ describe.concurrent("always-on stock workers", () => {
     await untilWorkers(world, "two are ready", ({ ready }) => ready === 2);
     const item = await world.simulator.enqueue(world.environmentId, { script: WAITS });
     await untilWorkers(world, "one is busy", ({ busy }) => busy === 1);
+    // One that is ended while its program loads hears of nothing.
+    await world.until("the other one polls", async () => (await world.simulator.pollsWaiting()) > 0);
     await world.removeEnvironment();
     expect(await world.simulator.item(item.id)).toMatchObject({
       state: "stopped",
