@@ -37,7 +37,7 @@ describe.skipIf(!hasNodeControl())("containerd stops", () => {
     async (signal) => {
       await using world = await startE2eWorld({
         maxIdleMs: NEVER,
-        ttlSeconds: 4,
+        ttlSeconds: 8,
         sessions: { warm: 2, maxConcurrent: 3 },
       });
       const running = await serveOne(world, { script: bashScript("echo before") });

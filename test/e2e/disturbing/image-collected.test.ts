@@ -11,8 +11,10 @@ import { type E2eOptions, type E2eWorld, startE2eWorld } from "../support/world.
 /** A name that nobody else's Pods have, for the TypeScript worker's image. No registry has it: it cannot be pulled. */
 const OWN_IMAGE = "localhost/berth-worker-collected:e2e";
 
-/** How long a start may take: not much. */
-const BRIEF = { warm: 1, maxConcurrent: 1, firstBeatTimeoutSeconds: 5 };
+/** How long a start may take: not much, and enough for kubelet to ask a registry and tell of it. */
+const BRIEF = { warm: 1, maxConcurrent: 1, firstBeatTimeoutSeconds: 8 };
+/** Of a start that is to succeed, on a node that may be busy. */
+const PATIENT = { sessions: { firstBeatTimeoutSeconds: 300 } };
 
 /** containerd's own client, on the node. */
 async function ctr(world: E2eWorld, ...args: string[]): Promise<string> {
@@ -30,7 +32,7 @@ const removeImage = (world: E2eWorld) => ctr(world, "images", "rm", "--sync", OW
 
 /** A world with a Pod that is parked on an image of its own. */
 async function parkedWorld(options: E2eOptions = {}): Promise<{ world: E2eWorld; parked: Pod }> {
-  const world = await startE2eWorld({ maxIdleMs: NEVER, ttlSeconds: 4, container: { image: OWN_IMAGE }, ...options });
+  const world = await startE2eWorld({ maxIdleMs: NEVER, ttlSeconds: 8, container: { image: OWN_IMAGE }, ...options });
   await bringImage(world);
   await world.createEnvironment();
   const [parked] = await world.untilParked(1);
@@ -95,6 +97,7 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     expect(message).toMatch(/the container does not start: (ErrImagePull|ImagePullBackOff): .*berth-worker-collected/);
     expect(last).toMatchObject({ generation: 1, acks: [expect.anything()] });
     expect(latest(world, served.pod).status?.containerStatuses?.[0]?.state?.running).toBe(undefined);
+    await world.patchSpec(PATIENT);
     await bringImage(world);
     await world.untilParked(1);
     await expectServed(world);
@@ -108,6 +111,7 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     expect(await untilTold(world, served.item, "StartFailed", "Environment", world.name)).toContain(
       "in the queue again",
     );
+    await world.patchSpec(PATIENT);
     await bringImage(world);
     await untilState(world, served.item, "active");
     await untilAnswered(world, served.item, 1);

@@ -24,7 +24,7 @@ describe.skipIf(!hasNodeControl())("kubelet stops", () => {
   test("for a moment: parked Pods stay parked, one that was given a session meanwhile starts it, and a running one never notices", async () => {
     await using world = await startE2eWorld({
       maxIdleMs: NEVER,
-      ttlSeconds: 4,
+      ttlSeconds: 8,
       sessions: { warm: 2, maxConcurrent: 3 },
     });
     const running = await serveOne(world, { script: bashScript("echo hello") });
