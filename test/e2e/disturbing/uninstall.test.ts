@@ -21,7 +21,10 @@ afterEach(async (context) => {
   await reinstallBerthChart(e2eCluster());
 });
 
-/** What the release made, or its operators did in its namespace, and is there now. */
+/** What objects owned is collected in the background, after helm has seen these go. */
+const COLLECTED = { timeout: 60_000, interval: 500 };
+
+/** What the release made, or its operators did in its namespace, and is there now; their Leases stay. */
 async function ofTheRelease(kube: KubeClient): Promise<string[]> {
   const own = ({ metadata: { labels = {}, namespace, name = "" } }: KubeObject) =>
     labels["app.kubernetes.io/name"] === "berth" ||
@@ -30,6 +33,7 @@ async function ofTheRelease(kube: KubeClient): Promise<string[]> {
   return (await everyObject(kube))
     .filter(({ kind, object }) => kind !== "Event" && own(object))
     .map(({ kind, object: { metadata } }) => `${kind} ${metadata.namespace ?? ""}/${metadata.name}`)
+    .filter((name) => !name.startsWith("Lease "))
     .sort();
 }
 
@@ -52,8 +56,7 @@ test("helm uninstall under a session: it goes on, its claim stays, nothing holds
   expect(world.claims.map(({ metadata }) => metadata.uid)).toEqual(claims);
   // The CRD is kept, and the hook's own objects are gone with the rest.
   expect((await world.kube.get(CRDS, { name: CRD })).metadata.name).toBe(CRD);
-  const left = await ofTheRelease(world.kube);
-  expect(left.filter((name) => !name.startsWith("Lease "))).toEqual([`CustomResourceDefinition /${CRD}`]);
+  await expect.poll(() => ofTheRelease(world.kube), COLLECTED).toEqual([`CustomResourceDefinition /${CRD}`]);
   // The worker has noticed nothing, and ends its item by itself.
   expect((await world.simulator.item(served.item.id)).state).toBe("active");
   await execIn(world, served.pod, ["touch", "go"]);
@@ -106,10 +109,11 @@ test("helm uninstall with crds.keep=false drains all Environments, and leaves no
   await execIn(world, served.pod, ["touch", "go"]);
   await uninstalled;
   expect((await world.simulator.item(served.item.id)).stoppedBy?.as).toBe("sessions-token");
-  expect(world.pods.filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT])).toEqual([]);
-  expect(world.claims).toEqual([]);
-  const left = await ofTheRelease(world.kube);
-  expect(left.filter((name) => !name.startsWith("Lease "))).toEqual([]);
+  await world.until("its Pods are collected", () => {
+    return !world.pods.some(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT]);
+  });
+  await world.until("no claim is left", () => world.claims.length === 0);
+  await expect.poll(() => ofTheRelease(world.kube), COLLECTED).toEqual([]);
   await reinstallBerthChart(world.cluster);
   await world.createEnvironment();
   await world.untilParked(1);

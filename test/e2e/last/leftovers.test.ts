@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { FIELD_MANAGER, LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
-import { type KubeObject, NAMESPACES } from "../../../src/kube/resource.ts";
+import { type KubeObject, NAMESPACES, PODS } from "../../../src/kube/resource.ts";
 import { LeakSearch, leakText } from "../support/leak-search.ts";
 import { everyCredential, everyObject } from "../support/leaks.ts";
 import { OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
@@ -50,6 +50,10 @@ test("nothing is left of all that was served: no Pod, Secret, budget, policy, De
     },
     GONE_PATIENCE_MS,
   );
+  await world.until("the operators that were replaced are gone", async () => {
+    const { items } = await world.kube.list(PODS, { namespace: OPERATOR_NAMESPACE });
+    return items.length === OPERATOR_REPLICAS;
+  });
   const objects = await everyObject(world.kube);
   const left = objects.filter(({ kind, object }) => isBerths(object) && !mayStay(kind, object));
   expect(left.map(({ kind, object }) => nameOf(kind, object))).toEqual([]);
