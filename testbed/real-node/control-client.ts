@@ -9,7 +9,8 @@ export function connectNodeControl(socketPath: string): NodeControl {
 
 function call(socketPath: string, name: string, args: readonly unknown[]): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const outgoing = request({ socketPath, path: `/${name}`, method: "POST" }, (response) => {
+    // On a connection of its own: one that is kept may be closed by the node in the moment in which it is used again.
+    const outgoing = request({ socketPath, path: `/${name}`, method: "POST", agent: false }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));
       response.once("error", reject);
