@@ -42,6 +42,7 @@ describe.concurrent("a busy Environment that is deleted", () => {
       script: bashScript("until [ -e go ]; do sleep 0.2; done; echo done"),
     });
     await untilState(world, item, "active");
+    await world.until("it is held", () => finalizers(world).length > 0);
     expect(finalizers(world)).toEqual([FINALIZER]);
     await world.deleteEnvironment();
     const deleting = await world.untilCondition("Ready", "Deleting");

@@ -36,8 +36,10 @@ test("a session is served to idle by the stock TypeScript worker, in a Pod that 
 
 test("Berth runs as helm installs it: two replicas, not as root, on a read-only root file system", async () => {
   await using world = await startE2eWorld();
-  const pods = await world.operators.readyPods();
-  expect(pods).toHaveLength(OPERATOR_REPLICAS);
+  const pods = await world.until("all replicas are ready", async () => {
+    const ready = await world.operators.readyPods();
+    return ready.length === OPERATOR_REPLICAS && ready;
+  });
   for (const { spec } of pods) {
     expect(spec).toMatchObject({
       securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },

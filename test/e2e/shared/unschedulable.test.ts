@@ -68,6 +68,7 @@ describe.concurrent("a Pod that no node takes", () => {
       await labelNodes(world, label, null);
     }
     // The one that waited served; the other is its successor.
+    await world.until("its successor", () => created(world) >= 2);
     expect(created(world)).toBe(2);
     expect(await counted(world, "berth_prepare_failures_total")).toBe(0);
   });
