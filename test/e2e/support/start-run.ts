@@ -21,6 +21,11 @@ import type { E2eSettings } from "./settings.ts";
 import { removeNamespace, SIMULATOR_NAMESPACE, startSimulatorPod } from "./simulator-pod.ts";
 
 const CRD = `${PLURAL}.${GROUP}`;
+/**
+ * Twice as long as the test-bed's own: a kubelet that is silent for a moment, since a test stopped it or the API server, or
+ * its machine has far too much to do, must not pass for a lost one.
+ */
+const LOST_NODE = "--node-monitor-grace-period=20s";
 
 /** What a run has: a cluster with Berth and the simulator in it, or the reason why there is none. */
 export interface Run {
@@ -100,5 +105,6 @@ async function startAll(settings: E2eSettings, progress: Progress, stack: AsyncD
 /** A node of this run's own, with the images on it. */
 async function startNode(progress: Progress, stack: AsyncDisposableStack) {
   const { archive } = await buildImages({ progress });
-  return stack.use(await startNodeCluster({ progress, images: [archive] }));
+  const extraArgs = { controllerManager: [LOST_NODE] };
+  return stack.use(await startNodeCluster({ progress, images: [archive], extraArgs }));
 }
