@@ -32,7 +32,7 @@ const removeImage = (world: E2eWorld) => ctr(world, "images", "rm", "--sync", OW
 
 /** A world with a Pod that is parked on an image of its own. */
 async function parkedWorld(options: E2eOptions = {}): Promise<{ world: E2eWorld; parked: Pod }> {
-  const world = await startE2eWorld({ maxIdleMs: NEVER, ttlSeconds: 8, container: { image: OWN_IMAGE }, ...options });
+  const world = await startE2eWorld({ maxIdleMs: NEVER, ttlSeconds: 15, container: { image: OWN_IMAGE }, ...options });
   await bringImage(world);
   await world.createEnvironment();
   const [parked] = await world.untilParked(1);
