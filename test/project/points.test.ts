@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { RECONCILE_POINTS } from "../../src/reconcile/points.ts";
 import { SESSION_POINTS } from "../../src/sessions/points.ts";
 import { WORKERS_POINTS } from "../../src/workers/points.ts";
-import { SESSION_CASES } from "../faults/crash-points/support/cases.ts";
+import { chosen, SESSION_CASES } from "../faults/crash-points/support/cases.ts";
 import { WORKERS_CASES } from "../faults/crash-points/support/workers-scenarios.ts";
 import { ROOT } from "./lint-gate.ts";
 
@@ -27,6 +27,18 @@ describe("crash points", () => {
 
   test("every death is at a point that there is", () => {
     expect(CASES.map(({ death }) => death.point).filter((point) => !Object.hasOwn(ALL, point))).toEqual([]);
+  });
+
+  test("a sample has one death of each request, and those of any three seeds in a row are all", () => {
+    const samples = [7, 8, 9].map((seed) => chosen(SESSION_CASES, { sample: true, seed }));
+    const requests = (cases: typeof SESSION_CASES) =>
+      new Set(cases.map(({ scenario, death: { point, asks } }) => JSON.stringify([scenario, point, asks])));
+    for (const sample of samples) {
+      expect(requests(sample)).toEqual(requests(SESSION_CASES));
+      expect(sample).toHaveLength(requests(SESSION_CASES).size);
+    }
+    expect(new Set(samples.flat())).toEqual(new Set(SESSION_CASES));
+    expect(chosen(SESSION_CASES, { sample: false, seed: 7 })).toBe(SESSION_CASES);
   });
 
   test("a stop dies in both its ways", () => {

@@ -1,6 +1,6 @@
 import { afterAll, describe, test, vi } from "vitest";
 import { useCluster } from "../../support/cluster.ts";
-import { caseName } from "./support/cases.ts";
+import { caseName, chosen } from "./support/cases.ts";
 import { crash } from "./support/crash.ts";
 import { WORKERS_CASES, WORKERS_SCENARIOS } from "./support/workers-scenarios.ts";
 
@@ -8,13 +8,14 @@ vi.setConfig({ maxConcurrency: 4 });
 
 const cluster = useCluster();
 
+const cases = chosen(WORKERS_CASES);
 let survived = 0;
 
 describe.concurrent("an operator in workers mode that is killed (kill -9) leaves nothing lost, doubled or behind", () => {
-  test.each(WORKERS_CASES.map((each) => [caseName(each), each] as const))("%s", async (_name, each) => {
+  test.each(cases.map((each) => [caseName(each), each] as const))("%s", async (_name, each) => {
     await crash(cluster, WORKERS_SCENARIOS[each.scenario], each);
     survived += 1;
   });
 });
 
-afterAll(() => console.log(`crash points, workers: ${survived} of ${WORKERS_CASES.length} survived`));
+afterAll(() => console.log(`crash points, workers: ${survived} of ${cases.length} survived`));

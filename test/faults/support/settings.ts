@@ -6,11 +6,14 @@ export interface FaultSettings {
   readonly seed: number;
   /** The large scopes and the many sequences, which take hours rather than minutes. */
   readonly long: boolean;
+  /** Of each request's deaths (before it, on its way, after it) one, which the seed chooses: a third of the time. */
+  readonly sample: boolean;
 }
 
 /** Variables that run.ts sets. */
 export const SEED = "BERTH_FAULTS_SEED";
 export const LONG = "BERTH_FAULTS_LONG";
+export const SAMPLE = "BERTH_FAULTS_SAMPLE";
 
 /** The seed of a run that named none, in CI: a red run is red for a change, not for its luck. */
 const CI_SEED = 1;
@@ -29,5 +32,5 @@ export function chooseSeed(asked: string | undefined, ci: boolean): number {
 
 /** Reads the settings of a run from the environment. Files that are run without run.ts get the seed of CI. */
 export function readFaultSettings(env: NodeJS.ProcessEnv = process.env): FaultSettings {
-  return { seed: chooseSeed(env[SEED], true), long: env[LONG] === "true" };
+  return { seed: chooseSeed(env[SEED], true), long: env[LONG] === "true", sample: env[SAMPLE] === "true" };
 }

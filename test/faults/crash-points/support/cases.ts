@@ -1,5 +1,6 @@
 import type { PointDetails } from "../../../../src/core/points.ts";
 import type { Death } from "../../../support/sudden-death.ts";
+import { type FaultSettings, readFaultSettings } from "../../support/settings.ts";
 import type { ScenarioName } from "./scenarios.ts";
 
 /** One death: at which point of which scenario. */
@@ -27,6 +28,16 @@ export function reads<Name extends string>(scenario: Name, points: readonly stri
 
 export const caseName = ({ scenario, death: { point, phase, asks } }: CrashCase<string>) =>
   `${point}${asks ? ` ${JSON.stringify(asks)}` : ""} (${phase}), ${scenario}`;
+
+/** The cases of a run: all, or a sample of one phase for each request, so that any three seeds in a row are all. */
+export function chosen<Name extends string>(
+  cases: readonly CrashCase<Name>[],
+  { sample, seed }: Pick<FaultSettings, "sample" | "seed"> = readFaultSettings(),
+): readonly CrashCase<Name>[] {
+  if (!sample) return cases;
+  const groups = Map.groupBy(cases, ({ scenario, death: { point, asks } }) => JSON.stringify([scenario, point, asks]));
+  return [...groups.values()].flatMap((phases, at) => phases[(seed + at) % phases.length] ?? []);
+}
 
 /** Every death in `sessions` mode. */
 export const SESSION_CASES: readonly CrashCase[] = [
