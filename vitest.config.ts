@@ -35,7 +35,8 @@ export default defineConfig({
           globalSetup: ["test/support/cluster-setup.ts"],
           testTimeout: 120_000,
           hookTimeout: 120_000,
-          maxWorkers: 2,
+          // Files wait for half of their time: three of them keep two cores three quarters busy.
+          maxWorkers: 3,
           expect: PATIENT,
         },
       },
