@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 /** Of `expect.poll`: what it looks at may be another process, which starts late on a busy machine. Vitest's own is a second. */
@@ -14,8 +15,9 @@ const e2e = {
 };
 
 // `unit` needs nothing but Node; `integration`, and `faults`, which tries to break the promises, need the control plane of
-// testbed/cluster; the others need a cluster with a real node: files of `e2e` run beside each other, then those that disturb the whole node, one by one, and then what
-// looks at everything that the others left behind.
+// testbed/cluster; the others need a cluster with a real node: files of `e2e` run beside each other, then those that disturb
+// the whole node, one by one, and then what looks at everything that the others left behind. Projects differ in how many
+// files they run at a time, so each is a group of its own: vitest takes no others.
 export default defineConfig({
   test: {
     projects: [
@@ -25,6 +27,9 @@ export default defineConfig({
           include: ["test/**/*.test.ts"],
           exclude: ["test/integration/**", "test/e2e/{shared,disturbing,last}/**", "test/faults/!(support)/**"],
           testTimeout: 20_000,
+          // Vitest's own number leaves one core for itself.
+          maxWorkers: availableParallelism(),
+          sequence: { groupOrder: 0 },
           expect: PATIENT,
         },
       },
@@ -37,6 +42,7 @@ export default defineConfig({
           hookTimeout: 120_000,
           // Files wait for half of their time: three of them keep two cores three quarters busy.
           maxWorkers: 3,
+          sequence: { groupOrder: 1 },
           expect: PATIENT,
         },
       },
@@ -51,6 +57,7 @@ export default defineConfig({
           hookTimeout: 120_000,
           // Each file keeps the machine busy by itself; more at a time would only make requests late.
           maxWorkers: 1,
+          sequence: { groupOrder: 2 },
           expect: PATIENT,
         },
       },
@@ -60,7 +67,7 @@ export default defineConfig({
           name: "e2e",
           include: ["test/e2e/shared/**/*.test.ts"],
           maxWorkers: 3,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 3 },
         },
       },
       {
@@ -69,7 +76,7 @@ export default defineConfig({
           name: "e2e-disturbing",
           include: ["test/e2e/disturbing/**/*.test.ts"],
           maxWorkers: 1,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 4 },
         },
       },
       {
@@ -78,7 +85,7 @@ export default defineConfig({
           name: "e2e-last",
           include: ["test/e2e/last/**/*.test.ts"],
           maxWorkers: 1,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 5 },
         },
       },
     ],
