@@ -5,6 +5,7 @@ import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne } from "../support/session-life.ts";
+import { oneWorkerSpec } from "../support/workers-world.ts";
 import { startWorld, type World } from "../support/world.ts";
 
 const cluster = useCluster();
@@ -130,19 +131,7 @@ describe.concurrent("the NetworkPolicy of an Environment", () => {
 
   test("lets the operator in to workers", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, node: { fates: () => ({ kind: "run" }) } });
-    await world.createEnvironment({
-      sessions: undefined,
-      workers: {
-        minReplicas: 1,
-        maxReplicas: 1,
-        template: {
-          spec: {
-            nodeSelector: { "kubernetes.io/hostname": world.node.name },
-            containers: [{ name: "worker", image: "worker:1" }],
-          },
-        },
-      },
-    });
+    await world.createEnvironment(oneWorkerSpec(world));
     world.startOperator();
     const policy = await untilPolicy(world, "the policy", () => true);
     expect(policy.spec?.ingress).toEqual([

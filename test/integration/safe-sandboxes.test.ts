@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { NAMESPACES, PODS, type Pod, type Resource } from "../../src/kube/resource.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne, untilEnded } from "../support/session-life.ts";
+import { oneWorkerSpec } from "../support/workers-world.ts";
 import { startWorld, type World, type WorldOptions } from "../support/world.ts";
 
 const cluster = useCluster();
@@ -26,21 +27,6 @@ async function restrictedWorld(options: WorldOptions = {}): Promise<World> {
   await world.kube.patch(NAMESPACES, { name: world.namespace }, { metadata: { labels } }, { type: "merge" });
   return world;
 }
-
-const workers = (world: World, podSpec: Record<string, unknown> = {}) => ({
-  sessions: undefined,
-  workers: {
-    minReplicas: 1,
-    maxReplicas: 1,
-    template: {
-      spec: {
-        nodeSelector: { "kubernetes.io/hostname": world.node.name },
-        containers: [{ name: "worker", image: "worker:1" }],
-        ...podSpec,
-      },
-    },
-  },
-});
 
 const untilWorker = (world: World): Promise<Pod> =>
   world.until("a worker", () => world.pods.find(({ metadata }) => metadata.labels?.["berth.dev/role"] === "worker"));
@@ -95,7 +81,7 @@ describe.concurrent("a namespace that enforces Pod Security restricted", () => {
 
   test("runs always-on workers of a template that names an image alone", async () => {
     await using world = await restrictedWorld({ node: { fates: () => ({ kind: "run" }) } });
-    await world.createEnvironment(workers(world));
+    await world.createEnvironment(oneWorkerSpec(world));
     world.startOperator();
     const { spec } = await untilWorker(world);
     await world.untilCondition("TemplateAccepted", "Accepted");
@@ -182,7 +168,7 @@ describe.concurrent("what Pods are given besides is passed through", () => {
       node: { taints: taint, fates: () => ({ kind: "run" }) },
     });
     const { spec, toleration, drop } = await placed(world);
-    await world.createEnvironment(workers(world, { ...spec, tolerations: [toleration] }));
+    await world.createEnvironment(oneWorkerSpec(world, { ...spec, tolerations: [toleration] }));
     world.startOperator({ flags: ANY_CLASS });
     const pod = await untilWorker(world);
     expect(pod.spec).toMatchObject(spec);

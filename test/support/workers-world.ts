@@ -62,6 +62,18 @@ export function workersSpec(world: World, options: WorkersOptions = {}): Record<
   return { sessions: undefined, workers: { ...workersPart(world, options) } };
 }
 
+/** One worker of an image alone, on the world's own node: a template as short as it can be. */
+export function oneWorkerSpec(world: World, podSpec: Record<string, unknown> = {}): Record<string, unknown> {
+  const template = {
+    spec: {
+      nodeSelector: { "kubernetes.io/hostname": world.node.name },
+      containers: [{ name: "worker", image: "worker:1" }],
+      ...podSpec,
+    },
+  };
+  return { sessions: undefined, workers: { minReplicas: 1, maxReplicas: 1, template } };
+}
+
 export function workersPart(world: World, options: WorkersOptions = {}): Record<string, unknown> {
   const { workers, probed = true } = options;
   return {
