@@ -52,7 +52,12 @@ export function createCache<T extends KubeObject>(indexers: Indexers<T>): Cache<
     byIndex(name, value) {
       const values = indexes.get(name);
       if (!values) throw new TypeError(`no index is called ${name}`);
-      return [...(values.get(value) ?? [])].flatMap((key) => objects.get(key) ?? []);
+      const found: T[] = [];
+      for (const key of values.get(value) ?? []) {
+        const object = objects.get(key);
+        if (object !== undefined) found.push(object);
+      }
+      return found;
     },
     set(key, object) {
       const previous = objects.get(key);

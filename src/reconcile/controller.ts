@@ -251,8 +251,12 @@ export class Controller {
    */
   #podsOf(namespace: string, name: string, uid: string): PodCache {
     const key = `${namespace}/${name}`;
-    const own = (index: string) =>
-      this.#pods.flatMap((informer) => informer.byIndex(index, key)).filter((pod) => !isOthers(pod, uid));
+    const [only, ...more] = this.#pods;
+    const all = (index: string) =>
+      only && more.length === 0
+        ? only.byIndex(index, key)
+        : this.#pods.flatMap((informer) => informer.byIndex(index, key));
+    const own = (index: string) => all(index).filter((pod) => !isOthers(pod, uid));
     return {
       get: (pod) => {
         const found = this.#first(this.#pods, (informer) => informer.get(namespace, pod));

@@ -2,6 +2,7 @@ import { ANNOTATION_LEASE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import type { Notifier } from "../core/notifier.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
 import type { Answer } from "../work/client.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
@@ -11,6 +12,7 @@ import type { ApiHealth } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import { ClaimJournal } from "./claim-journal.ts";
+import { ClaimRoom } from "./claim-room.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { credentialFor, serves } from "./credential.ts";
@@ -64,6 +66,7 @@ export class ClaimLoop {
   readonly #breaker: Breaker;
   readonly #serverTimes: ServerTimes;
   readonly #pace: IdlePace;
+  readonly #room: ClaimRoom;
   readonly #handOver: (claim: Claim) => void;
   readonly #onCredentialMissing: (missing: boolean, workId: string) => void;
   readonly #onWork: () => void;
@@ -88,6 +91,8 @@ export class ClaimLoop {
     breaker: Breaker;
     serverTimes: ServerTimes;
     pace: IdlePace;
+    /** Told when a claim got on, or came to nothing. */
+    changed: Notifier;
     /** The claim is acknowledged, or nobody knows: the session loop goes on with it. */
     handOver: (claim: Claim) => void;
     onCredentialMissing: (missing: boolean, workId: string) => void;
@@ -120,7 +125,8 @@ export class ClaimLoop {
     this.#refuse = options.refuse;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
-    const { context, serverTimes, gate, onForeignSlot, onJournal } = options;
+    const { context, serverTimes, gate, changed, onForeignSlot, onJournal } = options;
+    this.#room = new ClaimRoom({ clock: context.clock, changed, longestMs: context.timing.othersReclaimMs });
     this.#journal = new ClaimJournal({ context, onForeignSlot, onJournal, pause: () => this.#pause() });
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
@@ -128,6 +134,8 @@ export class ClaimLoop {
   /** Polls until the signal aborts; then waits for the claims under way. Never throws. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      // Room first: whether anything may be claimed is asked at the last moment.
+      await this.#room.wait(signal);
       await this.#gate.mayClaim(signal);
       if (signal.aborted) break;
       await sleep(this.#context.clock, await this.#pollOnce(signal), signal);
@@ -332,6 +340,7 @@ export class ClaimLoop {
     if (item.state === "queued") claim.acknowledgedBefore = item.acknowledged_at;
     claim.memory = { is: "journaled" };
     this.#claims.add(claim);
+    if (pod) this.#room.begun(claim);
     this.#pool.poke();
     return claim;
   }
@@ -345,6 +354,7 @@ export class ClaimLoop {
       return;
     }
     this.#claims.remove(claim);
+    this.#room.letGo(claim);
     this.#breaker.released(claim.templateHash, claim.name);
     this.#onLetGo();
   }

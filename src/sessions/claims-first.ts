@@ -18,7 +18,7 @@ export class ClaimsFirst {
     this.#claims = claims;
   }
 
-  /** A claim is between its journal and the first touch of its Pod. */
+  /** A claim is under way. */
   get isRush(): boolean {
     return this.#claims.some(isUnderWay);
   }
@@ -44,8 +44,11 @@ export class ClaimsFirst {
   }
 }
 
-/** Of a session that an earlier process opened no touch is known here: it runs, most often for long. */
-function isUnderWay({ journal, openingSent, touches, end }: Claim): boolean {
+/**
+ * Between its journal and the first touch of its Pod. Of a session that an earlier process opened no touch is known here: it
+ * runs, most often for long.
+ */
+export function isUnderWay({ journal, openingSent, touches, end }: Claim): boolean {
   if (journal.use !== "session" || end !== null) return false;
   return !journal.opened || (openingSent && touches === 0);
 }

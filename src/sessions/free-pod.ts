@@ -3,43 +3,60 @@ import { allowsAll, type PodPolicy, readNeeds } from "../api/pod-policy.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { FreePod } from "./capacity.ts";
 import type { NodeOutlook } from "./node-health.ts";
-import { readPodState } from "./pod-state.ts";
+import { type PodState, readPodState } from "./pod-state.ts";
 
-/** What a Pod says of itself. */
-interface Told extends Omit<FreePod, "leaving" | "forbidden"> {
+/** What a Pod says of itself; `free` is null for one whose container runs, or ran. */
+interface Read {
+  readonly state: PodState;
   readonly needs: readonly string[] | null;
+  free: FreePod | null;
 }
 
-/** All free Pods are looked at whenever one of them changes, and a cache never changes an object. */
-const told = new WeakMap<Pod, Told | null>();
+/** All free Pods are looked at whenever one of them changes, and a cache never changes an object: each is read once. */
+const known = new WeakMap<Pod, Read>();
+
+/** Where a Pod of a cache stands. */
+export function stateOf(pod: Pod): PodState {
+  return readOnce(pod).state;
+}
 
 /**
  * A Pod that no claim has, as capacity is planned with it; null for one whose container runs, or ran.
- * @param pod of a cache: it is read once
+ * @param pod of a cache
  */
 export function freePodOf(pod: Pod, outlook: NodeOutlook, policy: PodPolicy): FreePod | null {
-  let read = told.get(pod);
-  if (read === undefined) {
-    read = toldBy(pod);
-    told.set(pod, read);
-  }
-  if (read === null) return null;
-  const { needs, ...free } = read;
+  const read = readOnce(pod);
+  const { free, needs } = read;
+  if (free === null) return null;
+  const leaving = outlook === "leaves";
   // One that does not say is of an earlier version.
-  return { ...free, leaving: outlook === "leaves", forbidden: needs === null || !allowsAll(policy, needs) };
+  const forbidden = needs === null || !allowsAll(policy, needs);
+  if (free.leaving !== leaving || free.forbidden !== forbidden) read.free = { ...free, leaving, forbidden };
+  return read.free;
 }
 
-function toldBy(pod: Pod): Told | null {
-  const state = readPodState(pod).is;
-  if (state === "ended" || state === "running") return null;
-  return {
+function readOnce(pod: Pod): Read {
+  let read = known.get(pod);
+  if (read === undefined) {
+    read = readFree(pod);
+    known.set(pod, read);
+  }
+  return read;
+}
+
+function readFree(pod: Pod): Read {
+  const state = readPodState(pod);
+  if (state.is === "ended" || state.is === "running") return { state, needs: null, free: null };
+  const free = {
     name: pod.metadata.name ?? "",
     hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
-    state,
+    state: state.is,
     createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
     scheduledAtMs: scheduledAt(pod),
-    needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]),
+    leaving: false,
+    forbidden: false,
   };
+  return { state, needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]), free };
 }
 
 function scheduledAt(pod: Pod): number | null {

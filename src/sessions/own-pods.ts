@@ -21,5 +21,7 @@ export function isOthers(pod: Pod, uid: string): boolean {
 
 /** The uid of the object that is the Pod's controller. */
 function controllerOf({ metadata }: Pod): string | undefined {
-  return metadata.ownerReferences?.find(({ controller }) => controller)?.uid;
+  // Asked of every Pod whenever one changes.
+  for (const { controller, uid } of metadata.ownerReferences ?? []) if (controller) return uid;
+  return undefined;
 }

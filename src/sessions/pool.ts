@@ -12,10 +12,9 @@ import type { ClaimTable } from "./claim-table.ts";
 import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { Expectations } from "./expectations.ts";
-import { freePodOf } from "./free-pod.ts";
+import { freePodOf, stateOf } from "./free-pod.ts";
 import { NodeWords } from "./node-words.ts";
 import { newPodName } from "./pod-render.ts";
-import { readPodState } from "./pod-state.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";
 import { refusalWords } from "./refusal-words.ts";
 import type { RemovalResult, Removals } from "./removal.ts";
@@ -144,7 +143,11 @@ export class Pool {
 
   /** Whether a claim would find a Pod now. */
   get hasClaimable(): boolean {
-    return this.#claimable().length > 0;
+    const mayServe = this.#mayServe();
+    return this.#context.pods.parked().some((pod) => {
+      const free = this.#isUnclaimed(pod) && this.#freePodOf(pod);
+      return free && mayServe(free);
+    });
   }
 
   /**
@@ -191,7 +194,7 @@ export class Pool {
     const { hash } = this.#context.template();
     for (const { free, pod } of this.#freePods()) {
       if (free.hash !== hash) continue;
-      const state = readPodState(pod);
+      const state = stateOf(pod);
       if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
       if (state.is === "preparing" && state.problem) return capacityProblemOf(state.problem);
     }
@@ -199,10 +202,14 @@ export class Pool {
   }
 
   #claimable(): { free: FreePod; pod: Pod }[] {
-    const nowMs = this.#context.clock.monotonic();
-    const mayServe = ({ state, leaving, forbidden, hash }: FreePod) =>
-      state === "parked" && !leaving && !forbidden && this.#breaker.admits(hash, nowMs);
+    const mayServe = this.#mayServe();
     return this.#freePods().filter(({ free }) => mayServe(free));
+  }
+
+  #mayServe(): (free: FreePod) => boolean {
+    const nowMs = this.#context.clock.monotonic();
+    return ({ state, leaving, forbidden, hash }) =>
+      state === "parked" && !leaving && !forbidden && this.#breaker.admits(hash, nowMs);
   }
 
   async #carryOut(): Promise<void> {
@@ -278,24 +285,31 @@ export class Pool {
 
   /** Pods that run although no claim has them: somebody gave them a key by hand, or their claim was settled before. */
   #strays(): Pod[] {
-    return this.#unclaimed().filter((pod) => readPodState(pod).is === "running");
+    return this.#unclaimed().filter((pod) => stateOf(pod).is === "running");
   }
 
   /** Pods with the label of free ones that no claim, reservation or removal has. */
   #unclaimed(): Pod[] {
-    return this.#context.pods.parked().filter((pod) => {
-      const name = pod.metadata.name ?? "";
-      if (pod.metadata.deletionTimestamp) return false;
-      if (this.#claims.has(name) || this.#foreign.has(name)) return false;
-      return !this.#removals.has(name) && !this.#removed.has(name);
-    });
+    return this.#context.pods.parked().filter((pod) => this.#isUnclaimed(pod));
+  }
+
+  #isUnclaimed({ metadata }: Pod): boolean {
+    const { name = "", deletionTimestamp } = metadata;
+    if (deletionTimestamp || this.#claims.has(name) || this.#foreign.has(name)) return false;
+    return !this.#removals.has(name) && !this.#removed.has(name);
   }
 
   #freePods(): { free: FreePod; pod: Pod }[] {
-    return this.#unclaimed().flatMap((pod) => {
-      const free = freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
-      return free ? [{ free, pod }] : [];
-    });
+    const all: { free: FreePod; pod: Pod }[] = [];
+    for (const pod of this.#context.pods.parked()) {
+      const free = this.#isUnclaimed(pod) && this.#freePodOf(pod);
+      if (free) all.push({ free, pod });
+    }
+    return all;
+  }
+
+  #freePodOf(pod: Pod): FreePod | null {
+    return freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
   }
 
   /** Takes note of what the cache shows by now. */
@@ -370,7 +384,7 @@ export class Pool {
    */
   async #clearEnded(): Promise<void> {
     const ended = this.#unclaimed().flatMap((pod) => {
-      const state = readPodState(pod);
+      const state = stateOf(pod);
       return state.is === "ended" ? [{ pod, end: state.end }] : [];
     });
     await this.#inBatches(this.#strays(), (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
@@ -389,7 +403,7 @@ export class Pool {
   async #remove(name: string, reason: RemovalReason | "Lost" | "Failed" | "Stray"): Promise<void> {
     const pod = this.#context.pods.get(name);
     if (!pod || this.#removals.has(name) || this.#removed.has(name) || this.#claims.has(name)) return;
-    const problem = readPodState(pod);
+    const problem = stateOf(pod);
     if (reason === "SurgeGivenUp")
       this.#surgeBlockedUntilMs = this.#context.kube.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
     if (reason === "PrepareTimeout") {
@@ -432,7 +446,7 @@ const REMOVAL_PATIENCE_MS = 2_000;
 const FOREIGN_SLOT_MS = 60_000;
 
 /** In a rush hundreds of Pods change in a second, and a plan looks at all of them: so many plans a second are enough. */
-const REST_MS = 20;
+const REST_MS = 50;
 
 /** Plans by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 100;

@@ -148,6 +148,7 @@ export class SessionsRuntime {
       health: this.#health,
       serverTimes: this.#serverTimes,
       pace: this.#pace,
+      changed: this.#changed,
       gate: this.#gate(),
       handOver: (claim) => this.#sessions.poke(claim.name),
       onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),

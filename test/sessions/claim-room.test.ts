@@ -1,0 +1,96 @@
+import { expect, test } from "vitest";
+import { Notifier } from "../../src/core/notifier.ts";
+import type { Claim } from "../../src/sessions/claim.ts";
+import { ClaimRoom, MOST_UNDER_WAY } from "../../src/sessions/claim-room.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { claimOf, JOURNAL } from "./claims.ts";
+
+const LONGEST_MS = 5_000;
+
+function setUp() {
+  const clock = new VirtualClock();
+  const changed = new Notifier();
+  const room = new ClaimRoom({ clock, changed, longestMs: LONGEST_MS });
+  const stop = new AbortController();
+  const fill = (count = MOST_UNDER_WAY) => Array.from({ length: count }, () => begin());
+  const begin = () => {
+    const begun = claimOf();
+    room.begun(begun);
+    return begun;
+  };
+  /** Whether a wait that begins now is over by itself. */
+  const isFree = async () => {
+    let free = false;
+    void room.wait(stop.signal).then(() => {
+      free = true;
+    });
+    await clock.advance(0);
+    return free;
+  };
+  return { clock, changed, room, stop, fill, begin, isFree };
+}
+
+test("there is room for so many claims and no more", async () => {
+  const { fill, begin, isFree } = setUp();
+  fill(MOST_UNDER_WAY - 1);
+  expect(await isFree()).toBe(true);
+  begin();
+  expect(await isFree()).toBe(false);
+});
+
+test.each<[string, (claim: Claim) => void]>([
+  ["whose Pod was touched", (claim) => opened(claim, 1)],
+  ["that an earlier process opened", (claim) => (claim.journal = { ...JOURNAL, opened: true })],
+  ["whose Pod is over", (claim) => (claim.end = {} as Claim["end"])],
+])("a claim %s gives its room to the next", async (_what, change) => {
+  const { changed, room, stop, fill } = setUp();
+  const [first] = fill();
+  const waiting = room.wait(stop.signal);
+  change(first as Claim);
+  changed.notify();
+  await waiting;
+});
+
+test("a claim that was opened and not touched yet keeps its room", async () => {
+  const { changed, fill, isFree } = setUp();
+  const [first] = fill();
+  opened(first as Claim, 0);
+  changed.notify();
+  expect(await isFree()).toBe(false);
+});
+
+test("a claim that was let go gives its room to the next", async () => {
+  const { changed, room, stop, fill } = setUp();
+  const [first] = fill();
+  const waiting = room.wait(stop.signal);
+  room.letGo(first as Claim);
+  changed.notify();
+  await waiting;
+});
+
+test("claims that wait for something else than their turn keep nobody out", async () => {
+  const { clock, room, stop, begin, fill, isFree } = setUp();
+  begin();
+  await clock.advance(LONGEST_MS - 1);
+  fill();
+  const waiting = room.wait(stop.signal);
+  expect(await isFree()).toBe(false);
+  await clock.advance(1);
+  expect(await isFree()).toBe(false);
+  await clock.advance(LONGEST_MS - 1);
+  await waiting;
+});
+
+test("nobody waits on after the signal", async () => {
+  const { room, stop, fill } = setUp();
+  fill();
+  const waiting = room.wait(stop.signal);
+  stop.abort();
+  await waiting;
+});
+
+function opened(claim: Claim, touches: number): void {
+  claim.openingSent = true;
+  claim.journal = { ...claim.journal, opened: true };
+  claim.touches = touches;
+}
