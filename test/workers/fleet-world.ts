@@ -18,6 +18,7 @@ const TICK_MS = 250;
 /** From a worker's last answer to the ReplicaSet's choice, all requests and the controller's turn between them. */
 const WINDOW_MS = 2_500;
 const NEVER = Number.POSITIVE_INFINITY;
+const NEVER_YET = Number.NEGATIVE_INFINITY;
 const COST = "controller.kubernetes.io/pod-deletion-cost";
 
 /** What fails while it is set; shares of requests, 0 to 1. */
@@ -36,13 +37,15 @@ interface Worker {
   busyUntilMs: number;
   /** SIGTERM comes then. */
   endsAtMs: number;
+  /** Not Ready from then on, and until then. */
+  isUnreadyFromMs: number;
   isUnreadyUntilMs: number;
 }
 
 /**
  * Always-on workers of one Environment on a cluster and a Work API in memory: a ReplicaSet controller that ranks Pods as
  * the real one does, workers that poll and are busy for random times, caches that lag, requests that fail. Watches that
- * no worker which has been busy for longer than the window is chosen by a scale-down of the operator's.
+ * no worker which has been busy, and Ready or not, for longer than the window is chosen by a scale-down of the operator's.
  */
 export class FleetWorld {
   readonly clock = new VirtualClock();
@@ -116,7 +119,10 @@ export class FleetWorld {
   /** A worker fails its readiness probe for a while. */
   makeUnready(): void {
     const worker = this.#any(({ busySinceMs }) => busySinceMs !== null);
-    if (worker) worker.isUnreadyUntilMs = this.clock.monotonic() + 20_000;
+    if (!worker) return;
+    const nowMs = this.clock.monotonic();
+    if (nowMs >= worker.isUnreadyUntilMs) worker.isUnreadyFromMs = nowMs;
+    worker.isUnreadyUntilMs = nowMs + 20_000;
   }
 
   /** The operator's process is killed, and another starts. */
@@ -281,8 +287,10 @@ export class FleetWorld {
   }
 
   #endWorker(worker: Worker, nowMs: number): void {
-    const { pod, busySinceMs } = worker;
-    if (busySinceMs !== null && nowMs - busySinceMs > WINDOW_MS && nowMs > this.#excusedUntilMs) {
+    const { pod, busySinceMs, isUnreadyFromMs } = worker;
+    // A Pod that is not Ready goes first, whatever its mark says: one that came to be so after the last look is nobody's fault.
+    const seemedSafe = busySinceMs === null ? nowMs : Math.max(busySinceMs, isReady(pod) ? NEVER_YET : isUnreadyFromMs);
+    if (nowMs - seemedSafe > WINDOW_MS && nowMs > this.#excusedUntilMs) {
       this.faults.push(`${pod.metadata.name} was ended at ${nowMs}, busy since ${busySinceMs}`);
     }
     worker.pod = { ...pod, metadata: { ...pod.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" } };
@@ -312,6 +320,7 @@ export class FleetWorld {
       busySinceMs: null,
       busyUntilMs: NEVER,
       endsAtMs: NEVER,
+      isUnreadyFromMs: NEVER_YET,
       isUnreadyUntilMs: 0,
     });
   }

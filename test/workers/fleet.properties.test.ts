@@ -76,6 +76,14 @@ async function happen(world: FleetWorld, what: Happening): Promise<void> {
   }
 }
 
+/** A busy worker that fails its readiness probe while a scale-down is on its way. */
+const UNREADY_IN_A_SHRINK: Happening[] = [
+  { afterMs: 17_157, kind: "enqueue", count: 4 },
+  { afterMs: 1_133, kind: "restart" },
+  { afterMs: 5_016, kind: "hand", replicas: 10 },
+  { afterMs: 3_065, kind: "unready" },
+];
+
 const PROBE: Json = { httpGet: { path: "/busy", port: 9000 } };
 
 test.each([
@@ -111,7 +119,12 @@ test.each([
           expect(end.verdicts).toContain("ScalingFollowsDemand");
         },
       ),
-      { numRuns: Number(process.env.FLEET_RUNS ?? 6), endOnFailure: true, ...CI_SEED },
+      {
+        numRuns: Number(process.env.FLEET_RUNS ?? 6),
+        examples: [[22, 30, 2, 3, UNREADY_IN_A_SHRINK]],
+        endOnFailure: true,
+        ...CI_SEED,
+      },
     );
   },
   120_000,
