@@ -7,19 +7,30 @@ export type Indexers<T> = Readonly<Record<string, (object: T) => readonly string
 export interface Cache<T extends KubeObject> {
   get(key: string): T | undefined;
   list(): T[];
-  /** Throws TypeError for an index that was not declared. */
-  byIndex(index: string, value: string): T[];
+  /**
+   * The same array until one of its objects changes, comes or goes: loops ask far more often than that happens.
+   * Throws TypeError for an index that was not declared.
+   */
+  byIndex(index: string, value: string): readonly T[];
   set(key: string, object: T): void;
   /** Returns what was there. */
   delete(key: string): T | undefined;
   versions(): VersionedKeys;
 }
 
+/** The keys under one value of an index, and their objects; null: to be gathered anew. */
+interface Entry<T> {
+  readonly keys: Set<string>;
+  objects: readonly T[] | null;
+}
+
+const NONE: readonly never[] = [];
+
 /** Objects by key, and by what the indexers say of them. An indexer that throws finds an object under no key. */
 export function createCache<T extends KubeObject>(indexers: Indexers<T>): Cache<T> {
   const objects = new Map<string, T>();
   // index -> value -> keys. Invariant: a key stands exactly under the values its current object has.
-  const indexes = new Map(Object.keys(indexers).map((name) => [name, new Map<string, Set<string>>()]));
+  const indexes = new Map(Object.keys(indexers).map((name) => [name, new Map<string, Entry<T>>()]));
 
   const valuesOf = (name: string, object: T): readonly string[] => {
     try {
@@ -31,17 +42,21 @@ export function createCache<T extends KubeObject>(indexers: Indexers<T>): Cache<
   const unindex = (key: string, object: T) => {
     for (const [name, values] of indexes) {
       for (const value of valuesOf(name, object)) {
-        const keys = values.get(value);
-        keys?.delete(key);
-        if (keys?.size === 0) values.delete(value);
+        const entry = values.get(value);
+        if (!entry) continue;
+        entry.keys.delete(key);
+        entry.objects = null;
+        if (entry.keys.size === 0) values.delete(value);
       }
     }
   };
   const index = (key: string, object: T) => {
     for (const [name, values] of indexes) {
       for (const value of valuesOf(name, object)) {
-        const keys = values.get(value) ?? new Set<string>();
-        values.set(value, keys.add(key));
+        const entry = values.get(value) ?? { keys: new Set<string>(), objects: null };
+        entry.keys.add(key);
+        entry.objects = null;
+        values.set(value, entry);
       }
     }
   };
@@ -52,12 +67,10 @@ export function createCache<T extends KubeObject>(indexers: Indexers<T>): Cache<
     byIndex(name, value) {
       const values = indexes.get(name);
       if (!values) throw new TypeError(`no index is called ${name}`);
-      const found: T[] = [];
-      for (const key of values.get(value) ?? []) {
-        const object = objects.get(key);
-        if (object !== undefined) found.push(object);
-      }
-      return found;
+      const entry = values.get(value);
+      if (!entry) return NONE;
+      entry.objects ??= [...entry.keys].flatMap((key) => objects.get(key) ?? []);
+      return entry.objects;
     },
     set(key, object) {
       const previous = objects.get(key);

@@ -78,8 +78,11 @@ export class Informer<T extends KubeObject> {
     return this.#cache.list();
   }
 
-  /** Objects for which the index function gave this key. Throws TypeError for an index that was not declared. */
-  byIndex(index: string, key: string): T[] {
+  /**
+   * Objects for which the index function gave this key: the same array until one of them changes, comes or goes.
+   * Throws TypeError for an index that was not declared.
+   */
+  byIndex(index: string, key: string): readonly T[] {
     return this.#cache.byIndex(index, key);
   }
 

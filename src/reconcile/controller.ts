@@ -251,19 +251,25 @@ export class Controller {
    */
   #podsOf(namespace: string, name: string, uid: string): PodCache {
     const key = `${namespace}/${name}`;
-    const [only, ...more] = this.#pods;
-    const all = (index: string) =>
-      only && more.length === 0
-        ? only.byIndex(index, key)
-        : this.#pods.flatMap((informer) => informer.byIndex(index, key));
-    const own = (index: string) => all(index).filter((pod) => !isOthers(pod, uid));
     return {
       get: (pod) => {
         const found = this.#first(this.#pods, (informer) => informer.get(namespace, pod));
         return found && !isOthers(found, uid) ? found : undefined;
       },
-      list: () => own(INDEX_ENVIRONMENT),
-      parked: () => own(INDEX_PARKED),
+      list: this.#ownBy(INDEX_ENVIRONMENT, key, uid),
+      parked: this.#ownBy(INDEX_PARKED, key, uid),
+    };
+  }
+
+  /** Pods of an Environment by an index of the caches, sorted out anew only when one of them changed. */
+  #ownBy(index: string, key: string, uid: string): () => readonly Pod[] {
+    let seen: (readonly Pod[])[] = [];
+    let own: readonly Pod[] = [];
+    return () => {
+      const now = this.#pods.map((informer) => informer.byIndex(index, key));
+      if (now.some((pods, at) => pods !== seen[at])) own = now.flat().filter((pod) => !isOthers(pod, uid));
+      seen = now;
+      return own;
     };
   }
 

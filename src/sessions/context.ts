@@ -18,6 +18,7 @@ import type { Timing } from "./timing.ts";
 /** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
 export interface PodCache {
   get(name: string): Pod | undefined;
+  /** This and `parked`: the same array until one of the Pods changes. */
   list(): readonly Pod[];
   /** Those with the label of free ones: few, however many run. */
   parked(): readonly Pod[];

@@ -6,8 +6,9 @@ import { EVENTS, type Pod } from "../kube/resource.ts";
 import type { FreePod } from "./capacity.ts";
 import { type CapacityProblem, unheard, wordsOfNode } from "./capacity-problem.ts";
 import type { SessionContext } from "./context.ts";
+import { stateOf } from "./free-pod.ts";
 import { complaintOf } from "./node-events.ts";
-import { type Problem, readPodState } from "./pod-state.ts";
+import type { Problem } from "./pod-state.ts";
 
 /** A Pod that waits gathers a handful: kubelet counts what repeats itself up in one Event. */
 const EVENTS_LIMIT = 100;
@@ -140,6 +141,6 @@ export class NodeWords {
 }
 
 function waitsSilently(pod: Pod): boolean {
-  const state = readPodState(pod);
+  const state = stateOf(pod);
   return state.is === "preparing" && state.problem === null;
 }

@@ -39,6 +39,11 @@ export interface PoolCounts {
   readonly preparing: number;
 }
 
+interface Free {
+  readonly free: FreePod;
+  readonly pod: Pod;
+}
+
 /** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
@@ -144,6 +149,7 @@ export class Pool {
   /** Whether a claim would find a Pod now. */
   get hasClaimable(): boolean {
     const mayServe = this.#mayServe();
+    // Not all of them: it is asked whenever anything changes, and most often the first one will do.
     return this.#context.pods.parked().some((pod) => {
       const free = this.#isUnclaimed(pod) && this.#freePodOf(pod);
       return free && mayServe(free);
@@ -156,11 +162,19 @@ export class Pool {
    */
   take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
     const { hash } = this.#context.template();
-    const parked = this.#claimable().filter(({ free, pod }) => !except.has(free.name) && fits(pod));
-    const current = parked.filter(({ free }) => free.hash === hash);
-    const [best] = (current.length > 0 ? current : parked).sort(
-      (a, b) => this.#doubt(a.pod) - this.#doubt(b.pod) || a.free.createdAtMs - b.free.createdAtMs,
-    );
+    const mayServe = this.#mayServe();
+    const isOutdated = ({ free }: Free) => (free.hash === hash ? 0 : 1);
+    let best: Free | null = null;
+    for (const each of this.#freePods()) {
+      if (!mayServe(each.free) || except.has(each.free.name)) continue;
+      const order =
+        best === null
+          ? -1
+          : isOutdated(each) - isOutdated(best) ||
+            this.#doubt(each.pod) - this.#doubt(best.pod) ||
+            each.free.createdAtMs - best.free.createdAtMs;
+      if (order < 0 && fits(each.pod)) best = each;
+    }
     if (!best) return null;
     this.#breaker.claimed(best.free.hash, best.free.name);
     return best.pod;
@@ -199,11 +213,6 @@ export class Pool {
       if (state.is === "preparing" && state.problem) return capacityProblemOf(state.problem);
     }
     return said;
-  }
-
-  #claimable(): { free: FreePod; pod: Pod }[] {
-    const mayServe = this.#mayServe();
-    return this.#freePods().filter(({ free }) => mayServe(free));
   }
 
   #mayServe(): (free: FreePod) => boolean {
@@ -299,8 +308,8 @@ export class Pool {
     return !this.#removals.has(name) && !this.#removed.has(name);
   }
 
-  #freePods(): { free: FreePod; pod: Pod }[] {
-    const all: { free: FreePod; pod: Pod }[] = [];
+  #freePods(): Free[] {
+    const all: Free[] = [];
     for (const pod of this.#context.pods.parked()) {
       const free = this.#isUnclaimed(pod) && this.#freePodOf(pod);
       if (free) all.push({ free, pod });

@@ -15,11 +15,11 @@ import type { SessionContext } from "./context.ts";
 import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { readFinished, startFailuresInARow } from "./finished.ts";
+import { stateOf } from "./free-pod.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { findLateRecords } from "./late-records.ts";
-import { readPodState } from "./pod-state.ts";
 import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
 import { type Recovered, recoverClaims, recoverSecret } from "./recovery.ts";
@@ -495,7 +495,7 @@ export class SessionsRuntime {
       if (claim.journal.use !== "session") continue;
       const pod = this.#context.pods.get(claim.name);
       if (claim.end !== null || claim.ending !== null || pod?.metadata.deletionTimestamp) counts.stopping += 1;
-      else if (pod && readPodState(pod).is === "running") counts.active += 1;
+      else if (pod && stateOf(pod).is === "running") counts.active += 1;
       else counts.opening += 1;
     }
     return counts;

@@ -1,0 +1,51 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { type Cache, createCache } from "../../src/kube/cache.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+
+const BY_NODE = "node";
+
+let cache: Cache<Pod>;
+
+beforeEach(() => {
+  cache = createCache<Pod>({ [BY_NODE]: ({ spec }) => (spec.nodeName === undefined ? [] : [spec.nodeName]) });
+});
+
+function put(name: string, nodeName: string): void {
+  cache.set(name, { apiVersion: "v1", kind: "Pod", metadata: { name }, spec: { containers: [], nodeName } });
+}
+
+const at = (nodeName: string) => cache.byIndex(BY_NODE, nodeName);
+const names = (pods: readonly Pod[]) => pods.map(({ metadata }) => metadata.name);
+
+describe("what is asked of an index", () => {
+  test("is the same array until something of it changes", () => {
+    put("a", "n1");
+    const [first, none] = [at("n1"), at("n2")];
+    put("b", "n3");
+    expect(at("n1")).toBe(first);
+    expect(at("n2")).toBe(none);
+    expect(names(first)).toEqual(["a"]);
+  });
+
+  test.each<[string, () => void, string[]]>([
+    ["an object comes", () => put("b", "n1"), ["a", "b"]],
+    ["an object leaves for another value", () => put("a", "n2"), []],
+    ["an object is deleted", () => void cache.delete("a"), []],
+    ["the last one is deleted and comes again", () => [cache.delete("a"), put("a", "n1")], ["a"]],
+  ])("is another one once %s", (_what, change, expected) => {
+    put("a", "n1");
+    const first = at("n1");
+    change();
+    expect(at("n1")).not.toBe(first);
+    expect(names(at("n1"))).toEqual(expected);
+    expect(names(first)).toEqual(["a"]);
+  });
+
+  test("is another one once an object is there in another version", () => {
+    put("a", "n1");
+    const [first] = at("n1");
+    put("a", "n1");
+    expect(at("n1")[0]).not.toBe(first);
+    expect(at("n1")[0]).toBe(cache.get("a"));
+  });
+});
