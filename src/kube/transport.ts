@@ -157,6 +157,9 @@ function dispatchOptions(origin: string, request: TransportRequest) {
     path: request.path,
     headers: request.headers,
     body: request.body ?? null,
+    // Else undici closes the connection after each DELETE that has a body, since not every server reads it: an API server does,
+    // and each deletion with preconditions would cost both sides a handshake.
+    reset: false,
     headersTimeout: 0,
     bodyTimeout: 0,
   };

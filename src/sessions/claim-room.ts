@@ -39,11 +39,15 @@ export class ClaimRoom {
   async wait(signal: AbortSignal): Promise<void> {
     while (!signal.aborted && this.#isFull) {
       const [oldestMs = 0] = this.#begun.values();
-      const either = new AbortController();
-      const bound = AbortSignal.any([signal, either.signal]);
-      const agedMs = oldestMs + this.#longestMs - this.#clock.monotonic();
-      await Promise.race([this.#changed.wait(bound), sleep(this.#clock, agedMs, bound)]);
-      either.abort();
+      const over = new AbortController();
+      const bound = AbortSignal.any([signal, over.signal]);
+      let isAged = false;
+      const aged = sleep(this.#clock, oldestMs + this.#longestMs - this.#clock.monotonic(), bound).then(() => {
+        isAged = true;
+      });
+      // One timer for many changes.
+      while (!isAged && this.#isFull) await Promise.race([this.#changed.wait(bound), aged]);
+      over.abort();
     }
   }
 
