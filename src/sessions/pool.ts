@@ -6,13 +6,14 @@ import { Passes } from "../core/passes.ts";
 import { isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Breaker } from "./breaker.ts";
-import { type CapacityPlan, type FreePod, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
+import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
 import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { Expectations } from "./expectations.ts";
-import { freePodOf, stateOf } from "./free-pod.ts";
+import { stateOf } from "./free-pod.ts";
+import { FreePods } from "./free-pods.ts";
 import { NodeWords } from "./node-words.ts";
 import { newPodName } from "./pod-render.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";
@@ -39,11 +40,6 @@ export interface PoolCounts {
   readonly preparing: number;
 }
 
-interface Free {
-  readonly free: FreePod;
-  readonly pod: Pod;
-}
-
 /** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
@@ -56,6 +52,7 @@ export class Pool {
   readonly #claims: ClaimTable;
   readonly #claimsFirst: ClaimsFirst;
   readonly #breaker: Breaker;
+  readonly #free: FreePods;
   readonly #onChange: () => void;
   readonly #expected: Expectations;
   readonly #removals: Removals;
@@ -93,6 +90,7 @@ export class Pool {
     this.#claims = options.claims;
     this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });
     this.#breaker = options.breaker;
+    this.#free = new FreePods({ ...options, isTaken: (name) => this.#isTaken(name) });
     this.#onChange = options.onChange;
     this.#nodeWords = new NodeWords(options.context, () => {
       this.#onChange();
@@ -148,12 +146,7 @@ export class Pool {
 
   /** Whether a claim would find a Pod now. */
   get hasClaimable(): boolean {
-    const mayServe = this.#mayServe();
-    // Not all of them: it is asked whenever anything changes, and most often the first one will do.
-    return this.#context.pods.parked().some((pod) => {
-      const free = this.#isUnclaimed(pod) && this.#freePodOf(pod);
-      return free && mayServe(free);
-    });
+    return this.#free.hasClaimable;
   }
 
   /**
@@ -161,27 +154,10 @@ export class Pool {
    * when there is none. Put its claim into the table at once.
    */
   take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null {
-    const { hash } = this.#context.template();
-    const mayServe = this.#mayServe();
-    const isOutdated = ({ free }: Free) => (free.hash === hash ? 0 : 1);
-    let best: Free | null = null;
-    for (const each of this.#freePods()) {
-      if (!mayServe(each.free) || except.has(each.free.name)) continue;
-      const order =
-        best === null
-          ? -1
-          : isOutdated(each) - isOutdated(best) ||
-            this.#doubt(each.pod) - this.#doubt(best.pod) ||
-            each.free.createdAtMs - best.free.createdAtMs;
-      if (order < 0 && fits(each.pod)) best = each;
-    }
+    const best = this.#free.next(except, fits);
     if (!best) return null;
     this.#breaker.claimed(best.free.hash, best.free.name);
     return best.pod;
-  }
-
-  #doubt(pod: Pod): number {
-    return this.#context.nodeOutlook(pod) === "doubtful" ? 1 : 0;
   }
 
   /** Somebody else has taken this Pod's slot: leave it alone for a while, then see whether it is free again. */
@@ -190,15 +166,15 @@ export class Pool {
   }
 
   counts(): PoolCounts {
-    const free = this.#freePods();
-    const parked = free.filter(({ free: { state } }) => state === "parked").length;
-    return { parked, preparing: free.length - parked + this.#expected.size };
+    const all = this.#free.list();
+    const parked = all.filter(({ free: { state } }) => state === "parked").length;
+    return { parked, preparing: all.length - parked + this.#expected.size };
   }
 
   /** Pods that exist and are not claimed, ended ones included. */
   get isEmpty(): boolean {
     const nothingUnderWay = this.#expected.size === 0 && this.#removals.size === 0 && this.#removed.size === 0;
-    return nothingUnderWay && this.#unclaimed().length === 0;
+    return nothingUnderWay && this.#free.unclaimed().length === 0;
   }
 
   problem(): CapacityProblem {
@@ -206,7 +182,7 @@ export class Pool {
     // What is said of a Pod that waits is newer than what was said of one that went.
     if (this.#refusal) return this.#refusal.is === "preparing" && said ? said : this.#refusal;
     const { hash } = this.#context.template();
-    for (const { free, pod } of this.#freePods()) {
+    for (const { free, pod } of this.#free.list()) {
       if (free.hash !== hash) continue;
       const state = stateOf(pod);
       if (state.is === "unscheduled" && state.reason) return { is: "unschedulable", message: state.message };
@@ -215,19 +191,13 @@ export class Pool {
     return said;
   }
 
-  #mayServe(): (free: FreePod) => boolean {
-    const nowMs = this.#context.clock.monotonic();
-    return ({ state, leaving, forbidden, hash }) =>
-      state === "parked" && !leaving && !forbidden && this.#breaker.admits(hash, nowMs);
-  }
-
   async #carryOut(): Promise<void> {
     await this.#expected.settle();
     this.#catchUp();
     await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#goes(name, result)));
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
-    const askMs = this.#nodeWords.look(this.#freePods());
+    const askMs = this.#nodeWords.look(this.#free.list());
     if (askMs !== null) this.#passes.wakeAfter(askMs);
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.kube.now());
     await this.#clearEnded();
@@ -274,7 +244,7 @@ export class Pool {
       demand: this.#demand,
       busy: this.#busy(),
       creating: this.#expected.size,
-      pods: this.#freePods().map(({ free }) => free),
+      pods: this.#free.list().map(({ free }) => free),
       parkedMaxAgeMs: sessions.parkedMaxAgeSeconds * SECOND_MS,
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
       warmScaleDownMs: sessions.warmScaleDownSeconds * SECOND_MS,
@@ -286,39 +256,15 @@ export class Pool {
 
   /** Slots whose Pod takes room and is not free: claimed ones until their container is over, and other people's. */
   #busy(): number {
-    let busy = this.#removals.size + this.#strays().length;
+    let busy = this.#removals.size + this.#free.strays().length;
     for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
     for (const claim of this.#claims) if (claim.journal.use === "session" && claim.end === null) busy += 1;
     return busy;
   }
 
-  /** Pods that run although no claim has them: somebody gave them a key by hand, or their claim was settled before. */
-  #strays(): Pod[] {
-    return this.#unclaimed().filter((pod) => stateOf(pod).is === "running");
-  }
-
-  /** Pods with the label of free ones that no claim, reservation or removal has. */
-  #unclaimed(): Pod[] {
-    return this.#context.pods.parked().filter((pod) => this.#isUnclaimed(pod));
-  }
-
-  #isUnclaimed({ metadata }: Pod): boolean {
-    const { name = "", deletionTimestamp } = metadata;
-    if (deletionTimestamp || this.#claims.has(name) || this.#foreign.has(name)) return false;
-    return !this.#removals.has(name) && !this.#removed.has(name);
-  }
-
-  #freePods(): Free[] {
-    const all: Free[] = [];
-    for (const pod of this.#context.pods.parked()) {
-      const free = this.#isUnclaimed(pod) && this.#freePodOf(pod);
-      if (free) all.push({ free, pod });
-    }
-    return all;
-  }
-
-  #freePodOf(pod: Pod): FreePod | null {
-    return freePodOf(pod, this.#context.nodeOutlook(pod), this.#context.podPolicy);
+  /** Whether somebody else has the slot, or the Pod is on its way out. */
+  #isTaken(name: string): boolean {
+    return this.#foreign.has(name) || this.#removals.has(name) || this.#removed.has(name);
   }
 
   /** Takes note of what the cache shows by now. */
@@ -329,7 +275,7 @@ export class Pool {
       for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
     }
     for (const [name, untilMs] of this.#foreign) if (nowMs >= untilMs) this.#foreign.delete(name);
-    for (const { free } of this.#freePods()) {
+    for (const { free } of this.#free.list()) {
       if (free.state !== "parked" || this.#seenParked.has(free.name)) continue;
       this.#seenParked.add(free.name);
       const seconds = (this.#context.kube.now() - free.createdAtMs) / SECOND_MS;
@@ -392,11 +338,11 @@ export class Pool {
    * too: no record says what they run.
    */
   async #clearEnded(): Promise<void> {
-    const ended = this.#unclaimed().flatMap((pod) => {
+    const ended = this.#free.unclaimed().flatMap((pod) => {
       const state = stateOf(pod);
       return state.is === "ended" ? [{ pod, end: state.end }] : [];
     });
-    await this.#inBatches(this.#strays(), (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
+    await this.#inBatches(this.#free.strays(), (pod) => this.#remove(pod.metadata.name ?? "", "Stray"));
     await this.#inBatches(ended, async ({ pod, end }) => {
       if (!LOST.has(end.cause)) this.#failedToPrepare(end.cause, { is: "preparing", message: end.message });
       await this.#remove(pod.metadata.name ?? "", LOST.has(end.cause) ? "Lost" : "Failed");
