@@ -14,6 +14,7 @@ import { isOthers } from "../sessions/own-pods.ts";
 import type { ReconcilerOptions } from "./environment-reconciler.ts";
 import { policyName } from "./network-policy.ts";
 import { NodeWatch } from "./node-watch.ts";
+import { ownPodLists } from "./own-pod-lists.ts";
 import { shardOf } from "./shard-of.ts";
 import { ShardTerm } from "./shard-term.ts";
 import { WorkerCaches } from "./worker-caches.ts";
@@ -256,20 +257,8 @@ export class Controller {
         const found = this.#first(this.#pods, (informer) => informer.get(namespace, pod));
         return found && !isOthers(found, uid) ? found : undefined;
       },
-      list: this.#ownBy(INDEX_ENVIRONMENT, key, uid),
-      parked: this.#ownBy(INDEX_PARKED, key, uid),
-    };
-  }
-
-  /** Pods of an Environment by an index of the caches, sorted out anew only when one of them changed. */
-  #ownBy(index: string, key: string, uid: string): () => readonly Pod[] {
-    let seen: (readonly Pod[])[] = [];
-    let own: readonly Pod[] = [];
-    return () => {
-      const now = this.#pods.map((informer) => informer.byIndex(index, key));
-      if (now.some((pods, at) => pods !== seen[at])) own = now.flat().filter((pod) => !isOthers(pod, uid));
-      seen = now;
-      return own;
+      list: ownPodLists(this.#pods, { index: INDEX_ENVIRONMENT, key, uid }),
+      parked: ownPodLists(this.#pods, { index: INDEX_PARKED, key, uid }),
     };
   }
 

@@ -91,8 +91,10 @@ export class ClaimLoop {
     breaker: Breaker;
     serverTimes: ServerTimes;
     pace: IdlePace;
-    /** Told when a claim got on, or came to nothing. */
+    /** Told when a claim got on, was let go, or was handed over. */
     changed: Notifier;
+    /** So many claims are under way that no other is begun for now. */
+    onFull: () => void;
     /** The claim is acknowledged, or nobody knows: the session loop goes on with it. */
     handOver: (claim: Claim) => void;
     onCredentialMissing: (missing: boolean, workId: string) => void;
@@ -126,7 +128,10 @@ export class ClaimLoop {
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
     const { context, serverTimes, gate, changed, onForeignSlot, onJournal } = options;
-    this.#room = new ClaimRoom({ clock: context.clock, changed, longestMs: context.timing.othersReclaimMs });
+    this.#room = new ClaimRoom({
+      ...{ clock: context.clock, claims: options.claims, changed, onFull: options.onFull },
+      longestMs: context.timing.othersReclaimMs,
+    });
     this.#journal = new ClaimJournal({ context, onForeignSlot, onJournal, pause: () => this.#pause() });
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
@@ -354,7 +359,6 @@ export class ClaimLoop {
       return;
     }
     this.#claims.remove(claim);
-    this.#room.letGo(claim);
     this.#breaker.released(claim.templateHash, claim.name);
     this.#onLetGo();
   }

@@ -1,6 +1,7 @@
 import { type Clock, sleep } from "../core/clock.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Claim } from "./claim.ts";
+import type { ClaimTable } from "./claim-table.ts";
 import { isUnderWay } from "./claims-first.ts";
 
 /**
@@ -11,32 +12,46 @@ import { isUnderWay } from "./claims-first.ts";
  */
 export const MOST_UNDER_WAY = 16;
 
-/** Bounds how many claims are under way, from the answer of their poll to the first touch of their Pod. */
+/**
+ * Bounds how many claims of one Environment are under way, from their journal to the first touch of their Pod. Items that
+ * wait for their session's Pod of before are not counted: they ask nothing of the API server. Environments do not share it.
+ */
 export class ClaimRoom {
   readonly #clock: Clock;
+  readonly #claims: ClaimTable;
   readonly #changed: Notifier;
-  /** One that takes longer waits for something else than its turn: it keeps nobody out. */
   readonly #longestMs: number;
+  readonly #onFull: () => void;
   /** The oldest first; with when they began. */
   readonly #begun = new Map<Claim, number>();
 
-  /** @param options.changed told when a claim got on, or came to nothing */
-  constructor(options: { clock: Clock; changed: Notifier; longestMs: number }) {
+  constructor(options: {
+    clock: Clock;
+    claims: ClaimTable;
+    /** Told when a claim got on, was let go, or waits for time alone. */
+    changed: Notifier;
+    /**
+     * A claim that takes longer keeps nobody out: it waits for a Pod or an API. So a server that takes longer for each claim is
+     * given more than it can do, as it was without any bound.
+     */
+    longestMs: number;
+    /** Items may wait that no poll shows for now. */
+    onFull: () => void;
+  }) {
     this.#clock = options.clock;
+    this.#claims = options.claims;
     this.#changed = options.changed;
     this.#longestMs = options.longestMs;
+    this.#onFull = options.onFull;
   }
 
   begun(claim: Claim): void {
     this.#begun.set(claim, this.#clock.monotonic());
   }
 
-  letGo(claim: Claim): void {
-    this.#begun.delete(claim);
-  }
-
   /** Until another claim may be begun, or the signal aborts. */
   async wait(signal: AbortSignal): Promise<void> {
+    if (this.#isFull) this.#onFull();
     while (!signal.aborted && this.#isFull) {
       const [oldestMs = 0] = this.#begun.values();
       const over = new AbortController();
@@ -54,8 +69,14 @@ export class ClaimRoom {
   get #isFull(): boolean {
     const agedMs = this.#clock.monotonic() - this.#longestMs;
     for (const [claim, begunMs] of this.#begun) {
-      if (begunMs <= agedMs || !isUnderWay(claim)) this.#begun.delete(claim);
+      if (begunMs <= agedMs || !this.#isBusy(claim)) this.#begun.delete(claim);
     }
     return this.#begun.size >= MOST_UNDER_WAY;
+  }
+
+  /** One that was handed over without an answer to its acknowledgement waits for nothing but time; others were let go. */
+  #isBusy(claim: Claim): boolean {
+    const isWorkedOn = claim.claiming || claim.acknowledgedAt !== null;
+    return isWorkedOn && isUnderWay(claim) && this.#claims.get(claim.name) === claim;
   }
 }

@@ -150,7 +150,11 @@ export class SessionsRuntime {
       pace: this.#pace,
       changed: this.#changed,
       gate: this.#gate(),
-      handOver: (claim) => this.#sessions.poke(claim.name),
+      onFull: () => this.#noteRush(),
+      handOver: (claim) => {
+        this.#sessions.poke(claim.name);
+        this.#changed.notify();
+      },
       onCredentialMissing: (missing, workId) => this.#noteCredential(missing, workId),
       onWork: () => this.#noteWork(),
       onForeignSlot: takeUp,
@@ -409,6 +413,12 @@ export class SessionsRuntime {
     this.#queue.polled();
     this.#setDemand();
     if (!this.#pool.hasClaimable) this.#queue.nudge();
+  }
+
+  /** Polls rest while many claims are under way: what else waits is for statistics to say, so that Pods are made in time. */
+  #noteRush(): void {
+    const { clock, timing } = this.#context;
+    if (clock.monotonic() - this.#queue.readMs >= timing.statsBusyMs) this.#queue.nudge();
   }
 
   #noteStats(): void {

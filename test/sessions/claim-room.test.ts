@@ -1,20 +1,24 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Notifier } from "../../src/core/notifier.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { ClaimRoom, MOST_UNDER_WAY } from "../../src/sessions/claim-room.ts";
+import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, JOURNAL } from "./claims.ts";
+import { claimOf, JOURNAL, OURS } from "./claims.ts";
 
 const LONGEST_MS = 5_000;
 
 function setUp() {
   const clock = new VirtualClock();
   const changed = new Notifier();
-  const room = new ClaimRoom({ clock, changed, longestMs: LONGEST_MS });
+  const claims = new ClaimTable();
+  const onFull = vi.fn();
+  const room = new ClaimRoom({ clock, claims, changed, longestMs: LONGEST_MS, onFull });
   const stop = new AbortController();
   const fill = (count = MOST_UNDER_WAY) => Array.from({ length: count }, () => begin());
   const begin = () => {
-    const begun = claimOf();
+    const begun = claimOf({ name: `pod-${claims.size}`, claiming: true });
+    claims.add(begun);
     room.begun(begun);
     return begun;
   };
@@ -27,7 +31,7 @@ function setUp() {
     await clock.advance(0);
     return free;
   };
-  return { clock, changed, room, stop, fill, begin, isFree };
+  return { clock, claims, changed, room, stop, fill, begin, isFree, onFull };
 }
 
 test("there is room for so many claims and no more", async () => {
@@ -38,15 +42,17 @@ test("there is room for so many claims and no more", async () => {
   expect(await isFree()).toBe(false);
 });
 
-test.each<[string, (claim: Claim) => void]>([
+test.each<[string, (claim: Claim, claims: ClaimTable) => void]>([
   ["whose Pod was touched", (claim) => opened(claim, 1)],
+  ["that was let go", (claim, claims) => claims.remove(claim)],
+  ["that was handed over without an answer", (claim) => (claim.claiming = false)],
   ["that an earlier process opened", (claim) => (claim.journal = { ...JOURNAL, opened: true })],
   ["whose Pod is over", (claim) => (claim.end = {} as Claim["end"])],
 ])("a claim %s gives its room to the next", async (_what, change) => {
-  const { changed, room, stop, fill } = setUp();
+  const { claims, changed, room, stop, fill } = setUp();
   const [first] = fill();
   const waiting = room.wait(stop.signal);
-  change(first as Claim);
+  change(first as Claim, claims);
   changed.notify();
   await waiting;
 });
@@ -59,13 +65,21 @@ test("a claim that was opened and not touched yet keeps its room", async () => {
   expect(await isFree()).toBe(false);
 });
 
-test("a claim that was let go gives its room to the next", async () => {
-  const { changed, room, stop, fill } = setUp();
+test("a claim that was acknowledged and handed over keeps its room", async () => {
+  const { changed, fill, isFree } = setUp();
   const [first] = fill();
-  const waiting = room.wait(stop.signal);
-  room.letGo(first as Claim);
+  Object.assign(first as Claim, { claiming: false, acknowledgedAt: OURS });
   changed.notify();
-  await waiting;
+  expect(await isFree()).toBe(false);
+});
+
+test("says once for each wait that there is no room", async () => {
+  const { changed, fill, isFree, onFull } = setUp();
+  expect(await isFree()).toBe(true);
+  fill();
+  expect(await isFree()).toBe(false);
+  changed.notify();
+  expect(onFull).toHaveBeenCalledTimes(1);
 });
 
 test("claims that wait for something else than their turn keep nobody out", async () => {

@@ -1,20 +1,27 @@
 import { expect, test } from "vitest";
 import type { PointEvent } from "../../../src/core/points.ts";
+import { windowMs } from "../../../src/sessions/ack-window.ts";
 import { MOST_UNDER_WAY } from "../../../src/sessions/claim-room.ts";
+import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { LoopWorld } from "./loop-world.ts";
+import { FAIR } from "./network.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60_000;
 /** So slow that more would be begun before the first is through. */
 const SLOW_MS = 250;
-const ITEMS = 4 * MOST_UNDER_WAY;
+const ITEMS = 2 * MOST_UNDER_WAY;
 
-test("of a burst no more are under way than there is room for, and each is claimed once", async () => {
+/** A world whose template has served, with a parked Pod for each of the items to come. */
+async function warmWorld() {
   const events: PointEvent[] = [];
+  const observers: ((event: PointEvent) => void)[] = [(event) => events.push(event)];
   const world = new LoopWorld({
     sessions: { maxConcurrent: 2 * ITEMS, warm: ITEMS },
     fate: () => ({ startError: false, program: "stock", servesMs: 20 * SECOND }),
-    points: (event) => void events.push(event),
+    points: (event) => {
+      for (const observe of observers) observe(event);
+    },
   });
   world.createEnvironment();
   const { kube } = world.startOperator();
@@ -23,6 +30,11 @@ test("of a burst no more are under way than there is room for, and each is claim
   await world.until("the template serves", () => world.item(proof).state === "stopped", 2 * MINUTE);
   await world.until("all are parked", () => world.parked.length === ITEMS && world.isSettled, MINUTE);
   events.length = 0;
+  return { world, kube, events, observers };
+}
+
+test("of a burst no more are under way than there is room for, and each is claimed once", async () => {
+  const { world, kube, events } = await warmWorld();
   kube.delay = () => SLOW_MS;
   const ids = Array.from({ length: ITEMS }, () => world.enqueue());
   await world.until("all are served", () => ids.every((id) => world.item(id).state === "stopped"), 5 * MINUTE);
@@ -30,6 +42,21 @@ test("of a burst no more are under way than there is room for, and each is claim
   const { most, begun } = underWay(events);
   expect(begun).toBe(ITEMS);
   expect(most).toBe(MOST_UNDER_WAY);
+});
+
+test("claims whose acknowledgement gets no answer keep nobody out while they wait for the end of their window", async () => {
+  const { world, events, observers } = await warmWorld();
+  observers.push(({ point, phase }) => {
+    if (point === "claim.ack" && phase === "before") world.weather.work = { ...FAIR, lost: 1 };
+    else if (world.weather.work.lost > 0) world.weather.work = FAIR;
+  });
+  const begunMs = world.clock.monotonic();
+  for (let items = 0; items < ITEMS; items += 1) world.enqueue();
+  const begun = () => new Set(events.filter(isOf("claim.journal", "before")).map(({ pod }) => pod)).size;
+  await world.until("more are begun", () => begun() > MOST_UNDER_WAY, MINUTE);
+  expect(events.some(isOf("session.touch", "before"))).toBe(false);
+  // As soon as nothing may be acknowledged any more, long before it is known whose the items are.
+  expect(world.clock.monotonic() - begunMs).toBeLessThan(windowMs(DEFAULT_TIMING) + SECOND);
 });
 
 /** How many claims were begun, and how many of them at most were between their journal and the touch of their Pod. */
@@ -47,4 +74,8 @@ function underWay(events: readonly PointEvent[]): { most: number; begun: number 
     most = Math.max(most, now.size);
   }
   return { most, begun };
+}
+
+function isOf(point: string, phase: PointEvent["phase"]): (event: PointEvent) => boolean {
+  return (event) => event.point === point && event.phase === phase;
 }

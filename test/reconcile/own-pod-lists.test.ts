@@ -1,0 +1,46 @@
+import { expect, test } from "vitest";
+import { type Cache, createCache } from "../../src/kube/cache.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { ownPodLists } from "../../src/reconcile/own-pod-lists.ts";
+
+const INDEX = "environment";
+const KEY = "agents/research";
+const UID = "ours";
+
+const put = (cache: Cache<Pod>, name: string, uid = UID) =>
+  cache.set(name, {
+    apiVersion: "v1",
+    kind: "Pod",
+    metadata: { name, ownerReferences: [{ apiVersion: "v1", kind: "Environment", name: "e", uid, controller: true }] },
+    spec: { containers: [] },
+  });
+
+function setUp() {
+  const [first, second] = [createCache<Pod>({ [INDEX]: () => [KEY] }), createCache<Pod>({ [INDEX]: () => [KEY] })];
+  const list = ownPodLists([first, second], { index: INDEX, key: KEY, uid: UID });
+  return { first, second, list, names: () => list().map(({ metadata }) => metadata.name) };
+}
+
+test("the Pods of all caches are listed, and those of another Environment of that name are not", () => {
+  const { first, second, names } = setUp();
+  expect(names()).toEqual([]);
+  put(first, "a");
+  put(first, "theirs", "another");
+  put(second, "b");
+  expect(names()).toEqual(["a", "b"]);
+});
+
+test("a list is the same until a Pod of any cache changes, comes or goes", () => {
+  const { first, second, list, names } = setUp();
+  put(first, "a");
+  put(second, "b");
+  const before = list();
+  expect(list()).toBe(before);
+  put(second, "c");
+  expect(names()).toEqual(["a", "b", "c"]);
+  put(first, "a", "another");
+  expect(names()).toEqual(["b", "c"]);
+  second.delete("b");
+  expect(names()).toEqual(["c"]);
+  expect(before.map(({ metadata }) => metadata.name)).toEqual(["a", "b"]);
+});

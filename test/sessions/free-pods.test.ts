@@ -1,0 +1,130 @@
+import { describe, expect, test } from "vitest";
+import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { Breaker } from "../../src/sessions/breaker.ts";
+import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import type { SessionContext } from "../../src/sessions/context.ts";
+import { FreePods } from "../../src/sessions/free-pods.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { claimOf } from "./claims.ts";
+import { pod } from "./pods.ts";
+
+const NEW = "new";
+const OLD = "old";
+
+interface Kind {
+  readonly name: string;
+  readonly hash?: string;
+  readonly ageSeconds?: number;
+  readonly node?: string;
+}
+
+/** A parked Pod. A cache shows it to Berth's policy as one that asked for nothing. */
+function parked({ name, hash = NEW, ageSeconds = 10, node = "steady" }: Kind): Pod {
+  const made = pod({}, { spec: { nodeName: node } });
+  const { metadata } = made;
+  return {
+    ...made,
+    metadata: {
+      ...metadata,
+      name,
+      creationTimestamp: new Date(Date.UTC(2030, 0, 1) - 1_000 * ageSeconds).toISOString(),
+      labels: { [LABEL_TEMPLATE_HASH]: hash },
+      annotations: { ...metadata.annotations, [ANNOTATION_NEEDS]: "[]" },
+    },
+    status: {
+      ...made.status,
+      containerStatuses: [
+        {
+          name: "worker",
+          state: {
+            waiting: {
+              reason: "CreateContainerConfigError",
+              message: `couldn't find key work-secret in Secret agents/${name}`,
+            },
+          },
+        },
+      ],
+    },
+  };
+}
+
+function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "" } = {}) {
+  const outlooks: Record<string, string> = { shaky: "doubtful", going: "leaves" };
+  const context = {
+    clock: new VirtualClock(),
+    pods: { parked: () => pods, list: () => pods, get: () => undefined },
+    podPolicy: {},
+    nodeOutlook: ({ spec }: Pod) => outlooks[spec.nodeName ?? ""] ?? "stays",
+    template: () => ({ hash: NEW }),
+  } as unknown as SessionContext;
+  const breaker = new Breaker(DEFAULT_TIMING);
+  breaker.watch(NEW);
+  return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken });
+}
+
+const NONE: ReadonlySet<string> = new Set();
+const next = (pods: readonly Pod[], except = NONE, fits: (pod: Pod) => boolean = () => true) =>
+  freePods(pods).next(except, fits)?.free.name;
+
+describe("the Pod that the next claim gets", () => {
+  test.each<[string, Kind[], string]>([
+    ["the oldest", [{ name: "young", ageSeconds: 5 }, { name: "oldest", ageSeconds: 90 }, { name: "b" }], "oldest"],
+    ["one of the current template before an older one", [{ name: "a", hash: OLD, ageSeconds: 90 }, { name: "b" }], "b"],
+    ["one on a steady node before an older one", [{ name: "a", node: "shaky", ageSeconds: 90 }, { name: "b" }], "b"],
+    [
+      "one of the current template on a doubtful node before an outdated one on a steady node",
+      [
+        { name: "a", hash: OLD },
+        { name: "b", node: "shaky" },
+      ],
+      "b",
+    ],
+    [
+      "an outdated one where there is no other",
+      [
+        { name: "a", hash: OLD },
+        { name: "b", node: "going" },
+      ],
+      "a",
+    ],
+    ["the first of two that are alike", [{ name: "a" }, { name: "b" }], "a"],
+  ])("is %s", (_what, kinds, expected) => {
+    expect(next(kinds.map(parked))).toBe(expected);
+    if (kinds.length === 2 && expected !== "a") expect(next(kinds.toReversed().map(parked))).toBe(expected);
+  });
+
+  test("is the best of those that fit and were not tried", () => {
+    const pods = [parked({ name: "a", ageSeconds: 90 }), parked({ name: "b", ageSeconds: 80 }), parked({ name: "c" })];
+    expect(next(pods, new Set(["a"]))).toBe("b");
+    expect(next(pods, NONE, ({ metadata }) => metadata.name === "c")).toBe("c");
+    expect(next(pods, new Set(["c"]), ({ metadata }) => metadata.name === "c")).toBeUndefined();
+  });
+});
+
+test.each<[string, Pod[], { taken?: string; claims?: ClaimTable }]>([
+  ["a claim has it", [parked({ name: "a" })], { claims: claimed("a") }],
+  ["its slot is somebody else's", [parked({ name: "a" })], { taken: "a" }],
+  ["its node leaves", [parked({ name: "a", node: "going" })], {}],
+  ["it is being deleted", [deleted(parked({ name: "a" }))], {}],
+  ["there is none", [], {}],
+])("no Pod is to be claimed where %s", (_what, pods, more) => {
+  const free = freePods(pods, more);
+  expect([free.hasClaimable, free.next(NONE, () => true)]).toEqual([false, null]);
+});
+
+test("one that can be claimed is found behind others that cannot", () => {
+  const pods = [parked({ name: "a", node: "going" }), parked({ name: "b" }), parked({ name: "c" })];
+  expect(freePods(pods, { taken: "b" }).hasClaimable).toBe(true);
+});
+
+function claimed(name: string): ClaimTable {
+  const claims = new ClaimTable();
+  claims.add(claimOf({ name }));
+  return claims;
+}
+
+function deleted(each: Pod): Pod {
+  return { ...each, metadata: { ...each.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" } };
+}
