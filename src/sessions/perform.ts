@@ -241,14 +241,9 @@ export async function deletePod(
   const { kube, points, namespace } = context;
   const ref = { namespace, name };
   const about = { pod: name, ...(workId !== undefined && { workId }) };
-  let live: Pod;
-  try {
-    live = await points.run(`${by}.read-pod`, about, () => kube.get(PODS, ref));
-  } catch (error) {
-    if (isNotFound(error)) return null;
-    throw error;
-  }
-  if (live.metadata.deletionTimestamp) return null;
+  const read = () => orNull(points.run(`${by}.read-pod`, about, () => kube.get(PODS, ref)));
+  const live = await read();
+  if (live === null || live.metadata.deletionTimestamp) return null;
   if (!isSessionPodOf(live, context) || unless(live)) return live;
   const { uid } = live.metadata;
   try {
@@ -259,10 +254,21 @@ export async function deletePod(
       }),
     );
   } catch (error) {
-    // Gone, or another one of that name: either way not the one we meant.
-    if (!isNotFound(error) && !isConflict(error)) throw error;
+    if (isNotFound(error)) return null;
+    // Another one of that name is not the one we meant. But a server may say so of a mere race, and then the Pod stands.
+    if (!isConflict(error) || (await read())?.metadata.uid === uid) throw error;
   }
   return null;
+}
+
+/** What a read found; null where there is nothing. */
+export async function orNull<T>(read: Promise<T>): Promise<T | null> {
+  try {
+    return await read;
+  } catch (error) {
+    if (isNotFound(error)) return null;
+    throw error;
+  }
 }
 
 /**

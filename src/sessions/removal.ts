@@ -5,7 +5,7 @@ import { isAlreadyExists, isConflict, isNotFound } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
 import { readJournal, renderJournal } from "./journal.ts";
-import { deletePod } from "./perform.ts";
+import { deletePod, orNull } from "./perform.ts";
 
 /** A Pod on its way out, until it is deleted and its slot is free of our lock. */
 interface Removal {
@@ -123,13 +123,17 @@ export class Removals {
     const kept = (live: Pod) => live.metadata.uid !== podUid || live.metadata.labels?.[LABEL_PHASE] !== "parked";
     await deletePod(this.#context, { by: "removal", name }, kept, pod ? graceOf(pod) : undefined);
     const { uid } = lock.metadata;
+    const ref = { namespace, name };
     try {
       await points.run("removal.unlock", { pod: name }, () =>
-        kube.delete(SECRETS, { namespace, name }, uid === undefined ? {} : { uid }),
+        kube.delete(SECRETS, ref, uid === undefined ? {} : { uid }),
       );
     } catch (error) {
-      // Gone, or another one of that name.
-      if (!isNotFound(error) && !isConflict(error)) throw error;
+      if (isNotFound(error)) return;
+      // Another one of that name has the slot by now. But a server may say so of a mere race, and then the lock stands.
+      if (!isConflict(error)) throw error;
+      const found = await orNull(points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, ref)));
+      if (found?.metadata.uid === uid) throw error;
     }
   }
 }

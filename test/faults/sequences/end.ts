@@ -46,7 +46,10 @@ export async function expectEnd(stage: Stage): Promise<void> {
   await witness.settled();
 }
 
-/** Every item is stopped, no claim is left, no Pod is assigned. What never ends by itself is stopped by its user. */
+/**
+ * Every item is stopped, no claim is left, no Pod is assigned. What never ends by itself is stopped by its user: a program
+ * without end, and on a platform where starting items never expire one that a drain gave up, as it tells.
+ */
 async function untilSettled(stage: Stage): Promise<void> {
   const { world } = stage;
   const asked = new Set<string>();
@@ -60,6 +63,10 @@ async function untilSettled(stage: Stage): Promise<void> {
         if (world.simulator.item(work).state !== "stopped") world.simulator.stopItem(work);
       }
       const live = world.simulator.items(world.environmentId).filter(({ state }) => state !== "stopped");
+      const isGivenUp = world.events("DrainGivenUp").length > 0 && world.claims.length === 0;
+      if (isGivenUp && stage.setting.switches.starting === "never") {
+        for (const { id, state } of live) if (state === "starting") world.simulator.stopItem(id);
+      }
       return live.length === 0 && world.claims.length === 0 && stage.podsOf("assigned").length === 0;
     },
     SETTLES_MS,

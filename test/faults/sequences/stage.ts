@@ -10,8 +10,11 @@ import { Log, Replica } from "./replica.ts";
 import type { Kind, Setting } from "./steps.ts";
 import { Witness } from "./witness.ts";
 
-/** Leases of the lengths that fit SHORT_LEASE's timers, whoever beats, and starting items that expire about as soon. */
-const LIMITS = { ttlSeconds: 8, minTtlSeconds: 8, maxTtlSeconds: 8, startingTimeoutSeconds: 8 } as const;
+/**
+ * Leases of the lengths that fit SHORT_LEASE's timers, whoever beats. Starting items expire later: the window of a claim is the
+ * server's and is not scaled, so that one whose acknowledgement got no answer is opened 5 s after it at the earliest.
+ */
+const LIMITS = { ttlSeconds: 8, minTtlSeconds: 8, maxTtlSeconds: 8, startingTimeoutSeconds: 20 } as const;
 
 /** The node is this much faster than life. */
 const NODE_TIME_SCALE = 4;
