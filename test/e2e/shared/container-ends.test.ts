@@ -12,8 +12,11 @@ const underShell = (...after: string[]) => ["sh", "-c", [WORKER, ...after].join(
 /** Long enough for a worker that drains on a node with far too much to do. */
 const PATIENT = { terminationGracePeriodSeconds: 60 };
 
+/** The TTL of leases that must not lapse for more than half a minute, on a node that may have far too much to do. */
+const STEADY_SECONDS = 30;
+
 /** What a session is left with: two beats, by one of which it is seen that its worker holds the lease. */
-const MORE_SECONDS = 25;
+const MORE_SECONDS = 35;
 
 /** Of a tool, which is a child of the worker. */
 const KILL_THE_WORKER = "kill -9 $PPID";
@@ -111,7 +114,7 @@ describe.concurrent("a program that ignores SIGTERM", () => {
     // The worker hears of the stop and leaves; its container does not.
     const command = ["sh", "-c", `trap '' TERM; ${WORKER}; while :; do sleep 1; done`];
     await using world = await startE2eWorld({
-      ttlSeconds: LIVELY_SECONDS,
+      ttlSeconds: STEADY_SECONDS,
       maxIdleMs: NEVER,
       container: { command },
       podSpec,
@@ -127,7 +130,7 @@ describe.concurrent("a program that ignores SIGTERM", () => {
 
 describe.concurrent("the session's time is over", () => {
   test("maxDurationSeconds: the worker is told to stop, and leaves by itself", async () => {
-    await using world = await startE2eWorld({ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER, podSpec: PATIENT });
+    await using world = await startE2eWorld({ ttlSeconds: STEADY_SECONDS, maxIdleMs: NEVER, podSpec: PATIENT });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
     await world.patchSpec({ sessions: { maxDurationSeconds: (await ranSeconds(world, served)) + MORE_SECONDS } });

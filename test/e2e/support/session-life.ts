@@ -55,7 +55,11 @@ export async function untilEnded(
   const { message, last } = await untilSettled(world, { item, pod }, reason);
   const counted = await world.metric("berth_sessions_ended_total", { reason });
   const all = await world.metric("berth_sessions_ended_total");
-  if (counted !== 1 || all !== 1) throw new Error(`counted ${counted} as ${reason} and ${all} in all`);
+  if (counted !== 1 || all !== 1) {
+    // A lease that lapsed on a busy node makes two sessions of one.
+    const history = JSON.stringify(await world.simulator.items(world.environmentId));
+    throw new Error(`counted ${counted} as ${reason} and ${all} in all; items: ${history}`);
+  }
   return { message, last };
 }
 
