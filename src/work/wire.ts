@@ -174,8 +174,10 @@ function optionalText(from: Fields, key: string, where: string): string | null {
 
 /** RFC 3339, 5.6, with as many digits of a second as nanoseconds have: what the API server takes for a time, too. */
 const RFC_3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/i;
-/** Date and time to the second, without the offset. */
-const LOCAL_LENGTH = "2026-04-01T10:00:00".length;
+/** Where day and hour stand in such a time. */
+const DAY = [8, 10] as const;
+const HOUR = [11, 13] as const;
+const SHORTEST_MONTH = 28;
 
 function time(from: Fields, key: string, where: string): string | null {
   const value = optionalText(from, key, where);
@@ -183,11 +185,22 @@ function time(from: Fields, key: string, where: string): string | null {
   return value;
 }
 
-/** Date.parse alone takes "5" for a day in May, and a 30th of February for one in March. */
+/**
+ * Date.parse alone takes "5" for a day in May, a 30th of February for one in March, and 24 o'clock for the next day. Lists of
+ * items are full of times: only the last days of a month are looked up.
+ */
 function isTime(value: string): boolean {
   if (!RFC_3339.test(value) || Number.isNaN(Date.parse(value))) return false;
-  const local = value.slice(0, LOCAL_LENGTH).toUpperCase();
-  return new Date(`${local}Z`).toISOString().startsWith(local);
+  const day = Number(value.slice(...DAY));
+  return value.slice(...HOUR) !== "24" && (day <= SHORTEST_MONTH || day <= daysIn(value));
+}
+
+function daysIn(value: string): number {
+  const [year = 0, month = 0] = value.split("-", 2).map(Number);
+  // The day before the first of the next month. setUTCFullYear, since Date.UTC takes years below 100 for others.
+  const last = new Date(0);
+  last.setUTCFullYear(year, month, 0);
+  return last.getUTCDate();
 }
 
 function state(from: Fields, where: string): WorkState {
