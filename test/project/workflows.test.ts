@@ -105,7 +105,7 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
 test("every suite of the project's own gate runs in one of them", async () => {
   const gate = await read(".ci/run");
   const all = workflows.map(({ text }) => text).join("\n");
-  const wanted = [...gate.matchAll(/npm run ([a-z0-9:]+)|^tests ([a-z0-9:]+)/gm)].map(
+  const wanted = [...gate.matchAll(/npm run ([a-z0-9:]+)|^suite ([a-z0-9:]+)/gm)].map(
     ([, step, suite]) => step ?? suite ?? "",
   );
   for (const name of new Set(wanted)) {

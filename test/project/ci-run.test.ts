@@ -1,0 +1,119 @@
+import { spawnSync } from "node:child_process";
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+/** Tests by file; those that fail, of a first run and of one that is asked for by the file's name. */
+interface Outcome {
+  readonly files?: Readonly<Record<string, number>>;
+  readonly fails?: readonly string[];
+  readonly failsAgain?: readonly string[];
+  readonly code?: number;
+}
+
+/** What `npm` is in these tests: it does nothing, and writes the report of a suite as FAKE_OUTCOMES has it. */
+const NPM = `#!/usr/bin/env node
+const { appendFileSync, writeFileSync } = require("node:fs");
+const { resolve } = require("node:path");
+const args = process.argv.slice(2);
+appendFileSync(process.env.FAKE_LOG, args.join(" ").replace(/ --reporter\\S+| --outputFile\\S+/g, "") + "\\n");
+const outcome = JSON.parse(process.env.FAKE_OUTCOMES)[args[1]];
+const report = args.find((arg) => arg.startsWith("--outputFile.json="))?.split("=")[1];
+if (report) {
+  const { files = { "a.test.ts": 2 }, fails = [], failsAgain = [], code } = outcome ?? {};
+  const asked = args.slice(2).filter((arg) => arg.endsWith(".test.ts"));
+  const failing = asked.length > 0 ? failsAgain : fails;
+  const testResults = Object.entries(files).filter(([name]) => asked.length === 0 || asked.includes(name)).map(([name, count]) => {
+    const isBad = failing.includes(name);
+    const assertionResults = Array.from({ length: count }, (_, at) => ({
+      fullName: "test " + at, status: isBad && at === 0 ? "failed" : "passed", failureMessages: isBad ? ["it broke"] : [],
+    }));
+    return { name: resolve(name), status: isBad ? "failed" : "passed", message: "", assertionResults };
+  });
+  writeFileSync(report, JSON.stringify({ testResults }));
+  process.exit(code ?? (failing.length > 0 ? 1 : 0));
+}
+process.exit(outcome?.code ?? 0);
+`;
+
+let folder: string;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "berth-ci-run-"));
+  cpSync(".ci", join(folder, ".ci"), { recursive: true });
+  mkdirSync(join(folder, "bin"));
+  writeFileSync(join(folder, "bin/npm"), NPM);
+  chmodSync(join(folder, "bin/npm"), 0o755);
+});
+
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function run(outcomes: Readonly<Record<string, Outcome>> = {}) {
+  const log = join(folder, "calls");
+  writeFileSync(log, "");
+  const { status, stdout } = spawnSync("bash", [join(folder, ".ci/run")], {
+    encoding: "utf8",
+    env: {
+      PATH: `${join(folder, "bin")}:${process.env["PATH"]}`,
+      FAKE_LOG: log,
+      FAKE_OUTCOMES: JSON.stringify(outcomes),
+    },
+  });
+  const calls = readFileSync(log, "utf8").trim().split("\n");
+  return { status, stdout, last: stdout.trim().split("\n").at(-1), calls };
+}
+
+describe(".ci/run", () => {
+  test("ends with the sum of all suites and steps", () => {
+    const { status, last, calls } = run();
+    expect(calls.filter((call) => call.startsWith("run test")).sort()).toEqual([
+      "run test --",
+      "run test:e2e --",
+      "run test:faults -- --sample",
+    ]);
+    const steps = calls.length - 3;
+    expect([status, last]).toEqual([0, `${steps + 6} passed, 0 failed`]);
+  });
+
+  test("goes on after a failure, and is red at the end", () => {
+    const { status, stdout, last } = run({ lint: { code: 3 } });
+    expect(last).toMatch(/^\d+ passed, 1 failed$/);
+    expect(stdout).toMatch(/=== lint failed with 3\n[\s\S]*=== what failed\nlint: npm run lint\n/);
+    expect(status).toBe(1);
+  });
+
+  test.each(["test", "test:faults", "test:e2e"])(
+    "tries files of %s that failed once more, alone, and tells of it",
+    (name) => {
+      const { status, stdout, last, calls } = run({
+        [name]: { files: { "a.test.ts": 2, "b.test.ts": 1 }, fails: ["b.test.ts"] },
+      });
+      const sample = name === "test:faults" ? " --sample" : "";
+      expect(calls.at(-1)).toBe(`run ${name} --${sample} b.test.ts`);
+      expect(stdout).toContain(`=== what failed at the first try\nnpm run ${name}:\nb.test.ts: test 0\n    it broke\n`);
+      expect([status, last]).toEqual([0, `${calls.length - 4 + 7} passed, 0 failed`]);
+    },
+  );
+
+  test("is red where it fails again, by name", () => {
+    const { status, stdout, last } = run({ "test:faults": { fails: ["a.test.ts"], failsAgain: ["a.test.ts"] } });
+    expect(stdout).toContain("=== what failed\nnpm run test:faults:\na.test.ts: test 0\n    it broke\n");
+    expect(last).toMatch(/, 1 failed$/);
+    expect(status).toBe(1);
+  });
+
+  test("tries nothing again where much failed", () => {
+    const names = ["a", "b", "c", "d", "e"].map((name) => `${name}.test.ts`);
+    const files = Object.fromEntries(names.map((name) => [name, 1]));
+    const { last, calls } = run({ test: { files, fails: names } });
+    expect(calls.filter((call) => call.startsWith("run test --"))).toHaveLength(1);
+    expect(last).toMatch(/, 5 failed$/);
+  });
+
+  test("is red where a suite writes no report", () => {
+    const { status, last } = run({ "test:e2e": { files: {}, code: 1 } });
+    expect(last).toMatch(/, 1 failed$/);
+    expect(status).toBe(1);
+  });
+});
