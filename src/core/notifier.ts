@@ -1,3 +1,5 @@
+import type { Clock, Timer } from "./clock.ts";
+
 /** Lets loops wait for "something changed" without polling: every change wakes all who wait at that moment. */
 export class Notifier {
   #waiters = new Set<() => void>();
@@ -11,13 +13,24 @@ export class Notifier {
 
   /** Resolves at the next change, or when the signal aborts. Check what you wait for before and after. */
   wait(signal?: AbortSignal): Promise<void> {
+    return this.#wait(signal, () => null);
+  }
+
+  /** Resolves at the next change, after `delayMs` on this clock, or when the signal aborts. */
+  waitAtMost(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+    return this.#wait(signal, (wake) => clock.setTimer(wake, delayMs));
+  }
+
+  #wait(signal: AbortSignal | undefined, arm: (wake: () => void) => Timer | null): Promise<void> {
     if (signal?.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       const wake = () => {
+        timer?.cancel();
         this.#waiters.delete(wake);
         signal?.removeEventListener("abort", wake);
         resolve();
       };
+      const timer = arm(wake);
       this.#waiters.add(wake);
       signal?.addEventListener("abort", wake, { once: true });
     });

@@ -1,4 +1,4 @@
-import { type Clock, sleep } from "../core/clock.ts";
+import type { Clock } from "../core/clock.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Claim } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
@@ -54,15 +54,7 @@ export class ClaimRoom {
     if (this.#isFull) this.#onFull();
     while (!signal.aborted && this.#isFull) {
       const [oldestMs = 0] = this.#begun.values();
-      const over = new AbortController();
-      const bound = AbortSignal.any([signal, over.signal]);
-      let isAged = false;
-      const aged = sleep(this.#clock, oldestMs + this.#longestMs - this.#clock.monotonic(), bound).then(() => {
-        isAged = true;
-      });
-      // One timer for many changes.
-      while (!isAged && this.#isFull) await Promise.race([this.#changed.wait(bound), aged]);
-      over.abort();
+      await this.#changed.waitAtMost(this.#clock, oldestMs + this.#longestMs - this.#clock.monotonic(), signal);
     }
   }
 

@@ -1,14 +1,13 @@
 import { LABEL_PHASE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import { isNotFound } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { expiredFinished, type Outcome, readFinished } from "./finished.ts";
 import { CLAIM_SECRET_TYPE } from "./journal.ts";
-import { deleteAsSeen, deletePod } from "./perform.ts";
+import { deleteAsSeen, deletePod, orNull } from "./perform.ts";
 
 const SECOND_MS = 1_000;
 
@@ -191,14 +190,9 @@ export class Retention {
   /** The record of a claim, read live: that none is known here does not say that there is none. */
   async #record(name: string): Promise<Secret | null> {
     const { kube, points, namespace } = this.#context;
-    try {
-      const read = () => kube.get(SECRETS, { namespace, name });
-      const secret = await points.run("retention.read-secret", { pod: name }, read);
-      return secret.type === CLAIM_SECRET_TYPE ? secret : null;
-    } catch (error) {
-      if (isNotFound(error)) return null;
-      throw error;
-    }
+    const read = () => kube.get(SECRETS, { namespace, name });
+    const secret = await orNull(points.run("retention.read-secret", { pod: name }, read));
+    return secret?.type === CLAIM_SECRET_TYPE ? secret : null;
   }
 }
 

@@ -390,15 +390,8 @@ export class SessionsRuntime {
     while (!signal.aborted && !ready()) {
       const probeMs = this.#breaker.isOpen ? this.#breaker.nextProbeAtMs - this.#context.clock.monotonic() : 0;
       if (probeMs <= 0) await this.#changed.wait(signal);
-      else await this.#waitAtMost(probeMs, signal);
+      else await this.#changed.waitAtMost(this.#context.clock, probeMs, signal);
     }
-  }
-
-  async #waitAtMost(delayMs: number, signal: AbortSignal): Promise<void> {
-    const either = new AbortController();
-    const bound = AbortSignal.any([signal, either.signal]);
-    await Promise.race([this.#changed.wait(bound), sleep(this.#context.clock, delayMs, bound)]);
-    either.abort();
   }
 
   #noteChange(): void {

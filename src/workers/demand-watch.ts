@@ -1,5 +1,4 @@
 import { type DemandReadings, NONE_OF_OURS, type RunningReading } from "../autoscale/demand.ts";
-import { sleep } from "../core/clock.ts";
 import { Notifier } from "../core/notifier.ts";
 import { jitter } from "../core/random.ts";
 import type { WorkersContext } from "./context.ts";
@@ -98,10 +97,7 @@ export class DemandWatch {
       await this.#untilNeeded(signal);
       if (signal.aborted) return;
       const waitMs = await this.#countOnce(signal);
-      const either = new AbortController();
-      const bound = AbortSignal.any([signal, either.signal]);
-      await Promise.race([sleep(clock, waitMs, bound), this.#awaited.wait(bound)]);
-      either.abort();
+      await this.#awaited.waitAtMost(clock, waitMs, signal);
     }
   }
 

@@ -101,7 +101,7 @@ export class Scaler {
       const isWell = await this.#evaluate(backoff, signal);
       if (signal.aborted) return;
       await sleep(clock, isWell ? MIN_PAUSE_MS : backoff.next(), signal);
-      if (isWell && !this.#isPoked) await this.#wait(this.#pauseMs(), signal);
+      if (isWell && !this.#isPoked) await this.#poked.waitAtMost(this.#context.clock, this.#pauseMs(), signal);
     }
   }
 
@@ -112,13 +112,6 @@ export class Scaler {
     const waitMs = jitter(timing.scaleMs, JITTER, random);
     const leftMs = (overAtMs ?? Number.NEGATIVE_INFINITY) - clock.monotonic();
     return leftMs > 0 ? Math.min(waitMs, leftMs) : waitMs;
-  }
-
-  async #wait(delayMs: number, signal: AbortSignal): Promise<void> {
-    const either = new AbortController();
-    const bound = AbortSignal.any([signal, either.signal]);
-    await Promise.race([this.#poked.wait(bound), sleep(this.#context.clock, delayMs, bound)]);
-    either.abort();
   }
 
   async #evaluate(backoff: Backoff, signal: AbortSignal): Promise<boolean> {
