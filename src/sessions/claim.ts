@@ -14,8 +14,10 @@ export type Memory =
   | { readonly is: "journaled" }
   /** An acknowledgement was sent and not answered. */
   | { readonly is: "unanswered" }
-  /** The item's last heartbeat as first read at `sinceMs`; null: never beaten. */
-  | { readonly is: "snapshot"; readonly value: string; readonly sinceMs: number }
+  /**
+   * The item's last heartbeat as read at `sinceMs`. `beatenSinceMs`: it was seen to move, and so was beaten after this.
+   */
+  | { readonly is: "snapshot"; readonly value: string; readonly sinceMs: number; readonly beatenSinceMs?: number }
   /**
    * Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. `beatSentWallMs` is
    * on the wall clock. Without it the lease ends by then at the latest, and may have ended before: no stop may rest on it.

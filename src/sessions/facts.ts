@@ -1,4 +1,4 @@
-import { type Claim, type Ending, type ItemView, isReacknowledged } from "./claim.ts";
+import { type Claim, type Ending, type ItemView, isReacknowledged, type Memory } from "./claim.ts";
 import type { End, PodState } from "./pod-state.ts";
 import type { Timing } from "./timing.ts";
 
@@ -51,8 +51,8 @@ export type Step =
   | { readonly do: "open"; readonly acknowledgedAt: string }
   /** Change the Pod, so that kubelet looks at once. */
   | { readonly do: "touch" }
-  /** Remember the item's last heartbeat, to see whether it stands still. */
-  | { readonly do: "snapshot"; readonly value: string }
+  /** Remember the item's last heartbeat, to see whether it stands still. `beatenSinceMs`: one came after this. */
+  | { readonly do: "snapshot"; readonly value: string; readonly beatenSinceMs?: number }
   /** Take the lease with a heartbeat of our own, so that a stop can only end what is ours. */
   | { readonly do: "fence"; readonly expected: string }
   | { readonly do: "stop"; readonly force: boolean }
@@ -65,6 +65,25 @@ export type Step =
 export const FOREVER = { do: "wait", untilMs: null } as const;
 export const LOOK = { do: "look" } as const;
 export const STOP = { do: "stop", force: true } as const;
+
+/**
+ * How long a container whose time is over may go on while it cannot be told to stop yet: its grace, but at least until its
+ * next beat is seen, which may come two looks after the last one has stopped to prove anything. Deleted before, its item
+ * would be queued again. The third look is slack.
+ */
+export function stopPatienceMs(graceMs: number, { observeFirstBeatMs }: Pick<Timing, "observeFirstBeatMs">): number {
+  return Math.max(graceMs, 3 * observeFirstBeatMs);
+}
+
+/** What a snapshot leaves in memory: what was seen, as of when the list was asked for. */
+export function remembered(
+  { value, beatenSinceMs }: Extract<Step, { do: "snapshot" }>,
+  { item }: Claim,
+  nowMs: number,
+): Memory {
+  const snapshot = { is: "snapshot", value, sinceMs: item?.askedMs ?? nowMs } as const;
+  return beatenSinceMs === undefined ? snapshot : { ...snapshot, beatenSinceMs };
+}
 
 export function waitUntil(...times: number[]): Step {
   return { do: "wait", untilMs: Math.min(...times) };

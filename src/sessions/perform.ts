@@ -16,7 +16,7 @@ import { WorkApiError } from "../work/errors.ts";
 import type { HeartbeatOutcome } from "../work/types.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
-import type { Step } from "./facts.ts";
+import { type Step, stopPatienceMs } from "./facts.ts";
 import { openingPatch, readJournal, storedCredential } from "./journal.ts";
 import { type HeldLease, type Lease, leaseOf } from "./lease.ts";
 import { isSessionPodOf } from "./own-pods.ts";
@@ -115,12 +115,17 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
   claim.touchedMs = context.clock.monotonic();
 }
 
-/** A bound that holds with the operator dead. It counts from the Pod's start, so the time parked is added. */
+/**
+ * A bound that holds with the operator dead, and only then: not before the operator would have deleted the Pod itself. It
+ * counts from the Pod's start, so the time parked is added.
+ */
 function deadlineSeconds(context: SessionContext, pod: Pod): number {
   const { maxDurationSeconds } = context.environment().spec.sessions ?? { maxDurationSeconds: 0 };
   const startedMs = Date.parse(pod.status?.startTime ?? pod.metadata.creationTimestamp ?? "");
   const ageSeconds = Number.isNaN(startedMs) ? 0 : Math.max(0, context.kube.now() - startedMs) / SECOND_MS;
-  const wanted = Math.ceil(ageSeconds) + maxDurationSeconds + context.template().graceSeconds;
+  const { graceSeconds } = context.template();
+  const patienceSeconds = Math.ceil(stopPatienceMs(graceSeconds * SECOND_MS, context.timing) / SECOND_MS);
+  const wanted = Math.ceil(ageSeconds) + maxDurationSeconds + patienceSeconds + graceSeconds;
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
   // It may only ever be lowered.
   return Math.min(current, wanted);

@@ -8,7 +8,7 @@ import type { Claim, ItemView } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
-import { type Facts, type Limits, ranFor, type Step } from "./facts.ts";
+import { type Facts, type Limits, ranFor, remembered, type Step } from "./facts.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import type { ItemObservers } from "./item-observers.ts";
 import { readJournal } from "./journal.ts";
@@ -279,8 +279,11 @@ export class SessionLoop {
         if (pod) await this.#touch(claim, pod);
         return;
       case "snapshot":
-        context.points.note("session.snapshot", ofClaim(claim), { value: step.value });
-        claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? context.clock.monotonic() };
+        // What goes on from a beat that was seen is nothing new to the protocol: it remembers the value before that.
+        if (step.beatenSinceMs === undefined) {
+          context.points.note("session.snapshot", ofClaim(claim), { value: step.value });
+        }
+        claim.memory = remembered(step, claim, context.clock.monotonic());
         return;
       case "fence":
         return this.#orLookAnew(claim, () => this.#leases.fence(claim, step.expected));

@@ -1,6 +1,16 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { type Ending, type ItemView, isReacknowledged } from "./claim.ts";
-import { deletePod, type Facts, isOver, LOOK, overdueEnding, ranFor, type Step, waitUntil } from "./facts.ts";
+import {
+  deletePod,
+  type Facts,
+  isOver,
+  LOOK,
+  overdueEnding,
+  ranFor,
+  type Step,
+  stopPatienceMs,
+  waitUntil,
+} from "./facts.ts";
 import { lookAgain } from "./looking.ts";
 import { settle } from "./settling.ts";
 import { nextTouchMs } from "./starting.ts";
@@ -63,23 +73,32 @@ export function running(facts: Facts, startedAtMs: number): Step {
 
 /**
  * Its time is over, or soon will be. Only the side that surely holds the lease may be told to stop: our container runs, and
- * its last heartbeat moved between two looks, the first of them not long ago. So it is looked at a beat interval ahead. One
- * that does not beat loses its lease by itself.
+ * its last heartbeat moved between two looks, the first of them not long ago. So it is looked at a beat interval ahead, and
+ * again and again: the newest beat seen is what counts. One that does not beat loses its lease by itself.
  */
 function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
   const { claim, nowMs, timing, limits } = facts;
   const { memory } = claim;
   const endsMs = nowMs + leftMs;
-  const patience = (claim.gracefulStopMs ?? endsMs) + limits.graceMs;
+  const patience =
+    claim.gracefulStopMs === null
+      ? endsMs + stopPatienceMs(limits.graceMs, timing)
+      : claim.gracefulStopMs + limits.graceMs;
   if (nowMs >= patience) return deletePod(...ending);
   if (claim.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
   if (memory.is !== "snapshot") return { do: "snapshot", value };
-  if (item.askedMs <= memory.sinceMs) {
-    const again = memory.sinceMs + timing.observeFirstBeatMs;
-    return nowMs >= again ? LOOK : waitUntil(again, patience);
+  const heldUntil = (beatenSinceMs: number) => beatenSinceMs + timing.beatIntervalMs;
+  if (item.askedMs > memory.sinceMs) {
+    const beatenSinceMs = memory.value === value ? memory.beatenSinceMs : memory.sinceMs;
+    const proves = beatenSinceMs !== undefined && nowMs < heldUntil(beatenSinceMs);
+    return proves ? { do: "snapshot", value, beatenSinceMs } : { do: "snapshot", value };
   }
-  const heldUntil = memory.sinceMs + timing.beatIntervalMs;
-  if (memory.value === value || nowMs >= heldUntil) return { do: "snapshot", value };
-  return leftMs <= 0 ? { do: "stop", force: false } : waitUntil(endsMs, heldUntil);
+  const { beatenSinceMs } = memory;
+  if (beatenSinceMs !== undefined && nowMs < heldUntil(beatenSinceMs)) {
+    if (leftMs <= 0) return { do: "stop", force: false };
+    if (endsMs < heldUntil(beatenSinceMs)) return waitUntil(endsMs);
+  }
+  const again = memory.sinceMs + timing.observeFirstBeatMs;
+  return nowMs >= again ? LOOK : waitUntil(again, patience);
 }

@@ -307,15 +307,33 @@ describe("6. watch, lease: Worker", () => {
     test("it beat lately, so it holds the lease: it is told to stop, at its time and not before", () => {
       const claim = served(beats(OVER - 5_000, 2));
       claim.memory = noted(OVER - 10_000, 1);
+      const beatenSinceMs = POLLED + OVER - 10_000;
+      expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
+      claim.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual(waitUntil(OVER));
       expect(stepOf(claim, RUNNING, OVER)).toEqual(GRACEFUL);
       expect(stepOf(claim, RUNNING, OVER + 19_999)).toEqual(GRACEFUL);
+      expect(stepOf(claim, RUNNING, OVER + 20_000)).toEqual(LOOK);
+    });
+
+    test("what it beat last goes on to prove it while later looks show nothing new", () => {
+      const claim = served(beats(OVER - 1_000, 2));
+      const beatenSinceMs = POLLED + OVER - 10_000;
+      claim.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
+      expect(stepOf(claim, RUNNING, OVER)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
     });
 
     test("a beat that may be a beat interval old proves nothing any more", () => {
       const claim = served(beats(OVER - 5_000, 2));
       claim.memory = noted(OVER - 10_000, 1);
       expect(stepOf(claim, RUNNING, OVER + 20_000)).toEqual({ do: "snapshot", value: "beat 2" });
+    });
+
+    test("one that proves too little for its end is looked at again, for its next beat", () => {
+      const claim = served(beats(OVER - 12_000, 2));
+      claim.memory = { ...noted(OVER - 12_000, 2), beatenSinceMs: POLLED + OVER - 32_000 };
+      expect(stepOf(claim, RUNNING, OVER - 8_000)).toEqual(waitUntil(OVER - 7_000));
+      expect(stepOf(claim, RUNNING, OVER - 7_000)).toEqual(LOOK);
     });
 
     test("a view that is older than the one noted proves nothing", () => {
@@ -391,7 +409,8 @@ describe("6. watch, lease: Worker", () => {
   test("the Environment deleted: running sessions go on until its grace is over, then they are told to stop", () => {
     const claim = served(view("active", POLLED + 99_000));
     expect(stepOf(claim, RUNNING, 11_000, draining(100_000))).toEqual(waitUntil(100_000 - AHEAD));
-    claim.memory = { is: "snapshot", value: "an earlier beat", sinceMs: POLLED + 95_000 };
+    const beatenSinceMs = POLLED + 95_000;
+    claim.memory = { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 99_000, beatenSinceMs };
     expect(stepOf(claim, RUNNING, 99_500, draining(100_000))).toEqual(waitUntil(100_000));
     expect(stepOf(claim, RUNNING, 100_000, draining(100_000))).toEqual(GRACEFUL);
     claim.gracefulStopMs = POLLED + 100_000;

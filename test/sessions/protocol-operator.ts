@@ -2,7 +2,7 @@ import { isSomebodyElses } from "../../src/sessions/acknowledgement.ts";
 import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
 import { newClaim } from "../../src/sessions/claim-table.ts";
 import { nextStep } from "../../src/sessions/decide.ts";
-import type { Facts, Limits, Step } from "../../src/sessions/facts.ts";
+import { type Facts, type Limits, remembered, type Step } from "../../src/sessions/facts.ts";
 import type { Journal, LeaseKind } from "../../src/sessions/journal.ts";
 import {
   afterBeat,
@@ -328,7 +328,7 @@ export class Operator {
         yield* this.#touch(claim);
         return false;
       case "snapshot":
-        claim.memory = { is: "snapshot", value: step.value, sinceMs: claim.item?.askedMs ?? this.#timeline.nowMs };
+        claim.memory = remembered(step, claim, this.#timeline.nowMs);
         return false;
       case "fence":
         yield* this.#fence(claim, step.expected);

@@ -102,10 +102,10 @@ describe("a Pod that is given its session", () => {
     expect(pod.metadata.annotations).toMatchObject(annotations);
   });
 
-  test("gets a deadline that bounds its session with the operator dead: its age, maxDurationSeconds and its grace", async () => {
+  test("gets a deadline that bounds its session with the operator dead: age, maxDurationSeconds, twice its grace", async () => {
     const { pod, parked } = await running({ sessions: { maxDurationSeconds: 1_000 } });
     expect(parked.spec.activeDeadlineSeconds).toBe(NO_DEADLINE_SECONDS);
-    const afterAge = (pod.spec.activeDeadlineSeconds ?? 0) - 1_000 - 30;
+    const afterAge = (pod.spec.activeDeadlineSeconds ?? 0) - 1_000 - 2 * 30;
     expect(afterAge).toBeGreaterThanOrEqual(89);
     expect(afterAge).toBeLessThanOrEqual(95);
   });
