@@ -1,4 +1,7 @@
+import { text } from "node:stream/consumers";
 import { Command, CommanderError } from "commander";
+import type { Invocation } from "./commands/invocation.ts";
+import { addTemplate } from "./commands/template.ts";
 import {
   addFlags,
   configErrorOf,
@@ -10,6 +13,7 @@ import {
 } from "./config.ts";
 import { ConfigError, errorText } from "./core/errors.ts";
 import { redact } from "./observe/logger.ts";
+import type { CliStreams } from "./terminal/streams.ts";
 import {
   addUninstallFlags,
   UNINSTALL_USAGE,
@@ -32,14 +36,11 @@ export interface Commands {
   uninstall(settings: UninstallSettings): Promise<void>;
 }
 
-export interface CliStreams {
-  out(text: string): void;
-  err(text: string): void;
-}
-
 const standardStreams: CliStreams = {
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
+  isTerminal: process.stdout.isTTY === true,
+  input: () => text(process.stdin),
 };
 
 /**
@@ -52,15 +53,23 @@ export async function runCli(
   env: EnvironmentVariables = processEnvironment(),
   streams: CliStreams = standardStreams,
 ): Promise<number> {
+  let code: number = EXIT.ok;
+  const invocation: Invocation = {
+    env,
+    streams,
+    exit: (wanted) => {
+      code = wanted;
+    },
+  };
+  const program = buildProgram(commands, invocation);
   try {
-    await buildProgram(commands, env, streams).parseAsync([...argv], { from: "user" });
-    return EXIT.ok;
+    await program.parseAsync([...argv], { from: "user" });
+    return code;
   } catch (thrown) {
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return EXIT.ok;
     const error = configErrorOf(thrown);
     if (error instanceof ConfigError) {
-      const usage = argv[0] === "uninstall" ? UNINSTALL_USAGE : usageLine();
-      streams.err(redact(`berth: ${error.message}\n${usage}\n`));
+      streams.err(redact(`berth: ${error.message}\n${usageOf(program, argv[0])}\n`));
       return EXIT.usage;
     }
     streams.err(redact(`berth: ${errorText(error)}\n`));
@@ -68,7 +77,15 @@ export async function runCli(
   }
 }
 
-function buildProgram(commands: Commands, env: EnvironmentVariables, streams: CliStreams): Command {
+function usageOf(program: Command, name: string | undefined): string {
+  if (name === "uninstall") return UNINSTALL_USAGE;
+  const command = program.commands.find((known) => known.name() === name);
+  if (command === undefined || name === "run" || name === "version") return usageLine();
+  return `usage: berth ${name} ${command.usage()}`;
+}
+
+function buildProgram(commands: Commands, invocation: Invocation): Command {
+  const { env, streams } = invocation;
   const program = new Command("berth")
     .description("Kubernetes operator for self-hosted agent sandboxes.")
     .version(berthVersion())
@@ -76,7 +93,7 @@ function buildProgram(commands: Commands, env: EnvironmentVariables, streams: Cl
     // Commander's own complaints are written by runCli, once, with the usage line.
     .configureOutput({ writeOut: streams.out, writeErr: () => {} })
     .action(() => {
-      throw new ConfigError("name a command: run, uninstall, version or help");
+      throw new ConfigError("name a command: run, uninstall, template, version or help");
     });
   const run = program.command("run").description("Run the operator until SIGTERM or SIGINT.");
   addFlags(run).action(() => commands.run(settingsFrom(run, env)));
@@ -84,6 +101,7 @@ function buildProgram(commands: Commands, env: EnvironmentVariables, streams: Cl
     .command("uninstall")
     .description("Stop the operator in a cluster and let its Environments go, so that it can be uninstalled.");
   addUninstallFlags(uninstall).action(() => commands.uninstall(uninstallSettingsFrom(uninstall, env)));
+  addTemplate(program, invocation);
   program
     .command("version")
     .description("Print the version.")

@@ -255,9 +255,9 @@ export function usageLine(): string {
   return `usage: berth run ${parts.join(" ")}`;
 }
 
-/** Adds the flags of `berth run` to a command. Their values stay text until `settingsFrom`. */
-export function addFlags(command: Command): Command {
-  for (const { name, value, about, default: fallback, defaultText, repeatable, boolean } of ALL_FLAGS) {
+/** Adds flags of `berth run` to a command, all of them unless told which. Their values stay text until `settingsFrom`. */
+export function addFlags(command: Command, flags: readonly Flag<unknown>[] = ALL_FLAGS): Command {
+  for (const { name, value, about, default: fallback, defaultText, repeatable, boolean } of flags) {
     const option = new Option(
       `--${name} ${value}`,
       `${about} (default: ${fallback ?? defaultText}; env: ${environmentVariable(name)})`,

@@ -31,6 +31,7 @@ import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
 import { addressesTold, type NetworkFacts } from "./network-policy.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import { type ReadyReason, readyCondition } from "./ready.ts";
+import { invalidSpecMessage, originNotAllowedMessage } from "./refusals.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { checkTemplate } from "./template-check.ts";
 import { UnservedEnvironments } from "./unserved.ts";
@@ -403,15 +404,7 @@ export class EnvironmentReconciler {
     const { keySecretRef } = environment.spec.api;
     for (const { reason, message } of report.verdicts) put(say(reason, namingSecret(message, keySecretRef)));
     if (state.key && !state.key.ok) put(say(state.key.verdict.reason, state.key.verdict.message));
-    if (!allowed) {
-      const { baseUrl } = environment.spec.api;
-      put(
-        say(
-          "OriginNotAllowed",
-          `the operator may not send keys to ${baseUrl}: mend spec.api.baseUrl, or start the operator with ${baseUrl} in --allowed-api-origins`,
-        ),
-      );
-    }
+    if (!allowed) put(say("OriginNotAllowed", originNotAllowedMessage(environment.spec.api.baseUrl)));
     const { templateVerdict } = state;
     put(
       templateVerdict
@@ -451,7 +444,7 @@ export class EnvironmentReconciler {
   async #cannotRead(key: string, raw: KubeObject, problems: readonly string[]): Promise<void> {
     const known = this.#states.get(key) ?? this.#stateForRunning(key, raw);
     if (known) await this.#leaveRunning(key, known);
-    await this.#unserved.report(raw, "InvalidSpec", problems.join("; "), known?.status);
+    await this.#unserved.report(raw, "InvalidSpec", invalidSpecMessage(problems), known?.status);
     const { deletionTimestamp } = raw.metadata;
     if (!known || !deletionTimestamp) return;
     // What runs drains by the last spec that made sense: nothing may hold a deletion up for ever.

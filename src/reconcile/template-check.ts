@@ -19,7 +19,8 @@ export interface TemplateVerdict extends Verdict {
   readonly final: boolean;
 }
 
-const ALWAYS_PULLS =
+/** Of `AcceptedWithWarning`. */
+export const ALWAYS_PULLS =
   "the session container pulls its image with Always: the registry is asked every few seconds while a Pod is parked; IfNotPresent and a fixed tag avoid that";
 
 /**
@@ -50,7 +51,7 @@ export async function checkTemplate(
  * The same at every try, so that the API server's words are too. No Pod has it: the random ends of real names have no
  * vowels (`newPodName`).
  */
-function dryRunName(environment: string): string {
+export function dryRunName(environment: string): string {
   return `berth-${environment.replaceAll(".", "-")}-template`;
 }
 

@@ -37,6 +37,14 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["sessions/model", "../claim.ts"],
   ["sessions/model", "../../work/client.ts"],
   ["kube", "./../work/client.ts"],
+  ["terminal", "../kube/client.ts"],
+  ["preview", "../doctor/doctor.ts"],
+  ["doctor", "../explain/explain.ts"],
+  ["explain", "../doctor/doctor.ts"],
+  ["doctor", "../config.ts"],
+  ["reconcile", "../preview/preview.ts"],
+  ["commands", "../cli.ts"],
+  ["commands", "../../simulator/simulator.ts"],
   ["kube", "../../test/support/virtual-clock.ts"],
 ];
 

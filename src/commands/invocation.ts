@@ -1,0 +1,40 @@
+import { type Command, Option } from "commander";
+import { type EnvironmentVariables, FLAGS, type ProxySettings, type Settings } from "../config.ts";
+import { ConfigError } from "../core/errors.ts";
+import type { CliStreams } from "../terminal/streams.ts";
+
+/** What every command is run with. */
+export interface Invocation {
+  readonly env: EnvironmentVariables;
+  readonly streams: CliStreams;
+  /** The exit code of the process once the command is over; 0 unless it is called. */
+  exit(code: number): void;
+}
+
+/** The part of the settings that says where the cluster is. */
+export type ClusterSettings = Pick<Settings, "kubeconfig" | "kubeEnvironment"> & { readonly proxy: ProxySettings };
+
+/** Adds `--kubeconfig`. */
+export function addKubeconfig(command: Command): Command {
+  const { name, value, defaultText } = FLAGS.kubeconfig;
+  return command.option(`--${name} ${value}`, `Kubeconfig file of the cluster to look at (default: ${defaultText}).`);
+}
+
+/** Adds `-o`. @param formats the first is what is written without the flag */
+export function addOutput(command: Command, formats: readonly [string, ...string[]]): Command {
+  return command.addOption(
+    new Option("-o, --output <format>", `How it is written: ${formats.join(" or ")}.`)
+      .choices([...formats])
+      .default(formats[0]),
+  );
+}
+
+/** JSON for programs: indented, with a line break at the end. */
+export function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+/** @throws ConfigError where an argument is missing or there is one too many, in words of the command. */
+export function usageError(message: string): ConfigError {
+  return new ConfigError(message);
+}

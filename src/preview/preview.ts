@@ -1,0 +1,83 @@
+import { type ConditionReason, REASONS } from "../api/conditions.ts";
+import { type Environment, parseEnvironment } from "../api/environment.ts";
+import { API_VERSION, KIND } from "../api/names.ts";
+import { type PodPolicy, whyForbidden } from "../api/pod-policy.ts";
+import { isRecord } from "../core/record.ts";
+import type { KubeObject } from "../kube/resource.ts";
+import { templateOf } from "../reconcile/modes.ts";
+import { type NetworkFacts, renderNetworkPolicy } from "../reconcile/network-policy.ts";
+import { invalidSpecMessage, originNotAllowedMessage } from "../reconcile/refusals.ts";
+import { ALWAYS_PULLS, dryRunName } from "../reconcile/template-check.ts";
+import { workerTemplate } from "../workers/template.ts";
+
+/** What an operator was started with that decides what it makes of an Environment. */
+export interface OperatorFacts {
+  readonly podPolicy: PodPolicy;
+  readonly originAllowed: (baseUrl: string) => boolean;
+  readonly network: NetworkFacts;
+}
+
+/** What the operator would say in a condition: its reason, its words, and what to do. */
+export interface Finding {
+  readonly reason: ConditionReason;
+  readonly message: string;
+  readonly mend: string;
+}
+
+/** What an operator would make of an Environment. */
+export type Preview =
+  | { readonly ok: true; readonly objects: readonly KubeObject[]; readonly warnings: readonly Finding[] }
+  | { readonly ok: false; readonly problems: readonly Finding[] };
+
+/** An Environment that the API server has not seen has no uid; names of Deployments follow from it. */
+export const NO_UID = "00000000-0000-0000-0000-000000000000";
+
+/**
+ * The objects that an operator makes of an Environment: in sessions mode a Pod, in workers mode the Deployment, and the
+ * NetworkPolicy over both. By the code that makes them in the cluster, and refused in the words of its conditions.
+ * @param raw as the API server has it, or as `asStored` completes it
+ */
+export function previewOf(raw: unknown, facts: OperatorFacts): Preview {
+  const parsed = parseEnvironment(raw);
+  if (!parsed.ok) return { ok: false, problems: [finding("InvalidSpec", invalidSpecMessage(parsed.problems))] };
+  const { environment } = parsed;
+  const template = templateOf(environment);
+  const problems: Finding[] = [];
+  const { baseUrl } = environment.spec.api;
+  if (!facts.originAllowed(baseUrl)) problems.push(finding("OriginNotAllowed", originNotAllowedMessage(baseUrl)));
+  const forbidden = whyForbidden(facts.podPolicy, template.written, template.field);
+  if (forbidden !== null) problems.push(finding("TemplateForbidden", forbidden));
+  if (problems.length > 0) return { ok: false, problems };
+  const policy = renderNetworkPolicy(environment, facts.network);
+  return {
+    ok: true,
+    objects: [servingObject(environment), ...(policy ? [policy] : [])],
+    warnings: template.pullsAlways ? [finding("AcceptedWithWarning", ALWAYS_PULLS)] : [],
+  };
+}
+
+/** A Pod under the name that the operator's dry run has: real ones end in eight random letters. */
+function servingObject(environment: Environment): KubeObject {
+  const { workers } = environment.spec;
+  if (workers) return workerTemplate(environment).deployment(workers.minReplicas);
+  return templateOf(environment).render(dryRunName(environment.metadata.name));
+}
+
+/** A manifest with what the API server adds to the metadata of an object, as far as it is missing. */
+export function asStored(manifest: unknown, namespace: string): unknown {
+  if (!isRecord(manifest)) return manifest;
+  const metadata = isRecord(manifest["metadata"]) ? manifest["metadata"] : {};
+  const added = { namespace, uid: NO_UID, generation: 1, resourceVersion: "0", creationTimestamp: "" };
+  return { ...manifest, metadata: { ...added, ...metadata } };
+}
+
+/** Whether a manifest is an Environment, of whatever version. */
+export function isEnvironment(manifest: unknown): boolean {
+  if (!isRecord(manifest) || manifest["kind"] !== KIND) return false;
+  const [group] = API_VERSION.split("/");
+  return String(manifest["apiVersion"]).startsWith(`${group}/`);
+}
+
+function finding(reason: ConditionReason, message: string): Finding {
+  return { reason, message, mend: REASONS[reason].mend };
+}

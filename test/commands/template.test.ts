@@ -1,0 +1,181 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parse, parseAllDocuments, parseDocument, stringify } from "yaml";
+import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
+import type { KubeObject, Pod } from "../../src/kube/resource.ts";
+import { asStored } from "../../src/preview/preview.ts";
+import { renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
+import { sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { workerTemplate } from "../../src/workers/template.ts";
+import { ROOT } from "../project/lint-gate.ts";
+import { cliRun } from "../support/cli-run.ts";
+
+const example = (name: string) => join(ROOT, "examples/environments", `${name}.yaml`);
+const read = async (name: string) => parse(await readFile(example(name), "utf8"));
+
+/** An example with one field of its spec changed. */
+async function changed(name: string, path: readonly (string | number)[], value: unknown): Promise<string> {
+  const document = parseDocument(await readFile(example(name), "utf8"));
+  document.setIn(["spec", ...path], value);
+  return String(document);
+}
+
+async function environment(name: string): Promise<Environment> {
+  const parsed = parseEnvironment(asStored(await read(name), "default"));
+  if (!parsed.ok) throw new Error(parsed.problems.join("\n"));
+  return parsed.environment;
+}
+
+const TEMPLATE_SPEC = ["sessions", "template", "spec"];
+const NETWORK = { apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"], operatorNamespace: "berth-system" };
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "berth-template-"));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+describe("berth template", () => {
+  test("prints the very Pod that the operator makes, and the NetworkPolicy", async () => {
+    const { code, out, err } = await cliRun(["template", "-f", example("full"), "-o", "json"]);
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    const made = await environment("full");
+    expect(JSON.parse(out)).toEqual({
+      apiVersion: "v1",
+      kind: "List",
+      items: JSON.parse(
+        JSON.stringify([sessionTemplate(made).render("berth-research-template"), renderNetworkPolicy(made, NETWORK)]),
+      ),
+    });
+  });
+
+  test("prints the Deployment of an Environment with workers, with as many as there are at least", async () => {
+    const { code, out } = await cliRun(["template", "-f", example("workers")]);
+    const [deployment, policy] = parseAllDocuments(out).map((document) => document.toJS() as KubeObject);
+    const made = await environment("workers");
+    expect(code).toBe(0);
+    expect(deployment).toEqual(JSON.parse(JSON.stringify(workerTemplate(made).deployment(0))));
+    expect(policy?.kind).toBe("NetworkPolicy");
+    expect(JSON.stringify(policy)).toContain('"kubernetes.io/metadata.name":"berth-system"');
+  });
+
+  test("shows what a session is given as references to the claim's Secret, never as values", async () => {
+    const { out } = await cliRun(["template", "-f", example("minimal"), "-o", "json"]);
+    const pod: Pod = JSON.parse(out).items[0];
+    const secret = pod.spec.containers[0]?.env?.find(({ name }) => name === "ANTHROPIC_WORK_SECRET");
+    expect(secret).toEqual({
+      name: "ANTHROPIC_WORK_SECRET",
+      valueFrom: { secretKeyRef: { name: "berth-research-template", key: "work-secret" } },
+    });
+  });
+
+  test("reads the standard input, several documents, and Lists, and leaves what is no Environment alone", async () => {
+    const list = {
+      apiVersion: "v1",
+      kind: "List",
+      items: [await read("minimal"), { kind: "Secret", apiVersion: "v1" }],
+    };
+    const input = `${stringify({ apiVersion: "v1", kind: "Namespace" })}---\n${stringify(list)}---\n${stringify(await read("workers"))}`;
+    const { code, out } = await cliRun(["template", "-f", "-", "-o", "json"], { input });
+    expect(code).toBe(0);
+    expect(JSON.parse(out).items.map(({ kind }: KubeObject) => kind)).toEqual([
+      "Pod",
+      "NetworkPolicy",
+      "Deployment",
+      "NetworkPolicy",
+    ]);
+  });
+
+  test("puts an Environment without a namespace into the one of -n", async () => {
+    const manifest = await read("minimal");
+    delete manifest.metadata.namespace;
+    const argv = ["template", "-f", "-", "-o", "json"];
+    const namespaceOf = async (flags: readonly string[]) =>
+      JSON.parse((await cliRun([...argv, ...flags], { input: stringify(manifest) })).out).items[0].metadata.namespace;
+    expect(await namespaceOf([])).toBe("default");
+    expect(await namespaceOf(["-n", "agents"])).toBe("agents");
+  });
+
+  test("warns of an image that is pulled always, and prints the Pod all the same", async () => {
+    const input = await changed("minimal", [...TEMPLATE_SPEC, "containers", 0, "imagePullPolicy"], "Always");
+    const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
+    expect(code).toBe(0);
+    expect(out).toContain("imagePullPolicy: Always");
+    expect(err).toMatch(/^warning: AcceptedWithWarning: the session container pulls its image with Always/);
+  });
+});
+
+describe("berth template refuses in the words of the operator's conditions", () => {
+  const FORBIDDEN =
+    /^refused: TemplateForbidden: the operator's policy for Pods does not allow .*runtimeClassName gvisor/;
+
+  const withRuntimeClass = () => changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "gvisor");
+
+  test("a spec that does not fit the schema", async () => {
+    const input = await changed("minimal", ["sessions", "warm"], -1);
+    const { code, out, err } = await cliRun(["template", "-f", "-"], { input });
+    expect({ code, out }).toEqual({ code: 1, out: "" });
+    expect(err).toBe("refused: InvalidSpec: spec.sessions.warm: is too small: it must be at least 0\n");
+  });
+
+  test("what the policy for Pods does not allow, until its flag allows it", async () => {
+    const input = await withRuntimeClass();
+    const refused = await cliRun(["template", "-f", "-"], { input });
+    expect(refused.code).toBe(1);
+    expect(refused.err).toMatch(FORBIDDEN);
+    const flags = ["--allowed-in-templates", "runtimeClasses=gvisor"];
+    const taken = await cliRun(["template", "-f", "-", ...flags], { input });
+    expect(taken).toMatchObject({ code: 0, err: "" });
+    const variable = { BERTH_ALLOWED_IN_TEMPLATES: "runtimeClasses=gvisor" };
+    expect((await cliRun(["template", "-f", "-"], { input, env: variable })).out).toBe(taken.out);
+  });
+
+  test("an origin that no key may be sent to, until its flag allows it", async () => {
+    const input = await changed("minimal", ["api", "baseUrl"], "http://127.0.0.1:8765");
+    const { code, err } = await cliRun(["template", "-f", "-"], { input });
+    expect(code).toBe(1);
+    expect(err).toMatch(/^refused: OriginNotAllowed: the operator may not send keys to http:\/\/127\.0\.0\.1:8765/);
+    const flags = ["--allowed-api-origins", "http://127.0.0.1:8765"];
+    expect((await cliRun(["template", "-f", "-", ...flags], { input })).code).toBe(0);
+  });
+
+  test("as JSON, with the reason, the words and the mend of each", async () => {
+    const { code, out, err } = await cliRun(["template", "-f", "-", "-o", "json"], { input: await withRuntimeClass() });
+    expect({ code, err }).toEqual({ code: 1, err: "" });
+    expect(JSON.parse(out)).toEqual({
+      problems: [
+        {
+          reason: "TemplateForbidden",
+          message: expect.stringContaining("runtimeClassName gvisor"),
+          mend: expect.stringMatching(/^Leave out the field/),
+        },
+      ],
+    });
+  });
+});
+
+describe("berth template ends with 2 and its usage", () => {
+  test.each([
+    [["template"], /name an Environment of the cluster, or give a file with -f/],
+    [["template", "research", "-f", "x.yaml"], /name an Environment of the cluster, or give a file with -f/],
+    [["template", "-f", "/does/not/exist.yaml"], /cannot read \/does\/not\/exist\.yaml/],
+    [["template", "-f", "-"], /the standard input holds no Environment/],
+    [["template", "-f", "-", "-o", "xml"], /xml.*Allowed choices are yaml, json/],
+    [["template", "-f", "-", "--allowed-in-templates", "nonsense"], /--allowed-in-templates: "nonsense"/],
+  ])("%j", async (argv, says) => {
+    const { code, out, err } = await cliRun(argv);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toMatch(says);
+    expect(err.trimEnd().split("\n").at(-1)).toMatch(/^usage: berth template -f <file> \|/);
+  });
+
+  test("for what is no YAML", async () => {
+    const file = join(folder, "broken.yaml");
+    await writeFile(file, "a: [1");
+    const { code, err } = await cliRun(["template", "-f", file]);
+    expect(code).toBe(2);
+    expect(err).toContain(`${file} is no YAML`);
+  });
+});
