@@ -117,8 +117,11 @@ function follow(simulator: Simulator, quiet: boolean): void {
   simulator.on("session", (sessionId, event) => print(`${time()} ${sessionId} ${event.type}`));
 }
 
-async function main(): Promise<void> {
-  const flags = program().parse().opts<Flags>();
+/** Runs the simulator until it is told to end, or for as long as its flags say; then the process ends. */
+export async function main(argv: readonly string[]): Promise<void> {
+  const flags = program()
+    .parse([...argv], { from: "user" })
+    .opts<Flags>();
   const simulator = await startSimulator(optionsOf(flags));
   const environment = simulator.createEnvironment({
     ...(flags.environmentId !== undefined && { id: flags.environmentId }),
@@ -142,7 +145,9 @@ async function main(): Promise<void> {
   if (flags.for !== undefined) setTimeout(() => void end(), flags.for * 1000);
 }
 
-main().catch((error: unknown) => {
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
-  process.exit(EXIT_FAILED);
-});
+if (import.meta.main) {
+  main(process.argv.slice(2)).catch((error: unknown) => {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(EXIT_FAILED);
+  });
+}

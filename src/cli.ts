@@ -1,6 +1,8 @@
 import { text } from "node:stream/consumers";
 import { Command, CommanderError } from "commander";
+import { addCompletion } from "./commands/completion.ts";
 import type { Invocation } from "./commands/invocation.ts";
+import { addSimulator } from "./commands/simulator.ts";
 import { addTemplate } from "./commands/template.ts";
 import {
   addFlags,
@@ -93,7 +95,7 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     // Commander's own complaints are written by runCli, once, with the usage line.
     .configureOutput({ writeOut: streams.out, writeErr: () => {} })
     .action(() => {
-      throw new ConfigError("name a command: run, uninstall, template, version or help");
+      throw new ConfigError(`name a command: ${program.commands.map((command) => command.name()).join(", ")} or help`);
     });
   const run = program.command("run").description("Run the operator until SIGTERM or SIGINT.");
   addFlags(run).action(() => commands.run(settingsFrom(run, env)));
@@ -102,6 +104,8 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     .description("Stop the operator in a cluster and let its Environments go, so that it can be uninstalled.");
   addUninstallFlags(uninstall).action(() => commands.uninstall(uninstallSettingsFrom(uninstall, env)));
   addTemplate(program, invocation);
+  addSimulator(program);
+  addCompletion(program, invocation);
   program
     .command("version")
     .description("Print the version.")
