@@ -6,6 +6,7 @@ import { parkPods } from "../support/bare.ts";
 import { sendRawWrites } from "../support/raw.ts";
 import { type Served, Stand } from "../support/stand.ts";
 import { Touches } from "../support/touches.ts";
+import { untilServed } from "../support/until-served.ts";
 
 const SHARE_AT_LEAST = 0.8;
 const WORK_MS = 1_000;
@@ -100,18 +101,15 @@ async function measureBerth(stand: Stand, { parked, items }: Load, round: number
   const before = performance.eventLoopUtilization();
   const startedAt = Date.now();
   await simulator.arrivals(environmentId, { kind: "burst", size: items }).done;
-  const all = () => simulator.items(environmentId);
-  await simulator.waitFor(() => all().every(({ state }) => state === "stopped"), {
-    what: "every item to be served",
-    timeoutMs: PATIENCE_MS,
-  });
+  await untilServed(simulator, environmentId, PATIENCE_MS);
   const ownBusy = performance.eventLoopUtilization(before).utilization;
   const entries = await stand.cluster.audit.entries({ since, namespace, user: OPERATOR });
   await running.stop();
   simulator.assertNoViolations();
   const touchedAt = (id: string) => touches.at.get(id) ?? Number.NaN;
-  const claims = all().map(({ id, offeredAt }) => touchedAt(id) - (offeredAt ?? Number.NaN));
-  const endedAt = Math.max(...all().map(({ id }) => touchedAt(id)));
+  const all = simulator.items(environmentId);
+  const claims = all.map(({ id, offeredAt }) => touchedAt(id) - (offeredAt ?? Number.NaN));
+  const endedAt = Math.max(...all.map(({ id }) => touchedAt(id)));
   await stand.empty(namespace);
   await touches.untilGone();
   return { perSecond: (items * SECOND_MS) / (endedAt - startedAt), claims, entries, ownBusy };

@@ -4,6 +4,7 @@ import { parkPods, startBareLoop } from "./bare.ts";
 import { cpuSeconds } from "./process-status.ts";
 import type { Served, Stand } from "./stand.ts";
 import { Touches } from "./touches.ts";
+import { untilServed } from "./until-served.ts";
 
 /** How items come. */
 export interface Load {
@@ -43,10 +44,7 @@ export async function serveRound(stand: Stand, load: Load, who: Server, number: 
   const server = await (who === "Berth" ? operator : bareLoop)(stand, served, load, touches);
   const serve = async (atSeconds: number[]) => {
     await simulator.arrivals(environmentId, { kind: "replay", atSeconds }).done;
-    await simulator.waitFor(() => simulator.items(environmentId).every(({ state }) => state === "stopped"), {
-      what: "every item to be served",
-      timeoutMs: PATIENCE_MS,
-    });
+    await untilServed(simulator, environmentId, PATIENCE_MS);
   };
   await serve(Array.from({ length: WARM_UP }, (_, at) => at * WARM_UP_EVERY_S));
   await touches.untilParked(who === "Berth" ? load.warm : load.atSeconds.length);
