@@ -12,9 +12,9 @@ interface LockFile {
   >;
 }
 interface Manifest {
-  readonly dependencies: Readonly<Record<string, string>>;
-  readonly devDependencies: Readonly<Record<string, string>>;
-  readonly optionalDependencies: Readonly<Record<string, string>>;
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly devDependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
   readonly scripts: Readonly<Record<string, string>>;
 }
 
@@ -45,7 +45,7 @@ async function repositoryFiles(): Promise<string[]> {
 
 /** Where there is no git, as in an unpacked archive. */
 async function allFiles(): Promise<string[]> {
-  const left = /(^|\/)(node_modules|dist|coverage|\.git|\.tmp)(\/|$)/;
+  const left = /(^|\/)(node_modules|dist|coverage|\.git|\.tmp|\.pages)(\/|$)/;
   const entries = await readdir(ROOT, { recursive: true, withFileTypes: true });
   const paths = entries.filter((entry) => entry.isFile()).map((entry) => join(entry.parentPath, entry.name));
   return paths.map((path) => relative(ROOT, path)).filter((path) => !left.test(path));
@@ -117,25 +117,28 @@ describe("no file of the repository", () => {
   });
 });
 
-describe("dependencies", () => {
+/** Packages of the repository, by their folder. The site's is apart, so that the operator's has none of it. */
+describe.each(["", "site/"])("dependencies of %spackage.json", (folder) => {
+  const declared = async () => {
+    const { dependencies, devDependencies, optionalDependencies } = await readJson<Manifest>(`${folder}package.json`);
+    return { ...dependencies, ...devDependencies, ...optionalDependencies };
+  };
+
   test("are pinned to one version each", async () => {
-    const { dependencies, devDependencies, optionalDependencies } = await readJson<Manifest>("package.json");
-    for (const [name, version] of Object.entries({ ...dependencies, ...devDependencies, ...optionalDependencies })) {
+    for (const [name, version] of Object.entries(await declared())) {
       expect(version, name).toMatch(/^\d+\.\d+\.\d+(-[\w.]+)?$/);
     }
   });
 
   test("are each explained in the decision record", async () => {
-    const { dependencies, devDependencies, optionalDependencies } = await readJson<Manifest>("package.json");
     const record = await readFile(join(ROOT, "docs/decisions/0001-dependencies.md"), "utf8");
-    const explained = [...record.matchAll(/^\| `([^`]+)`/gm)].map(([, name]) => name);
-    expect(explained.sort()).toEqual(
-      Object.keys({ ...dependencies, ...devDependencies, ...optionalDependencies }).sort(),
-    );
+    const [main = "", site = ""] = record.split("\nFor the site alone");
+    const explained = [...(folder === "" ? main : site).matchAll(/^\| `([^`]+)`/gm)].map(([, name]) => name);
+    expect(explained.sort()).toEqual(Object.keys(await declared()).sort());
   });
 
   test("are all locked with an integrity hash, and no registry is named", async () => {
-    const { packages } = await readJson<LockFile>("package-lock.json");
+    const { packages } = await readJson<LockFile>(`${folder}package-lock.json`);
     for (const [path, { integrity, resolved, link }] of Object.entries(packages)) {
       if (path === "" || link) continue;
       expect(integrity, path).toMatch(/^sha512-/);
@@ -144,9 +147,11 @@ describe("dependencies", () => {
   });
 
   test("run no scripts when they are installed", async () => {
+    const settings = await readFile(join(ROOT, `${folder}.npmrc`), "utf8");
+    if (/^ignore-scripts=true$/m.test(settings)) return;
     const { packages } = await readJson<{
       packages: Record<string, { hasInstallScript?: boolean; optional?: boolean }>;
-    }>("package-lock.json");
+    }>(`${folder}package-lock.json`);
     const scripted = Object.entries(packages).filter(([, { hasInstallScript }]) => hasInstallScript);
     // fsevents is macOS only and comes with its binary.
     expect(scripted.map(([path]) => path).filter((path) => !path.endsWith("/fsevents"))).toEqual([]);

@@ -1,0 +1,37 @@
+/**
+ * Builds the pages of the repository as a site, to site/dist, and checks every link in it, anchors included. With
+ * `--external`, links that lead elsewhere are asked for, too. Needs the packages of site/ (`npm ci --prefix site`).
+ */
+import { spawnSync } from "node:child_process";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { stage } from "./stage.ts";
+
+const SITE = fileURLToPath(new URL(".", import.meta.url));
+
+/** Whether a program of site/node_modules ended well. */
+function succeeds(program: string, args: readonly string[]): boolean {
+  const { status } = spawnSync(process.execPath, [`node_modules/${program}`, ...args], { cwd: SITE, stdio: "inherit" });
+  return status === 0;
+}
+
+/** VitePress tells of a page that it cannot render, and goes on without its text. */
+async function pagesWithoutHeading(folder: string): Promise<string[]> {
+  const found = (await readdir(folder, { recursive: true })).filter((name) => /(?<!^404)\.html$/.test(name));
+  const texts = await Promise.all(found.map((name) => readFile(join(folder, name), "utf8")));
+  return found.filter((_, index) => !texts[index]?.includes("<h1"));
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  await stage(`${SITE}.pages`);
+  if (!succeeds("vitepress/bin/vitepress.js", ["build", "."])) return 1;
+  const empty = await pagesWithoutHeading(`${SITE}dist`);
+  for (const page of empty) console.error(`${page} has no heading: rendering it failed, see above`);
+  if (empty.length > 0) return 1;
+  const elsewhere = args.includes("--external") ? [] : ["--skip", "^https?://(?!(localhost|127\\.0\\.0\\.1)[:/])"];
+  const checks = ["--recurse", "--check-fragments", "--verbosity", "error", ...elsewhere];
+  return succeeds("linkinator/build/src/cli.js", ["dist", ...checks]) ? 0 : 1;
+}
+
+process.exitCode = await main(process.argv.slice(2));
