@@ -28,7 +28,7 @@ const TABLES: readonly Table[] = [
     rows: Object.values(FLAGS).map(({ name, value, about, ...flag }) => [
       code(`--${name} ${value}`),
       code(environmentVariable(name)),
-      "default" in flag ? flag.default : flag.defaultText,
+      ("default" in flag ? flag.default : flag.defaultText) ?? "",
       about,
     ]),
   },
