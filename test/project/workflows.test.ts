@@ -41,8 +41,8 @@ const workflows = await Promise.all(
 
 const stepsOf = ({ jobs }: Workflow) => Object.values(jobs).flatMap(({ steps = [] }) => steps);
 
-test("there are workflows for changes, for a real cluster, and for releases", () => {
-  expect(files.sort()).toEqual(["ci.yml", "e2e.yml", "release.yml"]);
+test("there are workflows for changes, for a real cluster, for releases, and for the site", () => {
+  expect(files.sort()).toEqual(["ci.yml", "e2e.yml", "release.yml", "site.yml"]);
 });
 
 describe.each(workflows)("$name", ({ text, workflow }) => {
