@@ -25,7 +25,7 @@ export interface ChartValue {
 }
 
 /** Maps whose keys are not the chart's: each is one value. */
-const WHOLE = new Set(["resources"]);
+const WHOLE = new Set(["resources", "grafanaDashboards.labels"]);
 
 /** Every value of values.yaml, in its order. */
 export function chartValues(text: string = readFileSync(new URL(VALUES, ROOT), "utf8")): ChartValue[] {

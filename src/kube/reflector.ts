@@ -188,6 +188,8 @@ export class Reflector<T extends KubeObject> {
     const asked = this.#askers.length;
     const list = await this.#fetch(signal, store.keep);
     metrics?.reflectorLists.inc({ resource: resource.plural });
+    // From 0, so that the first miss is an increase and not the birth of a series, which `increase()` does not see.
+    metrics?.reflectorMisses.inc({ resource: resource.plural }, 0);
     store.replace(list.items);
     this.#version = list.version;
     const answered = this.#askers.splice(0, asked);

@@ -308,8 +308,39 @@ const options: readonly Option[] = [
     check: (rendered) => {
       const { metadata, spec } = rendered.one("ServiceMonitor");
       expect(metadata.labels?.["release"]).toBe("prometheus");
-      expect(spec.endpoints).toEqual([{ port: "metrics", interval: "30s" }]);
+      expect(spec.endpoints).toEqual([{ port: "metrics", interval: "30s", honorLabels: true }]);
       expect(rendered.one("Service").metadata.labels).toMatchObject(spec.selector.matchLabels ?? {});
+    },
+  },
+  {
+    name: "a PodMonitor selects the Pods",
+    values: { metrics: { podMonitor: { enabled: true, interval: "30s", labels: { release: "prometheus" } } } },
+    check: (rendered) => {
+      const { metadata, spec } = rendered.one("PodMonitor");
+      expect(metadata.labels?.["release"]).toBe("prometheus");
+      expect(spec.podMetricsEndpoints).toEqual([{ port: "metrics", interval: "30s", honorLabels: true }]);
+      const { template } = rendered.one("Deployment").spec;
+      expect(template.metadata.labels).toMatchObject(spec.selector.matchLabels ?? {});
+    },
+  },
+  {
+    name: "a PrometheusRule has the alerts, those of parked Pods too where they are wanted",
+    values: { prometheusRule: { enabled: true, parkedPods: true, labels: { release: "prometheus" } } },
+    check: (rendered) => {
+      const { metadata, spec } = rendered.one("PrometheusRule");
+      expect(metadata.labels?.["release"]).toBe("prometheus");
+      const alerts = spec.groups?.flatMap(({ rules }) => rules.map(({ alert }) => alert));
+      expect(alerts).toEqual(expect.arrayContaining(["BerthOperatorDown", "BerthPodParked"]));
+    },
+  },
+  {
+    name: "a dashboard is there for Grafana's sidecar",
+    values: { grafanaDashboards: { enabled: true, folder: "Berth", annotations: { team: "agents" } } },
+    check: (rendered) => {
+      const { metadata, data } = rendered.one("ConfigMap");
+      expect(metadata.labels?.["grafana_dashboard"]).toBe("1");
+      expect(metadata.annotations).toEqual({ grafana_folder: "Berth", team: "agents" });
+      expect(JSON.parse(data?.["berth.json"] ?? "")).toMatchObject({ uid: "berth" });
     },
   },
   {
@@ -464,7 +495,11 @@ describe("an option", () => {
       (on) => ({ crds: { enabled: on, keep: !on } }),
       (on) => ({ rbac: { nodes: on, aggregate: !on } }),
       (on) => ({ admissionPolicy: { enabled: on }, podPolicy: { privileged: on, capabilities: on ? ["*"] : [] } }),
-      (on) => ({ metrics: { enabled: on, serviceMonitor: { enabled: on } } }),
+      (on) => ({
+        metrics: { enabled: on, serviceMonitor: { enabled: on }, podMonitor: { enabled: on } },
+        prometheusRule: { enabled: on },
+        grafanaDashboards: { enabled: on },
+      }),
       (on) => ({ caBundle: { secret: on ? "ca" : "" }, proxy: { http: on ? "" : "http://proxy.example:3128" } }),
     ];
     for (let bits = 0; bits < 2 ** toggles.length; bits += 1) {
@@ -520,6 +555,26 @@ describe("values that are wrong", () => {
       "a ServiceMonitor without metrics",
       { metrics: { enabled: false, serviceMonitor: { enabled: true } } },
       /metrics.serviceMonitor.enabled needs metrics.enabled: set it to true/,
+    ],
+    [
+      "a PodMonitor without metrics",
+      { metrics: { enabled: false, podMonitor: { enabled: true } } },
+      /metrics.podMonitor.enabled needs metrics.enabled: set it to true/,
+    ],
+    [
+      "an alert that does not exist",
+      { prometheusRule: { enabled: true, alerts: { BerthSessionWaits: { enabled: false } } } },
+      /prometheusRule.alerts names BerthSessionWaits, which is none of BerthOperatorDown, /,
+    ],
+    [
+      "a threshold of an alert without one",
+      { prometheusRule: { enabled: true, alerts: { BerthNoLeader: { threshold: 2 } } } },
+      /prometheusRule.alerts.BerthNoLeader has a threshold, and its expression ends with none: set expr instead/,
+    ],
+    [
+      "a change of an alert that nobody knows",
+      { prometheusRule: { alerts: { BerthNoLeader: { sevrity: "info" } } } },
+      /'\/prometheusRule\/alerts\/BerthNoLeader': additional properties 'sevrity'/,
     ],
     [
       "a label of the chart's own",

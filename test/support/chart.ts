@@ -56,6 +56,9 @@ export interface Manifest extends ApiObject {
     readonly selector: { readonly matchLabels?: Readonly<Record<string, string>> };
     readonly template: { readonly metadata: Manifest["metadata"]; readonly spec: PodShape };
     readonly endpoints?: unknown;
+    readonly podMetricsEndpoints?: unknown;
+    /** Of a PrometheusRule. */
+    readonly groups?: readonly { readonly name: string; readonly rules: readonly { readonly alert: string }[] }[];
     /** Of a ValidatingAdmissionPolicy, and of its binding. */
     readonly variables?: readonly { readonly name: string; readonly expression: string }[];
     readonly validations?: readonly { readonly expression: string; readonly message: string }[];
@@ -66,6 +69,8 @@ export interface Manifest extends ApiObject {
     readonly resources: readonly string[];
     readonly verbs: readonly string[];
   }[];
+  /** Of a ConfigMap. */
+  readonly data?: Readonly<Record<string, string>>;
   readonly roleRef: { readonly kind: string; readonly name: string };
   readonly subjects: unknown;
 }
@@ -157,11 +162,14 @@ const PLURALS: Readonly<Record<string, { readonly plural: string; readonly clust
   ClusterRole: { plural: "clusterroles", clusterWide: true },
   ClusterRoleBinding: { plural: "clusterrolebindings", clusterWide: true },
   CustomResourceDefinition: { plural: "customresourcedefinitions", clusterWide: true },
+  ConfigMap: { plural: "configmaps" },
   Deployment: { plural: "deployments" },
   Environment: { plural: "environments" },
   Job: { plural: "jobs" },
   Namespace: { plural: "namespaces", clusterWide: true },
   PodDisruptionBudget: { plural: "poddisruptionbudgets" },
+  PodMonitor: { plural: "podmonitors" },
+  PrometheusRule: { plural: "prometheusrules" },
   Role: { plural: "roles" },
   RoleBinding: { plural: "rolebindings" },
   Secret: { plural: "secrets" },

@@ -1,5 +1,9 @@
-/** `npm run setup:node`: installs the Debian packages that a node on this machine needs. */
+/**
+ * `npm run setup:node`: installs the Debian packages that a node on this machine needs, and unpacks those of Prometheus for
+ * the tests of alerts.
+ */
 import { spawnSync } from "node:child_process";
+import { findMonitoringTools } from "../monitoring/tools.ts";
 import { missingPackages } from "./requirements.ts";
 
 const missing = missingPackages();
@@ -7,15 +11,29 @@ if (missing.length === 0) {
   console.log("All packages that a node needs are installed.");
 } else {
   console.log(`Installing ${missing.join(", ")}`);
-  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-  for (const args of [["update"], ["install", "--yes", "--no-install-recommends", ...missing]]) {
-    const { status, error } = spawnSync("apt-get", args, { stdio: "inherit", env });
-    if (error || status !== 0) {
-      console.error(
-        `apt-get ${args[0]} failed${error ? `: ${error.message}` : ""}. On a system without apt-get, install`,
-      );
-      console.error(`what these Debian packages hold by hand: ${missing.join(", ")}`);
-      process.exit(1);
-    }
+  apt("update");
+  apt("install", "--yes", "--no-install-recommends", ...missing);
+}
+
+try {
+  await findMonitoringTools();
+} catch {
+  // What apt knows of the archive may be old, or missing as in most images.
+  apt("update");
+  try {
+    await findMonitoringTools();
+  } catch (error) {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
   }
+}
+console.log("Prometheus and Alertmanager are there for the tests.");
+
+function apt(...args: readonly string[]): void {
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const { status, error } = spawnSync("apt-get", args, { stdio: "inherit", env });
+  if (!error && status === 0) return;
+  console.error(`apt-get ${args[0]} failed${error ? `: ${error.message}` : ""}. On a system without apt-get, install`);
+  console.error(`what these Debian packages hold by hand: ${[...missing, "prometheus"].join(", ")}`);
+  process.exit(1);
 }

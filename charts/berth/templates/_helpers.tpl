@@ -76,6 +76,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .metrics.serviceMonitor.enabled (not .metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled: set it to true" -}}
 {{- end -}}
+{{- if and (dig "podMonitor" "enabled" false .metrics) (not .metrics.enabled) -}}
+{{- fail "metrics.podMonitor.enabled needs metrics.enabled: set it to true" -}}
+{{- end -}}
 {{- range $name, $given := dict "labels" .labels "podLabels" .podLabels -}}
 {{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "berth.dev/role" -}}
 {{- if hasKey $given $label -}}

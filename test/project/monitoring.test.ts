@@ -1,0 +1,161 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { type Dashboard, dashboards, type Panel, queriesOf } from "../support/dashboards.ts";
+import { alertRules } from "../support/monitoring.ts";
+import { deadPartsOf, familiesIn } from "../support/promql.ts";
+import { ROOT } from "./lint-gate.ts";
+
+const RUNBOOKS = "docs/runbooks";
+const read = (path: string) => readFile(join(ROOT, path), "utf8");
+const rules = await alertRules();
+const boards = await dashboards();
+/** Berth's own families; those of kube-state-metrics and Prometheus are not ours. */
+const all = createMetrics()
+  .registry.getMetricsAsArray()
+  .map(({ name }) => name);
+
+test("what an expression cannot find is found: a metric, a label, a value", () => {
+  expect(deadPartsOf('sum(rate(berth_claims_total{result=~"late|failed", namespace="a"}[5m]))')).toEqual([]);
+  expect(deadPartsOf('berth_queued_to_started_seconds_bucket{environment="a", le="1"}')).toEqual([]);
+  expect(deadPartsOf("berth_claim_total > 0")).toEqual(["berth_claim_total"]);
+  expect(deadPartsOf('berth_sessions{phase="parked"}')).toEqual(['berth_sessions{phase="parked"}']);
+  expect(deadPartsOf('berth_claims_total{result!~"late|eaten"}')).toEqual(['berth_claims_total{result="eaten"}']);
+  expect(deadPartsOf('berth_breaker_open{reason="x"}')).toEqual(["berth_breaker_open{reason}"]);
+});
+
+describe("the alerts", () => {
+  test("have a page each, and each page is an alert's", async () => {
+    const pages = (await readdir(join(ROOT, RUNBOOKS))).map((name) => name.replace(/\.md$/, ""));
+    expect(pages.sort()).toEqual(rules.map(({ alert }) => alert).sort());
+  });
+
+  test("are all in docs/monitoring.md, in their order, with their severity", async () => {
+    const rows = [
+      ...(await read("docs/monitoring.md")).matchAll(/^\| \[`(\w+)`\]\(runbooks\/(\w+)\.md\) \| (\w+) \|/gm),
+    ];
+    expect(rows.map(([, name, page, severity]) => [name, page, severity])).toEqual(
+      rules.map(({ alert, labels }) => [alert, alert, labels["severity"]]),
+    );
+  });
+
+  test.each(rules)("$alert asks for what there is, and says what it found", ({ expr, annotations, labels }) => {
+    expect(deadPartsOf(expr)).toEqual([]);
+    expect(labels["severity"]).toMatch(/^(critical|warning|info|none)$/);
+    expect(annotations["summary"]).toMatch(/^\S/);
+    expect(annotations["summary"]?.length).toBeLessThan(120);
+    expect(annotations["description"]).toMatch(/\.$/);
+    // A label that is aggregated away would be empty in the text.
+    const text = Object.values(annotations).join(" ");
+    const named = [...text.matchAll(/\$labels\.(\w+)/g)].map(([, label = ""]) => label);
+    const kept = [...expr.matchAll(/\bby \(([^)]*)\)/g)].map(([, list = ""]) => list.split(", "));
+    for (const label of named) expect(kept[0], label).toContain(label);
+  });
+
+  test.each(rules)("$alert's page has every part, and queries for what there is", async ({ alert }) => {
+    const page = await read(`${RUNBOOKS}/${alert}.md`);
+    expect(page.startsWith(`# ${alert}\n`)).toBe(true);
+    for (const part of ["**What it means.** ", "**What is at stake.** "]) expect(page).toContain(`\n${part}`);
+    for (const part of ["How to look", "What to do", "When to silence"]) expect(page).toMatch(`\n## ${part}\n\n`);
+    const queries = [...page.matchAll(/```promql\n([\s\S]*?)```/g)].map(([, query = ""]) => query);
+    expect(queries.flatMap(deadPartsOf)).toEqual([]);
+    expect(page).toMatch(/```sh\nkubectl /);
+  });
+});
+
+test("queries in pages find what there is", async () => {
+  const pages = (await readdir(join(ROOT, "docs"), { recursive: true })).filter((name) => name.endsWith(".md"));
+  for (const page of pages) expect(deadPartsOf(await read(join("docs", page))), page).toEqual([]);
+});
+
+describe.each(boards)("dashboard $file", (board: Dashboard) => {
+  const { panels } = board;
+  const drawn = panels.filter(({ type }) => type !== "row");
+
+  test("has an id, a title and a place of its own for each panel", () => {
+    expect(board.uid).toMatch(/^[a-z-]{1,40}$/);
+    expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length);
+    expect(new Set(panels.map(({ title }) => title)).size).toBe(panels.length);
+    for (const { title, gridPos } of panels) {
+      expect(gridPos.w > 0 && gridPos.h > 0 && gridPos.x >= 0 && gridPos.x + gridPos.w <= 24, title).toBe(true);
+    }
+    expect(overlapping(panels)).toEqual([]);
+  });
+
+  test("says of each panel what it shows, in which unit, and asks the chosen data source", () => {
+    for (const { title, description, datasource, targets = [], fieldConfig } of drawn) {
+      expect(description, title).toMatch(/\w.*\.$/);
+      expect(fieldConfig?.defaults.unit, title).toMatch(/^(none|s|bytes|ops|opm|reqps)$/);
+      expect(targets.length, title).toBeGreaterThan(0);
+      expect(new Set(targets.map(({ refId }) => refId)).size, title).toBe(targets.length);
+      for (const source of [datasource, ...targets.map((target) => target.datasource)]) {
+        // biome-ignore lint/suspicious/noTemplateCurlyInString: a variable of Grafana's.
+        expect(source, title).toEqual({ type: "prometheus", uid: "${datasource}" });
+      }
+    }
+    // No row holds panels: a closed one would hide them from somebody in a hurry.
+    expect(panels.filter(({ panels: inner = [] }) => inner.length > 0)).toEqual([]);
+  });
+
+  test("has variables for the data source, the namespace and the Environment, and uses them", () => {
+    const { list } = board.templating;
+    expect(list.map(({ name, type }) => [name, type])).toEqual([
+      ["datasource", "datasource"],
+      ["namespace", "query"],
+      ["environment", "query"],
+    ]);
+    const perEnvironment = new Set(
+      (createMetrics().registry.getMetricsAsArray() as unknown as { name: string; labelNames: string[] }[])
+        .filter(({ labelNames }) => labelNames.includes("environment"))
+        .map(({ name }) => name),
+    );
+    for (const { panel, target } of queriesOf(board)) {
+      const selectors = [...target.expr.matchAll(/\b(berth_[a-z_]+)(\{[^}]*\})?/g)];
+      for (const [, name = "", matchers = ""] of selectors) {
+        if (!familiesIn(name).some((family) => perEnvironment.has(family))) continue;
+        expect(matchers, `${panel}: ${name}`).toContain('namespace=~"$namespace", environment=~"$environment"');
+      }
+    }
+  });
+
+  test("asks for what there is", () => {
+    // What a variable stands for is no value that could be known.
+    const dead = queriesOf(board).flatMap(({ panel, target }) =>
+      deadPartsOf(target.expr).map((part) => `${panel}: ${part}`),
+    );
+    expect(dead).toEqual([]);
+  });
+});
+
+test("every metric that can say that something is wrong is in a dashboard or an alert", () => {
+  const shown = new Set([
+    ...boards.flatMap((board) => queriesOf(board).flatMap(({ target }) => familiesIn(target.expr))),
+    ...rules.flatMap(({ expr }) => familiesIn(expr)),
+  ]);
+  expect(all.filter((name) => !shown.has(name))).toEqual(NOT_SHOWN);
+});
+
+/** What an on-call person has no use for at a glance; docs/metrics.md says what each is for. */
+const NOT_SHOWN = [
+  "berth_queue_pending",
+  "berth_queue_workers_polling",
+  "berth_opens_total",
+  "berth_touches_total",
+  "berth_settles_total",
+  "berth_workers_scaled_total",
+  "berth_worker_probes_total",
+  "berth_workqueue_adds_total",
+  "berth_replicas",
+];
+
+function overlapping(panels: readonly Panel[]): string[] {
+  const covers = (a: Panel["gridPos"], b: Panel["gridPos"]) =>
+    a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+  return panels.flatMap((panel, index) =>
+    panels
+      .slice(index + 1)
+      .filter((other) => covers(panel.gridPos, other.gridPos))
+      .map((other) => `${panel.title} and ${other.title}`),
+  );
+}

@@ -1,0 +1,83 @@
+import { execFile } from "node:child_process";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { beforeAll, beforeEach } from "vitest";
+import { parse } from "yaml";
+import { MissingToolError } from "../../testbed/cluster/missing.ts";
+import { findMonitoringTools, type MonitoringTool, type MonitoringTools } from "../../testbed/monitoring/tools.ts";
+import { CHART } from "../../tools/helm.ts";
+
+/** Folder of the alerts' rules. */
+export const ALERTS = join(CHART, "alerts");
+
+/** One alert of the rule files. */
+export interface AlertRule {
+  readonly alert: string;
+  readonly expr: string;
+  readonly for?: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+/** Paths of all rule files of the chart. */
+export async function ruleFiles(): Promise<string[]> {
+  return (await readdir(ALERTS)).sort().map((name) => join(ALERTS, name));
+}
+
+/** Every alert of the chart's rule files, in their order. */
+export async function alertRules(): Promise<AlertRule[]> {
+  const texts = await Promise.all((await ruleFiles()).map((path) => readFile(path, "utf8")));
+  return texts.flatMap((text) =>
+    (parse(text) as { groups: { rules: AlertRule[] }[] }).groups.flatMap(({ rules }) => rules),
+  );
+}
+
+/**
+ * Prometheus and its tools, for the tests of a file. Where they can't be had these count as skipped, which CI takes for a
+ * failure. Call it at the top of a file.
+ */
+export function useMonitoringTools(): MonitoringTools {
+  let found: MonitoringTools | undefined;
+  let why = "";
+  beforeAll(async () => {
+    try {
+      found = await findMonitoringTools();
+    } catch (error) {
+      if (!(error instanceof MissingToolError) || process.env.CI) throw error;
+      why = error.message;
+    }
+  });
+  beforeEach(({ skip }) => {
+    if (why !== "") skip(why);
+  });
+  const path = (name: MonitoringTool) => {
+    if (!found) throw new Error(`${name} is asked for before the tests`);
+    return found[name];
+  };
+  return {
+    get prometheus() {
+      return path("prometheus");
+    },
+    get promtool() {
+      return path("promtool");
+    },
+    get "prometheus-alertmanager"() {
+      return path("prometheus-alertmanager");
+    },
+    get amtool() {
+      return path("amtool");
+    },
+  };
+}
+
+/** Runs one of the tools. @returns what it printed. @throws with its words when it fails. */
+export async function runTool(tool: string, args: readonly string[]): Promise<string> {
+  try {
+    const { stdout, stderr } = await promisify(execFile)(tool, args);
+    return stdout + stderr;
+  } catch (error) {
+    const { stdout = "", stderr = "" } = error as { stdout?: string; stderr?: string };
+    throw new Error(`${tool} ${args.join(" ")}:\n${stdout}${stderr}`, { cause: error });
+  }
+}
