@@ -12,8 +12,8 @@ const examples = await yamlExamples();
 const whole = examples.filter(({ value }) => value.apiVersion === API_VERSION);
 /** A part of an Environment, from its spec on. */
 const parts = examples.filter(({ value }) => value.apiVersion === undefined && value.spec !== undefined);
-/** What names no kind is for the chart, but for what begins with these: rules of Prometheus, fields of a container. */
-const OTHERS = ["groups", "env"];
+/** What names no kind is for the chart, but for what begins with these: a configuration of Prometheus, fields of a container. */
+const OTHERS = ["scrape_configs", "env"];
 const values = examples.filter(
   ({ value }) => value.apiVersion === undefined && value.spec === undefined && !OTHERS.some((key) => key in value),
 );
