@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import type { Environment } from "./api/environment.ts";
+import { LEASE_NAME } from "./api/names.ts";
 import { mayBeInner, originAllowed, type Settings } from "./config.ts";
 import { type Clock, realClock } from "./core/clock.ts";
 import { type PointObserver, pointsOf } from "./core/points.ts";
@@ -20,9 +21,6 @@ import { WorkApiClient } from "./work/client.ts";
 import { WorkHttp } from "./work/http.ts";
 
 const SECOND_MS = 1_000;
-
-/** The one Lease of leader election, or what the names of all Leases begin with. */
-const LEASE_NAME = "berth";
 
 /** What tests put in the place of the real thing. */
 export interface Seams {

@@ -1,8 +1,8 @@
 import { CONDITIONS, REASONS } from "../src/api/conditions.ts";
+import { environmentSchema, PRINTER_COLUMNS } from "../src/api/crd.ts";
 import { API_VERSION, KIND } from "../src/api/names.ts";
 import { END_REASONS, EVENT_REASONS } from "../src/api/reasons.ts";
-import { environmentSchema, PRINTER_COLUMNS } from "./crd.ts";
-import type { StructuralSchema } from "./structural-schema.ts";
+import type { StructuralSchema } from "../src/api/structural-schema.ts";
 
 /** Sections of the field reference: each is a path of the schema, shown down to where the next section begins. */
 const SECTIONS = [

@@ -54,6 +54,9 @@ export const ANNOTATION_DELETION_COST = "controller.kubernetes.io/pod-deletion-c
 /** Holds an Environment until none of its work items is claimed any more. */
 export const FINALIZER = "berth.dev/drain";
 
+/** The one Lease of leader election, or what the names of all Leases begin with. */
+export const LEASE_NAME = "berth";
+
 export const FIELD_MANAGER = "berth";
 
 export type Role = "session" | "worker" | "operator";

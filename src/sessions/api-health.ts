@@ -31,6 +31,11 @@ const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
   "inner-address": "OriginNotAllowed",
 };
 
+/** The reason of a condition that an error of the Work API stands for. */
+export function reasonOfKind(kind: WorkErrorKind): ConditionReason {
+  return kind === "auth" ? "KeyRejected" : (REASON_OF[kind] ?? "Unreachable");
+}
+
 /** What one answer is enough for: no network fails in this way. */
 const FINAL: ReadonlySet<ConditionReason> = new Set<ConditionReason>(["EnvironmentNotFound", "OriginNotAllowed"]);
 
@@ -173,7 +178,7 @@ export class ApiHealth {
       return waitMs;
     }
     const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#notFoundPauseMs) : waitMs;
-    this.#count(call, { reason: REASON_OF[kind] ?? "Unreachable", message }, this.#clock.monotonic() + pauseMs);
+    this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs);
     this.#tell();
     return pauseMs;
   }

@@ -3,7 +3,9 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
 import { environmentVariable, FLAGS } from "../../src/config.ts";
+import { CHECKS } from "../../src/doctor/checks.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { cliRun } from "../support/cli-run.ts";
 import { closedLabels, documentedValues, expectDocumentedLabels } from "../support/label-values.ts";
 import { ROOT } from "./lint-gate.ts";
 
@@ -103,6 +105,34 @@ describe("docs/flags.md", () => {
       about,
     ]);
     expect([...rows.values()]).toEqual(expected);
+  });
+});
+
+describe("docs/cli.md", () => {
+  test("documents every check of berth doctor, and no other", async () => {
+    const rows = await rowsOf("docs/cli.md", /^[a-z]+(-[a-z]+)*$/);
+    expect([...rows.values()].map(([check, well]) => [check, well])).toEqual(Object.entries(CHECKS));
+  });
+
+  test("has a section for every command that has no page of its own", async () => {
+    const page = await read("docs/cli.md");
+    const { err } = await cliRun([]);
+    const [, names = ""] = /name a command: (.+) or help/.exec(err) ?? [];
+    const elsewhere = ["run", "uninstall", "version"];
+    for (const name of names.split(", ").filter((each) => !elsewhere.includes(each))) {
+      expect(page).toContain(`\n## berth ${name}\n`);
+    }
+    expect(names).toContain("doctor");
+  });
+
+  test.each(["doctor", "template"])("has every flag of berth %s", async (name) => {
+    const page = await read("docs/cli.md");
+    const [, section = ""] = page.split(`\n## berth ${name}\n`);
+    const { out } = await cliRun([name, "--help"]);
+    const flags = [...out.matchAll(/^ {2}(?:-\w, )?(--[\w-]+)/gm)].map(([, flag = ""]) => flag);
+    expect(flags.length).toBeGreaterThan(3);
+    const [own = ""] = section.split("\n## ");
+    for (const flag of flags.filter((each) => each !== "--help")) expect(own, flag).toContain(flag);
   });
 });
 

@@ -3,6 +3,8 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { REASONS } from "../../src/api/conditions.ts";
+import { environmentSchema } from "../../src/api/crd.ts";
+import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-election.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
@@ -12,8 +14,6 @@ import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
 import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST } from "../../src/workers/busy-watch.ts";
 import { VICTIM_COST } from "../../src/workers/shrink.ts";
-import { environmentSchema } from "../../tools/crd.ts";
-import type { StructuralSchema } from "../../tools/structural-schema.ts";
 import { ROOT } from "./lint-gate.ts";
 
 const read = (path: string) => readFile(join(ROOT, path), "utf8");

@@ -1,5 +1,5 @@
-import { environmentResource } from "../src/api/environment.ts";
-import { GROUP, KIND, PLURAL, VERSION } from "../src/api/names.ts";
+import { environmentResource } from "./environment.ts";
+import { GROUP, KIND, PLURAL, VERSION } from "./names.ts";
 import { type StructuralSchema, toStructuralSchema } from "./structural-schema.ts";
 
 /**

@@ -1,0 +1,81 @@
+import type { Command } from "commander";
+import { addFlags, FLAGS, mayBeInner, originAllowed, parseSettings, type Settings, settingsFrom } from "../config.ts";
+import { keepAlive } from "../core/clock.ts";
+import type { OperatorSettings } from "../doctor/operators.ts";
+import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
+import { DEFAULT_OPERATOR_NAMESPACE } from "./template.ts";
+
+const FORMATS = ["text", "json"] as const;
+const EXIT_FAILED = 1;
+
+interface Options {
+  readonly operatorNamespace?: string;
+  readonly checkKey?: boolean;
+  readonly output: (typeof FORMATS)[number];
+}
+
+/** `berth doctor`: whether a cluster, its operator and its Environments are as they should be. */
+export function addDoctor(program: Command, invocation: Invocation): void {
+  const command = program
+    .command("doctor")
+    .usage("[-n <namespace>]... [--check-key] [flags]")
+    .description("Check a cluster, its operator and its Environments, and say what to mend.")
+    .option(
+      "-n, --namespace <name>",
+      "Namespace whose Environments are looked at; repeat it (default: all, or that of the context).",
+      (text: string, before?: string) => (before === undefined ? text : `${before},${text}`),
+    )
+    .option("--operator-namespace <name>", "Where the operator is looked for (default: everywhere).")
+    .option("--check-key", "Ask the Work API with each environment key for its statistics.");
+  addKubeconfig(command);
+  addFlags(command, [FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins]);
+  addOutput(command, FORMATS).action(() =>
+    doctor(command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
+  );
+}
+
+async function doctor(options: Options, settings: Settings, { env, streams, exit }: Invocation): Promise<void> {
+  const { connect } = await import("./connect.ts");
+  const { examine } = await import("../doctor/doctor.ts");
+  const { berthVersion } = await import("../version.ts");
+  const { Progress } = await import("../terminal/progress.ts");
+  using _alive = keepAlive();
+  await using cluster = connect(settings, "doctor");
+  using progress = new Progress(streams);
+  const report = await examine({
+    kube: cluster.kube,
+    server: cluster.server,
+    version: berthVersion(),
+    namespaces: settings.namespaces,
+    currentNamespace: cluster.namespace,
+    operatorNamespace: options.operatorNamespace,
+    defaultOperatorNamespace: DEFAULT_OPERATOR_NAMESPACE,
+    readSettings: (argv, variables) => operatorSettings(parseSettings(argv, variables)),
+    assumed: { podPolicy: settings.podPolicy, work: { ...operatorSettings(settings), proxy: settings.proxy } },
+    checkKey: options.checkKey === true,
+    say: (what) => progress.say(what),
+  });
+  progress[Symbol.dispose]();
+  if (!report.ok) exit(EXIT_FAILED);
+  if (options.output === "json") return streams.out(jsonText(report));
+  const { paintFor } = await import("../terminal/paint.ts");
+  const { reportText } = await import("../doctor/report-text.ts");
+  streams.out(reportText(report, paintFor(streams, env["NO_COLOR"])));
+}
+
+/** What checks ask of an operator's settings. */
+function operatorSettings(settings: Settings): OperatorSettings {
+  const { allowedApiOrigins, leaderElection } = settings;
+  return {
+    namespaces: settings.namespaces,
+    podPolicy: settings.podPolicy,
+    apiCidrs: settings.apiCidrs,
+    originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
+    mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
+    leases: {
+      elected: leaderElection.enabled,
+      namespace: leaderElection.namespace,
+      shards: leaderElection.shards,
+    },
+  };
+}

@@ -1,0 +1,72 @@
+/** What `berth doctor` looks at: its closed list. docs/cli.md has a row for each. */
+export const CHECKS = {
+  "api-server": "The API server answers, and its version is one that Berth works with.",
+  crd: "The CRD is installed and serves the version that this build speaks.",
+  "crd-schema": "Every field that this build knows is in the CRD as it knows it.",
+  operator: "The operator's Deployment is there, and as many of its replicas as it should have are available.",
+  "operator-version": "The operator is of the same version as this build.",
+  lease: "Somebody holds the Lease, or each of the shards', and has renewed it.",
+  "operator-rights": "The operator's service account has every right that the chart gives it.",
+  "pod-security": "The namespace enforces a Pod Security level.",
+  claims: "No record of a claim is left whose Environment is gone.",
+  spec: "The Environment fits the schema of this build.",
+  conditions: "The Environment is Ready, by its own conditions.",
+  key: "The Secret with the environment key is there and has the key.",
+  "work-api": "The Work API can be reached and takes the key (with --check-key).",
+  template: "The API server takes Pods of the template, with all its admission, on a dry run.",
+  "network-policy": "The NetworkPolicy over the Pods is there and as the spec wants it.",
+  pods: "No Pod is stuck on its way to being parked, or to its end.",
+} as const;
+
+export type CheckId = keyof typeof CHECKS;
+
+/** `skip`: not checked, the message says what it needs. */
+export type CheckStatus = "pass" | "warn" | "fail" | "skip";
+
+/** What a check found of one thing. */
+export interface CheckResult {
+  readonly check: CheckId;
+  /** `cluster`, `deployment NS/NAME`, `namespace NS`, or `environment NS/NAME`. */
+  readonly about: string;
+  readonly status: CheckStatus;
+  readonly message: string;
+  /** What to do; null where nothing is wrong. */
+  readonly mend: string | null;
+}
+
+/** Makes results of one check about one thing. */
+export function resultsOf(check: CheckId, about: string) {
+  return {
+    pass: (message: string): CheckResult => ({ check, about, status: "pass", message, mend: null }),
+    warn: (message: string, mend: string): CheckResult => ({ check, about, status: "warn", message, mend }),
+    fail: (message: string, mend: string): CheckResult => ({ check, about, status: "fail", message, mend }),
+    skip: (needs: string): CheckResult => ({
+      check,
+      about,
+      status: "skip",
+      message: `not checked: needs ${needs}`,
+      mend: null,
+    }),
+  };
+}
+
+export type Results = ReturnType<typeof resultsOf>;
+
+/** All that was found. */
+export interface DoctorReport {
+  /** Version of this build. */
+  readonly berth: string;
+  /** Address of the API server. */
+  readonly server: string;
+  /** Nothing failed. */
+  readonly ok: boolean;
+  readonly counts: Readonly<Record<CheckStatus, number>>;
+  readonly checks: readonly CheckResult[];
+}
+
+/** Counts what was found. */
+export function reportOf(berth: string, server: string, checks: readonly CheckResult[]): DoctorReport {
+  const count = (status: CheckStatus) => checks.filter((each) => each.status === status).length;
+  const counts = { pass: count("pass"), warn: count("warn"), fail: count("fail"), skip: count("skip") };
+  return { berth, server, ok: counts.fail === 0, counts, checks };
+}

@@ -1,0 +1,107 @@
+import { environmentSchema } from "../api/crd.ts";
+import { API_VERSION, GROUP, PLURAL, VERSION } from "../api/names.ts";
+import { errorText } from "../core/errors.ts";
+import { isRecord } from "../core/record.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { hasStatus, isForbidden, isUnauthorized } from "../kube/errors.ts";
+import { CRDS } from "../kube/resource.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
+import { look, unseen } from "./look.ts";
+import { schemaDifference } from "./schema-difference.ts";
+
+/** As charts/berth/Chart.yaml says it in `kubeVersion`; a test compares them. */
+export const OLDEST_KUBERNETES = { major: 1, minor: 30 } as const;
+
+const CLUSTER = "cluster";
+const HTTP_NOT_FOUND = 404;
+/** A message names so many fields of each sort. */
+const SHOWN = 5;
+
+const INSTALL_CRD =
+  "Install the CRD of this version: helm upgrade takes it along, else kubectl apply --server-side -f deploy/crds/";
+
+/** Whether the API server answers. A result that failed is the end of all looking. */
+export async function checkApiServer(kube: KubeClient): Promise<CheckResult> {
+  const results = resultsOf("api-server", CLUSTER);
+  try {
+    const version = await kube.raw("GET", "/version");
+    return isRecord(version) ? versionResult(version, results) : results.fail(...NO_API_SERVER);
+  } catch (error) {
+    if (isForbidden(error)) return results.skip("get /version (role system:public-info-viewer)");
+    const mend = isUnauthorized(error)
+      ? "Log in anew: the API server takes the credentials of the kubeconfig no longer."
+      : "See that the kubeconfig names the right cluster, and that this machine reaches it (VPN, proxy, firewall).";
+    return results.fail(errorText(error), mend);
+  }
+}
+
+const NO_API_SERVER = ["What answers is no API server.", "See that the kubeconfig names the right address."] as const;
+
+function versionResult(version: Record<string, unknown>, results: ReturnType<typeof resultsOf>): CheckResult {
+  const { gitVersion, major, minor } = version;
+  // Providers write a minor such as "30+".
+  const [majorNumber, minorNumber] = [major, minor].map((part) => Number.parseInt(String(part), 10));
+  if (majorNumber === undefined || minorNumber === undefined || Number.isNaN(majorNumber + minorNumber)) {
+    return results.fail(...NO_API_SERVER);
+  }
+  const { major: oldestMajor, minor: oldestMinor } = OLDEST_KUBERNETES;
+  const isOld = majorNumber < oldestMajor || (majorNumber === oldestMajor && minorNumber < oldestMinor);
+  if (!isOld) return results.pass(`Kubernetes ${String(gitVersion)}`);
+  const oldest = `${oldestMajor}.${oldestMinor}`;
+  return results.fail(
+    `Kubernetes ${String(gitVersion)} is older than ${oldest}`,
+    `Upgrade the cluster to ${oldest} or newer.`,
+  );
+}
+
+/** Whether the API server serves Environments. By its discovery, which everybody may read. */
+export async function checkCrd(kube: KubeClient): Promise<CheckResult> {
+  const results = resultsOf("crd", CLUSTER);
+  try {
+    const list = await kube.raw("GET", `/apis/${API_VERSION}`);
+    const resources = isRecord(list) && Array.isArray(list["resources"]) ? list["resources"] : [];
+    if (resources.some((resource) => isRecord(resource) && resource["name"] === PLURAL)) {
+      return results.pass(`${PLURAL}.${GROUP} is served as ${VERSION}`);
+    }
+  } catch (error) {
+    if (isForbidden(error)) return results.skip(`get /apis/${API_VERSION} (role system:discovery)`);
+    if (!hasStatus(error, HTTP_NOT_FOUND)) return results.fail(errorText(error), INSTALL_CRD);
+  }
+  return results.fail(`the CRD ${PLURAL}.${GROUP} is not installed, or does not serve ${VERSION}`, INSTALL_CRD);
+}
+
+/** Whether the CRD has the fields that this build knows. */
+export async function checkCrdSchema(kube: KubeClient, version: string): Promise<CheckResult> {
+  const results = resultsOf("crd-schema", CLUSTER);
+  const name = `${PLURAL}.${GROUP}`;
+  const found = await look(() => kube.get(CRDS, { name }));
+  if (found.is === "absent") return results.fail(`the CRD ${name} is not installed`, INSTALL_CRD);
+  if (found.is !== "seen") return unseen(results, found, `get customresourcedefinitions ${name}`);
+  const difference = schemaDifference(environmentSchema(), schemaOf(found.value["spec"]));
+  const { missing, changed, unknown } = difference;
+  const words = [
+    ...(missing.length > 0 ? [`the CRD lacks ${shown(missing)}`] : []),
+    ...(changed.length > 0 ? [`has another ${shown(changed)}`] : []),
+    ...(unknown.length > 0 ? [`has ${shown(unknown)}, which this build does not know`] : []),
+  ];
+  if (words.length === 0) return results.pass(`every field is as Berth ${version} knows it`);
+  const message = words.join("; ");
+  if (missing.length + changed.length > 0) return results.fail(message, INSTALL_CRD);
+  return results.warn(
+    message,
+    `The CRD is newer than this build (${version}): use the berth of the operator's version.`,
+  );
+}
+
+function schemaOf(spec: unknown): unknown {
+  const versions = isRecord(spec) && Array.isArray(spec["versions"]) ? spec["versions"] : [];
+  const ours: unknown = versions.find((each) => isRecord(each) && each["name"] === VERSION);
+  const schema = isRecord(ours) ? ours["schema"] : undefined;
+  return isRecord(schema) ? schema["openAPIV3Schema"] : undefined;
+}
+
+function shown(paths: readonly string[]): string {
+  const names = paths.map((path) => path.replace(/^\./, "") || "a schema");
+  const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : "";
+  return names.slice(0, SHOWN).join(", ") + more;
+}

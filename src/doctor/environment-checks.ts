@@ -1,0 +1,131 @@
+import { type Condition, type ConditionReason, eventType, findCondition, isGood, REASONS } from "../api/conditions.ts";
+import { type Environment, parseEnvironment } from "../api/environment.ts";
+import type { PodPolicy } from "../api/pod-policy.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { NETWORK_POLICIES, type Pod } from "../kube/resource.ts";
+import { readEnvironmentKey } from "../reconcile/environment-key.ts";
+import { templateOf } from "../reconcile/modes.ts";
+import {
+  addressesTold,
+  isAsWanted,
+  type NetworkFacts,
+  policyName,
+  renderNetworkPolicy,
+} from "../reconcile/network-policy.ts";
+import { invalidSpecMessage } from "../reconcile/refusals.ts";
+import { checkTemplate } from "../reconcile/template-check.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
+import { look, unseen } from "./look.ts";
+
+/** `environment NS/NAME`. */
+export function aboutEnvironment({ metadata }: { metadata: { namespace?: string; name?: string } }): string {
+  return `environment ${metadata.namespace}/${metadata.name}`;
+}
+
+/** The Environment as this build reads it; null beside a result that says why it cannot. */
+export function checkSpec(raw: { metadata: { namespace?: string; name?: string } }): {
+  readonly environment: Environment | null;
+  readonly result: CheckResult;
+} {
+  const results = resultsOf("spec", aboutEnvironment(raw));
+  const parsed = parseEnvironment(raw);
+  if (!parsed.ok) {
+    return { environment: null, result: results.fail(invalidSpecMessage(parsed.problems), REASONS.InvalidSpec.mend) };
+  }
+  return { environment: parsed.environment, result: results.pass("it fits the schema") };
+}
+
+/** What the Environment's own conditions say: one result for each that is not as it should be. */
+export function checkConditions(environment: Environment): CheckResult[] {
+  const results = resultsOf("conditions", aboutEnvironment(environment));
+  const { status, metadata } = environment;
+  const ready = findCondition(status?.conditions, "Ready");
+  if (!ready) {
+    const mend = "Wait a moment; if it stays so, see that an operator runs that serves this namespace.";
+    return [results.fail("no operator has looked at it yet", mend)];
+  }
+  if (ready.observedGeneration < metadata.generation) {
+    const mend = "Wait a moment; if it stays so, see whether the operator runs.";
+    return [results.warn("the conditions speak of an earlier spec", mend)];
+  }
+  const others = (status?.conditions ?? []).filter((condition) => isTrouble(condition) && condition !== ready);
+  const own = isGood(ready) ? [] : [ready];
+  const shown = [...own, ...others.filter(({ reason }) => reason !== ready.reason)];
+  if (shown.length === 0) return [results.pass(`Ready: ${ready.message}`)];
+  return shown.map((condition) => {
+    const message = `${condition.type}=${condition.status} ${condition.reason}: ${condition.message}`;
+    const mend = mendOf(condition.reason);
+    return condition === ready && isWarning(condition.reason)
+      ? results.fail(message, mend)
+      : results.warn(message, mend);
+  });
+}
+
+/** Not yet looked at is no trouble. */
+function isTrouble(condition: Condition): boolean {
+  if (condition.status === "Unknown") return isWarning(condition.reason);
+  return !isGood(condition) || isWarning(condition.reason);
+}
+
+/** A reason of a newer operator is one. */
+function isWarning(reason: string): boolean {
+  return !Object.hasOwn(REASONS, reason) || eventType(reason as ConditionReason) === "Warning";
+}
+
+function mendOf(reason: string): string {
+  return Object.hasOwn(REASONS, reason) ? REASONS[reason as ConditionReason].mend : "See docs/troubleshooting.md.";
+}
+
+/** Whether the environment key is where the spec says, and the key itself for whoever may use it. */
+export async function checkKey(
+  kube: KubeClient,
+  environment: Environment,
+): Promise<{ readonly key: string | null; readonly result: CheckResult }> {
+  const results = resultsOf("key", aboutEnvironment(environment));
+  const { namespace } = environment.metadata;
+  const ref = environment.spec.api.keySecretRef;
+  const reading = await readEnvironmentKey(kube, namespace, ref);
+  if (reading.ok) return { key: reading.key, result: results.pass(`key ${ref.key} of Secret ${ref.name} is there`) };
+  const { reason, message } = reading.verdict;
+  if (reason === "KeySecretUnreadable") return { key: null, result: results.skip(`get secrets in ${namespace}`) };
+  return { key: null, result: results.fail(message, REASONS[reason].mend) };
+}
+
+/** What the API server says of a Pod of the template, its Pod Security and other admission included. */
+export async function checkDryRun(kube: KubeClient, environment: Environment, policy: PodPolicy): Promise<CheckResult> {
+  const results = resultsOf("template", aboutEnvironment(environment));
+  const { name, namespace } = environment.metadata;
+  const verdict = await checkTemplate(kube, name, templateOf(environment), policy);
+  const { mend } = REASONS[verdict.reason];
+  if (verdict.reason === "AcceptedWithWarning") return results.warn(verdict.message, mend);
+  if (verdict.accepted) return results.pass(verdict.message);
+  // Whoever runs this command is asked for, not the operator.
+  if (verdict.reason === "TemplateUnchecked" && / cannot create resource "pods"/.test(verdict.message)) {
+    return results.skip(`create pods in ${namespace} (for a dry run)`);
+  }
+  return results.fail(`${verdict.reason}: ${verdict.message}`, mend);
+}
+
+/**
+ * Whether the NetworkPolicy is there, and as the spec wants it.
+ * @param facts what the operator knows of networks; null: not known, the policy's rules are not compared
+ * @param pods the session Pods, which may have been told of an earlier address; null: not known
+ */
+export async function checkNetworkPolicy(
+  kube: KubeClient,
+  environment: Environment,
+  facts: NetworkFacts | null,
+  pods: readonly Pod[] | null,
+): Promise<CheckResult> {
+  const results = resultsOf("network-policy", aboutEnvironment(environment));
+  const { name, namespace } = environment.metadata;
+  if (environment.spec.network.policy === "None") return results.pass("none is wanted (network.policy: None)");
+  const policy = policyName(name);
+  const found = await look(() => kube.get(NETWORK_POLICIES, { namespace, name: policy }));
+  if (found.is === "absent") return results.fail(`NetworkPolicy ${policy} is not there`, REASONS.PolicyFailing.mend);
+  if (found.is !== "seen") return unseen(results, found, `get networkpolicies in ${namespace}`);
+  const wanted = facts && pods ? renderNetworkPolicy(environment, facts, addressesTold(pods)) : null;
+  if (wanted === null) return results.pass(`NetworkPolicy ${policy} is there; its rules were not compared`);
+  if (isAsWanted(found.value, wanted)) return results.pass(`NetworkPolicy ${policy} is as the spec wants it`);
+  return results.fail(`NetworkPolicy ${policy} is not as the spec wants it`, REASONS.PolicyFailing.mend);
+}

@@ -1,0 +1,66 @@
+import { toLabelValue } from "../api/label-value.ts";
+import { LABEL_ENVIRONMENT } from "../api/names.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { type KubeObject, NAMESPACES, SECRETS, type Secret } from "../kube/resource.ts";
+import { anyClaimSelector, CLAIM_SECRET_TYPE, readJournal } from "../sessions/journal.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
+import { look, unseen } from "./look.ts";
+
+/** https://kubernetes.io/docs/concepts/security/pod-security-admission/ */
+const ENFORCE = "pod-security.kubernetes.io/enforce";
+/** A message names so many Secrets. */
+const SHOWN = 3;
+
+const aboutNamespace = (namespace: string) => `namespace ${namespace}`;
+
+/** Whether the API server itself holds Pods there to a level: the second net beside the operator's own policy. */
+export async function checkPodSecurity(kube: KubeClient, namespace: string): Promise<CheckResult> {
+  const results = resultsOf("pod-security", aboutNamespace(namespace));
+  const found = await look(() => kube.get(NAMESPACES, { name: namespace }));
+  if (found.is === "absent") return results.fail("the namespace is not there", `kubectl create namespace ${namespace}`);
+  if (found.is !== "seen") return unseen(results, found, `get namespaces ${namespace}`);
+  const level = found.value.metadata.labels?.[ENFORCE] ?? "privileged";
+  if (level !== "privileged") return results.pass(`it enforces ${level}`);
+  return results.warn(
+    "it enforces no Pod Security level: the operator's policy for Pods alone holds them",
+    `kubectl label namespace ${namespace} ${ENFORCE}=restricted (Pods of templates that name an image and nothing else fit it)`,
+  );
+}
+
+/**
+ * Whether records of claims are left that no Environment will ever settle: nothing owns them, so nobody deletes them.
+ * @param environments all of the namespace
+ */
+export async function checkClaims(
+  kube: KubeClient,
+  namespace: string,
+  environments: readonly KubeObject[],
+): Promise<CheckResult> {
+  const results = resultsOf("claims", aboutNamespace(namespace));
+  const query = { namespace, labelSelector: anyClaimSelector() };
+  // Of a Secret no more is kept than what is asked here.
+  const found = await look(() => kube.listAll(SECRETS, query, { keep: withoutCredentials }));
+  if (found.is === "absent") return results.pass("there are none");
+  if (found.is !== "seen") return unseen(results, found, `list secrets in ${namespace}`);
+  const claims = found.value.items.filter(({ type }) => type === CLAIM_SECRET_TYPE);
+  const orphans = claims.filter((claim) => !environments.some((environment) => isClaimOf(claim, environment)));
+  if (claims.length === 0) return results.pass("there are none");
+  if (orphans.length === 0) return results.pass(`${claims.length}, each of an Environment that is there`);
+  const names = orphans.map(({ metadata }) => metadata.name ?? "");
+  const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : "";
+  return results.fail(
+    `Secrets of claims are left whose Environment is gone: ${names.slice(0, SHOWN).join(", ")}${more}`,
+    `When no session of theirs runs any more: kubectl -n ${namespace} delete secret ${names.slice(0, SHOWN).join(" ")}`,
+  );
+}
+
+function isClaimOf(claim: Secret, { metadata }: KubeObject): boolean {
+  const uid = readJournal(claim)?.environmentUid;
+  if (uid) return uid === metadata.uid;
+  return claim.metadata.labels?.[LABEL_ENVIRONMENT] === toLabelValue(metadata.name ?? "");
+}
+
+function withoutCredentials(secret: Secret): Secret {
+  const { credential: _credential, "work-secret": _secret, ...data } = secret.data ?? {};
+  return { ...secret, data };
+}

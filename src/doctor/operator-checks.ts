@@ -1,0 +1,98 @@
+import { LEASE_NAME } from "../api/names.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { LEASES, type Lease } from "../kube/resource.ts";
+import { shardLeaseName } from "../kube/shard-leases.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
+import { type Look, look, unseen } from "./look.ts";
+import type { InstalledOperator } from "./operators.ts";
+
+const SECOND_MS = 1_000;
+/**
+ * A Lease that nobody renewed for so long is nobody's: four times what it lasts. The holder's clock writes the time and the
+ * API server's is compared with it, so that some seconds between them must not matter.
+ */
+const STALE_LEASE_MS = 60_000;
+
+/** `deployment NS/NAME`. */
+export function aboutOperator({ namespace, deployment }: InstalledOperator): string {
+  return `deployment ${namespace}/${deployment.metadata.name}`;
+}
+
+/** Whether an operator is installed at all; what is wrong with one that is, `checkReplicas` says. */
+export function checkInstalled(found: Look<readonly InstalledOperator[]>): CheckResult[] {
+  const results = resultsOf("operator", "cluster");
+  if (found.is === "forbidden") return [results.skip("list deployments, everywhere or in --operator-namespace")];
+  if (found.is === "failed") return [unseen(results, found, "list deployments")];
+  if (found.is === "seen" && found.value.length > 0) return [];
+  return [
+    results.fail(
+      "no operator is installed as a Deployment with the chart's labels",
+      "Install it (helm install berth charts/berth -n berth-system --create-namespace), or name its namespace with --operator-namespace. One that runs elsewhere, such as by npm start, cannot be seen.",
+    ),
+  ];
+}
+
+/** Whether its replicas run. */
+export function checkReplicas(operator: InstalledOperator): CheckResult {
+  const results = resultsOf("operator", aboutOperator(operator));
+  const { spec, status, metadata } = operator.deployment;
+  const wanted = spec.replicas ?? 1;
+  const available = status?.availableReplicas ?? 0;
+  const count = `${available} of ${wanted} replicas are available`;
+  const where = `kubectl -n ${operator.namespace} describe deployment ${metadata.name}`;
+  if (wanted === 0) {
+    const mend = `Scale it up again: kubectl -n ${operator.namespace} scale deployment ${metadata.name} --replicas 1`;
+    return results.fail("it is scaled to nothing, as berth uninstall leaves it", mend);
+  }
+  if (available === 0) return results.fail(count, `Look at its Pods and their logs: ${where}`);
+  if (available < wanted) return results.warn(count, `Look at its Pods: ${where}`);
+  return results.pass(`${count} (${operator.image})`);
+}
+
+/** Whether it is of this build's version: other checks hold what it made against what this build would make. */
+export function checkVersion(operator: InstalledOperator, version: string): CheckResult {
+  const results = resultsOf("operator-version", aboutOperator(operator));
+  // The image says what runs; the label is what the chart meant, where an image has no tag.
+  const [named = ""] = operator.image.split("@");
+  const tag = /:([^/:]+)$/.exec(named)?.[1];
+  const running = tag ?? operator.deployment.metadata.labels?.["app.kubernetes.io/version"] ?? "unknown";
+  const mend = `Use the berth of its image: kubectl -n ${operator.namespace} exec deploy/${operator.deployment.metadata.name} -- node /app/bin/berth.mjs doctor; or upgrade the operator.`;
+  if (operator.settings === null) {
+    return results.warn(`its flags are not those of Berth ${version} (image ${operator.image})`, mend);
+  }
+  if (running === version) return results.pass(`it is ${version}, as this build`);
+  return results.warn(`its image is ${operator.image}, and this build is ${version}`, mend);
+}
+
+/** Whether somebody acts: the Lease, or that of every shard, is held and was renewed. */
+export async function checkLeases(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
+  const results = resultsOf("lease", aboutOperator(operator));
+  const { elected = true, namespace = operator.namespace, shards = 1 } = operator.settings?.leases ?? {};
+  if (!elected) return results.pass("leader election is off: there is no Lease");
+  const found = await look(() => kube.listAll(LEASES, { namespace }));
+  if (found.is !== "seen") return unseen(results, notAbsent(found), `list leases in namespace ${namespace}`);
+  const names = Array.from({ length: shards }, (_, shard) => shardLeaseName(LEASE_NAME, shard, shards));
+  const leases = new Map(found.value.items.map((lease) => [lease.metadata.name, lease]));
+  const states = names.map((name) => ({ name, state: stateOf(leases.get(name), kube.now()) }));
+  const idle = states.filter(({ state }) => !state.isHeld);
+  if (idle.length === 0) return results.pass(states.map(({ name, state }) => `${name}: ${state.words}`).join("; "));
+  return results.fail(
+    idle.map(({ name, state }) => `Lease ${namespace}/${name} ${state.words}`).join("; "),
+    "Read the operator's log; without leases get, list, create and update in this namespace no replica can act.",
+  );
+}
+
+function stateOf(lease: Lease | undefined, nowMs: number): { readonly isHeld: boolean; readonly words: string } {
+  if (!lease) return { isHeld: false, words: "is not there: no replica has acted yet" };
+  const { holderIdentity = "", renewTime } = lease.spec ?? {};
+  if (holderIdentity === "") return { isHeld: false, words: "is held by nobody" };
+  const ageMs = nowMs - Date.parse(renewTime ?? "");
+  if (ageMs <= STALE_LEASE_MS) return { isHeld: true, words: `held by ${holderIdentity}` };
+  const age = Number.isNaN(ageMs) ? "never" : `${Math.round(ageMs / SECOND_MS)} s ago`;
+  return { isHeld: false, words: `is ${holderIdentity}'s, who renewed it last ${age}` };
+}
+
+/** Of a list, nothing is absent: an API server that knows no such kind fails. */
+function notAbsent<T>(found: Exclude<Look<T>, { readonly is: "seen" }>) {
+  return found.is === "absent" ? ({ is: "failed", message: "the API server knows no Leases" } as const) : found;
+}

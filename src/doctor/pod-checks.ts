@@ -1,0 +1,77 @@
+import type { Environment } from "../api/environment.ts";
+import { toLabelValue } from "../api/label-value.ts";
+import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { PODS, type Pod } from "../kube/resource.ts";
+import { readPodState } from "../sessions/pod-state.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
+import { aboutEnvironment } from "./environment-checks.ts";
+import { type Look, look, unseen } from "./look.ts";
+
+const SECOND_MS = 1_000;
+/** A Pod that is deleted is gone when its grace is over and its node has said so; a lost node takes some minutes. */
+const GONE_MARGIN_MS = 300_000;
+/** A message names so many Pods. */
+const SHOWN = 3;
+
+/** The Pods of an Environment, of both modes. */
+export function podsOf(kube: KubeClient, environment: Environment): Promise<Look<readonly Pod[]>> {
+  const { name, namespace } = environment.metadata;
+  const role = environment.spec.workers ? "worker" : "session";
+  const labelSelector = `${LABEL_ENVIRONMENT}=${toLabelValue(name)},${LABEL_ROLE}=${role}`;
+  return look(async () => (await kube.listAll(PODS, { namespace, labelSelector })).items);
+}
+
+/** Whether a Pod takes longer than it should to get ready for a session, or to go. */
+export function checkPods(environment: Environment, found: Look<readonly Pod[]>, nowMs: number): CheckResult {
+  const results = resultsOf("pods", aboutEnvironment(environment));
+  const { namespace } = environment.metadata;
+  if (found.is === "absent") return results.pass("there are none");
+  if (found.is !== "seen") return unseen(results, found, `list pods in ${namespace}`);
+  const pods = found.value;
+  const staying = pods.filter((pod) => isStaying(pod, nowMs));
+  if (staying.length > 0) {
+    return results.fail(
+      `${namesOf(staying)} should long be gone: deleted, and grace and ${GONE_MARGIN_MS / SECOND_MS} s are over`,
+      "Look at its node, and at the finalizers of the Pod.",
+    );
+  }
+  const stuck = pods.flatMap((pod) => stuckPod(pod, environment, nowMs));
+  const [first] = stuck;
+  if (!first) return results.pass(`${pods.length} ${pods.length === 1 ? "Pod" : "Pods"}, none is stuck`);
+  return results.fail(
+    `${namesOf(stuck.map(({ pod }) => pod))} did not get ready within prepareTimeoutSeconds: ${first.why}`,
+    `kubectl -n ${namespace} describe pod ${first.pod.metadata.name}`,
+  );
+}
+
+function isStaying({ metadata }: Pod, nowMs: number): boolean {
+  // The timestamp is the end of the grace.
+  return nowMs > Date.parse(metadata.deletionTimestamp ?? "") + GONE_MARGIN_MS;
+}
+
+/** A free Pod on its way to being parked for too long; workers get ready at a pace of their own. */
+function stuckPod(pod: Pod, { spec }: Environment, nowMs: number): { pod: Pod; why: string }[] {
+  if (!spec.sessions || pod.metadata.labels?.[LABEL_PHASE] !== "parked" || pod.metadata.deletionTimestamp) return [];
+  const ageMs = nowMs - Date.parse(pod.metadata.creationTimestamp ?? "");
+  if (!(ageMs > spec.sessions.prepareTimeoutSeconds * SECOND_MS)) return [];
+  const state = readPodState(pod);
+  switch (state.is) {
+    case "unscheduled":
+      return [{ pod, why: `${state.reason || "not scheduled"}: ${state.message}` }];
+    case "preparing":
+      return [
+        { pod, why: state.problem ? `${state.problem.reason}: ${state.problem.message}` : "its node does not say why" },
+      ];
+    case "parked":
+    case "running":
+    case "ended":
+      return [];
+  }
+}
+
+function namesOf(pods: readonly Pod[]): string {
+  const names = pods.slice(0, SHOWN).map(({ metadata }) => `Pod ${metadata.name}`);
+  const more = pods.length > SHOWN ? [`${pods.length - SHOWN} more`] : [];
+  return [...names, ...more].join(", ");
+}

@@ -1,0 +1,35 @@
+import { REASONS } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import { errorText } from "../core/errors.ts";
+import { originNotAllowedMessage } from "../reconcile/refusals.ts";
+import { reasonOfKind } from "../sessions/api-health.ts";
+import { askWorkApi, type WorkAccess } from "../sessions/reading-client.ts";
+import { WorkApiError } from "../work/errors.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
+import { aboutEnvironment } from "./environment-checks.ts";
+
+/**
+ * Whether the Work API answers and takes the key, by its statistics. Asked from this machine, which may reach other
+ * addresses than the operator's Pod.
+ * @param key null: it could not be read, which another check says
+ */
+export async function checkWorkApi(
+  environment: Environment,
+  key: string | null,
+  access: WorkAccess,
+): Promise<CheckResult> {
+  const results = resultsOf("work-api", aboutEnvironment(environment));
+  const { baseUrl } = environment.spec.api;
+  if (key === null) return results.skip("the environment key");
+  if (!access.originAllowed(baseUrl)) {
+    return results.fail(originNotAllowedMessage(baseUrl), REASONS.OriginNotAllowed.mend);
+  }
+  try {
+    const { value } = await askWorkApi(environment, key, access, (client) => client.stats());
+    return results.pass(`${baseUrl} takes the key: ${value.depth} items wait, ${value.pending} are polled`);
+  } catch (error) {
+    if (!(error instanceof WorkApiError)) throw error;
+    const reason = reasonOfKind(error.kind);
+    return results.fail(`${reason}: ${errorText(error)}`, REASONS[reason].mend);
+  }
+}

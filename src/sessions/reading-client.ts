@@ -1,0 +1,46 @@
+import type { Environment } from "../api/environment.ts";
+import { type Clock, realClock } from "../core/clock.ts";
+import { WorkApiClient } from "../work/client.ts";
+import { WorkHttp } from "../work/http.ts";
+
+const SECOND_MS = 1_000;
+
+/** How the Work API of an Environment may be reached from here. */
+export interface WorkAccess {
+  /** Whether a key may be sent to this address at all. */
+  readonly originAllowed: (baseUrl: string) => boolean;
+  /** Whether the origin may be at an inner address. */
+  readonly mayBeInner: (origin: string) => boolean;
+  readonly proxy: { readonly httpsProxy?: string; readonly httpProxy?: string; readonly noProxy?: string };
+  readonly clock?: Clock;
+}
+
+/**
+ * Asks the Work API of an Environment something, as commands do that look and change nothing: what is asked must be
+ * statistics or the list. Connections are closed afterwards.
+ */
+export async function askWorkApi<T>(
+  environment: Environment,
+  key: string,
+  { mayBeInner, proxy, clock = realClock }: WorkAccess,
+  ask: (client: WorkApiClient) => Promise<T>,
+): Promise<T> {
+  const http = new WorkHttp({ clock, proxy, mayBeInner });
+  const { api, environmentId } = environment.spec;
+  try {
+    return await ask(
+      new WorkApiClient({
+        baseUrl: api.baseUrl,
+        environmentId,
+        key: () => key,
+        workspaceId: api.workspaceId,
+        workerId: "berth-look",
+        http,
+        clock,
+        requestTimeoutMs: api.requestTimeoutSeconds * SECOND_MS,
+      }),
+    );
+  } finally {
+    await http.close();
+  }
+}

@@ -1,0 +1,50 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import { checkApiServer, OLDEST_KUBERNETES } from "../../src/doctor/cluster-checks.ts";
+import type { KubeClient } from "../../src/kube/client.ts";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import { ROOT } from "../project/lint-gate.ts";
+
+/** An API server that says this of itself. */
+const saying = (answer: () => unknown) => ({ raw: async () => answer() }) as unknown as KubeClient;
+
+describe("the API server", () => {
+  test.each([
+    ["1", "36", "pass"],
+    ["1", "30", "pass"],
+    ["1", "30+", "pass"],
+    ["2", "0", "pass"],
+    ["1", "29", "fail"],
+    ["0", "36", "fail"],
+    ["", "", "fail"],
+  ])("of version %j.%j: %s", async (major, minor, status) => {
+    const result = await checkApiServer(saying(() => ({ major, minor, gitVersion: `v${major}.${minor}.0` })));
+    expect(result).toMatchObject({ check: "api-server", about: "cluster", status });
+  });
+
+  test.each([
+    [0, "fail", /this machine reaches it/],
+    [401, "fail", /Log in anew/],
+    [403, "skip", null],
+  ])("that answers with %s: %s", async (status, expected, mend) => {
+    const result = await checkApiServer(
+      saying(() => {
+        throw new KubeApiError("GET /version: it said no", { status });
+      }),
+    );
+    expect(result.status).toBe(expected);
+    if (mend === null) expect(result.message).toMatch(/^not checked: needs get \/version/);
+    else expect(result.mend).toMatch(mend);
+  });
+
+  test("that is none, but some page, fails", async () => {
+    expect(await checkApiServer(saying(() => "<html>"))).toMatchObject({ status: "fail" });
+  });
+
+  test("may be as old as the chart says", async () => {
+    const { kubeVersion } = parse(await readFile(join(ROOT, "charts/berth/Chart.yaml"), "utf8"));
+    expect(kubeVersion).toBe(`>=${OLDEST_KUBERNETES.major}.${OLDEST_KUBERNETES.minor}.0-0`);
+  });
+});

@@ -1,0 +1,85 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { parse } from "yaml";
+import { parseEnvironment } from "../../src/api/environment.ts";
+import { checkPods } from "../../src/doctor/pod-checks.ts";
+import type { Pod, PodStatus } from "../../src/kube/resource.ts";
+import { asStored } from "../../src/preview/preview.ts";
+import { sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { ROOT } from "../project/lint-gate.ts";
+
+const SECOND_MS = 1_000;
+const MADE = "2026-01-02T03:04:05Z";
+const MADE_MS = Date.parse(MADE);
+
+const parsed = parseEnvironment(
+  asStored(parse(await readFile(join(ROOT, "examples/environments/minimal.yaml"), "utf8")), "agents"),
+);
+if (!parsed.ok) throw new Error(parsed.problems.join("\n"));
+const { environment } = parsed;
+/** Of the example, which does not set it. */
+const PREPARE_SECONDS = environment.spec.sessions?.prepareTimeoutSeconds ?? 0;
+
+function pod(status: PodStatus, metadata: Partial<Pod["metadata"]> = {}): Pod {
+  const made = sessionTemplate(environment).render("berth-research-x");
+  return {
+    ...made,
+    metadata: { ...made.metadata, creationTimestamp: MADE, ...metadata },
+    spec: { ...made.spec, nodeName: "node-1" },
+    status,
+  };
+}
+
+const check = (one: Pod, afterSeconds: number) =>
+  checkPods(environment, { is: "seen", value: [one] }, MADE_MS + afterSeconds * SECOND_MS);
+
+const waiting = (reason: string, message = "") => ({
+  phase: "Pending",
+  containerStatuses: [{ name: "worker", state: { waiting: { reason, message } } }],
+});
+
+test("a Pod that does not get ready in time is stuck, by kubelet's word", () => {
+  const stuck = pod(waiting("ImagePullBackOff", "Back-off pulling image"));
+  expect(check(stuck, PREPARE_SECONDS)).toMatchObject({ status: "pass", message: "1 Pod, none is stuck" });
+  expect(check(stuck, PREPARE_SECONDS + 1)).toEqual({
+    check: "pods",
+    about: "environment agents/research",
+    status: "fail",
+    message:
+      "Pod berth-research-x did not get ready within prepareTimeoutSeconds: ImagePullBackOff: Back-off pulling image",
+    mend: "kubectl -n agents describe pod berth-research-x",
+  });
+});
+
+test("a parked Pod waits for as long as it likes", () => {
+  const parked = pod({
+    ...waiting("CreateContainerConfigError", 'secret "berth-research-x" not found'),
+    conditions: ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" })),
+  });
+  expect(check(parked, 100 * PREPARE_SECONDS).status).toBe("pass");
+});
+
+test("a Pod without a node is stuck with the scheduler's words", () => {
+  const conditions = [
+    { type: "PodScheduled", status: "False", reason: "Unschedulable", message: "0/3 nodes are available" },
+  ];
+  const unscheduled = pod({ phase: "Pending", conditions });
+  delete unscheduled.spec.nodeName;
+  expect(check(unscheduled, PREPARE_SECONDS + 1).message).toContain("Unschedulable: 0/3 nodes are available");
+});
+
+test("a Pod that should long be gone is told apart", () => {
+  const going = pod({ phase: "Running" }, { deletionTimestamp: MADE });
+  expect(check(going, 300).status).toBe("pass");
+  const result = check(going, 301);
+  expect(result.status).toBe("fail");
+  expect(result.message).toMatch(/^Pod berth-research-x should long be gone/);
+});
+
+test("Pods that may not be listed are not checked", () => {
+  expect(checkPods(environment, { is: "forbidden" }, MADE_MS)).toMatchObject({
+    status: "skip",
+    message: "not checked: needs list pods in agents",
+  });
+});

@@ -1,0 +1,330 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { describe, expect, test } from "vitest";
+import { CHECKS, type CheckResult, type DoctorReport } from "../../src/doctor/checks.ts";
+import { DEPLOYMENTS, LEASES, NAMESPACES, NETWORK_POLICIES, type Resource, SECRETS } from "../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { renderJournal } from "../../src/sessions/journal.ts";
+import { berthVersion } from "../../src/version.ts";
+import { startCluster } from "../../testbed/cluster/cluster.ts";
+import { installBerth } from "../../testbed/cluster/install.ts";
+import { cliRun } from "../support/cli-run.ts";
+import { useCluster } from "../support/cluster.ts";
+import { freePort } from "../support/free-port.ts";
+import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
+import { shippedRules } from "../support/shipped-rights.ts";
+import { startWorld, type World } from "../support/world.ts";
+import { asTestCluster, takeAnything } from "./own-cluster.ts";
+
+const cluster = useCluster();
+
+const ACCOUNT = "berth-operator";
+const RBAC = "rbac.authorization.k8s.io";
+const ROLES: Resource = { group: RBAC, version: "v1", plural: "roles", kind: "Role", namespaced: true };
+const BINDINGS: Resource = { ...ROLES, plural: "rolebindings", kind: "RoleBinding" };
+const CLUSTER_BINDINGS: Resource = {
+  ...ROLES,
+  plural: "clusterrolebindings",
+  kind: "ClusterRoleBinding",
+  namespaced: false,
+};
+
+interface Answer {
+  readonly code: number;
+  readonly report: DoctorReport;
+  readonly text: string;
+}
+
+/** `berth doctor -o json` of a world alone. */
+async function doctor(world: World, flags: readonly string[] = [], kubeconfig = cluster.kubeconfig): Promise<Answer> {
+  const where = ["--kubeconfig", kubeconfig, "-n", world.namespace, "--operator-namespace", world.namespace];
+  const { code, out, err } = await cliRun(["doctor", ...where, "-o", "json", ...flags]);
+  expect(err).toBe("");
+  return { code, report: JSON.parse(out), text: out };
+}
+
+/** What one check found; of the Environment's own, unless it is about something else. */
+function found({ report }: Answer, check: keyof typeof CHECKS): CheckResult[] {
+  return report.checks.filter((result) => result.check === check);
+}
+
+const statusOf = (answer: Answer, check: keyof typeof CHECKS) => found(answer, check).map(({ status }) => status);
+
+/** The operator as the chart installs it, as far as a look at it can tell: its Deployment and its rights. */
+async function installOperator(world: World, args: readonly string[] = []): Promise<void> {
+  const { namespace, kube } = world;
+  const subjects = [{ kind: "ServiceAccount", name: ACCOUNT, namespace }];
+  await kube.create(ROLES, { metadata: { name: "rights", namespace }, rules: await shippedRules(ACCOUNT) } as never);
+  for (const role of ["rights", "leases"]) {
+    const roleRef = { apiGroup: RBAC, kind: "Role", name: role };
+    await kube.create(BINDINGS, { metadata: { name: `${role}-account`, namespace }, roleRef, subjects } as never);
+  }
+  const roleRef = { apiGroup: RBAC, kind: "ClusterRole", name: "berth-operator-nodes" };
+  await kube.create(CLUSTER_BINDINGS, { metadata: { name: `nodes-${namespace}` }, roleRef, subjects } as never);
+  const labels = { "app.kubernetes.io/name": "berth", "app.kubernetes.io/component": "operator" };
+  await kube.create(DEPLOYMENTS, {
+    metadata: { name: "berth-operator", namespace, labels },
+    spec: {
+      replicas: 0,
+      selector: { matchLabels: labels },
+      template: {
+        metadata: { labels },
+        spec: {
+          serviceAccountName: ACCOUNT,
+          containers: [
+            {
+              name: "berth",
+              image: `berth:${berthVersion()}`,
+              args: ["run", `--namespace=${namespace}`, `--allowed-api-origins=${world.simulator.url}`, ...args],
+            },
+          ],
+        },
+      },
+    },
+  });
+}
+
+describe.concurrent("berth doctor", () => {
+  test("finds nothing wrong with what is as it should be, and prints no key", async () => {
+    await using world = await startWorld(cluster);
+    await installOperator(world);
+    await world.createEnvironment();
+    await world.kube.patch(
+      NAMESPACES,
+      { name: world.namespace },
+      { metadata: { labels: { "pod-security.kubernetes.io/enforce": "restricted" } } },
+      { type: "merge" },
+    );
+    world.startOperator({ leaderElect: true });
+    await world.untilParked(1);
+    await world.untilCondition("Ready", "Ready");
+    const answer = await doctor(world, ["--check-key"]);
+    // Nobody runs the Deployment: the operator is a part of this process.
+    const wrong = answer.report.checks.filter(({ status, check }) => status !== "pass" && check !== "operator");
+    expect(wrong).toEqual([]);
+    expect(new Set(answer.report.checks.map(({ check }) => check))).toEqual(new Set(Object.keys(CHECKS)));
+    expect(found(answer, "work-api")[0]?.message).toContain("takes the key: 0 items wait");
+    const shipped = [...(await shippedRules(ACCOUNT)), ...(await shippedRules(`${ACCOUNT}-leader`))];
+    const rights = shipped.reduce((sum, { resources, verbs }) => sum + resources.length * verbs.length, 0);
+    expect(found(answer, "operator-rights")[0]?.message).toContain(`has the ${rights} rights of the chart`);
+    expect(answer.text).not.toContain(world.simulator.environmentKey(world.environmentId));
+    expect(statusOf(answer, "operator")).toEqual(["fail"]);
+    expect(answer.code).toBe(1);
+  });
+
+  test("says what is wrong with an operator: none, of another version, without rights, without a Lease", async () => {
+    await using world = await startWorld(cluster);
+    expect(found(await doctor(world), "operator")[0]).toMatchObject({ about: "cluster", status: "fail" });
+
+    await installOperator(world);
+    const { namespace } = world;
+    const ref = { namespace, name: "berth-operator" };
+    const rules = (await shippedRules(ACCOUNT)).map((rule) => ({
+      ...rule,
+      verbs: rule.verbs.filter((verb) => !(rule.resources.includes("secrets") && verb === "patch")),
+    }));
+    await world.kube.patch(ROLES, { namespace, name: "rights" }, { rules }, { type: "merge" });
+    const container = { name: "berth", image: "registry.example/berth:0.0.1" };
+    const spec = { template: { spec: { containers: [container] } } };
+    await world.kube.patch(DEPLOYMENTS, ref, { spec }, { type: "strategic" });
+    // The API server's authorizer learns of changed roles a moment later.
+    const lacking = await world.until("the right is gone", async () => {
+      const answer = await doctor(world);
+      return found(answer, "operator-rights")[0]?.status === "fail" && answer;
+    });
+    expect(found(lacking, "operator-rights")[0]?.message).toBe(
+      `service account ${namespace}/${ACCOUNT} may not patch secrets in namespace ${namespace}`,
+    );
+    expect(found(lacking, "operator-version")[0]).toMatchObject({
+      status: "warn",
+      message: `its image is registry.example/berth:0.0.1, and this build is ${berthVersion()}`,
+    });
+    expect(found(lacking, "lease")[0]).toMatchObject({
+      status: "fail",
+      message: `Lease ${namespace}/berth is not there: no replica has acted yet`,
+    });
+
+    const leaseSpec = { holderIdentity: "gone", leaseDurationSeconds: 15, renewTime: "2026-01-02T03:04:05.000000Z" };
+    await world.kube.create(LEASES, { metadata: { name: "berth", namespace }, spec: leaseSpec });
+    expect(found(await doctor(world), "lease")[0]?.message).toMatch(/is gone's, who renewed it last \d+ s ago$/);
+
+    const foreign = { name: "berth", args: ["run", "--flag-of-tomorrow"] };
+    const next = { template: { spec: { containers: [foreign] } } };
+    await world.kube.patch(DEPLOYMENTS, ref, { spec: next }, { type: "strategic" });
+    expect(found(await doctor(world), "operator-version")[0]?.message).toMatch(/^its flags are not those of Berth/);
+
+    // Without the right to see Nodes it works, and somebody may want it so.
+    const patch = { rules: await shippedRules(ACCOUNT) };
+    await world.kube.patch(ROLES, { namespace, name: "rights" }, patch, { type: "merge" });
+    const known = { name: "berth", args: ["run", `--namespace=${namespace}`] };
+    await world.kube.patch(
+      DEPLOYMENTS,
+      ref,
+      { spec: { template: { spec: { containers: [known] } } } },
+      { type: "strategic" },
+    );
+    await world.kube.delete(CLUSTER_BINDINGS, { name: `nodes-${namespace}` });
+    await world.until("Nodes alone are missing", async () => {
+      const [result] = found(await doctor(world), "operator-rights");
+      return result?.status === "warn" && result.message.includes("may not list nodes, watch nodes");
+    });
+  });
+
+  test("says what is wrong with an Environment that no operator has seen, and with its key and its template", async () => {
+    await using world = await startWorld(cluster, { key: false, podSpec: { hostNetwrok: true } });
+    await world.createEnvironment();
+    const answer = await doctor(world, ["--check-key"]);
+    expect(answer.code).toBe(1);
+    expect(found(answer, "conditions")[0]).toMatchObject({
+      status: "fail",
+      message: "no operator has looked at it yet",
+    });
+    expect(found(answer, "key")[0]?.message).toMatch(/^Secret key is not in namespace/);
+    expect(statusOf(answer, "work-api")).toEqual(["skip"]);
+    expect(found(answer, "template")[0]?.message).toMatch(/^Refused: mend spec\.sessions\.template: .*hostNetwrok/);
+    expect(found(answer, "network-policy")[0]).toMatchObject({ status: "fail" });
+    expect(statusOf(answer, "pod-security")).toEqual(["warn"]);
+  });
+
+  test("says what the conditions say, with their mend; what is so on purpose is no failure", async () => {
+    await using world = await startWorld(cluster, { key: false });
+    await world.createEnvironment();
+    world.startOperator();
+    await world.untilCondition("Ready", "KeySecretMissing");
+    expect(found(await doctor(world), "conditions")[0]).toMatchObject({
+      status: "fail",
+      message: expect.stringMatching(/^Ready=False KeySecretMissing: Secret key is not in namespace/),
+      mend: "Create the Secret, or mend api.keySecretRef.name.",
+    });
+    await world.createKey();
+    await world.patchSpec({ paused: true });
+    await world.untilCondition("Ready", "Paused");
+    await world.untilCondition("Authenticated", "KeyAccepted");
+    expect(statusOf(await doctor(world), "conditions")).toEqual(["warn"]);
+  });
+
+  test("asks the Work API with the key only when told to, and only where keys may go", async () => {
+    await using world = await startWorld(cluster, { key: false });
+    await world.createKey("sk-ant-oat01-of-nobody");
+    await world.createEnvironment();
+    expect(found(await doctor(world), "work-api")).toEqual([]);
+    expect(found(await doctor(world, ["--check-key"]), "work-api")[0]?.message).toMatch(
+      /^the operator may not send keys to http:\/\/127\.0\.0\.1/,
+    );
+    const asked = await doctor(world, ["--check-key", "--allowed-api-origins", world.simulator.url]);
+    expect(found(asked, "work-api")[0]).toMatchObject({
+      status: "fail",
+      message: expect.stringMatching(/^KeyRejected: /),
+    });
+    expect(asked.text).not.toContain("of-nobody");
+  });
+
+  test("finds records of claims whose Environment is gone, and a NetworkPolicy that somebody changed", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    await installOperator(world);
+    const { item, operator } = await serveOne(world);
+    await untilState(world, item, "active");
+    await operator.stop();
+    expect(statusOf(await doctor(world), "claims")).toEqual(["pass"]);
+    const where = { name: "berth-other-x", namespace: world.namespace, environment: "other" };
+    const journal: Parameters<typeof renderJournal>[1] = {
+      use: "session",
+      lease: "Worker",
+      environmentUid: "gone",
+      podUid: "gone",
+      api: "",
+      workId: "work_1",
+      sessionId: "session_1",
+      queuedAt: "",
+      polledFromMs: 0,
+      polledUntilMs: 0,
+    };
+    await world.kube.create(SECRETS, renderJournal(where, journal, "sk-ant-of-a-claim"));
+    const policy = { namespace: world.namespace, name: "berth-served" };
+    await world.kube.patch(NETWORK_POLICIES, policy, { spec: { egress: [{}] } }, { type: "merge" });
+    const answer = await doctor(world);
+    expect(found(answer, "claims")[0]).toMatchObject({
+      status: "fail",
+      message: "Secrets of claims are left whose Environment is gone: berth-other-x",
+    });
+    expect(found(answer, "network-policy")[0]?.message).toBe("NetworkPolicy berth-served is not as the spec wants it");
+    expect(answer.text).not.toContain("of-a-claim");
+  });
+
+  test("does not check what it may not see, names the right, and fails for nothing of it", async () => {
+    await using world = await startWorld(cluster);
+    await world.createEnvironment();
+    const user = `viewer-${world.namespace}`;
+    const rules = [
+      { apiGroups: ["berth.dev"], resources: ["environments"], verbs: ["list"] },
+      { apiGroups: ["apps"], resources: ["deployments"], verbs: ["list"] },
+    ];
+    await installOperator(world);
+    const { namespace } = world;
+    await world.kube.create(ROLES, { metadata: { name: "viewer", namespace }, rules } as never);
+    const subjects = [{ kind: "User", name: user, apiGroup: RBAC }];
+    const roleRef = { apiGroup: RBAC, kind: "Role", name: "viewer" };
+    await world.kube.create(BINDINGS, { metadata: { name: "viewer", namespace }, roleRef, subjects } as never);
+    const kubeconfig = await cluster.kubeconfigFor(user);
+    const answer = await world.until("the viewer may look", async () => {
+      const looked = await doctor(world, ["--check-key"], kubeconfig);
+      return found(looked, "key").length > 0 && statusOf(looked, "operator")[0] !== "skip" && looked;
+    });
+    const skipped = answer.report.checks.filter(({ status }) => status === "skip");
+    expect(Object.fromEntries(skipped.map(({ check, message }) => [check, message]))).toEqual({
+      "crd-schema": "not checked: needs get customresourcedefinitions environments.berth.dev",
+      lease: `not checked: needs list leases in namespace ${namespace}`,
+      "operator-rights": "not checked: needs create subjectaccessreviews.authorization.k8s.io",
+      "pod-security": `not checked: needs get namespaces ${namespace}`,
+      claims: `not checked: needs list secrets in ${namespace}`,
+      key: `not checked: needs get secrets in ${namespace}`,
+      "work-api": "not checked: needs the environment key",
+      template: `not checked: needs create pods in ${namespace} (for a dry run)`,
+      "network-policy": `not checked: needs get networkpolicies in ${namespace}`,
+      pods: `not checked: needs list pods in ${namespace}`,
+    });
+  });
+
+  test("says of an API server that cannot be reached that it cannot, and looks no further", async () => {
+    const file = await cluster.kubeconfigFor("nobody");
+    const elsewhere = (await readFile(file, "utf8")).replaceAll(
+      cluster.server,
+      `https://127.0.0.1:${await freePort()}`,
+    );
+    await writeFile(`${file}.elsewhere`, elsewhere);
+    const { code, out } = await cliRun(["doctor", "--kubeconfig", `${file}.elsewhere`]);
+    expect(code).toBe(1);
+    expect(out).toMatch(/FAIL api-server .*ECONNREFUSED/);
+    expect(out).toMatch(/0 ok, 0 to look at, 1 failed, 0 not checked\n$/);
+  });
+});
+
+test("berth doctor says of a cluster without the CRD, or with another one, what is missing", async () => {
+  await using own = await startCluster();
+  const bare = await cliRun(["doctor", "--kubeconfig", own.kubeconfig, "-o", "json"]);
+  const without: Answer = { code: bare.code, report: JSON.parse(bare.out), text: bare.out };
+  expect(without.code).toBe(1);
+  expect(statusOf(without, "crd")).toEqual(["fail"]);
+  expect(statusOf(without, "crd-schema")).toEqual(["fail"]);
+
+  await installBerth(own.api);
+  await takeAnything(own);
+  await using world = await startWorld(await asTestCluster(own));
+  const other = await doctor(world, [], own.kubeconfig);
+  expect(found(other, "crd-schema")[0]?.message).toMatch(
+    /^the CRD lacks metadata, spec, status|^the CRD lacks apiVersion/,
+  );
+  await world.until("a schema that takes anything is served", async () => {
+    const metadata = { namespace: world.namespace, name: world.name };
+    return world.kube
+      .create(ENVIRONMENTS, { metadata, spec: { ...world.spec(), sessions: { warm: -1 } } } as never)
+      .then(
+        () => true,
+        () => false,
+      );
+  });
+  const stored = await doctor(world, [], own.kubeconfig);
+  expect(found(stored, "spec")[0]).toMatchObject({
+    status: "fail",
+    message: expect.stringContaining("spec.sessions.warm: is too small"),
+  });
+});
