@@ -1,11 +1,12 @@
 /**
- * Writes the tables of pages that follow from code, each between two marks: the flags of `berth run`, and the rules of the
- * policy for Pods. `--check` writes nothing and ends with exit code 1 when a page is out of date.
+ * Writes the tables of pages that follow from code, each between two marks: the flags of `berth run`, the checks of
+ * `berth doctor`, and the rules of the policy for Pods. `--check` writes nothing and ends with exit code 1 when a page is out of date.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { POLICY_KEYS, POLICY_RULES } from "../src/api/policy-rules.ts";
 import { environmentVariable, FLAGS } from "../src/config.ts";
+import { CHECKS } from "../src/doctor/checks.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -31,6 +32,12 @@ const TABLES: readonly Table[] = [
       ("default" in flag ? flag.default : flag.defaultText) ?? "",
       about,
     ]),
+  },
+  {
+    page: "docs/cli.md",
+    name: "checks",
+    head: ["Check", "What is well", "What it needs"],
+    rows: Object.entries(CHECKS).map(([check, { well, needs }]) => [code(check), well, needs]),
   },
   {
     page: "docs/pod-policy.md",

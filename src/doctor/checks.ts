@@ -1,21 +1,39 @@
-/** What `berth doctor` looks at: its closed list. docs/cli.md has a row for each. */
+/** What `berth doctor` looks at, its closed list: what is well, and the right that it takes to see it. */
 export const CHECKS = {
-  "api-server": "The API server answers, and its version is one that Berth works with.",
-  crd: "The CRD is installed and serves the version that this build speaks.",
-  "crd-schema": "Every field that this build knows is in the CRD as it knows it.",
-  operator: "The operator's Deployment is there, and as many of its replicas as it should have are available.",
-  "operator-version": "The operator is of the same version as this build.",
-  lease: "Somebody holds the Lease, or each of the shards', and has renewed it.",
-  "operator-rights": "The operator's service account has every right that the chart gives it.",
-  "pod-security": "The namespace enforces a Pod Security level.",
-  claims: "No record of a claim is left whose Environment is gone.",
-  spec: "The Environment fits the schema of this build.",
-  conditions: "The Environment is Ready, by its own conditions.",
-  key: "The Secret with the environment key is there and has the key.",
-  "work-api": "The Work API can be reached and takes the key (with --check-key).",
-  template: "The API server takes Pods of the template, with all its admission, on a dry run.",
-  "network-policy": "The NetworkPolicy over the Pods is there and as the spec wants it.",
-  pods: "No Pod is stuck on its way to being parked, or to its end.",
+  "api-server": { well: "The API server answers, and its version is one that Berth works with.", needs: "nothing" },
+  crd: { well: "The CRD is installed and serves the version that this build speaks.", needs: "nothing" },
+  "crd-schema": {
+    well: "Every field that this build knows is in the CRD as it knows it.",
+    needs: "get customresourcedefinitions",
+  },
+  operator: {
+    well: "The operator's Deployment is there, and as many of its replicas as it should have are available.",
+    needs: "list deployments",
+  },
+  "operator-version": { well: "The operator is of the same version as this build.", needs: "list deployments" },
+  lease: {
+    well: "Somebody holds the Lease, or each of the shards', and has renewed it.",
+    needs: "list leases in the operator's namespace",
+  },
+  "operator-rights": {
+    well: "The operator's service account has every right that the chart gives it.",
+    needs: "create subjectaccessreviews",
+  },
+  "pod-security": { well: "The namespace enforces a Pod Security level.", needs: "get namespaces" },
+  claims: { well: "No record of a claim is left whose Environment is gone.", needs: "list secrets" },
+  spec: { well: "The Environment fits the schema of this build.", needs: "list environments" },
+  conditions: { well: "The Environment is Ready, by its own conditions.", needs: "list environments" },
+  key: { well: "The Secret with the environment key is there and has the key.", needs: "get secrets" },
+  "work-api": { well: "The Work API can be reached and takes the key (with --check-key).", needs: "get secrets" },
+  template: {
+    well: "The API server takes Pods of the template, with all its admission, on a dry run.",
+    needs: "create pods",
+  },
+  "network-policy": {
+    well: "The NetworkPolicy over the Pods is there and as the spec wants it.",
+    needs: "get networkpolicies",
+  },
+  pods: { well: "No Pod is stuck on its way to being parked, or to its end.", needs: "list pods" },
 } as const;
 
 export type CheckId = keyof typeof CHECKS;

@@ -3,8 +3,8 @@ import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
 import { z } from "zod";
 import { environmentCrd, environmentSchema } from "../../src/api/crd.ts";
-import { staleFiles } from "../../tools/generate-crd.ts";
 import { type StructuralSchema, toStructuralSchema } from "../../src/api/structural-schema.ts";
+import { staleFiles } from "../../tools/generate-crd.ts";
 import { type Json, parsed, stored } from "./environments.ts";
 import { RULE_CASES } from "./rule-cases.ts";
 

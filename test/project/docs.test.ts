@@ -111,7 +111,7 @@ describe("docs/flags.md", () => {
 describe("docs/cli.md", () => {
   test("documents every check of berth doctor, and no other", async () => {
     const rows = await rowsOf("docs/cli.md", /^[a-z]+(-[a-z]+)*$/);
-    expect([...rows.values()].map(([check, well]) => [check, well])).toEqual(Object.entries(CHECKS));
+    expect([...rows.keys()]).toEqual(Object.keys(CHECKS));
   });
 
   test("has a section for every command that has no page of its own", async () => {
