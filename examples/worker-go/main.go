@@ -1,0 +1,55 @@
+// The stock Go worker for one session: serves the work item that the environment names, then exits.
+// It reads ANTHROPIC_WORK_ID, ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_SESSION_ID, ANTHROPIC_WORK_SECRET (or
+// ANTHROPIC_ENVIRONMENT_KEY) and ANTHROPIC_BASE_URL, as the SDK does, and ANTHROPIC_WORK_SECRET_FILE, as the command-line
+// worker does. Besides: WORKSPACE, the directory to work in (the current one unless set), and BERTH_WORKER_MAX_IDLE_MS,
+// how long it stays with an idle session (60000).
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/anthropics/anthropic-sdk-go"
+	"github.com/anthropics/anthropic-sdk-go/lib/environments"
+	"github.com/anthropics/anthropic-sdk-go/option"
+)
+
+func main() {
+	log.SetFlags(0)
+	// Without this a SIGTERM would end the process at once; with it, the worker drains, posts its stop and returns.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := serve(ctx); err != nil && ctx.Err() == nil {
+		log.Fatal(err)
+	}
+}
+
+func serve(ctx context.Context) error {
+	options := environments.EnvironmentWorkerOptions{Workdir: os.Getenv("WORKSPACE")}
+	if text := os.Getenv("BERTH_WORKER_MAX_IDLE_MS"); text != "" {
+		ms, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			return fmt.Errorf("BERTH_WORKER_MAX_IDLE_MS must be a whole number, 0 or more: %w", err)
+		}
+		maxIdle := time.Duration(ms) * time.Millisecond
+		options.MaxIdle = &maxIdle
+	}
+	item := environments.HandleItemOptions{}
+	if path := os.Getenv("ANTHROPIC_WORK_SECRET_FILE"); path != "" {
+		secret, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		item.WorkSecret = strings.TrimSpace(string(secret))
+	}
+	// The client wants some credential; the worker replaces it by that of the item for every call.
+	client := anthropic.NewClient(option.WithAuthToken("unused"))
+	return environments.NewEnvironmentWorker(client, options).HandleItem(ctx, item)
+}
