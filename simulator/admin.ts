@@ -9,6 +9,7 @@ import { scriptSchema } from "./script.ts";
 import type { AdminHandler } from "./server.ts";
 import type { Simulator } from "./simulator.ts";
 import type { Violation } from "./violations.ts";
+import { webhookSchema } from "./webhooks.ts";
 
 type Body = Record<string, unknown> | undefined;
 /** What a request asks for beside its path and its body. */
@@ -77,6 +78,9 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
     if (!simulator.confirm(id, toolUseId, allow)) throw notFound(`a waiting call ${toolUseId}`);
     return noContent;
   },
+  "GET webhooks": (simulator) => ok(simulator.deliveries),
+  "PUT webhooks": (simulator, _ids, body) => done(() => simulator.sendWebhooks(parse(webhookSchema, body))),
+  "DELETE webhooks": (simulator) => done(() => simulator.sendWebhooks(undefined)),
   "GET faults": (simulator) => ok(simulator.faults()),
   "POST faults": (simulator, _ids, body) => json(201, simulator.inject(parse(faultSchema, body))),
   "DELETE faults": (simulator) => done(() => simulator.clearFaults()),

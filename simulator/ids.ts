@@ -7,7 +7,9 @@ const ID_CHARACTERS = 22;
 const CREDENTIAL_BYTES = 48;
 
 /** An id that looks like the platform's: `work_01...`. */
-export function newId(prefix: "env" | "work" | "session" | "sevt" | "req" | "agent" | "flt" | "arr"): string {
+export function newId(
+  prefix: "env" | "work" | "session" | "sevt" | "req" | "agent" | "flt" | "arr" | "event" | "msg" | "org",
+): string {
   const bytes = randomBytes(ID_CHARACTERS);
   // Not quite even (256 is no multiple of 58), which is nothing to an id.
   for (const [i, byte] of bytes.entries()) bytes[i] = BASE58.charCodeAt(byte % BASE58.length);

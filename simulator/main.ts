@@ -4,6 +4,7 @@ import { bashScript } from "./script.ts";
 import { type Simulator, type SimulatorOptions, startSimulator } from "./simulator.ts";
 import { limitsSchema, switchesSchema } from "./switches.ts";
 import { violationText } from "./violations.ts";
+import { newWebhookSecret } from "./webhooks.ts";
 
 const EXIT_VIOLATIONS = 1;
 const EXIT_USAGE = 2;
@@ -25,6 +26,8 @@ interface Flags {
   rate?: number;
   command: string[];
   for?: number;
+  webhookUrl?: string;
+  webhookSecret?: string;
   quiet: boolean;
 }
 
@@ -76,6 +79,12 @@ function program(): Command {
     .option("--seed <number>", "of the arrivals and the faults", numberAtLeast(0, true), 1)
     .option("--command <text...>", "what the agents run with bash, one turn each", ["echo hello"])
     .option("--for <seconds>", "end by itself; the exit code is 1 when there were violations", numberAtLeast(0, false))
+    .option("--webhook-url <url>", "where signed webhooks about the sessions are sent", urlOf)
+    .addOption(
+      new Option("--webhook-secret <secret>", "what signs them (whsec_...); random unless given").env(
+        "SIMULATOR_WEBHOOK_SECRET",
+      ),
+    )
     .option("--quiet", "no line per event", false)
     .showHelpAfterError("(--help shows all flags)")
     .allowExcessArguments(false)
@@ -114,6 +123,7 @@ function follow(simulator: Simulator, quiet: boolean): void {
   simulator.on("item", (item, event) => {
     if (event !== "beat") print(`${time()} ${item.id} ${event} (${item.state})`);
   });
+  simulator.on("delivery", ({ type, about, status }) => print(`${time()} webhook ${type} ${about} (${status})`));
   simulator.on("session", (sessionId, event) => print(`${time()} ${sessionId} ${event.type}`));
 }
 
@@ -128,6 +138,11 @@ export async function main(argv: readonly string[]): Promise<void> {
     ...(flags.environmentKey !== undefined && { key: flags.environmentKey }),
   });
   announce(simulator, environment);
+  if (flags.webhookUrl !== undefined) {
+    const secret = flags.webhookSecret ?? newWebhookSecret();
+    simulator.sendWebhooks({ url: flags.webhookUrl, secret });
+    if (flags.webhookSecret === undefined) print(`ANTHROPIC_WEBHOOK_SIGNING_KEY=${secret}`);
+  }
   follow(simulator, flags.quiet);
   const item = { script: bashScript(...flags.command) };
   for (let i = 0; i < flags.items; i += 1) simulator.enqueue(environment.id, item);

@@ -17,6 +17,7 @@ import { ApiServer } from "./server.ts";
 import { type SessionRecord, sessionRecordOf } from "./session.ts";
 import { limitsSchema, type Switches, switchesSchema } from "./switches.ts";
 import { type Violation, violationText } from "./violations.ts";
+import { type DeliveryRecord, type WebhookInput, Webhooks } from "./webhooks.ts";
 import { type RequestRecord, type SimulatorEvents, World } from "./world.ts";
 
 /** How a simulator is started; everything has a default. */
@@ -39,6 +40,8 @@ export interface SimulatorOptions {
   readonly apiKey?: string;
   /** Of the faults' probabilities. */
   readonly seed?: number;
+  /** Where webhooks are sent; nowhere unless given. */
+  readonly webhook?: WebhookInput;
 }
 
 /** A whole dump, as GET /admin/state answers it. Holds no credential. */
@@ -74,7 +77,10 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       world,
       createAdmin(() => simulator, options.adminToken),
     ),
+    // Receivers hold the time of a delivery against their own clock, which no scale makes faster.
+    new Webhooks(options.clock ?? realClock, (record) => world.events.emit("delivery", record)),
   );
+  simulator.sendWebhooks(options.webhook);
   await simulator.listen(options.port ?? 0, options.host ?? "127.0.0.1", options.publicUrl);
   return simulator;
 }
@@ -86,12 +92,18 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
 export class Simulator implements AsyncDisposable {
   readonly #world: World;
   readonly #server: ApiServer;
+  readonly #webhooks: Webhooks;
   readonly #arrivals = new Map<string, ArrivalsHandle>();
   #port = 0;
 
-  constructor(world: World, server: ApiServer) {
+  constructor(world: World, server: ApiServer, webhooks: Webhooks) {
     this.#world = world;
     this.#server = server;
+    this.#webhooks = webhooks;
+    world.events.on("session", (sessionId, event) => {
+      const { environmentId } = world.sessions.get(sessionId) ?? {};
+      webhooks.sessionChanged(sessionId, event, world.environments.get(environmentId ?? "")?.workspaceId);
+    });
   }
 
   /** Called by startSimulator. */
@@ -105,6 +117,7 @@ export class Simulator implements AsyncDisposable {
   async close(): Promise<void> {
     for (const arrivals of this.#arrivals.values()) arrivals.stop();
     this.#world.deadlines.close();
+    this.#webhooks.close();
     await this.#server.close();
   }
 
@@ -258,6 +271,23 @@ export class Simulator implements AsyncDisposable {
     this.#world.deleteSession(sessionId);
   }
 
+  // --- webhooks -------------------------------------------------------------------------------------------------
+
+  /** Sends webhooks there from now on; undefined: nowhere. @throws {ZodError} */
+  sendWebhooks(to: WebhookInput | undefined): void {
+    this.#webhooks.sendTo(to);
+  }
+
+  /** Sends one, about a session that need not exist. */
+  sendWebhook(type: string, id: string, workspaceId?: string): void {
+    this.#webhooks.send(type, id, workspaceId);
+  }
+
+  /** Webhooks that were taken or given up, oldest first: the newest 1,000. */
+  get deliveries(): readonly DeliveryRecord[] {
+    return this.#webhooks.records;
+  }
+
   // --- faults ---------------------------------------------------------------------------------------------------
 
   /** Puts a fault on. `struck` of the record that is returned counts on. @throws {ZodError} */
@@ -385,7 +415,7 @@ export class Simulator implements AsyncDisposable {
     const onEvent = () => {
       asked ??= setImmediate(ask);
     };
-    const names = ["item", "session", "waiting", "violation", "fault", "request"] as const;
+    const names = ["item", "session", "waiting", "violation", "fault", "request", "delivery"] as const;
     for (const name of names) events.on(name, onEvent);
     const timeoutMs = options.timeoutMs ?? DEFAULT_WAIT_MS;
     const timer = realClock.setTimer(

@@ -14,6 +14,7 @@ import { DEFAULT_SCRIPT, type Script, type ScriptInput, scriptSchema } from "./s
 import { Session, type SessionEvent, type SessionSurroundings } from "./session.ts";
 import { DEFAULT_RECLAIM_MS, type Limits, type Switches } from "./switches.ts";
 import type { Finding, Violation } from "./violations.ts";
+import type { DeliveryRecord } from "./webhooks.ts";
 
 /** One request that was answered, or was not. */
 export interface RequestRecord {
@@ -44,6 +45,8 @@ export interface SimulatorEvents {
   /** A fault on demand strikes. */
   fault: [record: FaultRecord];
   request: [request: RequestRecord];
+  /** A webhook was sent, and taken or given up. */
+  delivery: [delivery: DeliveryRecord];
 }
 
 export interface WorldOptions {

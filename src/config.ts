@@ -27,6 +27,12 @@ export interface Settings {
   readonly metricsBindAddress: string;
   /** As parseBindAddress reads it; "0" is off. */
   readonly healthProbeBindAddress: string;
+  readonly webhook: {
+    /** As parseBindAddress reads it; "0" is off. */
+    readonly bindAddress: string;
+    /** The folder of the signing secrets; there is one where the receiver is on. */
+    readonly secrets: string | undefined;
+  };
   readonly logLevel: LogLevel;
   readonly allowedApiOrigins: AllowedOrigins;
   /** What Pod templates may have beyond what every template may. */
@@ -205,6 +211,21 @@ export const FLAGS = {
     default: ":8081",
     schema: bindAddressSchema,
   }),
+  webhookBindAddress: flag({
+    name: "webhook-bind-address",
+    value: "<address>",
+    about: "Where POST /webhook takes the platform's signed deliveries; 0 switches it off.",
+    default: "0",
+    schema: bindAddressSchema,
+  }),
+  webhookSecrets: flag({
+    name: "webhook-secrets",
+    value: "<folder>",
+    about:
+      "Folder with the signing secrets of webhook endpoints (whsec_...), one in each file; it is read anew as it changes.",
+    defaultText: "not set",
+    schema: z.string().min(1, "name a folder"),
+  }),
   logLevel: flag({
     name: "log-level",
     value: `<${LOG_LEVELS.join("|")}>`,
@@ -292,14 +313,20 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     shards: read(FLAGS.shards),
     metricsBindAddress: read(FLAGS.metricsBindAddress),
     healthProbeBindAddress: read(FLAGS.healthProbeBindAddress),
+    webhookBindAddress: read(FLAGS.webhookBindAddress),
+    webhookSecrets: read(FLAGS.webhookSecrets),
     logLevel: read(FLAGS.logLevel),
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
     allowedInTemplates: read(FLAGS.allowedInTemplates),
     apiCidrs: read(FLAGS.apiCidrs),
   };
-  const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
+  const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, webhookBindAddress, logLevel } = values;
   if (leaderElect === false && shards !== undefined && shards > 1) {
     problems.push("--shards: more than 1 needs leader election; leave --leader-elect=false away");
+  }
+  const receives = webhookBindAddress !== undefined && webhookBindAddress !== "0";
+  if (receives && values.webhookSecrets === undefined) {
+    problems.push("--webhook-bind-address: deliveries cannot be verified without --webhook-secrets; name the folder");
   }
   if (
     problems.length > 0 ||
@@ -307,6 +334,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     shards === undefined ||
     metricsBindAddress === undefined ||
     healthProbeBindAddress === undefined ||
+    webhookBindAddress === undefined ||
     logLevel === undefined
   ) {
     throw new ConfigError(problems.join("\n"));
@@ -318,6 +346,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace, shards },
     metricsBindAddress,
     healthProbeBindAddress,
+    webhook: { bindAddress: webhookBindAddress, secrets: values.webhookSecrets },
     logLevel,
     allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
     podPolicy: policyOf(values.allowedInTemplates ?? []),

@@ -14,13 +14,20 @@ import { createLogger, type Logger } from "./observe/logger.ts";
 import { createMetrics, type Metrics } from "./observe/metrics.ts";
 import { observeProcess } from "./observe/process.ts";
 import { Controller } from "./reconcile/controller.ts";
+import { Hints } from "./sessions/hints.ts";
 import { DEFAULT_TIMING, type Timing } from "./sessions/timing.ts";
 import { berthVersion } from "./version.ts";
+import type { WebhookEvent } from "./webhook/event.ts";
+import { type Receiver, startReceiver } from "./webhook/receiver.ts";
+import { SigningSecrets } from "./webhook/secrets.ts";
 import { type BudgetLimits, Budgets } from "./work/budget.ts";
 import { WorkApiClient } from "./work/client.ts";
 import { WorkHttp } from "./work/http.ts";
 
 const SECOND_MS = 1_000;
+
+/** A member of a budget that asked for nothing for so many of the longest pauses is gone. */
+const MEMBER_PAUSES = 2;
 
 /** What tests put in the place of the real thing. */
 export interface Seams {
@@ -35,7 +42,11 @@ export interface Seams {
   /** Asked before every outgoing write, beside the Lease's fence; what it throws stops the write. */
   readonly guard?: () => void;
   /** Told the addresses of the servers once they listen, and when leading begins. */
-  readonly onListening?: (addresses: { metrics: string | undefined; health: string | undefined }) => void;
+  readonly onListening?: (addresses: {
+    metrics: string | undefined;
+    health: string | undefined;
+    webhook: string | undefined;
+  }) => void;
 }
 
 /**
@@ -60,7 +71,9 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   });
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
   const timing = seams.timing ?? DEFAULT_TIMING;
-  const budgets = new Budgets({ clock, metrics, limits: seams.budget ?? {} });
+  const hints = settings.webhook.bindAddress === "0" ? undefined : new Hints({ clock, metrics });
+  const memberMs = hints ? { memberMs: MEMBER_PAUSES * timing.hintedIdleMs } : {};
+  const budgets = new Budgets({ clock, metrics, limits: { ...memberMs, ...seams.budget } });
   const guard = seams.guard ?? (() => {});
   const controller = new Controller({
     namespaces: settings.namespaces,
@@ -74,6 +87,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     shards: settings.leaderElection.shards,
     originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
     podPolicy: settings.podPolicy,
+    hints,
     network: { apiCidrs: settings.apiCidrs, operatorNamespace: access.currentNamespace },
     actors: (guard) => ({
       kube: kube.fenced(guard),
@@ -92,7 +106,12 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     ready: { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) },
     logger,
   });
-  seams.onListening?.({ metrics: servers.metrics.address, health: servers.health.address });
+  const receiver = hints && (await receive(hints, settings, { clock, metrics, logger, servers }));
+  seams.onListening?.({
+    metrics: servers.metrics.address,
+    health: servers.health.address,
+    webhook: receiver?.address,
+  });
   logger.info(
     { version: berthVersion(), server: access.server, namespaces: settings.namespaces, identity },
     "berth starts",
@@ -114,10 +133,31 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     watching.abort();
     await watches;
     await events.flush();
+    await receiver?.close();
     await servers.close();
     await http.close();
     await kube.close();
     logger.info("berth ends");
+  }
+}
+
+/** The receiver of webhooks. @throws ConfigError as its parts do; nothing is left open then. */
+async function receive(
+  hints: Hints,
+  { webhook }: Settings,
+  parts: { clock: Clock; metrics: Metrics; logger: Logger; servers: { close(): Promise<void> } },
+): Promise<Receiver> {
+  const { servers, ...rest } = parts;
+  try {
+    const secrets = await SigningSecrets.open({ ...rest, folder: webhook.secrets ?? "" });
+    const onEvent = (event: WebhookEvent) => {
+      if (event.type === "run-started") hints.arrived(event);
+      else hints.delivered();
+    };
+    return await startReceiver({ ...rest, bindAddress: webhook.bindAddress, secrets, onEvent });
+  } catch (error) {
+    await servers.close();
+    throw error;
   }
 }
 

@@ -25,6 +25,16 @@ function messageOf(argv: readonly string[], env: EnvironmentVariables = {}): str
 }
 
 describe("settings", () => {
+  test("a receiver of webhooks needs its secrets, and is given both", () => {
+    expect(() => parseSettings(["--webhook-bind-address", ":8082"], {})).toThrow(/--webhook-secrets/);
+    const flags = ["--webhook-bind-address", ":8082", "--webhook-secrets", "/etc/berth/webhook"];
+    const expected = { bindAddress: ":8082", secrets: "/etc/berth/webhook" };
+    expect(parseSettings(flags, {}).webhook).toEqual(expected);
+    const { BERTH_WEBHOOK_BIND_ADDRESS, ...env } = { BERTH_WEBHOOK_BIND_ADDRESS: ":8082", BERTH_WEBHOOK_SECRETS: "/x" };
+    expect(parseSettings([], env).webhook).toEqual({ bindAddress: "0", secrets: "/x" });
+    expect(parseSettings([], { ...env, BERTH_WEBHOOK_BIND_ADDRESS }).webhook.bindAddress).toBe(":8082");
+  });
+
   test("have safe defaults: all namespaces, one leader, https only", () => {
     expect(parseSettings([], {})).toEqual({
       kubeconfig: undefined,
@@ -33,6 +43,7 @@ describe("settings", () => {
       leaderElection: { enabled: true, namespace: undefined, shards: 1 },
       metricsBindAddress: ":8080",
       healthProbeBindAddress: ":8081",
+      webhook: { bindAddress: "0", secrets: undefined },
       logLevel: "info",
       allowedApiOrigins: "any-https",
       podPolicy: {},

@@ -4,6 +4,7 @@ import { ApiServer } from "../../simulator/server.ts";
 import { Simulator } from "../../simulator/simulator.ts";
 import { limitsSchema, NO_HEARTBEAT, switchesSchema } from "../../simulator/switches.ts";
 import { violationText } from "../../simulator/violations.ts";
+import { Webhooks } from "../../simulator/webhooks.ts";
 import { World } from "../../simulator/world.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { BeatRecord } from "./beat-record.ts";
@@ -32,6 +33,7 @@ const simulator: Simulator = new Simulator(
     world,
     createAdmin(() => simulator, undefined),
   ),
+  new Webhooks(realClock, () => {}),
 );
 await simulator.listen(0, "127.0.0.1");
 

@@ -1,7 +1,7 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Registry } from "prom-client";
-import { ConfigError, errorText } from "../core/errors.ts";
-import { parseBindAddress } from "./bind-address.ts";
+import { errorText } from "../core/errors.ts";
+import { addressText, closerOf, listen, readBindAddress } from "./http-server.ts";
 import { type Logger, redact, silentLogger } from "./logger.ts";
 
 /** One thing that must be so: true, or the reason why it is not. One that throws has failed. */
@@ -69,7 +69,7 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
   server.maxConnections = MAX_CONNECTIONS;
   await listen(server, bind, bindAddress);
   server.on("error", (error) => logger.warn({ err: error }, "the health server had an error"));
-  const close = once(() => closeServer(server));
+  const close = closerOf(server);
   return { address: addressText(server), close, [Symbol.asyncDispose]: close };
 }
 
@@ -157,45 +157,4 @@ function send(
     "x-content-type-options": "nosniff",
   });
   response.end(request.method === "HEAD" ? undefined : text);
-}
-
-function readBindAddress(text: string) {
-  try {
-    return parseBindAddress(text);
-  } catch (error) {
-    throw new ConfigError(errorText(error), { cause: error });
-  }
-}
-
-function listen(server: Server, bind: { host?: string; port: number }, text: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onError = (cause: Error) =>
-      reject(new ConfigError(`cannot listen on ${text}: ${cause.message}; choose another address, or 0`, { cause }));
-    server.once("error", onError);
-    server.listen(bind, () => {
-      server.off("error", onError);
-      resolve();
-    });
-  });
-}
-
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
-}
-
-function addressText(server: Server): string | undefined {
-  const address = server.address();
-  if (address === null || typeof address === "string") return undefined;
-  return address.family === "IPv6" ? `[${address.address}]:${address.port}` : `${address.address}:${address.port}`;
-}
-
-function once(act: () => Promise<void>): () => Promise<void> {
-  let done: Promise<void> | undefined;
-  return () => {
-    done ??= act();
-    return done;
-  };
 }

@@ -24,6 +24,7 @@ export const REDACTED_KEYS = [
 /** What looks like a credential, wherever it stands in a text: each with what is shown instead. */
 const CREDENTIALS: readonly (readonly [form: RegExp, shown: string])[] = [
   [/sk-ant-[A-Za-z0-9_-]{4,}/g, "sk-ant-[redacted]"],
+  [/whsec_[A-Za-z0-9+/=]{8,}/g, "whsec_[redacted]"],
   // The same in base64, as the data of a Secret has it.
   [/c2stYW50L[A-Za-z0-9+/_=-]{4,}/g, "[redacted]"],
   // JSON in base64 (it starts with `{"`): the secret of a work item, and the parts of a service account's token.

@@ -151,6 +151,14 @@ export function createMetrics(registry: Registry = new Registry()) {
     workBudgetWaitSeconds: counter("berth_work_api_budget_wait_seconds_total", "Time requests waited for the budget.", [
       "group",
     ]),
+    // Webhooks.
+    webhookDeliveries: counter("berth_webhook_deliveries_total", "Webhook deliveries, by what became of each.", [
+      "result",
+    ]),
+    hintedItems: counter("berth_hinted_items_total", "Items found, by whether a webhook told of them.", [
+      ...ENVIRONMENT,
+      "result",
+    ]),
     // The Kubernetes API.
     kubeRequests: counter("berth_kube_api_requests_total", "Requests to the API server.", ["verb", "resource", "code"]),
     kubeRequestSeconds: histogram("berth_kube_api_request_seconds", "Time of API server requests.", REQUEST_BUCKETS, [

@@ -20,6 +20,7 @@ import { ClaimLists } from "../sessions/claim-lists.ts";
 import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
 import type { Announce, PodCache, SessionContext } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
+import type { Hints } from "../sessions/hints.ts";
 import type { Journal } from "../sessions/journal.ts";
 import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
@@ -70,6 +71,8 @@ export interface ReconcilerOptions {
   readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
   /** Names of other Environments with the same environmentId, as `namespace/name`. */
   readonly sharers: (environment: Environment) => readonly string[];
+  /** What webhooks say; undefined: none are received. */
+  readonly hints?: Hints | undefined;
   /** Reconcile this key again after some milliseconds. */
   readonly again: (key: string, afterMs: number) => void;
 }
@@ -211,6 +214,12 @@ export class EnvironmentReconciler {
     startEnvironmentMetrics(metrics, labels, END_REASON_LIST);
     const announce = this.#announcer(environment);
     const points = this.#options.points(key);
+    const hinted = this.#options.hints?.join({
+      labels,
+      workspaceId: () => state.environment.spec.api.workspaceId,
+      runs: (sessionId) => state.runtime.runs(sessionId),
+      look: () => state.runtime.look(),
+    });
     const context: ModeContext = {
       namespace,
       name,
@@ -226,6 +235,7 @@ export class EnvironmentReconciler {
       environmentKey: () => this.#keyFor(state),
       guard,
       announce,
+      hinted,
       points,
       clock,
       random,
@@ -238,6 +248,7 @@ export class EnvironmentReconciler {
     const state: EnvironmentState = {
       uid,
       points,
+      hinted,
       environment,
       template: templateOf(environment),
       work: this.#options.workClient(environment, () => this.#keyFor(state)),
@@ -380,6 +391,7 @@ export class EnvironmentReconciler {
       return false;
     }
     const { leftovers } = state.runtime;
+    state.hinted?.leave();
     await state.runtime.abandon();
     this.#states.delete(key);
     this.#givenUp.set(key, state.uid);
@@ -483,6 +495,7 @@ export class EnvironmentReconciler {
   }
 
   async #end(key: string, state: EnvironmentState): Promise<void> {
+    state.hinted?.leave();
     await state.runtime.stop();
     const [namespace = "", environment = ""] = key.split("/");
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });

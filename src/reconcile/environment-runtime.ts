@@ -42,6 +42,10 @@ export interface EnvironmentRuntime {
   retryKey(): void;
   /** A Pod of this Environment, or what makes its Pods, changed in the cache. */
   podChanged(name: string): void;
+  /** There may be work: look at the queue, once. */
+  look(): void;
+  /** Whether a Pod of it runs this session, as far as it knows. */
+  runs(sessionId: string): boolean;
   /** The Environment is being deleted: begin nothing, end what runs at `deadlineMs` (monotonic). */
   drain(deadlineMs: number): void;
   /** Nothing is left that the Environment would have to wait for. */

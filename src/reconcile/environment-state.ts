@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import type { Points } from "../core/points.ts";
+import type { HintedQueue } from "../sessions/hints.ts";
 import type { SessionPoint } from "../sessions/points.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { KeyReading } from "./environment-key.ts";
@@ -13,6 +14,7 @@ import type { TemplateVerdict } from "./template-check.ts";
 export interface EnvironmentState {
   readonly uid: string;
   readonly points: Points<ReconcilePoint | SessionPoint>;
+  readonly hinted: HintedQueue | undefined;
   environment: Environment;
   template: CheckedTemplate;
   work: WorkApiClient;

@@ -160,6 +160,7 @@ export class ClaimLoop {
     let answer: Answer<WorkItem | null>;
     const attempt = this.#health.attempt("poll");
     this.#pollsAt = work.baseUrl;
+    this.#pace.noteLook();
     try {
       const asked = { blockMs: timing.pollBlockMs, reclaimOlderThanMs: this.#reclaimOlderThanMs(), signal };
       answer = await points.run("claim.poll", {}, () => work.poll(asked), offerTold);
@@ -181,6 +182,7 @@ export class ClaimLoop {
     }
     this.#pace.noteWork();
     this.#onWork();
+    this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     this.#begin(answer.value, { ...answer, api: work.baseUrl });
     return pauseMs;
   }

@@ -10,6 +10,7 @@ import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { ClaimLists } from "./claim-lists.ts";
+import type { HintedQueue } from "./hints.ts";
 import type { NodeOutlook } from "./node-health.ts";
 import type { SessionTemplate } from "./pod-render.ts";
 import type { SessionPoint } from "./points.ts";
@@ -55,6 +56,8 @@ export interface SessionContext {
   /** Throws when this process may not act any more; called before every write to the Work API. */
   readonly guard: () => void;
   readonly announce: Announce;
+  /** What webhooks tell of this Environment's queue; undefined: nothing is received. */
+  readonly hinted?: HintedQueue | undefined;
   /** Every request of the loops goes through its point. */
   readonly points: Points<SessionPoint>;
   readonly clock: Clock;

@@ -1,14 +1,20 @@
 import { type Clock, sleep } from "../core/clock.ts";
 import { jitter, type Random } from "../core/random.ts";
+import type { HintedQueue } from "./hints.ts";
 import type { Timing } from "./timing.ts";
 
 /** What the pace is made from. */
 export interface IdleContext {
   readonly clock: Clock;
   readonly random: Random;
-  readonly timing: Pick<Timing, "idleAfterMs" | "idleMaxMs" | "pollIdleGapMs" | "statsIdleMs" | "statsPolledMs">;
+  readonly timing: Pick<
+    Timing,
+    "hintedIdleMs" | "idleAfterMs" | "idleMaxMs" | "pollIdleGapMs" | "statsIdleMs" | "statsPolledMs"
+  >;
   /** What the Environment's group of requests asks of its idle members: milliseconds between two calls of one. */
   readonly intervalMs: () => number;
+  /** Webhooks that may tell of work sooner; undefined: none do. */
+  readonly hinted?: HintedQueue | undefined;
 }
 
 /** Nobody waits longer than this part of the time for which the queue has been empty, however many share the budget. */
@@ -20,8 +26,8 @@ const JITTER = 0.1;
 /**
  * How often an Environment whose queue is empty looks at it. Alone in its group it keeps the shortest pause; in a large
  * group all idle ones slow down, so that those with work find the request budget free. The pause is never longer than
- * `idleMaxMs`, which bounds how late work is seen: by the next poll while a Pod is free, else by the next statistics. The
- * first sign of work ends every pause.
+ * `idleMaxMs`, which bounds how late work is seen: by the next poll while a Pod is free, else by the next statistics. Where
+ * webhooks are known to tell of work, that bound is `hintedIdleMs`. The first sign of work ends every pause.
  */
 export class IdlePace {
   readonly #context: IdleContext;
@@ -30,6 +36,8 @@ export class IdlePace {
   #hasWorked = false;
   #isPolling = false;
   #wakePolls: (() => void) | null = null;
+  /** Somebody wants the next pause left out. */
+  #isLookWanted = false;
 
   constructor(context: IdleContext) {
     this.#context = context;
@@ -43,11 +51,35 @@ export class IdlePace {
     this.#wakePolls?.();
   }
 
+  /** Statistics were read, with work in them or without. */
+  noteStats(showWork: boolean): void {
+    this.#context.hinted?.sees(showWork);
+    if (showWork) this.noteWork();
+  }
+
+  /** Polls are what shows work, not statistics. */
+  get isPolling(): boolean {
+    return this.#isPolling;
+  }
+
+  /** The queue is looked at. */
+  noteLook(): void {
+    this.#context.hinted?.looks();
+  }
+
+  /** Ends a pause between polls, or leaves the next one out: a poll under way may have been answered already. */
+  look(): void {
+    if (this.#wakePolls) this.#wakePolls();
+    else this.#isLookWanted = this.#isPolling;
+  }
+
   /** Pauses after a poll that brought nothing; not at all while work was there a moment ago. */
   async restAfterPoll(signal: AbortSignal): Promise<void> {
     this.#isPolling = true;
     const gapMs = this.#pollGapMs();
-    if (gapMs === 0) return;
+    const isLookWanted = this.#isLookWanted;
+    this.#isLookWanted = false;
+    if (gapMs === 0 || isLookWanted) return;
     const woken = new AbortController();
     this.#wakePolls = () => woken.abort();
     await sleep(this.#context.clock, this.#spread(gapMs), AbortSignal.any([signal, woken.signal]));
@@ -58,6 +90,7 @@ export class IdlePace {
   pollsEnd(): boolean {
     const wasPolling = this.#isPolling;
     this.#isPolling = false;
+    this.#isLookWanted = false;
     return wasPolling;
   }
 
@@ -66,7 +99,8 @@ export class IdlePace {
     const { statsIdleMs, statsPolledMs } = this.#context.timing;
     if (!this.#isPolling || this.#quietMs() <= this.#context.timing.idleAfterMs)
       return this.#spread(this.#gapMs(statsIdleMs));
-    return this.#spread(Math.max(statsPolledMs, this.#pollGapMs() * POLLS_PER_STATS));
+    const polledGapMs = Math.min(this.#pollGapMs(), this.#context.timing.idleMaxMs);
+    return this.#spread(Math.max(statsPolledMs, polledGapMs * POLLS_PER_STATS));
   }
 
   #pollGapMs(): number {
@@ -75,8 +109,10 @@ export class IdlePace {
   }
 
   #gapMs(leastMs: number): number {
-    const wantedMs = Math.min(this.#context.intervalMs(), this.#quietMs() * PATIENCE, this.#context.timing.idleMaxMs);
-    return Math.max(leastMs, wantedMs);
+    const { hintedIdleMs, idleMaxMs } = this.#context.timing;
+    const usualMs = Math.min(this.#context.intervalMs(), idleMaxMs);
+    const wantedMs = this.#context.hinted?.isTrusted ? hintedIdleMs : usualMs;
+    return Math.max(leastMs, Math.min(wantedMs, this.#quietMs() * PATIENCE));
   }
 
   /**

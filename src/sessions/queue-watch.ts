@@ -98,8 +98,11 @@ export class QueueWatch {
     this.#wake?.();
   }
 
-  /** Nobody polls any more: what polls said of the queue until now is for these readings to say. */
-  pollsEnded(): void {
+  /**
+   * Reads soon, and then at the pace of before: nobody polls any more, and what polls said of the queue until now is for these
+   * readings to say; or somebody says that there may be work.
+   */
+  look(): void {
     this.#wake?.();
   }
 
@@ -113,6 +116,7 @@ export class QueueWatch {
       const readMs = clock.monotonic();
       let waitMs: number;
       const attempt = this.#health.attempt("stats");
+      this.#pace.noteLook();
       try {
         await this.#read(attempt, signal);
         backoff.reset();
@@ -150,7 +154,7 @@ export class QueueWatch {
     this.#polled -= polledBefore;
     this.#notePending(answer.value.pending - Math.max(unacknowledgedBefore, this.#unacknowledged()));
     this.#take(answer.value);
-    if (this.#showsWork) this.#pace.noteWork();
+    this.#pace.noteStats(this.#showsWork);
   }
 
   get #showsWork(): boolean {

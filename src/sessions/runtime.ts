@@ -28,6 +28,7 @@ import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
 import { ServerTimes } from "./server-times.ts";
 import { SessionLoop } from "./session-loop.ts";
+import { runsSession } from "./session-turn.ts";
 import { stuckWords } from "./stuck.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 
@@ -214,9 +215,20 @@ export class SessionsRuntime {
   /** A Pod of this Environment changed in the cache. */
   podChanged(name: string): void {
     if (this.#claims.has(name)) this.#sessions.poke(name);
+    this.#context.hinted?.over();
     this.#pool.poke();
     this.#retention.poke();
     this.#noteChange();
+  }
+
+  /** There may be work: looks once, whichever way it learns of it now. */
+  look(): void {
+    if (this.#pace.isPolling) this.#pace.look();
+    else this.#queue.look();
+  }
+
+  runs(sessionId: string): boolean {
+    return runsSession(this.#context, this.#claims, sessionId);
   }
 
   /**
@@ -386,7 +398,7 @@ export class SessionsRuntime {
       return this.#mayAsk && this.#permissions.mayClaim && !this.#draining && this.#pool.hasClaimable;
     };
     // A probe claim becomes possible by the clock alone.
-    if (!ready() && this.#pace.pollsEnd()) this.#queue.pollsEnded();
+    if (!ready() && this.#pace.pollsEnd()) this.#queue.look();
     while (!signal.aborted && !ready()) {
       const probeMs = this.#breaker.isOpen ? this.#breaker.nextProbeAtMs - this.#context.clock.monotonic() : 0;
       if (probeMs <= 0) await this.#changed.wait(signal);

@@ -41,6 +41,8 @@ export interface Timing {
   readonly statsPolledMs: number;
   /** Longest pause between two looks at an empty queue, before jitter: what a large group of Environments slows down to. */
   readonly idleMaxMs: number;
+  /** The same where webhooks tell of work: so late it is seen when one of them is lost, once. */
+  readonly hintedIdleMs: number;
   /** Running sessions are counted with the list call so often while workers are there or work waits. */
   readonly countMs: number;
   /** A reading of the demand older than this is no reading. More than the slowest pace and a few failures. */
@@ -116,6 +118,7 @@ export const DEFAULT_TIMING: Timing = {
   statsIdleMs: 5_000,
   statsPolledMs: 60_000,
   idleMaxMs: 60_000,
+  hintedIdleMs: 300_000,
   countMs: 10_000,
   demandStaleMs: 120_000,
   busyProbeMs: 5_000,

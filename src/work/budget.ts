@@ -14,6 +14,8 @@ export interface BudgetLimits {
   readonly burstSeconds: number;
   /** A call that is not let through in this time fails. */
   readonly maxWaitMs: number;
+  /** A member that asked for nothing so long is gone, or stopped asking. */
+  readonly memberMs: number;
 }
 
 export const DEFAULT_BUDGET_LIMITS: BudgetLimits = {
@@ -28,6 +30,8 @@ export const DEFAULT_BUDGET_LIMITS: BudgetLimits = {
   burstSeconds: 15,
   // The longest Retry-After that is honoured, and some turns of a slow budget.
   maxWaitMs: 10 * 60_000,
+  // Twice the longest pause of an idle one.
+  memberMs: 120_000,
 };
 
 /** What waiting calls get of the rate even while protocol calls use up all of it: nobody starves. */
@@ -38,8 +42,6 @@ const DEBT_SECONDS = 1;
 const SECOND_MS = 1_000;
 /** What all members together may use of the rate while all are idle: the rest is for those with work. */
 const IDLE_SHARE = 1 / 2;
-/** A member that asked for nothing so long is gone, or stopped asking: twice the longest pause of an idle one. */
-const MEMBER_MS = 120_000;
 /** A request sent so soon after somebody had to wait was sent at full use of the rate. */
 const USED_UP_FOR_MS = 1_000;
 /** What is left by rounding must not arm a timer that comes a hair too early, again and again. */
@@ -129,7 +131,7 @@ export class Budget {
    * use no more than their share of the rate, and of the one that the platform documents; and each tenant the same part.
    */
   idleIntervalMs(tenant = ""): number {
-    const goneMs = this.#clock.monotonic() - MEMBER_MS;
+    const goneMs = this.#clock.monotonic() - this.#limits.memberMs;
     for (const [member, { tenant: of, atMs }] of this.#heard) {
       if (atMs >= goneMs) break;
       if (!this.#turns.waits({ tenant: of, member })) this.#forget(member, of);

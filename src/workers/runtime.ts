@@ -25,6 +25,7 @@ export interface WorkSources {
     readonly status: QueueStatus | null;
     run(signal: AbortSignal, mayRead: (signal: AbortSignal) => Promise<void>): Promise<void>;
     nudge(): void;
+    look(): void;
   };
   readonly count: CountRunning;
   readonly health: {
@@ -130,6 +131,16 @@ export class WorkersRuntime {
     this.#permissions = permissions;
     this.#changed.notify();
     this.#scaler.poke();
+  }
+
+  /** There may be work. */
+  look(): void {
+    this.#sources.queue.look();
+  }
+
+  /** Workers claim by themselves: nobody here knows what they run. */
+  runs(): boolean {
+    return false;
   }
 
   /** Another environment key: try it at once. Workers with the old one end by themselves and are started with the new. */

@@ -8,8 +8,11 @@ import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-election.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
+import { ALIVE_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
 import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { MAX_BODY_BYTES } from "../../src/webhook/receiver.ts";
+import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
 import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
 import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST } from "../../src/workers/busy-watch.ts";
@@ -64,6 +67,16 @@ const SENTENCES: Record<string, readonly string[]> = {
     `and ${s(t.statsIdleMs)} after statistics`,
     // With the jitter of a tenth.
     `**no later than ${s(t.idleMaxMs * 1.1)}**`,
+  ],
+  "docs/webhooks.md": [
+    `asks every ${minutes(t.hintedIdleMs) === 5 ? "five" : "?"} minutes otherwise`,
+    `not more than ${s(FRESH_MS)} before the work was noticed, or ${s(FRESH_MS)} after the item was found`,
+    `no delivery of any kind came for ${minutes(ALIVE_MS) / 60} hours`,
+    `${LOOKS_PER_SECOND === 10 ? "ten" : "?"} at once, then ten a second`,
+    // With the jitter of a tenth.
+    `no later than ${minutes(t.hintedIdleMs * 1.1)} minutes after it came`,
+    `deliveries more than ${TOLERANCE_SECONDS / 60} minutes old`,
+    `${MAX_BODY_BYTES / 1_024} KiB`,
   ],
   "docs/status.md": [`at most every ${s(COUNTS_EVERY_MS)}`],
   "docs/troubleshooting.md": [

@@ -4,7 +4,7 @@ import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MINUTE_MS = 60_000;
-const { idleAfterMs, pollIdleGapMs, statsIdleMs, statsPolledMs, idleMaxMs, pollBlockMs } = DEFAULT_TIMING;
+const { idleAfterMs, pollIdleGapMs, statsIdleMs, statsPolledMs, idleMaxMs, hintedIdleMs, pollBlockMs } = DEFAULT_TIMING;
 
 /** A pace without jitter, in a group that asks for `intervalMs` between two calls. */
 function make(intervalMs = 0) {
@@ -151,6 +151,92 @@ describe("statistics that show no work", () => {
     await pauseMs();
     await clock.advance(idleAfterMs);
     expect(pace.statsGapMs()).toBe(statsIdleMs);
+  });
+});
+
+describe("where webhooks tell of work", () => {
+  /** A pace that trusts them as long as `trust` says, and how long its pauses are. */
+  function hinted(intervalMs: number) {
+    const clock = new VirtualClock();
+    const trust = { isTrusted: true };
+    const queue = { looks: () => {}, sees: () => {}, found: () => {}, over: () => {}, leave: () => {} };
+    const pace = new IdlePace({
+      clock,
+      random: () => 0.5,
+      timing: DEFAULT_TIMING,
+      intervalMs: () => intervalMs,
+      hinted: {
+        ...queue,
+        get isTrusted() {
+          return trust.isTrusted;
+        },
+      },
+    });
+    const pauseMs = async (act: () => void = () => {}) => {
+      const fromMs = clock.monotonic();
+      let endedMs: number | undefined;
+      const rest = pace.restAfterPoll(new AbortController().signal).then(() => {
+        endedMs = clock.monotonic();
+      });
+      await clock.advance(1_000);
+      act();
+      await clock.advanceUntil(() => endedMs !== undefined, 10 * MINUTE_MS, 1_000);
+      await rest;
+      return (endedMs ?? 0) - fromMs;
+    };
+    return { clock, pace, trust, pauseMs };
+  }
+
+  test.each([0, 10_000, 600_000])(
+    "an idle queue is polled rarely, where the group asks for %i ms",
+    async (intervalMs) => {
+      const { clock, pace, pauseMs } = hinted(intervalMs);
+      pace.noteWork();
+      await clock.advance(60 * MINUTE_MS);
+      expect(await pauseMs()).toBe(hintedIdleMs);
+    },
+  );
+
+  test("pauses are no longer than a third of the time for which the queue has been empty", async () => {
+    const { clock, pace, pauseMs } = hinted(0);
+    pace.noteWork();
+    await clock.advance(45_000);
+    expect(await pauseMs()).toBe(15_000);
+  });
+
+  test("pauses are the usual ones again once hints are not trusted any more", async () => {
+    const { clock, pace, trust, pauseMs } = hinted(10_000);
+    pace.noteWork();
+    await clock.advance(60 * MINUTE_MS);
+    trust.isTrusted = false;
+    expect(await pauseMs()).toBe(10_000);
+  });
+
+  test("a hint ends a pause, and the next one is as long as ever", async () => {
+    const { clock, pace, pauseMs } = hinted(0);
+    pace.noteWork();
+    await clock.advance(60 * MINUTE_MS);
+    expect(await pauseMs(() => pace.look())).toBe(1_000);
+    expect(await pauseMs()).toBe(hintedIdleMs);
+  });
+
+  test("a hint in the middle of a poll leaves the pause after it out, once", async () => {
+    const { clock, pace, pauseMs } = hinted(0);
+    pace.noteWork();
+    await clock.advance(60 * MINUTE_MS);
+    await pauseMs();
+    pace.look();
+    expect(await pauseMs()).toBe(0);
+    expect(await pauseMs()).toBe(hintedIdleMs);
+  });
+
+  test("statistics are read as rarely where nobody polls, and no more rarely than ever beside polls", async () => {
+    const { clock, pace, pauseMs } = hinted(0);
+    pace.noteWork();
+    await clock.advance(60 * MINUTE_MS);
+    expect(pace.statsGapMs()).toBe(hintedIdleMs);
+    await pauseMs();
+    expect(pace.statsGapMs()).toBe(10 * idleMaxMs);
   });
 });
 

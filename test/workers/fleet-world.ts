@@ -440,6 +440,7 @@ export class FleetWorld {
       readMs: Number.NEGATIVE_INFINITY,
       status: null,
       nudge: () => {},
+      look: () => {},
       refresh: async (): Promise<boolean> => {
         const readMs = clock.monotonic();
         const depth = this.#queued;

@@ -73,6 +73,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if eq (int .metrics.port) (int .health.port) -}}
 {{- fail (printf "metrics.port and health.port are both %d: take two ports" (int .health.port)) -}}
 {{- end -}}
+{{- with .webhook -}}
+{{- if .enabled -}}
+{{- if not .secret -}}
+{{- fail "webhook.enabled needs webhook.secret: name the Secret with the signing secrets" -}}
+{{- end -}}
+{{- range $name, $other := dict "metrics.port" $.Values.metrics.port "health.port" $.Values.health.port -}}
+{{- if eq (int $.Values.webhook.port) (int $other) -}}
+{{- fail (printf "webhook.port and %s are both %d: take two ports" $name (int $other)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .metrics.serviceMonitor.enabled (not .metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled: set it to true" -}}
 {{- end -}}
@@ -99,7 +111,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- range $argument := .extraArgs -}}
-{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
+{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}
 {{- fail (printf "extraArgs holds --%s: set %s instead" $flag $value) -}}
 {{- end -}}
@@ -164,5 +176,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Of the operator alone: an uninstall takes no webhooks. */}}
+{{- define "berth.webhookMount" -}}
+{{- if (.Values.webhook).enabled }}
+- name: webhook-secrets
+  mountPath: /etc/berth/webhook
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "berth.webhookVolume" -}}
+{{- if (.Values.webhook).enabled }}
+- name: webhook-secrets
+  secret:
+    secretName: {{ .Values.webhook.secret }}
 {{- end }}
 {{- end -}}

@@ -13,6 +13,7 @@ import { createLogger, type Logger, silentLogger } from "../../../src/observe/lo
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { Controller } from "../../../src/reconcile/controller.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import type { Hints } from "../../../src/sessions/hints.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/sessions/journal.ts";
 import { readPodState } from "../../../src/sessions/pod-state.ts";
 import { DEFAULT_TIMING, type Timing } from "../../../src/sessions/timing.ts";
@@ -61,6 +62,8 @@ export interface LoopWorldOptions {
   readonly clock?: VirtualClock;
   /** What requests are counted by; none: every request is sent at once. */
   readonly budget?: Budget;
+  /** What webhooks tell every operator of this world. */
+  readonly hints?: Hints;
 }
 
 /** One operator: a controller with links of its own, to be killed or stopped. */
@@ -264,6 +267,7 @@ export class LoopWorld {
       logger: options.logger ?? this.#logger(),
       metrics: this.metrics,
       podPolicy: {},
+      hints: this.#options.hints,
       originAllowed: (url) => this.allowedOrigin(url),
       network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
       actors: () => ({

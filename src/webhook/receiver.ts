@@ -1,0 +1,184 @@
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { Clock } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { addressText, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import { RequestRate, SeenDeliveries } from "./deliveries.ts";
+import { parseEvent, type WebhookEvent } from "./event.ts";
+import type { SigningSecrets } from "./secrets.ts";
+import { type SignatureVerdict, verify } from "./signature.ts";
+
+/** Where deliveries are posted. */
+export const WEBHOOK_PATH = "/webhook";
+
+/** An event is some 300 bytes. */
+export const MAX_BODY_BYTES = 64 * 1024;
+const MAX_HEADER_BYTES = 16 * 1024;
+/** A delivery comes in one piece; whoever takes longer only holds a socket. */
+const REQUEST_TIMEOUT_MS = 5_000;
+const TIMEOUT_CHECK_MS = 1_000;
+const KEEP_ALIVE_MS = 15_000;
+/** Anybody may connect: more than these wait at the socket. */
+const MAX_CONNECTIONS = 256;
+/**
+ * Checking a signature takes a tenth of a millisecond, and this process has beats to send: a flood may take a few percent of
+ * it. An organization makes 300 sessions a minute, each of which starts to run some tens of times in its life.
+ */
+const RATE = { perSecond: 200, burst: 1_000 };
+
+/** What became of a delivery; the values of the metric's label. */
+export type DeliveryResult =
+  | "hint"
+  | "other-event"
+  | "duplicate"
+  | "forged"
+  | "stale"
+  | "malformed"
+  | "too-large"
+  | "too-many"
+  | "cut-off";
+
+/** What is answered. Whatever is verified is thanked for, also what is of no use here: the sender would send it again. */
+const STATUS: Readonly<Record<DeliveryResult, number>> = {
+  hint: 204,
+  "other-event": 204,
+  duplicate: 204,
+  forged: 401,
+  stale: 401,
+  malformed: 400,
+  "too-large": 413,
+  "too-many": 429,
+  "cut-off": 408,
+};
+
+export interface ReceiverOptions {
+  /** As parseBindAddress reads it. */
+  readonly bindAddress: string;
+  readonly secrets: Pick<SigningSecrets, "keys">;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  /** Of requests that are looked at; more are refused. */
+  readonly rate?: { readonly perSecond: number; readonly burst: number };
+  /** Told each verified delivery once; must not throw. */
+  readonly onEvent: (event: WebhookEvent) => void;
+}
+
+export interface Receiver extends AsyncDisposable {
+  /** `host:port`; undefined when switched off. */
+  readonly address: string | undefined;
+  close(): Promise<void>;
+}
+
+/**
+ * Takes the platform's webhook deliveries. They come more than once, late, in any order and not at all, from a sender that
+ * only the signature tells from anybody else: nothing rests on them, they only say where to look sooner.
+ * @throws ConfigError when the address is wrong or cannot be listened on.
+ */
+export async function startReceiver(options: ReceiverOptions): Promise<Receiver> {
+  const bind = readBindAddress(options.bindAddress);
+  if (bind === undefined) {
+    const close = async () => {};
+    return { address: undefined, close, [Symbol.asyncDispose]: close };
+  }
+  const { logger } = options;
+  const intake = new Intake(options);
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+    },
+    (request, response) => {
+      intake.take(request, response).catch((error: unknown) => {
+        logger.warn({ error: errorText(error) }, "a webhook delivery could not be taken");
+        response.destroy();
+      });
+    },
+  );
+  server.maxConnections = MAX_CONNECTIONS;
+  await listen(server, bind, options.bindAddress);
+  server.on("error", (error) => logger.warn({ error: errorText(error) }, "the webhook receiver had an error"));
+  const close = closerOf(server);
+  return { address: addressText(server), close, [Symbol.asyncDispose]: close };
+}
+
+class Intake {
+  readonly #options: ReceiverOptions;
+  readonly #seen: SeenDeliveries;
+  readonly #rate: RequestRate;
+
+  constructor(options: ReceiverOptions) {
+    this.#options = options;
+    this.#seen = new SeenDeliveries(options.clock);
+    this.#rate = new RequestRate({ clock: options.clock, ...(options.rate ?? RATE) });
+  }
+
+  async take(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = URL.parse(request.url ?? "/", "http://localhost")?.pathname;
+    if (path !== WEBHOOK_PATH) return answer(response, 404);
+    if (request.method !== "POST") {
+      response.setHeader("allow", "POST");
+      return answer(response, 405);
+    }
+    const result = await this.#judge(request);
+    this.#options.metrics.webhookDeliveries.inc({ result });
+    answer(response, STATUS[result]);
+  }
+
+  async #judge(request: IncomingMessage): Promise<DeliveryResult> {
+    if (!this.#rate.take()) return "too-many";
+    const body = await bodyOf(request);
+    if (!Buffer.isBuffer(body)) return body;
+    const headers = {
+      id: headerOf(request, "webhook-id"),
+      timestamp: headerOf(request, "webhook-timestamp"),
+      signature: headerOf(request, "webhook-signature"),
+    };
+    const { secrets, clock, onEvent } = this.#options;
+    const verdict: SignatureVerdict = verify(headers, body, await secrets.keys(), clock.now());
+    if (verdict !== "good") return verdict;
+    if (!this.#seen.isNew(headers.id)) return "duplicate";
+    const event = parseEvent(body.toString("utf8"));
+    if (event === undefined) return "malformed";
+    onEvent(event);
+    return event.type === "run-started" ? "hint" : "other-event";
+  }
+}
+
+/** Never more than is allowed is kept, whatever the request says of its length. */
+async function bodyOf(request: IncomingMessage): Promise<Buffer | "too-large" | "cut-off"> {
+  if (Number(request.headers["content-length"] ?? 0) > MAX_BODY_BYTES) return "too-large";
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      bytes += chunk.length;
+      if (bytes > MAX_BODY_BYTES) return "too-large";
+      chunks.push(chunk);
+    }
+  } catch {
+    // The sender went away, or took too long.
+    return "cut-off";
+  }
+  return Buffer.concat(chunks);
+}
+
+function headerOf(request: IncomingMessage, name: string): string {
+  const value = request.headers[name];
+  return typeof value === "string" ? value : "";
+}
+
+function answer(response: ServerResponse, status: number): void {
+  // What is left of a body that was not read must not be taken for the next request.
+  if (status >= FIRST_FAILURE) response.setHeader("connection", "close");
+  if (status === TOO_MANY) response.setHeader("retry-after", "1");
+  response.writeHead(status, { "cache-control": "no-store" });
+  response.end();
+}
+
+const FIRST_FAILURE = 400;
+const TOO_MANY = 429;

@@ -1,0 +1,78 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Clock } from "../core/clock.ts";
+import { ConfigError, errorText } from "../core/errors.ts";
+import type { Logger } from "../observe/logger.ts";
+import { keyOfSecret } from "./signature.ts";
+
+/** kubelet changes a mounted Secret within a minute or two: looked at so often, a rotation takes hardly longer. */
+const REREAD_MS = 10_000;
+/** A few workspaces, two each while they are rotated. Every one costs each delivery an HMAC. */
+const MAX_SECRETS = 32;
+
+/**
+ * The signing secrets in a folder, one in each file, as a mounted Secret has them: an endpoint of the platform has one, and
+ * two for a while when it is rotated. A folder that cannot be read for once leaves those that were read before.
+ */
+export class SigningSecrets {
+  readonly #folder: string;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  #keys: readonly Buffer[] = [];
+  #readMs = Number.NEGATIVE_INFINITY;
+  #reading: Promise<void> | null = null;
+
+  private constructor(options: { folder: string; clock: Clock; logger: Logger }) {
+    this.#folder = options.folder;
+    this.#clock = options.clock;
+    this.#logger = options.logger;
+  }
+
+  /** @throws ConfigError when there is no secret in the folder. */
+  static async open(options: { folder: string; clock: Clock; logger: Logger }): Promise<SigningSecrets> {
+    const secrets = new SigningSecrets(options);
+    try {
+      await secrets.#read();
+    } catch (error) {
+      throw new ConfigError(`--webhook-secrets: ${options.folder} cannot be read: ${errorText(error)}`, {
+        cause: error,
+      });
+    }
+    if (secrets.#keys.length > 0) return secrets;
+    throw new ConfigError(
+      `--webhook-secrets: no file in ${options.folder} holds a signing secret (whsec_...): copy it from the console, where the endpoint was made`,
+    );
+  }
+
+  /** The keys in use. Never throws. */
+  async keys(): Promise<readonly Buffer[]> {
+    if (this.#clock.monotonic() - this.#readMs >= REREAD_MS) {
+      this.#reading ??= this.#read()
+        .catch((error: unknown) => {
+          this.#logger.warn({ error: errorText(error) }, "signing secrets cannot be read: those of before stay in use");
+          this.#readMs = this.#clock.monotonic();
+        })
+        .finally(() => {
+          this.#reading = null;
+        });
+      await this.#reading;
+    }
+    return this.#keys;
+  }
+
+  async #read(): Promise<void> {
+    const entries = await readdir(this.#folder, { withFileTypes: true });
+    // A mounted Secret has its real files in hidden folders, and links to them.
+    const names = entries
+      .filter((entry) => !entry.name.startsWith(".") && !entry.isDirectory())
+      .map(({ name }) => name);
+    const keys: Buffer[] = [];
+    for (const name of names.sort().slice(0, MAX_SECRETS)) {
+      const key = keyOfSecret((await readFile(join(this.#folder, name), "utf8")).trim());
+      if (key) keys.push(key);
+      else this.#logger.warn({ file: name }, "no signing secret: write whsec_..., as the console shows it");
+    }
+    this.#keys = keys;
+    this.#readMs = this.#clock.monotonic();
+  }
+}

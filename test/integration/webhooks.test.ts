@@ -1,0 +1,95 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { newWebhookSecret } from "../../simulator/webhooks.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
+import { useCluster } from "../support/cluster.ts";
+import { metricValue } from "../support/metric-value.ts";
+import { type InProcessOperator, startWorld, TEST_TIME_SCALE, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+
+/** Nobody waits for a pause to end here: what starts was told of. */
+const NEVER_MS = 3_600_000;
+
+/** An operator whose Environment polls once an hour, and takes webhooks of the simulator. */
+async function startHinted(world: World): Promise<AsyncDisposable & { readonly operator: InProcessOperator }> {
+  const folder = await mkdtemp(join(tmpdir(), "berth-webhook-"));
+  const secret = newWebhookSecret();
+  await writeFile(join(folder, "endpoint"), `${newWebhookSecret()}\n`);
+  await writeFile(join(folder, "next"), secret);
+  const listening = Promise.withResolvers<string>();
+  const operator = world.startOperator({
+    flags: ["--webhook-bind-address", "127.0.0.1:0", "--webhook-secrets", folder],
+    seams: {
+      timing: {
+        ...scaleTiming(DEFAULT_TIMING, TEST_TIME_SCALE),
+        idleAfterMs: 0,
+        pollIdleGapMs: NEVER_MS,
+        statsIdleMs: NEVER_MS,
+        statsPolledMs: NEVER_MS,
+      },
+      onListening: ({ webhook }) => listening.resolve(webhook ?? ""),
+    },
+  });
+  const url = `http://${await listening.promise}/webhook`;
+  world.simulator.sendWebhooks({ url, secret, copies: 2 });
+  return { operator, [Symbol.asyncDispose]: () => rm(folder, { recursive: true }) };
+}
+
+/** Polls that were asked, and whether one waits for an item at this moment. */
+const polls = (world: World) =>
+  world.simulator.requests(world.environmentId).filter(({ call }) => call === "poll").length;
+
+describe.concurrent("signed webhooks of the platform", () => {
+  test("start sessions at once in an Environment that hardly polls", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 3 } });
+    await using hinted = await startHinted(world);
+    await world.createEnvironment();
+    await world.untilParked(1);
+    await world.until("it rests after its first poll", () => polls(world) > 0);
+    for (let session = 1; session <= 3; session += 1) {
+      world.simulator.enqueue(world.environmentId);
+      await world.untilServed(session);
+      await world.untilParked(1);
+    }
+    const { webhookDeliveries, hintedItems } = hinted.operator.metrics;
+    expect(await metricValue(hintedItems, { result: "hinted" })).toBe(3);
+    await world.until(
+      "copies are counted",
+      async () => (await metricValue(webhookDeliveries, { result: "duplicate" })) >= 3,
+    );
+    expect(await metricValue(webhookDeliveries, { result: "forged" })).toBe(0);
+    expect(world.simulator.deliveries.filter(({ status }) => status !== 204)).toEqual([]);
+    world.simulator.assertNoViolations();
+  });
+
+  test("have queue statistics read where no Pod is kept warm", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 0, maxConcurrent: 1 } });
+    await using hinted = await startHinted(world);
+    await world.createEnvironment();
+    await world.until("the queue is read", () => world.environment?.status?.queue?.depth === 0);
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    expect(await metricValue(hinted.operator.metrics.hintedItems, { result: "hinted" })).toBe(1);
+    world.simulator.assertNoViolations();
+  });
+
+  test("cost one poll each where they tell of nothing, and none where they are forged", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 1 } });
+    await using hinted = await startHinted(world);
+    const { webhookDeliveries } = hinted.operator.metrics;
+    await world.createEnvironment();
+    await world.untilParked(1);
+    await world.until("it rests after its first poll", () => polls(world) > 0);
+    const before = polls(world);
+    world.simulator.sendWebhook("session.status_idled", "sesn_other");
+    world.simulator.sendWebhook("session.status_run_started", "sesn_nobody");
+    await world.until("it polls", () => polls(world) > before);
+    await world.until("all are taken", async () => (await metricValue(webhookDeliveries, {})) >= 4);
+    expect(polls(world)).toBe(before + 1);
+    expect(await metricValue(webhookDeliveries, { result: "hint" })).toBe(1);
+    expect(await metricValue(webhookDeliveries, { result: "other-event" })).toBe(1);
+  });
+});

@@ -1,0 +1,245 @@
+import { describe, expect, test } from "vitest";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import { ALIVE_MS, FRESH_MS, type HintedQueue, Hints, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const SECOND_MS = 1_000;
+const MINUTE_MS = 60_000;
+
+/** Environments by number, each with how often it was made to look. */
+function make(count: number, workspaceOf: (at: number) => string | undefined = () => undefined) {
+  const clock = new VirtualClock();
+  const metrics = createMetrics();
+  const hints = new Hints({ clock, metrics });
+  const looks: number[] = [];
+  const running = new Set<string>();
+  const queues: HintedQueue[] = Array.from({ length: count }, (_, at) =>
+    hints.join({
+      labels: { namespace: "agents", environment: `e${at}` },
+      workspaceId: () => workspaceOf(at),
+      runs: (sessionId) => running.has(sessionId),
+      look: () => looks.push(at),
+    }),
+  );
+  const queue = (at: number) => {
+    const found = queues[at];
+    if (!found) throw new Error(`no Environment ${at}`);
+    return found;
+  };
+  let items = 0;
+  /** An item of this session is found in an Environment. */
+  const find = (at: number, sessionId: string) => {
+    items += 1;
+    queue(at).found({ workId: `work_${items}`, sessionId });
+  };
+  const hint = (sessionId: string, workspaceId: string | null = "wrkspc_1") =>
+    hints.arrived({ sessionId, workspaceId });
+  const counted = async (result: string) => {
+    const { values } = await metrics.hintedItems.get();
+    return values.filter(({ labels }) => labels.result === result).reduce((sum, { value }) => sum + value, 0);
+  };
+  return { clock, hints, looks, running, queue, find, hint, counted };
+}
+
+describe("a hint at a session that nobody knows", () => {
+  test("makes every Environment look once, those first that had work last", async () => {
+    const { clock, looks, find, hint } = make(4);
+    await clock.advance(MINUTE_MS);
+    find(2, "a");
+    await clock.advance(MINUTE_MS);
+    find(1, "b");
+    await clock.advance(MINUTE_MS);
+    hint("new");
+    expect(looks).toEqual([1, 2, 0, 3]);
+    await clock.advance(10 * MINUTE_MS);
+    expect(looks).toHaveLength(4);
+  });
+
+  test("makes those look that may be of its workspace", () => {
+    const { looks, hint } = make(3, (at) => [undefined, "wrkspc_1", "wrkspc_2"][at]);
+    hint("new", "wrkspc_1");
+    expect(looks.toSorted()).toEqual([0, 1]);
+  });
+
+  test("of a workspace in another notation, or of none, makes everybody look", () => {
+    for (const workspace of ["c7b0e4d9", null]) {
+      const { looks, hint } = make(3, (at) => `wrkspc_${at}`);
+      hint("new", workspace);
+      expect(looks).toHaveLength(3);
+    }
+  });
+
+  test("makes a large group look so many a second, until the item is found", async () => {
+    const { clock, looks, find, hint } = make(100);
+    hint("new");
+    expect(looks).toHaveLength(LOOKS_PER_SECOND);
+    await clock.advance(SECOND_MS);
+    expect(looks).toHaveLength(2 * LOOKS_PER_SECOND);
+    find(looks.at(-1) ?? 0, "new");
+    await clock.advance(MINUTE_MS);
+    expect(looks).toHaveLength(2 * LOOKS_PER_SECOND);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  test("is of no matter to an Environment that has looked since by itself", async () => {
+    const { clock, looks, queue, hint } = make(20);
+    hint("new");
+    expect(looks).toHaveLength(LOOKS_PER_SECOND);
+    for (let at = 0; at < 20; at += 1) queue(at).looks();
+    await clock.advance(MINUTE_MS);
+    expect(looks).toHaveLength(LOOKS_PER_SECOND);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  test("is somebody else's when all have looked, and is not looked for again for a while", async () => {
+    const { clock, looks, hint } = make(2);
+    hint("theirs");
+    await clock.advance(MINUTE_MS);
+    for (let again = 0; again < 100; again += 1) hint("theirs");
+    expect(looks).toHaveLength(2);
+    await clock.advance(10 * MINUTE_MS);
+    hint("theirs");
+    expect(looks).toHaveLength(4);
+  });
+
+  test("finds Environments that come, and misses those that went", async () => {
+    const { clock, looks, queue, hint } = make(3);
+    queue(1).leave();
+    hint("new");
+    await clock.advance(MINUTE_MS);
+    expect(looks.toSorted()).toEqual([0, 2]);
+  });
+});
+
+test("a flood of hints makes no more looks than its rate, and everybody gets a turn", async () => {
+  const { clock, looks, hint } = make(50);
+  for (let ms = 0; ms < MINUTE_MS; ms += 100) {
+    for (let at = 0; at < 20; at += 1) hint(`s-${ms}-${at}`);
+    await clock.advance(100);
+  }
+  expect(looks.length).toBeLessThanOrEqual(61 * LOOKS_PER_SECOND);
+  const perEnvironment = Array.from({ length: 50 }, (_, at) => looks.filter((one) => one === at).length);
+  expect(Math.min(...perEnvironment)).toBeGreaterThanOrEqual(5);
+});
+
+describe("a hint at a session that an Environment served", () => {
+  test("makes that one look, and nobody else", async () => {
+    const { clock, looks, find, hint } = make(30);
+    find(17, "a");
+    await clock.advance(MINUTE_MS);
+    hint("a");
+    await clock.advance(MINUTE_MS);
+    expect(looks).toEqual([17]);
+  });
+
+  test("makes nobody look while it runs there, and that one once it is over", async () => {
+    const { looks, running, queue, find, hint } = make(2);
+    find(1, "a");
+    running.add("a");
+    for (let round = 0; round < 50; round += 1) hint("a");
+    queue(1).over();
+    expect(looks).toEqual([]);
+    running.delete("a");
+    queue(0).over();
+    expect(looks).toEqual([]);
+    queue(1).over();
+    queue(1).over();
+    expect(looks).toEqual([1]);
+  });
+
+  test("makes everybody look when that Environment is served here no longer", async () => {
+    const { clock, looks, queue, find, hint } = make(3);
+    hint("a");
+    find(1, "a");
+    looks.length = 0;
+    await clock.advance(MINUTE_MS);
+    queue(1).leave();
+    hint("a");
+    expect(looks.toSorted()).toEqual([0, 2]);
+  });
+});
+
+describe("hints are trusted", () => {
+  test("by an Environment whose last item came with one, and by no other", async () => {
+    const { queue, find, hint, counted } = make(2);
+    expect(queue(0).isTrusted).toBe(false);
+    hint("a");
+    find(0, "a");
+    expect([queue(0).isTrusted, queue(1).isTrusted]).toEqual([true, false]);
+    expect([await counted("hinted"), await counted("not-hinted")]).toEqual([1, 0]);
+  });
+
+  test("also where the item was found first, and its hint comes soon after", async () => {
+    const { clock, queue, find, hint } = make(1);
+    find(0, "a");
+    expect(queue(0).isTrusted).toBe(false);
+    await clock.advance(FRESH_MS);
+    hint("a");
+    expect(queue(0).isTrusted).toBe(true);
+  });
+
+  test("no longer once an item comes without one", async () => {
+    const { clock, queue, find, hint, counted } = make(1);
+    hint("a");
+    find(0, "a");
+    find(0, "b");
+    await clock.advance(FRESH_MS);
+    expect(queue(0).isTrusted).toBe(true);
+    await clock.advance(1);
+    expect(queue(0).isTrusted).toBe(false);
+    expect(await counted("not-hinted")).toBe(1);
+    hint("c");
+    find(0, "c");
+    expect(queue(0).isTrusted).toBe(true);
+  });
+
+  test("no longer where a hint came, and looking then showed nothing", async () => {
+    const { clock, queue, find, hint } = make(1);
+    hint("a");
+    find(0, "a");
+    hint("early");
+    await clock.advance(5 * MINUTE_MS);
+    find(0, "early");
+    await clock.advance(FRESH_MS + 1);
+    expect(queue(0).isTrusted).toBe(false);
+  });
+
+  test("where statistics showed the work at once, and a Pod for it took its time", async () => {
+    const { clock, queue, find, hint } = make(1);
+    hint("a");
+    queue(0).sees(true);
+    await clock.advance(5 * MINUTE_MS);
+    queue(0).sees(true);
+    find(0, "a");
+    expect(queue(0).isTrusted).toBe(true);
+    queue(0).sees(false);
+    find(0, "b");
+    await clock.advance(FRESH_MS + 1);
+    expect(queue(0).isTrusted).toBe(false);
+  });
+
+  test("whatever becomes of an item that is offered again and again", async () => {
+    const { clock, queue, hint } = make(1);
+    hint("a");
+    for (let offer = 0; offer < 10; offer += 1) {
+      queue(0).found({ workId: "work_a", sessionId: "a" });
+      await clock.advance(15_000);
+    }
+    expect(queue(0).isTrusted).toBe(true);
+  });
+
+  test("only as long as deliveries come at all, about whatever", async () => {
+    const { clock, hints, queue, find, hint } = make(1);
+    hint("a");
+    find(0, "a");
+    await clock.advance(ALIVE_MS - 1);
+    expect(queue(0).isTrusted).toBe(true);
+    hints.delivered();
+    await clock.advance(ALIVE_MS - 1);
+    expect(queue(0).isTrusted).toBe(true);
+    await clock.advance(1);
+    expect(queue(0).isTrusted).toBe(false);
+    hints.delivered();
+    expect(queue(0).isTrusted).toBe(true);
+  });
+});

@@ -1,0 +1,177 @@
+import { describe, expect, test } from "vitest";
+import { bashScript } from "../../../simulator/script.ts";
+import { createMetrics } from "../../../src/observe/metrics.ts";
+import { FRESH_MS, Hints } from "../../../src/sessions/hints.ts";
+import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
+import { Budget } from "../../../src/work/budget.ts";
+import { VirtualClock } from "../../support/virtual-clock.ts";
+import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+/** What jitter adds at most to a pause, and a request to it. */
+const SLACK = 1.1;
+const REQUEST = 200;
+
+/** An idle Environment whose sessions are told of by webhooks, so much later; `tells.never` switches them off. */
+function hinted(options: LoopWorldOptions = {}) {
+  const clock = new VirtualClock();
+  const hints = new Hints({ clock, metrics: createMetrics() });
+  const budget = new Budget({ clock, limits: { memberMs: 2 * DEFAULT_TIMING.hintedIdleMs } });
+  const world = new LoopWorld({ ...options, clock, budget, hints });
+  const tells = { afterMs: 300, never: false };
+  world.api.world.events.on("session", (sessionId, { type }) => {
+    if (type !== "session.status_running" || tells.never) return;
+    clock.setTimer(() => hints.arrived({ sessionId, workspaceId: null }), tells.afterMs);
+  });
+  world.createEnvironment();
+  world.startOperator();
+  const requests = (call: string) => world.api.requests.get(call) ?? 0;
+  const sent = async (call: string, ms: number) => {
+    const before = requests(call);
+    await world.pass(ms);
+    return requests(call) - before;
+  };
+  /** A session that is served to its end: its item came with a hint, or without one. */
+  const serveOne = async () => {
+    const id = world.enqueue();
+    await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 10 * MINUTE);
+    return id;
+  };
+  return { clock, hints, world, tells, requests, sent, serveOne };
+}
+
+const claimed = (world: LoopWorld, id: string) => world.item(id).acks.length > 0;
+
+describe("an idle Environment that webhooks tell of work", () => {
+  test("asks some times an hour, and starts a session at once all the same", async () => {
+    const { world, sent, serveOne } = hinted();
+    await world.pass(MINUTE);
+    await serveOne();
+    await world.pass(HOUR);
+    const polls = await sent("poll", HOUR);
+    expect(polls).toBeGreaterThanOrEqual(10);
+    expect(polls).toBeLessThanOrEqual(14);
+    expect(await sent("stats", HOUR)).toBeLessThanOrEqual(8);
+    const id = world.enqueue();
+    await world.until("it is claimed", () => claimed(world, id), 2 * SECOND);
+    expect(world.violations).toEqual([]);
+  });
+
+  test("with no Pod kept warm reads statistics as rarely, and at once when it is told", async () => {
+    const { world, sent, serveOne } = hinted({ sessions: { warm: 0, maxConcurrent: 2 }, prepareMs: () => 2_000 });
+    await world.pass(MINUTE);
+    await serveOne();
+    await world.pass(HOUR);
+    expect((await sent("stats", HOUR)) + (await sent("poll", HOUR))).toBeLessThanOrEqual(14);
+    const id = world.enqueue();
+    await world.until("it is claimed", () => claimed(world, id), 5 * SECOND);
+    // The Pod took its time; the hint came all the same.
+    await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+    await world.pass(HOUR);
+    expect(await sent("stats", HOUR)).toBeLessThanOrEqual(14);
+  });
+
+  test("keeps the usual pace until an item came with a hint", async () => {
+    const { world, tells, sent, serveOne } = hinted();
+    tells.never = true;
+    await world.pass(MINUTE);
+    await serveOne();
+    await world.pass(HOUR);
+    expect(await sent("poll", HOUR)).toBeGreaterThan(1_600);
+    tells.never = false;
+    await serveOne();
+    await world.pass(HOUR);
+    expect(await sent("poll", HOUR)).toBeLessThanOrEqual(14);
+  });
+
+  test("polls once for a hint at nothing, and not at all for more hints at the same", async () => {
+    const { world, hints, requests, serveOne } = hinted();
+    await world.pass(MINUTE);
+    await serveOne();
+    await world.pass(HOUR);
+    const before = requests("poll");
+    hints.arrived({ sessionId: "sesn_of_somebody_else", workspaceId: null });
+    await world.pass(5 * SECOND);
+    expect(requests("poll") - before).toBe(1);
+    for (let again = 0; again < 50; again += 1)
+      hints.arrived({ sessionId: "sesn_of_somebody_else", workspaceId: null });
+    await world.pass(5 * SECOND);
+    expect(requests("poll") - before).toBe(1);
+  });
+
+  test("asks no more because a session of it goes on and on", async () => {
+    const { hints, world, sent } = hinted({
+      sessions: { warm: 1, maxConcurrent: 2 },
+      fate: () => ({ startError: false, program: "stock", servesMs: 2 * HOUR }),
+    });
+    await world.pass(MINUTE);
+    const id = world.enqueue();
+    await world.until("it runs", () => world.item(id).state === "active");
+    await world.pass(20 * MINUTE);
+    const [session] = world.api.world.sessions.keys();
+    // It starts to run again after every tool call.
+    const turns = world.clock.setTimer(function turn() {
+      hints.arrived({ sessionId: session ?? "", workspaceId: null });
+      world.clock.setTimer(turn, 20 * SECOND);
+    }, 20 * SECOND);
+    expect(await sent("poll", 30 * MINUTE)).toBeLessThanOrEqual(8);
+    turns.cancel();
+  });
+
+  test("is told of a session's next item, after its worker left", async () => {
+    const { hints, world, serveOne } = hinted();
+    await world.pass(MINUTE);
+    const id = await serveOne();
+    await world.pass(HOUR);
+    const { id: sessionId } = world.api.world.item(id).data;
+    world.api.world.converse(sessionId, bashScript("true"));
+    hints.arrived({ sessionId, workspaceId: null });
+    const next = world.items.find((item) => item.id !== id);
+    if (!next) throw new Error("no item was queued");
+    await world.until("it is claimed", () => claimed(world, next.id), 2 * SECOND);
+  });
+});
+
+describe("webhooks that stop", () => {
+  test("delay one item by no more than is promised, and the pace is the usual one from then on", async () => {
+    const { world, tells, sent, serveOne } = hinted();
+    await world.pass(MINUTE);
+    await serveOne();
+    await world.pass(HOUR);
+    tells.never = true;
+    const id = world.enqueue();
+    await world.until(
+      "it is claimed",
+      () => claimed(world, id),
+      DEFAULT_TIMING.hintedIdleMs * SLACK + SECOND + REQUEST,
+    );
+    await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+    await world.pass(FRESH_MS + HOUR);
+    expect(await sent("poll", HOUR)).toBeGreaterThan(1_600);
+    const next = world.enqueue();
+    await world.until("it is claimed", () => claimed(world, next), 3 * SECOND);
+    expect(world.violations).toEqual([]);
+  });
+
+  test("that come too early for the queue are found out as well", async () => {
+    const { clock, hints, world, tells, sent, serveOne } = hinted();
+    await world.pass(MINUTE);
+    await serveOne();
+    await world.pass(HOUR);
+    tells.never = true;
+    // The session is told of a while before its item can be had.
+    world.api.world.events.once("session", (sessionId) => {
+      clock.setTimer(() => hints.arrived({ sessionId, workspaceId: null }), 0);
+    });
+    const untilMs = clock.monotonic() + 10 * SECOND;
+    world.api.answer = (call) =>
+      call === "poll" && clock.monotonic() < untilMs ? { status: 200, body: null } : undefined;
+    const id = world.enqueue();
+    await world.until("it is claimed", () => claimed(world, id), 2 * DEFAULT_TIMING.hintedIdleMs);
+    await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+    await world.pass(HOUR);
+    expect(await sent("poll", HOUR)).toBeGreaterThan(1_600);
+  });
+});

@@ -1,0 +1,248 @@
+import { once } from "node:events";
+import { mkdtemp, rm, symlink, unlink, writeFile } from "node:fs/promises";
+import { request } from "node:http";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Anthropic } from "@anthropic-ai/sdk";
+import { describe, expect, test } from "vitest";
+import { newWebhookSecret, signedHeaders } from "../../simulator/webhooks.ts";
+import { type Clock, realClock } from "../../src/core/clock.ts";
+import { ConfigError } from "../../src/core/errors.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import type { WebhookEvent } from "../../src/webhook/event.ts";
+import { MAX_BODY_BYTES, type Receiver, startReceiver } from "../../src/webhook/receiver.ts";
+import { SigningSecrets } from "../../src/webhook/secrets.ts";
+import { keyOfSecret } from "../../src/webhook/signature.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const SECRET = newWebhookSecret();
+const RUN_STARTED = {
+  type: "event",
+  id: "event_1",
+  created_at: "2026-01-01T00:00:00Z",
+  data: { type: "session.status_run_started", id: "sesn_1", organization_id: "o", workspace_id: "wrkspc_1" },
+};
+
+interface Bench extends AsyncDisposable {
+  readonly receiver: Receiver;
+  readonly events: WebhookEvent[];
+  /** Posts a signed delivery. Returns the status. */
+  post(delivery?: {
+    id?: string;
+    body?: string;
+    secret?: string;
+    ageSeconds?: number;
+    headers?: object;
+  }): Promise<number>;
+  /** Deliveries counted with this result. */
+  counted(result: string): Promise<number>;
+}
+
+async function startBench(clock: Clock = realClock, rate?: { perSecond: number; burst: number }): Promise<Bench> {
+  const events: WebhookEvent[] = [];
+  const metrics = createMetrics();
+  const key = keyOfSecret(SECRET) ?? Buffer.alloc(0);
+  const receiver = await startReceiver({
+    bindAddress: "127.0.0.1:0",
+    secrets: { keys: async () => [key] },
+    clock,
+    metrics,
+    logger: silentLogger,
+    onEvent: (event) => events.push(event),
+    ...(rate && { rate }),
+  });
+  let count = 0;
+  return {
+    receiver,
+    events,
+    post: async ({ id, body = JSON.stringify(RUN_STARTED), secret = SECRET, ageSeconds = 0, headers = {} } = {}) => {
+      count += 1;
+      const seconds = Math.floor(clock.now() / 1_000) - ageSeconds;
+      const signed = signedHeaders(secret, { id: id ?? `msg_${count}`, seconds, body });
+      const init = { method: "POST", body, headers: { ...signed, ...headers } };
+      return (await fetch(`http://${receiver.address}/webhook`, init)).status;
+    },
+    counted: async (result) => {
+      const { values } = await metrics.webhookDeliveries.get();
+      return values.find(({ labels }) => labels.result === result)?.value ?? 0;
+    },
+    [Symbol.asyncDispose]: () => receiver.close(),
+  };
+}
+
+describe("a delivery", () => {
+  test("that is signed is taken, and tells what it says once", async () => {
+    await using bench = await startBench();
+    expect(await bench.post({ id: "msg_a" })).toBe(204);
+    expect(bench.events).toEqual([{ type: "run-started", sessionId: "sesn_1", workspaceId: "wrkspc_1" }]);
+    expect(await bench.post({ id: "msg_a" })).toBe(204);
+    expect(bench.events).toHaveLength(1);
+    expect([await bench.counted("hint"), await bench.counted("duplicate")]).toEqual([1, 1]);
+  });
+
+  test("of another type is thanked for, so that it is not sent again", async () => {
+    await using bench = await startBench();
+    expect(await bench.post({ body: '{"type":"event","data":{"type":"vault.created","id":"vlt_1"}}' })).toBe(204);
+    expect(bench.events).toEqual([{ type: "other" }]);
+    expect(await bench.counted("other-event")).toBe(1);
+  });
+
+  test.each<[string, number, Parameters<Bench["post"]>[0]]>([
+    ["forged", 401, { secret: newWebhookSecret() }],
+    ["stale", 401, { ageSeconds: 301 }],
+    ["stale", 401, { ageSeconds: -301 }],
+    ["malformed", 400, { headers: { "webhook-signature": "" } }],
+    ["malformed", 400, { headers: { "webhook-timestamp": "soon" } }],
+    ["malformed", 400, { body: "no JSON" }],
+    ["too-large", 413, { body: " ".repeat(MAX_BODY_BYTES + 1) }],
+  ])("that is %s is answered %i and says nothing", async (result, status, delivery) => {
+    await using bench = await startBench();
+    expect(await bench.post(delivery)).toBe(status);
+    expect(bench.events).toEqual([]);
+    expect(await bench.counted(result)).toBe(1);
+  });
+
+  test("whose clock is behind within the tolerance is taken", async () => {
+    await using bench = await startBench();
+    expect(await bench.post({ ageSeconds: 290 })).toBe(204);
+  });
+
+  test("that was forged under an id does not keep out the true one", async () => {
+    await using bench = await startBench();
+    expect(await bench.post({ id: "msg_a", secret: newWebhookSecret() })).toBe(401);
+    expect(await bench.post({ id: "msg_a" })).toBe(204);
+    expect(bench.events).toHaveLength(1);
+  });
+
+  test("that the SDK takes is taken here, and the other way round", async () => {
+    await using bench = await startBench();
+    const client = new Anthropic({ apiKey: "unused", webhookKey: SECRET });
+    const body = JSON.stringify(RUN_STARTED);
+    const seconds = Math.floor(Date.now() / 1_000);
+    const headers = signedHeaders(SECRET, { id: "msg_a", seconds, body });
+    expect(client.beta.webhooks.unwrap(body, { headers })).toEqual(RUN_STARTED);
+    expect(await bench.post({ id: "msg_a", body })).toBe(204);
+  });
+});
+
+describe("whoever is no sender of webhooks", () => {
+  test("finds one path, for POST", async () => {
+    await using bench = await startBench();
+    const ask = async (path: string, method: string) =>
+      (await fetch(`http://${bench.receiver.address}${path}`, { method })).status;
+    expect(await ask("/", "POST")).toBe(404);
+    expect(await ask("/metrics", "GET")).toBe(404);
+    expect(await ask("/webhook", "GET")).toBe(405);
+    expect(await ask("/webhook", "PUT")).toBe(405);
+  });
+
+  test("is cut off where a body has no end, whatever its headers say", async () => {
+    await using bench = await startBench();
+    const asked = request(`http://${bench.receiver.address}/webhook`, { method: "POST", agent: false });
+    asked.on("error", () => {});
+    const chunk = Buffer.alloc(16 * 1_024);
+    // Without a length: in chunks.
+    for (let sent = 0; sent <= MAX_BODY_BYTES; sent += chunk.length) asked.write(chunk);
+    const [response] = (await once(asked, "response")) as [{ statusCode: number; headers: { connection?: string } }];
+    expect([response.statusCode, response.headers.connection]).toEqual([413, "close"]);
+    asked.destroy();
+  });
+
+  test("is cut off where a body does not come", async () => {
+    await using bench = await startBench();
+    const [host = "", port = ""] = bench.receiver.address?.split(":") ?? [];
+    const socket = connect(Number(port), host);
+    socket.on("error", () => {});
+    socket.write("POST /webhook HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{");
+    const closed = once(socket, "close");
+    socket.resume();
+    await closed;
+    // Others are served meanwhile and afterwards.
+    expect(await bench.post()).toBe(204);
+  });
+
+  test("is refused beyond a rate, before anything is read, and is let in again later", async () => {
+    const clock = new VirtualClock();
+    await using bench = await startBench(clock, { perSecond: 1, burst: 50 });
+    const secret = newWebhookSecret();
+    const answers = await Promise.all(Array.from({ length: 80 }, () => bench.post({ secret })));
+    expect(answers.filter((status) => status === 401)).toHaveLength(50);
+    expect(answers.filter((status) => status === 429)).toHaveLength(30);
+    expect(await bench.post()).toBe(429);
+    await clock.advance(1_000);
+    expect(await bench.post()).toBe(204);
+    expect(bench.events).toHaveLength(1);
+  });
+});
+
+test("an address of 0 listens nowhere", async () => {
+  const none = await startReceiver({
+    bindAddress: "0",
+    secrets: { keys: async () => [] },
+    clock: realClock,
+    metrics: createMetrics(),
+    logger: silentLogger,
+    onEvent: () => {},
+  });
+  expect(none.address).toBeUndefined();
+  await none.close();
+});
+
+describe("signing secrets in a folder", () => {
+  async function folder(files: Record<string, string>): Promise<AsyncDisposable & { readonly path: string }> {
+    const path = await mkdtemp(join(tmpdir(), "berth-webhook-"));
+    for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
+    return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
+  }
+
+  const open = (path: string, clock: Clock = realClock) =>
+    SigningSecrets.open({ folder: path, clock, logger: silentLogger });
+
+  test("are one in each file, with or without a line's end; what is none is left out", async () => {
+    const other = newWebhookSecret();
+    await using files = await folder({ a: `${SECRET}\n`, b: other, c: "no secret", ".hidden": newWebhookSecret() });
+    expect(await (await open(files.path)).keys()).toEqual([keyOfSecret(SECRET), keyOfSecret(other)]);
+  });
+
+  test("are read through the links of a mounted Secret, and anew as it changes", async () => {
+    const clock = new VirtualClock();
+    await using before = await folder({ key: SECRET });
+    const next = newWebhookSecret();
+    await using after = await folder({ key: next });
+    await using mount = await folder({});
+    const link = join(mount.path, "key");
+    await symlink(join(before.path, "key"), link);
+    const secrets = await open(mount.path, clock);
+    expect(await secrets.keys()).toEqual([keyOfSecret(SECRET)]);
+    await unlink(link);
+    await symlink(join(after.path, "key"), link);
+    await clock.advance(9_000);
+    expect(await secrets.keys()).toEqual([keyOfSecret(SECRET)]);
+    await clock.advance(1_000);
+    expect(await secrets.keys()).toEqual([keyOfSecret(next)]);
+  });
+
+  test("stay in use where the folder cannot be read for once, and go when their file does", async () => {
+    const clock = new VirtualClock();
+    const files = await folder({ key: SECRET });
+    const secrets = await open(files.path, clock);
+    await unlink(join(files.path, "key"));
+    await clock.advance(10_000);
+    expect(await secrets.keys()).toEqual([]);
+    await writeFile(join(files.path, "key"), SECRET);
+    await clock.advance(10_000);
+    expect(await secrets.keys()).toHaveLength(1);
+    await files[Symbol.asyncDispose]();
+    await clock.advance(10_000);
+    expect(await secrets.keys()).toHaveLength(1);
+  });
+
+  test("a folder without any is a wrong flag that says what to write", async () => {
+    await using empty = await folder({ note: "put it here" });
+    await expect(open(empty.path)).rejects.toThrow(ConfigError);
+    await expect(open(empty.path)).rejects.toThrow(/whsec_/);
+    await expect(open(join(empty.path, "gone"))).rejects.toThrow(/--webhook-secrets/);
+  });
+});
