@@ -145,6 +145,8 @@ const NOT_SHOWN = [
   "berth_settles_total",
   "berth_workers_scaled_total",
   "berth_worker_probes_total",
+  "berth_webhook_deliveries_total",
+  "berth_hinted_items_total",
   "berth_workqueue_adds_total",
   "berth_replicas",
 ];
