@@ -27,6 +27,7 @@ const quietMs = t.beatIntervalMs + t.quietMarginMs;
 
 const spec = environmentSchema().properties?.spec?.properties ?? {};
 const workers = spec.workers?.properties ?? {};
+const sessions = spec.sessions?.properties ?? {};
 const scaleDown = workers.behavior?.properties?.scaleDown?.properties ?? {};
 
 /** Sentences that hold a number, as the code has it. Who changes the number finds the page here. */
@@ -89,6 +90,13 @@ const SENTENCES: Record<string, readonly string[]> = {
     `after ${minutes(t.probeFirstMs)}, 2, 4 ... ${minutes(t.probeMaxMs)} minutes`,
     `at the latest ${s(t.drainBoundMs)} after that`,
   ],
+  "docs/autoscaling.md": [
+    `\`warmScaleDownSeconds\` (${sessions.warmScaleDownSeconds?.default})`,
+    "up as fast as doubling each 15 s",
+  ],
+  "docs/multi-cluster.md": [`at most ${s(t.desiredTtlMs)} after the last beat`],
+  "docs/quick-start.md": [`\`deletionGraceSeconds\` (${spec.deletionGraceSeconds?.default} unless set)`],
+  "docs/how-it-works.md": [`three sessions fail`],
   "docs/decisions/0007-kept-leases.md": [`\`desired_ttl_seconds\` ${t.desiredTtlMs / 1_000}`],
 };
 
