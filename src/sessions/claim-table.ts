@@ -13,6 +13,12 @@ export class ClaimTable {
 
   /** Told after every removal. */
   readonly removed = new Notifier();
+  readonly #onRemoved: (claim: Claim) => void;
+
+  /** @param onRemoved told each claim after its removal. */
+  constructor(onRemoved: (claim: Claim) => void = () => {}) {
+    this.#onRemoved = onRemoved;
+  }
 
   get size(): number {
     return this.#byName.size;
@@ -62,6 +68,7 @@ export class ClaimTable {
     if (same instanceof Set) same.delete(claim);
     if (same === claim || (same instanceof Set && same.size === 0)) this.#byWork.delete(workId);
     this.removed.notify();
+    this.#onRemoved(claim);
   }
 
   [Symbol.iterator](): IterableIterator<Claim> {

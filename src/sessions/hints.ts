@@ -28,8 +28,8 @@ export interface HintedQueue {
   sees(work: boolean): void;
   /** It found an item. */
   found(item: { readonly workId: string; readonly sessionId: string }): void;
-  /** A session of it is over: what was said of it meanwhile may have been about its next item. */
-  over(): void;
+  /** A claim of this session is over: what was said of it meanwhile may have been about its next item. */
+  over(sessionId: string): void;
   /** It is served no longer. */
   leave(): void;
 }
@@ -293,12 +293,8 @@ class Member implements HintedQueue {
     else this.look();
   }
 
-  over(): void {
-    for (const sessionId of this.#passedOver) {
-      if (this.environment.runs(sessionId)) continue;
-      this.#passedOver.delete(sessionId);
-      this.look();
-    }
+  over(sessionId: string): void {
+    if (this.#passedOver.delete(sessionId)) this.look();
   }
 
   look(): void {

@@ -63,7 +63,7 @@ export interface Permissions {
  */
 export class SessionsRuntime {
   readonly #context: SessionContext;
-  readonly #claims = new ClaimTable();
+  readonly #claims: ClaimTable;
   readonly #serverTimes: ServerTimes;
   readonly #changed = new Notifier();
   readonly #breaker: Breaker;
@@ -97,6 +97,7 @@ export class SessionsRuntime {
   constructor(context: SessionContext, onChange: () => void) {
     this.#context = context;
     this.#onChange = onChange;
+    this.#claims = new ClaimTable(({ journal }) => context.hinted?.over(journal.sessionId));
     const { clock } = context;
     this.#serverTimes = new ServerTimes((ms) => clock.now() + ms - clock.monotonic());
     const changed = () => this.#noteChange();
@@ -215,7 +216,6 @@ export class SessionsRuntime {
   /** A Pod of this Environment changed in the cache. */
   podChanged(name: string): void {
     if (this.#claims.has(name)) this.#sessions.poke(name);
-    this.#context.hinted?.over();
     this.#pool.poke();
     this.#retention.poke();
     this.#noteChange();

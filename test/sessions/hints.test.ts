@@ -137,13 +137,13 @@ describe("a hint at a session that an Environment served", () => {
     find(1, "a");
     running.add("a");
     for (let round = 0; round < 50; round += 1) hint("a");
-    queue(1).over();
     expect(looks).toEqual([]);
     running.delete("a");
-    queue(0).over();
+    queue(0).over("a");
+    queue(1).over("b");
     expect(looks).toEqual([]);
-    queue(1).over();
-    queue(1).over();
+    queue(1).over("a");
+    queue(1).over("a");
     expect(looks).toEqual([1]);
   });
 
