@@ -1,0 +1,195 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { stringify } from "yaml";
+import { SECRETS } from "../../src/kube/resource.ts";
+import { render } from "../support/chart.ts";
+import { useCluster } from "../support/cluster.ts";
+import { dashboards, queriesOf, withVariables } from "../support/dashboards.ts";
+import { alertRules, runTool, useMonitoringTools } from "../support/monitoring.ts";
+import {
+  askPrometheus,
+  type OwnServer,
+  queryPrometheus,
+  startAlertmanager,
+  startPrometheus,
+} from "../support/prometheus.ts";
+import { familiesIn } from "../support/promql.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+const cluster = useCluster();
+const tools = useMonitoringTools();
+const ROOT = join(import.meta.dirname, "..", "..");
+
+/** Of rates over scrapes that are a second apart: some of them, on a machine that is busy. */
+const RATE = "1m";
+/** What the monitors of the chart have Prometheus do with a target. */
+const TARGET = { namespace: "berth-system", pod: "berth-operator-0" };
+
+/** The alerts as the chart has them, but for their patience. */
+async function impatientRules(): Promise<string> {
+  const alerts = Object.fromEntries((await alertRules()).map(({ alert }) => [alert, { for: "0s" }]));
+  const rendered = await render("berth-system", { prometheusRule: { enabled: true, parkedPods: true, alerts } });
+  return stringify(rendered.one("PrometheusRule").spec);
+}
+
+async function startScraping(address: string | undefined, rules: Readonly<Record<string, string>>): Promise<OwnServer> {
+  const target = { static_configs: [{ targets: [address], labels: TARGET }] };
+  return await startPrometheus(
+    tools.prometheus,
+    {
+      global: { scrape_interval: "1s", evaluation_interval: "1s" },
+      scrape_configs: [{ job_name: "berth-operator-metrics", honor_labels: true, ...target }],
+    },
+    rules,
+  );
+}
+
+/** Environments of which one serves sessions whose leases the operator keeps. */
+async function servingWorld(): Promise<World> {
+  const world = await startWorld(cluster, { sessions: { lease: "Operator", warm: 2 } });
+  await world.createEnvironment();
+  return world;
+}
+
+async function untilFires(world: World, prometheus: OwnServer, alert: string) {
+  return await world.until(`${alert} fires`, async () => {
+    const [found] = await queryPrometheus(prometheus, `ALERTS{alertname="${alert}", alertstate="firing"}`);
+    return found?.metric;
+  });
+}
+
+test("a real Prometheus finds what dashboards, alerts and pages speak of, and tells of a key that is rejected and an operator that is gone", async () => {
+  await using world = await servingWorld();
+  const { process, stop } = await world.startOperatorProcess({ leaderElect: true });
+  await using prometheus = await startScraping(process.addresses.metrics, { "berth.yaml": await impatientRules() });
+  await world.untilParked(2);
+  world.simulator.enqueue(world.environmentId);
+  world.simulator.enqueue(world.environmentId);
+  await world.untilServed(2);
+
+  // What the operator exports is what the page documents, seen from outside.
+  const metadata = await world.until("the target is scraped", async () => {
+    const found = Object.keys(await askPrometheus<Record<string, unknown>>(prometheus, "metadata"));
+    return found.length > 0 && found;
+  });
+  const page = await readFile(join(ROOT, "docs/metrics.md"), "utf8");
+  const documented = [...page.matchAll(/^\| `(berth_\w+)` \|/gm)].map(([, name = ""]) => name);
+  expect(metadata.filter((name) => name.startsWith("berth_")).sort()).toEqual(documented.sort());
+  expect(metadata.filter((name) => !/^(berth|process|nodejs)_/.test(name))).toEqual([]);
+
+  // The namespace is the Environment's, and the operator's where a series has none of its own.
+  const served = { namespace: world.namespace, environment: world.name };
+  await world.until("both sessions are counted", async () => {
+    const [started] = await queryPrometheus(prometheus, "berth_sessions_started_total");
+    if (started?.value?.[1] !== "2") return false;
+    expect(started.metric).toMatchObject({ ...served, pod: TARGET.pod });
+    return true;
+  });
+  const [build] = await queryPrometheus(prometheus, "berth_build_info");
+  expect(build?.metric).toMatchObject(TARGET);
+
+  await rulesAreHealthy(world, prometheus);
+  await queriesAreAnswered(world, prometheus);
+
+  const key = { stringData: { "environment-key": "sk-ant-oat01-nobody-knows-this" } };
+  await world.kube.patch(SECRETS, { namespace: world.namespace, name: "key" }, key, { type: "merge" });
+  expect(await untilFires(world, prometheus, "BerthKeyRejected")).toMatchObject({ ...served, severity: "critical" });
+
+  expect(await queryPrometheus(prometheus, 'ALERTS{alertname="BerthOperatorDown"}')).toEqual([]);
+  await stop();
+  await untilFires(world, prometheus, "BerthOperatorDown");
+});
+
+/** Every group is there, was evaluated, and has no error. */
+async function rulesAreHealthy(world: World, prometheus: OwnServer): Promise<void> {
+  interface Rules {
+    readonly groups: readonly { readonly name: string; readonly rules: readonly Rule[] }[];
+  }
+  interface Rule {
+    readonly name: string;
+    readonly health: string;
+    readonly lastError?: string;
+  }
+  const evaluated = await world.until("all rules are evaluated", async () => {
+    const { groups } = await askPrometheus<Rules>(prometheus, "rules");
+    const all = groups.flatMap(({ rules }) => rules);
+    return all.length > 0 && all.every(({ health }) => health !== "unknown") && all;
+  });
+  expect(evaluated.filter(({ health }) => health !== "ok")).toEqual([]);
+  expect(evaluated.map(({ name }) => name).sort()).toEqual((await alertRules()).map(({ alert }) => alert).sort());
+}
+
+/** Queries that find nothing while all is well: they ask for faults, or leave out what is usual. */
+const QUIET = /ALERTS|!=|== 0|> 0|"lost"/;
+
+/**
+ * Every query of the dashboards is one, over time too, knows what it speaks of, and finds something where that was counted
+ * already and it asks for more than faults.
+ */
+async function queriesAreAnswered(world: World, prometheus: OwnServer): Promise<void> {
+  const queries = (await dashboards()).flatMap((board) => queriesOf(board));
+  const counted = await queryPrometheus(prometheus, 'count by (__name__) ({__name__=~".+"})');
+  const names = new Set(counted.map(({ metric }) => metric["__name__"]));
+  const end = Date.now() / 1_000;
+  const range = { start: String(end - 60), end: String(end), step: "5" };
+  let shown = 0;
+  for (const { panel, target } of queries) {
+    const query = withVariables(target.expr, RATE);
+    const found = await queryPrometheus(prometheus, query);
+    expect(new Set(found.map(({ metric }) => JSON.stringify(metric))).size, panel).toBe(found.length);
+    if (target.instant !== true) await askPrometheus(prometheus, "query_range", { query, ...range });
+    for (const family of familiesIn(query)) {
+      expect(await askPrometheus(prometheus, "metadata", { metric: family }), family).toHaveProperty(family);
+    }
+    const named = [...query.matchAll(/\bberth_[a-z_]+/g)].map(([name]) => name);
+    if (QUIET.test(query) || !named.every((name) => names.has(name))) continue;
+    await world.until(`"${panel}" shows something: ${query}`, async () => {
+      const series = await queryPrometheus(prometheus, query);
+      return series.length > 0;
+    });
+    shown += 1;
+  }
+  expect(shown).toBeGreaterThan(30);
+}
+
+test("a real Alertmanager keeps quiet about parked Pods with the example's configuration, and tells of all others", async () => {
+  const file = join(ROOT, "examples/monitoring/alertmanager.yaml");
+  expect(await runTool(tools.amtool, ["check-config", file])).toContain("SUCCESS");
+  await using alertmanager = await startAlertmanager(tools["prometheus-alertmanager"], await readFile(file, "utf8"));
+  const alerts = [
+    { alertname: "BerthPodParked", namespace: "agents", pod: "berth-research-parked", severity: "none" },
+    { alertname: "KubePodNotReady", namespace: "agents", pod: "berth-research-parked" },
+    { alertname: "KubeContainerWaiting", namespace: "agents", pod: "berth-research-parked", container: "worker" },
+    { alertname: "KubePodCrashLooping", namespace: "agents", pod: "berth-research-parked", container: "proxy" },
+    { alertname: "KubePodNotReady", namespace: "agents", pod: "berth-research-pulls" },
+    { alertname: "KubePodNotReady", namespace: "web", pod: "berth-research-parked" },
+  ];
+  const posted = await fetch(`${alertmanager.url}/api/v2/alerts`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(alerts.map((labels) => ({ labels }))),
+  });
+  expect(posted.status).toBe(200);
+
+  interface Alert {
+    readonly labels: Readonly<Record<string, string>>;
+    readonly status: { readonly state: string };
+    readonly receivers: readonly { readonly name: string }[];
+  }
+  const told = async () => {
+    const found = (await (await fetch(`${alertmanager.url}/api/v2/alerts`)).json()) as Alert[];
+    return found
+      .filter(({ status, receivers }) => status.state === "active" && receivers.some(({ name }) => name === "people"))
+      .map(({ labels: { namespace, pod, alertname } }) => `${alertname} ${namespace}/${pod}`)
+      .sort();
+  };
+  // Alertmanager judges each group of alerts when it would tell of it.
+  await expect
+    .poll(told, { timeout: 60_000 })
+    .toEqual([
+      "KubePodCrashLooping agents/berth-research-parked",
+      "KubePodNotReady agents/berth-research-pulls",
+      "KubePodNotReady web/berth-research-parked",
+    ]);
+});
