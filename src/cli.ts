@@ -2,6 +2,7 @@ import { text } from "node:stream/consumers";
 import { Command, CommanderError } from "commander";
 import { addCompletion } from "./commands/completion.ts";
 import { addDoctor } from "./commands/doctor.ts";
+import { addExplain } from "./commands/explain.ts";
 import type { Invocation } from "./commands/invocation.ts";
 import { addSimulator } from "./commands/simulator.ts";
 import { addTemplate } from "./commands/template.ts";
@@ -105,6 +106,7 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     .description("Stop the operator in a cluster and let its Environments go, so that it can be uninstalled.");
   addUninstallFlags(uninstall).action(() => commands.uninstall(uninstallSettingsFrom(uninstall, env)));
   addDoctor(program, invocation);
+  addExplain(program, invocation);
   addTemplate(program, invocation);
   addSimulator(program);
   addCompletion(program, invocation);

@@ -2,7 +2,7 @@ import { toLabelValue } from "../api/label-value.ts";
 import { LABEL_ENVIRONMENT } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { type KubeObject, NAMESPACES, SECRETS, type Secret } from "../kube/resource.ts";
-import { anyClaimSelector, CLAIM_SECRET_TYPE, readJournal } from "../sessions/journal.ts";
+import { anyClaimSelector, CLAIM_SECRET_TYPE, readJournal, withoutCredential } from "../sessions/journal.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 
@@ -39,7 +39,7 @@ export async function checkClaims(
   const results = resultsOf("claims", aboutNamespace(namespace));
   const query = { namespace, labelSelector: anyClaimSelector() };
   // Of a Secret no more is kept than what is asked here.
-  const found = await look(() => kube.listAll(SECRETS, query, { keep: withoutCredentials }));
+  const found = await look(() => kube.listAll(SECRETS, query, { keep: withoutCredential }));
   if (found.is === "absent") return results.pass("there are none");
   if (found.is !== "seen") return unseen(results, found, `list secrets in ${namespace}`);
   const claims = found.value.items.filter(({ type }) => type === CLAIM_SECRET_TYPE);
@@ -58,9 +58,4 @@ function isClaimOf(claim: Secret, { metadata }: KubeObject): boolean {
   const uid = readJournal(claim)?.environmentUid;
   if (uid) return uid === metadata.uid;
   return claim.metadata.labels?.[LABEL_ENVIRONMENT] === toLabelValue(metadata.name ?? "");
-}
-
-function withoutCredentials(secret: Secret): Secret {
-  const { credential: _credential, "work-secret": _secret, ...data } = secret.data ?? {};
-  return { ...secret, data };
 }

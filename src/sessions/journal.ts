@@ -117,6 +117,12 @@ export function storedCredential(secret: Secret): string {
   return secret.data?.[KEY_CREDENTIAL] ?? "";
 }
 
+/** The Secret without what a container authenticates with, for those who only look; whether it was opened is still seen. */
+export function withoutCredential(secret: Secret): Secret {
+  const { [KEY_CREDENTIAL]: _kept, ...data } = secret.data ?? {};
+  return { ...secret, data: data[KEY_WORK_SECRET] === undefined ? data : { ...data, [KEY_WORK_SECRET]: "" } };
+}
+
 /** The merge patch that opens a claim: the credential becomes the key that the container waits for. */
 export function openingPatch(
   precondition: { uid: string; resourceVersion: string },

@@ -5,9 +5,12 @@ import { describe, expect, test } from "vitest";
 import { ROOT } from "../project/lint-gate.ts";
 import { Client } from "../simulator/client.ts";
 
+/** A process that loads all sources of the operator, on a machine that may be busy. */
+const START_TIMEOUT_MS = 120_000;
+
 const BERTH = join(ROOT, "bin/berth.mjs");
 
-describe("berth simulator", () => {
+describe("berth simulator", { timeout: START_TIMEOUT_MS }, () => {
   test("runs the simulator with the flags it is given, and ends it in order", async () => {
     const child = spawn(process.execPath, [BERTH, "simulator", "--environment-id", "env_given", "--quiet"], {
       stdio: ["ignore", "pipe", "inherit"],

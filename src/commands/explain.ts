@@ -1,0 +1,64 @@
+import type { Command } from "commander";
+import { addFlags, FLAGS, mayBeInner, originAllowed, type Settings, settingsFrom } from "../config.ts";
+import { keepAlive } from "../core/clock.ts";
+import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
+
+const FORMATS = ["text", "json"] as const;
+const EXIT_UNKNOWN = 1;
+
+interface Options {
+  readonly namespace?: string;
+  readonly checkKey?: boolean;
+  readonly output: (typeof FORMATS)[number];
+}
+
+/** `berth explain`: what happened to a session. */
+export function addExplain(program: Command, invocation: Invocation): void {
+  const command = program
+    .command("explain")
+    .usage("<session|work item|pod> [-n <namespace>] [--check-key] [flags]")
+    .description("Tell what happened to a session: one time line out of its Pod, Events, claim and work item.")
+    .argument("<id>", "Id of a session or of a work item, or the name of a Pod.")
+    .option("-n, --namespace <name>", "Namespace to look in (default: all, or that of the context).")
+    .option("--check-key", "Ask the Work API, too, with the key of the session's Environment.");
+  addKubeconfig(command);
+  addFlags(command, [FLAGS.allowedApiOrigins]);
+  addOutput(command, FORMATS).action((id: string) =>
+    tell(id, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
+  );
+}
+
+async function tell(
+  asked: string,
+  { namespace, checkKey, output }: Options,
+  settings: Settings,
+  { env, streams, exit }: Invocation,
+): Promise<void> {
+  const { connect } = await import("./connect.ts");
+  const { explain } = await import("../explain/explain.ts");
+  const { Progress } = await import("../terminal/progress.ts");
+  const { allowedApiOrigins, proxy } = settings;
+  using _alive = keepAlive();
+  await using cluster = connect(settings, "explain");
+  using progress = new Progress(streams);
+  const story = await explain({
+    kube: cluster.kube,
+    asked,
+    namespace,
+    currentNamespace: cluster.namespace,
+    work: checkKey
+      ? {
+          originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
+          mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
+          proxy,
+        }
+      : null,
+    say: (what) => progress.say(what),
+  });
+  progress[Symbol.dispose]();
+  if (story.verdict.standing === "unknown") exit(EXIT_UNKNOWN);
+  if (output === "json") return streams.out(jsonText(story));
+  const { paintFor } = await import("../terminal/paint.ts");
+  const { storyText } = await import("../explain/story-text.ts");
+  streams.out(storyText(story, paintFor(streams, env["NO_COLOR"])));
+}

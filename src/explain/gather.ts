@@ -1,0 +1,253 @@
+import type { Environment } from "../api/environment.ts";
+import { parseEnvironment } from "../api/environment.ts";
+import { toLabelValue } from "../api/label-value.ts";
+import { KIND, LABEL_ENVIRONMENT, LABEL_SESSION_ID, LABEL_WORK_ID } from "../api/names.ts";
+import { errorText } from "../core/errors.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { isForbidden } from "../kube/errors.ts";
+import { EVENTS, type KubeEvent, type KubeObject, PODS, type Pod, SECRETS } from "../kube/resource.ts";
+import { readEnvironmentKey } from "../reconcile/environment-key.ts";
+import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
+import { anyClaimSelector, readJournal, withoutCredential } from "../sessions/journal.ts";
+import { askWorkApi, type WorkAccess } from "../sessions/reading-client.ts";
+import { FIND_MAX_PAGES, FIND_PAGE_LIMIT, type WorkApiClient } from "../work/client.ts";
+import type { WorkItem } from "../work/types.ts";
+import { eventNames, type Ids, idsOf } from "./ids.ts";
+import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
+
+const OBJECT_NAME = /^[a-z0-9][a-z0-9.-]*$/;
+
+/** What is looked for, and where. */
+export interface GatherOptions {
+  readonly kube: KubeClient;
+  /** A session, a work item or a Pod. */
+  readonly asked: string;
+  /** Undefined: everywhere, or in `currentNamespace` where that is not allowed. */
+  readonly namespace: string | undefined;
+  readonly currentNamespace: string;
+  /** How the Work API may be asked; null: it is not. */
+  readonly work: WorkAccess | null;
+  /** Told what is looked at next. */
+  readonly say: (what: string) => void;
+}
+
+/** As the operator reports its Events. */
+const BERTH_EVENTS = "reportingComponent=berth";
+
+/** Looks for all that is left of a session. Never throws for what it may not see, and changes nothing. */
+export async function gather(options: GatherOptions): Promise<Traces> {
+  const search = new Search(options);
+  options.say("looks for its Pod");
+  const own = await search.pods();
+  options.say("looks for records of claims and Events");
+  const claims = await search.claims(own);
+  const told = await search.events();
+  const known = idsOf({ pods: own, claims, events: told, items: [] });
+  // Of a session whose Pod is known by its claim or its Events alone.
+  const pods = own.length > 0 ? own : await search.podsNamed([...known.pods]);
+  const ofPods = await search.eventsOfPods(known, [...pods, ...claims.map(asObject), ...told.map(asObject)]);
+  const events = unique([...told, ...ofPods]);
+  const all = await search.environments();
+  const environments = all.filter((environment) => isConcerned(environment, { pods, claims, events }));
+  // Where nothing says whose it is, it may be anybody's.
+  const asked = environments.length > 0 ? environments : all;
+  const items = await search.items(asked, known);
+  const concerned = environments.length > 0 ? environments : [...new Set(items.map(({ environment }) => environment))];
+  return { asked: options.asked, pods, claims, events, items, environments: concerned, looked: search.looked };
+}
+
+class Search {
+  readonly #options: GatherOptions;
+  readonly looked: Looked[] = [];
+  /** Where lists are asked for; narrowed once it turns out that not everything may be listed. */
+  #namespace: string | undefined;
+
+  constructor(options: GatherOptions) {
+    this.#options = options;
+    this.#namespace = options.namespace;
+  }
+
+  async pods(): Promise<Pod[]> {
+    const { asked } = this.#options;
+    const label = toLabelValue(asked);
+    const queries = [
+      { labelSelector: `${LABEL_SESSION_ID}=${label}` },
+      { labelSelector: `${LABEL_WORK_ID}=${label}` },
+      // Ids may have any character, and a selector's own must not come from one.
+      ...(OBJECT_NAME.test(asked) ? [{ fieldSelector: `metadata.name=${asked}` }] : []),
+    ];
+    const found = await this.#list("Pods", "list pods", async (namespace) => {
+      const lists = await Promise.all(
+        queries.map((query) => this.#options.kube.listAll(PODS, { namespace, ...query })),
+      );
+      return unique(lists.flatMap(({ items }) => items));
+    });
+    return found;
+  }
+
+  /** Pods by their names, of which an earlier look has told. */
+  async podsNamed(names: readonly string[]): Promise<Pod[]> {
+    if (names.length === 0) return [];
+    const read = async (namespace: string | undefined) => {
+      const { kube } = this.#options;
+      const lists = names.map((name) => kube.listAll(PODS, { namespace, fieldSelector: `metadata.name=${name}` }));
+      return (await Promise.all(lists)).flatMap(({ items }) => items);
+    };
+    return await read(this.#namespace).catch(() => []);
+  }
+
+  /** @param pods those that were found: a claim has the name of its Pod */
+  async claims(pods: readonly Pod[]): Promise<ClaimTrace[]> {
+    const { asked, kube } = this.#options;
+    const names = new Set(pods.map(({ metadata }) => metadata.name));
+    return await this.#list("records of claims (Secrets)", "list secrets", async (namespace) => {
+      const query = { namespace, labelSelector: anyClaimSelector() };
+      const { items } = await kube.listAll(SECRETS, query, { keep: withoutCredential });
+      return items.flatMap((secret) => {
+        const journal = readJournal(secret);
+        const { name = "", namespace: where = "" } = secret.metadata;
+        if (!journal || journal.use === "removal") return [];
+        const isAsked = [name, journal.workId, journal.sessionId].includes(asked) || names.has(name);
+        return isAsked ? [{ namespace: where, name, journal }] : [];
+      });
+    });
+  }
+
+  /** Those of Berth's that name it. */
+  async events(): Promise<KubeEvent[]> {
+    const { asked, kube } = this.#options;
+    return await this.#list("Events", "list events", async (namespace) => {
+      const { items } = await kube.listAll(EVENTS, { namespace, fieldSelector: BERTH_EVENTS });
+      return items.filter((event) => eventNames(event, asked));
+    });
+  }
+
+  /** Everything that was told of the Pods: by the scheduler and by kubelet too. */
+  async eventsOfPods({ pods }: Ids, objects: readonly KubeObject[]): Promise<KubeEvent[]> {
+    const { kube } = this.#options;
+    const namespaces = new Set(objects.flatMap(({ metadata }) => metadata.namespace ?? []));
+    const queries = [...namespaces].flatMap((namespace) =>
+      [...pods].map((name) => ({ namespace, fieldSelector: `involvedObject.kind=Pod,involvedObject.name=${name}` })),
+    );
+    // Whether Events may be listed at all was said before.
+    const lists = await Promise.all(queries.map((query) => kube.listAll(EVENTS, query).catch(() => ({ items: [] }))));
+    return lists.flatMap(({ items }) => items);
+  }
+
+  async environments(): Promise<Environment[]> {
+    const { kube } = this.#options;
+    const raws = await this.#list("Environments", "list environments", async (namespace) => {
+      return (await kube.listAll(ENVIRONMENTS, { namespace })).items;
+    });
+    return raws.flatMap((raw) => {
+      const parsed = parseEnvironment(raw);
+      return parsed.ok ? [parsed.environment] : [];
+    });
+  }
+
+  async items(environments: readonly Environment[], known: Ids): Promise<ItemTrace[]> {
+    const found: ItemTrace[] = [];
+    for (const environment of environments) found.push(...(await this.#itemsOf(environment, known)));
+    return found;
+  }
+
+  async #itemsOf(environment: Environment, known: Ids): Promise<ItemTrace[]> {
+    const { kube, work, asked, say } = this.#options;
+    const { namespace, name } = environment.metadata;
+    const { baseUrl, keySecretRef } = environment.spec.api;
+    const where = `the Work API, for Environment ${namespace}/${name}`;
+    if (!work) {
+      this.#blind(where, "give --check-key to ask it with the environment key");
+      return [];
+    }
+    if (!work.originAllowed(baseUrl)) {
+      this.#blind(where, `no key is sent to ${baseUrl} unless --allowed-api-origins names it`);
+      return [];
+    }
+    say(`asks ${where}`);
+    const key = await readEnvironmentKey(kube, namespace, keySecretRef);
+    if (!key.ok) {
+      this.#blind(where, key.verdict.message);
+      return [];
+    }
+    const isIt = ({ id, data }: WorkItem) => id === asked || data.id === asked || known.items.has(id);
+    try {
+      const items = await askWorkApi(environment, key.key, work, (client) => walk(client, isIt));
+      this.looked.push({ where, found: items.length, note: null });
+      return items.map((item) => ({ environment, item }));
+    } catch (error) {
+      this.#blind(where, errorText(error));
+      return [];
+    }
+  }
+
+  /** Lists everywhere that was asked for; what may not be listed is noted, and nothing was found there. */
+  async #list<T>(what: string, right: string, read: (namespace: string | undefined) => Promise<T[]>): Promise<T[]> {
+    const at = (namespace: string | undefined) =>
+      namespace === undefined ? what : `${what} of namespace ${namespace}`;
+    for (const namespace of new Set([this.#namespace, this.#options.currentNamespace])) {
+      try {
+        const found = await read(namespace);
+        // What may be listed in one namespace alone tells where to look for the rest.
+        this.#namespace = namespace;
+        this.looked.push({ where: at(namespace), found: found.length, note: null });
+        return found;
+      } catch (error) {
+        const mayNarrow = this.#namespace === undefined && namespace === undefined && isForbidden(error);
+        if (mayNarrow) continue;
+        this.#blind(at(namespace), isForbidden(error) ? `needs ${right}` : errorText(error));
+        return [];
+      }
+    }
+    return [];
+  }
+
+  #blind(where: string, note: string): void {
+    this.looked.push({ where, found: null, note });
+  }
+}
+
+/** Items of a queue that are looked for, as far as its list shows them. */
+async function walk(client: WorkApiClient, isIt: (item: WorkItem) => boolean): Promise<WorkItem[]> {
+  const found: WorkItem[] = [];
+  let page: string | undefined;
+  for (let read = 0; read < FIND_MAX_PAGES; read += 1) {
+    const { value } = await client.list({ limit: FIND_PAGE_LIMIT, ...(page === undefined ? {} : { page }) });
+    found.push(...value.items.filter(isIt));
+    if (value.nextPage === null) break;
+    page = value.nextPage;
+  }
+  return found;
+}
+
+/** Whether traces say that it is a session of this Environment. */
+function isConcerned(
+  { metadata }: Environment,
+  { pods, claims, events }: Pick<Traces, "pods" | "claims" | "events">,
+): boolean {
+  const label = toLabelValue(metadata.name);
+  return (
+    pods.some(
+      (pod) => pod.metadata.namespace === metadata.namespace && pod.metadata.labels?.[LABEL_ENVIRONMENT] === label,
+    ) ||
+    claims.some(({ journal }) => journal.environmentUid === metadata.uid) ||
+    events.some(
+      ({ involvedObject: { kind, namespace, name } }) =>
+        kind === KIND && namespace === metadata.namespace && name === metadata.name,
+    )
+  );
+}
+
+function unique<T extends KubeObject>(objects: readonly T[]): T[] {
+  return [...new Map(objects.map((object) => [object.metadata.uid, object])).values()];
+}
+
+const asObject = ({
+  namespace,
+  metadata,
+}: {
+  readonly namespace?: unknown;
+  readonly metadata?: KubeObject["metadata"];
+}): KubeObject => ({
+  metadata: metadata ?? { namespace: String(namespace) },
+});

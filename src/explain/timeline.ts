@@ -1,0 +1,172 @@
+import { findCondition, isGood } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import { asEndReason } from "../api/reasons.ts";
+import type { KubeEvent, Pod } from "../kube/resource.ts";
+import { redact } from "../observe/logger.ts";
+import { readFinished } from "../sessions/finished.ts";
+import { sessionContainerName } from "../sessions/pod-state.ts";
+import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
+
+/** What can happen to a session, in the order of its life: what has the same second stands in this order. */
+export const MOMENTS = [
+  "pod-created",
+  "pod-scheduled",
+  "queued",
+  "polled",
+  "acknowledged",
+  "container-started",
+  "first-beat",
+  "event",
+  "last-beat",
+  "stop-requested",
+  "container-ended",
+  "pod-deleted",
+  "stopped",
+  "end-event",
+  "finished",
+  "condition",
+] as const;
+export type Moment = (typeof MOMENTS)[number];
+
+export type Source = "work-api" | "claim" | "pod" | "event" | "environment";
+
+/** One line of the time line. */
+export interface Entry {
+  /** RFC 3339, in UTC. Kubernetes knows whole seconds only. */
+  readonly at: string;
+  readonly what: Moment;
+  readonly source: Source;
+  readonly message: string;
+}
+
+const SECOND_MS = 1_000;
+
+/** Everything that is known, in the order in which it happened. */
+export function timelineOf({ pods, claims, events, items, environments }: Traces): Entry[] {
+  const entries = [
+    ...pods.flatMap(ofPod),
+    ...claims.flatMap((claim) => ofClaim(claim, items)),
+    ...items.flatMap(ofItem),
+    ...toldOnce(events).flatMap(ofEvent),
+    ...environments.flatMap(ofEnvironment),
+  ];
+  return entries
+    .filter(({ at }) => !Number.isNaN(Date.parse(at)))
+    .map((entry) => ({ ...entry, at: new Date(entry.at).toISOString(), message: redact(entry.message) }))
+    .sort(inOrder);
+}
+
+/** Of two times, one may be cut to the second: within a second the order of life says more than the clock. */
+function inOrder(a: Entry, b: Entry): number {
+  const second = ({ at }: Entry) => Math.floor(Date.parse(at) / SECOND_MS);
+  const rank = ({ what }: Entry) => MOMENTS.indexOf(what);
+  return second(a) - second(b) || rank(a) - rank(b) || Date.parse(a.at) - Date.parse(b.at);
+}
+
+/** An entry, where there is a time for it. */
+function entry(at: string | null | undefined, what: Moment, source: Source, message: string): Entry[] {
+  return at ? [{ at, what, source, message }] : [];
+}
+
+function ofPod(pod: Pod): Entry[] {
+  const { metadata, spec, status } = pod;
+  const name = `Pod ${metadata.name}`;
+  const scheduled = status?.conditions?.find(({ type, status: is }) => type === "PodScheduled" && is === "True");
+  const container = status?.containerStatuses?.find((each) => each.name === sessionContainerName(pod));
+  const ended = container?.state?.terminated;
+  const said = ended?.message?.trim();
+  const how = ended && `with exit code ${ended.exitCode}${ended.reason ? ` (${ended.reason})` : ""}`;
+  const finished = readFinished(pod);
+  const startedAt = container?.state?.running?.startedAt ?? ended?.startedAt;
+  return [
+    ...entry(metadata.creationTimestamp, "pod-created", "pod", `${name} was made`),
+    ...entry(scheduled?.lastTransitionTime, "pod-scheduled", "pod", `${name} was given to node ${spec.nodeName}`),
+    // A container that never started carries the epoch.
+    ...(Date.parse(startedAt ?? "") > 0 ? entry(startedAt, "container-started", "pod", "the container started") : []),
+    ...entry(ended?.finishedAt, "container-ended", "pod", `the container ended ${how}${said ? `: ${said}` : ""}`),
+    // The timestamp is the end of the grace; the order to delete came that much earlier.
+    ...entry(orderedAt(pod), "pod-deleted", "pod", `somebody deleted ${name}, or it was evicted`),
+    ...(finished && finished.finishedAtMs > 0
+      ? entry(
+          new Date(finished.finishedAtMs).toISOString(),
+          "finished",
+          "pod",
+          `settled as ${finished.reason}${finished.message ? `: ${finished.message}` : ""}`,
+        )
+      : []),
+  ];
+}
+
+function orderedAt({ metadata: { deletionTimestamp, deletionGracePeriodSeconds = 0 } }: Pod): string | undefined {
+  if (deletionTimestamp === undefined) return undefined;
+  return new Date(Date.parse(deletionTimestamp) - deletionGracePeriodSeconds * SECOND_MS).toISOString();
+}
+
+/** What the Work API says itself is left to it. */
+function ofClaim({ journal }: ClaimTrace, items: readonly ItemTrace[]): Entry[] {
+  const isTold = items.some(({ item }) => item.id === journal.workId);
+  const { workId, queuedAt, polledFromMs, acknowledgedAt } = journal;
+  const polledAt = Number.isNaN(polledFromMs) ? null : new Date(polledFromMs).toISOString();
+  return [
+    ...(isTold ? [] : entry(queuedAt, "queued", "claim", `work item ${workId} was queued`)),
+    ...entry(polledAt, "polled", "claim", `the operator took work item ${workId} from the queue and wrote it down`),
+    ...(isTold
+      ? []
+      : entry(acknowledgedAt, "acknowledged", "claim", "the operator acknowledged it and opened the Pod")),
+  ];
+}
+
+function ofItem({ item }: ItemTrace): Entry[] {
+  return [
+    ...entry(item.created_at, "queued", "work-api", `work item ${item.id} was queued for session ${item.data.id}`),
+    ...entry(item.acknowledged_at, "acknowledged", "work-api", "it was acknowledged"),
+    ...entry(item.started_at, "first-beat", "work-api", "its first heartbeat came"),
+    // The same instant may be written in two ways.
+    ...(Date.parse(item.latest_heartbeat_at ?? "") === Date.parse(item.started_at ?? "")
+      ? []
+      : entry(item.latest_heartbeat_at, "last-beat", "work-api", "its latest heartbeat came")),
+    ...entry(item.stop_requested_at, "stop-requested", "work-api", "somebody asked for its end"),
+    ...entry(item.stopped_at, "stopped", "work-api", "it was stopped"),
+  ];
+}
+
+/** What is told of a Pod is told of its Environment too, where it is a Warning. */
+function toldOnce(events: readonly KubeEvent[]): KubeEvent[] {
+  const key = ({ reason, message }: KubeEvent) => `${reason} ${message}`;
+  const ofPods = new Set(events.filter(({ involvedObject }) => involvedObject.kind === "Pod").map(key));
+  return events.filter((event) => event.involvedObject.kind === "Pod" || !ofPods.has(key(event)));
+}
+
+function ofEvent(event: KubeEvent): Entry[] {
+  const { reason = "", message = "", count = 1, involvedObject } = event;
+  const times = count > 1 ? ` (${count} times)` : "";
+  const about = involvedObject.kind === "Pod" ? "" : `${involvedObject.kind} ${involvedObject.name}: `;
+  const what = asEndReason(reason) === undefined ? "event" : "end-event";
+  return entry(timeOf(event), what, "event", `${reason}: ${about}${message}${times}`);
+}
+
+/** When an Event was told last, whichever of its fields says it. */
+export function timeOf({ lastTimestamp, firstTimestamp, metadata, ...rest }: KubeEvent): string | undefined {
+  const { eventTime } = rest;
+  return (
+    lastTimestamp ??
+    (typeof eventTime === "string" ? eventTime : undefined) ??
+    firstTimestamp ??
+    metadata.creationTimestamp
+  );
+}
+
+/** `Ready`, and what is not as it should be. */
+function ofEnvironment({ metadata, status }: Environment): Entry[] {
+  const ready = findCondition(status?.conditions, "Ready");
+  return (status?.conditions ?? [])
+    .filter((condition) => condition === ready || (!isGood(condition) && condition.status !== "Unknown"))
+    .flatMap(({ type, status: is, reason, message, lastTransitionTime }) =>
+      entry(
+        lastTransitionTime,
+        "condition",
+        "environment",
+        `Environment ${metadata.name} since then: ${type}=${is} ${reason}: ${message}`,
+      ),
+    );
+}

@@ -1,0 +1,210 @@
+import { type ConditionReason, findCondition, isGood, REASONS } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import { LABEL_PHASE } from "../api/names.ts";
+import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
+import type { Pod } from "../kube/resource.ts";
+import { redact } from "../observe/logger.ts";
+import { readFinished } from "../sessions/finished.ts";
+import { readPodState } from "../sessions/pod-state.ts";
+import { timeOf } from "./timeline.ts";
+import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
+
+/** Where a session stands. */
+export type Standing =
+  /** In the queue. */
+  | "waiting"
+  /** Claimed, and its container does not run yet. */
+  | "starting"
+  | "running"
+  /** Its container is over, and its item is not settled yet. */
+  | "ending"
+  | "ended"
+  /** No session: a Pod that waits for one. */
+  | "parked"
+  | "unknown";
+
+/** What became of a session, in a sentence, and what to do. */
+export interface Verdict {
+  readonly standing: Standing;
+  /** Of how it ended, or of what keeps it waiting; null: there is none. */
+  readonly reason: EndReason | ConditionReason | null;
+  readonly sentence: string;
+  readonly mend: string;
+}
+
+const NOTHING = "Nothing to do.";
+const NEVER = Number.NEGATIVE_INFINITY;
+
+/** Judges by the newest trace: a session has several work items in its life, and an item may be served again. */
+export function verdictOf(traces: Traces): Verdict {
+  const verdict = judged(traces);
+  return { ...verdict, sentence: redact(verdict.sentence) };
+}
+
+function judged(traces: Traces): Verdict {
+  const pod = newest(traces.pods, ({ metadata }) => metadata.creationTimestamp);
+  const end = newest(
+    traces.events.filter(({ reason }) => asEndReason(reason) !== undefined),
+    timeOf,
+  );
+  const item = newest(traces.items, (each) => each.item.created_at);
+  const live = traces.claims.find(({ journal }) => journal.use === "session");
+  if (live)
+    return ofClaim(
+      live,
+      traces.pods.find(({ metadata }) => metadata.name === live.name),
+      traces,
+    );
+  // Whatever ended before: it is to be served again.
+  if (item?.item.state === "queued") return ofItem(item, traces);
+  const finished = pod ? readFinished(pod) : null;
+  if (finished) return ended(finished.reason, finished.message);
+  const endReason = asEndReason(end?.reason);
+  if (endReason !== undefined) return ended(endReason, end?.message ?? "");
+  if (item) return ofItem(item, traces);
+  if (pod) return ofPod(pod);
+  return unknown(traces);
+}
+
+function newest<T>(all: readonly T[], at: (each: T) => string | undefined): T | undefined {
+  const ms = (each: T) => Date.parse(at(each) ?? "") || NEVER;
+  return [...all].sort((a, b) => ms(b) - ms(a))[0];
+}
+
+function ended(reason: EndReason, message: string): Verdict {
+  const { description, mend } = END_REASONS[reason];
+  const words = message === "" ? description : `${description} ${sentence(message)}`;
+  return { standing: "ended", reason, sentence: `It ended as ${reason}: ${words}`, mend };
+}
+
+function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Traces): Verdict {
+  const hindered = hindrance(traces.environments);
+  const settling = hindered
+    ? { reason: hindered.reason, mend: hindered.mend }
+    : { reason: null, mend: "Wait: the operator settles it. If it stays so, run berth doctor." };
+  if (!pod) {
+    return {
+      standing: "ending",
+      ...settling,
+      sentence: `It was claimed for Pod ${name}, which is gone; its work item ${journal.workId} is not settled yet.`,
+    };
+  }
+  const state = readPodState(pod);
+  switch (state.is) {
+    case "running": {
+      const since = new Date(state.startedAtMs).toISOString();
+      const sentenceText = `It runs in Pod ${name} on node ${pod.spec.nodeName}, since ${since}.`;
+      return { standing: "running", reason: null, sentence: sentenceText, mend: NOTHING };
+    }
+    case "ended":
+      return {
+        standing: "ending",
+        ...settling,
+        sentence: `Its container is over (${state.end.cause}${state.end.message ? `: ${state.end.message}` : ""}), and its work item is not settled yet.`,
+      };
+    case "parked":
+    case "preparing":
+    case "unscheduled": {
+      const step = journal.opened ? "opened" : "claimed, and not opened yet";
+      const why =
+        state.is === "preparing" && state.problem ? `: ${state.problem.reason}: ${state.problem.message}` : "";
+      const sentenceText = `Pod ${name} was ${step}; its container does not run${why}.`;
+      return { standing: "starting", ...settling, sentence: sentenceText };
+    }
+  }
+}
+
+function ofItem({ item, environment }: ItemTrace, traces: Traces): Verdict {
+  const { name, namespace } = environment.metadata;
+  switch (item.state) {
+    case "queued": {
+      const hindered = hindrance([environment]);
+      if (hindered) {
+        const words = `It waits in the queue, because Environment ${name} does not serve: ${hindered.reason}: ${hindered.message}`;
+        return { standing: "waiting", reason: hindered.reason, sentence: words, mend: hindered.mend };
+      }
+      return {
+        standing: "waiting",
+        reason: null,
+        sentence: `It waits in the queue of Environment ${name}, which serves.`,
+        mend: `Wait; if it stays, see the Environment's conditions and numbers: kubectl -n ${namespace} describe benv ${name}`,
+      };
+    }
+    case "starting":
+    case "active":
+    case "stopping": {
+      const isWorkers = environment.spec.workers !== undefined;
+      const who = isWorkers
+        ? "a worker of the Environment, or another poller of its queue"
+        : "somebody else who polls this queue: no Pod and no record of a claim is here";
+      return {
+        standing: item.state === "active" ? "running" : item.state === "starting" ? "starting" : "ending",
+        reason: null,
+        sentence: `The Work API says that work item ${item.id} is ${item.state}; it is served by ${who}.`,
+        mend: isWorkers ? NOTHING : "See that no other operator or worker serves the same environment.",
+      };
+    }
+    case "stopped": {
+      const kept = traces.environments.length > 0 ? "Pods are kept for retainFinishedSeconds, Events for an hour" : "";
+      return {
+        standing: "ended",
+        reason: null,
+        sentence: `Work item ${item.id} was stopped at ${item.stopped_at ?? "an unknown time"}; its Pod and Events are gone${kept ? ` (${kept})` : ""}.`,
+        mend: "To see more next time, raise retainFinishedSeconds and retainFailedSeconds, and keep the operator's log.",
+      };
+    }
+  }
+}
+
+/** A Pod without a claim: one that waits, or one that ended and was not marked. */
+function ofPod(pod: Pod): Verdict {
+  const { name, labels } = pod.metadata;
+  const state = readPodState(pod);
+  if (labels?.[LABEL_PHASE] === "parked") {
+    const ready = state.is === "parked" ? "waits for a session; that is no fault" : "gets ready to wait for a session";
+    return { standing: "parked", reason: null, sentence: `Pod ${name} serves no session: it ${ready}.`, mend: NOTHING };
+  }
+  if (state.is === "running") {
+    const since = new Date(state.startedAtMs).toISOString();
+    return { standing: "running", reason: null, sentence: `Pod ${name} runs since ${since}.`, mend: NOTHING };
+  }
+  const words = state.is === "ended" ? `its container is over (${state.end.cause})` : "its container does not run";
+  const mend = "Read its Events; whether the operator has settled it, --check-key tells.";
+  return { standing: "ending", reason: null, sentence: `Pod ${name} has no record of a claim, and ${words}.`, mend };
+}
+
+function unknown({ asked, looked }: Traces): Verdict {
+  const words = (all: readonly Looked[]) => all.map(({ where }) => where).join(", ");
+  const seen = looked.filter(({ found }) => found !== null);
+  const blind = looked.filter(({ found }) => found === null);
+  const parts = [
+    `${asked} is not known here.`,
+    ...(seen.length > 0 ? [`Looked in: ${words(seen)}.`] : []),
+    ...(blind.length > 0 ? [`Not looked in: ${words(blind)}.`] : []),
+    "Pods of ended sessions are kept for retainFinishedSeconds or retainFailedSeconds, and Events for an hour; it may be of another namespace or cluster, or be the id of something else.",
+  ];
+  return {
+    standing: "unknown",
+    reason: null,
+    sentence: parts.join(" "),
+    mend: "Compare the id with the console, ask the Work API with --check-key, look in other namespaces, and search the operator's log for the id.",
+  };
+}
+
+/** What keeps an Environment from serving, by its own word. */
+function hindrance(
+  environments: readonly Environment[],
+): { readonly reason: ConditionReason; readonly message: string; readonly mend: string } | null {
+  for (const { status } of environments) {
+    const ready = findCondition(status?.conditions, "Ready");
+    if (!ready || isGood(ready) || !Object.hasOwn(REASONS, ready.reason)) continue;
+    const reason = ready.reason as ConditionReason;
+    return { reason, message: ready.message, mend: REASONS[reason].mend };
+  }
+  return null;
+}
+
+function sentence(text: string): string {
+  const first = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(first) ? first : `${first}.`;
+}

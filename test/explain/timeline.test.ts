@@ -1,0 +1,117 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { MOMENTS, timelineOf } from "../../src/explain/timeline.ts";
+import { at, claim, environment, event, item, pod, terminated, traces } from "./traces.ts";
+
+const whats = (...all: Parameters<typeof traces>) => timelineOf(traces(...all)).map(({ what }) => what);
+
+describe("the time line", () => {
+  test("tells a whole life in its order, out of all sources", () => {
+    const finished = pod(
+      { ...terminated(4, 9), conditions: [{ type: "PodScheduled", status: "True", lastTransitionTime: at(0) }] },
+      "finished",
+      { "berth.dev/end-reason": "Completed", "berth.dev/finished-at": at(11) },
+    );
+    const served = item({
+      state: "stopped",
+      acknowledged_at: at(3),
+      started_at: at(5),
+      latest_heartbeat_at: at(8),
+      stop_requested_at: at(9),
+      stopped_at: at(10),
+    });
+    expect(
+      whats({
+        pods: [finished],
+        claims: [claim()],
+        items: [served],
+        events: [
+          event("Completed", 11, "session session_1: it ended (work item work_1)"),
+          event("SessionStarted", 5, "session session_1 runs (work item work_1)"),
+        ],
+      }),
+    ).toEqual([
+      ...["pod-created", "pod-scheduled", "queued", "polled", "acknowledged", "container-started", "first-beat"],
+      ...["event", "last-beat", "stop-requested", "container-ended", "stopped", "end-event", "finished"],
+    ]);
+  });
+
+  test("takes from a claim what the Work API was not asked for, and says each once", () => {
+    const ofClaim = timelineOf(traces({ claims: [claim()] }));
+    expect(ofClaim.map(({ what, source }) => [what, source])).toEqual([
+      ["queued", "claim"],
+      ["polled", "claim"],
+      ["acknowledged", "claim"],
+    ]);
+    const both = timelineOf(traces({ claims: [claim()], items: [item({ acknowledged_at: at(3) })] }));
+    expect(both.map(({ what, source }) => [what, source])).toEqual([
+      ["queued", "work-api"],
+      ["polled", "claim"],
+      ["acknowledged", "work-api"],
+    ]);
+  });
+
+  test("puts what has the same second into the order of life, since Kubernetes knows whole seconds only", () => {
+    const started = pod(terminated(3, 3));
+    const served = item({ state: "active", acknowledged_at: at(3.4), started_at: at(3.9) });
+    expect(whats({ pods: [started], items: [served] })).toEqual([
+      ...["pod-created", "queued", "acknowledged", "container-started", "first-beat", "container-ended"],
+    ]);
+  });
+
+  test("tells once what is told of a Pod and of its Environment", () => {
+    const words = "session session_1: the container ended with exit code 1 (work item work_1)";
+    const told = timelineOf(
+      traces({
+        events: [
+          event("Failed", 5, words),
+          event("Failed", 5, words, "Environment"),
+          event("QuotaExceeded", 6, "no room", "Environment"),
+        ],
+      }),
+    );
+    expect(told.map(({ message }) => message)).toEqual([
+      `Failed: ${words}`,
+      "QuotaExceeded: Environment research: no room",
+    ]);
+  });
+
+  test("shows of conditions Ready and what is amiss", () => {
+    const of = environment([
+      { type: "Ready", status: "False", reason: "QuotaExceeded", message: "no room" },
+      { type: "Authenticated", status: "True", reason: "KeyAccepted" },
+      { type: "SessionsStarting", status: "Unknown", reason: "NoSessionYet" },
+      { type: "CapacityAvailable", status: "False", reason: "QuotaExceeded", message: "no room" },
+    ]);
+    expect(timelineOf(traces({ environments: [of] })).map(({ message }) => message)).toEqual([
+      "Environment research since then: Ready=False QuotaExceeded: no room",
+      "Environment research since then: CapacityAvailable=False QuotaExceeded: no room",
+    ]);
+  });
+
+  test("masks what looks like a credential in the words of others", () => {
+    const [told] = timelineOf(traces({ events: [event("Failed", 1, "it printed sk-ant-oat01-abcdefgh")] }));
+    expect(told?.message).toBe("Failed: it printed sk-ant-[redacted]");
+  });
+
+  test("is in order whatever the times are", () => {
+    fc.assert(
+      fc.property(fc.array(fc.double({ min: 0, max: 20, noNaN: true }), { minLength: 5, maxLength: 5 }), (times) => {
+        const [a = 0, b = 0, c = 0, d = 0, e = 0] = times;
+        const entries = timelineOf(
+          traces({
+            pods: [pod(terminated(Math.floor(a), Math.floor(b)))],
+            items: [item({ acknowledged_at: at(c), started_at: at(d), stopped_at: at(e) })],
+          }),
+        );
+        const seconds = entries.map((entry) => Math.floor(Date.parse(entry.at) / 1_000));
+        expect(seconds).toEqual([...seconds].sort((x, y) => x - y));
+        for (const [index, entry] of entries.entries()) {
+          const next = entries[index + 1];
+          if (next === undefined || seconds[index] !== seconds[index + 1]) continue;
+          expect(MOMENTS.indexOf(entry.what)).toBeLessThanOrEqual(MOMENTS.indexOf(next.what));
+        }
+      }),
+    );
+  });
+});

@@ -1,0 +1,123 @@
+import { describe, expect, test } from "vitest";
+import { END_REASON_LIST, END_REASONS } from "../../src/api/reasons.ts";
+import { verdictOf } from "../../src/explain/verdict.ts";
+import { at, claim, environment, event, item, pod, running, terminated, traces } from "./traces.ts";
+
+const NOT_READY = { status: "False", reason: "KeyRejected", message: "the key was rejected" } as const;
+
+describe("the verdict", () => {
+  test.each(END_REASON_LIST)("on a Pod that is marked %s has its words and its mend", (reason) => {
+    const marked = pod(terminated(1, 2), "finished", {
+      "berth.dev/end-reason": reason,
+      "berth.dev/end-message": "it said so",
+      "berth.dev/finished-at": at(3),
+    });
+    expect(verdictOf(traces({ pods: [marked] }))).toEqual({
+      standing: "ended",
+      reason,
+      sentence: `It ended as ${reason}: ${END_REASONS[reason].description} It said so.`,
+      mend: END_REASONS[reason].mend,
+    });
+  });
+
+  test("on a Pod that is gone comes from its last Event", () => {
+    const told = [
+      event("SessionStarted", 5, "session session_1 runs (work item work_1)"),
+      event("OOMKilled", 9, "session session_1: out of memory (work item work_1)"),
+    ];
+    expect(verdictOf(traces({ events: told }))).toMatchObject({ standing: "ended", reason: "OOMKilled" });
+  });
+
+  test("on a session that runs names Pod and node", () => {
+    const verdict = verdictOf(traces({ pods: [pod(running(4))], claims: [claim()] }));
+    expect(verdict).toMatchObject({ standing: "running", reason: null, mend: "Nothing to do." });
+    expect(verdict.sentence).toBe(`It runs in Pod berth-research-x on node node-1, since ${at(4)}.`);
+  });
+
+  test("on a session that runs again does not tell of how it ended before", () => {
+    const before = event("Failed", 2, "session session_1: it failed (work item work_0)");
+    expect(verdictOf(traces({ events: [before], pods: [pod(running(4))], claims: [claim()] })).standing).toBe(
+      "running",
+    );
+  });
+
+  test("on a container that does not start has kubelet's words", () => {
+    const state = { waiting: { reason: "CreateContainerError", message: "no such user" } };
+    const stuck = pod({ phase: "Pending", containerStatuses: [{ name: "worker", state }] });
+    const verdict = verdictOf(traces({ pods: [stuck], claims: [claim()] }));
+    expect(verdict.standing).toBe("starting");
+    expect(verdict.sentence).toContain("was opened; its container does not run: CreateContainerError: no such user");
+  });
+
+  test("on a claim that cannot be settled names what stands in the way", () => {
+    const concerned = environment([NOT_READY]);
+    expect(verdictOf(traces({ claims: [claim()], environments: [concerned] }))).toMatchObject({
+      standing: "ending",
+      reason: "KeyRejected",
+      sentence: expect.stringContaining("Pod berth-research-x, which is gone"),
+    });
+    const ended = verdictOf(traces({ pods: [pod(terminated(1, 2, 1, "Error"))], claims: [claim()] }));
+    expect(ended).toMatchObject({ standing: "ending", reason: null });
+    expect(ended.sentence).toMatch(
+      /^Its container is over \(Failed: .*exit code 1\), and its work item is not settled/,
+    );
+  });
+
+  test("on an item that waits says what its Environment lacks", () => {
+    const hindered = item({}, environment([NOT_READY]));
+    expect(verdictOf(traces({ items: [hindered] }))).toMatchObject({
+      standing: "waiting",
+      reason: "KeyRejected",
+      sentence: expect.stringContaining("does not serve: KeyRejected: the key was rejected"),
+    });
+    expect(verdictOf(traces({ items: [item({}, environment([{}]))] }))).toMatchObject({
+      standing: "waiting",
+      reason: null,
+      mend: expect.stringContaining("kubectl -n agents describe benv research"),
+    });
+  });
+
+  test("on an item that is back in the queue says that it waits, whatever ended before", () => {
+    const before = event(
+      "NodeLost",
+      2,
+      "session session_1: the node is lost; the work item is in the queue again (work item work_1)",
+    );
+    expect(verdictOf(traces({ events: [before], items: [item()] })).standing).toBe("waiting");
+  });
+
+  test("on an item that somebody else serves says so; of workers that is as it should be", () => {
+    const active = { state: "active", acknowledged_at: at(2), started_at: at(3) } as const;
+    const elsewhere = verdictOf(traces({ items: [item(active)] }));
+    expect(elsewhere.sentence).toContain("somebody else who polls this queue");
+    expect(elsewhere.mend).toMatch(/no other operator/);
+    const workers = verdictOf(traces({ items: [item(active, environment([], "workers"))] }));
+    expect(workers).toMatchObject({ standing: "running", mend: "Nothing to do." });
+  });
+
+  test("on an item that is stopped and of which nothing else is left says since when", () => {
+    const verdict = verdictOf(traces({ items: [item({ state: "stopped", stopped_at: at(9) })] }));
+    expect(verdict).toMatchObject({ standing: "ended", reason: null, sentence: expect.stringContaining(at(9)) });
+  });
+
+  test("on a parked Pod says that it is no fault", () => {
+    const state = { waiting: { reason: "CreateContainerConfigError", message: 'secret "berth-research-x" not found' } };
+    const conditions = ["Initialized", "PodReadyToStartContainers"].map((type) => ({ type, status: "True" }));
+    const parked = pod({ phase: "Pending", conditions, containerStatuses: [{ name: "worker", state }] }, "parked");
+    expect(verdictOf(traces({ pods: [parked] }))).toMatchObject({
+      standing: "parked",
+      sentence: "Pod berth-research-x serves no session: it waits for a session; that is no fault.",
+    });
+  });
+
+  test("on what nobody knows says where it looked, where it could not, and why that may be", () => {
+    const looked = [
+      { where: "Pods of namespace agents", found: 0, note: null },
+      { where: "Events of namespace agents", found: null, note: "needs list events" },
+    ];
+    const { standing, sentence } = verdictOf(traces({ looked }));
+    expect(standing).toBe("unknown");
+    expect(sentence).toContain("Looked in: Pods of namespace agents. Not looked in: Events of namespace agents.");
+    expect(sentence).toMatch(/kept for retainFinishedSeconds.*another namespace or cluster/);
+  });
+});
