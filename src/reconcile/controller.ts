@@ -175,7 +175,7 @@ export class Controller {
     await aborted(term.signal);
     this.#terms.delete(shard);
     await this.#ended([served.term.stop()], term.signal);
-    served.term.forgetMetrics();
+    served.term.forgetShown();
   }
 
   /** What the holder before us did last may not have come to our caches yet: Pods that nobody sees would be made anew. */

@@ -22,6 +22,7 @@ import type { Announce, PodCache, SessionContext } from "../sessions/context.ts"
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import type { Hints } from "../sessions/hints.ts";
 import type { Journal } from "../sessions/journal.ts";
+import type { SessionView } from "../sessions/session-view.ts";
 import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
@@ -30,6 +31,7 @@ import type { EnvironmentState } from "./environment-state.ts";
 import { gaugeEnvironment } from "./gauges.ts";
 import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
 import { addressesTold, type NetworkFacts } from "./network-policy.ts";
+import type { EnvironmentLook, Onlooker } from "./onlooker.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
 import { type ReadyReason, readyCondition } from "./ready.ts";
 import { invalidSpecMessage, originNotAllowedMessage } from "./refusals.ts";
@@ -60,6 +62,8 @@ export interface ReconcilerOptions {
   readonly network: NetworkFacts;
   /** The points of one Environment, by `namespace/name`. */
   readonly points: (environment: string) => Points;
+  /** Told what is served here, where somebody looks on. */
+  readonly onlooker?: Onlooker;
   readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
   /** The Environment as the cache has it; undefined: it is gone. */
   readonly find: (namespace: string, name: string) => KubeObject | undefined;
@@ -137,6 +141,7 @@ export class EnvironmentReconciler {
     if (!parsed.ok) return this.#cannotRead(key, raw, parsed.problems);
     const { environment } = parsed;
     this.#unserved.forget(key, false);
+    this.#options.onlooker?.cannotServe(key, null);
     await this.#serve(key, environment);
   }
 
@@ -220,6 +225,7 @@ export class EnvironmentReconciler {
       runs: (sessionId) => state.runtime.runs(sessionId),
       look: () => state.runtime.look(),
     });
+    const { onlooker } = this.#options;
     const context: ModeContext = {
       namespace,
       name,
@@ -236,6 +242,7 @@ export class EnvironmentReconciler {
       guard,
       announce,
       hinted,
+      ...(onlooker && { onSessionEnded: (session: SessionView) => onlooker.sessionEnded(key, session) }),
       points,
       clock,
       random,
@@ -262,10 +269,18 @@ export class EnvironmentReconciler {
       keyReadMs: Number.NEGATIVE_INFINITY,
       keyInUse: "",
       templateVerdict: null,
+      source: { look: () => this.#lookAt(state), sessions: () => state.runtime.sessions() },
     };
     this.#states.set(key, state);
+    onlooker?.serves(key, state.source);
     state.runtime.start();
     return state;
+  }
+
+  #lookAt(state: EnvironmentState): EnvironmentLook {
+    const report = state.runtime.report();
+    const conditions = this.#conditions(state, report, this.#isAllowed(state));
+    return { ...modeOf(state.environment), report, conditions };
   }
 
   #renewWorkClient(state: EnvironmentState): void {
@@ -394,6 +409,7 @@ export class EnvironmentReconciler {
     state.hinted?.leave();
     await state.runtime.abandon();
     this.#states.delete(key);
+    this.#options.onlooker?.gone(key, state.source);
     this.#givenUp.set(key, state.uid);
     logger.warn({ key, leftovers }, "the drain's time is over: what is left is given up");
     this.#announcer(state.environment)(
@@ -497,15 +513,18 @@ export class EnvironmentReconciler {
   async #end(key: string, state: EnvironmentState): Promise<void> {
     state.hinted?.leave();
     await state.runtime.stop();
+    this.#options.onlooker?.gone(key, state.source);
     const [namespace = "", environment = ""] = key.split("/");
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
   }
 
   #announcer(about: Pick<EventSubject, "metadata">): Announce {
-    const { events } = this.#options;
+    const { events, onlooker } = this.#options;
+    const key = `${about.metadata.namespace}/${about.metadata.name}`;
     const subject = { apiVersion: API_VERSION, kind: KIND, metadata: about.metadata };
     return (reason, message, pod) => {
       const type = eventType(reason);
+      if (type === "Warning") onlooker?.warned(key, reason, message);
       // Sessions that come and go as they should are told of their Pods alone: told twice, they would be most of what this
       // process writes, and drown what is wrong with the Environment.
       if (!pod || type === "Warning") events.event(subject, type, reason, message);

@@ -1,6 +1,7 @@
 import type { PodTemplate, QueueStatus, SessionsStatus, WorkersStatus } from "../api/environment.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Verdict } from "../sessions/api-health.ts";
+import type { SessionView } from "../sessions/session-view.ts";
 
 /** What the reconciler allows the loops of an Environment. */
 export interface Permissions {
@@ -57,6 +58,8 @@ export interface EnvironmentRuntime {
   /** Takes the finalizer away, if nothing needs it. */
   releaseHold(): Promise<void>;
   report(): RuntimeReport;
+  /** The sessions that are claimed now; none where workers claim by themselves. */
+  sessions(): readonly SessionView[];
 }
 
 /** What the reconciler asks of a template, whichever mode it belongs to. */

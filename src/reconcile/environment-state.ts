@@ -5,6 +5,7 @@ import type { SessionPoint } from "../sessions/points.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { KeyReading } from "./environment-key.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
+import type { EnvironmentSource } from "./onlooker.ts";
 import type { ReconcilePoint } from "./points.ts";
 import type { PolicyKeeper } from "./policy-keeper.ts";
 import type { StatusWriter } from "./status-writer.ts";
@@ -25,6 +26,8 @@ export interface EnvironmentState {
   readonly runtime: EnvironmentRuntime;
   readonly status: StatusWriter;
   readonly policy: PolicyKeeper;
+  /** For whoever looks on. */
+  readonly source: EnvironmentSource;
   key: KeyReading | null;
   /** The last reading failed and the key in use may still be right: one failure is no news. */
   keyInDoubt: boolean;

@@ -2,6 +2,7 @@ import type { NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-reconciler.ts";
+import type { Onlooker } from "./onlooker.ts";
 
 /**
  * One shard in our hands, from taking its Lease to losing it or giving it up: a reconciler of its own, whose every write
@@ -10,6 +11,7 @@ import { EnvironmentReconciler, type ReconcilerOptions } from "./environment-rec
 export class ShardTerm {
   readonly #reconciler: EnvironmentReconciler;
   readonly #metrics: Metrics;
+  readonly #onlooker: Onlooker | undefined;
   readonly #underWay = new Set<Promise<void>>();
   /** Every Environment this term had to do with. */
   readonly #keys = new Set<string>();
@@ -17,6 +19,7 @@ export class ShardTerm {
   constructor(options: ReconcilerOptions) {
     this.#reconciler = new EnvironmentReconciler(options);
     this.#metrics = options.metrics;
+    this.#onlooker = options.onlooker;
   }
 
   /** Throws as EnvironmentReconciler.reconcile does. */
@@ -42,11 +45,12 @@ export class ShardTerm {
     await Promise.all(this.#underWay);
   }
 
-  /** Takes the series of its Environments away: from here on another replica's numbers are the true ones. */
-  forgetMetrics(): void {
+  /** Takes the series of its Environments away, and what is shown of them: from here on another replica's are the true ones. */
+  forgetShown(): void {
     for (const key of this.#keys) {
       const [namespace = "", environment = ""] = key.split("/");
       forgetEnvironmentMetrics(this.#metrics, { namespace, environment });
+      this.#onlooker?.cannotServe(key, null);
     }
   }
 }

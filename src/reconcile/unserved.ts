@@ -13,6 +13,7 @@ import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
 import type { Announce } from "../sessions/context.ts";
 import { EnvironmentHold } from "../sessions/environment-hold.ts";
 import { gaugeConditions } from "./gauges.ts";
+import type { Onlooker } from "./onlooker.ts";
 import { StatusWriter } from "./status-writer.ts";
 
 export interface UnservedOptions {
@@ -21,6 +22,7 @@ export interface UnservedOptions {
   readonly metrics: Metrics;
   readonly points: (environment: string) => Points;
   readonly announcer: (about: Pick<EventSubject, "metadata">) => Announce;
+  readonly onlooker?: Onlooker;
 }
 
 /** Environments that no loop runs for: specs that cannot be read. Their status says why, and their deletion is not held up. */
@@ -39,6 +41,7 @@ export class UnservedEnvironments {
     const { namespace = "", name = "", generation = 0 } = raw.metadata;
     const conditions = [conditionFor(reason, message, generation)];
     gaugeConditions(this.#options.metrics, { namespace, environment: name }, conditions);
+    this.#options.onlooker?.cannotServe(`${namespace}/${name}`, { ...asked(raw), conditions });
     const writer = served ?? this.#writerOf(raw);
     try {
       await writer.write({ generation, ...asked(raw), conditions, queue: null, sessions: null });
@@ -55,6 +58,7 @@ export class UnservedEnvironments {
     if (!this.#writers.delete(key) || !gone) return;
     const [namespace = "", environment = ""] = key.split("/");
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
+    this.#options.onlooker?.cannotServe(key, null);
   }
 
   #tellOnce(raw: KubeObject, reason: ConditionReason, message: string): void {

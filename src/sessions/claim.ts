@@ -86,12 +86,16 @@ export interface Claim {
   readonly lateAckUntilMs: number;
   /** When the Secret was given its key. */
   openedMs: number | null;
+  /** The same on the wall clock. */
+  openedAtMs: number | null;
   touches: number;
   touchedMs: number | null;
   /** The Pod's activeDeadlineSeconds: set by the first touch, the same in all others. */
   deadlineSeconds: number | null;
   /** When the container started, by the node's wall clock. */
   startedAtMs: number | null;
+  /** The first beat that was seen, by the wall clock of whoever tells it; lease: Operator: our own that took the lease. */
+  firstBeatAtMs: number | null;
   /** The item was seen active; lease: Operator: its container ran long enough to serve. */
   firstBeatSeen: boolean;
   /** The container was over and nobody had ever beaten the item: its program did not get to serve. */

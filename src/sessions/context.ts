@@ -14,6 +14,7 @@ import type { HintedQueue } from "./hints.ts";
 import type { NodeOutlook } from "./node-health.ts";
 import type { SessionTemplate } from "./pod-render.ts";
 import type { SessionPoint } from "./points.ts";
+import type { SessionView } from "./session-view.ts";
 import type { Timing } from "./timing.ts";
 
 /** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
@@ -58,6 +59,8 @@ export interface SessionContext {
   readonly announce: Announce;
   /** What webhooks tell of this Environment's queue; undefined: nothing is received. */
   readonly hinted?: HintedQueue | undefined;
+  /** Told of every session that has ended, where somebody looks on. */
+  readonly onSessionEnded?: (session: SessionView) => void;
   /** Every request of the loops goes through its point. */
   readonly points: Points<SessionPoint>;
   readonly clock: Clock;

@@ -26,6 +26,7 @@ export class LeaseSteps {
     const { lease } = claim;
     const result = lease === null || lease.is === "lost" ? "refused" : "taken";
     this.#context.metrics.heartbeats.inc({ ...this.#context.labels, result });
+    if (result === "taken") claim.firstBeatAtMs ??= this.#context.clock.now();
     if (lease?.is === "lost") this.#context.metrics.leasesLost.inc(this.#context.labels);
   }
 

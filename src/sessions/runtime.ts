@@ -15,7 +15,6 @@ import type { SessionContext } from "./context.ts";
 import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { readFinished, startFailuresInARow } from "./finished.ts";
-import { stateOf } from "./free-pod.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
@@ -29,6 +28,7 @@ import { Retention } from "./retention.ts";
 import { ServerTimes } from "./server-times.ts";
 import { SessionLoop } from "./session-loop.ts";
 import { runsSession } from "./session-turn.ts";
+import { liveView, phaseOf, type SessionView } from "./session-view.ts";
 import { stuckWords } from "./stuck.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 
@@ -290,6 +290,14 @@ export class SessionsRuntime {
     };
   }
 
+  /** The sessions that are claimed now, as they are shown. */
+  sessions(): SessionView[] {
+    const { pods } = this.#context;
+    return [...this.#claims]
+      .filter(({ journal }) => journal.use === "session")
+      .map((claim) => liveView(claim, pods.get(claim.name)));
+  }
+
   async #run(signal: AbortSignal): Promise<void> {
     if (!(await this.#recover(signal))) return;
     this.#recovered = true;
@@ -508,10 +516,7 @@ export class SessionsRuntime {
     const counts = { warm: parked, preparing, opening: 0, active: 0, stopping: 0, finished: this.#retention.finished };
     for (const claim of this.#claims) {
       if (claim.journal.use !== "session") continue;
-      const pod = this.#context.pods.get(claim.name);
-      if (claim.end !== null || claim.ending !== null || pod?.metadata.deletionTimestamp) counts.stopping += 1;
-      else if (pod && stateOf(pod).is === "running") counts.active += 1;
-      else counts.opening += 1;
+      counts[phaseOf(claim, this.#context.pods.get(claim.name))] += 1;
     }
     return counts;
   }

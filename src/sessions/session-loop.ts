@@ -349,6 +349,7 @@ export class SessionLoop {
     }
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#context.clock.monotonic();
+    claim.openedAtMs = this.#context.clock.now();
     if (!pod) return;
     await this.#touch(claim, pod);
     this.#notes.opened(claim);

@@ -6,6 +6,7 @@ import type { SessionContext } from "./context.ts";
 import { isOver } from "./facts.ts";
 import type { Outcome } from "./finished.ts";
 import type { End, EndCause } from "./pod-state.ts";
+import { endedView } from "./session-view.ts";
 
 const SECOND_MS = 1_000;
 
@@ -38,6 +39,8 @@ export class SessionNotes {
     const nowMs = clock.monotonic();
     claim.item = view;
     claim.unknowns = view.state === "unknown" ? claim.unknowns + 1 : 0;
+    if (claim.firstBeatAtMs === null && claim.journal.lease === "Worker")
+      claim.firstBeatAtMs = programsBeatMs(claim, view);
     // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
     const byWorker = claim.journal.lease === "Worker" && claim.end === null && claim.ending === null;
     if (view.state === "active" && byWorker && !claim.firstBeatSeen) {
@@ -135,6 +138,7 @@ export class SessionNotes {
     const ids = { workId, sessionId, pod: claim.name, because };
     context.logger.info({ ...ids, ...outcome }, outcome ? "session ended" : "claim ended without its session");
     if (!outcome) return;
+    context.onSessionEnded?.(endedView(claim, outcome, context.clock));
     context.metrics.sessionsEnded.inc({ ...context.labels, reason: outcome.reason });
     const words = outcome.message === "" ? descriptionOf(outcome.reason) : outcome.message;
     // Also a Pod that is gone has a last word: `kubectl get events` shows it.
@@ -157,6 +161,13 @@ export class SessionNotes {
       this.#breaker.released(claim.templateHash, claim.name);
     }
   }
+}
+
+/** When the item was first beaten, by the Work API's clock; null: not yet, or by our fence alone. To be shown: it decides nothing. */
+function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {
+  const isFence = claim.neverBeaten || claim.ending?.why === "NoFirstBeat";
+  const beatMs = isFence ? Number.NaN : Date.parse(startedAt ?? "");
+  return Number.isNaN(beatMs) ? null : beatMs;
 }
 
 /** Its program did not get to serve: what the breaker counts. */

@@ -197,6 +197,11 @@ export class WorkersRuntime {
     await this.#hold.release(() => this.#isUnused);
   }
 
+  /** Workers claim by themselves: what runs in them is not known here. */
+  sessions(): readonly never[] {
+    return [];
+  }
+
   report(): WorkersReport {
     const { environment, clock } = this.#context;
     const counted = this.#fleet.pods.filter(isCounted);
