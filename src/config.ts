@@ -33,6 +33,8 @@ export interface Settings {
     /** The folder of the signing secrets; there is one where the receiver is on. */
     readonly secrets: string | undefined;
   };
+  /** As parseBindAddress reads it; "0" is off. */
+  readonly consoleBindAddress: string;
   readonly logLevel: LogLevel;
   readonly allowedApiOrigins: AllowedOrigins;
   /** What Pod templates may have beyond what every template may. */
@@ -226,6 +228,13 @@ export const FLAGS = {
     defaultText: "not set",
     schema: z.string().min(1, "name a folder"),
   }),
+  consoleBindAddress: flag({
+    name: "console-bind-address",
+    value: "<address>",
+    about: "Where the read-only console answers, to whoever can reach the address; 0 switches it off.",
+    default: "0",
+    schema: bindAddressSchema,
+  }),
   logLevel: flag({
     name: "log-level",
     value: `<${LOG_LEVELS.join("|")}>`,
@@ -315,12 +324,14 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     healthProbeBindAddress: read(FLAGS.healthProbeBindAddress),
     webhookBindAddress: read(FLAGS.webhookBindAddress),
     webhookSecrets: read(FLAGS.webhookSecrets),
+    consoleBindAddress: read(FLAGS.consoleBindAddress),
     logLevel: read(FLAGS.logLevel),
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
     allowedInTemplates: read(FLAGS.allowedInTemplates),
     apiCidrs: read(FLAGS.apiCidrs),
   };
-  const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, webhookBindAddress, logLevel } = values;
+  const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
+  const { webhookBindAddress, consoleBindAddress } = values;
   if (leaderElect === false && shards !== undefined && shards > 1) {
     problems.push("--shards: more than 1 needs leader election; leave --leader-elect=false away");
   }
@@ -335,6 +346,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     metricsBindAddress === undefined ||
     healthProbeBindAddress === undefined ||
     webhookBindAddress === undefined ||
+    consoleBindAddress === undefined ||
     logLevel === undefined
   ) {
     throw new ConfigError(problems.join("\n"));
@@ -347,6 +359,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     metricsBindAddress,
     healthProbeBindAddress,
     webhook: { bindAddress: webhookBindAddress, secrets: values.webhookSecrets },
+    consoleBindAddress,
     logLevel,
     allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
     podPolicy: policyOf(values.allowedInTemplates ?? []),

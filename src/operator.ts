@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import type { Environment } from "./api/environment.ts";
 import { LEASE_NAME } from "./api/names.ts";
 import { mayBeInner, originAllowed, type Settings } from "./config.ts";
+import type { Console } from "./console/console.ts";
 import { type Clock, realClock } from "./core/clock.ts";
 import { type PointObserver, pointsOf } from "./core/points.ts";
 import { KubeClient } from "./kube/client.ts";
@@ -46,6 +47,7 @@ export interface Seams {
     metrics: string | undefined;
     health: string | undefined;
     webhook: string | undefined;
+    console: string | undefined;
   }) => void;
 }
 
@@ -75,6 +77,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
   const memberMs = hints ? { memberMs: MEMBER_PAUSES * timing.hintedIdleMs } : {};
   const budgets = new Budgets({ clock, metrics, limits: { ...memberMs, ...seams.budget } });
   const guard = seams.guard ?? (() => {});
+  const watched = await consoleOf(settings, { clock, logger, identity });
   const controller = new Controller({
     namespaces: settings.namespaces,
     kube,
@@ -82,6 +85,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     random: Math.random,
     timing,
     points: pointsOf(seams.points, { operator: identity, clock }),
+    ...(watched && { onlooker: watched.onlooker }),
     logger,
     metrics,
     shards: settings.leaderElection.shards,
@@ -107,10 +111,18 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     logger,
   });
   const receiver = hints && (await receive(hints, settings, { clock, metrics, logger, servers }));
+  const shown = await watched
+    ?.start(() => controller.served)
+    .catch(async (error: unknown) => {
+      await Promise.all([servers.close(), receiver?.close()]);
+      throw error;
+    });
+  if (shown !== undefined) logger.info({ address: shown }, "the console listens");
   seams.onListening?.({
     metrics: servers.metrics.address,
     health: servers.health.address,
     webhook: receiver?.address,
+    console: shown,
   });
   logger.info(
     { version: berthVersion(), server: access.server, namespaces: settings.namespaces, identity },
@@ -134,6 +146,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     await watches;
     await events.flush();
     await receiver?.close();
+    await watched?.close();
     await servers.close();
     await http.close();
     await kube.close();
@@ -159,6 +172,17 @@ async function receive(
     await servers.close();
     throw error;
   }
+}
+
+/** Undefined where nobody asked for it: nothing of it is loaded then. */
+async function consoleOf(
+  { consoleBindAddress, leaderElection }: Settings,
+  parts: { clock: Clock; logger: Logger; identity: string },
+): Promise<Console | undefined> {
+  if (consoleBindAddress === "0") return undefined;
+  const { Console } = await import("./console/console.ts");
+  const { shards } = leaderElection;
+  return new Console({ ...parts, bindAddress: consoleBindAddress, version: berthVersion(), shards });
 }
 
 async function lead(

@@ -44,6 +44,7 @@ describe("settings", () => {
       metricsBindAddress: ":8080",
       healthProbeBindAddress: ":8081",
       webhook: { bindAddress: "0", secrets: undefined },
+      consoleBindAddress: "0",
       logLevel: "info",
       allowedApiOrigins: "any-https",
       podPolicy: {},

@@ -344,6 +344,14 @@ const options: readonly Option[] = [
     },
   },
   {
+    name: "the console listens on loopback alone, and no Service leads to it",
+    values: { console: { enabled: true } },
+    check: (rendered) => {
+      expect(rendered.container.args).toContain("--console-bind-address=127.0.0.1:8083");
+      expect(JSON.stringify([rendered.container.ports, rendered.all("Service")])).not.toContain("8083");
+    },
+  },
+  {
     name: "ports can be moved",
     values: { metrics: { port: 9090 }, health: { port: 9091 } },
     check: ({ container }) => {
@@ -535,6 +543,11 @@ describe("values that are wrong", () => {
     ["a policy that is set twice", { extraArgs: ["--allowed-in-templates=privileged"] }, /set podPolicy instead/],
     ["a digest that is none", { image: { digest: "sha256:12" } }, /'\/image\/digest': 'sha256:12' does not match/],
     ["too short a grace", { terminationGracePeriodSeconds: 10 }, /minimum: got 10, want 35/],
+    [
+      "the console on the port of the metrics",
+      { console: { enabled: true, port: 8080 } },
+      /console.port and metrics.port are both 8080: take two ports/,
+    ],
     ["one port twice", { metrics: { port: 8081 } }, /metrics.port and health.port are both 8081: take two ports/],
     [
       "two CA bundles",

@@ -5,6 +5,9 @@ import { parse } from "yaml";
 import { REASONS } from "../../src/api/conditions.ts";
 import { environmentSchema } from "../../src/api/crd.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";
+import { ENDED_BOUNDS } from "../../src/console/ended-sessions.ts";
+import { WARNINGS_KEPT } from "../../src/console/seen.ts";
+import { MAX_VIEWERS, STUCK_MS } from "../../src/console/viewers.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-election.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
@@ -52,6 +55,14 @@ const SENTENCES: Record<string, readonly string[]> = {
     `pod-deletion-cost: "${BUSY_COST}"`,
     `are marked with \`${VICTIM_COST}\``,
     `at the latest ${s(t.drainBoundMs)} after the grace`,
+  ],
+  "docs/console.md": [
+    `waits up to ${s(COUNTS_EVERY_MS)}`,
+    `look at the list of items, up to ${s(t.observeMs)} later`,
+    `the last ${WARNINGS_KEPT} Warnings of each Environment`,
+    `the last ${ENDED_BOUNDS.perEnvironment} of each Environment that have ended (${ENDED_BOUNDS.inAll} in all)`,
+    `${MAX_VIEWERS} may watch`,
+    `is let go after ${s(STUCK_MS)}`,
   ],
   "docs/session-pods.md": [`\`${WORK_SECRET_FILE}\``],
   "docs/high-availability.md": [

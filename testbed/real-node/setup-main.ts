@@ -1,14 +1,15 @@
 /**
- * `npm run setup:node`: installs the Debian packages that a node on this machine needs, and unpacks those of Prometheus for
- * the tests of alerts.
+ * `npm run setup:node`: installs the Debian packages that a node on this machine needs, and the browser of the console's
+ * tests; and unpacks those of Prometheus for the tests of alerts.
  */
 import { spawnSync } from "node:child_process";
+import { CHROMIUM_PACKAGE, findChromium } from "../browser/chromium.ts";
 import { findMonitoringTools } from "../monitoring/tools.ts";
 import { missingPackages } from "./requirements.ts";
 
-const missing = missingPackages();
+const missing = [...missingPackages(), ...(findChromium() === undefined ? [CHROMIUM_PACKAGE] : [])];
 if (missing.length === 0) {
-  console.log("All packages that a node needs are installed.");
+  console.log("All packages that a node and the tests need are installed.");
 } else {
   console.log(`Installing ${missing.join(", ")}`);
   apt("update");

@@ -1,3 +1,4 @@
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Plugin, RolldownOptions } from "rolldown";
 import { licences } from "./licences.ts";
@@ -5,8 +6,11 @@ import { licences } from "./licences.ts";
 const ROOT = join(import.meta.dirname, "..", "..");
 const SOURCES = join(ROOT, "src");
 
-/** What is run, and what the bench starts the same operator by, to give it timers of its own and to learn its addresses. */
-const ENTRIES = ["main", "operator", "config", "sessions/timing"];
+/**
+ * What is run, and what the bench starts the same operator by, to give it timers of its own and to learn its addresses. The
+ * console has its place beside the page that it serves.
+ */
+const ENTRIES = ["main", "operator", "config", "sessions/timing", "console/console"];
 
 /**
  * What the image runs: dist/main.js with its packages in it, and in files of their own what is loaded only when needed.
@@ -24,7 +28,7 @@ const options: RolldownOptions = {
     comments: false,
     keepNames: true,
   },
-  plugins: [undiciInParts(), oneByteText(), licences()],
+  plugins: [undiciInParts(), oneByteText(), page(), licences()],
 };
 
 export default options;
@@ -36,6 +40,20 @@ function undiciInParts(): Plugin {
       // Not for packages, which have uses of their own.
       if (source !== "undici" || !importer?.startsWith(SOURCES)) return null;
       return join(import.meta.dirname, "undici.mjs");
+    },
+  };
+}
+
+/** The page of the console, as it is: a browser runs it. */
+function page(): Plugin {
+  return {
+    name: "page",
+    async generateBundle() {
+      const folder = join(SOURCES, "page");
+      const files = (await readdir(folder)).filter((name) => name !== "tsconfig.json");
+      for (const name of files) {
+        this.emitFile({ type: "asset", fileName: `page/${name}`, source: await readFile(join(folder, name)) });
+      }
     },
   };
 }

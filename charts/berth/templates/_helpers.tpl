@@ -85,6 +85,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- with .console -}}
+{{- if .enabled -}}
+{{- $others := dict "health.port" $.Values.health.port -}}
+{{- if $.Values.metrics.enabled -}}{{- $others = set $others "metrics.port" $.Values.metrics.port -}}{{- end -}}
+{{- if ($.Values.webhook).enabled -}}{{- $others = set $others "webhook.port" $.Values.webhook.port -}}{{- end -}}
+{{- range $name, $other := $others -}}
+{{- if eq (int $.Values.console.port) (int $other) -}}
+{{- fail (printf "console.port and %s are both %d: take two ports" $name (int $other)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and .metrics.serviceMonitor.enabled (not .metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled needs metrics.enabled: set it to true" -}}
 {{- end -}}
@@ -111,7 +123,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- range $argument := .extraArgs -}}
-{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
+{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}
 {{- fail (printf "extraArgs holds --%s: set %s instead" $flag $value) -}}
 {{- end -}}

@@ -1,0 +1,78 @@
+import { redact } from "../observe/logger.ts";
+import type { EnvironmentShown, SessionShown } from "./shown.ts";
+
+/** The process that serves the page: with several replicas each shows what it serves itself. */
+export interface Replica {
+  readonly identity: string;
+  readonly version: string;
+  /** Parts that all Environments are divided into. */
+  readonly shards: number;
+  /** Those that this replica serves. */
+  readonly served: readonly number[];
+}
+
+/** Everything that is shown at one moment. */
+export interface Look {
+  readonly nowMs: number;
+  readonly replica: Replica;
+  readonly environments: Iterable<EnvironmentShown>;
+  readonly sessions: Iterable<SessionShown>;
+}
+
+/** What is known of by its key, as the JSON that it was sent as. */
+type Known = Map<string, string>;
+
+/**
+ * What changed from one look to the next, as JSON for the page: `{nowMs, replica?, environments: {set, gone}, sessions: {set,
+ * gone}}`. A credential that got into a text (a server's answer, say) is taken out again here: nothing leaves otherwise.
+ */
+export class Changes {
+  #replica = "";
+  #environments: Known = new Map();
+  #sessions: Known = new Map();
+  #nowMs = 0;
+
+  /** Takes a new look. Returns what changed, null: nothing but the time. */
+  take(look: Look): string | null {
+    const replica = JSON.stringify(look.replica);
+    const environments = changed(this.#environments, look.environments, ({ key }) => key);
+    const sessions = changed(this.#sessions, look.sessions, ({ id }) => id);
+    const isSame = replica === this.#replica && environments.text === null && sessions.text === null;
+    this.#nowMs = look.nowMs;
+    const parts = [
+      `"nowMs":${look.nowMs}`,
+      ...(replica === this.#replica ? [] : [`"replica":${replica}`]),
+      ...(environments.text === null ? [] : [`"environments":${environments.text}`]),
+      ...(sessions.text === null ? [] : [`"sessions":${sessions.text}`]),
+    ];
+    this.#replica = replica;
+    this.#environments = environments.now;
+    this.#sessions = sessions.now;
+    return isSame ? null : redact(`{${parts.join(",")}}`);
+  }
+
+  /** Everything as the last look had it, for whoever has nothing yet. */
+  whole(): string {
+    const all = (known: Known) => `{"set":[${[...known.values()].join(",")}],"gone":[]}`;
+    const head = `"nowMs":${this.#nowMs},"whole":true,"replica":${this.#replica}`;
+    return redact(`{${head},"environments":${all(this.#environments)},"sessions":${all(this.#sessions)}}`);
+  }
+}
+
+function changed<T>(
+  before: Known,
+  items: Iterable<T>,
+  keyOf: (item: T) => string,
+): { now: Known; text: string | null } {
+  const now: Known = new Map();
+  const set: string[] = [];
+  for (const item of items) {
+    const key = keyOf(item);
+    const text = JSON.stringify(item);
+    now.set(key, text);
+    if (before.get(key) !== text) set.push(text);
+  }
+  const gone = [...before.keys()].filter((key) => !now.has(key));
+  if (set.length === 0 && gone.length === 0) return { now, text: null };
+  return { now, text: `{"set":[${set.join(",")}],"gone":${JSON.stringify(gone)}}` };
+}

@@ -1,0 +1,106 @@
+import type { ConditionUpdate } from "../api/conditions.ts";
+import type { Clock } from "../core/clock.ts";
+import type { EnvironmentLook, EnvironmentSource, Onlooker } from "../reconcile/onlooker.ts";
+import type { SessionView } from "../sessions/session-view.ts";
+import { type EndedBounds, EndedSessions } from "./ended-sessions.ts";
+import {
+  cut,
+  type EnvironmentShown,
+  environmentShown,
+  type SessionShown,
+  sessionShown,
+  type Warning,
+} from "./shown.ts";
+
+/** A person reads the newest; `kubectl get events` has the others. */
+export const WARNINGS_KEPT = 10;
+
+type Fault = Pick<EnvironmentLook, "mode" | "max" | "conditions">;
+
+interface Entry {
+  source: EnvironmentSource | null;
+  /** Its spec cannot be served, also where loops of an earlier one still run. */
+  fault: Fault | null;
+  /** The newest first. */
+  warnings: readonly Warning[];
+}
+
+const NO_REPORT: EnvironmentLook["report"] = { queue: null, sessions: null, hindrance: null };
+
+/**
+ * What this process serves, as far as it was told, and where to ask for the rest. Memory is bounded: what lives is asked for,
+ * and of the past only the last of each Environment is kept.
+ */
+export class Seen implements Onlooker {
+  readonly #clock: Clock;
+  readonly #entries = new Map<string, Entry>();
+  readonly #ended: EndedSessions;
+
+  constructor(clock: Clock, bounds?: EndedBounds) {
+    this.#clock = clock;
+    this.#ended = new EndedSessions(bounds);
+  }
+
+  serves(key: string, source: EnvironmentSource): void {
+    this.#entryOf(key).source = source;
+  }
+
+  cannotServe(key: string, fault: Fault | null): void {
+    if (fault !== null) this.#entryOf(key).fault = fault;
+    const entry = this.#entries.get(key);
+    if (fault !== null || !entry) return;
+    entry.fault = null;
+    this.#dropUnused(key, entry);
+  }
+
+  gone(key: string, source: EnvironmentSource): void {
+    const entry = this.#entries.get(key);
+    if (entry?.source !== source) return;
+    entry.source = null;
+    this.#ended.forget(key);
+    this.#dropUnused(key, entry);
+  }
+
+  sessionEnded(key: string, session: SessionView): void {
+    if (this.#entries.has(key)) this.#ended.add(sessionShown(key, session));
+  }
+
+  warned(key: string, reason: string, text: string): void {
+    const entry = this.#entries.get(key);
+    // Last words about what is gone would be kept for ever.
+    if (!entry) return;
+    const message = cut(text);
+    const isSame = (known: Warning) => known.reason === reason && known.message === message;
+    const times = 1 + (entry.warnings.find(isSame)?.times ?? 0);
+    const others = entry.warnings.filter((known) => !isSame(known));
+    entry.warnings = [{ reason, message, atMs: this.#clock.now(), times }, ...others].slice(0, WARNINGS_KEPT);
+  }
+
+  environments(): EnvironmentShown[] {
+    return [...this.#entries].map(([key, { source, fault, warnings }]) => {
+      const look = source?.look() ?? { mode: fault?.mode ?? "Sessions", max: fault?.max ?? 0, report: NO_REPORT };
+      const conditions: readonly ConditionUpdate[] = fault?.conditions ?? ("conditions" in look ? look.conditions : []);
+      return environmentShown(key, { ...look, conditions }, conditions, warnings);
+    });
+  }
+
+  /** Those that live, and the last that have ended. */
+  *sessions(): Iterable<SessionShown> {
+    for (const [key, { source }] of this.#entries) {
+      for (const session of source?.sessions() ?? []) yield sessionShown(key, session);
+    }
+    yield* this.#ended;
+  }
+
+  #entryOf(key: string): Entry {
+    const known = this.#entries.get(key);
+    if (known) return known;
+    const entry: Entry = { source: null, fault: null, warnings: [] };
+    this.#entries.set(key, entry);
+    return entry;
+  }
+
+  #dropUnused(key: string, { source, fault }: Entry): void {
+    if (source === null && fault === null) this.#entries.delete(key);
+  }
+}

@@ -1,0 +1,76 @@
+import { type ConditionUpdate, isGood } from "../api/conditions.ts";
+import type { QueueStatus, SessionsStatus, WorkersStatus } from "../api/status.ts";
+import type { EnvironmentLook } from "../reconcile/onlooker.ts";
+import type { SessionView } from "../sessions/session-view.ts";
+
+/** A text longer than this is cut: it is one line of many. */
+const TEXT_LENGTH = 300;
+
+/** Something that was wrong, once or again and again. */
+export interface Warning {
+  readonly reason: string;
+  readonly message: string;
+  /** The last time. */
+  readonly atMs: number;
+  readonly times: number;
+}
+
+/** One Environment as the page is sent it. */
+export interface EnvironmentShown {
+  /** `namespace/name`. */
+  readonly key: string;
+  readonly mode: "Sessions" | "Workers";
+  readonly max: number;
+  readonly ready: { readonly status: ConditionUpdate["status"]; readonly reason: string; readonly message: string };
+  /** Conditions that are not well, without `Ready`, which repeats one of them. */
+  readonly wrong: readonly { readonly type: string; readonly reason: string; readonly message: string }[];
+  readonly queue: QueueStatus | null;
+  readonly sessions: SessionsStatus | null;
+  readonly workers: WorkersStatus | null;
+  /** The newest first. */
+  readonly warnings: readonly Warning[];
+}
+
+/** One session as the page is sent it. */
+export interface SessionShown extends SessionView {
+  /** Of all sessions of this process. */
+  readonly id: string;
+  /** Key of its Environment. */
+  readonly environment: string;
+}
+
+/** An Environment that nothing is known of yet. */
+const NOT_LOOKED = { status: "Unknown", reason: "Pending", message: "" } as const;
+
+export function environmentShown(
+  key: string,
+  look: EnvironmentLook,
+  conditions: readonly ConditionUpdate[],
+  warnings: readonly Warning[],
+): EnvironmentShown {
+  const { queue, sessions, workers = null } = look.report;
+  const { status, reason, message } = conditions.find(({ type }) => type === "Ready") ?? NOT_LOOKED;
+  return {
+    key,
+    mode: look.mode,
+    max: look.max,
+    ready: { status, reason, message: cut(message) },
+    wrong: conditions
+      .filter((condition) => condition.type !== "Ready" && condition.status !== "Unknown" && !isGood(condition))
+      .map(({ type, reason, message }) => ({ type, reason, message: cut(message) })),
+    queue,
+    sessions,
+    workers,
+    warnings,
+  };
+}
+
+export function sessionShown(environment: string, session: SessionView): SessionShown {
+  // One item may be served twice, each time in a Pod of its own.
+  const id = `${environment}/${session.pod}/${session.workId}`;
+  return { ...session, id, environment, message: cut(session.message) };
+}
+
+export function cut(text: string): string {
+  return text.length <= TEXT_LENGTH ? text : `${text.slice(0, TEXT_LENGTH - 1)}…`;
+}

@@ -1,0 +1,109 @@
+import type { ServerResponse } from "node:http";
+import type { Clock, Timer } from "../core/clock.ts";
+import type { Changes, Look } from "./changes.ts";
+
+/** Changes are sent together, so often: a person sees no more, and a burst of sessions is one event. */
+export const LOOK_EVERY_MS = 1_000;
+/** So that both sides see that the other is there. */
+export const ALIVE_EVERY_MS = 15_000;
+/** Who takes nothing for so long is gone, or too slow to be of use; the page asks again by itself. */
+export const STUCK_MS = 30_000;
+/** A few people with a few windows each. */
+export const MAX_VIEWERS = 16;
+
+interface Viewer {
+  readonly response: ServerResponse;
+  /** It has nothing yet, or missed something: it gets everything. */
+  needsAll: boolean;
+  /** Since when (monotonic) it takes nothing more; null: it does. */
+  fullSinceMs: number | null;
+  sentMs: number;
+}
+
+/**
+ * Those who watch, by server-sent events. While there are none nothing is looked at. What is sent to a viewer waits in its
+ * socket: one that is slow is sent nothing more until that is gone, then everything at once, so that nobody's changes pile up.
+ */
+export class Viewers {
+  readonly #clock: Clock;
+  readonly #changes: Changes;
+  readonly #look: () => Look;
+  readonly #onError: (error: unknown) => void;
+  readonly #viewers = new Set<Viewer>();
+  #timer: Timer | null = null;
+
+  constructor(options: { clock: Clock; changes: Changes; look: () => Look; onError: (error: unknown) => void }) {
+    this.#clock = options.clock;
+    this.#changes = options.changes;
+    this.#look = options.look;
+    this.#onError = options.onError;
+  }
+
+  get size(): number {
+    return this.#viewers.size;
+  }
+
+  get isFull(): boolean {
+    return this.#viewers.size >= MAX_VIEWERS;
+  }
+
+  /** Sends events over this response until its connection ends. Its head is written by the caller. */
+  add(response: ServerResponse): void {
+    const viewer: Viewer = { response, needsAll: true, fullSinceMs: null, sentMs: this.#clock.monotonic() };
+    this.#viewers.add(viewer);
+    response.on("drain", () => {
+      viewer.fullSinceMs = null;
+    });
+    response.on("close", () => this.#remove(viewer));
+    response.on("error", () => this.#remove(viewer));
+    this.#tick();
+  }
+
+  close(): void {
+    this.#timer?.cancel();
+    for (const { response } of this.#viewers) response.destroy();
+    this.#viewers.clear();
+  }
+
+  #remove(viewer: Viewer): void {
+    this.#viewers.delete(viewer);
+    if (this.#viewers.size > 0) return;
+    this.#timer?.cancel();
+    this.#timer = null;
+  }
+
+  #tick(): void {
+    this.#timer?.cancel();
+    try {
+      this.#sendAll(this.#changes.take(this.#look()));
+    } catch (error) {
+      this.#onError(error);
+    }
+    this.#timer = this.#viewers.size === 0 ? null : this.#clock.setTimer(() => this.#tick(), LOOK_EVERY_MS);
+  }
+
+  #sendAll(change: string | null): void {
+    const nowMs = this.#clock.monotonic();
+    let whole: string | null = null;
+    for (const viewer of this.#viewers) {
+      if (viewer.fullSinceMs !== null) {
+        if (nowMs - viewer.fullSinceMs >= STUCK_MS) viewer.response.destroy();
+        else viewer.needsAll ||= change !== null;
+      } else if (viewer.needsAll) {
+        whole ??= this.#changes.whole();
+        viewer.needsAll = false;
+        send(viewer, whole, nowMs);
+      } else if (change !== null) {
+        send(viewer, change, nowMs);
+      } else if (nowMs - viewer.sentMs >= ALIVE_EVERY_MS) {
+        send(viewer, `{"nowMs":${this.#clock.now()}}`, nowMs);
+      }
+    }
+  }
+}
+
+function send(viewer: Viewer, json: string, nowMs: number): void {
+  viewer.sentMs = nowMs;
+  // JSON has no line breaks: one line is one event.
+  if (!viewer.response.write(`data: ${json}\n\n`)) viewer.fullSinceMs = nowMs;
+}

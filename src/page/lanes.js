@@ -1,0 +1,220 @@
+/** The grid of sessions: thousands of rows, of which those in sight are elements. */
+import { partsOf, placeOf } from "./lane.js";
+import { between, clockTime, endMark, laneText, stateText } from "./text.js";
+
+/** As style.css has it. */
+const ROW_PX = 28;
+/** Rows beyond what is in sight, above and below, so that scrolling shows no gap. */
+const SPARE_ROWS = 8;
+/** Marks of the axis. */
+const TICKS = 4;
+
+/** @typedef {import("./state.js").Session} Session */
+
+/**
+ * One row's elements, made once and filled again and again.
+ * @typedef {object} Row
+ * @property {HTMLElement} element
+ * @property {Record<string, HTMLElement>} cells
+ * @property {Record<string, HTMLElement>} parts
+ * @property {HTMLElement} end
+ */
+
+export class Lanes {
+  /** @param {HTMLElement} grid @param {(session: Session) => void} onOpen */
+  constructor(grid, onOpen) {
+    this.grid = grid;
+    this.room = /** @type {HTMLElement} */ (grid.querySelector(".room"));
+    this.body = /** @type {HTMLElement} */ (grid.querySelector(".rows"));
+    this.axis = /** @type {HTMLElement} */ (grid.querySelector(".axis"));
+    this.onOpen = onOpen;
+    /** @type {readonly Session[]} */
+    this.sessions = [];
+    /** @type {Row[]} */
+    this.rows = [];
+    /** @type {string | null} */
+    this.selected = null;
+    this.window = { fromMs: 0, toMs: 1 };
+    this.isDue = false;
+    grid.addEventListener("scroll", () => this.redraw(), { passive: true });
+    grid.addEventListener("keydown", (event) => this.onKey(event));
+    grid.addEventListener("click", (event) => this.onClick(event));
+    new ResizeObserver(() => this.redraw()).observe(grid);
+    for (let index = 0; index <= TICKS; index += 1) {
+      const tick = document.createElement("span");
+      tick.className = "tick";
+      tick.setAttribute("aria-hidden", "true");
+      tick.style.left = `${(index / TICKS) * 100}%`;
+      this.axis.append(tick);
+    }
+  }
+
+  /** @param {readonly Session[]} sessions @param {{fromMs: number, toMs: number}} window */
+  show(sessions, window) {
+    this.sessions = sessions;
+    this.window = window;
+    this.redraw();
+  }
+
+  /** Once before the next picture, however often it is asked for. */
+  redraw() {
+    if (this.isDue) return;
+    this.isDue = true;
+    requestAnimationFrame(() => {
+      this.isDue = false;
+      this.draw();
+    });
+  }
+
+  draw() {
+    const { grid, sessions } = this;
+    this.room.style.height = `${sessions.length * ROW_PX}px`;
+    grid.setAttribute("aria-rowcount", String(sessions.length + 1));
+    const inSight = Math.ceil(grid.clientHeight / ROW_PX);
+    const above = Math.floor(grid.scrollTop / ROW_PX) - SPARE_ROWS;
+    const first = Math.max(0, Math.min(above, sessions.length - inSight - 2 * SPARE_ROWS));
+    const shown = sessions.slice(first, first + inSight + 2 * SPARE_ROWS);
+    this.body.style.transform = `translateY(${first * ROW_PX}px)`;
+    while (this.rows.length < shown.length) this.addRow();
+    let active = "";
+    for (const [index, row] of this.rows.entries()) {
+      const session = shown[index];
+      row.element.hidden = session === undefined;
+      if (session === undefined) continue;
+      this.fill(row, session, first + index);
+      if (session.id === this.selected) active = row.element.id;
+    }
+    if (active === "") grid.removeAttribute("aria-activedescendant");
+    else grid.setAttribute("aria-activedescendant", active);
+    this.drawAxis();
+  }
+
+  drawAxis() {
+    const { fromMs, toMs } = this.window;
+    for (const [index, tick] of [...this.axis.querySelectorAll(".tick")].entries()) {
+      setText(tick, clockTime(fromMs + ((toMs - fromMs) * index) / TICKS));
+    }
+  }
+
+  addRow() {
+    const element = document.createElement("div");
+    element.className = "row";
+    element.id = `row-${this.rows.length}`;
+    element.setAttribute("role", "row");
+    /** @type {Record<string, HTMLElement>} */
+    const cells = {};
+    const names = ["pod", "environment", "state", "lane", "queued", "opened", "beat", "stopped"];
+    for (const [index, name] of names.entries()) {
+      const cell = document.createElement("span");
+      cell.setAttribute("role", "gridcell");
+      cell.setAttribute("aria-colindex", String(index + 1));
+      cell.className = name === "lane" ? "as-lane lane" : index > 3 ? "as-text" : name;
+      cells[name] = cell;
+      element.append(cell);
+    }
+    /** @type {Record<string, HTMLElement>} */
+    const parts = {};
+    for (const kind of ["waits", "claimed", "opened", "runs"]) {
+      const part = document.createElement("i");
+      part.className = `part ${kind}`;
+      parts[kind] = part;
+      cells["lane"]?.append(part);
+    }
+    const end = document.createElement("b");
+    end.className = "end";
+    end.setAttribute("aria-hidden", "true");
+    const words = document.createElement("span");
+    words.className = "unseen";
+    cells["words"] = words;
+    cells["lane"]?.append(end, words);
+    this.body.append(element);
+    this.rows.push({ element, cells, parts, end });
+  }
+
+  /** @param {Row} row @param {Session} session @param {number} index */
+  fill({ element, cells, parts, end }, session, index) {
+    element.dataset["id"] = session.id;
+    element.dataset["phase"] = session.phase;
+    element.classList.toggle("failed", session.failed);
+    element.setAttribute("aria-rowindex", String(index + 2));
+    element.setAttribute("aria-selected", String(session.id === this.selected));
+    const { queuedAtMs: queued, phase } = session;
+    const texts = {
+      pod: session.pod,
+      environment: session.environment,
+      state: stateText(session),
+      words: laneText(session),
+      queued: clockTime(queued),
+      opened: between(queued, session.openedAtMs),
+      beat: between(queued, session.beatAtMs),
+      stopped: phase === "ended" ? between(queued, session.stoppedAtMs) : "",
+    };
+    for (const [name, text] of Object.entries(texts)) setText(cells[name], text);
+    const drawn = new Map(partsOf(session, this.window).map((part) => [String(part.kind), part]));
+    for (const [kind, element] of Object.entries(parts)) {
+      const part = drawn.get(kind);
+      element.hidden = part === undefined;
+      if (part === undefined) continue;
+      element.style.left = `${part.left}%`;
+      element.style.width = `${part.width}%`;
+    }
+    const place = phase === "ended" ? placeOf(session.stoppedAtMs, this.window) : null;
+    end.hidden = place === null;
+    if (place === null) return;
+    end.style.left = `${place}%`;
+    setText(end, endMark(session));
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = Math.max(1, Math.floor(this.grid.clientHeight / ROW_PX) - 2);
+    const at = this.sessions.findIndex(({ id }) => id === this.selected);
+    /** @type {Record<string, number>} */
+    const moves = {
+      ArrowDown: at + 1,
+      ArrowUp: Math.max(0, at - 1),
+      PageDown: at + page,
+      PageUp: at - page,
+      Home: 0,
+      End: this.sessions.length - 1,
+    };
+    const to = moves[event.key];
+    if (to !== undefined) {
+      event.preventDefault();
+      this.select(Math.max(0, Math.min(this.sessions.length - 1, to)));
+    } else if (event.key === "Enter") {
+      const session = this.sessions[at];
+      if (session) this.onOpen(session);
+    }
+  }
+
+  /** @param {MouseEvent} event */
+  onClick(event) {
+    const target = event.target instanceof Element ? event.target.closest(".row[data-id]") : null;
+    const id = target instanceof HTMLElement ? target.dataset["id"] : undefined;
+    const index = this.sessions.findIndex((session) => session.id === id);
+    const session = this.sessions[index];
+    if (session === undefined) return;
+    this.select(index);
+    this.onOpen(session);
+  }
+
+  /** Selects a row and brings it into sight. @param {number} index */
+  select(index) {
+    const { grid, sessions } = this;
+    this.selected = sessions[index]?.id ?? null;
+    const top = index * ROW_PX;
+    // The head stays above the rows.
+    const sight = grid.clientHeight - ROW_PX;
+    if (top < grid.scrollTop) grid.scrollTop = top;
+    else if (top + ROW_PX > grid.scrollTop + sight) grid.scrollTop = top + ROW_PX - sight;
+    // At once: a screen reader asks for the row that is active now.
+    this.draw();
+  }
+}
+
+/** Elements that stay as they are cost nothing. @param {Element | undefined} element @param {string} text */
+function setText(element, text) {
+  if (element && element.firstChild?.nodeValue !== text) element.textContent = text;
+}

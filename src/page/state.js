@@ -1,0 +1,87 @@
+/**
+ * What the server said, and which of it is looked at.
+ *
+ * @typedef {object} Session
+ * @property {string} id
+ * @property {string} environment
+ * @property {string} workId
+ * @property {string} sessionId
+ * @property {string} pod
+ * @property {"Worker" | "Operator"} lease
+ * @property {"opening" | "active" | "stopping" | "ended"} phase
+ * @property {number | null} queuedAtMs
+ * @property {number | null} claimedAtMs
+ * @property {number | null} openedAtMs
+ * @property {number | null} startedAtMs
+ * @property {number | null} beatAtMs
+ * @property {number | null} stoppedAtMs
+ * @property {string | null} reason
+ * @property {string} message
+ * @property {boolean} failed
+ *
+ * @typedef {object} Environment
+ * @property {string} key
+ * @property {"Sessions" | "Workers"} mode
+ * @property {number} max
+ * @property {{status: string, reason: string, message: string}} ready
+ * @property {{type: string, reason: string, message: string}[]} wrong
+ * @property {{depth: number, pending: number} | null} queue
+ * @property {{warm: number, preparing: number, opening: number, active: number, stopping: number} | null} sessions
+ * @property {{desired: number, replicas: number, ready: number, busy: number} | null} workers
+ * @property {{reason: string, message: string, atMs: number, times: number}[]} warnings
+ *
+ * @typedef {{identity: string, version: string, shards: number, served: number[]}} Replica
+ *
+ * @typedef {object} Change
+ * @property {number} nowMs
+ * @property {boolean} [whole]
+ * @property {Replica} [replica]
+ * @property {{set: Environment[], gone: string[]}} [environments]
+ * @property {{set: Session[], gone: string[]}} [sessions]
+ *
+ * @typedef {{environment: string, which: string, find: string}} Choice
+ */
+
+export class State {
+  constructor() {
+    /** @type {Replica | null} */
+    this.replica = null;
+    /** @type {Map<string, Environment>} */
+    this.environments = new Map();
+    /** @type {Map<string, Session>} */
+    this.sessions = new Map();
+    /** Server's clock less ours. */
+    this.aheadMs = 0;
+  }
+
+  /** Now, by the server's clock. */
+  get nowMs() {
+    return Date.now() + this.aheadMs;
+  }
+
+  /** @param {Change} change */
+  take(change) {
+    this.aheadMs = change.nowMs - Date.now();
+    if (change.whole) {
+      this.environments.clear();
+      this.sessions.clear();
+    }
+    if (change.replica) this.replica = change.replica;
+    for (const key of change.environments?.gone ?? []) this.environments.delete(key);
+    for (const environment of change.environments?.set ?? []) this.environments.set(environment.key, environment);
+    for (const id of change.sessions?.gone ?? []) this.sessions.delete(id);
+    for (const session of change.sessions?.set ?? []) this.sessions.set(session.id, session);
+  }
+
+  /** The sessions that were chosen, the newest first. @param {Choice} choice @returns {Session[]} */
+  chosen({ environment, which, find }) {
+    const word = find.trim().toLowerCase();
+    return [...this.sessions.values()]
+      .filter((session) => environment === "" || session.environment === environment)
+      .filter(({ phase, failed }) => which === "all" || (which === "live" ? phase !== "ended" : failed))
+      .filter(
+        ({ pod, workId, sessionId }) => word === "" || `${pod} ${workId} ${sessionId}`.toLowerCase().includes(word),
+      )
+      .sort((a, b) => (b.queuedAtMs ?? 0) - (a.queuedAtMs ?? 0) || (a.id < b.id ? -1 : 1));
+  }
+}

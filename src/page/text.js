@@ -1,0 +1,59 @@
+/** Words for times and states. */
+
+const SECOND_MS = 1_000;
+const MINUTE_MS = 60 * SECOND_MS;
+const HOUR_MS = 60 * MINUTE_MS;
+
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
+
+/** @param {number | null} ms epoch milliseconds */
+export function clockTime(ms) {
+  return ms === null ? "" : CLOCK.format(ms);
+}
+
+/** `0.12 s`, `4 min 03 s`; clocks of different machines may differ: never below 0. @param {number} ms */
+export function duration(ms) {
+  const positive = Math.max(0, ms);
+  if (positive < 10 * SECOND_MS) return `${(positive / SECOND_MS).toFixed(2)} s`;
+  if (positive < MINUTE_MS) return `${(positive / SECOND_MS).toFixed(1)} s`;
+  if (positive < HOUR_MS) return `${Math.floor(positive / MINUTE_MS)} min ${two((positive % MINUTE_MS) / SECOND_MS)} s`;
+  return `${Math.floor(positive / HOUR_MS)} h ${two((positive % HOUR_MS) / MINUTE_MS)} min`;
+}
+
+/** @param {number} value */
+const two = (value) => String(Math.floor(value)).padStart(2, "0");
+
+/** @param {number | null} from @param {number | null} to */
+export function between(from, to) {
+  return from === null || to === null ? "" : duration(to - from);
+}
+
+/** Mark and word of a session's state: never told by colour alone. @param {import("./state.js").Session} session */
+export function stateText(session) {
+  if (session.phase !== "ended") return session.phase;
+  return `${endMark(session)} ${session.reason ?? "Unknown"}`;
+}
+
+/** @param {import("./state.js").Session} session */
+export function endMark(session) {
+  return session.failed ? "✕" : "✓";
+}
+
+/** The lane in words. @param {import("./state.js").Session} session */
+export function laneText(session) {
+  const { queuedAtMs: queued, claimedAtMs, openedAtMs, beatAtMs, stoppedAtMs, phase } = session;
+  /** @type {[string, number | null][]} */
+  const steps = [
+    ["claimed", claimedAtMs],
+    ["opened", openedAtMs],
+    ["first beat", beatAtMs],
+    ["stopped", phase === "ended" ? stoppedAtMs : null],
+  ];
+  const known = steps.filter(([, at]) => at !== null).map(([word, at]) => `${word} after ${between(queued, at)}`);
+  return [`queued ${clockTime(queued)}`, ...known].join(", ");
+}

@@ -1,0 +1,101 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { describe, expect, test } from "vitest";
+import { PAGE_FILES } from "../../src/console/page-files.ts";
+import { ROOT } from "../project/lint-gate.ts";
+import { ended, session } from "./support/staged.ts";
+
+const FOLDER = join(ROOT, "src/page");
+
+/** A module of the page, which has types of its own. */
+const pageModule = (name: string) => import(pathToFileURL(join(FOLDER, name)).href);
+
+describe("the page's files", () => {
+  test("are served, each of them, and no other", async () => {
+    const there = (await readdir(FOLDER)).filter((name) => name !== "tsconfig.json");
+    expect(
+      Object.values(PAGE_FILES)
+        .map(({ file }) => file)
+        .sort(),
+    ).toEqual(there.sort());
+  });
+
+  test("load one another only", async () => {
+    const paths = new Set(Object.keys(PAGE_FILES).map((path) => path.slice(1)));
+    for (const { file } of Object.values(PAGE_FILES)) {
+      const text = await readFile(join(FOLDER, file), "utf8");
+      const named = [...text.matchAll(/(?:\bfrom |\b(?:src|href)=|url\()"([^"#][^"]*)"/g)].map(([, name = ""]) => name);
+      for (const name of named) expect(paths, `${file}: ${name}`).toContain(name.replace(/^\.\//, ""));
+    }
+  });
+});
+
+describe("a lane", async () => {
+  const { partsOf, placeOf } = await pageModule("lane.js");
+  const fromMs = Date.UTC(2030, 0, 1);
+  const window = { fromMs, toMs: fromMs + 10_000 };
+  const kinds = (parts: { kind: string }[]) => parts.map(({ kind }) => kind);
+
+  test("has each step where it was, in per cent of the time that is shown", () => {
+    const steps = { queuedAtMs: fromMs, claimedAtMs: fromMs + 1_000, openedAtMs: fromMs + 2_000 };
+    const shown = ended("a", { ...steps, beatAtMs: fromMs + 4_000, stoppedAtMs: fromMs + 9_000 });
+    expect(partsOf(shown, window)).toEqual([
+      { kind: "waits", left: 0, width: 10 },
+      { kind: "claimed", left: 10, width: 10 },
+      { kind: "opened", left: 20, width: 20 },
+      { kind: "runs", left: 40, width: 50 },
+    ]);
+    expect(placeOf(shown.stoppedAtMs, window)).toBe(90);
+  });
+
+  test("of a session that lives goes on to now", () => {
+    const parts = partsOf(session("a", { queuedAtMs: fromMs }), window);
+    expect(parts.at(-1)).toMatchObject({ kind: "runs", left: 6, width: 94 });
+  });
+
+  test("is cut off where the time that is shown begins", () => {
+    const parts = partsOf(session("a", { queuedAtMs: fromMs - 60_000 }), window);
+    expect(parts).toEqual([{ kind: "runs", left: 0, width: 100 }]);
+  });
+
+  test("goes over steps that are not known, after a restart of the operator", () => {
+    const parts = partsOf(session("a", { queuedAtMs: fromMs, openedAtMs: null, beatAtMs: null }), window);
+    expect(kinds(parts)).toEqual(["waits", "claimed", "opened"]);
+    expect(kinds(partsOf(session("b", { queuedAtMs: null, claimedAtMs: null }), window))).toEqual(["opened", "runs"]);
+  });
+
+  test("runs from its start where the operator beats, whose first beat comes before", () => {
+    const steps = { queuedAtMs: fromMs, beatAtMs: fromMs + 50, startedAtMs: fromMs + 3_000 };
+    expect(partsOf(session("a", { ...steps, lease: "Operator" }), window).at(-1)).toMatchObject({
+      kind: "runs",
+      left: 30,
+    });
+  });
+});
+
+describe("words", async () => {
+  const { duration, stateText, laneText } = await pageModule("text.js");
+
+  test("of a time fit its size, and clocks that differ make none below nothing", () => {
+    expect([120, 12_340, 243_000, 7_380_000, -50].map(duration)).toEqual([
+      "0.12 s",
+      "12.3 s",
+      "4 min 03 s",
+      "2 h 03 min",
+      "0.00 s",
+    ]);
+  });
+
+  test("of an end say how it was without any colour", () => {
+    expect(stateText(ended("a"))).toBe("✓ Completed");
+    expect(stateText(ended("a", { reason: "OOMKilled", failed: true }))).toBe("✕ OOMKilled");
+    expect(stateText(session("a"))).toBe("active");
+  });
+
+  test("stand for the lane of who does not see it", () => {
+    expect(laneText(ended("a"))).toMatch(
+      /^queued [\d:]+, claimed after 0.04 s, opened after 0.09 s, first beat after 0.60 s, stopped after 5.00 s$/,
+    );
+  });
+});

@@ -1,0 +1,99 @@
+import { conditionFor } from "../../../src/api/conditions.ts";
+import { END_REASON_LIST, END_REASONS } from "../../../src/api/reasons.ts";
+import { Console, type ConsoleOptions } from "../../../src/console/console.ts";
+import { type Clock, realClock } from "../../../src/core/clock.ts";
+import { silentLogger } from "../../../src/observe/logger.ts";
+import type { EnvironmentLook, EnvironmentSource } from "../../../src/reconcile/onlooker.ts";
+import type { SessionView } from "../../../src/sessions/session-view.ts";
+
+/** A session as a claim that runs gives it. */
+export function session(name: string, over: Partial<SessionView> = {}): SessionView {
+  const queuedAtMs = over.queuedAtMs ?? Date.UTC(2030, 0, 1);
+  return {
+    workId: `work_${name}`,
+    sessionId: `sesn_${name}`,
+    pod: `research-${name}`,
+    lease: "Worker",
+    phase: "active",
+    queuedAtMs,
+    claimedAtMs: queuedAtMs + 40,
+    openedAtMs: queuedAtMs + 90,
+    startedAtMs: queuedAtMs + 200,
+    beatAtMs: queuedAtMs + 600,
+    stoppedAtMs: null,
+    reason: null,
+    message: "",
+    failed: false,
+    ...over,
+  };
+}
+
+/** The same, over. */
+export function ended(name: string, over: Partial<SessionView> = {}): SessionView {
+  const running = session(name, over);
+  const stoppedAtMs = over.stoppedAtMs ?? (running.queuedAtMs ?? 0) + 5_000;
+  return { ...running, phase: "ended", reason: "Completed", ...over, stoppedAtMs };
+}
+
+/** An Environment whose sessions a test sets by hand. */
+export class StagedSource implements EnvironmentSource {
+  now: EnvironmentLook = {
+    mode: "Sessions",
+    max: 50,
+    report: {
+      queue: { depth: 3, pending: 1 },
+      sessions: { warm: 2, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 },
+      hindrance: null,
+    },
+    conditions: [conditionFor("Ready", "work is served", 1)],
+  };
+  live: SessionView[] = [];
+  /** How often it was asked for its sessions. */
+  asked = 0;
+
+  look(): EnvironmentLook {
+    return this.now;
+  }
+
+  sessions(): SessionView[] {
+    this.asked += 1;
+    return this.live;
+  }
+}
+
+/** A console on a port of its own, of an operator that a test plays. */
+export async function startConsole(
+  options: Partial<ConsoleOptions> = {},
+  served: () => readonly number[] = () => [0],
+): Promise<Console & { url: string }> {
+  const clock: Clock = options.clock ?? realClock;
+  const made = new Console({
+    bindAddress: "127.0.0.1:0",
+    logger: silentLogger,
+    identity: "operator_1234abcd",
+    version: "0.1.0",
+    shards: 1,
+    ...options,
+    clock,
+  });
+  const address = await made.start(served);
+  return Object.assign(made, { url: `http://${address}` });
+}
+
+/** As many sessions as a large cluster has, all of them of the last minutes: some live, some of each end. */
+export function manySessions(count: number, nowMs: number): SessionView[] {
+  return Array.from({ length: count }, (_, index) => {
+    const name = String(index).padStart(5, "0");
+    const queuedAtMs = nowMs - 240_000 + ((index * 7_919) % 230_000);
+    if (index % 4 !== 0) return session(name, { queuedAtMs });
+    const reason = END_REASON_LIST[(index / 4) % END_REASON_LIST.length] ?? "Completed";
+    const stoppedAtMs = queuedAtMs + 1_000 + ((index * 31) % 9_000);
+    return ended(name, {
+      queuedAtMs,
+      stoppedAtMs,
+      reason,
+      failed: END_REASONS[reason].failed,
+      message: `it was ${reason}`,
+    });
+  });
+}

@@ -1,0 +1,200 @@
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import type { AxeResults } from "axe-core";
+import type { Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
+import { conditionFor } from "../../src/api/conditions.ts";
+import { manySessions, StagedSource, session, startConsole } from "../console/support/staged.ts";
+import { keepPicture, useBrowser } from "../support/browser.ts";
+import { useCluster } from "../support/cluster.ts";
+import { SHORT_LEASE, untilAssigned } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+
+/** As many as a large cluster has at a time, and in the last minutes. */
+const MANY = 5_000;
+
+const cluster = useCluster();
+const browser = useBrowser();
+
+/** An operator of this world with a console. */
+async function startWatched(world: World): Promise<string> {
+  const listening = Promise.withResolvers<string>();
+  const seams = {
+    onListening: (addresses: { console: string | undefined }) => listening.resolve(`http://${addresses.console}`),
+  };
+  world.startOperator({ flags: ["--console-bind-address", "127.0.0.1:0"], seams });
+  return await listening.promise;
+}
+
+const cellsOf = (page: Page, environment: string) =>
+  page.locator("#environments tbody tr", { hasText: environment }).locator("td");
+const rowsOf = (page: Page) => page.locator("#grid .row[data-id]:visible");
+/** Text of the state of the one session that is shown. */
+const stateOf = (page: Page) => rowsOf(page).locator(".state");
+
+/** Everything that axe finds against the rules of WCAG 2.2 A and AA, in words. */
+async function faultsOf(page: Page): Promise<string[]> {
+  await page.evaluate(await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+  const results: AxeResults = await page.evaluate(
+    "axe.run({ runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice'] })",
+  );
+  return results.violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(" ")}`);
+}
+
+describe("the console of an operator", () => {
+  test("shows a session from its Pod's opening to its end while it happens, and no secret of it", async () => {
+    await using world = await startWorld(cluster, {
+      ...SHORT_LEASE,
+      node: { fates: () => ({ kind: "worker", end: "hang" }) },
+    });
+    await world.createEnvironment();
+    const url = await startWatched(world);
+    await world.untilParked(1);
+    await using opened = await browser.open(url);
+    const { page, errors } = opened;
+    const key = `${world.namespace}/${world.name}`;
+    await cellsOf(page, key).getByText("✓ ready").waitFor();
+    await cellsOf(page, key).nth(3).getByText("1", { exact: true }).waitFor();
+
+    const received: string[] = [];
+    const item = world.simulator.enqueue(world.environmentId);
+    const pod = await untilAssigned(world, item);
+    await stateOf(page).getByText("active").waitFor();
+    expect(await rowsOf(page).locator(".pod").textContent()).toBe(pod.metadata.name);
+    // Its first beat is seen with the next sweep.
+    await rowsOf(page).locator(".lane .unseen", { hasText: "first beat after" }).waitFor({ state: "attached" });
+    const [claim] = world.claims;
+    const secrets = [
+      world.simulator.environmentKey(world.environmentId),
+      ...Object.values(claim?.data ?? {}),
+      ...Object.values(claim?.data ?? {}).map((value) => Buffer.from(String(value), "base64").toString("utf8")),
+    ].filter((text) => text.startsWith("sk-") || text.length > 40);
+    expect(secrets.length).toBeGreaterThan(1);
+    received.push(await firstEvent(url), await page.content());
+
+    world.simulator.stopItem(item.id);
+    await stateOf(page).getByText("✓ Completed").waitFor();
+    await rowsOf(page).click();
+    await page.locator("#detail dd", { hasText: item.id }).waitFor();
+    received.push(await firstEvent(url), await page.content());
+    for (const text of received) for (const secret of secrets) expect(text).not.toContain(secret);
+    expect(errors).toEqual([]);
+  });
+
+  test("shows workers, and says aloud when an Environment stops being ready", async () => {
+    await using served = await startConsole();
+    const source = new StagedSource();
+    const workers = { desired: 3, replicas: 3, ready: 2, busy: 1 };
+    const report = { queue: { depth: 4, pending: 1 }, sessions: null, workers, hindrance: null };
+    source.now = { ...source.now, mode: "Workers", max: 3, report };
+    served.onlooker.serves("agents/batch", source);
+    await using opened = await browser.open(served.url);
+    const { page } = opened;
+    await cellsOf(page, "agents/batch").getByText("2 / 3").waitFor();
+    expect(await cellsOf(page, "agents/batch").allTextContents()).toEqual([
+      ...["always-on workers", "✓ ready", "5", "", "", "", "", "2 / 3", "1"],
+    ]);
+    const key = conditionFor("KeyRejected", "the Work API answers 401 to the key", 1);
+    source.now = { ...source.now, conditions: [{ ...key, type: "Ready" }, key] };
+    const told = page.getByRole("status");
+    await told.getByText("agents/batch is not ready: KeyRejected").waitFor({ state: "attached" });
+    await page.locator("#wrong li", { hasText: "agents/batch: Authenticated, KeyRejected" }).waitFor();
+    await served.close();
+    await told.getByText("connection lost").waitFor({ state: "attached" });
+  });
+});
+
+describe(`${MANY} sessions`, () => {
+  /** A console of an operator that has them. */
+  async function startBusy() {
+    const served = await startConsole({ bounds: { perEnvironment: MANY, inAll: MANY } });
+    const source = new StagedSource();
+    const all = manySessions(MANY, Date.now());
+    source.live = all.filter(({ phase }) => phase !== "ended");
+    const active = source.live.length;
+    const sessions = { warm: 20, preparing: 3, opening: 0, active, stopping: 0, finished: 0 };
+    source.now = { ...source.now, max: MANY, report: { ...source.now.report, sessions } };
+    served.onlooker.serves("agents/research", source);
+    for (const one of all) if (one.phase === "ended") served.onlooker.sessionEnded("agents/research", one);
+    served.onlooker.warned("agents/research", "OOMKilled", "session sesn_1: the container used more than 64Mi");
+    return { served, source, all };
+  }
+
+  test("are all there, of which those in sight are elements, and new ones come in between", async () => {
+    const { served, source } = await startBusy();
+    await using _served = served;
+    await using opened = await browser.open(served.url);
+    const { page, errors } = opened;
+    await page.getByText(`${MANY} of ${MANY} sessions`).waitFor();
+    await rowsOf(page).first().waitFor();
+    expect(await page.locator("#grid").getAttribute("aria-rowcount")).toBe(String(MANY + 1));
+    expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
+    await keepPicture(page, "5000-sessions");
+    source.live = [...source.live, session("newest", { queuedAtMs: Date.now() })];
+    await rowsOf(page).first().getByText("research-newest").waitFor();
+    // Its first row was made long ago: no element is made anew for what is scrolled to.
+    await page.locator("#grid").evaluate((grid) => grid.scrollTo(0, grid.scrollHeight));
+    await page.locator(`#grid .row[aria-rowindex="${MANY + 2}"]`).waitFor();
+    expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
+    expect(errors).toEqual([]);
+  });
+
+  test("are gone through with the keyboard alone, and each can be read", async () => {
+    const { served, all } = await startBusy();
+    await using _served = served;
+    await using opened = await browser.open(served.url);
+    const { page } = opened;
+    await rowsOf(page).first().waitFor();
+    const grid = page.locator("#grid");
+    await grid.focus();
+    const activeRow = async () => page.locator(`#${await grid.getAttribute("aria-activedescendant")}`);
+    await page.keyboard.press("End");
+    expect(await (await activeRow()).getAttribute("aria-rowindex")).toBe(String(MANY + 1));
+    expect(await (await activeRow()).getAttribute("aria-selected")).toBe("true");
+    await page.keyboard.press("ArrowUp");
+    const row = await activeRow();
+    expect(await row.getAttribute("aria-rowindex")).toBe(String(MANY));
+    expect(await row.locator(".lane .unseen").textContent()).toMatch(/^queued [\d:]+, claimed after 0.04 s/);
+    await page.keyboard.press("Enter");
+    await expect.poll(() => page.evaluate("document.activeElement.id")).toBe("detail");
+    await page.keyboard.press("Escape");
+    expect(await page.evaluate("document.activeElement.id")).toBe("grid");
+    await page.keyboard.press("Home");
+    expect(await (await activeRow()).getAttribute("aria-rowindex")).toBe("2");
+    // As a table, and only those that failed.
+    await page.getByLabel("As").selectOption("table");
+    await page.getByLabel("Show").selectOption("failed");
+    const failed = all.filter((one) => one.failed).length;
+    await page.getByText(`${failed} of ${MANY} sessions`).waitFor();
+    await page.getByLabel("Find").fill("work_00004");
+    await page.getByText(`1 of ${MANY} sessions`).waitFor();
+    await expect.poll(() => rowsOf(page).locator(".state").allTextContents()).toEqual(["✕ Failed"]);
+    expect(await rowsOf(page).locator(".as-text").nth(1).textContent()).toBe("0.09 s");
+  });
+
+  test.each(["light", "dark"] as const)("have nothing that axe objects to, in %s", async (colorScheme) => {
+    const { served } = await startBusy();
+    await using _served = served;
+    await using opened = await browser.open(served.url, { colorScheme, reducedMotion: "reduce" });
+    const { page } = opened;
+    await rowsOf(page).first().waitFor();
+    await page.locator("#grid").focus();
+    for (const key of ["ArrowDown", "ArrowDown"]) await page.keyboard.press(key);
+    await keepPicture(page, colorScheme);
+    await page.keyboard.press("Enter");
+    expect(await faultsOf(page)).toEqual([]);
+  });
+});
+
+/** What a page that opens now is told. */
+async function firstEvent(url: string): Promise<string> {
+  const ending = new AbortController();
+  const { body } = await fetch(`${url}/events`, { signal: ending.signal });
+  let text = "";
+  for await (const chunk of body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    text += chunk;
+    if (text.includes("\n\n")) break;
+  }
+  ending.abort();
+  return text;
+}
