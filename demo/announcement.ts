@@ -7,11 +7,11 @@ const HOW: Readonly<Record<Mode, string>> = {
   workers: "always-on workers, as many as the queue asks for",
 };
 
-type Announced = Pick<Stage, "cluster" | "environments" | "metricsUrl">;
+type Announced = Pick<Stage, "cluster" | "environments" | "metricsUrl" | "consoleUrl">;
 
 /** What runs here and how to look in, before the first session. */
 export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "scripted">): string[] {
-  const { cluster, environments, metricsUrl } = stage;
+  const { cluster, environments, metricsUrl, consoleUrl } = stage;
   const { kubectl, namespace } = cluster;
   const workers = scripted ? "workers that the simulated node plays" : "stock workers, each a process of this machine";
   const width = Math.max(...environments.map(({ name }) => name.length));
@@ -19,6 +19,8 @@ export function announcement(stage: Announced, { scripted }: Pick<DemoOptions, "
   return [
     `${cluster.about}, and ${workers}. The Environments:`,
     ...environments.map(({ name, mode, sample }) => `  ${name.padEnd(width)}  ${HOW[mode]}: ${relative(sample.file)}`),
+    "",
+    `Watch it in a browser: ${consoleUrl}`,
     "",
     "Look in from another terminal:",
     "",

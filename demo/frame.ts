@@ -22,6 +22,8 @@ export interface Scene {
   readonly environments: readonly EnvironmentScene[];
   readonly violations: number;
   readonly notices: readonly string[];
+  /** Where a browser shows it. */
+  readonly consoleUrl: string;
   /** How to look in from elsewhere. */
   readonly hint: string;
 }
@@ -169,7 +171,8 @@ function foot(scene: Scene, screen: Screen, paint: Paint): string[] {
     notices.push(line([{ text: `${name} does not serve. ${obstacle}`, style: "red" }], screen.columns, paint));
   }
   const end = scene.phase === "serving" ? "Ctrl-C ends it in order" : "Ctrl-C ends it at once";
-  const hint = lengthOf([{ text: `${end}; look in with: ${scene.hint}` }]) <= screen.columns;
-  const text = hint ? `${end}; look in with: ${scene.hint}` : end;
+  const watch = `${end}; watch it at ${scene.consoleUrl}`;
+  const fits = (text: string) => lengthOf([{ text }]) <= screen.columns;
+  const text = [`${watch}, look in with: ${scene.hint}`, watch].find(fits) ?? end;
   return [...notices, line([{ text, style: "dim" }], screen.columns, paint)];
 }

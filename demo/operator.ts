@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { PortTakenError, retryOnTakenPort, saysPortTaken } from "../testbed/cluster/ports.ts";
+import { freePort, PortTakenError, retryOnTakenPort, saysPortTaken } from "../testbed/cluster/ports.ts";
 import type { Exit, SupervisedProcess, Supervisor } from "../testbed/cluster/supervisor.ts";
 import { type RequestCounts, sumUp } from "./cluster.ts";
 import { DemoError } from "./errors.ts";
@@ -27,6 +27,12 @@ export interface OperatorOptions {
   readonly env: NodeJS.ProcessEnv;
 }
 
+/** Where it listens, on loopback. */
+interface Addresses {
+  readonly metrics: string;
+  readonly console: string;
+}
+
 /** What the operator counted itself. */
 export interface OperatorCounts {
   readonly kube: RequestCounts;
@@ -37,14 +43,17 @@ export interface OperatorCounts {
 export class OperatorProcess {
   /** Where its metrics are. */
   readonly metricsUrl: string;
+  /** Where its console is. */
+  readonly consoleUrl: string;
   /** Its log; goes with the process, see `keepLog`. */
   readonly log: string;
   readonly #process: SupervisedProcess;
   #stopping = false;
 
-  private constructor(process: SupervisedProcess, metricsUrl: string, log: string) {
+  private constructor(process: SupervisedProcess, addresses: Addresses, log: string) {
     this.#process = process;
-    this.metricsUrl = metricsUrl;
+    this.metricsUrl = `http://${addresses.metrics}/metrics`;
+    this.consoleUrl = `http://${addresses.console}`;
     this.log = log;
   }
 
@@ -52,16 +61,16 @@ export class OperatorProcess {
   static start(supervisor: Supervisor, options: OperatorOptions): Promise<OperatorProcess> {
     const log = join(supervisor.dir, "operator.log");
     return retryOnTakenPort(async (port) => {
-      const address = `127.0.0.1:${port}`;
+      const addresses = { metrics: `127.0.0.1:${port}`, console: `127.0.0.1:${await freePort()}` };
       const process_ = await supervisor.spawn({
         name: NAME,
         command: process.execPath,
-        args: [BERTH, "run", ...flags(options, address)],
+        args: [BERTH, "run", ...flags(options, addresses)],
         env: operatorEnv(options.env),
         cwd: supervisor.dir,
         logFile: log,
       });
-      const operator = new OperatorProcess(process_, `http://${address}/metrics`, log);
+      const operator = new OperatorProcess(process_, addresses, log);
       await operator.#untilListening();
       return operator;
     });
@@ -133,11 +142,12 @@ export async function keepLog(log: string): Promise<string | undefined> {
   }
 }
 
-function flags({ kubeconfig, workApi, flags }: OperatorOptions, metricsAddress: string): string[] {
+function flags({ kubeconfig, workApi, flags }: OperatorOptions, addresses: Addresses): string[] {
   return [
     ...["--kubeconfig", kubeconfig],
     ...["--allowed-api-origins", workApi],
-    ...["--metrics-bind-address", metricsAddress, "--health-probe-bind-address", "0"],
+    ...["--metrics-bind-address", addresses.metrics, "--health-probe-bind-address", "0"],
+    ...["--console-bind-address", addresses.console],
     ...flags,
   ];
 }

@@ -23,6 +23,7 @@ export function sceneOf(stage: Stage, { phase, startedAt, endsAt }: Moment): Sce
     environments: stage.environments.map((it) => environmentScene(stage, it, phase)),
     violations: simulator.violations.length,
     notices: board.notices,
+    consoleUrl: stage.consoleUrl,
     hint: `${cluster.kubectl} get benv,pods -n ${cluster.namespace}`,
   };
 }

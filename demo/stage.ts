@@ -108,6 +108,10 @@ export class Stage {
     return this.#operator.metricsUrl;
   }
 
+  get consoleUrl(): string {
+    return this.#operator.consoleUrl;
+  }
+
   /** Waits for what `predicate` says, asking again after every change. `patienceMs` may be infinite. */
   async until(
     predicate: () => boolean,

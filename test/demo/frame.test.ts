@@ -30,8 +30,15 @@ describe("a frame", () => {
       "   5  pod5xyz   ●●●○○○    0.02s    0.11s                      0/2           Add up the numbers from 1 to 1000.",
       "   6            ●○○○○○                                        0/2           Add up the numbers from 1 to 1000.",
       "",
-      "Ctrl-C ends it in order; look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
+      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
     ]);
+  });
+
+  test("says on a wide screen how to look in from a terminal, too", () => {
+    expect(renderFrame(sceneOf([]), screen(140, 30)).at(-1)).toBe(
+      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001, look in with: npm run cluster -- kubectl get benv,pods -n berth-demo",
+    );
+    expect(renderFrame(sceneOf([]), screen(50, 30)).at(-1)).toBe("Ctrl-C ends it in order");
   });
 
   test("drops the less telling columns on a narrow screen, and blank lines on a low one", () => {
@@ -45,7 +52,7 @@ describe("a frame", () => {
       "   4  pod4xyz   ●●●●●○    1/2           $ false → exit 1",
       "   5  pod5xyz   ●●●○○○    0/2           Add up the numbers ~",
       "   6            ●○○○○○    0/2           Add up the numbers ~",
-      "Ctrl-C ends it in order",
+      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
     ]);
   });
 
@@ -144,7 +151,7 @@ describe("a frame of two Environments", () => {
       "   1  pod1xyz   ●●●○      0.02s    0.81s    0/2           Add up the numbers fr~",
       "   2            ●○○○                        0/2           Add up the numbers fr~",
       "",
-      "Ctrl-C ends it in order",
+      "Ctrl-C ends it in order; watch it at http://127.0.0.1:20001",
     ]);
   });
 

@@ -68,7 +68,10 @@ describe("the announcement", () => {
   const cluster = { ...own, kubeconfig: "/k" } as DemoCluster;
   const lines = (samples: readonly Sample[], more: Partial<DemoCluster> = {}, scripted = false) =>
     announcement(
-      { cluster: { ...cluster, ...more }, environments: samples.map(staged), metricsUrl: "http://m/metrics" },
+      {
+        ...{ cluster: { ...cluster, ...more }, environments: samples.map(staged) },
+        ...{ metricsUrl: "http://m/metrics", consoleUrl: "http://c" },
+      },
       { scripted },
     ).map((line) => line.trim());
 
@@ -80,6 +83,7 @@ describe("the announcement", () => {
     expect(both).toContain("npm run cluster -- kubectl describe benv -n berth-demo research");
     expect(both).toContain("npm run cluster -- kubectl describe benv -n berth-demo batch");
     expect(both).toContain("export KUBECONFIG=/k");
+    expect(both).toContain("Watch it in a browser: http://c");
   });
 
   test("speaks of no Deployments and of no second Environment where there is none", () => {

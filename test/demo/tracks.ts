@@ -79,6 +79,7 @@ export function sceneOf(tracks: readonly Track[], more: Partial<Scene> = {}): Sc
     environments: [researchOf(tracks)],
     violations: 0,
     notices: [],
+    consoleUrl: "http://127.0.0.1:20001",
     hint: "npm run cluster -- kubectl get benv,pods -n berth-demo",
     ...more,
   };
