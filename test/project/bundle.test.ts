@@ -103,6 +103,36 @@ describe("the bundle", () => {
     for (const path of heavy) expect(atStart.filter((id) => id.includes(`node_modules/${path}`))).toEqual([]);
   });
 
+  test("loads what other commands do only when they are asked for", () => {
+    const all = chunks.flatMap(({ moduleIds }) => moduleIds);
+    const atStart = loadedWith("main.js");
+    for (const path of ["doctor/doctor.ts", "explain/explain.ts", "preview/preview.ts"]) {
+      expect(all).toContain(join(ROOT, "src", path));
+      expect(atStart).not.toContain(join(ROOT, "src", path));
+    }
+  });
+
+  test(
+    "has the commands that look at Environments, and says that the simulator is not there",
+    async () => {
+      const berth = (...argv: string[]) => promisify(execFile)(process.execPath, [join(dir, "bin/berth.mjs"), ...argv]);
+      const environment = join(ROOT, "examples/environments/minimal.yaml");
+      expect((await berth("template", "-f", environment)).stdout).toMatch(/^apiVersion: v1\nkind: Pod\n/);
+      const missing = ["--kubeconfig", join(dir, "no-kubeconfig")];
+      for (const looking of [["doctor"], ["explain", "session_1"]]) {
+        await expect(berth(...looking, ...missing)).rejects.toMatchObject({
+          code: 2,
+          stderr: expect.stringMatching(/^berth: cannot read kubeconfig/),
+        });
+      }
+      await expect(berth("simulator")).rejects.toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(/^berth: the simulator is not part of the image/),
+      });
+    },
+    BUILD_TIMEOUT_MS,
+  );
+
   test("keeps its text in characters of one byte", () => {
     expect(chunks.filter(({ code }) => /[^\0-\xff]/.test(code)).map(({ fileName }) => fileName)).toEqual([]);
   });
