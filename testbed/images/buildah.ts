@@ -40,8 +40,11 @@ export class Buildah implements AsyncDisposable {
     await this.#run(["pull", `oci-archive:${archive}`]);
   }
 
-  /** Builds the Dockerfile of a folder anew. What the machine's npm needs for its registry is lent to the build. */
-  async build(context: string, tag: string): Promise<BuiltImage> {
+  /**
+   * Builds the Dockerfile of a folder anew, or another one. What the machine's npm needs for its registry is lent to the
+   * build.
+   */
+  async build(context: string, tag: string, dockerfile = join(context, "Dockerfile")): Promise<BuiltImage> {
     await mkdir(this.#dir, { recursive: true });
     const npmrc = join(this.#dir, "npmrc");
     const { npmrc: settings, cafile } = await npmNetwork();
@@ -50,7 +53,7 @@ export class Buildah implements AsyncDisposable {
     const mounts = lent.flatMap((mount) => ["--volume", mount]);
     // A fixed time for every file, so that the same files give the same image.
     const flags = ["--isolation", "chroot", "--pull-never", "--no-cache", "--timestamp", "0", "--tag", tag];
-    await this.#run(["bud", ...flags, ...mounts, context], { timeoutMs: BUILD_TIMEOUT_MS });
+    await this.#run(["bud", ...flags, ...mounts, "--file", dockerfile, context], { timeoutMs: BUILD_TIMEOUT_MS });
     return await this.#inspect(tag);
   }
 

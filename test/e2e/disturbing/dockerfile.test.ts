@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
@@ -75,6 +75,27 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
     async () => {
       const again = await buildah.build(context, "localhost/second:1");
       expect(again).toEqual(image);
+    },
+    BUILD_TIMEOUT_MS,
+  );
+
+  // On the same base: a worker's image is no image of the operator's, but a base takes its time to load.
+  test(
+    "has a sister: the example of a worker's, with the SDK of its version, and where its user may write",
+    async () => {
+      const examples = join(ROOT, "examples");
+      const tag = "localhost/worker:1";
+      const { config } = await buildah.build(examples, tag, join(examples, "images", "typescript.Dockerfile"));
+      expect(config).toMatchObject({ User: "10001:10001", WorkingDir: "/app", Cmd: ["node", "main.mjs"] });
+      await buildah.inRoot(tag, async (root) => {
+        const program = await readFile(join(root, "app/main.mjs"), "utf8");
+        expect(program).toBe(await readFile(join(examples, "worker/worker.mjs"), "utf8"));
+        const sdk = "node_modules/@anthropic-ai/sdk/package.json";
+        const version = async (path: string) => JSON.parse(await readFile(join(path, sdk), "utf8")).version;
+        expect(await version(join(root, "app"))).toBe(await version(ROOT));
+        const owners = ["workspace", "mnt/memory"].map(async (path) => (await stat(join(root, path))).uid);
+        expect(await Promise.all(owners)).toEqual([10_001, 10_001]);
+      });
     },
     BUILD_TIMEOUT_MS,
   );
