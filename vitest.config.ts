@@ -1,8 +1,18 @@
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import { oldestKubernetes } from "./test/support/oldest-kubernetes.ts";
 
 /** Of `expect.poll`: what it looks at may be another process, which starts late on a busy machine. Vitest's own is a second. */
 const PATIENT = { poll: { timeout: 10_000 } };
+
+/** What the projects with a control plane have in common. */
+const integration = {
+  testTimeout: 120_000,
+  hookTimeout: 120_000,
+  // Files wait for half of their time: three of them keep two cores three quarters busy.
+  maxWorkers: 3,
+  expect: PATIENT,
+};
 
 /** What the end-to-end projects have in common: one cluster, which the first of them starts. */
 const e2e = {
@@ -15,7 +25,7 @@ const e2e = {
 };
 
 // `unit` needs nothing but Node; `integration`, and `faults`, which tries to break the promises, need the control plane of
-// testbed/cluster; the others need a cluster with a real node: files of `e2e` run beside each other, then those that disturb
+// testbed/cluster; `oldest` is a part of `integration` on the oldest version of Kubernetes; the others need a cluster with a real node: files of `e2e` run beside each other, then those that disturb
 // the whole node, one by one, and then what looks at everything that the others left behind. Projects differ in how many
 // files they run at a time, so each is a group of its own: vitest takes no others.
 export default defineConfig({
@@ -35,15 +45,32 @@ export default defineConfig({
       },
       {
         test: {
+          ...integration,
           name: "integration",
           include: ["test/integration/**/*.test.ts"],
           globalSetup: ["test/support/cluster-setup.ts"],
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
-          // Files wait for half of their time: three of them keep two cores three quarters busy.
-          maxWorkers: 3,
           sequence: { groupOrder: 1 },
-          expect: PATIENT,
+        },
+      },
+      {
+        test: {
+          ...integration,
+          name: "oldest",
+          // What versions of Kubernetes may differ in: rules of the CRD and of the chart's admission policy, defaults and
+          // pruning, lists and watches, what the controllers make of Pods, and a session's life with all of that.
+          include: [
+            "chart-install",
+            "cluster",
+            "crd",
+            "kube-client",
+            "kube-informer",
+            "lease-operator",
+            "parking-init",
+            "sessions-life",
+          ].map((name) => `test/integration/${name}.test.ts`),
+          globalSetup: ["test/support/oldest-setup.ts"],
+          env: await oldestKubernetes(),
+          sequence: { groupOrder: 6 },
         },
       },
       {

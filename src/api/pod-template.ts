@@ -189,7 +189,8 @@ const commonRules: Rule<PodTemplate>[] = [
     holds: ({ metadata }) => !keysOf(metadata?.annotations).some((key) => key.startsWith(OWN_PREFIX)),
   },
   {
-    cel: "!has(self.metadata) || (!has(self.metadata.name) && !has(self.metadata.generateName) && !has(self.metadata.namespace))",
+    // `namespace` is a reserved word of CEL: older API servers want it escaped, and newer ones take it so, too.
+    cel: "!has(self.metadata) || (!has(self.metadata.name) && !has(self.metadata.generateName) && !has(self.metadata.__namespace__))",
     field: "metadata",
     message:
       "leave name, generateName and namespace out of the template's metadata: Berth names each Pod, in the Environment's namespace",

@@ -71,9 +71,10 @@ describe(".ci/run", () => {
       "run test --",
       "run test:e2e --",
       "run test:faults -- --sample",
+      "run test:oldest --",
     ]);
-    const steps = calls.length - 3;
-    expect([status, last]).toEqual([0, `${steps + 6} passed, 0 failed`]);
+    const steps = calls.length - 4;
+    expect([status, last]).toEqual([0, `${steps + 8} passed, 0 failed`]);
   });
 
   test("goes on after a failure, and is red at the end", () => {
@@ -83,7 +84,7 @@ describe(".ci/run", () => {
     expect(status).toBe(1);
   });
 
-  test.each(["test", "test:faults", "test:e2e"])(
+  test.each(["test", "test:oldest", "test:faults", "test:e2e"])(
     "tries files of %s that failed once more, alone, and tells of it",
     (name) => {
       const { status, stdout, last, calls } = run({
@@ -92,7 +93,7 @@ describe(".ci/run", () => {
       const sample = name === "test:faults" ? " --sample" : "";
       expect(calls.at(-1)).toBe(`run ${name} --${sample} b.test.ts`);
       expect(stdout).toContain(`=== what failed at the first try\nnpm run ${name}:\nb.test.ts: test 0\n    it broke\n`);
-      expect([status, last]).toEqual([0, `${calls.length - 4 + 7} passed, 0 failed`]);
+      expect([status, last]).toEqual([0, `${calls.length - 5 + 9} passed, 0 failed`]);
     },
   );
 

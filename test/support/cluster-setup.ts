@@ -1,4 +1,5 @@
 import type { TestProject } from "vitest/node";
+import { findBinaries } from "../../testbed/cluster/build.ts";
 import { startCluster } from "../../testbed/cluster/cluster.ts";
 import { installBerth } from "../../testbed/cluster/install.ts";
 import { showProgress } from "../../testbed/cluster/progress.ts";
@@ -24,9 +25,15 @@ declare module "vitest" {
 }
 
 /** Starts one control plane with the project's CRDs and the operator's rights for all integration tests; `useCluster` is how they reach it. */
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+export default function setup(project: TestProject): Promise<() => Promise<void>> {
+  return setupCluster(project, process.env);
+}
+
+/** @param env says which control plane is meant. */
+export async function setupCluster(project: TestProject, env: NodeJS.ProcessEnv): Promise<() => Promise<void>> {
   const progress = showProgress();
-  const cluster = await startCluster({ progress });
+  const { dir: binaries } = await findBinaries({ env, progress });
+  const cluster = await startCluster({ binaries, progress });
   try {
     progress.clear();
     await installBerth(cluster.api);

@@ -22,6 +22,8 @@ With --node the cluster has a real node: kubelet, containerd and runc, in namesp
 the operator, of the stock workers and of the work simulator on it. It needs Linux, root, and some Debian packages,
 which \`npm run setup:node\` installs. Ending the process ends it all.
 
+BERTH_TEST_KUBERNETES names the minor version of Kubernetes, such as 1.30; the newest that is known unless set.
+
 The control plane is built once per user, which takes some minutes and Go 1.26, and kept in
 \${XDG_CACHE_HOME:-~/.cache}/berth. Binaries in the folder that KUBEBUILDER_ASSETS names are used instead.
 `;

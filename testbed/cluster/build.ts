@@ -1,21 +1,31 @@
 import { randomBytes } from "node:crypto";
 import { accessSync, constants } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat, statfs } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { controlPlaneRoot } from "./cache.ts";
 import { findGo, goEnvironment } from "./go.ts";
 import { withLock } from "./lock.ts";
 import { MissingToolError } from "./missing.ts";
 import { duration, type Progress, silentProgress } from "./progress.ts";
 import { Supervisor } from "./supervisor.ts";
-import { CONTROL_PLANE, cacheKey, shortName, type ToolModule, toolModules } from "./versions.ts";
+import {
+  CONTROL_PLANE,
+  cacheKey,
+  MINOR_VARIABLE,
+  shortName,
+  TOOLS_DIR,
+  type ToolModule,
+  toolModules,
+} from "./versions.ts";
 
 /** Sources, compiler cache and binaries of one build, measured, and some air. Nearly all of it is removed after. */
 const NEEDED_BYTES = 8 * 1024 ** 3;
 /** How often the compiler's output is read. */
 const POLL_MS = 200;
-/** A build that was killed leaves its folder; it is removed by the next. */
+/** A build that was killed leaves its folder; it is removed by the next of the same programs. */
 const WORK_PREFIX = ".building-";
+/** Of the random end of such a folder's name. */
+const WORK_BYTES = 6;
 
 /** Where the binaries of a control plane are. */
 export interface Binaries {
@@ -42,7 +52,8 @@ export interface BuildOptions {
 }
 
 /**
- * The binaries of the control plane: those of `KUBEBUILDER_ASSETS`, or of an earlier build, or built now.
+ * The binaries of the control plane: those of `KUBEBUILDER_ASSETS`, or of an earlier build, or built now. The minor
+ * version is that of `BERTH_TEST_KUBERNETES`, else the newest.
  * Throws MissingToolError when they cannot be built here.
  */
 export async function findBinaries(options: BuildOptions = {}): Promise<Binaries> {
@@ -57,7 +68,7 @@ export async function findBinaries(options: BuildOptions = {}): Promise<Binaries
     {
       title: "the control plane",
       binaries: CONTROL_PLANE,
-      modules: await toolModules(),
+      modules: await toolModules(TOOLS_DIR, env[MINOR_VARIABLE]),
       root: controlPlaneRoot(env),
       minutes: 6,
     },
@@ -99,13 +110,15 @@ async function build(plan: BuildPlan, dir: string, env: NodeJS.ProcessEnv, progr
   const { modules, root, title, minutes } = plan;
   const go = await findGo(env);
   await mkdir(root, { recursive: true });
-  await removeLeftovers(root);
+  // Another version of the same plan may be being built beside this one: its folder is not ours.
+  const prefix = `${WORK_PREFIX}${basename(dir)}-`;
+  await removeLeftovers(root, prefix);
   await checkSpace(root, title);
   const started = performance.now();
   progress.line(
     `Building ${modules.map(describe).join(" and ")}, once: about ${minutes} minutes on 2 cores. Later starts take seconds.`,
   );
-  await using work = await Supervisor.start(join(root, `${WORK_PREFIX}${randomBytes(6).toString("hex")}`));
+  await using work = await Supervisor.start(join(root, `${prefix}${randomBytes(WORK_BYTES).toString("hex")}`));
   const bin = join(work.dir, "bin");
   await mkdir(bin);
   for (const module of modules) await buildModule(module, { go, env, work, bin, progress, started });
@@ -217,10 +230,10 @@ async function checkSpace(dir: string, title: string): Promise<void> {
   );
 }
 
-/** Only the holder of the lock builds, so any working folder that is there was left by a build that was killed. */
-async function removeLeftovers(root: string): Promise<void> {
+/** Only the holder of the lock builds, so any working folder of it that is there was left by a build that was killed. */
+async function removeLeftovers(root: string, prefix: string): Promise<void> {
   for (const name of await readdir(root)) {
-    if (!name.startsWith(WORK_PREFIX)) continue;
+    if (!name.startsWith(prefix)) continue;
     const dir = join(root, name);
     // Its supervisor may be about to remove it, too.
     if (await stat(dir).catch(() => undefined)) await rm(dir, { recursive: true, force: true, maxRetries: 5 });

@@ -276,12 +276,14 @@ async function startAndConnect(
   return client;
 }
 
-async function isReady(api: ApiClient): Promise<boolean> {
+async function isReady(api: ApiClient, path = "/readyz"): Promise<boolean> {
   try {
-    await api.get("/readyz");
+    await api.get(path);
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    // Before Kubernetes 1.31 a scheduler has /healthz alone.
+    const isUnknown = error instanceof ApiError && error.status === 404;
+    return isUnknown && path !== "/healthz" ? await isReady(api, "/healthz") : false;
   }
 }
 

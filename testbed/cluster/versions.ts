@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { MissingToolError } from "./missing.ts";
 
 /** The Go modules of tools; their go.mod files are the only place where a version is written. */
 export const TOOLS_DIR = join(import.meta.dirname, "tools");
@@ -30,10 +31,47 @@ export type ControlPlaneBinary = (typeof CONTROL_PLANE)[number];
 export const KUBERNETES = "k8s.io/kubernetes";
 const ETCD = "go.etcd.io/etcd/server/v3";
 
-/** The modules to build, in the order of building: etcd warms the standard library and is done in half a minute. */
-export async function toolModules(toolsDir: string = TOOLS_DIR): Promise<ToolModule[]> {
+/** Names the minor version of Kubernetes that tests and commands run on, such as `1.30`; the newest unless set. */
+export const MINOR_VARIABLE = "BERTH_TEST_KUBERNETES";
+
+/** Folder of the newest version; those of older ones have their minor version behind it. */
+const NEWEST_DIR = "kubernetes";
+const OLDER_DIR = /^kubernetes-(\d+\.\d+)$/;
+
+/** Minor versions that can be built, the oldest first. The oldest is the oldest that Berth supports. */
+export async function kubernetesMinors(toolsDir: string = TOOLS_DIR): Promise<string[]> {
+  return [...(await kubernetesDirs(toolsDir)).keys()];
+}
+
+/** Folder of each minor version's module, the oldest version first. */
+async function kubernetesDirs(toolsDir: string): Promise<Map<string, string>> {
+  const older = (await readdir(toolsDir)).flatMap((name) => {
+    const minor = OLDER_DIR.exec(name)?.[1];
+    return minor === undefined ? [] : [[minor, join(toolsDir, name)] as const];
+  });
+  const newestDir = join(toolsDir, NEWEST_DIR);
+  const newest = minorOf(requiredVersion(await readFile(join(newestDir, "go.mod"), "utf8"), KUBERNETES));
+  const all = [...older, [newest, newestDir] as const];
+  return new Map(all.sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true })));
+}
+
+/** `1.36` of `v1.36.3`. */
+export function minorOf(version: string): string {
+  return version.replace(/^v/, "").split(".").slice(0, 2).join(".");
+}
+
+/**
+ * The modules to build, in the order of building: etcd warms the standard library and is done in half a minute.
+ * Throws MissingToolError for a minor version that there is none of.
+ */
+export async function toolModules(toolsDir: string = TOOLS_DIR, minor?: string): Promise<ToolModule[]> {
   const etcdDir = join(toolsDir, "etcd");
-  const kubernetesDir = join(toolsDir, "kubernetes");
+  const dirs = await kubernetesDirs(toolsDir);
+  const kubernetesDir = minor ? dirs.get(minor) : join(toolsDir, NEWEST_DIR);
+  if (kubernetesDir === undefined) {
+    const known = [...dirs.keys()].join(", ");
+    throw new MissingToolError(`There is no Kubernetes ${minor} to build: set ${MINOR_VARIABLE} to one of ${known}.`);
+  }
   const etcdVersion = requiredVersion(await readFile(join(etcdDir, "go.mod"), "utf8"), ETCD);
   const kubernetesVersion = requiredVersion(await readFile(join(kubernetesDir, "go.mod"), "utf8"), KUBERNETES);
   const commands = CONTROL_PLANE.filter((name) => name !== "etcd").map((name) => [name, `${KUBERNETES}/cmd/${name}`]);

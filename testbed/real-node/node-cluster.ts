@@ -8,9 +8,11 @@ import { AuditLog } from "../cluster/audit.ts";
 import { findBinaries } from "../cluster/build.ts";
 import { ClientCa } from "../cluster/client-ca.ts";
 import { renderKubeconfig, writeCertificateKubeconfig } from "../cluster/kubeconfig.ts";
+import { MissingToolError } from "../cluster/missing.ts";
 import type { Progress } from "../cluster/progress.ts";
 import { type SupervisedProcess, Supervisor } from "../cluster/supervisor.ts";
 import { ADMIN } from "../cluster/users.ts";
+import { kubernetesMinors, MINOR_VARIABLE } from "../cluster/versions.ts";
 import { findNodeBinaries } from "./binaries.ts";
 import { cgroupName, makeCgroups, removeOrphans } from "./cgroups.ts";
 import { connectNodeControl } from "./control-client.ts";
@@ -63,6 +65,13 @@ export interface NodeCluster extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
+/** No kubelet may be newer than its API server, and there is one kubelet. */
+async function checkMinor(asked: string | undefined): Promise<void> {
+  const newest = (await kubernetesMinors()).at(-1);
+  if (!asked || asked === newest) return;
+  throw new MissingToolError(`The real node is of Kubernetes ${newest}, not ${asked}: unset ${MINOR_VARIABLE}.`);
+}
+
 /**
  * Starts a cluster with one real node and waits until that is Ready. Needs root.
  * @throws MissingToolError when this machine cannot have one; it says what to do.
@@ -70,6 +79,7 @@ export interface NodeCluster extends AsyncDisposable {
 export async function startNodeCluster(options: NodeClusterOptions = {}): Promise<NodeCluster> {
   const { progress, parentDir = tmpdir(), nodeName = "node0", kubelet, extraArgs } = options;
   await checkRequirements();
+  await checkMinor(process.env[MINOR_VARIABLE]);
   const build = progress ? { progress } : {};
   const controlPlane = (await findBinaries(build)).dir;
   const binaries = await findNodeBinaries(build);

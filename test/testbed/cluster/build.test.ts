@@ -3,7 +3,13 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { compiling, countPackages, downloading, findBinaries, goErrors } from "../../../testbed/cluster/build.ts";
 import type { Progress } from "../../../testbed/cluster/progress.ts";
-import { CONTROL_PLANE } from "../../../testbed/cluster/versions.ts";
+import {
+  CONTROL_PLANE,
+  cacheKey,
+  kubernetesMinors,
+  TOOLS_DIR,
+  toolModules,
+} from "../../../testbed/cluster/versions.ts";
 import { temporaryDir } from "./temporary.ts";
 
 /** A Go that builds in no time: it writes its arguments into a log and empty programs where binaries should be. */
@@ -66,7 +72,7 @@ describe("the binaries of the control plane", () => {
     const { env } = await machine({ GOCACHE: "/the/users/own" });
     const { dir } = await findBinaries({ env });
     const goCache = (await readFile(join(dir, "etcd"), "utf8")).trim();
-    expect(goCache).toMatch(/\/\.building-[0-9a-f]+\/gocache$/);
+    expect(goCache).toMatch(/\/\.building-kubernetes-v[\w.-]+-[0-9a-f]+\/gocache$/);
     await expect(access(goCache)).rejects.toThrow();
   });
 
@@ -114,9 +120,37 @@ describe("the binaries of the control plane", () => {
 
   it("are built after a build that was killed, whose folder is removed", async () => {
     const { env, cache } = await machine();
-    await mkdir(join(cache, ".building-0123456789ab", "gocache"), { recursive: true });
+    const key = await cacheKey(await toolModules());
+    await mkdir(join(cache, `.building-${key}-0123456789ab`, "gocache"), { recursive: true });
     const { dir } = await findBinaries({ env });
     expect((await readdir(cache)).map((name) => join(cache, name))).toEqual([dir]);
+  });
+
+  it("are of the minor version that is asked for, beside those of others", async () => {
+    const { env, cache } = await machine();
+    const minors = await kubernetesMinors();
+    const found = await Promise.all(
+      minors.map((minor) => findBinaries({ env: { ...env, BERTH_TEST_KUBERNETES: minor } })),
+    );
+    expect(found.map(({ from }) => from)).toEqual(minors.map(() => "build"));
+    expect((await readdir(cache)).map((name) => /^kubernetes-v(\d+\.\d+)\./.exec(name)?.[1]).sort()).toEqual(minors);
+    expect(await findBinaries({ env })).toEqual({ dir: found.at(-1)?.dir, from: "cache" });
+  });
+
+  it("leave the folder of another version's build alone, which goes on beside it", async () => {
+    const { env, cache } = await machine();
+    const [oldest] = await kubernetesMinors();
+    const key = await cacheKey(await toolModules(TOOLS_DIR, oldest));
+    const other = join(cache, `.building-${key}-0123456789ab`);
+    await mkdir(join(other, "gocache"), { recursive: true });
+    await findBinaries({ env });
+    await expect(access(join(other, "gocache"))).resolves.toBeUndefined();
+  });
+
+  it("cannot be of a version that there is no module of, and the error names those that there are", async () => {
+    const { env } = await machine({ BERTH_TEST_KUBERNETES: "1.12" });
+    const minors = (await kubernetesMinors()).join(", ");
+    await expect(findBinaries({ env })).rejects.toThrow(`set BERTH_TEST_KUBERNETES to one of ${minors}.`);
   });
 });
 

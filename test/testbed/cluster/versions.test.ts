@@ -3,13 +3,16 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import {
   cacheKey,
+  kubernetesMinors,
   kubernetesVersionFlags,
+  minorOf,
   requiredVersion,
   TOOLS_DIR,
   toolModules,
 } from "../../../testbed/cluster/versions.ts";
 import { temporaryDir } from "./temporary.ts";
 
+const minors = await kubernetesMinors();
 const linux = { os: "linux", arch: "x64" };
 
 async function keyWith(change: (toolsDir: string) => Promise<void>): Promise<string> {
@@ -57,8 +60,10 @@ describe("the cache key of a control plane", () => {
 });
 
 describe("the modules of tools", () => {
-  it("replace every sister module by the release that belongs to Kubernetes'", async () => {
-    const text = await readFile(join(TOOLS_DIR, "kubernetes/go.mod"), "utf8");
+  it.each(minors)("of Kubernetes %s replace every sister module by the release that belongs to it", async (minor) => {
+    const dir = (await toolModules(TOOLS_DIR, minor)).at(-1)?.dir ?? "";
+    const text = await readFile(join(dir, "go.mod"), "utf8");
+    expect(minorOf(requiredVersion(text, "k8s.io/kubernetes"))).toBe(minor);
     const version = requiredVersion(text, "k8s.io/kubernetes").replace("v1.", "v0.");
     const replaced = [...text.matchAll(/^replace (\S+) => (\S+) (\S+)$/gm)];
     expect(replaced.length).toBeGreaterThan(25);
