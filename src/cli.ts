@@ -1,5 +1,6 @@
 import { text } from "node:stream/consumers";
 import { Command, CommanderError } from "commander";
+import { addCheckFlags, type CheckSettings, checkSettingsFrom } from "./check-settings.ts";
 import { addCompletion } from "./commands/completion.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addExplain } from "./commands/explain.ts";
@@ -38,6 +39,8 @@ export interface Commands {
   run(settings: Settings): Promise<void>;
   /** Gets a cluster ready for the end of its operator. */
   uninstall(settings: UninstallSettings): Promise<void>;
+  /** Looks whether an installed operator works. */
+  check(settings: CheckSettings): Promise<void>;
 }
 
 const standardStreams: CliStreams = {
@@ -105,6 +108,8 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     .command("uninstall")
     .description("Stop the operator in a cluster and let its Environments go, so that it can be uninstalled.");
   addUninstallFlags(uninstall).action(() => commands.uninstall(uninstallSettingsFrom(uninstall, env)));
+  const check = program.command("check").description("Look whether an installed operator works.");
+  addCheckFlags(check).action(() => commands.check(checkSettingsFrom(check, env)));
   addDoctor(program, invocation);
   addExplain(program, invocation);
   addTemplate(program, invocation);

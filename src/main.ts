@@ -1,3 +1,5 @@
+import { check } from "./check.ts";
+import type { CheckSettings } from "./check-settings.ts";
 import { runCli } from "./cli.ts";
 import type { Settings } from "./config.ts";
 import { keepAlive } from "./core/clock.ts";
@@ -10,7 +12,7 @@ const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;
 
 /** Runs one command line, without node and script name; resolves with the exit code. */
 export function main(argv: readonly string[]): Promise<number> {
-  return runCli(argv, { run, uninstall: prepareUninstall });
+  return runCli(argv, { run, uninstall: prepareUninstall, check: lookAtOperator });
 }
 
 async function run(settings: Settings): Promise<void> {
@@ -25,6 +27,12 @@ async function run(settings: Settings): Promise<void> {
 }
 
 /** Nothing but its own waits keeps this process alive, unlike the operator's servers. */
+async function lookAtOperator(settings: CheckSettings): Promise<void> {
+  using _alive = keepAlive();
+  await check(settings);
+}
+
+/** As above. */
 async function prepareUninstall(settings: UninstallSettings): Promise<void> {
   using _alive = keepAlive();
   await uninstall(settings);

@@ -13,7 +13,7 @@ export interface UninstallSettings {
   /** Namespaces whose Environments are let go; empty means all of them. */
   readonly namespaces: readonly string[];
   /** The operator's Deployment, which is scaled to nothing; undefined: no operator runs. */
-  readonly deployment: { readonly namespace: string; readonly name: string } | undefined;
+  readonly deployment: DeploymentRef | undefined;
   /** Whether Environments are deleted, and not only let go. */
   readonly deleteEnvironments: boolean;
   /** How long deleted Environments may drain. */
@@ -27,18 +27,33 @@ export const UNINSTALL_USAGE =
   "usage: berth uninstall [--kubeconfig <path>] [--namespace <name>]... [--deployment <namespace/name>] " +
   "[--delete-environments] [--drain-seconds <seconds>]";
 
+/** A Deployment as flags name it. */
+export const deploymentSchema = z
+  .string()
+  .regex(/^[^/\s]+\/[^/\s]+$/, "write the Deployment as NAMESPACE/NAME")
+  .transform((text): DeploymentRef => {
+    const [namespace = "", name = ""] = text.split("/");
+    return { namespace, name };
+  });
+
+/** Where a Deployment is. */
+export interface DeploymentRef {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** A duration as flags have it. */
+export const wholeSecondsSchema = z
+  .string()
+  .regex(/^\d{1,6}$/, "write whole seconds")
+  .transform(Number);
+
 const flagsSchema = z.object({
   kubeconfig: z.string().optional(),
   namespace: FLAGS.namespaces.schema.optional(),
-  deployment: z
-    .string()
-    .regex(/^[^/\s]+\/[^/\s]+$/, "write the Deployment as NAMESPACE/NAME")
-    .optional(),
+  deployment: deploymentSchema.optional(),
   deleteEnvironments: z.boolean().default(false),
-  drainSeconds: z
-    .string()
-    .regex(/^\d{1,6}$/, "write whole seconds")
-    .transform(Number),
+  drainSeconds: wholeSecondsSchema,
 });
 
 /** Adds the flags of `berth uninstall` to a command. */
@@ -57,21 +72,23 @@ export function addUninstallFlags(command: Command): Command {
 
 /** @throws ConfigError that names everything wrong, a line each. */
 export function uninstallSettingsFrom(command: Command, env: EnvironmentVariables): UninstallSettings {
-  const result = flagsSchema.safeParse(command.opts());
-  if (!result.success) {
-    throw new ConfigError(result.error.issues.map(({ path, message }) => `${flagOf(path[0])}: ${message}`).join("\n"));
-  }
-  const { kubeconfig, namespace = [], deployment, deleteEnvironments, drainSeconds } = result.data;
-  const [deploymentNamespace = "", name = ""] = deployment?.split("/") ?? [];
+  const { kubeconfig, namespace = [], deployment, deleteEnvironments, drainSeconds } = parseFlags(flagsSchema, command);
   return {
     kubeconfig,
     kubeEnvironment: kubeEnvironment(env),
     proxy: proxySettings(env),
     namespaces: namespace,
-    deployment: deployment === undefined ? undefined : { namespace: deploymentNamespace, name },
+    deployment,
     deleteEnvironments,
     drainSeconds,
   };
+}
+
+/** The flags of a command by their schema. @throws ConfigError that names everything wrong, a line each. */
+export function parseFlags<T>(schema: z.ZodType<T>, command: Command): T {
+  const result = schema.safeParse(command.opts());
+  if (result.success) return result.data;
+  throw new ConfigError(result.error.issues.map(({ path, message }) => `${flagOf(path[0])}: ${message}`).join("\n"));
 }
 
 /** `--drain-seconds` for drainSeconds. */

@@ -279,6 +279,7 @@ describe("the command line", () => {
           await run(settings);
         },
         uninstall: async () => {},
+        check: async () => {},
       },
       env,
       {

@@ -9,7 +9,7 @@ export interface CliResult {
   readonly err: string;
 }
 
-/** Runs one command line in this process; `run` and `uninstall` do nothing. */
+/** Runs one command line in this process; `run`, `uninstall` and `check` do nothing. */
 export async function cliRun(
   argv: readonly string[],
   given: { readonly env?: EnvironmentVariables; readonly input?: string; readonly isTerminal?: boolean } = {},
@@ -26,6 +26,8 @@ export async function cliRun(
     isTerminal: given.isTerminal ?? false,
     input: async () => given.input ?? "",
   };
-  const code = await runCli(argv, { run: async () => {}, uninstall: async () => {} }, given.env ?? {}, streams);
+  const nothing = async () => {};
+  const commands = { run: nothing, uninstall: nothing, check: nothing };
+  const code = await runCli(argv, commands, given.env ?? {}, streams);
   return { code, out, err };
 }

@@ -1,0 +1,40 @@
+import type { Command } from "commander";
+import * as z from "zod";
+import { type EnvironmentVariables, FLAGS, kubeEnvironment, type ProxySettings, proxySettings } from "./config.ts";
+import type { KubeEnvironment } from "./kube/config.ts";
+import { type DeploymentRef, deploymentSchema, parseFlags, wholeSecondsSchema } from "./uninstall-settings.ts";
+
+/** What `berth check` was started with, parsed and checked. */
+export interface CheckSettings {
+  /** As in Settings. */
+  readonly kubeconfig: string | undefined;
+  readonly kubeEnvironment: KubeEnvironment;
+  readonly proxy: ProxySettings;
+  /** The operator's Deployment. */
+  readonly deployment: DeploymentRef;
+  /** How long the operator may take to get ready. */
+  readonly timeoutSeconds: number;
+}
+
+const DEFAULT_TIMEOUT_SECONDS = 60;
+
+const flagsSchema = z.object({
+  kubeconfig: z.string().optional(),
+  deployment: z.preprocess((given) => given ?? "", deploymentSchema),
+  timeoutSeconds: wholeSecondsSchema,
+});
+
+/** Adds the flags of `berth check` to a command. */
+export function addCheckFlags(command: Command): Command {
+  return command
+    .usage("--deployment <namespace/name> [--kubeconfig <path>] [--timeout-seconds <seconds>]")
+    .option("--kubeconfig <path>", FLAGS.kubeconfig.about)
+    .option("--deployment <namespace/name>", "The operator's Deployment.")
+    .option("--timeout-seconds <seconds>", "How long it may take to get ready.", String(DEFAULT_TIMEOUT_SECONDS));
+}
+
+/** @throws ConfigError that names everything wrong, a line each. */
+export function checkSettingsFrom(command: Command, env: EnvironmentVariables): CheckSettings {
+  const { kubeconfig, deployment, timeoutSeconds } = parseFlags(flagsSchema, command);
+  return { kubeconfig, kubeEnvironment: kubeEnvironment(env), proxy: proxySettings(env), deployment, timeoutSeconds };
+}

@@ -1,0 +1,58 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { Command } from "commander";
+import { describe, expect, test } from "vitest";
+import { addCheckFlags, type CheckSettings } from "../src/check-settings.ts";
+import { runCli } from "../src/cli.ts";
+import { ROOT } from "./project/lint-gate.ts";
+
+async function cli(argv: readonly string[]) {
+  const seen: CheckSettings[] = [];
+  let err = "";
+  const never = async () => {
+    throw new Error("another command was started");
+  };
+  const commands = { run: never, uninstall: never, check: async (settings: CheckSettings) => void seen.push(settings) };
+  const streams = {
+    isTerminal: false,
+    input: async () => "",
+    out: () => {},
+    err: (text: string) => {
+      err += text;
+    },
+  };
+  const code = await runCli(["check", ...argv], commands, {}, streams);
+  return { code, err, settings: seen[0] };
+}
+
+describe("berth check", () => {
+  test("reads its flags", async () => {
+    const { code, settings } = await cli(["--deployment=berth-system/berth-operator", "--timeout-seconds=7"]);
+    expect(code).toBe(0);
+    expect(settings).toEqual({
+      kubeconfig: undefined,
+      kubeEnvironment: {},
+      proxy: {},
+      deployment: { namespace: "berth-system", name: "berth-operator" },
+      timeoutSeconds: 7,
+    });
+  });
+
+  test.each([
+    [[], "--deployment: write the Deployment as NAMESPACE/NAME"],
+    [["--deployment=berth-operator"], "--deployment: write the Deployment as NAMESPACE/NAME"],
+    [["--deployment=a/b", "--timeout-seconds=soon"], "--timeout-seconds: write whole seconds"],
+  ])("%j ends with 2, the mend and its own usage line", async (argv, message) => {
+    const { code, err, settings } = await cli(argv);
+    expect(code).toBe(2);
+    expect(settings).toBeUndefined();
+    expect(err).toContain(message);
+    expect(err).toContain("usage: berth check --deployment <namespace/name>");
+  });
+
+  test("has each flag in docs/install.md", async () => {
+    const page = await readFile(join(ROOT, "docs/install.md"), "utf8");
+    const flags = addCheckFlags(new Command("check")).options.map(({ flags }) => flags);
+    expect(flags.filter((flag) => !page.includes(`| \`${flag}\` |`))).toEqual([]);
+  });
+});
