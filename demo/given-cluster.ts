@@ -147,7 +147,7 @@ async function grantOperator(kube: KubeClient, namespace: string): Promise<void>
   const rules = shipped
     .filter(
       ({ kind, metadata }) =>
-        /^(Cluster)?Role$/.test(kind ?? "") && /^berth-operator(-leader)?$/.test(metadata?.name ?? ""),
+        /^(Cluster)?Role$/.test(kind ?? "") && /^berth-operator(-leader|\.berth-system)?$/.test(metadata?.name ?? ""),
     )
     .flatMap((role) => role["rules"] as unknown[]);
   const metadata = { name: SERVICE_ACCOUNT, namespace };

@@ -82,22 +82,23 @@ export function podPolicyTemplate(notice: string): string {
 {{- end -}}
 {{- if ne (toString (get (default dict .Values.admissionPolicy) "enabled")) "false" }}
 {{- $allowed := include "berth.allowedInTemplates" . | fromJson }}
+{{- $name := include "berth.clusterWide" (list . (printf "%s-pod-policy" (include "berth.fullname" .))) }}
 # Says at admission already what the operator would say of an Environment's Pod template.
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata:
-  name: {{ include "berth.fullname" . }}-pod-policy
+  name: {{ $name }}
   labels:
     {{- include "berth.labels" . | nindent 4 }}
 ${rendered}---
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
 metadata:
-  name: {{ include "berth.fullname" . }}-pod-policy
+  name: {{ $name }}
   labels:
     {{- include "berth.labels" . | nindent 4 }}
 spec:
-  policyName: {{ include "berth.fullname" . }}-pod-policy
+  policyName: {{ $name }}
   validationActions: [Deny]
   {{- with .Values.namespaces }}
   matchResources:

@@ -29,6 +29,16 @@ metadata:
     pod-security.kubernetes.io/enforce: restricted
 `;
 
+/** For `kubectl apply -k` and as a base of overlays. The order is that of a person; kustomize has one of its own. */
+const KUSTOMIZATION = `apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - crds/berth.dev_environments.yaml
+  - namespace.yaml
+  - rbac.yaml
+  - operator.yaml
+`;
+
 /** Every rendered file, by its path from the root of the repository. The CRD is tools/generate-crd.ts's. */
 export async function renderedFiles(): Promise<Record<string, string>> {
   const args = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--no-hooks", "--set", "crds.enabled=false"];
@@ -38,6 +48,7 @@ export async function renderedFiles(): Promise<Record<string, string>> {
   if (documents.length === 0) throw new Error("helm rendered nothing");
   const isRbac = (document: Document) => RBAC_KINDS.has(String(document.get("kind")));
   return {
+    "deploy/kustomization.yaml": HEADER + KUSTOMIZATION,
     "deploy/namespace.yaml": HEADER + NAMESPACE_MANIFEST,
     "deploy/rbac.yaml": manifest(documents.filter(isRbac)),
     "deploy/operator.yaml": manifest(documents.filter((document) => !isRbac(document))),
@@ -45,7 +56,7 @@ export async function renderedFiles(): Promise<Record<string, string>> {
   };
 }
 
-/** The roles of the operator, by what they are for, and their names in the chart. */
+/** The roles of the operator, by what they are for, and their names in the chart; behind it may stand a namespace. */
 const ROLES = {
   OPERATOR_RIGHTS: { role: "berth-operator", about: "Wherever it serves Environments." },
   LEASE_RIGHTS: { role: "berth-operator-leader", about: "Where its Leases are." },
@@ -68,7 +79,7 @@ interface Rule {
 function rightsModule(documents: readonly Document[]): string {
   const roles = documents.map((document) => document.toJS()).filter(({ kind }) => /^(Cluster)?Role$/.test(kind));
   const parts = Object.entries(ROLES).map(([constant, { role, about }]) => {
-    const found = roles.find(({ metadata }) => metadata.name === role);
+    const found = roles.find(({ metadata }) => metadata.name.split(".")[0] === role);
     if (!found) throw new Error(`the chart has no role ${role}`);
     const lines = (found.rules as readonly Rule[]).flatMap(({ apiGroups, resources, verbs }) =>
       apiGroups.flatMap((group) =>

@@ -16,7 +16,7 @@ export type NodeWatchOptions = Pick<InformerOptions<Node>, "client" | "clock" | 
 };
 
 /**
- * What Nodes say of their future, where the operator may read them (ClusterRole berth-operator-nodes). Where it may not,
+ * What Nodes say of their future, where the operator may read them (the chart's rbac.nodes). Where it may not,
  * nothing is known of any node and nothing is wrong: said once in the log, and asked for again now and then. Kept are names
  * and taints only: clusters have thousands of Nodes, and each is large.
  */
@@ -42,7 +42,7 @@ export class NodeWatch {
       if (!told && !signal.aborted) {
         told = true;
         logger.info(
-          "no leave to read Nodes: free Pods on nodes that are about to go are claimed like others; bind ClusterRole berth-operator-nodes to change that",
+          "no leave to read Nodes: free Pods on nodes that are about to go are claimed like others; set rbac.nodes=true in the chart, or let the operator list and watch Nodes, to change that",
         );
       }
       await sleep(clock, FORBIDDEN_PAUSE_MS, signal);

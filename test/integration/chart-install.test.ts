@@ -260,8 +260,7 @@ test(
     try {
       await cp(DEPLOY_DIR, folder, { recursive: true });
       await moveToWorld(join(folder, "operator.yaml"), world);
-      await kubectl("apply", "--server-side", "-f", join(folder, "crds"), "-f", join(folder, "namespace.yaml"));
-      await kubectl("apply", "-f", folder);
+      await kubectl("apply", "--server-side", "-k", folder);
       await kubectl("-n", "berth-system", "rollout", "status", "deployment/berth-operator", "--timeout=120s");
       await world.createEnvironment();
       // As above: the first item is for the first Pod.
@@ -287,8 +286,7 @@ test(
 test(
   "helm takes over what was installed with plain manifests",
   async () => {
-    await kubectl("apply", "--server-side", "-f", join(DEPLOY_DIR, "crds"), "-f", join(DEPLOY_DIR, "namespace.yaml"));
-    await kubectl("apply", "-f", DEPLOY_DIR);
+    await kubectl("apply", "--server-side", "-k", DEPLOY_DIR);
     const install = ["install", RELEASE, CHART, "--namespace", "berth-system"];
     const env = { ...process.env, KUBECONFIG: cluster.kubeconfig };
     const refused = await helmWithValues(install, undefined, env);

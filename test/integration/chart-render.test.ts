@@ -6,6 +6,8 @@ import { dryRun, type Manifest, type Rendered, refusal, render, type Values } fr
 import { useCluster } from "../support/cluster.ts";
 
 const cluster = useCluster();
+/** More than a hundred runs of helm, on a machine that may be busy. */
+const EVERY_OPTION_TIMEOUT_MS = 600_000;
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}`;
 
 /** Where the release is; and two namespaces that it may serve. */
@@ -41,20 +43,20 @@ describe("the chart with its defaults", () => {
     const { names } = await accepted();
     expect(names).toEqual(
       [
-        "ClusterRole berth-environment-editor",
-        "ClusterRole berth-environment-viewer",
-        "ClusterRole berth-operator",
-        "ClusterRole berth-operator-nodes",
-        "ClusterRoleBinding berth-operator",
-        "ClusterRoleBinding berth-operator-nodes",
+        `ClusterRole berth-environment-editor.${home}`,
+        `ClusterRole berth-environment-viewer.${home}`,
+        `ClusterRole berth-operator.${home}`,
+        `ClusterRole berth-operator-nodes.${home}`,
+        `ClusterRoleBinding berth-operator.${home}`,
+        `ClusterRoleBinding berth-operator-nodes.${home}`,
         "CustomResourceDefinition environments.berth.dev",
         `Deployment ${home}/berth-operator`,
         `Role ${home}/berth-operator-leader`,
         `RoleBinding ${home}/berth-operator-leader`,
         `Service ${home}/berth-operator-metrics`,
         `ServiceAccount ${home}/berth-operator`,
-        "ValidatingAdmissionPolicy berth-pod-policy",
-        "ValidatingAdmissionPolicyBinding berth-pod-policy",
+        `ValidatingAdmissionPolicy berth-pod-policy.${home}`,
+        `ValidatingAdmissionPolicyBinding berth-pod-policy.${home}`,
       ].sort(),
     );
   });
@@ -72,9 +74,9 @@ describe("the chart with its defaults", () => {
       body: { metadata: { labels: { "pod-security.kubernetes.io/enforce": "restricted" } } },
       contentType: "application/merge-patch+json",
     });
-    const { uninstallPod } = await render(namespace);
+    const { uninstallPod, testPod } = await render(namespace);
 
-    for (const [name, spec] of [["operator", pod] as const, ["uninstall", uninstallPod] as const]) {
+    for (const [name, spec] of Object.entries({ operator: pod, uninstall: uninstallPod, test: testPod })) {
       await cluster.api.create(`/api/v1/namespaces/${namespace}/pods?dryRun=All&fieldValidation=Strict`, {
         metadata: { name },
         spec: { ...spec, serviceAccountName: "default" },
@@ -142,7 +144,9 @@ describe("rights", () => {
 
   test("are the same in a Role as in the ClusterRole", async () => {
     const everywhere = await render(home);
-    const rules = everywhere.all("ClusterRole").find(({ metadata }) => metadata.name === "berth-operator")?.rules;
+    const rules = everywhere
+      .all("ClusterRole")
+      .find(({ metadata }) => metadata.name === `berth-operator.${home}`)?.rules;
     const somewhere = await render(home, { namespaces: [served[0]] });
     const own = somewhere.all("Role").find(({ metadata }) => metadata.namespace === served[0]);
     expect(rules).not.toEqual([]);
@@ -168,8 +172,8 @@ describe("rights", () => {
       "CustomResourceDefinition environments.berth.dev",
       `Deployment ${home}/berth-operator`,
       `Service ${home}/berth-operator-metrics`,
-      "ValidatingAdmissionPolicy berth-pod-policy",
-      "ValidatingAdmissionPolicyBinding berth-pod-policy",
+      `ValidatingAdmissionPolicy berth-pod-policy.${home}`,
+      `ValidatingAdmissionPolicyBinding berth-pod-policy.${home}`,
     ]);
     expect(rendered.hooks).toEqual([]);
     expect(rendered.pod.serviceAccountName).toBe("mine");
@@ -294,6 +298,29 @@ const options: readonly Option[] = [
     },
   },
   {
+    name: "a registry is put before the repository, that of a parent chart before the chart's own, in every Pod",
+    values: {
+      global: {
+        imageRegistry: "mirror.example:5000/all",
+        imagePullSecrets: [{ name: "mirror" }],
+        storageClass: "fast",
+      },
+      image: { registry: "registry.example", repository: "team/berth", tag: "1.2.3" },
+      imagePullSecrets: [{ name: "registry" }, { name: "mirror" }],
+    },
+    check: ({ pod, uninstallPod, testPod }) => {
+      for (const { containers, ...rest } of [pod, uninstallPod, testPod]) {
+        expect(containers.map(({ image }) => image)).toEqual(["mirror.example:5000/all/team/berth:1.2.3"]);
+        expect(rest).toMatchObject({ imagePullSecrets: [{ name: "mirror" }, { name: "registry" }] });
+      }
+    },
+  },
+  {
+    name: "the chart's own registry stands alone where no parent names one",
+    values: { image: { registry: "registry.example", repository: "team/berth", digest: DIGEST } },
+    check: ({ container }) => expect(container.image).toBe(`registry.example/team/berth@${DIGEST}`),
+  },
+  {
     name: "metrics.enabled=false switches the port and the Service off",
     values: { metrics: { enabled: false } },
     check: (rendered) => {
@@ -404,6 +431,9 @@ const options: readonly Option[] = [
       topologySpreadConstraints: [{ maxSkew: 1, topologyKey: "zone", whenUnsatisfiable: "DoNotSchedule" }],
       priorityClassName: "system-cluster-critical",
       imagePullSecrets: [{ name: "registry" }],
+      dnsPolicy: "None",
+      dnsConfig: { nameservers: ["10.0.0.53"] },
+      hostAliases: [{ ip: "10.0.0.7", hostnames: ["work.example"] }],
       resources: { limits: { cpu: "1", memory: "1Gi" } },
       replicas: 2,
     },
@@ -415,6 +445,9 @@ const options: readonly Option[] = [
         topologySpreadConstraints: [{ topologyKey: "zone", whenUnsatisfiable: "DoNotSchedule", maxSkew: 1 }],
         priorityClassName: "system-cluster-critical",
         imagePullSecrets: [{ name: "registry" }],
+        dnsPolicy: "None",
+        dnsConfig: { nameservers: ["10.0.0.53"] },
+        hostAliases: [{ ip: "10.0.0.7", hostnames: ["work.example"] }],
       });
       expect(container.resources.limits).toEqual({ cpu: "1", memory: "1Gi" });
     },
@@ -439,6 +472,40 @@ const options: readonly Option[] = [
       expect(rendered.pod.securityContext).toMatchObject({ fsGroup: 1234, runAsNonRoot: true });
       expect(rendered.container.securityContext).toMatchObject({ runAsUser: 1234, readOnlyRootFilesystem: true });
     },
+  },
+  {
+    name: "more objects are templates, as maps and as texts",
+    values: {
+      extraObjects: [
+        {
+          apiVersion: "v1",
+          kind: "ConfigMap",
+          metadata: { name: "{{ .Release.Name }}-map", namespace: "{{ .Release.Namespace }}" },
+        },
+        `apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: text
+  namespace: {{ .Release.Namespace }}
+  labels:
+    {{- include "berth.labels" . | nindent 4 }}`,
+      ],
+    },
+    check: (rendered) => {
+      const found = new Map(rendered.all("ConfigMap").map(({ metadata }) => [metadata.name, metadata]));
+      expect([...found.keys()].sort()).toEqual(["berth-map", "text"]);
+      expect(found.get("text")?.labels).toMatchObject({ "app.kubernetes.io/instance": "berth" });
+    },
+  },
+  {
+    name: "helmTest.enabled=false leaves the Pod of helm test out, and so do values that knew none",
+    values: { helmTest: { enabled: false } },
+    check: (rendered) => expect(rendered.hooks.filter(({ kind }) => kind === "Pod")).toEqual([]),
+  },
+  {
+    name: "values of a chart that knew no test have none",
+    values: { helmTest: null, global: null, extraObjects: null },
+    check: (rendered) => expect(rendered.hooks.filter(({ kind }) => kind === "Pod")).toEqual([]),
   },
   {
     name: "names can be replaced",
@@ -477,9 +544,10 @@ const options: readonly Option[] = [
     },
   },
   {
-    name: "uninstall.enabled=false has no hooks",
+    name: "uninstall.enabled=false has no hooks but those of helm test",
     values: { uninstall: { enabled: false } },
-    check: (rendered) => expect(rendered.hooks).toEqual([]),
+    check: ({ hooks }) =>
+      expect(new Set(hooks.map(({ metadata }) => metadata.annotations?.["helm.sh/hook"]))).toEqual(new Set(["test"])),
   },
 ];
 
@@ -496,27 +564,31 @@ describe("an option", () => {
     });
   });
 
-  test("goes with every other one", async () => {
-    const toggles: readonly ((on: boolean) => Values)[] = [
-      (on) => ({ namespaces: on ? served : [] }),
-      (on) => ({ replicas: on ? 3 : 1 }),
-      (on) => ({ crds: { enabled: on, keep: !on } }),
-      (on) => ({ rbac: { nodes: on, aggregate: !on } }),
-      (on) => ({ admissionPolicy: { enabled: on }, podPolicy: { privileged: on, capabilities: on ? ["*"] : [] } }),
-      (on) => ({
-        metrics: { enabled: on, serviceMonitor: { enabled: on }, podMonitor: { enabled: on } },
-        prometheusRule: { enabled: on },
-        grafanaDashboards: { enabled: on },
-      }),
-      (on) => ({ caBundle: { secret: on ? "ca" : "" }, proxy: { http: on ? "" : "http://proxy.example:3128" } }),
-    ];
-    for (let bits = 0; bits < 2 ** toggles.length; bits += 1) {
-      const values = Object.assign({}, ...toggles.map((toggle, index) => toggle((bits & (1 << index)) !== 0)));
-      await accepted(values).catch((error: unknown) => {
-        throw new Error(`${JSON.stringify(values)}: ${error}`);
-      });
-    }
-  });
+  test(
+    "goes with every other one",
+    async () => {
+      const toggles: readonly ((on: boolean) => Values)[] = [
+        (on) => ({ namespaces: on ? served : [] }),
+        (on) => ({ replicas: on ? 3 : 1 }),
+        (on) => ({ crds: { enabled: on, keep: !on } }),
+        (on) => ({ rbac: { nodes: on, aggregate: !on } }),
+        (on) => ({ admissionPolicy: { enabled: on }, podPolicy: { privileged: on, capabilities: on ? ["*"] : [] } }),
+        (on) => ({
+          metrics: { enabled: on, serviceMonitor: { enabled: on }, podMonitor: { enabled: on } },
+          prometheusRule: { enabled: on },
+          grafanaDashboards: { enabled: on },
+        }),
+        (on) => ({ caBundle: { secret: on ? "ca" : "" }, proxy: { http: on ? "" : "http://proxy.example:3128" } }),
+      ];
+      for (let bits = 0; bits < 2 ** toggles.length; bits += 1) {
+        const values = Object.assign({}, ...toggles.map((toggle, index) => toggle((bits & (1 << index)) !== 0)));
+        await accepted(values).catch((error: unknown) => {
+          throw new Error(`${JSON.stringify(values)}: ${error}`);
+        });
+      }
+    },
+    EVERY_OPTION_TIMEOUT_MS,
+  );
 });
 
 describe("values that are wrong", () => {

@@ -1,6 +1,11 @@
-import { readdir, readFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
+import type { ApiObject } from "../../testbed/cluster/api.ts";
+import { findClientTools } from "../../testbed/cluster/client-tools.ts";
 import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
 import { parseManifests, readManifests } from "../../testbed/cluster/manifests.ts";
 import { dryRun } from "../support/chart.ts";
@@ -21,6 +26,44 @@ describe("the plain manifests", () => {
     expect(text).not.toMatch(/[Hh]elm/);
   });
 });
+
+describe("the kustomization", () => {
+  test("has the objects of the plain manifests, each and no other", async () => {
+    const objects = [...(await readManifests(DEPLOY_DIR)), ...(await readManifests(join(DEPLOY_DIR, "crds")))];
+    const rendered = await kustomize(DEPLOY_DIR);
+    expect(rendered).toHaveLength(objects.length);
+    expect(byName(rendered)).toEqual(byName(objects));
+  });
+
+  test("is a base of overlays, such as one that names the image", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "berth-overlay-"));
+    try {
+      await cp(DEPLOY_DIR, join(folder, "base"), { recursive: true });
+      // As docs/install.md has it.
+      await writeFile(join(folder, "kustomization.yaml"), OVERLAY);
+      const deployment = (await kustomize(folder)).find(({ kind }) => kind === "Deployment");
+      expect(deployment).toMatchObject({
+        spec: { template: { spec: { containers: [{ image: "registry.example/berth:0.1.0" }] } } },
+      });
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+});
+
+const OVERLAY = `resources: [base]
+images: [{name: berth, newName: registry.example/berth, newTag: 0.1.0}]
+`;
+
+async function kustomize(folder: string): Promise<ApiObject[]> {
+  const kubectl = join(await findClientTools(), "kubectl");
+  const { stdout } = await promisify(execFile)(kubectl, ["kustomize", folder]);
+  return parseManifests(stdout, "the kustomization");
+}
+
+function byName(objects: readonly ApiObject[]): Record<string, ApiObject> {
+  return Object.fromEntries(objects.map((object) => [`${object.kind} ${object.metadata?.name}`, object]));
+}
 
 describe("the samples", async () => {
   const names = (await readdir(SAMPLES)).filter((name) => name.endsWith(".yaml"));

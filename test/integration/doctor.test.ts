@@ -58,7 +58,7 @@ async function installOperator(world: World, args: readonly string[] = []): Prom
     const roleRef = { apiGroup: RBAC, kind: "Role", name: role };
     await kube.create(BINDINGS, { metadata: { name: `${role}-account`, namespace }, roleRef, subjects } as never);
   }
-  const roleRef = { apiGroup: RBAC, kind: "ClusterRole", name: "berth-operator-nodes" };
+  const roleRef = { apiGroup: RBAC, kind: "ClusterRole", name: "berth-operator-nodes.berth-system" };
   await kube.create(CLUSTER_BINDINGS, { metadata: { name: `nodes-${namespace}` }, roleRef, subjects } as never);
   const labels = { "app.kubernetes.io/name": "berth", "app.kubernetes.io/component": "operator" };
   await kube.create(DEPLOYMENTS, {

@@ -90,9 +90,7 @@ describe("without leave to read Nodes", () => {
     node("a", { unschedulable: true });
     await clock.advance(60 * MINUTE);
     expect(nodes.get("a")).toBeUndefined();
-    expect(lines.map(({ level, msg }) => [level, msg])).toEqual([
-      ["info", expect.stringContaining("berth-operator-nodes")],
-    ]);
+    expect(lines.map(({ level, msg }) => [level, msg])).toEqual([["info", expect.stringContaining("rbac.nodes=true")]]);
     expect(asked()).toBeLessThan(150);
     await end();
   });

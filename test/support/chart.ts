@@ -126,6 +126,14 @@ export class Rendered {
     return only(this.pod.containers, "container");
   }
 
+  /** Of the Pod that `helm test` runs. */
+  get testPod(): PodShape {
+    return only(
+      this.hooks.filter(({ kind }) => kind === "Pod"),
+      "Pod",
+    ).spec as unknown as PodShape;
+  }
+
   /** Of the Job that runs before an uninstall. */
   get uninstallPod(): PodShape {
     return only(
@@ -162,11 +170,12 @@ const PLURALS: Readonly<Record<string, { readonly plural: string; readonly clust
   ClusterRole: { plural: "clusterroles", clusterWide: true },
   ClusterRoleBinding: { plural: "clusterrolebindings", clusterWide: true },
   CustomResourceDefinition: { plural: "customresourcedefinitions", clusterWide: true },
-  ConfigMap: { plural: "configmaps" },
   Deployment: { plural: "deployments" },
   Environment: { plural: "environments" },
   Job: { plural: "jobs" },
+  ConfigMap: { plural: "configmaps" },
   Namespace: { plural: "namespaces", clusterWide: true },
+  Pod: { plural: "pods" },
   PodDisruptionBudget: { plural: "poddisruptionbudgets" },
   PodMonitor: { plural: "podmonitors" },
   PrometheusRule: { plural: "prometheusrules" },
@@ -192,8 +201,13 @@ export function objectPath({ apiVersion = "", kind = "", metadata }: ApiObject):
 /** Asks the API server whether it would take an object; a field that it does not know is an error. */
 export async function dryRun(api: ApiClient, object: ApiObject): Promise<void> {
   const query = "fieldManager=chart-test&force=true&dryRun=All&fieldValidation=Strict";
+  // A Pod's account must be there, which a dry run never makes.
+  const body =
+    object.kind === "Pod"
+      ? { ...object, spec: { ...(object["spec"] as object), serviceAccountName: "default" } }
+      : object;
   await api.request("PATCH", `${objectPath(object)}?${query}`, {
-    body: object,
+    body,
     contentType: "application/apply-patch+yaml",
   });
 }

@@ -93,8 +93,8 @@ export class Release {
   }
 
   /** @throws {Error} with helm's words. */
-  upgrade(values: Values = {}, chart = this.#chart): Promise<HelmResult> {
-    return this.#release("upgrade", [], values, chart);
+  upgrade(values: Values = {}, chart = this.#chart, flags: readonly string[] = []): Promise<HelmResult> {
+    return this.#release("upgrade", flags, values, chart);
   }
 
   /** To the revision before. @throws {Error} with helm's words. */
@@ -105,6 +105,12 @@ export class Release {
   /** Resolves when everything is gone. @throws {Error} with helm's words. */
   uninstall(flags: readonly string[] = []): Promise<HelmResult> {
     return this.#succeed(["uninstall", RELEASE, "--namespace", this.namespace, ...this.#wait(), ...flags]);
+  }
+
+  /** `helm test`, whatever comes of it. */
+  tryTest(): Promise<HelmResult> {
+    const args = ["test", RELEASE, "--namespace", this.namespace, "--timeout", HELM_TIMEOUT];
+    return helmWithValues(args, undefined, this.#env());
   }
 
   /** Whatever comes of it. */

@@ -8,10 +8,10 @@ export interface Rule {
   readonly verbs: readonly string[];
 }
 
-/** The rules of a Role or ClusterRole as it is shipped. */
+/** The rules of a Role, or of a ClusterRole without the namespace in its name, as it is shipped. */
 export async function shippedRules(name: string): Promise<readonly Rule[]> {
   const role = (await readManifests(DEPLOY_DIR)).find(
-    ({ kind, metadata }) => /^(Cluster)?Role$/.test(kind ?? "") && metadata?.name === name,
+    ({ kind, metadata }) => /^(Cluster)?Role$/.test(kind ?? "") && metadata?.name?.split(".")[0] === name,
   );
   if (!role) throw new Error(`deploy/ has no role ${name}`);
   return role["rules"] as Rule[];

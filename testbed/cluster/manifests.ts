@@ -3,9 +3,12 @@ import { join } from "node:path";
 import { parseAllDocuments } from "yaml";
 import type { ApiObject } from "./api.ts";
 
+/** Kustomize's list of a folder's files, which is no object of a cluster. */
+const KUSTOMIZATION = "kustomization.yaml";
+
 /** All objects in the YAML files of a folder, in the order of the files' names; folders in it are left alone. */
 export async function readManifests(dir: string): Promise<ApiObject[]> {
-  const names = (await readdir(dir)).filter((name) => /\.ya?ml$/.test(name)).sort();
+  const names = (await readdir(dir)).filter((name) => /\.ya?ml$/.test(name) && name !== KUSTOMIZATION).sort();
   const files = await Promise.all(
     names.map(async (name) => parseManifests(await readFile(join(dir, name), "utf8"), join(dir, name))),
   );

@@ -17,6 +17,15 @@
 {{- printf "%s-operator" (include "berth.fullname" .) -}}
 {{- end -}}
 
+{{/*
+The name of an object that is the whole cluster's, from the name that it would have in a namespace: two releases of one name
+in two namespaces have two of it. Neither of the two names around the dot can hold one.
+*/}}
+{{- define "berth.clusterWide" -}}
+{{- $context := first . -}}
+{{- printf "%s.%s" (last .) $context.Release.Namespace -}}
+{{- end -}}
+
 {{- define "berth.serviceAccount" -}}
 {{- if .Values.serviceAccount.name -}}
 {{- .Values.serviceAccount.name -}}
@@ -45,12 +54,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{- define "berth.image" -}}
+{{- $global := default dict .Values.global -}}
 {{- with .Values.image -}}
+{{- $name := join "/" (compact (list (default .registry $global.imageRegistry) .repository)) -}}
 {{- if .digest -}}
-{{- printf "%s@%s" .repository .digest -}}
+{{- printf "%s@%s" $name .digest -}}
 {{- else -}}
-{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- printf "%s:%s" $name (default $.Chart.AppVersion .tag) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Secrets for registries, of this chart and of the charts that it is part of. */}}
+{{- define "berth.imagePullSecrets" -}}
+{{- $global := default dict .Values.global -}}
+{{- with concat (default (list) $global.imagePullSecrets) (default (list) .Values.imagePullSecrets) | uniq -}}
+imagePullSecrets:
+{{ toYaml . | indent 2 }}
 {{- end -}}
 {{- end -}}
 

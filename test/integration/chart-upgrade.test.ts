@@ -1,0 +1,120 @@
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
+import { CHART } from "../../tools/helm.ts";
+import type { TestCluster } from "../support/cluster.ts";
+import { operatorLogs, operatorNode, Release } from "../support/release.ts";
+import { untilAssigned, untilState } from "../support/session-life.ts";
+import { startWorld, type World } from "../support/world.ts";
+import { asTestCluster } from "./own-cluster.ts";
+
+/** The chart of the release before this one (docs/releasing.md says when it is replaced), as helm packs it. */
+const PREVIOUS = join(import.meta.dirname, "..", "fixtures", "charts", "berth-0.1.0.tgz");
+/** Real time all through: operators that start and stop, and Pods of helm's hooks. */
+const TIMEOUT_MS = 300_000;
+
+/** One for each test: the objects in question are the whole cluster's. */
+let cluster: Cluster;
+let shared: TestCluster;
+
+beforeEach(async () => {
+  cluster = await startCluster();
+  const own = await asTestCluster(cluster);
+  shared = { ...own, createNamespace: (name) => own.createNamespace(`${name}-${randomBytes(4).toString("hex")}`) };
+});
+afterEach(() => cluster?.stop());
+
+/** A world whose node runs the operator, and whose sessions go on until they are told to end. */
+function worldWithOperator(): Promise<World> {
+  return startWorld(shared, { node: operatorNode(cluster, () => ({ kind: "worker", end: "hang" })) });
+}
+
+async function serve(world: World) {
+  const item = world.simulator.enqueue(world.environmentId);
+  await untilAssigned(world, item).catch(async (error: unknown) => {
+    throw new Error(await operatorLogs(world), { cause: error });
+  });
+  await untilState(world, item, "active");
+  return item;
+}
+
+/** Names of the release's objects that are the whole cluster's, the CRD aside. */
+async function clusterWide(): Promise<string[]> {
+  const paths = [
+    "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+  ];
+  const query = "labelSelector=app.kubernetes.io/managed-by%3DHelm";
+  const lists = paths.map((path) => cluster.api.get<{ items: { metadata: { name: string } }[] }>(`${path}?${query}`));
+  const names = (await Promise.all(lists)).flatMap(({ items }) => items.map(({ metadata }) => metadata.name));
+  return [...new Set(names)].sort();
+}
+
+const NAMES = ["berth-environment-editor", "berth-environment-viewer", "berth-operator", "berth-operator-nodes"];
+
+test(
+  "a session lives through the upgrade from the release before, the rollback to it, and the upgrade anew",
+  async () => {
+    await using world = await worldWithOperator();
+    const release = new Release(cluster, world, "release-before", PREVIOUS);
+    await release.install();
+    await world.createEnvironment();
+    const { uid } = (await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name: world.name })).metadata;
+    const items = [await serve(world)];
+    expect(await clusterWide()).toEqual([...NAMES, "berth-pod-policy"]);
+
+    const goesOn = async () => {
+      items.push(await serve(world));
+      expect(items.map(({ id }) => world.simulator.item(id).state)).toEqual(items.map(() => "active"));
+      const environment = await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
+      expect(environment.metadata.uid).toBe(uid);
+    };
+    await release.upgrade({}, CHART);
+    await goesOn();
+    const renamed = [...NAMES, "berth-pod-policy"].map((name) => `${name}.${release.namespace}`);
+    expect(await clusterWide()).toEqual(renamed.sort());
+    expect(await release.tryTest()).toMatchObject({ code: 0 });
+
+    await release.rollback();
+    await goesOn();
+    expect(await clusterWide()).toEqual([...NAMES, "berth-pod-policy"]);
+
+    // The values of the release before, which lack what is new.
+    await release.upgrade({}, CHART, ["--reuse-values"]);
+    await goesOn();
+    for (const { id } of items) world.simulator.stopItem(id);
+    await world.untilServed(items.length);
+    for (const { id } of items) expect(world.simulator.item(id).acks).toHaveLength(1);
+    world.simulator.assertNoViolations();
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "two releases of one name stand beside each other, and each can be looked at and go by itself",
+  async () => {
+    await using world = await worldWithOperator();
+    const first = new Release(cluster, world, "release-one");
+    const second = new Release(cluster, world, "release-two");
+    await first.install({ namespaces: [world.namespace] });
+    await second.install({ namespaces: [second.namespace], crds: { enabled: false }, replicas: 0 });
+    expect(await clusterWide()).toEqual(
+      expect.arrayContaining([first, second].map(({ namespace }) => `berth-pod-policy.${namespace}`)),
+    );
+
+    expect(await first.tryTest()).toMatchObject({ code: 0 });
+    const { code } = await second.tryTest();
+    expect(code).not.toBe(0);
+    expect(await operatorLogs(world)).toContain("release-two/berth-operator is scaled to nothing");
+
+    await second.uninstall();
+    expect((await clusterWide()).filter((name) => name.endsWith(`.${second.namespace}`))).toEqual([]);
+    await world.createEnvironment();
+    await serve(world);
+  },
+  TIMEOUT_MS,
+);
