@@ -9,9 +9,7 @@ import { type AlertRule, alertRules, ruleFiles, runTool, useMonitoringTools } fr
 const tools = useMonitoringTools();
 const rules = await alertRules();
 const FIXTURES = join(import.meta.dirname, "..", "fixtures", "alerts");
-const UNIT_TESTS = ["operator", "environments", "sessions", "parked-pods"].map((name) =>
-  join(FIXTURES, `${name}.yaml`),
-);
+const UNIT_TESTS = ["operator.yaml", "environments.yaml", "sessions.yaml", "parked-pods.yaml"];
 
 let dir: string;
 beforeAll(async () => {
@@ -36,7 +34,7 @@ describe("the alerts", () => {
   });
 
   test.each(UNIT_TESTS)("fire and keep quiet as promtool's unit tests say: %s", async (file) => {
-    await runTool(tools.promtool, ["test", "rules", file]);
+    await runTool(tools.promtool, ["test", "rules", join(FIXTURES, file)]);
   });
 
   test("have each a unit test in which they fire and one in which they do not", async () => {
@@ -44,7 +42,9 @@ describe("the alerts", () => {
       readonly alertname: string;
       readonly exp_alerts: readonly unknown[];
     }
-    const files = await Promise.all(UNIT_TESTS.map(async (file) => parse(await readFile(file, "utf8"))));
+    const files = await Promise.all(
+      UNIT_TESTS.map(async (file) => parse(await readFile(join(FIXTURES, file), "utf8"))),
+    );
     const cases = files.flatMap(({ tests }) =>
       tests.flatMap(({ alert_rule_test }: { alert_rule_test: Case[] }) => alert_rule_test),
     ) as Case[];
