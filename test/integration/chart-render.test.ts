@@ -84,6 +84,18 @@ describe("the chart with its defaults", () => {
     }
   });
 
+  test("names no user, group or SELinux options in any Pod: OpenShift's restricted-v2 gives those itself", async () => {
+    const { pod, uninstallPod, testPod } = await render(home, { caBundle: { secret: "ca" } });
+    for (const { securityContext, containers, volumes } of [pod, uninstallPod, testPod]) {
+      const words = JSON.stringify([securityContext, containers.map((container) => container.securityContext)]);
+      expect(words).not.toMatch(/runAsUser|runAsGroup|fsGroup|supplementalGroups|seLinuxOptions/);
+      expect(words).toContain('"type":"RuntimeDefault"');
+      // Kinds of volumes that the constraint lets in.
+      for (const { name: _name, ...source } of volumes)
+        expect(["configMap", "secret"]).toContain(Object.keys(source)[0]);
+    }
+  });
+
   test("gives the operator time to end in order, and asks its probes", async () => {
     const { pod, container } = await accepted();
     expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(31);
