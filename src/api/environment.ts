@@ -11,8 +11,9 @@ export type { Condition } from "./conditions.ts";
 export type { NetworkSpec } from "./network-spec.ts";
 export type { PodTemplate } from "./pod-template.ts";
 export type { SessionsSpec } from "./sessions-spec.ts";
-export type { EnvironmentStatus, QueueStatus, SessionsStatus, WorkersStatus } from "./status.ts";
+export type { EnvironmentStatus, QueueStatus, SessionsStatus, WorkersStatus, WorkspacesStatus } from "./status.ts";
 export type { WorkersSpec } from "./workers-spec.ts";
+export type { WorkspaceSpec } from "./workspace-spec.ts";
 
 const DAY = 86_400;
 /** Ids go into request paths: no character that would have to be escaped. */

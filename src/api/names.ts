@@ -37,6 +37,10 @@ export const ANNOTATION_NEEDS = "berth.dev/needs";
 export const ANNOTATION_BUSY_PROBE = "berth.dev/busy-probe";
 /** For people who find a waiting Pod and wonder. */
 export const ANNOTATION_ABOUT = "berth.dev/about";
+/** On a session's Pod that mounts its session's volume: the PersistentVolumeClaim. Its session id is an annotation, too. */
+export const ANNOTATION_WORKSPACE = "berth.dev/workspace";
+/** On a session's volume: RFC 3339 time since when no Pod uses it. Absent: one does, or is about to. */
+export const ANNOTATION_LAST_USED = "berth.dev/last-used";
 /** Why a finished Pod ended: a reason of the closed set, and a message. */
 export const ANNOTATION_END_REASON = "berth.dev/end-reason";
 export const ANNOTATION_END_MESSAGE = "berth.dev/end-message";
@@ -66,6 +70,9 @@ export type PodPhaseLabel = "parked" | "assigned" | "finished";
 export const GATE_CONTAINER = "berth-gate";
 /** The volume that shows the gate, and under `secretDelivery: File` the session container, a key of the claim's Secret. */
 export const CLAIM_VOLUME = "berth-claim";
+
+/** The volume of a session's Pod that its workspace is in. */
+export const WORKSPACE_VOLUME = "berth-workspace";
 
 /**
  * Environment variables of the session container that Berth sets for each session. A template that set one would hand

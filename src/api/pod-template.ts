@@ -1,5 +1,12 @@
 import { z } from "zod";
-import { ANNOTATION_DEFAULT_CONTAINER, CLAIM_VOLUME, GATE_CONTAINER, GROUP, RESERVED_ENV } from "./names.ts";
+import {
+  ANNOTATION_DEFAULT_CONTAINER,
+  CLAIM_VOLUME,
+  GATE_CONTAINER,
+  GROUP,
+  RESERVED_ENV,
+  WORKSPACE_VOLUME,
+} from "./names.ts";
 import { type Rule, withRules } from "./rule.ts";
 
 /** Bounds the cost of the rules over containers; no Pod of the field comes near it. */
@@ -213,6 +220,12 @@ const gateRules: Rule<PodTemplate>[] = [
     field: "spec.volumes",
     message: `no volume may be named ${CLAIM_VOLUME}: so is the one that Berth adds for a session's secret; give yours another name`,
     holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === CLAIM_VOLUME),
+  },
+  {
+    cel: `!has(self.spec.volumes) || self.spec.volumes.all(v, v.name != '${WORKSPACE_VOLUME}')`,
+    field: "spec.volumes",
+    message: `no volume may be named ${WORKSPACE_VOLUME}: so is the one that Berth adds for a session's workspace; give yours another name`,
+    holds: ({ spec }) => !spec.volumes?.some(({ name }) => name === WORKSPACE_VOLUME),
   },
 ];
 

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { sessionTemplate } from "./pod-template.ts";
 import { seconds, withRules } from "./rule.ts";
+import { workspaceSpec } from "./workspace-spec.ts";
 
 const DAY = 86_400;
 const WEEK = 7 * DAY;
@@ -66,6 +67,7 @@ const fields = z.strictObject({
     description:
       "Whether running sessions hold off voluntary evictions: Protect blocks node drains up to maxDurationSeconds.",
   }),
+  workspace: workspaceSpec,
   template: sessionTemplate,
 });
 
@@ -78,6 +80,13 @@ export const sessionsSpec = withRules(
       field: "warm",
       message: "warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent",
       holds: ({ warm, maxConcurrent }) => warm <= maxConcurrent,
+    },
+    {
+      cel: "self.workspace.type != 'PerSession' || self.warm == 0",
+      field: "warm",
+      message:
+        "workspace PerSession needs warm 0: a Pod gets its session's volume when it is made, so none can wait for just any session",
+      holds: ({ workspace, warm }) => workspace.type !== "PerSession" || warm === 0,
     },
     {
       cel: "self.secretDelivery != 'File' || self.parking == 'Init'",

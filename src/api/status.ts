@@ -55,6 +55,10 @@ const workersStatus = z
   })
   .meta({ description: "Workers by state." });
 
+const workspacesStatus = z
+  .object({ volumes: count("Volumes of sessions, in use or kept for the next work item.") })
+  .meta({ description: "Volumes of sessions, with workspace PerSession." });
+
 /** `status`. Unknown fields are dropped: it is ours, and a newer version's is no reason to stop. */
 export const environmentStatus = z
   .object({
@@ -82,6 +86,7 @@ export const environmentStatus = z
     queue: queueStatus.optional(),
     sessions: sessionsStatus.optional(),
     workers: workersStatus.optional(),
+    workspaces: workspacesStatus.optional(),
   })
   .meta({ description: "What the operator sees; written by it alone." });
 
@@ -89,3 +94,4 @@ export type EnvironmentStatus = z.output<typeof environmentStatus>;
 export type QueueStatus = z.output<typeof queueStatus>;
 export type SessionsStatus = z.output<typeof sessionsStatus>;
 export type WorkersStatus = z.output<typeof workersStatus>;
+export type WorkspacesStatus = z.output<typeof workspacesStatus>;

@@ -159,6 +159,17 @@ export interface Secret extends KubeObject {
   immutable?: boolean;
 }
 
+export interface PersistentVolumeClaim extends KubeObject {
+  spec?: {
+    accessModes?: string[];
+    storageClassName?: string;
+    volumeName?: string;
+    resources?: { requests?: Record<string, string>; [field: string]: unknown };
+    [field: string]: unknown;
+  };
+  status?: { phase?: "Pending" | "Bound" | "Lost" | (string & {}); [field: string]: unknown };
+}
+
 export interface ConfigMap extends KubeObject {
   data?: Record<string, string>;
 }

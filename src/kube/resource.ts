@@ -7,6 +7,7 @@ import type {
   Namespace,
   NetworkPolicy,
   Node,
+  PersistentVolumeClaim,
   Pod,
   PodDisruptionBudget,
   Secret,
@@ -46,6 +47,7 @@ function core<T extends KubeObject>(plural: string, kind: string, namespaced = t
 }
 
 export const PODS = core<Pod>("pods", "Pod");
+export const PERSISTENT_VOLUME_CLAIMS = core<PersistentVolumeClaim>("persistentvolumeclaims", "PersistentVolumeClaim");
 export const SECRETS = core<Secret>("secrets", "Secret");
 export const CONFIG_MAPS = core<ConfigMap>("configmaps", "ConfigMap");
 export const EVENTS = core<KubeEvent>("events", "Event");

@@ -130,6 +130,13 @@ export function createMetrics(registry: Registry = new Registry()) {
       ...ENVIRONMENT,
       "reason",
     ]),
+    workspacesCreated: counter("berth_workspaces_created_total", "Volumes of sessions created.", ENVIRONMENT),
+    workspacesExpired: counter(
+      "berth_workspaces_expired_total",
+      "Volumes of sessions deleted after workspace.retainSeconds.",
+      ENVIRONMENT,
+    ),
+    workspaces: gauge("berth_workspaces", "Volumes of sessions, in use or kept.", ENVIRONMENT),
     startFailures: counter("berth_start_failures_total", "Opened Pods whose container did not start.", ENVIRONMENT),
     breakerOpen: gauge(
       "berth_breaker_open",

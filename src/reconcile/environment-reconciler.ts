@@ -200,6 +200,7 @@ export class EnvironmentReconciler {
       sessions: report.sessions,
       ...(report.claimedFrom === undefined ? {} : { apiAddresses: apiAddresses(state, report.claimedFrom) }),
       ...(report.workers ? { workers: report.workers } : {}),
+      ...(report.workspaces ? { workspaces: report.workspaces } : {}),
     });
     if (restMs !== null) again(key, restMs);
     // What claims waited for.

@@ -1,4 +1,4 @@
-import type { PodTemplate, QueueStatus, SessionsStatus, WorkersStatus } from "../api/environment.ts";
+import type { PodTemplate, QueueStatus, SessionsStatus, WorkersStatus, WorkspacesStatus } from "../api/environment.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Verdict } from "../sessions/api-health.ts";
 import type { SessionView } from "../sessions/session-view.ts";
@@ -18,6 +18,8 @@ export interface RuntimeReport {
   readonly queue: QueueStatus | null;
   readonly sessions: SessionsStatus | null;
   readonly workers?: WorkersStatus;
+  /** Volumes of sessions, where they have any. */
+  readonly workspaces?: WorkspacesStatus;
   /**
    * Where the items of all claims were claimed, those under way too; null while not all claims are known. Undefined: it
    * claims nothing.

@@ -20,6 +20,7 @@ export function gaugeEnvironment(
     const broken = conditions.some(({ reason }) => reason === "BreakerOpen");
     metrics.breakerOpen.set(labels, broken ? 1 : 0);
   }
+  if (report.workspaces) metrics.workspaces.set(labels, report.workspaces.volumes);
   if (workers) {
     metrics.workersDesired.set(labels, workers.desired);
     metrics.workersReplicas.set(labels, workers.replicas);

@@ -32,6 +32,8 @@ export interface StatusParts {
   readonly queue: EnvironmentStatus["queue"] | null;
   readonly sessions: EnvironmentStatus["sessions"] | null;
   readonly workers?: EnvironmentStatus["workers"];
+  /** Left out: not counted; the last count stays. */
+  readonly workspaces?: EnvironmentStatus["workspaces"];
   /** Of an Environment that claims: the addresses that its claims may name. Left out: not known now; those of before stay. */
   readonly apiAddresses?: readonly string[];
 }
@@ -124,6 +126,7 @@ export class StatusWriter {
       ...(parts.queue ? { queue: parts.queue } : this.#written?.queue ? { queue: this.#written.queue } : {}),
       ...(parts.sessions ? { sessions: parts.sessions } : {}),
       ...(parts.workers ? { workers: parts.workers } : {}),
+      ...workspacesOf(parts.workspaces ?? this.#written?.workspaces),
     };
   }
 
@@ -148,6 +151,10 @@ export class StatusWriter {
     const wasWarned = this.#warned.delete(condition.type);
     return wasWarned || (old !== undefined && old.status !== "Unknown" && !isGood(old));
   }
+}
+
+function workspacesOf(workspaces: EnvironmentStatus["workspaces"]): Pick<EnvironmentStatus, "workspaces"> {
+  return workspaces ? { workspaces } : {};
 }
 
 function isReady({ type }: Pick<Condition, "type">): boolean {

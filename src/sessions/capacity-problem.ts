@@ -7,6 +7,7 @@ export type CapacityProblem =
   | { readonly is: "unschedulable"; readonly message: string }
   | { readonly is: "image"; readonly message: string }
   | { readonly is: "preparing"; readonly message: string }
+  | { readonly is: "volume"; readonly message: string }
   | null;
 
 const IMAGE_PROBLEMS = new Set([

@@ -50,7 +50,8 @@ export type RemovalReason =
   | "Outdated"
   | "Aged"
   | "Surplus"
-  | "SurgeGivenUp";
+  | "SurgeGivenUp"
+  | "Unclaimed";
 
 export interface CapacityPlan {
   /** How many Pods the queue and `warm` ask for. */

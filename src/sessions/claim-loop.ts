@@ -24,6 +24,7 @@ import { newPodName } from "./pod-render.ts";
 import type { Pool } from "./pool.ts";
 import type { ServerTimes } from "./server-times.ts";
 import { runsSession } from "./session-turn.ts";
+import { isFor, isPerSession } from "./workspace-pods.ts";
 
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {
@@ -43,6 +44,7 @@ type Result =
   | "late"
   | "no-slot"
   | "session-runs"
+  | "awaits-pod"
   | "not-a-session"
   | "no-credential"
   | "failed";
@@ -75,6 +77,7 @@ export class ClaimLoop {
   readonly #refuse: (item: WorkItem, api: string) => Promise<void>;
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
+  readonly #changed: Notifier;
   readonly #backoff: Backoff;
   /** Claims under way, each with the address that its item came from. */
   readonly #underWay = new Map<Promise<void>, string>();
@@ -125,6 +128,7 @@ export class ClaimLoop {
     this.#onLetGo = options.onLetGo;
     this.#onReoffer = options.onReoffer;
     this.#refuse = options.refuse;
+    this.#changed = options.changed;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
     const { context, serverTimes, gate, changed, onForeignSlot, onJournal } = options;
@@ -192,8 +196,10 @@ export class ClaimLoop {
    * the end of another one, whole seconds later, again and again: so the time is another one in each poll.
    */
   #reclaimOlderThanMs(): number {
-    const { random, timing } = this.#context;
-    return timing.ownReclaimMs + Math.floor(random() * timing.pollBlockMs);
+    const { random, timing, environment } = this.#context;
+    // An item whose session's Pod was only made for it is to come back as soon as to anybody else.
+    const leastMs = isPerSession(environment()) ? timing.othersReclaimMs : timing.ownReclaimMs;
+    return leastMs + Math.floor(random() * timing.pollBlockMs);
   }
 
   #begin(item: WorkItem, answer: Offer): void {
@@ -228,9 +234,16 @@ export class ClaimLoop {
       return "session-runs";
     }
     const tried = new Set<string>();
+    const isOwn = isPerSession(this.#context.environment());
+    if (isOwn && !this.#gate.isClosing && !this.#pool.offered(item.data.id)) this.#rest();
     for (;;) {
-      const fits = (free: Pod) => serves(free, answer.api) && credentialFor(this.#context, free, item) !== null;
-      const pod = this.#pool.take(tried, fits);
+      const pod = this.#pool.take(tried, (free) => this.#fits(free, item, answer));
+      if (!pod && isOwn) {
+        if (!(await this.#mayHaveOwnPod(answer))) return "awaits-pod";
+        // Another item of the session may have got it.
+        if (runsSession(this.#context, this.#claims, item.data.id)) return "session-runs";
+        continue;
+      }
       if (!pod) {
         this.#context.logger.info(
           { workId: item.id },
@@ -242,6 +255,27 @@ export class ClaimLoop {
       const result = await this.#claimSlot(item, answer, pod);
       if (result !== "slot-taken") return result;
     }
+  }
+
+  #fits(free: Pod, item: WorkItem, { api }: Offer): boolean {
+    const isItsOwn = isFor(free, this.#context.environment(), item.data.id);
+    return isItsOwn && serves(free, api) && credentialFor(this.#context, free, item) !== null;
+  }
+
+  /**
+   * `workspace: PerSession`: waits for the session's own Pod as long as the window lasts. One that takes longer is there when the queue offers the item again: nothing
+   * is acknowledged for it before. Resolves with whether to look again.
+   */
+  async #mayHaveOwnPod(answer: Offer): Promise<boolean> {
+    if (this.#gate.isClosing) return false;
+    const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
+    return window.waitsFor((signal) => this.#changed.wait(signal));
+  }
+
+  /** No room for what the queue offers: others may have it, and polls that follow at once would only keep it from them. */
+  #rest(): void {
+    const { clock, timing } = this.#context;
+    this.#pauseUntilMs = Math.max(this.#pauseUntilMs, clock.monotonic() + timing.noRoomPauseMs);
   }
 
   get #givesWorkSecret(): boolean {

@@ -13,6 +13,8 @@ export class Expectations {
   readonly #context: SessionContext;
   /** Names of Pods, with the monotonic time of their creation or of the last look for them. */
   readonly #expected = new Map<string, number>();
+  /** The sessions of those that were made for one. */
+  readonly #sessions = new Map<string, string>();
 
   constructor(context: SessionContext) {
     this.#context = context;
@@ -22,9 +24,16 @@ export class Expectations {
     return this.#expected.size;
   }
 
+  /** Sessions that Pods are being made for. */
+  get sessions(): Set<string> {
+    for (const name of this.#sessions.keys()) if (!this.#expected.has(name)) this.#sessions.delete(name);
+    return new Set(this.#sessions.values());
+  }
+
   /** The creation of a Pod is about to be sent. */
-  add(name: string): void {
+  add(name: string, sessionId: string | null = null): void {
     this.#expected.set(name, this.#context.clock.monotonic());
+    if (sessionId !== null) this.#sessions.set(name, sessionId);
   }
 
   /** The creation failed. One without an answer may have taken effect: it stands until the cache shows it or it is old. */

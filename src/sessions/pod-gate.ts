@@ -68,7 +68,7 @@ export function gatedSpec(
     // Last: by the time it runs, the template's own have ended, or run beside it.
     initContainers: [...listOf<Container>(template.spec.initContainers), ...gate],
     volumes: [...listOf<Record<string, unknown>>(template.spec.volumes), claimVolume(made.secretName, byFile)],
-    ...(byFile ? { securityContext: readableContext(template, session) } : {}),
+    ...(byFile ? { securityContext: fsGroupFor(template, session) } : {}),
   };
 }
 
@@ -173,11 +173,11 @@ function gateResources(resources: unknown): Record<string, unknown> | undefined 
 }
 
 /**
- * The Pod's security context with a group that may read the file: kubelet gives the files of a volume to `fsGroup`, and
+ * The Pod's security context with a group that may use what is mounted: kubelet gives the files of a volume to `fsGroup`, and
  * every container of the Pod that group. What the template says wins. A volume that outlives the Pod is given to the
  * group only where its top folder is not yet.
  */
-function readableContext(template: PodTemplate, session: Container | undefined): Record<string, unknown> {
+export function fsGroupFor(template: PodTemplate, session: Container | undefined): Record<string, unknown> {
   const pod = (template.spec["securityContext"] ?? {}) as Record<string, unknown>;
   if (pod["fsGroup"] !== undefined) return pod;
   const own = (session?.["securityContext"] ?? {}) as Record<string, unknown>;

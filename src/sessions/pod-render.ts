@@ -9,12 +9,15 @@ import {
   ANNOTATION_NEEDS,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_CONTAINER,
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_WORKSPACE,
   API_VERSION,
   KIND,
   LABEL_ENVIRONMENT,
   LABEL_MANAGED_BY,
   LABEL_PHASE,
   LABEL_ROLE,
+  LABEL_SESSION_ID,
   LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
 import { needWords } from "../api/pod-policy.ts";
@@ -23,6 +26,7 @@ import { withSafeDefaults } from "../api/safe-defaults.ts";
 import { hashOf } from "../core/hash.ts";
 import type { Pod, PodSpec } from "../kube/resource.ts";
 import { GATE_CONTAINER, gatedSpec } from "./pod-gate.ts";
+import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts";
 
 /**
  * Pods are made with the longest deadline there is and only ever get it lowered: setting one for the first time on a
@@ -59,7 +63,8 @@ export interface SessionTemplate {
   readonly pullsAlways: boolean;
   /** Whether that would be so too if admission forced the policy. */
   readonly pullsAgain: boolean;
-  render(name: string): Pod;
+  /** With `workspace: PerSession` each Pod is one session's; a dry run is nobody's. */
+  render(name: string, own?: OwnVolume): Pod;
 }
 
 /** A name of the form `berth-<environment>-<random>`; never used again after its Pod. */
@@ -87,6 +92,8 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
     parking,
     secretDelivery,
     lease,
+    // Left out where there is none, so that Pods of an earlier version need not be replaced.
+    ...(isPerSession(environment) ? { mountPath: sessions.workspace.mountPath } : {}),
   });
   // A registry is asked again and again only where kubelet looks at a waiting container again and again.
   const pullsAgain = parking === "Key";
@@ -102,7 +109,12 @@ export function sessionTemplate(environment: Environment): SessionTemplate {
     written: sessions.template,
     pullsAgain,
     pullsAlways,
-    render: (name) => renderPod(environment, template, { name, hash, container, needs }),
+    render: (name, own = { sessionId: name, claim: name }) => {
+      const made = { name, hash, container, needs };
+      if (!isPerSession(environment)) return renderPod(environment, template, made);
+      const mounted = withWorkspace(template, container, sessions.workspace.mountPath, own.claim);
+      return bound(renderPod(environment, mounted, made), own);
+    },
   };
 }
 
@@ -148,6 +160,17 @@ function renderPod(
       ...gatedSpec(environment, template, { secretName: made.name, container: made.container }),
     },
   };
+}
+
+/** A Pod that has its session from the start. */
+function bound(pod: Pod, { sessionId, claim }: OwnVolume): Pod {
+  const { labels, annotations } = pod.metadata;
+  const metadata = {
+    ...pod.metadata,
+    labels: { ...labels, [LABEL_SESSION_ID]: toLabelValue(sessionId) },
+    annotations: { ...annotations, [ANNOTATION_SESSION_ID]: sessionId, [ANNOTATION_WORKSPACE]: claim },
+  };
+  return { ...pod, metadata };
 }
 
 /** The third and last thing, after labels and annotations, that controllers take over from a template's metadata. */

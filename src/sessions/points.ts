@@ -83,6 +83,14 @@ export const SESSION_POINTS = {
   "budget.patch": "changes how many Pods it protects",
   "budget.delete": "deletes it",
 
+  // Volumes of sessions
+  "workspace.list": "reads an Environment's volumes",
+  "workspace.read": "reads a session's volume before a Pod is made for it",
+  "workspace.create": "creates it",
+  "workspace.take": "marks it as in use",
+  "workspace.leave": "marks it as used no more",
+  "workspace.delete": "deletes one that was kept long enough. Asks: uid",
+
   // Observation
   "queue.stats": "reads the queue's statistics",
   "sweep.list": "reads the items of running sessions with one walk",

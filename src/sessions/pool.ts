@@ -3,8 +3,10 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import { isQuotaExceeded } from "../kube/errors.ts";
+import { isForbidden, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
+import type { BoundCapacityPlan } from "./bound-capacity.ts";
+import { BoundPods } from "./bound-pods.ts";
 import type { Breaker } from "./breaker.ts";
 import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
 import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
@@ -19,6 +21,8 @@ import { newPodName } from "./pod-render.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";
 import { refusalWords } from "./refusal-words.ts";
 import type { RemovalResult, Removals } from "./removal.ts";
+import { isPerSession, type OwnVolume, sessionBoundTo } from "./workspace-pods.ts";
+import { NO_LEAVE, WorkspaceError } from "./workspaces.ts";
 
 const SECOND_MS = 1_000;
 
@@ -43,6 +47,9 @@ export interface PoolCounts {
 /** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
+/** What is said of creations: it is over when one succeeds. */
+const CREATIONS: ReadonlySet<string> = new Set<NonNullable<CapacityProblem>["is"]>(["quota", "refused", "volume"]);
+
 /**
  * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces what is old or outdated, removes
  * what is too much (capacity.ts decides). Creations are counted by expectations until the cache shows them.
@@ -63,6 +70,8 @@ export class Pool {
   readonly #backoff: Backoff;
   #backoffHash = "";
   #createFromMs = 0;
+  /** So long (monotonic) what is said of one session's volume stands, though nothing else waits for it. */
+  #toldUntilMs = 0;
   #surplusSinceMs: number | null = null;
   #surgeBlockedUntilMs = 0;
   #demand = 0;
@@ -74,16 +83,21 @@ export class Pool {
   readonly #passes: Passes;
   /** Removals that are being tried. */
   readonly #underWay = new Set<Promise<void>>();
-  /** Pods whose parking was counted already. */
-  readonly #seenParked = new Set<string>();
+  /** Pods whose parking was counted already, and when that was (the API server's clock). */
+  readonly #seenParked = new Map<string, number>();
+  readonly #bound: BoundPods;
+  readonly #takeVolume: (sessionId: string) => Promise<OwnVolume>;
 
   constructor(options: {
     context: SessionContext;
     claims: ClaimTable;
     breaker: Breaker;
     removals: Removals;
+    /** `workspace: PerSession`: the session's volume, which its Pod is to mount. */
+    takeVolume: (sessionId: string) => Promise<OwnVolume>;
     onChange: () => void;
   }) {
+    this.#takeVolume = options.takeVolume;
     this.#removals = options.removals;
     this.#context = options.context;
     this.#expected = new Expectations(options.context);
@@ -91,6 +105,13 @@ export class Pool {
     this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });
     this.#breaker = options.breaker;
     this.#free = new FreePods({ ...options, isTaken: (name) => this.#isTaken(name) });
+    this.#bound = new BoundPods({
+      ...options,
+      free: this.#free,
+      expected: this.#expected,
+      busy: () => this.#busy(),
+      parkedMs: (name) => this.#seenParked.get(name) ?? null,
+    });
     this.#onChange = options.onChange;
     this.#nodeWords = new NodeWords(options.context, () => {
       this.#onChange();
@@ -149,6 +170,25 @@ export class Pool {
     return this.#free.hasClaimable;
   }
 
+  /** `workspace: PerSession`: whether it helps to know which sessions wait. */
+  get wantsOffers(): boolean {
+    return this.#mayCreate && !this.#draining && this.#bound.wantsOffers;
+  }
+
+  /**
+   * An item of this session is in the queue and needs a Pod of its own. False: there is no room for one.
+   */
+  offered(sessionId: string): boolean {
+    this.#bound.offered(sessionId);
+    this.poke();
+    return !this.#bound.isFullFor(sessionId);
+  }
+
+  /** Whether a Pod of this session is being made, or is to be. */
+  awaits(sessionId: string): boolean {
+    return this.#bound.awaits(sessionId);
+  }
+
   /**
    * The free Pod to claim next, the oldest of the newest template, on a node that may go only where there is no other; null
    * when there is none. Put its claim into the table at once.
@@ -157,6 +197,8 @@ export class Pool {
     const best = this.#free.next(except, fits);
     if (!best) return null;
     this.#breaker.claimed(best.free.hash, best.free.name);
+    const sessionId = sessionBoundTo(best.pod);
+    if (sessionId !== null) this.#bound.forget(sessionId);
     return best.pod;
   }
 
@@ -209,7 +251,8 @@ export class Pool {
     if (!this.#mayCreate) return;
     const waitMs = this.#createFromMs - this.#context.clock.monotonic();
     if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);
-    if (plan.create === 0) this.#forgetRefusal(waitMs);
+    if (plan.create === 0) this.#forgetRefusal(Math.max(waitMs, this.#toldUntilMs - this.#context.clock.monotonic()));
+    if ("sessions" in plan) return this.#inBatches(plan.sessions, (sessionId) => this.#createFor(sessionId));
     const holdMs = this.#holdMs(plan);
     if (holdMs > 0) return this.#passes.wakeAfter(holdMs);
     await this.#inBatches(Array.from({ length: plan.create }), () => this.#create());
@@ -225,7 +268,7 @@ export class Pool {
     return this.#claimsFirst.holdMs(parked >= wanted / 2 ? LONGEST_HOLD_MS : SHORT_HOLD_MS);
   }
 
-  #plan(): CapacityPlan {
+  #plan(): CapacityPlan | BoundCapacityPlan {
     const { environment, template, kube } = this.#context;
     const sessions = environment().spec.sessions;
     if (!sessions) throw new TypeError("not an Environment with spec.sessions");
@@ -236,6 +279,7 @@ export class Pool {
       this.#createFromMs = 0;
       this.#refusal = null;
     }
+    if (isPerSession(environment())) return this.#bound.plan(this.#draining);
     return planCapacity({
       nowMs: kube.now(),
       hash,
@@ -277,7 +321,7 @@ export class Pool {
     for (const [name, untilMs] of this.#foreign) if (nowMs >= untilMs) this.#foreign.delete(name);
     for (const { free } of this.#free.list()) {
       if (free.state !== "parked" || this.#seenParked.has(free.name)) continue;
-      this.#seenParked.add(free.name);
+      this.#seenParked.set(free.name, this.#context.kube.now());
       const seconds = (this.#context.kube.now() - free.createdAtMs) / SECOND_MS;
       this.#context.metrics.prepareSeconds.observe(this.#context.labels, Math.max(0, seconds));
       if (free.hash === this.#backoffHash) this.#backoff.reset();
@@ -288,7 +332,7 @@ export class Pool {
   /** Nothing is wanted any more: nobody would ever find out that the fault is mended. */
   #forgetRefusal(waitMs: number): void {
     if (!this.#refusal) return;
-    const creation = this.#refusal.is === "quota" || this.#refusal.is === "refused";
+    const creation = CREATIONS.has(this.#refusal.is);
     if (!creation && this.counts().preparing > 0) return;
     if (waitMs > 0) {
       this.#passes.wakeAfter(waitMs);
@@ -298,19 +342,40 @@ export class Pool {
     this.#onChange();
   }
 
-  async #create(): Promise<void> {
+  /** The volume first: a Pod cannot be given one later. */
+  async #createFor(sessionId: string): Promise<void> {
+    const { metrics, labels, logger, clock } = this.#context;
+    try {
+      await this.#create(await this.#takeVolume(sessionId));
+    } catch (error) {
+      const quota = isQuotaExceeded(error);
+      metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
+      const message = refusalWords(error, sessionId);
+      const words = isForbidden(error) ? `${message}; ${NO_LEAVE}` : message;
+      if (error instanceof WorkspaceError) {
+        // It holds up no other session, and is tried again when its item is offered again.
+        this.#bound.forget(sessionId);
+        this.#toldUntilMs = clock.monotonic() + TOLD_MS;
+      } else this.#pause();
+      this.#refusal = quota ? { is: "quota", message } : { is: "volume", message: words };
+      logger.warn({ sessionId, error: errorText(error) }, "a session's volume could not be had");
+      this.#onChange();
+    }
+  }
+
+  async #create(own?: OwnVolume): Promise<void> {
     const { kube, points, name, metrics, labels, logger } = this.#context;
     const podName = newPodName(name);
     const template = this.#context.template();
     // Here too: a spec may have changed since the reconciler gave leave.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
-    const pod = template.render(podName);
-    this.#expected.add(podName);
+    const pod = template.render(podName, own);
+    this.#expected.add(podName, own?.sessionId);
     try {
       await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
       metrics.podsCreated.inc(labels);
       // Whether the Pod gets ready is another matter: what was said of the one before it stands until one is parked.
-      if (this.#refusal?.is === "quota" || this.#refusal?.is === "refused") this.#refusal = null;
+      if (this.#refusal && CREATIONS.has(this.#refusal.is)) this.#refusal = null;
       this.#quota.granted();
     } catch (error) {
       this.#expected.failed(podName, error);
@@ -393,6 +458,9 @@ export class Pool {
     }
   }
 }
+
+/** Longer than an item takes to be offered again. */
+const TOLD_MS = 15_000;
 
 /** A plan goes on after so long without the answer to a removal, which still takes room then. */
 const REMOVAL_PATIENCE_MS = 2_000;

@@ -1,4 +1,4 @@
-import type { QueueStatus, SessionsStatus } from "../api/environment.ts";
+import type { QueueStatus, SessionsStatus, WorkspacesStatus } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
 import { sleep, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
@@ -31,11 +31,14 @@ import { runsSession } from "./session-turn.ts";
 import { liveView, phaseOf, type SessionView } from "./session-view.ts";
 import { stuckWords } from "./stuck.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
+import { Workspaces } from "./workspaces.ts";
 
 /** What a runtime says of itself, for the Environment's status. */
 export interface RuntimeReport {
   readonly queue: QueueStatus | null;
   readonly sessions: SessionsStatus;
+  /** Volumes of sessions; undefined: there are none, or nobody counted yet. */
+  readonly workspaces?: WorkspacesStatus;
   /** Addresses of the Work API that claims name, or may come to by a poll under way; null before the last late one can have been found. */
   readonly claimedFrom: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
@@ -77,6 +80,7 @@ export class SessionsRuntime {
   readonly #pace: IdlePace;
   readonly #sweep: ItemSweep;
   readonly #retention: Retention;
+  readonly #workspaces: Workspaces;
   readonly #budget: DisruptionBudget;
   readonly #hold: EnvironmentHold;
   readonly #onChange: () => void;
@@ -112,7 +116,18 @@ export class SessionsRuntime {
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     const takeUp = (secret: Secret) => this.#takeUp(secret);
     this.#removals = new Removals({ context, onForeignSlot: takeUp });
-    this.#pool = new Pool({ ...shared, removals: this.#removals, onChange: changed });
+    this.#workspaces = new Workspaces({
+      context,
+      claims: this.#claims,
+      awaited: (sessionId) => this.#pool.awaits(sessionId),
+      onChange: changed,
+    });
+    this.#pool = new Pool({
+      ...shared,
+      removals: this.#removals,
+      takeVolume: (sessionId) => this.#workspaces.take(sessionId),
+      onChange: changed,
+    });
     this.#budget = new DisruptionBudget(shared);
     this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: takeUp });
     this.#sessions = new SessionLoop({
@@ -177,7 +192,13 @@ export class SessionsRuntime {
     this.#stop.abort();
     this.#releaseTimer?.cancel();
     this.#changed.notify();
-    await Promise.all([this.#running, this.#pool.ended(), this.#retention.ended(), this.#budget.ended()]);
+    await Promise.all([
+      this.#running,
+      this.#pool.ended(),
+      this.#retention.ended(),
+      this.#budget.ended(),
+      this.#workspaces.ended(),
+    ]);
   }
 
   /** The spec or what stands around it changed. */
@@ -191,6 +212,7 @@ export class SessionsRuntime {
     this.#pool.poke();
     this.#retention.poke();
     this.#budget.poke();
+    this.#workspaces.poke();
     this.#changed.notify();
   }
 
@@ -272,6 +294,7 @@ export class SessionsRuntime {
     return {
       queue: this.#queue.status,
       sessions,
+      ...(this.#workspaces.volumes === null ? {} : { workspaces: { volumes: this.#workspaces.volumes } }),
       claimedFrom: this.#allKnown
         ? new Set([...[...this.#claims].map(({ journal }) => journal.api), ...this.#claimLoop.addresses])
         : null,
@@ -307,6 +330,7 @@ export class SessionsRuntime {
     this.#pool.start(signal);
     this.#retention.start(signal);
     this.#budget.start(signal);
+    this.#workspaces.start(signal);
     this.#noteChange();
     const mayAsk = (until: AbortSignal) => this.#changed.until(() => this.#mayAsk, until);
     await Promise.all([
@@ -403,7 +427,8 @@ export class SessionsRuntime {
 
   async #mayClaim(signal: AbortSignal): Promise<void> {
     const ready = () => {
-      return this.#mayAsk && this.#permissions.mayClaim && !this.#draining && this.#pool.hasClaimable;
+      const finds = this.#pool.hasClaimable || (this.#queue.depth > 0 && this.#pool.wantsOffers);
+      return this.#mayAsk && this.#permissions.mayClaim && !this.#draining && finds;
     };
     // A probe claim becomes possible by the clock alone.
     if (!ready() && this.#pace.pollsEnd()) this.#queue.look();
@@ -418,6 +443,7 @@ export class SessionsRuntime {
     this.#changed.notify();
     this.#pool.poke();
     this.#budget.poke();
+    this.#workspaces.poke();
     this.#scheduleRelease();
     this.#onChange();
   }

@@ -90,6 +90,13 @@ export interface Timing {
   readonly budgetCheckMs: number;
   /** A NetworkPolicy is read anew so often, beside the watch that shows what becomes of it. */
   readonly policyCheckMs: number;
+  /** Volumes of sessions are listed anew so often: somebody may have deleted one. */
+  readonly workspaceCheckMs: number;
+  /** A Pod that was made for a session goes when its item was not offered for so long: parked, and before it is. */
+  readonly unclaimedParkedMs: number;
+  readonly unclaimedPreparingMs: number;
+  /** After an item for which there is no room, the next is asked for so much later. */
+  readonly noRoomPauseMs: number;
   /** Deleting an Environment ends at the latest so long after deletionGraceSeconds. */
   readonly drainBoundMs: number;
 }
@@ -146,6 +153,11 @@ export const DEFAULT_TIMING: Timing = {
   budgetLingerMs: 30_000,
   budgetCheckMs: 60_000,
   policyCheckMs: 600_000,
+  workspaceCheckMs: 300_000,
+  // Offered again after 5 s: several offers that did not come.
+  unclaimedParkedMs: 60_000,
+  unclaimedPreparingMs: 300_000,
+  noRoomPauseMs: 250,
   drainBoundMs: 60_000,
 };
 
@@ -187,6 +199,7 @@ const SCALED = [
   "budgetLingerMs",
   "budgetCheckMs",
   "policyCheckMs",
+  "workspaceCheckMs",
   "drainBoundMs",
 ] as const satisfies readonly (keyof Timing)[];
 

@@ -34,6 +34,8 @@ export function capacityVerdict(problem: CapacityProblem, use: { busy: number; m
         reason: "PreparationFailing",
         message: `Pods are refused although the template was accepted: ${ended(problem.message)}; mend the template, or what refuses it`,
       };
+    case "volume":
+      return { reason: "PreparationFailing", message: `volumes of sessions cannot be had: ${ended(problem.message)}` };
     case "preparing":
       return { reason: "PreparationFailing", message: `Pods do not get ready: ${ended(problem.message)}` };
     default:

@@ -122,6 +122,12 @@ describe("the examples", () => {
     const differing = Object.entries(schema)
       .filter(([name, { default: fallback }]) => fallback !== undefined && example.spec.sessions[name] !== fallback)
       .map(([name]) => name);
-    expect(differing).toEqual(["warm"]);
+    // What of an object is a default is written in it.
+    expect(differing).toEqual(["warm", "workspace"]);
+    const { workspace } = example.spec.sessions;
+    const inner = Object.entries(schema["workspace"]?.properties ?? {}).flatMap(([name, { default: fallback }]) =>
+      fallback === undefined ? [] : [[name, fallback]],
+    );
+    expect(workspace).toEqual(Object.fromEntries(inner));
   });
 });

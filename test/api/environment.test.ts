@@ -21,6 +21,7 @@ describe("defaults", () => {
         maxConcurrent: 5,
         warm: 0,
         warmScaleDownSeconds: 300,
+        workspace: { type: "Ephemeral", mountPath: "/workspace", retainSeconds: 604_800 },
         lease: "Worker",
         credential: "WorkSecret",
         secretDelivery: "Env",

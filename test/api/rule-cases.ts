@@ -24,6 +24,10 @@ const withNetwork = (network: Json, baseUrl = "https://api.anthropic.com") =>
 
 const DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container";
 
+const withStorage = (storage: string, more: Json = {}) =>
+  sessionsSpec({ workspace: { type: "PerSession", claimTemplate: { resources: { requests: { storage } }, ...more } } });
+const PER_SESSION = { type: "PerSession", claimTemplate: { resources: { requests: { storage: "1Gi" } } } };
+
 /** A sidecar before the session container, which the annotation names. */
 const twoContainers = (sidecar: Json, session: Json) =>
   inTemplate({
@@ -196,6 +200,48 @@ export const RULE_CASES: readonly RuleCase[] = [
       field: `spec.${mode === 0 ? "sessions" : "workers"}.template.metadata`,
     })),
   ),
+  {
+    name: "warm Pods with a volume per session are refused",
+    refused: sessionsSpec({ warm: 1, workspace: PER_SESSION }),
+    accepted: sessionsSpec({ warm: 0, workspace: PER_SESSION }),
+    message: "workspace PerSession needs warm 0",
+    field: "spec.sessions.warm",
+  },
+  {
+    name: "a volume per session without a claimTemplate is refused",
+    refused: sessionsSpec({ workspace: { type: "PerSession" } }),
+    accepted: sessionsSpec({ workspace: { type: "Ephemeral" } }),
+    message: "workspace PerSession needs a claimTemplate",
+    field: "spec.sessions.workspace.claimTemplate",
+  },
+  ...["0", "ten", "10 Gi", "-1Gi", "0.0Gi"].map((storage) => ({
+    name: `a workspace of ${storage} is refused`,
+    refused: withStorage(storage),
+    accepted: withStorage("0.5Gi"),
+    message: "storage must be an amount above 0",
+    field: "spec.sessions.workspace.claimTemplate.resources.requests.storage",
+  })),
+  ...["workspace", "/", "/a/../b", "/a:b", "/a/"].map((mountPath) => ({
+    name: `a workspace at ${mountPath} is refused`,
+    refused: sessionsSpec({ workspace: { ...PER_SESSION, mountPath } }),
+    accepted: sessionsSpec({ workspace: { ...PER_SESSION, mountPath: "/home/agent/.cache" } }),
+    message: "mountPath must be an absolute path",
+    field: "spec.sessions.workspace.mountPath",
+  })),
+  {
+    name: "a StorageClass that none can be named is refused",
+    refused: withStorage("1Gi", { storageClassName: "Fast SSD" }),
+    accepted: withStorage("1Gi", { storageClassName: "fast.ssd-1" }),
+    message: "storageClassName must be the name of a StorageClass",
+    field: "spec.sessions.workspace.claimTemplate.storageClassName",
+  },
+  {
+    name: "a volume with the name of the workspace's is refused",
+    refused: inTemplate(podTemplate({ volumes: [{ name: "berth-workspace", emptyDir: {} }] })),
+    accepted: inTemplate(podTemplate({ volumes: [{ name: "workspace", emptyDir: {} }] })),
+    message: "no volume may be named berth-workspace",
+    field: "spec.sessions.template.spec.volumes",
+  },
   {
     name: "a container with the name of the one that parks Pods is refused",
     refused: inTemplate({ spec: { containers: [{ name: "berth-gate", image: "i:1" }] } }),

@@ -94,6 +94,8 @@ describe("the operator's rights", () => {
     "patch nodes",
     "update coordination.k8s.io/leases",
     "create serviceaccounts/token",
+    "create persistentvolumeclaims",
+    "get persistentvolumeclaims",
     "create rbac.authorization.k8s.io/rolebindings",
   ])("do not let it %s", async (text) => {
     expect(await allowed(OPERATOR, [], right(text))).toBe(false);

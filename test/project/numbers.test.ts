@@ -10,6 +10,7 @@ import { WARNINGS_KEPT } from "../../src/console/seen.ts";
 import { MAX_VIEWERS, STUCK_MS } from "../../src/console/viewers.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-election.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
+import { windowMs } from "../../src/sessions/ack-window.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
 import { ALIVE_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
 import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
@@ -63,6 +64,11 @@ const SENTENCES: Record<string, readonly string[]> = {
     `the last ${ENDED_BOUNDS.perEnvironment} of each Environment that have ended (${ENDED_BOUNDS.inAll} in all)`,
     `${MAX_VIEWERS} may watch`,
     `is let go after ${s(STUCK_MS)}`,
+  ],
+  "docs/workspaces.md": [
+    `within the ${s(windowMs(t))} in which an offer is good`,
+    `the queue offers the item again, ${s(t.othersReclaimMs)} after it did last`,
+    `goes after ${s(t.unclaimedParkedMs)}, or ${minutes(t.unclaimedPreparingMs)} min where it is not parked yet`,
   ],
   "docs/session-pods.md": [`\`${WORK_SECRET_FILE}\``],
   "docs/high-availability.md": [

@@ -44,7 +44,7 @@ describe("a Pod in a cache", () => {
     const gone = (kept: object, whole: object) => Object.keys(whole).filter((name) => !Object.hasOwn(kept, name));
     expect(gone(labels, of("LABEL"))).toEqual([names.LABEL_MANAGED_BY]);
     expect(gone(annotations, of("ANNOTATION")).sort()).toEqual(
-      [names.ANNOTATION_ABOUT, names.ANNOTATION_DEFAULT_CONTAINER].sort(),
+      [names.ANNOTATION_ABOUT, names.ANNOTATION_DEFAULT_CONTAINER, names.ANNOTATION_LAST_USED].sort(),
     );
   });
 

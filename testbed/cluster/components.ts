@@ -87,11 +87,8 @@ const CLIENT_RATE = ["--kube-api-qps=500", "--kube-api-burst=1000"];
 
 /** Controllers for things that no test-bed has: disks, cloud routes, certificates of kubelets. */
 const IDLE_CONTROLLERS = [
-  "persistentvolume-binder-controller",
   "persistentvolume-attach-detach-controller",
   "persistentvolume-expander-controller",
-  "persistentvolume-protection-controller",
-  "persistentvolumeclaim-protection-controller",
   "ephemeral-volume-controller",
   "certificatesigningrequest-signing-controller",
   "certificatesigningrequest-approving-controller",

@@ -27,6 +27,11 @@
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete] # one over the Pods of each Environment
+{{- if .Values.rbac.workspaces }}
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, create, patch, delete] # volumes of sessions under workspace: PerSession
+{{- end }}
 {{- end -}}
 
 {{/* Leader election, in the release's own namespace. */}}

@@ -38,6 +38,15 @@ export const SERVED: readonly Allowed[] = [
   },
 ];
 
+/** There too, with rbac.workspaces. */
+export const WORKSPACES: readonly Allowed[] = [
+  {
+    verbs: "get list create patch delete",
+    resource: "persistentvolumeclaims",
+    why: "volumes of sessions under workspace: PerSession",
+  },
+];
+
 /** In the release's own namespace. */
 export const OWN: readonly Allowed[] = [
   { verbs: "get list create update delete", resource: "leases.coordination.k8s.io", why: "leader election" },

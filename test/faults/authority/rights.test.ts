@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ApiClient, ApiError } from "../../../testbed/cluster/api.ts";
 import type { Values } from "../../support/chart.ts";
 import { useCluster } from "../../support/cluster.ts";
-import { EVERYBODY, NODES, OWN, SERVED, textsOf, UNINSTALL, UNINSTALL_DELETES } from "./allowed.ts";
+import { EVERYBODY, NODES, OWN, SERVED, textsOf, UNINSTALL, UNINSTALL_DELETES, WORKSPACES } from "./allowed.ts";
 import { allowedOf, allProbes, type Probe, probeText, rulesOf } from "./probes.ts";
 import { applyRights, type ReleaseRights } from "./release-rights.ts";
 
@@ -94,10 +94,21 @@ describe("every verb on every resource: an operator of named namespaces", () => 
 });
 
 /** Values, and what the operator and the uninstall's Job have in: a served namespace, the release's own, a foreign one. */
-const VARIANTS: readonly { readonly name: string; readonly values: () => Values; readonly deletes?: boolean }[] = [
+const VARIANTS: readonly {
+  readonly name: string;
+  readonly values: () => Values;
+  readonly deletes?: boolean;
+  readonly volumes?: boolean;
+}[] = [
   { name: "the defaults", values: () => ({}) },
   { name: "shards and replicas", values: () => ({ shards: 8, replicas: 3 }) },
   { name: "no right to read Nodes", values: () => ({ rbac: { nodes: false } }) },
+  { name: "volumes of sessions", values: () => ({ rbac: { workspaces: true } }), volumes: true },
+  {
+    name: "volumes of sessions in named namespaces",
+    values: () => ({ namespaces: [served], rbac: { workspaces: true } }),
+    volumes: true,
+  },
   { name: "metrics with a ServiceMonitor", values: () => ({ metrics: { serviceMonitor: { enabled: true } } }) },
   { name: "origins that are listed", values: () => ({ allowedApiOrigins: ["https://api.anthropic.com"] }) },
   { name: "a CRD that goes with the release", values: () => ({ crds: { keep: false } }), deletes: true },
@@ -109,18 +120,19 @@ const VARIANTS: readonly { readonly name: string; readonly values: () => Values;
   },
 ];
 
-describe.each(VARIANTS)("the rules of the API server with $name", ({ values, deletes = false }) => {
+describe.each(VARIANTS)("the rules of the API server with $name", ({ values, deletes = false, volumes = false }) => {
   test("are those of the table, for the operator and for the uninstall", async () => {
     const given = values();
     await using rights = await applyRights(cluster, given);
     const all = !("namespaces" in given);
     const nodes =
       (given["rbac"] as { nodes?: boolean } | undefined)?.nodes === false ? new Set<string>() : textsOf(NODES);
+    const inServed = volumes ? textsOf(SERVED, WORKSPACES) : textsOf(SERVED);
     const operator = await rights.as(rights.operator);
-    expect(await rulesOf(operator, served)).toEqual(union(everybody, nodes, textsOf(SERVED)));
-    expect(await rulesOf(operator, foreign)).toEqual(union(everybody, nodes, all ? textsOf(SERVED) : new Set()));
+    expect(await rulesOf(operator, served)).toEqual(union(everybody, nodes, inServed));
+    expect(await rulesOf(operator, foreign)).toEqual(union(everybody, nodes, all ? inServed : new Set()));
     expect(await rulesOf(operator, rights.namespace)).toEqual(
-      union(everybody, nodes, textsOf(OWN), all ? textsOf(SERVED) : new Set()),
+      union(everybody, nodes, textsOf(OWN), all ? inServed : new Set()),
     );
 
     const uninstall = await rights.as(rights.uninstall);

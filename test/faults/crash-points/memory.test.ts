@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "vitest";
 import type { PointEvent } from "../../../src/core/points.ts";
+import { PERSISTENT_VOLUME_CLAIMS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "../../sessions/loops/loop-world.ts";
 import type { ContainerFate } from "../../sessions/loops/node.ts";
@@ -24,10 +25,18 @@ const MOST = readFaultSettings().long ? 12 : 1;
 /** Of a history's log, for the message of one that went wrong. */
 const LOG_LINES = 60;
 
+const WORKSPACE = {
+  type: "PerSession",
+  claimTemplate: { resources: { requests: { storage: "1Gi" } } },
+  retainSeconds: 60,
+};
+
 interface History {
   readonly sessions: Record<string, unknown>;
   /** What the first containers do; all later ones serve. */
   readonly programs: readonly Program[];
+  /** Some items are of one session, with a volume that is kept for a minute. */
+  readonly comesBack?: boolean;
   /** The Environment is deleted while sessions run. */
   readonly drained?: boolean;
 }
@@ -46,7 +55,10 @@ interface Told {
 }
 
 /** One history, always the same but for the death in it. */
-async function history({ sessions, programs, drained = false }: History, death: Death | null): Promise<Told> {
+async function history(
+  { sessions, programs, comesBack = false, drained = false }: History,
+  death: Death | null,
+): Promise<Told> {
   const events: PointEvent[] = [];
   let operator: Operator | null = null;
   let hasDied = false;
@@ -82,8 +94,9 @@ async function history({ sessions, programs, drained = false }: History, death: 
   operator = world.startOperator();
   const first = operator;
   const at = (ms: number, act: () => void) => world.clock.setTimer(act, ms);
-  world.enqueue();
+  const sessionId = world.api.world.item(world.enqueue()).data.id;
   at(SECOND, () => world.enqueue());
+  if (comesBack) for (const ms of [2, 20, 35]) at(ms * SECOND, () => world.enqueue({ sessionId }));
   at(4 * SECOND, () => world.enqueue({ type: "healthcheck" }));
   at(5 * SECOND, () => world.enqueue({ secret: false }));
   at(30 * SECOND, () =>
@@ -104,6 +117,8 @@ async function history({ sessions, programs, drained = false }: History, death: 
     world.claims.length === 0 && world.node.running.size === 0 && world.podsOf("assigned").length === 0;
   const isLive = () => world.items.some(({ state }) => state !== "stopped" && !(drained && state === "queued"));
   await check("not settled", () => isOver() && !isLive(), SETTLES_MS);
+  const volumes = () => world.server.list(PERSISTENT_VOLUME_CLAIMS, NAMESPACE).length;
+  if (comesBack) await check("volumes left", () => volumes() === 0, 10 * MINUTE);
   if (!drained) remove();
   await check("not gone", () => !world.environment && world.claims.length === 0 && world.pods.length === 0, 3 * MINUTE);
   first.kill();
@@ -146,6 +161,18 @@ const HISTORIES: readonly (readonly [name: string, of: History])[] = [
   ["lease: Operator", { sessions: { lease: "Operator" }, programs: ["plain", "killed", "crashes"] }],
   ["lease: Operator, Release", { sessions: { lease: "Operator", onPodFailure: "Release" }, programs: ["killed"] }],
   ["lease: Operator, overdue", { sessions: { lease: "Operator", maxDurationSeconds: 6 }, programs: ["silent"] }],
+  [
+    "workspace: PerSession",
+    { sessions: { warm: 0, workspace: WORKSPACE }, programs: ["stock", "killed", "crashes"], comesBack: true },
+  ],
+  [
+    "workspace: PerSession, lease: Operator",
+    {
+      sessions: { warm: 0, workspace: WORKSPACE, lease: "Operator" },
+      programs: ["plain", "killed", "crashes"],
+      comesBack: true,
+    },
+  ],
   ["lease: Operator, drained", { sessions: { lease: "Operator" }, programs: ["plain", "silent"], drained: true }],
 ];
 

@@ -77,7 +77,7 @@ const DELETES_IDLE: Reading = {
 
 /** Points that change nothing in the model: what they do is not in it, or they are reads that decide nothing by themselves. */
 type Unread =
-  | `${"prepare" | "environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup"}.${string}`
+  | `${"prepare" | "environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup" | "workspace"}.${string}`
   | `recover.${string}`
   | `removal.${"lock" | "read-lock" | "read-pod" | "unlock"}`
   | `retention.${"read-secret" | "read-pod"}`

@@ -17,6 +17,12 @@ const FAULTS_MS = 90 * SECOND;
 /** Longest: a lost lease, a quiet interval, the breaker's probes of an image that was mended. */
 const SETTLES_MS = 40 * MINUTE;
 
+const WORKSPACE = {
+  type: "PerSession",
+  claimTemplate: { resources: { requests: { storage: "1Gi" } } },
+  retainSeconds: 60,
+};
+
 interface Faults {
   readonly crashes: number;
   readonly weather: boolean;
@@ -66,6 +72,9 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       servesMs,
     };
   };
+  // Numbers of their own, so that all other histories of a seed stay what they are.
+  const own = seededRandom(seed + 1);
+  const workspace = own() < 1 / 3 ? { warm: 0, workspace: WORKSPACE } : {};
   const world = new LoopWorld({
     seed,
     fate,
@@ -79,6 +88,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
       ...pick<Record<string, string>>([{}, { parking: "Init" }, { parking: "Init", secretDelivery: "File" }]),
       parkedMaxAgeSeconds: pick([0, 60, 600]),
       warmScaleDownSeconds: pick([10, 300]),
+      ...workspace,
     },
     switches: {
       secondAck: pick(["refused", "unchanged"]),
@@ -96,7 +106,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     limits: { ttlSeconds: pick([90, 30, 10]), maxTtlSeconds: pick([600, 90, 30, 10]) },
   });
   world.startsAreHeld = faults.crashes === 0 && !faults.weather;
-  world.say(`lease ${lease} ${onPodFailure}`);
+  world.say(`lease ${lease} ${onPodFailure} ${workspace.workspace ? "PerSession" : "Ephemeral"}`);
   world.say(`seed ${seed} ${JSON.stringify(faults)} maxConcurrent ${maxConcurrent}`);
   const at = (ms: number, act: () => void) => world.clock.setTimer(act, ms);
   world.createEnvironment();
@@ -165,7 +175,12 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
   for (let n = 0; n < items; n += 1) {
     const kind = random();
     const input = kind < 0.06 ? { type: "healthcheck" } : kind < 0.1 ? { secret: false } : {};
-    at(between(0, FAULTS_MS), () => world.enqueue(input));
+    at(between(0, FAULTS_MS), () => {
+      const earlier = world.items.find(({ type }) => type === "session" && own() < 1 / 3);
+      // A session that comes back, maybe before its Pod is over.
+      const again = workspace.workspace && earlier ? { sessionId: world.api.world.item(earlier.id).data.id } : {};
+      world.enqueue({ ...input, ...("type" in input ? {} : again) });
+    });
   }
   const somePod = () => {
     const { pods } = world;

@@ -3,12 +3,19 @@ import { seededRandom } from "../../../simulator/ids.ts";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import { recordOf } from "../../../simulator/item.ts";
 import { violationText } from "../../../simulator/violations.ts";
-import { ANNOTATION_LEASE, API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
+import { ANNOTATION_LEASE, ANNOTATION_WORKSPACE, API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
 import { type PointObserver, pointsOf } from "../../../src/core/points.ts";
 import type { Random } from "../../../src/core/random.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
 import type { EventRecorder } from "../../../src/kube/events.ts";
-import { PODS, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
+import {
+  type KubeObject,
+  PERSISTENT_VOLUME_CLAIMS,
+  PODS,
+  type Pod,
+  SECRETS,
+  type Secret,
+} from "../../../src/kube/resource.ts";
 import { createLogger, type Logger, silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { Controller } from "../../../src/reconcile/controller.ts";
@@ -134,8 +141,9 @@ export class LoopWorld {
       ...(options.prepareMs ? { prepareMs: options.prepareMs } : {}),
       onStart: (running) => this.#started(running),
     });
-    this.server.subscribe(({ plural, object }) => {
+    this.server.subscribe(({ plural, object, type }) => {
       if (plural === "pods") this.#podChanged(object as Pod);
+      if (plural === PERSISTENT_VOLUME_CLAIMS.plural && type === "DELETED") this.#volumeGone(object);
     });
     this.api.world.events.on("item", (item, event) => {
       if (item.environmentId !== this.environmentId) return;
@@ -350,6 +358,9 @@ export class LoopWorld {
   /** A container starts: its operator must have acknowledged the item, and no other container may hold it. */
   #started({ pod, workId }: Running): void {
     this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
+    const sharing = this.#sharing(workspaceOf(this.server.find(PODS, NAMESPACE, pod)));
+    // W1
+    if (sharing.length > 1) this.wrongs.push(`W1 ${sharing.join(" and ")} run with one volume`);
     const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
     const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";
@@ -361,6 +372,19 @@ export class LoopWorld {
     if (others.length > 0 && item?.beat && item.state === "active" && item.generation === 1) {
       this.wrongs.push(`S2 ${pod} starts while ${others.map((other) => other.pod).join(", ")} holds the item`);
     }
+  }
+
+  /** Containers whose Pod is there and mounts this volume. Of one whose Pod was forced away nobody can know. */
+  #sharing(volume: string | undefined): string[] {
+    if (volume === undefined) return [];
+    const running = [...this.node.running].map(({ pod }) => pod);
+    return running.filter((pod) => workspaceOf(this.server.find(PODS, NAMESPACE, pod)) === volume);
+  }
+
+  /** W2: no volume goes while a container has it. */
+  #volumeGone({ metadata: { name } }: KubeObject): void {
+    const sharing = this.#sharing(name);
+    if (sharing.length > 0) this.wrongs.push(`W2 volume ${name} is deleted while ${sharing.join(", ")} runs with it`);
   }
 
   /** S1: an item is acknowledged only with its Secret durable, and a Pod that was parked when it was read just before. */
@@ -393,6 +417,11 @@ export class LoopWorld {
     );
     this.maxLivePods = Math.max(this.maxLivePods, live.length);
   }
+}
+
+/** The session's volume that a Pod mounts. */
+function workspaceOf(pod: Pod | undefined): string | undefined {
+  return pod?.metadata.annotations?.[ANNOTATION_WORKSPACE];
 }
 
 /** Whose lease the program in this Pod was written for. */

@@ -1,9 +1,16 @@
-import { LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../../../../src/api/names.ts";
-import { POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../../../src/kube/resource.ts";
+import {
+  ANNOTATION_LAST_USED,
+  LABEL_ENVIRONMENT,
+  LABEL_MANAGED_BY,
+  LABEL_PHASE,
+  LABEL_ROLE,
+} from "../../../../src/api/names.ts";
+import { PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../../src/sessions/environment-hold.ts";
 import { readJournal } from "../../../../src/sessions/journal.ts";
 import type { FateInput } from "../../../../testbed/node/node.ts";
 import { playWorker, SHORT_LEASE } from "../../../support/session-life.ts";
+import { allowVolumes, perSession, provideVolumes, sessionVolumes } from "../../../support/session-volumes.ts";
 import type { Unanswered } from "../../../support/sudden-death.ts";
 import type { World, WorldOptions } from "../../../support/world.ts";
 
@@ -105,6 +112,29 @@ function breakWorkApi(world: World): void {
  */
 const KEPT = { simulator: { limits: { ttlSeconds: 32, maxTtlSeconds: 32 } }, timeScale: 3 } as const;
 
+/** A session with a volume of its own. */
+const OWN_VOLUME = {
+  world: () => ({}),
+  before: async (world: World) => {
+    await allowVolumes(world);
+    // One more, since a volume that was deleted leaves its own to an administrator.
+    await provideVolumes(world, 2);
+  },
+  spec: (world: World) => ({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } }),
+  ends: "served",
+} as const;
+
+/** The session's volume, used no more, since its item is over: it is left in between where a Pod is let go. */
+const untilLeft = (world: World) =>
+  world.until(
+    "a volume is left",
+    async () => {
+      if (!world.simulator.items().every(({ state }) => state === "stopped")) return undefined;
+      return (await sessionVolumes(world)).find(({ metadata }) => metadata.annotations?.[ANNOTATION_LAST_USED]);
+    },
+    PATIENCE_MS,
+  );
+
 const SESSION = {};
 const ofOperator = (over: Record<string, unknown> = {}) => ({ sessions: { lease: "Operator", ...over } });
 
@@ -117,6 +147,36 @@ export const SCENARIOS = {
   filed: {
     world: () => ({ sessions: { parking: "Init", secretDelivery: "File" } }),
     ends: "served",
+  },
+  /** workspace: PerSession: a volume is made, then a Pod with it, then the item is claimed. */
+  "own-volume": {
+    ...OWN_VOLUME,
+    atEnd: (world) => untilLeft(world),
+  },
+  /** The same session comes back and finds its volume. */
+  "own-volume-again": {
+    ...OWN_VOLUME,
+    meanwhile: async (world) => {
+      await untilLeft(world);
+      const [first] = world.simulator.items();
+      world.simulator.enqueue(world.environmentId, { sessionId: first?.sessionId ?? "" });
+    },
+    atEnd: async (world) => {
+      await untilLeft(world);
+      const volumes = await sessionVolumes(world);
+      if (volumes.length !== 1) throw new Error(`${volumes.length} volumes of one session`);
+    },
+  },
+  /** Its time is over. */
+  "own-volume-expired": {
+    ...OWN_VOLUME,
+    meanwhile: async (world) => {
+      const { metadata } = await untilLeft(world);
+      const patch = { metadata: { annotations: { [ANNOTATION_LAST_USED]: "2020-01-01T00:00:00Z" } } };
+      const ref = { namespace: world.namespace, name: metadata.name ?? "" };
+      await world.kube.patch(PERSISTENT_VOLUME_CLAIMS, ref, patch, { type: "merge" });
+    },
+    atEnd: (world) => world.until("no volume", async () => (await sessionVolumes(world)).length === 0, PATIENCE_MS),
   },
   /** lease: Operator; the program knows nothing of it. */
   kept: {

@@ -1,0 +1,104 @@
+import { z } from "zod";
+import { type Rule, seconds, withRules } from "./rule.ts";
+
+const DAY = 86_400;
+const MINUTE = 60;
+/** What a Pod that a dead operator asked for may still be about to mount is not deleted: its creation has landed by then. */
+const MIN_RETAIN = MINUTE;
+const MAX_RETAIN = 365 * DAY;
+/** DNS subdomain, the bound of every object's name. */
+const MAX_NAME = 253;
+const MAX_PATH = 1024;
+const MAX_QUANTITY = 32;
+/** As many as Kubernetes has. */
+const MAX_ACCESS_MODES = 4;
+const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const QUANTITY_PATTERN = "^([1-9][0-9]*|[0-9]+\\.[0-9]*[1-9][0-9]*)(k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$";
+const PATH_PATTERN = "^(/[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*)+$";
+
+/** Like `fieldMatches`, of a field that is always set: a default, or a required one. */
+const matches = <F extends string>(
+  field: F,
+  pattern: string,
+  message: string,
+): Rule<{ readonly [K in F]?: string | undefined }> => ({
+  cel: `!has(self.${field}) || self.${field}.matches('${pattern.replaceAll("\\", "\\\\")}')`,
+  message,
+  field,
+  holds: (value) => value[field] === undefined || new RegExp(pattern).test(value[field]),
+});
+
+const requests = withRules(
+  z
+    .strictObject({
+      storage: z.string().min(1).max(MAX_QUANTITY).meta({ description: "Size of a session's volume, such as 10Gi." }),
+    })
+    .meta({ description: "What each volume asks for." }),
+  [matches("storage", QUANTITY_PATTERN, "storage must be an amount above 0 with a unit, such as 10Gi or 500Mi")],
+);
+
+const claimTemplate = withRules(
+  z
+    .strictObject({
+      accessModes: z
+        .array(
+          z.enum(["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"]).meta({
+            description: "An access mode of a PersistentVolumeClaim.",
+          }),
+        )
+        .min(1)
+        .max(MAX_ACCESS_MODES)
+        .default(["ReadWriteOnce"])
+        .meta({
+          description:
+            "How nodes may mount a volume: ReadWriteOncePod where the driver knows it, so that the cluster too keeps a second Pod off.",
+          "x-kubernetes-list-type": "atomic",
+        }),
+      resources: z.strictObject({ requests }).meta({ description: "How large each volume is." }),
+      storageClassName: z.string().max(MAX_NAME).optional().meta({
+        description: "StorageClass of the volumes; left out, the cluster's default one.",
+      }),
+    })
+    .meta({ description: "What each session's PersistentVolumeClaim is made from." }),
+  [
+    matches(
+      "storageClassName",
+      NAME_PATTERN,
+      "storageClassName must be the name of a StorageClass (lower-case letters, digits, - and .)",
+    ),
+  ],
+);
+
+/** `spec.sessions.workspace`: what a session finds again when it comes back. */
+export const workspaceSpec = withRules(
+  z
+    .strictObject({
+      type: z.enum(["Ephemeral", "PerSession"]).default("Ephemeral").meta({
+        description:
+          "Ephemeral: each work item of a session begins with the image's files; PerSession: a volume per session goes from one work item to the next.",
+      }),
+      claimTemplate: claimTemplate.optional(),
+      mountPath: z.string().min(1).max(MAX_PATH).default("/workspace").meta({
+        description: "Where the session container finds its volume.",
+      }),
+      retainSeconds: seconds(
+        7 * DAY,
+        MIN_RETAIN,
+        MAX_RETAIN,
+        "Seconds for which the volume of a session is kept after its last Pod; then it is deleted with all that is on it.",
+      ),
+    })
+    .prefault({})
+    .meta({ description: "The volume that a session finds again at its next work item." }),
+  [
+    {
+      // The API server judges the default of the whole, too, before it fills in what is inside.
+      cel: "!has(self.type) || self.type != 'PerSession' || has(self.claimTemplate)",
+      field: "claimTemplate",
+      message: "workspace PerSession needs a claimTemplate: say at least resources.requests.storage",
+      holds: ({ type, claimTemplate: template }) => type !== "PerSession" || template !== undefined,
+    },
+    matches("mountPath", PATH_PATTERN, "mountPath must be an absolute path without . and .. in it, such as /workspace"),
+  ],
+);
+export type WorkspaceSpec = z.output<typeof workspaceSpec>;

@@ -1,0 +1,108 @@
+import { AwaitedSessions } from "./awaited-sessions.ts";
+import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";
+import type { Breaker } from "./breaker.ts";
+import type { ClaimTable } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import type { Expectations } from "./expectations.ts";
+import type { FreePods } from "./free-pods.ts";
+import { isPerSession, sessionBoundTo, usesVolume } from "./workspace-pods.ts";
+
+const SECOND_MS = 1_000;
+
+/**
+ * `workspace: PerSession`: which sessions wait for a Pod of their own, and which are to get one. What is there and what is
+ * under way is the pool's.
+ */
+export class BoundPods {
+  readonly #context: SessionContext;
+  readonly #claims: ClaimTable;
+  readonly #breaker: Breaker;
+  readonly #free: FreePods;
+  readonly #expected: Expectations;
+  readonly #busy: () => number;
+  readonly #parkedMs: (name: string) => number | null;
+  readonly #awaited: AwaitedSessions;
+
+  constructor(options: {
+    context: SessionContext;
+    claims: ClaimTable;
+    breaker: Breaker;
+    free: FreePods;
+    expected: Expectations;
+    /** Slots whose Pod takes room and is not free. */
+    busy: () => number;
+    /** When a Pod was first seen parked (the API server's clock). */
+    parkedMs: (name: string) => number | null;
+  }) {
+    this.#context = options.context;
+    this.#claims = options.claims;
+    this.#breaker = options.breaker;
+    this.#free = options.free;
+    this.#expected = options.expected;
+    this.#busy = options.busy;
+    this.#parkedMs = options.parkedMs;
+    this.#awaited = new AwaitedSessions(options.context.kube.now());
+  }
+
+  /**
+   * Whether it helps to know which sessions wait, since a Pod could be made for one, or is being made for one that may not wait
+   * any more.
+   */
+  get wantsOffers(): boolean {
+    if (!isPerSession(this.#context.environment())) return false;
+    return this.#free.list().length + this.#expected.size > 0 || this.#busy() < this.#maxConcurrent;
+  }
+
+  /** An item of this session is in the queue and needs a Pod of its own. */
+  offered(sessionId: string): void {
+    this.#awaited.offered(sessionId, this.#context.kube.now());
+  }
+
+  /** It got its Pod, or cannot get one for now: its next offer counts anew. */
+  forget(sessionId: string): void {
+    this.#awaited.served(sessionId);
+  }
+
+  /** Whether a Pod of this session is being made, or is to be. */
+  awaits(sessionId: string): boolean {
+    const { kube, timing } = this.#context;
+    const sinceMs = kube.now() - timing.unclaimedParkedMs;
+    return this.#awaited.has(sessionId, sinceMs) || this.#expected.sessions.has(sessionId);
+  }
+
+  /** Whether there is no room for a Pod of this session. */
+  isFullFor(sessionId: string): boolean {
+    if (this.#expected.sessions.has(sessionId)) return false;
+    const free = this.#free.list();
+    if (free.some(({ pod }) => sessionBoundTo(pod) === sessionId)) return false;
+    return this.#busy() + free.length + this.#expected.size >= this.#maxConcurrent;
+  }
+
+  plan(draining: boolean): BoundCapacityPlan {
+    const { environment, template, kube, timing, pods } = this.#context;
+    const { prepareTimeoutSeconds = 0 } = environment().spec.sessions ?? {};
+    const nowMs = kube.now();
+    const taken = new Set(pods.list().map((pod) => (usesVolume(pod) ? sessionBoundTo(pod) : null)));
+    return planBoundCapacity({
+      ...{ nowMs, hash: template().hash, maxConcurrent: this.#maxConcurrent, draining, busy: this.#busy() },
+      // While containers do not start, one Pod is enough for a probe.
+      mostFree: this.#breaker.isOpen ? 1 : this.#maxConcurrent,
+      creating: this.#expected.sessions,
+      pods: this.#free.list().map(({ free, pod }) => ({
+        ...free,
+        sessionId: sessionBoundTo(pod),
+        parkedMs: this.#parkedMs(free.name),
+      })),
+      awaited: this.#awaited.since(nowMs - timing.unclaimedParkedMs),
+      lastOfferedMs: (sessionId) => this.#awaited.lastOfferedMs(sessionId),
+      isTaken: (sessionId) => taken.has(sessionId) || this.#claims.runs(sessionId),
+      prepareTimeoutMs: prepareTimeoutSeconds * SECOND_MS,
+      unclaimedParkedMs: timing.unclaimedParkedMs,
+      unclaimedPreparingMs: timing.unclaimedPreparingMs,
+    });
+  }
+
+  get #maxConcurrent(): number {
+    return this.#context.environment().spec.sessions?.maxConcurrent ?? 0;
+  }
+}

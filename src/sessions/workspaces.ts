@@ -1,0 +1,281 @@
+import { ANNOTATION_LAST_USED } from "../api/names.ts";
+import { errorText } from "../core/errors.ts";
+import { Passes } from "../core/passes.ts";
+import { isAlreadyExists, isConflict, isForbidden, isNotFound, LeadershipLostError } from "../kube/errors.ts";
+import { PERSISTENT_VOLUME_CLAIMS, type PersistentVolumeClaim } from "../kube/resource.ts";
+import type { ClaimTable } from "./claim-table.ts";
+import type { SessionContext } from "./context.ts";
+import { orNull } from "./perform.ts";
+import { isPerSession, type OwnVolume, sessionBoundTo, usesVolume } from "./workspace-pods.ts";
+import { planVolumes, readVolume, renderVolume, type Volume, volumeName, volumeSelector } from "./workspace-volume.ts";
+
+const SECOND_MS = 1_000;
+
+/** Passes by the clock follow one another no closer than this. */
+const MIN_WAKE_MS = 1_000;
+
+/** Pods change many a second, and a pass looks at all of them. */
+const REST_MS = 200;
+
+/** From a volume that was not as it was known to the next list. */
+const LIST_SOON_MS = 5_000;
+
+/** Volumes written at the same time. */
+const CONCURRENCY = 8;
+
+/** Tries in a row to take a volume that somebody else writes to at the same time. */
+const TRIES = 3;
+
+/** What keeps a session's volume from being had, with the mend. */
+export class WorkspaceError extends Error {
+  constructor(message: string, cause?: unknown) {
+    super(message, { cause });
+    this.name = "WorkspaceError";
+  }
+}
+
+/**
+ * The volumes of an Environment with `workspace: PerSession`: made, or found again, before a session's Pod is; marked with the
+ * time once no Pod uses them; deleted when that was `retainSeconds` ago. They belong to the Environment and go with it. The
+ * marks are all the memory there is, so that a restart forgets nothing.
+ *
+ * A volume that is about to be used bears no mark, and each write names the resourceVersion that was read: of a deletion and
+ * of a use that meet, one is refused.
+ */
+export class Workspaces {
+  readonly #context: SessionContext;
+  readonly #claims: ClaimTable;
+  readonly #awaited: (sessionId: string) => boolean;
+  readonly #onChange: () => void;
+  readonly #passes: Passes;
+  readonly #known = new Map<string, Volume>();
+  /** When (monotonic) they were last listed. */
+  #listedMs = Number.NEGATIVE_INFINITY;
+  #told = "";
+
+  constructor(options: {
+    context: SessionContext;
+    claims: ClaimTable;
+    /** Whether a Pod of this session is being made, or is to be. */
+    awaited: (sessionId: string) => boolean;
+    onChange: () => void;
+  }) {
+    this.#context = options.context;
+    this.#claims = options.claims;
+    this.#awaited = options.awaited;
+    this.#onChange = options.onChange;
+    const { clock, timing } = options.context;
+    this.#passes = new Passes({
+      clock,
+      pass: () => this.#pass(),
+      failed: (error) => this.#failed(error),
+      retryMs: timing.retryMaxMs,
+      minWakeMs: MIN_WAKE_MS,
+      restMs: REST_MS,
+    });
+  }
+
+  /** Begins once all claims of an earlier process are in the table: before that, every volume looks unused. */
+  start(signal: AbortSignal): void {
+    this.#passes.start(signal);
+  }
+
+  /** A Pod, a claim or the spec changed. */
+  poke(): void {
+    if (this.#isWanted) this.#passes.poke();
+  }
+
+  /** Resolves when nothing of it is under way any more, after the signal aborted. */
+  ended(): Promise<void> {
+    return this.#passes.ended();
+  }
+
+  /** How many there are; null: not known, or no matter of this Environment. */
+  get volumes(): number | null {
+    if (!this.#isWanted || this.#listedMs === Number.NEGATIVE_INFINITY) return null;
+    return this.#known.size;
+  }
+
+  /**
+   * The volume of a session, made where there is none, and marked as in use: to be called before its Pod is made.
+   * @throws WorkspaceError where it cannot be had, KubeApiError
+   */
+  async take(sessionId: string): Promise<OwnVolume> {
+    const name = volumeName(this.#context, sessionId);
+    for (let tries = 0; tries < TRIES; tries += 1) {
+      const found = await this.#read(name);
+      const taken = found ? await this.#use(found, sessionId) : await this.#create(sessionId);
+      if (!taken) continue;
+      this.#known.set(name, taken);
+      return { sessionId, claim: name };
+    }
+    throw new WorkspaceError(`the volume ${name} changes all the time: see who writes to it`);
+  }
+
+  #read(name: string): Promise<PersistentVolumeClaim | null> {
+    const { kube, points, namespace } = this.#context;
+    return orNull(points.run("workspace.read", {}, () => kube.get(PERSISTENT_VOLUME_CLAIMS, { namespace, name })));
+  }
+
+  /** Null: somebody else was quicker. */
+  async #create(sessionId: string): Promise<Volume | null> {
+    const { kube, points, metrics, labels, logger } = this.#context;
+    const template = this.#context.environment().spec.sessions?.workspace.claimTemplate;
+    if (!template) throw new WorkspaceError("workspace has no claimTemplate");
+    const claim = renderVolume(this.#context, sessionId, template);
+    try {
+      const made = await points.run("workspace.create", {}, () => kube.create(PERSISTENT_VOLUME_CLAIMS, claim));
+      metrics.workspacesCreated.inc(labels);
+      logger.info({ sessionId, volume: claim.metadata.name }, "a session's volume is made");
+      return this.#ours(made);
+    } catch (error) {
+      if (isAlreadyExists(error)) return null;
+      throw error;
+    }
+  }
+
+  /** Null: it changed meanwhile. */
+  async #use(found: PersistentVolumeClaim, sessionId: string): Promise<Volume | null> {
+    const volume = this.#ours(found);
+    // Two ids of one hash would be two sessions with one volume.
+    if (volume.sessionId !== sessionId) throw foreign(volume.name);
+    if (volume.going) {
+      throw new WorkspaceError(`the volume ${volume.name} is being deleted: the session waits until it is gone`);
+    }
+    if (volume.lastUsedMs === null) return volume;
+    return this.#mark(volume, null);
+  }
+
+  #ours(claim: PersistentVolumeClaim): Volume {
+    const volume = readVolume(claim, this.#context);
+    if (!volume) throw foreign(claim.metadata.name ?? "");
+    return volume;
+  }
+
+  /** Since when it is used no more; null: it is. Resolves with null where it changed meanwhile. */
+  async #mark(volume: Volume, lastUsed: string | null): Promise<Volume | null> {
+    const { kube, points, namespace } = this.#context;
+    const { name, uid, resourceVersion } = volume;
+    const patch = { metadata: { uid, resourceVersion, annotations: { [ANNOTATION_LAST_USED]: lastUsed } } };
+    const point = lastUsed === null ? "workspace.take" : "workspace.leave";
+    try {
+      const marked = await points.run(point, {}, () =>
+        kube.patch(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, patch, { type: "merge" }),
+      );
+      return this.#ours(marked);
+    } catch (error) {
+      if (isConflict(error) || isNotFound(error)) return null;
+      throw error;
+    }
+  }
+
+  /** Also where the spec wants none any more, until those of before have gone. */
+  get #isWanted(): boolean {
+    const environment = this.#context.environment();
+    return isPerSession(environment) || (environment.status?.workspaces?.volumes ?? 0) > 0;
+  }
+
+  async #pass(): Promise<void> {
+    const { clock, kube, timing, environment } = this.#context;
+    const workspace = environment().spec.sessions?.workspace;
+    if (!workspace || !this.#isWanted) return;
+    if (clock.monotonic() >= this.#listedMs + timing.workspaceCheckMs) await this.#list();
+    const used = this.#inUse();
+    const inUse = (sessionId: string) =>
+      used.has(sessionId) || this.#claims.runs(sessionId) || this.#awaited(sessionId);
+    const plan = planVolumes(this.#known.values(), inUse, kube.now(), workspace.retainSeconds * SECOND_MS);
+    const at = new Date(kube.now()).toISOString();
+    await this.#inBatches(plan.take, (volume) => this.#remark(volume, null));
+    await this.#inBatches(plan.leave, (volume) => this.#remark(volume, at));
+    await this.#inBatches(plan.expire, async (volume) => {
+      // The answers before took their time.
+      if (!inUse(volume.sessionId) && !this.#inUse().has(volume.sessionId)) await this.#expire(volume);
+    });
+    this.#told = "";
+    this.#passes.wakeAfter(this.#listedMs + timing.workspaceCheckMs - clock.monotonic());
+    if (plan.nextAtMs !== null) this.#passes.wakeAfter(plan.nextAtMs - kube.now());
+    if (plan.leave.length > 0) this.#passes.poke();
+  }
+
+  /** Sessions whose volume a Pod uses, as the cache shows it: it shows a Pod's end after it, never before. */
+  #inUse(): Set<string> {
+    const used = new Set<string>();
+    for (const pod of this.#context.pods.list()) {
+      const sessionId = sessionBoundTo(pod);
+      if (sessionId !== null && usesVolume(pod)) used.add(sessionId);
+    }
+    return used;
+  }
+
+  async #list(): Promise<void> {
+    const { kube, points, namespace, name, clock } = this.#context;
+    const sentMs = clock.monotonic();
+    const labelSelector = volumeSelector(name);
+    const { items } = await points.run("workspace.list", {}, () =>
+      kube.listAll(PERSISTENT_VOLUME_CLAIMS, { namespace, labelSelector }),
+    );
+    this.#known.clear();
+    for (const item of items) {
+      const volume = readVolume(item, this.#context);
+      if (volume) this.#known.set(volume.name, volume);
+    }
+    this.#listedMs = sentMs;
+    this.#onChange();
+  }
+
+  async #remark(volume: Volume, lastUsed: string | null): Promise<void> {
+    const marked = await this.#mark(volume, lastUsed);
+    if (marked) this.#known.set(volume.name, marked);
+    else this.#forget(volume);
+  }
+
+  /** Kubernetes keeps it for as long as a Pod has it mounted (`kubernetes.io/pvc-protection`). */
+  async #expire(volume: Volume): Promise<void> {
+    const { kube, points, namespace, metrics, labels, announce } = this.#context;
+    const { name, uid, resourceVersion, sessionId } = volume;
+    try {
+      await points.run("workspace.delete", { asks: { uid } }, () =>
+        kube.delete(PERSISTENT_VOLUME_CLAIMS, { namespace, name }, { uid, resourceVersion }),
+      );
+      metrics.workspacesExpired.inc(labels);
+      announce("WorkspaceExpired", `the volume ${name} of session ${sessionId} was kept long enough and is deleted`);
+    } catch (error) {
+      if (!isConflict(error) && !isNotFound(error)) throw error;
+    }
+    this.#forget(volume);
+  }
+
+  /** What became of it shows the next list, which comes soon. */
+  #forget({ name }: Volume): void {
+    const { clock, timing } = this.#context;
+    this.#known.delete(name);
+    this.#listedMs = Math.min(this.#listedMs, clock.monotonic() + LIST_SOON_MS - timing.workspaceCheckMs);
+    this.#onChange();
+  }
+
+  async #inBatches(volumes: readonly Volume[], act: (volume: Volume) => Promise<void>): Promise<void> {
+    for (let from = 0; from < volumes.length && this.#passes.active; from += CONCURRENCY) {
+      await Promise.all(volumes.slice(from, from + CONCURRENCY).map(act));
+    }
+  }
+
+  #failed(error: unknown): void {
+    // Who may not act any more has nothing to say of it.
+    if (error instanceof LeadershipLostError) return;
+    const words = errorText(error);
+    this.#context.logger.warn({ error: words }, "volumes of sessions could not be kept");
+    if (this.#told === words) return;
+    this.#told = words;
+    const mend = isForbidden(error) ? NO_LEAVE : "it is tried again";
+    this.#context.announce("WorkspaceFailing", `volumes of sessions could not be kept: ${words}; ${mend}`);
+  }
+}
+
+/** The mend of a right that is missing. */
+export const NO_LEAVE = "give the operator leave for PersistentVolumeClaims with the chart's rbac.workspaces=true";
+
+function foreign(name: string): WorkspaceError {
+  return new WorkspaceError(
+    `the PersistentVolumeClaim ${name} is there and is not one of this session: delete or rename it`,
+  );
+}

@@ -1,0 +1,113 @@
+import { describe, expect, test } from "vitest";
+import { PERSISTENT_VOLUME_CLAIMS, type Resource } from "../../src/kube/resource.ts";
+import { useCluster } from "../support/cluster.ts";
+import { podOf, SHORT_LEASE, untilAssigned } from "../support/session-life.ts";
+import { allowVolumes, perSession, provideVolumes, sessionVolumes, volumeOf } from "../support/session-volumes.ts";
+import { startWorld, type WorldOptions } from "../support/world.ts";
+
+const cluster = useCluster();
+
+const KEPT = { retainFinishedSeconds: 3_600, retainFailedSeconds: 3_600 };
+const LAST_USED = "berth.dev/last-used";
+const QUOTAS: Resource = {
+  group: "",
+  version: "v1",
+  plural: "resourcequotas",
+  kind: "ResourceQuota",
+  namespaced: true,
+};
+
+async function volumeWorld(options: WorldOptions = {}, count = 2) {
+  const world = await startWorld(cluster, { ...SHORT_LEASE, ...options });
+  await allowVolumes(world);
+  await provideVolumes(world, count);
+  return world;
+}
+
+describe.concurrent("workspace: PerSession", () => {
+  test("each item of a session finds the volume of the one before, and another session has its own", async () => {
+    await using world = await volumeWorld();
+    await world.createEnvironment({
+      sessions: { ...(world.spec()["sessions"] as object), ...perSession(world), ...KEPT },
+    });
+    world.startOperator();
+    const first = world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    const second = world.simulator.enqueue(world.environmentId, { sessionId: first.sessionId });
+    const other = world.simulator.enqueue(world.environmentId);
+    await world.untilServed(3);
+    const [one, two, three] = [first, second, other].map((item) => volumeOf(podOf(world, item)));
+    expect(two).toBe(one);
+    expect(three).not.toBe(one);
+    const volumes = await sessionVolumes(world);
+    expect(volumes.map(({ metadata }) => metadata.name).sort()).toEqual([one, three].sort());
+    // The scheduler bound no Pod before.
+    expect(volumes.map(({ status }) => status?.phase)).toEqual(["Bound", "Bound"]);
+    await world.until("their number is told", () => world.environment?.status?.workspaces?.volumes === 2);
+    world.simulator.assertNoViolations();
+  });
+
+  test("lease: Operator, a volume is marked at the end, found again, and deleted when its time is over", async () => {
+    const fates = () => ({ kind: "exit", code: 0, afterMs: 300 }) as const;
+    await using world = await volumeWorld({ node: { fates } });
+    const sessions = { ...(world.spec()["sessions"] as object), ...perSession(world), lease: "Operator" };
+    await world.createEnvironment({ sessions });
+    world.startOperator();
+    const mark = async () => (await sessionVolumes(world))[0]?.metadata.annotations?.[LAST_USED];
+    const first = world.simulator.enqueue(world.environmentId);
+    await world.until("it is used no more", mark);
+    const second = world.simulator.enqueue(world.environmentId, { sessionId: first.sessionId });
+    await untilAssigned(world, second);
+    await world.untilServed(2);
+    await world.until("it is used no more", mark);
+    const [volume] = await sessionVolumes(world);
+    const patch = { metadata: { annotations: { [LAST_USED]: "2020-01-01T00:00:00Z" } } };
+    const ref = { namespace: world.namespace, name: volume?.metadata.name ?? "" };
+    await world.kube.patch(PERSISTENT_VOLUME_CLAIMS, ref, patch, { type: "merge" });
+    await world.until("it is deleted", async () => (await sessionVolumes(world)).length === 0);
+    await world.until("that is told", () => world.events("WorkspaceExpired").length === 1);
+    world.simulator.assertNoViolations();
+  });
+
+  test("without leave for volumes nothing is claimed, and the mend is told; with it the item is served", async () => {
+    await using world = await startWorld(cluster, SHORT_LEASE);
+    await provideVolumes(world, 1);
+    await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } });
+    world.startOperator();
+    const item = world.simulator.enqueue(world.environmentId);
+    const told = await world.untilCondition("CapacityAvailable", "PreparationFailing");
+    expect(told.message).toContain("rbac.workspaces=true");
+    expect(world.simulator.item(item.id)).toMatchObject({ state: "queued", acks: [] });
+    await allowVolumes(world);
+    await world.untilServed(1);
+  });
+
+  test("a quota that leaves no room for a volume is told as one, and the item waits for it", async () => {
+    await using world = await volumeWorld();
+    const quota = {
+      metadata: { name: "volumes", namespace: world.namespace },
+      spec: { hard: { persistentvolumeclaims: "0" } },
+    };
+    await world.kube.create(QUOTAS, quota);
+    await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } });
+    world.startOperator();
+    const item = world.simulator.enqueue(world.environmentId);
+    await world.untilCondition("CapacityAvailable", "QuotaExceeded");
+    expect(world.simulator.item(item.id).acks).toEqual([]);
+    await world.kube.delete(QUOTAS, quota.metadata);
+    await world.untilServed(1);
+  });
+
+  test("deleting the Environment takes the volumes along", async () => {
+    await using world = await volumeWorld();
+    await world.createEnvironment({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } });
+    world.startOperator();
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    expect(await sessionVolumes(world)).toHaveLength(1);
+    await world.deleteEnvironment();
+    // The garbage collector learns of new kinds every half a minute.
+    const gone = async () => !world.environment && (await sessionVolumes(world)).length === 0;
+    await world.until("all gone", gone, 110_000);
+  });
+});

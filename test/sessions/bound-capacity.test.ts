@@ -1,0 +1,117 @@
+import { describe, expect, test } from "vitest";
+import { type BoundCapacityInput, type BoundPod, planBoundCapacity } from "../../src/sessions/bound-capacity.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const NOW = 10 * 60 * MINUTE;
+const HASH = "new";
+
+const plan = (more: Partial<BoundCapacityInput> = {}) =>
+  planBoundCapacity({
+    nowMs: NOW,
+    hash: HASH,
+    maxConcurrent: 3,
+    mostFree: 3,
+    busy: 0,
+    creating: new Set(),
+    pods: [],
+    awaited: [],
+    lastOfferedMs: () => NOW,
+    isTaken: () => false,
+    prepareTimeoutMs: 10 * MINUTE,
+    unclaimedParkedMs: MINUTE,
+    unclaimedPreparingMs: 5 * MINUTE,
+    draining: false,
+    ...more,
+  });
+
+let made = 0;
+function pod(sessionId: string | null, more: Partial<BoundPod> = {}): BoundPod {
+  made += 1;
+  const state = more.state ?? "parked";
+  return {
+    name: `p${made}`,
+    hash: HASH,
+    state,
+    createdAtMs: NOW - MINUTE,
+    scheduledAtMs: state === "unscheduled" ? null : NOW - MINUTE,
+    leaving: false,
+    forbidden: false,
+    sessionId,
+    parkedMs: state === "parked" ? NOW - MINUTE : null,
+    ...more,
+  };
+}
+
+describe("Pods are made", () => {
+  test("for sessions that wait, in their order, as far as there is room", () => {
+    expect(plan({ awaited: ["a", "b", "c", "d"], busy: 1 }).sessions).toEqual(["a", "b"]);
+  });
+
+  test("for none that has one, or has one under way", () => {
+    const given = { awaited: ["a", "b", "c"], pods: [pod("a", { state: "preparing" })], creating: new Set(["b"]) };
+    expect(plan(given)).toMatchObject({ sessions: ["c"], create: 1, remove: [], wanted: 3 });
+  });
+
+  test("for none whose volume another Pod may still write to", () => {
+    expect(plan({ awaited: ["a", "b"], isTaken: (id) => id === "a" }).sessions).toEqual(["b"]);
+  });
+
+  test("for no session whose Pod only now goes", () => {
+    const old = pod("a", { hash: "old" });
+    expect(plan({ awaited: ["a"], pods: [old] })).toMatchObject({
+      sessions: [],
+      remove: [{ name: old.name, reason: "Outdated" }],
+    });
+  });
+
+  test("one at a time while containers do not start", () => {
+    expect(plan({ awaited: ["a", "b"], mostFree: 1 }).sessions).toEqual(["a"]);
+    expect(plan({ awaited: ["b"], mostFree: 1, pods: [pod("a")] }).sessions).toEqual([]);
+  });
+
+  test("for nobody while the Environment goes", () => {
+    const free = pod("a");
+    expect(plan({ awaited: ["b"], pods: [free], draining: true })).toMatchObject({
+      sessions: [],
+      remove: [{ name: free.name, reason: "Draining" }],
+    });
+  });
+});
+
+describe("a Pod goes", () => {
+  test.each<[string, Partial<BoundPod>, Partial<BoundCapacityInput>]>([
+    ["PrepareTimeout", { state: "preparing", scheduledAtMs: NOW - 10 * MINUTE }, {}],
+    ["NodeLeaving", { leaving: true }, {}],
+    ["Forbidden", { forbidden: true }, {}],
+    ["Outdated", { sessionId: null }, {}],
+    ["Unclaimed", {}, { lastOfferedMs: () => NOW - MINUTE }],
+    ["Unclaimed", { state: "unscheduled", createdAtMs: NOW - 6 * MINUTE }, { lastOfferedMs: () => NOW - 5 * MINUTE }],
+    ["OverMaximum", {}, { busy: 3 }],
+  ])("as %s", (reason, of, more) => {
+    const free = pod("a", of);
+    expect(plan({ pods: [free], ...more }).remove).toEqual([{ name: free.name, reason }]);
+  });
+
+  test("when there are two of one session, the one that is not parked", () => {
+    const parked = pod("a", { createdAtMs: NOW - SECOND });
+    const late = pod("a", { state: "preparing" });
+    expect(plan({ pods: [late, parked] }).remove).toEqual([{ name: late.name, reason: "Surplus" }]);
+  });
+});
+
+describe("a Pod stays", () => {
+  test.each<[string, Partial<BoundPod>, Partial<BoundCapacityInput>]>([
+    [
+      "that was parked only now, though its item was last offered long ago",
+      { parkedMs: NOW - 59 * SECOND },
+      { lastOfferedMs: () => 0 },
+    ],
+    ["whose item was offered lately", { parkedMs: 0, createdAtMs: 0 }, { lastOfferedMs: () => NOW - 59 * SECOND }],
+    ["that waits for a node", { state: "unscheduled", createdAtMs: 0 }, {}],
+  ])("%s", (_, of, more) => {
+    const { remove, againAtMs } = plan({ pods: [pod("a", of)], ...more });
+    expect(remove).toEqual([]);
+    expect(againAtMs).toBeGreaterThan(NOW);
+  });
+});

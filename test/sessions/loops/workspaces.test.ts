@@ -1,0 +1,229 @@
+import { expect, test } from "vitest";
+import { PERSISTENT_VOLUME_CLAIMS, type Pod } from "../../../src/kube/resource.ts";
+import { metricValue } from "../../support/metric-value.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, type LoopWorldOptions, NAMESPACE } from "./loop-world.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+
+const RETAIN_SECONDS = 600;
+const WORKSPACE = {
+  type: "PerSession",
+  claimTemplate: { resources: { requests: { storage: "1Gi" } }, storageClassName: "fast" },
+  retainSeconds: RETAIN_SECONDS,
+};
+
+function start(options: LoopWorldOptions = {}, servesMs = 5 * SECOND) {
+  const world = new LoopWorld({
+    ...options,
+    fate: ({ metadata }) => ({
+      startError: false,
+      program: metadata.annotations?.["berth.dev/lease"] === "Operator" ? "plain" : "stock",
+      servesMs,
+    }),
+    sessions: { maxConcurrent: 3, warm: 0, workspace: WORKSPACE, ...options.sessions },
+  });
+  world.createEnvironment();
+  return Object.assign(world, { operator: world.startOperator() });
+}
+
+const volumes = (world: LoopWorld) => world.server.list(PERSISTENT_VOLUME_CLAIMS, NAMESPACE);
+const lastUsed = (world: LoopWorld) =>
+  volumes(world).map(({ metadata }) => metadata.annotations?.["berth.dev/last-used"]);
+const claimOf = (pod: Pod | undefined) =>
+  pod?.spec.volumes?.flatMap(
+    ({ persistentVolumeClaim: claim }) => (claim as { claimName: string })?.claimName ?? [],
+  )[0];
+const podOf = (world: LoopWorld, workId: string) =>
+  world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId);
+const isStopped = (world: LoopWorld, id: string) => world.item(id).state === "stopped";
+
+test.each(["Worker", "Operator"])(
+  "each item of a session finds the volume of the one before (lease: %s)",
+  async (lease) => {
+    const world = start({ sessions: { lease, retainFinishedSeconds: 3_600 } });
+    const first = world.enqueue();
+    await world.until("the first is served", () => isStopped(world, first) && world.podsOf("finished").length === 1);
+    const { id: sessionId } = world.api.world.item(first).data;
+    const [volume] = volumes(world);
+    expect(volume?.spec).toEqual({
+      accessModes: ["ReadWriteOnce"],
+      resources: { requests: { storage: "1Gi" } },
+      storageClassName: "fast",
+    });
+    expect(volume?.metadata.annotations?.["berth.dev/session-id"]).toBe(sessionId);
+    const second = world.enqueue({ sessionId });
+    const other = world.enqueue();
+    await world.until("all are served", () => isStopped(world, second) && isStopped(world, other));
+    expect(claimOf(podOf(world, first))).toBe(volume?.metadata.name);
+    expect(claimOf(podOf(world, second))).toBe(volume?.metadata.name);
+    expect(claimOf(podOf(world, other))).not.toBe(volume?.metadata.name);
+    expect(volumes(world)).toHaveLength(2);
+    expect(world.wrongs).toEqual([]);
+    expect(world.violations).toEqual([]);
+  },
+);
+
+test("an item whose Pod is ready in time is claimed with its first offer", async () => {
+  const world = start({ prepareMs: () => 800 });
+  const id = world.enqueue();
+  await world.until("it is served", () => isStopped(world, id));
+  expect(world.item(id).offers).toHaveLength(1);
+});
+
+test("an item whose Pod takes longer stays in the queue, and is claimed when it is offered again", async () => {
+  const world = start({ prepareMs: () => 40 * SECOND });
+  const id = world.enqueue();
+  await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
+  await world.pass(30 * SECOND);
+  expect(world.item(id)).toMatchObject({ state: "queued", acks: [] });
+  expect(world.claims).toEqual([]);
+  await world.until("it is served", () => isStopped(world, id));
+  expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
+  expect(await metricValue(world.metrics.claims, { result: "awaits-pod" })).toBeGreaterThan(0);
+});
+
+test("a session that is queued again waits until its Pod of before is over", async () => {
+  const world = start({ sessions: { retainFinishedSeconds: 3_600 } }, 40 * SECOND);
+  const first = world.enqueue();
+  await world.until("it runs", () => world.item(first).state === "active");
+  const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
+  let most = 0;
+  world.server.subscribe(() => {
+    const using = world.pods.filter(({ status }) => status?.phase !== "Succeeded" && status?.phase !== "Failed");
+    most = Math.max(most, using.length);
+  });
+  await world.until("both are served", () => isStopped(world, first) && isStopped(world, second), 300 * SECOND);
+  expect(most).toBe(1);
+});
+
+test("no more Pods than maxConcurrent, and all of the queue is served", async () => {
+  const world = start({ sessions: { maxConcurrent: 2 } });
+  const ids = Array.from({ length: 8 }, () => world.enqueue());
+  await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
+  expect(world.maxLivePods).toBeLessThanOrEqual(2);
+  expect(world.wrongs).toEqual([]);
+});
+
+test("a volume goes when no Pod used it for retainSeconds, and not before", async () => {
+  const world = start();
+  const first = world.enqueue();
+  await world.until("it is served and left", () => isStopped(world, first) && lastUsed(world)[0] !== undefined);
+  await world.pass((RETAIN_SECONDS - 60) * SECOND);
+  const second = world.enqueue({ sessionId: world.api.world.item(first).data.id });
+  await world.until("it runs again", () => world.item(second).state === "active");
+  expect(lastUsed(world)).toEqual([undefined]);
+  await world.until("it is left again", () => lastUsed(world)[0] !== undefined);
+  await world.pass((RETAIN_SECONDS - 10) * SECOND);
+  expect(volumes(world)).toHaveLength(1);
+  await world.until("it is deleted", () => volumes(world).length === 0);
+  expect(world.told.filter((told) => told.startsWith("WorkspaceExpired"))).toHaveLength(1);
+  expect(await metricValue(world.metrics.workspacesExpired, {})).toBe(1);
+});
+
+test("a restart between a session's end and its mark keeps the volume for its time, and no longer", async () => {
+  const world = start({}, 20 * SECOND);
+  const id = world.enqueue();
+  await world.until("it runs", () => world.item(id).state === "active");
+  world.operator.kill();
+  await world.pass(2 * RETAIN_SECONDS * SECOND);
+  expect(volumes(world)).toHaveLength(1);
+  world.startOperator();
+  await world.until("it is left", () => lastUsed(world)[0] !== undefined);
+  expect(volumes(world)).toHaveLength(1);
+  await world.until("it is deleted", () => volumes(world).length === 0, 2 * RETAIN_SECONDS * SECOND);
+});
+
+test("a Pod that a dead operator had made is taken by the item that it was made for", async () => {
+  const world = start({ prepareMs: () => 20 * SECOND });
+  const id = world.enqueue();
+  await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
+  world.operator.kill();
+  world.startOperator();
+  await world.until("it is served", () => isStopped(world, id));
+  expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
+});
+
+test("a Pod stays while its item is offered, though it cannot be claimed", async () => {
+  const world = start();
+  let refused = true;
+  world.operator.kube.intercept.push(({ verb, plural }) => {
+    if (refused && verb === "create" && plural === "secrets") throw refusal(500, "InternalError", "not now");
+  });
+  const id = world.enqueue();
+  await world.pass(5 * MINUTE);
+  expect(world.item(id).acks).toEqual([]);
+  refused = false;
+  await world.until("it is served", () => isStopped(world, id));
+  expect(await metricValue(world.metrics.podsCreated, {})).toBe(1);
+});
+
+test("a Pod whose item went elsewhere is let go, and the volume is left", async () => {
+  const world = start({ prepareMs: () => 20 * SECOND });
+  const id = world.enqueue();
+  await world.until("a Pod is made for it", () => world.podsOf("parked").length === 1);
+  world.api.world.stopItem(id, true);
+  await world.until("no Pod is left", () => world.pods.length === 0, 10 * MINUTE);
+  await world.until("the volume is left", () => lastUsed(world)[0] !== undefined);
+});
+
+test("a volume that may not be made is told with its mend, nothing is claimed, and the item is served once it may", async () => {
+  const world = start();
+  let refused = true;
+  world.operator.kube.intercept.push(({ verb, plural }) => {
+    if (refused && verb === "create" && plural === "persistentvolumeclaims")
+      throw refusal(403, "Forbidden", "cannot create resource persistentvolumeclaims");
+  });
+  const id = world.enqueue();
+  const capacity = () => {
+    return world.environment?.status?.conditions?.find(({ type }) => type === "CapacityAvailable");
+  };
+  await world.until("it is told", () => capacity()?.status === "False");
+  expect(capacity()?.reason).toBe("PreparationFailing");
+  expect(capacity()?.message).toContain("rbac.workspaces=true");
+  expect(world.item(id).acks).toEqual([]);
+  refused = false;
+  await world.until("it is served", () => isStopped(world, id), 10 * MINUTE);
+  expect(capacity()?.status).toBe("True");
+});
+
+test("somebody else's claim of the same name is never used nor deleted", async () => {
+  const world = start({ sessions: { workspace: { ...WORKSPACE, retainSeconds: 60 } } });
+  const id = world.enqueue();
+  await world.until("a volume is made", () => volumes(world).length === 1);
+  const [volume] = volumes(world);
+  await world.until("it is served", () => isStopped(world, id) && lastUsed(world)[0] !== undefined);
+  const name = volume?.metadata.name ?? "";
+  world.server.delete(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name);
+  world.server.create(PERSISTENT_VOLUME_CLAIMS, {
+    metadata: { ...volume?.metadata, name, namespace: NAMESPACE, ownerReferences: [] },
+  });
+  const second = world.enqueue({ sessionId: world.api.world.item(id).data.id });
+  await world.pass(3 * MINUTE);
+  expect(world.item(second).acks).toEqual([]);
+  expect(volumes(world)).toHaveLength(1);
+});
+
+test("set back to Ephemeral, volumes of before still go, and sessions are served without", async () => {
+  const world = start();
+  const id = world.enqueue();
+  await world.until("it is served", () => isStopped(world, id) && lastUsed(world)[0] !== undefined);
+  await world.pass(10 * SECOND);
+  world.patchEnvironment({ spec: { sessions: { workspace: { type: "Ephemeral", claimTemplate: null } } } });
+  const second = world.enqueue({ sessionId: world.api.world.item(id).data.id });
+  await world.until("it is served", () => isStopped(world, second));
+  expect(volumes(world)).toHaveLength(1);
+  await world.until("the volume is deleted", () => volumes(world).length === 0, 2 * RETAIN_SECONDS * SECOND);
+});
+
+test("a mark on a volume that is in use is taken away: it would go too soon after", async () => {
+  const world = start({}, 400 * SECOND);
+  const id = world.enqueue();
+  await world.until("it runs", () => world.item(id).state === "active");
+  const annotations = { "berth.dev/last-used": new Date(world.server.now()).toISOString() };
+  const name = volumes(world)[0]?.metadata.name ?? "";
+  world.server.patch(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name, { metadata: { annotations } });
+  await world.until("the mark is gone", () => lastUsed(world)[0] === undefined, 350 * SECOND);
+  expect(world.item(id).state).toBe("active");
+});

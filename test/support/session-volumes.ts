@@ -1,0 +1,60 @@
+import type { KubeObject, PersistentVolumeClaim, Resource } from "../../src/kube/resource.ts";
+import { PERSISTENT_VOLUME_CLAIMS } from "../../src/kube/resource.ts";
+import { OPERATOR } from "../../testbed/cluster/users.ts";
+import type { World } from "./world.ts";
+
+const RBAC = { group: "rbac.authorization.k8s.io", version: "v1", namespaced: true } as const;
+const ROLES: Resource = { ...RBAC, plural: "roles", kind: "Role" };
+const ROLE_BINDINGS: Resource = { ...RBAC, plural: "rolebindings", kind: "RoleBinding" };
+const VOLUMES: Resource = {
+  group: "",
+  version: "v1",
+  plural: "persistentvolumes",
+  kind: "PersistentVolume",
+  namespaced: false,
+};
+
+/** `spec.sessions` of a world whose sessions have volumes. */
+export function perSession(world: Pick<World, "namespace">, over: Record<string, unknown> = {}) {
+  const storageClassName = world.namespace;
+  const claimTemplate = { resources: { requests: { storage: "1Gi" } }, storageClassName };
+  return { warm: 0, workspace: { type: "PerSession", claimTemplate, ...over } };
+}
+
+/** The rights that the chart gives with `rbac.workspaces` (test/faults/authority holds it to them). */
+export async function allowVolumes({ kube, namespace }: World): Promise<void> {
+  const metadata = { name: "workspaces", namespace };
+  const verbs = ["get", "list", "create", "patch", "delete"];
+  const rules = [{ apiGroups: [""], resources: ["persistentvolumeclaims"], verbs }];
+  await kube.create(ROLES, { metadata, rules });
+  const subjects = [{ kind: "User", name: OPERATOR, apiGroup: RBAC.group }];
+  const roleRef = { kind: "Role", name: metadata.name, apiGroup: RBAC.group };
+  await kube.create(ROLE_BINDINGS, { metadata, subjects, roleRef });
+}
+
+/** So many volumes for the claims of this world, as an administrator makes them who has no provisioner. */
+export async function provideVolumes({ kube, namespace, name }: World, count: number): Promise<void> {
+  for (let n = 0; n < count; n += 1) {
+    await kube.create(VOLUMES, {
+      metadata: { name: `${namespace}-${name}-${n}` },
+      spec: {
+        capacity: { storage: "1Gi" },
+        accessModes: ["ReadWriteOnce"],
+        storageClassName: namespace,
+        persistentVolumeReclaimPolicy: "Retain",
+        hostPath: { path: `/var/lib/${namespace}/${n}` },
+      },
+    } as KubeObject);
+  }
+}
+
+/** The volumes of a world's sessions. */
+export async function sessionVolumes({ kube, namespace }: World): Promise<PersistentVolumeClaim[]> {
+  return (await kube.list(PERSISTENT_VOLUME_CLAIMS, { namespace })).items;
+}
+
+/** The claim that a Pod mounts. */
+export function volumeOf(pod: { spec: { volumes?: Record<string, unknown>[] } } | undefined): string | undefined {
+  const claims = pod?.spec.volumes?.flatMap(({ persistentVolumeClaim: claim }) => (claim ? [claim] : [])) ?? [];
+  return (claims[0] as { claimName?: string } | undefined)?.claimName;
+}
