@@ -69,10 +69,8 @@ test("a real Prometheus finds what dashboards, alerts and pages speak of, and te
   await world.untilServed(2);
 
   // What the operator exports is what the page documents, seen from outside.
-  const metadata = await world.until("the target is scraped", async () => {
-    const found = Object.keys(await askPrometheus<Record<string, unknown>>(prometheus, "metadata"));
-    return found.length > 0 && found;
-  });
+  await world.until("the target is scraped", async () => (await queryPrometheus(prometheus, "up == 1")).length > 0);
+  const metadata = Object.keys(await askPrometheus<Record<string, unknown>>(prometheus, "metadata"));
   const page = await readFile(join(ROOT, "docs/metrics.md"), "utf8");
   const documented = [...page.matchAll(/^\| `(berth_\w+)` \|/gm)].map(([, name = ""]) => name);
   expect(metadata.filter((name) => name.startsWith("berth_")).sort()).toEqual(documented.sort());
