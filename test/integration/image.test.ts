@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, copyFile, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Image, performDockerfile } from "../../testbed/images/dockerfile.ts";
 import { render } from "../support/chart.ts";
@@ -64,9 +64,13 @@ test("the image has what was built, with the licences of what is in it, and noth
   const app = join(image.root, "app");
   expect((await readdir(app)).sort()).toEqual(["LICENSE", "bin", "dist", "package.json"]);
   const built = await readdir(join(app, "dist"), { recursive: true, withFileTypes: true });
-  const files = built.filter((entry) => entry.isFile()).map(({ name }) => name);
+  const files = built
+    .filter((entry) => entry.isFile())
+    .map(({ parentPath, name }) => relative(join(app, "dist"), join(parentPath, name)));
   expect(files).toEqual(expect.arrayContaining(["LICENCES.txt", "main.js"]));
-  expect(files.filter((name) => name !== "LICENCES.txt" && !name.endsWith(".js"))).toEqual([]);
+  // The console's page, beside its modules.
+  const page = ["page/icon.svg", "page/index.html", "page/style.css"];
+  expect(files.filter((name) => !name.endsWith(".js")).sort()).toEqual(["LICENCES.txt", ...page]);
 });
 
 test("the image runs with the chart's arguments, gets ready, and ends with 0", async () => {
