@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { addressText, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
+import { addressText, closerOf, listen, readBindAddress, requestBounds } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Onlooker } from "../reconcile/onlooker.ts";
 import { Changes, type Replica } from "./changes.ts";
@@ -11,10 +11,6 @@ import { type PageFile, readPage } from "./page-files.ts";
 import { Seen } from "./seen.ts";
 import { MAX_VIEWERS, Viewers } from "./viewers.ts";
 
-/** A browser sends its headers at once, and no body. */
-const REQUEST_TIMEOUT_MS = 5_000;
-/** How often node looks for connections past that. */
-const TIMEOUT_CHECK_MS = 1_000;
 const MAX_HEADER_BYTES = 16_384;
 /** Each viewer has one that stays, and its browser a few more while it loads the page. */
 const MAX_CONNECTIONS = 6 * MAX_VIEWERS;
@@ -59,14 +55,8 @@ export class Console implements AsyncDisposable {
   readonly #viewers: Viewers;
   #page: ReadonlyMap<string, PageFile> = new Map();
   #served: () => readonly number[] = () => [];
-  readonly #server = createServer(
-    {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: REQUEST_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
-      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-    },
-    (request, response) => this.#answer(request, response),
+  readonly #server = createServer(requestBounds(MAX_HEADER_BYTES), (request, response) =>
+    this.#answer(request, response),
   );
 
   constructor(options: ConsoleOptions) {

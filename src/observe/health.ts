@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Registry } from "prom-client";
 import { errorText } from "../core/errors.ts";
-import { addressText, closerOf, listen, readBindAddress } from "./http-server.ts";
+import { addressText, closerOf, listen, readBindAddress, requestBounds } from "./http-server.ts";
 import { type Logger, redact, silentLogger } from "./logger.ts";
 
 /** One thing that must be so: true, or the reason why it is not. One that throws has failed. */
@@ -29,10 +29,6 @@ export interface HealthServer extends AsyncDisposable {
 
 /** A probe sends a few hundred bytes; what is larger is no probe. */
 const MAX_HEADER_BYTES = 8192;
-/** Prometheus and kubelet send at once; a peer that takes longer only holds a socket. */
-const REQUEST_TIMEOUT_MS = 5_000;
-/** How often node looks for connections past those time-outs. Its default of 30 s would make 5 s a wish. */
-const TIMEOUT_CHECK_MS = 1_000;
 /** Longer than Prometheus' usual scrape interval of 15 to 30 s would keep idle sockets for nothing. */
 const KEEP_ALIVE_MS = 5_000;
 /** A few scrapers and kubelets, with room; more is a leak or an attack. */
@@ -51,13 +47,7 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
   }
   const logger = options.logger ?? silentLogger;
   const server = createServer(
-    {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: REQUEST_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
-      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-    },
+    { ...requestBounds(MAX_HEADER_BYTES), keepAliveTimeout: KEEP_ALIVE_MS },
     (request, response) => {
       answer(options, request, response).catch((error: unknown) => {
         logger.warn({ err: error, path: request.url }, "a health or metrics request failed");

@@ -1,6 +1,21 @@
-import type { Server } from "node:http";
+import type { Server, ServerOptions } from "node:http";
 import { ConfigError, errorText } from "../core/errors.ts";
 import { type BindAddress, parseBindAddress } from "./bind-address.ts";
+
+/** Whoever asks here has everything to send at hand, and sends it at once; a peer that takes longer only holds a socket. */
+const REQUEST_TIMEOUT_MS = 5_000;
+/** How often node looks for connections past those time-outs. Its default of 30 s would make 5 s a wish. */
+const TIMEOUT_CHECK_MS = 1_000;
+
+/** Options of a server that nobody can keep waiting. @param maxHeaderSize bytes */
+export function requestBounds(maxHeaderSize: number): ServerOptions {
+  return {
+    maxHeaderSize,
+    headersTimeout: REQUEST_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+  };
+}
 
 /** Undefined: nothing is to listen. @throws ConfigError */
 export function readBindAddress(text: string): BindAddress | undefined {

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { addressText, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
+import { addressText, closerOf, listen, readBindAddress, requestBounds } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { RequestRate, SeenDeliveries } from "./deliveries.ts";
@@ -15,9 +15,6 @@ export const WEBHOOK_PATH = "/webhook";
 /** An event is some 300 bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
-/** A delivery comes in one piece; whoever takes longer only holds a socket. */
-const REQUEST_TIMEOUT_MS = 5_000;
-const TIMEOUT_CHECK_MS = 1_000;
 const KEEP_ALIVE_MS = 15_000;
 /** Anybody may connect: more than these wait at the socket. */
 const MAX_CONNECTIONS = 256;
@@ -85,13 +82,7 @@ export async function startReceiver(options: ReceiverOptions): Promise<Receiver>
   const { logger } = options;
   const intake = new Intake(options);
   const server = createServer(
-    {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: REQUEST_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
-      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-    },
+    { ...requestBounds(MAX_HEADER_BYTES), keepAliveTimeout: KEEP_ALIVE_MS },
     (request, response) => {
       intake.take(request, response).catch((error: unknown) => {
         logger.warn({ error: errorText(error) }, "a webhook delivery could not be taken");
