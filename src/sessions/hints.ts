@@ -39,6 +39,11 @@ export interface HintedQueue {
  * the queue, or later, is of no use.
  */
 export const FRESH_MS = 30_000;
+/**
+ * Items in a row that came with their hints before an Environment looks rarely: of a sender that reaches this process every
+ * other time only, few are taken for reliable.
+ */
+export const PROVEN_AFTER = 3;
 /** Without any delivery for so long the endpoint is taken for switched off. The platform does that by itself after failures. */
 export const ALIVE_MS = 24 * 60 * 60_000;
 /** A session that no Environment here had an item of is somebody else's; so long it is not looked for again. */
@@ -73,8 +78,8 @@ interface Awaited {
  * One whose session is known goes where that was served; others make Environments look one after the other, those first that
  * had work last, until the item is found or all have looked.
  *
- * Hints are trusted by what they are worth: an Environment whose last item came with one may look rarely; an item without one
- * ends that.
+ * Hints are trusted by what they are worth: an Environment whose last items came with them may look rarely; an item without
+ * one ends that.
  */
 export class Hints {
   readonly #clock: Clock;
@@ -143,7 +148,7 @@ export class Hints {
 
   #isTrusted(member: Member): boolean {
     this.#judgeAwaited();
-    return member.isProven && this.#clock.monotonic() - this.#deliveredMs < ALIVE_MS;
+    return member.hintedInARow >= PROVEN_AFTER && this.#clock.monotonic() - this.#deliveredMs < ALIVE_MS;
   }
 
   #found(member: Member, { workId, sessionId }: { workId: string; sessionId: string }): void {
@@ -174,7 +179,7 @@ export class Hints {
 
   #judge(member: Member, isHinted: boolean): void {
     if (!this.#members.has(member)) return;
-    member.isProven = isHinted;
+    member.hintedInARow = isHinted ? member.hintedInARow + 1 : 0;
     this.#metrics.hintedItems.inc({ ...member.environment.labels, result: isHinted ? "hinted" : "not-hinted" });
   }
 
@@ -253,8 +258,8 @@ class Member implements HintedQueue {
   readonly #board: { isTrusted(): boolean; found: HintedQueue["found"]; leave(): void };
   /** Sessions that ran when something was said of them. */
   readonly #passedOver = new Set<string>();
-  /** Its last item came with a hint. */
-  isProven = false;
+  /** So many of its last items came with a hint. */
+  hintedInARow = 0;
   lastWorkId: string | null = null;
   lookedMs = Number.NEGATIVE_INFINITY;
   workedMs = Number.NEGATIVE_INFINITY;

@@ -35,6 +35,8 @@ export class QueueWatch {
   #stranded = 0;
   #busyUntilMs = 0;
   #wake: (() => void) | null = null;
+  /** Somebody wants a reading that begins later than the one under way. */
+  #isLookWanted = false;
 
   constructor(options: {
     context: QueueContext;
@@ -103,7 +105,9 @@ export class QueueWatch {
    * readings to say; or somebody says that there may be work.
    */
   look(): void {
-    this.#wake?.();
+    if (this.#wake) this.#wake();
+    // What is being read may have been so before there was work.
+    else this.#isLookWanted = true;
   }
 
   /** Reads until the signal aborts, while `mayRead` says that requests make sense. Never throws. */
@@ -186,6 +190,8 @@ export class QueueWatch {
   async #wait(clock: Clock, waitMs: number, notBeforeMs: number, signal: AbortSignal): Promise<void> {
     const nudged = new AbortController();
     this.#wake = () => nudged.abort();
+    if (this.#isLookWanted) nudged.abort();
+    this.#isLookWanted = false;
     await sleep(clock, waitMs, AbortSignal.any([signal, nudged.signal]));
     this.#wake = null;
     if (nudged.signal.aborted) await sleep(clock, Math.max(0, notBeforeMs - clock.monotonic()), signal);

@@ -1,6 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { ALIVE_MS, FRESH_MS, type HintedQueue, Hints, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
+import {
+  ALIVE_MS,
+  FRESH_MS,
+  type HintedQueue,
+  Hints,
+  LOOKS_PER_SECOND,
+  PROVEN_AFTER,
+} from "../../src/sessions/hints.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const SECOND_MS = 1_000;
@@ -34,11 +41,18 @@ function make(count: number, workspaceOf: (at: number) => string | undefined = (
   };
   const hint = (sessionId: string, workspaceId: string | null = "wrkspc_1") =>
     hints.arrived({ sessionId, workspaceId });
+  /** So many items as are proof enough come with their hints. */
+  const prove = (at: number) => {
+    for (let item = 0; item < PROVEN_AFTER; item += 1) {
+      hint(`proof ${item}`);
+      find(at, `proof ${item}`);
+    }
+  };
   const counted = async (result: string) => {
     const { values } = await metrics.hintedItems.get();
     return values.filter(({ labels }) => labels.result === result).reduce((sum, { value }) => sum + value, 0);
   };
-  return { clock, hints, looks, running, queue, find, hint, counted };
+  return { clock, hints, looks, running, queue, find, hint, prove, counted };
 }
 
 describe("a hint at a session that nobody knows", () => {
@@ -160,43 +174,54 @@ describe("a hint at a session that an Environment served", () => {
 });
 
 describe("hints are trusted", () => {
-  test("by an Environment whose last item came with one, and by no other", async () => {
+  test("by an Environment whose last items came with them, and by no other", async () => {
     const { queue, find, hint, counted } = make(2);
-    expect(queue(0).isTrusted).toBe(false);
-    hint("a");
-    find(0, "a");
+    for (let item = 0; item < PROVEN_AFTER; item += 1) {
+      expect(queue(0).isTrusted).toBe(false);
+      hint(`${item}`);
+      find(0, `${item}`);
+    }
     expect([queue(0).isTrusted, queue(1).isTrusted]).toEqual([true, false]);
-    expect([await counted("hinted"), await counted("not-hinted")]).toEqual([1, 0]);
+    expect([await counted("hinted"), await counted("not-hinted")]).toEqual([PROVEN_AFTER, 0]);
+  });
+
+  test("not where every other one is lost", async () => {
+    const { clock, queue, find, hint } = make(1);
+    for (let item = 0; item < 20; item += 1) {
+      if (item % 2 === 0) hint(`${item}`);
+      find(0, `${item}`);
+      await clock.advance(MINUTE_MS);
+      expect(queue(0).isTrusted).toBe(false);
+    }
   });
 
   test("also where the item was found first, and its hint comes soon after", async () => {
     const { clock, queue, find, hint } = make(1);
-    find(0, "a");
-    expect(queue(0).isTrusted).toBe(false);
-    await clock.advance(FRESH_MS);
-    hint("a");
+    for (let item = 0; item < PROVEN_AFTER; item += 1) {
+      find(0, `${item}`);
+      expect(queue(0).isTrusted).toBe(false);
+      await clock.advance(FRESH_MS);
+      hint(`${item}`);
+    }
     expect(queue(0).isTrusted).toBe(true);
   });
 
   test("no longer once an item comes without one", async () => {
-    const { clock, queue, find, hint, counted } = make(1);
-    hint("a");
-    find(0, "a");
+    const { clock, queue, find, prove, counted } = make(1);
+    prove(0);
     find(0, "b");
     await clock.advance(FRESH_MS);
     expect(queue(0).isTrusted).toBe(true);
     await clock.advance(1);
     expect(queue(0).isTrusted).toBe(false);
     expect(await counted("not-hinted")).toBe(1);
-    hint("c");
-    find(0, "c");
+    prove(0);
     expect(queue(0).isTrusted).toBe(true);
   });
 
   test("no longer where a hint came, and looking then showed nothing", async () => {
-    const { clock, queue, find, hint } = make(1);
-    hint("a");
-    find(0, "a");
+    const { clock, queue, find, hint, prove } = make(1);
+    prove(0);
     hint("early");
     await clock.advance(5 * MINUTE_MS);
     find(0, "early");
@@ -206,11 +231,14 @@ describe("hints are trusted", () => {
 
   test("where statistics showed the work at once, and a Pod for it took its time", async () => {
     const { clock, queue, find, hint } = make(1);
-    hint("a");
-    queue(0).sees(true);
-    await clock.advance(5 * MINUTE_MS);
-    queue(0).sees(true);
-    find(0, "a");
+    for (let item = 0; item < PROVEN_AFTER; item += 1) {
+      hint(`${item}`);
+      queue(0).sees(true);
+      await clock.advance(5 * MINUTE_MS);
+      queue(0).sees(true);
+      find(0, `${item}`);
+      if (item + 1 < PROVEN_AFTER) queue(0).sees(false);
+    }
     expect(queue(0).isTrusted).toBe(true);
     queue(0).sees(false);
     find(0, "b");
@@ -219,7 +247,8 @@ describe("hints are trusted", () => {
   });
 
   test("whatever becomes of an item that is offered again and again", async () => {
-    const { clock, queue, hint } = make(1);
+    const { clock, queue, prove, hint } = make(1);
+    prove(0);
     hint("a");
     for (let offer = 0; offer < 10; offer += 1) {
       queue(0).found({ workId: "work_a", sessionId: "a" });
@@ -229,9 +258,8 @@ describe("hints are trusted", () => {
   });
 
   test("only as long as deliveries come at all, about whatever", async () => {
-    const { clock, hints, queue, find, hint } = make(1);
-    hint("a");
-    find(0, "a");
+    const { clock, hints, queue, prove } = make(1);
+    prove(0);
     await clock.advance(ALIVE_MS - 1);
     expect(queue(0).isTrusted).toBe(true);
     hints.delivered();
