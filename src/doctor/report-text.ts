@@ -1,3 +1,4 @@
+import { oneLine } from "../terminal/one-line.ts";
 import type { Paint } from "../terminal/paint.ts";
 import type { CheckResult, CheckStatus, DoctorReport } from "./checks.ts";
 
@@ -20,8 +21,9 @@ export function reportText({ berth, server, counts, checks }: DoctorReport, pain
 
 function resultText({ check, status, message, mend }: CheckResult, paint: Paint): string {
   const word = colourOf(status, paint)(WORDS[status].padEnd(WORD_WIDTH));
-  const line = `  ${word} ${check.padEnd(CHECK_WIDTH)} ${status === "skip" ? paint.faint(message) : message}\n`;
-  return mend === null ? line : `${line}${INDENT}${paint.faint(`-> ${mend}`)}\n`;
+  const text = oneLine(message);
+  const line = `  ${word} ${check.padEnd(CHECK_WIDTH)} ${status === "skip" ? paint.faint(text) : text}\n`;
+  return mend === null ? line : `${line}${INDENT}${paint.faint(`-> ${oneLine(mend)}`)}\n`;
 }
 
 function colourOf(status: CheckStatus, paint: Paint): (text: string) => string {

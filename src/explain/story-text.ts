@@ -1,3 +1,4 @@
+import { oneLine } from "../terminal/one-line.ts";
 import type { Paint } from "../terminal/paint.ts";
 import type { Story } from "./explain.ts";
 import type { Entry } from "./timeline.ts";
@@ -20,7 +21,9 @@ export function storyText(story: Story, paint: Paint): string {
   const head = `${paint.strong(asked)}${known.length > 0 ? `: ${known.join("; ")}` : ""}\n`;
   const lines = timeline.map((entry) => lineOf(entry, paint)).join("");
   const blind = looked.filter(({ found }) => found === null);
-  const notes = blind.map(({ where, note }) => paint.faint(`not looked at: ${where}: ${note}\n`)).join("");
+  const notes = blind
+    .map(({ where, note }) => paint.faint(`not looked at: ${where}: ${oneLine(note ?? "")}\n`))
+    .join("");
   const parts = [head, lines, notes, verdictText(verdict, paint)].filter((part) => part !== "");
   return parts.join("\n");
 }
@@ -28,11 +31,11 @@ export function storyText(story: Story, paint: Paint): string {
 function lineOf({ at, what, source, message }: Entry, paint: Paint): string {
   // Kubernetes has whole seconds: a part that nobody measured is not shown.
   const time = at.replace(MS_PART, (part, ms: string) => (ms === "000" ? "Z    " : part));
-  return `${paint.faint(time)}  ${what.padEnd(WHAT_WIDTH)}${paint.faint(source.padEnd(SOURCE_WIDTH + 1))}${message}\n`;
+  return `${paint.faint(time)}  ${what.padEnd(WHAT_WIDTH)}${paint.faint(source.padEnd(SOURCE_WIDTH + 1))}${oneLine(message)}\n`;
 }
 
 function verdictText({ standing, sentence, mend }: Verdict, paint: Paint): string {
-  return `${colourOf(standing, paint)(sentence)}\n-> ${mend}\n`;
+  return `${colourOf(standing, paint)(oneLine(sentence))}\n-> ${oneLine(mend)}\n`;
 }
 
 function colourOf(standing: Verdict["standing"], paint: Paint): (text: string) => string {
