@@ -55,10 +55,11 @@ export class UnservedEnvironments {
 
   /** It is gone, or is served now. */
   forget(key: string, gone: boolean): void {
+    // Also what its loops' own writer told of, while they still ran.
+    if (gone) this.#options.onlooker?.cannotServe(key, null);
     if (!this.#writers.delete(key) || !gone) return;
     const [namespace = "", environment = ""] = key.split("/");
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
-    this.#options.onlooker?.cannotServe(key, null);
   }
 
   #tellOnce(raw: KubeObject, reason: ConditionReason, message: string): void {
