@@ -45,10 +45,15 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
   const pods = [...input.pods].sort(
     (a, b) => Number(b.state === "parked") - Number(a.state === "parked") || a.createdAtMs - b.createdAtMs,
   );
+  // What is on its way out still has the volume.
+  const isThere = new Set(pods.map(({ sessionId }) => sessionId));
+  const missing = input.draining
+    ? []
+    : input.awaited.filter((id) => !isThere.has(id) && !input.creating.has(id) && !input.isTaken(id));
   let left = 0;
   const room = Math.max(0, Math.min(input.mostFree, input.maxConcurrent - input.busy));
   for (const pod of pods) {
-    const reason = whyGone(pod, input) ?? (kept.has(pod.sessionId ?? "") ? "Surplus" : null);
+    const reason = whyGone(pod, input, missing.length > 0) ?? (kept.has(pod.sessionId ?? "") ? "Surplus" : null);
     if (reason !== null) remove.push({ name: pod.name, reason });
     else if (left >= room) remove.push({ name: pod.name, reason: "OverMaximum" });
     else {
@@ -56,11 +61,6 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
       left += 1;
     }
   }
-  // What is on its way out still has the volume.
-  const isThere = new Set(pods.map(({ sessionId }) => sessionId));
-  const missing = input.draining
-    ? []
-    : input.awaited.filter((id) => !isThere.has(id) && !input.creating.has(id) && !input.isTaken(id));
   const sessions = missing.slice(0, Math.max(0, room - left - input.creating.size));
   return {
     wanted: input.draining ? 0 : left + input.creating.size + sessions.length,
@@ -68,18 +68,26 @@ export function planBoundCapacity(input: BoundCapacityInput): BoundCapacityPlan 
     sessions,
     remove,
     surplusSinceMs: null,
-    againAtMs: nextChange(pods, input),
+    againAtMs: nextChange(pods, input, missing.length > 0),
   };
 }
 
-function whyGone(pod: BoundPod, input: BoundCapacityInput): RemovalReason | null {
+function whyGone(pod: BoundPod, input: BoundCapacityInput, othersWait: boolean): RemovalReason | null {
   if (input.draining) return "Draining";
-  if (pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs) return "PrepareTimeout";
+  if (isBounded(pod, othersWait) && preparedByMs(pod, input) <= input.nowMs) return "PrepareTimeout";
   if (pod.leaving) return "NodeLeaving";
   if (pod.forbidden) return "Forbidden";
   // Nobody waits in it, so that its successor need not be there first.
   if (pod.hash !== input.hash || pod.sessionId === null) return "Outdated";
   return unclaimedAtMs(pod, input) <= input.nowMs ? "Unclaimed" : null;
+}
+
+/**
+ * Whether its preparation has to end some time. One without a node waits for as long as it likes, but not where others wait:
+ * theirs may fit, as their volumes may be elsewhere.
+ */
+function isBounded({ state }: BoundPod, othersWait: boolean): boolean {
+  return state === "preparing" || (state === "unscheduled" && othersWait);
 }
 
 function preparedByMs(pod: BoundPod, input: BoundCapacityInput): number {
@@ -94,9 +102,9 @@ function unclaimedAtMs({ sessionId, parkedMs, createdAtMs }: BoundPod, input: Bo
     : Math.max(offeredMs, parkedMs) + input.unclaimedParkedMs;
 }
 
-function nextChange(pods: readonly BoundPod[], input: BoundCapacityInput): number | null {
+function nextChange(pods: readonly BoundPod[], input: BoundCapacityInput, othersWait: boolean): number | null {
   const times = pods.flatMap((pod) => [
-    ...(pod.state === "preparing" ? [preparedByMs(pod, input)] : []),
+    ...(isBounded(pod, othersWait) ? [preparedByMs(pod, input)] : []),
     unclaimedAtMs(pod, input),
   ]);
   const next = Math.min(...times.filter((at) => at > input.nowMs));

@@ -46,11 +46,14 @@ export class BoundPods {
 
   /**
    * Whether it helps to know which sessions wait, since a Pod could be made for one, or is being made for one that may not wait
-   * any more.
+   * any more. `mayCreate`: Pods can be made now, as far as is known.
    */
-  get wantsOffers(): boolean {
+  wantsOffers(mayCreate: boolean): boolean {
     if (!isPerSession(this.#context.environment())) return false;
-    return this.#free.list().length + this.#expected.size > 0 || this.#busy() < this.#maxConcurrent;
+    // Whatever is offered could not be claimed: a poll would only keep it from others.
+    if (!this.#breaker.admits(this.#context.template().hash, this.#context.clock.monotonic())) return false;
+    if (this.#free.list().length + this.#expected.size > 0) return true;
+    return mayCreate && this.#busy() < this.#maxConcurrent;
   }
 
   /** An item of this session is in the queue and needs a Pod of its own. */

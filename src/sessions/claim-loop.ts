@@ -263,8 +263,8 @@ export class ClaimLoop {
   }
 
   /**
-   * `workspace: PerSession`: waits for the session's own Pod as long as the window lasts. One that takes longer is there when the queue offers the item again: nothing
-   * is acknowledged for it before. Resolves with whether to look again.
+   * `workspace: PerSession`: waits for the session's own Pod as long as the window lasts. One that takes longer is there when
+   * the queue offers the item again: nothing is acknowledged for it before. Resolves with whether to look again.
    */
   async #mayHaveOwnPod(answer: Offer): Promise<boolean> {
     if (this.#gate.isClosing) return false;

@@ -172,7 +172,8 @@ export class Pool {
 
   /** `workspace: PerSession`: whether it helps to know which sessions wait. */
   get wantsOffers(): boolean {
-    return this.#mayCreate && !this.#draining && this.#bound.wantsOffers;
+    const mayCreate = this.#context.clock.monotonic() >= this.#createFromMs;
+    return this.#mayCreate && !this.#draining && this.#bound.wantsOffers(mayCreate);
   }
 
   /**
@@ -426,6 +427,9 @@ export class Pool {
     const problem = stateOf(pod);
     if (reason === "SurgeGivenUp")
       this.#surgeBlockedUntilMs = this.#context.kube.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
+    const sessionId = sessionBoundTo(pod);
+    // The others first, before it has its next try: what keeps it may be its own volume.
+    if (sessionId !== null && (reason === "PrepareTimeout" || reason === "Failed")) this.#bound.forget(sessionId);
     if (reason === "PrepareTimeout") {
       // In the words that were shown while it lasted.
       const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);

@@ -189,7 +189,7 @@ export class Workspaces {
     await this.#inBatches(plan.leave, (volume) => this.#remark(volume, at));
     await this.#inBatches(plan.expire, async (volume) => {
       // The answers before took their time.
-      if (!inUse(volume.sessionId) && !this.#inUse().has(volume.sessionId)) await this.#expire(volume);
+      if (!inUse(volume.sessionId) && !this.#isNamed(volume.sessionId)) await this.#expire(volume);
     });
     this.#told = "";
     this.#passes.wakeAfter(this.#listedMs + timing.workspaceCheckMs - clock.monotonic());
@@ -205,6 +205,14 @@ export class Workspaces {
       if (sessionId !== null && usesVolume(pod)) used.add(sessionId);
     }
     return used;
+  }
+
+  /**
+   * Whether a Pod names it, also one that is over and kept for its logs: until that is gone Kubernetes would hold a deleted
+   * volume (`kubernetes.io/pvc-protection`), and its session's next item with it.
+   */
+  #isNamed(sessionId: string): boolean {
+    return this.#context.pods.list().some((pod) => sessionBoundTo(pod) === sessionId);
   }
 
   async #list(): Promise<void> {
@@ -229,7 +237,6 @@ export class Workspaces {
     else this.#forget(volume);
   }
 
-  /** Kubernetes keeps it for as long as a Pod has it mounted (`kubernetes.io/pvc-protection`). */
   async #expire(volume: Volume): Promise<void> {
     const { kube, points, namespace, metrics, labels, announce } = this.#context;
     const { name, uid, resourceVersion, sessionId } = volume;

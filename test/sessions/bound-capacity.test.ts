@@ -115,3 +115,19 @@ describe("a Pod stays", () => {
     expect(againAtMs).toBeGreaterThan(NOW);
   });
 });
+
+describe("a Pod without a node", () => {
+  const late = () => pod("a", { state: "unscheduled", createdAtMs: NOW - 10 * MINUTE });
+
+  test("waits on while nobody else waits for a Pod", () => {
+    expect(plan({ pods: [late()], awaited: ["a"], maxConcurrent: 1 }).remove).toEqual([]);
+  });
+
+  test("makes room for others after the time for preparations: theirs may fit where its volume cannot go", () => {
+    const stuck = late();
+    const { remove } = plan({ pods: [stuck], awaited: ["a", "b"], maxConcurrent: 1 });
+    expect(remove).toEqual([{ name: stuck.name, reason: "PrepareTimeout" }]);
+    const young = pod("a", { state: "unscheduled", createdAtMs: NOW - 9 * MINUTE });
+    expect(plan({ pods: [young], awaited: ["a", "b"] })).toMatchObject({ remove: [], againAtMs: NOW + MINUTE });
+  });
+});

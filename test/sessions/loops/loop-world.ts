@@ -61,7 +61,7 @@ export interface LoopWorldOptions {
   /** Told what every operator of this world does. */
   readonly points?: PointObserver;
   readonly fate?: (pod: Pod) => ContainerFate;
-  readonly prepareMs?: () => number;
+  readonly prepareMs?: (pod: Pod) => number;
   /** Another cluster on the queue of that world. */
   readonly beside?: LoopWorld;
   /** Another Environment's Work API, with a queue of its own on it. */

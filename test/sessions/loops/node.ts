@@ -47,7 +47,7 @@ export class Node {
     environmentId: string;
     fate: (pod: Pod) => ContainerFate;
     /** How long scheduling and pulling take. */
-    prepareMs?: () => number;
+    prepareMs?: (pod: Pod) => number;
     /** Called when a container starts. */
     onStart?: (running: Running) => void;
   }) {
@@ -127,7 +127,7 @@ class KubeletPod {
     this.#pod = pod;
     this.#namespace = pod.metadata.namespace ?? "";
     this.#name = pod.metadata.name ?? "";
-    const prepareMs = parts.prepareMs?.() ?? 200 + parts.random() * 2_000;
+    const prepareMs = parts.prepareMs?.(pod) ?? 200 + parts.random() * 2_000;
     this.#after(prepareMs / 2, () => this.#bind());
     this.#after(prepareMs, () => this.#park());
   }

@@ -227,3 +227,18 @@ test("a mark on a volume that is in use is taken away: it would go too soon afte
   await world.until("the mark is gone", () => lastUsed(world)[0] === undefined, 350 * SECOND);
   expect(world.item(id).state).toBe("active");
 });
+
+test("a session whose Pods do not get ready keeps nobody else from theirs, be there room for one only", async () => {
+  let first: string | undefined;
+  const world = start({
+    sessions: { workspace: WORKSPACE, maxConcurrent: 1, prepareTimeoutSeconds: 30 },
+    // Its volume cannot be had, say.
+    prepareMs: ({ metadata }) => (metadata.annotations?.["berth.dev/session-id"] === first ? 60 * MINUTE : 2 * SECOND),
+  });
+  const stuck = world.enqueue();
+  first = world.api.world.item(stuck).data.id;
+  await world.until("a Pod is made for it", () => world.pods.length === 1);
+  const others = [world.enqueue(), world.enqueue()];
+  await world.until("the others are served", () => others.every((id) => isStopped(world, id)), 10 * MINUTE);
+  expect(world.item(stuck).acks).toEqual([]);
+});
