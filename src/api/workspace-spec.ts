@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type Rule, seconds, withRules } from "./rule.ts";
+import { fieldMatches, seconds, withRules } from "./rule.ts";
 
 const DAY = 86_400;
 const MINUTE = 60;
@@ -16,25 +16,13 @@ const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0
 const QUANTITY_PATTERN = "^([1-9][0-9]*|[0-9]+\\.[0-9]*[1-9][0-9]*)(k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$";
 const PATH_PATTERN = "^(/[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*)+$";
 
-/** Like `fieldMatches`, of a field that is always set: a default, or a required one. */
-const matches = <F extends string>(
-  field: F,
-  pattern: string,
-  message: string,
-): Rule<{ readonly [K in F]?: string | undefined }> => ({
-  cel: `!has(self.${field}) || self.${field}.matches('${pattern.replaceAll("\\", "\\\\")}')`,
-  message,
-  field,
-  holds: (value) => value[field] === undefined || new RegExp(pattern).test(value[field]),
-});
-
 const requests = withRules(
   z
     .strictObject({
       storage: z.string().min(1).max(MAX_QUANTITY).meta({ description: "Size of a session's volume, such as 10Gi." }),
     })
     .meta({ description: "What each volume asks for." }),
-  [matches("storage", QUANTITY_PATTERN, "storage must be an amount above 0 with a unit, such as 10Gi or 500Mi")],
+  [fieldMatches("storage", QUANTITY_PATTERN, "storage must be an amount above 0 with a unit, such as 10Gi or 500Mi")],
 );
 
 const claimTemplate = withRules(
@@ -61,7 +49,7 @@ const claimTemplate = withRules(
     })
     .meta({ description: "What each session's PersistentVolumeClaim is made from." }),
   [
-    matches(
+    fieldMatches(
       "storageClassName",
       NAME_PATTERN,
       "storageClassName must be the name of a StorageClass (lower-case letters, digits, - and .)",
@@ -98,7 +86,11 @@ export const workspaceSpec = withRules(
       message: "workspace PerSession needs a claimTemplate: say at least resources.requests.storage",
       holds: ({ type, claimTemplate: template }) => type !== "PerSession" || template !== undefined,
     },
-    matches("mountPath", PATH_PATTERN, "mountPath must be an absolute path without . and .. in it, such as /workspace"),
+    fieldMatches(
+      "mountPath",
+      PATH_PATTERN,
+      "mountPath must be an absolute path without . and .. in it, such as /workspace",
+    ),
   ],
 );
 export type WorkspaceSpec = z.output<typeof workspaceSpec>;
