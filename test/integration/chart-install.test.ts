@@ -1,5 +1,4 @@
 import { execFile } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,7 +17,7 @@ import { freePort } from "../support/free-port.ts";
 import { BERTH, exists, operatorLogs, operatorNode, Release } from "../support/release.ts";
 import { untilAssigned, untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
-import { asTestCluster } from "./own-cluster.ts";
+import { asNamingCluster } from "./own-cluster.ts";
 
 const CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
 /** Real time all through: an operator's start, a Job, a shutdown, and the collector's half minute. */
@@ -34,8 +33,7 @@ let shared: TestCluster;
 
 beforeEach(async () => {
   cluster = await startCluster();
-  const own = await asTestCluster(cluster);
-  shared = { ...own, createNamespace: (name) => own.createNamespace(`${name}-${randomBytes(4).toString("hex")}`) };
+  shared = await asNamingCluster(cluster);
 });
 afterEach(() => cluster?.stop());
 

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
@@ -8,7 +7,7 @@ import type { TestCluster } from "../support/cluster.ts";
 import { operatorLogs, operatorNode, Release } from "../support/release.ts";
 import { untilAssigned, untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
-import { asTestCluster } from "./own-cluster.ts";
+import { asNamingCluster } from "./own-cluster.ts";
 
 /** The chart of the release before this one (docs/releasing.md says when it is replaced), as helm packs it. */
 const PREVIOUS = join(import.meta.dirname, "..", "fixtures", "charts", "berth-0.1.0.tgz");
@@ -21,8 +20,7 @@ let shared: TestCluster;
 
 beforeEach(async () => {
   cluster = await startCluster();
-  const own = await asTestCluster(cluster);
-  shared = { ...own, createNamespace: (name) => own.createNamespace(`${name}-${randomBytes(4).toString("hex")}`) };
+  shared = await asNamingCluster(cluster);
 });
 afterEach(() => cluster?.stop());
 

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { Cluster } from "../../testbed/cluster/cluster.ts";
 import { waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
@@ -24,6 +25,12 @@ export async function asTestCluster(cluster: Cluster): Promise<TestCluster> {
       return name;
     },
   };
+}
+
+/** The same for tests whose worlds are named alike: each namespace has a random end. */
+export async function asNamingCluster(cluster: Cluster): Promise<TestCluster> {
+  const own = await asTestCluster(cluster);
+  return { ...own, createNamespace: (name) => own.createNamespace(`${name}-${randomBytes(4).toString("hex")}`) };
 }
 
 const CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/environments.berth.dev";
