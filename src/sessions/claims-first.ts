@@ -1,6 +1,10 @@
 import type { Clock } from "../core/clock.ts";
 import type { Claim } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
+import type { Step } from "./facts.ts";
+
+/** How long one step of a session waits for claims: less than an item may wait for the record of its earlier Pod. */
+const LONGEST_STEP_HOLD_MS = 1_000;
 
 /**
  * Lets claims go first. Work that nobody waits for (a new Pod in the place of one that was taken, the deletion of one that
@@ -51,4 +55,14 @@ export class ClaimsFirst {
 export function isUnderWay({ journal, openingSent, touches, end }: Claim): boolean {
   if (journal.use !== "session" || end !== null) return false;
   return !journal.opened || (openingSent && touches === 0);
+}
+
+/**
+ * Until when (monotonic) a step of a session that nobody waits for leaves the way to claims under way; null: it is done at
+ * once. That is what is left of a session that is over; and a repeated touch, as a node that is given many sessions at a time
+ * starts each of them later, whatever it was told.
+ */
+export function leavesWayUntil(step: Step, { endedMs, touchedMs }: Claim): number | null {
+  const sinceMs = step.do === "settled" ? endedMs : step.do === "touch" ? touchedMs : null;
+  return sinceMs === null ? null : sinceMs + LONGEST_STEP_HOLD_MS;
 }

@@ -10,6 +10,7 @@ import { BoundPods } from "./bound-pods.ts";
 import type { Breaker } from "./breaker.ts";
 import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
 import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
+import { MOST_UNDER_WAY } from "./claim-room.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
@@ -35,8 +36,11 @@ const RUSH_CONCURRENCY = 2;
 /** Longer than a burst of a hundred claims takes. */
 const LONGEST_HOLD_MS = 5_000;
 
-/** With half of the free Pods gone: about as long as a Pod takes to be parked, so that a rush that goes on finds some. */
+/** With few of them left: about as long as a Pod takes to be parked, so that a rush that goes on finds some. */
 const SHORT_HOLD_MS = 1_000;
+
+/** Of the wanted Pods, half are few; of many, a quarter, where that is more than can be claimed at a time. */
+const few = (wanted: number) => Math.min(wanted / 2, Math.max(MOST_UNDER_WAY, wanted / 4));
 
 /** How many Pods stand where. */
 export interface PoolCounts {
@@ -266,7 +270,7 @@ export class Pool {
       this.#claimsFirst.nothingWaits();
       return 0;
     }
-    return this.#claimsFirst.holdMs(parked >= wanted / 2 ? LONGEST_HOLD_MS : SHORT_HOLD_MS);
+    return this.#claimsFirst.holdMs(parked >= few(wanted) ? LONGEST_HOLD_MS : SHORT_HOLD_MS);
   }
 
   #plan(): CapacityPlan | BoundCapacityPlan {

@@ -6,6 +6,7 @@ import { WorkQueue } from "../kube/workqueue.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
+import { isUnderWay, leavesWayUntil } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
 import { type Facts, type Limits, ranFor, remembered, type Step } from "./facts.ts";
@@ -157,6 +158,8 @@ export class SessionLoop {
         }
         return;
       }
+      const heldMs = this.#heldMs(claim, step);
+      if (heldMs > 0) return this.#queue.addAfter(name, heldMs);
       // `pokeAll` follows when another key comes; should the one there be accepted after all, nobody says so.
       if (ASKS.has(step.do) && !this.#observers.isElsewhere(claim) && !this.#mayAsk())
         return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
@@ -167,6 +170,14 @@ export class SessionLoop {
     }
     // Others first; this one goes on at the end of the queue.
     this.#queue.addAfter(name, this.#context.timing.retryBaseMs);
+  }
+
+  /** How long a step leaves the way to claims under way, in milliseconds. A drain has none to wait for. */
+  #heldMs(claim: Claim, step: Step): number {
+    const untilMs = leavesWayUntil(step, claim);
+    if (untilMs === null || this.#draining) return 0;
+    const leftMs = untilMs - this.#context.clock.monotonic();
+    return leftMs > 0 && this.#claims.some(isUnderWay) ? leftMs : 0;
   }
 
   async #facts(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { ClaimTable, newClaim } from "../../src/sessions/claim-table.ts";
-import { ClaimsFirst } from "../../src/sessions/claims-first.ts";
+import { ClaimsFirst, leavesWayUntil } from "../../src/sessions/claims-first.ts";
+import type { Step } from "../../src/sessions/facts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MOST = 5_000;
@@ -85,4 +86,27 @@ test("a slot that was taken to remove its Pod holds nothing back", () => {
   const { claims, first } = setUp();
   claims.add(claimOf("a", "removal"));
   expect(first.holdMs(MOST)).toBe(0);
+});
+
+test("what is left of a session that is over, and a repeated touch, leave the way for a second at most", () => {
+  const claim = claimOf("a");
+  const settled = { do: "settled", because: "stopped" } as const;
+  // Of a claim that an earlier process left nobody saw the end.
+  expect(leavesWayUntil(settled, claim)).toBeNull();
+  expect(leavesWayUntil({ do: "touch" }, claim)).toBeNull();
+  claim.touchedMs = 3_000;
+  claim.endedMs = 7_000;
+  expect(leavesWayUntil({ do: "touch" }, claim)).toBe(4_000);
+  expect(leavesWayUntil(settled, claim)).toBe(8_000);
+});
+
+test.each<Step>([
+  { do: "look" },
+  { do: "open", acknowledgedAt: "" },
+  { do: "stop", force: true },
+  { do: "fence", expected: "" },
+  { do: "drop", because: "" },
+  { do: "delete-pod", why: "MaxDuration", message: "" },
+])("a step that somebody waits for does not: $do", (step) => {
+  expect(leavesWayUntil(step, { ...claimOf("a"), touchedMs: 1, endedMs: 1 })).toBeNull();
 });

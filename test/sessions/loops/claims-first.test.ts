@@ -1,9 +1,12 @@
 import { expect, test } from "vitest";
 import type { PointEvent } from "../../../src/core/points.ts";
+import { readPodState } from "../../../src/sessions/pod-state.ts";
 import { LoopWorld } from "./loop-world.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60_000;
+/** Slow enough that a rush lasts, fast enough that 70 claims are through before anything has waited too long. */
+const SLOW_API_MS = 100;
 
 /** What an operator does that serves `items` at once, from the first poll that brings one. */
 async function rush({ items, warm }: { items: number; warm: number }): Promise<PointEvent[]> {
@@ -14,14 +17,15 @@ async function rush({ items, warm }: { items: number; warm: number }): Promise<P
     points: (event) => void events.push(event),
   });
   world.createEnvironment();
-  world.startOperator();
+  const { kube } = world.startOperator();
   // Of a template that has not served yet, three claims at most are under way.
   const proof = world.enqueue();
   await world.until("the template serves", () => world.item(proof).state === "stopped", 2 * MINUTE);
   await world.until("all are parked", () => world.parked.length === warm && world.isSettled, MINUTE);
   events.length = 0;
+  kube.delay = () => SLOW_API_MS;
   const ids = Array.from({ length: items }, () => world.enqueue());
-  await world.until("all are acknowledged", () => ids.every((id) => world.item(id).acks.length > 0), 2 * MINUTE);
+  await world.until("all serve", () => ids.every((id) => world.item(id).beats > 0), 2 * MINUTE);
   await world.until("all are replaced", () => world.parked.length === warm, MINUTE);
   expect(world.violations).toEqual([]);
   return events;
@@ -30,11 +34,15 @@ async function rush({ items, warm }: { items: number; warm: number }): Promise<P
 const isOf = (point: string, phase: PointEvent["phase"]) => (event: PointEvent) =>
   event.point === point && event.phase === phase;
 
-test.each([20, 10])("no Pod is made while 10 claims are under way that find one of %i", async (warm) => {
-  const events = await rush({ items: 10, warm });
+test.each([
+  [10, 20],
+  [10, 10],
+  [70, 100],
+])("no Pod is made while %i claims are under way that find one of %i", async (items, warm) => {
+  const events = await rush({ items, warm });
   const made = events.findIndex(isOf("prepare.create-pod", "before"));
   const touched = events.filter((event) => isOf("session.touch", "after")(event) && event.asks["touches"] === 1);
-  expect(touched).toHaveLength(10);
+  expect(touched).toHaveLength(items);
   expect(made).toBeGreaterThan(events.lastIndexOf(touched.at(-1) as PointEvent));
 });
 
@@ -43,4 +51,30 @@ test("Pods are made at once when claims wait for them", async () => {
   const made = events.findIndex(isOf("prepare.create-pod", "before"));
   expect(made).toBeGreaterThan(-1);
   expect(made).toBeLessThan(events.findLastIndex(isOf("claim.journal", "before")));
+});
+
+test("the record of a session that is over waits for claims that follow one another, but not for long", async () => {
+  const world = new LoopWorld({
+    sessions: { maxConcurrent: 60, warm: 40 },
+    fate: () => ({ startError: false, program: "stock", servesMs: 20 * SECOND }),
+  });
+  world.createEnvironment();
+  const { kube } = world.startOperator();
+  const first = world.enqueue();
+  await world.until("the first serves", () => world.item(first).state === "active", 2 * MINUTE);
+  const [pod = ""] = world.podsOf("assigned").map(({ metadata }) => metadata.name);
+  await world.until("the first is over", () => world.item(first).state === "stopped", MINUTE);
+  kube.delay = () => SLOW_API_MS;
+  const isOver = () => world.pods.some((found) => found.metadata.name === pod && readPodState(found).is === "ended");
+  const isGone = () => !world.claims.some(({ metadata }) => metadata.name === pod);
+  let [overMs, goneMs] = [Number.NaN, Number.NaN];
+  for (let items = 0; items < 40 && Number.isNaN(goneMs); items += 1) {
+    world.enqueue();
+    await world.pass(SLOW_API_MS);
+    if (Number.isNaN(overMs) && isOver()) overMs = world.clock.monotonic();
+    if (Number.isNaN(goneMs) && isGone()) goneMs = world.clock.monotonic();
+  }
+  expect(goneMs - overMs).toBeGreaterThan(SECOND / 2);
+  expect(goneMs - overMs).toBeLessThan(2 * SECOND);
+  expect(world.violations).toEqual([]);
 });
