@@ -6,7 +6,7 @@ import type { World } from "./world.ts";
 const RBAC = { group: "rbac.authorization.k8s.io", version: "v1", namespaced: true } as const;
 const ROLES: Resource = { ...RBAC, plural: "roles", kind: "Role" };
 const ROLE_BINDINGS: Resource = { ...RBAC, plural: "rolebindings", kind: "RoleBinding" };
-const VOLUMES: Resource = {
+export const VOLUMES: Resource = {
   group: "",
   version: "v1",
   plural: "persistentvolumes",
@@ -21,13 +21,13 @@ export function perSession(world: Pick<World, "namespace">, over: Record<string,
   return { warm: 0, workspace: { type: "PerSession", claimTemplate, ...over } };
 }
 
-/** The rights that the chart gives with `rbac.workspaces` (test/faults/authority holds it to them). */
-export async function allowVolumes({ kube, namespace }: World): Promise<void> {
+/** The rights that the chart gives with `rbac.workspaces` (test/faults/authority holds it to them), for this operator. */
+export async function allowVolumes({ kube, namespace }: Pick<World, "kube" | "namespace">, operator = OPERATOR) {
   const metadata = { name: "workspaces", namespace };
   const verbs = ["get", "list", "create", "patch", "delete"];
   const rules = [{ apiGroups: [""], resources: ["persistentvolumeclaims"], verbs }];
   await kube.create(ROLES, { metadata, rules });
-  const subjects = [{ kind: "User", name: OPERATOR, apiGroup: RBAC.group }];
+  const subjects = [{ kind: "User", name: operator, apiGroup: RBAC.group }];
   const roleRef = { kind: "Role", name: metadata.name, apiGroup: RBAC.group };
   await kube.create(ROLE_BINDINGS, { metadata, subjects, roleRef });
 }
@@ -49,7 +49,10 @@ export async function provideVolumes({ kube, namespace, name }: World, count: nu
 }
 
 /** The volumes of a world's sessions. */
-export async function sessionVolumes({ kube, namespace }: World): Promise<PersistentVolumeClaim[]> {
+export async function sessionVolumes({
+  kube,
+  namespace,
+}: Pick<World, "kube" | "namespace">): Promise<PersistentVolumeClaim[]> {
   return (await kube.list(PERSISTENT_VOLUME_CLAIMS, { namespace })).items;
 }
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { endPodIn, ranSeconds, TYPESCRIPT_COMMAND, terminatedOf } from "../support/pods.ts";
 import { serveOne, untilAnswered, untilEnded, untilState } from "../support/session-life.ts";
-import { LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
+import { DEAF, LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
 import { startE2eWorld } from "../support/world.ts";
 
 /** The worker as a child of a shell, which goes on with these commands when the worker is over. */
@@ -92,12 +92,10 @@ describe.concurrent("the stock worker's container ends", () => {
 });
 
 describe.concurrent("a program that ignores SIGTERM", () => {
-  /** Ends at SIGKILL only. */
-  const deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"];
   const podSpec = { terminationGracePeriodSeconds: 3 };
 
   test("is killed after its grace, and its lease is kept until then: lease Operator", async () => {
-    await using world = await startE2eWorld({ sessions: { lease: "Operator" }, container: { command: deaf }, podSpec });
+    await using world = await startE2eWorld({ sessions: { lease: "Operator" }, container: { command: DEAF }, podSpec });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
     await world.simulator.stopItem(served.item.id);
@@ -112,7 +110,7 @@ describe.concurrent("a program that ignores SIGTERM", () => {
 
   test("outlives its item by its grace at most, when it beats by itself: lease Worker", async () => {
     // The worker hears of the stop and leaves; its container does not.
-    const command = ["sh", "-c", `trap '' TERM; ${WORKER}; while :; do sleep 1; done`];
+    const command = ["sh", "-c", `trap '' TERM; ${WORKER}; exec sleep 1000000`];
     await using world = await startE2eWorld({
       ttlSeconds: STEADY_SECONDS,
       maxIdleMs: NEVER,

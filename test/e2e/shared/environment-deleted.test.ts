@@ -6,7 +6,7 @@ import type { Pod } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { execIn } from "../support/kubectl.ts";
 import { podOf, serveOne, untilAnswered, untilState, untilTold } from "../support/session-life.ts";
-import { NEVER, SOON } from "../support/worker-template.ts";
+import { DEAF, NEVER, SOON } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 /** Beats every 10 s: an asked-for stop is heard within the minute that a drain has beyond its grace. */
@@ -87,7 +87,7 @@ describe.concurrent("a busy Environment that is deleted", () => {
     await using world = await startE2eWorld({
       sessions: { lease: "Operator" },
       spec: { deletionGraceSeconds: 1 },
-      container: { command: ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"] },
+      container: { command: DEAF },
       podSpec: { terminationGracePeriodSeconds: 3 },
     });
     const { item, pod } = await serveOne(world);

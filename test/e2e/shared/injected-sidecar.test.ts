@@ -21,7 +21,7 @@ function injection(image: string): string {
   const container = [
     `name: "${SIDECAR}"`,
     `image: "${image}"`,
-    'command: ["sh", "-c", "trap \'\' TERM; while :; do sleep 1; done"]',
+    'command: ["sh", "-c", "trap \'\' TERM; exec sleep 1000000"]',
     'resources: Object.spec.containers.resources{requests: {"cpu": "1m", "memory": "8Mi"}}',
     `securityContext: Object.spec.containers.securityContext{${[
       "allowPrivilegeEscalation: false",

@@ -1,8 +1,8 @@
-import type { KubeObject } from "../../../src/kube/resource.ts";
 import { CHART } from "../../../tools/helm.ts";
 import { chartValues, helmFor } from "./install.ts";
 import { kubectl } from "./kubectl.ts";
 import { restoreDeployment } from "./operator-process.ts";
+import { operatorUser } from "./operators.ts";
 import { makeNamespace, removeNamespace } from "./simulator-pod.ts";
 import type { E2eWorld } from "./world.ts";
 
@@ -43,7 +43,7 @@ export async function installScoped(
   const rest = stack.move();
   return {
     namespace: name,
-    user: `system:serviceaccount:${name}:${await accountOf(world, name)}`,
+    user: await operatorUser(kube, name),
     log: () =>
       kubectl(cluster, [
         "logs",
@@ -55,14 +55,4 @@ export async function installScoped(
       ]),
     [Symbol.asyncDispose]: () => rest.disposeAsync(),
   };
-}
-
-async function accountOf({ kube }: E2eWorld, namespace: string): Promise<string> {
-  const path = `/api/v1/namespaces/${namespace}/pods?labelSelector=app.kubernetes.io/component=operator`;
-  const { items } = (await kube.raw("GET", path)) as {
-    items: (KubeObject & { spec: { serviceAccountName: string } })[];
-  };
-  const [pod] = items;
-  if (!pod) throw new Error(`no operator in ${namespace}`);
-  return pod.spec.serviceAccountName;
 }

@@ -44,3 +44,8 @@ export function workerTemplate(images: E2eImages, options: TemplateOptions): Rec
     },
   };
 }
+
+/**
+ * A program that hears no SIGTERM, and forks nothing: where a fork fails, a shell ends by itself, with exit code 2.
+ */
+export const DEAF: readonly string[] = ["sh", "-c", "trap '' TERM; exec sleep 1000000"];
