@@ -1,6 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { findLeftovers } from "../../demo/leftovers.ts";
 import { violationText } from "../../simulator/violations.ts";
+import type { OperatorProcess } from "../../test/support/operator-process.ts";
 import { residentBytes } from "../support/process-status.ts";
 import { type Account, accountOf } from "./account.ts";
 import type { Member } from "./fleet.ts";
@@ -151,16 +152,22 @@ class Soak {
       }),
     );
     const ended = new AbortController();
-    const peak = this.#watchPeak(operator.pid, ended.signal);
+    const peak = this.#watchPeak(operator, ended.signal);
     await Promise.all([this.#trouble.make(roundMs), ...arrivals.map(({ done }) => done)]);
     ended.abort();
     return await peak;
   }
 
-  async #watchPeak(pid: number, signal: AbortSignal): Promise<Round["peak"]> {
+  /** Until the signal aborts, or the operator has ended: of that others tell. */
+  async #watchPeak({ pid, ended }: OperatorProcess, signal: AbortSignal): Promise<Round["peak"]> {
     const peak = { rssBytes: 0, sockets: 0 };
     while (!signal.aborted) {
-      const [rssBytes, { sockets }] = await Promise.all([residentBytes(pid), openDescriptors(pid)]);
+      const seen = await Promise.all([residentBytes(pid), openDescriptors(pid)]).catch(async (error: unknown) => {
+        if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+        await ended;
+      });
+      if (!seen) break;
+      const [rssBytes, { sockets }] = seen;
       peak.rssBytes = Math.max(peak.rssBytes, rssBytes);
       peak.sockets = Math.max(peak.sockets, sockets);
       await pause(PEAK_EVERY_MS, undefined, { signal }).catch(() => {});
