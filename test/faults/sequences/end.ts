@@ -48,7 +48,7 @@ export async function expectEnd(stage: Stage): Promise<void> {
 
 /**
  * Every item is stopped, no claim is left, no Pod is assigned. What never ends by itself is stopped by its user: a program
- * without end, and on a platform where starting items never expire one that a drain gave up, as it tells.
+ * without end, and one that a drain gave up, as it tells, on a platform that keeps it for ever.
  */
 async function untilSettled(stage: Stage): Promise<void> {
   const { world } = stage;
@@ -64,13 +64,20 @@ async function untilSettled(stage: Stage): Promise<void> {
       }
       const live = world.simulator.items(world.environmentId).filter(({ state }) => state !== "stopped");
       const isGivenUp = world.events("DrainGivenUp").length > 0 && world.claims.length === 0;
-      if (isGivenUp && stage.setting.switches.starting === "never") {
-        for (const { id, state } of live) if (state === "starting") world.simulator.stopItem(id);
-      }
+      if (isGivenUp) endForGood(stage, live);
       return live.length === 0 && world.claims.length === 0 && stage.podsOf("assigned").length === 0;
     },
     SETTLES_MS,
   );
+}
+
+/** Items that nobody holds any more, on a platform that never ends them by itself: their user does. */
+function endForGood({ world, setting }: Stage, live: readonly ItemRecord[]): void {
+  const { starting, lapsedStopping } = setting.switches;
+  for (const { id, state } of live) {
+    if (state === "starting" && starting === "never") world.simulator.stopItem(id);
+    if (state === "stopping" && lapsedStopping === "stays") world.simulator.stopItem(id, { force: true });
+  }
 }
 
 async function expectEachServedOrTold(stage: Stage): Promise<void> {
