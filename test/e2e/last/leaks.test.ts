@@ -1,3 +1,4 @@
+import { basename } from "node:path";
 import { expect, test } from "vitest";
 import { SECRETS } from "../../../src/kube/resource.ts";
 import { LeakSearch, leakText } from "../support/leak-search.ts";
@@ -28,6 +29,12 @@ test("no key, work secret or sessions token of the run stands in a log, object, 
   }
   const said = places.logs.filter(({ where, text }) => where.includes("operator") && text.includes(world.namespace));
   expect(said).not.toEqual([]);
+  if (hasNodeControl()) {
+    for (const name of ["kubelet", "containerd", "kube-apiserver", "audit"]) {
+      const ofIt = places.logs.filter(({ where, text }) => basename(where).includes(name) && text.length > 0);
+      expect([name, ofIt.length > 0]).toEqual([name, true]);
+    }
+  }
   // And it finds what is there: the key, where it belongs.
   const secrets = await world.kube.list(SECRETS, { namespace: world.namespace });
   expect(search.find([{ where: "Secrets", text: JSON.stringify(secrets) }])).toMatchObject([{ form: "base64" }]);

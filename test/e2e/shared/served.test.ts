@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
-import type { Pod } from "../../../src/kube/resource.ts";
-import { OPERATOR_REPLICAS } from "../support/provided.ts";
+import { NAMESPACES, type Pod } from "../../../src/kube/resource.ts";
+import { OPERATOR_DEPLOYMENT, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
 import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
 
@@ -40,8 +40,11 @@ test("Berth runs as helm installs it: two replicas, not as root, on a read-only 
     const ready = await world.operators.readyPods();
     return ready.length === OPERATOR_REPLICAS && ready;
   });
+  const namespace = await world.kube.get(NAMESPACES, { name: OPERATOR_NAMESPACE });
+  expect(namespace.metadata.labels).toMatchObject({ "pod-security.kubernetes.io/enforce": "restricted" });
   for (const { spec } of pods) {
     expect(spec).toMatchObject({
+      serviceAccountName: OPERATOR_DEPLOYMENT,
       securityContext: { runAsNonRoot: true, seccompProfile: { type: "RuntimeDefault" } },
       containers: [
         {
