@@ -9,6 +9,8 @@ interface Outcome {
   readonly files?: Readonly<Record<string, number>>;
   readonly fails?: readonly string[];
   readonly failsAgain?: readonly string[];
+  /** Of each file, the last test is skipped. */
+  readonly skips?: boolean;
   readonly code?: number;
 }
 
@@ -21,13 +23,13 @@ appendFileSync(process.env.FAKE_LOG, args.join(" ").replace(/ --reporter\\S+| --
 const outcome = JSON.parse(process.env.FAKE_OUTCOMES)[args[1]];
 const report = args.find((arg) => arg.startsWith("--outputFile.json="))?.split("=")[1];
 if (report) {
-  const { files = { "a.test.ts": 2 }, fails = [], failsAgain = [], code } = outcome ?? {};
+  const { files = { "a.test.ts": 2 }, fails = [], failsAgain = [], skips = false, code } = outcome ?? {};
   const asked = args.slice(2).filter((arg) => arg.endsWith(".test.ts"));
   const failing = asked.length > 0 ? failsAgain : fails;
   const testResults = Object.entries(files).filter(([name]) => asked.length === 0 || asked.includes(name)).map(([name, count]) => {
     const isBad = failing.includes(name);
     const assertionResults = Array.from({ length: count }, (_, at) => ({
-      fullName: "test " + at, status: isBad && at === 0 ? "failed" : "passed", failureMessages: isBad ? ["it broke"] : [],
+      fullName: "test " + at, status: isBad && at === 0 ? "failed" : skips && at === count - 1 ? "skipped" : "passed", failureMessages: isBad ? ["it broke"] : [],
     }));
     return { name: resolve(name), status: isBad ? "failed" : "passed", message: "", assertionResults };
   });
@@ -110,6 +112,14 @@ describe(".ci/run", () => {
     const { last, calls } = run({ test: { files, fails: names } });
     expect(calls.filter((call) => call.startsWith("run test --"))).toHaveLength(1);
     expect(last).toMatch(/, 5 failed$/);
+  });
+
+  test("is red where end-to-end tests were skipped, and tells what others skipped", () => {
+    const { status, stdout, last } = run({ "test:e2e": { skips: true } });
+    expect(stdout).toContain("=== what failed\nnpm run test:e2e: skipped tests\n");
+    expect([status, last?.replace(/^\d+/, "N")]).toEqual([1, "N passed, 1 failed"]);
+    const other = run({ test: { skips: true } });
+    expect([other.status, other.last?.replace(/^\d+/, "N")]).toEqual([0, "N passed, 0 failed, 1 skipped"]);
   });
 
   test("is red where a suite writes no report", () => {
