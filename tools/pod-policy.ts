@@ -1,21 +1,25 @@
-/** The chart's ValidatingAdmissionPolicy over Environments: the rules of src/api/policy-rules.ts in CEL. */
+/** The chart's ValidatingAdmissionPolicy over Environments: the rules of src/api/policy-rules.ts in CEL, and of api-origins.ts. */
 import { stringify } from "yaml";
 import { POLICY_FLAG, POLICY_VALUE } from "../src/api/pod-policy.ts";
 import { CEL_ACCOUNT } from "../src/api/policy-looks.ts";
 import { celOfRule, POLICY_KEYS, POLICY_RULES } from "../src/api/policy-rules.ts";
 import { CEL_VARIABLES } from "../src/api/template-path.ts";
+import { originRule, originVariables } from "./api-origins.ts";
 
 /** Stands in the rendered YAML for what helm fills in. */
 const ALLOWED = "ALLOWED-IN-TEMPLATES";
+const ORIGINS = "NAMED-ORIGINS";
+const ORIGINS_SHOWN = "ORIGINS-IN-WORDS";
 const allowedIn = (key: string) => `ALLOWED-${key}-`;
 
-/** Templates that are as they were are none of its business: Environments may be paused and finalizers taken off. */
-const NEW_TEMPLATE = ["sessions", "workers"]
-  .map((mode) => {
-    const template = (object: string) => `dyn(${object}).spec.?${mode}.?template`;
-    return `${template("object")} != ${template("oldObject")}`;
-  })
-  .join(" || ");
+/** What is as it was is none of its business: Environments may be paused and finalizers taken off. */
+const isNew = (...paths: readonly string[]) => {
+  const changed = paths.map((path) => `dyn(object).spec.${path} != dyn(oldObject).spec.${path}`);
+  return `request.operation == 'CREATE' || ${changed.join(" || ")}`;
+};
+const NEW_TEMPLATE = isNew("?sessions.?template", "?workers.?template");
+const NEW_ADDRESS = isNew("?api.?baseUrl");
+const { template, ...BELOW_TEMPLATE } = CEL_VARIABLES;
 
 const spec = {
   failurePolicy: "Fail",
@@ -24,17 +28,20 @@ const spec = {
       { apiGroups: ["berth.dev"], apiVersions: ["*"], operations: ["CREATE", "UPDATE"], resources: ["environments"] },
     ],
   },
-  matchConditions: [{ name: "new-template", expression: `request.operation == 'CREATE' || ${NEW_TEMPLATE}` }],
+  matchConditions: [{ name: "new-template-or-address", expression: `${NEW_TEMPLATE} || ${NEW_ADDRESS}` }],
   variables: [
-    ...Object.entries(CEL_VARIABLES).map(([name, expression]) => ({ name, expression })),
+    { name: "newAddress", expression: NEW_ADDRESS },
+    ...originVariables(ORIGINS),
+    { name: "newTemplate", expression: NEW_TEMPLATE },
+    { name: "template", expression: `variables.newTemplate ? ${template} : dyn({'spec': {}})` },
+    ...Object.entries(BELOW_TEMPLATE).map(([name, expression]) => ({ name, expression })),
     { name: "account", expression: CEL_ACCOUNT },
     { name: "allowed", expression: ALLOWED },
   ],
-  validations: POLICY_KEYS.map((key) => ({
-    expression: celOfRule(key),
-    message: messageOf(key),
-    reason: "Forbidden",
-  })),
+  validations: [
+    originRule(ORIGINS_SHOWN),
+    ...POLICY_KEYS.map((key) => ({ expression: celOfRule(key), message: messageOf(key), reason: "Forbidden" })),
+  ],
 };
 
 function messageOf(key: (typeof POLICY_KEYS)[number]): string {
@@ -56,6 +63,8 @@ const words = (kind: "switch" | "list") =>
 export function podPolicyTemplate(notice: string): string {
   const rendered = yamlOf({ spec })
     .replaceAll("{{", '{{ "{{" }}')
+    .replace(ORIGINS, '{{ include "berth.originsInSmallLetters" . | quote }}')
+    .replace(ORIGINS_SHOWN, '{{ default "any with https at a public address" (join ", " .Values.allowedApiOrigins) }}')
     .replace(ALLOWED, '{{ include "berth.allowedInTemplates" . | quote }}')
     .replaceAll(/ALLOWED-(\w+)-/g, '{{ default "none" (join ", " (index $allowed "$1")) }}');
   return `{{- /* ${notice} */}}
@@ -71,6 +80,13 @@ export function podPolicyTemplate(notice: string): string {
 {{- end -}}
 {{- toJson $allowed -}}
 {{- end -}}
+{{- define "berth.originsInSmallLetters" -}}
+{{- $origins := list -}}
+{{- range .Values.allowedApiOrigins -}}
+{{- $origins = append $origins (lower .) -}}
+{{- end -}}
+{{- toJson $origins -}}
+{{- end -}}
 {{/* The same as flags of the operator, a list. */}}
 {{- define "berth.podPolicyFlags" -}}
 {{- $given := default dict .Values.${POLICY_VALUE} -}}
@@ -83,7 +99,7 @@ export function podPolicyTemplate(notice: string): string {
 {{- if ne (toString (get (default dict .Values.admissionPolicy) "enabled")) "false" }}
 {{- $allowed := include "berth.allowedInTemplates" . | fromJson }}
 {{- $name := include "berth.clusterWide" (list . (printf "%s-pod-policy" (include "berth.fullname" .))) }}
-# Says at admission already what the operator would say of an Environment's Pod template.
+# Says at admission already what the operator would say of an Environment's Pod template and of its Work API.
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
 metadata:

@@ -4,7 +4,7 @@ import { BlockList, isIP } from "node:net";
  * Addresses that are no public ones: somebody's own network, this machine, a cloud's metadata. From the registries of
  * special-purpose addresses (https://www.iana.org/assignments/iana-ipv4-special-registry, RFC 6890).
  */
-const INNER_IPV4: readonly (readonly [network: string, prefix: number])[] = [
+export const INNER_IPV4: readonly (readonly [network: string, prefix: number])[] = [
   ["0.0.0.0", 8], // this host, unspecified
   ["10.0.0.0", 8], // private
   ["100.64.0.0", 10], // carrier-grade NAT; a cloud's metadata at 100.100.100.200
@@ -63,7 +63,7 @@ export function isInnerAddress(address: string): boolean {
 }
 
 /** Ends of names that no public DNS has (RFC 6761, 6762 and 8375, ICANN's `internal`), and those of a cluster's Services. */
-const INNER_NAME = /(^|\.)(localhost|local|internal|home\.arpa|svc)$/;
+export const INNER_NAME = /(^|\.)(localhost|local|internal|home\.arpa|svc)$/;
 
 /**
  * Whether the host of a URL, as `URL.hostname` has it (which spells every IPv4 address in one way), says by itself that

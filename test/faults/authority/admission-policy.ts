@@ -40,14 +40,23 @@ interface TypeChecked {
   readonly typeChecking?: { readonly expressionWarnings?: readonly unknown[] };
 }
 
-/** Installs it. It takes a moment until the API server acts on it. */
+/**
+ * Installs it. It takes a moment until the API server acts on it.
+ * @param allowedApiOrigins of the Work API; empty: as the chart has it
+ */
 export async function installAdmissionPolicy(
   api: ApiClient,
   namespace: string,
+  allowedApiOrigins: readonly string[],
   podPolicy: Values = {},
 ): Promise<AdmissionPolicy> {
   const fullnameOverride = `policy-${randomBytes(4).toString("hex")}`;
-  const rendered = await render("berth-system", { fullnameOverride, namespaces: [namespace], podPolicy });
+  const rendered = await render("berth-system", {
+    fullnameOverride,
+    namespaces: [namespace],
+    allowedApiOrigins,
+    podPolicy,
+  });
   const objects = KINDS.map((kind) => rendered.one(kind));
   for (const object of objects) await api.apply(objectPath(object), object);
   const flags = rendered.container.args.filter((word) => word.startsWith("--allowed-in-templates="));

@@ -101,7 +101,7 @@ describe("an admission policy that comes after the Environment", () => {
     await using world = await startWorld(cluster);
     const template = templateOf(NET_ADMIN);
     await world.kube.create(ENVIRONMENTS, environmentWith(world, world.name, "sessions", template) as never);
-    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace);
+    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, [world.simulator.url]);
     await untilEnforced(world, environmentWith(world, "other", "sessions", template));
 
     const ref = { namespace: world.namespace, name: world.name };
@@ -129,7 +129,10 @@ describe("an admission policy that comes after the Environment", () => {
     await using world = await startWorld(cluster);
     const capabilities = Array.from({ length: 40 }, (_, index) => `SOME_${index}`);
     const hostPaths = Array.from({ length: 40 }, (_, index) => `/data/folder-${index}`);
-    await using policy = await installAdmissionPolicy(cluster.api, world.namespace, { capabilities, hostPaths });
+    await using policy = await installAdmissionPolicy(cluster.api, world.namespace, [world.simulator.url], {
+      capabilities,
+      hostPaths,
+    });
     const probe = templateOf({ pod: { hostPID: true } });
     await untilEnforced(world, environmentWith(world, "probe", "sessions", probe));
     expect(await world.until("the types are checked", () => policy.typeWarnings())).toEqual([]);

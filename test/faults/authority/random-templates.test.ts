@@ -134,7 +134,7 @@ test.each([
   `the operator and the admission policy say the same of random templates where %s is allowed (seed ${seed})`,
   async (_, values) => {
     await using world = await startWorld(cluster);
-    await using policy = await installAdmissionPolicy(cluster.api, world.namespace, values);
+    await using policy = await installAdmissionPolicy(cluster.api, world.namespace, [world.simulator.url], values);
     const refused = templateOf({ pod: { hostIPC: true } });
     await untilEnforced(world, environmentWith(world, "probe", "sessions", refused));
     let compared = 0;

@@ -25,7 +25,7 @@ const privileged = templateOf({ container: { securityContext: { privileged: true
 describe("a template that asks for more than the policy allows", () => {
   test("is refused at admission, in both modes, and no other is", async () => {
     await using world = await startWorld(cluster);
-    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace);
+    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, [world.simulator.url]);
     await untilEnforced(world, environmentWith(world, "probe", "sessions", privileged));
     const wrong: string[] = [];
     for (const { name, mode, needs, environment, ...parts } of ATTEMPTS) {

@@ -1,0 +1,92 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { type AllowedOrigins, originAllowed } from "../../../src/config.ts";
+import { INNER, PUBLIC } from "../../support/addresses.ts";
+import { useCluster } from "../../support/cluster.ts";
+import { startWorld, type World } from "../../support/world.ts";
+import { installAdmissionPolicy } from "./admission-policy.ts";
+import { refusalOf, untilEnforced } from "./environments.ts";
+
+const cluster = useCluster();
+
+const SPELLED = [...INNER, ...PUBLIC].filter((address) => /^[0-9a-fA-F.:]+$/.test(address) && address.length > 6);
+const NAMES = [
+  ...["https://api.anthropic.com", "https://api.anthropic.com:443", "https://API.Anthropic.com", "https://a.b:8443"],
+  ...[
+    "http://api.anthropic.com",
+    "http://10.0.0.1",
+    "http://127.0.0.1:8080",
+    "https://localhost",
+    "https://kubernetes",
+  ],
+  ...[
+    "https://kubernetes.default.svc",
+    "https://metadata.google.internal",
+    "https://printer.local",
+    "https://a.home.arpa",
+  ],
+  ...["https://localhost.", "https://a.local.", "https://api.anthropic.com.", "https://internal.example.com"],
+];
+const ORIGINS = [...NAMES, ...SPELLED.map((address) => `https://${address.includes(":") ? `[${address}]` : address}`)];
+
+/** What the API server cannot tell without reading addresses: the operator alone says no. */
+const IS_READ_BY_THE_OPERATOR = /^https:\/\/\[(::ffff:|64:ff9b::|.*\.)/i;
+
+let refused = 0;
+afterAll(() => console.log(`addresses of the Work API refused at admission: ${refused}`));
+
+const environmentAt = (world: World, baseUrl: string) => ({
+  apiVersion: "berth.dev/v1alpha1",
+  kind: "Environment",
+  metadata: { name: "somewhere", namespace: world.namespace },
+  spec: {
+    environmentId: world.environmentId,
+    api: { baseUrl, keySecretRef: { name: "key" } },
+    network: { egress: { cidrs: ["203.0.113.0/24"] } },
+    sessions: { maxConcurrent: 1, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } },
+  },
+});
+
+/** Where admission and operator differ. */
+async function differences(world: World, allowed: AllowedOrigins): Promise<string[]> {
+  const wrong: string[] = [];
+  for (const origin of ORIGINS) {
+    const words = await refusalOf(world, environmentAt(world, origin) as never);
+    // Of the schema: no origin at all.
+    if (words !== null && !words.includes("ValidatingAdmissionPolicy")) continue;
+    const isRefused = words?.includes("may not send keys") === true && words.includes("allowedApiOrigins");
+    if (isRefused) refused += 1;
+    const expected = !originAllowed(allowed, origin);
+    if (isRefused !== expected && !(expected && IS_READ_BY_THE_OPERATOR.test(origin)))
+      wrong.push(`${origin}: ${words}`);
+  }
+  return wrong;
+}
+
+describe("an Environment that names an address of the Work API", () => {
+  test("is refused at admission where the operator would refuse it: plain http, and inner addresses", async () => {
+    await using world = await startWorld(cluster);
+    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, []);
+    await untilEnforced(world, environmentAt(world, "http://api.anthropic.com") as never);
+    expect(await differences(world, "any-https")).toEqual([]);
+    expect(refused).toBeGreaterThan(40);
+  });
+
+  test("has to be named, where the chart names some, however it is spelled", async () => {
+    await using world = await startWorld(cluster);
+    const allowed = ["https://API.anthropic.com", "http://127.0.0.1:8080", "https://a.b:8443"];
+    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, allowed);
+    await untilEnforced(world, environmentAt(world, "https://example.com") as never);
+    const read = ["https://api.anthropic.com", "http://127.0.0.1:8080", "https://a.b:8443"];
+    expect(await differences(world, read)).toEqual([]);
+  });
+
+  test("that it had before the policy may be changed otherwise, and to another one only if that is allowed", async () => {
+    await using world = await startWorld(cluster);
+    await world.createEnvironment();
+    await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, []);
+    await untilEnforced(world, environmentAt(world, "http://api.anthropic.com") as never);
+    await world.patchSpec({ paused: true });
+    await expect(world.patchSpec({ api: { baseUrl: "http://127.0.0.1:1" } })).rejects.toThrow(/may not send keys/);
+    await world.patchSpec({ api: { baseUrl: "https://api.anthropic.com" } });
+  });
+});
