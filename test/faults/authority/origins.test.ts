@@ -1,7 +1,14 @@
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { afterAll, describe, expect, test } from "vitest";
+import { findCondition } from "../../../src/api/conditions.ts";
+import type { Environment } from "../../../src/api/environment.ts";
 import { type AllowedOrigins, originAllowed } from "../../../src/config.ts";
+import { isInvalid } from "../../../src/kube/errors.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { INNER, PUBLIC } from "../../support/addresses.ts";
 import { useCluster } from "../../support/cluster.ts";
+import { startOperatorProcess } from "../../support/operator-process.ts";
 import { startWorld, type World } from "../../support/world.ts";
 import { installAdmissionPolicy } from "./admission-policy.ts";
 import { refusalOf, untilEnforced } from "./environments.ts";
@@ -90,3 +97,71 @@ describe("an Environment that names an address of the Work API", () => {
     await world.patchSpec({ api: { baseUrl: "https://api.anthropic.com" } });
   });
 });
+
+describe("an operator without a list of origins", () => {
+  test("asks no inner address, however an Environment spells it, and says so", async () => {
+    await using world = await startWorld(cluster);
+    let connections = 0;
+    await using listening = await listen(() => {
+      connections += 1;
+    });
+    const { port } = listening;
+    const hosts = [
+      "127.0.0.1",
+      "[::1]",
+      "2130706433",
+      "0x7f000001",
+      "127.1",
+      "localhost",
+      "localhost.",
+      "[::ffff:7f00:1]",
+    ];
+    const named = hosts.flatMap((host) => [`https://${host}:${port}`, `http://${host}:${port}`]);
+    const others = ["https://169.254.169.254", "https://kubernetes.default.svc", "https://metadata.google.internal"];
+    const names: string[] = [];
+    for (const [at, baseUrl] of [...named, ...others].entries()) {
+      const environment = environmentAt(world, baseUrl);
+      const name = `inner-${at}`;
+      const metadata = { ...environment.metadata, name };
+      const made = await world.kube.create(ENVIRONMENTS, { ...environment, metadata } as never).catch(refusedBySchema);
+      if (made) names.push(name);
+    }
+    expect(names.length).toBeGreaterThan(others.length + hosts.length);
+    const flags = world.flags();
+    const listed = flags.indexOf("--allowed-api-origins");
+    expect(listed).toBeGreaterThanOrEqual(0);
+    await using _operator = await startOperatorProcess([...flags.toSpliced(listed, 2), "--leader-elect=false"]);
+    const reasons = await world.until("each is judged", async () => {
+      const { items } = await world.kube.listAll(ENVIRONMENTS, { namespace: world.namespace });
+      const all = items.map(
+        (item) => findCondition((item as Environment).status?.conditions, "QueueReachable")?.reason,
+      );
+      return all.every((reason) => reason !== undefined && reason !== "QueueUnchecked") && all;
+    });
+    expect([...new Set(reasons)]).toEqual(["OriginNotAllowed"]);
+    expect(reasons).toHaveLength(names.length);
+    expect(connections).toBe(0);
+  });
+});
+
+/** A server on this machine that speaks to nobody. */
+async function listen(onConnection: () => void) {
+  const server = createServer((socket) => {
+    onConnection();
+    socket.destroy();
+  });
+  server.listen({ port: 0, host: "::", ipv6Only: false });
+  await once(server, "listening");
+  return {
+    port: (server.address() as AddressInfo).port,
+    [Symbol.asyncDispose]: async () => {
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+function refusedBySchema(error: unknown): null {
+  if (isInvalid(error)) return null;
+  throw error;
+}
