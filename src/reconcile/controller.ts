@@ -1,5 +1,5 @@
 import type { Environment } from "../api/environment.ts";
-import { LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
+import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -34,6 +34,7 @@ const NAMESPACE_PATIENCE_MS = 10_000;
 const INDEX_ENVIRONMENT = "environment";
 /** Pods with the label of free ones, by Environment. */
 const INDEX_PARKED = "parked";
+const INDEX_SESSION = "session";
 const INDEX_ID = "environmentId";
 const INDEX_NODE = "node";
 
@@ -259,6 +260,10 @@ export class Controller {
       },
       list: ownPodLists(this.#pods, { index: INDEX_ENVIRONMENT, key, uid }),
       parked: ownPodLists(this.#pods, { index: INDEX_PARKED, key, uid }),
+      assignedTo: (sessionId) =>
+        this.#pods
+          .flatMap((informer) => informer.byIndex(INDEX_SESSION, sessionId))
+          .filter((pod) => environmentOf(pod)[0] === key && !isOthers(pod, uid)),
     };
   }
 
@@ -334,9 +339,16 @@ function podInformer(options: ControllerOptions, namespace: string | undefined):
     indexes: {
       [INDEX_ENVIRONMENT]: environmentOf,
       [INDEX_PARKED]: (pod) => (pod.metadata.labels?.[LABEL_PHASE] === "parked" ? environmentOf(pod) : []),
+      [INDEX_SESSION]: sessionOf,
       [INDEX_NODE]: ({ spec }) => (spec.nodeName === undefined ? [] : [spec.nodeName]),
     },
   });
+}
+
+/** The session that a Pod was given, while that is not said to be over. */
+function sessionOf({ metadata: { annotations, labels } }: Pod): readonly string[] {
+  const sessionId = annotations?.[ANNOTATION_SESSION_ID];
+  return sessionId !== undefined && labels?.[LABEL_PHASE] === "assigned" ? [sessionId] : [];
 }
 
 function policyInformer(options: ControllerOptions, namespace: string | undefined): Informer<NetworkPolicy> {

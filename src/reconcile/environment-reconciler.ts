@@ -43,7 +43,7 @@ import type { WorkersCaches } from "./worker-caches.ts";
 const SECOND_MS = 1_000;
 
 /** Loops report many small changes: a reconcile so much later sees them all at once, and cannot become a hot loop. */
-const REPORT_DELAY_MS = 100;
+const REPORT_DELAY_MS = 250;
 
 /** What reconciling needs from around it. */
 export interface ReconcilerOptions {
@@ -175,7 +175,7 @@ export class EnvironmentReconciler {
     this.#renewWorkClient(state);
     await this.#readKey(state);
     await this.#checkTemplate(state);
-    await state.policy.keep(environment, this.#addressesTold(environment));
+    await state.policy.keep(environment, addressesTold(state.pods.list()));
 
     const allowed = this.#isAllowed(state);
     // No Pod is made, and none is given a session, that the NetworkPolicy does not hold.
@@ -255,6 +255,7 @@ export class EnvironmentReconciler {
     const ref = { namespace, name, uid };
     const state: EnvironmentState = {
       uid,
+      pods: context.pods,
       points,
       hinted,
       environment,
@@ -315,10 +316,6 @@ export class EnvironmentReconciler {
     const made = workClient(then, () => (isKnown() ? state.keyInUse : ""));
     workElsewhere.set(baseUrl, made);
     return made;
-  }
-
-  #addressesTold({ metadata }: Environment): ReadonlySet<string> {
-    return addressesTold(this.#options.pods(metadata).list());
   }
 
   #isAllowed({ environment }: EnvironmentState): boolean {

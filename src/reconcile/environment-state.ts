@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import type { Points } from "../core/points.ts";
+import type { PodCache } from "../sessions/context.ts";
 import type { HintedQueue } from "../sessions/hints.ts";
 import type { SessionPoint } from "../sessions/points.ts";
 import type { WorkApiClient } from "../work/client.ts";
@@ -14,6 +15,7 @@ import type { TemplateVerdict } from "./template-check.ts";
 /** What the reconciler keeps of one Environment between two reconciles: caches of what it can read again, and its loops. */
 export interface EnvironmentState {
   readonly uid: string;
+  readonly pods: PodCache;
   readonly points: Points<ReconcilePoint | SessionPoint>;
   readonly hinted: HintedQueue | undefined;
   environment: Environment;

@@ -24,6 +24,8 @@ export interface PodCache {
   list(): readonly Pod[];
   /** Those with the label of free ones: few, however many run. */
   parked(): readonly Pod[];
+  /** Those that were given this session, whatever became of them. */
+  assignedTo(sessionId: string): readonly Pod[];
 }
 
 /**

@@ -476,8 +476,8 @@ const REMOVAL_PATIENCE_MS = 2_000;
 /** A slot that somebody else has taken is tried again so much later: whoever has it may have let it go. */
 const FOREIGN_SLOT_MS = 60_000;
 
-/** In a rush hundreds of Pods change in a second, and a plan looks at all of them: so many plans a second are enough. */
-const REST_MS = 50;
+/** In a rush hundreds of Pods change in a second, and a plan looks at all of them: ten plans a second are enough. */
+const REST_MS = 100;
 
 /** Plans by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 100;

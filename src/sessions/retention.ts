@@ -18,7 +18,7 @@ const CONCURRENCY = 16;
 const LONGEST_HOLD_MS = 5_000;
 
 /** In a rush hundreds of Pods change in a second, and a pass looks at all of them. */
-const REST_MS = 100;
+const REST_MS = 250;
 
 /** Passes by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 1_000;

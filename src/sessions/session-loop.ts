@@ -172,12 +172,15 @@ export class SessionLoop {
     this.#queue.addAfter(name, this.#context.timing.retryBaseMs);
   }
 
-  /** How long a step leaves the way to claims under way, in milliseconds. A drain has none to wait for. */
+  /** How long a step is held back that nobody waits for, in milliseconds. */
   #heldMs(claim: Claim, step: Step): number {
+    const nowMs = this.#context.clock.monotonic();
+    const again = step.do === "touch" && claim.touchedMs !== null;
+    const lateMs = again ? (claim.touchedMs ?? 0) + this.#notes.starts.patienceMs - nowMs : 0;
     const untilMs = leavesWayUntil(step, claim);
-    if (untilMs === null || this.#draining) return 0;
-    const leftMs = untilMs - this.#context.clock.monotonic();
-    return leftMs > 0 && this.#claims.some(isUnderWay) ? leftMs : 0;
+    // A drain has no claims to wait for.
+    if (untilMs === null || this.#draining || !this.#claims.some(isUnderWay)) return Math.max(0, lateMs);
+    return Math.max(0, lateMs, untilMs - nowMs);
   }
 
   async #facts(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {

@@ -7,6 +7,7 @@ import { isOver } from "./facts.ts";
 import type { Outcome } from "./finished.ts";
 import type { End, EndCause } from "./pod-state.ts";
 import { endedView } from "./session-view.ts";
+import { StartTimes } from "./start-times.ts";
 
 const SECOND_MS = 1_000;
 
@@ -23,6 +24,8 @@ export class SessionNotes {
   readonly #context: SessionContext;
   readonly #breaker: Breaker;
   readonly #onServed: () => void;
+  /** Of this Environment's containers. */
+  readonly starts = new StartTimes();
 
   /** @param onServed called when a template is known to serve: claims were held back until then. */
   constructor(context: SessionContext, breaker: Breaker, onServed: () => void) {
@@ -64,6 +67,7 @@ export class SessionNotes {
     if (claim.startedAtMs !== null || startedAtMs === null || !claim.journal.opened) return;
     claim.startedAtMs = startedAtMs;
     const { metrics, labels, clock } = this.#context;
+    if (claim.touchedMs !== null) this.starts.note(clock.monotonic() - claim.touchedMs);
     metrics.sessionsStarted.inc(labels);
     // The node's clock has whole seconds: what this process saw itself is finer.
     const queuedAt = Date.parse(claim.journal.queuedAt);

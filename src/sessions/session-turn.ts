@@ -1,4 +1,3 @@
-import { ANNOTATION_SESSION_ID, LABEL_PHASE } from "../api/names.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
@@ -15,11 +14,7 @@ export function runsSession(
 ): boolean {
   if (claims.runs(sessionId)) return true;
   const overMs = context.kube.now() - context.timing.podOverdueMs;
-  return context.pods.list().some((pod) => isOf(pod, sessionId) && !isOverdue(pod, overMs) && isLive(pod));
-}
-
-function isOf({ metadata }: Pod, sessionId: string): boolean {
-  return metadata.annotations?.[ANNOTATION_SESSION_ID] === sessionId && metadata.labels?.[LABEL_PHASE] === "assigned";
+  return context.pods.assignedTo(sessionId).some((pod) => !isOverdue(pod, overMs) && isLive(pod));
 }
 
 /** Its node does not end it, and may never tell: it is given up like one of a claim. */

@@ -13,7 +13,7 @@ import { FakeKube } from "./fake-kube.ts";
 
 const KEY = "agents/research";
 
-const none = { get: () => undefined, list: () => [], parked: () => [] };
+const none = { get: () => undefined, list: () => [], parked: () => [], assignedTo: () => [] };
 const clock = new VirtualClock();
 let reconciler: EnvironmentReconciler;
 
@@ -55,7 +55,7 @@ function start(find: () => KubeObject | undefined) {
         idleIntervalMs: budgets.get("https://api.example", "default").idleIntervalMs(),
       }) as unknown as WorkApiClient,
     find,
-    pods: () => ({ get: () => undefined, list: () => [leftover()], parked: () => [leftover()] }),
+    pods: () => ({ get: () => undefined, list: () => [leftover()], parked: () => [leftover()], assignedTo: () => [] }),
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
     sharers: () => [],

@@ -15,7 +15,7 @@ const KEY = "agents/research";
 /** Taken before there were rules of the network. */
 const MOVED = { api: { baseUrl: "https://proxy.example", keySecretRef: { name: "key" } } };
 
-const none = { get: () => undefined, list: () => [], parked: () => [] };
+const none = { get: () => undefined, list: () => [], parked: () => [], assignedTo: () => [] };
 let reconciler: EnvironmentReconciler;
 
 afterEach(() => reconciler.stop());

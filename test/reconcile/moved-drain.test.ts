@@ -14,7 +14,7 @@ const KEY = "agents/research";
 const SECOND_MS = 1_000;
 const GRACE_SECONDS = 600;
 
-const none = { get: () => undefined, list: () => [], parked: () => [] };
+const none = { get: () => undefined, list: () => [], parked: () => [], assignedTo: () => [] };
 const terms: ShardTerm[] = [];
 
 afterEach(async () => {
@@ -84,7 +84,7 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
     find: () => environment,
     pods: () => {
       const left = () => (isWorkers ? [] : [leftPod() as never]);
-      return { get: () => undefined, list: left, parked: left };
+      return { get: () => undefined, list: left, parked: left, assignedTo: () => [] };
     },
     nodeOutlook: () => "stays",
     workers: () => ({

@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { KubeClient } from "../../../src/kube/client.ts";
 import type { KubeObject } from "../../../src/kube/resource.ts";
 import { connectNodeControl } from "../../../testbed/real-node/control-client.ts";
@@ -43,7 +43,8 @@ async function programLogs({ cluster }: E2eWorld): Promise<Place[]> {
   if (cluster.nodeControl === undefined) return operators;
   const { logs, auditLog } = await connectNodeControl(cluster.nodeControl).state();
   const audit = { where: auditLog, text: await readFile(auditLog, "latin1") };
-  return [...operators, ...(await textsBelow(logs)), audit];
+  const controlPlane = await textsBelow(join(dirname(auditLog), "logs"));
+  return [...operators, ...(await textsBelow(logs)), ...controlPlane, audit];
 }
 
 /** What containers of all Pods wrote, but the simulator's: it says at its start which key it takes. */

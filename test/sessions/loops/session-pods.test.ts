@@ -145,7 +145,7 @@ describe("parked Pods", () => {
 test("touches are counted: the first of each session, and those after it, as often as its Pod says", async () => {
   const world = served({ sessions: { retainFinishedSeconds: 3_600 }, fate: stock });
   const told: number[] = [];
-  for (let n = 0; n < 8; n += 1) {
+  for (let n = 0; n < 24; n += 1) {
     const { pod } = await serveOne(world);
     told.push(Number(pod.metadata.annotations?.["berth.dev/touches"]));
   }
