@@ -8,7 +8,7 @@ const OLDEST_MAJOR = 24;
 if (Number(process.versions.node.split(".")[0]) < OLDEST_MAJOR) {
   process.stderr.write(
     `berth: needs Node ${OLDEST_MAJOR} or newer; this is Node ${process.versions.node} (${process.execPath}).\n` +
-      "In a checkout, `npm ci` brings a newer one along: export PATH=\"$PWD/node_modules/.bin:$PATH\"\n",
+      'In a checkout, `npm ci` brings a newer one along: export PATH="$PWD/node_modules/.bin:$PATH"\n',
   );
   process.exit(1);
 }

@@ -27,11 +27,11 @@ interface Run {
 async function search({ files = {}, processes = [], objects = {}, labels = {} }: Run): Promise<[PlaceKind, string][]> {
   const dir = await mkdtemp(join(tmpdir(), "berth-leaks-"));
   const socket = join(dir, "control");
-  const state = { logs: join(dir, "node/logs"), auditLog: join(dir, "node/audit.log") } as NodeState;
+  const state = { logs: join(dir, "node/logs"), auditLog: join(dir, "cluster/audit.log") } as NodeState;
   const control = await serveControl({ state: async () => state } as NodeControl, socket);
   try {
     const written = {
-      "node/audit.log": "",
+      "cluster/audit.log": "",
       ...files,
       processes: processes.map((one) => JSON.stringify(one)).join("\n"),
     };
@@ -67,7 +67,8 @@ describe("a key is found", () => {
   test.each<[string, PlaceKind, Run]>([
     ["in the log of an operator, also of one that is gone", "logs", { files: { "operator-logs/berth-1.log": KEY } }],
     ["in the log of a program of the node", "logs", { files: { "node/logs/kubelet.log": `I1125 key=${KEY}` } }],
-    ["in the API server's audit log", "logs", { files: { "node/audit.log": `{"requestURI":"/?key=${KEY}"}` } }],
+    ["in the log of the API server", "logs", { files: { "cluster/logs/kube-apiserver.log": `I1125 key=${KEY}` } }],
+    ["in the API server's audit log", "logs", { files: { "cluster/audit.log": `{"requestURI":"/?key=${KEY}"}` } }],
     ["in what a container wrote", "containers", { files: { [`pod-logs/agents_one_${POD}/worker/0.log`]: KEY } }],
     ["in the arguments of a process", "processes", { processes: [{ arguments: ["runc", KEY], variables: [] }] }],
     [
