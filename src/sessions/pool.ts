@@ -37,10 +37,13 @@ const RUSH_CONCURRENCY = 2;
 const LONGEST_HOLD_MS = 5_000;
 
 /** With few of them left: about as long as a Pod takes to be parked, so that a rush that goes on finds some. */
-const SHORT_HOLD_MS = 1_000;
+const SHORT_HOLD_MS = 2_000;
 
-/** Of the wanted Pods, half are few; of many, a quarter, where that is more than can be claimed at a time. */
-const few = (wanted: number) => Math.min(wanted / 2, Math.max(MOST_UNDER_WAY, wanted / 4));
+/** A burst of so many claims is through before their Pods are replaced. What takes more is no burst, and needs them. */
+const BURST = 75;
+
+/** So many free Pods are few: half of those wanted, or, where that is more than can be claimed at a time, what a burst leaves. */
+const few = (wanted: number) => (wanted / 2 <= MOST_UNDER_WAY ? wanted / 2 : Math.max(MOST_UNDER_WAY, wanted - BURST));
 
 /** How many Pods stand where. */
 export interface PoolCounts {
