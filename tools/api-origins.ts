@@ -3,13 +3,14 @@
  * src/config.ts, src/work/inner-addresses.ts), as far as it can be told without asking a resolver. The CEL of Kubernetes 1.30
  * has no IP addresses: networks are regular expressions here.
  */
+import { celString } from "../src/api/rule.ts";
 import { INNER_IPV4, INNER_NAME } from "../src/work/inner-addresses.ts";
 
 const OCTET_BITS = 8;
 const OCTETS = 256;
 
 /** Text that begins with an IPv4 address of this network. */
-export function patternOfNetwork(network: string, prefix: number): string {
+function patternOfNetwork(network: string, prefix: number): string {
   const octets = network.split(".").map(Number);
   const whole = Math.floor(prefix / OCTET_BITS);
   const parts = octets.slice(0, whole).map(String);
@@ -34,16 +35,13 @@ const EMBEDDING_PATTERN = "^(::ffff:|64:ff9b::)|[.%]";
 
 const IPV4_PATTERN = "^[0-9]{1,3}([.][0-9]{1,3}){3}$";
 
-/** In CEL strings a backslash is an escape. */
-const celOf = (pattern: RegExp | string) =>
-  `'${(typeof pattern === "string" ? pattern : pattern.source).replaceAll("\\", "\\\\")}'`;
-const matches = (text: string, pattern: RegExp | string) => `${text}.matches(${celOf(pattern)})`;
+const matches = (text: string, pattern: string) => `${text}.matches(${celString(pattern)})`;
 
 const HOST = "variables.host";
 const isInner = [
   `${HOST}.contains(':') ? !${matches(HOST, EMBEDDING_PATTERN)} && (!${matches(HOST, PUBLIC_IPV6_PATTERN)} || ${matches(HOST, INNER_IPV6_PATTERN)})`,
   `${matches(HOST, IPV4_PATTERN)} ? ${matches(HOST, INNER_IPV4_PATTERN)}`,
-  `!${HOST}.contains('.') || ${matches(HOST, INNER_NAME)}`,
+  `!${HOST}.contains('.') || ${matches(HOST, INNER_NAME.source)}`,
 ].join(" : ");
 
 /**

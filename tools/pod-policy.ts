@@ -17,8 +17,8 @@ const isNew = (...paths: readonly string[]) => {
   const changed = paths.map((path) => `dyn(object).spec.${path} != dyn(oldObject).spec.${path}`);
   return `request.operation == 'CREATE' || ${changed.join(" || ")}`;
 };
-const NEW_TEMPLATE = isNew("?sessions.?template", "?workers.?template");
-const NEW_ADDRESS = isNew("?api.?baseUrl");
+const TEMPLATES = ["?sessions.?template", "?workers.?template"];
+const ADDRESS = "?api.?baseUrl";
 const { template, ...BELOW_TEMPLATE } = CEL_VARIABLES;
 
 const spec = {
@@ -28,11 +28,11 @@ const spec = {
       { apiGroups: ["berth.dev"], apiVersions: ["*"], operations: ["CREATE", "UPDATE"], resources: ["environments"] },
     ],
   },
-  matchConditions: [{ name: "new-template-or-address", expression: `${NEW_TEMPLATE} || ${NEW_ADDRESS}` }],
+  matchConditions: [{ name: "new-template-or-address", expression: isNew(...TEMPLATES, ADDRESS) }],
   variables: [
-    { name: "newAddress", expression: NEW_ADDRESS },
+    { name: "newAddress", expression: isNew(ADDRESS) },
     ...originVariables(ORIGINS),
-    { name: "newTemplate", expression: NEW_TEMPLATE },
+    { name: "newTemplate", expression: isNew(...TEMPLATES) },
     { name: "template", expression: `variables.newTemplate ? ${template} : dyn({'spec': {}})` },
     ...Object.entries(BELOW_TEMPLATE).map(([name, expression]) => ({ name, expression })),
     { name: "account", expression: CEL_ACCOUNT },

@@ -30,8 +30,8 @@ export const throughput: Scenario = {
     "Items a second, with a queue that never runs out and parked Pods kept at their number, one Environment: each item claimed " +
     "and served, its Pod replaced, and what is left of it deleted. The limit is the same writes for as many sessions, by a " +
     "process that does nothing else, with as many under way as Berth had on average, on the same API server and node. " +
-    "Some items are served by both before they count. Berth's budget of requests to the Work API is set aside: with the one that it is shipped with, the platform's documented " +
-    "limit is what holds it back.",
+    "Some items are served by both before they count. Berth's budget of requests to the Work API is set aside: with the one " +
+    "that it is shipped with, the platform's documented limit is what holds it back.",
   run,
 };
 

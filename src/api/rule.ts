@@ -34,7 +34,7 @@ export function withRules<S extends z.ZodType>(schema: S, rules: readonly Rule<z
 }
 
 /** `'` and `\` escaped for a CEL string literal. */
-const celString = (text: string) => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
+export const celString = (text: string) => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
 
 /**
  * A rule that the field of an object, where set, matches a regular expression (RE2 and JavaScript alike). It is a rule

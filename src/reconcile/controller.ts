@@ -34,6 +34,7 @@ const NAMESPACE_PATIENCE_MS = 10_000;
 const INDEX_ENVIRONMENT = "environment";
 /** Pods with the label of free ones, by Environment. */
 const INDEX_PARKED = "parked";
+/** Pods that were given a session, by its id. */
 const INDEX_SESSION = "session";
 const INDEX_ID = "environmentId";
 const INDEX_NODE = "node";

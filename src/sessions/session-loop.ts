@@ -6,7 +6,7 @@ import { WorkQueue } from "../kube/workqueue.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";
-import { isUnderWay, leavesWayUntil } from "./claims-first.ts";
+import { ClaimsFirst, leavesWayUntil } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
 import { type Facts, type Limits, ranFor, remembered, type Step } from "./facts.ts";
@@ -57,6 +57,7 @@ const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"])
 export class SessionLoop {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
+  readonly #claimsFirst: ClaimsFirst;
   readonly #observers: ItemObservers;
   readonly #breaker: Breaker;
   readonly #queue: WorkQueue;
@@ -87,6 +88,7 @@ export class SessionLoop {
     const { context } = options;
     this.#context = context;
     this.#claims = options.claims;
+    this.#claimsFirst = new ClaimsFirst({ clock: context.clock, claims: options.claims });
     this.#observers = options.observers;
     this.#breaker = options.breaker;
     this.#mayAsk = options.mayAsk;
@@ -174,13 +176,12 @@ export class SessionLoop {
 
   /** How long a step is held back that nobody waits for, in milliseconds. */
   #heldMs(claim: Claim, step: Step): number {
-    const nowMs = this.#context.clock.monotonic();
-    const again = step.do === "touch" && claim.touchedMs !== null;
-    const lateMs = again ? (claim.touchedMs ?? 0) + this.#notes.starts.patienceMs - nowMs : 0;
-    const untilMs = leavesWayUntil(step, claim);
+    const leavesWayMs = leavesWayUntil(step, claim);
+    if (leavesWayMs === null) return 0;
+    const lateMs = step.do === "touch" ? (claim.touchedMs ?? 0) + this.#notes.starts.patienceMs : 0;
     // A drain has no claims to wait for.
-    if (untilMs === null || this.#draining || !this.#claims.some(isUnderWay)) return Math.max(0, lateMs);
-    return Math.max(0, lateMs, untilMs - nowMs);
+    const isRush = !this.#draining && this.#claimsFirst.isRush;
+    return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
   }
 
   async #facts(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {

@@ -32,19 +32,29 @@ export async function allowVolumes({ kube, namespace }: Pick<World, "kube" | "na
   await kube.create(ROLE_BINDINGS, { metadata, subjects, roleRef });
 }
 
-/** So many volumes for the claims of this world, as an administrator makes them who has no provisioner. */
-export async function provideVolumes({ kube, namespace, name }: World, count: number): Promise<void> {
+/** A volume of a world's own class, as an administrator makes it who has no provisioner. @param source where it is */
+export async function provideVolume(
+  { kube, namespace }: Pick<World, "kube" | "namespace">,
+  name: string,
+  source: Record<string, unknown>,
+): Promise<void> {
+  await kube.create(VOLUMES, {
+    metadata: { name },
+    spec: {
+      capacity: { storage: "1Gi" },
+      accessModes: ["ReadWriteOnce"],
+      storageClassName: namespace,
+      persistentVolumeReclaimPolicy: "Retain",
+      ...source,
+    },
+  } as KubeObject);
+}
+
+/** So many volumes for the claims of this world. */
+export async function provideVolumes(world: World, count: number): Promise<void> {
+  const { namespace, name } = world;
   for (let n = 0; n < count; n += 1) {
-    await kube.create(VOLUMES, {
-      metadata: { name: `${namespace}-${name}-${n}` },
-      spec: {
-        capacity: { storage: "1Gi" },
-        accessModes: ["ReadWriteOnce"],
-        storageClassName: namespace,
-        persistentVolumeReclaimPolicy: "Retain",
-        hostPath: { path: `/var/lib/${namespace}/${n}` },
-      },
-    } as KubeObject);
+    await provideVolume(world, `${namespace}-${name}-${n}`, { hostPath: { path: `/var/lib/${namespace}/${n}` } });
   }
 }
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import { bashScript } from "../../../simulator/script.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { podOf, type Served, serveOne, untilAnswered, untilAssigned, untilState } from "../support/session-life.ts";
+import { podOf, sayMore, serveOne, untilAnswered, untilAssigned, untilState } from "../support/session-life.ts";
 import { NEVER, SOON } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
@@ -14,15 +14,6 @@ const LINGERS_WHEN_TOLD = [
   "-c",
   "node /app/worker.mjs & child=$!; trap 'kill -TERM $child; wait $child; sleep 5; exit 0' TERM; wait $child",
 ];
-
-/** More is said to a session whose item is stopped: it is queued again, as an item of its own. */
-async function sayMore(world: E2eWorld, { item }: Served): Promise<ItemRecord> {
-  await world.simulator.sendMessage(item.sessionId ?? "", bashScript("echo second"));
-  const again = (await world.simulator.items()).find(({ id }) => id !== item.id);
-  if (!again) throw new Error("no item was queued");
-  expect(again.sessionId).toBe(item.sessionId);
-  return again;
-}
 
 /** What kubelet said of a container's end; its times are whole seconds. */
 const endOf = (pod: Pod | undefined) => pod?.status?.containerStatuses?.[0]?.state?.terminated;
@@ -58,7 +49,7 @@ describe.concurrent("a session that is queued again while its first Pod is endin
     });
     const first = await serveOne(world, { script: bashScript("echo first") });
     await untilState(world, first.item, "stopped");
-    const again = await sayMore(world, first);
+    const again = await sayMore(world, first, bashScript("echo second"));
     await untilAssigned(world, again);
     await world.untilServed(2);
     await expectServedInTurn(world, first.item, again);
@@ -76,7 +67,7 @@ describe.concurrent("a session that is queued again while its first Pod is endin
     const ref = { namespace: world.namespace, name: first.pod.metadata.name ?? "" };
     await world.kube.raw("DELETE", `/api/v1/namespaces/${ref.namespace}/pods/${ref.name}`);
     await untilState(world, first.item, "stopped");
-    const again = await sayMore(world, first);
+    const again = await sayMore(world, first, bashScript("echo second"));
     const { metadata } = await untilAssigned(world, again);
     await untilAnswered(world, again, 2);
     await world.kube.raw("DELETE", `/api/v1/namespaces/${ref.namespace}/pods/${metadata.name}`);

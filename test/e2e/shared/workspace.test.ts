@@ -2,11 +2,18 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
-import { type KubeObject, NODES } from "../../../src/kube/resource.ts";
-import { allowVolumes, perSession, sessionVolumes, VOLUMES, volumeOf } from "../../support/session-volumes.ts";
+import { NODES } from "../../../src/kube/resource.ts";
+import {
+  allowVolumes,
+  perSession,
+  provideVolume,
+  sessionVolumes,
+  VOLUMES,
+  volumeOf,
+} from "../../support/session-volumes.ts";
 import { operatorUser } from "../support/operators.ts";
 import { hasNodeControl, OPERATOR_NAMESPACE } from "../support/provided.ts";
-import { enqueueOne, podOf, untilAnswered, untilAssigned, untilState } from "../support/session-life.ts";
+import { enqueueOne, podOf, sayMore, untilAnswered, untilAssigned, untilState } from "../support/session-life.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 /** Of a worker's image; the group of its volumes' files, where the template names none. */
@@ -14,25 +21,17 @@ const WORKER_USER = "10001";
 const FILES_GROUP = "65532";
 
 /** Directories of the node, as volumes of a class of the world's own. They go with what is returned. */
-async function provideDirectories({ kube, namespace, cluster }: E2eWorld, count: number): Promise<AsyncDisposable> {
+async function provideDirectories(world: E2eWorld, count: number): Promise<AsyncDisposable> {
+  const { kube, namespace, cluster } = world;
   await using stack = new AsyncDisposableStack();
   const [node] = (await kube.list(NODES, {})).items;
   const isThere = { key: "kubernetes.io/hostname", operator: "In", values: [node?.metadata.name] };
+  const nodeAffinity = { required: { nodeSelectorTerms: [{ matchExpressions: [isThere] }] } };
   for (let n = 0; n < count; n += 1) {
     const path = join(cluster.dir, "volumes", namespace, String(n));
     await mkdir(path, { recursive: true });
     const name = `${namespace}-${n}`;
-    await kube.create(VOLUMES, {
-      metadata: { name },
-      spec: {
-        capacity: { storage: "1Gi" },
-        accessModes: ["ReadWriteOnce"],
-        storageClassName: namespace,
-        persistentVolumeReclaimPolicy: "Retain",
-        local: { path },
-        nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [isThere] }] } },
-      },
-    } as KubeObject);
+    await provideVolume(world, name, { local: { path }, nodeAffinity });
     stack.defer(() => kube.delete(VOLUMES, { name }).then(() => {}));
   }
   return stack.move();
@@ -50,10 +49,7 @@ describe.skipIf(!hasNodeControl())("workspace: PerSession, with volumes that kub
       script: bashScript("id -u; stat -c %g /workspace; ls -A /workspace | wc -l", "echo kept >/workspace/note; pwd"),
     });
     await untilState(world, first.item, "stopped");
-    const { sessionId = "" } = first.item;
-    await world.simulator.sendMessage(sessionId, bashScript("cat /workspace/note"));
-    const again = (await world.simulator.items()).find(({ id }) => id !== first.item.id);
-    if (!again) throw new Error("no item was queued");
+    const again = await sayMore(world, first, bashScript("cat /workspace/note"));
     const second = await untilAssigned(world, again);
     await untilState(world, again, "stopped");
     expect(await untilAnswered(world, first.item, 3)).toEqual([

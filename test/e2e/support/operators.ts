@@ -115,8 +115,7 @@ async function linesOf(path: string, file: string) {
 
 /** The service account of the operators in a namespace, as the API server names it. @throws {Error} there are none. */
 export async function operatorUser(kube: KubeClient, namespace: string): Promise<string> {
-  const labelSelector = "app.kubernetes.io/component=operator";
-  const { items } = await kube.list(PODS, { namespace, labelSelector });
+  const { items } = await kube.list(PODS, { namespace, labelSelector: OPERATOR_SELECTOR });
   const account = (items[0]?.spec as { readonly serviceAccountName?: string } | undefined)?.serviceAccountName;
   if (account === undefined) throw new Error(`no operator in ${namespace}`);
   return `system:serviceaccount:${namespace}:${account}`;

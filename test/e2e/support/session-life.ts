@@ -1,5 +1,6 @@
 import type { EnqueueInput } from "../../../simulator/arrivals.ts";
 import type { ItemRecord } from "../../../simulator/item.ts";
+import type { ScriptInput } from "../../../simulator/script.ts";
 import { END_REASONS, type EndReason } from "../../../src/api/reasons.ts";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import type { E2eWorld } from "./world.ts";
@@ -21,6 +22,15 @@ export async function serveOne(world: E2eWorld, input: EnqueueInput = {}): Promi
 export async function enqueueOne(world: E2eWorld, input: EnqueueInput = {}): Promise<Served> {
   const item = await world.simulator.enqueue(world.environmentId, input);
   return { item, pod: await untilAssigned(world, item) };
+}
+
+/** More is said to the first session of a world, whose item is stopped: it is queued again, as an item of its own. */
+export async function sayMore(world: E2eWorld, { item }: Served, script: ScriptInput): Promise<ItemRecord> {
+  await world.simulator.sendMessage(item.sessionId ?? "", script);
+  const again = (await world.simulator.items()).find(({ id }) => id !== item.id);
+  if (!again) throw new Error("no item was queued");
+  if (again.sessionId !== item.sessionId) throw new Error(`${again.id} is an item of another session`);
+  return again;
 }
 
 /** The Pod that was given this item. */

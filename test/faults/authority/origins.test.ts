@@ -5,13 +5,15 @@ import { findCondition } from "../../../src/api/conditions.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import { type AllowedOrigins, originAllowed } from "../../../src/config.ts";
 import { isInvalid } from "../../../src/kube/errors.ts";
+import type { KubeObject } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { templateOf } from "../../api/template-cases.ts";
 import { INNER, PUBLIC } from "../../support/addresses.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startOperatorProcess } from "../../support/operator-process.ts";
 import { startWorld, type World } from "../../support/world.ts";
 import { installAdmissionPolicy } from "./admission-policy.ts";
-import { refusalOf, untilEnforced } from "./environments.ts";
+import { environmentWith, type Json, refusalOf, untilEnforced } from "./environments.ts";
 
 const cluster = useCluster();
 
@@ -41,23 +43,17 @@ const IS_READ_BY_THE_OPERATOR = /^https:\/\/\[(::ffff:|64:ff9b::|.*\.)/i;
 let refused = 0;
 afterAll(() => console.log(`addresses of the Work API refused at admission: ${refused}`));
 
-const environmentAt = (world: World, baseUrl: string) => ({
-  apiVersion: "berth.dev/v1alpha1",
-  kind: "Environment",
-  metadata: { name: "somewhere", namespace: world.namespace },
-  spec: {
-    environmentId: world.environmentId,
-    api: { baseUrl, keySecretRef: { name: "key" } },
-    network: { egress: { cidrs: ["203.0.113.0/24"] } },
-    sessions: { maxConcurrent: 1, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } },
-  },
-});
+/** An Environment whose Work API is somewhere else. */
+function environmentAt(world: World, baseUrl: string, name = "somewhere"): KubeObject {
+  const environment = environmentWith(world, name, "sessions", templateOf({})) as KubeObject & { readonly spec: Json };
+  return { ...environment, spec: { ...environment.spec, api: { baseUrl, keySecretRef: { name: "key" } } } };
+}
 
 /** Where admission and operator differ. */
 async function differences(world: World, allowed: AllowedOrigins): Promise<string[]> {
   const wrong: string[] = [];
   for (const origin of ORIGINS) {
-    const words = await refusalOf(world, environmentAt(world, origin) as never);
+    const words = await refusalOf(world, environmentAt(world, origin));
     // Of the schema: no origin at all.
     if (words !== null && !words.includes("ValidatingAdmissionPolicy")) continue;
     const isRefused = words?.includes("may not send keys") === true && words.includes("allowedApiOrigins");
@@ -73,7 +69,7 @@ describe("an Environment that names an address of the Work API", () => {
   test("is refused at admission where the operator would refuse it: plain http, and inner addresses", async () => {
     await using world = await startWorld(cluster);
     await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, []);
-    await untilEnforced(world, environmentAt(world, "http://api.anthropic.com") as never);
+    await untilEnforced(world, environmentAt(world, "http://api.anthropic.com"));
     expect(await differences(world, "any-https")).toEqual([]);
     expect(refused).toBeGreaterThan(40);
   });
@@ -82,7 +78,7 @@ describe("an Environment that names an address of the Work API", () => {
     await using world = await startWorld(cluster);
     const allowed = ["https://API.anthropic.com", "http://127.0.0.1:8080", "https://a.b:8443"];
     await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, allowed);
-    await untilEnforced(world, environmentAt(world, "https://example.com") as never);
+    await untilEnforced(world, environmentAt(world, "https://example.com"));
     const read = ["https://api.anthropic.com", "http://127.0.0.1:8080", "https://a.b:8443"];
     expect(await differences(world, read)).toEqual([]);
   });
@@ -91,7 +87,7 @@ describe("an Environment that names an address of the Work API", () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();
     await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, []);
-    await untilEnforced(world, environmentAt(world, "http://api.anthropic.com") as never);
+    await untilEnforced(world, environmentAt(world, "http://api.anthropic.com"));
     await world.patchSpec({ paused: true });
     await expect(world.patchSpec({ api: { baseUrl: "http://127.0.0.1:1" } })).rejects.toThrow(/may not send keys/);
     await world.patchSpec({ api: { baseUrl: "https://api.anthropic.com" } });
@@ -120,10 +116,9 @@ describe("an operator without a list of origins", () => {
     const others = ["https://169.254.169.254", "https://kubernetes.default.svc", "https://metadata.google.internal"];
     const names: string[] = [];
     for (const [at, baseUrl] of [...named, ...others].entries()) {
-      const environment = environmentAt(world, baseUrl);
       const name = `inner-${at}`;
-      const metadata = { ...environment.metadata, name };
-      const made = await world.kube.create(ENVIRONMENTS, { ...environment, metadata } as never).catch(refusedBySchema);
+      const environment = environmentAt(world, baseUrl, name);
+      const made = await world.kube.create(ENVIRONMENTS, environment as never).catch(refusedBySchema);
       if (made) names.push(name);
     }
     expect(names.length).toBeGreaterThan(others.length + hosts.length);
