@@ -44,3 +44,30 @@ test.each(["Worker", "Operator"] as const)(
     moved.assertNoViolations();
   },
 );
+
+test("api.baseUrl changes to an address that keys may not be sent to: nothing is claimed, and what runs is settled", async () => {
+  await using world = await startWorld(cluster, {
+    ...SHORT_LEASE,
+    node: { fates: () => ({ kind: "worker", workMs: LONG_MS }) },
+    spec: { network: { egress: { cidrs: ["10.20.0.0/16"] } } },
+  });
+  const { item } = await serveOne(world);
+  await untilState(world, item, "active");
+  const elsewhere = "https://elsewhere.example";
+  await world.patchSpec({ api: { baseUrl: elsewhere } });
+  const said = await world.untilCondition("QueueReachable", "OriginNotAllowed");
+  expect(said.message).toContain(elsewhere);
+  await world.until("no poll waits", () => world.simulator.pollsWaiting(world.environmentId) === 0);
+  const waiting = world.simulator.enqueue(world.environmentId);
+  world.simulator.stopItem(item.id);
+  await world.until("what ran is settled", () => world.claims.length === 0);
+  expect(world.simulator.item(item.id).state).toBe("stopped");
+  expect(world.simulator.item(waiting.id).acks).toEqual([]);
+
+  await world.patchSpec({ api: { baseUrl: world.simulator.url } });
+  await world.until("it is served", () => world.simulator.item(waiting.id).state === "active");
+  await world.untilCondition("QueueReachable", "Reachable");
+  world.simulator.stopItem(waiting.id);
+  await world.untilServed(2);
+  world.simulator.assertNoViolations();
+});

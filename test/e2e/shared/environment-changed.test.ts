@@ -104,21 +104,20 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     expect((await untilSettled(world, second, "Completed")).last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("an address that keys may not be sent to: said, nothing is claimed, what runs is settled where it was claimed", async () => {
+  test("an address that keys may not be sent to: refused at once with the mend, and what is served goes on", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
-    await world.patchSpec({ api: { baseUrl: "https://elsewhere.example" } });
-    const said = await world.untilCondition("QueueReachable", "OriginNotAllowed");
-    expect(said.message).toContain("https://elsewhere.example");
-    await untilNobodyPolls(world);
-    const waiting = await world.simulator.enqueue(world.environmentId);
+    const baseUrl = "https://elsewhere.example";
+    await expect(world.patchSpec({ api: { baseUrl } })).rejects.toThrow(
+      `keys to spec.api.baseUrl (allowed: ${world.simulator.url}): mend it, or have its origin named in the chart's value`,
+    );
+    // What was refused changed nothing: the session is settled, and the next one served, where it was claimed.
     await execIn(world, first.pod, ["touch", "go"]);
     await untilSettled(world, first, "Completed");
-    expect((await world.simulator.item(waiting.id)).acks).toEqual([]);
-    await world.patchSpec({ api: { baseUrl: world.simulator.url } });
+    await enqueueOne(world);
     await world.untilServed(2);
-    await world.untilCondition("QueueReachable", "Reachable");
+    expect(world.condition("QueueReachable")).toMatchObject({ status: "True", reason: "Reachable" });
   });
 
   test("paused: the session that runs goes on, nothing new is claimed, and work goes on afterwards", async () => {

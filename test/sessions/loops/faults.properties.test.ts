@@ -105,6 +105,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     // What is asked for is not always what one gets.
     limits: { ttlSeconds: pick([90, 30, 10]), maxTtlSeconds: pick([600, 90, 30, 10]) },
   });
+  const { lapsedStopping } = world.api.world.switches;
   world.startsAreHeld = faults.crashes === 0 && !faults.weather;
   world.say(`lease ${lease} ${onPodFailure} ${workspace.workspace ? "PerSession" : "Ephemeral"}`);
   world.say(`seed ${seed} ${JSON.stringify(faults)} maxConcurrent ${maxConcurrent}`);
@@ -210,7 +211,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
         const { workId = "", use } = readJournal(secret) ?? {};
         return use === "removal" || world.api.world.items.get(workId)?.state !== "queued";
       });
-      // A record that is gone together with the memory of it leaves a starting item to the API, which ends it or does not.
+      // A record that is gone together with the memory of it leaves its item to the API, which ends it or does not.
       const edit = pick([
         "template",
         "pause",
@@ -218,7 +219,7 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
         "max",
         "lease",
         "secret",
-        starting === "never" ? "secret" : "secret-gone",
+        starting === "never" || lapsedStopping === "stays" ? "secret" : "secret-gone",
       ]);
       world.say(`edit: ${edit}`);
       const spec = (patch: Record<string, unknown>) => world.patchEnvironment({ spec: patch });
