@@ -2,12 +2,14 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
-import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
+import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 import type { SessionContext } from "./context.ts";
 
 /** Pages of the list that are read in search of items that were left half refused. */
 const LOOK_PAGES = 5;
 const PAGE_LIMIT = 100;
+/** Where somebody asked for its stop meanwhile nothing would ever answer: some platforms keep stopping items for ever. */
+const LEFT_IN: ReadonlySet<WorkState> = new Set(["starting", "stopping"]);
 
 /**
  * Health checks and items of unknown types: acknowledged and stopped at once, with no Pod and no Secret. What was
@@ -93,7 +95,7 @@ export class RefusedItems {
       const asked = { limit: PAGE_LIMIT, signal, ...(page === undefined ? {} : { page }) };
       const { value } = await points.run("refuse.list", {}, () => work().list(asked));
       for (const item of value.items) {
-        if (item.state !== "starting" || item.data.type === DATA_TYPE_SESSION) continue;
+        if (!LEFT_IN.has(item.state) || item.data.type === DATA_TYPE_SESSION) continue;
         guard();
         const stop = () => work().stop(item.id, { force: true });
         await points.run("refuse.stop-left", { workId: item.id }, stop);

@@ -333,6 +333,19 @@ describe("claims whose requests fail", () => {
     holdsTrue(world);
   });
 
+  test("a health check that was acknowledged and not stopped is stopped later, also where somebody asked for its stop", async () => {
+    const { world } = await offered({ switches: { lapsedStopping: "stays" } });
+    world.api.answer = (call) => (call === "stop" ? json(500, { type: "error" }) : undefined);
+    const [left, asked] = [world.enqueue({ type: "healthcheck" }), world.enqueue({ type: "healthcheck" })];
+    await world.until("both are acknowledged", () => world.items.every(({ state }) => state === "starting"));
+    world.api.world.stopItem(asked, false);
+    expect(world.item(asked).state).toBe("stopping");
+    world.api.answer = () => undefined;
+    await world.until("both are stopped", () => world.items.every(({ state }) => state === "stopped"));
+    expect([left, asked].map((id) => world.item(id).acks.length)).toEqual([1, 1]);
+    holdsTrue(world);
+  });
+
   test("a health check whose poll was answered late is left to whoever is offered it next", async () => {
     const { world } = await offered();
     world.weather.work = { lost: 0, slow: 1, refused: 0 };
