@@ -4,7 +4,15 @@ import { untilNodeReady } from "../support/node-state.ts";
 import { nodeControl } from "../support/operator-process.ts";
 import { latest } from "../support/pods.ts";
 import { hasNodeControl } from "../support/provided.ts";
-import { enqueueOne, type Served, serveOne, untilAnswered, untilSettled, untilState } from "../support/session-life.ts";
+import {
+  enqueueOne,
+  expectCounted,
+  type Served,
+  serveOne,
+  untilAnswered,
+  untilSettled,
+  untilState,
+} from "../support/session-life.ts";
 import { NEVER } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
@@ -29,6 +37,7 @@ async function expectServedOnce(world: E2eWorld, all: readonly Served[]): Promis
     expect(last).toMatchObject({ generation: 1, acks: [expect.anything()] });
     expect(latest(world, served.pod).status?.containerStatuses?.[0]?.restartCount).toBe(0);
   }
+  await expectCounted(world, { Completed: all.length });
 }
 
 describe.skipIf(!hasNodeControl())("containerd stops", () => {

@@ -4,7 +4,7 @@ import { LEAVES_SOON, startWellNode, untilNodeReady } from "../support/node-stat
 import { nodeControl, runOperatorProcess } from "../support/operator-process.ts";
 import { latest } from "../support/pods.ts";
 import { hasNodeControl } from "../support/provided.ts";
-import { enqueueOne, serveOne, untilGone, untilSettled, untilState } from "../support/session-life.ts";
+import { enqueueOne, expectCounted, serveOne, untilGone, untilSettled, untilState } from "../support/session-life.ts";
 import { NEVER } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
@@ -53,6 +53,7 @@ describe.skipIf(!hasNodeControl())("kubelet stops", () => {
       expect(last.acks).toHaveLength(1);
       expect(latest(world, served.pod).status?.containerStatuses?.[0]?.restartCount).toBe(0);
     }
+    await expectCounted(world, { Completed: 3 });
   });
 
   test("until the node is lost: a session whose worker still beats is left to it and runs nowhere else, and one that never started is stopped", async () => {
@@ -111,7 +112,7 @@ describe.skipIf(!hasNodeControl())("kubelet stops", () => {
       return labels?.["berth.dev/phase"] === "parked" && !isThere && !lost.includes(uid);
     });
     expect(replaced.length).toBeLessThan(REPLACED_AT_MOST);
-    expect(await world.metric("berth_sessions_ended_total", { reason: "NodeLost" })).toBe(2);
+    await expectCounted(world, { NodeLost: 2, Completed: 1 });
     expect((await operator.log()).filter(({ level }) => level === "error")).toEqual([]);
   });
 });

@@ -10,7 +10,7 @@ import { CHART } from "../../../tools/helm.ts";
 import { rollbackBerthChart, upgradeBerthChart } from "../support/install.ts";
 import { execIn } from "../support/kubectl.ts";
 import { e2eCluster, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
-import { serveOne, untilAnswered, untilState } from "../support/session-life.ts";
+import { serveOne, untilAnswered, untilState, untilTold } from "../support/session-life.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo done";
@@ -48,14 +48,17 @@ async function whileArriving(worlds: readonly E2eWorld[], act: () => Promise<voi
 /** Each of them was acknowledged once, in one Pod, and answered by that one's program. */
 async function assertServedOnce(world: E2eWorld, items: readonly ItemRecord[]): Promise<void> {
   await world.untilServed(items.length);
-  for (const { id, sessionId } of items) {
+  for (const item of items) {
+    const { id, sessionId } = item;
     const { acks, state, stoppedBy } = await world.simulator.item(id);
     expect({ id, acks: acks.length, state, by: stoppedBy?.as }).toEqual({
       ...{ id, acks: 1, state: "stopped", by: "sessions-token" },
     });
     const { toolCalls } = await world.simulator.session(sessionId ?? "");
     expect(new Set(toolCalls.map(({ answeredBy }) => answeredBy))).toEqual(new Set([id]));
-    expect(podsOf(world, id)).toHaveLength(1);
+    const [pod, ...others] = podsOf(world, id);
+    expect(others).toEqual([]);
+    await untilTold(world, item, "Completed", "Pod", pod?.metadata.name ?? "");
   }
   await world.simulator.assertNoViolations();
 }

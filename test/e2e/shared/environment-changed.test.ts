@@ -4,6 +4,7 @@ import type { Pod } from "../../../src/kube/resource.ts";
 import { execIn } from "../support/kubectl.ts";
 import {
   enqueueOne,
+  expectCounted,
   podOf,
   serveOne,
   untilAnswered,
@@ -58,6 +59,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await execIn(world, first.pod, ["touch", "go"]);
     expect(await untilAnswered(world, first.item, 1)).toEqual([["old", false]]);
     for (const served of [first, second]) await untilSettled(world, served, "Completed");
+    await expectCounted(world, { Completed: 2 });
   });
 
   test("a template that the API server refuses: what runs goes on, nothing is claimed, and the mended one is served", async () => {
@@ -84,6 +86,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await world.untilServed(2);
     await world.until("a parked Pod of the new template", () => world.parked.some((pod) => flavourOf(pod) === "new"));
     expect(world.condition("TemplateAccepted")).toMatchObject({ status: "True" });
+    await expectCounted(world, { Completed: 2 });
   });
 
   test("credential: EnvironmentKey: the session that runs keeps its work secret, the next gets the key", async () => {
@@ -102,6 +105,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await execIn(world, first.pod, ["touch", "go"]);
     expect((await untilSettled(world, first, "Completed")).last.stoppedBy?.as).toBe("sessions-token");
     expect((await untilSettled(world, second, "Completed")).last.stoppedBy?.as).toBe("environment-key");
+    await expectCounted(world, { Completed: 2 });
   });
 
   test("an address that keys may not be sent to: refused at once with the mend, and what is served goes on", async () => {
@@ -115,8 +119,8 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     // What was refused changed nothing: the session is settled, and the next one served, where it was claimed.
     await execIn(world, first.pod, ["touch", "go"]);
     await untilSettled(world, first, "Completed");
-    await enqueueOne(world);
-    await world.untilServed(2);
+    await untilSettled(world, await enqueueOne(world), "Completed");
+    await expectCounted(world, { Completed: 2 });
     expect(world.condition("QueueReachable")).toMatchObject({ status: "True", reason: "Reachable" });
   });
 
@@ -132,5 +136,6 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     expect((await world.simulator.item(waiting.id)).acks).toEqual([]);
     await world.patchSpec({ paused: false });
     await world.untilServed(2);
+    await expectCounted(world, { Completed: 2 });
   });
 });

@@ -4,7 +4,14 @@ import type { Pod } from "../../../src/kube/resource.ts";
 import { nodeControl } from "../support/operator-process.ts";
 import { latest } from "../support/pods.ts";
 import { hasNodeControl } from "../support/provided.ts";
-import { enqueueOne, untilAnswered, untilSettled, untilState, untilTold } from "../support/session-life.ts";
+import {
+  enqueueOne,
+  expectCounted,
+  untilAnswered,
+  untilSettled,
+  untilState,
+  untilTold,
+} from "../support/session-life.ts";
 import { NEVER } from "../support/worker-template.ts";
 import { type E2eOptions, type E2eWorld, startE2eWorld } from "../support/world.ts";
 
@@ -66,6 +73,7 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     await untilAnswered(world, item, 1);
     await world.simulator.stopItem(item.id);
     await world.untilServed(1);
+    await expectCounted(world, { Completed: 1 });
     await world.untilCondition("CapacityAvailable", "Available");
     expect(world.events("StartFailed")).toEqual([]);
     expect(world.history(parked).some(({ status }) => status?.phase === "Failed")).toBe(false);
@@ -86,6 +94,7 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     const { last } = await untilSettled(world, served, "Completed");
     expect(last).toMatchObject({ generation: 1, acks: [expect.anything()] });
     expect(world.events("StartFailed")).toEqual([]);
+    await expectCounted(world, { Completed: 1 });
   });
 
   test("just before its Pod is given a session, for good: the item is stopped, in kubelet's words", async () => {
@@ -101,6 +110,8 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     await bringImage(world);
     await world.untilParked(1);
     await expectServed(world);
+    await expectCounted(world, { StartFailed: 1, Completed: 1 });
+    expect(await world.metric("berth_start_failures_total")).toBe(1);
   });
 
   test("just before its Pod is given a session, onPodFailure: Release: the item goes back to the queue and is served", async () => {
@@ -118,5 +129,6 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     await world.simulator.stopItem(served.item.id);
     await world.untilServed(1);
     expect(await world.simulator.item(served.item.id)).toMatchObject({ generation: 2 });
+    await expectCounted(world, { StartFailed: 1, Completed: 1 });
   });
 });

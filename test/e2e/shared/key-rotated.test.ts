@@ -1,7 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { execIn } from "../support/kubectl.ts";
-import { enqueueOne, serveOne, untilAnswered, untilSettled, untilState } from "../support/session-life.ts";
+import {
+  enqueueOne,
+  expectCounted,
+  serveOne,
+  untilAnswered,
+  untilSettled,
+  untilState,
+} from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
 
 const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo done";
@@ -16,6 +23,7 @@ describe.concurrent("the environment key is rotated under a session", () => {
     expect(rejected).toMatchObject({ status: "False" });
     expect(rejected.message).toContain("key");
     await world.untilCondition("Ready", "KeyRejected");
+    expect(await world.metric("berth_environment_condition", { type: "Authenticated" })).toBe(0);
     const waiting = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo late") });
 
     // Its worker has credentials of its own, and ends its item with them, key or no key.
@@ -36,6 +44,7 @@ describe.concurrent("the environment key is rotated under a session", () => {
     expect(world.events("KeyRejected")).toHaveLength(1);
     expect(world.events("KeyRejected")[0]).toMatchObject({ type: "Warning" });
     expect(world.events("KeyRejected")[0]?.count ?? 1).toBe(1);
+    await expectCounted(world, { Completed: 2 });
   });
 
   test("the Secret follows at once: nothing that runs notices", async () => {
@@ -52,6 +61,7 @@ describe.concurrent("the environment key is rotated under a session", () => {
       expect(last.stoppedBy?.as).toBe("sessions-token");
       expect(last.acks).toHaveLength(1);
     }
+    await expectCounted(world, { Completed: 2 });
     await world.untilCondition("Authenticated", "KeyAccepted");
   });
 
@@ -68,7 +78,8 @@ describe.concurrent("the environment key is rotated under a session", () => {
     expect(await untilAnswered(world, second.item, 1)).toEqual([["new", false]]);
     const ended = await untilState(world, first.item, "stopped");
     expect(ended.stoppedBy?.as).toBe("environment-key");
-    await world.untilServed(2);
-    await world.simulator.assertNoViolations();
+    await untilSettled(world, second, "Completed");
+    await untilSettled(world, first, "Completed");
+    await expectCounted(world, { Completed: 2 });
   });
 });

@@ -1,8 +1,18 @@
 import { describe, expect, test } from "vitest";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import { bashScript } from "../../../simulator/script.ts";
+import type { EndReason } from "../../../src/api/reasons.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { podOf, sayMore, serveOne, untilAnswered, untilAssigned, untilState } from "../support/session-life.ts";
+import {
+  expectCounted,
+  podOf,
+  sayMore,
+  serveOne,
+  untilAnswered,
+  untilAssigned,
+  untilSettled,
+  untilState,
+} from "../support/session-life.ts";
 import { NEVER, SOON } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
@@ -19,7 +29,7 @@ const LINGERS_WHEN_TOLD = [
 const endOf = (pod: Pod | undefined) => pod?.status?.containerStatuses?.[0]?.state?.terminated;
 
 /** Each item was served once, in a Pod of its own, and at no time two Pods of the session ran. */
-async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: ItemRecord) {
+async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: ItemRecord, reason: EndReason) {
   for (const { id } of [first, second]) {
     const { state, acks, generation } = await world.simulator.item(id);
     expect({ state, acks: acks.length, generation }).toEqual({ state: "stopped", acks: 1, generation: 1 });
@@ -36,8 +46,15 @@ async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: It
   expect(two?.metadata.uid).not.toBe(one?.metadata.uid);
   const startedMs = Date.parse(endOf(two)?.startedAt ?? "");
   expect(startedMs).toBeGreaterThanOrEqual(Date.parse(endOf(one)?.finishedAt ?? ""));
+  for (const [item, pod] of [
+    [first, one],
+    [second, two],
+  ] as const) {
+    if (!pod) throw new Error(`item ${item.id} has no Pod`);
+    await untilSettled(world, { item, pod }, reason);
+  }
   expect(await world.metric("berth_claims_total", { result: "claimed" })).toBe(2);
-  await world.simulator.assertNoViolations();
+  await expectCounted(world, { [reason]: 2 });
 }
 
 describe.concurrent("a session that is queued again while its first Pod is ending", () => {
@@ -52,7 +69,7 @@ describe.concurrent("a session that is queued again while its first Pod is endin
     const again = await sayMore(world, first, bashScript("echo second"));
     await untilAssigned(world, again);
     await world.untilServed(2);
-    await expectServedInTurn(world, first.item, again);
+    await expectServedInTurn(world, first.item, again, "Completed");
   });
 
   test("waits for it, though Pods are free, when somebody deletes the Pod", async () => {
@@ -72,6 +89,6 @@ describe.concurrent("a session that is queued again while its first Pod is endin
     await untilAnswered(world, again, 2);
     await world.kube.raw("DELETE", `/api/v1/namespaces/${ref.namespace}/pods/${metadata.name}`);
     await world.untilServed(2);
-    await expectServedInTurn(world, first.item, again);
+    await expectServedInTurn(world, first.item, again, "PodDeleted");
   });
 });

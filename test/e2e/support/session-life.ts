@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import type { EnqueueInput } from "../../../simulator/arrivals.ts";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import type { ScriptInput } from "../../../simulator/script.ts";
@@ -63,14 +64,24 @@ export async function untilEnded(
   reason: EndReason,
 ): Promise<{ message: string; last: ItemRecord }> {
   const { message, last } = await untilSettled(world, { item, pod }, reason);
-  const counted = await world.metric("berth_sessions_ended_total", { reason });
-  const all = await world.metric("berth_sessions_ended_total");
-  if (counted !== 1 || all !== 1) {
-    // A lease that lapsed on a busy node makes two sessions of one.
-    const history = JSON.stringify(await world.simulator.items(world.environmentId));
-    throw new Error(`counted ${counted} as ${reason} and ${all} in all; items: ${history}`);
-  }
+  await expectCounted(world, { [reason]: 1 });
   return { message, last };
+}
+
+/**
+ * So many sessions of a world ended for each of these reasons, and no other, as the metrics have it. Where no operator has
+ * restarted since its first session.
+ */
+export async function expectCounted(world: E2eWorld, expected: Partial<Record<EndReason, number>>): Promise<void> {
+  const counted: Record<string, number> = {};
+  for (const reason of Object.keys(END_REASONS)) {
+    const count = await world.metric("berth_sessions_ended_total", { reason });
+    if (count) counted[reason] = count;
+  }
+  if (isDeepStrictEqual(counted, expected)) return;
+  // A lease that lapsed on a busy node makes two sessions of one.
+  const history = JSON.stringify(await world.simulator.items(world.environmentId));
+  throw new Error(`ended ${JSON.stringify(counted)}, not ${JSON.stringify(expected)}; items: ${history}`);
 }
 
 /** As `untilEnded`, where counters say nothing: another operator counted, or several sessions ran. */
