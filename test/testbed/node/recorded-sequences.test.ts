@@ -98,8 +98,8 @@ const CASES: Record<string, Case> = {
 };
 
 /**
- * Lives that others have a part in: the node controller, which the integration tests run for real, a registry, a kubelet
- * that ends and comes back.
+ * Lives that others have a part in: the node controller, whose lost nodes the integration tests hold to their recordings
+ * (test/integration/lost-node.test.ts), a registry, a kubelet that ends and comes back.
  */
 const NOT_PLAYED =
   /^(lost|node-deleted|out-of-service|kubelet-restarted|containerd-restarted|containers-lost|pressure-(at-start|parked)|parked-(pull|image|secrets)|refused-taint)/;
