@@ -4,7 +4,11 @@ import type { ItemRecord } from "../../../simulator/item.ts";
 import type { ScriptInput } from "../../../simulator/script.ts";
 import { END_REASONS, type EndReason } from "../../../src/api/reasons.ts";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
+import { sumOf } from "./prometheus-text.ts";
 import type { E2eWorld } from "./world.ts";
+
+/** Far longer than a count takes once all that led to it was seen. */
+const COUNTED_MS = 20_000;
 
 /** One session under way. */
 export interface Served {
@@ -73,15 +77,22 @@ export async function untilEnded(
  * restarted since its first session.
  */
 export async function expectCounted(world: E2eWorld, expected: Partial<Record<EndReason, number>>): Promise<void> {
-  const counted: Record<string, number> = {};
-  for (const reason of Object.keys(END_REASONS)) {
-    const count = await world.metric("berth_sessions_ended_total", { reason });
-    if (count) counted[reason] = count;
-  }
-  if (isDeepStrictEqual(counted, expected)) return;
-  // A lease that lapsed on a busy node makes two sessions of one.
-  const history = JSON.stringify(await world.simulator.items(world.environmentId));
-  throw new Error(`ended ${JSON.stringify(counted)}, not ${JSON.stringify(expected)}; items: ${history}`);
+  let counted: Record<string, number> = {};
+  // A claim's Secret is gone a moment before its end is counted.
+  const isAsExpected = async () => {
+    const samples = await world.operators.samples();
+    const own = { namespace: world.namespace, environment: world.name };
+    const ends = Object.keys(END_REASONS).map((reason) => {
+      return [reason, sumOf(samples, "berth_sessions_ended_total", { ...own, reason }) ?? 0] as const;
+    });
+    counted = Object.fromEntries(ends.filter(([, count]) => count > 0));
+    return isDeepStrictEqual(counted, expected);
+  };
+  await world.until("all ends are counted", isAsExpected, COUNTED_MS).catch(async () => {
+    // A lease that lapsed on a busy node makes two sessions of one.
+    const history = JSON.stringify(await world.simulator.items(world.environmentId));
+    throw new Error(`ended ${JSON.stringify(counted)}, not ${JSON.stringify(expected)}; items: ${history}`);
+  });
 }
 
 /** As `untilEnded`, where counters say nothing: another operator counted, or several sessions ran. */
