@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import * as z from "zod";
+import { addOutput, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
 import { type EnvironmentVariables, FLAGS, kubeEnvironment, type ProxySettings, proxySettings } from "./config.ts";
 import type { KubeEnvironment } from "./kube/config.ts";
 import { type DeploymentRef, deploymentSchema, parseFlags, wholeSecondsSchema } from "./uninstall-settings.ts";
@@ -14,6 +15,7 @@ export interface CheckSettings {
   readonly deployment: DeploymentRef;
   /** How long the operator may take to get ready. */
   readonly timeoutSeconds: number;
+  readonly output: ReportFormat;
 }
 
 const DEFAULT_TIMEOUT_SECONDS = 60;
@@ -22,19 +24,28 @@ const flagsSchema = z.object({
   kubeconfig: z.string().optional(),
   deployment: z.preprocess((given) => given ?? "", deploymentSchema),
   timeoutSeconds: wholeSecondsSchema,
+  output: z.enum(REPORT_FORMATS),
 });
 
 /** Adds the flags of `berth check` to a command. */
 export function addCheckFlags(command: Command): Command {
-  return command
-    .usage("--deployment <namespace/name> [--kubeconfig <path>] [--timeout-seconds <seconds>]")
+  command
+    .usage("--deployment <namespace/name> [--kubeconfig <path>] [--timeout-seconds <seconds>] [-o <format>]")
     .option("--kubeconfig <path>", FLAGS.kubeconfig.about)
     .option("--deployment <namespace/name>", "The operator's Deployment.")
     .option("--timeout-seconds <seconds>", "How long it may take to get ready.", String(DEFAULT_TIMEOUT_SECONDS));
+  return addOutput(command, REPORT_FORMATS);
 }
 
 /** @throws ConfigError that names everything wrong, a line each. */
 export function checkSettingsFrom(command: Command, env: EnvironmentVariables): CheckSettings {
-  const { kubeconfig, deployment, timeoutSeconds } = parseFlags(flagsSchema, command);
-  return { kubeconfig, kubeEnvironment: kubeEnvironment(env), proxy: proxySettings(env), deployment, timeoutSeconds };
+  const { kubeconfig, deployment, timeoutSeconds, output } = parseFlags(flagsSchema, command);
+  return {
+    kubeconfig,
+    kubeEnvironment: kubeEnvironment(env),
+    proxy: proxySettings(env),
+    deployment,
+    timeoutSeconds,
+    output,
+  };
 }

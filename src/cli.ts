@@ -1,10 +1,12 @@
 import { text } from "node:stream/consumers";
 import { Command, CommanderError } from "commander";
+import { API_VERSION } from "./api/names.ts";
+import { CheckFailedError, type CheckReport } from "./check.ts";
 import { addCheckFlags, type CheckSettings, checkSettingsFrom } from "./check-settings.ts";
 import { addCompletion } from "./commands/completion.ts";
 import { addDoctor } from "./commands/doctor.ts";
 import { addExplain } from "./commands/explain.ts";
-import type { Invocation } from "./commands/invocation.ts";
+import { addOutput, type Invocation, jsonText, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
 import { addSimulator } from "./commands/simulator.ts";
 import { addTemplate } from "./commands/template.ts";
 import {
@@ -19,6 +21,7 @@ import {
 import { ConfigError, errorText } from "./core/errors.ts";
 import { redact } from "./observe/logger.ts";
 import type { CliStreams } from "./terminal/streams.ts";
+import type { UninstallReport } from "./uninstall.ts";
 import {
   addUninstallFlags,
   UNINSTALL_USAGE,
@@ -38,9 +41,9 @@ export interface Commands {
    */
   run(settings: Settings): Promise<void>;
   /** Gets a cluster ready for the end of its operator. */
-  uninstall(settings: UninstallSettings): Promise<void>;
+  uninstall(settings: UninstallSettings): Promise<UninstallReport>;
   /** Looks whether an installed operator works. */
-  check(settings: CheckSettings): Promise<void>;
+  check(settings: CheckSettings): Promise<CheckReport>;
 }
 
 const standardStreams: CliStreams = {
@@ -87,8 +90,13 @@ export async function runCli(
 function usageOf(program: Command, name: string | undefined): string {
   if (name === "uninstall") return UNINSTALL_USAGE;
   const command = program.commands.find((known) => known.name() === name);
-  if (command === undefined || name === "run" || name === "version") return usageLine();
+  if (command === undefined || name === "run") return usageLine();
   return `usage: berth ${name} ${command.usage()}`;
+}
+
+/** What `berth version -o json` tells: this build, the API that it speaks, and what it runs on. */
+function versionReport() {
+  return { berth: berthVersion(), apiVersion: API_VERSION, node: process.versions.node };
 }
 
 function buildProgram(commands: Commands, invocation: Invocation): Command {
@@ -107,17 +115,26 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
   const uninstall = program
     .command("uninstall")
     .description("Stop the operator in a cluster and let its Environments go, so that it can be uninstalled.");
-  addUninstallFlags(uninstall).action(() => commands.uninstall(uninstallSettingsFrom(uninstall, env)));
+  addUninstallFlags(uninstall).action(async () => {
+    const settings = uninstallSettingsFrom(uninstall, env);
+    const report = await commands.uninstall(settings);
+    if (settings.output === "json") streams.out(jsonText(report));
+  });
   const check = program.command("check").description("Look whether an installed operator works.");
-  addCheckFlags(check).action(() => commands.check(checkSettingsFrom(check, env)));
+  addCheckFlags(check).action(async () => {
+    const settings = checkSettingsFrom(check, env);
+    const report = await commands.check(settings);
+    if (settings.output === "json") streams.out(jsonText(report));
+    if (report.problem !== null) throw new CheckFailedError(report.problem);
+  });
   addDoctor(program, invocation);
   addExplain(program, invocation);
   addTemplate(program, invocation);
   addSimulator(program);
   addCompletion(program, invocation);
-  program
-    .command("version")
-    .description("Print the version.")
-    .action(() => streams.out(`${berthVersion()}\n`));
+  const version = program.command("version").usage("[-o <format>]").description("Print the version.");
+  addOutput(version, REPORT_FORMATS).action(({ output }: { readonly output: ReportFormat }) =>
+    streams.out(output === "json" ? jsonText(versionReport()) : `${berthVersion()}\n`),
+  );
   return program;
 }

@@ -1,10 +1,10 @@
-import { check } from "./check.ts";
+import { type CheckReport, check } from "./check.ts";
 import type { CheckSettings } from "./check-settings.ts";
 import { runCli } from "./cli.ts";
 import type { Settings } from "./config.ts";
 import { keepAlive } from "./core/clock.ts";
 import { runOperator } from "./operator.ts";
-import { uninstall } from "./uninstall.ts";
+import { type UninstallReport, uninstall } from "./uninstall.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 
 /** SIGTERM is what kubelet sends, SIGINT what a terminal does. */
@@ -27,13 +27,13 @@ async function run(settings: Settings): Promise<void> {
 }
 
 /** Nothing but its own waits keeps this process alive, unlike the operator's servers. */
-async function lookAtOperator(settings: CheckSettings): Promise<void> {
+async function lookAtOperator(settings: CheckSettings): Promise<CheckReport> {
   using _alive = keepAlive();
-  await check(settings);
+  return await check(settings);
 }
 
 /** As above. */
-async function prepareUninstall(settings: UninstallSettings): Promise<void> {
+async function prepareUninstall(settings: UninstallSettings): Promise<UninstallReport> {
   using _alive = keepAlive();
-  await uninstall(settings);
+  return await uninstall(settings);
 }

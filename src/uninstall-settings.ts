@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import * as z from "zod";
+import { addOutput, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
 import { type EnvironmentVariables, FLAGS, kubeEnvironment, type ProxySettings, proxySettings } from "./config.ts";
 import { ConfigError } from "./core/errors.ts";
 import type { KubeEnvironment } from "./kube/config.ts";
@@ -18,6 +19,7 @@ export interface UninstallSettings {
   readonly deleteEnvironments: boolean;
   /** How long deleted Environments may drain. */
   readonly drainSeconds: number;
+  readonly output: ReportFormat;
 }
 
 const DEFAULT_DRAIN_SECONDS = 120;
@@ -25,7 +27,7 @@ const DEFAULT_DRAIN_SECONDS = 120;
 /** One line that shows every flag of `berth uninstall`. */
 export const UNINSTALL_USAGE =
   "usage: berth uninstall [--kubeconfig <path>] [--namespace <name>]... [--deployment <namespace/name>] " +
-  "[--delete-environments] [--drain-seconds <seconds>]";
+  "[--delete-environments] [--drain-seconds <seconds>] [-o, --output <format>]";
 
 /** A Deployment as flags name it. */
 export const deploymentSchema = z
@@ -54,11 +56,12 @@ const flagsSchema = z.object({
   deployment: deploymentSchema.optional(),
   deleteEnvironments: z.boolean().default(false),
   drainSeconds: wholeSecondsSchema,
+  output: z.enum(REPORT_FORMATS),
 });
 
 /** Adds the flags of `berth uninstall` to a command. */
 export function addUninstallFlags(command: Command): Command {
-  return command
+  command
     .option("--kubeconfig <path>", FLAGS.kubeconfig.about)
     .addOption(
       new Option("--namespace <name>", "Namespace whose Environments are let go; repeat it.").argParser<string>(
@@ -68,11 +71,19 @@ export function addUninstallFlags(command: Command): Command {
     .option("--deployment <namespace/name>", "The operator's Deployment, to be scaled to nothing first.")
     .option("--delete-environments", "Delete the Environments, and wait while the operator drains them.")
     .option("--drain-seconds <seconds>", "How long they may drain.", String(DEFAULT_DRAIN_SECONDS));
+  return addOutput(command, REPORT_FORMATS);
 }
 
 /** @throws ConfigError that names everything wrong, a line each. */
 export function uninstallSettingsFrom(command: Command, env: EnvironmentVariables): UninstallSettings {
-  const { kubeconfig, namespace = [], deployment, deleteEnvironments, drainSeconds } = parseFlags(flagsSchema, command);
+  const {
+    kubeconfig,
+    namespace = [],
+    deployment,
+    deleteEnvironments,
+    drainSeconds,
+    output,
+  } = parseFlags(flagsSchema, command);
   return {
     kubeconfig,
     kubeEnvironment: kubeEnvironment(env),
@@ -81,6 +92,7 @@ export function uninstallSettingsFrom(command: Command, env: EnvironmentVariable
     deployment,
     deleteEnvironments,
     drainSeconds,
+    output,
   };
 }
 

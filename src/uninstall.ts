@@ -31,6 +31,18 @@ export class OperatorStillRunsError extends OperatorError {
   }
 }
 
+/** What `berth uninstall` did. */
+export interface UninstallReport {
+  /** Whether the operator was stopped; false: no Deployment was named, or it was not there. */
+  readonly stopped: boolean;
+  /** Environments, as NAMESPACE/NAME, that were told to go. */
+  readonly deleted: readonly string[];
+  /** Those of them that did not drain in time. */
+  readonly undrained: readonly string[];
+  /** Those that the finalizer was taken off. */
+  readonly released: readonly string[];
+}
+
 /** What tests put in the place of the real thing. */
 export interface UninstallSeams {
   readonly clock?: Clock;
@@ -44,15 +56,15 @@ export interface UninstallSeams {
  * stay in their Secrets, and an operator that is installed again goes on with them.
  * @throws OperatorStillRunsError, KubeApiError; what is done by then stays done, and all of it can be repeated.
  */
-export async function uninstall(settings: UninstallSettings, seams: UninstallSeams = {}): Promise<void> {
+export async function uninstall(settings: UninstallSettings, seams: UninstallSeams = {}): Promise<UninstallReport> {
   const { clock = realClock, logger = createLogger("info") } = seams;
   const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
   const kube = new KubeClient({ access, clock, proxy: settings.proxy, userAgent: `berth-uninstall/${berthVersion()}` });
   try {
     const removal = new Removal(kube, settings, clock, logger);
-    if (settings.deleteEnvironments) await removal.deleteEnvironments();
-    await removal.stopOperator();
-    await removal.letGo();
+    const gone = settings.deleteEnvironments ? await removal.deleteEnvironments() : { deleted: [], undrained: [] };
+    const stopped = await removal.stopOperator();
+    return { stopped, ...gone, released: await removal.letGo() };
   } finally {
     await kube.close();
   }
@@ -72,7 +84,7 @@ class Removal {
   }
 
   /** Deletes every Environment and waits until they are gone, or for as long as they may drain. */
-  async deleteEnvironments(): Promise<void> {
+  async deleteEnvironments(): Promise<Pick<UninstallReport, "deleted" | "undrained">> {
     const { drainSeconds } = this.#settings;
     const found = await this.#environments();
     this.#logger.info({ environments: found.length, drainSeconds }, "deletes the Environments");
@@ -82,12 +94,13 @@ class Removal {
       return environments.length === 0 ? null : environments.map(nameOf);
     });
     if (left) this.#logger.warn({ environments: left }, "these did not drain in time: their sessions are left alone");
+    return { deleted: found.map(nameOf), undrained: left ?? [] };
   }
 
-  /** Scales the operator's Deployment to nothing and waits until its Pods are gone. */
-  async stopOperator(): Promise<void> {
+  /** Scales the operator's Deployment to nothing and waits until its Pods are gone. Whether there was one. */
+  async stopOperator(): Promise<boolean> {
     const { deployment: ref } = this.#settings;
-    if (!ref) return;
+    if (!ref) return false;
     let spec: Deployment["spec"];
     try {
       spec = (await this.#kube.get(DEPLOYMENTS, ref)).spec;
@@ -95,7 +108,7 @@ class Removal {
     } catch (error) {
       if (!isNotFound(error)) throw error;
       this.#logger.info(ref, "the Deployment is not there");
-      return;
+      return false;
     }
     const graceSeconds = spec.template.spec?.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
     const labelSelector = Object.entries(spec.selector.matchLabels ?? {})
@@ -111,19 +124,21 @@ class Removal {
         `the operator still runs in ${left.join(", ")}: delete these Pods, or their node if it is lost, and try again`,
       );
     }
+    return true;
   }
 
-  /** Takes the finalizer off, and of those that are going anyway removes the claims: nobody else will. */
-  async letGo(): Promise<void> {
-    let held = 0;
+  /** Takes the finalizer off, and of those that are going anyway removes the claims: nobody else will. Those that had it. */
+  async letGo(): Promise<string[]> {
+    const released: string[] = [];
     for (const environment of await this.#environments()) {
       const { namespace = "", name = "", deletionTimestamp } = environment.metadata;
-      if (await this.#release({ namespace, name })) held += 1;
+      if (await this.#release({ namespace, name })) released.push(nameOf(environment));
       if (deletionTimestamp && this.#settings.deleteEnvironments) {
         await deleteClaimSecrets(this.#kube, { namespace, name }, NO_POINTS);
       }
     }
-    this.#logger.info({ environments: held }, "took the finalizer off");
+    this.#logger.info({ environments: released.length }, "took the finalizer off");
+    return released;
   }
 
   async #environments(): Promise<Environment[]> {

@@ -2,9 +2,20 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { describe, expect, test } from "vitest";
+import type { CheckReport } from "../src/check.ts";
 import { addCheckFlags, type CheckSettings } from "../src/check-settings.ts";
 import { runCli } from "../src/cli.ts";
+import { jsonText } from "../src/commands/invocation.ts";
 import { ROOT } from "./project/lint-gate.ts";
+import { cliRun } from "./support/cli-run.ts";
+
+const FINE = {
+  ok: true,
+  deployment: "a/b",
+  environments: 0,
+  replicas: { wanted: 1, ready: 1 },
+  problem: null,
+};
 
 async function cli(argv: readonly string[]) {
   const seen: CheckSettings[] = [];
@@ -12,7 +23,14 @@ async function cli(argv: readonly string[]) {
   const never = async () => {
     throw new Error("another command was started");
   };
-  const commands = { run: never, uninstall: never, check: async (settings: CheckSettings) => void seen.push(settings) };
+  const commands = {
+    run: never,
+    uninstall: never,
+    check: async (settings: CheckSettings) => {
+      seen.push(settings);
+      return FINE;
+    },
+  };
   const streams = {
     isTerminal: false,
     input: async () => "",
@@ -35,13 +53,30 @@ describe("berth check", () => {
       proxy: {},
       deployment: { namespace: "berth-system", name: "berth-operator" },
       timeoutSeconds: 7,
+      output: "text",
     });
+  });
+
+  const reported = (report: CheckReport, ...flags: string[]) =>
+    cliRun(["check", "--deployment=a/b", ...flags], { commands: { check: async () => report } });
+
+  test("writes its report with -o json, and nothing but its log without", async () => {
+    expect(await reported(FINE, "-o", "json")).toEqual({ code: 0, out: jsonText(FINE), err: "" });
+    expect(await reported(FINE)).toEqual({ code: 0, out: "", err: "" });
+  });
+
+  test("ends with 1 and the problem where there is one, in both formats", async () => {
+    const report = { ...FINE, ok: false, problem: "mend it" };
+    const err = "berth: mend it\n";
+    expect(await reported(report, "-o", "json")).toEqual({ code: 1, out: jsonText(report), err });
+    expect(await reported(report)).toEqual({ code: 1, out: "", err });
   });
 
   test.each([
     [[], "--deployment: write the Deployment as NAMESPACE/NAME"],
     [["--deployment=berth-operator"], "--deployment: write the Deployment as NAMESPACE/NAME"],
     [["--deployment=a/b", "--timeout-seconds=soon"], "--timeout-seconds: write whole seconds"],
+    [["--deployment=a/b", "-o", "yaml"], "Allowed choices are text, json"],
   ])("%j ends with 2, the mend and its own usage line", async (argv, message) => {
     const { code, err, settings } = await cli(argv);
     expect(code).toBe(2);

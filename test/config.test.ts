@@ -1,6 +1,5 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { runCli } from "../src/cli.ts";
 import {
   type EnvironmentVariables,
   environmentVariable,
@@ -13,6 +12,7 @@ import {
 } from "../src/config.ts";
 import { ConfigError } from "../src/core/errors.ts";
 import { berthVersion } from "../src/version.ts";
+import { cliRun } from "./support/cli-run.ts";
 
 function messageOf(argv: readonly string[], env: EnvironmentVariables = {}): string {
   try {
@@ -269,29 +269,13 @@ describe("allowed API origins", () => {
 describe("the command line", () => {
   async function cli(argv: readonly string[], env: EnvironmentVariables = {}, run = async (_: Settings) => {}) {
     const seen: Settings[] = [];
-    let out = "";
-    let err = "";
-    const code = await runCli(
-      argv,
-      {
-        run: async (settings) => {
-          seen.push(settings);
-          await run(settings);
-        },
-        uninstall: async () => {},
-        check: async () => {},
+    const commands = {
+      run: async (settings: Settings) => {
+        seen.push(settings);
+        await run(settings);
       },
-      env,
-      {
-        out: (text) => {
-          out += text;
-        },
-        err: (text) => {
-          err += text;
-        },
-      },
-    );
-    return { code, out, err, seen };
+    };
+    return { ...(await cliRun(argv, { env, commands })), seen };
   }
 
   test("run hands over its settings and ends with 0", async () => {

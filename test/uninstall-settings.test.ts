@@ -3,8 +3,12 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { describe, expect, test } from "vitest";
 import { runCli } from "../src/cli.ts";
+import { jsonText } from "../src/commands/invocation.ts";
 import { addUninstallFlags, UNINSTALL_USAGE, type UninstallSettings } from "../src/uninstall-settings.ts";
 import { ROOT } from "./project/lint-gate.ts";
+import { cliRun } from "./support/cli-run.ts";
+
+const REPORT = { stopped: true, deleted: ["a/b", "a/c"], undrained: ["a/c"], released: ["a/c"] };
 
 async function cli(argv: readonly string[], env: Record<string, string> = {}) {
   const seen: UninstallSettings[] = [];
@@ -13,7 +17,10 @@ async function cli(argv: readonly string[], env: Record<string, string> = {}) {
     run: async () => {
       throw new Error("the operator was started");
     },
-    uninstall: async (settings: UninstallSettings) => void seen.push(settings),
+    uninstall: async (settings: UninstallSettings) => {
+      seen.push(settings);
+      return REPORT;
+    },
     check: async () => {
       throw new Error("the operator was looked at");
     },
@@ -49,7 +56,18 @@ describe("berth uninstall", () => {
       deployment: { namespace: "berth-system", name: "berth-operator" },
       deleteEnvironments: true,
       drainSeconds: 7,
+      output: "text",
     });
+  });
+
+  test("writes what it did with -o json, and nothing but its log without", async () => {
+    const commands = { uninstall: async () => REPORT };
+    expect(await cliRun(["uninstall", "-o", "json"], { commands })).toEqual({
+      code: 0,
+      out: jsonText(REPORT),
+      err: "",
+    });
+    expect(await cliRun(["uninstall"], { commands })).toEqual({ code: 0, out: "", err: "" });
   });
 
   test.each([
@@ -68,7 +86,7 @@ describe("berth uninstall", () => {
   test("has all its flags in docs/install.md and in its usage line, and no other", async () => {
     const flags = addUninstallFlags(new Command()).options.map((option) => option.flags);
     const page = (await readFile(join(ROOT, "docs/install.md"), "utf8")).split("## `berth uninstall`")[1] ?? "";
-    expect([...page.matchAll(/^\| `(--[^`]+)` \|/gm)].map(([, name]) => name)).toEqual(flags);
-    expect([...UNINSTALL_USAGE.matchAll(/\[(--[^\]]+)\]/g)].map(([, name]) => name)).toEqual(flags);
+    expect([...page.matchAll(/^\| `(-[^`]+)` \|/gm)].map(([, name]) => name)).toEqual(flags);
+    expect([...UNINSTALL_USAGE.matchAll(/\[(-[^\]]+)\]/g)].map(([, name]) => name)).toEqual(flags);
   });
 });

@@ -2,16 +2,22 @@ import type { Command } from "commander";
 import { addFlags, FLAGS, mayBeInner, originAllowed, parseSettings, type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
 import type { OperatorSettings } from "../doctor/operators.ts";
-import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
+import {
+  addKubeconfig,
+  addOutput,
+  type Invocation,
+  jsonText,
+  REPORT_FORMATS,
+  type ReportFormat,
+} from "./invocation.ts";
 import { DEFAULT_OPERATOR_NAMESPACE } from "./template.ts";
 
-const FORMATS = ["text", "json"] as const;
 const EXIT_FAILED = 1;
 
 interface Options {
   readonly operatorNamespace?: string;
   readonly checkKey?: boolean;
-  readonly output: (typeof FORMATS)[number];
+  readonly output: ReportFormat;
 }
 
 /** `berth doctor`: whether a cluster, its operator and its Environments are as they should be. */
@@ -29,7 +35,7 @@ export function addDoctor(program: Command, invocation: Invocation): void {
     .option("--check-key", "Ask the Work API with each environment key for its statistics.");
   addKubeconfig(command);
   addFlags(command, [FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins]);
-  addOutput(command, FORMATS).action(() =>
+  addOutput(command, REPORT_FORMATS).action(() =>
     doctor(command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
   );
 }

@@ -1,15 +1,21 @@
 import type { Command } from "commander";
 import { addFlags, FLAGS, mayBeInner, originAllowed, type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
-import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
+import {
+  addKubeconfig,
+  addOutput,
+  type Invocation,
+  jsonText,
+  REPORT_FORMATS,
+  type ReportFormat,
+} from "./invocation.ts";
 
-const FORMATS = ["text", "json"] as const;
 const EXIT_UNKNOWN = 1;
 
 interface Options {
   readonly namespace?: string;
   readonly checkKey?: boolean;
-  readonly output: (typeof FORMATS)[number];
+  readonly output: ReportFormat;
 }
 
 /** `berth explain`: what happened to a session. */
@@ -23,7 +29,7 @@ export function addExplain(program: Command, invocation: Invocation): void {
     .option("--check-key", "Ask the Work API, too, with the key of the session's Environment.");
   addKubeconfig(command);
   addFlags(command, [FLAGS.allowedApiOrigins]);
-  addOutput(command, FORMATS).action((id: string) =>
+  addOutput(command, REPORT_FORMATS).action((id: string) =>
     tell(id, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
   );
 }

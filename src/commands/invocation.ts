@@ -20,6 +20,10 @@ export function addKubeconfig(command: Command): Command {
   return command.option(`--${name} ${value}`, `Kubeconfig file of the cluster to look at (default: ${defaultText}).`);
 }
 
+/** What commands that report can write; the first is for people. */
+export const REPORT_FORMATS = ["text", "json"] as const;
+export type ReportFormat = (typeof REPORT_FORMATS)[number];
+
 /** Adds `-o`. @param formats the first is what is written without the flag */
 export function addOutput(command: Command, formats: readonly [string, ...string[]]): Command {
   return command.addOption(

@@ -60,6 +60,8 @@ describe("in bash", () => {
 
   test("choices are offered after their flag, also behind an equals sign", async () => {
     expect(await offered("template", "-o", "")).toEqual(["yaml", "json"]);
+    expect(await offered("check", "-o", "")).toEqual(["text", "json"]);
+    expect(await offered("version", "--output", "j")).toEqual(["json"]);
     expect(await offered("template", "--output", "=", "j")).toEqual(["json"]);
     expect(await offered("template", "--output", "=")).toEqual(["yaml", "json"]);
     expect(await offered("run", "--log-level", "w")).toEqual(["warn"]);

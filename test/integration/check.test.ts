@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { check } from "../../src/check.ts";
+import { type CheckReport, check } from "../../src/check.ts";
 import { type Clock, realClock } from "../../src/core/clock.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { useCluster } from "../support/cluster.ts";
@@ -15,10 +15,10 @@ const hasty: Clock = {
 };
 const LABELS = { app: "berth-operator" };
 
-function checkOf(namespace: string): Promise<void> {
+function checkOf(namespace: string): Promise<CheckReport> {
   const deployment = { namespace, name: "berth-operator" };
   const settings = { kubeconfig: cluster.kubeconfig, kubeEnvironment: {}, proxy: {}, deployment, timeoutSeconds: 60 };
-  return check(settings, { clock: hasty, logger: silentLogger });
+  return check({ ...settings, output: "text" }, { clock: hasty, logger: silentLogger });
 }
 
 /** A Deployment whose Pods no node takes. */
@@ -40,17 +40,28 @@ async function deployed(replicas: number): Promise<string> {
 describe.concurrent("the check of an operator", () => {
   test("fails where there is none, and names it", async () => {
     const namespace = await cluster.createNamespace("check");
-    await expect(checkOf(namespace)).rejects.toThrow(`Deployment ${namespace}/berth-operator is not there`);
+    expect(await checkOf(namespace)).toEqual({
+      ok: false,
+      deployment: `${namespace}/berth-operator`,
+      environments: 0,
+      replicas: null,
+      problem: `Deployment ${namespace}/berth-operator is not there: install the operator, or name its Deployment`,
+    });
   });
 
   test("fails at once where it is scaled to nothing", async () => {
-    await expect(checkOf(await deployed(0))).rejects.toThrow(/is scaled to nothing: set its replicas/);
+    expect(await checkOf(await deployed(0))).toMatchObject({
+      ok: false,
+      replicas: { wanted: 0, ready: 0 },
+      problem: expect.stringMatching(/is scaled to nothing: set its replicas/),
+    });
   });
 
   test("waits for its replicas, and says how many are ready when time is up", async () => {
-    await expect(checkOf(await deployed(2))).rejects.toMatchObject({
-      code: "CheckFailed",
-      message: expect.stringMatching(/has 0 of 2 replicas ready: look at its Pods/),
+    expect(await checkOf(await deployed(2))).toMatchObject({
+      ok: false,
+      replicas: { wanted: 2, ready: 0 },
+      problem: expect.stringMatching(/has 0 of 2 replicas ready: look at its Pods/),
     });
   });
 });

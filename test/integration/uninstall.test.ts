@@ -4,7 +4,7 @@ import { type Clock, realClock } from "../../src/core/clock.ts";
 import { DEPLOYMENTS, type Deployment } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
-import { OperatorStillRunsError, uninstall } from "../../src/uninstall.ts";
+import { OperatorStillRunsError, type UninstallReport, uninstall } from "../../src/uninstall.ts";
 import type { UninstallSettings } from "../../src/uninstall-settings.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
@@ -23,7 +23,7 @@ const hasty: Clock = {
 };
 
 /** `berth uninstall` for the namespace of a world alone. */
-function uninstallOf(world: World, over: Partial<UninstallSettings> = {}, clock = realClock): Promise<void> {
+function uninstallOf(world: World, over: Partial<UninstallSettings> = {}, clock = realClock): Promise<UninstallReport> {
   const settings: UninstallSettings = {
     kubeconfig: cluster.kubeconfig,
     kubeEnvironment: {},
@@ -32,6 +32,7 @@ function uninstallOf(world: World, over: Partial<UninstallSettings> = {}, clock 
     deployment: undefined,
     deleteEnvironments: false,
     drainSeconds: 1,
+    output: "text",
     ...over,
   };
   return uninstall(settings, { clock, logger: silentLogger });
@@ -59,7 +60,9 @@ describe.concurrent("an uninstall", () => {
     await using world = await abandoned();
     const pods = world.pods.map(({ metadata }) => metadata.uid);
     // A Deployment that somebody has deleted already is no obstacle.
-    await uninstallOf(world, { deployment: { namespace: world.namespace, name: "absent" } });
+    const report = await uninstallOf(world, { deployment: { namespace: world.namespace, name: "absent" } });
+    const released = [`${world.namespace}/${world.name}`];
+    expect(report).toEqual({ stopped: false, deleted: [], undrained: [], released });
     await world.until("the finalizer is gone", () => finalizers(world).length === 0);
     await world.caughtUp("pods", "secrets");
     expect(world.claims).toHaveLength(1);
@@ -83,7 +86,9 @@ describe.concurrent("an uninstall", () => {
 
   test("that deletes Environments removes the claims of those that nobody drains", async () => {
     await using world = await abandoned();
-    await uninstallOf(world, { deleteEnvironments: true });
+    const names = [`${world.namespace}/${world.name}`];
+    const report = await uninstallOf(world, { deleteEnvironments: true });
+    expect(report).toEqual({ stopped: false, deleted: names, undrained: names, released: names });
     await world.until("the Environment is gone", () => world.environment === undefined);
     await world.until("its claims are gone", () => world.claims.length === 0);
   });
@@ -111,7 +116,7 @@ describe.concurrent("an uninstall", () => {
       { namespace: world.namespace, name: pod?.metadata.name ?? "" },
       { gracePeriodSeconds: 0 },
     );
-    await uninstallOf(world, { deployment: ref });
+    expect(await uninstallOf(world, { deployment: ref })).toMatchObject({ stopped: true, deleted: [] });
     await world.until("the finalizer is gone", () => finalizers(world).length === 0);
   });
 });

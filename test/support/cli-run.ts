@@ -1,4 +1,4 @@
-import { runCli } from "../../src/cli.ts";
+import { type Commands, runCli } from "../../src/cli.ts";
 import type { EnvironmentVariables } from "../../src/config.ts";
 import type { CliStreams } from "../../src/terminal/streams.ts";
 
@@ -9,10 +9,15 @@ export interface CliResult {
   readonly err: string;
 }
 
-/** Runs one command line in this process; `run`, `uninstall` and `check` do nothing. */
+/** Runs one command line in this process; `run`, `uninstall` and `check` do nothing unless given. */
 export async function cliRun(
   argv: readonly string[],
-  given: { readonly env?: EnvironmentVariables; readonly input?: string; readonly isTerminal?: boolean } = {},
+  given: {
+    readonly env?: EnvironmentVariables;
+    readonly input?: string;
+    readonly isTerminal?: boolean;
+    readonly commands?: Partial<Commands>;
+  } = {},
 ): Promise<CliResult> {
   let out = "";
   let err = "";
@@ -26,8 +31,12 @@ export async function cliRun(
     isTerminal: given.isTerminal ?? false,
     input: async () => given.input ?? "",
   };
-  const nothing = async () => {};
-  const commands = { run: nothing, uninstall: nothing, check: nothing };
+  const commands: Commands = {
+    run: async () => {},
+    uninstall: async () => ({ stopped: false, deleted: [], undrained: [], released: [] }),
+    check: async () => ({ ok: true, deployment: "", environments: 0, replicas: null, problem: null }),
+    ...given.commands,
+  };
   const code = await runCli(argv, commands, given.env ?? {}, streams);
   return { code, out, err };
 }
