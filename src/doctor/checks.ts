@@ -24,6 +24,10 @@ export const CHECKS = {
   spec: { well: "The Environment fits the schema of this build.", needs: "list environments" },
   conditions: { well: "The Environment is Ready, by its own conditions.", needs: "list environments" },
   key: { well: "The Secret with the environment key is there and has the key.", needs: "get secrets" },
+  "work-api-reach": {
+    well: "The Work API answers the machine that the command runs on: it refuses a request without a key.",
+    needs: "nothing",
+  },
   "work-api": { well: "The Work API can be reached and takes the key (with --check-key).", needs: "get secrets" },
   template: {
     well: "The API server takes Pods of the template, with all its admission, on a dry run.",

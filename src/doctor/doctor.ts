@@ -22,6 +22,7 @@ import { findOperators, type InstalledOperator, operatorOf, type ReadSettings } 
 import { checkPods, podsOf } from "./pod-checks.ts";
 import { checkRights } from "./rights-checks.ts";
 import { checkWorkApi } from "./work-api-check.ts";
+import { checkWorkApiReach, type Reach, reachOnce } from "./work-api-reach.ts";
 
 /** What is looked at, and how. */
 export interface DoctorOptions {
@@ -75,6 +76,7 @@ async function examineNamespaces(
   operators: readonly InstalledOperator[],
 ): Promise<CheckResult[]> {
   const { kube, say } = options;
+  const reach = reachOnce();
   const results: CheckResult[] = [];
   for (const { about, namespace, found } of await listEnvironments(options)) {
     if (found.is !== "seen") {
@@ -92,7 +94,7 @@ async function examineNamespaces(
       results.push(await checkPodSecurity(kube, name), await checkClaims(kube, name, environments));
       for (const raw of environments) {
         say(`looks at ${aboutEnvironment(raw)}`);
-        results.push(...(await examineEnvironment(options, raw, operatorOf(operators, name))));
+        results.push(...(await examineEnvironment(options, raw, operatorOf(operators, name), reach)));
       }
     }
   }
@@ -123,6 +125,7 @@ async function examineEnvironment(
   options: DoctorOptions,
   raw: Environment & KubeObject,
   operator: InstalledOperator | undefined,
+  reach: Reach,
 ): Promise<CheckResult[]> {
   const { kube, assumed } = options;
   const { environment, result } = checkSpec(raw);
@@ -137,6 +140,7 @@ async function examineEnvironment(
     result,
     ...checkConditions(environment),
     keyResult,
+    await checkWorkApiReach(environment, work, reach),
     ...(options.checkKey ? [await checkWorkApi(environment, key, work)] : []),
     await checkDryRun(kube, environment, settings?.podPolicy ?? assumed.podPolicy),
     await checkNetworkPolicy(kube, environment, facts, pods.is === "seen" ? pods.value : null),

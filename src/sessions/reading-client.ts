@@ -2,6 +2,7 @@ import type { Environment } from "../api/environment.ts";
 import { type Clock, realClock } from "../core/clock.ts";
 import { WorkApiClient } from "../work/client.ts";
 import { WorkHttp } from "../work/http.ts";
+import { askWithoutKey, type UnkeyedAnswer } from "../work/without-key.ts";
 
 const SECOND_MS = 1_000;
 
@@ -40,6 +41,21 @@ export async function askWorkApi<T>(
         requestTimeoutMs: api.requestTimeoutSeconds * SECOND_MS,
       }),
     );
+  } finally {
+    await http.close();
+  }
+}
+
+/** Asks the Work API of an Environment without a key, only to see what answers. @throws WorkApiError */
+export async function reachWorkApi(
+  environment: Environment,
+  { mayBeInner, proxy, clock = realClock }: WorkAccess,
+): Promise<UnkeyedAnswer> {
+  const http = new WorkHttp({ clock, proxy, mayBeInner });
+  const { api, environmentId } = environment.spec;
+  const { baseUrl, requestTimeoutSeconds } = api;
+  try {
+    return await askWithoutKey(http, { baseUrl, environmentId, timeoutMs: requestTimeoutSeconds * SECOND_MS });
   } finally {
     await http.close();
   }

@@ -19,6 +19,15 @@ import { ShapeError } from "./wire.ts";
 const API_VERSION = "2023-06-01";
 const BETA = "managed-agents-2026-04-01";
 
+/** What every request says, whoever sends it. */
+export const API_HEADERS: Readonly<Record<string, string>> = {
+  accept: "application/json",
+  // No compression: the bound of a reply's size is then a bound of memory.
+  "accept-encoding": "identity",
+  "anthropic-version": API_VERSION,
+  "anthropic-beta": BETA,
+};
+
 /** One work item or statistics: a few hundred bytes, plus metadata and a secret. */
 export const MAX_REPLY_BYTES = 1024 * 1024;
 
@@ -215,11 +224,7 @@ export class WorkCaller {
       }
     }
     return {
-      accept: "application/json",
-      // No compression: the bound of a reply's size is then a bound of memory.
-      "accept-encoding": "identity",
-      "anthropic-version": API_VERSION,
-      "anthropic-beta": BETA,
+      ...API_HEADERS,
       ...(apiKey ? { "x-api-key": key } : { authorization: `Bearer ${key}` }),
       ...(call.body === undefined ? {} : { "content-type": "application/json" }),
       ...own,

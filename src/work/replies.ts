@@ -174,9 +174,13 @@ function serverWords(context: CallContext, reply: HttpReply): string {
 }
 
 function webPageHint(reply: HttpReply): string {
+  return isWebPage(reply) ? ", a web page" : "";
+}
+
+/** Whether a person was meant to read it: something else than the API answered. */
+export function isWebPage(reply: HttpReply): boolean {
   const type = reply.headers.get("content-type") ?? "";
-  const isPage = type.includes("html") || /^\s*<(!doctype|html)/i.test(reply.body.toString("latin1", 0, 64));
-  return isPage ? ", a web page" : "";
+  return type.includes("html") || /^\s*<(!doctype|html)/i.test(reply.body.toString("latin1", 0, 64));
 }
 
 function requestId(context: CallContext, reply: HttpReply): string | undefined {

@@ -269,6 +269,11 @@ describe.concurrent("berth doctor", () => {
       const looked = await doctor(world, ["--check-key"], kubeconfig);
       return found(looked, "key").length > 0 && statusOf(looked, "operator")[0] !== "skip" && looked;
     });
+    // Who may read no key learns all the same whether the Work API answers.
+    expect(found(answer, "work-api-reach")[0]).toMatchObject({
+      status: "pass",
+      message: expect.stringContaining("answers this machine: 401 to a request without a key"),
+    });
     const skipped = answer.report.checks.filter(({ status }) => status === "skip");
     expect(Object.fromEntries(skipped.map(({ check, message }) => [check, message]))).toEqual({
       "crd-schema": "not checked: needs get customresourcedefinitions environments.berth.dev",

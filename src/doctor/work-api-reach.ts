@@ -1,0 +1,68 @@
+import { REASONS } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
+import { errorText } from "../core/errors.ts";
+import { reasonOfKind } from "../sessions/api-health.ts";
+import { reachWorkApi, type WorkAccess } from "../sessions/reading-client.ts";
+import { WorkApiError } from "../work/errors.ts";
+import type { UnkeyedAnswer } from "../work/without-key.ts";
+import { type CheckResult, resultsOf } from "./checks.ts";
+import { aboutEnvironment } from "./environment-checks.ts";
+
+const UNAUTHORIZED = 401;
+const ELSEWHERE =
+  "Run berth doctor in the operator's Pod, too: what this machine cannot reach, that one may (docs/cli.md).";
+
+/** How a Work API answers without a key; asked once for all Environments that have the same one. */
+export type Reach = (environment: Environment, access: WorkAccess) => Promise<UnkeyedAnswer>;
+
+/** A cluster may have a thousand Environments at one address that takes its time. */
+export function reachOnce(): Reach {
+  const asked = new Map<string, Promise<UnkeyedAnswer>>();
+  return (environment, access) => {
+    const { baseUrl } = environment.spec.api;
+    // Two operators may let it be at an inner address, or not.
+    const asking = `${access.mayBeInner(new URL(baseUrl).origin)} ${baseUrl}`;
+    const answer = asked.get(asking) ?? reachWorkApi(environment, access);
+    asked.set(asking, answer);
+    return answer;
+  };
+}
+
+/**
+ * Whether the Work API answers at all, to a request without a key. Never a failure: the operator's Pod may reach it by
+ * other ways than this machine does, and the Environment's own conditions say whether it can.
+ */
+export async function checkWorkApiReach(
+  environment: Environment,
+  access: WorkAccess,
+  reach: Reach,
+): Promise<CheckResult> {
+  const results = resultsOf("work-api-reach", aboutEnvironment(environment));
+  const { baseUrl } = environment.spec.api;
+  if (!access.originAllowed(baseUrl)) {
+    return results.skip(`an operator that may send keys to ${baseUrl} (--allowed-api-origins)`);
+  }
+  try {
+    const answer = await reach(environment, access);
+    const refused = `${answer.status} to a request without a key`;
+    if (answer.status === UNAUTHORIZED && answer.isOfApi) {
+      return results.pass(`${baseUrl} answers this machine: ${refused}, as it should be`);
+    }
+    return results.warn(`${baseUrl} answers this machine with ${refused}${inWhoseWords(answer)}`, mendOf(answer));
+  } catch (error) {
+    if (!(error instanceof WorkApiError)) throw error;
+    const reason = reasonOfKind(error.kind);
+    return results.warn(`from this machine: ${errorText(error)}`, `${REASONS[reason].mend} ${ELSEWHERE}`);
+  }
+}
+
+function inWhoseWords({ isOfApi, isWebPage }: UnkeyedAnswer): string {
+  if (isOfApi) return "";
+  return isWebPage ? ", a web page" : ", and not in the words of the Work API";
+}
+
+function mendOf({ isOfApi }: UnkeyedAnswer): string {
+  return isOfApi
+    ? `The Work API can be reached, and is in trouble or busy: run it again. ${ELSEWHERE}`
+    : `Check spec.api.baseUrl, and whether a proxy or a login page answers in its place. ${ELSEWHERE}`;
+}
