@@ -32,6 +32,8 @@ export interface Settings {
     readonly bindAddress: string;
     /** The folder of the signing secrets; there is one where the receiver is on. */
     readonly secrets: string | undefined;
+    /** Where all replicas take deliveries; undefined: they are passed on to nobody. */
+    readonly peers: { readonly host: string; readonly port: number } | undefined;
   };
   /** As parseBindAddress reads it; "0" is off. */
   readonly consoleBindAddress: string;
@@ -95,6 +97,17 @@ const bindAddressSchema = z.string().superRefine((text, context) => {
   } catch (error) {
     context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
   }
+});
+
+const hostPortSchema = z.string().transform((text, context) => {
+  const url = URL.parse(`http://${text}`);
+  const [, port] = /:(\d+)$/.exec(text) ?? [];
+  // The parser leaves out the port that is http's own.
+  if (url !== null && port !== undefined && url.href === new URL(`http://${url.host}`).href) {
+    return { host: url.hostname.replaceAll(/[[\]]/g, ""), port: Number(port) };
+  }
+  context.addIssue({ code: "custom", message: `"${text}" is no host:port, such as berth-peers.berth-system.svc:8082` });
+  return z.NEVER;
 });
 
 const originSchema = z.string().transform((text, context) => {
@@ -228,6 +241,13 @@ export const FLAGS = {
     defaultText: "not set",
     schema: z.string().min(1, "name a folder"),
   }),
+  webhookPeers: flag({
+    name: "webhook-peers",
+    value: "<host:port>",
+    about: "Where all replicas take webhooks, by a name that resolves to each: deliveries are passed on to them.",
+    defaultText: "not set",
+    schema: hostPortSchema,
+  }),
   consoleBindAddress: flag({
     name: "console-bind-address",
     value: "<address>",
@@ -324,6 +344,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     healthProbeBindAddress: read(FLAGS.healthProbeBindAddress),
     webhookBindAddress: read(FLAGS.webhookBindAddress),
     webhookSecrets: read(FLAGS.webhookSecrets),
+    webhookPeers: read(FLAGS.webhookPeers),
     consoleBindAddress: read(FLAGS.consoleBindAddress),
     logLevel: read(FLAGS.logLevel),
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
@@ -338,6 +359,9 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
   const receives = webhookBindAddress !== undefined && webhookBindAddress !== "0";
   if (receives && values.webhookSecrets === undefined) {
     problems.push("--webhook-bind-address: deliveries cannot be verified without --webhook-secrets; name the folder");
+  }
+  if (!receives && values.webhookPeers !== undefined) {
+    problems.push("--webhook-peers: nothing is received without --webhook-bind-address; name that, too");
   }
   if (
     problems.length > 0 ||
@@ -358,7 +382,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     leaderElection: { enabled: leaderElect, namespace: values.leaderElectNamespace, shards },
     metricsBindAddress,
     healthProbeBindAddress,
-    webhook: { bindAddress: webhookBindAddress, secrets: values.webhookSecrets },
+    webhook: { bindAddress: webhookBindAddress, secrets: values.webhookSecrets, peers: values.webhookPeers },
     consoleBindAddress,
     logLevel,
     allowedApiOrigins: values.allowedApiOrigins ?? "any-https",

@@ -19,6 +19,7 @@ import { Hints } from "./sessions/hints.ts";
 import { DEFAULT_TIMING, type Timing } from "./sessions/timing.ts";
 import { berthVersion } from "./version.ts";
 import type { WebhookEvent } from "./webhook/event.ts";
+import { type Delivery, Peers } from "./webhook/peers.ts";
 import { type Receiver, startReceiver } from "./webhook/receiver.ts";
 import { SigningSecrets } from "./webhook/secrets.ts";
 import { type BudgetLimits, Budgets } from "./work/budget.ts";
@@ -110,7 +111,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     ready: { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) },
     logger,
   });
-  const receiver = hints && (await receive(hints, settings, { clock, metrics, logger, servers }));
+  const receiver = hints && (await receive(hints, settings, { clock, metrics, logger, servers, identity }));
   const shown = await watched
     ?.start(() => controller.served)
     .catch(async (error: unknown) => {
@@ -158,16 +159,31 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
 async function receive(
   hints: Hints,
   { webhook }: Settings,
-  parts: { clock: Clock; metrics: Metrics; logger: Logger; servers: { close(): Promise<void> } },
-): Promise<Receiver> {
-  const { servers, ...rest } = parts;
+  parts: { clock: Clock; metrics: Metrics; logger: Logger; servers: { close(): Promise<void> }; identity: string },
+): Promise<Pick<Receiver, "address" | "close">> {
+  const { servers, identity, ...rest } = parts;
+  const peers = webhook.peers && new Peers({ ...rest, ...webhook.peers, identity });
+  const passOn = (delivery: Delivery, event: WebhookEvent) => {
+    if (event.type === "run-started" && !hints.owns(event.sessionId)) peers?.pass(delivery);
+  };
   try {
     const secrets = await SigningSecrets.open({ ...rest, folder: webhook.secrets ?? "" });
     const onEvent = (event: WebhookEvent) => {
       if (event.type === "run-started") hints.arrived(event);
       else hints.delivered();
     };
-    return await startReceiver({ ...rest, bindAddress: webhook.bindAddress, secrets, onEvent });
+    const receiver = await startReceiver({
+      ...rest,
+      bindAddress: webhook.bindAddress,
+      secrets,
+      onEvent,
+      ...(peers && { peers: { identity, passOn } }),
+    });
+    const close = async () => {
+      await receiver.close();
+      await peers?.close();
+    };
+    return { address: receiver.address, close };
   } catch (error) {
     await servers.close();
     throw error;

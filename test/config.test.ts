@@ -25,13 +25,37 @@ function messageOf(argv: readonly string[], env: EnvironmentVariables = {}): str
 }
 
 describe("settings", () => {
+  test.each([
+    ["berth-peers.berth-system.svc:8082", { host: "berth-peers.berth-system.svc", port: 8082 }],
+    ["127.0.0.2:80", { host: "127.0.0.2", port: 80 }],
+    ["[fd00::1]:8082", { host: "fd00::1", port: 8082 }],
+  ])("replicas that webhooks are passed on to are at %s", (text, peers) => {
+    const flags = ["--webhook-bind-address", ":8082", "--webhook-secrets", "/x", "--webhook-peers", text];
+    expect(parseSettings(flags, {}).webhook.peers).toEqual(peers);
+  });
+
+  test("replicas that webhooks are passed on to are a host and a port, beside a receiver", () => {
+    const receiver = ["--webhook-bind-address", ":8082", "--webhook-secrets", "/x"];
+    for (const text of [
+      "berth-peers",
+      "http://berth-peers:8082",
+      "berth-peers:8082/webhook",
+      "berth-peers:0x1",
+      ":8082",
+      "a:99999",
+    ]) {
+      expect(() => parseSettings([...receiver, "--webhook-peers", text], {}), text).toThrow(/is no host:port/);
+    }
+    expect(() => parseSettings(["--webhook-peers", "a:1"], {})).toThrow(/name that, too/);
+  });
+
   test("a receiver of webhooks needs its secrets, and is given both", () => {
     expect(() => parseSettings(["--webhook-bind-address", ":8082"], {})).toThrow(/--webhook-secrets/);
     const flags = ["--webhook-bind-address", ":8082", "--webhook-secrets", "/etc/berth/webhook"];
-    const expected = { bindAddress: ":8082", secrets: "/etc/berth/webhook" };
+    const expected = { bindAddress: ":8082", secrets: "/etc/berth/webhook", peers: undefined };
     expect(parseSettings(flags, {}).webhook).toEqual(expected);
     const { BERTH_WEBHOOK_BIND_ADDRESS, ...env } = { BERTH_WEBHOOK_BIND_ADDRESS: ":8082", BERTH_WEBHOOK_SECRETS: "/x" };
-    expect(parseSettings([], env).webhook).toEqual({ bindAddress: "0", secrets: "/x" });
+    expect(parseSettings([], env).webhook).toEqual({ bindAddress: "0", secrets: "/x", peers: undefined });
     expect(parseSettings([], { ...env, BERTH_WEBHOOK_BIND_ADDRESS }).webhook.bindAddress).toBe(":8082");
   });
 
@@ -43,7 +67,7 @@ describe("settings", () => {
       leaderElection: { enabled: true, namespace: undefined, shards: 1 },
       metricsBindAddress: ":8080",
       healthProbeBindAddress: ":8081",
-      webhook: { bindAddress: "0", secrets: undefined },
+      webhook: { bindAddress: "0", secrets: undefined, peers: undefined },
       consoleBindAddress: "0",
       logLevel: "info",
       allowedApiOrigins: "any-https",

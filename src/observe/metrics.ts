@@ -162,6 +162,11 @@ export function createMetrics(registry: Registry = new Registry()) {
     webhookDeliveries: counter("berth_webhook_deliveries_total", "Webhook deliveries, by what became of each.", [
       "result",
     ]),
+    webhookPassedOn: counter(
+      "berth_webhook_passed_on_total",
+      "Webhook deliveries that were passed on to replicas, by what became of each.",
+      ["result"],
+    ),
     hintedItems: counter("berth_hinted_items_total", "Items found, by whether a webhook told of them.", [
       ...ENVIRONMENT,
       "result",

@@ -144,6 +144,12 @@ export class Hints {
     }
   }
 
+  /** Whether an Environment here had the session last: then nobody else needs to hear of it. */
+  owns(sessionId: string): boolean {
+    const owner = this.#sessions.get(sessionId)?.owner;
+    return owner != null && this.#members.has(owner);
+  }
+
   // --- what hints are worth ---------------------------------------------------------------------------------------
 
   #isTrusted(member: Member): boolean {

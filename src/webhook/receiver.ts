@@ -6,11 +6,10 @@ import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { RequestRate, SeenDeliveries } from "./deliveries.ts";
 import { parseEvent, type WebhookEvent } from "./event.ts";
+import { WEBHOOK_PATH } from "./path.ts";
+import { type Delivery, PASSED_ON_BY } from "./peers.ts";
 import type { SigningSecrets } from "./secrets.ts";
 import { type SignatureVerdict, verify } from "./signature.ts";
-
-/** Where deliveries are posted. */
-export const WEBHOOK_PATH = "/webhook";
 
 /** An event is some 300 bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;
@@ -60,6 +59,13 @@ export interface ReceiverOptions {
   readonly rate?: { readonly perSecond: number; readonly burst: number };
   /** Told each verified delivery once; must not throw. */
   readonly onEvent: (event: WebhookEvent) => void;
+  /** The other replicas; undefined: there are none to be told. */
+  readonly peers?: {
+    /** Of this replica, as it says it to them. */
+    readonly identity: string;
+    /** Handed each new delivery of a hint that no peer sent, after `onEvent`. */
+    readonly passOn: (delivery: Delivery, event: WebhookEvent) => void;
+  };
 }
 
 export interface Receiver extends AsyncDisposable {
@@ -115,12 +121,15 @@ class Intake {
       response.setHeader("allow", "POST");
       return answer(response, 405);
     }
-    const result = await this.#judge(request);
+    const sender = headerOf(request, PASSED_ON_BY);
+    // It went to all replicas, and so to whoever sent it.
+    if (sender !== "" && sender === this.#options.peers?.identity) return answer(response, NOTHING_TO_SAY);
+    const result = await this.#judge(request, sender !== "");
     this.#options.metrics.webhookDeliveries.inc({ result });
     answer(response, STATUS[result]);
   }
 
-  async #judge(request: IncomingMessage): Promise<DeliveryResult> {
+  async #judge(request: IncomingMessage, isPassedOn: boolean): Promise<DeliveryResult> {
     if (!this.#rate.take()) return "too-many";
     const body = await bodyOf(request);
     if (!Buffer.isBuffer(body)) return body;
@@ -136,7 +145,9 @@ class Intake {
     const event = parseEvent(body.toString("utf8"));
     if (event === undefined) return "malformed";
     onEvent(event);
-    return event.type === "run-started" ? "hint" : "other-event";
+    if (event.type !== "run-started") return "other-event";
+    if (!isPassedOn) this.#options.peers?.passOn({ headers, body }, event);
+    return "hint";
   }
 }
 
@@ -171,5 +182,6 @@ function answer(response: ServerResponse, status: number): void {
   response.end();
 }
 
+const NOTHING_TO_SAY = 204;
 const FIRST_FAILURE = 400;
 const TOO_MANY = 429;

@@ -214,6 +214,30 @@ const options: readonly Option[] = [
     },
   },
   {
+    name: "webhooks of several replicas are passed on among them, by a Service that resolves to each",
+    values: { replicas: 2, webhook: { enabled: true, port: 9000, secret: "webhooks" } },
+    check: (rendered) => {
+      const name = "berth-operator-webhook-peers";
+      const service = rendered.all("Service").find(({ metadata }) => metadata.name === name);
+      expect(service?.spec).toEqual({
+        clusterIP: "None",
+        selector: rendered.one("Deployment").spec.selector.matchLabels,
+        ports: [{ name: "webhook", port: 9000, targetPort: "webhook" }],
+      });
+      expect(rendered.container.args).toContain(`--webhook-peers=${name}.${home}.svc:9000`);
+    },
+  },
+  {
+    name: "webhooks of one replica are passed on to nobody",
+    values: { webhook: { enabled: true, secret: "webhooks" } },
+    check: (rendered) => {
+      expect(rendered.names.filter((name) => name.includes("webhook"))).toEqual([
+        `Service ${home}/berth-operator-webhook`,
+      ]);
+      expect(rendered.container.args.join(" ")).not.toContain("--webhook-peers");
+    },
+  },
+  {
     name: "podDisruptionBudget.enabled=false leaves it out",
     values: { replicas: 3, podDisruptionBudget: { enabled: false } },
     check: (rendered) => expect(rendered.all("PodDisruptionBudget")).toEqual([]),

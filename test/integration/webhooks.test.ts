@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { newWebhookSecret } from "../../simulator/webhooks.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
 import { useCluster } from "../support/cluster.ts";
+import { freePort } from "../support/free-port.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { type InProcessOperator, startWorld, TEST_TIME_SCALE, type World } from "../support/world.ts";
 
@@ -14,14 +15,18 @@ const cluster = useCluster();
 const NEVER_MS = 3_600_000;
 
 /** An operator whose Environment polls once an hour, and takes webhooks of the simulator. */
-async function startHinted(world: World): Promise<AsyncDisposable & { readonly operator: InProcessOperator }> {
+async function startHinted(
+  world: World,
+  given: { address?: string; leaderElect?: boolean; secret?: string; flags?: readonly string[] } = {},
+): Promise<AsyncDisposable & { readonly operator: InProcessOperator; readonly secret: string }> {
+  const { address = "127.0.0.1:0", leaderElect = false, secret = newWebhookSecret(), flags = [] } = given;
   const folder = await mkdtemp(join(tmpdir(), "berth-webhook-"));
-  const secret = newWebhookSecret();
   await writeFile(join(folder, "endpoint"), `${newWebhookSecret()}\n`);
   await writeFile(join(folder, "next"), secret);
   const listening = Promise.withResolvers<string>();
   const operator = world.startOperator({
-    flags: ["--webhook-bind-address", "127.0.0.1:0", "--webhook-secrets", folder],
+    leaderElect,
+    flags: ["--webhook-bind-address", address, "--webhook-secrets", folder, ...flags],
     seams: {
       timing: {
         ...scaleTiming(DEFAULT_TIMING, TEST_TIME_SCALE),
@@ -35,7 +40,7 @@ async function startHinted(world: World): Promise<AsyncDisposable & { readonly o
   });
   const url = `http://${await listening.promise}/webhook`;
   world.simulator.sendWebhooks({ url, secret, copies: 2 });
-  return { operator, [Symbol.asyncDispose]: () => rm(folder, { recursive: true }) };
+  return { operator, secret, [Symbol.asyncDispose]: () => rm(folder, { recursive: true }) };
 }
 
 /** Polls that were asked, and whether one waits for an item at this moment. */
@@ -73,6 +78,33 @@ describe.concurrent("signed webhooks of the platform", () => {
     world.simulator.enqueue(world.environmentId);
     await world.untilServed(1);
     expect(await metricValue(hinted.operator.metrics.hintedItems, { result: "hinted" })).toBe(1);
+    world.simulator.assertNoViolations();
+  });
+
+  test("reach the replica that serves, whichever they were sent to", async () => {
+    await using world = await startWorld(cluster, { sessions: { warm: 1, maxConcurrent: 3 } });
+    const port = await freePort();
+    const serving = await startHinted(world, { address: `127.0.0.2:${port}`, leaderElect: true });
+    await world.createEnvironment();
+    await world.untilParked(1);
+    // It waits for the other one's Lease. The simulator sends to whoever was started last.
+    const waiting = await startHinted(world, {
+      address: `127.0.0.1:${port}`,
+      leaderElect: true,
+      secret: serving.secret,
+      flags: ["--webhook-peers", `127.0.0.2:${port}`],
+    });
+    await using _both = new AsyncDisposableStack();
+    _both.use(serving);
+    _both.use(waiting);
+    await world.until("it rests after its first poll", () => polls(world) > 0);
+    world.simulator.enqueue(world.environmentId);
+    await world.untilServed(1);
+    const { webhookDeliveries, hintedItems } = serving.operator.metrics;
+    expect(await metricValue(hintedItems, { result: "hinted" })).toBe(1);
+    expect(await metricValue(webhookDeliveries, { result: "hint" })).toBeGreaterThanOrEqual(1);
+    expect(await metricValue(waiting.operator.metrics.hintedItems, {})).toBe(0);
+    expect(await metricValue(waiting.operator.metrics.webhookPassedOn, { result: "failed" })).toBe(0);
     world.simulator.assertNoViolations();
   });
 

@@ -149,6 +149,7 @@ const NOT_SHOWN = [
   "berth_workspaces_expired_total",
   "berth_workspaces",
   "berth_webhook_deliveries_total",
+  "berth_webhook_passed_on_total",
   "berth_hinted_items_total",
   "berth_workqueue_adds_total",
   "berth_replicas",

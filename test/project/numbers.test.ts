@@ -15,6 +15,7 @@ import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
 import { ALIVE_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
 import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
 import { MAX_BODY_BYTES } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
 import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
@@ -95,6 +96,8 @@ const SENTENCES: Record<string, readonly string[]> = {
     `no later than ${minutes(t.hintedIdleMs * 1.1)} minutes after it came`,
     `deliveries more than ${TOLERANCE_SECONDS / 60} minutes old`,
     `${MAX_BODY_BYTES / 1_024} KiB`,
+    `nothing waits for it: ${s(PASS_TIMEOUT_MS)}, once`,
+    `each within its own ${LOOKS_PER_SECOND === 10 ? "ten" : "?"} looks a second`,
   ],
   "docs/status.md": [`at most every ${s(COUNTS_EVERY_MS)}`],
   "docs/troubleshooting.md": [

@@ -271,3 +271,14 @@ describe("hints are trusted", () => {
     expect(queue(0).isTrusted).toBe(true);
   });
 });
+
+test("a session is owned here from its first item on, while its Environment is served", () => {
+  const { hints, hint, find, queue } = make(2);
+  hint("a");
+  expect(hints.owns("a")).toBe(false);
+  find(1, "a");
+  expect(hints.owns("a")).toBe(true);
+  expect(hints.owns("b")).toBe(false);
+  queue(1).leave();
+  expect(hints.owns("a")).toBe(false);
+});

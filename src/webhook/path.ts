@@ -1,0 +1,2 @@
+/** Where deliveries are posted. */
+export const WEBHOOK_PATH = "/webhook";
