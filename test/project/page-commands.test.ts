@@ -1,6 +1,7 @@
-import { readFile, stat } from "node:fs/promises";
+import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { parse, parseAllDocuments } from "yaml";
 import { pagesOf } from "../../site/pages.ts";
 import { chartValues } from "../../tools/chart-values.ts";
 import { ROOT } from "./lint-gate.ts";
@@ -8,17 +9,47 @@ import { ROOT } from "./lint-gate.ts";
 const manifest = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8")) as {
   readonly scripts: Readonly<Record<string, string>>;
 };
-const values = chartValues().map(({ key }) => key);
+const values = chartValues();
 
-/** Commands of a page: lines between fences that are of no language, or of a shell's. What is continued is one line. */
-async function commandsOf(page: string): Promise<string[]> {
-  const text = await readFile(join(ROOT, page), "utf8");
-  return [...text.matchAll(/^```(?:sh|bash|console)?\n([\s\S]*?)^```/gm)].flatMap(([, block = ""]) =>
-    block.replaceAll(/\\\n\s*/g, "").split("\n"),
+/** What is continued is one line. */
+const linesOf = (block: string) => block.replaceAll(/\\\n\s*/g, "").split("\n");
+
+/** Commands of a page: lines between fences that are of no language, or of a shell's, also within a list. */
+function commandsIn(text: string): string[] {
+  return [...text.matchAll(/^( *)```(?:sh|bash|console)?\n([\s\S]*?)^\1```/gm)].flatMap(([, indent = "", block = ""]) =>
+    linesOf(block).map((line) => line.slice(line.startsWith(indent) ? indent.length : 0).replace(/^\$ /, "")),
   );
 }
 
-const commands = await Promise.all((await pagesOf()).map(async (page) => ({ page, lines: await commandsOf(page) })));
+/** Commands in the middle of a sentence. */
+const mentionedIn = (text: string) =>
+  [...text.matchAll(/`((?:kubectl|helm|berth) [^`\n]+)`/g)].map(([, line = ""]) => line);
+
+const pages = await Promise.all(
+  (await pagesOf()).map(async (page) => ({ page, text: await readFile(join(ROOT, page), "utf8") })),
+);
+const commands = pages.map(({ page, text }) => ({ page, lines: commandsIn(text) }));
+
+const WORKFLOWS = ".github/workflows";
+/** What the steps of each workflow run. */
+const workflows = await Promise.all(
+  (await readdir(join(ROOT, WORKFLOWS))).map(async (name) => {
+    const page = `${WORKFLOWS}/${name}`;
+    const { jobs } = parse(await readFile(join(ROOT, page), "utf8")) as {
+      readonly jobs: Readonly<Record<string, { readonly steps?: readonly { readonly run?: string }[] }>>;
+    };
+    const steps = Object.values(jobs).flatMap((job) => job.steps ?? []);
+    return { page, lines: steps.flatMap(({ run = "" }) => linesOf(run)) };
+  }),
+);
+
+/** Deployments of the rendered chart, by name, with the namespace of each. */
+const deployments = new Map(
+  parseAllDocuments(await readFile(join(ROOT, "deploy/operator.yaml"), "utf8"))
+    .map((document) => document.toJS() as { kind: string; metadata: { name: string; namespace: string } })
+    .filter(({ kind }) => kind === "Deployment")
+    .map(({ metadata }) => [metadata.name, metadata.namespace]),
+);
 
 /** Scripts of package.json that a line runs; npm's own words are none. */
 const scriptsIn = (line: string) => [...line.matchAll(/npm run (?:--silent )?([\w:]+)/g)].map(([, name = ""]) => name);
@@ -31,9 +62,37 @@ const pathsIn = (line: string) =>
       );
 /** Values of the chart that a line of helm's sets. */
 const valuesIn = (line: string) =>
-  line.startsWith("helm ") && line.includes("charts/berth")
-    ? [...line.matchAll(/--set '?([\w.]+)=/g)].map(([, key = ""]) => key)
+  /\bhelm(\.ts)? /.test(line) && line.includes("charts/berth")
+    ? [...line.matchAll(/--set(?:-string|-json)?[ =]['"]?([\w.[\]]+)=/g)].map(([, key = ""]) => key)
     : [];
+/** A value, a map of values, or what is within one whose keys are the user's. */
+const isValue = (key: string) =>
+  values.some(
+    (value) =>
+      value.key === key ||
+      value.key.startsWith(`${key}.`) ||
+      (value.default.startsWith("{") && key.startsWith(`${value.key}.`)),
+  );
+/** Deployments of the chart's that a line names, with the namespace that it looks for each in, if it says one. */
+function deploymentsIn(line: string): { name: string; namespace: string | undefined }[] {
+  const [, within] = /\s(?:-n|--namespace)[ =](\S+)/.exec(line) ?? [];
+  const name = "([a-z0-9][a-z0-9-]*)(?![\\w.=/])";
+  const named = /\bkubectl /.test(line)
+    ? // In what is applied, deploy/ is a folder of this repository.
+      [...line.replaceAll(/\s(?:-f|-k) \S+/g, "").matchAll(RegExp(`\\bdeploy(?:ments?)?(?:\\.apps)?[/ ]${name}`, "g"))]
+    : [];
+  const flagged = [...line.matchAll(RegExp(`--deployment[ =]([a-z0-9-]+)/${name}`, "g"))];
+  return [
+    ...named.map(([, found = ""]) => ({ name: found, namespace: within })),
+    ...flagged.map(([, namespace, found = ""]) => ({ name: found, namespace })),
+  ];
+}
+/** Those that the rendered chart has not, or has elsewhere. */
+const missingIn = (line: string) =>
+  deploymentsIn(line).filter(({ name, namespace }) => {
+    const rendered = deployments.get(name);
+    return rendered === undefined || (namespace !== undefined && namespace !== rendered);
+  });
 
 describe.each(
   commands.filter(({ lines }) => lines.some((line) => /npm run|helm |docker build|kubectl apply/.test(line))),
@@ -47,8 +106,27 @@ describe.each(
   });
 
   test("set values that the chart has", () => {
-    const known = (key: string) => values.some((value) => value === key || value.startsWith(`${key}.`));
-    expect(lines.flatMap(valuesIn).filter((key) => !known(key))).toEqual([]);
+    expect(lines.flatMap(valuesIn).filter((key) => !isValue(key))).toEqual([]);
+  });
+});
+
+describe("the chart's Deployments and values", () => {
+  test("that any page names in a command, or in a sentence, are there", () => {
+    const named = pages.flatMap(({ page, text }) =>
+      [...commandsIn(text), ...mentionedIn(text)].map((line) => ({ page, line })),
+    );
+    expect(named.filter(({ line }) => missingIn(line).length > 0)).toEqual([]);
+    expect(named.filter(({ line }) => valuesIn(line).some((key) => !isValue(key)))).toEqual([]);
+    // What is looked for is there to be found.
+    expect(named.flatMap(({ line }) => deploymentsIn(line)).length).toBeGreaterThan(5);
+    expect(named.flatMap(({ line }) => valuesIn(line)).length).toBeGreaterThan(5);
+  });
+
+  test("that workflows name are there", () => {
+    const lines = workflows.flatMap(({ page, lines }) => lines.map((line) => ({ page, line })));
+    expect(lines.filter(({ line }) => missingIn(line).length > 0)).toEqual([]);
+    expect(lines.filter(({ line }) => valuesIn(line).some((key) => !isValue(key)))).toEqual([]);
+    expect(lines.flatMap(({ line }) => valuesIn(line))).toContain("metrics.serviceMonitor.enabled");
   });
 });
 
@@ -60,4 +138,30 @@ test("what is wrong in a command is seen", () => {
     "image.repo",
     "namespaces",
   ]);
+  expect(valuesIn('node tools/helm.ts template berth charts/berth --set-string "image.tag=1" --set=a[0]=b')).toEqual([
+    "image.tag",
+    "a[0]",
+  ]);
+  expect(["image.tag", "image", "resources.limits.memory"].filter((key) => !isValue(key))).toEqual([]);
+  expect(["image.repo", "image.tag.x", "imag"].filter(isValue)).toEqual([]);
+  expect(commandsIn("1. Do:\n\n   ```\n   helm a \\\n     --set b=c\n   ```\n")).toEqual(["helm a --set b=c", ""]);
+  expect(mentionedIn("Restart it (`kubectl -n x rollout restart deployment y`).")).toEqual([
+    "kubectl -n x rollout restart deployment y",
+  ]);
+});
+
+test.each([
+  ["kubectl -n berth-system exec deploy/berth-operatr -- true", 1],
+  ["kubectl -n agents rollout status deployment/berth-operator", 1],
+  ["kubectl -n berth-system rollout restart deployment berth", 1],
+  ["berth uninstall --deployment berth/berth-operator", 1],
+  ["berth check --deployment=berth-system/berth-operator", 0],
+  ["kubectl rollout status deployment/berth-operator", 0],
+  ["kubectl -n berth-system port-forward deployment/berth-operator 8083", 0],
+  ["kubectl apply --server-side -f deploy/crds/", 0],
+  ["kubectl apply --server-side -k deploy/", 0],
+  ["kubectl get benv,deployments,pods -n berth-demo", 0],
+  ["kubectl port-forward deployment/...", 0],
+])("in %j, %i Deployments are not the chart's", (line, count) => {
+  expect(missingIn(line)).toHaveLength(count);
 });
