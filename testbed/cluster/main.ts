@@ -62,7 +62,8 @@ async function keep(withNode: boolean): Promise<number> {
     console.log(
       `Berth's images are on the node, as localhost/berth*:${IMAGE_TAG}. To install the operator:\n\n` +
         "  npm run cluster -- helm install berth charts/berth --namespace berth-system --create-namespace \\\n" +
-        `    --set image.repository=localhost/berth --set image.tag=${IMAGE_TAG} --wait\n`,
+        `    --set image.repository=localhost/berth --set image.tag=${IMAGE_TAG} --wait\n\n` +
+        "No DNS runs in it: Pods know one another by address, so name a Service's clusterIP where a name would do elsewhere.\n",
     );
   }
   await interrupted;
