@@ -4,6 +4,7 @@ import type { Environment } from "./api/environment.ts";
 import { LEASE_NAME } from "./api/names.ts";
 import { mayBeInner, originAllowed, type Settings } from "./config.ts";
 import type { Console } from "./console/console.ts";
+import { aborted } from "./core/aborted.ts";
 import { type Clock, realClock } from "./core/clock.ts";
 import { type PointObserver, pointsOf } from "./core/points.ts";
 import { KubeClient } from "./kube/client.ts";
@@ -237,11 +238,6 @@ async function lead(
     },
   });
   await ring.run(signal);
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
 function workClient(

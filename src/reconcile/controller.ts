@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
+import { aborted } from "../core/aborted.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -381,9 +382,4 @@ function keyOf(object: KubeObject): string {
 function idOf(object: KubeObject): string | undefined {
   const spec = object.spec as { environmentId?: unknown } | undefined;
   return typeof spec?.environmentId === "string" ? spec.environmentId : undefined;
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }

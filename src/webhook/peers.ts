@@ -1,5 +1,6 @@
 import { lookup } from "node:dns/promises";
 import { request } from "node:http";
+import { aborted } from "../core/aborted.ts";
 import { type Clock, deadlineSignal } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -72,7 +73,7 @@ export class Peers {
 
   async #pass(delivery: Delivery): Promise<void> {
     try {
-      const addresses = await this.#resolve(this.#options.host);
+      const addresses = await this.#addresses();
       const results = await Promise.allSettled(addresses.map((address) => this.#send(address, delivery)));
       for (const { status } of results) this.#count(status === "fulfilled" ? "passed-on" : "failed");
       const failed = results.find((result) => result.status === "rejected");
@@ -80,6 +81,19 @@ export class Peers {
     } catch (error) {
       this.#count("failed");
       this.#tell(error);
+    }
+  }
+
+  /** A look for a name cannot be called off, and a name server may take many seconds. */
+  async #addresses(): Promise<readonly string[]> {
+    const { clock, host } = this.#options;
+    const deadline = deadlineSignal(clock, PASS_TIMEOUT_MS, this.#ending.signal);
+    try {
+      const addresses = await Promise.race([this.#resolve(host), aborted(deadline.signal)]);
+      if (!addresses) throw new Error(`no answer: where ${host} is`);
+      return addresses;
+    } finally {
+      deadline.cancel();
     }
   }
 

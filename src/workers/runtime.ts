@@ -1,4 +1,5 @@
 import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
+import { aborted } from "../core/aborted.ts";
 import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { keepRunning } from "../core/keep-running.ts";
@@ -323,9 +324,4 @@ function howEnded(pod: Pod | undefined): string {
     if (end) return `container ${name} ended with exit code ${end.exitCode}${end.reason ? ` (${end.reason})` : ""}`;
   }
   return status?.reason ?? "its program does not run any more";
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }

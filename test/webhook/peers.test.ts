@@ -158,6 +158,13 @@ describe("a replica that cannot be told", () => {
     expect(await count("failed")).toBe(1);
   });
 
+  test("and a name server that does not answer hold up nobody's end", async () => {
+    const { peers, count } = sender(() => new Promise(() => {}), 1);
+    peers.pass(delivery());
+    await peers.close();
+    expect(await count("failed")).toBe(1);
+  });
+
   test("is waited for two seconds, and so many deliveries at a time; the rest is dropped", async () => {
     const silent = createServer(() => {});
     silent.listen(0, "127.0.0.1");
