@@ -14,7 +14,7 @@ let survived = 0;
 
 describe.concurrent("an operator in sessions mode that is killed (kill -9) leaves nothing lost, doubled or behind", () => {
   test.each(cases.map((each) => [caseName(each), each] as const))("%s", async (_name, each) => {
-    await crash(cluster, scenarioOf(each.scenario), each);
+    await crash(cluster, scenarioOf(each.scenario, each.lease), each);
     survived += 1;
   });
 });

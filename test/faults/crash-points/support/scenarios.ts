@@ -14,6 +14,9 @@ import { allowVolumes, perSession, provideVolumes, sessionVolumes } from "../../
 import type { Unanswered } from "../../../support/sudden-death.ts";
 import type { World, WorldOptions } from "../../../support/world.ts";
 
+/** Who beats. */
+export type LeaseKind = "Worker" | "Operator";
+
 /** What leads an operator to a point, and how it may end. */
 export interface Scenario {
   readonly world: () => WorldOptions;
@@ -403,9 +406,8 @@ export const SCENARIOS = {
   /** And nothing can be settled. */
   "given-up": {
     world: () => ({
-      ...KEPT,
-      ...fate({ kind: "run" }),
-      ...ofOperator(),
+      ...SHORT_LEASE,
+      ...fate({ kind: "worker", end: "hang" }),
       spec: { deletionGraceSeconds: 1 },
     }),
     meanwhile: async (world) => {
@@ -417,7 +419,7 @@ export const SCENARIOS = {
   },
   /** Somebody took the finalizer away by hand; an Environment of the name is made again. */
   unheld: {
-    world: () => ({ ...KEPT, ...fate({ kind: "run" }), ...ofOperator() }),
+    world: () => ({ ...SHORT_LEASE, ...fate({ kind: "worker", end: "hang" }) }),
     meanwhile: async (world) => {
       await untilActive(world);
       const ref = { namespace: world.namespace, name: world.name };
@@ -434,8 +436,38 @@ export const SCENARIOS = {
 
 export type ScenarioName = keyof typeof SCENARIOS;
 
-export function scenarioOf(name: ScenarioName): Scenario {
-  return SCENARIOS[name];
+/** Who beats in it. */
+export function leaseOf({ world }: Scenario): LeaseKind {
+  return world().sessions?.["lease"] === "Operator" ? "Operator" : "Worker";
+}
+
+export function scenarioOf(name: ScenarioName, lease?: LeaseKind): Scenario {
+  const scenario: Scenario = SCENARIOS[name];
+  return lease === "Operator" ? keptByOperator(scenario) : scenario;
+}
+
+/** The same with `lease: Operator`. Where nothing is ever beaten, its own pace will do. */
+function keptByOperator(scenario: Scenario): Scenario {
+  const world = (): WorldOptions => {
+    const options = scenario.world();
+    const { fates = () => ({ kind: "worker", workMs: 300 }) } = options.node ?? {};
+    const unaware: typeof fates = (pod, container) => withoutBeats(fates(pod, container));
+    return {
+      ...options,
+      ...(itemsOf(scenario).length > 0 && KEPT),
+      node: { ...options.node, fates: unaware },
+      sessions: { ...options.sessions, lease: "Operator" },
+    };
+  };
+  return { ...scenario, world };
+}
+
+/** A program that does for as long what this worker does, and knows nothing of the work item. */
+function withoutBeats(is: FateInput | undefined): FateInput | undefined {
+  if (is?.kind !== "worker") return is;
+  const { end, workMs: afterMs = 0 } = is;
+  if (end === "hang") return { kind: "run" };
+  return end === "oom" || end === "killed" ? { kind: end, afterMs } : { kind: "exit", code: 0, afterMs };
 }
 
 /** What is enqueued before the first operator starts. */

@@ -87,6 +87,30 @@ export const WORKERS_SCENARIOS = {
     ends: "served",
     atEnd: settledAt(1),
   },
+  /** The Pods may reach more. */
+  reached: {
+    world: pollers(),
+    spec: spec({ minReplicas: 1 }),
+    items: [],
+    meanwhile: async (world) => {
+      await untilRunning(world, 1);
+      await world.patchSpec({ network: { egress: { cidrs: ["203.0.113.0/24"] } } });
+    },
+    ends: "served",
+    atEnd: settledAt(1),
+  },
+  /** And everything. */
+  "not-held": {
+    world: pollers(),
+    spec: spec({ minReplicas: 1 }),
+    items: [],
+    meanwhile: async (world) => {
+      await untilRunning(world, 1);
+      await world.patchSpec({ network: { policy: "None" } });
+    },
+    ends: "served",
+    atEnd: settledAt(1),
+  },
 } as const satisfies Record<string, Scenario>;
 
 export type WorkersScenarioName = keyof typeof WORKERS_SCENARIOS;
@@ -95,6 +119,10 @@ export type WorkersScenarioName = keyof typeof WORKERS_SCENARIOS;
 export const WORKERS_CASES: readonly CrashCase<WorkersScenarioName>[] = [
   ...writes("scaled", ["environment.hold", "workers.create", "workers.mark", "workers.scale"]),
   ...reads("scaled", ["workers.count", "workers.list-pods"]),
+  ...reads("scaled", ["environment.read", "policy.read", "reconcile.read-key", "reconcile.check-template"]),
+  ...writes("scaled", ["policy.create", "reconcile.write-status"]),
+  ...writes("reached", ["policy.patch"]),
+  ...writes("not-held", ["policy.delete"]),
   ...writes("grown", ["workers.scale"], { from: 1 }),
   ...writes("deleted", ["workers.remove", "environment.release"]),
   ...writes("changed", ["workers.put-right"]),
