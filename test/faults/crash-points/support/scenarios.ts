@@ -8,6 +8,7 @@ import {
 import { PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../../src/sessions/environment-hold.ts";
 import { readJournal } from "../../../../src/sessions/journal.ts";
+import { GATE_CONTAINER } from "../../../../src/sessions/pod-gate.ts";
 import type { FateInput } from "../../../../testbed/node/node.ts";
 import { playWorker, SHORT_LEASE } from "../../../support/session-life.ts";
 import { allowVolumes, perSession, provideVolumes, sessionVolumes } from "../../../support/session-volumes.ts";
@@ -148,7 +149,14 @@ export const SCENARIOS = {
   retained: { world: () => ({ sessions: { retainFinishedSeconds: 5 } }), ends: "served" },
   /** parking: Init and a File. */
   filed: {
-    world: () => ({ sessions: { parking: "Init", secretDelivery: "File" } }),
+    world: () => ({
+      // The init container waits for its key as it does in life.
+      node: {
+        runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
+        fates: (_pod, { name }) => (name === GATE_CONTAINER ? undefined : { kind: "worker", workMs: 300 }),
+      },
+      sessions: { parking: "Init", secretDelivery: "File" },
+    }),
     ends: "served",
   },
   /** workspace: PerSession: a volume is made, then a Pod with it, then the item is claimed. */
