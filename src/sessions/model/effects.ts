@@ -147,10 +147,14 @@ export function isBeaten(moment: Moment, item: number, operator: number): boolea
 
 /** Whether the holder of a lease is there, so that only a fault can let it lapse. */
 export function isHeldAlive(moment: Moment, item: number): boolean {
-  const { layout } = moment;
+  const { layout, rules } = moment;
   const holder = moment.byte(layout.item(item) + ITEM.holder);
   const pod = holdingPod(holder);
-  if (pod !== null) return isAlive(moment.byte(layout.pod(pod) + POD.body));
+  if (pod !== null) {
+    const body = moment.byte(layout.pod(pod) + POD.body);
+    // One that stays although it lost its lease beats no more.
+    return isAlive(body) && !(rules.worker === "stays" && body === BODY.leaving);
+  }
   const operator = holdingOperator(holder);
   if (operator === null || !moment.byte(layout.operator(operator) + OPERATOR.up)) return false;
   for (const own of podsOf(moment, operator)) {

@@ -1,4 +1,4 @@
-import { crash, deletePod, isBeaten, moveHeartbeat, stopItem } from "./effects.ts";
+import { crash, deletePod, endContainer, isBeaten, moveHeartbeat, stopItem } from "./effects.ts";
 import { firstBeat } from "./first-beat.ts";
 import { settled } from "./settling.ts";
 import { BODY, holderOfOperator, isAlive, MEMORY, POD, STATE } from "./state.ts";
@@ -147,6 +147,8 @@ export function watchSteps(turn: Turn): void {
   const next = turn.fork();
   const unbeaten = rules.sigterm ? BODY.terminated : BODY.leaving;
   next[turn.at + POD.body] = body === BODY.holding ? BODY.finishing : body === BODY.running ? unbeaten : body;
+  // It heeds no SIGTERM either: the grace passes.
+  if (rules.worker === "stays" && body === BODY.leaving) endContainer(turn.moment, next, turn.pod);
   turn.tell(next, "session.delete-pod");
 }
 

@@ -72,6 +72,8 @@ function workerSteps(moment: Moment, pod: number): void {
   if (body === BODY.running) firstBeatSteps(moment, pod);
   else if (body === BODY.holding) beatSteps(moment, pod);
   else if (body === BODY.leaving) {
+    // On a node that was lost kubelet ends it, once it is back and finds no Pod.
+    if (moment.rules.worker === "stays" && moment.byte(moment.layout.pod(pod) + POD.object)) return;
     const next = moment.fork();
     endContainer(moment, next, pod);
     moment.hidden(next, "worker.exit", { pod });

@@ -37,7 +37,7 @@ export function brokenBy(layout: Layout, state: State): string | null {
   const { rules } = layout;
   for (let item = 0; item < layout.items; item += 1) {
     const [holding, running] = containersOf(layout, state, item);
-    if (holding > 1 && rules.worker === "prompt") return "S2 two containers believe that they hold one item";
+    if (holding > 1 && rules.worker !== "late") return "S2 two containers believe that they hold one item";
     if (rules.strict && holding + running > 1) return "S2w two containers run for one item";
   }
   if (!rules.oneSession) return null;

@@ -1,11 +1,13 @@
 import type { LeaseKind } from "../journal.ts";
 
 /**
- * What a run of the model is about: how many of each there are, what the Work API does where its contract is silent, how
- * workers behave, and which rules of the protocol hold. The defaults are what the code does, but for `graceful`, where it
- * sees less; every other value of a rule is there to show what breaks without it (scopes.ts).
+ * What a run of the model is about: a setting, and which rules of the protocol hold. The defaults are what the code does, but
+ * for `graceful`, where it sees less.
  */
-export interface Rules {
+export interface Rules extends Setting, Protocol {}
+
+/** How many of each there are, what the Work API does where its contract is silent, and how workers and users behave. */
+export interface Setting {
   readonly operators: number;
   readonly items: number;
   /** Of each operator. */
@@ -37,12 +39,18 @@ export interface Rules {
   readonly beatOnQueued: "refused" | "accepted";
 
   // --- Workers
-  /** `late`: believes in its lease for a while after it lapsed. */
-  readonly worker: "prompt" | "late";
+  /** `late`: believes in its lease for a while after it lapsed. `stays`: knows that it lost its item, and does not end. */
+  readonly worker: "prompt" | "late" | "stays";
   /** A SIGTERM may come before the first beat was answered; the stock worker stops its item all the same. */
   readonly sigterm: boolean;
 
-  // --- The protocol
+  // --- What the spec asks for
+  /** `Either`: Release of what died without a word, and a stop of what ended otherwise. */
+  readonly onPodFailure: "Stop" | "Release" | "Either";
+}
+
+/** The operator's own rules; what each other value of one is for is in values.ts. */
+export interface Protocol {
   /** When the key that the container waits for enters the Secret. */
   readonly key: "after-ack" | "before-ack";
   /** An item that a Secret of ours names is not journaled again. */
@@ -88,8 +96,6 @@ export interface Rules {
   readonly sessionTurn: boolean;
   /** The spec may name another Work API; claims ask the one they came from, or the one that it names now. */
   readonly moved: "never" | "asks-where-claimed" | "asks-where-named";
-  /** `Either`: Release of what died without a word, and a stop of what ended otherwise. */
-  readonly onPodFailure: "Stop" | "Release" | "Either";
 }
 
 /** What the code does, as if it could see which container holds a lease: `graceful: "moved"` is what it can see. */

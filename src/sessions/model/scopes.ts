@@ -1,6 +1,6 @@
 import type { LeaseKind } from "../journal.ts";
 import type { Property } from "./properties.ts";
-import { CODE, FIRST, type Rules } from "./rules.ts";
+import { CODE, type Rules } from "./rules.ts";
 
 /** Something to explore, and what is to come out. */
 export interface Scope {
@@ -71,8 +71,7 @@ function bothSecondAcks(over: Partial<Rules>): Partial<Rules>[] {
   return SECOND_ACKS.map((second) => ({ ...over, ...second }));
 }
 
-/** What the code has beyond the protocol as it was first written down. */
-export const CODE_SCOPES: readonly Scope[] = LEASES.flatMap((lease) => [
+const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
   scope(
     `${lease}: 1 operator, 2 items of one session, 2 Pods, acknowledged once`,
     { ...CODE, lease },
@@ -111,6 +110,12 @@ export const CODE_SCOPES: readonly Scope[] = LEASES.flatMap((lease) => [
   ),
 ]);
 
+/** What the code has beyond the protocol as it was first written down. */
+export const CODE_SCOPES: readonly Scope[] = [
+  ...OF_EACH_LEASE,
+  scope("Worker: 1 operator, workers that stay", CODE, [{ pods: 2, deletion: true, worker: "stays" }], SMALL),
+];
+
 /** A rule that is taken away, or a limit: what no rule of the operator can give. */
 export interface Broken extends Scope {
   /** The rule, in words; of a limit, whose it is. */
@@ -127,7 +132,7 @@ const TWO = { operators: 2 } as const;
 const BY_OPERATOR = { lease: "Operator" } as const;
 const LIMIT = { isLimit: true } as const;
 
-/** Each rule in turn, with what fails then. */
+/** Each rule in turn, by itself unless another one stands behind it (values.ts), with what fails then. */
 export const WITHOUT_A_RULE: readonly Broken[] = [
   broken("the key enters the Secret only after the acknowledgement", ["S4", "L"], { key: "before-ack" }),
   broken("a journal is dropped only when no acknowledgement can be under way", ["L"], { drop: "at-once" }),
@@ -154,22 +159,27 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
     stop: "same-acknowledgement",
   }),
   broken("a fence is for a value that stood still", ["S3"], { ...TWO, fenceStill: false }),
-  broken("an adopted value stood still", ["S2", "S3", "L"], { ...FIRST, ...TWO, ...BY_OPERATOR, adoptStill: false }),
+  broken("an adopted value stood still", ["S2", "S3", "L"], { ...TWO, ...BY_OPERATOR, adoptStill: false }),
   broken("only the side that surely holds is told to stop", ["S3"], { ...TWO, graceful: "any" }),
-  broken("a 200 with an older acknowledged_at is a refusal", ["L"], {
+  broken("nobody acknowledges after its window, or a 200 with an older acknowledged_at is a refusal", ["L"], {
     ...TWO,
     ...BY_OPERATOR,
+    acknowledgements: 1,
     secondAck: "accepted",
     olderAck: "believed",
     window: "nobody",
   }),
-  broken("but not if the poll showed the same one", ["L"], {
+  broken("a 200 with an older acknowledged_at is none if the poll showed the same one", ["L"], {
     pods: 2,
     stamp: "kept",
     olderAck: "refused",
     unbeaten: "stays",
   }),
   broken("a lease lost by silence is looked at until it has lapsed", ["L"], { ...BY_OPERATOR, silence: "forgotten" }),
+  broken("a container that stays when its item is not its own any more has its Pod deleted", ["L"], {
+    worker: "stays",
+    overstay: "stays",
+  }),
   broken("a session's item waits while a Pod of that session runs", ["S5"], {
     items: 2,
     pods: 2,

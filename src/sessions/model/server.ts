@@ -47,7 +47,7 @@ function lapseSteps(moment: Moment, item: number): void {
   const next = moment.fork();
   if (isStopping && rules.lapsedStopping === "stays") next[at + ITEM.holder] = 0;
   else lapse(moment, next, item, isStopping || rules.lapsed === "stopped" ? STATE.stopped : STATE.queued);
-  if (rules.worker === "prompt") leaveAll(moment, next, item);
+  if (rules.worker !== "late") leaveAll(moment, next, item);
   moment.hidden(next, "work-api.lapse", { item, fault });
 }
 

@@ -1,0 +1,57 @@
+import type { Protocol } from "./rules.ts";
+
+/** What a value of a rule is. `ours`: what the code does. `removed`: the rule is taken away, and a promise breaks. */
+export type Standing =
+  | "ours"
+  | "removed"
+  /** The rule is taken away, and another one stands behind it: a promise breaks when that is gone, too. */
+  | { readonly behind: keyof Protocol }
+  /** The rule is not taken away: every promise holds, for this reason. */
+  | { readonly holds: string };
+
+type Values<Value> = Value extends boolean | string ? `${Value}` : never;
+
+/** Every value of every rule: one that is new has to be given its place here, and a removal its scope (scopes.ts). */
+export const VALUES: {
+  readonly [Rule in keyof Protocol]: { readonly [Value in Values<Protocol[Rule]>]: Standing };
+} = {
+  key: { "after-ack": "ours", "before-ack": "removed" },
+  journalOnce: { true: "ours", false: "removed" },
+  record: { "until-settled": "ours", "with-its-pod": "removed" },
+  versions: { true: "ours", false: "removed" },
+  readLive: { true: "ours", false: "removed" },
+  window: {
+    everybody: "ours",
+    "first-operator": { holds: "of two clusters, one is as it should be: the other is none of ours" },
+    nobody: { behind: "olderAck" },
+  },
+  olderAck: { "refused-unless-polled": "ours", refused: "removed", believed: { behind: "window" } },
+  drop: { "no-ack-under-way": "ours", "at-once": "removed" },
+  unanswered: {
+    "by-evidence": "ours",
+    "by-owner": { holds: "no operator can know that much" },
+    ours: "removed",
+    "not-ours": "removed",
+  },
+  stop: { fence: "ours", "same-acknowledgement": "removed", "unbeaten-since-the-end": "removed" },
+  fenceStill: { true: "ours", false: "removed" },
+  adoptStill: { true: "ours", false: "removed" },
+  graceful: {
+    holding: "ours",
+    moved: { holds: "what the code can see of it; with a second cluster it has a limit" },
+    any: "removed",
+  },
+  overstay: { deleted: "ours", stays: "removed" },
+  inHand: { stop: "ours", fence: { holds: "the protocol as it was first written down: as safe, and slower" } },
+  silence: {
+    "looked-at": "ours",
+    never: { holds: "the protocol as it was first written down: it waits for the server" },
+    forgotten: "removed",
+  },
+  sessionTurn: { true: "ours", false: "removed" },
+  moved: {
+    "asks-where-claimed": "ours",
+    never: { holds: "nobody changes the spec" },
+    "asks-where-named": "removed",
+  },
+};

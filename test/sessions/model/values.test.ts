@@ -1,0 +1,74 @@
+import { describe, expect, test } from "vitest";
+import { CODE, type Protocol, type Rules } from "../../../src/sessions/model/rules.ts";
+import { WITHOUT_A_RULE } from "../../../src/sessions/model/scopes.ts";
+import { type Standing, VALUES } from "../../../src/sessions/model/values.ts";
+import { judge, wordsOf } from "./judge.ts";
+
+interface Value {
+  readonly rule: keyof Protocol;
+  readonly value: string;
+  readonly standing: Standing;
+}
+
+const ALL: readonly Value[] = Object.entries(VALUES).flatMap(([rule, values]) =>
+  Object.entries(values).map(([value, standing]) => ({ rule: rule as keyof Protocol, value, standing })),
+);
+
+const standingOf = (rule: keyof Protocol, value: unknown) =>
+  ALL.find((each) => each.rule === rule && each.value === String(value))?.standing;
+
+/** The rules that are taken away in a variant: those whose value is one that no promise holds with. */
+function takenAway(rules: Rules): string[] {
+  const isGone = (rule: keyof Protocol) => {
+    const standing = standingOf(rule, rules[rule]);
+    return standing === "removed" || (typeof standing === "object" && "behind" in standing);
+  };
+  return (Object.keys(VALUES) as (keyof Protocol)[]).filter(isGone).map((rule) => `${rule}: ${rules[rule]}`);
+}
+
+const variants = WITHOUT_A_RULE.flatMap((broken) => broken.variants);
+
+/** What takes a rule away, and what has to go with it: nothing, or the rule that stands behind it. */
+const removals = ALL.flatMap(({ rule, value, standing }) => {
+  if (standing === "removed") return [{ rule, value, goes: [`${rule}: ${value}`] }];
+  if (typeof standing === "string" || !("behind" in standing)) return [];
+  const behind = ALL.filter((other) => other.rule === standing.behind && isBehind(other.standing, rule));
+  return behind.map((other) => ({ rule, value, goes: [`${rule}: ${value}`, `${other.rule}: ${other.value}`] }));
+});
+
+function isBehind(standing: Standing, rule: keyof Protocol): boolean {
+  return typeof standing === "object" && "behind" in standing && standing.behind === rule;
+}
+
+describe("every rule is taken away by itself", () => {
+  test.each(removals)("$rule: $value", ({ goes }) => {
+    expect(variants.map((rules) => takenAway(rules).sort())).toContainEqual([...goes].sort());
+  });
+
+  test("what the code does is one value of each, and each has one that takes it away or says why none does", () => {
+    const of = (rule: string, standing: Standing) =>
+      ALL.filter((each) => each.rule === rule && each.standing === standing);
+    for (const rule of Object.keys(VALUES)) expect(of(rule, "ours"), rule).toHaveLength(1);
+    expect(takenAway(CODE)).toEqual([]);
+    const kept = Object.keys(VALUES).filter((rule) => !removals.some((removal) => removal.rule === rule));
+    expect(kept).toEqual(["inHand"]);
+  });
+});
+
+/** Two operators, where the second one's acknowledgement can come late; and all that one does, with two Pods. */
+const TWO: Partial<Rules> = { operators: 2, acknowledgements: 1, secondAck: "accepted" };
+const ONE: Partial<Rules> = { pods: 2, deletion: true };
+
+const holding = ALL.flatMap(({ rule, value, standing }) => (typeof standing === "object" ? [{ rule, value }] : []));
+
+describe("a value that takes no rule away, or one that another stands behind, breaks no promise", () => {
+  test.each(holding)("$rule: $value", ({ rule, value }) => {
+    const setting = rule === "window" || rule === "olderAck" ? TWO : ONE;
+    const leases = ["Worker", "Operator"] as const;
+    const verdict = judge({
+      name: `${rule}: ${value}`,
+      variants: leases.map((lease) => ({ ...CODE, ...setting, lease, [rule]: value })),
+    });
+    expect(verdict.fails, wordsOf(verdict)).toEqual([]);
+  });
+});
