@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import { expect, test } from "vitest";
 import { SECRETS } from "../../../src/kube/resource.ts";
-import { LeakSearch, leakText } from "../support/leak-search.ts";
+import { LeakSearch, leakText } from "../../support/leak-search.ts";
 import { everyCredential, everyPlace, PLACES } from "../support/leaks.ts";
 import { isInSandbox, seenProcesses } from "../support/process-watch.ts";
 import { hasNodeControl } from "../support/provided.ts";

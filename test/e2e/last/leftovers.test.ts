@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { FIELD_MANAGER, LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
 import { type KubeObject, NAMESPACES, PODS } from "../../../src/kube/resource.ts";
-import { LeakSearch, leakText } from "../support/leak-search.ts";
+import { LeakSearch, leakText } from "../../support/leak-search.ts";
 import { everyCredential, everyObject } from "../support/leaks.ts";
 import { OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
 import { SIMULATOR_NAMESPACE } from "../support/simulator-pod.ts";

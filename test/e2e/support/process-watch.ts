@@ -2,7 +2,7 @@ import { appendFile, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { realClock, sleep } from "../../../src/core/clock.ts";
 import type { NodeControl } from "../../../testbed/real-node/control-protocol.ts";
-import type { Place } from "./leak-search.ts";
+import type { Place } from "../../support/leak-search.ts";
 
 /** File within the folder of a run: a JSON object for each process. */
 const PROCESSES = "processes";

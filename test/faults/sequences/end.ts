@@ -125,14 +125,13 @@ async function expectNoLeaks(stage: Stage): Promise<void> {
   ];
   const lists = await Promise.all(kinds.map((kind) => kube.list(kind, { namespace })));
   for (const object of lists.flatMap(({ items }) => items)) {
-    const where = `in ${object.kind} ${object.metadata.name}`;
-    witness.check("7 no credential outside of Secrets", witness.leaksIn(JSON.stringify(object)) && where);
+    witness.checkForLeaks(`${object.kind} ${object.metadata.name}`, JSON.stringify(object));
   }
   for (const { metrics, name } of stage.replicas) {
     const text = (await metrics?.registry.metrics()) ?? "";
-    witness.check("7 no credential outside of Secrets", witness.leaksIn(text) && `in the metrics of ${name}`);
+    witness.checkForLeaks(`the metrics of ${name}`, text);
   }
-  witness.check("7 no credential outside of Secrets", witness.leaksIn(stage.log.lines.join("\n")) && "in a log");
+  witness.checkForLeaks("the log", stage.log.lines.join("\n"));
 }
 
 /** What bears an Environment's label, of every kind that Berth makes. */

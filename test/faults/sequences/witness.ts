@@ -5,6 +5,7 @@ import { realClock } from "../../../src/core/clock.ts";
 import { type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { readJournal } from "../../../src/sessions/journal.ts";
 import { readPodState } from "../../../src/sessions/pod-state.ts";
+import { LeakSearch, leakText } from "../../support/leak-search.ts";
 import type { World } from "../../support/world.ts";
 import { runningSession, sessionOf, workOf } from "./looks.ts";
 import type { Setting } from "./steps.ts";
@@ -43,6 +44,8 @@ export class Witness {
   readonly #deleting = new Set<string>();
   readonly #seen = new Map<string, string>();
   readonly #looks = new Set<Promise<void>>();
+  #search = new LeakSearch([]);
+  #searched = 0;
   #isExcused = false;
   #maxConcurrent: number;
 
@@ -86,9 +89,15 @@ export class Witness {
     this.check("3 the Work API's protocol", violations.length > 0 && violations.map(violationText).join("; "));
   }
 
-  /** Credentials that a text holds. */
-  leaksIn(text: string): boolean {
-    return this.#world.simulator.credentials().some((credential) => text.includes(credential));
+  /** Looks for every credential that was ever given out, in every form in which one may get into a text. */
+  checkForLeaks(where: string, text: string): void {
+    const credentials = this.#world.simulator.credentials();
+    if (credentials.length > this.#searched) {
+      this.#searched = credentials.length;
+      this.#search = new LeakSearch(credentials);
+    }
+    const leaks = this.#search.find([{ where, text }]);
+    this.check("7 no credential outside of Secrets", leaks.length > 0 && leaks.map(leakText).join("; "));
   }
 
   #podsChanged(): void {
@@ -104,10 +113,7 @@ export class Witness {
       const { uid = "", resourceVersion = "", deletionTimestamp } = pod.metadata;
       if (this.#seen.get(uid) === resourceVersion) continue;
       this.#seen.set(uid, resourceVersion);
-      this.check(
-        "7 no credential outside of Secrets",
-        this.leaksIn(JSON.stringify(pod)) && `in Pod ${pod.metadata.name}`,
-      );
+      this.checkForLeaks(`Pod ${pod.metadata.name}`, JSON.stringify(pod));
       if (deletionTimestamp && !this.#deleting.has(uid)) {
         this.#deleting.add(uid);
         if (runningSession(pod)) this.#busyPodDeleted(pod);

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { newCredential } from "../../../simulator/ids.ts";
+import { newCredential } from "../../simulator/ids.ts";
 import { findLeaks, LeakSearch } from "./leak-search.ts";
 
 const KEY = newCredential("sk-ant-oat01");
