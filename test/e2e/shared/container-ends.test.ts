@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { endPodIn, ranSeconds, TYPESCRIPT_COMMAND, terminatedOf } from "../support/pods.ts";
-import { serveOne, untilAnswered, untilEnded, untilState } from "../support/session-life.ts";
-import { DEAF, LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
+import { serveOne, untilAnswered, untilEnded, untilState, untilWritten } from "../support/session-life.ts";
+import { DEAF, IS_DEAF, LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
 import { startE2eWorld } from "../support/world.ts";
 
 /** The worker as a child of a shell, which goes on with these commands when the worker is over. */
@@ -98,6 +98,7 @@ describe.concurrent("a program that ignores SIGTERM", () => {
     await using world = await startE2eWorld({ sessions: { lease: "Operator" }, container: { command: DEAF }, podSpec });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
+    await untilWritten(world, served.pod, IS_DEAF);
     await world.simulator.stopItem(served.item.id);
     const { last, message } = await untilEnded(world, served, "StoppedByUser");
     expect(last.stoppedBy?.as).toBe("environment-key");

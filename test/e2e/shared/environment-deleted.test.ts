@@ -5,8 +5,8 @@ import { isNotFound } from "../../../src/kube/errors.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { execIn } from "../support/kubectl.ts";
-import { podOf, serveOne, untilAnswered, untilState, untilTold } from "../support/session-life.ts";
-import { DEAF, NEVER, SOON } from "../support/worker-template.ts";
+import { podOf, serveOne, untilAnswered, untilState, untilTold, untilWritten } from "../support/session-life.ts";
+import { DEAF, IS_DEAF, NEVER, SOON } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 /** Beats every 10 s: an asked-for stop is heard within the minute that a drain has beyond its grace. */
@@ -92,6 +92,7 @@ describe.concurrent("a busy Environment that is deleted", () => {
     });
     const { item, pod } = await serveOne(world);
     await untilState(world, item, "active");
+    await untilWritten(world, pod, IS_DEAF);
     await world.deleteEnvironment();
     await untilNothingIsLeft(world);
     expect(await world.simulator.item(item.id)).toMatchObject({

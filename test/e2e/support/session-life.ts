@@ -3,9 +3,12 @@ import type { EnqueueInput } from "../../../simulator/arrivals.ts";
 import type { ItemRecord } from "../../../simulator/item.ts";
 import type { ScriptInput } from "../../../simulator/script.ts";
 import { END_REASONS, type EndReason } from "../../../src/api/reasons.ts";
+import { hasStatus } from "../../../src/kube/errors.ts";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import { sumOf } from "./prometheus-text.ts";
 import type { E2eWorld } from "./world.ts";
+
+const HTTP_BAD_REQUEST = 400;
 
 /** Far longer than a count takes once all that led to it was seen. */
 const COUNTED_MS = 20_000;
@@ -140,6 +143,19 @@ export function untilTold(
       .events(reason)
       .filter(({ involvedObject }) => involvedObject.kind === kind && involvedObject.name === name);
     return about.find(({ message }) => message?.includes(item.id))?.message;
+  });
+}
+
+/** Waits until the session's container has written this. */
+export function untilWritten(world: E2eWorld, pod: Pod, text: string): Promise<true> {
+  return world.until(`${pod.metadata.name} writes ${text}`, async () => {
+    try {
+      return (await world.podLog(pod)).includes(text);
+    } catch (error) {
+      // So it is while the container waits to start.
+      if (hasStatus(error, HTTP_BAD_REQUEST)) return false;
+      throw error;
+    }
   });
 }
 

@@ -45,7 +45,11 @@ export function workerTemplate(images: E2eImages, options: TemplateOptions): Rec
   };
 }
 
+/** What `DEAF` says when it has begun. */
+export const IS_DEAF = "deaf";
+
 /**
- * A program that hears no SIGTERM, and forks nothing: where a fork fails, a shell ends by itself, with exit code 2.
+ * A program that hears no SIGTERM, once it has said so. Until the container's runtime has handed over to it a signal ends that
+ * one instead, with exit code 2 (Go's, for a signal that does not end a process with PID 1), though kubelet calls it running.
  */
-export const DEAF: readonly string[] = ["sh", "-c", "trap '' TERM; exec sleep 1000000"];
+export const DEAF: readonly string[] = ["sh", "-c", `trap '' TERM; echo ${IS_DEAF}; exec sleep 1000000`];
