@@ -117,7 +117,9 @@ function refusalMeaning(kind: WorkErrorKind, status: number, context: CallContex
 function redirectMeaning(context: CallContext, reply: HttpReply): string {
   const location = reply.headers.get("location");
   const target = location === undefined ? null : URL.parse(location, context.origin);
-  if (!target) return `the answer is none of this API; check spec.api.baseUrl (${context.origin})`;
+  // An address of another scheme has no origin: no API can be there.
+  if (!target || target.origin === "null")
+    return `the answer is none of this API; check spec.api.baseUrl (${context.origin})`;
   const where = shownText(target.origin, [context.key]);
   return `redirected to ${where}, which is not followed because it would hand over the key; set spec.api.baseUrl to the final address`;
 }

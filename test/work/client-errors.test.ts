@@ -149,6 +149,17 @@ describe("redirects are not followed, whatever they are", () => {
   });
 });
 
+it.each(["file:///etc/passwd", "data:text/html,x"])(
+  "a redirect to %s, where no API can be, names no address",
+  async (location) => {
+    await using setup = await Setup.start();
+    setup.server.next(raw(302, "", { location }));
+    const error = await failure(setup.client.stop("work_01", { force: true }));
+    expect(error).toMatchObject({ kind: "protocol", status: 302, maybeApplied: false });
+    expect(error.message).toContain("the answer is none of this API; check spec.api.baseUrl");
+  },
+);
+
 describe("successes that are none of this API's", () => {
   const wrong: [string, Act][] = [
     ["an empty body", raw(200, "")],
