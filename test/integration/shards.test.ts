@@ -121,7 +121,7 @@ test(
   async () => {
     await using world = await startWorld(cluster, WORLD);
     await using api = await RecordingProxy.start(world.simulator.url);
-    const many = await ManyEnvironments.create(world, ENVIRONMENTS, api.url);
+    const many = await ManyEnvironments.create(world, ENVIRONMENTS, { baseUrl: api.url });
     const flags = ["--allowed-api-origins", api.url];
     const replicas = [await replica(world, 2, flags), await replica(world, 2, flags)];
     const before = await many.untilShared(2, 2);

@@ -17,14 +17,15 @@ export class ManyEnvironments {
     this.#world = world;
   }
 
-  /** @param baseUrl of the Work API, where it is not the simulator's own. */
-  static async create(world: World, count: number, baseUrl = world.simulator.url): Promise<ManyEnvironments> {
+  /** @param api fields over those of a plain `spec.api` */
+  static async create(world: World, count: number, api: Record<string, unknown> = {}): Promise<ManyEnvironments> {
     const many = new ManyEnvironments(world);
     for (let i = 0; i < count; i += 1) {
       const name = `env-${i}`;
       const { id } = world.simulator.createEnvironment();
       await world.createKey(world.simulator.environmentKey(id), `key-${i}`);
-      const spec = world.spec({ environmentId: id, api: { baseUrl, keySecretRef: { name: `key-${i}` } } });
+      const keySecretRef = { name: `key-${i}` };
+      const spec = world.spec({ environmentId: id, api: { baseUrl: world.simulator.url, keySecretRef, ...api } });
       const metadata = { name, namespace: world.namespace };
       await world.kube.create(ENVIRONMENTS, { apiVersion: API_VERSION, kind: KIND, metadata, spec } as never);
       many.ids.set(name, id);

@@ -91,7 +91,7 @@ export class ReplicaWorld implements AsyncDisposable {
     const { ca, auth } = access;
     const kube = await RequestProxy.start({ url: access.server, ca, auth, read: readKubeRequest });
     const work = await RequestProxy.start({ url: world.simulator.url, read: readWorkRequest });
-    const many = await ManyEnvironments.create(world, environments, work.url);
+    const many = await ManyEnvironments.create(world, environments, { baseUrl: work.url });
     const dir = await mkdtemp(join(tmpdir(), "berth-replicas-"));
     const text = await readFile(cluster.operatorKubeconfig, "utf8");
     await writeFile(join(dir, "kubeconfig"), text.replaceAll(access.server, kube.url), { mode: 0o600 });
