@@ -37,7 +37,7 @@ export class Fates {
   /** The session that this Pod runs never ends by itself. */
   isEndless(pod: Pod): boolean {
     const kind = this.#given.get(pod.metadata.uid ?? "")?.kind;
-    return kind === "fate:endless" || kind === "fate:ignores-sigterm" || kind === "fate:never-beats";
+    return kind !== null && kind !== undefined && ENDLESS.has(kind);
   }
 
   /** Asked more than once of a Pod: the answer stays. */
@@ -54,6 +54,14 @@ export class Fates {
     return fate;
   }
 }
+
+/** What starts after its sandbox failed runs until it is told to end, as a node's Pods do to which nothing else befalls. */
+const ENDLESS: ReadonlySet<FateKind> = new Set([
+  "fate:endless",
+  "fate:ignores-sigterm",
+  "fate:never-beats",
+  "fate:sandbox-error",
+]);
 
 function serves(isPlain: boolean): FateInput {
   return isPlain ? { kind: "exit", code: 0, afterMs: SERVES_MS } : { kind: "worker", workMs: SERVES_MS };
