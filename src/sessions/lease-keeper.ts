@@ -1,3 +1,4 @@
+import { aborted } from "../core/aborted.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
@@ -117,9 +118,7 @@ export class LeaseKeeper {
 
   /** Until the signal aborts; then waits for beats under way, so that the next process finds the value that stays. */
   async run(signal: AbortSignal): Promise<void> {
-    if (!signal.aborted) {
-      await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
-    }
+    await aborted(signal);
     this.#ended = true;
     this.#timer?.cancel();
     await Promise.allSettled(this.#underWay);

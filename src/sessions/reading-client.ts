@@ -23,13 +23,12 @@ export interface WorkAccess {
 export async function askWorkApi<T>(
   environment: Environment,
   key: string,
-  { mayBeInner, proxy, clock = realClock }: WorkAccess,
+  access: WorkAccess,
   ask: (client: WorkApiClient) => Promise<T>,
 ): Promise<T> {
-  const http = new WorkHttp({ clock, proxy, mayBeInner });
   const { api, environmentId } = environment.spec;
-  try {
-    return await ask(
+  return await withHttp(access, (http, clock) =>
+    ask(
       new WorkApiClient({
         baseUrl: api.baseUrl,
         environmentId,
@@ -40,22 +39,26 @@ export async function askWorkApi<T>(
         clock,
         requestTimeoutMs: api.requestTimeoutSeconds * SECOND_MS,
       }),
-    );
-  } finally {
-    await http.close();
-  }
+    ),
+  );
 }
 
 /** Asks the Work API of an Environment without a key, only to see what answers. @throws WorkApiError */
-export async function reachWorkApi(
-  environment: Environment,
-  { mayBeInner, proxy, clock = realClock }: WorkAccess,
-): Promise<UnkeyedAnswer> {
-  const http = new WorkHttp({ clock, proxy, mayBeInner });
+export async function reachWorkApi(environment: Environment, access: WorkAccess): Promise<UnkeyedAnswer> {
   const { api, environmentId } = environment.spec;
   const { baseUrl, requestTimeoutSeconds } = api;
+  return await withHttp(access, (http) =>
+    askWithoutKey(http, { baseUrl, environmentId, timeoutMs: requestTimeoutSeconds * SECOND_MS }),
+  );
+}
+
+async function withHttp<T>(
+  { mayBeInner, proxy, clock = realClock }: WorkAccess,
+  ask: (http: WorkHttp, clock: Clock) => Promise<T>,
+): Promise<T> {
+  const http = new WorkHttp({ clock, proxy, mayBeInner });
   try {
-    return await askWithoutKey(http, { baseUrl, environmentId, timeoutMs: requestTimeoutSeconds * SECOND_MS });
+    return await ask(http, clock);
   } finally {
     await http.close();
   }
