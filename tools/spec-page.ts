@@ -1,4 +1,5 @@
-import { CONDITIONS, REASONS } from "../src/api/conditions.ts";
+import { REASONS } from "../src/api/condition-reasons.ts";
+import { CONDITIONS } from "../src/api/condition-types.ts";
 import { environmentSchema, PRINTER_COLUMNS } from "../src/api/crd.ts";
 import { API_VERSION, KIND } from "../src/api/names.ts";
 import { END_REASONS, EVENT_REASONS } from "../src/api/reasons.ts";

@@ -122,6 +122,9 @@ export function asEndReason(value: string | undefined): EndReason | undefined {
   return value !== undefined && Object.hasOwn(END_REASONS, value) ? (value as EndReason) : undefined;
 }
 
+/** As core/v1 Events have it. */
+export type EventType = "Normal" | "Warning";
+
 /** An Event of its own; `warning` is its type. */
 export interface EventReasonInfo extends ReasonInfo {
   readonly warning: boolean;

@@ -1,4 +1,5 @@
-import { type ConditionUpdate, isGood } from "../api/conditions.ts";
+import { isGood } from "../api/condition-types.ts";
+import type { ConditionUpdate } from "../api/conditions.ts";
 import type { QueueStatus, SessionsStatus, WorkersStatus } from "../api/status.ts";
 import type { EnvironmentLook } from "../reconcile/onlooker.ts";
 import type { SessionView } from "../sessions/session-view.ts";

@@ -1,4 +1,4 @@
-import { REASONS } from "../api/conditions.ts";
+import { REASONS } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
 import { errorText } from "../core/errors.ts";
 import { reasonOfKind } from "../sessions/api-health.ts";

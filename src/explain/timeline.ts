@@ -1,4 +1,5 @@
-import { findCondition, isGood } from "../api/conditions.ts";
+import { isGood } from "../api/condition-types.ts";
+import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { asEndReason } from "../api/reasons.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";

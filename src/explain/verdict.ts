@@ -1,4 +1,6 @@
-import { type ConditionReason, findCondition, isGood, REASONS } from "../api/conditions.ts";
+import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
+import { isGood } from "../api/condition-types.ts";
+import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { LABEL_PHASE } from "../api/names.ts";
 import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";

@@ -1,4 +1,4 @@
-import { type ConditionReason, REASONS } from "../api/conditions.ts";
+import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import { type PodPolicy, whyForbidden } from "../api/pod-policy.ts";

@@ -1,5 +1,7 @@
-import { type ConditionReason, type ConditionUpdate, conditionFor, eventType } from "../api/conditions.ts";
+import type { ConditionReason } from "../api/condition-reasons.ts";
+import { type ConditionUpdate, conditionFor } from "../api/conditions.ts";
 import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
+import { eventType } from "../api/event-type.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";

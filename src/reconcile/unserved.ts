@@ -1,4 +1,5 @@
-import { type ConditionReason, conditionFor } from "../api/conditions.ts";
+import type { ConditionReason } from "../api/condition-reasons.ts";
+import { conditionFor } from "../api/conditions.ts";
 import { FINALIZER } from "../api/names.ts";
 import { environmentStatus } from "../api/status.ts";
 import type { Clock } from "../core/clock.ts";

@@ -1,4 +1,4 @@
-import type { ConditionReason } from "../api/conditions.ts";
+import type { ConditionReason } from "../api/condition-reasons.ts";
 import type { Backoff } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";

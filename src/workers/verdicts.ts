@@ -1,4 +1,4 @@
-import type { ConditionReason } from "../api/conditions.ts";
+import type { ConditionReason } from "../api/condition-reasons.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Deployment, Pod } from "../kube/resource.ts";

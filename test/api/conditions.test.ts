@@ -1,21 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { type ConditionReason, REASONS } from "../../src/api/condition-reasons.ts";
+import { CONDITION_TYPES } from "../../src/api/condition-types.ts";
 import {
-  CONDITION_TYPES,
-  CONDITIONS,
   type Condition,
-  type ConditionReason,
   type ConditionUpdate,
   conditionFor,
-  type EventReason,
-  eventType,
   findCondition,
-  isGood,
   MAX_CONDITION_MESSAGE,
-  REASONS,
   setCondition,
 } from "../../src/api/conditions.ts";
-import { asEndReason, END_REASONS, EVENT_REASONS } from "../../src/api/reasons.ts";
 import { environmentStatus } from "../../src/api/status.ts";
 
 const EARLIER = "2026-01-01T00:00:00Z";
@@ -89,78 +83,5 @@ describe("setCondition", () => {
   test("cuts a message that the API server would refuse the status for", () => {
     const long = setCondition([], conditionFor("Refused", "x".repeat(MAX_CONDITION_MESSAGE + 1), 1), EARLIER);
     expect(environmentStatus.safeParse({ conditions: long }).success).toBe(true);
-  });
-});
-
-describe("isGood", () => {
-  test("knows conditions whose good status is False", () => {
-    expect(isGood({ type: "CredentialMissing", status: "False" })).toBe(true);
-    expect(isGood({ type: "CredentialMissing", status: "True" })).toBe(false);
-    expect(isGood({ type: "Ready", status: "True" })).toBe(true);
-  });
-
-  test("takes neither Unknown nor an unknown type for good", () => {
-    expect(CONDITION_TYPES.some((type) => isGood({ type, status: "Unknown" }))).toBe(false);
-    expect(isGood({ type: "Fine", status: "True" })).toBe(false);
-    expect(isGood({ type: "toString", status: "True" })).toBe(false);
-  });
-});
-
-describe("the lists of reasons", () => {
-  const all = { ...REASONS, ...END_REASONS, ...EVENT_REASONS };
-
-  test.each(Object.entries(all))(
-    "%s is one word and says what happened and what to do in a sentence each",
-    (reason, info) => {
-      expect(reason).toMatch(/^[A-Z][A-Za-z]+$/);
-      expect(info.description).toMatch(/^[A-Z].*[^.]\.$/);
-      expect(info.mend).toMatch(/^.+[^.]\.$/);
-    },
-  );
-
-  test.each(Object.entries(REASONS))(
-    "%s has a mend exactly when it is not as it should be",
-    (_, { type, status, mend }) => {
-      if (!isGood({ type, status }) && status !== "Unknown") expect(mend).not.toBe("Nothing to do.");
-    },
-  );
-
-  test("has a good reason for every condition", () => {
-    const good = Object.values(REASONS)
-      .filter(isGood)
-      .map(({ type }) => type);
-    expect(new Set(good)).toEqual(new Set(Object.keys(CONDITIONS)));
-  });
-
-  test.each([
-    ["KeyRejected", "Warning"],
-    ["AcceptedWithWarning", "Warning"],
-    ["CredentialMissing", "Warning"],
-    ["EnvironmentIdShared", "Warning"],
-    ["OOMKilled", "Warning"],
-    ["DrainGivenUp", "Warning"],
-    ["KeyAccepted", "Normal"],
-    ["CredentialsPresent", "Normal"],
-    ["Paused", "Normal"],
-    ["NoSessionYet", "Normal"],
-    ["Completed", "Normal"],
-    ["SessionStarted", "Normal"],
-  ] as const)("writes %s as a %s Event", (reason, type) => {
-    expect(eventType(reason)).toBe(type);
-  });
-
-  test("writes no Warning that leaves nothing to do", () => {
-    const idle = Object.entries(all).filter(([, { mend }]) => mend === "Nothing to do.");
-    expect(idle.filter(([reason]) => eventType(reason as EventReason) === "Warning")).toEqual([]);
-  });
-
-  test("reads an end reason back and takes nothing else for one", () => {
-    expect(asEndReason("OOMKilled")).toBe("OOMKilled");
-    expect([undefined, "", "Oomkilled", "constructor"].map(asEndReason)).toEqual([
-      undefined,
-      undefined,
-      undefined,
-      undefined,
-    ]);
   });
 });

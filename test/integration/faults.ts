@@ -1,5 +1,6 @@
 import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
-import type { ConditionReason, ConditionStatus, ConditionType } from "../../src/api/conditions.ts";
+import type { ConditionReason } from "../../src/api/condition-reasons.ts";
+import type { ConditionStatus, ConditionType } from "../../src/api/condition-types.ts";
 import { NAMESPACES, NODES, type Resource, SECRETS } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import type { FateInput } from "../../testbed/node/node.ts";

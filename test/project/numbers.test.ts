@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
-import { REASONS } from "../../src/api/conditions.ts";
+import { REASONS } from "../../src/api/condition-reasons.ts";
 import { environmentSchema } from "../../src/api/crd.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { ENDED_BOUNDS } from "../../src/console/ended-sessions.ts";

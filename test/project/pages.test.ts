@@ -1,7 +1,8 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { describe, expect, test } from "vitest";
-import { CONDITION_TYPES, REASONS } from "../../src/api/conditions.ts";
+import { REASONS } from "../../src/api/condition-reasons.ts";
+import { CONDITION_TYPES } from "../../src/api/condition-types.ts";
 import { END_REASON_LIST, EVENT_REASONS } from "../../src/api/reasons.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { recordedBlocks } from "../../tools/recorded-blocks.ts";

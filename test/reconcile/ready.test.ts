@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { type ConditionReason, type ConditionUpdate, conditionFor } from "../../src/api/conditions.ts";
+import type { ConditionReason } from "../../src/api/condition-reasons.ts";
+import { type ConditionUpdate, conditionFor } from "../../src/api/conditions.ts";
 import { type ReadyParts, readyCondition } from "../../src/reconcile/ready.ts";
 
 const GENERATION = 3;

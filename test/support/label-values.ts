@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Registry } from "prom-client";
-import { CONDITION_TYPES } from "../../src/api/conditions.ts";
+import { CONDITION_TYPES } from "../../src/api/condition-types.ts";
 import { END_REASON_LIST } from "../../src/api/reasons.ts";
 import { sessionsStatus } from "../../src/api/status.ts";
 

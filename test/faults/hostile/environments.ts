@@ -1,4 +1,4 @@
-import { REASONS } from "../../../src/api/conditions.ts";
+import { REASONS } from "../../../src/api/condition-reasons.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import type { World } from "../../support/world.ts";
 

@@ -1,5 +1,7 @@
 import { expect, test } from "vitest";
-import { type ConditionReason, type ConditionType, findCondition } from "../../../src/api/conditions.ts";
+import type { ConditionReason } from "../../../src/api/condition-reasons.ts";
+import type { ConditionType } from "../../../src/api/condition-types.ts";
+import { findCondition } from "../../../src/api/conditions.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";

@@ -1,0 +1,43 @@
+/** As metav1.Condition has it. */
+export type ConditionStatus = "True" | "False" | "Unknown";
+
+/** What a condition is about, and which status is the good one: a monitor needs no list of exceptions then. */
+interface ConditionInfo {
+  readonly good: "True" | "False";
+  readonly description: string;
+}
+
+export const CONDITIONS = {
+  Ready: {
+    good: "True",
+    description:
+      "Whether work is served as the spec says; when not, its reason is that of the condition that stands in the way.",
+  },
+  Authenticated: { good: "True", description: "Whether the environment key is there and accepted." },
+  QueueReachable: { good: "True", description: "Whether the Work API answers for this environment." },
+  TemplateAccepted: { good: "True", description: "Whether the API server takes Pods made from the template." },
+  NetworkPolicyReady: {
+    good: "True",
+    description: "Whether the NetworkPolicy over the Pods is as the spec says; without it none is made.",
+  },
+  CapacityAvailable: {
+    good: "True",
+    description: "Whether Pods can be made and prepared: quota, scheduling, image pulls.",
+  },
+  SessionsStarting: { good: "True", description: "Whether containers of the current template start when opened." },
+  ScalingActive: { good: "True", description: "Whether the number of workers follows the demand (workers mode)." },
+  CredentialMissing: { good: "False", description: "Whether work items came without the secret that their Pod needs." },
+  EnvironmentIdShared: {
+    good: "False",
+    description: "Whether another Environment of this cluster serves the same environmentId.",
+  },
+} as const satisfies Record<string, ConditionInfo>;
+
+export type ConditionType = keyof typeof CONDITIONS;
+export const CONDITION_TYPES = Object.keys(CONDITIONS) as ConditionType[];
+
+/** True when a condition is as it should be, whatever its polarity; Unknown is not. */
+export function isGood(condition: { readonly type: string; readonly status: ConditionStatus }): boolean {
+  const info: ConditionInfo | undefined = CONDITIONS[condition.type as ConditionType];
+  return info !== undefined && condition.status === info.good;
+}

@@ -1,0 +1,64 @@
+import { describe, expect, test } from "vitest";
+import { REASONS } from "../../src/api/condition-reasons.ts";
+import { CONDITIONS, isGood } from "../../src/api/condition-types.ts";
+import { type EventReason, eventType } from "../../src/api/event-type.ts";
+import { asEndReason, END_REASONS, EVENT_REASONS } from "../../src/api/reasons.ts";
+
+describe("the lists of reasons", () => {
+  const all = { ...REASONS, ...END_REASONS, ...EVENT_REASONS };
+
+  test.each(Object.entries(all))(
+    "%s is one word and says what happened and what to do in a sentence each",
+    (reason, info) => {
+      expect(reason).toMatch(/^[A-Z][A-Za-z]+$/);
+      expect(info.description).toMatch(/^[A-Z].*[^.]\.$/);
+      expect(info.mend).toMatch(/^.+[^.]\.$/);
+    },
+  );
+
+  test.each(Object.entries(REASONS))(
+    "%s has a mend exactly when it is not as it should be",
+    (_, { type, status, mend }) => {
+      if (!isGood({ type, status }) && status !== "Unknown") expect(mend).not.toBe("Nothing to do.");
+    },
+  );
+
+  test("has a good reason for every condition", () => {
+    const good = Object.values(REASONS)
+      .filter(isGood)
+      .map(({ type }) => type);
+    expect(new Set(good)).toEqual(new Set(Object.keys(CONDITIONS)));
+  });
+
+  test.each([
+    ["KeyRejected", "Warning"],
+    ["AcceptedWithWarning", "Warning"],
+    ["CredentialMissing", "Warning"],
+    ["EnvironmentIdShared", "Warning"],
+    ["OOMKilled", "Warning"],
+    ["DrainGivenUp", "Warning"],
+    ["KeyAccepted", "Normal"],
+    ["CredentialsPresent", "Normal"],
+    ["Paused", "Normal"],
+    ["NoSessionYet", "Normal"],
+    ["Completed", "Normal"],
+    ["SessionStarted", "Normal"],
+  ] as const)("writes %s as a %s Event", (reason, type) => {
+    expect(eventType(reason)).toBe(type);
+  });
+
+  test("writes no Warning that leaves nothing to do", () => {
+    const idle = Object.entries(all).filter(([, { mend }]) => mend === "Nothing to do.");
+    expect(idle.filter(([reason]) => eventType(reason as EventReason) === "Warning")).toEqual([]);
+  });
+
+  test("reads an end reason back and takes nothing else for one", () => {
+    expect(asEndReason("OOMKilled")).toBe("OOMKilled");
+    expect([undefined, "", "Oomkilled", "constructor"].map(asEndReason)).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+    ]);
+  });
+});
