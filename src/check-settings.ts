@@ -1,7 +1,13 @@
 import type { Command } from "commander";
 import * as z from "zod";
 import { addOutput, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
-import { type EnvironmentVariables, FLAGS, kubeEnvironment, type ProxySettings, proxySettings } from "./config.ts";
+import {
+  type EnvironmentVariables,
+  kubeEnvironment,
+  type ProxySettings,
+  proxySettings,
+} from "./environment-variables.ts";
+import { FLAGS } from "./flags.ts";
 import type { KubeEnvironment } from "./kube/config.ts";
 import { type DeploymentRef, deploymentSchema, parseFlags, wholeSecondsSchema } from "./uninstall-settings.ts";
 

@@ -9,16 +9,10 @@ import { addExplain } from "./commands/explain.ts";
 import { addOutput, type Invocation, jsonText, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
 import { addSimulator } from "./commands/simulator.ts";
 import { addTemplate } from "./commands/template.ts";
-import {
-  addFlags,
-  configErrorOf,
-  type EnvironmentVariables,
-  processEnvironment,
-  type Settings,
-  settingsFrom,
-  usageLine,
-} from "./config.ts";
+import { configErrorOf, processEnvironment, type Settings, settingsFrom } from "./config.ts";
 import { ConfigError, errorText } from "./core/errors.ts";
+import type { EnvironmentVariables } from "./environment-variables.ts";
+import { addFlags, usageLine } from "./flags.ts";
 import { redact } from "./observe/logger.ts";
 import type { CliStreams } from "./terminal/streams.ts";
 import type { UninstallReport } from "./uninstall.ts";

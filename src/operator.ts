@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
+import { mayBeInner, originAllowed } from "./allowed-origins.ts";
 import type { Environment } from "./api/environment.ts";
 import { LEASE_NAME } from "./api/names.ts";
-import { mayBeInner, originAllowed, type Settings } from "./config.ts";
+import type { Settings } from "./config.ts";
 import type { Console } from "./console/console.ts";
 import { aborted } from "./core/aborted.ts";
 import { type Clock, realClock } from "./core/clock.ts";

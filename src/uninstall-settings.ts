@@ -1,8 +1,14 @@
 import { type Command, Option } from "commander";
 import * as z from "zod";
 import { addOutput, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
-import { type EnvironmentVariables, FLAGS, kubeEnvironment, type ProxySettings, proxySettings } from "./config.ts";
 import { ConfigError } from "./core/errors.ts";
+import {
+  type EnvironmentVariables,
+  kubeEnvironment,
+  type ProxySettings,
+  proxySettings,
+} from "./environment-variables.ts";
+import { FLAGS } from "./flags.ts";
 import type { KubeEnvironment } from "./kube/config.ts";
 
 /** What `berth uninstall` was started with, parsed and checked. */

@@ -1,16 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  type EnvironmentVariables,
-  environmentVariable,
-  FLAGS,
-  mayBeInner,
-  originAllowed,
-  parseSettings,
-  type Settings,
-  usageLine,
-} from "../src/config.ts";
+import { parseSettings, type Settings } from "../src/config.ts";
 import { ConfigError } from "../src/core/errors.ts";
+import { type EnvironmentVariables, environmentVariable } from "../src/environment-variables.ts";
+import { FLAGS, usageLine } from "../src/flags.ts";
 import { berthVersion } from "../src/version.ts";
 import { cliRun } from "./support/cli-run.ts";
 
@@ -252,41 +245,6 @@ describe("wrong settings name the mend", () => {
         }
       }),
     );
-  });
-});
-
-describe("allowed API origins", () => {
-  test.each<[Settings["allowedApiOrigins"], string, boolean]>([
-    ["any-https", "https://api.anthropic.com", true],
-    ["any-https", "https://proxy.example:8443/anthropic", true],
-    ["any-https", "http://127.0.0.1:8765", false],
-    ["any-https", "not a url", false],
-    ["any-https", "https://10.0.0.1", false],
-    ["any-https", "https://0x7f000001:6443", false],
-    ["any-https", "https://[fd00:ec2::254]", false],
-    ["any-https", "https://kubernetes.default.svc", false],
-    [["https://10.0.0.1"], "https://10.0.0.1", true],
-    [["http://127.0.0.1:8765"], "http://127.0.0.1:8765/", true],
-    [["http://127.0.0.1:8765"], "http://127.0.0.1:8766", false],
-    [["http://127.0.0.1:8765"], "https://api.anthropic.com", false],
-    [["https://a.example"], "https://a.example:443/v1", true],
-    [["https://a.example"], "https://a.example.evil.example", false],
-    [["https://a.example"], "https://user@a.example", true],
-  ])("%j: %s -> %s", (allowed, baseUrl, expected) => {
-    expect(originAllowed(allowed, baseUrl)).toBe(expected);
-  });
-
-  test.each<[Settings["allowedApiOrigins"], string, boolean]>([
-    ["any-https", "https://api.anthropic.com", false],
-    ["any-https", "https://10.0.0.1", false],
-    [
-      ["https://api.anthropic.com", "http://berth-simulator.agents.svc:8080"],
-      "http://berth-simulator.agents.svc:8080",
-      true,
-    ],
-    [["https://api.anthropic.com"], "https://api.example.com", false],
-  ])("%j: %s may be at an inner address -> %s", (allowed, origin, expected) => {
-    expect(mayBeInner(allowed, origin)).toBe(expected);
   });
 });
 

@@ -1,7 +1,7 @@
 /**
  * What the chart's admission policy says of `spec.api.baseUrl`, in CEL: the operator's own rule (`originAllowed` in
- * src/config.ts, src/work/inner-addresses.ts), as far as it can be told without asking a resolver. The CEL of Kubernetes 1.30
- * has no IP addresses: networks are regular expressions here.
+ * src/allowed-origins.ts, src/work/inner-addresses.ts), as far as it can be told without asking a resolver. The CEL of
+ * Kubernetes 1.30 has no IP addresses: networks are regular expressions here.
  */
 import { celString } from "../src/api/rule.ts";
 import { INNER_IPV4, INNER_NAME } from "../src/work/inner-addresses.ts";

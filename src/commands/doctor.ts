@@ -1,7 +1,9 @@
 import type { Command } from "commander";
-import { addFlags, FLAGS, mayBeInner, originAllowed, parseSettings, type Settings, settingsFrom } from "../config.ts";
+import { mayBeInner, originAllowed } from "../allowed-origins.ts";
+import { parseSettings, type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
 import type { OperatorSettings } from "../doctor/operators.ts";
+import { addFlags, FLAGS } from "../flags.ts";
 import {
   addKubeconfig,
   addOutput,

@@ -1,6 +1,8 @@
 import type { Command } from "commander";
-import { addFlags, FLAGS, mayBeInner, originAllowed, type Settings, settingsFrom } from "../config.ts";
+import { mayBeInner, originAllowed } from "../allowed-origins.ts";
+import { type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
+import { addFlags, FLAGS } from "../flags.ts";
 import {
   addKubeconfig,
   addOutput,

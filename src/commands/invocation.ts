@@ -1,6 +1,8 @@
 import { type Command, Option } from "commander";
-import { type EnvironmentVariables, FLAGS, type ProxySettings, type Settings } from "../config.ts";
+import type { Settings } from "../config.ts";
 import { ConfigError } from "../core/errors.ts";
+import type { EnvironmentVariables, ProxySettings } from "../environment-variables.ts";
+import { FLAGS } from "../flags.ts";
 import type { CliStreams } from "../terminal/streams.ts";
 
 /** What every command is run with. */

@@ -1,9 +1,11 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { parseAllDocuments, stringify } from "yaml";
-import { addFlags, FLAGS, originAllowed, type Settings, settingsFrom } from "../config.ts";
+import { originAllowed } from "../allowed-origins.ts";
+import { type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
 import { ConfigError, errorText } from "../core/errors.ts";
+import { addFlags, FLAGS } from "../flags.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import type { Finding, OperatorFacts } from "../preview/preview.ts";
 import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";

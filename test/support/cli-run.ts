@@ -1,5 +1,5 @@
 import { type Commands, runCli } from "../../src/cli.ts";
-import type { EnvironmentVariables } from "../../src/config.ts";
+import type { EnvironmentVariables } from "../../src/environment-variables.ts";
 import type { CliStreams } from "../../src/terminal/streams.ts";
 
 /** What a command line ended with, and what it wrote. */

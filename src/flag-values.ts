@@ -1,0 +1,79 @@
+import * as z from "zod";
+import { CIDR_PATTERN } from "./api/network-spec.ts";
+import { type Allowance, parseAllowance } from "./api/pod-policy.ts";
+import { parseBindAddress } from "./observe/bind-address.ts";
+
+/** DNS label (RFC 1123), as namespaces are named. */
+export const namespaceSchema = z
+  .string()
+  .regex(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/, "a namespace is lower-case letters, digits and dashes, at most 63");
+
+/** As parseBindAddress reads it; "0" is off. */
+export const bindAddressSchema = z.string().superRefine((text, context) => {
+  try {
+    parseBindAddress(text);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: error instanceof Error ? error.message : String(error) });
+  }
+});
+
+/** `host:port`, with an IPv6 address in brackets. */
+export const hostPortSchema = z.string().transform((text, context) => {
+  const url = URL.parse(`http://${text}`);
+  const [, port] = /:(\d+)$/.exec(text) ?? [];
+  // The parser leaves out the port that is http's own.
+  if (url !== null && port !== undefined && url.href === new URL(`http://${url.host}`).href) {
+    return { host: url.hostname.replaceAll(/[[\]]/g, ""), port: Number(port) };
+  }
+  context.addIssue({ code: "custom", message: `"${text}" is no host:port, such as berth-peers.berth-system.svc:8082` });
+  return z.NEVER;
+});
+
+/** Scheme, host and port of a URL. */
+export const originSchema = z.string().transform((text, context) => {
+  const url = URL.parse(text);
+  const isOrigin = url !== null && /^https?:$/.test(url.protocol) && url.href === `${url.origin}/`;
+  if (isOrigin) return url.origin;
+  context.addIssue({
+    code: "custom",
+    message: `"${text}" is no origin; write scheme, host and port only, such as https://api.anthropic.com`,
+  });
+  return z.NEVER;
+});
+
+/** A network of either family. */
+export const cidrSchema = z
+  .string()
+  .regex(new RegExp(CIDR_PATTERN), "write networks, such as 160.79.104.0/23 or 2607:6bc0::/48");
+
+/** One thing that Pod templates may have. */
+export const allowanceSchema = z.string().transform((text, context): Allowance => {
+  try {
+    return parseAllowance(text);
+  } catch (error) {
+    const message = `"${text}": ${error instanceof Error ? error.message : String(error)}`;
+    context.addIssue({ code: "custom", message });
+    return z.NEVER;
+  }
+});
+
+/** Each shard is a Lease that is renewed 15 times a minute: more of them than there are ever replicas help nobody. */
+const MAX_SHARDS = 64;
+
+/** Count of shards. */
+export const shardsSchema = z
+  .string()
+  .regex(/^\d{1,2}$/, `write a whole number from 1 to ${MAX_SHARDS}`)
+  .transform(Number)
+  .refine((count) => count >= 1 && count <= MAX_SHARDS, `write a whole number from 1 to ${MAX_SHARDS}`);
+
+/** In the words of YAML: true or false. */
+export const booleanSchema = z.enum(["true", "false"], "write true or false").transform((text) => text === "true");
+
+/** Splits "a, b,c"; empty parts are dropped, doubles too. */
+export function listOf<T>(item: z.ZodType<T, string>) {
+  return z
+    .string()
+    .transform((text) => [...new Set(text.split(",").map((part) => part.trim()))].filter((part) => part !== ""))
+    .pipe(z.array(item).min(1, "the list is empty"));
+}

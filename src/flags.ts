@@ -1,0 +1,178 @@
+import { type Command, Option } from "commander";
+import * as z from "zod";
+import { POLICY_FLAG } from "./api/pod-policy.ts";
+import { environmentVariable } from "./environment-variables.ts";
+import {
+  allowanceSchema,
+  bindAddressSchema,
+  booleanSchema,
+  cidrSchema,
+  hostPortSchema,
+  listOf,
+  namespaceSchema,
+  originSchema,
+  shardsSchema,
+} from "./flag-values.ts";
+import { LOG_LEVELS } from "./observe/logger.ts";
+
+/** A flag of `berth run`, which is an environment variable as well. */
+export interface Flag<T> {
+  /** Without the dashes. */
+  readonly name: string;
+  /** What stands for the value in the usage line. */
+  readonly value: string;
+  /** For --help and docs/flags.md. */
+  readonly about: string;
+  /** As it would be written; undefined: not set. */
+  readonly default?: string;
+  /** In words, where there is no fixed default. */
+  readonly defaultText?: string;
+  readonly repeatable?: boolean;
+  /** The flag alone means true, and --no-<name> exists. */
+  readonly boolean?: boolean;
+  readonly schema: z.ZodType<T, string>;
+}
+
+const flag = <T>(spec: Flag<T>): Flag<T> => spec;
+
+/** Every flag of `berth run`. docs/flags.md is checked against this list. */
+export const FLAGS = {
+  kubeconfig: flag({
+    name: "kubeconfig",
+    value: "<path>",
+    about: "Kubeconfig file of the cluster to serve.",
+    defaultText: "KUBECONFIG, then the Pod's service account, then ~/.kube/config",
+    schema: z.string().min(1, "name a file"),
+  }),
+  namespaces: flag({
+    name: "namespace",
+    value: "<name>",
+    about: "Namespace whose Environments are served; repeat it, or separate names with commas.",
+    defaultText: "all namespaces",
+    repeatable: true,
+    schema: listOf(namespaceSchema),
+  }),
+  leaderElect: flag({
+    name: "leader-elect",
+    value: "[true|false]",
+    about: "Act only while holding a Lease, so that no two replicas act for one Environment.",
+    default: "true",
+    boolean: true,
+    schema: booleanSchema,
+  }),
+  leaderElectNamespace: flag({
+    name: "leader-elect-namespace",
+    value: "<name>",
+    about: "Namespace of the Leases.",
+    defaultText: "the namespace Berth runs in, or the one of the kubeconfig's context",
+    schema: namespaceSchema,
+  }),
+  shards: flag({
+    name: "shards",
+    value: "<count>",
+    about: "Into how many parts the replicas divide the Environments, a Lease each; the same for all of them.",
+    default: "1",
+    schema: shardsSchema,
+  }),
+  metricsBindAddress: flag({
+    name: "metrics-bind-address",
+    value: "<address>",
+    about: "Where GET /metrics answers; 0 switches it off.",
+    default: ":8080",
+    schema: bindAddressSchema,
+  }),
+  healthProbeBindAddress: flag({
+    name: "health-probe-bind-address",
+    value: "<address>",
+    about: "Where GET /healthz and /readyz answer; 0 switches it off.",
+    default: ":8081",
+    schema: bindAddressSchema,
+  }),
+  webhookBindAddress: flag({
+    name: "webhook-bind-address",
+    value: "<address>",
+    about: "Where POST /webhook takes the platform's signed deliveries; 0 switches it off.",
+    default: "0",
+    schema: bindAddressSchema,
+  }),
+  webhookSecrets: flag({
+    name: "webhook-secrets",
+    value: "<folder>",
+    about:
+      "Folder with the signing secrets of webhook endpoints (whsec_...), one in each file; it is read anew as it changes.",
+    defaultText: "not set",
+    schema: z.string().min(1, "name a folder"),
+  }),
+  webhookPeers: flag({
+    name: "webhook-peers",
+    value: "<host:port>",
+    about: "Where all replicas take webhooks, by a name that resolves to each: deliveries are passed on to them.",
+    defaultText: "not set",
+    schema: hostPortSchema,
+  }),
+  consoleBindAddress: flag({
+    name: "console-bind-address",
+    value: "<address>",
+    about: "Where the read-only console answers, to whoever can reach the address; 0 switches it off.",
+    default: "0",
+    schema: bindAddressSchema,
+  }),
+  logLevel: flag({
+    name: "log-level",
+    value: `<${LOG_LEVELS.join("|")}>`,
+    about: "The least severe lines that are logged (JSON, on standard error).",
+    default: "info",
+    schema: z.enum(LOG_LEVELS, `write one of ${LOG_LEVELS.join(", ")}`),
+  }),
+  allowedApiOrigins: flag({
+    name: "allowed-api-origins",
+    value: "<origin>",
+    about:
+      "Origins that spec.api.baseUrl may name; repeat it, or separate them with commas. Plain http and inner addresses work only when listed here.",
+    defaultText: "any https origin at a public address",
+    repeatable: true,
+    schema: listOf(originSchema),
+  }),
+  allowedInTemplates: flag({
+    name: POLICY_FLAG,
+    value: "<what>",
+    about:
+      "What Pod templates may have beyond what every template may, such as capabilities=NET_ADMIN; repeat it, or separate them with commas.",
+    defaultText: "nothing",
+    repeatable: true,
+    schema: listOf(allowanceSchema),
+  }),
+  apiCidrs: flag({
+    name: "api-cidrs",
+    value: "<network>",
+    about:
+      "Networks of https://api.anthropic.com, which NetworkPolicies let Pods reach; repeat it, or separate them with commas.",
+    // https://platform.claude.com/docs/en/api/ip-addresses, "Inbound IP addresses".
+    default: "160.79.104.0/23,2607:6bc0::/48",
+    repeatable: true,
+    schema: listOf(cidrSchema),
+  }),
+} as const;
+
+const ALL_FLAGS: readonly Flag<unknown>[] = Object.values(FLAGS);
+
+/** One line that shows every flag. */
+export function usageLine(): string {
+  const parts = ALL_FLAGS.map(({ name, value, repeatable }) => `[--${name} ${value}]${repeatable ? "..." : ""}`);
+  return `usage: berth run ${parts.join(" ")}`;
+}
+
+/** Adds flags of `berth run` to a command, all of them unless told which. Their values stay text until `settingsFrom`. */
+export function addFlags(command: Command, flags: readonly Flag<unknown>[] = ALL_FLAGS): Command {
+  for (const { name, value, about, default: fallback, defaultText, repeatable, boolean } of flags) {
+    const option = new Option(
+      `--${name} ${value}`,
+      `${about} (default: ${fallback ?? defaultText}; env: ${environmentVariable(name)})`,
+    );
+    if (repeatable) option.argParser((text, before) => (typeof before === "string" ? `${before},${text}` : text));
+    if (boolean) option.preset("true");
+    command.addOption(option);
+    if (boolean) command.addOption(new Option(`--no-${name}`, `The same as --${name}=false.`));
+  }
+  return command;
+}
