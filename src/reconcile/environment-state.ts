@@ -1,16 +1,22 @@
 import type { Environment } from "../api/environment.ts";
+import { END_REASON_LIST } from "../api/reasons.ts";
 import type { Points } from "../core/points.ts";
-import type { PodCache } from "../sessions/context.ts";
+import { startEnvironmentMetrics } from "../observe/environment-metrics.ts";
+import type { ClaimLists } from "../sessions/claim-lists.ts";
+import type { Announce, PodCache } from "../sessions/context.ts";
 import type { HintedQueue } from "../sessions/hints.ts";
 import type { SessionPoint } from "../sessions/points.ts";
-import type { WorkApiClient } from "../work/client.ts";
-import type { KeyReading } from "./environment-key.ts";
+import type { SessionView } from "../sessions/session-view.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
-import type { EnvironmentSource } from "./onlooker.ts";
+import { KeyKeeper } from "./key-keeper.ts";
+import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
+import type { EnvironmentLook, EnvironmentSource } from "./onlooker.ts";
 import type { ReconcilePoint } from "./points.ts";
-import type { PolicyKeeper } from "./policy-keeper.ts";
-import type { StatusWriter } from "./status-writer.ts";
-import type { TemplateVerdict } from "./template-check.ts";
+import { PolicyKeeper } from "./policy-keeper.ts";
+import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { StatusWriter } from "./status-writer.ts";
+import { TemplateChecker } from "./template-checker.ts";
+import { WorkClients } from "./work-clients.ts";
 
 /** What the reconciler keeps of one Environment between two reconciles: caches of what it can read again, and its loops. */
 export interface EnvironmentState {
@@ -20,24 +26,90 @@ export interface EnvironmentState {
   readonly hinted: HintedQueue | undefined;
   environment: Environment;
   template: CheckedTemplate;
-  work: WorkApiClient;
-  /** The `spec.api` that `work` was made for. */
-  workFor: string;
-  /** By address: where items were claimed that the spec does not name any more. */
-  readonly workElsewhere: Map<string, WorkApiClient>;
+  readonly work: WorkClients;
   readonly runtime: EnvironmentRuntime;
   readonly status: StatusWriter;
   readonly policy: PolicyKeeper;
+  readonly key: KeyKeeper;
+  readonly templateChecker: TemplateChecker;
   /** For whoever looks on. */
   readonly source: EnvironmentSource;
-  key: KeyReading | null;
-  /** The last reading failed and the key in use may still be right: one failure is no news. */
-  keyInDoubt: boolean;
-  /** Monotonic time of the last reading of the key. */
-  keyReadMs: number;
-  /** The key that is sent; empty while there is none. */
-  keyInUse: string;
-  templateVerdict:
-    | (TemplateVerdict & { readonly hash: string; readonly checkedMs: number; readonly attempts: number })
-    | null;
+}
+
+/** What a state needs beside what the reconciler has from around it. */
+export interface StateParts {
+  readonly claimLists: ClaimLists;
+  readonly announce: Announce;
+  /** For whoever looks on. */
+  readonly look: (state: EnvironmentState) => EnvironmentLook;
+  /** The loops report a change. */
+  readonly onChange: () => void;
+}
+
+/** The state of an Environment that nothing is known of yet. Its loops are made and not started. */
+export function newEnvironmentState(
+  environment: Environment,
+  options: ReconcilerOptions,
+  { claimLists, announce, look, onChange }: StateParts,
+): EnvironmentState {
+  const { kube, clock, random, timing, metrics, guard, onlooker, podPolicy, nodeOutlook } = options;
+  const { namespace, name, uid } = environment.metadata;
+  const key = `${namespace}/${name}`;
+  const labels = { namespace, environment: name };
+  startEnvironmentMetrics(metrics, labels, END_REASON_LIST);
+  const points = options.points(key);
+  const hinted = options.hints?.join({
+    labels,
+    workspaceId: () => state.environment.spec.api.workspaceId,
+    runs: (sessionId) => state.runtime.runs(sessionId),
+    look: () => state.runtime.look(),
+  });
+  const context: ModeContext = {
+    namespace,
+    name,
+    uid,
+    environment: () => state.environment,
+    kube,
+    claimLists,
+    pods: options.pods({ namespace, name, uid }),
+    nodeOutlook,
+    podPolicy,
+    workers: options.workers({ namespace, name }),
+    work: (claimedFrom) => state.work.at(claimedFrom),
+    environmentKey: () => state.work.key,
+    guard,
+    announce,
+    hinted,
+    ...(onlooker && { onSessionEnded: (session: SessionView) => onlooker.sessionEnded(key, session) }),
+    points,
+    clock,
+    random,
+    timing,
+    logger: options.logger.child({ namespace, environment: name }),
+    metrics,
+    labels,
+  };
+  const ref = { namespace, name, uid };
+  const state: EnvironmentState = {
+    uid,
+    pods: context.pods,
+    points,
+    hinted,
+    environment,
+    template: templateOf(environment),
+    work: new WorkClients({
+      ...options,
+      found: environment,
+      environment: () => state.environment,
+      key: () => state.key.inUse,
+      recorded: () => state.status.apiAddresses,
+    }),
+    runtime: runtimeOf(environment, context, onChange),
+    status: new StatusWriter({ kube, ref, points, clock, announce, found: environment.status }),
+    policy: new PolicyKeeper({ ...options, points, logger: context.logger, facts: options.network }),
+    key: new KeyKeeper({ ...options, points, loops: () => state.runtime }),
+    templateChecker: new TemplateChecker({ ...options, points, name }),
+    source: { look: () => look(state), sessions: () => state.runtime.sessions() },
+  };
+  return state;
 }

@@ -25,6 +25,13 @@ export type ModeContext = Omit<SessionContext, "template" | "points"> & {
   readonly workers: WorkersCaches;
 };
 
+/** An Environment's mode, and how many Pods or workers it may have at most. */
+export function modeOf({ spec }: Environment): { readonly mode: "Sessions" | "Workers"; readonly max: number } {
+  return spec.workers
+    ? { mode: "Workers", max: spec.workers.maxReplicas }
+    : { mode: "Sessions", max: spec.sessions?.maxConcurrent ?? 0 };
+}
+
 /** The template of an Environment as its spec has it now. */
 export function templateOf(environment: Environment): CheckedTemplate {
   return environment.spec.workers

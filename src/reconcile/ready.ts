@@ -1,6 +1,7 @@
 import type { ConditionReason } from "../api/condition-reasons.ts";
 import { CONDITIONS, isGood } from "../api/condition-types.ts";
 import { type ConditionUpdate, conditionFor } from "../api/conditions.ts";
+import type { Environment } from "../api/environment.ts";
 import { eventType } from "../api/event-type.ts";
 
 /** Conditions that stand in the way of serving, in the order in which a person would mend them; docs/status.md has it. */
@@ -22,6 +23,25 @@ const MUST_BE_KNOWN = new Set(["Authenticated", "QueueReachable", "TemplateAccep
 export interface ReadyReason {
   readonly reason: ConditionReason;
   readonly message: string;
+}
+
+/** What the operator decided by itself, before anything else may be said of readiness. */
+export function ownDecision(environment: Environment): ReadyReason | null {
+  // Workers claim by themselves for as long as they are there.
+  const begun = environment.spec.workers ? "idle workers go" : "nothing new is claimed";
+  if (environment.metadata.deletionTimestamp) {
+    return {
+      reason: "Deleting",
+      message: `${begun}; running sessions may go on for ${environment.spec.deletionGraceSeconds} s (deletionGraceSeconds), then they are stopped`,
+    };
+  }
+  if (environment.spec.paused) {
+    return {
+      reason: "Paused",
+      message: `spec.paused is true: ${begun}, running sessions go on; set it to false to serve again`,
+    };
+  }
+  return null;
 }
 
 /** What `Ready` is made of. */

@@ -1,0 +1,34 @@
+import type { Clock } from "../core/clock.ts";
+import type { KubeClient } from "../kube/client.ts";
+import type { Timing } from "../sessions/timing.ts";
+import type { EnvironmentState } from "./environment-state.ts";
+
+const SECOND_MS = 1_000;
+
+export interface DrainOptions {
+  readonly kube: Pick<KubeClient, "now">;
+  readonly clock: Clock;
+  readonly timing: Pick<Timing, "drainBoundMs">;
+  /** Look at it again after some milliseconds. */
+  readonly again: (afterMs: number) => void;
+}
+
+/**
+ * Drains an Environment that is being deleted, and lets it go when nothing of it is left. False: its time is over, and what
+ * is left is to be given up.
+ */
+export async function drain(
+  { environment: { metadata, spec }, runtime }: EnvironmentState,
+  { kube, clock, timing, again }: DrainOptions,
+): Promise<boolean> {
+  const deletedMs = Date.parse(metadata.deletionTimestamp ?? "");
+  const overMs = deletedMs + spec.deletionGraceSeconds * SECOND_MS - kube.now();
+  runtime.drain(clock.monotonic() + overMs);
+  if (runtime.isDrained) {
+    await runtime.releaseHold();
+    return true;
+  }
+  if (overMs + timing.drainBoundMs <= 0) return false;
+  again(Math.max(SECOND_MS, Math.min(overMs, 0) + timing.drainBoundMs));
+  return true;
+}

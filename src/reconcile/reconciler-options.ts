@@ -1,0 +1,53 @@
+import type { Environment } from "../api/environment.ts";
+import type { PodPolicy } from "../api/pod-policy.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Points } from "../core/points.ts";
+import type { Random } from "../core/random.ts";
+import type { KubeClient } from "../kube/client.ts";
+import type { EventSink } from "../kube/events.ts";
+import type { KubeObject } from "../kube/resource.ts";
+import type { Logger } from "../observe/logger.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { PodCache, SessionContext } from "../sessions/context.ts";
+import type { Hints } from "../sessions/hints.ts";
+import type { Timing } from "../sessions/timing.ts";
+import type { WorkApiClient } from "../work/client.ts";
+import type { NetworkFacts } from "./network-policy.ts";
+import type { Onlooker } from "./onlooker.ts";
+import type { WorkersCaches } from "./worker-caches.ts";
+
+/** What reconciling needs from around it. */
+export interface ReconcilerOptions {
+  readonly kube: KubeClient;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly timing: Timing;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly events: EventSink;
+  /** Throws when this process may not act any more. */
+  readonly guard: () => void;
+  readonly originAllowed: (baseUrl: string) => boolean;
+  /** What Pod templates may have. */
+  readonly podPolicy: PodPolicy;
+  readonly network: NetworkFacts;
+  /** The points of one Environment, by `namespace/name`. */
+  readonly points: (environment: string) => Points;
+  /** Told what is served here, where somebody looks on. */
+  readonly onlooker?: Onlooker;
+  readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
+  /** The Environment as the cache has it; undefined: it is gone. */
+  readonly find: (namespace: string, name: string) => KubeObject | undefined;
+  /** The Pods of one Environment, and of no other that had its name. */
+  readonly pods: (of: { readonly namespace: string; readonly name: string; readonly uid: string }) => PodCache;
+  /** What becomes of a Pod's node, as far as the operator may know. */
+  readonly nodeOutlook: SessionContext["nodeOutlook"];
+  /** The workers of one Environment. */
+  readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
+  /** Names of other Environments with the same environmentId, as `namespace/name`. */
+  readonly sharers: (environment: Environment) => readonly string[];
+  /** What webhooks say; undefined: none are received. */
+  readonly hints?: Hints | undefined;
+  /** Reconcile this key again after some milliseconds. */
+  readonly again: (key: string, afterMs: number) => void;
+}
