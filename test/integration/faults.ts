@@ -93,7 +93,7 @@ const labelNamespace = (world: World, labels: Record<string, string | null>) =>
 
 const template = (world: World, container: Record<string, unknown>, podSpec: Record<string, unknown> = {}) => ({
   spec: {
-    nodeSelector: { "kubernetes.io/hostname": world.node.name },
+    nodeSelector: world.nodeSelector,
     terminationGracePeriodSeconds: 2,
     ...podSpec,
     containers: [{ name: "worker", image: "worker:1", ...container }],

@@ -114,7 +114,7 @@ describe.concurrent("what Pods are given besides is passed through", () => {
       runtimeClassName: name,
       priorityClassName: name,
       imagePullSecrets: [{ name: "registry" }],
-      nodeSelector: { "kubernetes.io/hostname": world.node.name },
+      nodeSelector: world.nodeSelector,
       affinity: {
         nodeAffinity: {
           requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions }] },

@@ -132,7 +132,7 @@ function operatorDeployment(world: World, metadata: { namespace: string; name: s
       template: {
         metadata: { labels },
         spec: {
-          nodeSelector: { "kubernetes.io/hostname": world.node.name },
+          nodeSelector: world.nodeSelector,
           terminationGracePeriodSeconds: GRACE_SECONDS,
           containers: [{ name: "operator", image: "operator:1" }],
         },

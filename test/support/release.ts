@@ -150,7 +150,7 @@ export class Release {
   async #ownValues(): Promise<Values> {
     return {
       allowedApiOrigins: [this.#world.simulator.url],
-      nodeSelector: { "kubernetes.io/hostname": this.#world.node.name },
+      nodeSelector: this.#world.nodeSelector,
       metrics: { port: await freePort() },
       health: { port: await freePort() },
     };

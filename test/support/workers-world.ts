@@ -66,7 +66,7 @@ export function workersSpec(world: World, options: WorkersOptions = {}): Record<
 export function oneWorkerSpec(world: World, podSpec: Record<string, unknown> = {}): Record<string, unknown> {
   const template = {
     spec: {
-      nodeSelector: { "kubernetes.io/hostname": world.node.name },
+      nodeSelector: world.nodeSelector,
       containers: [{ name: "worker", image: "worker:1" }],
       ...podSpec,
     },
@@ -92,7 +92,7 @@ function podSpecOf(world: World, { env = {}, maxIdleMs = 300, podSpec = {}, prob
     ...env,
   };
   return {
-    nodeSelector: { "kubernetes.io/hostname": world.node.name },
+    nodeSelector: world.nodeSelector,
     terminationGracePeriodSeconds: 30,
     ...podSpec,
     containers: [

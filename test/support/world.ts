@@ -142,6 +142,11 @@ export class World implements AsyncDisposable {
     return this.#environments.get(this.namespace, this.name) as Environment | undefined;
   }
 
+  /** Of a Pod's spec: binds it to this world's own node. */
+  get nodeSelector(): { readonly "kubernetes.io/hostname": string } {
+    return { "kubernetes.io/hostname": this.node.name };
+  }
+
   /** Events in the namespace whose reason is this. */
   events(reason: string): KubeEvent[] {
     return this.#events.list().filter((event) => event.reason === reason);
@@ -233,7 +238,7 @@ export class World implements AsyncDisposable {
         retainFailedSeconds: 0,
         template: {
           spec: {
-            nodeSelector: { "kubernetes.io/hostname": this.node.name },
+            nodeSelector: this.nodeSelector,
             terminationGracePeriodSeconds: 2,
             ...podSpec,
             containers: [{ name: "worker", image: "worker:1", ...container }],

@@ -88,7 +88,7 @@ async function leaveBehind(world: World): Promise<void> {
   await world.kube.create(PODS, {
     metadata: { name: "left-behind", namespace: world.namespace, labels },
     spec: {
-      nodeSelector: { "kubernetes.io/hostname": world.node.name },
+      nodeSelector: world.nodeSelector,
       terminationGracePeriodSeconds: 1,
       containers: [{ name: "worker", image: "worker:1" }],
     },
