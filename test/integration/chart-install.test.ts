@@ -14,8 +14,8 @@ import { CHART } from "../../tools/helm.ts";
 import { helmWithValues, RELEASE } from "../support/chart.ts";
 import type { TestCluster } from "../support/cluster.ts";
 import { freePort } from "../support/free-port.ts";
-import { BERTH, exists, operatorLogs, operatorNode, Release } from "../support/release.ts";
-import { untilAssigned, untilState } from "../support/session-life.ts";
+import { BERTH, exists, operatorNode, Release, serve } from "../support/release.ts";
+import { untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";
 import { asNamingCluster } from "./own-cluster.ts";
 
@@ -48,15 +48,6 @@ async function worldOf(...fates: FateInput[]): Promise<World> {
     }),
     spec: { deletionGraceSeconds: 60 },
   });
-}
-
-async function serve(world: World) {
-  const item = world.simulator.enqueue(world.environmentId);
-  const pod = await untilAssigned(world, item).catch(async (error: unknown) => {
-    throw new Error(await operatorLogs(world), { cause: error });
-  });
-  await untilState(world, item, "active");
-  return { item, pod };
 }
 
 /** Asked live: a watch may be behind everything else that tells how far the operator is. */

@@ -4,8 +4,7 @@ import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
 import { CHART } from "../../tools/helm.ts";
 import type { TestCluster } from "../support/cluster.ts";
-import { operatorLogs, operatorNode, Release } from "../support/release.ts";
-import { untilAssigned, untilState } from "../support/session-life.ts";
+import { operatorLogs, operatorNode, Release, serve } from "../support/release.ts";
 import { startWorld, type World } from "../support/world.ts";
 import { asNamingCluster } from "./own-cluster.ts";
 
@@ -27,15 +26,6 @@ afterEach(() => cluster?.stop());
 /** A world whose node runs the operator, and whose sessions go on until they are told to end. */
 function worldWithOperator(): Promise<World> {
   return startWorld(shared, { node: operatorNode(cluster, () => ({ kind: "worker", end: "hang" })) });
-}
-
-async function serve(world: World) {
-  const item = world.simulator.enqueue(world.environmentId);
-  await untilAssigned(world, item).catch(async (error: unknown) => {
-    throw new Error(await operatorLogs(world), { cause: error });
-  });
-  await untilState(world, item, "active");
-  return item;
 }
 
 /** Names of the release's objects that are the whole cluster's, the CRD aside. */
@@ -62,11 +52,11 @@ test(
     await release.install();
     await world.createEnvironment();
     const { uid } = (await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name: world.name })).metadata;
-    const items = [await serve(world)];
+    const items = [(await serve(world)).item];
     expect(await clusterWide()).toEqual([...NAMES, "berth-pod-policy"]);
 
     const goesOn = async () => {
-      items.push(await serve(world));
+      items.push((await serve(world)).item);
       expect(items.map(({ id }) => world.simulator.item(id).state)).toEqual(items.map(() => "active"));
       const environment = await world.kube.get(ENVIRONMENTS, { namespace: world.namespace, name: world.name });
       expect(environment.metadata.uid).toBe(uid);

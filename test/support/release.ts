@@ -2,6 +2,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
+import type { ItemRecord } from "../../simulator/item.ts";
 import type { Container, Pod } from "../../src/kube/resource.ts";
 import { ApiError, type ApiObject } from "../../testbed/cluster/api.ts";
 import type { Cluster } from "../../testbed/cluster/cluster.ts";
@@ -10,6 +11,7 @@ import type { HelmResult } from "../../tools/helm.ts";
 import { CHART } from "../../tools/helm.ts";
 import { helmWithValues, RELEASE, type Values } from "./chart.ts";
 import { freePort } from "./free-port.ts";
+import { untilAssigned, untilState } from "./session-life.ts";
 import type { World } from "./world.ts";
 
 /** The operator's command line. */
@@ -172,6 +174,16 @@ export class Release {
     const home = join(this.#cluster.dir, "helm");
     return { ...process.env, KUBECONFIG: this.#cluster.kubeconfig, HELM_CONFIG_HOME: home, HELM_CACHE_HOME: home };
   }
+}
+
+/** Queues an item and waits until its session runs. Where no Pod is given it, the operator's logs are told. */
+export async function serve(world: World): Promise<{ readonly item: ItemRecord; readonly pod: Pod }> {
+  const item = world.simulator.enqueue(world.environmentId);
+  const pod = await untilAssigned(world, item).catch(async (error: unknown) => {
+    throw new Error(await operatorLogs(world), { cause: error });
+  });
+  await untilState(world, item, "active");
+  return { item, pod };
 }
 
 /** What the processes of the operator's image on a world's node have written. */
