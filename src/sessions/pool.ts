@@ -1,29 +1,24 @@
-import { allowsAll } from "../api/pod-policy.ts";
-import { Backoff } from "../core/backoff.ts";
-import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import { isForbidden, isQuotaExceeded } from "../kube/errors.ts";
-import { PODS, type Pod } from "../kube/resource.ts";
+import type { Pod } from "../kube/resource.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
 import type { Breaker } from "./breaker.ts";
 import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
 import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
-import { MOST_UNDER_WAY } from "./claim-room.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
+import { CreationBackoff } from "./creation-backoff.ts";
+import { longestHoldMs } from "./creation-hold.ts";
+import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
 import { stateOf } from "./free-pod.ts";
 import { FreePods } from "./free-pods.ts";
 import { NodeWords } from "./node-words.ts";
-import { newPodName } from "./pod-render.ts";
-import { QuotaDoubt } from "./quota-doubt.ts";
-import { refusalWords } from "./refusal-words.ts";
-import type { RemovalResult, Removals } from "./removal.ts";
+import { PodCreation } from "./pod-creation.ts";
+import type { Removals } from "./removal.ts";
 import { isPerSession, type OwnVolume, sessionBoundTo } from "./workspace-pods.ts";
-import { NO_LEAVE, WorkspaceError } from "./workspaces.ts";
 
 const SECOND_MS = 1_000;
 
@@ -33,18 +28,6 @@ const CONCURRENCY = 16;
 /** The same while claims are under way that find Pods. */
 const RUSH_CONCURRENCY = 2;
 
-/** Longer than a burst of a hundred claims takes. */
-const LONGEST_HOLD_MS = 5_000;
-
-/** With few of them left: about as long as a Pod takes to be parked, so that a rush that goes on finds some. */
-const SHORT_HOLD_MS = 2_000;
-
-/** A burst of so many claims is through before their Pods are replaced. What takes more is no burst, and needs them. */
-const BURST = 75;
-
-/** So many free Pods are few: half of those wanted, or, where that is more than can be claimed at a time, what a burst leaves. */
-const few = (wanted: number) => (wanted / 2 <= MOST_UNDER_WAY ? wanted / 2 : Math.max(MOST_UNDER_WAY, wanted - BURST));
-
 /** How many Pods stand where. */
 export interface PoolCounts {
   readonly parked: number;
@@ -53,9 +36,6 @@ export interface PoolCounts {
 
 /** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
-
-/** What is said of creations: it is over when one succeeds. */
-const CREATIONS: ReadonlySet<string> = new Set<NonNullable<CapacityProblem>["is"]>(["quota", "refused", "volume"]);
 
 /**
  * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces what is old or outdated, removes
@@ -69,31 +49,21 @@ export class Pool {
   readonly #free: FreePods;
   readonly #onChange: () => void;
   readonly #expected: Expectations;
-  readonly #removals: Removals;
-  /** Names of Pods that were removed, until the cache no longer shows them. */
-  readonly #removed = new Set<string>();
+  readonly #departing: DepartingPods;
   /** Names of Pods whose slot somebody else has taken: left alone until then (monotonic). */
   readonly #foreign = new Map<string, number>();
-  readonly #backoff: Backoff;
-  #backoffHash = "";
-  #createFromMs = 0;
-  /** So long (monotonic) what is said of one session's volume stands, though nothing else waits for it. */
-  #toldUntilMs = 0;
+  readonly #backoff: CreationBackoff;
+  readonly #creation: PodCreation;
   #surplusSinceMs: number | null = null;
   #surgeBlockedUntilMs = 0;
   #demand = 0;
   #draining = false;
   #mayCreate = false;
-  #refusal: CapacityProblem = null;
-  readonly #quota = new QuotaDoubt();
   readonly #nodeWords: NodeWords;
   readonly #passes: Passes;
-  /** Removals that are being tried. */
-  readonly #underWay = new Set<Promise<void>>();
   /** Pods whose parking was counted already, and when that was (the API server's clock). */
   readonly #seenParked = new Map<string, number>();
   readonly #bound: BoundPods;
-  readonly #takeVolume: (sessionId: string) => Promise<OwnVolume>;
 
   constructor(options: {
     context: SessionContext;
@@ -104,9 +74,8 @@ export class Pool {
     takeVolume: (sessionId: string) => Promise<OwnVolume>;
     onChange: () => void;
   }) {
-    this.#takeVolume = options.takeVolume;
-    this.#removals = options.removals;
     this.#context = options.context;
+    this.#departing = new DepartingPods(options);
     this.#expected = new Expectations(options.context);
     this.#claims = options.claims;
     this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });
@@ -124,8 +93,13 @@ export class Pool {
       this.#onChange();
       this.poke();
     });
-    const { prepareBackoffBaseMs: baseMs, prepareBackoffMaxMs: maxMs } = options.context.timing;
-    this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
+    this.#backoff = new CreationBackoff(options.context);
+    this.#creation = new PodCreation({
+      ...options,
+      expected: this.#expected,
+      backoff: this.#backoff,
+      onNoVolume: (sessionId) => this.#bound.forget(sessionId),
+    });
     const { clock, timing, logger } = options.context;
     this.#passes = new Passes({
       clock,
@@ -169,7 +143,7 @@ export class Pool {
   /** Resolves when nothing of it is under way any more, after the signal aborted. */
   async ended(): Promise<void> {
     await this.#passes.ended();
-    await Promise.all([...this.#underWay, this.#nodeWords.ended()]);
+    await Promise.all([this.#departing.ended(), this.#nodeWords.ended()]);
   }
 
   /** Whether a claim would find a Pod now. */
@@ -179,7 +153,7 @@ export class Pool {
 
   /** `workspace: PerSession`: whether it helps to know which sessions wait. */
   get wantsOffers(): boolean {
-    const mayCreate = this.#context.clock.monotonic() >= this.#createFromMs;
+    const mayCreate = this.#backoff.waitMs <= 0;
     return this.#mayCreate && !this.#draining && this.#bound.wantsOffers(mayCreate);
   }
 
@@ -223,14 +197,14 @@ export class Pool {
 
   /** Pods that exist and are not claimed, ended ones included. */
   get isEmpty(): boolean {
-    const nothingUnderWay = this.#expected.size === 0 && this.#removals.size === 0 && this.#removed.size === 0;
-    return nothingUnderWay && this.#free.unclaimed().length === 0;
+    return this.#expected.size === 0 && this.#departing.isEmpty && this.#free.unclaimed().length === 0;
   }
 
   problem(): CapacityProblem {
     const said = this.#nodeWords.problem;
     // What is said of a Pod that waits is newer than what was said of one that went.
-    if (this.#refusal) return this.#refusal.is === "preparing" && said ? said : this.#refusal;
+    const { problem } = this.#backoff;
+    if (problem) return problem.is === "preparing" && said ? said : problem;
     const { hash } = this.#context.template();
     for (const { free, pod } of this.#free.list()) {
       if (free.hash !== hash) continue;
@@ -244,7 +218,7 @@ export class Pool {
   async #carryOut(): Promise<void> {
     await this.#expected.settle();
     this.#catchUp();
-    await Promise.all(this.#removals.retryDue().map(([name, result]) => this.#goes(name, result)));
+    await this.#departing.retryDue();
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
     const askMs = this.#nodeWords.look(this.#free.list());
@@ -252,18 +226,18 @@ export class Pool {
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.kube.now());
     await this.#clearEnded();
     await this.#inBatches(plan.remove, (removal) => this.#remove(removal.name, removal.reason));
-    const { nextMs, size } = this.#removals;
+    const { nextMs, unfinished } = this.#departing;
     if (nextMs !== null) this.#passes.wakeAfter(nextMs - this.#context.clock.monotonic());
     // Room that is not free yet is not given away.
-    if (size > 0 && plan.remove.length > 0 && plan.create > 0) return this.poke();
+    if (unfinished > 0 && plan.remove.length > 0 && plan.create > 0) return this.poke();
     if (!this.#mayCreate) return;
-    const waitMs = this.#createFromMs - this.#context.clock.monotonic();
+    const { waitMs } = this.#backoff;
     if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);
-    if (plan.create === 0) this.#forgetRefusal(Math.max(waitMs, this.#toldUntilMs - this.#context.clock.monotonic()));
-    if ("sessions" in plan) return this.#inBatches(plan.sessions, (sessionId) => this.#createFor(sessionId));
+    if (plan.create === 0) this.#forgetProblem();
+    if ("sessions" in plan) return this.#inBatches(plan.sessions, (sessionId) => this.#creation.createFor(sessionId));
     const holdMs = this.#holdMs(plan);
     if (holdMs > 0) return this.#passes.wakeAfter(holdMs);
-    await this.#inBatches(Array.from({ length: plan.create }), () => this.#create());
+    await this.#inBatches(Array.from({ length: plan.create }), () => this.#creation.create());
   }
 
   /** How long creations leave the way to claims, in milliseconds: not at all where the next claims wait for new Pods. */
@@ -273,7 +247,7 @@ export class Pool {
       this.#claimsFirst.nothingWaits();
       return 0;
     }
-    return this.#claimsFirst.holdMs(parked >= few(wanted) ? LONGEST_HOLD_MS : SHORT_HOLD_MS);
+    return this.#claimsFirst.holdMs(longestHoldMs(parked, wanted));
   }
 
   #plan(): CapacityPlan | BoundCapacityPlan {
@@ -281,12 +255,7 @@ export class Pool {
     const sessions = environment().spec.sessions;
     if (!sessions) throw new TypeError("not an Environment with spec.sessions");
     const { hash } = template();
-    if (hash !== this.#backoffHash) {
-      this.#backoffHash = hash;
-      this.#backoff.reset();
-      this.#createFromMs = 0;
-      this.#refusal = null;
-    }
+    this.#backoff.useTemplate(hash);
     if (isPerSession(environment())) return this.#bound.plan(this.#draining);
     return planCapacity({
       nowMs: kube.now(),
@@ -308,7 +277,7 @@ export class Pool {
 
   /** Slots whose Pod takes room and is not free: claimed ones until their container is over, and other people's. */
   #busy(): number {
-    let busy = this.#removals.size + this.#free.strays().length;
+    let busy = this.#departing.unfinished + this.#free.strays().length;
     for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
     for (const claim of this.#claims) if (claim.journal.use === "session" && claim.end === null) busy += 1;
     return busy;
@@ -316,14 +285,15 @@ export class Pool {
 
   /** Whether somebody else has the slot, or the Pod is on its way out. */
   #isTaken(name: string): boolean {
-    return this.#foreign.has(name) || this.#removals.has(name) || this.#removed.has(name);
+    return this.#foreign.has(name) || this.#departing.has(name);
   }
 
   /** Takes note of what the cache shows by now. */
   #catchUp(): void {
     const { pods, clock } = this.#context;
     const nowMs = clock.monotonic();
-    for (const names of [this.#foreign, this.#removed, this.#seenParked]) {
+    this.#departing.catchUp();
+    for (const names of [this.#foreign, this.#seenParked]) {
       for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
     }
     for (const [name, untilMs] of this.#foreign) if (nowMs >= untilMs) this.#foreign.delete(name);
@@ -332,78 +302,17 @@ export class Pool {
       this.#seenParked.set(free.name, this.#context.kube.now());
       const seconds = (this.#context.kube.now() - free.createdAtMs) / SECOND_MS;
       this.#context.metrics.prepareSeconds.observe(this.#context.labels, Math.max(0, seconds));
-      if (free.hash === this.#backoffHash) this.#backoff.reset();
-      this.#refusal = null;
+      this.#backoff.parked(free.hash);
     }
   }
 
   /** Nothing is wanted any more: nobody would ever find out that the fault is mended. */
-  #forgetRefusal(waitMs: number): void {
-    if (!this.#refusal) return;
-    const creation = CREATIONS.has(this.#refusal.is);
-    if (!creation && this.counts().preparing > 0) return;
-    if (waitMs > 0) {
-      this.#passes.wakeAfter(waitMs);
-      return;
-    }
-    this.#refusal = null;
-    this.#onChange();
-  }
-
-  /** The volume first: a Pod cannot be given one later. */
-  async #createFor(sessionId: string): Promise<void> {
-    const { metrics, labels, logger, clock } = this.#context;
-    try {
-      await this.#create(await this.#takeVolume(sessionId));
-    } catch (error) {
-      const quota = isQuotaExceeded(error);
-      metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
-      const message = refusalWords(error, sessionId);
-      const words = isForbidden(error) ? `${message}; ${NO_LEAVE}` : message;
-      if (error instanceof WorkspaceError) {
-        // It holds up no other session, and is tried again when its item is offered again.
-        this.#bound.forget(sessionId);
-        this.#toldUntilMs = clock.monotonic() + TOLD_MS;
-      } else this.#pause();
-      this.#refusal = quota ? { is: "quota", message } : { is: "volume", message: words };
-      logger.warn({ sessionId, error: errorText(error) }, "a session's volume could not be had");
-      this.#onChange();
-    }
-  }
-
-  async #create(own?: OwnVolume): Promise<void> {
-    const { kube, points, name, metrics, labels, logger } = this.#context;
-    const podName = newPodName(name);
-    const template = this.#context.template();
-    // Here too: a spec may have changed since the reconciler gave leave.
-    if (!allowsAll(this.#context.podPolicy, template.needs)) return;
-    const pod = template.render(podName, own);
-    this.#expected.add(podName, own?.sessionId);
-    try {
-      await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
-      metrics.podsCreated.inc(labels);
-      // Whether the Pod gets ready is another matter: what was said of the one before it stands until one is parked.
-      if (this.#refusal && CREATIONS.has(this.#refusal.is)) this.#refusal = null;
-      this.#quota.granted();
-    } catch (error) {
-      this.#expected.failed(podName, error);
-      const quota = isQuotaExceeded(error);
-      metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
-      const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#createFromMs);
-      if (told) this.#refusal = { is: quota ? "quota" : "refused", message: refusalWords(error, podName) };
-      this.#pause();
-      logger.warn({ error: errorText(error) }, "a session Pod could not be created");
-    }
-    this.#onChange();
-  }
-
-  /** No creation for a while: the next ones would fail alike. */
-  #pause(): void {
-    const { clock } = this.#context;
-    const nowMs = clock.monotonic();
-    // Several failures of one batch are one failure.
-    if (nowMs < this.#createFromMs) return;
-    this.#createFromMs = nowMs + this.#backoff.next();
+  #forgetProblem(): void {
+    if (!this.#backoff.problem) return;
+    const waitMs = this.#backoff.forget(this.counts().preparing);
+    if (waitMs === null) return;
+    if (waitMs > 0) this.#passes.wakeAfter(waitMs);
+    else this.#onChange();
   }
 
   /**
@@ -424,13 +333,13 @@ export class Pool {
 
   #failedToPrepare(reason: string, problem: CapacityProblem): void {
     this.#context.metrics.prepareFailures.inc({ ...this.#context.labels, reason });
-    this.#refusal = problem;
-    this.#pause();
+    this.#backoff.say(problem);
+    this.#backoff.pause();
   }
 
   async #remove(name: string, reason: RemovalReason | "Lost" | "Failed" | "Stray"): Promise<void> {
     const pod = this.#context.pods.get(name);
-    if (!pod || this.#removals.has(name) || this.#removed.has(name) || this.#claims.has(name)) return;
+    if (!pod || this.#departing.has(name) || this.#claims.has(name)) return;
     const problem = stateOf(pod);
     if (reason === "SurgeGivenUp")
       this.#surgeBlockedUntilMs = this.#context.kube.now() + SURGE_PATIENCE_MS * SURGE_PAUSES;
@@ -443,20 +352,7 @@ export class Pool {
       this.#failedToPrepare(reason, said || this.#nodeWords.whyLate(pod));
     }
     this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
-    await this.#goes(name, this.#removals.remove(pod));
-  }
-
-  /** Waits for a removal, but not long: one that hangs must not keep the others, nor new Pods. */
-  async #goes(name: string, removal: Promise<RemovalResult>): Promise<void> {
-    const done = removal.then((result) => {
-      if (result === "removed") this.#removed.add(name);
-      this.#underWay.delete(done);
-      this.#onChange();
-    });
-    this.#underWay.add(done);
-    const waiting = new AbortController();
-    await Promise.race([done, sleep(this.#context.clock, REMOVAL_PATIENCE_MS, waiting.signal)]);
-    waiting.abort();
+    await this.#departing.remove(pod);
   }
 
   /** So many at a time, and no more of them once the signal aborted. */
@@ -469,12 +365,6 @@ export class Pool {
     }
   }
 }
-
-/** Longer than an item takes to be offered again. */
-const TOLD_MS = 15_000;
-
-/** A plan goes on after so long without the answer to a removal, which still takes room then. */
-const REMOVAL_PATIENCE_MS = 2_000;
 
 /** A slot that somebody else has taken is tried again so much later: whoever has it may have let it go. */
 const FOREIGN_SLOT_MS = 60_000;

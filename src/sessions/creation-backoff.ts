@@ -1,0 +1,110 @@
+import { Backoff } from "../core/backoff.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Random } from "../core/random.ts";
+import type { CapacityProblem } from "./capacity-problem.ts";
+import type { Timing } from "./timing.ts";
+
+/** Longer than an item takes to be offered again. */
+const TOLD_MS = 15_000;
+
+/** What is said of creations: it is over when one succeeds. */
+const CREATIONS: ReadonlySet<string> = new Set<NonNullable<CapacityProblem>["is"]>(["quota", "refused", "volume"]);
+
+/** When Pods may be created again after one could not be, or did not get ready; and what is said of it until one does. */
+export class CreationBackoff {
+  readonly #clock: Clock;
+  readonly #backoff: Backoff;
+  #hash = "";
+  #fromMs = 0;
+  #problem: CapacityProblem = null;
+  /** So long (monotonic) what is said of one session's volume stands, though nothing else waits for it. */
+  #toldUntilMs = 0;
+
+  constructor({
+    clock,
+    timing,
+    random,
+  }: {
+    clock: Clock;
+    timing: Pick<Timing, "prepareBackoffBaseMs" | "prepareBackoffMaxMs">;
+    random: Random;
+  }) {
+    this.#clock = clock;
+    const { prepareBackoffBaseMs: baseMs, prepareBackoffMaxMs: maxMs } = timing;
+    this.#backoff = new Backoff({ baseMs, maxMs }, random);
+  }
+
+  /** The last that stood in the way of a Pod, until it is over; null: nothing does, as far as is known. */
+  get problem(): CapacityProblem {
+    return this.#problem;
+  }
+
+  /** No creation before this (monotonic). */
+  get fromMs(): number {
+    return this.#fromMs;
+  }
+
+  /** For how long there is to be no creation, in milliseconds; 0 or less: there may be one now. */
+  get waitMs(): number {
+    return this.#fromMs - this.#clock.monotonic();
+  }
+
+  /** The template that Pods are made from now: of another one nothing is known. */
+  useTemplate(hash: string): void {
+    if (hash === this.#hash) return;
+    this.#hash = hash;
+    this.#backoff.reset();
+    this.#fromMs = 0;
+    this.#problem = null;
+  }
+
+  /** No creation for a while: the next ones would fail alike. */
+  pause(): void {
+    const nowMs = this.#clock.monotonic();
+    // Several failures of one batch are one failure.
+    if (nowMs < this.#fromMs) return;
+    this.#fromMs = nowMs + this.#backoff.next();
+  }
+
+  /** Says what stands in the way of Pods. */
+  say(problem: CapacityProblem): void {
+    this.#problem = problem;
+  }
+
+  /** Says what stands in the way of the Pod of one session, of which nothing else would tell that it is over. */
+  sayForAWhile(problem: CapacityProblem): void {
+    this.#problem = problem;
+    this.#toldUntilMs = this.#clock.monotonic() + TOLD_MS;
+  }
+
+  /**
+   * A Pod was created. Whether it gets ready is another matter: what was said of the one before it stands until one is
+   * parked.
+   */
+  created(): void {
+    if (this.#saysOfCreation) this.#problem = null;
+  }
+
+  /** A Pod of this template was parked. */
+  parked(hash: string): void {
+    if (hash === this.#hash) this.#backoff.reset();
+    this.#problem = null;
+  }
+
+  /**
+   * No Pod is wanted any more, so that nobody would ever find out that the fault is mended: for how long what is said of it
+   * still stands, in milliseconds; 0: it is forgotten now; null: nothing is said that could be.
+   * @param preparing Pods on their way to being parked, which will tell
+   */
+  forget(preparing: number): number | null {
+    if (!this.#problem || (!this.#saysOfCreation && preparing > 0)) return null;
+    const waitMs = Math.max(this.waitMs, this.#toldUntilMs - this.#clock.monotonic());
+    if (waitMs > 0) return waitMs;
+    this.#problem = null;
+    return 0;
+  }
+
+  get #saysOfCreation(): boolean {
+    return this.#problem !== null && CREATIONS.has(this.#problem.is);
+  }
+}

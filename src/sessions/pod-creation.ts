@@ -1,0 +1,91 @@
+import { allowsAll } from "../api/pod-policy.ts";
+import { errorText } from "../core/errors.ts";
+import { isForbidden, isQuotaExceeded } from "../kube/errors.ts";
+import { PODS } from "../kube/resource.ts";
+import type { SessionContext } from "./context.ts";
+import type { CreationBackoff } from "./creation-backoff.ts";
+import type { Expectations } from "./expectations.ts";
+import { newPodName } from "./pod-render.ts";
+import { QuotaDoubt } from "./quota-doubt.ts";
+import { refusalWords } from "./refusal-words.ts";
+import type { OwnVolume } from "./workspace-pods.ts";
+import { NO_LEAVE, WorkspaceError } from "./workspaces.ts";
+
+/** Creates session Pods, each of the template as it is now. What keeps one from being created is for `backoff`. */
+export class PodCreation {
+  readonly #context: SessionContext;
+  readonly #expected: Expectations;
+  readonly #backoff: CreationBackoff;
+  readonly #takeVolume: (sessionId: string) => Promise<OwnVolume>;
+  readonly #onNoVolume: (sessionId: string) => void;
+  readonly #onChange: () => void;
+  readonly #quota = new QuotaDoubt();
+
+  constructor(options: {
+    context: SessionContext;
+    expected: Expectations;
+    backoff: CreationBackoff;
+    /** `workspace: PerSession`: the session's volume, which its Pod is to mount. */
+    takeVolume: (sessionId: string) => Promise<OwnVolume>;
+    /** This session's volume cannot be had for now. */
+    onNoVolume: (sessionId: string) => void;
+    onChange: () => void;
+  }) {
+    this.#context = options.context;
+    this.#expected = options.expected;
+    this.#backoff = options.backoff;
+    this.#takeVolume = options.takeVolume;
+    this.#onNoVolume = options.onNoVolume;
+    this.#onChange = options.onChange;
+  }
+
+  /** A Pod for this session. The volume first: a Pod cannot be given one later. Never throws. */
+  async createFor(sessionId: string): Promise<void> {
+    const { metrics, labels, logger } = this.#context;
+    try {
+      await this.create(await this.#takeVolume(sessionId));
+    } catch (error) {
+      const quota = isQuotaExceeded(error);
+      metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
+      const message = refusalWords(error, sessionId);
+      const words = isForbidden(error) ? `${message}; ${NO_LEAVE}` : message;
+      const problem = quota ? ({ is: "quota", message } as const) : ({ is: "volume", message: words } as const);
+      if (error instanceof WorkspaceError) {
+        // It holds up no other session, and is tried again when its item is offered again.
+        this.#onNoVolume(sessionId);
+        this.#backoff.sayForAWhile(problem);
+      } else {
+        this.#backoff.say(problem);
+        this.#backoff.pause();
+      }
+      logger.warn({ sessionId, error: errorText(error) }, "a session's volume could not be had");
+      this.#onChange();
+    }
+  }
+
+  /** A Pod for any session, or for that of the volume. */
+  async create(own?: OwnVolume): Promise<void> {
+    const { kube, points, name, metrics, labels, logger } = this.#context;
+    const podName = newPodName(name);
+    const template = this.#context.template();
+    // Here too: a spec may have changed since the reconciler gave leave.
+    if (!allowsAll(this.#context.podPolicy, template.needs)) return;
+    const pod = template.render(podName, own);
+    this.#expected.add(podName, own?.sessionId);
+    try {
+      await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
+      metrics.podsCreated.inc(labels);
+      this.#backoff.created();
+      this.#quota.granted();
+    } catch (error) {
+      this.#expected.failed(podName, error);
+      const quota = isQuotaExceeded(error);
+      metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
+      const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#backoff.fromMs);
+      if (told) this.#backoff.say({ is: quota ? "quota" : "refused", message: refusalWords(error, podName) });
+      this.#backoff.pause();
+      logger.warn({ error: errorText(error) }, "a session Pod could not be created");
+    }
+    this.#onChange();
+  }
+}
