@@ -8,6 +8,7 @@ import type { TestCluster } from "../../support/cluster.ts";
 import type { OperatorProcess } from "../../support/operator-process.ts";
 import { startWorld, type World } from "../../support/world.ts";
 import { raw, StrictServer } from "../../work/strict-server.ts";
+import { PATIENCE_MS } from "../support/patience.ts";
 import { type Right, type Rule, rightOf, untilInForce } from "./in-force.ts";
 
 const RBAC: Resource = {
@@ -24,8 +25,6 @@ const EDITS_ENVIRONMENTS: Right = { verb: "create", group: "berth.dev", resource
 /** A session that outlives its test; others are short. */
 const LONG_MS = 3_600_000;
 const SHORT_MS = 200;
-/** The operator may have just started, and have much to look through first. */
-const PATIENCE_MS = 240_000;
 
 /**
  * Two namespaces that one operator serves: somebody's, with a session that runs, and a tenant's of its own. Beside them an

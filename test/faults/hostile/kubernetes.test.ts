@@ -14,7 +14,7 @@ import { readFaultSettings } from "../support/settings.ts";
 import { Inputs } from "./inputs.ts";
 import { LIST_ACTS, REFUSALS, WATCH_ACTS } from "./kube-acts.ts";
 import { MutatingProxy, type Passing } from "./mutating-proxy.ts";
-import { parsed, striking, untilUsed } from "./striking.ts";
+import { parsed, STRIKING_PATIENCE_MS, striking, untilUsed } from "./striking.ts";
 import { WatchedOperator } from "./watched-operator.ts";
 
 const cluster = useCluster();
@@ -22,7 +22,6 @@ const { seed, long } = readFaultSettings();
 /** The long run has so many times as many inputs. */
 const TIMES = long ? 10 : 1;
 const LIES = 10 * TIMES;
-const PATIENCE_MS = long ? 3_600_000 : 600_000;
 const ITEMS = 4;
 const MOST_IN_A_SECOND = 400;
 
@@ -68,7 +67,7 @@ function callOf({ method, url }: Passing): string {
 /** Watches are struck one by one: what nobody asks again for a while must not be what is left. */
 const isWatch = (call: string) => call.startsWith("watch");
 
-const KEPT_BUSY = { seed, items: ITEMS, patienceMs: PATIENCE_MS };
+const KEPT_BUSY = { seed, items: ITEMS };
 
 test("broken answers of the API server, before and after the effect of a request, cost time and nothing else", async () => {
   await using elsewhere = await StrictServer.start();
@@ -105,13 +104,17 @@ test("broken answers of the API server, before and after the effect of a request
   );
   await using operator = await operatorBehind(proxy, world);
   await untilUsed(world, operator, inputs, KEPT_BUSY);
-  await world.untilServed(1, PATIENCE_MS);
+  await world.untilServed(1, STRIKING_PATIENCE_MS);
   const last = world.simulator.enqueue(world.environmentId);
-  await world.until("one more is served", () => world.simulator.item(last.id).state === "stopped", PATIENCE_MS);
-  await world.untilServed(1, PATIENCE_MS);
+  await world.until(
+    "one more is served",
+    () => world.simulator.item(last.id).state === "stopped",
+    STRIKING_PATIENCE_MS,
+  );
+  await world.untilServed(1, STRIKING_PATIENCE_MS);
   world.simulator.assertNoViolations();
   const areWarm = () => world.pods.length === 2 && world.parked.length === 2;
-  await world.until("no Pod is left but the warm ones", areWarm, PATIENCE_MS);
+  await world.until("no Pod is left but the warm ones", areWarm, STRIKING_PATIENCE_MS);
   await operator.assertWell();
   expect(elsewhere.connections).toBe(0);
   expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
@@ -174,7 +177,7 @@ test("objects that lie in one part harm nobody beyond what they lie about", asyn
     operator.assertAlive();
     return fresh.every(({ id }) => world.simulator.item(id).state === "stopped");
   };
-  await world.until("new items are served", areServed, PATIENCE_MS);
+  await world.until("new items are served", areServed, STRIKING_PATIENCE_MS);
   await operator.assertWell();
   expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);
   console.log(inputs.summary(`lying objects of the API server; at most ${proxy.busiestSecond} requests a second`));

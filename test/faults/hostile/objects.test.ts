@@ -7,6 +7,7 @@ import { anyStatus } from "../../sessions/any-status.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
 import { StrictServer } from "../../work/strict-server.ts";
+import { PATIENCE_MS } from "../support/patience.ts";
 import { readFaultSettings } from "../support/settings.ts";
 import { WatchedOperator } from "./watched-operator.ts";
 
@@ -15,8 +16,6 @@ const { seed, long } = readFaultSettings();
 const SECRETS_MADE_UP = long ? 400 : 60;
 const STATUSES = long ? 600 : 80;
 const ITEMS = 4;
-/** What was made up before may hold room until its time is over. */
-const PATIENCE_MS = 240_000;
 
 const operatorOf = (world: World) => WatchedOperator.start(world.flags(), TEST_TIME_SCALE);
 

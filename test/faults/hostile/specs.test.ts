@@ -6,6 +6,7 @@ import { ApiError } from "../../../testbed/cluster/api.ts";
 import { OPERATOR } from "../../../testbed/cluster/users.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
+import { PATIENCE_MS } from "../support/patience.ts";
 import { readFaultSettings } from "../support/settings.ts";
 import { bases, unclear } from "./environments.ts";
 import { type HostileSpec, hostileSpecs } from "./spec-arbitrary.ts";
@@ -21,7 +22,6 @@ const BATCH = 25;
 const MOST_REQUESTS_EACH = 150;
 const MOST_IN_A_SECOND = 500;
 const PODS = 20;
-const PATIENCE_MS = 240_000;
 
 const path = (world: World, name = "") =>
   `/apis/${API_VERSION}/namespaces/${world.namespace}/environments${name && `/${name}`}`;

@@ -9,6 +9,7 @@ import { DEPLOY_DIR, installBerth, installCrds } from "../../../testbed/cluster/
 import { OPERATOR } from "../../../testbed/cluster/users.ts";
 import { asTestCluster, takeAnything } from "../../integration/own-cluster.ts";
 import { startWorld, TEST_TIME_SCALE } from "../../support/world.ts";
+import { PATIENCE_MS } from "../support/patience.ts";
 import { readFaultSettings } from "../support/settings.ts";
 import { bases, unclear } from "./environments.ts";
 import { type HostileSpec, hostileSpecs } from "./spec-arbitrary.ts";
@@ -16,7 +17,6 @@ import { WatchedOperator } from "./watched-operator.ts";
 
 const { seed, long } = readFaultSettings();
 const SPECS = long ? 600 : 60;
-const PATIENCE_MS = 240_000;
 /** A word about each, and its end; those that are served take more. */
 const MOST_REQUESTS_EACH = 150;
 

@@ -1,7 +1,11 @@
 import type { World } from "../../support/world.ts";
+import { readFaultSettings } from "../support/settings.ts";
 import type { Inputs } from "./inputs.ts";
 import type { Answered, Passing, Strike } from "./mutating-proxy.ts";
 import type { WatchedOperator } from "./watched-operator.ts";
+
+/** Bound of a wait beside inputs that strike, of which the long run has many times as many. */
+export const STRIKING_PATIENCE_MS = readFaultSettings().long ? 3_600_000 : 600_000;
 
 /**
  * Strikes requests with the next input of their call. Of each call every second one, so that work goes on between them, or
@@ -29,7 +33,7 @@ export async function untilUsed(
   world: World,
   operator: WatchedOperator,
   inputs: Inputs<unknown>,
-  { seed, items, patienceMs }: { readonly seed: number; readonly items: number; readonly patienceMs: number },
+  { seed, items }: { readonly seed: number; readonly items: number },
 ): Promise<void> {
   const { simulator, environmentId } = world;
   try {
@@ -41,7 +45,7 @@ export async function untilUsed(
         if (!inputs.isEmpty) for (let i = live; i < items; i += 1) simulator.enqueue(environmentId);
         return inputs.isEmpty;
       },
-      patienceMs,
+      STRIKING_PATIENCE_MS,
     );
   } catch (error) {
     const last = inputs.used.slice(-10).join("\n");

@@ -11,13 +11,12 @@ import { SHORT_LEASE } from "../../support/session-life.ts";
 import { startWorld, type World } from "../../support/world.ts";
 import { hostileActs } from "../../work/hostile-acts.ts";
 import { type Act, json, StrictServer, silence } from "../../work/strict-server.ts";
+import { PATIENCE_MS } from "../support/patience.ts";
 import { MutatingProxy } from "./mutating-proxy.ts";
 import { WatchedOperator } from "./watched-operator.ts";
 import { callOf, GOOD } from "./wire-samples.ts";
 
 const cluster = useCluster();
-
-const PATIENCE_MS = 180_000;
 
 /** Answers that are as the contract has them, and say no. */
 const no = (status: number, type: string): Act => json(status, { type: "error", error: { type, message: "no" } });

@@ -9,7 +9,7 @@ import { json, StrictServer } from "../../work/strict-server.ts";
 import { readFaultSettings } from "../support/settings.ts";
 import { Inputs } from "./inputs.ts";
 import { MutatingProxy, type Passing } from "./mutating-proxy.ts";
-import { parsed, striking, untilUsed } from "./striking.ts";
+import { parsed, STRIKING_PATIENCE_MS, striking, untilUsed } from "./striking.ts";
 import { WatchedOperator } from "./watched-operator.ts";
 import { callOf, GOOD } from "./wire-samples.ts";
 
@@ -21,14 +21,13 @@ const BROKEN: Readonly<Record<string, number>> = { poll: 33, stats: 33, heartbea
 const LIES: Readonly<Record<string, number>> = { poll: 24, stats: 24, heartbeat: 20, ack: 12, stop: 10, list: 6 };
 /** The long run has so many times as many. */
 const TIMES = long ? 10 : 1;
-const PATIENCE_MS = long ? 3_600_000 : 600_000;
 
 /** Items that wait or run while the world is hostile. */
 const ITEMS = 4;
 /** The shared budget begins at 20 a second and grows by one a second at most; the protocol's own calls come on top. */
 const MOST_IN_A_SECOND = 300;
 
-const KEPT_BUSY = { seed, items: ITEMS, patienceMs: PATIENCE_MS };
+const KEPT_BUSY = { seed, items: ITEMS };
 const byUrl = ({ url }: Passing) => callOf(url);
 
 /** A world whose operator beats for its sessions, so that it makes every call itself, through a proxy. */
@@ -81,8 +80,8 @@ test("broken answers to any call, before and after its effect, cost time and not
   });
   await using operator = await operatorOf(world, proxy);
   await untilUsed(world, operator, inputs, KEPT_BUSY);
-  await world.until("the queue is reachable again", () => isReachable(world), PATIENCE_MS);
-  await world.untilServed(1, PATIENCE_MS);
+  await world.until("the queue is reachable again", () => isReachable(world), STRIKING_PATIENCE_MS);
+  await world.untilServed(1, STRIKING_PATIENCE_MS);
   const unexcused = world.simulator.violations.filter(
     ({ kind, workId }) => kind !== "beat-after-stop" || !untold.has(workId ?? ""),
   );
@@ -117,8 +116,8 @@ test("answers that lie in one part harm nobody beyond what they lie about", asyn
     operator.assertAlive();
     return fresh.every(({ id }) => world.simulator.item(id).state === "stopped");
   };
-  await world.until("new items are served", areServed, PATIENCE_MS);
-  await world.until("the queue is reachable", () => isReachable(world), PATIENCE_MS);
+  await world.until("new items are served", areServed, STRIKING_PATIENCE_MS);
+  await world.until("the queue is reachable", () => isReachable(world), STRIKING_PATIENCE_MS);
   await operator.assertWell();
   operator.assertNeverLogged(secrets);
   expect(proxy.busiestSecond).toBeLessThan(MOST_IN_A_SECOND);

@@ -5,10 +5,10 @@ import type { TestCluster } from "../../support/cluster.ts";
 import type { OperatorProcess } from "../../support/operator-process.ts";
 import { OWN_PACE } from "../../support/own-pace.ts";
 import { startWorld, type World } from "../../support/world.ts";
+import { PATIENCE_MS } from "../support/patience.ts";
 import { pause } from "./replica-world.ts";
 import { between, oneOf, type Scenario, seedOf } from "./scenario.ts";
 
-const PATIENCE_MS = 240_000;
 const MINUTE_MS = 60_000;
 
 interface Clusters {

@@ -14,11 +14,9 @@ import type { TestCluster } from "../../support/cluster.ts";
 import { ManyEnvironments } from "../../support/many-environments.ts";
 import { OWN_PACE } from "../../support/own-pace.ts";
 import { startWorld, type World } from "../../support/world.ts";
+import { PATIENCE_MS } from "../support/patience.ts";
 import { claimsCounted, Replica } from "./replica.ts";
 import { type Passing, RequestProxy, readKubeRequest, readWorkRequest } from "./request-proxy.ts";
-
-/** Of every wait: a Lease that runs out takes 20 s, a settled claim up to a minute more, and the machine is shared. */
-const PATIENCE_MS = 240_000;
 
 /** The end of each replica's log, in the message of what failed. */
 const LINES_TOLD = 25;

@@ -5,12 +5,10 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Death } from "../../../support/sudden-death.ts";
 import { TEST_TIME_SCALE, type World } from "../../../support/world.ts";
+import { PATIENCE_MS } from "../../support/patience.ts";
 
 /** Of its log, for the message of a death that did not come. */
 const LINES_KEPT = 40;
-
-/** Bound of the way to any point: the longest waits for two leases to lapse, on a machine that may be busy. */
-const PATIENCE_MS = 240_000;
 
 /** Compiled sources, which every process of a run shares: half of the cost of its start. */
 const COMPILE_CACHE = join(tmpdir(), "berth-compile-cache");

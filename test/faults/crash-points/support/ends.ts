@@ -9,7 +9,8 @@ import {
   SECRETS,
 } from "../../../../src/kube/resource.ts";
 import type { World } from "../../../support/world.ts";
-import { PATIENCE_MS, type Scenario } from "./scenarios.ts";
+import { PATIENCE_MS } from "../../support/patience.ts";
+import type { Scenario } from "./scenarios.ts";
 
 /** Which Pods ran which item, from here on: by work id, the uids of Pods whose session container was seen to start. */
 export function watchRuns(world: World): ReadonlyMap<string, ReadonlySet<string>> {

@@ -14,6 +14,7 @@ import { playWorker, SHORT_LEASE } from "../../../support/session-life.ts";
 import { allowVolumes, perSession, provideVolumes, sessionVolumes } from "../../../support/session-volumes.ts";
 import type { Unanswered } from "../../../support/sudden-death.ts";
 import type { World, WorldOptions } from "../../../support/world.ts";
+import { PATIENCE_MS } from "../../support/patience.ts";
 
 /** Who beats. */
 export type LeaseKind = "Worker" | "Operator";
@@ -41,9 +42,6 @@ export interface Scenario {
   /** What else is to be so at the end, before the Environment is deleted. */
   readonly atEnd?: (world: World) => Promise<unknown>;
 }
-
-/** The bound of what a scenario waits for, on a machine that may be busy. */
-export const PATIENCE_MS = 240_000;
 
 const fate = (value: FateInput) => ({ node: { fates: () => value } });
 

@@ -2,8 +2,9 @@ import { DEPLOYMENTS } from "../../../../src/kube/resource.ts";
 import { SHORT_LEASE } from "../../../support/session-life.ts";
 import { BUSY_PORT, deploymentsOf, workersOf, workersSpec } from "../../../support/workers-world.ts";
 import type { World, WorldOptions } from "../../../support/world.ts";
+import { PATIENCE_MS } from "../../support/patience.ts";
 import { type CrashCase, reads, writes } from "./cases.ts";
-import { PATIENCE_MS, type Scenario } from "./scenarios.ts";
+import type { Scenario } from "./scenarios.ts";
 
 /** Workers that take up an item, serve it for so long, and take up the next. */
 const pollers =
