@@ -10,15 +10,23 @@ const REMOVAL_PATIENCE_MS = 2_000;
 export class DepartingPods {
   readonly #context: SessionContext;
   readonly #removals: Removals;
+  readonly #onTaken: (name: string) => void;
   readonly #onChange: () => void;
   /** Names of Pods that were removed, until the cache no longer shows them. */
   readonly #removed = new Set<string>();
   /** Removals that are being tried. */
   readonly #underWay = new Set<Promise<void>>();
 
-  constructor(options: { context: SessionContext; removals: Removals; onChange: () => void }) {
+  constructor(options: {
+    context: SessionContext;
+    removals: Removals;
+    /** A Pod stays, since somebody else has its slot. */
+    onTaken: (name: string) => void;
+    onChange: () => void;
+  }) {
     this.#context = options.context;
     this.#removals = options.removals;
+    this.#onTaken = options.onTaken;
     this.#onChange = options.onChange;
   }
 
@@ -64,6 +72,7 @@ export class DepartingPods {
   async #goes(name: string, removal: Promise<RemovalResult>): Promise<void> {
     const done = removal.then((result) => {
       if (result === "removed") this.#removed.add(name);
+      else if (result === "taken" && !this.#removals.has(name)) this.#onTaken(name);
       this.#underWay.delete(done);
       this.#onChange();
     });

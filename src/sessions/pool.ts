@@ -75,7 +75,12 @@ export class Pool {
     onChange: () => void;
   }) {
     this.#context = options.context;
-    this.#departing = new DepartingPods(options);
+    this.#departing = new DepartingPods({
+      ...options,
+      onTaken: (name) => {
+        if (!this.#claims.has(name)) this.leave(name);
+      },
+    });
     this.#expected = new Expectations(options.context);
     this.#claims = options.claims;
     this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });

@@ -19,7 +19,7 @@ interface Removal {
 
 export type RemovalResult =
   | "removed"
-  /** Somebody else has the slot; the Pod is left alone. */
+  /** Somebody else has the slot, or the Pod is another one than was to go: it is left alone. */
   | "taken"
   /** Not yet; it is tried again until it is done. */
   | "failed";
@@ -88,9 +88,10 @@ export class Removals {
     removal.dueMs = Number.POSITIVE_INFINITY;
     try {
       removal.lock ??= await this.#takeSlot(name, removal.podUid);
-      if (removal.lock) await this.#finish(name, removal.lock, removal.podUid);
-      this.#begun.delete(name);
-      return removal.lock ? "removed" : "taken";
+      const isGone = removal.lock !== null && (await this.#finish(name, removal.lock, removal.podUid));
+      // What took the slot may be a removal itself, which was taken up meanwhile.
+      if (this.#begun.get(name) === removal) this.#begun.delete(name);
+      return isGone ? "removed" : "taken";
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
       this.#context.logger.warn({ pod: name, error: errorText(error) }, "a free Pod could not be removed yet");
@@ -116,12 +117,15 @@ export class Removals {
     return null;
   }
 
-  /** The second half: the Pod goes, then its lock. A Pod that was marked since (assigned, finished) is not a free one. */
-  async #finish(name: string, lock: Secret, podUid: string): Promise<void> {
+  /**
+   * The second half: the Pod goes, then its lock. A Pod that was marked since (assigned, finished) is not a free one: it
+   * stays, and the answer is false.
+   */
+  async #finish(name: string, lock: Secret, podUid: string): Promise<boolean> {
     const { kube, points, namespace, pods } = this.#context;
     const pod = pods.get(name);
     const kept = (live: Pod) => live.metadata.uid !== podUid || live.metadata.labels?.[LABEL_PHASE] !== "parked";
-    await deletePod(this.#context, { by: "removal", name }, kept, pod ? graceOf(pod) : undefined);
+    const against = await deletePod(this.#context, { by: "removal", name }, kept, pod ? graceOf(pod) : undefined);
     const { uid } = lock.metadata;
     const ref = { namespace, name };
     try {
@@ -129,12 +133,13 @@ export class Removals {
         kube.delete(SECRETS, ref, uid === undefined ? {} : { uid }),
       );
     } catch (error) {
-      if (isNotFound(error)) return;
+      if (isNotFound(error)) return against === null;
       // Another one of that name has the slot by now. But a server may say so of a mere race, and then the lock stands.
       if (!isConflict(error)) throw error;
       const found = await orNull(points.run("removal.read-lock", { pod: name }, () => kube.get(SECRETS, ref)));
       if (found?.metadata.uid === uid) throw error;
     }
+    return against === null;
   }
 }
 

@@ -96,6 +96,38 @@ describe("a made-up claim", () => {
   });
 });
 
+describe("a parked Pod that is to go and whose slot somebody took", () => {
+  async function parked(): Promise<{ of: LoopWorld; name: string; locks: () => number }> {
+    const of = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1, warmScaleDownSeconds: 1 } });
+    of.createEnvironment();
+    const { kube } = of.startOperator();
+    await of.until("a parked Pod", () => of.parked.length === 1);
+    const name = of.parked[0]?.metadata.name ?? "";
+    return { of, name, locks: () => kube.requests.get("create secrets") ?? 0 };
+  }
+
+  test("is tried again once a minute, and goes when the slot is free", async () => {
+    const { of, name, locks } = await parked();
+    of.server.create(SECRETS, { metadata: { name, namespace: NAMESPACE } });
+    of.patchEnvironment({ spec: { sessions: { warm: 0 } } });
+    await of.until("its slot is found taken", () => locks() > 0);
+    await of.pass(10 * MINUTE);
+    expect(locks()).toBeLessThanOrEqual(11);
+    expect(of.parked.map(({ metadata }) => metadata.name)).toEqual([name]);
+    of.server.delete(SECRETS, NAMESPACE, name);
+    await of.until("it is gone", () => of.pods.length === 0, 3 * MINUTE);
+  });
+
+  test("goes after a removal was made up for another Pod of its name, and is none that nobody counts", async () => {
+    const { of, name, locks } = await parked();
+    makeUp(of, name, { use: "removal", podUid: "of-another" });
+    of.patchEnvironment({ spec: { sessions: { warm: 0 } } });
+    await of.until("it is gone", () => of.pods.length === 0, 5 * MINUTE);
+    expect(of.claims).toEqual([]);
+    expect(locks()).toBeLessThanOrEqual(5);
+  });
+});
+
 test("the status has the spec's address before anything is claimed, and an earlier one as long as claims name it", async () => {
   const of = world();
   const moved = new WorkApi(of.clock, { seed: 2 });
