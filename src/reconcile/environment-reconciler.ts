@@ -109,11 +109,12 @@ export class EnvironmentReconciler {
     const state = this.#stateOf(key, environment);
     state.environment = environment;
     state.template = templateOf(environment);
-    // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way. Nor is anything
-    // claimed from an address that the status does not have: were the spec to name another one next, no key would follow.
-    if (!state.work.isAllowed) state.runtime.update({ mayAsk: false, mayPrepare: false, mayClaim: false });
-    else if (!isRecorded(state))
-      state.runtime.update({ mayAsk: state.key.inUse !== "", mayPrepare: false, mayClaim: false });
+    // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way, nor does one whose
+    // own key was not read yet. Nor is anything claimed from an address that the status does not have: were the spec to name
+    // another one next, no key would follow.
+    const mayAsk = state.work.key !== "";
+    if ((!mayAsk && state.key.inUse.key !== "") || !state.work.isAllowed || !isRecorded(state))
+      state.runtime.update({ mayAsk, mayPrepare: false, mayClaim: false });
     if (state.work.renew()) {
       state.key.lookAgain();
       state.runtime.keyChanged();
@@ -127,7 +128,7 @@ export class EnvironmentReconciler {
     const accepted = state.templateChecker.verdict?.accepted === true && state.policy.isKept;
     const deleting = environment.metadata.deletionTimestamp !== undefined;
     state.runtime.update({
-      mayAsk: isAllowed && state.key.inUse !== "",
+      mayAsk: state.work.key !== "",
       mayPrepare: accepted && isAllowed,
       mayClaim: accepted && !environment.spec.paused && !deleting && isRecorded(state),
     });
@@ -245,7 +246,7 @@ export class EnvironmentReconciler {
   async #leaveRunning(key: string, state: EnvironmentState): Promise<void> {
     const { clock, again } = this.#options;
     await state.key.read(state.environment);
-    const mayAsk = state.work.isAllowed && state.key.inUse !== "";
+    const mayAsk = state.work.key !== "";
     state.runtime.update({ mayAsk, mayPrepare: false, mayClaim: false });
     again(key, Math.max(MIN_LOOK_MS, state.key.nextLookMs(clock.monotonic())));
   }

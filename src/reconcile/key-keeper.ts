@@ -6,6 +6,7 @@ import type { Verdict } from "../sessions/api-health.ts";
 import type { Timing } from "../sessions/timing.ts";
 import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
 import type { EnvironmentRuntime } from "./environment-runtime.ts";
+import { KeyInUse } from "./key-in-use.ts";
 import type { ReconcilePoint } from "./points.ts";
 
 export interface KeyKeeperOptions {
@@ -15,6 +16,8 @@ export interface KeyKeeperOptions {
   readonly timing: Pick<Timing, "keyRefreshMs" | "keyRetryMs">;
   /** The loops that send the key, and hear whether it is taken. */
   readonly loops: () => Pick<EnvironmentRuntime, "keyChanged" | "keyRejected" | "retryKey">;
+  /** The addresses that the status has. */
+  readonly recorded: () => readonly string[];
 }
 
 /** Keeps the key that one Environment's loops send in step with its Secret, which is read by the clock and never watched. */
@@ -25,15 +28,11 @@ export class KeyKeeper {
   #inDoubt = false;
   /** Monotonic time of the last reading. */
   #readMs = Number.NEGATIVE_INFINITY;
-  #inUse = "";
+  /** The key that is sent, and where. */
+  readonly inUse = new KeyInUse();
 
   constructor(options: KeyKeeperOptions) {
     this.#options = options;
-  }
-
-  /** The key that is sent; empty while there is none. */
-  get inUse(): string {
-    return this.#inUse;
   }
 
   /** What is wrong with the Secret, or with reading it; null: nothing, or it was not read yet. */
@@ -68,27 +67,29 @@ export class KeyKeeper {
     this.#inDoubt = false;
     const before = this.#key;
     this.#key = reading;
-    const next = this.#keyToUse(environment, reading);
+    const keyBefore = this.inUse.key;
+    const next = keyToUse(environment, reading);
+    if (next !== null) this.inUse.take(next, environment.spec.api, this.#options.recorded());
     const loops = this.#options.loops();
     // Whoever touches the Secret of a rejected key wants to see it tried again, also with the same key.
     const touched = reading.ok && before?.ok && reading.version !== before.version && loops.keyRejected;
-    if (next === this.#inUse && !touched) return loops.retryKey();
-    this.#inUse = next;
-    if (next !== "") loops.keyChanged();
-  }
-
-  /**
-   * A Secret that could not be read says nothing: the key in use stays. One that went with its Environment (`kubectl
-   * delete -f`) is not needed for anything but the end of what still runs.
-   */
-  #keyToUse(environment: Environment, reading: KeyReading): string {
-    if (reading.ok) return reading.key;
-    const deleting = environment.metadata.deletionTimestamp !== undefined;
-    return reading.lasting && !deleting ? "" : this.#inUse;
+    const { key } = this.inUse;
+    if (key === keyBefore && !touched) return loops.retryKey();
+    if (key !== "") loops.keyChanged();
   }
 
   get #paceMs(): number {
     const { keyRefreshMs, keyRetryMs } = this.#options.timing;
     return this.#key?.ok && !this.#inDoubt && !this.#options.loops().keyRejected ? keyRefreshMs : keyRetryMs;
   }
+}
+
+/**
+ * A Secret that could not be read says nothing: the key in use stays (null). One that went with its Environment (`kubectl
+ * delete -f`) is not needed for anything but the end of what still runs.
+ */
+function keyToUse(environment: Environment, reading: KeyReading): string | null {
+  if (reading.ok) return reading.key;
+  const deleting = environment.metadata.deletionTimestamp !== undefined;
+  return reading.lasting && !deleting ? "" : null;
 }

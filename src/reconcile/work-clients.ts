@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import type { WorkApiClient } from "../work/client.ts";
+import type { KeyInUse } from "./key-in-use.ts";
 
 export interface WorkClientsOptions {
   /** As it was when its loops began. */
@@ -8,8 +9,8 @@ export interface WorkClientsOptions {
   readonly environment: () => Environment;
   readonly originAllowed: (baseUrl: string) => boolean;
   readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
-  /** The environment key in use; empty while there is none. */
-  readonly key: () => string;
+  /** The environment keys in use, by where they may be sent. */
+  readonly keys: () => Pick<KeyInUse, "for" | "forEarlier">;
   /** The addresses that the status has. */
   readonly recorded: () => readonly string[];
 }
@@ -37,7 +38,8 @@ export class WorkClients {
 
   /** The key as far as it may be sent to the address of the spec; empty: none is. */
   get key(): string {
-    return this.isAllowed ? this.#options.key() : "";
+    const { keys, environment } = this.#options;
+    return this.isAllowed ? keys().for(environment().spec.api) : "";
   }
 
   /** Makes them anew where the spec says something else than what they were made from. Returns whether it does. */
@@ -52,19 +54,18 @@ export class WorkClients {
   }
 
   /**
-   * The Work API of the spec; or at an address that the spec named before, with the key as it is now, if the address is still
+   * The Work API of the spec; or at an address that the spec named before, with the key for it, if the address is still
    * allowed and the status has it: whoever may create Secrets can make up a claim that names any address.
    */
   at(baseUrl = ""): WorkApiClient {
     if (baseUrl === "" || baseUrl === this.#work.baseUrl) return this.#work;
     const known = this.#elsewhere.get(baseUrl);
     if (known) return known;
-    const environment = this.#options.environment();
-    const { spec } = environment;
-    const then = { ...environment, spec: { ...spec, api: { ...spec.api, baseUrl } } };
-    const { originAllowed, workClient, recorded, key } = this.#options;
+    const { environment, originAllowed, workClient, recorded, keys } = this.#options;
+    const now = environment();
+    const then = { ...now, spec: { ...now.spec, api: { ...now.spec.api, baseUrl } } };
     const isKnown = () => recorded().includes(baseUrl) && originAllowed(baseUrl);
-    const made = workClient(then, () => (isKnown() ? key() : ""));
+    const made = workClient(then, () => (isKnown() ? keys().forEarlier(baseUrl, environment().spec.api) : ""));
     this.#elsewhere.set(baseUrl, made);
     return made;
   }

@@ -202,6 +202,68 @@ describe("an Environment whose api.baseUrl changes while sessions run", () => {
   });
 });
 
+describe("an Environment whose api.baseUrl and key Secret change at one stroke while a session runs", () => {
+  const THEIRS = "sk-ant-oat01-of-the-other-address";
+
+  /** With what each address was asked, as it came. */
+  function heard(...apis: WorkApi[]): Set<string>[] {
+    return apis.map((api) => {
+      const keys = new Set<string>();
+      api.answer = (_call, { headers }) => {
+        keys.add(headers["authorization"] ?? "");
+        return undefined;
+      };
+      return keys;
+    });
+  }
+
+  test.each(["Worker", "Operator"] as const)(
+    "lease: %s: neither address is sent the other's key, and the session goes on where it was claimed",
+    async (lease) => {
+      const moving_ = await moving({ sessions: { lease } }, 10 * MINUTE);
+      const { world, operator, moved, id } = moving_;
+      moved.world.setKey(world.environmentId, THEIRS);
+      world.server.create(SECRETS, {
+        metadata: { name: "theirs", namespace: NAMESPACE },
+        data: { "environment-key": Buffer.from(THEIRS).toString("base64") },
+      });
+      const [here = new Set(), there = new Set()] = heard(world.api, moved);
+      // The new key takes a while to be read.
+      operator.kube.delay = ({ verb, plural }) => (verb === "get" && plural === "secrets" ? 5 * SECOND : 0);
+      world.patchEnvironment({ spec: { api: { baseUrl: MOVED, keySecretRef: { name: "theirs" } } } });
+      await world.pass(8 * MINUTE);
+      expect(world.item(id).state).toBe("active");
+      expect([...there]).toEqual([`Bearer ${THEIRS}`]);
+      expect([...here]).not.toContain(`Bearer ${THEIRS}`);
+      const item = moving_.enqueueThere();
+      await world.until("both are over", () => world.isSettled && stateThere(moving_, item) === "stopped", 20 * MINUTE);
+      expect(world.told.join("\n")).not.toMatch(/lease|LeaseLost|KeyRejected|KeyMissing/);
+      expect([...here]).not.toContain(`Bearer ${THEIRS}`);
+      holdsTrue(moving_);
+    },
+  );
+
+  test("the new Secret is missing for a while: nothing is asked at the new address until it is there", async () => {
+    const moving_ = await moving({ sessions: { lease: "Operator" } }, 20 * MINUTE);
+    const { world, moved, id } = moving_;
+    moved.world.setKey(world.environmentId, THEIRS);
+    const [here = new Set(), there = new Set()] = heard(world.api, moved);
+    world.patchEnvironment({ spec: { api: { baseUrl: MOVED, keySecretRef: { name: "theirs" } } } });
+    await world.pass(8 * MINUTE);
+    expect([...there]).toEqual([]);
+    expect(world.item(id).state).toBe("active");
+    world.server.create(SECRETS, {
+      metadata: { name: "theirs", namespace: NAMESPACE },
+      data: { "environment-key": Buffer.from(THEIRS).toString("base64") },
+    });
+    const item = moving_.enqueueThere();
+    await world.until("a session of the new API", () => stateThere(moving_, item) === "active", 5 * MINUTE);
+    expect(world.item(id).state).toBe("active");
+    expect([...there]).toEqual([`Bearer ${THEIRS}`]);
+    expect([...here]).not.toContain(`Bearer ${THEIRS}`);
+  });
+});
+
 /** What was asked at the other address. */
 const moved = ({ moved }: Moving) => [...moved.requests.keys()];
 
