@@ -127,15 +127,18 @@ class Removal {
     return true;
   }
 
-  /** Takes the finalizer off, and of those that are going anyway removes the claims: nobody else will. Those that had it. */
+  /**
+   * Takes the finalizer off, and of those that are going anyway removes the claims: nobody else will. The claims first, since
+   * with its finalizer the Environment is gone, and nothing says any more whose they were. Those that had it.
+   */
   async letGo(): Promise<string[]> {
     const released: string[] = [];
     for (const environment of await this.#environments()) {
       const { namespace = "", name = "", deletionTimestamp } = environment.metadata;
-      if (await this.#release({ namespace, name })) released.push(nameOf(environment));
       if (deletionTimestamp && this.#settings.deleteEnvironments) {
         await deleteClaimSecrets(this.#kube, { namespace, name }, NO_POINTS);
       }
+      if (await this.#release({ namespace, name })) released.push(nameOf(environment));
     }
     this.#logger.info({ environments: released.length }, "took the finalizer off");
     return released;

@@ -1,0 +1,79 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { FINALIZER } from "../src/api/names.ts";
+import { silentLogger } from "../src/observe/logger.ts";
+import { renderJournal } from "../src/sessions/journal.ts";
+import { type UninstallReport, uninstall } from "../src/uninstall.ts";
+import { FakeApiServer, send, sendStatus } from "./kube/api-server.ts";
+
+const ENVIRONMENT = "/apis/berth.dev/v1alpha1/namespaces/agents/environments/research";
+const CLAIM = "/api/v1/namespaces/agents/secrets/berth-research-x";
+
+let server: FakeApiServer;
+let folder: string;
+
+beforeEach(async () => {
+  server = await FakeApiServer.start();
+  folder = await mkdtemp(join(tmpdir(), "berth-uninstall-"));
+  const cluster = { name: "c", cluster: { server: server.access.server } };
+  const context = { name: "c", context: { cluster: "c", user: "u" } };
+  const user = { name: "u", user: { token: "t" } };
+  const config = { clusters: [cluster], contexts: [context], users: [user], "current-context": "c" };
+  await writeFile(join(folder, "config"), JSON.stringify(config));
+});
+
+afterEach(async () => {
+  await server[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true });
+});
+
+function uninstallAll(): Promise<UninstallReport> {
+  const settings = {
+    kubeconfig: join(folder, "config"),
+    kubeEnvironment: {},
+    proxy: {},
+    namespaces: ["agents"],
+    deployment: undefined,
+    deleteEnvironments: true,
+    drainSeconds: 0,
+    output: "text" as const,
+  };
+  return uninstall(settings, { logger: silentLogger });
+}
+
+/** One that is going and did not drain: it is gone as soon as its finalizer is. */
+function putUndrained(): void {
+  const deletionTimestamp = "2026-01-02T03:04:05Z";
+  server.put(ENVIRONMENT, {
+    metadata: { name: "research", namespace: "agents", deletionTimestamp, finalizers: [FINALIZER] },
+  });
+  server.scripts.push(({ method, path }, response) => {
+    if (path !== ENVIRONMENT || method === "GET") return false;
+    if (method === "PATCH") server.remove(ENVIRONMENT);
+    send(response, 200, { metadata: { name: "research", uid: "u" } });
+    return true;
+  });
+  const where = { name: "berth-research-x", namespace: "agents", environment: "research" };
+  const journal = { use: "session", lease: "Worker", environmentUid: "u", podUid: "p", api: "", queuedAt: "" } as const;
+  const item = { workId: "work_1", sessionId: "sesn_1", polledFromMs: 0, polledUntilMs: 0 };
+  server.put(CLAIM, renderJournal(where, { ...journal, ...item }, "credential"));
+}
+
+test.each(["GET", "DELETE"])(
+  "records of claims go before their Environment: one that is repeated after a refused %s of Secrets finds them again",
+  async (refused) => {
+    putUndrained();
+    let isRefused = true;
+    server.scripts.unshift(({ method, path }, response) => {
+      if (!isRefused || method !== refused || !path.startsWith("/api/v1/namespaces/agents/secrets")) return false;
+      sendStatus(response, 500, "InternalError", "etcdserver: leader changed");
+      return true;
+    });
+    await expect(uninstallAll()).rejects.toThrow("leader changed");
+    isRefused = false;
+    await uninstallAll();
+    expect([server.read(ENVIRONMENT), server.read(CLAIM)]).toEqual([undefined, undefined]);
+  },
+);
