@@ -46,6 +46,8 @@ export class Peers {
   readonly #resolve: (host: string) => Promise<readonly string[]>;
   readonly #ending = new AbortController();
   readonly #underWay = new Set<Promise<void>>();
+  /** The look for the name that is under way. */
+  #resolving: Promise<readonly string[]> | null = null;
   /** Since a log line said so. */
   #isFailing = false;
 
@@ -89,12 +91,23 @@ export class Peers {
     const { clock, host } = this.#options;
     const deadline = deadlineSignal(clock, PASS_TIMEOUT_MS, this.#ending.signal);
     try {
-      const addresses = await Promise.race([this.#resolve(host), aborted(deadline.signal)]);
+      const addresses = await Promise.race([this.#resolved(host), aborted(deadline.signal)]);
       if (!addresses) throw new Error(`no answer: where ${host} is`);
       return addresses;
     } finally {
       deadline.cancel();
     }
+  }
+
+  /**
+   * One look at a time, for all who wait: each holds a thread of the process until the name server answers, also when nobody
+   * waits for it any more, and the operator's own connections need these threads.
+   */
+  #resolved(host: string): Promise<readonly string[]> {
+    this.#resolving ??= this.#resolve(host).finally(() => {
+      this.#resolving = null;
+    });
+    return this.#resolving;
   }
 
   async #send(address: string, { headers, body }: Delivery): Promise<void> {

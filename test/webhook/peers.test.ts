@@ -165,6 +165,28 @@ describe("a replica that cannot be told", () => {
     expect(await count("failed")).toBe(1);
   });
 
+  test("and a name server that takes its time is asked once at a time, however many deliveries come and give up", async () => {
+    const asked: PromiseWithResolvers<readonly string[]>[] = [];
+    const resolve = () => {
+      const lookup = Promise.withResolvers<readonly string[]>();
+      asked.push(lookup);
+      return lookup.promise;
+    };
+    const { peers, count, clock } = sender(resolve, await freePort());
+    for (let second = 0; second < 10; second += 1) {
+      peers.pass(delivery());
+      await clock.advance(1_000);
+    }
+    // Each would hold one of the threads that every connection's name and the operator's token need.
+    expect(asked).toHaveLength(1);
+    expect(await count("failed")).toBe(9);
+    asked[0]?.reject(new Error("EAI_AGAIN"));
+    await expect.poll(() => count("failed")).toBe(10);
+    peers.pass(delivery());
+    await expect.poll(() => asked.length).toBe(2);
+    await peers.close();
+  });
+
   test("is waited for two seconds, and so many deliveries at a time; the rest is dropped", async () => {
     const silent = createServer(() => {});
     silent.listen(0, "127.0.0.1");
