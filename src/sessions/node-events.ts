@@ -32,6 +32,9 @@ const SUMMARY = /^Unable to attach or mount volumes: /;
 /** A condition is read on a terminal: containerd passes on whole command outputs. */
 const MAX_LENGTH = 500;
 
+/** Anybody who may write Events may write a megabyte, and what varies is looked for again and again. */
+const MAX_READ = 8 * MAX_LENGTH;
+
 /** What differs between two Events of one fault, and what stands for it. */
 const VARYING: readonly (readonly [RegExp, string])[] = [
   [/^\(combined from similar events\): /, ""],
@@ -74,7 +77,7 @@ export function complaintOf(events: readonly KubeEvent[], pod: Pod, before: Prob
 /** A node's sentence without what is another one for each Pod and at each try. */
 export function steadyWords(message: string, { metadata }: Pod): string {
   const { name = "", namespace = "", uid = "" } = metadata;
-  let words = message;
+  let words = message.slice(0, MAX_READ);
   for (const own of [`${name}_${namespace}(${uid})`, `${namespace}/${name}`, uid, name]) {
     if (own !== "" && own !== "/") words = words.replaceAll(own, "it");
   }

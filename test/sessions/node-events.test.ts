@@ -144,4 +144,9 @@ describe("the words of one fault are the same each time", () => {
   test("and long ones are cut", () => {
     expect(steadyWords("word ".repeat(1_000), POD)).toHaveLength(500);
   });
+
+  test("are looked for in the beginning of a message alone: an Event of anybody's may be a megabyte", () => {
+    expect(steadyWords(`fails${" ".repeat(10_000)}so far`, POD)).toBe("fails");
+    expect(steadyWords(`fails${", unattached volumes=[".repeat(40_000)}`, POD)).toHaveLength(500);
+  });
 });
