@@ -1,3 +1,4 @@
+import { unended } from "../core/without-end.ts";
 import type { Problem } from "./pod-state.ts";
 
 /** What stands in the way of capacity, if anything does; the runtime turns it into a condition. */
@@ -43,7 +44,7 @@ export function unheard(command: string | null): CapacityProblem {
 /** A node's complaint in an Event, as it stands in the way of capacity. */
 export function wordsOfNode({ reason, message }: Problem): CapacityProblem {
   const mend = MENDS[reason] ?? "look at the Pod's node and its kubelet";
-  return { is: "preparing", message: `${reason}: ${message.replace(/[.\s]+$/, "")}; ${mend}` };
+  return { is: "preparing", message: `${reason}: ${unended(message)}; ${mend}` };
 }
 
 /** kubelet's complaint about a Pod that is being prepared, as it stands in the way of capacity. */

@@ -139,6 +139,9 @@ export function openingPatch(
   };
 }
 
+/** As `spec.api.baseUrl` is bounded. */
+const MAX_API = 512;
+
 /** What all claims of an Environment say alike. */
 const shared = new Shared();
 
@@ -152,8 +155,8 @@ export function readJournal(secret: Secret): Journal | null {
   const use = text(KEY_USE);
   const workId = text(KEY_WORK_ID);
   const api = text(KEY_API) ?? "";
-  // An address that no spec can have named: whoever may write Secrets may have made it up.
-  if (api !== "" && !isBaseUrl(api)) return null;
+  // An address that no spec can have named: whoever may write Secrets may have made it up, a megabyte of it.
+  if (api.length > MAX_API || (api !== "" && !isBaseUrl(api))) return null;
   if (workId === null || (use !== "session" && use !== "refusal" && use !== "removal")) return null;
   return {
     use,

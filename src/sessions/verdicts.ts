@@ -1,4 +1,5 @@
 import type { SessionsSpec } from "../api/environment.ts";
+import { unended } from "../core/without-end.ts";
 import type { Verdict } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";
@@ -22,22 +23,25 @@ export function capacityVerdict(problem: CapacityProblem, use: { busy: number; m
     case "unschedulable":
       return {
         reason: "Unschedulable",
-        message: `no node takes a Pod: ${ended(problem.message)}; add nodes, or mend the template's requests, selectors and tolerations`,
+        message: `no node takes a Pod: ${unended(problem.message)}; add nodes, or mend the template's requests, selectors and tolerations`,
       };
     case "image":
       return {
         reason: "ImagePullFailing",
-        message: `${ended(problem.message)}; mend the image's name or its imagePullSecrets`,
+        message: `${unended(problem.message)}; mend the image's name or its imagePullSecrets`,
       };
     case "refused":
       return {
         reason: "PreparationFailing",
-        message: `Pods are refused although the template was accepted: ${ended(problem.message)}; mend the template, or what refuses it`,
+        message: `Pods are refused although the template was accepted: ${unended(problem.message)}; mend the template, or what refuses it`,
       };
     case "volume":
-      return { reason: "PreparationFailing", message: `volumes of sessions cannot be had: ${ended(problem.message)}` };
+      return {
+        reason: "PreparationFailing",
+        message: `volumes of sessions cannot be had: ${unended(problem.message)}`,
+      };
     case "preparing":
-      return { reason: "PreparationFailing", message: `Pods do not get ready: ${ended(problem.message)}` };
+      return { reason: "PreparationFailing", message: `Pods do not get ready: ${unended(problem.message)}` };
     default:
       return problem satisfies never;
   }
@@ -49,17 +53,12 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
     const next = new Date(probeWallMs).toISOString().replace(/\.\d+Z$/, "Z");
     return {
       reason: "BreakerOpen",
-      message: `${breaker.failures} sessions in a row did not start: ${ended(breaker.message)}; mend the image or the template: a changed template is tried at once, anything else with one session after ${next}`,
+      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; mend the image or the template: a changed template is tried at once, anything else with one session after ${next}`,
     };
   }
   return breaker.hasServed
     ? { reason: "Starting", message: "sessions of the current template start" }
     : { reason: "NoSessionYet", message: "no session of the current template has started yet" };
-}
-
-/** Other people's sentences may end with a full stop. */
-function ended(words: string): string {
-  return words.replace(/[.\s]+$/, "");
 }
 
 /**

@@ -1,3 +1,5 @@
+import { withoutEnd } from "../core/without-end.ts";
+
 /** What cannot be one segment of a path. */
 export class PathError extends Error {
   constructor(what: string) {
@@ -52,5 +54,5 @@ export function splitBaseUrl(baseUrl: string): { origin: string; prefix: string 
   }
   if (url.username || url.password) throw new TypeError("the base URL of the Work API must not hold credentials");
   if (url.search || url.hash) throw new TypeError("the base URL of the Work API must not have a query or fragment");
-  return { origin: url.origin, prefix: url.pathname.replace(/\/+$/, "") };
+  return { origin: url.origin, prefix: withoutEnd(url.pathname, (character) => character === "/") };
 }

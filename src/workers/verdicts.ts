@@ -1,6 +1,7 @@
 import type { ConditionReason } from "../api/condition-reasons.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
+import { unended } from "../core/without-end.ts";
 import type { Deployment, Pod } from "../kube/resource.ts";
 import { crashLoop } from "./crash-loop.ts";
 import type { ScalerView } from "./scaler.ts";
@@ -95,7 +96,7 @@ function failureOf({ status }: Deployment): string | null {
 function unschedulable({ status }: Pod): Verdict | null {
   const scheduled = status?.conditions?.find(({ type }) => type === "PodScheduled");
   if (scheduled?.status !== "False" || scheduled.reason !== "Unschedulable") return null;
-  const words = ended(scheduled.message ?? "");
+  const words = unended(scheduled.message ?? "");
   return {
     reason: "Unschedulable",
     message: `no node takes a worker: ${words}; add nodes, or mend the template's requests, selectors and tolerations`,
@@ -105,7 +106,7 @@ function unschedulable({ status }: Pod): Verdict | null {
 function unpulled(pod: Pod): Verdict | null {
   const waiting = waitingOf(pod, PULL_FAULTS);
   if (!waiting) return null;
-  return { reason: "ImagePullFailing", message: `${ended(waiting)}; mend the image's name or its imagePullSecrets` };
+  return { reason: "ImagePullFailing", message: `${unended(waiting)}; mend the image's name or its imagePullSecrets` };
 }
 
 function unstarted(pod: Pod): Verdict | null {
@@ -113,7 +114,7 @@ function unstarted(pod: Pod): Verdict | null {
   if (!waiting) return null;
   return {
     reason: "PreparationFailing",
-    message: `workers do not run: ${ended(waiting)}; look at the logs of the worker's Pods`,
+    message: `workers do not run: ${unended(waiting)}; look at the logs of the worker's Pods`,
   };
 }
 
@@ -139,9 +140,4 @@ function words(message: string | undefined): string {
   return message === undefined
     ? ""
     : `: ${message.replaceAll(/ pod=\S+/g, "").replaceAll(/_[a-z0-9-]+\([0-9a-f-]{36}\)/g, "")}`;
-}
-
-/** Other people's sentences may end with a full stop. */
-function ended(text: string): string {
-  return text.replace(/[.\s]+$/, "");
 }

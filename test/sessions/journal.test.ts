@@ -173,6 +173,13 @@ describe("foreign Secrets are not read as claims", () => {
     expect(readJournal({ metadata: {} })).toBeNull();
   });
 
+  test("nor is one that names an address which is longer than a spec's can be, also one that is dear to read", () => {
+    const at = (api: string) => readJournal({ ...ours, data: { ...ours.data, api: base64(api) } });
+    expect(at(`https://${"a".repeat(504)}`)).not.toBeNull();
+    expect(at(`https://${"a".repeat(505)}`)).toBeNull();
+    expect(at(`https://work.test/${"/".repeat(700_000)}x`)).toBeNull();
+  });
+
   test("a Secret of our type is", () => {
     expect(ours.type).toBe(CLAIM_SECRET_TYPE);
     expect(readJournal(ours)).not.toBeNull();
