@@ -4,13 +4,13 @@ import type { Random } from "../core/random.ts";
 import { isRecord } from "../core/record.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
-import { isGone, KubeApiError, MALFORMED } from "./errors.ts";
+import { isGone, isTooLarge, KubeApiError, MALFORMED } from "./errors.ts";
 import { type Call, Exchange, type Verb } from "./exchange.ts";
 import type { KubeList, KubeObject } from "./objects.ts";
 import type { ProxySettings } from "./proxy.ts";
 import { apiVersionOf, LEASES, type Resource, resourcePath } from "./resource.ts";
 import { objectProblem } from "./shape.ts";
-import type { TransportResponse } from "./transport.ts";
+import { MAX_LIST_BYTES, MAX_PAGE_BYTES, type TransportResponse } from "./transport.ts";
 import { readWatch, type WatchEvent } from "./watch.ts";
 
 /** The API server ends a request of its own after 60 s; whoever waits for a claim can not wait so long. */
@@ -21,6 +21,9 @@ const MAX_PAGES = 2_000;
 
 /** As kubectl and client-go do: small enough for etcd to answer at once, large enough for few round trips. */
 export const PAGE_SIZE = 500;
+
+/** Of a page that is too large so many parts are asked for; twice as much again after each that is not. */
+const PARTS = 8;
 
 const PATCH_TYPES = {
   merge: "application/merge-patch+json",
@@ -157,7 +160,8 @@ export class KubeClient {
   ): Promise<KubeList<T>> {
     const { namespace, ...rest } = q;
     const call = this.#call("list", "GET", resource, { namespace }, o, rest);
-    const body = await this.#json({ ...call, repeatable: true });
+    const maxBytes = q.limit === undefined ? MAX_LIST_BYTES : MAX_PAGE_BYTES;
+    const body = await this.#json({ ...call, repeatable: true, maxBytes });
     const found = listProblem(body);
     if (found) throw malformed(call, 200, found);
     const list = body as unknown as KubeList<T>;
@@ -171,8 +175,9 @@ export class KubeClient {
   }
 
   /**
-   * Everything, by pages of one snapshot; in one piece where the snapshot is gone before its last page. `keep` says what of
-   * an item is kept: of a large list never more than a page is there whole.
+   * Everything, by pages of one snapshot; in one piece where the snapshot is gone before its last page. Objects that are
+   * large are asked for fewer at a time. `keep` says what of an item is kept: of a large list never more than a page is there
+   * whole.
    */
   async listAll<T extends KubeObject>(
     resource: Resource<T>,
@@ -180,7 +185,8 @@ export class KubeClient {
     { keep = (item) => item, ...o }: CallOptions & { readonly keep?: (item: T) => T } = {},
     pageSize: number = PAGE_SIZE,
   ): Promise<KubeList<T>> {
-    const first = await this.list(resource, { ...q, limit: pageSize }, o);
+    const pages = { limit: pageSize, most: pageSize };
+    const first = await this.#page(resource, q, o, pages);
     const items = first.items.map(keep);
     const tokens = new Set<string>();
     let token = first.metadata.continue;
@@ -190,11 +196,8 @@ export class KubeClient {
       tokens.add(token);
       let page: KubeList<T>;
       try {
-        page = await this.list(
-          resource,
-          { ...q, resourceVersion: undefined, resourceVersionMatch: undefined, limit: pageSize, continue: token },
-          o,
-        );
+        const next = { ...q, resourceVersion: undefined, resourceVersionMatch: undefined, continue: token };
+        page = await this.#page(resource, next, o, pages);
       } catch (error) {
         if (!isGone(error)) throw error;
         const whole = await this.list(resource, q, o);
@@ -205,6 +208,25 @@ export class KubeClient {
     }
     const { continue: _token, remainingItemCount: _count, ...metadata } = first.metadata;
     return { ...first, metadata, items };
+  }
+
+  /** The next page, of as many objects as fit into one; `pages` remembers how many that were. */
+  async #page<T extends KubeObject>(
+    resource: Resource<T>,
+    q: ListQuery,
+    o: CallOptions,
+    pages: { limit: number; readonly most: number },
+  ): Promise<KubeList<T>> {
+    for (;;) {
+      try {
+        const page = await this.list(resource, { ...q, limit: pages.limit }, o);
+        pages.limit = Math.min(pages.most, pages.limit * 2);
+        return page;
+      } catch (error) {
+        if (!isTooLarge(error) || pages.limit <= 1) throw error;
+        pages.limit = Math.max(1, Math.floor(pages.limit / PARTS));
+      }
+    }
   }
 
   /** The namespace is that of the object. */

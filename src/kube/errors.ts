@@ -2,6 +2,8 @@ import { OperatorError } from "../core/errors.ts";
 
 /** `reason` where what came is not an API server's answer; the API itself knows no such reason. */
 export const MALFORMED = "MalformedAnswer";
+/** `reason` where an answer was given up since it is longer than its bound; the API itself knows no such reason. */
+export const TOO_LARGE = "AnswerTooLarge";
 
 /** One fault of a Status: which field, and what is wrong with it. */
 export interface StatusCause {
@@ -120,6 +122,9 @@ export const isServerFault = (error: unknown): boolean =>
 
 /** What came is not an API server's answer: a proxy's page, a stream that can not be read. */
 export const isMalformed = (error: unknown): boolean => error instanceof KubeApiError && error.reason === MALFORMED;
+
+/** The answer is longer than was to be read of it: in a list, ask for fewer objects. */
+export const isTooLarge = (error: unknown): boolean => error instanceof KubeApiError && error.reason === TOO_LARGE;
 
 /** A write whose outcome is unknown. */
 export const isMaybeApplied = (error: unknown): boolean => error instanceof KubeApiError && error.maybeApplied;

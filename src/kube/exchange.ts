@@ -5,12 +5,12 @@ import { ServerTime } from "../core/server-time.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
 import { Credentials, type RequestCredentials } from "./credentials.ts";
-import { KubeApiError, LeadershipLostError } from "./errors.ts";
+import { isTooLarge, KubeApiError, LeadershipLostError, TOO_LARGE } from "./errors.ts";
 import { type ProxySettings, proxyFor } from "./proxy.ts";
 import { errorOfAnswer } from "./status.ts";
 import {
-  MAX_LIST_BYTES,
   readErrorBody,
+  TooLargeError,
   Transport,
   TransportError,
   type TransportResponse,
@@ -45,6 +45,8 @@ export interface Call {
   /** Must not wait for a connection behind the others: what keeps the Lease. */
   readonly urgent: boolean;
   readonly timeoutMs: number;
+  /** Bound of the answer in bytes; that of one object unless given. */
+  readonly maxBytes?: number;
   readonly signal?: AbortSignal | undefined;
   /** Throws when the process must not act; asked before the call and again when its connection is at hand. */
   readonly fence?: (() => void) | undefined;
@@ -126,7 +128,8 @@ export class Exchange {
         delayMs = retryDelay(call, failure);
       } catch (error) {
         failure = this.#noAnswer(call, error, signal);
-        delayMs = isWrite(call) || signal.aborted ? undefined : RESEND_DELAY_MS;
+        // An answer that is too long will be so again.
+        delayMs = isWrite(call) || signal.aborted || isTooLarge(failure) ? undefined : RESEND_DELAY_MS;
       }
       if (delayMs === undefined || attempt >= MAX_ATTEMPTS) throw failure;
       const waitMs = delayMs * (1 + RETRY_JITTER * (this.#options.random ?? Math.random)());
@@ -200,7 +203,7 @@ export class Exchange {
       headers,
       body: call.body === undefined ? undefined : JSON.stringify(call.body),
       signal,
-      ...(call.verb === "list" ? { maxBytes: MAX_LIST_BYTES } : {}),
+      ...(call.maxBytes === undefined ? {} : { maxBytes: call.maxBytes }),
       beforeSend: call.fence,
       urgent: call.urgent,
     };
@@ -256,6 +259,7 @@ export class Exchange {
     return new KubeApiError(`${call.about}: no answer from the API server: ${text}`, {
       status: 0,
       maybeApplied: sent && isWrite(call),
+      ...(cause instanceof TooLargeError ? { reason: TOO_LARGE } : {}),
       cause,
     });
   }

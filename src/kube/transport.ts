@@ -28,8 +28,14 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** Pages of an error from a proxy can be of any size; a Status fits easily. */
 const MAX_ERROR_BODY_BYTES = 64 * 1024;
 
-/** A page of 500 of the largest objects etcd takes (1.5 MiB) would be more; nothing that is right comes near. */
+/** A list in one piece: of a large cluster, and all that an operator could ever hold. */
 export const MAX_LIST_BYTES = 128 * 1024 * 1024;
+
+/**
+ * One page of a list: 500 Pods of 20 KB are less. Somebody's own objects may be of 1 MB each, and what the text and its objects
+ * take together is some times as much, of an operator's half a gigabyte: of these fewer are asked for at a time.
+ */
+export const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 
 /** One of the largest objects etcd takes (1.5 MiB), with every character escaped. An operator has little more memory. */
 const MAX_OBJECT_BYTES = 16 * 1024 * 1024;
@@ -60,6 +66,14 @@ export interface TransportStream {
   readonly body: AsyncIterable<Uint8Array>;
   /** Ends the stream and its connection. */
   destroy(): void;
+}
+
+/** More came than the bound of an answer: it was broken off. */
+export class TooLargeError extends Error {
+  constructor(maxBytes: number) {
+    super(`the answer is longer than ${maxBytes} bytes`);
+    this.name = "TooLargeError";
+  }
 }
 
 /** No whole answer came. */
@@ -232,7 +246,7 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
       this.#succeed();
       controller.abort(new Error("the rest of a long error body is not read"));
     } else if (this.#body.bytes > this.#maxBytes) {
-      controller.abort(new Error(`the answer is longer than ${this.#maxBytes} bytes`));
+      controller.abort(new TooLargeError(this.#maxBytes));
     }
   }
 

@@ -135,6 +135,39 @@ test("the answer about one object is read up to what an object can be, not witho
   expect(sent).toBeLessThan(64_000_000);
 });
 
+test("of large objects fewer are asked for at a time, so that no page is held whole that an operator has no room for", async () => {
+  const filler = "x".repeat(1_000_000);
+  const numbers = Array.from({ length: 60 }, (_, index) => index);
+  for (const index of numbers) {
+    const name = `large-${String(index).padStart(2, "0")}`;
+    const metadata = { name, namespace: "agents", uid: name, annotations: { filler } };
+    server.put(`/api/v1/namespaces/agents/pods/${name}`, { metadata });
+  }
+  let largest = 0;
+  const keep = (item: Pod) => {
+    largest = Math.max(largest, Number(item.metadata.annotations?.["filler"]?.length));
+    return { metadata: { name: item.metadata.name } } as Pod;
+  };
+  const { items } = await client.listAll(PODS, { namespace: "agents" }, { keep });
+  expect(items.map(({ metadata }) => metadata.name)).toEqual(numbers.map((i) => `large-${String(i).padStart(2, "0")}`));
+  expect(largest).toBe(filler.length);
+  const pages = server.requests.map(({ query }) => Number(query.get("limit")));
+  // The first was not read to its end, and not asked for again as it was.
+  expect(pages.slice(0, 2)).toEqual([500, 62]);
+  const tooMany = pages.filter((limit) => limit > 16).length;
+  expect(tooMany).toBeGreaterThan(0);
+  expect(pages.length - tooMany).toBeLessThan(20);
+});
+
+test("an object that is larger than any ends a list", async () => {
+  server.put("/api/v1/namespaces/agents/pods/a", {
+    metadata: { name: "a", namespace: "agents", uid: "u", annotations: { filler: "x".repeat(17_000_000) } },
+  });
+  const error = await failure(client.listAll(PODS, { namespace: "agents" }));
+  expect(error.message).toContain("longer than 16777216 bytes");
+  expect(server.requests.at(-1)?.query.get("limit")).toBe("1");
+});
+
 describe("a Status", () => {
   const answer = (body: unknown, headers = {}) => ({ status: 429, headers, body: Buffer.from(JSON.stringify(body)) });
 
