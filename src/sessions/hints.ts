@@ -171,7 +171,8 @@ export class Hints {
     // Where no Pod was kept warm, statistics showed the work, and the item had to wait for a Pod.
     const noticedMs = member.seenMs ?? nowMs;
     if (session.hintedMs >= noticedMs - FRESH_MS) this.#judge(member, true);
-    else this.#awaited.set(sessionId, { member, foundMs: nowMs });
+    // One that comes back before the first is judged is judged with it: put off by each, none behind it would ever be.
+    else if (!this.#awaited.has(sessionId)) this.#awaited.set(sessionId, { member, foundMs: nowMs });
   }
 
   #judgeAwaited(): void {

@@ -219,6 +219,21 @@ describe("hints are trusted", () => {
     expect(queue(0).isTrusted).toBe(true);
   });
 
+  test("no longer then, also while a session of another Environment comes back again and again without one", async () => {
+    const { clock, queue, find, prove, counted } = make(2);
+    for (const at of [0, 1]) prove(at);
+    find(1, "busy");
+    await clock.advance(5 * SECOND_MS);
+    find(0, "quiet");
+    for (let times = 0; times < 6; times += 1) {
+      await clock.advance(15 * SECOND_MS);
+      find(1, "busy");
+    }
+    expect([0, 1].map((at) => queue(at).isTrusted)).toEqual([false, false]);
+    // One of the first, and those that came within half a minute of one another count once.
+    expect(await counted("not-hinted")).toBe(3);
+  });
+
   test("no longer where a hint came, and looking then showed nothing", async () => {
     const { clock, queue, find, hint, prove } = make(1);
     prove(0);
