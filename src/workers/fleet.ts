@@ -57,6 +57,14 @@ export class Fleet {
       .filter(({ hash }) => hashes.has(hash));
   }
 
+  /**
+   * Those of them that may still do something. One that ended by itself, as by an eviction of its node's, does nothing any
+   * more, and stays where it is: a ReplicaSet has another one made in its place, and deletes it in no scale-down.
+   */
+  get remaining(): readonly WorkerPod[] {
+    return this.pods.filter(({ hasEnded }) => !hasEnded);
+  }
+
   /** The Pods of one Deployment as the API server has them now. Throws KubeApiError. */
   async livePods(deployment: Deployment): Promise<WorkerPod[]> {
     const { kube, points, namespace, name } = this.#context;

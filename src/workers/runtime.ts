@@ -98,7 +98,7 @@ export class WorkersRuntime {
       queue: this.#sources.queue,
       count: this.#sources.count,
       // Also those of a Deployment that goes: they may serve to their end.
-      hasWorkers: () => this.#fleet.replicas > 0 || this.#fleet.pods.length > 0,
+      hasWorkers: () => this.#fleet.replicas > 0 || this.#fleet.remaining.length > 0,
       mayAsk: () => this.#mayAsk,
       onReading: changed,
     });
@@ -184,7 +184,7 @@ export class WorkersRuntime {
 
   /** What is left, in words, for the Event of a drain that was given up. */
   get leftovers(): string {
-    return `${this.#fleet.pods.length} workers did not end`;
+    return `${this.#fleet.remaining.length} workers did not end`;
   }
 
   /** The drain's bound is over: what is left is the garbage collector's. */
@@ -280,7 +280,9 @@ export class WorkersRuntime {
   }
 
   get #isUnused(): boolean {
-    return this.#synced && this.#fleet.pods.length === 0 && this.#fleet.all.every((each) => replicasOf(each) === 0);
+    return (
+      this.#synced && this.#fleet.remaining.length === 0 && this.#fleet.all.every((each) => replicasOf(each) === 0)
+    );
   }
 
   #noteChange(): void {

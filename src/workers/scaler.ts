@@ -212,7 +212,7 @@ export class Scaler {
   async #tidy(): Promise<void> {
     const { hash } = this.#context.template();
     const { isDraining } = this.#orders();
-    const pods = this.#fleet.pods;
+    const pods = this.#fleet.remaining;
     for (const deployment of this.#fleet.deployments) {
       const own = hashOfDeployment(deployment);
       const isEmpty = replicasOf(deployment) === 0 && !pods.some((pod) => pod.hash === own);

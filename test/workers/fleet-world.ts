@@ -116,6 +116,17 @@ export class FleetWorld {
     worker.pod = withStatus(worker.pod, { restarts, ready: true });
   }
 
+  /** The node evicts a worker: its Pod has failed, and stays; its item comes back to the queue. */
+  evict(): void {
+    const worker = this.#any((each) => each.pod.status?.phase === "Running");
+    if (!worker) return;
+    if (worker.busySinceMs !== null) this.#queued += 1;
+    worker.busySinceMs = null;
+    const { pod } = worker;
+    const containerStatuses = [{ name: "worker", state: { terminated: { exitCode: 143 } }, restartCount: 0 }];
+    worker.pod = { ...pod, status: { ...pod.status, phase: "Failed", conditions: [], containerStatuses } };
+  }
+
   /** A worker fails its readiness probe for a while. */
   makeUnready(): void {
     const worker = this.#any(({ busySinceMs }) => busySinceMs !== null);
@@ -175,6 +186,11 @@ export class FleetWorld {
     this.#update();
   }
 
+  /** The Environment is being deleted. */
+  drain(graceMs: number): void {
+    this.#runtime?.drain(this.clock.monotonic() + graceMs);
+  }
+
   async run(ms: number): Promise<void> {
     for (let passed = 0; passed < ms; passed += TICK_MS) {
       this.#tick();
@@ -202,8 +218,13 @@ export class FleetWorld {
     return Object.fromEntries([...this.#deployments].map(([name, { spec }]) => [name, spec.replicas ?? 0]));
   }
 
+  /** Pods of workers, without those that have failed. */
   get pods(): number {
-    return this.#workers.size;
+    return [...this.#workers.values()].filter(({ pod }) => !hasFailed(pod)).length;
+  }
+
+  get isDrained(): boolean {
+    return this.#runtime?.isDrained === true;
   }
 
   get verdicts() {
@@ -257,7 +278,7 @@ export class FleetWorld {
       }
       return;
     }
-    if (nowMs < worker.startsAtMs) return;
+    if (nowMs < worker.startsAtMs || hasFailed(pod)) return;
     const restarts = pod.status?.containerStatuses?.[0]?.restartCount ?? 0;
     const ready = nowMs >= worker.isUnreadyUntilMs;
     if (pod.status?.phase !== "Running" || isReady(pod) !== ready) worker.pod = withStatus(pod, { restarts, ready });
@@ -274,13 +295,18 @@ export class FleetWorld {
     worker.busyUntilMs = nowMs + 2_000 + this.#random() * 40_000;
   }
 
-  /** The ReplicaSet controller: makes what is missing, ends what is too much, in the real one's order. */
+  /**
+   * The ReplicaSet controller: makes what is missing, ends what is too much, in the real one's order. Pods that have failed are
+   * neither; they go with the Deployment, by the garbage collector.
+   */
   #reconcile(deployment: Deployment, nowMs: number): void {
     const name = deployment.metadata.name ?? "";
     const replicas = deployment.metadata.deletionTimestamp ? 0 : (deployment.spec.replicas ?? 0);
-    const active = [...this.#workers.values()].filter(
-      ({ pod }) => ownerOf(pod) === name && pod.metadata.deletionTimestamp === undefined,
-    );
+    const own = [...this.#workers.values()].filter(({ pod }) => ownerOf(pod) === name);
+    if (deployment.metadata.deletionTimestamp) {
+      for (const { pod } of own) if (hasFailed(pod)) this.#workers.delete(pod.metadata.name ?? "");
+    }
+    const active = own.filter(({ pod }) => pod.metadata.deletionTimestamp === undefined && !hasFailed(pod));
     for (let missing = replicas - active.length; missing > 0; missing -= 1) this.#make(deployment, nowMs);
     const victims = active.toSorted(byRank).slice(0, Math.max(0, active.length - replicas));
     for (const worker of victims) this.#endWorker(worker, nowMs);
@@ -472,6 +498,10 @@ export class FleetWorld {
 
 function ownerOf({ metadata }: Pod): string {
   return (metadata.name ?? "").replace(/-\d+$/, "");
+}
+
+function hasFailed({ status }: Pod): boolean {
+  return status?.phase === "Failed";
 }
 
 function isReady({ status }: Pod): boolean {

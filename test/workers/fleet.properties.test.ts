@@ -18,7 +18,7 @@ const behavior = (windowSeconds: number): Json => ({
 
 type Happening = { readonly afterMs: number } & (
   | { readonly kind: "enqueue"; readonly count: number }
-  | { readonly kind: "template" | "crash" | "unready" | "restart" }
+  | { readonly kind: "template" | "crash" | "evict" | "unready" | "restart" }
   | { readonly kind: "pause"; readonly paused: boolean }
   | { readonly kind: "hand"; readonly replicas: number }
   | { readonly kind: "weather"; readonly weather: Partial<Weather> }
@@ -33,7 +33,10 @@ const happening: fc.Arbitrary<Happening> = fc
         weight: 6,
         arbitrary: fc.record({ kind: fc.constant("enqueue" as const), count: fc.integer({ min: 1, max: 8 }) }),
       },
-      { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom("template", "crash", "unready", "restart") }) },
+      {
+        weight: 2,
+        arbitrary: fc.record({ kind: fc.constantFrom("template", "crash", "evict", "unready", "restart") }),
+      },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("pause" as const), paused: fc.boolean() }) },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("hand" as const), replicas: fc.nat(12) }) },
       {
@@ -60,6 +63,8 @@ async function happen(world: FleetWorld, what: Happening): Promise<void> {
       return world.changeTemplate();
     case "crash":
       return world.crash();
+    case "evict":
+      return world.evict();
     case "unready":
       return world.makeUnready();
     case "restart":
