@@ -33,6 +33,8 @@ const STEP = 1 / 4;
  * How many workers each Deployment should have. Only that of the present template grows; those of earlier ones shrink as
  * their workers go idle, in steps: idle old workers stay until as many new ones are Ready, so that a template that does not
  * start costs no more than a step. New ones come beside the old ones where `maxReplicas` leaves room, else in their place.
+ * A step of new ones that are still starting stays when old ones, which had seemed idle, may be busy again: an old worker that
+ * crashes again and again is both by turns, and would else have them ended and made anew each time.
  * Never plans more than `maxReplicas` in all, unless there are more already that are to stay; never fewer than are kept.
  */
 export function splitReplicas(input: SplitInput): Map<string, number> {
@@ -69,12 +71,16 @@ function handOver(input: {
   readonly oldIdle: number;
   readonly wanted: number;
 }): { newReplicas: number; idleLeft: number } {
-  const { total, maxReplicas, mayGrow, current, oldIdle, wanted } = input;
-  if (oldIdle === 0) return { newReplicas: wanted, idleLeft: 0 };
-  if (!mayGrow)
-    return { newReplicas: wanted, idleLeft: Math.min(oldIdle, Math.max(0, wanted - (current?.replicas ?? 0))) };
+  const { total, maxReplicas, mayGrow, current, oldKept, oldIdle, wanted } = input;
   const step = Math.max(1, Math.ceil(total * STEP));
   const surge = Math.min(step, Math.max(0, maxReplicas - total));
+  if (oldIdle === 0) {
+    const isStarting = oldKept > 0 && current !== undefined && current.ready < current.replicas;
+    const spared = isStarting ? Math.min(current.replicas, wanted + surge) : 0;
+    return { newReplicas: Math.max(wanted, spared), idleLeft: 0 };
+  }
+  if (!mayGrow)
+    return { newReplicas: wanted, idleLeft: Math.min(oldIdle, Math.max(0, wanted - (current?.replicas ?? 0))) };
   const ready = Math.min(current?.ready ?? 0, wanted);
   const idleLeft = Math.min(oldIdle, Math.max(0, wanted - ready - (surge > 0 ? 0 : step)));
   const newReplicas = Math.min(wanted, Math.max(current ? keptOf(current) : 0, wanted + surge - idleLeft));

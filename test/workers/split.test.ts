@@ -39,6 +39,21 @@ describe("splitReplicas", () => {
       { groups: [group("old", 3, { kept: 2 }), group("new", 3)] },
       { old: 2, new: 3 },
     ],
+    [
+      "new ones that start stay when an old one that had seemed idle may be busy again",
+      { total: 2, groups: [group("old", 1, { kept: 1 }), group("new", 2, { ready: 1 })] },
+      { old: 1, new: 2 },
+    ],
+    [
+      "no more of them than a quarter",
+      { total: 2, groups: [group("old", 1, { kept: 1 }), group("new", 4, { ready: 1 })] },
+      { old: 1, new: 2 },
+    ],
+    [
+      "and none where there is no room for them",
+      { total: 2, maxReplicas: 2, groups: [group("old", 1, { kept: 1 }), group("new", 2, { ready: 1 })] },
+      { old: 1, new: 1 },
+    ],
     ["one worker changes its template", { total: 1, maxReplicas: 1, groups: [group("old", 1)] }, { old: 0, new: 1 }],
     [
       "idle ones of the newest old template stay longest",
