@@ -1,92 +1,69 @@
 import { realClock, sleep } from "../../../src/core/clock.ts";
 import { isAlreadyExists, isNotFound } from "../../../src/kube/errors.ts";
 import { type Pod, SECRETS } from "../../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../../src/sessions/pod-gate.ts";
 import type { TestCluster } from "../../support/cluster.ts";
-import { SHORT_LEASE } from "../../support/session-life.ts";
-import { startWorld, type World } from "../../support/world.ts";
-import { Fates } from "./fates.ts";
+import type { World } from "../../support/world.ts";
+import type { CommonSetting } from "./draw.ts";
+import type { Fates } from "./fates.ts";
 import { Log, Replica } from "./replica.ts";
-import type { Kind, Setting } from "./steps.ts";
-import { Witness } from "./witness.ts";
+import type { Witness } from "./witness.ts";
 
 /**
  * Leases of the lengths that fit SHORT_LEASE's timers, whoever beats. Starting items expire later: the window of a claim is the
  * server's and is not scaled, so that one whose acknowledgement got no answer is opened 5 s after it at the earliest.
  */
-const LIMITS = { ttlSeconds: 8, minTtlSeconds: 8, maxTtlSeconds: 8, startingTimeoutSeconds: 20 } as const;
+export const LIMITS = { ttlSeconds: 8, minTtlSeconds: 8, maxTtlSeconds: 8, startingTimeoutSeconds: 20 } as const;
 
 /** The node is this much faster than life. */
-const NODE_TIME_SCALE = 4;
+export const NODE_TIME_SCALE = 4;
 
 /** Many worlds start at the same time. */
-const STARTS_MS = 300_000;
+export const STARTS_MS = 300_000;
 
 /** How long a step waits for what it needs: a session under way, a parked Pod. Without it nothing happens. */
 const AIM_MS = 5_000;
 const LOOK_MS = 50;
 
 /** One Environment in a namespace of its own, the replicas that serve it, and all that is seen of it. */
-export class Stage implements AsyncDisposable {
+export abstract class Stage implements AsyncDisposable {
   readonly world: World;
-  readonly setting: Setting;
-  readonly fates: Fates;
-  readonly witness: Witness;
   readonly log = new Log();
+  abstract readonly setting: CommonSetting;
+  // biome-ignore lint/suspicious/noExplicitAny: each mode has kinds of its own.
+  abstract readonly fates: Fates<any>;
+  abstract readonly witness: Witness;
   /** Those that run, the oldest first. */
   replicas: Replica[] = [];
   readonly #cluster: TestCluster;
-  readonly #onStruck: (kind: Kind) => void;
+  readonly #onStruck: (kind: string) => void;
   readonly #ended: Replica[] = [];
   readonly #later = new Set<Promise<unknown>>();
   readonly #leaving = new AbortController();
   #started = 0;
 
-  private constructor(parts: {
-    world: World;
-    cluster: TestCluster;
-    setting: Setting;
-    fates: Fates;
-    onStruck: (kind: Kind) => void;
-  }) {
+  protected constructor(parts: { world: World; cluster: TestCluster; onStruck: (kind: string) => void }) {
     this.world = parts.world;
-    this.setting = parts.setting;
-    this.fates = parts.fates;
     this.#cluster = parts.cluster;
     this.#onStruck = parts.onStruck;
-    this.witness = new Witness(parts.world, parts.setting);
-    this.world.simulator.on("fault", ({ fault }) => {
-      const kind = apiKind(fault);
-      if (kind) parts.onStruck(kind);
-    });
+    this.world.simulator.on("fault", ({ fault }) => parts.onStruck(apiKind(fault)));
   }
 
-  /** @param onStruck told each kind of step as it takes effect. */
-  static async start(
-    cluster: TestCluster,
-    setting: Setting,
-    seed: number,
-    onStruck: (kind: Kind) => void,
-  ): Promise<Stage> {
-    const fates = new Fates(onStruck);
-    const world = await startWorld(cluster, {
-      timeScale: SHORT_LEASE.timeScale,
-      simulator: { limits: LIMITS, switches: setting.switches, seed, adminToken: "remembers credentials" },
-      node: {
-        seed,
-        timeScale: NODE_TIME_SCALE,
-        runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
-        fates: (pod, { name }) => (name === GATE_CONTAINER ? undefined : fates.of(pod)),
-      },
-      spec: { deletionGraceSeconds: 2 },
-      sessions: sessionsOf(setting),
-    });
-    const stage = new Stage({ world, cluster, setting, fates, onStruck });
-    await world.createEnvironment();
-    for (let n = 0; n < setting.replicas; n += 1) await stage.startReplica();
-    await world.until("it is served", () => world.condition("Ready")?.status === "True", STARTS_MS);
-    if (setting.warm > 0) await world.until("a Pod is parked", () => world.parked.length > 0, STARTS_MS);
-    return stage;
+  /** Makes the Environment, as the setting says. */
+  abstract createEnvironment(): Promise<void>;
+
+  /** Pods that serve a session now, and are not going. */
+  abstract busyPods(): Pod[];
+
+  /** Merges into the spec. */
+  async patchSpec(patch: Record<string, unknown>): Promise<void> {
+    await this.world.patchSpec(patch);
+  }
+
+  /** The Environment is made, and served by as many replicas as the setting says. */
+  protected async begin(): Promise<void> {
+    await this.createEnvironment();
+    for (let n = 0; n < this.setting.replicas; n += 1) await this.startReplica();
+    await this.world.until("it is served", () => this.world.condition("Ready")?.status === "True", STARTS_MS);
   }
 
   async startReplica(): Promise<Replica> {
@@ -95,7 +72,7 @@ export class Stage implements AsyncDisposable {
       name: `operator-${this.#started}`,
       leaderElect: this.setting.replicas > 1,
       log: this.log,
-      onStrike: (kind) => this.#onStruck(kind as Kind),
+      onStrike: this.#onStruck,
     });
     this.replicas.push(replica);
     return replica;
@@ -123,8 +100,31 @@ export class Stage implements AsyncDisposable {
     );
   }
 
+  /** What was put on gets a while to strike. */
+  async linger(): Promise<void> {
+    const isOver = () =>
+      this.world.simulator.faults().length === 0 && this.replicas.every(({ proxy }) => !proxy.hasFaults);
+    await this.aim(() => isOver() || undefined);
+  }
+
+  /** Everything around the spec is well again. */
+  async mend(): Promise<void> {
+    const { world } = this;
+    this.fates.calm();
+    world.simulator.clearFaults();
+    await this.#settleLater();
+    for (const { clock, proxy } of this.replicas) {
+      clock.goOn();
+      clock.setWall(0);
+      proxy.clear();
+    }
+    await world.node.cordon(false);
+    await this.writeKey(world.simulator.environmentKey(world.environmentId));
+    if (this.replicas.length === 0) await this.startReplica();
+  }
+
   /** Everything that was to come later has come. */
-  async settleLater(): Promise<void> {
+  async #settleLater(): Promise<void> {
     this.#leaving.abort();
     await Promise.all(this.#later);
   }
@@ -137,14 +137,6 @@ export class Stage implements AsyncDisposable {
       if (found !== undefined || realClock.monotonic() > until) return found;
       await sleep(realClock, LOOK_MS);
     }
-  }
-
-  // --- what steps act on ------------------------------------------------------------------------------------------
-
-  podsOf(phase: string): Pod[] {
-    return this.world.pods.filter(
-      ({ metadata }) => metadata.labels?.["berth.dev/phase"] === phase && !metadata.deletionTimestamp,
-    );
   }
 
   /** Writes the Secret of the environment key, whatever became of it. */
@@ -168,7 +160,7 @@ export class Stage implements AsyncDisposable {
     this.witness.environmentDeleted = true;
     await this.world.deleteEnvironment();
     await this.world.until("the Environment is gone", () => !this.world.environment, STARTS_MS);
-    await this.world.createEnvironment();
+    await this.createEnvironment();
     await this.world.until("the Environment is there again", () => this.world.environment, STARTS_MS);
     this.witness.environmentDeleted = false;
   }
@@ -187,25 +179,8 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-export function sessionsOf(setting: Setting): Record<string, unknown> {
-  const { lease, onPodFailure, parking, disruption, maxConcurrent, warm } = setting;
-  return {
-    lease,
-    onPodFailure,
-    parking,
-    disruption,
-    maxConcurrent,
-    warm: Math.min(warm, maxConcurrent),
-    // Longer than a busy machine takes for what goes well.
-    firstBeatTimeoutSeconds: 20,
-    prepareTimeoutSeconds: 30,
-    warmScaleDownSeconds: 2,
-    parkedMaxAgeSeconds: 60,
-  };
-}
-
 /** The kind of step that put a fault of the simulator on. */
-function apiKind(fault: { kind: string; status?: number }): Kind | undefined {
+function apiKind(fault: { kind: string; status?: number }): string {
   switch (fault.kind) {
     case "status":
       return fault.status === 429 ? "api:429" : "api:5xx";

@@ -1,34 +1,37 @@
-import { KINDS, type Kind } from "./steps.ts";
-import type { Invariant } from "./witness.ts";
-
 /** What was done and looked at in all sequences of a run. */
 export class Tally {
   sequences = 0;
-  readonly #taken = new Map<Kind, number>();
-  readonly #struck = new Map<Kind, number>();
-  readonly #checked = new Map<Invariant, number>();
+  readonly #kinds: readonly string[];
+  readonly #taken = new Map<string, number>();
+  readonly #struck = new Map<string, number>();
+  readonly #checked = new Map<string, number>();
 
-  taken(kind: Kind): void {
+  /** @param kinds of steps, all there are. */
+  constructor(kinds: readonly string[]) {
+    this.#kinds = kinds;
+  }
+
+  taken(kind: string): void {
     this.#taken.set(kind, (this.#taken.get(kind) ?? 0) + 1);
   }
 
   /** A step took effect. */
-  struck(kind: Kind): void {
+  struck(kind: string): void {
     this.#struck.set(kind, (this.#struck.get(kind) ?? 0) + 1);
   }
 
-  checked(checks: ReadonlyMap<Invariant, number>): void {
+  checked(checks: ReadonlyMap<string, number>): void {
     for (const [invariant, count] of checks) this.#checked.set(invariant, (this.#checked.get(invariant) ?? 0) + count);
   }
 
   /** Kinds of steps that were never taken. */
-  get untaken(): Kind[] {
-    return KINDS.filter((kind) => !this.#taken.has(kind));
+  get untaken(): string[] {
+    return this.#kinds.filter((kind) => !this.#taken.has(kind));
   }
 
   /** Kinds of steps of which none took effect. */
-  get idle(): Kind[] {
-    return KINDS.filter((kind) => !this.#struck.has(kind));
+  get idle(): string[] {
+    return this.#kinds.filter((kind) => !this.#struck.has(kind));
   }
 
   get text(): string {
@@ -36,7 +39,7 @@ export class Tally {
     return [
       `sequences: ${this.sequences} run, ${sum(this.#taken)} steps, ${sum(this.#checked)} invariants checked`,
       "steps, and how often they took effect:",
-      ...KINDS.map((kind) => `  ${kind}: ${this.#taken.get(kind) ?? 0}, ${this.#struck.get(kind) ?? 0}`),
+      ...this.#kinds.map((kind) => `  ${kind}: ${this.#taken.get(kind) ?? 0}, ${this.#struck.get(kind) ?? 0}`),
       "invariants, and how often they were checked:",
       ...[...this.#checked].sort().map(([invariant, count]) => `  ${invariant}: ${count}`),
     ].join("\n");

@@ -1,18 +1,15 @@
 import { isNotFound, KubeApiError } from "../../../../src/kube/errors.ts";
-import { PODS, type Pod, SECRETS } from "../../../../src/kube/resource.ts";
-import { runningSession } from "../looks.ts";
+import { PODS, type Pod } from "../../../../src/kube/resource.ts";
 import type { Stage } from "../stage.ts";
-import { type Act, type Acts, pick } from "./act.ts";
+import { type Act, pick } from "./act.ts";
 
-const EDITED = "testbed.berth.dev/edited";
-
-export const CLUSTER: Acts<"pod" | "node" | "claim"> = {
-  "pod:deleted": withPod("running", deletePod),
-  "pod:parked-deleted": withPod("parked", deletePod),
-  "pod:evicted-by-api": withPod("running", evict),
-  "pod:evicted-by-node": withPod("running", ({ world }, { metadata }) => world.node.evict(metadata)),
-  "pod:killed": withPod("running", ({ world }, { metadata }) => world.node.kill(metadata)),
-  "pod:out-of-memory": withPod("running", ({ world }, { metadata }) => world.node.kill(metadata, { by: "OOMKilled" })),
+/** People, and the node. */
+export const CLUSTER = {
+  "pod:deleted": withPod(busy, deletePod),
+  "pod:evicted-by-api": withPod(busy, evict),
+  "pod:evicted-by-node": withPod(busy, ({ world }, { metadata }) => world.node.evict(metadata)),
+  "pod:killed": withPod(busy, ({ world }, { metadata }) => world.node.kill(metadata)),
+  "pod:out-of-memory": withPod(busy, ({ world }, { metadata }) => world.node.kill(metadata, { by: "OOMKilled" })),
   "node:lost": (stage, choice) => goes(stage, () => stage.world.node.fail(), pick([600, 2_500, 6_000], choice)),
   "node:rebooted": (stage) => {
     stage.witness.excuseAll();
@@ -21,23 +18,20 @@ export const CLUSTER: Acts<"pod" | "node" | "claim"> = {
   },
   "node:drained": (stage, choice) => goes(stage, () => stage.world.node.drain(), pick([300, 1_500], choice)),
   "node:shut-down": (stage, choice) => goes(stage, () => stage.world.node.shutDown(1), pick([100, 1_000], choice)),
-  "claim:edited": async (stage, choice) => {
-    const { world } = stage;
-    const claim = await stage.aim(() => (world.claims.length > 0 ? pick(world.claims, choice) : undefined));
-    if (!claim) return false;
-    const ref = { namespace: world.namespace, name: claim.metadata.name ?? "" };
-    const patch = { metadata: { labels: { [EDITED]: String(choice) } } };
-    return await unlessGone(world.kube.patch(SECRETS, ref, patch, { type: "merge" }));
-  },
-};
+} as const satisfies Record<string, Act>;
 
-/** Acts on a Pod whose session runs, or on one that is parked, and says so to whoever watches for ends without a cause. */
-function withPod(which: "running" | "parked", act: (stage: Stage, pod: Pod) => Promise<boolean> | boolean): Act {
+function busy(stage: Stage): Pod[] {
+  return stage.busyPods();
+}
+
+/** Acts on one of these Pods, and says so to whoever watches for ends without a cause. */
+export function withPod<Played extends Stage>(
+  find: (stage: Played) => readonly Pod[],
+  act: (stage: Played, pod: Pod) => Promise<boolean> | boolean,
+): Act<Played> {
   return async (stage, choice) => {
-    const { world } = stage;
     const pod = await stage.aim(() => {
-      const busy = () => world.pods.filter((each) => runningSession(each) && !each.metadata.deletionTimestamp);
-      const pods = which === "parked" ? world.parked : busy();
+      const pods = find(stage);
       return pods.length === 0 ? undefined : pick(pods, choice);
     });
     if (!pod) return false;
@@ -46,7 +40,7 @@ function withPod(which: "running" | "parked", act: (stage: Stage, pod: Pod) => P
   };
 }
 
-function deletePod({ world }: Stage, { metadata }: Pod): Promise<boolean> {
+export function deletePod({ world }: Stage, { metadata }: Pod): Promise<boolean> {
   return unlessGone(world.kube.delete(PODS, { namespace: world.namespace, name: metadata.name ?? "" }));
 }
 
@@ -75,7 +69,8 @@ async function goes(stage: Stage, act: () => unknown, backAfterMs: number): Prom
   return true;
 }
 
-async function unlessGone(write: Promise<unknown>): Promise<boolean> {
+/** True when it was written; false when there was nothing to write to. */
+export async function unlessGone(write: Promise<unknown>): Promise<boolean> {
   try {
     await write;
     return true;

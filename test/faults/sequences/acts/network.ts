@@ -1,6 +1,6 @@
 import type { FaultInput } from "../../../../simulator/faults.ts";
 import type { KubeFaultKind } from "../../../support/kube-proxy.ts";
-import { type Act, type Acts, FAULT_TIMES, pick } from "./act.ts";
+import { type Act, FAULT_TIMES, pick } from "./act.ts";
 import { enqueue } from "./work.ts";
 
 const PARTITION_MS = [300, 1_000, 2_500] as const;
@@ -17,20 +17,11 @@ const NONSENSE = [
   { kind: "wrong-types" },
 ] as const;
 
-/** What an operator asks of the API server as it serves; the last is anything. */
-const KUBE_CALLS = [
-  ["POST", "secrets"],
-  ["PATCH", "pods"],
-  ["POST", "pods"],
-  ["PATCH", "secrets"],
-  ["DELETE", "secrets"],
-  ["GET", "pods"],
-  ["DELETE", "pods"],
-  ["PATCH", "environments"],
-  [undefined, undefined],
-] as const;
+/** What an operator asks of the API server as it serves, by method and plural; undefined is any. */
+export type KubeCalls = readonly (readonly [method: string | undefined, plural: string | undefined])[];
 
-export const NETWORK: Acts<"api" | "kube" | "watch"> = {
+/** Faults of the operator's Work API. */
+export const WORK_API = {
   "api:5xx": troubleWork((choice) => ({ kind: "status", status: pick([500, 503, 529], choice) })),
   "api:429": troubleWork((choice) => ({ kind: "status", status: 429, retryAfterSeconds: choice % 2 })),
   "api:reset": troubleWork(() => ({ kind: "reset" })),
@@ -42,29 +33,34 @@ export const NETWORK: Acts<"api" | "kube" | "watch"> = {
     world.simulator.inject({ kind: "duplicate-offer", times: 2 });
     return undefined;
   },
-  "kube:reset": troubleKube("reset"),
-  "kube:lost-reply": troubleKube("lost-reply"),
-  "kube:slow": troubleKube("slow"),
-  "kube:late": troubleKube("late"),
-  "kube:5xx": troubleKube("5xx"),
-  "kube:429": troubleKube("429"),
-  "kube:conflict": troubleKube("conflict"),
-  "kube:partition": (stage, choice) => {
-    stage.witness.kubeTroubled = true;
-    const [replica] = stage.replicas;
-    if (!replica) return false;
-    replica.proxy.refuse();
-    stage.later(pick(PARTITION_MS, choice), () => {
-      if (!replica.isKilled) replica.proxy.clear();
-    });
-    return true;
-  },
-  "watch:dropped": (stage) => stage.replicas.reduce((open, { proxy }) => open + proxy.dropWatches(), 0) > 0,
-  "watch:gone": (stage) => {
-    for (const { proxy } of stage.replicas) proxy.expireWatches();
-    return undefined;
-  },
-};
+} as const satisfies Record<string, Act>;
+
+/** Faults of the API server, and of the way to it. */
+export const kubeApi = (calls: KubeCalls) =>
+  ({
+    "kube:reset": troubleKube("reset", calls),
+    "kube:lost-reply": troubleKube("lost-reply", calls),
+    "kube:slow": troubleKube("slow", calls),
+    "kube:late": troubleKube("late", calls),
+    "kube:5xx": troubleKube("5xx", calls),
+    "kube:429": troubleKube("429", calls),
+    "kube:conflict": troubleKube("conflict", calls),
+    "kube:partition": (stage, choice) => {
+      stage.witness.kubeTroubled = true;
+      const [replica] = stage.replicas;
+      if (!replica) return false;
+      replica.proxy.refuse();
+      stage.later(pick(PARTITION_MS, choice), () => {
+        if (!replica.isKilled) replica.proxy.clear();
+      });
+      return true;
+    },
+    "watch:dropped": (stage) => stage.replicas.reduce((open, { proxy }) => open + proxy.dropWatches(), 0) > 0,
+    "watch:gone": (stage) => {
+      for (const { proxy } of stage.replicas) proxy.expireWatches();
+      return undefined;
+    },
+  }) as const satisfies Record<string, Act>;
 
 function troubleWork(fault: (choice: number) => FaultInput, calls: readonly (typeof CALLS)[number][] = CALLS): Act {
   return (stage, choice) => {
@@ -77,11 +73,11 @@ function troubleWork(fault: (choice: number) => FaultInput, calls: readonly (typ
   };
 }
 
-function troubleKube(kind: KubeFaultKind): Act {
+function troubleKube(kind: KubeFaultKind, calls: KubeCalls): Act {
   return (stage, choice) => {
     stage.witness.kubeTroubled = true;
-    const [method, plural] = kind === "conflict" ? [] : pick(KUBE_CALLS, choice);
-    const times = pick(FAULT_TIMES, Math.floor(choice / KUBE_CALLS.length));
+    const [method, plural] = kind === "conflict" ? [] : pick(calls, choice);
+    const times = pick(FAULT_TIMES, Math.floor(choice / calls.length));
     for (const { proxy } of stage.replicas) proxy.add({ kind, method, plural, times });
     enqueue(stage);
     return undefined;

@@ -2,13 +2,13 @@ import { isNotFound } from "../../../../src/kube/errors.ts";
 import { LEASES } from "../../../../src/kube/resource.ts";
 import type { Stillness } from "../clock.ts";
 import type { Stage } from "../stage.ts";
-import { type Act, type Acts, pick } from "./act.ts";
+import { type Act, pick } from "./act.ts";
 
 const HOUR_MS = 3_600_000;
 const DOWN_MS = [100, 600, 2_000] as const;
 const STILL_MS = [400, 1_500, 4_000] as const;
 
-export const OPERATORS: Acts<"clock" | "operator" | "leader"> = {
+export const OPERATORS = {
   "clock:forward": setClocks(HOUR_MS),
   "clock:back": setClocks(-HOUR_MS),
   "clock:stopped": standStill("stopped"),
@@ -37,7 +37,7 @@ export const OPERATORS: Acts<"clock" | "operator" | "leader"> = {
     }
     return items.length > 0;
   },
-};
+} as const satisfies Record<string, Act>;
 
 function setClocks(offsetMs: number): Act {
   return (stage, choice) => {

@@ -1,29 +1,15 @@
 import { isNotFound } from "../../../../src/kube/errors.ts";
 import { SECRETS } from "../../../../src/kube/resource.ts";
-import type { Stage } from "../stage.ts";
-import { type Acts, pick } from "./act.ts";
+import { type Act, pick } from "./act.ts";
 
-export const SPEC: Acts<"spec" | "environment" | "key"> = {
-  "spec:warm": (stage, choice) => change(stage, { warm: Math.min(choice % 3, stage.witness.maxConcurrentNow) }),
-  "spec:max": (stage, choice) => change(stage, { maxConcurrent: 1 + (choice % 4), warm: choice % 2 }),
-  "spec:template": (stage, choice) => change(stage, template(stage, { image: `worker:${choice}` })),
-  // Refused by the dry run; it stays until the faults end.
-  "spec:bad-template": (stage) => change(stage, template(stage, { imagePulPolicy: "Never" })),
-  "spec:lease": (stage, choice) => change(stage, { lease: pick(["Worker", "Operator"], choice) }),
-  "spec:parking": (stage, choice) => change(stage, { parking: pick(["Key", "Init"], choice) }),
-  "spec:credential": (stage, choice) => change(stage, { credential: pick(["EnvironmentKey", "WorkSecret"], choice) }),
-  "spec:paused": (stage) => change(stage, {}, { paused: true }),
-  "spec:resumed": (stage) => change(stage, {}, { paused: false }),
-  "spec:on-pod-failure": (stage, choice) => change(stage, { onPodFailure: pick(["Stop", "Release"], choice) }),
-  "spec:disruption": (stage, choice) => change(stage, { disruption: pick(["Allow", "Protect"], choice) }),
-  "spec:max-duration": (stage, choice) => {
-    stage.witness.excuseAll();
-    return change(stage, { maxDurationSeconds: pick([1, 2, 4], choice) });
+/** Changes of the Environment and of its key that do not depend on its mode. */
+export const ENVIRONMENT = {
+  "spec:paused": async (stage) => {
+    await stage.patchSpec({ paused: true });
+    return true;
   },
-  "spec:mode": async (stage) => {
-    const workers = { maxReplicas: 1, template: { spec: { containers: [{ name: "worker", image: "worker:1" }] } } };
-    const taken = await change(stage, null, { workers }).catch(() => false);
-    if (taken) throw new Error("the API server let sessions be exchanged for workers");
+  "spec:resumed": async (stage) => {
+    await stage.patchSpec({ paused: false });
     return true;
   },
   "environment:made-again": async (stage) => {
@@ -58,22 +44,4 @@ export const SPEC: Acts<"spec" | "environment" | "key"> = {
     await stage.writeKey(stage.world.simulator.environmentKey(stage.world.environmentId));
     return true;
   },
-};
-
-/** Merges into the spec; null takes `sessions` away. */
-export async function change(
-  stage: Stage,
-  sessions: Record<string, unknown> | null,
-  spec: Record<string, unknown> = {},
-): Promise<true> {
-  if (typeof sessions?.["maxConcurrent"] === "number") stage.witness.allows(sessions["maxConcurrent"]);
-  await stage.world.patchSpec({ sessions, ...spec });
-  return true;
-}
-
-/** `sessions.template` with this container; merged whole, since lists are. */
-export function template({ world }: Stage, container: Record<string, unknown>): Record<string, unknown> {
-  const { sessions } = world.spec() as { sessions: { template: { spec: Record<string, unknown> } } };
-  const containers = [{ name: "worker", image: "worker:1", ...container }];
-  return { template: { spec: { ...sessions.template.spec, containers } } };
-}
+} as const satisfies Record<string, Act>;

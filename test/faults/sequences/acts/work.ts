@@ -1,11 +1,9 @@
 import type { ItemRecord } from "../../../../simulator/item.ts";
 import type { Stage } from "../stage.ts";
-import type { Kind } from "../steps.ts";
-import { type Act, type Acts, pick } from "./act.ts";
+import { type Act, pick } from "./act.ts";
 
-type FateKind = Extract<Kind, `fate:${string}`>;
-
-export const WORK: Acts<"work" | "user"> = {
+/** Work comes, and users of the platform do something about it. */
+export const WORK = {
   "work:session": (stage) => enqueue(stage),
   "work:burst": (stage, choice) => {
     for (let n = 0; n <= 1 + (choice % 3); n += 1) enqueue(stage);
@@ -33,10 +31,10 @@ export const WORK: Acts<"work" | "user"> = {
     stage.world.simulator.deleteSession(sessionId);
     return true;
   },
-};
+} as const satisfies Record<string, Act>;
 
 /** Two sessions come: one takes the Pod that is parked already, where there is one, the other wants a new one. */
-export function giveFate(kind: FateKind): Act {
+export function giveFate(kind: string): Act {
   return async (stage) => {
     stage.fates.add(kind);
     for (let n = 0; n < 2; n += 1) enqueue(stage);

@@ -1,48 +1,25 @@
-import type { ItemRecord } from "../../../simulator/item.ts";
-import { LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
-import { END_REASON_LIST } from "../../../src/api/reasons.ts";
-import {
-  CONFIG_MAPS,
-  EVENTS,
-  type KubeObject,
-  LEASES,
-  NETWORK_POLICIES,
-  POD_DISRUPTION_BUDGETS,
-  PODS,
-  type Resource,
-} from "../../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
-import type { Stage } from "./stage.ts";
-
-/**
- * Some seconds at most on a machine with time to spare. One that is so busy that requests take longer than the claim
- * protocol allows serves nothing meanwhile, as it should.
- */
-const SETTLES_MS = 600_000;
-/** The garbage collector of a young control plane takes half a minute to learn of a kind. */
-const GONE_MS = 300_000;
+import type { ItemRecord } from "../../../../simulator/item.ts";
+import { END_REASON_LIST } from "../../../../src/api/reasons.ts";
+import { EVENTS } from "../../../../src/kube/resource.ts";
+import { expectDeletable, expectNoLeaks, expectReady, SETTLES_MS } from "../ends.ts";
+import { ENDLESS } from "./fates.ts";
+import type { SessionsStage } from "./stage.ts";
 
 /** Fewer Events than the writer lets through of one object at a stretch: none of them was held back. */
 const EVENTS_LET_THROUGH = 20;
 
 /** What must be true of every world in the end, whatever befell it. */
-export async function expectEnd(stage: Stage): Promise<void> {
+export async function expectEnd(stage: SessionsStage): Promise<void> {
   const { world, witness } = stage;
   await untilSettled(stage);
   // What was wrong with an item is told until one after it is served: this one is.
   world.simulator.enqueue(world.environmentId);
   await untilSettled(stage);
   witness.check("everything settles", false);
-  await world.until("Ready is True", () => world.condition("Ready")?.status === "True", SETTLES_MS);
-  witness.check("Ready when all is well", false);
+  await expectReady(stage);
   await expectEachServedOrTold(stage);
   await expectNoLeaks(stage);
-  await world.deleteEnvironment();
-  witness.environmentDeleted = true;
-  await world.until("the Environment is gone", () => !world.environment, GONE_MS);
-  await world.until("its Pods and claims are gone", () => world.pods.length + world.claims.length === 0, GONE_MS);
-  await world.until("whatever it owned is gone", async () => (await leftovers(stage)).length === 0, GONE_MS);
-  witness.check("nothing is left of a deleted Environment", false);
+  await expectDeletable(stage);
   await witness.settled();
 }
 
@@ -50,7 +27,7 @@ export async function expectEnd(stage: Stage): Promise<void> {
  * Every item is stopped, no claim is left, no Pod is assigned. What never ends by itself is stopped by its user: a program
  * without end, and one that a drain gave up, as it tells, on a platform that keeps it for ever.
  */
-async function untilSettled(stage: Stage): Promise<void> {
+async function untilSettled(stage: SessionsStage): Promise<void> {
   const { world } = stage;
   const asked = new Set<string>();
   await world.until(
@@ -58,7 +35,7 @@ async function untilSettled(stage: Stage): Promise<void> {
     () => {
       for (const pod of world.pods) {
         const work = pod.metadata.annotations?.["berth.dev/work-id"];
-        if (!work || asked.has(work) || !stage.fates.isEndless(pod)) continue;
+        if (!work || asked.has(work) || !stage.fates.isOneOf(ENDLESS, pod)) continue;
         asked.add(work);
         if (world.simulator.item(work).state !== "stopped") world.simulator.stopItem(work);
       }
@@ -72,7 +49,7 @@ async function untilSettled(stage: Stage): Promise<void> {
 }
 
 /** Items that nobody holds any more, on a platform that never ends them by itself: their user does. */
-function endForGood({ world, setting }: Stage, live: readonly ItemRecord[]): void {
+function endForGood({ world, setting }: SessionsStage, live: readonly ItemRecord[]): void {
   const { starting, lapsedStopping } = setting.switches;
   for (const { id, state } of live) {
     if (state === "starting" && starting === "never") world.simulator.stopItem(id);
@@ -80,7 +57,7 @@ function endForGood({ world, setting }: Stage, live: readonly ItemRecord[]): voi
   }
 }
 
-async function expectEachServedOrTold(stage: Stage): Promise<void> {
+async function expectEachServedOrTold(stage: SessionsStage): Promise<void> {
   const { world, witness } = stage;
   const items = world.simulator.items(world.environmentId).filter(({ type }) => type === "session");
   for (const { id, acks } of items) {
@@ -94,7 +71,7 @@ async function expectEachServedOrTold(stage: Stage): Promise<void> {
 }
 
 /** Events are written beside the work. Resolves with the items of which none tells, once that is sure. */
-async function untilTold({ world, witness }: Stage, items: readonly ItemRecord[]): Promise<string[]> {
+async function untilTold({ world, witness }: SessionsStage, items: readonly ItemRecord[]): Promise<string[]> {
   const untold = async () => {
     const { items: events } = await world.kube.list(EVENTS, { namespace: world.namespace });
     // One that nobody could write, that went with a process, or that was one too many is lost: more Events do not promise.
@@ -109,36 +86,4 @@ async function untilTold({ world, witness }: Stage, items: readonly ItemRecord[]
 
 function byOperator({ stoppedBy, history }: ItemRecord): boolean {
   return stoppedBy?.as === "environment-key" && !history.some(({ by }) => by.as === "admin");
-}
-
-async function expectNoLeaks(stage: Stage): Promise<void> {
-  const { world, witness } = stage;
-  const { kube, namespace } = world;
-  const kinds: readonly Resource[] = [
-    PODS,
-    EVENTS,
-    CONFIG_MAPS,
-    LEASES,
-    NETWORK_POLICIES,
-    POD_DISRUPTION_BUDGETS,
-    ENVIRONMENTS,
-  ];
-  const lists = await Promise.all(kinds.map((kind) => kube.list(kind, { namespace })));
-  for (const object of lists.flatMap(({ items }) => items)) {
-    witness.checkForLeaks(`${object.kind} ${object.metadata.name}`, JSON.stringify(object));
-  }
-  for (const { metrics, name } of stage.replicas) {
-    const text = (await metrics?.registry.metrics()) ?? "";
-    witness.checkForLeaks(`the metrics of ${name}`, text);
-  }
-  witness.checkForLeaks("the log", stage.log.lines.join("\n"));
-}
-
-/** What bears an Environment's label, of every kind that Berth makes. */
-async function leftovers({ world }: Stage): Promise<KubeObject[]> {
-  const { kube, namespace } = world;
-  const query = { namespace, labelSelector: LABEL_ENVIRONMENT };
-  const kinds: readonly Resource[] = [NETWORK_POLICIES, POD_DISRUPTION_BUDGETS];
-  const lists = await Promise.all(kinds.map((kind) => kube.list(kind, query)));
-  return lists.flatMap(({ items }) => items);
 }

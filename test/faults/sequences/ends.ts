@@ -1,0 +1,82 @@
+import { LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
+import {
+  CONFIG_MAPS,
+  DEPLOYMENTS,
+  EVENTS,
+  type KubeObject,
+  LEASES,
+  NETWORK_POLICIES,
+  POD_DISRUPTION_BUDGETS,
+  PODS,
+  type Resource,
+} from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import type { Stage } from "./stage.ts";
+
+/**
+ * Some seconds at most on a machine with time to spare. One that is so busy that requests take longer than the claim
+ * protocol allows serves nothing meanwhile, as it should.
+ */
+export const SETTLES_MS = 600_000;
+/** The garbage collector of a young control plane takes half a minute to learn of a kind. */
+const GONE_MS = 300_000;
+
+const REPLICA_SETS: Resource<KubeObject> = {
+  group: "apps",
+  version: "v1",
+  plural: "replicasets",
+  kind: "ReplicaSet",
+  namespaced: true,
+};
+
+/** `Ready` is True. */
+export async function expectReady({ world, witness }: Stage): Promise<void> {
+  await world.until("Ready is True", () => world.condition("Ready")?.status === "True", SETTLES_MS);
+  witness.check("Ready when all is well", false);
+}
+
+/** No credential stands anywhere but in Secrets. */
+export async function expectNoLeaks(stage: Stage): Promise<void> {
+  const { world, witness } = stage;
+  const { kube, namespace } = world;
+  const kinds: readonly Resource[] = [
+    PODS,
+    EVENTS,
+    CONFIG_MAPS,
+    LEASES,
+    NETWORK_POLICIES,
+    POD_DISRUPTION_BUDGETS,
+    DEPLOYMENTS,
+    REPLICA_SETS,
+    ENVIRONMENTS,
+  ];
+  const lists = await Promise.all(kinds.map((kind) => kube.list(kind, { namespace })));
+  for (const object of lists.flatMap(({ items }) => items)) {
+    witness.checkForLeaks(`${object.kind} ${object.metadata.name}`, JSON.stringify(object));
+  }
+  for (const { metrics, name } of stage.replicas) {
+    const text = (await metrics?.registry.metrics()) ?? "";
+    witness.checkForLeaks(`the metrics of ${name}`, text);
+  }
+  witness.checkForLeaks("the log", stage.log.lines.join("\n"));
+}
+
+/** Deletes the Environment. Nothing of it is left then. */
+export async function expectDeletable(stage: Stage): Promise<void> {
+  const { world, witness } = stage;
+  await world.deleteEnvironment();
+  witness.environmentDeleted = true;
+  await world.until("the Environment is gone", () => !world.environment, GONE_MS);
+  await world.until("its Pods and claims are gone", () => world.pods.length + world.claims.length === 0, GONE_MS);
+  await world.until("whatever it owned is gone", async () => (await leftovers(stage)).length === 0, GONE_MS);
+  witness.check("nothing is left of a deleted Environment", false);
+}
+
+/** What bears an Environment's label, of every kind that Berth makes. */
+async function leftovers({ world }: Stage): Promise<KubeObject[]> {
+  const { kube, namespace } = world;
+  const query = { namespace, labelSelector: LABEL_ENVIRONMENT };
+  const kinds: readonly Resource[] = [NETWORK_POLICIES, POD_DISRUPTION_BUDGETS, DEPLOYMENTS, REPLICA_SETS];
+  const lists = await Promise.all(kinds.map((kind) => kube.list(kind, query)));
+  return lists.flatMap(({ items }) => items);
+}

@@ -1,0 +1,80 @@
+import fc from "fast-check";
+import { expect } from "vitest";
+import type { TestCluster } from "../../support/cluster.ts";
+import { readFaultSettings } from "../support/settings.ts";
+import type { Mode } from "./mode.ts";
+import { play } from "./play.ts";
+import type { Stage } from "./stage.ts";
+import { Tally } from "./tally.ts";
+import { inTurns } from "./turns.ts";
+
+/** Each waits most of the time. On a machine that is busy there are fewer at a time. */
+const AT_A_TIME = Number(process.env["BERTH_FAULTS_AT_A_TIME"] ?? 16);
+/** One sequence alone, by its number. When it fails again it is made smaller for this long. */
+const ONE = process.env["BERTH_FAULTS_SEQUENCE"];
+const SHRINKS_MS = 600_000;
+
+/** Of what takes minutes one wants to see that it goes on. */
+const TELL_EVERY = 25;
+
+/** So few say nothing of the kinds of steps that none of them took. */
+const ENOUGH_FOR_ALL_KINDS = 100;
+
+/** Some steps need what is not always there: a Pod that runs, a request to come. So many kinds may find none in a whole run. */
+const MOST_IDLE = 5;
+
+/** Far enough apart that the seeds of two runs share no sequence. */
+const SEED_STRIDE = 1_000_003;
+
+/**
+ * Plays a run's random sequences, prints what they did, and expects that none failed, and that every kind of step was taken.
+ * @param file the test's own, as `npm run test:faults` takes it.
+ * @param counts sequences of a plain run, and of one with `--long`.
+ */
+export async function runSequences<Kind extends string, Setting extends object, Played extends Stage>(
+  mode: Mode<Kind, Setting, Played>,
+  cluster: TestCluster,
+  { file, counts }: { readonly file: string; readonly counts: { readonly plain: number; readonly long: number } },
+): Promise<void> {
+  const { seed, long } = readFaultSettings();
+  const count = Number(process.env["BERTH_FAULTS_SEQUENCES"] ?? (long ? counts.long : counts.plain));
+  const indices = ONE === undefined ? Array.from({ length: count }, (_, index) => index) : [Number(ONE)];
+  const tally = new Tally(mode.kinds);
+  const failures: string[] = [];
+  let played = 0;
+
+  /** Plays sequence `index` of this seed; resolves with what was wrong. */
+  const playOne = async (index: number): Promise<string | null> => {
+    const ownSeed = (seed * SEED_STRIDE + index) | 0;
+    const property = fc.asyncProperty(mode.sequenceWith(mode.kindOf(index)), async (sequence) => {
+      tally.sequences += 1;
+      await play(mode, cluster, sequence, Math.abs(ownSeed), tally);
+    });
+    const found = await fc.check(property, {
+      seed: ownSeed,
+      numRuns: 1,
+      endOnFailure: ONE === undefined,
+      ...(ONE === undefined ? {} : { interruptAfterTimeLimit: SHRINKS_MS }),
+    });
+    if (!found.failed) return null;
+    const error = found.errorInstance;
+    const again = `BERTH_FAULTS_SEQUENCE=${index} npm run test:faults -- --seed ${seed} ${file}`;
+    return `sequence ${index}, ${again}\n${error instanceof Error ? error.message : String(error)}`;
+  };
+
+  const answers = () => cluster.api.get("/api/v1/namespaces/default");
+  const peak = await inTurns(indices.length, { most: AT_A_TIME, answers }, async (turn) => {
+    const failure = await playOne(indices[turn] ?? 0);
+    played += 1;
+    if (played % TELL_EVERY === 0) console.log(`${played} of ${indices.length} sequences played`);
+    if (!failure) return;
+    console.error(failure);
+    failures.push(failure);
+  });
+  console.log(`at most ${peak} at a time`);
+  console.log(tally.text);
+  expect(failures.length, `failures, each of which is printed above; the first:\n${failures[0]}`).toBe(0);
+  if (indices.length < ENOUGH_FOR_ALL_KINDS) return;
+  expect(tally.untaken, "steps that were never taken").toEqual([]);
+  expect(tally.idle.length, `kinds without effect: ${tally.idle.join(", ")}`).toBeLessThanOrEqual(MOST_IDLE);
+}

@@ -1,0 +1,10 @@
+import { test } from "vitest";
+import { useCluster } from "../../support/cluster.ts";
+import { runSequences } from "./run.ts";
+import { SESSIONS } from "./sessions/mode.ts";
+
+const cluster = useCluster();
+
+test("nothing that befalls an Environment loses a session, runs one twice, or leaves anything behind", async () => {
+  await runSequences(SESSIONS, cluster, { file: "sequences/sessions", counts: { plain: 100, long: 1_000 } });
+});

@@ -1,0 +1,65 @@
+import { ANNOTATION_LEASE } from "../../../../src/api/names.ts";
+import type { Pod } from "../../../../src/kube/resource.ts";
+import type { FateInput } from "../../../../testbed/node/node.ts";
+import type { Kind } from "./steps.ts";
+
+export type FateKind = Extract<Kind, `fate:${string}`>;
+
+/** Times of fates are divided by the node's time scale. */
+const SOON_MS = 800;
+const SERVES_MS = 1_600;
+
+/** What becomes of the session's container; null: it serves. A program that its operator beats for knows nothing of work items. */
+export function sessionFate(kind: FateKind | null, pod: Pod): FateInput {
+  const isPlain = pod.metadata.annotations?.[ANNOTATION_LEASE] === "Operator";
+  return kind ? fateOf(kind, isPlain) : serves(isPlain);
+}
+
+/** The session of such a Pod never ends by itself. What starts after its sandbox failed runs until it is told to end, as a node's Pods do to which nothing else befalls. */
+export const ENDLESS: ReadonlySet<FateKind> = new Set([
+  "fate:endless",
+  "fate:ignores-sigterm",
+  "fate:never-beats",
+  "fate:sandbox-error",
+]);
+
+function serves(isPlain: boolean): FateInput {
+  return isPlain ? { kind: "exit", code: 0, afterMs: SERVES_MS } : { kind: "worker", workMs: SERVES_MS };
+}
+
+function fateOf(kind: FateKind, isPlain: boolean): FateInput {
+  switch (kind) {
+    case "fate:crash":
+      return { kind: "exit", code: 1, afterMs: 0 };
+    case "fate:exit-code":
+      return { kind: "exit", code: 3, afterMs: SOON_MS };
+    case "fate:oom":
+      return isPlain ? { kind: "oom", afterMs: SOON_MS } : { kind: "worker", workMs: SOON_MS, end: "oom" };
+    case "fate:killed":
+      return isPlain ? { kind: "killed", afterMs: SOON_MS } : { kind: "worker", workMs: SOON_MS, end: "killed" };
+    case "fate:silent-exit":
+      return isPlain ? { kind: "exit", code: 0 } : { kind: "worker", workMs: SOON_MS, end: "exit-without-stop" };
+    case "fate:endless":
+      return isPlain ? { kind: "run" } : { kind: "worker", end: "hang" };
+    case "fate:ignores-sigterm":
+      return isPlain ? { kind: "run", onTerm: "ignore" } : { kind: "worker", end: "hang", onTerm: "ignore" };
+    case "fate:never-beats":
+      return isPlain ? { kind: "run" } : { kind: "worker", end: "hang", neverBeats: true };
+    case "fate:start-error":
+      return { kind: "start-error" };
+    case "fate:create-error":
+      return { kind: "create-error" };
+    case "fate:never-starts":
+      return { kind: "never-starts" };
+    case "fate:image-error":
+      return { kind: "pull-error" };
+    case "fate:sandbox-error":
+      return { kind: "sandbox", times: 2 };
+    case "fate:evicted":
+      return { kind: "evicted", afterMs: SOON_MS };
+    case "fate:refused":
+      return { kind: "refused" };
+    case "fate:slow-start":
+      return { ...serves(isPlain), startDelayMs: 6_000 };
+  }
+}

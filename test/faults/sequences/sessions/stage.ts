@@ -1,0 +1,88 @@
+import type { Pod } from "../../../../src/kube/resource.ts";
+import { GATE_CONTAINER } from "../../../../src/sessions/pod-gate.ts";
+import type { TestCluster } from "../../../support/cluster.ts";
+import { SHORT_LEASE } from "../../../support/session-life.ts";
+import { startWorld, type World } from "../../../support/world.ts";
+import { Fates } from "../fates.ts";
+import { LIMITS, NODE_TIME_SCALE, STARTS_MS, Stage } from "../stage.ts";
+import { type FateKind, sessionFate } from "./fates.ts";
+import { runningSession } from "./looks.ts";
+import type { Setting } from "./steps.ts";
+import { SessionsWitness } from "./witness.ts";
+
+/** An Environment with a Pod per session. */
+export class SessionsStage extends Stage {
+  readonly setting: Setting;
+  readonly fates: Fates<FateKind>;
+  readonly witness: SessionsWitness;
+
+  private constructor(parts: {
+    world: World;
+    cluster: TestCluster;
+    setting: Setting;
+    fates: Fates<FateKind>;
+    onStruck: (kind: string) => void;
+  }) {
+    super(parts);
+    this.setting = parts.setting;
+    this.fates = parts.fates;
+    this.witness = new SessionsWitness(parts.world, parts.setting);
+  }
+
+  /** @param onStruck told each kind of step as it takes effect. */
+  static async start(
+    cluster: TestCluster,
+    setting: Setting,
+    seed: number,
+    onStruck: (kind: string) => void,
+  ): Promise<SessionsStage> {
+    const fates = new Fates(sessionFate, onStruck);
+    const world = await startWorld(cluster, {
+      timeScale: SHORT_LEASE.timeScale,
+      simulator: { limits: LIMITS, switches: setting.switches, seed, adminToken: "remembers credentials" },
+      node: {
+        seed,
+        timeScale: NODE_TIME_SCALE,
+        runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
+        fates: (pod, { name }) => (name === GATE_CONTAINER ? undefined : fates.of(pod)),
+      },
+      spec: { deletionGraceSeconds: 2 },
+      sessions: sessionsOf(setting),
+    });
+    const stage = new SessionsStage({ world, cluster, setting, fates, onStruck });
+    await stage.begin();
+    if (setting.warm > 0) await world.until("a Pod is parked", () => world.parked.length > 0, STARTS_MS);
+    return stage;
+  }
+
+  async createEnvironment(): Promise<void> {
+    await this.world.createEnvironment();
+  }
+
+  busyPods(): Pod[] {
+    return this.world.pods.filter((pod) => runningSession(pod) && !pod.metadata.deletionTimestamp);
+  }
+
+  podsOf(phase: string): Pod[] {
+    return this.world.pods.filter(
+      ({ metadata }) => metadata.labels?.["berth.dev/phase"] === phase && !metadata.deletionTimestamp,
+    );
+  }
+}
+
+export function sessionsOf(setting: Setting): Record<string, unknown> {
+  const { lease, onPodFailure, parking, disruption, maxConcurrent, warm } = setting;
+  return {
+    lease,
+    onPodFailure,
+    parking,
+    disruption,
+    maxConcurrent,
+    warm: Math.min(warm, maxConcurrent),
+    // Longer than a busy machine takes for what goes well.
+    firstBeatTimeoutSeconds: 20,
+    prepareTimeoutSeconds: 30,
+    warmScaleDownSeconds: 2,
+    parkedMaxAgeSeconds: 60,
+  };
+}

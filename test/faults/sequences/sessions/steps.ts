@@ -1,0 +1,133 @@
+import fc from "fast-check";
+import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
+import type { Sequence } from "../mode.ts";
+
+/** Everything that may befall an Environment with `sessions`, by whom or what it comes from. */
+export const KINDS = [
+  // Work comes.
+  "work:session",
+  "work:burst",
+  "work:health-check",
+  "work:unknown-type",
+  "work:no-secret",
+  "work:same-session",
+  "work:message",
+  // A session comes, and the next Pod that is made has this fate.
+  "fate:crash",
+  "fate:exit-code",
+  "fate:oom",
+  "fate:killed",
+  "fate:silent-exit",
+  "fate:endless",
+  "fate:ignores-sigterm",
+  "fate:never-beats",
+  "fate:start-error",
+  "fate:create-error",
+  "fate:never-starts",
+  "fate:image-error",
+  "fate:sandbox-error",
+  "fate:evicted",
+  "fate:refused",
+  "fate:slow-start",
+  // People, the cluster and the node.
+  "pod:deleted",
+  "pod:parked-deleted",
+  "pod:evicted-by-api",
+  "pod:evicted-by-node",
+  "pod:killed",
+  "pod:out-of-memory",
+  "node:lost",
+  "node:rebooted",
+  "node:drained",
+  "node:shut-down",
+  "claim:edited",
+  // Users of the platform.
+  "user:stops",
+  "user:forces-stop",
+  "user:deletes-session",
+  "user:revokes-tokens",
+  // The spec changes.
+  "spec:warm",
+  "spec:max",
+  "spec:template",
+  "spec:bad-template",
+  "spec:lease",
+  "spec:parking",
+  "spec:credential",
+  "spec:paused",
+  "spec:resumed",
+  "spec:on-pod-failure",
+  "spec:disruption",
+  "spec:max-duration",
+  "spec:mode",
+  "environment:made-again",
+  // The environment key.
+  "key:rotated",
+  "key:rejected",
+  "key:wrong",
+  "key:deleted",
+  "key:restored",
+  // The Work API and the way to it.
+  "api:5xx",
+  "api:429",
+  "api:reset",
+  "api:lost-reply",
+  "api:hang",
+  "api:slow",
+  "api:nonsense",
+  "api:duplicate-offer",
+  // The API server and the way to it.
+  "kube:reset",
+  "kube:lost-reply",
+  "kube:slow",
+  "kube:late",
+  "kube:5xx",
+  "kube:429",
+  "kube:conflict",
+  "kube:partition",
+  "watch:dropped",
+  "watch:gone",
+  // The operator and its machine.
+  "clock:forward",
+  "clock:back",
+  "clock:stopped",
+  "clock:suspended",
+  "operator:restarted",
+  "operator:killed",
+  "operator:down",
+  "leader:ended",
+  "leader:killed",
+  "leader:lease-deleted",
+] as const;
+
+export type Kind = (typeof KINDS)[number];
+
+/** What an Environment is made with, and what its Work API is like. */
+export interface Setting extends CommonSetting {
+  readonly lease: "Worker" | "Operator";
+  readonly onPodFailure: "Stop" | "Release";
+  /** Without delivery as a file: scripted programs read none. */
+  readonly parking: "Key" | "Init";
+  readonly disruption: "Allow" | "Protect";
+  readonly maxConcurrent: number;
+  readonly warm: number;
+}
+
+function setting(replicas: fc.Arbitrary<1 | 2>): fc.Arbitrary<Setting> {
+  return fc.record({
+    replicas,
+    lease: fc.constantFrom("Worker", "Worker", "Operator"),
+    onPodFailure: fc.constantFrom("Stop", "Release"),
+    parking: fc.constantFrom("Key", "Key", "Init"),
+    disruption: fc.constantFrom("Allow", "Allow", "Protect"),
+    maxConcurrent: fc.integer({ min: 1, max: 4 }),
+    warm: fc.integer({ min: 0, max: 2 }),
+    switches,
+  });
+}
+
+const WORK: readonly Kind[] = ["work:session", "work:session", "work:burst", "work:same-session"];
+
+export function sequenceWith(kind: Kind): fc.Arbitrary<Sequence<Kind, Setting>> {
+  return draw({ kind, kinds: KINDS, work: WORK, setting });
+}

@@ -1,0 +1,93 @@
+import type { ItemRecord } from "../../../../simulator/item.ts";
+import { LABEL_PHASE } from "../../../../src/api/names.ts";
+import { type Pod, SECRETS } from "../../../../src/kube/resource.ts";
+import { readJournal } from "../../../../src/sessions/journal.ts";
+import { readPodState } from "../../../../src/sessions/pod-state.ts";
+import type { World } from "../../../support/world.ts";
+import { Witness } from "../witness.ts";
+import { runningSession, sessionOf, workOf } from "./looks.ts";
+import type { Setting } from "./steps.ts";
+
+/** What must hold at every moment where each session has a Pod. The numbers are the design's invariants. */
+export class SessionsWitness extends Witness {
+  /** By work item: uids of the Pods that ran it. */
+  readonly ran = new Map<string, Set<string>>();
+  /** As the spec has it. */
+  maxConcurrentNow: number;
+  #maxConcurrent: number;
+
+  constructor(world: World, setting: Setting) {
+    super(world);
+    this.#maxConcurrent = setting.maxConcurrent;
+    this.maxConcurrentNow = setting.maxConcurrent;
+    this.watch();
+    world.simulator.on("item", (item, event) => {
+      if (event === "acknowledged") this.#acknowledged(item);
+    });
+  }
+
+  allows(maxConcurrent: number): void {
+    this.maxConcurrentNow = maxConcurrent;
+    this.#maxConcurrent = Math.max(this.#maxConcurrent, maxConcurrent);
+  }
+
+  protected override podsChanged(pods: readonly Pod[]): void {
+    const running = pods.filter(runningSession);
+    for (const pod of running) {
+      const work = workOf(pod) ?? "";
+      this.ran.set(work, (this.ran.get(work) ?? new Set()).add(pod.metadata.uid ?? ""));
+    }
+    this.#onePodASession(running);
+    this.#countPods(pods);
+  }
+
+  #onePodASession(running: readonly Pod[]): void {
+    const bySession = new Map<string, string[]>();
+    for (const pod of running) {
+      const session = sessionOf(pod) ?? "";
+      bySession.set(session, [...(bySession.get(session) ?? []), pod.metadata.name ?? ""]);
+    }
+    const doubled = [...bySession].find(([, names]) => names.length > 1);
+    this.check("2 one live Pod a session", doubled && `${doubled[0]} runs in ${doubled[1].join(" and ")}`);
+  }
+
+  /** Pods that take room: not over, not going. A Pod that a killed operator had asked for may come to stand later. */
+  #countPods(pods: readonly Pod[]): void {
+    const live = pods.filter(
+      (pod) =>
+        !pod.metadata.deletionTimestamp &&
+        pod.metadata.labels?.[LABEL_PHASE] !== "finished" &&
+        readPodState(pod).is !== "ended",
+    );
+    const byOwner = new Map<string, number>();
+    for (const { metadata } of live) {
+      const owner = metadata.ownerReferences?.[0]?.uid ?? "";
+      byOwner.set(owner, (byOwner.get(owner) ?? 0) + 1);
+    }
+    const most = this.#maxConcurrent + 1 + this.kills * this.#maxConcurrent;
+    const count = Math.max(0, ...byOwner.values());
+    this.check("4 no more Pods than maxConcurrent", count > most && `${count} at a time, at most ${most} are allowed`);
+  }
+
+  protected override podDeleted(pod: Pod): void {
+    if (!runningSession(pod)) return;
+    const work = workOf(pod) ?? "";
+    const item = this.world.simulator.items(this.world.environmentId).find(({ id }) => id === work);
+    const isBusy = item !== undefined && this.isHeld(item) && item.acks.length === 1;
+    const wrong = !this.isExcusedFor(pod) && isBusy && `${pod.metadata.name} with ${work}`;
+    this.check("4 no busy Pod ended by a change", wrong);
+  }
+
+  #acknowledged({ id, type }: ItemRecord): void {
+    if (type === "session") this.look(this.#lookForSecret(id));
+  }
+
+  async #lookForSecret(workId: string): Promise<void> {
+    const { kube, namespace, simulator } = this.world;
+    const { items } = await kube.list(SECRETS, { namespace });
+    const isThere = items.some((secret) => readJournal(secret)?.workId === workId);
+    // Settled by now, it needs no record any more.
+    const isLive = simulator.item(workId).state !== "stopped";
+    this.check("1 acknowledged with its Secret durable", !isThere && isLive && `${workId} has none`);
+  }
+}
