@@ -1,0 +1,10 @@
+import { test } from "vitest";
+import { useCluster } from "../../support/cluster.ts";
+import { runSequences } from "./run.ts";
+import { WORKERS } from "./workers/mode.ts";
+
+const cluster = useCluster();
+
+test("nothing that befalls an Environment's workers ends a busy one, leaves too many or too few, or leaves anything behind", async () => {
+  await runSequences(WORKERS, cluster, { file: "sequences/workers", counts: { plain: 20, long: 250 } });
+});

@@ -1,0 +1,88 @@
+import type { ItemRecord } from "../../../../simulator/item.ts";
+import type { Pod } from "../../../../src/kube/resource.ts";
+import { deletePod } from "../acts/cluster.ts";
+import { expectDeletable, expectNoLeaks, expectReady, SETTLES_MS } from "../ends.ts";
+import { ENDLESS, SILENT } from "./fates.ts";
+import { CALM_IMAGE } from "./perform.ts";
+import type { WorkersStage } from "./stage.ts";
+
+/** Whoever acknowledged an item beats sooner, if it is there at all; and a worker that was told to stop is gone. */
+const ABANDONED_MS = 15_000;
+
+/** What must be true of every world in the end, whatever befell it. */
+export async function expectEnd(stage: WorkersStage): Promise<void> {
+  const { world, witness, setting } = stage;
+  await untilSettled(stage);
+  witness.check("every item is served or stopped", false);
+  await untilAtMinimum(stage);
+  witness.check("as few workers as the queue asks for", false);
+  witness.peak = 0;
+  const { maxReplicas, sessionsPerReplica } = setting;
+  for (let n = 0; n <= maxReplicas * sessionsPerReplica; n += 1) world.simulator.enqueue(world.environmentId);
+  await world.until("as many workers as may be", () => witness.peak === maxReplicas, SETTLES_MS);
+  witness.check("as many workers as the queue asks for", false);
+  await untilSettled(stage);
+  await untilAtMinimum(stage);
+  await expectReady(stage);
+  await expectNoLeaks(stage);
+  await expectDeletable(stage);
+  await witness.settled();
+}
+
+/** Every item is stopped. What never ends by itself is stopped by its user. */
+async function untilSettled(stage: WorkersStage): Promise<void> {
+  const { simulator, environmentId } = stage.world;
+  await stage.world.until(
+    "every item is stopped",
+    () => {
+      const live = simulator.items(environmentId).filter(({ state }) => state !== "stopped");
+      for (const item of live) endForGood(stage, item);
+      return live.length === 0;
+    },
+    SETTLES_MS,
+  );
+}
+
+/** Stops an item that nobody else will ever stop. */
+function endForGood({ world, fates, setting }: WorkersStage, item: ItemRecord): void {
+  const { simulator } = world;
+  const ageMs = simulator.clock.now() - (item.history.at(-1)?.at ?? 0);
+  const { starting, lapsedStopping } = setting.switches;
+  const server = world.pods.find(({ metadata }) => metadata.name === item.acks.at(-1)?.workerId);
+  if (item.state === "active" && server && fates.isOneOf(ENDLESS, server)) simulator.stopItem(item.id);
+  if (ageMs < ABANDONED_MS) return;
+  if (item.state === "starting" && starting === "never") simulator.stopItem(item.id, { force: true });
+  if (item.state === "stopping" && lapsedStopping === "stays") simulator.stopItem(item.id, { force: true });
+}
+
+/** `minReplicas` workers in one Deployment, of the present template, all Ready; the status says the same. */
+async function untilAtMinimum(stage: WorkersStage): Promise<void> {
+  const { world, setting } = stage;
+  const { minReplicas } = setting;
+  await world.until(
+    `${minReplicas} workers, and nothing of earlier templates`,
+    async () => {
+      await deleteSilent(stage);
+      const [deployment, ...others] = stage.deployments;
+      const pods = stage.workers;
+      const { desired, replicas, ready } = world.environment?.status?.workers ?? {};
+      return (
+        others.length === 0 &&
+        (deployment?.spec.replicas ?? 0) === minReplicas &&
+        (!deployment || imageOf(deployment.spec.template as Pod) === CALM_IMAGE) &&
+        pods.length === minReplicas &&
+        [desired, replicas, ready].every((count) => count === minReplicas)
+      );
+    },
+    SETTLES_MS,
+  );
+}
+
+/** Workers that never say that they are idle go when somebody deletes them, as docs/workers.md says. */
+async function deleteSilent(stage: WorkersStage): Promise<void> {
+  for (const pod of stage.idlePods()) if (stage.fates.isOneOf(SILENT, pod)) await deletePod(stage, pod);
+}
+
+function imageOf({ spec }: Pick<Pod, "spec">): string | undefined {
+  return spec.containers[0]?.image;
+}

@@ -1,0 +1,58 @@
+import type { FateInput } from "../../../../testbed/node/node.ts";
+import { BUSY_PORT } from "../../../support/workers-world.ts";
+import type { Kind } from "./steps.ts";
+
+export type FateKind = Extract<Kind, `fate:${string}`>;
+
+/** Times of fates are divided by the node's time scale. */
+const SOON_MS = 800;
+/** Sessions that are over before anybody looks, and such that are seen by many looks. */
+const SERVES_MS = { min: 1_600, max: 32_000 } as const;
+/** Long enough to be seen by several looks of the operator. */
+const SERVES_WHEN_CALM_MS = 8_000;
+/** Longer than a sequence. */
+const FOR_EVER_MS = 36_000_000;
+
+/** Sessions on such workers never end by themselves. */
+export const ENDLESS: ReadonlySet<FateKind> = new Set(["fate:endless", "fate:ignores-sigterm"]);
+
+/** Such workers never say whether they are busy, so that none of them is ever taken away. */
+export const SILENT: ReadonlySet<FateKind> = new Set(["fate:silent", "fate:sandbox-error"]);
+
+const poller = { kind: "poller", workMs: SERVES_MS, busyPort: BUSY_PORT } as const;
+
+export const WHEN_CALM: FateInput = { ...poller, workMs: SERVES_WHEN_CALM_MS };
+
+/** What becomes of a worker's container; null: it polls and serves. It is the same each time that it is started. */
+export function workerFate(kind: FateKind | null): FateInput {
+  switch (kind) {
+    case null:
+      return poller;
+    case "fate:crash":
+      return { kind: "exit", code: 1, afterMs: 0 };
+    case "fate:exit-code":
+      return { kind: "exit", code: 3, afterMs: SOON_MS };
+    case "fate:start-error":
+      return { kind: "start-error" };
+    case "fate:create-error":
+      return { kind: "create-error" };
+    case "fate:never-starts":
+      return { kind: "never-starts" };
+    case "fate:image-error":
+      return { kind: "pull-error" };
+    case "fate:sandbox-error":
+      return { kind: "sandbox", times: 2 };
+    case "fate:evicted":
+      return { kind: "evicted", afterMs: SOON_MS };
+    case "fate:refused":
+      return { kind: "refused" };
+    case "fate:slow-start":
+      return { ...poller, startDelayMs: 6_000 };
+    case "fate:endless":
+      return { ...poller, workMs: FOR_EVER_MS };
+    case "fate:ignores-sigterm":
+      return { ...poller, workMs: FOR_EVER_MS, onTerm: "ignore" };
+    case "fate:silent":
+      return { kind: "poller", workMs: SERVES_MS };
+  }
+}

@@ -1,0 +1,140 @@
+import fc from "fast-check";
+import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
+import type { Sequence } from "../mode.ts";
+
+/** Everything that may befall an Environment with `workers`, by whom or what it comes from. */
+export const KINDS = [
+  // Work comes.
+  "work:session",
+  "work:burst",
+  "work:health-check",
+  "work:unknown-type",
+  "work:no-secret",
+  "work:same-session",
+  "work:message",
+  // Sessions come, and the next worker that is made has this fate.
+  "fate:crash",
+  "fate:exit-code",
+  "fate:start-error",
+  "fate:create-error",
+  "fate:never-starts",
+  "fate:image-error",
+  "fate:sandbox-error",
+  "fate:evicted",
+  "fate:refused",
+  "fate:slow-start",
+  "fate:endless",
+  "fate:ignores-sigterm",
+  "fate:silent",
+  // People, the cluster and the node.
+  "pod:deleted",
+  "pod:idle-deleted",
+  "pod:evicted-by-api",
+  "pod:evicted-by-node",
+  "pod:killed",
+  "pod:out-of-memory",
+  "pod:mark-removed",
+  "node:lost",
+  "node:rebooted",
+  "node:drained",
+  "node:shut-down",
+  "deployment:scaled",
+  "deployment:changed",
+  "deployment:restarted",
+  "deployment:deleted",
+  // Users of the platform.
+  "user:stops",
+  "user:forces-stop",
+  "user:deletes-session",
+  "user:revokes-tokens",
+  // The spec changes.
+  "spec:min",
+  "spec:max",
+  "spec:sessions-per-replica",
+  "spec:behavior",
+  "spec:template",
+  "spec:bad-template",
+  "spec:busy-probe",
+  "spec:paused",
+  "spec:resumed",
+  "spec:mode",
+  "environment:made-again",
+  // The environment key.
+  "key:rotated",
+  "key:rejected",
+  "key:wrong",
+  "key:deleted",
+  "key:restored",
+  // The Work API and the way to it.
+  "api:5xx",
+  "api:429",
+  "api:reset",
+  "api:lost-reply",
+  "api:hang",
+  "api:slow",
+  "api:nonsense",
+  "api:duplicate-offer",
+  // The API server and the way to it.
+  "kube:reset",
+  "kube:lost-reply",
+  "kube:slow",
+  "kube:late",
+  "kube:5xx",
+  "kube:429",
+  "kube:conflict",
+  "kube:partition",
+  "watch:dropped",
+  "watch:gone",
+  // The operator and its machine.
+  "clock:forward",
+  "clock:back",
+  "clock:stopped",
+  "clock:suspended",
+  "operator:restarted",
+  "operator:killed",
+  "operator:down",
+  "leader:ended",
+  "leader:killed",
+  "leader:lease-deleted",
+] as const;
+
+export type Kind = (typeof KINDS)[number];
+
+/** How fast the number of workers follows the demand. */
+export type Pace = "at-once" | "steps" | "window";
+
+/** What an Environment is made with, and what its Work API is like. */
+export interface Setting extends CommonSetting {
+  readonly minReplicas: number;
+  readonly maxReplicas: number;
+  readonly sessionsPerReplica: number;
+  readonly pace: Pace;
+  /** With a busyProbe. */
+  readonly probed: boolean;
+}
+
+const MOST_REPLICAS = 4;
+
+function setting(replicas: fc.Arbitrary<1 | 2>): fc.Arbitrary<Setting> {
+  return fc
+    .record({
+      replicas,
+      minReplicas: fc.constantFrom(0, 0, 1, 2),
+      maxReplicas: fc.integer({ min: 1, max: MOST_REPLICAS }),
+      sessionsPerReplica: fc.constantFrom(1, 1, 2),
+      pace: fc.constantFrom("at-once", "at-once", "steps", "window"),
+      probed: fc.constantFrom(true, true, false),
+      switches,
+    })
+    .map(({ minReplicas, maxReplicas, ...rest }) => ({
+      ...rest,
+      minReplicas,
+      maxReplicas: Math.max(minReplicas, maxReplicas),
+    }));
+}
+
+const WORK: readonly Kind[] = ["work:session", "work:session", "work:burst"];
+
+export function sequenceWith(kind: Kind): fc.Arbitrary<Sequence<Kind, Setting>> {
+  return draw({ kind, kinds: KINDS, work: WORK, setting });
+}

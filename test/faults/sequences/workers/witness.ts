@@ -1,0 +1,162 @@
+import type { ItemRecord } from "../../../../simulator/item.ts";
+import { realClock } from "../../../../src/core/clock.ts";
+import type { Deployment, Pod } from "../../../../src/kube/resource.ts";
+import type { World } from "../../../support/world.ts";
+import { Witness } from "../witness.ts";
+
+/**
+ * A worker that took up its item so shortly before fewer were asked for may be ended with it: between its last answer and that
+ * lie a few requests (docs/workers.md), which take longer where many worlds share a machine. The same holds of what was queued.
+ */
+const WINDOW_MS = 5_000;
+
+/** The controllers act on fewer replicas within this, however busy the machine is. */
+const ACTS_MS = 15_000;
+
+/** All that the operator asks of a Work API whose items workers claim by themselves. */
+const READS: ReadonlySet<string | undefined> = new Set(["stats", "list"]);
+
+/** What of the spec is looked at. */
+interface Spec {
+  readonly maxReplicas: number;
+  readonly sessionsPerReplica: number;
+}
+
+/** The workers asked for of one Environment. */
+interface Count {
+  readonly owner: string;
+  readonly replicas: number;
+  /** A template takes the place of another. */
+  readonly isHandingOver: boolean;
+}
+
+/** The operator's own id ends with the uid of its Environment; those of workers are the names of Pods. */
+const OPERATOR = /-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** What must hold at every moment where workers poll by themselves. */
+export class WorkersWitness extends Witness {
+  /** The most workers that were asked for at a time since this was last set. */
+  peak = 0;
+  #most: number;
+  #specChangedMs = Number.NEGATIVE_INFINITY;
+  #last: Count | undefined;
+  /** Of each Deployment by uid, as last seen. */
+  #replicas = new Map<string, number>();
+  /** Those of earlier templates, by uid. */
+  #earlier: ReadonlySet<string> = new Set();
+  /** When fewer workers of a Deployment were last asked for, on the simulator's clock. */
+  #loweredAt = Number.NEGATIVE_INFINITY;
+  /** How many items were live, whenever that changed. */
+  readonly #live: { readonly atMs: number; readonly count: number }[] = [];
+  #spec: Spec;
+
+  constructor(world: World, setting: Spec) {
+    super(world);
+    this.#most = setting.maxReplicas;
+    this.#spec = setting;
+    this.watch();
+    world.simulator.on("item", () => this.#countLive());
+    world.simulator.on("request", ({ workerId, call, path }) => {
+      if (!OPERATOR.test(workerId ?? "")) return;
+      const wrong = !READS.has(call) && `the operator asked for ${path}`;
+      this.check("only workers claim, beat and stop", wrong);
+    });
+  }
+
+  /** The spec will be changed to this. `template`: another one, so that all Deployments that there are go. */
+  specChanges(workers: Spec, { template }: { readonly template: boolean }): void {
+    if (template) this.#earlier = new Set(this.#replicas.keys());
+    this.#specChangedMs = realClock.monotonic();
+    this.#spec = workers;
+    this.allows(workers.maxReplicas);
+  }
+
+  /** Somebody else asks for so many. */
+  allows(replicas: number): void {
+    this.#most = Math.max(this.#most, replicas);
+  }
+
+  /** The item that this worker serves. */
+  itemOf({ metadata }: Pod): ItemRecord | undefined {
+    const { simulator, environmentId } = this.world;
+    return simulator
+      .items(environmentId)
+      .find((item) => this.isHeld(item) && item.acks.at(-1)?.workerId === metadata.name);
+  }
+
+  /** To be called at every change of a Deployment, with all there are. */
+  deploymentsChanged(all: readonly Deployment[]): void {
+    this.#noteLowered(all);
+    const owners = Map.groupBy(
+      all.filter(({ metadata }) => metadata.deletionTimestamp === undefined),
+      ({ metadata }) => metadata.ownerReferences?.[0]?.uid ?? "",
+    );
+    for (const each of all) this.checkForLeaks(`Deployment ${each.metadata.name}`, JSON.stringify(each));
+    for (const [owner, deployments] of owners) {
+      const replicas = deployments.reduce((sum, { spec }) => sum + (spec.replicas ?? 1), 0);
+      this.#countWorkers(replicas);
+      const isHandingOver =
+        deployments.length > 1 || deployments.some(({ metadata }) => this.#earlier.has(metadata.uid ?? ""));
+      this.#compare({ owner, replicas, isHandingOver });
+    }
+  }
+
+  #noteLowered(all: readonly Deployment[]): void {
+    const now = new Map(
+      all.map(({ metadata, spec }) => [metadata.uid ?? "", metadata.deletionTimestamp ? 0 : (spec.replicas ?? 1)]),
+    );
+    const isLower = [...this.#replicas].some(([uid, replicas]) => (now.get(uid) ?? 0) < replicas);
+    if (isLower) this.#loweredAt = this.world.simulator.clock.now();
+    this.#replicas = now;
+  }
+
+  #countWorkers(replicas: number): void {
+    this.peak = Math.max(this.peak, replicas);
+    // What a killed operator had asked for may come to stand later.
+    const most = this.#most * (1 + this.kills);
+    const wrong = replicas > most && `${replicas} at a time, at most ${most} are allowed`;
+    this.check("no more workers than maxReplicas", wrong);
+  }
+
+  /** Fewer are asked for than before. While templates change places their sum goes up and down. */
+  #compare(now: Count): void {
+    const before = this.#last;
+    this.#last = now;
+    const isLess = before?.owner === now.owner && now.replicas < before.replicas;
+    if (!isLess || before.isHandingOver || now.isHandingOver) return;
+    const nowMs = realClock.monotonic();
+    if (this.isExcused || this.kubeTroubled || this.environmentDeleted) return;
+    if (nowMs - this.#specChangedMs < WINDOW_MS || this.world.environment?.spec.paused) return;
+    const wanted = Math.ceil(this.#leastLive(nowMs) / this.#spec.sessionsPerReplica);
+    const least = Math.min(this.#spec.maxReplicas, wanted);
+    const wrong = now.replicas < least && `from ${before.replicas} to ${now.replicas}, with work for ${least}`;
+    this.check("no worker taken away that the queue asks for", wrong);
+  }
+
+  protected override podsChanged(): void {}
+
+  protected override podDeleted(pod: Pod): void {
+    const item = this.itemOf(pod);
+    const now = this.world.simulator.clock.now();
+    const decidedAt = now - this.#loweredAt < ACTS_MS ? this.#loweredAt : now;
+    const isBusy = item !== undefined && (item.acks.at(-1)?.at ?? now) < decidedAt - WINDOW_MS;
+    const wrong = isBusy && !this.isExcusedFor(pod) && `${pod.metadata.name} with ${item.id}`;
+    this.check("4 no busy worker ended by a change", wrong);
+  }
+
+  #countLive(): void {
+    const { simulator, environmentId } = this.world;
+    const count = simulator.items(environmentId).filter(({ state }) => state !== "stopped").length;
+    this.#live.push({ atMs: realClock.monotonic(), count });
+  }
+
+  /** The fewest items that were live at a time of late. */
+  #leastLive(nowMs: number): number {
+    const sinceMs = nowMs - WINDOW_MS;
+    const from = this.#live.findLastIndex(({ atMs }) => atMs <= sinceMs);
+    return Math.min(
+      ...this.#live.slice(Math.max(0, from)).map(({ count }) => count),
+      from < 0 ? 0 : Number.POSITIVE_INFINITY,
+    );
+  }
+}
