@@ -1,12 +1,12 @@
 import { GROUP } from "./api/names.ts";
 import type { CheckSettings } from "./check-settings.ts";
 import { type Clock, realClock, sleep } from "./core/clock.ts";
-import { OperatorError } from "./core/errors.ts";
+import { errorText, OperatorError } from "./core/errors.ts";
 import { KubeClient } from "./kube/client.ts";
 import { loadKubeConfig } from "./kube/config.ts";
 import { hasStatus, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment } from "./kube/resource.ts";
-import { createLogger, type Logger } from "./observe/logger.ts";
+import { createLogger, type Logger, redact } from "./observe/logger.ts";
 import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
 import { berthVersion } from "./version.ts";
 
@@ -20,11 +20,11 @@ export interface CheckReport {
   readonly ok: boolean;
   /** The operator's Deployment, as NAMESPACE/NAME. */
   readonly deployment: string;
-  /** Environments in the Deployment's namespace; null: the API server serves none. */
+  /** Environments in the Deployment's namespace; null: the API server serves none, or could not be asked. */
   readonly environments: number | null;
-  /** Null where there is no Deployment, or it was not looked at. */
+  /** As they were last seen; null where there is no Deployment, or it was not looked at. */
   readonly replicas: { readonly wanted: number; readonly ready: number } | null;
-  /** Why it does not work, and what to do; null: it works. */
+  /** Why it does not work, or could not be looked at, and what to do; null: it works. */
   readonly problem: string | null;
 }
 
@@ -43,34 +43,55 @@ export interface CheckSeams {
 
 /**
  * Looks whether an installed operator works: the API server serves Environments, and the Deployment as it is now has all
- * its replicas ready, which means that each of them acts or could take over. Changes nothing.
- * @throws KubeApiError where it cannot be looked
+ * its replicas ready, which means that each of them acts or could take over. Changes nothing. What keeps it from looking is
+ * a problem like any other, and the report has what was found by then.
+ * @throws ConfigError where the kubeconfig is wrong
  */
 export async function check(settings: CheckSettings, seams: CheckSeams = {}): Promise<CheckReport> {
   const { clock = realClock, logger = createLogger("info") } = seams;
-  const { deployment, timeoutSeconds } = settings;
-  const name = `${deployment.namespace}/${deployment.name}`;
+  const { namespace, name } = settings.deployment;
   const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
   const kube = new KubeClient({ access, clock, proxy: settings.proxy, userAgent: `berth-check/${berthVersion()}` });
+  const found: Found = { environments: null, replicas: null };
+  let problem: string | null;
   try {
-    const found = await environmentsIn(kube, deployment.namespace);
-    if (found === null) {
-      const problem = `the API server has no Environments of ${GROUP}: install the CRD (crds.enabled=true)`;
-      return { ok: false, deployment: name, environments: null, replicas: null, problem };
-    }
-    logger.info({ namespace: deployment.namespace, environments: found }, "the API server serves Environments");
-    const deadlineMs = clock.monotonic() + timeoutSeconds * SECOND_MS;
-    for (;;) {
-      const { replicas, problem, mayHeal } = await replicasOf(kube, deployment);
-      if (problem !== null && mayHeal && clock.monotonic() < deadlineMs) {
-        await sleep(clock, POLL_MS);
-        continue;
-      }
-      if (problem === null) logger.info(deployment, "the operator is ready");
-      return { ok: problem === null, deployment: name, environments: found, replicas, problem };
-    }
+    problem = await look(settings, found, { kube, clock, logger });
+  } catch (error) {
+    problem = redact(errorText(error));
   } finally {
     await kube.close();
+  }
+  return { ok: problem === null, deployment: `${namespace}/${name}`, ...found, problem };
+}
+
+/** What is known of the installation so far. */
+type Found = { -readonly [Key in "environments" | "replicas"]: CheckReport[Key] };
+
+/**
+ * Fills in what it finds, step by step. Returns the problem; null: there is none.
+ * @throws KubeApiError where it cannot be looked
+ */
+async function look(
+  { deployment, timeoutSeconds }: CheckSettings,
+  found: Found,
+  { kube, clock, logger }: Required<CheckSeams> & { readonly kube: KubeClient },
+): Promise<string | null> {
+  const { namespace } = deployment;
+  found.environments = await environmentsIn(kube, namespace);
+  if (found.environments === null) {
+    return `the API server has no Environments of ${GROUP}: install the CRD (crds.enabled=true)`;
+  }
+  logger.info({ namespace, environments: found.environments }, "the API server serves Environments");
+  const deadlineMs = clock.monotonic() + timeoutSeconds * SECOND_MS;
+  for (;;) {
+    const { replicas, problem, mayHeal } = await replicasOf(kube, deployment);
+    found.replicas = replicas;
+    if (problem !== null && mayHeal && clock.monotonic() < deadlineMs) {
+      await sleep(clock, POLL_MS);
+      continue;
+    }
+    if (problem === null) logger.info(deployment, "the operator is ready");
+    return problem;
   }
 }
 

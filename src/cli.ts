@@ -15,7 +15,7 @@ import type { EnvironmentVariables } from "./environment-variables.ts";
 import { addFlags, usageLine } from "./flags.ts";
 import { redact } from "./observe/logger.ts";
 import type { CliStreams } from "./terminal/streams.ts";
-import type { UninstallReport } from "./uninstall.ts";
+import { UninstallFailedError, type UninstallReport } from "./uninstall.ts";
 import {
   addUninstallFlags,
   UNINSTALL_USAGE,
@@ -113,6 +113,7 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     const settings = uninstallSettingsFrom(uninstall, env);
     const report = await commands.uninstall(settings);
     if (settings.output === "json") streams.out(jsonText(report));
+    if (report.problem !== null) throw new UninstallFailedError(report.problem);
   });
   const check = program.command("check").description("Look whether an installed operator works.");
   addCheckFlags(check).action(async () => {

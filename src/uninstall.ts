@@ -1,13 +1,13 @@
 import type { Environment } from "./api/environment.ts";
 import { FINALIZER, GROUP } from "./api/names.ts";
 import { type Clock, realClock, sleep } from "./core/clock.ts";
-import { OperatorError } from "./core/errors.ts";
+import { errorText, OperatorError } from "./core/errors.ts";
 import { NO_POINTS } from "./core/points.ts";
 import { KubeClient } from "./kube/client.ts";
 import { loadKubeConfig } from "./kube/config.ts";
 import { hasStatus, isConflict, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "./kube/resource.ts";
-import { createLogger, type Logger } from "./observe/logger.ts";
+import { createLogger, type Logger, redact } from "./observe/logger.ts";
 import { deleteClaimSecrets } from "./sessions/claim-secrets.ts";
 import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
@@ -24,23 +24,27 @@ const DEFAULT_GRACE_SECONDS = 30;
 const ATTEMPTS = 5;
 const HTTP_NOT_FOUND = 404;
 
-/** The operator could not be stopped, so that what it holds must not be let go. */
-export class OperatorStillRunsError extends OperatorError {
+/** The cluster is not ready for the end of its operator, and why. */
+export class UninstallFailedError extends OperatorError {
   constructor(message: string) {
-    super("OperatorStillRuns", message);
+    super("UninstallFailed", message);
   }
 }
 
-/** What `berth uninstall` did. */
+/** What `berth uninstall` did, also where it failed then. */
 export interface UninstallReport {
-  /** Whether the operator was stopped; false: no Deployment was named, or it was not there. */
+  /** Whether it got to its end. */
+  readonly ok: boolean;
+  /** Whether the operator was stopped; false: no Deployment was named, it was not there, or its Pods did not end. */
   readonly stopped: boolean;
   /** Environments, as NAMESPACE/NAME, that were told to go. */
   readonly deleted: readonly string[];
-  /** Those of them that did not drain in time. */
+  /** Those of them that did not drain in time, or that were still there when it last looked. */
   readonly undrained: readonly string[];
   /** Those that the finalizer was taken off. */
   readonly released: readonly string[];
+  /** What it failed with, and what to do; null: nothing. */
+  readonly problem: string | null;
 }
 
 /** What tests put in the place of the real thing. */
@@ -53,24 +57,31 @@ export interface UninstallSeams {
  * Gets a cluster ready for the end of its operator: nothing may be left that only an operator could end. Environments
  * are deleted first where that is asked for, and get time to drain. Then the operator is stopped, since it would put
  * its finalizer back, and the finalizer is taken off all Environments. Running sessions are left alone: their claims
- * stay in their Secrets, and an operator that is installed again goes on with them.
- * @throws OperatorStillRunsError, KubeApiError; what is done by then stays done, and all of it can be repeated.
+ * stay in their Secrets, and an operator that is installed again goes on with them. Where it fails, the report says with
+ * what; what is done by then stays done, and all of it can be repeated.
+ * @throws ConfigError where the kubeconfig is wrong
  */
 export async function uninstall(settings: UninstallSettings, seams: UninstallSeams = {}): Promise<UninstallReport> {
   const { clock = realClock, logger = createLogger("info") } = seams;
   const access = loadKubeConfig(settings.kubeconfig, settings.kubeEnvironment);
   const kube = new KubeClient({ access, clock, proxy: settings.proxy, userAgent: `berth-uninstall/${berthVersion()}` });
+  const removal = new Removal(kube, settings, clock, logger);
+  let problem: string | null = null;
   try {
-    const removal = new Removal(kube, settings, clock, logger);
-    const gone = settings.deleteEnvironments ? await removal.deleteEnvironments() : { deleted: [], undrained: [] };
-    const stopped = await removal.stopOperator();
-    return { stopped, ...gone, released: await removal.letGo() };
+    if (settings.deleteEnvironments) await removal.deleteEnvironments();
+    await removal.stopOperator();
+    await removal.letGo();
+  } catch (error) {
+    problem = redact(errorText(error));
   } finally {
     await kube.close();
   }
+  return { ok: problem === null, ...removal.done, problem };
 }
 
 class Removal {
+  /** Written at each step, so that a later one that fails takes nothing from the report. */
+  readonly done = { stopped: false, deleted: [] as string[], undrained: [] as string[], released: [] as string[] };
   readonly #kube: KubeClient;
   readonly #settings: UninstallSettings;
   readonly #clock: Clock;
@@ -84,23 +95,28 @@ class Removal {
   }
 
   /** Deletes every Environment and waits until they are gone, or for as long as they may drain. */
-  async deleteEnvironments(): Promise<Pick<UninstallReport, "deleted" | "undrained">> {
+  async deleteEnvironments(): Promise<void> {
     const { drainSeconds } = this.#settings;
     const found = await this.#environments();
     this.#logger.info({ environments: found.length, drainSeconds }, "deletes the Environments");
-    for (const { metadata } of found) await this.#delete(metadata);
+    for (const environment of found) {
+      await this.#delete(environment.metadata);
+      this.done.deleted.push(nameOf(environment));
+    }
     const left = await this.#until(drainSeconds * SECOND_MS, async () => {
-      const environments = await this.#environments();
-      return environments.length === 0 ? null : environments.map(nameOf);
+      this.done.undrained = (await this.#environments()).map(nameOf);
+      return this.done.undrained.length === 0 ? null : this.done.undrained;
     });
     if (left) this.#logger.warn({ environments: left }, "these did not drain in time: their sessions are left alone");
-    return { deleted: found.map(nameOf), undrained: left ?? [] };
   }
 
-  /** Scales the operator's Deployment to nothing and waits until its Pods are gone. Whether there was one. */
-  async stopOperator(): Promise<boolean> {
+  /**
+   * Scales the operator's Deployment to nothing and waits until its Pods are gone.
+   * @throws UninstallFailedError when they stay: what a running operator holds must not be let go
+   */
+  async stopOperator(): Promise<void> {
     const { deployment: ref } = this.#settings;
-    if (!ref) return false;
+    if (!ref) return;
     let spec: Deployment["spec"];
     try {
       spec = (await this.#kube.get(DEPLOYMENTS, ref)).spec;
@@ -108,7 +124,7 @@ class Removal {
     } catch (error) {
       if (!isNotFound(error)) throw error;
       this.#logger.info(ref, "the Deployment is not there");
-      return false;
+      return;
     }
     const graceSeconds = spec.template.spec?.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS;
     const labelSelector = Object.entries(spec.selector.matchLabels ?? {})
@@ -120,19 +136,19 @@ class Removal {
       return items.length === 0 ? null : items.map(nameOf);
     });
     if (left) {
-      throw new OperatorStillRunsError(
+      throw new UninstallFailedError(
         `the operator still runs in ${left.join(", ")}: delete these Pods, or their node if it is lost, and try again`,
       );
     }
-    return true;
+    this.done.stopped = true;
   }
 
   /**
    * Takes the finalizer off, and of those that are going anyway removes the claims: nobody else will. The claims first, since
-   * with its finalizer the Environment is gone, and nothing says any more whose they were. Those that had it.
+   * with its finalizer the Environment is gone, and nothing says any more whose they were.
    */
-  async letGo(): Promise<string[]> {
-    const released: string[] = [];
+  async letGo(): Promise<void> {
+    const { released } = this.done;
     for (const environment of await this.#environments()) {
       const { namespace = "", name = "", deletionTimestamp } = environment.metadata;
       if (deletionTimestamp && this.#settings.deleteEnvironments) {
@@ -141,7 +157,6 @@ class Removal {
       if (await this.#release({ namespace, name })) released.push(nameOf(environment));
     }
     this.#logger.info({ environments: released.length }, "took the finalizer off");
-    return released;
   }
 
   async #environments(): Promise<Environment[]> {

@@ -8,7 +8,14 @@ import { addUninstallFlags, UNINSTALL_USAGE, type UninstallSettings } from "../s
 import { ROOT } from "./project/lint-gate.ts";
 import { cliRun } from "./support/cli-run.ts";
 
-const REPORT = { stopped: true, deleted: ["a/b", "a/c"], undrained: ["a/c"], released: ["a/c"] };
+const REPORT = {
+  ok: true,
+  stopped: true,
+  deleted: ["a/b", "a/c"],
+  undrained: ["a/c"],
+  released: ["a/c"],
+  problem: null,
+};
 
 async function cli(argv: readonly string[], env: Record<string, string> = {}) {
   const seen: UninstallSettings[] = [];
@@ -68,6 +75,14 @@ describe("berth uninstall", () => {
       err: "",
     });
     expect(await cliRun(["uninstall"], { commands })).toEqual({ code: 0, out: "", err: "" });
+  });
+
+  test("writes what it did before it failed, too, and ends with 1 and the problem in both formats", async () => {
+    const report = { ...REPORT, ok: false, released: [], problem: "mend it" };
+    const commands = { uninstall: async () => report };
+    const err = "berth: mend it\n";
+    expect(await cliRun(["uninstall", "-o", "json"], { commands })).toEqual({ code: 1, out: jsonText(report), err });
+    expect(await cliRun(["uninstall"], { commands })).toEqual({ code: 1, out: "", err });
   });
 
   test.each([

@@ -4,7 +4,7 @@ import { type Clock, realClock } from "../../src/core/clock.ts";
 import { DEPLOYMENTS, type Deployment } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
-import { OperatorStillRunsError, type UninstallReport, uninstall } from "../../src/uninstall.ts";
+import { type UninstallReport, uninstall } from "../../src/uninstall.ts";
 import type { UninstallSettings } from "../../src/uninstall-settings.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
@@ -62,7 +62,7 @@ describe.concurrent("an uninstall", () => {
     // A Deployment that somebody has deleted already is no obstacle.
     const report = await uninstallOf(world, { deployment: { namespace: world.namespace, name: "absent" } });
     const released = [`${world.namespace}/${world.name}`];
-    expect(report).toEqual({ stopped: false, deleted: [], undrained: [], released });
+    expect(report).toEqual({ ok: true, stopped: false, deleted: [], undrained: [], released, problem: null });
     await world.until("the finalizer is gone", () => finalizers(world).length === 0);
     await world.caughtUp("pods", "secrets");
     expect(world.claims).toHaveLength(1);
@@ -88,7 +88,7 @@ describe.concurrent("an uninstall", () => {
     await using world = await abandoned();
     const names = [`${world.namespace}/${world.name}`];
     const report = await uninstallOf(world, { deleteEnvironments: true });
-    expect(report).toEqual({ stopped: false, deleted: names, undrained: names, released: names });
+    expect(report).toMatchObject({ ok: true, stopped: false, deleted: names, undrained: names, released: names });
     await world.until("the Environment is gone", () => world.environment === undefined);
     await world.until("its claims are gone", () => world.claims.length === 0);
   });
@@ -103,10 +103,13 @@ describe.concurrent("an uninstall", () => {
     await world.until("the operator runs", () => world.pods.some(({ status }) => status?.phase === "Running"));
     const [pod] = world.pods;
 
-    const tried = uninstallOf(world, { deployment: ref }, hasty);
-
-    await expect(tried).rejects.toBeInstanceOf(OperatorStillRunsError);
-    await expect(tried).rejects.toThrow(`still runs in ${world.namespace}/${pod?.metadata.name}: delete these Pods`);
+    const stillRuns = `still runs in ${world.namespace}/${pod?.metadata.name}: delete these Pods`;
+    expect(await uninstallOf(world, { deployment: ref }, hasty)).toMatchObject({
+      ok: false,
+      stopped: false,
+      released: [],
+      problem: expect.stringContaining(stillRuns),
+    });
     expect((await world.kube.get(DEPLOYMENTS, ref)).spec.replicas).toBe(0);
     expect(finalizers(world)).toEqual([FINALIZER]);
 

@@ -33,7 +33,7 @@ export async function cliRun(
   };
   const commands: Commands = {
     run: async () => {},
-    uninstall: async () => ({ stopped: false, deleted: [], undrained: [], released: [] }),
+    uninstall: async () => ({ ok: true, stopped: false, deleted: [], undrained: [], released: [], problem: null }),
     check: async () => ({ ok: true, deployment: "", environments: 0, replicas: null, problem: null }),
     ...given.commands,
   };

@@ -1,0 +1,145 @@
+import { mkdtempDisposable, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { stringify } from "yaml";
+import { FINALIZER } from "../src/api/names.ts";
+import { check } from "../src/check.ts";
+import { type Clock, realClock } from "../src/core/clock.ts";
+import { silentLogger } from "../src/observe/logger.ts";
+import { uninstall } from "../src/uninstall.ts";
+import { FakeApiServer, type Script, sendStatus } from "./kube/api-server.ts";
+import { type CliResult, cliRun } from "./support/cli-run.ts";
+
+const ENVIRONMENTS = "/apis/berth.dev/v1alpha1/namespaces/agents/environments";
+const DEPLOYMENT = "/apis/apps/v1/namespaces/berth-system/deployments/berth-operator";
+
+/** Time passes so much faster that half a minute of patience is a twentieth of a second. */
+const HASTE = 600;
+const hasty: Clock = {
+  now: () => realClock.now(),
+  monotonic: () => realClock.monotonic() * HASTE,
+  setTimer: (fn, delayMs) => realClock.setTimer(fn, delayMs / HASTE),
+};
+
+/** One command line with `-o json` against an API server; undefined: against a port where nobody listens. */
+async function berth(server: FakeApiServer | undefined, ...argv: string[]): Promise<CliResult> {
+  await using folder = await mkdtempDisposable(join(tmpdir(), "berth-reports-"));
+  const kubeconfig = join(folder.path, "config");
+  await writeFile(kubeconfig, stringify(configOf(server?.access.server ?? "http://127.0.0.1:1")));
+  const seams = { clock: hasty, logger: silentLogger };
+  return await cliRun([...argv, "-o", "json", `--kubeconfig=${kubeconfig}`], {
+    commands: { check: (settings) => check(settings, seams), uninstall: (settings) => uninstall(settings, seams) },
+  });
+}
+
+function configOf(server: string): object {
+  return {
+    apiVersion: "v1",
+    kind: "Config",
+    "current-context": "x",
+    clusters: [{ name: "c", cluster: { server } }],
+    users: [{ name: "u", user: { token: "test-token" } }],
+    contexts: [{ name: "x", context: { cluster: "c", user: "u" } }],
+  };
+}
+
+/** Refuses requests of a method for paths that end so. */
+function forbid(server: FakeApiServer, method: string, pathEnd: string): void {
+  const refuse: Script = (seen, response) => {
+    if (seen.method !== method || !seen.path.endsWith(pathEnd)) return false;
+    sendStatus(response, 403, "Forbidden", `${seen.method} ${seen.path} is forbidden`);
+    return true;
+  };
+  server.scripts.push(refuse);
+}
+
+/** Two Environments that an operator holds. */
+function putEnvironments(server: FakeApiServer): void {
+  for (const name of ["one", "two"]) {
+    server.put(`${ENVIRONMENTS}/${name}`, { metadata: { name, namespace: "agents", finalizers: [FINALIZER] } });
+  }
+}
+
+const CHECK = ["check", "--deployment=berth-system/berth-operator"];
+
+test("a check of a cluster that does not answer reports just that, and ends with 1", async () => {
+  const { code, out, err } = await berth(undefined, ...CHECK);
+  expect(code).toBe(1);
+  const report = JSON.parse(out);
+  expect(report).toEqual({
+    ok: false,
+    deployment: "berth-system/berth-operator",
+    environments: null,
+    replicas: null,
+    problem: expect.stringContaining("ECONNREFUSED"),
+  });
+  expect(err).toBe(`berth: ${report.problem}\n`);
+});
+
+test("a check that may not look at the Deployment reports the Environments that it counted", async () => {
+  await using server = await FakeApiServer.start();
+  forbid(server, "GET", "/deployments/berth-operator");
+  const { code, out } = await berth(server, ...CHECK);
+  expect(code).toBe(1);
+  expect(JSON.parse(out)).toMatchObject({
+    ok: false,
+    environments: 0,
+    replicas: null,
+    problem: expect.stringContaining(`GET ${DEPLOYMENT} is forbidden`),
+  });
+});
+
+test("an uninstall from a cluster that does not answer reports that nothing was done, and ends with 1", async () => {
+  const { code, out, err } = await berth(undefined, "uninstall", "--delete-environments");
+  expect(code).toBe(1);
+  const report = JSON.parse(out);
+  expect(report).toEqual({
+    ok: false,
+    stopped: false,
+    deleted: [],
+    undrained: [],
+    released: [],
+    problem: expect.stringContaining("ECONNREFUSED"),
+  });
+  expect(err).toBe(`berth: ${report.problem}\n`);
+});
+
+test("an uninstall whose finalizer does not go reports those that it was taken off before", async () => {
+  await using server = await FakeApiServer.start();
+  putEnvironments(server);
+  forbid(server, "PATCH", "/environments/two");
+  const { code, out } = await berth(server, "uninstall", "--namespace=agents");
+  expect(code).toBe(1);
+  expect(JSON.parse(out)).toMatchObject({
+    ok: false,
+    deleted: [],
+    released: ["agents/one"],
+    problem: expect.stringContaining("environments/two is forbidden"),
+  });
+});
+
+test("an uninstall that may not delete an Environment reports those that were told to go before", async () => {
+  await using server = await FakeApiServer.start();
+  putEnvironments(server);
+  forbid(server, "DELETE", "/environments/two");
+  const { code, out } = await berth(server, "uninstall", "--namespace=agents", "--delete-environments");
+  expect(code).toBe(1);
+  expect(JSON.parse(out)).toMatchObject({
+    ok: false,
+    deleted: ["agents/one"],
+    released: [],
+    problem: expect.stringContaining("environments/two is forbidden"),
+  });
+});
+
+test("a credential in an answer of the API server is in no report", async () => {
+  await using server = await FakeApiServer.start();
+  server.scripts.push((_seen, response) => {
+    sendStatus(response, 403, "Forbidden", "no such user: sk-ant-secretsecret");
+    return true;
+  });
+  const { out, err } = await berth(server, ...CHECK);
+  expect(JSON.parse(out).problem).toContain("sk-ant-[redacted]");
+  expect(out + err).not.toContain("secretsecret");
+});
