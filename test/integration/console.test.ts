@@ -4,6 +4,7 @@ import type { AxeResults } from "axe-core";
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
 import { conditionFor } from "../../src/api/conditions.ts";
+import { scrollThrough } from "../console/support/scrolling.ts";
 import { manySessions, StagedSource, session, startConsole } from "../console/support/staged.ts";
 import { keepPicture, useBrowser } from "../support/browser.ts";
 import { useCluster } from "../support/cluster.ts";
@@ -12,6 +13,8 @@ import { startWorld, type World } from "../support/world.ts";
 
 /** As many as a large cluster has at a time, and in the last minutes. */
 const MANY = 5_000;
+/** A tenth of them. */
+const FEWER = 500;
 
 const cluster = useCluster();
 const browser = useBrowser();
@@ -106,10 +109,10 @@ describe("the console of an operator", () => {
 
 describe(`${MANY} sessions`, () => {
   /** A console of an operator that has them. */
-  async function startBusy() {
+  async function startBusy(count = MANY) {
     const served = await startConsole({ bounds: { perEnvironment: MANY, inAll: MANY } });
     const source = new StagedSource();
-    const all = manySessions(MANY, Date.now());
+    const all = manySessions(count, Date.now());
     source.live = all.filter(({ phase }) => phase !== "ended");
     const active = source.live.length;
     const sessions = { warm: 20, preparing: 3, opening: 0, active, stopping: 0, finished: 0 };
@@ -129,7 +132,6 @@ describe(`${MANY} sessions`, () => {
     await rowsOf(page).first().waitFor();
     expect(await page.locator("#grid").getAttribute("aria-rowcount")).toBe(String(MANY + 1));
     expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
-    await keepPicture(page, "5000-sessions");
     source.live = [...source.live, session("newest", { queuedAtMs: Date.now() })];
     await rowsOf(page).first().getByText("research-newest").waitFor();
     // Its first row was made long ago: no element is made anew for what is scrolled to.
@@ -137,6 +139,29 @@ describe(`${MANY} sessions`, () => {
     await page.locator(`#grid .row[aria-rowindex="${MANY + 2}"]`).waitFor();
     expect(await page.locator("#grid .row[data-id]").count()).toBeLessThan(80);
     expect(errors).toEqual([]);
+  });
+
+  test(`are scrolled through with as many elements as ${FEWER}, of which none is made meanwhile`, async ({
+    annotate,
+  }) => {
+    const scrolled = async (count: number) => {
+      const { served } = await startBusy(count);
+      await using _served = served;
+      await using opened = await browser.open(served.url);
+      const { page, errors } = opened;
+      await page.getByText(`${count} of ${count} sessions`).waitFor();
+      await rowsOf(page).first().waitFor();
+      const scrolling = await scrollThrough(page);
+      await page.locator(`#grid .row[aria-rowindex="${count + 1}"]`).waitFor();
+      expect(errors).toEqual([]);
+      return scrolling;
+    };
+    const [fewer, many] = [await scrolled(FEWER), await scrolled(MANY)];
+    for (const each of [fewer, many]) await annotate(JSON.stringify(each));
+    expect(many).toMatchObject({ made: 0, elements: fewer.elements });
+    // However many changes come with one picture, the rows are filled once.
+    expect(many.draws).toBeGreaterThan(MANY / 50);
+    expect(many.draws).toBeLessThanOrEqual(many.frames + 1);
   });
 
   test("are gone through with the keyboard alone, and each can be read", async () => {
@@ -178,6 +203,10 @@ describe(`${MANY} sessions`, () => {
     await using opened = await browser.open(served.url, { colorScheme, reducedMotion: "reduce" });
     const { page } = opened;
     await rowsOf(page).first().waitFor();
+    // These pictures are in docs/console.md: where lanes of all lengths are.
+    await page.locator("#grid").evaluate((grid) => grid.scrollTo(0, grid.scrollHeight / 2));
+    await page.locator(`#grid .row[aria-rowindex="${MANY / 2}"]`).waitFor();
+    await keepPicture(page, `console-under-load-${colorScheme}`);
     await page.locator("#grid").focus();
     for (const key of ["ArrowDown", "ArrowDown"]) await page.keyboard.press(key);
     await keepPicture(page, colorScheme);
