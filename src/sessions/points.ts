@@ -85,7 +85,7 @@ export const SESSION_POINTS = {
 
   // Volumes of sessions
   "workspace.list": "reads an Environment's volumes",
-  "workspace.read": "reads a session's volume before a Pod is made for it",
+  "workspace.read": "reads a session's volume: before a Pod is made for it, or after somebody else wrote to it",
   "workspace.create": "creates it",
   "workspace.take": "marks it as in use",
   "workspace.leave": "marks it as used no more",

@@ -1,7 +1,15 @@
 import { ANNOTATION_LAST_USED } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
-import { isAlreadyExists, isConflict, isForbidden, isNotFound, LeadershipLostError } from "../kube/errors.ts";
+import {
+  isAlreadyExists,
+  isConflict,
+  isForbidden,
+  isNotFound,
+  KubeApiError,
+  LeadershipLostError,
+} from "../kube/errors.ts";
 import { PERSISTENT_VOLUME_CLAIMS, type PersistentVolumeClaim } from "../kube/resource.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
@@ -23,7 +31,7 @@ const LIST_SOON_MS = 5_000;
 /** Volumes written at the same time. */
 const CONCURRENCY = 8;
 
-/** Tries in a row to take a volume that somebody else writes to at the same time. */
+/** Tries in a row to write to a volume that somebody else writes to at the same time. */
 const TRIES = 3;
 
 /** What keeps a session's volume from being had, with the mend. */
@@ -51,6 +59,10 @@ export class Workspaces {
   readonly #known = new Map<string, Volume>();
   /** When (monotonic) they were last listed. */
   #listedMs = Number.NEGATIVE_INFINITY;
+  /** Between passes that fail, whatever changes meanwhile: Pods of a busy Environment change many a second. */
+  readonly #backoff: Backoff;
+  /** No pass before (monotonic): the last one failed. */
+  #heldUntilMs = Number.NEGATIVE_INFINITY;
   #told = "";
 
   constructor(options: {
@@ -64,7 +76,8 @@ export class Workspaces {
     this.#claims = options.claims;
     this.#awaited = options.awaited;
     this.#onChange = options.onChange;
-    const { clock, timing } = options.context;
+    const { clock, timing, random } = options.context;
+    this.#backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     this.#passes = new Passes({
       clock,
       pass: () => this.#pass(),
@@ -179,6 +192,8 @@ export class Workspaces {
     const { clock, kube, timing, environment } = this.#context;
     const workspace = environment().spec.sessions?.workspace;
     if (!workspace || !this.#isWanted) return;
+    const heldMs = this.#heldUntilMs - clock.monotonic();
+    if (heldMs > 0) return this.#passes.wakeAfter(heldMs);
     if (clock.monotonic() >= this.#listedMs + timing.workspaceCheckMs) await this.#list();
     const used = this.#inUse();
     const inUse = (sessionId: string) =>
@@ -192,6 +207,7 @@ export class Workspaces {
       if (!inUse(volume.sessionId) && !this.#isNamed(volume.sessionId)) await this.#expire(volume);
     });
     this.#told = "";
+    this.#backoff.reset();
     this.#passes.wakeAfter(this.#listedMs + timing.workspaceCheckMs - clock.monotonic());
     if (plan.nextAtMs !== null) this.#passes.wakeAfter(plan.nextAtMs - kube.now());
     if (plan.leave.length > 0) this.#passes.poke();
@@ -231,10 +247,27 @@ export class Workspaces {
     this.#onChange();
   }
 
+  /**
+   * Marks a volume as it is now, where somebody else wrote to it since it was read: whoever binds it does so once, after it
+   * was made.
+   */
   async #remark(volume: Volume, lastUsed: string | null): Promise<void> {
-    const marked = await this.#mark(volume, lastUsed);
-    if (marked) this.#known.set(volume.name, marked);
-    else this.#forget(volume);
+    let at = volume;
+    for (let tries = 0; tries < TRIES; tries += 1) {
+      const marked = await this.#mark(at, lastUsed);
+      if (marked) {
+        this.#known.set(volume.name, marked);
+        return;
+      }
+      const found = await this.#read(volume.name);
+      const now = found && readVolume(found, this.#context);
+      if (!now) break;
+      this.#known.set(volume.name, now);
+      // Of what is another by now the next pass makes out what to do.
+      if (now.uid !== at.uid || now.going || now.lastUsedMs !== at.lastUsedMs) return this.#passes.poke();
+      at = now;
+    }
+    this.#forget(volume);
   }
 
   async #expire(volume: Volume): Promise<void> {
@@ -267,6 +300,10 @@ export class Workspaces {
   }
 
   #failed(error: unknown): void {
+    const asked = error instanceof KubeApiError ? (error.retryAfterMs ?? 0) : 0;
+    const delayMs = Math.max(this.#backoff.next(), asked);
+    this.#heldUntilMs = this.#context.clock.monotonic() + delayMs;
+    this.#passes.wakeAfter(delayMs);
     // Who may not act any more has nothing to say of it.
     if (error instanceof LeadershipLostError) return;
     const words = errorText(error);

@@ -228,6 +228,40 @@ test("a mark on a volume that is in use is taken away: it would go too soon afte
   expect(world.item(id).state).toBe("active");
 });
 
+test("a volume that was written to since it was made is marked without another list", async () => {
+  const world = start({}, 40 * SECOND);
+  const id = world.enqueue();
+  await world.until("it runs", () => world.item(id).state === "active");
+  const lists = () => world.operator.kube.requests.get("list persistentvolumeclaims");
+  const before = lists();
+  expect(before).toBeGreaterThan(0);
+  const name = volumes(world)[0]?.metadata.name ?? "";
+  world.server.patch(PERSISTENT_VOLUME_CLAIMS, NAMESPACE, name, { spec: { volumeName: "bound-to" } });
+  await world.until("it is left", () => lastUsed(world)[0] !== undefined, 2 * MINUTE);
+  await world.pass(10 * SECOND);
+  expect(lists()).toBe(before);
+  expect(volumes(world)[0]?.spec?.["volumeName"]).toBe("bound-to");
+});
+
+test("a list that fails is tried rarely, however much changes meanwhile, and volumes are kept once it does not", async () => {
+  const world = start();
+  let refused = true;
+  let lists = 0;
+  world.operator.kube.intercept.push(({ verb, plural }) => {
+    if (verb !== "list" || plural !== "persistentvolumeclaims") return;
+    lists += 1;
+    if (refused) throw refusal(500, "InternalError", "not now");
+  });
+  const ids = Array.from({ length: 12 }, () => world.enqueue());
+  await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 10 * MINUTE);
+  // Each Pod changes some five times, and every try takes at least twice as long to come as the one before.
+  expect(lists).toBeLessThan(12);
+  expect(lists).toBeGreaterThan(3);
+  expect(lastUsed(world).filter((at) => at !== undefined)).toEqual([]);
+  refused = false;
+  await world.until("all are left", () => lastUsed(world).every((at) => at !== undefined));
+});
+
 test("a session whose Pods do not get ready keeps nobody else from theirs, be there room for one only", async () => {
   let first: string | undefined;
   const world = start({
