@@ -46,7 +46,12 @@ export const FRESH_MS = 30_000;
 export const PROVEN_AFTER = 3;
 /** Without any delivery for so long the endpoint is taken for switched off. The platform does that by itself after failures. */
 export const ALIVE_MS = 24 * 60 * 60_000;
-/** A session that no Environment here had an item of is somebody else's; so long it is not looked for again. */
+/**
+ * A hint may be earlier than its item: who looked sooner than that after one, and found nothing, looks once more then. Longer
+ * after it an item would hardly start at once.
+ */
+export const EARLY_MS = 5_000;
+/** A session that no Environment here had an item of, then either, is somebody else's; so long it is not looked for again. */
 const ELSEWHERE_MS = 10 * 60_000;
 /**
  * Looks a second for sessions that nobody knows yet, and so many at once: as many as all idle Environments make together
@@ -68,6 +73,15 @@ interface Session {
   elsewhereMs: number;
 }
 
+/** A session that is looked for, since nobody knows it. */
+interface Sought {
+  /** Whoever has not looked since then is to look. */
+  readonly sinceMs: number;
+  readonly workspaceId: string | null;
+  /** Whether it was looked for before. */
+  readonly isAgain: boolean;
+}
+
 interface Awaited {
   readonly member: Member;
   readonly foundMs: number;
@@ -87,8 +101,9 @@ export class Hints {
   readonly #members = new Set<Member>();
   /** Oldest first. */
   readonly #sessions = new Map<string, Session>();
-  /** Sessions that are looked for, since nobody knows them. */
-  readonly #open = new Set<string>();
+  readonly #open = new Map<string, Sought>();
+  /** Sessions that nobody found, and that are looked for once more at their `sinceMs`; the earliest first. */
+  readonly #early = new Map<string, Sought>();
   /** The newest hint about one of them, by workspace; null: it may be anybody's. */
   readonly #newestMs = new Map<string | null, number>();
   /** Items whose hint has not come, by session, oldest first. */
@@ -98,6 +113,7 @@ export class Hints {
   #looksLeft = LOOKS_PER_SECOND;
   #countedMs: number;
   #timer: Timer | null = null;
+  #earlyTimer: Timer | null = null;
   #deliveredMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: { clock: Clock; metrics: Metrics }) {
@@ -135,11 +151,9 @@ export class Hints {
       return;
     }
     if (session.owner && this.#members.has(session.owner)) session.owner.hinted(hint.sessionId);
-    else if (nowMs >= session.elsewhereMs + ELSEWHERE_MS) {
-      this.#open.add(hint.sessionId);
-      if (this.#open.size > MAX_SESSIONS) this.#open.delete(firstOf(this.#open) ?? "");
-      const isOfOne = hint.workspaceId?.startsWith(WORKSPACE_PREFIX) && this.#newestMs.size < MAX_WORKSPACES;
-      this.#newestMs.set(isOfOne ? hint.workspaceId : null, nowMs);
+    else if (nowMs >= session.elsewhereMs + ELSEWHERE_MS && !this.#early.has(hint.sessionId)) {
+      const isAgain = this.#open.get(hint.sessionId)?.isAgain ?? false;
+      this.#seek(hint.sessionId, { sinceMs: nowMs, workspaceId: hint.workspaceId, isAgain });
       this.#search();
     }
   }
@@ -165,6 +179,7 @@ export class Hints {
     session.owner = member;
     session.elsewhereMs = Number.NEGATIVE_INFINITY;
     this.#open.delete(sessionId);
+    this.#early.delete(sessionId);
     // An item that was let go is offered again and again.
     if (member.lastWorkId === workId) return;
     member.lastWorkId = workId;
@@ -192,6 +207,15 @@ export class Hints {
 
   // --- the search -------------------------------------------------------------------------------------------------
 
+  #seek(sessionId: string, sought: Sought): void {
+    const { workspaceId, sinceMs } = sought;
+    this.#open.set(sessionId, sought);
+    if (this.#open.size > MAX_SESSIONS) this.#open.delete(firstOf(this.#open) ?? "");
+    const isOfOne = workspaceId?.startsWith(WORKSPACE_PREFIX) && this.#newestMs.size < MAX_WORKSPACES;
+    const of = isOfOne ? workspaceId : null;
+    this.#newestMs.set(of, Math.max(sinceMs, this.#newestMs.get(of) ?? sinceMs));
+  }
+
   #search(): void {
     this.#timer?.cancel();
     this.#timer = null;
@@ -216,14 +240,40 @@ export class Hints {
     this.#newestMs.clear();
   }
 
-  /** Whoever any open hint concerns; hints that concern nobody any more are about sessions that are somebody else's. */
+  /**
+   * Whoever any open hint concerns. Hints that concern nobody any more were too early, or are about sessions that are somebody
+   * else's: the second search tells.
+   */
   #beginRound(): void {
     this.#round = [...this.#members]
       .filter((member) => this.#concerns(member))
       .sort((one, other) => other.workedMs - one.workedMs);
     if (this.#round.length > 0) return;
-    for (const sessionId of this.#open) this.#sessionOf(sessionId).elsewhereMs = this.#clock.monotonic();
+    for (const [sessionId, { sinceMs, workspaceId, isAgain }] of this.#open) {
+      if (isAgain) this.#sessionOf(sessionId).elsewhereMs = this.#clock.monotonic();
+      else this.#early.set(sessionId, { sinceMs: sinceMs + EARLY_MS, workspaceId, isAgain: true });
+      if (this.#early.size > MAX_SESSIONS) this.#early.delete(firstOf(this.#early) ?? "");
+    }
     this.#endSearch();
+    this.#searchAgainLater();
+  }
+
+  #searchAgainLater(): void {
+    const [next] = this.#early.values();
+    if (this.#earlyTimer || !next) return;
+    const delayMs = Math.max(0, next.sinceMs - this.#clock.monotonic());
+    this.#earlyTimer = this.#clock.setTimer(() => this.#searchAgain(), delayMs);
+  }
+
+  #searchAgain(): void {
+    this.#earlyTimer = null;
+    for (const [sessionId, sought] of this.#early) {
+      if (sought.sinceMs > this.#clock.monotonic()) break;
+      this.#early.delete(sessionId);
+      this.#seek(sessionId, sought);
+    }
+    this.#searchAgainLater();
+    if (this.#open.size > 0) this.#search();
   }
 
   #concerns(member: Member): boolean {

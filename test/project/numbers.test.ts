@@ -12,7 +12,7 @@ import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-elec
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { windowMs } from "../../src/sessions/ack-window.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
-import { ALIVE_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
+import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
 import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
@@ -92,6 +92,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `not more than ${s(FRESH_MS)} before the work was noticed, or ${s(FRESH_MS)} after the item was found`,
     `no delivery of any kind came for ${minutes(ALIVE_MS) / 60} hours`,
     `${LOOKS_PER_SECOND === 10 ? "ten" : "?"} at once, then ten a second`,
+    `looked within ${s(EARLY_MS)} of the hint`,
     // With the jitter of a tenth.
     `no later than ${minutes(t.hintedIdleMs * 1.1)} minutes after it came`,
     `deliveries more than ${TOLERANCE_SECONDS / 60} minutes old`,

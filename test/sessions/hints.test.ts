@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import {
   ALIVE_MS,
+  EARLY_MS,
   FRESH_MS,
   type HintedQueue,
   Hints,
@@ -65,8 +66,37 @@ describe("a hint at a session that nobody knows", () => {
     await clock.advance(MINUTE_MS);
     hint("new");
     expect(looks).toEqual([1, 2, 0, 3]);
+    find(3, "new");
     await clock.advance(10 * MINUTE_MS);
     expect(looks).toHaveLength(4);
+  });
+
+  test("that is earlier than its item makes them look once more, and that finds it", async () => {
+    const { clock, looks, find, hint } = make(2);
+    hint("new");
+    await clock.advance(EARLY_MS - 1);
+    hint("new");
+    expect(looks).toEqual([0, 1]);
+    await clock.advance(1);
+    expect(looks).toEqual([0, 1, 0, 1]);
+    find(1, "new");
+    looks.length = 0;
+    hint("new");
+    expect(looks).toEqual([1]);
+    await clock.advance(MINUTE_MS);
+    expect(looks).toEqual([1]);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  test("makes nobody look once more that looked late enough for the item to be there", async () => {
+    const { clock, looks, hint } = make(100);
+    hint("theirs");
+    await clock.advance(MINUTE_MS);
+    const looked = (at: number) => looks.filter((one) => one === at).length;
+    // The last of them had their turn after that time.
+    expect([looked(0), looked(70), looked(99)]).toEqual([2, 1, 1]);
+    expect(looks.length).toBeLessThanOrEqual(100 + LOOKS_PER_SECOND * (1 + EARLY_MS / SECOND_MS));
+    expect(clock.pendingTimers).toBe(0);
   });
 
   test("makes those look that may be of its workspace", () => {
@@ -97,31 +127,41 @@ describe("a hint at a session that nobody knows", () => {
 
   test("is of no matter to an Environment that has looked since by itself", async () => {
     const { clock, looks, queue, hint } = make(20);
+    const allLook = () => {
+      for (let at = 0; at < 20; at += 1) queue(at).looks();
+    };
     hint("new");
     expect(looks).toHaveLength(LOOKS_PER_SECOND);
-    for (let at = 0; at < 20; at += 1) queue(at).looks();
-    await clock.advance(MINUTE_MS);
+    allLook();
+    await clock.advance(EARLY_MS - 1);
     expect(looks).toHaveLength(LOOKS_PER_SECOND);
+    // Nor is it later, when the item had its time to come: of the first ten that look then, all others have looked before.
+    await clock.advance(1);
+    allLook();
+    await clock.advance(MINUTE_MS);
+    expect(looks).toHaveLength(2 * LOOKS_PER_SECOND);
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("is somebody else's when all have looked, and is not looked for again for a while", async () => {
+  test("is somebody else's when all have looked twice, and is not looked for again for a while", async () => {
     const { clock, looks, hint } = make(2);
     hint("theirs");
     await clock.advance(MINUTE_MS);
     for (let again = 0; again < 100; again += 1) hint("theirs");
-    expect(looks).toHaveLength(2);
+    await clock.advance(MINUTE_MS);
+    expect(looks).toHaveLength(4);
     await clock.advance(10 * MINUTE_MS);
     hint("theirs");
-    expect(looks).toHaveLength(4);
+    expect(looks).toHaveLength(6);
   });
 
   test("finds Environments that come, and misses those that went", async () => {
     const { clock, looks, queue, hint } = make(3);
     queue(1).leave();
     hint("new");
-    await clock.advance(MINUTE_MS);
     expect(looks.toSorted()).toEqual([0, 2]);
+    await clock.advance(MINUTE_MS);
+    expect(looks.toSorted()).toEqual([0, 0, 2, 2]);
   });
 });
 
