@@ -4,12 +4,13 @@ import { errorText } from "../core/errors.ts";
 import { addressText, closerOf, listen, readBindAddress, requestBounds } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { RequestRate, SeenDeliveries } from "./deliveries.ts";
+import { SeenDeliveries } from "./deliveries.ts";
 import { parseEvent, type WebhookEvent } from "./event.ts";
 import { WEBHOOK_PATH } from "./path.ts";
 import { type Delivery, PASSED_ON_BY } from "./peers.ts";
 import type { SigningSecrets } from "./secrets.ts";
-import { type SignatureVerdict, verify } from "./signature.ts";
+import { type RateLimit, SenderRates } from "./sender-rates.ts";
+import { isWellFormed, type SignatureVerdict, verify } from "./signature.ts";
 
 /** An event is some 300 bytes. */
 export const MAX_BODY_BYTES = 64 * 1024;
@@ -21,7 +22,7 @@ const MAX_CONNECTIONS = 256;
  * Checking a signature takes a tenth of a millisecond, and this process has beats to send: a flood may take a few percent of
  * it. An organization makes 300 sessions a minute, each of which starts to run some tens of times in its life.
  */
-const RATE = { perSecond: 200, burst: 1_000 };
+export const RATE = { perSecond: 200, burst: 1_000 };
 
 /** What became of a delivery; the values of the metric's label. */
 export type DeliveryResult =
@@ -55,8 +56,8 @@ export interface ReceiverOptions {
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly logger: Logger;
-  /** Of requests that are looked at; more are refused. */
-  readonly rate?: { readonly perSecond: number; readonly burst: number };
+  /** Of requests that are looked at, as SenderRates has it; more are refused. */
+  readonly rate?: RateLimit;
   /** Told each verified delivery once; must not throw. */
   readonly onEvent: (event: WebhookEvent) => void;
   /** The other replicas; undefined: there are none to be told. */
@@ -106,12 +107,12 @@ export async function startReceiver(options: ReceiverOptions): Promise<Receiver>
 class Intake {
   readonly #options: ReceiverOptions;
   readonly #seen: SeenDeliveries;
-  readonly #rate: RequestRate;
+  readonly #rates: SenderRates;
 
   constructor(options: ReceiverOptions) {
     this.#options = options;
     this.#seen = new SeenDeliveries(options.clock);
-    this.#rate = new RequestRate({ clock: options.clock, ...(options.rate ?? RATE) });
+    this.#rates = new SenderRates({ clock: options.clock, limit: options.rate ?? RATE });
   }
 
   async take(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -130,18 +131,23 @@ class Intake {
   }
 
   async #judge(request: IncomingMessage, isPassedOn: boolean): Promise<DeliveryResult> {
-    if (!this.#rate.take()) return "too-many";
-    const body = await bodyOf(request);
-    if (!Buffer.isBuffer(body)) return body;
     const headers = {
       id: headerOf(request, "webhook-id"),
       timestamp: headerOf(request, "webhook-timestamp"),
       signature: headerOf(request, "webhook-signature"),
     };
+    // To refuse it unread costs no more than to refuse it for the rate: what is not signed at all takes nothing from others.
+    if (!isWellFormed(headers)) return "malformed";
+    // Before the body is read: the address of a connection that was closed is not known.
+    const address = request.socket.remoteAddress ?? "";
+    if (!this.#rates.take(address)) return "too-many";
+    const body = await bodyOf(request);
+    if (!Buffer.isBuffer(body)) return body;
     const { secrets, clock, onEvent } = this.#options;
     const verdict: SignatureVerdict = verify(headers, body, await secrets.keys(), clock.now());
     if (verdict !== "good") return verdict;
     if (!this.#seen.isNew(headers.id)) return "duplicate";
+    this.#rates.prove(address);
     const event = parseEvent(body.toString("utf8"));
     if (event === undefined) return "malformed";
     onEvent(event);

@@ -41,10 +41,15 @@ export function keyOfSecret(text: string): Buffer | undefined {
   return key.length >= MIN_KEY_BYTES && key.length <= MAX_KEY_BYTES ? key : undefined;
 }
 
+/** Whether the headers may be those of a signed delivery; no key is needed to see that they are not. */
+export function isWellFormed({ id, timestamp, signature }: SignedHeaders): boolean {
+  return id !== "" && id.length <= MAX_ID && WHOLE_SECONDS.test(timestamp) && signature !== "";
+}
+
 /** Whether one of the keys signed this body at about this time. Takes as long for a wrong signature as for a good one. */
 export function verify(headers: SignedHeaders, body: Buffer, keys: readonly Buffer[], nowMs: number): SignatureVerdict {
   const { id, timestamp, signature } = headers;
-  if (id === "" || id.length > MAX_ID || !WHOLE_SECONDS.test(timestamp) || signature === "") return "malformed";
+  if (!isWellFormed(headers)) return "malformed";
   const expected = keys.map((key) => createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest());
   let isSigned = false;
   for (const given of signature.split(" ").slice(0, MAX_SIGNATURES)) {

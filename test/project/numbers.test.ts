@@ -16,7 +16,7 @@ import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/sessio
 import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
-import { MAX_BODY_BYTES } from "../../src/webhook/receiver.ts";
+import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
 import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
 import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
@@ -93,6 +93,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `no delivery of any kind came for ${minutes(ALIVE_MS) / 60} hours`,
     `${LOOKS_PER_SECOND === 10 ? "ten" : "?"} at once, then ten a second`,
     `looked within ${s(EARLY_MS)} of the hint`,
+    `${RATE.perSecond} requests a second, ${RATE.burst.toLocaleString("en")} at once`,
     // With the jitter of a tenth.
     `no later than ${minutes(t.hintedIdleMs * 1.1)} minutes after it came`,
     `deliveries more than ${TOLERANCE_SECONDS / 60} minutes old`,

@@ -140,7 +140,8 @@ describe("whoever is no sender of webhooks", () => {
 
   test("is cut off where a body has no end, whatever its headers say", async () => {
     await using bench = await startBench();
-    const asked = request(`http://${bench.receiver.address}/webhook`, { method: "POST", agent: false });
+    const headers = signedHeaders(SECRET, { id: "msg_a", seconds: Math.floor(Date.now() / 1_000), body: "" });
+    const asked = request(`http://${bench.receiver.address}/webhook`, { method: "POST", agent: false, headers });
     asked.on("error", () => {});
     const chunk = Buffer.alloc(16 * 1_024);
     // Without a length: in chunks.
@@ -155,7 +156,8 @@ describe("whoever is no sender of webhooks", () => {
     const [host = "", port = ""] = bench.receiver.address?.split(":") ?? [];
     const socket = connect(Number(port), host);
     socket.on("error", () => {});
-    socket.write("POST /webhook HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{");
+    const signed = "webhook-id: a\r\nwebhook-timestamp: 1\r\nwebhook-signature: v1,a\r\n";
+    socket.write(`POST /webhook HTTP/1.1\r\nhost: x\r\n${signed}content-length: 10\r\n\r\n{`);
     const closed = once(socket, "close");
     socket.resume();
     await closed;
@@ -176,6 +178,55 @@ describe("whoever is no sender of webhooks", () => {
     expect(bench.events).toHaveLength(1);
   });
 });
+
+describe("a flood", () => {
+  const LIMIT = { perSecond: 1, burst: 10 };
+
+  test("of what is not signed at all takes nothing from what is", async () => {
+    await using bench = await startBench(new VirtualClock(), LIMIT);
+    const unsigned = { headers: { "webhook-signature": "" } };
+    const answers = await Promise.all(Array.from({ length: 50 }, () => bench.post(unsigned)));
+    expect(new Set(answers)).toEqual(new Set([400]));
+    expect(await bench.post()).toBe(204);
+  });
+
+  test("of forged deliveries from elsewhere does not keep out an address that sent true ones", async () => {
+    await using bench = await startBench(new VirtualClock(), LIMIT);
+    expect(await bench.post()).toBe(204);
+    const elsewhere = () => postFrom("127.0.0.2", bench.receiver.address ?? "");
+    const answers = await Promise.all(Array.from({ length: 50 }, elsewhere));
+    expect(answers.filter((status) => status === 429)).toHaveLength(50 - LIMIT.burst + 1);
+    expect(await bench.post()).toBe(204);
+    expect(bench.events).toHaveLength(2);
+  });
+
+  test("of one delivery that is sent again and again proves nothing", async () => {
+    await using bench = await startBench(new VirtualClock(), { perSecond: 1, burst: 2 });
+    expect(await bench.post({ id: "msg_a" })).toBe(204);
+    const body = JSON.stringify(RUN_STARTED);
+    const headers = { ...signedHeaders(SECRET, { id: "msg_a", seconds: SECONDS, body }) };
+    const again = () => postFrom("127.0.0.2", bench.receiver.address ?? "", headers, body);
+    expect([await again(), await again()]).toEqual([204, 429]);
+  });
+});
+
+/** By the virtual clock. */
+const SECONDS = Math.floor(new VirtualClock().now() / 1_000);
+
+/** Posts from another address of this machine; forged unless headers are given. Returns the status. */
+async function postFrom(localAddress: string, to: string, headers?: Record<string, string>, body = "{}") {
+  const forged = signedHeaders(newWebhookSecret(), { id: "msg_forged", seconds: SECONDS, body });
+  const asked = request(`http://${to}/webhook`, {
+    method: "POST",
+    agent: false,
+    localAddress,
+    headers: { ...(headers ?? forged) },
+  });
+  asked.end(body);
+  const [response] = (await once(asked, "response")) as [{ statusCode: number; resume(): void }];
+  response.resume();
+  return response.statusCode;
+}
 
 test("an address of 0 listens nowhere", async () => {
   const none = await startReceiver({
