@@ -2,7 +2,7 @@ import { toLabelValue } from "../api/label-value.ts";
 import { LABEL_ENVIRONMENT } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
-import { anyClaimSelector, claimSelector } from "./journal.ts";
+import { anyClaimSelector, claimSelector, listedRecord } from "./journal.ts";
 
 interface Asked {
   readonly environment: string;
@@ -30,7 +30,7 @@ export class ClaimLists {
   }
 
   /**
-   * The Secrets that bear the labels of this Environment's claims. Who gives up waits no longer; a list under way goes on,
+   * The Secrets that bear the labels of this Environment's claims, without their credentials. Who gives up waits no longer; a list under way goes on,
    * since it may be others', too.
    * @throws KubeApiError, or the signal's reason
    */
@@ -74,7 +74,7 @@ export class ClaimLists {
     const [only = ""] = names;
     const labelSelector = names.size === 1 ? claimSelector(only) : anyClaimSelector();
     try {
-      const { items } = await this.#kube.listAll(SECRETS, { namespace, labelSelector });
+      const { items } = await this.#kube.listAll(SECRETS, { namespace, labelSelector }, { keep: listedRecord });
       const byLabel = Map.groupBy(items, ({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT]);
       for (const { environment, resolve } of asked) resolve(byLabel.get(toLabelValue(environment)) ?? []);
     } catch (error) {

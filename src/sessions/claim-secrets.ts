@@ -2,7 +2,7 @@ import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
-import { CLAIM_SECRET_TYPE, claimSelector, type Journal, readJournal } from "./journal.ts";
+import { CLAIM_SECRET_TYPE, claimSelector, type Journal, listedRecord, readJournal } from "./journal.ts";
 import type { SessionPoint } from "./points.ts";
 
 /**
@@ -17,7 +17,7 @@ export async function deleteClaimSecrets(
 ): Promise<void> {
   const { namespace } = environment;
   const query = { namespace, labelSelector: claimSelector(environment.name) };
-  const secrets = await points.run("cleanup.list", {}, () => kube.listAll(SECRETS, query));
+  const secrets = await points.run("cleanup.list", {}, () => kube.listAll(SECRETS, query, { keep: listedRecord }));
   for (const secret of secrets.items) {
     if (secret.type !== CLAIM_SECRET_TYPE || !which(readJournal(secret))) continue;
     const { name = "", uid } = secret.metadata;

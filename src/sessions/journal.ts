@@ -123,6 +123,36 @@ export function withoutCredential(secret: Secret): Secret {
   return { ...secret, data: data[KEY_WORK_SECRET] === undefined ? data : { ...data, [KEY_WORK_SECRET]: "" } };
 }
 
+/** Longer than what any of these holds: ids have at most 1,024 characters. */
+const MAX_LISTED = 8_192;
+const LISTED = [
+  ...[KEY_USE, KEY_LEASE, KEY_WORK_ID, KEY_SESSION_ID, KEY_WORK_SECRET, KEY_ACKNOWLEDGED_AT, KEY_API, KEY_QUEUED_AT],
+  ...[KEY_POLLED_FROM, KEY_POLLED_UNTIL, KEY_ENVIRONMENT_UID, KEY_POD_UID],
+];
+
+/**
+ * What is kept of a Secret in a list: a record without its credential, and of what is none no more than its name. Anybody may
+ * put our labels on Secrets of their own, a megabyte each, and the operator's memory is everybody's.
+ */
+export function listedRecord(secret: Secret): Secret {
+  const { name, namespace, uid, resourceVersion, labels } = secret.metadata;
+  const { [LABEL_ENVIRONMENT]: environment } = labels ?? {};
+  const data = withoutCredential(secret).data ?? {};
+  const known = LISTED.flatMap((key) => (data[key] === undefined ? [] : [[key, data[key]] as const]));
+  const isReadable = known.every(([, value]) => value.length <= MAX_LISTED);
+  return {
+    metadata: {
+      name,
+      namespace,
+      uid,
+      resourceVersion,
+      labels: environment ? { [LABEL_ENVIRONMENT]: environment } : {},
+    },
+    type: secret.type,
+    data: isReadable ? Object.fromEntries(known) : {},
+  } as Secret;
+}
+
 /** The merge patch that opens a claim: the credential becomes the key that the container waits for. */
 export function openingPatch(
   precondition: { uid: string; resourceVersion: string },

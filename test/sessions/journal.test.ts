@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { defined } from "../../src/core/defined.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import {
   CLAIM_SECRET_TYPE,
@@ -8,6 +9,7 @@ import {
   KEY_SESSION_ID,
   KEY_WORK_ID,
   KEY_WORK_SECRET,
+  listedRecord,
   openingPatch,
   readJournal,
   renderJournal,
@@ -154,6 +156,41 @@ describe("the Secret is one that the API server takes", () => {
 
   test("an Environment whose name ends with a dot-separated part has a selector, too", () => {
     expect(claimSelector("research.eu-1")).toContain("berth.dev/environment=research.eu-1");
+  });
+});
+
+describe("of a list of Secrets", () => {
+  const opened = stored(renderJournal(WHERE, JOURNAL, null));
+  const record: Secret = {
+    ...opened,
+    metadata: { ...opened.metadata, uid: "u", resourceVersion: "7" },
+    data: { ...opened.data, "work-secret": base64("secret"), "acknowledged-at": base64("2026-01-02T03:04:05Z") },
+  };
+
+  test.each([
+    ["before it is opened", stored(renderJournal(WHERE, JOURNAL, "secret"))],
+    ["opened", record],
+  ])("a record is kept as it reads, without its credential: %s", (_, secret) => {
+    const kept = listedRecord(secret);
+    expect(readJournal(kept)).toEqual(readJournal(secret));
+    const { name, namespace, uid, resourceVersion } = secret.metadata;
+    expect(kept.metadata).toMatchObject(defined({ name, namespace, uid, resourceVersion }));
+    expect(kept.metadata.labels?.["berth.dev/environment"]).toBe(WHERE.environment);
+    expect(JSON.stringify(kept)).not.toContain(base64("secret"));
+  });
+
+  test("of what somebody made up no more than its name is kept", () => {
+    const filler = base64("x".repeat(100_000));
+    const more = listedRecord({
+      ...record,
+      metadata: { ...record.metadata, annotations: { filler } },
+      data: { ...record.data, filler },
+    });
+    expect(readJournal(more)).toEqual(readJournal(record));
+    expect(JSON.stringify(more).length).toBeLessThan(2_000);
+    const longer = listedRecord({ ...record, data: { ...record.data, api: filler } });
+    expect(readJournal(longer)).toBeNull();
+    expect(JSON.stringify(longer).length).toBeLessThan(1_000);
   });
 });
 
