@@ -5,7 +5,6 @@ import { expect, test } from "vitest";
 import { stringify } from "yaml";
 import { FINALIZER } from "../src/api/names.ts";
 import { check } from "../src/check.ts";
-import { type Clock, realClock } from "../src/core/clock.ts";
 import { silentLogger } from "../src/observe/logger.ts";
 import { uninstall } from "../src/uninstall.ts";
 import { FakeApiServer, type Script, sendStatus } from "./kube/api-server.ts";
@@ -14,20 +13,12 @@ import { type CliResult, cliRun } from "./support/cli-run.ts";
 const ENVIRONMENTS = "/apis/berth.dev/v1alpha1/namespaces/agents/environments";
 const DEPLOYMENT = "/apis/apps/v1/namespaces/berth-system/deployments/berth-operator";
 
-/** Time passes so much faster that half a minute of patience is a twentieth of a second. */
-const HASTE = 600;
-const hasty: Clock = {
-  now: () => realClock.now(),
-  monotonic: () => realClock.monotonic() * HASTE,
-  setTimer: (fn, delayMs) => realClock.setTimer(fn, delayMs / HASTE),
-};
-
 /** One command line with `-o json` against an API server; undefined: against a port where nobody listens. */
 async function berth(server: FakeApiServer | undefined, ...argv: string[]): Promise<CliResult> {
   await using folder = await mkdtempDisposable(join(tmpdir(), "berth-reports-"));
   const kubeconfig = join(folder.path, "config");
   await writeFile(kubeconfig, stringify(configOf(server?.access.server ?? "http://127.0.0.1:1")));
-  const seams = { clock: hasty, logger: silentLogger };
+  const seams = { logger: silentLogger };
   return await cliRun([...argv, "-o", "json", `--kubeconfig=${kubeconfig}`], {
     commands: { check: (settings) => check(settings, seams), uninstall: (settings) => uninstall(settings, seams) },
   });
