@@ -80,7 +80,11 @@ async function untilAtMinimum(stage: WorkersStage): Promise<void> {
 
 /** Workers that never say that they are idle go when somebody deletes them, as docs/workers.md says. */
 async function deleteSilent(stage: WorkersStage): Promise<void> {
-  for (const pod of stage.idlePods()) if (stage.fates.isOneOf(SILENT, pod)) await deletePod(stage, pod);
+  for (const pod of stage.idlePods()) {
+    if (!stage.fates.isOneOf(SILENT, pod)) continue;
+    stage.witness.excuse(pod);
+    await deletePod(stage, pod);
+  }
 }
 
 function imageOf({ spec }: Pick<Pod, "spec">): string | undefined {

@@ -105,7 +105,7 @@ export class WorkersStage extends Stage {
   }
 
   idlePods(): Pod[] {
-    return this.workers.filter((pod) => this.witness.itemOf(pod) === undefined);
+    return this.workers.filter((pod) => !this.witness.mayServe(pod));
   }
 
   override async [Symbol.asyncDispose](): Promise<void> {

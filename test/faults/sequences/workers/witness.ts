@@ -1,6 +1,9 @@
 import type { ItemRecord } from "../../../../simulator/item.ts";
+import type { Violation } from "../../../../simulator/violations.ts";
+import { ANNOTATION_DELETION_COST } from "../../../../src/api/names.ts";
 import { realClock } from "../../../../src/core/clock.ts";
 import type { Deployment, Pod } from "../../../../src/kube/resource.ts";
+import { VICTIM_COST } from "../../../../src/workers/shrink.ts";
 import type { World } from "../../../support/world.ts";
 import { Witness } from "../witness.ts";
 
@@ -46,6 +49,8 @@ export class WorkersWitness extends Witness {
   #earlier: ReadonlySet<string> = new Set();
   /** When fewer workers of a Deployment were last asked for, on the simulator's clock. */
   #loweredAt = Number.NEGATIVE_INFINITY;
+  /** When the operator's mark of those that go was first seen on a worker, by uid, on the simulator's clock. */
+  readonly #markedAt = new Map<string, number>();
   /** How many items were live, whenever that changed. */
   readonly #live: { readonly atMs: number; readonly count: number }[] = [];
   #spec: Spec;
@@ -82,6 +87,13 @@ export class WorkersWitness extends Witness {
     return simulator
       .items(environmentId)
       .find((item) => this.isHeld(item) && item.acks.at(-1)?.workerId === metadata.name);
+  }
+
+  /** Whether this worker may serve an item, however late its beats are. */
+  mayServe({ metadata }: Pod): boolean {
+    const { simulator, environmentId } = this.world;
+    const live = simulator.items(environmentId).filter(({ state }) => state !== "stopped");
+    return live.some(({ acks }) => acks.at(-1)?.workerId === metadata.name);
   }
 
   /** To be called at every change of a Deployment, with all there are. */
@@ -133,12 +145,25 @@ export class WorkersWitness extends Witness {
     this.check("no worker taken away that the queue asks for", wrong);
   }
 
-  protected override podsChanged(): void {}
+  /** Workers claim by themselves, and on a machine that is busy they are late. */
+  protected override isOurs({ by }: Violation): boolean {
+    return OPERATOR.test(by.workerId ?? "");
+  }
+
+  protected override podsChanged(pods: readonly Pod[]): void {
+    for (const { metadata } of pods) {
+      const { uid = "", annotations } = metadata;
+      if (annotations?.[ANNOTATION_DELETION_COST] !== VICTIM_COST) this.#markedAt.delete(uid);
+      else if (!this.#markedAt.has(uid)) this.#markedAt.set(uid, this.world.simulator.clock.now());
+    }
+  }
 
   protected override podDeleted(pod: Pod): void {
     const item = this.itemOf(pod);
     const now = this.world.simulator.clock.now();
-    const decidedAt = now - this.#loweredAt < ACTS_MS ? this.#loweredAt : now;
+    const loweredAt = now - this.#loweredAt < ACTS_MS ? this.#loweredAt : now;
+    // It was asked for the last time before it was marked.
+    const decidedAt = Math.min(loweredAt, this.#markedAt.get(pod.metadata.uid ?? "") ?? now);
     const isBusy = item !== undefined && (item.acks.at(-1)?.at ?? now) < decidedAt - WINDOW_MS;
     const wrong = isBusy && !this.isExcusedFor(pod) && `${pod.metadata.name} with ${item.id}`;
     this.check("4 no busy worker ended by a change", wrong);
