@@ -58,6 +58,10 @@ export class PolicyKeeper {
   /** Writes in a row that were undone soon after. */
   #undone = 0;
   #wanted: NetworkPolicy | null = null;
+  /** Of `#wanted`. A reconcile asks for it several times, and in most of them nothing has changed. */
+  #wantedHash = hashOf(null);
+  /** What `#wanted` was rendered from. */
+  #renderedFrom: { readonly environment: Environment; readonly told: string } | null = null;
   #verdict: Verdict = { reason: "PolicyUnchecked", message: "the NetworkPolicy was not looked at yet" };
 
   constructor(options: PolicyKeeperOptions) {
@@ -70,7 +74,7 @@ export class PolicyKeeper {
 
   /** Whether Pods may be made: the policy that the spec asks for is in place, or none is asked for. */
   get isKept(): boolean {
-    return this.#keptHash === hashOf(this.#wanted);
+    return this.#keptHash === this.#wantedHash;
   }
 
   /** Milliseconds until it is to be looked at again. */
@@ -94,11 +98,9 @@ export class PolicyKeeper {
    * @param told the addresses of Work APIs that Pods were told which are not over
    */
   async keep(environment: Environment, told?: ReadonlySet<string>): Promise<void> {
-    const { clock, facts } = this.#options;
+    const { clock } = this.#options;
     const nowMs = clock.monotonic();
-    const before = hashOf(this.#wanted);
-    this.#wanted = renderNetworkPolicy(environment, facts, told);
-    if (before !== hashOf(this.#wanted)) this.#failures = 0;
+    if (this.#renders(environment, told)) this.#failures = 0;
     else if (nowMs < this.#checkedMs + this.#pauseMs) return;
     this.#checkedMs = nowMs;
     if (environment.metadata.finalizers?.includes(FOREGROUND)) return;
@@ -107,12 +109,25 @@ export class PolicyKeeper {
       await this.#reconcile(environment);
       this.#failures = 0;
       if (this.#inDoubt) return this.#lookAgain();
-      this.#keptHash = hashOf(this.#wanted);
+      this.#keptHash = this.#wantedHash;
       this.#verdict = this.#wanted ? inPlace(this.#wanted) : NOT_WANTED;
     } catch (error) {
       if (error instanceof LeadershipLostError) throw error;
       this.#failed(error, environment);
     }
+  }
+
+  /** Renders what is wanted now. Returns whether it is something else than before. */
+  #renders(environment: Environment, told: ReadonlySet<string> = new Set()): boolean {
+    const from = { environment, told: JSON.stringify([...told].sort()) };
+    const before = this.#renderedFrom;
+    if (before?.environment === environment && before.told === from.told) return false;
+    this.#renderedFrom = from;
+    this.#wanted = renderNetworkPolicy(environment, this.#options.facts, told);
+    const hash = hashOf(this.#wanted);
+    const isOther = hash !== this.#wantedHash;
+    this.#wantedHash = hash;
+    return isOther;
   }
 
   /** At once; with backoff where somebody undoes every write of ours: two that put each other right would never rest. */

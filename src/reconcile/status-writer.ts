@@ -51,6 +51,8 @@ export class StatusWriter {
   readonly #clock: Clock;
   readonly #announce: Announce;
   #written: EnvironmentStatus | null;
+  /** As it was composed here when it was last found to be, or made, what is written: most are composed just so again. */
+  #writtenText: string | null = null;
   /** Since when (monotonic) there is something that was not written; null: there is nothing. */
   #newSinceMs: number | null = null;
   /** Conditions that somebody was warned about, until it is said that they are well again. */
@@ -82,7 +84,9 @@ export class StatusWriter {
   /** Writes what is new. Returns in how many milliseconds the rest may be written, null when nothing is left. */
   async write(parts: StatusParts): Promise<number | null> {
     const status = this.#compose(parts);
-    if (same(status, this.#written)) {
+    const text = JSON.stringify(status);
+    if (text === this.#writtenText || same(status, this.#written)) {
+      this.#writtenText = text;
       this.#newSinceMs = null;
       return null;
     }
@@ -103,6 +107,7 @@ export class StatusWriter {
     }
     this.#tell(status, this.#written);
     this.#written = status;
+    this.#writtenText = text;
     this.#newSinceMs = null;
     return null;
   }
