@@ -53,6 +53,14 @@ const ANNOTATIONS = [
   ANNOTATION_WORK_ID,
   ANNOTATION_WORKSPACE,
 ] as const;
+/** What each session has for itself. Kept among what is shared, it would push out what really is. */
+const OWN: ReadonlySet<string> = new Set([
+  LABEL_WORK_ID,
+  LABEL_SESSION_ID,
+  ANNOTATION_WORK_ID,
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_FINISHED_AT,
+]);
 const VARIABLES: ReadonlySet<string> = new Set(RESERVED_ENV);
 
 /** Conditions that are read; the same words of thousands of Pods are kept once. */
@@ -120,7 +128,7 @@ function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus
     .map((condition) => conditionOf(condition, phase === "Running"));
   return defined({
     ...{ phase: shared.text(phase), reason, message, startTime, podIP },
-    conditions: shared.value(conditions),
+    conditions: conditions?.some(({ lastTransitionTime }) => lastTransitionTime) ? conditions : shared.value(conditions),
     initContainerStatuses: of.initContainerStatuses?.map(containerStatusOf),
     containerStatuses: of.containerStatuses?.map(containerStatusOf),
   });
@@ -147,7 +155,8 @@ function picked(all: Readonly<Record<string, string>>, names: readonly string[])
   return Object.fromEntries(
     names.flatMap((name) => {
       const value = all[name];
-      return value === undefined || value.length > MAX_VALUE ? [] : [[name, shared.text(value)]];
+      if (value === undefined || value.length > MAX_VALUE) return [];
+      return [[name, OWN.has(name) ? value : shared.text(value)]];
     }),
   );
 }

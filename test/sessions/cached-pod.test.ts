@@ -73,4 +73,38 @@ describe("a Pod in a cache", () => {
     } as unknown as Pod;
     expect(JSON.stringify(cachedPod(pod)).length).toBeLessThan(20_000);
   });
+
+  test("shares with others what they have alike, however many sessions come and go", () => {
+    const owner = { apiVersion: "berth.dev/v1alpha1", kind: "Environment", name: "e", uid: "u", controller: true };
+    const podOf = (i: number) =>
+      cachedPod({
+        metadata: {
+          name: `pod-${i}`,
+          labels: { [names.LABEL_WORK_ID]: `work_${i}`, [names.LABEL_SESSION_ID]: `session_${i}` },
+          annotations: {
+            [names.ANNOTATION_WORK_ID]: `work_${i}`,
+            [names.ANNOTATION_SESSION_ID]: `session_${i}`,
+            [names.ANNOTATION_FINISHED_AT]: new Date(i * 1_000).toISOString(),
+          },
+          ownerReferences: [owner],
+        },
+        spec: { containers: [{ name: "worker" }] },
+        status: {
+          phase: "Pending",
+          conditions: [
+            { type: "PodScheduled", status: "True", lastTransitionTime: new Date(i * 1_000).toISOString() },
+          ] as const,
+        },
+      } as unknown as Pod);
+    const first = podOf(0);
+    for (let i = 1; i < 5_000; i += 1) podOf(i);
+    const last = podOf(5_000);
+    expect(last.metadata.ownerReferences).toEqual([owner]);
+    expect(last.metadata.ownerReferences).toBe(first.metadata.ownerReferences);
+    expect(last.spec.containers).toBe(first.spec.containers);
+    expect(last.metadata.labels).toEqual({
+      [names.LABEL_WORK_ID]: "work_5000",
+      [names.LABEL_SESSION_ID]: "session_5000",
+    });
+  });
 });
