@@ -1,6 +1,22 @@
 import type { Pod } from "../../../src/kube/resource.ts";
 import type { FateInput } from "../../../testbed/node/node.ts";
 
+/** Times of fates are divided by the node's time scale. */
+export const SOON_MS = 800;
+
+/** Fates that any container may have, whatever runs in it. */
+export const FATES_OF_ANY = {
+  "fate:crash": { kind: "exit", code: 1, afterMs: 0 },
+  "fate:exit-code": { kind: "exit", code: 3, afterMs: SOON_MS },
+  "fate:start-error": { kind: "start-error" },
+  "fate:create-error": { kind: "create-error" },
+  "fate:never-starts": { kind: "never-starts" },
+  "fate:image-error": { kind: "pull-error" },
+  "fate:sandbox-error": { kind: "sandbox", times: 2 },
+  "fate:evicted": { kind: "evicted", afterMs: SOON_MS },
+  "fate:refused": { kind: "refused" },
+} as const satisfies Record<string, FateInput>;
+
 /** What becomes of the containers of one Environment: the fates that steps have put on, each for one Pod, then good ones. */
 export class Fates<Kind extends string> {
   readonly #coming: Kind[] = [];

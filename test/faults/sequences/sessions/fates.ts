@@ -1,12 +1,11 @@
 import { ANNOTATION_LEASE } from "../../../../src/api/names.ts";
 import type { Pod } from "../../../../src/kube/resource.ts";
 import type { FateInput } from "../../../../testbed/node/node.ts";
+import { FATES_OF_ANY, SOON_MS } from "../fates.ts";
 import type { Kind } from "./steps.ts";
 
 export type FateKind = Extract<Kind, `fate:${string}`>;
 
-/** Times of fates are divided by the node's time scale. */
-const SOON_MS = 800;
 const SERVES_MS = 1_600;
 
 /** What becomes of the session's container; null: it serves. A program that its operator beats for knows nothing of work items. */
@@ -29,10 +28,6 @@ function serves(isPlain: boolean): FateInput {
 
 function fateOf(kind: FateKind, isPlain: boolean): FateInput {
   switch (kind) {
-    case "fate:crash":
-      return { kind: "exit", code: 1, afterMs: 0 };
-    case "fate:exit-code":
-      return { kind: "exit", code: 3, afterMs: SOON_MS };
     case "fate:oom":
       return isPlain ? { kind: "oom", afterMs: SOON_MS } : { kind: "worker", workMs: SOON_MS, end: "oom" };
     case "fate:killed":
@@ -45,21 +40,9 @@ function fateOf(kind: FateKind, isPlain: boolean): FateInput {
       return isPlain ? { kind: "run", onTerm: "ignore" } : { kind: "worker", end: "hang", onTerm: "ignore" };
     case "fate:never-beats":
       return isPlain ? { kind: "run" } : { kind: "worker", end: "hang", neverBeats: true };
-    case "fate:start-error":
-      return { kind: "start-error" };
-    case "fate:create-error":
-      return { kind: "create-error" };
-    case "fate:never-starts":
-      return { kind: "never-starts" };
-    case "fate:image-error":
-      return { kind: "pull-error" };
-    case "fate:sandbox-error":
-      return { kind: "sandbox", times: 2 };
-    case "fate:evicted":
-      return { kind: "evicted", afterMs: SOON_MS };
-    case "fate:refused":
-      return { kind: "refused" };
     case "fate:slow-start":
       return { ...serves(isPlain), startDelayMs: 6_000 };
+    default:
+      return FATES_OF_ANY[kind];
   }
 }

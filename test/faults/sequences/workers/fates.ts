@@ -1,11 +1,10 @@
 import type { FateInput } from "../../../../testbed/node/node.ts";
 import { BUSY_PORT } from "../../../support/workers-world.ts";
+import { FATES_OF_ANY } from "../fates.ts";
 import type { Kind } from "./steps.ts";
 
 export type FateKind = Extract<Kind, `fate:${string}`>;
 
-/** Times of fates are divided by the node's time scale. */
-const SOON_MS = 800;
 /** Sessions that are over before anybody looks, and such that are seen by many looks. */
 const SERVES_MS = { min: 1_600, max: 32_000 } as const;
 /** Long enough to be seen by several looks of the operator. */
@@ -28,24 +27,6 @@ export function workerFate(kind: FateKind | null): FateInput {
   switch (kind) {
     case null:
       return poller;
-    case "fate:crash":
-      return { kind: "exit", code: 1, afterMs: 0 };
-    case "fate:exit-code":
-      return { kind: "exit", code: 3, afterMs: SOON_MS };
-    case "fate:start-error":
-      return { kind: "start-error" };
-    case "fate:create-error":
-      return { kind: "create-error" };
-    case "fate:never-starts":
-      return { kind: "never-starts" };
-    case "fate:image-error":
-      return { kind: "pull-error" };
-    case "fate:sandbox-error":
-      return { kind: "sandbox", times: 2 };
-    case "fate:evicted":
-      return { kind: "evicted", afterMs: SOON_MS };
-    case "fate:refused":
-      return { kind: "refused" };
     case "fate:slow-start":
       return { ...poller, startDelayMs: 6_000 };
     case "fate:endless":
@@ -54,5 +35,7 @@ export function workerFate(kind: FateKind | null): FateInput {
       return { ...poller, workMs: FOR_EVER_MS, onTerm: "ignore" };
     case "fate:silent":
       return { kind: "poller", workMs: SERVES_MS };
+    default:
+      return FATES_OF_ANY[kind];
   }
 }

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
 import type { Sequence } from "../mode.ts";
+import { SURROUNDINGS } from "../surroundings.ts";
 
 /** Everything that may befall an Environment with `workers`, by whom or what it comes from. */
 export const KINDS = [
@@ -59,43 +60,7 @@ export const KINDS = [
   "spec:resumed",
   "spec:mode",
   "environment:made-again",
-  // The environment key.
-  "key:rotated",
-  "key:rejected",
-  "key:wrong",
-  "key:deleted",
-  "key:restored",
-  // The Work API and the way to it.
-  "api:5xx",
-  "api:429",
-  "api:reset",
-  "api:lost-reply",
-  "api:hang",
-  "api:slow",
-  "api:nonsense",
-  "api:duplicate-offer",
-  // The API server and the way to it.
-  "kube:reset",
-  "kube:lost-reply",
-  "kube:slow",
-  "kube:late",
-  "kube:5xx",
-  "kube:429",
-  "kube:conflict",
-  "kube:partition",
-  "watch:dropped",
-  "watch:gone",
-  // The operator and its machine.
-  "clock:forward",
-  "clock:back",
-  "clock:stopped",
-  "clock:suspended",
-  "operator:restarted",
-  "operator:killed",
-  "operator:down",
-  "leader:ended",
-  "leader:killed",
-  "leader:lease-deleted",
+  ...SURROUNDINGS,
 ] as const;
 
 export type Kind = (typeof KINDS)[number];

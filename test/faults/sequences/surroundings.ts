@@ -1,0 +1,40 @@
+/** What may befall an Environment of either mode, by what is around it. */
+export const SURROUNDINGS = [
+  // The environment key.
+  "key:rotated",
+  "key:rejected",
+  "key:wrong",
+  "key:deleted",
+  "key:restored",
+  // The Work API and the way to it.
+  "api:5xx",
+  "api:429",
+  "api:reset",
+  "api:lost-reply",
+  "api:hang",
+  "api:slow",
+  "api:nonsense",
+  "api:duplicate-offer",
+  // The API server and the way to it.
+  "kube:reset",
+  "kube:lost-reply",
+  "kube:slow",
+  "kube:late",
+  "kube:5xx",
+  "kube:429",
+  "kube:conflict",
+  "kube:partition",
+  "watch:dropped",
+  "watch:gone",
+  // The operator and its machine.
+  "clock:forward",
+  "clock:back",
+  "clock:stopped",
+  "clock:suspended",
+  "operator:restarted",
+  "operator:killed",
+  "operator:down",
+  "leader:ended",
+  "leader:killed",
+  "leader:lease-deleted",
+] as const;
