@@ -128,7 +128,9 @@ function statusOf({ phase, reason, message, startTime, podIP, ...of }: PodStatus
     .map((condition) => conditionOf(condition, phase === "Running"));
   return defined({
     ...{ phase: shared.text(phase), reason, message, startTime, podIP },
-    conditions: conditions?.some(({ lastTransitionTime }) => lastTransitionTime) ? conditions : shared.value(conditions),
+    conditions: conditions?.some(({ lastTransitionTime }) => lastTransitionTime)
+      ? conditions
+      : shared.value(conditions),
     initContainerStatuses: of.initContainerStatuses?.map(containerStatusOf),
     containerStatuses: of.containerStatuses?.map(containerStatusOf),
   });
