@@ -29,6 +29,8 @@ const MOST_IN_A_SECOND = 300;
 
 const KEPT_BUSY = { seed, items: ITEMS };
 const byUrl = ({ url }: Passing) => callOf(url);
+/** Looked at after faults alone: once all other inputs are used, no more may come. */
+const isRare = (call: string) => call === "list";
 
 /** A world whose operator beats for its sessions, so that it makes every call itself, through a proxy. */
 async function hostileWorld(): Promise<{ world: World; proxy: MutatingProxy; secrets: Set<string> }> {
@@ -72,12 +74,13 @@ test("broken answers to any call, before and after its effect, cost time and not
   let turn = 0;
   /** Items of which the simulator takes it that this was told, while the answer never came. */
   const untold = new Set<string>();
-  proxy.strike = striking(inputs, byUrl, (name, { url }) => {
+  const strike = (name: string, { url }: Passing) => {
     turn += 1;
     untold.add(url.split("?")[0]?.split("/").at(-2) ?? "");
     const act = (body: unknown) => hostileActs(body, elsewhere.origin)[name] ?? json(500, {});
-    return { forward: turn % 2 === 0, answer: (good) => act(parsed(good)) };
-  });
+    return { forward: turn % 2 === 0, answer: (good: Parameters<typeof parsed>[0]) => act(parsed(good)) };
+  };
+  proxy.strike = striking(inputs, byUrl, strike, isRare);
   await using operator = await operatorOf(world, proxy);
   await untilUsed(world, operator, inputs, KEPT_BUSY);
   await world.until("the queue is reachable again", () => isReachable(world), STRIKING_PATIENCE_MS);
