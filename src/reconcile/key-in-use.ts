@@ -13,7 +13,7 @@ export class KeyInUse {
   #key = "";
   /** What the spec said when it was read. */
   #from: { readonly secret: string; readonly baseUrl: string } | null = null;
-  /** By address that the spec named before, the key of the Secret that it named then. In memory alone: after a restart there is one. */
+  /** By address that the spec named before, the key of the Secret that it named then. Not kept over a restart: then there is one. */
   readonly #earlier = new Map<string, { readonly secret: string; readonly key: string }>();
 
   /** As it was read last; empty: there is none. */

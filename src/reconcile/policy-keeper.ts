@@ -222,7 +222,7 @@ export class PolicyKeeper {
     if (error instanceof Altered) this.#keptHash = null;
     if (this.#wanted === null && isForbidden(error)) {
       // Who wants none misses nothing where the operator may not look for one of earlier days.
-      this.#keptHash = hashOf(null);
+      this.#keptHash = this.#wantedHash;
       this.#verdict = NOT_WANTED;
       return;
     }

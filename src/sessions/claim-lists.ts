@@ -30,8 +30,8 @@ export class ClaimLists {
   }
 
   /**
-   * The Secrets that bear the labels of this Environment's claims, without their credentials. Who gives up waits no longer; a list under way goes on,
-   * since it may be others', too.
+   * The Secrets that bear the labels of this Environment's claims, without their credentials. Who gives up waits no longer; a
+   * list under way goes on, since it may be others', too.
    * @throws KubeApiError, or the signal's reason
    */
   list(

@@ -1,3 +1,17 @@
+/** How work may come to an Environment of either mode. */
+export const WORK_COMES = [
+  "work:session",
+  "work:burst",
+  "work:health-check",
+  "work:unknown-type",
+  "work:no-secret",
+  "work:same-session",
+  "work:message",
+] as const;
+
+/** What the platform's users may do about it. */
+export const USERS = ["user:stops", "user:forces-stop", "user:deletes-session", "user:revokes-tokens"] as const;
+
 /** What may befall an Environment of either mode, by what is around it. */
 export const SURROUNDINGS = [
   // The environment key.

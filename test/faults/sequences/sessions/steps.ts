@@ -1,18 +1,11 @@
 import fc from "fast-check";
 import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
 import type { Sequence } from "../mode.ts";
-import { SURROUNDINGS } from "../surroundings.ts";
+import { SURROUNDINGS, USERS, WORK_COMES } from "../surroundings.ts";
 
 /** Everything that may befall an Environment with `sessions`, by whom or what it comes from. */
 export const KINDS = [
-  // Work comes.
-  "work:session",
-  "work:burst",
-  "work:health-check",
-  "work:unknown-type",
-  "work:no-secret",
-  "work:same-session",
-  "work:message",
+  ...WORK_COMES,
   // A session comes, and the next Pod that is made has this fate.
   "fate:crash",
   "fate:exit-code",
@@ -42,11 +35,7 @@ export const KINDS = [
   "node:drained",
   "node:shut-down",
   "claim:edited",
-  // Users of the platform.
-  "user:stops",
-  "user:forces-stop",
-  "user:deletes-session",
-  "user:revokes-tokens",
+  ...USERS,
   // The spec changes.
   "spec:warm",
   "spec:max",

@@ -1,18 +1,11 @@
 import fc from "fast-check";
 import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
 import type { Sequence } from "../mode.ts";
-import { SURROUNDINGS } from "../surroundings.ts";
+import { SURROUNDINGS, USERS, WORK_COMES } from "../surroundings.ts";
 
 /** Everything that may befall an Environment with `workers`, by whom or what it comes from. */
 export const KINDS = [
-  // Work comes.
-  "work:session",
-  "work:burst",
-  "work:health-check",
-  "work:unknown-type",
-  "work:no-secret",
-  "work:same-session",
-  "work:message",
+  ...WORK_COMES,
   // Sessions come, and the next worker that is made has this fate.
   "fate:crash",
   "fate:exit-code",
@@ -43,11 +36,7 @@ export const KINDS = [
   "deployment:changed",
   "deployment:restarted",
   "deployment:deleted",
-  // Users of the platform.
-  "user:stops",
-  "user:forces-stop",
-  "user:deletes-session",
-  "user:revokes-tokens",
+  ...USERS,
   // The spec changes.
   "spec:min",
   "spec:max",
