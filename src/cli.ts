@@ -1,4 +1,3 @@
-import { text } from "node:stream/consumers";
 import { Command, CommanderError } from "commander";
 import { API_VERSION } from "./api/names.ts";
 import { CheckFailedError, type CheckReport } from "./check.ts";
@@ -14,6 +13,7 @@ import { ConfigError, errorText } from "./core/errors.ts";
 import type { EnvironmentVariables } from "./environment-variables.ts";
 import { addFlags, usageLine } from "./flags.ts";
 import { redact } from "./observe/logger.ts";
+import { standardStreams } from "./terminal/standard-streams.ts";
 import type { CliStreams } from "./terminal/streams.ts";
 import { UninstallFailedError, type UninstallReport } from "./uninstall.ts";
 import {
@@ -40,13 +40,6 @@ export interface Commands {
   check(settings: CheckSettings): Promise<CheckReport>;
 }
 
-const standardStreams: CliStreams = {
-  out: (text) => void process.stdout.write(text),
-  err: (text) => void process.stderr.write(text),
-  isTerminal: process.stdout.isTTY === true,
-  input: () => text(process.stdin),
-};
-
 /**
  * Runs one command line, without node and script name.
  * @returns the exit code: 0, 1 after a failure, 2 for a wrong flag, variable or command. Never throws.
@@ -55,7 +48,7 @@ export async function runCli(
   argv: readonly string[],
   commands: Commands,
   env: EnvironmentVariables = processEnvironment(),
-  streams: CliStreams = standardStreams,
+  streams: CliStreams = standardStreams(),
 ): Promise<number> {
   let code: number = EXIT.ok;
   const invocation: Invocation = {
