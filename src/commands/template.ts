@@ -8,6 +8,7 @@ import { ConfigError, errorText } from "../core/errors.ts";
 import { addFlags, FLAGS } from "../flags.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import type { Finding, OperatorFacts } from "../preview/preview.ts";
+import { oneLine } from "../terminal/one-line.ts";
 import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
 
 /** The namespace that docs/install.md installs the operator in. */
@@ -126,6 +127,7 @@ function yamlText(objects: readonly KubeObject[]): string {
   return objects.map((object) => stringify(object, { lineWidth: 0, aliasDuplicateObjects: false })).join("---\n");
 }
 
+/** What it quotes of a spec may be another person's, who is not to steer the terminal of whoever looks at it. */
 function line(what: string, { reason, message }: Finding): string {
-  return `${what}: ${reason}: ${message}\n`;
+  return `${what}: ${reason}: ${oneLine(message)}\n`;
 }

@@ -17,8 +17,11 @@ export function storyText(story: Story, paint: Paint): string {
     ["Pod", pods],
     ["Environment", environments],
   ];
-  const known = named.filter(([, names]) => names.length > 0).map(([what, names]) => `${what} ${names.join(", ")}`);
-  const head = `${paint.strong(asked)}${known.length > 0 ? `: ${known.join("; ")}` : ""}\n`;
+  // Ids have any character, and most of them stand where whoever may write to a Pod, a Secret or an Event can change them.
+  const known = named
+    .filter(([, names]) => names.length > 0)
+    .map(([what, names]) => `${what} ${names.map(oneLine).join(", ")}`);
+  const head = `${paint.strong(oneLine(asked))}${known.length > 0 ? `: ${known.join("; ")}` : ""}\n`;
   const lines = timeline.map((entry) => lineOf(entry, paint)).join("");
   const blind = looked.filter(({ found }) => found === null);
   const notes = blind

@@ -141,6 +141,13 @@ describe("berth template refuses in the words of the operator's conditions", () 
     expect((await cliRun(["template", "-f", "-", ...flags], { input })).code).toBe(0);
   });
 
+  test("in words that steer no terminal, whatever stands in the spec", async () => {
+    const input = await changed("minimal", [...TEMPLATE_SPEC, "runtimeClassName"], "a\u001b[2J\nwarning: all is well");
+    const { err } = await cliRun(["template", "-f", "-"], { input });
+    expect(err).toContain("runtimeClassName a [2J warning: all is well");
+    expect(err.trimEnd().split("\n")).toHaveLength(1);
+  });
+
   test("as JSON, with the reason, the words and the mend of each", async () => {
     const { code, out, err } = await cliRun(["template", "-f", "-", "-o", "json"], { input: await withRuntimeClass() });
     expect({ code, err }).toEqual({ code: 1, err: "" });
