@@ -77,13 +77,21 @@ function sorted(pods: readonly WorkerPod[], busy: BusyWatch): { kept: WorkerPod[
 async function mark(busy: BusyWatch, kept: readonly WorkerPod[], victims: readonly WorkerPod[]): Promise<boolean> {
   let areThere = true;
   const wanted = [
-    ...kept.filter((pod) => busy.stateOf(pod) === "busy").map((pod) => ({ pod, cost: BUSY_COST })),
+    ...kept.map((pod) => ({ pod, cost: busy.stateOf(pod) === "busy" ? BUSY_COST : withoutVictim(pod.cost) })),
     ...victims.map((pod) => ({ pod, cost: VICTIM_COST })),
   ].filter(({ pod, cost }) => pod.cost !== cost);
   await forEachAtMost(CONCURRENCY, wanted, async ({ pod, cost }) => {
     if ((await busy.mark(pod, cost)) !== cost) areThere = false;
   });
   return areThere;
+}
+
+/**
+ * What a worker that stays keeps of its cost. One that was to go once, when the count was not lowered in the end, would cost as
+ * little as those that are to go now.
+ */
+function withoutVictim(cost: string | null): string | null {
+  return cost === VICTIM_COST ? null : cost;
 }
 
 /** Without a probe only the Work API knows: nothing goes while a session runs, or is about to. */

@@ -55,8 +55,9 @@ async function run(
     calls.push(describeCall(call));
     if (answer !== undefined) return answer;
     if (call.plural === "deployments") return { ...deployment, metadata: { ...deployment.metadata, generation: 2 } };
-    const { annotations } = (call.body as { metadata: { annotations: Record<string, string> } }).metadata;
-    return { ...pod, metadata: { ...pod?.metadata, annotations } };
+    const { annotations } = (call.body as { metadata: { annotations: Record<string, string | null> } }).metadata;
+    const kept = Object.entries(annotations).filter(([, value]) => value !== null);
+    return { ...pod, metadata: { ...pod?.metadata, annotations: Object.fromEntries(kept) } };
   });
   const clock = new VirtualClock();
   const asked: string[] = [];
@@ -172,6 +173,13 @@ describe("shrinking with a probe", () => {
   test("a mark that is there already is not written again", async () => {
     const { calls } = await run({ replicas: 2, pods: { a: { cost: "-1000" }, b: { says: "busy", cost: "1000" } } }, 1);
     expect(calls).toEqual(["list Pods", SCALE(2, 1)]);
+  });
+
+  test("one that was to go once, and may be busy by now, is not left to go in the place of another", async () => {
+    const pods = { a: { says: "unknown", cost: "-1000" }, b: {} } as const;
+    const { calls, result } = await run({ replicas: 2, pods }, 1);
+    expect(calls).toEqual(["list Pods", "mark a null", "mark b -1000", SCALE(2, 1)]);
+    expect(result).toEqual({ replicas: 1, held: null });
   });
 
   test("a mark that the answer does not show holds the scale", async () => {
