@@ -20,6 +20,12 @@ const MIN_PAUSE_MS = 250;
 /** So many failures in a row are shown: one lost request is no news to a person. */
 const FAILURES_TO_SHOW = 2;
 
+/**
+ * So many in a row where somebody else may have changed the Deployment meanwhile: the caches have shown that by then. A policy
+ * of the cluster refuses with the same status, again and again.
+ */
+const RACES_TO_SHOW = 5;
+
 /** What the scaler says of itself. */
 export interface ScalerView {
   readonly decision: Decision | null;
@@ -125,8 +131,9 @@ export class Scaler {
       const failure = errorText(error);
       this.#context.logger.warn({ error: failure }, "the workers could not be scaled");
       // Somebody else changed the Deployment meanwhile: the next turn sees how it is now.
-      const isRace = isConflict(error) || isInvalid(error);
-      if (!isRace && backoff.failures + 1 >= FAILURES_TO_SHOW) this.#show({ ...this.#view, failure });
+      const mayBeRace = isConflict(error) || isInvalid(error);
+      const isNews = backoff.failures + 1 >= (mayBeRace ? RACES_TO_SHOW : FAILURES_TO_SHOW);
+      if (isNews) this.#show({ ...this.#view, failure });
       return false;
     }
   }

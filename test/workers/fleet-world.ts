@@ -52,6 +52,8 @@ export class FleetWorld {
   readonly metrics = createMetrics();
   readonly faults: string[] = [];
   readonly weather: Weather = { stats: 0, list: 0, kube: 0, probe: 0 };
+  /** What the API server says to every write of a Deployment; null: it takes them. */
+  refusal: KubeApiError | null = null;
   served = 0;
   /** Walks through the list of work items. */
   walks = 0;
@@ -231,6 +233,11 @@ export class FleetWorld {
     return this.#runtime?.report().verdicts.map(({ reason }) => reason) ?? [];
   }
 
+  /** What is said under a reason; undefined: it is not given. */
+  saidOf(reason: string): string | undefined {
+    return this.#runtime?.report().verdicts.find((verdict) => verdict.reason === reason)?.message;
+  }
+
   // --- how it works -------------------------------------------------------------------------------------------------
 
   #respec(workers: Json, paused: boolean): void {
@@ -405,6 +412,7 @@ export class FleetWorld {
 
   /** No write of the operator's plans more than the maximum, unless there were more before. */
   #checked<T>(write: () => T): T {
+    if (this.refusal) throw this.refusal;
     const total = () => Object.values(this.replicas).reduce((sum, each) => sum + each, 0);
     const before = total();
     const result = write();

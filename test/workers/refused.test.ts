@@ -1,0 +1,47 @@
+import { expect, test } from "vitest";
+import { seededRandom } from "../../simulator/ids.ts";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import { FleetWorld } from "./fleet-world.ts";
+
+const SECOND_MS = 1_000;
+
+/** In the words and under the status of a ValidatingAdmissionPolicy, whose reason is Invalid unless it says another. */
+const REFUSED = new KubeApiError(
+  "create deployments agents/x: deployments.apps \"x\" is forbidden: ValidatingAdmissionPolicy 'images' denied request: no image of this registry",
+  { status: 422, reason: "Invalid" },
+);
+/** As the API server refuses a patch whose test failed. */
+const CHANGED = new KubeApiError("patch deployments agents/x: the server rejected our request", {
+  status: 422,
+  reason: "Invalid",
+});
+
+test("says what a policy of the cluster has against the Deployment, until it takes it", async () => {
+  const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
+  world.refusal = REFUSED;
+  world.start();
+  await world.run(30 * SECOND_MS);
+  expect(world.saidOf("ScalingFailed")).toContain("ValidatingAdmissionPolicy 'images' denied request");
+  world.refusal = null;
+  await world.run(60 * SECOND_MS);
+  expect({ replicas: Object.values(world.replicas), said: world.saidOf("ScalingFailed") }).toEqual({
+    replicas: [1],
+    said: undefined,
+  });
+  await world.stop();
+});
+
+test("says nothing of a Deployment that somebody else changed at the same moment", async () => {
+  const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
+  world.refusal = CHANGED;
+  world.start();
+  await world.run(SECOND_MS);
+  expect(world.saidOf("ScalingFailed")).toBeUndefined();
+  world.refusal = null;
+  await world.run(10 * SECOND_MS);
+  expect({ replicas: Object.values(world.replicas), said: world.saidOf("ScalingFailed") }).toEqual({
+    replicas: [1],
+    said: undefined,
+  });
+  await world.stop();
+});
