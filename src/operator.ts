@@ -12,7 +12,7 @@ import { KubeClient } from "./kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "./kube/config.ts";
 import { EventRecorder } from "./kube/events.ts";
 import { ShardRing } from "./kube/shard-ring.ts";
-import { startObserveServers } from "./observe/health.ts";
+import { type Checks, startObserveServers } from "./observe/health.ts";
 import { createLogger, type Logger } from "./observe/logger.ts";
 import { createMetrics, type Metrics } from "./observe/metrics.ts";
 import { observeProcess } from "./observe/process.ts";
@@ -109,8 +109,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     healthProbeBindAddress: settings.healthProbeBindAddress,
     registry: metrics.registry,
     live: {},
-    // Whoever waits for its part is ready: it can take over at any moment.
-    ready: { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) },
+    ready: readiness(controller),
     logger,
   });
   const receiver = hints && (await receive(hints, settings, { clock, metrics, logger, servers, identity }));
@@ -155,6 +154,11 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     await kube.close();
     logger.info("berth ends");
   }
+}
+
+/** What /readyz asks. Whoever waits for its part is ready: it can take over at any moment. */
+export function readiness(controller: Pick<Controller, "hasSynced">): Checks {
+  return { caches: () => ({ ok: controller.hasSynced, message: "the caches are not filled yet" }) };
 }
 
 /** The receiver of webhooks. @throws ConfigError as its parts do; nothing is left open then. */

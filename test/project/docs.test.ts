@@ -5,7 +5,9 @@ import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
 import { environmentVariable } from "../../src/environment-variables.ts";
 import { MOMENTS } from "../../src/explain/timeline.ts";
 import { FLAGS } from "../../src/flags.ts";
+import { startHealthServer } from "../../src/observe/health.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { readiness } from "../../src/operator.ts";
 import { cliRun } from "../support/cli-run.ts";
 import { closedLabels, documentedValues, expectDocumentedLabels } from "../support/label-values.ts";
 import { ROOT } from "./lint-gate.ts";
@@ -106,6 +108,15 @@ describe("docs/flags.md", () => {
       about,
     ]);
     expect([...rows.values()]).toEqual(expected);
+  });
+
+  test("shows what /readyz says of a replica that is not ready", async () => {
+    await using server = await startHealthServer({
+      bindAddress: "127.0.0.1:0",
+      ready: readiness({ hasSynced: false }),
+    });
+    const said = await (await fetch(`http://${server.address}/readyz`)).text();
+    expect(await read("docs/flags.md")).toContain(`\n\`\`\`\n${said}\`\`\`\n`);
   });
 });
 
