@@ -4,6 +4,7 @@ import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 import type { SessionContext } from "./context.ts";
+import { isRefusal } from "./perform.ts";
 
 /** Pages of the list that are read in search of items that were left half refused. */
 const LOOK_PAGES = 5;
@@ -97,9 +98,15 @@ export class RefusedItems {
       for (const item of value.items) {
         if (!LEFT_IN.has(item.state) || item.data.type === DATA_TYPE_SESSION) continue;
         guard();
-        const stop = () => work().stop(item.id, { force: true });
-        await points.run("refuse.stop-left", { workId: item.id }, stop);
-        logger.info({ workId: item.id, type: item.data.type }, "item that was left half refused is stopped");
+        const about = { workId: item.id, type: item.data.type };
+        try {
+          await points.run("refuse.stop-left", { workId: item.id }, () => work().stop(item.id, { force: true }));
+          logger.info(about, "item that was left half refused is stopped");
+        } catch (error) {
+          // A final word on this one, which must not keep the others from their stops.
+          if (!isRefusal(error)) throw error;
+          logger.info({ ...about, error: errorText(error) }, "item that was left half refused cannot be stopped");
+        }
       }
       if (value.nextPage === null) return;
       page = value.nextPage;

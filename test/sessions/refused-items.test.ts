@@ -4,6 +4,7 @@ import { silentLogger } from "../../src/observe/logger.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { RefusedItems } from "../../src/sessions/refused-items.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { WorkApiError } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 /** An Environment in a group that asks for so long a pause between two calls of an idle member. */
@@ -47,4 +48,35 @@ test("the wait for it ends with the loop", async () => {
   await running;
   expect(looks()).toEqual([]);
   expect(clock.pendingTimers).toBe(0);
+});
+
+test("one whose stop is refused for good keeps no other from its stop, and has the list not asked again", async () => {
+  const clock = new VirtualClock();
+  const stops: string[] = [];
+  let lists = 0;
+  const items = ["work_gone", "work_b", "work_c"].map((id) => ({
+    id,
+    state: "starting",
+    data: { type: "healthcheck" },
+  }));
+  const list = async () => {
+    lists += 1;
+    return { value: { items, nextPage: null } };
+  };
+  const stop = async (id: string) => {
+    stops.push(id);
+    if (id !== "work_gone") return;
+    throw new WorkApiError({ kind: "not-found", call: "stop", message: "404: no such item", status: 404 });
+  };
+  const context = {
+    ...{ clock, timing: DEFAULT_TIMING, points: NO_POINTS, logger: silentLogger, random: () => 0.5 },
+    ...{ guard: () => {}, work: () => ({ idleIntervalMs: 0, list, stop }) },
+  } as unknown as SessionContext;
+  const signal = new AbortController();
+  const running = new RefusedItems(context).run(signal.signal, async () => {});
+  await clock.advance(600_000);
+  expect(stops).toEqual(["work_gone", "work_b", "work_c"]);
+  expect(lists).toBe(1);
+  signal.abort();
+  await running;
 });
