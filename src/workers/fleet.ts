@@ -1,7 +1,7 @@
 import { ANNOTATION_NEEDS, LABEL_ENVIRONMENT, LABEL_ROLE, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { allowsAll, needWords, readNeeds } from "../api/pod-policy.ts";
 import type { PointDetails } from "../core/points.ts";
-import { isAlreadyExists, isNotFound } from "../kube/errors.ts";
+import { isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
 import { contains } from "./contains.ts";
 import type { WorkersContext } from "./context.ts";
@@ -79,19 +79,17 @@ export class Fleet {
     return allowsAll(this.#context.podPolicy, this.#context.template().needs);
   }
 
-  /** Makes the Deployment of the present template, if that is allowed. Throws KubeApiError. */
+  /**
+   * Makes the Deployment of the present template, if that is allowed.
+   * @throws KubeApiError, also when there is one of the name: the cache shows it soon, or it goes, or it is not ours any more.
+   */
   async create(replicas: number): Promise<void> {
     const { kube, points } = this.#context;
     const template = this.#context.template();
     // Here too: a spec may have changed since the reconciler gave leave.
     if (!allowsAll(this.#context.podPolicy, template.needs)) return;
-    try {
-      const create = () => kube.create(DEPLOYMENTS, template.deployment(replicas));
-      this.#note(await points.run("workers.create", { asks: { replicas } }, create));
-    } catch (error) {
-      // The cache shows it soon.
-      if (!isAlreadyExists(error)) throw error;
-    }
+    const create = () => kube.create(DEPLOYMENTS, template.deployment(replicas));
+    this.#note(await points.run("workers.create", { asks: { replicas } }, create));
   }
 
   /**

@@ -3,7 +3,7 @@ import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
 import { jitter } from "../core/random.ts";
-import { isConflict, isInvalid } from "../kube/errors.ts";
+import { isAlreadyExists, isConflict, isInvalid } from "../kube/errors.ts";
 import type { BusyWatch } from "./busy-watch.ts";
 import type { WorkersContext } from "./context.ts";
 import { Decider, type Decision } from "./decider.ts";
@@ -21,8 +21,8 @@ const MIN_PAUSE_MS = 250;
 const FAILURES_TO_SHOW = 2;
 
 /**
- * So many in a row where somebody else may have changed the Deployment meanwhile: the caches have shown that by then. A policy
- * of the cluster refuses with the same status, again and again.
+ * So many in a row where somebody else may have changed or made the Deployment meanwhile: the caches have shown that by then.
+ * A policy of the cluster refuses with the same status, and one whose labels somebody took away has the name, again and again.
  */
 const RACES_TO_SHOW = 5;
 
@@ -130,8 +130,8 @@ export class Scaler {
       if (signal.aborted) return false;
       const failure = errorText(error);
       this.#context.logger.warn({ error: failure }, "the workers could not be scaled");
-      // Somebody else changed the Deployment meanwhile: the next turn sees how it is now.
-      const mayBeRace = isConflict(error) || isInvalid(error);
+      // Somebody else changed or made the Deployment meanwhile: the next turn sees how it is now.
+      const mayBeRace = isConflict(error) || isInvalid(error) || isAlreadyExists(error);
       const isNews = backoff.failures + 1 >= (mayBeRace ? RACES_TO_SHOW : FAILURES_TO_SHOW);
       if (isNews) this.#show({ ...this.#view, failure });
       return false;

@@ -15,6 +15,10 @@ const CHANGED = new KubeApiError("patch deployments agents/x: the server rejecte
   status: 422,
   reason: "Invalid",
 });
+const TAKEN = new KubeApiError('create deployments agents/x: deployments.apps "x" already exists', {
+  status: 409,
+  reason: "AlreadyExists",
+});
 
 test("says what a policy of the cluster has against the Deployment, until it takes it", async () => {
   const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
@@ -39,6 +43,23 @@ test("says nothing of a Deployment that somebody else changed at the same moment
   expect(world.saidOf("ScalingFailed")).toBeUndefined();
   world.refusal = null;
   await world.run(10 * SECOND_MS);
+  expect({ replicas: Object.values(world.replicas), said: world.saidOf("ScalingFailed") }).toEqual({
+    replicas: [1],
+    said: undefined,
+  });
+  await world.stop();
+});
+
+test("says that the name is taken, by a Deployment that is being deleted or is not the Environment's any more", async () => {
+  const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
+  world.refusal = TAKEN;
+  world.start();
+  await world.run(SECOND_MS);
+  expect(world.saidOf("ScalingFailed")).toBeUndefined();
+  await world.run(30 * SECOND_MS);
+  expect(world.saidOf("ScalingFailed")).toContain("already exists");
+  world.refusal = null;
+  await world.run(60 * SECOND_MS);
   expect({ replicas: Object.values(world.replicas), said: world.saidOf("ScalingFailed") }).toEqual({
     replicas: [1],
     said: undefined,
