@@ -99,7 +99,8 @@ async function answer(options: HealthServerOptions, request: IncomingMessage, re
   if (request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined) {
     response.setHeader("connection", "close");
   }
-  const path = new URL(request.url ?? "/", "http://localhost").pathname;
+  // Anybody may send what is no URL, as "//" is none.
+  const path = URL.parse(request.url ?? "/", "http://localhost")?.pathname ?? "";
   const { registry, live, ready } = options;
   const known = [registry && "/metrics", live && "/healthz", ready && "/readyz"].filter((text) => text !== undefined);
   if (!known.includes(path)) return send(request, response, 404, `not found; here are: ${known.join(", ")}\n`);

@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../src/core/errors.ts";
 import { type HealthServerOptions, startHealthServer, startObserveServers } from "../../src/observe/health.ts";
+import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 
 interface Answer {
@@ -154,6 +155,17 @@ describe("requests", () => {
         text: "not found; here are: /healthz\n",
       });
     }
+  });
+
+  test("a path that is none is 404, too, and no line of the log", async () => {
+    const said: unknown[] = [];
+    const logger = { ...silentLogger, warn: (...words: unknown[]) => said.push(words) } as Logger;
+    await using server = await start({ live: {}, logger });
+    for (const path of ["//", "///", "//[", "http://["]) {
+      const text = await askRaw(server.address, `GET ${path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`);
+      expect(text, path).toMatch(/^HTTP\/1\.1 404 /);
+    }
+    expect(said).toEqual([]);
   });
 
   test("a body is not taken for a second request", async () => {
