@@ -20,10 +20,18 @@ beforeAll(async () => {
   await installCrds(cluster.api, join(import.meta.dirname, "..", "fixtures", "monitoring-crds"));
 });
 
-/** Renders, and has the API server look at every object, hooks included. */
+/** Objects, as JSON, that the API server has taken: most options leave most objects as they are, and it says the same again. */
+const taken = new Set<string>();
+
+/** Renders, and has the API server look at every object that it has not seen, hooks included. */
 async function accepted(values: Values = {}): Promise<Rendered> {
   const rendered = await render(home, values);
-  for (const object of rendered.objects) await dryRun(cluster.api, object);
+  for (const object of rendered.objects) {
+    const json = JSON.stringify(object);
+    if (taken.has(json)) continue;
+    await dryRun(cluster.api, object);
+    taken.add(json);
+  }
   return rendered;
 }
 
