@@ -51,9 +51,11 @@ async function untilSettled(stage: SessionsStage): Promise<void> {
 /** Items that nobody holds any more, on a platform that never ends them by itself: their user does. */
 function endForGood({ world, setting }: SessionsStage, live: readonly ItemRecord[]): void {
   const { starting, lapsedStopping } = setting.switches;
-  for (const { id, state } of live) {
+  for (const { id, state, beats } of live) {
     if (state === "starting" && starting === "never") world.simulator.stopItem(id);
-    if (state === "stopping" && lapsedStopping === "stays") world.simulator.stopItem(id, { force: true });
+    // Without a beat there is no lease that could lapse.
+    const neverLapses = lapsedStopping === "stays" || (starting === "never" && beats === 0);
+    if (state === "stopping" && neverLapses) world.simulator.stopItem(id, { force: true });
   }
 }
 

@@ -65,7 +65,9 @@ function endForGood({ world, fates, setting }: WorkersStage, item: ItemRecord): 
   if (item.state === "active" && server && fates.isOneOf(ENDLESS, server)) simulator.stopItem(item.id);
   if (ageMs < ABANDONED_MS) return;
   if (item.state === "starting" && starting === "never") simulator.stopItem(item.id, { force: true });
-  if (item.state === "stopping" && lapsedStopping === "stays") simulator.stopItem(item.id, { force: true });
+  // Without a beat there is no lease that could lapse.
+  const neverLapses = lapsedStopping === "stays" || (starting === "never" && item.beats === 0);
+  if (item.state === "stopping" && neverLapses) simulator.stopItem(item.id, { force: true });
 }
 
 /** `minReplicas` workers in one Deployment, of the present template, all Ready; the status says the same. */
