@@ -2,39 +2,47 @@ import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { EVENTS, PODS, SECRETS } from "../../src/kube/resource.ts";
-import type { RawInput } from "./raw.ts";
+import type { FromWriter, RawInput } from "./raw.ts";
 
 /**
  * The limit that throughput is held against: the writes of served sessions, one after the other in so many lanes, and
  * nothing else. A lane takes a parked Pod, creates its Secret, gives it the key, touches the Pod and makes another one; of a
  * session that has ended it deletes Secret and Pod. Nothing is polled, acknowledged, watched or decided. A process of its
- * own, as the operator is. Input: one JSON argument. It says `ready`, begins when it is told to by a line, and tells how
- * many milliseconds all took.
+ * own, as the operator is. Input: one JSON argument. It serves what does not count, says `ready`, serves the rest when it is
+ * told to, and tells how long that took.
  */
 const input = JSON.parse(process.argv[2] ?? "{}") as RawInput;
-const { kubeconfig, namespace, podNames, pod, count, lanes, podPatches, events, sessionMs } = input;
+const { kubeconfig, namespace, podNames, pod, warmUp, count, lanes, podPatches, events, sessionMs } = input;
 const kube = new KubeClient({ access: loadKubeConfig(kubeconfig), clock: realClock });
 const parked = [...podNames];
 const over: { readonly name: string; readonly atMs: number }[] = [];
 /** About as long as a journal. */
 const SECRET_CHARACTERS = 600;
 const DEADLINE_S = 86_400;
-let begun = 0;
 let made = 0;
 
-process.stdout.write("ready\n");
-process.stdin.once("data", () => void run());
+process.once("message", () => void run());
+process.once("disconnect", () => process.exit(1));
+await serveAll(warmUp);
+tell("ready");
 
 async function run(): Promise<void> {
   const startedAt = performance.now();
-  await Promise.all(Array.from({ length: lanes }, lane));
-  process.stdout.write(`${performance.now() - startedAt}\n`);
-  process.exit(0);
+  await serveAll(count);
+  tell({ tookMs: performance.now() - startedAt });
 }
 
-async function lane(): Promise<void> {
-  while (begun < count) {
-    begun += 1;
+function tell(what: FromWriter): void {
+  process.send?.(what);
+}
+
+async function serveAll(sessions: number): Promise<void> {
+  let left = sessions;
+  await Promise.all(Array.from({ length: lanes }, () => lane(() => left-- > 0)));
+}
+
+async function lane(isAnother: () => boolean): Promise<void> {
+  while (isAnother()) {
     await serve(parked.shift() ?? "");
     await renew();
     const [first] = over;
@@ -69,7 +77,7 @@ function renamed(name: string): typeof pod.spec {
 
 async function clear(name: string): Promise<void> {
   for (let patched = 1; patched < podPatches; patched += 1) await mark(name, `finished-${patched}`);
-  for (let told = 0; told < events; told += 1) await tell(name, told);
+  for (let told = 0; told < events; told += 1) await record(name, told);
   await kube.delete(SECRETS, { namespace, name });
   await kube.delete(PODS, { namespace, name });
 }
@@ -79,7 +87,7 @@ async function mark(name: string, phase: string): Promise<void> {
   await kube.patch(PODS, { namespace, name }, patch, { type: "merge" });
 }
 
-async function tell(name: string, at: number): Promise<void> {
+async function record(name: string, at: number): Promise<void> {
   const involvedObject = { kind: "Pod", namespace, name };
   const metadata = { name: `${name}.${at}`, namespace };
   await kube.create(EVENTS, { metadata, involvedObject, type: "Normal", reason: "Bench", message: "a raw write" });

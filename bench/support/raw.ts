@@ -1,6 +1,4 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { createInterface } from "node:readline";
+import { fork } from "node:child_process";
 import type { Pod } from "../../src/kube/resource.ts";
 
 /** What the process of raw-writes.ts is told, as JSON. */
@@ -10,7 +8,9 @@ export interface RawInput {
   readonly podNames: readonly string[];
   /** What new Pods are made from. */
   readonly pod: Pod;
-  /** Sessions to be served. */
+  /** Sessions that are served before any counts. */
+  readonly warmUp: number;
+  /** Sessions that count. */
   readonly count: number;
   readonly lanes: number;
   /** Patches of a session's Pod, the touch included. */
@@ -21,17 +21,33 @@ export interface RawInput {
   readonly sessionMs: number;
 }
 
-/** Sends the writes and resolves with how long that took, in milliseconds. */
-export async function sendRawWrites(input: RawInput): Promise<number> {
+/** `ready` asks for the word to begin with what counts. */
+export type FromWriter = "ready" | { readonly tookMs: number };
+
+/**
+ * Sends the writes and resolves with how long those that count took, in milliseconds.
+ * @param warm resolves when those may begin, after the others
+ */
+export async function sendRawWrites(input: RawInput, warm: () => Promise<void>): Promise<number> {
   const main = new URL("./raw-writes.ts", import.meta.url).pathname;
-  const child = spawn(process.execPath, [main, JSON.stringify(input)], { stdio: ["pipe", "pipe", "inherit"] });
-  const ended = once(child, "exit").then(([code]) => {
-    if (code !== 0) throw new Error(`the raw writes ended with ${code}`);
+  const child = fork(main, [JSON.stringify(input)]);
+  const warmed = Promise.withResolvers<void>();
+  const took = Promise.withResolvers<number>();
+  const failed = Promise.withResolvers<never>();
+  child.on("exit", (code) => failed.reject(new Error(`the raw writes ended with ${code}`)));
+  child.on("message", (told: FromWriter) => {
+    if (told === "ready") warmed.resolve();
+    else took.resolve(told.tookMs);
   });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  await Promise.race([lines.next(), ended]);
-  child.stdin.end("go\n");
-  const { value } = await lines.next();
-  await ended;
-  return Number(value);
+  const sent = async () => {
+    await warmed.promise;
+    await warm();
+    child.send("go");
+    return await took.promise;
+  };
+  try {
+    return await Promise.race([sent(), failed.promise]);
+  } finally {
+    child.kill();
+  }
 }
