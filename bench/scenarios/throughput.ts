@@ -101,10 +101,10 @@ async function measureBerth(stand: Stand, { parked, warmUp, items }: Load, round
   const flags = ["--leader-elect=false", "--namespace", namespace];
   const running = await stand.operator(simulator.url, flags, [], 1, BUDGET);
   const serve = async (size: number) => {
-    await touches.untilParked(parked);
     await simulator.arrivals(environmentId, { kind: "burst", size }).done;
     await untilServed(simulator, environmentId, PATIENCE_MS);
   };
+  await touches.untilParked(parked);
   await serve(warmUp);
   const warm = new Set(simulator.items(environmentId).map(({ id }) => id));
   await touches.untilParked(parked);

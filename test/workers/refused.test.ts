@@ -20,49 +20,44 @@ const TAKEN = new KubeApiError('create deployments agents/x: deployments.apps "x
   reason: "AlreadyExists",
 });
 
-test("says what a policy of the cluster has against the Deployment, until it takes it", async () => {
+/** One whose Deployments the API server refuses so. */
+function refusing(error: KubeApiError): FleetWorld {
   const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
-  world.refusal = REFUSED;
+  world.refusal = error;
   world.start();
-  await world.run(30 * SECOND_MS);
-  expect(world.saidOf("ScalingFailed")).toContain("ValidatingAdmissionPolicy 'images' denied request");
+  return world;
+}
+
+/** From now on the API server takes Deployments: there is one, and nothing is said of it any more. Ends the world. */
+async function expectTakenWithin(ms: number, world: FleetWorld): Promise<void> {
   world.refusal = null;
-  await world.run(60 * SECOND_MS);
+  await world.run(ms);
   expect({ replicas: Object.values(world.replicas), said: world.saidOf("ScalingFailed") }).toEqual({
     replicas: [1],
     said: undefined,
   });
   await world.stop();
+}
+
+test("says what a policy of the cluster has against the Deployment, until it takes it", async () => {
+  const world = refusing(REFUSED);
+  await world.run(30 * SECOND_MS);
+  expect(world.saidOf("ScalingFailed")).toContain("ValidatingAdmissionPolicy 'images' denied request");
+  await expectTakenWithin(60 * SECOND_MS, world);
 });
 
 test("says nothing of a Deployment that somebody else changed at the same moment", async () => {
-  const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
-  world.refusal = CHANGED;
-  world.start();
+  const world = refusing(CHANGED);
   await world.run(SECOND_MS);
   expect(world.saidOf("ScalingFailed")).toBeUndefined();
-  world.refusal = null;
-  await world.run(10 * SECOND_MS);
-  expect({ replicas: Object.values(world.replicas), said: world.saidOf("ScalingFailed") }).toEqual({
-    replicas: [1],
-    said: undefined,
-  });
-  await world.stop();
+  await expectTakenWithin(10 * SECOND_MS, world);
 });
 
 test("says that the name is taken, by a Deployment that is being deleted or is not the Environment's any more", async () => {
-  const world = new FleetWorld(seededRandom(5), { minReplicas: 1, maxReplicas: 2 });
-  world.refusal = TAKEN;
-  world.start();
+  const world = refusing(TAKEN);
   await world.run(SECOND_MS);
   expect(world.saidOf("ScalingFailed")).toBeUndefined();
   await world.run(30 * SECOND_MS);
   expect(world.saidOf("ScalingFailed")).toContain("already exists");
-  world.refusal = null;
-  await world.run(60 * SECOND_MS);
-  expect({ replicas: Object.values(world.replicas), said: world.saidOf("ScalingFailed") }).toEqual({
-    replicas: [1],
-    said: undefined,
-  });
-  await world.stop();
+  await expectTakenWithin(60 * SECOND_MS, world);
 });

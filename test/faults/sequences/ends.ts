@@ -1,3 +1,4 @@
+import type { ItemRecord } from "../../../simulator/item.ts";
 import { LABEL_ENVIRONMENT } from "../../../src/api/names.ts";
 import {
   CONFIG_MAPS,
@@ -11,6 +12,7 @@ import {
   type Resource,
 } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import type { CommonSetting } from "./draw.ts";
 import type { Stage } from "./stage.ts";
 
 /**
@@ -28,6 +30,17 @@ const REPLICA_SETS: Resource<KubeObject> = {
   kind: "ReplicaSet",
   namespaced: true,
 };
+
+/** Whether an item that nobody holds is kept as it is for ever by this platform. */
+export function staysForGood(
+  { state, beats }: ItemRecord,
+  { starting, lapsedStopping }: CommonSetting["switches"],
+): boolean {
+  const startsForEver = starting === "never";
+  if (state === "starting") return startsForEver;
+  // Without a beat there is no lease that could lapse.
+  return state === "stopping" && (lapsedStopping === "stays" || (startsForEver && beats === 0));
+}
 
 /** `Ready` is True. */
 export async function expectReady({ world, witness }: Stage): Promise<void> {

@@ -1,7 +1,7 @@
 import type { ItemRecord } from "../../../../simulator/item.ts";
 import { END_REASON_LIST } from "../../../../src/api/reasons.ts";
 import { EVENTS } from "../../../../src/kube/resource.ts";
-import { expectDeletable, expectNoLeaks, expectReady, SETTLES_MS } from "../ends.ts";
+import { expectDeletable, expectNoLeaks, expectReady, SETTLES_MS, staysForGood } from "../ends.ts";
 import { ENDLESS } from "./fates.ts";
 import type { SessionsStage } from "./stage.ts";
 
@@ -50,12 +50,9 @@ async function untilSettled(stage: SessionsStage): Promise<void> {
 
 /** Items that nobody holds any more, on a platform that never ends them by itself: their user does. */
 function endForGood({ world, setting }: SessionsStage, live: readonly ItemRecord[]): void {
-  const { starting, lapsedStopping } = setting.switches;
-  for (const { id, state, beats } of live) {
-    if (state === "starting" && starting === "never") world.simulator.stopItem(id);
-    // Without a beat there is no lease that could lapse.
-    const neverLapses = lapsedStopping === "stays" || (starting === "never" && beats === 0);
-    if (state === "stopping" && neverLapses) world.simulator.stopItem(id, { force: true });
+  for (const item of live) {
+    const { id, state } = item;
+    if (staysForGood(item, setting.switches)) world.simulator.stopItem(id, { force: state === "stopping" });
   }
 }
 

@@ -1,7 +1,7 @@
 import type { ItemRecord } from "../../../../simulator/item.ts";
 import type { Pod } from "../../../../src/kube/resource.ts";
 import { deletePod } from "../acts/cluster.ts";
-import { expectDeletable, expectNoLeaks, expectReady, SETTLES_MS } from "../ends.ts";
+import { expectDeletable, expectNoLeaks, expectReady, SETTLES_MS, staysForGood } from "../ends.ts";
 import { ENDLESS, SILENT } from "./fates.ts";
 import { CALM_IMAGE } from "./perform.ts";
 import type { WorkersStage } from "./stage.ts";
@@ -60,14 +60,9 @@ async function untilSettled(stage: WorkersStage): Promise<void> {
 function endForGood({ world, fates, setting }: WorkersStage, item: ItemRecord): void {
   const { simulator } = world;
   const ageMs = simulator.clock.now() - (item.history.at(-1)?.at ?? 0);
-  const { starting, lapsedStopping } = setting.switches;
   const server = world.pods.find(({ metadata }) => metadata.name === item.acks.at(-1)?.workerId);
   if (item.state === "active" && server && fates.isOneOf(ENDLESS, server)) simulator.stopItem(item.id);
-  if (ageMs < ABANDONED_MS) return;
-  if (item.state === "starting" && starting === "never") simulator.stopItem(item.id, { force: true });
-  // Without a beat there is no lease that could lapse.
-  const neverLapses = lapsedStopping === "stays" || (starting === "never" && item.beats === 0);
-  if (item.state === "stopping" && neverLapses) simulator.stopItem(item.id, { force: true });
+  if (ageMs >= ABANDONED_MS && staysForGood(item, setting.switches)) simulator.stopItem(item.id, { force: true });
 }
 
 /** `minReplicas` workers in one Deployment, of the present template, all Ready; the status says the same. */
