@@ -116,6 +116,7 @@ export function newClaim(from: {
     lostSinceMs: null,
     gracefulStopMs: null,
     ending: null,
+    podGone: false,
     end: null,
     endedMs: null,
   };

@@ -107,7 +107,9 @@ export interface Claim {
   gracefulStopMs: number | null;
   /** Set when Berth decided to end it. */
   ending: { readonly why: Ending; readonly message: string } | null;
-  /** Set when its container or its Pod is over. */
+  /** The API server has no Pod of its uid, and never will: the claim takes no room. */
+  podGone: boolean;
+  /** Set when its container or its Pod is over; not for a Pod that went before its Secret was opened. */
   end: End | null;
   endedMs: number | null;
 }

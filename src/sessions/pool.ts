@@ -90,7 +90,7 @@ export class Pool {
       ...options,
       free: this.#free,
       expected: this.#expected,
-      busy: () => this.#busy(),
+      busy: () => this.busy,
       parkedMs: (name) => this.#seenParked.get(name) ?? null,
     });
     this.#onChange = options.onChange;
@@ -268,7 +268,7 @@ export class Pool {
       maxConcurrent: sessions.maxConcurrent,
       warm: sessions.warm,
       demand: this.#demand,
-      busy: this.#busy(),
+      busy: this.busy,
       creating: this.#expected.size,
       pods: this.#free.list().map(({ free }) => free),
       parkedMaxAgeMs: sessions.parkedMaxAgeSeconds * SECOND_MS,
@@ -281,10 +281,12 @@ export class Pool {
   }
 
   /** Slots whose Pod takes room and is not free: claimed ones until their container is over, and other people's. */
-  #busy(): number {
+  get busy(): number {
     let busy = this.#departing.unfinished + this.#free.strays().length;
     for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
-    for (const claim of this.#claims) if (claim.journal.use === "session" && claim.end === null) busy += 1;
+    // Without its Pod a claim may last for long: what its item is asked with may be refused until a person mends that.
+    for (const { journal, end, podGone } of this.#claims)
+      if (journal.use === "session" && end === null && !podGone) busy += 1;
     return busy;
   }
 

@@ -302,7 +302,7 @@ export class SessionsRuntime {
         this.#health.key,
         this.#health.queue,
         capacityVerdict(this.#pool.problem(), {
-          busy: sessions.opening + sessions.active + sessions.stopping,
+          busy: this.#pool.busy,
           max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
           depth: stats?.depth ?? 0,
         }),

@@ -203,6 +203,10 @@ export class SessionLoop {
       };
     }
     if (state.is === "ended") this.#notes.ended(claim, state.end);
+    if (state.is === "gone" && claim.journal.use === "session" && !claim.podGone) {
+      claim.podGone = true;
+      this.#onChange();
+    }
     if (state.is === "gone" && claim.journal.opened) {
       this.#notes.ended(claim, {
         ...NOT_SEEN,

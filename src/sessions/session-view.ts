@@ -33,7 +33,8 @@ export interface SessionView {
 
 /** Where a claim of a session stands, as `status.sessions` counts it. */
 export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active" | "stopping" {
-  if (claim.end !== null || claim.ending !== null || pod?.metadata.deletionTimestamp) return "stopping";
+  if (claim.end !== null || claim.podGone || claim.ending !== null || pod?.metadata.deletionTimestamp)
+    return "stopping";
   return pod && stateOf(pod).is === "running" ? "active" : "opening";
 }
 

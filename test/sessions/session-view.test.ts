@@ -33,6 +33,7 @@ describe("a session as it is shown", () => {
     const leaving: Pod = { ...running, metadata: { ...running.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" } };
     expect(phaseOf(opened(), leaving)).toBe("stopping");
     expect(phaseOf(opened({ end: END }), running)).toBe("stopping");
+    expect(phaseOf(claimOf({ podGone: true }), undefined)).toBe("stopping");
     expect(phaseOf(opened({ ending: { why: "MaxDuration", message: "too long" } }), running)).toBe("stopping");
   });
 

@@ -45,7 +45,7 @@ function world(): LoopWorld {
 function statusOf(of: LoopWorld) {
   return (of.environment?.["status"] ?? {}) as {
     apiAddresses?: string[];
-    conditions?: { type: string; message: string }[];
+    conditions?: { type: string; reason: string; message: string }[];
   };
 }
 
@@ -65,6 +65,27 @@ describe("a made-up claim", () => {
       expect(statusOf(of).conditions?.find(({ type }) => type === "Ready")?.message).toContain(ELSEWHERE);
       await of.until("it is given up", () => of.claims.length === 0, 90 * MINUTE);
       expect([...of.api.origins]).toEqual([BASE_URL]);
+    },
+  );
+
+  test.each([{ opened: false }, { opened: true }])(
+    "takes no room while its address is not allowed, since no Pod is behind it: %j",
+    async ({ opened }) => {
+      const of = world();
+      const journal = { api: ELSEWHERE, acknowledgedAt: opened ? "2026-01-02T03:04:05Z" : null };
+      // More than maxConcurrent.
+      for (let i = 0; i < 6; i += 1)
+        makeUp(of, `berth-research-aaaa${i}`, { ...journal, workId: `work_made_up_${i}` }, opened);
+      of.startOperator();
+      const ids = [of.enqueue(), of.enqueue()];
+      await of.until(
+        "work is served beside them",
+        () => ids.every((id) => of.item(id).state === "stopped"),
+        5 * MINUTE,
+      );
+      await of.pass(MINUTE);
+      expect(of.claims.length).toBe(6);
+      expect(statusOf(of).conditions?.find(({ type }) => type === "CapacityAvailable")?.reason).toBe("Available");
     },
   );
 
