@@ -1,49 +1,40 @@
+import { toLabelValue } from "../../src/api/label-value.ts";
+import { ANNOTATION_SESSION_ID, ANNOTATION_WORK_ID, LABEL_SESSION_ID, LABEL_WORK_ID } from "../../src/api/names.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { EVENTS, PODS, SECRETS } from "../../src/kube/resource.ts";
-import type { FromWriter, RawInput } from "./raw.ts";
+import { openingPatch, renderJournal } from "../../src/sessions/journal.ts";
+import type { Acknowledged, RawInput, RawServed } from "./raw.ts";
 
 /**
  * The limit that throughput is held against: the writes of served sessions, one after the other in so many lanes, and
  * nothing else. A lane takes a parked Pod, creates its Secret, gives it the key, touches the Pod and makes another one; of a
- * session that has ended it deletes Secret and Pod. Nothing is polled, acknowledged, watched or decided. A process of its
- * own, as the operator is. Input: one JSON argument. It serves what does not count, says `ready`, serves the rest when it is
- * told to, and tells how long that took.
+ * session that has ended it deletes Secret and Pod. Nothing is polled, acknowledged, watched or decided: items are told that
+ * somebody acknowledged. A process of its own, as the operator is. Input: one JSON argument, then items, message by message;
+ * each is answered with how long their sessions took.
  */
 const input = JSON.parse(process.argv[2] ?? "{}") as RawInput;
-const { kubeconfig, namespace, podNames, pod, warmUp, count, lanes, podPatches, events, sessionMs } = input;
+const { kubeconfig, namespace, podNames, pod, lanes, podPatches, events, sessionMs } = input;
 const kube = new KubeClient({ access: loadKubeConfig(kubeconfig), clock: realClock });
 const parked = [...podNames];
 const over: { readonly name: string; readonly atMs: number }[] = [];
-/** About as long as a journal. */
-const SECRET_CHARACTERS = 600;
 const DEADLINE_S = 86_400;
 let made = 0;
 
-process.once("message", () => void run());
+process.on("message", (items: Acknowledged[]) => void serveAll(items));
 process.once("disconnect", () => process.exit(1));
-await serveAll(warmUp);
-tell("ready");
 
-async function run(): Promise<void> {
+async function serveAll(items: Acknowledged[]): Promise<void> {
   const startedAt = performance.now();
-  await serveAll(count);
-  tell({ tookMs: performance.now() - startedAt });
+  await Promise.all(Array.from({ length: lanes }, () => lane(() => items.shift())));
+  const served: RawServed = { tookMs: performance.now() - startedAt };
+  process.send?.(served);
 }
 
-function tell(what: FromWriter): void {
-  process.send?.(what);
-}
-
-async function serveAll(sessions: number): Promise<void> {
-  let left = sessions;
-  await Promise.all(Array.from({ length: lanes }, () => lane(() => left-- > 0)));
-}
-
-async function lane(isAnother: () => boolean): Promise<void> {
-  while (isAnother()) {
-    await serve(parked.shift() ?? "");
+async function lane(next: () => Acknowledged | undefined): Promise<void> {
+  for (let item = next(); item; item = next()) {
+    await serve(parked.shift() ?? "", item);
     await renew();
     const [first] = over;
     if (first && performance.now() >= first.atMs) {
@@ -53,13 +44,26 @@ async function lane(isAnother: () => boolean): Promise<void> {
   }
 }
 
-async function serve(name: string): Promise<void> {
-  const text = "0".repeat(SECRET_CHARACTERS);
-  const secret = await kube.create(SECRETS, { metadata: { name, namespace }, stringData: { journal: text } });
-  const { uid, resourceVersion } = secret.metadata;
-  const opened = { metadata: { uid, resourceVersion }, data: { "work-secret": Buffer.from(name).toString("base64") } };
-  await kube.patch(SECRETS, { namespace, name }, opened, { type: "merge" });
-  await mark(name, "assigned");
+async function serve(name: string, { workId, sessionId, workSecret }: Acknowledged): Promise<void> {
+  const nowMs = Date.now();
+  const { uid: podUid = "" } = pod.metadata;
+  const journal = {
+    ...({ use: "session", lease: "Worker", environmentUid: podUid, podUid, api: "", workId, sessionId } as const),
+    ...{ queuedAt: new Date(nowMs).toISOString(), polledFromMs: nowMs, polledUntilMs: nowMs },
+  };
+  const secret = await kube.create(SECRETS, renderJournal({ name, namespace, environment: "raw" }, journal, ""));
+  const { uid = "", resourceVersion = "" } = secret.metadata;
+  const credential = Buffer.from(workSecret).toString("base64");
+  const opening = openingPatch({ uid, resourceVersion }, credential, journal.queuedAt);
+  await kube.patch(SECRETS, { namespace, name }, opening, { type: "merge" });
+  await mark(name, {
+    labels: {
+      "berth.dev/phase": "assigned",
+      [LABEL_WORK_ID]: toLabelValue(workId),
+      [LABEL_SESSION_ID]: toLabelValue(sessionId),
+    },
+    annotations: { [ANNOTATION_WORK_ID]: workId, [ANNOTATION_SESSION_ID]: sessionId },
+  });
   over.push({ name, atMs: performance.now() + sessionMs });
 }
 
@@ -76,14 +80,15 @@ function renamed(name: string): typeof pod.spec {
 }
 
 async function clear(name: string): Promise<void> {
-  for (let patched = 1; patched < podPatches; patched += 1) await mark(name, `finished-${patched}`);
+  for (let patched = 1; patched < podPatches; patched += 1)
+    await mark(name, { labels: { "berth.dev/phase": `finished-${patched}` } });
   for (let told = 0; told < events; told += 1) await record(name, told);
   await kube.delete(SECRETS, { namespace, name });
   await kube.delete(PODS, { namespace, name });
 }
 
-async function mark(name: string, phase: string): Promise<void> {
-  const patch = { metadata: { labels: { "berth.dev/phase": phase } }, spec: { activeDeadlineSeconds: DEADLINE_S } };
+async function mark(name: string, metadata: Readonly<Record<string, unknown>>): Promise<void> {
+  const patch = { metadata, spec: { activeDeadlineSeconds: DEADLINE_S } };
   await kube.patch(PODS, { namespace, name }, patch, { type: "merge" });
 }
 

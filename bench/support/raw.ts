@@ -1,4 +1,6 @@
-import { fork } from "node:child_process";
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import type { Simulator } from "../../simulator/simulator.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 
 /** What the process of raw-writes.ts is told, as JSON. */
@@ -8,10 +10,6 @@ export interface RawInput {
   readonly podNames: readonly string[];
   /** What new Pods are made from. */
   readonly pod: Pod;
-  /** Sessions that are served before any counts. */
-  readonly warmUp: number;
-  /** Sessions that count. */
-  readonly count: number;
   readonly lanes: number;
   /** Patches of a session's Pod, the touch included. */
   readonly podPatches: number;
@@ -21,33 +19,56 @@ export interface RawInput {
   readonly sessionMs: number;
 }
 
-/** `ready` asks for the word to begin with what counts. */
-export type FromWriter = "ready" | { readonly tookMs: number };
+/** An item that is acknowledged already, and what its program needs to know. */
+export interface Acknowledged {
+  readonly workId: string;
+  readonly sessionId: string;
+  readonly workSecret: string;
+}
 
-/**
- * Sends the writes and resolves with how long those that count took, in milliseconds.
- * @param warm resolves when those may begin, after the others
- */
-export async function sendRawWrites(input: RawInput, warm: () => Promise<void>): Promise<number> {
-  const main = new URL("./raw-writes.ts", import.meta.url).pathname;
-  const child = fork(main, [JSON.stringify(input)]);
-  const warmed = Promise.withResolvers<void>();
-  const took = Promise.withResolvers<number>();
-  const failed = Promise.withResolvers<never>();
-  child.on("exit", (code) => failed.reject(new Error(`the raw writes ended with ${code}`)));
-  child.on("message", (told: FromWriter) => {
-    if (told === "ready") warmed.resolve();
-    else took.resolve(told.tookMs);
-  });
-  const sent = async () => {
-    await warmed.promise;
-    await warm();
-    child.send("go");
-    return await took.promise;
-  };
-  try {
-    return await Promise.race([sent(), failed.promise]);
-  } finally {
-    child.kill();
+/** What it answers once it has served all that a message told it to. */
+export interface RawServed {
+  readonly tookMs: number;
+}
+
+/** Queues so many items and acknowledges them at once: they are to be started within the time that an item may wait for that. */
+export async function acknowledgeMany(simulator: Simulator, environmentId: string, count: number) {
+  await simulator.arrivals(environmentId, { kind: "burst", size: count }).done;
+  const all: Acknowledged[] = [];
+  while (all.length < count) {
+    const env = await simulator.claim(environmentId);
+    const { ANTHROPIC_WORK_ID: workId, ANTHROPIC_SESSION_ID: sessionId, ANTHROPIC_WORK_SECRET: workSecret } = env ?? {};
+    if (!workId || !sessionId || !workSecret)
+      throw new Error(`item ${all.length + 1} of ${count} could not be claimed`);
+    all.push({ workId, sessionId, workSecret });
+  }
+  return all;
+}
+
+/** The process that sends raw writes. */
+export class RawWriter implements Disposable {
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<never>;
+
+  constructor(input: RawInput) {
+    const main = new URL("./raw-writes.ts", import.meta.url).pathname;
+    this.#child = fork(main, [JSON.stringify(input)]);
+    const ended = Promise.withResolvers<never>();
+    this.#child.on("exit", (code) => ended.reject(new Error(`the raw writes ended with ${code}`)));
+    this.#ended = ended.promise;
+    // Its end is told to whoever waits for an answer.
+    this.#ended.catch(() => {});
+  }
+
+  /** Sends the writes of these items' sessions. Resolves with how long that took, in milliseconds. */
+  async serve(items: readonly Acknowledged[]): Promise<number> {
+    const answer = once(this.#child, "message") as Promise<[RawServed]>;
+    this.#child.send(items);
+    const [{ tookMs }] = await Promise.race([answer, this.#ended]);
+    return tookMs;
+  }
+
+  [Symbol.dispose](): void {
+    this.#child.kill();
   }
 }
