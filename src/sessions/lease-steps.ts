@@ -2,7 +2,7 @@ import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { overdueEnding } from "./facts.ts";
-import { maySendStop, mayStopFenced } from "./lease.ts";
+import { maySendStop, mayStopFenced, newestSentMs } from "./lease.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import { noFirstBeatMessage } from "./no-first-beat.ts";
 import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "./perform.ts";
@@ -46,7 +46,7 @@ export class LeaseSteps {
     if (lease?.is !== "held") return;
     claim.lease = null;
     claim.item = null;
-    claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
+    claim.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
     await shortenLease(this.#context, claim, lease);
   }

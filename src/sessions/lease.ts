@@ -23,6 +23,8 @@ export interface HeldLease {
   readonly sentWallMs: number;
   /** When the last beat since then that got no answer was sent: it may have taken effect. Null: there was none. */
   readonly unansweredMs: number | null;
+  /** When the beat was sent whose value was adopted, with no answer of its own: it took effect, nobody knows when. */
+  readonly adoptedMs?: number;
 }
 
 /** In nobody's hands, or in somebody else's: the Pod goes, the item is not stopped. */
@@ -140,9 +142,10 @@ function afterRefusal(lease: HeldLease, current: LeaseState | null, now: Instant
   if (lease.state === "stopping") return lease;
   if (current?.state === "stopping") return { ...lease, state: "stopping" };
   const value = current?.last_heartbeat;
-  const isOurs = lease.unansweredMs !== null && passedMs(lease, now) <= lease.ttlMs - timing.marginMs;
+  const adoptedMs = lease.unansweredMs;
+  const isOurs = adoptedMs !== null && passedMs(lease, now) <= lease.ttlMs - timing.marginMs;
   if (current?.state === "active" && value && value !== lease.echo && isOurs) {
-    return { ...lease, echo: value, unansweredMs: null };
+    return { ...lease, echo: value, unansweredMs: null, adoptedMs };
   }
   return lostByRefusal(lease, refusalWords(current), timing);
 }
@@ -161,6 +164,11 @@ function lostBySilence(lease: HeldLease, timing: Timing): LostLease {
   return { is: "lost", by: "silence", message, lapsedMs: lapsedMs(lease, timing) };
 }
 
-function lapsedMs({ sentMs, unansweredMs, ttlMs }: HeldLease, timing: Timing): number {
-  return (unansweredMs ?? sentMs) + timing.requestBoundMs + ttlMs + timing.marginMs;
+/** When the newest beat was sent that may keep the lease: it lapses no earlier than the one of that beat. */
+export function newestSentMs({ sentMs, unansweredMs, adoptedMs }: HeldLease): number {
+  return unansweredMs ?? adoptedMs ?? sentMs;
+}
+
+function lapsedMs(lease: HeldLease, timing: Timing): number {
+  return newestSentMs(lease) + timing.requestBoundMs + lease.ttlMs + timing.marginMs;
 }

@@ -8,6 +8,7 @@ import {
   leaseEndMs,
   leaseOf,
   maySendStop,
+  newestSentMs,
 } from "../../src/sessions/lease.ts";
 import { DEFAULT_TIMING as TIMING } from "../../src/sessions/timing.ts";
 import type { Heartbeat, LeaseState, WorkState } from "../../src/work/types.ts";
@@ -98,7 +99,20 @@ describe("a refused beat", () => {
     const doubted = held({ unansweredMs: SENT + 30_000 });
 
     test("shows its value: adopted, and what was bought before still counts from then", () => {
-      expect(learn(refused("active", "its value"), later(40_000), doubted)).toEqual(held({ echo: "its value" }));
+      expect(learn(refused("active", "its value"), later(40_000), doubted)).toEqual(
+        held({ echo: "its value", adoptedMs: SENT + 30_000 }),
+      );
+    });
+
+    test("adopted, and silence after it: lapsed only when what that beat bought is over", () => {
+      const adopted = learn(refused("active", "its value"), later(40_000), doubted);
+      if (adopted.is !== "held") throw new Error("not adopted");
+      expect(newestSentMs(adopted)).toBe(SENT + 30_000);
+      const lost = learn({ is: "failed" }, later(TTL), adopted);
+      const lapsedMs = SENT + 30_000 + TIMING.requestBoundMs + TTL + TIMING.marginMs;
+      expect(lost).toMatchObject({ is: "lost", by: "silence", lapsedMs });
+      const answeredSince = learn(answered("active", 41_000), later(41_200), adopted);
+      expect(answeredSince.is === "held" && newestSentMs(answeredSince)).toBe(SENT + 41_000);
     });
 
     test.each([

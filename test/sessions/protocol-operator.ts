@@ -12,6 +12,7 @@ import {
   leaseEndMs,
   leaseOf,
   maySendStop,
+  newestSentMs,
 } from "../../src/sessions/lease.ts";
 import type { End } from "../../src/sessions/pod-state.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
@@ -504,7 +505,7 @@ export class Operator {
     if (lease?.is !== "held") return;
     claim.lease = null;
     claim.item = null;
-    claim.memory = { is: "fenced", beatSentMs: lease.unansweredMs ?? lease.sentMs, ttlMs: lease.ttlMs };
+    claim.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
     // A last one, to have it lapse sooner; this server grants what it granted before.
     const sentMs = this.#timeline.nowMs;
     const result = yield* this.#beat(lease.echo);
