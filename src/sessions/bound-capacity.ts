@@ -1,4 +1,4 @@
-import type { CapacityPlan, FreePod, RemovalReason } from "./capacity.ts";
+import { type CapacityPlan, type FreePod, preparedByMs, type RemovalReason } from "./capacity.ts";
 
 /** A free Pod that was made for one session; null: for none, by a spec of before. */
 export interface BoundPod extends FreePod {
@@ -88,10 +88,6 @@ function whyGone(pod: BoundPod, input: BoundCapacityInput, othersWait: boolean):
  */
 function isBounded({ state }: BoundPod, othersWait: boolean): boolean {
   return state === "preparing" || (state === "unscheduled" && othersWait);
-}
-
-function preparedByMs(pod: BoundPod, input: BoundCapacityInput): number {
-  return (pod.scheduledAtMs ?? pod.createdAtMs) + input.prepareTimeoutMs;
 }
 
 /** Its item was stopped, or served elsewhere: it was not offered for so long. */

@@ -137,10 +137,30 @@ export function planCapacity(input: CapacityInput): CapacityPlan {
   return { wanted, create, remove, surplusSinceMs, againAtMs: nextChange(pods, input, surplusSinceMs) };
 }
 
+/**
+ * When a Pod was bound to a node, as far as that can be believed; until it is, when it was made. The time is the scheduler's,
+ * and whoever may write statuses can change it: one far in the future would have the Pod wait until then.
+ * @param withinMs what is counted from then: no more than that is waited for a clock that is ahead
+ */
+export function boundAtMs(
+  { scheduledAtMs, createdAtMs }: Pick<FreePod, "scheduledAtMs" | "createdAtMs">,
+  nowMs: number,
+  withinMs: number,
+): number {
+  return scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs ? scheduledAtMs : createdAtMs;
+}
+
 /** Bound to a node and still not parked after prepareTimeoutSeconds. Unscheduled Pods wait: a node may be on its way. */
 function preparesTooLong(pod: FreePod, input: CapacityInput): boolean {
-  if (pod.state !== "preparing") return false;
-  return input.nowMs - (pod.scheduledAtMs ?? pod.createdAtMs) >= input.prepareTimeoutMs;
+  return pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs;
+}
+
+/** By when a Pod with a node has to be parked. */
+export function preparedByMs(
+  pod: FreePod,
+  { nowMs, prepareTimeoutMs }: Pick<CapacityInput, "nowMs" | "prepareTimeoutMs">,
+): number {
+  return boundAtMs(pod, nowMs, prepareTimeoutMs) + prepareTimeoutMs;
 }
 
 /**
@@ -181,7 +201,8 @@ function leastUseful(pods: readonly FreePod[], hash: string): FreePod[] {
 /** Age counts from the binding to a node: where nodes are long in coming, a Pod would else be old before it is ready. */
 function agedAtMs(pod: FreePod, input: CapacityInput): number {
   if (input.parkedMaxAgeMs === 0) return Number.POSITIVE_INFINITY;
-  return (pod.scheduledAtMs ?? pod.createdAtMs) + input.parkedMaxAgeMs * (1 - AGE_SPREAD * spread(pod.name));
+  const { nowMs, parkedMaxAgeMs } = input;
+  return boundAtMs(pod, nowMs, parkedMaxAgeMs) + parkedMaxAgeMs * (1 - AGE_SPREAD * spread(pod.name));
 }
 
 /** A number in [0, 1) that a name always gets again: planning stays pure, and ages stay put from one plan to the next. */
@@ -193,7 +214,7 @@ function spread(name: string): number {
 
 function nextChange(pods: readonly FreePod[], input: CapacityInput, surplusSinceMs: number | null): number | null {
   const times = pods.map((pod) => {
-    if (pod.state === "preparing") return (pod.scheduledAtMs ?? pod.createdAtMs) + input.prepareTimeoutMs;
+    if (pod.state === "preparing") return preparedByMs(pod, input);
     if (pod.state === "unscheduled") return pod.createdAtMs + SURGE_PATIENCE_MS;
     return agedAtMs(pod, input);
   });

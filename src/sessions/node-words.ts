@@ -3,7 +3,7 @@ import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type Pod } from "../kube/resource.ts";
-import type { FreePod } from "./capacity.ts";
+import { boundAtMs, type FreePod } from "./capacity.ts";
 import { type CapacityProblem, unheard, wordsOfNode } from "./capacity-problem.ts";
 import type { SessionContext } from "./context.ts";
 import { stateOf } from "./free-pod.ts";
@@ -84,10 +84,10 @@ export class NodeWords {
     }
     if (waiting.length === 0) return null;
     const nowMs = this.#context.kube.now();
-    const sorted = [...waiting].sort((a, b) => this.#dueAtMs(a.free) - this.#dueAtMs(b.free));
+    const sorted = [...waiting].sort((a, b) => this.#dueAtMs(a.free, nowMs) - this.#dueAtMs(b.free, nowMs));
     const read = sorted.find(({ pod }) => pod.metadata.uid === this.#uid) ?? sorted[0];
     if (!read) return null;
-    const waitMs = Math.max(this.#dueAtMs(read.free) - nowMs, this.#nextAtMs - clock.monotonic());
+    const waitMs = Math.max(this.#dueAtMs(read.free, nowMs) - nowMs, this.#nextAtMs - clock.monotonic());
     if (waitMs > 0) return waitMs;
     this.#reading ??= this.#read(read.pod).finally(() => {
       this.#reading = null;
@@ -101,10 +101,10 @@ export class NodeWords {
   }
 
   /** When a Pod has waited for so long that its node is asked, by the API server's clock. */
-  #dueAtMs({ scheduledAtMs, createdAtMs }: FreePod): number {
+  #dueAtMs(free: FreePod, nowMs: number): number {
     const { environment, timing } = this.#context;
     const timeoutMs = (environment().spec.sessions?.prepareTimeoutSeconds ?? 0) * SECOND_MS;
-    return (scheduledAtMs ?? createdAtMs) + Math.min(timing.askNodeAfterMs, timeoutMs * SHARE_OF_TIMEOUT);
+    return boundAtMs(free, nowMs, timeoutMs) + Math.min(timing.askNodeAfterMs, timeoutMs * SHARE_OF_TIMEOUT);
   }
 
   async #read(pod: Pod): Promise<void> {

@@ -82,6 +82,11 @@ describe("Pods are made", () => {
 describe("a Pod goes", () => {
   test.each<[string, Partial<BoundPod>, Partial<BoundCapacityInput>]>([
     ["PrepareTimeout", { state: "preparing", scheduledAtMs: NOW - 10 * MINUTE }, {}],
+    [
+      "PrepareTimeout",
+      { state: "preparing", createdAtMs: NOW - 10 * MINUTE, scheduledAtMs: Number.MAX_SAFE_INTEGER },
+      {},
+    ],
     ["NodeLeaving", { leaving: true }, {}],
     ["Forbidden", { forbidden: true }, {}],
     ["Outdated", { sessionId: null }, {}],

@@ -156,6 +156,17 @@ describe("preparation", () => {
     expect(plan({ warm: 1, pods: [late] })).toMatchObject(NOTHING);
   });
 
+  test("a binding far in the future is not believed: no Pod prepares until then", () => {
+    const year9999 = Date.parse("9999-12-31T23:59:59Z");
+    const stuck = pod("preparing", { ageMs: 10 * MINUTE, scheduledAtMs: year9999 });
+    expect(plan({ warm: 1, pods: [stuck] }).remove).toEqual([{ name: stuck.name, reason: "PrepareTimeout" }]);
+    const young = pod("preparing", { ageMs: 9 * MINUTE, scheduledAtMs: year9999 });
+    expect(plan({ warm: 1, pods: [young] })).toMatchObject({ ...NOTHING, againAtMs: NOW + MINUTE });
+    // A clock may be ahead.
+    const ahead = pod("preparing", { ageMs: 60 * MINUTE, scheduledAtMs: NOW + 10 * MINUTE });
+    expect(plan({ warm: 1, pods: [ahead] })).toMatchObject({ ...NOTHING, againAtMs: NOW + 20 * MINUTE });
+  });
+
   test("without a node it is never replaced: one may be on its way", () => {
     expect(plan({ warm: 1, pods: [unscheduled(24 * 60 * MINUTE)] })).toMatchObject(NOTHING);
   });
@@ -219,6 +230,11 @@ describe("age", () => {
   test("time spent waiting for a node makes nothing old", () => {
     const late = pod("parked", { ageMs: 60 * MINUTE, scheduledAtMs: NOW - MINUTE });
     expect(plan({ warm: 1, pods: [late] })).toMatchObject(NOTHING);
+  });
+
+  test("a binding far in the future makes nothing young for ever", () => {
+    const old = [1, 2].map(() => pod("parked", { ageMs: 11 * MINUTE, scheduledAtMs: Number.MAX_SAFE_INTEGER }));
+    expect(plan({ warm: 2, pods: old }).remove).toEqual([{ name: old[0]?.name, reason: "Aged" }]);
   });
 
   test("a replacement that finds no node in a minute is given up, and not made anew at once", () => {
