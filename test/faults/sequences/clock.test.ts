@@ -41,3 +41,14 @@ test("both clocks of a stopped process go on, and the wall clock can be set", as
   clock.setWall(-3_600_000);
   expect(clock.now()).toBeLessThan(realClock.now() - 3_500_000);
 });
+
+test("the wall clock of a machine that was suspended is not set back, nor is one suspended whose clock is ahead", () => {
+  const clock = new TroubledClock();
+  expect([clock.mayBeSet(-1), clock.mayStand("suspended")]).toEqual([true, true]);
+  clock.setWall(1);
+  expect([clock.mayStand("suspended"), clock.mayStand("stopped")]).toEqual([false, true]);
+  clock.setWall(0);
+  clock.stand("suspended");
+  clock.goOn();
+  expect([clock.mayBeSet(-1), clock.mayBeSet(0), clock.mayBeSet(1)]).toEqual([false, true, true]);
+});

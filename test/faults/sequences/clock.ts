@@ -6,12 +6,14 @@ export type Stillness = "stopped" | "suspended";
 /**
  * The clock of one operator, for a test to trouble: its wall time can be set, and its process can stand still, when none
  * of its timers runs. Of a suspended machine the monotonic clock stands still as well, and the wall clock goes on
- * (CLOCK_MONOTONIC, clock_gettime(2)).
+ * (CLOCK_MONOTONIC, clock_gettime(2)). Its wall clock is not set back afterwards: nobody could notice how long it stood
+ * (docs/high-availability.md), and so nothing is promised of that.
  */
 export class TroubledClock implements Clock {
   #wallOffsetMs = 0;
   #behindMs = 0;
   #still: { readonly how: Stillness; readonly atMs: number } | undefined;
+  #wasSuspended = false;
   #due: (() => void)[] = [];
 
   now(): number {
@@ -39,6 +41,16 @@ export class TroubledClock implements Clock {
     };
   }
 
+  /** Whether the wall clock may be set so far off. */
+  mayBeSet(offsetMs: number): boolean {
+    return offsetMs >= this.#wallOffsetMs || !this.#wasSuspended;
+  }
+
+  /** Whether the process may stand still: not with its machine while the wall clock is ahead, since that is put right later. */
+  mayStand(how: Stillness): boolean {
+    return how === "stopped" || this.#wallOffsetMs <= 0;
+  }
+
   /** Sets the wall clock this much before (negative) or after the right time. */
   setWall(offsetMs: number): void {
     this.#wallOffsetMs = offsetMs;
@@ -50,6 +62,7 @@ export class TroubledClock implements Clock {
 
   stand(how: Stillness): void {
     this.#still ??= { how, atMs: realClock.monotonic() };
+    this.#wasSuspended ||= how === "suspended";
   }
 
   /** Goes on; what was due meanwhile happens now, in the order of its time. */

@@ -14,6 +14,8 @@ export abstract class Witness {
   readonly checked = new Map<string, number>();
   kills = 0;
   kubeTroubled = false;
+  /** A leader may have found itself without its Lease for a moment: Events that waited then were dropped. */
+  leadershipShaken = false;
   environmentDeleted = false;
   protected readonly world: World;
   readonly #beatMs = new Map<string, number>();
@@ -56,6 +58,12 @@ export abstract class Witness {
   /** From now on the end of a busy Pod may have a cause that cannot be told from here. */
   excuseAll(): void {
     this.#isExcused = true;
+  }
+
+  /** The same, since a leader may lose its Lease now. */
+  shakeLeadership(): void {
+    this.leadershipShaken = true;
+    this.excuseAll();
   }
 
   get isExcused(): boolean {

@@ -26,7 +26,7 @@ export const OPERATORS = {
   "leader:killed": replaceOne("kill"),
   "leader:lease-deleted": async (stage) => {
     const { kube, namespace } = stage.world;
-    stage.witness.excuseAll();
+    stage.witness.shakeLeadership();
     const { items } = await kube.list(LEASES, { namespace });
     for (const { metadata } of items) {
       try {
@@ -41,9 +41,11 @@ export const OPERATORS = {
 
 function setClocks(offsetMs: number): Act {
   return (stage, choice) => {
-    stage.witness.excuseAll();
-    for (const { clock } of stage.replicas) clock.setWall(offsetMs * (1 + (choice % 3)));
-    return stage.replicas.length > 0;
+    const movable = stage.replicas.filter(({ clock }) => clock.mayBeSet(offsetMs));
+    if (movable.length === 0) return false;
+    stage.witness.shakeLeadership();
+    for (const { clock } of movable) clock.setWall(offsetMs * (1 + (choice % 3)));
+    return true;
   };
 }
 
@@ -51,8 +53,8 @@ function setClocks(offsetMs: number): Act {
 function standStill(how: Stillness): Act {
   return (stage, choice) => {
     const [replica] = stage.replicas;
-    if (!replica) return false;
-    stage.witness.excuseAll();
+    if (!replica?.clock.mayStand(how)) return false;
+    stage.witness.shakeLeadership();
     replica.clock.stand(how);
     replica.proxy.stall();
     stage.later(pick(STILL_MS, choice), () => {

@@ -74,7 +74,8 @@ async function untilTold({ world, witness }: SessionsStage, items: readonly Item
   const untold = async () => {
     const { items: events } = await world.kube.list(EVENTS, { namespace: world.namespace });
     // One that nobody could write, that went with a process, or that was one too many is lost: more Events do not promise.
-    if (witness.kills > 0 || witness.kubeTroubled || events.length >= EVENTS_LET_THROUGH) return [];
+    const { kills, kubeTroubled, leadershipShaken } = witness;
+    if (kills > 0 || kubeTroubled || leadershipShaken || events.length >= EVENTS_LET_THROUGH) return [];
     const told = events.filter(({ reason }) => (END_REASON_LIST as readonly string[]).includes(reason ?? ""));
     return items.map(({ id }) => id).filter((id) => !told.some(({ message }) => message?.includes(id)));
   };
