@@ -58,6 +58,8 @@ function run(outcomes: Readonly<Record<string, Outcome>> = {}) {
     encoding: "utf8",
     env: {
       PATH: `${join(folder, "bin")}:${process.env["PATH"]}`,
+      // Its cache is not ours.
+      XDG_CACHE_HOME: join(folder, "cache"),
       FAKE_LOG: log,
       FAKE_OUTCOMES: JSON.stringify(outcomes),
     },
