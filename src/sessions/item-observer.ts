@@ -1,8 +1,9 @@
-import type { Clock } from "../core/clock.ts";
+import { type Clock, sleep } from "../core/clock.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
 import type { ItemView } from "./claim.ts";
+import type { Timing } from "./timing.ts";
 
 /**
  * Pages of one walk for a decision; a walk that runs out says "unknown", never "absent". More where more items are asked
@@ -18,7 +19,8 @@ interface Waiter {
 
 /**
  * Looks items up with the list call, which costs reads of the whole organization's budget: all that ask at the same time
- * share one walk through the pages. An item counts as absent only when two whole walks in a row did not show it, since
+ * share one walk through the pages, and the more pages it had, the longer those have to wait who ask meanwhile: where many
+ * sessions end in a second, each would else have a walk of its own. An item counts as absent only when two whole walks in a row did not show it, since
  * pages can shift while they are read. What a walk did not come to, the next one goes on with: that finds items, and proves
  * nothing of those that it does not find.
  */
@@ -29,15 +31,19 @@ export class ItemObserver {
   #waiting = new Map<string, Waiter[]>();
   readonly #isTracked: (workId: string) => boolean;
   readonly #signal: AbortSignal;
+  readonly #timing: Pick<Timing, "lookPageRestMs" | "lookRestMaxMs">;
   /** Whole walks in a row that did not show an item, and when (monotonic) the last of them ended. */
   readonly #missing = new Map<string, { readonly walks: number; readonly endedMs: number }>();
   /** By item, the page at which walks go on that ran out before they found it. */
   readonly #goOnAt = new Map<string, string>();
   #walking = false;
+  /** Pages that walks for decisions read since the last rest. */
+  #pages = 0;
 
   constructor(options: {
     work: () => WorkApiClient;
     clock: Clock;
+    timing: Pick<Timing, "lookPageRestMs" | "lookRestMaxMs">;
     /** Whether anybody still wants to know of this item. */
     isTracked: (workId: string) => boolean;
     /** Ends walks under way. */
@@ -46,6 +52,7 @@ export class ItemObserver {
   }) {
     this.#work = options.work;
     this.#clock = options.clock;
+    this.#timing = options.timing;
     this.#isTracked = options.isTracked;
     this.#signal = options.signal;
     this.#onAnswer = options.onAnswer ?? (() => {});
@@ -82,8 +89,16 @@ export class ItemObserver {
       } catch (error) {
         for (const waiters of asked.values()) for (const waiter of waiters) waiter.reject(error);
       }
+      await this.#rest();
     }
     this.#walking = false;
+  }
+
+  async #rest(): Promise<void> {
+    const { lookPageRestMs, lookRestMaxMs } = this.#timing;
+    const restMs = Math.min(this.#pages * lookPageRestMs, lookRestMaxMs);
+    this.#pages = 0;
+    if (restMs > 0) await sleep(this.#clock, restMs, this.#signal);
   }
 
   async #find(workIds: readonly string[], urgent: boolean): Promise<Map<string, ItemView>> {
@@ -115,6 +130,7 @@ export class ItemObserver {
     const askedMs = this.#clock.monotonic();
     const maxPages = MAX_PAGES + Math.ceil(workIds.length / ITEMS_PER_MORE_PAGE);
     const result = await this.#work().find(workIds, { maxPages, urgent, signal: this.#signal, from });
+    if (urgent) this.#pages += result.pages;
     this.#onAnswer(result);
     for (const id of workIds) {
       const isFurther = from === undefined && this.#goOnAt.has(id);

@@ -50,11 +50,12 @@ export class ItemObservers {
   #at(api: string): ItemObserver {
     const known = this.#byApi.get(api);
     if (known) return known;
-    const { clock, work } = this.#context;
+    const { clock, timing, work } = this.#context;
     const { isTracked, signal, onAnswer } = this.#options;
     const made = new ItemObserver({
       work: () => work(api),
       clock,
+      timing,
       isTracked,
       signal,
       onAnswer: (answer) => onAnswer(api, answer),

@@ -35,6 +35,9 @@ export interface Timing {
   readonly observeUnprovenMs: number;
   /** Between two looks while an item is being settled and the last look decided nothing. */
   readonly settleLookMs: number;
+  /** After each page of a walk through the list there is no walk for so long, and at most, however many pages it had. */
+  readonly lookPageRestMs: number;
+  readonly lookRestMaxMs: number;
   /** Queue statistics: while there is work, when idle, and when idle while polls say that the queue is empty. */
   readonly statsBusyMs: number;
   readonly statsIdleMs: number;
@@ -121,6 +124,8 @@ export const DEFAULT_TIMING: Timing = {
   observeFirstBeatMs: 5_000,
   observeUnprovenMs: 500,
   settleLookMs: 5_000,
+  lookPageRestMs: 100,
+  lookRestMaxMs: 2_000,
   statsBusyMs: 2_000,
   statsIdleMs: 5_000,
   statsPolledMs: 60_000,
@@ -171,6 +176,8 @@ const SCALED = [
   "observeMs",
   "observeFirstBeatMs",
   "settleLookMs",
+  "lookPageRestMs",
+  "lookRestMaxMs",
   "statsBusyMs",
   "statsIdleMs",
   "statsPolledMs",

@@ -34,6 +34,8 @@ export interface Found {
   readonly complete: boolean;
   /** The cursor of the page that would have been read next when the pages ran out; null where there is nothing to go on with. */
   readonly next: string | null;
+  /** How many pages were read. */
+  readonly pages: number;
   /** Of the first page: the items are at least as new. */
   readonly serverDateMs: number | null;
   readonly sentAtMs: number;
@@ -169,13 +171,15 @@ export class WorkApiClient {
     let page = from;
     let next: string | null = null;
     let complete = false;
-    for (let read = 0; read < maxPages; read += 1) {
+    let pages = 0;
+    while (pages < maxPages) {
       const answer = await this.list({
         limit: FIND_PAGE_LIMIT,
         urgent,
         signal,
         ...(page === undefined ? {} : { page }),
       });
+      pages += 1;
       first ??= answer;
       for (const item of answer.value.items) if (wanted.has(item.id)) found.set(item.id, item);
       next = answer.value.nextPage;
@@ -187,7 +191,7 @@ export class WorkApiClient {
       page = next;
     }
     if (!first) throw new TypeError("maxPages must be at least 1");
-    return { found, complete, next, serverDateMs: first.serverDateMs, sentAtMs: first.sentAtMs };
+    return { found, complete, next, pages, serverDateMs: first.serverDateMs, sentAtMs: first.sentAtMs };
   }
 
   /** Needs an organization's API key: the environment key is rejected. Berth itself never calls it. */

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { json } from "../../simulator/http.ts";
 import { seededRandom } from "../../simulator/ids.ts";
 import { ItemObserver } from "../../src/sessions/item-observer.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiClient } from "../../src/work/client.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FAIR, Link } from "./loops/network.ts";
@@ -31,6 +32,7 @@ function listOf(pages: number) {
   const observer = new ItemObserver({
     work: () => work,
     clock,
+    timing: DEFAULT_TIMING,
     isTracked: () => true,
     signal: new AbortController().signal,
   });
@@ -45,7 +47,7 @@ function listOf(pages: number) {
     const view = await looking;
     return { state: view.state, pages: pagesRead() - before };
   };
-  return { api, ids, look, first: ids[0] ?? "", last: ids.at(-1) ?? "" };
+  return { api, clock, observer, ids, pagesRead, look, first: ids[0] ?? "", last: ids.at(-1) ?? "" };
 }
 
 describe("a list that is longer than one walk", () => {
@@ -97,5 +99,45 @@ describe("a list that one walk reads to its end", () => {
     const { look } = listOf(2);
     expect((await look("work_gone")).state).toBe("unknown");
     expect((await look("work_gone")).state).toBe("absent");
+  });
+});
+
+describe("looks that follow one another", () => {
+  const looks = (observer: ItemObserver, clock: VirtualClock, ids: readonly string[]) => {
+    const seen: { id: string; state: string; atMs: number }[] = [];
+    for (const id of ids) void observer.look(id).then(({ state }) => seen.push({ id, state, atMs: clock.monotonic() }));
+    return seen;
+  };
+
+  test("share a walk when they come while another rests, so that ten pages a second are read at most", async () => {
+    const { observer, clock, ids, pagesRead, look, last } = listOf(10);
+    await look(last);
+    expect(pagesRead()).toBe(10);
+    const askedMs = clock.monotonic();
+    const seen = looks(observer, clock, ids.slice(-50));
+    await clock.advanceUntil(() => seen.length === 50, 60_000);
+    expect(pagesRead()).toBe(20);
+    const waitedMs = (seen[0]?.atMs ?? 0) - askedMs;
+    expect(waitedMs).toBeGreaterThanOrEqual(8 * DEFAULT_TIMING.lookPageRestMs);
+    expect(seen.every(({ state }) => state === "queued")).toBe(true);
+  });
+
+  test("do not wait where nobody walked before", async () => {
+    const { observer, clock, look, first, last } = listOf(10);
+    await look(last);
+    await clock.advance(10 * DEFAULT_TIMING.lookPageRestMs);
+    const askedMs = clock.monotonic();
+    const seen = looks(observer, clock, [first]);
+    await clock.advanceUntil(() => seen.length === 1, 60_000);
+    expect((seen[0]?.atMs ?? 0) - askedMs).toBeLessThan(DEFAULT_TIMING.lookPageRestMs);
+  });
+
+  test("wait for two seconds at most, however long the list is", async () => {
+    const { observer, clock, look, first, last } = listOf(90);
+    await look(last);
+    const askedMs = clock.monotonic();
+    const seen = looks(observer, clock, [first]);
+    await clock.advanceUntil(() => seen.length === 1, 60_000);
+    expect((seen[0]?.atMs ?? 0) - askedMs).toBeLessThanOrEqual(DEFAULT_TIMING.lookRestMaxMs + 100);
   });
 });
