@@ -8,8 +8,8 @@ export interface PassesOptions {
   readonly retryMs: number;
   /** Passes by the clock follow one another no closer than this. */
   readonly minWakeMs: number;
-  /** After each pass, so long nothing but what comes meanwhile is gathered for the next one; 0. */
-  readonly restMs?: number;
+  /** After each pass, so long nothing but what comes meanwhile is gathered for the next one; 0. Asked after each. */
+  readonly restMs?: number | (() => number);
 }
 
 /**
@@ -85,7 +85,8 @@ export class Passes {
   }
 
   async #rest(): Promise<void> {
-    const { clock, restMs = 0 } = this.#options;
-    if (restMs > 0 && this.#signal) await sleep(clock, restMs, this.#signal);
+    const { restMs: rest = 0 } = this.#options;
+    const restMs = typeof rest === "number" ? rest : rest();
+    if (restMs > 0 && this.#signal) await sleep(this.#options.clock, restMs, this.#signal);
   }
 }

@@ -9,6 +9,7 @@ import { type PodState, readPodState } from "./pod-state.ts";
 interface Read {
   readonly state: PodState;
   readonly needs: readonly string[] | null;
+  readonly createdAtMs: number;
   free: FreePod | null;
 }
 
@@ -18,6 +19,11 @@ const known = new WeakMap<Pod, Read>();
 /** Where a Pod of a cache stands. */
 export function stateOf(pod: Pod): PodState {
   return readOnce(pod).state;
+}
+
+/** When a Pod of a cache was made, by the API server's clock; 0 where that is not said. */
+export function createdAtMs(pod: Pod): number {
+  return readOnce(pod).createdAtMs;
 }
 
 /**
@@ -46,17 +52,18 @@ function readOnce(pod: Pod): Read {
 
 function readFree(pod: Pod): Read {
   const state = readPodState(pod);
-  if (state.is === "ended" || state.is === "running") return { state, needs: null, free: null };
+  const createdAtMs = Date.parse(pod.metadata.creationTimestamp ?? "") || 0;
+  if (state.is === "ended" || state.is === "running") return { state, needs: null, createdAtMs, free: null };
   const free = {
     name: pod.metadata.name ?? "",
     hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
     state: state.is,
-    createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
+    createdAtMs,
     scheduledAtMs: scheduledAt(pod),
     leaving: false,
     forbidden: false,
   };
-  return { state, needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]), free };
+  return { state, needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]), createdAtMs, free };
 }
 
 function scheduledAt(pod: Pod): number | null {

@@ -3,7 +3,7 @@ import type { Breaker } from "./breaker.ts";
 import type { FreePod } from "./capacity.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
-import { freePodOf, stateOf } from "./free-pod.ts";
+import { createdAtMs, freePodOf, stateOf } from "./free-pod.ts";
 
 /** A Pod that no claim has, and what capacity is planned with. */
 export interface Free {
@@ -64,19 +64,33 @@ export class FreePods {
   next(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Free | null {
     const mayServe = this.#mayServe();
     let best: Free | null = null;
-    for (const each of this.list()) {
-      if (!mayServe(each.free) || except.has(each.free.name)) continue;
-      if ((best === null || this.#compare(each, best) < 0) && fits(each.pod)) best = each;
+    let isFirstChoice = false;
+    for (const pod of this.#context.pods.parked()) {
+      // Asked for each claim, of hundreds of Pods: most are younger than one that was found, and need no closer look.
+      if (best && isFirstChoice && createdAtMs(pod) >= best.free.createdAtMs) continue;
+      const free = this.#isUnclaimed(pod) && this.#read(pod);
+      if (!free || !mayServe(free) || except.has(free.name)) continue;
+      const each = { free, pod };
+      if ((best !== null && this.#compare(each, best) >= 0) || !fits(pod)) continue;
+      best = each;
+      isFirstChoice = !this.#isOutdated(each) && !this.#isDoubtful(each);
     }
     return best;
   }
 
   /** Below 0: the first is to be claimed before the second. */
   #compare(a: Free, b: Free): number {
-    const { hash } = this.#context.template();
-    const outdated = ({ free }: Free) => Number(free.hash !== hash);
-    const doubtful = ({ pod }: Free) => Number(this.#context.nodeOutlook(pod) === "doubtful");
-    return outdated(a) - outdated(b) || doubtful(a) - doubtful(b) || a.free.createdAtMs - b.free.createdAtMs;
+    const outdated = Number(this.#isOutdated(a)) - Number(this.#isOutdated(b));
+    const doubtful = Number(this.#isDoubtful(a)) - Number(this.#isDoubtful(b));
+    return outdated || doubtful || a.free.createdAtMs - b.free.createdAtMs;
+  }
+
+  #isOutdated({ free }: Free): boolean {
+    return free.hash !== this.#context.template().hash;
+  }
+
+  #isDoubtful({ pod }: Free): boolean {
+    return this.#context.nodeOutlook(pod) === "doubtful";
   }
 
   #mayServe(): (free: FreePod) => boolean {

@@ -112,7 +112,7 @@ export class Pool {
       failed: (error) => logger.warn({ error: errorText(error) }, "capacity plan failed"),
       retryMs: timing.retryMaxMs,
       minWakeMs: MIN_WAKE_MS,
-      restMs: REST_MS,
+      restMs: () => restMs(options.context.pods.list().length),
     });
   }
 
@@ -376,8 +376,17 @@ export class Pool {
 /** A slot that somebody else has taken is tried again so much later: whoever has it may have let it go. */
 const FOREIGN_SLOT_MS = 60_000;
 
-/** In a rush hundreds of Pods change in a second, and a plan looks at all of them: ten plans a second are enough. */
-const REST_MS = 100;
+/**
+ * In a rush hundreds of Pods change in a second, and a plan looks at all of them: with up to 250 Pods ten plans a second are
+ * enough, with more there are fewer, so that plans cost the same.
+ */
+function restMs(pods: number): number {
+  return Math.min(LONGEST_REST_MS, Math.max(SHORTEST_REST_MS, pods * REST_OF_A_POD_MS));
+}
+
+const SHORTEST_REST_MS = 100;
+const LONGEST_REST_MS = 500;
+const REST_OF_A_POD_MS = 0.4;
 
 /** Plans by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 100;
