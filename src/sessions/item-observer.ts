@@ -19,10 +19,10 @@ interface Waiter {
 
 /**
  * Looks items up with the list call, which costs reads of the whole organization's budget: all that ask at the same time
- * share one walk through the pages, and the more pages it had, the longer those have to wait who ask meanwhile: where many
- * sessions end in a second, each would else have a walk of its own. An item counts as absent only when two whole walks in a row did not show it, since
- * pages can shift while they are read. What a walk did not come to, the next one goes on with: that finds items, and proves
- * nothing of those that it does not find.
+ * share one walk through the pages. The more pages a walk had, the longer those wait who ask meanwhile: where many sessions
+ * end in a second, walks would else follow one another without a pause. An item counts as absent only when two whole walks
+ * in a row did not show it, since pages can shift while they are read. What a walk did not come to, the next one goes on
+ * with: that finds items, and proves nothing of those that it does not find.
  */
 export class ItemObserver {
   readonly #work: () => WorkApiClient;
