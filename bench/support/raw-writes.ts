@@ -1,18 +1,24 @@
 import { toLabelValue } from "../../src/api/label-value.ts";
-import { ANNOTATION_SESSION_ID, ANNOTATION_WORK_ID, LABEL_SESSION_ID, LABEL_WORK_ID } from "../../src/api/names.ts";
+import {
+  ANNOTATION_SESSION_ID,
+  ANNOTATION_WORK_ID,
+  LABEL_PHASE,
+  LABEL_SESSION_ID,
+  LABEL_WORK_ID,
+} from "../../src/api/names.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { EVENTS, PODS, SECRETS } from "../../src/kube/resource.ts";
 import { openingPatch, renderJournal } from "../../src/sessions/journal.ts";
-import type { Acknowledged, RawInput, RawServed } from "./raw.ts";
+import type { Acknowledged, RawInput } from "./raw.ts";
 
 /**
  * The limit that throughput is held against: the writes of served sessions, one after the other in so many lanes, and
  * nothing else. A lane takes a parked Pod, creates its Secret, gives it the key, touches the Pod and makes another one; of a
  * session that has ended it deletes Secret and Pod. Nothing is polled, acknowledged, watched or decided: items are told that
  * somebody acknowledged. A process of its own, as the operator is. Input: one JSON argument, then items, message by message;
- * each is answered with how long their sessions took.
+ * each is answered with how long their sessions took, in milliseconds.
  */
 const input = JSON.parse(process.argv[2] ?? "{}") as RawInput;
 const { kubeconfig, namespace, podNames, pod, lanes, podPatches, events, sessionMs } = input;
@@ -27,13 +33,12 @@ process.once("disconnect", () => process.exit(1));
 
 async function serveAll(items: Acknowledged[]): Promise<void> {
   const startedAt = performance.now();
-  await Promise.all(Array.from({ length: lanes }, () => lane(() => items.shift())));
-  const served: RawServed = { tookMs: performance.now() - startedAt };
-  process.send?.(served);
+  await Promise.all(Array.from({ length: lanes }, () => lane(items)));
+  process.send?.(performance.now() - startedAt);
 }
 
-async function lane(next: () => Acknowledged | undefined): Promise<void> {
-  for (let item = next(); item; item = next()) {
+async function lane(items: Acknowledged[]): Promise<void> {
+  for (let item = items.shift(); item; item = items.shift()) {
     await serve(parked.shift() ?? "", item);
     await renew();
     const [first] = over;
@@ -58,7 +63,7 @@ async function serve(name: string, { workId, sessionId, workSecret }: Acknowledg
   await kube.patch(SECRETS, { namespace, name }, opening, { type: "merge" });
   await mark(name, {
     labels: {
-      "berth.dev/phase": "assigned",
+      [LABEL_PHASE]: "assigned",
       [LABEL_WORK_ID]: toLabelValue(workId),
       [LABEL_SESSION_ID]: toLabelValue(sessionId),
     },
@@ -81,7 +86,7 @@ function renamed(name: string): typeof pod.spec {
 
 async function clear(name: string): Promise<void> {
   for (let patched = 1; patched < podPatches; patched += 1)
-    await mark(name, { labels: { "berth.dev/phase": `finished-${patched}` } });
+    await mark(name, { labels: { [LABEL_PHASE]: `finished-${patched}` } });
   for (let told = 0; told < events; told += 1) await record(name, told);
   await kube.delete(SECRETS, { namespace, name });
   await kube.delete(PODS, { namespace, name });

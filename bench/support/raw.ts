@@ -26,11 +26,6 @@ export interface Acknowledged {
   readonly workSecret: string;
 }
 
-/** What it answers once it has served all that a message told it to. */
-export interface RawServed {
-  readonly tookMs: number;
-}
-
 /** Queues so many items and acknowledges them at once: they are to be started within the time that an item may wait for that. */
 export async function acknowledgeMany(simulator: Simulator, environmentId: string, count: number) {
   await simulator.arrivals(environmentId, { kind: "burst", size: count }).done;
@@ -62,9 +57,9 @@ export class RawWriter implements Disposable {
 
   /** Sends the writes of these items' sessions. Resolves with how long that took, in milliseconds. */
   async serve(items: readonly Acknowledged[]): Promise<number> {
-    const answer = once(this.#child, "message") as Promise<[RawServed]>;
+    const answer = once(this.#child, "message") as Promise<[number]>;
     this.#child.send(items);
-    const [{ tookMs }] = await Promise.race([answer, this.#ended]);
+    const [tookMs] = await Promise.race([answer, this.#ended]);
     return tookMs;
   }
 

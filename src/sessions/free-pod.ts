@@ -9,7 +9,6 @@ import { type PodState, readPodState } from "./pod-state.ts";
 interface Read {
   readonly state: PodState;
   readonly needs: readonly string[] | null;
-  readonly createdAtMs: number;
   free: FreePod | null;
 }
 
@@ -21,9 +20,9 @@ export function stateOf(pod: Pod): PodState {
   return readOnce(pod).state;
 }
 
-/** When a Pod of a cache was made, by the API server's clock; 0 where that is not said. */
+/** When a Pod of a cache was made, by the API server's clock; 0 where that is not said, and for one whose container runs, or ran. */
 export function createdAtMs(pod: Pod): number {
-  return readOnce(pod).createdAtMs;
+  return readOnce(pod).free?.createdAtMs ?? 0;
 }
 
 /**
@@ -52,18 +51,17 @@ function readOnce(pod: Pod): Read {
 
 function readFree(pod: Pod): Read {
   const state = readPodState(pod);
-  const createdAtMs = Date.parse(pod.metadata.creationTimestamp ?? "") || 0;
-  if (state.is === "ended" || state.is === "running") return { state, needs: null, createdAtMs, free: null };
+  if (state.is === "ended" || state.is === "running") return { state, needs: null, free: null };
   const free = {
     name: pod.metadata.name ?? "",
     hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
     state: state.is,
-    createdAtMs,
+    createdAtMs: Date.parse(pod.metadata.creationTimestamp ?? "") || 0,
     scheduledAtMs: scheduledAt(pod),
     leaving: false,
     forbidden: false,
   };
-  return { state, needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]), createdAtMs, free };
+  return { state, needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]), free };
 }
 
 function scheduledAt(pod: Pod): number | null {

@@ -122,7 +122,7 @@ describe("looks that follow one another", () => {
     expect(seen.every(({ state }) => state === "queued")).toBe(true);
   });
 
-  test("do not wait where nobody walked before", async () => {
+  test("do not wait once the rest after a walk is over", async () => {
     const { observer, clock, look, first, last } = listOf(10);
     await look(last);
     await clock.advance(10 * DEFAULT_TIMING.lookPageRestMs);
