@@ -500,7 +500,7 @@ const options: readonly Option[] = [
     name: "annotations, probes and security contexts are laid over the chart's own",
     values: {
       annotations: { a: "1" },
-      podAnnotations: { b: "2" },
+      podAnnotations: { b: "2", "kubectl.kubernetes.io/default-container": "mesh" },
       serviceAccount: { annotations: { c: "3" } },
       livenessProbe: { failureThreshold: 10 },
       readinessProbe: { periodSeconds: 1 },
@@ -509,7 +509,10 @@ const options: readonly Option[] = [
     },
     check: (rendered) => {
       expect(rendered.one("Deployment").metadata.annotations).toEqual({ a: "1" });
-      expect(rendered.one("Deployment").spec.template.metadata.annotations).toMatchObject({ b: "2" });
+      expect(rendered.one("Deployment").spec.template.metadata.annotations).toEqual({
+        b: "2",
+        "kubectl.kubernetes.io/default-container": "mesh",
+      });
       expect(rendered.one("ServiceAccount").metadata.annotations).toEqual({ c: "3" });
       expect(rendered.container.livenessProbe).toMatchObject({ failureThreshold: 10, httpGet: { path: "/healthz" } });
       expect(rendered.container.readinessProbe).toMatchObject({ periodSeconds: 1, httpGet: { path: "/readyz" } });
@@ -600,6 +603,24 @@ describe("an option", () => {
     check(await accepted(values));
   });
 
+  test("that is a name may be made of digits, and stays a text", async () => {
+    const rendered = await render("70001", {
+      namespaces: ["70002"],
+      nameOverride: "70003",
+      serviceAccount: { name: "70004" },
+      priorityClassName: "70005",
+      caBundle: { secret: "70006", key: "70007" },
+      webhook: { enabled: true, secret: "70008" },
+      imagePullSecrets: [{ name: "70009" }],
+      labels: { a: "70010" },
+    });
+    const leaves = leavesOf(rendered.objects);
+    for (let name = 70_001; name <= 70_010; name += 1) {
+      expect(leaves).toContain(String(name));
+      expect(leaves).not.toContain(name);
+    }
+  });
+
   test("of namespaces has the admission policy hold in these alone", async () => {
     const rendered = await accepted({ namespaces: served });
     const matchExpressions = [{ key: "kubernetes.io/metadata.name", operator: "In", values: served }];
@@ -634,6 +655,11 @@ describe("an option", () => {
     EVERY_OPTION_TIMEOUT_MS,
   );
 });
+
+/** All values in there that hold no others. */
+function leavesOf(value: unknown): unknown[] {
+  return typeof value === "object" && value !== null ? Object.values(value).flatMap(leavesOf) : [value];
+}
 
 describe("values that are wrong", () => {
   test.each<[string, Values, RegExp]>([

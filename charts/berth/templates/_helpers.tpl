@@ -38,8 +38,8 @@ in two namespaces have two of it. Neither of the two names around the dot can ho
 
 {{/* Never changes over upgrades: a Deployment's selector can't. */}}
 {{- define "berth.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
@@ -193,17 +193,17 @@ imagePullSecrets:
 {{- if .configMap }}
 - name: ca-bundle
   configMap:
-    name: {{ .configMap }}
+    name: {{ .configMap | quote }}
     items:
       - key: {{ .key }}
-        path: {{ .key }}
+        path: {{ .key | quote }}
 {{- else if .secret }}
 - name: ca-bundle
   secret:
-    secretName: {{ .secret }}
+    secretName: {{ .secret | quote }}
     items:
       - key: {{ .key }}
-        path: {{ .key }}
+        path: {{ .key | quote }}
 {{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
@@ -224,6 +224,6 @@ imagePullSecrets:
 {{- if (.Values.webhook).enabled }}
 - name: webhook-secrets
   secret:
-    secretName: {{ .Values.webhook.secret }}
+    secretName: {{ .Values.webhook.secret | quote }}
 {{- end }}
 {{- end -}}
