@@ -1,7 +1,8 @@
+import { GROUP } from "../api/names.ts";
 import { allowsAll } from "../api/pod-policy.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden, isQuotaExceeded } from "../kube/errors.ts";
-import { PODS } from "../kube/resource.ts";
+import { PODS, type Pod } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
@@ -73,7 +74,8 @@ export class PodCreation {
     const pod = template.render(podName, own);
     this.#expected.add(podName, own?.sessionId);
     try {
-      await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
+      const made = await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
+      await this.#refuseChanged(made, pod);
       metrics.podsCreated.inc(labels);
       this.#backoff.created();
       this.#quota.granted();
@@ -88,4 +90,22 @@ export class PodCreation {
     }
     this.#onChange();
   }
+
+  /**
+   * A Pod is found by its labels: one that lost them on its way would be nobody's, and count as being made for good. It goes.
+   * @throws {Error} names the labels that something else than Berth changed
+   */
+  async #refuseChanged(made: Pod, asked: Pod): Promise<void> {
+    const changed = Object.entries(asked.metadata.labels ?? {})
+      .filter(([label, value]) => label.startsWith(OWN_LABELS) && made.metadata.labels?.[label] !== value)
+      .map(([label]) => label);
+    if (changed.length === 0) return;
+    const { namespace, name = "", uid = "" } = made.metadata;
+    await this.#context.kube.delete(PODS, { namespace, name }, { uid });
+    throw new Error(
+      `an admission webhook or policy of the cluster changes the labels ${changed.join(", ")} of Pods as they are created: have it leave labels that begin with ${OWN_LABELS} alone`,
+    );
+  }
 }
+
+const OWN_LABELS = `${GROUP}/`;

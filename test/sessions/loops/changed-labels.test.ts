@@ -1,0 +1,22 @@
+import { expect, test } from "vitest";
+import { LABEL_ROLE } from "../../../src/api/names.ts";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { LoopWorld } from "./loop-world.ts";
+
+test("a Pod that loses its labels as it is created goes, the condition names the mend, and Pods come once it is mended", async () => {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 2 } });
+  world.createEnvironment();
+  const { kube } = world.startOperator();
+  kube.intercept.push(({ verb, plural, body }) => {
+    if (verb === "create" && plural === "pods") delete (body as Pod).metadata.labels?.[LABEL_ROLE];
+  });
+  const told = () => JSON.stringify(world.environment?.status ?? {});
+  await world.until("the condition tells it", () => told().includes(`changes the labels ${LABEL_ROLE} of Pods`));
+  expect(told()).toContain("have it leave labels that begin with berth.dev/ alone");
+  await world.until("no Pod is left behind", () => world.pods.length === 0);
+
+  kube.intercept.splice(0);
+  await world.until("two Pods are parked", () => world.parked.length === 2, 10 * 60_000);
+  expect(told()).not.toContain("changes the labels");
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+});
