@@ -1,7 +1,8 @@
 import type { QueueStatus, SessionsStatus, WorkspacesStatus } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
-import { sleep, type Timer } from "../core/clock.ts";
+import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import { isForbidden } from "../kube/errors.ts";
@@ -83,6 +84,7 @@ export class SessionsRuntime {
   readonly #workspaces: Workspaces;
   readonly #budget: DisruptionBudget;
   readonly #hold: EnvironmentHold;
+  readonly #idleRelease: IdleRelease;
   readonly #onChange: () => void;
   readonly #stop = new AbortController();
   #permissions: Permissions = { mayAsk: false, mayPrepare: false, mayClaim: false };
@@ -95,8 +97,6 @@ export class SessionsRuntime {
   /** Why nothing is served although all conditions are well. */
   #hindrance: string | null = null;
   #probe: { readonly atMs: number; readonly wallMs: number } = { atMs: 0, wallMs: 0 };
-  #releaseTimer: Timer | null = null;
-  #releasing = false;
 
   constructor(context: SessionContext, onChange: () => void) {
     this.#context = context;
@@ -158,6 +158,13 @@ export class SessionsRuntime {
       breaker: this.#breaker,
     });
     this.#hold = new EnvironmentHold(context);
+    this.#idleRelease = new IdleRelease({
+      clock,
+      lingerMs: context.timing.finalizerLingerMs,
+      hold: this.#hold,
+      isIdle: () => this.#recovered && this.#claims.size === 0,
+      onFailure: (error) => context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
+    });
     this.#refused = new RefusedItems(context);
     this.#claimLoop = new ClaimLoop({
       ...shared,
@@ -190,7 +197,7 @@ export class SessionsRuntime {
   /** Stops all loops and waits for requests under way. Pods, Secrets and items stay as they are for the next process. */
   async stop(): Promise<void> {
     this.#stop.abort();
-    this.#releaseTimer?.cancel();
+    this.#idleRelease.end();
     this.#changed.notify();
     await Promise.all([
       this.#running,
@@ -444,7 +451,7 @@ export class SessionsRuntime {
     this.#pool.poke();
     this.#budget.poke();
     this.#workspaces.poke();
-    this.#scheduleRelease();
+    this.#idleRelease.noteChange();
     this.#onChange();
   }
 
@@ -493,20 +500,6 @@ export class SessionsRuntime {
     this.#noteChange();
   }
 
-  #scheduleRelease(): void {
-    if (this.#claims.size > 0 || !this.#recovered) {
-      this.#releaseTimer?.cancel();
-      this.#releaseTimer = null;
-      return;
-    }
-    if (this.#releaseTimer || this.#releasing || this.#stop.signal.aborted || !this.#hold.mayBeHeld) return;
-    const { clock, timing } = this.#context;
-    this.#releaseTimer = clock.setTimer(() => {
-      this.#releaseTimer = null;
-      void this.#releaseIdle();
-    }, timing.finalizerLingerMs);
-  }
-
   /** An uninstall takes the finalizer off and leaves claims alone, for the next operator to go on with. */
   async #holdAgain(): Promise<void> {
     try {
@@ -514,18 +507,6 @@ export class SessionsRuntime {
     } catch (error) {
       this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be put back yet");
     }
-  }
-
-  async #releaseIdle(): Promise<void> {
-    this.#releasing = true;
-    try {
-      await this.releaseHold();
-    } catch (error) {
-      this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet");
-    }
-    this.#releasing = false;
-    // Not removed, or put back meanwhile by a claim that is over again: once more after as long.
-    this.#scheduleRelease();
   }
 
   #seedBreaker(): void {

@@ -2,6 +2,7 @@ import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
 import { aborted } from "../core/aborted.ts";
 import type { Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { type Held, IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
@@ -39,10 +40,8 @@ export interface WorkSources {
 }
 
 /** The finalizer of the Environment. */
-export interface Hold {
-  readonly mayBeHeld: boolean;
+export interface Hold extends Held {
   hold(): Promise<boolean>;
-  release(unused: () => boolean): Promise<void>;
 }
 
 /** What a runtime says of itself, for the Environment's status. */
@@ -63,6 +62,7 @@ export class WorkersRuntime {
   readonly #context: WorkersContext;
   readonly #sources: WorkSources;
   readonly #hold: Hold;
+  readonly #idleRelease: IdleRelease;
   readonly #onChange: () => void;
   readonly #changed = new Notifier();
   readonly #fleet: Fleet;
@@ -74,7 +74,6 @@ export class WorkersRuntime {
   #running: Promise<void> = Promise.resolve();
   #synced = false;
   #drainDeadlineMs: number | null = null;
-  #releaseTimer: Timer | null = null;
   #lookTimer: Timer | null = null;
 
   constructor(options: {
@@ -88,6 +87,13 @@ export class WorkersRuntime {
     const { context } = options;
     this.#context = context;
     this.#hold = options.hold;
+    this.#idleRelease = new IdleRelease({
+      clock: context.clock,
+      lingerMs: LINGER_MS,
+      hold: this.#hold,
+      isIdle: () => this.#isUnused,
+      onFailure: (error) => context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
+    });
     this.#onChange = options.onChange;
     const changed = () => this.#noteChange();
     this.#sources = options.sources(changed);
@@ -121,7 +127,7 @@ export class WorkersRuntime {
   /** Stops all loops and waits for requests under way. Deployments and Pods stay as they are for the next process. */
   async stop(): Promise<void> {
     this.#stop.abort();
-    this.#releaseTimer?.cancel();
+    this.#idleRelease.end();
     this.#lookTimer?.cancel();
     this.#changed.notify();
     await this.#running;
@@ -289,24 +295,8 @@ export class WorkersRuntime {
     this.#changed.notify();
     this.#demand.look();
     this.#scaler.poke();
-    this.#scheduleRelease();
+    this.#idleRelease.noteChange();
     this.#onChange();
-  }
-
-  /** An Environment without workers can always be deleted, also with no operator running. */
-  #scheduleRelease(): void {
-    if (!this.#isUnused || !this.#hold.mayBeHeld || this.#stop.signal.aborted) {
-      this.#releaseTimer?.cancel();
-      this.#releaseTimer = null;
-      return;
-    }
-    this.#releaseTimer ??= this.#context.clock.setTimer(() => {
-      this.#releaseTimer = null;
-      this.releaseHold().catch((error: unknown) => {
-        this.#context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet");
-        this.#scheduleRelease();
-      });
-    }, LINGER_MS);
   }
 }
 
