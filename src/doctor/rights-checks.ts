@@ -1,4 +1,5 @@
 import { isRecord } from "../core/record.ts";
+import { Slots } from "../core/slots.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
@@ -8,6 +9,8 @@ import type { InstalledOperator } from "./operators.ts";
 import type { Right } from "./rights.ts";
 
 const REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+/** Some forty rights in each namespace: thousands of reviews at once would only meet the time-out of requests. */
+const AT_A_TIME = 16;
 /** A message names so many rights. */
 const SHOWN = 6;
 
@@ -64,8 +67,9 @@ function wishes(rights: readonly Right[], namespace: string | undefined): Wish[]
 }
 
 async function refusedOf(kube: KubeClient, operator: InstalledOperator, all: readonly Wish[]): Promise<Wish[]> {
-  const answers = await Promise.all(all.map(async (wish) => ((await isAllowed(kube, operator, wish)) ? [] : [wish])));
-  return answers.flat();
+  const reviews = new Slots(AT_A_TIME);
+  const allowed = await Promise.all(all.map((wish) => reviews.run(() => isAllowed(kube, operator, wish))));
+  return all.filter((_, at) => !allowed[at]);
 }
 
 async function isAllowed(
