@@ -7,14 +7,21 @@ import { isUnderWay } from "./claims-first.ts";
 /**
  * Claims of one Environment under way at a time. Each is four requests to the API server one after the other, and an item
  * may be acknowledged for 2.5 s from its poll: of hundreds begun at once most would be late, their Secrets made and deleted
- * for nothing (measured: docs/performance/throughput.md). So many keep an API server with two cores busy; with a faster one,
- * or a slower Work API, they are through so soon that polls, one at a time, are what bounds them.
+ * for nothing. Too few leave the API server waiting for its disk. Both measured: docs/performance/pickup.md, throughput.md.
  */
-export const MOST_UNDER_WAY = 16;
+export const MOST_UNDER_WAY = 64;
+/** So many keep an API server with two cores busy, however slow it is. */
+export const FEWEST_UNDER_WAY = 16;
+
+/** A claim that took no longer says that there may be one more at a time. */
+const QUICK_MS = 1_000;
+/** One that took longer says that there should be one less: about half of it goes by before its item is acknowledged. */
+const SLOW_MS = 2_000;
 
 /**
  * Bounds how many claims of one Environment are under way, from their journal to the first touch of their Pod. Items that
  * wait for their session's Pod of before are not counted: they ask nothing of the API server. Environments do not share it.
+ * The bound follows what claims took of late: additive, both ways, between FEWEST_UNDER_WAY and MOST_UNDER_WAY.
  */
 export class ClaimRoom {
   readonly #clock: Clock;
@@ -24,6 +31,7 @@ export class ClaimRoom {
   readonly #onFull: () => void;
   /** The oldest first; with when they began. */
   readonly #begun = new Map<Claim, number>();
+  #most = MOST_UNDER_WAY;
 
   constructor(options: {
     clock: Clock;
@@ -59,11 +67,20 @@ export class ClaimRoom {
   }
 
   get #isFull(): boolean {
-    const agedMs = this.#clock.monotonic() - this.#longestMs;
+    const nowMs = this.#clock.monotonic();
     for (const [claim, begunMs] of this.#begun) {
-      if (begunMs <= agedMs || !this.#isBusy(claim)) this.#begun.delete(claim);
+      const tookMs = nowMs - begunMs;
+      if (tookMs < this.#longestMs && this.#isBusy(claim)) continue;
+      this.#begun.delete(claim);
+      this.#learn(tookMs);
     }
-    return this.#begun.size >= MOST_UNDER_WAY;
+    return this.#begun.size >= this.#most;
+  }
+
+  /** Noticed at the next poll's turn: of a claim that ends while a poll waits for work, up to a second too much. */
+  #learn(tookMs: number): void {
+    if (tookMs <= QUICK_MS) this.#most = Math.min(MOST_UNDER_WAY, this.#most + 1);
+    else if (tookMs > SLOW_MS) this.#most = Math.max(FEWEST_UNDER_WAY, this.#most - 1);
   }
 
   /** One that was handed over without an answer to its acknowledgement waits for nothing but time; others were let go. */

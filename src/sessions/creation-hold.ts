@@ -1,4 +1,4 @@
-import { MOST_UNDER_WAY } from "./claim-room.ts";
+import { FEWEST_UNDER_WAY } from "./claim-room.ts";
 
 /** Longer than a burst of a hundred claims takes. */
 const LONGEST_HOLD_MS = 5_000;
@@ -10,7 +10,8 @@ const SHORT_HOLD_MS = 2_000;
 const BURST = 75;
 
 /** So many free Pods are few: half of those wanted, or, where that is more than can be claimed at a time, what a burst leaves. */
-const few = (wanted: number) => (wanted / 2 <= MOST_UNDER_WAY ? wanted / 2 : Math.max(MOST_UNDER_WAY, wanted - BURST));
+const few = (wanted: number) =>
+  wanted / 2 <= FEWEST_UNDER_WAY ? wanted / 2 : Math.max(FEWEST_UNDER_WAY, wanted - BURST);
 
 /** The longest that creations leave the way to claims, in milliseconds, with so many of the wanted Pods parked. */
 export function longestHoldMs(parked: number, wanted: number): number {

@@ -1,7 +1,7 @@
 import { expect, test, vi } from "vitest";
 import { Notifier } from "../../src/core/notifier.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
-import { ClaimRoom, MOST_UNDER_WAY } from "../../src/sessions/claim-room.ts";
+import { ClaimRoom, FEWEST_UNDER_WAY, MOST_UNDER_WAY } from "../../src/sessions/claim-room.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, JOURNAL, OURS } from "./claims.ts";
@@ -93,6 +93,31 @@ test("claims that wait for something else than their turn keep nobody out", asyn
   expect(await isFree()).toBe(false);
   await clock.advance(LONGEST_MS - 1);
   await waiting;
+});
+
+test("the slower claims get through, the fewer are under way, and the quicker, the more", async () => {
+  const { clock, claims, fill, begin, isFree } = setUp();
+  const through = async (some: readonly Claim[], ms: number) => {
+    await clock.advance(ms);
+    for (const claim of some) claims.remove(claim);
+    expect(await isFree()).toBe(true);
+  };
+  /** Begins claims until there is no room for another one. */
+  const filled = async () => {
+    const some: Claim[] = [];
+    while (await isFree()) some.push(begin());
+    return some;
+  };
+  await through(fill(), 2_001);
+  const fewest = await filled();
+  expect(fewest).toHaveLength(FEWEST_UNDER_WAY);
+  await through(fewest, 1_500);
+  expect(await filled()).toHaveLength(FEWEST_UNDER_WAY);
+  for (const claim of [...claims]) claims.remove(claim);
+  const more = await filled();
+  expect(more).toHaveLength(2 * FEWEST_UNDER_WAY);
+  await through(more, 1_000);
+  expect(await filled()).toHaveLength(MOST_UNDER_WAY);
 });
 
 test("nobody waits on after the signal", async () => {

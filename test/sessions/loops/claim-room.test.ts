@@ -10,7 +10,7 @@ const SECOND = 1_000;
 const MINUTE = 60_000;
 /** So slow that more would be begun before the first is through. */
 const SLOW_MS = 250;
-const ITEMS = 2 * MOST_UNDER_WAY;
+const ITEMS = MOST_UNDER_WAY + 32;
 
 /** A world whose template has served, with a parked Pod for each of the items to come. */
 async function warmWorld() {
