@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import { LongestFirst } from "./test/support/longest-first.ts";
 import { oldestKubernetes } from "./test/support/oldest-kubernetes.ts";
 
 /** Of `expect.poll`: what it looks at may be another process, which starts late on a busy machine. Vitest's own is a second. */
@@ -30,6 +31,7 @@ const e2e = {
 // files they run at a time, so each is a group of its own: vitest takes no others.
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
@@ -82,8 +84,8 @@ export default defineConfig({
           // Many worlds share the machine, and the long runs take what they take: each wait has a bound of its own.
           testTimeout: 3_600_000,
           hookTimeout: 120_000,
-          // Each file keeps the machine busy by itself; more at a time would only make requests late.
-          maxWorkers: 1,
+          // A file by itself leaves half of two cores idle: half of them wait, and the others are one process at a time.
+          maxWorkers: 2,
           sequence: { groupOrder: 2 },
           expect: PATIENT,
         },

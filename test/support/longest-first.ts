@@ -1,0 +1,39 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
+
+/**
+ * What takes minutes, most of them first: begun last, such a file would run on alone when all others are over. Vitest
+ * remembers how long files took, but not over a fresh install, and goes by their size then.
+ */
+const LONGEST = [
+  "faults/sequences/workers",
+  "faults/soak/soak",
+  "faults/sequences/sessions",
+  "faults/hostile/kubernetes",
+  "faults/hostile/work-api",
+  "faults/replicas/replicas",
+  "faults/crash-points/sessions",
+  "integration/shards",
+  "integration/chart-install",
+  "integration/sessions-faults",
+  "integration/shards-operator-lease",
+  "integration/conditions-faults",
+].map((name) => join(import.meta.dirname, "..", `${name}.test.ts`));
+
+for (const file of LONGEST)
+  if (!existsSync(file)) throw new Error(`${file} is not there any more: strike it out, or rename it`);
+
+/** Vitest's own order, but for the files that are known to take longest. */
+export class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await super.sort(files);
+    const projects = Map.groupBy(sorted, ({ project }) => project);
+    return [...projects.values()].flatMap((some) => some.toSorted((a, b) => rank(a.moduleId) - rank(b.moduleId)));
+  }
+}
+
+function rank(file: string): number {
+  const at = LONGEST.indexOf(file);
+  return at === -1 ? LONGEST.length : at;
+}
