@@ -25,7 +25,8 @@ export const pickup: Scenario = {
   about:
     "From an item's arrival in the queue to its Pod touched, one Environment. The limit is a bare loop: the same calls in the " +
     "same order over the same libraries, in a process of its own, with all Pods parked beforehand and nothing else to do. " +
-    "Both serve the same arrivals on one API server, in turns. Each has served some items before they count.",
+    "Both serve the same arrivals on one API server, in turns. Each has served some items before they count. A gate is for the " +
+    "median of the rounds' ratios: the speed of a shared machine may change between the two halves of a round.",
   run,
 };
 
@@ -36,15 +37,19 @@ class Waits {
   readonly phases = new Phases();
   cpuMs = 0;
 
-  add({ items, touches, entries, cpuMs }: Round): void {
+  /** @returns From queued to opened, of this round alone */
+  add({ items, touches, entries, cpuMs }: Round): number[] {
+    const opened: number[] = [];
     this.cpuMs += cpuMs;
     for (const { id, createdAt, firstBeatAt } of items) {
       const touchedAt = touches.at.get(id);
       if (touchedAt === undefined || firstBeatAt === undefined) throw new Error(`${id} was not served`);
-      this.opened.push(touchedAt - createdAt);
+      opened.push(touchedAt - createdAt);
       this.beat.push(firstBeatAt - createdAt);
     }
+    this.opened.push(...opened);
     this.phases.add(items, touches, entries);
+    return opened;
   }
 }
 
@@ -54,14 +59,19 @@ async function run({ options, log }: Context): Promise<Findings> {
   const rows: Cell[][] = [];
   const steps: Cell[][] = [];
   const cpu: Cell[][] = [];
+  const ratioRows: Cell[][] = [];
   const gates: Gate[] = [];
   const plots = [];
   for (const load of loadsOf(options.seed, options.quick)) {
     const [bare, berth] = [new Waits(), new Waits()];
+    const ratios = { p50: [] as number[], p99: [] as number[] };
     for (let round = 1; round <= load.rounds; round += 1) {
       log(`${load.name}, round ${round} of ${load.rounds}: ${load.atSeconds.length} items`);
-      bare.add(await serveRound(stand, load, "bare loop", round));
-      berth.add(await serveRound(stand, load, "Berth", round));
+      const limit = quantiles(bare.add(await serveRound(stand, load, "bare loop", round)));
+      const ours = quantiles(berth.add(await serveRound(stand, load, "Berth", round)));
+      ratios.p50.push(ours.p50 / limit.p50);
+      ratios.p99.push(ours.p99 / limit.p99);
+      ratioRows.push([`${load.name}, round ${round}`, ours.p50 / limit.p50, ours.p99 / limit.p99]);
     }
     for (const [at, waits] of [bare, berth].entries()) {
       const name = `${load.name}: ${SERVERS[at]}`;
@@ -70,10 +80,9 @@ async function run({ options, log }: Context): Promise<Findings> {
       steps.push(...waits.phases.rows(name));
       cpu.push([name, waits.cpuMs / waits.opened.length]);
     }
-    const [limit, ours] = [quantiles(bare.opened), quantiles(berth.opened)];
     const name = (share: string) => `${load.name}: ${share} of queued to opened, over the bare loop's`;
-    gates.push({ name: name("p50"), value: ours.p50 / limit.p50, atMost: P50_AT_MOST, unit: "x" });
-    gates.push({ name: name("p99"), value: ours.p99 / limit.p99, atMost: P99_AT_MOST, unit: "x" });
+    gates.push({ name: name("p50"), value: quantiles(ratios.p50).p50, atMost: P50_AT_MOST, unit: "x" });
+    gates.push({ name: name("p99"), value: quantiles(ratios.p99).p50, atMost: P99_AT_MOST, unit: "x" });
     const axes = {
       x: { title: "milliseconds from queued to opened", isLog: true },
       y: { title: "share of the items" },
@@ -84,6 +93,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   const columns = ["milliseconds", ...DISTRIBUTION_COLUMNS];
   const tables = [
     { title: "Pick-up", columns, rows },
+    { title: "Berth over the bare loop, queued to opened", columns: ["", "p50", "p99"], rows: ratioRows },
     { title: "Each step, from the one before", columns, rows: steps },
     { title: "CPU of the process", columns: ["", "milliseconds an item"], rows: cpu },
   ];
@@ -93,10 +103,11 @@ async function run({ options, log }: Context): Promise<Findings> {
 function loadsOf(seed: number, quick: boolean): Load[] {
   const seconds = quick ? 15 : 60;
   const burst = quick ? 20 : 100;
-  const rounds = quick ? 1 : 3;
+  // Odd, for medians. A burst is through in seconds: more of them see more moments of the machine.
+  const [streams, bursts] = quick ? [1, 1] : [3, 7];
   return [
-    { name: "poisson", warm: WARM, atSeconds: poisson(seed, PER_SECOND, seconds), rounds },
-    { name: "burst", warm: burst, atSeconds: Array.from({ length: burst }, () => 0), rounds },
+    { name: "poisson", warm: WARM, atSeconds: poisson(seed, PER_SECOND, seconds), rounds: streams },
+    { name: "burst", warm: burst, atSeconds: Array.from({ length: burst }, () => 0), rounds: bursts },
   ];
 }
 

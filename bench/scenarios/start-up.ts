@@ -5,7 +5,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { promisify } from "node:util";
 import { quantiles } from "../report/distribution.ts";
 import type { Cell, Context, Findings, Scenario, Table } from "../scenario.ts";
-import { type Served, Stand } from "../support/stand.ts";
+import { OPERATOR_NAMESPACE, type Served, Stand } from "../support/stand.ts";
 import { resident, type Started, untilReady } from "../support/started.ts";
 
 /** One start of a process, and what it holds once it has been idle for a while. */
@@ -21,9 +21,6 @@ interface Sample extends Started {
 /** What a process of these starts with. */
 const PARTS = ["node:http", "undici", "zod", "pino", "prom-client", "commander", "yaml", "@kubernetes/client-node"];
 const BUILT = "./dist/main.js";
-
-/** Where its rights are for Leases. */
-const OPERATOR_NAMESPACE = "berth-system";
 
 const MIB = 1_024 ** 2;
 const PATIENCE_MS = 60_000;

@@ -13,6 +13,9 @@ import { showProgress } from "../../testbed/cluster/progress.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 
+/** Where the operator may hold Leases, by the manifests that are installed. */
+export const OPERATOR_NAMESPACE = "berth-system";
+
 /** What the Dockerfile sets. */
 const IMAGE_VARIABLES = { NODE_ENV: "production", UV_THREADPOOL_SIZE: "64" };
 

@@ -3,7 +3,7 @@ import { findCondition } from "../../../src/api/conditions.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import type { Gate, Table } from "../../scenario.ts";
 import { OwnRequests } from "../../support/requests.ts";
-import type { Stand } from "../../support/stand.ts";
+import { OPERATOR_NAMESPACE, type Stand } from "../../support/stand.ts";
 import { until } from "../../support/until.ts";
 
 /**
@@ -28,7 +28,7 @@ export async function countIdle(
   }
   await using operator = await stand.operator(simulator.url, [
     ...["--namespace", namespace],
-    ...["--leader-elect-namespace", "berth-system"],
+    ...["--leader-elect-namespace", OPERATOR_NAMESPACE],
   ]);
   await until("all Environments to be ready, with their queues read", async () => {
     const { items } = await stand.kube.listAll(ENVIRONMENTS, { namespace });
