@@ -14,8 +14,11 @@ import { type Cost, costOf } from "./many-environments/window.ts";
 
 /** What the platform documents for one organization. */
 const READS_PER_MINUTE = 1_200;
-/** Late records are looked for so long after an Environment's start, and a finalizer goes earlier: then all is quiet. */
-const SETTLE_MS = 65_000;
+/**
+ * Late records are looked for a minute after an Environment's start, a finalizer goes earlier, and the first lists of items, which
+ * are spread over a minute where many begin, come twice as late at most: then all is quiet.
+ */
+const SETTLE_MS = 130_000;
 const EXPONENT_AT_MOST = 1.1;
 const ADDING_AT_MOST = 1.5;
 /** Memory of fewer Environments is lost in what a process takes by itself. */

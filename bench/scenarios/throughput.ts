@@ -141,8 +141,8 @@ function writesOf(entries: readonly AuditEntry[], items: number) {
   const until = Math.max(...main.map(({ completedAt }) => completedAt));
   return {
     lanes: Math.max(1, Math.ceil(busyMs / (until - from))),
-    podPatches: Math.max(1, Math.round(each("patch", "pods"))),
-    events: Math.round(each("create", "events") + each("patch", "events")),
+    podPatches: Math.max(1, each("patch", "pods")),
+    events: each("create", "events") + each("patch", "events"),
   };
 }
 

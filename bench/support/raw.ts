@@ -11,9 +11,9 @@ export interface RawInput {
   /** What new Pods are made from. */
   readonly pod: Pod;
   readonly lanes: number;
-  /** Patches of a session's Pod, the touch included. */
+  /** Patches of a session's Pod on average, the touch included. */
   readonly podPatches: number;
-  /** Events of a session. */
+  /** Events of a session on average. */
   readonly events: number;
   /** After so long from the touch, what is left of a session is deleted. */
   readonly sessionMs: number;
