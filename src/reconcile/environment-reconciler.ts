@@ -20,9 +20,6 @@ import { UnservedEnvironments } from "./unserved.ts";
 
 const SECOND_MS = 1_000;
 
-/** Loops report many small changes: a reconcile so much later sees them all at once, and cannot become a hot loop. */
-const REPORT_DELAY_MS = 250;
-
 /**
  * One Environment from its spec to its status, in small steps: key, origin, template, network policy, loops, deletion, status. Level-based
  * and idempotent: it runs whenever something may have changed and finds out what is to be done.
@@ -134,6 +131,7 @@ export class EnvironmentReconciler {
     });
     if (deleting && (await this.#drain(key, state))) return;
 
+    state.pace.looked();
     const report = state.runtime.report();
     const conditions = this.#conditions(state, report);
     gaugeEnvironment(this.#options.metrics, environment, report, conditions);
@@ -165,7 +163,7 @@ export class EnvironmentReconciler {
       claimLists: this.#claimLists,
       announce: announcer(environment, this.#options),
       look: (looked) => this.#lookAt(looked),
-      onChange: () => again(key, REPORT_DELAY_MS),
+      onChange: (pace) => again(key, pace.delayMs),
     });
     this.#states.set(key, state);
     onlooker?.serves(key, state.source);

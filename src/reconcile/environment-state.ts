@@ -13,6 +13,7 @@ import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
 import type { EnvironmentLook, EnvironmentSource } from "./onlooker.ts";
 import type { ReconcilePoint } from "./points.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
+import { ReportPace } from "./report-pace.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { StatusWriter } from "./status-writer.ts";
 import { TemplateChecker } from "./template-checker.ts";
@@ -32,6 +33,8 @@ export interface EnvironmentState {
   readonly policy: PolicyKeeper;
   readonly key: KeyKeeper;
   readonly templateChecker: TemplateChecker;
+  /** How soon a change that the loops report is looked at. */
+  readonly pace: ReportPace;
   /** For whoever looks on. */
   readonly source: EnvironmentSource;
 }
@@ -42,8 +45,8 @@ export interface StateParts {
   readonly announce: Announce;
   /** For whoever looks on. */
   readonly look: (state: EnvironmentState) => EnvironmentLook;
-  /** The loops report a change. */
-  readonly onChange: () => void;
+  /** The loops report a change: it is to be looked at as soon as its pace says. */
+  readonly onChange: (pace: ReportPace) => void;
 }
 
 /** The state of an Environment that nothing is known of yet. Its loops are made and not started. */
@@ -90,6 +93,7 @@ export function newEnvironmentState(
     labels,
   };
   const ref = { namespace, name, uid };
+  const pace = new ReportPace(clock);
   const state: EnvironmentState = {
     uid,
     pods: context.pods,
@@ -104,7 +108,7 @@ export function newEnvironmentState(
       keys: () => state.key.inUse,
       recorded: () => state.status.apiAddresses,
     }),
-    runtime: runtimeOf(environment, context, onChange),
+    runtime: runtimeOf(environment, context, () => onChange(pace)),
     status: new StatusWriter({ kube, ref, points, clock, announce, found: environment.status }),
     policy: new PolicyKeeper({ ...options, points, logger: context.logger, facts: options.network }),
     key: new KeyKeeper({
@@ -114,6 +118,7 @@ export function newEnvironmentState(
       recorded: () => state.status.apiAddresses,
     }),
     templateChecker: new TemplateChecker({ ...options, points, name }),
+    pace,
     source: { look: () => look(state), sessions: () => state.runtime.sessions() },
   };
   return state;
