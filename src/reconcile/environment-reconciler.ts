@@ -104,6 +104,7 @@ export class EnvironmentReconciler {
   async #serve(key: string, environment: Environment): Promise<void> {
     const { clock, again } = this.#options;
     const state = this.#stateOf(key, environment);
+    state.pace.looked();
     state.environment = environment;
     state.template = templateOf(environment);
     // Before anything can be sent there: an origin that is not allowed gets no key, whatever is under way, nor does one whose
@@ -131,7 +132,6 @@ export class EnvironmentReconciler {
     });
     if (deleting && (await this.#drain(key, state))) return;
 
-    state.pace.looked();
     const report = state.runtime.report();
     const conditions = this.#conditions(state, report);
     gaugeEnvironment(this.#options.metrics, environment, report, conditions);
