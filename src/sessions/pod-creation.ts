@@ -6,6 +6,7 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
+import { deletePod } from "./perform.ts";
 import { newPodName } from "./pod-render.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";
 import { refusalWords } from "./refusal-words.ts";
@@ -100,8 +101,7 @@ export class PodCreation {
       .filter(([label, value]) => label.startsWith(OWN_LABELS) && made.metadata.labels?.[label] !== value)
       .map(([label]) => label);
     if (changed.length === 0) return;
-    const { namespace, name = "", uid = "" } = made.metadata;
-    await this.#context.kube.delete(PODS, { namespace, name }, { uid });
+    await deletePod(this.#context, { by: "removal", name: asked.metadata.name ?? "" }, () => false);
     throw new Error(
       `an admission webhook or policy of the cluster changes the labels ${changed.join(", ")} of Pods as they are created: have it leave labels that begin with ${OWN_LABELS} alone`,
     );
