@@ -195,14 +195,14 @@ imagePullSecrets:
   configMap:
     name: {{ .configMap | quote }}
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: {{ .key | quote }}
 {{- else if .secret }}
 - name: ca-bundle
   secret:
     secretName: {{ .secret | quote }}
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: {{ .key | quote }}
 {{- end }}
 {{- end }}
