@@ -84,7 +84,7 @@ export default defineConfig({
           // Many worlds share the machine, and the long runs take what they take: each wait has a bound of its own.
           testTimeout: 3_600_000,
           hookTimeout: 120_000,
-          // A file by itself leaves half of two cores idle: half of them wait, and the others are one process at a time.
+          // A file by itself leaves two cores half idle.
           maxWorkers: 2,
           sequence: { groupOrder: 2 },
           expect: PATIENT,

@@ -21,8 +21,8 @@ const READS_PER_MINUTE = 1_200;
 const SETTLE_MS = 130_000;
 const EXPONENT_AT_MOST = 1.1;
 const ADDING_AT_MOST = 1.5;
-/** Memory of fewer Environments is lost in what a process takes by itself. */
-const MEMORY_FROM = 100;
+/** What fewer Environments take and ask for is lost in what a process does by itself. */
+const MANY_FROM = 100;
 const MIB = 2 ** 20;
 const KIB = 2 ** 10;
 
@@ -125,11 +125,7 @@ function serverGates(costs: readonly Cost[]): Gate[] {
   const [empty, ...some] = costs;
   const last = some.at(-1);
   if (!empty || !last) return [];
-  const growth = (of: (cost: Cost) => number, from = 0) =>
-    growthExponent(
-      some.filter(({ environments }) => environments >= from).map((cost) => ({ x: cost.environments, y: of(cost) })),
-    );
-  const above = (of: (cost: Cost) => number, from = 0) => growth((cost) => of(cost) - of(empty), from);
+  const above = (of: (cost: Cost) => number, from = 0) => growthOf(some, (cost) => of(cost) - of(empty), from);
   const exponent = (what: string, value: number): Gate => ({
     name: `growth of ${what} with Environments`,
     value,
@@ -143,12 +139,11 @@ function serverGates(costs: readonly Cost[]): Gate[] {
     ),
     exponent(
       "the heap",
-      above(({ heapBytes }) => heapBytes, MEMORY_FROM),
+      above(({ heapBytes }) => heapBytes, MANY_FROM),
     ),
     exponent(
       "requests to the API server",
-      // Those of few Environments are lost in what an operator reads now and then by itself.
-      growth(({ reads, writes }) => reads + writes, MEMORY_FROM),
+      growthOf(some, ({ reads, writes }) => reads + writes, MANY_FROM),
     ),
     exponent(
       "calls of the Work API",
@@ -175,6 +170,12 @@ function serverGates(costs: readonly Cost[]): Gate[] {
   ];
 }
 
+function growthOf<C extends { readonly environments: number }>(costs: readonly C[], of: (cost: C) => number, from = 0) {
+  return growthExponent(
+    costs.filter(({ environments }) => environments >= from).map((cost) => ({ x: cost.environments, y: of(cost) })),
+  );
+}
+
 function addingGates(added: OnServer["added"]): Gate[] {
   const [few, many] = [added[0], added.at(-1)];
   if (!few || !many || few === many) return [];
@@ -191,16 +192,14 @@ function addingGates(added: OnServer["added"]): Gate[] {
 function memoryGates(memory: readonly MemoryCost[]): Gate[] {
   const growth = (what: string, of: (cost: MemoryCost) => number, from = 0): Gate => ({
     name: `in memory: growth of ${what} with Environments`,
-    value: growthExponent(
-      memory.filter(({ environments }) => environments >= from).map((cost) => ({ x: cost.environments, y: of(cost) })),
-    ),
+    value: growthOf(memory, of, from),
     atMost: EXPONENT_AT_MOST,
     unit: "exponent",
   });
   return [
     growth("processor time, idle", ({ idleCpuSeconds }) => idleCpuSeconds),
-    growth("processor time to the end", ({ stopCpuSeconds }) => stopCpuSeconds, MEMORY_FROM),
-    growth("the heap", ({ heapGrownBytes }) => heapGrownBytes, MEMORY_FROM),
+    growth("processor time to the end", ({ stopCpuSeconds }) => stopCpuSeconds, MANY_FROM),
+    growth("the heap", ({ heapGrownBytes }) => heapGrownBytes, MANY_FROM),
     growth("requests to the API server", ({ kubeRequests }) => kubeRequests),
     growth("calls of the Work API", ({ workCalls }) => workCalls),
     {
