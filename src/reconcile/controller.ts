@@ -46,7 +46,7 @@ export type Actors = Pick<ReconcilerOptions, "kube" | "events" | "workClient">;
 export interface ControllerOptions
   extends Omit<
     ReconcilerOptions,
-    "find" | "pods" | "nodeOutlook" | "workers" | "sharers" | "again" | "guard" | keyof Actors
+    "find" | "pods" | "nodeOutlook" | "workers" | "sharers" | "again" | "guard" | "servingSinceMs" | keyof Actors
   > {
   /** Namespaces to serve; empty: all. */
   readonly namespaces: readonly string[];
@@ -207,11 +207,13 @@ export class Controller {
     return [...this.#terms.keys()].sort((a, b) => a - b);
   }
 
+  /** Of a term that begins now. */
   #reconcilerOptions(guard: () => void): ReconcilerOptions {
     return {
       ...this.#options,
       ...this.#options.actors(guard),
       guard,
+      servingSinceMs: this.#options.clock.monotonic(),
       find: (namespace, name) => this.#first(this.#environments, (informer) => informer.get(namespace, name)),
       pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
       nodeOutlook: (pod) => nodeOutlook(this.#nodes.get(pod.spec.nodeName), pod),

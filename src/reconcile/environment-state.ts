@@ -55,7 +55,7 @@ export function newEnvironmentState(
   options: ReconcilerOptions,
   { claimLists, announce, look, onChange }: StateParts,
 ): EnvironmentState {
-  const { kube, clock, random, timing, metrics, guard, onlooker, podPolicy, nodeOutlook } = options;
+  const { kube, clock, random, timing, metrics, guard, servingSinceMs, onlooker, podPolicy, nodeOutlook } = options;
   const { namespace, name, uid } = environment.metadata;
   const key = `${namespace}/${name}`;
   const labels = { namespace, environment: name };
@@ -81,6 +81,7 @@ export function newEnvironmentState(
     work: (claimedFrom) => state.work.at(claimedFrom),
     environmentKey: () => state.work.key,
     guard,
+    servingSinceMs,
     announce,
     hinted,
     ...(onlooker && { onSessionEnded: (session: SessionView) => onlooker.sessionEnded(key, session) }),

@@ -27,6 +27,8 @@ export interface ReconcilerOptions {
   readonly events: EventSink;
   /** Throws when this process may not act any more. */
   readonly guard: () => void;
+  /** When it may act since, monotonic: whoever served these Environments before has sent nothing after it. */
+  readonly servingSinceMs: number;
   readonly originAllowed: (baseUrl: string) => boolean;
   /** What Pod templates may have. */
   readonly podPolicy: PodPolicy;

@@ -84,11 +84,11 @@ export function newClaim(from: {
   secretUid: string;
   lateAckUntilMs: number;
   templateHash: string;
-  recoveredMs?: number;
+  othersUntilMs?: number;
 }): Claim {
   return {
     ...from,
-    recoveredMs: from.recoveredMs ?? null,
+    othersUntilMs: from.othersUntilMs ?? null,
     lease: null,
     recordGone: false,
     credential: null,

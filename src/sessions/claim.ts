@@ -61,8 +61,8 @@ export interface Claim {
   memory: Memory;
   /** lease: Operator: the lease once we have taken it; null before, after a restart, and once it is let go. */
   lease: Lease | null;
-  /** When this process found it, left by an earlier one; null for a claim of its own. */
-  readonly recoveredMs: number | null;
+  /** Left by an earlier process, which has sent nothing for it after this; null for a claim of our own. */
+  readonly othersUntilMs: number | null;
   /** What the poll showed of an acknowledgement before this claim; null: there was none, or an earlier process polled. */
   acknowledgedBefore: string | null;
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */

@@ -58,6 +58,8 @@ export interface SessionContext {
   readonly environmentKey: () => string;
   /** Throws when this process may not act any more; called before every write to the Work API. */
   readonly guard: () => void;
+  /** When it may act since, monotonic: whoever served the Environment before has sent nothing after it. */
+  readonly servingSinceMs: number;
   readonly announce: Announce;
   /** What webhooks tell of this Environment's queue; undefined: nothing is received. */
   readonly hinted?: HintedQueue | undefined;

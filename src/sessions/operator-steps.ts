@@ -86,7 +86,7 @@ export function adopt(facts: Facts): Step {
   const { item, memory } = claim;
   const late = overdue(facts, null);
   if (late) return late;
-  const landedMs = (claim.recoveredMs ?? Number.NEGATIVE_INFINITY) + timing.requestBoundMs + timing.marginMs;
+  const landedMs = (claim.othersUntilMs ?? Number.NEGATIVE_INFINITY) + timing.requestBoundMs + timing.marginMs;
   if (nowMs < landedMs) return waitUntil(landedMs);
   if (!item || item.askedMs < landedMs) return LOOK;
   if (item.state === "unknown" || item.state === "starting") return lookAgain(facts);

@@ -47,7 +47,7 @@ export function recoverSecret(context: SessionContext, into: Recovered, secret: 
     secretVersion: secret.metadata.resourceVersion ?? "",
     secretUid: secret.metadata.uid ?? "",
     lateAckUntilMs: lateAckUntil(context, serverTimes.of(journal.api || context.work().baseUrl), journal),
-    recoveredMs: context.clock.monotonic(),
+    othersUntilMs: context.servingSinceMs,
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
   if (journal.opened) claim.openedMs = context.clock.monotonic();

@@ -45,6 +45,7 @@ function start(find: () => KubeObject | undefined) {
     metrics: createMetrics(),
     events: { event: (_about, _type, reason) => told.push(reason) },
     guard: () => {},
+    servingSinceMs: 0,
     podPolicy: {},
     originAllowed: () => true,
     network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },

@@ -51,6 +51,7 @@ function start(spec: Json) {
     metrics: createMetrics(),
     events: { event: (_about, _type, reason) => told.push(reason) },
     guard: () => {},
+    servingSinceMs: 0,
     podPolicy: {},
     originAllowed: () => true,
     network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },

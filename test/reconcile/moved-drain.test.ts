@@ -77,6 +77,7 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
     metrics: createMetrics(),
     events: { event: (_about, _type, reason) => told.push(`${sinceSeconds()} s: ${reason}`) },
     guard: () => {},
+    servingSinceMs: 0,
     podPolicy: {},
     originAllowed: () => true,
     network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },

@@ -66,7 +66,7 @@ const over = (endedAfterMs: number, more: Partial<Claim> = {}) =>
   kept({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs: POLLED + endedAfterMs, ...more });
 /** Opened by an earlier process, found `afterMs` after the poll. */
 const found = (afterMs: number, more: Partial<Claim> = {}) => {
-  const recovered = { recoveredMs: POLLED + afterMs, openedMs: POLLED + afterMs, touches: 0, touchedMs: null };
+  const recovered = { othersUntilMs: POLLED + afterMs, openedMs: POLLED + afterMs, touches: 0, touchedMs: null };
   return operator(opened(), { ...recovered, lease: null, ...more });
 };
 
@@ -309,7 +309,7 @@ describe("recovery, lease: Operator: with key, container running", () => {
   });
 
   test("without key: as after an acknowledgement without an answer; a first beat of the process before stands still first", () => {
-    const claim = unopened({ recoveredMs: POLLED + 6_000, item: view("active", POLLED + 6_100) });
+    const claim = unopened({ othersUntilMs: POLLED + 6_000, item: view("active", POLLED + 6_100) });
     expect(stepOf(claim, PARKED, 6_200)).toEqual({ do: "snapshot", value });
   });
 });

@@ -202,7 +202,7 @@ export class Operator {
     yield* this.#loop(claim);
   }
 
-  #newClaim(journal: Journal, lateAckUntilMs: number, recoveredMs?: number): Claim {
+  #newClaim(journal: Journal, lateAckUntilMs: number, othersUntilMs?: number): Claim {
     const claim = newClaim({
       name: "pod",
       journal,
@@ -210,7 +210,7 @@ export class Operator {
       secretUid: "",
       lateAckUntilMs,
       templateHash: "",
-      ...(recoveredMs === undefined ? {} : { recoveredMs }),
+      ...(othersUntilMs === undefined ? {} : { othersUntilMs }),
     });
     this.#claim = claim;
     return claim;

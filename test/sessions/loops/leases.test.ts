@@ -64,6 +64,22 @@ describe("leases that the operator keeps", () => {
     holdsTrue(world);
   });
 
+  test("the time that a restart's lists take counts for what the process before had under way", async () => {
+    const { world, operator, ids } = await running(3, 10 * MINUTE);
+    operator.kill();
+    const [startedMs, beats] = [world.clock.monotonic(), beatsOf(world)];
+    const next = world.startOperator();
+    next.kube.delay = ({ verb, plural }) => (verb === "list" && plural === "secrets" ? 4 * SECOND : 0);
+    await world.until("the first beat", () => beatsOf(world) > beats, 2 * MINUTE);
+    // Looked at as soon as they are listed, and 50 s of standing still from there.
+    const waitedMs = world.clock.monotonic() - startedMs - 54 * SECOND;
+    expect(waitedMs).toBeGreaterThanOrEqual(0);
+    expect(waitedMs).toBeLessThan(2 * SECOND);
+    await world.until("all are served", () => world.isSettled, 12 * MINUTE);
+    expect(stillOne(world, ids)).toBe(true);
+    holdsTrue(world);
+  });
+
   test("a process that leads no longer beats no more, and the next one takes over", async () => {
     const { world, operator, ids } = await running(3, 10 * MINUTE);
     operator.loseLeadership();
