@@ -25,5 +25,7 @@ COPY package.json LICENSE ./
 # A number, so that kubelet can check runAsNonRoot without reading the image's users.
 USER 65532:65532
 EXPOSE 8080 8081
-ENTRYPOINT ["node", "/app/bin/berth.mjs"]
+# What was made just now is garbage soon after. Within the chart's memory limit V8 gives it so little room by itself that a
+# third of the time went into collecting it (docs/performance/many-sessions.md).
+ENTRYPOINT ["node", "--max-semi-space-size=8", "/app/bin/berth.mjs"]
 CMD ["run"]

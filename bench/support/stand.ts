@@ -16,8 +16,9 @@ import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/n
 /** Where the operator may hold Leases, by the manifests that are installed. */
 export const OPERATOR_NAMESPACE = "berth-system";
 
-/** What the Dockerfile sets. */
+/** What the Dockerfile sets, and what it tells Node. */
 const IMAGE_VARIABLES = { NODE_ENV: "production", UV_THREADPOOL_SIZE: "64" };
+const IMAGE_FLAGS = ["--max-semi-space-size=8"];
 
 /** Where an Environment of a bench stands, and what it works for. */
 export interface Served {
@@ -114,7 +115,7 @@ export class Stand implements AsyncDisposable {
     const own = { OPERATOR_TIME_SCALE: String(timeScale), BENCH_BUDGET: JSON.stringify(budget) };
     const variables = { ...IMAGE_VARIABLES, ...own };
     const main = new URL("./operator-main.mjs", import.meta.url).pathname;
-    return this.#things.use(await startOperatorMain([...nodeFlags, main, ...all], variables));
+    return this.#things.use(await startOperatorMain([...IMAGE_FLAGS, ...nodeFlags, main, ...all], variables));
   }
 }
 

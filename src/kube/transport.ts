@@ -32,7 +32,7 @@ const MAX_ERROR_BODY_BYTES = 64 * 1024;
 export const MAX_LIST_BYTES = 128 * 1024 * 1024;
 
 /**
- * One page of a list: 500 Pods of 20 KB are less. Somebody's own objects may be of 1 MB each, and what the text and its objects
+ * One page of a list: 250 Pods of 20 KB are less. Somebody's own objects may be of 1 MB each, and what the text and its objects
  * take together is some times as much, of an operator's half a gigabyte: of these fewer are asked for at a time.
  */
 export const MAX_PAGE_BYTES = 16 * 1024 * 1024;

@@ -76,6 +76,13 @@ export class ClaimTable {
   }
 }
 
+/** What the claim's Secret says: a request that opened it may have been thought lost, or have been an earlier process's. */
+export function noteJournal(claim: Claim, journal: Journal, nowMs: number): void {
+  claim.journal = journal;
+  // Unless some time is known, no bound that counts from it would ever be over.
+  if (journal.opened) claim.openedMs ??= nowMs;
+}
+
 /** A claim as it begins: with its Secret, and nothing else known. */
 export function newClaim(from: {
   name: string;

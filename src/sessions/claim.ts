@@ -84,9 +84,9 @@ export interface Claim {
   readonly templateHash: string;
   /** The end of the time in which an acknowledgement of ours can still take effect. */
   readonly lateAckUntilMs: number;
-  /** When the Secret was given its key. */
+  /** When the Secret was given its key, or when this process found that it was. */
   openedMs: number | null;
-  /** The same on the wall clock. */
+  /** When this process gave it its key, on the wall clock; null: an earlier one did, or nobody knows when. */
   openedAtMs: number | null;
   touches: number;
   touchedMs: number | null;

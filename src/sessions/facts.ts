@@ -118,8 +118,8 @@ export function outOfOurHands(claim: Readonly<Claim>, item: ItemView): string | 
 export function ranFor({ claim, nowMs, clusterMs }: Facts, startedAtMs: number): number {
   const saidMs = clusterMs - startedAtMs;
   const openedAgoMs = nowMs - (claim.openedMs ?? nowMs);
-  // After a restart `openedMs` is the time of the restart, and no touch is known.
-  const openedHere = claim.touchedMs !== null;
+  // Where it was only found to be opened, `openedMs` is later than the key.
+  const openedHere = claim.openedAtMs !== null;
   const off = startedAtMs <= 0 || saidMs < 0 || (openedHere && saidMs > openedAgoMs);
   return off ? openedAgoMs : saidMs;
 }

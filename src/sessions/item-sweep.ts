@@ -48,7 +48,7 @@ export class ItemSweep {
     const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
     let lastMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
-      const running = this.#running().filter((claim) => mayAsk() || this.#observers.isElsewhere(claim));
+      const running = this.#running((claim) => mayAsk() || this.#observers.isElsewhere(claim));
       if (running.length === 0) {
         await changed.wait(signal);
         continue;
@@ -80,12 +80,16 @@ export class ItemSweep {
     return this.#breaker.hasServed ? observeFirstBeatMs : Math.min(observeFirstBeatMs, observeUnprovenMs);
   }
 
-  #running(): Claim[] {
-    // lease: Operator: the answers to our beats say all that a look would.
-    return [...this.#claims].filter(
-      ({ journal, startedAtMs, end, claiming }) =>
-        journal.lease === "Worker" && startedAtMs !== null && end === null && !claiming,
-    );
+  /** Every change of any claim asks for this: nothing is made where all leases are the operator's. */
+  #running(mayLook: (claim: Claim) => boolean): Claim[] {
+    const running: Claim[] = [];
+    for (const claim of this.#claims) {
+      const { journal, startedAtMs, end, claiming } = claim;
+      // lease: Operator: the answers to our beats say all that a look would.
+      if (journal.lease !== "Worker" || startedAtMs === null || end !== null || claiming) continue;
+      if (mayLook(claim)) running.push(claim);
+    }
+    return running;
   }
 
   async #sweep(

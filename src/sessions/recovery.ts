@@ -2,7 +2,7 @@ import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
-import { type ClaimTable, newClaim } from "./claim-table.ts";
+import { type ClaimTable, newClaim, noteJournal } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "./journal.ts";
 import { readPodState } from "./pod-state.ts";
@@ -50,7 +50,7 @@ export function recoverSecret(context: SessionContext, into: Recovered, secret: 
     othersUntilMs: context.servingSinceMs,
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
-  if (journal.opened) claim.openedMs = context.clock.monotonic();
+  noteJournal(claim, journal, context.clock.monotonic());
   // Its start was told by the process that saw it.
   const pod = context.pods.get(name);
   const state = pod?.metadata.uid === journal.podUid && journal.opened ? readPodState(pod) : null;

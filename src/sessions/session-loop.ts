@@ -5,7 +5,7 @@ import { PODS, type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
-import type { ClaimTable } from "./claim-table.ts";
+import { type ClaimTable, noteJournal } from "./claim-table.ts";
 import { ClaimsFirst, leavesWayUntil } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
@@ -450,7 +450,7 @@ export class SessionLoop {
         this.#breaker.released(claim.templateHash, claim.name);
         return;
       }
-      claim.journal = journal;
+      noteJournal(claim, journal, this.#context.clock.monotonic());
       claim.secretVersion = secret.metadata.resourceVersion ?? "";
       claim.secretUid = secret.metadata.uid ?? "";
       claim.acknowledgedAt = journal.acknowledgedAt ?? claim.acknowledgedAt;

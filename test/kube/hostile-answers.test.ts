@@ -77,7 +77,7 @@ describe("a list without end", () => {
       return true;
     });
     expect(isMalformed(await failure(client.listAll(PODS, { namespace: "agents" })))).toBe(true);
-    expect(page).toBe(2_001);
+    expect(page).toBe(4_001);
   });
 });
 
@@ -153,7 +153,7 @@ test("of large objects fewer are asked for at a time, so that no page is held wh
   expect(largest).toBe(filler.length);
   const pages = server.requests.map(({ query }) => Number(query.get("limit")));
   // The first was not read to its end, and not asked for again as it was.
-  expect(pages.slice(0, 2)).toEqual([500, 62]);
+  expect(pages.slice(0, 2)).toEqual([250, 31]);
   const tooMany = pages.filter((limit) => limit > 16).length;
   expect(tooMany).toBeGreaterThan(0);
   expect(pages.length - tooMany).toBeLessThan(20);

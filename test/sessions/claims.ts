@@ -96,6 +96,7 @@ export const opened = (more: Partial<Claim> = {}): Claim =>
     journal: { ...JOURNAL, acknowledgedAt: OURS, opened: true },
     acknowledgedAt: OURS,
     openedMs: POLLED + 900,
+    openedAtMs: EPOCH + POLLED + 900,
     touches: 1,
     touchedMs: POLLED + 910,
     deadlineSeconds: 3_800,

@@ -66,8 +66,8 @@ const over = (endedAfterMs: number, more: Partial<Claim> = {}) =>
   kept({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs: POLLED + endedAfterMs, ...more });
 /** Opened by an earlier process, found `afterMs` after the poll. */
 const found = (afterMs: number, more: Partial<Claim> = {}) => {
-  const recovered = { othersUntilMs: POLLED + afterMs, openedMs: POLLED + afterMs, touches: 0, touchedMs: null };
-  return operator(opened(), { ...recovered, lease: null, ...more });
+  const since = { othersUntilMs: POLLED + afterMs, openedMs: POLLED + afterMs, openedAtMs: null };
+  return operator(opened(), { ...since, touches: 0, touchedMs: null, lease: null, ...more });
 };
 
 const stepOf = (claim: Claim, pod: Facts["pod"], afterMs: number, more: Partial<Facts> = {}): Step =>

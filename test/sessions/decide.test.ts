@@ -232,7 +232,7 @@ describe("5. open: a container that still waits", () => {
   });
 
   test("after a restart: with key, not touched: touch; touched: touch once more, kubelet may have missed it", () => {
-    const recovered = opened({ touches: 0, touchedMs: null, openedMs: POLLED + 500_000 });
+    const recovered = opened({ touches: 0, touchedMs: null, openedMs: POLLED + 500_000, openedAtMs: null });
     expect(stepOf(recovered, PARKED, 500_001, { podAssigned: false })).toEqual({ do: "touch" });
     expect(stepOf(recovered, PARKED, 500_001, { podAssigned: true })).toEqual({ do: "touch" });
   });
@@ -470,6 +470,7 @@ describe("6. a node whose clock is wrong", () => {
       touches: 0,
       touchedMs: null,
       openedMs: POLLED + 3_500_000,
+      openedAtMs: null,
       item: view("active", POLLED + 3_500_500),
     });
     expect(stepOf(recovered, RUNNING, 3_501_000, { podAssigned: true })).toEqual(waitUntil(3_601_000 - AHEAD));

@@ -1,6 +1,6 @@
 import { isSomebodyElses } from "../../src/sessions/acknowledgement.ts";
 import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
-import { newClaim } from "../../src/sessions/claim-table.ts";
+import { newClaim, noteJournal } from "../../src/sessions/claim-table.ts";
 import { nextStep } from "../../src/sessions/decide.ts";
 import { type Facts, type Limits, remembered, type Step } from "../../src/sessions/facts.ts";
 import type { Journal, LeaseKind } from "../../src/sessions/journal.ts";
@@ -198,7 +198,7 @@ export class Operator {
     const lateAckUntilMs = this.#timeline.nowMs + Math.min(windowMs, Math.max(0, overMs));
     const claim = this.#newClaim(journal, lateAckUntilMs, this.#timeline.nowMs);
     claim.secretVersion = String(secret.version);
-    if (journal.opened) claim.openedMs = this.#timeline.nowMs;
+    noteJournal(claim, journal, this.#timeline.nowMs);
     yield* this.#loop(claim);
   }
 
@@ -381,6 +381,7 @@ export class Operator {
     if (!found.key) claim.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#timeline.nowMs;
+    claim.openedAtMs = this.#wallMs();
     yield* this.#touch(claim);
   }
 
@@ -569,7 +570,7 @@ export class Operator {
       claim.recordGone = true;
       return;
     }
-    claim.journal = secret.journal;
+    noteJournal(claim, secret.journal, this.#timeline.nowMs);
     claim.secretVersion = String(secret.version);
     claim.acknowledgedAt = secret.journal.acknowledgedAt ?? claim.acknowledgedAt;
   }

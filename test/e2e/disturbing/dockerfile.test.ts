@@ -44,7 +44,7 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
     expect(image.config).toMatchObject({
       User: "65532:65532",
       WorkingDir: "/app",
-      Entrypoint: ["node", "/app/bin/berth.mjs"],
+      Entrypoint: ["node", "--max-semi-space-size=8", "/app/bin/berth.mjs"],
       Cmd: ["run"],
       ExposedPorts: { "8080/tcp": {}, "8081/tcp": {} },
     });

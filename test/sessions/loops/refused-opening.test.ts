@@ -28,6 +28,35 @@ function holdsTrue(world: LoopWorld): void {
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 }
 
+describe.each([
+  // Its first beat never comes.
+  ["Worker", "silent"],
+  // It works for an hour.
+  ["Operator", "plain"],
+] as const)("lease: %s: an opening whose twin landed before it", (lease, program) => {
+  test("meets a conflict, and its container has its time and no more", async () => {
+    const sessions = { lease, warm: 1, firstBeatTimeoutSeconds: 60, maxDurationSeconds: 300 };
+    const fate = () => ({ startError: false, program, servesMs: 60 * MINUTE });
+    const world = new LoopWorld({ sessions, fate });
+    world.createEnvironment();
+    const operator = world.startOperator();
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    let twins = 0;
+    operator.kube.intercept.push(({ verb, plural, name, body }) => {
+      if (verb !== "patch" || plural !== "secrets" || twins > 0) return;
+      twins += 1;
+      world.server.patch(SECRETS, NAMESPACE, name, body);
+    });
+    const id = world.enqueue();
+    await world.until("its container runs", () => world.node.running.size === 1, MINUTE);
+    expect(twins).toBe(1);
+    await world.until("it is ended", () => world.node.running.size === 0, 10 * MINUTE);
+    await world.until("all is settled", () => world.isSettled, 5 * MINUTE);
+    expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
+    holdsTrue(world);
+  });
+});
+
 describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret may not be patched", (lease) => {
   test("is settled after a while, and Ready and an Event name the missing right", async () => {
     const { world } = await withoutPatch({ lease });
