@@ -33,6 +33,8 @@ export class EnvironmentReconciler {
   readonly #parsed = new WeakMap<KubeObject, ReturnType<typeof parseEnvironment>>();
   /** By key, the uid of an Environment whose drain was given up: others may hold it for long, and nothing is begun for it. */
   readonly #givenUp = new Map<string, string>();
+  /** When loops last ended within this term, monotonic. */
+  #lastEndMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
 
   constructor(options: ReconcilerOptions) {
@@ -159,7 +161,10 @@ export class EnvironmentReconciler {
     if (known) return known;
     if (this.#stopped) throw new Error("no loop begins any more: the process ends, or leads no longer");
     const { again, onlooker } = this.#options;
-    const state = newEnvironmentState(environment, this.#options, {
+    const { servingSinceMs } = this.#options;
+    // Loops of this very term may have served it before.
+    const options = { ...this.#options, servingSinceMs: Math.max(servingSinceMs, this.#lastEndMs) };
+    const state = newEnvironmentState(environment, options, {
       claimLists: this.#claimLists,
       announce: announcer(environment, this.#options),
       look: (looked) => this.#lookAt(looked),
@@ -252,6 +257,7 @@ export class EnvironmentReconciler {
   async #end(key: string, state: EnvironmentState): Promise<void> {
     state.hinted?.leave();
     await state.runtime.stop();
+    this.#lastEndMs = this.#options.clock.monotonic();
     this.#options.onlooker?.gone(key, state.source);
     const [namespace = "", environment = ""] = key.split("/");
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });

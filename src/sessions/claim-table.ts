@@ -111,6 +111,7 @@ export function newClaim(from: {
     claiming: false,
     openedMs: null,
     openedAtMs: null,
+    waitedMs: null,
     touches: 0,
     touchedMs: null,
     deadlineSeconds: null,

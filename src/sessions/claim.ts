@@ -88,6 +88,8 @@ export interface Claim {
   openedMs: number | null;
   /** When this process gave it its key, on the wall clock; null: an earlier one did, or nobody knows when. */
   openedAtMs: number | null;
+  /** When this process last saw that its container had not started yet; null: it always saw it run. */
+  waitedMs: number | null;
   touches: number;
   touchedMs: number | null;
   /** The Pod's activeDeadlineSeconds: set by the first touch, the same in all others. */

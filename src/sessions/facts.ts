@@ -112,16 +112,18 @@ export function outOfOurHands(claim: Readonly<Claim>, item: ItemView): string | 
 }
 
 /**
- * How long the container has run. Its start is told by the node's clock, which may be off: it cannot have started before
- * this process gave it its key, nor in the future.
+ * How long the container has run. Its start is told by the node's clock, which may be off: it cannot have started while this
+ * process still saw it wait, nor in the future. Where neither is known, it runs since its key was found.
  */
 export function ranFor({ claim, nowMs, clusterMs }: Facts, startedAtMs: number): number {
   const saidMs = clusterMs - startedAtMs;
-  const openedAgoMs = nowMs - (claim.openedMs ?? nowMs);
-  // Where it was only found to be opened, `openedMs` is later than the key.
-  const openedHere = claim.openedAtMs !== null;
-  const off = startedAtMs <= 0 || saidMs < 0 || (openedHere && saidMs > openedAgoMs);
-  return off ? openedAgoMs : saidMs;
+  const isOff = startedAtMs <= 0 || saidMs < 0 || (claim.waitedMs !== null && saidMs > nowMs - claim.waitedMs);
+  return isOff ? nowMs - (claim.waitedMs ?? claim.openedMs ?? nowMs) : saidMs;
+}
+
+/** Notes that the container has not started yet, if its Pod says so. */
+export function noteWaiting(claim: Claim, pod: Facts["pod"], nowMs: number): void {
+  if (pod.is === "unscheduled" || pod.is === "preparing" || pod.is === "parked") claim.waitedMs = nowMs;
 }
 
 /**

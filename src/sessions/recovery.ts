@@ -1,34 +1,105 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
+import { sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
+import { isForbidden } from "../kube/errors.ts";
 import type { Secret } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
 import { type ClaimTable, newClaim, noteJournal } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "./journal.ts";
+import { findLateRecords } from "./late-records.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
+import type { Pool } from "./pool.ts";
 import type { Removals } from "./removal.ts";
 import type { ServerTimes } from "./server-times.ts";
+import type { SessionLoop } from "./session-loop.ts";
 
-/**
- * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
- * process is found again from its Secret. They are listed now, and once more when the last late one can have come
- * (late-records.ts).
- */
-export async function recoverClaims(context: SessionContext, into: Recovered): Promise<Claim[]> {
-  const secrets = await context.points.run("recover.list", {}, () => context.claimLists.list(context));
-  return secrets.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
-}
-
-/** Where what is found goes. */
+/** What an earlier process left is taken up into these. */
 export interface Recovered {
   readonly claims: ClaimTable;
   readonly removals: Removals;
   readonly serverTimes: ServerTimes;
 }
 
+/**
+ * What a start does before anything is claimed: the operator keeps no state of its own, so every claim of an earlier
+ * process is found again from its Secret. They are listed at the start, and once more when the last late one can have come
+ * (late-records.ts); others meet an unknown one when its slot turns out to be taken.
+ */
+export class Recovery {
+  readonly #context: SessionContext;
+  readonly #into: Recovered;
+  readonly #sessions: Pick<SessionLoop, "poke">;
+  readonly #pool: Pick<Pool, "poke" | "leave">;
+
+  constructor(options: {
+    context: SessionContext;
+    into: Recovered;
+    sessions: Pick<SessionLoop, "poke">;
+    pool: Pick<Pool, "poke" | "leave">;
+  }) {
+    this.#context = options.context;
+    this.#into = options.into;
+    this.#sessions = options.sessions;
+    this.#pool = options.pool;
+  }
+
+  /**
+   * Puts every claim that there is into the table, and tries that until it was done: true. False: the signal aborted before.
+   * @param onHindrance told why it cannot be done yet, with the mend; null once it was
+   */
+  async run(signal: AbortSignal, onHindrance: (hindrance: string | null) => void): Promise<boolean> {
+    const { timing, random, clock, logger } = this.#context;
+    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+    while (!signal.aborted) {
+      try {
+        const found = await recoverClaims(this.#context, this.#into);
+        if (found.length > 0) logger.info({ claims: found.length }, "claims of an earlier process found");
+        onHindrance(null);
+        return true;
+      } catch (error) {
+        logger.warn({ error: errorText(error) }, "claims of an earlier process could not be listed");
+        const words = `nothing is claimed before the Secrets of earlier claims can be listed: ${errorText(error)}`;
+        onHindrance(isForbidden(error) ? `${words}; give the operator leave to list Secrets` : words);
+        await sleep(clock, backoff.next(), signal);
+      }
+    }
+    return false;
+  }
+
+  /** A slot that a Secret unknown here has taken: a claim whose journal came to stand after we gave up on it. */
+  takeUp(secret: Secret): void {
+    const { claims, removals } = this.#into;
+    const name = secret.metadata.name ?? "";
+    const claim = recoverSecret(this.#context, this.#into, secret);
+    if (claim) this.#sessions.poke(name);
+    else if (removals.has(name)) this.#pool.poke();
+    else if (!claims.has(name)) this.#pool.leave(name);
+  }
+
+  /** Resolves when all claims are known, those that were written late too, or the signal aborts. */
+  async findLate(signal: AbortSignal): Promise<void> {
+    const taken = () => this.#taken();
+    await findLateRecords(this.#context, taken, (secret) => this.takeUp(secret), signal);
+  }
+
+  /** Slots that this process knows to be taken. */
+  #taken(): Set<string> {
+    const { claims, removals } = this.#into;
+    return new Set([...[...claims].map(({ name }) => name), ...removals.names()]);
+  }
+}
+
+async function recoverClaims(context: SessionContext, into: Recovered): Promise<Claim[]> {
+  const secrets = await context.points.run("recover.list", {}, () => context.claimLists.list(context));
+  return secrets.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
+}
+
 /** Takes up one Secret: as a claim to go on with, or as a removal to finish. Null: no claim, or not one of ours. */
-export function recoverSecret(context: SessionContext, into: Recovered, secret: Secret): Claim | null {
+function recoverSecret(context: SessionContext, into: Recovered, secret: Secret): Claim | null {
   const { claims, removals, serverTimes } = into;
   if (secret.type !== CLAIM_SECRET_TYPE || claims.has(secret.metadata.name ?? "")) return null;
   const journal = readJournal(secret);

@@ -1,11 +1,8 @@
 import type { QueueStatus, SessionsStatus, WorkspacesStatus } from "../api/environment.ts";
-import { Backoff } from "../core/backoff.ts";
-import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
-import { isForbidden } from "../kube/errors.ts";
 import type { Secret } from "../kube/resource.ts";
 import { ApiHealth, type Verdict } from "./api-health.ts";
 import { Breaker, FAILURES_TO_OPEN } from "./breaker.ts";
@@ -19,10 +16,9 @@ import { readFinished, startFailuresInARow } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
-import { findLateRecords } from "./late-records.ts";
 import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
-import { type Recovered, recoverClaims, recoverSecret } from "./recovery.ts";
+import { Recovery } from "./recovery.ts";
 import { RefusedItems } from "./refused-items.ts";
 import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
@@ -75,6 +71,7 @@ export class SessionsRuntime {
   readonly #removals: Removals;
   readonly #pool: Pool;
   readonly #sessions: SessionLoop;
+  readonly #recovery: Recovery;
   readonly #claimLoop: ClaimLoop;
   readonly #refused: RefusedItems;
   readonly #queue: QueueWatch;
@@ -114,7 +111,7 @@ export class SessionsRuntime {
         this.#serverTimes.of(api).observe(sentAtMs, clock.monotonic(), serverDateMs),
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
-    const takeUp = (secret: Secret) => this.#takeUp(secret);
+    const takeUp = (secret: Secret) => this.#recovery.takeUp(secret);
     this.#removals = new Removals({ context, onForeignSlot: takeUp });
     this.#workspaces = new Workspaces({
       context,
@@ -137,6 +134,12 @@ export class SessionsRuntime {
       beforeTouch: () => this.#budget.cover(),
       retention: this.#retention,
       onChange: changed,
+    });
+    this.#recovery = new Recovery({
+      context,
+      into: { claims: this.#claims, removals: this.#removals, serverTimes: this.#serverTimes },
+      sessions: this.#sessions,
+      pool: this.#pool,
     });
     this.#pace = new IdlePace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
@@ -329,7 +332,10 @@ export class SessionsRuntime {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    if (!(await this.#recover(signal))) return;
+    this.#breaker.watch(this.#context.template().hash);
+    this.#seedBreaker();
+    // Nothing is claimed, created or deleted before every Secret of an earlier process is in the table.
+    if (!(await this.#recovery.run(signal, (hindrance) => this.#noteHindrance(hindrance)))) return;
     this.#recovered = true;
     const sessions = this.#sessions.run(signal);
     for (const claim of this.#claims) this.#sessions.poke(claim.name);
@@ -363,52 +369,11 @@ export class SessionsRuntime {
     this.#context.logger.error({ error: errorText(error), stack }, "a loop of an Environment broke off");
   }
 
-  /** Nothing is claimed, created or deleted before every Secret of an earlier process is in the table. */
-  async #recover(signal: AbortSignal): Promise<boolean> {
-    const { timing, random, clock, logger } = this.#context;
-    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
-    this.#breaker.watch(this.#context.template().hash);
-    this.#seedBreaker();
-    while (!signal.aborted) {
-      try {
-        const found = await recoverClaims(this.#context, this.#recovers());
-        if (found.length > 0) logger.info({ claims: found.length }, "claims of an earlier process found");
-        this.#noteHindrance(null);
-        return true;
-      } catch (error) {
-        logger.warn({ error: errorText(error) }, "claims of an earlier process could not be listed");
-        const words = `nothing is claimed before the Secrets of earlier claims can be listed: ${errorText(error)}`;
-        this.#noteHindrance(isForbidden(error) ? `${words}; give the operator leave to list Secrets` : words);
-        await sleep(clock, backoff.next(), signal);
-      }
-    }
-    return false;
-  }
-
-  /** A slot that a Secret unknown here has taken: a claim whose journal came to stand after we gave up on it. */
-  #takeUp(secret: Secret): void {
-    const name = secret.metadata.name ?? "";
-    const claim = recoverSecret(this.#context, this.#recovers(), secret);
-    if (claim) this.#sessions.poke(name);
-    else if (this.#removals.has(name)) this.#pool.poke();
-    else if (!this.#claims.has(name)) this.#pool.leave(name);
-  }
-
   async #findLate(signal: AbortSignal): Promise<void> {
-    const taken = () => this.#taken();
-    await findLateRecords(this.#context, taken, (secret) => this.#takeUp(secret), signal);
+    await this.#recovery.findLate(signal);
     if (signal.aborted) return;
     this.#allKnown = true;
     this.#onChange();
-  }
-
-  /** Slots that this process knows to be taken. */
-  #taken(): Set<string> {
-    return new Set([...[...this.#claims].map(({ name }) => name), ...this.#removals.names()]);
-  }
-
-  #recovers(): Recovered {
-    return { claims: this.#claims, removals: this.#removals, serverTimes: this.#serverTimes };
   }
 
   /** Requests to the Work API make sense. */

@@ -1,29 +1,26 @@
-import { LABEL_PHASE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
-import { PODS, type Pod, SECRETS, type Secret } from "../kube/resource.ts";
+import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
+import { ClaimFacts, isAssigned } from "./claim-facts.ts";
 import { type ClaimTable, noteJournal } from "./claim-table.ts";
 import { ClaimsFirst, leavesWayUntil } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
-import { type Facts, type Limits, ranFor, remembered, type Step } from "./facts.ts";
+import { remembered, type Step } from "./facts.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import type { ItemObservers } from "./item-observers.ts";
 import { readJournal } from "./journal.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
-import { isSessionPodOf } from "./own-pods.ts";
 import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameState, touchPod } from "./perform.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
-import { mayRelease } from "./releases.ts";
 import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
 import { isGivenUp, noteOpenRefusal, stuckBy } from "./stuck.ts";
-import type { Timing } from "./timing.ts";
 import { unopenedOutcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
@@ -36,9 +33,6 @@ const CONCURRENCY = 1_000;
 
 /** Everything is looked at again after so long, whatever it waits for: a wait of a day would outlive its claim. */
 const LONGEST_WAIT_MS = 300_000;
-
-/** Of the bound after deletionGraceSeconds: sessions get so much of it to leave, the rest is for ending Pods and settling. */
-const DRAIN_GRACE = 0.5;
 
 /** Steps that one claim takes in one go before others get their turn; more would be a loop that leads nowhere. */
 const MAX_STEPS = 12;
@@ -62,14 +56,13 @@ export class SessionLoop {
   readonly #breaker: Breaker;
   readonly #queue: WorkQueue;
   readonly #notes: SessionNotes;
+  readonly #facts: ClaimFacts;
   readonly #keeper: LeaseKeeper;
   readonly #leases: LeaseSteps;
   readonly #mayAsk: () => boolean;
   readonly #beforeTouch: () => Promise<void>;
   readonly #retention: Pick<Retention, "isKept" | "release" | "marked">;
   readonly #onChange: () => void;
-  #drainDeadlineMs = Number.POSITIVE_INFINITY;
-  #draining = false;
 
   constructor(options: {
     context: SessionContext;
@@ -96,6 +89,7 @@ export class SessionLoop {
     this.#retention = options.retention;
     this.#onChange = options.onChange;
     this.#notes = new SessionNotes(context, options.breaker, options.onChange);
+    this.#facts = new ClaimFacts(context, this.#notes, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
     this.#leases = new LeaseSteps(context, this.#keeper);
     this.#queue = new WorkQueue({
@@ -126,10 +120,7 @@ export class SessionLoop {
 
   /** From now on running sessions are stopped at `deadlineMs` (monotonic), and nothing is opened any more. */
   drain(deadlineMs: number): void {
-    if (this.#draining && this.#drainDeadlineMs === deadlineMs) return;
-    this.#draining = true;
-    this.#drainDeadlineMs = deadlineMs;
-    this.pokeAll();
+    if (this.#facts.drain(deadlineMs)) this.pokeAll();
   }
 
   /** A new view of an item: from a walk for a decision, from a sweep, or from a poll that was offered it. */
@@ -151,8 +142,8 @@ export class SessionLoop {
     for (let steps = 0; steps < MAX_STEPS; steps += 1) {
       const claim = this.#claims.get(name);
       if (!claim || claim.claiming) return;
-      const facts = await this.#facts(claim);
-      const step = nextStep(facts.facts);
+      const { facts, pod } = await this.#facts.read(claim);
+      const step = nextStep(facts);
       if (step.do === "wait") {
         if (step.untilMs !== null) {
           const waitMs = step.untilMs - this.#context.clock.monotonic();
@@ -165,7 +156,7 @@ export class SessionLoop {
       // `pokeAll` follows when another key comes; should the one there be accepted after all, nobody says so.
       if (ASKS.has(step.do) && !this.#observers.isElsewhere(claim) && !this.#mayAsk())
         return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
-      await this.#perform(claim, step, facts.pod);
+      await this.#perform(claim, step, pod);
       this.#onChange();
       // The cache shows the deletion in a moment; until then the same step would come out again.
       if (step.do === "delete-pod") return this.#queue.addAfter(name, DELETION_SHOWS_MS);
@@ -180,80 +171,8 @@ export class SessionLoop {
     if (leavesWayMs === null) return 0;
     const lateMs = step.do === "touch" ? (claim.touchedMs ?? 0) + this.#notes.starts.patienceMs : 0;
     // A drain has no claims to wait for.
-    const isRush = !this.#draining && this.#claimsFirst.isRush;
+    const isRush = !this.#facts.isDraining && this.#claimsFirst.isRush;
     return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
-  }
-
-  async #facts(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {
-    const { clock } = this.#context;
-    let pod = this.#context.pods.get(claim.name);
-    if (pod?.metadata.uid !== claim.journal.podUid) pod = undefined;
-    // A cache that lags must not look like a Pod that is gone.
-    if (!pod && claim.end === null && claim.journal.use === "session") pod = await this.#livePod(claim);
-    const nowMs = clock.monotonic();
-    const clusterMs = this.#context.kube.now();
-    const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
-    let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
-    if (state.is === "running" || state.is === "ended")
-      this.#notes.started(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
-    if (podGoneByMs !== null && nowMs >= podGoneByMs && state.is !== "ended") {
-      state = {
-        is: "ended",
-        end: { ...NOT_SEEN, cause: "NodeLost", message: `node ${pod?.spec.nodeName} did not end the Pod in time` },
-      };
-    }
-    if (state.is === "ended") this.#notes.ended(claim, state.end);
-    if (state.is === "gone" && claim.journal.use === "session" && !claim.podGone) {
-      claim.podGone = true;
-      this.#onChange();
-    }
-    if (state.is === "gone" && claim.journal.opened) {
-      this.#notes.ended(claim, {
-        ...NOT_SEEN,
-        cause: "PodDeleted",
-        message: "the Pod is gone and nobody saw how its container ended",
-      });
-    }
-    const facts = {
-      claim,
-      pod: state,
-      podGoneByMs,
-      podAssigned: isAssigned(pod),
-      nowMs,
-      wallMs: clock.now(),
-      clusterMs,
-      limits: this.#limits(claim),
-      timing: this.#context.timing,
-    };
-    if (state.is === "running") this.#notes.ran(claim, ranFor(facts, state.startedAtMs));
-    return { facts, pod };
-  }
-
-  async #livePod(claim: Claim): Promise<Pod | undefined> {
-    try {
-      const { kube, points, namespace } = this.#context;
-      const read = () => kube.get(PODS, { namespace, name: claim.name });
-      const pod = await points.run("session.read-pod", ofClaim(claim), read);
-      return pod.metadata.uid === claim.journal.podUid && isSessionPodOf(pod, this.#context) ? pod : undefined;
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
-  }
-
-  #limits(claim: Claim): Limits {
-    const sessions = this.#context.environment().spec.sessions;
-    const graceMs = this.#context.template().graceSeconds * SECOND_MS;
-    // Counted only where it is asked for: the count goes through all Pods.
-    const isSettling = claim.end !== null || !claim.journal.opened;
-    return {
-      firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
-      maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
-      graceMs: this.#draining ? Math.min(graceMs, this.#context.timing.drainBoundMs * DRAIN_GRACE) : graceMs,
-      onPodFailure: isSettling && mayRelease(this.#context, claim) ? "Release" : "Stop",
-      draining: this.#draining,
-      drainDeadlineMs: this.#drainDeadlineMs,
-    };
   }
 
   async #perform(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
@@ -307,7 +226,7 @@ export class SessionLoop {
       case "fence":
         return this.#orLookAnew(claim, () => this.#leases.fence(claim, step.expected));
       case "stop":
-        return this.#orLookAnew(claim, () => this.#leases.stop(claim, step.force, this.#draining));
+        return this.#orLookAnew(claim, () => this.#leases.stop(claim, step.force, this.#facts.isDraining));
       case "delete-pod":
         return this.#deletePod(claim, step);
       case "drop":
@@ -376,9 +295,10 @@ export class SessionLoop {
 
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
     // lease: Operator: SIGTERM is all the notice there is, so the time that a drain has left for it starts now.
-    const { graceMs } = this.#limits(claim);
+    const { graceMs } = this.#facts.limits(claim);
     const about = { by: "session", name: claim.name, workId: claim.journal.workId } as const;
-    const grace = this.#draining && claim.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
+    const grace =
+      this.#facts.isDraining && claim.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
     const against = await deletePod(this.#context, about, (live) => !sameState(live, step), grace);
     // The cache was behind: the watch brings what is true.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
@@ -414,7 +334,7 @@ export class SessionLoop {
   #outcomeOf(claim: Claim, because: string, pod: Pod | undefined): Outcome | null {
     const { opened, use } = claim.journal;
     if (opened || use !== "session" || claim.ending !== null) return outcomeOf(claim);
-    return unopenedOutcome(claim, because, pod ? readPodState(pod) : { is: "gone" }, this.#draining);
+    return unopenedOutcome(claim, because, pod ? readPodState(pod) : { is: "gone" }, this.#facts.isDraining);
   }
 
   /** A mark that is refused for good must not keep a claim that is settled: its Pod goes without having been kept. */
@@ -462,16 +382,4 @@ export class SessionLoop {
       claim.recordGone = true;
     }
   }
-}
-
-/** Monotonic time by which a Pod that is being deleted must be gone, its grace included; null while it is not deleted. */
-function goneByMs(pod: Pod, monotonicOfEpochMs: number, { podOverdueMs }: Timing): number | null {
-  // deletionTimestamp is the end of the grace period, not its beginning.
-  const deadline = Date.parse(pod.metadata.deletionTimestamp ?? "");
-  return Number.isNaN(deadline) ? null : monotonicOfEpochMs + deadline + podOverdueMs;
-}
-
-/** Its labels say that it was touched. */
-function isAssigned(pod: Pod | undefined): boolean {
-  return pod?.metadata.labels?.[LABEL_PHASE] === "assigned";
 }

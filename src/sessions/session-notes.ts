@@ -71,7 +71,8 @@ export class SessionNotes {
     metrics.sessionsStarted.inc(labels);
     // The node's clock has whole seconds: what this process saw itself is finer.
     const queuedAt = Date.parse(claim.journal.queuedAt);
-    if (claim.openedMs !== null) {
+    // Of another process's opening nobody knows when it was.
+    if (claim.openedMs !== null && claim.openedAtMs !== null) {
       const sinceOpened = (clock.monotonic() - claim.openedMs) / SECOND_MS;
       metrics.openedToStarted.observe(labels, sinceOpened);
       if (!Number.isNaN(queuedAt))

@@ -207,7 +207,9 @@ describe("the image", () => {
     expect(new Set(stages), "one argument gives every stage another base").toEqual(new Set([`$\{NODE_IMAGE}`]));
     const [user] = [...dockerfile.matchAll(/^USER (\d+):\d+$/gm)].map(([, id]) => Number(id));
     expect(user).toBeGreaterThan(0);
-    expect(dockerfile).toMatch(/^ENTRYPOINT \["node", "--max-semi-space-size=\d+", "\/app\/bin\/berth\.mjs"\]\nCMD \["run"\]$/m);
+    expect(dockerfile).toMatch(
+      /^ENTRYPOINT \["node", "--max-semi-space-size=\d+", "\/app\/bin\/berth\.mjs"\]\nCMD \["run"\]$/m,
+    );
   });
 
   test("copies only what is there and what .dockerignore lets in", async () => {

@@ -97,6 +97,7 @@ export const opened = (more: Partial<Claim> = {}): Claim =>
     acknowledgedAt: OURS,
     openedMs: POLLED + 900,
     openedAtMs: EPOCH + POLLED + 900,
+    waitedMs: POLLED + 900,
     touches: 1,
     touchedMs: POLLED + 910,
     deadlineSeconds: 3_800,

@@ -66,7 +66,7 @@ const over = (endedAfterMs: number, more: Partial<Claim> = {}) =>
   kept({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs: POLLED + endedAfterMs, ...more });
 /** Opened by an earlier process, found `afterMs` after the poll. */
 const found = (afterMs: number, more: Partial<Claim> = {}) => {
-  const since = { othersUntilMs: POLLED + afterMs, openedMs: POLLED + afterMs, openedAtMs: null };
+  const since = { othersUntilMs: POLLED + afterMs, openedMs: POLLED + afterMs, waitedMs: null };
   return operator(opened(), { ...since, touches: 0, touchedMs: null, lease: null, ...more });
 };
 

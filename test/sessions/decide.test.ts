@@ -232,7 +232,7 @@ describe("5. open: a container that still waits", () => {
   });
 
   test("after a restart: with key, not touched: touch; touched: touch once more, kubelet may have missed it", () => {
-    const recovered = opened({ touches: 0, touchedMs: null, openedMs: POLLED + 500_000, openedAtMs: null });
+    const recovered = opened({ touches: 0, touchedMs: null, openedMs: POLLED + 500_000, waitedMs: null });
     expect(stepOf(recovered, PARKED, 500_001, { podAssigned: false })).toEqual({ do: "touch" });
     expect(stepOf(recovered, PARKED, 500_001, { podAssigned: true })).toEqual({ do: "touch" });
   });
@@ -465,12 +465,23 @@ describe("6. a node whose clock is wrong", () => {
     expect(stepOf(claim, { is: "running", startedAtMs: 0 }, 2_000)).toEqual(waitUntil(60_900));
   });
 
+  test("an opening whose answer was long away: maxDurationSeconds counts from the container's start all the same", () => {
+    const claim = opened({ openedMs: POLLED + 300_000, item: view("active", POLLED + 300_500) });
+    expect(stepOf(claim, RUNNING, 301_000)).toEqual(waitUntil(3_601_000 - AHEAD));
+  });
+
+  test("a container that starts after a restart has not run for longer than since it was seen to wait", () => {
+    const since = { openedMs: POLLED + 500_000, waitedMs: POLLED + 500_100, touchedMs: POLLED + 500_200 };
+    const claim = opened({ ...since, item: view("active", POLLED + 501_000) });
+    expect(stepOf(claim, startedBy(-7_200_000), 501_500)).toEqual(waitUntil(4_100_100 - AHEAD));
+  });
+
   test("after a restart the node's word counts: maxDurationSeconds does not begin anew", () => {
     const recovered = opened({
       touches: 0,
       touchedMs: null,
       openedMs: POLLED + 3_500_000,
-      openedAtMs: null,
+      waitedMs: null,
       item: view("active", POLLED + 3_500_500),
     });
     expect(stepOf(recovered, RUNNING, 3_501_000, { podAssigned: true })).toEqual(waitUntil(3_601_000 - AHEAD));

@@ -2,7 +2,7 @@ import { isSomebodyElses } from "../../src/sessions/acknowledgement.ts";
 import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
 import { newClaim, noteJournal } from "../../src/sessions/claim-table.ts";
 import { nextStep } from "../../src/sessions/decide.ts";
-import { type Facts, type Limits, remembered, type Step } from "../../src/sessions/facts.ts";
+import { type Facts, type Limits, noteWaiting, remembered, type Step } from "../../src/sessions/facts.ts";
 import type { Journal, LeaseKind } from "../../src/sessions/journal.ts";
 import {
   afterBeat,
@@ -271,6 +271,7 @@ export class Operator {
     if ((pod.is === "running" || pod.is === "ended") && claim.journal.opened) {
       claim.startedAtMs ??= pod.is === "running" ? pod.startedAtMs : pod.end.startedAtMs;
     }
+    noteWaiting(claim, pod, this.#timeline.nowMs);
     if (pod.is === "ended") this.#noteEnd(claim, pod.end);
     if (pod.is === "gone" && claim.journal.opened) {
       this.#noteEnd(claim, { ...NOT_SEEN, cause: "PodDeleted", message: "" });
@@ -381,7 +382,6 @@ export class Operator {
     if (!found.key) claim.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#timeline.nowMs;
-    claim.openedAtMs = this.#wallMs();
     yield* this.#touch(claim);
   }
 

@@ -1,0 +1,138 @@
+import { LABEL_PHASE } from "../api/names.ts";
+import { isNotFound } from "../kube/errors.ts";
+import { PODS, type Pod } from "../kube/resource.ts";
+import type { Claim } from "./claim.ts";
+import type { SessionContext } from "./context.ts";
+import { type Facts, type Limits, noteWaiting, ranFor } from "./facts.ts";
+import { isSessionPodOf } from "./own-pods.ts";
+import { readPodState } from "./pod-state.ts";
+import { ofClaim } from "./points.ts";
+import { mayRelease } from "./releases.ts";
+import { NOT_SEEN, type SessionNotes } from "./session-notes.ts";
+import type { Timing } from "./timing.ts";
+
+const SECOND_MS = 1_000;
+
+/** Of the bound after deletionGraceSeconds: sessions get so much of it to leave, the rest is for ending Pods and settling. */
+const DRAIN_GRACE = 0.5;
+
+/**
+ * What `nextStep` is asked about one claim: its Pod as the cache has it, or the server where the cache has none, the limits of
+ * the spec, and the time. What is new of its Pod goes to the notes.
+ */
+export class ClaimFacts {
+  readonly #context: SessionContext;
+  readonly #notes: SessionNotes;
+  readonly #onChange: () => void;
+  #drainDeadlineMs = Number.POSITIVE_INFINITY;
+  #draining = false;
+
+  /** @param onChange the Pod of a claim was found to be gone. */
+  constructor(context: SessionContext, notes: SessionNotes, onChange: () => void) {
+    this.#context = context;
+    this.#notes = notes;
+    this.#onChange = onChange;
+  }
+
+  get isDraining(): boolean {
+    return this.#draining;
+  }
+
+  /** From now on sessions end at `deadlineMs` (monotonic), and nothing is opened. Whether that is new. */
+  drain(deadlineMs: number): boolean {
+    if (this.#draining && this.#drainDeadlineMs === deadlineMs) return false;
+    this.#draining = true;
+    this.#drainDeadlineMs = deadlineMs;
+    return true;
+  }
+
+  /** @throws KubeApiError when the Pod has to be read live, and cannot be. */
+  async read(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {
+    const { clock } = this.#context;
+    let pod = this.#context.pods.get(claim.name);
+    if (pod?.metadata.uid !== claim.journal.podUid) pod = undefined;
+    // A cache that lags must not look like a Pod that is gone.
+    if (!pod && claim.end === null && claim.journal.use === "session") pod = await this.#livePod(claim);
+    const nowMs = clock.monotonic();
+    const clusterMs = this.#context.kube.now();
+    const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
+    let state: Facts["pod"] = pod ? readPodState(pod) : { is: "gone" };
+    if (state.is === "running" || state.is === "ended")
+      this.#notes.started(claim, state.is === "running" ? state.startedAtMs : state.end.startedAtMs, pod);
+    if (podGoneByMs !== null && nowMs >= podGoneByMs && state.is !== "ended") {
+      state = {
+        is: "ended",
+        end: { ...NOT_SEEN, cause: "NodeLost", message: `node ${pod?.spec.nodeName} did not end the Pod in time` },
+      };
+    }
+    noteWaiting(claim, state, nowMs);
+    if (state.is === "ended") this.#notes.ended(claim, state.end);
+    if (state.is === "gone") this.#noteGone(claim);
+    const facts = {
+      claim,
+      pod: state,
+      podGoneByMs,
+      podAssigned: isAssigned(pod),
+      nowMs,
+      wallMs: clock.now(),
+      clusterMs,
+      limits: this.limits(claim),
+      timing: this.#context.timing,
+    };
+    if (state.is === "running") this.#notes.ran(claim, ranFor(facts, state.startedAtMs));
+    return { facts, pod };
+  }
+
+  limits(claim: Claim): Limits {
+    const sessions = this.#context.environment().spec.sessions;
+    const graceMs = this.#context.template().graceSeconds * SECOND_MS;
+    // Counted only where it is asked for: the count goes through all Pods.
+    const isSettling = claim.end !== null || !claim.journal.opened;
+    return {
+      firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
+      maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
+      graceMs: this.#draining ? Math.min(graceMs, this.#context.timing.drainBoundMs * DRAIN_GRACE) : graceMs,
+      onPodFailure: isSettling && mayRelease(this.#context, claim) ? "Release" : "Stop",
+      draining: this.#draining,
+      drainDeadlineMs: this.#drainDeadlineMs,
+    };
+  }
+
+  #noteGone(claim: Claim): void {
+    const { use, opened } = claim.journal;
+    if (use === "session" && !claim.podGone) {
+      claim.podGone = true;
+      this.#onChange();
+    }
+    if (!opened) return;
+    this.#notes.ended(claim, {
+      ...NOT_SEEN,
+      cause: "PodDeleted",
+      message: "the Pod is gone and nobody saw how its container ended",
+    });
+  }
+
+  async #livePod(claim: Claim): Promise<Pod | undefined> {
+    try {
+      const { kube, points, namespace } = this.#context;
+      const read = () => kube.get(PODS, { namespace, name: claim.name });
+      const pod = await points.run("session.read-pod", ofClaim(claim), read);
+      return pod.metadata.uid === claim.journal.podUid && isSessionPodOf(pod, this.#context) ? pod : undefined;
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** Monotonic time by which a Pod that is being deleted must be gone, its grace included; null while it is not deleted. */
+function goneByMs(pod: Pod, monotonicOfEpochMs: number, { podOverdueMs }: Timing): number | null {
+  // deletionTimestamp is the end of the grace period, not its beginning.
+  const deadline = Date.parse(pod.metadata.deletionTimestamp ?? "");
+  return Number.isNaN(deadline) ? null : monotonicOfEpochMs + deadline + podOverdueMs;
+}
+
+/** Its labels say that it was touched. */
+export function isAssigned(pod: Pod | undefined): boolean {
+  return pod?.metadata.labels?.[LABEL_PHASE] === "assigned";
+}
