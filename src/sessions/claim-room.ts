@@ -5,11 +5,14 @@ import type { ClaimTable } from "./claim-table.ts";
 import { isUnderWay } from "./claims-first.ts";
 
 /**
- * Claims of one Environment under way at a time. Each is four requests to the API server one after the other, and an item
- * may be acknowledged for 2.5 s from its poll: of hundreds begun at once most would be late, their Secrets made and deleted
- * for nothing. Too few leave the API server waiting for its disk. Both measured: docs/performance/pickup.md, throughput.md.
+ * Claims of one Environment under way at a time, at first. Each is four requests to the API server one after the other, and
+ * an item may be acknowledged for 2.5 s from its poll: of hundreds begun at once most would be late, their Secrets made and
+ * deleted for nothing. Too few leave the API server waiting for its disk. Both measured: docs/performance/pickup.md,
+ * throughput.md.
  */
-export const MOST_UNDER_WAY = 64;
+export const FIRST_UNDER_WAY = 64;
+/** More than these wait for one another, on any API server. */
+export const MOST_UNDER_WAY = 128;
 /** So many keep an API server with two cores busy, however slow it is. */
 export const FEWEST_UNDER_WAY = 16;
 
@@ -21,7 +24,8 @@ const SLOW_MS = 2_000;
 /**
  * Bounds how many claims of one Environment are under way, from their journal to the first touch of their Pod. Items that
  * wait for their session's Pod of before are not counted: they ask nothing of the API server. Environments do not share it.
- * The bound follows what claims took of late: additive, both ways, between FEWEST_UNDER_WAY and MOST_UNDER_WAY.
+ * The bound follows what claims took of late: additive, both ways, between FEWEST_UNDER_WAY and MOST_UNDER_WAY; it
+ * begins with FIRST_UNDER_WAY.
  */
 export class ClaimRoom {
   readonly #clock: Clock;
@@ -31,7 +35,7 @@ export class ClaimRoom {
   readonly #onFull: () => void;
   /** The oldest first; with when they began. */
   readonly #begun = new Map<Claim, number>();
-  #most = MOST_UNDER_WAY;
+  #most = FIRST_UNDER_WAY;
 
   constructor(options: {
     clock: Clock;

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { PointEvent } from "../../../src/core/points.ts";
 import { windowMs } from "../../../src/sessions/ack-window.ts";
-import { MOST_UNDER_WAY } from "../../../src/sessions/claim-room.ts";
+import { FIRST_UNDER_WAY } from "../../../src/sessions/claim-room.ts";
 import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { LoopWorld } from "./loop-world.ts";
 import { FAIR } from "./network.ts";
@@ -10,7 +10,7 @@ const SECOND = 1_000;
 const MINUTE = 60_000;
 /** So slow that more would be begun before the first is through. */
 const SLOW_MS = 250;
-const ITEMS = MOST_UNDER_WAY + 16;
+const ITEMS = FIRST_UNDER_WAY + 16;
 /** Each Pod and request of so many is played, on a machine that may be busy. */
 const TIMEOUT = { timeout: 120_000 };
 
@@ -43,7 +43,7 @@ test("of a burst no more are under way than there is room for, and each is claim
   expect(world.violations).toEqual([]);
   const { most, begun } = underWay(events);
   expect(begun).toBe(ITEMS);
-  expect(most).toBe(MOST_UNDER_WAY);
+  expect(most).toBe(FIRST_UNDER_WAY);
 });
 
 test(
@@ -58,7 +58,7 @@ test(
     const begunMs = world.clock.monotonic();
     for (let items = 0; items < ITEMS; items += 1) world.enqueue();
     const begun = () => new Set(events.filter(isOf("claim.journal", "before")).map(({ pod }) => pod)).size;
-    await world.until("more are begun", () => begun() > MOST_UNDER_WAY, MINUTE);
+    await world.until("more are begun", () => begun() > FIRST_UNDER_WAY, MINUTE);
     expect(events.some(isOf("session.touch", "before"))).toBe(false);
     // As soon as nothing may be acknowledged any more, long before it is known whose the items are.
     expect(world.clock.monotonic() - begunMs).toBeLessThan(windowMs(DEFAULT_TIMING) + SECOND);
