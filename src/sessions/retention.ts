@@ -23,6 +23,9 @@ const REST_MS = 250;
 /** Passes by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 1_000;
 
+/** By then the watch has shown what a deletion was refused for. */
+const OUTRUN_MS = 1_000;
+
 /**
  * Deletes finished Pods when they were kept long enough for their logs, those that are not kept at all, and Pods that a
  * settled claim left behind: marked as assigned, with no Secret and so with no item.
@@ -45,6 +48,8 @@ export class Retention {
    * a deletion may have failed or have been refused, and one that stays must not keep the others.
    */
   readonly #tried = new Map<string, number>();
+  /** Pods whose deletion was refused because they had changed since they were seen: refused again, they are read live. */
+  readonly #outrun = new Set<string>();
 
   readonly #onForeignSlot: (secret: Secret) => void;
 
@@ -134,6 +139,7 @@ export class Retention {
     const { environment, kube, pods, clock } = this.#context;
     if (!environment().spec.sessions) return;
     for (const name of this.#tried.keys()) if (!pods.get(name)) this.#tried.delete(name);
+    for (const name of this.#outrun) if (!pods.get(name)) this.#outrun.delete(name);
     for (const [name, uid] of this.#released) if (!isThere(pods.get(name), uid)) this.#released.delete(name);
     for (const [name, untilMs] of this.#marked) {
       const phase = pods.get(name)?.metadata.labels?.[LABEL_PHASE];
@@ -166,13 +172,22 @@ export class Retention {
     const { logger, clock, timing } = this.#context;
     const name = pod.metadata.name ?? "";
     if (this.#claims.has(name)) return;
+    let againMs = timing.retryMaxMs;
     const phase = pod.metadata.labels?.[LABEL_PHASE];
     // The cache may be behind a Pod that was just marked as finished.
     const isOther = (live: Pod) =>
       live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
     try {
       const mayHaveRecord = phase === "assigned" && !this.#released.has(name);
-      if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) return;
+      if (!mayHaveRecord) {
+        if (await deleteAsSeen(this.#context, { by: "retention", name }, pod)) return;
+        // Most often kubelet's last word on its containers: the watch brings it in a moment, and nobody waits for this Pod.
+        if (!this.#outrun.has(name)) {
+          this.#outrun.add(name);
+          againMs = OUTRUN_MS;
+          return;
+        }
+      }
       if (mayHaveRecord) {
         const secret = await this.#record(name);
         if (secret) return this.#onForeignSlot(secret);
@@ -182,8 +197,8 @@ export class Retention {
     } catch (error) {
       logger.warn({ pod: name, error: errorText(error) }, "a Pod that is over could not be deleted");
     } finally {
-      this.#tried.set(name, clock.monotonic() + timing.retryMaxMs);
-      this.#passes.wakeAfter(timing.retryMaxMs);
+      this.#tried.set(name, clock.monotonic() + againMs);
+      this.#passes.wakeAfter(againMs);
     }
   }
 
