@@ -69,14 +69,17 @@ describe("a Pod that is not kept", () => {
     return { world, asked };
   }
 
-  test("is read live where it is not as the cache shows it", async () => {
-    let changed = false;
+  test.each([
+    ["once: deleted as the watch shows it then", 1, ["delete", "delete"]],
+    ["twice: read live", 2, ["delete", "delete", "get", "delete"]],
+  ])("that changed before its deletion, %s", async (_, times, expected) => {
+    let changes = 0;
     const { asked } = await served((world) => ({ verb, plural, name }) => {
-      if (verb !== "delete" || plural !== "pods" || changed) return;
-      changed = true;
-      world.server.patch(PODS, NAMESPACE, name, { metadata: { annotations: { "changed-by": "somebody" } } });
+      if (verb !== "delete" || plural !== "pods" || changes === times) return;
+      changes += 1;
+      world.server.patch(PODS, NAMESPACE, name, { metadata: { annotations: { changes: String(changes) } } });
     });
-    expect(asked.slice(asked.indexOf("delete"))).toEqual(["delete", "get", "delete"]);
+    expect(asked.slice(asked.indexOf("delete"))).toEqual(expected);
   });
 
   test("is marked all the same where its touch was refused: it would pass for a free one", async () => {

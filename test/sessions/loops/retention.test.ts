@@ -1,7 +1,6 @@
 import { expect, test } from "vitest";
-import { PODS } from "../../../src/kube/resource.ts";
 import { refusal } from "./api-server.ts";
-import { LoopWorld, NAMESPACE } from "./loop-world.ts";
+import { LoopWorld } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
@@ -23,24 +22,6 @@ test.each([
   await world.until("it is served", () => world.item(id).state === "stopped" && world.claims.length === 0, 10 * MINUTE);
   await world.until("its Pod is gone", () => world.pods.length === 0, 5 * MINUTE);
   expect(refused).toHaveLength(1);
-  expect(world.violations).toEqual([]);
-});
-
-test("a deletion that a late status outran is repeated as the watch shows the Pod, without a read", async () => {
-  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 0, retainFinishedSeconds: 0 } });
-  world.createEnvironment();
-  const { kube } = world.startOperator();
-  let deletions = 0;
-  kube.intercept.push(({ verb, plural, name }) => {
-    if (verb !== "delete" || plural !== "pods") return;
-    deletions += 1;
-    if (deletions === 1) world.server.patch(PODS, NAMESPACE, name, { metadata: { annotations: { late: "yes" } } });
-  });
-  world.enqueue();
-  await world.until("its Pod is gone", () => deletions > 0 && world.pods.length === 0, 10 * MINUTE);
-  expect(deletions).toBe(2);
-  // The one before its acknowledgement.
-  expect(kube.requests.get("get pods")).toBe(1);
   expect(world.violations).toEqual([]);
 });
 
