@@ -160,8 +160,7 @@ export class EnvironmentReconciler {
     const known = this.#states.get(key);
     if (known) return known;
     if (this.#stopped) throw new Error("no loop begins any more: the process ends, or leads no longer");
-    const { again, onlooker } = this.#options;
-    const { servingSinceMs } = this.#options;
+    const { again, onlooker, servingSinceMs } = this.#options;
     // Loops of this very term may have served it before.
     const options = { ...this.#options, servingSinceMs: Math.max(servingSinceMs, this.#lastEndMs) };
     const state = newEnvironmentState(environment, options, {

@@ -48,8 +48,6 @@ export class Retention {
    * a deletion may have failed or have been refused, and one that stays must not keep the others.
    */
   readonly #tried = new Map<string, number>();
-  /** Pods whose deletion was refused because they had changed since they were seen: refused again, they are read live. */
-  readonly #outrun = new Set<string>();
 
   readonly #onForeignSlot: (secret: Secret) => void;
 
@@ -139,7 +137,6 @@ export class Retention {
     const { environment, kube, pods, clock } = this.#context;
     if (!environment().spec.sessions) return;
     for (const name of this.#tried.keys()) if (!pods.get(name)) this.#tried.delete(name);
-    for (const name of this.#outrun) if (!pods.get(name)) this.#outrun.delete(name);
     for (const [name, uid] of this.#released) if (!isThere(pods.get(name), uid)) this.#released.delete(name);
     for (const [name, untilMs] of this.#marked) {
       const phase = pods.get(name)?.metadata.labels?.[LABEL_PHASE];
@@ -179,14 +176,11 @@ export class Retention {
       live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
     try {
       const mayHaveRecord = phase === "assigned" && !this.#released.has(name);
-      if (!mayHaveRecord) {
-        if (await deleteAsSeen(this.#context, { by: "retention", name }, pod)) return;
-        // Most often kubelet's last word on its containers: the watch brings it in a moment, and nobody waits for this Pod.
-        if (!this.#outrun.has(name)) {
-          this.#outrun.add(name);
-          againMs = OUTRUN_MS;
-          return;
-        }
+      if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) return;
+      // Most often kubelet's last word on its containers: the watch brings it in a moment, and nobody waits for this Pod.
+      if (!mayHaveRecord && !this.#tried.has(name)) {
+        againMs = OUTRUN_MS;
+        return;
       }
       if (mayHaveRecord) {
         const secret = await this.#record(name);

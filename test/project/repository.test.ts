@@ -208,7 +208,7 @@ describe("the image", () => {
     const [user] = [...dockerfile.matchAll(/^USER (\d+):\d+$/gm)].map(([, id]) => Number(id));
     expect(user).toBeGreaterThan(0);
     expect(dockerfile).toMatch(
-      /^ENTRYPOINT \["node", "--max-semi-space-size=\d+", "\/app\/bin\/berth\.mjs"\]\nCMD \["run"\]$/m,
+      /^ENTRYPOINT \["node", "--max-semi-space-size=8", "\/app\/bin\/berth\.mjs"\]\nCMD \["run"\]$/m,
     );
   });
 
