@@ -86,7 +86,7 @@ export const REASONS = {
     type: "Authenticated",
     status: "Unknown",
     description: "The Secret could not be read: the operator may not, or the API server did not answer.",
-    mend: "Give the operator leave to get Secrets in this namespace (the chart's namespaces value).",
+    mend: "Give the operator permission to get Secrets in this namespace (the chart's namespaces value).",
   },
   KeyUnchecked: {
     type: "Authenticated",
@@ -120,7 +120,7 @@ export const REASONS = {
     status: "False",
     description:
       "The operator was not told to send keys to the origin of api.baseUrl, which is plain http, leads to an inner address, or is not on its list.",
-    mend: "Mend api.baseUrl, or add the origin to the operator's --allowed-api-origins.",
+    mend: "Mend api.baseUrl, or add the origin to the chart's allowedApiOrigins (the flag --allowed-api-origins).",
   },
   BadReply: {
     type: "QueueReachable",
@@ -192,7 +192,7 @@ export const REASONS = {
     status: "False",
     description:
       "The NetworkPolicy could not be read or written, so no Pod is made and nothing is claimed; it is tried again.",
-    mend: "Give the operator leave to get, create, patch and delete NetworkPolicies in this namespace, or mend what the message names; or set network.policy: None.",
+    mend: "Give the operator permission to get, create, patch and delete NetworkPolicies in this namespace, or mend what the message names; or set network.policy: None.",
   },
   PolicyUnchecked: {
     type: "NetworkPolicyReady",
@@ -288,7 +288,7 @@ export const REASONS = {
     type: "ScalingActive",
     status: "False",
     description: "The workers' Deployments could not be read or written; it is tried again.",
-    mend: "Give the operator leave to create, patch and delete Deployments and to patch Pods in this namespace; the message has the API server's words.",
+    mend: "Give the operator permission to create, patch and delete Deployments and to patch Pods in this namespace; the message has the API server's words.",
   },
   // CredentialMissing
   CredentialMissing: {

@@ -156,7 +156,7 @@ export const EVENT_REASONS = {
     warning: true,
     description:
       "The disruption budget over running sessions could not be written: they run, and may be evicted although disruption is Protect.",
-    mend: "Give the operator leave to create, patch and delete PodDisruptionBudgets in this namespace; the message has the API server's words.",
+    mend: "Give the operator permission to create, patch and delete PodDisruptionBudgets in this namespace; the message has the API server's words.",
   },
   WorkspaceExpired: {
     warning: false,
@@ -167,7 +167,7 @@ export const EVENT_REASONS = {
     warning: true,
     description:
       "Volumes of sessions could not be listed, marked or deleted: sessions are served, and volumes may be kept longer than workspace.retainSeconds.",
-    mend: "Set the chart's rbac.workspaces=true, which gives the operator leave for PersistentVolumeClaims; the message has the API server's words.",
+    mend: "Set the chart's rbac.workspaces=true, which gives the operator permission for PersistentVolumeClaims; the message has the API server's words.",
   },
   DrainGivenUp: {
     warning: true,

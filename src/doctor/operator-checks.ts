@@ -27,7 +27,7 @@ export function checkInstalled(found: Look<readonly InstalledOperator[]>): Check
   return [
     results.fail(
       "no operator is installed as a Deployment with the chart's labels",
-      "Install it (helm install berth charts/berth -n berth-system --create-namespace), or name its namespace with --operator-namespace. One that runs elsewhere, such as by npm start, cannot be seen.",
+      "Install it (helm install berth charts/berth -n berth-system --create-namespace --set image.repository=..., docs/install.md), or name its namespace with --operator-namespace. One that runs elsewhere, such as by npm start, cannot be seen.",
     ),
   ];
 }

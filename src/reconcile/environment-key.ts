@@ -47,7 +47,7 @@ export async function readEnvironmentKey(
       );
     }
     const mend = isForbidden(error)
-      ? `give the operator leave to get Secrets in namespace ${namespace}`
+      ? `give the operator permission to get Secrets in namespace ${namespace}`
       : "it is tried again";
     const message = `Secret ${ref.name} could not be read: ${mend} (${errorText(error)})`;
     return { ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable", message } };

@@ -42,7 +42,7 @@ export class NodeWatch {
       if (!told && !signal.aborted) {
         told = true;
         logger.info(
-          "no leave to read Nodes: free Pods on nodes that are about to go are claimed like others; set rbac.nodes=true in the chart, or let the operator list and watch Nodes, to change that",
+          "no permission to read Nodes: free Pods on nodes that are about to go are claimed like others; set rbac.nodes=true in the chart, or let the operator list and watch Nodes, to change that",
         );
       }
       await sleep(clock, FORBIDDEN_PAUSE_MS, signal);

@@ -269,7 +269,7 @@ function mendOf(error: unknown, words: string, namespace: string): string {
   if (isQuotaExceeded(error)) return "raise the quota, or set network.policy: None";
   // Admission says no under the same status, for reasons of its own.
   if (isForbidden(error) && words.includes(" cannot ")) {
-    return `give the operator leave to get, create, patch and delete NetworkPolicies in namespace ${namespace}, or set network.policy: None`;
+    return `give the operator permission to get, create, patch and delete NetworkPolicies in namespace ${namespace}, or set network.policy: None`;
   }
   if (isForbidden(error)) return "have the policy of the cluster changed that refuses it, or set network.policy: None";
   if (isInvalid(error)) return "mend spec.network.egress";

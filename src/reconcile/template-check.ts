@@ -75,7 +75,7 @@ function refused(
   const verdict = { accepted: false, final: false };
   if (isNamespaceTerminating(error)) return { ...verdict, reason: "TemplateUnchecked", message: words };
   if (mayNotCreate(error)) {
-    const mend = `give the operator leave to create Pods in namespace ${namespace}`;
+    const mend = `give the operator permission to create Pods in namespace ${namespace}`;
     return {
       ...verdict,
       reason: "TemplateUnchecked",

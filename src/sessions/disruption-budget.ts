@@ -234,7 +234,7 @@ export class DisruptionBudget {
     if (!this.#wanted || this.#told === words) return;
     this.#told = words;
     const mend = isForbidden(error)
-      ? "give the operator leave to create, patch and delete PodDisruptionBudgets"
+      ? "give the operator permission to create, patch and delete PodDisruptionBudgets"
       : "it is tried again";
     announce("ProtectionFailing", `running sessions may be evicted although disruption is Protect: ${words}; ${mend}`);
   }

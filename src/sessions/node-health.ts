@@ -38,7 +38,7 @@ const NO_EXECUTE = "NoExecute";
 export type NodeSpec = Pick<NonNullable<Node["spec"]>, "unschedulable" | "taints">;
 
 /**
- * Judges the node of a Pod. One that is not known stays: without leave to read Nodes nothing is different. What the Pod's
+ * Judges the node of a Pod. One that is not known stays: without permission to read Nodes nothing is different. What the Pod's
  * template tolerates is no reason to take the Pod away: its successor would be put on the same node.
  */
 export function nodeOutlook(node: NodeSpec | undefined, pod: Pick<Pod, "spec">): NodeOutlook {

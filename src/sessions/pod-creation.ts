@@ -11,7 +11,7 @@ import { newPodName } from "./pod-render.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";
 import { refusalWords } from "./refusal-words.ts";
 import type { OwnVolume } from "./workspace-pods.ts";
-import { NO_LEAVE, WorkspaceError } from "./workspaces.ts";
+import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 
 /** Creates session Pods, each of the template as it is now. What keeps one from being created is for `backoff`. */
 export class PodCreation {
@@ -50,7 +50,7 @@ export class PodCreation {
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
       const message = refusalWords(error, sessionId);
-      const words = isForbidden(error) ? `${message}; ${NO_LEAVE}` : message;
+      const words = isForbidden(error) ? `${message}; ${NO_PERMISSION}` : message;
       const problem = quota ? ({ is: "quota", message } as const) : ({ is: "volume", message: words } as const);
       if (error instanceof WorkspaceError) {
         // It holds up no other session, and is tried again when its item is offered again.

@@ -63,7 +63,7 @@ export class Recovery {
       } catch (error) {
         logger.warn({ error: errorText(error) }, "claims of an earlier process could not be listed");
         const words = `nothing is claimed before the Secrets of earlier claims can be listed: ${errorText(error)}`;
-        onHindrance(isForbidden(error) ? `${words}; give the operator leave to list Secrets` : words);
+        onHindrance(isForbidden(error) ? `${words}; give the operator permission to list Secrets` : words);
         await sleep(clock, backoff.next(), signal);
       }
     }

@@ -44,7 +44,7 @@ export interface RuntimeReport {
 }
 
 const CANNOT_JOURNAL =
-  "items are not claimed while their Secrets cannot be made: give the operator leave to create Secrets, or raise the quota";
+  "items are not claimed while their Secrets cannot be made: give the operator permission to create Secrets, or raise the quota";
 
 /** What the reconciler allows a runtime to do. */
 export interface Permissions {

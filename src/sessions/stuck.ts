@@ -28,7 +28,7 @@ export function stuckBy(error: unknown, away: string | null): string | null {
 export function noteOpenRefusal(claim: Claim, error: unknown, nowMs: number): boolean {
   if (!isForbidden(error) && !isInvalid(error)) return false;
   claim.openRefusedMs ??= nowMs;
-  claim.stuck = `containers are not started while the Secrets of claims cannot be changed: give the operator leave to patch Secrets: ${refusalWords(error, claim.name)}`;
+  claim.stuck = `containers are not started while the Secrets of claims cannot be changed: give the operator permission to patch Secrets: ${refusalWords(error, claim.name)}`;
   if (nowMs < claim.openRefusedMs + OPEN_PATIENCE_MS || claim.ending !== null) return false;
   claim.ending = { why: "StartFailed", message: claim.stuck };
   return true;

@@ -310,13 +310,14 @@ export class Workspaces {
     this.#context.logger.warn({ error: words }, "volumes of sessions could not be kept");
     if (this.#told === words) return;
     this.#told = words;
-    const mend = isForbidden(error) ? NO_LEAVE : "it is tried again";
+    const mend = isForbidden(error) ? NO_PERMISSION : "it is tried again";
     this.#context.announce("WorkspaceFailing", `volumes of sessions could not be kept: ${words}; ${mend}`);
   }
 }
 
 /** The mend of a right that is missing. */
-export const NO_LEAVE = "give the operator leave for PersistentVolumeClaims with the chart's rbac.workspaces=true";
+export const NO_PERMISSION =
+  "give the operator permission for PersistentVolumeClaims with the chart's rbac.workspaces=true";
 
 function foreign(name: string): WorkspaceError {
   return new WorkspaceError(

@@ -156,7 +156,7 @@ describe.concurrent("a node that is about to go", () => {
   });
 });
 
-describe("without leave to read Nodes", () => {
+describe("without permission to read Nodes", () => {
   test("everything works, cordoned nodes are claimed on like others, and the log says so once", async () => {
     await using pair = await twoNodes({ warm: 1 });
     const { world } = pair;
@@ -166,13 +166,13 @@ describe("without leave to read Nodes", () => {
     const { process } = await world.startOperatorProcess({ flags: ["--kubeconfig", kubeconfig] });
     const [pod] = await parkOnFirst(pair, 1);
     await world.node.cordon();
-    await world.until("it is said", () => process.log.some(({ msg }) => msg?.includes("no leave to read Nodes")));
+    await world.until("it is said", () => process.log.some(({ msg }) => msg?.includes("no permission to read Nodes")));
     const item = world.simulator.enqueue(world.environmentId);
     expect((await untilAssigned(world, item)).metadata.uid).toBe(pod?.metadata.uid);
     await untilState(world, item, "active");
     world.simulator.stopItem(item.id);
     await world.untilServed(1);
     const aboutNodes = process.log.filter((line) => JSON.stringify(line).toLowerCase().includes("nodes"));
-    expect(aboutNodes.map(({ msg }) => msg)).toEqual([expect.stringContaining("no leave to read Nodes")]);
+    expect(aboutNodes.map(({ msg }) => msg)).toEqual([expect.stringContaining("no permission to read Nodes")]);
   });
 });

@@ -71,9 +71,9 @@ test("a Secret that is not there: lasting, with its name, the namespace and the 
 
 test.each([
   [
-    "no leave to read it",
+    "no permission to read it",
     refusal(403, "Forbidden", 'get secrets agents/research-key: secrets "research-key" is forbidden: User "op" cannot'),
-    /^Secret research-key could not be read: give the operator leave to get Secrets in namespace agents \(get secrets/,
+    /^Secret research-key could not be read: give the operator permission to get Secrets in namespace agents \(get secrets/,
   ],
   [
     "no answer",

@@ -11,7 +11,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MINUTE = 60_000;
 
-/** A watch of Nodes on a fake API server; `allow(false)` takes the leave to read them away. */
+/** A watch of Nodes on a fake API server; `allow(false)` takes the permission to read them away. */
 async function watching(options: { allowed?: boolean } = {}) {
   const clock = new VirtualClock();
   const random = seededRandom(1);
@@ -55,7 +55,7 @@ async function watching(options: { allowed?: boolean } = {}) {
   };
 }
 
-describe("with leave to read Nodes", () => {
+describe("with permission to read Nodes", () => {
   test("a node's cordon and its taints are known, and nothing else of it is kept", async () => {
     const { nodes, node, clock, end } = await watching();
     node("a", { unschedulable: true, podCIDR: "10.0.0.0/24" });
@@ -84,7 +84,7 @@ describe("with leave to read Nodes", () => {
   });
 });
 
-describe("without leave to read Nodes", () => {
+describe("without permission to read Nodes", () => {
   test("nothing is known, one line of the log says so, and it is asked for only now and then", async () => {
     const { nodes, node, clock, lines, asked, end } = await watching({ allowed: false });
     node("a", { unschedulable: true });

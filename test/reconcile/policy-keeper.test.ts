@@ -325,7 +325,9 @@ describe("what fails", () => {
     expect(keeper.isKept).toBe(false);
     expect(keeper.verdict).toMatchObject({
       reason: "PolicyFailing",
-      message: expect.stringMatching(/no Pod is made and nothing is claimed.*give the operator leave to get, create/),
+      message: expect.stringMatching(
+        /no Pod is made and nothing is claimed.*give the operator permission to get, create/,
+      ),
     });
     const told = keeper.verdict;
     const looks: number[] = [];

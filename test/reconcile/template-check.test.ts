@@ -160,14 +160,14 @@ describe("refusals", () => {
       "Pods of spec.sessions.template are refused by a policy of the cluster: failed quota: tight: must specify cpu for: worker; mend the template, or have the policy changed",
     ],
     [
-      "no leave to create Pods, which is no matter of the template",
+      "no permission to create Pods, which is no matter of the template",
       refusal(
         403,
         "Forbidden",
         `${ABOUT}pods is forbidden: User "op" cannot create resource "pods" in API group "" in the namespace "agents"`,
       ),
       "TemplateUnchecked",
-      'the template could not be checked: give the operator leave to create Pods in namespace agents (User "op" cannot create resource "pods" in API group "" in the namespace "agents")',
+      'the template could not be checked: give the operator permission to create Pods in namespace agents (User "op" cannot create resource "pods" in API group "" in the namespace "agents")',
     ],
     [
       "a namespace that is going",

@@ -209,7 +209,7 @@ test("budgets that get no answer hold up no session's marking, however many star
 });
 
 describe("disruption: Allow", () => {
-  test("no budget is made, and an operator without leave to read one is not told of it again and again", async () => {
+  test("no budget is made, and an operator without permission to read one is not told of it again and again", async () => {
     const { world, operator } = served({ disruption: "Allow" });
     const refused = refuse(operator, "get", "create", "patch", "delete");
     const id = world.enqueue();

@@ -5,7 +5,7 @@ import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-/** A world whose operator lost its leave to patch Secrets between two claims. */
+/** A world whose operator lost its permission to patch Secrets between two claims. */
 async function withoutPatch(sessions: Record<string, unknown>, seed = 1) {
   const world = new LoopWorld({ seed, sessions: { maxConcurrent: 4, warm: 1, ...sessions } });
   world.createEnvironment();
@@ -63,11 +63,11 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const id = world.enqueue();
     await world.until(
       "Ready says it",
-      () => conditionOf(world, "Ready")?.message.includes("leave to patch Secrets") === true,
+      () => conditionOf(world, "Ready")?.message.includes("permission to patch Secrets") === true,
     );
     await world.until("the item is over", () => world.item(id).state === "stopped", 5 * MINUTE);
     await world.until("the claim is, too", () => world.claims.length === 0, MINUTE);
-    expect(world.told.find((words) => words.startsWith("StartFailed"))).toContain("leave to patch Secrets");
+    expect(world.told.find((words) => words.startsWith("StartFailed"))).toContain("permission to patch Secrets");
     expect(world.node.running.size).toBe(0);
     holdsTrue(world);
   });
@@ -103,7 +103,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
       () => conditionOf(world, "SessionsStarting")?.reason === "BreakerOpen",
       10 * MINUTE,
     );
-    expect(conditionOf(world, "SessionsStarting")?.message).toContain("leave to patch Secrets");
+    expect(conditionOf(world, "SessionsStarting")?.message).toContain("permission to patch Secrets");
     await world.pass(3 * MINUTE);
     expect(ids.filter((id) => world.item(id).state === "stopped").length).toBeLessThanOrEqual(6);
     giveBack();
