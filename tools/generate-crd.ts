@@ -38,6 +38,7 @@ function yamlOf(value: unknown): string {
 function crdTemplate(): string {
   const { metadata, spec, ...head } = environmentCrd();
   return `{{- /* ${NOTICE} */}}
+{{- include "berth.nulls" . }}
 {{- if .Values.crds.enabled }}
 ${yamlOf(head)}metadata:
   name: ${metadata.name}

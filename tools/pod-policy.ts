@@ -68,6 +68,7 @@ export function podPolicyTemplate(notice: string): string {
     .replace(ALLOWED, '{{ include "berth.allowedInTemplates" . | quote }}')
     .replaceAll(/ALLOWED-(\w+)-/g, '{{ default "none" (join ", " (index $allowed "$1")) }}');
   return `{{- /* ${notice} */}}
+{{- include "berth.nulls" . }}
 {{/* What templates may have, by rule: lists of names. A switch that is on allows all: older values may lack any of them. */}}
 {{- define "berth.allowedInTemplates" -}}
 {{- $given := default dict .Values.${POLICY_VALUE} -}}

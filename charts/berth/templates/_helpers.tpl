@@ -1,3 +1,20 @@
+{{/*
+A key of a values file with nothing below it is null, and takes away what the chart has below that key. What is empty anyway is
+made empty again. Blocks that the chart has always had (those of an older chart may lack the others, with --reuse-values) and
+that install something by default are refused: to go on would silently leave that out. Every template includes this first.
+*/}}
+{{- define "berth.nulls" -}}
+{{- range $name := list "crds" "health" "image" "metrics" "podDisruptionBudget" "rbac" "serviceAccount" "uninstall" -}}
+{{- if not (kindIs "map" (get $.Values $name)) -}}
+{{- fail (printf "%s is null: leave the key out for the chart's own values, or set what is below it" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "caBundle" "labels" "livenessProbe" "podAnnotations" "podLabels" "podSecurityContext" "proxy" "readinessProbe" "securityContext" -}}
+{{- $_ := set $.Values $name (default dict (get $.Values $name)) -}}
+{{- end -}}
+{{- $_ := set .Values.metrics "serviceMonitor" (default dict .Values.metrics.serviceMonitor) -}}
+{{- end -}}
+
 {{/* The beginning of all names: the release's, with the chart's unless it is in there. Room is left for endings. */}}
 {{- define "berth.fullname" -}}
 {{- if .Values.fullnameOverride -}}
@@ -86,6 +103,7 @@ imagePullSecrets:
 
 {{/* The values that no schema can check: they are about one another. */}}
 {{- define "berth.check" -}}
+{{- include "berth.nulls" . -}}
 {{- with .Values -}}
 {{- if and .caBundle.configMap .caBundle.secret -}}
 {{- fail "caBundle.configMap and caBundle.secret are both set: name one of them" -}}
