@@ -85,7 +85,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* Secrets for registries, of this chart and of the charts that it is part of. */}}
 {{- define "berth.imagePullSecrets" -}}
 {{- $global := default dict .Values.global -}}
-{{- with concat (default (list) $global.imagePullSecrets) (default (list) .Values.imagePullSecrets) | uniq -}}
+{{- $secrets := list -}}
+{{- range concat (default (list) $global.imagePullSecrets) (default (list) .Values.imagePullSecrets) -}}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- with uniq $secrets -}}
 imagePullSecrets:
 {{ toYaml . | indent 2 }}
 {{- end -}}
