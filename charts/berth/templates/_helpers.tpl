@@ -70,6 +70,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
+{{/* The same with those of one kind of objects, which win: a list of the context and these. A key that is there twice is no YAML. */}}
+{{- define "berth.labelsWith" -}}
+{{- mergeOverwrite (include "berth.labels" (first .) | fromYaml) (deepCopy (default dict (last .))) | toYaml -}}
+{{- end -}}
+
 {{- define "berth.image" -}}
 {{- $global := default dict .Values.global -}}
 {{- with .Values.image -}}
@@ -145,9 +150,11 @@ imagePullSecrets:
 {{- if and (dig "podMonitor" "enabled" false .metrics) (not .metrics.enabled) -}}
 {{- fail "metrics.podMonitor.enabled needs metrics.enabled: set it to true" -}}
 {{- end -}}
-{{- range $name, $given := dict "labels" .labels "podLabels" .podLabels -}}
+{{- $labels := dict "labels" .labels "podLabels" .podLabels "metrics.serviceMonitor.labels" .metrics.serviceMonitor.labels -}}
+{{- $labels = merge $labels (dict "metrics.podMonitor.labels" (.metrics.podMonitor).labels "prometheusRule.labels" (.prometheusRule).labels "grafanaDashboards.labels" (.grafanaDashboards).labels) -}}
+{{- range $name, $given := $labels -}}
 {{- range $label := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" "berth.dev/role" -}}
-{{- if hasKey $given $label -}}
+{{- if hasKey (default dict $given) $label -}}
 {{- fail (printf "%s holds %s, which the chart sets itself: leave it out" $name $label) -}}
 {{- end -}}
 {{- end -}}

@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import { parseAllDocuments } from "yaml";
+import { CHART, helm } from "../../tools/helm.ts";
+
+/** Where each kind of object takes labels of its own; what these belong to is switched on. */
+const OWN: Readonly<Record<string, string>> = {
+  ServiceMonitor: "metrics.serviceMonitor",
+  PodMonitor: "metrics.podMonitor",
+  PrometheusRule: "prometheusRule",
+  ConfigMap: "grafanaDashboards",
+};
+
+/** Arguments that switch a block on and give it a label. */
+function labelled(block: string, label: string, value: string): string[] {
+  return ["--set", `${block}.enabled=true`, "--set", `${block}.labels.${label.replaceAll(".", "\\.")}=${value}`];
+}
+
+const template = (args: readonly string[]) => helm(["template", "berth", CHART, ...args]);
+
+test("a label of one kind of objects wins over that of all, and stands there once", async () => {
+  const own = Object.values(OWN).flatMap((block) => labelled(block, "release", "own"));
+  const { stdout, stderr } = await template([...own, "--set", "labels.release=all,labels.team=agents"]);
+  expect(stderr).toBe("");
+  const documents = parseAllDocuments(stdout);
+  // The library tells of a key that is there twice; helm takes the last of them, and other tools refuse it.
+  expect(documents.flatMap(({ errors }) => errors)).toEqual([]);
+  const labels = new Map(documents.map((document) => [document.get("kind"), document.toJS()?.metadata.labels]));
+  for (const kind of Object.keys(OWN))
+    expect(labels.get(kind), kind).toMatchObject({ release: "own", team: "agents", "app.kubernetes.io/name": "berth" });
+  expect(labels.get("Deployment")).toMatchObject({ release: "all" });
+});
+
+test("a label of the chart's own is refused wherever labels are given", async () => {
+  const blocks = Object.values(OWN);
+  const results = await Promise.all(blocks.map((block) => template(labelled(block, "app.kubernetes.io/name", "x"))));
+  for (const [at, { stderr }] of results.entries()) {
+    const said = "holds app.kubernetes.io/name, which the chart sets itself: leave it out";
+    expect(stderr).toContain(`${blocks[at]}.labels ${said}`);
+  }
+});
