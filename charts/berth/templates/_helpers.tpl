@@ -100,6 +100,36 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
+{{/* Labels of a hook's Pod: a list of the context and of what stands in the place of the operator's component, by which all else selects. */}}
+{{- define "berth.hookPodLabels" -}}
+{{- $context := first . -}}
+{{- $own := merge (dict "app.kubernetes.io/component" (last .)) (include "berth.selectorLabels" $context | fromYaml) -}}
+{{- mergeOverwrite (include "berth.labels" $context | fromYaml) (deepCopy $context.Values.podLabels) $own | toYaml -}}
+{{- end -}}
+
+{{/*
+Where a hook's Pod may run: where the operator's may. Not what keeps operators apart (topologySpreadConstraints, affinity to Pods):
+with a node for each of them there may be none left, and without the uninstall's Job helm removes nothing.
+*/}}
+{{- define "berth.hookScheduling" -}}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with (.Values.affinity).nodeAffinity }}
+affinity:
+  nodeAffinity:
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end -}}
+
 {{- define "berth.podSecurityContext" -}}
 {{- $base := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- toYaml (mergeOverwrite $base (deepCopy .Values.podSecurityContext)) -}}

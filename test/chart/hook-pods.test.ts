@@ -1,0 +1,69 @@
+import { expect, test } from "vitest";
+import { type Manifest, type Rendered, render } from "../support/chart.ts";
+
+interface Labelled {
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+/** Metadata of the Pods that helm's hooks start, by what they are for. */
+function hookPods({ hooks }: Rendered): Readonly<Record<"test" | "uninstall", Labelled>> {
+  const one = (kind: string) => hooks.find((object) => object.kind === kind) as Manifest;
+  return { test: one("Pod").metadata, uninstall: one("Job").spec.template.metadata };
+}
+
+/** Every map of labels that something selects Pods by, wherever it stands. */
+function selectorsIn(value: unknown): Readonly<Record<string, string>>[] {
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([key, inner]) =>
+    key === "matchLabels" ? [inner] : key === "selector" && !("matchLabels" in inner) ? [inner] : selectorsIn(inner),
+  );
+}
+
+const placed = {
+  replicas: 2,
+  webhook: { enabled: true, secret: "webhooks" },
+  metrics: { serviceMonitor: { enabled: true }, podMonitor: { enabled: true } },
+  podLabels: { "sidecar.istio.io/inject": "false" },
+  podAnnotations: { "linkerd.io/inject": "disabled" },
+  priorityClassName: "system-cluster-critical",
+  nodeSelector: { pool: "system" },
+  tolerations: [{ key: "system", operator: "Exists" }],
+  affinity: {
+    nodeAffinity: {
+      requiredDuringSchedulingIgnoredDuringExecution: {
+        nodeSelectorTerms: [{ matchExpressions: [{ key: "kubernetes.io/arch", operator: "In", values: ["amd64"] }] }],
+      },
+    },
+    podAntiAffinity: { requiredDuringSchedulingIgnoredDuringExecution: [{ topologyKey: "kubernetes.io/hostname" }] },
+  },
+};
+
+test("Pods of hooks are labelled, annotated and placed as the operator's, but beside it where it stands apart", async () => {
+  const rendered = await render("berth-system", placed);
+  for (const [name, { labels, annotations }] of Object.entries(hookPods(rendered))) {
+    expect(labels, name).toMatchObject({ ...placed.podLabels, "app.kubernetes.io/component": name });
+    expect(annotations, name).toMatchObject(placed.podAnnotations);
+  }
+  expect(hookPods(rendered).test.annotations).toMatchObject({ "helm.sh/hook": "test" });
+  const { priorityClassName, nodeSelector, tolerations, affinity } = placed;
+  expect(rendered.pod).toMatchObject({ priorityClassName, nodeSelector, tolerations, affinity });
+  for (const pod of [rendered.testPod, rendered.uninstallPod]) {
+    expect(pod).toMatchObject({ priorityClassName, nodeSelector, tolerations });
+    // A node for each operator would leave none for these.
+    expect(pod).toHaveProperty("affinity", { nodeAffinity: affinity.nodeAffinity });
+  }
+});
+
+test("nothing that selects the operator's Pods selects those of hooks", async () => {
+  const rendered = await render("berth-system", placed);
+  const selectors = rendered.objects.filter(({ kind }) => kind !== "CustomResourceDefinition").flatMap(selectorsIn);
+  const operator = rendered.one("Deployment").spec.template.metadata.labels;
+  const own = selectors.filter((selector) =>
+    Object.entries(selector).every(([key, value]) => operator?.[key] === value),
+  );
+  // Three Services, two monitors, the disruption budget, the Deployment, and its spread over nodes.
+  expect(own).toHaveLength(8);
+  for (const { labels } of Object.values(hookPods(rendered)))
+    for (const selector of own) expect(labels).not.toMatchObject(selector);
+});
