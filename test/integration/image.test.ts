@@ -79,14 +79,13 @@ test("the image runs with the chart's arguments, gets ready, and ends with 0", a
   const { container } = await render(namespace, {
     metrics: { port: ports.metrics },
     health: { port: ports.health },
-    // Nobody else's Lease.
-    extraArgs: ["--leader-elect=false"],
     namespaces: [namespace],
   });
   const kubeconfig = join(dir, "kubeconfig");
   await copyFile(cluster.operatorKubeconfig, kubeconfig);
   await chmod(kubeconfig, 0o644);
-  const child = start(container.args, { KUBECONFIG: kubeconfig });
+  // Nobody else's Lease.
+  const child = start([...container.args, "--leader-elect=false"], { KUBECONFIG: kubeconfig });
   const ended = outcome(child);
   const ready = async () => (await fetch(`http://127.0.0.1:${ports.health}/readyz`)).status;
   await expect.poll(() => ready().catch(String), { timeout: PATIENCE_MS }).toBe(200);

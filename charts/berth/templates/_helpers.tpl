@@ -201,6 +201,22 @@ affinity:
 {{- fail (printf "extraEnv sets %s, and so does proxy or caBundle: keep one of the two" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- $words := join " " .extraArgs -}}
+{{- $off := list (regexFind "--(no-leader-elect|leader-elect[= ]false)( |$)" $words | trim) -}}
+{{- $elsewhere := list (regexFind "--leader-elect-namespace" $words) -}}
+{{- range .extraEnv -}}
+{{- if and (eq .name "BERTH_LEADER_ELECT") (eq (toString .value) "false") -}}
+{{- $off = append $off .name -}}
+{{- else if eq .name "BERTH_LEADER_ELECT_NAMESPACE" -}}
+{{- $elsewhere = append $elsewhere .name -}}
+{{- end -}}
+{{- end -}}
+{{- range compact $off -}}
+{{- fail (printf "%s switches leader election off, and a rolling update runs two operators for a while: leave it out" .) -}}
+{{- end -}}
+{{- range compact $elsewhere -}}
+{{- fail (printf "%s: leave it out, the chart gives rights on Leases in the release's namespace alone" .) -}}
+{{- end -}}
 {{- range $argument := .extraArgs -}}
 {{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "webhook-peers" "webhook.enabled and replicas" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}

@@ -104,11 +104,7 @@ test("helm upgrade under sessions that run and arrive: all replicas are replaced
 
   const [arrived = []] = await whileArriving([world], async () => {
     const values = { logLevel: "trace", podAnnotations: { "example.com/later": "true" }, podLabels: { later: "true" } };
-    await upgradeBerthChart(
-      world.cluster,
-      { ...values, extraArgs: [`--leader-elect-namespace=${OPERATOR_NAMESPACE}`] },
-      chart.path,
-    );
+    await upgradeBerthChart(world.cluster, { ...values, extraArgs: ["--leader-elect=true"] }, chart.path);
   });
   const upgraded = await world.operators.readyPods();
   expect(upgraded).toHaveLength(OPERATOR_REPLICAS);
