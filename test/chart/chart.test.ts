@@ -99,6 +99,25 @@ describe("the chart's values", () => {
     }
   });
 
+  test("take severities and durations as people and Prometheus write them", async () => {
+    const schema: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
+    const at = (...path: readonly string[]) =>
+      path.reduce<Schema | undefined>((inner, key) => inner?.properties?.[key], schema);
+    const alert = at("prometheusRule", "alerts")?.additionalProperties as Schema;
+    const durations = [
+      alert.properties?.["for"],
+      at("metrics", "serviceMonitor", "interval"),
+      at("metrics", "podMonitor", "interval"),
+    ];
+    for (const duration of durations) {
+      for (const text of ["30s", "1h30m", "1d", "2w", "1y", "500ms"]) expect(takes(duration, text), text).toBe(true);
+      for (const text of ["30", "1 m", "-5m", "soon", "1M"]) expect(takes(duration, text), text).toBe(false);
+    }
+    const severity = alert.properties?.["severity"];
+    for (const text of ["critical", "sev2", "P1", "page-now", "4.5_x"]) expect(takes(severity, text), text).toBe(true);
+    for (const text of ["", "-x", "a b", "a\nb", 'a"b']) expect(takes(severity, text), text).toBe(false);
+  });
+
   test("are refused when they are not known, at every level", async () => {
     const open: string[] = [];
     const look = (schema: Schema, path: string) => {
