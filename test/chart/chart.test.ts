@@ -2,8 +2,10 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { CIDR_PATTERN } from "../../src/api/network-spec.ts";
 import { parseAllowance } from "../../src/api/pod-policy.ts";
 import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
+import { originSchema } from "../../src/flag-values.ts";
 import { chartValues, readmeWithValues } from "../../tools/chart-values.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
@@ -116,6 +118,29 @@ describe("the chart's values", () => {
     const severity = alert.properties?.["severity"];
     for (const text of ["critical", "sev2", "P1", "page-now", "4.5_x"]) expect(takes(severity, text), text).toBe(true);
     for (const text of ["", "-x", "a b", "a\nb", 'a"b']) expect(takes(severity, text), text).toBe(false);
+  });
+
+  test("take networks and origins that the operator's flags take, and no others", async () => {
+    const { properties }: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
+    expect(properties?.["apiCidrs"]?.items?.pattern).toBe(CIDR_PATTERN);
+    const origins = [
+      ...["https://api.anthropic.com", "http://b.example:8080", "https://[2001:db8::1]:8443", "https://A.example:443"],
+      ...[
+        "https://a.example/v1",
+        "https://a.example?x",
+        "https://u@a.example",
+        "ftp://a.example",
+        "https://",
+        "a.example",
+      ],
+    ];
+    for (const text of origins) {
+      const isTaken = takes(properties?.["allowedApiOrigins"]?.items, text);
+      expect(isTaken, text).toBe(originSchema.safeParse(text).success);
+    }
+    // To a URL these are letters; they would end the text of the admission policy, or be two origins to the flag.
+    for (const text of ['https://a".example', "https://a'.example", "https://a,https://b", "https://a\\b"])
+      expect(takes(properties?.["allowedApiOrigins"]?.items, text), text).toBe(false);
   });
 
   test("are refused when they are not known, at every level", async () => {

@@ -78,7 +78,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "berth.image" -}}
 {{- $global := default dict .Values.global -}}
 {{- with .Values.image -}}
-{{- $name := join "/" (compact (list (default .registry $global.imageRegistry) .repository)) -}}
+{{- $name := join "/" (compact (list (default .registry (trimSuffix "/" (default "" $global.imageRegistry))) .repository)) -}}
 {{- if .digest -}}
 {{- printf "%s@%s" $name .digest -}}
 {{- else -}}
@@ -130,6 +130,16 @@ affinity:
 {{- end }}
 {{- end -}}
 
+{{/* A probe: a list of the chart's and of the fields over it. A Pod with two handlers in one probe is refused, so one that is given takes the place of the chart's. */}}
+{{- define "berth.probe" -}}
+{{- $base := first . -}}
+{{- $given := deepCopy (last .) -}}
+{{- if or $given.exec $given.grpc $given.tcpSocket -}}
+{{- $base = omit $base "httpGet" -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $base $given) -}}
+{{- end -}}
+
 {{- define "berth.podSecurityContext" -}}
 {{- $base := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- toYaml (mergeOverwrite $base (deepCopy .Values.podSecurityContext)) -}}
@@ -147,31 +157,20 @@ affinity:
 {{- if and .caBundle.configMap .caBundle.secret -}}
 {{- fail "caBundle.configMap and caBundle.secret are both set: name one of them" -}}
 {{- end -}}
-{{- if eq (int .metrics.port) (int .health.port) -}}
-{{- fail (printf "metrics.port and health.port are both %d: take two ports" (int .health.port)) -}}
-{{- end -}}
-{{- with .webhook -}}
-{{- if .enabled -}}
-{{- if not .secret -}}
+{{- if and (.webhook).enabled (not (.webhook).secret) -}}
 {{- fail "webhook.enabled needs webhook.secret: name the Secret with the signing secrets" -}}
 {{- end -}}
-{{- range $name, $other := dict "metrics.port" $.Values.metrics.port "health.port" $.Values.health.port -}}
-{{- if eq (int $.Values.webhook.port) (int $other) -}}
-{{- fail (printf "webhook.port and %s are both %d: take two ports" $name (int $other)) -}}
+{{- $taken := dict "health.port" .health.port -}}
+{{- range $block := list "metrics" "webhook" "console" -}}
+{{- $given := default dict (get $.Values $block) -}}
+{{- if $given.enabled -}}
+{{- $name := printf "%s.port" $block -}}
+{{- range $other, $port := $taken -}}
+{{- if eq (int $given.port) (int $port) -}}
+{{- fail (printf "%s and %s are both %d: take two ports" $name $other (int $port)) -}}
 {{- end -}}
 {{- end -}}
-{{- end -}}
-{{- end -}}
-{{- with .console -}}
-{{- if .enabled -}}
-{{- $others := dict "health.port" $.Values.health.port -}}
-{{- if $.Values.metrics.enabled -}}{{- $others = set $others "metrics.port" $.Values.metrics.port -}}{{- end -}}
-{{- if ($.Values.webhook).enabled -}}{{- $others = set $others "webhook.port" $.Values.webhook.port -}}{{- end -}}
-{{- range $name, $other := $others -}}
-{{- if eq (int $.Values.console.port) (int $other) -}}
-{{- fail (printf "console.port and %s are both %d: take two ports" $name (int $other)) -}}
-{{- end -}}
-{{- end -}}
+{{- $taken = set $taken $name $given.port -}}
 {{- end -}}
 {{- end -}}
 {{- if and .metrics.serviceMonitor.enabled (not .metrics.enabled) -}}
