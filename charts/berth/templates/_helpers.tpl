@@ -17,16 +17,15 @@ that install something by default are refused: to go on would silently leave tha
 
 {{/* The beginning of all names: the release's, with the chart's unless it is in there. Room is left for endings. */}}
 {{- define "berth.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
+{{- if .Values.fullnameOverride -}}
+{{- $full = .Values.fullnameOverride -}}
+{{- else if contains $name .Release.Name -}}
+{{- $full = .Release.Name -}}
 {{- end -}}
-{{- end -}}
+{{- /* A release's name may hold dots, and the cut may fall behind one. */ -}}
+{{- $full | trunc 40 | trimSuffix "-" | trimSuffix "." -}}
 {{- end -}}
 
 {{/* The Deployment, and what belongs to it. */}}
@@ -34,9 +33,18 @@ that install something by default are refused: to go on would silently leave tha
 {{- printf "%s-operator" (include "berth.fullname" .) -}}
 {{- end -}}
 
+{{/* The name of a Service of the operator's, a list of the context and its ending: a DNS label, which holds no dots and begins with a letter. */}}
+{{- define "berth.service" -}}
+{{- $name := printf "%s-%s" (include "berth.operator" (first .)) (last .) | replace "." "-" -}}
+{{- if regexMatch "^[0-9]" $name -}}
+{{- fail (printf "%s is no name for a Service: set fullnameOverride to one with a letter first" $name) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
 {{/*
 The name of an object that is the whole cluster's, from the name that it would have in a namespace: two releases of one name
-in two namespaces have two of it. Neither of the two names around the dot can hold one.
+in two namespaces have two of it. A namespace's name holds no dot, so the last dot is where it begins, whatever the release is called.
 */}}
 {{- define "berth.clusterWide" -}}
 {{- $context := first . -}}
