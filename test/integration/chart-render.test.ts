@@ -415,6 +415,23 @@ const options: readonly Option[] = [
     },
   },
   {
+    name: "a NetworkPolicy over the operator takes peers and rules as Kubernetes has them",
+    values: {
+      networkPolicy: {
+        enabled: true,
+        metricsFrom: [{ namespaceSelector: {}, podSelector: { matchLabels: { app: "prometheus" } } }],
+        webhookFrom: [{ ipBlock: { cidr: "10.0.0.0/8" } }],
+        extraEgress: [{ to: [{ ipBlock: { cidr: "203.0.113.7/32" } }], ports: [{ protocol: "TCP", port: 3128 }] }],
+      },
+      replicas: 2,
+      webhook: { enabled: true, secret: "webhooks" },
+    },
+    check: (rendered) =>
+      expect(rendered.one("NetworkPolicy").spec).toMatchObject({
+        podSelector: rendered.one("Deployment").spec.selector,
+      }),
+  },
+  {
     name: "the console listens on loopback alone, and no Service leads to it",
     values: { console: { enabled: true } },
     check: (rendered) => {
@@ -636,7 +653,7 @@ describe("an option", () => {
         (on) => ({ namespaces: on ? served : [] }),
         (on) => ({ replicas: on ? 3 : 1 }),
         (on) => ({ crds: { enabled: on, keep: !on } }),
-        (on) => ({ rbac: { nodes: on, aggregate: !on } }),
+        (on) => ({ rbac: { nodes: on, aggregate: !on }, networkPolicy: { enabled: on } }),
         (on) => ({ admissionPolicy: { enabled: on }, podPolicy: { privileged: on, capabilities: on ? ["*"] : [] } }),
         (on) => ({
           metrics: { enabled: on, serviceMonitor: { enabled: on }, podMonitor: { enabled: on } },

@@ -175,6 +175,7 @@ const PLURALS: Readonly<Record<string, { readonly plural: string; readonly clust
   Job: { plural: "jobs" },
   ConfigMap: { plural: "configmaps" },
   Namespace: { plural: "namespaces", clusterWide: true },
+  NetworkPolicy: { plural: "networkpolicies" },
   Pod: { plural: "pods" },
   PodDisruptionBudget: { plural: "poddisruptionbudgets" },
   PodMonitor: { plural: "podmonitors" },
