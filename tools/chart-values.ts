@@ -58,12 +58,15 @@ function aboutOf(comment: string | null | undefined): string {
     .join(" ");
 }
 
-/** The README as it should be. */
-export function readmeWithValues(readme: string = readFileSync(new URL(README, ROOT), "utf8")): string {
+/** The README as it should be. @param values the text of values.yaml */
+export function readmeWithValues(
+  readme: string = readFileSync(new URL(README, ROOT), "utf8"),
+  values: string = readFileSync(new URL(VALUES, ROOT), "utf8"),
+): string {
   const begin = readme.indexOf(BEGIN);
   const end = readme.indexOf(END);
   if (begin < 0 || end < begin) throw new Error(`${README} has no place for the values: ${BEGIN}${END}`);
-  const rows = chartValues().map(({ key, default: value, about }) =>
+  const rows = chartValues(values).map(({ key, default: value, about }) =>
     [key, value]
       .map((cell) => `\`${cell}\``)
       .concat(about)

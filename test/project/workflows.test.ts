@@ -7,6 +7,7 @@ import { ROOT } from "./lint-gate.ts";
 interface Step {
   readonly uses?: string;
   readonly run?: string;
+  readonly env?: Readonly<Record<string, string>>;
   readonly with?: Readonly<Record<string, unknown>>;
 }
 interface Job {
@@ -94,12 +95,30 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
     }
   });
 
+  test("ends a step whose pipe fails before its end", () => {
+    // By itself a step's shell looks at the last command of a pipe, and tee never fails.
+    for (const { run = "" } of stepsOf(workflow)) if (/[^|]\|[^|]/.test(run)) expect(run).toMatch(/^set -o pipefail$/m);
+  });
+
   test("has bounds: of time, and of runs at once", () => {
     expect(workflow.concurrency).toBeDefined();
     for (const [name, job] of Object.entries(workflow.jobs)) {
       if (job.uses === undefined) expect(job["timeout-minutes"], name).toBeGreaterThan(0);
     }
   });
+});
+
+test("a release publishes the chart with the image that it pushed, by its digest", () => {
+  const steps = stepsOf(workflows.find(({ name }) => name === "release.yml")?.workflow as Workflow);
+  const step = steps.find(({ run }) => run?.includes("helm package"));
+  expect(step?.run).toMatch(
+    /released-chart\.ts --image "\$IMAGE" --digest "\$DIGEST" --charts "\$CHARTS" --output "(.*)"\n.*helm package "\1\/berth"/,
+  );
+  const output = (name: string) => `\${{ steps.${name} }}`;
+  const image = output("names.outputs.image");
+  expect(step?.env).toMatchObject({ IMAGE: image, DIGEST: output("build.outputs.digest") });
+  const pushed = steps.find(({ uses = "" }) => uses.startsWith("docker/build-push-action@"));
+  expect(pushed).toMatchObject({ id: "build", with: { tags: `${image}:${output("names.outputs.version")}` } });
 });
 
 test("every suite of the project's own gate runs in one of them", async () => {
