@@ -1,14 +1,13 @@
 /**
- * An estimate of a server's clock from its Date headers. Each answer bounds the offset between the two clocks: the
- * header was true at some moment between sending and answer, and cut to whole seconds. The bounds of many answers
- * together are far narrower than a second. Offsets are against this process's monotonic clock, which nobody sets, and what
- * was learnt of them wears out as fast as clocks may drift apart.
+ * An estimate of a server's clock, against this process's monotonic one, which nobody sets.
+ *
+ * Its Date headers tell most: each was true at some moment between sending and answer, cut to whole seconds, and the bounds
+ * of many answers together are far narrower than a second. But whoever writes them (a load balancer, a content network) need
+ * not be who stamps what the answers tell of. So stamps are noted as well, and judged by one another.
  */
 export class ServerTime {
-  #lowMs = Number.NEGATIVE_INFINITY;
-  #highMs = Number.POSITIVE_INFINITY;
-  /** When the bounds were last true as they stand, on our clock. */
-  #asOfMs = 0;
+  readonly #dates = new OffsetBounds();
+  readonly #stamps = new OffsetBounds();
   readonly #wallOf: (ms: number) => number;
 
   /** @param wallOf our wall clock at a time of our monotonic one: all there is to go by before the first answer. */
@@ -18,33 +17,73 @@ export class ServerTime {
 
   /** @param sentMs @param answeredMs monotonic; @param dateMs the Date header, null where there was none */
   observe(sentMs: number, answeredMs: number, dateMs: number | null): void {
-    if (dateMs === null || Number.isNaN(dateMs) || answeredMs < sentMs) return;
-    const wornMs = (answeredMs - sentMs) * MAX_DRIFT;
-    const low = dateMs - answeredMs - wornMs;
-    const high = dateMs + DATE_GRAIN_MS - sentMs + wornMs;
-    const known = this.#boundsAt(answeredMs);
-    this.#asOfMs = answeredMs;
-    // Bounds that exclude one another: the server's clock was set, or our machine slept. What was known is void.
-    const reset = low > known.highMs || high < known.lowMs;
-    this.#lowMs = reset ? low : Math.max(known.lowMs, low);
-    this.#highMs = reset ? high : Math.min(known.highMs, high);
+    if (dateMs === null) return;
+    this.#dates.narrow({ fromMs: sentMs, untilMs: answeredMs }, { fromMs: dateMs, beforeMs: dateMs + DATE_GRAIN_MS });
   }
 
-  /** The earliest and the latest that the server's clock can have shown at `ms` of ours. Without any answer: `slack` around our wall clock. */
+  /** Something happened on the server within a span of our monotonic clock, and it says that it was at `stamped`. */
+  noteStamp(within: { fromMs: number; untilMs: number }, stamped: { fromMs: number; beforeMs: number }): void {
+    this.#stamps.narrow(within, stamped);
+  }
+
+  /**
+   * The earliest and the latest that the server's clock can have shown at `ms` of ours: the clock of its Date headers, as
+   * long as its stamps can agree with that to `CLOCKS_APART_MS`. Without any answer: `slack` around our wall clock.
+   */
   at(ms: number, slackMs = UNKNOWN_SLACK_MS): { earliestMs: number; latestMs: number } {
-    if (!Number.isFinite(this.#lowMs) || !Number.isFinite(this.#highMs)) {
-      const wallMs = this.#wallOf(ms);
-      return { earliestMs: wallMs - slackMs, latestMs: wallMs + slackMs };
-    }
-    const { lowMs, highMs } = this.#boundsAt(ms);
-    return { earliestMs: ms + lowMs, latestMs: ms + highMs };
+    const [dates, stamps] = [this.#dates.at(ms), this.#stamps.at(ms)];
+    const offset = dates && stamps && areApart(dates, stamps) ? stamps : (dates ?? stamps);
+    if (offset) return { earliestMs: ms + offset.lowMs, latestMs: ms + offset.highMs };
+    const wallMs = this.#wallOf(ms);
+    return { earliestMs: wallMs - slackMs, latestMs: wallMs + slackMs };
   }
 
-  #boundsAt(ms: number): { lowMs: number; highMs: number } {
-    const wornMs = Math.abs(ms - this.#asOfMs) * MAX_DRIFT;
-    return { lowMs: this.#lowMs - wornMs, highMs: this.#highMs + wornMs };
+  /** What is stamped earlier than this happened before `ms` of our monotonic clock. -Infinity before the first stamp. */
+  earliestStampAt(ms: number): number {
+    return ms + (this.#stamps.at(ms)?.lowMs ?? Number.NEGATIVE_INFINITY) - CLOCKS_APART_MS;
   }
 }
+
+interface Offset {
+  readonly lowMs: number;
+  readonly highMs: number;
+}
+
+/** What a server's clock is ahead of ours, at least and at most. It wears out as fast as clocks may drift apart. */
+class OffsetBounds {
+  #known: Offset | null = null;
+  /** When the bounds were true as they stand, on our clock. */
+  #asOfMs = 0;
+
+  /** The server's clock showed something of `shown` at some moment of `within`, which is of our clock. */
+  narrow(within: { fromMs: number; untilMs: number }, shown: { fromMs: number; beforeMs: number }): void {
+    const { fromMs, untilMs } = within;
+    if (Number.isNaN(shown.fromMs) || untilMs < fromMs) return;
+    const wornMs = (untilMs - fromMs) * MAX_DRIFT;
+    const seen = { lowMs: shown.fromMs - untilMs - wornMs, highMs: shown.beforeMs - fromMs + wornMs };
+    const known = this.at(untilMs);
+    this.#asOfMs = untilMs;
+    // Bounds that exclude one another: the server's clock was set, or our machine slept. What was known is void.
+    const isVoid = !known || seen.lowMs > known.highMs || seen.highMs < known.lowMs;
+    this.#known = isVoid
+      ? seen
+      : { lowMs: Math.max(known.lowMs, seen.lowMs), highMs: Math.min(known.highMs, seen.highMs) };
+  }
+
+  /** The bounds at a time of our clock; null: nothing is known. */
+  at(ms: number): Offset | null {
+    if (!this.#known) return null;
+    const wornMs = Math.abs(ms - this.#asOfMs) * MAX_DRIFT;
+    return { lowMs: this.#known.lowMs - wornMs, highMs: this.#known.highMs + wornMs };
+  }
+}
+
+function areApart(one: Offset, other: Offset): boolean {
+  return one.lowMs > other.highMs + CLOCKS_APART_MS || other.lowMs > one.highMs + CLOCKS_APART_MS;
+}
+
+/** How far the clocks of machines behind one address may lie apart: NTP holds them far closer. */
+export const CLOCKS_APART_MS = 1_000;
 
 /** A Date header carries whole seconds (RFC 9110, 5.6.7). */
 const DATE_GRAIN_MS = 1_000;

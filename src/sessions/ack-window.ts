@@ -45,6 +45,11 @@ export class AckWindow {
     this.#lengthMs = lengthMs;
   }
 
+  /** When the item was polled, on the monotonic clock. */
+  get polledMs(): number {
+    return this.#polled.sentAtMs;
+  }
+
   get isOpen(): boolean {
     return this.#leftMs > 0;
   }

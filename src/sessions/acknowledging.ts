@@ -3,7 +3,7 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { type AckWindow, repeatsWithin } from "./ack-window.ts";
 import { isSomebodyElses } from "./acknowledgement.ts";
-import type { Claim } from "./claim.ts";
+import { type Claim, instantOf } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { viewOf } from "./item-observer.ts";
 import { isRefusal } from "./perform.ts";
@@ -48,22 +48,24 @@ export class Acknowledging {
 
   /** Sends the acknowledgement, again inside the window where no answer came. */
   async acknowledge(claim: Claim, window: AckWindow): Promise<Acknowledged> {
-    const { metrics, labels } = this.#context;
+    const { metrics, labels, clock } = this.#context;
     const backoff = repeatsWithin(this.#context);
-    let sent = false;
+    /** When the first was sent that may have taken effect; null: none was. */
+    let sentMs: number | null = null;
     while (this.#mayAck(window)) {
       // A Pod that was lost meanwhile: what may not have been acknowledged yet stays in the queue.
-      if (sent && claim.journal.use === "session" && !(await this.isParkedLive(claim))) break;
+      if (sentMs !== null && claim.journal.use === "session" && !(await this.isParkedLive(claim))) break;
       // However long that read took.
       if (!this.#mayAck(window)) break;
-      const result = await this.#ackOnce(claim, sent);
+      const nowMs = clock.monotonic();
+      const result = await this.#ackOnce(claim, window, sentMs ?? nowMs);
       metrics.acks.inc({ ...labels, result: result.is });
       if (result.is === "acked") return "acked";
-      if (result.is === "refused") return sent ? this.#unanswered(claim) : "refused";
-      sent ||= result.is === "unanswered";
+      if (result.is === "refused") return sentMs === null ? "refused" : this.#unanswered(claim);
+      if (result.is === "unanswered") sentMs ??= nowMs;
       await window.waits(Math.max(backoff.next(), result.is === "not-sent" ? result.waitMs : 0));
     }
-    if (sent) return this.#unanswered(claim);
+    if (sentMs !== null) return this.#unanswered(claim);
     metrics.acks.inc({ ...labels, result: "late" });
     return "late";
   }
@@ -77,21 +79,29 @@ export class Acknowledging {
     return window.isOpen && !this.#gate.isClosing;
   }
 
+  /** @param firstSentMs monotonic: after a repeat, what is answered may be the first one's effect */
   async #ackOnce(
     claim: Claim,
-    repeated: boolean,
+    window: AckWindow,
+    firstSentMs: number,
   ): Promise<{ is: "acked" } | { is: "unanswered" } | { is: "refused" } | { is: "not-sent"; waitMs: number }> {
     this.#context.guard();
     const { api } = claim.journal;
-    const sentAt = this.#serverTimes.of(api).at(this.#context.clock.monotonic());
-    // After a repeat ours may be the older one.
-    const oldestMs = repeated ? claim.journal.polledFromMs : sentAt.earliestMs;
-    const isOthers = (at: string | null) => at !== null && isSomebodyElses(at, claim.acknowledgedBefore, oldestMs);
+    const serverTime = this.#serverTimes.of(api);
+    const isOthers = (at: string | null) =>
+      at !== null && isSomebodyElses(at, claim.acknowledgedBefore, serverTime.earliestStampAt(firstSentMs));
     try {
       const answer = await this.#context.points.run(
         "claim.ack",
         ofClaim(claim),
-        () => this.#context.work(api).ack(claim.journal.workId),
+        async () => {
+          const answer = await this.#context.work(api).ack(claim.journal.workId);
+          // Whoever acknowledged the item did so since it was polled.
+          const { acknowledged_at: at } = answer.value;
+          const stamped = at === null || at === claim.acknowledgedBefore ? null : instantOf(at);
+          if (stamped) serverTime.noteStamp({ fromMs: window.polledMs, untilMs: answer.answeredAtMs }, stamped);
+          return answer;
+        },
         ({ value: { acknowledged_at: acknowledgedAt } }) => ({
           acknowledgedAt,
           outcome: isOthers(acknowledgedAt) ? "refused" : "ok",

@@ -1,3 +1,4 @@
+import { CLOCKS_APART_MS } from "../core/server-time.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { type Claim, type ItemView, instantOf, isReacknowledged } from "./claim.ts";
 import { type Facts, isOver, LOOK, type Step, waitUntil } from "./facts.ts";
@@ -44,13 +45,14 @@ function whoseIsIt(facts: Facts): Step {
 /**
  * The evidence rule: acknowledged_at inside the window in which only our acknowledgement can have come. It ends where
  * somebody else can first have been offered the item, by the earliest time at which our poll can have been sent; our own
- * acknowledgement is sent early enough to land before that (ack-window.ts).
+ * acknowledgement is sent early enough to land before that (ack-window.ts). The poll's time is by the clock of Date headers,
+ * which need not be the one of the stamps: shortly before the poll, nobody can have acknowledged what it showed as queued.
  */
 function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
   const at = instantOf(item.acknowledgedAt ?? "");
   if (!at) return false;
   const { polledFromMs } = claim.journal;
-  return at.beforeMs > polledFromMs && at.beforeMs <= polledFromMs + timing.othersReclaimMs;
+  return at.beforeMs > polledFromMs - CLOCKS_APART_MS && at.beforeMs <= polledFromMs + timing.othersReclaimMs;
 }
 
 // --- 5. Open ----------------------------------------------------------------------------------------------------

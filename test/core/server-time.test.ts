@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { ServerTime } from "../../src/core/server-time.ts";
+import { CLOCKS_APART_MS, ServerTime } from "../../src/core/server-time.ts";
 
 const SECOND = 1_000;
 const HOUR = 3_600_000;
@@ -118,4 +118,62 @@ test.each([
   expect(earliestMs).toBeLessThanOrEqual(afterMs + 500 - jumpMs);
   expect(latestMs).toBeGreaterThanOrEqual(afterMs + 500 - jumpMs);
   expect(latestMs - earliestMs).toBeLessThan(1_100);
+});
+
+describe("stamps", () => {
+  const stampOf = (ms: number) => ({ fromMs: ms, beforeMs: ms + 1 });
+
+  test("nothing is earlier than the first of them by what was known before it", () => {
+    expect(new ServerTime().earliestStampAt(START)).toBe(Number.NEGATIVE_INFINITY);
+  });
+
+  test("what is stamped earlier than said was earlier, whatever the offset of the stamps' clock", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: -40 * HOUR, max: 40 * HOUR }),
+        fc.array(exchange, { minLength: 1, maxLength: 50 }),
+        fc.integer({ min: 0, max: HOUR }),
+        (offsetMs, exchanges, laterMs) => {
+          const time = new ServerTime();
+          let nowMs = START;
+          for (const { gapMs, thereMs, backMs } of exchanges) {
+            const fromMs = nowMs + gapMs;
+            nowMs = fromMs + thereMs + backMs;
+            time.noteStamp({ fromMs, untilMs: nowMs }, stampOf(fromMs + thereMs + offsetMs));
+          }
+          expect(time.earliestStampAt(nowMs + laterMs)).toBeLessThanOrEqual(
+            nowMs + laterMs + offsetMs - CLOCKS_APART_MS,
+          );
+        },
+      ),
+    );
+  });
+
+  test("one tells what is earlier, but for what clocks of one server may lie apart", () => {
+    const time = new ServerTime();
+    time.noteStamp({ fromMs: START - 700, untilMs: START + 20 }, stampOf(START + 5_000));
+    expect(time.earliestStampAt(START + 20)).toBeCloseTo(START + 5_000 - CLOCKS_APART_MS, 0);
+  });
+
+  test("Date headers are believed as long as the stamps can agree with them, to a second", () => {
+    const [near, far] = [new ServerTime(), new ServerTime()];
+    for (const time of [near, far]) time.noteStamp({ fromMs: START - 100, untilMs: START }, stampOf(START - 50));
+    const [nearMs, farMs] = [observe(near, many, () => 900), observe(far, many, () => 5_000)];
+    expect(near.at(nearMs).earliestMs).toBeGreaterThan(nearMs + 500);
+    expect(far.at(farMs).latestMs).toBeLessThan(farMs + 200);
+  });
+
+  test("without Date headers the stamps tell the time", () => {
+    const time = new ServerTime();
+    time.noteStamp({ fromMs: START - 100, untilMs: START }, stampOf(START + 3_000));
+    const { earliestMs, latestMs } = time.at(START);
+    expect([earliestMs, latestMs]).toEqual([expect.closeTo(START + 3_000, 0), expect.closeTo(START + 3_101, 0)]);
+  });
+
+  test("a clock that was set is believed from its first stamp on", () => {
+    const time = new ServerTime();
+    time.noteStamp({ fromMs: START - 100, untilMs: START }, stampOf(START - 50));
+    time.noteStamp({ fromMs: START + 900, untilMs: START + 1_000 }, stampOf(START - 60_000));
+    expect(time.earliestStampAt(START + 1_000)).toBeLessThan(START - 60_000);
+  });
 });

@@ -42,3 +42,62 @@ describe.each([
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 });
+
+// Whoever writes Date headers (a load balancer, a content network) need not be who stamps what they tell of.
+
+const EDGES: readonly (readonly [where: string, ahead: ((turn: number) => number) | null])[] = [
+  ["a second behind", () => -1_000],
+  ["50 ms ahead", () => 50],
+  ["300 ms ahead", () => 300],
+  ["a second ahead", () => 1_000],
+  ["ten minutes ahead", () => 10 * MINUTE],
+  ["ten minutes behind", () => -10 * MINUTE],
+  ["of ten, one of them 200 ms ahead", (turn) => (turn % 10 === 0 ? 200 : 0)],
+  ["missing", null],
+];
+
+describe.each(EDGES)("Date headers that are %s", (_where, ahead) => {
+  function skewed(sessions: Record<string, unknown>): LoopWorld {
+    // No help from the API: what was acknowledged and left alone stays so for ever.
+    const world = new LoopWorld({ sessions, switches: { starting: "never" } });
+    let turn = 0;
+    world.api.dateAheadMs = ahead && (() => ahead(turn++));
+    world.createEnvironment();
+    // Without a Date the operator's own clock is all that there is.
+    world.startOperator({ clockAheadMs: ahead ? 0 : 4_000 });
+    return world;
+  }
+
+  test.each(["Worker", "Operator"])("lease: %s: every session is served", async (lease) => {
+    const world = skewed({ lease, maxConcurrent: 5, warm: 2 });
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    // So that much is known of the server's clock.
+    await world.pass(2 * MINUTE);
+    const ids: string[] = [];
+    for (let count = 0; count < 5; count += 1) {
+      ids.push(world.enqueue());
+      await world.pass(20_000);
+    }
+    await world.until("all are served", () => world.isSettled, 20 * MINUTE);
+    expect(ids.map((id) => world.item(id))).toEqual(
+      ids.map(() => expect.objectContaining({ state: "stopped", acks: expect.objectContaining({ length: 1 }) })),
+    );
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("an acknowledgement whose answer is lost is known again", async () => {
+    const world = skewed({});
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    await world.pass(2 * MINUTE);
+    const first = world.enqueue();
+    await world.until("one is served", () => world.item(first).acks.length > 0 && world.isSettled, 20 * MINUTE);
+    // The effect, and an answer that comes after everybody has given it up.
+    world.api.delay = (call) => (call === "ack" ? 1_600 : 0);
+    const id = world.enqueue();
+    await world.until("it is acknowledged", () => world.item(id).acks.length > 0, MINUTE);
+    world.api.delay = () => 0;
+    await world.until("it is served", () => world.isSettled, 20 * MINUTE);
+    expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+});

@@ -105,6 +105,9 @@ async function history(seed: number, faults: Faults): Promise<Outcome> {
     // What is asked for is not always what one gets.
     limits: { ttlSeconds: pick([90, 30, 10]), maxTtlSeconds: pick([600, 90, 30, 10]) },
   });
+  // Date headers come from many machines, or from one that is not the one that stamps.
+  const [aheadMs, apartMs] = own() < 0.5 ? [0, 0] : [(own() - 0.5) * 600, own() * 60];
+  world.api.dateAheadMs = () => aheadMs + own() * apartMs;
   const { lapsedStopping } = world.api.world.switches;
   world.startsAreHeld = faults.crashes === 0 && !faults.weather;
   world.say(`lease ${lease} ${onPodFailure} ${workspace.workspace ? "PerSession" : "Ephemeral"}`);

@@ -19,6 +19,8 @@ export class WorkApi {
 
   /** Holds a request up at the server, in milliseconds. */
   delay: (call: string) => number = () => 0;
+  /** Who writes Date headers is so far ahead of who stamps what they tell of; null: nobody writes them. */
+  dateAheadMs: (() => number) | null = () => 0;
   /** Other Work APIs, by origin; every other origin is this one's. */
   readonly elsewhere = new Map<string, WorkApi>();
   /** Where requests were sent. */
@@ -73,14 +75,15 @@ export class WorkApi {
       ...times,
       answeredAtMs: clock.monotonic(),
       status: reply.status,
-      headers: new Map([["date", (reply as Dated).date], ...Object.entries(reply.headers ?? {})]),
+      headers: new Map([...dateOf(reply as Partial<Dated>), ...Object.entries(reply.headers ?? {})]),
       body: Buffer.from(reply.body === undefined ? "" : JSON.stringify(reply.body)),
     };
   }
 
   async #handle(request: HttpRequest, delayed: boolean, signal: AbortSignal): Promise<Reply> {
     const reply = await this.#answer(request, delayed, signal);
-    return { ...reply, date: new Date(this.world.clock.now()).toUTCString() } as Dated;
+    if (!this.dateAheadMs) return reply;
+    return { ...reply, date: new Date(this.world.clock.now() + this.dateAheadMs()).toUTCString() } as Dated;
   }
 
   async #answer(request: HttpRequest, delayed: boolean, signal: AbortSignal): Promise<Reply> {
@@ -137,5 +140,9 @@ export class WorkApi {
 }
 
 type Dated = Reply & { readonly date: string };
+
+function dateOf({ date }: Partial<Dated>): [string, string][] {
+  return date === undefined ? [] : [["date", date]];
+}
 
 export const BASE_URL = "https://work.test";
