@@ -125,8 +125,8 @@ export const REASONS = {
   BadReply: {
     type: "QueueReachable",
     status: "False",
-    description: "The Work API answered with something that is not its contract.",
-    mend: "See that api.baseUrl is the API itself and not a proxy's page; else update Berth.",
+    description: "The Work API answered with something that is not its contract, or with an item that is not.",
+    mend: "See that api.baseUrl is the API itself and not a proxy's page; else update Berth. An item: stop it in the platform.",
   },
   QueueUnchecked: {
     type: "QueueReachable",

@@ -76,6 +76,7 @@ function workSources(context: ModeContext, onChange: () => void): WorkSources {
           count,
         );
         attempt.answered();
+        if (live.unreadable) health.unreadable(live.unreadable);
         backoff.reset();
         return { ok: true, ...live };
       } catch (error) {

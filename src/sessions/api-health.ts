@@ -16,6 +16,8 @@ export interface Verdict {
 /** The calls whose answers are judged, in the order in which a person would ask: without polls nothing is served. */
 const JUDGED = ["poll", "stats", "list"] as const;
 export type JudgedCall = (typeof JUDGED)[number];
+/** An item that cannot be served or understood: the calls that show it are answered. */
+const ITEM = "item";
 
 /** So many failures in a row make the queue unreachable: one lost request is no news to a person. */
 const FAILURES_TO_SHOW = 2;
@@ -28,6 +30,7 @@ const REASON_OF: Partial<Record<WorkErrorKind, ConditionReason>> = {
   "rate-limited": "RateLimited",
   "bad-request": "BadReply",
   protocol: "BadReply",
+  "bad-item": "BadReply",
   "inner-address": "OriginNotAllowed",
 };
 
@@ -78,7 +81,7 @@ export class ApiHealth {
   #keys = 0;
   #reached = false;
   #shown = "";
-  readonly #failing = new Map<JudgedCall, Failing>();
+  readonly #failing = new Map<JudgedCall | typeof ITEM, Failing>();
   readonly #onChange: () => void;
   readonly #random: Random;
   readonly #clock: Clock;
@@ -104,7 +107,7 @@ export class ApiHealth {
   }
 
   get queue(): Verdict {
-    for (const call of JUDGED) {
+    for (const call of [...JUDGED, ITEM] as const) {
       const failing = this.#failing.get(call);
       if (failing && isShown(failing)) return failing.verdict;
     }
@@ -138,6 +141,12 @@ export class ApiHealth {
       answered: () => this.#answered(call, key, at),
       failed: (error, backoff) => this.#failed(call, { key, at }, error, backoff),
     };
+  }
+
+  /** An item is not as it should be. It is told as long as it is seen again, and for a minute more. */
+  unreadable(error: WorkApiError): void {
+    this.#count(ITEM, { reason: reasonOfKind(error.kind), message: error.message }, this.#clock.monotonic());
+    this.#tell();
   }
 
   /** Another key than the one that was rejected, or one that somebody wants to see tried again. */
@@ -177,13 +186,18 @@ export class ApiHealth {
       this.#tell();
       return waitMs;
     }
+    if (error instanceof WorkApiError && kind === "bad-item") {
+      this.#answered(call, key, at);
+      this.unreadable(error);
+      return waitMs;
+    }
     const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#notFoundPauseMs) : waitMs;
     this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs);
     this.#tell();
     return pauseMs;
   }
 
-  #count(call: JudgedCall, verdict: Verdict, dueMs: number): void {
+  #count(call: JudgedCall | typeof ITEM, verdict: Verdict, dueMs: number): void {
     const before = this.#failing.get(call);
     if (!before || !isShown(before) || before.verdict.reason !== verdict.reason) {
       const failures = (before?.failures ?? 0) + 1;

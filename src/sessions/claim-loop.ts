@@ -5,6 +5,7 @@ import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
 import type { Answer } from "../work/client.ts";
+import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
 import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
@@ -47,6 +48,7 @@ type Result =
   | "awaits-pod"
   | "not-a-session"
   | "no-credential"
+  | "unreadable"
   | "failed";
 
 /** Between two looks whether a session's earlier Pod is over: its end is seen about as late. */
@@ -170,6 +172,7 @@ export class ClaimLoop {
       answer = await points.run("claim.poll", {}, () => work.poll(asked), offerTold);
     } catch (error) {
       if (signal.aborted) return 0;
+      if (error instanceof WorkApiError && error.kind === "bad-item") this.#count("unreadable");
       return attempt.failed(error, this.#backoff);
     } finally {
       // The item is begun before anybody else runs.
@@ -210,10 +213,14 @@ export class ClaimLoop {
       })
       .then((result) => {
         this.#context.points.note("claim.offer", { workId: item.id }, { result });
-        this.#context.metrics.claims.inc({ ...this.#context.labels, result });
+        this.#count(result);
       })
       .finally(() => this.#underWay.delete(claiming));
     this.#underWay.set(claiming, answer.api);
+  }
+
+  #count(result: Result): void {
+    this.#context.metrics.claims.inc({ ...this.#context.labels, result });
   }
 
   async #claim(item: WorkItem, answer: Offer): Promise<Result> {

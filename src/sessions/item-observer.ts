@@ -28,6 +28,7 @@ export class ItemObserver {
   readonly #work: () => WorkApiClient;
   readonly #clock: Clock;
   readonly #onAnswer: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
+  readonly #onUnreadable: (error: WorkApiError) => void;
   #waiting = new Map<string, Waiter[]>();
   readonly #isTracked: (workId: string) => boolean;
   readonly #signal: AbortSignal;
@@ -49,6 +50,8 @@ export class ItemObserver {
     /** Ends walks under way. */
     signal: AbortSignal;
     onAnswer?: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
+    /** An item that was asked for is shown, and not as it should be. */
+    onUnreadable?: (error: WorkApiError) => void;
   }) {
     this.#work = options.work;
     this.#clock = options.clock;
@@ -56,6 +59,7 @@ export class ItemObserver {
     this.#isTracked = options.isTracked;
     this.#signal = options.signal;
     this.#onAnswer = options.onAnswer ?? (() => {});
+    this.#onUnreadable = options.onUnreadable ?? (() => {});
   }
 
   /** The item as a list shows it that was asked for after this call. Throws WorkApiError. */
@@ -132,12 +136,15 @@ export class ItemObserver {
     const result = await this.#work().find(workIds, { maxPages, urgent, signal: this.#signal, from });
     if (urgent) this.#pages += result.pages;
     this.#onAnswer(result);
+    for (const error of result.unreadable.values()) this.#onUnreadable(error);
     for (const id of workIds) {
       const isFurther = from === undefined && this.#goOnAt.has(id);
       if (result.found.has(id) || result.complete || (!isFurther && result.next === null)) this.#goOnAt.delete(id);
       else if (!isFurther && result.next !== null) this.#goOn(id, result.next);
     }
-    return new Map(workIds.map((id) => [id, this.#view(id, result.found.get(id), result.complete, askedMs)]));
+    // What is shown is not absent, whatever it is.
+    const isWhole = (id: string) => result.complete && !result.unreadable.has(id);
+    return new Map(workIds.map((id) => [id, this.#view(id, result.found.get(id), isWhole(id), askedMs)]));
   }
 
   /** A page that the server knows no more is no failure: the next walk begins at the front. */

@@ -1,3 +1,4 @@
+import type { WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { ItemObserver } from "./item-observer.ts";
@@ -6,6 +7,7 @@ interface Options {
   readonly isTracked: (workId: string) => boolean;
   readonly signal: AbortSignal;
   readonly onAnswer: (api: string, answer: { sentAtMs: number; serverDateMs: number | null }) => void;
+  readonly onUnreadable: (error: WorkApiError) => void;
 }
 
 /**
@@ -51,13 +53,14 @@ export class ItemObservers {
     const known = this.#byApi.get(api);
     if (known) return known;
     const { clock, timing, work } = this.#context;
-    const { isTracked, signal, onAnswer } = this.#options;
+    const { isTracked, signal, onAnswer, onUnreadable } = this.#options;
     const made = new ItemObserver({
       work: () => work(api),
       clock,
       timing,
       isTracked,
       signal,
+      onUnreadable,
       onAnswer: (answer) => onAnswer(api, answer),
     });
     this.#byApi.set(api, made);

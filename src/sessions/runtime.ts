@@ -109,6 +109,7 @@ export class SessionsRuntime {
       signal: this.#stop.signal,
       onAnswer: (api, { sentAtMs, serverDateMs }) =>
         this.#serverTimes.of(api).observe(sentAtMs, clock.monotonic(), serverDateMs),
+      onUnreadable: (error) => this.#health.unreadable(error),
     });
     const shared = { context, claims: this.#claims, breaker: this.#breaker };
     const takeUp = (secret: Secret) => this.#recovery.takeUp(secret);

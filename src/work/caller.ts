@@ -6,6 +6,7 @@ import { WorkApiError, type WorkErrorKind } from "./errors.ts";
 import { HttpFailure, type HttpReply, type HttpSender, type HttpTimes } from "./http.ts";
 import { PathError, pathSegment, queryText, splitBaseUrl } from "./paths.ts";
 import {
+  badItemError,
   type CallContext,
   failureError,
   refusalError,
@@ -14,7 +15,7 @@ import {
   unusableError,
 } from "./replies.ts";
 import type { WorkCall } from "./types.ts";
-import { ShapeError } from "./wire.ts";
+import { ItemShapeError, ShapeError } from "./wire.ts";
 
 const API_VERSION = "2023-06-01";
 const BETA = "managed-agents-2026-04-01";
@@ -132,6 +133,9 @@ export class WorkCaller {
       const { sentAtMs, answeredAtMs, sentAtWallMs } = reply;
       return { value: read(reply), sentAtMs, answeredAtMs, sentAtWallMs, serverDateMs: replyDateMs(reply) };
     } catch (error) {
+      if (error instanceof ItemShapeError) {
+        throw badItemError(call.call, { id: error.id, why: error.message }, context.key);
+      }
       if (error instanceof ShapeError) throw unusableError(context, reply, error.message);
       throw error;
     }

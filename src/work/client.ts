@@ -1,7 +1,9 @@
 import { isRecord } from "../core/record.ts";
 import type { Slots } from "../core/slots.ts";
 import { type Answer, type Call, type CallerOptions, WorkCaller } from "./caller.ts";
+import type { WorkApiError } from "./errors.ts";
 import type { HttpReply } from "./http.ts";
+import { badItemError } from "./replies.ts";
 import type { HeartbeatOutcome, QueueStats, WorkCall, WorkItem, WorkPage } from "./types.ts";
 import { parseHeartbeat, parsePage, parsePolled, parseRefusal, parseStats, parseWorkItem, ShapeError } from "./wire.ts";
 
@@ -30,7 +32,9 @@ interface Options {
 /** What became of a look-up of some items. */
 export interface Found {
   readonly found: Map<string, WorkItem>;
-  /** Every page was read. Only then is an item that was not found absent; else it is unknown. */
+  /** Items that were shown and are not as they should be: neither found nor absent. */
+  readonly unreadable: Map<string, WorkApiError>;
+  /** Every page was read, and the id of every item. Only then is an item that was not found absent; else it is unknown. */
   readonly complete: boolean;
   /** The cursor of the page that would have been read next when the pages ran out; null where there is nothing to go on with. */
   readonly next: string | null;
@@ -166,7 +170,9 @@ export class WorkApiClient {
     const { maxPages = FIND_MAX_PAGES, urgent = false, signal, from } = o;
     const wanted = new Set(workIds);
     const found = new Map<string, WorkItem>();
+    const unreadable = new Map<string, WorkApiError>();
     const seenPages = new Set<string>();
+    let hasNameless = false;
     let first: Answer<WorkPage> | undefined;
     let page = from;
     let next: string | null = null;
@@ -182,8 +188,12 @@ export class WorkApiClient {
       pages += 1;
       first ??= answer;
       for (const item of answer.value.items) if (wanted.has(item.id)) found.set(item.id, item);
+      for (const { id, why } of answer.value.unreadable) {
+        hasNameless ||= id === null;
+        if (id !== null && wanted.has(id)) unreadable.set(id, badItemError("list", { id, why }));
+      }
       next = answer.value.nextPage;
-      complete = next === null && from === undefined;
+      complete = next === null && from === undefined && !hasNameless;
       // A cursor that comes back would walk in a circle.
       if (next !== null && seenPages.has(next)) next = null;
       if (next === null || found.size === wanted.size) break;
@@ -191,7 +201,7 @@ export class WorkApiClient {
       page = next;
     }
     if (!first) throw new TypeError("maxPages must be at least 1");
-    return { found, complete, next, pages, serverDateMs: first.serverDateMs, sentAtMs: first.sentAtMs };
+    return { found, unreadable, complete, next, pages, serverDateMs: first.serverDateMs, sentAtMs: first.sentAtMs };
   }
 
   /** Needs an organization's API key: the environment key is rejected. Berth itself never calls it. */

@@ -10,6 +10,7 @@ import type { WorkCall } from "./types.ts";
  * - `server` (5xx), `network`, `timeout` (no whole answer in time, also 408): repeat with backoff;
  * - `protocol`: an answer that is none of this API (wrong shape, too large, a redirect, a web page), or an id that
  *   cannot be sent;
+ * - `bad-item`: an answer of this API, in which an item is not as it should be: all others are served;
  * - `aborted`: the caller's own signal.
  */
 export const WORK_ERROR_KINDS = [
@@ -24,6 +25,7 @@ export const WORK_ERROR_KINDS = [
   "inner-address",
   "timeout",
   "protocol",
+  "bad-item",
   "aborted",
 ] as const;
 export type WorkErrorKind = (typeof WORK_ERROR_KINDS)[number];

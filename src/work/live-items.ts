@@ -1,4 +1,6 @@
 import type { WorkApiClient } from "./client.ts";
+import type { WorkApiError } from "./errors.ts";
+import { badItemError } from "./replies.ts";
 import type { WorkState } from "./types.ts";
 
 /** Items that somebody serves: acknowledged and not over. */
@@ -13,18 +15,22 @@ export interface LiveItems {
   /** Every page was read; else there are at least so many. */
   readonly isComplete: boolean;
   readonly pages: number;
+  /** An item that is not as it should be; null: there is none. */
+  readonly unreadable: WorkApiError | null;
 }
 
 /**
  * Counts the sessions that run, by a walk through the pages of the list. Nothing is assumed about order, page size, or how long
- * stopped items stay; an item shown twice counts once, as last seen. It waits for the budget at every page.
+ * stopped items stay; an item shown twice counts once, as last seen, and one that cannot be read counts. It waits for the budget at every page.
  * @throws WorkApiError when a page cannot be had: then nothing is known.
  */
 export async function countLiveItems(
   work: WorkApiClient,
   o: { readonly maxPages: number; readonly signal?: AbortSignal },
 ): Promise<LiveItems> {
-  const states = new Map<string, WorkState>();
+  const states = new Map<string, WorkState | "unreadable">();
+  let nameless = 0;
+  let unreadable: WorkApiError | null = null;
   const seenPages = new Set<string>();
   let page: string | undefined;
   let isComplete = false;
@@ -33,6 +39,11 @@ export async function countLiveItems(
     const { value } = await work.list({ limit: PAGE_LIMIT, signal: o.signal, ...(page === undefined ? {} : { page }) });
     pages += 1;
     for (const { id, state } of value.items) states.set(id, state);
+    for (const { id, why } of value.unreadable) {
+      unreadable ??= badItemError("list", { id: id ?? "without an id", why });
+      if (id === null) nameless += 1;
+      else states.set(id, "unreadable");
+    }
     const next = value.nextPage;
     isComplete = next === null;
     // A cursor that comes back would walk in a circle.
@@ -40,6 +51,7 @@ export async function countLiveItems(
     seenPages.add(next);
     page = next;
   }
-  const count = [...states.values()].filter((state) => LIVE.has(state)).length;
-  return { count, isComplete, pages };
+  // A worker too many does less harm than one too few.
+  const live = [...states.values()].filter((state) => state === "unreadable" || LIVE.has(state)).length;
+  return { count: live + nameless, isComplete, pages, unreadable };
 }

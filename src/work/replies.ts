@@ -60,6 +60,17 @@ export function unusableError(context: CallContext, reply: HttpReply, why: strin
   });
 }
 
+/** An item that cannot be served, or be understood, in an answer of this API. */
+export function badItemError(call: WorkCall, { id, why }: { id: string; why: string }, key?: string): WorkApiError {
+  const shown = shownText(id, key === undefined ? [] : [key], MAX_SHOWN_ID);
+  return new WorkApiError({
+    kind: "bad-item",
+    call,
+    maybeApplied: true,
+    message: `Work API ${call}: item ${shown} is left alone, since ${why}; all others are served. Stop it in the platform, or update Berth`,
+  });
+}
+
 /** No whole reply. */
 export function failureError(context: CallContext, failure: HttpFailure): WorkApiError {
   const kinds: Record<HttpFailure["kind"], WorkErrorKind> = {

@@ -72,9 +72,19 @@ export type HeartbeatOutcome =
 /** `expected` of a first heartbeat: claims a lease that nobody ever held. */
 export const NO_HEARTBEAT = "NO_HEARTBEAT";
 
+/** An item of a list that is not as it should be. */
+export interface UnreadableItem {
+  /** Null: not even that can be read. */
+  readonly id: string | null;
+  /** The field, and what it is not. Never its value: replies hold secrets. */
+  readonly why: string;
+}
+
 /** One page of the list. */
 export interface WorkPage {
   readonly items: WorkItem[];
+  /** One odd item must not keep anybody from all others. */
+  readonly unreadable: readonly UnreadableItem[];
   readonly nextPage: string | null;
 }
 

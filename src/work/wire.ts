@@ -5,6 +5,7 @@ import {
   type Heartbeat,
   type LeaseState,
   type QueueStats,
+  type UnreadableItem,
   WORK_STATES,
   type WorkData,
   type WorkItem,
@@ -14,9 +15,25 @@ import {
 
 /** A reply of the wrong shape. The message names the field and never its value: replies hold secrets. */
 export class ShapeError extends Error {
+  readonly where: string;
+  readonly expected: string;
+
   constructor(where: string, expected: string) {
     super(`${where} is not ${expected}`);
     this.name = "ShapeError";
+    this.where = where;
+    this.expected = expected;
+  }
+}
+
+/** The reply is one of this API: what is not as it should be is the item in it. */
+export class ItemShapeError extends ShapeError {
+  readonly id: string;
+
+  constructor(id: string, { where, expected }: ShapeError) {
+    super(where, expected);
+    this.name = "ItemShapeError";
+    this.id = id;
   }
 }
 
@@ -37,7 +54,7 @@ export function parseWorkItem(value: unknown, where = "the work item"): WorkItem
     started_at: time(from, "started_at", where),
     stop_requested_at: time(from, "stop_requested_at", where),
     stopped_at: time(from, "stopped_at", where),
-    metadata: parseMetadata(from["metadata"], `${where}'s metadata`),
+    metadata: parseMetadata(from["metadata"]),
     ...(secret === null ? {} : { secret }),
   };
 }
@@ -45,11 +62,20 @@ export function parseWorkItem(value: unknown, where = "the work item"): WorkItem
 /**
  * A poll's reply: an item, or null for an empty queue. What cannot be served is refused here, before anything is done for
  * it: ids go into paths, Secrets and variables of containers, and no container starts with a NUL among them.
- * @throws ShapeError
+ * @throws ShapeError; ItemShapeError where it is an item at all
  */
 export function parsePolled(value: unknown): WorkItem | null {
   if (value === null) return null;
-  const item = parseWorkItem(value);
+  try {
+    return servable(parseWorkItem(value));
+  } catch (error) {
+    const id = idOf(value);
+    if (id === null || !(error instanceof ShapeError)) throw error;
+    throw new ItemShapeError(id, error);
+  }
+}
+
+function servable(item: WorkItem): WorkItem {
   id(item.id, "the work item's id");
   if (item.data.type === DATA_TYPE_SESSION) id(item.data.id, "the work item's data's id");
   const { secret = "" } = item;
@@ -64,10 +90,22 @@ export function parsePolled(value: unknown): WorkItem | null {
 export function parsePage(value: unknown): WorkPage {
   const from = record(value, "the page");
   if (!Array.isArray(from["data"])) throw new ShapeError("the page's data", "a list");
-  return {
-    items: from["data"].map((item: unknown, index) => parseWorkItem(item, `the page's item ${index}`)),
-    nextPage: optionalText(from, "next_page", "the page"),
-  };
+  const items: WorkItem[] = [];
+  const unreadable: UnreadableItem[] = [];
+  for (const [index, value] of from["data"].entries()) {
+    try {
+      items.push(parseWorkItem(value, `the page's item ${index}`));
+    } catch (error) {
+      if (!(error instanceof ShapeError)) throw error;
+      unreadable.push({ id: idOf(value), why: error.message });
+    }
+  }
+  return { items, unreadable, nextPage: optionalText(from, "next_page", "the page") };
+}
+
+function idOf(value: unknown): string | null {
+  const id = isRecord(value) ? value["id"] : null;
+  return typeof id === "string" && id !== "" ? id : null;
 }
 
 /** @throws ShapeError */
@@ -141,12 +179,11 @@ function parseData(value: unknown, where: string): WorkData {
   return { id: typeof id === "string" ? id : "", type };
 }
 
-function parseMetadata(value: unknown, where: string): Record<string, string> {
-  if (isAbsent(value)) return {};
-  const metadata = record(value, where);
+/** Nothing rests on it: what is no text in it keeps no item from being served. */
+function parseMetadata(value: unknown): Record<string, string> {
   const parsed: Record<string, string> = {};
-  for (const [key, entry] of Object.entries(metadata)) {
-    if (typeof entry !== "string") throw new ShapeError(where, "a map of texts");
+  for (const [key, entry] of Object.entries(isRecord(value) ? value : {})) {
+    if (typeof entry !== "string") continue;
     // defineProperty semantics: a key named __proto__ must not reach the prototype.
     Object.defineProperty(parsed, key, { value: entry, enumerable: true, writable: true, configurable: true });
   }

@@ -50,6 +50,35 @@ test("says nothing before the first answer", () => {
   expect(changes).toBe(1);
 });
 
+describe("an item that is not as it should be", () => {
+  test("is told at the second time, and though all else is answered, until it was not seen for a minute", () => {
+    answer("poll");
+    fail("poll", "bad-item", "item x");
+    answer("poll");
+    expect(health.queue.reason).toBe("Reachable");
+    fail("poll", "bad-item", "item x");
+    expect(health.queue).toEqual({ reason: "BadReply", message: "item x" });
+    answer("poll");
+    answer("stats");
+    expect(health.queue.reason).toBe("BadReply");
+    health.unreadable(error("bad-item", "item x"));
+    clock.pause(60_000);
+    answer("poll");
+    expect(health.queue.reason).toBe("BadReply");
+    clock.pause(1);
+    answer("poll");
+    expect(health.queue.reason).toBe("Reachable");
+  });
+
+  test("says that the key was accepted, and gives way to what is worse", () => {
+    fail("poll", "bad-item");
+    fail("poll", "bad-item");
+    expect(health.key.reason).toBe("KeyAccepted");
+    fail("stats", "not-found");
+    expect(health.queue.reason).toBe("EnvironmentNotFound");
+  });
+});
+
 describe("the queue", () => {
   test("one lost request is no news, a second one is, and the next answer takes it back", () => {
     answer("poll");

@@ -240,7 +240,7 @@ describe("answers", () => {
     const { value } = await setup.client.list();
     expect(value.items.map((item) => item.state)).toEqual(["queued", "starting"]);
     expect(value.nextPage).toBe("p2");
-    expect((await setup.client.list({ page: "p2" })).value).toEqual({ items: [], nextPage: null });
+    expect((await setup.client.list({ page: "p2" })).value).toEqual({ items: [], unreadable: [], nextPage: null });
   });
 
   it("statistics", async () => {

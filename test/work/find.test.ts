@@ -85,10 +85,29 @@ describe("a look-up", () => {
     expect(await failure(setup.client.find(["a", "b"]))).toMatchObject({ kind: "server", call: "list" });
   });
 
-  it("fails as a whole when one item of a page is none", async () => {
+  it("finds the others where one item is not as it should be", async () => {
     await using setup = await Setup.start();
-    setup.server.next(json(200, { data: [{ ...QUEUED, id: "a" }, { id: "b" }], next_page: null }));
-    expect((await failure(setup.client.find(["a"]))).kind).toBe("protocol");
+    const data = [
+      { ...QUEUED, id: "odd", state: "expired" },
+      { ...QUEUED, id: "a" },
+    ];
+    setup.server.next(json(200, { data, next_page: null }));
+    const { found, unreadable, complete } = await setup.client.find(["a", "gone"]);
+    expect([[...found.keys()], unreadable.size, complete]).toEqual([["a"], 0, true]);
+  });
+
+  it("tells of one that is asked for and not as it should be: it is neither found nor absent", async () => {
+    await using setup = await Setup.start();
+    setup.server.next(json(200, { data: [{ ...QUEUED, id: "a", state: "expired" }], next_page: null }));
+    const { found, unreadable } = await setup.client.find(["a"]);
+    expect(found.size).toBe(0);
+    expect(unreadable.get("a")).toMatchObject({ kind: "bad-item", message: expect.stringMatching(/item a .*state/) });
+  });
+
+  it("says of nothing that it is absent where an item has no id", async () => {
+    await using setup = await Setup.start();
+    setup.server.next(json(200, { data: [{ ...QUEUED, id: 5 }], next_page: null }));
+    expect(await setup.client.find(["gone"])).toMatchObject({ complete: false });
   });
 
   it("is as old as its first page", async () => {

@@ -53,7 +53,9 @@ describe("half a surrogate pair", () => {
   it("in what is echoed or asked for again is refused, for no URL takes it", () => {
     expect(() => parseHeartbeat({ ...BEAT, last_heartbeat: "\ud800" })).toThrow("last_heartbeat");
     expect(() => parsePage({ data: [], next_page: "\ud800" })).toThrow("next_page");
-    expect(() => parsePage({ data: [{ ...POLLED, latest_heartbeat_at: "\udc00" }] })).toThrow("latest_heartbeat_at");
+    expect(parsePage({ data: [{ ...POLLED, latest_heartbeat_at: "\udc00" }] }).unreadable).toEqual([
+      { id: POLLED.id, why: expect.stringContaining("latest_heartbeat_at") },
+    ]);
     const { error } = REFUSED_BEAT;
     const current_state = { ...error.details.current_state, last_heartbeat: "\ud800" };
     expect(parseRefusal({ error: { details: { current_state } } })).toBeNull();
@@ -91,4 +93,22 @@ describe("a time", () => {
 
 test("a lease of years is taken for one of a day", () => {
   expect(parseHeartbeat({ ...BEAT, ttl_seconds: 1e300 }).ttl_seconds).toBe(86_400);
+});
+
+describe("an odd item in a list", () => {
+  test("keeps nobody from the others, and is told by its id where that can be read", () => {
+    const odd = [
+      { ...POLLED, id: "odd", state: "expired" },
+      { ...POLLED, id: "dull", data: null },
+      { id: 5 },
+      "x",
+      null,
+    ];
+    const { items, unreadable, nextPage } = parsePage({ data: [odd[0], POLLED, ...odd.slice(1)], next_page: "p2" });
+    expect([items.map(({ id }) => id), nextPage]).toEqual([[POLLED.id], "p2"]);
+    expect(unreadable.map(({ id }) => id)).toEqual(["odd", "dull", null, null, null]);
+    expect(unreadable[0]?.why).toBe(
+      "the page's item 0's state is not one of queued, starting, active, stopping, stopped",
+    );
+  });
 });

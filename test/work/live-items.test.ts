@@ -3,7 +3,7 @@ import type { WorkApiClient } from "../../src/work/client.ts";
 import { countLiveItems } from "../../src/work/live-items.ts";
 import type { WorkState } from "../../src/work/types.ts";
 
-type Page = readonly (readonly [id: string, state: WorkState])[];
+type Page = readonly (readonly [id: string | null, state: WorkState | "odd"])[];
 
 /** A client whose list gives these pages, one after the other; `next` says the cursor after each. */
 function listing(
@@ -14,8 +14,10 @@ function listing(
   const list = async ({ page }: { page?: string }) => {
     asked.push(page);
     const index = Number(page ?? 0);
-    const items = (pages[index % pages.length] ?? []).map(([id, state]) => ({ id, state }));
-    return { value: { items, nextPage: next(index) } };
+    const all = (pages[index % pages.length] ?? []).map(([id, state]) => ({ id, state }));
+    const items = all.filter(({ state }) => state !== "odd");
+    const unreadable = all.filter(({ state }) => state === "odd").map(({ id }) => ({ id, why: "its state is odd" }));
+    return { value: { items, unreadable, nextPage: next(index) } };
   };
   return { work: { list } as unknown as WorkApiClient, asked };
 }
@@ -33,8 +35,27 @@ describe("counting live items", () => {
         ["e", "stopped"],
       ],
     ]);
-    expect(await countLiveItems(work, { maxPages: 5 })).toEqual({ count: 3, isComplete: true, pages: 2 });
+    expect(await countLiveItems(work, { maxPages: 5 })).toEqual({
+      count: 3,
+      isComplete: true,
+      pages: 2,
+      unreadable: null,
+    });
     expect(asked).toEqual([undefined, "1"]);
+  });
+
+  test("counts what cannot be read, and tells of it", async () => {
+    const { work } = listing([
+      [
+        ["a", "active"],
+        ["b", "odd"],
+        [null, "odd"],
+      ],
+    ]);
+    expect(await countLiveItems(work, { maxPages: 5 })).toMatchObject({
+      ...{ count: 3, isComplete: true },
+      unreadable: { kind: "bad-item", message: expect.stringContaining("item b") },
+    });
   });
 
   test("an item shown twice counts once, as last seen", async () => {
@@ -51,12 +72,22 @@ describe("counting live items", () => {
 
   test("a list that goes on says so", async () => {
     const { work } = listing([[["a", "active"]]], (index) => String(index + 1));
-    expect(await countLiveItems(work, { maxPages: 3 })).toEqual({ count: 1, isComplete: false, pages: 3 });
+    expect(await countLiveItems(work, { maxPages: 3 })).toEqual({
+      count: 1,
+      isComplete: false,
+      pages: 3,
+      unreadable: null,
+    });
   });
 
   test("a cursor that comes back ends the walk, and is no end of the list", async () => {
     const { work } = listing([[["a", "active"]]], () => "0");
-    expect(await countLiveItems(work, { maxPages: 30 })).toEqual({ count: 1, isComplete: false, pages: 2 });
+    expect(await countLiveItems(work, { maxPages: 30 })).toEqual({
+      count: 1,
+      isComplete: false,
+      pages: 2,
+      unreadable: null,
+    });
   });
 
   test("a page that fails is no count", async () => {

@@ -1,0 +1,101 @@
+import { describe, expect, test } from "vitest";
+import { json } from "../../../simulator/http.ts";
+import type { HttpReply } from "../../../src/work/http.ts";
+import { LoopWorld } from "./loop-world.ts";
+import { WorkApi } from "./work-api.ts";
+
+const MINUTE = 60_000;
+
+const ITEM = {
+  id: "work_odd",
+  environment_id: "env_1",
+  state: "queued",
+  data: { type: "session", id: "sesn_odd" },
+  created_at: "2030-01-01T00:00:00Z",
+};
+
+function queue(world: LoopWorld): { reason?: string | undefined; message?: string | undefined } {
+  const { conditions = [] } = world.environment?.status ?? {};
+  return conditions.find(({ type }) => type === "QueueReachable") ?? {};
+}
+
+async function started(options: ConstructorParameters<typeof LoopWorld>[0] = {}, prepare = (_world: LoopWorld) => {}) {
+  const world = new LoopWorld(options);
+  prepare(world);
+  world.createEnvironment();
+  world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  return world;
+}
+
+describe("a polled item that is not as it should be", () => {
+  test.each([
+    ["its state is new", { state: "expired" }],
+    ["its id is none", { id: ".." }],
+    ["a container cannot be given its secret", { secret: "a\u0000b" }],
+  ])("is left in the queue and told, and others are served: %s", async (_what, change) => {
+    const world = await started();
+    let turn = 0;
+    // Offered again and again, between other answers.
+    world.api.answer = (call) => (call === "poll" && turn++ % 3 === 0 ? json(200, { ...ITEM, ...change }) : undefined);
+    await world.until("it is told", () => queue(world).reason === "BadReply", 5 * MINUTE);
+    expect(queue(world).message).toMatch(/^Work API poll: item \S+ is left alone, since the work item's \w+ is not/);
+    const id = world.enqueue();
+    await world.until("another is served", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
+    expect(queue(world).reason).toBe("BadReply");
+    const { metrics } = world;
+    expect(await metrics.registry.metrics()).toMatch(/berth_claims_total\{[^}]*result="unreadable"[^}]*\} [1-9]/);
+    world.api.answer = () => undefined;
+    await world.until("it is told no more", () => queue(world).reason === "Reachable", 5 * MINUTE);
+    expect(world.wrongs).toEqual([]);
+  });
+});
+
+/** Every list of the world's Work API shows these, too, or in the place of its own of the same id. */
+function alsoListed(world: LoopWorld, show: (items: Record<string, unknown>[]) => Record<string, unknown>[]): void {
+  const change = (reply: HttpReply): HttpReply => {
+    const page = JSON.parse(reply.body.toString()) as { data: Record<string, unknown>[] };
+    return { ...reply, body: Buffer.from(JSON.stringify({ ...page, data: show(page.data) })) };
+  };
+  world.api.sender = (link, clock) => {
+    const { send } = WorkApi.prototype.sender.call(world.api, link, clock);
+    return {
+      send: async (request) => {
+        const reply = await send(request);
+        const isList = request.method === "GET" && /\/work(\?|$)/.test(request.path) && reply.status === 200;
+        return isList ? change(reply) : reply;
+      },
+    };
+  };
+}
+
+describe("a listed item that is not as it should be", () => {
+  const fate = () => ({ startError: false, program: "crashes", servesMs: 5_000 }) as const;
+
+  test.each([
+    ["in a state that is new", { ...ITEM, state: "expired" }],
+    ["without data", { ...ITEM, data: null }],
+  ])("keeps no other from being settled: %s", async (_what, odd) => {
+    const world = await started({ fate }, (it) => alsoListed(it, (items) => [odd, ...items]));
+    const id = world.enqueue();
+    await world.until("it is settled", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
+    expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
+    expect(queue(world).reason).toBe("Reachable");
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
+  test("that a session waits for is told, and is no absent one", async () => {
+    let isOdd = true;
+    const world = await started({ fate }, (it) =>
+      alsoListed(it, (items) => items.map((item) => (isOdd ? { ...item, state: "expired" } : item))),
+    );
+    const id = world.enqueue();
+    await world.until("it is told", () => queue(world).reason === "BadReply", 10 * MINUTE);
+    expect(queue(world).message).toContain(`Work API list: item ${id} is left alone, since `);
+    expect([world.item(id).state, world.claims.length]).not.toEqual(["stopped", 0]);
+    isOdd = false;
+    await world.until("it is settled", () => world.isSettled, 20 * MINUTE);
+    expect(world.item(id).state).toBe("stopped");
+    expect(world.violations).toEqual([]);
+  });
+});
