@@ -1,4 +1,5 @@
 import { errorText } from "../core/errors.ts";
+import { isNotFound, KubeApiError } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { type AckWindow, repeatsWithin } from "./ack-window.ts";
@@ -9,10 +10,16 @@ import { viewOf } from "./item-observer.ts";
 import { isRefusal } from "./perform.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
+import { refusalWords } from "./refusal-words.ts";
 import type { ServerTimes } from "./server-times.ts";
 
 /** What became of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was not sent any more. */
 export type Acknowledged = "acked" | "unanswered" | "refused" | "late";
+
+interface PodRead {
+  readonly isParked: boolean;
+  readonly refusal: string | null;
+}
 
 /** Step 4 of the protocol: the Pod is read live, and the item acknowledged while nobody else can have been offered it. */
 export class Acknowledging {
@@ -26,8 +33,11 @@ export class Acknowledging {
     this.#gate = options.gate;
   }
 
-  /** The Pod read live: an item is never acknowledged on a cache's word (M). */
-  async isParkedLive(claim: Claim): Promise<boolean> {
+  /**
+   * The Pod read live: an item is never acknowledged on a cache's word (M). Where the API server refused to show it, in
+   * which words: the next Pod would fare alike.
+   */
+  async readPod(claim: Claim): Promise<PodRead> {
     const { kube, points, namespace, timing } = this.#context;
     const isParked = (live: Pod) => {
       const same = live.metadata.uid === claim.journal.podUid && !live.metadata.deletionTimestamp;
@@ -36,13 +46,14 @@ export class Acknowledging {
     try {
       const read = () => kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });
       const told = (live: Pod) => ({ parked: isParked(live) });
-      return isParked(await points.run("claim.read-pod", ofClaim(claim), read, told));
+      return { isParked: isParked(await points.run("claim.read-pod", ofClaim(claim), read, told)), refusal: null };
     } catch (error) {
       this.#context.logger.warn(
         { pod: claim.name, error: errorText(error) },
         "the Pod could not be read before the acknowledgement",
       );
-      return false;
+      const isRefused = error instanceof KubeApiError && error.status > 0 && !isNotFound(error);
+      return { isParked: false, refusal: isRefused ? refusalWords(error, claim.name) : null };
     }
   }
 
@@ -54,7 +65,7 @@ export class Acknowledging {
     let sentMs: number | null = null;
     while (this.#mayAck(window)) {
       // A Pod that was lost meanwhile: what may not have been acknowledged yet stays in the queue.
-      if (sentMs !== null && claim.journal.use === "session" && !(await this.isParkedLive(claim))) break;
+      if (sentMs !== null && claim.journal.use === "session" && !(await this.readPod(claim)).isParked) break;
       // However long that read took.
       if (!this.#mayAck(window)) break;
       const nowMs = clock.monotonic();

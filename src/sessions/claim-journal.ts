@@ -15,21 +15,21 @@ export type Journaled = "done" | "taken" | "failed" | "unknown";
 export class ClaimJournal {
   readonly #context: SessionContext;
   readonly #onForeignSlot: (secret: Secret) => void;
-  readonly #onJournal: (refusal: string | null) => void;
+  readonly #onRefused: (refusal: string) => void;
   readonly #pause: () => void;
 
   constructor(options: {
     context: SessionContext;
     /** A Pod's slot is taken by a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
-    /** The API server took a claim's Secret, or refused it in these words. */
-    onJournal: (refusal: string | null) => void;
+    /** The API server refused a claim's Secret, in these words. */
+    onRefused: (refusal: string) => void;
     /** No item should be asked for, for a while. */
     pause: () => void;
   }) {
     this.#context = options.context;
     this.#onForeignSlot = options.onForeignSlot;
-    this.#onJournal = options.onJournal;
+    this.#onRefused = options.onRefused;
     this.#pause = options.pause;
   }
 
@@ -44,14 +44,13 @@ export class ClaimJournal {
         const create = () => kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs });
         this.#adopt(claim, await points.run("claim.journal", ofClaim(claim, { use: claim.journal.use }), create));
         metrics.journals.inc({ ...labels, result: "created" });
-        this.#onJournal(null);
         return "done";
       } catch (error) {
         if (isAlreadyExists(error)) return this.#existingJournal(claim);
         maybe ||= isMaybeApplied(error);
         metrics.journals.inc({ ...labels, result: "failed" });
         if (!maybe) {
-          this.#onJournal(refusalWords(error, claim.name));
+          this.#onRefused(refusalWords(error, claim.name));
           this.#context.logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "claim not journaled");
           // The next item would fare alike: whoever refuses Secrets does so for a while.
           this.#pause();

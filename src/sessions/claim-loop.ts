@@ -27,6 +27,14 @@ import type { ServerTimes } from "./server-times.ts";
 import { runsSession } from "./session-turn.ts";
 import { isFor, isPerSession } from "./workspace-pods.ts";
 
+const CANNOT_JOURNAL =
+  "items are not claimed while their Secrets cannot be made: give the operator permission to create Secrets, or raise the quota";
+const CANNOT_READ =
+  "items are not claimed while their Pods cannot be read: give the operator permission to get Pods in this namespace";
+
+/** An item that cannot run waits for none. */
+const NO_POD = { isParked: true, refusal: null };
+
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {
   /** Resolves when claims may be made (or the signal aborts): not paused, key accepted, template accepted. */
@@ -76,6 +84,7 @@ export class ClaimLoop {
   readonly #onWork: () => void;
   readonly #onLetGo: () => void;
   readonly #onReoffer: (claim: Claim, view: ItemView) => void;
+  readonly #onHindrance: (hindrance: string | null) => void;
   readonly #refuse: (item: WorkItem, api: string) => Promise<void>;
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
@@ -111,8 +120,8 @@ export class ClaimLoop {
     onLetGo: () => void;
     /** A poll was answered with the item of a claim: it is queued again. */
     onReoffer: (claim: Claim, view: ItemView) => void;
-    /** The API server took a claim's Secret, or refused it in these words. */
-    onJournal: (refusal: string | null) => void;
+    /** Why nothing can be claimed at the moment; null: something can. */
+    onHindrance: (hindrance: string | null) => void;
     /** Acknowledges and stops an item that is no session. */
     refuse: (item: WorkItem, api: string) => Promise<void>;
   }) {
@@ -133,12 +142,14 @@ export class ClaimLoop {
     this.#changed = options.changed;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
-    const { context, serverTimes, gate, changed, onForeignSlot, onJournal } = options;
+    const { context, serverTimes, gate, changed, onForeignSlot } = options;
     this.#room = new ClaimRoom({
       ...{ clock: context.clock, claims: options.claims, changed, onFull: options.onFull },
       longestMs: context.timing.othersReclaimMs,
     });
-    this.#journal = new ClaimJournal({ context, onForeignSlot, onJournal, pause: () => this.#pause() });
+    this.#onHindrance = options.onHindrance;
+    const onRefused = (words: string) => this.#onHindrance(`${CANNOT_JOURNAL}: ${words}`);
+    this.#journal = new ClaimJournal({ context, onForeignSlot, onRefused, pause: () => this.#pause() });
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
 
@@ -332,9 +343,12 @@ export class ClaimLoop {
         return "failed";
       }
       keep = true;
-      if (pod && !(await this.#acknowledging.isParkedLive(claim))) {
-        keep = !(await this.#tryDrop(claim, "its Pod is not parked any more"));
-        return keep ? "failed" : "slot-taken";
+      const { isParked, refusal } = pod ? await this.#acknowledging.readPod(claim) : NO_POD;
+      this.#onHindrance(refusal && `${CANNOT_READ}: ${refusal}`);
+      if (!isParked) {
+        if (refusal) this.#pause();
+        keep = !(await this.#tryDrop(claim, refusal ? "its Pod cannot be read" : "its Pod is not parked any more"));
+        return keep || refusal ? "failed" : "slot-taken";
       }
       const result = await this.#acknowledging.acknowledge(claim, window);
       keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim, result));

@@ -43,9 +43,6 @@ export interface RuntimeReport {
   readonly hindrance: string | null;
 }
 
-const CANNOT_JOURNAL =
-  "items are not claimed while their Secrets cannot be made: give the operator permission to create Secrets, or raise the quota";
-
 /** What the reconciler allows a runtime to do. */
 export interface Permissions {
   /** Requests may be sent: the origin is allowed and there is a key. */
@@ -188,7 +185,7 @@ export class SessionsRuntime {
       onForeignSlot: takeUp,
       onLetGo: changed,
       onReoffer: (claim, view) => this.#sessions.reoffered(claim, view),
-      onJournal: (refusal) => this.#noteHindrance(refusal && `${CANNOT_JOURNAL}: ${refusal}`),
+      onHindrance: (hindrance) => this.#noteHindrance(hindrance),
       refuse: (item, api) => this.#refused.refuse(item, api),
     });
   }

@@ -188,6 +188,11 @@ export class LoopWorld {
     return this.server.find(ENVIRONMENTS, NAMESPACE, NAME);
   }
 
+  /** A condition of the Environment, as its status has it. */
+  conditionOf(type: string) {
+    return this.environment?.status?.conditions?.find((condition) => condition.type === type);
+  }
+
   get violations(): string[] {
     return this.api.world.violations.map(violationText);
   }

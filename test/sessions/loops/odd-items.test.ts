@@ -14,10 +14,7 @@ const ITEM = {
   created_at: "2030-01-01T00:00:00Z",
 };
 
-function queue(world: LoopWorld): { reason?: string | undefined; message?: string | undefined } {
-  const { conditions = [] } = world.environment?.status ?? {};
-  return conditions.find(({ type }) => type === "QueueReachable") ?? {};
-}
+const QUEUE = "QueueReachable";
 
 async function started(options: ConstructorParameters<typeof LoopWorld>[0] = {}, prepare = (_world: LoopWorld) => {}) {
   const world = new LoopWorld(options);
@@ -38,15 +35,17 @@ describe("a polled item that is not as it should be", () => {
     let turn = 0;
     // Offered again and again, between other answers.
     world.api.answer = (call) => (call === "poll" && turn++ % 3 === 0 ? json(200, { ...ITEM, ...change }) : undefined);
-    await world.until("it is told", () => queue(world).reason === "BadReply", 5 * MINUTE);
-    expect(queue(world).message).toMatch(/^Work API poll: item \S+ is left alone, since the work item's \w+ is not/);
+    await world.until("it is told", () => world.conditionOf(QUEUE)?.reason === "BadReply", 5 * MINUTE);
+    expect(world.conditionOf(QUEUE)?.message).toMatch(
+      /^Work API poll: item \S+ is left alone, since the work item's \w+ is not/,
+    );
     const id = world.enqueue();
     await world.until("another is served", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
-    expect(queue(world).reason).toBe("BadReply");
+    expect(world.conditionOf(QUEUE)?.reason).toBe("BadReply");
     const { metrics } = world;
     expect(await metrics.registry.metrics()).toMatch(/berth_claims_total\{[^}]*result="unreadable"[^}]*\} [1-9]/);
     world.api.answer = () => undefined;
-    await world.until("it is told no more", () => queue(world).reason === "Reachable", 5 * MINUTE);
+    await world.until("it is told no more", () => world.conditionOf(QUEUE)?.reason === "Reachable", 5 * MINUTE);
     expect(world.wrongs).toEqual([]);
   });
 });
@@ -80,7 +79,7 @@ describe("a listed item that is not as it should be", () => {
     const id = world.enqueue();
     await world.until("it is settled", () => world.item(id).acks.length > 0 && world.isSettled, 10 * MINUTE);
     expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
-    expect(queue(world).reason).toBe("Reachable");
+    expect(world.conditionOf(QUEUE)?.reason).toBe("Reachable");
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
@@ -90,8 +89,8 @@ describe("a listed item that is not as it should be", () => {
       alsoListed(it, (items) => items.map((item) => (isOdd ? { ...item, state: "expired" } : item))),
     );
     const id = world.enqueue();
-    await world.until("it is told", () => queue(world).reason === "BadReply", 10 * MINUTE);
-    expect(queue(world).message).toContain(`Work API list: item ${id} is left alone, since `);
+    await world.until("it is told", () => world.conditionOf(QUEUE)?.reason === "BadReply", 10 * MINUTE);
+    expect(world.conditionOf(QUEUE)?.message).toContain(`Work API list: item ${id} is left alone, since `);
     expect([world.item(id).state, world.claims.length]).not.toEqual(["stopped", 0]);
     isOdd = false;
     await world.until("it is settled", () => world.isSettled, 20 * MINUTE);

@@ -17,13 +17,6 @@ async function withoutPatch(sessions: Record<string, unknown>, seed = 1) {
   return { world, giveBack: () => operator.kube.intercept.splice(0) };
 }
 
-function conditionOf(world: LoopWorld, type: string) {
-  const { conditions = [] } = (world.environment?.["status"] ?? {}) as {
-    conditions?: { type: string; reason: string; message: string }[];
-  };
-  return conditions.find((condition) => condition.type === type);
-}
-
 function holdsTrue(world: LoopWorld): void {
   expect([...world.wrongs, ...world.violations]).toEqual([]);
 }
@@ -63,7 +56,7 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const id = world.enqueue();
     await world.until(
       "Ready says it",
-      () => conditionOf(world, "Ready")?.message.includes("permission to patch Secrets") === true,
+      () => world.conditionOf("Ready")?.message.includes("permission to patch Secrets") === true,
     );
     await world.until("the item is over", () => world.item(id).state === "stopped", 5 * MINUTE);
     await world.until("the claim is, too", () => world.claims.length === 0, MINUTE);
@@ -100,10 +93,10 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     const ids = Array.from({ length: 12 }, () => world.enqueue());
     await world.until(
       "the breaker",
-      () => conditionOf(world, "SessionsStarting")?.reason === "BreakerOpen",
+      () => world.conditionOf("SessionsStarting")?.reason === "BreakerOpen",
       10 * MINUTE,
     );
-    expect(conditionOf(world, "SessionsStarting")?.message).toContain("permission to patch Secrets");
+    expect(world.conditionOf("SessionsStarting")?.message).toContain("permission to patch Secrets");
     await world.pass(3 * MINUTE);
     expect(ids.filter((id) => world.item(id).state === "stopped").length).toBeLessThanOrEqual(6);
     giveBack();

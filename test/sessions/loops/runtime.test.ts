@@ -69,6 +69,26 @@ describe("Pods that go, and do not", () => {
     await world.until("one Pod is left, and no lock", () => world.pods.length <= 1 && world.claims.length === 0);
   });
 
+  test("items wait in the queue while their Pods cannot be read: a few Secrets are tried, and the condition says why", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 10, warm: 3 } });
+    await world.until("parked Pods", () => world.parked.length === 3);
+    const refused = refuse(operator, "get", "pods");
+    const ids = [world.enqueue(), world.enqueue(), world.enqueue()];
+    await world.pass(5 * MINUTE);
+    expect(world.conditionOf("Ready")?.message).toMatch(
+      /Pods cannot be read: give the operator permission to get Pods/,
+    );
+    expect(refused.count()).toBeGreaterThan(3);
+    // One try each time that an item is offered.
+    expect(refused.count()).toBeLessThan(3 * 30);
+    expect(ids.map((id) => [world.item(id).state, world.item(id).acks.length])).toEqual(ids.map(() => ["queued", 0]));
+    expect(world.claims).toEqual([]);
+    refused.stop();
+    await world.until("all are served", () => ids.every((id) => world.item(id).state === "stopped"), 10 * MINUTE);
+    expect(world.conditionOf("Ready")?.status).toBe("True");
+    expect([...world.wrongs, ...world.violations]).toEqual([]);
+  });
+
   test("Pods whose deletion hangs hold up neither one another nor new Pods", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 8, warm: 4 } });
     await world.until("parked Pods", () => world.parked.length === 4);

@@ -177,7 +177,7 @@ test("a volume that may not be made is told with its mend, nothing is claimed, a
   });
   const id = world.enqueue();
   const capacity = () => {
-    return world.environment?.status?.conditions?.find(({ type }) => type === "CapacityAvailable");
+    return world.conditionOf("CapacityAvailable");
   };
   await world.until("it is told", () => capacity()?.status === "False");
   expect(capacity()?.reason).toBe("PreparationFailing");
