@@ -18,9 +18,9 @@ const CALL_TIMEOUT_MS = 30_000;
 
 /**
  * A beat under way when the worker leaves has so long to be answered: cut off at once, it could be on the wire still and
- * arrive after the worker's own stop. On a busy machine it can be there for seconds.
+ * arrive after the worker's own stop.
  */
-const LAST_BEAT_MS = 10_000;
+const LAST_BEAT_MS = 1_000;
 
 /** Why a worker goes, and what it does about its item then. */
 type Leaving = "done" | "told" | "lost" | "rejected" | "no-session";
