@@ -1,7 +1,7 @@
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { addressText, closerOf, listen, readBindAddress, requestBounds } from "../observe/http-server.ts";
+import { addressText, boundedServer, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Onlooker } from "../reconcile/onlooker.ts";
 import { Changes, type Replica } from "./changes.ts";
@@ -55,8 +55,9 @@ export class Console implements AsyncDisposable {
   readonly #viewers: Viewers;
   #page: ReadonlyMap<string, PageFile> = new Map();
   #served: () => readonly number[] = () => [];
-  readonly #server = createServer(requestBounds(MAX_HEADER_BYTES), (request, response) =>
-    this.#answer(request, response),
+  readonly #server = boundedServer(
+    { maxHeaderBytes: MAX_HEADER_BYTES, maxConnections: MAX_CONNECTIONS },
+    (request, response) => this.#answer(request, response),
   );
 
   constructor(options: ConsoleOptions) {
@@ -87,7 +88,6 @@ export class Console implements AsyncDisposable {
     if (bind === undefined) return undefined;
     this.#served = served;
     this.#page = await readPage();
-    this.#server.maxConnections = MAX_CONNECTIONS;
     await listen(this.#server, bind, bindAddress);
     this.#server.on("error", (error) => logger.warn({ err: error }, "the console had an error"));
     return addressText(this.#server);

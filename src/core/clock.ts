@@ -35,6 +35,11 @@ export function keepAlive(): Disposable {
   return { [Symbol.dispose]: () => clearInterval(handle) };
 }
 
+/** Resolves once all that came in with this turn of the event loop was taken. No time passes in which nothing runs. */
+export function endOfTurn(): Promise<void> {
+  return new Promise((resolve) => void setImmediate(resolve));
+}
+
 /**
  * Waits `delayMs`, or less when `signal` aborts.
  * @returns true when the whole time passed, false when it was cut short by the signal; never throws.

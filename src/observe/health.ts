@@ -1,7 +1,8 @@
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Registry } from "prom-client";
+import { endOfTurn } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { addressText, closerOf, listen, readBindAddress, requestBounds } from "./http-server.ts";
+import { addressText, boundedServer, closerOf, listen, readBindAddress } from "./http-server.ts";
 import { type Logger, redact, silentLogger } from "./logger.ts";
 
 /** One thing that must be so: true, or the reason why it is not. One that throws has failed. */
@@ -31,8 +32,8 @@ export interface HealthServer extends AsyncDisposable {
 const MAX_HEADER_BYTES = 8192;
 /** Longer than Prometheus' usual scrape interval of 15 to 30 s would keep idle sockets for nothing. */
 const KEEP_ALIVE_MS = 5_000;
-/** A few scrapers and kubelets, with room; more is a leak or an attack. */
-const MAX_CONNECTIONS = 128;
+/** A few scrapers and kubelets, with room; more is a leak or an attack, and each may hold a text of a megabyte and more. */
+const MAX_CONNECTIONS = 32;
 
 /**
  * Serves /metrics, /healthz and /readyz, whichever are given, to GET and HEAD.
@@ -46,17 +47,17 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
     return { address: undefined, close, [Symbol.asyncDispose]: close };
   }
   const logger = options.logger ?? silentLogger;
-  const server = createServer(
-    { ...requestBounds(MAX_HEADER_BYTES), keepAliveTimeout: KEEP_ALIVE_MS },
+  const metrics = options.registry && renderingOf(options.registry);
+  const server = boundedServer(
+    { maxHeaderBytes: MAX_HEADER_BYTES, maxConnections: MAX_CONNECTIONS, keepAliveMs: KEEP_ALIVE_MS },
     (request, response) => {
-      answer(options, request, response).catch((error: unknown) => {
+      answer({ ...options, metrics }, request, response).catch((error: unknown) => {
         logger.warn({ err: error, path: request.url }, "a health or metrics request failed");
         if (!response.headersSent) send(request, response, 500, `error: ${errorText(error)}\n`);
         else response.destroy();
       });
     },
   );
-  server.maxConnections = MAX_CONNECTIONS;
   await listen(server, bind, bindAddress);
   server.on("error", (error) => logger.warn({ err: error }, "the health server had an error"));
   const close = closerOf(server);
@@ -94,23 +95,52 @@ export async function startObserveServers(
   }
 }
 
-async function answer(options: HealthServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+interface Rendering {
+  readonly contentType: string;
+  text(): Promise<Buffer>;
+}
+
+/**
+ * Rendered once for all who wait: nothing else runs meanwhile, and with many Environments it takes a while. It takes one turn
+ * of the event loop most often: to be one for many, it begins when the requests of the turn are in.
+ */
+function renderingOf(registry: Registry): Rendering {
+  let underWay: Promise<Buffer> | undefined;
+  const render = async () => {
+    await endOfTurn();
+    try {
+      return Buffer.from(await registry.metrics());
+    } finally {
+      underWay = undefined;
+    }
+  };
+  return {
+    contentType: registry.contentType,
+    text: () => {
+      underWay ??= render();
+      return underWay;
+    },
+  };
+}
+
+type Answers = Pick<HealthServerOptions, "live" | "ready"> & { readonly metrics: Rendering | undefined };
+
+async function answer(answers: Answers, request: IncomingMessage, response: ServerResponse): Promise<void> {
   // A body is never read: the connection ends with the answer, so that it cannot be taken for the next request.
   if (request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined) {
     response.setHeader("connection", "close");
   }
   // Anybody may send what is no URL, as "//" is none.
   const path = URL.parse(request.url ?? "/", "http://localhost")?.pathname ?? "";
-  const { registry, live, ready } = options;
-  const known = [registry && "/metrics", live && "/healthz", ready && "/readyz"].filter((text) => text !== undefined);
+  const { metrics, live, ready } = answers;
+  const known = [metrics && "/metrics", live && "/healthz", ready && "/readyz"].filter((text) => text !== undefined);
   if (!known.includes(path)) return send(request, response, 404, `not found; here are: ${known.join(", ")}\n`);
   if (request.method !== "GET" && request.method !== "HEAD") {
     response.setHeader("allow", "GET, HEAD");
     return send(request, response, 405, "only GET and HEAD\n");
   }
-  if (path === "/metrics" && registry) {
-    const text = await registry.metrics();
-    return send(request, response, 200, text, registry.contentType);
+  if (path === "/metrics" && metrics) {
+    return send(request, response, 200, await metrics.text(), metrics.contentType);
   }
   const { ok, text } = runChecks((path === "/healthz" ? live : ready) ?? {});
   send(request, response, ok ? 200 : 503, `${text}${path.slice(1)} ${ok ? "ok" : "failed"}\n`);
@@ -138,7 +168,7 @@ function send(
   request: IncomingMessage,
   response: ServerResponse,
   status: number,
-  text: string,
+  text: string | Buffer,
   contentType = "text/plain; charset=utf-8",
 ): void {
   response.writeHead(status, {

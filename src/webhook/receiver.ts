@@ -1,7 +1,7 @@
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { addressText, closerOf, listen, readBindAddress, requestBounds } from "../observe/http-server.ts";
+import { addressText, boundedServer, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { SeenDeliveries } from "./deliveries.ts";
@@ -16,7 +16,7 @@ import { isWellFormed, type SignatureVerdict, verify } from "./signature.ts";
 export const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 const KEEP_ALIVE_MS = 15_000;
-/** Anybody may connect: more than these wait at the socket. */
+/** Anybody may connect: more than these are closed at once, and their senders try again. */
 const MAX_CONNECTIONS = 256;
 /**
  * Checking a signature takes a tenth of a millisecond, and this process has beats to send: a flood may take a few percent of
@@ -88,8 +88,8 @@ export async function startReceiver(options: ReceiverOptions): Promise<Receiver>
   }
   const { logger } = options;
   const intake = new Intake(options);
-  const server = createServer(
-    { ...requestBounds(MAX_HEADER_BYTES), keepAliveTimeout: KEEP_ALIVE_MS },
+  const server = boundedServer(
+    { maxHeaderBytes: MAX_HEADER_BYTES, maxConnections: MAX_CONNECTIONS, keepAliveMs: KEEP_ALIVE_MS },
     (request, response) => {
       intake.take(request, response).catch((error: unknown) => {
         logger.warn({ error: errorText(error) }, "a webhook delivery could not be taken");
@@ -97,7 +97,6 @@ export async function startReceiver(options: ReceiverOptions): Promise<Receiver>
       });
     },
   );
-  server.maxConnections = MAX_CONNECTIONS;
   await listen(server, bind, options.bindAddress);
   server.on("error", (error) => logger.warn({ error: errorText(error) }, "the webhook receiver had an error"));
   const close = closerOf(server);

@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { PAGE_FILES } from "../../src/console/page-files.ts";
 import { MAX_VIEWERS } from "../../src/console/viewers.ts";
 import { ConfigError } from "../../src/core/errors.ts";
+import { sendPipelined } from "../support/pipelined.ts";
 import { ended, StagedSource, session, startConsole } from "./support/staged.ts";
 
 /** A request as it is, with any Host; fetch would set its own. */
@@ -108,6 +109,16 @@ describe("who may look", () => {
     // A place is free once its connection is seen to be gone.
     await expect.poll(async () => (await ask(`${served.url}/events`)).statusCode).toBe(200);
   });
+});
+
+test("one connection takes one place, however often it asks", async () => {
+  await using served = await startConsole();
+  const events = "GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+  await sendPipelined(
+    served.url.replace("http://", ""),
+    Array.from({ length: MAX_VIEWERS }, () => events),
+  );
+  expect((await ask(`${served.url}/events`)).statusCode).toBe(200);
 });
 
 describe("events", () => {

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { describe, expect, test } from "vitest";
@@ -5,6 +6,7 @@ import { ConfigError } from "../../src/core/errors.ts";
 import { type HealthServerOptions, startHealthServer, startObserveServers } from "../../src/observe/health.ts";
 import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { sendPipelined } from "../support/pipelined.ts";
 
 interface Answer {
   readonly status: number;
@@ -128,6 +130,68 @@ describe("metrics", () => {
     await using server = await start({ registry });
     expect(await ask(server.address, "/metrics")).toMatchObject({ status: 500, text: "error: no value\n" });
     broken = false;
+    expect((await ask(server.address, "/metrics")).status).toBe(200);
+  });
+
+  test("are rendered once for all who wait, and anew for who comes after", async () => {
+    const { registry, leader } = createMetrics();
+    let renderings = 0;
+    const gate = Promise.withResolvers<void>();
+    const begun = Promise.withResolvers<void>();
+    Object.assign(leader, {
+      collect: async () => {
+        renderings += 1;
+        begun.resolve();
+        await gate.promise;
+      },
+    });
+    await using server = await start({ registry });
+    const first = ask(server.address, "/metrics");
+    await begun.promise;
+    const others = Array.from({ length: 5 }, () => ask(server.address, "/metrics"));
+    // Each of these is answered, so those that were sent before it were taken.
+    for (const _ of others) expect((await ask(server.address, "/")).status).toBe(404);
+    gate.resolve();
+    const statuses = (await Promise.all([first, ...others])).map(({ status }) => status);
+    expect([statuses, renderings]).toEqual([Array.from({ length: 6 }, () => 200), 1]);
+    await ask(server.address, "/metrics");
+    expect(renderings).toBe(2);
+  });
+
+  test("are rendered together for connections that ask at the same time", async () => {
+    const { registry, leader } = createMetrics();
+    let renderings = 0;
+    Object.assign(leader, {
+      collect: () => {
+        renderings += 1;
+      },
+    });
+    await using server = await start({ registry });
+    const { port } = new URL(`http://${server.address}`);
+    const sockets = Array.from({ length: 20 }, () => connect(Number(port), "127.0.0.1"));
+    // The server takes one connection a turn: with an answer to each it has taken all.
+    for (const socket of sockets) socket.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
+    await Promise.all(sockets.map((socket) => once(socket, "data")));
+    for (const socket of sockets) socket.write("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    await Promise.all(sockets.map((socket) => once(socket.resume(), "close")));
+    // One, unless the machine is slow to bring some of them.
+    expect(renderings).toBeLessThan(sockets.length / 2);
+  });
+
+  test("are rendered once for a connection that asks hundreds of times at once, and it is cut off", async () => {
+    const { registry, leader } = createMetrics();
+    let renderings = 0;
+    Object.assign(leader, {
+      collect: () => {
+        renderings += 1;
+      },
+    });
+    await using server = await start({ registry });
+    await sendPipelined(
+      server.address,
+      Array.from({ length: 400 }, () => "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"),
+    );
+    expect(renderings).toBe(1);
     expect((await ask(server.address, "/metrics")).status).toBe(200);
   });
 });

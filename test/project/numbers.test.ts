@@ -9,6 +9,7 @@ import { ENDED_BOUNDS } from "../../src/console/ended-sessions.ts";
 import { WARNINGS_KEPT } from "../../src/console/seen.ts";
 import { MAX_VIEWERS, STUCK_MS } from "../../src/console/viewers.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-election.ts";
+import { UNREAD_MS } from "../../src/observe/http-server.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
 import { windowMs } from "../../src/sessions/ack-window.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
@@ -46,6 +47,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `each beat is given up ${s(t.requestBoundMs)} after it was sent`,
     `after a TTL at most, ${s(t.assumedTtlMs)} with stock workers`,
   ],
+  "docs/security.md": [`takes nothing of an answer for ${s(UNREAD_MS)}`],
   "docs/workers.md": [
     `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,
     `A decision is made every ${s(t.scaleMs)}`,

@@ -15,6 +15,7 @@ import type { WebhookEvent } from "../../src/webhook/event.ts";
 import { MAX_BODY_BYTES, type Receiver, startReceiver } from "../../src/webhook/receiver.ts";
 import { SigningSecrets } from "../../src/webhook/secrets.ts";
 import { keyOfSecret } from "../../src/webhook/signature.ts";
+import { sendPipelined } from "../support/pipelined.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const SECRET = newWebhookSecret();
@@ -149,6 +150,17 @@ describe("whoever is no sender of webhooks", () => {
     const [response] = (await once(asked, "response")) as [{ statusCode: number; headers: { connection?: string } }];
     expect([response.statusCode, response.headers.connection]).toEqual([413, "close"]);
     asked.destroy();
+  });
+
+  test("is cut off where it does not wait for an answer", async () => {
+    await using bench = await startBench();
+    const unsigned = "POST /webhook HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    await sendPipelined(
+      bench.receiver.address,
+      Array.from({ length: 200 }, () => unsigned),
+    );
+    expect(await bench.counted("malformed")).toBe(1);
+    expect(await bench.post()).toBe(204);
   });
 
   test("is cut off where a body does not come", async () => {
