@@ -1,3 +1,4 @@
+import { LABEL_ROLE } from "../api/names.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { DEPLOYMENTS, type Deployment } from "../kube/resource.ts";
@@ -31,8 +32,8 @@ export interface InstalledOperator {
   readonly settings: OperatorSettings | null;
 }
 
-/** As the chart labels it. */
-const SELECTOR = "app.kubernetes.io/name=berth,app.kubernetes.io/component=operator";
+/** As the chart labels it. Its `app.kubernetes.io/name` is whatever `nameOverride` or the alias of a dependency says. */
+const SELECTOR = "app.kubernetes.io/component=operator";
 /** Its container, in the chart. */
 const CONTAINER = "berth";
 const ENV_PREFIX = "BERTH_";
@@ -49,7 +50,7 @@ export async function findOperators(
   const list = (namespace: string | undefined) =>
     look(async () => {
       const { items } = await kube.listAll(DEPLOYMENTS, { namespace, labelSelector: SELECTOR });
-      return items.map((deployment) => installed(deployment, readSettings));
+      return items.filter(isBerth).map((deployment) => installed(deployment, readSettings));
     });
   const found = await list(where.namespace);
   return found.is === "forbidden" && where.namespace === undefined ? list(where.fallback) : found;
@@ -60,6 +61,11 @@ export function operatorOf(operators: readonly InstalledOperator[], namespace: s
   const isServed = ({ settings }: InstalledOperator) =>
     settings !== null && (settings.namespaces.length === 0 || settings.namespaces.includes(namespace));
   return operators.find(isServed);
+}
+
+/** Others call their operators `operator`, too; this label is Berth's, and NetworkPolicies rest on it. */
+function isBerth({ spec }: Deployment): boolean {
+  return spec.template.metadata?.labels?.[LABEL_ROLE] === "operator";
 }
 
 function installed(deployment: Deployment, readSettings: ReadSettings): InstalledOperator {

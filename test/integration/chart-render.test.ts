@@ -638,6 +638,15 @@ describe("an option", () => {
     }
   });
 
+  test("of its name leaves the labels by which berth doctor finds the operator", async () => {
+    const { metadata, spec } = (await render("berth-system", { nameOverride: "sandboxes" })).one("Deployment");
+    expect(metadata.labels).toMatchObject({
+      "app.kubernetes.io/name": "sandboxes",
+      "app.kubernetes.io/component": "operator",
+    });
+    expect(spec.template.metadata.labels).toMatchObject({ "berth.dev/role": "operator" });
+  });
+
   test("of namespaces has the admission policy hold in these alone", async () => {
     const rendered = await accepted({ namespaces: served });
     const matchExpressions = [{ key: "kubernetes.io/metadata.name", operator: "In", values: served }];

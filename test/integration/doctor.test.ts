@@ -60,14 +60,15 @@ async function installOperator(world: World, args: readonly string[] = []): Prom
   }
   const roleRef = { apiGroup: RBAC, kind: "ClusterRole", name: "berth-operator-nodes.berth-system" };
   await kube.create(CLUSTER_BINDINGS, { metadata: { name: `nodes-${namespace}` }, roleRef, subjects } as never);
-  const labels = { "app.kubernetes.io/name": "berth", "app.kubernetes.io/component": "operator" };
+  // The name is a matter of the chart's nameOverride.
+  const labels = { "app.kubernetes.io/name": "sandboxes", "app.kubernetes.io/component": "operator" };
   await kube.create(DEPLOYMENTS, {
     metadata: { name: "berth-operator", namespace, labels },
     spec: {
       replicas: 0,
       selector: { matchLabels: labels },
       template: {
-        metadata: { labels },
+        metadata: { labels: { ...labels, "berth.dev/role": "operator" } },
         spec: {
           serviceAccountName: ACCOUNT,
           containers: [
