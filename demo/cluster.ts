@@ -86,7 +86,11 @@ export async function startOwnCluster(progress: Progress, onFailure: (error: Err
 
 /** A client of the demo's own; it waits for no answer for longer than a person would. */
 export function demoClient(kubeconfig: string): KubeClient {
-  return new KubeClient({ access: loadKubeConfig(kubeconfig), clock: realClock, userAgent: "berth-demo" });
+  return new KubeClient({
+    access: loadKubeConfig(undefined, { KUBECONFIG: kubeconfig }),
+    clock: realClock,
+    userAgent: "berth-demo",
+  });
 }
 
 /** The controller-manager makes a namespace's default service account at once; without it no Pod is taken. */

@@ -41,7 +41,7 @@ export async function enterGivenCluster(
   progress: Progress,
   warn: (text: string) => void,
 ): Promise<DemoCluster> {
-  const access = loadKubeConfig(kubeconfig);
+  const access = loadKubeConfig(undefined, { KUBECONFIG: kubeconfig });
   const kube = demoClient(kubeconfig);
   const name = `berth-demo-${randomBytes(4).toString("hex")}`;
   const leave = new Departure(kube, name);

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, join } from "node:path";
-import { ConfigError } from "../core/errors.ts";
+import { ConfigError, errorText } from "../core/errors.ts";
 import type { Auth } from "./credentials.ts";
 import { type ClusterEntry, readKubeconfigs, type UserEntry } from "./kubeconfig.ts";
 import { pluginCredentials } from "./plugin.ts";
@@ -38,6 +38,7 @@ const IN_CLUSTER_NAME = "kubernetes.default.svc";
 /**
  * Finds the cluster, in the order of controller-runtime: the given kubeconfig, KUBECONFIG, the Pod's service account,
  * ~/.kube/config. Throws ConfigError with what to mend.
+ * @param path of one file, which must be there; of the list in KUBECONFIG some may be missing, as with kubectl.
  * @param serviceAccount folder of a service account's token, certificate and namespace.
  */
 export function loadKubeConfig(
@@ -45,11 +46,12 @@ export function loadKubeConfig(
   env: KubeEnvironment = {},
   serviceAccount: string = SERVICE_ACCOUNT,
 ): ClusterAccess {
-  const named = path || env.KUBECONFIG;
-  if (named) return accessOf(named.split(delimiter).filter((file) => file !== ""));
+  if (path) return accessOf([path], true);
+  const named = env.KUBECONFIG?.split(delimiter).filter((file) => file !== "") ?? [];
+  if (named.length > 0) return accessOf(named, false);
   if (existsSync(join(serviceAccount, "token"))) return inClusterAccess(env, serviceAccount);
   const home = join(homedir(), ".kube", "config");
-  if (existsSync(home)) return accessOf([home]);
+  if (existsSync(home)) return accessOf([home], true);
   throw new ConfigError(
     "no cluster is configured: give --kubeconfig, set KUBECONFIG, or run in a Pod with a service account token",
   );
@@ -67,8 +69,8 @@ function inClusterAccess(env: KubeEnvironment, folder: string): ClusterAccess {
   };
 }
 
-function accessOf(files: readonly string[]): ClusterAccess {
-  const { cluster, user, namespace } = readKubeconfigs(files);
+function accessOf(files: readonly string[], asked: boolean): ClusterAccess {
+  const { cluster, user, namespace } = readKubeconfigs(files, asked);
   const ca = pem(cluster.caData, cluster.caFile);
   return {
     server: serverOf(cluster),
@@ -76,7 +78,7 @@ function accessOf(files: readonly string[]): ClusterAccess {
     ...(cluster.tlsServerName === undefined ? {} : { tlsServerName: cluster.tlsServerName }),
     ...(cluster.insecureSkipTlsVerify ? { insecureSkipTlsVerify: true } : {}),
     ...(cluster.proxyUrl === undefined ? {} : { proxyUrl: cluster.proxyUrl }),
-    auth: authOf(user, cluster),
+    auth: authOf(user, cluster, ca),
     currentNamespace: namespace ?? "default",
   };
 }
@@ -96,7 +98,7 @@ function serverOf(cluster: ClusterEntry): string {
   return `${url.origin}${url.pathname.replace(/\/+$/, "")}`;
 }
 
-function authOf(user: UserEntry, cluster: ClusterEntry): Auth {
+function authOf(user: UserEntry, cluster: ClusterEntry, ca: string | undefined): Auth {
   const cert = pem(user.certData, user.certFile);
   const key = pem(user.keyData, user.keyFile);
   if ((cert === undefined) !== (key === undefined)) {
@@ -107,8 +109,8 @@ function authOf(user: UserEntry, cluster: ClusterEntry): Auth {
     ...(user.tokenFile === undefined ? {} : { tokenFile: user.tokenFile }),
     ...(user.username === undefined ? {} : { basic: { username: user.username, password: user.password ?? "" } }),
     ...(cert === undefined || key === undefined ? {} : { cert, key }),
-    ...(user.exec || user.authProvider ? { plugin: pluginCredentials(user, cluster) } : {}),
-    ...(user.impersonateUser === undefined ? {} : { impersonateUser: user.impersonateUser }),
+    ...(user.exec || user.authProvider ? { plugin: pluginCredentials(user, cluster, ca) } : {}),
+    ...(user.impersonate === undefined ? {} : { impersonate: user.impersonate }),
   };
 }
 
@@ -121,6 +123,6 @@ function readText(file: string): string {
   try {
     return readFileSync(file, "utf8");
   } catch (cause) {
-    throw new ConfigError(`cannot read ${file}`, { cause });
+    throw new ConfigError(`cannot read ${file}: ${errorText(cause)}`, { cause });
   }
 }

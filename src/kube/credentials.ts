@@ -1,5 +1,7 @@
 import { readFile } from "node:fs/promises";
 import type { Clock } from "../core/clock.ts";
+import { impersonationHeaders } from "./impersonation.ts";
+import type { Impersonation } from "./kubeconfig.ts";
 
 /** What a TLS connection is made with; PEM texts. */
 export interface TlsMaterial {
@@ -22,7 +24,7 @@ export interface Auth {
   readonly key?: string;
   /** A plug-in (exec, OIDC). `fresh` asks for new credentials instead of remembered ones. */
   readonly plugin?: (fresh: boolean) => Promise<PluginCredentials>;
-  readonly impersonateUser?: string;
+  readonly impersonate?: Impersonation;
 }
 
 export interface PluginCredentials {
@@ -31,9 +33,12 @@ export interface PluginCredentials {
   readonly key?: string;
 }
 
+/** A list is sent as one line each. */
+export type RequestHeaders = Record<string, string | string[]>;
+
 /** What one request is sent with. */
 export interface RequestCredentials {
-  readonly headers: Record<string, string>;
+  readonly headers: RequestHeaders;
   readonly cert?: string;
   readonly key?: string;
 }
@@ -59,14 +64,13 @@ export class Credentials {
 
   /** @param fresh after a 401: nothing remembered is used. Throws what reading a file or a plug-in throws. */
   async current(fresh = false): Promise<RequestCredentials> {
-    const { basic, cert, key, plugin, impersonateUser } = this.#auth;
+    const { basic, cert, key, plugin, impersonate } = this.#auth;
     const external = plugin && (await plugin(fresh));
     const token = await this.#token(fresh);
-    const headers: Record<string, string> = {};
+    const headers: RequestHeaders = impersonate === undefined ? {} : impersonationHeaders(impersonate);
     if (external?.authorization !== undefined) headers.authorization = external.authorization;
     else if (token !== undefined) headers.authorization = `Bearer ${token}`;
     else if (basic) headers.authorization = `Basic ${base64(`${basic.username}:${basic.password}`)}`;
-    if (impersonateUser !== undefined) headers["impersonate-user"] = impersonateUser;
     const identity = external?.cert === undefined ? { cert, key } : { cert: external.cert, key: external.key };
     return {
       headers,

@@ -4,7 +4,7 @@ import type { Random } from "../core/random.ts";
 import { ServerTime } from "../core/server-time.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
-import { Credentials, type RequestCredentials } from "./credentials.ts";
+import { Credentials, type RequestCredentials, type RequestHeaders } from "./credentials.ts";
 import { isTooLarge, KubeApiError, LeadershipLostError, TOO_LARGE } from "./errors.ts";
 import { type ProxySettings, proxyFor } from "./proxy.ts";
 import { errorOfAnswer } from "./status.ts";
@@ -190,7 +190,7 @@ export class Exchange {
   async #request(call: Call, signal: AbortSignal, fresh: boolean) {
     const credentials = await this.#credentialsFor(call, signal, fresh);
     call.fence?.();
-    const headers: Record<string, string> = {
+    const headers: RequestHeaders = {
       accept: "application/json",
       "user-agent": this.#options.userAgent,
       ...credentials.headers,

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { parse } from "yaml";
-import { ConfigError } from "../core/errors.ts";
+import { ConfigError, errorText } from "../core/errors.ts";
 import { isRecord } from "../core/record.ts";
+import { YamlError, yamlDocuments } from "../core/yaml.ts";
 
 /*
  * Kubeconfig files are read here and not by @kubernetes/client-node: importing it takes half a second and 90 MB, it
@@ -18,6 +18,17 @@ export interface ClusterEntry {
   readonly tlsServerName: string | undefined;
   readonly proxyUrl: string | undefined;
   readonly insecureSkipTlsVerify: boolean;
+  /** What the cluster's extension `client.authentication.k8s.io/exec` tells plug-ins; as in the file. */
+  readonly execConfig: unknown;
+}
+
+/** Whom requests are to count for: their user, in place of whoever sends them. */
+export interface Impersonation {
+  readonly user: string;
+  readonly uid?: string;
+  readonly groups?: readonly string[];
+  /** Values by key, such as `scopes`. */
+  readonly extra?: Readonly<Record<string, readonly string[]>>;
 }
 
 export interface UserEntry {
@@ -30,7 +41,7 @@ export interface UserEntry {
   readonly keyFile: string | undefined;
   readonly username: string | undefined;
   readonly password: string | undefined;
-  readonly impersonateUser: string | undefined;
+  readonly impersonate: Impersonation | undefined;
   /** As in the file. */
   readonly exec: Fields | undefined;
   readonly authProvider: Fields | undefined;
@@ -44,8 +55,15 @@ interface Named {
   readonly folder: string;
 }
 
-/** Merges kubeconfig files as kubectl does (the first to say something wins) and resolves the current context. */
-export function readKubeconfigs(files: readonly string[]): {
+/**
+ * Merges kubeconfig files as kubectl does (the first to say something wins) and resolves the current context.
+ * @param files those that are not there are left out, unless they were `asked` for by name
+ * @throws ConfigError
+ */
+export function readKubeconfigs(
+  files: readonly string[],
+  asked: boolean,
+): {
   cluster: ClusterEntry;
   user: UserEntry;
   namespace: string | undefined;
@@ -56,14 +74,18 @@ export function readKubeconfigs(files: readonly string[]): {
     contexts: new Map<string, Named>(),
   };
   let current: string | undefined;
+  let found = 0;
   for (const file of files) {
-    const document = readDocument(file);
+    const document = readDocument(file, asked);
+    if (document === undefined) continue;
+    found += 1;
     current ??= text(document["current-context"]);
     collect(entries.clusters, document.clusters, "cluster", dirname(file));
     collect(entries.users, document.users, "user", dirname(file));
     collect(entries.contexts, document.contexts, "context", dirname(file));
   }
   const where = files.join(", ");
+  if (found === 0) throw new ConfigError(`no kubeconfig of KUBECONFIG is there: ${where}`);
   if (current === undefined)
     throw new ConfigError(`kubeconfig ${where} has no current-context: kubectl config use-context NAME`);
   const context = find(entries.contexts, current, "context", where).fields;
@@ -76,13 +98,23 @@ export function readKubeconfigs(files: readonly string[]): {
   };
 }
 
-function readDocument(file: string): Fields {
+/** An empty file says nothing, and is as good as `{}`. Undefined: it is not there. */
+function readDocument(file: string, mustExist: boolean): Fields | undefined {
+  let content: string;
+  try {
+    content = readFileSync(file, "utf8");
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT" && !mustExist) return undefined;
+    throw new ConfigError(`cannot read kubeconfig ${file}: ${errorText(cause)}`, { cause });
+  }
   let document: unknown;
   try {
-    document = parse(readFileSync(file, "utf8"));
-  } catch (cause) {
-    throw new ConfigError(`cannot read kubeconfig ${file}`, { cause });
+    [document = null] = yamlDocuments(content);
+  } catch (error) {
+    if (!(error instanceof YamlError)) throw error;
+    throw new ConfigError(`kubeconfig ${file} is no YAML: ${error.message}`);
   }
+  if (document === null) return {};
   if (!isRecord(document)) throw new ConfigError(`kubeconfig ${file} is no YAML mapping`);
   return document;
 }
@@ -114,7 +146,16 @@ function clusterOf(name: string, { fields, folder }: Named): ClusterEntry {
     tlsServerName: text(fields["tls-server-name"]),
     proxyUrl: text(fields["proxy-url"]),
     insecureSkipTlsVerify: fields["insecure-skip-tls-verify"] === true,
+    execConfig: extensionOf(fields, EXEC_EXTENSION),
   };
+}
+
+/** Where a cluster's entry has what plug-ins want to know of it. */
+const EXEC_EXTENSION = "client.authentication.k8s.io/exec";
+
+function extensionOf({ extensions }: Fields, name: string): unknown {
+  const found: unknown = Array.isArray(extensions) && extensions.find((each) => isRecord(each) && each.name === name);
+  return isRecord(found) ? found.extension : undefined;
 }
 
 function userOf(name: string, entry: Named | undefined): UserEntry {
@@ -129,9 +170,29 @@ function userOf(name: string, entry: Named | undefined): UserEntry {
     keyFile: pathIn(folder, fields["client-key"]),
     username: text(fields.username),
     password: text(fields.password),
-    impersonateUser: text(fields.as),
+    impersonate: impersonationOf(name, fields),
     exec: isRecord(fields.exec) ? withCommandIn(folder, fields.exec) : undefined,
     authProvider: isRecord(fields["auth-provider"]) ? fields["auth-provider"] : undefined,
+  };
+}
+
+/** Without a user the rest is refused, as kubectl refuses it: whoever wrote it did not mean to be himself. */
+function impersonationOf(name: string, fields: Fields): Impersonation | undefined {
+  const user = text(fields.as);
+  const uid = text(fields["as-uid"]);
+  const groups = texts(fields["as-groups"]);
+  const extraFields = isRecord(fields["as-user-extra"]) ? fields["as-user-extra"] : {};
+  const extra = Object.fromEntries(Object.entries(extraFields).map(([key, values]) => [key, texts(values)]));
+  const isMore = uid !== undefined || groups.length > 0 || Object.keys(extra).length > 0;
+  if (user === undefined) {
+    if (isMore) throw new ConfigError(`kubeconfig: user "${name}" has as-uid, as-groups or as-user-extra without as`);
+    return undefined;
+  }
+  return {
+    user,
+    ...(uid !== undefined && { uid }),
+    ...(groups.length > 0 && { groups }),
+    ...(Object.keys(extra).length > 0 && { extra }),
   };
 }
 
@@ -144,6 +205,10 @@ function withCommandIn(folder: string, exec: Fields): Fields {
 function pathIn(folder: string, value: unknown): string | undefined {
   const path = text(value);
   return path === undefined ? undefined : resolve(folder, path);
+}
+
+function texts(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((each) => typeof each === "string") : [];
 }
 
 function text(value: unknown): string | undefined {

@@ -4,15 +4,17 @@ import type { ClusterEntry, Fields, UserEntry } from "./kubeconfig.ts";
 /**
  * Credentials from an exec plug-in or a legacy auth provider of a kubeconfig, by @kubernetes/client-node, which is
  * imported at the first use: half a second and 90 MB that only such a kubeconfig has to pay.
+ * @param ca PEM, of the cluster
  */
 export function pluginCredentials(
   user: UserEntry,
   cluster: ClusterEntry,
+  ca: string | undefined,
 ): (fresh: boolean) => Promise<PluginCredentials> {
   let loaded: Promise<PluginRunner> | undefined;
   return async (fresh) => {
     // The library remembers what a plug-in said until it expires; a new instance has forgotten it.
-    if (fresh || loaded === undefined) loaded = loadRunner(user, cluster);
+    if (fresh || loaded === undefined) loaded = loadRunner(user, cluster, ca);
     const current = loaded;
     try {
       return await (await current)();
@@ -25,14 +27,14 @@ export function pluginCredentials(
 
 type PluginRunner = () => Promise<PluginCredentials>;
 
-async function loadRunner(user: UserEntry, cluster: ClusterEntry): Promise<PluginRunner> {
+async function loadRunner(user: UserEntry, cluster: ClusterEntry, ca: string | undefined): Promise<PluginRunner> {
   const { KubeConfig } = await import("@kubernetes/client-node");
   const config = new KubeConfig();
   config.loadFromClusterAndUser(
     { name: cluster.name, server: cluster.server, skipTLSVerify: false },
     {
       name: user.name,
-      ...(user.exec ? { exec: withExecInfo(user.exec) } : {}),
+      ...(user.exec ? { exec: withExecInfo(user.exec, cluster, ca) } : {}),
       ...(user.authProvider ? { authProvider: user.authProvider } : {}),
     },
   );
@@ -49,8 +51,21 @@ async function loadRunner(user: UserEntry, cluster: ClusterEntry): Promise<Plugi
 }
 
 /** Plug-ins of cloud providers read KUBERNETES_EXEC_INFO, which the library does not set. */
-function withExecInfo(exec: Fields): Fields {
+function withExecInfo(exec: Fields, cluster: ClusterEntry, ca: string | undefined): Fields {
   const env = Array.isArray(exec.env) ? exec.env : [];
-  const info = { apiVersion: exec.apiVersion, kind: "ExecCredential", spec: { interactive: false } };
+  const about = exec.provideClusterInfo === true ? { cluster: clusterInfo(cluster, ca) } : {};
+  const info = { apiVersion: exec.apiVersion, kind: "ExecCredential", spec: { ...about, interactive: false } };
   return { ...exec, env: [...env, { name: "KUBERNETES_EXEC_INFO", value: JSON.stringify(info) }] };
+}
+
+/** `spec.cluster` of an ExecCredential of client.authentication.k8s.io/v1. What is undefined is not written. */
+function clusterInfo(cluster: ClusterEntry, ca: string | undefined): Fields {
+  return {
+    server: cluster.server,
+    "tls-server-name": cluster.tlsServerName,
+    "insecure-skip-tls-verify": cluster.insecureSkipTlsVerify || undefined,
+    "certificate-authority-data": ca === undefined ? undefined : Buffer.from(ca, "utf8").toString("base64"),
+    "proxy-url": cluster.proxyUrl,
+    config: cluster.execConfig,
+  };
 }

@@ -3,7 +3,7 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import { Agent, type Dispatcher, EnvHttpProxyAgent, ProxyAgent } from "undici";
 import { Chunks } from "../core/chunks.ts";
 import { defined } from "../core/defined.ts";
-import type { TlsMaterial } from "./credentials.ts";
+import type { RequestHeaders, TlsMaterial } from "./credentials.ts";
 import { isLoopback } from "./proxy.ts";
 
 /**
@@ -44,7 +44,7 @@ export interface TransportRequest {
   readonly method: Dispatcher.HttpMethod;
   /** With query. */
   readonly path: string;
-  readonly headers: Record<string, string>;
+  readonly headers: RequestHeaders;
   readonly body?: string | undefined;
   readonly signal: AbortSignal;
   /** Bound of the answer's body, unless it is an error; that of one object unless given. Streams have none. */

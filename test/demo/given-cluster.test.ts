@@ -17,7 +17,7 @@ async function readBack(access: ClusterAccess): Promise<ClusterAccess> {
   return loadKubeConfig(path);
 }
 
-const admin = { cert: "CERT", key: "KEY", impersonateUser: "root" };
+const admin = { cert: "CERT", key: "KEY", impersonate: { user: "root" } };
 const common = { auth: admin, currentNamespace: "default" };
 
 test.each<[string, ClusterAccess]>([

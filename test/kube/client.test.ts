@@ -443,6 +443,25 @@ describe("credentials", () => {
     await refreshing.close();
   });
 
+  test("each group that requests count for is a header of its own", async () => {
+    const impersonate = { user: "zoë", groups: ["dev", "ops, all"], extra: { "example.com/team": ["a", "b"] } };
+    const sent: NodeJS.Dict<string[]>[] = [];
+    server.scripts.push((_, { req }) => {
+      sent.push(req.headersDistinct);
+      return false;
+    });
+    const other = new KubeClient({ access: { ...server.access, auth: { impersonate } }, clock });
+    await other.list(PODS, { namespace: "agents" });
+    await other.close();
+    expect(sent).toEqual([
+      expect.objectContaining({
+        "impersonate-user": [Buffer.from("zoë").toString("latin1")],
+        "impersonate-group": ["dev", "ops, all"],
+        "impersonate-extra-example.com%2fteam": ["a", "b"],
+      }),
+    ]);
+  });
+
   test("a plug-in that fails is named as the cause, and the write was surely not applied", async () => {
     const plugin = () => Promise.reject(new Error("cloud-auth: log in first"));
     const locked = new KubeClient({ access: { ...server.access, auth: { plugin } }, clock });

@@ -64,7 +64,7 @@ describe("a kubeconfig", () => {
       ca: "CA",
       tlsServerName: "other",
       proxyUrl: "http://proxy.invalid:3128",
-      auth: { token: "t", cert: "CERT", key: "KEY", impersonateUser: "somebody" },
+      auth: { token: "t", cert: "CERT", key: "KEY", impersonate: { user: "somebody" } },
       currentNamespace: "agents",
     });
   });
@@ -104,6 +104,77 @@ describe("a kubeconfig", () => {
     expect(loadKubeConfig(second, { KUBECONFIG: first }).auth).toEqual({ token: "second" });
   });
 
+  test("of those that KUBECONFIG names some may be missing or empty, as with kubectl", () => {
+    const missing = join(folder, "nothing");
+    const empty = write("empty", "");
+    const comments = write("comments", "# nothing yet\n---\n");
+    const file = kubeconfig({}, { token: "t" });
+    const KUBECONFIG = ["", missing, empty, comments, file, missing].join(":");
+    expect(loadKubeConfig(undefined, { KUBECONFIG }).auth).toEqual({ token: "t" });
+  });
+
+  test("a list in which no file is there is a ConfigError that names them", () => {
+    const KUBECONFIG = `${join(folder, "a")}:${join(folder, "b")}`;
+    expect(() => loadKubeConfig(undefined, { KUBECONFIG })).toThrow(ConfigError);
+    expect(() => loadKubeConfig(undefined, { KUBECONFIG })).toThrow(/KUBECONFIG is there: .*\/a, .*\/b$/);
+  });
+
+  test("one that is given by name is one file, and must be there", () => {
+    const file = kubeconfig();
+    expect(() => loadKubeConfig(`${file}:${file}`)).toThrow(/^cannot read kubeconfig .*ENOENT/);
+  });
+
+  test("all of whom requests count for is read, beside its user alone", () => {
+    const more = {
+      "as-uid": "42",
+      "as-groups": ["dev", "ops"],
+      "as-user-extra": { scopes: ["view"], "example.com/team": ["a", "b"] },
+    };
+    expect(loadKubeConfig(kubeconfig({}, { as: "somebody", ...more })).auth.impersonate).toEqual({
+      user: "somebody",
+      uid: "42",
+      groups: ["dev", "ops"],
+      extra: { scopes: ["view"], "example.com/team": ["a", "b"] },
+    });
+    for (const [field, value] of Object.entries(more)) {
+      expect(() => loadKubeConfig(kubeconfig({}, { [field]: value })), field).toThrow(/without as$/);
+    }
+  });
+
+  test("an exec plug-in that asks for it is told of the cluster", async () => {
+    const script = `const { spec } = JSON.parse(process.env.KUBERNETES_EXEC_INFO);
+      const token = Buffer.from(JSON.stringify(spec.cluster ?? null)).toString("base64");
+      console.log(JSON.stringify({ kind: "ExecCredential", status: { token } }));`;
+    write("ca.pem", "CA");
+    const toldTo = async (provideClusterInfo: boolean | undefined, cluster: object) => {
+      const apiVersion = "client.authentication.k8s.io/v1";
+      const exec = { apiVersion, command: process.execPath, args: ["-e", script], provideClusterInfo };
+      const credentials = new Credentials(loadKubeConfig(kubeconfig(cluster, { exec })).auth, new VirtualClock());
+      const { authorization } = (await credentials.current()).headers;
+      return JSON.parse(Buffer.from(String(authorization).replace("Bearer ", ""), "base64").toString("utf8"));
+    };
+    const whole = {
+      "certificate-authority": "ca.pem",
+      "tls-server-name": "other",
+      "insecure-skip-tls-verify": true,
+      "proxy-url": "http://proxy.invalid:3128",
+      extensions: [
+        { name: "other", extension: { no: "matter" } },
+        { name: "client.authentication.k8s.io/exec", extension: { audience: "a" } },
+      ],
+    };
+    expect(await toldTo(true, whole)).toEqual({
+      server: "https://cluster.invalid:6443",
+      "certificate-authority-data": base64("CA"),
+      "tls-server-name": "other",
+      "insecure-skip-tls-verify": true,
+      "proxy-url": "http://proxy.invalid:3128",
+      config: { audience: "a" },
+    });
+    expect(await toldTo(true, {})).toEqual({ server: "https://cluster.invalid:6443" });
+    expect(await toldTo(undefined, whole)).toBeNull();
+  });
+
   test("an exec plug-in gives the token, with what it is told about itself", async () => {
     const script = `const info = JSON.parse(process.env.KUBERNETES_EXEC_INFO);
       console.log(JSON.stringify({ apiVersion: info.apiVersion, kind: "ExecCredential", status: { token: "from-" + process.env.WHO } }));`;
@@ -131,8 +202,14 @@ describe("a kubeconfig", () => {
   });
 
   test.each([
-    ["a file that is not there", () => join(folder, "nothing"), /cannot read kubeconfig/],
-    ["no YAML", () => write("config", "{{{"), /cannot read kubeconfig/],
+    ["a file that is not there", () => join(folder, "nothing"), /cannot read kubeconfig .*nothing: ENOENT/],
+    ["a folder", () => folder, /cannot read kubeconfig .*: EISDIR/],
+    [
+      "no YAML",
+      () => write("config", "users: []\n{{{"),
+      /kubeconfig .*config is no YAML: line 2, column 4: bad indent$/,
+    ],
+    ["nothing", () => write("config", ""), /has no current-context/],
     ["a YAML list", () => write("config", "- 1"), /no YAML mapping/],
     ["no current context", () => write("config", "clusters: []"), /no current-context/],
     ["a context that is not there", () => write("config", "current-context: y"), /has no context "y"/],
@@ -188,6 +265,26 @@ describe("in a Pod", () => {
 describe("credentials", () => {
   const clock = new VirtualClock();
 
+  test("whom requests count for is sent as client-go sends it", async () => {
+    const impersonate = {
+      user: "zoë",
+      uid: "42",
+      groups: ["dev", "ops"],
+      extra: { scopes: ["view"], "example.com/50%": ["a", "b"], ä: ["x"], none: [] },
+    };
+    const credentials = new Credentials({ token: "t", impersonate }, clock);
+    expect((await credentials.current()).headers).toEqual({
+      authorization: "Bearer t",
+      // UTF-8, byte by byte.
+      "impersonate-user": "zoÃ«",
+      "impersonate-uid": "42",
+      "impersonate-group": ["dev", "ops"],
+      "impersonate-extra-scopes": ["view"],
+      "impersonate-extra-example.com%2F50%25": ["a", "b"],
+      "impersonate-extra-%C3%A4": ["x"],
+    });
+  });
+
   test("a token file is read again after a minute, and at once when the token was refused", async () => {
     const tokenFile = write("token", "one\n");
     const credentials = new Credentials({ tokenFile }, clock);
@@ -215,6 +312,6 @@ describe("credentials", () => {
   test("basic authentication takes any characters", async () => {
     const credentials = new Credentials({ basic: { username: "ä", password: "€" } }, clock);
     const { authorization = "" } = (await credentials.current()).headers;
-    expect(Buffer.from(authorization.replace("Basic ", ""), "base64").toString("utf8")).toBe("ä:€");
+    expect(Buffer.from(String(authorization).replace("Basic ", ""), "base64").toString("utf8")).toBe("ä:€");
   });
 });

@@ -164,7 +164,11 @@ class KubeletDouble implements SimulatedNode, PodHost {
     this.#ownsClient = typeof options.client === "string";
     this.#client =
       typeof options.client === "string"
-        ? new KubeClient({ access: loadKubeConfig(options.client), clock, userAgent: `simulated-node/${name}` })
+        ? new KubeClient({
+            access: loadKubeConfig(undefined, { KUBECONFIG: options.client }),
+            clock,
+            userAgent: `simulated-node/${name}`,
+          })
         : options.client;
     const client = this.#client;
     const { capacity = {}, labels = {}, taints = [], staleReads = 0 } = options;
