@@ -64,7 +64,7 @@ export async function runCli(
     return code;
   } catch (thrown) {
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return EXIT.ok;
-    const error = configErrorOf(thrown);
+    const error = configErrorOf(isHelp(thrown) ? nameOne(program, argv) : thrown);
     if (error instanceof ConfigError) {
       streams.err(redact(`berth: ${error.message}\n${usageOf(program, argv[0])}\n`));
       return EXIT.usage;
@@ -72,6 +72,17 @@ export async function runCli(
     streams.err(redact(`berth: ${errorText(error)}\n`));
     return EXIT.failed;
   }
+}
+
+/** What Commander ends with where no command was named, or one that it does not know after `help`. */
+function isHelp(thrown: unknown): boolean {
+  return thrown instanceof CommanderError && thrown.code === "commander.help";
+}
+
+function nameOne(program: Command, [first, second]: readonly string[]): ConfigError {
+  const names = program.commands.map((command) => command.name()).join(", ");
+  const unknown = first === "help" && second !== undefined ? `unknown command '${second}'; ` : "";
+  return new ConfigError(`${unknown}name a command: ${names} or help`);
 }
 
 function usageOf(program: Command, name: string | undefined): string {
@@ -93,10 +104,7 @@ function buildProgram(commands: Commands, invocation: Invocation): Command {
     .version(berthVersion())
     .exitOverride()
     // Commander's own complaints are written by runCli, once, with the usage line.
-    .configureOutput({ writeOut: streams.out, writeErr: () => {} })
-    .action(() => {
-      throw new ConfigError(`name a command: ${program.commands.map((command) => command.name()).join(", ")} or help`);
-    });
+    .configureOutput({ writeOut: streams.out, writeErr: () => {} });
   const run = program.command("run").description("Run the operator until SIGTERM or SIGINT.");
   addFlags(run).action(() => commands.run(settingsFrom(run, env)));
   const uninstall = program

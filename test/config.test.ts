@@ -276,6 +276,29 @@ describe("the command line", () => {
     },
   );
 
+  test.each([[["walk"]], [["walk", "--far"]], [["help", "walk"]]])(
+    "%j names the command that is none",
+    async (argv) => {
+      const { code, err } = await cli(argv);
+      expect(code).toBe(2);
+      expect(err).toMatch(/^berth: unknown command 'walk'/);
+    },
+  );
+
+  test("no command at all names those that there are", async () => {
+    expect((await cli([])).err).toMatch(/^berth: name a command: run, .*doctor, .*version or help\n/);
+  });
+
+  test.each([
+    [["help"], "--help"],
+    [["help", "doctor"], "doctor --help"],
+  ])("%j is %s", async (argv, same) => {
+    const { code, out, err } = await cli(argv);
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out).toBe((await cli(same.split(" "))).out);
+    expect(out).toMatch(/^Usage: berth /);
+  });
+
   test("a wrong variable ends with 2 as well", async () => {
     expect((await cli(["run"], { BERTH_LEADER_ELECT: "perhaps" })).code).toBe(2);
   });

@@ -48,9 +48,10 @@ export function errorText(error: unknown): string {
   const parts: string[] = [];
   let at: unknown = error;
   for (let depth = 0; at !== undefined && at !== null && depth < 5; depth += 1) {
-    const text = at instanceof Error ? at.message || at.name : String(at);
+    // In one line before it is compared: what another error says of it is.
+    const text = (at instanceof Error ? at.message || at.name : String(at)).replaceAll(/\s+/g, " ").trim();
     if (text && !parts.some((part) => part.includes(text))) parts.push(text);
     at = at instanceof Error ? at.cause : undefined;
   }
-  return parts.join(": ").replaceAll(/\s+/g, " ").trim();
+  return parts.join(": ");
 }

@@ -3,7 +3,7 @@ import { API_VERSION, GROUP, PLURAL, VERSION } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { isRecord } from "../core/record.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { hasStatus, isForbidden, isUnauthorized } from "../kube/errors.ts";
+import { hasNoCredentials, hasStatus, isForbidden, isUnauthorized } from "../kube/errors.ts";
 import { CRDS } from "../kube/resource.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
@@ -28,11 +28,17 @@ export async function checkApiServer(kube: KubeClient): Promise<CheckResult> {
     return isRecord(version) ? versionResult(version, results) : results.fail(...NO_API_SERVER);
   } catch (error) {
     if (isForbidden(error)) return results.skip("get /version (role system:public-info-viewer)");
-    const mend = isUnauthorized(error)
-      ? "Log in anew: the API server takes the credentials of the kubeconfig no longer."
-      : "See that the kubeconfig names the right cluster, and that this machine reaches it (VPN, proxy, firewall).";
-    return results.fail(errorText(error), mend);
+    return results.fail(errorText(error), mendOf(error));
   }
+}
+
+function mendOf(error: unknown): string {
+  if (hasNoCredentials(error)) {
+    return "Log in anew, and see that what the kubeconfig's user has for credentials is there: its plug-in (exec) in PATH, its token's file.";
+  }
+  return isUnauthorized(error)
+    ? "Log in anew: the API server takes the credentials of the kubeconfig no longer."
+    : "See that the kubeconfig names the right cluster, and that this machine reaches it (VPN, proxy, firewall).";
 }
 
 const NO_API_SERVER = ["What answers is no API server.", "See that the kubeconfig names the right address."] as const;

@@ -5,6 +5,9 @@ export const MALFORMED = "MalformedAnswer";
 /** `reason` where an answer was given up since it is longer than its bound; the API itself knows no such reason. */
 export const TOO_LARGE = "AnswerTooLarge";
 
+/** `reason` where nothing was sent, for want of credentials; the API itself knows no such reason. */
+export const NO_CREDENTIALS = "NoCredentials";
+
 /** One fault of a Status: which field, and what is wrong with it. */
 export interface StatusCause {
   readonly reason?: string;
@@ -83,6 +86,9 @@ export const isConflict = (error: unknown): boolean => hasReason(error, 409, "Co
 export const isAlreadyExists = (error: unknown): boolean => hasReason(error, 409, "AlreadyExists");
 
 export const isUnauthorized = (error: unknown): boolean => hasStatus(error, 401);
+
+/** A token's file or a plug-in gave none: the API server was not asked. */
+export const hasNoCredentials = (error: unknown): boolean => hasReason(error, 0, NO_CREDENTIALS);
 
 /** Refused by RBAC, by admission or by a quota. */
 export const isForbidden = (error: unknown): boolean => hasStatus(error, 403);

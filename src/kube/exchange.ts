@@ -5,7 +5,7 @@ import { ServerTime } from "../core/server-time.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
 import { Credentials, type RequestCredentials, type RequestHeaders } from "./credentials.ts";
-import { isTooLarge, KubeApiError, LeadershipLostError, TOO_LARGE } from "./errors.ts";
+import { isTooLarge, KubeApiError, LeadershipLostError, NO_CREDENTIALS, TOO_LARGE } from "./errors.ts";
 import { type ProxySettings, proxyFor } from "./proxy.ts";
 import { errorOfAnswer } from "./status.ts";
 import {
@@ -216,6 +216,7 @@ export class Exchange {
       if (signal.aborted) throw cause;
       throw new KubeApiError(`${call.about}: no credentials for the API server: ${errorText(cause)}`, {
         status: 0,
+        reason: NO_CREDENTIALS,
         cause,
       });
     }

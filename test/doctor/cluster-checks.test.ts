@@ -1,9 +1,12 @@
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { realClock } from "../../src/core/clock.ts";
 import { checkApiServer, OLDEST_KUBERNETES } from "../../src/doctor/cluster-checks.ts";
-import type { KubeClient } from "../../src/kube/client.ts";
+import { KubeClient } from "../../src/kube/client.ts";
+import { loadKubeConfig } from "../../src/kube/config.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
@@ -37,6 +40,29 @@ describe("the API server", () => {
     expect(result.status).toBe(expected);
     if (mend === null) expect(result.message).toMatch(/^not checked: needs get \/version/);
     else expect(result.mend).toMatch(mend);
+  });
+
+  test.each([
+    ["is not there", "no-such-plug-in", [], /credentials for the API server: spawn no-such-plug-in ENOENT$/],
+    ["wants a login", process.execPath, ["-e", "console.error('log in again'); process.exit(1)"], /: log in again$/],
+  ])("is not asked where the plug-in for credentials %s, which is said once", async (_, command, args, message) => {
+    const folder = await mkdtemp(join(tmpdir(), "berth-doctor-"));
+    const path = join(folder, "config");
+    const exec = { apiVersion: "client.authentication.k8s.io/v1", command, args };
+    const config = {
+      "current-context": "x",
+      clusters: [{ name: "c", cluster: { server: "https://cluster.invalid" } }],
+      users: [{ name: "u", user: { exec } }],
+      contexts: [{ name: "x", context: { cluster: "c", user: "u" } }],
+    };
+    await writeFile(path, JSON.stringify(config));
+    const kube = new KubeClient({ access: loadKubeConfig(path), clock: realClock });
+    const result = await checkApiServer(kube);
+    await kube.close();
+    await rm(folder, { recursive: true });
+    expect(result).toMatchObject({ status: "fail", mend: expect.stringMatching(/^Log in anew, .*plug-in/) });
+    expect(result.message).toMatch(message);
+    expect(result.message).not.toMatch(/log in again.*log in again/);
   });
 
   test("that is none, but some page, fails", async () => {

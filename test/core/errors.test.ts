@@ -1,0 +1,12 @@
+import { expect, test } from "vitest";
+import { errorText } from "../../src/core/errors.ts";
+
+test("the text of an error has its causes once, each in one line", () => {
+  const cause = new Error("session expired,\n  log in again\n");
+  expect(errorText(new Error("no credentials", { cause }))).toBe("no credentials: session expired, log in again");
+  // One that repeats its cause.
+  expect(errorText(new Error(`no credentials: ${errorText(cause)}`, { cause }))).toBe(
+    "no credentials: session expired, log in again",
+  );
+  expect(errorText(new Error("", { cause: "x" }))).toBe("Error: x");
+});
