@@ -1,10 +1,11 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { parseAllDocuments, stringify } from "yaml";
+import { stringify } from "yaml";
 import { originAllowed } from "../allowed-origins.ts";
 import { type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
 import { ConfigError, errorText } from "../core/errors.ts";
+import { YamlError, yamlDocuments } from "../core/yaml.ts";
 import { addFlags, FLAGS } from "../flags.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import type { Finding, OperatorFacts } from "../preview/preview.ts";
@@ -107,20 +108,21 @@ async function read(filename: string, input: (() => Promise<string>) | undefined
   try {
     return await readFile(filename, "utf8");
   } catch (cause) {
-    throw new ConfigError(`cannot read ${filename}`, { cause });
+    throw new ConfigError(`cannot read ${filename}: ${errorText(cause)}`, { cause });
   }
 }
 
-/** All documents of a YAML stream; those of a List are its items. */
+/** All documents of a YAML stream; those of a List are its items. Nothing of a broken one is shown: it may hold a Secret. */
 function parse(text: string, shown: string): unknown[] {
-  const documents = [...parseAllDocuments(text)];
-  const [broken] = documents.flatMap(({ errors }) => errors);
-  if (broken) throw new ConfigError(`${shown} is no YAML: ${errorText(broken)}`);
-  return documents.flatMap((document) => {
-    const value: unknown = document.toJS();
-    const items = typeof value === "object" && value !== null && "items" in value ? value.items : undefined;
-    return Array.isArray(items) ? items : [value];
-  });
+  try {
+    return yamlDocuments(text).flatMap((value) => {
+      const items = typeof value === "object" && value !== null && "items" in value ? value.items : undefined;
+      return Array.isArray(items) ? items : [value];
+    });
+  } catch (error) {
+    if (!(error instanceof YamlError)) throw error;
+    throw new ConfigError(`${shown} is no YAML: ${error.message}`);
+  }
 }
 
 function yamlText(objects: readonly KubeObject[]): string {

@@ -40,7 +40,13 @@ async function loadRunner(user: UserEntry, cluster: ClusterEntry, ca: string | u
   );
   return async () => {
     const options: { headers: Record<string, string>; cert?: string; key?: string } = { headers: {} };
-    await config.applyToHTTPSOptions(options);
+    try {
+      await config.applyToHTTPSOptions(options);
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      // The parser's words quote what it read, and that may be a token.
+      throw new Error("what the plug-in printed is no ExecCredential: it is no JSON");
+    }
     const { Authorization: authorization } = options.headers;
     return {
       ...(authorization === undefined ? {} : { authorization }),

@@ -167,7 +167,7 @@ describe("berth template ends with 2 and its usage", () => {
   test.each([
     [["template"], /name an Environment of the cluster, or give a file with -f/],
     [["template", "research", "-f", "x.yaml"], /name an Environment of the cluster, or give a file with -f/],
-    [["template", "-f", "/does/not/exist.yaml"], /cannot read \/does\/not\/exist\.yaml/],
+    [["template", "-f", "/does/not/exist.yaml"], /cannot read \/does\/not\/exist\.yaml: ENOENT/],
     [["template", "-f", "-"], /the standard input holds no Environment/],
     [["template", "-f", "-", "-o", "xml"], /xml.*Allowed choices are yaml, json/],
     [["template", "-f", "-", "--allowed-in-templates", "nonsense"], /--allowed-in-templates: "nonsense"/],
@@ -178,11 +178,17 @@ describe("berth template ends with 2 and its usage", () => {
     expect(err.trimEnd().split("\n").at(-1)).toMatch(/^usage: berth template -f <file> \|/);
   });
 
-  test("for what is no YAML", async () => {
+  test.each([
+    ["a: [1", "line 1, column 6: bad indent"],
+    ["kind: Secret\nstringData:\n  key: hunter2: x\n", "line 3, column 8: block as implicit key"],
+    ['kind: Secret\nstringData: {key: "hunter2}\n', "line 3, column 1: missing char"],
+    ["kind: Secret\nstringData: {key: *hunter2}\n", "an alias leads nowhere, or there are too many"],
+  ])("for what is no YAML, where it is not, without a word of it: %j", async (text, why) => {
     const file = join(folder, "broken.yaml");
-    await writeFile(file, "a: [1");
+    await writeFile(file, text);
     const { code, err } = await cliRun(["template", "-f", file]);
     expect(code).toBe(2);
-    expect(err).toContain(`${file} is no YAML`);
+    expect(err).toContain(`berth: ${file} is no YAML: ${why}\n`);
+    expect(err).not.toContain("hunter2");
   });
 });

@@ -201,6 +201,18 @@ describe("a kubeconfig", () => {
     expect((await credentials.current()).headers).toEqual({ authorization: "Bearer second" });
   });
 
+  test("an exec plug-in that prints no JSON is not quoted: it may have printed a token", async () => {
+    const exec = {
+      apiVersion: "client.authentication.k8s.io/v1",
+      command: process.execPath,
+      args: ["-e", "console.log('hunter2')"],
+    };
+    const credentials = new Credentials(loadKubeConfig(kubeconfig({}, { exec })).auth, new VirtualClock());
+    const failed = credentials.current();
+    await expect(failed).rejects.toThrow(/no JSON$/);
+    await expect(failed).rejects.not.toThrow("hunter2");
+  });
+
   test.each([
     ["a file that is not there", () => join(folder, "nothing"), /cannot read kubeconfig .*nothing: ENOENT/],
     ["a folder", () => folder, /cannot read kubeconfig .*: EISDIR/],
