@@ -92,10 +92,12 @@ export function newClaim(from: {
   lateAckUntilMs: number;
   templateHash: string;
   othersUntilMs?: number;
+  recordedMs?: number;
 }): Claim {
   return {
     ...from,
     othersUntilMs: from.othersUntilMs ?? null,
+    recordedMs: from.recordedMs ?? null,
     lease: null,
     recordGone: false,
     credential: null,

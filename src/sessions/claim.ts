@@ -63,6 +63,8 @@ export interface Claim {
   lease: Lease | null;
   /** Left by an earlier process, which has sent nothing for it after this; null for a claim of our own. */
   readonly othersUntilMs: number | null;
+  /** When an earlier process made its Secret, by the API server's clock; null for a claim of our own. */
+  readonly recordedMs: number | null;
   /** What the poll showed of an acknowledgement before this claim; null: there was none, or an earlier process polled. */
   acknowledgedBefore: string | null;
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */

@@ -77,7 +77,7 @@ export class ItemSweep {
 
   #firstBeatPaceMs(): number {
     const { observeFirstBeatMs, observeUnprovenMs } = this.#context.timing;
-    return this.#breaker.hasServed ? observeFirstBeatMs : Math.min(observeFirstBeatMs, observeUnprovenMs);
+    return this.#breaker.holdsBack ? Math.min(observeFirstBeatMs, observeUnprovenMs) : observeFirstBeatMs;
   }
 
   /** Every change of any claim asks for this: nothing is made where all leases are the operator's. */

@@ -119,6 +119,7 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
     secretUid: secret.metadata.uid ?? "",
     lateAckUntilMs: lateAckUntil(context, serverTimes.of(journal.api || context.work().baseUrl), journal),
     othersUntilMs: context.servingSinceMs,
+    recordedMs: recordedMs(context, secret),
     templateHash: context.pods.get(name)?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
   });
   noteJournal(claim, journal, context.clock.monotonic());
@@ -131,6 +132,12 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
   const { use, lease, opened, acknowledgedAt } = journal;
   context.points.note("recover.take-up", ofClaim(claim), { use, lease, opened, acknowledgedAt });
   return claim;
+}
+
+/** When the Secret was created (monotonic); one that does not say is older than anything. */
+function recordedMs({ clock, kube }: SessionContext, { metadata }: Secret): number {
+  const ageMs = kube.now() - Date.parse(metadata.creationTimestamp ?? "");
+  return Number.isNaN(ageMs) ? Number.NEGATIVE_INFINITY : clock.monotonic() - ageMs;
 }
 
 /**

@@ -215,7 +215,7 @@ export class SessionsRuntime {
     this.#permissions = permissions;
     if (!asked && this.#mayAsk) this.#sessions.pokeAll();
     this.#pool.allowCreation(permissions.mayPrepare);
-    if (this.#breaker.watch(this.#context.template().hash)) this.#seedBreaker();
+    this.#watchTemplate();
     this.#setDemand();
     this.#pool.poke();
     this.#retention.poke();
@@ -330,8 +330,7 @@ export class SessionsRuntime {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    this.#breaker.watch(this.#context.template().hash);
-    this.#seedBreaker();
+    this.#watchTemplate();
     // Nothing is claimed, created or deleted before every Secret of an earlier process is in the table.
     if (!(await this.#recovery.run(signal, (hindrance) => this.#noteHindrance(hindrance)))) return;
     this.#recovered = true;
@@ -472,13 +471,19 @@ export class SessionsRuntime {
     }
   }
 
-  #seedBreaker(): void {
+  /** Of a template that is new to this process its finished Pods say whether its containers start. */
+  #watchTemplate(): void {
     const { hash } = this.#context.template();
+    if (!this.#breaker.watch(hash, this.#context.clock.monotonic())) return;
     const finished = this.#context.pods.list().flatMap((pod) => readFinished(pod) ?? []);
     const failures = startFailuresInARow(finished, hash);
     if (failures.length < FAILURES_TO_OPEN) return;
-    const nowMs = this.#context.clock.monotonic();
-    for (const { message } of failures.slice(-FAILURES_TO_OPEN)) this.#breaker.failed(hash, message, nowMs);
+    const { clock, kube } = this.#context;
+    const nowMs = clock.monotonic();
+    for (const { message, finishedAtMs } of failures.slice(-FAILURES_TO_OPEN)) {
+      const openedMs = nowMs - (kube.now() - finishedAtMs);
+      this.#breaker.failed({ hash, claim: "", openedMs }, message, nowMs);
+    }
   }
 
   #counts(): SessionsStatus {

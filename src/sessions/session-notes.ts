@@ -1,6 +1,6 @@
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { Breaker } from "./breaker.ts";
+import type { Breaker, Start } from "./breaker.ts";
 import { type Claim, type ItemView, isReacknowledged } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { isOver } from "./facts.ts";
@@ -27,7 +27,7 @@ export class SessionNotes {
   /** Of this Environment's containers. */
   readonly starts = new StartTimes();
 
-  /** @param onServed called when a template is known to serve: claims were held back until then. */
+  /** @param onServed called when a template is known to serve, where claims were held back until then. */
   constructor(context: SessionContext, breaker: Breaker, onServed: () => void) {
     this.#context = context;
     this.#breaker = breaker;
@@ -93,9 +93,19 @@ export class SessionNotes {
 
   #served(claim: Claim): void {
     claim.firstBeatSeen = true;
-    const proven = this.#breaker.hasServed;
-    this.#breaker.succeeded(claim.templateHash);
-    if (!proven) this.#onServed();
+    this.#tellServed(claim);
+  }
+
+  #tellServed(claim: Claim): void {
+    const heldBack = this.#breaker.holdsBack;
+    this.#breaker.succeeded(this.#startOf(claim));
+    if (heldBack) this.#onServed();
+  }
+
+  /** Of one that an earlier process opened only the beginning is known: it must not look newer than it is. */
+  #startOf({ name, templateHash, openedMs, openedAtMs, recordedMs, openRefusedMs }: Claim): Start {
+    const sinceMs = openedAtMs === null ? (recordedMs ?? openedMs) : openedMs;
+    return { hash: templateHash, claim: name, openedMs: sinceMs ?? openRefusedMs ?? this.#context.clock.monotonic() };
   }
 
   /** The key is in the Secret. */
@@ -159,9 +169,11 @@ export class SessionNotes {
     const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt;
     if ((claim.journal.opened || claim.openRefusedMs !== null) && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
-      this.#breaker.failed(claim.templateHash, message, clock.monotonic(), claim.name);
-    } else if (claim.firstBeatSeen || beaten) {
-      this.#breaker.succeeded(claim.templateHash);
+      this.#breaker.failed(this.#startOf(claim), message, clock.monotonic());
+    } else if (claim.firstBeatSeen) {
+      // It was told when it was seen.
+    } else if (beaten) {
+      this.#tellServed(claim);
     } else {
       this.#breaker.released(claim.templateHash, claim.name);
     }

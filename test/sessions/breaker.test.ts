@@ -8,12 +8,16 @@ let breaker: Breaker;
 
 beforeEach(() => {
   breaker = new Breaker({ probeFirstMs: MINUTE, probeMaxMs: 30 * MINUTE });
-  breaker.watch(HASH);
+  breaker.watch(HASH, 0);
 });
 
+const startOf = (openedMs: number, claim = "", hash = HASH) => ({ hash, claim, openedMs });
+
 const fail = (nowMs: number, times = 1) => {
-  for (let n = 0; n < times; n += 1) breaker.failed(HASH, `failure ${n + 1}`, nowMs);
+  for (let n = 0; n < times; n += 1) breaker.failed(startOf(nowMs), `failure ${n + 1}`, nowMs);
 };
+
+const serve = (openedMs: number, claim = "") => breaker.succeeded(startOf(openedMs, claim));
 
 /** A probe that is admitted, claimed, and fails, all at `nowMs`. */
 const failedProbe = (nowMs: number) => {
@@ -38,8 +42,8 @@ describe("opening", () => {
 
   test("a success in between starts the count anew", () => {
     fail(0, 2);
-    breaker.succeeded(HASH);
-    fail(0, 2);
+    serve(1);
+    fail(2, 2);
     expect(breaker.isOpen).toBe(false);
     expect(breaker.hasServed).toBe(true);
   });
@@ -59,24 +63,24 @@ describe("opening", () => {
     expect(breaker.admits(HASH, 0)).toBe(false);
     breaker.released(HASH, "a");
     expect(breaker.admits(HASH, 0)).toBe(true);
-    breaker.failed(HASH, "no", 0, "b");
+    breaker.failed(startOf(0, "b"), "no", 0);
     breaker.claimed(HASH, "d");
     expect(breaker.admits(HASH, 0), "one failed, two are under way").toBe(false);
-    breaker.succeeded(HASH);
+    serve(1, "c");
     for (let claim = 0; claim < 50; claim += 1) breaker.claimed(HASH, `later ${claim}`);
     expect(breaker.admits(HASH, 0)).toBe(true);
   });
 
   test("a new template has to prove itself anew", () => {
-    breaker.succeeded(HASH);
-    breaker.watch("b2");
+    serve(0);
+    breaker.watch("b2", 0);
     for (const claim of ["a", "b", "c"]) breaker.claimed("b2", claim);
     expect(breaker.admits("b2", 0)).toBe(false);
     expect(breaker.admits(HASH, 0), "Pods of the older one").toBe(true);
   });
 
   test("failures of an older template do not count", () => {
-    breaker.watch("b2");
+    breaker.watch("b2", 0);
     fail(0, 5);
     expect(breaker.failures).toBe(0);
   });
@@ -84,6 +88,70 @@ describe("opening", () => {
   test("an older template's Pods may be claimed while the breaker is open", () => {
     fail(0, 3);
     expect(breaker.admits("older", 0)).toBe(true);
+  });
+});
+
+describe("a row is one of starts", () => {
+  test("what was opened before all failures says nothing of them, however late it is seen to serve", () => {
+    serve(0, "old");
+    fail(10, FAILURES_TO_OPEN);
+    serve(9, "older than they");
+    expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([true, 3, "failure 3"]);
+    serve(10, "opened with them");
+    expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 0, ""]);
+  });
+
+  test("of failures that are known before an earlier start serves, the later ones are left", () => {
+    for (const openedMs of [40, 10, 20, 30]) breaker.failed(startOf(openedMs), `of ${openedMs}`, 50);
+    serve(25, "between them");
+    expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 2, "of 30"]);
+    fail(60);
+    expect(breaker.isOpen).toBe(true);
+  });
+
+  test("a failure that is known late does not count after a later start that served", () => {
+    serve(100);
+    fail(99, FAILURES_TO_OPEN);
+    expect(breaker.failures).toBe(0);
+    fail(100, FAILURES_TO_OPEN);
+    expect(breaker.isOpen).toBe(true);
+  });
+
+  test("one that was opened before the template was watched proves nothing of later ones", () => {
+    breaker.watch("b2", 100);
+    breaker.succeeded(startOf(99, "found", "b2"));
+    expect([breaker.hasServed, breaker.holdsBack]).toEqual([true, true]);
+    for (const claim of ["a", "b", "c"]) breaker.claimed("b2", claim);
+    expect(breaker.admits("b2", 100)).toBe(false);
+    breaker.succeeded(startOf(100, "a", "b2"));
+    expect([breaker.holdsBack, breaker.admits("b2", 100)]).toEqual([false, true]);
+  });
+
+  test("one that serves and proves nothing of the others makes room among those that have not served yet", () => {
+    for (const claim of ["a", "b"]) breaker.claimed(HASH, claim);
+    breaker.failed(startOf(10, "b"), "no", 20);
+    serve(5, "a");
+    expect(breaker.hasServed).toBe(false);
+    breaker.claimed(HASH, "c");
+    expect(breaker.admits(HASH, 20)).toBe(true);
+    breaker.claimed(HASH, "d");
+    expect(breaker.admits(HASH, 20)).toBe(false);
+  });
+
+  test("a probe counts, whatever fails while it starts", () => {
+    fail(0, FAILURES_TO_OPEN);
+    breaker.claimed(HASH, "probe");
+    fail(MINUTE + 1);
+    serve(MINUTE, "probe");
+    expect([breaker.isOpen, breaker.hasServed]).toEqual([false, true]);
+  });
+
+  test("a template that comes back is not held to what served before", () => {
+    serve(100);
+    breaker.watch("b2", 0);
+    breaker.watch(HASH, 0);
+    fail(50, FAILURES_TO_OPEN);
+    expect(breaker.isOpen).toBe(true);
   });
 });
 
@@ -123,12 +191,12 @@ describe("probing", () => {
   test("a probe that serves closes it, and the next trouble begins with one minute again", () => {
     failedProbe(MINUTE);
     breaker.claimed(HASH);
-    breaker.succeeded(HASH);
+    serve(MINUTE);
     expect(breaker.isOpen).toBe(false);
     expect(breaker.admits(HASH, 0)).toBe(true);
     expect([breaker.message, breaker.nextProbeAtMs]).toEqual(["", 0]);
-    fail(0, FAILURES_TO_OPEN);
-    expect(breaker.nextProbeAtMs).toBe(MINUTE);
+    fail(MINUTE, FAILURES_TO_OPEN);
+    expect(breaker.nextProbeAtMs).toBe(2 * MINUTE);
   });
 
   // Thirty sessions may be starting when the third one fails: they are no probes.
@@ -142,21 +210,21 @@ describe("probing", () => {
   });
 
   test("another template starts closed, and so does the old one when it comes back", () => {
-    expect(breaker.watch("b2")).toBe(true);
+    expect(breaker.watch("b2", 0)).toBe(true);
     expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 0, ""]);
     expect(breaker.admits("b2", 0)).toBe(true);
-    breaker.watch(HASH);
+    breaker.watch(HASH, 0);
     expect(breaker.isOpen).toBe(false);
   });
 
   test("the same template watched again stays as it is", () => {
-    expect(breaker.watch(HASH)).toBe(false);
+    expect(breaker.watch(HASH, 0)).toBe(false);
     expect(breaker.isOpen).toBe(true);
   });
 
   test("another template has not served yet", () => {
-    breaker.succeeded(HASH);
-    breaker.watch("b2");
+    serve(0);
+    breaker.watch("b2", 0);
     expect(breaker.hasServed).toBe(false);
   });
 });

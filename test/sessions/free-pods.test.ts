@@ -60,7 +60,7 @@ function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "" 
     template: () => ({ hash: NEW }),
   } as unknown as SessionContext;
   const breaker = new Breaker(DEFAULT_TIMING);
-  breaker.watch(NEW);
+  breaker.watch(NEW, 0);
   return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken });
 }
 
