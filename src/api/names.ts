@@ -44,8 +44,10 @@ export const ANNOTATION_LAST_USED = "berth.dev/last-used";
 /** Why a finished Pod ended: a reason of the closed set, and a message. */
 export const ANNOTATION_END_REASON = "berth.dev/end-reason";
 export const ANNOTATION_END_MESSAGE = "berth.dev/end-message";
-/** On a finished Pod that did not get to serve, so that a restart finds its breaker as it was. */
+/** On a finished Pod that did not get to serve. */
 export const ANNOTATION_START_FAILURE = "berth.dev/start-failure";
+/** On a finished Pod: how many starts of its template had failed in a row by then. A restart finds its breaker by the newest. */
+export const ANNOTATION_START_FAILURES = "berth.dev/start-failures";
 /** RFC 3339 time at which a finished Pod is deleted at the earliest. */
 export const ANNOTATION_FINISHED_AT = "berth.dev/finished-at";
 

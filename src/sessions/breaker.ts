@@ -104,6 +104,19 @@ export class Breaker {
     if (this.#probe === claim) this.#probe = null;
   }
 
+  /** Starts that failed in a row; null for a template that is not watched. */
+  failuresOf(hash: string): number | null {
+    return hash === this.#hash ? this.#failures : null;
+  }
+
+  /** A row that an earlier process knew of, the last of it opened at `openedMs` at the latest. */
+  resume(row: { failures: number; message: string; openedMs: number }, nowMs: number): void {
+    this.#failures = row.failures;
+    this.#openings = Array.from({ length: Math.min(row.failures, FAILURES_TO_OPEN) }, () => row.openedMs);
+    this.#message = row.message;
+    if (this.isOpen) this.#putProbeOff(nowMs);
+  }
+
   /** A session container began to serve. The probe is tried for its own sake: it counts whatever failed meanwhile. */
   succeeded({ hash, claim, openedMs }: Start): void {
     if (hash !== this.#hash) return;
@@ -135,7 +148,10 @@ export class Breaker {
     this.#openings = [...this.#openings, openedMs].sort((one, other) => one - other).slice(-FAILURES_TO_OPEN);
     this.#message = message;
     if (isProbe) this.#probe = null;
-    if (!this.isOpen || !counts) return;
+    if (this.isOpen && counts) this.#putProbeOff(nowMs);
+  }
+
+  #putProbeOff(nowMs: number): void {
     this.#nextProbeAtMs = nowMs + Math.min(this.#timing.probeMaxMs, this.#timing.probeFirstMs * 2 ** this.#probes);
     this.#probes += 1;
   }

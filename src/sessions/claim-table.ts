@@ -122,6 +122,7 @@ export function newClaim(from: {
     firstBeatSeen: false,
     neverBeaten: false,
     neverServed: false,
+    judged: false,
     stoppingSinceMs: null,
     lostSinceMs: null,
     gracefulStopMs: null,

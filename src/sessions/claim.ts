@@ -106,6 +106,8 @@ export interface Claim {
   neverBeaten: boolean;
   /** lease: Operator: its program failed before it can have served. */
   neverServed: boolean;
+  /** What its start says of its template was told. */
+  judged: boolean;
   stoppingSinceMs: number | null;
   lostSinceMs: number | null;
   gracefulStopMs: number | null;

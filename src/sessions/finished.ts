@@ -4,6 +4,7 @@ import {
   ANNOTATION_FINISHED_AT,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_START_FAILURE,
+  ANNOTATION_START_FAILURES,
   LABEL_PHASE,
   LABEL_TEMPLATE_HASH,
 } from "../api/names.ts";
@@ -43,13 +44,21 @@ function reasonOf(claim: Claim): EndReason {
   return claim.end?.cause ?? "Unknown";
 }
 
+/** What a session's start said of its template. */
+export interface StartMark {
+  /** Its container did not get to serve. */
+  readonly failed: boolean;
+  /** Starts of its template that failed in a row by now; null: nobody counts them any more. */
+  readonly inARow: number | null;
+}
+
 /** Marks the Pod of a settled session: it is no capacity any more and is kept for its logs. */
 export async function markFinished(
   context: SessionContext,
   claim: Claim,
   pod: Pod,
   outcome: Outcome,
-  startFailure: boolean,
+  start: StartMark,
 ): Promise<void> {
   if (pod.metadata.deletionTimestamp) return;
   const finishedAt = new Date(context.kube.now()).toISOString();
@@ -61,7 +70,8 @@ export async function markFinished(
         [ANNOTATION_END_REASON]: outcome.reason,
         [ANNOTATION_END_MESSAGE]: outcome.message.slice(0, MESSAGE_LENGTH),
         [ANNOTATION_FINISHED_AT]: finishedAt,
-        ...(startFailure ? { [ANNOTATION_START_FAILURE]: "true" } : {}),
+        ...(start.failed ? { [ANNOTATION_START_FAILURE]: "true" } : {}),
+        ...(start.inARow === null ? {} : { [ANNOTATION_START_FAILURES]: String(start.inARow) }),
         [ANNOTATION_SAFE_TO_EVICT]: "true",
       },
     },
@@ -98,6 +108,8 @@ export interface FinishedPod {
   readonly templateHash: string;
   /** Its container did not get to serve: what the breaker counts. */
   readonly startFailure: boolean;
+  /** Starts of its template that had failed in a row when it was marked; null: it does not say. */
+  readonly startFailures: number | null;
 }
 
 /** Reads a finished Pod; null for any other. */
@@ -114,7 +126,12 @@ export function readFinished(pod: Pod): FinishedPod | null {
     finishedAtMs: Number.isNaN(at) ? 0 : at,
     templateHash: pod.metadata.labels[LABEL_TEMPLATE_HASH] ?? "",
     startFailure: annotations[ANNOTATION_START_FAILURE] === "true",
+    startFailures: countOf(annotations[ANNOTATION_START_FAILURES]),
   };
+}
+
+function countOf(text = ""): number | null {
+  return /^\d{1,6}$/.test(text) ? Number(text) : null;
 }
 
 /** Which finished Pods have been kept long enough, and when (wall clock) the next one will have been. */
@@ -130,11 +147,31 @@ export function expiredFinished(
   return { expired, nextAtMs: Number.isFinite(next) ? next : null };
 }
 
-/** Start failures in a row of a template, oldest first, as its finished Pods tell them: the breaker's memory. */
-export function startFailuresInARow(finished: readonly FinishedPod[], hash: string): FinishedPod[] {
+/** Starts of a template that failed in a row, as of `sinceMs` (the API server's clock). */
+export interface FailedRow {
+  readonly failures: number;
+  /** Of the last of them. */
+  readonly message: string;
+  readonly sinceMs: number;
+}
+
+/**
+ * The row of failed starts that a template's finished Pods tell of: the breaker's memory. Counting them would not do: those
+ * that failed are kept for longer than those that served in between, some of them are deleted at once, and a session of
+ * before the row may end after it. So the newest tells what was known when it was marked. Null: there was no row, or one that
+ * served since may have come and gone.
+ * @param keptMs how long a Pod that served is to be seen
+ */
+export function failedRow(
+  finished: readonly FinishedPod[],
+  hash: string,
+  { nowMs, keptMs }: { nowMs: number; keptMs: number },
+): FailedRow | null {
   const newestFirst = finished
     .filter(({ templateHash }) => templateHash === hash)
-    .sort((a, b) => b.finishedAtMs - a.finishedAtMs);
-  const served = newestFirst.findIndex(({ startFailure }) => !startFailure);
-  return (served < 0 ? newestFirst : newestFirst.slice(0, served)).reverse();
+    .sort((a, b) => b.finishedAtMs - a.finishedAtMs || (b.startFailures ?? 0) - (a.startFailures ?? 0));
+  const newest = newestFirst.find(({ startFailures }) => startFailures !== null);
+  if (!newest?.startFailures || nowMs >= newest.finishedAtMs + keptMs) return null;
+  const message = newestFirst.find(({ startFailure }) => startFailure)?.message ?? "";
+  return { failures: newest.startFailures, message, sinceMs: newest.finishedAtMs };
 }

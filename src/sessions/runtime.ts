@@ -5,14 +5,14 @@ import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Secret } from "../kube/resource.ts";
 import { ApiHealth, type Verdict } from "./api-health.ts";
-import { Breaker, FAILURES_TO_OPEN } from "./breaker.ts";
+import { Breaker } from "./breaker.ts";
 import { type ClaimGate, ClaimLoop } from "./claim-loop.ts";
 import { deleteClaimSecrets } from "./claim-secrets.ts";
 import { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
-import { readFinished, startFailuresInARow } from "./finished.ts";
+import { failedRow, readFinished } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
@@ -29,6 +29,8 @@ import { liveView, phaseOf, type SessionView } from "./session-view.ts";
 import { stuckWords } from "./stuck.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 import { Workspaces } from "./workspaces.ts";
+
+const SECOND_MS = 1_000;
 
 /** What a runtime says of itself, for the Environment's status. */
 export interface RuntimeReport {
@@ -473,17 +475,16 @@ export class SessionsRuntime {
 
   /** Of a template that is new to this process its finished Pods say whether its containers start. */
   #watchTemplate(): void {
-    const { hash } = this.#context.template();
-    if (!this.#breaker.watch(hash, this.#context.clock.monotonic())) return;
-    const finished = this.#context.pods.list().flatMap((pod) => readFinished(pod) ?? []);
-    const failures = startFailuresInARow(finished, hash);
-    if (failures.length < FAILURES_TO_OPEN) return;
-    const { clock, kube } = this.#context;
+    const { clock, kube, pods, timing, environment, template } = this.#context;
+    const { hash } = template();
     const nowMs = clock.monotonic();
-    for (const { message, finishedAtMs } of failures.slice(-FAILURES_TO_OPEN)) {
-      const openedMs = nowMs - (kube.now() - finishedAtMs);
-      this.#breaker.failed({ hash, claim: "", openedMs }, message, nowMs);
-    }
+    if (!this.#breaker.watch(hash, nowMs)) return;
+    const finished = pods.list().flatMap((pod) => readFinished(pod) ?? []);
+    const clusterMs = kube.now();
+    const retainMs = (environment().spec.sessions?.retainFinishedSeconds ?? 0) * SECOND_MS;
+    // So long after a failure that opened it nothing can have served but a probe that was not due yet.
+    const row = failedRow(finished, hash, { nowMs: clusterMs, keptMs: Math.max(retainMs, timing.probeFirstMs) });
+    if (row) this.#breaker.resume({ ...row, openedMs: nowMs - (clusterMs - row.sinceMs) }, nowMs);
   }
 
   #counts(): SessionsStatus {

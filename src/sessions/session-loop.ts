@@ -320,6 +320,9 @@ export class SessionLoop {
   async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
     const context = this.#context;
     await dropSecret(context, claim, "session.settled", because);
+    const told = this.#outcomeOf(claim, because, pod);
+    // Before its Pod is marked, which tells the next process what is known by then.
+    this.#notes.judge(claim, told);
     if (pod && claim.journal.opened) {
       const outcome = outcomeOf(claim);
       // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted. So one
@@ -328,7 +331,7 @@ export class SessionLoop {
       else if (await this.#mark(claim, pod, outcome)) this.#retention.marked(pod);
     }
     this.#forget(claim, "settled");
-    this.#notes.settled(claim, because, this.#outcomeOf(claim, because, pod));
+    this.#notes.settled(claim, because, told);
   }
 
   #outcomeOf(claim: Claim, because: string, pod: Pod | undefined): Outcome | null {
@@ -340,7 +343,8 @@ export class SessionLoop {
   /** A mark that is refused for good must not keep a claim that is settled: its Pod goes without having been kept. */
   async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<boolean> {
     try {
-      await markFinished(this.#context, claim, pod, outcome, isStartFailure(claim));
+      const start = { failed: isStartFailure(claim), inARow: this.#breaker.failuresOf(claim.templateHash) };
+      await markFinished(this.#context, claim, pod, outcome, start);
       return true;
     } catch (error) {
       if (!isForbidden(error) && !isInvalid(error)) throw error;

@@ -144,10 +144,9 @@ export class SessionNotes {
     claim.neverServed = !claim.firstBeatSeen && (end.cause === "Failed" || end.cause === "OOMKilled");
   }
 
-  /** The claim is over: tells how, unless that is null, and what it says of the template. */
+  /** The claim is over: tells how, unless that is null. */
   settled(claim: Claim, because: string, outcome: Outcome | null): void {
     const context = this.#context;
-    this.#judgeTemplate(claim, outcome?.message ?? "");
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
     const { workId, sessionId, use, podUid: uid } = claim.journal;
     const ids = { workId, sessionId, pod: claim.name, because };
@@ -163,13 +162,15 @@ export class SessionNotes {
     context.announce(outcome.reason, `session ${sessionId}: ${words}${again} (work item ${workId})`, about);
   }
 
-  /** What this session's end says about the template that its Pod was made from. */
-  #judgeTemplate(claim: Claim, message: string): void {
+  /** What this session's end says about the template that its Pod was made from: once, however often its mark is tried. */
+  judge(claim: Claim, outcome: Outcome | null): void {
+    if (claim.judged) return;
+    claim.judged = true;
     const { metrics, labels, clock } = this.#context;
     const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt;
     if ((claim.journal.opened || claim.openRefusedMs !== null) && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
-      this.#breaker.failed(this.#startOf(claim), message, clock.monotonic());
+      this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic());
     } else if (claim.firstBeatSeen) {
       // It was told when it was seen.
     } else if (beaten) {

@@ -146,6 +146,22 @@ describe("a row is one of starts", () => {
     expect([breaker.isOpen, breaker.hasServed]).toEqual([false, true]);
   });
 
+  test("a row that an earlier process knew of goes on, and what was opened since breaks it", () => {
+    breaker.resume({ failures: 2, message: "before", openedMs: -50 }, 0);
+    expect([breaker.failuresOf(HASH), breaker.failuresOf("b2"), breaker.message]).toEqual([2, null, "before"]);
+    fail(10);
+    expect([breaker.isOpen, breaker.nextProbeAtMs]).toEqual([true, 10 + MINUTE]);
+    serve(-60, "older than they");
+    expect(breaker.isOpen).toBe(true);
+    serve(-40, "opened since");
+    expect(breaker.failures).toBe(1);
+  });
+
+  test("one that was open already gets a probe after a minute", () => {
+    breaker.resume({ failures: 20, message: "before", openedMs: -50 }, 5);
+    expect([breaker.isOpen, breaker.failures, breaker.nextProbeAtMs]).toEqual([true, 20, 5 + MINUTE]);
+  });
+
   test("a template that comes back is not held to what served before", () => {
     serve(100);
     breaker.watch("b2", 0);

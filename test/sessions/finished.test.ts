@@ -9,10 +9,11 @@ import type { SessionContext } from "../../src/sessions/context.ts";
 import {
   expiredFinished,
   type FinishedPod,
+  failedRow,
   markFinished,
   outcomeOf,
   readFinished,
-  startFailuresInARow,
+  type StartMark,
 } from "../../src/sessions/finished.ts";
 import type { EndCause } from "../../src/sessions/pod-state.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -83,6 +84,7 @@ describe("reading a finished Pod", () => {
           "berth.dev/end-message": "too much",
           "berth.dev/finished-at": "2030-01-01T00:00:00.000Z",
           "berth.dev/start-failure": "true",
+          "berth.dev/start-failures": "2",
         },
         { "berth.dev/template-hash": "a1" },
       ),
@@ -94,6 +96,7 @@ describe("reading a finished Pod", () => {
       finishedAtMs: Date.UTC(2030, 0, 1),
       templateHash: "a1",
       startFailure: true,
+      startFailures: 2,
     });
   });
 
@@ -107,6 +110,10 @@ describe("reading a finished Pod", () => {
     for (const reason of ["Melted", "constructor", "toString", ""]) {
       expect(readFinished(finishedPod({ "berth.dev/end-reason": reason }))).toMatchObject({ reason: "Unknown" });
     }
+  });
+
+  test.each(["many", "-1", "1e9", "", " 1"])("a count of failed starts that is none (%j) says nothing", (text) => {
+    expect(readFinished(finishedPod({ "berth.dev/start-failures": text }))).toMatchObject({ startFailures: null });
   });
 
   test("without a readable time it counts from its creation, and else as long over", () => {
@@ -126,6 +133,7 @@ const of = (finishedAtMs: number, more: Partial<FinishedPod> = {}): FinishedPod 
   finishedAtMs,
   templateHash: "a1",
   startFailure: false,
+  startFailures: null,
   ...more,
 });
 const failed = (finishedAtMs: number) => of(finishedAtMs, { failed: true, reason: "Failed" });
@@ -186,22 +194,40 @@ describe("retention", () => {
 });
 
 describe("the breaker's memory after a restart", () => {
-  const failure = (at: number, templateHash = "a1") =>
-    of(at, { startFailure: true, failed: true, reason: "StartFailed", templateHash });
+  const KEPT = 100;
+  const marked = (at: number, startFailures: number | null, more: Partial<FinishedPod> = {}) =>
+    of(at, { startFailures, ...more });
+  const failure = (at: number, startFailures: number, more: Partial<FinishedPod> = {}) =>
+    marked(at, startFailures, { startFailure: true, failed: true, message: `of ${at}`, ...more });
+  const rowOf = (pods: FinishedPod[], nowMs = 10) => failedRow(pods, "a1", { nowMs, keptMs: KEPT });
 
-  test("start failures since the last session that served, oldest first", () => {
-    const pods = [failure(5), of(3), failure(4), failure(1)];
-    expect(startFailuresInARow(pods, "a1").map(({ finishedAtMs }) => finishedAtMs)).toEqual([4, 5]);
+  test("is what the newest says, whatever the others do", () => {
+    expect(rowOf([failure(4, 2), failure(1, 7), failure(5, 3)])).toEqual({ failures: 3, message: "of 5", sinceMs: 5 });
   });
 
-  test("other templates count neither way", () => {
-    const pods = [failure(1), of(2, { templateHash: "b2" }), failure(3, "b2"), failure(4)];
-    expect(startFailuresInARow(pods, "a1").map(({ finishedAtMs }) => finishedAtMs)).toEqual([1, 4]);
+  test("is broken by a session that served, and not by one of before that ends after it", () => {
+    expect(rowOf([failure(1, 2), marked(2, 0)])).toBeNull();
+    expect(rowOf([failure(1, 2), marked(2, 2)])).toEqual({ failures: 2, message: "of 1", sinceMs: 2 });
+  });
+
+  test("of those that were marked in one instant the longest row is the last", () => {
+    const row = { failures: 3, message: "of 5", sinceMs: 5 };
+    expect(rowOf([failure(5, 1), failure(5, 3), failure(5, 2)])).toEqual(row);
+  });
+
+  test("other templates, and Pods that do not say, count neither way", () => {
+    expect(rowOf([failure(1, 1), failure(2, 0, { templateHash: "b2" }), marked(3, null)])).toMatchObject({
+      failures: 1,
+    });
+  });
+
+  test("is forgotten once a session that served may have come and gone", () => {
+    expect(rowOf([failure(1, 3)], KEPT)).not.toBeNull();
+    expect(rowOf([failure(1, 3)], KEPT + 1)).toBeNull();
   });
 
   test("none of any sort", () => {
-    expect(startFailuresInARow([], "a1")).toEqual([]);
-    expect(startFailuresInARow([failure(1), of(2)], "a1")).toEqual([]);
+    expect(rowOf([])).toBeNull();
   });
 });
 
@@ -227,7 +253,7 @@ describe("marking a Pod as finished", () => {
   const STARTED = "2030-01-01T00:00:00Z";
 
   /** What is patched; `fails` is what the API server answers. */
-  async function marked(of: Pod, options: { startFailure?: boolean; fails?: Error } = {}): Promise<unknown[]> {
+  async function marked(of: Pod, options: { start?: StartMark; fails?: Error } = {}): Promise<unknown[]> {
     const patches: unknown[] = [];
     const patch = (_resource: unknown, ref: unknown, body: unknown) => {
       patches.push({ ref, body });
@@ -239,7 +265,7 @@ describe("marking a Pod as finished", () => {
       points: NO_POINTS,
       kube: { patch, now: () => clock.now() },
     } as unknown as SessionContext;
-    await markFinished(context, opened(), of, outcome, options.startFailure ?? false);
+    await markFinished(context, opened(), of, outcome, options.start ?? { failed: false, inARow: null });
     return patches;
   }
 
@@ -277,9 +303,15 @@ describe("marking a Pod as finished", () => {
   });
 
   test("what is written is what is read after a restart, the start failure included", async () => {
-    const [patch] = (await marked(ran(), { startFailure: true })) as { body: Pick<Pod, "metadata"> }[];
+    const [patch] = (await marked(ran(), { start: { failed: true, inARow: 3 } })) as { body: Pick<Pod, "metadata"> }[];
     const read = readFinished({ ...ran(), metadata: patch?.body.metadata ?? {} });
-    expect(read).toMatchObject({ ...outcome, message: "x".repeat(512), startFailure: true, finishedAtMs: clock.now() });
+    expect(read).toMatchObject({
+      ...outcome,
+      message: "x".repeat(512),
+      startFailure: true,
+      startFailures: 3,
+      finishedAtMs: clock.now(),
+    });
   });
 
   test("a sidecar that would run on is ended by a deadline, ten minutes and a second after the start", async () => {

@@ -10,6 +10,9 @@ const OPENING = 8;
 const serves = (servesMs: number): ContainerFate => ({ startError: false, program: "stock", servesMs });
 const BROKEN: ContainerFate = { startError: true, program: "stock", servesMs: 0 };
 
+/** Killed before its first beat. */
+const ENDS_AT_ONCE: ContainerFate = { startError: false, program: "killed", servesMs: 100 };
+
 const starting = (world: LoopWorld) => world.conditionOf("SessionsStarting")?.reason;
 
 /** Items of these that were acknowledged. */
@@ -22,8 +25,8 @@ function holdsTrue(world: LoopWorld): void {
 }
 
 /** A world in which sessions run for so long, from a template that none can be started from any more; and its operator. */
-async function withOldSessions(servesMs: readonly number[], fate: ContainerFate = BROKEN) {
-  const world = new LoopWorld({ sessions: { maxConcurrent: 20, warm: 4, retainFailedSeconds: 3_600 } });
+async function withOldSessions(servesMs: readonly number[], fate = BROKEN, more: Record<string, unknown> = {}) {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 20, warm: 4, retainFailedSeconds: 3_600, ...more } });
   world.createEnvironment();
   const operator = world.startOperator();
   await world.until("parked Pods", () => world.parked.length === 4);
@@ -53,7 +56,7 @@ describe("a template that served and cannot be started any more", () => {
 
   // Of Pods that the operator deletes itself, since kubelet would try on, a new process knows nothing.
   test.each([
-    ["ends at once", { startError: false, program: "killed", servesMs: 100 }, 0],
+    ["ends at once", ENDS_AT_ONCE, 0],
     ["cannot be started", BROKEN, 3],
   ] as const)(
     "is not taken for a good one by a new process that finds an old session running: %s",
@@ -83,6 +86,59 @@ describe("a template that served and cannot be started any more", () => {
       5 * MINUTE,
     );
     expect(starting(world)).toBe("Starting");
+    holdsTrue(world);
+  });
+});
+
+describe("a new process", () => {
+  test.each([0, 600])(
+    "finds no row where sessions served in between, with retainFinishedSeconds: %i",
+    async (seconds) => {
+      const sessions = { maxConcurrent: 4, warm: 1, retainFinishedSeconds: seconds, retainFailedSeconds: 3_600 };
+      const world = new LoopWorld({ sessions });
+      world.createEnvironment();
+      const operator = world.startOperator();
+      await world.until("a parked Pod", () => world.parked.length > 0);
+      for (let n = 0; n < 8; n += 1) {
+        world.fate = () => (n % 2 === 0 ? ENDS_AT_ONCE : serves(5_000));
+        const id = world.enqueue();
+        await world.until("the item is stopped", () => world.item(id).state === "stopped", 5 * MINUTE);
+      }
+      // Those that served are not kept any longer; those that failed are.
+      await world.pass(11 * MINUTE);
+      expect(world.podsOf("finished")).toHaveLength(4);
+      await operator.stop();
+      world.startOperator();
+      await world.pass(10_000);
+      expect([starting(world), world.conditionOf("Ready")?.status]).toEqual(["NoSessionYet", "True"]);
+      holdsTrue(world);
+    },
+  );
+
+  test("finds the row that an old session's good end did not break", async () => {
+    const { world, operator } = await withOldSessions([8 * MINUTE], ENDS_AT_ONCE, { retainFinishedSeconds: 600 });
+    enqueue(world, QUEUED);
+    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the old session is over", () => world.claims.length === 0, 10 * MINUTE);
+    const said = world.conditionOf("SessionsStarting")?.message.replace(/ after \S+$/, "");
+    await operator.stop();
+    world.startOperator();
+    await world.pass(5_000);
+    expect(starting(world)).toBe("BreakerOpen");
+    expect(world.conditionOf("SessionsStarting")?.message.replace(/ after \S+$/, "")).toBe(said);
+    holdsTrue(world);
+  });
+
+  test("that follows soon goes on counting", async () => {
+    const { world, operator } = await withOldSessions([600 * MINUTE], ENDS_AT_ONCE);
+    const ids = [world.enqueue()];
+    await world.until("the first is stopped", () => world.item(ids[0] ?? "").state === "stopped", 5 * MINUTE);
+    await world.until("its claim is settled", () => world.claims.length === 1);
+    await operator.stop();
+    world.startOperator();
+    ids.push(...enqueue(world, QUEUED));
+    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    expect(eaten(world, ids)).toBe(3);
     holdsTrue(world);
   });
 });
