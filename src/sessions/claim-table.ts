@@ -116,6 +116,7 @@ export function newClaim(from: {
     waitedMs: null,
     touches: 0,
     touchedMs: null,
+    touchRefused: null,
     deadlineSeconds: null,
     startedAtMs: null,
     firstBeatAtMs: null,

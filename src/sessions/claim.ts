@@ -94,6 +94,8 @@ export interface Claim {
   waitedMs: number | null;
   touches: number;
   touchedMs: number | null;
+  /** Touches in a row that were refused, and what a person has to mend, if anything; null: the last one was not. */
+  touchRefused: { readonly times: number; readonly words: string | null } | null;
   /** The Pod's activeDeadlineSeconds: set by the first touch, the same in all others. */
   deadlineSeconds: number | null;
   /** When the container started, by the node's wall clock. */

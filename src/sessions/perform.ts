@@ -85,7 +85,9 @@ export class StaleClaimError extends Error {
 /** Touches the Pod: one patch that tells everybody which session it runs now, and makes kubelet look at once. */
 export async function touchPod(context: SessionContext, claim: Claim, pod: Pod): Promise<void> {
   const { workId, sessionId } = claim.journal;
-  claim.deadlineSeconds ??= deadlineSeconds(context, pod);
+  // Whoever lowers it meanwhile has the last word: it may only ever be lowered.
+  const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
+  claim.deadlineSeconds = Math.min(current, claim.deadlineSeconds ?? deadlineSeconds(context, pod));
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
   const annotations: Record<string, string> = {
     [ANNOTATION_WORK_ID]: workId,
@@ -113,6 +115,7 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
   context.metrics.touches.inc({ ...context.labels, touch: claim.touches === 0 ? "first" : "again" });
   claim.touches += 1;
   claim.touchedMs = context.clock.monotonic();
+  claim.touchRefused = null;
 }
 
 /**
@@ -125,10 +128,7 @@ function deadlineSeconds(context: SessionContext, pod: Pod): number {
   const ageSeconds = Number.isNaN(startedMs) ? 0 : Math.max(0, context.kube.now() - startedMs) / SECOND_MS;
   const { graceSeconds } = context.template();
   const patienceSeconds = Math.ceil(stopPatienceMs(graceSeconds * SECOND_MS, context.timing) / SECOND_MS);
-  const wanted = Math.ceil(ageSeconds) + maxDurationSeconds + patienceSeconds + graceSeconds;
-  const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
-  // It may only ever be lowered.
-  return Math.min(current, wanted);
+  return Math.ceil(ageSeconds) + maxDurationSeconds + patienceSeconds + graceSeconds;
 }
 
 /** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */

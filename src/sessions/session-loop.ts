@@ -20,7 +20,7 @@ import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
 import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
-import { isGivenUp, noteOpenRefusal, stuckBy } from "./stuck.ts";
+import { isGivenUp, noteOpenRefusal, noteTouchRefusal, stuckBy } from "./stuck.ts";
 import { unopenedOutcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
@@ -273,6 +273,7 @@ export class SessionLoop {
       if (!(error instanceof KubeApiError)) throw error;
       claim.touches += 1;
       claim.touchedMs = this.#context.clock.monotonic();
+      noteTouchRefusal(claim, error);
       this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
     }
   }

@@ -1,5 +1,5 @@
 import { errorText } from "../core/errors.ts";
-import { isForbidden, isInvalid } from "../kube/errors.ts";
+import { isConflict, isForbidden, isInvalid } from "../kube/errors.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
 import { refusalWords } from "./refusal-words.ts";
@@ -35,6 +35,19 @@ export function noteOpenRefusal(claim: Claim, error: unknown, nowMs: number): bo
 }
 
 /**
+ * The Pod of an opened claim could not be touched: its container starts and is watched all the same. A conflict is no
+ * refusal: the Pod is another one, and the watch shows it.
+ */
+export function noteTouchRefusal(claim: Claim, error: unknown): void {
+  if (isConflict(error)) return;
+  const words =
+    isForbidden(error) || isInvalid(error)
+      ? `Pods of sessions do not say what they run, nor are they kept from evictions, while they cannot be changed: give the operator permission to patch Pods, or mend what refuses it: ${refusalWords(error, claim.name)}`
+      : null;
+  claim.touchRefused = { times: (claim.touchRefused?.times ?? 0) + 1, words };
+}
+
+/**
  * So long an address that the spec names no more is asked after a session's end. Its lease has long lapsed then, and an
  * address that is gone for good may keep neither a record nor a complaint for ever.
  */
@@ -50,6 +63,9 @@ export function isGivenUp(claim: Claim, away: string | null, error: unknown, now
 
 /** The first of what claims are stuck by: one stands for all. */
 export function stuckWords(claims: Iterable<Claim>): string | null {
-  for (const { stuck } of claims) if (stuck !== null) return stuck;
+  for (const { stuck, touchRefused } of claims) {
+    const words = stuck ?? touchRefused?.words ?? null;
+    if (words !== null) return words;
+  }
   return null;
 }

@@ -1,0 +1,94 @@
+import { expect, test } from "vitest";
+import { PODS } from "../../../src/kube/resource.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, NAMESPACE, type Operator } from "./loop-world.ts";
+import type { ContainerFate } from "./node.ts";
+
+const MINUTE = 60_000;
+const SESSIONS = 3;
+const SERVES_MS = 8 * MINUTE;
+
+/** Sessions of eight minutes, of which each has a parked Pod. */
+async function parked(lease: string): Promise<{ world: LoopWorld; operator: Operator }> {
+  const program = lease === "Operator" ? "plain" : "stock";
+  const fate = (): ContainerFate => ({ startError: false, program, servesMs: SERVES_MS });
+  const sessions = { lease, maxConcurrent: 10, warm: SESSIONS, retainFinishedSeconds: 600 };
+  const world = new LoopWorld({ sessions, fate });
+  world.createEnvironment();
+  const operator = world.startOperator();
+  await world.until("parked Pods", () => world.parked.length === SESSIONS);
+  return { world, operator };
+}
+
+/** Touches of Pods whose container is not over: what marks a Pod as finished is another matter. */
+function countTouches(operator: Operator, refused: (touch: number, pod: string) => Error | null): () => number {
+  let touches = 0;
+  operator.kube.intercept.push(({ verb, plural, name, body }) => {
+    const isTouch = verb === "patch" && plural === "pods" && JSON.stringify(body).includes('"assigned"');
+    if (!isTouch) return;
+    touches += 1;
+    const error = refused(touches, name);
+    if (error) throw error;
+  });
+  return () => touches;
+}
+
+function holdsTrue(world: LoopWorld): void {
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+}
+
+test.each(["Worker", "Operator"])(
+  "lease: %s: a touch that is refused is tried less and less often, and Ready says so",
+  async (lease) => {
+    const { world, operator } = await parked(lease);
+    let forbidden = true;
+    const touches = countTouches(operator, () =>
+      forbidden ? refusal(403, "Forbidden", 'pods "x" is forbidden: no leave') : null,
+    );
+    const ids = Array.from({ length: SESSIONS }, () => world.enqueue());
+    await world.until("all run", () => world.node.running.size === SESSIONS);
+    await world.pass(SERVES_MS / 2);
+    // After 0.5, 1, 2, 4, 8 and 16 s, and then every 30 s.
+    expect(touches()).toBeLessThanOrEqual(SESSIONS * (7 + 8));
+    expect(touches()).toBeGreaterThan(SESSIONS * 7);
+    expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "NotReady" });
+    expect(world.conditionOf("Ready")?.message).toMatch(/give the operator permission to patch Pods.*no leave/);
+    forbidden = false;
+    await world.until("they say whose they are", () => world.podsOf("assigned").length === SESSIONS, MINUTE);
+    await world.until("Ready", () => world.conditionOf("Ready")?.status === "True", MINUTE);
+    expect(world.node.running.size).toBe(SESSIONS);
+    await world.until("all are over", () => ids.every((id) => world.item(id).state === "stopped"), SERVES_MS);
+    holdsTrue(world);
+  },
+);
+
+test("a touch that met no more than a busy API server is no matter of Ready", async () => {
+  const { world, operator } = await parked("Worker");
+  countTouches(operator, (touch) => (touch <= 6 ? refusal(500, "InternalError", "busy") : null));
+  for (let n = 0; n < SESSIONS; n += 1) world.enqueue();
+  const said = new Set<string | undefined>();
+  const isTouched = () => {
+    said.add(world.conditionOf("Ready")?.reason);
+    return world.podsOf("assigned").length === SESSIONS;
+  };
+  await world.until("all are touched", isTouched, MINUTE);
+  expect([...said]).toEqual(["Ready"]);
+  holdsTrue(world);
+});
+
+test("a deadline that somebody has lowered keeps no Pod from being touched", async () => {
+  const { world, operator } = await parked("Worker");
+  let first = true;
+  const touches = countTouches(operator, (_touch, pod) => {
+    if (!first) return null;
+    first = false;
+    // Its answer is lost, and the Pod has another deadline by the next.
+    world.server.patch(PODS, NAMESPACE, pod, { spec: { activeDeadlineSeconds: 3_600 } });
+    return refusal(500, "InternalError", "busy");
+  });
+  const id = world.enqueue();
+  await world.until("it says whose it is", () => world.podsOf("assigned").length === 1, MINUTE);
+  expect(touches()).toBeLessThanOrEqual(4);
+  await world.until("it is over", () => world.item(id).state === "stopped", 2 * SERVES_MS);
+  holdsTrue(world);
+});
