@@ -107,6 +107,7 @@ export function newClaim(from: {
     item: null,
     stuck: null,
     awayMs: null,
+    askPause: null,
     openingSent: false,
     openRefusedMs: null,
     unknowns: 0,

@@ -1,4 +1,5 @@
 import type { WorkState } from "../work/types.ts";
+import type { AskPause } from "./ask-pause.ts";
 import type { Journal } from "./journal.ts";
 import type { Lease } from "./lease.ts";
 import type { End } from "./pod-state.ts";
@@ -74,6 +75,8 @@ export interface Claim {
   stuck: string | null;
   /** Since when an address that the spec names no more takes none of its requests; null: it does. */
   awayMs: number | null;
+  /** Its requests to the Work API wait since one of them failed; null: the last was answered. */
+  askPause: AskPause | null;
   /** An opening was sent: until it is confirmed its container may be about to start. */
   openingSent: boolean;
   /** When the API server first refused, for good as it says, to let its Secret be opened; null: it did not. */

@@ -2,6 +2,7 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
+import { retryDelayMs } from "../work/retry-after.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
 import type { SessionContext } from "./context.ts";
 import { isRefusal } from "./perform.ts";
@@ -83,9 +84,9 @@ export class RefusedItems {
       backoff.reset();
     } catch (error) {
       this.#mayBeLeft = true;
-      const { clock, logger } = this.#context;
+      const { clock, logger, random } = this.#context;
       logger.info({ error: errorText(error) }, "items that were left half refused could not be looked for");
-      await sleep(clock, backoff.next(), signal);
+      await sleep(clock, retryDelayMs(error, backoff, random), signal);
     }
   }
 

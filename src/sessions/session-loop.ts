@@ -2,6 +2,7 @@ import { errorText } from "../core/errors.ts";
 import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
+import { asks, heldBackUntilMs, noteAnswered, noteFailedAsk } from "./ask-pause.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import { ClaimFacts, isAssigned } from "./claim-facts.ts";
@@ -39,9 +40,6 @@ const MAX_STEPS = 12;
 
 /** By then the watch has long shown that a Pod is being deleted; if not, the step is decided on anew. */
 const DELETION_SHOWS_MS = 1_000;
-
-/** Steps that are requests to the Work API. */
-const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"]);
 
 /**
  * Takes every claim of an Environment from its acknowledgement to its settled end, one step at a time: look at the Pod,
@@ -114,7 +112,11 @@ export class SessionLoop {
 
   /** Look at all claims: what kept them waiting may be over. */
   pokeAll(): void {
-    for (const claim of this.#claims) this.#queue.add(claim.name);
+    for (const claim of this.#claims) {
+      // What the server asked for is over when it said.
+      if (!claim.askPause?.isAsked) claim.askPause = null;
+      this.#queue.add(claim.name);
+    }
     this.#keeper.retry();
   }
 
@@ -154,8 +156,11 @@ export class SessionLoop {
       const heldMs = this.#heldMs(claim, step);
       if (heldMs > 0) return this.#queue.addAfter(name, heldMs);
       // `pokeAll` follows when another key comes; should the one there be accepted after all, nobody says so.
-      if (ASKS.has(step.do) && !this.#observers.isElsewhere(claim) && !this.#mayAsk())
+      if (asks(step) && !this.#observers.isElsewhere(claim) && !this.#mayAsk())
         return this.#queue.addAfter(name, this.#context.timing.retryMaxMs);
+      const pauseMs = heldBackUntilMs(facts, step) - this.#context.clock.monotonic();
+      // Another step may be due before that is over: to delete a Pod, say.
+      if (pauseMs > 0) return this.#queue.addAfter(name, Math.min(pauseMs, this.#context.timing.retryMaxMs));
       await this.#perform(claim, step, pod);
       this.#onChange();
       // The cache shows the deletion in a moment; until then the same step would come out again.
@@ -179,12 +184,15 @@ export class SessionLoop {
     try {
       await this.#performStep(claim, step, pod);
       claim.stuck = null;
-      if (ASKS.has(step.do)) claim.awayMs = null;
+      if (asks(step)) claim.awayMs = null;
+      noteAnswered(claim, step);
     } catch (error) {
+      const { clock, timing, random } = this.#context;
+      noteFailedAsk(claim, step, error, clock.monotonic(), timing, random);
       const away = this.#observers.isElsewhere(claim) ? claim.journal.api : null;
       claim.stuck = stuckBy(error, away) ?? (step.do === "open" ? claim.stuck : null);
       if (claim.stuck !== null) this.#onChange();
-      if (isGivenUp(claim, away, error, this.#context.clock.monotonic())) {
+      if (isGivenUp(claim, away, error, clock.monotonic())) {
         return this.#settled(claim, `${away} does not take its requests any more`, pod);
       }
       if (!(error instanceof StaleClaimError)) throw error;

@@ -21,9 +21,13 @@ export function parseRetryAfter(header: string | undefined, serverDateMs: number
 
 /** How long to wait after `error` before the same call: the backoff's next delay, or what the server asked for if longer. */
 export function retryDelayMs(error: unknown, backoff: Backoff, random: Random = Math.random): number {
-  const delay = backoff.next();
+  return Math.max(backoff.next(), askedPauseMs(error, random) ?? 0);
+}
+
+/** How long the server asked to wait after `error`, in milliseconds, and a little more; null: it did not say. */
+export function askedPauseMs(error: unknown, random: Random = Math.random): number | null {
   const asked = error instanceof WorkApiError ? error.retryAfterMs : undefined;
-  return asked === undefined ? delay : Math.max(delay, asked + SPREAD_MS * random());
+  return asked === undefined ? null : asked + SPREAD_MS * random();
 }
 
 /** Date.parse takes "5 apples" for a date; an HTTP date begins with the name of a day. */
