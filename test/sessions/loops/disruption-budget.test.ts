@@ -188,7 +188,7 @@ describe("disruption: Protect", () => {
     const ids = [world.enqueue(), world.enqueue()];
     await world.until("served", () => ids.every((id) => world.item(id).state === "stopped") && world.isSettled);
     const told = world.told.filter((text) => text.startsWith("ProtectionFailing"));
-    expect(told).toEqual([expect.stringContaining("give the operator leave")]);
+    expect(told).toEqual([expect.stringContaining("give the operator permission")]);
     await world.pass(5 * MINUTE);
     // With a pause in between, and not for ever in a hot loop.
     expect(refused.count()).toBeLessThan(20);
