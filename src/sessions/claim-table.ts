@@ -123,6 +123,7 @@ export function newClaim(from: {
     firstBeatAtMs: null,
     firstBeatSeen: false,
     neverBeaten: false,
+    blindFence: null,
     neverServed: false,
     judged: false,
     stoppingSinceMs: null,

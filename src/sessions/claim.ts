@@ -109,6 +109,11 @@ export interface Claim {
   firstBeatSeen: boolean;
   /** The container was over and nobody had ever beaten the item: its program did not get to serve. */
   neverBeaten: boolean;
+  /**
+   * A first beat of ours, as a fence of a container that had not beaten, got no answer: the beat that the item shows since
+   * then may be ours, until another one follows it. `value`: the one that it shows; null: none was seen.
+   */
+  blindFence: { readonly value: string | null } | null;
   /** lease: Operator: its program failed before it can have served. */
   neverServed: boolean;
   /** What its start says of its template was told. */

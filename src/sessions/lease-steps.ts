@@ -56,11 +56,16 @@ export class LeaseSteps {
     const ended = claim.end !== null;
     // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
     if (ended && expected === NO_HEARTBEAT && claim.journal.opened) claim.neverBeaten = true;
+    const before = claim.blindFence;
+    const ofSilent = !ended && claim.journal.opened && (expected === NO_HEARTBEAT || before !== null);
+    if (ofSilent) claim.blindFence ??= { value: null };
     const held = await fence(this.#context, claim, expected);
+    // Refused after one that got no answer: that one may have landed.
+    if (held || before === null) claim.blindFence = null;
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
     // What the list showed is older than our beat.
     claim.item = null;
-    if (!held || ended || expected !== NO_HEARTBEAT || !claim.journal.opened) return;
+    if (!held || !ofSilent) return;
     claim.ending ??= { why: "NoFirstBeat", message: noFirstBeatMessage(this.#context.environment()) };
   }
 

@@ -44,8 +44,10 @@ export class SessionNotes {
     claim.unknowns = view.state === "unknown" ? claim.unknowns + 1 : 0;
     if (claim.firstBeatAtMs === null && claim.journal.lease === "Worker")
       claim.firstBeatAtMs = programsBeatMs(claim, view);
+    if (view.state === "active" && claim.blindFence) noteBeatAfterFence(claim, view);
     // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
-    const byWorker = claim.journal.lease === "Worker" && claim.end === null && claim.ending === null;
+    const isOurs = claim.ending !== null || claim.blindFence !== null;
+    const byWorker = claim.journal.lease === "Worker" && claim.end === null && !isOurs;
     if (view.state === "active" && byWorker && !claim.firstBeatSeen) {
       const beatAt = Date.parse(view.startedAt ?? view.latestHeartbeatAt ?? "");
       if (claim.startedAtMs !== null && !Number.isNaN(beatAt)) {
@@ -181,9 +183,15 @@ export class SessionNotes {
   }
 }
 
+/** A fence beats once: what beats again is the program. */
+function noteBeatAfterFence(claim: Claim, { latestHeartbeatAt: value }: ItemView): void {
+  if (claim.blindFence?.value === null) claim.blindFence = { value };
+  if (claim.blindFence?.value !== value) claim.blindFence = null;
+}
+
 /** When the item was first beaten, by the Work API's clock; null: not yet, or by our fence alone. To be shown: it decides nothing. */
 function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {
-  const isFence = claim.neverBeaten || claim.ending?.why === "NoFirstBeat";
+  const isFence = claim.neverBeaten || claim.blindFence !== null || claim.ending?.why === "NoFirstBeat";
   const beatMs = isFence ? Number.NaN : Date.parse(startedAt ?? "");
   return Number.isNaN(beatMs) ? null : beatMs;
 }

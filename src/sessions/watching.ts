@@ -12,7 +12,7 @@ import {
   waitUntil,
 } from "./facts.ts";
 import { lookAgain } from "./looking.ts";
-import { settle } from "./settling.ts";
+import { fenceAndStop, settle } from "./settling.ts";
 import { nextTouchMs } from "./starting.ts";
 
 // --- 6. Watch, lease: Worker --------------------------------------------------------------------------------------
@@ -29,6 +29,8 @@ export function running(facts: Facts, startedAtMs: number): Step {
     const step = settle(facts);
     return step.do === "settled" ? deletePod("NoFirstBeat", claim.ending.message) : step;
   }
+  // The beat that the item shows may be a fence of ours: if it stands still, nobody else beats.
+  if (claim.blindFence && item?.state === "active") return fenceAndStop(facts);
   const ranMs = ranFor(facts, startedAtMs);
   const overdueMs = limits.maxDurationMs - ranMs;
   const endsInMs = Math.min(overdueMs, limits.drainDeadlineMs - nowMs);

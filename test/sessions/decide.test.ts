@@ -75,12 +75,13 @@ describe("4. an acknowledgement without an answer, or a Secret without key found
   });
 
   test.each([
-    ["before our poll", at(POLLED - 1), false],
+    ["more than a second before our poll", at(POLLED - 1_001), false],
+    ["a second before our poll, by a clock that is not the one of Date headers", at(POLLED - 1_000), true],
     ["when our poll was sent", at(POLLED), true],
     ["at the end of the window", at(POLLED + 4_999), true],
     ["when somebody else can first have been offered it", at(POLLED + 5_000), false],
     ["in the second of our poll, by a server that writes whole seconds", "2030-01-01T00:00:10Z", true],
-    ["in the second before our poll, by such a server", "2030-01-01T00:00:09Z", false],
+    ["two seconds before that, by such a server", "2030-01-01T00:00:08Z", false],
     ["never", null, false],
     ["at a time that cannot be read", "yesterday", false],
   ])("acknowledged %s", (_, acknowledgedAt, isOurs) => {

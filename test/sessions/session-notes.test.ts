@@ -6,7 +6,7 @@ import { readPodState } from "../../src/sessions/pod-state.ts";
 import { isStartFailure, SessionNotes } from "../../src/sessions/session-notes.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { JOURNAL, opened } from "./claims.ts";
+import { JOURNAL, opened, view } from "./claims.ts";
 import { isTrue, recordedPod } from "./pods.ts";
 
 /** Notes of nothing but ends: what of the context that needs. */
@@ -15,9 +15,9 @@ function notes(): SessionNotes {
     clock: new VirtualClock(),
     timing: DEFAULT_TIMING,
     labels: {},
-    metrics: { sessionSeconds: { observe: () => {} } },
+    metrics: { sessionSeconds: { observe: () => {} }, startedToFirstBeat: { observe: () => {} } },
   };
-  const breaker = { hasServed: true } as Breaker;
+  const breaker = { hasServed: true, succeeded: () => {} } as unknown as Breaker;
   return new SessionNotes(context as unknown as SessionContext, breaker, () => {});
 }
 
@@ -47,4 +47,15 @@ describe("a session whose container ended before it served", () => {
     expect(claim.end).toMatchObject({ cause: "Evicted", exitCode: 1, message: "low on memory" });
     expect(isStartFailure(claim)).toBe(false);
   });
+});
+
+test("after a fence that got no answer, the second beat that shows is the program's first", () => {
+  const claim = opened({ blindFence: { value: null } });
+  const noted = notes();
+  const seen = ["one", "one", "other"].map((latestHeartbeatAt, at) => {
+    noted.saw(claim, view("active", at, { latestHeartbeatAt }));
+    return claim.firstBeatSeen;
+  });
+  expect(seen).toEqual([false, false, true]);
+  expect(claim.blindFence).toBeNull();
 });
