@@ -21,18 +21,23 @@ export class ServerTime {
     this.#dates.narrow({ fromMs: sentMs, untilMs: answeredMs }, { fromMs: dateMs, beforeMs: dateMs + DATE_GRAIN_MS });
   }
 
-  /** Something happened on the server within a span of our monotonic clock, and it says that it was at `stamped`. */
+  /**
+   * Something happened on the server within a span of our monotonic clock, and it says that it was at `stamped`. One that
+   * cannot be is not believed before another one says the same: a server may stamp a second time with the first one's text.
+   */
   noteStamp(within: { fromMs: number; untilMs: number }, stamped: { fromMs: number; beforeMs: number }): void {
-    this.#stamps.narrow(within, stamped);
+    this.#stamps.narrow(within, stamped, { doubts: true });
   }
 
   /**
    * The earliest and the latest that the server's clock can have shown at `ms` of ours: the clock of its Date headers, as
-   * long as its stamps can agree with that to `CLOCKS_APART_MS`. Without any answer: `slack` around our wall clock.
+   * long as its stamps can agree with that to `CLOCKS_APART_MS`: they come seldom, so what they tell wears out. Without any
+   * answer: `slack` around our wall clock.
    */
   at(ms: number, slackMs = UNKNOWN_SLACK_MS): { earliestMs: number; latestMs: number } {
     const [dates, stamps] = [this.#dates.at(ms), this.#stamps.at(ms)];
-    const offset = dates && stamps && areApart(dates, stamps) ? stamps : (dates ?? stamps);
+    const isApart = dates && stamps && distance(dates, stamps) > CLOCKS_APART_MS;
+    const offset = isApart ? stamps : (dates ?? stamps);
     if (offset) return { earliestMs: ms + offset.lowMs, latestMs: ms + offset.highMs };
     const wallMs = this.#wallOf(ms);
     return { earliestMs: wallMs - slackMs, latestMs: wallMs + slackMs };
@@ -54,20 +59,35 @@ class OffsetBounds {
   #known: Offset | null = null;
   /** When the bounds were true as they stand, on our clock. */
   #asOfMs = 0;
+  /** What excluded them, once. */
+  #doubted: Offset | null = null;
 
-  /** The server's clock showed something of `shown` at some moment of `within`, which is of our clock. */
-  narrow(within: { fromMs: number; untilMs: number }, shown: { fromMs: number; beforeMs: number }): void {
+  /**
+   * The server's clock showed something of `shown` at some moment of `within`, which is of our clock. With `doubts`, what
+   * excludes all that is known has to be seen twice.
+   */
+  narrow(
+    within: { fromMs: number; untilMs: number },
+    shown: { fromMs: number; beforeMs: number },
+    { doubts = false } = {},
+  ): void {
     const { fromMs, untilMs } = within;
     if (Number.isNaN(shown.fromMs) || untilMs < fromMs) return;
     const wornMs = (untilMs - fromMs) * MAX_DRIFT;
     const seen = { lowMs: shown.fromMs - untilMs - wornMs, highMs: shown.beforeMs - fromMs + wornMs };
     const known = this.at(untilMs);
+    const excludes = known !== null && distance(known, seen) > 0;
+    if (excludes && doubts && !(this.#doubted && distance(this.#doubted, seen) <= CLOCKS_APART_MS)) {
+      this.#doubted = seen;
+      return;
+    }
+    this.#doubted = null;
     this.#asOfMs = untilMs;
     // Bounds that exclude one another: the server's clock was set, or our machine slept. What was known is void.
-    const isVoid = !known || seen.lowMs > known.highMs || seen.highMs < known.lowMs;
-    this.#known = isVoid
-      ? seen
-      : { lowMs: Math.max(known.lowMs, seen.lowMs), highMs: Math.min(known.highMs, seen.highMs) };
+    this.#known =
+      !known || excludes
+        ? seen
+        : { lowMs: Math.max(known.lowMs, seen.lowMs), highMs: Math.min(known.highMs, seen.highMs) };
   }
 
   /** The bounds at a time of our clock; null: nothing is known. */
@@ -78,8 +98,9 @@ class OffsetBounds {
   }
 }
 
-function areApart(one: Offset, other: Offset): boolean {
-  return one.lowMs > other.highMs + CLOCKS_APART_MS || other.lowMs > one.highMs + CLOCKS_APART_MS;
+/** What lies between two bounds; 0 or less: they can both be true. */
+function distance(one: Offset, other: Offset): number {
+  return Math.max(one.lowMs - other.highMs, other.lowMs - one.highMs);
 }
 
 /** How far the clocks of machines behind one address may lie apart: NTP holds them far closer. */

@@ -1,10 +1,10 @@
 import { errorText } from "../core/errors.ts";
-import { isNotFound, KubeApiError } from "../kube/errors.ts";
+import { isForbidden, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { type AckWindow, repeatsWithin } from "./ack-window.ts";
 import { isSomebodyElses } from "./acknowledgement.ts";
-import { type Claim, instantOf } from "./claim.ts";
+import { type Claim, instantOf, isSameInstant } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { viewOf } from "./item-observer.ts";
 import { isRefusal } from "./perform.ts";
@@ -18,6 +18,11 @@ export type Acknowledged = "acked" | "unanswered" | "refused" | "late";
 
 interface PodRead {
   readonly isParked: boolean;
+  /** The API server did not show it, though it is not gone. */
+  readonly isRefused: boolean;
+  /** The Pod was shown or is gone, or the operator may not see it. */
+  readonly isAnswered: boolean;
+  /** What a person has to mend; null: nothing. */
   readonly refusal: string | null;
 }
 
@@ -33,10 +38,7 @@ export class Acknowledging {
     this.#gate = options.gate;
   }
 
-  /**
-   * The Pod read live: an item is never acknowledged on a cache's word (M). Where the API server refused to show it, in
-   * which words: the next Pod would fare alike.
-   */
+  /** The Pod read live: an item is never acknowledged on a cache's word (M). Where that is refused, the next fares alike. */
   async readPod(claim: Claim): Promise<PodRead> {
     const { kube, points, namespace, timing } = this.#context;
     const isParked = (live: Pod) => {
@@ -46,14 +48,18 @@ export class Acknowledging {
     try {
       const read = () => kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });
       const told = (live: Pod) => ({ parked: isParked(live) });
-      return { isParked: isParked(await points.run("claim.read-pod", ofClaim(claim), read, told)), refusal: null };
+      const live = await points.run("claim.read-pod", ofClaim(claim), read, told);
+      return { isParked: isParked(live), isRefused: false, isAnswered: true, refusal: null };
     } catch (error) {
       this.#context.logger.warn(
         { pod: claim.name, error: errorText(error) },
         "the Pod could not be read before the acknowledgement",
       );
-      const isRefused = error instanceof KubeApiError && error.status > 0 && !isNotFound(error);
-      return { isParked: false, refusal: isRefused ? refusalWords(error, claim.name) : null };
+      const isGone = isNotFound(error);
+      const isRefused = !isGone && error instanceof KubeApiError && error.status > 0;
+      // A server that is busy or fails is nothing that a person has to mend.
+      const refusal = isForbidden(error) ? refusalWords(error, claim.name) : null;
+      return { isParked: false, isRefused, isAnswered: isGone || refusal !== null, refusal };
     }
   }
 
@@ -100,7 +106,11 @@ export class Acknowledging {
     const { api } = claim.journal;
     const serverTime = this.#serverTimes.of(api);
     const isOthers = (at: string | null) =>
-      at !== null && isSomebodyElses(at, claim.acknowledgedBefore, serverTime.earliestStampAt(firstSentMs));
+      at !== null &&
+      isSomebodyElses(at, claim.acknowledgedBefore, {
+        polledMs: serverTime.earliestStampAt(window.polledMs),
+        sentMs: serverTime.earliestStampAt(firstSentMs),
+      });
     try {
       const answer = await this.#context.points.run(
         "claim.ack",
@@ -109,7 +119,7 @@ export class Acknowledging {
           const answer = await this.#context.work(api).ack(claim.journal.workId);
           // Whoever acknowledged the item did so since it was polled.
           const { acknowledged_at: at } = answer.value;
-          const stamped = at === null || at === claim.acknowledgedBefore ? null : instantOf(at);
+          const stamped = at === null || isSameInstant(at, claim.acknowledgedBefore) ? null : instantOf(at);
           if (stamped) serverTime.noteStamp({ fromMs: window.polledMs, untilMs: answer.answeredAtMs }, stamped);
           return answer;
         },

@@ -186,11 +186,6 @@ export class ApiHealth {
       this.#tell();
       return waitMs;
     }
-    if (error instanceof WorkApiError && kind === "bad-item") {
-      this.#answered(call, key, at);
-      this.unreadable(error);
-      return waitMs;
-    }
     const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#notFoundPauseMs) : waitMs;
     this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs);
     this.#tell();

@@ -7,6 +7,9 @@ import type { Facts, Step } from "./facts.ts";
 import { leaseEndMs } from "./lease.ts";
 import type { Timing } from "./timing.ts";
 
+/** How late a timer may be on a busy machine. */
+const LATENESS_MS = 500;
+
 /** Steps that are requests to the Work API. */
 const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"]);
 
@@ -69,7 +72,9 @@ function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }
   // A drain waits for nobody.
   if (limits.draining) return failedMs + timing.retryMaxMs;
   const { lease, memory } = claim;
-  const landsBefore = (endMs: number) => endMs - timing.requestBoundMs - timing.marginMs;
+  // Timers are late, and a look is followed by what it was for.
+  const asksTwice = step.do === "look" ? timing.requestBoundMs : 0;
+  const landsBefore = (endMs: number) => endMs - timing.requestBoundMs - timing.marginMs - LATENESS_MS - asksTwice;
   if (lease?.is === "held") return landsBefore(leaseEndMs(lease));
   if (lease === null && memory.is === "fenced") return landsBefore(memory.beatSentMs + memory.ttlMs);
   const sinceMs = lease === null ? unbeatenSinceMs(claim, timing) : null;

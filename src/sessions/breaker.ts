@@ -70,6 +70,11 @@ export class Breaker {
     return this.isOpen || !this.#proven;
   }
 
+  /** Whether other claims wait for what becomes of this one: it is the probe, or one of the first of a new template. */
+  isAwaited(claim: string): boolean {
+    return this.#probe === claim || this.#unproven.has(claim);
+  }
+
   get failures(): number {
     return this.#failures;
   }

@@ -67,7 +67,8 @@ export class ClaimFacts {
     }
     noteWaiting(claim, state, nowMs);
     // What it was touched for has come to be, or never will.
-    if (state.is === "ended" || (state.is === "running" && isAssigned(pod))) claim.touchRefused = null;
+    const isOver = state.is === "ended" || state.is === "gone";
+    if (isOver || (state.is === "running" && isAssigned(pod))) claim.touchRefused = null;
     if (state.is === "ended") this.#notes.ended(claim, state.end);
     if (state.is === "gone") this.#noteGone(claim);
     const facts = {

@@ -9,7 +9,7 @@ import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
 import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
-import type { ApiHealth } from "./api-health.ts";
+import type { ApiHealth, Attempt } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import { ClaimJournal } from "./claim-journal.ts";
@@ -31,9 +31,6 @@ const CANNOT_JOURNAL =
   "items are not claimed while their Secrets cannot be made: give the operator permission to create Secrets, or raise the quota";
 const CANNOT_READ =
   "items are not claimed while their Pods cannot be read: give the operator permission to get Pods in this namespace";
-
-/** An item that cannot run waits for none. */
-const NO_POD = { isParked: true, refusal: null };
 
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {
@@ -183,7 +180,7 @@ export class ClaimLoop {
       answer = await points.run("claim.poll", {}, () => work.poll(asked), offerTold);
     } catch (error) {
       if (signal.aborted) return 0;
-      if (error instanceof WorkApiError && error.kind === "bad-item") this.#count("unreadable");
+      if (error instanceof WorkApiError && error.kind === "bad-item") return this.#oddItem(attempt, error);
       return attempt.failed(error, this.#backoff);
     } finally {
       // The item is begun before anybody else runs.
@@ -203,6 +200,18 @@ export class ClaimLoop {
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     this.#begin(answer.value, { ...answer, api: work.baseUrl });
     return pauseMs;
+  }
+
+  /**
+   * Comes again when the server takes it back, no sooner. With a backoff several of them would keep all others from their
+   * turn: they are offered before what came later.
+   */
+  #oddItem(attempt: Attempt, error: WorkApiError): number {
+    attempt.answered();
+    this.#health.unreadable(error);
+    this.#count("unreadable");
+    this.#backoff.reset();
+    return this.#context.timing.retryBaseMs;
   }
 
   /**
@@ -343,12 +352,15 @@ export class ClaimLoop {
         return "failed";
       }
       keep = true;
-      const { isParked, refusal } = pod ? await this.#acknowledging.readPod(claim) : NO_POD;
-      this.#onHindrance(refusal && `${CANNOT_READ}: ${refusal}`);
-      if (!isParked) {
-        if (refusal) this.#pause();
-        keep = !(await this.#tryDrop(claim, refusal ? "its Pod cannot be read" : "its Pod is not parked any more"));
-        return keep || refusal ? "failed" : "slot-taken";
+      const read = pod ? await this.#acknowledging.readPod(claim) : null;
+      if (read?.isAnswered) this.#onHindrance(read.refusal && `${CANNOT_READ}: ${read.refusal}`);
+      if (read && !read.isParked) {
+        if (read.isRefused) this.#pause();
+        keep = !(await this.#tryDrop(
+          claim,
+          read.isRefused ? "its Pod cannot be read" : "its Pod is not parked any more",
+        ));
+        return keep || read.isRefused ? "failed" : "slot-taken";
       }
       const result = await this.#acknowledging.acknowledge(claim, window);
       keep = result !== "refused" && result !== "late" ? true : !(await this.#tryDrop(claim, result));

@@ -136,10 +136,14 @@ export interface Claim {
  */
 export function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
   if (claim.acknowledgedAt === null || item.acknowledgedAt === null) return false;
-  if (claim.acknowledgedAt === item.acknowledgedAt) return false;
-  const [known, shown] = [instantOf(claim.acknowledgedAt), instantOf(item.acknowledgedAt)];
-  if (!known || !shown) return true;
-  return known.fromMs >= shown.beforeMs || shown.fromMs >= known.beforeMs;
+  return !isSameInstant(claim.acknowledgedAt, item.acknowledgedAt);
+}
+
+/** Whether two texts can stand for one instant. One that cannot be read is the same as its own text alone. */
+export function isSameInstant(one: string, other: string | null): boolean {
+  if (one === other || other === null) return one === other;
+  const [a, b] = [instantOf(one), instantOf(other)];
+  return a !== null && b !== null && a.fromMs < b.beforeMs && b.fromMs < a.beforeMs;
 }
 
 const SECOND_MS = 1_000;

@@ -137,6 +137,7 @@ export class ItemObserver {
     if (urgent) this.#pages += result.pages;
     this.#onAnswer(result);
     for (const error of result.unreadable.values()) this.#onUnreadable(error);
+    if (result.nameless) this.#onUnreadable(result.nameless);
     for (const id of workIds) {
       const isFurther = from === undefined && this.#goOnAt.has(id);
       if (result.found.has(id) || result.complete || (!isFurther && result.next === null)) this.#goOnAt.delete(id);

@@ -60,7 +60,8 @@ export class ItemObservers {
       timing,
       isTracked,
       signal,
-      onUnreadable,
+      // What an earlier address shows says nothing of the queue that the spec names.
+      onUnreadable: (error) => api === this.#current && onUnreadable(error),
       onAnswer: (answer) => onAnswer(api, answer),
     });
     this.#byApi.set(api, made);

@@ -57,7 +57,7 @@ export class ItemSweep {
       const dueMs = lastMs + jitter(paceMs, JITTER, random);
       if (clock.monotonic() < dueMs) {
         // A session that starts meanwhile may shorten the pace.
-        await sleep(clock, Math.min(this.#firstBeatPaceMs(), dueMs - clock.monotonic()), signal);
+        await sleep(clock, Math.min(this.#firstBeatPaceMs(this.#breaker.holdsBack), dueMs - clock.monotonic()), signal);
         continue;
       }
       lastMs = clock.monotonic();
@@ -71,13 +71,15 @@ export class ItemSweep {
   }
 
   #paceMs(running: readonly Claim[]): number {
-    const awaited = running.some(({ firstBeatSeen }) => !firstBeatSeen);
-    return awaited ? this.#firstBeatPaceMs() : this.#context.timing.observeMs;
+    const awaited = running.filter(({ firstBeatSeen }) => !firstBeatSeen);
+    if (awaited.length === 0) return this.#context.timing.observeMs;
+    return this.#firstBeatPaceMs(awaited.some(({ name }) => this.#breaker.isAwaited(name)));
   }
 
-  #firstBeatPaceMs(): number {
+  /** Soon, where claims are held back until something has served. */
+  #firstBeatPaceMs(isUrgent: boolean): number {
     const { observeFirstBeatMs, observeUnprovenMs } = this.#context.timing;
-    return this.#breaker.holdsBack ? Math.min(observeFirstBeatMs, observeUnprovenMs) : observeFirstBeatMs;
+    return isUrgent ? Math.min(observeFirstBeatMs, observeUnprovenMs) : observeFirstBeatMs;
   }
 
   /** Every change of any claim asks for this: nothing is made where all leases are the operator's. */

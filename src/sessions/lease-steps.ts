@@ -1,3 +1,4 @@
+import { WorkApiError } from "../work/errors.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
@@ -55,11 +56,18 @@ export class LeaseSteps {
   async fence(claim: Claim, expected: string): Promise<void> {
     const ended = claim.end !== null;
     // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
-    if (ended && expected === NO_HEARTBEAT && claim.journal.opened) claim.neverBeaten = true;
     const before = claim.blindFence;
-    const ofSilent = !ended && claim.journal.opened && (expected === NO_HEARTBEAT || before !== null);
-    if (ofSilent) claim.blindFence ??= { value: null };
-    const held = await fence(this.#context, claim, expected);
+    const onlyOurs = expected === NO_HEARTBEAT || (before !== null && (before.value ?? expected) === expected);
+    if (ended && onlyOurs && claim.journal.opened) claim.neverBeaten = true;
+    const ofSilent = !ended && claim.journal.opened && onlyOurs;
+    if (ofSilent) claim.blindFence = { value: null };
+    let held: boolean;
+    try {
+      held = await fence(this.#context, claim, expected);
+    } catch (error) {
+      if (error instanceof WorkApiError && !error.maybeApplied) claim.blindFence = before;
+      throw error;
+    }
     // Refused after one that got no answer: that one may have landed.
     if (held || before === null) claim.blindFence = null;
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });

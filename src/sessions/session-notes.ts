@@ -169,7 +169,7 @@ export class SessionNotes {
     if (claim.judged) return;
     claim.judged = true;
     const { metrics, labels, clock } = this.#context;
-    const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt;
+    const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt && claim.blindFence === null;
     if ((claim.journal.opened || claim.openRefusedMs !== null) && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
       this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic());

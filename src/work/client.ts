@@ -34,6 +34,8 @@ export interface Found {
   readonly found: Map<string, WorkItem>;
   /** Items that were shown and are not as they should be: neither found nor absent. */
   readonly unreadable: Map<string, WorkApiError>;
+  /** One that was shown without an id: it may be any. */
+  readonly nameless: WorkApiError | null;
   /** Every page was read, and the id of every item. Only then is an item that was not found absent; else it is unknown. */
   readonly complete: boolean;
   /** The cursor of the page that would have been read next when the pages ran out; null where there is nothing to go on with. */
@@ -172,7 +174,7 @@ export class WorkApiClient {
     const found = new Map<string, WorkItem>();
     const unreadable = new Map<string, WorkApiError>();
     const seenPages = new Set<string>();
-    let hasNameless = false;
+    let nameless: WorkApiError | null = null;
     let first: Answer<WorkPage> | undefined;
     let page = from;
     let next: string | null = null;
@@ -187,21 +189,34 @@ export class WorkApiClient {
       });
       pages += 1;
       first ??= answer;
-      for (const item of answer.value.items) if (wanted.has(item.id)) found.set(item.id, item);
+      for (const item of answer.value.items) {
+        if (!wanted.has(item.id)) continue;
+        found.set(item.id, item);
+        unreadable.delete(item.id);
+      }
       for (const { id, why } of answer.value.unreadable) {
-        hasNameless ||= id === null;
-        if (id !== null && wanted.has(id)) unreadable.set(id, badItemError("list", { id, why }));
+        if (id === null) nameless ??= badItemError("list", { id: "without an id", why });
+        else if (wanted.has(id) && !found.has(id)) unreadable.set(id, badItemError("list", { id, why }));
       }
       next = answer.value.nextPage;
-      complete = next === null && from === undefined && !hasNameless;
+      complete = next === null && from === undefined && nameless === null;
       // A cursor that comes back would walk in a circle.
       if (next !== null && seenPages.has(next)) next = null;
-      if (next === null || found.size === wanted.size) break;
+      if (next === null || found.size + unreadable.size === wanted.size) break;
       seenPages.add(next);
       page = next;
     }
     if (!first) throw new TypeError("maxPages must be at least 1");
-    return { found, unreadable, complete, next, pages, serverDateMs: first.serverDateMs, sentAtMs: first.sentAtMs };
+    return {
+      found,
+      unreadable,
+      nameless,
+      complete,
+      next,
+      pages,
+      serverDateMs: first.serverDateMs,
+      sentAtMs: first.sentAtMs,
+    };
   }
 
   /** Needs an organization's API key: the environment key is rejected. Berth itself never calls it. */

@@ -21,14 +21,14 @@ export interface LiveItems {
 
 /**
  * Counts the sessions that run, by a walk through the pages of the list. Nothing is assumed about order, page size, or how long
- * stopped items stay; an item shown twice counts once, as last seen, and one that cannot be read counts. It waits for the budget at every page.
+ * stopped items stay; an item shown twice counts once, as last seen, and one whose state cannot be read counts. It waits for the budget at every page.
  * @throws WorkApiError when a page cannot be had: then nothing is known.
  */
 export async function countLiveItems(
   work: WorkApiClient,
   o: { readonly maxPages: number; readonly signal?: AbortSignal },
 ): Promise<LiveItems> {
-  const states = new Map<string, WorkState | "unreadable">();
+  const states = new Map<string, WorkState | null>();
   let nameless = 0;
   let unreadable: WorkApiError | null = null;
   const seenPages = new Set<string>();
@@ -39,10 +39,10 @@ export async function countLiveItems(
     const { value } = await work.list({ limit: PAGE_LIMIT, signal: o.signal, ...(page === undefined ? {} : { page }) });
     pages += 1;
     for (const { id, state } of value.items) states.set(id, state);
-    for (const { id, why } of value.unreadable) {
+    for (const { id, state, why } of value.unreadable) {
       unreadable ??= badItemError("list", { id: id ?? "without an id", why });
-      if (id === null) nameless += 1;
-      else states.set(id, "unreadable");
+      if (id !== null) states.set(id, state);
+      else if (isLive(state)) nameless += 1;
     }
     const next = value.nextPage;
     isComplete = next === null;
@@ -51,7 +51,11 @@ export async function countLiveItems(
     seenPages.add(next);
     page = next;
   }
-  // A worker too many does less harm than one too few.
-  const live = [...states.values()].filter((state) => state === "unreadable" || LIVE.has(state)).length;
+  const live = [...states.values()].filter(isLive).length;
   return { count: live + nameless, isComplete, pages, unreadable };
+}
+
+/** Where the state cannot be read: a worker too many does less harm than one too few. */
+function isLive(state: WorkState | null): boolean {
+  return state === null || LIVE.has(state);
 }

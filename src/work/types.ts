@@ -76,6 +76,8 @@ export const NO_HEARTBEAT = "NO_HEARTBEAT";
 export interface UnreadableItem {
   /** Null: not even that can be read. */
   readonly id: string | null;
+  /** Null: a state that is not known, or none. */
+  readonly state: WorkState | null;
   /** The field, and what it is not. Never its value: replies hold secrets. */
   readonly why: string;
 }

@@ -97,7 +97,7 @@ export function parsePage(value: unknown): WorkPage {
       items.push(parseWorkItem(value, `the page's item ${index}`));
     } catch (error) {
       if (!(error instanceof ShapeError)) throw error;
-      unreadable.push({ id: idOf(value), why: error.message });
+      unreadable.push({ id: idOf(value), state: stateOf(value), why: error.message });
     }
   }
   return { items, unreadable, nextPage: optionalText(from, "next_page", "the page") };
@@ -240,9 +240,13 @@ function daysIn(value: string): number {
   return last.getUTCDate();
 }
 
+function stateOf(value: unknown): WorkState | null {
+  const state = isRecord(value) ? value["state"] : null;
+  return WORK_STATES.find((name) => name === state) ?? null;
+}
+
 function state(from: Fields, where: string): WorkState {
-  const known = WORK_STATES.find((name) => name === from["state"]);
-  return known ?? missing(where, "state", `one of ${WORK_STATES.join(", ")}`);
+  return stateOf(from) ?? missing(where, "state", `one of ${WORK_STATES.join(", ")}`);
 }
 
 function count(from: Fields, key: string, where: string): number {

@@ -170,10 +170,22 @@ describe("stamps", () => {
     expect([earliestMs, latestMs]).toEqual([expect.closeTo(START + 3_000, 0), expect.closeTo(START + 3_101, 0)]);
   });
 
-  test("a clock that was set is believed from its first stamp on", () => {
+  test("a clock that was set is believed from its second stamp on: the first may be an old one that was kept", () => {
     const time = new ServerTime();
-    time.noteStamp({ fromMs: START - 100, untilMs: START }, stampOf(START - 50));
-    time.noteStamp({ fromMs: START + 900, untilMs: START + 1_000 }, stampOf(START - 60_000));
-    expect(time.earliestStampAt(START + 1_000)).toBeLessThan(START - 60_000);
+    const note = (atMs: number, stampMs: number) =>
+      time.noteStamp({ fromMs: START + atMs - 100, untilMs: START + atMs }, stampOf(START + stampMs));
+    const earliest = () => Math.round((time.earliestStampAt(START) - START) / SECOND);
+    note(0, -50);
+    for (const [atMs, stampMs] of [
+      [1_000, -60_000],
+      [2_000, -300_000],
+      [3_000, 2_950],
+    ] as const) {
+      note(atMs, stampMs);
+      expect(earliest()).toBe(-1);
+    }
+    note(4_000, -56_050);
+    note(5_000, -55_050);
+    expect(earliest()).toBe(-61);
   });
 });

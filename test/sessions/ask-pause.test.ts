@@ -3,13 +3,15 @@ import { heldBackUntilMs, noteAnswered, noteFailedAsk } from "../../src/sessions
 import type { Claim } from "../../src/sessions/claim.ts";
 import { LOOK, STOP, type Step } from "../../src/sessions/facts.ts";
 import type { HeldLease } from "../../src/sessions/lease.ts";
+import { isFenced } from "../../src/sessions/looking.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { acknowledged, facts, GONE, JOURNAL, LIMITS, opened, over, POLLED, RUNNING } from "./claims.ts";
 
 const ASKED_MS = 120_000;
 const { requestBoundMs, marginMs, retryMaxMs, assumedTtlMs, beatIntervalMs, quietMarginMs } = DEFAULT_TIMING;
-const LANDS_MS = requestBoundMs + marginMs;
+/** Its way, what is not known of clocks, and a timer that is late. */
+const LANDS_MS = requestBoundMs + marginMs + 500;
 const TAKE: Step = { do: "take", expected: "NO_HEARTBEAT" };
 
 const refused = (retryAfterMs?: number) =>
@@ -51,6 +53,13 @@ describe("a step that was refused with Retry-After", () => {
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
   });
 
+  test("comes early enough for what it is for, when it is a look after a fence", () => {
+    const fenced = { is: "fenced", beatSentMs: POLLED + 9_000, ttlMs: 30_000 } as const;
+    const claim = failed(over(POLLED + 8_000, { memory: fenced }), LOOK, 10_000);
+    const answeredMs = heldBackUntilMs(facts(claim, GONE, 0), LOOK) + requestBoundMs;
+    expect(isFenced(facts(claim, GONE, answeredMs - POLLED))).toBe(true);
+  });
+
   test("waits on while beats keep the lease, and comes once more before it ends", () => {
     const claim = failed(over(POLLED + 8_000, { lease: HELD }), STOP, 10_000);
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
@@ -65,7 +74,8 @@ describe("a step that was refused with Retry-After", () => {
     const fence: Step = { do: "fence", expected: "x" };
     expect(heldMs(claim, fence)).toBe(assumedTtlMs - 2_000 - LANDS_MS);
     // From a look on its value has to stand still.
-    expect(heldMs(claim, LOOK)).toBe(assumedTtlMs - 2_000 - LANDS_MS - beatIntervalMs - quietMarginMs);
+    const quietMs = beatIntervalMs + quietMarginMs;
+    expect(heldMs(claim, LOOK)).toBe(assumedTtlMs - 2_000 - LANDS_MS - requestBoundMs - quietMs);
     const unopened = failed(acknowledged(), TAKE, 1_000);
     expect(heldMs(unopened, TAKE)).toBe(assumedTtlMs - 1_000 - LANDS_MS);
   });

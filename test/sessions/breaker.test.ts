@@ -127,6 +127,16 @@ describe("a row is one of starts", () => {
     expect([breaker.holdsBack, breaker.admits("b2", 100)]).toEqual([false, true]);
   });
 
+  test("others wait for the first of a new template, and for the probe", () => {
+    breaker.claimed(HASH, "a");
+    expect([breaker.isAwaited("a"), breaker.isAwaited("found")]).toEqual([true, false]);
+    serve(5);
+    expect(breaker.isAwaited("a")).toBe(false);
+    fail(10, FAILURES_TO_OPEN);
+    breaker.claimed(HASH, "probe");
+    expect([breaker.isAwaited("probe"), breaker.isAwaited("a")]).toEqual([true, false]);
+  });
+
   test("one that serves and proves nothing of the others makes room among those that have not served yet", () => {
     for (const claim of ["a", "b"]) breaker.claimed(HASH, claim);
     breaker.failed(startOf(10, "b"), "no", 20);

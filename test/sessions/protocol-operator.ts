@@ -166,9 +166,10 @@ export class Operator {
     const sentMs = this.#timeline.nowMs;
     try {
       const { state, acknowledgedAt } = yield* this.#work(() => this.#api.ack("operator"));
-      // Older than our request, even if it was cut to its second: somebody else's.
-      const oldestMs = repeated ? claim.journal.polledFromMs : this.#api.epochMs + sentMs - CLOCK_SLACK_MS;
-      if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.acknowledgedBefore, oldestMs)) {
+      // Older than our request, even if it was cut to its second: somebody else's. After a repeat ours may be the older one.
+      const { polledFromMs: polledMs } = claim.journal;
+      const earliest = { polledMs, sentMs: repeated ? polledMs : this.#api.epochMs + sentMs - CLOCK_SLACK_MS };
+      if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.acknowledgedBefore, earliest)) {
         return repeated ? "unanswered" : "refused";
       }
       claim.acknowledgedAt = acknowledgedAt;

@@ -98,16 +98,16 @@ describe("a look-up", () => {
 
   it("tells of one that is asked for and not as it should be: it is neither found nor absent", async () => {
     await using setup = await Setup.start();
-    setup.server.next(json(200, { data: [{ ...QUEUED, id: "a", state: "expired" }], next_page: null }));
+    setup.server.next(json(200, { data: [{ ...QUEUED, id: "a", state: "expired" }], next_page: "p2" }));
     const { found, unreadable } = await setup.client.find(["a"]);
-    expect(found.size).toBe(0);
+    expect([found.size, setup.server.seen.length]).toEqual([0, 1]);
     expect(unreadable.get("a")).toMatchObject({ kind: "bad-item", message: expect.stringMatching(/item a .*state/) });
   });
 
   it("says of nothing that it is absent where an item has no id", async () => {
     await using setup = await Setup.start();
     setup.server.next(json(200, { data: [{ ...QUEUED, id: 5 }], next_page: null }));
-    expect(await setup.client.find(["gone"])).toMatchObject({ complete: false });
+    expect(await setup.client.find(["gone"])).toMatchObject({ complete: false, nameless: { kind: "bad-item" } });
   });
 
   it("is as old as its first page", async () => {

@@ -54,7 +54,7 @@ describe("half a surrogate pair", () => {
     expect(() => parseHeartbeat({ ...BEAT, last_heartbeat: "\ud800" })).toThrow("last_heartbeat");
     expect(() => parsePage({ data: [], next_page: "\ud800" })).toThrow("next_page");
     expect(parsePage({ data: [{ ...POLLED, latest_heartbeat_at: "\udc00" }] }).unreadable).toEqual([
-      { id: POLLED.id, why: expect.stringContaining("latest_heartbeat_at") },
+      { id: POLLED.id, state: POLLED.state, why: expect.stringContaining("latest_heartbeat_at") },
     ]);
     const { error } = REFUSED_BEAT;
     const current_state = { ...error.details.current_state, last_heartbeat: "\ud800" };

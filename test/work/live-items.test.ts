@@ -16,7 +16,8 @@ function listing(
     const index = Number(page ?? 0);
     const all = (pages[index % pages.length] ?? []).map(([id, state]) => ({ id, state }));
     const items = all.filter(({ state }) => state !== "odd");
-    const unreadable = all.filter(({ state }) => state === "odd").map(({ id }) => ({ id, why: "its state is odd" }));
+    const odd = all.filter(({ state }) => state === "odd");
+    const unreadable = odd.map(({ id }) => ({ id, state: id === "over" ? "stopped" : null, why: "it is odd" }));
     return { value: { items, unreadable, nextPage: next(index) } };
   };
   return { work: { list } as unknown as WorkApiClient, asked };
@@ -44,12 +45,13 @@ describe("counting live items", () => {
     expect(asked).toEqual([undefined, "1"]);
   });
 
-  test("counts what cannot be read, and tells of it", async () => {
+  test("counts what cannot be read and may be live, and tells of it", async () => {
     const { work } = listing([
       [
         ["a", "active"],
         ["b", "odd"],
         [null, "odd"],
+        ["over", "odd"],
       ],
     ]);
     expect(await countLiveItems(work, { maxPages: 5 })).toMatchObject({

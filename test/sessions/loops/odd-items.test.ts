@@ -50,6 +50,25 @@ describe("a polled item that is not as it should be", () => {
   });
 });
 
+test("many that are offered before all others keep nobody from being served", async () => {
+  const world = await started();
+  // As a server offers again what nobody acknowledged: after the time that the poll names, and before what came later.
+  const offeredMs = Array.from({ length: 6 }, () => Number.NEGATIVE_INFINITY);
+  world.api.answer = (call, { path }) => {
+    if (call !== "poll") return undefined;
+    const againMs = Number(new URL(path, "https://work.test").searchParams.get("reclaim_older_than_ms"));
+    const nowMs = world.clock.monotonic();
+    const next = offeredMs.findIndex((atMs) => nowMs - atMs >= againMs);
+    if (next < 0) return undefined;
+    offeredMs[next] = nowMs;
+    return json(200, { ...ITEM, id: `work_odd${next}`, state: "expired" });
+  };
+  await world.pass(5 * MINUTE);
+  const id = world.enqueue();
+  await world.until("another is served", () => world.item(id).acks.length > 0 && world.isSettled, 2 * MINUTE);
+  expect(world.wrongs).toEqual([]);
+});
+
 /** Every list of the world's Work API shows these, too, or in the place of its own of the same id. */
 function alsoListed(world: LoopWorld, show: (items: Record<string, unknown>[]) => Record<string, unknown>[]): void {
   const change = (reply: HttpReply): HttpReply => {

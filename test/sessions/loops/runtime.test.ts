@@ -89,6 +89,18 @@ describe("Pods that go, and do not", () => {
     expect([...world.wrongs, ...world.violations]).toEqual([]);
   });
 
+  test("a read of a Pod that fails for no reason that a person could mend is no matter of Ready", async () => {
+    const { world, operator } = served({ sessions: { maxConcurrent: 10, warm: 3 } });
+    await world.until("parked Pods", () => world.parked.length === 3);
+    const refused = refuse(operator, "get", "pods", refusal(503, "ServiceUnavailable", "busy"));
+    const id = world.enqueue();
+    await world.pass(MINUTE);
+    expect(refused.count()).toBeGreaterThan(0);
+    expect(world.conditionOf("Ready")?.status).toBe("True");
+    refused.stop();
+    await world.until("it is served", () => world.item(id).state === "stopped", 10 * MINUTE);
+  });
+
   test("Pods whose deletion hangs hold up neither one another nor new Pods", async () => {
     const { world, operator } = served({ sessions: { maxConcurrent: 8, warm: 4 } });
     await world.until("parked Pods", () => world.parked.length === 4);
