@@ -3,67 +3,117 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parse } from "yaml";
-import { CHART, helm } from "../../tools/helm.ts";
+import { CHART } from "../../tools/helm.ts";
 import { releaseOf, writeReleasedChart } from "../../tools/released-chart.ts";
+import { helmWithValues, type Values } from "../support/chart.ts";
 
 const IMAGE = "ghcr.io/owner/berth";
 const CHARTS = "ghcr.io/owner/charts";
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}`;
 
+const LATER = `sha256:${"fedcba9876543210".repeat(4)}`;
+
 let dir: string;
 let chart: string;
+/** Its tag. */
+let version: string;
 
 const yamlOf = async (folder: string, name: string) => parse(await readFile(join(folder, name), "utf8"));
 
+/** The chart of a release, in a folder of its own. */
+async function released(...more: readonly string[]): Promise<string> {
+  const output = await mkdtemp(join(dir, "chart-"));
+  return await writeReleasedChart(releaseOf(["--image", IMAGE, "--charts", CHARTS, "--output", output, ...more]));
+}
+
+/** The image of the operator, the uninstall and `helm test`. @throws {Error} they are not all the same, or helm refuses. */
+async function imageOf(folder: string, values: Values = {}): Promise<string> {
+  const { code, stdout, stderr } = await helmWithValues(["template", "berth", folder], values);
+  if (code !== 0 || stderr !== "") throw new Error(stderr);
+  const images = [...stdout.matchAll(/^\s+image: (.*)$/gm)].map(([, image = ""]) => parse(image));
+  const [image] = images;
+  if (images.length !== 3 || images.some((other) => other !== image)) throw new Error(`images: ${images.join(" ")}`);
+  return image;
+}
+
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "berth-released-"));
-  chart = await writeReleasedChart({ image: IMAGE, digest: DIGEST, charts: CHARTS, output: dir });
+  chart = await released("--digest", DIGEST);
+  version = (await yamlOf(CHART, "Chart.yaml")).appVersion;
 });
 afterAll(() => rm(dir, { recursive: true }));
 
 test("a released chart runs the image that was released with it, by its digest", async () => {
-  const { code, stdout, stderr } = await helm(["template", "berth", chart]);
-  expect(stderr).toBe("");
-  expect(code).toBe(0);
-  const images = [...stdout.matchAll(/^\s+image: (.*)$/gm)].map(([, image = ""]) => parse(image));
-  // The operator's, and those of the uninstall and of `helm test`.
-  expect(images).toEqual(Array.from({ length: 3 }, () => `${IMAGE}@${DIGEST}`));
+  expect(await imageOf(chart)).toBe(`${IMAGE}@${DIGEST}`);
+});
+
+test("an upgrade that reuses the values of the release before runs the new image", async () => {
+  const later = await released("--digest", LATER);
+  // What --reuse-values gives to the new chart: the defaults of the old one, and what was set over them.
+  const reused = await yamlOf(chart, "values.yaml");
+  expect(await imageOf(later, reused)).toBe(`${IMAGE}@${LATER}`);
+  expect(await imageOf(later, { ...reused, replicas: 2 })).toBe(`${IMAGE}@${LATER}`);
+});
+
+test.each<[string, Values, () => string]>([
+  ["a tag", { image: { tag: "1.2.3" } }, () => `${IMAGE}:1.2.3`],
+  ["a digest", { image: { digest: LATER } }, () => `${IMAGE}@${LATER}`],
+  ["another repository", { image: { repository: "team/berth" } }, () => `ghcr.io/team/berth:${version}`],
+  ["another registry", { image: { registry: "mirror.example" } }, () => `mirror.example/owner/berth:${version}`],
+  [
+    "a parent's registry",
+    { global: { imageRegistry: "mirror.example" } },
+    () => `mirror.example/owner/berth:${version}`,
+  ],
+  [
+    "a parent's registry, and the digest there",
+    { global: { imageRegistry: "mirror.example" }, image: { digest: DIGEST } },
+    () => `mirror.example/owner/berth@${DIGEST}`,
+  ],
+])("%s counts, and not the digest of the release", async (_name, values, image) => {
+  expect(await imageOf(chart, values)).toBe(image());
 });
 
 test("it differs from the chart of the repository in its image alone", async () => {
   const { image, ...values } = await yamlOf(chart, "values.yaml");
   const { image: own, ...others } = await yamlOf(CHART, "values.yaml");
   expect(values).toEqual(others);
-  expect(image).toEqual({ ...own, repository: IMAGE, digest: DIGEST });
+  expect(image).toEqual({ ...own, registry: "ghcr.io", repository: "owner/berth" });
   const { annotations, ...about } = await yamlOf(chart, "Chart.yaml");
   const { annotations: before, ...same } = await yamlOf(CHART, "Chart.yaml");
   expect(about).toEqual(same);
   const images = "artifacthub.io/images";
-  expect(annotations).toEqual({ ...before, [images]: expect.any(String) });
-  expect(parse(annotations[images])).toEqual([{ name: "berth", image: `${IMAGE}:${about.appVersion}` }]);
+  expect(annotations).toEqual({ ...before, [images]: expect.any(String), "berth.dev/image": `${IMAGE}@${DIGEST}` });
+  expect(parse(annotations[images])).toEqual([{ name: "berth", image: `${IMAGE}:${version}` }]);
 });
 
 test("what it tells people is to install it from where it is, and says of no other image", async () => {
   const readme = await readFile(join(chart, "README.md"), "utf8");
-  const { version } = await yamlOf(CHART, "Chart.yaml");
-  expect(readme).toContain(`helm install berth oci://${CHARTS}/berth --version ${version} --namespace berth-system`);
-  expect(readme).toContain(`| \`image.repository\` | \`"${IMAGE}"\` |`);
+  const { version: ofChart } = await yamlOf(CHART, "Chart.yaml");
+  expect(readme).toContain(`helm install berth oci://${CHARTS}/berth --version ${ofChart} --namespace berth-system`);
+  expect(readme).toContain('| `image.registry` | `"ghcr.io"` |');
+  expect(readme).toContain('| `image.repository` | `"owner/berth"` |');
   const texts = readme + (await readFile(join(chart, "values.yaml"), "utf8"));
   expect(texts).not.toMatch(/docker build|registry\.example\/berth|no public one/);
 });
 
 test("without a digest it runs the image by its tag", async () => {
-  const output = await mkdtemp(join(dir, "tag-"));
-  const path = await writeReleasedChart({ image: IMAGE, charts: CHARTS, output });
-  expect((await yamlOf(path, "values.yaml")).image).toMatchObject({ repository: IMAGE, digest: "", tag: "" });
+  expect(await imageOf(await released())).toBe(`${IMAGE}:${version}`);
 });
 
 test("arguments that name no image, charts, folder or digest are refused by name", () => {
   const flags = ["--image", IMAGE, "--charts", CHARTS, "--output", dir];
-  expect(releaseOf(flags)).toEqual({ image: IMAGE, charts: CHARTS, output: dir });
+  const release = { registry: "ghcr.io", repository: "owner/berth", charts: CHARTS, output: dir };
+  expect(releaseOf(flags)).toEqual(release);
+  expect(releaseOf(["--image", "localhost:5000/berth", ...flags.slice(2)])).toMatchObject({
+    registry: "localhost:5000",
+    repository: "berth",
+  });
   expect(releaseOf([...flags, "--digest", DIGEST])).toMatchObject({ digest: DIGEST });
   for (const at of [0, 2, 4]) expect(() => releaseOf(flags.toSpliced(at, 2))).toThrow(flags[at]);
   for (const digest of ["", "sha256:12", "latest"])
     expect(() => releaseOf([...flags, "--digest", digest])).toThrow(/--digest/);
   expect(() => releaseOf([...flags.slice(2), "--image", `${IMAGE}:0.1.0`])).toThrow(/--image.*without a tag/);
+  for (const image of ["berth", "owner/berth"])
+    expect(() => releaseOf([...flags.slice(2), "--image", image])).toThrow(/--image.*with its registry/);
 });

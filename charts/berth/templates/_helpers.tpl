@@ -83,12 +83,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- mergeOverwrite (include "berth.labels" (first .) | fromYaml) (deepCopy (default dict (last .))) | toYaml -}}
 {{- end -}}
 
+{{/*
+A released chart says in an annotation which image was released with it, by digest: no value, which --reuse-values would keep
+for the next release, and which would win over a tag. It counts for the image of that name alone.
+*/}}
 {{- define "berth.image" -}}
 {{- $global := default dict .Values.global -}}
+{{- $released := default "" (index (default dict .Chart.Annotations) "berth.dev/image") -}}
 {{- with .Values.image -}}
 {{- $name := join "/" (compact (list (default .registry (trimSuffix "/" (default "" $global.imageRegistry))) .repository)) -}}
 {{- if .digest -}}
 {{- printf "%s@%s" $name .digest -}}
+{{- else if and (not .tag) (hasPrefix (printf "%s@" $name) $released) -}}
+{{- $released -}}
 {{- else -}}
 {{- printf "%s:%s" $name (default $.Chart.AppVersion .tag) -}}
 {{- end -}}
