@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Manifest, type Rendered, render } from "../support/chart.ts";
+import { type Manifest, type Rendered, render, type Values } from "../support/chart.ts";
 
 interface Labelled {
   readonly labels?: Readonly<Record<string, string>>;
@@ -53,6 +53,38 @@ test("Pods of hooks are labelled, annotated and placed as the operator's, but be
     // A node for each operator would leave none for these.
     expect(pod).toHaveProperty("affinity", { nodeAffinity: affinity.nodeAffinity });
   }
+});
+
+test.each<[string, Values, Values]>([
+  [
+    "opted in",
+    { "sidecar.istio.io/inject": "true" },
+    { "sidecar.istio.io/inject": "true", "linkerd.io/inject": "enabled" },
+  ],
+  ["left to the namespace", {}, {}],
+])(
+  "a mesh puts no sidecar, which would never exit, into Pods of hooks: %s",
+  async (_name, podLabels, podAnnotations) => {
+    const rendered = await render("berth-system", { podLabels, podAnnotations });
+    for (const [name, { labels, annotations }] of Object.entries(hookPods(rendered))) {
+      expect(labels, name).toMatchObject({ "sidecar.istio.io/inject": "false" });
+      expect(annotations, name).toMatchObject({ "sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled" });
+    }
+    const { labels, annotations } = rendered.one("Deployment").spec.template.metadata;
+    expect(labels).toHaveProperty(["app.kubernetes.io/component"], "operator");
+    expect(labels?.["sidecar.istio.io/inject"]).toBe(podLabels["sidecar.istio.io/inject"]);
+    expect(annotations).toEqual({ "kubectl.kubernetes.io/default-container": "berth", ...podAnnotations });
+  },
+);
+
+test("nothing scrapes Pods of hooks, which serve no metrics", async () => {
+  const scrape = { "prometheus.io/scrape": "true", "prometheus.io/port": "8080" };
+  const rendered = await render("berth-system", { podAnnotations: { ...scrape, team: "agents" } });
+  for (const [name, { annotations = {} }] of Object.entries(hookPods(rendered))) {
+    expect(annotations, name).toHaveProperty("team", "agents");
+    expect(Object.keys(annotations).filter((key) => key.startsWith("prometheus.io/"))).toEqual([]);
+  }
+  expect(rendered.one("Deployment").spec.template.metadata.annotations).toMatchObject(scrape);
 });
 
 test("nothing that selects the operator's Pods selects those of hooks", async () => {

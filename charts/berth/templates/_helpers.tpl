@@ -115,11 +115,25 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
-{{/* Labels of a hook's Pod: a list of the context and of what stands in the place of the operator's component, by which all else selects. */}}
+{{/*
+Labels of a hook's Pod: a list of the context and of what stands in the place of the operator's component, by which all else selects.
+A mesh's sidecar never exits, and helm would wait for the Pod until its deadline; a hook needs the API server alone, which is in no mesh.
+*/}}
 {{- define "berth.hookPodLabels" -}}
 {{- $context := first . -}}
-{{- $own := merge (dict "app.kubernetes.io/component" (last .)) (include "berth.selectorLabels" $context | fromYaml) -}}
+{{- $own := merge (dict "app.kubernetes.io/component" (last .) "sidecar.istio.io/inject" "false") (include "berth.selectorLabels" $context | fromYaml) -}}
 {{- mergeOverwrite (include "berth.labels" $context | fromYaml) (deepCopy $context.Values.podLabels) $own | toYaml -}}
+{{- end -}}
+
+{{/* Annotations of a hook's Pod: no sidecar, as above, and nothing to scrape. */}}
+{{- define "berth.hookPodAnnotations" -}}
+{{- $annotations := dict -}}
+{{- range $key, $value := .Values.podAnnotations -}}
+{{- if not (hasPrefix "prometheus.io/" $key) -}}
+{{- $_ := set $annotations $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- mergeOverwrite $annotations (dict "sidecar.istio.io/inject" "false" "linkerd.io/inject" "disabled") | toYaml -}}
 {{- end -}}
 
 {{/*
