@@ -99,6 +99,22 @@ test("it selects the operator's Pods, and not those of hooks, which reach what t
     expect(kind === "Job" ? spec.template.metadata.labels : metadata.labels).not.toMatchObject(matchLabels);
 });
 
+test("every change of it makes a new Pod, which has to get ready behind it; without one the Pod is as it was", async () => {
+  const annotationsWith = async (values: Values) =>
+    (await render(NAMESPACE, values)).one("Deployment").spec.template.metadata.annotations;
+  const off = await annotationsWith({});
+  expect(await annotationsWith({ networkPolicy: { enabled: false, apiPorts: [443] } })).toEqual(off);
+  const blocks = [{}, { apiPorts: [443] }, { extraEgress: [{ ports: tcp(3128) }] }];
+  const on = await Promise.all(
+    blocks.map((block) =>
+      annotationsWith({ networkPolicy: { enabled: true, ...block }, podAnnotations: { team: "a" } }),
+    ),
+  );
+  for (const annotations of on) expect(annotations).toMatchObject({ ...off, team: "a" });
+  expect(new Set([off, ...on].map((annotations) => JSON.stringify(annotations))).size).toBe(1 + blocks.length);
+  expect(await annotationsWith({ networkPolicy: { enabled: true }, podAnnotations: { team: "a" } })).toEqual(on[0]);
+});
+
 test("a list of ports without one, which would open all, is refused; so is a peer that is none", async () => {
   expect(await refusal({ networkPolicy: { apiPorts: [] } })).toMatch(/'\/networkPolicy\/apiPorts': minItems/);
   expect(await refusal({ networkPolicy: { metricsFrom: [{ namespace: "monitoring" }] } })).toMatch(

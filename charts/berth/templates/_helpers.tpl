@@ -102,6 +102,24 @@ for the next release, and which would win over a tag. It counts for the image of
 {{- end -}}
 {{- end -}}
 
+{{/*
+Annotations of the operator's Pods. A Pod that is ready stays so when a NetworkPolicy cuts it off; a new one has to fill its
+caches behind it, so that whoever waits for a rollout hears of a wrong one.
+*/}}
+{{- define "berth.podAnnotations" -}}
+{{- $base := dict "kubectl.kubernetes.io/default-container" "berth" -}}
+{{- if (.Values.networkPolicy).enabled -}}
+{{- $given := dict -}}
+{{- range $key, $value := .Values.networkPolicy -}}
+{{- if $value -}}{{/* null is as good as an empty list */}}
+{{- $_ := set $given $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $base "checksum/network-policy" (toYaml $given | sha256sum) -}}
+{{- end -}}
+{{- mergeOverwrite $base (deepCopy .Values.podAnnotations) | toYaml -}}
+{{- end -}}
+
 {{/* Secrets for registries, of this chart and of the charts that it is part of. */}}
 {{- define "berth.imagePullSecrets" -}}
 {{- $global := default dict .Values.global -}}
