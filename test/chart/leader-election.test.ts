@@ -12,6 +12,11 @@ test.each<[string, Values, RegExp]>([
   ["a variable", { extraEnv: [{ name: "BERTH_LEADER_ELECT", value: "false" }] }, SWITCHED_OFF],
   ["Leases elsewhere", { extraArgs: ["--leader-elect-namespace=x"] }, NAMESPACE],
   ["Leases elsewhere, in two words", { extraArgs: ["--leader-elect-namespace", "x"] }, NAMESPACE],
+  [
+    "Leases elsewhere, at last",
+    { extraArgs: ["--leader-elect-namespace=default", "--leader-elect-namespace=x"] },
+    NAMESPACE,
+  ],
   ["Leases elsewhere, by a variable", { extraEnv: [{ name: "BERTH_LEADER_ELECT_NAMESPACE", value: "x" }] }, NAMESPACE],
 ])("the chart refuses to do without leader election: %s", async (_name, values, message) => {
   expect(await refusal(values)).toMatch(message);
@@ -23,4 +28,33 @@ test("what leaves leader election on is passed on", async () => {
   const { container } = await render("berth-system", { extraArgs, extraEnv });
   expect(container.args.slice(-2)).toEqual(extraArgs);
   expect(container.env).toEqual(extraEnv);
+});
+
+const elsewhere = (namespace: string): Values => ({
+  extraArgs: [`--leader-elect-namespace=${namespace}`, "--leader-elect-namespace", namespace],
+  extraEnv: [{ name: "BERTH_LEADER_ELECT_NAMESPACE", value: namespace }],
+});
+
+test("Leases may be in the release's own namespace by name, or anywhere with rights that somebody else gives", async () => {
+  const own = elsewhere("berth-system");
+  expect((await render("berth-system", own)).container).toMatchObject({
+    args: expect.arrayContaining(own["extraArgs"] as string[]),
+    env: own["extraEnv"],
+  });
+  const others: Values = { ...elsewhere("leases"), rbac: { create: false } };
+  expect((await render("berth-system", others)).container).toMatchObject({
+    args: expect.arrayContaining(others["extraArgs"] as string[]),
+    env: others["extraEnv"],
+  });
+});
+
+test("the release's own namespace may come from the Pod", async () => {
+  const fromPod = { fieldRef: { fieldPath: "metadata.namespace" } };
+  const extraEnv = [{ name: "BERTH_LEADER_ELECT_NAMESPACE", valueFrom: fromPod }];
+  expect((await render("berth-system", { extraEnv })).container.env).toEqual(extraEnv);
+});
+
+test("without roles of the chart, it does without leader election no more than with them", async () => {
+  const rbac = { create: false };
+  expect(await refusal({ extraArgs: ["--no-leader-elect"], rbac })).toMatch(SWITCHED_OFF);
 });

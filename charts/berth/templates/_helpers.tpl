@@ -249,19 +249,26 @@ affinity:
 {{- end -}}
 {{- $words := join " " .extraArgs -}}
 {{- $off := list (regexFind "--(no-leader-elect|leader-elect[= ]false)( |$)" $words | trim) -}}
-{{- $elsewhere := list (regexFind "--leader-elect-namespace" $words) -}}
+{{- $elsewhere := list -}}
+{{- range regexFindAll "--leader-elect-namespace[= ][^ ]*" $words -1 -}}
+{{- if ne (regexReplaceAll "^[^= ]*[= ]" . "") $.Release.Namespace -}}
+{{- $elsewhere = append $elsewhere "--leader-elect-namespace" -}}
+{{- end -}}
+{{- end -}}
 {{- range .extraEnv -}}
 {{- if and (eq .name "BERTH_LEADER_ELECT") (eq (toString .value) "false") -}}
 {{- $off = append $off .name -}}
-{{- else if eq .name "BERTH_LEADER_ELECT_NAMESPACE" -}}
+{{- else if and (eq .name "BERTH_LEADER_ELECT_NAMESPACE") .value (ne (toString .value) $.Release.Namespace) -}}
 {{- $elsewhere = append $elsewhere .name -}}
 {{- end -}}
 {{- end -}}
 {{- range compact $off -}}
 {{- fail (printf "%s switches leader election off, and a rolling update runs two operators for a while: leave it out" .) -}}
 {{- end -}}
-{{- range compact $elsewhere -}}
+{{- if .rbac.create -}}{{/* else who gives the rights decides where */}}
+{{- range $elsewhere -}}
 {{- fail (printf "%s: leave it out, the chart gives rights on Leases in the release's namespace alone" .) -}}
+{{- end -}}
 {{- end -}}
 {{- range $argument := .extraArgs -}}
 {{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "webhook-peers" "webhook.enabled and replicas" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
