@@ -130,6 +130,18 @@ describe("the chart's Deployments and values", () => {
   });
 });
 
+/** Values of kind text that a line gives a shell's variable: helm makes a number of one that is all digits, as a short hash may be. */
+const untypedIn = (line: string) =>
+  [...line.matchAll(/--set[ =]['"]?([\w.]+)=["']?\$/g)]
+    .map(([, key = ""]) => key)
+    .filter((key) => values.some((value) => value.key === key && value.default.startsWith('"')));
+
+test("a text out of a variable is set as a text", () => {
+  const lines = commands.flatMap(({ page, lines }) => lines.map((line) => ({ page, line })));
+  expect(lines.filter(({ line }) => untypedIn(line).length > 0)).toEqual([]);
+  expect(untypedIn("helm upgrade berth charts/berth --set image.tag=$tag --set replicas=$n")).toEqual(["image.tag"]);
+});
+
 test("what is wrong in a command is seen", () => {
   expect(scriptsIn("npm ci && npm run demmo -- --for 60s")).toEqual(["demmo"]);
   expect(pathsIn("docker build -f examples/images/x.Dockerfile examples")).toEqual(["examples/images/x.Dockerfile"]);
