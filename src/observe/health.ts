@@ -32,8 +32,10 @@ export interface HealthServer extends AsyncDisposable {
 const MAX_HEADER_BYTES = 8192;
 /** Longer than Prometheus' usual scrape interval of 15 to 30 s would keep idle sockets for nothing. */
 const KEEP_ALIVE_MS = 5_000;
-/** A few scrapers and kubelets, with room; more is a leak or an attack, and each may hold a text of a megabyte and more. */
-const MAX_CONNECTIONS = 32;
+/** A few scrapers, with room; more is a leak or an attack, and each may hold a text of a megabyte and more. */
+const MAX_METRICS_CONNECTIONS = 32;
+/** Of a server that has no metrics: its answers are some hundred bytes. */
+const MAX_PROBE_CONNECTIONS = 256;
 
 /**
  * Serves /metrics, /healthz and /readyz, whichever are given, to GET and HEAD.
@@ -48,8 +50,9 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
   }
   const logger = options.logger ?? silentLogger;
   const metrics = options.registry && renderingOf(options.registry);
+  const maxConnections = metrics ? MAX_METRICS_CONNECTIONS : MAX_PROBE_CONNECTIONS;
   const server = boundedServer(
-    { maxHeaderBytes: MAX_HEADER_BYTES, maxConnections: MAX_CONNECTIONS, keepAliveMs: KEEP_ALIVE_MS },
+    { maxHeaderBytes: MAX_HEADER_BYTES, maxConnections, keepAliveMs: KEEP_ALIVE_MS },
     (request, response) => {
       answer({ ...options, metrics }, request, response).catch((error: unknown) => {
         logger.warn({ err: error, path: request.url }, "a health or metrics request failed");

@@ -13,7 +13,7 @@ export const UNREAD_MS = 30_000;
 
 export interface ServerBounds {
   readonly maxHeaderBytes: number;
-  /** More are closed as soon as they come. */
+  /** One more takes the place of one without a request under way; where each has one, it is closed. */
   readonly maxConnections: number;
   /** How long a connection may stay between two requests; node's default is 5 s. */
   readonly keepAliveMs?: number;
@@ -33,25 +33,66 @@ export function boundedServer(bounds: ServerBounds, listener: RequestListener): 
     connectionsCheckingInterval: TIMEOUT_CHECK_MS,
     ...(keepAliveMs !== undefined && { keepAliveTimeout: keepAliveMs }),
   };
-  const server = createServer({ ...times, maxHeaderSize: maxHeaderBytes }, oneAtATime(listener));
-  server.maxConnections = maxConnections;
+  const connections = new Connections(maxConnections);
+  const server = createServer({ ...times, maxHeaderSize: maxHeaderBytes }, oneAtATime(listener, connections));
+  server.on("connection", (socket) => connections.add(socket));
   server.timeout = unreadMs;
   return server;
 }
 
+/**
+ * Not `server.maxConnections`, which closes whoever comes last: peers that say nothing would keep out kubelet's probes, and
+ * have it restart this process.
+ */
+class Connections {
+  readonly #max: number;
+  /** Those without a request under way, the one that has gone without for longest first. */
+  readonly #waiting = new Set<Socket>();
+  readonly #answering = new Set<Socket>();
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  add(socket: Socket): void {
+    if (this.#waiting.size + this.#answering.size >= this.#max) {
+      const [longest = socket] = this.#waiting;
+      this.#waiting.delete(longest);
+      longest.destroy();
+    }
+    if (socket.destroyed) return;
+    this.#waiting.add(socket);
+    socket.once("close", () => {
+      this.#waiting.delete(socket);
+      this.#answering.delete(socket);
+    });
+  }
+
+  /** @returns false when it has a request under way already. */
+  begin(socket: Socket): boolean {
+    if (this.#answering.has(socket)) return false;
+    this.#waiting.delete(socket);
+    this.#answering.add(socket);
+    return true;
+  }
+
+  end(socket: Socket): void {
+    this.#answering.delete(socket);
+    if (!socket.destroyed) this.#waiting.add(socket);
+  }
+}
+
 /** No scraper, kubelet, browser or proxy sends a request before the last one is answered: who does is cut off. */
-function oneAtATime(listener: RequestListener): RequestListener {
-  const answering = new WeakSet<Socket>();
+function oneAtATime(listener: RequestListener, connections: Connections): RequestListener {
   return (request, response) => {
     const { socket } = request;
     // The rest of the packet in which the connection was cut off.
     if (socket.destroyed) return;
-    if (answering.has(socket)) {
+    if (!connections.begin(socket)) {
       socket.destroy();
       return;
     }
-    answering.add(socket);
-    response.once("close", () => answering.delete(socket));
+    response.once("close", () => connections.end(socket));
     listener(request, response);
   };
 }

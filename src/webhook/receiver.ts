@@ -16,7 +16,7 @@ import { isWellFormed, type SignatureVerdict, verify } from "./signature.ts";
 export const MAX_BODY_BYTES = 64 * 1024;
 const MAX_HEADER_BYTES = 16 * 1024;
 const KEEP_ALIVE_MS = 15_000;
-/** Anybody may connect: more than these are closed at once, and their senders try again. */
+/** Anybody may connect. A sender whose connection had to give way tries again. */
 const MAX_CONNECTIONS = 256;
 /**
  * Checking a signature takes a tenth of a millisecond, and this process has beats to send: a flood may take a few percent of

@@ -5,6 +5,7 @@ import { PAGE_FILES } from "../../src/console/page-files.ts";
 import { MAX_VIEWERS } from "../../src/console/viewers.ts";
 import { ConfigError } from "../../src/core/errors.ts";
 import { sendPipelined } from "../support/pipelined.ts";
+import { silentConnections } from "../support/silent-connections.ts";
 import { ended, StagedSource, session, startConsole } from "./support/staged.ts";
 
 /** A request as it is, with any Host; fetch would set its own. */
@@ -139,6 +140,19 @@ describe("events", () => {
     expect((await events.next()).value).toMatchObject({
       sessions: { set: [{ pod: "research-a", phase: "ended", reason: "OOMKilled", failed: true }], gone: [] },
     });
+    await events.return(undefined);
+  });
+
+  test("go on, and the page is served, whoever else holds connections and says nothing", async () => {
+    await using served = await startConsole();
+    const source = new StagedSource();
+    served.onlooker.serves("agents/research", source);
+    const events = eventsOf(served.url);
+    await events.next();
+    using _ = await silentConnections(served.url.replace("http://", ""), 6 * MAX_VIEWERS);
+    expect((await ask(served.url)).statusCode).toBe(200);
+    served.onlooker.sessionEnded("agents/research", ended("a"));
+    expect((await events.next()).value).toMatchObject({ sessions: { set: [{ pod: "research-a" }] } });
     await events.return(undefined);
   });
 

@@ -7,6 +7,7 @@ import { type HealthServerOptions, startHealthServer, startObserveServers } from
 import { type Logger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { sendPipelined } from "../support/pipelined.ts";
+import { silentConnections } from "../support/silent-connections.ts";
 
 interface Answer {
   readonly status: number;
@@ -256,6 +257,39 @@ describe("requests", () => {
       /^HTTP\/1\.1 [45]\d\d /,
     );
     expect((await ask(server.address, "/healthz")).status).toBe(200);
+  });
+});
+
+describe("connections that say nothing", () => {
+  test.each(["/readyz", "/healthz"])("keep nobody from asking for %s, however many they are", async (path) => {
+    await using server = await start({ live: {}, ready: {} });
+    using _ = await silentConnections(server.address, 300);
+    expect((await ask(server.address, path)).status).toBe(200);
+  });
+
+  test("keep nobody from asking for the metrics", async () => {
+    const { registry } = createMetrics();
+    await using server = await start({ registry });
+    using _ = await silentConnections(server.address, 300);
+    expect((await ask(server.address, "/metrics")).status).toBe(200);
+  });
+
+  test("have more room where only probes are answered than where metrics are", async () => {
+    const { registry } = createMetrics();
+    await using metrics = await start({ registry, live: {} });
+    await using health = await start({ live: {} });
+    const stayed = async ({ address }: { address: string | undefined }) => {
+      using silent = await silentConnections(address, 100);
+      const first = silent.sockets[0];
+      if (first === undefined || first.destroyed) return false;
+      const stays = new Promise<boolean>((resolve) => {
+        first.once("close", () => resolve(false));
+        first.once("data", () => resolve(true));
+      });
+      first.write("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+      return await stays;
+    };
+    expect([await stayed(metrics), await stayed(health)]).toEqual([false, true]);
   });
 });
 

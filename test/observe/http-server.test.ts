@@ -81,17 +81,59 @@ describe("a connection", () => {
     peer.destroy();
   });
 
-  test("beyond the bound is closed at once, and those before it go on", async () => {
-    await using bench = await start((response) => response.end("x"), { maxConnections: 1 });
-    const first = connect(bench.port);
-    await nextSocket(bench.server);
-    const second = connect(bench.port);
-    second.on("error", () => {});
-    const closed = new Promise((resolve) => second.once("close", resolve));
-    second.resume();
+  test("beyond the bound takes the place of the one that has gone without a request for longest", async () => {
+    const answer = (response: ServerResponse) =>
+      response.req.url === "/stream" ? response.write("x") : response.end("x");
+    await using bench = await start(answer, { maxConnections: 4 });
+    const ended: string[] = [];
+    const open = async (name: string, text: string) => {
+      const accepted = nextSocket(bench.server);
+      const peer = connect(bench.port);
+      peer.on("error", () => {});
+      const closed = new Promise<void>((resolve) => peer.once("close", () => resolve())).then(() => ended.push(name));
+      await accepted;
+      peer.write(text);
+      return { peer, closed };
+    };
+    const answered = async (name: string, text = GET) => {
+      const opened = await open(name, text);
+      expect(String(await once(opened.peer, "data"))).toMatch(/^HTTP\/1\.1 200 /);
+      return opened;
+    };
+    const kept = await answered("kept");
+    const stream = await answered("stream", GET.replace("/", "/stream"));
+    const silent = await open("silent", "");
+    silent.peer.resume();
+    const header = await open("header", "GET / HTTP/1.1\r\n");
+    header.peer.resume();
+    kept.peer.write(GET);
+    await once(kept.peer, "data");
+    for (const { closed } of [silent, header, kept]) {
+      await answered("newcomer");
+      await closed;
+    }
+    expect(ended).toEqual(["silent", "header", "kept"]);
+    bench.seen.find(({ req }) => req.url === "/stream")?.end("y");
+    expect(String(await once(stream.peer, "data"))).toContain("y");
+  });
+
+  test("beyond the bound is closed where all others have a request under way, and those go on", async () => {
+    await using bench = await start((response) => response.write("x"), { maxConnections: 2 });
+    const before = [connect(bench.port), connect(bench.port)];
+    for (const peer of before) {
+      peer.write(GET);
+      await once(peer, "data");
+    }
+    const late = connect(bench.port);
+    late.on("error", () => {});
+    const closed = new Promise((resolve) => late.once("close", resolve));
+    late.on("data", () => expect.unreachable());
+    late.write(GET);
     await closed;
-    first.write(GET);
-    expect(String(await once(first, "data"))).toMatch(/^HTTP\/1\.1 200 /);
-    first.destroy();
+    expect(bench.seen).toHaveLength(2);
+    for (const [index, peer] of before.entries()) {
+      bench.seen[index]?.end("y");
+      expect(String(await once(peer, "data"))).toContain("y");
+    }
   });
 });

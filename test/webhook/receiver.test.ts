@@ -16,6 +16,7 @@ import { MAX_BODY_BYTES, type Receiver, startReceiver } from "../../src/webhook/
 import { SigningSecrets } from "../../src/webhook/secrets.ts";
 import { keyOfSecret } from "../../src/webhook/signature.ts";
 import { sendPipelined } from "../support/pipelined.ts";
+import { silentConnections } from "../support/silent-connections.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const SECRET = newWebhookSecret();
@@ -174,6 +175,12 @@ describe("whoever is no sender of webhooks", () => {
     socket.resume();
     await closed;
     // Others are served meanwhile and afterwards.
+    expect(await bench.post()).toBe(204);
+  });
+
+  test("is taken while others hold connections and say nothing", async () => {
+    await using bench = await startBench();
+    using _ = await silentConnections(bench.receiver.address, 300);
     expect(await bench.post()).toBe(204);
   });
 
