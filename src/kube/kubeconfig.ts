@@ -176,13 +176,32 @@ function userOf(name: string, entry: Named | undefined): UserEntry {
   };
 }
 
-/** Without a user the rest is refused, as kubectl refuses it: whoever wrote it did not mean to be himself. */
+/**
+ * Without a user the rest is refused, as kubectl refuses it: whoever wrote it did not mean to be himself. So is what is of
+ * another type, which would be sent as nothing.
+ */
 function impersonationOf(name: string, fields: Fields): Impersonation | undefined {
-  const user = text(fields.as);
-  const uid = text(fields["as-uid"]);
-  const groups = texts(fields["as-groups"]);
-  const extraFields = isRecord(fields["as-user-extra"]) ? fields["as-user-extra"] : {};
-  const extra = Object.fromEntries(Object.entries(extraFields).map(([key, values]) => [key, texts(values)]));
+  const refused = (wanted: string, field: string) =>
+    new ConfigError(`kubeconfig: user "${name}" has no ${wanted} in ${field}`);
+  const string = (field: string) => {
+    const value = fields[field] ?? "";
+    if (typeof value !== "string") throw refused("string (quote a number)", field);
+    return text(value);
+  };
+  const strings = (value: unknown, wanted: string, field: string) => {
+    const list = value ?? [];
+    if (!Array.isArray(list) || !list.every((each) => typeof each === "string")) throw refused(wanted, field);
+    return list;
+  };
+  const user = string("as");
+  const uid = string("as-uid");
+  const groups = strings(fields["as-groups"], "list of strings", "as-groups");
+  const extraFields = fields["as-user-extra"] ?? {};
+  const byKey = "mapping to lists of strings";
+  if (!isRecord(extraFields)) throw refused(byKey, "as-user-extra");
+  const extra = Object.fromEntries(
+    Object.entries(extraFields).map(([key, values]) => [key, strings(values, byKey, "as-user-extra")]),
+  );
   const isMore = uid !== undefined || groups.length > 0 || Object.keys(extra).length > 0;
   if (user === undefined) {
     if (isMore) throw new ConfigError(`kubeconfig: user "${name}" has as-uid, as-groups or as-user-extra without as`);
@@ -205,10 +224,6 @@ function withCommandIn(folder: string, exec: Fields): Fields {
 function pathIn(folder: string, value: unknown): string | undefined {
   const path = text(value);
   return path === undefined ? undefined : resolve(folder, path);
-}
-
-function texts(value: unknown): string[] {
-  return Array.isArray(value) ? value.filter((each) => typeof each === "string") : [];
 }
 
 function text(value: unknown): string | undefined {

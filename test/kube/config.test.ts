@@ -141,6 +141,34 @@ describe("a kubeconfig", () => {
     }
   });
 
+  test.each([
+    ["as", 1000],
+    ["as", true],
+    ["as", ["hunter2"]],
+    ["as-uid", 1000],
+    ["as-groups", "hunter2"],
+    ["as-groups", { hunter2: true }],
+    ["as-groups", [1000]],
+    ["as-groups", ["dev", null]],
+    ["as-user-extra", "hunter2"],
+    ["as-user-extra", ["hunter2"]],
+    ["as-user-extra", { scopes: "hunter2" }],
+    ["as-user-extra", { scopes: ["view", 1000] }],
+  ])("%s of another type than it wants (%j) is no reason to count for somebody else", (field, value) => {
+    const file = kubeconfig({}, { as: "somebody", [field]: value });
+    expect(() => loadKubeConfig(file)).toThrow(ConfigError);
+    expect(() => loadKubeConfig(file)).toThrow(RegExp(`^kubeconfig: user "u" has no .* in ${field}\\b`));
+    expect(() => loadKubeConfig(file)).not.toThrow(/hunter2|1000/);
+  });
+
+  test("whom requests count for may be left empty, as kubectl takes it", () => {
+    const empty = { as: "", "as-uid": "", "as-groups": [], "as-user-extra": {} };
+    const none = { as: null, "as-uid": null, "as-groups": null, "as-user-extra": null };
+    for (const user of [empty, none]) {
+      expect(loadKubeConfig(kubeconfig({}, { token: "t", ...user })).auth).toEqual({ token: "t" });
+    }
+  });
+
   test("an exec plug-in that asks for it is told of the cluster", async () => {
     const script = `const { spec } = JSON.parse(process.env.KUBERNETES_EXEC_INFO);
       const token = Buffer.from(JSON.stringify(spec.cluster ?? null)).toString("base64");
