@@ -94,6 +94,12 @@ const missingIn = (line: string) =>
     return rendered === undefined || (namespace !== undefined && namespace !== rendered);
   });
 
+/** Labels by which a line picks objects out of the operator's namespace. */
+const labelsIn = (line: string) => {
+  const [, selector = ""] = (line.includes("-n berth-system ") && / -l ([\w./=,-]+)/.exec(line)) || [];
+  return selector === "" ? [] : selector.split(",");
+};
+
 describe.each(
   commands.filter(({ lines }) => lines.some((line) => /npm run|helm |docker build|kubectl apply/.test(line))),
 )("commands of $page", ({ lines }) => {
@@ -142,7 +148,17 @@ test("a text out of a variable is set as a text", () => {
   expect(untypedIn("helm upgrade berth charts/berth --set image.tag=$tag --set replicas=$n")).toEqual(["image.tag"]);
 });
 
+test("what the chart installs is picked by labels that neither its values nor the release's name change", () => {
+  const picked = pages.flatMap(({ page, text }) =>
+    [...commandsIn(text), ...mentionedIn(text)].flatMap((line) => labelsIn(line).map((label) => ({ page, label }))),
+  );
+  const isChanged = (label: string) => /^app\.kubernetes\.io\/(name|instance)=/.test(label);
+  expect(picked.filter(({ label }) => isChanged(label))).toEqual([]);
+  expect(picked.filter(({ label }) => label === "berth.dev/role=operator").length).toBeGreaterThan(5);
+});
+
 test("what is wrong in a command is seen", () => {
+  expect(labelsIn("kubectl -n berth-system logs -l a.b/c=d,e --tail=5")).toEqual(["a.b/c=d", "e"]);
   expect(scriptsIn("npm ci && npm run demmo -- --for 60s")).toEqual(["demmo"]);
   expect(pathsIn("docker build -f examples/images/x.Dockerfile examples")).toEqual(["examples/images/x.Dockerfile"]);
   expect(pathsIn("kubectl -n berth-system exec deploy/berth-operator -- true")).toEqual([]);
