@@ -1,3 +1,5 @@
+import type { Excuse } from "./violations.ts";
+
 /** Which credential a request came with. */
 export type CredentialKind = "environment-key" | "sessions-token" | "api-key";
 
@@ -15,8 +17,8 @@ export interface Caller {
   readonly userAgent: string;
   /** Address without the port: one client uses many connections. */
   readonly remote: string;
-  /** A fault held this very request up before its effect: it may land late through no fault of the client. */
-  readonly delayed: boolean;
+  /** Why this very request may land late through no fault of the client. */
+  readonly excuse: Excuse | undefined;
 }
 
 /** Written into the history of an item: who did it. */

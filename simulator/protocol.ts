@@ -33,7 +33,7 @@ export function sideOf(item: WorkItem, caller: Caller): string | undefined {
 }
 
 function held(caller: Caller, finding: Finding): Finding {
-  return caller.delayed ? { ...finding, excuse: "fault" } : finding;
+  return caller.excuse === undefined ? finding : { ...finding, excuse: caller.excuse };
 }
 
 /** Judges an acknowledgement that is about to be handled at `at`. */
@@ -65,6 +65,11 @@ function everAcked(item: WorkItem, side: string | undefined, sides: Sides): bool
   return item.acks.some((ack) => !sides.distinct(ack.workerId, side));
 }
 
+/** Whether a beat by this caller now would be one after a stop that it knows of. */
+export function knowsStopped(item: WorkItem, caller: Caller): boolean {
+  return item.state === "stopped" && item.knowsStopped.has(partyOf(caller));
+}
+
 /** Judges a beat by what it says and when, whether or not it will be accepted. */
 export function judgeBeat(
   item: WorkItem,
@@ -73,7 +78,7 @@ export function judgeBeat(
   sides: Sides,
 ): Finding | undefined {
   const party = partyOf(caller);
-  if (item.state === "stopped" && item.knowsStopped.has(party)) {
+  if (knowsStopped(item, caller)) {
     return held(caller, { kind: "beat-after-stop", details: `${party} knows that the item is stopped` });
   }
   if (item.state === "stopped" || item.state === "stopping") return undefined;

@@ -1,14 +1,16 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { endOfTurn } from "../src/core/clock.ts";
 import { type ApiRequest, CREDENTIALS, type Route, routeOf } from "./api-request.ts";
 import { actorOf, type Caller, type Credential } from "./caller.ts";
 import { ApiError, forbidden, notFound, unauthenticated } from "./errors.ts";
 import type { Fault } from "./faults.ts";
 import { json, type Reply, readJson, write } from "./http.ts";
+import { knowsStopped } from "./protocol.ts";
 import { RateLimit } from "./rate-limit.ts";
 import { SESSIONS_API, type SessionsApiContext } from "./sessions-api.ts";
 import { Strikes } from "./strikes.ts";
-import type { ViolationKind } from "./violations.ts";
+import type { Excuse, ViolationKind } from "./violations.ts";
 import { WORK_API, type WorkApiContext } from "./work-api.ts";
 import type { World } from "./world.ts";
 
@@ -106,12 +108,13 @@ export class ApiServer {
     const early = route && world.faults.strike("before", route, (fault) => this.#fitsBefore(fault, route));
     if (early && !(await this.#strikes.before(early, response))) return;
     world.deadlines.runDue();
-    const caller = this.#authenticate(request, early?.kind === "latency");
-    this.#checkRequest(request, caller, route, url);
+    const sender = this.#authenticate(request, early?.kind === "latency" ? "fault" : undefined);
+    this.#checkRequest(request, sender, route, url);
     if (!route) return;
     if ("error" in unread && !(unread.error instanceof ApiError)) return;
-    if ("error" in unread) throw this.#violation("invalid-request", unread.error, caller, route);
+    if ("error" in unread) throw this.#violation("invalid-request", unread.error, sender, route);
     const { body } = unread;
+    const caller = this.#isLateBeat(route, sender) ? await excusedIfGone(request, sender) : sender;
     const duplicateOffer = early?.kind === "duplicate-offer";
     const { searchParams: query } = url;
     const call = { ...route, query, headers: request.headers, body, caller, duplicateOffer, signal };
@@ -120,6 +123,13 @@ export class ApiServer {
     const late = world.faults.strike("after", route, () => route.call !== "poll" || reply.body !== null);
     if (late) await this.#strikes.after(late, reply, response);
     else this.#write(response, reply);
+  }
+
+  /** A worker's beat for an item that it knows to be stopped. It has no effect, and nothing is missed by a look at its sender. */
+  #isLateBeat({ call, environmentId = "", workId = "" }: Route, caller: Caller): boolean {
+    if (call !== "heartbeat" || caller.credential.kind !== "sessions-token") return false;
+    const item = this.#world.environments.get(environmentId)?.items.get(workId);
+    return item !== undefined && knowsStopped(item, caller);
   }
 
   #fitsBefore(fault: Fault, route: Route): boolean {
@@ -142,7 +152,7 @@ export class ApiServer {
   // --- who and what ---------------------------------------------------------------------------------------------
 
   /** @throws {ApiError} 401 */
-  #authenticate(request: IncomingMessage, delayed: boolean): Caller {
+  #authenticate(request: IncomingMessage, excuse: Excuse | undefined): Caller {
     const { authorization, "x-api-key": apiKey, "anthropic-worker-id": workerId } = request.headers;
     let credential: Credential | undefined;
     if (authorization?.startsWith("Bearer ")) credential = this.#world.bearer(authorization.slice("Bearer ".length));
@@ -153,7 +163,7 @@ export class ApiServer {
       workerId: typeof workerId === "string" && workerId !== "" ? workerId : undefined,
       userAgent: request.headers["user-agent"] ?? "",
       remote: request.socket.remoteAddress ?? "",
-      delayed,
+      excuse,
     };
   }
 
@@ -280,6 +290,15 @@ const ORIGIN = "http://simulator";
 /** A target that is no URL at all leads to no path. */
 function urlOf(request: IncomingMessage): URL {
   return URL.parse(request.url ?? "/", ORIGIN) ?? new URL("/invalid", ORIGIN);
+}
+
+/** What a sender knows who closed its connection before its request was handled, it may not have known when it sent it. */
+async function excusedIfGone({ socket }: IncomingMessage, sender: Caller): Promise<Caller> {
+  // A request is read in one turn of the event loop, and that its connection ended behind it in the next.
+  await endOfTurn();
+  await endOfTurn();
+  const isGone = socket.readableEnded || socket.destroyed;
+  return isGone ? { ...sender, excuse: sender.excuse ?? "given-up" } : sender;
 }
 
 /** Aborts when the client goes away before its answer. */

@@ -32,8 +32,11 @@ export interface Finding {
   readonly excuse?: Excuse;
 }
 
-/** `fault`: a fault on demand held the request up. `stock-worker`: known of the stock workers, no operator can help it. */
-export type Excuse = "fault" | "stock-worker";
+/**
+ * `fault`: a fault on demand held the request up. `given-up`: its sender closed the connection before it was handled, and may
+ * have sent it before it knew what it knows now. `stock-worker`: known of the stock workers, no operator can help it.
+ */
+export type Excuse = "fault" | "given-up" | "stock-worker";
 
 /** A breach of the protocol by a client. */
 export interface Violation extends Finding {

@@ -238,7 +238,7 @@ export class World implements Surroundings, SessionSurroundings {
     if (!found) return undefined;
     const secret = this.secretFor(found);
     const credential = { kind: "environment-key", environmentId } as const;
-    environment.ack(found.item.id, { credential, workerId, userAgent: "", remote: "", delayed: false });
+    environment.ack(found.item.id, { credential, workerId, userAgent: "", remote: "", excuse: undefined });
     return { item: found.item, secret };
   }
 

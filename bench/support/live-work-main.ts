@@ -122,5 +122,5 @@ function wish(expected: string) {
 
 function callerOf(environmentId: string): Caller {
   const credential = { kind: "environment-key", environmentId } as const;
-  return { credential, workerId: BEFORE, userAgent: "", remote: "127.0.0.1", delayed: false };
+  return { credential, workerId: BEFORE, userAgent: "", remote: "127.0.0.1", excuse: undefined };
 }

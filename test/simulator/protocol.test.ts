@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { connect } from "node:net";
 import { describe, expect, test } from "vitest";
 import { VIOLATION_KINDS, type ViolationKind } from "../../simulator/violations.ts";
 import { type Client, type Work, workerOf } from "./client.ts";
@@ -28,6 +30,26 @@ async function acked(rig: Rig, client = rig.client): Promise<{ work: Work; worke
 async function active(rig: Rig): Promise<{ work: Work; worker: Client; value: string }> {
   const { work, worker } = await acked(rig);
   return { work, worker, value: await worker.mustBeat(work.id, "NO_HEARTBEAT") };
+}
+
+/** A whole beat by a worker whose stop was answered, on a connection of its own. */
+async function writeBeatAfterStop(rig: Rig) {
+  const { work, worker, value } = await active(rig);
+  await worker.stop(work.id, true);
+  const { hostname, port, host } = new URL(rig.simulator.url);
+  const socket = connect(Number(port), hostname);
+  await once(socket, "connect");
+  const path = worker.work(`/${work.id}/heartbeat`, { expected_last_heartbeat: value });
+  const headers = {
+    host,
+    authorization: `Bearer ${worker.options.bearer}`,
+    "anthropic-beta": "managed-agents-2026-04-01",
+    "anthropic-version": "2023-06-01",
+    "content-length": "0",
+  };
+  const lines = Object.entries(headers).map(([name, text]) => `${name}: ${text}`);
+  socket.write([`POST ${path} HTTP/1.1`, ...lines, "", ""].join("\r\n"));
+  return socket;
 }
 
 /** What a wrong client does, by the kind of violation that it is. */
@@ -425,6 +447,25 @@ describe("what a right client cannot help is kept apart", () => {
     await beat;
     rig.simulator.assertNoViolations();
     expect(rig.simulator.excused).toMatchObject([{ kind: "beat-after-stop", excuse: "fault" }]);
+  });
+
+  test("a beat that its sender gave up before it was handled lands after the worker's own stop", async () => {
+    await using rig = await startRig();
+    const socket = await writeBeatAfterStop(rig);
+    socket.destroy();
+    const { violations, excused } = rig.simulator;
+    await rig.simulator.waitFor(() => violations.length + excused.length > 0);
+    rig.simulator.assertNoViolations();
+    expect(excused).toMatchObject([{ kind: "beat-after-stop", excuse: "given-up" }]);
+  });
+
+  test("a beat whose sender waits for its answer is no such beat", async () => {
+    await using rig = await startRig();
+    const socket = await writeBeatAfterStop(rig);
+    expect(String(await once(socket, "data"))).toMatch(/^HTTP\/1\.1 200 /);
+    socket.destroy();
+    expect(rig.simulator.violations).toMatchObject([{ kind: "beat-after-stop" }]);
+    expect(rig.simulator.excused).toEqual([]);
   });
 
   test("a stock worker stops its own item before its first beat was answered", async () => {

@@ -135,7 +135,7 @@ export class WorkApi {
     const credential: Credential | undefined = this.world.bearer(authorization.slice("Bearer ".length));
     if (!credential) throw unauthenticated();
     const { "anthropic-worker-id": workerId, "user-agent": userAgent = "" } = request.headers;
-    return { credential, workerId, userAgent, remote: "", delayed };
+    return { credential, workerId, userAgent, remote: "", excuse: delayed ? "fault" : undefined };
   }
 }
 
