@@ -23,10 +23,11 @@ export class ServerTime {
 
   /**
    * Something happened on the server within a span of our monotonic clock, and it says that it was at `stamped`. One that
-   * cannot be is not believed before another one says the same: a server may stamp a second time with the first one's text.
+   * older than it can be is not believed before another one says the same: a server may stamp a second time with the first
+   * one's text. Returns whether it is believed.
    */
-  noteStamp(within: { fromMs: number; untilMs: number }, stamped: { fromMs: number; beforeMs: number }): void {
-    this.#stamps.narrow(within, stamped, { doubts: true });
+  noteStamp(within: { fromMs: number; untilMs: number }, stamped: { fromMs: number; beforeMs: number }): boolean {
+    return this.#stamps.narrow(within, stamped, { doubts: true });
   }
 
   /**
@@ -63,23 +64,24 @@ class OffsetBounds {
   #doubted: Offset | null = null;
 
   /**
-   * The server's clock showed something of `shown` at some moment of `within`, which is of our clock. With `doubts`, what
-   * excludes all that is known has to be seen twice.
+   * The server's clock showed something of `shown` at some moment of `within`, which is of our clock. With `doubts`, what is
+   * older than anything known allows has to be seen twice. Returns whether it is believed.
    */
   narrow(
     within: { fromMs: number; untilMs: number },
     shown: { fromMs: number; beforeMs: number },
     { doubts = false } = {},
-  ): void {
+  ): boolean {
     const { fromMs, untilMs } = within;
-    if (Number.isNaN(shown.fromMs) || untilMs < fromMs) return;
+    if (Number.isNaN(shown.fromMs) || untilMs < fromMs) return false;
     const wornMs = (untilMs - fromMs) * MAX_DRIFT;
     const seen = { lowMs: shown.fromMs - untilMs - wornMs, highMs: shown.beforeMs - fromMs + wornMs };
     const known = this.at(untilMs);
     const excludes = known !== null && distance(known, seen) > 0;
-    if (excludes && doubts && !(this.#doubted && distance(this.#doubted, seen) <= CLOCKS_APART_MS)) {
+    const isOld = known !== null && seen.highMs < known.lowMs;
+    if (isOld && doubts && !(this.#doubted && distance(this.#doubted, seen) <= CLOCKS_APART_MS)) {
       this.#doubted = seen;
-      return;
+      return false;
     }
     this.#doubted = null;
     this.#asOfMs = untilMs;
@@ -88,6 +90,7 @@ class OffsetBounds {
       !known || excludes
         ? seen
         : { lowMs: Math.max(known.lowMs, seen.lowMs), highMs: Math.min(known.highMs, seen.highMs) };
+    return true;
   }
 
   /** The bounds at a time of our clock; null: nothing is known. */

@@ -105,8 +105,11 @@ export class Acknowledging {
     this.#context.guard();
     const { api } = claim.journal;
     const serverTime = this.#serverTimes.of(api);
+    // One that no acknowledgement since the poll can have is a matter of clocks.
+    let isDoubted = false;
     const isOthers = (at: string | null) =>
       at !== null &&
+      !isDoubted &&
       isSomebodyElses(at, claim.acknowledgedBefore, {
         polledMs: serverTime.earliestStampAt(window.polledMs),
         sentMs: serverTime.earliestStampAt(firstSentMs),
@@ -120,7 +123,8 @@ export class Acknowledging {
           // Whoever acknowledged the item did so since it was polled.
           const { acknowledged_at: at } = answer.value;
           const stamped = at === null || isSameInstant(at, claim.acknowledgedBefore) ? null : instantOf(at);
-          if (stamped) serverTime.noteStamp({ fromMs: window.polledMs, untilMs: answer.answeredAtMs }, stamped);
+          const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };
+          isDoubted = stamped !== null && !serverTime.noteStamp(within, stamped);
           return answer;
         },
         ({ value: { acknowledged_at: acknowledgedAt } }) => ({

@@ -82,6 +82,7 @@ export class ClaimLoop {
   readonly #onLetGo: () => void;
   readonly #onReoffer: (claim: Claim, view: ItemView) => void;
   readonly #onHindrance: (hindrance: string | null) => void;
+  readonly #hindrances = new Map<"journal" | "read", string | null>();
   readonly #refuse: (item: WorkItem, api: string) => Promise<void>;
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
@@ -145,7 +146,7 @@ export class ClaimLoop {
       longestMs: context.timing.othersReclaimMs,
     });
     this.#onHindrance = options.onHindrance;
-    const onRefused = (words: string) => this.#onHindrance(`${CANNOT_JOURNAL}: ${words}`);
+    const onRefused = (words: string) => this.#hindered("journal", `${CANNOT_JOURNAL}: ${words}`);
     this.#journal = new ClaimJournal({ context, onForeignSlot, onRefused, pause: () => this.#pause() });
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
@@ -169,7 +170,7 @@ export class ClaimLoop {
 
   /** One poll. Returns how long to wait before the next, in milliseconds. */
   async #pollOnce(signal: AbortSignal): Promise<number> {
-    const { clock, points, timing } = this.#context;
+    const { points, timing } = this.#context;
     const work = this.#context.work();
     let answer: Answer<WorkItem | null>;
     const attempt = this.#health.attempt("poll");
@@ -188,9 +189,7 @@ export class ClaimLoop {
     }
     attempt.answered();
     this.#serverTimes.of(work.baseUrl).observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
-    const nowMs = clock.monotonic();
-    const pauseMs = Math.max(0, this.#pauseUntilMs - nowMs);
-    if (pauseMs === 0) this.#backoff.reset();
+    const pauseMs = this.#pauseLeft();
     if (answer.value === null) {
       await this.#pace.restAfterPoll(signal);
       return 0;
@@ -204,14 +203,20 @@ export class ClaimLoop {
 
   /**
    * Comes again when the server takes it back, no sooner. With a backoff several of them would keep all others from their
-   * turn: they are offered before what came later.
+   * turn: they are offered before what came later. Some two dozen would still: then the platform has changed.
    */
   #oddItem(attempt: Attempt, error: WorkApiError): number {
     attempt.answered();
     this.#health.unreadable(error);
     this.#count("unreadable");
-    this.#backoff.reset();
-    return this.#context.timing.retryBaseMs;
+    return Math.max(this.#context.timing.retryBaseMs, this.#pauseLeft());
+  }
+
+  /** Of what no item should be asked for; over, the next one begins small again. */
+  #pauseLeft(): number {
+    const pauseMs = Math.max(0, this.#pauseUntilMs - this.#context.clock.monotonic());
+    if (pauseMs === 0) this.#backoff.reset();
+    return pauseMs;
   }
 
   /**
@@ -237,6 +242,12 @@ export class ClaimLoop {
       })
       .finally(() => this.#underWay.delete(claiming));
     this.#underWay.set(claiming, answer.api);
+  }
+
+  /** What stands in the way of claims, each until it does no more. */
+  #hindered(by: "journal" | "read", hindrance: string | null): void {
+    this.#hindrances.set(by, hindrance);
+    this.#onHindrance(this.#hindrances.get("journal") ?? this.#hindrances.get("read") ?? null);
   }
 
   #count(result: Result): void {
@@ -353,7 +364,8 @@ export class ClaimLoop {
       }
       keep = true;
       const read = pod ? await this.#acknowledging.readPod(claim) : null;
-      if (read?.isAnswered) this.#onHindrance(read.refusal && `${CANNOT_READ}: ${read.refusal}`);
+      this.#hindered("journal", null);
+      if (read?.isAnswered) this.#hindered("read", read.refusal && `${CANNOT_READ}: ${read.refusal}`);
       if (read && !read.isParked) {
         if (read.isRefused) this.#pause();
         keep = !(await this.#tryDrop(

@@ -110,10 +110,10 @@ export interface Claim {
   /** The container was over and nobody had ever beaten the item: its program did not get to serve. */
   neverBeaten: boolean;
   /**
-   * A first beat of ours, as a fence of a container that had not beaten, got no answer: the beat that the item shows since
-   * then may be ours, until another one follows it. `value`: the one that it shows; null: none was seen.
+   * A fence of a container that had not beaten got no answer: the beat that the item shows since then may be ours. `seen`: the
+   * one that it shows, null: none; `left`: so many of ours may still show. What moves it beyond these is the program.
    */
-  blindFence: { readonly value: string | null } | null;
+  blindFence: { readonly seen: string | null; readonly left: number } | null;
   /** lease: Operator: its program failed before it can have served. */
   neverServed: boolean;
   /** What its start says of its template was told. */

@@ -140,7 +140,8 @@ export class ItemObserver {
     if (result.nameless) this.#onUnreadable(result.nameless);
     for (const id of workIds) {
       const isFurther = from === undefined && this.#goOnAt.has(id);
-      if (result.found.has(id) || result.complete || (!isFurther && result.next === null)) this.#goOnAt.delete(id);
+      const isShown = result.found.has(id) || result.unreadable.has(id);
+      if (isShown || result.complete || (!isFurther && result.next === null)) this.#goOnAt.delete(id);
       else if (!isFurther && result.next !== null) this.#goOn(id, result.next);
     }
     // What is shown is not absent, whatever it is.

@@ -57,10 +57,10 @@ export class LeaseSteps {
     const ended = claim.end !== null;
     // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
     const before = claim.blindFence;
-    const onlyOurs = expected === NO_HEARTBEAT || (before !== null && (before.value ?? expected) === expected);
+    const onlyOurs = expected === NO_HEARTBEAT || (before !== null && (before.seen ?? expected) === expected);
     if (ended && onlyOurs && claim.journal.opened) claim.neverBeaten = true;
     const ofSilent = !ended && claim.journal.opened && onlyOurs;
-    if (ofSilent) claim.blindFence = { value: null };
+    if (ofSilent) claim.blindFence = { seen: before?.seen ?? null, left: (before?.left ?? 0) + 1 };
     let held: boolean;
     try {
       held = await fence(this.#context, claim, expected);
@@ -69,7 +69,7 @@ export class LeaseSteps {
       throw error;
     }
     // Refused after one that got no answer: that one may have landed.
-    if (held || before === null) claim.blindFence = null;
+    claim.blindFence = held ? null : before;
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
     // What the list showed is older than our beat.
     claim.item = null;

@@ -183,10 +183,11 @@ export class SessionNotes {
   }
 }
 
-/** A fence beats once: what beats again is the program. */
-function noteBeatAfterFence(claim: Claim, { latestHeartbeatAt: value }: ItemView): void {
-  if (claim.blindFence?.value === null) claim.blindFence = { value };
-  if (claim.blindFence?.value !== value) claim.blindFence = null;
+/** A fence beats once: what beats more often than we did is the program. */
+function noteBeatAfterFence(claim: Claim, { latestHeartbeatAt }: ItemView): void {
+  const { blindFence } = claim;
+  if (!blindFence || blindFence.seen === latestHeartbeatAt) return;
+  claim.blindFence = blindFence.left > 0 ? { seen: latestHeartbeatAt, left: blindFence.left - 1 } : null;
 }
 
 /** When the item was first beaten, by the Work API's clock; null: not yet, or by our fence alone. To be shown: it decides nothing. */

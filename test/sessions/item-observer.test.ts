@@ -57,6 +57,15 @@ describe("a list that is longer than one walk", () => {
     expect(await look(last)).toEqual({ state: "queued", pages: LONG - WALK - 1 });
   });
 
+  test("an item that is shown and cannot be read is looked for where it is, at each look", async () => {
+    const { api, look, first } = listOf(2);
+    api.answer = (call, { path }) =>
+      call === "list" && !path.includes("page=")
+        ? json(200, { data: [{ id: first, state: "expired" }], next_page: "further" })
+        : undefined;
+    for (let time = 0; time < 2; time += 1) expect(await look(first)).toEqual({ state: "unknown", pages: 1 });
+  });
+
   test("no look reads more than two walks, whatever is asked for beside", async () => {
     const { look, first, last } = listOf(LONG * 3);
     await look(last);

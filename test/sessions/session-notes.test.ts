@@ -49,10 +49,13 @@ describe("a session whose container ended before it served", () => {
   });
 });
 
-test("after a fence that got no answer, the second beat that shows is the program's first", () => {
-  const claim = opened({ blindFence: { value: null } });
+test.each([
+  ["one, the second beat that shows", { seen: null, left: 1 }, ["one", "one", "other"]],
+  ["two, the third, whatever was seen between them", { seen: "one", left: 1 }, ["one", "two", "other"]],
+] as const)("after fences that got no answer, %s is the program's first", (_, blindFence, beats) => {
+  const claim = opened({ blindFence });
   const noted = notes();
-  const seen = ["one", "one", "other"].map((latestHeartbeatAt, at) => {
+  const seen = beats.map((latestHeartbeatAt, at) => {
     noted.saw(claim, view("active", at, { latestHeartbeatAt }));
     return claim.firstBeatSeen;
   });
