@@ -46,7 +46,7 @@ export class ServerTime {
 
   /** What is stamped earlier than this happened before `ms` of our monotonic clock. -Infinity before the first stamp. */
   earliestStampAt(ms: number): number {
-    return ms + (this.#stamps.at(ms)?.lowMs ?? Number.NEGATIVE_INFINITY) - CLOCKS_APART_MS;
+    return ms + (this.#stamps.at(ms)?.lowMs ?? Number.NEGATIVE_INFINITY) - STAMPS_APART_MS;
   }
 }
 
@@ -106,8 +106,11 @@ function distance(one: Offset, other: Offset): number {
   return Math.max(one.lowMs - other.highMs, other.lowMs - one.highMs);
 }
 
-/** How far the clocks of machines behind one address may lie apart: NTP holds them far closer. */
+/** How far the clocks of machines behind one address may lie apart, whatever they do: NTP holds them far closer. */
 export const CLOCKS_APART_MS = 1_000;
+
+/** The same of those that stamp: they are of one service, and side by side. */
+export const STAMPS_APART_MS = 100;
 
 /** A Date header carries whole seconds (RFC 9110, 5.6.7). */
 const DATE_GRAIN_MS = 1_000;
