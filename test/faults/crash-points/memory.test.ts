@@ -19,8 +19,13 @@ const SETTLES_MS = 40 * MINUTE;
 /** From the death to the next process: a Pod that is made anew, or a lease that is taken over. */
 const DOWN_MS = 2 * SECOND;
 
+const { long: isLong, sample: isSample, seed } = readFaultSettings();
+
 /** So many deaths at each point and phase of a history: polls and statistics come by the hundred. */
-const MOST = readFaultSettings().long ? 12 : 1;
+const MOST = isLong ? 12 : 1;
+
+/** Of a sample: of deaths that were tried in another history with the same lease, one of so many. */
+const ONE_OF = 4;
 
 /** Of a history's log, for the message of one that went wrong. */
 const LOG_LINES = 60;
@@ -131,13 +136,14 @@ function fateOf(program: Program): ContainerFate {
 }
 
 /** Deaths worth dying: before and after each request, and with it in flight; `MOST` of a kind. */
-function deathsOf(events: readonly PointEvent[]): { death: Death; name: string }[] {
+function deathsOf(events: readonly PointEvent[], lease: string): { death: Death; name: string }[] {
   const counts = new Map<string, number>();
   const deaths: { death: Death; name: string }[] = [];
   const add = (event: number, inFlight: boolean, kind: string) => {
     const count = counts.get(kind) ?? 0;
     counts.set(kind, count + 1);
-    if (count < MOST) deaths.push({ death: { event, inFlight }, name: `${kind} ${count + 1}` });
+    if (count >= MOST || !isTried(`${lease} ${kind}`)) return;
+    deaths.push({ death: { event, inFlight }, name: `${kind} ${count + 1}` });
   };
   for (const [index, { point, phase, details }] of events.entries()) {
     if (point === "claim.poll" && phase === "after" && details["workId"] === null) continue;
@@ -145,6 +151,19 @@ function deathsOf(events: readonly PointEvent[]): { death: Death; name: string }
     if (phase === "before") add(index + 1, true, `${point} in flight`);
   }
   return deaths;
+}
+
+const tried = new Set<string>();
+let turn = seed;
+
+/** Whether a run tries this death in one more history: a sample leaves most of those out that histories have in common. */
+function isTried(death: string): boolean {
+  if (!isSample || !tried.has(death)) {
+    tried.add(death);
+    return true;
+  }
+  turn += 1;
+  return turn % ONE_OF === 0;
 }
 
 const HISTORIES: readonly (readonly [name: string, of: History])[] = [
@@ -187,7 +206,7 @@ describe("an operator that dies at any event of a history leaves nothing lost, d
       const whole = await history(of, null);
       expect(whole.wrongs).toEqual([]);
       const failed: string[] = [];
-      const deaths = deathsOf(whole.events);
+      const deaths = deathsOf(whole.events, String(of.sessions["lease"] ?? "Worker"));
       for (const { death, name } of deaths) {
         const { wrongs, events, hasDied, log } = await history(of, death);
         const there = events[death.event - 1];

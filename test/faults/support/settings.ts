@@ -7,7 +7,7 @@ export interface FaultSettings {
   readonly seed: number;
   /** The large scopes and the many sequences, which take hours rather than minutes. */
   readonly long: boolean;
-  /** Of each request's deaths (before it, on its way, after it, with either lease) one, which the seed chooses. */
+  /** Of each request's deaths (before it, on its way, after it, with either lease) one, which the seed chooses; in memory, a part. */
   readonly sample: boolean;
 }
 
