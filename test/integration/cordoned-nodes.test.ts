@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { NODES, type Pod } from "../../src/kube/resource.ts";
+import { NODES, PODS, type Pod } from "../../src/kube/resource.ts";
 import { type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, untilAssigned, untilState } from "../support/session-life.ts";
@@ -49,6 +49,18 @@ async function parkOnFirst({ world, second }: Pair, count: number): Promise<Pod[
   return parked;
 }
 
+/** The scheduler knows that Pods may go there again, and so everything about nodes that was there before. */
+async function untilTakesPods(world: World, node: SimulatedNode): Promise<void> {
+  const { namespace } = world;
+  const name = "first";
+  const spec = { nodeSelector: { "kubernetes.io/hostname": node.name }, containers: [{ name: "c", image: "none" }] };
+  await world.kube.create(PODS, { apiVersion: "v1", kind: "Pod", metadata: { namespace, name }, spec });
+  await world.until("a Pod goes there", async () => {
+    return (await world.kube.get(PODS, { namespace, name })).spec.nodeName === node.name;
+  });
+  await world.kube.delete(PODS, { namespace, name }, { gracePeriodSeconds: 0 });
+}
+
 describe.concurrent("a node that is about to go", () => {
   test("is cordoned: its free Pods are replaced on another node, and the next session runs there", async () => {
     await using pair = await twoNodes({});
@@ -86,9 +98,10 @@ describe.concurrent("a node that is about to go", () => {
     const { world, second } = pair;
     world.startOperator();
     const [older] = await parkOnFirst(pair, 1);
-    await second.cordon(false);
     const taints = [{ key: "DeletionCandidateOfClusterAutoscaler", effect: "PreferNoSchedule" }];
     await world.kube.patch(NODES, { name: world.node.name }, { spec: { taints } }, { type: "merge" });
+    await second.cordon(false);
+    await untilTakesPods(world, second);
     await world.patchSpec({ sessions: { warm: 2 } });
     await world.until("a parked Pod on each", () => {
       return on(world.parked, second).length === 1 && on(world.parked, world.node).length === 1;
