@@ -22,8 +22,8 @@ export class ServerTime {
   }
 
   /**
-   * Something happened on the server within a span of our monotonic clock, and it says that it was at `stamped`. One that
-   * older than it can be is not believed before another one says the same: a server may stamp a second time with the first
+   * Something happened on the server within a span of our monotonic clock, and it says that it was at `stamped`. One
+   * that is older than it can be is not believed before another one says the same: a server may stamp a second time with the first
    * one's text. Returns whether it is believed.
    */
   noteStamp(within: { fromMs: number; untilMs: number }, stamped: { fromMs: number; beforeMs: number }): boolean {

@@ -121,8 +121,7 @@ export class Acknowledging {
         async () => {
           const answer = await this.#context.work(api).ack(claim.journal.workId);
           // Whoever acknowledged the item did so since it was polled.
-          const { acknowledged_at: at } = answer.value;
-          const stamped = at === null || isSameInstant(at, claim.acknowledgedBefore) ? null : instantOf(at);
+          const stamped = renewedAt(answer.value.acknowledged_at, claim.acknowledgedBefore);
           const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };
           isDoubted = stamped !== null && !serverTime.noteStamp(within, stamped);
           return answer;
@@ -145,4 +144,9 @@ export class Acknowledging {
       return { is: "unanswered" };
     }
   }
+}
+
+/** When an item was acknowledged since its poll showed it; null: it does not say. */
+function renewedAt(at: string | null, before: string | null): ReturnType<typeof instantOf> {
+  return at === null || isSameInstant(at, before) ? null : instantOf(at);
 }

@@ -18,6 +18,8 @@ const JUDGED = ["poll", "stats", "list"] as const;
 export type JudgedCall = (typeof JUDGED)[number];
 /** An item that cannot be served or understood: the calls that show it are answered. */
 const ITEM = "item";
+const TOLD = [...JUDGED, ITEM] as const;
+type Told = (typeof TOLD)[number];
 
 /** So many failures in a row make the queue unreachable: one lost request is no news to a person. */
 const FAILURES_TO_SHOW = 2;
@@ -81,7 +83,7 @@ export class ApiHealth {
   #keys = 0;
   #reached = false;
   #shown = "";
-  readonly #failing = new Map<JudgedCall | typeof ITEM, Failing>();
+  readonly #failing = new Map<Told, Failing>();
   readonly #onChange: () => void;
   readonly #random: Random;
   readonly #clock: Clock;
@@ -107,7 +109,7 @@ export class ApiHealth {
   }
 
   get queue(): Verdict {
-    for (const call of [...JUDGED, ITEM] as const) {
+    for (const call of TOLD) {
       const failing = this.#failing.get(call);
       if (failing && isShown(failing)) return failing.verdict;
     }
@@ -192,7 +194,7 @@ export class ApiHealth {
     return pauseMs;
   }
 
-  #count(call: JudgedCall | typeof ITEM, verdict: Verdict, dueMs: number): void {
+  #count(call: Told, verdict: Verdict, dueMs: number): void {
     const before = this.#failing.get(call);
     if (!before || !isShown(before) || before.verdict.reason !== verdict.reason) {
       const failures = (before?.failures ?? 0) + 1;

@@ -20,6 +20,13 @@ const exchange = fc.record({
   backMs: fc.integer({ min: 0, max: 3_000 }),
 });
 
+/** What the two clocks are apart, what is seen of it, and how long ago that was. */
+const WORLD = [
+  fc.integer({ min: -40 * HOUR, max: 40 * HOUR }),
+  fc.array(exchange, { minLength: 1, maxLength: 50 }),
+  fc.integer({ min: 0, max: HOUR }),
+] as const;
+
 /** Lets `time` see the exchanges; returns when the last one ended, on our clock. `offsetAt` is server minus ours. */
 function observe(
   time: ServerTime,
@@ -44,18 +51,13 @@ const width = ({ earliestMs, latestMs }: { earliestMs: number; latestMs: number 
 
 test("the server's true time is never outside of what is said, whatever the offset and the latencies", () => {
   fc.assert(
-    fc.property(
-      fc.integer({ min: -40 * HOUR, max: 40 * HOUR }),
-      fc.array(exchange, { minLength: 1, maxLength: 50 }),
-      fc.integer({ min: 0, max: HOUR }),
-      (offsetMs, exchanges, laterMs) => {
-        const time = new ServerTime();
-        const atMs = observe(time, exchanges, () => offsetMs) + laterMs;
-        const { earliestMs, latestMs } = time.at(atMs);
-        expect(earliestMs).toBeLessThanOrEqual(atMs + offsetMs);
-        expect(latestMs).toBeGreaterThanOrEqual(atMs + offsetMs);
-      },
-    ),
+    fc.property(...WORLD, (offsetMs, exchanges, laterMs) => {
+      const time = new ServerTime();
+      const atMs = observe(time, exchanges, () => offsetMs) + laterMs;
+      const { earliestMs, latestMs } = time.at(atMs);
+      expect(earliestMs).toBeLessThanOrEqual(atMs + offsetMs);
+      expect(latestMs).toBeGreaterThanOrEqual(atMs + offsetMs);
+    }),
   );
 });
 
@@ -129,23 +131,16 @@ describe("stamps", () => {
 
   test("what is stamped earlier than said was earlier, whatever the offset of the stamps' clock", () => {
     fc.assert(
-      fc.property(
-        fc.integer({ min: -40 * HOUR, max: 40 * HOUR }),
-        fc.array(exchange, { minLength: 1, maxLength: 50 }),
-        fc.integer({ min: 0, max: HOUR }),
-        (offsetMs, exchanges, laterMs) => {
-          const time = new ServerTime();
-          let nowMs = START;
-          for (const { gapMs, thereMs, backMs } of exchanges) {
-            const fromMs = nowMs + gapMs;
-            nowMs = fromMs + thereMs + backMs;
-            time.noteStamp({ fromMs, untilMs: nowMs }, stampOf(fromMs + thereMs + offsetMs));
-          }
-          expect(time.earliestStampAt(nowMs + laterMs)).toBeLessThanOrEqual(
-            nowMs + laterMs + offsetMs - STAMPS_APART_MS,
-          );
-        },
-      ),
+      fc.property(...WORLD, (offsetMs, exchanges, laterMs) => {
+        const time = new ServerTime();
+        let nowMs = START;
+        for (const { gapMs, thereMs, backMs } of exchanges) {
+          const fromMs = nowMs + gapMs;
+          nowMs = fromMs + thereMs + backMs;
+          time.noteStamp({ fromMs, untilMs: nowMs }, stampOf(fromMs + thereMs + offsetMs));
+        }
+        expect(time.earliestStampAt(nowMs + laterMs)).toBeLessThanOrEqual(nowMs + laterMs + offsetMs - STAMPS_APART_MS);
+      }),
     );
   });
 
