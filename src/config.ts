@@ -47,6 +47,8 @@ export interface Settings {
   readonly allowedApiOrigins: AllowedOrigins;
   /** What Pod templates may have beyond what every template may. */
   readonly podPolicy: PodPolicy;
+  /** Bound of one request of the claim protocol, in milliseconds. */
+  readonly protocolTimeoutMs: number;
   /** Networks of the default Work API, for the NetworkPolicies of Environments. */
   readonly apiCidrs: readonly string[];
   /** How connections leave this machine, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
@@ -90,10 +92,11 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     logLevel: read(FLAGS.logLevel),
     allowedApiOrigins: read(FLAGS.allowedApiOrigins),
     allowedInTemplates: read(FLAGS.allowedInTemplates),
+    protocolTimeout: read(FLAGS.protocolTimeout),
     apiCidrs: read(FLAGS.apiCidrs),
   };
   const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
-  const { webhookBindAddress, consoleBindAddress } = values;
+  const { webhookBindAddress, consoleBindAddress, protocolTimeout } = values;
   if (leaderElect === false && shards !== undefined && shards > 1) {
     problems.push("--shards: more than 1 needs leader election; leave --leader-elect=false away");
   }
@@ -112,6 +115,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     healthProbeBindAddress === undefined ||
     webhookBindAddress === undefined ||
     consoleBindAddress === undefined ||
+    protocolTimeout === undefined ||
     logLevel === undefined
   ) {
     throw new ConfigError(problems.join("\n"));
@@ -128,6 +132,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     logLevel,
     allowedApiOrigins: values.allowedApiOrigins ?? "any-https",
     podPolicy: policyOf(values.allowedInTemplates ?? []),
+    protocolTimeoutMs: protocolTimeout,
     apiCidrs: values.apiCidrs ?? [],
     proxy: proxySettings(env),
   };

@@ -11,6 +11,7 @@ import {
   listOf,
   namespaceSchema,
   originSchema,
+  protocolTimeoutSchema,
   shardsSchema,
 } from "./flag-values.ts";
 import { LOG_LEVELS } from "./observe/logger.ts";
@@ -141,6 +142,14 @@ export const FLAGS = {
     defaultText: "nothing",
     repeatable: true,
     schema: listOf(allowanceSchema),
+  }),
+  protocolTimeout: flag({
+    name: "protocol-timeout",
+    value: "<duration>",
+    about:
+      "How long one acknowledgement, heartbeat, stop or list for a decision may take; from 1.5s to 2.5s. Raise it where the Work API is slow: less time is left to claim an item.",
+    default: "1.5s",
+    schema: protocolTimeoutSchema,
   }),
   apiCidrs: flag({
     name: "api-cidrs",

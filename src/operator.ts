@@ -18,7 +18,7 @@ import { createMetrics, type Metrics } from "./observe/metrics.ts";
 import { observeProcess } from "./observe/process.ts";
 import { Controller } from "./reconcile/controller.ts";
 import { Hints } from "./sessions/hints.ts";
-import { DEFAULT_TIMING, type Timing } from "./sessions/timing.ts";
+import { DEFAULT_TIMING, type Timing, withRequestBound } from "./sessions/timing.ts";
 import { berthVersion } from "./version.ts";
 import type { WebhookEvent } from "./webhook/event.ts";
 import { type Delivery, Peers } from "./webhook/peers.ts";
@@ -75,7 +75,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
   });
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
-  const timing = seams.timing ?? DEFAULT_TIMING;
+  const timing = withRequestBound(seams.timing ?? DEFAULT_TIMING, settings.protocolTimeoutMs);
   const hints = settings.webhook.bindAddress === "0" ? undefined : new Hints({ clock, metrics });
   const memberMs = hints ? { memberMs: MEMBER_PAUSES * timing.hintedIdleMs } : {};
   const budgets = new Budgets({ clock, metrics, limits: { ...memberMs, ...seams.budget } });

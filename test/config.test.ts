@@ -65,6 +65,7 @@ describe("settings", () => {
       logLevel: "info",
       allowedApiOrigins: "any-https",
       podPolicy: {},
+      protocolTimeoutMs: 1_500,
       apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
       proxy: {},
     });
@@ -186,6 +187,9 @@ describe("wrong settings name the mend", () => {
     ["no shards", ["--shards=0"], /--shards: "0": write a whole number from 1 to 64/],
     ["more shards than anybody has replicas", ["--shards=65"], /--shards: "65"/],
     ["shards that are no number", ["--shards=three"], /--shards: "three"/],
+    ["a protocol timeout without its unit", ["--protocol-timeout=2"], /--protocol-timeout: "2": write a duration from/],
+    ["a protocol timeout that leaves no time to claim", ["--protocol-timeout=2.6s"], /from 1\.5s to 2\.5s/],
+    ["a protocol timeout below the usual one", ["--protocol-timeout=1400ms"], /from 1\.5s to 2\.5s/],
     ["shards without leader election", ["--shards=3", "--leader-elect=false"], /--shards: more than 1 needs leader/],
     ["neither true nor false", ["--leader-elect=yes"], /--leader-elect: "yes": write true or false/],
     [

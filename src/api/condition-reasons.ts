@@ -32,11 +32,12 @@ export const REASONS = {
     mend: "Wait: it ends by itself at the latest 60 s after deletionGraceSeconds.",
     event: "Normal",
   },
-  NotReady: {
+  StepFailing: {
     type: "Ready",
     status: "False",
-    description: "Work is not served, for a reason that no single condition names.",
-    mend: "Read the message, then the operator's log.",
+    description:
+      "A step that sessions need has failed for 45 seconds, or fails in a way that only a person can fix; the message has the server's words.",
+    mend: "Fix what the message names; the metric berth_failing_steps says which steps fail, and the operator's log each try.",
   },
   Pending: {
     type: "Ready",

@@ -138,6 +138,11 @@ export function createMetrics(registry: Registry = new Registry()) {
     ),
     workspaces: gauge("berth_workspaces", "Volumes of sessions, in use or kept.", ENVIRONMENT),
     startFailures: counter("berth_start_failures_total", "Opened Pods whose container did not start.", ENVIRONMENT),
+    failingSteps: gauge(
+      "berth_failing_steps",
+      "Claims, or loops that all claims share, whose step has failed for 45 seconds or more, by step.",
+      [...ENVIRONMENT, "step"],
+    ),
     breakerOpen: gauge(
       "berth_breaker_open",
       "1 while claims are stopped because containers of the current template do not start.",

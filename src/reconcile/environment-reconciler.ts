@@ -13,7 +13,7 @@ import { gaugeEnvironment } from "./gauges.ts";
 import { modeOf, templateOf } from "./modes.ts";
 import { addressesTold } from "./network-policy.ts";
 import type { EnvironmentLook } from "./onlooker.ts";
-import { deleteOrphanedClaims } from "./orphaned-claims.ts";
+import { deleteClaimsOf, deleteOrphanedClaims } from "./orphaned-claims.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { invalidSpecMessage } from "./refusals.ts";
 import { UnservedEnvironments } from "./unserved.ts";
@@ -31,6 +31,8 @@ export class EnvironmentReconciler {
   readonly #claimLists: ClaimLists;
   /** By the object as the cache has it, which is never changed there. */
   readonly #parsed = new WeakMap<KubeObject, ReturnType<typeof parseEnvironment>>();
+  /** By key, Environments that are gone or given up and whose claim Secrets could not be deleted yet. */
+  readonly #orphaned = new Map<string, EnvironmentState>();
   /** By key, the uid of an Environment whose drain was given up: others may hold it for long, and nothing is begun for it. */
   readonly #givenUp = new Map<string, string>();
   /** When loops last ended within this term, monotonic. */
@@ -74,8 +76,9 @@ export class EnvironmentReconciler {
     if (known && known.uid !== raw?.metadata.uid) {
       this.#states.delete(key);
       await this.#end(key, known);
-      if (!raw) await deleteOrphanedClaims(known, this.#options);
+      if (!raw && !(await deleteOrphanedClaims(known, this.#options))) this.#orphaned.set(key, known);
     }
+    await this.#cleanUp(key);
     if (this.#isGivenUp(key, raw)) return;
     if (!raw) return this.#unserved.forget(key, true);
     const parsed = this.#parse(raw);
@@ -93,6 +96,14 @@ export class EnvironmentReconciler {
     const parsed = parseEnvironment(raw);
     this.#parsed.set(raw, parsed);
     return parsed;
+  }
+
+  /** Secrets with credentials must not outlive their Environment: what could not be deleted is tried until it is. */
+  async #cleanUp(key: string): Promise<void> {
+    const orphaned = this.#orphaned.get(key);
+    if (!orphaned) return;
+    if (await deleteClaimsOf(orphaned, this.#options)) this.#orphaned.delete(key);
+    else this.#options.again(key, this.#options.timing.retryMaxMs);
   }
 
   #isGivenUp(key: string, raw: KubeObject | undefined): boolean {
@@ -195,10 +206,11 @@ export class EnvironmentReconciler {
     const { namespace, name } = state.environment.metadata;
     const { leftovers } = state.runtime;
     state.hinted?.leave();
-    await state.runtime.abandon();
+    if (!(await state.runtime.abandon())) this.#orphaned.set(key, state);
     this.#states.delete(key);
     onlooker?.gone(key, state.source);
     this.#givenUp.set(key, state.uid);
+    await this.#cleanUp(key);
     logger.warn({ key, leftovers }, "the drain's time is over: what is left is given up");
     announcer(state.environment, this.#options)(
       "DrainGivenUp",

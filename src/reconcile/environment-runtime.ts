@@ -55,8 +55,8 @@ export interface EnvironmentRuntime {
   readonly isDrained: boolean;
   /** What is left, in words. */
   readonly leftovers: string;
-  /** The drain's bound is over: what is left is given up. */
-  abandon(): Promise<void>;
+  /** The drain's time is over: what is left is given up. Returns whether nothing of it is left in the cluster. */
+  abandon(): Promise<boolean>;
   /** Takes the finalizer away, if nothing needs it. */
   releaseHold(): Promise<void>;
   report(): RuntimeReport;

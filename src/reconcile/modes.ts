@@ -2,7 +2,7 @@ import type { Environment } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
 import type { Points } from "../core/points.ts";
 import { ApiHealth } from "../sessions/api-health.ts";
-import type { SessionContext } from "../sessions/context.ts";
+import type { RuntimeContext } from "../sessions/context.ts";
 import { EnvironmentHold } from "../sessions/environment-hold.ts";
 import { IdlePace } from "../sessions/idle-pace.ts";
 import { sessionTemplate } from "../sessions/pod-render.ts";
@@ -20,7 +20,7 @@ import type { WorkersCaches } from "./worker-caches.ts";
 const MAX_PAGES = 50;
 
 /** What both modes work with, and the caches of each. */
-export type ModeContext = Omit<SessionContext, "template" | "points"> & {
+export type ModeContext = Omit<RuntimeContext, "template" | "points"> & {
   readonly points: Points;
   readonly workers: WorkersCaches;
 };

@@ -7,19 +7,37 @@ import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import type { Journal } from "../sessions/journal.ts";
 import type { EnvironmentState } from "./environment-state.ts";
 
-/** Somebody took the finalizer away by hand: what was claimed is nobody's now. Best effort; never throws. */
+type Orphaned = Pick<EnvironmentState, "uid" | "environment" | "points">;
+
+/**
+ * Deletes the Secrets of claims of an Environment that is gone, if it is: someone removed the finalizer by hand. Never throws.
+ * Returns false where it has to be tried again.
+ */
 export async function deleteOrphanedClaims(
-  { uid, environment, points }: Pick<EnvironmentState, "uid" | "environment" | "points">,
-  { kube, logger }: { readonly kube: KubeClient; readonly logger: Logger },
-): Promise<void> {
-  const { namespace, name } = environment.metadata;
+  of: Orphaned,
+  options: { readonly kube: KubeClient; readonly logger: Logger },
+): Promise<boolean> {
+  const { namespace, name } = of.environment.metadata;
   try {
-    await points.run("cleanup.read-environment", {}, () => kube.get(ENVIRONMENTS, { namespace, name }));
+    await of.points.run("cleanup.read-environment", {}, () => options.kube.get(ENVIRONMENTS, { namespace, name }));
+    return true;
   } catch (error) {
-    if (!isNotFound(error)) return;
-    const isIts = (journal: Journal | null) => journal?.environmentUid === uid;
-    await deleteClaimSecrets(kube, { namespace, name }, points, isIts).catch((failure: unknown) =>
-      logger.warn({ namespace, name, error: errorText(failure) }, "claims of an Environment that is gone are left"),
-    );
+    return isNotFound(error) ? deleteClaimsOf(of, options) : false;
+  }
+}
+
+/** The same without a look at the Environment: it was given up. */
+export async function deleteClaimsOf(
+  { uid, environment, points }: Orphaned,
+  { kube, logger }: { readonly kube: KubeClient; readonly logger: Logger },
+): Promise<boolean> {
+  const { namespace, name } = environment.metadata;
+  const isIts = (journal: Journal | null) => journal?.environmentUid === uid;
+  try {
+    await deleteClaimSecrets(kube, { namespace, name }, points, isIts);
+    return true;
+  } catch (error) {
+    logger.warn({ namespace, name, error: errorText(error) }, "claim Secrets of a deleted Environment are left");
+    return false;
   }
 }

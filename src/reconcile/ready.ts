@@ -65,7 +65,7 @@ export function readyCondition({ decided, hindrance, conditions, generation }: R
     const condition = byType.get(type);
     if (condition && !isGood(condition) && isKnown(condition)) return inTheWay(condition, generation);
   }
-  if (hindrance !== null) return conditionFor("NotReady", hindrance, generation);
+  if (hindrance !== null) return conditionFor("StepFailing", hindrance, generation);
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);
     if (MUST_BE_KNOWN.has(type) && (!condition || condition.status === "Unknown")) {

@@ -13,6 +13,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
 import type { Announce } from "../sessions/context.ts";
 import { EnvironmentHold } from "../sessions/environment-hold.ts";
+import type { Timing } from "../sessions/timing.ts";
 import { gaugeConditions } from "./gauges.ts";
 import type { Onlooker } from "./onlooker.ts";
 import { StatusWriter } from "./status-writer.ts";
@@ -20,6 +21,7 @@ import { StatusWriter } from "./status-writer.ts";
 export interface UnservedOptions {
   readonly kube: KubeClient;
   readonly clock: Clock;
+  readonly timing: Pick<Timing, "drainBoundMs">;
   readonly metrics: Metrics;
   readonly points: (environment: string) => Points;
   readonly announcer: (about: Pick<EventSubject, "metadata">) => Announce;
@@ -96,7 +98,11 @@ export class UnservedEnvironments {
     if (!deletionTimestamp || !finalizers?.includes(FINALIZER)) return;
     const { kube } = this.#options;
     const points = this.#options.points(`${namespace}/${name}`);
-    await deleteClaimSecrets(kube, { namespace, name }, points);
+    const overMs = Date.parse(deletionTimestamp) + this.#options.timing.drainBoundMs - kube.now();
+    await deleteClaimSecrets(kube, { namespace, name }, points).catch((error: unknown) => {
+      // Nothing may hold a deletion up forever.
+      if (overMs > 0) throw error;
+    });
     await new EnvironmentHold({ kube, points, namespace, name, uid }).release(() => true);
   }
 }

@@ -1,16 +1,16 @@
 import { errorText } from "../core/errors.ts";
-import { isForbidden, isNotFound, KubeApiError } from "../kube/errors.ts";
+import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { type AckWindow, repeatsWithin } from "./ack-window.ts";
 import { isSomebodyElses } from "./acknowledgement.ts";
 import { type Claim, instantOf, isSameInstant } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
+import { isStepFailure } from "./failing-steps.ts";
 import { viewOf } from "./item-observer.ts";
 import { isRefusal } from "./perform.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
-import { refusalWords } from "./refusal-words.ts";
 import type { ServerTimes } from "./server-times.ts";
 
 /** What became of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was not sent any more. */
@@ -20,10 +20,6 @@ interface PodRead {
   readonly isParked: boolean;
   /** The API server did not show it, though it is not gone. */
   readonly isRefused: boolean;
-  /** The Pod was shown or is gone, or the operator may not see it. */
-  readonly isAnswered: boolean;
-  /** What a person has to mend; null: nothing. */
-  readonly refusal: string | null;
 }
 
 /** Step 4 of the protocol: the Pod is read live, and the item acknowledged while nobody else can have been offered it. */
@@ -40,7 +36,7 @@ export class Acknowledging {
 
   /** The Pod read live: an item is never acknowledged on a cache's word (M). Where that is refused, the next fares alike. */
   async readPod(claim: Claim): Promise<PodRead> {
-    const { kube, points, namespace, timing } = this.#context;
+    const { kube, points, namespace, timing, failing } = this.#context;
     const isParked = (live: Pod) => {
       const same = live.metadata.uid === claim.journal.podUid && !live.metadata.deletionTimestamp;
       return same && readPodState(live).is === "parked";
@@ -49,23 +45,25 @@ export class Acknowledging {
       const read = () => kube.get(PODS, { namespace, name: claim.name }, { timeoutMs: timing.requestBoundMs });
       const told = (live: Pod) => ({ parked: isParked(live) });
       const live = await points.run("claim.read-pod", ofClaim(claim), read, told);
-      return { isParked: isParked(live), isRefused: false, isAnswered: true, refusal: null };
+      failing.succeeded("read-pod");
+      return { isParked: isParked(live), isRefused: false };
     } catch (error) {
       this.#context.logger.warn(
         { pod: claim.name, error: errorText(error) },
         "the Pod could not be read before the acknowledgement",
       );
-      const isGone = isNotFound(error);
-      const isRefused = !isGone && error instanceof KubeApiError && error.status > 0;
-      // A server that is busy or fails is nothing that a person has to mend.
-      const refusal = isForbidden(error) ? refusalWords(error, claim.name) : null;
-      return { isParked: false, isRefused, isAnswered: isGone || refusal !== null, refusal };
+      if (isNotFound(error)) {
+        failing.succeeded("read-pod");
+        return { isParked: false, isRefused: false };
+      }
+      if (isStepFailure(error)) failing.failed("read-pod", { error, name: claim.name });
+      return { isParked: false, isRefused: true };
     }
   }
 
   /** Sends the acknowledgement, again inside the window where no answer came. */
   async acknowledge(claim: Claim, window: AckWindow): Promise<Acknowledged> {
-    const { metrics, labels, clock } = this.#context;
+    const { metrics, labels, clock, failing } = this.#context;
     const backoff = repeatsWithin(this.#context);
     /** When the first was sent that may have taken effect; null: none was. */
     let sentMs: number | null = null;
@@ -77,6 +75,8 @@ export class Acknowledging {
       const nowMs = clock.monotonic();
       const result = await this.#ackOnce(claim, window, sentMs ?? nowMs);
       metrics.acks.inc({ ...labels, result: result.is });
+      if (result.is === "acked") failing.succeeded("acknowledge");
+      else if (isStepFailure(result.error)) failing.failed("acknowledge", { error: result.error });
       if (result.is === "acked") return "acked";
       if (result.is === "refused") return sentMs === null ? "refused" : this.#unanswered(claim);
       if (result.is === "unanswered") sentMs ??= nowMs;
@@ -101,7 +101,12 @@ export class Acknowledging {
     claim: Claim,
     window: AckWindow,
     firstSentMs: number,
-  ): Promise<{ is: "acked" } | { is: "unanswered" } | { is: "refused" } | { is: "not-sent"; waitMs: number }> {
+  ): Promise<
+    | { is: "acked" }
+    | { is: "unanswered"; error: unknown }
+    | { is: "refused"; error: unknown }
+    | { is: "not-sent"; error: unknown; waitMs: number }
+  > {
     this.#context.guard();
     const { api } = claim.journal;
     const serverTime = this.#serverTimes.of(api);
@@ -119,7 +124,8 @@ export class Acknowledging {
         "claim.ack",
         ofClaim(claim),
         async () => {
-          const answer = await this.#context.work(api).ack(claim.journal.workId);
+          const { work, judged } = this.#context;
+          const answer = await judged("ack", api, () => work(api).ack(claim.journal.workId));
           // Whoever acknowledged the item did so since it was polled.
           const stamped = renewedAt(answer.value.acknowledged_at, claim.acknowledgedBefore);
           const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };
@@ -132,16 +138,17 @@ export class Acknowledging {
         }),
       );
       const at = answer.value.acknowledged_at;
-      if (isOthers(at)) return { is: "refused" };
+      if (isOthers(at)) return { is: "refused", error: new Error("another client acknowledged the work item") };
       claim.acknowledgedAt = at;
       claim.item = viewOf(answer.value, answer.sentAtMs);
-      return at === null ? { is: "unanswered" } : { is: "acked" };
+      if (at !== null) return { is: "acked" };
+      return { is: "unanswered", error: new Error("the answer shows no acknowledgement") };
     } catch (error) {
-      if (isRefusal(error)) return { is: "refused" };
+      if (isRefusal(error)) return { is: "refused", error };
       if (error instanceof WorkApiError && !error.maybeApplied) {
-        return { is: "not-sent", waitMs: error.retryAfterMs ?? 0 };
+        return { is: "not-sent", error, waitMs: error.retryAfterMs ?? 0 };
       }
-      return { is: "unanswered" };
+      return { is: "unanswered", error };
     }
   }
 }

@@ -4,7 +4,8 @@ import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import { WorkApiError, type WorkErrorKind } from "../work/errors.ts";
-import { retryDelayMs } from "../work/retry-after.ts";
+import { askedPauseMs, retryDelayMs } from "../work/retry-after.ts";
+import { isRefusal } from "./perform.ts";
 import type { Timing } from "./timing.ts";
 
 /** A reason of the conditions Authenticated and QueueReachable, with its message. */
@@ -14,8 +15,15 @@ export interface Verdict {
 }
 
 /** The calls whose answers are judged, in the order in which a person would ask: without polls nothing is served. */
-const JUDGED = ["poll", "stats", "list"] as const;
+const JUDGED = ["poll", "stats", "list", "ack", "heartbeat", "stop"] as const;
 export type JudgedCall = (typeof JUDGED)[number];
+
+/** Sends a request to the Work API at `api` and judges its outcome. Returns what the request does, and throws what it throws. */
+export type Judged = <T>(call: JudgedCall, api: string, request: () => Promise<T>) => Promise<T>;
+
+/** Calls about one item: a 403 may be about that item alone, so the key is blamed only when it comes again. */
+const OF_ITEMS: ReadonlySet<Told> = new Set(["ack", "heartbeat", "stop"]);
+
 /** An item that cannot be served or understood: the calls that show it are answered. */
 const ITEM = "item";
 const TOLD = [...JUDGED, ITEM] as const;
@@ -53,8 +61,8 @@ const MEND_OF: Partial<Record<WorkErrorKind, string>> = {
 export interface Attempt {
   /** It was answered as it should be. */
   answered(): void;
-  /** It failed. Returns how long to wait before the next of its kind, in milliseconds. */
-  failed(error: unknown, backoff: Backoff): number;
+  /** It failed. Returns how long to wait before the next of its kind, in milliseconds. Without a backoff the caller has its own. */
+  failed(error: unknown, backoff?: Backoff): number;
 }
 
 /** A call that fails, since its last answer. */
@@ -65,6 +73,8 @@ interface Failing {
   other: string;
   /** When the call is due again. */
   dueMs: number;
+  /** Requests that had begun when it failed: of those, more that fail are the same failure. */
+  begun: number;
 }
 
 /**
@@ -87,20 +97,20 @@ export class ApiHealth {
   readonly #onChange: () => void;
   readonly #random: Random;
   readonly #clock: Clock;
-  readonly #notFoundPauseMs: number;
-  readonly #rejectedKeyRetryMs: number;
+  readonly #timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
+  /** Refusals of the key in a row, by call about items. */
+  readonly #refusals = new Map<JudgedCall, number>();
 
   constructor(options: {
     onChange: () => void;
     random: Random;
     clock: Clock;
-    timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs">;
+    timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
   }) {
     this.#onChange = options.onChange;
     this.#random = options.random;
     this.#clock = options.clock;
-    this.#notFoundPauseMs = options.timing.notFoundPauseMs;
-    this.#rejectedKeyRetryMs = options.timing.rejectedKeyRetryMs;
+    this.#timing = options.timing;
     this.#shown = this.#reasons();
   }
 
@@ -129,7 +139,7 @@ export class ApiHealth {
    * its time had come.
    */
   retryKey(): boolean {
-    const due = this.#rejected && this.#clock.monotonic() >= this.#rejectedMs + this.#rejectedKeyRetryMs;
+    const due = this.#rejected && this.#clock.monotonic() >= this.#rejectedMs + this.#timing.rejectedKeyRetryMs;
     if (due) this.#rejected = false;
     return due;
   }
@@ -145,15 +155,32 @@ export class ApiHealth {
     };
   }
 
+  /** Sends a request for a claim and judges it. What the API refuses of one item says that the API answers. */
+  async judge<T>(call: JudgedCall, request: () => Promise<T>): Promise<T> {
+    const attempt = this.attempt(call);
+    try {
+      const answer = await request();
+      attempt.answered();
+      return answer;
+    } catch (error) {
+      if (isRefusal(error)) attempt.answered();
+      else if (error instanceof WorkApiError && error.kind !== "aborted" && error.kind !== "bad-item")
+        attempt.failed(error);
+      throw error;
+    }
+  }
+
   /** An item is not as it should be. It is told as long as it is seen again, and for a minute more. */
   unreadable(error: WorkApiError): void {
-    this.#count(ITEM, { reason: reasonOfKind(error.kind), message: error.message }, this.#clock.monotonic());
+    const verdict = { reason: reasonOfKind(error.kind), message: error.message };
+    this.#count(ITEM, verdict, this.#clock.monotonic(), Number.POSITIVE_INFINITY);
     this.#tell();
   }
 
   /** Another key than the one that was rejected, or one that somebody wants to see tried again. */
   keyChanged(): void {
     this.#keys += 1;
+    this.#refusals.clear();
     this.#rejected = false;
     this.#key = { reason: "KeyUnchecked", message: "the key was not used yet" };
     this.#tell();
@@ -161,6 +188,7 @@ export class ApiHealth {
 
   #answered(call: JudgedCall, key: number, at: number): void {
     this.#failing.delete(call);
+    this.#refusals.delete(call);
     const nowMs = this.#clock.monotonic();
     for (const [other, { dueMs }] of this.#failing) if (nowMs > dueMs + OVERDUE_MS) this.#failing.delete(other);
     this.#reached = true;
@@ -172,13 +200,17 @@ export class ApiHealth {
     this.#tell();
   }
 
-  #failed(call: JudgedCall, { key, at }: { key: number; at: number }, error: unknown, backoff: Backoff): number {
-    const waitMs = retryDelayMs(error, backoff, this.#random);
+  #failed(call: JudgedCall, { key, at }: { key: number; at: number }, error: unknown, backoff?: Backoff): number {
+    const askedMs = askedPauseMs(error, this.#random) ?? 0;
+    const waitMs = backoff ? retryDelayMs(error, backoff, this.#random) : Math.max(this.#timing.retryMaxMs, askedMs);
     const kind = error instanceof WorkApiError ? error.kind : "network";
     const message = `${errorText(error)}${MEND_OF[kind] ?? ""}`;
     if (kind === "auth") {
       // The verdict on a key that was replaced while its request was under way is none on the new one.
       if (key !== this.#keys) return waitMs;
+      const refusals = (this.#refusals.get(call) ?? 0) + 1;
+      this.#refusals.set(call, refusals);
+      if (OF_ITEMS.has(call) && refusals < FAILURES_TO_SHOW) return waitMs;
       this.#rejected = true;
       this.#rejectedMs = this.#clock.monotonic();
       this.#rejectedOf = at;
@@ -188,21 +220,24 @@ export class ApiHealth {
       this.#tell();
       return waitMs;
     }
-    const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#notFoundPauseMs) : waitMs;
-    this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs);
+    const pauseMs = kind === "not-found" ? Math.max(waitMs, this.#timing.notFoundPauseMs) : waitMs;
+    this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs, at);
     this.#tell();
     return pauseMs;
   }
 
-  #count(call: Told, verdict: Verdict, dueMs: number): void {
+  #count(call: Told, verdict: Verdict, dueMs: number, at: number): void {
     const before = this.#failing.get(call);
+    const more = before && at <= before.begun ? 0 : 1;
+    const begun = this.#begun;
     if (!before || !isShown(before) || before.verdict.reason !== verdict.reason) {
-      const failures = (before?.failures ?? 0) + 1;
-      this.#failing.set(call, { failures, verdict, other: "", dueMs });
+      const failures = (before?.failures ?? 0) + more;
+      this.#failing.set(call, { failures, verdict, other: "", dueMs, begun });
       return;
     }
-    before.failures += 1;
+    before.failures += more;
     before.dueMs = dueMs;
+    before.begun = begun;
     // A network that fails in two ways in turn must not change the message, and with it the status, at every try.
     if (verdict.message !== before.verdict.message && verdict.message === before.other) before.verdict = verdict;
     before.other = verdict.message;

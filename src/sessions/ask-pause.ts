@@ -1,9 +1,6 @@
-import { backoffCeiling } from "../core/backoff.ts";
-import type { Random } from "../core/random.ts";
-import { WorkApiError } from "../work/errors.ts";
-import { askedPauseMs } from "../work/retry-after.ts";
 import type { Claim } from "./claim.ts";
 import type { Facts, Step } from "./facts.ts";
+import { type FailingByStep, type FailingStep, STEPS, type StepName } from "./failing-steps.ts";
 import { leaseEndMs } from "./lease.ts";
 import type { Timing } from "./timing.ts";
 
@@ -13,62 +10,46 @@ const LATENESS_MS = 500;
 /** Steps that are requests to the Work API. */
 const ASKS: ReadonlySet<Step["do"]> = new Set(["look", "take", "fence", "stop"]);
 
-/** Requests of a claim that the Work API did not take; times are monotonic. */
-export interface AskPause {
-  /** The one that failed last. */
-  readonly step: Step["do"];
-  /** In a row. */
-  readonly times: number;
-  readonly failedMs: number;
-  /** Before this none is sent again. */
-  readonly untilMs: number;
-  /** The server said how long. */
-  readonly isAsked: boolean;
-}
-
 export function asks(step: Step): boolean {
   return ASKS.has(step.do);
 }
 
-/**
- * A step's request failed. The pause is the claim's own, beside that of the queue: whatever pokes the claim meanwhile, and
- * a beat that follows a stop does, is no reason to send it again.
- */
-export function noteFailedAsk(
-  claim: Claim,
-  step: Step,
-  error: unknown,
-  nowMs: number,
-  timing: Timing,
-  random: Random,
-): void {
-  if (!asks(step) || !(error instanceof WorkApiError)) return;
-  const times = (claim.askPause?.times ?? 0) + 1;
-  const ceilingMs = backoffCeiling({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, times - 1);
-  const backoffMs = ceilingMs / 2 + (ceilingMs / 2) * random();
-  const askedMs = askedPauseMs(error, random);
-  const untilMs = nowMs + Math.max(backoffMs, askedMs ?? 0);
-  claim.askPause = { step: step.do, times, failedMs: nowMs, untilMs, isAsked: askedMs !== null };
-}
-
-/** What a look shows does not make a stop welcome that was refused before. */
-export function noteAnswered(claim: Claim, step: Step): void {
-  if (claim.askPause?.step === step.do) claim.askPause = null;
+/** The name under which failures of this step are kept; null: it sends nothing that could fail. */
+export function stepNameOf({ do: name }: Step): StepName | null {
+  return Object.hasOwn(STEPS, name) ? (name as StepName) : null;
 }
 
 /**
- * Until when (monotonic) this step is held back: as long as the server asked for, but once while it can still land in time.
- * Later is safe, since each step is decided on anew and no stop is sent without the lease; but it costs the item its end, or
- * the session its Pod.
+ * Until when (monotonic) this step is held back after a failure. Of steps that ask the Work API one holds back all: as long
+ * as the server asked for, but once while it can still land in time. Later is safe, since each step is decided on anew and no
+ * stop is sent without the lease; but it costs the item its end, or the session its Pod.
  */
 export function heldBackUntilMs(facts: Facts, step: Step): number {
-  const { askPause } = facts.claim;
-  if (askPause === null || !asks(step)) return Number.NEGATIVE_INFINITY;
-  const lastMs = lastChanceMs(facts, step, askPause);
-  return lastMs > askPause.failedMs ? Math.min(askPause.untilMs, lastMs) : askPause.untilMs;
+  const { failing } = facts.claim;
+  const name = stepNameOf(step);
+  if (failing === null || name === null) return Number.NEGATIVE_INFINITY;
+  if (!asks(step)) return failing.get(name)?.untilMs ?? Number.NEGATIVE_INFINITY;
+  const ask = lastAsk(failing);
+  if (ask === null) return Number.NEGATIVE_INFINITY;
+  const lastMs = lastChanceMs(facts, step, ask);
+  return lastMs > ask.failedMs ? Math.min(ask.untilMs, lastMs) : ask.untilMs;
 }
 
-function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }: AskPause): number {
+/** The request to the Work API that failed last. */
+function lastAsk(failing: FailingByStep): FailingStep | null {
+  let last: FailingStep | null = null;
+  for (const [step, each] of failing) {
+    if (ASKS.has(step as Step["do"]) && (last === null || each.failedMs >= last.failedMs)) last = each;
+  }
+  return last;
+}
+
+/** Another key, or another address: what failed is tried at once, unless the server asked for a pause. */
+export function forgetPauses({ failing }: Claim): void {
+  for (const [step, each] of failing ?? []) if (!each.isAsked) failing?.set(step, { ...each, untilMs: each.failedMs });
+}
+
+function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }: FailingStep): number {
   // A drain waits for nobody.
   if (limits.draining) return failedMs + timing.retryMaxMs;
   const { lease, memory } = claim;

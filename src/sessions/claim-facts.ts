@@ -68,7 +68,7 @@ export class ClaimFacts {
     noteWaiting(claim, state, nowMs);
     // What it was touched for has come to be, or never will.
     const isOver = state.is === "ended" || state.is === "gone";
-    if (isOver || (state.is === "running" && isAssigned(pod))) claim.touchRefused = null;
+    if (isOver || (state.is === "running" && isAssigned(pod))) this.#context.failing.succeeded("touch", claim);
     if (state.is === "ended") this.#notes.ended(claim, state.end);
     if (state.is === "gone") this.#noteGone(claim);
     const facts = {

@@ -4,9 +4,9 @@ import { SECRETS, type Secret } from "../kube/resource.ts";
 import { type AckWindow, repeatsWithin } from "./ack-window.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
+import { isStepFailure } from "./failing-steps.ts";
 import { readJournal, renderJournal, storedCredential } from "./journal.ts";
 import { ofClaim } from "./points.ts";
-import { refusalWords } from "./refusal-words.ts";
 
 /** What became of a claim's Secret; `unknown`: no answer, it may stand or come to stand. */
 export type Journaled = "done" | "taken" | "failed" | "unknown";
@@ -15,27 +15,19 @@ export type Journaled = "done" | "taken" | "failed" | "unknown";
 export class ClaimJournal {
   readonly #context: SessionContext;
   readonly #onForeignSlot: (secret: Secret) => void;
-  readonly #onRefused: (refusal: string) => void;
-  readonly #pause: () => void;
 
   constructor(options: {
     context: SessionContext;
     /** A Pod's slot is taken by a Secret that no claim here knows. */
     onForeignSlot: (secret: Secret) => void;
-    /** The API server refused a claim's Secret, in these words. */
-    onRefused: (refusal: string) => void;
-    /** No item should be asked for, for a while. */
-    pause: () => void;
   }) {
     this.#context = options.context;
     this.#onForeignSlot = options.onForeignSlot;
-    this.#onRefused = options.onRefused;
-    this.#pause = options.pause;
   }
 
   /** Repeats within the window where no answer came. Never throws. */
   async write(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
-    const { kube, points, namespace, name, timing, metrics, labels } = this.#context;
+    const { kube, points, namespace, name, timing, metrics, labels, failing } = this.#context;
     const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.journal, credential);
     const backoff = repeatsWithin(this.#context);
     let maybe = false;
@@ -44,26 +36,28 @@ export class ClaimJournal {
         const create = () => kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs });
         this.#adopt(claim, await points.run("claim.journal", ofClaim(claim, { use: claim.journal.use }), create));
         metrics.journals.inc({ ...labels, result: "created" });
+        failing.succeeded("journal");
         return "done";
       } catch (error) {
         if (isAlreadyExists(error)) return this.#existingJournal(claim);
         maybe ||= isMaybeApplied(error);
         metrics.journals.inc({ ...labels, result: "failed" });
         if (!maybe) {
-          this.#onRefused(refusalWords(error, claim.name));
+          if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });
           this.#context.logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "claim not journaled");
-          // The next item would fare alike: whoever refuses Secrets does so for a while.
-          this.#pause();
           return "failed";
         }
-        if (error instanceof LeadershipLostError || !(await window.waits(backoff.next()))) return "unknown";
+        if (error instanceof LeadershipLostError) return "unknown";
+        if (await window.waits(backoff.next())) continue;
+        failing.failed("journal", { error, name: claim.name });
+        return "unknown";
       }
     }
   }
 
   /** The slot is taken: by a repeat of our own request, which names the same item, or by somebody else. */
   async #existingJournal(claim: Claim): Promise<Journaled> {
-    const { kube, points, namespace, timing } = this.#context;
+    const { kube, points, namespace, timing, failing } = this.#context;
     const isOurs = (secret: Secret) => {
       const journal = readJournal(secret);
       return journal?.workId === claim.journal.workId && journal.podUid === claim.journal.podUid;
@@ -78,9 +72,12 @@ export class ClaimJournal {
         return "taken";
       }
       this.#adopt(claim, secret);
+      failing.succeeded("journal");
       return "done";
     } catch (error) {
-      return isNotFound(error) ? "taken" : "unknown";
+      if (isNotFound(error)) return "taken";
+      if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });
+      return "unknown";
     }
   }
 

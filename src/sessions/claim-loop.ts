@@ -17,6 +17,7 @@ import { ClaimRoom } from "./claim-room.ts";
 import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { credentialFor, serves } from "./credential.ts";
+import { isStepFailure } from "./failing-steps.ts";
 import type { IdlePace } from "./idle-pace.ts";
 import { viewOf } from "./item-observer.ts";
 import type { Journal } from "./journal.ts";
@@ -26,11 +27,6 @@ import type { Pool } from "./pool.ts";
 import type { ServerTimes } from "./server-times.ts";
 import { runsSession } from "./session-turn.ts";
 import { isFor, isPerSession } from "./workspace-pods.ts";
-
-const CANNOT_JOURNAL =
-  "items are not claimed while their Secrets cannot be made: give the operator permission to create Secrets, or raise the quota";
-const CANNOT_READ =
-  "items are not claimed while their Pods cannot be read: give the operator permission to get Pods in this namespace";
 
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {
@@ -59,6 +55,16 @@ type Result =
 /** Between two looks whether a session's earlier Pod is over: its end is seen about as late. */
 const SESSION_LOOK_MS = 200;
 
+/** What becomes of an item while claims work: acknowledged, refused for what it is, or left in the queue for a known reason. */
+const PROGRESS: ReadonlySet<Result> = new Set([
+  "claimed",
+  "duplicate",
+  "session-runs",
+  "awaits-pod",
+  "not-a-session",
+  "no-credential",
+]);
+
 /** The item may be tried in another slot, as long as its window lasts. */
 type SlotResult = Result | "slot-taken";
 
@@ -81,8 +87,7 @@ export class ClaimLoop {
   readonly #onWork: () => void;
   readonly #onLetGo: () => void;
   readonly #onReoffer: (claim: Claim, view: ItemView) => void;
-  readonly #onHindrance: (hindrance: string | null) => void;
-  readonly #hindrances = new Map<"journal" | "read", string | null>();
+  readonly #onProgress: () => void;
   readonly #refuse: (item: WorkItem, api: string) => Promise<void>;
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
@@ -118,8 +123,8 @@ export class ClaimLoop {
     onLetGo: () => void;
     /** A poll was answered with the item of a claim: it is queued again. */
     onReoffer: (claim: Claim, view: ItemView) => void;
-    /** Why nothing can be claimed at the moment; null: something can. */
-    onHindrance: (hindrance: string | null) => void;
+    /** An item was acknowledged, or is left alone for a known reason. */
+    onProgress: () => void;
     /** Acknowledges and stops an item that is no session. */
     refuse: (item: WorkItem, api: string) => Promise<void>;
   }) {
@@ -145,15 +150,15 @@ export class ClaimLoop {
       ...{ clock: context.clock, claims: options.claims, changed, onFull: options.onFull },
       longestMs: context.timing.othersReclaimMs,
     });
-    this.#onHindrance = options.onHindrance;
-    const onRefused = (words: string) => this.#hindered("journal", `${CANNOT_JOURNAL}: ${words}`);
-    this.#journal = new ClaimJournal({ context, onForeignSlot, onRefused, pause: () => this.#pause() });
+    this.#onProgress = options.onProgress;
+    this.#journal = new ClaimJournal({ context, onForeignSlot });
     this.#acknowledging = new Acknowledging({ context, serverTimes, gate });
   }
 
   /** Polls until the signal aborts; then waits for the claims under way. Never throws. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      await sleep(this.#context.clock, this.#pauseLeft(), signal);
       // Room first: whether anything may be claimed is asked at the last moment.
       await this.#room.wait(signal);
       await this.#gate.mayClaim(signal);
@@ -189,7 +194,7 @@ export class ClaimLoop {
     }
     attempt.answered();
     this.#serverTimes.of(work.baseUrl).observe(answer.sentAtMs, answer.answeredAtMs, answer.serverDateMs);
-    const pauseMs = this.#pauseLeft();
+    this.#backoff.reset();
     if (answer.value === null) {
       await this.#pace.restAfterPoll(signal);
       return 0;
@@ -198,7 +203,7 @@ export class ClaimLoop {
     this.#onWork();
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
     this.#begin(answer.value, { ...answer, api: work.baseUrl });
-    return pauseMs;
+    return 0;
   }
 
   /**
@@ -209,14 +214,13 @@ export class ClaimLoop {
     attempt.answered();
     this.#health.unreadable(error);
     this.#count("unreadable");
-    return Math.max(this.#context.timing.retryBaseMs, this.#pauseLeft());
+    return this.#context.timing.retryBaseMs;
   }
 
-  /** Of what no item should be asked for; over, the next one begins small again. */
+  /** For how long no item should be asked for, in milliseconds. */
   #pauseLeft(): number {
-    const pauseMs = Math.max(0, this.#pauseUntilMs - this.#context.clock.monotonic());
-    if (pauseMs === 0) this.#backoff.reset();
-    return pauseMs;
+    const { clock, failing } = this.#context;
+    return Math.max(0, Math.max(this.#pauseUntilMs, failing.pausedUntilMs) - clock.monotonic());
   }
 
   /**
@@ -239,15 +243,10 @@ export class ClaimLoop {
       .then((result) => {
         this.#context.points.note("claim.offer", { workId: item.id }, { result });
         this.#count(result);
+        if (PROGRESS.has(result)) this.#onProgress();
       })
       .finally(() => this.#underWay.delete(claiming));
     this.#underWay.set(claiming, answer.api);
-  }
-
-  /** What stands in the way of claims, each until it does no more. */
-  #hindered(by: "journal" | "read", hindrance: string | null): void {
-    this.#hindrances.set(by, hindrance);
-    this.#onHindrance(this.#hindrances.get("journal") ?? this.#hindrances.get("read") ?? null);
   }
 
   #count(result: Result): void {
@@ -364,10 +363,7 @@ export class ClaimLoop {
       }
       keep = true;
       const read = pod ? await this.#acknowledging.readPod(claim) : null;
-      this.#hindered("journal", null);
-      if (read?.isAnswered) this.#hindered("read", read.refusal && `${CANNOT_READ}: ${read.refusal}`);
       if (read && !read.isParked) {
-        if (read.isRefused) this.#pause();
         keep = !(await this.#tryDrop(
           claim,
           read.isRefused ? "its Pod cannot be read" : "its Pod is not parked any more",
@@ -383,18 +379,17 @@ export class ClaimLoop {
     }
   }
 
-  /** Whether the Environment is held. An API server that does not answer lets the next item fare no better. */
+  /** Whether the Environment carries the finalizer now. */
   async #hold(): Promise<boolean> {
+    const { failing } = this.#context;
     try {
-      return await this.#gate.holdEnvironment();
+      const held = await this.#gate.holdEnvironment();
+      failing.succeeded("hold");
+      return held;
     } catch (error) {
-      this.#pause();
+      if (isStepFailure(error)) failing.failed("hold", { error });
       throw error;
     }
-  }
-
-  #pause(): void {
-    this.#pauseUntilMs = this.#context.clock.monotonic() + this.#backoff.next();
   }
 
   #register(item: WorkItem, answer: Offer, pod: Pod | null): Claim {

@@ -1,5 +1,5 @@
 import type { WorkState } from "../work/types.ts";
-import type { AskPause } from "./ask-pause.ts";
+import type { FailingByStep } from "./failing-steps.ts";
 import type { Journal } from "./journal.ts";
 import type { Lease } from "./lease.ts";
 import type { End } from "./pod-state.ts";
@@ -23,7 +23,14 @@ export type Memory =
    * Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. `beatSentWallMs` is
    * on the wall clock. Without it the lease ends by then at the latest, and may have ended before: no stop may rest on it.
    */
-  | { readonly is: "fenced"; readonly beatSentMs: number; readonly beatSentWallMs?: number; readonly ttlMs: number }
+  | {
+      readonly is: "fenced";
+      readonly beatSentMs: number;
+      readonly beatSentWallMs?: number;
+      readonly ttlMs: number;
+      /** The server's value for the beat, which the next one shows; missing where its answer was lost. */
+      readonly echo?: string;
+    }
   /** Our beat was refused: look again, but not at once. */
   | { readonly is: "refused"; readonly atMs: number };
 
@@ -71,16 +78,12 @@ export interface Claim {
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
   acknowledgedAt: string | null;
   item: ItemView | null;
-  /** What keeps its next step from being taken until a person mends it; null: nothing. */
-  stuck: string | null;
+  /** Its steps that failed and have not succeeded since; null: there are none. */
+  failing: FailingByStep | null;
   /** Since when an address that the spec names no more takes none of its requests; null: it does. */
   awayMs: number | null;
-  /** Its requests to the Work API wait since one of them failed; null: the last was answered. */
-  askPause: AskPause | null;
   /** An opening was sent: until it is confirmed its container may be about to start. */
   openingSent: boolean;
-  /** When the API server first refused, for good as it says, to let its Secret be opened; null: it did not. */
-  openRefusedMs: number | null;
   /** Looks in a row that could not be brought to their end. */
   unknowns: number;
   /** True while the claim loop works on it: nobody else touches it. */
@@ -97,8 +100,6 @@ export interface Claim {
   waitedMs: number | null;
   touches: number;
   touchedMs: number | null;
-  /** Touches in a row that were refused, and what a person has to mend, if anything; null: the last one was not. */
-  touchRefused: { readonly times: number; readonly words: string | null } | null;
   /** The Pod's activeDeadlineSeconds: set by the first touch, the same in all others. */
   deadlineSeconds: number | null;
   /** When the container started, by the node's wall clock. */

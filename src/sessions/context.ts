@@ -9,7 +9,9 @@ import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { WorkApiClient } from "../work/client.ts";
+import type { Judged } from "./api-health.ts";
 import type { ClaimLists } from "./claim-lists.ts";
+import type { FailingSteps } from "./failing-steps.ts";
 import type { HintedQueue } from "./hints.ts";
 import type { NodeOutlook } from "./node-health.ts";
 import type { SessionTemplate } from "./pod-render.ts";
@@ -65,6 +67,10 @@ export interface SessionContext {
   readonly hinted?: HintedQueue | undefined;
   /** Told of every session that has ended, where somebody looks on. */
   readonly onSessionEnded?: (session: SessionView) => void;
+  /** Steps that keep failing, of claims and of what all claims share. */
+  readonly failing: FailingSteps;
+  /** Sends a request to the Work API: what comes of it counts for the conditions Authenticated and QueueReachable. */
+  readonly judged: Judged;
   /** Every request of the loops goes through its point. */
   readonly points: Points<SessionPoint>;
   readonly clock: Clock;
@@ -75,3 +81,6 @@ export interface SessionContext {
   /** The labels of this Environment's metrics. */
   readonly labels: { readonly namespace: string; readonly environment: string };
 }
+
+/** What a runtime is made with: it adds what it learns of its own requests. */
+export type RuntimeContext = Omit<SessionContext, "failing" | "judged">;

@@ -29,6 +29,7 @@ export class ItemObserver {
   readonly #clock: Clock;
   readonly #onAnswer: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
   readonly #onUnreadable: (error: WorkApiError) => void;
+  readonly #judged: <T>(walk: () => Promise<T>) => Promise<T>;
   #waiting = new Map<string, Waiter[]>();
   readonly #isTracked: (workId: string) => boolean;
   readonly #signal: AbortSignal;
@@ -52,6 +53,8 @@ export class ItemObserver {
     onAnswer?: (answer: { sentAtMs: number; serverDateMs: number | null }) => void;
     /** An item that was asked for is shown, and not as it should be. */
     onUnreadable?: (error: WorkApiError) => void;
+    /** Runs a walk for decisions, and judges whether the Work API answers. */
+    judged?: <T>(walk: () => Promise<T>) => Promise<T>;
   }) {
     this.#work = options.work;
     this.#clock = options.clock;
@@ -60,6 +63,7 @@ export class ItemObserver {
     this.#signal = options.signal;
     this.#onAnswer = options.onAnswer ?? (() => {});
     this.#onUnreadable = options.onUnreadable ?? (() => {});
+    this.#judged = options.judged ?? ((walk) => walk());
   }
 
   /** The item as a list shows it that was asked for after this call. Throws WorkApiError. */
@@ -85,7 +89,7 @@ export class ItemObserver {
       const asked = this.#waiting;
       this.#waiting = new Map();
       try {
-        const views = await this.#find([...asked.keys()], true);
+        const views = await this.#judged(() => this.#find([...asked.keys()], true));
         for (const [workId, waiters] of asked) {
           const view = views.get(workId);
           for (const waiter of waiters) view ? waiter.resolve(view) : waiter.reject(new Error("no view"));

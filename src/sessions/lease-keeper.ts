@@ -6,6 +6,7 @@ import { errorText } from "../core/errors.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
+import { isStepFailure } from "./failing-steps.ts";
 import { afterBeat, type BeatResult, beatIntervalMs, type HeldLease, type Lease, leaseEndMs } from "./lease.ts";
 import { beatTold, ofClaim } from "./points.ts";
 import { desiredTtlSeconds } from "./timing.ts";
@@ -198,18 +199,21 @@ export class LeaseKeeper {
   }
 
   async #send(claim: Claim, { echo }: HeldLease): Promise<BeatResult> {
-    const { guard, work, points, clock, timing, logger } = this.#context;
+    const { guard, work, points, clock, timing, logger, judged, failing } = this.#context;
+    const { api, workId } = claim.journal;
     const sentMs = clock.monotonic();
     try {
       guard();
       const asked = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const request = () => work(claim.journal.api).heartbeat(claim.journal.workId, asked);
+      const request = () => judged("heartbeat", api, () => work(api).heartbeat(workId, asked));
       const answer = await points.run("session.beat", ofClaim(claim, { expected: echo }), request, beatTold);
+      failing.succeeded("beat", claim);
       return answer.value.kind === "refused"
         ? { is: "refused", current: answer.value.current }
         : { is: "answered", beat: answer.value.beat, sentMs: answer.sentAtMs, sentWallMs: answer.sentAtWallMs };
     } catch (error) {
-      logger.debug({ workId: claim.journal.workId, error: errorText(error) }, "a beat was not answered");
+      logger.debug({ workId, error: errorText(error) }, "a beat was not answered");
+      if (isStepFailure(error)) failing.failed("beat", { error }, claim);
       if (!(error instanceof WorkApiError)) return { is: "failed" };
       if (error.maybeApplied) return { is: "unanswered", sentMs };
       return { is: "failed", retryAfterMs: error.retryAfterMs ?? 0 };

@@ -115,7 +115,6 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
   context.metrics.touches.inc({ ...context.labels, touch: claim.touches === 0 ? "first" : "again" });
   claim.touches += 1;
   claim.touchedMs = context.clock.monotonic();
-  claim.touchRefused = null;
 }
 
 /**
@@ -143,6 +142,7 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
     beatSentMs: answer.sentAtMs,
     beatSentWallMs: answer.sentAtWallMs,
     ttlMs: beaten.ttl_seconds * SECOND_MS,
+    echo: beaten.last_heartbeat,
   };
   return true;
 }
@@ -199,7 +199,8 @@ async function beat(
   const desired = ttlSeconds === undefined ? {} : { desiredTtlSeconds: ttlSeconds };
   const send = (value: string) => {
     context.guard();
-    const request = () => context.work(api).heartbeat(workId, { expected: value, ...desired });
+    const request = () =>
+      context.judged("heartbeat", api, () => context.work(api).heartbeat(workId, { expected: value, ...desired }));
     return context.points.run(point, ofClaim(claim, { expected: value }), request, beatTold);
   };
   const first = await send(expected);
@@ -220,7 +221,9 @@ export async function stopItem(context: SessionContext, claim: Claim, force: boo
   context.guard();
   const sentMs = context.clock.monotonic();
   const { api, workId } = claim.journal;
-  await context.points.run("session.stop", ofClaim(claim, { force }), () => context.work(api).stop(workId, { force }));
+  await context.points.run("session.stop", ofClaim(claim, { force }), () =>
+    context.judged("stop", api, () => context.work(api).stop(workId, { force })),
+  );
   const seen: ItemView = claim.item ?? {
     state: "stopped",
     acknowledgedAt: claim.acknowledgedAt,

@@ -13,6 +13,7 @@ import { CreationBackoff } from "./creation-backoff.ts";
 import { longestHoldMs } from "./creation-hold.ts";
 import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
+import { isHeldUp } from "./failing-steps.ts";
 import { stateOf } from "./free-pod.ts";
 import { FreePods } from "./free-pods.ts";
 import { NodeWords } from "./node-words.ts";
@@ -284,9 +285,12 @@ export class Pool {
   get busy(): number {
     let busy = this.#departing.unfinished + this.#free.strays().length;
     for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
-    // Without its Pod a claim may last for long: what its item is asked with may be refused until a person mends that.
-    for (const { journal, end, podGone } of this.#claims)
-      if (journal.use === "session" && end === null && !podGone) busy += 1;
+    for (const claim of this.#claims) {
+      // Without its Pod a claim may last for long: requests about its item may be refused until a person fixes that.
+      if (claim.journal.use !== "session" || claim.podGone) continue;
+      // Of sessions that ended and cannot be settled there must not be more and more.
+      if (claim.end === null || isHeldUp(claim)) busy += 1;
+    }
     return busy;
   }
 

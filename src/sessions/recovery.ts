@@ -1,9 +1,7 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
-import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
-import { isForbidden } from "../kube/errors.ts";
 import type { Secret } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
 import { type ClaimTable, newClaim, noteJournal } from "./claim-table.ts";
@@ -49,22 +47,19 @@ export class Recovery {
 
   /**
    * Puts every claim that there is into the table, and tries that until it was done: true. False: the signal aborted before.
-   * @param onHindrance told why it cannot be done yet, with the mend; null once it was
    */
-  async run(signal: AbortSignal, onHindrance: (hindrance: string | null) => void): Promise<boolean> {
-    const { timing, random, clock, logger } = this.#context;
-    const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+  async run(signal: AbortSignal): Promise<boolean> {
+    const { clock, logger, failing } = this.#context;
     while (!signal.aborted) {
       try {
         const found = await recoverClaims(this.#context, this.#into);
         if (found.length > 0) logger.info({ claims: found.length }, "claims of an earlier process found");
-        onHindrance(null);
+        failing.succeeded("recover");
         return true;
       } catch (error) {
         logger.warn({ error: errorText(error) }, "claims of an earlier process could not be listed");
-        const words = `nothing is claimed before the Secrets of earlier claims can be listed: ${errorText(error)}`;
-        onHindrance(isForbidden(error) ? `${words}; give the operator permission to list Secrets` : words);
-        await sleep(clock, backoff.next(), signal);
+        const { untilMs } = failing.failed("recover", { error });
+        await sleep(clock, untilMs - clock.monotonic(), signal);
       }
     }
     return false;

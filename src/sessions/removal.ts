@@ -4,6 +4,7 @@ import { errorText } from "../core/errors.ts";
 import { isAlreadyExists, isConflict, isNotFound } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
+import { isStepFailure } from "./failing-steps.ts";
 import { readJournal, renderJournal } from "./journal.ts";
 import { deletePod, orNull } from "./perform.ts";
 
@@ -91,9 +92,11 @@ export class Removals {
       const isGone = removal.lock !== null && (await this.#finish(name, removal.lock, removal.podUid));
       // What took the slot may be a removal itself, which was taken up meanwhile.
       if (this.#begun.get(name) === removal) this.#begun.delete(name);
+      this.#context.failing.succeeded("delete-pod");
       return isGone ? "removed" : "taken";
     } catch (error) {
       removal.dueMs = this.#context.clock.monotonic() + removal.backoff.next();
+      if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
       this.#context.logger.warn({ pod: name, error: errorText(error) }, "a free Pod could not be removed yet");
       return "failed";
     }

@@ -5,6 +5,7 @@ import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
+import { isStepFailure } from "./failing-steps.ts";
 import { expiredFinished, type Outcome, readFinished } from "./finished.ts";
 import { CLAIM_SECRET_TYPE } from "./journal.ts";
 import { deleteAsSeen, deletePod, orNull } from "./perform.ts";
@@ -176,7 +177,10 @@ export class Retention {
       live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase;
     try {
       const mayHaveRecord = phase === "assigned" && !this.#released.has(name);
-      if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) return;
+      if (!mayHaveRecord && (await deleteAsSeen(this.#context, { by: "retention", name }, pod))) {
+        this.#context.failing.succeeded("delete-pod");
+        return;
+      }
       // Most often kubelet's last word on its containers: the watch brings it in a moment, and nobody waits for this Pod.
       if (!mayHaveRecord && !this.#tried.has(name)) {
         againMs = OUTRUN_MS;
@@ -188,7 +192,9 @@ export class Retention {
         logger.info({ pod: name }, "a Pod whose claim was settled before is deleted");
       }
       await deletePod(this.#context, { by: "retention", name }, isOther);
+      this.#context.failing.succeeded("delete-pod");
     } catch (error) {
+      if (isStepFailure(error)) this.#context.failing.failed("delete-pod", { error, name });
       logger.warn({ pod: name, error: errorText(error) }, "a Pod that is over could not be deleted");
     } finally {
       this.#tried.set(name, clock.monotonic() + againMs);

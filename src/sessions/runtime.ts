@@ -4,14 +4,15 @@ import { IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Secret } from "../kube/resource.ts";
-import { ApiHealth, type Verdict } from "./api-health.ts";
+import { ApiHealth, type Judged, type Verdict } from "./api-health.ts";
 import { Breaker } from "./breaker.ts";
 import { type ClaimGate, ClaimLoop } from "./claim-loop.ts";
 import { deleteClaimSecrets } from "./claim-secrets.ts";
 import { ClaimTable } from "./claim-table.ts";
-import type { SessionContext } from "./context.ts";
+import type { RuntimeContext, SessionContext } from "./context.ts";
 import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
+import { FailingSteps, STEPS, type StepName } from "./failing-steps.ts";
 import { failedRow, readFinished } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
@@ -26,11 +27,13 @@ import { ServerTimes } from "./server-times.ts";
 import { SessionLoop } from "./session-loop.ts";
 import { runsSession } from "./session-turn.ts";
 import { liveView, phaseOf, type SessionView } from "./session-view.ts";
-import { stuckWords } from "./stuck.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 import { Workspaces } from "./workspaces.ts";
 
 const SECOND_MS = 1_000;
+
+/** Steps without which sessions that ended keep their room. */
+const KEEPS_ROOM = ["look", "fence", "stop", "settled", "delete-pod"] as const satisfies readonly StepName[];
 
 /** What a runtime says of itself, for the Environment's status. */
 export interface RuntimeReport {
@@ -90,14 +93,26 @@ export class SessionsRuntime {
   #allKnown = false;
   #draining = false;
   #credentialMissing: string | null = null;
-  /** Why nothing is served although all conditions are well. */
-  #hindrance: string | null = null;
+  readonly #failing: FailingSteps;
+  /** Since when (monotonic) work has waited for a claim that nothing explains; null: it does not. */
+  #stalledSinceMs: number | null = null;
   #probe: { readonly atMs: number; readonly wallMs: number } = { atMs: 0, wallMs: 0 };
 
-  constructor(context: SessionContext, onChange: () => void) {
-    this.#context = context;
+  constructor(from: RuntimeContext, onChange: () => void) {
     this.#onChange = onChange;
-    this.#claims = new ClaimTable(({ journal }) => context.hinted?.over(journal.sessionId));
+    this.#claims = new ClaimTable((claim) => {
+      from.hinted?.over(claim.journal.sessionId);
+      this.#failing.forget(claim);
+    });
+    this.#failing = new FailingSteps(from, this.#claims, () => {
+      this.#changed.notify();
+      onChange();
+    });
+    // What an earlier address answers says nothing of the queue that the spec names.
+    const judged: Judged = (call, api, request) =>
+      api === "" || api === from.work().baseUrl ? this.#health.judge(call, request) : request();
+    const context: SessionContext = { ...from, failing: this.#failing, judged };
+    this.#context = context;
     const { clock } = context;
     this.#serverTimes = new ServerTimes((ms) => clock.now() + ms - clock.monotonic());
     const changed = () => this.#noteChange();
@@ -187,7 +202,7 @@ export class SessionsRuntime {
       onForeignSlot: takeUp,
       onLetGo: changed,
       onReoffer: (claim, view) => this.#sessions.reoffered(claim, view),
-      onHindrance: (hindrance) => this.#noteHindrance(hindrance),
+      onProgress: () => this.#noteProgress(),
       refuse: (item, api) => this.#refused.refuse(item, api),
     });
   }
@@ -201,6 +216,7 @@ export class SessionsRuntime {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#idleRelease.end();
+    this.#failing.end();
     this.#changed.notify();
     await Promise.all([
       this.#running,
@@ -285,12 +301,22 @@ export class SessionsRuntime {
     return `${this.#claims.size} work items were not settled`;
   }
 
-  /** The drain's bound is over: Secrets go unsettled, Pods are the garbage collector's. Leases lapse by themselves. */
-  async abandon(): Promise<void> {
-    const { kube, points, namespace, name } = this.#context;
+  /**
+   * The drain's time is over: Secrets are deleted unsettled, Pods are the garbage collector's, leases lapse. The finalizer is
+   * released whatever fails. Returns whether no Secret is left.
+   */
+  async abandon(): Promise<boolean> {
+    const { kube, points, namespace, name, logger } = this.#context;
     await this.stop();
-    await deleteClaimSecrets(kube, { namespace, name }, points);
+    const isClean = await deleteClaimSecrets(kube, { namespace, name }, points).then(
+      () => true,
+      (error: unknown) => {
+        logger.warn({ error: errorText(error) }, "claim Secrets could not be deleted yet");
+        return false;
+      },
+    );
     await this.#hold.release(() => true);
+    return isClean;
   }
 
   /** The finalizer goes now: nothing is claimed and nothing will be. */
@@ -315,11 +341,12 @@ export class SessionsRuntime {
           busy: this.#pool.busy,
           max: this.#context.environment().spec.sessions?.maxConcurrent ?? 0,
           depth: stats?.depth ?? 0,
+          heldBy: this.#failing.messageOf(KEEPS_ROOM),
         }),
         startVerdict(this.#breaker, this.#probeWallMs()),
         credentialVerdict(this.#credentialMissing, this.#context.environment().spec.sessions?.credential),
       ],
-      hindrance: this.#hindrance ?? stuckWords(this.#claims),
+      hindrance: this.#failing.message,
     };
   }
 
@@ -334,7 +361,7 @@ export class SessionsRuntime {
   async #run(signal: AbortSignal): Promise<void> {
     this.#watchTemplate();
     // Nothing is claimed, created or deleted before every Secret of an earlier process is in the table.
-    if (!(await this.#recovery.run(signal, (hindrance) => this.#noteHindrance(hindrance)))) return;
+    if (!(await this.#recovery.run(signal))) return;
     this.#recovered = true;
     const sessions = this.#sessions.run(signal);
     for (const claim of this.#claims) this.#sessions.poke(claim.name);
@@ -399,7 +426,8 @@ export class SessionsRuntime {
   async #mayClaim(signal: AbortSignal): Promise<void> {
     const ready = () => {
       const finds = this.#pool.hasClaimable || (this.#queue.depth > 0 && this.#pool.wantsOffers);
-      return this.#mayAsk && this.#permissions.mayClaim && !this.#draining && finds;
+      const mayClaim = this.#permissions.mayClaim && !this.#draining && !this.#failing.holdsClaims;
+      return this.#mayAsk && mayClaim && finds;
     };
     // A probe claim becomes possible by the clock alone.
     if (!ready() && this.#pace.pollsEnd()) this.#queue.look();
@@ -433,8 +461,8 @@ export class SessionsRuntime {
 
   #noteStats(): void {
     this.#setDemand();
-    // Nothing waits any more: nobody would ever find out that the hindrance is gone.
-    if (this.#queue.stats?.depth === 0 && this.#queue.stats.pending === 0) this.#noteHindrance(null);
+    if (this.#queue.stats?.depth === 0 && this.#queue.stats.pending === 0) this.#failing.nothingWaits();
+    this.#watchStall();
     this.#onChange();
   }
 
@@ -444,10 +472,21 @@ export class SessionsRuntime {
     this.#pool.setDemand(this.#breaker.isOpen ? Math.min(1, claimable) : claimable);
   }
 
-  #noteHindrance(hindrance: string | null): void {
-    if (this.#hindrance === hindrance) return;
-    this.#hindrance = hindrance;
-    this.#onChange();
+  /** The last net, whatever the cause: work waits, a Pod is free, claims are allowed, and none is made. */
+  #watchStall(): void {
+    const { clock, timing, environment } = this.#context;
+    const mayClaim = this.#mayAsk && this.#permissions.mayClaim && !this.#draining && !environment().spec.paused;
+    if (!mayClaim || this.#queue.depth === 0 || !this.#pool.hasClaimable) this.#noteProgress();
+    else this.#stalledSinceMs ??= clock.monotonic();
+    if (this.#stalledSinceMs === null) return;
+    if (clock.monotonic() < this.#stalledSinceMs + timing.stallMs) return;
+    const { effect } = STEPS.claim;
+    this.#failing.failed("claim", { error: new Error(effect), message: effect });
+  }
+
+  #noteProgress(): void {
+    this.#stalledSinceMs = null;
+    this.#failing.succeeded("claim");
   }
 
   /** When the next probe may be claimed, on the wall clock: worked out once, since two clocks never agree to the second. */

@@ -1,8 +1,8 @@
 import { errorText } from "../core/errors.ts";
-import { isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
+import { isConflict, isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
-import { asks, heldBackUntilMs, noteAnswered, noteFailedAsk } from "./ask-pause.ts";
+import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import { ClaimFacts, isAssigned } from "./claim-facts.ts";
@@ -11,8 +11,9 @@ import { ClaimsFirst, leavesWayUntil } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
 import { remembered, type Step } from "./facts.ts";
+import { isOutOfPatience, isStepFailure } from "./failing-steps.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
-import type { ItemObservers } from "./item-observers.ts";
+import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts";
 import { readJournal } from "./journal.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
@@ -21,7 +22,6 @@ import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
 import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
-import { isGivenUp, noteOpenRefusal, noteTouchRefusal, stuckBy } from "./stuck.ts";
 import { unopenedOutcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
@@ -113,8 +113,7 @@ export class SessionLoop {
   /** Look at all claims: what kept them waiting may be over. */
   pokeAll(): void {
     for (const claim of this.#claims) {
-      // What the server asked for is over when it said.
-      if (!claim.askPause?.isAsked) claim.askPause = null;
+      forgetPauses(claim);
       this.#queue.add(claim.name);
     }
     this.#keeper.retry();
@@ -144,7 +143,7 @@ export class SessionLoop {
     for (let steps = 0; steps < MAX_STEPS; steps += 1) {
       const claim = this.#claims.get(name);
       if (!claim || claim.claiming) return;
-      const { facts, pod } = await this.#facts.read(claim);
+      const { facts, pod } = await this.#read(claim);
       const step = nextStep(facts);
       if (step.do === "wait") {
         if (step.untilMs !== null) {
@@ -180,24 +179,59 @@ export class SessionLoop {
     return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
   }
 
+  /** What the next step is decided on. @throws KubeApiError when the Pod has to be read live, and cannot be. */
+  async #read(claim: Claim): ReturnType<ClaimFacts["read"]> {
+    try {
+      const read = await this.#facts.read(claim);
+      this.#context.failing.succeeded("read-pod", claim);
+      return read;
+    } catch (error) {
+      if (isStepFailure(error)) this.#context.failing.failed("read-pod", { error }, claim);
+      throw error;
+    }
+  }
+
   async #perform(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
+    const name = stepNameOf(step);
     try {
       await this.#performStep(claim, step, pod);
-      claim.stuck = null;
+      if (name !== null && name !== "touch") this.#context.failing.succeeded(name, claim);
       if (asks(step)) claim.awayMs = null;
-      noteAnswered(claim, step);
     } catch (error) {
-      const { clock, timing, random } = this.#context;
-      noteFailedAsk(claim, step, error, clock.monotonic(), timing, random);
+      const { clock, failing } = this.#context;
+      const isStale = error instanceof StaleClaimError;
+      // What is read after the first conflict is news; a conflict that comes again is a failure as any other.
+      const atOnce = isStale && !claim.failing?.has(name ?? "open");
       const away = this.#observers.isElsewhere(claim) ? claim.journal.api : null;
-      claim.stuck = stuckBy(error, away) ?? (step.do === "open" ? claim.stuck : null);
-      if (claim.stuck !== null) this.#onChange();
+      const message = awayMessage(error, away);
+      if (name !== null && isStepFailure(error)) {
+        failing.failed(name, { error, atOnce, ...(message !== undefined && { message }) }, claim);
+      }
       if (isGivenUp(claim, away, error, clock.monotonic())) {
         return this.#settled(claim, `${away} does not take its requests any more`, pod);
       }
-      if (!(error instanceof StaleClaimError)) throw error;
-      await this.#reread(claim);
+      if (isStale) return this.#reread(claim);
+      // What is given up is settled at once: another pause, and its item would be in the queue again.
+      if (this.#givesUpOpening(claim, step, error)) return;
+      throw error;
     }
+  }
+
+  /**
+   * Whether a claim that is acknowledged and cannot be opened will not be started any more. It counts as a failed start: what
+   * refuses it would refuse the next one, too. A Work API that does not answer refuses nothing: the item is opened, or is in
+   * the queue again, when it does. Where the container runs all the same, an opening took effect that was not answered.
+   */
+  #givesUpOpening(claim: Claim, step: Step, error: unknown): boolean {
+    const { clock, timing } = this.#context;
+    if (claim.acknowledgedAt === null || claim.journal.opened || claim.ending !== null) return false;
+    if (step.do !== "open" && !(step.do === "take" && isRefusal(error))) return false;
+    const failing = claim.failing?.get(step.do);
+    if (!isOutOfPatience(failing, clock.monotonic(), timing)) return false;
+    claim.ending = { why: "StartFailed", message: failing?.message ?? errorText(error) };
+    this.#notes.judge(claim, outcomeOf(claim));
+    this.#context.failing.givenUp(claim);
+    return true;
   }
 
   async #performStep(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
@@ -272,28 +306,25 @@ export class SessionLoop {
     }
   }
 
-  /** A touch that is refused keeps nobody from watching the container, which kubelet starts by itself. */
+  /** A touch that fails holds nothing up: kubelet starts the container without it. */
   async #touch(claim: Claim, pod: Pod): Promise<void> {
+    const { clock, failing, logger } = this.#context;
     try {
       await this.#beforeTouch();
       await touchPod(this.#context, claim, pod);
+      failing.succeeded("touch", claim);
     } catch (error) {
       if (!(error instanceof KubeApiError)) throw error;
       claim.touches += 1;
-      claim.touchedMs = this.#context.clock.monotonic();
-      noteTouchRefusal(claim, error);
-      this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
+      claim.touchedMs = clock.monotonic();
+      // A conflict says that the Pod is another one: the watch shows it.
+      if (!isConflict(error)) failing.failed("touch", { error }, claim);
+      logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
     }
   }
 
   async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
-    try {
-      await openSecret(this.#context, claim, acknowledgedAt);
-    } catch (error) {
-      // What is given up is settled at once: another pause, and its item would be in the queue again.
-      if (noteOpenRefusal(claim, error, this.#context.clock.monotonic())) return;
-      throw error;
-    }
+    await openSecret(this.#context, claim, acknowledgedAt);
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#context.clock.monotonic();
     claim.openedAtMs = this.#context.clock.now();
@@ -349,15 +380,17 @@ export class SessionLoop {
     return unopenedOutcome(claim, because, pod ? readPodState(pod) : { is: "gone" }, this.#facts.isDraining);
   }
 
-  /** A mark that is refused for good must not keep a claim that is settled: its Pod goes without having been kept. */
+  /** A mark that keeps failing must not keep a claim that is settled: its Pod is deleted without having been kept. */
   async #mark(claim: Claim, pod: Pod, outcome: Outcome): Promise<boolean> {
     try {
       const start = { failed: isStartFailure(claim), inARow: this.#breaker.failuresOf(claim.templateHash) };
       await markFinished(this.#context, claim, pod, outcome, start);
       return true;
     } catch (error) {
-      if (!isForbidden(error) && !isInvalid(error)) throw error;
-      this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "a finished Pod could not be marked");
+      const { clock, timing, logger } = this.#context;
+      const isFinal = isForbidden(error) || isInvalid(error);
+      if (!isFinal && !isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing)) throw error;
+      logger.warn({ pod: claim.name, error: errorText(error) }, "a finished Pod could not be marked");
       return false;
     }
   }

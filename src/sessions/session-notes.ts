@@ -105,9 +105,10 @@ export class SessionNotes {
   }
 
   /** Of one that an earlier process opened only the beginning is known: it must not look newer than it is. */
-  #startOf({ name, templateHash, openedMs, openedAtMs, recordedMs, openRefusedMs }: Claim): Start {
+  #startOf({ name, templateHash, openedMs, openedAtMs, recordedMs, failing }: Claim): Start {
     const sinceMs = openedAtMs === null ? (recordedMs ?? openedMs) : openedMs;
-    return { hash: templateHash, claim: name, openedMs: sinceMs ?? openRefusedMs ?? this.#context.clock.monotonic() };
+    const triedMs = failing?.get("open")?.sinceMs;
+    return { hash: templateHash, claim: name, openedMs: sinceMs ?? triedMs ?? this.#context.clock.monotonic() };
   }
 
   /** The key is in the Secret. */
@@ -170,7 +171,7 @@ export class SessionNotes {
     claim.judged = true;
     const { metrics, labels, clock } = this.#context;
     const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt && claim.blindFence === null;
-    if ((claim.journal.opened || claim.openRefusedMs !== null) && isStartFailure(claim)) {
+    if ((claim.journal.opened || claim.ending?.why === "StartFailed") && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
       this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic());
     } else if (claim.firstBeatSeen) {

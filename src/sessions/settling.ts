@@ -1,4 +1,5 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
+import { type ItemView, isSameInstant } from "./claim.ts";
 import { type Facts, isReleased, STOP, type Step } from "./facts.ts";
 import { isFenced, lookAgain, seenSince, untilLapsed } from "./looking.ts";
 import { settleLease } from "./operator-steps.ts";
@@ -19,11 +20,22 @@ export function fenceAndStop(facts: Facts): Step {
   const held = isFenced(facts);
   // Our beat is not in the list yet.
   if (item.state === "starting") return held ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
-  if (held) return STOP;
+  if (held) return renewal(facts, item) ?? STOP;
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
   if (memory.is !== "snapshot" || memory.value !== value) return { do: "snapshot", value };
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
   return nowMs < quietUntil ? { do: "wait", untilMs: quietUntil } : { do: "fence", expected: value };
+}
+
+/**
+ * The stop keeps failing: the lease is renewed, or the item would be in the queue again and its session run a second time.
+ * Our own value need not stand still, since the heartbeat is refused where anyone else has sent one.
+ */
+function renewal({ claim, nowMs }: Facts, { latestHeartbeatAt }: ItemView): Step | null {
+  const { memory, failing } = claim;
+  if (memory.is !== "fenced" || memory.echo === undefined || !failing?.has("stop")) return null;
+  const isOurs = isSameInstant(memory.echo, latestHeartbeatAt);
+  return isOurs && nowMs >= memory.beatSentMs + memory.ttlMs / 2 ? { do: "fence", expected: memory.echo } : null;
 }
 
 /**

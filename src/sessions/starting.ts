@@ -1,4 +1,3 @@
-import { backoffCeiling } from "../core/backoff.ts";
 import type { Claim } from "./claim.ts";
 import { deletePod, type Facts, type Step, waitUntil } from "./facts.ts";
 import type { Timing } from "./timing.ts";
@@ -32,11 +31,9 @@ export function starting(facts: Facts): Step {
 }
 
 /** kubelet's watches of Secrets and of Pods are not ordered: it may have looked before it saw the key, so touch again. */
-export function nextTouchMs({ touches, touchedMs, touchRefused }: Readonly<Claim>, timing: Timing): number {
+export function nextTouchMs({ touches, touchedMs, failing }: Readonly<Claim>, { touchAgainMs }: Timing): number {
   if (touchedMs === null) return Number.NEGATIVE_INFINITY;
-  const { touchAgainMs, retryBaseMs: baseMs, retryMaxMs: maxMs } = timing;
   const pauseMs = touchAgainMs[Math.min(touches, touchAgainMs.length) - 1] ?? 0;
-  // Whoever refuses it may do so for as long as the session lasts.
-  const refusedMs = touchRefused === null ? 0 : backoffCeiling({ baseMs, maxMs }, touchRefused.times - 1);
-  return touchedMs + Math.max(pauseMs, refusedMs);
+  // An API server that refuses a touch may do so for as long as the session lasts.
+  return Math.max(touchedMs + pauseMs, failing?.get("touch")?.untilMs ?? 0);
 }

@@ -57,6 +57,13 @@ export interface Timing {
   /** Backoff of calls that failed: first, and at most. */
   readonly retryBaseMs: number;
   readonly retryMaxMs: number;
+  /**
+   * A step that has failed for so long is reported, and an acknowledged claim that could not be opened by then is given up:
+   * an item that nobody beats goes back to the queue after 90 s, to be claimed in vain again.
+   */
+  readonly stepPatienceMs: number;
+  /** Work waits, a Pod is free, and nothing was acknowledged for so long: reported, whatever the cause. */
+  readonly stallMs: number;
   /** After a 404 of the whole environment: nothing but another id or key helps, so ask seldom. */
   readonly notFoundPauseMs: number;
   /** A good key is read anew so often, to notice a rotation before the old key ends. */
@@ -137,6 +144,8 @@ export const DEFAULT_TIMING: Timing = {
   scaleMs: 15_000,
   retryBaseMs: 500,
   retryMaxMs: 30_000,
+  stepPatienceMs: 45_000,
+  stallMs: 120_000,
   notFoundPauseMs: 30_000,
   keyRefreshMs: 60_000,
   keyRetryMs: 5_000,
@@ -165,6 +174,18 @@ export const DEFAULT_TIMING: Timing = {
   noRoomPauseMs: 250,
   drainBoundMs: 60_000,
 };
+
+/** A poll waits for at least so long. */
+const SHORTEST_BLOCK_MS = 200;
+
+/**
+ * The same with another bound of protocol requests. What it takes from the time in which an item may be acknowledged, polls
+ * that wait for work give back: an item may come at their end.
+ */
+export function withRequestBound(timing: Timing, requestBoundMs: number): Timing {
+  const moreMs = requestBoundMs - timing.requestBoundMs;
+  return { ...timing, requestBoundMs, pollBlockMs: Math.max(SHORTEST_BLOCK_MS, timing.pollBlockMs - moreMs) };
+}
 
 /** The times that may run faster in a test, where the other side's clock runs faster too. */
 const SCALED = [

@@ -4,14 +4,21 @@ import type { Verdict } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";
 
-/** What is said of capacity: what stands in its way, or that the maximum is reached while work waits. */
-export function capacityVerdict(problem: CapacityProblem, use: { busy: number; max: number; depth: number }): Verdict {
+/**
+ * What is said of capacity: what stands in its way, or that the maximum is reached while work waits.
+ * @param use `heldBy`: why sessions that ended keep their room; null: they do not
+ */
+export function capacityVerdict(
+  problem: CapacityProblem,
+  use: { busy: number; max: number; depth: number; heldBy: string | null },
+): Verdict {
   switch (problem?.is) {
     case undefined:
       if (use.depth > 0 && use.busy >= use.max) {
+        const why = use.heldBy ?? "raise it to serve more at a time";
         return {
           reason: "AtMaximum",
-          message: `all ${use.max} Pods of maxConcurrent are in use and more work waits: raise it to serve more at a time`,
+          message: `all ${use.max} Pods of maxConcurrent are in use and more work waits: ${why}`,
         };
       }
       return { reason: "Available", message: "Pods can be made and get ready" };

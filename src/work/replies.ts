@@ -15,6 +15,8 @@ export interface CallContext {
   readonly key: string;
   readonly apiKey: boolean;
   readonly timeoutMs: number;
+  /** It has the bound of the claim protocol. */
+  readonly urgent: boolean;
 }
 
 const MAX_SHOWN_ID = 80;
@@ -139,7 +141,7 @@ function failureMeaning(context: CallContext, failure: HttpFailure): string {
   const sent = failure.sent ? "" : ", before the request was sent";
   switch (failure.kind) {
     case "timeout":
-      return `no whole answer within ${context.timeoutMs} ms${sent}; check that ${context.origin} can be reached`;
+      return `no whole answer within ${context.timeoutMs} ms${sent}; check that ${context.origin} can be reached${context.urgent ? ", or raise --protocol-timeout if it only takes longer" : ""}`;
     case "aborted":
       return `cancelled${sent}`;
     case "too-large":

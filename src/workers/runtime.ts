@@ -194,9 +194,10 @@ export class WorkersRuntime {
   }
 
   /** The drain's bound is over: what is left is the garbage collector's. */
-  async abandon(): Promise<void> {
+  async abandon(): Promise<boolean> {
     await this.stop();
     await this.#hold.release(() => true);
+    return true;
   }
 
   /** The finalizer goes now: no worker is left. */

@@ -672,10 +672,10 @@ export function faults(): Fault[] {
       {
         type: "Ready",
         status: "False",
-        reason: "NotReady",
+        reason: "StepFailing",
         words: ["nothing is claimed before the Secrets of earlier claims can be listed", "permission to list Secrets"],
       },
-      { status: "False", reason: "NotReady" },
+      { status: "False", reason: "StepFailing" },
     ),
     lacking(
       { resource: "secrets", verb: "create" },
@@ -683,10 +683,10 @@ export function faults(): Fault[] {
       {
         type: "Ready",
         status: "False",
-        reason: "NotReady",
-        words: ["items are not claimed while their Secrets cannot be made", "permission to create Secrets"],
+        reason: "StepFailing",
+        words: ["nothing is claimed while the Secrets of claims cannot be created", "permission to create Secrets"],
       },
-      { status: "False", reason: "NotReady" },
+      { status: "False", reason: "StepFailing" },
       // The finalizer comes before a claim, and goes after it.
       {
         restless: true,

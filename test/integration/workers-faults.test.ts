@@ -167,7 +167,7 @@ describe.concurrent("an operator that lacks a right", () => {
     };
     const told = await world.until("it is said", async () => {
       const ready = await readyOf();
-      return ready?.reason === "NotReady" && ready;
+      return ready?.reason === "StepFailing" && ready;
     });
     expect(told.message).toContain("nothing is scaled before Deployments and Pods can be listed");
     await changeRights(world);

@@ -101,7 +101,7 @@ test("what the operator decided itself comes before everything", () => {
 test("a hindrance shows where no condition is wrong, and before what is only not known yet", () => {
   expect(ready(conditionsWith("KeyUnchecked"), { hindrance: "no leave" })).toMatchObject({
     status: "False",
-    reason: "NotReady",
+    reason: "StepFailing",
     message: "no leave",
   });
   expect(ready(conditionsWith("Unreachable"), { hindrance: "no leave" }).reason).toBe("Unreachable");

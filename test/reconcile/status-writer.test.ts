@@ -266,7 +266,7 @@ describe("Events", () => {
     expect(reasonsTold()).toEqual(["KeyRejected", "KeyAccepted"]);
   });
 
-  test.each<ConditionReason>(["Paused", "InvalidSpec", "NotReady", "Deleting"])(
+  test.each<ConditionReason>(["Paused", "InvalidSpec", "StepFailing", "Deleting"])(
     "what Ready alone says is told: %s, and that it is over",
     async (reason) => {
       const writing = writer();

@@ -3,6 +3,7 @@ import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { UnservedEnvironments } from "../../src/reconcile/unserved.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, refusal } from "./fake-kube.ts";
@@ -21,6 +22,7 @@ beforeEach(() => {
   unserved = new UnservedEnvironments({
     kube: kube.client,
     points: () => NO_POINTS,
+    timing: DEFAULT_TIMING,
     clock: new VirtualClock(),
     metrics,
     announcer: () => (reason) => void told.push(reason),
@@ -60,6 +62,7 @@ test("a status that an earlier process wrote is not written again", async () => 
   const next = new UnservedEnvironments({
     kube: kube.client,
     points: () => NO_POINTS,
+    timing: DEFAULT_TIMING,
     clock: new VirtualClock(),
     metrics,
     announcer: () => (reason) => void told.push(reason),

@@ -4,19 +4,18 @@ import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { AckWindow, windowMs } from "../../src/sessions/ack-window.ts";
 import { Acknowledging } from "../../src/sessions/acknowledging.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
 import { ServerTimes } from "../../src/sessions/server-times.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, JOURNAL } from "./claims.ts";
+import { claimOf, contextOf, JOURNAL } from "./claims.ts";
 import { pod } from "./pods.ts";
 
 /** An acknowledgement that is sent and never answered; every read of the Pod takes `readMs`. */
 function unanswered(readMs: number) {
   const clock = new VirtualClock();
   const sentAtMs: number[] = [];
-  const context = {
+  const context = contextOf({
     clock,
     points: NO_POINTS,
     random: () => 1,
@@ -37,7 +36,7 @@ function unanswered(readMs: number) {
         throw new WorkApiError({ kind: "timeout", call: "ack", message: "no answer", maybeApplied: true });
       },
     }),
-  } as unknown as SessionContext;
+  } as Parameters<typeof contextOf>[0]);
   const serverTimes = new ServerTimes((ms) => ms);
   const acknowledging = new Acknowledging({ context, serverTimes, gate: { isClosing: false } });
   const polledMs = clock.monotonic();

@@ -18,7 +18,7 @@ beforeEach(() => {
   health = new ApiHealth({
     clock,
     random: () => 1,
-    timing: { notFoundPauseMs: NOT_FOUND_PAUSE_MS, rejectedKeyRetryMs: KEY_RETRY_MS },
+    timing: { notFoundPauseMs: NOT_FOUND_PAUSE_MS, retryMaxMs: 30_000, rejectedKeyRetryMs: KEY_RETRY_MS },
     onChange: () => {
       changes += 1;
     },

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { heldBackUntilMs, noteAnswered, noteFailedAsk } from "../../src/sessions/ask-pause.ts";
+import { forgetPauses, heldBackUntilMs, stepNameOf } from "../../src/sessions/ask-pause.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { LOOK, STOP, type Step } from "../../src/sessions/facts.ts";
+import { afterFailure } from "../../src/sessions/failing-steps.ts";
 import type { HeldLease } from "../../src/sessions/lease.ts";
 import { isFenced } from "../../src/sessions/looking.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
@@ -19,13 +20,19 @@ const refused = (retryAfterMs?: number) =>
 
 /** A claim whose step was refused `afterMs` after the poll. */
 function failed(claim: Claim, step: Step, afterMs: number, error: unknown = refused(ASKED_MS)): Claim {
-  noteFailedAsk(claim, step, error, POLLED + afterMs, DEFAULT_TIMING, () => 0);
+  const name = stepNameOf(step) ?? "look";
+  const context = { timing: DEFAULT_TIMING, random: () => 0 };
+  claim.failing ??= new Map();
+  claim.failing.set(name, afterFailure(claim.failing.get(name), name, { error }, POLLED + afterMs, context));
   return claim;
 }
 
+/** When the last of its requests failed. */
+const failedMs = ({ failing }: Claim) => Math.max(...[...(failing?.values() ?? [])].map((each) => each.failedMs));
+
 /** For how long after that it is held back. */
 const heldMs = (claim: Claim, step: Step, more: Parameters<typeof facts>[3] = {}) =>
-  heldBackUntilMs(facts(claim, claim.end ? GONE : RUNNING, 0, more), step) - (claim.askPause?.failedMs ?? 0);
+  heldBackUntilMs(facts(claim, claim.end ? GONE : RUNNING, 0, more), step) - failedMs(claim);
 
 const HELD: HeldLease = {
   is: "held",
@@ -96,18 +103,31 @@ describe("a step that failed", () => {
   test("is held back for pauses that double, whatever else succeeds", () => {
     const claim = opened();
     const held: number[] = [];
-    for (let n = 0; n < 9; n += 1) {
-      failed(claim, STOP, 10_000, refused());
-      held.push(heldMs(claim, STOP));
-      noteAnswered(claim, LOOK);
+    for (let n = 0, atMs = 100_000; n < 9; n += 1) {
+      failed(claim, STOP, atMs, refused());
+      const pauseMs = heldMs(claim, STOP);
+      held.push(pauseMs);
+      atMs += pauseMs;
+      // What a look shows does not make a stop welcome that was refused before.
+      failed(claim, LOOK, atMs - 1, refused());
+      claim.failing?.delete("look");
     }
-    expect(held).toEqual([250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]);
-    noteAnswered(claim, STOP);
-    expect(claim.askPause).toBeNull();
+    // One try comes at the end of the patience of 45 s.
+    expect(held).toEqual([250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 14_250, 15_000]);
   });
 
-  test("by what is no answer of the Work API leaves its claim alone", () => {
-    expect(failed(opened(), LOOK, 10_000, new Error("no view")).askPause).toBeNull();
-    expect(failed(opened(), { do: "touch" }, 10_000).askPause).toBeNull();
+  test("is held back for itself alone when it is a request to the API server", () => {
+    const claim = failed(opened(), { do: "settled", because: "stopped" }, 10_000, new Error("no leave"));
+    expect(heldMs(claim, { do: "settled", because: "stopped" })).toBe(250);
+    expect(heldBackUntilMs(facts(claim, RUNNING, 0), STOP)).toBe(Number.NEGATIVE_INFINITY);
+  });
+
+  test("is tried at once with another key, unless the server asked for a pause", () => {
+    const claim = failed(opened(), LOOK, 10_000, refused());
+    forgetPauses(claim);
+    expect(heldMs(claim, LOOK)).toBe(0);
+    failed(claim, LOOK, 11_000);
+    forgetPauses(claim);
+    expect(heldMs(claim, LOOK)).toBe(ASKED_MS);
   });
 });

@@ -1,6 +1,8 @@
 import type { Claim, ItemView } from "../../src/sessions/claim.ts";
 import { newClaim } from "../../src/sessions/claim-table.ts";
+import type { SessionContext } from "../../src/sessions/context.ts";
 import type { Facts, Limits } from "../../src/sessions/facts.ts";
+import { FailingSteps } from "../../src/sessions/failing-steps.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
 import type { End, PodState } from "../../src/sessions/pod-state.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
@@ -123,4 +125,10 @@ export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Pa
     timing: DEFAULT_TIMING,
     ...more,
   };
+}
+
+/** A context of which a test gives what it needs, with the parts that record failures. */
+export function contextOf(given: ConstructorParameters<typeof FailingSteps>[0]): SessionContext {
+  const failing = new FailingSteps(given, [], () => {});
+  return { ...given, failing, judged: (_call, _api, request) => request() } as SessionContext;
 }

@@ -7,7 +7,6 @@ import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
 import type { HeldLease } from "../../src/sessions/lease.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
@@ -15,7 +14,7 @@ import { WorkApiError } from "../../src/work/errors.ts";
 import type { Heartbeat, HeartbeatOutcome } from "../../src/work/types.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, JOURNAL } from "./claims.ts";
+import { claimOf, contextOf, JOURNAL } from "./claims.ts";
 
 const SECOND = 1_000;
 const INTERVAL = 30 * SECOND;
@@ -52,7 +51,7 @@ class Rig {
   /** @param room beats that all members of the budget may have under way */
   constructor(room = 1_000) {
     const beats = new Slots(room);
-    const context = {
+    const context = contextOf({
       points: NO_POINTS,
       clock: this.#countedClock(),
       random: seededRandom(1),
@@ -64,7 +63,7 @@ class Rig {
         if (!this.mayAct) throw new LeadershipLostError("not the leader");
       },
       work: () => ({ beats, heartbeat: (workId: string, o: Omit<Sent, "workId" | "atMs">) => this.#beat(workId, o) }),
-    } as unknown as SessionContext;
+    } as Parameters<typeof contextOf>[0]);
     this.keeper = new LeaseKeeper(context, (claim) => this.changed.push(claim.journal.workId));
     this.running = this.keeper.run(this.ending.signal);
   }

@@ -3,12 +3,11 @@ import { NO_POINTS } from "../../src/core/points.ts";
 import { Slots } from "../../src/core/slots.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { LeaseSteps } from "../../src/sessions/lease-steps.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, OURS, view } from "./claims.ts";
+import { claimOf, contextOf, OURS, view } from "./claims.ts";
 
 const TTL_SECONDS = 90;
 const TTL_MS = TTL_SECONDS * 1_000;
@@ -20,7 +19,7 @@ function steps(beats: "answered" | "unanswered" | "refused" = "answered") {
   const room = new Slots(1);
   const times = () => ({ sentAtMs: clock.monotonic(), sentAtWallMs: clock.now() });
   const beat = { state: "active", lease_extended: true, last_heartbeat: "ours", ttl_seconds: TTL_SECONDS };
-  const context = {
+  const context = contextOf({
     clock,
     points: NO_POINTS,
     random: Math.random,
@@ -42,7 +41,7 @@ function steps(beats: "answered" | "unanswered" | "refused" = "answered") {
         return times();
       },
     }),
-  } as unknown as SessionContext;
+  } as Parameters<typeof contextOf>[0]);
   const claim = claimOf({ acknowledgedAt: OURS });
   const leases = new LeaseSteps(context, new LeaseKeeper(context, () => {}));
   const seenActive = () => {

@@ -1,0 +1,360 @@
+import { backoffCeiling } from "../core/backoff.ts";
+import type { Clock, Timer } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
+import { unended } from "../core/without-end.ts";
+import { isForbidden, isInvalid, isUnauthorized, KubeApiError, LeadershipLostError } from "../kube/errors.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import { WorkApiError } from "../work/errors.ts";
+import { askedPauseMs } from "../work/retry-after.ts";
+import type { Claim } from "./claim.ts";
+import { refusalWords } from "./refusal-words.ts";
+import type { Timing } from "./timing.ts";
+
+/** What a step is for, as a person reads it when it keeps failing. */
+interface StepInfo {
+  /** What does not work, and what follows from that. */
+  readonly effect: string;
+  /** How to fix a 403; null: the error's own words say it. */
+  readonly permission: string | null;
+}
+
+/**
+ * The steps whose failures are tracked, in the order in which they are reported: what keeps all sessions from being served
+ * comes first. The names are the values of the label `step` of `berth_failing_steps`.
+ */
+export const STEPS = {
+  recover: {
+    effect: "nothing is claimed before the Secrets of earlier claims can be listed",
+    permission: "list Secrets",
+  },
+  hold: {
+    effect: "nothing is claimed while the finalizer cannot be added to the Environment",
+    permission: "patch Environments",
+  },
+  journal: {
+    effect: "nothing is claimed while the Secrets of claims cannot be created",
+    permission: "create Secrets, or raise the quota",
+  },
+  "read-pod": {
+    effect: "nothing is claimed while Pods cannot be read",
+    permission: "get Pods in this namespace",
+  },
+  acknowledge: { effect: "no session starts while work items cannot be acknowledged", permission: null },
+  open: {
+    effect: "claimed sessions do not start while the Secrets of claims cannot be changed",
+    permission: "patch Secrets",
+  },
+  take: { effect: "claimed sessions do not start while the Work API takes no heartbeats", permission: null },
+  beat: { effect: "sessions lose their leases while the Work API takes no heartbeats", permission: null },
+  look: { effect: "sessions are neither started nor ended while work items cannot be listed", permission: null },
+  fence: { effect: "ended sessions stay active while the Work API takes no heartbeats", permission: null },
+  stop: { effect: "ended sessions stay active while work items cannot be stopped", permission: null },
+  settled: {
+    effect: "ended sessions keep their Secrets and Pods while these cannot be deleted or changed",
+    permission: "delete Secrets and patch Pods",
+  },
+  drop: {
+    effect: "Pods stay reserved while the Secrets of claims that failed cannot be deleted",
+    permission: "delete Secrets",
+  },
+  "delete-pod": { effect: "Pods keep their room while they cannot be deleted", permission: "delete Pods" },
+  touch: {
+    effect: "Pods do not show their session, and are not kept from evictions, while they cannot be changed",
+    permission: "patch Pods",
+  },
+  claim: {
+    effect: "work waits and Pods are free, but nothing is acknowledged: read the operator's log",
+    permission: null,
+  },
+} as const satisfies Record<string, StepInfo>;
+
+export type StepName = keyof typeof STEPS;
+const STEP_NAMES = Object.keys(STEPS) as StepName[];
+
+/** A step that failed and has not succeeded since. Times are the monotonic clock, in milliseconds. */
+export interface FailingStep {
+  /** Failures in a row. */
+  readonly times: number;
+  /** When the first of them failed, and the last. */
+  readonly sinceMs: number;
+  readonly failedMs: number;
+  /** The step is not tried again before. */
+  readonly untilMs: number;
+  /** The server asked for the pause. */
+  readonly isAsked: boolean;
+  /** Only a person can fix it (a missing permission, a rule): it is reported at once. */
+  readonly isFinal: boolean;
+  /** The kind of failure; while it does not change, neither does `message`. */
+  readonly code: string;
+  readonly message: string;
+}
+
+export type FailingByStep = Map<StepName, FailingStep>;
+
+/** A claim's step that was not tried again so long after it was due is not needed any more. */
+const OVERDUE_MS = 60_000;
+
+/** Whether a person hears of it: at once where only a person can help, else once it has failed for long enough. */
+function isShown(failing: FailingStep, nowMs: number, { stepPatienceMs }: Pick<Timing, "stepPatienceMs">): boolean {
+  if (nowMs > failing.untilMs + OVERDUE_MS) return false;
+  return failing.isFinal || (failing.times > 1 && nowMs >= failing.sinceMs + stepPatienceMs);
+}
+
+/** One lost request holds nothing up. */
+const FAILURES_TO_HOLD_UP = 3;
+
+/** Whether a claim waits for a step that fails again and again. */
+export function isHeldUp({ failing }: Readonly<Claim>): boolean {
+  return failing !== null && [...failing.values()].some(({ times }) => times >= FAILURES_TO_HOLD_UP);
+}
+
+/** Whether a step has failed for so long that the claim gives up on it. */
+export function isOutOfPatience(failing: FailingStep | undefined, nowMs: number, timing: Timing): boolean {
+  return failing !== undefined && nowMs >= failing.sinceMs + timing.stepPatienceMs;
+}
+
+/** What became known while a step failed. */
+export interface Failure {
+  readonly error: unknown;
+  /** The name of the Pod and Secret it is about, which messages leave out: it differs at each try. */
+  readonly name?: string;
+  /** Replaces the message that the error gives, and is reported at once. */
+  readonly message?: string;
+  /** Try again at once: the next try is made with what is known now. */
+  readonly atOnce?: boolean;
+}
+
+/** The record after one more failure. Failures within one pause count as one: many claims may fail at the same time. */
+export function afterFailure(
+  before: FailingStep | undefined,
+  step: StepName,
+  failure: Failure,
+  nowMs: number,
+  { timing, random }: { readonly timing: Timing; readonly random: Random },
+): FailingStep {
+  const { error } = failure;
+  const times = (before?.times ?? 0) + (before && nowMs < before.untilMs ? 0 : 1);
+  const sinceMs = before?.sinceMs ?? nowMs;
+  const askedMs = askedPauseMs(error, random) ?? (error instanceof KubeApiError ? (error.retryAfterMs ?? null) : null);
+  const ceilingMs = backoffCeiling({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, times - 1);
+  const pauseMs = failure.atOnce ? 0 : ceilingMs / 2 + (ceilingMs / 2) * random();
+  // One try comes when patience ends: whoever gives up then has asked once more.
+  const lastMs = sinceMs + timing.stepPatienceMs;
+  const dueMs = nowMs < lastMs ? Math.min(nowMs + pauseMs, lastMs) : nowMs + pauseMs;
+  const untilMs = Math.max(dueMs, before?.untilMs ?? dueMs, nowMs + (askedMs ?? 0));
+  const code = codeOf(error);
+  const isSame = before?.code === code && failure.message === undefined;
+  return {
+    times,
+    sinceMs,
+    failedMs: nowMs,
+    untilMs,
+    isAsked: askedMs !== null,
+    isFinal: failure.message !== undefined || isForbidden(error) || isInvalid(error),
+    code,
+    message: isSame ? before.message : (failure.message ?? messageOf(step, failure)),
+  };
+}
+
+function codeOf(error: unknown): string {
+  if (error instanceof KubeApiError) return `${error.status} ${error.reason}`;
+  if (error instanceof WorkApiError) return `${error.kind} ${error.status ?? ""}`;
+  return error instanceof Error ? error.name : "";
+}
+
+function messageOf(step: StepName, { error, name = "" }: Failure): string {
+  const { effect, permission }: StepInfo = STEPS[step];
+  const words = unended(name === "" ? errorText(error) : refusalWords(error, name));
+  const said = words === "" ? effect : `${effect}: ${words}`;
+  if (!(error instanceof KubeApiError)) return said;
+  if (isForbidden(error) || isUnauthorized(error)) {
+    return permission === null ? said : `${said}; give the operator permission to ${permission}`;
+  }
+  return `${said}; fix what refuses it (an admission webhook, a quota, the API server): it is tried again with backoff`;
+}
+
+/** Whether a failure says that a step keeps failing: not that this process may not act, or ends. */
+export function isStepFailure(error: unknown): boolean {
+  if (error instanceof LeadershipLostError) return false;
+  return error instanceof WorkApiError ? error.kind !== "aborted" : true;
+}
+
+interface FailingContext {
+  readonly clock: Clock;
+  readonly timing: Timing;
+  readonly random: Random;
+  readonly metrics: Pick<Metrics, "failingSteps">;
+  readonly labels: { readonly namespace: string; readonly environment: string };
+}
+
+/** Steps that the next claim would take, too: while one fails, none is begun for a while. */
+const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-pod", "acknowledge"]);
+
+/** Steps without which no claim starts: while a claim fails there, no other is begun. */
+const STARTS: readonly StepName[] = ["open", "take"];
+
+/**
+ * What keeps failing in one Environment, whatever the cause: steps of its claims, and of the loops that all claims share.
+ * A failure that lasts is reported in the condition Ready and counted in `berth_failing_steps`.
+ */
+export class FailingSteps {
+  readonly #context: FailingContext;
+  readonly #claims: Iterable<Claim>;
+  readonly #onChange: () => void;
+  readonly #shared: FailingByStep = new Map();
+  readonly #gauged = new Set<StepName>();
+  /** Claims that could not be started at more than one try, until they are started or given up. */
+  readonly #unstarted = new Set<Claim>();
+  #timer: Timer | null = null;
+  #timerMs = Number.POSITIVE_INFINITY;
+
+  /** @param onChange called when what is reported may have changed. */
+  constructor(context: FailingContext, claims: Iterable<Claim>, onChange: () => void) {
+    this.#context = context;
+    this.#claims = claims;
+    this.#onChange = onChange;
+  }
+
+  /** A step failed: of this claim, or of what all claims share. */
+  failed(step: StepName, failure: Failure, claim?: Claim): FailingStep {
+    if (!claim) return this.#failed(this.#shared, step, failure);
+    claim.failing ??= new Map();
+    const named = { name: claim.name, ...failure };
+    const after = this.#failed(claim.failing, step, named);
+    if (STARTS.includes(step)) {
+      if (after.times > 1 && claim.ending === null) this.#unstarted.add(claim);
+      // The claim is given up, and the next one fails in the same way: a person hears of it until one is started.
+      this.#failed(this.#shared, step, named);
+    }
+    return after;
+  }
+
+  #failed(of: FailingByStep, step: StepName, failure: Failure): FailingStep {
+    const { clock, timing } = this.#context;
+    const nowMs = clock.monotonic();
+    const before = of.get(step);
+    const after = afterFailure(before, step, failure, nowMs, this.#context);
+    of.set(step, after);
+    const isNew = before?.message !== after.message || !isShown(before, nowMs, timing);
+    if (isNew && isShown(after, nowMs, timing)) this.#changed();
+    else this.#wakeAt(after.sinceMs + timing.stepPatienceMs);
+    return after;
+  }
+
+  /** A step was done, or is not needed any more. */
+  succeeded(step: StepName, claim?: Claim): void {
+    const of = claim ? claim.failing : this.#shared;
+    const before = of?.get(step);
+    if (!of || !before) return;
+    of.delete(step);
+    if (claim && of.size === 0) claim.failing = null;
+    if (claim && STARTS.includes(step)) {
+      this.givenUp(claim);
+      this.succeeded(step);
+    }
+    const { clock, timing } = this.#context;
+    if (isShown(before, clock.monotonic(), timing)) this.#changed();
+  }
+
+  /** Nothing waits any more: nothing would show that what all claims share works again. */
+  nothingWaits(): void {
+    if (this.#shared.size === 0) return;
+    // These are tried whether work waits or not.
+    for (const step of STEP_NAMES) if (step !== "recover" && step !== "delete-pod") this.#shared.delete(step);
+    this.#changed();
+  }
+
+  /** A claim that could not be started was started, or will not be. */
+  givenUp(claim: Claim): void {
+    if (this.#unstarted.delete(claim) && this.#unstarted.size === 0) this.#onChange();
+  }
+
+  /** A claim is settled or dropped. */
+  forget(claim: Claim): void {
+    this.givenUp(claim);
+    if (claim.failing) this.#changed();
+  }
+
+  /** Claimed sessions do not start: the next one would not either. */
+  get holdsClaims(): boolean {
+    return this.#unstarted.size > 0;
+  }
+
+  /** Nothing is to be claimed before then (monotonic): a step that the next claim would take failed shortly before. */
+  get pausedUntilMs(): number {
+    let pausedMs = Number.NEGATIVE_INFINITY;
+    for (const [step, { untilMs, times }] of this.#shared) {
+      // One lost race for an item says nothing of the next.
+      if (BEFORE_CLAIMS.has(step) && (step !== "acknowledge" || times > 1)) pausedMs = Math.max(pausedMs, untilMs);
+    }
+    return pausedMs;
+  }
+
+  /** What a person is told: the first step, in their order, that has failed for long enough. Null: none has. */
+  get message(): string | null {
+    return this.messageOf(STEP_NAMES);
+  }
+
+  /** The same of some steps. */
+  messageOf(steps: readonly StepName[]): string | null {
+    const shown = this.#shown();
+    for (const step of steps) {
+      const [first] = shown.get(step) ?? [];
+      if (first) return first.message;
+    }
+    return null;
+  }
+
+  /** No timer is left. */
+  end(): void {
+    this.#timer?.cancel();
+  }
+
+  #shown(): Map<StepName, FailingStep[]> {
+    const { clock, timing } = this.#context;
+    const nowMs = clock.monotonic();
+    const shown = new Map<StepName, FailingStep[]>();
+    const add = (of: FailingByStep) => {
+      for (const [step, failing] of of) {
+        if (isShown(failing, nowMs, timing)) shown.set(step, [...(shown.get(step) ?? []), failing]);
+      }
+    };
+    add(this.#shared);
+    for (const { failing } of this.#claims) if (failing) add(failing);
+    return shown;
+  }
+
+  #changed(): void {
+    const { metrics, labels } = this.#context;
+    const shown = this.#shown();
+    for (const step of shown.keys()) this.#gauged.add(step);
+    for (const step of this.#gauged) metrics.failingSteps.set({ ...labels, step }, shown.get(step)?.length ?? 0);
+    this.#onChange();
+  }
+
+  #wakeAt(atMs: number): void {
+    const { clock } = this.#context;
+    const waitMs = atMs - clock.monotonic();
+    if (waitMs < 0 || (this.#timer && this.#timerMs <= atMs)) return;
+    this.#timer?.cancel();
+    this.#timerMs = atMs;
+    this.#timer = clock.setTimer(() => {
+      this.#timer = null;
+      this.#changed();
+      this.#wakeForNext();
+    }, waitMs);
+  }
+
+  /** Others may have begun to fail later. */
+  #wakeForNext(): void {
+    const { clock, timing } = this.#context;
+    const nowMs = clock.monotonic();
+    const all = [
+      ...this.#shared.values(),
+      ...[...this.#claims].flatMap(({ failing }) => [...(failing?.values() ?? [])]),
+    ];
+    const next = all.map(({ sinceMs }) => sinceMs + timing.stepPatienceMs).filter((atMs) => atMs > nowMs);
+    if (next.length > 0) this.#wakeAt(Math.min(...next));
+  }
+}

@@ -1,0 +1,311 @@
+import { describe, expect, test } from "vitest";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { DEFAULT_TIMING, withRequestBound } from "../../../src/sessions/timing.ts";
+import { metricValue } from "../../support/metric-value.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
+
+const MINUTE = 60_000;
+const LEASES = ["Worker", "Operator"] as const;
+
+interface Fault {
+  readonly verb: string;
+  readonly plural: string;
+  readonly status: number;
+  readonly reason?: string;
+  /** Only requests about claims, which have Pods' names. */
+  readonly claims?: boolean;
+}
+
+/** The API server refuses these requests until the returned function is called. */
+function refuse(operator: Operator, { verb, plural, status, reason = "", claims }: Fault): () => void {
+  operator.kube.intercept.push((request) => {
+    if (request.verb !== verb || request.plural !== plural || (claims && request.name === "key")) return;
+    throw refusal(status, reason, `the ${verb} of ${plural} is refused with ${status}`, status >= 500);
+  });
+  return () => void operator.kube.intercept.splice(0);
+}
+
+/** The Work API refuses this call until the returned function is called. */
+function refuseCall(world: LoopWorld, call: string, status: number): () => void {
+  world.api.answer = (asked) =>
+    asked === call ? { status, body: { error: { type: "odd_error", message: `${call} is refused` } } } : undefined;
+  return () => {
+    world.api.answer = () => undefined;
+  };
+}
+
+async function started(sessions: Record<string, unknown> = {}) {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 1, ...sessions } });
+  world.createEnvironment();
+  const operator = world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  return { world, operator };
+}
+
+function holdsTrue(world: LoopWorld): void {
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+}
+
+const failing = (world: LoopWorld, step: string) =>
+  metricValue(world.metrics.failingSteps, { namespace: NAMESPACE, environment: NAME, step });
+
+/** Within a minute Ready, one Event and the metric say it, in the server's words. */
+async function untilTold(world: LoopWorld, step: string, words: string): Promise<void> {
+  await world.until(`Ready says ${words}`, () => world.conditionOf("Ready")?.message.includes(words) === true, MINUTE);
+  expect(world.conditionOf("Ready")).toMatchObject({ status: "False", reason: "StepFailing" });
+  await world.until("an Event says it", () => world.told.some((told) => told.startsWith("StepFailing")), 10_000);
+  expect(world.told.filter((told) => told.startsWith("StepFailing"))).toHaveLength(1);
+  expect(await failing(world, step)).toBeGreaterThan(0);
+}
+
+async function untilServedAgain(world: LoopWorld, limitMs = 10 * MINUTE): Promise<void> {
+  const id = world.enqueue();
+  await world.until("a session is served", () => world.item(id).state === "stopped" && world.isSettled, limitMs);
+  await world.until("Ready says it", () => world.conditionOf("Ready")?.status === "True", 2 * MINUTE);
+  holdsTrue(world);
+}
+
+describe.each(LEASES)("lease: %s", (lease) => {
+  describe.each([400, 429, 500, 503])("an opening that is answered %d", (status) => {
+    const fault = { verb: "patch", plural: "secrets", status };
+
+    test("is reported within a minute, and its session settled as a failed start", async () => {
+      const { world, operator } = await started({ lease });
+      const fix = refuse(operator, fault);
+      const id = world.enqueue();
+      // While this one waits, what is wrong stays reported.
+      world.enqueue();
+      await world.until("the claim", () => world.item(id).acks.length > 0);
+      await untilTold(world, "open", `refused with ${status}`);
+      await world.until("it is settled", () => world.item(id).state === "stopped", MINUTE);
+      expect(world.item(id).acks).toHaveLength(1);
+      expect(await metricValue(world.metrics.startFailures, { namespace: NAMESPACE, environment: NAME })).toBe(1);
+      expect(world.told.find((told) => told.startsWith("StartFailed"))).toContain(`refused with ${status}`);
+      fix();
+      await untilServedAgain(world);
+    });
+
+    test("costs the queue no more sessions than open the breaker", async () => {
+      const { world, operator } = await started({ lease, warm: 4 });
+      await untilServedAgain(world);
+      const fix = refuse(operator, fault);
+      const ids = Array.from({ length: 20 }, () => world.enqueue());
+      await world.pass(30 * MINUTE);
+      const lost = ids.filter((id) => world.item(id).state === "stopped");
+      // Three open the breaker, four may be claimed before the first of them fails, and there are probes.
+      expect(lost.length).toBeLessThanOrEqual(9);
+      expect(world.conditionOf("Ready")?.status).toBe("False");
+      fix();
+      await world.until("the rest is served", () => world.isSettled, 90 * MINUTE);
+      holdsTrue(world);
+    });
+  });
+
+  test.each([
+    { step: "hold", verb: "patch", plural: "environments", status: 500 },
+    { step: "journal", verb: "create", plural: "secrets", status: 500 },
+    { step: "journal", verb: "create", plural: "secrets", status: 503 },
+    { step: "read-pod", verb: "get", plural: "pods", status: 500 },
+    { step: "read-pod", verb: "get", plural: "pods", status: 429 },
+  ])(
+    "a claim whose $verb of $plural is answered $status is reported, and the item stays in the queue",
+    async (fault) => {
+      const { world, operator } = await started({ lease });
+      const { step, verb, plural, status } = fault;
+      let refused = 0;
+      operator.kube.intercept.push((request) => {
+        // The status of the Environment is another matter.
+        if (request.verb !== verb || request.plural !== plural || "status" in Object(request.body)) return;
+        refused += 1;
+        throw refusal(status, "", `the ${verb} of ${plural} is refused with ${status}`, status >= 500);
+      });
+      const id = world.enqueue();
+      await untilTold(world, step, `refused with ${status}`);
+      await world.pass(10 * MINUTE);
+      expect(world.item(id).acks).toEqual([]);
+      expect(world.item(id).state).toBe("queued");
+      expect(refused / 11).toBeLessThan(15);
+      operator.kube.intercept.splice(0);
+      await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
+      await untilServedAgain(world);
+    },
+  );
+
+  test("acknowledgements that are refused are reported, and sent less and less often", async () => {
+    const { world } = await started({ lease });
+    const fix = refuseCall(world, "ack", 400);
+    const id = world.enqueue();
+    await untilTold(world, "acknowledge", "ack is refused");
+    await world.pass(15 * MINUTE);
+    expect(world.api.requests.get("ack")).toBeLessThan(60);
+    expect(world.item(id).state).toBe("queued");
+    fix();
+    await untilServedAgain(world);
+  });
+
+  test.each([401, 403])("acknowledgements that are answered %d say that the key is refused", async (status) => {
+    const { world } = await started({ lease });
+    const fix = refuseCall(world, "ack", status);
+    world.enqueue();
+    await world.until("it is said", () => world.conditionOf("Authenticated")?.status === "False", MINUTE);
+    await world.pass(15 * MINUTE);
+    expect(world.api.requests.get("ack")).toBeLessThan(20);
+    fix();
+    await untilServedAgain(world, 15 * MINUTE);
+  });
+
+  test.each([400, 500])("stops that are answered %d are reported, and no session runs twice", async (status) => {
+    const { world } = await started({ lease });
+    world.fate = () => ({ startError: false, program: lease === "Operator" ? "plain" : "dies", servesMs: 3_000 });
+    const fix = refuseCall(world, "stop", status);
+    const ids = Array.from({ length: 6 }, () => world.enqueue());
+    await world.until(
+      "Ready says it",
+      () => world.conditionOf("Ready")?.status === "False" && /stop/.test(world.conditionOf("Ready")?.message ?? ""),
+      3 * MINUTE,
+    );
+    for (let n = 0; n < 20; n += 1) ids.push(world.enqueue());
+    await world.pass(30 * MINUTE);
+    // Six that had ended before anyone knew, and what maxConcurrent allows.
+    expect(world.pods.filter(({ metadata }) => !metadata.deletionTimestamp).length).toBeLessThanOrEqual(10);
+    expect(world.conditionOf("CapacityAvailable")?.message).not.toContain("raise it");
+    expect(Math.max(...ids.map((id) => world.item(id).acks.length))).toBe(1);
+    fix();
+    await world.until("all are settled", () => world.isSettled, 30 * MINUTE);
+    expect(ids.map((id) => world.item(id).acks.length)).toEqual(ids.map(() => 1));
+    holdsTrue(world);
+  });
+
+  test("a list that is refused stays reported for as long as it is", async () => {
+    const { world } = await started({ lease });
+    const fix = refuseCall(world, "list", 500);
+    world.fate = () => ({ startError: false, program: lease === "Operator" ? "plain" : "stock", servesMs: 4 * MINUTE });
+    for (let n = 0; n < 6; n += 1) world.enqueue();
+    if (lease === "Worker") {
+      await world.until("it is said", () => world.conditionOf("QueueReachable")?.status === "False", 2 * MINUTE);
+      await world.pass(3 * MINUTE);
+      expect(world.conditionOf("QueueReachable")?.status).toBe("False");
+    }
+    fix();
+    await world.until("all are served", () => world.isSettled, 30 * MINUTE);
+    await untilServedAgain(world);
+  });
+
+  test("Pods that cannot be deleted are reported, and no maximum is blamed", async () => {
+    const { world, operator } = await started({ lease, warm: 2 });
+    const fix = refuse(operator, { verb: "delete", plural: "pods", status: 500 });
+    for (let n = 0; n < 8; n += 1) world.enqueue();
+    world.patchEnvironment({
+      spec: { sessions: { template: { spec: { containers: [{ name: "worker", image: "worker:2" }] } } } },
+    });
+    await untilTold(world, "delete-pod", "refused with 500");
+    expect(world.conditionOf("CapacityAvailable")?.message).not.toContain("raise it");
+    fix();
+    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    await untilServedAgain(world);
+  });
+
+  test("claim Secrets that cannot be deleted are reported, and do not become more and more", async () => {
+    const { world, operator } = await started({ lease });
+    const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 500 });
+    const ids = Array.from({ length: 40 }, () => world.enqueue());
+    await untilTold(world, "settled", "refused with 500");
+    await world.pass(20 * MINUTE);
+    expect(world.claims.length).toBeLessThanOrEqual(12);
+    fix();
+    await world.until("all are served", () => world.isSettled, 30 * MINUTE);
+    expect(ids.every((id) => world.item(id).acks.length === 1)).toBe(true);
+    await untilServedAgain(world);
+  });
+
+  test("an Environment whose claim Secrets cannot be deleted goes when its drain's time is over", async () => {
+    const { world, operator } = await started({ lease });
+    world.enqueue();
+    await world.until("a session runs", () => world.node.running.size > 0);
+    const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 500 });
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    await world.until("it is gone", () => world.environment === undefined, 5 * MINUTE);
+    fix();
+    await world.until("its Secrets are gone, too", () => world.claims.length === 0, 5 * MINUTE);
+    holdsTrue(world);
+  });
+
+  test("a conflict that does not end is met with backoff", async () => {
+    const { world, operator } = await started({ lease });
+    const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 409, reason: "Conflict" });
+    const id = world.enqueue();
+    await world.until("it ends", () => world.item(id).state === "stopped" && world.node.running.size === 0, 2 * MINUTE);
+    await untilTold(world, "settled", "changed or replaced");
+    const before = operator.kube.requests.get("delete secrets") ?? 0;
+    await world.pass(10 * MINUTE);
+    expect((operator.kube.requests.get("delete secrets") ?? 0) - before).toBeLessThan(80);
+    fix();
+    await untilServedAgain(world);
+  });
+});
+
+test("heartbeats that are refused with lease: Operator are reported, and the claim given up", async () => {
+  const { world } = await started({ lease: "Operator" });
+  const fix = refuseCall(world, "heartbeat", 400);
+  const id = world.enqueue();
+  await world.until("the claim", () => world.item(id).acks.length > 0);
+  await untilTold(world, "take", "heartbeat is refused");
+  await world.pass(15 * MINUTE);
+  expect(world.api.requests.get("heartbeat")).toBeLessThan(200);
+  fix();
+  await untilServedAgain(world, 30 * MINUTE);
+});
+
+describe("acknowledgements and lists that take two seconds, while polls are quick", () => {
+  const slow = (call: string) => (call === "ack" || call === "list" ? 2_000 : 0);
+
+  test("are reported with the bound that they exceed and the setting that raises it", async () => {
+    const { world } = await started();
+    world.api.delay = slow;
+    for (let n = 0; n < 4; n += 1) world.enqueue();
+    await world.until("Ready says it", () => world.conditionOf("Ready")?.status === "False", MINUTE);
+    expect(world.conditionOf("Ready")?.message).toMatch(/1500 ms.*--protocol-timeout/);
+    world.api.delay = () => 0;
+    await untilServedAgain(world);
+  });
+
+  test("are served with a bound that allows for them", async () => {
+    const world = new LoopWorld({ timing: withRequestBound(DEFAULT_TIMING, 2_500) });
+    world.createEnvironment();
+    world.startOperator();
+    await world.until("a parked Pod", () => world.parked.length > 0);
+    world.api.delay = slow;
+    const ids = Array.from({ length: 4 }, () => world.enqueue());
+    await world.until("all are served", () => world.isSettled, 5 * MINUTE);
+    expect(ids.map((id) => world.item(id).acks.length)).toEqual([1, 1, 1, 1]);
+    expect(world.told.filter((told) => told.startsWith("Unreachable"))).toEqual([]);
+    holdsTrue(world);
+  });
+});
+
+test("work that waits beside a free Pod and is not claimed for two minutes is reported, whatever the cause", async () => {
+  const { world } = await started();
+  // Polls bring nothing, although statistics show that work waits.
+  world.api.answer = (call) => (call === "poll" ? { status: 204 } : undefined);
+  // A poll that began before has ended.
+  await world.pass(2_000);
+  world.enqueue();
+  await world.pass(MINUTE);
+  expect(world.conditionOf("Ready")?.status).toBe("True");
+  await world.until("Ready says it", () => world.conditionOf("Ready")?.reason === "StepFailing", 2 * MINUTE);
+  expect(world.conditionOf("Ready")?.message).toContain("nothing is acknowledged");
+  expect(await failing(world, "claim")).toBe(1);
+  world.api.answer = () => undefined;
+  await untilServedAgain(world);
+});
+
+test("a session that waits for its earlier Pod is no stall", async () => {
+  const { world } = await started({ warm: 2 });
+  world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
+  const first = world.enqueue();
+  await world.until("it runs", () => world.node.running.size === 1);
+  world.enqueue({ sessionId: world.api.world.item(first).data.id });
+  await world.pass(5 * MINUTE);
+  expect(world.conditionOf("Ready")?.status).toBe("True");
+});
