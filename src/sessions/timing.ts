@@ -208,6 +208,8 @@ const SCALED = [
   "scaleMs",
   "retryBaseMs",
   "retryMaxMs",
+  "stepPatienceMs",
+  "stallMs",
   "notFoundPauseMs",
   "keyRefreshMs",
   "keyRetryMs",

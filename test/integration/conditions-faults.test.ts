@@ -12,7 +12,20 @@ import { printedColumns } from "./printed-columns.ts";
 const cluster = useCluster();
 
 /** So many tries of the operator make one look at a fault that lasts; those with a backoff of minutes are fewer. */
-const TRIES_SEEN = { key: 5, template: 2, create: 2, recovery: 3, journal: 2, policy: 2, poll: 20, stats: 10 } as const;
+const TRIES_SEEN = {
+  key: 5,
+  template: 2,
+  create: 2,
+  recovery: 3,
+  journal: 2,
+  policy: 2,
+  poll: 20,
+  stats: 10,
+  ack: 2,
+  stop: 2,
+  "pod-deletion": 2,
+  "secret-deletion": 2,
+} as const;
 /** The first looks may fall into what the fault still sets off: Pods come and go, counts are written 5 s later. */
 const LOOKS = 8;
 /** Requests to the API server for each try, at most: the try itself, an Event, a status; nothing that grows. */
@@ -122,6 +135,10 @@ async function triesSoFar(metrics: Metrics, tries: Tries): Promise<number> {
       return metricValue(metrics.kubeRequests, { verb: "create", resource: "secrets" });
     case "policy":
       return metricValue(metrics.kubeRequests, { verb: "create", resource: "networkpolicies" });
+    case "pod-deletion":
+      return metricValue(metrics.kubeRequests, { verb: "delete", resource: "pods" });
+    case "secret-deletion":
+      return metricValue(metrics.kubeRequests, { verb: "delete", resource: "secrets" });
     default:
       return metricValue(metrics.workRequests, { call: tries });
   }

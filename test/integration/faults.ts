@@ -18,7 +18,19 @@ export interface Shown {
 }
 
 /** Which of the operator's tries show that it goes on while the fault lasts. */
-export type Tries = "key" | "template" | "poll" | "stats" | "create" | "recovery" | "journal" | "policy";
+export type Tries =
+  | "key"
+  | "template"
+  | "poll"
+  | "stats"
+  | "create"
+  | "recovery"
+  | "journal"
+  | "policy"
+  | "ack"
+  | "stop"
+  | "pod-deletion"
+  | "secret-deletion";
 
 /**
  * One thing that goes wrong, how it shows, and how a person mends it. Everything is real but the Work API and the node.
@@ -258,6 +270,41 @@ const lacking = (
   heals: "Ready",
   ...more,
 });
+
+const WEBHOOKS: Resource = {
+  group: "admissionregistration.k8s.io",
+  version: "v1",
+  plural: "validatingwebhookconfigurations",
+  kind: "ValidatingWebhookConfiguration",
+  namespaced: false,
+};
+
+/** An admission webhook that nobody answers refuses these requests in the world's namespace: a 500, as of any that is down. */
+const failingWebhook = (
+  world: World,
+  { operation, resource }: { readonly operation: "UPDATE" | "DELETE"; readonly resource: string },
+) =>
+  world.kube.create(WEBHOOKS, {
+    apiVersion: "admissionregistration.k8s.io/v1",
+    kind: "ValidatingWebhookConfiguration",
+    metadata: { name: world.namespace },
+    webhooks: [
+      {
+        name: "guard.example.com",
+        admissionReviewVersions: ["v1"],
+        sideEffects: "None",
+        failurePolicy: "Fail",
+        timeoutSeconds: 1,
+        clientConfig: { url: "https://127.0.0.1:1/guard" },
+        namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": world.namespace } },
+        rules: [{ apiGroups: [""], apiVersions: ["v1"], operations: [operation], resources: [resource] }],
+      },
+    ],
+  } as never);
+
+const mendWebhook = (world: World) => world.kube.delete(WEBHOOKS, { name: world.namespace });
+
+const FAILED_WEBHOOK = 'failed calling webhook "guard.example.com"';
 
 /** Starts an operator on a world with this fault in it, and the Environment; the world was built with the fault's options. */
 export async function makeHappen(fault: Fault, world: World, cluster: TestCluster): Promise<InProcessOperator> {
@@ -694,6 +741,101 @@ export function faults(): Fault[] {
         later: (world) => world.simulator.enqueue(world.environmentId),
       },
     ),
+    {
+      name: "opening-refused",
+      later: async (world) => {
+        await failingWebhook(world, { operation: "UPDATE", resource: "secrets" });
+        for (let item = 0; item < 4; item += 1) world.simulator.enqueue(world.environmentId);
+      },
+      shows: {
+        type: "SessionsStarting",
+        status: "False",
+        reason: "BreakerOpen",
+        words: ["claimed sessions do not start while the Secrets of claims cannot be changed", FAILED_WEBHOOK],
+      },
+      tries: "stats",
+      mend: async (world) => {
+        await mendWebhook(world);
+        world.simulator.enqueue(world.environmentId);
+      },
+      heals: "Starting",
+    },
+    {
+      name: "pods-not-deleted",
+      later: async (world) => {
+        await failingWebhook(world, { operation: "DELETE", resource: "pods" });
+        await world.patchSpec({
+          sessions: { template: { spec: { containers: [{ ...WORKER, image: "worker:2" }] } } },
+        });
+      },
+      shows: {
+        type: "Ready",
+        status: "False",
+        reason: "StepFailing",
+        words: ["Pods keep their room while they cannot be deleted", FAILED_WEBHOOK],
+      },
+      tries: "pod-deletion",
+      restless: true,
+      mend: mendWebhook,
+      heals: "Ready",
+    },
+    {
+      name: "secrets-not-deleted",
+      world: { node: { fates: () => ({ kind: "worker", workMs: 100 }) } },
+      later: async (world) => {
+        await failingWebhook(world, { operation: "DELETE", resource: "secrets" });
+        world.simulator.enqueue(world.environmentId);
+      },
+      shows: {
+        type: "Ready",
+        status: "False",
+        reason: "StepFailing",
+        words: ["ended sessions keep their Secrets and Pods", FAILED_WEBHOOK],
+      },
+      tries: "secret-deletion",
+      restless: true,
+      mend: mendWebhook,
+      heals: "Ready",
+    },
+    {
+      ...faultyApi(
+        "acks-refused",
+        { kind: "status", status: 400, call: "ack" },
+        {
+          type: "Ready",
+          status: "False",
+          reason: "StepFailing",
+          words: ["no session starts while work items cannot be acknowledged", "Work API ack of work_", "400"],
+        },
+      ),
+      later: (world) => {
+        world.simulator.inject({ kind: "status", status: 400, call: "ack" });
+        world.simulator.enqueue(world.environmentId);
+      },
+      tries: "ack",
+      restless: true,
+      heals: "Ready",
+    },
+    {
+      ...faultyApi(
+        "stops-refused",
+        { kind: "status", status: 400, call: "stop" },
+        {
+          type: "Ready",
+          status: "False",
+          reason: "StepFailing",
+          words: ["ended sessions stay active while work items cannot be stopped", "Work API stop of work_", "400"],
+        },
+      ),
+      world: { node: { fates: () => ({ kind: "exit", code: 3, afterMs: 100 }) }, sessions: { lease: "Operator" } },
+      later: (world) => {
+        world.simulator.inject({ kind: "status", status: 400, call: "stop" });
+        world.simulator.enqueue(world.environmentId);
+      },
+      tries: "stop",
+      restless: true,
+      heals: "Ready",
+    },
     {
       name: "paused",
       later: (world) => world.patchSpec({ paused: true }),
