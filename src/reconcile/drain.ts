@@ -8,7 +8,7 @@ const SECOND_MS = 1_000;
 export interface DrainOptions {
   readonly kube: Pick<KubeClient, "now">;
   readonly clock: Clock;
-  readonly timing: Pick<Timing, "drainBoundMs">;
+  readonly timing: Pick<Timing, "drainBoundMs" | "retryMaxMs">;
   /** Look at it again after some milliseconds. */
   readonly again: (afterMs: number) => void;
 }
@@ -25,7 +25,8 @@ export async function drain(
   const overMs = deletedMs + spec.deletionGraceSeconds * SECOND_MS - kube.now();
   runtime.drain(clock.monotonic() + overMs);
   if (runtime.isDrained) {
-    await runtime.releaseHold();
+    // The status says what keeps the finalizer.
+    await runtime.releaseHold().catch(() => again(timing.retryMaxMs));
     return true;
   }
   if (overMs + timing.drainBoundMs <= 0) return false;

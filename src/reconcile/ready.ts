@@ -59,7 +59,10 @@ export interface ReadyParts {
  * says what is wrong.
  */
 export function readyCondition({ decided, hindrance, conditions, generation }: ReadyParts): ConditionUpdate {
-  if (decided) return conditionFor(decided.reason, decided.message, generation);
+  if (decided) {
+    const message = hindrance === null ? decided.message : `${decided.message}; ${hindrance}`;
+    return conditionFor(decided.reason, message, generation);
+  }
   const byType = new Map(conditions.map((condition) => [condition.type, condition]));
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);

@@ -63,6 +63,10 @@ export const STEPS = {
     effect: "Pods do not show their session, and are not kept from evictions, while they cannot be changed",
     permission: "patch Pods",
   },
+  release: {
+    effect: "the Environment cannot be deleted while its finalizer cannot be removed",
+    permission: "patch Environments",
+  },
   claim: {
     effect: "work waits and Pods are free, but nothing is acknowledged: read the operator's log",
     permission: null,
@@ -191,6 +195,9 @@ interface FailingContext {
 /** Steps that the next claim would take, too: while one fails, none is begun for a while. */
 const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-pod", "acknowledge"]);
 
+/** Steps that are tried whether work waits or not. */
+const WITHOUT_WORK: ReadonlySet<StepName> = new Set(["recover", "delete-pod", "release"]);
+
 /** Steps without which no claim starts: while a claim fails there, no other is begun. */
 const STARTS: readonly StepName[] = ["open", "take"];
 
@@ -260,8 +267,7 @@ export class FailingSteps {
   /** Nothing waits any more: nothing would show that what all claims share works again. */
   nothingWaits(): void {
     if (this.#shared.size === 0) return;
-    // These are tried whether work waits or not.
-    for (const step of STEP_NAMES) if (step !== "recover" && step !== "delete-pod") this.#shared.delete(step);
+    for (const step of STEP_NAMES) if (!WITHOUT_WORK.has(step)) this.#shared.delete(step);
     this.#changed();
   }
 

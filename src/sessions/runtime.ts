@@ -12,7 +12,7 @@ import { ClaimTable } from "./claim-table.ts";
 import type { RuntimeContext, SessionContext } from "./context.ts";
 import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
-import { FailingSteps, STEPS, type StepName } from "./failing-steps.ts";
+import { FailingSteps, isStepFailure, STEPS, type StepName } from "./failing-steps.ts";
 import { failedRow, readFinished } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
@@ -315,13 +315,23 @@ export class SessionsRuntime {
         return false;
       },
     );
-    await this.#hold.release(() => true);
+    await this.#release(() => true);
     return isClean;
+  }
+
+  async #release(isUnused: () => boolean): Promise<void> {
+    try {
+      await this.#hold.release(isUnused);
+      this.#failing.succeeded("release");
+    } catch (error) {
+      if (isStepFailure(error)) this.#failing.failed("release", { error });
+      throw error;
+    }
   }
 
   /** The finalizer goes now: nothing is claimed and nothing will be. */
   async releaseHold(): Promise<void> {
-    await this.#hold.release(() => this.#claims.size === 0);
+    await this.#release(() => this.#claims.size === 0);
   }
 
   report(): RuntimeReport {

@@ -93,9 +93,8 @@ test("of several faults, the one that a person mends first", () => {
 
 test("what the operator decided itself comes before everything", () => {
   const decided = { reason: "Paused", message: "on purpose" } as const;
-  expect(ready(conditionsWith("KeyRejected"), { decided, hindrance: "x" })).toEqual(
-    conditionFor("Paused", "on purpose", GENERATION),
-  );
+  expect(ready(conditionsWith("KeyRejected"), { decided })).toEqual(conditionFor("Paused", "on purpose", GENERATION));
+  expect(ready([], { decided, hindrance: "a step fails" }).message).toBe("on purpose; a step fails");
 });
 
 test("a hindrance shows where no condition is wrong, and before what is only not known yet", () => {

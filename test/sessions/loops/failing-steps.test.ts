@@ -231,6 +231,25 @@ describe.each(LEASES)("lease: %s", (lease) => {
     holdsTrue(world);
   });
 
+  test("an Environment whose finalizer cannot be removed says so", async () => {
+    const { world, operator } = await started({ lease });
+    await untilServedAgain(world);
+    operator.kube.intercept.push(({ verb, plural, body }) => {
+      const isStatus = "status" in Object(body);
+      if (verb === "patch" && plural === "environments" && !isStatus)
+        throw refusal(500, "", "the patch is refused", true);
+    });
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    await world.until(
+      "it is said",
+      () => world.conditionOf("Ready")?.message.includes("the patch is refused") === true,
+      2 * MINUTE,
+    );
+    expect(world.conditionOf("Ready")?.reason).toBe("Deleting");
+    operator.kube.intercept.splice(0);
+    await world.until("it is gone", () => world.environment === undefined, MINUTE);
+  });
+
   test("a conflict that does not end is met with backoff", async () => {
     const { world, operator } = await started({ lease });
     const fix = refuse(operator, { verb: "delete", plural: "secrets", status: 409, reason: "Conflict" });
