@@ -1,6 +1,7 @@
 import type { Clock, Timer } from "../core/clock.ts";
 import { Slots } from "../core/slots.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { MAX_RETRY_AFTER_MS } from "./retry-after.ts";
 import { type Turn, Turns } from "./turns.ts";
 
 /** Numbers of a budget; every one has a default with its reason below. Rates are requests a second. */
@@ -44,6 +45,8 @@ const SECOND_MS = 1_000;
 const IDLE_SHARE = 1 / 2;
 /** A request sent so soon after somebody had to wait was sent at full use of the rate. */
 const USED_UP_FOR_MS = 1_000;
+/** A 429 counts as recent for as long as the longest Retry-After can hold the member that got it. */
+const REFUSED_FOR_MS = MAX_RETRY_AFTER_MS;
 /** What is left by rounding must not arm a timer that comes a hair too early, again and again. */
 const ROUNDING_MS = 1e-6;
 
@@ -66,23 +69,36 @@ export class BudgetExhausted extends Error {
 
 interface Waiter extends Turn {
   readonly admit: () => void;
+  /** Waits until the member is not held, then for a turn. */
+  readonly queue: () => void;
 }
 
-/** When a member asked last. */
-interface Heard {
+interface Member {
   readonly tenant: string;
-  readonly atMs: number;
+  /** When it asked last. */
+  askedMs: number;
+  /** Its Retry-After ends then. */
+  heldUntilMs: number;
+  /** When a 429 of its own last counted. */
+  refusedMs: number;
+}
+
+interface Tenant {
+  members: number;
+  /** When a 429 of one of its members last counted. */
+  refusedMs: number;
 }
 
 /**
  * The rate at which the members of one group (same origin, same `budgetGroup`) send requests: additive increase, halved
  * on 429. Polls, statistics and slow lists wait for their turn; the calls that keep claims and leases true (ack,
- * heartbeat, stop, list for a decision) are counted and never wait: late, they do harm.
+ * heartbeat, stop, list for a decision) are counted and never wait: late, they do harm. A Retry-After holds the member that
+ * got it and no other.
  *
  * Members take turns by tenant, then among those of the tenant (turns.ts).
  *
- * Invariants: a timer is armed if and only if somebody waits; `#tokens` lies within [-1 s worth, burst]; `#members` counts by
- * tenant those in `#heard`.
+ * Invariants: a timer is armed if and only if a call waits for its turn; `#turns` has no call of a member that is held;
+ * `#tokens` lies within [-1 s worth, burst]; `#tenants` counts the members in `#members`.
  */
 export class Budget {
   /** Room for beats, which never wait for the rate. */
@@ -92,18 +108,18 @@ export class Budget {
   readonly #group: string;
   readonly #metrics: Metrics | undefined;
   readonly #turns = new Turns<Waiter>();
-  /** When each member asked last, in that order. */
-  readonly #heard = new Map<string, Heard>();
-  readonly #members = new Map<string, number>();
+  /** In the order in which they asked last. */
+  readonly #members = new Map<string, Member>();
+  readonly #tenants = new Map<string, Tenant>();
   #rate: number;
   #tokens: number;
   #reserve = 1;
   #refilledAt: number;
-  #heldUntil = Number.NEGATIVE_INFINITY;
   #halvedAt = Number.NEGATIVE_INFINITY;
   /** When somebody last had to wait: only a rate that is used up is raised. */
   #usedUpAt = Number.NEGATIVE_INFINITY;
   #timer: Timer | undefined;
+  #waiting = 0;
 
   constructor(options: { clock: Clock; group?: string; limits?: Partial<BudgetLimits>; metrics?: Metrics }) {
     this.#clock = options.clock;
@@ -121,9 +137,9 @@ export class Budget {
     return this.#rate;
   }
 
-  /** Calls that wait for their turn. */
+  /** Calls that wait for their turn, or are held. */
   get waiting(): number {
-    return this.#turns.size;
+    return this.#waiting;
   }
 
   /**
@@ -131,15 +147,11 @@ export class Budget {
    * use no more than their share of the rate, and of the one that the platform documents; and each tenant the same part.
    */
   idleIntervalMs(tenant = ""): number {
-    const goneMs = this.#clock.monotonic() - this.#limits.memberMs;
-    for (const [member, { tenant: of, atMs }] of this.#heard) {
-      if (atMs >= goneMs) break;
-      if (!this.#turns.waits({ tenant: of, member })) this.#forget(member, of);
-    }
+    this.#forgetGone();
     // A rate that was raised by a rush is one that nobody refused yet: idle members must not keep it used up.
     const rate = Math.min(this.#rate, this.#limits.initialRate);
-    const members = this.#members.get(tenant) ?? 0;
-    return (members * this.#members.size * SECOND_MS) / (rate * IDLE_SHARE);
+    const members = this.#tenants.get(tenant)?.members ?? 0;
+    return (members * this.#tenants.size * SECOND_MS) / (rate * IDLE_SHARE);
   }
 
   /** Counts a call that must not wait. */
@@ -157,66 +169,125 @@ export class Budget {
   async acquire(member: string, signal?: AbortSignal, tenant = ""): Promise<boolean> {
     if (signal?.aborted) return false;
     this.#hear(member, tenant);
-    if (this.#turns.isEmpty && this.#takeTurn()) return true;
     const since = this.#clock.monotonic();
-    this.#usedUpAt = since;
     try {
       return await this.#wait({ tenant, member }, signal);
     } finally {
       this.#hear(member, tenant);
-      this.#usedUpAt = this.#clock.monotonic();
       this.#metrics?.workBudgetWaitSeconds.inc({ group: this.#group }, (this.#clock.monotonic() - since) / SECOND_MS);
     }
   }
 
-  /** Learns from an answer. `sentAtMs` is when its request was sent, on the monotonic clock. */
-  onAnswer(answer: {
-    readonly status: number;
-    readonly sentAtMs: number;
-    readonly retryAfterMs?: number | undefined;
-  }): void {
-    if (answer.status === 429) this.#onRefusal(answer.sentAtMs, answer.retryAfterMs);
-    else if (answer.status < 500 && answer.sentAtMs <= this.#usedUpAt + USED_UP_FOR_MS) {
+  /** Learns from an answer to this member. `sentAtMs` is when its request was sent, on the monotonic clock. */
+  onAnswer(
+    member: string,
+    answer: {
+      readonly status: number;
+      readonly sentAtMs: number;
+      readonly retryAfterMs?: number | undefined;
+    },
+    tenant = "",
+  ): void {
+    if (answer.status === 429) {
+      this.#hear(member, tenant);
+      if (answer.retryAfterMs !== undefined) this.#hold({ tenant, member }, answer.retryAfterMs);
+      this.#onRefusal({ tenant, member }, answer.sentAtMs);
+    } else if (answer.status < 500 && answer.sentAtMs <= this.#usedUpAt + USED_UP_FOR_MS) {
       // A share for each answer sums up to the increase for a second at full use.
       this.#setRate(this.#rate + this.#limits.increasePerSecond / this.#rate);
     }
   }
 
-  #onRefusal(sentAtMs: number, retryAfterMs: number | undefined): void {
+  /**
+   * Members of one group may belong to several organizations. When more than half of the tenants were refused lately (of a
+   * single tenant: of its members), the limit is the group's. Otherwise it may be their own: each tenant counts once in
+   * REFUSED_FOR_MS, and the initial rate stays with the others.
+   */
+  #onRefusal({ tenant, member }: Turn, sentAtMs: number): void {
     this.#refill();
+    this.#forgetGone();
+    const now = this.#clock.monotonic();
+    const isOne = this.#tenants.size === 1;
+    const peers = isOne ? this.#members : this.#tenants;
+    const refused = isOne ? this.#members.get(member) : this.#tenants.get(tenant);
+    const isRecent = ({ refusedMs }: { refusedMs: number }) => now - refusedMs < REFUSED_FOR_MS;
+    const isNews = refused !== undefined && !isRecent(refused);
+    if (isNews) refused.refusedMs = now;
     // Requests that were under way at the halving tell nothing about the halved rate.
-    if (sentAtMs > this.#halvedAt) {
-      this.#halvedAt = this.#clock.monotonic();
-      this.#setRate(this.#rate * HALF);
-      this.#tokens = Math.min(this.#tokens, 0);
-      this.#reserve = 0;
-    }
-    if (retryAfterMs !== undefined) {
-      this.#heldUntil = Math.max(this.#heldUntil, this.#clock.monotonic() + retryAfterMs);
-    }
+    if (sentAtMs <= this.#halvedAt) return;
+    const isCommon = 2 * [...peers.values()].filter(isRecent).length > peers.size;
+    const leastRate = isCommon ? this.#limits.minRate : this.#limits.initialRate;
+    if (!isCommon && !(isNews && this.#rate > leastRate)) return;
+    this.#halvedAt = now;
+    this.#setRate(Math.max(leastRate, this.#rate * HALF));
+    this.#tokens = Math.min(this.#tokens, 0);
+    this.#reserve = 0;
     this.#arm();
   }
 
-  #hear(member: string, tenant: string): void {
-    if (!this.#heard.delete(member)) this.#members.set(tenant, (this.#members.get(tenant) ?? 0) + 1);
-    this.#heard.set(member, { tenant, atMs: this.#clock.monotonic() });
+  #hold(turn: Turn, ms: number): void {
+    const member = this.#members.get(turn.member);
+    if (!member) return;
+    member.heldUntilMs = Math.max(member.heldUntilMs, this.#clock.monotonic() + ms);
+    for (const waiter of this.#turns.takeAll(turn)) waiter.queue();
+    this.#arm();
   }
 
-  #forget(member: string, tenant: string): void {
-    this.#heard.delete(member);
-    const left = (this.#members.get(tenant) ?? 0) - 1;
-    if (left > 0) this.#members.set(tenant, left);
-    else this.#members.delete(tenant);
+  /** Milliseconds until this member is not held any more. */
+  #holdMs(member: string): number {
+    const leftMs = (this.#members.get(member)?.heldUntilMs ?? 0) - this.#clock.monotonic();
+    return leftMs < ROUNDING_MS ? 0 : leftMs;
+  }
+
+  #hear(name: string, tenant: string): void {
+    const never = Number.NEGATIVE_INFINITY;
+    const member = this.#members.get(name) ?? { tenant, askedMs: never, heldUntilMs: never, refusedMs: never };
+    member.askedMs = this.#clock.monotonic();
+    if (!this.#members.delete(name)) {
+      const { members, refusedMs } = this.#tenants.get(tenant) ?? { members: 0, refusedMs: never };
+      this.#tenants.set(tenant, { members: members + 1, refusedMs });
+    }
+    this.#members.set(name, member);
+  }
+
+  #forgetGone(): void {
+    const goneMs = this.#clock.monotonic() - this.#limits.memberMs;
+    for (const [member, { tenant, askedMs }] of this.#members) {
+      if (askedMs >= goneMs) break;
+      if (this.#holdMs(member) > 0 || this.#turns.waits({ tenant, member })) continue;
+      this.#members.delete(member);
+      const of = this.#tenants.get(tenant);
+      if (of && of.members > 1) of.members -= 1;
+      else this.#tenants.delete(tenant);
+    }
   }
 
   #wait(turn: Turn, signal: AbortSignal | undefined): Promise<boolean> {
     const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+    let hold: Timer | undefined;
     const settle = (act: () => void) => {
+      this.#waiting -= 1;
       limit.cancel();
+      hold?.cancel();
       signal?.removeEventListener("abort", onAbort);
       act();
     };
-    const waiter: Waiter = { ...turn, admit: () => settle(() => resolve(true)) };
+    const waiter: Waiter = {
+      ...turn,
+      admit: () => settle(() => resolve(true)),
+      queue: () => {
+        const holdMs = this.#holdMs(turn.member);
+        if (holdMs > 0) {
+          hold = this.#clock.setTimer(waiter.queue, holdMs);
+        } else if (this.#turns.isEmpty && this.#takeTurn()) {
+          waiter.admit();
+        } else {
+          this.#turns.add(waiter);
+          this.#usedUpAt = this.#clock.monotonic();
+          this.#arm();
+        }
+      },
+    };
     const giveUp = (act: () => void) => {
       this.#turns.remove(waiter);
       settle(act);
@@ -224,18 +295,21 @@ export class Budget {
     };
     const onAbort = () => giveUp(() => resolve(false));
     const limit = this.#clock.setTimer(
-      () => giveUp(() => reject(new BudgetExhausted(this.#delayMs()))),
+      () => giveUp(() => reject(new BudgetExhausted(Math.max(this.#holdMs(turn.member), this.#delayMs())))),
       this.#limits.maxWaitMs,
     );
     signal?.addEventListener("abort", onAbort, { once: true });
-    this.#turns.add(waiter);
-    this.#arm();
+    this.#waiting += 1;
+    waiter.queue();
     return promise;
   }
 
   /** Lets through whoever's turn has come. */
   #admit(): void {
-    while (!this.#turns.isEmpty && this.#takeTurn()) this.#turns.next()?.admit();
+    while (!this.#turns.isEmpty && this.#takeTurn()) {
+      this.#turns.next()?.admit();
+      this.#usedUpAt = this.#clock.monotonic();
+    }
     this.#arm();
   }
 
@@ -262,10 +336,9 @@ export class Budget {
 
   /** Milliseconds until the next turn, as things stand. */
   #delayMs(): number {
-    const hold = this.#heldUntil - this.#clock.monotonic();
     const byTokens = ((1 - this.#tokens) / this.#rate) * SECOND_MS;
     const byReserve = ((1 - this.#reserve) / (this.#rate * WAITERS_SHARE)) * SECOND_MS;
-    const delay = Math.max(0, hold, Math.min(byTokens, byReserve));
+    const delay = Math.max(0, Math.min(byTokens, byReserve));
     return delay < ROUNDING_MS ? 0 : delay;
   }
 

@@ -146,7 +146,7 @@ export class WorkCaller {
     request: { path: string; headers: Record<string, string> },
     context: CallContext,
   ): Promise<HttpReply> {
-    const { clock, http, budget } = this.#options;
+    const { clock, http, budget, workerId, tenant } = this.#options;
     const startedAtMs = clock.monotonic();
     try {
       const reply = await http.send({
@@ -162,7 +162,8 @@ export class WorkCaller {
       });
       const { status, sentAtMs, answeredAtMs } = reply;
       this.#measure(call, String(status), answeredAtMs - sentAtMs);
-      budget?.onAnswer({ status, sentAtMs, retryAfterMs: replyRetryAfterMs(reply, clock.now()) });
+      const retryAfterMs = replyRetryAfterMs(reply, clock.now());
+      budget?.onAnswer(workerId, { status, sentAtMs, retryAfterMs }, tenant);
       return reply;
     } catch (error) {
       if (!(error instanceof HttpFailure)) throw error;

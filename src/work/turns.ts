@@ -18,12 +18,6 @@ export class Turns<T extends Turn> {
     return this.#tenants.size === 0;
   }
 
-  get size(): number {
-    let sum = 0;
-    for (const members of this.#tenants.values()) for (const waiting of members.values()) sum += waiting.length;
-    return sum;
-  }
-
   /** Whether somebody of this member waits. */
   waits({ tenant, member }: Turn): boolean {
     return this.#tenants.get(tenant)?.has(member) ?? false;
@@ -48,6 +42,15 @@ export class Turns<T extends Turn> {
     waiting.splice(at, 1);
     if (waiting.length === 0) members.delete(member);
     if (members.size === 0) this.#tenants.delete(tenant);
+  }
+
+  /** Takes out all of this member. */
+  takeAll({ tenant, member }: Turn): readonly T[] {
+    const members = this.#tenants.get(tenant);
+    const waiting = members?.get(member) ?? [];
+    members?.delete(member);
+    if (members?.size === 0) this.#tenants.delete(tenant);
+    return waiting;
   }
 
   /** Takes out the next; its tenant and its member go to the end of their rounds. */

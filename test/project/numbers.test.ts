@@ -20,6 +20,7 @@ import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
 import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
 import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
+import { MAX_RETRY_AFTER_MS } from "../../src/work/retry-after.ts";
 import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST } from "../../src/workers/busy-watch.ts";
 import { VICTIM_COST } from "../../src/workers/shrink.ts";
@@ -82,6 +83,8 @@ const SENTENCES: Record<string, readonly string[]> = {
   "docs/request-budget.md": [
     `${DEFAULT_BUDGET_LIMITS.initialRate} requests a second at first`,
     `up to ${DEFAULT_BUDGET_LIMITS.maxRate};`,
+    `(honoured up to ${MAX_RETRY_AFTER_MS === 300_000 ? "five" : "?"} minutes)`,
+    `never lower the rate below ${DEFAULT_BUDGET_LIMITS.initialRate} requests a second`,
     `For ${s(t.idleAfterMs)} after the last item`,
     `and no longer than ${s(t.idleMaxMs)}\n`,
     `The least pause is ${s(t.pollIdleGapMs)} after a poll`,

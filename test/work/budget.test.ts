@@ -18,11 +18,11 @@ function make(limits: Partial<BudgetLimits> = TEN) {
 }
 
 /** A member that always has another request to send; counts those let through. */
-function greedy(budget: Budget, member: string, width = 1, onSent: () => void = () => {}) {
+function greedy(budget: Budget, member: string, width = 1, onSent: () => void = () => {}, tenant = "") {
   const counter = { sent: 0 };
   const stop = new AbortController();
   const loop = async () => {
-    while (await budget.acquire(member, stop.signal)) {
+    while (await budget.acquire(member, stop.signal, tenant)) {
       counter.sent += 1;
       onSent();
     }
@@ -95,7 +95,7 @@ describe("a budget lets through", () => {
 
   it("nobody after the longest wait, and says when to come back", async () => {
     const { clock, budget } = make({ ...TEN, maxWaitMs: 5_000 });
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 60_000 });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 60_000 });
     const waiting = budget.acquire("a").catch((error: unknown) => error);
     await clock.advance(5_000);
     const error = await waiting;
@@ -178,7 +178,7 @@ it("a newcomer does not overtake those who wait, even when the timer for their t
 describe("the rate", () => {
   it("has nothing saved up after a 429", async () => {
     const { clock, budget } = make({ ...TEN, burstSeconds: 1 });
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() });
     const a = greedy(budget, "a");
     await clock.settle();
     expect(a.counter.sent).toBe(0);
@@ -192,10 +192,10 @@ describe("the rate", () => {
     const { clock, budget } = make();
     const sentAtMs = clock.monotonic();
     clock.pause(50);
-    for (let i = 0; i < 5; i += 1) budget.onAnswer({ status: 429, sentAtMs });
+    for (let i = 0; i < 5; i += 1) budget.onAnswer("a", { status: 429, sentAtMs });
     expect(budget.rate).toBe(5);
     clock.pause(50);
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() });
     expect(budget.rate).toBe(2.5);
   });
 
@@ -203,14 +203,14 @@ describe("the rate", () => {
     const { clock, budget } = make();
     for (let i = 0; i < 20; i += 1) {
       clock.pause(1);
-      budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+      budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() });
     }
     expect(budget.rate).toBe(1);
   });
 
   it("rises by one a second while it is used up, to its most", async () => {
     const { clock, budget } = make({ ...TEN, maxRate: 14 });
-    const a = greedy(budget, "a", 1, () => budget.onAnswer({ status: 200, sentAtMs: clock.monotonic() }));
+    const a = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
     await clock.advance(1_000);
     expect(budget.rate).toBeGreaterThan(10.7);
     expect(budget.rate).toBeLessThan(11.3);
@@ -223,11 +223,11 @@ describe("the rate", () => {
     const { clock, budget } = make();
     for (let i = 0; i < 50; i += 1) {
       expect(await budget.acquire("a")).toBe(true);
-      budget.onAnswer({ status: 200, sentAtMs: clock.monotonic() });
+      budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() });
       await clock.advance(500);
     }
     expect(budget.rate).toBe(10);
-    const a = greedy(budget, "a", 1, () => budget.onAnswer({ status: 503, sentAtMs: clock.monotonic() }));
+    const a = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 503, sentAtMs: clock.monotonic() }));
     await clock.advance(5_000);
     expect(budget.rate).toBe(10);
     await a.stop();
@@ -245,7 +245,7 @@ describe("the rate", () => {
       const status = allowance >= 1 ? 200 : 429;
       if (status === 200) allowance -= 1;
       served[status === 200 ? "ok" : "refused"] += 1;
-      budget.onAnswer({ status, sentAtMs: clock.monotonic() });
+      budget.onAnswer("a", { status, sentAtMs: clock.monotonic() });
     });
     await clock.advance(300_000);
     await a.stop();
@@ -254,17 +254,127 @@ describe("the rate", () => {
   });
 });
 
-describe("Retry-After", () => {
-  it("holds all members of the group", async () => {
+describe("refusals of some", () => {
+  /** A budget with one member in each tenant, and a rate of 20 where it began with 10. */
+  function shared(tenants: readonly string[]) {
+    const made = make();
+    const refuse = (tenant: string, member = `of ${tenant}`) => {
+      made.clock.pause(1_000);
+      made.budget.onAnswer(member, { status: 429, sentAtMs: made.clock.monotonic() }, tenant);
+    };
+    const raise = async (to: number) => {
+      const answer = () => made.budget.onAnswer("of a", { status: 200, sentAtMs: made.clock.monotonic() }, "a");
+      const busy = greedy(made.budget, "of a", 1, answer, "a");
+      await made.clock.advanceUntil(() => made.budget.rate >= to, 60_000);
+      await busy.stop();
+    };
+    const ask = () => Promise.all(tenants.map((tenant) => made.budget.acquire(`of ${tenant}`, undefined, tenant)));
+    return { ...made, refuse, raise, ask };
+  }
+
+  it("take nothing of the initial rate from the others, however often they come", async () => {
+    const { clock, budget, refuse, ask } = shared(["a", "b"]);
+    const asked = ask();
+    await clock.advance(200);
+    await asked;
+    for (let times = 0; times < 100; times += 1) refuse("b", `b${times}`);
+    expect(budget.rate).toBe(10);
+  });
+
+  it("halve a higher rate once in five minutes", async () => {
+    const { clock, budget, refuse, raise, ask } = shared(["a", "b"]);
+    const asked = ask();
+    await clock.advance(200);
+    await asked;
+    await raise(50);
+    const high = budget.rate;
+    for (let times = 0; times < 100; times += 1) refuse("b", `b${times}`);
+    expect(budget.rate).toBe(high / 2);
+    await clock.advance(5 * 60_000);
+    refuse("b");
+    // "a" asked for nothing meanwhile: the only tenant's limit is that of the group.
+    expect(budget.rate).toBe(high / 4);
+  });
+
+  it("count for all when more than half of the tenants are refused", async () => {
+    const { clock, budget, refuse, ask } = shared(["a", "b", "c"]);
+    const asked = ask();
+    await clock.advance(500);
+    await asked;
+    refuse("b");
+    expect(budget.rate).toBe(10);
+    refuse("c");
+    expect(budget.rate).toBe(5);
+    refuse("c");
+    expect(budget.rate).toBe(2.5);
+  });
+
+  it("count by member where there is one tenant", async () => {
     const { clock, budget } = make();
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 3_000 });
+    const asked = Promise.all(["x", "y"].map((member) => budget.acquire(member)));
+    await clock.advance(200);
+    await asked;
+    for (const [member, rate] of [
+      ["x", 10],
+      ["x", 10],
+      ["y", 5],
+      ["x", 2.5],
+    ] as const) {
+      clock.pause(1_000);
+      budget.onAnswer(member, { status: 429, sentAtMs: clock.monotonic() });
+      expect(budget.rate).toBe(rate);
+    }
+  });
+});
+
+describe("Retry-After", () => {
+  it("holds the member that got it, and no other", async () => {
+    const { clock, budget } = make();
     const sent: string[] = [];
-    const waits = ["a", "b"].map((member) => budget.acquire(member).then(() => sent.push(member)));
+    const acquire = (member: string, tenant: string) =>
+      budget.acquire(member, undefined, tenant).then(() => sent.push(member));
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 3_000 }, "one");
+    const waits = [acquire("a", "one"), acquire("beside a", "one"), acquire("b", "two")];
     await clock.advance(2_999);
-    expect(sent).toEqual([]);
+    expect(sent).toEqual(["beside a", "b"]);
     await clock.advance(1_000);
     await Promise.all(waits);
-    expect(sent).toEqual(["a", "b"]);
+    expect(sent).toEqual(["beside a", "b", "a"]);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  it("holds a member that asks for nothing meanwhile", async () => {
+    const { clock, budget } = make({ ...TEN, memberMs: 1_000 });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 300_000 });
+    for (let passed = 0; passed < 299; passed += 1) {
+      await clock.advance(1_000);
+      expect(budget.idleIntervalMs()).toBeGreaterThan(0);
+    }
+    let sent = false;
+    const wait = budget.acquire("a").then(() => {
+      sent = true;
+    });
+    await clock.advance(999);
+    expect(sent).toBe(false);
+    await clock.advance(1);
+    await wait;
+    await clock.advance(1_001);
+    expect(budget.idleIntervalMs()).toBe(0);
+  });
+
+  it("is no sign that the rate is used up", async () => {
+    const { clock, budget } = make();
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 10_000 });
+    const rate = budget.rate;
+    const waits = ["a", "a"].map((member) => budget.acquire(member));
+    for (let passed = 0; passed < 19; passed += 1) {
+      await clock.advance(500);
+      await budget.acquire("b");
+      budget.onAnswer("b", { status: 200, sentAtMs: clock.monotonic() });
+      expect(budget.rate).toBe(rate);
+    }
+    await clock.advance(1_000);
+    await Promise.all(waits);
   });
 
   it("holds those who wait already, and a shorter one does not shorten it", async () => {
@@ -274,8 +384,8 @@ describe("Retry-After", () => {
     const wait = budget.acquire("a").then(() => {
       sent = true;
     });
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 5_000 });
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 1_000 });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 5_000 });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 1_000 });
     await clock.advance(4_999);
     expect(sent).toBe(false);
     await clock.advance(500);
@@ -352,8 +462,8 @@ describe("a client with a budget", () => {
   it("tells when the budget lets nobody through", async () => {
     const clock = new VirtualClock();
     const budget = new Budget({ clock, limits: { ...TEN, maxWaitMs: 1_000 } });
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 10_000 });
-    await using setup = await Setup.start({ clock, budget });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 10_000 });
+    await using setup = await Setup.start({ clock, budget, workerId: "a" });
     const call = failure(setup.client.poll());
     await clock.advance(1_000);
     const error = await call;
@@ -418,13 +528,13 @@ describe("the interval of idle members", () => {
     const { clock, budget } = make();
     await budget.acquire("a");
     const before = budget.idleIntervalMs();
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() });
     expect(budget.idleIntervalMs()).toBe(2 * before);
   });
 
   it("does not shrink as the rate rises: a rush must not become the pace of all", async () => {
     const { clock, budget } = make();
-    const rush = greedy(budget, "a", 1, () => budget.onAnswer({ status: 200, sentAtMs: clock.monotonic() }));
+    const rush = greedy(budget, "a", 1, () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }));
     const before = budget.idleIntervalMs();
     await clock.advance(30_000);
     expect(budget.rate).toBeGreaterThan(20);
@@ -440,8 +550,8 @@ describe("the interval of idle members", () => {
     const two = budget.idleIntervalMs();
     await clock.advance(60_001);
     expect(budget.idleIntervalMs()).toBe(two / 2);
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 300_000 });
-    const waiting = budget.acquire("waits");
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic(), retryAfterMs: 300_000 });
+    const waiting = budget.acquire("a");
     await clock.advance(299_000);
     expect(budget.waiting).toBe(1);
     expect(budget.idleIntervalMs()).toBeGreaterThan(0);
@@ -505,7 +615,7 @@ describe("budgets", () => {
     await clock.advance(100);
     await wait;
     clock.pause(1);
-    budget.onAnswer({ status: 429, sentAtMs: clock.monotonic() });
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() });
     const text = await metrics.registry.metrics();
     expect(text).toContain('berth_work_api_budget_rate{group="research"} 5');
     expect(text).toContain('berth_work_api_budget_wait_seconds_total{group="research"} 0.1');

@@ -69,6 +69,8 @@ export interface LoopWorldOptions {
   readonly clock?: VirtualClock;
   /** What requests are counted by; none: every request is sent at once. */
   readonly budget?: Budget;
+  /** The tenant whose turns in the budget this world takes; none: the empty one. */
+  readonly tenant?: string;
   /** What webhooks tell every operator of this world. */
   readonly hints?: Hints;
 }
@@ -294,6 +296,7 @@ export class LoopWorld {
             workerId,
             http,
             ...(this.#options.budget ? { budget: this.#options.budget } : {}),
+            tenant: this.#options.tenant,
             clock,
             requestTimeoutMs: 10_000,
             protocolTimeoutMs: this.#timing.requestBoundMs,
