@@ -1,3 +1,4 @@
+import { DEFAULT_BASE_URL } from "./api/network-spec.ts";
 import { isInnerHost } from "./work/inner-addresses.ts";
 
 /** Which Work APIs an Environment may name in spec.api.baseUrl: any with https and a public address, or exactly these origins. */
@@ -18,4 +19,10 @@ export function originAllowed(allowed: AllowedOrigins, baseUrl: string): boolean
  */
 export function mayBeInner(allowed: AllowedOrigins, origin: string): boolean {
   return allowed !== "any-https" && allowed.includes(origin);
+}
+
+/** True for the host of an origin that the administrator listed, and for that of the default origin. */
+export function isListedHost(allowed: AllowedOrigins, hostname: string): boolean {
+  const listed = allowed === "any-https" ? [] : allowed;
+  return [DEFAULT_BASE_URL, ...listed].some((origin) => URL.parse(origin)?.hostname === hostname);
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import { mayBeInner, originAllowed } from "./allowed-origins.ts";
+import { isListedHost, mayBeInner, originAllowed } from "./allowed-origins.ts";
 import type { Environment } from "./api/environment.ts";
 import { LEASE_NAME } from "./api/names.ts";
 import type { Settings } from "./config.ts";
@@ -73,6 +73,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     clock,
     proxy: settings.proxy,
     mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
+    isListed: (hostname) => isListedHost(allowedApiOrigins, hostname),
   });
   const events = new EventRecorder({ client: kube, clock, logger, metrics, instance: identity });
   const timing = withRequestBound(seams.timing ?? DEFAULT_TIMING, settings.protocolTimeoutMs);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type AllowedOrigins, mayBeInner, originAllowed } from "../src/allowed-origins.ts";
+import { type AllowedOrigins, isListedHost, mayBeInner, originAllowed } from "../src/allowed-origins.ts";
 
 describe("allowed API origins", () => {
   test.each<[AllowedOrigins, string, boolean]>([
@@ -33,5 +33,15 @@ describe("allowed API origins", () => {
     [["https://api.anthropic.com"], "https://api.example.com", false],
   ])("%j: %s may be at an inner address -> %s", (allowed, origin, expected) => {
     expect(mayBeInner(allowed, origin)).toBe(expected);
+  });
+
+  test.each<[AllowedOrigins, string, boolean]>([
+    ["any-https", "api.anthropic.com", true],
+    ["any-https", "gateway.example", false],
+    [["https://gateway.example:8443"], "gateway.example", true],
+    [["https://gateway.example:8443"], "api.anthropic.com", true],
+    [["https://gateway.example:8443"], "other.example", false],
+  ])("%j: %s is listed -> %s", (allowed, hostname, expected) => {
+    expect(isListedHost(allowed, hostname)).toBe(expected);
   });
 });

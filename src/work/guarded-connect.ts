@@ -1,9 +1,7 @@
-import { lookup } from "node:dns";
 import type { LookupFunction } from "node:net";
 import { buildConnector } from "undici";
-import type { Clock } from "../core/clock.ts";
 import { isInnerAddress, isInnerHost } from "./inner-addresses.ts";
-import { Lookups, type Resolve } from "./lookups.ts";
+import type { Resolve } from "./lookups.ts";
 
 /** A connection to an inner address that nobody allowed: nothing was sent, nothing connected. */
 export class InnerAddressError extends Error {
@@ -23,20 +21,17 @@ const MAX_NAMED = 3;
  * between change nothing.
  */
 export function guardedConnector(options: {
-  readonly clock: Clock;
   readonly timeoutMs: number;
   readonly mayBeInner: (origin: string) => boolean;
-  readonly resolve?: Resolve;
+  readonly resolve: Resolve;
   /** For tests, which have no public address to connect to. */
   readonly isInner?: (address: string) => boolean;
 }): buildConnector.connector {
   const common = { timeout: options.timeoutMs, allowH2: false };
-  const free = buildConnector(common);
-  const lookups = new Lookups(options.clock, options.resolve ?? lookup);
-  const guarded = buildConnector({
-    ...common,
-    lookup: publicLookup(lookups.resolve, options.isInner ?? isInnerAddress),
-  } as buildConnector.BuildOptions);
+  const connectorOf = (isRefused: (address: string) => boolean) =>
+    buildConnector({ ...common, lookup: lookupBut(options.resolve, isRefused) } as buildConnector.BuildOptions);
+  const free = connectorOf(() => false);
+  const guarded = connectorOf(options.isInner ?? isInnerAddress);
   return (target, callback) => {
     const origin = URL.parse(`${target.protocol}//${target.host ?? target.hostname}`)?.origin;
     if (origin !== undefined && options.mayBeInner(origin)) return free(target, callback);
@@ -46,12 +41,12 @@ export function guardedConnector(options: {
   };
 }
 
-/** Of the addresses of a name, the public ones; an error when there is none. */
-function publicLookup(resolve: Resolve, isInner: (address: string) => boolean): LookupFunction {
+/** Of the addresses of a name, those that are not refused; an error when there is none. */
+function lookupBut(resolve: Resolve, isRefused: (address: string) => boolean): LookupFunction {
   return (hostname, options, callback) => {
     resolve(hostname, { ...options, all: true }, (error, found) => {
       if (error) return callback(error, options.all ? [] : "", 0);
-      const addresses = found.filter(({ address }) => !isInner(address));
+      const addresses = found.filter(({ address }) => !isRefused(address));
       const [first] = addresses;
       if (first) return options.all ? callback(null, addresses) : callback(null, first.address, first.family);
       const named = found.slice(0, MAX_NAMED).map(({ address }) => address);

@@ -1,9 +1,10 @@
+import { lookup } from "node:dns";
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from "undici";
 import { Chunks } from "../core/chunks.ts";
 import type { Clock } from "../core/clock.ts";
 import { deadlineSignal } from "../core/clock.ts";
 import { guardedConnector, InnerAddressError } from "./guarded-connect.ts";
-import type { Resolve } from "./lookups.ts";
+import { Lookups, type Resolve } from "./lookups.ts";
 
 /**
  * Connections of their own: the calls that keep leases and claims true must not queue for a connection behind long
@@ -33,6 +34,8 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: string | undefined;
   readonly lane: Lane;
+  /** Whose turn it is where the origin's name has to be looked up. */
+  readonly tenant?: string | undefined;
   /** Bound of everything: waiting for a connection, connecting, sending, and reading the whole body. */
   readonly timeoutMs: number;
   /** Bound of a successful reply's body in bytes; of a refusal's, MAX_REFUSAL_BYTES are kept. */
@@ -99,6 +102,8 @@ export interface WorkHttpOptions {
    * makes, which resolves names itself.
    */
   readonly mayBeInner: (origin: string) => boolean;
+  /** Whether a name was written down by the administrator, or is the default one: its lookups never wait. */
+  readonly isListed?: ((hostname: string) => boolean) | undefined;
   /** How names are resolved, where it is not by the machine's own resolver. */
   readonly resolve?: Resolve;
   /** Per origin and lane. */
@@ -119,25 +124,22 @@ export interface WorkHttpOptions {
  */
 export class WorkHttp implements HttpSender {
   readonly #clock: Clock;
+  readonly #lookups: Lookups;
   readonly #proxied = new Map<Lane, Dispatcher>();
   readonly #direct = new Map<Lane, Dispatcher>();
 
   constructor(options: WorkHttpOptions) {
     this.#clock = options.clock;
     const connectTimeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS;
-    const { mayBeInner, resolve } = options;
+    const { mayBeInner, isListed } = options;
+    this.#lookups = new Lookups(options.clock, options.resolve ?? lookup, isListed);
     const agent = {
       pipelining: 1,
       // HTTP/2 would put all calls on one connection: losing it makes every one of them doubtful at once.
       allowH2: false,
       // Of proxies' own connections; all others are made by `connect`.
       connectTimeout: connectTimeoutMs,
-      connect: guardedConnector({
-        clock: options.clock,
-        timeoutMs: connectTimeoutMs,
-        mayBeInner,
-        ...(resolve ? { resolve } : {}),
-      }),
+      connect: guardedConnector({ timeoutMs: connectTimeoutMs, mayBeInner, resolve: this.#lookups.resolve }),
       keepAliveTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
       keepAliveMaxTimeout: options.keepAliveMs ?? KEEP_ALIVE_MS,
       // Every request is bounded as a whole by its own deadline.
@@ -151,8 +153,13 @@ export class WorkHttp implements HttpSender {
     }
   }
 
-  send(request: HttpRequest): Promise<HttpReply> {
-    return new Exchange(this.#clock, request).run(this.#dispatcher(request));
+  async send(request: HttpRequest): Promise<HttpReply> {
+    const ended = this.#lookups.request(new URL(request.origin).hostname, request.tenant);
+    try {
+      return await new Exchange(this.#clock, request).run(this.#dispatcher(request));
+    } finally {
+      ended();
+    }
   }
 
   /** Lets requests under way finish (each is bounded) and closes all connections. New requests fail. */

@@ -53,10 +53,16 @@ export class Turns<T extends Turn> {
     return waiting;
   }
 
-  /** Takes out the next; its tenant and its member go to the end of their rounds. */
-  next(): T | undefined {
+  /** How many members of this tenant wait. */
+  membersOf(tenant: string): number {
+    return this.#tenants.get(tenant)?.size ?? 0;
+  }
+
+  /** Takes out the next of a tenant that may go; its tenant and its member go to the end of their rounds. */
+  next(mayGo: (tenant: string) => boolean = () => true): T | undefined {
     // A Map iterates in the order of insertion: what is put back is the last.
     for (const [tenant, members] of this.#tenants) {
+      if (!mayGo(tenant)) continue;
       this.#tenants.delete(tenant);
       for (const [member, waiting] of members) {
         const waiter = waiting.shift();

@@ -20,6 +20,7 @@ import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
 import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";
 import { DEFAULT_BUDGET_LIMITS } from "../../src/work/budget.ts";
+import { MAX_DOUBTFUL, TENANT_SHARE } from "../../src/work/lookups.ts";
 import { MAX_RETRY_AFTER_MS } from "../../src/work/retry-after.ts";
 import { PROBE_TIMEOUT_MS } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST } from "../../src/workers/busy-watch.ts";
@@ -48,7 +49,10 @@ const SENTENCES: Record<string, readonly string[]> = {
     `each beat is given up ${s(t.requestBoundMs)} after it was sent`,
     `after a TTL at most, ${s(t.assumedTtlMs)} with stock workers`,
   ],
-  "docs/security.md": [`takes nothing of an answer for ${s(UNREAD_MS)}`],
+  "docs/security.md": [
+    `takes nothing of an answer for ${s(UNREAD_MS)}`,
+    `at most ${TENANT_SHARE === 1 / 2 ? "half" : "?"} of the ${MAX_DOUBTFUL} lookups`,
+  ],
   "docs/workers.md": [
     `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,
     `A decision is made every ${s(t.scaleMs)}`,

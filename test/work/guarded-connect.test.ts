@@ -159,7 +159,6 @@ describe("a name server that changes its answer", () => {
     await using names = await NameServer.start(STANDS_FOR_PUBLIC);
     const servers = await bothServers();
     const connect = guardedConnector({
-      clock: realClock,
       timeoutMs: 10_000,
       mayBeInner: () => false,
       resolve: names.resolve,
@@ -182,7 +181,7 @@ describe("a name server that changes its answer", () => {
     const resolve = resolver(STANDS_FOR_INNER, STANDS_FOR_PUBLIC, STANDS_FOR_INNER);
     const isInner = (address: string) => address !== STANDS_FOR_PUBLIC;
     const agent = new Agent({
-      connect: guardedConnector({ clock: realClock, timeoutMs: 10_000, mayBeInner: () => false, resolve, isInner }),
+      connect: guardedConnector({ timeoutMs: 10_000, mayBeInner: () => false, resolve, isInner }),
     });
     const { body } = await request(`http://${NAME}:${servers.port}/`, { dispatcher: agent });
     expect(await body.text()).toBe("public");

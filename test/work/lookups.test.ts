@@ -1,9 +1,13 @@
 import type { LookupAddress } from "node:dns";
 import { beforeEach, describe, expect, test } from "vitest";
-import { Lookups, MAX_DOUBTFUL } from "../../src/work/lookups.ts";
+import { Lookups, MAX_DOUBTFUL, MAX_KNOWN, MAX_WAITING, type Resolve, TENANT_SHARE } from "../../src/work/lookups.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
+const LISTED = "api.anthropic.com";
 const PUBLIC: LookupAddress = { address: "203.0.113.1", family: 4 };
+
+/** Doubtful names of one tenant that are looked up at a time. */
+const EACH = MAX_DOUBTFUL * TENANT_SHARE;
 
 let clock: VirtualClock;
 /** Lookups under way, by name. */
@@ -17,17 +21,20 @@ beforeEach(() => {
   underWay = new Map();
   most = 0;
   answers = [];
-  lookups = new Lookups(clock, (name, _options, callback) => {
+  const resolve: Resolve = (name, _options, callback) => {
     expect(underWay.has(name)).toBe(false);
     underWay.set(name, (error) => {
       underWay.delete(name);
       callback(error ?? null, error ? [] : [PUBLIC]);
     });
     most = Math.max(most, underWay.size);
-  });
+  };
+  lookups = new Lookups(clock, resolve, (name) => name === LISTED);
 });
 
-function ask(name: string): void {
+/** A request of this tenant needs the name. */
+function ask(name: string, tenant?: string): void {
+  lookups.request(name, tenant);
   lookups.resolve(name, { all: true }, (error, found) =>
     answers.push(`${name} ${error ? error.message : found.map(({ address }) => address)}`),
   );
@@ -46,7 +53,7 @@ describe("names whose server does not answer", () => {
     ask("api.example");
     answer("api.example");
     for (const name of tarpits(100)) ask(name);
-    expect(underWay.size).toBe(MAX_DOUBTFUL);
+    expect(underWay.size).toBe(EACH);
     ask("api.example");
     answer("api.example");
     expect(answers).toEqual(["api.example 203.0.113.1", "api.example 203.0.113.1"]);
@@ -63,11 +70,11 @@ describe("names whose server does not answer", () => {
     }
     answer("new.example");
     expect(answers).toEqual([...names.map((name) => `${name} EAI_AGAIN`), "new.example 203.0.113.1"]);
-    expect(most).toBe(MAX_DOUBTFUL);
+    expect(most).toBe(EACH);
   });
 
   test("are no better for having answered once", async () => {
-    const names = tarpits(MAX_DOUBTFUL + 4);
+    const names = tarpits(EACH + 4);
     for (const name of names) {
       ask(name);
       answer(name);
@@ -77,8 +84,88 @@ describe("names whose server does not answer", () => {
     await clock.advance(5_000);
     for (const name of names) answer(name, new Error("EAI_AGAIN"));
     for (const name of names) ask(name);
-    expect(underWay.size).toBe(MAX_DOUBTFUL);
+    expect(underWay.size).toBe(EACH);
   });
+
+  test("hold a bounded number of lookups at the moment in which their server stops to answer", () => {
+    const names = (tenant: string) => tarpits(100).map((name) => `${tenant}.${name}`);
+    for (const tenant of ["a", "b", "c"]) {
+      for (const name of names(tenant)) {
+        ask(name, tenant);
+        answer(name);
+      }
+    }
+    for (const tenant of ["a", "b", "c"]) for (const name of names(tenant)) ask(name, tenant);
+    expect(underWay.size).toBe(MAX_KNOWN);
+    ask("new.example", "d");
+    expect([...underWay.keys()]).toContain("new.example");
+  });
+});
+
+describe("tenants", () => {
+  const slow = async (name: string) => {
+    await clock.advance(5_000);
+    answer(name, new Error("EAI_AGAIN"));
+  };
+  const begun = () => [...underWay.keys()];
+
+  test("take turns: a name of one waits for no second name of another", async () => {
+    for (const tenant of ["a", "b"]) for (const name of tarpits(50)) ask(`${tenant}.${name}`, tenant);
+    expect(begun()).toHaveLength(MAX_DOUBTFUL);
+    for (const name of ["first", "second"]) ask(`${name}.example`, "c");
+    expect(begun()).not.toContain("first.example");
+    await slow("a.x0.tarpit.example");
+    await slow("b.x0.tarpit.example");
+    await slow("a.x1.tarpit.example");
+    expect(begun()).toContain("first.example");
+    expect(most).toBe(MAX_DOUBTFUL);
+  });
+
+  test("leave each other room where only one has many names", () => {
+    for (const name of tarpits(400)) ask(name, "many");
+    expect(begun()).toHaveLength(EACH);
+    ask("first.example", "other");
+    expect(begun()).toContain("first.example");
+  });
+
+  test("that ask for one name have it looked up once, in the turn that comes first", async () => {
+    for (const name of tarpits(50)) ask(name, "many");
+    ask("shared.example", "many");
+    expect(begun()).not.toContain("shared.example");
+    ask("shared.example", "other");
+    expect(begun()).toContain("shared.example");
+    answer("shared.example");
+    expect(answers).toEqual(["shared.example 203.0.113.1", "shared.example 203.0.113.1"]);
+    for (const name of tarpits(50)) await slow(name);
+    expect(begun()).toEqual([]);
+  });
+
+  test("keep no turn for a request that has ended", async () => {
+    const end = lookups.request("shared.example", "gone");
+    end();
+    for (const name of tarpits(50)) ask(name, "many");
+    lookups.request("shared.example", "many");
+    lookups.resolve("shared.example", { all: true }, () => {});
+    expect(begun()).not.toContain("shared.example");
+  });
+
+  test("have a bounded number of names that wait, and the others as many", () => {
+    for (const name of tarpits(EACH + MAX_WAITING)) ask(name, "many");
+    expect(answers).toEqual([]);
+    ask("one-more.example", "many");
+    expect(answers).toEqual([expect.stringMatching(/^one-more\.example .*too many names of its namespace wait$/)]);
+    for (const name of ["a", "b", "c", "d", "e"]) ask(`${name}.example`, "other");
+    expect(answers).toHaveLength(1);
+  });
+});
+
+test("a listed name never waits, and is looked up once for all who ask", () => {
+  for (const tenant of ["a", "b", "c"]) for (const name of tarpits(50)) ask(`${tenant}.${name}`, tenant);
+  expect(underWay.size).toBe(MAX_DOUBTFUL);
+  ask(LISTED, "a");
+  ask(LISTED, "d");
+  answer(LISTED);
+  expect(answers).toEqual([`${LISTED} 203.0.113.1`, `${LISTED} 203.0.113.1`]);
 });
 
 test("a name is looked up once for all who ask at a time, and anew for who asks later", () => {
@@ -91,7 +178,7 @@ test("a name is looked up once for all who ask at a time, and anew for who asks 
 });
 
 test("a failure that comes at once makes no name doubtful", () => {
-  for (const name of tarpits(MAX_DOUBTFUL)) ask(name);
+  for (const name of tarpits(EACH)) ask(name);
   const missing = () => answer("missing.example", new Error("ENOTFOUND"));
   ask("missing.example");
   answer("x0.tarpit.example");
