@@ -2,6 +2,7 @@ import { Backoff, type BackoffPolicy } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
+import { Slots } from "../core/slots.ts";
 import { type Logger, redact } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { KubeClient } from "./client.ts";
@@ -14,7 +15,9 @@ import { EVENTS } from "./resource.ts";
 /** The API server refuses longer ones. */
 const MAX_MESSAGE = 1024;
 /** Bound of what waits to be written; more are dropped and counted. */
-const MAX_PENDING = 1000;
+export const MAX_PENDING = 1000;
+/** Writes at a time, each of another namespace: requests that hang in some namespaces leave room for others. */
+export const MAX_WRITES = 16;
 /** Known events whose next occurrence raises their count; as many as client-go remembers. */
 const MAX_KNOWN = 4096;
 /** Events live an hour by default: an older one is likely gone, and a person reading wants a new line. */
@@ -74,19 +77,31 @@ interface Known {
   lastAt: number;
 }
 
+/** What is to be written in one namespace. */
+interface Queue {
+  /** By key, in order; one entry stands for all occurrences since it was put in. */
+  readonly pending: Map<string, Occurrence>;
+  readonly written: Promise<void>;
+}
+
 /**
  * Writes Events (core/v1, what `kubectl describe` shows) behind the caller's back: `event` never waits and never throws.
  * The same event again raises the count of the one written before. A reason that floods is cut off (SpamFilter); what
  * can not be written after a few tries is dropped, and counted.
+ *
+ * Each namespace has its own queue, in which one Event at a time is written and retried: a namespace whose Events are refused
+ * delays no other. When too many wait, the namespace with the most loses one.
  */
 export class EventRecorder {
   readonly #options: EventRecorderOptions;
   readonly #spam: SpamFilter;
-  /** By key, in order; one entry stands for all occurrences since it was put in. */
-  readonly #pending = new Map<string, Occurrence>();
+  /** By namespace, those that have something to write. */
+  readonly #queues = new Map<string, Queue>();
+  /** The number of entries in all queues. */
+  #pending = 0;
+  readonly #writes = new Slots(MAX_WRITES);
   /** Least recently used first. */
   readonly #known = new Map<string, Known>();
-  #writing: Promise<void> | undefined;
   #serial = 0;
 
   constructor(options: EventRecorderOptions) {
@@ -111,39 +126,64 @@ export class EventRecorder {
       this.#count("suppressed");
       return;
     }
-    const waiting = this.#pending.get(key);
+    const namespace = namespaceOf(about);
+    const waiting = this.#queues.get(namespace)?.pending.get(key);
     if (waiting) {
       waiting.count += 1;
       waiting.lastAt = now;
       return;
     }
-    if (this.#pending.size >= MAX_PENDING) {
+    if (this.#pending >= MAX_PENDING) {
       this.#count("dropped");
-      return;
+      if (!this.#dropForAnother(namespace)) return;
     }
-    this.#pending.set(key, { about, type, reason, message: text, fence, count: 1, firstAt: now, lastAt: now });
-    this.#writing ??= this.#writeAll();
+    const queue = this.#queueOf(namespace);
+    queue.pending.set(key, { about, type, reason, message: text, fence, count: 1, firstAt: now, lastAt: now });
+    this.#pending += 1;
   }
 
   /** Resolves when everything recorded so far is written or given up, at the latest after `timeoutMs`. Never rejects. */
   async flush(timeoutMs: number = FLUSH_TIMEOUT_MS): Promise<void> {
-    if (!this.#writing) return;
+    const written = [...this.#queues.values()].map((queue) => queue.written);
+    if (written.length === 0) return;
     const late = new AbortController();
-    await Promise.race([this.#writing, sleep(this.#options.clock, timeoutMs, late.signal)]);
+    await Promise.race([Promise.all(written), sleep(this.#options.clock, timeoutMs, late.signal)]);
     late.abort();
   }
 
-  async #writeAll(): Promise<void> {
+  /** Drops the oldest of the namespace with the most; false when that would be this one. */
+  #dropForAnother(namespace: string): boolean {
+    let most: Queue["pending"] | undefined;
+    for (const { pending } of this.#queues.values()) if (!most || pending.size > most.size) most = pending;
+    const own = this.#queues.get(namespace)?.pending.size ?? 0;
+    const oldest = most?.keys().next().value;
+    if (!most || oldest === undefined || most.size <= own + 1) return false;
+    most.delete(oldest);
+    this.#pending -= 1;
+    return true;
+  }
+
+  #queueOf(namespace: string): Queue {
+    const known = this.#queues.get(namespace);
+    if (known) return known;
+    const pending: Queue["pending"] = new Map();
+    const queue = { pending, written: this.#writeAll(namespace, pending) };
+    this.#queues.set(namespace, queue);
+    return queue;
+  }
+
+  async #writeAll(namespace: string, pending: Queue["pending"]): Promise<void> {
     // Events recorded in the same turn of the loop are counted together.
     await Promise.resolve();
     for (;;) {
-      const next = this.#pending.entries().next();
+      const next = pending.entries().next();
       if (next.done) break;
       const [key, occurrence] = next.value;
-      this.#pending.delete(key);
+      pending.delete(key);
+      this.#pending -= 1;
       await this.#write(key, occurrence);
     }
-    this.#writing = undefined;
+    this.#queues.delete(namespace);
   }
 
   async #write(key: string, occurrence: Occurrence): Promise<void> {
@@ -152,7 +192,7 @@ export class EventRecorder {
     const name = this.#newName(occurrence);
     for (let attempt = 1; ; attempt += 1) {
       try {
-        this.#count(await this.#createOrPatch(key, name, occurrence));
+        this.#count(await this.#writes.run(() => this.#createOrPatch(key, name, occurrence)));
         return;
       } catch (error) {
         if (error instanceof LeadershipLostError) {

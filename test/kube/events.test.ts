@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
@@ -232,6 +233,73 @@ describe("a bad server", () => {
     await flush();
     expect((await stored()).map(({ count }) => count)).toEqual([2]);
   });
+});
+
+describe("a namespace whose Events the server answers with 500", () => {
+  const of = (namespace: string, name: string): EventSubject => ({
+    kind: "Pod",
+    metadata: { name, namespace, uid: `${namespace}-${name}` },
+  });
+  const refuse = (...namespaces: string[]) => {
+    server.scripts.push((seen, response) => {
+      if (!namespaces.some((namespace) => seen.path.includes(`/namespaces/${namespace}/`))) return false;
+      sendStatus(response, 500, "Broken", "broken");
+      return true;
+    });
+  };
+
+  test("does not delay the Events of other namespaces", async () => {
+    refuse("broken");
+    for (let i = 0; i < 75; i += 1) recorder.event(of("broken", `p${i}`), "Normal", "R", "m");
+    recorder.event(of("agents", "a"), "Normal", "R", "m");
+    await server.until(() => server.requests.some(({ path }) => path.includes("/namespaces/agents/")));
+    expect(clock.monotonic()).toBe(1_000);
+  });
+
+  test("has one request at a time, in the order of its Events", async () => {
+    refuse("broken");
+    for (let i = 0; i < 3; i += 1) recorder.event(of("broken", `p${i}`), "Normal", "R", "m");
+    await settled(clock, recorder.flush(60_000));
+    const names = server.requests.map(({ body }) => (body as KubeEvent).involvedObject?.name);
+    expect(names).toEqual(["p0", "p1", "p2"].flatMap((name) => Array(4).fill(name)));
+    expect(await counts()).toEqual({ failed: 3 });
+  });
+
+  test("takes no room from the Events of others that wait", async () => {
+    refuse("broken");
+    for (let i = 0; i < 1_200; i += 1) recorder.event(of("broken", `p${i}`), "Normal", "R", "m");
+    for (let i = 0; i < 30; i += 1) recorder.event(of("agents", `p${i}`), "Normal", "R", "m");
+    expect((await counts()).dropped).toBe(230);
+    await until(clock, () => server.requests.filter(({ path }) => path.includes("/agents/")).length >= 30);
+    expect(await stored()).toHaveLength(30);
+  });
+});
+
+test("a namespace that has more than its part of what may wait loses one for each Event of another, down to that part", async () => {
+  for (const namespace of ["a", "b"]) {
+    for (let i = 0; i < 2_000; i += 1) {
+      recorder.event({ kind: "Pod", metadata: { name: `p${i}`, namespace } }, "Normal", "R", "m");
+    }
+  }
+  await flush();
+  const written = server.requests.map(({ path }) => path.split("/")[4]);
+  expect(written.filter((namespace) => namespace === "a")).toHaveLength(500);
+  expect(written.filter((namespace) => namespace === "b")).toHaveLength(500);
+});
+
+test("Events of many namespaces are written with a bounded number of requests at a time", async () => {
+  const held: ServerResponse[] = [];
+  server.scripts.push((_seen, response) => held.push(response) > 0);
+  for (let i = 0; i < 100; i += 1) {
+    recorder.event({ kind: "Pod", metadata: { name: "a", namespace: `n${i}` } }, "Normal", "R", "m");
+  }
+  await server.until(() => held.length === 16);
+  await clock.settle();
+  expect(held).toHaveLength(16);
+  server.scripts.length = 0;
+  for (const response of held) sendStatus(response, 500, "Broken", "broken");
+  await flush();
+  expect(await counts()).toEqual({ created: 100 });
 });
 
 test("event returns at once and never throws, whatever the server does", async () => {

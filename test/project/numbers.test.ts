@@ -8,6 +8,7 @@ import type { StructuralSchema } from "../../src/api/structural-schema.ts";
 import { ENDED_BOUNDS } from "../../src/console/ended-sessions.ts";
 import { WARNINGS_KEPT } from "../../src/console/seen.ts";
 import { MAX_VIEWERS, STUCK_MS } from "../../src/console/viewers.ts";
+import { MAX_PENDING, MAX_WRITES } from "../../src/kube/events.ts";
 import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/kube/leader-election.ts";
 import { UNREAD_MS } from "../../src/observe/http-server.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
@@ -110,7 +111,11 @@ const SENTENCES: Record<string, readonly string[]> = {
     `nothing waits for it: ${s(PASS_TIMEOUT_MS)}, once`,
     `each within its own ${LOOKS_PER_SECOND === 10 ? "ten" : "?"} looks a second`,
   ],
-  "docs/status.md": [`at most every ${s(COUNTS_EVERY_MS)}`],
+  "docs/status.md": [
+    `at most every ${s(COUNTS_EVERY_MS)}`,
+    `up to ${MAX_WRITES} namespaces at once`,
+    `At most ${MAX_PENDING.toLocaleString("en")} Events wait`,
+  ],
   "docs/troubleshooting.md": [
     `${s(t.keyRetryMs)} while there is no good key; ${s(t.keyRefreshMs)} while there is one`,
     `| ${minutes(t.templateRetryMaxMs)} minute at most |`,
