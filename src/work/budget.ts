@@ -47,6 +47,8 @@ const IDLE_SHARE = 1 / 2;
 const USED_UP_FOR_MS = 1_000;
 /** A 429 counts as recent for as long as the longest Retry-After can hold the member that got it. */
 const REFUSED_FOR_MS = MAX_RETRY_AFTER_MS;
+/** One tenant halves the rate twice in a row after this: the others find ten requests a second again in between. */
+const COUNTS_EVERY_MS = 10_000;
 /** What is left by rounding must not arm a timer that comes a hair too early, again and again. */
 const ROUNDING_MS = 1e-6;
 
@@ -73,20 +75,26 @@ interface Waiter extends Turn {
   readonly queue: () => void;
 }
 
-interface Member {
+const NEVER = Number.NEGATIVE_INFINITY;
+const NEVER_REFUSED = { refusedMs: NEVER, halvedMs: NEVER };
+
+interface Refusals {
+  /** The last 429. */
+  refusedMs: number;
+  /** The last 429 that halved the rate. */
+  halvedMs: number;
+}
+
+interface Member extends Refusals {
   readonly tenant: string;
   /** When it asked last. */
   askedMs: number;
   /** Its Retry-After ends then. */
   heldUntilMs: number;
-  /** When a 429 of its own last counted. */
-  refusedMs: number;
 }
 
-interface Tenant {
+interface Tenant extends Refusals {
   members: number;
-  /** When a 429 of one of its members last counted. */
-  refusedMs: number;
 }
 
 /**
@@ -115,9 +123,10 @@ export class Budget {
   #tokens: number;
   #reserve = 1;
   #refilledAt: number;
-  #halvedAt = Number.NEGATIVE_INFINITY;
+  #halvedAt = NEVER;
+  #halvedBy: Refusals | undefined;
   /** When somebody last had to wait: only a rate that is used up is raised. */
-  #usedUpAt = Number.NEGATIVE_INFINITY;
+  #usedUpAt = NEVER;
   #timer: Timer | undefined;
   #waiting = 0;
 
@@ -200,8 +209,8 @@ export class Budget {
 
   /**
    * Members of one group may belong to several organizations. When more than half of the tenants were refused lately (of a
-   * single tenant: of its members), the limit is the group's. Otherwise it may be their own: each tenant counts once in
-   * REFUSED_FOR_MS, and the initial rate stays with the others.
+   * single tenant: of its members), the limit is the group's. Otherwise it may be their own, and the initial rate stays with the
+   * others. In either case one that is refused again and again, while no other is, counts only so often.
    */
   #onRefusal({ tenant, member }: Turn, sentAtMs: number): void {
     this.#refill();
@@ -210,15 +219,20 @@ export class Budget {
     const isOne = this.#tenants.size === 1;
     const peers = isOne ? this.#members : this.#tenants;
     const refused = isOne ? this.#members.get(member) : this.#tenants.get(tenant);
-    const isRecent = ({ refusedMs }: { refusedMs: number }) => now - refusedMs < REFUSED_FOR_MS;
-    const isNews = refused !== undefined && !isRecent(refused);
-    if (isNews) refused.refusedMs = now;
+    if (refused) refused.refusedMs = now;
     // Requests that were under way at the halving tell nothing about the halved rate.
-    if (sentAtMs <= this.#halvedAt) return;
-    const isCommon = 2 * [...peers.values()].filter(isRecent).length > peers.size;
+    if (!refused || sentAtMs <= this.#halvedAt) return;
+    const recent = [...peers.values()].filter(({ refusedMs }) => now - refusedMs < REFUSED_FOR_MS);
+    const isCommon = 2 * recent.length > peers.size;
     const leastRate = isCommon ? this.#limits.minRate : this.#limits.initialRate;
-    if (!isCommon && !(isNews && this.#rate > leastRate)) return;
+    if (!isCommon && this.#rate <= leastRate) return;
+    const isCounted = isCommon
+      ? this.#halvedBy === refused && now - this.#halvedAt < COUNTS_EVERY_MS
+      : now - refused.halvedMs < REFUSED_FOR_MS;
+    if (peers.size > 1 && isCounted) return;
+    refused.halvedMs = now;
     this.#halvedAt = now;
+    this.#halvedBy = refused;
     this.#setRate(Math.max(leastRate, this.#rate * HALF));
     this.#tokens = Math.min(this.#tokens, 0);
     this.#reserve = 0;
@@ -240,12 +254,12 @@ export class Budget {
   }
 
   #hear(name: string, tenant: string): void {
-    const never = Number.NEGATIVE_INFINITY;
-    const member = this.#members.get(name) ?? { tenant, askedMs: never, heldUntilMs: never, refusedMs: never };
+    const member = this.#members.get(name) ?? { tenant, askedMs: 0, heldUntilMs: NEVER, ...NEVER_REFUSED };
     member.askedMs = this.#clock.monotonic();
     if (!this.#members.delete(name)) {
-      const { members, refusedMs } = this.#tenants.get(tenant) ?? { members: 0, refusedMs: never };
-      this.#tenants.set(tenant, { members: members + 1, refusedMs });
+      const of = this.#tenants.get(tenant) ?? { members: 0, ...NEVER_REFUSED };
+      of.members += 1;
+      this.#tenants.set(tenant, of);
     }
     this.#members.set(name, member);
   }

@@ -305,8 +305,25 @@ describe("refusals of some", () => {
     expect(budget.rate).toBe(10);
     refuse("c");
     expect(budget.rate).toBe(5);
-    refuse("c");
+    refuse("b");
     expect(budget.rate).toBe(2.5);
+  });
+
+  it("of one tenant again and again leave ten requests a second to another, also when that was refused, too", async () => {
+    const { clock, budget } = make();
+    const answer = () => budget.onAnswer("a", { status: 200, sentAtMs: clock.monotonic() }, "a");
+    const busy = greedy(budget, "a", 1, answer, "a");
+    await clock.advance(1_000);
+    budget.onAnswer("a", { status: 429, sentAtMs: clock.monotonic() }, "a");
+    const before = busy.counter.sent;
+    // Within the five minutes in which the refusal of "a" counts.
+    for (let second = 0; second < 240; second += 1) {
+      await clock.advance(1_000);
+      for (let i = 0; i < 10; i += 1) budget.onAnswer(`b${i}`, { status: 429, sentAtMs: clock.monotonic() }, "b");
+    }
+    await busy.stop();
+    expect((busy.counter.sent - before) / 240).toBeGreaterThan(10);
+    expect(budget.rate).toBeGreaterThan(8);
   });
 
   it("count by member where there is one tenant", async () => {
@@ -318,6 +335,7 @@ describe("refusals of some", () => {
       ["x", 10],
       ["x", 10],
       ["y", 5],
+      ["x", 2.5],
       ["x", 2.5],
     ] as const) {
       clock.pause(1_000);
