@@ -24,9 +24,10 @@ export async function readEnvironmentKey(
     const { data, metadata } = await kube.get(SECRETS, { namespace, name: ref.name });
     const value = data?.[ref.key];
     if (value === undefined) {
+      // The Secret's other keys stay unnamed: a user who can edit an Environment may have no right to read Secrets.
       return lasting(
         "KeyMissing",
-        `Secret ${ref.name} has no key ${ref.key}${itsKeys(data)}: add it, or mend spec.api.keySecretRef.key`,
+        `Secret ${ref.name} has no key ${ref.key}: add the key, or fix spec.api.keySecretRef.key`,
       );
     }
     // A line break at the end is what `kubectl create secret --from-file` leaves there.
@@ -58,15 +59,6 @@ export async function readEnvironmentKey(
 function placeOf(ref: { readonly name: string; readonly key: string }): string {
   return `key ${ref.key} of Secret ${ref.name}`;
 }
-
-/** The names of the keys that are there: most often one of them is the one that was meant. */
-function itsKeys(data: Readonly<Record<string, string>> | undefined): string {
-  const names = Object.keys(data ?? {}).sort();
-  if (names.length === 0) return " and is empty";
-  return names.length <= MAX_KEYS_SHOWN ? `, only ${names.join(", ")}` : "";
-}
-
-const MAX_KEYS_SHOWN = 5;
 
 function lasting(reason: "KeyMissing" | "KeyEmpty" | "KeySecretMissing", message: string): KeyReading {
   return { ok: false, lasting: true, verdict: { reason, message } };

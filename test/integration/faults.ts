@@ -370,7 +370,7 @@ export function faults(): Fault[] {
         type: "Authenticated",
         status: "False",
         reason: "KeyMissing",
-        words: ["Secret key has no key environment-key, only api-key: add it, or mend spec.api.keySecretRef.key"],
+        words: ["Secret key has no key environment-key: add the key, or fix spec.api.keySecretRef.key"],
       },
       tries: "key",
       mend: (world) => putKey(world, { "environment-key": rightKey(world) }),
