@@ -5,7 +5,7 @@ import { jitter, type Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { KubeClient } from "./client.ts";
-import { isGone, isMalformed, KubeApiError } from "./errors.ts";
+import { isGone, isMalformed, isServerFault, isTooManyRequests, KubeApiError } from "./errors.ts";
 import { compareVersions, keyOf, type VersionedKeys } from "./object-key.ts";
 import type { KubeObject } from "./objects.ts";
 import type { Resource } from "./resource.ts";
@@ -16,10 +16,11 @@ import type { WatchEvent } from "./watch.ts";
  * each reflector. A restart of the API server takes about a second, so the first tries are near each other; and there
  * are two reflectors a process, not one a node, so the longest pause can be shorter than client-go's 30 s: it is the time
  * that we stay blind after an outage.
+ * After a 410 the list follows within a quarter of a second, sooner than client-go's (0.8 s and more).
  */
 const RESTART_BACKOFF: BackoffPolicy = { baseMs: 250, maxMs: 10_000 };
 
-/** A watch that lived so long was a good one: the next failure starts from the base of the backoff again. */
+/** A watch that lived so long was a good one: the next failure starts from the base of the backoffs again. */
 const STABLE_MS = 10_000;
 
 /**
@@ -79,7 +80,10 @@ export interface ReflectorOptions<T extends KubeObject> {
 export class Reflector<T extends KubeObject> {
   readonly #options: ReflectorOptions<T>;
   readonly #random: Random;
-  readonly #backoff: Backoff;
+  /** Between tries while the server is away or busy. Any other answer ends the outage. */
+  readonly #outageBackoff: Backoff;
+  /** Between tries after other answers than a watch: only a watch that lived ends these, since each may cost a list. */
+  readonly #refusalBackoff: Backoff;
   readonly #synced = Promise.withResolvers<void>();
   #hasSynced = false;
   #lastError: unknown;
@@ -95,7 +99,8 @@ export class Reflector<T extends KubeObject> {
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
     this.#random = options.random ?? Math.random;
-    this.#backoff = new Backoff(RESTART_BACKOFF, this.#random);
+    this.#outageBackoff = new Backoff(RESTART_BACKOFF, this.#random);
+    this.#refusalBackoff = new Backoff(RESTART_BACKOFF, this.#random);
   }
 
   /** Resolves when the first list is in the store; never rejects. */
@@ -154,7 +159,8 @@ export class Reflector<T extends KubeObject> {
     if (this.#askers.length > 0) return 0;
     const livedMs = this.#options.clock.monotonic() - opened;
     const productive = progress.events > 0 && livedMs >= PRODUCTIVE_MS;
-    if (productive || livedMs >= STABLE_MS) this.#backoff.reset();
+    if (productive || livedMs >= STABLE_MS) this.#outageBackoff.reset();
+    if (livedMs >= STABLE_MS) this.#refusalBackoff.reset();
     return this.#restartDelay(failure, productive);
   }
 
@@ -164,7 +170,7 @@ export class Reflector<T extends KubeObject> {
     metrics?.reflectorRestarts.inc({ resource: resource.plural, cause });
     if (cause === "closed") {
       // The usual end. One that said nothing may be a server that closes everything at once: not in a hot loop.
-      return productive ? 0 : this.#backoff.next();
+      return productive ? 0 : this.#outageBackoff.next();
     }
     if (mustRelist(failure)) this.#mustList = true;
     return this.#failed("watch", failure);
@@ -174,7 +180,9 @@ export class Reflector<T extends KubeObject> {
     const { logger, resource, namespace } = this.#options;
     this.#lastError = error;
     const asked = error instanceof KubeApiError ? (error.retryAfterMs ?? 0) : 0;
-    const delayMs = Math.max(asked, this.#backoff.next());
+    const outage = isOutage(error);
+    if (!outage) this.#outageBackoff.reset();
+    const delayMs = Math.max(asked, (outage ? this.#outageBackoff : this.#refusalBackoff).next());
     const level = isGone(error) ? "info" : "warn";
     logger[level](
       { resource: resource.plural, namespace, error: errorText(error), retryInMs: Math.round(delayMs) },
@@ -196,6 +204,7 @@ export class Reflector<T extends KubeObject> {
     this.#mustList = this.#askers.length > 0;
     // A list is newer than whatever a comparison under way holds.
     this.#comparison?.cancel();
+    this.#outageBackoff.reset();
     this.#ok();
     this.#hasSynced = true;
     this.#synced.resolve();
@@ -330,6 +339,11 @@ function causeOf(failure: unknown): RestartCause {
   if (failure.status === 0) return "broken";
   if (failure.status === 429) return "throttled";
   return failure.status >= 500 ? "server_error" : "refused";
+}
+
+/** The server was not reached, failed or asked for time. After a 410 it is healthy, and the list can follow at once. */
+function isOutage(failure: unknown): boolean {
+  return !mustRelist(failure) && (isServerFault(failure) || isTooManyRequests(failure));
 }
 
 /**
