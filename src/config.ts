@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from "commander";
 import type { AllowedOrigins } from "./allowed-origins.ts";
+import type { ClusterDns } from "./api/cluster-dns.ts";
 import { type PodPolicy, policyOf } from "./api/pod-policy.ts";
 import { ConfigError } from "./core/errors.ts";
 import {
@@ -51,6 +52,8 @@ export interface Settings {
   readonly protocolTimeoutMs: number;
   /** Networks of the default Work API, for the NetworkPolicies of Environments. */
   readonly apiCidrs: readonly string[];
+  /** Where the cluster's DNS answers, for the NetworkPolicies of Environments. */
+  readonly clusterDns: ClusterDns;
   /** How connections leave this machine, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
   readonly proxy: ProxySettings;
 }
@@ -94,6 +97,8 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     allowedInTemplates: read(FLAGS.allowedInTemplates),
     protocolTimeout: read(FLAGS.protocolTimeout),
     apiCidrs: read(FLAGS.apiCidrs),
+    clusterDnsPods: read(FLAGS.clusterDnsPods),
+    clusterDnsCidrs: read(FLAGS.clusterDnsCidrs),
   };
   const { leaderElect, shards, metricsBindAddress, healthProbeBindAddress, logLevel } = values;
   const { webhookBindAddress, consoleBindAddress, protocolTimeout } = values;
@@ -134,6 +139,7 @@ export function settingsFrom(command: Command, env: EnvironmentVariables): Setti
     podPolicy: policyOf(values.allowedInTemplates ?? []),
     protocolTimeoutMs: protocolTimeout,
     apiCidrs: values.apiCidrs ?? [],
+    clusterDns: { pods: values.clusterDnsPods ?? [], cidrs: values.clusterDnsCidrs },
     proxy: proxySettings(env),
   };
 }

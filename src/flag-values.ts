@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { type DnsPods, parseDnsPods } from "./api/cluster-dns.ts";
 import { CIDR_PATTERN } from "./api/network-spec.ts";
 import { type Allowance, parseAllowance } from "./api/pod-policy.ts";
 import { parseBindAddress } from "./observe/bind-address.ts";
@@ -45,6 +46,15 @@ export const originSchema = z.string().transform((text, context) => {
 export const cidrSchema = z
   .string()
   .regex(new RegExp(CIDR_PATTERN), "write networks, such as 160.79.104.0/23 or 2607:6bc0::/48");
+
+/** Pods of the cluster's DNS. */
+export const dnsPodsSchema = z.string().transform((text, context): DnsPods => {
+  const pods = parseDnsPods(text);
+  if (pods !== null) return pods;
+  const message = `"${text}" does not name Pods; write namespace/label=value, such as kube-system/k8s-app=kube-dns, and :port where they do not listen on 53`;
+  context.addIssue({ code: "custom", message });
+  return z.NEVER;
+});
 
 /** One thing that Pod templates may have. */
 export const allowanceSchema = z.string().transform((text, context): Allowance => {

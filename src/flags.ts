@@ -7,6 +7,7 @@ import {
   bindAddressSchema,
   booleanSchema,
   cidrSchema,
+  dnsPodsSchema,
   hostPortSchema,
   listOf,
   namespaceSchema,
@@ -158,6 +159,25 @@ export const FLAGS = {
       "Networks of https://api.anthropic.com, which NetworkPolicies let Pods reach; repeat it, or separate them with commas.",
     // https://platform.claude.com/docs/en/api/ip-addresses, "Inbound IP addresses".
     default: "160.79.104.0/23,2607:6bc0::/48",
+    repeatable: true,
+    schema: listOf(cidrSchema),
+  }),
+  clusterDnsPods: flag({
+    name: "cluster-dns-pods",
+    value: "<namespace/label=value[:port]>",
+    about:
+      "Pods of the cluster's DNS, which NetworkPolicies let sandboxes reach on this port (53 unless given); repeat it, or separate them with commas.",
+    default:
+      "kube-system/k8s-app=kube-dns,kube-system/k8s-app=node-local-dns,openshift-dns/dns.operator.openshift.io/daemonset-dns=default:5353",
+    repeatable: true,
+    schema: listOf(dnsPodsSchema),
+  }),
+  clusterDnsCidrs: flag({
+    name: "cluster-dns-cidrs",
+    value: "<network>",
+    about:
+      "Addresses of the cluster's DNS outside Pods (its Service's, that of a cache on each node), which NetworkPolicies let sandboxes reach on port 53; repeat it, or separate them with commas.",
+    defaultText: "169.254.20.10/32 and, in a Pod, the operator's own name servers",
     repeatable: true,
     schema: listOf(cidrSchema),
   }),

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { getServers } from "node:dns";
 import { hostname } from "node:os";
 import { isListedHost, mayBeInner, originAllowed } from "./allowed-origins.ts";
 import type { Environment } from "./api/environment.ts";
@@ -17,6 +18,7 @@ import { createLogger, type Logger } from "./observe/logger.ts";
 import { createMetrics, type Metrics } from "./observe/metrics.ts";
 import { observeProcess } from "./observe/process.ts";
 import { Controller } from "./reconcile/controller.ts";
+import { defaultDnsCidrs } from "./reconcile/network-policy.ts";
 import { Hints } from "./sessions/hints.ts";
 import { DEFAULT_TIMING, type Timing, withRequestBound } from "./sessions/timing.ts";
 import { berthVersion } from "./version.ts";
@@ -96,7 +98,11 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
     podPolicy: settings.podPolicy,
     hints,
-    network: { apiCidrs: settings.apiCidrs, operatorNamespace: access.currentNamespace },
+    network: {
+      apiCidrs: settings.apiCidrs,
+      operatorNamespace: access.currentNamespace,
+      dns: { ...settings.clusterDns, cidrs: settings.clusterDns.cidrs ?? defaultDnsCidrs(ownNameServers(settings)) },
+    },
     actors: (guard) => ({
       kube: kube.fenced(guard),
       events: events.fenced(guard),
@@ -163,6 +169,11 @@ export function readiness(controller: Pick<Controller, "hasSynced">): Checks {
 }
 
 /** The receiver of webhooks. @throws ConfigError as its parts do; nothing is left open then. */
+/** In a Pod, the name servers that sandboxes have as well. Elsewhere they are the machine's and say nothing about Pods. */
+export function ownNameServers({ kubeEnvironment }: Pick<Settings, "kubeEnvironment">): string[] {
+  return kubeEnvironment.KUBERNETES_SERVICE_HOST === undefined ? [] : getServers();
+}
+
 async function receive(
   hints: Hints,
   { webhook }: Settings,

@@ -67,8 +67,53 @@ describe("settings", () => {
       podPolicy: {},
       protocolTimeoutMs: 1_500,
       apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
+      clusterDns: {
+        pods: [
+          { namespace: "kube-system", label: "k8s-app", value: "kube-dns", port: 53 },
+          { namespace: "kube-system", label: "k8s-app", value: "node-local-dns", port: 53 },
+          {
+            namespace: "openshift-dns",
+            label: "dns.operator.openshift.io/daemonset-dns",
+            value: "default",
+            port: 5353,
+          },
+        ],
+        cidrs: undefined,
+      },
       proxy: {},
     });
+  });
+
+  test("the cluster's DNS is Pods, by namespace, label and port, and addresses", () => {
+    const flags = ["--cluster-dns-pods=dns/app=coredns:8053", "--cluster-dns-pods", "kube-system/k8s-app=kube-dns"];
+    expect(parseSettings([...flags, "--cluster-dns-cidrs=10.0.0.10/32"], {}).clusterDns).toEqual({
+      pods: [
+        { namespace: "dns", label: "app", value: "coredns", port: 8053 },
+        { namespace: "kube-system", label: "k8s-app", value: "kube-dns", port: 53 },
+      ],
+      cidrs: ["10.0.0.10/32"],
+    });
+  });
+
+  test.each([
+    "kube-dns",
+    "kube-system/k8s-app",
+    "Kube/k8s-app=x",
+    "a/b=c:0",
+    "a/b=c:65536",
+    "a/b=c:x",
+    "a/b=",
+    "*/b=c",
+  ])("Pods of the cluster's DNS that are %s are refused with what to write", (text) => {
+    expect(messageOf(["--cluster-dns-pods", text])).toBe(
+      `--cluster-dns-pods: "${text}" does not name Pods; write namespace/label=value, such as kube-system/k8s-app=kube-dns, and :port where they do not listen on 53`,
+    );
+  });
+
+  test("addresses of the cluster's DNS that are no networks are refused with what to write", () => {
+    expect(messageOf(["--cluster-dns-cidrs", "10.0.0.10"])).toBe(
+      '--cluster-dns-cidrs: "10.0.0.10": write networks, such as 160.79.104.0/23 or 2607:6bc0::/48',
+    );
   });
 
   test("every flag is read, with = and without", () => {

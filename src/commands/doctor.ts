@@ -78,6 +78,7 @@ function operatorSettings(settings: Settings): OperatorSettings {
     namespaces: settings.namespaces,
     podPolicy: settings.podPolicy,
     apiCidrs: settings.apiCidrs,
+    clusterDns: settings.clusterDns,
     originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
     mayBeInner: (origin) => mayBeInner(allowedApiOrigins, origin),
     leases: {

@@ -40,7 +40,10 @@ export function addTemplate(program: Command, invocation: Invocation): void {
       DEFAULT_OPERATOR_NAMESPACE,
     );
   addKubeconfig(command);
-  addFlags(command, [FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins, FLAGS.apiCidrs]);
+  addFlags(command, [
+    ...[FLAGS.allowedInTemplates, FLAGS.allowedApiOrigins, FLAGS.apiCidrs],
+    ...[FLAGS.clusterDnsPods, FLAGS.clusterDnsCidrs],
+  ]);
   addOutput(command, FORMATS).action((name: string | undefined) =>
     template(name, command.opts<Options>(), settingsFrom(command, invocation.env), invocation),
   );
@@ -61,7 +64,7 @@ async function template(
     filename === undefined
       ? [await fromCluster(name ?? "", namespace, settings)]
       : await fromFile(filename, namespace ?? "default", streams.input);
-  const facts = factsOf(settings, options.operatorNamespace);
+  const facts = await factsOf(settings, options.operatorNamespace);
   const previews = raws.map((raw) => previewOf(raw, facts));
   const problems = previews.flatMap((preview) => (preview.ok ? [] : preview.problems));
   if (problems.length > 0) {
@@ -75,11 +78,13 @@ async function template(
   streams.out(output === "json" ? jsonText({ apiVersion: "v1", kind: "List", items: objects }) : yamlText(objects));
 }
 
-function factsOf({ allowedApiOrigins, podPolicy, apiCidrs }: Settings, operatorNamespace: string): OperatorFacts {
+async function factsOf(settings: Settings, operatorNamespace: string): Promise<OperatorFacts> {
+  const { defaultDnsCidrs } = await import("../reconcile/network-policy.ts");
+  const { allowedApiOrigins, podPolicy, apiCidrs, clusterDns } = settings;
   return {
     podPolicy,
     originAllowed: (baseUrl) => originAllowed(allowedApiOrigins, baseUrl),
-    network: { apiCidrs, operatorNamespace },
+    network: { apiCidrs, operatorNamespace, dns: { ...clusterDns, cidrs: clusterDns.cidrs ?? defaultDnsCidrs([]) } },
   };
 }
 

@@ -19,6 +19,10 @@ export const CHECKS = {
     well: "The operator's service account has every right that the chart gives it.",
     needs: "create subjectaccessreviews",
   },
+  "cluster-dns": {
+    well: "A Pod of the cluster's DNS is where the operator's flags say: sandboxes may ask it for names.",
+    needs: "list pods in the namespace of the DNS",
+  },
   "pod-security": { well: "The namespace enforces a Pod Security level.", needs: "get namespaces" },
   claims: { well: "No record of a claim is left whose Environment is gone.", needs: "list secrets" },
   spec: { well: "The Environment fits the schema of this build.", needs: "list environments" },

@@ -2,7 +2,6 @@ import type { Environment } from "../api/environment.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
-import type { NetworkFacts } from "../reconcile/network-policy.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import type { WorkAccess } from "../sessions/reading-client.ts";
 import { type CheckResult, type DoctorReport, reportOf, resultsOf } from "./checks.ts";
@@ -14,10 +13,11 @@ import {
   checkKey,
   checkNetworkPolicy,
   checkSpec,
+  type SeenNetworkFacts,
 } from "./environment-checks.ts";
 import { type Look, look, unseen } from "./look.ts";
 import { checkClaims, checkPodSecurity } from "./namespace-checks.ts";
-import { checkInstalled, checkLeases, checkReplicas, checkVersion } from "./operator-checks.ts";
+import { checkClusterDns, checkInstalled, checkLeases, checkReplicas, checkVersion } from "./operator-checks.ts";
 import { findOperators, type InstalledOperator, operatorOf, type ReadSettings } from "./operators.ts";
 import { checkPods, podsOf } from "./pod-checks.ts";
 import { checkRights } from "./rights-checks.ts";
@@ -67,8 +67,8 @@ export async function examine(options: DoctorOptions): Promise<DoctorReport> {
 }
 
 async function examineOperator({ kube, version }: DoctorOptions, operator: InstalledOperator): Promise<CheckResult[]> {
-  const [lease, rights] = await Promise.all([checkLeases(kube, operator), checkRights(kube, operator)]);
-  return [checkReplicas(operator), checkVersion(operator, version), lease, rights];
+  const looks = [checkLeases(kube, operator), checkRights(kube, operator), checkClusterDns(kube, operator)];
+  return [checkReplicas(operator), checkVersion(operator, version), ...(await Promise.all(looks))];
 }
 
 async function examineNamespaces(
@@ -132,8 +132,10 @@ async function examineEnvironment(
   if (!environment) return [result];
   const settings = operator?.settings;
   const pods = await podsOf(kube, environment);
-  const facts: NetworkFacts | null =
-    operator && settings ? { apiCidrs: settings.apiCidrs, operatorNamespace: operator.namespace } : null;
+  const facts: SeenNetworkFacts | null =
+    operator && settings
+      ? { apiCidrs: settings.apiCidrs, operatorNamespace: operator.namespace, dns: settings.clusterDns }
+      : null;
   const { key, result: keyResult } = await checkKey(kube, environment);
   const work = settings ? { ...assumed.work, ...settings } : assumed.work;
   return [

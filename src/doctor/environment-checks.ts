@@ -1,3 +1,4 @@
+import type { ClusterDns } from "../api/cluster-dns.ts";
 import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, findCondition } from "../api/conditions.ts";
@@ -5,11 +6,12 @@ import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { eventType } from "../api/event-type.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { NETWORK_POLICIES, type Pod } from "../kube/resource.ts";
+import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";
 import { readEnvironmentKey } from "../reconcile/environment-key.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import {
   addressesTold,
+  dnsAddressesOf,
   isAsWanted,
   type NetworkFacts,
   policyName,
@@ -109,6 +111,16 @@ export async function checkDryRun(kube: KubeClient, environment: Environment, po
   return results.fail(`${verdict.reason}: ${verdict.message}`, mend);
 }
 
+/** An operator's facts as its flags show them. */
+export interface SeenNetworkFacts extends Omit<NetworkFacts, "dns"> {
+  readonly dns: ClusterDns;
+}
+
+/** The operator alone knows the name servers of its Pod: the single addresses in the policy count as these. */
+function dnsOf({ dns }: SeenNetworkFacts, found: NetworkPolicy): NetworkFacts["dns"] {
+  return { pods: dns.pods, cidrs: dns.cidrs ?? dnsAddressesOf(found) };
+}
+
 /**
  * Whether the NetworkPolicy is there, and as the spec wants it.
  * @param facts what the operator knows of networks; null: not known, the policy's rules are not compared
@@ -117,7 +129,7 @@ export async function checkDryRun(kube: KubeClient, environment: Environment, po
 export async function checkNetworkPolicy(
   kube: KubeClient,
   environment: Environment,
-  facts: NetworkFacts | null,
+  facts: SeenNetworkFacts | null,
   pods: readonly Pod[] | null,
 ): Promise<CheckResult> {
   const results = resultsOf("network-policy", aboutEnvironment(environment));
@@ -127,7 +139,8 @@ export async function checkNetworkPolicy(
   const found = await look(() => kube.get(NETWORK_POLICIES, { namespace, name: policy }));
   if (found.is === "absent") return results.fail(`NetworkPolicy ${policy} is not there`, REASONS.PolicyFailing.mend);
   if (found.is !== "seen") return unseen(results, found, `get networkpolicies in ${namespace}`);
-  const wanted = facts && pods ? renderNetworkPolicy(environment, facts, addressesTold(pods)) : null;
+  const known = facts && { ...facts, dns: dnsOf(facts, found.value) };
+  const wanted = known && pods ? renderNetworkPolicy(environment, known, addressesTold(pods)) : null;
   if (wanted === null) return results.pass(`NetworkPolicy ${policy} is there; its rules were not compared`);
   if (isAsWanted(found.value, wanted)) return results.pass(`NetworkPolicy ${policy} is as the spec wants it`);
   return results.fail(`NetworkPolicy ${policy} is not as the spec wants it`, REASONS.PolicyFailing.mend);

@@ -1,6 +1,6 @@
 import { LEASE_NAME } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { LEASES, type Lease } from "../kube/resource.ts";
+import { LEASES, type Lease, PODS } from "../kube/resource.ts";
 import { shardLeaseName } from "../kube/shard-leases.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { type Look, look, unseen } from "./look.ts";
@@ -82,6 +82,30 @@ export async function checkLeases(kube: KubeClient, operator: InstalledOperator)
   );
 }
 
+/** Whether a Pod of the cluster's DNS is where NetworkPolicies let sandboxes reach one. */
+export async function checkClusterDns(kube: KubeClient, operator: InstalledOperator): Promise<CheckResult> {
+  const results = resultsOf("cluster-dns", aboutOperator(operator));
+  if (operator.settings === null) return results.skip("a berth that knows the operator's flags");
+  const { pods, cidrs } = operator.settings.clusterDns;
+  const looks = await Promise.all(
+    pods.map(async ({ namespace, label, value }) => {
+      const labelSelector = `${label}=${value}`;
+      const found = await look(() => kube.list(PODS, { namespace, labelSelector, limit: 1 }));
+      return { namespace, name: `${namespace}/${labelSelector}`, found };
+    }),
+  );
+  const there = looks.filter(({ found }) => found.is === "seen" && found.value.items.length > 0);
+  if (there.length > 0) return results.pass(`Pods are there: ${there.map(({ name }) => name).join(", ")}`);
+  for (const { namespace, found } of looks) {
+    if (found.is !== "seen") return unseen(results, notAbsent(found), `list pods in namespace ${namespace}`);
+  }
+  if (cidrs !== undefined) return results.pass(`no Pods; addresses: ${cidrs.join(", ")}`);
+  return results.warn(
+    `no Pod has the namespace and label of ${looks.map(({ name }) => name).join(" or ")}`,
+    "Set the chart's clusterDns.pods to the namespace and label of the DNS Pods, or clusterDns.cidrs where DNS answers outside Pods.",
+  );
+}
+
 function stateOf(lease: Lease | undefined, nowMs: number): { readonly isHeld: boolean; readonly words: string } {
   if (!lease) return { isHeld: false, words: "is not there: no replica has acted yet" };
   const { holderIdentity = "", renewTime } = lease.spec ?? {};
@@ -94,5 +118,5 @@ function stateOf(lease: Lease | undefined, nowMs: number): { readonly isHeld: bo
 
 /** Of a list, nothing is absent: an API server that knows no such kind fails. */
 function notAbsent<T>(found: Exclude<Look<T>, { readonly is: "seen" }>) {
-  return found.is === "absent" ? ({ is: "failed", message: "the API server knows no Leases" } as const) : found;
+  return found.is === "absent" ? ({ is: "failed", message: "the API server does not know this kind" } as const) : found;
 }

@@ -1,3 +1,4 @@
+import type { ClusterDns } from "../api/cluster-dns.ts";
 import { LABEL_ROLE } from "../api/names.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
@@ -10,6 +11,7 @@ export interface OperatorSettings {
   readonly namespaces: readonly string[];
   readonly podPolicy: PodPolicy;
   readonly apiCidrs: readonly string[];
+  readonly clusterDns: ClusterDns;
   readonly originAllowed: (baseUrl: string) => boolean;
   /** Whether the origin may be at an inner address. */
   readonly mayBeInner: (origin: string) => boolean;

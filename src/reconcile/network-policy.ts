@@ -1,4 +1,5 @@
 import { isIP } from "node:net";
+import { DNS_PORT, type DnsPods } from "../api/cluster-dns.ts";
 import type { Environment } from "../api/environment.ts";
 import { toLabelValue } from "../api/label-value.ts";
 import {
@@ -20,6 +21,8 @@ export interface NetworkFacts {
   readonly apiCidrs: readonly string[];
   /** Where the operator's own Pods are. */
   readonly operatorNamespace: string;
+  /** Where the cluster's DNS answers: its Pods, and addresses that are no Pod's. */
+  readonly dns: { readonly pods: readonly DnsPods[]; readonly cidrs: readonly string[] };
 }
 
 type Rule = Record<string, unknown>;
@@ -29,31 +32,37 @@ const NAMESPACE_NAME = "kubernetes.io/metadata.name";
 
 const HTTPS: Rule[] = [{ protocol: "TCP", port: 443 }];
 
-/**
- * Where resolvers of clusters are: besides Pods on nodes, behind addresses of the node or the cloud, all of them private
- * or link-local. DNS to all the world would be a way out on port 53 for whatever speaks TCP. One that is elsewhere is
- * among `egress.cidrs` or the template's own name servers.
- */
-const RESOLVER_CIDRS = [
-  "10.0.0.0/8",
-  "100.64.0.0/10",
-  "169.254.0.0/16",
-  "172.16.0.0/12",
-  "192.168.0.0/16",
-  "fc00::/7",
-  "fe80::/10",
-];
+/** NodeLocal DNSCache listens there unless told otherwise. */
+const NODE_LOCAL_DNS = "169.254.20.10/32";
+
+const LOOPBACK = /^(127\.|::1$)/;
 
 const dnsPorts = (port: number): Rule[] => [
   { protocol: "UDP", port },
   { protocol: "TCP", port },
 ];
 
-/** OpenShift's resolvers listen elsewhere, and policies see where a connection ends, not the Service's port. */
-const OPENSHIFT_DNS: Rule = {
-  to: [{ namespaceSelector: { matchLabels: { [NAMESPACE_NAME]: "openshift-dns" } } }],
-  ports: dnsPorts(5353),
-};
+/**
+ * The addresses of the cluster's DNS where none are set. Most networks apply policies to the Pod behind a Service, but some
+ * apply them to the Service's address, and a cache on the node answers at that address or one of its own.
+ * @param nameServers those of the operator's Pod, which sandboxes have as well
+ */
+export function defaultDnsCidrs(nameServers: readonly string[]): string[] {
+  const own = nameServers.filter((address) => !LOOPBACK.test(address)).flatMap(singleAddress);
+  return [...new Set([NODE_LOCAL_DNS, ...own])];
+}
+
+/** The single addresses that a NetworkPolicy lets Pods ask for names. */
+export function dnsAddressesOf({ spec }: NetworkPolicy): string[] {
+  const ports = hashOf(dnsPorts(DNS_PORT));
+  const rules = ((spec?.egress ?? []) as EgressRule[]).filter((rule) => hashOf(rule.ports) === ports);
+  return rules.flatMap(({ to = [] }) => to.flatMap(({ ipBlock }) => ipBlock?.cidr ?? [])).filter(isSingleAddress);
+}
+
+interface EgressRule {
+  readonly ports?: unknown;
+  readonly to?: readonly { readonly ipBlock?: { readonly cidr: string } }[];
+}
 
 /**
  * The Environment's NetworkPolicy as its spec wants it now; null: none.
@@ -81,7 +90,7 @@ export function renderNetworkPolicy(
       podSelector: { matchLabels: label },
       policyTypes: ["Ingress", "Egress"],
       ingress: spec.workers ? [fromOperator(facts)] : [],
-      egress: [...dnsRules(environment), ...apiRules(environment, facts, told), ...ownRules(environment)],
+      egress: [...dnsRules(environment, facts), ...apiRules(environment, facts, told), ...ownRules(environment)],
     },
   };
 }
@@ -127,9 +136,21 @@ function fromOperator({ operatorNamespace }: NetworkFacts): Rule {
   };
 }
 
-function dnsRules({ spec }: Environment): Rule[] {
-  const blocks = [...RESOLVER_CIDRS, ...nameServersOf(spec)].map(ipBlock);
-  return [{ to: [{ namespaceSelector: {} }, ...blocks], ports: dnsPorts(53) }, OPENSHIFT_DNS];
+function dnsRules({ spec }: Environment, { dns }: NetworkFacts): Rule[] {
+  const addresses = [...new Set([...dns.cidrs, ...nameServersOf(spec)])].map(ipBlock);
+  const byPort = Map.groupBy(dns.pods, ({ port }) => port);
+  const ports = new Set([DNS_PORT, ...byPort.keys()]);
+  return [...ports].flatMap((port) => {
+    const to = [...(byPort.get(port) ?? []).map(podsOf), ...(port === DNS_PORT ? addresses : [])];
+    return to.length === 0 ? [] : [{ to, ports: dnsPorts(port) }];
+  });
+}
+
+function podsOf({ namespace, label, value }: DnsPods): Rule {
+  return {
+    namespaceSelector: { matchLabels: { [NAMESPACE_NAME]: namespace } },
+    podSelector: { matchLabels: { [label]: value } },
+  };
 }
 
 /** Sessions go on at the address that they were claimed from: a spec that names another one must not cut them off. */
@@ -153,9 +174,18 @@ function ipBlock(cidr: string): Rule {
 function nameServersOf({ sessions, workers }: Environment["spec"]): string[] {
   const dns = (sessions ?? workers)?.template.spec["dnsConfig"] as { nameservers?: unknown } | null | undefined;
   const servers = Array.isArray(dns?.nameservers) ? dns.nameservers.map(String) : [];
-  return servers
-    .filter((address) => isIP(address) !== 0)
-    .map((address) => `${address}/${isIP(address) === 4 ? 32 : 128}`);
+  return servers.flatMap(singleAddress);
+}
+
+/** The network of one address; none for what is no address, or holds for one interface alone. */
+function singleAddress(address: string): string[] {
+  if (isIP(address) === 0 || address.includes("%")) return [];
+  return [`${address}/${isIP(address) === 4 ? 32 : 128}`];
+}
+
+function isSingleAddress(cidr: string): boolean {
+  const [address = ""] = cidr.split("/");
+  return singleAddress(address).includes(cidr);
 }
 
 function withoutEmpty(value: unknown): unknown {

@@ -2,10 +2,12 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parse } from "yaml";
+import { DNS_PODS_PATTERN } from "../../src/api/cluster-dns.ts";
 import { CIDR_PATTERN } from "../../src/api/network-spec.ts";
 import { parseAllowance } from "../../src/api/pod-policy.ts";
 import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
 import { originSchema } from "../../src/flag-values.ts";
+import { FLAGS } from "../../src/flags.ts";
 import { chartValues, readmeWithValues } from "../../tools/chart-values.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
@@ -61,6 +63,11 @@ describe("the chart's values", () => {
   test("are those of the schema, and no other", async () => {
     const schema: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
     expect(keysOf(schema).sort()).toEqual(values.map(({ key }) => key).sort());
+  });
+
+  test("name the Pods of the cluster's DNS that the operator's flag has by default", async () => {
+    const { clusterDns } = parse(await read("charts/berth/values.yaml"));
+    expect(clusterDns.pods.join(",")).toBe(FLAGS.clusterDnsPods.default);
   });
 
   test("have a policy for Pods with every rule of the operator's, which allows nothing", async () => {
@@ -123,6 +130,9 @@ describe("the chart's values", () => {
   test("take networks and origins that the operator's flags take, and no others", async () => {
     const { properties }: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
     expect(properties?.["apiCidrs"]?.items?.pattern).toBe(CIDR_PATTERN);
+    const clusterDns = properties?.["clusterDns"]?.properties;
+    expect(clusterDns?.["cidrs"]?.items?.pattern).toBe(CIDR_PATTERN);
+    expect(clusterDns?.["pods"]?.items?.pattern).toBe(DNS_PODS_PATTERN);
     const origins = [
       ...["https://api.anthropic.com", "http://b.example:8080", "https://[2001:db8::1]:8443", "https://A.example:443"],
       ...[

@@ -34,6 +34,15 @@ const DNS = [
   { protocol: "UDP", port: 53 },
   { protocol: "TCP", port: 53 },
 ];
+const dnsRule = (namespace: string, matchLabels: Readonly<Record<string, string>>, port: number) => ({
+  to: [
+    {
+      namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } },
+      podSelector: { matchLabels },
+    },
+  ],
+  ports: DNS.map(({ protocol }) => ({ protocol, port })),
+});
 const WORKERS = { namespaceSelector: {}, podSelector: { matchLabels: { "berth.dev/role": "worker" } } };
 
 test("there is no NetworkPolicy over the operator unless it is asked for", async () => {
@@ -46,12 +55,19 @@ test("by itself it lets anybody ask for metrics and health, and the operator out
   expect(policy.ingress).toEqual([{ ports: tcp(8081) }, { ports: tcp(8080) }]);
   expect(policy.egress).toEqual([
     { ports: DNS },
-    {
-      to: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "openshift-dns" } } }],
-      ports: DNS.map(({ protocol }) => ({ protocol, port: 5353 })),
-    },
+    dnsRule("openshift-dns", { "dns.operator.openshift.io/daemonset-dns": "default" }, 5353),
     { ports: tcp(443, 6443) },
     { to: [WORKERS], ports: [{ protocol: "TCP" }] },
+  ]);
+});
+
+test("it lets the operator reach DNS Pods on the port that they are said to listen on", async () => {
+  const dnsRules = async (clusterDns: unknown) => (await policyOf({ clusterDns })).egress.slice(1, -2);
+  const pods = ["kube-system/k8s-app=kube-dns:8053", "dns/app=coredns:53", "dns/example.org/app=coredns"];
+  expect(await dnsRules({ pods })).toEqual([dnsRule("kube-system", { "k8s-app": "kube-dns" }, 8053)]);
+  // --reuse-values brings the values of an older chart, without these.
+  expect(await dnsRules(null)).toEqual([
+    dnsRule("openshift-dns", { "dns.operator.openshift.io/daemonset-dns": "default" }, 5353),
   ]);
 });
 

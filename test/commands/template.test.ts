@@ -4,9 +4,10 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { parse, parseAllDocuments, parseDocument, stringify } from "yaml";
 import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
+import { parseSettings } from "../../src/config.ts";
 import type { KubeObject, Pod } from "../../src/kube/resource.ts";
 import { asStored } from "../../src/preview/preview.ts";
-import { renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
+import { type NetworkFacts, renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
 import { sessionTemplate } from "../../src/sessions/pod-render.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { ROOT } from "../project/lint-gate.ts";
@@ -29,7 +30,11 @@ async function environment(name: string): Promise<Environment> {
 }
 
 const TEMPLATE_SPEC = ["sessions", "template", "spec"];
-const NETWORK = { apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"], operatorNamespace: "berth-system" };
+const NETWORK: NetworkFacts = {
+  apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
+  operatorNamespace: "berth-system",
+  dns: { ...parseSettings([], {}).clusterDns, cidrs: ["169.254.20.10/32"] },
+};
 
 let folder: string;
 beforeAll(async () => {
@@ -59,6 +64,16 @@ describe("berth template", () => {
     expect(deployment).toEqual(JSON.parse(JSON.stringify(workerTemplate(made).deployment(0))));
     expect(policy?.kind).toBe("NetworkPolicy");
     expect(JSON.stringify(policy)).toContain('"kubernetes.io/metadata.name":"berth-system"');
+  });
+
+  test("lets sandboxes ask the DNS that its flags name", async () => {
+    const flags = ["--cluster-dns-pods=dns/app=coredns:8053", "--cluster-dns-cidrs=10.0.0.10/32"];
+    const { out } = await cliRun(["template", "-f", example("minimal"), "-o", "json", ...flags]);
+    const policy = JSON.parse(out).items[1];
+    expect(policy.spec.egress.slice(0, 2)).toMatchObject([
+      { to: [{ ipBlock: { cidr: "10.0.0.10/32" } }], ports: [{ port: 53 }, { port: 53 }] },
+      { to: [{ podSelector: { matchLabels: { app: "coredns" } } }], ports: [{ port: 8053 }, { port: 8053 }] },
+    ]);
   });
 
   test("shows what a session is given as references to the claim's Secret, never as values", async () => {

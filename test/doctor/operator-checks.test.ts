@@ -1,12 +1,21 @@
 import { describe, expect, test } from "vitest";
-import { checkReplicas, checkVersion } from "../../src/doctor/operator-checks.ts";
-import { type InstalledOperator, operatorOf } from "../../src/doctor/operators.ts";
+import { checkClusterDns, checkReplicas, checkVersion } from "../../src/doctor/operator-checks.ts";
+import { type InstalledOperator, type OperatorSettings, operatorOf } from "../../src/doctor/operators.ts";
+import type { KubeClient } from "../../src/kube/client.ts";
 import type { Deployment } from "../../src/kube/resource.ts";
+import { refusal } from "../reconcile/fake-kube.ts";
 
-const SETTINGS = {
+const SETTINGS: OperatorSettings = {
   namespaces: [],
   podPolicy: {},
   apiCidrs: [],
+  clusterDns: {
+    pods: [
+      { namespace: "kube-system", label: "k8s-app", value: "kube-dns", port: 53 },
+      { namespace: "dns", label: "app", value: "coredns", port: 8053 },
+    ],
+    cidrs: undefined,
+  },
   originAllowed: () => true,
   mayBeInner: () => false,
   leases: { elected: true, namespace: undefined, shards: 1 },
@@ -60,6 +69,50 @@ describe("the version of an operator", () => {
     expect(checkVersion(operator({ settings: null }), "0.1.0").message).toMatch(
       /^its flags are not those of Berth 0\.1\.0/,
     );
+  });
+});
+
+describe("the Pods of the cluster's DNS", () => {
+  const forbidden = refusal(403, "Forbidden", "list pods");
+  const check = (answer: (namespace: string) => unknown[] | Error, settings: Partial<OperatorSettings> = {}) => {
+    const list = async (_resource: unknown, { namespace }: { namespace: string }) => {
+      const items = answer(namespace);
+      if (items instanceof Error) throw items;
+      return { items };
+    };
+    const kube = { list } as unknown as KubeClient;
+    return checkClusterDns(kube, operator({ settings: { ...SETTINGS, ...settings } }));
+  };
+
+  test("are well where one selector finds one", async () => {
+    expect(await check((namespace) => (namespace === "dns" ? [{}] : forbidden))).toMatchObject({
+      check: "cluster-dns",
+      status: "pass",
+      message: "Pods are there: dns/app=coredns",
+    });
+  });
+
+  test("are warned of where none is there, with the value to set", async () => {
+    expect(await check(() => [])).toMatchObject({
+      status: "warn",
+      message: "no Pod has the namespace and label of kube-system/k8s-app=kube-dns or dns/app=coredns",
+      mend: expect.stringContaining("clusterDns.pods"),
+    });
+  });
+
+  test("need not be there where addresses are set", async () => {
+    const clusterDns = { ...SETTINGS.clusterDns, cidrs: ["169.254.169.254/32"] };
+    expect(await check(() => [], { clusterDns })).toMatchObject({
+      status: "pass",
+      message: "no Pods; addresses: 169.254.169.254/32",
+    });
+  });
+
+  test("are not checked without the right to list them", async () => {
+    expect(await check((namespace) => (namespace === "dns" ? forbidden : []))).toMatchObject({
+      status: "skip",
+      message: "not checked: needs list pods in namespace dns",
+    });
   });
 });
 

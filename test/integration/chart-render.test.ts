@@ -113,6 +113,7 @@ describe("the chart with its defaults", () => {
       "--health-probe-bind-address=:8081",
       "--log-level=info",
       "--api-cidrs=160.79.104.0/23,2607:6bc0::/48",
+      "--cluster-dns-pods=kube-system/k8s-app=kube-dns,kube-system/k8s-app=node-local-dns,openshift-dns/dns.operator.openshift.io/daemonset-dns=default:5353",
     ]);
     expect(container.livenessProbe.httpGet).toEqual({ path: "/healthz", port: "health" });
     expect(container.readinessProbe.httpGet).toEqual({ path: "/readyz", port: "health" });
@@ -257,6 +258,7 @@ const options: readonly Option[] = [
       logLevel: "debug",
       allowedApiOrigins: ["https://a.example", "http://b.example:8080"],
       apiCidrs: ["203.0.113.0/24", "2001:db8::/32"],
+      clusterDns: { pods: ["kube-system/k8s-app=kube-dns:8053"], cidrs: ["10.0.0.10/32", "fd00::a/128"] },
       extraArgs: ["--kubeconfig=/etc/berth/kubeconfig"],
     },
     check: ({ container }) =>
@@ -269,6 +271,8 @@ const options: readonly Option[] = [
         "--allowed-api-origins=https://a.example",
         "--allowed-api-origins=http://b.example:8080",
         "--api-cidrs=203.0.113.0/24,2001:db8::/32",
+        "--cluster-dns-pods=kube-system/k8s-app=kube-dns:8053",
+        "--cluster-dns-cidrs=10.0.0.10/32,fd00::a/128",
         "--kubeconfig=/etc/berth/kubeconfig",
       ]),
   },
@@ -323,8 +327,8 @@ const options: readonly Option[] = [
   },
   {
     name: "values of a chart that knew no networks, as --reuse-values brings them, leave them to the operator",
-    values: { apiCidrs: null },
-    check: ({ container }) => expect(container.args?.join(" ")).not.toContain("--api-cidrs"),
+    values: { apiCidrs: null, clusterDns: null },
+    check: ({ container }) => expect(container.args?.join(" ")).not.toMatch(/--(api-cidrs|cluster-dns)/),
   },
   {
     name: "a tag is the image's",
@@ -700,6 +704,17 @@ describe("values that are wrong", () => {
     ["an origin with a path", { allowedApiOrigins: ["https://a.example/v1"] }, /'\/allowedApiOrigins\/0'/],
     ["no networks of the API", { apiCidrs: [] }, /'\/apiCidrs': minItems: got 0, want 1/],
     ["a network that is none", { apiCidrs: ["api.example"] }, /'\/apiCidrs\/0': 'api.example' does not match/],
+    [
+      "Pods of the cluster's DNS without a label",
+      { clusterDns: { pods: ["kube-system"] } },
+      /'\/clusterDns\/pods\/0': 'kube-system' does not match/,
+    ],
+    ["no Pods of the cluster's DNS", { clusterDns: { pods: [] } }, /'\/clusterDns\/pods': minItems: got 0, want 1/],
+    [
+      "an address of the cluster's DNS that is no network",
+      { clusterDns: { cidrs: ["10.0.0.10"] } },
+      /'\/clusterDns\/cidrs\/0': '10.0.0.10' does not match/,
+    ],
     ["a capability with CAP_", { podPolicy: { capabilities: ["CAP_NET_ADMIN"] } }, /'\/podPolicy\/capabilities\/0'/],
     [
       "a folder that is none",

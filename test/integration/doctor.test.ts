@@ -1,7 +1,15 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { describe, expect, test } from "vitest";
 import { CHECKS, type CheckResult, type DoctorReport } from "../../src/doctor/checks.ts";
-import { DEPLOYMENTS, LEASES, NAMESPACES, NETWORK_POLICIES, type Resource, SECRETS } from "../../src/kube/resource.ts";
+import {
+  DEPLOYMENTS,
+  LEASES,
+  NAMESPACES,
+  NETWORK_POLICIES,
+  PODS,
+  type Resource,
+  SECRETS,
+} from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { renderJournal } from "../../src/sessions/journal.ts";
 import { berthVersion } from "../../src/version.ts";
@@ -95,6 +103,11 @@ describe.concurrent("berth doctor", () => {
       { metadata: { labels: { "pod-security.kubernetes.io/enforce": "restricted" } } },
       { type: "merge" },
     );
+    // The control plane of tests has no DNS.
+    await world.kube.create(PODS, {
+      metadata: { name: `dns-${world.namespace}`, namespace: "kube-system", labels: { "k8s-app": "kube-dns" } },
+      spec: { containers: [{ name: "dns", image: "dns.example/dns" }] },
+    });
     world.startOperator({ leaderElect: true });
     await world.untilParked(1);
     await world.untilCondition("Ready", "Ready");
@@ -280,6 +293,7 @@ describe.concurrent("berth doctor", () => {
       "crd-schema": "not checked: needs get customresourcedefinitions environments.berth.dev",
       lease: `not checked: needs list leases in namespace ${namespace}`,
       "operator-rights": "not checked: needs create subjectaccessreviews.authorization.k8s.io",
+      "cluster-dns": "not checked: needs list pods in namespace kube-system",
       "pod-security": `not checked: needs get namespaces ${namespace}`,
       claims: `not checked: needs list secrets in ${namespace}`,
       key: `not checked: needs get secrets in ${namespace}`,

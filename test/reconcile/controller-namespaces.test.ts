@@ -63,7 +63,7 @@ function start() {
     metrics: createMetrics(),
     podPolicy: {},
     originAllowed: () => true,
-    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     actors: (guard) => ({
       kube: client.fenced(guard),
       events: { event: () => {} },

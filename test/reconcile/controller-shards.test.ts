@@ -55,7 +55,7 @@ beforeEach(async () => {
     shards: SHARDS,
     podPolicy: {},
     originAllowed: () => true,
-    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     actors: (guard) => ({
       kube: client.fenced(guard),
       events: { event: () => {} },

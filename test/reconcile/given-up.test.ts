@@ -48,7 +48,7 @@ function start(find: () => KubeObject | undefined) {
     servingSinceMs: 0,
     podPolicy: {},
     originAllowed: () => true,
-    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     workClient: () =>
       ({
         stats: unanswered,

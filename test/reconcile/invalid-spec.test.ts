@@ -54,7 +54,7 @@ function start(spec: Json) {
     servingSinceMs: 0,
     podPolicy: {},
     originAllowed: () => true,
-    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     workClient: () =>
       ({
         baseUrl: "https://proxy.example",

@@ -80,7 +80,7 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
     servingSinceMs: 0,
     podPolicy: {},
     originAllowed: () => true,
-    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
+    network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
     workClient: () => ({ stats: unanswered, list: unanswered, idleIntervalMs: 1_000 }) as unknown as WorkApiClient,
     find: () => environment,
     pods: () => {

@@ -1,9 +1,27 @@
 import { describe, expect, test } from "vitest";
 import type { NetworkPolicy } from "../../src/kube/resource.ts";
-import { addressesTold, isAsWanted, renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
+import {
+  addressesTold,
+  defaultDnsCidrs,
+  dnsAddressesOf,
+  isAsWanted,
+  type NetworkFacts,
+  renderNetworkPolicy,
+} from "../../src/reconcile/network-policy.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 
-const FACTS = { apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"], operatorNamespace: "berth-system" };
+const FACTS: NetworkFacts = {
+  apiCidrs: ["160.79.104.0/23", "2607:6bc0::/48"],
+  operatorNamespace: "berth-system",
+  dns: {
+    pods: [
+      { namespace: "kube-system", label: "k8s-app", value: "kube-dns", port: 53 },
+      { namespace: "kube-system", label: "k8s-app", value: "node-local-dns", port: 53 },
+      { namespace: "openshift-dns", label: "dns.operator.openshift.io/daemonset-dns", value: "default", port: 5353 },
+    ],
+    cidrs: ["169.254.20.10/32", "10.96.0.10/32"],
+  },
+};
 
 const environmentOf = (spec: Json) => parsed(stored(spec));
 function policyOf(spec: Json, facts = FACTS): NetworkPolicy {
@@ -19,6 +37,11 @@ const dns = (port: number) => [
   { protocol: "UDP", port },
   { protocol: "TCP", port },
 ];
+
+const dnsPods = (namespace: string, matchLabels: Record<string, string>) => ({
+  namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": namespace } },
+  podSelector: { matchLabels },
+});
 
 describe("the NetworkPolicy of an Environment", () => {
   test("belongs to it and holds all of its Pods, and no other's", () => {
@@ -61,29 +84,36 @@ describe("the NetworkPolicy of an Environment", () => {
     ]);
   });
 
-  test("lets out DNS to the cluster's resolvers, and HTTPS to the published networks of the API", () => {
+  test("lets out DNS to the cluster's DNS alone, and HTTPS to the published networks of the API", () => {
     const [resolvers, openshift, api, ...more] = egressOf(sessionsSpec());
     expect(resolvers).toEqual({
       to: [
-        { namespaceSelector: {} },
-        ...blocks(
-          "10.0.0.0/8",
-          "100.64.0.0/10",
-          "169.254.0.0/16",
-          "172.16.0.0/12",
-          "192.168.0.0/16",
-          "fc00::/7",
-          "fe80::/10",
-        ),
+        dnsPods("kube-system", { "k8s-app": "kube-dns" }),
+        dnsPods("kube-system", { "k8s-app": "node-local-dns" }),
+        ...blocks("169.254.20.10/32", "10.96.0.10/32"),
       ],
       ports: dns(53),
     });
     expect(openshift).toEqual({
-      to: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "openshift-dns" } } }],
+      to: [dnsPods("openshift-dns", { "dns.operator.openshift.io/daemonset-dns": "default" })],
       ports: dns(5353),
     });
     expect(api).toEqual({ to: blocks(...FACTS.apiCidrs), ports: [{ protocol: "TCP", port: 443 }] });
     expect(more).toEqual([]);
+  });
+
+  const gardener = { namespace: "kube-system", label: "k8s-app", value: "kube-dns", port: 8053 };
+  const ofGardener = { to: [dnsPods("kube-system", { "k8s-app": "kube-dns" })], ports: dns(8053) };
+  test.each<[string, NetworkFacts["dns"], unknown[]]>([
+    [
+      "Pods that listen elsewhere, and an address",
+      { pods: [gardener], cidrs: ["10.0.0.10/32"] },
+      [{ to: blocks("10.0.0.10/32"), ports: dns(53) }, ofGardener],
+    ],
+    ["Pods that listen elsewhere alone", { pods: [gardener], cidrs: [] }, [ofGardener]],
+    ["addresses alone", { pods: [], cidrs: ["10.0.0.10/32"] }, [{ to: blocks("10.0.0.10/32"), ports: dns(53) }]],
+  ])("lets out DNS as the operator's flags say: %s", (_what, clusterDns, rules) => {
+    expect(egressOf(sessionsSpec(), { ...FACTS, dns: clusterDns }).slice(0, -1)).toEqual(rules);
   });
 
   test("lets out to what the Environment names, beside the API", () => {
@@ -124,6 +154,7 @@ describe("the NetworkPolicy of an Environment", () => {
   test.each([
     ["no networks are named", egressOf(at("https://proxy.example", { egress: { cidrs: [] } }))],
     ["no networks of the API are known", egressOf(sessionsSpec(), { ...FACTS, apiCidrs: [] })],
+    ["no DNS is known", egressOf(sessionsSpec(), { ...FACTS, dns: { pods: [], cidrs: [] } })],
     ["all is as usual", egressOf(sessionsSpec())],
   ])("has no rule without destinations, which would let everything out, where %s", (_, egress) => {
     for (const rule of egress) expect(rule["to"]).not.toEqual([]);
@@ -139,6 +170,41 @@ describe("the NetworkPolicy of an Environment", () => {
 
   test("is none where none is wanted", () => {
     expect(renderNetworkPolicy(environmentOf(sessionsSpec({}, { network: { policy: "None" } })), FACTS)).toBeNull();
+  });
+});
+
+describe("addresses of the cluster's DNS", () => {
+  test.each<[string, string[], string[]]>([
+    ["no name server is known", [], ["169.254.20.10/32"]],
+    [
+      "name servers are known",
+      ["10.96.0.10", "fd00::a", "169.254.20.10"],
+      ["169.254.20.10/32", "10.96.0.10/32", "fd00::a/128"],
+    ],
+    [
+      "a name server serves this machine or one interface alone",
+      ["127.0.0.53", "::1", "fe80::1%eth0", "10.0.0.1:5353"],
+      ["169.254.20.10/32"],
+    ],
+  ])("are those of a cache on the node and of the operator's name servers where %s", (_what, nameServers, cidrs) => {
+    expect(defaultDnsCidrs(nameServers)).toEqual(cidrs);
+  });
+
+  test("are read back from a policy, which renders the same with them", () => {
+    const nameservers = ["1.1.1.1"];
+    const spec = sessionsSpec({ template: podTemplate({ dnsConfig: { nameservers } }) });
+    const policy = policyOf(spec);
+    const cidrs = dnsAddressesOf(policy);
+    expect(cidrs).toEqual([...FACTS.dns.cidrs, "1.1.1.1/32"]);
+    expect(policyOf(spec, { ...FACTS, dns: { ...FACTS.dns, cidrs } })).toEqual(policy);
+  });
+
+  test("are single addresses on port 53: a policy with a network there is not as wanted", () => {
+    const policy = policyOf(sessionsSpec());
+    policy.spec?.egress?.push({ to: blocks("10.0.0.0/8"), ports: dns(53) });
+    const cidrs = dnsAddressesOf(policy);
+    expect(cidrs).toEqual(FACTS.dns.cidrs);
+    expect(isAsWanted(policy, policyOf(sessionsSpec(), { ...FACTS, dns: { ...FACTS.dns, cidrs } }))).toBe(false);
   });
 });
 

@@ -11,7 +11,7 @@ import { type Json, parsed, sessionsSpec, stored } from "../api/environments.ts"
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { type Answer, FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
 
-const FACTS = { apiCidrs: ["160.79.104.0/23"], operatorNamespace: "berth-system" };
+const FACTS = { apiCidrs: ["160.79.104.0/23"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } };
 const MINUTE_MS = 60_000;
 
 const environmentOf = (network: Json = {}, metadata: Json = {}): Environment => {

@@ -140,7 +140,7 @@ export class MemoryWorld {
       ...{ namespaces: [], kube: this.kube.client, clock, points: () => NO_POINTS, random: this.#random },
       ...{ timing: DEFAULT_TIMING, logger: silentLogger, metrics: this.metrics, podPolicy: {} },
       originAllowed: () => true,
-      network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
+      network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
       actors: () => ({
         kube: this.kube.client,
         events,

@@ -271,7 +271,7 @@ affinity:
 {{- end -}}
 {{- end -}}
 {{- range $argument := .extraArgs -}}
-{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "webhook-peers" "webhook.enabled and replicas" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "allowed-in-templates" "podPolicy" -}}
+{{- range $flag, $value := dict "namespace" "namespaces" "shards" "shards" "metrics-bind-address" "metrics.port" "health-probe-bind-address" "health.port" "console-bind-address" "console.enabled and console.port" "webhook-bind-address" "webhook.port" "webhook-secrets" "webhook.secret" "webhook-peers" "webhook.enabled and replicas" "log-level" "logLevel" "allowed-api-origins" "allowedApiOrigins" "api-cidrs" "apiCidrs" "cluster-dns-pods" "clusterDns.pods" "cluster-dns-cidrs" "clusterDns.cidrs" "allowed-in-templates" "podPolicy" -}}
 {{- if regexMatch (printf "^--%s(=.*)?$" $flag) $argument -}}
 {{- fail (printf "extraArgs holds --%s: set %s instead" $flag $value) -}}
 {{- end -}}

@@ -284,7 +284,7 @@ export class LoopWorld {
       podPolicy: {},
       hints: this.#options.hints,
       originAllowed: (url) => this.allowedOrigin(url),
-      network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system" },
+      network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
       actors: () => ({
         kube: kube.client,
         events,
