@@ -14,6 +14,9 @@ const SECOND_MS = 1_000;
 /** Causes that stand in the status of the Pod, not in that of its container. */
 const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>(["Evicted", "Preempted", "NodeLost", "DeadlineExceeded"]);
 
+/** Causes that say nothing about the program in the container: something else ended the Pod. */
+const FROM_OUTSIDE: ReadonlySet<EndCause> = new Set<EndCause>([...TOLD_LATE, "PodDeleted"]);
+
 /** Times of an end that nobody saw. */
 export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
 
@@ -127,8 +130,6 @@ export class SessionNotes {
       const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.end.cause);
       if (!said) return;
       claim.end = { ...claim.end, cause: end.cause, message: end.message };
-      // It was ended from outside, however its exit code looks.
-      claim.neverServed = false;
       return;
     }
     claim.end = end;
@@ -141,10 +142,10 @@ export class SessionNotes {
     }
     if (claim.journal.lease !== "Operator" || !claim.journal.opened) return;
     const ranMs = end.startedAtMs === null || end.finishedAtMs === null ? 0 : end.finishedAtMs - end.startedAtMs;
-    if (end.exitCode === 0) this.ran(claim, Number.POSITIVE_INFINITY);
+    // A program that leaves with 0 because its Pod is deleted has not finished its work.
+    if (end.cause === "Completed") this.ran(claim, Number.POSITIVE_INFINITY);
     else this.ran(claim, ranMs);
-    // What ended it from outside says nothing of its program.
-    claim.neverServed = !claim.firstBeatSeen && (end.cause === "Failed" || end.cause === "OOMKilled");
+    claim.neverServed = !claim.firstBeatSeen;
   }
 
   /** The claim is over: tells how, unless that is null. */
@@ -170,7 +171,8 @@ export class SessionNotes {
     if (claim.judged) return;
     claim.judged = true;
     const { metrics, labels, clock } = this.#context;
-    const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt && claim.blindFence === null;
+    const isOurBeat = claim.neverBeaten || claim.blindFence !== null;
+    const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt && !isOurBeat;
     if ((claim.journal.opened || claim.ending?.why === "StartFailed") && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
       this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic());
@@ -199,14 +201,11 @@ function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {
 }
 
 /** Its program did not get to serve: what the breaker counts. */
-export function isStartFailure(claim: Claim): boolean {
-  return (
-    claim.end?.cause === "StartFailed" ||
-    claim.neverBeaten ||
-    claim.neverServed ||
-    claim.ending?.why === "NoFirstBeat" ||
-    claim.ending?.why === "StartFailed"
-  );
+export function isStartFailure({ end, ending, neverBeaten, neverServed }: Claim): boolean {
+  // Berth ended the Pod because its program did not serve.
+  if (ending?.why === "NoFirstBeat" || ending?.why === "StartFailed") return true;
+  if (end !== null && FROM_OUTSIDE.has(end.cause)) return false;
+  return end?.cause === "StartFailed" || neverBeaten || neverServed;
 }
 
 /** For an end that nobody put into words: the list's, as a part of a sentence. */

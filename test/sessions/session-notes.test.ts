@@ -49,6 +49,49 @@ describe("a session whose container ended before it served", () => {
   });
 });
 
+describe.each(["Worker", "Operator"] as const)(
+  "lease: %s: a container that ended before its first heartbeat",
+  (lease) => {
+    /** What its start says of the template, once its item was fenced as one that was never beaten. */
+    const counts = (recorded: string, more: object = {}) => {
+      const pod = recordedPod(recorded);
+      const state = readPodState({ ...pod, status: { ...pod.status, ...more } });
+      if (state.is !== "ended") throw new Error(`the Pod is ${state.is}`);
+      const claim = opened({ journal: { ...JOURNAL, lease, opened: true } });
+      notes().ended(claim, state.end);
+      if (lease === "Worker") claim.neverBeaten = true;
+      return isStartFailure(claim);
+    };
+
+    test.each(["exit-1", "oom-killed", "start-error-failed"])("counts against its template: %s", (recorded) => {
+      expect(counts(recorded)).toBe(true);
+    });
+
+    test("counts against its template when the kubelet killed it, as after a failed liveness probe", () => {
+      const [status] = recordedPod("exit-1").status?.containerStatuses ?? [];
+      const terminated = { ...status?.state?.terminated, exitCode: 137 };
+      expect(counts("exit-1", { containerStatuses: [{ ...status, state: { terminated } }] })).toBe(true);
+    });
+
+    test.each([
+      "deleted-exit-143",
+      "sigterm-ignored-exit-137",
+      "evicted-emptydir-size",
+      "evicted-ephemeral-storage",
+      "active-deadline-exceeded",
+    ])("does not count against its template: %s", (recorded) => {
+      expect(counts(recorded)).toBe(false);
+    });
+
+    test("does not count against its template when it left with 0 because its Pod was deleted", () => {
+      const claim = opened({ journal: { ...JOURNAL, lease: "Worker", opened: true }, neverBeaten: true });
+      const state = readPodState(recordedPod("deleted-sigterm-handled-exit-0"));
+      if (state.is === "ended") notes().ended(claim, state.end);
+      expect([claim.end?.cause, isStartFailure(claim)]).toEqual(["PodDeleted", false]);
+    });
+  },
+);
+
 test.each([
   ["one, the second beat that shows", { seen: null, left: 1 }, ["one", "one", "other"]],
   ["two, the third, whatever was seen between them", { seen: "one", left: 1 }, ["one", "two", "other"]],

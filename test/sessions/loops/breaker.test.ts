@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { LoopWorld } from "./loop-world.ts";
+import { PODS } from "../../../src/kube/resource.ts";
+import { metricValue } from "../../support/metric-value.ts";
+import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 import type { ContainerFate } from "./node.ts";
 
 const MINUTE = 60_000;
@@ -142,3 +144,45 @@ describe("a new process", () => {
     holdsTrue(world);
   });
 });
+
+/** How a Pod is ended by something other than its program. */
+const deleted = (world: LoopWorld, pod: string) => world.server.delete(PODS, NAMESPACE, pod);
+const disrupted = (reason: string) => (world: LoopWorld, pod: string) => {
+  const { status } = world.server.get(PODS, NAMESPACE, pod);
+  const lastTransitionTime = new Date(world.clock.now()).toISOString();
+  const target = { type: "DisruptionTarget", status: "True", reason, lastTransitionTime } as const;
+  const conditions = [...(status?.conditions ?? []), target];
+  world.server.patch(PODS, NAMESPACE, pod, { status: { ...status, conditions } }, true);
+  deleted(world, pod);
+};
+
+describe.each(["Worker", "Operator"] as const)(
+  "lease: %s: a Pod that is ended from outside before it served",
+  (lease) => {
+    test.each([
+      ["deleted by hand, and killed after its grace", "silent", deleted],
+      ["deleted by hand, and leaves on SIGTERM", "plain", deleted],
+      ["evicted", "plain", disrupted("EvictionByEvictionAPI")],
+      ["preempted", "plain", disrupted("PreemptionByScheduler")],
+      ["lost with its node", "silent", (world: LoopWorld, pod: string) => world.node.lose(pod, NAMESPACE)],
+    ] as const)("does not count against its template: %s", async (_how, program, end) => {
+      const fate = () => ({ startError: false, program, servesMs: 60 * MINUTE });
+      const world = new LoopWorld({ sessions: { lease, maxConcurrent: 8, warm: 2 }, fate });
+      world.createEnvironment();
+      world.startOperator();
+      for (let n = 1; n <= 4; n += 1) {
+        await world.until("a parked Pod", () => world.parked.length > 0);
+        const id = world.enqueue();
+        await world.until("its container runs", () => [...world.node.running].some(({ workId }) => workId === id));
+        end(world, [...world.node.running].find(({ workId }) => workId === id)?.pod ?? "");
+        await world.until("its item is settled", () => world.item(id).state === "stopped", 5 * MINUTE);
+        await world.until("its claim is, too", () => world.claims.length === 0, MINUTE);
+        expect(await metricValue(world.metrics.startFailures, {}), `Pod ${n}`).toBe(0);
+        // lease: Operator: one that is killed after its grace has run for long enough to serve.
+        const told = lease === "Operator" && program === "silent" ? "Starting" : "NoSessionYet";
+        expect(["NoSessionYet", told], `Pod ${n}`).toContain(starting(world));
+      }
+      holdsTrue(world);
+    });
+  },
+);
