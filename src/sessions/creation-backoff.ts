@@ -7,6 +7,9 @@ import type { Timing } from "./timing.ts";
 /** Longer than an item takes to be offered again. */
 const TOLD_MS = 15_000;
 
+/** By then a quota has counted the end of a Pod. */
+const QUOTA_LAG_MS = 1_000;
+
 /** What is said of creations: it is over when one succeeds. */
 const CREATIONS: ReadonlySet<string> = new Set<NonNullable<CapacityProblem>["is"]>(["quota", "refused", "volume"]);
 
@@ -16,6 +19,12 @@ export class CreationBackoff {
   readonly #backoff: Backoff;
   #hash = "";
   #fromMs = 0;
+  /** A quota refused the last creation. */
+  #isQuotaFull = false;
+  /** When a Pod of this Environment last ended or was gone. */
+  #freedMs = Number.NEGATIVE_INFINITY;
+  /** When to try again because a Pod ended, within the pause that a quota caused. */
+  #retryMs = Number.POSITIVE_INFINITY;
   #problem: CapacityProblem = null;
   /** So long (monotonic) what is said of one session's volume stands, though nothing else waits for it. */
   #toldUntilMs = 0;
@@ -46,7 +55,12 @@ export class CreationBackoff {
 
   /** For how long there is to be no creation, in milliseconds; 0 or less: there may be one now. */
   get waitMs(): number {
-    return this.#fromMs - this.#clock.monotonic();
+    return Math.min(this.#fromMs, this.#retryMs) - this.#clock.monotonic();
+  }
+
+  /** A quota refused the last creation, so the next ones are tried one at a time until it refuses one. */
+  get isQuotaFull(): boolean {
+    return this.#isQuotaFull;
   }
 
   /** The template that Pods are made from now: of another one nothing is known. */
@@ -54,16 +68,36 @@ export class CreationBackoff {
     if (hash === this.#hash) return;
     this.#hash = hash;
     this.#backoff.reset();
-    this.#fromMs = 0;
+    this.#endPause();
     this.#problem = null;
   }
 
   /** No creation for a while: the next ones would fail alike. */
-  pause(): void {
+  pause(by: "quota" | "other" = "other"): void {
     const nowMs = this.#clock.monotonic();
     // Several failures of one batch are one failure.
-    if (nowMs < this.#fromMs) return;
-    this.#fromMs = nowMs + this.#backoff.next();
+    if (nowMs >= this.#fromMs) {
+      this.#fromMs = nowMs + this.#backoff.next();
+      this.#isQuotaFull = by === "quota";
+    }
+    // The quota may not have counted the end yet. One more try is enough: after that, other Pods have taken the room.
+    const isEarly = this.#isQuotaFull && by === "quota" && nowMs - this.#freedMs < QUOTA_LAG_MS;
+    this.#retryMs = isEarly ? nowMs + QUOTA_LAG_MS : Number.POSITIVE_INFINITY;
+  }
+
+  /** A Pod of this Environment ended or is gone: a quota that refused a creation may have room now. */
+  freed(): void {
+    this.#freedMs = this.#clock.monotonic();
+    if (!this.#isQuotaFull) return;
+    this.#backoff.reset();
+    this.#fromMs = Math.min(this.#fromMs, this.#freedMs + this.#backoff.next());
+    this.#retryMs = this.#freedMs;
+  }
+
+  #endPause(): void {
+    this.#fromMs = 0;
+    this.#retryMs = Number.POSITIVE_INFINITY;
+    this.#isQuotaFull = false;
   }
 
   /** Says what stands in the way of Pods. */
@@ -79,10 +113,11 @@ export class CreationBackoff {
 
   /**
    * A Pod was created. Whether it gets ready is another matter: what was said of the one before it stands until one is
-   * parked.
+   * parked. A quota is said to be full until all Pods that are wanted have been created.
    */
   created(): void {
-    if (this.#saysOfCreation) this.#problem = null;
+    if (this.#saysOfCreation && this.#problem?.is !== "quota") this.#problem = null;
+    if (this.#isQuotaFull) this.#endPause();
   }
 
   /** A Pod of this template was parked. */

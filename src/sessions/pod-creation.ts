@@ -86,10 +86,15 @@ export class PodCreation {
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
       const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#backoff.fromMs);
       if (told) this.#backoff.say({ is: quota ? "quota" : "refused", message: refusalWords(error, podName) });
-      this.#backoff.pause();
+      this.#backoff.pause(quota ? "quota" : "other");
       logger.warn({ error: errorText(error) }, "a session Pod could not be created");
     }
     this.#onChange();
+  }
+
+  /** All Pods that are wanted were created. */
+  satisfied(): void {
+    this.#quota.satisfied();
   }
 
   /**

@@ -38,6 +38,9 @@ export interface PoolCounts {
 /** Reasons of lost Pods that say nothing about the template: they are replaced and never count as failures. */
 const LOST = new Set(["Evicted", "Preempted", "NodeLost", "PodDeleted"]);
 
+/** Pods in these phases take no room in a quota of Pods or of their requests. */
+const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
+
 /**
  * Keeps the Environment's free Pods: creates what `warm` and the queue ask for, replaces what is old or outdated, removes
  * what is too much (capacity.ts decides). Creations are counted by expectations until the cache shows them.
@@ -64,6 +67,8 @@ export class Pool {
   readonly #passes: Passes;
   /** Pods whose parking was counted already, and when that was (the API server's clock). */
   readonly #seenParked = new Map<string, number>();
+  /** Names of the Pods that a quota counts: those that have not ended. */
+  #live: ReadonlySet<string> = new Set();
   readonly #bound: BoundPods;
 
   constructor(options: {
@@ -239,11 +244,23 @@ export class Pool {
     if (!this.#mayCreate) return;
     const { waitMs } = this.#backoff;
     if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);
-    if (plan.create === 0) this.#forgetProblem();
-    if ("sessions" in plan) return this.#inBatches(plan.sessions, (sessionId) => this.#creation.createFor(sessionId));
+    if (plan.create === 0) {
+      this.#creation.satisfied();
+      this.#forgetProblem();
+    }
+    if ("sessions" in plan) return this.#createAll(plan.sessions, (sessionId) => this.#creation.createFor(sessionId));
     const holdMs = this.#holdMs(plan);
     if (holdMs > 0) return this.#passes.wakeAfter(holdMs);
-    await this.#inBatches(Array.from({ length: plan.create }), () => this.#creation.create());
+    await this.#createAll(Array.from({ length: plan.create }), () => this.#creation.create());
+  }
+
+  /** Only a refusal says how much room a full quota has by now. */
+  async #createAll<T>(items: readonly T[], create: (item: T) => Promise<void>): Promise<void> {
+    if (!this.#backoff.isQuotaFull) return this.#inBatches(items, create);
+    for (const item of items) {
+      await create(item);
+      if (this.#backoff.waitMs > 0 || !this.#passes.active) return;
+    }
   }
 
   /** How long creations leave the way to claims, in milliseconds: not at all where the next claims wait for new Pods. */
@@ -304,6 +321,7 @@ export class Pool {
     const { pods, clock } = this.#context;
     const nowMs = clock.monotonic();
     this.#departing.catchUp();
+    this.#noteFreed();
     for (const names of [this.#foreign, this.#seenParked]) {
       for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
     }
@@ -315,6 +333,13 @@ export class Pool {
       this.#context.metrics.prepareSeconds.observe(this.#context.labels, Math.max(0, seconds));
       this.#backoff.parked(free.hash);
     }
+  }
+
+  #noteFreed(): void {
+    const live = this.#context.pods.list().filter(({ status }) => !ENDED_PHASES.has(status?.phase ?? ""));
+    const before = this.#live;
+    this.#live = new Set(live.map(({ metadata }) => metadata.name ?? ""));
+    if ([...before].some((name) => !this.#live.has(name))) this.#backoff.freed();
   }
 
   /** Nothing is wanted any more: nobody would ever find out that the fault is mended. */

@@ -1,3 +1,6 @@
+/** A quota that keeps refusing for so long is too small, even if it lets a Pod through now and then. */
+const LONG_MS = 15_000;
+
 /**
  * Whether a quota's refusal is to be told. A quota hears of a Pod's end a moment later than everybody else, so where it
  * has just the room that `maxConcurrent` takes, it refuses the successor of every session once, and takes it a little
@@ -6,10 +9,14 @@
 export class QuotaDoubt {
   #doubted = false;
   #believed = false;
+  /** The first refusal since all Pods that were wanted had been created. */
+  #sinceMs: number | null = null;
 
   /** A creation was refused. `pausedUntilMs`: before, no other was to be tried; those of the same batch are no second word. */
   refused(nowMs: number, pausedUntilMs: number): boolean {
+    this.#sinceMs ??= nowMs;
     if (this.#doubted && nowMs >= pausedUntilMs) this.#believed = true;
+    if (nowMs - this.#sinceMs >= LONG_MS) this.#believed = true;
     this.#doubted = true;
     return this.#believed;
   }
@@ -18,5 +25,10 @@ export class QuotaDoubt {
   granted(): void {
     this.#doubted = false;
     this.#believed = false;
+  }
+
+  /** All Pods that are wanted were created. */
+  satisfied(): void {
+    this.#sinceMs = null;
   }
 }

@@ -14,11 +14,24 @@ test("refusals of one batch are one", () => {
   expect(doubt.refused(1_010, 6_000)).toBe(false);
 });
 
-test("a Pod that was created in between makes the next refusal the first", () => {
+test("after all Pods have been created, the next refusal is the first", () => {
   const doubt = new QuotaDoubt();
   doubt.refused(1_000, 0);
   doubt.refused(6_000, 6_000);
   doubt.granted();
+  doubt.satisfied();
   expect(doubt.refused(20_000, 16_000)).toBe(false);
   expect(doubt.refused(26_000, 26_000)).toBe(true);
+});
+
+test("a quota that refuses one Pod after each that it lets through is believed after 15 s", () => {
+  const doubt = new QuotaDoubt();
+  const told = [0, 5_000, 10_000, 15_000, 20_000].map((atMs) => {
+    doubt.granted();
+    return doubt.refused(atMs, 0);
+  });
+  expect(told).toEqual([false, false, false, true, true]);
+  doubt.satisfied();
+  doubt.granted();
+  expect(doubt.refused(25_000, 0)).toBe(false);
 });

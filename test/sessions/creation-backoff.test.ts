@@ -1,0 +1,73 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { CreationBackoff } from "../../src/sessions/creation-backoff.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const BASE = 5_000;
+const SECOND = 1_000;
+
+let clock: VirtualClock;
+let backoff: CreationBackoff;
+
+beforeEach(() => {
+  clock = new VirtualClock();
+  const timing = { prepareBackoffBaseMs: BASE, prepareBackoffMaxMs: 300_000 };
+  backoff = new CreationBackoff({ clock, timing, random: () => 1 });
+  backoff.useTemplate("a1");
+});
+
+describe("a quota that refused a creation", () => {
+  /** Refused so often, each time after the whole pause. */
+  const refusals = async (times: number) => {
+    for (let n = 0; n < times; n += 1) {
+      await clock.advance(Math.max(0, backoff.waitMs));
+      backoff.pause("quota");
+    }
+  };
+
+  test("may be tried at once when a Pod has ended, and a second later", async () => {
+    await refusals(4);
+    expect(backoff.waitMs).toBe(8 * BASE);
+    await clock.advance(SECOND);
+    backoff.freed();
+    expect(backoff.waitMs).toBe(0);
+    backoff.pause("quota");
+    expect(backoff.waitMs).toBe(SECOND);
+    await clock.advance(SECOND);
+    backoff.pause("quota");
+    expect(backoff.waitMs, "what is left of the shortest pause").toBe(BASE - SECOND);
+    await refusals(1);
+    expect(backoff.waitMs, "the next pause is longer again").toBe(2 * BASE);
+  });
+
+  test("is tried again soon where a Pod had ended just before", async () => {
+    backoff.freed();
+    await clock.advance(SECOND - 1);
+    await refusals(1);
+    expect(backoff.waitMs).toBe(SECOND);
+  });
+
+  test("has room as soon as a Pod is created", async () => {
+    await refusals(3);
+    backoff.freed();
+    expect(backoff.isQuotaFull).toBe(true);
+    backoff.created();
+    expect([backoff.isQuotaFull, backoff.waitMs <= 0]).toEqual([false, true]);
+  });
+});
+
+test("a pause for another reason does not end because a Pod has ended", async () => {
+  backoff.pause();
+  backoff.freed();
+  expect(backoff.waitMs).toBe(BASE);
+  backoff.pause("quota");
+  expect([backoff.isQuotaFull, backoff.waitMs]).toEqual([false, BASE]);
+  backoff.created();
+  expect(backoff.waitMs).toBe(BASE);
+});
+
+test("a try that fails for another reason ends the tries that an ended Pod allowed", async () => {
+  backoff.pause("quota");
+  backoff.freed();
+  backoff.pause();
+  expect(backoff.waitMs).toBe(BASE);
+});

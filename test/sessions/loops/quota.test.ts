@@ -1,0 +1,94 @@
+import { describe, expect, test } from "vitest";
+import type { Pod } from "../../../src/kube/resource.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld } from "./loop-world.ts";
+
+const MINUTE = 60_000;
+const SERVES_MS = 5_000;
+
+/** What a quota counts: Pods that have not ended. */
+const takesRoom = ({ status }: Pod) => status?.phase !== "Succeeded" && status?.phase !== "Failed";
+
+/**
+ * A namespace with a quota for `pods` Pods. It counts a Pod that has ended for `lagMs` more, and `others`: Pods of other owners.
+ */
+function withQuota({ pods, lagMs = 0, sessions = {} }: { pods: number; lagMs?: number; sessions?: object }) {
+  const fate = () => ({ startError: false, program: "stock", servesMs: SERVES_MS }) as const;
+  const world = new LoopWorld({ sessions: { maxConcurrent: 9, warm: 0, ...sessions }, fate });
+  const counted = new Map<string, number>();
+  world.server.subscribe(({ plural, object, type }) => {
+    if (plural !== "pods") return;
+    const name = object.metadata.name ?? "";
+    if (type !== "DELETED" && takesRoom(object as Pod)) counted.set(name, Number.POSITIVE_INFINITY);
+    else if (counted.get(name) === Number.POSITIVE_INFINITY) counted.set(name, world.clock.monotonic() + lagMs);
+  });
+  const quota = { others: 0, refused: 0, used: 0 };
+  world.createEnvironment();
+  const operator = world.startOperator();
+  operator.kube.intercept.push(({ verb, plural }) => {
+    if (verb !== "create" || plural !== "pods") return;
+    const nowMs = world.clock.monotonic();
+    quota.used = [...counted.values()].filter((untilMs) => nowMs < untilMs).length + quota.others;
+    if (quota.used < pods) return;
+    quota.refused += 1;
+    throw refusal(
+      403,
+      "Forbidden",
+      `pods "x" is forbidden: exceeded quota: tight, requested: pods=1, limited: pods=${pods}`,
+    );
+  });
+  return { world, quota };
+}
+
+/** Events about the quota. */
+const toldOf = (world: LoopWorld) => world.told.filter((words) => words.startsWith("QuotaExceeded"));
+
+function holdsTrue(world: LoopWorld): void {
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+}
+
+describe("room that an ended Pod leaves in a quota", () => {
+  test.each([0, 300, 800])("is used at once, where the quota learns of the end after %i ms", async (lagMs) => {
+    const { world, quota } = withQuota({ pods: 2, lagMs });
+    await world.pass(MINUTE);
+    const startMs = world.clock.monotonic();
+    for (let n = 0; n < 9; n += 1) world.enqueue();
+    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    // Five rounds of two: 5 s of work each, and some 3 s for its end and for the next Pod.
+    expect(world.clock.monotonic() - startMs).toBeLessThan(45_000);
+    expect(quota.refused).toBeLessThan(9 * 4);
+    expect(toldOf(world)).not.toEqual([]);
+    holdsTrue(world);
+  });
+
+  test.each([0, 800])("is no news where the quota has room for maxConcurrent: %i ms", async (lagMs) => {
+    const { world } = withQuota({ pods: 2, lagMs, sessions: { maxConcurrent: 2 } });
+    for (let n = 0; n < 9; n += 1) world.enqueue();
+    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    expect(toldOf(world)).toEqual([]);
+    holdsTrue(world);
+  });
+
+  test("costs a few refused requests for each Pod where others use it up", async () => {
+    const { world, quota } = withQuota({ pods: 2, sessions: { maxConcurrent: 40 } });
+    await world.pass(MINUTE);
+    for (let n = 0; n < 60; n += 1) world.enqueue();
+    await world.until("two run", () => world.node.running.size === 2);
+    quota.others = 1;
+    const before = quota.refused;
+    await world.until(
+      "half of them are served",
+      () => world.items.filter(({ state }) => state === "stopped").length === 30,
+      20 * MINUTE,
+    );
+    expect(quota.refused - before).toBeLessThan(30 * 4);
+    quota.others = 2;
+    await world.until("none runs", () => world.node.running.size === 0, MINUTE);
+    const alone = quota.refused;
+    await world.pass(10 * MINUTE);
+    expect(quota.refused - alone).toBeLessThan(12);
+    quota.others = 0;
+    await world.until("all are served", () => world.isSettled, 20 * MINUTE);
+    holdsTrue(world);
+  });
+});
