@@ -29,6 +29,8 @@ export interface CapacityInput {
   /** Pods whose creation was sent and that the cache does not show yet. */
   readonly creating: number;
   readonly pods: readonly FreePod[];
+  /** Whether Pods of this template's hash are claimed at all. */
+  readonly trusts: (hash: string) => boolean;
   /** 0: never replaced for their age. */
   readonly parkedMaxAgeMs: number;
   readonly prepareTimeoutMs: number;
@@ -164,16 +166,17 @@ export function preparedByMs(
 }
 
 /**
- * Pods of an older template: at once where they could not serve yet. Parked ones serve on until as many new ones are
- * parked, so that a template that cannot be prepared leaves the Environment as it was.
+ * Pods of an older template: at once where they could not serve yet, or are not claimed because that template was not known
+ * to serve. Parked ones serve on until as many new ones are parked, so that a template that cannot be prepared leaves the
+ * Environment as it was.
  */
 function outdatedToGo(pods: readonly FreePod[], input: CapacityInput, wanted: number): FreePod[] {
   const outdated = pods.filter(({ hash }) => hash !== input.hash);
-  const unparked = outdated.filter(({ state }) => state !== "parked");
-  const parked = outdated.filter(({ state }) => state === "parked");
+  const serves = ({ state, hash }: FreePod) => state === "parked" && input.trusts(hash);
+  const parked = outdated.filter(serves);
   const renewed = pods.filter(({ hash, state }) => hash === input.hash && state === "parked").length;
   const keep = Math.max(0, wanted - renewed);
-  return [...unparked, ...parked.slice(0, Math.max(0, parked.length - keep))];
+  return [...outdated.filter((pod) => !serves(pod)), ...parked.slice(0, Math.max(0, parked.length - keep))];
 }
 
 /**

@@ -167,11 +167,23 @@ export function failedRow(
   hash: string,
   { nowMs, keptMs }: { nowMs: number; keptMs: number },
 ): FailedRow | null {
-  const newestFirst = finished
-    .filter(({ templateHash }) => templateHash === hash)
-    .sort((a, b) => b.finishedAtMs - a.finishedAtMs || (b.startFailures ?? 0) - (a.startFailures ?? 0));
+  const newestFirst = ofTemplate(finished, hash);
   const newest = newestFirst.find(({ startFailures }) => startFailures !== null);
   if (!newest?.startFailures || nowMs >= newest.finishedAtMs + keptMs) return null;
   const message = newestFirst.find(({ startFailure }) => startFailure)?.message ?? "";
   return { failures: newest.startFailures, message, sinceMs: newest.finishedAtMs };
+}
+
+/** Whether a template's finished Pods say that its containers serve: one did, and the newest knew of no failed start. */
+export function servedLately(finished: readonly FinishedPod[], hash: string): boolean {
+  const newestFirst = ofTemplate(finished, hash);
+  const newest = newestFirst.find(({ startFailures }) => startFailures !== null);
+  return newest?.startFailures === 0 && newestFirst.some(({ reason }) => reason === "Completed");
+}
+
+/** The newest first; of those that were marked in one instant the longest row. */
+function ofTemplate(finished: readonly FinishedPod[], hash: string): FinishedPod[] {
+  return finished
+    .filter(({ templateHash }) => templateHash === hash)
+    .sort((a, b) => b.finishedAtMs - a.finishedAtMs || (b.startFailures ?? 0) - (a.startFailures ?? 0));
 }

@@ -289,6 +289,7 @@ export class Pool {
       busy: this.busy,
       creating: this.#expected.size,
       pods: this.#free.list().map(({ free }) => free),
+      trusts: (each) => this.#breaker.trusts(each),
       parkedMaxAgeMs: sessions.parkedMaxAgeSeconds * SECOND_MS,
       prepareTimeoutMs: sessions.prepareTimeoutSeconds * SECOND_MS,
       warmScaleDownMs: sessions.warmScaleDownSeconds * SECOND_MS,

@@ -1,4 +1,5 @@
 import type { QueueStatus, SessionsStatus, WorkspacesStatus } from "../api/environment.ts";
+import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
@@ -13,7 +14,7 @@ import type { RuntimeContext, SessionContext } from "./context.ts";
 import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { FailingSteps, isStepFailure, STEPS, type StepName } from "./failing-steps.ts";
-import { failedRow, readFinished } from "./finished.ts";
+import { failedRow, readFinished, servedLately } from "./finished.ts";
 import { IdlePace } from "./idle-pace.ts";
 import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
@@ -522,18 +523,25 @@ export class SessionsRuntime {
     }
   }
 
-  /** Of a template that is new to this process its finished Pods say whether its containers start. */
+  /** The finished Pods of a template that is new to this process say whether its containers start. */
   #watchTemplate(): void {
     const { clock, kube, pods, timing, environment, template } = this.#context;
-    const { hash } = template();
     const nowMs = clock.monotonic();
-    if (!this.#breaker.watch(hash, nowMs)) return;
+    const found = this.#breaker.watch(template().hash, nowMs, () =>
+      pods.list().map(({ metadata }) => metadata.labels?.[LABEL_TEMPLATE_HASH] ?? ""),
+    );
+    if (found.length === 0) return;
     const finished = pods.list().flatMap((pod) => readFinished(pod) ?? []);
     const clusterMs = kube.now();
     const retainMs = (environment().spec.sessions?.retainFinishedSeconds ?? 0) * SECOND_MS;
     // So long after a failure that opened it nothing can have served but a probe that was not due yet.
-    const row = failedRow(finished, hash, { nowMs: clusterMs, keptMs: Math.max(retainMs, timing.probeFirstMs) });
-    if (row) this.#breaker.resume({ ...row, openedMs: nowMs - (clusterMs - row.sinceMs) }, nowMs);
+    const keptMs = Math.max(retainMs, timing.probeFirstMs);
+    for (const hash of found) {
+      const row = failedRow(finished, hash, { nowMs: clusterMs, keptMs });
+      const openedMs = nowMs - (clusterMs - (row?.sinceMs ?? 0));
+      const hasServed = servedLately(finished, hash);
+      this.#breaker.resume(hash, { row: row && { ...row, openedMs }, hasServed }, nowMs);
+    }
   }
 
   #counts(): SessionsStatus {

@@ -102,9 +102,7 @@ export class SessionNotes {
   }
 
   #tellServed(claim: Claim): void {
-    const heldBack = this.#breaker.holdsBack;
-    this.#breaker.succeeded(this.#startOf(claim));
-    if (heldBack) this.#onServed();
+    if (this.#breaker.succeeded(this.#startOf(claim))) this.#onServed();
   }
 
   /** Of one that an earlier process opened only the beginning is known: it must not look newer than it is. */

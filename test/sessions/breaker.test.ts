@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { Breaker, FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
+import { Breaker, type EarlierStarts, FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
 
 const MINUTE = 60_000;
 const HASH = "a1";
@@ -18,6 +18,8 @@ const fail = (nowMs: number, times = 1) => {
 };
 
 const serve = (openedMs: number, claim = "") => breaker.succeeded(startOf(openedMs, claim));
+
+const resume = (row: EarlierStarts["row"], nowMs: number) => breaker.resume(HASH, { row, hasServed: false }, nowMs);
 
 /** A probe that is admitted, claimed, and fails, all at `nowMs`. */
 const failedProbe = (nowMs: number) => {
@@ -71,12 +73,11 @@ describe("opening", () => {
     expect(breaker.admits(HASH, 0)).toBe(true);
   });
 
-  test("a new template has to prove itself anew", () => {
+  test("a new template has to prove itself", () => {
     serve(0);
     breaker.watch("b2", 0);
     for (const claim of ["a", "b", "c"]) breaker.claimed("b2", claim);
     expect(breaker.admits("b2", 0)).toBe(false);
-    expect(breaker.admits(HASH, 0), "Pods of the older one").toBe(true);
   });
 
   test("failures of an older template do not count", () => {
@@ -84,10 +85,81 @@ describe("opening", () => {
     fail(0, 5);
     expect(breaker.failures).toBe(0);
   });
+});
 
-  test("an older template's Pods may be claimed while the breaker is open", () => {
-    fail(0, 3);
-    expect(breaker.admits("older", 0)).toBe(true);
+describe("the Pods of a template that was replaced", () => {
+  const NEXT = "b2";
+  const replace = () => breaker.watch(NEXT, 10, () => [HASH]);
+  /** Whether they are trusted, and whether one may be claimed now. */
+  const claimable = (nowMs = 10) => [breaker.trusts(HASH), breaker.admits(HASH, nowMs)];
+
+  test("are claimed where it served, whatever becomes of the next one", () => {
+    serve(0);
+    replace();
+    expect(claimable()).toEqual([true, true]);
+    for (let n = 0; n < FAILURES_TO_OPEN; n += 1) breaker.failed(startOf(20, "", NEXT), "no", 20);
+    expect([breaker.isOpen, ...claimable()]).toEqual([true, true, true]);
+  });
+
+  test("are claimed after single failures, until there are three in a row", () => {
+    serve(0);
+    fail(5, FAILURES_TO_OPEN - 1);
+    replace();
+    expect(claimable()).toEqual([true, true]);
+    fail(6);
+    expect(claimable()).toEqual([false, false]);
+    expect(breaker.isOpen, "the next template").toBe(false);
+  });
+
+  test("are never claimed where the breaker was open, not even for a probe", () => {
+    serve(0);
+    fail(5, FAILURES_TO_OPEN);
+    replace();
+    expect(claimable(60 * MINUTE)).toEqual([false, false]);
+  });
+
+  test("are never claimed where none had served, not even after one that was under way does", () => {
+    breaker.claimed(HASH, "a");
+    replace();
+    expect(claimable()).toEqual([false, false]);
+    serve(5, "a");
+    expect(claimable()).toEqual([false, false]);
+  });
+
+  test("are not claimed where nothing is known of it", () => {
+    expect([breaker.trusts("late"), breaker.admits("late", 0)]).toEqual([false, false]);
+  });
+
+  test("are claimed again when it comes back, by what is known of it", () => {
+    fail(5, FAILURES_TO_OPEN);
+    replace();
+    expect(breaker.watch(HASH, 20, () => [NEXT, HASH])).toEqual([]);
+    expect([breaker.isOpen, breaker.message]).toEqual([true, "failure 3"]);
+    expect([breaker.admits(HASH, 20), breaker.admits(HASH, 5 + MINUTE)]).toEqual([false, true]);
+  });
+
+  test("are known of by their template for as long as there are any", () => {
+    expect(breaker.watch(NEXT, 10, () => [HASH, "older", HASH])).toEqual([NEXT, "older"]);
+    fail(15, 2);
+    expect([HASH, "older", NEXT].map((hash) => breaker.failuresOf(hash))).toEqual([2, 0, 0]);
+    expect(breaker.watch("c3", 20, () => [NEXT])).toEqual(["c3"]);
+    expect([HASH, "older", NEXT].map((hash) => breaker.failuresOf(hash))).toEqual([null, null, 0]);
+  });
+
+  test("of an earlier process are claimed where its finished Pods say that it served: three at a time at first", () => {
+    breaker.watch(NEXT, 10, () => ["served", "failed", "silent"]);
+    breaker.resume("served", { row: null, hasServed: true }, 10);
+    breaker.resume("failed", { row: { failures: 3, message: "no", openedMs: 0 }, hasServed: true }, 10);
+    breaker.resume("silent", { row: null, hasServed: false }, 10);
+    expect(["served", "failed", "silent"].map((hash) => breaker.admits(hash, 60 * MINUTE))).toEqual([
+      true,
+      false,
+      false,
+    ]);
+    for (const claim of ["a", "b", "c"]) breaker.claimed("served", claim);
+    expect([breaker.admits("served", 10), breaker.isAwaited("a")]).toEqual([false, true]);
+    expect(breaker.succeeded(startOf(11, "a", "served"))).toBe(true);
+    expect([breaker.admits("served", 11), breaker.holdsBack]).toEqual([true, true]);
   });
 });
 
@@ -157,7 +229,7 @@ describe("a row is one of starts", () => {
   });
 
   test("a row that an earlier process knew of goes on, and what was opened since breaks it", () => {
-    breaker.resume({ failures: 2, message: "before", openedMs: -50 }, 0);
+    resume({ failures: 2, message: "before", openedMs: -50 }, 0);
     expect([breaker.failuresOf(HASH), breaker.failuresOf("b2"), breaker.message]).toEqual([2, null, "before"]);
     fail(10);
     expect([breaker.isOpen, breaker.nextProbeAtMs]).toEqual([true, 10 + MINUTE]);
@@ -168,7 +240,7 @@ describe("a row is one of starts", () => {
   });
 
   test("one that was open already gets a probe after a minute", () => {
-    breaker.resume({ failures: 20, message: "before", openedMs: -50 }, 5);
+    resume({ failures: 20, message: "before", openedMs: -50 }, 5);
     expect([breaker.isOpen, breaker.failures, breaker.nextProbeAtMs]).toEqual([true, 20, 5 + MINUTE]);
   });
 
@@ -235,8 +307,8 @@ describe("probing", () => {
     expect(breaker.nextProbeAtMs).toBe(3 * MINUTE);
   });
 
-  test("another template starts closed, and so does the old one when it comes back", () => {
-    expect(breaker.watch("b2", 0)).toBe(true);
+  test("another template starts closed, and so does the old one that comes back when there are no Pods of it", () => {
+    expect(breaker.watch("b2", 0)).toEqual(["b2"]);
     expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 0, ""]);
     expect(breaker.admits("b2", 0)).toBe(true);
     breaker.watch(HASH, 0);
@@ -244,7 +316,7 @@ describe("probing", () => {
   });
 
   test("the same template watched again stays as it is", () => {
-    expect(breaker.watch(HASH, 0)).toBe(false);
+    expect(breaker.watch(HASH, 0)).toEqual([]);
     expect(breaker.isOpen).toBe(true);
   });
 

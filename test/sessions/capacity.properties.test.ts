@@ -77,6 +77,7 @@ const planFor = (world: World, parkedMaxAgeMs: number): CapacityPlan =>
   planCapacity({
     ...world,
     creating: world.creating.length,
+    trusts: () => true,
     parkedMaxAgeMs,
     prepareTimeoutMs: 10 * MINUTE,
     warmScaleDownMs: SCALE_DOWN,

@@ -15,6 +15,7 @@ const input = (more: Partial<CapacityInput> = {}): CapacityInput => ({
   busy: 0,
   creating: 0,
   pods: [],
+  trusts: () => true,
   parkedMaxAgeMs: 10 * MINUTE,
   prepareTimeoutMs: 10 * MINUTE,
   warmScaleDownMs: 5 * MINUTE,
@@ -289,6 +290,16 @@ describe("a change of the template", () => {
       create: 1,
       remove: [{ name: pods[0]?.name, reason: "Outdated" }],
     });
+  });
+
+  test("old ones that are not claimed go at once, and make room at the maximum", () => {
+    const pods = [outdated(), outdated()];
+    const more = { warm: 1, demand: 3, maxConcurrent: 2, trusts: (hash: string) => hash !== OLD };
+    expect(plan({ ...more, pods })).toMatchObject({
+      create: 2,
+      remove: pods.map(({ name }) => ({ name, reason: "Outdated" })),
+    });
+    expect(plan({ ...more, pods: [parked(), parked()] })).toMatchObject(NOTHING);
   });
 
   test("old ones beyond what is wanted go at once", () => {

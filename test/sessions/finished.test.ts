@@ -14,6 +14,7 @@ import {
   outcomeOf,
   readFinished,
   type StartMark,
+  servedLately,
 } from "../../src/sessions/finished.ts";
 import type { EndCause } from "../../src/sessions/pod-state.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
@@ -228,6 +229,21 @@ describe("the breaker's memory after a restart", () => {
 
   test("none of any sort", () => {
     expect(rowOf([])).toBeNull();
+  });
+
+  test.each<[string, FinishedPod[], boolean]>([
+    ["one completed", [marked(1, 0, { reason: "Completed" })], true],
+    [
+      "one completed, and another one was evicted since",
+      [marked(1, 0, { reason: "Completed" }), marked(2, 0, { reason: "Evicted" })],
+      true,
+    ],
+    ["one completed, and one failed to start since", [marked(1, 0, { reason: "Completed" }), failure(2, 1)], false],
+    ["one was evicted", [marked(1, 0, { reason: "Evicted" })], false],
+    ["one of another template completed", [marked(1, 0, { reason: "Completed", templateHash: "b2" })], false],
+    ["there are none", [], false],
+  ])("whether it served lately: %s", (_what, pods, served) => {
+    expect(servedLately(pods, "a1")).toBe(served);
   });
 });
 

@@ -12,6 +12,8 @@ import { pod } from "./pods.ts";
 
 const NEW = "new";
 const OLD = "old";
+/** A template that is not known to have served. */
+const UNKNOWN = "unknown";
 
 interface Kind {
   readonly name: string;
@@ -60,7 +62,9 @@ function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "" 
     template: () => ({ hash: NEW }),
   } as unknown as SessionContext;
   const breaker = new Breaker(DEFAULT_TIMING);
-  breaker.watch(NEW, 0);
+  breaker.watch(OLD, 0);
+  breaker.succeeded({ hash: OLD, claim: "", openedMs: 0 });
+  breaker.watch(NEW, 0, () => [OLD, UNKNOWN]);
   return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken });
 }
 
@@ -108,6 +112,7 @@ test.each<[string, Pod[], { taken?: string; claims?: ClaimTable }]>([
   ["its slot is somebody else's", [parked({ name: "a" })], { taken: "a" }],
   ["its node leaves", [parked({ name: "a", node: "going" })], {}],
   ["it is being deleted", [deleted(parked({ name: "a" }))], {}],
+  ["its template was replaced before it served", [parked({ name: "a", hash: UNKNOWN })], {}],
   ["there is none", [], {}],
 ])("no Pod is to be claimed where %s", (_what, pods, more) => {
   const free = freePods(pods, more);

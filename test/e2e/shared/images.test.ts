@@ -73,7 +73,7 @@ describe.concurrent("an image that does not exist", () => {
     expect(await world.metric("berth_prepare_failures_total")).toBeGreaterThanOrEqual(2);
   });
 
-  test("of a rollout: running sessions are spared, and what was parked of the old template is", async () => {
+  test("of a rollout shows in the condition, and the Pods of the next template are prepared", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 2 } });
     await world.createEnvironment();
     await world.untilParked(1);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { PODS } from "../../../src/kube/resource.ts";
+import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 import type { ContainerFate } from "./node.ts";
@@ -186,3 +186,132 @@ describe.each(["Worker", "Operator"] as const)(
     });
   },
 );
+
+const IMAGES = { broken: "worker:1", fixed: "worker:2" };
+
+const withImage = (image: string) => ({
+  spec: {
+    sessions: { template: { spec: { containers: [{ name: "worker", image }], terminationGracePeriodSeconds: 30 } } },
+  },
+});
+
+/** A world whose first template comes out as `fate`, and the next one serves; with what was started of the first. */
+function withTwoTemplates(fate: ContainerFate, sessions: Record<string, unknown>, unprepared = "") {
+  const started: Pod[] = [];
+  const world = new LoopWorld({
+    sessions: { maxConcurrent: 10, retainFailedSeconds: 3_600, ...sessions },
+    fate: (pod) => {
+      if (imageOf(pod) !== IMAGES.broken) return serves(5_000);
+      started.push(pod);
+      return fate;
+    },
+    prepareMs: (pod) => (imageOf(pod) === unprepared ? 600 * MINUTE : 1_500),
+  });
+  world.createEnvironment();
+  return { world, started };
+}
+
+const imageOf = (pod: Pod) => pod.spec.containers[0]?.image;
+
+const servedItems = (world: LoopWorld) => world.items.filter(({ state }) => state === "stopped").length;
+
+describe("the parked Pods of a template that was replaced", () => {
+  test.each([
+    ["cannot be started", BROKEN],
+    ["ends at once", ENDS_AT_ONCE],
+  ] as const)("get no session where it %s and the breaker was open", async (_what, fate) => {
+    const { world, started } = withTwoTemplates(fate, { warm: 4 });
+    world.startOperator();
+    await world.until("parked Pods", () => world.parked.length === 4);
+    enqueue(world, QUEUED);
+    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the first three are settled", () => world.claims.length === 0, MINUTE);
+    await world.until("parked Pods", () => world.parked.length === 4);
+    const lost = started.length;
+    const before = servedItems(world);
+    world.patchEnvironment(withImage(IMAGES.fixed));
+    await world.until("the first session is served", () => servedItems(world) > before, 20_000);
+    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    expect(started.length).toBe(lost);
+    holdsTrue(world);
+  });
+
+  test("get no session before one of them has served, and the queue is served by the next template", async () => {
+    const { world, started } = withTwoTemplates(ENDS_AT_ONCE, { warm: 4 });
+    world.startOperator();
+    await world.until("parked Pods", () => world.parked.length === 4);
+    world.patchEnvironment(withImage(IMAGES.fixed));
+    await world.until("the template is known", () => world.environment?.status?.observedGeneration === 2);
+    enqueue(world, 8);
+    await world.until("all are served", () => world.isSettled, MINUTE);
+    expect(started).toEqual([]);
+    holdsTrue(world);
+  });
+
+  test.each([
+    ["cannot be started", BROKEN],
+    ["ends at once", ENDS_AT_ONCE],
+  ] as const)("get no session from a new process: %s", async (_what, fate) => {
+    const { world, started } = withTwoTemplates(fate, { warm: 4 });
+    const operator = world.startOperator();
+    await world.until("parked Pods", () => world.parked.length === 4);
+    enqueue(world, QUEUED);
+    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the first three are settled", () => world.claims.length === 0, MINUTE);
+    await world.until("parked Pods", () => world.parked.length === 4);
+    await operator.stop();
+    const lost = started.length;
+    world.patchEnvironment(withImage(IMAGES.fixed));
+    world.startOperator();
+    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    expect(started.length).toBe(lost);
+    holdsTrue(world);
+  });
+
+  test("make room at once where it is the only one", async () => {
+    const { world, started } = withTwoTemplates(BROKEN, { maxConcurrent: 1, warm: 0 });
+    const operator = world.startOperator();
+    enqueue(world, 5);
+    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("the Pod of a probe", () => world.parked.length === 1);
+    await operator.stop();
+    const lost = started.length;
+    world.patchEnvironment(withImage(IMAGES.fixed));
+    world.startOperator();
+    await world.until("all are served", () => world.isSettled, MINUTE);
+    expect(started.length).toBe(lost);
+    holdsTrue(world);
+  });
+
+  test("serve on where it served and the next one cannot be prepared, also after a restart", async () => {
+    const sessions = { warm: 2, retainFinishedSeconds: 600 };
+    const { world, started } = withTwoTemplates(serves(5_000), sessions, IMAGES.fixed);
+    const operator = world.startOperator();
+    await world.until("parked Pods", () => world.parked.length === 2);
+    enqueue(world, 2);
+    await world.until("it serves", () => world.isSettled, MINUTE);
+    await world.until("parked Pods", () => world.parked.length === 2);
+    world.patchEnvironment(withImage(IMAGES.fixed));
+    await world.pass(5_000);
+    world.enqueue();
+    await world.until("an old Pod serves", () => world.isSettled && started.length === 3, MINUTE);
+    await operator.stop();
+    world.startOperator();
+    world.enqueue();
+    await world.until("the other one serves, too", () => world.isSettled && started.length === 4, MINUTE);
+    holdsTrue(world);
+  });
+
+  test("are removed after a restart where nothing says that it ever served", async () => {
+    const { world, started } = withTwoTemplates(serves(5_000), { warm: 2 }, IMAGES.fixed);
+    const operator = world.startOperator();
+    await world.until("parked Pods", () => world.parked.length === 2);
+    await operator.stop();
+    world.patchEnvironment(withImage(IMAGES.fixed));
+    world.startOperator();
+    const id = world.enqueue();
+    await world.pass(MINUTE);
+    expect([world.parked, started, world.item(id).acks]).toEqual([[], [], []]);
+    holdsTrue(world);
+  });
+});
