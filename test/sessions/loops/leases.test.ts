@@ -157,6 +157,9 @@ describe("leases that the operator keeps", () => {
     let prepareMs = 100;
     const { world } = kept({ sessions: { lease: "Worker", maxConcurrent: 2, warm: 1 }, prepareMs: () => prepareMs });
     await world.until("a parked Pod", () => world.parked.length > 0);
+    const first = world.enqueue();
+    await world.until("its template serves", () => world.item(first).state === "stopped", 30 * SECOND);
+    await world.until("only a parked Pod is left", () => world.pods.length === 1 && world.parked.length === 1);
     prepareMs = MINUTE;
     world.patchEnvironment({ spec: { sessions: { lease: "Operator" } } });
     await world.until("its replacement is on its way", () => world.pods.length === 2);
