@@ -536,10 +536,12 @@ export class SessionsRuntime {
     const retainMs = (environment().spec.sessions?.retainFinishedSeconds ?? 0) * SECOND_MS;
     // So long after a failure that opened it nothing can have served but a probe that was not due yet.
     const keptMs = Math.max(retainMs, timing.probeFirstMs);
+    // Pods that kubelet could not start are deleted and say nothing. The status says that there were some.
+    const wasOpen = environment().status?.conditions?.some(({ reason }) => reason === "BreakerOpen") ?? false;
     for (const hash of found) {
       const row = failedRow(finished, hash, { nowMs: clusterMs, keptMs });
       const openedMs = nowMs - (clusterMs - (row?.sinceMs ?? 0));
-      const hasServed = servedLately(finished, hash);
+      const hasServed = !wasOpen && servedLately(finished, hash);
       this.#breaker.resume(hash, { row: row && { ...row, openedMs }, hasServed }, nowMs);
     }
   }

@@ -198,17 +198,18 @@ const withImage = (image: string) => ({
 /** A world whose first template comes out as `fate`, and the next one serves; with what was started of the first. */
 function withTwoTemplates(fate: ContainerFate, sessions: Record<string, unknown>, unprepared = "") {
   const started: Pod[] = [];
+  const first = { fate };
   const world = new LoopWorld({
     sessions: { maxConcurrent: 10, retainFailedSeconds: 3_600, ...sessions },
     fate: (pod) => {
       if (imageOf(pod) !== IMAGES.broken) return serves(5_000);
       started.push(pod);
-      return fate;
+      return first.fate;
     },
     prepareMs: (pod) => (imageOf(pod) === unprepared ? 600 * MINUTE : 1_500),
   });
   world.createEnvironment();
-  return { world, started };
+  return { world, started, first };
 }
 
 const imageOf = (pod: Pod) => pod.spec.containers[0]?.image;
@@ -259,6 +260,26 @@ describe("the parked Pods of a template that was replaced", () => {
     await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
     await world.until("the first three are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length === 4);
+    await operator.stop();
+    const lost = started.length;
+    world.patchEnvironment(withImage(IMAGES.fixed));
+    world.startOperator();
+    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+    expect(started.length).toBe(lost);
+    holdsTrue(world);
+  });
+
+  test("get no session from a new process where it served before it could not be started any more", async () => {
+    const { world, started, first } = withTwoTemplates(serves(5_000), { warm: 4, retainFinishedSeconds: 600 });
+    const operator = world.startOperator();
+    await world.until("parked Pods", () => world.parked.length === 4);
+    enqueue(world, 2);
+    await world.until("it serves", () => world.isSettled, MINUTE);
+    first.fate = BROKEN;
+    enqueue(world, QUEUED);
+    await world.until("the breaker is open", () => starting(world) === "BreakerOpen", 5 * MINUTE);
+    await world.until("what was tried is settled", () => world.claims.length === 0, MINUTE);
+    await world.until("parked Pods", () => world.parked.length >= 4);
     await operator.stop();
     const lost = started.length;
     world.patchEnvironment(withImage(IMAGES.fixed));
