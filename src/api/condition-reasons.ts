@@ -295,7 +295,8 @@ export const REASONS = {
   CredentialMissing: {
     type: "CredentialMissing",
     status: "True",
-    description: "Work items came without a secret of their own and were stopped.",
+    description:
+      "Work items came without a secret of their own and were stopped; after three in a row, claiming is paused.",
     mend: "Set credential: EnvironmentKey if this environment issues no secrets per item.",
   },
   CredentialsPresent: {

@@ -131,6 +131,11 @@ export class Breaker {
     return heldBack;
   }
 
+  /** The fault may be fixed: the next probe is due at once, and the pauses begin small again. */
+  probeNow(nowMs: number): void {
+    this.#current.probeNow(nowMs);
+  }
+
   /** An opened Pod did not get to serve. */
   failed(start: Start, message: string, nowMs: number): void {
     this.#templates.get(start.hash)?.failed(start, message, nowMs);
@@ -254,6 +259,11 @@ class TemplateStarts {
     this.#message = message;
     if (isProbe) this.#probe = null;
     if (this.isOpen && counts) this.#putProbeOff(nowMs);
+  }
+
+  probeNow(nowMs: number): void {
+    this.#nextProbeAtMs = nowMs;
+    this.#probes = 0;
   }
 
   #putProbeOff(nowMs: number): void {

@@ -202,7 +202,9 @@ export class ClaimLoop {
     this.#pace.noteWork();
     this.#onWork();
     this.#context.hinted?.found({ workId: answer.value.id, sessionId: answer.value.data.id });
-    this.#begin(answer.value, { ...answer, api: work.baseUrl });
+    const claiming = this.#begin(answer.value, { ...answer, api: work.baseUrl });
+    // Whether this item is stopped for its missing secret decides whether another one is claimed.
+    if (this.#lacksSecret(answer.value)) await claiming;
     return 0;
   }
 
@@ -234,7 +236,7 @@ export class ClaimLoop {
     return leastMs + Math.floor(random() * timing.pollBlockMs);
   }
 
-  #begin(item: WorkItem, answer: Offer): void {
+  #begin(item: WorkItem, answer: Offer): Promise<void> {
     const claiming = this.#claim(item, answer)
       .catch((error: unknown): Result => {
         this.#context.logger.error({ workId: item.id, error: errorText(error) }, "claim failed");
@@ -247,6 +249,7 @@ export class ClaimLoop {
       })
       .finally(() => this.#underWay.delete(claiming));
     this.#underWay.set(claiming, answer.api);
+    return claiming;
   }
 
   #count(result: Result): void {
@@ -262,7 +265,7 @@ export class ClaimLoop {
       await this.#refuse(item, answer.api);
       return "not-a-session";
     }
-    if (!item.secret && this.#givesWorkSecret) return settled(await this.#claimSlot(item, answer, null));
+    if (this.#lacksSecret(item)) return settled(await this.#claimSlot(item, answer, null));
     if (!(await this.#isSessionsTurn(item, answer))) {
       this.#context.logger.info(
         { workId: item.id, sessionId: item.data.id },
@@ -315,8 +318,10 @@ export class ClaimLoop {
     this.#pauseUntilMs = Math.max(this.#pauseUntilMs, clock.monotonic() + timing.noRoomPauseMs);
   }
 
-  get #givesWorkSecret(): boolean {
-    return this.#context.environment().spec.sessions?.credential === "WorkSecret";
+  /** A session that needs a secret of its own and came without one. */
+  #lacksSecret({ secret, data }: WorkItem): boolean {
+    const { sessions } = this.#context.environment().spec;
+    return !secret && data.type === DATA_TYPE_SESSION && sessions?.credential === "WorkSecret";
   }
 
   /**
@@ -421,7 +426,7 @@ export class ClaimLoop {
     if (item.state === "queued") claim.acknowledgedBefore = item.acknowledged_at;
     claim.memory = { is: "journaled" };
     this.#claims.add(claim);
-    if (pod) this.#room.begun(claim);
+    this.#room.begun(claim);
     this.#pool.poke();
     return claim;
   }

@@ -22,7 +22,8 @@ const QUICK_MS = 1_000;
 const SLOW_MS = 2_000;
 
 /**
- * Bounds how many claims of one Environment are under way, from their journal to the first touch of their Pod. Items that
+ * Bounds how many claims of one Environment are under way, from their journal to the first touch of their Pod, or until an
+ * item without a secret is stopped. Items that
  * wait for their session's Pod of before are not counted: they ask nothing of the API server. Environments do not share it.
  * The bound follows what claims took of late: additive, both ways, between FEWEST_UNDER_WAY and MOST_UNDER_WAY; it
  * begins with FIRST_UNDER_WAY.
@@ -76,7 +77,7 @@ export class ClaimRoom {
       const tookMs = nowMs - begunMs;
       if (tookMs < this.#longestMs && this.#isBusy(claim)) continue;
       this.#begun.delete(claim);
-      this.#learn(tookMs);
+      if (claim.journal.use === "session") this.#learn(tookMs);
     }
     return this.#begun.size >= this.#most;
   }
@@ -90,6 +91,7 @@ export class ClaimRoom {
   /** One that was handed over without an answer to its acknowledgement waits for nothing but time; others were let go. */
   #isBusy(claim: Claim): boolean {
     const isWorkedOn = claim.claiming || claim.acknowledgedAt !== null;
-    return isWorkedOn && isUnderWay(claim) && this.#claims.get(claim.name) === claim;
+    const isGoingOn = claim.journal.use === "refusal" || isUnderWay(claim);
+    return isWorkedOn && isGoingOn && this.#claims.get(claim.name) === claim;
   }
 }

@@ -70,6 +70,8 @@ export class SessionsRuntime {
   readonly #serverTimes: ServerTimes;
   readonly #changed = new Notifier();
   readonly #breaker: Breaker;
+  /** Counts items in a row that came without the secret that their Pod needs, and paces the claims after them. */
+  readonly #offers: Breaker;
   readonly #health: ApiHealth;
   readonly #removals: Removals;
   readonly #pool: Pool;
@@ -97,7 +99,7 @@ export class SessionsRuntime {
   readonly #failing: FailingSteps;
   /** Since when (monotonic) work has waited for a claim that nothing explains; null: it does not. */
   #stalledSinceMs: number | null = null;
-  #probe: { readonly atMs: number; readonly wallMs: number } = { atMs: 0, wallMs: 0 };
+  readonly #probes = new Map<Breaker, { readonly atMs: number; readonly wallMs: number }>();
 
   constructor(from: RuntimeContext, onChange: () => void) {
     this.#onChange = onChange;
@@ -118,6 +120,7 @@ export class SessionsRuntime {
     this.#serverTimes = new ServerTimes((ms) => clock.now() + ms - clock.monotonic());
     const changed = () => this.#noteChange();
     this.#breaker = new Breaker(context.timing);
+    this.#offers = new Breaker(context.timing);
     this.#health = new ApiHealth({ ...context, onChange: changed });
     const observers = new ItemObservers(context, {
       isTracked: (workId) => this.#claims.ofWork(workId) !== undefined,
@@ -235,6 +238,7 @@ export class SessionsRuntime {
     if (!asked && this.#mayAsk) this.#sessions.pokeAll();
     this.#pool.allowCreation(permissions.mayPrepare);
     this.#watchTemplate();
+    this.#watchCredential();
     this.#setDemand();
     this.#pool.poke();
     this.#retention.poke();
@@ -246,6 +250,7 @@ export class SessionsRuntime {
   /** Another environment key: try it at once. */
   keyChanged(): void {
     this.#health.keyChanged();
+    this.#offers.probeNow(this.#context.clock.monotonic());
     this.#sessions.pokeAll();
     this.#changed.notify();
     this.#queue.nudge();
@@ -354,8 +359,8 @@ export class SessionsRuntime {
           depth: stats?.depth ?? 0,
           heldBy: this.#failing.messageOf(KEEPS_ROOM),
         }),
-        startVerdict(this.#breaker, this.#probeWallMs()),
-        credentialVerdict(this.#credentialMissing, this.#context.environment().spec.sessions?.credential),
+        startVerdict(this.#breaker, this.#probeWallMs(this.#breaker)),
+        credentialVerdict(this.#credentialMissing, this.#credential, this.#offers, this.#probeWallMs(this.#offers)),
       ],
       hindrance: this.#failing.message,
     };
@@ -371,6 +376,7 @@ export class SessionsRuntime {
 
   async #run(signal: AbortSignal): Promise<void> {
     this.#watchTemplate();
+    this.#watchCredential();
     // Nothing is claimed, created or deleted before every Secret of an earlier process is in the table.
     if (!(await this.#recovery.run(signal))) return;
     this.#recovered = true;
@@ -435,7 +441,9 @@ export class SessionsRuntime {
   }
 
   async #mayClaim(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#context;
     const ready = () => {
+      if (!this.#offers.admits(this.#credential, clock.monotonic())) return false;
       const finds = this.#pool.hasClaimable || (this.#queue.depth > 0 && this.#pool.wantsOffers);
       const mayClaim = this.#permissions.mayClaim && !this.#draining && !this.#failing.holdsClaims;
       return this.#mayAsk && mayClaim && finds;
@@ -443,9 +451,10 @@ export class SessionsRuntime {
     // A probe claim becomes possible by the clock alone.
     if (!ready() && this.#pace.pollsEnd()) this.#queue.look();
     while (!signal.aborted && !ready()) {
-      const probeMs = this.#breaker.isOpen ? this.#breaker.nextProbeAtMs - this.#context.clock.monotonic() : 0;
-      if (probeMs <= 0) await this.#changed.wait(signal);
-      else await this.#changed.waitAtMost(this.#context.clock, probeMs, signal);
+      const open = [this.#breaker, this.#offers].filter(({ isOpen }) => isOpen);
+      const waits = open.map(({ nextProbeAtMs }) => nextProbeAtMs - clock.monotonic()).filter((ms) => ms > 0);
+      if (waits.length === 0) await this.#changed.wait(signal);
+      else await this.#changed.waitAtMost(clock, Math.min(...waits), signal);
     }
   }
 
@@ -477,10 +486,10 @@ export class SessionsRuntime {
     this.#onChange();
   }
 
-  /** While the breaker is open only a probe can be claimed: one Pod is enough for it. */
+  /** While a breaker is open only a probe can be claimed: one Pod is enough for it. */
   #setDemand(): void {
     const claimable = this.#permissions.mayClaim && !this.#draining ? this.#queue.depth : 0;
-    this.#pool.setDemand(this.#breaker.isOpen ? Math.min(1, claimable) : claimable);
+    this.#pool.setDemand(this.#breaker.isOpen || this.#offers.isOpen ? Math.min(1, claimable) : claimable);
   }
 
   /** The last net, whatever the cause: work waits, a Pod is free, claims are allowed, and none is made. */
@@ -501,14 +510,33 @@ export class SessionsRuntime {
   }
 
   /** When the next probe may be claimed, on the wall clock: worked out once, since two clocks never agree to the second. */
-  #probeWallMs(): number {
+  #probeWallMs(breaker: Breaker): number {
     const { clock } = this.#context;
-    const atMs = this.#breaker.nextProbeAtMs;
-    if (atMs !== this.#probe.atMs) this.#probe = { atMs, wallMs: clock.now() + atMs - clock.monotonic() };
-    return this.#probe.wallMs;
+    const atMs = breaker.nextProbeAtMs;
+    const known = this.#probes.get(breaker);
+    if (known?.atMs === atMs) return known.wallMs;
+    const wallMs = clock.now() + atMs - clock.monotonic();
+    this.#probes.set(breaker, { atMs, wallMs });
+    return wallMs;
+  }
+
+  get #credential(): string {
+    return this.#context.environment().spec.sessions?.credential ?? "";
+  }
+
+  #watchCredential(): void {
+    const changed = this.#offers.watch(this.#credential, this.#context.clock.monotonic());
+    if (changed.length > 0) this.#credentialMissing = null;
   }
 
   #noteCredential(missing: boolean, workId: string): void {
+    const nowMs = this.#context.clock.monotonic();
+    const offer = { hash: this.#credential, claim: workId, openedMs: nowMs };
+    if (missing) {
+      this.#offers.claimed(offer.hash, workId);
+      this.#offers.failed(offer, "", nowMs);
+    } else this.#offers.succeeded(offer);
+    this.#setDemand();
     // The first of several stands for all: a message that changed with every item would be written with every item.
     this.#credentialMissing = missing ? (this.#credentialMissing ?? workId) : null;
     this.#noteChange();

@@ -1,4 +1,3 @@
-import type { SessionsSpec } from "../api/environment.ts";
 import { unended } from "../core/without-end.ts";
 import type { Verdict } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
@@ -57,10 +56,9 @@ export function capacityVerdict(
 /** What is said of the containers' starts. `probeWallMs`: when the next probe may be claimed, on the wall clock. */
 export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
   if (breaker.isOpen) {
-    const next = new Date(probeWallMs).toISOString().replace(/\.\d+Z$/, "Z");
     return {
       reason: "BreakerOpen",
-      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; mend the image or the template: a changed template is tried at once, anything else with one session after ${next}`,
+      message: `${breaker.failures} sessions in a row did not start: ${unended(breaker.message)}; mend the image or the template: a changed template is tried at once, anything else with one session after ${timeOf(probeWallMs)}`,
     };
   }
   return breaker.hasServed
@@ -68,11 +66,22 @@ export function startVerdict(breaker: Breaker, probeWallMs: number): Verdict {
     : { reason: "NoSessionYet", message: "no session of the current template has started yet" };
 }
 
+/** In whole seconds, as the times of a status are. */
+function timeOf(wallMs: number): string {
+  return new Date(wallMs).toISOString().replace(/\.\d+Z$/, "Z");
+}
+
 /**
  * Whether items come with what their Pods are given.
  * @param missing the first work item that came without; null: none did.
+ * @param offers counts items in a row that came without. `probeWallMs`: as of `startVerdict`
  */
-export function credentialVerdict(missing: string | null, credential: SessionsSpec["credential"] | undefined): Verdict {
+export function credentialVerdict(
+  missing: string | null,
+  credential: string,
+  offers: Breaker,
+  probeWallMs: number,
+): Verdict {
   if (credential === "EnvironmentKey") {
     return {
       reason: "CredentialsPresent",
@@ -80,6 +89,12 @@ export function credentialVerdict(missing: string | null, credential: SessionsSp
     };
   }
   if (missing === null) return { reason: "CredentialsPresent", message: "work items come with their secret" };
+  if (offers.isOpen) {
+    return {
+      reason: "CredentialMissing",
+      message: `the last ${offers.failures} work items came without a secret of their own and were stopped; claiming is paused and the others stay in the queue, the next one is tried after ${timeOf(probeWallMs)}; spec.sessions.credential: set EnvironmentKey (then every Pod gets a key to the whole environment), or use an environment that issues secrets`,
+    };
+  }
   return {
     reason: "CredentialMissing",
     message: `work item ${missing} came without a secret of its own and was stopped; set credential: EnvironmentKey if this environment issues none (then every Pod gets a key to the whole environment)`,

@@ -307,6 +307,15 @@ describe("probing", () => {
     expect(breaker.nextProbeAtMs).toBe(3 * MINUTE);
   });
 
+  test("lets one probe through at once when the fault may be fixed, and its pauses begin small again", () => {
+    failedProbe(MINUTE);
+    breaker.probeNow(2 * MINUTE);
+    expect(breaker.admits(HASH, 2 * MINUTE)).toBe(true);
+    failedProbe(2 * MINUTE);
+    expect(breaker.admits(HASH, 2 * MINUTE)).toBe(false);
+    expect(breaker.nextProbeAtMs).toBe(3 * MINUTE);
+  });
+
   test("another template starts closed, and so does the old one that comes back when there are no Pods of it", () => {
     expect(breaker.watch("b2", 0)).toEqual(["b2"]);
     expect([breaker.isOpen, breaker.failures, breaker.message]).toEqual([false, 0, ""]);

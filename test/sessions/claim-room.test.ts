@@ -73,6 +73,24 @@ test("a claim that was acknowledged and handed over keeps its room", async () =>
   expect(await isFree()).toBe(false);
 });
 
+test("a claim of an item without a secret keeps its room until it is stopped, and says nothing of the pace", async () => {
+  const { clock, claims, changed, fill, begin, isFree } = setUp();
+  const refused = fill();
+  for (const claim of refused) {
+    Object.assign(claim, { claiming: false, acknowledgedAt: OURS, journal: { ...JOURNAL, use: "refusal" } });
+  }
+  changed.notify();
+  expect(await isFree()).toBe(false);
+  await clock.advance(2_001);
+  for (const claim of refused) claims.remove(claim);
+  expect(await isFree()).toBe(true);
+  for (let n = 0; n < FIRST_UNDER_WAY; n += 1) {
+    expect(await isFree()).toBe(true);
+    begin();
+  }
+  expect(await isFree()).toBe(false);
+});
+
 test("says once for each wait that there is no room", async () => {
   const { changed, fill, isFree, onFull } = setUp();
   expect(await isFree()).toBe(true);
