@@ -61,7 +61,7 @@ const fields = z.strictObject({
   }),
   onPodFailure: z.enum(["Stop", "Release"]).default("Stop").meta({
     description:
-      "What becomes of the work item when its Pod died without a word: Stop ends it, Release lets it go back to the queue.",
+      "What becomes of the work item when its Pod died without a word: Stop ends it; Release lets it go back to the queue, at most three times, and then ends it.",
   }),
   disruption: z.enum(["Allow", "Protect"]).default("Allow").meta({
     description:

@@ -7,7 +7,7 @@ import { type Facts, type Limits, noteWaiting, ranFor } from "./facts.ts";
 import { isSessionPodOf } from "./own-pods.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
-import { mayRelease } from "./releases.ts";
+import type { Releases } from "./releases.ts";
 import { NOT_SEEN, type SessionNotes } from "./session-notes.ts";
 import type { Timing } from "./timing.ts";
 
@@ -23,14 +23,21 @@ const DRAIN_GRACE = 0.5;
 export class ClaimFacts {
   readonly #context: SessionContext;
   readonly #notes: SessionNotes;
+  readonly #releases: Pick<Releases, "mayRelease">;
   readonly #onChange: () => void;
   #drainDeadlineMs = Number.POSITIVE_INFINITY;
   #draining = false;
 
   /** @param onChange the Pod of a claim was found to be gone. */
-  constructor(context: SessionContext, notes: SessionNotes, onChange: () => void) {
+  constructor(
+    context: SessionContext,
+    notes: SessionNotes,
+    releases: Pick<Releases, "mayRelease">,
+    onChange: () => void,
+  ) {
     this.#context = context;
     this.#notes = notes;
+    this.#releases = releases;
     this.#onChange = onChange;
   }
 
@@ -89,13 +96,12 @@ export class ClaimFacts {
   limits(claim: Claim): Limits {
     const sessions = this.#context.environment().spec.sessions;
     const graceMs = this.#context.template().graceSeconds * SECOND_MS;
-    // Counted only where it is asked for: the count goes through all Pods.
     const isSettling = claim.end !== null || !claim.journal.opened;
     return {
       firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
       maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
       graceMs: this.#draining ? Math.min(graceMs, this.#context.timing.drainBoundMs * DRAIN_GRACE) : graceMs,
-      onPodFailure: isSettling && mayRelease(this.#context, claim) ? "Release" : "Stop",
+      onPodFailure: isSettling && this.#releases.mayRelease(claim) ? "Release" : "Stop",
       draining: this.#draining,
       drainDeadlineMs: this.#drainDeadlineMs,
     };

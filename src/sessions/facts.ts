@@ -130,7 +130,7 @@ export function noteWaiting(claim: Claim, pod: Facts["pod"], nowMs: number): voi
  * onPodFailure: Release, of a session that never started or whose container died without a word. One that Berth itself
  * ended is not released: it would only come back.
  */
-export function isReleased({ claim, limits }: Facts): boolean {
+export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): boolean {
   if (limits.onPodFailure !== "Release" || claim.journal.use !== "session") return false;
   if (claim.ending !== null && claim.ending.why !== "StartFailed") return false;
   return claim.end === null ? !limits.draining : diedWithoutAWord(claim.end);

@@ -10,7 +10,7 @@ import type { Claim } from "./claim.ts";
  */
 export const SESSION_POINTS = {
   // A start: what an earlier process left.
-  "recover.list": "reads the claim Secrets at the start",
+  "recover.list": "reads the claim Secrets at the start, and the count of releases if there is one",
   "recover.list-late": "reads them once more when nothing of an earlier process is on its way any more",
   "recover.take-up":
     "decision: a Secret that was found is a claim from here on. Details: use, lease, opened, acknowledgedAt",
@@ -59,6 +59,7 @@ export const SESSION_POINTS = {
   "session.stop": "stops the item. Asks: force",
   "session.read-pod": "reads the Pod live, for a step or before its deletion",
   "session.delete-pod": "deletes the Pod. Asks: uid",
+  "session.count-release": "writes that an item is released, before its claim's Secret is deleted",
   "session.drop": "deletes the Secret of a claim that is not ours. Asks: because",
   "session.settled": "deletes the Secret of a claim whose item is out of our hands. Asks: because",
   "session.mark": "marks the Pod as finished",

@@ -11,6 +11,7 @@ import { findLateRecords } from "./late-records.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
 import type { Pool } from "./pool.ts";
+import type { Releases } from "./releases.ts";
 import type { Removals } from "./removal.ts";
 import type { ServerTimes } from "./server-times.ts";
 import type { SessionLoop } from "./session-loop.ts";
@@ -19,6 +20,7 @@ import type { SessionLoop } from "./session-loop.ts";
 export interface Recovered {
   readonly claims: ClaimTable;
   readonly removals: Removals;
+  readonly releases: Releases;
   readonly serverTimes: ServerTimes;
 }
 
@@ -83,13 +85,14 @@ export class Recovery {
 
   /** Slots that this process knows to be taken. */
   #taken(): Set<string> {
-    const { claims, removals } = this.#into;
-    return new Set([...[...claims].map(({ name }) => name), ...removals.names()]);
+    const { claims, removals, releases } = this.#into;
+    return new Set([...[...claims].map(({ name }) => name), ...removals.names(), releases.name]);
   }
 }
 
 async function recoverClaims(context: SessionContext, into: Recovered): Promise<Claim[]> {
   const secrets = await context.points.run("recover.list", {}, () => context.claimLists.list(context));
+  await into.releases.recover(secrets);
   return secrets.flatMap((secret) => recoverSecret(context, into, secret) ?? []);
 }
 

@@ -1,22 +1,211 @@
 import { toLabelValue } from "../api/label-value.ts";
-import { LABEL_WORK_ID } from "../api/names.ts";
+import { ANNOTATION_ABOUT, API_VERSION, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_ROLE } from "../api/names.ts";
+import { MAX_CONCURRENT } from "../api/sessions-spec.ts";
+import { hashOf } from "../core/hash.ts";
+import { isAlreadyExists, isNotFound } from "../kube/errors.ts";
+import { SECRETS, type Secret } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
-import { readFinished } from "./finished.ts";
+import { orNull } from "./perform.ts";
+
+/** The Secret that holds the counts of one Environment; the Environment owns it. */
+export const RELEASES_TYPE = "berth.dev/releases";
 
 /**
- * onPodFailure: Release lets an item be run again so often, as far as its finished Pods are still kept; then it is stopped.
- * A session that kills its Pod each time would else go round for ever.
+ * onPodFailure: Release lets an item run again so often; then it is stopped. Without a limit, a session that kills its Pod
+ * each time would be claimed again forever.
  */
 export const MOST_RELEASES = 3;
 
-/** Whether the item of this claim may go back to the queue should its Pod die without a word. Counted from the cache. */
-export function mayRelease(context: SessionContext, claim: Claim): boolean {
-  if (context.environment().spec.sessions?.onPodFailure !== "Release") return false;
-  const workId = toLabelValue(claim.journal.workId);
-  const died = context.pods
-    .list()
-    .filter(({ metadata }) => metadata.name !== claim.name && metadata.labels?.[LABEL_WORK_ID] === workId)
-    .filter((pod) => readFinished(pod)?.failed);
-  return died.length < MOST_RELEASES;
+/** A count is kept so long after the release, and longer while its item is claimed. */
+export const KEPT_MS = 24 * 3_600_000;
+
+/** Most counts kept: a node failure can release all sessions of an Environment at once. The oldest are dropped first. */
+const MOST_KEPT = MAX_CONCURRENT;
+
+interface Count {
+  readonly releases: number;
+  /** Hash of the uid of the last claim that was counted: a claim that is settled twice counts once. */
+  readonly claim: string;
+  /** By the API server's clock. */
+  readonly atMs: number;
+}
+
+/**
+ * Counts how often each item was released. A count is written before the claim's Secret is deleted, so before this
+ * Environment can claim the item again, and it outlives the Pods and the operator. An operator that dies in between
+ * settles the claim again and counts it once.
+ */
+export class Releases {
+  readonly #context: SessionContext;
+  readonly #claims: Iterable<Claim>;
+  /** By hash of the work id, the oldest release first. */
+  readonly #counts = new Map<string, Count>();
+  /** Keys that the Secret does not have as they are in `#counts`. */
+  readonly #unsaved = new Set<string>();
+  #exists = false;
+  #writing: Promise<void> = Promise.resolve();
+  #next: Promise<void> | null = null;
+
+  constructor({ context, claims }: { context: SessionContext; claims: Iterable<Claim> }) {
+    this.#context = context;
+    this.#claims = claims;
+  }
+
+  get name(): string {
+    return `berth-releases-${this.#context.uid}`;
+  }
+
+  /** Reads what an earlier process counted, if the Secret is among those that were listed. */
+  async recover(listed: readonly Secret[]): Promise<void> {
+    if (!listed.some(({ type, metadata }) => type === RELEASES_TYPE && metadata.name === this.name)) return;
+    const { kube, points } = this.#context;
+    const secret = await orNull(points.run("recover.list", {}, () => kube.get(SECRETS, this.#ref)));
+    if (secret?.type !== RELEASES_TYPE) return;
+    this.#exists = true;
+    const found = Object.entries(secret.data ?? {}).flatMap(([key, value]) => {
+      const count = parse(value);
+      return count ? [[key, count] as const] : [];
+    });
+    for (const [key, count] of found.sort(([, a], [, b]) => a.atMs - b.atMs)) this.#counts.set(key, count);
+  }
+
+  /** Whether the item of this claim may go back to the queue if its Pod died without a word. */
+  mayRelease(claim: Readonly<Claim>): boolean {
+    return this.#context.environment().spec.sessions?.onPodFailure === "Release" && !this.isSpent(claim);
+  }
+
+  /** The item was released as often as it may be, before this claim. */
+  isSpent(claim: Readonly<Claim>): boolean {
+    return this.#before(claim) >= MOST_RELEASES;
+  }
+
+  /** Counts the release of a claim's item; resolves when the count is durable. @throws KubeApiError */
+  async note(claim: Readonly<Claim>): Promise<void> {
+    const key = keyOf(claim);
+    const count = { releases: this.#before(claim) + 1, claim: hashOf(claim.secretUid), atMs: this.#context.kube.now() };
+    this.#counts.delete(key);
+    this.#counts.set(key, count);
+    this.#unsaved.add(key);
+    this.#prune();
+    await this.#save();
+  }
+
+  /** The item has ended: its count goes with the next write. */
+  ended(claim: Readonly<Claim>): void {
+    const key = keyOf(claim);
+    if (this.#counts.delete(key)) this.#unsaved.add(key);
+  }
+
+  #before(claim: Readonly<Claim>): number {
+    if (this.#counts.size === 0) return 0;
+    const count = this.#counts.get(keyOf(claim));
+    if (!count) return 0;
+    return count.claim === hashOf(claim.secretUid) ? count.releases - 1 : count.releases;
+  }
+
+  #prune(): void {
+    const fromMs = this.#context.kube.now() - KEPT_MS;
+    let claimed: ReadonlySet<string> | undefined;
+    for (const [key, { atMs }] of this.#counts) {
+      if (atMs >= fromMs && this.#counts.size <= MOST_KEPT) return;
+      claimed ??= new Set([...this.#claims].map(keyOf));
+      if (claimed.has(key)) continue;
+      this.#counts.delete(key);
+      this.#unsaved.add(key);
+    }
+  }
+
+  /** One write at a time: all counts that come during one share the next. */
+  #save(): Promise<void> {
+    if (this.#next) return this.#next;
+    const next = this.#writing
+      .catch(() => {})
+      .then(() => {
+        this.#next = null;
+        return this.#flush();
+      });
+    this.#next = next;
+    this.#writing = next;
+    return next;
+  }
+
+  async #flush(): Promise<void> {
+    const keys = [...this.#unsaved];
+    if (keys.length === 0) return;
+    this.#unsaved.clear();
+    try {
+      await this.#write(keys);
+    } catch (error) {
+      for (const key of keys) this.#unsaved.add(key);
+      throw error;
+    }
+  }
+
+  async #write(keys: readonly string[]): Promise<void> {
+    const { kube, points } = this.#context;
+    if (!this.#exists && (await this.#create())) return;
+    const patch = { data: Object.fromEntries(keys.map((key) => [key, format(this.#counts.get(key))])) };
+    try {
+      await points.run("session.count-release", {}, () => kube.patch(SECRETS, this.#ref, patch, { type: "merge" }));
+    } catch (error) {
+      if (isNotFound(error)) this.#exists = false;
+      throw error;
+    }
+  }
+
+  /** False: it exists already. */
+  async #create(): Promise<boolean> {
+    const { kube, points, name, uid } = this.#context;
+    const counts = [...this.#counts].map(([key, count]) => [key, format(count) ?? ""]);
+    const secret: Secret = {
+      metadata: {
+        ...this.#ref,
+        labels: {
+          [LABEL_MANAGED_BY]: "berth",
+          [LABEL_ENVIRONMENT]: toLabelValue(name),
+          [LABEL_ROLE]: "session",
+        },
+        annotations: {
+          [ANNOTATION_ABOUT]:
+            "Counts how often onPodFailure: Release put work items back into the queue. Holds no secret.",
+        },
+        ownerReferences: [{ apiVersion: API_VERSION, kind: KIND, name, uid, controller: true }],
+      },
+      type: RELEASES_TYPE,
+      data: Object.fromEntries(counts),
+    };
+    try {
+      await points.run("session.count-release", {}, () => kube.create(SECRETS, secret));
+    } catch (error) {
+      if (!isAlreadyExists(error)) throw error;
+      this.#exists = true;
+      return false;
+    }
+    this.#exists = true;
+    return true;
+  }
+
+  get #ref(): { namespace: string; name: string } {
+    return { namespace: this.#context.namespace, name: this.name };
+  }
+}
+
+function keyOf({ journal }: Pick<Claim, "journal">): string {
+  return hashOf(journal.workId);
+}
+
+const SECOND_MS = 1_000;
+const COUNT = /^(\d{1,4}) ([0-9a-f]{12}) (\d{1,12})$/;
+
+/** Null deletes the key. */
+function format(count: Count | undefined): string | null {
+  if (!count) return null;
+  const text = `${count.releases} ${count.claim} ${Math.floor(count.atMs / SECOND_MS)}`;
+  return Buffer.from(text).toString("base64");
+}
+
+function parse(value: string): Count | null {
+  const [, releases, claim = "", seconds] = COUNT.exec(Buffer.from(value, "base64").toString("utf8")) ?? [];
+  return releases === undefined ? null : { releases: Number(releases), claim, atMs: Number(seconds) * SECOND_MS };
 }

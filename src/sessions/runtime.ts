@@ -22,6 +22,7 @@ import { Pool } from "./pool.ts";
 import { QueueWatch } from "./queue-watch.ts";
 import { Recovery } from "./recovery.ts";
 import { RefusedItems } from "./refused-items.ts";
+import { Releases } from "./releases.ts";
 import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
 import { ServerTimes } from "./server-times.ts";
@@ -146,8 +147,10 @@ export class SessionsRuntime {
     });
     this.#budget = new DisruptionBudget(shared);
     this.#retention = new Retention({ context, claims: this.#claims, onForeignSlot: takeUp });
+    const releases = new Releases(shared);
     this.#sessions = new SessionLoop({
       ...shared,
+      releases,
       observers,
       mayAsk: () => this.#mayAsk,
       beforeTouch: () => this.#budget.cover(),
@@ -156,7 +159,7 @@ export class SessionsRuntime {
     });
     this.#recovery = new Recovery({
       context,
-      into: { claims: this.#claims, removals: this.#removals, serverTimes: this.#serverTimes },
+      into: { claims: this.#claims, removals: this.#removals, releases, serverTimes: this.#serverTimes },
       sessions: this.#sessions,
       pool: this.#pool,
     });

@@ -10,7 +10,7 @@ import { type ClaimTable, noteJournal } from "./claim-table.ts";
 import { ClaimsFirst, leavesWayUntil } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
-import { remembered, type Step } from "./facts.ts";
+import { isReleased, remembered, type Step } from "./facts.ts";
 import { isOutOfPatience, isStepFailure } from "./failing-steps.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts";
@@ -20,6 +20,7 @@ import { LeaseSteps } from "./lease-steps.ts";
 import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameState, touchPod } from "./perform.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
+import { MOST_RELEASES, type Releases } from "./releases.ts";
 import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
 import { unopenedOutcome } from "./unopened.ts";
@@ -41,6 +42,8 @@ const MAX_STEPS = 12;
 /** By then the watch has long shown that a Pod is being deleted; if not, the step is decided on anew. */
 const DELETION_SHOWS_MS = 1_000;
 
+const CAPPED = `the work item was released ${MOST_RELEASES} times before, which is the most that onPodFailure: Release allows, so it was stopped`;
+
 /**
  * Takes every claim of an Environment from its acknowledgement to its settled end, one step at a time: look at the Pod,
  * the Secret and the item, decide (decide.ts), perform (perform.ts). Level-based: whatever happened while nobody looked,
@@ -60,6 +63,7 @@ export class SessionLoop {
   readonly #mayAsk: () => boolean;
   readonly #beforeTouch: () => Promise<void>;
   readonly #retention: Pick<Retention, "isKept" | "release" | "marked">;
+  readonly #releases: Releases;
   readonly #onChange: () => void;
 
   constructor(options: {
@@ -73,6 +77,7 @@ export class SessionLoop {
     beforeTouch: () => Promise<void>;
     /** What becomes of Pods whose sessions are over. */
     retention: Pick<Retention, "isKept" | "release" | "marked">;
+    releases: Releases;
     /** Something changed that capacity or status depend on. */
     onChange: () => void;
   }) {
@@ -85,9 +90,10 @@ export class SessionLoop {
     this.#mayAsk = options.mayAsk;
     this.#beforeTouch = options.beforeTouch;
     this.#retention = options.retention;
+    this.#releases = options.releases;
     this.#onChange = options.onChange;
     this.#notes = new SessionNotes(context, options.breaker, options.onChange);
-    this.#facts = new ClaimFacts(context, this.#notes, options.onChange);
+    this.#facts = new ClaimFacts(context, this.#notes, this.#releases, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
     this.#leases = new LeaseSteps(context, this.#keeper);
     this.#queue = new WorkQueue({
@@ -359,25 +365,39 @@ export class SessionLoop {
 
   async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
     const context = this.#context;
+    const hasEnded = because === "stopped" || because === "absent";
+    // Once its Secret is gone, its item can be claimed again.
+    if (!hasEnded && isReleased({ claim, limits: this.#facts.limits(claim) })) await this.#releases.note(claim);
     await dropSecret(context, claim, "session.settled", because);
     const told = this.#outcomeOf(claim, because, pod);
     // Before its Pod is marked, which tells the next process what is known by then.
     this.#notes.judge(claim, told);
-    if (pod && claim.journal.opened) {
-      const outcome = outcomeOf(claim);
+    if (pod && told && claim.journal.opened) {
       // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted. So one
       // that is not kept needs no mark; but where its touch was refused it would pass for a free one.
-      if (!this.#retention.isKept(outcome) && isAssigned(pod)) this.#retention.release(pod);
-      else if (await this.#mark(claim, pod, outcome)) this.#retention.marked(pod);
+      if (!this.#retention.isKept(told) && isAssigned(pod)) this.#retention.release(pod);
+      else if (await this.#mark(claim, pod, told)) this.#retention.marked(pod);
     }
+    if (hasEnded) this.#releases.ended(claim);
     this.#forget(claim, "settled");
     this.#notes.settled(claim, because, told);
   }
 
   #outcomeOf(claim: Claim, because: string, pod: Pod | undefined): Outcome | null {
     const { opened, use } = claim.journal;
-    if (opened || use !== "session" || claim.ending !== null) return outcomeOf(claim);
+    if (opened || use !== "session" || claim.ending !== null) {
+      const outcome = outcomeOf(claim);
+      return this.#isCapped(claim, because) ? { ...outcome, message: `${outcome.message}; ${CAPPED}` } : outcome;
+    }
     return unopenedOutcome(claim, because, pod ? readPodState(pod) : { is: "gone" }, this.#facts.isDraining);
+  }
+
+  /** Its item was stopped because it may not be released again. */
+  #isCapped(claim: Claim, because: string): boolean {
+    const limits = { ...this.#facts.limits(claim), onPodFailure: "Release" } as const;
+    const isAsked = this.#context.environment().spec.sessions?.onPodFailure === "Release";
+    const isOurStop = because === "stopped" && claim.stoppingSinceMs === null;
+    return isAsked && isOurStop && this.#releases.isSpent(claim) && isReleased({ claim, limits });
   }
 
   /** A mark that keeps failing must not keep a claim that is settled: its Pod is deleted without having been kept. */

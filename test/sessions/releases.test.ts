@@ -1,49 +1,166 @@
-import { describe, expect, test } from "vitest";
-import {
-  ANNOTATION_END_REASON,
-  ANNOTATION_FINISHED_AT,
-  LABEL_PHASE,
-  LABEL_WORK_ID,
-  type PodPhaseLabel,
-} from "../../src/api/names.ts";
-import type { Pod } from "../../src/kube/resource.ts";
+import { describe, expect, test, vi } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
+import { SECRETS, type Secret } from "../../src/kube/resource.ts";
+import type { Claim } from "../../src/sessions/claim.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
-import { MOST_RELEASES, mayRelease } from "../../src/sessions/releases.ts";
-import { opened } from "./claims.ts";
+import { KEPT_MS, MOST_RELEASES, RELEASES_TYPE, Releases } from "../../src/sessions/releases.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { JOURNAL, opened } from "./claims.ts";
+import { ApiServer } from "./loops/api-server.ts";
 
-const died = (name: string, reason = "OOMKilled", workId = "work_1", phase: PodPhaseLabel = "finished"): Pod => ({
-  metadata: {
-    name,
-    labels: { [LABEL_PHASE]: phase, [LABEL_WORK_ID]: workId },
-    annotations: { [ANNOTATION_END_REASON]: reason, [ANNOTATION_FINISHED_AT]: "2030-01-01T00:00:00Z" },
-  },
-  spec: { containers: [] },
+const NAMESPACE = "agents";
+const NAME = "berth-releases-env-uid";
+
+/** A claim of an item, by the uid of its Secret. */
+const claimOf = (secretUid: string, workId = "work_1"): Claim => ({
+  ...opened(),
+  secretUid,
+  journal: { ...JOURNAL, workId },
 });
 
-function may(pods: readonly Pod[], onPodFailure = "Release"): boolean {
+function setUp() {
+  const clock = new VirtualClock();
+  const server = new ApiServer(clock);
+  const environment = { spec: { sessions: { onPodFailure: "Release" } } };
+  const claims: Claim[] = [];
+  const kube = {
+    now: () => clock.now(),
+    get: async (_: unknown, { name }: { name: string }) => server.get(SECRETS, NAMESPACE, name),
+    create: async (_: unknown, secret: Secret) => server.create(SECRETS, secret),
+    patch: async (_: unknown, { name }: { name: string }, patch: unknown) =>
+      server.patch(SECRETS, NAMESPACE, name, patch),
+  };
   const context = {
-    environment: () => ({ spec: { sessions: { onPodFailure } } }),
-    pods: { list: () => pods },
+    namespace: NAMESPACE,
+    name: "research",
+    uid: "env-uid",
+    kube,
+    points: NO_POINTS,
   } as unknown as SessionContext;
-  return mayRelease(context, opened());
+  /** As of a process that begins now. */
+  const start = async () => {
+    const releases = new Releases({ context: { ...context, environment: () => environment } as never, claims });
+    await releases.recover(server.list(SECRETS, NAMESPACE));
+    return releases;
+  };
+  const record = () => server.find(SECRETS, NAMESPACE, NAME);
+  return { clock, server, environment, claims, start, record };
 }
 
-const deaths = (count: number) => Array.from({ length: count }, (_, n) => died(`pod-${n}`));
+/** Releases the item so often, each time from another claim. */
+async function release(releases: Releases, times: number, workId = "work_1"): Promise<void> {
+  for (let n = 1; n <= times; n += 1) await releases.note(claimOf(`${workId}-claim-${n}`, workId));
+}
 
 describe("whether an item may go back to the queue", () => {
-  test("not under onPodFailure: Stop", () => expect(may([], "Stop")).toBe(false));
-
-  test("so often, and no more: a session that kills its Pod each time would go round for ever", () => {
-    expect(may(deaths(MOST_RELEASES - 1))).toBe(true);
-    expect(may(deaths(MOST_RELEASES))).toBe(false);
+  test("not under onPodFailure: Stop", async () => {
+    const { environment, start } = setUp();
+    environment.spec.sessions.onPodFailure = "Stop";
+    expect((await start()).mayRelease(claimOf("a"))).toBe(false);
   });
 
-  test.each([
-    ["of other items", died("x", "OOMKilled", "work_2")],
-    ["that ended well", died("x", "Completed")],
-    ["that is its own", died(opened().name)],
-    ["that still run", died("x", "OOMKilled", "work_1", "assigned")],
-  ])("Pods %s do not count", (_, pod) => {
-    expect(may([...deaths(MOST_RELEASES - 1), pod])).toBe(true);
+  test("three times, and no more", async () => {
+    const releases = await setUp().start();
+    await release(releases, MOST_RELEASES - 1);
+    expect(releases.mayRelease(claimOf("next"))).toBe(true);
+    await releases.note(claimOf("next"));
+    expect(releases.mayRelease(claimOf("last"))).toBe(false);
+  });
+
+  test("other items do not count", async () => {
+    const releases = await setUp().start();
+    await release(releases, MOST_RELEASES, "work_2");
+    expect(releases.mayRelease(claimOf("a"))).toBe(true);
+  });
+
+  test("a claim that was counted may still be released, and is counted once", async () => {
+    const releases = await setUp().start();
+    await release(releases, MOST_RELEASES - 1);
+    for (let n = 0; n < 3; n += 1) await releases.note(claimOf("again"));
+    expect(releases.mayRelease(claimOf("again"))).toBe(true);
+    expect(releases.mayRelease(claimOf("next"))).toBe(false);
+  });
+});
+
+describe("the record of releases", () => {
+  test("outlives the process, and a claim that the earlier one counted counts once", async () => {
+    const { start } = setUp();
+    await release(await start(), MOST_RELEASES);
+    const releases = await start();
+    expect(releases.mayRelease(claimOf("next"))).toBe(false);
+    expect(releases.mayRelease(claimOf(`work_1-claim-${MOST_RELEASES}`))).toBe(true);
+  });
+
+  test("is one Secret, which the Environment owns, of a type of its own", async () => {
+    const { start, record } = setUp();
+    const releases = await start();
+    await Promise.all(Array.from({ length: 20 }, (_, n) => release(releases, 1, `work_${n}`)));
+    expect(record()).toMatchObject({ type: RELEASES_TYPE, metadata: { ownerReferences: [{ uid: "env-uid" }] } });
+    expect(Object.keys(record()?.data ?? {})).toHaveLength(20);
+  });
+
+  test("is written once for all releases that come during a write, and all of them hear that it failed", async () => {
+    const { server, start, record } = setUp();
+    const releases = await start();
+    await release(releases, 1, "first");
+    const patch = vi.spyOn(server, "patch");
+    const all = () => Promise.allSettled(Array.from({ length: 20 }, (_, n) => release(releases, 1, `work_${n}`)));
+    patch.mockImplementation(() => {
+      throw new Error("not now");
+    });
+    expect((await all()).map(({ status }) => status)).toEqual(Array.from({ length: 20 }, () => "rejected"));
+    expect(patch.mock.calls.length).toBeLessThanOrEqual(2);
+    patch.mockRestore();
+    expect((await all()).every(({ status }) => status === "fulfilled")).toBe(true);
+    expect(Object.keys(record()?.data ?? {})).toHaveLength(21);
+  });
+
+  test("forgets an item that has ended with the next write", async () => {
+    const { start, record } = setUp();
+    const releases = await start();
+    await release(releases, 1);
+    releases.ended(claimOf("a"));
+    await release(releases, 1, "work_2");
+    expect(Object.keys(record()?.data ?? {})).toHaveLength(1);
+  });
+
+  test("forgets an item after a day, unless it is claimed", async () => {
+    const { clock, claims, start } = setUp();
+    const releases = await start();
+    await release(releases, MOST_RELEASES);
+    await release(releases, MOST_RELEASES, "work_2");
+    claims.push(claimOf("running", "work_2"));
+    await clock.advance(KEPT_MS + 1_000);
+    await release(releases, 1, "work_3");
+    for (const each of [releases, await start()]) {
+      expect(each.mayRelease(claimOf("a"))).toBe(true);
+      expect(each.mayRelease(claimOf("b", "work_2"))).toBe(false);
+    }
+  });
+
+  test("is written again whole when somebody deleted it", async () => {
+    const { server, start, record } = setUp();
+    const releases = await start();
+    await release(releases, 2);
+    server.delete(SECRETS, NAMESPACE, NAME);
+    await expect(release(releases, 1, "work_2")).rejects.toThrow();
+    await release(releases, 1, "work_2");
+    expect(Object.keys(record()?.data ?? {})).toHaveLength(2);
+  });
+
+  test("is added to when an earlier process wrote it late", async () => {
+    const { start, record } = setUp();
+    const releases = await start();
+    await release(await start(), 1, "work_2");
+    await release(releases, 1);
+    expect(Object.keys(record()?.data ?? {})).toHaveLength(2);
+  });
+
+  test("counts nothing that it cannot have written", async () => {
+    const { server, start } = setUp();
+    await release(await start(), 1);
+    const [key = ""] = Object.keys(server.get(SECRETS, NAMESPACE, NAME).data ?? {});
+    server.patch(SECRETS, NAMESPACE, NAME, { data: { [key]: Buffer.from("9 x 1").toString("base64") } });
+    expect((await start()).mayRelease(claimOf("a"))).toBe(true);
   });
 });

@@ -82,7 +82,7 @@ type Unread =
   | `removal.${"lock" | "read-lock" | "read-pod" | "unlock"}`
   | `retention.${"read-secret" | "read-pod"}`
   | `claim.${"offer" | "read-journal"}`
-  | `session.${"shorten" | "read-credential" | "touch" | "read-pod" | "mark" | "reread" | "forget"}`;
+  | `session.${"shorten" | "read-credential" | "touch" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
 
 /** Points that mean something in the model: whoever adds one has to say which it is. */
 const READ = {

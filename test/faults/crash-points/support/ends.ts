@@ -8,6 +8,7 @@ import {
   type Resource,
   SECRETS,
 } from "../../../../src/kube/resource.ts";
+import { CLAIM_SECRET_TYPE } from "../../../../src/sessions/journal.ts";
 import type { World } from "../../../support/world.ts";
 import { PATIENCE_MS } from "../../support/patience.ts";
 import type { Scenario } from "./scenarios.ts";
@@ -50,8 +51,11 @@ export async function expectEnd(
   }
   // Asked live: a watch may be behind that of the Environment.
   const labelSelector = LABEL_ENVIRONMENT;
-  const { items: claims } = await world.kube.list(SECRETS, { namespace: world.namespace, labelSelector });
+  const secrets = async () => (await world.kube.list(SECRETS, { namespace: world.namespace, labelSelector })).items;
+  const claims = (await secrets()).filter(({ type }) => type === CLAIM_SECRET_TYPE);
   if (claims.length > 0) throw new Error(`claims are left: ${JSON.stringify(claims)}\n${world.describe()}`);
+  // The garbage collector deletes what the Environment owns.
+  await world.until("no Secret is left", async () => (await secrets()).length === 0, PATIENCE_MS);
   world.simulator.assertNoViolations();
 }
 

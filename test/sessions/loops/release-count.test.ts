@@ -1,0 +1,160 @@
+import { describe, expect, test } from "vitest";
+import { SECRETS } from "../../../src/kube/resource.ts";
+import { MOST_RELEASES, RELEASES_TYPE } from "../../../src/sessions/releases.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, NAMESPACE } from "./loop-world.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+
+/** A world whose containers would serve for hours; a test kills them. */
+function releasing(sessions: Record<string, unknown>, worldOptions: { seed?: number } = {}) {
+  const world = new LoopWorld({
+    ...worldOptions,
+    sessions: { maxConcurrent: 2, warm: 1, onPodFailure: "Release", retainFailedSeconds: 3_600, ...sessions },
+    fate: () => ({
+      startError: false,
+      program: sessions["lease"] === "Operator" ? "plain" : "stock",
+      servesMs: 9 * HOUR,
+    }),
+  });
+  world.createEnvironment();
+  return world;
+}
+
+const records = (world: LoopWorld) =>
+  world.server.list(SECRETS, NAMESPACE).filter(({ type }) => type === RELEASES_TYPE);
+
+/** Waits for the item's container, and kills it when it has run for so long. False: its item is over. */
+async function killNext(world: LoopWorld, id: string, afterMs: number): Promise<boolean> {
+  await world.until(
+    "its container runs, or its item is over",
+    () => world.node.running.size > 0 || world.item(id).state === "stopped",
+    10 * MINUTE,
+  );
+  const [running] = world.node.running;
+  if (!running) return false;
+  await world.pass(afterMs);
+  world.node.kill(running.pod);
+  await world.until("it is gone", () => world.node.running.size === 0, MINUTE);
+  return true;
+}
+
+function holdsTrue(world: LoopWorld): void {
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+}
+
+const VARIANTS = [
+  { lease: "Worker", retainFailedSeconds: 0, restarts: false },
+  { lease: "Worker", retainFailedSeconds: 3_600, restarts: true },
+  { lease: "Operator", retainFailedSeconds: 0, restarts: true },
+  { lease: "Operator", retainFailedSeconds: 3_600, restarts: false },
+] as const;
+
+describe("onPodFailure: Release, a session whose Pod dies every 25 minutes", () => {
+  test.each(VARIANTS)(
+    "is acknowledged four times in 8 hours: $lease, retainFailedSeconds $retainFailedSeconds, restarts: $restarts",
+    async ({ lease, retainFailedSeconds, restarts }) => {
+      const world = releasing({ lease, retainFailedSeconds });
+      let operator = world.startOperator();
+      await world.until("a parked Pod", () => world.parked.length > 0);
+      const id = world.enqueue();
+      while (world.clock.monotonic() < 8 * HOUR && (await killNext(world, id, 25 * MINUTE))) {
+        await world.until(
+          "it is queued, claimed again or over",
+          () => world.item(id).state !== "active" || world.node.running.size > 0,
+          10 * MINUTE,
+        );
+        // An operator that dies with the last words in hand says them to nobody.
+        if (!restarts || world.item(id).state === "stopped") continue;
+        operator.kill();
+        operator = world.startOperator();
+      }
+      await world.pass(Math.max(0, 8 * HOUR - world.clock.monotonic()));
+      expect(world.item(id).acks).toHaveLength(1 + MOST_RELEASES);
+      expect(world.item(id).state).toBe("stopped");
+      expect(world.claims).toEqual([]);
+      const last = world.told.findLast((words) => words.includes(id));
+      expect(last).toContain(`was released ${MOST_RELEASES} times`);
+      expect(records(world).length).toBe(1);
+      holdsTrue(world);
+    },
+  );
+});
+
+test("an operator that dies between the count and the end of the claim counts once", async () => {
+  const world = releasing({ lease: "Operator" });
+  let operator = world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  const id = world.enqueue();
+  for (let death = 1; death <= MOST_RELEASES; death += 1) {
+    await world.until("its container runs", () => world.node.running.size > 0, 10 * MINUTE);
+    operator.kube.intercept.push(({ verb, plural, name }) => {
+      if (verb === "delete" && plural === "secrets" && world.claims.some(({ metadata }) => metadata.name === name))
+        throw refusal(500, "InternalError", "not now");
+    });
+    await killNext(world, id, MINUTE);
+    await world.until("it is queued again", () => world.item(id).generation === death + 1, 10 * MINUTE);
+    await world.until("the release is counted", () => records(world).length > 0 && world.claims.length > 0, MINUTE);
+    await world.pass(5 * SECOND);
+    operator.kill();
+    operator = world.startOperator();
+  }
+  expect(await killNext(world, id, MINUTE)).toBe(true);
+  await world.until("it is stopped", () => world.item(id).state === "stopped", 10 * MINUTE);
+  expect(world.item(id).acks).toHaveLength(1 + MOST_RELEASES);
+  holdsTrue(world);
+});
+
+test("an item is not claimed again before its release is counted, and is when it can be", async () => {
+  const world = releasing({ lease: "Operator" });
+  const operator = world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  operator.kube.intercept.push(({ plural, name }) => {
+    if (plural === "secrets" && name.startsWith("berth-releases-")) throw refusal(500, "InternalError", "not now");
+  });
+  const id = world.enqueue();
+  await killNext(world, id, MINUTE);
+  await world.until("it is queued again", () => world.item(id).generation === 2, 10 * MINUTE);
+  await world.pass(5 * MINUTE);
+  expect(world.item(id).acks).toHaveLength(1);
+  operator.kube.intercept.splice(0);
+  await world.until("it is claimed again", () => world.item(id).acks.length === 2, 5 * MINUTE);
+  holdsTrue(world);
+});
+
+test("many items that are released at once are counted in few requests", async () => {
+  const world = releasing({ lease: "Operator", maxConcurrent: 40, warm: 40 });
+  const operator = world.startOperator();
+  await world.until("parked Pods", () => world.parked.length === 40);
+  for (let n = 0; n < 40; n += 1) world.enqueue();
+  await world.until("all run", () => world.node.running.size === 40, 5 * MINUTE);
+  await world.pass(MINUTE);
+  let requests = 0;
+  operator.kube.intercept.push(({ plural, name }) => {
+    if (plural === "secrets" && name.startsWith("berth-releases-")) requests += 1;
+  });
+  for (const { pod } of world.node.running) world.node.kill(pod);
+  await world.until("all are queued again", () => world.items.every(({ generation }) => generation === 2), 10 * MINUTE);
+  await world.until("all run again", () => world.node.running.size === 40, 10 * MINUTE);
+  expect(Object.keys(records(world)[0]?.data ?? {})).toHaveLength(40);
+  expect(requests).toBeLessThan(40);
+  holdsTrue(world);
+});
+
+test("a session that is served leaves no count behind for later ones", async () => {
+  const world = releasing({ lease: "Operator" });
+  world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  const first = world.enqueue();
+  await killNext(world, first, MINUTE);
+  world.fate = () => ({ startError: false, program: "plain", servesMs: 5 * SECOND });
+  await world.until("it is served", () => world.isSettled, 10 * MINUTE);
+  world.fate = () => ({ startError: false, program: "plain", servesMs: HOUR });
+  const second = world.enqueue();
+  await killNext(world, second, MINUTE);
+  await world.until("it is claimed again", () => world.item(second).acks.length === 2, 10 * MINUTE);
+  expect(Object.keys(records(world)[0]?.data ?? {})).toHaveLength(1);
+  holdsTrue(world);
+});
