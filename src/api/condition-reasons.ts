@@ -309,13 +309,13 @@ export const REASONS = {
   EnvironmentIdShared: {
     type: "EnvironmentIdShared",
     status: "True",
-    description: "Another Environment of this cluster has the same environmentId: both take from one queue.",
-    mend: "Delete one of them, unless it is meant so.",
+    description: "Another Environment that this operator serves has the same environmentId: both take from one queue.",
+    mend: "Keep one of them and delete the others, or create each with an environmentId of its own.",
   },
   EnvironmentIdUnique: {
     type: "EnvironmentIdShared",
     status: "False",
-    description: "No other Environment of this cluster has this environmentId.",
+    description: "No other Environment that this operator serves has this environmentId.",
     mend: NOTHING,
   },
 } as const satisfies Record<string, ConditionReasonInfo>;

@@ -29,7 +29,7 @@ export const CONDITIONS = {
   CredentialMissing: { good: "False", description: "Whether work items came without the secret that their Pod needs." },
   EnvironmentIdShared: {
     good: "False",
-    description: "Whether another Environment of this cluster serves the same environmentId.",
+    description: "Whether another Environment that this operator serves has the same environmentId.",
   },
 } as const satisfies Record<string, ConditionInfo>;
 

@@ -12,6 +12,8 @@ import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import { nodeOutlook } from "../sessions/node-health.ts";
 import { isOthers } from "../sessions/own-pods.ts";
+import { SharedSessions } from "../sessions/shared-sessions.ts";
+import type { SharingEnvironment } from "./environment-conditions.ts";
 import { policyName } from "./network-policy.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { ownPodLists } from "./own-pod-lists.ts";
@@ -46,7 +48,16 @@ export type Actors = Pick<ReconcilerOptions, "kube" | "events" | "workClient">;
 export interface ControllerOptions
   extends Omit<
     ReconcilerOptions,
-    "find" | "pods" | "nodeOutlook" | "workers" | "sharers" | "again" | "guard" | "servingSinceMs" | keyof Actors
+    | "find"
+    | "pods"
+    | "nodeOutlook"
+    | "workers"
+    | "sharers"
+    | "sharedSessions"
+    | "again"
+    | "guard"
+    | "servingSinceMs"
+    | keyof Actors
   > {
   /** Namespaces to serve; empty: all. */
   readonly namespaces: readonly string[];
@@ -94,6 +105,7 @@ export class Controller {
   readonly #workers: WorkerCaches;
   readonly #nodes: NodeWatch;
   readonly #queue: WorkQueue;
+  readonly #sharedSessions: SharedSessions;
   readonly #shards: number;
   /** By shard, those in our hands. */
   readonly #terms = new Map<number, Served>();
@@ -104,6 +116,7 @@ export class Controller {
     this.#shards = options.shards ?? 1;
     const { clock, random, logger, metrics } = options;
     this.#queue = new WorkQueue({ name: "environments", clock, random, logger, metrics });
+    this.#sharedSessions = new SharedSessions({ clock, served: (id) => this.#servedWith(id) });
     this.#caches = this.#perNamespace((namespace) => ({
       namespace,
       environments: environmentInformer(options, namespace),
@@ -172,6 +185,7 @@ export class Controller {
    */
   async serve(shard: number, term: Term): Promise<void> {
     this.#workers.renew();
+    this.#sharedSessions.termBegins();
     const served = { term: new ShardTerm(this.#reconcilerOptions(term.guard)), fresh: new Set<Caches>() };
     this.#terms.set(shard, served);
     for (const caches of this.#caches) void this.#serveFrom(caches, shard, served);
@@ -219,6 +233,7 @@ export class Controller {
       nodeOutlook: (pod) => nodeOutlook(this.#nodes.get(pod.spec.nodeName), pod),
       workers: (of) => this.#workers.of(of),
       sharers: (environment) => this.#sharers(environment),
+      sharedSessions: this.#sharedSessions,
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),
     };
   }
@@ -297,12 +312,23 @@ export class Controller {
     for (const informer of this.#pods) for (const pod of informer.byIndex(INDEX_NODE, node)) this.#podChanged(pod);
   }
 
-  #sharers(environment: Environment): string[] {
+  #sharers(environment: Environment): SharingEnvironment[] {
     const own = `${environment.metadata.namespace}/${environment.metadata.name}`;
-    return this.#environments
-      .flatMap((informer) => informer.byIndex(INDEX_ID, environment.spec.environmentId))
+    return this.#withId(environment.spec.environmentId)
+      .map((object) => ({ name: keyOf(object), hasWorkers: hasWorkers(object) }))
+      .filter(({ name }) => name !== own);
+  }
+
+  /** Environments in `sessions` mode of the shards in our hands. */
+  #servedWith(environmentId: string): string[] {
+    return this.#withId(environmentId)
+      .filter((object) => !hasWorkers(object))
       .map(keyOf)
-      .filter((key) => key !== own);
+      .filter((key) => this.#terms.has(shardOf(key, this.#shards)));
+  }
+
+  #withId(environmentId: string): KubeObject[] {
+    return this.#environments.flatMap((informer) => informer.byIndex(INDEX_ID, environmentId));
   }
 
   #perNamespace<T>(make: (namespace: string | undefined) => T): T[] {
@@ -379,6 +405,10 @@ function environmentOf({ metadata }: KubeObject): string[] {
 
 function keyOf(object: KubeObject): string {
   return `${object.metadata.namespace}/${object.metadata.name}`;
+}
+
+function hasWorkers(object: KubeObject): boolean {
+  return (object.spec as { workers?: unknown } | undefined)?.workers !== undefined;
 }
 
 function idOf(object: KubeObject): string | undefined {

@@ -6,6 +6,14 @@ import type { RuntimeReport } from "./environment-runtime.ts";
 import { ownDecision, readyCondition } from "./ready.ts";
 import { originNotAllowedMessage } from "./refusals.ts";
 
+/** Another Environment with the same environmentId. */
+export interface SharingEnvironment {
+  /** `namespace/name`. */
+  readonly name: string;
+  /** It is in `workers` mode: nothing of the operator's decides what its workers claim. */
+  readonly hasWorkers: boolean;
+}
+
 /** What an Environment's conditions are made of. */
 export interface ConditionParts {
   readonly environment: Environment;
@@ -17,8 +25,7 @@ export interface ConditionParts {
   /** Null: the template was not checked yet. */
   readonly template: Verdict | null;
   readonly policy: Verdict;
-  /** Names of other Environments with the same environmentId, as `namespace/name`. */
-  readonly sharers: readonly string[];
+  readonly sharers: readonly SharingEnvironment[];
 }
 
 /** All conditions, `Ready` first. Of one type, what is said later here is said in the place of what was said before. */
@@ -34,14 +41,10 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
   if (!originAllowed) put(say("OriginNotAllowed", originNotAllowedMessage(environment.spec.api.baseUrl)));
   put(template ? say(template.reason, template.message) : say("TemplateUnchecked", "the dry run got no answer yet"));
   put(say(policy.reason, policy.message));
-  const sharers = [...parts.sharers].sort();
   put(
-    sharers.length > 0
-      ? say(
-          "EnvironmentIdShared",
-          `${sharers.join(", ")} ${sharers.length > 1 ? "have" : "has"} the same environmentId: all take from one queue; keep only one, unless it is meant so`,
-        )
-      : say("EnvironmentIdUnique", "no other Environment of this cluster has this environmentId"),
+    parts.sharers.length > 0
+      ? say("EnvironmentIdShared", sharedMessage(environment, parts.sharers))
+      : say("EnvironmentIdUnique", "no other Environment that this operator serves has this environmentId"),
   );
   const all = [...updates.values()];
   const ready = readyCondition({
@@ -51,6 +54,13 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
     generation,
   });
   return [ready, ...all];
+}
+
+function sharedMessage({ spec }: Environment, sharers: readonly SharingEnvironment[]): string {
+  const names = sharers.map(({ name }) => name).sort();
+  const hasWorkers = spec.workers !== undefined || sharers.some((sharer) => sharer.hasWorkers);
+  const twice = hasWorkers ? "; workers claim without the operator, so a session can run in two of them at once" : "";
+  return `spec.environmentId: ${names.join(", ")} ${names.length > 1 ? "have" : "has"} the same environmentId ${spec.environmentId}, so these Environments take from one queue${twice}; keep one of them and delete the others, or create each with an environmentId of its own`;
 }
 
 /** The client knows the field that names the Secret; a person on call wants the Secret's name. */

@@ -83,6 +83,7 @@ export function newEnvironmentState(
     guard,
     servingSinceMs,
     announce,
+    sharedSessions: options.sharedSessions,
     hinted,
     ...(onlooker && { onSessionEnded: (session: SessionView) => onlooker.sessionEnded(key, session) }),
     points,

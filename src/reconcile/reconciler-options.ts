@@ -10,8 +10,10 @@ import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { PodCache, SessionContext } from "../sessions/context.ts";
 import type { Hints } from "../sessions/hints.ts";
+import type { SharedSessions } from "../sessions/shared-sessions.ts";
 import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
+import type { SharingEnvironment } from "./environment-conditions.ts";
 import type { NetworkFacts } from "./network-policy.ts";
 import type { Onlooker } from "./onlooker.ts";
 import type { WorkersCaches } from "./worker-caches.ts";
@@ -46,8 +48,10 @@ export interface ReconcilerOptions {
   readonly nodeOutlook: SessionContext["nodeOutlook"];
   /** The workers of one Environment. */
   readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
-  /** Names of other Environments with the same environmentId, as `namespace/name`. */
-  readonly sharers: (environment: Environment) => readonly string[];
+  /** Other Environments with the same environmentId. */
+  readonly sharers: (environment: Environment) => readonly SharingEnvironment[];
+  /** What keeps a session from running in two of these at once. */
+  readonly sharedSessions: SharedSessions;
   /** What webhooks say; undefined: none are received. */
   readonly hints?: Hints | undefined;
   /** Reconcile this key again after some milliseconds. */

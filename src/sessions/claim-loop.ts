@@ -25,7 +25,6 @@ import { dropSecret } from "./perform.ts";
 import { newPodName } from "./pod-render.ts";
 import type { Pool } from "./pool.ts";
 import type { ServerTimes } from "./server-times.ts";
-import { runsSession } from "./session-turn.ts";
 import { isFor, isPerSession } from "./workspace-pods.ts";
 
 /** What the claim loop asks of the runtime around it. */
@@ -89,6 +88,7 @@ export class ClaimLoop {
   readonly #onReoffer: (claim: Claim, view: ItemView) => void;
   readonly #onProgress: () => void;
   readonly #refuse: (item: WorkItem, api: string) => Promise<void>;
+  readonly #runs: (sessionId: string, api: string) => boolean;
   readonly #journal: ClaimJournal;
   readonly #acknowledging: Acknowledging;
   readonly #changed: Notifier;
@@ -127,6 +127,8 @@ export class ClaimLoop {
     onProgress: () => void;
     /** Acknowledges and stops an item that is no session. */
     refuse: (item: WorkItem, api: string) => Promise<void>;
+    /** Whether a Pod runs this session, or may come to, of this Environment or of another one with its environmentId. */
+    runs: (sessionId: string, api: string) => boolean;
   }) {
     this.#context = options.context;
     this.#claims = options.claims;
@@ -142,6 +144,7 @@ export class ClaimLoop {
     this.#onLetGo = options.onLetGo;
     this.#onReoffer = options.onReoffer;
     this.#refuse = options.refuse;
+    this.#runs = options.runs;
     this.#changed = options.changed;
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
@@ -269,7 +272,7 @@ export class ClaimLoop {
     if (!(await this.#isSessionsTurn(item, answer))) {
       this.#context.logger.info(
         { workId: item.id, sessionId: item.data.id },
-        "the session's Pod of before still runs: the queue offers its next item again",
+        "the session's previous Pod still runs, maybe in another Environment: the queue offers the item again",
       );
       return "session-runs";
     }
@@ -277,11 +280,11 @@ export class ClaimLoop {
     const isOwn = isPerSession(this.#context.environment());
     if (isOwn && !this.#gate.isClosing && !this.#pool.offered(item.data.id)) this.#rest();
     for (;;) {
+      // Checked again in the same turn as the claim is registered: another item of the session may have been faster.
+      if (this.#runs(item.data.id, answer.api)) return "session-runs";
       const pod = this.#pool.take(tried, (free) => this.#fits(free, item, answer));
       if (!pod && isOwn) {
         if (!(await this.#mayHaveOwnPod(answer))) return "awaits-pod";
-        // Another item of the session may have got it.
-        if (runsSession(this.#context, this.#claims, item.data.id)) return "session-runs";
         continue;
       }
       if (!pod) {
@@ -345,7 +348,7 @@ export class ClaimLoop {
    */
   async #isSessionsTurn(item: WorkItem, answer: Offer): Promise<boolean> {
     const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
-    while (runsSession(this.#context, this.#claims, item.data.id)) {
+    while (this.#runs(item.data.id, answer.api)) {
       if (this.#gate.isClosing || !(await window.waits(SESSION_LOOK_MS))) return false;
     }
     return true;

@@ -17,6 +17,7 @@ import type { NodeOutlook } from "./node-health.ts";
 import type { SessionTemplate } from "./pod-render.ts";
 import type { SessionPoint } from "./points.ts";
 import type { SessionView } from "./session-view.ts";
+import type { SharedSessions } from "./shared-sessions.ts";
 import type { Timing } from "./timing.ts";
 
 /** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
@@ -63,6 +64,8 @@ export interface SessionContext {
   /** When it may act since, monotonic: whoever served the Environment before has sent nothing after it. */
   readonly servingSinceMs: number;
   readonly announce: Announce;
+  /** The sessions of other Environments with the same environmentId. */
+  readonly sharedSessions: SharedSessions;
   /** What webhooks tell of this Environment's queue; undefined: nothing is received. */
   readonly hinted?: HintedQueue | undefined;
   /** Told of every session that has ended, where somebody looks on. */

@@ -29,6 +29,7 @@ import { ServerTimes } from "./server-times.ts";
 import { SessionLoop } from "./session-loop.ts";
 import { runsSession } from "./session-turn.ts";
 import { liveView, phaseOf, type SessionView } from "./session-view.ts";
+import type { Sharer } from "./shared-sessions.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 import { Workspaces } from "./workspaces.ts";
 
@@ -88,6 +89,9 @@ export class SessionsRuntime {
   readonly #budget: DisruptionBudget;
   readonly #hold: EnvironmentHold;
   readonly #idleRelease: IdleRelease;
+  readonly #sharer: Sharer;
+  /** Addresses of the Work API that accepted the key. */
+  readonly #acceptedAt = new Set<string>();
   readonly #onChange: () => void;
   readonly #stop = new AbortController();
   #permissions: Permissions = { mayAsk: false, mayPrepare: false, mayClaim: false };
@@ -190,6 +194,13 @@ export class SessionsRuntime {
       isIdle: () => this.#recovered && this.#claims.size === 0,
       onFailure: (error) => context.logger.warn({ error: errorText(error) }, "the finalizer could not be removed yet"),
     });
+    this.#sharer = {
+      context,
+      isRecovered: () => this.#recovered,
+      // A key that is revoked later still has its sessions running.
+      isAcceptedAt: (api) => this.#acceptedAt.has(api) || (this.#isRejectedAt(api) ? false : null),
+      runs: (sessionId) => this.runs(sessionId),
+    };
     this.#refused = new RefusedItems(context);
     this.#claimLoop = new ClaimLoop({
       ...shared,
@@ -211,11 +222,14 @@ export class SessionsRuntime {
       onReoffer: (claim, view) => this.#sessions.reoffered(claim, view),
       onProgress: () => this.#noteProgress(),
       refuse: (item, api) => this.#refused.refuse(item, api),
+      runs: (sessionId, api) =>
+        this.runs(sessionId) || context.sharedSessions.mayRunElsewhere(this.#sharer, sessionId, api),
     });
   }
 
   /** Recovers what an earlier process left, then runs all loops until `stop`. */
   start(): void {
+    this.#context.sharedSessions.join(this.#sharer);
     this.#running = this.#run(this.#stop.signal).catch((error: unknown) => this.#broken(error));
   }
 
@@ -232,6 +246,8 @@ export class SessionsRuntime {
       this.#budget.ended(),
       this.#workspaces.ended(),
     ]);
+    // No sooner: an acknowledgement under way may still succeed.
+    this.#context.sharedSessions.leave(this.#sharer);
   }
 
   /** The spec or what stands around it changed. */
@@ -461,7 +477,12 @@ export class SessionsRuntime {
     }
   }
 
+  #isRejectedAt(api: string): boolean {
+    return this.#health.keyRejected && this.#context.work().baseUrl === api;
+  }
+
   #noteChange(): void {
+    if (this.#health.key.reason === "KeyAccepted") this.#acceptedAt.add(this.#context.work().baseUrl);
     this.#changed.notify();
     this.#pool.poke();
     this.#budget.poke();

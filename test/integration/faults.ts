@@ -651,7 +651,10 @@ export function faults(): Fault[] {
         type: "EnvironmentIdShared",
         status: "True",
         reason: "EnvironmentIdShared",
-        words: [/^\S+\/second has the same environmentId: all take from one queue; keep only one/],
+        words: [
+          /^spec\.environmentId: \S+\/second has the same environmentId env_\w+, so these Environments take from one queue; /,
+          "keep one of them and delete the others, or create each with an environmentId of its own",
+        ],
       },
       ready: { status: "True", reason: "Ready" },
       tries: "stats",

@@ -16,6 +16,7 @@ import { windowMs } from "../../src/sessions/ack-window.ts";
 import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/sessions/hints.ts";
 import { WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
+import { PATIENCE_MS } from "../../src/sessions/shared-sessions.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
 import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
@@ -53,6 +54,7 @@ const SENTENCES: Record<string, readonly string[]> = {
   "docs/security.md": [
     `takes nothing of an answer for ${s(UNREAD_MS)}`,
     `at most ${TENANT_SHARE === 1 / 2 ? "half" : "?"} of the ${MAX_DOUBTFUL} lookups`,
+    `It waits ${s(PATIENCE_MS)} at most`,
   ],
   "docs/workers.md": [
     `for all of the last ${String(scaleDown.stabilizationWindowSeconds?.default)} s`,

@@ -4,6 +4,7 @@ import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { EnvironmentReconciler } from "../../src/reconcile/environment-reconciler.ts";
+import { SharedSessions } from "../../src/sessions/shared-sessions.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { Budgets } from "../../src/work/budget.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
@@ -68,6 +69,7 @@ function start(spec: Json) {
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
     sharers: () => [],
+    sharedSessions: new SharedSessions({ clock, served: () => [] }),
     again: (_key, afterMs) => again.push(afterMs),
   });
   const isClaimSearch = ({ verb, plural }: { verb: string; plural: string }) =>

@@ -4,6 +4,7 @@ import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { ShardTerm } from "../../src/reconcile/shard-term.ts";
+import { SharedSessions } from "../../src/sessions/shared-sessions.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { type Json, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
@@ -95,6 +96,7 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
       problem: () => null,
     }),
     sharers: () => [],
+    sharedSessions: new SharedSessions({ clock, served: () => [] }),
     again: (_key, afterMs) => again.push(clock.monotonic() + afterMs),
   });
   terms.push(term);

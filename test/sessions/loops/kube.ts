@@ -28,7 +28,13 @@ export interface WatchWeather {
 }
 
 /** What a test decides about single requests: an error thrown here is the server's refusal. */
-export type Interceptor = (request: { verb: string; plural: string; name: string; body?: unknown }) => void;
+export type Interceptor = (request: {
+  verb: string;
+  plural: string;
+  namespace: string;
+  name: string;
+  body?: unknown;
+}) => void;
 
 /** The API server as one process reaches it: the part of KubeClient that Berth's controller and loops use. */
 export class FakeKube {
@@ -43,7 +49,7 @@ export class FakeKube {
   readonly requests: Map<string, number>;
   intercept: Interceptor[];
   /** Holds a request up at the server, in milliseconds. */
-  delay: (request: { verb: string; plural: string }) => number = () => 0;
+  delay: (request: { verb: string; plural: string; namespace: string }) => number = () => 0;
 
   constructor(parts: {
     server: ApiServer;
@@ -75,13 +81,13 @@ export class FakeKube {
   }
 
   get<T extends KubeObject>(resource: Resource<T>, ref: ObjectRef, o: CallOptions = {}): Promise<T> {
-    return this.#send("get", resource, ref.name, o, () => this.#server.get(resource, ref.namespace ?? "", ref.name));
+    return this.#send("get", resource, ref, o, () => this.#server.get(resource, ref.namespace ?? "", ref.name));
   }
 
   /** Of field selectors it knows that of an Event's object. */
   list<T extends KubeObject>(resource: Resource<T>, q: ListQuery = {}, o: CallOptions = {}): Promise<KubeList<T>> {
     const uid = /^involvedObject\.uid=(.*)$/.exec(q.fieldSelector ?? "")?.[1];
-    return this.#send("list", resource, "", o, () => ({
+    return this.#send("list", resource, { namespace: q.namespace }, o, () => ({
       metadata: { resourceVersion: String(this.#server.version) },
       items: this.#server
         .list(resource, q.namespace, q.labelSelector)
@@ -90,7 +96,7 @@ export class FakeKube {
   }
 
   listAll<T extends KubeObject>(resource: Resource<T>, q: ListQuery = {}, o: CallOptions = {}): Promise<KubeList<T>> {
-    return this.#send("list", resource, "", o, () => ({
+    return this.#send("list", resource, { namespace: q.namespace }, o, () => ({
       metadata: { resourceVersion: String(this.#server.version) },
       items: this.#server.list(resource, q.namespace, q.labelSelector),
     }));
@@ -101,7 +107,7 @@ export class FakeKube {
     return this.#send(
       "create",
       resource,
-      object.metadata.name ?? "",
+      object.metadata,
       o,
       () => (q.dryRun ? body : this.#server.create(resource, body)),
       body,
@@ -120,7 +126,7 @@ export class FakeKube {
     return this.#send(
       "patch",
       resource,
-      ref.name,
+      ref,
       o,
       () => this.#server.patch(resource, ref.namespace ?? "", ref.name, body, isStatus),
       body,
@@ -128,7 +134,7 @@ export class FakeKube {
   }
 
   delete(resource: Resource, ref: ObjectRef, q: DeleteQuery = {}, o: CallOptions = {}): Promise<void> {
-    return this.#send("delete", resource, ref.name, o, () =>
+    return this.#send("delete", resource, ref, o, () =>
       this.#server.delete(resource, ref.namespace ?? "", ref.name, q),
     );
   }
@@ -166,7 +172,7 @@ export class FakeKube {
   async #send<T>(
     verb: string,
     resource: Resource,
-    name: string,
+    { namespace = "", name = "" }: { readonly namespace?: string | undefined; readonly name?: string | undefined },
     { timeoutMs = TIMEOUT_MS, signal }: CallOptions,
     effect: () => T,
     body?: unknown,
@@ -180,9 +186,9 @@ export class FakeKube {
         boundMs: timeoutMs,
         signal,
         effect: async () => {
-          const delayMs = this.delay({ verb, plural: resource.plural });
+          const delayMs = this.delay({ verb, plural: resource.plural, namespace });
           if (delayMs > 0) await sleep(this.#clock, delayMs);
-          for (const intercept of this.intercept) intercept({ verb, plural: resource.plural, name, body });
+          for (const intercept of this.intercept) intercept({ verb, plural: resource.plural, namespace, name, body });
           return effect();
         },
         refuse: () =>

@@ -73,6 +73,10 @@ export interface LoopWorldOptions {
   readonly tenant?: string;
   /** What webhooks tell every operator of this world. */
   readonly hints?: Hints;
+  /** Namespaces that operators serve; NAMESPACE alone. */
+  readonly namespaces?: readonly string[];
+  /** Each operator serves all of them. */
+  readonly shards?: number;
 }
 
 /** One operator: a controller with links of its own, to be killed or stopped. */
@@ -163,11 +167,11 @@ export class LoopWorld {
   // --- what there is ----------------------------------------------------------------------------------------------
 
   get pods(): Pod[] {
-    return this.server.list(PODS, NAMESPACE);
+    return this.server.list(PODS);
   }
 
   get claims(): Secret[] {
-    return this.server.list(SECRETS, NAMESPACE).filter(({ type }) => type === CLAIM_SECRET_TYPE);
+    return this.server.list(SECRETS).filter(({ type }) => type === CLAIM_SECRET_TYPE);
   }
 
   get items(): ItemRecord[] {
@@ -201,19 +205,18 @@ export class LoopWorld {
 
   // --- acting -----------------------------------------------------------------------------------------------------
 
-  createKey(): void {
-    const key = Buffer.from(this.api.world.keyOf(this.environmentId)).toString("base64");
+  createKey(namespace = NAMESPACE, key = this.api.world.keyOf(this.environmentId)): void {
     this.server.create(SECRETS, {
-      metadata: { name: "key", namespace: NAMESPACE },
-      data: { "environment-key": key },
+      metadata: { name: "key", namespace },
+      data: { "environment-key": Buffer.from(key).toString("base64") },
     });
   }
 
-  createEnvironment(): void {
+  createEnvironment(name = NAME, namespace = NAMESPACE): void {
     this.server.create(ENVIRONMENTS, {
       apiVersion: API_VERSION,
       kind: KIND,
-      metadata: { name: NAME, namespace: NAMESPACE },
+      metadata: { name, namespace },
       spec: {
         environmentId: this.environmentId,
         deletionGraceSeconds: 60,
@@ -273,7 +276,7 @@ export class LoopWorld {
         this.told.push(`${reason}: ${message}`),
     } as unknown as EventRecorder;
     const controller = new Controller({
-      namespaces: [NAMESPACE],
+      namespaces: this.#options.namespaces ?? [NAMESPACE],
       kube: kube.client,
       clock,
       points: pointsOf(this.#options.points, { operator: workerId, clock }),
@@ -283,6 +286,7 @@ export class LoopWorld {
       metrics: this.metrics,
       podPolicy: {},
       hints: this.#options.hints,
+      shards: this.#options.shards ?? 1,
       originAllowed: (url) => this.allowedOrigin(url),
       network: { apiCidrs: ["203.0.113.0/24"], operatorNamespace: "berth-system", dns: { pods: [], cidrs: [] } },
       actors: () => ({
@@ -305,9 +309,11 @@ export class LoopWorld {
     });
     this.say(`${workerId} starts`);
     const watching = new AbortController();
-    const serving = controller.serve(0, { signal: ending.signal, guard });
+    const terms = Array.from({ length: this.#options.shards ?? 1 }, (_, shard) =>
+      controller.serve(shard, { signal: ending.signal, guard }),
+    );
     const watches = controller.run(watching.signal);
-    const running = serving.then(() => {
+    const running = Promise.all(terms).then(() => {
       watching.abort();
       return watches;
     });
@@ -366,13 +372,13 @@ export class LoopWorld {
   /** A container starts: its operator must have acknowledged the item, and no other container may hold it. */
   #started({ pod, workId }: Running): void {
     this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
-    const sharing = this.#sharing(workspaceOf(this.server.find(PODS, NAMESPACE, pod)));
+    const sharing = this.#sharing(workspaceOf(this.#pod(pod)));
     // W1
     if (sharing.length > 1) this.wrongs.push(`W1 ${sharing.join(" and ")} run with one volume`);
     const item = [this.api, ...this.api.elsewhere.values()].map((api) => api.world.items.get(workId)).find(Boolean);
     if (!item || item.acks.length === 0) this.wrongs.push(`S4 ${pod} starts for an item that nobody acknowledged`);
     const isHeld = item?.beat?.side?.startsWith(this.#side) && item.beat.kind === "environment-key";
-    const lease = programOf(this.server.find(PODS, NAMESPACE, pod));
+    const lease = programOf(this.#pod(pod));
     if (this.startsAreHeld && lease === "Operator" && !isHeld && item?.state !== "stopped") {
       this.wrongs.push(`S2o ${pod} starts without its operator's lease`);
     }
@@ -386,7 +392,12 @@ export class LoopWorld {
   #sharing(volume: string | undefined): string[] {
     if (volume === undefined) return [];
     const running = [...this.node.running].map(({ pod }) => pod);
-    return running.filter((pod) => workspaceOf(this.server.find(PODS, NAMESPACE, pod)) === volume);
+    return running.filter((pod) => workspaceOf(this.#pod(pod)) === volume);
+  }
+
+  /** Names of Pods are random: no two namespaces have the same. */
+  #pod(name: string): Pod | undefined {
+    return this.server.find(PODS, NAMESPACE, name) ?? this.pods.find(({ metadata }) => metadata.name === name);
   }
 
   /** W2: no volume goes while a container has it. */
@@ -408,7 +419,7 @@ export class LoopWorld {
 
   #podChanged(pod: Pod): void {
     const name = pod.metadata.name ?? "";
-    const live = this.server.find(PODS, NAMESPACE, name);
+    const live = this.server.find(PODS, pod.metadata.namespace ?? NAMESPACE, name);
     const isParked = live !== undefined && !live.metadata.deletionTimestamp && readPodState(live).is === "parked";
     if (isParked) this.#parkedMs.set(name, Number.POSITIVE_INFINITY);
     else if (this.#parkedMs.get(name) === Number.POSITIVE_INFINITY) this.#parkedMs.set(name, this.clock.monotonic());

@@ -1,0 +1,285 @@
+import { describe, expect, test } from "vitest";
+import {
+  ANNOTATION_SESSION_ID,
+  API_VERSION,
+  KIND,
+  LABEL_ENVIRONMENT,
+  LABEL_PHASE,
+  LABEL_ROLE,
+} from "../../../src/api/names.ts";
+import { PODS, SECRETS } from "../../../src/kube/resource.ts";
+import { shardOf } from "../../../src/reconcile/shard-of.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { renderJournal } from "../../../src/sessions/journal.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
+import { BASE_URL } from "./work-api.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const OTHER = "sibling";
+const ELSEWHERE = "elsewhere";
+const SECOND_KEY = "sk-ant-oat01-second";
+
+/** A world of two Environments with one environmentId; each has a single Pod, so that the other one polls while it works. */
+function sharedWorld(options: LoopWorldOptions & { elsewhere?: boolean; servesMs?: number } = {}): LoopWorld {
+  const world = new LoopWorld({
+    sessions: { warm: 1, maxConcurrent: 2, retainFinishedSeconds: 3_600 },
+    fate: () => ({ startError: false, program: "stock", servesMs: options.servesMs ?? 20 * SECOND }),
+    namespaces: [NAMESPACE, ELSEWHERE],
+    ...options,
+  });
+  world.createEnvironment();
+  if (options.elsewhere) world.createKey(ELSEWHERE);
+  world.createEnvironment(OTHER, options.elsewhere ? ELSEWHERE : NAMESPACE);
+  return world;
+}
+
+const environmentOf = (world: LoopWorld, workId: string) => podOf(world, workId)?.metadata.labels?.[LABEL_ENVIRONMENT];
+
+const podOf = (world: LoopWorld, workId: string) =>
+  world.pods.find(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === workId);
+
+const sessionOf = (world: LoopWorld, workId: string) => world.api.world.item(workId).data.id;
+
+/** Lets time pass until all items are served; the most containers of one session at one time. */
+async function mostAtOnce(world: LoopWorld, ids: readonly string[]): Promise<number> {
+  let most = 0;
+  await world.until(
+    "all are served",
+    () => {
+      const running = [...world.node.running].map(({ workId }) => sessionOf(world, workId));
+      for (const session of running) most = Math.max(most, running.filter((other) => other === session).length);
+      return ids.every((id) => world.item(id).state === "stopped");
+    },
+    10 * MINUTE,
+  );
+  expect([...world.wrongs, ...world.violations]).toEqual([]);
+  for (const id of ids) expect(world.item(id).acks).toHaveLength(1);
+  return most;
+}
+
+const bothParked = (world: LoopWorld) =>
+  world.until(
+    "both have a parked Pod",
+    () => new Set(world.parked.map(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT])).size === 2,
+  );
+
+test("the Environments of these tests are in two shards where there are two", () => {
+  expect(shardOf(`${NAMESPACE}/${NAME}`, 2)).not.toBe(shardOf(`${NAMESPACE}/${OTHER}`, 2));
+});
+
+describe.each([
+  ["one namespace", {}],
+  ["two namespaces", { elsewhere: true }],
+  ["two shards", { shards: 2 }],
+] as const)("two Environments with one environmentId in %s", (_where, where) => {
+  test("run the next item of a session only after the other's Pod of it has ended", async () => {
+    for (let seed = 1; seed <= 3; seed += 1) {
+      const world = sharedWorld({ ...where, seed });
+      world.startOperator();
+      await bothParked(world);
+      const first = world.enqueue();
+      await world.until("it runs", () => world.item(first).state === "active");
+      const sessionId = sessionOf(world, first);
+      const more = Array.from({ length: 3 }, () => world.enqueue({ sessionId }));
+      const another = world.enqueue();
+      expect(await mostAtOnce(world, [first, ...more, another]), `seed ${seed}`).toBe(1);
+    }
+  });
+
+  test("run one of two items of a session that are offered to both at the same moment", async () => {
+    for (let seed = 1; seed <= 5; seed += 1) {
+      const world = sharedWorld({ ...where, seed });
+      world.startOperator();
+      await bothParked(world);
+      const first = world.enqueue();
+      const second = world.enqueue({ sessionId: sessionOf(world, first) });
+      expect(await mostAtOnce(world, [first, second]), `seed ${seed}`).toBe(1);
+    }
+  });
+});
+
+test("both Environments serve different sessions at the same time", async () => {
+  const world = sharedWorld({ sessions: { warm: 1, maxConcurrent: 1 }, servesMs: MINUTE });
+  world.startOperator();
+  await bothParked(world);
+  const ids = [world.enqueue(), world.enqueue()];
+  await world.until("both run", () => world.node.running.size === 2, 20 * SECOND);
+  expect(new Set(ids.map((id) => environmentOf(world, id)))).toEqual(new Set([NAME, OTHER]));
+});
+
+describe("after a restart of the operator", () => {
+  /** An item is acknowledged by one Environment, and its operator dies before a container is opened for it. */
+  async function diesBeforeOpening() {
+    const world = sharedWorld({ elsewhere: true });
+    const operator = world.startOperator();
+    await bothParked(world);
+    operator.kube.intercept.push(({ verb, plural, name }) => {
+      if (verb === "patch" && plural === "secrets" && name !== "key") throw refusal(503, "Unavailable", "not now");
+    });
+    const first = world.enqueue();
+    await world.until("it is acknowledged", () => world.item(first).acks.length === 1);
+    operator.kill();
+    // The server still answers the polls of the dead operator until then.
+    await world.pass(2 * SECOND);
+    const owner = world.claims[0]?.metadata.namespace ?? "";
+    const second = world.enqueue({ sessionId: sessionOf(world, first) });
+    return { world, first, second, owner };
+  }
+
+  test("an Environment claims no session that the other one may have claimed, until the other's Secrets are read", async () => {
+    const { world, first, second, owner } = await diesBeforeOpening();
+    const next = world.startOperator();
+    next.kube.delay = ({ verb, plural, namespace }) =>
+      verb === "list" && plural === "secrets" && namespace === owner ? 8 * SECOND : 0;
+    expect(await mostAtOnce(world, [first, second])).toBe(1);
+  });
+
+  test("an Environment whose Secrets can't be listed holds the other one up for half a minute and no longer", async () => {
+    const { world, owner } = await diesBeforeOpening();
+    const next = world.startOperator();
+    const beganMs = world.clock.monotonic();
+    next.kube.intercept.push(({ verb, plural, namespace }) => {
+      if (verb === "list" && plural === "secrets" && namespace === owner) throw refusal(403, "Forbidden", "no leave");
+    });
+    const another = world.enqueue();
+    await world.until("it is claimed", () => world.item(another).acks.length > 0, 2 * MINUTE);
+    expect(world.clock.monotonic() - beganMs).toBeGreaterThan(25 * SECOND);
+    expect(podOf(world, another)?.metadata.namespace).not.toBe(owner);
+  });
+
+  test("an Environment respects a Pod of the other one, also while the other's Secrets can't be listed", async () => {
+    const world = sharedWorld({ elsewhere: true, servesMs: 3 * MINUTE });
+    const operator = world.startOperator();
+    await bothParked(world);
+    const first = world.enqueue();
+    await world.until("it runs", () => world.item(first).state === "active");
+    operator.kill();
+    const owner = podOf(world, first)?.metadata.namespace;
+    const next = world.startOperator();
+    next.kube.intercept.push(({ verb, plural, namespace }) => {
+      if (verb === "list" && plural === "secrets" && namespace === owner) throw refusal(403, "Forbidden", "no leave");
+    });
+    const second = world.enqueue({ sessionId: sessionOf(world, first) });
+    await world.pass(2 * MINUTE);
+    expect(world.item(second).acks).toEqual([]);
+    next.kube.intercept.splice(0);
+    expect(await mostAtOnce(world, [first, second])).toBe(1);
+  });
+});
+
+test("an Environment without a key of the environment holds up no session that its namespace names", async () => {
+  const world = new LoopWorld({
+    namespaces: [NAMESPACE, ELSEWHERE],
+    sessions: { warm: 1, maxConcurrent: 2 },
+    fate: ({ metadata }) => ({
+      startError: false,
+      program: metadata.name === FORGED ? "silent" : "stock",
+      servesMs: MINUTE,
+    }),
+  });
+  world.createEnvironment();
+  world.createKey(ELSEWHERE, "sk-ant-oat01-made-up");
+  world.createEnvironment(OTHER, ELSEWHERE);
+  const operator = world.startOperator();
+  const before = world.enqueue();
+  await world.until("a session is served", () => world.item(before).state === "stopped" && world.claims.length === 0);
+  operator.kill();
+  forge(world, sessionOf(world, before));
+  world.startOperator();
+  await world.until("the forged Pod runs", () => [...world.node.running].some(({ pod }) => pod === FORGED));
+  const id = world.enqueue({ sessionId: sessionOf(world, before) });
+  await world.until("the session is claimed", () => world.item(id).acks.length > 0, 40 * SECOND);
+  expect([...world.node.running].map(({ pod }) => pod)).toContain(FORGED);
+});
+
+const FORGED = "berth-sibling-forged";
+
+/** A Pod that has been given this session, and the record of its claim, in a namespace that never had an item of it. */
+function forge(world: LoopWorld, sessionId: string): void {
+  const { uid = "" } = world.server.find(ENVIRONMENTS, ELSEWHERE, OTHER)?.metadata ?? {};
+  const { metadata } = world.server.create(PODS, {
+    metadata: {
+      name: FORGED,
+      namespace: ELSEWHERE,
+      labels: { [LABEL_ENVIRONMENT]: OTHER, [LABEL_ROLE]: "session", [LABEL_PHASE]: "assigned" },
+      annotations: { [ANNOTATION_SESSION_ID]: sessionId },
+      ownerReferences: [{ kind: "Environment", name: OTHER, uid, controller: true }],
+    },
+    spec: { containers: [{ name: "worker", image: "worker:1" }] },
+  } as never);
+  const journal = {
+    use: "session" as const,
+    lease: "Worker" as const,
+    environmentUid: uid,
+    podUid: metadata.uid ?? "",
+    api: BASE_URL,
+    workId: "work_forged",
+    sessionId,
+    queuedAt: "",
+    polledFromMs: world.clock.now(),
+    polledUntilMs: world.clock.now(),
+  };
+  const credential = Buffer.from(JSON.stringify({ sessions_token: "of-nobody" })).toString("base64url");
+  const secret = renderJournal({ name: FORGED, namespace: ELSEWHERE, environment: OTHER }, journal, credential);
+  const stringData = {
+    ...secret.stringData,
+    "work-secret": credential,
+    "acknowledged-at": new Date(world.clock.now()).toISOString(),
+  };
+  world.server.create(SECRETS, { ...secret, stringData });
+}
+
+test("an Environment with a second key of the same environment counts", async () => {
+  const world = sharedWorld({ servesMs: 3 * MINUTE });
+  world.createKey(ELSEWHERE, SECOND_KEY);
+  world.server.delete(ENVIRONMENTS, NAMESPACE, OTHER);
+  world.createEnvironment(OTHER, ELSEWHERE);
+  world.api.answer = (_call, { headers }) => {
+    const isSecond = Reflect.get(headers, "authorization") === `Bearer ${SECOND_KEY}`;
+    if (isSecond) Reflect.set(headers, "authorization", `Bearer ${world.api.world.keyOf(world.environmentId)}`);
+    return undefined;
+  };
+  world.startOperator();
+  await bothParked(world);
+  const ids = [world.enqueue(), world.enqueue(), world.enqueue()];
+  await world.until("all run", () => world.node.running.size === 3, MINUTE);
+  const served = new Set(ids.map((id) => podOf(world, id)?.metadata.namespace));
+  expect(served).toEqual(new Set([NAMESPACE, ELSEWHERE]));
+  const more = ids.map((id) => world.enqueue({ sessionId: sessionOf(world, id) }));
+  expect(await mostAtOnce(world, [...ids, ...more])).toBe(1);
+});
+
+test("an Environment whose workers claim by themselves holds up nobody", async () => {
+  const world = new LoopWorld();
+  world.createEnvironment();
+  const { spec } = structuredClone(world.environment) ?? {};
+  const { sessions: _, ...rest } = spec as Record<string, unknown>;
+  const template = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
+  world.server.create(ENVIRONMENTS, {
+    apiVersion: API_VERSION,
+    kind: KIND,
+    metadata: { name: OTHER, namespace: NAMESPACE },
+    spec: { ...rest, workers: { maxReplicas: 1, template } },
+  } as never);
+  world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  const id = world.enqueue();
+  await world.until("it is claimed", () => world.item(id).acks.length > 0, 2 * SECOND);
+});
+
+test("a session of an Environment that was deleted with its finalizer can be claimed by the other one", async () => {
+  const world = sharedWorld({ elsewhere: true, servesMs: 3 * MINUTE });
+  world.startOperator();
+  await bothParked(world);
+  const first = world.enqueue();
+  await world.until("it runs", () => world.item(first).state === "active");
+  const { namespace = "", labels } = podOf(world, first)?.metadata ?? {};
+  const name = labels?.[LABEL_ENVIRONMENT] ?? "";
+  world.server.patch(ENVIRONMENTS, namespace, name, { metadata: { finalizers: null } });
+  world.server.delete(ENVIRONMENTS, namespace, name);
+  await world.until("its Pod is gone", () => !podOf(world, first), 2 * MINUTE);
+  const second = world.enqueue({ sessionId: sessionOf(world, first) });
+  await world.until("it is claimed", () => world.item(second).acks.length > 0, MINUTE);
+});
