@@ -30,15 +30,16 @@ const MENDS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Of a Pod that did not get parked in time although its node complains of nothing.
- * @param command shows what the node says, where the operator may not read it itself; null: it has read it.
+ * A Pod did not get parked in time, and no complaint of its node is known.
+ * @param events what the operator knows of the Pod's Events; `command` shows them where the operator may not list them
  */
-export function unheard(command: string | null): CapacityProblem {
-  const why =
-    command === null
-      ? "and the node does not say why; raise it if it only takes longer"
-      : `and the operator may not list Events, where the node may say why: see \`${command}\`; raise prepareTimeoutSeconds if it only takes longer`;
-  return { is: "preparing", message: `not within prepareTimeoutSeconds, ${why}` };
+export function unheard(events: "unread" | "read" | { readonly command: string }): CapacityProblem {
+  const message = (why: string) => ({ is: "preparing", message: `not within prepareTimeoutSeconds${why}` }) as const;
+  if (events === "unread") return message("; raise it if it only takes longer");
+  if (events === "read") return message(", and the node does not say why; raise it if it only takes longer");
+  return message(
+    `, and the operator may not list Events, where the node may say why: see \`${events.command}\`; raise prepareTimeoutSeconds if it only takes longer`,
+  );
 }
 
 /** A node's complaint in an Event, as it stands in the way of capacity. */

@@ -38,7 +38,8 @@ export class NodeWords {
   #uid = "";
   #hash = "";
   #complaint: Problem | null = null;
-  #mayRead = true;
+  /** The last answer to a reading. Other failures say nothing about the node. */
+  #events: "unread" | "read" | "forbidden" = "unread";
 
   constructor(context: SessionContext, onChange: () => void) {
     this.#context = context;
@@ -61,9 +62,8 @@ export class NodeWords {
   whyLate({ metadata }: Pod): CapacityProblem {
     if (this.problem) return this.problem;
     const label = metadata.labels?.[LABEL_ENVIRONMENT] ?? this.#context.name;
-    return unheard(
-      this.#mayRead ? null : `kubectl -n ${this.#context.namespace} describe pods -l ${LABEL_ENVIRONMENT}=${label}`,
-    );
+    const command = `kubectl -n ${this.#context.namespace} describe pods -l ${LABEL_ENVIRONMENT}=${label}`;
+    return unheard(this.#events === "forbidden" ? { command } : this.#events);
   }
 
   /**
@@ -118,13 +118,13 @@ export class NodeWords {
       const fieldSelector = `involvedObject.uid=${uid}`;
       const read = () => kube.list(EVENTS, { namespace, fieldSelector, limit: EVENTS_LIMIT }, options);
       const { items } = await points.run("prepare.read-events", { pod: pod.metadata.name ?? "" }, read);
-      this.#mayRead = true;
+      this.#events = "read";
       // It may have been parked, or outdated, meanwhile.
       if (this.#uid === uid && this.#hash === hash) this.#complaint = complaintOf(items, pod, this.#complaint);
     } catch (error) {
       if (this.#signal?.aborted) return;
       // Rights may be given later: it is tried on, at the pace of any other reading.
-      if (isForbidden(error)) this.#mayRead = false;
+      if (isForbidden(error)) this.#events = "forbidden";
       logger.debug({ error: errorText(error) }, "the Events of a Pod that does not get ready could not be read");
     }
     this.#onChange();

@@ -117,6 +117,31 @@ describe("a Pod that waits on its node, whose status does not say what for", () 
     expect(condition()?.message).not.toContain("kubectl");
   });
 
+  test.each([
+    ["is not answered yet", () => {}, 9 * SECOND],
+    [
+      "fails",
+      () => {
+        throw refusal(500, "InternalError", "etcd is away");
+      },
+      0,
+    ],
+  ])("says nothing of its node while the list of its Events %s", async (_title, answer, delayMs) => {
+    const { world, operator, untilSaid, condition } = slowWorld({ sessions: { prepareTimeoutSeconds: 2 } });
+    const isOfEvents = ({ verb, plural }: { verb: string; plural: string }) => verb === "list" && plural === "events";
+    operator.kube.delay = (request) => (isOfEvents(request) ? delayMs : 0);
+    operator.kube.intercept.push((request) => {
+      if (isOfEvents(request)) answer();
+    });
+    await world.until("the condition turns", () => condition()?.status === "False", 20 * MINUTE);
+    expect(condition()?.message).toBe(
+      "Pods do not get ready: not within prepareTimeoutSeconds; raise it if it only takes longer",
+    );
+    operator.kube.delay = () => 0;
+    operator.kube.intercept.splice(0);
+    await untilSaid("not within prepareTimeoutSeconds, and the node does not say why");
+  });
+
   test("is asked about soon where it may not wait for long", async () => {
     const { world, readings, untilBound } = slowWorld({ sessions: { prepareTimeoutSeconds: 10 } });
     await untilBound();
