@@ -80,6 +80,7 @@ export function newEnvironmentState(
     workers: options.workers({ namespace, name }),
     work: (claimedFrom) => state.work.at(claimedFrom),
     environmentKey: () => state.work.key,
+    isKeyRead: () => state.key.isRead,
     guard,
     servingSinceMs,
     announce,

@@ -40,6 +40,11 @@ export class KeyKeeper {
     return this.#key && !this.#key.ok ? this.#key.verdict : null;
   }
 
+  /** Whether the Secret has been read, so that a missing key is no longer news to come. */
+  get isRead(): boolean {
+    return this.#key !== null && (this.#key.ok || this.#key.lasting);
+  }
+
   /** Milliseconds until it is to be read again. */
   nextLookMs(nowMs: number): number {
     return this.#readMs + this.#paceMs - nowMs;

@@ -59,6 +59,8 @@ export interface SessionContext {
   readonly work: (claimedFrom?: string) => WorkApiClient;
   /** The environment key in use; empty while there is none. */
   readonly environmentKey: () => string;
+  /** Whether its Secret has been read; until then an empty key says nothing. */
+  readonly isKeyRead: () => boolean;
   /** Throws when this process may not act any more; called before every write to the Work API. */
   readonly guard: () => void;
   /** When it may act since, monotonic: whoever served the Environment before has sent nothing after it. */

@@ -198,7 +198,7 @@ export class SessionsRuntime {
       context,
       isRecovered: () => this.#recovered,
       // A key that is revoked later still has its sessions running.
-      isAcceptedAt: (api) => this.#acceptedAt.has(api) || (this.#isRejectedAt(api) ? false : null),
+      isAcceptedAt: (api) => this.#acceptedAt.has(api) || (this.#awaitsAnswerOf(api) ? null : false),
       runs: (sessionId) => this.runs(sessionId),
     };
     this.#refused = new RefusedItems(context);
@@ -239,15 +239,15 @@ export class SessionsRuntime {
     this.#idleRelease.end();
     this.#failing.end();
     this.#changed.notify();
-    await Promise.all([
+    const ended = [
       this.#running,
       this.#pool.ended(),
       this.#retention.ended(),
       this.#budget.ended(),
       this.#workspaces.ended(),
-    ]);
+    ];
     // No sooner: an acknowledgement under way may still succeed.
-    this.#context.sharedSessions.leave(this.#sharer);
+    await Promise.all(ended).finally(() => this.#context.sharedSessions.leave(this.#sharer));
   }
 
   /** The spec or what stands around it changed. */
@@ -477,8 +477,8 @@ export class SessionsRuntime {
     }
   }
 
-  #isRejectedAt(api: string): boolean {
-    return this.#health.keyRejected && this.#context.work().baseUrl === api;
+  #awaitsAnswerOf(api: string): boolean {
+    return this.#context.work().baseUrl === api && !this.#health.keyRejected;
   }
 
   #noteChange(): void {

@@ -9,10 +9,10 @@ export const PATIENCE_MS = 30_000;
 
 /** The loops of one Environment, as others with the same environmentId see them. */
 export interface Sharer {
-  readonly context: Pick<SessionContext, "namespace" | "name" | "environment" | "environmentKey">;
+  readonly context: Pick<SessionContext, "namespace" | "name" | "environment" | "environmentKey" | "isKeyRead">;
   /** Whether the claims of earlier processes are known. */
   readonly isRecovered: () => boolean;
-  /** Whether the Work API at this address has ever accepted its key; null: it has not answered yet. */
+  /** Whether the Work API at this address has ever accepted its key; null: it was asked and has not answered yet. */
   readonly isAcceptedAt: (api: string) => boolean | null;
   /** Whether a Pod of this Environment runs the session, or is about to. */
   readonly runs: (sessionId: string) => boolean;
@@ -79,7 +79,9 @@ function isTrusted(other: Sharer, own: Sharer, api: string): boolean {
 }
 
 function isKnown(other: Sharer, own: Sharer, api: string): boolean {
-  return other.isRecovered() && (isTrusted(other, own, api) || other.isAcceptedAt(api) === false);
+  const { isKeyRead, environmentKey } = other.context;
+  const hasNoKey = isKeyRead() && environmentKey() === "";
+  return other.isRecovered() && (hasNoKey || isTrusted(other, own, api) || other.isAcceptedAt(api) === false);
 }
 
 function idOf({ context }: Sharer): string {

@@ -9,6 +9,7 @@ const SESSION = "sesn_1";
 interface Facts {
   readonly id?: string;
   readonly key?: string;
+  readonly isKeyRead?: boolean;
   readonly isRecovered?: boolean;
   readonly accepted?: { readonly [api: string]: boolean };
 }
@@ -16,7 +17,7 @@ interface Facts {
 /** An Environment that runs SESSION. */
 function sharer(
   namespace: string,
-  { id = "env_1", key = "key", isRecovered = true, accepted = {} }: Facts = {},
+  { id = "env_1", key = "key", isKeyRead = true, isRecovered = true, accepted = {} }: Facts = {},
 ): Sharer {
   return {
     context: {
@@ -24,6 +25,7 @@ function sharer(
       name: "research",
       environment: () => ({ spec: { environmentId: id } }) as Environment,
       environmentKey: () => key,
+      isKeyRead: () => isKeyRead,
     },
     isRecovered: () => isRecovered,
     isAcceptedAt: (api) => accepted[api] ?? null,
@@ -90,7 +92,8 @@ describe("after a term begins", () => {
     ["no loops yet", null, true],
     ["not recovered yet", { isRecovered: false }, true],
     ["recovered, with a key that nobody judged yet", { key: "other" }, true],
-    ["recovered, without a key", { key: "" }, true],
+    ["recovered, with a key that was not read yet", { key: "", isKeyRead: false }, true],
+    ["recovered, without a key", { key: "" }, false],
     ["recovered, with the same key", {}, false],
     ["recovered, with a rejected key", { key: "other", accepted: { [API]: false } }, false],
   ])("an Environment that is served here (%s) may run any session: %#", (_title, facts, mayRun) => {

@@ -13,7 +13,7 @@ import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { renderJournal } from "../../../src/sessions/journal.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
-import { BASE_URL } from "./work-api.ts";
+import { BASE_URL, WorkApi } from "./work-api.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
@@ -230,6 +230,29 @@ function forge(world: LoopWorld, sessionId: string): void {
   };
   world.server.create(SECRETS, { ...secret, stringData });
 }
+
+test.each([
+  ["without its Secret", null, BASE_URL],
+  ["with a made-up key", "sk-ant-oat01-made-up", BASE_URL],
+  ["with an address where nobody answers", "sk-ant-oat01-made-up", "https://silent.test"],
+  ["with an address that is not allowed", "sk-ant-oat01-made-up", "https://forbidden.test"],
+])(
+  "an Environment of another namespace %s doesn't delay the claims of a new operator",
+  async (_title, key, baseUrl) => {
+    const world = new LoopWorld({ namespaces: [NAMESPACE, ELSEWHERE] });
+    world.allowedOrigin = (url) => !url.includes("forbidden");
+    const silent = new WorkApi(world.clock);
+    silent.delay = () => 60 * MINUTE;
+    world.api.elsewhere.set("https://silent.test", silent);
+    world.createEnvironment();
+    if (key !== null) world.createKey(ELSEWHERE, key);
+    world.createEnvironment(OTHER, ELSEWHERE);
+    world.server.patch(ENVIRONMENTS, ELSEWHERE, OTHER, { spec: { api: { baseUrl } } });
+    const id = world.enqueue();
+    world.startOperator();
+    await world.until("its item is claimed", () => world.item(id).acks.length > 0, 8 * SECOND);
+  },
+);
 
 test("an Environment with a second key of the same environment counts", async () => {
   const world = sharedWorld({ servesMs: 3 * MINUTE });
