@@ -33,7 +33,7 @@ export const KEY_SESSION_ID = "session-id";
 export const KEY_WORK_SECRET = "work-secret";
 /** Written together with it. */
 export const KEY_ACKNOWLEDGED_AT = "acknowledged-at";
-const KEY_USE = "use";
+export const KEY_USE = "use";
 const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";
 const KEY_POLLED_FROM = "polled-from";

@@ -19,6 +19,8 @@ import { type ApiServer, eventOf, isWatched, refusal } from "./api-server.ts";
 import { type Link, NoAnswer } from "./network.ts";
 
 const TIMEOUT_MS = 30_000;
+/** A watch that delivers nothing for so long is dead: WATCH_INACTIVITY_MS of src/kube/watch.ts. */
+const SILENCE_MS = 90_000;
 
 /** How far watches lag behind, and how often they break while faults are on. */
 export interface WatchWeather {
@@ -27,14 +29,20 @@ export interface WatchWeather {
   readonly breaks: number;
 }
 
+/** One request as the server sees it. `watch`: the opening of a watch, and each event that it would deliver. */
+export interface KubeRequest {
+  readonly verb: string;
+  readonly plural: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly body?: unknown;
+  /** A patch of the status alone. */
+  readonly status?: boolean;
+  readonly dryRun?: boolean;
+}
+
 /** What a test decides about single requests: an error thrown here is the server's refusal. */
-export type Interceptor = (request: {
-  verb: string;
-  plural: string;
-  namespace: string;
-  name: string;
-  body?: unknown;
-}) => void;
+export type Interceptor = (request: KubeRequest) => void;
 
 /** The API server as one process reaches it: the part of KubeClient that Berth's controller and loops use. */
 export class FakeKube {
@@ -45,11 +53,17 @@ export class FakeKube {
   readonly #weather: () => WatchWeather;
   readonly #fence: () => void;
   readonly #changed = new Notifier();
+  /** How often watches of a kind were broken off. */
+  readonly #breaks = new Map<string, number>();
   /** Requests by verb and kind. */
   readonly requests: Map<string, number>;
   intercept: Interceptor[];
   /** Holds a request up at the server, in milliseconds. */
-  delay: (request: { verb: string; plural: string; namespace: string }) => number = () => 0;
+  delay: (request: KubeRequest) => number = () => 0;
+  /** Holds the answer up after the request took effect, in milliseconds. */
+  answerDelay: (request: KubeRequest) => number = () => 0;
+  /** Told of every request when it is sent. */
+  sent: (request: KubeRequest) => void = () => {};
 
   constructor(parts: {
     server: ApiServer;
@@ -69,6 +83,12 @@ export class FakeKube {
     this.requests = parts.shared?.requests ?? new Map();
     this.intercept = parts.shared?.intercept ?? [];
     parts.server.subscribe(() => this.#changed.notify());
+  }
+
+  /** Breaks off every watch of a kind. */
+  breakWatches(plural: string): void {
+    this.#breaks.set(plural, (this.#breaks.get(plural) ?? 0) + 1);
+    this.#changed.notify();
   }
 
   get client(): KubeClient {
@@ -110,7 +130,7 @@ export class FakeKube {
       object.metadata,
       o,
       () => (q.dryRun ? body : this.#server.create(resource, body)),
-      body,
+      { body, dryRun: q.dryRun === true },
     );
   }
 
@@ -129,7 +149,7 @@ export class FakeKube {
       ref,
       o,
       () => this.#server.patch(resource, ref.namespace ?? "", ref.name, body, isStatus),
-      body,
+      { body, status: isStatus },
     );
   }
 
@@ -144,10 +164,17 @@ export class FakeKube {
     q: WatchQuery,
     { signal }: { signal: AbortSignal },
   ): AsyncGenerator<WatchEvent<T>, void, undefined> {
+    const request = { verb: "watch", plural: resource.plural, namespace: q.namespace ?? "", name: "" };
+    this.#count(request);
+    await this.#watchFault(request, TIMEOUT_MS, signal);
     let seen = Number(q.resourceVersion);
     let index = this.#server.history.findIndex(({ version }) => version > seen);
     if (index < 0) index = this.#server.history.length;
+    const breaks = this.#breaks.get(resource.plural);
     while (!signal.aborted) {
+      if (this.#breaks.get(resource.plural) !== breaks) {
+        throw new KubeApiError("the watch broke off", { status: 0 });
+      }
       const change = this.#server.history[index];
       if (!change) {
         await this.#changed.wait(signal);
@@ -156,11 +183,12 @@ export class FakeKube {
       index += 1;
       seen = change.version;
       if (!isWatched(change, resource.plural, q.namespace, q.labelSelector)) continue;
-      const { lagMs, breaks } = this.#weather();
+      const { lagMs, breaks: share } = this.#weather();
       const dueMs = change.atMs + lagMs * this.#random();
       if (dueMs > this.#clock.monotonic()) await sleep(this.#clock, dueMs - this.#clock.monotonic(), signal);
+      await this.#watchFault(request, SILENCE_MS, signal);
       if (signal.aborted) return;
-      if (breaks > 0 && this.#random() < breaks) {
+      if (share > 0 && this.#random() < share) {
         throw this.#random() < 0.5
           ? new KubeApiError("the watch broke off", { status: 0 })
           : refusal(410, "Expired", "too old resource version");
@@ -169,27 +197,47 @@ export class FakeKube {
     }
   }
 
+  #count(request: KubeRequest): void {
+    const label = `${request.verb} ${request.plural}`;
+    this.requests.set(label, (this.requests.get(label) ?? 0) + 1);
+    this.sent(request);
+  }
+
+  /** @throws what a test refuses a watch with, or that it delivered nothing for `boundMs`. */
+  async #watchFault(request: KubeRequest, boundMs: number, signal: AbortSignal): Promise<void> {
+    for (const intercept of this.intercept) intercept(request);
+    const delayMs = this.delay(request);
+    if (delayMs <= 0) return;
+    await sleep(this.#clock, Math.min(delayMs, boundMs), signal);
+    if (delayMs >= boundMs) throw new KubeApiError(`watch ${request.plural}: no answer`, { status: 0 });
+  }
+
   async #send<T>(
     verb: string,
     resource: Resource,
     { namespace = "", name = "" }: { readonly namespace?: string | undefined; readonly name?: string | undefined },
     { timeoutMs = TIMEOUT_MS, signal }: CallOptions,
     effect: () => T,
-    body?: unknown,
+    more: Pick<KubeRequest, "body" | "status" | "dryRun"> = {},
   ): Promise<T> {
     const write = verb !== "get" && verb !== "list";
     if (write) this.#fence();
+    const request = { verb, plural: resource.plural, namespace, name, ...more };
     const label = `${verb} ${resource.plural}`;
-    this.requests.set(label, (this.requests.get(label) ?? 0) + 1);
+    this.#count(request);
     try {
       return await this.#link.send({
         boundMs: timeoutMs,
         signal,
         effect: async () => {
-          const delayMs = this.delay({ verb, plural: resource.plural, namespace });
+          const delayMs = this.delay(request);
           if (delayMs > 0) await sleep(this.#clock, delayMs);
-          for (const intercept of this.intercept) intercept({ verb, plural: resource.plural, namespace, name, body });
-          return effect();
+          for (const intercept of this.intercept) intercept(request);
+          const answerDelayMs = this.answerDelay(request);
+          if (answerDelayMs <= 0) return effect();
+          const answer = effect();
+          await sleep(this.#clock, answerDelayMs);
+          return answer;
         },
         refuse: () =>
           this.#random() < 0.5

@@ -7,7 +7,7 @@ import { ANNOTATION_LEASE, ANNOTATION_WORKSPACE, API_VERSION, KIND, LABEL_PHASE 
 import { type PointObserver, pointsOf } from "../../../src/core/points.ts";
 import type { Random } from "../../../src/core/random.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
-import type { EventRecorder } from "../../../src/kube/events.ts";
+import { EventRecorder } from "../../../src/kube/events.ts";
 import {
   type KubeObject,
   PERSISTENT_VOLUME_CLAIMS,
@@ -77,6 +77,8 @@ export interface LoopWorldOptions {
   readonly namespaces?: readonly string[];
   /** Each operator serves all of them. */
   readonly shards?: number;
+  /** Events are written to the API server, and not only told here. */
+  readonly writesEvents?: boolean;
 }
 
 /** One operator: a controller with links of its own, to be killed or stopped. */
@@ -102,6 +104,8 @@ export class LoopWorld {
   readonly weather: WorldWeather = { kube: FAIR, work: FAIR, worker: FAIR, watch: { lagMs: 30, breaks: 0 } };
   readonly metrics = createMetrics();
   readonly told: string[] = [];
+  /** Containers that started, in order. */
+  readonly starts: { readonly pod: string; readonly workId: string }[] = [];
   /** What must never be, found while the world went on. */
   readonly wrongs: string[] = [];
   readonly log: string[] = [];
@@ -271,9 +275,16 @@ export class LoopWorld {
       fence: guard,
     });
     const http = this.api.sender(workLink, clock);
+    const logger = options.logger ?? this.#logger();
+    const recorder = this.#options.writesEvents
+      ? new EventRecorder({ client: kube.client, clock, logger, metrics: this.metrics, random: this.random })
+      : null;
     const events = {
-      event: (_about: unknown, _type: string, reason: string, message: string) =>
-        this.told.push(`${reason}: ${message}`),
+      event: (...args: Parameters<EventRecorder["event"]>) => {
+        const [, , reason, message] = args;
+        this.told.push(`${reason}: ${message}`);
+        recorder?.event(...args);
+      },
     } as unknown as EventRecorder;
     const controller = new Controller({
       namespaces: this.#options.namespaces ?? [NAMESPACE],
@@ -282,7 +293,7 @@ export class LoopWorld {
       points: pointsOf(this.#options.points, { operator: workerId, clock }),
       random: this.random,
       timing: this.#timing,
-      logger: options.logger ?? this.#logger(),
+      logger,
       metrics: this.metrics,
       podPolicy: {},
       hints: this.#options.hints,
@@ -372,6 +383,7 @@ export class LoopWorld {
   /** A container starts: its operator must have acknowledged the item, and no other container may hold it. */
   #started({ pod, workId }: Running): void {
     this.say(`container of ${pod} starts for ${workId.slice(-4)}`);
+    this.starts.push({ pod, workId });
     const sharing = this.#sharing(workspaceOf(this.#pod(pod)));
     // W1
     if (sharing.length > 1) this.wrongs.push(`W1 ${sharing.join(" and ")} run with one volume`);

@@ -18,7 +18,9 @@ export class WorkApi {
   answer: (call: string, request: HttpRequest) => Reply | undefined = () => undefined;
 
   /** Holds a request up at the server, in milliseconds. */
-  delay: (call: string) => number = () => 0;
+  delay: (call: string, request: HttpRequest) => number = () => 0;
+  /** Holds the answer up after the request took effect, in milliseconds. */
+  answerDelay: (call: string, request: HttpRequest) => number = () => 0;
   /** Who writes Date headers is so far ahead of who stamps what they tell of; null: nobody writes them. */
   dateAheadMs: (() => number) | null = () => 0;
   /** Other Work APIs, by origin; every other origin is this one's. */
@@ -96,7 +98,7 @@ export class WorkApi {
     const route = routeOf(request.method, url.pathname);
     if (!route) throw notFound(url.pathname);
     this.requests.set(route.call, (this.requests.get(route.call) ?? 0) + 1);
-    const delayMs = this.delay(route.call);
+    const delayMs = this.delay(route.call, request);
     if (delayMs > 0) await sleep(world.clock, delayMs);
     const own = this.answer(route.call, request);
     if (own) return own;
@@ -119,11 +121,14 @@ export class WorkApi {
       badPoll: (details: string) => new ApiError(400, "invalid_request_error", details),
     };
     try {
-      return await handler(
+      const reply = await handler(
         environment,
         { ...route, query, headers: {}, body, caller, duplicateOffer: false, signal },
         context,
       );
+      const answerDelayMs = this.answerDelay(route.call, request);
+      if (answerDelayMs > 0) await sleep(world.clock, answerDelayMs);
+      return reply;
     } catch (error) {
       if (error instanceof ApiError) return json(error.status, error.body);
       throw error;

@@ -1,0 +1,141 @@
+import { LABEL_PHASE } from "../../../src/api/names.ts";
+import { SECRETS } from "../../../src/kube/resource.ts";
+import { KEY_USE } from "../../../src/sessions/journal.ts";
+import type { KubeRequest } from "../../sessions/loops/kube.ts";
+import { type LoopWorld, NAMESPACE } from "../../sessions/loops/loop-world.ts";
+
+/** When the fault begins: before the operator starts, while nothing is to be done, or while work waits and sessions run. */
+export type Begin = "start" | "idle" | "busy";
+
+/** A row of the matrix: one call of the operator, and the world in which it is sent. */
+export interface Row {
+  readonly sessions?: Record<string, unknown>;
+  readonly begin?: Begin;
+  /** Items are of two sessions in turn, whose volumes are used again. */
+  readonly comesBack?: boolean;
+  /** New work comes so often while the fault lasts, in seconds; 90. */
+  readonly arrivalSeconds?: number;
+  /** Some acknowledgements get no answer, so that their items have to be listed. */
+  readonly losesAcks?: boolean;
+  /** What a user does just after the fault began, for a call that is sent for nothing else. */
+  readonly first?: (world: LoopWorld) => void;
+  /** What another client of the API server does all the time. */
+  readonly always?: (world: LoopWorld) => void;
+  /** How long Pods take to get ready, in seconds; a second or two. */
+  readonly prepareSeconds?: number;
+  /** Serving needs it so little that its failures are only counted, in berth_kube_api_requests_total. */
+  readonly isOnlyCounted?: boolean;
+  /** `Ready` cannot be written, so an Event or the log has to report the fault. */
+  readonly silencesStatus?: boolean;
+}
+
+/** The name of a request to the API server, as the rows of the matrix have it. */
+export function kubeCallOf({ verb, plural, name, body, status, dryRun }: KubeRequest): string {
+  const about = `${verb} ${plural}`;
+  const fields = (body ?? {}) as {
+    readonly stringData?: Readonly<Record<string, string>>;
+    readonly metadata?: { readonly labels?: Readonly<Record<string, string>> };
+  };
+  switch (about) {
+    case "patch environments":
+      if (status) return "patch environments/status";
+      return Array.isArray(body) ? "patch environments (add finalizer)" : "patch environments (remove finalizer)";
+    case "get secrets":
+      return name === "key" ? "get secrets (key)" : "get secrets (claim)";
+    case "create secrets":
+      return fields.stringData?.[KEY_USE] === "removal" ? "create secrets (removal)" : "create secrets (claim)";
+    case "create pods":
+      return dryRun ? "create pods (dry run)" : "create pods";
+    case "patch pods":
+      return `patch pods (${fields.metadata?.labels?.[LABEL_PHASE]})`;
+    default:
+      return about;
+  }
+}
+
+/** Another client writes to the Secrets of claims, so that the operator has to read them again. */
+function editClaims(world: LoopWorld): void {
+  const at = String(world.clock.monotonic());
+  for (const { metadata } of world.claims) {
+    world.server.patch(SECRETS, NAMESPACE, metadata.name ?? "", { metadata: { annotations: { edited: at } } });
+  }
+}
+
+/** A user pauses for five seconds every two minutes: the same Events again and again. */
+function pauseNowAndThen(world: LoopWorld): void {
+  if (Math.floor(world.clock.monotonic() / 1_000) % 120 !== 0) return;
+  world.patchEnvironment({ spec: { paused: true } });
+  world.clock.setTimer(() => world.patchEnvironment({ spec: { paused: false } }), 5_000);
+}
+
+const PROTECT = { disruption: "Protect" };
+const PER_SESSION = {
+  warm: 0,
+  workspace: {
+    type: "PerSession",
+    claimTemplate: { resources: { requests: { storage: "1Gi" } } },
+    retainSeconds: 60,
+  },
+};
+
+/** Every call to the API server that the operator sends for an Environment with `sessions`. */
+export const KUBE_ROWS: Readonly<Record<string, Row>> = {
+  "list environments": {},
+  "watch environments": {},
+  "get environments": { begin: "idle" },
+  "patch environments (add finalizer)": { begin: "idle" },
+  "patch environments (remove finalizer)": { arrivalSeconds: 300 },
+  "patch environments/status": { silencesStatus: true },
+  "get secrets (key)": {},
+  "get secrets (claim)": { always: editClaims },
+  "list secrets": { begin: "start" },
+  "create secrets (claim)": {},
+  "create secrets (removal)": { sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
+  "patch secrets": {},
+  "delete secrets": {},
+  "list pods": {},
+  "watch pods": {},
+  "get pods": {},
+  "create pods": {},
+  "create pods (dry run)": { begin: "start" },
+  "patch pods (assigned)": {},
+  "patch pods (finished)": {},
+  "delete pods": {},
+  "get poddisruptionbudgets": { sessions: PROTECT },
+  "create poddisruptionbudgets": { sessions: PROTECT, begin: "start" },
+  "patch poddisruptionbudgets": { sessions: PROTECT },
+  "delete poddisruptionbudgets": {
+    sessions: PROTECT,
+    first: (world) => world.patchEnvironment({ spec: { sessions: { disruption: "Allow" } } }),
+  },
+  "list networkpolicies": {},
+  "watch networkpolicies": {},
+  "get networkpolicies": { begin: "start" },
+  "create networkpolicies": { begin: "start" },
+  "patch networkpolicies": {
+    first: (world) => world.patchEnvironment({ spec: { network: { egress: { cidrs: ["198.51.100.0/24"] } } } }),
+  },
+  "delete networkpolicies": { first: (world) => world.patchEnvironment({ spec: { network: { policy: "None" } } }) },
+  "list persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true },
+  "get persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true },
+  "create persistentvolumeclaims": { sessions: PER_SESSION },
+  "patch persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true },
+  "delete persistentvolumeclaims": { sessions: PER_SESSION },
+  "list events": { prepareSeconds: 40, isOnlyCounted: true },
+  "create events": {},
+  "patch events": { always: pauseNowAndThen },
+  "list deployments": {},
+  "watch deployments": {},
+  "list nodes": { isOnlyCounted: true },
+  "watch nodes": { isOnlyCounted: true },
+};
+
+/** Every call to the Work API that the operator sends. */
+export const WORK_ROWS: Readonly<Record<string, Row>> = {
+  poll: {},
+  ack: {},
+  heartbeat: {},
+  stop: {},
+  list: { losesAcks: true },
+  stats: {},
+};

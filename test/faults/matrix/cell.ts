@@ -1,0 +1,501 @@
+import { LABEL_PHASE } from "../../../src/api/names.ts";
+import { type KubeObject, PODS, SECRETS, type Secret } from "../../../src/kube/resource.ts";
+import { createLogger } from "../../../src/observe/logger.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { type Journal, readJournal } from "../../../src/sessions/journal.ts";
+import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
+import type { HttpRequest } from "../../../src/work/http.ts";
+import { refusal } from "../../sessions/loops/api-server.ts";
+import type { KubeRequest } from "../../sessions/loops/kube.ts";
+import { LoopWorld, NAME, NAMESPACE, type Operator } from "../../sessions/loops/loop-world.ts";
+import {
+  type KubeAnswer,
+  kubeRefusal,
+  NEVER_MS,
+  SERVERS_WORDS,
+  slowMs,
+  type WorkAnswer,
+  workRefusal,
+} from "./answers.ts";
+import { KUBE_ROWS, kubeCallOf, type Row, WORK_ROWS } from "./calls.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+
+export type Lease = "Worker" | "Operator";
+
+/** One cell of the matrix; `answer` null: a fair run of the same world. */
+export interface Cell {
+  readonly api: "kube" | "work";
+  readonly call: string;
+  readonly answer: KubeAnswer | WorkAnswer | null;
+  readonly lease: Lease;
+}
+
+/** What a cell came to. */
+export interface Result {
+  /** Requests that the fault hit. */
+  readonly hits: number;
+  /** What was expected and did not hold, each with what was seen. */
+  readonly failures: readonly string[];
+  /** Calls that the operator sent, by the rows' names. */
+  readonly sent: ReadonlySet<string>;
+  readonly log: readonly string[];
+}
+
+/** How long a fault lasts. */
+const FAULT_MS = 30 * MINUTE;
+/** New work comes so often while it lasts. */
+const ARRIVAL_SECONDS = 90;
+const FIRST_ITEMS = 6;
+const MAX_CONCURRENT = 4;
+const WARM = 1;
+const SERVES_MS = 60 * SECOND;
+const RETAIN_SECONDS = 30;
+
+/** A problem is visible so long after it began, and a status is written a little later. */
+const TOLD_MS = 60 * SECOND;
+const WRITTEN_MS = 6 * SECOND;
+/** Where every request is answered, only the lack of progress shows: so long is waited for it. */
+const NO_PROGRESS_MS = 120 * SECOND;
+
+/** Longer than the longest pause between two tries. */
+const LULL_MS = 60 * SECOND;
+
+/** After the fix, all is served and settled within this; more where a documented pause may have just begun. */
+const RECOVERY_MS = 10 * MINUTE;
+
+/** The most requests of the failing call within a minute. */
+const MAX_PER_MINUTE = 100;
+/** Of all calls to one of both APIs: a fair world needs about a third. */
+const MAX_ALL_PER_MINUTE = 400;
+
+/** Acknowledgements without a session, of all items: those in flight as it begins, the breaker's three, and its probes. */
+const MAX_IN_VAIN = 13;
+
+/** Runs one cell. */
+export async function runCell(cell: Cell, seed: number): Promise<Result> {
+  const run = new CellRun(cell, seed);
+  try {
+    return await run.play();
+  } finally {
+    run.end();
+  }
+}
+
+class CellRun {
+  readonly #cell: Cell;
+  readonly #row: Row;
+  readonly #world: LoopWorld;
+  readonly #operator: Operator;
+  readonly #hindrances: Hindrances;
+  readonly #failures: string[] = [];
+  readonly #sent = new Set<string>();
+  #on = false;
+  #hits = 0;
+  /** Since when it was hit without a lull, and last. */
+  #hitSinceMs = Number.POSITIVE_INFINITY;
+  #lastHitMs = Number.NEGATIVE_INFINITY;
+  /** Requests of the failing call, and of both APIs, by minute since the fault began. */
+  readonly #matching = new Map<number, number>();
+  readonly #all = new Map<string, number>();
+  #begunMs = 0;
+  /** The first line of the log that reports the fault. */
+  #loggedMs: number | null = null;
+  #started = 0;
+  #acks = 0;
+  #sessions: string[] = [];
+
+  constructor(cell: Cell, seed: number) {
+    this.#cell = cell;
+    const row = (cell.api === "kube" ? KUBE_ROWS : WORK_ROWS)[cell.call];
+    if (!row) throw new TypeError(`no row ${cell.call}`);
+    this.#row = row;
+    this.#world = new LoopWorld({
+      seed,
+      writesEvents: true,
+      sessions: {
+        lease: cell.lease,
+        maxConcurrent: MAX_CONCURRENT,
+        warm: WARM,
+        parkedMaxAgeSeconds: 300,
+        retainFinishedSeconds: RETAIN_SECONDS,
+        retainFailedSeconds: RETAIN_SECONDS,
+        ...row.sessions,
+      },
+      ...(row.prepareSeconds === undefined ? {} : { prepareMs: () => (row.prepareSeconds ?? 0) * SECOND }),
+      fate: () => {
+        this.#started += 1;
+        // One in three ends without a word, so that the operator has to settle its item.
+        const program = cell.lease === "Operator" ? "plain" : this.#started % 3 === 0 ? "dies" : "stock";
+        return { startError: false, program, servesMs: SERVES_MS };
+      },
+    });
+    this.#hindrances = new Hindrances(this.#world);
+    this.#world.createEnvironment();
+    const logger = createLogger("info", { write: (line) => this.#logged(line) });
+    this.#operator = this.#world.startOperator({ logger });
+    this.#inject();
+  }
+
+  async play(): Promise<Result> {
+    const { begin = "busy" } = this.#row;
+    const world = this.#world;
+    const warm = Number(this.#row.sessions?.["warm"] ?? WARM);
+    if (begin === "start") this.#begin();
+    else await world.until("the warm Pods", () => world.parked.length >= warm);
+    if (begin === "idle") {
+      await world.pass(2 * MINUTE);
+      this.#begin();
+    }
+    for (let n = 0; n < FIRST_ITEMS; n += 1) this.#enqueue();
+    if (begin === "busy") {
+      await world.until(
+        "work waits and sessions run",
+        () => world.node.running.size >= 2 && world.items.some(({ state }) => state === "queued"),
+      );
+      this.#begin();
+    }
+    this.#row.first?.(world);
+    await this.#watch();
+    this.#on = false;
+    await this.#recovers();
+    this.#judgeRequests();
+    this.#judgeItems();
+    await this.#isDeleted();
+    const wrongs = [...world.wrongs, ...world.violations];
+    if (wrongs.length > 0) this.#fail(`wrong: ${wrongs.slice(0, 3).join("; ")} (${wrongs.length})`);
+    if (this.#cell.answer !== null && this.#hits === 0) this.#fail("the fault never hit a request");
+    return { hits: this.#hits, failures: this.#failures, sent: this.#sent, log: world.log };
+  }
+
+  end(): void {
+    this.#operator.kill();
+  }
+
+  #fail(what: string): void {
+    this.#failures.push(what);
+  }
+
+  #enqueue(): void {
+    const { comesBack = false } = this.#row;
+    const sessionId = comesBack && this.#sessions.length >= 2 ? this.#sessions.shift() : undefined;
+    const id = this.#world.enqueue(sessionId === undefined ? {} : { sessionId });
+    if (comesBack) this.#sessions.push(this.#world.api.world.item(id).data.id);
+  }
+
+  // --- the fault --------------------------------------------------------------------------------------------------
+
+  #begin(): void {
+    this.#begunMs = this.#world.clock.monotonic();
+    this.#on = this.#cell.answer !== null;
+    const [verb, plural = ""] = this.#cell.call.split(" ");
+    if (this.#on && (verb === "list" || verb === "watch")) this.#operator.kube.breakWatches(plural);
+    this.#world.say(`fault ${this.#cell.api} ${this.#cell.call} ${this.#cell.answer}`);
+  }
+
+  #inject(): void {
+    const { kube } = this.#operator;
+    const { api } = this.#world;
+    kube.sent = (request) => {
+      const call = kubeCallOf(request);
+      this.#sent.add(call);
+      this.#count("kube", call);
+    };
+    kube.intercept.push((request) => this.#refuseKube(request));
+    kube.delay = (request) => (this.#hitsKube(request, "none") ? NEVER_MS : 0);
+    kube.answerDelay = (request) => (this.#hitsKube(request, "lost") ? NEVER_MS : 0);
+    const isOperators = ({ headers }: HttpRequest) => headers["anthropic-worker-id"] !== undefined;
+    api.delay = (call, request) => {
+      if (!isOperators(request)) return 0;
+      this.#sent.add(call);
+      this.#count("work", call);
+      if (this.#hitsWork(call, "none")) return NEVER_MS;
+      return this.#hitsWork(call, "slow") ? slowMs(call).requestMs : 0;
+    };
+    api.answerDelay = (call, request) => {
+      if (!isOperators(request)) return 0;
+      if (this.#hitsWork(call, "lost") || this.#losesAck(call)) return NEVER_MS;
+      return this.#is("work", call) && this.#cell.answer === "slow" ? slowMs(call).answerMs : 0;
+    };
+    api.answer = (call, request) => {
+      const { answer } = this.#cell;
+      if (answer === null || !Number(answer) || !isOperators(request) || !this.#is("work", call)) return undefined;
+      this.#hit();
+      return workRefusal(answer as WorkAnswer);
+    };
+  }
+
+  #is(api: Cell["api"], call: string): boolean {
+    return this.#on && this.#cell.api === api && this.#cell.call === call;
+  }
+
+  #hit(): void {
+    const nowMs = this.#world.clock.monotonic();
+    this.#hits += 1;
+    if (nowMs > this.#lastHitMs + LULL_MS) this.#hitSinceMs = nowMs;
+    this.#lastHitMs = nowMs;
+  }
+
+  #hitsKube(request: KubeRequest, answer: KubeAnswer): boolean {
+    const hits = this.#cell.answer === answer && this.#is("kube", kubeCallOf(request));
+    if (hits) this.#hit();
+    return hits;
+  }
+
+  #hitsWork(call: string, answer: WorkAnswer): boolean {
+    const hits = this.#cell.answer === answer && this.#is("work", call);
+    if (hits) this.#hit();
+    return hits;
+  }
+
+  /** One in three. */
+  #losesAck(call: string): boolean {
+    if (!this.#row.losesAcks || call !== "ack") return false;
+    this.#acks += 1;
+    return this.#acks % 3 === 0;
+  }
+
+  #refuseKube(request: KubeRequest): void {
+    const { answer, call } = this.#cell;
+    // Lists are sent when a place in the history is gone.
+    if (request.verb === "watch" && this.#is("kube", `list ${request.plural}`)) {
+      throw refusal(410, "Expired", "too old resource version");
+    }
+    if (answer === null || !Number(answer) || !this.#is("kube", kubeCallOf(request))) return;
+    this.#hit();
+    throw kubeRefusal(answer as KubeAnswer, { ...request, verb: call.split(" ")[0] ?? "" });
+  }
+
+  #count(api: Cell["api"], call: string): void {
+    if (!this.#on) return;
+    const minute = Math.floor((this.#world.clock.monotonic() - this.#begunMs) / MINUTE);
+    const key = `${api} ${minute}`;
+    this.#all.set(key, (this.#all.get(key) ?? 0) + 1);
+    if (this.#is(api, call)) this.#matching.set(minute, (this.#matching.get(minute) ?? 0) + 1);
+  }
+
+  #logged(line: string): void {
+    if (!this.#on || this.#hits === 0) return;
+    if (isAbout(line)) this.#loggedMs ??= this.#world.clock.monotonic();
+  }
+
+  // --- while it lasts ---------------------------------------------------------------------------------------------
+
+  /** Passes the time of the fault, and looks every second at what it hinders and whether that is told. */
+  async #watch(): Promise<void> {
+    const world = this.#world;
+    const endMs = this.#begunMs + FAULT_MS;
+    const arrivalMs = (this.#row.arrivalSeconds ?? ARRIVAL_SECONDS) * SECOND;
+    let nextItemMs = world.clock.monotonic() + arrivalMs;
+    let untoldS = 0;
+    let hinderedS = 0;
+    let first = "";
+    const whats = new Map<string, number>();
+    const ready: string[] = [];
+    while (world.clock.monotonic() < endMs) {
+      await world.pass(SECOND);
+      this.#row.always?.(world);
+      const nowMs = world.clock.monotonic();
+      if (nowMs >= nextItemMs) {
+        nextItemMs += arrivalMs;
+        this.#enqueue();
+      }
+      const seen = readyOf(world);
+      if (ready.at(-1)?.endsWith(seen) !== true)
+        ready.push(`+${Math.round((nowMs - this.#begunMs) / SECOND)}s ${seen}`);
+      const what = this.#hindrances.look(nowMs);
+      if (what === null || nowMs < this.#hitSinceMs + this.#toldMs) continue;
+      hinderedS += 1;
+      whats.set(what, (whats.get(what) ?? 0) + 1);
+      if (this.#isTold()) {
+        continue;
+      }
+      if (untoldS === 0) first = `+${Math.round((nowMs - this.#begunMs) / SECOND)}s`;
+      untoldS += 1;
+    }
+    const hinders = [...whats].map(([what, seconds]) => `${what} ${seconds} s`).join(", ");
+    const story = () => `${hinders}; Ready: ${shortened(ready)}; Events: ${shortened(world.told.filter(isAbout))}`;
+    if (this.#cell.answer === null && hinderedS > 0) this.#fail(`hindered without a fault: ${story()}`);
+    // A condition may turn for a moment while a probe is under way.
+    if (untoldS > FLICKER_S) this.#fail(`not told for ${untoldS} of ${hinderedS} s, first at ${first}: ${story()}`);
+    if (hinderedS === 0 && this.#hits > 0 && !this.#isRecorded)
+      this.#fail(`no trace in log, Events or metrics: ${story()}`);
+  }
+
+  get #toldMs(): number {
+    return WRITTEN_MS + (this.#cell.answer === "slow" ? NO_PROGRESS_MS : TOLD_MS);
+  }
+
+  /** Whether a person who looks at the Environment now sees that something is wrong, and what. */
+  #isTold(): boolean {
+    const condition = this.#world.conditionOf("Ready");
+    if (condition && condition.status !== "True" && isAbout(`${condition.reason} ${condition.message}`)) return true;
+    return this.#row.silencesStatus === true && (this.#loggedMs !== null || this.#world.told.some(isAbout));
+  }
+
+  /** Of a fault that hinders nothing: the operator noted it somewhere. */
+  get #isRecorded(): boolean {
+    if (this.#row.isOnlyCounted) return true;
+    return this.#loggedMs !== null || this.#world.told.some(isAbout);
+  }
+
+  // --- after it ---------------------------------------------------------------------------------------------------
+
+  async #recovers(): Promise<void> {
+    const world = this.#world;
+    const fixedMs = world.clock.monotonic();
+    const reasons = ["SessionsStarting", "Authenticated"].map((type) => world.conditionOf(type)?.reason);
+    const pauses = [
+      reasons.includes("BreakerOpen") ? DEFAULT_TIMING.probeMaxMs : 0,
+      reasons.includes("KeyRejected") ? DEFAULT_TIMING.rejectedKeyRetryMs : 0,
+    ];
+    const boundMs = RECOVERY_MS + Math.max(...pauses);
+    const isOver = () => world.isSettled && world.conditionOf("Ready")?.status === "True";
+    if (!(await this.#within(isOver, boundMs))) {
+      this.#fail(`not served ${boundMs / MINUTE} min after the fix: ${this.#left()}`);
+      return;
+    }
+    world.say(`settled ${Math.round((world.clock.monotonic() - fixedMs) / SECOND)} s after the fix`);
+    const id = world.enqueue();
+    if (!(await this.#within(() => world.starts.some(({ workId }) => workId === id), MINUTE))) {
+      this.#fail(`a session that comes after the fix does not start within a minute: ${this.#left()}`);
+    }
+    if (!(await this.#within(() => world.isSettled, 5 * MINUTE)))
+      this.#fail(`its item is not settled: ${this.#left()}`);
+  }
+
+  async #isDeleted(): Promise<void> {
+    const world = this.#world;
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    const isGone = () => !world.environment && world.claims.length === 0 && world.pods.length === 0;
+    if (!(await this.#within(isGone, 3 * MINUTE))) this.#fail(`not gone after its deletion: ${this.#left()}`);
+  }
+
+  async #within(condition: () => boolean, limitMs: number): Promise<boolean> {
+    const endMs = this.#world.clock.monotonic() + limitMs;
+    while (!condition()) {
+      if (this.#world.clock.monotonic() >= endMs) return false;
+      await this.#world.pass(SECOND);
+    }
+    return true;
+  }
+
+  #left(): string {
+    const { items, claims, pods, node } = this.#world;
+    const states = new Map<string, number>();
+    for (const { state } of items) states.set(state, (states.get(state) ?? 0) + 1);
+    const counts = [...states].map(([state, count]) => `${count} ${state}`).join(", ");
+    return `items ${counts}; ${claims.length} claims, ${pods.length} Pods, ${node.running.size} containers; ${readyOf(this.#world)}`;
+  }
+
+  #judgeRequests(): void {
+    const most = Math.max(0, ...this.#matching.values());
+    const total = [...this.#matching.values()].reduce((sum, count) => sum + count, 0);
+    const mostOf = (api: string) =>
+      Math.max(0, ...[...this.#all].filter(([key]) => key.startsWith(api)).map(([, count]) => count));
+    if (most > MAX_PER_MINUTE) {
+      const last = this.#matching.get(FAULT_MS / MINUTE - 2) ?? 0;
+      this.#fail(`${most} requests of it within a minute (${total} in all, ${last} in the last one)`);
+    }
+    for (const api of ["kube", "work"]) {
+      if (mostOf(api) > MAX_ALL_PER_MINUTE) this.#fail(`${mostOf(api)} requests to ${api} within a minute`);
+    }
+  }
+
+  #judgeItems(): void {
+    const world = this.#world;
+    const { items } = world;
+    const starts = new Map<string, number>();
+    for (const { workId } of world.starts) starts.set(workId, (starts.get(workId) ?? 0) + 1);
+    // An item whose lease lapsed is queued again by the server, and may run again.
+    const twice = items.filter(({ id, generation }) => (starts.get(id) ?? 0) > generation);
+    if (twice.length > 0) this.#fail(`${twice.length} items ran more often than they were queued`);
+    const vain = items.map(({ id, acks }) => acks.length - (starts.get(id) ?? 0));
+    const inVain = vain.reduce((sum, count) => sum + count, 0);
+    if (inVain > MAX_IN_VAIN) this.#fail(`${inVain} acknowledgements in vain, ${Math.max(...vain)} of one item`);
+    const eaten = items.filter(({ id, state }) => state === "stopped" && !starts.has(id)).length;
+    if (eaten > MAX_IN_VAIN) this.#fail(`${eaten} of ${items.length} items were stopped without a session`);
+    if (world.maxLivePods > MAX_CONCURRENT + 1)
+      this.#fail(`${world.maxLivePods} Pods at maxConcurrent ${MAX_CONCURRENT}`);
+  }
+}
+
+/** Seconds in which `Ready` may turn back, in all. */
+const FLICKER_S = 10;
+
+const WORDS = [SERVERS_WORDS, "no answer", "no whole answer", "timeout", "time-out", "not get the request in time"];
+
+/** Whether a text reports the fault, in the server's words or as a missing answer. */
+function isAbout(text: string): boolean {
+  return WORDS.some((words) => text.includes(words));
+}
+
+function readyOf(world: LoopWorld): string {
+  const condition = world.conditionOf("Ready");
+  return condition ? `${condition.status} ${condition.reason} (${condition.message.slice(0, MESSAGE)})` : "no Ready";
+}
+
+const MESSAGE = 220;
+
+function shortened(texts: readonly string[]): string {
+  const shown = texts.length > 6 ? [...texts.slice(0, 4), `... ${texts.length - 6} more`, ...texts.slice(-2)] : texts;
+  return shown.map((text) => text.slice(0, MESSAGE + 60)).join(" | ") || "none";
+}
+
+/** What a fault hinders, by its effects: each for a minute already. */
+class Hindrances {
+  readonly #world: LoopWorld;
+  readonly #sinceMs = new Map<string, number>();
+  /** What there is, by uid: lists of the server are copies, and too dear for every second. */
+  readonly #pods = new Map<string, KubeObject>();
+  readonly #claims = new Map<string, Journal>();
+
+  constructor(world: LoopWorld) {
+    this.#world = world;
+    world.server.subscribe(({ plural, type, object }) => {
+      const { uid = "" } = object.metadata;
+      const journal = plural === SECRETS.plural ? readJournal(object as Secret) : null;
+      if (plural === PODS.plural) this.#pods.set(uid, object);
+      if (journal) this.#claims.set(uid, journal);
+      if (type !== "DELETED") return;
+      this.#pods.delete(uid);
+      this.#claims.delete(uid);
+    });
+  }
+
+  /** The first that has lasted for a minute; null: nothing is hindered. */
+  look(nowMs: number): string | null {
+    const now = new Set(this.#now());
+    for (const what of this.#sinceMs.keys()) if (!now.has(what)) this.#sinceMs.delete(what);
+    for (const what of now) if (!this.#sinceMs.has(what)) this.#sinceMs.set(what, nowMs);
+    for (const [what, sinceMs] of this.#sinceMs) {
+      if (nowMs - sinceMs >= TOLD_MS + (what.includes("Pod is left") ? RETAIN_SECONDS * SECOND + 30 * SECOND : 0)) {
+        return what.split(":")[0] ?? what;
+      }
+    }
+    return null;
+  }
+
+  *#now(): Iterable<string> {
+    const world = this.#world;
+    const running = new Set([...world.node.running].map(({ workId }) => workId));
+    const live = [...world.api.world.items.values()].filter(({ state }) => state !== "stopped");
+    const taken = new Set(live.filter(({ state }) => state !== "queued").map(({ data }) => data.id));
+    const waits = live.some(({ state, data }) => state === "queued" && !taken.has(data.id));
+    if (waits && running.size < MAX_CONCURRENT) yield "work waits beside a free place";
+    for (const { id, state } of live) {
+      if (state !== "queued" && !running.has(id)) yield `an item is ${state} without a container:${id}`;
+    }
+    for (const [uid, journal] of this.#claims) {
+      const isOver = journal.use === "removal" || world.api.world.items.get(journal.workId)?.state === "stopped";
+      if (isOver && !running.has(journal.workId)) yield `a claim's Secret is left:${uid}`;
+    }
+    const runs = new Set([...world.node.running].map(({ pod }) => pod));
+    for (const { metadata } of this.#pods.values()) {
+      const name = metadata.name ?? "";
+      const phase = metadata.labels?.[LABEL_PHASE];
+      if (phase !== "parked" && !runs.has(name)) yield `a Pod is left:${name}`;
+    }
+  }
+}

@@ -1,0 +1,64 @@
+import { readFile } from "node:fs/promises";
+import { describe, expect, test } from "vitest";
+import { parseAllDocuments } from "yaml";
+import { KUBE_ROWS, WORK_ROWS } from "./calls.ts";
+import { runCell } from "./cell.ts";
+
+/** Rights that no Environment with `sessions` needs, each with what tests its faults. */
+const ELSEWHERE = new Set([
+  // Always-on workers: test/faults/sequences, and the tests of src/workers.
+  "create deployments",
+  "patch deployments",
+  "delete deployments",
+  // The Lease of the leader: test/faults/replicas.
+  ...["get", "list", "create", "update", "delete"].map((verb) => `${verb} leases`),
+  // No request: the API server checks it where an owner reference is set.
+  "update environments/finalizers",
+]);
+
+/** Rows whose worlds differ in what they send. */
+const FAIR = [
+  "poll",
+  "list",
+  "get environments",
+  "get secrets (claim)",
+  "create secrets (removal)",
+  "list secrets",
+  "patch poddisruptionbudgets",
+  "delete poddisruptionbudgets",
+  "patch networkpolicies",
+  "delete networkpolicies",
+  "patch persistentvolumeclaims",
+];
+
+describe.each(["Worker", "Operator"] as const)("lease: %s", (lease) => {
+  test.each(FAIR)(
+    "the world of the row %s is served without a fault, and sends no call that has no row",
+    async (call) => {
+      const api = Object.hasOwn(WORK_ROWS, call) ? "work" : "kube";
+      const { failures, sent } = await runCell({ api, call, answer: null, lease }, 1);
+      expect(failures).toEqual([]);
+      expect([...sent].filter((each) => !Object.hasOwn(KUBE_ROWS, each) && !Object.hasOwn(WORK_ROWS, each))).toEqual(
+        [],
+      );
+    },
+  );
+});
+
+test("every right of the operator's Roles has a row", async () => {
+  const documents = parseAllDocuments(await readFile("deploy/rbac.yaml", "utf8")).map((each) => each.toJS() as Rbac);
+  const bound = new Set(documents.map(({ roleRef }) => roleRef?.name));
+  const rules = documents.filter(({ metadata }) => bound.has(metadata.name)).flatMap((role) => role.rules ?? []);
+  const rights = rules.flatMap(({ resources, verbs }) =>
+    resources.flatMap((resource) => verbs.map((verb) => `${verb} ${resource}`)),
+  );
+  expect(rights.length).toBeGreaterThan(20);
+  const rows = new Set(Object.keys(KUBE_ROWS).map((row) => row.replace(/ \(.*\)$/, "")));
+  expect(rights.filter((right) => !rows.has(right) && !ELSEWHERE.has(right))).toEqual([]);
+});
+
+interface Rbac {
+  readonly metadata: { readonly name: string };
+  readonly roleRef?: { readonly name: string };
+  readonly rules?: readonly { readonly resources: readonly string[]; readonly verbs: readonly string[] }[];
+}

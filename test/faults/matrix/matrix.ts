@@ -1,0 +1,59 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { seededRandom } from "../../../simulator/ids.ts";
+import { readFaultSettings } from "../support/settings.ts";
+import { KUBE_ANSWERS, WORK_ANSWERS } from "./answers.ts";
+import { KUBE_ROWS, WORK_ROWS } from "./calls.ts";
+import { type Cell, type Lease, runCell } from "./cell.ts";
+
+const { sample: isSample, seed } = readFaultSettings();
+
+/** Both tables: the rows of one API, and what its calls are answered with. */
+const TABLES = [
+  { api: "work", rows: Object.keys(WORK_ROWS), answers: WORK_ANSWERS },
+  { api: "kube", rows: Object.keys(KUBE_ROWS), answers: KUBE_ANSWERS },
+] as const;
+
+/** The cells of one row that a run tries: all, or of a sample one, which differs from row to row. */
+function picked(answers: readonly NonNullable<Cell["answer"]>[], row: number, order: readonly number[]) {
+  if (!isSample) return answers;
+  const at = order[row % answers.length] ?? 0;
+  return answers.filter((_answer, index) => index === at);
+}
+
+/** 0 to `count` - 1 in an order that the seed decides: so many rows in turn have each answer once. */
+function shuffled(count: number, random: () => number): number[] {
+  const keyed = Array.from({ length: count }, (_, index) => ({ index, at: random() }));
+  return keyed.sort((a, b) => a.at - b.at).map(({ index }) => index);
+}
+
+/** The tests of one lease: one for each row. */
+export function describeMatrix(lease: Lease): void {
+  const random = seededRandom(seed + lease.length);
+  const table: string[] = [];
+  let held = 0;
+  let tried = 0;
+  describe.each(TABLES)(
+    `lease: ${lease}: a call to the $api API that fails for half an hour`,
+    ({ api, rows, answers }) => {
+      const order = shuffled(answers.length, random);
+      table.push("", [api.padEnd(NAME), ...answers.map((answer) => answer.padEnd(CELL))].join(""));
+      test.each(rows.map((call, row) => ({ call, row })))("$call", async ({ call, row }) => {
+        const failed: string[] = [];
+        const marks = new Map<string, string>();
+        for (const answer of picked(answers, row, order)) {
+          const { failures } = await runCell({ api, call, answer, lease }, seed);
+          tried += 1;
+          if (failures.length === 0) held += 1;
+          else failed.push([`${call}, answered with ${answer}, lease: ${lease}:`, ...failures].join("\n  "));
+          marks.set(answer, failures.length === 0 ? "ok" : "FAIL");
+        }
+        table.push([call.padEnd(NAME), ...answers.map((answer) => (marks.get(answer) ?? "").padEnd(CELL))].join(""));
+        expect(failed).toEqual([]);
+      });
+    },
+  );
+  afterAll(() => console.log(`${table.join("\n")}\n\nfault matrix, lease: ${lease}: ${held} of ${tried} cells hold`));
+}
+
+const NAME = 40;
+const CELL = 6;
