@@ -70,6 +70,11 @@ export class Informer<T extends KubeObject> {
     return this.#reflector.lastError;
   }
 
+  /** For how long the cache may be behind the server, in milliseconds; 0: it follows. */
+  get behindMs(): number {
+    return this.#reflector.behindMs;
+  }
+
   get(namespace: string | undefined, name: string): T | undefined {
     return this.#cache.get(objectKey(namespace, name));
   }

@@ -39,6 +39,9 @@ const COMPARE_JITTER = 0.2;
 /** Bookmarks come every minute: a watch that has not come up to a list after two of them has missed what it differs in. */
 const COMPARE_PATIENCE_MS = 120_000;
 
+/** A watch that has been open for so long was answered: its opening is given up after 30 s (OPEN_TIMEOUT_MS of watch.ts). */
+const ANSWERED_MS = 40_000;
+
 /** A large set may take a while; the pages have their own bounds. */
 const LIST_TIMEOUT_MS = 60_000;
 
@@ -87,6 +90,12 @@ export class Reflector<T extends KubeObject> {
   readonly #synced = Promise.withResolvers<void>();
   #hasSynced = false;
   #lastError: unknown;
+  /** Since when (monotonic) nothing shows that the store follows the server; undefined: it does. */
+  #behindSinceMs: number | undefined;
+  /** The last watch failed: a list in between shows changes only once. */
+  #watchFailed = false;
+  /** When (monotonic) the watch under way was sent; undefined: there is none. */
+  #watchSentMs: number | undefined;
   /** Everything up to here is in the store. */
   #version = "";
   /** The place in the history is of no use (any more): list before watching. */
@@ -115,6 +124,13 @@ export class Reflector<T extends KubeObject> {
   /** What the last attempt failed with; undefined while all is well. */
   get lastError(): unknown {
     return this.#lastError;
+  }
+
+  /** For how long the store may be behind the server: since the first list or watch that failed in a row. */
+  get behindMs(): number {
+    const nowMs = this.#options.clock.monotonic();
+    const isWatching = this.#watchSentMs !== undefined && nowMs >= this.#watchSentMs + ANSWERED_MS;
+    return this.#behindSinceMs === undefined || isWatching ? 0 : nowMs - this.#behindSinceMs;
   }
 
   /**
@@ -150,14 +166,18 @@ export class Reflector<T extends KubeObject> {
     const opened = this.#options.clock.monotonic();
     const progress = { events: 0 };
     let failure: unknown;
+    this.#watchSentMs = opened;
     try {
       await this.#watch(signal, progress);
     } catch (error) {
       failure = error;
+    } finally {
+      this.#watchSentMs = undefined;
     }
     if (signal.aborted) return 0;
     if (this.#askers.length > 0) return 0;
     const livedMs = this.#options.clock.monotonic() - opened;
+    if (livedMs >= ANSWERED_MS) this.#follows();
     const productive = progress.events > 0 && livedMs >= PRODUCTIVE_MS;
     if (productive || livedMs >= STABLE_MS) this.#outageBackoff.reset();
     if (livedMs >= STABLE_MS) this.#refusalBackoff.reset();
@@ -173,12 +193,14 @@ export class Reflector<T extends KubeObject> {
       return productive ? 0 : this.#outageBackoff.next();
     }
     if (mustRelist(failure)) this.#mustList = true;
+    this.#watchFailed = true;
     return this.#failed("watch", failure);
   }
 
   #failed(what: string, error: unknown): number {
-    const { logger, resource, namespace } = this.#options;
+    const { clock, logger, resource, namespace } = this.#options;
     this.#lastError = error;
+    this.#behindSinceMs ??= clock.monotonic();
     const asked = error instanceof KubeApiError ? (error.retryAfterMs ?? 0) : 0;
     const outage = isOutage(error);
     if (!outage) this.#outageBackoff.reset();
@@ -192,8 +214,9 @@ export class Reflector<T extends KubeObject> {
   }
 
   async #list(signal: AbortSignal): Promise<void> {
-    const { metrics, resource, store } = this.#options;
+    const { clock, metrics, resource, store } = this.#options;
     const asked = this.#askers.length;
+    this.#behindSinceMs ??= clock.monotonic();
     const list = await this.#fetch(signal, store.keep);
     metrics?.reflectorLists.inc({ resource: resource.plural });
     // From 0, so that the first miss is an increase and not the birth of a series, which `increase()` does not see.
@@ -205,7 +228,8 @@ export class Reflector<T extends KubeObject> {
     // A list is newer than whatever a comparison under way holds.
     this.#comparison?.cancel();
     this.#outageBackoff.reset();
-    this.#ok();
+    this.#lastError = undefined;
+    if (!this.#watchFailed) this.#behindSinceMs = clock.monotonic();
     this.#hasSynced = true;
     this.#synced.resolve();
     for (const resolve of answered) resolve();
@@ -235,11 +259,14 @@ export class Reflector<T extends KubeObject> {
       progress.events += 1;
       this.#version = event.object.metadata.resourceVersion ?? this.#version;
       this.#comparison?.advanced(this.#version);
-      this.#ok();
+      this.#lastError = undefined;
+      this.#follows();
     }
   }
-  #ok(): void {
-    this.#lastError = undefined;
+
+  #follows(): void {
+    this.#watchFailed = false;
+    this.#behindSinceMs = undefined;
   }
 
   async #compareNowAndThen(signal: AbortSignal): Promise<void> {

@@ -12,8 +12,11 @@ import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import { nodeOutlook } from "../sessions/node-health.ts";
 import { isOthers } from "../sessions/own-pods.ts";
+
 import { SharedSessions } from "../sessions/shared-sessions.ts";
+import { CacheLag } from "./cache-lag.ts";
 import type { SharingEnvironment } from "./environment-conditions.ts";
+
 import { policyName } from "./network-policy.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { ownPodLists } from "./own-pod-lists.ts";
@@ -52,6 +55,7 @@ export interface ControllerOptions
     | "pods"
     | "nodeOutlook"
     | "workers"
+    | "lag"
     | "sharers"
     | "sharedSessions"
     | "again"
@@ -99,6 +103,7 @@ export interface Term {
 export class Controller {
   readonly #options: ControllerOptions;
   readonly #caches: readonly Caches[];
+  readonly #lag: CacheLag<Caches>;
   readonly #environments: readonly Informer<KubeObject>[];
   readonly #pods: readonly Informer<Pod>[];
   readonly #policies: readonly Informer<NetworkPolicy>[];
@@ -122,6 +127,7 @@ export class Controller {
       environments: environmentInformer(options, namespace),
       pods: podInformer(options, namespace),
     }));
+    this.#lag = new CacheLag(this.#caches, clock, options.timing.stepPatienceMs);
     this.#environments = this.#caches.map(({ environments }) => environments);
     this.#pods = this.#caches.map(({ pods }) => pods);
     this.#policies = this.#perNamespace((namespace) => policyInformer(options, namespace));
@@ -165,6 +171,9 @@ export class Controller {
     }
     const nodes = this.#nodes.run(signal);
     const workers = this.#workers.run(signal, (key, name) => this.#termOf(key)?.podChanged(key, name));
+    void this.#lag.run(signal, ({ environments }) => {
+      for (const key of environments.list().map(keyOf)) this.#add(key);
+    });
     await Promise.race([this.synced, aborted(signal)]);
     if (!signal.aborted) {
       this.#tellUnlisted();
@@ -232,6 +241,7 @@ export class Controller {
       pods: ({ namespace, name, uid }) => this.#podsOf(namespace, name, uid),
       nodeOutlook: (pod) => nodeOutlook(this.#nodes.get(pod.spec.nodeName), pod),
       workers: (of) => this.#workers.of(of),
+      lag: (namespace) => this.#lag.of(namespace),
       sharers: (environment) => this.#sharers(environment),
       sharedSessions: this.#sharedSessions,
       again: (key, afterMs) => this.#queue.addAfter(key, afterMs),

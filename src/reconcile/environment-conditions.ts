@@ -18,6 +18,8 @@ export interface SharingEnvironment {
 export interface ConditionParts {
   readonly environment: Environment;
   readonly report: Pick<RuntimeReport, "verdicts" | "hindrance">;
+  /** Why changes in the namespace are not seen; null: they are. */
+  readonly lag: string | null;
   /** What is wrong with the environment key as its Secret has it; null: nothing. */
   readonly keyProblem: Verdict | null;
   /** Whether the operator may send keys to the address that the spec names. */
@@ -49,6 +51,7 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
   const all = [...updates.values()];
   const ready = readyCondition({
     decided: ownDecision(environment),
+    lag: parts.lag,
     hindrance: report.hindrance,
     conditions: all,
     generation,

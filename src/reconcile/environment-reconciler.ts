@@ -148,6 +148,9 @@ export class EnvironmentReconciler {
     const report = state.runtime.report();
     const conditions = this.#conditions(state, report);
     gaugeEnvironment(this.#options.metrics, environment, report, conditions);
+    const { namespace, name } = environment.metadata;
+    const step = { namespace, environment: name, step: "watch" };
+    this.#options.metrics.failingSteps.set(step, this.#lagOf(state) === null ? 0 : 1);
     const recorded = isRecorded(state);
     const restMs = await state.status.write({
       generation: environment.metadata.generation,
@@ -219,11 +222,16 @@ export class EnvironmentReconciler {
     forgetEnvironmentMetrics(metrics, { namespace, environment: name });
   }
 
+  #lagOf({ environment }: EnvironmentState): string | null {
+    return this.#options.lag(environment.metadata.namespace);
+  }
+
   #conditions(state: EnvironmentState, report: RuntimeReport): ConditionUpdate[] {
     const { environment, key, work, templateChecker, policy } = state;
     return environmentConditions({
       environment,
       report,
+      lag: this.#lagOf(state),
       keyProblem: key.problem,
       originAllowed: work.isAllowed,
       template: templateChecker.verdict,

@@ -48,6 +48,8 @@ export function ownDecision(environment: Environment): ReadyReason | null {
 export interface ReadyParts {
   /** What the operator decided itself: it comes before everything else. */
   readonly decided: ReadyReason | null;
+  /** Why changes in the namespace are not seen: then all conditions are old. */
+  readonly lag: string | null;
   /** What keeps the loops from serving and is no matter of any condition. */
   readonly hindrance: string | null;
   readonly conditions: readonly ConditionUpdate[];
@@ -58,11 +60,13 @@ export interface ReadyParts {
  * `Ready` out of all others: the first condition that stands in the way lends it its reason and words, so that one look
  * says what is wrong.
  */
-export function readyCondition({ decided, hindrance, conditions, generation }: ReadyParts): ConditionUpdate {
+export function readyCondition({ decided, lag, hindrance, conditions, generation }: ReadyParts): ConditionUpdate {
+  const blocked = lag ?? hindrance;
   if (decided) {
-    const message = hindrance === null ? decided.message : `${decided.message}; ${hindrance}`;
+    const message = blocked === null ? decided.message : `${decided.message}; ${blocked}`;
     return conditionFor(decided.reason, message, generation);
   }
+  if (lag !== null) return conditionFor("StepFailing", lag, generation);
   const byType = new Map(conditions.map((condition) => [condition.type, condition]));
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);

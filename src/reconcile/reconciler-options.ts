@@ -48,6 +48,8 @@ export interface ReconcilerOptions {
   readonly nodeOutlook: SessionContext["nodeOutlook"];
   /** The workers of one Environment. */
   readonly workers: (of: { readonly namespace: string; readonly name: string }) => WorkersCaches;
+  /** Why changes in a namespace are not seen; null: they are. */
+  readonly lag: (namespace: string) => string | null;
   /** Other Environments with the same environmentId. */
   readonly sharers: (environment: Environment) => readonly SharingEnvironment[];
   /** What keeps a session from running in two of these at once. */

@@ -262,6 +262,32 @@ describe("a bad server", () => {
     expect(informer.lastError).toBeUndefined();
   });
 
+  test("counts how long it may be behind, until a watch is open again", async () => {
+    const { informer, changes } = start();
+    await watched();
+    await clock.advance(60_000);
+    expect(informer.behindMs).toBe(0);
+    server.scripts.push((seen, response) => {
+      if (seen.query.get("watch") !== "true") return false;
+      sendStatus(response, 403, "Forbidden", "no permission");
+      return true;
+    });
+    server.cut();
+    await until(clock, () => informer.behindMs >= 60_000, 500);
+    // A list shows what changed once, and not what changes from then on.
+    let isListed = false;
+    void informer.relist().then(() => {
+      isListed = true;
+    });
+    await until(clock, () => isListed, 500);
+    expect(informer.behindMs).toBeGreaterThanOrEqual(60_000);
+    server.scripts.length = 0;
+    await until(clock, () => server.openWatches === 1, 500);
+    server.put(path("a"), pod("a"));
+    await until(clock, () => changes.length === 1);
+    expect(informer.behindMs).toBe(0);
+  });
+
   test("a first list that fails is tried again until it comes", async () => {
     let left = 5;
     server.scripts.push((_seen, response) => {

@@ -60,6 +60,7 @@ function start(find: () => KubeObject | undefined) {
     pods: () => ({ get: () => undefined, list: () => [leftover()], parked: () => [leftover()], assignedTo: () => [] }),
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
+    lag: () => null,
     sharers: () => [],
     sharedSessions: new SharedSessions({ clock, served: () => [] }),
     again: (_key, afterMs) => again.push(afterMs),

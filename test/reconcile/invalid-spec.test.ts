@@ -68,6 +68,7 @@ function start(spec: Json) {
     pods: () => none,
     nodeOutlook: () => "stays",
     workers: () => ({ pods: none, deployments: none, synced: Promise.resolve(), problem: () => null }),
+    lag: () => null,
     sharers: () => [],
     sharedSessions: new SharedSessions({ clock, served: () => [] }),
     again: (_key, afterMs) => again.push(afterMs),

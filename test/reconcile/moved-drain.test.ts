@@ -95,6 +95,7 @@ function takeOver(clock: VirtualClock, environment: KubeObject, told: string[]) 
       synced: Promise.resolve(),
       problem: () => null,
     }),
+    lag: () => null,
     sharers: () => [],
     sharedSessions: new SharedSessions({ clock, served: () => [] }),
     again: (_key, afterMs) => again.push(clock.monotonic() + afterMs),

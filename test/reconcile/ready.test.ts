@@ -27,7 +27,7 @@ function conditionsWith(...reasons: readonly ConditionReason[]): ConditionUpdate
 }
 
 function ready(conditions: readonly ConditionUpdate[], parts: Partial<ReadyParts> = {}): ConditionUpdate {
-  return readyCondition({ decided: null, hindrance: null, conditions, generation: GENERATION, ...parts });
+  return readyCondition({ decided: null, lag: null, hindrance: null, conditions, generation: GENERATION, ...parts });
 }
 
 test("all well is Ready", () => {
@@ -104,4 +104,11 @@ test("a hindrance shows where no condition is wrong, and before what is only not
     message: "no leave",
   });
   expect(ready(conditionsWith("Unreachable"), { hindrance: "no leave" }).reason).toBe("Unreachable");
+});
+
+test("caches that do not follow the API server come before all conditions, which rest on them", () => {
+  const lag = "changes of Pods are not seen";
+  expect(ready(conditionsWith("PreparationFailing"), { lag })).toMatchObject({ status: "False", message: lag });
+  const decided = { reason: "Paused", message: "spec.paused is true" } as const;
+  expect(ready(conditionsWith(), { lag, decided })).toMatchObject({ reason: "Paused" });
 });

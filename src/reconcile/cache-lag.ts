@@ -1,0 +1,63 @@
+import { type Clock, sleep } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
+import { isForbidden, isUnauthorized } from "../kube/errors.ts";
+import type { Informer } from "../kube/informer.ts";
+import type { KubeObject } from "../kube/resource.ts";
+
+/** How soon a change is noticed. */
+const CHECK_MS = 5_000;
+
+/** The caches of one namespace, or of all. */
+export interface LaggingCaches {
+  /** Undefined: all. */
+  readonly namespace: string | undefined;
+  readonly environments: Pick<Informer<KubeObject>, "behindMs" | "lastError">;
+  readonly pods: Pick<Informer<KubeObject>, "behindMs" | "lastError">;
+}
+
+/** Whether the caches follow the API server, and what is wrong where they do not. */
+export class CacheLag<C extends LaggingCaches> {
+  readonly #caches: readonly C[];
+  readonly #clock: Clock;
+  readonly #patienceMs: number;
+
+  /** @param patienceMs a restart of the API server takes seconds; after this a person wants to know. */
+  constructor(caches: readonly C[], clock: Clock, patienceMs: number) {
+    this.#caches = caches;
+    this.#clock = clock;
+    this.#patienceMs = patienceMs;
+  }
+
+  /** Why changes in a namespace are not seen, and how to fix it; null: they are. */
+  of(namespace: string): string | null {
+    const caches = this.#caches.find((each) => each.namespace === undefined || each.namespace === namespace);
+    return caches ? this.#words(caches) : null;
+  }
+
+  /** Calls `onChange` with the caches that began or ceased to lag, until the signal aborts. */
+  async run(signal: AbortSignal, onChange: (caches: C) => void): Promise<void> {
+    const shown = new Map<C, string | null>();
+    while (await sleep(this.#clock, CHECK_MS, signal)) {
+      for (const caches of this.#caches) {
+        const now = this.#words(caches);
+        if (now === (shown.get(caches) ?? null)) continue;
+        shown.set(caches, now);
+        onChange(caches);
+      }
+    }
+  }
+
+  #words({ pods, environments }: LaggingCaches): string | null {
+    if (pods.behindMs >= this.#patienceMs) return words("Pods", pods);
+    return environments.behindMs >= this.#patienceMs ? words("Environments", environments) : null;
+  }
+}
+
+function words(what: string, { lastError }: LaggingCaches["pods"]): string {
+  const fix =
+    isForbidden(lastError) || isUnauthorized(lastError)
+      ? `give the operator permission to list and watch ${what}`
+      : "it is tried again; see whether the API server is healthy";
+  const said = lastError === undefined ? "no answer yet" : errorText(lastError);
+  return `changes of ${what} are not seen, because they cannot be listed or watched: ${said}; ${fix}`;
+}

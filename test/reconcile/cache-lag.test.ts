@@ -1,0 +1,54 @@
+import { expect, test } from "vitest";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import { CacheLag, type LaggingCaches } from "../../src/reconcile/cache-lag.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const PATIENCE_MS = 45_000;
+const FINE = { behindMs: 0, lastError: undefined };
+const FORBIDDEN = new KubeApiError("pods is forbidden: no permission", { status: 403, reason: "Forbidden" });
+
+function lagOf(...caches: LaggingCaches[]) {
+  return new CacheLag(caches, new VirtualClock(), PATIENCE_MS);
+}
+
+test("says nothing for a while, since an API server that restarts is back by then", () => {
+  const pods = { behindMs: 44_000, lastError: FORBIDDEN };
+  expect(lagOf({ namespace: undefined, environments: FINE, pods }).of("agents")).toBeNull();
+});
+
+test.each([
+  [FORBIDDEN, "pods is forbidden: no permission; give the operator permission to list and watch Pods"],
+  [new KubeApiError("list pods: 500", { status: 500 }), "list pods: 500; it is tried again"],
+  [undefined, "no answer yet; it is tried again"],
+])("says what fails and how to fix it: %s", (lastError, words) => {
+  const lag = lagOf({ namespace: undefined, environments: FINE, pods: { behindMs: 45_000, lastError } });
+  expect(lag.of("agents")).toContain(
+    `changes of Pods are not seen, because they cannot be listed or watched: ${words}`,
+  );
+});
+
+test("is a matter of each namespace", () => {
+  const environments = { behindMs: 45_000, lastError: FORBIDDEN };
+  const lag = lagOf({ namespace: "a", environments: FINE, pods: FINE }, { namespace: "b", environments, pods: FINE });
+  expect([lag.of("a"), lag.of("b")]).toEqual([null, expect.stringContaining("changes of Environments")]);
+});
+
+test("is told when it begins and when it ends, once each", async () => {
+  const clock = new VirtualClock();
+  const pods = { ...FINE } as { behindMs: number; lastError: unknown };
+  const caches = { namespace: undefined, environments: FINE, pods };
+  const told: unknown[] = [];
+  const ending = new AbortController();
+  const running = new CacheLag([caches], clock, PATIENCE_MS).run(ending.signal, (each) => told.push(each));
+  await clock.advance(20_000);
+  expect(told).toEqual([]);
+  Object.assign(pods, { behindMs: 50_000, lastError: FORBIDDEN });
+  await clock.advance(20_000);
+  expect(told).toEqual([caches]);
+  pods.behindMs = 0;
+  await clock.advance(20_000);
+  expect(told).toEqual([caches, caches]);
+  ending.abort();
+  await running;
+  expect(clock.pendingTimers).toBe(0);
+});
