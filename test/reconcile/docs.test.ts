@@ -59,7 +59,7 @@ describe("docs/troubleshooting.md", () => {
 describe("docs/status.md", () => {
   test("names the conditions behind Ready in the order in which they are asked", async () => {
     const page = await read("docs/status.md");
-    const line = page.split("\n").find((text) => text.startsWith("2. ")) ?? "";
+    const line = page.split("\n").find((text) => text.startsWith("3. ")) ?? "";
     expect([...line.matchAll(/`(\w+)`/g)].map(([, name]) => name)).toEqual([...IN_THE_WAY]);
   });
 

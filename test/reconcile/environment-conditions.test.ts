@@ -19,6 +19,7 @@ function shared(sharers: readonly SharingEnvironment[], spec: Record<string, unk
     template: null,
     policy: { reason: "PolicyInPlace", message: "" },
     sharers,
+    lag: null,
   } satisfies ConditionParts;
   return environmentConditions(parts).find(({ type }) => type === "EnvironmentIdShared");
 }
