@@ -24,6 +24,9 @@ export type Judged = <T>(call: JudgedCall, api: string, request: () => Promise<T
 /** Calls about one item: a 403 may be about that item alone, so the key is blamed only when it comes again. */
 const OF_ITEMS: ReadonlySet<Told> = new Set(["ack", "heartbeat", "stop"]);
 
+/** Calls about the queue as a whole: what one may do, so may the other. */
+const OF_QUEUE: readonly JudgedCall[] = ["poll", "stats"];
+
 /** An item that cannot be served or understood: the calls that show it are answered. */
 const ITEM = "item";
 const TOLD = [...JUDGED, ITEM] as const;
@@ -98,8 +101,8 @@ export class ApiHealth {
   readonly #random: Random;
   readonly #clock: Clock;
   readonly #timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
-  /** Refusals of the key in a row, by call about items. */
-  readonly #refusals = new Map<JudgedCall, number>();
+  /** Calls that refused the key: how often in a row, and when they are due again (monotonic). */
+  readonly #refusals = new Map<JudgedCall, { readonly times: number; readonly dueMs: number }>();
 
   constructor(options: {
     onChange: () => void;
@@ -140,8 +143,11 @@ export class ApiHealth {
    */
   retryKey(): boolean {
     const due = this.#rejected && this.#clock.monotonic() >= this.#rejectedMs + this.#timing.rejectedKeyRetryMs;
-    if (due) this.#rejected = false;
-    return due;
+    if (!due) return false;
+    this.#rejected = false;
+    const dueMs = this.#clock.monotonic() + this.#timing.retryMaxMs;
+    for (const [call, { times }] of this.#refusals) this.#refusals.set(call, { times, dueMs });
+    return true;
   }
 
   /** A request of this kind is about to be sent. */
@@ -188,14 +194,19 @@ export class ApiHealth {
 
   #answered(call: JudgedCall, key: number, at: number): void {
     this.#failing.delete(call);
-    this.#refusals.delete(call);
+    for (const each of OF_QUEUE.includes(call) ? OF_QUEUE : [call]) this.#refusals.delete(each);
     const nowMs = this.#clock.monotonic();
-    for (const [other, { dueMs }] of this.#failing) if (nowMs > dueMs + OVERDUE_MS) this.#failing.delete(other);
+    for (const calls of [this.#failing, this.#refusals]) {
+      for (const [other, { dueMs }] of calls) if (nowMs > dueMs + OVERDUE_MS) calls.delete(other as JudgedCall);
+    }
     this.#reached = true;
     // A long poll that began while the key was still good says nothing of it once a later call was refused.
     if (key === this.#keys && at > this.#rejectedOf) {
-      this.#rejected = false;
-      this.#key = { reason: "KeyAccepted", message: "the Work API accepts the key" };
+      // A call that works with the key says nothing of one that is refused with it.
+      if (!this.#isRefused) {
+        this.#rejected = false;
+        this.#key = { reason: "KeyAccepted", message: "the Work API accepts the key" };
+      }
     }
     this.#tell();
   }
@@ -208,9 +219,9 @@ export class ApiHealth {
     if (kind === "auth") {
       // The verdict on a key that was replaced while its request was under way is none on the new one.
       if (key !== this.#keys) return waitMs;
-      const refusals = (this.#refusals.get(call) ?? 0) + 1;
-      this.#refusals.set(call, refusals);
-      if (OF_ITEMS.has(call) && refusals < FAILURES_TO_SHOW) return waitMs;
+      const times = (this.#refusals.get(call)?.times ?? 0) + 1;
+      this.#refusals.set(call, { times, dueMs: this.#clock.monotonic() + waitMs });
+      if (OF_ITEMS.has(call) && times < FAILURES_TO_SHOW) return waitMs;
       this.#rejected = true;
       this.#rejectedMs = this.#clock.monotonic();
       this.#rejectedOf = at;
@@ -224,6 +235,10 @@ export class ApiHealth {
     this.#count(call, { reason: reasonOfKind(kind), message }, this.#clock.monotonic() + pauseMs, at);
     this.#tell();
     return pauseMs;
+  }
+
+  get #isRefused(): boolean {
+    return [...this.#refusals].some(([call, { times }]) => !OF_ITEMS.has(call) || times >= FAILURES_TO_SHOW);
   }
 
   #count(call: Told, verdict: Verdict, dueMs: number, at: number): void {

@@ -249,6 +249,11 @@ export class ClaimLoop {
         this.#context.points.note("claim.offer", { workId: item.id }, { result });
         this.#count(result);
         if (PROGRESS.has(result)) this.#onProgress();
+        if (result === "claimed") this.#context.failing.succeeded("poll");
+        if (result === "late" && !this.#gate.isClosing) {
+          const took = `it was offered ${answer.answeredAtMs - answer.sentAtMs} ms after it was asked for`;
+          this.#context.failing.failed("poll", { error: new Error(took) });
+        }
       })
       .finally(() => this.#underWay.delete(claiming));
     this.#underWay.set(claiming, answer.api);

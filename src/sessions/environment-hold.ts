@@ -3,6 +3,7 @@ import { FINALIZER, GROUP, KIND, PLURAL, VERSION } from "../api/names.ts";
 import { isConflict, isInvalid, isNotFound } from "../kube/errors.ts";
 import type { KubeObject, Resource } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
+import { orNull } from "./perform.ts";
 
 /** The Environment as a resource of the API server. */
 export const ENVIRONMENTS: Resource<Environment & KubeObject> = {
@@ -72,8 +73,9 @@ export class EnvironmentHold {
   async #write(wanted: boolean): Promise<boolean> {
     const { kube, points, namespace, name, uid } = this.#context;
     for (let attempt = 1; ; attempt += 1) {
+      const live = await orNull(points.run("environment.read", {}, () => kube.get(ENVIRONMENTS, { namespace, name })));
+      if (live === null) return false;
       try {
-        const live = await points.run("environment.read", {}, () => kube.get(ENVIRONMENTS, { namespace, name }));
         if (live.metadata.uid !== uid) return false;
         const finalizers = live.metadata.finalizers ?? [];
         if (finalizers.includes(FINALIZER) === wanted) return wanted;

@@ -40,6 +40,10 @@ export const STEPS = {
     effect: "nothing is claimed while Pods cannot be read",
     permission: "get Pods in this namespace",
   },
+  poll: {
+    effect: "work items come too late to be acknowledged: polls of the Work API take too long",
+    permission: null,
+  },
   acknowledge: { effect: "no session starts while work items cannot be acknowledged", permission: null },
   open: {
     effect: "claimed sessions do not start while the Secrets of claims cannot be changed",
@@ -124,7 +128,7 @@ export interface Failure {
   /** The name of the Pod and Secret it is about, which messages leave out: it differs at each try. */
   readonly name?: string;
   /** Replaces the message that the error gives, and is reported at once. */
-  readonly message?: string;
+  readonly message?: string | undefined;
   /** Try again at once: the next try is made with what is known now. */
   readonly atOnce?: boolean;
 }
@@ -197,6 +201,9 @@ const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-p
 
 /** Steps that are tried whether work waits or not. */
 const WITHOUT_WORK: ReadonlySet<StepName> = new Set(["recover", "delete-pod", "release"]);
+
+/** An item that was acknowledged in vain is in the queue again after 90 s: so long after, the next one is claimed. */
+const RESTART_MS = 60_000;
 
 /** Steps without which no claim starts: while a claim fails there, no other is begun. */
 const STARTS: readonly StepName[] = ["open", "take"];
@@ -282,9 +289,18 @@ export class FailingSteps {
     if (claim.failing) this.#changed();
   }
 
-  /** Claimed sessions do not start: the next one would not either. */
+  /**
+   * Claimed sessions do not start, and the next one would not either. Until one does, they are claimed one at a time, a while
+   * after the last one failed.
+   */
   get holdsClaims(): boolean {
-    return this.#unstarted.size > 0;
+    return this.#unstarted.size > 0 || this.startsFromMs > this.#context.clock.monotonic();
+  }
+
+  /** Until when (monotonic) claims are held for that at least. */
+  get startsFromMs(): number {
+    const failed = STARTS.flatMap((step) => this.#shared.get(step) ?? []).filter(({ times }) => times > 1);
+    return Math.max(0, ...failed.map(({ failedMs }) => failedMs + RESTART_MS));
   }
 
   /** Nothing is to be claimed before then (monotonic): a step that the next claim would take failed shortly before. */

@@ -13,6 +13,7 @@ import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
+import { STEP_BOUND } from "./perform.ts";
 import { ofClaim } from "./points.ts";
 
 const SECOND_MS = 1_000;
@@ -79,9 +80,13 @@ export async function markFinished(
   };
   try {
     await context.points.run("session.mark", { ...ofClaim(claim), asks: { reason: outcome.reason } }, () =>
-      context.kube.patch(PODS, { namespace: context.namespace, name: pod.metadata.name ?? "" }, patch, {
-        type: "merge",
-      }),
+      context.kube.patch(
+        PODS,
+        { namespace: context.namespace, name: pod.metadata.name ?? "" },
+        patch,
+        { type: "merge" },
+        STEP_BOUND,
+      ),
     );
   } catch (error) {
     if (!isNotFound(error) && !isConflict(error)) throw error;

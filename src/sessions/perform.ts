@@ -27,6 +27,9 @@ import { desiredTtlSeconds } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 
+/** A claim waits for one write at a time: one that hangs must not keep its other steps for the usual 30 s. */
+export const STEP_BOUND = { timeoutMs: 10_000 } as const;
+
 /** Counts the touches of a Pod: any change of it makes kubelet look at once. */
 const ANNOTATION_TOUCHES = "berth.dev/touches";
 
@@ -47,7 +50,7 @@ export async function openSecret(context: SessionContext, claim: Claim, acknowle
   claim.openingSent = true;
   try {
     const opened = await context.points.run("session.open", ofClaim(claim, { acknowledgedAt }), () =>
-      context.kube.patch(SECRETS, ref, patch, { type: "merge" }),
+      context.kube.patch(SECRETS, ref, patch, { type: "merge" }, STEP_BOUND),
     );
     claim.secretVersion = opened.metadata.resourceVersion ?? claim.secretVersion;
   } catch (error) {
@@ -110,7 +113,7 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
     spec: { activeDeadlineSeconds: claim.deadlineSeconds },
   };
   await context.points.run("session.touch", ofClaim(claim, { touches: claim.touches + 1 }), () =>
-    context.kube.patch(PODS, { namespace: context.namespace, name: claim.name }, patch, { type: "merge" }),
+    context.kube.patch(PODS, { namespace: context.namespace, name: claim.name }, patch, { type: "merge" }, STEP_BOUND),
   );
   context.metrics.touches.inc({ ...context.labels, touch: claim.touches === 0 ? "first" : "again" });
   claim.touches += 1;
@@ -317,7 +320,7 @@ export async function dropSecret(
   const asSeen = { uid: claim.secretUid, resourceVersion: claim.secretVersion };
   try {
     await points.run(point, ofClaim(claim, { because }), () =>
-      kube.delete(SECRETS, { namespace, name: claim.name }, asSeen),
+      kube.delete(SECRETS, { namespace, name: claim.name }, asSeen, STEP_BOUND),
     );
   } catch (error) {
     if (isNotFound(error)) return;

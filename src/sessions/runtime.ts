@@ -471,7 +471,8 @@ export class SessionsRuntime {
     if (!ready() && this.#pace.pollsEnd()) this.#queue.look();
     while (!signal.aborted && !ready()) {
       const open = [this.#breaker, this.#offers].filter(({ isOpen }) => isOpen);
-      const waits = open.map(({ nextProbeAtMs }) => nextProbeAtMs - clock.monotonic()).filter((ms) => ms > 0);
+      const dueMs = [...open.map(({ nextProbeAtMs }) => nextProbeAtMs), this.#failing.startsFromMs];
+      const waits = dueMs.map((atMs) => atMs - clock.monotonic()).filter((ms) => ms > 0);
       if (waits.length === 0) await this.#changed.wait(signal);
       else await this.#changed.waitAtMost(clock, Math.min(...waits), signal);
     }

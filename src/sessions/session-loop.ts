@@ -11,7 +11,7 @@ import { ClaimsFirst, leavesWayUntil } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
 import { isReleased, remembered, type Step } from "./facts.ts";
-import { isOutOfPatience, isStepFailure } from "./failing-steps.ts";
+import { type Failure, isOutOfPatience, isStepFailure, type StepName } from "./failing-steps.ts";
 import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts";
 import { readJournal } from "./journal.ts";
@@ -204,23 +204,33 @@ export class SessionLoop {
       if (name !== null && name !== "touch") this.#context.failing.succeeded(name, claim);
       if (asks(step)) claim.awayMs = null;
     } catch (error) {
-      const { clock, failing } = this.#context;
-      const isStale = error instanceof StaleClaimError;
-      // What is read after the first conflict is news; a conflict that comes again is a failure as any other.
-      const atOnce = isStale && !claim.failing?.has(name ?? "open");
+      const { clock } = this.#context;
+      if (error instanceof StaleClaimError) return this.#afterConflict(claim, name, error);
       const away = this.#observers.isElsewhere(claim) ? claim.journal.api : null;
-      const message = awayMessage(error, away);
-      if (name !== null && isStepFailure(error)) {
-        failing.failed(name, { error, atOnce, ...(message !== undefined && { message }) }, claim);
-      }
+      this.#noteFailure(claim, name, { error, message: awayMessage(error, away) });
       if (isGivenUp(claim, away, error, clock.monotonic())) {
         return this.#settled(claim, `${away} does not take its requests any more`, pod);
       }
-      if (isStale) return this.#reread(claim);
       // What is given up is settled at once: another pause, and its item would be in the queue again.
       if (this.#givesUpOpening(claim, step, error)) return;
       throw error;
     }
+  }
+
+  /** What is read after the first conflict is news; a conflict that comes again is a failure as any other. */
+  async #afterConflict(claim: Claim, name: StepName | null, error: StaleClaimError): Promise<void> {
+    try {
+      await this.#reread(claim);
+    } catch (failure) {
+      this.#noteFailure(claim, name, { error: failure });
+      throw failure;
+    }
+    this.#noteFailure(claim, name, { error, atOnce: !claim.failing?.has(name ?? "open") });
+  }
+
+  #noteFailure(claim: Claim, name: StepName | null, failure: Failure): void {
+    const isThere = this.#claims.get(claim.name) === claim;
+    if (name !== null && isThere && isStepFailure(failure.error)) this.#context.failing.failed(name, failure, claim);
   }
 
   /**
