@@ -64,7 +64,7 @@ describe("an Environment keeps its pace while another namespace of its budget gr
     ["with Retry-After: 300", 1, 300],
     ["without Retry-After", 1, undefined],
     ["in five Environments without Retry-After", 5, undefined],
-  ])("%s", async (_words, refused, retryAfterSeconds) => {
+  ])("%s", { timeout: 60_000 }, async (_words, refused, retryAfterSeconds) => {
     const { polls } = await alone;
     const beside = await pollsInAnHour(refused, retryAfterSeconds);
     expect(polls).toBeGreaterThan(1_500);
