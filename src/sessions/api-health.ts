@@ -196,7 +196,8 @@ export class ApiHealth {
     this.#failing.delete(call);
     for (const each of OF_QUEUE.includes(call) ? OF_QUEUE : [call]) this.#refusals.delete(each);
     const nowMs = this.#clock.monotonic();
-    for (const calls of [this.#failing, this.#refusals]) {
+    // Nothing is asked for a claim while the key is taken for rejected.
+    for (const calls of this.#rejected ? [this.#failing] : [this.#failing, this.#refusals]) {
       for (const [other, { dueMs }] of calls) if (nowMs > dueMs + OVERDUE_MS) calls.delete(other as JudgedCall);
     }
     this.#reached = true;

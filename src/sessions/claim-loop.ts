@@ -251,7 +251,7 @@ export class ClaimLoop {
         if (PROGRESS.has(result)) this.#onProgress();
         if (result === "claimed") this.#context.failing.succeeded("poll");
         if (result === "late" && !this.#gate.isClosing) {
-          const took = `it was offered ${answer.answeredAtMs - answer.sentAtMs} ms after it was asked for`;
+          const took = `it was offered ${Math.round(answer.answeredAtMs - answer.sentAtMs)} ms after it was asked for`;
           this.#context.failing.failed("poll", { error: new Error(took) });
         }
       })

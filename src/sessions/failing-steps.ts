@@ -100,12 +100,21 @@ export interface FailingStep {
 
 export type FailingByStep = Map<StepName, FailingStep>;
 
+function isUnopened({ journal, ending }: Claim): boolean {
+  return journal.use === "session" && !journal.opened && ending === null;
+}
+
 /** A claim's step that was not tried again so long after it was due is not needed any more. */
 const OVERDUE_MS = 60_000;
 
 /** Whether a person hears of it: at once where only a person can help, else once it has failed for long enough. */
-function isShown(failing: FailingStep, nowMs: number, { stepPatienceMs }: Pick<Timing, "stepPatienceMs">): boolean {
-  if (nowMs > failing.untilMs + OVERDUE_MS) return false;
+function isShown(
+  failing: FailingStep,
+  nowMs: number,
+  { stepPatienceMs }: Pick<Timing, "stepPatienceMs">,
+  overdueMs = OVERDUE_MS,
+): boolean {
+  if (nowMs > failing.untilMs + overdueMs) return false;
   return failing.isFinal || (failing.times > 1 && nowMs >= failing.sinceMs + stepPatienceMs);
 }
 
@@ -202,8 +211,8 @@ const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-p
 /** Steps that are tried whether work waits or not. */
 const WITHOUT_WORK: ReadonlySet<StepName> = new Set(["recover", "delete-pod", "release"]);
 
-/** An item that was acknowledged in vain is in the queue again after 90 s: so long after, the next one is claimed. */
-const RESTART_MS = 60_000;
+/** The next session is claimed so long after one could not be started: an item that is claimed in vain is lost for 90 s. */
+const RESTART_MS = 120_000;
 
 /** Steps without which no claim starts: while a claim fails there, no other is begun. */
 const STARTS: readonly StepName[] = ["open", "take"];
@@ -294,7 +303,8 @@ export class FailingSteps {
    * after the last one failed.
    */
   get holdsClaims(): boolean {
-    return this.#unstarted.size > 0 || this.startsFromMs > this.#context.clock.monotonic();
+    if (this.#unstarted.size > 0 || this.startsFromMs > this.#context.clock.monotonic()) return true;
+    return this.startsFromMs > 0 && [...this.#claims].some(isUnopened);
   }
 
   /** Until when (monotonic) claims are held for that at least. */
@@ -337,13 +347,13 @@ export class FailingSteps {
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();
     const shown = new Map<StepName, FailingStep[]>();
-    const add = (of: FailingByStep) => {
+    const add = (of: FailingByStep, overdueMs: number) => {
       for (const [step, failing] of of) {
-        if (isShown(failing, nowMs, timing)) shown.set(step, [...(shown.get(step) ?? []), failing]);
+        if (isShown(failing, nowMs, timing, overdueMs)) shown.set(step, [...(shown.get(step) ?? []), failing]);
       }
     };
-    add(this.#shared);
-    for (const { failing } of this.#claims) if (failing) add(failing);
+    add(this.#shared, RESTART_MS + OVERDUE_MS);
+    for (const { failing } of this.#claims) if (failing) add(failing, OVERDUE_MS);
     return shown;
   }
 

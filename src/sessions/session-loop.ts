@@ -201,7 +201,9 @@ export class SessionLoop {
     const name = stepNameOf(step);
     try {
       await this.#performStep(claim, step, pod);
-      if (name !== null && name !== "touch") this.#context.failing.succeeded(name, claim);
+      // A heartbeat that is refused may follow one whose answer was lost: that one still fails.
+      const isRefused = (step.do === "fence" || step.do === "take") && claim.memory.is === "refused";
+      if (name !== null && name !== "touch" && !isRefused) this.#context.failing.succeeded(name, claim);
       if (asks(step)) claim.awayMs = null;
     } catch (error) {
       const { clock } = this.#context;
