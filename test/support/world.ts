@@ -23,6 +23,7 @@ import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { runOperator, type Seams } from "../../src/operator.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
+import { RELEASES_TYPE } from "../../src/sessions/releases.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
@@ -133,9 +134,11 @@ export class World implements AsyncDisposable {
     return this.#pods.list();
   }
 
-  /** Claim Secrets: those with Berth's label. */
+  /** Claim Secrets: those with Berth's label, but for the count of releases. */
   get claims(): Secret[] {
-    return this.#secrets.list().filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT] !== undefined);
+    const isClaim = ({ type, metadata }: Secret) =>
+      metadata.labels?.[LABEL_ENVIRONMENT] !== undefined && type !== RELEASES_TYPE;
+    return this.#secrets.list().filter(isClaim);
   }
 
   get environment(): Environment | undefined {

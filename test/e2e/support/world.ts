@@ -11,6 +11,7 @@ import { isNotFound } from "../../../src/kube/errors.ts";
 import { type KubeEvent, NAMESPACES, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { GATE_CONTAINER } from "../../../src/sessions/pod-gate.ts";
+import { RELEASES_TYPE } from "../../../src/sessions/releases.ts";
 import { findLeaks } from "../../support/leak-search.ts";
 import { recordCredentials } from "./credentials-seen.ts";
 import { describeWorld } from "./describe-world.ts";
@@ -96,9 +97,11 @@ export class E2eWorld implements AsyncDisposable {
     return this.views.pods.list();
   }
 
-  /** Claim Secrets: those with Berth's label. */
+  /** Claim Secrets: those with Berth's label, but for the count of releases. */
   get claims(): Secret[] {
-    return this.views.secrets.list().filter(({ metadata }) => metadata.labels?.[LABEL_ENVIRONMENT] !== undefined);
+    const isClaim = ({ type, metadata }: Secret) =>
+      metadata.labels?.[LABEL_ENVIRONMENT] !== undefined && type !== RELEASES_TYPE;
+    return this.views.secrets.list().filter(isClaim);
   }
 
   get environment(): Environment | undefined {
