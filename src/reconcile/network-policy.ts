@@ -55,7 +55,7 @@ export function defaultDnsCidrs(nameServers: readonly string[]): string[] {
 /** The single addresses that a NetworkPolicy lets Pods ask for names. */
 export function dnsAddressesOf({ spec }: NetworkPolicy): string[] {
   const ports = hashOf(dnsPorts(DNS_PORT));
-  const rules = ((spec?.egress ?? []) as EgressRule[]).filter((rule) => hashOf(rule.ports) === ports);
+  const rules = ((spec?.egress ?? []) as EgressRule[]).filter((rule) => hashOf(rule.ports ?? []) === ports);
   return rules.flatMap(({ to = [] }) => to.flatMap(({ ipBlock }) => ipBlock?.cidr ?? [])).filter(isSingleAddress);
 }
 

@@ -199,6 +199,12 @@ describe("addresses of the cluster's DNS", () => {
     expect(policyOf(spec, { ...FACTS, dns: { ...FACTS.dns, cidrs } })).toEqual(policy);
   });
 
+  test("are none in a policy that lets everything out", () => {
+    const policy = policyOf(sessionsSpec());
+    expect(dnsAddressesOf({ ...policy, spec: { ...policy.spec, egress: [{}] } } as NetworkPolicy)).toEqual([]);
+    expect(dnsAddressesOf({ metadata: policy.metadata } as NetworkPolicy)).toEqual([]);
+  });
+
   test("are single addresses on port 53: a policy with a network there is not as wanted", () => {
     const policy = policyOf(sessionsSpec());
     policy.spec?.egress?.push({ to: blocks("10.0.0.0/8"), ports: dns(53) });
