@@ -520,8 +520,9 @@ export class SessionsRuntime {
   /** The last net, whatever the cause: work waits, a Pod is free, claims are allowed, and none is made. */
   #watchStall(): void {
     const { clock, timing, environment } = this.#context;
-    const mayClaim = this.#mayAsk && this.#permissions.mayClaim && !this.#draining && !environment().spec.paused;
-    if (!mayClaim || this.#queue.depth === 0 || !this.#pool.hasClaimable) this.#noteProgress();
+    const isOpen = this.#mayAsk && this.#permissions.mayClaim && !this.#draining && !environment().spec.paused;
+    const isHeld = this.#failing.holdsClaims || !this.#offers.admits(this.#credential, clock.monotonic());
+    if (!isOpen || isHeld || this.#queue.depth === 0 || !this.#pool.hasClaimable) this.#noteProgress();
     else this.#stalledSinceMs ??= clock.monotonic();
     if (this.#stalledSinceMs === null) return;
     if (clock.monotonic() < this.#stalledSinceMs + timing.stallMs) return;
