@@ -140,6 +140,7 @@ export class Acknowledging {
       const at = answer.value.acknowledged_at;
       if (isOthers(at)) return { is: "refused", error: new Error("another client acknowledged the work item") };
       claim.acknowledgedAt = at;
+      claim.ackedMs = answer.answeredAtMs;
       claim.item = viewOf(answer.value, answer.sentAtMs);
       if (at !== null) return { is: "acked" };
       return { is: "unanswered", error: new Error("the answer shows no acknowledgement") };

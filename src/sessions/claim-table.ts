@@ -80,7 +80,11 @@ export class ClaimTable {
 export function noteJournal(claim: Claim, journal: Journal, nowMs: number): void {
   claim.journal = journal;
   // Unless some time is known, no bound that counts from it would ever be over.
-  if (journal.opened) claim.openedMs ??= nowMs;
+  if (!journal.opened) return;
+  claim.openedMs ??= nowMs;
+  claim.ackedMs ??= nowMs;
+  // Whoever opened it knew it for ours.
+  claim.lateAck = false;
 }
 
 /** A claim as it begins: with its Secret, and nothing else known. */
@@ -104,6 +108,8 @@ export function newClaim(from: {
     memory: { is: "none" },
     acknowledgedBefore: null,
     acknowledgedAt: from.journal.acknowledgedAt,
+    ackedMs: null,
+    lateAck: false,
     item: null,
     failing: null,
     awayMs: null,

@@ -28,21 +28,26 @@ export type Memory =
       readonly beatSentMs: number;
       readonly beatSentWallMs?: number;
       readonly ttlMs: number;
-      /** The server's value for the beat, which the next one shows; missing where its answer was lost. */
-      readonly echo?: string;
+      /** Our heartbeat's value as the server wrote it: a newer list shows it. Missing where its answer was lost. */
+      readonly value?: string;
     }
   /** Our beat was refused: look again, but not at once. */
   | { readonly is: "refused"; readonly atMs: number };
 
 /** A work item as the list call last showed it. Times are this process's monotonic clock. */
 export interface ItemView {
-  /** `unknown`: the list could not be read to its end. `absent`: two whole lists in a row did not have it. */
+  /**
+   * `unknown`: the list could not be read to its end, or is older than what we know. `absent`: whole lists in a row, some
+   * seconds apart, did not have it.
+   */
   readonly state: WorkState | "absent" | "unknown";
   readonly acknowledgedAt: string | null;
   readonly latestHeartbeatAt: string | null;
   readonly startedAt: string | null;
-  /** When the list was asked for: it shows at least what was true then. */
+  /** When the list was asked for: it shows what was true then, or up to the list's lag before. */
   readonly askedMs: number;
+  /** Of `unknown`: the list was read to its end, so a later one will tell. */
+  readonly isWhole?: true;
 }
 
 /** Why a session is being brought to an end although its container runs. */
@@ -77,6 +82,10 @@ export interface Claim {
   acknowledgedBefore: string | null;
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
   acknowledgedAt: string | null;
+  /** By then our acknowledgement had taken effect (monotonic); null: nobody knows that it did. */
+  ackedMs: number | null;
+  /** The item was acknowledged after its window: by a late request of ours, or by another client. It is released, never opened. */
+  lateAck: boolean;
   item: ItemView | null;
   /** Its steps that failed and have not succeeded since; null: there are none. */
   failing: FailingByStep | null;
@@ -132,12 +141,18 @@ export interface Claim {
 }
 
 /**
- * Acknowledged again since it was ours: the item went back to the queue in between and is somebody else's now. Texts of
- * one instant may differ, since several calls write it.
+ * Acknowledged again since it was ours: the item went back to the queue in between and is another client's now. Only a later
+ * time says so: an earlier one is from a list that is behind. Texts of one instant may differ, since several calls write it.
  */
 export function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
   if (claim.acknowledgedAt === null || item.acknowledgedAt === null) return false;
-  return !isSameInstant(claim.acknowledgedAt, item.acknowledgedAt);
+  return isLater(item.acknowledgedAt, claim.acknowledgedAt);
+}
+
+/** Whether a text stands for a later instant than another. One that cannot be read differs from every other text. */
+export function isLater(one: string, other: string): boolean {
+  const [a, b] = [instantOf(one), instantOf(other)];
+  return a && b ? a.fromMs >= b.beforeMs : one !== other;
 }
 
 /** Whether two texts can stand for one instant. One that cannot be read is the same as its own text alone. */

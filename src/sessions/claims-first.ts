@@ -52,8 +52,8 @@ export class ClaimsFirst {
  * Between its journal and the first touch of its Pod. Of a session that an earlier process opened no touch is known here: it
  * runs, most often for long.
  */
-export function isUnderWay({ journal, openingSent, touches, end }: Claim): boolean {
-  if (journal.use !== "session" || end !== null) return false;
+export function isUnderWay({ journal, openingSent, touches, end, lateAck }: Claim): boolean {
+  if (journal.use !== "session" || end !== null || lateAck) return false;
   return !journal.opened || (openingSent && touches === 0);
 }
 

@@ -39,8 +39,8 @@ export type Step =
   | { readonly do: "wait"; readonly untilMs: number | null }
   /** Read the item with the list call. */
   | { readonly do: "look" }
-  /** Our acknowledgement took effect: keep that in mind. */
-  | { readonly do: "own"; readonly acknowledgedAt: string }
+  /** Our acknowledgement took effect: keep that in mind. `late`: after its window, so it may be another client's. */
+  | { readonly do: "own"; readonly acknowledgedAt: string; readonly late?: true }
   /** lease: Operator: take the lease with this beat, and keep it: for an opening, or for a container that runs already. */
   | { readonly do: "take"; readonly expected: string }
   /** lease: Operator: somebody else has the lease. */
@@ -68,11 +68,14 @@ export const STOP = { do: "stop", force: true } as const;
 
 /**
  * How long a container whose time is over may go on while it cannot be told to stop yet: its grace, but at least until its
- * next beat is seen, which may come two looks after the last one has stopped to prove anything. Deleted before, its item
- * would be queued again. The third look is slack.
+ * next beat is seen, which may come two looks and the list's lag after the last one has stopped to prove anything. Deleted
+ * before, its item would be queued again. The third look is slack.
  */
-export function stopPatienceMs(graceMs: number, { observeFirstBeatMs }: Pick<Timing, "observeFirstBeatMs">): number {
-  return Math.max(graceMs, 3 * observeFirstBeatMs);
+export function stopPatienceMs(
+  graceMs: number,
+  { observeFirstBeatMs, listLagMs }: Pick<Timing, "observeFirstBeatMs" | "listLagMs">,
+): number {
+  return Math.max(graceMs, 3 * observeFirstBeatMs + listLagMs);
 }
 
 /** What a snapshot leaves in memory: what was seen, as of when the list was asked for. */
@@ -131,6 +134,8 @@ export function noteWaiting(claim: Claim, pod: Facts["pod"], nowMs: number): voi
  * ended is not released: it would only come back.
  */
 export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): boolean {
+  // Perhaps another client's: no stop may end it.
+  if (claim.lateAck) return true;
   if (limits.onPodFailure !== "Release" || claim.journal.use !== "session") return false;
   if (claim.ending !== null && claim.ending.why !== "StartFailed") return false;
   return claim.end === null ? !limits.draining : diedWithoutAWord(claim.end);

@@ -20,8 +20,9 @@ interface Waiter {
 /**
  * Looks items up with the list call, which costs reads of the whole organization's budget: all that ask at the same time
  * share one walk through the pages. The more pages a walk had, the longer those wait who ask meanwhile: where many sessions
- * end in a second, walks would else follow one another without a pause. An item counts as absent only when two whole walks
- * in a row did not show it, since pages can shift while they are read. What a walk did not come to, the next one goes on
+ * end in a second, walks would else follow one another without a pause. An item counts as absent only when two whole walks,
+ * some seconds apart and without one between them that showed it, did not show it: pages can shift while they are read, and
+ * a list may be behind. What a walk did not come to, the next one goes on
  * with: that finds items, and proves nothing of those that it does not find.
  */
 export class ItemObserver {
@@ -33,9 +34,9 @@ export class ItemObserver {
   #waiting = new Map<string, Waiter[]>();
   readonly #isTracked: (workId: string) => boolean;
   readonly #signal: AbortSignal;
-  readonly #timing: Pick<Timing, "lookPageRestMs" | "lookRestMaxMs">;
-  /** Whole walks in a row that did not show an item, and when (monotonic) the last of them ended. */
-  readonly #missing = new Map<string, { readonly walks: number; readonly endedMs: number }>();
+  readonly #timing: Pick<Timing, "listLagMs" | "lookPageRestMs" | "lookRestMaxMs">;
+  /** By item, when (monotonic) the first of the whole walks in a row began and ended that did not show it. */
+  readonly #missing = new Map<string, { readonly askedMs: number; readonly endedMs: number }>();
   /** By item, the page at which walks go on that ran out before they found it. */
   readonly #goOnAt = new Map<string, string>();
   #walking = false;
@@ -45,7 +46,7 @@ export class ItemObserver {
   constructor(options: {
     work: () => WorkApiClient;
     clock: Clock;
-    timing: Pick<Timing, "lookPageRestMs" | "lookRestMaxMs">;
+    timing: Pick<Timing, "listLagMs" | "lookPageRestMs" | "lookRestMaxMs">;
     /** Whether anybody still wants to know of this item. */
     isTracked: (workId: string) => boolean;
     /** Ends walks under way. */
@@ -175,14 +176,21 @@ export class ItemObserver {
       this.#missing.delete(workId);
       return viewOf(item, askedMs);
     }
-    const before = this.#missing.get(workId);
-    // Two walks at the same time can miss an item for the same reason: they count as one.
-    const isNext = before === undefined || askedMs >= before.endedMs;
-    const walks = complete ? (before?.walks ?? 0) + (isNext ? 1 : 0) : 0;
-    if (walks === 0) this.#missing.delete(workId);
-    else if (isNext) this.#missing.set(workId, { walks, endedMs: this.#clock.monotonic() });
-    return { ...NOTHING_SEEN, state: walks >= 2 ? "absent" : "unknown", askedMs };
+    if (!complete) {
+      this.#missing.delete(workId);
+      return unknown(askedMs);
+    }
+    const first = this.#missing.get(workId) ?? { askedMs, endedMs: this.#clock.monotonic() };
+    this.#missing.set(workId, first);
+    // Walks that are close together can miss an item for the same reason.
+    const isApart = askedMs >= Math.max(first.endedMs, first.askedMs + this.#timing.listLagMs);
+    return isApart ? { ...NOTHING_SEEN, state: "absent", askedMs } : notYet(askedMs);
   }
+}
+
+/** Of a list that was read to its end, and is too early to tell. */
+export function notYet(askedMs: number): ItemView {
+  return { ...NOTHING_SEEN, state: "unknown", askedMs, isWhole: true };
 }
 
 function unknown(askedMs: number): ItemView {

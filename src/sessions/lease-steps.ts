@@ -56,7 +56,7 @@ export class LeaseSteps {
   async fence(claim: Claim, expected: string): Promise<void> {
     const ended = claim.end !== null;
     // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
-    const before = claim.blindFence;
+    const { blindFence: before, neverBeaten } = claim;
     const onlyOurs = expected === NO_HEARTBEAT || (before !== null && (before.seen ?? expected) === expected);
     if (ended && onlyOurs && claim.journal.opened) claim.neverBeaten = true;
     const ofSilent = !ended && claim.journal.opened && onlyOurs;
@@ -68,8 +68,9 @@ export class LeaseSteps {
       if (error instanceof WorkApiError && !error.maybeApplied) claim.blindFence = before;
       throw error;
     }
-    // Refused after one that got no answer: that one may have landed.
+    // Refused after one that got no answer: that one may have landed. Refused at once: the list was behind, its program did beat.
     claim.blindFence = held ? null : before;
+    if (!held) claim.neverBeaten = neverBeaten;
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
     // What the list showed is older than our beat.
     claim.item = null;

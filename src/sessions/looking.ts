@@ -1,4 +1,4 @@
-import type { ItemView } from "./claim.ts";
+import { type ItemView, isLater } from "./claim.ts";
 import { type Facts, LOOK, outOfOurHands, type Step, waitUntil } from "./facts.ts";
 import { type HeldLease, leaseEndMs } from "./lease.ts";
 
@@ -43,6 +43,22 @@ export function seenSince(facts: Facts): ItemView | Step {
   const because = outOfOurHands(claim, item);
   if (because !== null) return { do: "settled", because };
   return item.askedMs < nowMs - VIEW_MAX_AGE_MS ? LOOK : item;
+}
+
+/**
+ * What must come before a view of an item that we beat is believed: a list that is behind may show it as it was before our
+ * beat, which may have taken it from another client. Null: it shows our beat, or is too new not to.
+ */
+export function untilBeatShows({ claim: { memory }, nowMs, timing }: Facts, item: ItemView): Step | null {
+  if (memory.is !== "fenced") return null;
+  const shownMs = memory.beatSentMs + timing.requestBoundMs + timing.listLagMs;
+  if (item.askedMs >= shownMs || isSinceBeat(item, memory.value)) return null;
+  return nowMs < shownMs ? waitUntil(shownMs) : LOOK;
+}
+
+function isSinceBeat({ latestHeartbeatAt }: ItemView, value: string | undefined): boolean {
+  if (latestHeartbeatAt === null || value === undefined) return false;
+  return latestHeartbeatAt === value || !isLater(value, latestHeartbeatAt);
 }
 
 /** The lease that our beat bought surely runs until a stop that is sent now has landed. */

@@ -37,9 +37,22 @@ function whoseIsIt(facts: Facts): Step {
   const item = claim.item;
   if (!item || item.askedMs < claim.lateAckUntilMs) return LOOK;
   if (item.state === "unknown") return lookAgain(facts);
+  const acknowledgedAt = item.acknowledgedAt ?? "";
+  if (!isOver(item) && acknowledgedByUs(claim, item, timing)) return { do: "own", acknowledgedAt };
+  // A list that is behind may still show what was before our acknowledgement, and that one may still take effect, however late.
+  const shownMs = claim.lateAckUntilMs + timing.lateAckMs + timing.listLagMs;
+  const isFinal = item.state === "stopped" || item.askedMs >= shownMs;
+  if (!isFinal) return nowMs < shownMs ? waitUntil(shownMs) : LOOK;
   if (isOver(item)) return { do: "drop", because: item.state };
-  if (!acknowledgedByUs(claim, item, timing)) return { do: "drop", because: "acknowledged by somebody else" };
-  return { do: "own", acknowledgedAt: item.acknowledgedAt ?? "" };
+  if (mayBeOurs(claim, item, timing)) return { do: "own", acknowledgedAt, late: true };
+  return { do: "drop", because: "acknowledged by another client" };
+}
+
+/** An acknowledged_at that proves nothing: our late request, another client, or a server that keeps the first one. */
+function mayBeOurs({ journal }: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
+  const at = instantOf(item.acknowledgedAt ?? "");
+  const latestMs = journal.polledUntilMs + timing.othersReclaimMs + timing.lateAckMs + CLOCKS_APART_MS;
+  return at !== null && at.fromMs <= latestMs;
 }
 
 /**
@@ -60,7 +73,12 @@ function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing
 function mayOpen(facts: Facts): boolean {
   const { claim, podGoneByMs, pod, nowMs } = facts;
   const wanted =
-    claim.journal.use === "session" && !claim.recordGone && podGoneByMs === null && !claim.ending && isInTime(facts);
+    claim.journal.use === "session" &&
+    !claim.recordGone &&
+    !claim.lateAck &&
+    podGoneByMs === null &&
+    !claim.ending &&
+    isInTime(facts);
   return wanted && (pod.is === "parked" || (pod.is === "preparing" && nowMs < patienceMs(claim)));
 }
 

@@ -1,4 +1,5 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
+import { isLater } from "./claim.ts";
 import {
   deletePod,
   type Facts,
@@ -97,9 +98,10 @@ export function adopt(facts: Facts): Step {
   // No value is compared any more: beaten at once, so that the container has its grace.
   if (item.state === "stopping") return { do: "take", expected: value };
   if (memory.is !== "snapshot") return { do: "snapshot", value };
-  if (memory.value !== value) return { do: "lose", message: "somebody else beats the work item" };
+  // An older one is from a list that is behind.
+  if (isLater(value, memory.value)) return { do: "lose", message: "somebody else beats the work item" };
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
-  return nowMs < quietUntil ? waitUntil(quietUntil) : { do: "take", expected: value };
+  return nowMs < quietUntil ? waitUntil(quietUntil) : { do: "take", expected: memory.value };
 }
 
 /** The container is over, or will not be started, and we had the lease: no value has to stand still any more. */
@@ -133,6 +135,7 @@ function afterSilence(facts: Facts, lease: LostLease): Step {
   const item = seenSince(facts);
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
-  if (item.state === "active" && item.askedMs < lease.lapsedMs) return untilLapsed(facts, item, lease.lapsedMs);
+  const shownMs = lease.lapsedMs + facts.timing.listLagMs;
+  if (item.state === "active" && item.askedMs < shownMs) return untilLapsed(facts, item, shownMs);
   return { do: "settled", because: "somebody else has its lease" };
 }

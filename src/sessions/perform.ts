@@ -30,6 +30,21 @@ const SECOND_MS = 1_000;
 /** A claim waits for one write at a time: one that hangs must not keep its other steps for the usual 30 s. */
 export const STEP_BOUND = { timeoutMs: 10_000 } as const;
 
+/** Keeps in mind that our acknowledgement took effect, or that nobody can tell whose it was. */
+export function own(context: SessionContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {
+  const { points, metrics, labels, clock, logger } = context;
+  points.note(late ? "session.doubt" : "session.own", ofClaim(claim), { acknowledgedAt });
+  claim.acknowledgedAt = acknowledgedAt;
+  claim.ackedMs = claim.item?.askedMs ?? clock.monotonic();
+  claim.lateAck = late ?? false;
+  claim.memory = { is: "none" };
+  // What is beaten already is most likely another client's.
+  const isBeaten = late && claim.item?.state === "active";
+  if (!isBeaten) metrics.acks.inc({ ...labels, result: late ? "late-effect" : "found" });
+  if (!late) return;
+  logger.warn({ workId: claim.journal.workId, acknowledgedAt }, "a work item was acknowledged late: it is not opened");
+}
+
 /** Counts the touches of a Pod: any change of it makes kubelet look at once. */
 const ANNOTATION_TOUCHES = "berth.dev/touches";
 
@@ -145,7 +160,7 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
     beatSentMs: answer.sentAtMs,
     beatSentWallMs: answer.sentAtWallMs,
     ttlMs: beaten.ttl_seconds * SECOND_MS,
-    echo: beaten.last_heartbeat,
+    value: beaten.last_heartbeat,
   };
   return true;
 }

@@ -45,6 +45,8 @@ export const SESSION_POINTS = {
   // Steps of a claim, from here to `session.mark`
   "session.look": "reads the item with the list call. Details: state, acknowledgedAt, latestHeartbeatAt",
   "session.own": "decision: our acknowledgement took effect. Details: acknowledgedAt",
+  "session.doubt":
+    "decision: the item was acknowledged after its window, by us or by another client. Details: acknowledgedAt",
   "session.take":
     "beats to take the lease and keep it. Asks: expected. Details: accepted, state, value (current one where refused), ttlSeconds",
   "session.lose": "decision: somebody else has the lease. Details: why",

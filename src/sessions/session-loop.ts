@@ -17,7 +17,7 @@ import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts"
 import { readJournal } from "./journal.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
-import { deletePod, dropSecret, isRefusal, openSecret, StaleClaimError, sameState, touchPod } from "./perform.ts";
+import { deletePod, dropSecret, isRefusal, openSecret, own, StaleClaimError, sameState, touchPod } from "./perform.ts";
 import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
 import { MOST_RELEASES, type Releases } from "./releases.ts";
@@ -259,10 +259,9 @@ export class SessionLoop {
       case "look":
         return this.#look(claim);
       case "own":
-        context.points.note("session.own", ofClaim(claim), { acknowledgedAt: step.acknowledgedAt });
-        claim.acknowledgedAt = step.acknowledgedAt;
-        claim.memory = { is: "none" };
-        context.metrics.acks.inc({ ...context.labels, result: "found" });
+        own(context, claim, step);
+        // It is not opened: other claims of its template do not wait for it.
+        if (step.late) this.#breaker.released(claim.templateHash, claim.name);
         return;
       case "take":
         return this.#orLookAnew(claim, () => this.#leases.take(claim, step.expected));

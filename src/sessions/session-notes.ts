@@ -1,13 +1,15 @@
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker, Start } from "./breaker.ts";
-import { type Claim, type ItemView, isReacknowledged } from "./claim.ts";
+import { type Claim, type ItemView, isLater, isReacknowledged } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { isOver } from "./facts.ts";
 import type { Outcome } from "./finished.ts";
+import { notYet } from "./item-observer.ts";
 import type { End, EndCause } from "./pod-state.ts";
 import { endedView } from "./session-view.ts";
 import { StartTimes } from "./start-times.ts";
+import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 
@@ -38,13 +40,14 @@ export class SessionNotes {
   }
 
   /** A new view of an item, from a walk for a decision, from a sweep, or from a poll that was offered it. */
-  saw(claim: Claim, view: ItemView): void {
-    // A slow sweep must not undo what a look for a decision has shown since.
-    if (claim.item && view.askedMs < claim.item.askedMs) return;
-    const { clock, metrics, labels } = this.#context;
+  saw(claim: Claim, shown: ItemView): void {
+    const { clock, metrics, labels, timing } = this.#context;
     const nowMs = clock.monotonic();
+    // A slow sweep must not undo what a look for a decision has shown since.
+    if (claim.item && shown.askedMs < claim.item.askedMs) return;
+    const view = isBeforeOurs(claim, shown, timing) ? notYet(shown.askedMs) : shown;
     claim.item = view;
-    claim.unknowns = view.state === "unknown" ? claim.unknowns + 1 : 0;
+    claim.unknowns = view.state === "unknown" && !view.isWhole ? claim.unknowns + 1 : 0;
     if (claim.firstBeatAtMs === null && claim.journal.lease === "Worker")
       claim.firstBeatAtMs = programsBeatMs(claim, view);
     if (view.state === "active" && claim.blindFence) noteBeatAfterFence(claim, view);
@@ -182,6 +185,14 @@ export class SessionNotes {
       this.#breaker.released(claim.templateHash, claim.name);
     }
   }
+}
+
+/** A list that is behind shows the item as it was before our acknowledgement. */
+function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, "listLagMs">): boolean {
+  const { ackedMs, acknowledgedAt } = claim;
+  if (ackedMs === null || acknowledgedAt === null || view.askedMs >= ackedMs + listLagMs) return false;
+  const isOlder = view.acknowledgedAt !== null && isLater(acknowledgedAt, view.acknowledgedAt);
+  return view.state === "queued" || view.state === "absent" || isOlder;
 }
 
 /** A fence beats once: what beats more often than we did is the program. */

@@ -1,7 +1,7 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { type ItemView, isSameInstant } from "./claim.ts";
-import { type Facts, isReleased, STOP, type Step } from "./facts.ts";
-import { isFenced, lookAgain, seenSince, untilLapsed } from "./looking.ts";
+import { type ItemView, isLater, isSameInstant } from "./claim.ts";
+import { type Facts, isReleased, LOOK, STOP, type Step, waitUntil } from "./facts.ts";
+import { isFenced, lookAgain, seenSince, untilBeatShows, untilLapsed } from "./looking.ts";
 import { settleLease } from "./operator-steps.ts";
 
 /** Brings the item of a claim to its end whose container is over, or will not be started. */
@@ -20,11 +20,16 @@ export function fenceAndStop(facts: Facts): Step {
   const held = isFenced(facts);
   // Our beat is not in the list yet.
   if (item.state === "starting") return held ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
-  if (held) return renewal(facts, item) ?? STOP;
+  if (held) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
-  if (memory.is !== "snapshot" || memory.value !== value) return { do: "snapshot", value };
+  // An older one is from a list that is behind.
+  if (memory.is !== "snapshot" || isLater(value, memory.value)) return { do: "snapshot", value };
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
-  return nowMs < quietUntil ? { do: "wait", untilMs: quietUntil } : { do: "fence", expected: value };
+  if (nowMs >= quietUntil) return { do: "fence", expected: memory.value };
+  // A list that is behind does not show yet that the worker stopped its item before it ended.
+  const endShowsMs = (claim.endedMs ?? Number.NEGATIVE_INFINITY) + timing.listLagMs;
+  if (item.askedMs >= endShowsMs) return waitUntil(quietUntil);
+  return nowMs < endShowsMs ? waitUntil(quietUntil, endShowsMs) : LOOK;
 }
 
 /**
@@ -33,9 +38,9 @@ export function fenceAndStop(facts: Facts): Step {
  */
 function renewal({ claim, nowMs }: Facts, { latestHeartbeatAt }: ItemView): Step | null {
   const { memory, failing } = claim;
-  if (memory.is !== "fenced" || memory.echo === undefined || !failing?.has("stop")) return null;
-  const isOurs = isSameInstant(memory.echo, latestHeartbeatAt);
-  return isOurs && nowMs >= memory.beatSentMs + memory.ttlMs / 2 ? { do: "fence", expected: memory.echo } : null;
+  if (memory.is !== "fenced" || memory.value === undefined || !failing?.has("stop")) return null;
+  const isOurs = isSameInstant(memory.value, latestHeartbeatAt);
+  return isOurs && nowMs >= memory.beatSentMs + memory.ttlMs / 2 ? { do: "fence", expected: memory.value } : null;
 }
 
 /**
@@ -46,10 +51,30 @@ function release(facts: Facts): Step {
   const item = seenSince(facts);
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
+  const others = facts.claim.lateAck ? othersTurn(facts, item) : null;
+  if (others) return others;
   if (item.state === "starting") {
     return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
   }
   const { memory } = facts.claim;
   const { requestBoundMs } = facts.timing;
   return untilLapsed(facts, item, memory.is === "fenced" ? memory.beatSentMs + memory.ttlMs + requestBoundMs : null);
+}
+
+/**
+ * An item that was acknowledged after our window, by a late request of ours or by another client. Another client has as long
+ * for its first heartbeat as a container of ours, and a heartbeat that moves is that client's. Null: nobody else is seen to
+ * have it.
+ */
+function othersTurn({ claim, nowMs, timing, limits }: Facts, item: ItemView): Step | null {
+  const { memory } = claim;
+  if (memory.is === "fenced") return null;
+  if (item.state === "starting") {
+    const patienceMs = claim.lateAckUntilMs + timing.lateAckMs + limits.firstBeatTimeoutMs;
+    if (item.askedMs >= patienceMs) return null;
+    return nowMs < patienceMs ? waitUntil(patienceMs) : LOOK;
+  }
+  const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
+  if (memory.is !== "snapshot") return { do: "snapshot", value };
+  return isLater(value, memory.value) ? { do: "settled", because: "another client has its lease" } : null;
 }

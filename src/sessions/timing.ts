@@ -35,6 +35,16 @@ export interface Timing {
   readonly observeUnprovenMs: number;
   /** Between two looks while an item is being settled and the last look decided nothing. */
   readonly settleLookMs: number;
+  /**
+   * How far the list call may be behind, which the API does not bound: replicas that answer lists follow in less than a second,
+   * and 2 s were met. What a list shows as missing or not yet done counts only when it was asked for so much later.
+   */
+  readonly listLagMs: number;
+  /**
+   * How long after its window an acknowledgement without an answer may still take effect: 5.8 s after its sending were met,
+   * and one is sent up to 2.5 s after its poll. Together with the list's lag this is over before our own polls offer the item again.
+   */
+  readonly lateAckMs: number;
   /** After each page of a walk through the list there is no walk for so long, and at most, however many pages it had. */
   readonly lookPageRestMs: number;
   readonly lookRestMaxMs: number;
@@ -131,6 +141,8 @@ export const DEFAULT_TIMING: Timing = {
   observeFirstBeatMs: 5_000,
   observeUnprovenMs: 500,
   settleLookMs: 5_000,
+  listLagMs: 5_000,
+  lateAckMs: 5_000,
   lookPageRestMs: 100,
   lookRestMaxMs: 2_000,
   statsBusyMs: 2_000,
@@ -197,6 +209,8 @@ const SCALED = [
   "observeMs",
   "observeFirstBeatMs",
   "settleLookMs",
+  "listLagMs",
+  "lateAckMs",
   "lookPageRestMs",
   "lookRestMaxMs",
   "statsBusyMs",

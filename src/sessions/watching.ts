@@ -1,5 +1,5 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { type Ending, type ItemView, isReacknowledged } from "./claim.ts";
+import { type Ending, type ItemView, isLater, isReacknowledged } from "./claim.ts";
 import {
   deletePod,
   type Facts,
@@ -88,11 +88,14 @@ function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Endin
       : claim.gracefulStopMs + limits.graceMs;
   if (nowMs >= patience) return deletePod(...ending);
   if (claim.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
-  const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
-  if (memory.is !== "snapshot") return { do: "snapshot", value };
-  const heldUntil = (beatenSinceMs: number) => beatenSinceMs + timing.beatIntervalMs;
+  const shown = item.latestHeartbeatAt ?? NO_HEARTBEAT;
+  if (memory.is !== "snapshot") return { do: "snapshot", value: shown };
+  // The first look may have shown a list that was behind.
+  const heldUntil = (beatenSinceMs: number) => beatenSinceMs - timing.listLagMs + timing.beatIntervalMs;
   if (item.askedMs > memory.sinceMs) {
-    const beatenSinceMs = memory.value === value ? memory.beatenSinceMs : memory.sinceMs;
+    // An older value is from a list that is further behind: noted, the newer one would seem to move again.
+    const isNew = isLater(shown, memory.value);
+    const [value, beatenSinceMs] = isNew ? [shown, memory.sinceMs] : [memory.value, memory.beatenSinceMs];
     const proves = beatenSinceMs !== undefined && nowMs < heldUntil(beatenSinceMs);
     return proves ? { do: "snapshot", value, beatenSinceMs } : { do: "snapshot", value };
   }

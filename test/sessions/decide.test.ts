@@ -61,9 +61,19 @@ describe("4. an acknowledgement without an answer, or a Secret without key found
     expect(stepOf(early, PARKED, 6_000)).toEqual(LOOK);
   });
 
-  test.each(["queued", "stopped", "absent"] as const)("%s: not ours, the Secret is dropped", (state) => {
-    expect(stepOf(item(state), PARKED, 6_000)).toEqual({ do: "drop", because: state });
+  test("stopped: over for everybody, the Secret is dropped", () => {
+    expect(stepOf(item("stopped"), PARKED, 6_000)).toEqual({ do: "drop", because: "stopped" });
   });
+
+  test.each(["queued", "absent"] as const)(
+    "%s: the list may be behind, or our request late: looked at again first",
+    (state) => {
+      expect(stepOf(item(state), PARKED, 6_000)).toEqual(waitUntil(15_000));
+      expect(stepOf(item(state), PARKED, 15_000)).toEqual(LOOK);
+      const claim = claimOf({ memory: { is: "unanswered" }, item: view(state, POLLED + 15_000) });
+      expect(stepOf(claim, PARKED, 15_100)).toEqual({ do: "drop", because: state });
+    },
+  );
 
   test("an item that the list could not be read for is looked for again, after a pause", () => {
     expect(stepOf(item("unknown"), PARKED, 6_000)).toEqual(waitUntil(10_000));
@@ -85,10 +95,92 @@ describe("4. an acknowledgement without an answer, or a Secret without key found
     ["never", null, false],
     ["at a time that cannot be read", "yesterday", false],
   ])("acknowledged %s", (_, acknowledgedAt, isOurs) => {
-    const dropped = { do: "drop", because: "acknowledged by somebody else" };
     expect(stepOf(item("starting", acknowledgedAt), PARKED, 6_000)).toEqual(
-      isOurs ? { do: "own", acknowledgedAt } : dropped,
+      isOurs ? { do: "own", acknowledgedAt } : waitUntil(15_000),
     );
+  });
+
+  describe("at the last look", () => {
+    const last = (acknowledgedAt: string | null, state: "starting" | "active" | "stopping" = "starting") =>
+      claimOf({ memory: { is: "unanswered" }, item: view(state, POLLED + 15_000, { acknowledgedAt }) });
+
+    test.each([
+      ["after our window", at(POLLED + 5_000)],
+      ["as late as a request of ours can take effect", at(POLLED + 10_000)],
+      ["before our poll, by a server that keeps the first time", at(POLLED - 60_000)],
+    ])("acknowledged %s: it may be ours, and is never opened", (_, acknowledgedAt) => {
+      for (const state of ["starting", "active", "stopping"] as const) {
+        const step = { do: "own", acknowledgedAt, late: true };
+        expect(stepOf(last(acknowledgedAt, state), PARKED, 15_100)).toEqual(step);
+      }
+    });
+
+    test.each([
+      ["later than any request of ours can take effect", at(POLLED + 11_500)],
+      ["never", null],
+      ["at a time that cannot be read", "yesterday"],
+    ])("acknowledged %s: another client's, the Secret is dropped", (_, acknowledgedAt) => {
+      const dropped = { do: "drop", because: "acknowledged by another client" };
+      expect(stepOf(last(acknowledgedAt), PARKED, 15_100)).toEqual(dropped);
+    });
+  });
+});
+
+describe("4. what was acknowledged after our window, by a late request of ours or by another client", () => {
+  const LATE = at(POLLED + 5_500);
+  /** As long as a container of ours has for its first heartbeat, from the last moment at which ours can take effect. */
+  const PATIENCE = 70_000;
+  const late = (state: Parameters<typeof view>[0], askedAfter: number, more: Partial<Claim> = {}) =>
+    claimOf({
+      acknowledgedAt: LATE,
+      lateAck: true,
+      item: view(state, POLLED + askedAfter, { acknowledgedAt: LATE }),
+      ...more,
+    });
+  const FENCED = { is: "fenced", beatSentMs: POLLED + PATIENCE, ttlMs: 90_000 } as const;
+
+  test("starting: another client has the time of a first heartbeat", () => {
+    expect(stepOf(late("starting", 15_000), PARKED, 15_100)).toEqual(waitUntil(PATIENCE));
+    expect(stepOf(late("starting", 15_000), PARKED, PATIENCE)).toEqual(LOOK);
+  });
+
+  test("starting still: nobody beats it, so it is beaten once and its lease lapses", () => {
+    expect(stepOf(late("starting", PATIENCE), PARKED, PATIENCE + 100)).toEqual(FIRST_BEAT);
+    const beaten = late("active", PATIENCE + 200, { memory: FENCED });
+    expect(stepOf(beaten, PARKED, PATIENCE + 300)).toEqual(waitUntil(PATIENCE + 91_500));
+  });
+
+  test("active, and not by a beat of ours: left alone once its heartbeat moves", () => {
+    const claim = late("active", 15_000);
+    const value = at(POLLED + 2_000);
+    expect(stepOf(claim, PARKED, 15_100)).toEqual({ do: "snapshot", value });
+    claim.memory = { is: "snapshot", value, sinceMs: POLLED + 15_000 };
+    expect(stepOf(claim, PARKED, 15_200)).toEqual(waitUntil(25_000));
+    expect(stepOf(claim, PARKED, 25_000)).toEqual(LOOK);
+    claim.item = view("active", POLLED + 25_000, { acknowledgedAt: LATE, latestHeartbeatAt: at(POLLED + 20_000) });
+    expect(stepOf(claim, PARKED, 25_100)).toEqual({ do: "settled", because: "another client has its lease" });
+  });
+
+  test("told to stop: stopped, since nobody may be there to do it", () => {
+    expect(stepOf(late("stopping", 15_000), PARKED, 15_100)).toEqual(STOP);
+  });
+
+  test("acknowledged again since: settled", () => {
+    const claim = late("starting", 20_000);
+    claim.item = view("starting", POLLED + 20_000, { acknowledgedAt: THEIRS });
+    expect(stepOf(claim, PARKED, 20_100)).toMatchObject({ do: "settled" });
+  });
+
+  test("it is never opened, nor stopped while it is live, whatever is seen of it", () => {
+    for (const item of EVERY_ITEM) {
+      for (const memory of [{ is: "none" }, FENCED] as const) {
+        for (const pod of [PARKED, PREPARING, GONE]) {
+          const step = stepOf(late("starting", 0, { memory, item }), pod, PATIENCE + 1_000);
+          expect(step.do).not.toBe("open");
+          if (step.do === "stop") expect(item?.state).toBe("stopping");
+        }
+      }
+    }
   });
 });
 
@@ -158,8 +250,8 @@ describe("4. what is ours by its acknowledgement", () => {
 
   test("an item that we beat ourselves is not opened: its worker would be refused", () => {
     const claim = acknowledged({
-      memory: { is: "fenced", beatSentMs: POLLED + 800, ttlMs: 90_000 },
-      item: view("active", POLLED + 900),
+      memory: { is: "fenced", beatSentMs: POLLED + 800, ttlMs: 90_000, value: at(POLLED + 850) },
+      item: view("active", POLLED + 900, { latestHeartbeatAt: at(POLLED + 850) }),
     });
     expect(stepOf(claim, PARKED, 1_000)).toEqual(STOP);
   });
@@ -263,7 +355,7 @@ describe("6. watch, lease: Worker", () => {
 
   test("no first beat: fence, look, stop, and only then delete the Pod", () => {
     const ending = { why: "NoFirstBeat", message: "sent no heartbeat" } as const;
-    const memory = { is: "fenced", beatSentMs: POLLED + 61_000, ttlMs: 90_000 } as const;
+    const memory = { is: "fenced", beatSentMs: POLLED + 61_000, ttlMs: 90_000, value: at(POLLED + 2_000) } as const;
     const claim = opened({ ending, memory });
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(LOOK);
     claim.item = view("active", POLLED + 60_999);
@@ -313,8 +405,9 @@ describe("6. watch, lease: Worker", () => {
       claim.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual(waitUntil(OVER));
       expect(stepOf(claim, RUNNING, OVER)).toEqual(GRACEFUL);
-      expect(stepOf(claim, RUNNING, OVER + 19_999)).toEqual(GRACEFUL);
-      expect(stepOf(claim, RUNNING, OVER + 20_000)).toEqual(LOOK);
+      // A beat interval after the beat, which the list may have shown five seconds late.
+      expect(stepOf(claim, RUNNING, OVER + 14_999)).toEqual(GRACEFUL);
+      expect(stepOf(claim, RUNNING, OVER + 15_000)).toEqual(LOOK);
     });
 
     test("what it beat last goes on to prove it while later looks show nothing new", () => {
@@ -322,6 +415,13 @@ describe("6. watch, lease: Worker", () => {
       const beatenSinceMs = POLLED + OVER - 10_000;
       claim.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
       expect(stepOf(claim, RUNNING, OVER)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
+    });
+
+    test("a value older than the one noted is from a list that is behind, and proves nothing", () => {
+      const older = { latestHeartbeatAt: at(POLLED + 1) };
+      const claim = served(view("active", POLLED + OVER - 5_000, older));
+      claim.memory = { is: "snapshot", value: at(POLLED + 2), sinceMs: POLLED + OVER - 10_000 };
+      expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual({ do: "snapshot", value: at(POLLED + 2) });
     });
 
     test("a beat that may be a beat interval old proves nothing any more", () => {
@@ -494,7 +594,7 @@ describe("settle: fence, then stop", () => {
   const settling = (state: Parameters<typeof view>[0] | null, askedAfter: number, more: Partial<Claim> = {}) =>
     over(POLLED + ENDED, { item: state && view(state, POLLED + askedAfter), ...more });
   const fencedAt = (afterMs: number, ttlMs = 90_000) =>
-    ({ memory: { is: "fenced", beatSentMs: POLLED + afterMs, ttlMs } }) as const;
+    ({ memory: { is: "fenced", beatSentMs: POLLED + afterMs, ttlMs, value: at(POLLED + 2_000) } }) as const;
 
   test("what was seen before the end counts for nothing: the worker's own stop may have come since", () => {
     expect(stepOf(settling(null, 0), ended(), 31_000)).toEqual(LOOK);
@@ -532,7 +632,11 @@ describe("settle: fence, then stop", () => {
     const value = at(POLLED + 2_000);
     expect(stepOf(claim, ended(), 31_100)).toEqual({ do: "snapshot", value });
     claim.memory = { is: "snapshot", value, sinceMs: POLLED + 31_000 };
-    expect(stepOf(claim, ended(), 31_200)).toEqual(waitUntil(31_000 + QUIET));
+    // Its worker may have stopped it, and the list be behind: the end shows five seconds later at the latest.
+    expect(stepOf(claim, ended(), 31_200)).toEqual(waitUntil(35_000));
+    expect(stepOf(claim, ended(), 35_000)).toEqual(LOOK);
+    claim.item = view("active", POLLED + 35_000);
+    expect(stepOf(claim, ended(), 35_100)).toEqual(waitUntil(31_000 + QUIET));
     expect(stepOf(claim, ended(), 31_000 + QUIET)).toEqual({ do: "fence", expected: value });
   });
 
@@ -556,6 +660,15 @@ describe("settle: fence, then stop", () => {
     expect(stepOf(claim, ended(), 40_100)).toEqual(LOOK);
     claim.item = view("active", POLLED + 40_100);
     expect(stepOf(claim, ended(), 40_200)).toEqual(STOP);
+  });
+
+  test("our beat accepted, and the list still shows the value before it: it is behind, and proves nothing", () => {
+    const claim = settling("active", 40_100, fencedAt(40_000));
+    claim.item = view("active", POLLED + 40_100, { latestHeartbeatAt: at(POLLED + 1_000) });
+    expect(stepOf(claim, ended(), 40_200)).toEqual(waitUntil(46_500));
+    expect(stepOf(claim, ended(), 46_500)).toEqual(LOOK);
+    claim.item = view("active", POLLED + 46_500, { latestHeartbeatAt: at(POLLED + 1_000) });
+    expect(stepOf(claim, ended(), 46_600)).toEqual(STOP);
   });
 
   test("our beat accepted, and listed as somebody else's: settled, not stopped", () => {
@@ -630,6 +743,8 @@ describe("whatever the state", () => {
     { is: "snapshot", value: at(POLLED + 1), sinceMs: POLLED + 15_000 },
     { is: "snapshot", value: at(POLLED + 1), sinceMs: POLLED + 25_000 },
     { is: "fenced", beatSentMs: POLLED + 10_000, ttlMs: 90_000 },
+    { is: "fenced", beatSentMs: POLLED + 19_000, ttlMs: 90_000, value: at(POLLED + 2_000) },
+    { is: "fenced", beatSentMs: POLLED + 19_000, ttlMs: 90_000, value: at(POLLED + 3_000) },
     { is: "fenced", beatSentMs: POLLED + 25_000, ttlMs: 90_000 },
     { is: "refused", atMs: POLLED + 20_000 },
   ];
@@ -686,6 +801,9 @@ describe("whatever the state", () => {
         expect(item?.state).toBe("active");
         if (memory.is !== "fenced") throw new Error(`stop with memory ${memory.is}`);
         expect(item?.askedMs).toBeGreaterThanOrEqual(memory.beatSentMs);
+        const isShown = item?.latestHeartbeatAt === memory.value;
+        const shownMs = memory.beatSentMs + DEFAULT_TIMING.requestBoundMs + DEFAULT_TIMING.listLagMs;
+        if (!isShown) expect(item?.askedMs).toBeGreaterThanOrEqual(shownMs);
         const lastMs = memory.beatSentMs + memory.ttlMs - DEFAULT_TIMING.requestBoundMs - DEFAULT_TIMING.marginMs;
         expect(asked.nowMs).toBeLessThanOrEqual(lastMs);
       }

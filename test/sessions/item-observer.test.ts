@@ -104,10 +104,32 @@ describe("a list that is longer than one walk", () => {
 });
 
 describe("a list that one walk reads to its end", () => {
-  test("two walks in a row that do not show an item say that it is absent", async () => {
+  test("walks that follow one another at once do not say that an item is absent: the list may be behind", async () => {
     const { look } = listOf(2);
+    for (let walk = 0; walk < 5; walk += 1) expect((await look("work_gone")).state).toBe("unknown");
+  });
+
+  test("two walks some seconds apart that do not show an item say that it is absent", async () => {
+    const { look, clock } = listOf(2);
     expect((await look("work_gone")).state).toBe("unknown");
+    await clock.advance(DEFAULT_TIMING.listLagMs);
     expect((await look("work_gone")).state).toBe("absent");
+  });
+
+  test("a walk that shows it in between begins the count again", async () => {
+    const { api, look, clock, first } = listOf(2);
+    const without = () => {
+      api.answer = (call) => (call === "list" ? json(200, { data: [], next_page: null }) : undefined);
+    };
+    without();
+    expect((await look(first)).state).toBe("unknown");
+    api.answer = () => undefined;
+    expect((await look(first)).state).toBe("queued");
+    await clock.advance(DEFAULT_TIMING.listLagMs);
+    without();
+    expect((await look(first)).state).toBe("unknown");
+    await clock.advance(DEFAULT_TIMING.listLagMs);
+    expect((await look(first)).state).toBe("absent");
   });
 });
 

@@ -312,6 +312,7 @@ export class Operator {
         return false;
       case "own":
         claim.acknowledgedAt = step.acknowledgedAt;
+        claim.lateAck = step.late ?? false;
         claim.memory = { is: "none" };
         return false;
       case "take":
@@ -412,7 +413,7 @@ export class Operator {
       claim.memory = { is: "refused", atMs: beatSentMs };
       return;
     }
-    claim.memory = { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs };
+    claim.memory = { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs, value: answer.last ?? "" };
     if (expected === NO_HEARTBEAT && claim.journal.opened && !ended) claim.ending = { why: "NoFirstBeat", message: "" };
   }
 

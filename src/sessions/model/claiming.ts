@@ -127,24 +127,44 @@ function isBelieved({ rules, state, stamp }: Turn): boolean {
 
 /** No answer, or a Secret without key found at the start: the list is asked. */
 function whoseIsIt(turn: Turn): void {
-  if (turn.isOutOfHands || turn.isAbsent || !isThoughtOurs(turn)) {
-    const next = turn.fork();
-    dropRecord(turn.moment, next, turn.pod);
-    turn.tell(next, "session.drop");
-  } else {
-    const next = turn.remembering(MEMORY.acked);
-    next[turn.at + POD.known] = turn.stamp;
-    turn.tell(next, "session.own");
-  }
+  const { rules } = turn;
+  const isOver = turn.isOutOfHands || turn.isAbsent;
+  const isOurs = !isOver && isThoughtOurs(turn);
+  const isDoubtful = !isOver && isUnproven(turn);
+  const isDoubted = isDoubtful && rules.doubted !== "forgotten";
+  if (isOurs) own(turn, "session.own", MEMORY.acked);
+  if (isDoubted) own(turn, "session.doubt", MEMORY.doubted);
+  // Another client's may show as such by its time.
+  const isKept = isDoubted ? isOwner(turn) : isOurs && !isDoubtful;
+  if (isKept) return;
+  const next = turn.fork();
+  dropRecord(turn.moment, next, turn.pod);
+  turn.tell(next, "session.drop");
 }
 
-function isThoughtOurs({ moment, rules, operator, itemAt, stamp }: Turn): boolean {
-  const isOwner = moment.byte(itemAt + ITEM.owner) === operator + 1;
+/** Its acknowledged_at does not say whose it is. */
+function isUnproven(turn: Turn): boolean {
+  const { rules } = turn;
+  return rules.unanswered === "by-evidence" && (rules.lateAck === "late" || !isThoughtOurs(turn));
+}
+
+function own(turn: Turn, name: "session.own" | "session.doubt", memory: number): void {
+  const next = turn.remembering(memory);
+  next[turn.at + POD.known] = turn.stamp;
+  turn.tell(next, name);
+}
+
+function isOwner({ moment, operator, itemAt }: Turn): boolean {
+  return moment.byte(itemAt + ITEM.owner) === operator + 1;
+}
+
+function isThoughtOurs(turn: Turn): boolean {
+  const { rules, stamp } = turn;
   switch (rules.unanswered) {
     case "by-evidence":
-      return isOwner && !(rules.stamp === "kept" && stamp > 1);
+      return isOwner(turn) && !(rules.stamp === "kept" && stamp > 1);
     case "by-owner":
-      return isOwner;
+      return isOwner(turn);
     case "ours":
       return true;
     case "not-ours":

@@ -23,6 +23,9 @@ const SKEW = 1;
 /** Between a holder's answered beat and its next. */
 const BEAT = 4;
 
+/** How far the list may be behind. */
+const LAG = 3;
+
 /** Long enough to see every deadline pass. */
 const HORIZON = TTL + 4 * REQUEST;
 
@@ -68,8 +71,8 @@ function* stopByList(margin: number): Iterable<string> {
  */
 function* tellHolder(margin: number): Iterable<string> {
   for (const { effect: seen } of REQUESTS) {
-    for (const beaten of ticks(TTL, seen)) {
-      for (const sent of ticks(TTL - margin, beaten)) {
+    for (const beaten of ticks(TTL, seen - LAG)) {
+      for (const sent of ticks(TTL - margin, Math.max(0, beaten))) {
         if (sent + REQUEST >= beaten + TTL) yield `beaten at ${beaten}, the stop is sent at ${sent}`;
       }
     }
@@ -141,6 +144,16 @@ function* firstLook(margin: number): Iterable<string> {
   }
 }
 
+/** A beat of ours was accepted. Broken: a look that is believed shows the item as it was before. */
+function* lookAfterBeat(margin: number, base: (beat: Request) => number): Iterable<string> {
+  for (const beat of REQUESTS) {
+    for (const look of REQUESTS) {
+      const shown = base(beat) + margin + look.effect - LAG;
+      if (shown < beat.effect) yield `the list is as of ${shown}, the beat took effect at ${beat.effect}`;
+    }
+  }
+}
+
 /** A beat without an answer was sent at nought. Broken: its lease still runs when it is thought to have lapsed. */
 function* lapsedBySilence(margin: number): Iterable<string> {
   for (const { effect } of REQUESTS) {
@@ -161,8 +174,8 @@ export const CLOCK_RULES: readonly ClockRule[] = [
   rule(
     "tell a holder to stop whose beat was seen to move",
     "the first look's asking",
-    "F + 1",
-    REQUEST + 1,
+    "F + lag + 1",
+    REQUEST + LAG + 1,
     tellHolder,
   ),
   rule("adopt the value after a lost beat", "the last answered beat; the refusal heard", "1", 1, (m) =>
@@ -177,6 +190,10 @@ export const CLOCK_RULES: readonly ClockRule[] = [
   rule("an acknowledged_at is ours", "its latest sending", "2 skew", 2 * SKEW, (m) => evidence(m, [0, SKEW, 2 * SKEW])),
   rule("a value stood still", "the value read; the beat interval and", "2F + 1", 2 * REQUEST + 1, stoodStill),
   rule("the first look after a restart", "the start", "F + 1", REQUEST + 1, firstLook),
+  rule("a look shows what our beat did", "the beat's sending", "F + lag", REQUEST + LAG, (m) =>
+    lookAfterBeat(m, sending),
+  ),
+  rule("a look shows what our acknowledgement did", "its answer", "lag", LAG, (m) => lookAfterBeat(m, answer)),
   rule("a lease lost by silence has lapsed", "the last beat's sending; TTL and", "F", REQUEST, lapsedBySilence),
 ];
 

@@ -3,12 +3,17 @@ import { ITEM, MEMORY, POD, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
 /** NO_HEARTBEAT, of an item that nobody beat yet. */
-export function firstBeat(turn: Turn, name: "session.take" | "session.fence", memory: number): void {
+export function firstBeat(
+  turn: Turn,
+  name: "session.take" | "session.fence",
+  memory: number,
+  unanswered = memory === MEMORY.leased ? MEMORY.firstLost : settledMemory(turn.moment.state, turn.at),
+): void {
   const next = turn.held();
   next[turn.itemAt + ITEM.state] = STATE.active;
   next[turn.at + POD.memory] = memory;
   moveHeartbeat(turn.moment, next, turn.item);
   turn.tell(next, name);
-  next[turn.at + POD.memory] = memory === MEMORY.leased ? MEMORY.firstLost : settledMemory(turn.moment.state, turn.at);
+  next[turn.at + POD.memory] = unanswered;
   turn.tell(next, name, { outcome: "unanswered", fault: true });
 }

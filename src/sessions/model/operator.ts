@@ -2,7 +2,7 @@ import { acknowledgeSteps, freeSteps } from "./claiming.ts";
 import { crash, podsOf } from "./effects.ts";
 import { keepSteps, lostSteps, openSteps, overdueSteps, silenceSteps, watchSteps } from "./keeping.ts";
 import type { Moment } from "./moment.ts";
-import { settleSteps } from "./settling.ts";
+import { doubtSteps, settleSteps } from "./settling.ts";
 import { OPERATOR } from "./state.ts";
 import { Turn } from "./turn.ts";
 
@@ -41,5 +41,6 @@ function podSteps(turn: Turn): void {
   else watchSteps(turn);
   lostSteps(turn);
   overdueSteps(turn);
+  doubtSteps(turn);
   settleSteps(turn);
 }

@@ -37,6 +37,8 @@ export interface Setting {
   readonly stamp: "renewed" | "kept";
   /** NO_HEARTBEAT on a queued item. */
   readonly beatOnQueued: "refused" | "accepted";
+  /** When an acknowledgement takes effect that nobody waits for any more: `late`, others may have been offered the item. */
+  readonly lateAck: "in-its-window" | "late";
 
   // --- Workers
   /** `late`: believes in its lease for a while after it lapsed. `stays`: knows that it lost its item, and does not end. */
@@ -72,6 +74,8 @@ export interface Protocol {
    * window, which says nothing where the first one is kept; `by-owner`: as if that could always be told.
    */
   readonly unanswered: "by-evidence" | "by-owner" | "ours" | "not-ours";
+  /** What becomes of one that may be ours or another client's: if nobody beats it, it is beaten once and released; or forgotten. */
+  readonly doubted: "released" | "forgotten";
   /** What a stop asks for. */
   readonly stop: "fence" | "same-acknowledgement" | "unbeaten-since-the-end";
   /** A value is fenced only when it stood still for an interval. */
@@ -115,6 +119,7 @@ export const CODE: Rules = {
   unbeaten: "queued",
   stamp: "renewed",
   beatOnQueued: "refused",
+  lateAck: "in-its-window",
   worker: "prompt",
   sigterm: false,
   key: "after-ack",
@@ -126,6 +131,7 @@ export const CODE: Rules = {
   olderAck: "refused-unless-polled",
   drop: "no-ack-under-way",
   unanswered: "by-evidence",
+  doubted: "released",
   stop: "fence",
   fenceStill: true,
   adoptStill: true,
@@ -149,4 +155,5 @@ export const FIRST: Rules = {
   inHand: "fence",
   silence: "never",
   unanswered: "by-owner",
+  doubted: "forgotten",
 };

@@ -38,8 +38,11 @@ function scope(name: string, base: Rules, variants: readonly Partial<Rules>[], i
 const [SMALL, LARGE] = [false, true];
 const SECOND_ACKS = [{ secondAck: "refused" }, { secondAck: "accepted" }] as const;
 
-/** Where the first acknowledged_at is kept, as long as it can be told whose an item is; where it cannot, see LIMITS. */
+/** Where the first acknowledged_at is kept, as if it could always be told whose an item is. */
 const KEPT = { stamp: "kept", unanswered: "by-owner" } as const;
+
+/** Where that cannot be told: a server that never takes back a starting item, and ends a stopping one; of others, see LIMITS. */
+const DOUBTFUL = { unbeaten: "stays", lapsedStopping: "stopped" } as const;
 
 /** Scopes in which the protocol holds, of the code or as it was first written down. */
 export function holdingScopes(base: Rules): Scope[] {
@@ -100,6 +103,24 @@ const OF_EACH_LEASE: readonly Scope[] = LEASES.flatMap((lease) => [
     SMALL,
   ),
   scope(
+    `${lease}: 1 operator, acknowledged_at is kept, and says nothing`,
+    { ...CODE, lease, ...DOUBTFUL, stamp: "kept" },
+    bothSecondAcks({ pods: 2 }),
+    SMALL,
+  ),
+  scope(
+    `${lease}: 1 operator, acknowledgements take effect late`,
+    { ...CODE, lease, ...DOUBTFUL, lateAck: "late" },
+    bothSecondAcks({ pods: 2, deletion: true }),
+    SMALL,
+  ),
+  scope(
+    `${lease}: 2 operators, acknowledgements take effect late`,
+    { ...CODE, lease, ...DOUBTFUL, lateAck: "late" },
+    bothSecondAcks({ operators: 2, acknowledgements: 1 }),
+    SMALL,
+  ),
+  scope(
     `${lease}: 2 operators, acknowledged once`,
     { ...CODE, lease },
     [
@@ -144,6 +165,11 @@ export const WITHOUT_A_RULE: readonly Broken[] = [
     ...TWO,
     unanswered: "ours",
     acknowledgements: 1,
+  }),
+  broken("an item that may be ours is not forgotten", ["L"], {
+    ...DOUBTFUL,
+    doubted: "forgotten",
+    lateAck: "late",
   }),
   broken("an item that is journaled is not journaled again", ["S2b"], { journalOnce: false, pods: 2 }),
   broken("the Secret lives until the item is settled", ["L"], { record: "with-its-pod", unbeaten: "stays" }),
@@ -213,9 +239,9 @@ export const LIMITS: readonly Broken[] = [
     LIMIT,
   ),
   broken(
-    "a server that keeps the first acknowledged_at and never takes back a starting item",
+    "an item acknowledged late, and beaten by a container of before, on a server that never ends a stopping item",
     ["L"],
-    { pods: 2, stamp: "kept", unbeaten: "stays" },
+    { pods: 2, lateAck: "late", unbeaten: "stays" },
     LIMIT,
   ),
   broken("a server that takes beats on queued items", ["L"], { ...TWO, beatOnQueued: "accepted" }, LIMIT),
@@ -225,6 +251,6 @@ export const LIMITS: readonly Broken[] = [
 export const WEAKER: Scope = scope(
   "a stop by the same acknowledged_at alone, where starting items never expire",
   CODE,
-  [{ operators: 2, stop: "same-acknowledgement", unbeaten: "stays" }],
+  [{ operators: 2, stop: "same-acknowledgement", unbeaten: "stays", doubted: "forgotten" }],
   SMALL,
 );

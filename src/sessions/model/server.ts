@@ -33,10 +33,14 @@ export function serverSteps(moment: Moment, item: number): void {
   }
 }
 
-/** An acknowledgement that is sent inside the window has landed before the item can be offered again. */
+/** An acknowledgement that is sent inside the window has landed before the item can be offered again, unless it is late. */
 function isAckUnderWay(moment: Moment, item: number, operator: number): boolean {
   const { layout, rules } = moment;
-  return rules.window !== "nobody" && moment.byte(layout.operator(operator) + OPERATOR.lateAck) === item + 1;
+  return (
+    rules.lateAck !== "late" &&
+    rules.window !== "nobody" &&
+    moment.byte(layout.operator(operator) + OPERATOR.lateAck) === item + 1
+  );
 }
 
 function lapseSteps(moment: Moment, item: number): void {

@@ -4,7 +4,13 @@ import { BODY, MEMORY, POD, STATE } from "./state.ts";
 import type { Turn } from "./turn.ts";
 
 /** What has to be found out first, or is another step's matter. */
-const UNSETTLED: ReadonlySet<number> = new Set([MEMORY.lost, MEMORY.firstLost, MEMORY.unanswered, MEMORY.journaled]);
+const UNSETTLED: ReadonlySet<number> = new Set([
+  MEMORY.lost,
+  MEMORY.firstLost,
+  MEMORY.unanswered,
+  MEMORY.journaled,
+  MEMORY.doubted,
+]);
 
 /** 6. Settle: the container has ended, its Pod is gone, or it was not and will not be opened. */
 export function settleSteps(turn: Turn): void {
@@ -112,6 +118,21 @@ function silentSteps(turn: Turn): void {
   if (turn.isOutOfHands || !turn.isSameStamp || rules.silence === "forgotten") settled(turn);
   else if (state === STATE.stopping) stop(turn);
   else if (!isLapsing) settled(turn);
+}
+
+/**
+ * Of an item that may be ours or another client's: what nobody beats yet is beaten once, and looked at until it lapses. It is
+ * never opened, nor stopped while it is live. A heartbeat that moves is another client's.
+ */
+export function doubtSteps(turn: Turn): void {
+  const { memory, state, moment } = turn;
+  if (memory !== MEMORY.doubted) return;
+  // The opening of a process before, which knew it for ours, landed meanwhile.
+  if (turn.hasKey) turn.tell(turn.remembering(MEMORY.none), "operator.forget");
+  else if (turn.isOutOfHands || !turn.isSameStamp) settled(turn);
+  else if (state === STATE.stopping) stop(turn);
+  else if (state === STATE.starting) firstBeat(turn, "session.fence", MEMORY.doubted, MEMORY.doubted);
+  else if (isBeaten(moment, turn.item, turn.operator)) settled(turn);
 }
 
 function stop(turn: Turn): void {

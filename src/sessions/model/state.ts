@@ -96,6 +96,8 @@ export const MEMORY = {
   fenced: 11,
   /** lease: Operator: nobody answered for a TTL. */
   silent: 12,
+  /** The item may be ours, or another client's. */
+  doubted: 13,
 } as const;
 
 export type State = Uint8Array;

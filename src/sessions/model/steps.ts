@@ -8,6 +8,7 @@ export type OperatorStep = Extract<
   | "claim.ack"
   | "claim.drop"
   | "session.own"
+  | "session.doubt"
   | "session.take"
   | "session.lose"
   | "session.let-go"

@@ -33,6 +33,7 @@ export const VALUES: {
     ours: "removed",
     "not-ours": "removed",
   },
+  doubted: { released: "ours", forgotten: "removed" },
   stop: { fence: "ours", "same-acknowledgement": "removed", "unbeaten-since-the-end": "removed" },
   fenceStill: { true: "ours", false: "removed" },
   adoptStill: { true: "ours", false: "removed" },

@@ -16,6 +16,8 @@ export interface Circumstances {
   /** What the Work API does, and whose the lease is; the rest is what the code does. */
   readonly rules: Partial<Rules>;
   readonly timing: Timing;
+  /** What a look showed may have been true some seconds before. */
+  readonly listsBehind?: boolean;
 }
 
 /** What came of one item's trace. */
@@ -37,8 +39,8 @@ const MOST_STATES = 6;
 const MOST_STEPS = 24;
 
 /** Checks what was traced of one item against the model. @throws {TraceError} the model allows no such run. */
-export function checkItem(projection: Projection, { rules, timing }: Circumstances): Checked {
-  return new ItemCheck(projection, rules, timing).run();
+export function checkItem(projection: Projection, circumstances: Circumstances): Checked {
+  return new ItemCheck(projection, circumstances).run();
 }
 
 class ItemCheck {
@@ -48,10 +50,12 @@ class ItemCheck {
   readonly #knowledge: Knowledge;
   readonly #allowed = new Set<string>();
   readonly #underWay = new Map<string, UnderWay & { readonly sent: PointEvent }>();
+  readonly #listsBehind: boolean;
   #steps = 0;
   #widest = 0;
 
-  constructor(projection: Projection, rules: Partial<Rules>, timing: Timing) {
+  constructor(projection: Projection, { rules, timing, listsBehind = false }: Circumstances) {
+    this.#listsBehind = listsBehind;
     const pods = Math.max(...projection.pods.map(({ length }) => length));
     if (pods > MOST_PODS) throw new RangeError(`${projection.workId} was journaled for ${pods} Pods of one operator`);
     this.#projection = projection;
@@ -144,7 +148,8 @@ class ItemCheck {
     this.#spread();
     const before = this.#candidates.describe(MOST_STATES);
     const could = this.#couldHave(actor);
-    const { outcome = "ok", details } = event;
+    const isOld = this.#listsBehind && event.point === "session.look";
+    const { outcome = "ok", details } = isOld ? { ...event, outcome: "unanswered" as const } : event;
     const isLate = outcome === "unanswered" && !reading.reads;
     this.#candidates.keep(
       ({ state, taken }) => agrees(reading, actor, { outcome, details, asks }, state, taken.get(call) ?? null),

@@ -99,6 +99,7 @@ const READ = {
   "claim.drop": { steps: ["claim.drop"] },
   "session.look": READS_STATE,
   "session.own": { steps: ["session.own"] },
+  "session.doubt": { steps: ["session.doubt"] },
   "session.take": { steps: ["session.take"], isNothing: isNoLease },
   "session.beat": { steps: ["session.beat"], isNothing: isNoLease },
   "session.fence": { steps: ["session.fence"], isNothing: isNoLease },

@@ -30,6 +30,7 @@ class TracedHistory {
   readonly world: LoopWorld;
   readonly rival: LoopWorld | null;
   readonly rules: Partial<Rules>;
+  readonly listsBehind: boolean;
   readonly #random: () => number;
   #isCalm = false;
 
@@ -64,6 +65,15 @@ class TracedHistory {
       // What is asked for is not always what one gets.
       limits: { ttlSeconds: this.pick([90, 30]), maxTtlSeconds: this.pick([600, 90, 30]) },
     });
+    // On a server that never ends a stopping item a late acknowledgement has a limit (docs/model.md).
+    const isLate = lapsedStopping === "ends" && this.chance(0.3);
+    if (isLate) {
+      Object.assign(this.rules, { lateAck: "late" });
+      this.world.api.delay = (call) =>
+        call === "ack" && !this.#isCalm && this.chance(1 / 3) ? this.between(4_000, 5_800) : 0;
+    }
+    this.listsBehind = this.chance(0.2);
+    if (this.listsBehind) this.world.api.listBehindMs = () => this.#random() * 4_900;
     const points = (event: Parameters<TraceRecorder["observer"]>[0]) =>
       this.recorder.observer({ ...event, environment: RIVAL });
     this.rival = this.chance(0.4) ? new LoopWorld({ seed: seed + 1, beside: this.world, points, sessions }) : null;
@@ -169,5 +179,9 @@ class TracedHistory {
 export async function checkHistory(seed: number): Promise<Tally> {
   const history = new TracedHistory(seed);
   await history.play();
-  return checkTrace(history.recorder, { rules: history.rules, timing: DEFAULT_TIMING });
+  return checkTrace(history.recorder, {
+    rules: history.rules,
+    timing: DEFAULT_TIMING,
+    listsBehind: history.listsBehind,
+  });
 }

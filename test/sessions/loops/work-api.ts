@@ -1,7 +1,9 @@
 import { CREDENTIALS, routeOf } from "../../../simulator/api-request.ts";
 import type { Caller, Credential } from "../../../simulator/caller.ts";
+import type { Environment } from "../../../simulator/environment.ts";
 import { ApiError, forbidden, notFound, unauthenticated } from "../../../simulator/errors.ts";
 import { json, type Reply } from "../../../simulator/http.ts";
+import type { WorkItem } from "../../../simulator/item.ts";
 import { limitsSchema, switchesSchema } from "../../../simulator/switches.ts";
 import { WORK_API } from "../../../simulator/work-api.ts";
 import { World as SimulatedWorld } from "../../../simulator/world.ts";
@@ -21,6 +23,20 @@ export class WorkApi {
   delay: (call: string, request: HttpRequest) => number = () => 0;
   /** Holds the answer up after the request took effect, in milliseconds. */
   answerDelay: (call: string, request: HttpRequest) => number = () => 0;
+  /** How far the list call is behind, in milliseconds; asked at each list. Set it before anything happens: it needs the past. */
+  get listBehindMs(): (() => number) | null {
+    return this.#listBehindMs;
+  }
+
+  set listBehindMs(behindMs: () => number) {
+    if (this.#listBehindMs === null) this.world.events.on("item", () => this.#remember());
+    this.#listBehindMs = behindMs;
+  }
+
+  #listBehindMs: (() => number) | null = null;
+  /** What the list showed, by environment and time. */
+  readonly #past: { readonly atMs: number; readonly listed: ReadonlyMap<string, readonly WorkItem[]> }[] = [];
+
   /** Who writes Date headers is so far ahead of who stamps what they tell of; null: nobody writes them. */
   dateAheadMs: (() => number) | null = () => 0;
   /** Other Work APIs, by origin; every other origin is this one's. */
@@ -122,7 +138,7 @@ export class WorkApi {
     };
     try {
       const reply = await handler(
-        environment,
+        route.call === "list" ? this.#asListed(environment) : environment,
         { ...route, query, headers: {}, body, caller, duplicateOffer: false, signal },
         context,
       );
@@ -133,6 +149,28 @@ export class WorkApi {
       if (error instanceof ApiError) return json(error.status, error.body);
       throw error;
     }
+  }
+
+  /** An item is copied with what the list shows of it. */
+  #remember(): void {
+    const atMs = this.world.clock.monotonic();
+    const listed = new Map(
+      [...this.world.environments.values()].map((environment) => [
+        environment.id,
+        environment.listed.map((item) => Object.assign(Object.create(Object.getPrototypeOf(item)), item)),
+      ]),
+    );
+    this.#past.push({ atMs, listed });
+    while (atMs - (this.#past[1]?.atMs ?? atMs) > LONGEST_BEHIND_MS) this.#past.shift();
+  }
+
+  /** The environment as a list shows it that is behind. */
+  #asListed(environment: Environment): Environment {
+    const behindMs = this.#listBehindMs?.() ?? 0;
+    if (behindMs <= 0) return environment;
+    const asOfMs = this.world.clock.monotonic() - behindMs;
+    const listed = this.#past.findLast(({ atMs }) => atMs <= asOfMs)?.listed.get(environment.id) ?? [];
+    return Object.create(environment, { listed: { get: () => [...listed] } });
   }
 
   #authenticate(request: HttpRequest, delayed: boolean): Caller {
@@ -149,5 +187,8 @@ type Dated = Reply & { readonly date: string };
 function dateOf({ date }: Partial<Dated>): [string, string][] {
   return date === undefined ? [] : [["date", date]];
 }
+
+/** So long what lists showed is remembered. */
+const LONGEST_BEHIND_MS = 30_000;
 
 export const BASE_URL = "https://work.test";

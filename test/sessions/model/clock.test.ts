@@ -12,6 +12,7 @@ describe("a deadline with its margin is safe, and one tick less is not", () => {
 
 describe("the operator's times keep the margins", () => {
   const { othersReclaimMs, requestBoundMs, marginMs, quietMarginMs, beatIntervalMs, assumedTtlMs } = DEFAULT_TIMING;
+  const { listLagMs, lateAckMs, ownReclaimMs } = DEFAULT_TIMING;
 
   test("a value stands still for more than what two requests of its holder can take", () => {
     expect(quietMarginMs).toBeGreaterThan(2 * requestBoundMs + marginMs);
@@ -22,7 +23,11 @@ describe("the operator's times keep the margins", () => {
   });
 
   test("a holder whose beat was seen to move is told to stop while that beat's lease runs", () => {
-    expect(beatIntervalMs).toBeLessThan(assumedTtlMs - requestBoundMs - marginMs);
+    expect(beatIntervalMs).toBeLessThan(assumedTtlMs - requestBoundMs - marginMs - listLagMs);
+  });
+
+  test("a claim without an answer is given up before our own polls offer its item again", () => {
+    expect(othersReclaimMs + lateAckMs + listLagMs).toBeLessThanOrEqual(ownReclaimMs);
   });
 });
 
