@@ -87,6 +87,11 @@ export interface Claim {
   /** The item was acknowledged after its window: by a late request of ours, or by another client. It is released, never opened. */
   lateAck: boolean;
   item: ItemView | null;
+  /** When a look at its running container's item was last answered; null: none is awaited yet. */
+  heardMs: number | null;
+  /** How long the Work API was silent while its container ran, and when it last spoke again; null: it never was. */
+  silentMs: number;
+  silenceEndMs: number | null;
   /** Its steps that failed and have not succeeded since; null: there are none. */
   failing: FailingByStep | null;
   /** Since when an address that the spec names no more takes none of its requests; null: it does. */

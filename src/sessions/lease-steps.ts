@@ -58,7 +58,8 @@ export class LeaseSteps {
     // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
     const { blindFence: before, neverBeaten } = claim;
     const onlyOurs = expected === NO_HEARTBEAT || (before !== null && (before.seen ?? expected) === expected);
-    if (ended && onlyOurs && claim.journal.opened) claim.neverBeaten = true;
+    // While the Work API was silent no program could beat.
+    if (ended && onlyOurs && claim.journal.opened && claim.silenceEndMs === null) claim.neverBeaten = true;
     const ofSilent = !ended && claim.journal.opened && onlyOurs;
     if (ofSilent) claim.blindFence = { seen: before?.seen ?? null, left: (before?.left ?? 0) + 1 };
     let held: boolean;

@@ -43,6 +43,7 @@ export class SessionNotes {
   saw(claim: Claim, shown: ItemView): void {
     const { clock, metrics, labels, timing } = this.#context;
     const nowMs = clock.monotonic();
+    noteHeard(claim, nowMs, timing);
     // A slow sweep must not undo what a look for a decision has shown since.
     if (claim.item && shown.askedMs < claim.item.askedMs) return;
     const view = isBeforeOurs(claim, shown, timing) ? notYet(shown.askedMs) : shown;
@@ -72,6 +73,7 @@ export class SessionNotes {
 
   /** The container runs, since `startedAtMs` by its node's clock. */
   started(claim: Claim, startedAtMs: number | null, pod: Pod | undefined): void {
+    claim.heardMs ??= this.#context.clock.monotonic();
     if (claim.startedAtMs !== null || startedAtMs === null || !claim.journal.opened) return;
     claim.startedAtMs = startedAtMs;
     const { metrics, labels, clock } = this.#context;
@@ -193,6 +195,17 @@ function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, 
   if (ackedMs === null || acknowledgedAt === null || view.askedMs >= ackedMs + listLagMs) return false;
   const isOlder = view.acknowledgedAt !== null && isLater(acknowledgedAt, view.acknowledgedAt);
   return view.state === "queued" || view.state === "absent" || isOlder;
+}
+
+/** Time without an answer says nothing of a program that was to beat meanwhile. */
+function noteHeard(claim: Claim, nowMs: number, { silenceMs }: Pick<Timing, "silenceMs">): void {
+  const { heardMs, endedMs } = claim;
+  // Of a container that has ended only the first look counts: the next ones are made seldom.
+  if (heardMs === null || (endedMs !== null && heardMs > endedMs)) return;
+  claim.heardMs = nowMs;
+  if (nowMs - heardMs <= silenceMs) return;
+  claim.silentMs += nowMs - heardMs;
+  claim.silenceEndMs = nowMs;
 }
 
 /** A fence beats once: what beats more often than we did is the program. */

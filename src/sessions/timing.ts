@@ -45,6 +45,11 @@ export interface Timing {
    * and one is sent up to 2.5 s after its poll. Together with the list's lag this is over before our own polls offer the item again.
    */
   readonly lateAckMs: number;
+  /**
+   * The Work API is silent when no look at a session was answered for so long: three looks of one whose first heartbeat is
+   * awaited. A busy API answers sooner. Tests do not scale it, since a busy machine is not silent either.
+   */
+  readonly silenceMs: number;
   /** After each page of a walk through the list there is no walk for so long, and at most, however many pages it had. */
   readonly lookPageRestMs: number;
   readonly lookRestMaxMs: number;
@@ -143,6 +148,7 @@ export const DEFAULT_TIMING: Timing = {
   settleLookMs: 5_000,
   listLagMs: 5_000,
   lateAckMs: 5_000,
+  silenceMs: 15_000,
   lookPageRestMs: 100,
   lookRestMaxMs: 2_000,
   statsBusyMs: 2_000,

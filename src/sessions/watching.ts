@@ -62,15 +62,25 @@ export function running(facts: Facts, startedAtMs: number): Step {
     );
   }
   if (item.state === "starting") {
-    const leftMs = Math.min(limits.firstBeatTimeoutMs - ranMs, endsInMs);
+    const leftMs = Math.min(firstBeatInMs(facts, ranMs), endsInMs);
     if (leftMs > 0) return until(nowMs + leftMs);
-    // It may have been beaten since it was seen: a fence would be refused, and cost the time in which it can be told.
-    if (endsInMs <= 0 && item.askedMs < nowMs + endsInMs) return LOOK;
+    // It may have been beaten since it was seen: a fence would be refused, and cost the time in which it can be told. And a
+    // Work API that answers nobody has this look say so.
+    if (item.askedMs < nowMs + leftMs) return LOOK;
     // Fence, stop, then delete: a stock worker that gets SIGTERM before its first beat posts a stop of its own.
     return { do: "fence", expected: NO_HEARTBEAT };
   }
   if (endsInMs > aheadMs) return until(nowMs + endsInMs - aheadMs);
   return nearItsEnd(facts, item, endsInMs, overdueEnding(overdueMs <= 0));
+}
+
+/**
+ * How long the first heartbeat may still take. While the Work API was silent the worker's failed with everyone else's: that
+ * time does not count, and the worker's next try may come a heartbeat interval after it.
+ */
+function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): number {
+  const leftMs = limits.firstBeatTimeoutMs + claim.silentMs - ranMs;
+  return claim.silenceEndMs === null ? leftMs : Math.max(leftMs, claim.silenceEndMs + timing.beatIntervalMs - nowMs);
 }
 
 /**

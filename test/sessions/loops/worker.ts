@@ -4,9 +4,9 @@ import type { HttpSender } from "../../../src/work/http.ts";
 /**
  * What the program in a container is like. `stock`: beats first, serves, stops its item and leaves; leaves without a stop
  * when its lease is lost. `dies` serves like it and ends without a word. `silent` never beats and never leaves; `crashes` and `killed` end without a word; `deaf` beats
- * and never leaves by itself. `plain` knows nothing of the item: it serves, and ends with 0.
+ * and never leaves by itself. `patient` is stock, but tries its heartbeat every 25 s for as long as nobody answers. `plain` knows nothing of the item: it serves, and ends with 0.
  */
-export type Program = "plain" | "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf";
+export type Program = "plain" | "stock" | "silent" | "crashes" | "killed" | "dies" | "deaf" | "patient";
 
 export interface WorkerEnvironment {
   readonly baseUrl: string;
@@ -19,6 +19,7 @@ export interface WorkerEnvironment {
 const NO_HEARTBEAT = "NO_HEARTBEAT";
 const REQUEST_MS = 1_500;
 const ASSUMED_TTL_MS = 90_000;
+const PATIENT_RETRY_MS = 25_000;
 
 interface Beat {
   readonly state: string;
@@ -81,11 +82,13 @@ export class Worker {
         this.holds = true;
       }
       // The next beat must be answered while the lease still runs.
-      if (this.#clock.monotonic() - boughtMs > ttlMs * 0.8) return this.#leave();
+      const isPatient = program === "patient";
+      if (!isPatient && this.#clock.monotonic() - boughtMs > ttlMs * 0.8) return this.#leave();
       const isDone = this.#told.signal.aborted || this.#clock.monotonic() >= doneMs;
       if (program === "dies" && isDone) return 1;
-      if (program === "stock" && isDone) return this.#stopAndLeave();
-      const beatMs = beat === null ? 1_000 : Math.max(1_000, Math.min(ttlMs / 2, 30_000));
+      if ((program === "stock" || isPatient) && isDone) return this.#stopAndLeave();
+      const retryMs = isPatient ? PATIENT_RETRY_MS : 1_000;
+      const beatMs = beat === null ? retryMs : Math.max(1_000, Math.min(ttlMs / 2, 30_000));
       const leaves = program !== "deaf";
       const leftMs = leaves ? Math.max(0, doneMs - this.#clock.monotonic()) : beatMs;
       await sleep(
