@@ -39,8 +39,8 @@ export class RefusedItems {
       guard();
       await points.run("refuse.stop", about, () => work(api).stop(item.id, { force: true }));
     } catch (error) {
-      // Until then an acknowledgement without answer may still take effect.
-      this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs;
+      // Until then an acknowledgement without answer may still take effect, and the list not show it.
+      this.#lookFromMs = clock.monotonic() + timing.othersReclaimMs + timing.lateAckMs + timing.listLagMs;
       this.#mayBeLeft = true;
       this.#changed.notify();
       throw error;

@@ -69,6 +69,19 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: an acknowledgement th
   });
 });
 
+test("a health check whose acknowledgement takes effect late, on a list that is behind, is stopped", async () => {
+  const world = new LoopWorld({ sessions: { maxConcurrent: 2, warm: 1 }, switches: { starting: "never" } });
+  world.api.delay = (call) => (call === "ack" ? 5_800 : 0);
+  world.api.listBehindMs = () => 4_900;
+  world.createEnvironment();
+  world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  const id = world.enqueue({ type: "healthcheck" });
+  await world.until("the late one lands", () => world.item(id).state === "starting", MINUTE);
+  await world.until("it is stopped", () => world.item(id).state === "stopped", MINUTE);
+  holdsTrue(world);
+});
+
 test("three that take effect late do not hold up the other items of an unproven template", async () => {
   const world = new LoopWorld({ sessions: { maxConcurrent: 4, warm: 4 }, switches: { starting: "never" } });
   let isLate = true;
