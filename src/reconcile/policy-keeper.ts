@@ -58,6 +58,8 @@ export class PolicyKeeper {
   /** Writes in a row that were undone soon after. */
   #undone = 0;
   #wanted: NetworkPolicy | null = null;
+  /** None is wanted, and one of ours was still there at the last look. */
+  #isLeft = false;
   /** Of `#wanted`. A reconcile asks for it several times, and in most of them nothing has changed. */
   #wantedHash = hashOf(null);
   /** What `#wanted` was rendered from. */
@@ -167,7 +169,8 @@ export class PolicyKeeper {
       await this.#delete(ref, found);
       return this.#create();
     }
-    if (!this.#wanted) return whose === "ours" && found ? this.#delete(ref, found) : undefined;
+    this.#isLeft = !this.#wanted && whose === "ours";
+    if (!this.#wanted) return this.#isLeft && found ? this.#delete(ref, found) : undefined;
     if (whose === "other") throw new SomebodyElses(`NetworkPolicy ${ref.name} is somebody else's: delete or rename it`);
     if (!found) return this.#create();
     if (isAsWanted(found, this.#wanted)) return;
@@ -220,7 +223,7 @@ export class PolicyKeeper {
     const words = refusalWords(error, policyName(metadata.name));
     // What stands there now is not what is wanted, whatever stood there before.
     if (error instanceof Altered) this.#keptHash = null;
-    if (this.#wanted === null && isForbidden(error)) {
+    if (this.#wanted === null && isForbidden(error) && !this.#isLeft) {
       // Who wants none misses nothing where the operator may not look for one of earlier days.
       this.#keptHash = this.#wantedHash;
       this.#verdict = NOT_WANTED;

@@ -400,6 +400,20 @@ describe("what fails", () => {
     expect(keeper.verdict.reason).toBe("PolicyNotWanted");
   });
 
+  test("one that is there and may not be deleted is reported, though none is wanted", async () => {
+    await keeper.keep(MANAGED);
+    refused = ({ verb }) => (verb === "delete" ? forbidden() : undefined);
+    await keeper.keep(NONE);
+    expect(keeper.verdict).toMatchObject({
+      reason: "PolicyFailing",
+      message: expect.stringContaining("could not be taken away"),
+    });
+    refused = () => undefined;
+    await clock.advance(MINUTE_MS);
+    await keeper.keep(NONE);
+    expect([standing, keeper.verdict.reason]).toEqual([undefined, "PolicyNotWanted"]);
+  });
+
   test("somebody quicker is no failure: it is looked at again", async () => {
     let creations = 0;
     refused = ({ verb }) => {
