@@ -62,7 +62,7 @@ export class ApiServer {
   get<T extends KubeObject>(resource: Resource<T>, namespace: string, name: string): T {
     const object = this.find(resource, namespace, name);
     if (!object) throw notFound(resource, name);
-    return structuredClone(object);
+    return copyOf(object);
   }
 
   list<T extends KubeObject>(resource: Resource<T>, namespace?: string, labelSelector = ""): T[] {
@@ -71,14 +71,14 @@ export class ApiServer {
       .filter(([key]) => key.startsWith(`${resource.plural}/${namespace === undefined ? "" : `${namespace}/`}`))
       .map(([, object]) => object as T)
       .filter(({ metadata }) => wanted.every(([name = "", value]) => metadata.labels?.[name] === value))
-      .map((object) => structuredClone(object));
+      .map((object) => copyOf(object));
   }
 
   create<T extends KubeObject>(resource: Resource<T>, input: T): T {
     const { namespace = "", name = "" } = input.metadata;
     const key = keyOf(resource, namespace, name);
     if (this.#objects.has(key)) throw refusal(409, "AlreadyExists", `${resource.plural} "${name}" already exists`);
-    const object = structuredClone(input) as T & Secret;
+    const object = copyOf(input) as T & Secret;
     this.#uids += 1;
     object.apiVersion = apiVersionOf(resource);
     object.kind = resource.kind;
@@ -95,7 +95,7 @@ export class ApiServer {
     }
     if (resource.plural === "pods") (object as unknown as Pod).status = { phase: "Pending" };
     this.#store(key, resource, "ADDED", object);
-    return structuredClone(object);
+    return copyOf(object);
   }
 
   /** A merge patch (RFC 7386), or a list of a JSON patch's operations. `status`: of the status alone. */
@@ -129,7 +129,7 @@ export class ApiServer {
     if (after.metadata.deletionTimestamp && !after.metadata.finalizers?.length && resource.plural !== PODS.plural) {
       this.#remove(key, resource, after);
     } else this.#store(key, resource, "MODIFIED", after);
-    return structuredClone(after);
+    return copyOf(after);
   }
 
   delete(resource: Resource, namespace: string, name: string, q: DeleteQuery = {}): void {
@@ -151,7 +151,7 @@ export class ApiServer {
   /** Removes a Pod whose containers are over, as its node does; or by force, when they may run on. */
   removePod(namespace: string, name: string): void {
     const pod = this.find(PODS, namespace, name);
-    if (pod) this.#remove(keyOf(PODS, namespace, name), PODS, structuredClone(pod));
+    if (pod) this.#remove(keyOf(PODS, namespace, name), PODS, copyOf(pod));
   }
 
   #deletePod(key: string, pod: Pod, asked: number | undefined): void {
@@ -171,13 +171,13 @@ export class ApiServer {
     this.#version += 1;
     object.metadata.resourceVersion = String(this.#version);
     this.#objects.set(key, object);
-    this.#tell(resource, type, structuredClone(object));
+    this.#tell(resource, type, copyOf(object));
   }
 
   #remove(key: string, resource: Resource, object: KubeObject): void {
     this.#objects.delete(key);
     this.#version += 1;
-    const last = structuredClone(object);
+    const last = copyOf(object);
     last.metadata.resourceVersion = String(this.#version);
     this.#tell(resource, "DELETED", last);
   }
@@ -207,7 +207,7 @@ export function isWatched(change: Stored, plural: string, namespace: string | un
 }
 
 export function eventOf<T extends KubeObject>({ type, object }: Stored): WatchEvent<T> {
-  return { type, object: structuredClone(object) as T };
+  return { type, object: copyOf(object) as T };
 }
 
 export function refusal(status: number, reason: string, message: string, maybeApplied = false): KubeApiError {
@@ -286,12 +286,19 @@ function merge(target: unknown, patch: unknown): unknown {
   return result;
 }
 
+/** Whether two parts of objects say the same; a field that is undefined is none. */
 function same(a: unknown, b: unknown): boolean {
-  return stable(a) === stable(b);
+  if (a === b) return true;
+  if (Array.isArray(a)) return Array.isArray(b) && a.length === b.length && a.every((part, at) => same(part, b[at]));
+  if (!isRecord(a) || !isRecord(b) || Array.isArray(b)) return false;
+  return Object.keys({ ...a, ...b }).every((key) => same(a[key], b[key]));
 }
 
-function stable(value: unknown): string {
-  return JSON.stringify(value, (_key, part: unknown) =>
-    isRecord(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part,
-  );
+/** A copy of JSON: much quicker than structuredClone, and half of the time of a world. */
+export function copyOf<T>(value: T): T {
+  if (Array.isArray(value)) return value.map(copyOf) as T;
+  if (!isRecord(value)) return value;
+  const copy: Record<string, unknown> = {};
+  for (const key of Object.keys(value)) copy[key] = copyOf(value[key]);
+  return copy as T;
 }

@@ -15,7 +15,7 @@ import type {
 import { KubeApiError } from "../../../src/kube/errors.ts";
 import type { KubeList, KubeObject, Resource } from "../../../src/kube/resource.ts";
 import type { WatchEvent } from "../../../src/kube/watch.ts";
-import { type ApiServer, eventOf, isWatched, refusal } from "./api-server.ts";
+import { type ApiServer, copyOf, eventOf, isWatched, refusal } from "./api-server.ts";
 import { type Link, NoAnswer } from "./network.ts";
 
 const TIMEOUT_MS = 30_000;
@@ -123,7 +123,7 @@ export class FakeKube {
   }
 
   create<T extends KubeObject>(resource: Resource<T>, object: T, q: CreateQuery = {}, o: CallOptions = {}): Promise<T> {
-    const body = structuredClone(object);
+    const body = copyOf(object);
     return this.#send(
       "create",
       resource,
@@ -141,7 +141,7 @@ export class FakeKube {
     q: PatchQuery,
     o: CallOptions = {},
   ): Promise<T> {
-    const body = structuredClone(patch);
+    const body = copyOf(patch);
     const isStatus = q.subresource === "status";
     return this.#send(
       "patch",
