@@ -11,7 +11,7 @@ export type Begin = "start" | "idle" | "busy";
 export interface Row {
   readonly sessions?: Record<string, unknown>;
   readonly begin?: Begin;
-  /** Items are of two sessions in turn, whose volumes are used again. */
+  /** Items are of a few sessions in turn, whose volumes are used again. */
   readonly comesBack?: boolean;
   /** New work comes so often while the fault lasts, in seconds; 90. */
   readonly arrivalSeconds?: number;
@@ -25,6 +25,8 @@ export interface Row {
   readonly prepareSeconds?: number;
   /** Serving needs it so little that its failures are only counted, in berth_kube_api_requests_total. */
   readonly isOnlyCounted?: boolean;
+  /** What `Ready` says where the answer of this call is not what a person can fix. */
+  readonly says?: string;
   /** `Ready` cannot be written, so an Event or the log has to report the fault. */
   readonly silencesStatus?: boolean;
 }
@@ -87,7 +89,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "patch environments (remove finalizer)": { arrivalSeconds: 300 },
   "patch environments/status": { silencesStatus: true },
   "get secrets (key)": {},
-  "get secrets (claim)": { always: editClaims },
+  "get secrets (claim)": { always: editClaims, says: "the claim's Secret was changed or replaced" },
   "list secrets": { begin: "start" },
   "create secrets (claim)": {},
   "create secrets (removal)": { sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
@@ -116,10 +118,10 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
     first: (world) => world.patchEnvironment({ spec: { network: { egress: { cidrs: ["198.51.100.0/24"] } } } }),
   },
   "delete networkpolicies": { first: (world) => world.patchEnvironment({ spec: { network: { policy: "None" } } }) },
-  "list persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true },
-  "get persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true },
-  "create persistentvolumeclaims": { sessions: PER_SESSION },
-  "patch persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true },
+  "list persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true, arrivalSeconds: 180 },
+  "get persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true, arrivalSeconds: 180 },
+  "create persistentvolumeclaims": { sessions: PER_SESSION, arrivalSeconds: 180 },
+  "patch persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true, arrivalSeconds: 180 },
   "delete persistentvolumeclaims": { sessions: PER_SESSION },
   "list events": { prepareSeconds: 40, isOnlyCounted: true },
   "create events": {},

@@ -49,8 +49,10 @@ const FAULT_MS = 30 * MINUTE;
 const ARRIVAL_SECONDS = 90;
 const FIRST_ITEMS = 6;
 const MAX_CONCURRENT = 4;
+/** Sessions whose items come again and again. */
+const SESSIONS = 4;
 const WARM = 1;
-const SERVES_MS = 60 * SECOND;
+const SERVES_MS = 40 * SECOND;
 const RETAIN_SECONDS = 30;
 
 /** A problem is visible so long after it began, and a status is written a little later. */
@@ -179,7 +181,7 @@ class CellRun {
 
   #enqueue(): void {
     const { comesBack = false } = this.#row;
-    const sessionId = comesBack && this.#sessions.length >= 2 ? this.#sessions.shift() : undefined;
+    const sessionId = comesBack && this.#sessions.length >= SESSIONS ? this.#sessions.shift() : undefined;
     const id = this.#world.enqueue(sessionId === undefined ? {} : { sessionId });
     if (comesBack) this.#sessions.push(this.#world.api.world.item(id).data.id);
   }
@@ -330,7 +332,11 @@ class CellRun {
   /** Whether a person who looks at the Environment now sees that something is wrong, and what. */
   #isTold(): boolean {
     const condition = this.#world.conditionOf("Ready");
-    if (condition && condition.status !== "True" && isAbout(`${condition.reason} ${condition.message}`)) return true;
+    // Where every request is answered in time, there are no words to repeat.
+    const says = this.#cell.answer === "slow" ? NO_PROGRESS : (this.#row.says ?? "");
+    if (condition && condition.status !== "True") {
+      if (isAbout(condition.message) || (says !== "" && condition.message.includes(says))) return true;
+    }
     return this.#row.silencesStatus === true && (this.#loggedMs !== null || this.#world.told.some(isAbout));
   }
 
@@ -423,6 +429,8 @@ class CellRun {
 
 /** Seconds in which `Ready` may turn back, in all. */
 const FLICKER_S = 10;
+
+const NO_PROGRESS = "nothing is acknowledged";
 
 const WORDS = [SERVERS_WORDS, "come too late to be acknowledged", "no answer", "no whole answer", "timeout", "time-out", "not get the request in time"];
 

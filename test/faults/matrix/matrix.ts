@@ -5,7 +5,10 @@ import { KUBE_ANSWERS, WORK_ANSWERS } from "./answers.ts";
 import { KUBE_ROWS, WORK_ROWS } from "./calls.ts";
 import { type Cell, type Lease, runCell } from "./cell.ts";
 
-const { sample: isSample, seed } = readFaultSettings();
+const { long: isLong, sample: isSample, seed } = readFaultSettings();
+
+/** How many answers of each row a run tries: all of them take two cores seven minutes, and a row's differ little. */
+const PER_ROW = isLong ? Number.POSITIVE_INFINITY : isSample ? 1 : 5;
 
 /** Both tables: the rows of one API, and what its calls are answered with. */
 const TABLES = [
@@ -13,11 +16,14 @@ const TABLES = [
   { api: "kube", rows: Object.keys(KUBE_ROWS), answers: KUBE_ANSWERS },
 ] as const;
 
-/** The cells of one row that a run tries: all, or of a sample one, which differs from row to row. */
-function picked(answers: readonly NonNullable<Cell["answer"]>[], row: number, order: readonly number[]) {
-  if (!isSample) return answers;
-  const at = order[row % answers.length] ?? 0;
-  return answers.filter((_answer, index) => index === at);
+/**
+ * The answers of one row that a run tries. The next row goes on where this one ends, so that each answer has its turn, also
+ * where there are more answers than rows.
+ */
+function picked({ rows, answers }: (typeof TABLES)[number], row: number, order: readonly number[]) {
+  const perRow = Math.min(answers.length, Math.max(PER_ROW, Math.ceil(answers.length / rows.length)));
+  const turns = Array.from({ length: perRow }, (_, turn) => order[(row * perRow + turn) % answers.length]);
+  return answers.filter((_answer: NonNullable<Cell["answer"]>, index: number) => turns.includes(index));
 }
 
 /** 0 to `count` - 1 in an order that the seed decides: so many rows in turn have each answer once. */
@@ -32,26 +38,24 @@ export function describeMatrix(lease: Lease): void {
   const table: string[] = [];
   let held = 0;
   let tried = 0;
-  describe.each(TABLES)(
-    `lease: ${lease}: a call to the $api API that fails for half an hour`,
-    ({ api, rows, answers }) => {
-      const order = shuffled(answers.length, random);
-      table.push("", [api.padEnd(NAME), ...answers.map((answer) => answer.padEnd(CELL))].join(""));
-      test.each(rows.map((call, row) => ({ call, row })))("$call", async ({ call, row }) => {
-        const failed: string[] = [];
-        const marks = new Map<string, string>();
-        for (const answer of picked(answers, row, order)) {
-          const { failures } = await runCell({ api, call, answer, lease }, seed);
-          tried += 1;
-          if (failures.length === 0) held += 1;
-          else failed.push([`${call}, answered with ${answer}, lease: ${lease}:`, ...failures].join("\n  "));
-          marks.set(answer, failures.length === 0 ? "ok" : "FAIL");
-        }
-        table.push([call.padEnd(NAME), ...answers.map((answer) => (marks.get(answer) ?? "").padEnd(CELL))].join(""));
-        expect(failed).toEqual([]);
-      });
-    },
-  );
+  describe.each(TABLES)(`lease: ${lease}: a call to the $api API that fails for half an hour`, (of) => {
+    const { api, rows, answers } = of;
+    const order = shuffled(answers.length, random);
+    table.push("", [api.padEnd(NAME), ...answers.map((answer) => answer.padEnd(CELL))].join(""));
+    test.each(rows.map((call, row) => ({ call, row })))("$call", async ({ call, row }) => {
+      const failed: string[] = [];
+      const marks = new Map<string, string>();
+      for (const answer of picked(of, row, order)) {
+        const { failures } = await runCell({ api, call, answer, lease }, seed);
+        tried += 1;
+        if (failures.length === 0) held += 1;
+        else failed.push([`${call}, answered with ${answer}, lease: ${lease}:`, ...failures].join("\n  "));
+        marks.set(answer, failures.length === 0 ? "ok" : "FAIL");
+      }
+      table.push([call.padEnd(NAME), ...answers.map((answer) => (marks.get(answer) ?? "").padEnd(CELL))].join(""));
+      expect(failed).toEqual([]);
+    });
+  });
   afterAll(() => console.log(`${table.join("\n")}\n\nfault matrix, lease: ${lease}: ${held} of ${tried} cells hold`));
 }
 
