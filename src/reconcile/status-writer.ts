@@ -17,6 +17,9 @@ import type { ReconcilePoint } from "./points.ts";
  */
 export const COUNTS_EVERY_MS = 5_000;
 
+/** Conflicts in a row that may be of another object of the same name, until the watch shows it. */
+const CONFLICTS_IGNORED = 3;
+
 /** What a status is made of. */
 export interface StatusParts {
   readonly generation: number;
@@ -55,6 +58,8 @@ export class StatusWriter {
   #writtenText: string | null = null;
   /** Since when (monotonic) there is something that was not written; null: there is nothing. */
   #newSinceMs: number | null = null;
+  /** In a row. */
+  #conflicts = 0;
   /** Conditions that somebody was warned about, until it is said that they are well again. */
   readonly #warned = new Set<string>();
 
@@ -102,9 +107,13 @@ export class StatusWriter {
         this.#kube.patch(ENVIRONMENTS, { namespace, name }, patch, { type: "merge", subresource: "status" }),
       );
     } catch (error) {
-      if (isNotFound(error) || isConflict(error)) return null;
+      if (isNotFound(error)) return null;
+      // Another object of that name is soon seen here, too; a conflict that stays is a failure.
+      if (isConflict(error)) this.#conflicts += 1;
+      if (isConflict(error) && this.#conflicts <= CONFLICTS_IGNORED) return null;
       throw error;
     }
+    this.#conflicts = 0;
     this.#tell(status, this.#written);
     this.#written = status;
     this.#writtenText = text;

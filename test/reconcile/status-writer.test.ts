@@ -209,6 +209,16 @@ describe("what goes wrong", () => {
     expect(told).toEqual([]);
   });
 
+  test("a conflict that stays is an error: no other object takes so long to be seen", async () => {
+    const writing = writer();
+    kube.answer(() => refusal(409, "Conflict", "the object has been modified"));
+    for (let times = 0; times < 3; times += 1) expect(await writing.write(parts(["KeyRejected"]))).toBeNull();
+    await expect(writing.write(parts(["KeyRejected"]))).rejects.toThrow("has been modified");
+    kube.answer(() => ({ metadata: {} }));
+    await writing.write(parts(["KeyRejected"]));
+    expect(reasonsTold()).toEqual(["KeyRejected"]);
+  });
+
   test("a write that failed is thrown, tried again, and told once, when it stands", async () => {
     const writing = writer();
     kube.answer(() => noAnswer("patch environments/status"));
