@@ -70,6 +70,9 @@ function pauseNowAndThen(world: LoopWorld): void {
   world.clock.setTimer(() => world.patchEnvironment({ spec: { paused: false } }), 5_000);
 }
 
+/** A conflict is told in the operator's own words: those of the server say no more. */
+const CONFLICT = "the claim's Secret was changed or replaced";
+
 const PROTECT = { disruption: "Protect" };
 const PER_SESSION = {
   warm: 0,
@@ -89,12 +92,12 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "patch environments (remove finalizer)": { arrivalSeconds: 300 },
   "patch environments/status": { silencesStatus: true },
   "get secrets (key)": {},
-  "get secrets (claim)": { always: editClaims, says: "the claim's Secret was changed or replaced" },
+  "get secrets (claim)": { always: editClaims, says: CONFLICT },
   "list secrets": { begin: "start" },
   "create secrets (claim)": {},
   "create secrets (removal)": { sessions: { warm: 2, parkedMaxAgeSeconds: 60 }, arrivalSeconds: 300 },
-  "patch secrets": {},
-  "delete secrets": {},
+  "patch secrets": { says: CONFLICT },
+  "delete secrets": { says: CONFLICT },
   "list pods": {},
   "watch pods": {},
   "get pods": {},

@@ -67,8 +67,9 @@ const LULL_MS = 60 * SECOND;
 /** After the fix, all is served and settled within this; more where a documented pause may have just begun. */
 const RECOVERY_MS = 10 * MINUTE;
 
-/** The most requests of the failing call within a minute. */
-const MAX_PER_MINUTE = 100;
+/** The most requests of the failing call: within a minute, while it is new, and in half an hour. */
+const MAX_PER_MINUTE = 150;
+const MAX_IN_ALL = 1_500;
 /** Of all calls to one of both APIs: a fair world needs about a third. */
 const MAX_ALL_PER_MINUTE = 400;
 
@@ -400,7 +401,7 @@ class CellRun {
     const total = [...this.#matching.values()].reduce((sum, count) => sum + count, 0);
     const mostOf = (api: string) =>
       Math.max(0, ...[...this.#all].filter(([key]) => key.startsWith(api)).map(([, count]) => count));
-    if (most > MAX_PER_MINUTE) {
+    if (most > MAX_PER_MINUTE || total > MAX_IN_ALL) {
       const last = this.#matching.get(FAULT_MS / MINUTE - 2) ?? 0;
       this.#fail(`${most} requests of it within a minute (${total} in all, ${last} in the last one)`);
     }
