@@ -241,7 +241,9 @@ class CellRun {
   }
 
   #hitsKube(request: KubeRequest, answer: KubeAnswer): boolean {
-    const hits = this.#cell.answer === answer && this.#is("kube", kubeCallOf(request));
+    // A watch has no effect that could come without its answer.
+    const given = request.verb === "watch" && this.#cell.answer === "lost" ? "none" : this.#cell.answer;
+    const hits = given === answer && this.#is("kube", kubeCallOf(request));
     if (hits) this.#hit();
     return hits;
   }
@@ -343,7 +345,7 @@ class CellRun {
 
   /** Of a fault that hinders nothing: the operator noted it somewhere. */
   get #isRecorded(): boolean {
-    if (this.#row.isOnlyCounted) return true;
+    if (this.#row.isOnlyCounted || HAVE_THEIR_EFFECT.has(this.#cell.answer ?? "")) return true;
     return this.#loggedMs !== null || this.#world.told.some(isAbout);
   }
 
@@ -427,6 +429,9 @@ class CellRun {
       this.#fail(`${world.maxLivePods} Pods at maxConcurrent ${MAX_CONCURRENT}`);
   }
 }
+
+/** What was asked for is done all the same. */
+const HAVE_THEIR_EFFECT: ReadonlySet<string> = new Set(["slow", "lost"]);
 
 /** Seconds in which `Ready` may turn back, in all. */
 const FLICKER_S = 10;
