@@ -23,7 +23,7 @@ export interface Row {
   readonly always?: (world: LoopWorld) => void;
   /** How long Pods take to get ready, in seconds; a second or two. */
   readonly prepareSeconds?: number;
-  /** Serving needs it so little that its failures are only counted, in berth_kube_api_requests_total. */
+  /** Failures of it that hinder nothing are only counted, with all requests, by status code. */
   readonly isOnlyCounted?: boolean;
   /** What `Ready` says where the answer of this call is not what a person can fix. */
   readonly says?: string;
@@ -139,7 +139,7 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
 export const WORK_ROWS: Readonly<Record<string, Row>> = {
   poll: {},
   ack: {},
-  heartbeat: {},
+  heartbeat: { isOnlyCounted: true },
   stop: {},
   list: { losesAcks: true },
   stats: {},

@@ -96,9 +96,8 @@ class CellRun {
   readonly #sent = new Set<string>();
   #on = false;
   #hits = 0;
-  /** Since when it was hit without a lull, and last. */
-  #hitSinceMs = Number.POSITIVE_INFINITY;
-  #lastHitMs = Number.NEGATIVE_INFINITY;
+  /** By what the failing requests were about: since when it was hit without a lull, and last. */
+  readonly #hitMs = new Map<string, { sinceMs: number; lastMs: number }>();
   /** Requests of the failing call, and of both APIs, by minute since the fault began. */
   readonly #matching = new Map<number, number>();
   readonly #all = new Map<string, number>();
@@ -213,18 +212,18 @@ class CellRun {
       if (!isOperators(request)) return 0;
       this.#sent.add(call);
       this.#count("work", call);
-      if (this.#hitsWork(call, "none")) return NEVER_MS;
-      return this.#hitsWork(call, "slow") ? slowMs(call).requestMs : 0;
+      if (this.#hitsWork(call, request, "none")) return NEVER_MS;
+      return this.#hitsWork(call, request, "slow") ? slowMs(call).requestMs : 0;
     };
     api.answerDelay = (call, request) => {
       if (!isOperators(request)) return 0;
-      if (this.#hitsWork(call, "lost") || this.#losesAck(call)) return NEVER_MS;
+      if (this.#hitsWork(call, request, "lost") || this.#losesAck(call)) return NEVER_MS;
       return this.#is("work", call) && this.#cell.answer === "slow" ? slowMs(call).answerMs : 0;
     };
     api.answer = (call, request) => {
       const { answer } = this.#cell;
       if (answer === null || !Number(answer) || !isOperators(request) || !this.#is("work", call)) return undefined;
-      this.#hit();
+      this.#hit(itemOf(call, request));
       return workRefusal(answer as WorkAnswer);
     };
   }
@@ -233,24 +232,31 @@ class CellRun {
     return this.#on && this.#cell.api === api && this.#cell.call === call;
   }
 
-  #hit(): void {
+  #hit(subject: string): void {
     const nowMs = this.#world.clock.monotonic();
     this.#hits += 1;
-    if (nowMs > this.#lastHitMs + LULL_MS) this.#hitSinceMs = nowMs;
-    this.#lastHitMs = nowMs;
+    const before = this.#hitMs.get(subject);
+    const sinceMs = before && nowMs <= before.lastMs + LULL_MS ? before.sinceMs : nowMs;
+    this.#hitMs.set(subject, { sinceMs, lastMs: nowMs });
+  }
+
+  /** Since when the longest of the failures that go on has lasted; Infinity: there is none. */
+  #failingSinceMs(nowMs: number): number {
+    const now = [...this.#hitMs.values()].filter(({ lastMs }) => nowMs <= lastMs + LULL_MS);
+    return Math.min(Number.POSITIVE_INFINITY, ...now.map(({ sinceMs }) => sinceMs));
   }
 
   #hitsKube(request: KubeRequest, answer: KubeAnswer): boolean {
     // A watch has no effect that could come without its answer.
     const given = request.verb === "watch" && this.#cell.answer === "lost" ? "none" : this.#cell.answer;
     const hits = given === answer && this.#is("kube", kubeCallOf(request));
-    if (hits) this.#hit();
+    if (hits) this.#hit(subjectOf(request));
     return hits;
   }
 
-  #hitsWork(call: string, answer: WorkAnswer): boolean {
+  #hitsWork(call: string, request: HttpRequest, answer: WorkAnswer): boolean {
     const hits = this.#cell.answer === answer && this.#is("work", call);
-    if (hits) this.#hit();
+    if (hits) this.#hit(itemOf(call, request));
     return hits;
   }
 
@@ -268,7 +274,7 @@ class CellRun {
       throw refusal(410, "Expired", "too old resource version");
     }
     if (answer === null || !Number(answer) || !this.#is("kube", kubeCallOf(request))) return;
-    this.#hit();
+    this.#hit(subjectOf(request));
     throw kubeRefusal(answer as KubeAnswer, { ...request, verb: call.split(" ")[0] ?? "" });
   }
 
@@ -310,7 +316,7 @@ class CellRun {
       if (ready.at(-1)?.endsWith(seen) !== true)
         ready.push(`+${Math.round((nowMs - this.#begunMs) / SECOND)}s ${seen}`);
       const what = this.#hindrances.look(nowMs);
-      if (what === null || nowMs < this.#hitSinceMs + this.#toldMs) continue;
+      if (what === null || nowMs < this.#failingSinceMs(nowMs) + this.#toldMs) continue;
       hinderedS += 1;
       whats.set(what, (whats.get(what) ?? 0) + 1);
       if (this.#isTold()) {
@@ -322,6 +328,7 @@ class CellRun {
     const hinders = [...whats].map(([what, seconds]) => `${what} ${seconds} s`).join(", ");
     const story = () => `${hinders}; Ready: ${shortened(ready)}; Events: ${shortened(world.told.filter(isAbout))}`;
     if (this.#cell.answer === null && hinderedS > 0) this.#fail(`hindered without a fault: ${story()}`);
+    if (ready.length > MOST_TURNS) this.#fail(`Ready turned ${ready.length} times: ${story()}`);
     // A condition may turn for a moment while a probe is under way.
     if (untoldS > FLICKER_S) this.#fail(`not told for ${untoldS} of ${hinderedS} s, first at ${first}: ${story()}`);
     if (hinderedS === 0 && this.#hits > 0 && !this.#isRecorded)
@@ -428,6 +435,19 @@ class CellRun {
     if (world.maxLivePods > MAX_CONCURRENT + 1)
       this.#fail(`${world.maxLivePods} Pods at maxConcurrent ${MAX_CONCURRENT}`);
   }
+}
+
+/** Changes of what `Ready` says: a breaker that probes makes some. */
+const MOST_TURNS = 24;
+
+/** What a request is about, where it is tried again for just that: objects that are created have a new name each time. */
+function subjectOf({ verb, name }: KubeRequest): string {
+  return verb === "create" ? "" : name;
+}
+
+/** The item that a call is repeated for; one that cannot be acknowledged is not: the next is tried. */
+function itemOf(call: string, { path }: HttpRequest): string {
+  return call === "heartbeat" || call === "stop" ? (path.split("?")[0] ?? "") : "";
 }
 
 /** What was asked for is done all the same. */

@@ -35,13 +35,14 @@ function shuffled(count: number, random: () => number): number[] {
 /** The tests of one lease: one for each row. */
 export function describeMatrix(lease: Lease): void {
   const random = seededRandom(seed + lease.length);
-  const table: string[] = [];
+  const tables: string[][] = [];
   let held = 0;
   let tried = 0;
   describe.each(TABLES)(`lease: ${lease}: a call to the $api API that fails for half an hour`, (of) => {
     const { api, rows, answers } = of;
     const order = shuffled(answers.length, random);
-    table.push("", [api.padEnd(NAME), ...answers.map((answer) => answer.padEnd(CELL))].join(""));
+    const table = [api.padEnd(NAME) + answers.map((answer) => answer.padEnd(CELL)).join("")];
+    tables.push(table);
     test.each(rows.map((call, row) => ({ call, row })))("$call", async ({ call, row }) => {
       const failed: string[] = [];
       const marks = new Map<string, string>();
@@ -52,11 +53,14 @@ export function describeMatrix(lease: Lease): void {
         else failed.push([`${call}, answered with ${answer}, lease: ${lease}:`, ...failures].join("\n  "));
         marks.set(answer, failures.length === 0 ? "ok" : "FAIL");
       }
-      table.push([call.padEnd(NAME), ...answers.map((answer) => (marks.get(answer) ?? "").padEnd(CELL))].join(""));
+      table.push(call.padEnd(NAME) + answers.map((answer) => (marks.get(answer) ?? "").padEnd(CELL)).join(""));
       expect(failed).toEqual([]);
     });
   });
-  afterAll(() => console.log(`${table.join("\n")}\n\nfault matrix, lease: ${lease}: ${held} of ${tried} cells hold`));
+  afterAll(() => {
+    const shown = tables.map((table) => table.join("\n")).join("\n\n");
+    console.log(`${shown}\n\nfault matrix, lease: ${lease}: ${held} of ${tried} cells hold`);
+  });
 }
 
 const NAME = 40;
