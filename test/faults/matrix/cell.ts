@@ -458,7 +458,15 @@ const FLICKER_S = 10;
 
 const NO_PROGRESS = "nothing is acknowledged";
 
-const WORDS = [SERVERS_WORDS, "come too late to be acknowledged", "no answer", "no whole answer", "timeout", "time-out", "not get the request in time"];
+const WORDS = [
+  SERVERS_WORDS,
+  "come too late to be acknowledged",
+  "no answer",
+  "no whole answer",
+  "timeout",
+  "time-out",
+  "not get the request in time",
+];
 
 /** Whether a text reports the fault, in the server's words or as a missing answer. */
 function isAbout(text: string): boolean {
