@@ -216,7 +216,7 @@ export class ApiHealth {
     const askedMs = askedPauseMs(error, this.#random) ?? 0;
     const waitMs = backoff ? retryDelayMs(error, backoff, this.#random) : Math.max(this.#timing.retryMaxMs, askedMs);
     const kind = error instanceof WorkApiError ? error.kind : "network";
-    const message = `${errorText(error)}${MEND_OF[kind] ?? ""}`;
+    const message = `${withoutItem(errorText(error))}${MEND_OF[kind] ?? ""}`;
     if (kind === "auth") {
       // The verdict on a key that was replaced while its request was under way is none on the new one.
       if (key !== this.#keys) return waitMs;
@@ -269,6 +269,11 @@ export class ApiHealth {
   #reasons(): string {
     return `${this.#key.reason} ${this.queue.reason}`;
   }
+}
+
+/** Another item at each try must not change what is said, and with it the status. */
+export function withoutItem(message: string): string {
+  return message.replace(/^(Work API \w+) of \S+: /, "$1: ");
 }
 
 function isShown({ failures, verdict }: Failing): boolean {

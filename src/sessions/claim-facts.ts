@@ -75,7 +75,8 @@ export class ClaimFacts {
     noteWaiting(claim, state, nowMs);
     // What it was touched for has come to be, or never will.
     const isOver = state.is === "ended" || state.is === "gone";
-    if (isOver || (state.is === "running" && isAssigned(pod))) this.#context.failing.succeeded("touch", claim);
+    if (state.is === "running" && isAssigned(pod)) this.#context.failing.succeeded("touch", claim);
+    else if (isOver) this.#context.failing.notNeeded("touch", claim);
     if (state.is === "ended") this.#notes.ended(claim, state.end);
     if (state.is === "gone") this.#noteGone(claim);
     const facts = {

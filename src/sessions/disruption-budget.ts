@@ -127,7 +127,7 @@ export class DisruptionBudget {
     const waitMs = this.#tooHighSinceMs + timing.budgetLingerMs - nowMs;
     if (waitMs > 0) return this.#passes.wakeAfter(waitMs);
     this.#tooHighSinceMs = null;
-    return this.#set(this.#needed);
+    await this.#set(this.#needed);
   }
 
   #alone(act: () => Promise<void>): Promise<void> {
@@ -138,13 +138,16 @@ export class DisruptionBudget {
 
   /** Raises it where it is too low. Whoever waited for another's write finds that it counted both. */
   async #write(): Promise<void> {
+    let conflict: unknown;
     for (let tries = 0; tries < TRIES && !this.#covers; tries += 1) {
       if (this.#known === undefined) await this.#read();
-      if (!this.#covers) await this.#set(this.#needed);
+      if (!this.#covers) conflict = await this.#set(this.#needed);
     }
+    if (!this.#covers) throw conflict;
   }
 
-  async #set(minAvailable: number): Promise<void> {
+  /** Returns the refusal where another client was quicker, in whatever way: the next write begins with a look. */
+  async #set(minAvailable: number): Promise<unknown> {
     const { kube, points, timing } = this.#context;
     const bound = { timeoutMs: timing.requestBoundMs };
     const asks = { minAvailable };
@@ -163,9 +166,10 @@ export class DisruptionBudget {
       this.#known = read(written);
       this.#told = "";
     } catch (error) {
-      // Somebody else was quicker, in whatever way: the next write begins with a look.
       if (!isAlreadyExists(error) && !isConflict(error) && !isNotFound(error)) throw error;
+      return error;
     }
+    return null;
   }
 
   /** Reads it live. One of an earlier Environment of this name goes; one that is somebody's own is never touched. */

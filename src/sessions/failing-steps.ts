@@ -7,6 +7,7 @@ import { isForbidden, isInvalid, isUnauthorized, KubeApiError, LeadershipLostErr
 import type { Metrics } from "../observe/metrics.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { askedPauseMs } from "../work/retry-after.ts";
+import { withoutItem } from "./api-health.ts";
 import type { Claim } from "./claim.ts";
 import { refusalWords } from "./refusal-words.ts";
 import type { Timing } from "./timing.ts";
@@ -182,7 +183,7 @@ function codeOf(error: unknown): string {
 
 function messageOf(step: StepName, { error, name = "" }: Failure): string {
   const { effect, permission }: StepInfo = STEPS[step];
-  const words = unended(name === "" ? errorText(error) : refusalWords(error, name));
+  const words = unended(withoutItem(name === "" ? errorText(error) : refusalWords(error, name)));
   const said = words === "" ? effect : `${effect}: ${words}`;
   if (!(error instanceof KubeApiError)) return said;
   if (isForbidden(error) || isUnauthorized(error)) {
@@ -207,12 +208,6 @@ interface FailingContext {
 
 /** Steps that the next claim would take, too: while one fails, none is begun for a while. */
 const BEFORE_CLAIMS: ReadonlySet<StepName> = new Set(["hold", "journal", "read-pod", "acknowledge"]);
-
-/** Steps that are tried whether work waits or not. */
-const WITHOUT_WORK: ReadonlySet<StepName> = new Set(["recover", "delete-pod", "release"]);
-
-/** The next session is claimed so long after one could not be started: an item that is claimed in vain is lost for 90 s. */
-const RESTART_MS = 120_000;
 
 /** Steps without which no claim starts: while a claim fails there, no other is begun. */
 const STARTS: readonly StepName[] = ["open", "take"];
@@ -245,11 +240,9 @@ export class FailingSteps {
     claim.failing ??= new Map();
     const named = { name: claim.name, ...failure };
     const after = this.#failed(claim.failing, step, named);
-    if (STARTS.includes(step)) {
-      if (after.times > 1 && claim.ending === null) this.#unstarted.add(claim);
-      // The claim is given up, and the next one fails in the same way: a person hears of it until one is started.
-      this.#failed(this.#shared, step, named);
-    }
+    if (STARTS.includes(step) && after.times > 1 && claim.ending === null) this.#unstarted.add(claim);
+    // The claim ends, and the next one fails in the same way: a person hears of it until the step is done for one of them.
+    this.#failed(this.#shared, step, named);
     return after;
   }
 
@@ -265,25 +258,31 @@ export class FailingSteps {
     return after;
   }
 
-  /** A step was done, or is not needed any more. */
+  /** A step was done. */
   succeeded(step: StepName, claim?: Claim): void {
-    const of = claim ? claim.failing : this.#shared;
+    if (claim) this.#delete(this.#shared, step);
+    this.notNeeded(step, claim);
+  }
+
+  /** A claim does not need a step any more: the next one may. */
+  notNeeded(step: StepName, claim?: Claim): void {
+    if (claim && STARTS.includes(step)) this.givenUp(claim);
+    this.#delete(claim ? claim.failing : this.#shared, step);
+    if (claim?.failing?.size === 0) claim.failing = null;
+  }
+
+  #delete(of: FailingByStep | null, step: StepName): void {
     const before = of?.get(step);
     if (!of || !before) return;
     of.delete(step);
-    if (claim && of.size === 0) claim.failing = null;
-    if (claim && STARTS.includes(step)) {
-      this.givenUp(claim);
-      this.succeeded(step);
-    }
     const { clock, timing } = this.#context;
-    if (isShown(before, clock.monotonic(), timing)) this.#changed();
+    if (isShown(before, clock.monotonic(), timing, timing.restartMs + OVERDUE_MS)) this.#changed();
   }
 
   /** Nothing waits any more: nothing would show that what all claims share works again. */
   nothingWaits(): void {
     if (this.#shared.size === 0) return;
-    for (const step of STEP_NAMES) if (!WITHOUT_WORK.has(step)) this.#shared.delete(step);
+    for (const step of [...BEFORE_CLAIMS, ...STARTS, "poll", "claim"] as const) this.#shared.delete(step);
     this.#changed();
   }
 
@@ -310,7 +309,7 @@ export class FailingSteps {
   /** Until when (monotonic) claims are held for that at least. */
   get startsFromMs(): number {
     const failed = STARTS.flatMap((step) => this.#shared.get(step) ?? []).filter(({ times }) => times > 1);
-    return Math.max(0, ...failed.map(({ failedMs }) => failedMs + RESTART_MS));
+    return Math.max(0, ...failed.map(({ failedMs }) => failedMs + this.#context.timing.restartMs));
   }
 
   /** Nothing is to be claimed before then (monotonic): a step that the next claim would take failed shortly before. */
@@ -352,7 +351,7 @@ export class FailingSteps {
         if (isShown(failing, nowMs, timing, overdueMs)) shown.set(step, [...(shown.get(step) ?? []), failing]);
       }
     };
-    add(this.#shared, RESTART_MS + OVERDUE_MS);
+    add(this.#shared, timing.restartMs + OVERDUE_MS);
     for (const { failing } of this.#claims) if (failing) add(failing, OVERDUE_MS);
     return shown;
   }
@@ -361,8 +360,14 @@ export class FailingSteps {
     const { metrics, labels } = this.#context;
     const shown = this.#shown();
     for (const step of shown.keys()) this.#gauged.add(step);
-    for (const step of this.#gauged) metrics.failingSteps.set({ ...labels, step }, shown.get(step)?.length ?? 0);
+    for (const step of this.#gauged) metrics.failingSteps.set({ ...labels, step }, this.#count(step, shown));
     this.#onChange();
+  }
+
+  /** Claims whose step is shown, or 1 where it is that of none. */
+  #count(step: StepName, shown: ReadonlyMap<StepName, readonly FailingStep[]>): number {
+    const all = shown.get(step) ?? [];
+    return all.length > 1 && this.#shared.get(step) === all[0] ? all.length - 1 : all.length;
   }
 
   #wakeAt(atMs: number): void {

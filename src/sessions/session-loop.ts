@@ -2,6 +2,7 @@ import { errorText } from "../core/errors.ts";
 import { isConflict, isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
+import { WorkApiError } from "../work/errors.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
@@ -60,6 +61,8 @@ export class SessionLoop {
   readonly #facts: ClaimFacts;
   readonly #keeper: LeaseKeeper;
   readonly #leases: LeaseSteps;
+  /** Settled claims whose Pod could not be marked: that step still fails. */
+  readonly #unmarked = new WeakSet<Claim>();
   readonly #mayAsk: () => boolean;
   readonly #beforeTouch: () => Promise<void>;
   readonly #retention: Pick<Retention, "isKept" | "release" | "marked">;
@@ -203,7 +206,9 @@ export class SessionLoop {
       await this.#performStep(claim, step, pod);
       // A heartbeat that is refused may follow one whose answer was lost: that one still fails.
       const isRefused = (step.do === "fence" || step.do === "take") && claim.memory.is === "refused";
-      if (name !== null && name !== "touch" && !isRefused) this.#context.failing.succeeded(name, claim);
+      if (isRefused && step.do === "take") this.#heartbeatRefused(claim, step);
+      else if (name !== null && name !== "touch" && !isRefused && !this.#unmarked.has(claim))
+        this.#context.failing.succeeded(name, claim);
       if (asks(step)) claim.awayMs = null;
     } catch (error) {
       const { clock } = this.#context;
@@ -217,6 +222,13 @@ export class SessionLoop {
       if (this.#givesUpOpening(claim, step, error)) return;
       throw error;
     }
+  }
+
+  /** Nobody else should beat an item that was just acknowledged: a refusal that comes again and again is a fault. */
+  #heartbeatRefused(claim: Claim, step: Step): void {
+    const error = new Error("the Work API says that another client sent a heartbeat");
+    this.#noteFailure(claim, "take", { error });
+    this.#givesUpOpening(claim, step, error);
   }
 
   /** What is read after the first conflict is news; a conflict that comes again is a failure as any other. */
@@ -243,7 +255,9 @@ export class SessionLoop {
   #givesUpOpening(claim: Claim, step: Step, error: unknown): boolean {
     const { clock, timing } = this.#context;
     if (claim.acknowledgedAt === null || claim.journal.opened || claim.ending !== null) return false;
-    if (step.do !== "open" && !(step.do === "take" && isRefusal(error))) return false;
+    // A Work API that fails refuses nothing.
+    const isOutage = error instanceof WorkApiError && !isRefusal(error);
+    if ((step.do !== "open" && step.do !== "take") || isOutage) return false;
     const failing = claim.failing?.get(step.do);
     if (!isOutOfPatience(failing, clock.monotonic(), timing)) return false;
     claim.ending = { why: "StartFailed", message: failing?.message ?? errorText(error) };
@@ -421,6 +435,7 @@ export class SessionLoop {
       const { clock, timing, logger } = this.#context;
       const isFinal = isForbidden(error) || isInvalid(error);
       if (!isFinal && !isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing)) throw error;
+      this.#unmarked.add(claim);
       logger.warn({ pod: claim.name, error: errorText(error) }, "a finished Pod could not be marked");
       return false;
     }

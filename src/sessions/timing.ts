@@ -77,6 +77,8 @@ export interface Timing {
    * an item that nobody beats goes back to the queue after 90 s, to be claimed in vain again.
    */
   readonly stepPatienceMs: number;
+  /** The next session is claimed so long after one could not be started: an item that is claimed in vain is lost for 90 s. */
+  readonly restartMs: number;
   /** Work waits, a Pod is free, and nothing was acknowledged for so long: reported, whatever the cause. */
   readonly stallMs: number;
   /** After a 404 of the whole environment: nothing but another id or key helps, so ask seldom. */
@@ -163,6 +165,7 @@ export const DEFAULT_TIMING: Timing = {
   retryBaseMs: 500,
   retryMaxMs: 30_000,
   stepPatienceMs: 45_000,
+  restartMs: 120_000,
   stallMs: 120_000,
   notFoundPauseMs: 30_000,
   keyRefreshMs: 60_000,
@@ -229,6 +232,7 @@ const SCALED = [
   "retryBaseMs",
   "retryMaxMs",
   "stepPatienceMs",
+  "restartMs",
   "stallMs",
   "notFoundPauseMs",
   "keyRefreshMs",

@@ -122,7 +122,7 @@ export class Workspaces {
       this.#known.set(name, taken);
       return { sessionId, claim: name };
     }
-    throw new WorkspaceError(`the volume ${name} changes all the time: see who writes to it`);
+    throw changing(name);
   }
 
   #read(name: string): Promise<PersistentVolumeClaim | null> {
@@ -266,6 +266,7 @@ export class Workspaces {
       // Of what is another by now the next pass makes out what to do.
       if (now.uid !== at.uid || now.going || now.lastUsedMs !== at.lastUsedMs) return this.#passes.poke();
       at = now;
+      if (tries === TRIES - 1) throw changing(volume.name);
     }
     this.#forget(volume);
   }
@@ -281,6 +282,8 @@ export class Workspaces {
       announce("WorkspaceExpired", `the volume ${name} of session ${sessionId} was kept long enough and is deleted`);
     } catch (error) {
       if (!isConflict(error) && !isNotFound(error)) throw error;
+      // Nobody wrote to it: the next try would meet the same refusal.
+      if (isConflict(error) && (await this.#read(name))?.metadata.resourceVersion === resourceVersion) throw error;
     }
     this.#forget(volume);
   }
@@ -318,6 +321,10 @@ export class Workspaces {
 /** The mend of a right that is missing. */
 export const NO_PERMISSION =
   "give the operator permission for PersistentVolumeClaims with the chart's rbac.workspaces=true";
+
+function changing(name: string): WorkspaceError {
+  return new WorkspaceError(`the volume ${name} changes all the time: see who writes to it`);
+}
 
 function foreign(name: string): WorkspaceError {
   return new WorkspaceError(

@@ -461,6 +461,7 @@ const NO_PROGRESS = "nothing is acknowledged";
 const WORDS = [
   SERVERS_WORDS,
   "come too late to be acknowledged",
+  "another client sent a heartbeat",
   "no answer",
   "no whole answer",
   "timeout",
