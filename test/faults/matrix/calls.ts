@@ -63,9 +63,9 @@ function editClaims(world: LoopWorld): void {
   }
 }
 
-/** A user pauses for five seconds every two minutes: the same Events again and again. */
+/** A user pauses for five seconds every four minutes: the same Events again and again. */
 function pauseNowAndThen(world: LoopWorld): void {
-  if (Math.floor(world.clock.monotonic() / 1_000) % 120 !== 0) return;
+  if (Math.floor(world.clock.monotonic() / 1_000) % 240 !== 0) return;
   world.patchEnvironment({ spec: { paused: true } });
   world.clock.setTimer(() => world.patchEnvironment({ spec: { paused: false } }), 5_000);
 }
@@ -140,7 +140,7 @@ export const WORK_ROWS: Readonly<Record<string, Row>> = {
   poll: {},
   ack: {},
   heartbeat: { isOnlyCounted: true },
-  stop: {},
+  stop: { isOnlyCounted: true },
   list: { losesAcks: true },
   stats: {},
 };

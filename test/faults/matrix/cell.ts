@@ -60,6 +60,8 @@ const TOLD_MS = 60 * SECOND;
 const WRITTEN_MS = 6 * SECOND;
 /** Where every request is answered, only the lack of progress shows: so long is waited for it. */
 const NO_PROGRESS_MS = 120 * SECOND;
+/** What is blocked for so long is reported, however seldom the failing call is tried. */
+const LONG_MS = 180 * SECOND;
 
 /** Longer than the longest pause between two tries. */
 const LULL_MS = 60 * SECOND;
@@ -69,7 +71,7 @@ const RECOVERY_MS = 10 * MINUTE;
 
 /** The most requests of the failing call: within a minute, while it is new, and in half an hour. */
 const MAX_PER_MINUTE = 150;
-const MAX_IN_ALL = 1_500;
+const MAX_IN_ALL = 1_800;
 /** Of all calls to one of both APIs: a fair world needs about a third. */
 const MAX_ALL_PER_MINUTE = 400;
 
@@ -316,7 +318,8 @@ class CellRun {
       if (ready.at(-1)?.endsWith(seen) !== true)
         ready.push(`+${Math.round((nowMs - this.#begunMs) / SECOND)}s ${seen}`);
       const what = this.#hindrances.look(nowMs);
-      if (what === null || nowMs < this.#failingSinceMs(nowMs) + this.#toldMs) continue;
+      const isDue = nowMs >= this.#failingSinceMs(nowMs) + this.#toldMs || this.#hindrances.lastedMs >= LONG_MS;
+      if (what === null || this.#hits === 0 || !isDue) continue;
       hinderedS += 1;
       whats.set(what, (whats.get(what) ?? 0) + 1);
       if (this.#isTold()) {
@@ -328,7 +331,8 @@ class CellRun {
     const hinders = [...whats].map(([what, seconds]) => `${what} ${seconds} s`).join(", ");
     const story = () => `${hinders}; Ready: ${shortened(ready)}; Events: ${shortened(world.told.filter(isAbout))}`;
     if (this.#cell.answer === null && hinderedS > 0) this.#fail(`hindered without a fault: ${story()}`);
-    if (ready.length > MOST_TURNS) this.#fail(`Ready turned ${ready.length} times: ${story()}`);
+    const turns = ready.filter((each, at) => at > 0 && isTrue(each) !== isTrue(ready[at - 1])).length;
+    if (turns > MOST_TURNS) this.#fail(`Ready turned ${turns} times: ${story()}`);
     // A condition may turn for a moment while a probe is under way.
     if (untoldS > FLICKER_S) this.#fail(`not told for ${untoldS} of ${hinderedS} s, first at ${first}: ${story()}`);
     if (hinderedS === 0 && this.#hits > 0 && !this.#isRecorded)
@@ -437,8 +441,13 @@ class CellRun {
   }
 }
 
-/** Changes of what `Ready` says: a breaker that probes makes some. */
-const MOST_TURNS = 24;
+/** Changes of Ready's status: each claim has its own patience, and some 25 come in half an hour. */
+const MOST_TURNS = 50;
+
+/** Of a line of what `Ready` said. */
+function isTrue(said: string | undefined): boolean {
+  return said?.includes("s True ") === true;
+}
 
 /** What a request is about, where it is tried again for just that: objects that are created have a new name each time. */
 function subjectOf({ verb, name }: KubeRequest): string {
@@ -486,6 +495,8 @@ function shortened(texts: readonly string[]): string {
   return shown.map((text) => text.slice(0, MESSAGE + 60)).join(" | ") || "none";
 }
 
+const POD_IS_LEFT = "a Pod is left";
+
 /** What a fault hinders, by its effects: each for a minute already. */
 class Hindrances {
   readonly #world: LoopWorld;
@@ -507,15 +518,20 @@ class Hindrances {
     });
   }
 
-  /** The first that has lasted for a minute; null: nothing is hindered. */
+  /** How long what `look` found has lasted. */
+  lastedMs = 0;
+
+  /** What has lasted longest, for a minute at least; null: nothing is hindered. */
   look(nowMs: number): string | null {
+    this.lastedMs = 0;
     const now = new Set(this.#now());
     for (const what of this.#sinceMs.keys()) if (!now.has(what)) this.#sinceMs.delete(what);
     for (const what of now) if (!this.#sinceMs.has(what)) this.#sinceMs.set(what, nowMs);
-    for (const [what, sinceMs] of this.#sinceMs) {
-      if (nowMs - sinceMs >= TOLD_MS + (what.includes("Pod is left") ? RETAIN_SECONDS * SECOND + 30 * SECOND : 0)) {
-        return what.split(":")[0] ?? what;
-      }
+    for (const [what, sinceMs] of [...this.#sinceMs].sort(([, x], [, y]) => x - y)) {
+      const graceMs = what.startsWith(POD_IS_LEFT) ? (RETAIN_SECONDS + 30) * SECOND : 0;
+      if (nowMs - sinceMs < TOLD_MS + graceMs) continue;
+      this.lastedMs = nowMs - sinceMs;
+      return what.split(":")[0] ?? what;
     }
     return null;
   }
@@ -538,7 +554,7 @@ class Hindrances {
     for (const { metadata } of this.#pods.values()) {
       const name = metadata.name ?? "";
       const phase = metadata.labels?.[LABEL_PHASE];
-      if (phase !== "parked" && !runs.has(name)) yield `a Pod is left:${name}`;
+      if (phase !== "parked" && !runs.has(name)) yield `${POD_IS_LEFT}:${name}`;
     }
   }
 }
