@@ -192,7 +192,7 @@ export class SessionLoop {
   async #read(claim: Claim): ReturnType<ClaimFacts["read"]> {
     try {
       const read = await this.#facts.read(claim);
-      this.#context.failing.succeeded("read-pod", claim);
+      this.#context.failing.notNeeded("read-pod", claim);
       return read;
     } catch (error) {
       if (isStepFailure(error)) this.#context.failing.failed("read-pod", { error }, claim);
