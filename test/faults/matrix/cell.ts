@@ -60,6 +60,8 @@ const TOLD_MS = 60 * SECOND;
 const WRITTEN_MS = 6 * SECOND;
 /** Where every request is answered, only the lack of progress shows: so long is waited for it. */
 const NO_PROGRESS_MS = 120 * SECOND;
+/** A request without an answer fails when it is given up. */
+const TIMEOUT_MS = 30 * SECOND;
 /** What is blocked for so long is reported, however seldom the failing call is tried. */
 const LONG_MS = 180 * SECOND;
 
@@ -340,7 +342,9 @@ class CellRun {
   }
 
   get #toldMs(): number {
-    return WRITTEN_MS + (this.#cell.answer === "slow" ? NO_PROGRESS_MS : TOLD_MS);
+    const { answer } = this.#cell;
+    if (answer === "slow") return WRITTEN_MS + NO_PROGRESS_MS;
+    return WRITTEN_MS + TOLD_MS + (answer === "none" || answer === "lost" ? TIMEOUT_MS : 0);
   }
 
   /** Whether a person who looks at the Environment now sees that something is wrong, and what. */
