@@ -33,12 +33,16 @@ function watchProtection(world: LoopWorld): string[] {
 
 /** Refuses requests for budgets of these verbs. */
 function refuse(operator: Operator, ...verbs: string[]) {
+  return refuseWith({ status: 403, reason: "Forbidden" }, operator, ...verbs);
+}
+
+function refuseWith(how: { status: number; reason: string }, operator: Operator, ...verbs: string[]) {
   let refusals = 0;
   let on = true;
   operator.kube.intercept.push(({ verb, plural }) => {
     if (!on || plural !== "poddisruptionbudgets" || !verbs.includes(verb)) return;
     refusals += 1;
-    throw new KubeApiError(`poddisruptionbudgets is forbidden: cannot ${verb}`, { status: 403, reason: "Forbidden" });
+    throw new KubeApiError(`poddisruptionbudgets is forbidden: cannot ${verb}`, how);
   });
   return {
     count: () => refusals,
@@ -197,6 +201,24 @@ describe("disruption: Protect", () => {
     expect(world.violations).toEqual([]);
   });
 });
+
+test.each(["create", "patch"])(
+  "a conflict at every %s is no race: one Event says it, and it is tried with pauses",
+  async (verb) => {
+    const { world, operator } = served();
+    const refused = refuseWith({ status: 409, reason: "Conflict" }, operator, verb);
+    for (let n = 0; n < 6; n += 1) world.enqueue();
+    await world.until("all are served", () => world.isSettled, 5 * MINUTE);
+    await world.pass(10 * MINUTE);
+    expect(world.told.filter((text) => text.startsWith("ProtectionFailing"))).toEqual([
+      expect.stringContaining("running sessions may be evicted although disruption is Protect"),
+    ]);
+    expect(refused.count()).toBeGreaterThan(3);
+    expect(refused.count()).toBeLessThan(100);
+    refused.stop();
+    await world.until("a budget", () => protectedNow(world) === 0, 2 * MINUTE);
+  },
+);
 
 test("budgets that get no answer hold up no session's marking, however many start at once", async () => {
   const fate = () => ({ startError: false, program: "stock", servesMs: MINUTE }) as const;

@@ -262,6 +262,28 @@ test("a list that fails is tried rarely, however much changes meanwhile, and vol
   await world.until("all are left", () => lastUsed(world).every((at) => at !== undefined));
 });
 
+test.each(["patch", "delete"])(
+  "a conflict at every %s of a volume is no race: an Event says it, and it is tried with pauses",
+  async (verb) => {
+    const world = start({ sessions: { workspace: { ...WORKSPACE, retainSeconds: 60 } } });
+    let refusals = 0;
+    let refused = true;
+    world.operator.kube.intercept.push((request) => {
+      if (!refused || request.verb !== verb || request.plural !== "persistentvolumeclaims") return;
+      refusals += 1;
+      throw refusal(409, "Conflict", "the quota was changed meanwhile");
+    });
+    const ids = [world.enqueue(), world.enqueue(), world.enqueue()];
+    await world.until("all are served", () => ids.every((id) => isStopped(world, id)), 5 * MINUTE);
+    await world.pass(30 * MINUTE);
+    expect(world.told.some((words) => words.startsWith("WorkspaceFailing"))).toBe(true);
+    expect(refusals).toBeGreaterThan(10);
+    expect(refusals).toBeLessThan(1_000);
+    refused = false;
+    await world.until("all are gone", () => volumes(world).length === 0, 5 * MINUTE);
+  },
+);
+
 test("a session whose Pods do not get ready keeps nobody else from theirs, be there room for one only", async () => {
   let first: string | undefined;
   const world = start({
