@@ -7,6 +7,9 @@ import type { Timing } from "./timing.ts";
 /** Longer than an item takes to be offered again. */
 const TOLD_MS = 15_000;
 
+/** An item is offered again after a pause, and its session's volume tried: by then it is known what comes of that. */
+const TRY_MS = 45_000;
+
 /** By then a quota has counted the end of a Pod. */
 const QUOTA_LAG_MS = 1_000;
 
@@ -133,7 +136,8 @@ export class CreationBackoff {
    */
   forget(preparing: number): number | null {
     if (!this.#problem || (!this.#saysOfCreation && preparing > 0)) return null;
-    const waitMs = Math.max(this.waitMs, this.#toldUntilMs - this.#clock.monotonic());
+    const triedMs = this.#problem.is === "volume" ? this.waitMs + TRY_MS : this.waitMs;
+    const waitMs = Math.max(triedMs, this.#toldUntilMs - this.#clock.monotonic());
     if (waitMs > 0) return waitMs;
     this.#problem = null;
     return 0;
