@@ -1,5 +1,5 @@
 import { type Clock, realClock } from "../../src/core/clock.ts";
-import type { KubeClient, ObjectRef, PatchQuery } from "../../src/kube/client.ts";
+import type { CallOptions, KubeClient, ObjectRef, PatchQuery } from "../../src/kube/client.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { KubeObject, Resource } from "../../src/kube/resource.ts";
 
@@ -10,6 +10,8 @@ export interface KubeCall {
   readonly ref: ObjectRef;
   readonly body: unknown;
   readonly query: unknown;
+  /** The bound of the request, where it has one of its own. */
+  readonly timeoutMs?: number;
 }
 
 export type Answer = (call: KubeCall) => unknown;
@@ -37,10 +39,12 @@ export class FakeKube {
   get client(): KubeClient {
     const fake = {
       now: () => this.#clock.now(),
-      get: (resource: Resource, ref: ObjectRef) => this.#call({ verb: "get", plural: resource.plural, ref }),
-      create: (resource: Resource, object: KubeObject, query: unknown) => {
+      get: (resource: Resource, ref: ObjectRef, o: CallOptions = {}) =>
+        this.#call({ verb: "get", plural: resource.plural, ref, ...boundOf(o) }),
+      create: (resource: Resource, object: KubeObject, query: unknown, o: CallOptions = {}) => {
         const { namespace, name = "" } = object.metadata;
-        return this.#call({ verb: "create", plural: resource.plural, ref: { namespace, name }, body: object, query });
+        const ref = { namespace, name };
+        return this.#call({ verb: "create", plural: resource.plural, ref, body: object, query, ...boundOf(o) });
       },
       listAll: (resource: Resource, query: { namespace: string }) =>
         this.#call({ verb: "listAll", plural: resource.plural, ref: { namespace: query.namespace, name: "" }, query }),
@@ -66,6 +70,10 @@ export class FakeKube {
     if (answer instanceof Error) throw answer;
     return answer;
   }
+}
+
+function boundOf({ timeoutMs }: CallOptions): Pick<KubeCall, "timeoutMs"> {
+  return timeoutMs === undefined ? {} : { timeoutMs };
 }
 
 /** What the API server says of an object that is not there. */

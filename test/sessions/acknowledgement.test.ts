@@ -13,6 +13,7 @@ test.each([
   ["before our poll, which showed none: it was kept", at(1), null, false],
   ["as our poll showed it", at(3), at(3), false],
   ["as our poll showed it, in other digits", at(3, ".000000"), at(3), false],
+  ["as our poll showed it, cut to the second", at(3, ".500"), at(3, ""), false],
   ["another than our poll showed", at(3), at(2), true],
   ["at a time that cannot be read", "soon", null, false],
 ])("acknowledged %s", (_, shown, before, isOthers) => {

@@ -1,62 +1,206 @@
-import { expect, test } from "vitest";
-import { NO_POINTS } from "../../src/core/points.ts";
-import { silentLogger } from "../../src/observe/logger.ts";
-import { createMetrics } from "../../src/observe/metrics.ts";
-import { AckWindow, windowMs } from "../../src/sessions/ack-window.ts";
+import { describe, expect, test } from "vitest";
+import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { AckWindow, ackWindowMs, windowMs } from "../../src/sessions/ack-window.ts";
 import { Acknowledging } from "../../src/sessions/acknowledging.ts";
 import { ServerTimes } from "../../src/sessions/server-times.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
-import { WorkApiError } from "../../src/work/errors.ts";
+import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, contextOf, JOURNAL } from "./claims.ts";
+import { claimOf, JOURNAL } from "./claims.ts";
+import { fakeContext } from "./contexts.ts";
 import { pod } from "./pods.ts";
 
-/** An acknowledgement that is sent and never answered; every read of the Pod takes `readMs`. */
-function unanswered(readMs: number) {
+const WINDOW_MS = windowMs(DEFAULT_TIMING);
+
+const parked = (metadata: Pod["metadata"] = {}) => pod({}, { metadata: { uid: JOURNAL.podUid, ...metadata } });
+
+const failure = (kind: WorkErrorKind, maybeApplied: boolean) =>
+  new WorkApiError({ kind, call: "ack", message: kind, maybeApplied });
+
+/** An item that was polled just now: `read` is the Pod as the API server has it, `ack` what the Work API answers. */
+function setUp(
+  of: { read?: () => Pod; ack?: (times: number) => string | null; isClosing?: boolean; guard?: () => void } = {},
+) {
   const clock = new VirtualClock();
   const sentAtMs: number[] = [];
-  const context = contextOf({
+  const context = fakeContext({
     clock,
-    points: NO_POINTS,
-    random: () => 1,
-    timing: DEFAULT_TIMING,
-    logger: silentLogger,
-    metrics: createMetrics(),
-    labels: { namespace: "agents", environment: "research" },
-    guard: () => {},
-    kube: {
-      get: async () => {
-        clock.pause(readMs);
-        return pod({}, { metadata: { uid: JOURNAL.podUid } });
-      },
-    },
+    guard: of.guard ?? (() => {}),
+    kube: { get: async () => (of.read ?? parked)() },
     work: () => ({
       ack: async () => {
         sentAtMs.push(clock.monotonic());
-        throw new WorkApiError({ kind: "timeout", call: "ack", message: "no answer", maybeApplied: true });
+        if (!of.ack) throw failure("timeout", true);
+        const acknowledged = of.ack(sentAtMs.length);
+        return {
+          value: { state: "starting", acknowledged_at: acknowledged, latest_heartbeat_at: null, started_at: null },
+          ...{ sentAtMs: clock.monotonic(), answeredAtMs: clock.monotonic(), sentAtWallMs: clock.now() },
+        };
       },
     }),
-  } as Parameters<typeof contextOf>[0]);
+  });
   const serverTimes = new ServerTimes((ms) => ms);
-  const acknowledging = new Acknowledging({ context, serverTimes, gate: { isClosing: false } });
+  const acknowledging = new Acknowledging({ context, serverTimes, gate: { isClosing: of.isClosing ?? false } });
   const polledMs = clock.monotonic();
-  const polled = { sentAtMs: polledMs, sentAtWallMs: clock.now() };
-  const window = new AckWindow(clock, polled, windowMs(DEFAULT_TIMING));
-  return { clock, sentAtMs, polledMs, window, acknowledge: () => acknowledging.acknowledge(claimOf(), window) };
+  const window = new AckWindow(clock, { sentAtMs: polledMs, sentAtWallMs: clock.now() }, WINDOW_MS);
+  const claim = claimOf();
+  /** From here on the clock of the stamps is known: it is our own wall clock. */
+  const knowStamps = () => {
+    const at = clock.monotonic();
+    serverTimes
+      .of(JOURNAL.api)
+      .noteStamp({ fromMs: at, untilMs: at }, { fromMs: clock.now(), beforeMs: clock.now() + 1 });
+  };
+  return { context, clock, sentAtMs, polledMs, window, claim, acknowledging, knowStamps };
 }
 
-test("an acknowledgement without an answer is repeated while its window is open", async () => {
-  const { clock, sentAtMs, acknowledge } = unanswered(1);
-  const result = acknowledge();
-  await clock.advance(windowMs(DEFAULT_TIMING) + 1_000);
-  expect(await result).toBe("unanswered");
-  expect(sentAtMs.length).toBeGreaterThan(1);
+/** Acknowledges, and lets the window and some more time pass. */
+async function result({ acknowledging, claim, window, clock }: ReturnType<typeof setUp>): Promise<string> {
+  const acknowledged = acknowledging.acknowledge(claim, window);
+  await clock.advance(WINDOW_MS + 60_000);
+  return acknowledged;
+}
+
+describe("the window", () => {
+  test("ends so early that a last request has landed before others are offered the item", () => {
+    const { requestBoundMs, marginMs, othersReclaimMs } = DEFAULT_TIMING;
+    expect(WINDOW_MS + requestBoundMs + marginMs).toBe(othersReclaimMs);
+  });
+
+  test("is shorter by what isn't known of the server's clock, but a server without a clock doesn't close it", () => {
+    const lengthMs = (unknownMs: number) =>
+      ackWindowMs(DEFAULT_TIMING, { ...JOURNAL, polledUntilMs: JOURNAL.polledFromMs + unknownMs });
+    expect(lengthMs(0)).toBe(WINDOW_MS);
+    expect(lengthMs(400)).toBe(WINDOW_MS - 400);
+    expect(lengthMs(1_000_000)).toBeGreaterThan(0);
+  });
+
+  test("ends whatever is waited for in it", async () => {
+    const { clock, window } = setUp();
+    const waiting = window.waits(60_000);
+    await clock.advance(WINDOW_MS);
+    expect(await Promise.race([waiting, "it still waits"])).toBe(false);
+  });
+
+  test.each<[string, (clock: VirtualClock) => void]>([
+    [
+      "time on the monotonic clock, though the wall clock was set back",
+      (clock) => {
+        clock.pause(WINDOW_MS);
+        clock.jumpWall(-3_600_000);
+      },
+    ],
+    ["time on the wall clock, while the machine slept", (clock) => clock.pause(WINDOW_MS, { suspended: true })],
+  ])("is over after its %s", async (_, pass) => {
+    const world = setUp({ ack: () => null });
+    pass(world.clock);
+    expect(await result(world)).toBe("late");
+    expect(world.sentAtMs).toEqual([]);
+  });
 });
 
-test("none is sent after the window, however long the Pod took to be read", async () => {
-  const { clock, sentAtMs, polledMs, acknowledge } = unanswered(30_000);
-  const result = acknowledge();
-  await clock.advance(windowMs(DEFAULT_TIMING) + 60_000);
-  expect(await result).toBe("unanswered");
-  for (const sentMs of sentAtMs) expect(sentMs - polledMs).toBeLessThanOrEqual(windowMs(DEFAULT_TIMING));
+describe("the Pod that is read before", () => {
+  const readBy = (read: () => Pod) => {
+    const { acknowledging, claim } = setUp({ read });
+    return acknowledging.readPod(claim);
+  };
+
+  test("is fine when it is the parked one", async () => {
+    expect(await readBy(parked)).toMatchObject({ isParked: true, isRefused: false });
+  });
+
+  test.each([
+    ["is another one of the name", parked({ uid: "another" })],
+    ["is being deleted", parked({ deletionTimestamp: "2030-01-01T00:00:00Z" })],
+    [
+      "runs already",
+      pod({ containerStatuses: [{ name: "worker", state: { running: {} } }] }, { metadata: { uid: JOURNAL.podUid } }),
+    ],
+  ])("isn't when it %s", async (_, live) => {
+    expect(await readBy(() => live)).toMatchObject({ isParked: false, isRefused: false });
+  });
+
+  test.each([0, 500])("isn't when it can't be read: status %i", async (status) => {
+    const read = () => {
+      throw new KubeApiError("failed", { status });
+    };
+    const { acknowledging, claim, context, clock } = setUp({ read });
+    expect(await acknowledging.readPod(claim)).toEqual({ isParked: false, isRefused: true });
+    // The next item would fare alike.
+    expect(context.failing.pausedUntilMs).toBeGreaterThan(clock.monotonic());
+  });
+});
+
+describe("an acknowledgement", () => {
+  test("without an answer is repeated while its window is open", async () => {
+    const world = setUp();
+    expect(await result(world)).toBe("unanswered");
+    expect(world.sentAtMs.length).toBeGreaterThan(1);
+    for (const sentMs of world.sentAtMs) expect(sentMs - world.polledMs).toBeLessThanOrEqual(WINDOW_MS);
+  });
+
+  test("is not sent after the window, however long the Pod took to be read", async () => {
+    const world = setUp({
+      read: () => {
+        world.clock.pause(30_000);
+        return parked();
+      },
+    });
+    expect(await result(world)).toBe("unanswered");
+    expect(world.sentAtMs).toHaveLength(1);
+  });
+
+  test("without an answer is not repeated once its Pod is lost", async () => {
+    const world = setUp({ read: () => parked({ uid: "another" }) });
+    expect(await result(world)).toBe("unanswered");
+    expect(world.sentAtMs).toHaveLength(1);
+  });
+
+  test("is not sent for an Environment that closes", async () => {
+    const world = setUp({ isClosing: true });
+    expect(await result(world)).toBe("late");
+    expect(world.sentAtMs).toEqual([]);
+  });
+
+  test("is not sent by a process that may not act any more", async () => {
+    const world = setUp({
+      guard: () => {
+        throw new LeadershipLostError("not the leader");
+      },
+    });
+    await expect(world.acknowledging.acknowledge(world.claim, world.window)).rejects.toThrow(LeadershipLostError);
+    expect(world.sentAtMs).toEqual([]);
+  });
+
+  test("that shows a time between our poll and our request is another client's", async () => {
+    const world = setUp({ ack: () => new Date(world.clock.now() - 1_000).toISOString() });
+    world.knowStamps();
+    world.clock.pause(2_000);
+    expect(await result(world)).toBe("refused");
+  });
+
+  test("that shows a time a moment before our poll is our own: stamps differ by that much", async () => {
+    const world = setUp({ ack: () => new Date(world.clock.now() - 2_050).toISOString() });
+    world.knowStamps();
+    world.clock.pause(2_000);
+    expect(await result(world)).toBe("acked");
+  });
+
+  test("that shows no time is one without an answer", async () => {
+    expect(await result(setUp({ ack: () => null }))).toBe("unanswered");
+  });
+
+  test.each([
+    ["at once, is refused", 1, "refused"],
+    ["on its repeat, may have taken effect the first time", 2, "unanswered"],
+  ])("that is refused %s", async (_, refusedOn, expected) => {
+    const world = setUp({
+      ack: (times) => {
+        throw times < refusedOn ? failure("timeout", true) : failure("conflict", false);
+      },
+    });
+    expect(await result(world)).toBe(expected);
+    expect(world.claim.memory.is === "unanswered").toBe(expected === "unanswered");
+  });
 });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { credentialFor } from "../../src/sessions/credential.ts";
+import { ANNOTATION_API } from "../../src/api/names.ts";
+import { credentialFor, serves } from "../../src/sessions/credential.ts";
 import { sessionTemplate } from "../../src/sessions/pod-render.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
@@ -20,4 +21,15 @@ describe("what a Pod is given", () => {
   ])("%s", (_, pod, secret, key, expected) => {
     expect(credentialFor({ environmentKey: () => key }, pod, { secret })).toBe(expected);
   });
+});
+
+test("a Pod serves the address that it was made for, and none other", () => {
+  const told = (api?: string) => ({
+    metadata: { annotations: api === undefined ? {} : { [ANNOTATION_API]: api } },
+    spec: { containers: [] },
+  });
+  expect(serves(told("https://work.test"), "https://work.test")).toBe(true);
+  expect(serves(told("https://another.test"), "https://work.test")).toBe(false);
+  // One of a version that did not say it.
+  expect(serves(told(), "https://work.test")).toBe(true);
 });

@@ -631,6 +631,27 @@ describe("settle: fence, then stop", () => {
     expect(stepOf(settling("unknown", 31_000), ended(), 36_000)).toEqual(LOOK);
   });
 
+  test.each([
+    [1, 5],
+    [3, 20],
+    [100, 320],
+  ])("after %i such looks in a row the next pause is %i s", (unknowns, seconds) => {
+    const claim = settling("unknown", 31_000, { unknowns });
+    expect(stepOf(claim, ended(), 31_100)).toEqual(waitUntil(31_000 + seconds * SECOND));
+  });
+
+  test("an opened claim whose Pod is gone is settled, though nobody saw an end", () => {
+    expect(stepOf(opened({ item: view("stopped", POLLED + 20_000) }), GONE, 20_100)).toEqual({
+      do: "settled",
+      because: "stopped",
+    });
+  });
+
+  test("died without a word under onPodFailure: Release, and never beaten: beaten once, else it stays starting", () => {
+    const died = settling("starting", 31_000, { end: { ...END, cause: "OOMKilled", exitCode: 137 } });
+    expect(stepOf(died, ended(), 31_100, { limits: { ...LIMITS, onPodFailure: "Release" } })).toEqual(FIRST_BEAT);
+  });
+
   test("stopping: stop, force, without a fence", () => {
     expect(stepOf(settling("stopping", 31_000), ended(), 31_100)).toEqual(STOP);
   });

@@ -52,7 +52,7 @@ function parked({ name, hash = NEW, ageSeconds = 10, node = "steady" }: Kind): P
   };
 }
 
-function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "" } = {}) {
+function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "", failures = 0 } = {}) {
   const outlooks: Record<string, string> = { shaky: "doubtful", going: "leaves" };
   const context = {
     clock: new VirtualClock(),
@@ -65,6 +65,7 @@ function freePods(pods: readonly Pod[], { claims = new ClaimTable(), taken = "" 
   breaker.watch(OLD, 0);
   breaker.succeeded({ hash: OLD, claim: "", openedMs: 0 });
   breaker.watch(NEW, 0, () => [OLD, UNKNOWN]);
+  for (let n = 0; n < failures; n += 1) breaker.failed({ hash: NEW, claim: `${n}`, openedMs: n }, "no", n);
   return new FreePods({ context, claims, breaker, isTaken: (name) => name === taken });
 }
 
@@ -107,12 +108,15 @@ describe("the Pod that the next claim gets", () => {
   });
 });
 
-test.each<[string, Pod[], { taken?: string; claims?: ClaimTable }]>([
+test.each<[string, Pod[], { taken?: string; claims?: ClaimTable; failures?: number }]>([
   ["a claim has it", [parked({ name: "a" })], { claims: claimed("a") }],
   ["its slot is somebody else's", [parked({ name: "a" })], { taken: "a" }],
   ["its node leaves", [parked({ name: "a", node: "going" })], {}],
   ["it is being deleted", [deleted(parked({ name: "a" }))], {}],
   ["its template was replaced before it served", [parked({ name: "a", hash: UNKNOWN })], {}],
+  ["it is still being prepared", [preparing(parked({ name: "a" }))], {}],
+  ["the policy does not allow what it asked for", [asking(parked({ name: "a" }), "privileged")], {}],
+  ["three sessions of its template in a row did not start", [parked({ name: "a" })], { failures: 3 }],
   ["there is none", [], {}],
 ])("no Pod is to be claimed where %s", (_what, pods, more) => {
   const free = freePods(pods, more);
@@ -132,4 +136,13 @@ function claimed(name: string): ClaimTable {
 
 function deleted(each: Pod): Pod {
   return { ...each, metadata: { ...each.metadata, deletionTimestamp: "2030-01-01T00:00:00Z" } };
+}
+
+function preparing(each: Pod): Pod {
+  return { ...each, status: { ...each.status, containerStatuses: [] } };
+}
+
+function asking(each: Pod, need: string): Pod {
+  const annotations = { ...each.metadata.annotations, [ANNOTATION_NEEDS]: JSON.stringify([need]) };
+  return { ...each, metadata: { ...each.metadata, annotations } };
 }

@@ -131,6 +131,26 @@ describe("a list that one walk reads to its end", () => {
     await clock.advance(DEFAULT_TIMING.listLagMs);
     expect((await look(first)).state).toBe("absent");
   });
+
+  test("two walks at the same time say no more than one", async () => {
+    const { observer, clock } = listOf(2);
+    const states: (string | undefined)[] = [];
+    for (let walk = 0; walk < 2; walk += 1) {
+      void observer.sweep(["work_gone"]).then((views) => states.push(views.get("work_gone")?.state));
+    }
+    await clock.advanceUntil(() => states.length === 2, 60_000);
+    expect(states).toEqual(["unknown", "unknown"]);
+  });
+
+  test("an item that is shown and can't be read is not absent", async () => {
+    const { api, clock, look, first } = listOf(2);
+    const page = { data: [{ id: first, state: "expired" }], next_page: null };
+    api.answer = (call) => (call === "list" ? json(200, page) : undefined);
+    for (let time = 0; time < 3; time += 1) {
+      expect((await look(first)).state).toBe("unknown");
+      await clock.advance(DEFAULT_TIMING.listLagMs);
+    }
+  });
 });
 
 describe("looks that follow one another", () => {

@@ -236,6 +236,20 @@ describe("beats that wait for room", () => {
   });
 });
 
+test("a beat that waits for room is not sent once its lease is paused", async () => {
+  rig = new Rig(1);
+  let end = () => {};
+  rig.answer = () => new Promise((resolve) => (end = () => resolve(rig.accepted())));
+  const claims = ["one", "other"].map((workId) => rig.kept(workId));
+  await rig.clock.advance(INTERVAL);
+  const [sent] = rig.sent;
+  const waiting = claims.find(({ journal }) => journal.workId !== sent?.workId) as Claim;
+  const quiet = rig.keeper.pause(waiting);
+  end();
+  await quiet;
+  expect(rig.sent).toEqual([sent]);
+});
+
 describe("one lease", () => {
   test("each beat echoes the value of the one before, and asks for a lease that outlives a restart", async () => {
     rig.kept();

@@ -6,6 +6,7 @@ import { createMetrics } from "../../src/observe/metrics.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { LeaseSteps } from "../../src/sessions/lease-steps.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { WorkApiError } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, contextOf, OURS, view } from "./claims.ts";
 
@@ -13,10 +14,14 @@ const TTL_SECONDS = 90;
 const TTL_MS = TTL_SECONDS * 1_000;
 
 /** The steps of one claim with an active item, on a clock that a test moves; and what was sent. */
-function steps(beats: "answered" | "unanswered" | "refused" = "answered") {
+function steps(
+  beats: "answered" | "unanswered" | "refused" | "late" = "answered",
+  stops: "answered" | "refused" = "answered",
+) {
   const clock = new VirtualClock();
   const sent: string[] = [];
   const room = new Slots(1);
+  const late = Promise.withResolvers<void>();
   const times = () => ({ sentAtMs: clock.monotonic(), sentAtWallMs: clock.now() });
   const beat = { state: "active", lease_extended: true, last_heartbeat: "ours", ttl_seconds: TTL_SECONDS };
   const context = contextOf({
@@ -33,21 +38,30 @@ function steps(beats: "answered" | "unanswered" | "refused" = "answered") {
       heartbeat: async () => {
         sent.push("beat");
         if (beats === "unanswered") throw new Error("no answer");
+        if (beats === "late") await late.promise;
         if (beats === "refused") return { ...times(), value: { kind: "refused", current: null } };
         return { ...times(), value: { kind: "beat", beat } };
       },
       stop: async () => {
         sent.push("stop");
+        if (stops === "refused") throw new WorkApiError({ kind: "conflict", call: "stop", message: "409" });
         return times();
       },
     }),
   } as Parameters<typeof contextOf>[0]);
   const claim = claimOf({ acknowledgedAt: OURS });
-  const leases = new LeaseSteps(context, new LeaseKeeper(context, () => {}));
+  const keeper = new LeaseKeeper(context, () => {});
+  const leases = new LeaseSteps(context, keeper);
   const seenActive = () => {
     claim.item = view("active", clock.monotonic());
   };
-  return { clock, sent, claim, leases, seenActive };
+  /** lease: Operator: the lease is in hand since now, and kept. */
+  const keep = () => {
+    const instant = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
+    claim.lease = { is: "held", state: "active", echo: "first", ttlMs: TTL_MS, ...instant };
+    keeper.keep(claim);
+  };
+  return { clock, sent, claim, leases, seenActive, keep, answerBeat: () => late.resolve() };
 }
 
 test("a stop follows the beat that took the lease for it", async () => {
@@ -120,4 +134,60 @@ describe("after a lease was let go", () => {
     expect(of.sent).toEqual(["beat"]);
     expect(of.claim.memory).toEqual({ is: "none" });
   });
+});
+
+describe("lease: Operator: while a heartbeat is under way", () => {
+  /** With the first heartbeat of a kept lease sent, and not answered yet. */
+  const sending = async () => {
+    const of = steps("late");
+    of.keep();
+    await of.clock.advance(DEFAULT_TIMING.beatIntervalMs);
+    expect(of.sent).toEqual(["beat"]);
+    return of;
+  };
+
+  test("a stop by force waits for its answer", async () => {
+    const { clock, sent, claim, leases, answerBeat } = await sending();
+    const stopping = leases.stop(claim, true, false);
+    await clock.settle();
+    expect(sent).toEqual(["beat"]);
+    answerBeat();
+    await stopping;
+    expect(sent).toEqual(["beat", "stop"]);
+  });
+
+  test("a stop is not sent when the lease ended before that answer came", async () => {
+    const { clock, sent, claim, leases, answerBeat } = await sending();
+    const stopping = leases.stop(claim, true, false);
+    clock.pause(TTL_MS);
+    answerBeat();
+    await stopping;
+    expect(sent).toEqual(["beat"]);
+  });
+
+  test("a lease is not let go before its answer", async () => {
+    const { clock, sent, claim, leases, answerBeat } = await sending();
+    const lettingGo = leases.letGo(claim);
+    await clock.settle();
+    expect(sent).toEqual(["beat"]);
+    answerBeat();
+    await lettingGo;
+    expect(sent).toEqual(["beat", "beat"]);
+    expect(claim.lease).toBeNull();
+  });
+});
+
+test("a lease that was taken is kept with heartbeats", async () => {
+  const { clock, sent, claim, leases } = steps();
+  await leases.take(claim, "theirs");
+  await clock.advance(2 * DEFAULT_TIMING.beatIntervalMs);
+  expect(sent.length).toBeGreaterThan(1);
+});
+
+test("after a stop that failed, heartbeats go on", async () => {
+  const { clock, sent, claim, leases, keep } = steps("answered", "refused");
+  keep();
+  await expect(leases.stop(claim, true, false)).rejects.toThrow("409");
+  await clock.advance(1);
+  expect(sent).toEqual(["stop", "beat"]);
 });

@@ -23,6 +23,12 @@ function inAWord(state: PodState): string {
   return state.is;
 }
 
+test("a container that ended is over, whatever a kubelet that comes back says it waits for", () => {
+  const terminated = { exitCode: 1, startedAt: "2030-01-01T00:00:00Z" };
+  const back = { ...containerStatus(SESSION, waitingFor("", "ContainerCreating")), lastState: { terminated } };
+  expect(inAWord(readPodState(pod({ containerStatuses: [back] })))).toBe("ended: Failed");
+});
+
 describe("recorded by a real kubelet", () => {
   const EXPECTED: Record<string, string> = {
     "active-deadline-exceeded": "ended: DeadlineExceeded",

@@ -1,11 +1,13 @@
 import { expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { RefusedItems } from "../../src/sessions/refused-items.ts";
 import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
+import { fakeContext } from "./contexts.ts";
 
 /** An Environment in a group that asks for so long a pause between two calls of an idle member. */
 function make(idleIntervalMs: number) {
@@ -79,4 +81,79 @@ test("one whose stop is refused for good keeps no other from its stop, and has t
   expect(lists).toBe(1);
   signal.abort();
   await running;
+});
+
+/** What is stopped of these items in the list, and when (from the start) it is read; `fails` of the first reads fail. */
+function look(items: readonly unknown[], fails = 0, guard = () => {}) {
+  const clock = new VirtualClock();
+  const stops: string[] = [];
+  const acks: string[] = [];
+  const lists: number[] = [];
+  const startMs = clock.monotonic();
+  const work = {
+    idleIntervalMs: 0,
+    list: async () => {
+      lists.push(clock.monotonic() - startMs);
+      if (lists.length <= fails) throw new WorkApiError({ kind: "server", call: "list", message: "500", status: 500 });
+      return { value: { items, nextPage: null } };
+    },
+    ack: async (id: string) => {
+      acks.push(id);
+      throw new WorkApiError({ kind: "timeout", call: "ack", message: "no answer", maybeApplied: true });
+    },
+    stop: async (id: string) => {
+      stops.push(id);
+    },
+  };
+  const refused = new RefusedItems(fakeContext({ clock, guard, work: () => work }));
+  const ending = new AbortController();
+  const running = refused.run(ending.signal, async () => {});
+  const end = async () => {
+    ending.abort();
+    await running;
+  };
+  return { clock, refused, stops, acks, lists, startMs, end };
+}
+
+const item = (id: string, state: string, type: string) => ({ id, state, data: { type, id: "x" } });
+
+test("of what is in the list, no session is stopped, nor what nobody acknowledged", async () => {
+  const { clock, stops, end } = look([
+    item("session", "starting", "session"),
+    item("queued", "queued", "healthcheck"),
+    item("active", "active", "healthcheck"),
+    item("left", "starting", "healthcheck"),
+    item("unknown", "stopping", "party"),
+  ]);
+  await clock.advance(60_000);
+  await end();
+  expect(stops).toEqual(["left", "unknown"]);
+});
+
+test("a list that fails is read again", async () => {
+  const { clock, stops, lists, end } = look([item("left", "starting", "healthcheck")], 2);
+  await clock.advance(60_000);
+  await end();
+  expect(lists).toHaveLength(3);
+  expect(stops).toEqual(["left"]);
+});
+
+test("after an acknowledgement without an answer, the list is read when it can't take effect any more", async () => {
+  const { clock, refused, lists, startMs, end } = look([]);
+  await clock.advance(1_000);
+  const refusedMs = clock.monotonic() - startMs;
+  await expect(refused.refuse(item("new", "queued", "party") as never, "")).rejects.toThrow("no answer");
+  await clock.advance(60_000);
+  await end();
+  const { othersReclaimMs, lateAckMs, listLagMs } = DEFAULT_TIMING;
+  expect(lists).toEqual([0, refusedMs + othersReclaimMs + lateAckMs + listLagMs]);
+});
+
+test("nothing is acknowledged by a process that may not act any more", async () => {
+  const { refused, acks, end } = look([], 0, () => {
+    throw new LeadershipLostError("not the leader");
+  });
+  await expect(refused.refuse(item("new", "queued", "party") as never, "")).rejects.toThrow(LeadershipLostError);
+  await end();
+  expect(acks).toEqual([]);
 });

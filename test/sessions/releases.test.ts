@@ -99,6 +99,19 @@ describe("the record of releases", () => {
     expect(Object.keys(record()?.data ?? {})).toHaveLength(20);
   });
 
+  test("gets what could not be written with the next write", async () => {
+    const { server, start, record } = setUp();
+    const releases = await start();
+    await release(releases, 1, "first");
+    const patch = vi.spyOn(server, "patch").mockImplementation(() => {
+      throw new Error("not now");
+    });
+    await expect(release(releases, 1, "second")).rejects.toThrow("not now");
+    patch.mockRestore();
+    await release(releases, 1, "third");
+    expect(Object.keys(record()?.data ?? {})).toHaveLength(3);
+  });
+
   test("is written once for all releases that come during a write, and all of them hear that it failed", async () => {
     const { server, start, record } = setUp();
     const releases = await start();

@@ -1,0 +1,79 @@
+import { describe, expect, test } from "vitest";
+import type { Pod } from "../../src/kube/resource.ts";
+import { ClaimFacts } from "../../src/sessions/claim-facts.ts";
+import type { SessionNotes } from "../../src/sessions/session-notes.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { JOURNAL, opened } from "./claims.ts";
+import { fakeContext } from "./contexts.ts";
+import { pod } from "./pods.ts";
+
+const { podOverdueMs, drainBoundMs } = DEFAULT_TIMING;
+const GRACE_SECONDS = 120;
+
+const ownPod = (metadata: Pod["metadata"] = {}, environmentUid = "env-uid"): Pod => {
+  const owner = { apiVersion: "berth.dev/v1alpha1", kind: "Environment", name: "research", uid: environmentUid };
+  return pod({}, { metadata: { uid: JOURNAL.podUid, ownerReferences: [{ ...owner, controller: true }], ...metadata } });
+};
+
+/** The facts of an opened claim: with this Pod in the cache, and this answer to a live read. */
+function factsOf({ cached, live }: { cached?: Pod; live?: unknown }) {
+  const clock = new VirtualClock();
+  const kube = new FakeKube(() => live, clock);
+  const context = fakeContext({
+    clock,
+    kube: kube.client,
+    pods: { get: () => cached, list: () => [] },
+    environment: () => ({ spec: { sessions: { onPodFailure: "Stop", maxDurationSeconds: 3_600 } } }),
+    template: () => ({ graceSeconds: GRACE_SECONDS }),
+  });
+  const notes = { started: () => {}, ended: () => {}, ran: () => {} } as unknown as SessionNotes;
+  const facts = new ClaimFacts(context, notes, { mayRelease: () => false }, () => {});
+  return { clock, kube, facts, read: async () => (await facts.read(opened())).facts };
+}
+
+describe("the Pod of a claim", () => {
+  test("is the one of its uid in the cache, which is enough", async () => {
+    const { kube, read } = factsOf({ cached: ownPod() });
+    expect((await read()).pod.is).toBe("parked");
+    expect(kube.calls).toEqual([]);
+  });
+
+  test.each([
+    ["isn't in the cache", undefined],
+    ["has another's name there", ownPod({ uid: "another" })],
+  ])("is read live when it %s", async (_, cached) => {
+    const { kube, read } = factsOf({ ...(cached && { cached }), live: ownPod() });
+    expect((await read()).pod.is).toBe("parked");
+    expect(kube.calls.map(({ verb }) => verb)).toEqual(["get"]);
+  });
+
+  test.each([
+    ["the server doesn't have it", notFound("pods", "berth-research-x")],
+    ["the server has another of that name", ownPod({ uid: "another" })],
+    ["the one of that name is another Environment's", ownPod({}, "another-env")],
+  ])("is gone when %s", async (_, live) => {
+    expect((await factsOf({ live }).read()).pod.is).toBe("gone");
+  });
+
+  test("is not gone for a server that can't say", async () => {
+    await expect(factsOf({ live: refusal(500, "InternalError", "failed") }).read()).rejects.toThrow("failed");
+  });
+
+  test("counts as lost with its node when it is still there long after its deletion should have ended", async () => {
+    const deletionTimestamp = new Date(new VirtualClock().now()).toISOString();
+    const { clock, read } = factsOf({ cached: ownPod({ deletionTimestamp }) });
+    await clock.advance(podOverdueMs - 1);
+    expect((await read()).pod.is).toBe("parked");
+    await clock.advance(1);
+    expect((await read()).pod).toMatchObject({ is: "ended", end: { cause: "NodeLost" } });
+  });
+});
+
+test("a drain leaves sessions no more grace than it has itself", () => {
+  const { facts } = factsOf({});
+  expect(facts.limits(opened()).graceMs).toBe(GRACE_SECONDS * 1_000);
+  facts.drain(0);
+  expect(facts.limits(opened()).graceMs).toBeLessThan(drainBoundMs);
+});

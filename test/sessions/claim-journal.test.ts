@@ -1,0 +1,105 @@
+import { describe, expect, test } from "vitest";
+import { LeadershipLostError } from "../../src/kube/errors.ts";
+import type { Secret } from "../../src/kube/resource.ts";
+import { AckWindow, windowMs } from "../../src/sessions/ack-window.ts";
+import { ClaimJournal } from "../../src/sessions/claim-journal.ts";
+import type { Journal } from "../../src/sessions/journal.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { claimOf } from "./claims.ts";
+import { claimSecret, fakeContext, noAnswer } from "./contexts.ts";
+
+const CLAIM = { secretVersion: "", secretUid: "" };
+const EXISTS = () => refusal(409, "AlreadyExists", "there is one");
+
+/** Journals one claim on an API server that answers like this. */
+async function write(answer: Answer) {
+  const clock = new VirtualClock();
+  const kube = new FakeKube(answer);
+  const foreign: Secret[] = [];
+  const claim = claimOf(CLAIM);
+  const context = fakeContext({ clock, kube: kube.client });
+  const journal = new ClaimJournal({ context, onForeignSlot: (secret) => foreign.push(secret) });
+  const window = new AckWindow(
+    clock,
+    { sentAtMs: clock.monotonic(), sentAtWallMs: clock.now() },
+    windowMs(DEFAULT_TIMING),
+  );
+  const writing = journal.write(claim, "secret", window);
+  const startMs = clock.monotonic();
+  await clock.settle();
+  const isPaused = context.failing.pausedUntilMs > startMs;
+  await clock.advance(60_000);
+  return { result: await writing, calls: kube.calls, claim, foreign, isPaused };
+}
+
+describe("a claim's Secret", () => {
+  test("is created within a protocol request's bound, and its uid and resourceVersion are noted", async () => {
+    const { result, calls, claim } = await write(() => claimSecret());
+    expect(result).toBe("done");
+    expect(calls).toMatchObject([{ verb: "create", timeoutMs: DEFAULT_TIMING.requestBoundMs }]);
+    expect(claim).toMatchObject({ secretUid: "secret-uid", secretVersion: "7" });
+  });
+
+  test("that is refused leaves the item alone, and polls rest for a while", async () => {
+    const { result, calls, isPaused } = await write(() => refusal(403, "Forbidden", "no"));
+    expect(result).toBe("failed");
+    expect(calls).toHaveLength(1);
+    expect(isPaused).toBe(true);
+  });
+
+  test("without an answer is created again while the window is open, and may stand after that", async () => {
+    const { result, calls } = await write(noAnswer);
+    expect(result).toBe("unknown");
+    expect(calls.length).toBeGreaterThan(1);
+  });
+
+  test("without an answer may stand, though its repeat was refused", async () => {
+    let sent = 0;
+    const { result } = await write(() => {
+      sent += 1;
+      return sent === 1 ? noAnswer() : refusal(403, "Forbidden", "no");
+    });
+    expect(result).toBe("unknown");
+  });
+
+  test("without an answer is not created again by a process that may not act any more", async () => {
+    let sent = 0;
+    const { result, calls } = await write(() => {
+      sent += 1;
+      return sent === 1 ? noAnswer() : new LeadershipLostError("not the leader");
+    });
+    expect(result).toBe("unknown");
+    expect(calls).toHaveLength(2);
+  });
+});
+
+describe("a Secret that has the name already", () => {
+  const over = (found: Partial<Journal>) =>
+    write(({ verb }) => (verb === "create" ? EXISTS() : claimSecret(found, { resourceVersion: "9" })));
+
+  test("is our own when it names the same item and the same Pod", async () => {
+    const { result, claim, foreign } = await over({});
+    expect(result).toBe("done");
+    expect(claim).toMatchObject({ secretUid: "secret-uid", secretVersion: "9" });
+    expect(foreign).toEqual([]);
+  });
+
+  test.each<[string, Partial<Journal>]>([
+    ["item", { workId: "work_2" }],
+    ["Pod", { podUid: "another" }],
+  ])("has the slot when it names another %s", async (_, found) => {
+    const { result, claim, foreign } = await over(found);
+    expect(result).toBe("taken");
+    expect(claim).toMatchObject(CLAIM);
+    expect(foreign).toHaveLength(1);
+  });
+
+  test.each([
+    ["is gone again when it isn't found", () => notFound("secrets", "berth-research-x"), "taken"],
+    ["may be our own when it can't be read", () => refusal(500, "InternalError", "failed"), "unknown"],
+  ])("%s", async (_, answer, expected) => {
+    expect((await write(({ verb }) => (verb === "create" ? EXISTS() : answer()))).result).toBe(expected);
+  });
+});

@@ -1,0 +1,36 @@
+import { expect, test } from "vitest";
+import { NO_POINTS } from "../../src/core/points.ts";
+import type { Secret } from "../../src/kube/resource.ts";
+import { deleteClaimSecrets } from "../../src/sessions/claim-secrets.ts";
+import type { Journal } from "../../src/sessions/journal.ts";
+import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { claimSecret } from "./contexts.ts";
+
+const RESEARCH = { namespace: "agents", name: "research" };
+const named = (name: string, environmentUid = "env-uid") =>
+  claimSecret({ environmentUid }, { name, uid: `${name}-uid` });
+
+/** Deletes the claims of one Environment among these Secrets. Resolves with what was deleted, and as what. */
+async function deleted(items: readonly Secret[], answer: unknown = {}, isAny = false): Promise<unknown[]> {
+  const kube = new FakeKube(({ verb }) => (verb === "listAll" ? { items } : answer));
+  const which = (journal: Journal | null) => isAny || journal?.environmentUid === "env-uid";
+  await deleteClaimSecrets(kube.client, RESEARCH, NO_POINTS, which);
+  return kube.calls.filter(({ verb }) => verb === "delete").map(({ ref, query }) => [ref.name, query]);
+}
+
+test("a claim's Secret is deleted by its uid, and no Secret of another type or Environment", async () => {
+  const others = [{ ...named("mine"), type: "Opaque" }, named("elsewhere", "another-uid")];
+  expect(await deleted([named("claim"), ...others])).toEqual([["claim", { uid: "claim-uid" }]]);
+  expect(await deleted([{ ...named("mine"), type: "Opaque" }], {}, true)).toEqual([]);
+});
+
+test.each([
+  ["gone", notFound("secrets", "a")],
+  ["another one by now", refusal(409, "Conflict", "not this uid")],
+])("one that is %s keeps no other from being deleted", async (_, answer) => {
+  expect(await deleted([named("a"), named("b")], answer)).toHaveLength(2);
+});
+
+test("one that can't be deleted is an error", async () => {
+  await expect(deleted([named("a")], refusal(500, "InternalError", "failed"))).rejects.toThrow("failed");
+});

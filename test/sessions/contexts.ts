@@ -1,0 +1,53 @@
+import { NO_POINTS } from "../../src/core/points.ts";
+import { Slots } from "../../src/core/slots.ts";
+import { KubeApiError } from "../../src/kube/errors.ts";
+import type { Secret } from "../../src/kube/resource.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { createMetrics } from "../../src/observe/metrics.ts";
+import type { SessionContext } from "../../src/sessions/context.ts";
+import { type Journal, KEY_ACKNOWLEDGED_AT, KEY_WORK_SECRET, renderJournal } from "../../src/sessions/journal.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { contextOf, JOURNAL } from "./claims.ts";
+
+/** The context of one part of the session loops, on fakes. `more` replaces parts of it, and adds those that have no default. */
+export function fakeContext(more: Partial<Record<keyof SessionContext, unknown>> = {}): SessionContext {
+  return contextOf({
+    namespace: "agents",
+    name: "research",
+    uid: "env-uid",
+    clock: new VirtualClock(),
+    points: NO_POINTS,
+    random: () => 0.5,
+    timing: DEFAULT_TIMING,
+    logger: silentLogger,
+    metrics: createMetrics(),
+    labels: { namespace: "agents", environment: "research" },
+    guard: () => {},
+    servingSinceMs: 0,
+    ...more,
+  } as unknown as Parameters<typeof contextOf>[0]);
+}
+
+/** Room for beats, as a Work API client has it. */
+export const BEATS = new Slots(1);
+
+const base64 = (text: string) => Buffer.from(text).toString("base64");
+
+/** The Secret of a claim as the API server has it. */
+export function claimSecret(journal: Partial<Journal> = {}, metadata: Partial<Secret["metadata"]> = {}): Secret {
+  const whole = { ...JOURNAL, ...journal };
+  const where = { name: "berth-research-x", namespace: "agents", environment: "research" };
+  const { stringData = {}, ...secret } = renderJournal(where, whole, "secret");
+  const opening = whole.opened
+    ? { [KEY_WORK_SECRET]: base64("secret"), [KEY_ACKNOWLEDGED_AT]: base64(whole.acknowledgedAt ?? "") }
+    : {};
+  return {
+    ...secret,
+    metadata: { ...secret.metadata, uid: "secret-uid", resourceVersion: "7", ...metadata },
+    data: { ...Object.fromEntries(Object.entries(stringData).map(([key, text]) => [key, base64(text)])), ...opening },
+  };
+}
+
+/** No answer to a write: it may have taken effect. */
+export const noAnswer = () => new KubeApiError("no answer", { status: 0, maybeApplied: true });

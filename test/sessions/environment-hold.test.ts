@@ -1,0 +1,71 @@
+import { describe, expect, test } from "vitest";
+import { FINALIZER } from "../../src/api/names.ts";
+import { NO_POINTS } from "../../src/core/points.ts";
+import type { KubeObject } from "../../src/kube/resource.ts";
+import { EnvironmentHold } from "../../src/sessions/environment-hold.ts";
+import { type Answer, FakeKube } from "../reconcile/fake-kube.ts";
+import { noAnswer } from "./contexts.ts";
+
+const THEIRS = "example.org/theirs";
+
+function holdOn(answer: Answer) {
+  const kube = new FakeKube(answer);
+  const hold = new EnvironmentHold({
+    ...{ kube: kube.client, points: NO_POINTS, namespace: "agents", name: "research", uid: "env-uid" },
+  });
+  const patches = () => kube.calls.filter(({ verb }) => verb === "patch").map(({ body }) => body);
+  return { kube, hold, patches };
+}
+
+const environment = (metadata: KubeObject["metadata"] = {}) => ({
+  metadata: { name: "research", uid: "env-uid", resourceVersion: "5", ...metadata },
+});
+
+describe("the finalizer of an Environment", () => {
+  test.each([
+    ["no others", undefined, null],
+    ["others", [THEIRS], [THEIRS]],
+  ])("is added to %s, of this Environment alone and as they were read", async (_, finalizers, found) => {
+    const { hold, patches } = holdOn(() => environment(finalizers && { finalizers }));
+    expect(await hold.hold()).toBe(true);
+    expect(patches()).toEqual([
+      [
+        { op: "test", path: "/metadata/uid", value: "env-uid" },
+        { op: "test", path: "/metadata/finalizers", value: found },
+        { op: "add", path: "/metadata/finalizers", value: [...(finalizers ?? []), FINALIZER] },
+      ],
+    ]);
+  });
+
+  test.each([
+    ["is another one of the name", { uid: "another" }],
+    ["is being deleted", { deletionTimestamp: "2030-01-01T00:00:00Z" }],
+  ])("is not added where the Environment %s", async (_, metadata) => {
+    const { hold, patches } = holdOn(() => environment(metadata));
+    expect(await hold.hold()).toBe(false);
+    expect(patches()).toEqual([]);
+  });
+
+  test("may be there after a write without an answer, and is looked for again", async () => {
+    const { kube, hold } = holdOn(({ verb }) => (verb === "get" ? environment() : noAnswer()));
+    await expect(hold.hold()).rejects.toThrow("no answer");
+    expect(hold.mayBeHeld).toBe(true);
+    kube.answer(() => environment({ finalizers: [FINALIZER] }));
+    const before = kube.calls.length;
+    expect(await hold.hold()).toBe(true);
+    expect(kube.calls.length).toBe(before + 1);
+  });
+
+  test("is removed from the Environment as it was read, and the others stay", async () => {
+    const { hold, patches } = holdOn(() => environment({ finalizers: [THEIRS, FINALIZER] }));
+    await hold.release(() => true);
+    expect(patches()).toEqual([{ metadata: { resourceVersion: "5", finalizers: [THEIRS] } }]);
+  });
+
+  test("stays where the Environment is used again by then", async () => {
+    const { kube, hold } = holdOn(() => environment({ finalizers: [FINALIZER] }));
+    await hold.release(() => false);
+    expect(kube.calls).toEqual([]);
+    expect(hold.mayBeHeld).toBe(true);
+  });
+});

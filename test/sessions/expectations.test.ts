@@ -1,0 +1,53 @@
+import { expect, test } from "vitest";
+import { Expectations } from "../../src/sessions/expectations.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { fakeContext, noAnswer } from "./contexts.ts";
+import { pod } from "./pods.ts";
+
+/** Creations, a cache that shows these Pods, and a server that answers a live read like this. */
+function setUp(shown: ReadonlySet<string> = new Set(), live: unknown = pod()) {
+  const clock = new VirtualClock();
+  const kube = new FakeKube(() => live);
+  const pods = { get: (name: string) => (shown.has(name) ? pod() : undefined) };
+  return { clock, kube, expected: new Expectations(fakeContext({ clock, kube: kube.client, pods })) };
+}
+
+test("a creation counts until the cache shows its Pod", async () => {
+  const shown = new Set<string>();
+  const { expected } = setUp(shown);
+  expected.add("a", "sesn_1");
+  await expected.settle();
+  expect(expected.size).toBe(1);
+  expect([...expected.sessions]).toEqual(["sesn_1"]);
+  shown.add("a");
+  await expected.settle();
+  expect(expected.size).toBe(0);
+  expect(expected.sessions.size).toBe(0);
+});
+
+test("a creation that was refused doesn't count; one without an answer does", () => {
+  const { expected } = setUp();
+  expected.add("refused");
+  expected.add("unanswered");
+  expected.failed("refused", refusal(403, "Forbidden", "no"));
+  expected.failed("unanswered", noAnswer());
+  expect(expected.size).toBe(1);
+});
+
+test.each([
+  ["is there", pod(), 1],
+  ["isn't there: it was lost", notFound("pods", "a"), 0],
+  ["can't be read", refusal(500, "InternalError", "failed"), 1],
+])("a Pod that the cache should have shown by now is read live, and counts where it %s", async (_, live, size) => {
+  const { clock, kube, expected } = setUp(new Set(), live);
+  expected.add("a");
+  await clock.advance(DEFAULT_TIMING.expectationMs);
+  await expected.settle();
+  expect(kube.calls).toEqual([]);
+  await clock.advance(1);
+  await expected.settle();
+  expect(kube.calls).toHaveLength(1);
+  expect(expected.size).toBe(size);
+});

@@ -1,0 +1,38 @@
+import { expect, test } from "vitest";
+import { Notifier } from "../../src/core/notifier.ts";
+import type { Claim, ItemView } from "../../src/sessions/claim.ts";
+import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import { ItemSweep } from "../../src/sessions/item-sweep.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { opened, view } from "./claims.ts";
+import { fakeContext } from "./contexts.ts";
+
+test("a look is not told to a claim that took the slot while it was under way", async () => {
+  const clock = new VirtualClock();
+  const claims = new ClaimTable();
+  const seen: Claim[] = [];
+  const running = (workId: string) =>
+    opened({ startedAtMs: 1, firstBeatSeen: true, journal: { ...opened().journal, workId } });
+  const [earlier, later] = [running("work_1"), running("work_2")];
+  claims.add(earlier);
+  const ending = new AbortController();
+  const observer = {
+    sweep: async () => {
+      claims.remove(earlier);
+      claims.add(later);
+      ending.abort();
+      return new Map<string, ItemView>([["work_1", view("active", clock.monotonic())]]);
+    },
+  };
+  const sweep = new ItemSweep({
+    context: fakeContext({ clock }),
+    claims,
+    observers: { isElsewhere: () => false, split: (some: readonly Claim[]) => new Map([[observer, some]]) },
+    health: { attempt: () => ({ answered: () => {}, failed: () => 0 }) },
+    sessions: { saw: (claim: Claim) => seen.push(claim), poke: () => {} },
+    breaker: { holdsBack: false, isAwaited: () => false },
+  } as never);
+  await sweep.run(ending.signal, () => true, new Notifier());
+  expect(claims.get(later.name)).toBe(later);
+  expect(seen).toEqual([]);
+});

@@ -1,0 +1,51 @@
+import { expect, test } from "vitest";
+import { findLateRecords } from "../../src/sessions/late-records.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { claimSecret, fakeContext } from "./contexts.ts";
+
+const { lateRecordsMs } = DEFAULT_TIMING;
+
+/** Looks for late Secrets; `known` changes from `before` to `after` while the list is read. */
+async function found(list: readonly string[], before: readonly string[], after = before, failures = 0) {
+  const clock = new VirtualClock();
+  const listedMs: number[] = [];
+  const takenUp: string[] = [];
+  let known = before;
+  const context = fakeContext({
+    clock,
+    claimLists: {
+      list: async () => {
+        listedMs.push(clock.monotonic() - startMs);
+        known = after;
+        if (listedMs.length <= failures) throw new Error("failed");
+        return list.map((name) => claimSecret({}, { name }));
+      },
+    },
+  });
+  const startMs = clock.monotonic();
+  const taken = () => new Set(known);
+  const ending = new AbortController();
+  const looking = findLateRecords(context, taken, ({ metadata }) => takenUp.push(metadata.name ?? ""), ending.signal);
+  await clock.advance(10 * lateRecordsMs);
+  ending.abort();
+  await looking;
+  return { takenUp, listedMs };
+}
+
+test("a Secret that was written late is adopted, once nothing can be on its way any more", async () => {
+  const { takenUp, listedMs } = await found(["known", "late"], ["known"]);
+  expect(takenUp).toEqual(["late"]);
+  expect(listedMs).toEqual([lateRecordsMs]);
+});
+
+test("one that was settled, or begun, while the list was read is not adopted", async () => {
+  expect((await found(["settled"], ["settled"], [])).takenUp).toEqual([]);
+  expect((await found(["begun"], [], ["begun"])).takenUp).toEqual([]);
+});
+
+test("a list that fails is read again", async () => {
+  const { takenUp, listedMs } = await found(["late"], [], [], 2);
+  expect(listedMs).toHaveLength(3);
+  expect(takenUp).toEqual(["late"]);
+});

@@ -1,0 +1,195 @@
+import { describe, expect, test } from "vitest";
+import { json } from "../../../simulator/http.ts";
+import { SECRETS, type Secret } from "../../../src/kube/resource.ts";
+import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { readJournal } from "../../../src/sessions/journal.ts";
+import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
+import { refusal } from "./api-server.ts";
+import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
+import { WorkApi } from "./work-api.ts";
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const MOVED = "https://moved.test";
+
+/**
+ * An operator with one parked Pod; every later one takes an hour to get ready. `served`: a session of its template has
+ * served, so that it is claimed for a changed template, too.
+ */
+async function parkedOnce({ served = false, ...options }: LoopWorldOptions & { served?: boolean } = {}) {
+  let pods = 0;
+  const prepareMs = () => {
+    pods += 1;
+    return pods <= (served ? 2 : 1) ? SECOND : 60 * MINUTE;
+  };
+  const world = new LoopWorld({ prepareMs, ...options, sessions: { maxConcurrent: 2, warm: 1, ...options.sessions } });
+  world.createEnvironment();
+  const operator = world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  if (served) {
+    world.enqueue();
+    await world.until("a session has served, and a Pod is parked", () => world.isSettled && world.parked.length > 0);
+  }
+  const creations: Secret[] = [];
+  operator.kube.intercept.push(({ verb, plural, body }) => {
+    if (verb === "create" && plural === "secrets") creations.push(body as Secret);
+  });
+  return { world, operator, creations, [Symbol.dispose]: () => expect(world.wrongs).toEqual([]) };
+}
+
+describe("an item that the queue offers", () => {
+  test.each(["healthcheck", "party"])("is stopped without a Secret or a Pod when its type is %s", async (type) => {
+    using rig = await parkedOnce();
+    const id = rig.world.enqueue({ type } as never);
+    await rig.world.until("it is stopped", () => rig.world.item(id).state === "stopped", MINUTE);
+    expect(rig.creations).toEqual([]);
+    expect(rig.world.parked).toHaveLength(1);
+  });
+
+  test("that is no session is left in the queue where its poll took too long", async () => {
+    using rig = await parkedOnce();
+    const { world } = rig;
+    world.api.delay = (call) => (call === "poll" ? 4 * SECOND : 0);
+    await world.pass(6 * SECOND);
+    const id = world.enqueue({ type: "party" } as never);
+    await world.pass(30 * SECOND);
+    expect(world.api.requests.get("ack")).toBeUndefined();
+    world.api.delay = () => 0;
+    await world.until("it is stopped", () => world.item(id).state === "stopped", MINUTE);
+  });
+
+  test("is stopped when it comes without the secret that its Pod would be given", async () => {
+    using rig = await parkedOnce();
+    const id = rig.world.enqueue({ secret: false } as never);
+    await rig.world.until("it is stopped", () => rig.world.item(id).state === "stopped", MINUTE);
+    expect(rig.world.parked).toHaveLength(1);
+  });
+
+  test("isn't given to a Pod that waits for a secret which the item doesn't have", async () => {
+    using rig = await parkedOnce({ served: true });
+    rig.world.patchEnvironment({ spec: { sessions: { credential: "EnvironmentKey" } } });
+    await rig.world.pass(2 * SECOND);
+    const id = rig.world.enqueue({ secret: false } as never);
+    await rig.world.pass(30 * SECOND);
+    expect(rig.world.item(id)).toMatchObject({ state: "queued", acks: [] });
+    expect(rig.world.parked).toHaveLength(1);
+  });
+
+  test("isn't given to a Pod that was parked for another address", async () => {
+    using rig = await parkedOnce({ served: true });
+    const { world } = rig;
+    const moved = new WorkApi(world.clock, { seed: 2 });
+    moved.world.createEnvironment({ id: world.environmentId, key: world.api.world.keyOf(world.environmentId) });
+    world.api.elsewhere.set(MOVED, moved);
+    world.patchEnvironment({ spec: { api: { baseUrl: MOVED } } });
+    await world.pass(2 * SECOND);
+    const { id } = moved.world.enqueue(world.environmentId, {});
+    await world.pass(30 * SECOND);
+    expect(moved.world.item(id).state).toBe("queued");
+    expect(moved.requests.get("poll")).toBeGreaterThan(0);
+    expect(world.parked).toHaveLength(1);
+  });
+
+  test("isn't claimed for an Environment that is gone, though the cache still has it", async () => {
+    using rig = await parkedOnce();
+    const { world } = rig;
+    world.weather.watch = { lagMs: 10 * MINUTE, breaks: 0 };
+    world.server.delete(ENVIRONMENTS, NAMESPACE, NAME);
+    const id = world.enqueue();
+    await world.pass(20 * SECOND);
+    expect(world.api.requests.get("poll")).toBeGreaterThan(0);
+    expect(world.item(id).acks).toEqual([]);
+    expect(rig.creations).toEqual([]);
+  });
+
+  test("isn't journaled once its window is over", async () => {
+    using rig = await parkedOnce();
+    const { world, operator } = rig;
+    operator.kube.delay = ({ verb, plural }) => (verb === "patch" && plural === "environments" ? 10 * SECOND : 0);
+    const id = world.enqueue();
+    await world.pass(9 * SECOND);
+    operator.kube.delay = () => 0;
+    await world.pass(SECOND + 500);
+    expect(rig.creations).toEqual([]);
+    await world.until("it is served by its next offer", () => world.item(id).acks.length > 0, MINUTE);
+  });
+});
+
+describe("a claim", () => {
+  test("whose Secret may stand though its creation got no answer is judged, and its slot is free again", async () => {
+    using rig = await parkedOnce();
+    const { world, operator } = rig;
+    let isDown = false;
+    operator.kube.intercept.push(({ verb, plural, name, body }) => {
+      if (plural !== "secrets" || name === "key" || verb === "delete") return;
+      if (!isDown) world.server.create(SECRETS, body as Secret);
+      isDown = true;
+      if (verb === "create") throw refusal(504, "Timeout", "no answer", true);
+    });
+    world.enqueue();
+    await world.until("the Secret stands", () => world.claims.length > 0, MINUTE);
+    // It only gets in the way from here on.
+    world.patchEnvironment({ spec: { paused: true } });
+    await world.until("the Secret is gone", () => world.claims.length === 0, 30 * SECOND);
+    expect(world.items.flatMap(({ acks }) => acks)).toEqual([]);
+  });
+
+  test("without an answer keeps its Secret until its acknowledgement can't take effect, and no list hide it", async () => {
+    using rig = await parkedOnce();
+    const { world } = rig;
+    world.api.delay = (call) => (call === "ack" ? 60 * MINUTE : 0);
+    world.enqueue();
+    await world.until("it is journaled", () => world.claims.length > 0, MINUTE);
+    const fromMs = world.clock.monotonic();
+    world.patchEnvironment({ spec: { paused: true } });
+    await world.until("the Secret is gone", () => world.claims.length === 0, MINUTE);
+    const { othersReclaimMs, lateAckMs, listLagMs } = DEFAULT_TIMING;
+    expect(world.clock.monotonic() - fromMs).toBeGreaterThan(othersReclaimMs + lateAckMs + listLagMs - 2 * SECOND);
+  });
+
+  test("whose acknowledgement takes effect late is opened, and not dropped before", async () => {
+    using rig = await parkedOnce();
+    const { world } = rig;
+    world.api.delay = (call) => (call === "ack" ? 3 * SECOND : 0);
+    const id = world.enqueue();
+    await world.until("it runs", () => world.item(id).state === "active", MINUTE);
+    expect(world.item(id).acks).toHaveLength(1);
+  });
+
+  test("journals the poll as early and as late as it can have been sent, where the server sends no Date", async () => {
+    using rig = await parkedOnce();
+    const { world } = rig;
+    world.enqueue();
+    const nowMs = world.clock.now();
+    await world.until("it is journaled", () => world.claims.length > 0, MINUTE);
+    const journal = world.claims[0] && readJournal(world.claims[0]);
+    expect(journal?.polledFromMs).toBeLessThan(nowMs);
+    expect(journal?.polledUntilMs).toBeGreaterThan(world.clock.now());
+  });
+});
+
+test("nothing is polled while no Pod is free", async () => {
+  const world = new LoopWorld({ prepareMs: () => 30 * 60_000 });
+  world.createEnvironment();
+  world.startOperator();
+  const id = world.enqueue();
+  await world.pass(5 * 60_000);
+  expect(world.api.requests.get("stats")).toBeGreaterThan(0);
+  expect(world.api.requests.get("poll")).toBeUndefined();
+  expect(world.item(id).state).toBe("queued");
+});
+
+test("a key that was rejected is sent no more until its Secret changes", async () => {
+  const world = new LoopWorld();
+  world.createEnvironment();
+  world.startOperator();
+  await world.until("a parked Pod", () => world.parked.length > 0);
+  world.api.answer = () =>
+    json(401, { type: "error", error: { type: "authentication_error", message: "invalid key" } });
+  await world.until("it is told", () => world.conditionOf("Authenticated")?.reason === "KeyRejected");
+  const sent = () => [...world.api.requests.values()].reduce((sum, each) => sum + each, 0);
+  await world.pass(10_000);
+  const before = sent();
+  await world.pass(5 * 60_000);
+  expect(sent()).toBe(before);
+});

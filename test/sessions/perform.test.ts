@@ -1,0 +1,267 @@
+import { describe, expect, test } from "vitest";
+import { LeadershipLostError } from "../../src/kube/errors.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import type { Claim } from "../../src/sessions/claim.ts";
+import { stopPatienceMs } from "../../src/sessions/facts.ts";
+import {
+  deleteAsSeen,
+  deletePod,
+  dropSecret,
+  fence,
+  isRefusal,
+  openSecret,
+  StaleClaimError,
+  sameState,
+  stopItem,
+  touchPod,
+} from "../../src/sessions/perform.ts";
+import { NO_DEADLINE_SECONDS } from "../../src/sessions/pod-render.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { WorkApiError } from "../../src/work/errors.ts";
+import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { acknowledged, JOURNAL, OURS, opened, PARKED, view } from "./claims.ts";
+import { claimSecret, fakeContext, noAnswer } from "./contexts.ts";
+import { pod } from "./pods.ts";
+
+const conflict = () => refusal(409, "Conflict", "the object has been modified");
+const GRACE_SECONDS = 40;
+const MAX_DURATION_SECONDS = 3_600;
+
+const controlledBy = (uid: string) => ({
+  ownerReferences: [{ apiVersion: "berth.dev/v1alpha1", kind: "Environment", name: "research", uid, controller: true }],
+});
+const sessionPod = (metadata: Pod["metadata"] = {}, spec: Partial<Pod["spec"]> = {}): Pod =>
+  pod({}, { metadata: { uid: JOURNAL.podUid, resourceVersion: "3", ...controlledBy("env-uid"), ...metadata }, spec });
+
+/** Performs one step on an API server that answers like this. */
+async function on<T>(answer: Answer, act: (context: ReturnType<typeof fakeContext>) => Promise<T>) {
+  const clock = new VirtualClock();
+  const kube = new FakeKube(answer, clock);
+  const context = fakeContext({
+    clock,
+    kube: kube.client,
+    environment: () => ({ spec: { sessions: { maxDurationSeconds: MAX_DURATION_SECONDS, template: {} } } }),
+    template: () => ({ graceSeconds: GRACE_SECONDS }),
+  });
+  const result = await act(context).catch((error: unknown) => error);
+  return { result, calls: kube.calls };
+}
+
+describe("the opening of a claim's Secret", () => {
+  const open = (claim: Claim, answer: Answer) => on(answer, (context) => openSecret(context, claim, OURS));
+
+  test("names the Secret by its uid and resourceVersion, and notes the next one", async () => {
+    const claim = acknowledged({ credential: "c2VjcmV0" });
+    const { calls } = await open(claim, () => claimSecret({}, { resourceVersion: "8" }));
+    expect(calls).toMatchObject([{ verb: "patch", body: { metadata: { uid: "secret-uid", resourceVersion: "1" } } }]);
+    expect(claim.secretVersion).toBe("8");
+  });
+
+  test.each([
+    ["was changed", conflict()],
+    ["is gone", notFound("secrets", "berth-research-x")],
+  ])("of a Secret that %s since says so", async (_, answer) => {
+    expect((await open(acknowledged({ credential: "c2VjcmV0" }), () => answer)).result).toBeInstanceOf(StaleClaimError);
+  });
+
+  test("takes the credential from no other Secret of the same name", async () => {
+    const { result, calls } = await open(acknowledged(), () => claimSecret({}, { uid: "another" }));
+    expect(result).toBeInstanceOf(StaleClaimError);
+    expect(calls.map(({ verb }) => verb)).toEqual(["get"]);
+  });
+});
+
+describe("the deletion of a claim's Secret", () => {
+  const drop = (answer: Answer) => on(answer, (context) => dropSecret(context, opened(), "session.settled", "stopped"));
+
+  test("names the Secret by its uid and resourceVersion", async () => {
+    const { calls } = await drop(() => ({}));
+    expect(calls).toMatchObject([{ verb: "delete", query: { uid: "secret-uid", resourceVersion: "1" } }]);
+  });
+
+  test("of one that was changed since says so; of one that is gone, nothing", async () => {
+    expect((await drop(conflict)).result).toBeInstanceOf(StaleClaimError);
+    expect((await drop(() => notFound("secrets", "x"))).result).toBeUndefined();
+  });
+});
+
+describe("the touch of a Pod", () => {
+  const touch = (of: Pod, claim = opened({ deadlineSeconds: null })) =>
+    on(
+      () => of,
+      (context) => touchPod(context, claim, of),
+    );
+  const deadlineOf = ({ calls }: Awaited<ReturnType<typeof touch>>) =>
+    (calls[0]?.body as Pod | undefined)?.spec.activeDeadlineSeconds;
+  /** So long (seconds) an operator may let a session run before it deletes the Pod, which then has its grace. */
+  const patienceSeconds = stopPatienceMs(GRACE_SECONDS * 1_000, DEFAULT_TIMING) / 1_000;
+
+  test("names the Pod by its uid", async () => {
+    expect((await touch(sessionPod())).calls).toMatchObject([{ body: { metadata: { uid: JOURNAL.podUid } } }]);
+  });
+
+  test("bounds it by its age, its longest duration, the operator's patience and its grace", async () => {
+    const made = new Date(new VirtualClock().now() - 500_000).toISOString();
+    const bound = MAX_DURATION_SECONDS + patienceSeconds + GRACE_SECONDS;
+    expect(deadlineOf(await touch(sessionPod()))).toBe(bound);
+    const old = pod({ startTime: made }, { metadata: { uid: JOURNAL.podUid } });
+    expect(deadlineOf(await touch(old))).toBe(500 + bound);
+  });
+
+  test("never raises its deadline", async () => {
+    expect(deadlineOf(await touch(sessionPod({}, { activeDeadlineSeconds: 10 })))).toBe(10);
+    const unbounded = sessionPod({}, { activeDeadlineSeconds: NO_DEADLINE_SECONDS });
+    expect(deadlineOf(await touch(unbounded, opened({ deadlineSeconds: 77 })))).toBe(77);
+  });
+});
+
+describe("the deletion of a Pod", () => {
+  const remove = (answer: Answer, unless: (live: Pod) => boolean = () => false) =>
+    on(answer, (context) => deletePod(context, { by: "session", name: "berth-research-x" }, unless));
+  const verbs = ({ calls }: Awaited<ReturnType<typeof remove>>) => calls.map(({ verb }) => verb);
+
+  test("names the Pod by the uid that was read live", async () => {
+    const { result, calls } = await remove(({ verb }) => (verb === "get" ? sessionPod() : {}));
+    expect(result).toBeNull();
+    expect(calls).toMatchObject([{ verb: "get" }, { verb: "delete", query: { uid: JOURNAL.podUid } }]);
+  });
+
+  test("is not sent for a Pod that is another one by now, live", async () => {
+    const live = sessionPod({ uid: "another" });
+    const removed = await remove(
+      () => live,
+      ({ metadata }) => metadata.uid !== JOURNAL.podUid,
+    );
+    expect(removed.result).toBe(live);
+    expect(verbs(removed)).toEqual(["get"]);
+  });
+
+  test("is not sent for a Pod that isn't a session Pod of this Environment", async () => {
+    expect(verbs(await remove(() => sessionPod(controlledBy("another"))))).toEqual(["get"]);
+  });
+
+  test.each([
+    ["the same Pod stands: a server may say so of a mere race", sessionPod(), true],
+    ["another Pod has its name", sessionPod({ uid: "another" }), false],
+  ])("that meets a conflict has failed where %s", async (_, after, hasFailed) => {
+    let reads = 0;
+    const { result } = await remove(({ verb }) => {
+      if (verb === "delete") return conflict();
+      reads += 1;
+      return reads === 1 ? sessionPod() : after;
+    });
+    expect(result instanceof Error).toBe(hasFailed);
+  });
+});
+
+describe("the deletion of a Pod as the cache shows it", () => {
+  const remove = (seen: Pod, answer: unknown = {}) =>
+    on(
+      () => answer,
+      (context) => deleteAsSeen(context, { by: "retention", name: "berth-research-x" }, seen),
+    );
+
+  test("names the Pod by its uid and resourceVersion", async () => {
+    const { result, calls } = await remove(sessionPod());
+    expect(result).toBe(true);
+    expect(calls.map(({ query }) => query)).toEqual([{ uid: JOURNAL.podUid, resourceVersion: "3" }]);
+  });
+
+  test.each([
+    ["isn't a session Pod of this Environment", sessionPod(controlledBy("another"))],
+    ["doesn't say its version", pod({}, { metadata: { uid: "pod-uid" } })],
+  ])("is not sent for one that %s", async (_, seen) => {
+    const { result, calls } = await remove(seen);
+    expect(result).toBe(false);
+    expect(calls).toEqual([]);
+  });
+
+  test("that meets a change has to be decided on anew", async () => {
+    expect((await remove(sessionPod(), conflict())).result).toBe(false);
+  });
+});
+
+describe("requests to the Work API", () => {
+  const BEAT = { state: "active", lease_extended: true, last_heartbeat: "ours", ttl_seconds: 90 };
+  const beaten = (beat: Partial<typeof BEAT> = {}) => ({ kind: "beat", beat: { ...BEAT, ...beat } });
+
+  function workApi(answer: (expected: string) => unknown, guard = () => {}) {
+    const sent: string[] = [];
+    const asked: unknown[] = [];
+    const times = { sentAtMs: 1_000, sentAtWallMs: 1_000 };
+    const context = fakeContext({
+      guard,
+      work: (api: unknown) => {
+        asked.push(api);
+        return {
+          heartbeat: async (_: string, { expected }: { expected: string }) => {
+            sent.push(expected);
+            return { ...times, value: answer(expected) };
+          },
+          stop: async () => {
+            sent.push("stop");
+            return times;
+          },
+        };
+      },
+    });
+    return { context, sent, asked };
+  }
+
+  const NOT_LEADING = () => {
+    throw new LeadershipLostError("not the leader");
+  };
+
+  test("go to the address that the item was claimed from", async () => {
+    const { context, asked } = workApi(() => beaten());
+    await fence(context, opened(), "seen");
+    await stopItem(context, opened({ item: view("active", 0) }), true);
+    expect(asked).toEqual([JOURNAL.api, JOURNAL.api]);
+  });
+
+  test("are not sent by a process that may not act any more", async () => {
+    const { context, sent } = workApi(() => beaten(), NOT_LEADING);
+    await expect(fence(context, opened(), "seen")).rejects.toThrow(LeadershipLostError);
+    await expect(stopItem(context, opened(), true)).rejects.toThrow(LeadershipLostError);
+    expect(sent).toEqual([]);
+  });
+
+  test.each([
+    ["that extends an active item's lease takes it", beaten(), true],
+    ["that extends nothing doesn't", beaten({ lease_extended: false }), false],
+    ["of an item that is stopping doesn't", beaten({ state: "stopping" }), false],
+    ["that is refused doesn't", { kind: "refused", current: null }, false],
+  ])("a fence %s", async (_, answer, isHeld) => {
+    const { context } = workApi(() => answer);
+    const claim = opened();
+    expect(await fence(context, claim, "seen")).toBe(isHeld);
+    expect(claim.memory.is).toBe(isHeld ? "fenced" : "refused");
+  });
+
+  test.each([
+    ["again with the server's text of the same instant", "2030-01-01T00:00:00.000Z", 2],
+    ["never with a later heartbeat: another client sends those", "2030-01-01T00:00:07Z", 1],
+  ])("a fence is sent %s", async (_, last_heartbeat, times) => {
+    const { context, sent } = workApi(() => ({ kind: "refused", current: { state: "active", last_heartbeat } }));
+    await fence(context, opened(), "2030-01-01T00:00:00Z");
+    expect(sent).toHaveLength(times);
+  });
+});
+
+test("only a refusal that can't have taken effect is a final word", () => {
+  const error = (maybeApplied: boolean) =>
+    new WorkApiError({ kind: "conflict", call: "ack", message: "409", maybeApplied });
+  expect(isRefusal(error(false))).toBe(true);
+  expect(isRefusal(error(true))).toBe(false);
+  expect(isRefusal(noAnswer())).toBe(false);
+});
+
+test("a Pod whose container runs by now isn't one that failed to start", () => {
+  const step = (why: "StartFailed" | "LeaseLost") => ({ do: "delete-pod", why, message: "" }) as const;
+  const running = pod({ containerStatuses: [{ name: "worker", state: { running: {} } }] });
+  expect(PARKED.is).toBe("parked");
+  expect(sameState(pod(), step("StartFailed"))).toBe(true);
+  expect(sameState(running, step("StartFailed"))).toBe(false);
+  expect(sameState(running, step("LeaseLost"))).toBe(true);
+});

@@ -1,0 +1,123 @@
+import { expect, test } from "vitest";
+import { ANNOTATION_NEEDS } from "../../src/api/names.ts";
+import type { Pod } from "../../src/kube/resource.ts";
+import { Breaker } from "../../src/sessions/breaker.ts";
+import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import { Pool } from "../../src/sessions/pool.ts";
+import { Removals } from "../../src/sessions/removal.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { type Answer, FakeKube, refusal } from "../reconcile/fake-kube.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { claimOf } from "./claims.ts";
+import { claimSecret, fakeContext } from "./contexts.ts";
+import { pod } from "./pods.ts";
+
+const NEW = pod({ phase: "Pending", containerStatuses: [] }, { spec: { nodeName: "" } });
+
+const free = (name: string, status: Pod["status"] = {}) =>
+  pod(
+    {
+      containerStatuses: [
+        {
+          name: "worker",
+          state: { waiting: { reason: "CreateContainerConfigError", message: `secret "${name}" not found` } },
+        },
+      ],
+      ...status,
+    },
+    {
+      metadata: {
+        ...{ name, uid: `${name}-uid`, creationTimestamp: new Date(new VirtualClock().now()).toISOString() },
+        annotations: { "berth.dev/session-container": "worker", [ANNOTATION_NEEDS]: "[]" },
+        labels: { "berth.dev/phase": "parked" },
+      },
+    },
+  );
+
+/** A pool that keeps one Pod, with these in the cache. */
+function poolOf(pods: readonly Pod[], answer: Answer) {
+  const clock = new VirtualClock();
+  const kube = new FakeKube(answer, clock);
+  const claims = new ClaimTable();
+  const sessions = {
+    ...{ maxConcurrent: 1, warm: 1, parkedMaxAgeSeconds: 0, prepareTimeoutSeconds: 600, warmScaleDownSeconds: 300 },
+    workspace: "Ephemeral",
+  };
+  const context = fakeContext({
+    clock,
+    kube: kube.client,
+    pods: {
+      list: () => pods,
+      parked: () => pods,
+      get: (name: string) => pods.find((each) => each.metadata.name === name),
+    },
+    podPolicy: {},
+    nodeOutlook: () => "stays",
+    environment: () => ({ spec: { sessions } }),
+    template: () => ({ hash: "", needs: [], render: () => NEW }),
+  });
+  const pool: Pool = new Pool({
+    context,
+    claims,
+    breaker: new Breaker(DEFAULT_TIMING),
+    removals: new Removals({ context, onForeignSlot: () => {} }),
+    takeVolume: async () => {
+      throw new Error("no volumes here");
+    },
+    onChange: () => pool.poke(),
+  });
+  const ending = new AbortController();
+  const run = async (ms: number) => {
+    pool.start(ending.signal);
+    await clock.advance(ms);
+    ending.abort();
+    await clock.advance(1_000);
+    await pool.ended();
+  };
+  const created = (plural: string) =>
+    kube.calls.filter((call) => call.verb === "create" && call.plural === plural).map(({ ref }) => ref.name);
+  return { pool, kube, claims, run, created };
+}
+
+test("no Pod is created before that is allowed", async () => {
+  const { run, created } = poolOf([], () => NEW);
+  await run(10_000);
+  expect(created("pods")).toEqual([]);
+});
+
+test("Pods that are refused are created with backoff", async () => {
+  const { pool, run, created } = poolOf([], () => refusal(422, "Invalid", "no"));
+  pool.allowCreation(true);
+  await run(4 * DEFAULT_TIMING.prepareBackoffBaseMs);
+  expect(created("pods").length).toBeGreaterThan(1);
+  expect(created("pods").length).toBeLessThan(6);
+});
+
+test("a Pod that is claimed while others are removed stays", async () => {
+  const over = free("over", { phase: "Failed" });
+  const { pool, claims, run, created } = poolOf([over, free("parked")], ({ verb, plural, ref }) => {
+    if (verb === "create" && ref.name === "over") claims.add(claimOf({ name: "parked" } as never));
+    if (plural === "pods" && verb === "get") return over;
+    return plural === "secrets" ? claimSecret({ use: "removal" }) : {};
+  });
+  pool.drain();
+  await run(1_000);
+  expect(created("secrets")).toEqual(["over"]);
+});
+
+test.each([
+  ["was evicted says nothing of its template", { phase: "Failed", reason: "Evicted", message: "disk pressure" }, null],
+  [
+    "failed to start says what is wrong with its template",
+    { phase: "Failed", message: "no such command" },
+    "preparing",
+  ],
+])("a free Pod that %s", async (_, status, problem) => {
+  const over = free("over", { ...status, containerStatuses: [] });
+  const { pool, run } = poolOf([over], ({ plural, verb }) => {
+    if (plural === "pods" && verb === "get") return over;
+    return plural === "secrets" ? claimSecret({ use: "removal" }) : {};
+  });
+  await run(1_000);
+  expect(pool.problem()?.is ?? null).toBe(problem);
+});

@@ -1,0 +1,126 @@
+import { describe, expect, test } from "vitest";
+import type { Pod, Secret } from "../../src/kube/resource.ts";
+import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import type { Journal } from "../../src/sessions/journal.ts";
+import { Recovery } from "../../src/sessions/recovery.ts";
+import { ServerTimes } from "../../src/sessions/server-times.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { claimOf, JOURNAL, OURS } from "./claims.ts";
+import { claimSecret, fakeContext } from "./contexts.ts";
+import { pod } from "./pods.ts";
+
+const { othersReclaimMs, marginMs } = DEFAULT_TIMING;
+const STARTED = "2030-01-01T00:00:05Z";
+
+/** A start of an operator that finds these Secrets and, in the cache, this Pod. `polledAgoMs`: the journal's poll, by the server. */
+function start({
+  secrets = [],
+  cached,
+  fails = 0,
+}: {
+  secrets?: readonly Secret[];
+  cached?: Pod;
+  fails?: number;
+} = {}) {
+  const clock = new VirtualClock();
+  let lists = 0;
+  const claims = new ClaimTable();
+  const removed: string[] = [];
+  const serverTimes = new ServerTimes((ms) => ms - clock.monotonic() + clock.now());
+  const context = fakeContext({
+    clock,
+    kube: { now: () => clock.now() },
+    claimLists: {
+      list: async () => {
+        lists += 1;
+        if (lists <= fails) throw new Error("no list");
+        return secrets;
+      },
+    },
+    pods: { get: () => cached },
+    servingSinceMs: 500,
+    work: () => ({ baseUrl: JOURNAL.api }),
+  });
+  const removals = { adopt: ({ metadata }: Secret) => removed.push(metadata.name ?? ""), has: () => false };
+  const recovery = new Recovery({
+    context,
+    into: { claims, removals, serverTimes, releases: { recover: async () => {} } } as never,
+    sessions: { poke: () => {} },
+    pool: { poke: () => {}, leave: () => {} },
+  });
+  const run = () => recovery.run(new AbortController().signal);
+  return { context, clock, claims, removed, serverTimes, run, recovery };
+}
+
+/** Until when a claim waits for an acknowledgement, from now, whose poll was sent so long ago by the server's clock. */
+async function waitsMs(polledAgoMs: number, tellsTime = true): Promise<number> {
+  const { clock, claims, serverTimes, run, recovery } = start();
+  const polledUntilMs = clock.now() - polledAgoMs;
+  if (tellsTime) {
+    const atMs = clock.monotonic();
+    for (const dateMs of [clock.now() - 999, clock.now()]) serverTimes.of(JOURNAL.api).observe(atMs, atMs, dateMs);
+  }
+  await run();
+  recovery.takeUp(claimSecret({ polledUntilMs }));
+  const [claim] = claims;
+  return (claim?.lateAckUntilMs ?? Number.NaN) - clock.monotonic();
+}
+
+describe("a claim of an earlier process", () => {
+  test("is adopted from its Secret, with what its patches and deletes have to carry", async () => {
+    const { claims, run } = start({ secrets: [claimSecret()] });
+    expect(await run()).toBe(true);
+    expect([...claims]).toMatchObject([
+      { name: "berth-research-x", secretUid: "secret-uid", secretVersion: "7", othersUntilMs: 500 },
+    ]);
+  });
+
+  test("is waited for while the Secrets can't be listed", async () => {
+    const { context, clock, claims, run } = start({ secrets: [claimSecret()], fails: 2 });
+    const running = run();
+    await clock.settle();
+    expect(claims.size).toBe(0);
+    await clock.advance(60_000);
+    expect(await running).toBe(true);
+    expect(claims.size).toBe(1);
+    expect(context.failing.message).toBeNull();
+  });
+
+  test("that is known already stays as it is", () => {
+    const { claims, recovery } = start();
+    const known = claimOf();
+    claims.add(known);
+    recovery.takeUp(claimSecret());
+    expect(claims.get(known.name)).toBe(known);
+  });
+
+  test("that only removes a Pod is no claim", async () => {
+    const { claims, removed, run } = start({ secrets: [claimSecret({ use: "removal" })] });
+    await run();
+    expect(claims.size).toBe(0);
+    expect(removed).toEqual(["berth-research-x"]);
+  });
+
+  test.each<[string, string, number | null]>([
+    ["is", JOURNAL.podUid, Date.parse(STARTED)],
+    ["is not", "another", null],
+  ])("started when its Pod says so, where that %s the Pod it names", async (_, uid, startedAtMs) => {
+    const running = { containerStatuses: [{ name: "worker", state: { running: { startedAt: STARTED } } }] };
+    const opened: Partial<Journal> = { opened: true, acknowledgedAt: OURS };
+    const { claims, run } = start({ secrets: [claimSecret(opened)], cached: pod(running, { metadata: { uid } }) });
+    await run();
+    expect([...claims]).toMatchObject([{ startedAtMs }]);
+  });
+
+  test("waits until no acknowledgement of it can take effect any more", async () => {
+    expect(await waitsMs(1_000)).toBeGreaterThanOrEqual(othersReclaimMs - 1_000);
+    expect(await waitsMs(1_000)).toBeLessThanOrEqual(othersReclaimMs + marginMs);
+    expect(await waitsMs(60_000)).toBe(0);
+  });
+
+  test("waits for the whole window while the Work API has not told its time, or its poll time can't be read", async () => {
+    expect(await waitsMs(60_000, false)).toBe(othersReclaimMs + marginMs);
+    expect(await waitsMs(Number.NaN)).toBe(othersReclaimMs + marginMs);
+  });
+});

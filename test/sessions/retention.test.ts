@@ -1,0 +1,98 @@
+import { expect, test } from "vitest";
+import type { Pod, Secret } from "../../src/kube/resource.ts";
+import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import { Retention } from "../../src/sessions/retention.ts";
+import { FakeKube, type KubeCall, notFound } from "../reconcile/fake-kube.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { opened } from "./claims.ts";
+import { claimSecret, fakeContext } from "./contexts.ts";
+import { pod } from "./pods.ts";
+
+const owner = {
+  apiVersion: "berth.dev/v1alpha1",
+  kind: "Environment",
+  name: "research",
+  uid: "env-uid",
+  controller: true,
+};
+const assigned = (name: string, metadata: Pod["metadata"] = {}) =>
+  pod(
+    {},
+    {
+      metadata: {
+        ...{ name, uid: `${name}-uid`, resourceVersion: "1", ownerReferences: [owner] },
+        labels: { "berth.dev/phase": "assigned" },
+        ...metadata,
+      },
+    },
+  );
+
+/** Which assigned Pods of the cache are deleted, on a server with these live Pods and Secrets. */
+async function deleted(
+  cached: readonly Pod[],
+  answers: { secret?: Secret; live?: (call: KubeCall) => Pod; claims?: ClaimTable } = {},
+) {
+  const clock = new VirtualClock();
+  const { claims = new ClaimTable() } = answers;
+  const foreign: Secret[] = [];
+  const byName = new Map(cached.map((each) => [each.metadata.name, each]));
+  const kube = new FakeKube((call) => {
+    if (call.verb === "delete") return {};
+    if (call.plural === "secrets") return answers.secret ?? notFound("secrets", call.ref.name);
+    return answers.live?.(call) ?? byName.get(call.ref.name);
+  }, clock);
+  const sessions = { retainFinishedSeconds: 600, retainFailedSeconds: 600, retainFinishedLimit: 100 };
+  const context = fakeContext({
+    clock,
+    kube: kube.client,
+    environment: () => ({ spec: { sessions } }),
+    pods: { list: () => cached, get: (name: string) => byName.get(name) },
+  });
+  const retention = new Retention({ context, claims, onForeignSlot: (secret) => foreign.push(secret) });
+  const ending = new AbortController();
+  retention.start(ending.signal);
+  await clock.advance(500);
+  ending.abort();
+  await retention.ended();
+  const deletes = kube.calls.filter(({ verb }) => verb === "delete").map(({ ref, query }) => [ref.name, query]);
+  return { deletes, foreign };
+}
+
+test("an assigned Pod that no claim has is deleted, once its record was looked for", async () => {
+  expect((await deleted([assigned("a")])).deletes).toEqual([["a", { uid: "a-uid" }]]);
+});
+
+test("one whose record is there stays: the record is adopted", async () => {
+  const { deletes, foreign } = await deleted([assigned("a")], { secret: claimSecret() });
+  expect(deletes).toEqual([]);
+  expect(foreign).toHaveLength(1);
+});
+
+test("a Secret of another type that has the Pod's name is no record", async () => {
+  const { deletes, foreign } = await deleted([assigned("a")], { secret: { ...claimSecret(), type: "Opaque" } });
+  expect(deletes).toHaveLength(1);
+  expect(foreign).toEqual([]);
+});
+
+test.each([
+  ["another one", { uid: "another" }],
+  ["finished", { labels: { "berth.dev/phase": "finished" } }],
+])("a Pod that is %s by now, live, stays", async (_, metadata) => {
+  expect((await deleted([assigned("a")], { live: () => assigned("a", metadata) })).deletes).toEqual([]);
+});
+
+test("a Pod that gets a claim while others are deleted stays", async () => {
+  const claims = new ClaimTable();
+  const names = Array.from({ length: 17 }, (_, n) => `pod-${n}`);
+  const { deletes } = await deleted(
+    names.map((name) => assigned(name)),
+    {
+      claims,
+      live: ({ ref }) => {
+        if (!claims.has("pod-16")) claims.add(opened({ name: "pod-16" } as never));
+        return assigned(ref.name);
+      },
+    },
+  );
+  expect(deletes.map(([name]) => name)).toEqual(names.slice(0, 16));
+});

@@ -1,0 +1,154 @@
+import { expect, test } from "vitest";
+import type { Pod } from "../../src/kube/resource.ts";
+import { Breaker } from "../../src/sessions/breaker.ts";
+import type { Claim } from "../../src/sessions/claim.ts";
+import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import { Releases } from "../../src/sessions/releases.ts";
+import { SessionLoop } from "../../src/sessions/session-loop.ts";
+import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { WorkApiError } from "../../src/work/errors.ts";
+import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+import { acknowledged, JOURNAL, OURS, opened, over, view } from "./claims.ts";
+import { BEATS, claimSecret, fakeContext } from "./contexts.ts";
+import { pod } from "./pods.ts";
+
+const owner = {
+  apiVersion: "berth.dev/v1alpha1",
+  kind: "Environment",
+  name: "research",
+  uid: "env-uid",
+  controller: true,
+};
+const METADATA = { uid: JOURNAL.podUid, ownerReferences: [owner], labels: { "berth.dev/phase": "assigned" } };
+const running = (status: Pod["status"] = {}) =>
+  pod({ containerStatuses: [{ name: "worker", state: { running: {} } }], ...status }, { metadata: METADATA });
+
+/** The loop with one claim, its Pod as the cache has it, and an API server that answers like this. */
+async function run(
+  claim: Claim,
+  cached: Pod | undefined,
+  answer: Answer,
+  then: (loop: SessionLoop, clock: VirtualClock) => void = (loop) => loop.poke(claim.name),
+) {
+  const clock = new VirtualClock();
+  const kube = new FakeKube(answer, clock);
+  const claims = new ClaimTable();
+  claims.add(claim);
+  let looks = 0;
+  const sent: string[] = [];
+  const refused = new WorkApiError({ kind: "not-found", call: "heartbeat", message: "404: no such item", status: 404 });
+  const context = fakeContext({
+    clock,
+    kube: kube.client,
+    pods: { get: () => cached, list: () => [] },
+    announce: () => {},
+    environment: () => ({
+      spec: {
+        sessions: { onPodFailure: "Stop", firstBeatTimeoutSeconds: 600, maxDurationSeconds: 86_400, template: {} },
+      },
+    }),
+    template: () => ({ graceSeconds: 30, hash: "hash" }),
+    work: () => ({
+      beats: BEATS,
+      heartbeat: async () => {
+        sent.push("heartbeat");
+        throw refused;
+      },
+    }),
+  });
+  const look = () => {
+    looks += 1;
+    return new Promise(() => {});
+  };
+  const loop = new SessionLoop({
+    context,
+    claims,
+    observers: { isElsewhere: () => false, of: () => ({ look }) } as never,
+    breaker: new Breaker(DEFAULT_TIMING),
+    mayAsk: () => true,
+    beforeTouch: async () => {},
+    retention: { isKept: () => true, release: () => {}, marked: () => {} },
+    releases: new Releases({ context, claims }),
+    onChange: () => {},
+  });
+  const ending = new AbortController();
+  void loop.run(ending.signal);
+  then(loop, clock);
+  await clock.advance(5_000);
+  ending.abort();
+  const verbs = kube.calls.map(({ verb, plural }) => `${verb} ${plural}`);
+  return { claims, verbs, sent, looks };
+}
+
+/** Of a session that is over and whose item was seen stopped after that: its Secret goes next. */
+const settled = () => over(500, { item: view("stopped", 600), startedAtMs: 1 });
+
+test("a Secret that is about another item by now is left alone, and the claim is none any more", async () => {
+  const claim = settled();
+  const { claims, verbs } = await run(claim, undefined, ({ verb }) =>
+    verb === "delete" ? refusal(409, "Conflict", "changed") : claimSecret({ workId: "work_2" }),
+  );
+  expect(verbs).toEqual(["delete secrets", "get secrets"]);
+  expect(claims.get(claim.name)).toBeUndefined();
+});
+
+test("a Secret that changed and is still the claim's is deleted as it is now", async () => {
+  const claim = settled();
+  let deletes = 0;
+  const { claims, verbs } = await run(claim, undefined, ({ verb }) => {
+    if (verb !== "delete") return claimSecret({ opened: true, acknowledgedAt: OURS });
+    deletes += 1;
+    return deletes === 1 ? refusal(409, "Conflict", "changed") : {};
+  });
+  expect(verbs).toEqual(["delete secrets", "get secrets", "delete secrets"]);
+  expect(claims.get(claim.name)).toBeUndefined();
+});
+
+test("a claim whose Secret was deleted is not opened again", async () => {
+  const claim = acknowledged({ credential: "c2VjcmV0", item: view("starting", 1_000) });
+  const parked = pod({}, { metadata: METADATA });
+  const { verbs, sent } = await run(claim, parked, () => notFound("secrets", claim.name));
+  expect(verbs).toEqual(["patch secrets", "get secrets"]);
+  expect(claim.recordGone).toBe(true);
+  // It is fenced, to be stopped.
+  expect(sent[0]).toBe("heartbeat");
+});
+
+test("a session isn't being ended while its Pod is another than was seen", async () => {
+  const lost = { is: "lost", by: "refusal", message: "", lapsedMs: 0 } as const;
+  const claim = opened({ journal: { ...JOURNAL, lease: "Operator", acknowledgedAt: OURS, opened: true }, lease: lost });
+  const { verbs } = await run(claim, running(), () => running({ phase: "Failed" }));
+  expect(new Set(verbs)).toEqual(new Set(["get pods"]));
+  expect(claim.ending).toBeNull();
+});
+
+test("after a final refusal the item is looked at before anything else is sent", async () => {
+  const claim = over(500, { item: view("starting", 600) });
+  const { sent, looks } = await run(claim, undefined, () => notFound("pods", claim.name));
+  expect(sent).toEqual(["heartbeat"]);
+  expect(looks).toBe(1);
+});
+
+test.each([
+  ["before", -1, "held"],
+  ["after", 1, "lost"],
+])("an offer from %s the last heartbeat leaves the lease %s", async (_, laterMs, is) => {
+  const held = {
+    is: "held",
+    state: "active",
+    echo: "",
+    ttlMs: 90_000,
+    sentMs: 1_000,
+    sentWallMs: 0,
+    unansweredMs: null,
+  } as const;
+  const claim = acknowledged({ claiming: true, lease: held });
+  await run(
+    claim,
+    undefined,
+    () => notFound("pods", claim.name),
+    (loop) => loop.reoffered(claim, view("queued", held.sentMs + laterMs)),
+  );
+  expect(claim.lease?.is).toBe(is);
+});
