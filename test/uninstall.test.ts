@@ -77,3 +77,31 @@ test.each(["GET", "DELETE"])(
     expect([server.read(ENVIRONMENT), server.read(CLAIM)]).toEqual([undefined, undefined]);
   },
 );
+
+test("a finalizer that is added meanwhile stays", async () => {
+  server.put(ENVIRONMENT, { metadata: { name: "research", namespace: "agents", finalizers: [FINALIZER] } });
+  let patches = 0;
+  server.scripts.push(({ method, path }, response) => {
+    if (path === ENVIRONMENT && method === "DELETE") {
+      send(response, 200, { metadata: { name: "research", uid: "u" } });
+      return true;
+    }
+    if (path !== ENVIRONMENT || method !== "PATCH") return false;
+    patches += 1;
+    const metadata = { name: "research", namespace: "agents", finalizers: [FINALIZER, "example.org/theirs"] };
+    if (patches === 1) server.put(ENVIRONMENT, { metadata });
+    return false;
+  });
+  expect((await uninstallAll()).problem).toBeNull();
+  expect(server.read(ENVIRONMENT)?.metadata.finalizers).toEqual(["example.org/theirs"]);
+});
+
+test("a 404 of something before the API server is no word about the CRD", async () => {
+  server.scripts.push(({ path }, response) => {
+    if (!path.startsWith("/apis")) return false;
+    if (path === "/apis") send(response, 200, { groups: [{ name: "berth.dev" }] });
+    else sendStatus(response, 404, "", "page not found");
+    return true;
+  });
+  expect((await uninstallAll()).problem).toContain("page not found");
+});

@@ -101,6 +101,23 @@ describe("objects", () => {
     expect(asked).toEqual([1, 1, 2, 2]);
   });
 
+  test("listAll has no list where one of its pages failed", async () => {
+    for (const name of ["a", "b", "c"]) await client.create(PODS, pod(name));
+    server.scripts.push((seen, reply) => {
+      if (!seen.query.has("continue")) return false;
+      sendStatus(reply, 500, "InternalError", "failed");
+      return true;
+    });
+    expect((await caught(client.listAll(PODS, { namespace: "agents" }, {}, 2))).status).toBe(500);
+  });
+
+  test("a delete names the uid and the resourceVersion that it means", async () => {
+    await client.create(PODS, pod());
+    await client.delete(PODS, { namespace: "agents", name: "a" }, { resourceVersion: "1" }).catch(() => {});
+    const asked = server.requests.at(-1)?.body as { preconditions?: unknown };
+    expect(asked.preconditions).toEqual({ resourceVersion: "1" });
+  });
+
   test("listAll starts over in one piece when the snapshot is gone between pages", async () => {
     for (let i = 0; i < 5; i += 1) server.put(`/api/v1/namespaces/agents/pods/p${i}`, pod(`p${i}`));
     server.scripts.push((seen) => {

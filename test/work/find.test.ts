@@ -38,6 +38,14 @@ describe("a look-up", () => {
     expect(complete).toBe(true);
   });
 
+  it("that begins in the middle proves no absence, though it comes to the end", async () => {
+    await using setup = await Setup.start();
+    setup.server.next(page(null, "b"));
+    const { found, complete } = await setup.client.find(["b", "gone"], { from: "p2" });
+    expect([...found.keys()]).toEqual(["b"]);
+    expect(complete).toBe(false);
+  });
+
   it("goes on through empty pages", async () => {
     await using setup = await Setup.start();
     setup.server.next(page("p2"), page("p3"), page(null, "a"));

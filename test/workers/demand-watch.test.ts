@@ -72,6 +72,18 @@ class Bench {
 
 const MINUTE_MS = 60_000;
 
+test("a count that was begun before the request for one is not enough", async () => {
+  using bench = new Bench();
+  const slow = Promise.withResolvers<void>();
+  bench.whileListing = () => slow.promise;
+  const earlier = bench.watch.refreshRunning(0, bench.signal);
+  await bench.clock.advance(1_000);
+  const later = bench.watch.refreshRunning(0, bench.signal);
+  slow.resolve();
+  expect(await Promise.all([earlier, later])).toEqual([true, true]);
+  expect(bench.asked).toEqual(["list", "list"]);
+});
+
 describe("the pace of counting", () => {
   test.each<[string, Partial<Pick<Bench, "hasWorkers" | "stats" | "answer">>, number]>([
     ["no worker is there and nothing waits: not at all", { hasWorkers: false }, 0],

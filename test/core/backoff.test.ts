@@ -1,0 +1,28 @@
+import { expect, test } from "vitest";
+import { Backoff, backoffCeiling } from "../../src/core/backoff.ts";
+
+const POLICY = { baseMs: 100, maxMs: 1_000 };
+
+test("a backoff doubles with every failure, up to its bound", () => {
+  const backoff = new Backoff(POLICY, () => 1);
+  expect(Array.from({ length: 6 }, () => backoff.next())).toEqual([100, 200, 400, 800, 1_000, 1_000]);
+});
+
+test("half of each delay is random, and half is not", () => {
+  expect(new Backoff(POLICY, () => 0).next()).toBe(50);
+  expect(new Backoff(POLICY, () => 0.5).next()).toBe(75);
+});
+
+test("it starts from the base again after a success", () => {
+  const backoff = new Backoff(POLICY, () => 1);
+  backoff.next();
+  backoff.next();
+  expect(backoff.failures).toBe(2);
+  backoff.reset();
+  expect(backoff.next()).toBe(100);
+});
+
+test("its bound holds after any number of failures", () => {
+  expect(backoffCeiling(POLICY, 1_000_000)).toBe(1_000);
+  expect(backoffCeiling({ baseMs: 1, maxMs: 100, factor: 10 }, 1)).toBe(10);
+});
