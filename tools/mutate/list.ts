@@ -1,0 +1,13 @@
+import { CLAIMING } from "./claiming.ts";
+import { KEEPING } from "./keeping.ts";
+import { type Mutation, mutationsOf } from "./mutation.ts";
+import { SESSION_PODS_MUTATIONS } from "./pods.ts";
+import { ROOMS } from "./rooms.ts";
+
+/** Every mutation there is. */
+export const MUTATIONS: readonly Mutation[] = mutationsOf([
+  ...CLAIMING,
+  ...KEEPING,
+  ...SESSION_PODS_MUTATIONS,
+  ...ROOMS,
+]);

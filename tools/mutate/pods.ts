@@ -1,0 +1,686 @@
+import type { FileMutations } from "./mutation.ts";
+
+const BREAKER = "test/sessions/breaker.test.ts";
+const CAPACITY = "test/sessions/capacity.test.ts";
+const CAPACITY_PROPERTIES = "test/sessions/capacity.properties.test.ts";
+const FREE_PODS = "test/sessions/free-pods.test.ts";
+const POD_RENDER = "test/sessions/pod-render.test.ts";
+const POD_STATE = "test/sessions/pod-state.test.ts";
+const REMOVAL = "test/sessions/removal.test.ts";
+const RETENTION = "test/sessions/retention.test.ts";
+const RUNTIME = "test/sessions/loops/runtime.test.ts";
+const SESSION_PODS = "test/sessions/loops/session-pods.test.ts";
+
+/** Step 1 of the protocol, and what becomes of Pods that are not needed any more. */
+export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
+  {
+    file: "src/sessions/capacity.ts",
+    tests: [CAPACITY, CAPACITY_PROPERTIES],
+    mutations: [
+      {
+        name: "wants more Pods than the maximum",
+        guard: "bound",
+        find: "Math.min(maxConcurrent - busy, input.warm + input.demand)",
+        replace: "input.warm + input.demand",
+      },
+      {
+        name: "creates Pods beyond the maximum",
+        guard: "bound",
+        find: "Math.min(missing, maxConcurrent - total + surging)",
+        replace: "missing",
+      },
+      {
+        name: "doesn't count Pods that are being created in the maximum",
+        guard: "bound",
+        find: "const total = pods.length + input.creating + busy;",
+        replace: "const total = pods.length + busy;",
+      },
+      {
+        name: "creates Pods again that are being created",
+        guard: "bound",
+        find: "wanted + replacing - current().length - input.creating",
+        replace: "wanted + replacing - current().length",
+      },
+      {
+        name: "replaces Pods that wait for a node",
+        guard: "guard",
+        find: 'pod.state === "preparing" && preparedByMs(pod, input) <= input.nowMs',
+        replace: 'pod.state !== "parked" && preparedByMs(pod, input) <= input.nowMs',
+      },
+      {
+        name: "removes parked Pods of the last template before there are new ones",
+        guard: "guard",
+        find: "...parked.slice(0, Math.max(0, parked.length - keep))",
+        replace: "...parked.slice(0, parked.length - 0 * keep)",
+      },
+      {
+        name: "replaces all old Pods at once",
+        guard: "bound",
+        find: 'drop(aged().slice(0, 1), "Aged")',
+        replace: 'drop(aged(), "Aged")',
+      },
+      {
+        name: "replaces an old Pod while the last replacement is being prepared",
+        guard: "bound",
+        find: "current().length >= wanted && inProgress() === 0",
+        replace: "current().length >= wanted",
+      },
+      {
+        name: "removes parked Pods for creations that may not come",
+        guard: "guard",
+        find: '(state === "parked" ? excess : excess + input.creating)',
+        replace: "excess + input.creating",
+      },
+      {
+        name: "believes a time of scheduling in the far future",
+        guard: "bound",
+        find: "scheduledAtMs !== null && scheduledAtMs - nowMs <= withinMs",
+        replace: "scheduledAtMs !== null",
+      },
+      {
+        name: "goes on preparing while it drains",
+        guard: "guard",
+        find: "if (input.draining) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "keeps Pods on nodes that go",
+        guard: "guard",
+        find: "pods.filter(({ leaving }) => leaving),",
+        replace: "[],",
+      },
+      {
+        name: "keeps Pods that the policy forbids",
+        guard: "guard",
+        find: "pods.filter(({ forbidden }) => forbidden),",
+        replace: "[],",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/expectations.ts",
+    tests: ["test/sessions/expectations.test.ts"],
+    mutations: [
+      {
+        name: "doesn't count creations that the cache doesn't show yet",
+        guard: "bound",
+        find: "this.#expected.set(name, this.#context.clock.monotonic());",
+        replace: "",
+      },
+      {
+        name: "takes a creation without an answer for failed",
+        guard: "error",
+        find: "if (!isMaybeApplied(error)) this.#expected.delete(name);",
+        replace: "this.#expected.delete(name);",
+      },
+      {
+        name: "counts a creation that was refused",
+        guard: "bound",
+        find: "if (!isMaybeApplied(error)) this.#expected.delete(name);",
+        replace: "",
+      },
+      {
+        name: "takes a Pod that can't be read for lost",
+        guard: "error",
+        find: "if (isNotFound(error)) {",
+        replace: "if (error) {",
+      },
+      {
+        name: "counts a lost creation without end",
+        guard: "bound",
+        find: "else if (nowMs - sinceMs > timing.expectationMs) overdue.push(name);",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/removal.ts",
+    tests: [REMOVAL],
+    mutations: [
+      {
+        name: "removes another Pod of the same name",
+        guard: "identity",
+        find: "live.metadata.uid !== podUid || live.metadata.labels",
+        replace: "live.metadata.labels",
+      },
+      {
+        name: "removes a Pod that was assigned meanwhile",
+        guard: "identity",
+        find: ' || live.metadata.labels?.[LABEL_PHASE] !== "parked";',
+        replace: ";",
+      },
+      {
+        name: "takes the Secret of a claim for its own lock",
+        guard: "identity",
+        find: 'found?.use === "removal" && found.podUid === podUid',
+        replace: "found?.podUid === podUid",
+      },
+      {
+        name: "takes the lock of another Pod for its own",
+        guard: "identity",
+        find: 'found?.use === "removal" && found.podUid === podUid',
+        replace: 'found?.use === "removal"',
+      },
+      {
+        name: "removes a Pod whose slot a claim has",
+        guard: "identity",
+        find: "this.#onForeignSlot(secret);\n    return null;",
+        replace: "this.#onForeignSlot(secret);\n    return secret;",
+      },
+      {
+        name: "deletes whatever Secret has the name of its lock",
+        guard: "precondition",
+        find: "kube.delete(SECRETS, ref, uid === undefined ? {} : { uid })",
+        replace: "kube.delete(SECRETS, ref, {})",
+      },
+      {
+        name: "forgets a lock that wasn't deleted",
+        guard: "error",
+        find: "if (found?.metadata.uid === uid) throw error;",
+        replace: "",
+      },
+      {
+        name: "gives a running init container no grace",
+        guard: "guard",
+        find: "return alone && !all.some(({ state }) => state?.running) ? 0 : undefined;",
+        replace: "return alone ? 0 : undefined;",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/free-pods.ts",
+    tests: [FREE_PODS],
+    mutations: [
+      {
+        name: "claims a Pod that isn't parked",
+        guard: "guard",
+        find: 'state === "parked" && !leaving',
+        replace: "!leaving",
+      },
+      {
+        name: "claims a Pod on a node that goes",
+        guard: "guard",
+        find: "&& !leaving && ",
+        replace: "&& ",
+      },
+      {
+        name: "claims a Pod that the policy forbids",
+        guard: "guard",
+        find: "&& !forbidden && ",
+        replace: "&& ",
+      },
+      {
+        name: "claims a Pod though the breaker is open",
+        guard: "guard",
+        find: " && this.#breaker.admits(hash, nowMs);",
+        replace: " && nowMs + hash.length >= 0;",
+      },
+      {
+        name: "claims a Pod that is being deleted",
+        guard: "guard",
+        find: "return !deletionTimestamp && !this.#claims",
+        replace: "return !this.#claims",
+      },
+      {
+        name: "claims a Pod that a claim has",
+        guard: "guard",
+        find: "!this.#claims.has(name) && ",
+        replace: "",
+      },
+      {
+        name: "claims a Pod whose slot is taken",
+        guard: "guard",
+        find: " && !this.#isTaken(name);",
+        replace: ";",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/pool.ts",
+    tests: [RUNTIME, SESSION_PODS],
+    mutations: [
+      {
+        name: "plans without the Pods that it is creating",
+        guard: "bound",
+        find: "creating: this.#expected.size,",
+        replace: "creating: 0,",
+        tests: [SESSION_PODS, RUNTIME, "test/sessions/loops/slow-cluster.test.ts"],
+      },
+      {
+        name: "plans without the Pods that are claimed",
+        guard: "bound",
+        find: "busy: this.busy,",
+        replace: "busy: 0,",
+      },
+      {
+        name: "removes a Pod that was claimed since the plan",
+        guard: "identity",
+        find: " || this.#departing.has(name) || this.#claims.has(name)) return;",
+        replace: " || this.#departing.has(name)) return;",
+        tests: ["test/sessions/pool.test.ts"],
+      },
+      {
+        name: "creates Pods of a template that wasn't accepted",
+        guard: "guard",
+        find: "if (!this.#mayCreate) return;",
+        replace: "",
+        tests: ["test/sessions/pool.test.ts"],
+      },
+      {
+        name: "creates Pods without backoff",
+        guard: "bound",
+        find: "if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);",
+        replace: "",
+        tests: ["test/sessions/pool.test.ts"],
+      },
+      {
+        name: "takes a Pod that was evicted for a fault of its template",
+        guard: "guard",
+        find: "if (!LOST.has(end.cause)) this.#failedToPrepare",
+        replace: "this.#failedToPrepare",
+        tests: ["test/sessions/pool.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/sessions/claim-room.ts",
+    tests: ["test/sessions/claim-room.test.ts"],
+    mutations: [
+      {
+        name: "begins any number of claims at a time",
+        guard: "bound",
+        find: "return this.#begun.size >= this.#most;",
+        replace: "return false;",
+      },
+      {
+        name: "waits without end for a claim that hangs",
+        guard: "bound",
+        find: "tookMs < this.#longestMs && this.#isBusy(claim)",
+        replace: "this.#isBusy(claim)",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/breaker.ts",
+    tests: [BREAKER],
+    mutations: [
+      {
+        name: "never opens",
+        guard: "bound",
+        find: "return this.#failures >= FAILURES_TO_OPEN;",
+        replace: "return this.#failures < 0;",
+      },
+      {
+        name: "lets several probes through",
+        guard: "bound",
+        find: "if (this.isOpen) return this.#probe === null && nowMs >= this.#nextProbeAtMs;",
+        replace: "if (this.isOpen) return nowMs >= this.#nextProbeAtMs;",
+      },
+      {
+        name: "lets a probe through before its time",
+        guard: "bound",
+        find: "if (this.isOpen) return this.#probe === null && nowMs >= this.#nextProbeAtMs;",
+        replace: "if (this.isOpen) return this.#probe === null;",
+      },
+      {
+        name: "lets any number of claims of an unproven template through",
+        guard: "bound",
+        find: "return this.#proven || this.#failures + this.#unproven.size < FAILURES_TO_OPEN;",
+        replace: "return true;",
+      },
+      {
+        name: "claims Pods of an earlier template that never served",
+        guard: "guard",
+        find: "return hash === this.#hash || (this.#templates.get(hash)?.isTrusted ?? false);",
+        replace: "return hash === this.#hash || this.#templates.has(hash);",
+      },
+      {
+        name: "tries a broken template once a minute",
+        guard: "bound",
+        find: "this.#timing.probeFirstMs * 2 ** this.#probes",
+        replace: "this.#timing.probeFirstMs",
+      },
+      {
+        name: "counts a failure of a start that came before one that served",
+        guard: "guard",
+        find: "if (!isProbe && openedMs < this.#servedMs) return;",
+        replace: "",
+      },
+      {
+        name: "puts the probe off for failures of claims from before it opened",
+        guard: "guard",
+        find: "const counts = isProbe || !this.isOpen;",
+        replace: "const counts = true;",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/pod-render.ts",
+    tests: [POD_RENDER],
+    mutations: [
+      {
+        name: "makes Pods without a deadline that could be lowered",
+        guard: "bound",
+        find: "activeDeadlineSeconds: NO_DEADLINE_SECONDS,",
+        replace: "",
+      },
+      {
+        name: "restarts session containers",
+        guard: "guard",
+        find: 'restartPolicy: "Never",',
+        replace: 'restartPolicy: "Always",',
+      },
+      {
+        name: "doesn't say which address a Pod is made for",
+        guard: "identity",
+        find: "[ANNOTATION_API]: environment.spec.api.baseUrl,",
+        replace: "",
+      },
+      {
+        name: "lets a template's labels take the place of Berth's",
+        guard: "identity",
+        find: '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "parked",\n        [LABEL_TEMPLATE_HASH]: made.hash,',
+        replace:
+          '[LABEL_ROLE]: "session",\n        [LABEL_PHASE]: "parked",\n        [LABEL_TEMPLATE_HASH]: made.hash,\n        ...template.metadata?.labels,',
+      },
+    ],
+  },
+  {
+    file: "src/sessions/pod-state.ts",
+    tests: [POD_STATE],
+    mutations: [
+      {
+        name: "takes a Pod for parked that waits for another key",
+        guard: "identity",
+        find: "if (!waitsForSecret(pod, waiting)) return",
+        replace: 'if (waiting.reason !== "CreateContainerConfigError") return',
+      },
+      {
+        name: "takes a Pod for parked before its sandbox is ready",
+        guard: "guard",
+        find: 'return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };',
+        replace: 'return { is: "parked" };',
+      },
+      {
+        name: "doesn't see that a container ended that is said to wait",
+        guard: "error",
+        find: "state.terminated ?? endBeforeWaiting(container)",
+        replace: "state.terminated",
+      },
+      {
+        name: "takes a Pod whose node is lost for one that runs",
+        guard: "error",
+        find: "if (nodeLost(status)) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "takes a container that was killed in a deletion for a failure of its own",
+        guard: "identity",
+        find: "if (endedByDeletion(pod, base.finishedAtMs)) {",
+        replace: "if (false) {",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/own-pods.ts",
+    tests: ["test/sessions/own-pods.test.ts"],
+    mutations: [
+      {
+        name: "takes a Pod of another controller for its own by its labels",
+        guard: "identity",
+        find: "if (owner !== undefined) return owner === environment.uid;",
+        replace: "",
+      },
+      {
+        name: "takes any orphan for its own",
+        guard: "identity",
+        find: 'return role === "session" && name === environment.name;',
+        replace: 'return role === "session" || name === environment.name;',
+      },
+    ],
+  },
+  {
+    file: "src/sessions/retention.ts",
+    tests: [RETENTION],
+    mutations: [
+      {
+        name: "deletes a Pod that a claim has by now",
+        guard: "identity",
+        find: "if (this.#claims.has(name)) return;",
+        replace: "",
+      },
+      {
+        name: "deletes an assigned Pod without looking for its record",
+        guard: "record",
+        find: "if (secret) return this.#onForeignSlot(secret);",
+        replace: "",
+      },
+      {
+        name: "deletes another Pod of the same name",
+        guard: "identity",
+        find: "live.metadata.uid !== pod.metadata.uid || live.metadata.labels",
+        replace: "live.metadata.labels",
+      },
+      {
+        name: "deletes a Pod that was marked since",
+        guard: "identity",
+        find: "live.metadata.uid !== pod.metadata.uid || live.metadata.labels?.[LABEL_PHASE] !== phase",
+        replace: "live.metadata.uid !== pod.metadata.uid",
+      },
+      {
+        name: "takes any Secret of a Pod's name for its record",
+        guard: "identity",
+        find: "return secret?.type === CLAIM_SECRET_TYPE ? secret : null;",
+        replace: "return secret;",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/finished.ts",
+    tests: ["test/sessions/finished.test.ts"],
+    mutations: [
+      {
+        name: "marks another Pod of the same name",
+        guard: "precondition",
+        find: "uid: pod.metadata.uid,",
+        replace: "",
+      },
+      {
+        name: "keeps any number of finished Pods",
+        guard: "bound",
+        find: "rank >= keep.limit || ",
+        replace: "",
+      },
+      {
+        name: "remembers a row of failures without end",
+        guard: "bound",
+        find: "!newest?.startFailures || nowMs >= newest.finishedAtMs + keptMs",
+        replace: "!newest?.startFailures",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/releases.ts",
+    tests: ["test/sessions/releases.test.ts"],
+    mutations: [
+      {
+        name: "releases an item any number of times",
+        guard: "bound",
+        find: "return this.#before(claim) >= MOST_RELEASES;",
+        replace: "return this.#before(claim) >= Number.POSITIVE_INFINITY;",
+      },
+      {
+        name: "counts a release that is settled twice as two",
+        guard: "identity",
+        find: "return count.claim === hashOf(claim.secretUid) ? count.releases - 1 : count.releases;",
+        replace: "return count.releases;",
+      },
+      {
+        name: "keeps counts of releases without end",
+        guard: "bound",
+        find: "if (atMs >= fromMs && this.#counts.size <= MOST_KEPT) return;",
+        replace: "return;",
+      },
+      {
+        name: "forgets a count that wasn't written",
+        guard: "error",
+        find: "for (const key of keys) this.#unsaved.add(key);",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/node-health.ts",
+    tests: ["test/sessions/node-health.test.ts"],
+    mutations: [
+      {
+        name: "takes a Pod away from a node that it tolerates",
+        guard: "guard",
+        find: "LEAVING.has(taint.key) && !tolerates(pod, taint)",
+        replace: "LEAVING.has(taint.key)",
+      },
+      {
+        name: "takes a cordoned node for one that stays",
+        guard: "guard",
+        find: 'if (node?.unschedulable) taints.push({ key: UNSCHEDULABLE, effect: "NoSchedule" });',
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/environment-hold.ts",
+    tests: ["test/sessions/environment-hold.test.ts"],
+    mutations: [
+      {
+        name: "holds another Environment of the same name",
+        guard: "identity",
+        find: "if (live.metadata.uid !== uid) return false;",
+        replace: "",
+      },
+      {
+        name: "adds its finalizer to another Environment of the same name",
+        guard: "precondition",
+        find: '{ op: "test", path: "/metadata/uid", value: uid },',
+        replace: "",
+      },
+      {
+        name: "overwrites finalizers that were added since",
+        guard: "precondition",
+        find: '{ op: "test", path, value: found ?? null },',
+        replace: "",
+      },
+      {
+        name: "removes its finalizer from an Environment that changed since",
+        guard: "precondition",
+        find: "const patch = { metadata: { resourceVersion, finalizers: kept } };",
+        replace: "const patch = { metadata: { finalizers: kept } };",
+      },
+      {
+        name: "holds an Environment that is being deleted",
+        guard: "guard",
+        find: "if (wanted && live.metadata.deletionTimestamp) return false;",
+        replace: "",
+      },
+      {
+        name: "releases an Environment that is used again",
+        guard: "guard",
+        find: "if (this.#held === false || !unused()) return;",
+        replace: "if (this.#held === false) return;",
+      },
+      {
+        name: "takes an Environment for held after a write without an answer",
+        guard: "error",
+        find: "this.#held = null;\n      this.#held = await this.#write(true);",
+        replace: "this.#held = true;\n      this.#held = await this.#write(true);",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/disruption-budget.ts",
+    tests: ["test/sessions/loops/disruption-budget.test.ts"],
+    mutations: [
+      {
+        name: "changes a budget of another owner",
+        guard: "identity",
+        find: "if (!found || owner?.uid === uid) {",
+        replace: "if (found !== undefined) {",
+      },
+      {
+        name: "marks a Pod before the budget counts it",
+        guard: "guard",
+        find: "await this.#alone(() => this.#cover());",
+        replace: "this.#passes.poke();",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/runtime.ts",
+    tests: [RUNTIME],
+    mutations: [
+      {
+        name: "acknowledges what a poll brought after the Environment was paused",
+        guard: "guard",
+        find: "return this.#draining || !mayAsk || !mayClaim || this.#context.environment().spec.paused;",
+        replace: "return this.#draining || !mayAsk;",
+      },
+      {
+        name: "doesn't check whether the Environment runs the session itself",
+        guard: "sessionTurn",
+        find: "this.runs(sessionId) || context.sharedSessions",
+        replace: "context.sharedSessions",
+        tests: ["test/sessions/loops/one-pod-per-session.test.ts"],
+      },
+      {
+        name: "doesn't check whether another Environment runs the session",
+        guard: "sessionTurn",
+        find: "context.sharedSessions.mayRunElsewhere(this.#sharer, sessionId, api),",
+        replace: "false,",
+        tests: ["test/sessions/loops/shared-environment-id.test.ts"],
+      },
+      {
+        name: "polls though nothing may be claimed",
+        guard: "guard",
+        find: "const mayClaim = this.#permissions.mayClaim && !this.#draining && !this.#failing.holdsClaims;",
+        replace: "const mayClaim = !this.#draining && !this.#failing.holdsClaims;",
+      },
+      {
+        name: "polls without a free Pod",
+        guard: "guard",
+        find: "return this.#mayAsk && mayClaim && finds;",
+        replace: "return this.#mayAsk && mayClaim;",
+        tests: ["test/sessions/loops/offers.test.ts"],
+      },
+      {
+        name: "sends requests with a key that was rejected",
+        guard: "guard",
+        find: "return this.#permissions.mayAsk && !this.#health.keyRejected;",
+        replace: "return this.#permissions.mayAsk;",
+        tests: ["test/sessions/loops/offers.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/sessions/api-health.ts",
+    tests: ["test/sessions/api-health.test.ts"],
+    mutations: [
+      {
+        name: "takes the verdict on the last key for one on the new key",
+        guard: "identity",
+        find: "if (key !== this.#keys) return waitMs;",
+        replace: "",
+      },
+      {
+        name: "takes an answer from before a rejection for news of the key",
+        guard: "identity",
+        find: "if (key === this.#keys && at > this.#rejectedOf) {",
+        replace: "if (key === this.#keys) {",
+      },
+      {
+        name: "asks at full pace for an environment that isn't known",
+        guard: "bound",
+        find: 'kind === "not-found" ? Math.max(waitMs, this.#timing.notFoundPauseMs) : waitMs',
+        replace: "waitMs",
+      },
+    ],
+  },
+];

@@ -1,0 +1,1103 @@
+import type { FileMutations } from "./mutation.ts";
+
+const CLIENT = "test/kube/client.test.ts";
+const HOSTILE_ANSWERS = "test/kube/hostile-answers.test.ts";
+const INFORMER = "test/kube/informer.test.ts";
+const LEADER_ELECTION = "test/kube/leader-election.test.ts";
+const BUDGET = "test/work/budget.test.ts";
+const WORK_CLIENT = "test/work/client.test.ts";
+const CLIENT_ERRORS = "test/work/client-errors.test.ts";
+const KEY_KEEPER = "test/reconcile/key-keeper.test.ts";
+const FLEET = "test/workers/fleet.test.ts";
+const FLEET_PROPERTIES = "test/workers/fleet.properties.test.ts";
+
+/** The rooms around src/sessions: clocks, both APIs, the reconciler, and always-on workers. */
+export const ROOMS: readonly FileMutations[] = [
+  {
+    file: "src/core/server-time.ts",
+    tests: ["test/core/server-time.test.ts"],
+    mutations: [
+      {
+        name: "takes a Date header for exact",
+        guard: "unanswered",
+        find: "{ fromMs: dateMs, beforeMs: dateMs + DATE_GRAIN_MS }",
+        replace: "{ fromMs: dateMs, beforeMs: dateMs }",
+      },
+      {
+        name: "knows a clock for as long as it likes",
+        guard: "bound",
+        find: "const wornMs = Math.abs(ms - this.#asOfMs) * MAX_DRIFT;",
+        replace: "const wornMs = 0;",
+      },
+      {
+        name: "keeps what a clock that was set proves wrong",
+        guard: "error",
+        find: "!known || excludes",
+        replace: "!known",
+      },
+      {
+        name: "believes an old stamp at once",
+        guard: "olderAck",
+        find: "if (isOld && doubts && ",
+        replace: "if (false && ",
+      },
+      {
+        name: "never believes an old stamp",
+        guard: "guard",
+        find: "!(this.#doubted && distance(this.#doubted, seen) <= CLOCKS_APART_MS)",
+        replace: "true",
+      },
+      {
+        name: "takes stamps of several machines for those of one",
+        guard: "olderAck",
+        find: " - STAMPS_APART_MS;",
+        replace: ";",
+      },
+    ],
+  },
+  {
+    file: "src/core/backoff.ts",
+    tests: ["test/core/backoff.test.ts"],
+    mutations: [
+      {
+        name: "backs off by nothing now and then",
+        guard: "bound",
+        find: "return ceiling / 2 + (ceiling / 2) * this.#random();",
+        replace: "return ceiling * this.#random();",
+      },
+      {
+        name: "backs off without jitter",
+        guard: "bound",
+        find: "return ceiling / 2 + (ceiling / 2) * this.#random();",
+        replace: "return ceiling;",
+      },
+      {
+        name: "backs off without end",
+        guard: "bound",
+        find: "return Math.min(maxMs, ",
+        replace: "return Math.max(0, ",
+      },
+      {
+        name: "backs off no longer after more failures",
+        guard: "bound",
+        find: "this.#failures += 1;",
+        replace: "",
+      },
+      {
+        name: "backs off as long after a success",
+        guard: "bound",
+        find: "this.#failures = 0;\n  }",
+        replace: "}",
+      },
+    ],
+  },
+  {
+    file: "src/kube/leader-election.ts",
+    tests: [LEADER_ELECTION],
+    mutations: [
+      {
+        name: "measures a term by the monotonic clock alone",
+        guard: "bound",
+        find: "Math.max(clock.monotonic() - renewedAt.monotonic, clock.now() - renewedAt.wall)",
+        replace: "clock.monotonic() - renewedAt.monotonic",
+      },
+      {
+        name: "measures a term by the wall clock alone",
+        guard: "bound",
+        find: "Math.max(clock.monotonic() - renewedAt.monotonic, clock.now() - renewedAt.wall)",
+        replace: "clock.now() - renewedAt.wall",
+      },
+      {
+        name: "lets writes pass after the renew deadline",
+        guard: "bound",
+        find: "if (sinceMs < this.#renewDeadlineMs) return;",
+        replace: "return;",
+      },
+      {
+        name: "counts a renewal from its answer",
+        guard: "bound",
+        find: "this.#renewedAt = sent;",
+        replace: "this.#renewedAt = { monotonic: clock.monotonic(), wall: clock.now() };",
+      },
+      {
+        name: "lets writes of an earlier term pass",
+        guard: "identity",
+        find: "if (isOver) throw new LeadershipLostError(",
+        replace: "if (false) throw new LeadershipLostError(",
+      },
+      {
+        name: "renews after its deadline",
+        guard: "bound",
+        find: "if (leftMs <= 0) return true;",
+        replace: "",
+      },
+      {
+        name: "leads without being confirmed",
+        guard: "guard",
+        find: 'outcome !== "others" && (await this.#isConfirmed(signal))',
+        replace: 'outcome !== "others"',
+      },
+      {
+        name: "isn't confirmed after a renewal that came too late",
+        guard: "guard",
+        find: 'if (outcome === "taken" || !this.isLeader) this.#unconfirmed = true;',
+        replace: 'if (outcome === "taken") this.#unconfirmed = true;',
+        tests: ["test/kube/late-renewal.test.ts"],
+      },
+      {
+        name: "isn't confirmed after it took the Lease",
+        guard: "guard",
+        find: 'if (outcome === "taken" || !this.isLeader) this.#unconfirmed = true;',
+        replace: 'if (outcome !== "taken" && !this.isLeader) this.#unconfirmed = true;',
+      },
+      {
+        name: "leads with a lease duration below its renew deadline",
+        guard: "bound",
+        find: "this.#leaseDurationMs <= this.#renewDeadlineMs || ",
+        replace: "",
+      },
+      {
+        name: "waits for a renewal as long as its term lasts",
+        guard: "bound",
+        find: "Math.min(leftMs, this.#renewDeadlineMs / RENEWALS_PER_DEADLINE)",
+        replace: "this.#leaseDurationMs * RENEWALS_PER_DEADLINE",
+        tests: ["test/kube/late-renewal.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/kube/lease-record.ts",
+    tests: [LEADER_ELECTION],
+    mutations: [
+      {
+        name: "takes a Lease that another process holds",
+        guard: "guard",
+        find: 'if (!ours && this.#ages.isHeld(current, this.#options.leaseDurationMs)) return "others";',
+        replace: "",
+      },
+      {
+        name: "writes a Lease that changed since it was read",
+        guard: "precondition",
+        find: "...lease.metadata.labels, ...labels } } : lease.metadata;",
+        replace:
+          "...lease.metadata.labels, ...labels } } : { ...lease.metadata, resourceVersion: undefined as never };",
+      },
+      {
+        name: "releases a Lease that another process has by now",
+        guard: "identity",
+        find: "if (current && this.holder === this.#options.identity) await this.#giveUp(current, timeoutMs);",
+        replace: "if (current) await this.#giveUp(current, timeoutMs);",
+        tests: ["test/kube/lease-record.test.ts"],
+      },
+      {
+        name: "deletes another Lease of the same name",
+        guard: "precondition",
+        find: "await client.delete(LEASES, { namespace, name }, { uid }, { timeoutMs });",
+        replace: "await client.delete(LEASES, { namespace, name }, {}, { timeoutMs });",
+        tests: ["test/kube/shard-leases.test.ts", "test/kube/shard-ring.test.ts", "test/kube/lease-record.test.ts"],
+      },
+      {
+        name: "takes a renewal that failed for a lost Lease",
+        guard: "error",
+        find: "if (!isConflict(error) && !isNotFound(error)) throw error;",
+        replace: "",
+        tests: ["test/kube/lease-record.test.ts"],
+      },
+      {
+        name: "takes a Lease that can't be read for absent",
+        guard: "error",
+        find: "if (!isNotFound(error)) throw error;\n      this.#lease = undefined;",
+        replace: "this.#lease = undefined;",
+        tests: ["test/kube/lease-record.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/kube/lease-ages.ts",
+    tests: [LEADER_ELECTION],
+    mutations: [
+      {
+        name: "takes a Lease for old that was made again",
+        guard: "identity",
+        find: "const version = `",
+        replace: "const version = name + `",
+      },
+      {
+        name: "takes a Lease that was not seen before for old",
+        guard: "error",
+        find: "? this.#clock.monotonic() - seen.at : 0;",
+        replace: "? this.#clock.monotonic() - seen.at : Infinity;",
+        tests: ["test/kube/lease-record.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/kube/client.ts",
+    tests: [CLIENT, HOSTILE_ANSWERS],
+    mutations: [
+      {
+        name: "sends writes without checking that this process may act",
+        guard: "guard",
+        find: 'signal: o.signal,\n      fence: method === "GET" ? undefined : this.#fence,\n    };',
+        replace: "signal: o.signal,\n      fence: undefined,\n    };",
+      },
+      {
+        name: "drops the outer fence of a client that is fenced twice",
+        guard: "guard",
+        find: "outer();\n          fence();",
+        replace: "fence();",
+      },
+      {
+        name: "deletes without the resourceVersion it was given",
+        guard: "precondition",
+        find: "undefined : { uid, resourceVersion };",
+        replace: "undefined : { uid };",
+      },
+      {
+        name: "deletes without the uid it was given",
+        guard: "precondition",
+        find: "undefined : { uid, resourceVersion };",
+        replace: "undefined : { resourceVersion };",
+      },
+      {
+        name: "takes any answer for the object that was asked for",
+        guard: "identity",
+        find: "if (object.metadata.name === ref.name && object.metadata.uid) return object;",
+        replace: "if (object.metadata) return object;",
+      },
+      {
+        name: "takes a page that failed for the end of the list",
+        guard: "error",
+        find: "if (!isGone(error)) throw error;",
+        replace: "if (!isGone(error)) break;",
+      },
+      {
+        name: "takes a list without items for an empty one",
+        guard: "error",
+        find: 'if (!Array.isArray(items) && items !== null) return "it is no list";',
+        replace: "if (!Array.isArray(items)) return null;",
+      },
+      {
+        name: "walks pages in a circle",
+        guard: "bound",
+        find: "if (tokens.has(token) || tokens.size >= MAX_PAGES) throw endless(resource);",
+        replace: "if (tokens.size >= MAX_PAGES) throw endless(resource);",
+      },
+      {
+        name: "takes a write with an unusable answer for refused",
+        guard: "error",
+        find: 'maybeApplied: call.method !== "GET",',
+        replace: "maybeApplied: false,",
+      },
+    ],
+  },
+  {
+    file: "src/kube/exchange.ts",
+    tests: [CLIENT, HOSTILE_ANSWERS],
+    mutations: [
+      {
+        name: "takes a write without an answer for one that wasn't sent",
+        guard: "error",
+        find: "maybeApplied: sent && isWrite(call),",
+        replace: "maybeApplied: false,",
+      },
+      {
+        name: "repeats a write without an answer",
+        guard: "guard",
+        find: "delayMs = isWrite(call) || signal.aborted",
+        replace: "delayMs = signal.aborted",
+      },
+      {
+        name: "repeats any call that was refused for a while",
+        guard: "guard",
+        find: "if (!call.repeatable || (failure.status",
+        replace: "if ((failure.status",
+      },
+      {
+        name: "doesn't check the fence again when a connection is at hand",
+        guard: "guard",
+        find: "beforeSend: call.fence,",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/kube/errors.ts",
+    tests: [HOSTILE_ANSWERS, CLIENT],
+    mutations: [
+      {
+        name: "takes any 404 for the absence of the object",
+        guard: "error",
+        find: 'hasReason(error, 404, "NotFound") &&',
+        replace: "hasStatus(error, 404) &&",
+      },
+      {
+        name: "takes a 404 of an unknown path for the absence of the object",
+        guard: "error",
+        find: "(error.details === undefined || error.details.name !== undefined)",
+        replace: "error.status > 0",
+      },
+      {
+        name: "takes an object that exists for a conflict",
+        guard: "error",
+        find: 'hasReason(error, 409, "Conflict")',
+        replace: "hasStatus(error, 409)",
+        tests: ["test/kube/errors.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/kube/reflector.ts",
+    tests: [INFORMER],
+    mutations: [
+      {
+        name: "watches on from a place that the server doesn't have any more",
+        guard: "error",
+        find: "if (mustRelist(failure)) this.#mustList = true;",
+        replace: "",
+      },
+      {
+        name: "takes a list without a version for a good one",
+        guard: "error",
+        find: "if (!version) throw new TypeError(",
+        replace: "if (!version) new TypeError(",
+        tests: ["test/kube/reflector.test.ts"],
+      },
+      {
+        name: "asks a failing server more often than it wants",
+        guard: "bound",
+        find: "Math.max(asked, (outage ? this.#outageBackoff : this.#refusalBackoff).next())",
+        replace: "(outage ? this.#outageBackoff : this.#refusalBackoff).next()",
+      },
+      {
+        name: "watches a server that closes at once in a hot loop",
+        guard: "bound",
+        find: "return productive ? 0 : this.#outageBackoff.next();",
+        replace: "return 0;",
+      },
+      {
+        name: "takes a list that was sent before for an answer",
+        guard: "identity",
+        find: "const answered = this.#askers.splice(0, asked);",
+        replace: "const answered = this.#askers.splice(0, asked + 1_000);",
+      },
+      {
+        name: "takes what the watch said meanwhile for missed",
+        guard: "error",
+        find: "if (!this.#touched.has(key) && listed.get(key) !== version) missed.push(key);",
+        replace: "if (listed.get(key) !== version) missed.push(key);",
+      },
+      {
+        name: "never compares what the watch has shown with a list",
+        guard: "guard",
+        find: "const misses = comparison.misses(list.items, store.versions());",
+        replace: "const misses: string[] = comparison.misses(list.items, store.versions()).slice(0, 0);",
+      },
+    ],
+  },
+  {
+    file: "src/kube/informer.ts",
+    tests: [INFORMER],
+    mutations: [
+      {
+        name: "takes an object that was made again for the same one",
+        guard: "identity",
+        find: "if (previous && previous.metadata.uid !== object.metadata.uid) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "keeps objects that a list doesn't show any more",
+        guard: "guard",
+        find: "if (!seen.has(keyOf(object))) this.#delete(object);",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/work/errors.ts",
+    tests: [CLIENT_ERRORS],
+    mutations: [
+      {
+        name: "takes a server's failure for a refusal",
+        guard: "unanswered",
+        find: "return status >= 500 || status === REQUEST_TIMEOUT;",
+        replace: "return status === REQUEST_TIMEOUT;",
+      },
+      {
+        name: "takes a request that timed out at the server for refused",
+        guard: "unanswered",
+        find: "return status >= 500 || status === REQUEST_TIMEOUT;",
+        replace: "return status >= 500;",
+      },
+    ],
+  },
+  {
+    file: "src/work/replies.ts",
+    tests: [CLIENT_ERRORS, "test/work/hostile-replies.test.ts"],
+    mutations: [
+      {
+        name: "takes a request without an answer for one that wasn't sent",
+        guard: "unanswered",
+        find: "maybeApplied: failure.sent,",
+        replace: "maybeApplied: false,",
+      },
+      {
+        name: "takes a success with an unusable answer for a refusal",
+        guard: "unanswered",
+        find: "status: reply.status,\n    maybeApplied: true,",
+        replace: "status: reply.status,\n    maybeApplied: false,",
+      },
+      {
+        name: "doesn't say what a status leaves open",
+        guard: "unanswered",
+        find: "maybeApplied: statusMaybeApplied(status),",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/work/retry-after.ts",
+    tests: ["test/work/retry-after.test.ts"],
+    mutations: [
+      {
+        name: "waits for as long as a header asks",
+        guard: "bound",
+        find: "Math.min(MAX_RETRY_AFTER_MS, Math.max(0, ms))",
+        replace: "Math.max(0, ms)",
+      },
+      {
+        name: "asks a server sooner than it wants",
+        guard: "bound",
+        find: "Math.max(backoff.next(), askedPauseMs(error, random) ?? 0)",
+        replace: "backoff.next()",
+      },
+      {
+        name: "takes a header that means nothing for no wait",
+        guard: "error",
+        find: "Number.isNaN(ms) ? undefined :",
+        replace: "Number.isNaN(ms) ? 0 :",
+      },
+    ],
+  },
+  {
+    file: "src/work/budget.ts",
+    tests: [BUDGET],
+    mutations: [
+      {
+        name: "keeps its rate after a 429",
+        guard: "bound",
+        find: "this.#setRate(Math.max(leastRate, this.#rate * HALF));",
+        replace: "",
+      },
+      {
+        name: "halves its rate for every request that was under way",
+        guard: "bound",
+        find: "if (!refused || sentAtMs <= this.#halvedAt) return;",
+        replace: "if (!refused) return;",
+      },
+      {
+        name: "halves the rate of all tenants for one of them",
+        guard: "bound",
+        find: "const isCommon = 2 * recent.length > peers.size;",
+        replace: "const isCommon = recent.length >= 0;",
+      },
+      {
+        name: "holds all members for the Retry-After of one",
+        guard: "identity",
+        find: "const holdMs = this.#holdMs(turn.member);",
+        replace: "const holdMs = Math.max(...[...this.#members.keys()].map((name) => this.#holdMs(name)));",
+      },
+      {
+        name: "raises its rate though it isn't used up",
+        guard: "bound",
+        find: "answer.status < 500 && answer.sentAtMs <= this.#usedUpAt + USED_UP_FOR_MS",
+        replace: "answer.status < 500",
+      },
+      {
+        name: "raises its rate for a server that fails",
+        guard: "error",
+        find: "answer.status < 500 && answer.sentAtMs",
+        replace: "answer.sentAtMs",
+      },
+      {
+        name: "doesn't hold for the time that a 429 asks for",
+        guard: "bound",
+        find: "if (holdMs > 0) {",
+        replace: "if (holdMs > Number.POSITIVE_INFINITY) {",
+      },
+      {
+        name: "lets urgent calls starve those that wait",
+        guard: "bound",
+        find: "Math.max(0, Math.min(byTokens, byReserve))",
+        replace: "Math.max(0, byTokens)",
+      },
+      {
+        name: "lets urgent calls use up the rate of minutes in advance",
+        guard: "bound",
+        find: "Math.max(-Math.max(1, this.#rate * DEBT_SECONDS), this.#tokens - 1)",
+        replace: "this.#tokens - 1",
+      },
+      {
+        name: "waits for a turn without end",
+        guard: "bound",
+        find: "this.#limits.maxWaitMs,\n    );",
+        replace: "1e12,\n    );",
+      },
+      {
+        name: "lets a call pass before those that wait",
+        guard: "guard",
+        find: "} else if (this.#turns.isEmpty && this.#takeTurn()) {",
+        replace: "} else if (this.#takeTurn()) {",
+      },
+    ],
+  },
+  {
+    file: "src/work/caller.ts",
+    tests: ["test/work/guard.test.ts", WORK_CLIENT, CLIENT_ERRORS],
+    mutations: [
+      {
+        name: "sends calls that change something though another process may act",
+        guard: "guard",
+        find: "beforeSend: isRead(call) ? undefined : this.#options.guard,",
+        replace: "",
+      },
+      {
+        name: "takes a poll for a read",
+        guard: "guard",
+        find: 'return method === "GET" && call !== "poll";',
+        replace: 'return method === "GET" || call === "poll";',
+      },
+      {
+        name: "takes a redirect for a success",
+        guard: "error",
+        find: "reply.status < 200 || reply.status > 299",
+        replace: "reply.status < 200 || reply.status > 399",
+      },
+      {
+        name: "has heartbeats wait for the budget",
+        guard: "guard",
+        find: "if (call.urgent) {",
+        replace: "if (false) {",
+        tests: [BUDGET, WORK_CLIENT, "test/work/client-errors.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/work/client.ts",
+    tests: [WORK_CLIENT, "test/work/find.test.ts", CLIENT_ERRORS],
+    mutations: [
+      {
+        name: "takes an answer about another item for one about this one",
+        guard: "identity",
+        find: 'if (isRecord(value) && value["id"] !== workId) throw',
+        replace: "if (false) throw",
+      },
+      {
+        name: "takes a list that began in the middle for a whole one",
+        guard: "error",
+        find: "complete = next === null && from === undefined && nameless === null;",
+        replace: "complete = next === null && nameless === null;",
+      },
+      {
+        name: "takes a list with an item that has no id for a whole one",
+        guard: "error",
+        find: "complete = next === null && from === undefined && nameless === null;",
+        replace: "complete = next === null && from === undefined;",
+      },
+      {
+        name: "takes a list that ran out of pages for a whole one",
+        guard: "error",
+        find: "complete = next === null && from === undefined && nameless === null;",
+        replace: "complete = from === undefined && nameless === null;",
+      },
+      {
+        name: "takes an empty answer to a poll for an empty queue",
+        guard: "error",
+        find: "reply.status === NO_CONTENT ? null",
+        replace: "reply.body.length === 0 ? null",
+      },
+      {
+        name: "takes any page for a stop",
+        guard: "error",
+        find: "if (reply.body.length > 0) itemOf(reply, workId);",
+        replace: "",
+      },
+      {
+        name: "bounds heartbeats like any request",
+        guard: "bound",
+        find: "urgent: true,\n      timeoutMs: this.#protocolTimeoutMs,",
+        replace: "urgent: true,\n      timeoutMs: this.#requestTimeoutMs,",
+      },
+      {
+        name: "has heartbeats wait for their turn",
+        guard: "bound",
+        tests: ["test/work/lanes.test.ts"],
+        find: "urgent: true,\n      timeoutMs: this.#protocolTimeoutMs,",
+        replace: "urgent: false,\n      timeoutMs: this.#protocolTimeoutMs,",
+      },
+    ],
+  },
+  {
+    file: "src/work/wire.ts",
+    tests: ["test/work/wire.test.ts", "test/work/hostile-items.test.ts"],
+    mutations: [
+      {
+        name: "takes a heartbeat that says nothing for one that extended the lease",
+        guard: "error",
+        find: 'if (typeof extended !== "boolean") throw',
+        replace: "if (extended === 7) throw",
+      },
+      {
+        name: "takes a count that is none for one",
+        guard: "error",
+        find: 'typeof value !== "number" || !Number.isSafeInteger(value) || value < 0',
+        replace: 'typeof value !== "number"',
+      },
+      {
+        name: "believes a lease of any length",
+        guard: "bound",
+        find: "return isTtl ? Math.min(value, MAX_TTL_SECONDS) : null;",
+        replace: "return isTtl ? value : null;",
+      },
+      {
+        name: "takes an id of any length",
+        guard: "bound",
+        find: "value.length > MAX_ID || ",
+        replace: "",
+      },
+      {
+        name: "takes a state that it doesn't know",
+        guard: "error",
+        find: "return stateOf(from) ?? missing(",
+        replace: 'return stateOf(from) ?? "queued" ?? missing(',
+      },
+    ],
+  },
+  {
+    file: "src/work/http.ts",
+    tests: ["test/work/http.test.ts", "test/work/guard.test.ts"],
+    mutations: [
+      {
+        name: "sends a request a second time",
+        guard: "guard",
+        find: "if (this.#settled || this.#started) {",
+        replace: "if (this.#settled) {",
+      },
+      {
+        name: "sends a request that was given up",
+        guard: "guard",
+        find: "if (this.#settled || this.#started) {",
+        replace: "if (this.#started) {",
+      },
+      {
+        name: "reads an answer of any length",
+        guard: "bound",
+        find: 'if (this.#body.bytes > limit) this.#fail("too-large", undefined);',
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/work/live-items.ts",
+    tests: ["test/work/live-items.test.ts"],
+    mutations: [
+      {
+        name: "doesn't count an item whose state can't be read",
+        guard: "error",
+        find: "return state === null || LIVE.has(state);",
+        replace: "return state !== null && LIVE.has(state);",
+      },
+      {
+        name: "takes a list that ran out of pages for a whole one",
+        guard: "error",
+        find: "isComplete = next === null;",
+        replace: "isComplete = true;",
+      },
+    ],
+  },
+  {
+    file: "src/reconcile/key-keeper.ts",
+    tests: [KEY_KEEPER],
+    mutations: [
+      {
+        name: "takes one reading that failed for news",
+        guard: "error",
+        find: "if (!reading.ok && !reading.lasting && this.#key?.ok && !this.#inDoubt) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "takes no reading that failed for news",
+        guard: "error",
+        find: "this.#key?.ok && !this.#inDoubt) {",
+        replace: "this.#key?.ok) {",
+      },
+      {
+        name: "drops the key when its Secret can't be read",
+        guard: "error",
+        find: 'return reading.lasting && !deleting ? "" : null;',
+        replace: 'return "";',
+      },
+      {
+        name: "drops the key of an Environment that is deleted with its Secret",
+        guard: "guard",
+        find: 'return reading.lasting && !deleting ? "" : null;',
+        replace: 'return reading.lasting ? "" : null;',
+      },
+      {
+        name: "reads the key more often than it should",
+        guard: "bound",
+        find: "if (nowMs < this.#readMs + this.#paceMs) return;",
+        replace: "",
+      },
+    ],
+  },
+  {
+    file: "src/reconcile/key-in-use.ts",
+    tests: ["test/reconcile/key-in-use.test.ts"],
+    mutations: [
+      {
+        name: "sends a key to an address that it wasn't read for",
+        guard: "moved",
+        find: 'return isIts ? this.#key : "";',
+        replace: "return this.#key;",
+      },
+      {
+        name: "sends a new key to an address of before",
+        guard: "moved",
+        find: "return earlier && earlier.secret !== nameOf(keySecretRef) ? earlier.key : this.#key;",
+        replace: "return this.#key;",
+      },
+    ],
+  },
+  {
+    file: "src/reconcile/environment-key.ts",
+    tests: ["test/reconcile/environment-key.test.ts"],
+    mutations: [
+      {
+        name: "takes a Secret that can't be read for one that is missing",
+        guard: "error",
+        find: "if (isNotFound(error)) {",
+        replace: "if (error) {",
+      },
+      {
+        name: "sends a key with a line break in it",
+        guard: "guard",
+        find: "if (!HEADER_VALUE.test(key)) {",
+        replace: "if (false) {",
+      },
+    ],
+  },
+  {
+    file: "src/reconcile/drain.ts",
+    tests: ["test/reconcile/given-up.test.ts", "test/reconcile/moved-drain.test.ts"],
+    mutations: [
+      {
+        name: "never gives up a drain",
+        guard: "bound",
+        find: "if (overMs + timing.drainBoundMs <= 0) return false;",
+        replace: "",
+      },
+      {
+        name: "gives up a drain before its bound",
+        guard: "bound",
+        find: "if (overMs + timing.drainBoundMs <= 0) return false;",
+        replace: "if (overMs <= 0) return false;",
+      },
+    ],
+  },
+  {
+    file: "src/reconcile/orphaned-claims.ts",
+    tests: ["test/reconcile/orphaned-claims.test.ts"],
+    mutations: [
+      {
+        name: "deletes claims of an Environment that can't be read",
+        guard: "error",
+        find: "return isNotFound(error) ? deleteClaimsOf(of, options) : false;",
+        replace: "return deleteClaimsOf(of, options);",
+      },
+      {
+        name: "deletes claims of another Environment of the same name",
+        guard: "identity",
+        find: "journal?.environmentUid === uid",
+        replace: "journal !== undefined",
+      },
+    ],
+  },
+  {
+    file: "src/autoscale/demand.ts",
+    tests: ["test/autoscale/demand.test.ts"],
+    mutations: [
+      {
+        name: "takes statistics that were never read for an empty queue",
+        guard: "error",
+        find: 'if (!queue) return unknown("DemandUnknown", "the queue\'s statistics were not read yet");',
+        replace: 'if (!queue) return { kind: "known", sessions: 0, running: 0, pending: 0 };',
+      },
+      {
+        name: "takes sessions that weren't counted for none",
+        guard: "error",
+        find: "if (!running || (running === NONE_OF_OURS && !isIdle)) {",
+        replace:
+          'if (!running) return { kind: "known", sessions: 0, running: 0, pending: 0 };\n  if (running === NONE_OF_OURS && !isIdle) {',
+      },
+      {
+        name: "scales by statistics of any age",
+        guard: "error",
+        find: "if (nowMs - queue.readMs > staleAfterMs) return",
+        replace: "if (false) return",
+      },
+      {
+        name: "scales by a count of any age",
+        guard: "error",
+        find: "if (nowMs - running.readMs > staleAfterMs)",
+        replace: "if (false)",
+      },
+      {
+        name: "scales by numbers that are no counts",
+        guard: "error",
+        find: "return Number.isSafeInteger(value) && value >= 0;",
+        replace: "return value !== undefined;",
+      },
+      {
+        name: "doesn't count items on their way to a worker",
+        guard: "guard",
+        find: "sessions: running.running + queue.depth + queue.pending,",
+        replace: "sessions: running.running + queue.depth,",
+      },
+    ],
+  },
+  {
+    file: "src/autoscale/decide-scale.ts",
+    tests: ["test/autoscale/decide-scale.test.ts", "test/autoscale/policies.properties.test.ts"],
+    mutations: [
+      {
+        name: "scales while the demand is unknown",
+        guard: "error",
+        find: 'if (demand.kind === "unknown") {\n    const { reason, message } = demand;',
+        replace: "if (false) {\n    const { reason, message } = demand;",
+      },
+      {
+        name: "scales busy workers down",
+        guard: "guard",
+        find: "return floor && floor.replicas > outcome.replicas ? floor : outcome;",
+        replace: "return outcome;",
+      },
+      {
+        name: "scales beyond the maximum",
+        guard: "bound",
+        find: "if (agreed > Math.min(limit, spec.maxReplicas)) {",
+        replace: "if (agreed > limit) {",
+      },
+      {
+        name: "scales below the minimum",
+        guard: "bound",
+        find: "if (agreed < Math.max(limit, spec.minReplicas)) {",
+        replace: "if (agreed < limit) {",
+      },
+    ],
+  },
+  {
+    file: "src/autoscale/busy-guard.ts",
+    tests: ["test/autoscale/busy-guard.test.ts", "test/autoscale/decide-scale.test.ts"],
+    mutations: [
+      {
+        name: "takes workers that don't say for idle",
+        guard: "error",
+        find: "const busy = view.busy + view.unknown;",
+        replace: "const busy = view.busy;",
+      },
+      {
+        name: "scales down while a busy worker isn't Ready",
+        guard: "guard",
+        find: "if (view.notReady > 0 && busy > 0) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "scales down workers without a probe while sessions run",
+        guard: "guard",
+        find: "const held = work.running + work.pending;",
+        replace: "const held = 0 * (work.running + work.pending);",
+      },
+      {
+        name: "scales down workers without a probe while an item is on its way",
+        guard: "guard",
+        find: "const held = work.running + work.pending;",
+        replace: "const held = work.running;",
+      },
+    ],
+  },
+  {
+    file: "src/workers/decider.ts",
+    tests: [FLEET, "test/workers/idle.test.ts", FLEET_PROPERTIES],
+    mutations: [
+      {
+        name: "scales down by readings that weren't made for it",
+        guard: "error",
+        find: "if (!(await this.#demand.refreshAll(signal))) return heldAt(current, decision);",
+        replace: "",
+        tests: ["test/workers/fleet.test.ts", "test/workers/decider.test.ts"],
+      },
+      {
+        name: "leaves while it isn't known whether sessions run",
+        guard: "error",
+        find: 'if (busy.kind === "unprobed" && demand.kind === "unknown") {',
+        replace: "if (false) {",
+        tests: ["test/workers/fleet.test.ts", "test/workers/decider.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/workers/shrink.ts",
+    tests: ["test/workers/shrink.test.ts"],
+    mutations: [
+      {
+        name: "ends workers without probing them again",
+        guard: "guard",
+        find: 'pods.filter((pod) => busy.stateOf(pod) !== "busy"),',
+        replace: "[],",
+      },
+      {
+        name: "ends workers that may be busy",
+        guard: "guard",
+        find: '!busy.isProbed || busy.stateOf(pod) === "idle"',
+        replace: '!busy.isProbed || busy.stateOf(pod) !== "busy"',
+      },
+      {
+        name: "shrinks while a busy worker isn't Ready",
+        guard: "guard",
+        find: "if (unready && free.length > 0) {",
+        replace: "if (false) {",
+      },
+      {
+        name: "shrinks though its marks aren't there",
+        guard: "error",
+        find: "if ((await busy.mark(pod, cost)) !== cost) areThere = false;",
+        replace: "await busy.mark(pod, cost);",
+      },
+      {
+        name: "takes sessions that couldn't be counted for none",
+        guard: "error",
+        find: 'if (!(await demand.refreshAll(signal))) return "whether sessions run could not be read anew";',
+        replace: "await demand.refreshAll(signal);",
+      },
+      {
+        name: "ends workers without a probe while an item waits",
+        guard: "guard",
+        find: "isLeaving ? 0 : (queue?.depth ?? 0)",
+        replace: "0",
+      },
+      {
+        name: "counts workers that no Pod is there for as idle",
+        guard: "bound",
+        find: "const least = Math.max(target, replicas - missing - free.length);",
+        replace: "const least = target;",
+      },
+    ],
+  },
+  {
+    file: "src/workers/busy-watch.ts",
+    tests: ["test/workers/busy-watch.test.ts"],
+    mutations: [
+      {
+        name: "believes what a worker said long ago",
+        guard: "error",
+        find: 'return ageMs <= STALE_ROUNDS * this.#context.timing.busyProbeMs ? heard.answer : "unknown";',
+        replace: 'return ageMs >= 0 ? heard.answer : "unknown";',
+      },
+      {
+        name: "believes what a worker said before it was restarted",
+        guard: "identity",
+        find: "if (!heard || heard.restarts !== pod.restarts) return",
+        replace: "if (!heard) return",
+      },
+      {
+        name: "takes a worker that doesn't answer for idle",
+        guard: "error",
+        find: 'if (answer === "unknown" && heard.answer !== "idle") return;',
+        replace: 'if (answer === "unknown") return;',
+      },
+      {
+        name: "marks another worker of the same name",
+        guard: "precondition",
+        find: "const patch = { metadata: { uid: pod.uid, annotations } };",
+        replace: "const patch = { metadata: { annotations } };",
+        tests: ["test/workers/busy-marks.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/workers/demand-watch.ts",
+    tests: ["test/workers/demand-watch.test.ts"],
+    mutations: [
+      {
+        name: "takes a count that ran out of pages for whole",
+        guard: "error",
+        find: "if (result.isComplete) {",
+        replace: "if (result.ok) {",
+      },
+      {
+        name: "counts sessions before the statistics",
+        guard: "guard",
+        find: "this.#before = { running: this.#running, waiting: depth + pending };",
+        replace: "",
+      },
+      {
+        name: "takes statistics that couldn't be read for good",
+        guard: "error",
+        find: "if (!this.#mayAsk() || !(await this.#queue.refresh(signal)) || signal.aborted) return false;",
+        replace: "await this.#queue.refresh(signal);",
+      },
+      {
+        name: "rests on a count that was requested too early",
+        guard: "error",
+        find: "if (this.#counting) await this.#counting;",
+        replace: "if (this.#counting) { await this.#counting; return this.#running !== null; }",
+      },
+    ],
+  },
+  {
+    file: "src/workers/fleet.ts",
+    tests: [FLEET, "test/workers/fleet-writes.test.ts"],
+    mutations: [
+      {
+        name: "scales a Deployment that was scaled since",
+        guard: "precondition",
+        find: '{ op: "test", path: "/spec/replicas", value: before },',
+        replace: "",
+        tests: ["test/workers/fleet-writes.test.ts"],
+      },
+      {
+        name: "changes another Deployment of the same name",
+        guard: "precondition",
+        find: 'const patch = [{ op: "test", path: "/metadata/uid", value: uid }, ...operations];',
+        replace: "const patch = [...operations];",
+        tests: ["test/workers/fleet-writes.test.ts"],
+      },
+      {
+        name: "deletes another Deployment of the same name",
+        guard: "precondition",
+        find: "...(uid ? { uid } : {}), propagationPolicy",
+        replace: "propagationPolicy",
+        tests: ["test/workers/fleet-writes.test.ts"],
+      },
+    ],
+  },
+  {
+    file: "src/uninstall.ts",
+    tests: ["test/uninstall.test.ts"],
+    mutations: [
+      {
+        name: "overwrites finalizers that were added since",
+        guard: "precondition",
+        find: "const patch = { metadata: { resourceVersion, finalizers: rest } };",
+        replace: "const patch = { metadata: { finalizers: rest } };",
+      },
+      {
+        name: "takes a proxy's 404 for the absence of the CRD",
+        guard: "error",
+        find: "if (!hasStatus(error, HTTP_NOT_FOUND) || (await this.#isServed())) throw error;",
+        replace: "if (!hasStatus(error, HTTP_NOT_FOUND)) throw error;",
+      },
+    ],
+  },
+];
