@@ -15,5 +15,5 @@ const PREAMBLES = [
  */
 export function refusalWords(error: unknown, podName: string): string {
   const words = PREAMBLES.reduce((text, preamble) => text.replace(preamble, ""), errorText(error));
-  return words.replaceAll(`"${podName}" `, "").replaceAll(podName, "it");
+  return words.replaceAll(`"${podName}" `, "").replaceAll(`/${podName}`, "").replaceAll(podName, "it");
 }

@@ -233,7 +233,6 @@ const SCALED = [
   "retryMaxMs",
   "stepPatienceMs",
   "restartMs",
-  "stallMs",
   "notFoundPauseMs",
   "keyRefreshMs",
   "keyRetryMs",

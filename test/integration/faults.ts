@@ -808,7 +808,7 @@ export function faults(): Fault[] {
           type: "Ready",
           status: "False",
           reason: "StepFailing",
-          words: ["no session starts while work items cannot be acknowledged", "Work API ack of work_", "400"],
+          words: ["no session starts while work items cannot be acknowledged", "Work API ack: ", "400"],
         },
       ),
       later: (world) => {
@@ -827,7 +827,7 @@ export function faults(): Fault[] {
           type: "Ready",
           status: "False",
           reason: "StepFailing",
-          words: ["ended sessions stay active while work items cannot be stopped", "Work API stop of work_", "400"],
+          words: ["ended sessions stay active while work items cannot be stopped", "Work API stop: ", "400"],
         },
       ),
       world: { node: { fates: () => ({ kind: "exit", code: 3, afterMs: 100 }) }, sessions: { lease: "Operator" } },
