@@ -25,7 +25,7 @@ export interface Row {
   readonly prepareSeconds?: number;
   /** Failures of it that hinder nothing are only counted, with all requests, by status code. */
   readonly isOnlyCounted?: boolean;
-  /** What `Ready` says where the answer of this call is not what a person can fix. */
+  /** What `Ready` or an Event says where the answer of this call is not what a person can fix. */
   readonly says?: string;
   /** `Ready` cannot be written, so an Event or the log has to report the fault. */
   readonly silencesStatus?: boolean;
@@ -124,7 +124,12 @@ export const KUBE_ROWS: Readonly<Record<string, Row>> = {
   "list persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true, arrivalSeconds: 180 },
   "get persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true, arrivalSeconds: 180 },
   "create persistentvolumeclaims": { sessions: PER_SESSION, arrivalSeconds: 180 },
-  "patch persistentvolumeclaims": { sessions: PER_SESSION, comesBack: true, arrivalSeconds: 180 },
+  "patch persistentvolumeclaims": {
+    sessions: PER_SESSION,
+    comesBack: true,
+    arrivalSeconds: 180,
+    says: "changes all the time",
+  },
   "delete persistentvolumeclaims": { sessions: PER_SESSION },
   "list events": { prepareSeconds: 40, isOnlyCounted: true },
   "create events": {},

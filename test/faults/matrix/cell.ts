@@ -362,7 +362,9 @@ class CellRun {
   /** Of a fault that hinders nothing: the operator noted it somewhere. */
   get #isRecorded(): boolean {
     if (this.#row.isOnlyCounted || HAVE_THEIR_EFFECT.has(this.#cell.answer ?? "")) return true;
-    return this.#loggedMs !== null || this.#world.told.some(isAbout);
+    const { says = "" } = this.#row;
+    const { told } = this.#world;
+    return this.#loggedMs !== null || told.some((words) => isAbout(words) || (says !== "" && words.includes(says)));
   }
 
   // --- after it ---------------------------------------------------------------------------------------------------
