@@ -115,7 +115,7 @@ export class DisruptionBudget {
     if (nowMs < this.#retryAtMs) return this.#passes.wakeAfter(this.#retryAtMs - nowMs);
     // Somebody may have changed or deleted it.
     if (this.#wanted && nowMs >= this.#readMs + timing.budgetCheckMs) this.#known = undefined;
-    if (this.#known === undefined) await this.#read();
+    if (this.#known === undefined) await this.#readForPass();
     if (!this.#wanted) return this.#remove();
     this.#passes.wakeAfter(this.#readMs + timing.budgetCheckMs - nowMs);
     if (!this.#covers) return this.#write();
@@ -128,6 +128,16 @@ export class DisruptionBudget {
     if (waitMs > 0) return this.#passes.wakeAfter(waitMs);
     this.#tooHighSinceMs = null;
     await this.#set(this.#needed);
+  }
+
+  /** Where no protection is wanted, an operator that may not read budgets misses nothing. */
+  async #readForPass(): Promise<void> {
+    try {
+      await this.#read();
+    } catch (error) {
+      if (this.#wanted || !isForbidden(error)) throw error;
+      this.#known = null;
+    }
   }
 
   #alone(act: () => Promise<void>): Promise<void> {
@@ -218,19 +228,14 @@ export class DisruptionBudget {
         kube.delete(POD_DISRUPTION_BUDGETS, this.#ref, uid === undefined ? {} : { uid }, bound),
       );
     } catch (error) {
-      if (!isNotFound(error) && !isConflict(error)) throw error;
+      if (!isNotFound(error)) throw error;
     }
   }
 
-  /** Who does not ask for protection misses nothing where the operator may not look for a budget of earlier days. */
   #failed(error: unknown): void {
     const { logger, announce, clock, timing } = this.#context;
     // Who may not act any more has nothing to say of it.
     if (error instanceof LeadershipLostError) return;
-    if (!this.#wanted && isForbidden(error)) {
-      this.#known = null;
-      return;
-    }
     this.#failedMs = clock.monotonic();
     this.#retryAtMs = this.#failedMs + timing.retryMaxMs;
     const words = errorText(error);

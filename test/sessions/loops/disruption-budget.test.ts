@@ -241,4 +241,16 @@ describe("disruption: Allow", () => {
     expect(budgetOf(world)).toBeUndefined();
     expect(world.told.filter((text) => text.startsWith("ProtectionFailing"))).toEqual([]);
   });
+
+  test("a budget that may not be deleted is tried again until it is gone", async () => {
+    const { world, operator } = served();
+    await world.until("a budget", () => budgetOf(world) !== undefined);
+    const refused = refuse(operator, "delete");
+    world.patchEnvironment({ spec: { sessions: { disruption: "Allow" } } });
+    await world.pass(5 * MINUTE);
+    expect(budgetOf(world)).toBeDefined();
+    expect(refused.count()).toBeGreaterThan(2);
+    refused.stop();
+    await world.until("it is gone", () => budgetOf(world) === undefined, 2 * MINUTE);
+  });
 });
