@@ -1,3 +1,4 @@
+import { LABEL_PHASE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
@@ -56,6 +57,8 @@ export class Pool {
   readonly #departing: DepartingPods;
   /** Names of Pods whose slot somebody else has taken: left alone until then (monotonic). */
   readonly #foreign = new Map<string, number>();
+  /** Names of Pods whose session was settled, until the cache shows that they are not free, or until then (monotonic). */
+  readonly #settled = new Map<string, number>();
   readonly #backoff: CreationBackoff;
   readonly #creation: PodCreation;
   #surplusSinceMs: number | null = null;
@@ -200,6 +203,13 @@ export class Pool {
     this.#foreign.set(name, this.#context.clock.monotonic() + FOREIGN_SLOT_MS);
   }
 
+  /** A session of this Pod is settled: its container's end is no failed preparation, however late the cache shows its mark. */
+  settled(name: string): void {
+    const { clock, timing } = this.#context;
+    this.#settled.set(name, clock.monotonic() + timing.retryMaxMs);
+    this.#passes.wakeAfter(timing.retryMaxMs);
+  }
+
   counts(): PoolCounts {
     const all = this.#free.list();
     const parked = all.filter(({ free: { state } }) => state === "parked").length;
@@ -312,9 +322,9 @@ export class Pool {
     return busy;
   }
 
-  /** Whether somebody else has the slot, or the Pod is on its way out. */
+  /** Whether somebody else has the slot, or had it until now, or the Pod is on its way out. */
   #isTaken(name: string): boolean {
-    return this.#foreign.has(name) || this.#departing.has(name);
+    return this.#foreign.has(name) || this.#departing.has(name) || this.#settled.has(name);
   }
 
   /** Takes note of what the cache shows by now. */
@@ -327,6 +337,10 @@ export class Pool {
       for (const name of names.keys()) if (!pods.get(name)) names.delete(name);
     }
     for (const [name, untilMs] of this.#foreign) if (nowMs >= untilMs) this.#foreign.delete(name);
+    for (const [name, untilMs] of this.#settled) {
+      const isShown = pods.get(name)?.metadata.labels?.[LABEL_PHASE] !== "parked";
+      if (isShown || nowMs >= untilMs) this.#settled.delete(name);
+    }
     for (const { free } of this.#free.list()) {
       if (free.state !== "parked" || this.#seenParked.has(free.name)) continue;
       this.#seenParked.set(free.name, this.#context.kube.now());

@@ -111,6 +111,7 @@ export class SessionsRuntime {
     this.#claims = new ClaimTable((claim) => {
       from.hinted?.over(claim.journal.sessionId);
       this.#failing.forget(claim);
+      if (claim.journal.opened) this.#pool.settled(claim.name);
     });
     this.#failing = new FailingSteps(from, this.#claims, () => {
       this.#changed.notify();

@@ -1,5 +1,4 @@
 import { expect, test } from "vitest";
-import { END_REASONS } from "../../../src/api/reasons.ts";
 import { HttpFailure } from "../../../src/work/http.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { LoopWorld } from "./loop-world.ts";
@@ -35,18 +34,12 @@ async function silent(lost: number, fate: Partial<ContainerFate> = {}): Promise<
   return { world, id };
 }
 
-/** Of Events about sessions: that requests got no answer is an Event, too. */
-const reasons = (world: LoopWorld) => {
-  const all = new Set(world.told.map((words) => words.split(":")[0] ?? ""));
-  return [...all].filter((reason) => reason === "SessionStarted" || Object.hasOwn(END_REASONS, reason));
-};
-
 test.each([1, 2])(
   "a silent session whose %i fences got no answer ends as one: no beat is the program's",
   async (lost) => {
     const { world, id } = await silent(lost);
     expect(world.item(id)).toMatchObject({ state: "stopped", acks: { length: 1 } });
-    expect(reasons(world)).toEqual(["SessionStarted", "NoFirstBeat"]);
+    expect(world.sessionReasons).toEqual(["SessionStarted", "NoFirstBeat"]);
     const { values } = await world.metrics.startedToFirstBeat.get();
     expect(values.filter(({ value }) => value > 0)).toEqual([]);
     expect(await metricValue(world.metrics.startFailures, {})).toBe(1);

@@ -4,6 +4,7 @@ import type { ItemRecord } from "../../../simulator/item.ts";
 import { recordOf } from "../../../simulator/item.ts";
 import { violationText } from "../../../simulator/violations.ts";
 import { ANNOTATION_LEASE, ANNOTATION_WORKSPACE, API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
+import { END_REASONS } from "../../../src/api/reasons.ts";
 import { type PointObserver, pointsOf } from "../../../src/core/points.ts";
 import type { Random } from "../../../src/core/random.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
@@ -201,6 +202,12 @@ export class LoopWorld {
   /** A condition of the Environment, as its status has it. */
   conditionOf(type: string) {
     return this.environment?.status?.conditions?.find((condition) => condition.type === type);
+  }
+
+  /** Reasons of Events about sessions, each once: what is wrong with the APIs is told as well. */
+  get sessionReasons(): string[] {
+    const all = new Set(this.told.map((words) => words.split(":")[0] ?? ""));
+    return [...all].filter((reason) => reason === "SessionStarted" || Object.hasOwn(END_REASONS, reason));
   }
 
   get violations(): string[] {

@@ -28,19 +28,13 @@ async function silence(silentMs: number, fate: Partial<ContainerFate>, options: 
   return { world, id, operator };
 }
 
-/** Beside what is said of the Work API. */
-const reasons = (world: LoopWorld) => {
-  const said = new Set(world.told.map((words) => words.split(":")[0]));
-  return [...said].filter((reason) => reason !== "Unreachable" && reason !== "Reachable");
-};
-
 describe("a Work API that answers nobody", () => {
   test.each([2, 5, 15])(
     "for %i minutes: a session whose first heartbeat failed with everyone else's is served",
     async (minutes) => {
       const { world, id } = await silence(minutes * MINUTE, { program: "patient", servesMs: (minutes + 1) * MINUTE });
       await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
-      expect(reasons(world)).toEqual(["SessionStarted", "Completed"]);
+      expect(world.sessionReasons).toEqual(["SessionStarted", "Completed"]);
       expect(await metricValue(world.metrics.startFailures, {})).toBe(0);
       expect([...world.wrongs, ...world.violations]).toEqual([]);
     },
@@ -51,7 +45,7 @@ describe("a Work API that answers nobody", () => {
     await world.pass(25 * SECOND);
     expect(world.item(id).state).toBe("starting");
     await world.until("it is over", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
-    expect(reasons(world)).toContain("NoFirstBeat");
+    expect(world.sessionReasons).toContain("NoFirstBeat");
   });
 
   test("programs that gave up meanwhile say nothing of their template", async () => {
@@ -69,7 +63,7 @@ describe("a Work API that answers nobody", () => {
     await world.pass(5 * MINUTE);
     world.api.answer = () => undefined;
     await world.until("it is served", () => world.item(id).state === "stopped" && world.isSettled, 2 * MINUTE);
-    expect(reasons(world)).toEqual(["SessionStarted", "Completed"]);
+    expect(world.sessionReasons).toEqual(["SessionStarted", "Completed"]);
   });
 });
 
