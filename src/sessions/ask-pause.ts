@@ -21,7 +21,7 @@ export function stepNameOf({ do: name }: Step): StepName | null {
 
 /**
  * Until when (monotonic) this step is held back after a failure. Of steps that ask the Work API one holds back all: as long
- * as the server asked for, but once while it can still land in time. Later is safe, since each step is decided on anew and no
+ * as the server asked for, but once while it can still land in time. Later is safe, since each step is decided again and no
  * stop is sent without the lease; but it costs the item its end, or the session its Pod.
  */
 export function heldBackUntilMs(facts: Facts, step: Step): number {

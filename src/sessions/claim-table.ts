@@ -83,7 +83,7 @@ export function noteJournal(claim: Claim, journal: Journal, nowMs: number): void
   if (!journal.opened) return;
   claim.openedMs ??= nowMs;
   claim.ackedMs ??= nowMs;
-  // Whoever opened it knew it for ours.
+  // The process that opened it knew that it was ours.
   claim.lateAck = false;
 }
 

@@ -82,7 +82,7 @@ export interface Claim {
   acknowledgedBefore: string | null;
   /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
   acknowledgedAt: string | null;
-  /** By then our acknowledgement had taken effect (monotonic); null: nobody knows that it did. */
+  /** By then our acknowledgement had taken effect (monotonic); null: that is not known. */
   ackedMs: number | null;
   /** The item was acknowledged after its window: by a late request of ours, or by another client. It is released, never opened. */
   lateAck: boolean;

@@ -157,7 +157,7 @@ export function afterFailure(
   const askedMs = askedPauseMs(error, random) ?? (error instanceof KubeApiError ? (error.retryAfterMs ?? null) : null);
   const ceilingMs = backoffCeiling({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, times - 1);
   const pauseMs = failure.atOnce ? 0 : ceilingMs / 2 + (ceilingMs / 2) * random();
-  // One try comes when patience ends: whoever gives up then has asked once more.
+  // One try comes when patience ends: a claim that is given up then was tried once more.
   const lastMs = sinceMs + timing.stepPatienceMs;
   const dueMs = nowMs < lastMs ? Math.min(nowMs + pauseMs, lastMs) : nowMs + pauseMs;
   const untilMs = Math.max(dueMs, before?.untilMs ?? dueMs, nowMs + (askedMs ?? 0));

@@ -30,7 +30,7 @@ const SECOND_MS = 1_000;
 /** A claim waits for one write at a time: one that hangs must not keep its other steps for the usual 30 s. */
 export const STEP_BOUND = { timeoutMs: 10_000 } as const;
 
-/** Keeps in mind that our acknowledgement took effect, or that nobody can tell whose it was. */
+/** Keeps in mind that our acknowledgement took effect, or that it can't be told whose it was. */
 export function own(context: SessionContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {
   const { points, metrics, labels, clock, logger } = context;
   points.note(late ? "session.doubt" : "session.own", ofClaim(claim), { acknowledgedAt });

@@ -322,7 +322,7 @@ export class Pool {
     return busy;
   }
 
-  /** Whether somebody else has the slot, or had it until now, or the Pod is on its way out. */
+  /** Whether another client has the slot, its session was just settled, or the Pod is being deleted. */
   #isTaken(name: string): boolean {
     return this.#foreign.has(name) || this.#departing.has(name) || this.#settled.has(name);
   }

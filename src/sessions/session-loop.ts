@@ -224,7 +224,7 @@ export class SessionLoop {
     }
   }
 
-  /** Nobody else should beat an item that was just acknowledged: a refusal that comes again and again is a fault. */
+  /** No other client should send heartbeats for an item that was just acknowledged: repeated refusals are a fault. */
   #heartbeatRefused(claim: Claim, step: Step): void {
     const error = new Error("the Work API says that another client sent a heartbeat");
     this.#noteFailure(claim, "take", { error });

@@ -63,7 +63,7 @@ function release(facts: Facts): Step {
 
 /**
  * An item that was acknowledged after our window, by a late request of ours or by another client. Another client has as long
- * for its first heartbeat as a container of ours, and a heartbeat that moves is that client's. Null: nobody else is seen to
+ * for its first heartbeat as a container of ours, and a heartbeat that moves is that client's. Null: no other client is seen to
  * have it.
  */
 function othersTurn({ claim, nowMs, timing, limits }: Facts, item: ItemView): Step | null {

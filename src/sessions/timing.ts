@@ -74,7 +74,7 @@ export interface Timing {
   readonly retryMaxMs: number;
   /**
    * A step that has failed for so long is reported, and an acknowledged claim that could not be opened by then is given up:
-   * an item that nobody beats goes back to the queue after 90 s, to be claimed in vain again.
+   * an item without heartbeats goes back to the queue after 90 s, to be claimed in vain again.
    */
   readonly stepPatienceMs: number;
   /** The next session is claimed so long after one could not be started: an item that is claimed in vain is lost for 90 s. */

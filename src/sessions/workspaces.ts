@@ -282,7 +282,7 @@ export class Workspaces {
       announce("WorkspaceExpired", `the volume ${name} of session ${sessionId} was kept long enough and is deleted`);
     } catch (error) {
       if (!isConflict(error) && !isNotFound(error)) throw error;
-      // Nobody wrote to it: the next try would meet the same refusal.
+      // No other client wrote to it: the next try would meet the same refusal.
       if (isConflict(error) && (await this.#read(name))?.metadata.resourceVersion === resourceVersion) throw error;
     }
     this.#forget(volume);

@@ -279,7 +279,7 @@ const WEBHOOKS: Resource = {
   namespaced: false,
 };
 
-/** An admission webhook that nobody answers refuses these requests in the world's namespace: a 500, as of any that is down. */
+/** An admission webhook that is down refuses these requests in the world's namespace, with a 500. */
 const failingWebhook = (
   world: World,
   { operation, resource }: { readonly operation: "UPDATE" | "DELETE"; readonly resource: string },

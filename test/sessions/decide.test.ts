@@ -144,7 +144,7 @@ describe("4. what was acknowledged after our window, by a late request of ours o
     expect(stepOf(late("starting", 15_000), PARKED, PATIENCE)).toEqual(LOOK);
   });
 
-  test("starting still: nobody beats it, so it is beaten once and its lease lapses", () => {
+  test("still starting: it gets one heartbeat, and its lease lapses", () => {
     expect(stepOf(late("starting", PATIENCE), PARKED, PATIENCE + 100)).toEqual(FIRST_BEAT);
     const beaten = late("active", PATIENCE + 200, { memory: FENCED });
     expect(stepOf(beaten, PARKED, PATIENCE + 300)).toEqual(waitUntil(PATIENCE + 91_500));
@@ -161,7 +161,7 @@ describe("4. what was acknowledged after our window, by a late request of ours o
     expect(stepOf(claim, PARKED, 25_100)).toEqual({ do: "settled", because: "another client has its lease" });
   });
 
-  test("told to stop: stopped, since nobody may be there to do it", () => {
+  test("told to stop: stopped, since no other client may be there to do it", () => {
     expect(stepOf(late("stopping", 15_000), PARKED, 15_100)).toEqual(STOP);
   });
 
@@ -640,7 +640,7 @@ describe("settle: fence, then stop", () => {
     expect(stepOf(claim, ended(), 31_100)).toEqual(waitUntil(31_000 + seconds * SECOND));
   });
 
-  test("an opened claim whose Pod is gone is settled, though nobody saw an end", () => {
+  test("an opened claim whose Pod is gone is settled, though its end was not seen", () => {
     expect(stepOf(opened({ item: view("stopped", POLLED + 20_000) }), GONE, 20_100)).toEqual({
       do: "settled",
       because: "stopped",

@@ -177,7 +177,7 @@ describe("the deletion of a Pod as the cache shows it", () => {
     expect(calls).toEqual([]);
   });
 
-  test("that meets a change has to be decided on anew", async () => {
+  test("that meets a change is decided again", async () => {
     expect((await remove(sessionPod(), conflict())).result).toBe(false);
   });
 });

@@ -117,7 +117,7 @@ function look(items: readonly unknown[], fails = 0, guard = () => {}) {
 
 const item = (id: string, state: string, type: string) => ({ id, state, data: { type, id: "x" } });
 
-test("of what is in the list, no session is stopped, nor what nobody acknowledged", async () => {
+test("stops neither sessions nor unacknowledged items of the list", async () => {
   const { clock, stops, end } = look([
     item("session", "starting", "session"),
     item("queued", "queued", "healthcheck"),

@@ -151,7 +151,7 @@ describe("the record of releases", () => {
     }
   });
 
-  test("is written again whole when somebody deleted it", async () => {
+  test("is written again whole after it was deleted", async () => {
     const { server, start, record } = setUp();
     const releases = await start();
     await release(releases, 2);

@@ -57,7 +57,7 @@ describe("an Environment that runs a session", () => {
       false,
     ],
     ["with a rejected key doesn't count", { key: "other", accepted: { [API]: false } }, false],
-    ["with a key that nobody judged yet doesn't count", { key: "other" }, false],
+    ["with a key that was not judged yet doesn't count", { key: "other" }, false],
     ["without a key doesn't count", { key: "" }, false],
     ["of another environment doesn't count", { id: "env_2" }, false],
   ])("%s", (_title, facts, counts) => {
@@ -91,7 +91,7 @@ describe("after a term begins", () => {
   test.each<[string, Facts | null, boolean]>([
     ["no loops yet", null, true],
     ["not recovered yet", { isRecovered: false }, true],
-    ["recovered, with a key that nobody judged yet", { key: "other" }, true],
+    ["recovered, with a key that was not judged yet", { key: "other" }, true],
     ["recovered, with a key that was not read yet", { key: "", isKeyRead: false }, true],
     ["recovered, without a key", { key: "" }, false],
     ["recovered, with the same key", {}, false],
@@ -110,7 +110,7 @@ describe("after a term begins", () => {
     expect(shared.mayRunElsewhere(own, "sesn_2", API)).toBe(true);
   });
 
-  test("an Environment that is not served here holds up nobody", () => {
+  test("an Environment that is not served here holds up no other", () => {
     served = ["own/research"];
     expect(shared.mayRunElsewhere(own, "sesn_2", API)).toBe(false);
   });

@@ -51,7 +51,7 @@ test("a namespace with 400 names that never resolve keeps no other namespace's n
   expect([...underWay.keys()]).toContain("api.anthropic.com");
 });
 
-test("a name that waits behind another namespace's names is looked up in the turn of whoever asks for it next", async () => {
+test("a name that waits behind another namespace's names is looked up in the turn of the next namespace that needs it", async () => {
   for (let name = 0; name < 50; name += 1) await send("many", `x${name}.tarpit.example`);
   await send("many", "gateway.example");
   expect([...underWay.keys()]).not.toContain("gateway.example");

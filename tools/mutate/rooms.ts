@@ -762,7 +762,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "return this.#key;",
       },
       {
-        name: "sends a new key to an address of before",
+        name: "sends a new key to an earlier address",
         guard: "moved",
         find: "return earlier && earlier.secret !== nameOf(keySecretRef) ? earlier.key : this.#key;",
         replace: "return this.#key;",
@@ -1042,7 +1042,7 @@ export const ROOMS: readonly FileMutations[] = [
         replace: "",
       },
       {
-        name: "takes statistics that couldn't be read for good",
+        name: "takes statistics that couldn't be read for valid ones",
         guard: "error",
         find: "if (!this.#mayAsk() || !(await this.#queue.refresh(signal)) || signal.aborted) return false;",
         replace: "await this.#queue.refresh(signal);",

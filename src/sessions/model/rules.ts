@@ -37,7 +37,7 @@ export interface Setting {
   readonly stamp: "renewed" | "kept";
   /** NO_HEARTBEAT on a queued item. */
   readonly beatOnQueued: "refused" | "accepted";
-  /** When an acknowledgement takes effect that nobody waits for any more: `late`, others may have been offered the item. */
+  /** When an acknowledgement takes effect that no request waits for any more: `late`, others may have been offered the item. */
   readonly lateAck: "in-its-window" | "late";
 
   // --- Workers

@@ -274,7 +274,7 @@ test("an Environment with a second key of the same environment counts", async ()
   expect(await mostAtOnce(world, [...ids, ...more])).toBe(1);
 });
 
-test("an Environment whose workers claim by themselves holds up nobody", async () => {
+test("an Environment whose workers claim by themselves holds up no other", async () => {
   const world = new LoopWorld();
   world.createEnvironment();
   const { spec } = structuredClone(world.environment) ?? {};

@@ -7,7 +7,7 @@ import type { ContainerFate } from "./node.ts";
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
-/** One session whose container starts just before the Work API answers nobody for `silentMs`. */
+/** One session whose container starts just before the Work API does not answer for `silentMs`. */
 async function silence(silentMs: number, fate: Partial<ContainerFate>, options: LoopWorldOptions = {}) {
   const base = { startError: false, program: "stock", servesMs: 10 * SECOND } as const;
   const world = new LoopWorld({ switches: { starting: "never" }, ...options, fate: () => ({ ...base, ...fate }) });
@@ -18,7 +18,7 @@ async function silence(silentMs: number, fate: Partial<ContainerFate>, options: 
   let silent = false;
   world.api.answer = (call) => {
     if (!silent && call !== "heartbeat") return undefined;
-    return json(503, { type: "error", error: { type: "overloaded_error", message: "nobody is answered" } });
+    return json(503, { type: "error", error: { type: "overloaded_error", message: "no answer" } });
   };
   const id = world.enqueue();
   await world.until("its container runs", () => world.node.running.size === 1, MINUTE);
@@ -28,7 +28,7 @@ async function silence(silentMs: number, fate: Partial<ContainerFate>, options: 
   return { world, id, operator };
 }
 
-describe("a Work API that answers nobody", () => {
+describe("a Work API that does not answer", () => {
   test.each([2, 5, 15])(
     "for %i minutes: a session whose first heartbeat failed with everyone else's is served",
     async (minutes) => {
