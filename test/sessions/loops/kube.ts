@@ -62,6 +62,8 @@ export class FakeKube {
   delay: (request: KubeRequest) => number = () => 0;
   /** Holds the answer up after the request took effect, in milliseconds. */
   answerDelay: (request: KubeRequest) => number = () => 0;
+  /** Told of every object that is read, when it is. */
+  got: (object: KubeObject) => void = () => {};
   /** Told of every request when it is sent. */
   sent: (request: KubeRequest) => void = () => {};
 
@@ -101,7 +103,11 @@ export class FakeKube {
   }
 
   get<T extends KubeObject>(resource: Resource<T>, ref: ObjectRef, o: CallOptions = {}): Promise<T> {
-    return this.#send("get", resource, ref, o, () => this.#server.get(resource, ref.namespace ?? "", ref.name));
+    return this.#send("get", resource, ref, o, () => {
+      const found = this.#server.get(resource, ref.namespace ?? "", ref.name);
+      this.got(found);
+      return found;
+    });
   }
 
   /** Of field selectors it knows that of an Event's object. */

@@ -117,8 +117,13 @@ export class LoopWorld {
   readonly #options: LoopWorldOptions;
   readonly #timing: Timing;
   #operators = 0;
-  /** When each Pod was last parked: Infinity while it is. */
-  readonly #parkedMs = new Map<string, number>();
+  /** Live reads of Pods, by name. */
+  readonly #reads = new Map<
+    string,
+    { readonly atMs: number; readonly uid: string | undefined; readonly isParked: boolean }[]
+  >();
+  /** When the Secrets of claims were created, by uid. */
+  readonly #journaledMs = new Map<string, number>();
   /** What the names of this cluster's operators begin with. */
   readonly #side: string;
   maxLivePods = 0;
@@ -153,7 +158,9 @@ export class LoopWorld {
       onStart: (running) => this.#started(running),
     });
     this.server.subscribe(({ plural, object, type }) => {
-      if (plural === "pods") this.#podChanged(object as Pod);
+      if (plural === "pods") this.#countPods();
+      if (plural === "secrets" && type === "ADDED")
+        this.#journaledMs.set(object.metadata.uid ?? "", this.clock.monotonic());
       if (plural === PERSISTENT_VOLUME_CLAIMS.plural && type === "DELETED") this.#volumeGone(object);
     });
     this.api.world.events.on("item", (item, event) => {
@@ -281,6 +288,7 @@ export class LoopWorld {
       weather: () => this.weather.watch,
       fence: guard,
     });
+    kube.got = (object) => this.#noteRead(object);
     const http = this.api.sender(workLink, clock);
     const logger = options.logger ?? this.#logger();
     const recorder = this.#options.writesEvents
@@ -425,24 +433,35 @@ export class LoopWorld {
     if (sharing.length > 0) this.wrongs.push(`W2 volume ${name} is deleted while ${sharing.join(", ")} runs with it`);
   }
 
-  /** S1: an item is acknowledged only with its Secret durable, and a Pod that was parked when it was read just before. */
+  /**
+   * S1: an item is acknowledged only with its Secret durable, and with its very Pod parked when it was last read, after the
+   * Secret and before the request was sent.
+   */
   #acknowledged(item: ItemRecord): void {
     if (!item.acks.at(-1)?.workerId?.startsWith(this.#side) || item.type !== "session") return;
     const claim = this.claims.find((secret) => readJournal(secret)?.workId === item.id);
     const journal = claim && readJournal(claim);
     if (!journal) this.wrongs.push(`S1 ${item.id} is acknowledged and no Secret names it`);
-    const parkedMs = this.#parkedMs.get(claim?.metadata.name ?? "") ?? Number.NEGATIVE_INFINITY;
-    const isLate = this.clock.monotonic() - parkedMs > ACK_WINDOW_MS;
-    if (journal?.use === "session" && isLate) this.wrongs.push(`S1 ${item.id} is acknowledged without a ready Pod`);
+    if (journal?.use !== "session") return;
+    const { handledSentMs } = this.#apiOf(item);
+    const read = this.#reads.get(claim?.metadata.name ?? "")?.findLast(({ atMs }) => atMs <= handledSentMs);
+    const journaledMs = this.#journaledMs.get(claim?.metadata.uid ?? "") ?? Number.POSITIVE_INFINITY;
+    const isReady = read?.isParked === true && read.uid === journal.podUid && read.atMs >= journaledMs;
+    if (!isReady) this.wrongs.push(`S1 ${item.id} is acknowledged without a ready Pod`);
   }
 
-  #podChanged(pod: Pod): void {
-    const name = pod.metadata.name ?? "";
-    const live = this.server.find(PODS, pod.metadata.namespace ?? NAMESPACE, name);
-    const isParked = live !== undefined && !live.metadata.deletionTimestamp && readPodState(live).is === "parked";
-    if (isParked) this.#parkedMs.set(name, Number.POSITIVE_INFINITY);
-    else if (this.#parkedMs.get(name) === Number.POSITIVE_INFINITY) this.#parkedMs.set(name, this.clock.monotonic());
-    this.#countPods();
+  #apiOf({ id }: ItemRecord): WorkApi {
+    return [this.api, ...this.api.elsewhere.values()].find(({ world }) => world.items.has(id)) ?? this.api;
+  }
+
+  /** What live reads of Pods show: all that an acknowledgement may rest on. */
+  #noteRead(object: KubeObject): void {
+    const { kind, metadata } = object;
+    if (kind !== PODS.kind) return;
+    const isParked = !metadata.deletionTimestamp && readPodState(object as Pod).is === "parked";
+    const reads = this.#reads.get(metadata.name ?? "") ?? [];
+    this.#reads.set(metadata.name ?? "", reads);
+    reads.push({ atMs: this.clock.monotonic(), uid: metadata.uid, isParked });
   }
 
   /** Pods that take room: not over, not going. */
@@ -468,6 +487,3 @@ export function programOf(pod: Pod | undefined): string {
 }
 
 const STEP_MS = 100;
-
-/** An acknowledgement lands at most so long after its poll was sent, and the Pod is read after that. */
-const ACK_WINDOW_MS = 4_000;

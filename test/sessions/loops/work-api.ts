@@ -39,6 +39,8 @@ export class WorkApi {
 
   /** Who writes Date headers is so far ahead of who stamps what they tell of; null: nobody writes them. */
   dateAheadMs: (() => number) | null = () => 0;
+  /** When (monotonic) the request was sent that is handled now. */
+  handledSentMs = 0;
   /** Other Work APIs, by origin; every other origin is this one's. */
   readonly elsewhere = new Map<string, WorkApi>();
   /** Where requests were sent. */
@@ -66,6 +68,7 @@ export class WorkApi {
 
   async #send(link: Link, clock: Clock, request: HttpRequest): Promise<HttpReply> {
     const times = { sentAtMs: clock.monotonic(), sentAtWallMs: clock.now() };
+    SENT_MS.set(request, times.sentAtMs);
     const gone = new AbortController();
     try {
       const reply = await link.send({
@@ -136,6 +139,7 @@ export class WorkApi {
       secretFor: world.secretFor.bind(world),
       badPoll: (details: string) => new ApiError(400, "invalid_request_error", details),
     };
+    this.handledSentMs = SENT_MS.get(request) ?? 0;
     try {
       const reply = await handler(
         route.call === "list" ? this.#asListed(environment) : environment,
@@ -192,3 +196,6 @@ function dateOf({ date }: Partial<Dated>): [string, string][] {
 const LONGEST_BEHIND_MS = 30_000;
 
 export const BASE_URL = "https://work.test";
+
+/** When (monotonic) requests were sent. */
+const SENT_MS = new WeakMap<HttpRequest, number>();
