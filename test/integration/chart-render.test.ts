@@ -112,6 +112,7 @@ describe("the chart with its defaults", () => {
       "--metrics-bind-address=:8080",
       "--health-probe-bind-address=:8081",
       "--log-level=info",
+      "--protocol-timeout=1.5s",
       "--api-cidrs=160.79.104.0/23,2607:6bc0::/48",
       "--cluster-dns-pods=kube-system/k8s-app=kube-dns,kube-system/k8s-app=node-local-dns,openshift-dns/dns.operator.openshift.io/daemonset-dns=default:5353",
     ]);
@@ -257,6 +258,7 @@ const options: readonly Option[] = [
       shards: 4,
       logLevel: "debug",
       allowedApiOrigins: ["https://a.example", "http://b.example:8080"],
+      protocolTimeout: "2s",
       apiCidrs: ["203.0.113.0/24", "2001:db8::/32"],
       clusterDns: { pods: ["kube-system/k8s-app=kube-dns:8053"], cidrs: ["10.0.0.10/32", "fd00::a/128"] },
       extraArgs: ["--kubeconfig=/etc/berth/kubeconfig"],
@@ -270,6 +272,7 @@ const options: readonly Option[] = [
         "--log-level=debug",
         "--allowed-api-origins=https://a.example",
         "--allowed-api-origins=http://b.example:8080",
+        "--protocol-timeout=2s",
         "--api-cidrs=203.0.113.0/24,2001:db8::/32",
         "--cluster-dns-pods=kube-system/k8s-app=kube-dns:8053",
         "--cluster-dns-cidrs=10.0.0.10/32,fd00::a/128",
