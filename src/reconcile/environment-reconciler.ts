@@ -102,7 +102,8 @@ export class EnvironmentReconciler {
   async #cleanUp(key: string): Promise<void> {
     const orphaned = this.#orphaned.get(key);
     if (!orphaned) return;
-    if (await deleteClaimsOf(orphaned, this.#options)) this.#orphaned.delete(key);
+    const remove = this.#givenUp.get(key) === orphaned.uid ? deleteClaimsOf : deleteOrphanedClaims;
+    if (await remove(orphaned, this.#options)) this.#orphaned.delete(key);
     else this.#options.again(key, this.#options.timing.retryMaxMs);
   }
 

@@ -125,7 +125,7 @@ export class Acknowledging {
         ofClaim(claim),
         async () => {
           const { work, judged } = this.#context;
-          const answer = await judged("ack", api, () => work(api).ack(claim.journal.workId));
+          const answer = await judged("ack", claim.journal, () => work(api).ack(claim.journal.workId));
           // Whoever acknowledged the item did so since it was polled.
           const stamped = renewedAt(answer.value.acknowledged_at, claim.acknowledgedBefore);
           const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };

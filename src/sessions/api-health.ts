@@ -18,11 +18,21 @@ export interface Verdict {
 const JUDGED = ["poll", "stats", "list", "ack", "heartbeat", "stop"] as const;
 export type JudgedCall = (typeof JUDGED)[number];
 
-/** Sends a request to the Work API at `api` and judges its outcome. Returns what the request does, and throws what it throws. */
-export type Judged = <T>(call: JudgedCall, api: string, request: () => Promise<T>) => Promise<T>;
+/**
+ * Sends a request to the Work API at `api` and judges its outcome. Returns what the request does, and throws what it throws.
+ * @param workId the item that it is about
+ */
+export type Judged = <T>(
+  call: JudgedCall,
+  at: { readonly api: string; readonly workId?: string },
+  request: () => Promise<T>,
+) => Promise<T>;
 
-/** Calls about one item: a 403 may be about that item alone, so the key is blamed only when it comes again. */
+/** Calls about one item: a 403 may be about that item alone, so the key is blamed only when another item meets it, too. */
 const OF_ITEMS: ReadonlySet<Told> = new Set(["ack", "heartbeat", "stop"]);
+
+/** Sessions that run need these: a key that may not do them is reported, and polls go on. */
+const OF_RUNNING: ReadonlySet<Told> = new Set(["heartbeat", "stop"]);
 
 /** Calls about the queue as a whole: what one may do, so may the other. */
 const OF_QUEUE: readonly JudgedCall[] = ["poll", "stats"];
@@ -101,8 +111,8 @@ export class ApiHealth {
   readonly #random: Random;
   readonly #clock: Clock;
   readonly #timing: Pick<Timing, "notFoundPauseMs" | "rejectedKeyRetryMs" | "retryMaxMs">;
-  /** Calls that refused the key: how often in a row, and when they are due again (monotonic). */
-  readonly #refusals = new Map<JudgedCall, { readonly times: number; readonly dueMs: number }>();
+  /** Calls that refused the key: for how many items in a row, the last of them, and when they are due again (monotonic). */
+  readonly #refusals = new Map<JudgedCall, { times: number; workId: string | undefined; dueMs: number }>();
 
   constructor(options: {
     onChange: () => void;
@@ -146,24 +156,24 @@ export class ApiHealth {
     if (!due) return false;
     this.#rejected = false;
     const dueMs = this.#clock.monotonic() + this.#timing.retryMaxMs;
-    for (const [call, { times }] of this.#refusals) this.#refusals.set(call, { times, dueMs });
+    for (const refusal of this.#refusals.values()) refusal.dueMs = dueMs;
     return true;
   }
 
   /** A request of this kind is about to be sent. */
-  attempt(call: JudgedCall): Attempt {
+  attempt(call: JudgedCall, workId?: string): Attempt {
     const key = this.#keys;
     this.#begun += 1;
     const at = this.#begun;
     return {
       answered: () => this.#answered(call, key, at),
-      failed: (error, backoff) => this.#failed(call, { key, at }, error, backoff),
+      failed: (error, backoff) => this.#failed(call, { key, at, workId }, error, backoff),
     };
   }
 
   /** Sends a request for a claim and judges it. What the API refuses of one item says that the API answers. */
-  async judge<T>(call: JudgedCall, request: () => Promise<T>): Promise<T> {
-    const attempt = this.attempt(call);
+  async judge<T>(call: JudgedCall, workId: string | undefined, request: () => Promise<T>): Promise<T> {
+    const attempt = this.attempt(call, workId);
     try {
       const answer = await request();
       attempt.answered();
@@ -212,7 +222,12 @@ export class ApiHealth {
     this.#tell();
   }
 
-  #failed(call: JudgedCall, { key, at }: { key: number; at: number }, error: unknown, backoff?: Backoff): number {
+  #failed(
+    call: JudgedCall,
+    { key, at, workId }: { key: number; at: number; workId: string | undefined },
+    error: unknown,
+    backoff?: Backoff,
+  ): number {
     const askedMs = askedPauseMs(error, this.#random) ?? 0;
     const waitMs = backoff ? retryDelayMs(error, backoff, this.#random) : Math.max(this.#timing.retryMaxMs, askedMs);
     const kind = error instanceof WorkApiError ? error.kind : "network";
@@ -220,10 +235,12 @@ export class ApiHealth {
     if (kind === "auth") {
       // The verdict on a key that was replaced while its request was under way is none on the new one.
       if (key !== this.#keys) return waitMs;
-      const times = (this.#refusals.get(call)?.times ?? 0) + 1;
-      this.#refusals.set(call, { times, dueMs: this.#clock.monotonic() + waitMs });
+      const before = this.#refusals.get(call);
+      const isSameItem = before !== undefined && OF_ITEMS.has(call) && before.workId === workId;
+      const times = (before?.times ?? 0) + (isSameItem ? 0 : 1);
+      this.#refusals.set(call, { times, workId, dueMs: this.#clock.monotonic() + waitMs });
       if (OF_ITEMS.has(call) && times < FAILURES_TO_SHOW) return waitMs;
-      this.#rejected = true;
+      if (!OF_RUNNING.has(call)) this.#rejected = true;
       this.#rejectedMs = this.#clock.monotonic();
       this.#rejectedOf = at;
       // Another call says the same in other words: that is no news.

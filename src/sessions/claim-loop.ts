@@ -250,9 +250,10 @@ export class ClaimLoop {
         this.#count(result);
         if (PROGRESS.has(result)) this.#onProgress();
         if (result === "claimed") this.#context.failing.succeeded("poll");
-        if (result === "late" && !this.#gate.isClosing) {
-          const took = `it was offered ${Math.round(answer.answeredAtMs - answer.sentAtMs)} ms after it was asked for`;
-          this.#context.failing.failed("poll", { error: new Error(took) });
+        const { timing, failing } = this.#context;
+        const tookMs = Math.round(answer.answeredAtMs - answer.sentAtMs);
+        if (result === "late" && tookMs > timing.pollBlockMs + timing.requestBoundMs) {
+          failing.failed("poll", { error: new Error(`it was offered ${tookMs} ms after it was asked for`) });
         }
       })
       .finally(() => this.#underWay.delete(claiming));

@@ -112,6 +112,7 @@ export function newClaim(from: {
     lateAck: false,
     item: null,
     heardMs: null,
+    lookFailed: false,
     silentMs: 0,
     silenceEndMs: null,
     failing: null,

@@ -89,6 +89,8 @@ export interface Claim {
   item: ItemView | null;
   /** When a look at its running container's item was last answered; null: none is awaited yet. */
   heardMs: number | null;
+  /** A look at the item failed since the last that was answered. */
+  lookFailed: boolean;
   /** How long the Work API was silent while its container ran, and when it last spoke again; null: it never was. */
   silentMs: number;
   silenceEndMs: number | null;

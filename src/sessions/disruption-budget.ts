@@ -148,12 +148,13 @@ export class DisruptionBudget {
 
   /** Raises it where it is too low. Whoever waited for another's write finds that it counted both. */
   async #write(): Promise<void> {
-    let conflict: unknown;
+    let conflict: unknown = null;
     for (let tries = 0; tries < TRIES && !this.#covers; tries += 1) {
       if (this.#known === undefined) await this.#read();
       if (!this.#covers) conflict = await this.#set(this.#needed);
     }
-    if (!this.#covers) throw conflict;
+    // Without a refusal more sessions were opened meanwhile: who opened them writes next.
+    if (!this.#covers && conflict !== null) throw conflict;
   }
 
   /** Returns the refusal where another client was quicker, in whatever way: the next write begins with a look. */

@@ -101,8 +101,10 @@ export interface FailingStep {
 
 export type FailingByStep = Map<StepName, FailingStep>;
 
-function isUnopened({ journal, ending }: Claim): boolean {
-  return journal.use === "session" && !journal.opened && ending === null;
+/** Whether a claim that was begun lately may still be started. One that cannot be settled must not hold up others forever. */
+function isTried({ journal, ending, lateAckUntilMs }: Claim, nowMs: number, { restartMs }: Pick<Timing, "restartMs">) {
+  const isOpen = journal.use === "session" && !journal.opened && ending === null;
+  return isOpen && nowMs < lateAckUntilMs + restartMs;
 }
 
 /** A claim's step that was not tried again so long after it was due is not needed any more. */
@@ -222,8 +224,7 @@ export class FailingSteps {
   readonly #onChange: () => void;
   readonly #shared: FailingByStep = new Map();
   readonly #gauged = new Set<StepName>();
-  /** Claims that could not be started at more than one try, until they are started or given up. */
-  readonly #unstarted = new Set<Claim>();
+  #ended = false;
   #timer: Timer | null = null;
   #timerMs = Number.POSITIVE_INFINITY;
 
@@ -240,7 +241,6 @@ export class FailingSteps {
     claim.failing ??= new Map();
     const named = { name: claim.name, ...failure };
     const after = this.#failed(claim.failing, step, named);
-    if (STARTS.includes(step) && after.times > 1 && claim.ending === null) this.#unstarted.add(claim);
     // The claim ends, and the next one fails in the same way: a person hears of it until the step is done for one of them.
     this.#failed(this.#shared, step, named);
     return after;
@@ -249,12 +249,12 @@ export class FailingSteps {
   #failed(of: FailingByStep, step: StepName, failure: Failure): FailingStep {
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();
-    const before = of.get(step);
+    const before = of === this.#shared ? this.#fresh(step) : of.get(step);
     const after = afterFailure(before, step, failure, nowMs, this.#context);
     of.set(step, after);
     const isNew = before?.message !== after.message || !isShown(before, nowMs, timing);
     if (isNew && isShown(after, nowMs, timing)) this.#changed();
-    else this.#wakeAt(after.sinceMs + timing.stepPatienceMs);
+    this.#wakeForNext();
     return after;
   }
 
@@ -266,9 +266,15 @@ export class FailingSteps {
 
   /** A claim does not need a step any more: the next one may. */
   notNeeded(step: StepName, claim?: Claim): void {
-    if (claim && STARTS.includes(step)) this.givenUp(claim);
     this.#delete(claim ? claim.failing : this.#shared, step);
     if (claim?.failing?.size === 0) claim.failing = null;
+  }
+
+  /** The shared record of a step, unless it is so old that it says nothing of now. */
+  #fresh(step: StepName): FailingStep | undefined {
+    const { clock, timing } = this.#context;
+    const found = this.#shared.get(step);
+    return found && clock.monotonic() <= found.untilMs + timing.restartMs + OVERDUE_MS ? found : undefined;
   }
 
   #delete(of: FailingByStep | null, step: StepName): void {
@@ -281,20 +287,12 @@ export class FailingSteps {
 
   /** Nothing waits any more: nothing would show that what all claims share works again. */
   nothingWaits(): void {
-    if (this.#shared.size === 0) return;
-    for (const step of [...BEFORE_CLAIMS, ...STARTS, "poll", "claim"] as const) this.#shared.delete(step);
-    this.#changed();
-  }
-
-  /** A claim that could not be started was started, or will not be. */
-  givenUp(claim: Claim): void {
-    if (this.#unstarted.delete(claim) && this.#unstarted.size === 0) this.#onChange();
+    for (const step of [...BEFORE_CLAIMS, ...STARTS, "poll", "claim"] as const) this.#delete(this.#shared, step);
   }
 
   /** A claim is settled or dropped. */
-  forget(claim: Claim): void {
-    this.givenUp(claim);
-    if (claim.failing) this.#changed();
+  forget({ failing }: Claim): void {
+    if (failing) this.#changed();
   }
 
   /**
@@ -302,14 +300,20 @@ export class FailingSteps {
    * after the last one failed.
    */
   get holdsClaims(): boolean {
-    if (this.#unstarted.size > 0 || this.startsFromMs > this.#context.clock.monotonic()) return true;
-    return this.startsFromMs > 0 && [...this.#claims].some(isUnopened);
+    const fromMs = this.startsFromMs;
+    if (fromMs === 0) return false;
+    const { clock, timing } = this.#context;
+    const nowMs = clock.monotonic();
+    if (nowMs < fromMs) return true;
+    for (const claim of this.#claims) if (isTried(claim, nowMs, timing)) return true;
+    return false;
   }
 
-  /** Until when (monotonic) claims are held for that at least. */
+  /** Until when (monotonic) claims are held for that at least; 0: they are not. */
   get startsFromMs(): number {
-    const failed = STARTS.flatMap((step) => this.#shared.get(step) ?? []).filter(({ times }) => times > 1);
-    return Math.max(0, ...failed.map(({ failedMs }) => failedMs + this.#context.timing.restartMs));
+    const { timing } = this.#context;
+    const failed = STARTS.flatMap((step) => this.#fresh(step) ?? []).filter(({ times }) => times > 1);
+    return Math.max(0, ...failed.map(({ failedMs }) => failedMs + timing.restartMs));
   }
 
   /** Nothing is to be claimed before then (monotonic): a step that the next claim would take failed shortly before. */
@@ -337,8 +341,9 @@ export class FailingSteps {
     return null;
   }
 
-  /** No timer is left. */
+  /** Nothing is reported any more, and no timer is left. */
   end(): void {
+    this.#ended = true;
     this.#timer?.cancel();
   }
 
@@ -357,6 +362,7 @@ export class FailingSteps {
   }
 
   #changed(): void {
+    if (this.#ended) return;
     const { metrics, labels } = this.#context;
     const shown = this.#shown();
     for (const step of shown.keys()) this.#gauged.add(step);
@@ -373,7 +379,7 @@ export class FailingSteps {
   #wakeAt(atMs: number): void {
     const { clock } = this.#context;
     const waitMs = atMs - clock.monotonic();
-    if (waitMs < 0 || (this.#timer && this.#timerMs <= atMs)) return;
+    if (this.#ended || waitMs < 0 || (this.#timer && this.#timerMs <= atMs)) return;
     this.#timer?.cancel();
     this.#timerMs = atMs;
     this.#timer = clock.setTimer(() => {
@@ -383,15 +389,20 @@ export class FailingSteps {
     }, waitMs);
   }
 
-  /** Others may have begun to fail later. */
+  /** Others may have begun to fail later; and what was reported is no news any more when it was not tried for long. */
   #wakeForNext(): void {
     const { clock, timing } = this.#context;
     const nowMs = clock.monotonic();
-    const all = [
-      ...this.#shared.values(),
-      ...[...this.#claims].flatMap(({ failing }) => [...(failing?.values() ?? [])]),
+    const times = ({ sinceMs, untilMs }: FailingStep, overdueMs: number) => [
+      sinceMs + timing.stepPatienceMs,
+      untilMs + overdueMs + 1,
     ];
-    const next = all.map(({ sinceMs }) => sinceMs + timing.stepPatienceMs).filter((atMs) => atMs > nowMs);
+    const next = [
+      ...[...this.#shared.values()].flatMap((each) => times(each, timing.restartMs + OVERDUE_MS)),
+      ...[...this.#claims].flatMap(({ failing }) =>
+        [...(failing?.values() ?? [])].flatMap((each) => times(each, OVERDUE_MS)),
+      ),
+    ].filter((atMs) => atMs > nowMs);
     if (next.length > 0) this.#wakeAt(Math.min(...next));
   }
 }

@@ -64,7 +64,7 @@ export class ItemObservers {
       // What an earlier address shows says nothing of the queue that the spec names.
       onUnreadable: (error) => api === this.#current && onUnreadable(error),
       onAnswer: (answer) => onAnswer(api, answer),
-      judged: (walk) => judged("list", api, walk),
+      judged: (walk) => judged("list", { api }, walk),
     });
     this.#byApi.set(api, made);
     return made;

@@ -107,6 +107,7 @@ export class ItemSweep {
       backoff.reset();
     } catch (error) {
       if (signal.aborted) return;
+      for (const claim of running) claim.lookFailed = true;
       await sleep(this.#context.clock, attempt.failed(error, backoff), signal);
     }
   }
@@ -116,6 +117,7 @@ export class ItemSweep {
     try {
       await this.#look(observer, claims);
     } catch (error) {
+      for (const claim of claims) claim.lookFailed = true;
       this.#context.logger.info({ error: errorText(error) }, "items at an earlier address could not be looked at");
     }
   }

@@ -205,7 +205,7 @@ export class LeaseKeeper {
     try {
       guard();
       const asked = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const request = () => judged("heartbeat", api, () => work(api).heartbeat(workId, asked));
+      const request = () => judged("heartbeat", claim.journal, () => work(api).heartbeat(workId, asked));
       const answer = await points.run("session.beat", ofClaim(claim, { expected: echo }), request, beatTold);
       failing.succeeded("beat", claim);
       return answer.value.kind === "refused"

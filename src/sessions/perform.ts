@@ -218,7 +218,9 @@ async function beat(
   const send = (value: string) => {
     context.guard();
     const request = () =>
-      context.judged("heartbeat", api, () => context.work(api).heartbeat(workId, { expected: value, ...desired }));
+      context.judged("heartbeat", claim.journal, () =>
+        context.work(api).heartbeat(workId, { expected: value, ...desired }),
+      );
     return context.points.run(point, ofClaim(claim, { expected: value }), request, beatTold);
   };
   const first = await send(expected);
@@ -240,7 +242,7 @@ export async function stopItem(context: SessionContext, claim: Claim, force: boo
   const sentMs = context.clock.monotonic();
   const { api, workId } = claim.journal;
   await context.points.run("session.stop", ofClaim(claim, { force }), () =>
-    context.judged("stop", api, () => context.work(api).stop(workId, { force })),
+    context.judged("stop", claim.journal, () => context.work(api).stop(workId, { force })),
   );
   const seen: ItemView = claim.item ?? {
     state: "stopped",

@@ -118,8 +118,8 @@ export class SessionsRuntime {
       onChange();
     });
     // What an earlier address answers says nothing of the queue that the spec names.
-    const judged: Judged = (call, api, request) =>
-      api === "" || api === from.work().baseUrl ? this.#health.judge(call, request) : request();
+    const judged: Judged = (call, { api, workId }, request) =>
+      api === "" || api === from.work().baseUrl ? this.#health.judge(call, workId, request) : request();
     const context: SessionContext = { ...from, failing: this.#failing, judged };
     this.#context = context;
     const { clock } = context;
@@ -472,7 +472,9 @@ export class SessionsRuntime {
     if (!ready() && this.#pace.pollsEnd()) this.#queue.look();
     while (!signal.aborted && !ready()) {
       const open = [this.#breaker, this.#offers].filter(({ isOpen }) => isOpen);
-      const dueMs = [...open.map(({ nextProbeAtMs }) => nextProbeAtMs), this.#failing.startsFromMs];
+      // What holds claims back may end by the clock alone.
+      const heldMs = this.#failing.holdsClaims ? clock.monotonic() + this.#context.timing.settleLookMs : 0;
+      const dueMs = [...open.map(({ nextProbeAtMs }) => nextProbeAtMs), heldMs];
       const waits = dueMs.map((atMs) => atMs - clock.monotonic()).filter((ms) => ms > 0);
       if (waits.length === 0) await this.#changed.wait(signal);
       else await this.#changed.waitAtMost(clock, Math.min(...waits), signal);

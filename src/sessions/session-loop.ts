@@ -1,5 +1,5 @@
 import { errorText } from "../core/errors.ts";
-import { isConflict, isForbidden, isInvalid, isNotFound, KubeApiError } from "../kube/errors.ts";
+import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { WorkQueue } from "../kube/workqueue.ts";
 import { WorkApiError } from "../work/errors.ts";
@@ -239,7 +239,9 @@ export class SessionLoop {
       this.#noteFailure(claim, name, { error: failure });
       throw failure;
     }
-    this.#noteFailure(claim, name, { error, atOnce: !claim.failing?.has(name ?? "open") });
+    // A request of ours whose answer was lost has done it.
+    if (name === "open" && claim.journal.opened) this.#context.failing.succeeded(name, claim);
+    else this.#noteFailure(claim, name, { error, atOnce: !claim.failing?.has(name ?? "open") });
   }
 
   #noteFailure(claim: Claim, name: StepName | null, failure: Failure): void {
@@ -262,7 +264,6 @@ export class SessionLoop {
     if (!isOutOfPatience(failing, clock.monotonic(), timing)) return false;
     claim.ending = { why: "StartFailed", message: failing?.message ?? errorText(error) };
     this.#notes.judge(claim, outcomeOf(claim));
-    this.#context.failing.givenUp(claim);
     return true;
   }
 
@@ -359,6 +360,8 @@ export class SessionLoop {
     claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
     claim.openedMs = this.#context.clock.monotonic();
     claim.openedAtMs = this.#context.clock.now();
+    // It was given up, and an opening whose answer was lost has started its container.
+    if (claim.ending?.why === "StartFailed") claim.ending = null;
     if (!pod) return;
     await this.#touch(claim, pod);
     this.#notes.opened(claim);
@@ -392,7 +395,8 @@ export class SessionLoop {
     const context = this.#context;
     const hasEnded = because === "stopped" || because === "absent";
     // Once its Secret is gone, its item can be claimed again.
-    if (!hasEnded && isReleased({ claim, limits: this.#facts.limits(claim) })) await this.#releases.note(claim);
+    const counts = !hasEnded && !claim.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
+    if (counts) await this.#countRelease(claim);
     await dropSecret(context, claim, "session.settled", because);
     const told = this.#outcomeOf(claim, because, pod);
     // Before its Pod is marked, which tells the next process what is known by then.
@@ -406,6 +410,18 @@ export class SessionLoop {
     if (hasEnded) this.#releases.ended(claim);
     this.#forget(claim, "settled");
     this.#notes.settled(claim, because, told);
+  }
+
+  /** A count that cannot be written must not keep the claim's Secret, whose room a quota may need for the count. */
+  async #countRelease(claim: Claim): Promise<void> {
+    const { clock, timing, logger } = this.#context;
+    try {
+      await this.#releases.note(claim);
+    } catch (error) {
+      const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
+      if (!isQuotaExceeded(error) && !isLate) throw error;
+      logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "a release could not be counted durably");
+    }
   }
 
   #outcomeOf(claim: Claim, because: string, pod: Pod | undefined): Outcome | null {

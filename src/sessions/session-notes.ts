@@ -203,7 +203,10 @@ function noteHeard(claim: Claim, nowMs: number, { silenceMs }: Pick<Timing, "sil
   // Of a container that has ended only the first look counts: the next ones are made seldom.
   if (heardMs === null || (endedMs !== null && heardMs > endedMs)) return;
   claim.heardMs = nowMs;
-  if (nowMs - heardMs <= silenceMs) return;
+  // Looks may be far apart for want of budget: that is no silence.
+  const hasFailed = claim.lookFailed || claim.failing?.has("look") === true;
+  claim.lookFailed = false;
+  if (!hasFailed || nowMs - heardMs <= silenceMs) return;
   claim.silentMs += nowMs - heardMs;
   claim.silenceEndMs = nowMs;
 }

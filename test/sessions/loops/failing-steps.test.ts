@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { DEFAULT_TIMING, withRequestBound } from "../../../src/sessions/timing.ts";
 import { metricValue } from "../../support/metric-value.ts";
@@ -148,6 +149,7 @@ describe.each(LEASES)("lease: %s", (lease) => {
     const { world } = await started({ lease });
     const fix = refuseCall(world, "ack", status);
     world.enqueue();
+    world.enqueue();
     await world.until("it is said", () => world.conditionOf("Authenticated")?.status === "False", MINUTE);
     await world.pass(15 * MINUTE);
     expect(world.api.requests.get("ack")).toBeLessThan(20);
@@ -262,6 +264,60 @@ describe.each(LEASES)("lease: %s", (lease) => {
     fix();
     await untilServedAgain(world);
   });
+});
+
+test("a session that was opened at the third try holds up no other", async () => {
+  const { world, operator } = await started({ lease: "Worker", warm: 2 });
+  world.fate = () => ({ startError: false, program: "stock", servesMs: 10 * MINUTE });
+  let tries = 0;
+  operator.kube.intercept.push(({ verb, plural, name, body }) => {
+    if (verb !== "patch" || plural !== "secrets" || tries > 1) return;
+    tries += 1;
+    if (tries === 1) throw refusal(504, "Timeout", "no answer", true);
+    // The first request lands just before the second one.
+    world.server.patch(SECRETS, NAMESPACE, name, body);
+    throw refusal(409, "Conflict", "the object has been modified");
+  });
+  world.enqueue();
+  await world.until("it runs", () => world.node.running.size === 1, MINUTE);
+  const next = world.enqueue();
+  await world.until("the next one is claimed", () => world.item(next).acks.length > 0, MINUTE);
+  holdsTrue(world);
+});
+
+test("a stop of one item that is always answered 403 keeps no other session from being served", async () => {
+  const { world } = await started({ lease: "Operator" });
+  world.fate = () => ({ startError: false, program: "plain", servesMs: 3_000 });
+  const first = world.enqueue();
+  world.api.answer = (call, { path }) =>
+    call === "stop" && path.includes(first)
+      ? { status: 403, body: { error: { type: "permission_error", message: "not this item" } } }
+      : undefined;
+  await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing", 3 * MINUTE);
+  expect(world.conditionOf("Ready")?.message).toContain("not this item");
+  expect(world.conditionOf("Authenticated")?.status).toBe("True");
+  const others = Array.from({ length: 6 }, () => world.enqueue());
+  await world.until("they are served", () => others.every((id) => world.item(id).state === "stopped"), 5 * MINUTE);
+  expect(world.item(first)).toMatchObject({ state: "active", acks: { length: 1 } });
+  world.api.answer = () => undefined;
+  await world.until("all is settled", () => world.isSettled, 5 * MINUTE);
+  holdsTrue(world);
+});
+
+test("the metric goes back to 0 when a step was not tried for long", async () => {
+  const { world } = await started({ lease: "Worker" });
+  world.fate = () => ({ startError: false, program: "dies", servesMs: 3_000 });
+  const fix = refuseCall(world, "stop", 400);
+  const id = world.enqueue();
+  await world.until("it is reported", () => world.conditionOf("Ready")?.reason === "StepFailing", 3 * MINUTE);
+  expect(await failing(world, "stop")).toBe(1);
+  // Its user stops the item; more work waits, so that nothing forgets what failed.
+  world.api.world.stopItem(id, true);
+  world.patchEnvironment({ spec: { paused: true } });
+  world.enqueue();
+  await world.pass(10 * MINUTE);
+  expect(await failing(world, "stop")).toBe(0);
+  fix();
 });
 
 test("heartbeats that are refused with lease: Operator are reported, and the claim given up", async () => {
