@@ -4,6 +4,12 @@ import { isForbidden, isUnauthorized } from "../kube/errors.ts";
 import type { Informer } from "../kube/informer.ts";
 import type { KubeObject } from "../kube/resource.ts";
 
+/**
+ * A restart of the API server takes seconds; after this a person wants to know. Longer than a reflector takes to trust a
+ * watch without events (ANSWERED_MS of reflector.ts).
+ */
+const PATIENCE_MS = 45_000;
+
 /** How soon a change is noticed. */
 const CHECK_MS = 5_000;
 
@@ -19,13 +25,10 @@ export interface LaggingCaches {
 export class CacheLag<C extends LaggingCaches> {
   readonly #caches: readonly C[];
   readonly #clock: Clock;
-  readonly #patienceMs: number;
 
-  /** @param patienceMs a restart of the API server takes seconds; after this a person wants to know. */
-  constructor(caches: readonly C[], clock: Clock, patienceMs: number) {
+  constructor(caches: readonly C[], clock: Clock) {
     this.#caches = caches;
     this.#clock = clock;
-    this.#patienceMs = patienceMs;
   }
 
   /** Why changes in a namespace are not seen, and how to fix it; null: they are. */
@@ -48,8 +51,8 @@ export class CacheLag<C extends LaggingCaches> {
   }
 
   #words({ pods, environments }: LaggingCaches): string | null {
-    if (pods.behindMs >= this.#patienceMs) return words("Pods", pods);
-    return environments.behindMs >= this.#patienceMs ? words("Environments", environments) : null;
+    if (pods.behindMs >= PATIENCE_MS) return words("Pods", pods);
+    return environments.behindMs >= PATIENCE_MS ? words("Environments", environments) : null;
   }
 }
 

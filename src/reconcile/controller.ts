@@ -127,7 +127,7 @@ export class Controller {
       environments: environmentInformer(options, namespace),
       pods: podInformer(options, namespace),
     }));
-    this.#lag = new CacheLag(this.#caches, clock, options.timing.stepPatienceMs);
+    this.#lag = new CacheLag(this.#caches, clock);
     this.#environments = this.#caches.map(({ environments }) => environments);
     this.#pods = this.#caches.map(({ pods }) => pods);
     this.#policies = this.#perNamespace((namespace) => policyInformer(options, namespace));

@@ -3,12 +3,11 @@ import { KubeApiError } from "../../src/kube/errors.ts";
 import { CacheLag, type LaggingCaches } from "../../src/reconcile/cache-lag.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-const PATIENCE_MS = 45_000;
 const FINE = { behindMs: 0, lastError: undefined };
 const FORBIDDEN = new KubeApiError("pods is forbidden: no permission", { status: 403, reason: "Forbidden" });
 
 function lagOf(...caches: LaggingCaches[]) {
-  return new CacheLag(caches, new VirtualClock(), PATIENCE_MS);
+  return new CacheLag(caches, new VirtualClock());
 }
 
 test("says nothing for a while, since an API server that restarts is back by then", () => {
@@ -39,7 +38,7 @@ test("is told when it begins and when it ends, once each", async () => {
   const caches = { namespace: undefined, environments: FINE, pods };
   const told: unknown[] = [];
   const ending = new AbortController();
-  const running = new CacheLag([caches], clock, PATIENCE_MS).run(ending.signal, (each) => told.push(each));
+  const running = new CacheLag([caches], clock).run(ending.signal, (each) => told.push(each));
   await clock.advance(20_000);
   expect(told).toEqual([]);
   Object.assign(pods, { behindMs: 50_000, lastError: FORBIDDEN });
