@@ -928,7 +928,7 @@ export const KEEPING: readonly FileMutations[] = [
         guard: "guard",
         find: "if (nowMs < fromMs) return true;",
         replace: "",
-        tests: ["test/sessions/loops/refused-opening.test.ts", "test/sessions/loops/failing-steps.test.ts"],
+        tests: ["test/sessions/loops/refused-opening.test.ts"],
       },
     ],
   },

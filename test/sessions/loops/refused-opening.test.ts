@@ -1,18 +1,21 @@
 import { describe, expect, test } from "vitest";
 import { SECRETS } from "../../../src/kube/resource.ts";
+import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 
 const MINUTE = 60_000;
 
-/** A world whose operator lost its permission to patch Secrets between two claims. */
-async function withoutPatch(sessions: Record<string, unknown>, seed = 1) {
+/** A world whose operator lost its permission to patch Secrets between two claims; `refused` gets the times of its tries. */
+async function withoutPatch(sessions: Record<string, unknown>, seed = 1, refused: number[] = []) {
   const world = new LoopWorld({ seed, sessions: { maxConcurrent: 4, warm: 1, ...sessions } });
   world.createEnvironment();
   const operator = world.startOperator();
   await world.until("a parked Pod", () => world.parked.length > 0);
   operator.kube.intercept.push(({ verb, plural }) => {
-    if (verb === "patch" && plural === "secrets") throw refusal(403, "Forbidden", 'secrets "x" is forbidden: no leave');
+    if (verb !== "patch" || plural !== "secrets") return;
+    refused.push(world.clock.monotonic());
+    throw refusal(403, "Forbidden", 'secrets "x" is forbidden: no leave');
   });
   return { world, giveBack: () => operator.kube.intercept.splice(0) };
 }
@@ -101,6 +104,19 @@ describe.each(["Worker", "Operator"] as const)("lease: %s: a claim whose Secret 
     expect(ids.filter((id) => world.item(id).state === "stopped").length).toBeLessThanOrEqual(6);
     giveBack();
     await world.until("all are served", () => world.isSettled, 60 * MINUTE);
+    holdsTrue(world);
+  });
+
+  test("lets the next one be claimed two minutes after its opening failed last, not before", async () => {
+    const refused: number[] = [];
+    const { world } = await withoutPatch({ lease }, 1, refused);
+    const ids = [world.enqueue(), world.enqueue()];
+    const claimed = () => ids.filter((id) => world.item(id).acks.length > 0).length;
+    await world.until("the first is claimed", () => claimed() === 1, MINUTE);
+    await world.until("the second is claimed", () => claimed() === 2, 10 * MINUTE);
+    const tries = [...refused, world.clock.monotonic()];
+    const longestPauseMs = Math.max(...tries.slice(1).map((ms, n) => ms - (tries[n] ?? 0)));
+    expect(longestPauseMs).toBeGreaterThanOrEqual(DEFAULT_TIMING.restartMs);
     holdsTrue(world);
   });
 
