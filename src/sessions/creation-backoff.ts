@@ -29,6 +29,8 @@ export class CreationBackoff {
   /** When to try again because a Pod ended, within the pause that a quota caused. */
   #retryMs = Number.POSITIVE_INFINITY;
   #problem: CapacityProblem = null;
+  /** Whose volume the problem is about. */
+  #sessionId: string | undefined;
   /** So long (monotonic) what is said of one session's volume stands, though nothing else waits for it. */
   #toldUntilMs = 0;
 
@@ -103,14 +105,16 @@ export class CreationBackoff {
     this.#isQuotaFull = false;
   }
 
-  /** Says what stands in the way of Pods. */
-  say(problem: CapacityProblem): void {
+  /** Says what stands in the way of Pods, or of the volume of one session. */
+  say(problem: CapacityProblem, sessionId?: string): void {
     this.#problem = problem;
+    this.#sessionId = sessionId;
+    if (sessionId !== undefined) this.#toldUntilMs = this.#clock.monotonic() + 2 * TRY_MS;
   }
 
   /** Says what stands in the way of the Pod of one session, of which nothing else would tell that it is over. */
   sayForAWhile(problem: CapacityProblem): void {
-    this.#problem = problem;
+    this.say(problem);
     this.#toldUntilMs = this.#clock.monotonic() + TOLD_MS;
   }
 
@@ -118,15 +122,22 @@ export class CreationBackoff {
    * A Pod was created. Whether it gets ready is another matter: what was said of the one before it stands until one is
    * parked. A quota is said to be full until all Pods that are wanted have been created.
    */
-  created(): void {
-    if (this.#saysOfCreation && this.#problem?.is !== "quota") this.#problem = null;
+  created(sessionId?: string): void {
+    if (sessionId === this.#sessionId) this.#sessionId = undefined;
+    if (this.#saysOfCreation && this.#problem?.is !== "quota") this.#clear();
     if (this.#isQuotaFull) this.#endPause();
   }
 
   /** A Pod of this template was parked. */
   parked(hash: string): void {
     if (hash === this.#hash) this.#backoff.reset();
-    this.#problem = null;
+    this.#clear();
+  }
+
+  /** The Pod of one session says nothing of the volume of another: what was said of that stands until it is tried again. */
+  #clear(): void {
+    const isOpen = this.#sessionId !== undefined && this.#clock.monotonic() < this.#toldUntilMs;
+    if (!isOpen) this.#problem = null;
   }
 
   /**

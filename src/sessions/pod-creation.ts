@@ -57,7 +57,7 @@ export class PodCreation {
         this.#onNoVolume(sessionId);
         this.#backoff.sayForAWhile(problem);
       } else {
-        this.#backoff.say(problem);
+        this.#backoff.say(problem, quota ? undefined : sessionId);
         this.#backoff.pause();
       }
       logger.warn({ sessionId, error: errorText(error) }, "a session's volume could not be had");
@@ -78,7 +78,7 @@ export class PodCreation {
       const made = await points.run("prepare.create-pod", { pod: podName }, () => kube.create(PODS, pod));
       await this.#refuseChanged(made, pod);
       metrics.podsCreated.inc(labels);
-      this.#backoff.created();
+      this.#backoff.created(own?.sessionId);
       this.#quota.granted();
     } catch (error) {
       this.#expected.failed(podName, error);

@@ -22,8 +22,9 @@ export function fenceAndStop(facts: Facts): Step {
   if (item.state === "starting") return held ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
   if (held) return untilBeatShows(facts, item) ?? renewal(facts, item) ?? STOP;
   const value = item.latestHeartbeatAt ?? NO_HEARTBEAT;
-  // An older one is from a list that is behind.
   if (memory.is !== "snapshot" || isLater(value, memory.value)) return { do: "snapshot", value };
+  // An older one is from a list that is behind. What a heartbeat proved while the session ran does not count any more.
+  if (memory.beatenSinceMs !== undefined) return { do: "snapshot", value: memory.value };
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
   if (nowMs >= quietUntil) return { do: "fence", expected: memory.value };
   // A list that is behind does not show yet that the worker stopped its item before it ended.

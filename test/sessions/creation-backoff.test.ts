@@ -71,3 +71,27 @@ test("a try that fails for another reason ends the tries that an ended Pod allow
   backoff.pause();
   expect(backoff.waitMs).toBe(BASE);
 });
+
+describe("a session's volume that can't be had", () => {
+  const problem = { is: "volume", message: "no answer" } as const;
+
+  test("is still reported when another session's Pod is created and parked", () => {
+    backoff.say(problem, "sesn_1");
+    backoff.created("sesn_2");
+    backoff.parked("a1");
+    expect(backoff.problem).toEqual(problem);
+  });
+
+  test("is not reported any more once its own Pod is created", () => {
+    backoff.say(problem, "sesn_1");
+    backoff.created("sesn_1");
+    expect(backoff.problem).toBeNull();
+  });
+
+  test("is not reported forever where its session isn't tried again", async () => {
+    backoff.say(problem, "sesn_1");
+    await clock.advance(90 * SECOND);
+    backoff.created("sesn_2");
+    expect(backoff.problem).toBeNull();
+  });
+});
