@@ -136,7 +136,8 @@ export class CreationBackoff {
 
   /** The Pod of one session says nothing of the volume of another: what was said of that stands until it is tried again. */
   #clear(): void {
-    const isOpen = this.#sessionId !== undefined && this.#clock.monotonic() < this.#toldUntilMs;
+    const untilMs = Math.max(this.#toldUntilMs, this.#fromMs + 2 * TRY_MS);
+    const isOpen = this.#sessionId !== undefined && this.#clock.monotonic() < untilMs;
     if (!isOpen) this.#problem = null;
   }
 
