@@ -109,7 +109,6 @@ export class CreationBackoff {
   say(problem: CapacityProblem, sessionId?: string): void {
     this.#problem = problem;
     this.#sessionId = sessionId;
-    if (sessionId !== undefined) this.#toldUntilMs = this.#clock.monotonic() + 2 * TRY_MS;
   }
 
   /** Says what stands in the way of the Pod of one session, of which nothing else would tell that it is over. */
@@ -136,8 +135,7 @@ export class CreationBackoff {
 
   /** The Pod of one session says nothing of the volume of another: what was said of that stands until it is tried again. */
   #clear(): void {
-    const untilMs = Math.max(this.#toldUntilMs, this.#fromMs + 2 * TRY_MS);
-    const isOpen = this.#sessionId !== undefined && this.#clock.monotonic() < untilMs;
+    const isOpen = this.#sessionId !== undefined && this.#clock.monotonic() < this.#fromMs + 2 * TRY_MS;
     if (!isOpen) this.#problem = null;
   }
 
