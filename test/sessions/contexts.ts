@@ -10,6 +10,15 @@ import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { contextOf, JOURNAL } from "./claims.ts";
 
+/** The owner reference of the Pods and Secrets of `fakeContext`'s Environment. */
+export const OWNER = {
+  apiVersion: "berth.dev/v1alpha1",
+  kind: "Environment",
+  name: "research",
+  uid: "env-uid",
+  controller: true,
+};
+
 /** The context of one part of the session loops, on fakes. `more` replaces parts of it, and adds those that have no default. */
 export function fakeContext(more: Partial<Record<keyof SessionContext, unknown>> = {}): SessionContext {
   return contextOf({

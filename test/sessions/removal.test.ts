@@ -5,19 +5,12 @@ import { Removals } from "../../src/sessions/removal.ts";
 import { FakeKube, type KubeCall, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { JOURNAL } from "./claims.ts";
-import { claimSecret, fakeContext } from "./contexts.ts";
+import { claimSecret, fakeContext, OWNER } from "./contexts.ts";
 import { pod } from "./pods.ts";
 
-const owner = {
-  apiVersion: "berth.dev/v1alpha1",
-  kind: "Environment",
-  name: "research",
-  uid: "env-uid",
-  controller: true,
-};
 const free = (metadata: Pod["metadata"] = {}, status: Pod["status"] = {}) =>
   pod(status, {
-    metadata: { uid: JOURNAL.podUid, ownerReferences: [owner], labels: { "berth.dev/phase": "parked" }, ...metadata },
+    metadata: { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "parked" }, ...metadata },
   });
 const exists = () => refusal(409, "AlreadyExists", "there is one");
 const conflict = () => refusal(409, "Conflict", "not that uid");

@@ -5,22 +5,15 @@ import { Retention } from "../../src/sessions/retention.ts";
 import { FakeKube, type KubeCall, notFound } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { opened } from "./claims.ts";
-import { claimSecret, fakeContext } from "./contexts.ts";
+import { claimSecret, fakeContext, OWNER } from "./contexts.ts";
 import { pod } from "./pods.ts";
 
-const owner = {
-  apiVersion: "berth.dev/v1alpha1",
-  kind: "Environment",
-  name: "research",
-  uid: "env-uid",
-  controller: true,
-};
 const assigned = (name: string, metadata: Pod["metadata"] = {}) =>
   pod(
     {},
     {
       metadata: {
-        ...{ name, uid: `${name}-uid`, resourceVersion: "1", ownerReferences: [owner] },
+        ...{ name, uid: `${name}-uid`, resourceVersion: "1", ownerReferences: [OWNER] },
         labels: { "berth.dev/phase": "assigned" },
         ...metadata,
       },

@@ -10,17 +10,10 @@ import { WorkApiError } from "../../src/work/errors.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { acknowledged, JOURNAL, OURS, opened, over, view } from "./claims.ts";
-import { BEATS, claimSecret, fakeContext } from "./contexts.ts";
+import { BEATS, claimSecret, fakeContext, OWNER } from "./contexts.ts";
 import { pod } from "./pods.ts";
 
-const owner = {
-  apiVersion: "berth.dev/v1alpha1",
-  kind: "Environment",
-  name: "research",
-  uid: "env-uid",
-  controller: true,
-};
-const METADATA = { uid: JOURNAL.podUid, ownerReferences: [owner], labels: { "berth.dev/phase": "assigned" } };
+const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "assigned" } };
 const running = (status: Pod["status"] = {}) =>
   pod({ containerStatuses: [{ name: "worker", state: { running: {} } }], ...status }, { metadata: METADATA });
 

@@ -214,6 +214,16 @@ function withTwoTemplates(fate: ContainerFate, sessions: Record<string, unknown>
 
 const imageOf = (pod: Pod) => pod.spec.containers[0]?.image;
 
+/** A new process finds the template fixed: it serves all that is queued, and starts no container of the broken one. */
+async function servesFixed(world: LoopWorld, started: readonly Pod[]): Promise<void> {
+  const lost = started.length;
+  world.patchEnvironment(withImage(IMAGES.fixed));
+  world.startOperator();
+  await world.until("all are served", () => world.isSettled, 10 * MINUTE);
+  expect(started.length).toBe(lost);
+  holdsTrue(world);
+}
+
 const servedItems = (world: LoopWorld) => world.items.filter(({ state }) => state === "stopped").length;
 
 describe("the parked Pods of a template that was replaced", () => {
@@ -261,12 +271,7 @@ describe("the parked Pods of a template that was replaced", () => {
     await world.until("the first three are settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length === 4);
     await operator.stop();
-    const lost = started.length;
-    world.patchEnvironment(withImage(IMAGES.fixed));
-    world.startOperator();
-    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
-    expect(started.length).toBe(lost);
-    holdsTrue(world);
+    await servesFixed(world, started);
   });
 
   test("get no session from a new process where it served before it could not be started any more", async () => {
@@ -281,12 +286,7 @@ describe("the parked Pods of a template that was replaced", () => {
     await world.until("what was tried is settled", () => world.claims.length === 0, MINUTE);
     await world.until("parked Pods", () => world.parked.length >= 4);
     await operator.stop();
-    const lost = started.length;
-    world.patchEnvironment(withImage(IMAGES.fixed));
-    world.startOperator();
-    await world.until("all are served", () => world.isSettled, 10 * MINUTE);
-    expect(started.length).toBe(lost);
-    holdsTrue(world);
+    await servesFixed(world, started);
   });
 
   test("make room at once where it is the only one", async () => {
