@@ -74,7 +74,10 @@ export interface Protocol {
    * window, which says nothing where the first one is kept; `by-owner`: as if that could always be told.
    */
   readonly unanswered: "by-evidence" | "by-owner" | "ours" | "not-ours";
-  /** What becomes of one that may be ours or another client's: if nobody beats it, it is beaten once and released; or forgotten. */
+  /**
+   * What the operator does with an item that may be another client's: it sends one heartbeat if nobody else does, and
+   * releases it; or it forgets it.
+   */
   readonly doubted: "released" | "forgotten";
   /** What a stop asks for. */
   readonly stop: "fence" | "same-acknowledgement" | "unbeaten-since-the-end";
