@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { CODE } from "../../src/sessions/model/rules.ts";
+import { CODE } from "../../model/rules.ts";
 import { MUTATIONS } from "../../tools/mutate/list.ts";
 import { problems } from "../../tools/mutate/main.ts";
 import { breaksModelRule, type Mutation, mutated } from "../../tools/mutate/mutation.ts";

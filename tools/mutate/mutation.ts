@@ -1,4 +1,4 @@
-import type { Protocol } from "../../src/sessions/model/rules.ts";
+import type { Protocol } from "../../model/rules.ts";
 
 /**
  * What a mutation takes away. A rule of the protocol's model is one that the design marks (M): no mutation of it may

@@ -1,9 +1,9 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
-import { CODE } from "../../../src/sessions/model/rules.ts";
-import { holdingScopes, type Scope } from "../../../src/sessions/model/scopes.ts";
-import { type Verdict, wordsOf } from "../../sessions/model/judge.ts";
+import { CODE } from "../../../model/rules.ts";
+import { holdingScopes, type Scope } from "../../../model/scopes.ts";
+import { type Verdict, wordsOf } from "../../model/judge.ts";
 import { readFaultSettings } from "../support/settings.ts";
 
 // The scopes that take minutes, and up to a gigabyte each. A run that is not long takes a quick one for each kind of lease.

@@ -1,8 +1,8 @@
-import { describeState } from "../../../src/sessions/model/describe.ts";
-import { tellSteps } from "../../../src/sessions/model/explore.ts";
-import { Moment } from "../../../src/sessions/model/moment.ts";
-import type { Layout, State } from "../../../src/sessions/model/state.ts";
-import type { Step } from "../../../src/sessions/model/steps.ts";
+import { describeState } from "../../../model/describe.ts";
+import { tellSteps } from "../../../model/explore.ts";
+import { Moment } from "../../../model/moment.ts";
+import type { Layout, State } from "../../../model/state.ts";
+import type { Step } from "../../../model/steps.ts";
 
 /** A step that may be taken, with where it leads. */
 export interface Successor {

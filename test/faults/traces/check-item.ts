@@ -1,8 +1,8 @@
+import { describeStep } from "../../../model/describe.ts";
+import { CODE, type Rules } from "../../../model/rules.ts";
+import { Layout } from "../../../model/state.ts";
+import type { Step } from "../../../model/steps.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
-import { describeStep } from "../../../src/sessions/model/describe.ts";
-import { CODE, type Rules } from "../../../src/sessions/model/rules.ts";
-import { Layout } from "../../../src/sessions/model/state.ts";
-import type { Step } from "../../../src/sessions/model/steps.ts";
 import { SESSION_POINTS } from "../../../src/sessions/points.ts";
 import type { Timing } from "../../../src/sessions/timing.ts";
 import { Candidates, type UnderWay } from "./candidates.ts";

@@ -1,6 +1,6 @@
+import { BODY, ITEM, isAlive, type Layout, MEMORY, POD, STATE, type State } from "../../../model/state.ts";
+import type { OperatorStep, Step } from "../../../model/steps.ts";
 import type { PointDetails, PointOutcome } from "../../../src/core/points.ts";
-import { BODY, ITEM, isAlive, type Layout, MEMORY, POD, STATE, type State } from "../../../src/sessions/model/state.ts";
-import type { OperatorStep, Step } from "../../../src/sessions/model/steps.ts";
 import type { SessionPoint } from "../../../src/sessions/points.ts";
 import type { Successor } from "./candidates.ts";
 

@@ -1,6 +1,6 @@
+import type { Rules } from "../../../model/rules.ts";
+import type { Fault, HiddenStep } from "../../../model/steps.ts";
 import { PODS } from "../../../src/kube/resource.ts";
-import type { Rules } from "../../../src/sessions/model/rules.ts";
-import type { Fault, HiddenStep } from "../../../src/sessions/model/steps.ts";
 import type { FateInput } from "../../../testbed/node/fate.ts";
 import type { WorldOptions } from "../../support/world.ts";
 import type { TraceRun } from "./run.ts";

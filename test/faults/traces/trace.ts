@@ -1,5 +1,5 @@
+import type { Fault, HiddenStep } from "../../../model/steps.ts";
 import type { PointEvent, PointObserver } from "../../../src/core/points.ts";
-import type { Fault, HiddenStep } from "../../../src/sessions/model/steps.ts";
 import { READINGS } from "./mapping.ts";
 
 /** What a trace is made of, in the order in which it happened. */

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
+import type { Rules } from "../../../model/rules.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
-import type { Rules } from "../../../src/sessions/model/rules.ts";
 import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { checkItem } from "../../faults/traces/check-item.ts";
 import { Knowledge } from "../../faults/traces/knowledge.ts";

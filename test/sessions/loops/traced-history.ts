@@ -1,6 +1,6 @@
+import type { Rules } from "../../../model/rules.ts";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { PODS } from "../../../src/kube/resource.ts";
-import type { Rules } from "../../../src/sessions/model/rules.ts";
 import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
 import { TraceRecorder } from "../../faults/traces/trace.ts";

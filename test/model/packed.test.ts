@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { NumberList, StateStore } from "../../../src/sessions/model/packed.ts";
+import { NumberList, StateStore } from "../../model/packed.ts";
 
 const WIDTH = 5;
 

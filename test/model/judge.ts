@@ -1,5 +1,5 @@
-import { explore } from "../../../src/sessions/model/explore.ts";
-import type { Scope } from "../../../src/sessions/model/scopes.ts";
+import { explore } from "../../model/explore.ts";
+import type { Scope } from "../../model/scopes.ts";
 
 /** What came of a scope: all of its variants together. */
 export interface Verdict {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { CODE, type Protocol, type Rules } from "../../../src/sessions/model/rules.ts";
-import { WITHOUT_A_RULE } from "../../../src/sessions/model/scopes.ts";
-import { type Standing, VALUES } from "../../../src/sessions/model/values.ts";
+import { CODE, type Protocol, type Rules } from "../../model/rules.ts";
+import { WITHOUT_A_RULE } from "../../model/scopes.ts";
+import { type Standing, VALUES } from "../../model/values.ts";
 import { judge, wordsOf } from "./judge.ts";
 
 interface Value {

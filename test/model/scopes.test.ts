@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { PROPERTIES } from "../../../src/sessions/model/properties.ts";
-import { CODE, FIRST } from "../../../src/sessions/model/rules.ts";
-import { CODE_SCOPES, holdingScopes, LIMITS, WEAKER, WITHOUT_A_RULE } from "../../../src/sessions/model/scopes.ts";
+import { PROPERTIES } from "../../model/properties.ts";
+import { CODE, FIRST } from "../../model/rules.ts";
+import { CODE_SCOPES, holdingScopes, LIMITS, WEAKER, WITHOUT_A_RULE } from "../../model/scopes.ts";
 import { judge, wordsOf } from "./judge.ts";
 
 // Small scopes, whole: every order of steps and faults. The large ones are test/faults/model, in the long run.
