@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Random } from "../src/core/random.ts";
+import type { Random } from "../src/core/backoff.ts";
 
 const BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 /** Real ids are a prefix, the version `01` and 22 characters. */

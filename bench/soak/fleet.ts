@@ -1,6 +1,6 @@
 import type { ItemRecord } from "../../simulator/item.ts";
 import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
-import type { Random } from "../../src/core/random.ts";
+import type { Random } from "../../src/core/backoff.ts";
 import { isNotFound, KubeApiError } from "../../src/kube/errors.ts";
 import { SECRETS } from "../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";

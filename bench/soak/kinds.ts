@@ -1,4 +1,4 @@
-import type { Random } from "../../src/core/random.ts";
+import type { Random } from "../../src/core/backoff.ts";
 import { workersPart } from "../../test/support/workers-world.ts";
 import type { World } from "../../test/support/world.ts";
 import type { FateInput } from "../../testbed/node/node.ts";

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { FaultInput } from "../../simulator/faults.ts";
 import { LABEL_PHASE } from "../../src/api/names.ts";
-import type { Random } from "../../src/core/random.ts";
+import type { Random } from "../../src/core/backoff.ts";
 import { isNotFound, KubeApiError } from "../../src/kube/errors.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
 import type { TcpProxy } from "../../test/support/tcp-proxy.ts";

@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import { type Place, placesOf, type TemplatePath } from "./template-path.ts";
 
 /** What is looked at where a path leads: the same in TypeScript and in CEL. */

@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import type { PodTemplate } from "./pod-template.ts";
 
 /**

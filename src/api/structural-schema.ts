@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 
 /** A structural schema of a CRD: the part of OpenAPI v3 that the API server takes there, as plain JSON. */
 export interface StructuralSchema {

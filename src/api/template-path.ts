@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 /**
  * Paths into a Pod template, read in two ways: by the operator, which wants each place with its value, and as CEL for the
  * API server. Both take any JSON: what is of another type than a path expects is nothing that it leads to (the API server

@@ -1,5 +1,3 @@
-import type { Random } from "./random.ts";
-
 /** The shape of a backoff, in milliseconds. */
 export interface BackoffPolicy {
   readonly baseMs: number;
@@ -44,4 +42,12 @@ export class Backoff {
 export function backoffCeiling(policy: BackoffPolicy, failures: number): number {
   const { baseMs, maxMs, factor = 2 } = policy;
   return Math.min(maxMs, baseMs * factor ** Math.min(failures, 64));
+}
+
+/** A source of numbers in [0, 1). `Math.random` in production, a seeded one in tests. */
+export type Random = () => number;
+
+/** Spreads `ms` evenly over [1 - ratio, 1 + ratio] times its value, so that loops of many owners do not march in step. */
+export function jitter(ms: number, ratio: number, random: Random = Math.random): number {
+  return ms * (1 + ratio * (2 * random() - 1));
 }

@@ -1,6 +1,5 @@
-import { Backoff, type BackoffPolicy } from "./backoff.ts";
+import { Backoff, type BackoffPolicy, type Random } from "./backoff.ts";
 import { type Clock, sleep } from "./clock.ts";
-import type { Random } from "./random.ts";
 
 /**
  * Runs a loop until the signal aborts, again and again. It should not throw; should it, by a fault of Berth's, that must end

@@ -1,7 +1,7 @@
 import { environmentSchema } from "../api/crd.ts";
 import { API_VERSION, GROUP, PLURAL, VERSION } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { hasNoCredentials, hasStatus, isForbidden, isUnauthorized } from "../kube/errors.ts";
 import { CRDS } from "../kube/resource.ts";

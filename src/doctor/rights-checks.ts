@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import { Slots } from "../core/slots.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";

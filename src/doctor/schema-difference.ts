@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 
 /** How the schema of a CRD differs from this build's. Paths of fields, such as `spec.sessions.lease`. */
 export interface SchemaDifference {

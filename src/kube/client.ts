@@ -1,7 +1,7 @@
+import type { Random } from "../core/backoff.ts";
 import { type Clock, realClock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";
 import { isGone, isTooLarge, KubeApiError, MALFORMED } from "./errors.ts";

@@ -1,7 +1,6 @@
-import { Backoff, type BackoffPolicy } from "../core/backoff.ts";
+import { Backoff, type BackoffPolicy, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
 import { Slots } from "../core/slots.ts";
 import { type Logger, redact } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";

@@ -1,6 +1,6 @@
+import type { Random } from "../core/backoff.ts";
 import { type Clock, deadlineSignal, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
 import { ServerTime } from "../core/server-time.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { ClusterAccess } from "./config.ts";

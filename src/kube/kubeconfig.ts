@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { ConfigError, errorText } from "../core/errors.ts";
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import { YamlError, yamlDocuments } from "../core/yaml.ts";
 
 /*

@@ -1,6 +1,6 @@
+import type { Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { isAlreadyExists, isConflict, LeadershipLostError } from "./errors.ts";

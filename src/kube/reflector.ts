@@ -1,7 +1,6 @@
-import { Backoff, type BackoffPolicy } from "../core/backoff.ts";
+import { Backoff, type BackoffPolicy, jitter, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { jitter, type Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { KubeClient } from "./client.ts";

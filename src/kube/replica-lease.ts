@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
+import { jitter, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { jitter, type Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
 import { type LeaseClient, LeaseRecord } from "./lease-record.ts";
 import { replicaLeaseLabels } from "./shard-leases.ts";

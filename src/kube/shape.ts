@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 
 /** The metadata that caches, keys and preconditions are made from, each with its type in meta/v1. */
 const TEXTS = ["name", "namespace", "uid", "resourceVersion"];

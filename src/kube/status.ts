@@ -1,6 +1,5 @@
 import type { IncomingHttpHeaders } from "node:http";
-import { defined } from "../core/defined.ts";
-import { isRecord } from "../core/record.ts";
+import { defined, isRecord } from "../core/json.ts";
 import { redact } from "../observe/logger.ts";
 import { KubeApiError, type StatusCause, type StatusDetails } from "./errors.ts";
 

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { Agent, type Dispatcher, EnvHttpProxyAgent, ProxyAgent } from "undici";
 import { Chunks } from "../core/chunks.ts";
-import { defined } from "../core/defined.ts";
+import { defined } from "../core/json.ts";
 import type { RequestHeaders, TlsMaterial } from "./credentials.ts";
 import { isLoopback } from "./proxy.ts";
 

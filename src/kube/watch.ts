@@ -1,6 +1,6 @@
 import { deadlineSignal, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import { KubeApiError, MALFORMED } from "./errors.ts";
 import type { Call, Exchange } from "./exchange.ts";
 import type { KubeObject } from "./objects.ts";

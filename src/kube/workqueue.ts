@@ -1,8 +1,7 @@
-import { type BackoffPolicy, backoffCeiling } from "../core/backoff.ts";
+import { type BackoffPolicy, backoffCeiling, type Random } from "../core/backoff.ts";
 import type { Clock, Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
 import { errorText, TerminalError, WaitError } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
 

@@ -2,7 +2,7 @@ import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import { type PodPolicy, whyForbidden } from "../api/pod-policy.ts";
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import { type NetworkFacts, renderNetworkPolicy } from "../reconcile/network-policy.ts";

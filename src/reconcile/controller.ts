@@ -1,7 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
-import { aborted } from "../core/aborted.ts";
-import { sleep } from "../core/clock.ts";
+import { aborted, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { Informer, type InformerOptions } from "../kube/informer.ts";
@@ -12,11 +11,9 @@ import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import { nodeOutlook } from "../sessions/node-health.ts";
 import { isOthers } from "../sessions/own-pods.ts";
-
 import { SharedSessions } from "../sessions/shared-sessions.ts";
 import { CacheLag } from "./cache-lag.ts";
 import type { SharingEnvironment } from "./environment-conditions.ts";
-
 import { policyName } from "./network-policy.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { ownPodLists } from "./own-pod-lists.ts";

@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.ts";
+import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
-import type { Timing } from "../sessions/timing.ts";
 import type { EnvironmentState } from "./environment-state.ts";
 
 const SECOND_MS = 1_000;

@@ -1,9 +1,9 @@
 import type { Environment } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
+import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { Verdict } from "../sessions/api-health.ts";
-import type { Timing } from "../sessions/timing.ts";
 import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
 import type { EnvironmentRuntime } from "./environment-runtime.ts";
 import { KeyInUse } from "./key-in-use.ts";

@@ -12,7 +12,7 @@ import {
   LABEL_ROLE,
 } from "../api/names.ts";
 import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashOf } from "../core/json.ts";
 import type { NetworkPolicy, Pod } from "../kube/resource.ts";
 
 /** What the operator knows of networks that no Environment says. */

@@ -2,8 +2,9 @@ import type { Environment } from "../api/environment.ts";
 import { GROUP, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY } from "../api/names.ts";
 import { backoffCeiling } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashOf } from "../core/json.ts";
 import type { Points } from "../core/points.ts";
+import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import {
   isAlreadyExists,
@@ -19,7 +20,6 @@ import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../ku
 import type { Logger } from "../observe/logger.ts";
 import type { Verdict } from "../sessions/api-health.ts";
 import { refusalWords } from "../sessions/refusal-words.ts";
-import type { Timing } from "../sessions/timing.ts";
 import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
 import type { ReconcilePoint } from "./points.ts";
 

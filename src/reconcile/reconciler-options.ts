@@ -1,8 +1,9 @@
 import type { Environment } from "../api/environment.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
+import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
-import type { Random } from "../core/random.ts";
+import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { EventSink } from "../kube/events.ts";
 import type { KubeObject } from "../kube/resource.ts";
@@ -11,7 +12,6 @@ import type { Metrics } from "../observe/metrics.ts";
 import type { PodCache, SessionContext } from "../sessions/context.ts";
 import type { Hints } from "../sessions/hints.ts";
 import type { SharedSessions } from "../sessions/shared-sessions.ts";
-import type { Timing } from "../sessions/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { SharingEnvironment } from "./environment-conditions.ts";
 import type { NetworkFacts } from "./network-policy.ts";

@@ -1,9 +1,9 @@
 import { Backoff } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
+import type { Timing } from "../core/timing.ts";
 import type { Answer } from "../work/client.ts";
 import type { SessionContext } from "./context.ts";
 import type { Journal } from "./journal.ts";
-import type { Timing } from "./timing.ts";
 
 /**
  * A first answer leaves the server's clock uncertain by the second of a Date header and its own way. More (a server that

@@ -1,12 +1,11 @@
 import type { ConditionReason } from "../api/condition-reasons.ts";
-import type { Backoff } from "../core/backoff.ts";
+import type { Backoff, Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
+import type { Timing } from "../core/timing.ts";
 import { WorkApiError, type WorkErrorKind } from "../work/errors.ts";
 import { askedPauseMs, retryDelayMs } from "../work/retry-after.ts";
 import { isRefusal } from "./perform.ts";
-import type { Timing } from "./timing.ts";
 
 /** A reason of the conditions Authenticated and QueueReachable, with its message. */
 export interface Verdict {

@@ -1,8 +1,8 @@
+import type { Timing } from "../core/timing.ts";
 import type { Claim } from "./claim.ts";
 import type { Facts, Step } from "./facts.ts";
 import { type FailingByStep, type FailingStep, STEPS, type StepName } from "./failing-steps.ts";
 import { leaseEndMs } from "./lease.ts";
-import type { Timing } from "./timing.ts";
 
 /** How late a timer may be on a busy machine. */
 const LATENESS_MS = 500;

@@ -1,4 +1,4 @@
-import type { Timing } from "./timing.ts";
+import type { Timing } from "../core/timing.ts";
 
 /** So many opened Pods of one template whose container did not start, in a row, stop all claims of that template. */
 export const FAILURES_TO_OPEN = 3;

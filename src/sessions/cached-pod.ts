@@ -23,7 +23,7 @@ import {
   LABEL_WORK_ID,
   RESERVED_ENV,
 } from "../api/names.ts";
-import { defined } from "../core/defined.ts";
+import { defined } from "../core/json.ts";
 import { Shared } from "../core/shared.ts";
 import type { Condition, ContainerStatus, PodStatus } from "../kube/objects.ts";
 import type { Container, Pod } from "../kube/resource.ts";

@@ -1,4 +1,4 @@
-import { unended } from "../core/without-end.ts";
+import { unended } from "../core/text.ts";
 import type { Problem } from "./pod-state.ts";
 
 /** What stands in the way of capacity, if anything does; the runtime turns it into a condition. */

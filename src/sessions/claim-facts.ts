@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import type { Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";
@@ -9,7 +10,6 @@ import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
 import type { Releases } from "./releases.ts";
 import { NOT_SEEN, type SessionNotes } from "./session-notes.ts";
-import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 

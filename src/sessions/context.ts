@@ -1,9 +1,10 @@
 import type { Environment } from "../api/environment.ts";
 import type { EventReason } from "../api/event-type.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
+import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
-import type { Random } from "../core/random.ts";
+import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -18,7 +19,6 @@ import type { SessionTemplate } from "./pod-render.ts";
 import type { SessionPoint } from "./points.ts";
 import type { SessionView } from "./session-view.ts";
 import type { SharedSessions } from "./shared-sessions.ts";
-import type { Timing } from "./timing.ts";
 
 /** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
 export interface PodCache {

@@ -1,8 +1,7 @@
-import { Backoff } from "../core/backoff.ts";
+import { Backoff, type Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
-import type { Random } from "../core/random.ts";
+import type { Timing } from "../core/timing.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";
-import type { Timing } from "./timing.ts";
 
 /** Longer than an item takes to be offered again. */
 const TOLD_MS = 15_000;

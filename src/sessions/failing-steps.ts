@@ -1,8 +1,8 @@
-import { backoffCeiling } from "../core/backoff.ts";
+import { backoffCeiling, type Random } from "../core/backoff.ts";
 import type { Clock, Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import type { Random } from "../core/random.ts";
-import { unended } from "../core/without-end.ts";
+import { unended } from "../core/text.ts";
+import type { Timing } from "../core/timing.ts";
 import { isForbidden, isInvalid, isUnauthorized, KubeApiError, LeadershipLostError } from "../kube/errors.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { WorkApiError } from "../work/errors.ts";
@@ -10,7 +10,6 @@ import { askedPauseMs } from "../work/retry-after.ts";
 import { withoutItem } from "./api-health.ts";
 import type { Claim } from "./claim.ts";
 import { refusalWords } from "./refusal-words.ts";
-import type { Timing } from "./timing.ts";
 
 /** What a step is for, as a person reads it when it keeps failing. */
 interface StepInfo {

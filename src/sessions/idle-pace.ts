@@ -1,7 +1,7 @@
+import { jitter, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import { jitter, type Random } from "../core/random.ts";
+import type { Timing } from "../core/timing.ts";
 import type { HintedQueue } from "./hints.ts";
-import type { Timing } from "./timing.ts";
 
 /** What the pace is made from. */
 export interface IdleContext {

@@ -1,9 +1,9 @@
 import { type Clock, sleep } from "../core/clock.ts";
+import type { Timing } from "../core/timing.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
 import type { ItemView } from "./claim.ts";
-import type { Timing } from "./timing.ts";
 
 /**
  * Pages of one walk for a decision; a walk that runs out says "unknown", never "absent". More where more items are asked

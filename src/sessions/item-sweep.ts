@@ -1,8 +1,7 @@
-import { Backoff } from "../core/backoff.ts";
+import { Backoff, jitter } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
-import { jitter } from "../core/random.ts";
 import type { ApiHealth } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim } from "./claim.ts";

@@ -1,15 +1,14 @@
-import { aborted } from "../core/aborted.ts";
 import { backoffCeiling } from "../core/backoff.ts";
-import type { Timer } from "../core/clock.ts";
+import { aborted, type Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
 import { errorText } from "../core/errors.ts";
+import { desiredTtlSeconds } from "../core/timing.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { Claim } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { isStepFailure } from "./failing-steps.ts";
 import { afterBeat, type BeatResult, beatIntervalMs, type HeldLease, type Lease, leaseEndMs } from "./lease.ts";
 import { beatTold, ofClaim } from "./points.ts";
-import { desiredTtlSeconds } from "./timing.ts";
 
 /** How a beat came out; the values of the metric's label. */
 export type BeatOutcome = "beaten" | "adopted" | "stopping" | "stopped" | "refused" | "unanswered" | "failed";

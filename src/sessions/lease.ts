@@ -1,5 +1,5 @@
+import type { Timing } from "../core/timing.ts";
 import type { Heartbeat, LeaseState } from "../work/types.ts";
-import type { Timing } from "./timing.ts";
 
 /** An instant on both clocks, in milliseconds: one of them stands still while a machine sleeps, the other may be set. */
 export interface Instant {

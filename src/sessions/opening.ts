@@ -1,11 +1,11 @@
 import { CLOCKS_APART_MS } from "../core/server-time.ts";
+import type { Timing } from "../core/timing.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import { type Claim, type ItemView, instantOf, isReacknowledged } from "./claim.ts";
 import { type Facts, isOver, LOOK, type Step, waitUntil } from "./facts.ts";
 import { maySendStop } from "./lease.ts";
 import { lookAgain, untilBeaten } from "./looking.ts";
 import { fenceAndStop, settle } from "./settling.ts";
-import type { Timing } from "./timing.ts";
 
 /**
  * kubelet looks at a waiting container every 10-15 s; a look in between can show another state for a moment. So long an

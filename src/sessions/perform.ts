@@ -9,6 +9,7 @@ import {
   LABEL_WORK_ID,
 } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
+import { desiredTtlSeconds } from "../core/timing.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import type { Answer } from "../work/client.ts";
@@ -23,7 +24,6 @@ import { isSessionPodOf } from "./own-pods.ts";
 import { NO_DEADLINE_SECONDS } from "./pod-render.ts";
 import { readPodState } from "./pod-state.ts";
 import { beatTold, ofClaim, type SessionPoint } from "./points.ts";
-import { desiredTtlSeconds } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 

@@ -23,7 +23,7 @@ import {
 import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as gatedContainerName } from "../api/pod-template.ts";
 import { withSafeDefaults } from "../api/safe-defaults.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashOf } from "../core/json.ts";
 import type { Pod, PodSpec } from "../kube/resource.ts";
 import { GATE_CONTAINER, gatedSpec } from "./pod-gate.ts";
 import { isPerSession, type OwnVolume, withWorkspace } from "./workspace-pods.ts";

@@ -1,7 +1,6 @@
 import type { QueueStatus } from "../api/environment.ts";
-import { Backoff } from "../core/backoff.ts";
+import { Backoff, jitter } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import { jitter } from "../core/random.ts";
 import type { Answer } from "../work/client.ts";
 import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth, Attempt } from "./api-health.ts";

@@ -1,7 +1,7 @@
 import { toLabelValue } from "../api/label-value.ts";
 import { ANNOTATION_ABOUT, API_VERSION, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_ROLE } from "../api/names.ts";
 import { MAX_CONCURRENT } from "../api/sessions-spec.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashOf } from "../core/json.ts";
 import { isAlreadyExists, isNotFound } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
 import type { Claim } from "./claim.ts";

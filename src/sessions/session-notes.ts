@@ -1,4 +1,5 @@
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
+import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Breaker, Start } from "./breaker.ts";
 import { type Claim, type ItemView, isLater, isReacknowledged } from "./claim.ts";
@@ -9,7 +10,6 @@ import { notYet } from "./item-observer.ts";
 import type { End, EndCause } from "./pod-state.ts";
 import { endedView } from "./session-view.ts";
 import { StartTimes } from "./start-times.ts";
-import type { Timing } from "./timing.ts";
 
 const SECOND_MS = 1_000;
 

@@ -1,6 +1,6 @@
+import type { Timing } from "../core/timing.ts";
 import type { Claim } from "./claim.ts";
 import { deletePod, type Facts, type Step, waitUntil } from "./facts.ts";
-import type { Timing } from "./timing.ts";
 
 /**
  * The image was there when the Pod was parked, and was collected since: kubelet pulls it, again and again, and the

@@ -1,4 +1,4 @@
-import { unended } from "../core/without-end.ts";
+import { unended } from "../core/text.ts";
 import type { Verdict } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";

@@ -10,7 +10,7 @@ import {
   LABEL_MANAGED_BY,
   LABEL_SESSION_ID,
 } from "../api/names.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashOf } from "../core/json.ts";
 import type { PersistentVolumeClaim } from "../kube/resource.ts";
 
 /** Which Environment a volume is of. */

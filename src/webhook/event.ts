@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 
 /** The event that tells of work: a session began to run. Work items themselves have none. */
 export const RUN_STARTED = "session.status_run_started";

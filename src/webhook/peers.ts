@@ -1,7 +1,6 @@
 import { lookup } from "node:dns/promises";
 import { request } from "node:http";
-import { aborted } from "../core/aborted.ts";
-import { type Clock, deadlineSignal } from "../core/clock.ts";
+import { aborted, type Clock, deadlineSignal } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";

@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import type { Slots } from "../core/slots.ts";
 import { type Answer, type Call, type CallerOptions, WorkCaller } from "./caller.ts";
 import type { WorkApiError } from "./errors.ts";

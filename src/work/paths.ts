@@ -1,4 +1,4 @@
-import { withoutEnd } from "../core/without-end.ts";
+import { withoutEnd } from "../core/text.ts";
 
 /** What cannot be one segment of a path. */
 export class PathError extends Error {

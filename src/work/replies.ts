@@ -1,5 +1,5 @@
 import { errorText } from "../core/errors.ts";
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import { kindOfStatus, statusMaybeApplied, WorkApiError, type WorkErrorKind } from "./errors.ts";
 import type { HttpFailure, HttpReply } from "./http.ts";
 import { shownText } from "./masking.ts";

@@ -1,5 +1,4 @@
-import type { Backoff } from "../core/backoff.ts";
-import type { Random } from "../core/random.ts";
+import type { Backoff, Random } from "../core/backoff.ts";
 import { WorkApiError } from "./errors.ts";
 
 /** A server that asks for more is asked again after this: one wrong header must not stop an Environment for a day. */

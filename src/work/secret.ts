@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import { WorkApiError } from "./errors.ts";
 
 /** What a work item's `secret` holds. Never show any of it. */

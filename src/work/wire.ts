@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import {
   DATA_TYPE_SESSION,
   DATA_TYPE_UNKNOWN,

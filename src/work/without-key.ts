@@ -1,4 +1,4 @@
-import { isRecord } from "../core/record.ts";
+import { isRecord } from "../core/json.ts";
 import { API_HEADERS, MAX_REPLY_BYTES } from "./caller.ts";
 import { HttpFailure, type HttpSender } from "./http.ts";
 import { pathSegment, splitBaseUrl } from "./paths.ts";

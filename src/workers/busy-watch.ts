@@ -1,7 +1,7 @@
 import { ANNOTATION_DELETION_COST, ANNOTATION_DO_NOT_DISRUPT, ANNOTATION_SAFE_TO_EVICT } from "../api/names.ts";
+import { jitter } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { jitter } from "../core/random.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS } from "../kube/resource.ts";
 import type { BusyAnswer, BusyProber } from "./busy-probe.ts";

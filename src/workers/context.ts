@@ -1,9 +1,9 @@
 import type { Environment } from "../api/environment.ts";
 import type { EventReason } from "../api/event-type.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
+import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
-import type { Random } from "../core/random.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { Deployment, KubeObject, Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";

@@ -1,6 +1,6 @@
 import { type DemandReadings, NONE_OF_OURS, type RunningReading } from "../autoscale/demand.ts";
+import { jitter } from "../core/backoff.ts";
 import { Notifier } from "../core/notifier.ts";
-import { jitter } from "../core/random.ts";
 import type { WorkersContext } from "./context.ts";
 
 const JITTER = 0.1;

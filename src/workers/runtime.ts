@@ -1,6 +1,5 @@
 import type { QueueStatus, WorkersStatus } from "../api/environment.ts";
-import { aborted } from "../core/aborted.ts";
-import type { Timer } from "../core/clock.ts";
+import { aborted, type Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { type Held, IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";

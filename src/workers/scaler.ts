@@ -1,8 +1,7 @@
-import { Backoff } from "../core/backoff.ts";
+import { Backoff, jitter } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
-import { jitter } from "../core/random.ts";
 import { isAlreadyExists, isConflict, isInvalid } from "../kube/errors.ts";
 import type { BusyWatch } from "./busy-watch.ts";
 import type { WorkersContext } from "./context.ts";

@@ -15,7 +15,7 @@ import {
 import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as workerContainerName } from "../api/pod-template.ts";
 import { withSafeDefaults } from "../api/safe-defaults.ts";
-import { hashOf } from "../core/hash.ts";
+import { hashOf } from "../core/json.ts";
 import type { Container, Deployment, EnvVar, Pod, PodTemplate as RenderedTemplate } from "../kube/resource.ts";
 
 /** Raised when what is rendered around a template changes in a way that workers must follow. */

@@ -1,7 +1,7 @@
 import type { ConditionReason } from "../api/condition-reasons.ts";
 import { type DemandReadings, NONE_OF_OURS } from "../autoscale/demand.ts";
 import type { Clock } from "../core/clock.ts";
-import { unended } from "../core/without-end.ts";
+import { unended } from "../core/text.ts";
 import type { Deployment, Pod } from "../kube/resource.ts";
 import { crashLoop } from "./crash-loop.ts";
 import type { ScalerView } from "./scaler.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { newWebhookSecret } from "../../simulator/webhooks.ts";
-import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
 import { useCluster } from "../support/cluster.ts";
 import { freePort } from "../support/free-port.ts";
 import { metricValue } from "../support/metric-value.ts";

@@ -1,5 +1,5 @@
+import type { Random } from "../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../src/core/clock.ts";
-import type { Random } from "../../src/core/random.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { LeaseClient } from "../../src/kube/lease-record.ts";
 import type { KubeList, KubeObject, Lease, LeaseSpec, Resource } from "../../src/kube/resource.ts";

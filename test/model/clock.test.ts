@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { believesFor, CLOCK_RULES, smallestMargin } from "../../model/clock.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 
 describe("a deadline with its margin is safe, and one tick less is not", () => {
   test.each(CLOCK_RULES)("$name, from $from: $words", (rule) => {

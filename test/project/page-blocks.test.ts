@@ -3,7 +3,7 @@ import { environmentSchema } from "../../src/api/crd.ts";
 import { parseEnvironment } from "../../src/api/environment.ts";
 import { API_VERSION } from "../../src/api/names.ts";
 import type { StructuralSchema } from "../../src/api/structural-schema.ts";
-import { isRecord } from "../../src/core/record.ts";
+import { isRecord } from "../../src/core/json.ts";
 import { chartValues } from "../../tools/chart-values.ts";
 import type { Json } from "../api/environments.ts";
 import { yamlExamples } from "../support/page-blocks.ts";

@@ -1,11 +1,11 @@
 import { afterEach, expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { EnvironmentReconciler } from "../../src/reconcile/environment-reconciler.ts";
 import { SharedSessions } from "../../src/sessions/shared-sessions.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { Budgets } from "../../src/work/budget.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { sessionsSpec, stored } from "../api/environments.ts";

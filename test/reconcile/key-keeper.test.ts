@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { Environment } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KeyKeeper } from "../../src/reconcile/key-keeper.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, notFound, refusal } from "./fake-kube.ts";
 

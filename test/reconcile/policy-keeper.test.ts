@@ -1,12 +1,12 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Environment } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { NetworkPolicy } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { renderNetworkPolicy } from "../../src/reconcile/network-policy.ts";
 import { PolicyKeeper } from "../../src/reconcile/policy-keeper.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { type Json, parsed, sessionsSpec, stored } from "../api/environments.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { type Answer, FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";

@@ -1,9 +1,9 @@
 import { beforeEach, expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { UnservedEnvironments } from "../../src/reconcile/unserved.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FakeKube, refusal } from "./fake-kube.ts";

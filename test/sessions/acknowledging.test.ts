@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { AckWindow, ackWindowMs, windowMs } from "../../src/sessions/ack-window.ts";
 import { Acknowledging } from "../../src/sessions/acknowledging.ts";
 import { ServerTimes } from "../../src/sessions/server-times.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, JOURNAL } from "./claims.ts";

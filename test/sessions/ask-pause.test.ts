@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { forgetPauses, heldBackUntilMs, stepNameOf } from "../../src/sessions/ask-pause.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { LOOK, STOP, type Step } from "../../src/sessions/facts.ts";
 import { afterFailure } from "../../src/sessions/failing-steps.ts";
 import type { HeldLease } from "../../src/sessions/lease.ts";
 import { isFenced } from "../../src/sessions/looking.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { acknowledged, facts, GONE, JOURNAL, LIMITS, opened, over, POLLED, RUNNING } from "./claims.ts";
 

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ClaimFacts } from "../../src/sessions/claim-facts.ts";
 import type { SessionNotes } from "../../src/sessions/session-notes.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { JOURNAL, opened } from "./claims.ts";

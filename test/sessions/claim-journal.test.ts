@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import { AckWindow, windowMs } from "../../src/sessions/ack-window.ts";
 import { ClaimJournal } from "../../src/sessions/claim-journal.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf } from "./claims.ts";

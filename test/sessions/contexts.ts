@@ -1,12 +1,12 @@
 import { NO_POINTS } from "../../src/core/points.ts";
 import { Slots } from "../../src/core/slots.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { type Journal, KEY_ACKNOWLEDGED_AT, KEY_WORK_SECRET, renderJournal } from "../../src/sessions/journal.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { contextOf, JOURNAL } from "./claims.ts";
 

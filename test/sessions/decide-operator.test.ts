@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Claim, Ending } from "../../src/sessions/claim.ts";
 import { nextStep } from "../../src/sessions/decide.ts";
 import type { Facts, Step } from "../../src/sessions/facts.ts";
 import type { HeldLease, Lease, LostLease } from "../../src/sessions/lease.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import {
   acknowledged,

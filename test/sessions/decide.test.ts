@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { type Facts, nextStep, type Step } from "../../src/sessions/decide.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import {
   acknowledged,

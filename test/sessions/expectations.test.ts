@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { Expectations } from "../../src/sessions/expectations.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { fakeContext, noAnswer } from "./contexts.ts";

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { Breaker } from "../../src/sessions/breaker.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { FreePods } from "../../src/sessions/free-pods.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf } from "./claims.ts";
 import { pod } from "./pods.ts";

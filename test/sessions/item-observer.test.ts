@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { json } from "../../simulator/http.ts";
 import { seededRandom } from "../../simulator/ids.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { ItemObserver } from "../../src/sessions/item-observer.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiClient } from "../../src/work/client.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { FAIR, Link } from "./loops/network.ts";

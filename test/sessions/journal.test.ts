@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { defined } from "../../src/core/defined.ts";
+import { defined } from "../../src/core/json.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import {
   CLAIM_SECRET_TYPE,

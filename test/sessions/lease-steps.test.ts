@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { Slots } from "../../src/core/slots.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { LeaseSteps } from "../../src/sessions/lease-steps.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, contextOf, OURS, view } from "./claims.ts";

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING as TIMING } from "../../src/core/timing.ts";
 import {
   afterBeat,
   type BeatResult,
@@ -10,7 +11,6 @@ import {
   maySendStop,
   newestSentMs,
 } from "../../src/sessions/lease.ts";
-import { DEFAULT_TIMING as TIMING } from "../../src/sessions/timing.ts";
 import type { Heartbeat, LeaseState, WorkState } from "../../src/work/types.ts";
 
 const SENT = 100_000;

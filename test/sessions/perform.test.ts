@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
@@ -16,7 +17,6 @@ import {
   touchPod,
 } from "../../src/sessions/perform.ts";
 import { NO_DEADLINE_SECONDS } from "../../src/sessions/pod-render.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

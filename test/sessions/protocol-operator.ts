@@ -1,3 +1,4 @@
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { isSomebodyElses } from "../../src/sessions/acknowledgement.ts";
 import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
 import { newClaim, noteJournal } from "../../src/sessions/claim-table.ts";
@@ -15,7 +16,6 @@ import {
   newestSentMs,
 } from "../../src/sessions/lease.ts";
 import type { End } from "../../src/sessions/pod-state.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { type Heartbeat, NO_HEARTBEAT } from "../../src/work/types.ts";
 import { type Beat, type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Cluster, GRACE_MS } from "./protocol-cluster.ts";

@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { ApiHealth } from "../../src/sessions/api-health.ts";
 import { IdlePace } from "../../src/sessions/idle-pace.ts";
 import { QueueWatch } from "../../src/sessions/queue-watch.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { STATS } from "../work/samples.ts";
 import { Setup } from "../work/setup.ts";
 import { json } from "../work/strict-server.ts";

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
 import { Recovery } from "../../src/sessions/recovery.ts";
 import { ServerTimes } from "../../src/sessions/server-times.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, JOURNAL, OURS } from "./claims.ts";
 import { claimSecret, fakeContext } from "./contexts.ts";

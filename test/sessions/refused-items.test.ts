@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { RefusedItems } from "../../src/sessions/refused-items.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { fakeContext } from "./contexts.ts";

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { Breaker } from "../../src/sessions/breaker.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import { Releases } from "../../src/sessions/releases.ts";
 import { SessionLoop } from "../../src/sessions/session-loop.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Breaker } from "../../src/sessions/breaker.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { readPodState } from "../../src/sessions/pod-state.ts";
 import { isStartFailure, SessionNotes } from "../../src/sessions/session-notes.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { JOURNAL, opened, view } from "./claims.ts";
 import { isTrue, recordedPod } from "./pods.ts";

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import { runsSession } from "../../src/sessions/session-turn.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { opened, over } from "./claims.ts";
 import { fakeContext } from "./contexts.ts";
 import { pod } from "./pods.ts";

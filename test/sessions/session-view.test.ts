@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import type { Breaker } from "../../src/sessions/breaker.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { SessionNotes } from "../../src/sessions/session-notes.ts";
 import { endedView, liveView, phaseOf, type SessionView } from "../../src/sessions/session-view.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { acknowledged, claimOf, END, JOURNAL, OURS, opened, POLLED, view } from "./claims.ts";
 import { recordedPod } from "./pods.ts";

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { nextStep, type Step } from "../../src/sessions/decide.ts";
 import { remembered } from "../../src/sessions/facts.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { facts, LIMITS, opened, POLLED, RUNNING, view } from "./claims.ts";
 
 const SECOND = 1_000;

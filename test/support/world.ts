@@ -7,6 +7,7 @@ import { API_VERSION, KIND, LABEL_ENVIRONMENT } from "../../src/api/names.ts";
 import { parseSettings } from "../../src/config.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { Notifier } from "../../src/core/notifier.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import {
@@ -24,7 +25,6 @@ import { runOperator, type Seams } from "../../src/operator.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
 import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
 import { RELEASES_TYPE } from "../../src/sessions/releases.ts";
-import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 import type { TestCluster } from "./cluster.ts";

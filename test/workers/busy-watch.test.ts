@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import type { Environment } from "../../src/api/environment.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import type { BusyAnswer } from "../../src/workers/busy-probe.ts";
 import { BUSY_COST, BusyWatch, forEachAtMost } from "../../src/workers/busy-watch.ts";
 import type { WorkersContext } from "../../src/workers/context.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { Decider } from "../../src/workers/decider.ts";
 import { parsed, stored, workersSpec } from "../api/environments.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

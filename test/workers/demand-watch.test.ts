@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { demandOf } from "../../src/autoscale/demand.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { type CountRunning, DemandWatch } from "../../src/workers/demand-watch.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 

@@ -1,13 +1,13 @@
 import type { Environment } from "../../src/api/environment.ts";
 import { sleep } from "../../src/core/clock.ts";
-import { hashOf } from "../../src/core/hash.ts";
+import { hashOf } from "../../src/core/json.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { Deployment, KubeObject, Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import { WorkersRuntime } from "../../src/workers/runtime.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { type Json, parsed, stored, workersSpec } from "../api/environments.ts";

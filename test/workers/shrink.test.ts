@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Deployment, Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { DEFAULT_TIMING } from "../../src/sessions/timing.ts";
 import type { BusyAnswer } from "../../src/workers/busy-probe.ts";
 import { BusyWatch } from "../../src/workers/busy-watch.ts";
 import type { WorkersContext } from "../../src/workers/context.ts";

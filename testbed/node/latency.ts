@@ -1,4 +1,4 @@
-import type { Random } from "../../src/core/random.ts";
+import type { Random } from "../../src/core/backoff.ts";
 import type { Milliseconds } from "./fate.ts";
 
 /** How long something takes: half of the draws lie between `min` and `mid`, half between `mid` and `max`. */

@@ -1,7 +1,6 @@
-import { Backoff } from "../../src/core/backoff.ts";
+import { Backoff, type Random } from "../../src/core/backoff.ts";
 import type { Clock } from "../../src/core/clock.ts";
 import { errorText } from "../../src/core/errors.ts";
-import type { Random } from "../../src/core/random.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import { hasStatus, isNotFound } from "../../src/kube/errors.ts";
 import type { Pod, PodStatus } from "../../src/kube/objects.ts";

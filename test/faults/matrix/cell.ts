@@ -1,9 +1,9 @@
 import { LABEL_PHASE } from "../../../src/api/names.ts";
+import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { type KubeObject, PODS, SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { createLogger } from "../../../src/observe/logger.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { type Journal, readJournal } from "../../../src/sessions/journal.ts";
-import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import type { HttpRequest } from "../../../src/work/http.ts";
 import { refusal } from "../../sessions/loops/api-server.ts";
 import type { KubeRequest } from "../../sessions/loops/kube.ts";

@@ -1,4 +1,4 @@
-import type { Random } from "../../../src/core/random.ts";
+import type { Random } from "../../../src/core/backoff.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { OWN_PACE } from "../../support/own-pace.ts";
 import type { Replica } from "./replica.ts";

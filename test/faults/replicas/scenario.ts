@@ -1,4 +1,4 @@
-import type { Random } from "../../../src/core/random.ts";
+import type { Random } from "../../../src/core/backoff.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import { ReplicaWorld, type ReplicaWorldOptions } from "./replica-world.ts";
 

@@ -1,5 +1,5 @@
 import type { PointEvent } from "../../../src/core/points.ts";
-import type { Timing } from "../../../src/sessions/timing.ts";
+import type { Timing } from "../../../src/core/timing.ts";
 import { NO_HEARTBEAT } from "../../../src/work/types.ts";
 import { callOf } from "./projection.ts";
 

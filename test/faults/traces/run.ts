@@ -1,4 +1,4 @@
-import { DEFAULT_TIMING, scaleTiming } from "../../../src/sessions/timing.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../../src/core/timing.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import { type InProcessOperator, startWorld, TEST_TIME_SCALE, type World } from "../../support/world.ts";
 import { checkTrace, type Tally } from "./check-trace.ts";

@@ -1,5 +1,5 @@
 import type { Clock } from "../../../src/core/clock.ts";
-import { isRecord } from "../../../src/core/record.ts";
+import { isRecord } from "../../../src/core/json.ts";
 import type { DeleteQuery } from "../../../src/kube/client.ts";
 import { KubeApiError } from "../../../src/kube/errors.ts";
 import {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { ApiError } from "../../../simulator/errors.ts";
 import { json } from "../../../simulator/http.ts";
 import { RateLimit } from "../../../simulator/rate-limit.ts";
-import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
+import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { Budget, DEFAULT_BUDGET_LIMITS } from "../../../src/work/budget.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";
 import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";

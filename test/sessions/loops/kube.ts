@@ -1,7 +1,6 @@
-import type { Clock } from "../../../src/core/clock.ts";
-import { sleep } from "../../../src/core/clock.ts";
+import type { Random } from "../../../src/core/backoff.ts";
+import { type Clock, sleep } from "../../../src/core/clock.ts";
 import { Notifier } from "../../../src/core/notifier.ts";
-import type { Random } from "../../../src/core/random.ts";
 import type {
   CallOptions,
   CreateQuery,

@@ -1,12 +1,12 @@
 import { setImmediate as macrotask } from "node:timers/promises";
 import { seededRandom } from "../../../simulator/ids.ts";
-import type { ItemRecord } from "../../../simulator/item.ts";
-import { recordOf } from "../../../simulator/item.ts";
+import { type ItemRecord, recordOf } from "../../../simulator/item.ts";
 import { violationText } from "../../../simulator/violations.ts";
 import { ANNOTATION_LEASE, ANNOTATION_WORKSPACE, API_VERSION, KIND, LABEL_PHASE } from "../../../src/api/names.ts";
 import { END_REASONS } from "../../../src/api/reasons.ts";
+import type { Random } from "../../../src/core/backoff.ts";
 import { type PointObserver, pointsOf } from "../../../src/core/points.ts";
-import type { Random } from "../../../src/core/random.ts";
+import { DEFAULT_TIMING, type Timing } from "../../../src/core/timing.ts";
 import { LeadershipLostError } from "../../../src/kube/errors.ts";
 import { EventRecorder } from "../../../src/kube/events.ts";
 import {
@@ -24,7 +24,6 @@ import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import type { Hints } from "../../../src/sessions/hints.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/sessions/journal.ts";
 import { readPodState } from "../../../src/sessions/pod-state.ts";
-import { DEFAULT_TIMING, type Timing } from "../../../src/sessions/timing.ts";
 import type { Budget } from "../../../src/work/budget.ts";
 import { WorkApiClient } from "../../../src/work/client.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";

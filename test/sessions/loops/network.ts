@@ -1,5 +1,5 @@
+import type { Random } from "../../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../../src/core/clock.ts";
-import type { Random } from "../../../src/core/random.ts";
 
 /** How often requests go wrong while faults are on; shares of 1. */
 export interface Weather {

@@ -1,5 +1,5 @@
+import type { Random } from "../../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../../src/core/clock.ts";
-import type { Random } from "../../../src/core/random.ts";
 import { type Condition, type ContainerState, PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/sessions/journal.ts";

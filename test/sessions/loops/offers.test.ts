@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { json } from "../../../simulator/http.ts";
+import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { readJournal } from "../../../src/sessions/journal.ts";
-import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 import { WorkApi } from "./work-api.ts";

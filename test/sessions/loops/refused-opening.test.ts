@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
-import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, NAMESPACE } from "./loop-world.ts";
 

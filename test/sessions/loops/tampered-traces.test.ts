@@ -1,7 +1,7 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import type { Rules } from "../../../model/rules.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
-import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
+import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { checkItem } from "../../faults/traces/check-item.ts";
 import { Knowledge } from "../../faults/traces/knowledge.ts";
 import { project } from "../../faults/traces/projection.ts";

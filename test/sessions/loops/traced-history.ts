@@ -1,7 +1,7 @@
 import type { Rules } from "../../../model/rules.ts";
 import { seededRandom } from "../../../simulator/ids.ts";
+import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { PODS } from "../../../src/kube/resource.ts";
-import { DEFAULT_TIMING } from "../../../src/sessions/timing.ts";
 import { checkTrace, type Tally } from "../../faults/traces/check-trace.ts";
 import { TraceRecorder } from "../../faults/traces/trace.ts";
 import { LoopWorld, NAME, NAMESPACE, programOf } from "./loop-world.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { DEFAULT_TIMING, scaleTiming } from "../../src/sessions/timing.ts";
+import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
 
 test("an acknowledgement's window leaves room for the request to land before others are offered the item", () => {
   const { othersReclaimMs, requestBoundMs, marginMs } = DEFAULT_TIMING;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { unended, withoutEnd } from "../../src/core/without-end.ts";
+import { unended, withoutEnd } from "../../src/core/text.ts";
 
 describe("a text without its end", () => {
   test.each([
