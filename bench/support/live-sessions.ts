@@ -1,15 +1,16 @@
 import { parseEnvironment } from "../../src/api/environment.ts";
-import { toLabelValue } from "../../src/api/label-value.ts";
 import {
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_ID,
   ANNOTATION_WORK_ID,
   API_VERSION,
+  KEY_WORK_SECRET,
   KIND,
   LABEL_PHASE,
   LABEL_SESSION_ID,
   LABEL_WORK_ID,
+  toLabelValue,
 } from "../../src/api/names.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
@@ -17,7 +18,7 @@ import { loadKubeConfig } from "../../src/kube/config.ts";
 import { PODS, type Pod, SECRETS, type Secret } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
-import { KEY_ACKNOWLEDGED_AT, KEY_WORK_SECRET, renderJournal } from "../../src/sessions/journal.ts";
+import { KEY_ACKNOWLEDGED_AT, renderJournal } from "../../src/sessions/journal.ts";
 import { newPodName, type SessionTemplate, sessionTemplate } from "../../src/sessions/pod-render.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 import { newRecords } from "../../testbed/node/container-record.ts";

@@ -1,10 +1,10 @@
-import { toLabelValue } from "../../src/api/label-value.ts";
 import {
   ANNOTATION_SESSION_ID,
   ANNOTATION_WORK_ID,
   LABEL_PHASE,
   LABEL_SESSION_ID,
   LABEL_WORK_ID,
+  toLabelValue,
 } from "../../src/api/names.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";

@@ -1,5 +1,12 @@
-import type { ConditionStatus, ConditionType } from "./condition-types.ts";
-import type { EventType, ReasonInfo } from "./reasons.ts";
+import { type ConditionStatus, type ConditionType, isGood } from "./condition-types.ts";
+import {
+  END_REASONS,
+  type EndReason,
+  EVENT_REASONS,
+  type EventOnlyReason,
+  type EventType,
+  type ReasonInfo,
+} from "./reasons.ts";
 
 /** A reason of a condition: which condition carries it, with which status, and what it says to a person. */
 export interface ConditionReasonInfo extends ReasonInfo {
@@ -321,3 +328,16 @@ export const REASONS = {
 } as const satisfies Record<string, ConditionReasonInfo>;
 
 export type ConditionReason = keyof typeof REASONS;
+
+/** Every reason that an Event of ours can have. */
+export type EventReason = ConditionReason | EndReason | EventOnlyReason;
+
+/** Type of the Event of a reason: a Warning is something that a person should look at. */
+export function eventType(reason: EventReason): EventType {
+  // A reason of both kinds (CredentialMissing) is a Warning in both.
+  if (Object.hasOwn(END_REASONS, reason)) return END_REASONS[reason as EndReason].failed ? "Warning" : "Normal";
+  if (Object.hasOwn(EVENT_REASONS, reason))
+    return EVENT_REASONS[reason as EventOnlyReason].warning ? "Warning" : "Normal";
+  const info: ConditionReasonInfo = REASONS[reason as ConditionReason];
+  return info.event ?? (isGood(info) ? "Normal" : "Warning");
+}

@@ -1,4 +1,5 @@
 /** Names that Berth writes into a cluster. They are part of its public interface: change them only with the API version. */
+import { createHash } from "node:crypto";
 
 export const GROUP = "berth.dev";
 export const VERSION = "v1alpha1";
@@ -88,3 +89,23 @@ export const RESERVED_ENV = [
   "ANTHROPIC_WORK_SECRET",
   "ANTHROPIC_WORK_SECRET_FILE",
 ] as const;
+
+/** The keys of the Secret's data. The three that a container reads come first. */
+export const KEY_WORK_ID = "work-id";
+export const KEY_SESSION_ID = "session-id";
+/** The one that the session container waits for: written only when the item is acknowledged. */
+export const KEY_WORK_SECRET = "work-secret";
+
+/** What the API server takes as a label value: at most 63 characters of a small alphabet. */
+const LABEL_VALUE = /^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/;
+
+const HASH_LENGTH = 40;
+
+/**
+ * An id as a label value: itself where it is valid, else a hash of it. Ids from the Work API are opaque, so nothing may
+ * depend on their alphabet; the whole id goes into an annotation of the same name.
+ */
+export function toLabelValue(id: string): string {
+  if (LABEL_VALUE.test(id)) return id;
+  return `h-${createHash("sha256").update(id).digest("hex").slice(0, HASH_LENGTH)}`;
+}

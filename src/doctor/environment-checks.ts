@@ -1,9 +1,8 @@
 import type { ClusterDns } from "../api/cluster-dns.ts";
-import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
+import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, findCondition } from "../api/conditions.ts";
 import { type Environment, parseEnvironment } from "../api/environment.ts";
-import { eventType } from "../api/event-type.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";

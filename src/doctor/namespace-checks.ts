@@ -1,5 +1,4 @@
-import { toLabelValue } from "../api/label-value.ts";
-import { LABEL_ENVIRONMENT } from "../api/names.ts";
+import { LABEL_ENVIRONMENT, toLabelValue } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { type KubeObject, NAMESPACES, SECRETS, type Secret } from "../kube/resource.ts";
 import { anyClaimSelector, CLAIM_SECRET_TYPE, readJournal, withoutCredential } from "../sessions/journal.ts";

@@ -1,6 +1,5 @@
 import type { Environment } from "../api/environment.ts";
-import { toLabelValue } from "../api/label-value.ts";
-import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
+import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_ROLE, toLabelValue } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../sessions/pod-state.ts";

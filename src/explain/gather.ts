@@ -1,7 +1,5 @@
-import type { Environment } from "../api/environment.ts";
-import { parseEnvironment } from "../api/environment.ts";
-import { toLabelValue } from "../api/label-value.ts";
-import { KIND, LABEL_ENVIRONMENT, LABEL_SESSION_ID, LABEL_WORK_ID } from "../api/names.ts";
+import { type Environment, parseEnvironment } from "../api/environment.ts";
+import { KIND, LABEL_ENVIRONMENT, LABEL_SESSION_ID, LABEL_WORK_ID, toLabelValue } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isForbidden } from "../kube/errors.ts";

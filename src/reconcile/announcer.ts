@@ -1,4 +1,4 @@
-import { eventType } from "../api/event-type.ts";
+import { eventType } from "../api/condition-reasons.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import type { EventSink, EventSubject } from "../kube/events.ts";
 import type { Announce } from "../sessions/context.ts";

@@ -1,7 +1,6 @@
 import { isIP } from "node:net";
 import { DNS_PORT, type DnsPods } from "../api/cluster-dns.ts";
 import type { Environment } from "../api/environment.ts";
-import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_API,
   API_VERSION,
@@ -10,6 +9,7 @@ import {
   LABEL_MANAGED_BY,
   LABEL_PHASE,
   LABEL_ROLE,
+  toLabelValue,
 } from "../api/names.ts";
 import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
 import { hashOf } from "../core/json.ts";

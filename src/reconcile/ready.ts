@@ -1,8 +1,7 @@
-import type { ConditionReason } from "../api/condition-reasons.ts";
+import { type ConditionReason, eventType } from "../api/condition-reasons.ts";
 import { CONDITIONS, isGood } from "../api/condition-types.ts";
 import { type ConditionUpdate, conditionFor } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
-import { eventType } from "../api/event-type.ts";
 
 /** Conditions that stand in the way of serving, in the order in which a person would mend them; docs/status.md has it. */
 export const IN_THE_WAY = [

@@ -1,8 +1,7 @@
-import { type ConditionReason, REASONS } from "../api/condition-reasons.ts";
+import { type ConditionReason, eventType, REASONS } from "../api/condition-reasons.ts";
 import { isGood } from "../api/condition-types.ts";
 import { type Condition, type ConditionUpdate, setCondition } from "../api/conditions.ts";
 import type { EnvironmentStatus } from "../api/environment.ts";
-import { eventType } from "../api/event-type.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";

@@ -1,5 +1,4 @@
-import { toLabelValue } from "../api/label-value.ts";
-import { LABEL_ENVIRONMENT } from "../api/names.ts";
+import { LABEL_ENVIRONMENT, toLabelValue } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
 import { anyClaimSelector, claimSelector, listedRecord } from "./journal.ts";

@@ -1,5 +1,5 @@
+import type { EventReason } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
-import type { EventReason } from "../api/event-type.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";

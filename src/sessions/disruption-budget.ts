@@ -1,5 +1,12 @@
-import { toLabelValue } from "../api/label-value.ts";
-import { API_VERSION, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
+import {
+  API_VERSION,
+  KIND,
+  LABEL_ENVIRONMENT,
+  LABEL_MANAGED_BY,
+  LABEL_PHASE,
+  LABEL_ROLE,
+  toLabelValue,
+} from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import { isAlreadyExists, isConflict, isForbidden, isNotFound, LeadershipLostError } from "../kube/errors.ts";

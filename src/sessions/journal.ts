@@ -1,5 +1,13 @@
-import { toLabelValue } from "../api/label-value.ts";
-import { API_VERSION, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_ROLE } from "../api/names.ts";
+import {
+  API_VERSION,
+  KEY_SESSION_ID,
+  KEY_WORK_ID,
+  KEY_WORK_SECRET,
+  LABEL_ENVIRONMENT,
+  LABEL_MANAGED_BY,
+  LABEL_ROLE,
+  toLabelValue,
+} from "../api/names.ts";
 import { Shared } from "../core/shared.ts";
 import type { Secret } from "../kube/resource.ts";
 import { isBaseUrl } from "../work/paths.ts";
@@ -25,12 +33,6 @@ export type SlotUse =
  * while a session runs changes nothing about its program.
  */
 export type LeaseKind = "Worker" | "Operator";
-
-/** The keys of the Secret's data. The three that a container reads come first. */
-export const KEY_WORK_ID = "work-id";
-export const KEY_SESSION_ID = "session-id";
-/** The one that the session container waits for: written only when the item is acknowledged. */
-export const KEY_WORK_SECRET = "work-secret";
 /** Written together with it. */
 export const KEY_ACKNOWLEDGED_AT = "acknowledged-at";
 export const KEY_USE = "use";

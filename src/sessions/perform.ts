@@ -1,4 +1,3 @@
-import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_DO_NOT_DISRUPT,
   ANNOTATION_SAFE_TO_EVICT,
@@ -7,6 +6,7 @@ import {
   LABEL_PHASE,
   LABEL_SESSION_ID,
   LABEL_WORK_ID,
+  toLabelValue,
 } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { desiredTtlSeconds } from "../core/timing.ts";

@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import type { Environment, PodTemplate } from "../api/environment.ts";
-import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_ABOUT,
   ANNOTATION_API,
@@ -19,6 +18,7 @@ import {
   LABEL_ROLE,
   LABEL_SESSION_ID,
   LABEL_TEMPLATE_HASH,
+  toLabelValue,
 } from "../api/names.ts";
 import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as gatedContainerName } from "../api/pod-template.ts";

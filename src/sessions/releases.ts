@@ -1,5 +1,12 @@
-import { toLabelValue } from "../api/label-value.ts";
-import { ANNOTATION_ABOUT, API_VERSION, KIND, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_ROLE } from "../api/names.ts";
+import {
+  ANNOTATION_ABOUT,
+  API_VERSION,
+  KIND,
+  LABEL_ENVIRONMENT,
+  LABEL_MANAGED_BY,
+  LABEL_ROLE,
+  toLabelValue,
+} from "../api/names.ts";
 import { MAX_CONCURRENT } from "../api/sessions-spec.ts";
 import { hashOf } from "../core/json.ts";
 import { isAlreadyExists, isNotFound } from "../kube/errors.ts";

@@ -1,5 +1,4 @@
 import type { WorkspaceSpec } from "../api/environment.ts";
-import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_ABOUT,
   ANNOTATION_LAST_USED,
@@ -9,6 +8,7 @@ import {
   LABEL_ENVIRONMENT,
   LABEL_MANAGED_BY,
   LABEL_SESSION_ID,
+  toLabelValue,
 } from "../api/names.ts";
 import { hashOf } from "../core/json.ts";
 import type { PersistentVolumeClaim } from "../kube/resource.ts";

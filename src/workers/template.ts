@@ -1,5 +1,4 @@
 import type { Environment, PodTemplate } from "../api/environment.ts";
-import { toLabelValue } from "../api/label-value.ts";
 import {
   ANNOTATION_BUSY_PROBE,
   ANNOTATION_DEFAULT_CONTAINER,
@@ -11,6 +10,7 @@ import {
   LABEL_MANAGED_BY,
   LABEL_ROLE,
   LABEL_TEMPLATE_HASH,
+  toLabelValue,
 } from "../api/names.ts";
 import { needWords } from "../api/pod-policy.ts";
 import { sessionContainerName as workerContainerName } from "../api/pod-template.ts";

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { REASONS } from "../../src/api/condition-reasons.ts";
+import { type EventReason, eventType, REASONS } from "../../src/api/condition-reasons.ts";
 import { CONDITIONS, isGood } from "../../src/api/condition-types.ts";
-import { type EventReason, eventType } from "../../src/api/event-type.ts";
 import { asEndReason, END_REASONS, EVENT_REASONS } from "../../src/api/reasons.ts";
 
 describe("the lists of reasons", () => {

@@ -1,9 +1,8 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { type ConditionReason, REASONS } from "../../src/api/condition-reasons.ts";
+import { type ConditionReason, eventType, REASONS } from "../../src/api/condition-reasons.ts";
 import { CONDITION_TYPES } from "../../src/api/condition-types.ts";
-import { eventType } from "../../src/api/event-type.ts";
 import { END_REASON_LIST, EVENT_REASONS } from "../../src/api/reasons.ts";
 import { IN_THE_WAY } from "../../src/reconcile/ready.ts";
 import { recordedBlocks, replaceRecorded } from "../../tools/recorded-blocks.ts";

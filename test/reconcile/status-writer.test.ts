@@ -1,8 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { type ConditionReason, REASONS } from "../../src/api/condition-reasons.ts";
+import { type ConditionReason, eventType, REASONS } from "../../src/api/condition-reasons.ts";
 import { conditionFor } from "../../src/api/conditions.ts";
 import type { EnvironmentStatus } from "../../src/api/environment.ts";
-import { eventType } from "../../src/api/event-type.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { COUNTS_EVERY_MS, type StatusParts, StatusWriter } from "../../src/reconcile/status-writer.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";

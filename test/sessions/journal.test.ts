@@ -1,14 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { KEY_SESSION_ID, KEY_WORK_ID, KEY_WORK_SECRET } from "../../src/api/names.ts";
 import { defined } from "../../src/core/json.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import {
   CLAIM_SECRET_TYPE,
   claimSelector,
   type Journal,
-  KEY_SESSION_ID,
-  KEY_WORK_ID,
-  KEY_WORK_SECRET,
   listedRecord,
   openingPatch,
   readJournal,

@@ -1,8 +1,8 @@
+import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/api/names.ts";
 import type { Random } from "../../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../../src/core/clock.ts";
 import { type Condition, type ContainerState, PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
-import { KEY_WORK_ID, KEY_WORK_SECRET } from "../../../src/sessions/journal.ts";
 import { GATE_CONTAINER, isGatedByInit } from "../../../src/sessions/pod-gate.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
 import type { ApiServer } from "./api-server.ts";
