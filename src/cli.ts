@@ -13,8 +13,7 @@ import { ConfigError, errorText } from "./core/errors.ts";
 import type { EnvironmentVariables } from "./environment-variables.ts";
 import { addFlags, usageLine } from "./flags.ts";
 import { redact } from "./observe/logger.ts";
-import { standardStreams } from "./terminal/standard-streams.ts";
-import type { CliStreams } from "./terminal/streams.ts";
+import { type CliStreams, standardStreams } from "./observe/terminal.ts";
 import { UninstallFailedError, type UninstallReport } from "./uninstall.ts";
 import {
   addUninstallFlags,

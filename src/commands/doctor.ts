@@ -46,7 +46,7 @@ async function doctor(options: Options, settings: Settings, { env, streams, exit
   const { connect } = await import("./connect.ts");
   const { examine } = await import("../doctor/doctor.ts");
   const { berthVersion } = await import("../version.ts");
-  const { Progress } = await import("../terminal/progress.ts");
+  const { Progress } = await import("../observe/terminal.ts");
   using _alive = keepAlive();
   await using cluster = connect(settings, "doctor");
   using progress = new Progress(streams);
@@ -66,7 +66,7 @@ async function doctor(options: Options, settings: Settings, { env, streams, exit
   progress[Symbol.dispose]();
   if (!report.ok) exit(EXIT_FAILED);
   if (options.output === "json") return streams.out(jsonText(report));
-  const { paintFor } = await import("../terminal/paint.ts");
+  const { paintFor } = await import("../observe/terminal.ts");
   const { reportText } = await import("../doctor/report-text.ts");
   streams.out(reportText(report, paintFor(streams, env["NO_COLOR"])));
 }

@@ -44,7 +44,7 @@ async function tell(
 ): Promise<void> {
   const { connect } = await import("./connect.ts");
   const { explain } = await import("../explain/explain.ts");
-  const { Progress } = await import("../terminal/progress.ts");
+  const { Progress } = await import("../observe/terminal.ts");
   const { allowedApiOrigins, proxy } = settings;
   using _alive = keepAlive();
   await using cluster = connect(settings, "explain");
@@ -66,7 +66,7 @@ async function tell(
   progress[Symbol.dispose]();
   if (story.verdict.standing === "unknown") exit(EXIT_UNKNOWN);
   if (output === "json") return streams.out(jsonText(story));
-  const { paintFor } = await import("../terminal/paint.ts");
+  const { paintFor } = await import("../observe/terminal.ts");
   const { storyText } = await import("../explain/story-text.ts");
   streams.out(storyText(story, paintFor(streams, env["NO_COLOR"])));
 }

@@ -3,7 +3,7 @@ import type { Settings } from "../config.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { EnvironmentVariables, ProxySettings } from "../environment-variables.ts";
 import { FLAGS } from "../flags.ts";
-import type { CliStreams } from "../terminal/streams.ts";
+import type { CliStreams } from "../observe/terminal.ts";
 
 /** What every command is run with. */
 export interface Invocation {

@@ -8,8 +8,8 @@ import { ConfigError, errorText } from "../core/errors.ts";
 import { YamlError, yamlDocuments } from "../core/yaml.ts";
 import { addFlags, FLAGS } from "../flags.ts";
 import type { KubeObject } from "../kube/resource.ts";
+import { oneLine } from "../observe/terminal.ts";
 import type { Finding, OperatorFacts } from "../preview/preview.ts";
-import { oneLine } from "../terminal/one-line.ts";
 import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
 
 /** The namespace that docs/install.md installs the operator in. */

@@ -1,5 +1,4 @@
-import { oneLine } from "../terminal/one-line.ts";
-import type { Paint } from "../terminal/paint.ts";
+import { oneLine, type Paint } from "../observe/terminal.ts";
 import type { CheckResult, CheckStatus, DoctorReport } from "./checks.ts";
 
 const WORDS: Readonly<Record<CheckStatus, string>> = { pass: "ok", warn: "WARN", fail: "FAIL", skip: "--" };

@@ -1,5 +1,4 @@
-import { oneLine } from "../terminal/one-line.ts";
-import type { Paint } from "../terminal/paint.ts";
+import { oneLine, type Paint } from "../observe/terminal.ts";
 import type { Story } from "./explain.ts";
 import type { Entry } from "./timeline.ts";
 import type { Verdict } from "./verdict.ts";

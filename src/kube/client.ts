@@ -9,7 +9,7 @@ import { type Call, Exchange, type Verb } from "./exchange.ts";
 import type { KubeList, KubeObject } from "./objects.ts";
 import type { ProxySettings } from "./proxy.ts";
 import { apiVersionOf, LEASES, type Resource, resourcePath } from "./resource.ts";
-import { objectProblem } from "./shape.ts";
+import { objectProblem } from "./status.ts";
 import { MAX_LIST_BYTES, MAX_PAGE_BYTES, type TransportResponse } from "./transport.ts";
 import { readWatch, type WatchEvent } from "./watch.ts";
 

@@ -2,8 +2,7 @@ import type { Clock } from "../core/clock.ts";
 import type { CallOptions, KubeClient } from "./client.ts";
 import { isConflict, isNotFound } from "./errors.ts";
 import { LeaseAges } from "./lease-ages.ts";
-import { microTime } from "./micro-time.ts";
-import type { Lease, LeaseSpec } from "./objects.ts";
+import { type Lease, type LeaseSpec, microTime } from "./objects.ts";
 import { LEASES } from "./resource.ts";
 
 /** An int32 of `coordination.k8s.io/v1`. Anybody who may write the Lease may have put it there. */

@@ -4,8 +4,7 @@ import { isRecord } from "../core/json.ts";
 import { KubeApiError, MALFORMED } from "./errors.ts";
 import type { Call, Exchange } from "./exchange.ts";
 import type { KubeObject } from "./objects.ts";
-import { objectProblem } from "./shape.ts";
-import { errorOfEvent } from "./status.ts";
+import { errorOfEvent, objectProblem } from "./status.ts";
 import { type RawWatchEvent, WatchDecoder } from "./watch-decoder.ts";
 
 /** A watch that nobody answers at all: the API server sends the headers at once, or an error within a few seconds. */

@@ -15,11 +15,11 @@ import {
   isNotFound,
   isQuotaExceeded,
   LeadershipLostError,
+  refusalWords,
 } from "../kube/errors.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Verdict } from "../sessions/api-health.ts";
-import { refusalWords } from "../sessions/refusal-words.ts";
 import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
 import type { ReconcilePoint } from "./points.ts";
 

@@ -7,10 +7,10 @@ import {
   isNamespaceTerminating,
   isQuotaExceeded,
   KubeApiError,
+  refusalWords,
 } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Verdict } from "../sessions/api-health.ts";
-import { refusalWords } from "../sessions/refusal-words.ts";
 import type { CheckedTemplate } from "./environment-runtime.ts";
 
 /** What the API server says of a template; `final`: it stays so until the template changes. */

@@ -3,13 +3,19 @@ import type { Clock, Timer } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { unended } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
-import { isForbidden, isInvalid, isUnauthorized, KubeApiError, LeadershipLostError } from "../kube/errors.ts";
+import {
+  isForbidden,
+  isInvalid,
+  isUnauthorized,
+  KubeApiError,
+  LeadershipLostError,
+  refusalWords,
+} from "../kube/errors.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { askedPauseMs } from "../work/retry-after.ts";
 import { withoutItem } from "./api-health.ts";
 import type { Claim } from "./claim.ts";
-import { refusalWords } from "./refusal-words.ts";
 
 /** What a step is for, as a person reads it when it keeps failing. */
 interface StepInfo {

@@ -1,7 +1,7 @@
 import { GROUP } from "../api/names.ts";
 import { allowsAll } from "../api/pod-policy.ts";
 import { errorText } from "../core/errors.ts";
-import { isForbidden, isQuotaExceeded } from "../kube/errors.ts";
+import { isForbidden, isQuotaExceeded, refusalWords } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { SessionContext } from "./context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
@@ -9,7 +9,6 @@ import type { Expectations } from "./expectations.ts";
 import { deletePod } from "./perform.ts";
 import { newPodName } from "./pod-render.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";
-import { refusalWords } from "./refusal-words.ts";
 import type { OwnVolume } from "./workspace-pods.ts";
 import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 

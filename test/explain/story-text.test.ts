@@ -3,7 +3,7 @@ import { idsOf } from "../../src/explain/ids.ts";
 import { storyText } from "../../src/explain/story-text.ts";
 import { timelineOf } from "../../src/explain/timeline.ts";
 import { verdictOf } from "../../src/explain/verdict.ts";
-import { paintFor } from "../../src/terminal/paint.ts";
+import { paintFor } from "../../src/observe/terminal.ts";
 import { claim, event, item, pod, running, SESSION_ID, traces, WORK_ID } from "./traces.ts";
 
 /** Clears the screen, and goes on in a line of its own. */

@@ -43,7 +43,7 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["reconcile", "../main.ts"],
   ["sessions", "../cli.ts"],
   ["kube", "./../work/client.ts"],
-  ["terminal", "../kube/client.ts"],
+  ["observe", "../kube/client.ts"],
   ["preview", "../doctor/doctor.ts"],
   ["doctor", "../explain/explain.ts"],
   ["explain", "../doctor/doctor.ts"],

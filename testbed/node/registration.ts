@@ -2,8 +2,7 @@ import { type Clock, sleep } from "../../src/core/clock.ts";
 import { errorText } from "../../src/core/errors.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import { isAlreadyExists, isConflict, isNotFound } from "../../src/kube/errors.ts";
-import { apiTime, microTime } from "../../src/kube/micro-time.ts";
-import type { Node, Taint } from "../../src/kube/objects.ts";
+import { apiTime, microTime, type Node, type Taint } from "../../src/kube/objects.ts";
 import { LEASES, NODES } from "../../src/kube/resource.ts";
 import type { Logger } from "../../src/observe/logger.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { oneLine } from "../../src/terminal/one-line.ts";
+import { oneLine } from "../../src/observe/terminal.ts";
 
 test.each([
   ["ended\n-> all is well", "ended -> all is well"],
