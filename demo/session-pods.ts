@@ -1,6 +1,6 @@
 import { ANNOTATION_WORK_ID, LABEL_PHASE, LABEL_WORK_ID } from "../src/api/names.ts";
-import type { Change } from "../src/kube/informer.ts";
 import type { Pod, PodStatus } from "../src/kube/objects.ts";
+import type { Change } from "../src/watch/informer.ts";
 import type { Board } from "./board.ts";
 
 /** Session Pods by what they are for. */

@@ -1,5 +1,5 @@
-import type { Change } from "../src/kube/informer.ts";
 import type { Deployment, Pod } from "../src/kube/objects.ts";
+import type { Change } from "../src/watch/informer.ts";
 import type { Board } from "./board.ts";
 import { count } from "./text.ts";
 import type { Track } from "./track.ts";

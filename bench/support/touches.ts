@@ -1,9 +1,9 @@
 import { LABEL_WORK_ID } from "../../src/api/names.ts";
 import { realClock } from "../../src/core/clock.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
-import { Informer } from "../../src/kube/informer.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
+import { Informer } from "../../src/watch/informer.ts";
 
 /** When Pods were given their work, as a watch shows it: the same eyes for everybody who serves. */
 export class Touches implements AsyncDisposable {

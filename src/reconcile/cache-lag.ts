@@ -1,8 +1,8 @@
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden, isUnauthorized } from "../kube/errors.ts";
-import type { Informer } from "../kube/informer.ts";
 import type { KubeObject } from "../kube/resource.ts";
+import type { Informer } from "../watch/informer.ts";
 
 /**
  * A restart of the API server takes seconds; after this a person wants to know. Longer than a reflector takes to trust a

@@ -3,15 +3,15 @@ import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE
 import { aborted, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
-import { Informer, type InformerOptions } from "../kube/informer.ts";
 import { type KubeObject, NETWORK_POLICIES, type NetworkPolicy, PODS, type Pod } from "../kube/resource.ts";
-import { WorkQueue } from "../kube/workqueue.ts";
 import { cachedPod } from "../sessions/cached-pod.ts";
 import type { PodCache } from "../sessions/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import { nodeOutlook } from "../sessions/node-health.ts";
 import { isOthers } from "../sessions/own-pods.ts";
 import { SharedSessions } from "../sessions/shared-sessions.ts";
+import { Informer, type InformerOptions } from "../watch/informer.ts";
+import { WorkQueue } from "../watch/workqueue.ts";
 import { CacheLag } from "./cache-lag.ts";
 import type { SharingEnvironment } from "./environment-conditions.ts";
 import { policyName } from "./network-policy.ts";

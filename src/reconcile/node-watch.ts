@@ -1,8 +1,8 @@
 import { sleep } from "../core/clock.ts";
 import { isForbidden } from "../kube/errors.ts";
-import { Informer, type InformerOptions } from "../kube/informer.ts";
 import { NODES, type Node } from "../kube/resource.ts";
 import type { NodeSpec } from "../sessions/node-health.ts";
+import { Informer, type InformerOptions } from "../watch/informer.ts";
 
 /** How soon a missing right is noticed. */
 const CHECK_MS = 5_000;

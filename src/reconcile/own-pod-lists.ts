@@ -1,6 +1,6 @@
-import type { Informer } from "../kube/informer.ts";
 import type { Pod } from "../kube/resource.ts";
 import { isOthers } from "../sessions/own-pods.ts";
+import type { Informer } from "../watch/informer.ts";
 
 /**
  * Lists the Pods of an Environment that stand under one key of an index, in whichever cache: sorted out anew only when one of

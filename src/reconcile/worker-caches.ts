@@ -1,8 +1,8 @@
 import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
-import { Informer, type InformerOptions } from "../kube/informer.ts";
 import { DEPLOYMENTS, type Deployment, type KubeObject, PODS, type Pod } from "../kube/resource.ts";
 import { cachedPod } from "../sessions/cached-pod.ts";
+import { Informer, type InformerOptions } from "../watch/informer.ts";
 import type { ObjectCache } from "../workers/context.ts";
 
 const INDEX_ENVIRONMENT = "environment";

@@ -1,7 +1,7 @@
 import { errorText } from "../core/errors.ts";
 import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
-import { WorkQueue } from "../kube/workqueue.ts";
+import { WorkQueue } from "../watch/workqueue.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
 import type { Breaker } from "./breaker.ts";

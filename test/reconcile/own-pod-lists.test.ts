@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { type Cache, createCache } from "../../src/kube/cache.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ownPodLists } from "../../src/reconcile/own-pod-lists.ts";
+import { type Cache, createCache } from "../../src/watch/cache.ts";
 
 const INDEX = "environment";
 const KEY = "agents/research";

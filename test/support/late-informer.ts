@@ -1,6 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { type Change, type ChangeHandler, Informer, type InformerOptions } from "../../src/kube/informer.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
+import { type Change, type ChangeHandler, Informer, type InformerOptions } from "../../src/watch/informer.ts";
 
 /**
  * How much later than they come changes are shown to tests, at most, in milliseconds: 0 unless `BERTH_TEST_WATCH_LAG_MS`

@@ -2,7 +2,7 @@ import type { FileMutations } from "./mutation.ts";
 
 const CLIENT = "test/kube/client.test.ts";
 const HOSTILE_ANSWERS = "test/kube/hostile-answers.test.ts";
-const INFORMER = "test/kube/informer.test.ts";
+const INFORMER = "test/watch/informer.test.ts";
 const LEADER_ELECTION = "test/kube/leader-election.test.ts";
 const BUDGET = "test/work/budget.test.ts";
 const WORK_CLIENT = "test/work/client.test.ts";
@@ -347,7 +347,7 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/kube/reflector.ts",
+    file: "src/watch/reflector.ts",
     tests: [INFORMER],
     mutations: [
       {
@@ -361,7 +361,7 @@ export const ROOMS: readonly FileMutations[] = [
         guard: "error",
         find: "if (!version) throw new TypeError(",
         replace: "if (!version) new TypeError(",
-        tests: ["test/kube/reflector.test.ts"],
+        tests: ["test/watch/reflector.test.ts"],
       },
       {
         name: "asks a failing server more often than it wants",
@@ -396,7 +396,7 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/kube/informer.ts",
+    file: "src/watch/informer.ts",
     tests: [INFORMER],
     mutations: [
       {

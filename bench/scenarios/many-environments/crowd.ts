@@ -1,9 +1,9 @@
 import type { Simulator } from "../../../simulator/simulator.ts";
 import { realClock } from "../../../src/core/clock.ts";
-import { Informer } from "../../../src/kube/informer.ts";
 import type { KubeObject } from "../../../src/kube/resource.ts";
 import { silentLogger } from "../../../src/observe/logger.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { Informer } from "../../../src/watch/informer.ts";
 import type { Served, Stand } from "../../support/stand.ts";
 
 /** Environments that are made at the same time: the API server is shared with the operator. */

@@ -7,10 +7,10 @@ import { createInterface } from "node:readline";
 import { realClock, sleep } from "../../../src/core/clock.ts";
 import { KubeClient } from "../../../src/kube/client.ts";
 import { loadKubeConfig } from "../../../src/kube/config.ts";
-import { Informer } from "../../../src/kube/informer.ts";
 import { PODS, type Pod } from "../../../src/kube/resource.ts";
 import { silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
+import { Informer } from "../../../src/watch/informer.ts";
 import { OPERATOR_NAMESPACE, OPERATOR_SELECTOR } from "./provided.ts";
 
 /** Folder within that of a run. */

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { type Cache, createCache } from "../../src/kube/cache.ts";
 import type { Pod } from "../../src/kube/resource.ts";
+import { type Cache, createCache } from "../../src/watch/cache.ts";
 
 const BY_NODE = "node";
 

@@ -1,9 +1,8 @@
 import { errorText } from "../core/errors.ts";
-import { type Cache, createCache, type Indexers } from "./cache.ts";
-import { keyOf, objectKey } from "./object-key.ts";
-import type { KubeObject } from "./objects.ts";
+import type { KubeObject } from "../kube/objects.ts";
+import type { WatchEvent } from "../kube/watch.ts";
+import { type Cache, createCache, type Indexers, keyOf, objectKey } from "./cache.ts";
 import { Reflector, type ReflectorOptions, type ReflectorStore } from "./reflector.ts";
-import type { WatchEvent } from "./watch.ts";
 
 /** A change of the cache. An object that was replaced by another of the same name is a `deleted`, then an `added`. */
 export interface Change<T extends KubeObject> {

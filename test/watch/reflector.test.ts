@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { Reflector } from "../../src/kube/reflector.ts";
 import { PODS } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
+import { Reflector } from "../../src/watch/reflector.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 test("a list that doesn't say its version is read again: a watch could follow from anywhere", async () => {

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
 import { TerminalError, WaitError } from "../../src/core/errors.ts";
-import { WorkQueue } from "../../src/kube/workqueue.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { WorkQueue } from "../../src/watch/workqueue.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 let clock: VirtualClock;

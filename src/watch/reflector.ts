@@ -1,14 +1,14 @@
 import { Backoff, type BackoffPolicy, jitter, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import type { KubeClient } from "../kube/client.ts";
+import { isGone, isMalformed, isServerFault, isTooManyRequests, KubeApiError } from "../kube/errors.ts";
+import type { KubeObject } from "../kube/objects.ts";
+import type { Resource } from "../kube/resource.ts";
+import type { WatchEvent } from "../kube/watch.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import type { KubeClient } from "./client.ts";
-import { isGone, isMalformed, isServerFault, isTooManyRequests, KubeApiError } from "./errors.ts";
-import { compareVersions, keyOf, type VersionedKeys } from "./object-key.ts";
-import type { KubeObject } from "./objects.ts";
-import type { Resource } from "./resource.ts";
-import type { WatchEvent } from "./watch.ts";
+import { compareVersions, keyOf, type VersionedKeys } from "./cache.ts";
 
 /**
  * Between restarts after failures: about five requests in the first three seconds of an outage, then eight a minute from

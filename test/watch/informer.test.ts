@@ -1,12 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { KubeClient } from "../../src/kube/client.ts";
-import { type Change, Informer, type InformerOptions } from "../../src/kube/informer.ts";
 import { type KubeObject, PODS, type Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { type Change, Informer, type InformerOptions } from "../../src/watch/informer.ts";
+import { FakeApiServer, send, sendStatus } from "../kube/api-server.ts";
+import { until } from "../kube/until.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { FakeApiServer, send, sendStatus } from "./api-server.ts";
-import { until } from "./until.ts";
 
 let server: FakeApiServer;
 let clock: VirtualClock;
