@@ -1,7 +1,7 @@
 import { LEASE_NAME } from "../api/names.ts";
+import { shardLeaseName } from "../election/shard-leases.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { LEASES, type Lease, PODS } from "../kube/resource.ts";
-import { shardLeaseName } from "../kube/shard-leases.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { type Look, look, unseen } from "./look.ts";
 import type { InstalledOperator } from "./operators.ts";

@@ -2,6 +2,7 @@ import type { Environment } from "../api/environment.ts";
 import { ANNOTATION_SESSION_ID, LABEL_ENVIRONMENT, LABEL_MANAGED_BY, LABEL_PHASE, LABEL_ROLE } from "../api/names.ts";
 import { aborted, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { shardOf } from "../election/shard-plan.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { type KubeObject, NETWORK_POLICIES, type NetworkPolicy, PODS, type Pod } from "../kube/resource.ts";
 import { cachedPod } from "../sessions/cached-pod.ts";
@@ -18,7 +19,6 @@ import { policyName } from "./network-policy.ts";
 import { NodeWatch } from "./node-watch.ts";
 import { ownPodLists } from "./own-pod-lists.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
-import { shardOf } from "./shard-of.ts";
 import { ShardTerm } from "./shard-term.ts";
 import { WorkerCaches } from "./worker-caches.ts";
 

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Clock, realClock } from "../../src/core/clock.ts";
+import { LeaderElector } from "../../src/election/leader-election.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "../../src/kube/config.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
-import { LeaderElector } from "../../src/kube/leader-election.ts";
 import { CONFIG_MAPS, LEASES } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { useCluster } from "../support/cluster.ts";

@@ -2,7 +2,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import type { ItemRecord } from "../../simulator/item.ts";
 import { bashScript } from "../../simulator/script.ts";
-import { shardOf } from "../../src/reconcile/shard-of.ts";
+import { shardOf } from "../../src/election/shard-plan.ts";
 import { useCluster } from "../support/cluster.ts";
 import { ManyEnvironments } from "../support/many-environments.ts";
 import type { OperatorProcess } from "../support/operator-process.ts";

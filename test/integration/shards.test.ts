@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { shardOf } from "../../src/reconcile/shard-of.ts";
+import { shardOf } from "../../src/election/shard-plan.ts";
 import { useCluster } from "../support/cluster.ts";
 import { ManyEnvironments } from "../support/many-environments.ts";
 import type { OperatorProcess } from "../support/operator-process.ts";

@@ -3,7 +3,7 @@ import type { FileMutations } from "./mutation.ts";
 const CLIENT = "test/kube/client.test.ts";
 const HOSTILE_ANSWERS = "test/kube/hostile-answers.test.ts";
 const INFORMER = "test/watch/informer.test.ts";
-const LEADER_ELECTION = "test/kube/leader-election.test.ts";
+const LEADER_ELECTION = "test/election/leader-election.test.ts";
 const BUDGET = "test/work/budget.test.ts";
 const WORK_CLIENT = "test/work/client.test.ts";
 const CLIENT_ERRORS = "test/work/client-errors.test.ts";
@@ -92,7 +92,7 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/kube/leader-election.ts",
+    file: "src/election/leader-election.ts",
     tests: [LEADER_ELECTION],
     mutations: [
       {
@@ -142,7 +142,7 @@ export const ROOMS: readonly FileMutations[] = [
         guard: "guard",
         find: 'if (outcome === "taken" || !this.isLeader) this.#unconfirmed = true;',
         replace: 'if (outcome === "taken") this.#unconfirmed = true;',
-        tests: ["test/kube/late-renewal.test.ts"],
+        tests: ["test/election/late-renewal.test.ts"],
       },
       {
         name: "isn't confirmed after it took the Lease",
@@ -161,12 +161,12 @@ export const ROOMS: readonly FileMutations[] = [
         guard: "bound",
         find: "Math.min(leftMs, this.#renewDeadlineMs / RENEWALS_PER_DEADLINE)",
         replace: "this.#leaseDurationMs * RENEWALS_PER_DEADLINE",
-        tests: ["test/kube/late-renewal.test.ts"],
+        tests: ["test/election/late-renewal.test.ts"],
       },
     ],
   },
   {
-    file: "src/kube/lease-record.ts",
+    file: "src/election/lease-record.ts",
     tests: [LEADER_ELECTION],
     mutations: [
       {
@@ -187,33 +187,37 @@ export const ROOMS: readonly FileMutations[] = [
         guard: "identity",
         find: "if (current && this.holder === this.#options.identity) await this.#giveUp(current, timeoutMs);",
         replace: "if (current) await this.#giveUp(current, timeoutMs);",
-        tests: ["test/kube/lease-record.test.ts"],
+        tests: ["test/election/lease-record.test.ts"],
       },
       {
         name: "deletes another Lease of the same name",
         guard: "precondition",
         find: "await client.delete(LEASES, { namespace, name }, { uid }, { timeoutMs });",
         replace: "await client.delete(LEASES, { namespace, name }, {}, { timeoutMs });",
-        tests: ["test/kube/shard-leases.test.ts", "test/kube/shard-ring.test.ts", "test/kube/lease-record.test.ts"],
+        tests: [
+          "test/election/shard-leases.test.ts",
+          "test/election/shard-ring.test.ts",
+          "test/election/lease-record.test.ts",
+        ],
       },
       {
         name: "takes a renewal that failed for a lost Lease",
         guard: "error",
         find: "if (!isConflict(error) && !isNotFound(error)) throw error;",
         replace: "",
-        tests: ["test/kube/lease-record.test.ts"],
+        tests: ["test/election/lease-record.test.ts"],
       },
       {
         name: "takes a Lease that can't be read for absent",
         guard: "error",
         find: "if (!isNotFound(error)) throw error;\n      this.#lease = undefined;",
         replace: "this.#lease = undefined;",
-        tests: ["test/kube/lease-record.test.ts"],
+        tests: ["test/election/lease-record.test.ts"],
       },
     ],
   },
   {
-    file: "src/kube/lease-ages.ts",
+    file: "src/election/lease-record.ts",
     tests: [LEADER_ELECTION],
     mutations: [
       {
@@ -227,7 +231,7 @@ export const ROOMS: readonly FileMutations[] = [
         guard: "error",
         find: "? this.#clock.monotonic() - seen.at : 0;",
         replace: "? this.#clock.monotonic() - seen.at : Infinity;",
-        tests: ["test/kube/lease-record.test.ts"],
+        tests: ["test/election/lease-record.test.ts"],
       },
     ],
   },

@@ -7,8 +7,8 @@ import {
   LABEL_PHASE,
   LABEL_ROLE,
 } from "../../../src/api/names.ts";
+import { shardOf } from "../../../src/election/shard-plan.ts";
 import { PODS, SECRETS } from "../../../src/kube/resource.ts";
-import { shardOf } from "../../../src/reconcile/shard-of.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
 import { renderJournal } from "../../../src/sessions/journal.ts";
 import { refusal } from "./api-server.ts";

@@ -1,11 +1,10 @@
 import type { Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
+import { isAlreadyExists, isConflict, LeadershipLostError } from "../kube/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { isAlreadyExists, isConflict, LeadershipLostError } from "./errors.ts";
-import type { LeaseAges } from "./lease-ages.ts";
-import { type LeaseClient, LeaseRecord } from "./lease-record.ts";
+import { type LeaseAges, type LeaseClient, LeaseRecord } from "./lease-record.ts";
 
 /** As client-go and controller-runtime have them: a leader that vanished is replaced in 15 to 20 s. */
 export const LEASE_DURATION_MS = 15_000;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { LeaderElector, RENEW_DEADLINE_MS, RETRY_PERIOD_MS } from "../../src/kube/leader-election.ts";
+import { LeaderElector, RENEW_DEADLINE_MS, RETRY_PERIOD_MS } from "../../src/election/leader-election.ts";
 import type { Lease } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

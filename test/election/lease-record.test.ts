@@ -1,7 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { LeaseAges, LeaseRecord } from "../../src/election/lease-record.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
-import { LeaseAges } from "../../src/kube/lease-ages.ts";
-import { LeaseRecord } from "../../src/kube/lease-record.ts";
 import type { Lease } from "../../src/kube/resource.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 

@@ -1,13 +1,13 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { LeaseAges } from "../../src/kube/lease-ages.ts";
-import type { Lease } from "../../src/kube/resource.ts";
+import { LeaseAges } from "../../src/election/lease-record.ts";
 import {
   readShardLeases,
   replicaLeaseLabels,
   shardLeaseLabels,
   shardLeaseName,
   type ViewOptions,
-} from "../../src/kube/shard-leases.ts";
+} from "../../src/election/shard-leases.ts";
+import type { Lease } from "../../src/kube/resource.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const VIEW: ViewOptions = { base: "berth", shards: 2, leaseDurationMs: 15_000, deadAfterMs: 60_000 };

@@ -1,9 +1,8 @@
 import type { Clock } from "../core/clock.ts";
-import type { CallOptions, KubeClient } from "./client.ts";
-import { isConflict, isNotFound } from "./errors.ts";
-import { LeaseAges } from "./lease-ages.ts";
-import { type Lease, type LeaseSpec, microTime } from "./objects.ts";
-import { LEASES } from "./resource.ts";
+import type { CallOptions, KubeClient } from "../kube/client.ts";
+import { isConflict, isNotFound } from "../kube/errors.ts";
+import { type Lease, type LeaseSpec, microTime } from "../kube/objects.ts";
+import { LEASES } from "../kube/resource.ts";
 
 /** An int32 of `coordination.k8s.io/v1`. Anybody who may write the Lease may have put it there. */
 const MAX_TRANSITIONS = 2 ** 31 - 1;
@@ -155,4 +154,45 @@ export class LeaseRecord {
 function transitionsAfter({ leaseTransitions = 0 }: LeaseSpec, ours: boolean): number {
   if (ours) return leaseTransitions;
   return leaseTransitions < MAX_TRANSITIONS ? leaseTransitions + 1 : 0;
+}
+
+const SECOND_MS = 1_000;
+
+/**
+ * Since when each Lease was seen unchanged, on our own monotonic clock: no two clocks are ever compared, and the times
+ * written in a Lease are not believed. Shared by all who read Leases in a process; keyed by name, of one namespace.
+ */
+export class LeaseAges {
+  readonly #clock: Clock;
+  readonly #seen = new Map<string, { readonly version: string; readonly at: number }>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** The Lease as it was just read or written. */
+  note(lease: Lease): void {
+    const { name = "", uid, resourceVersion } = lease.metadata;
+    const version = `${uid}/${resourceVersion}`;
+    if (this.#seen.get(name)?.version !== version) this.#seen.set(name, { version, at: this.#clock.monotonic() });
+  }
+
+  /** Forgets all but these. */
+  keep(names: ReadonlySet<string>): void {
+    for (const name of this.#seen.keys()) if (!names.has(name)) this.#seen.delete(name);
+  }
+
+  /** Milliseconds since this state of the Lease was first seen; 0 for one that was never noted. */
+  ageMs({ metadata: { name = "", uid, resourceVersion } }: Lease): number {
+    const seen = this.#seen.get(name);
+    return seen?.version === `${uid}/${resourceVersion}` ? this.#clock.monotonic() - seen.at : 0;
+  }
+
+  /** Somebody holds it, and has renewed it within its own duration as far as was seen. */
+  isHeld(lease: Lease, defaultDurationMs: number): boolean {
+    const { holderIdentity = "", leaseDurationSeconds } = lease.spec ?? {};
+    if (holderIdentity === "") return false;
+    const durationMs = leaseDurationSeconds === undefined ? defaultDurationMs : leaseDurationSeconds * SECOND_MS;
+    return this.ageMs(lease) < durationMs;
+  }
 }

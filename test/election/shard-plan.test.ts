@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { planShards } from "../../src/kube/shard-plan.ts";
+import { planShards } from "../../src/election/shard-plan.ts";
 
 describe("who should have which shard", () => {
   test.each([

@@ -1,16 +1,16 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Clock, Timer } from "../../src/core/clock.ts";
+import { LeaderElector, type LeaderElectorOptions } from "../../src/election/leader-election.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
-import { LeaderElector, type LeaderElectorOptions } from "../../src/kube/leader-election.ts";
 import { LEASES, type Lease, PODS } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
+import { FakeApiServer, sendStatus } from "../kube/api-server.ts";
+import { settled, until } from "../kube/until.ts";
 import { CI_SEED } from "../support/ci-seed.ts";
 import { VIRTUAL_EPOCH_MS, VirtualClock } from "../support/virtual-clock.ts";
-import { FakeApiServer, sendStatus } from "./api-server.ts";
-import { settled, until } from "./until.ts";
 
 const PATH = "/apis/coordination.k8s.io/v1/namespaces/berth/leases/operator";
 

@@ -1,9 +1,9 @@
 import type { Random } from "../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../src/core/clock.ts";
+import type { LeaseClient } from "../../src/election/lease-record.ts";
+import { type HeldShard, ShardRing } from "../../src/election/shard-ring.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
-import type { LeaseClient } from "../../src/kube/lease-record.ts";
 import type { KubeList, KubeObject, Lease, LeaseSpec, Resource } from "../../src/kube/resource.ts";
-import { type HeldShard, ShardRing } from "../../src/kube/shard-ring.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

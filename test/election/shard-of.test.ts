@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { shardOf } from "../../src/reconcile/shard-of.ts";
+import { shardOf } from "../../src/election/shard-plan.ts";
 
 test("an Environment's shard is the same in every process and release", () => {
   // Written down: another answer here means that replicas of two releases would both serve an Environment.

@@ -2,9 +2,10 @@ import type { Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
+import { isForbidden } from "../kube/errors.ts";
+import { LEASES, type Lease } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { isForbidden } from "./errors.ts";
 import {
   CANDIDATE_SPREAD,
   LEASE_DURATION_MS,
@@ -12,11 +13,15 @@ import {
   RENEW_DEADLINE_MS,
   RETRY_PERIOD_MS,
 } from "./leader-election.ts";
-import { LeaseAges } from "./lease-ages.ts";
-import type { LeaseClient } from "./lease-record.ts";
-import { ReplicaLease } from "./replica-lease.ts";
-import { LEASES, type Lease } from "./resource.ts";
-import { LABEL_LEASE, readShardLeases, type ShardView, shardLeaseLabels, shardLeaseName } from "./shard-leases.ts";
+import { LeaseAges, type LeaseClient } from "./lease-record.ts";
+import {
+  LABEL_LEASE,
+  ReplicaLease,
+  readShardLeases,
+  type ShardView,
+  shardLeaseLabels,
+  shardLeaseName,
+} from "./shard-leases.ts";
 import { planShards } from "./shard-plan.ts";
 
 /** With shards, each Lease is renewed half as often as a single one: two attempts more fit into the renew deadline. */

@@ -1,3 +1,5 @@
+import { createHash } from "node:crypto";
+
 /** What a plan is made from. Every replica that sees the same makes the same plan. */
 export interface Shares {
   /** Replicas that take part. */
@@ -40,4 +42,17 @@ function takeFrom(quotas: Map<string, number>): string | null {
   for (const [member, room] of quotas) if (room > (best === null ? 0 : (quotas.get(best) ?? 0))) best = member;
   if (best !== null) quotas.set(best, (quotas.get(best) ?? 0) - 1);
   return best;
+}
+
+/** Enough of the hash for an even spread: far more values than there can be shards. */
+const HASH_BYTES = 4;
+
+/**
+ * The shard, from 0 to `shards` - 1, that an Environment belongs to, by its key `namespace/name`. The same in every
+ * process and release: two replicas that disagreed would both serve it. By name and not by uid, so that an Environment
+ * and the one that had its name before are never in two hands.
+ */
+export function shardOf(key: string, shards: number): number {
+  if (shards === 1) return 0;
+  return createHash("sha256").update(key).digest().readUIntBE(0, HASH_BYTES) % shards;
 }
