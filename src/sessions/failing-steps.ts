@@ -12,8 +12,7 @@ import {
   refusalWords,
 } from "../kube/errors.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { WorkApiError } from "../work/errors.ts";
-import { askedPauseMs } from "../work/retry-after.ts";
+import { askedPauseMs, WorkApiError } from "../work/errors.ts";
 import { withoutItem } from "./api-health.ts";
 import type { Claim } from "./claim.ts";
 

@@ -4,7 +4,6 @@ import { aborted, type Clock, deadlineSignal } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { WEBHOOK_PATH } from "./path.ts";
 import type { SignedHeaders } from "./signature.ts";
 
 /** Marks a delivery that a replica passes on, with that replica's identity: it goes no further. */
@@ -162,3 +161,6 @@ export class Peers {
 async function addressesOf(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);
 }
+
+/** Where deliveries are posted. */
+export const WEBHOOK_PATH = "/webhook";

@@ -4,12 +4,10 @@ import { errorText } from "../core/errors.ts";
 import { addressText, boundedServer, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { SeenDeliveries } from "./deliveries.ts";
+import { type RateLimit, SeenDeliveries, SenderRates } from "./deliveries.ts";
 import { parseEvent, type WebhookEvent } from "./event.ts";
-import { WEBHOOK_PATH } from "./path.ts";
-import { type Delivery, PASSED_ON_BY } from "./peers.ts";
+import { type Delivery, PASSED_ON_BY, WEBHOOK_PATH } from "./peers.ts";
 import type { SigningSecrets } from "./secrets.ts";
-import { type RateLimit, SenderRates } from "./sender-rates.ts";
 import { isWellFormed, type SignatureVerdict, verify } from "./signature.ts";
 
 /** An event is some 300 bytes. */

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from "../core/clock.ts";
 import { Slots } from "../core/slots.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { MAX_RETRY_AFTER_MS } from "./retry-after.ts";
+import { MAX_RETRY_AFTER_MS } from "./errors.ts";
 import { type Turn, Turns } from "./turns.ts";
 
 /** Numbers of a budget; every one has a default with its reason below. Rates are requests a second. */

@@ -1,7 +1,9 @@
+import type { LookupAddress, LookupOptions } from "node:dns";
 import type { LookupFunction } from "node:net";
 import { buildConnector } from "undici";
+import type { Clock } from "../core/clock.ts";
 import { isInnerAddress, isInnerHost } from "./inner-addresses.ts";
-import type { Resolve } from "./lookups.ts";
+import { type Turn, Turns } from "./turns.ts";
 
 /** A connection to an inner address that nobody allowed: nothing was sent, nothing connected. */
 export class InnerAddressError extends Error {
@@ -53,4 +55,182 @@ function lookupBut(resolve: Resolve, isRefused: (address: string) => boolean): L
       callback(new InnerAddressError(hostname, named), options.all ? [] : "", 0);
     });
   };
+}
+
+/** Resolves all addresses of a name, as `dns.lookup` does with `all: true`. */
+export type Resolve = (
+  hostname: string,
+  options: LookupOptions & { all: true },
+  callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
+) => void;
+
+/** A resolver that knows a name, or whose name server answers, takes milliseconds; one that waits for nobody takes 5 s and more. */
+const SLOW_MS = 1_000;
+
+/**
+ * Lookups at a time: of doubtful names, and of names that were answered before. The image has 64 threads (Dockerfile), of which
+ * libuv gives half to lookups: listed names have the rest.
+ */
+export const MAX_DOUBTFUL = 8;
+export const MAX_KNOWN = 16;
+/** What one tenant has of these at most: the others find room at once. */
+export const TENANT_SHARE = 1 / 2;
+
+/** So many names are remembered as answered; of more, those that were longest not asked for are doubtful again. */
+const MAX_ANSWERED = 10_000;
+/** Names of one tenant that wait; more fail at once. */
+export const MAX_WAITING = 1_000;
+
+type Callback = Parameters<Resolve>[2];
+
+interface Lookup {
+  readonly hostname: string;
+  readonly options: LookupOptions & { all: true };
+  readonly callbacks: Callback[];
+  /** Where it waits; undefined once it is under way. */
+  lane: Lane | undefined;
+  /** In whose turns it waits. */
+  readonly tenants: Set<string>;
+}
+
+/**
+ * Lookups of names that any tenant may have written. Each holds a thread of the process until the name server answers, and
+ * every connection to any Work API needs one: a tenant whose names are never answered must not hold them all.
+ *
+ * Listed names never wait. Any other name waits for its turn, tenant by tenant: it has one in the turns of each tenant with a
+ * request to it. A name is doubtful until it was answered in less than SLOW_MS, and again once it was not.
+ *
+ * Invariants: a name is looked up once at a time, for all who ask. At most MAX_DOUBTFUL lookups of doubtful names and MAX_KNOWN
+ * of others are under way, no more than TENANT_SHARE of them in turns of one tenant.
+ */
+export class Lookups {
+  readonly #clock: Clock;
+  readonly #resolve: Resolve;
+  readonly #isListed: (hostname: string) => boolean;
+  /** By name. */
+  readonly #lookups = new Map<string, Lookup>();
+  /** By name, the tenants with requests under way, and the number of these. */
+  readonly #requests = new Map<string, Map<string, number>>();
+  /** Names that were answered in time, the longest not asked for first. */
+  readonly #answered = new Set<string>();
+  readonly #doubtful = new Lane(MAX_DOUBTFUL);
+  readonly #known = new Lane(MAX_KNOWN);
+
+  constructor(clock: Clock, resolve: Resolve, isListed: (hostname: string) => boolean = () => false) {
+    this.#clock = clock;
+    this.#resolve = resolve;
+    this.#isListed = isListed;
+  }
+
+  /** Notes a request of this tenant, which may need the name. @returns what to call at the end of the request. */
+  request(hostname: string, tenant = ""): () => void {
+    const tenants = this.#requests.get(hostname) ?? new Map<string, number>();
+    this.#requests.set(hostname, tenants);
+    tenants.set(tenant, (tenants.get(tenant) ?? 0) + 1);
+    const lookup = this.#lookups.get(hostname);
+    if (lookup?.lane?.add(lookup, tenant)) this.#begin(lookup.lane);
+    return () => {
+      const left = (tenants.get(tenant) ?? 0) - 1;
+      if (left > 0) tenants.set(tenant, left);
+      else tenants.delete(tenant);
+      if (tenants.size === 0) this.#requests.delete(hostname);
+    };
+  }
+
+  /** The options are the same for all who ask for a name. */
+  readonly resolve: Resolve = (hostname, options, callback) => {
+    const known = this.#lookups.get(hostname);
+    if (known) return void known.callbacks.push(callback);
+    const lane = this.#answered.has(hostname) ? this.#known : this.#doubtful;
+    const lookup = { hostname, options, callbacks: [callback], lane, tenants: new Set<string>() };
+    if (this.#isListed(hostname)) {
+      this.#lookups.set(hostname, lookup);
+      this.#look(lookup, () => {});
+      return;
+    }
+    for (const tenant of this.#requests.get(hostname)?.keys() ?? [""]) lane.add(lookup, tenant);
+    if (lookup.tenants.size === 0) {
+      const error = new Error(`${hostname} was not looked up: too many names of its namespace wait`);
+      callback(Object.assign(error, { code: "EAI_AGAIN" }), []);
+      return;
+    }
+    this.#lookups.set(hostname, lookup);
+    this.#begin(lane);
+  };
+
+  /** Begins those whose turn has come. */
+  #begin(lane: Lane): void {
+    for (let next = lane.next(); next; next = lane.next()) {
+      const { lookup, tenant } = next;
+      this.#look(lookup, () => {
+        lane.end(tenant);
+        this.#begin(lane);
+      });
+    }
+  }
+
+  #look(lookup: Lookup, onEnd: () => void): void {
+    const { hostname, options, callbacks } = lookup;
+    lookup.lane = undefined;
+    const sinceMs = this.#clock.monotonic();
+    this.#resolve(hostname, options, (error, addresses) => {
+      this.#note(hostname, this.#clock.monotonic() - sinceMs);
+      this.#lookups.delete(hostname);
+      for (const callback of callbacks) callback(error, addresses);
+      onEnd();
+    });
+  }
+
+  /** A failure that comes at once holds nobody up either. */
+  #note(hostname: string, tookMs: number): void {
+    this.#answered.delete(hostname);
+    if (tookMs >= SLOW_MS) return;
+    this.#answered.add(hostname);
+    const [oldest] = this.#answered;
+    if (this.#answered.size > MAX_ANSWERED && oldest !== undefined) this.#answered.delete(oldest);
+  }
+}
+
+interface Waiting extends Turn {
+  readonly lookup: Lookup;
+}
+
+/** A bounded number of lookups at a time; the others wait for their turns. */
+class Lane {
+  readonly #most: number;
+  readonly #turns = new Turns<Waiting>();
+  /** Lookups under way, by the tenant in whose turn they began. */
+  readonly #used = new Map<string, number>();
+  #sum = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** False when it waits in this tenant's turns already, or too many do. */
+  add(lookup: Lookup, tenant: string): boolean {
+    if (lookup.tenants.has(tenant) || this.#turns.membersOf(tenant) >= MAX_WAITING) return false;
+    lookup.tenants.add(tenant);
+    this.#turns.add({ tenant, member: lookup.hostname, lookup });
+    return true;
+  }
+
+  /** Takes out the next that may begin now. */
+  next(): Waiting | undefined {
+    if (this.#sum >= this.#most) return undefined;
+    const next = this.#turns.next((tenant) => (this.#used.get(tenant) ?? 0) < this.#most * TENANT_SHARE);
+    if (!next) return undefined;
+    const { tenant, member, lookup } = next;
+    for (const other of lookup.tenants) this.#turns.takeAll({ tenant: other, member });
+    this.#used.set(tenant, (this.#used.get(tenant) ?? 0) + 1);
+    this.#sum += 1;
+    return next;
+  }
+
+  end(tenant: string): void {
+    const left = (this.#used.get(tenant) ?? 0) - 1;
+    if (left > 0) this.#used.set(tenant, left);
+    else this.#used.delete(tenant);
+    this.#sum -= 1;
+  }
 }

@@ -1,10 +1,8 @@
 import { lookup } from "node:dns";
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from "undici";
 import { Chunks } from "../core/chunks.ts";
-import type { Clock } from "../core/clock.ts";
-import { deadlineSignal } from "../core/clock.ts";
-import { guardedConnector, InnerAddressError } from "./guarded-connect.ts";
-import { Lookups, type Resolve } from "./lookups.ts";
+import { type Clock, deadlineSignal } from "../core/clock.ts";
+import { guardedConnector, InnerAddressError, Lookups, type Resolve } from "./guarded-connect.ts";
 
 /**
  * Connections of their own: the calls that keep leases and claims true must not queue for a connection behind long

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { MAX_PROVEN, SenderRates } from "../../src/webhook/sender-rates.ts";
+import { MAX_PROVEN, SenderRates } from "../../src/webhook/deliveries.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 function make() {

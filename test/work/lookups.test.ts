@@ -1,6 +1,13 @@
 import type { LookupAddress } from "node:dns";
 import { beforeEach, describe, expect, test } from "vitest";
-import { Lookups, MAX_DOUBTFUL, MAX_KNOWN, MAX_WAITING, type Resolve, TENANT_SHARE } from "../../src/work/lookups.ts";
+import {
+  Lookups,
+  MAX_DOUBTFUL,
+  MAX_KNOWN,
+  MAX_WAITING,
+  type Resolve,
+  TENANT_SHARE,
+} from "../../src/work/guarded-connect.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const LISTED = "api.anthropic.com";

@@ -1,7 +1,7 @@
 import { createSocket, type Socket } from "node:dgram";
 import { Resolver } from "node:dns";
 import { once } from "node:events";
-import type { Resolve } from "../../src/work/lookups.ts";
+import type { Resolve } from "../../src/work/guarded-connect.ts";
 
 /** Numbers of the DNS (RFC 1035, 4.1). */
 const HEADER_BYTES = 12;

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { errorText } from "../../src/core/errors.ts";
 import { createLogger } from "../../src/observe/logger.ts";
 import type { WorkApiError } from "../../src/work/errors.ts";
-import { shownText } from "../../src/work/masking.ts";
+import { shownText } from "../../src/work/replies.ts";
 import { POLLED, QUEUED } from "./samples.ts";
 import { failure, Setup } from "./setup.ts";
 import type { Act } from "./strict-server.ts";

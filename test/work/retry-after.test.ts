@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Backoff } from "../../src/core/backoff.ts";
-import { WorkApiError } from "../../src/work/errors.ts";
-import { MAX_RETRY_AFTER_MS, parseRetryAfter, retryDelayMs } from "../../src/work/retry-after.ts";
+import { MAX_RETRY_AFTER_MS, parseRetryAfter, retryDelayMs, WorkApiError } from "../../src/work/errors.ts";
 
 const NOW = Date.UTC(2026, 3, 1, 10);
 

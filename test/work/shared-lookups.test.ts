@@ -1,8 +1,8 @@
 import { setImmediate as macrotask } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { realClock } from "../../src/core/clock.ts";
+import type { Resolve } from "../../src/work/guarded-connect.ts";
 import { WorkHttp } from "../../src/work/http.ts";
-import type { Resolve } from "../../src/work/lookups.ts";
 
 /** Lookups under way, by name. */
 let underWay: Map<string, () => void>;

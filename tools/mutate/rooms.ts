@@ -460,7 +460,7 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/work/retry-after.ts",
+    file: "src/work/errors.ts",
     tests: ["test/work/retry-after.test.ts"],
     mutations: [
       {

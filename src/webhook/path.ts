@@ -1,2 +1,0 @@
-/** Where deliveries are posted. */
-export const WEBHOOK_PATH = "/webhook";
