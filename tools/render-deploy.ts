@@ -52,7 +52,7 @@ export async function renderedFiles(): Promise<Record<string, string>> {
     "deploy/namespace.yaml": HEADER + NAMESPACE_MANIFEST,
     "deploy/rbac.yaml": manifest(documents.filter(isRbac)),
     "deploy/operator.yaml": manifest(documents.filter((document) => !isRbac(document))),
-    "src/doctor/operator-rights.ts": rightsModule(documents),
+    "src/doctor/rights-checks.ts": rightsModule(documents),
   };
 }
 

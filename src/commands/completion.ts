@@ -1,6 +1,5 @@
 import { Argument, type Command } from "commander";
-import { SCRIPTS, SHELLS, type Shell } from "./completion-scripts.ts";
-import { shapeOf } from "./completion-shape.ts";
+import { SCRIPTS, SHELLS, type Shell, shapeOf } from "./completion-scripts.ts";
 import type { Invocation } from "./invocation.ts";
 
 /** `berth completion`: a script that completes commands, flags and their choices, made from those of the program itself. */

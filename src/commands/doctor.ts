@@ -43,7 +43,7 @@ export function addDoctor(program: Command, invocation: Invocation): void {
 }
 
 async function doctor(options: Options, settings: Settings, { env, streams, exit }: Invocation): Promise<void> {
-  const { connect } = await import("./connect.ts");
+  const { connect } = await import("./invocation.ts");
   const { examine } = await import("../doctor/doctor.ts");
   const { berthVersion } = await import("../version.ts");
   const { Progress } = await import("../observe/terminal.ts");

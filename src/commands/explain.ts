@@ -42,8 +42,8 @@ async function tell(
   settings: Settings,
   { env, streams, exit }: Invocation,
 ): Promise<void> {
-  const { connect } = await import("./connect.ts");
-  const { explain } = await import("../explain/explain.ts");
+  const { connect } = await import("./invocation.ts");
+  const { explain } = await import("../explain/story-text.ts");
   const { Progress } = await import("../observe/terminal.ts");
   const { allowedApiOrigins, proxy } = settings;
   using _alive = keepAlive();

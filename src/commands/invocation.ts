@@ -1,9 +1,13 @@
 import { type Command, Option } from "commander";
 import type { Settings } from "../config.ts";
+import { realClock } from "../core/clock.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { EnvironmentVariables, ProxySettings } from "../environment-variables.ts";
 import { FLAGS } from "../flags.ts";
+import { KubeClient } from "../kube/client.ts";
+import { loadKubeConfig } from "../kube/config.ts";
 import type { CliStreams } from "../observe/terminal.ts";
+import { berthVersion } from "../version.ts";
 
 /** What every command is run with. */
 export interface Invocation {
@@ -43,4 +47,28 @@ export function jsonText(value: unknown): string {
 /** @throws ConfigError where an argument is missing or there is one too many, in words of the command. */
 export function usageError(message: string): ConfigError {
   return new ConfigError(message);
+}
+
+/** A cluster that a command looks at, until it is disposed. */
+export interface Cluster extends AsyncDisposable {
+  readonly kube: KubeClient;
+  readonly server: string;
+  /** That of the kubeconfig's context. */
+  readonly namespace: string;
+}
+
+/**
+ * Opens the cluster of a kubeconfig; nothing is sent yet.
+ * @param command for the API server's audit log
+ * @throws ConfigError
+ */
+export function connect({ kubeconfig, kubeEnvironment, proxy }: ClusterSettings, command: string): Cluster {
+  const access = loadKubeConfig(kubeconfig, kubeEnvironment);
+  const kube = new KubeClient({ access, clock: realClock, proxy, userAgent: `berth-${command}/${berthVersion()}` });
+  return {
+    kube,
+    server: access.server,
+    namespace: access.currentNamespace,
+    [Symbol.asyncDispose]: () => kube.close(),
+  };
 }

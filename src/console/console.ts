@@ -6,10 +6,9 @@ import type { Logger } from "../observe/logger.ts";
 import type { Onlooker } from "../reconcile/onlooker.ts";
 import { Changes, type Replica } from "./changes.ts";
 import type { EndedBounds } from "./ended-sessions.ts";
-import { isOwnHost } from "./host.ts";
 import { type PageFile, readPage } from "./page-files.ts";
 import { Seen } from "./seen.ts";
-import { MAX_VIEWERS, Viewers } from "./viewers.ts";
+import { isOwnHost, MAX_VIEWERS, Viewers } from "./viewers.ts";
 
 const MAX_HEADER_BYTES = 16_384;
 /** Each viewer has one that stays, and its browser a few more while it loads the page. */

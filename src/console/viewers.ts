@@ -1,4 +1,5 @@
 import type { ServerResponse } from "node:http";
+import { isIP } from "node:net";
 import type { Clock, Timer } from "../core/clock.ts";
 import type { Changes, Look } from "./changes.ts";
 
@@ -106,4 +107,16 @@ function send(viewer: Viewer, json: string, nowMs: number): void {
   viewer.sentMs = nowMs;
   // JSON has no line breaks: one line is one event.
   if (!viewer.response.write(`data: ${json}\n\n`)) viewer.fullSinceMs = nowMs;
+}
+
+/**
+ * Whether a request names this server as only somebody would who means it: by an IP address or as localhost. A page of
+ * somebody else's that has its own name resolve to this address (DNS rebinding) would send that name, and could read what is
+ * here in a browser that can reach it.
+ */
+export function isOwnHost(header: string | undefined): boolean {
+  const host = header?.replace(/:\d{1,5}$/, "").toLowerCase();
+  if (host === undefined) return false;
+  const bare = /^\[(.*)\]$/.exec(host)?.[1];
+  return bare === undefined ? host === "localhost" || isIP(host) === 4 : isIP(bare) === 6;
 }

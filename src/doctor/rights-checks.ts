@@ -4,9 +4,7 @@ import type { KubeClient } from "../kube/client.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 import { aboutOperator } from "./operator-checks.ts";
-import { LEASE_RIGHTS, NODE_RIGHTS, OPERATOR_RIGHTS } from "./operator-rights.ts";
 import type { InstalledOperator } from "./operators.ts";
-import type { Right } from "./rights.ts";
 
 const REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /** Some forty rights in each namespace: thousands of reviews at once would only meet the time-out of requests. */
@@ -100,3 +98,34 @@ function words(lacking: readonly Wish[]): string {
   const more = lacking.length > SHOWN ? [`and ${lacking.length - SHOWN} more`] : [];
   return [...shown, ...more].join(", ");
 }
+
+/** What somebody may do with a kind of objects. */
+export interface Right {
+  /** Empty for the core group. */
+  readonly group: string;
+  /** With its subresource: `environments/status`. */
+  readonly resource: string;
+  /** Separated by blanks. */
+  readonly verbs: string;
+}
+
+/** Wherever it serves Environments. */
+export const OPERATOR_RIGHTS: readonly Right[] = [
+  { group: "berth.dev", resource: "environments", verbs: "get list watch patch" },
+  { group: "berth.dev", resource: "environments/status", verbs: "patch" },
+  { group: "berth.dev", resource: "environments/finalizers", verbs: "update" },
+  { group: "", resource: "pods", verbs: "get list watch create patch delete" },
+  { group: "", resource: "secrets", verbs: "get list create patch delete" },
+  { group: "", resource: "events", verbs: "list create patch" },
+  { group: "apps", resource: "deployments", verbs: "list watch create patch delete" },
+  { group: "policy", resource: "poddisruptionbudgets", verbs: "get create patch delete" },
+  { group: "networking.k8s.io", resource: "networkpolicies", verbs: "get list watch create patch delete" },
+];
+
+/** Where its Leases are. */
+export const LEASE_RIGHTS: readonly Right[] = [
+  { group: "coordination.k8s.io", resource: "leases", verbs: "get list create update delete" },
+];
+
+/** In the cluster; without them it works, and claims on nodes that are about to go. */
+export const NODE_RIGHTS: readonly Right[] = [{ group: "", resource: "nodes", verbs: "list watch" }];

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isOwnHost } from "../../src/console/host.ts";
+import { isOwnHost } from "../../src/console/viewers.ts";
 
 test.each([
   "localhost",

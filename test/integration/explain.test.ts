@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Story } from "../../src/explain/explain.ts";
+import type { Story } from "../../src/explain/story-text.ts";
 import { POD_DISRUPTION_BUDGETS, PODS, type Resource } from "../../src/kube/resource.ts";
 import { cliRun } from "../support/cli-run.ts";
 import { useCluster } from "../support/cluster.ts";
