@@ -1,4 +1,4 @@
-import { newPodName } from "../../src/sessions/pod-render.ts";
+import { newPodName } from "../../src/pods/pod-render.ts";
 import type { Context, Findings, Gate, Scenario, Table } from "../scenario.ts";
 import type { Beats } from "../support/beat-record.ts";
 import { HEAP_OF_CHART, type LiveStage, prepareLiveStage } from "../support/live-sessions.ts";

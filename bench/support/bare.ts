@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 import { parseEnvironment } from "../../src/api/environment.ts";
 import { API_VERSION, KIND } from "../../src/api/names.ts";
 import { PODS } from "../../src/kube/resource.ts";
-import { newPodName, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { newPodName, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type Served, type Stand, specOf } from "./stand.ts";
 import type { Touches } from "./touches.ts";
 

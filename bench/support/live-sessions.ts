@@ -5,6 +5,7 @@ import {
   ANNOTATION_SESSION_ID,
   ANNOTATION_WORK_ID,
   API_VERSION,
+  KEY_ACKNOWLEDGED_AT,
   KEY_WORK_SECRET,
   KIND,
   LABEL_PHASE,
@@ -17,9 +18,9 @@ import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { PODS, type Pod, SECRETS, type Secret } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
+import { newPodName, type SessionTemplate, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
-import { KEY_ACKNOWLEDGED_AT, renderJournal } from "../../src/sessions/journal.ts";
-import { newPodName, type SessionTemplate, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { renderJournal } from "../../src/sessions/journal.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 import { newRecords } from "../../testbed/node/container-record.ts";
 import { renderStatus } from "../../testbed/node/pod-status.ts";

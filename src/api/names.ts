@@ -109,3 +109,6 @@ export function toLabelValue(id: string): string {
   if (LABEL_VALUE.test(id)) return id;
   return `h-${createHash("sha256").update(id).digest("hex").slice(0, HASH_LENGTH)}`;
 }
+
+/** Written together with it. */
+export const KEY_ACKNOWLEDGED_AT = "acknowledged-at";

@@ -2,7 +2,7 @@ import type { Environment } from "../api/environment.ts";
 import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_ROLE, toLabelValue } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
-import { readPodState } from "../sessions/pod-state.ts";
+import { readPodState } from "../pods/pod-state.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";
 import { type Look, look, unseen } from "./look.ts";

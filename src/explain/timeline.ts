@@ -4,8 +4,8 @@ import type { Environment } from "../api/environment.ts";
 import { asEndReason } from "../api/reasons.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
-import { readFinished } from "../sessions/finished.ts";
-import { sessionContainerName } from "../sessions/pod-state.ts";
+import { readFinished } from "../pods/finished.ts";
+import { sessionContainerName } from "../pods/pod-state.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "./traces.ts";
 
 /** What can happen to a session, in the order of its life: what has the same second stands in this order. */

@@ -6,8 +6,8 @@ import { LABEL_PHASE } from "../api/names.ts";
 import { asEndReason, END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
-import { readFinished } from "../sessions/finished.ts";
-import { readPodState } from "../sessions/pod-state.ts";
+import { readFinished } from "../pods/finished.ts";
+import { readPodState } from "../pods/pod-state.ts";
 import { timeOf } from "./timeline.ts";
 import type { ClaimTrace, ItemTrace, Looked, Traces } from "./traces.ts";
 

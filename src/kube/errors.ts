@@ -152,3 +152,13 @@ export function refusalWords(error: unknown, podName: string): string {
   const words = PREAMBLES.reduce((text, preamble) => text.replace(preamble, ""), errorText(error));
   return words.replaceAll(`"${podName}" `, "").replaceAll(`/${podName}`, "").replaceAll(podName, "it");
 }
+
+/** What a read found; null where there is nothing. */
+export async function orNull<T>(read: Promise<T>): Promise<T | null> {
+  try {
+    return await read;
+  } catch (error) {
+    if (isNotFound(error)) return null;
+    throw error;
+  }
+}

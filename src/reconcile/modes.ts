@@ -1,11 +1,11 @@
 import type { Environment } from "../api/environment.ts";
 import { Backoff } from "../core/backoff.ts";
 import type { Points } from "../core/points.ts";
+import { sessionTemplate } from "../pods/pod-render.ts";
 import { ApiHealth } from "../sessions/api-health.ts";
 import type { RuntimeContext } from "../sessions/context.ts";
 import { EnvironmentHold } from "../sessions/environment-hold.ts";
 import { IdlePace } from "../sessions/idle-pace.ts";
-import { sessionTemplate } from "../sessions/pod-render.ts";
 import { QueueWatch } from "../sessions/queue-watch.ts";
 import { SessionsRuntime } from "../sessions/runtime.ts";
 import { countLiveItems } from "../work/live-items.ts";

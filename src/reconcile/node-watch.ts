@@ -1,7 +1,7 @@
 import { sleep } from "../core/clock.ts";
 import { isForbidden } from "../kube/errors.ts";
 import { NODES, type Node } from "../kube/resource.ts";
-import type { NodeSpec } from "../sessions/node-health.ts";
+import type { NodeSpec } from "../pods/node-health.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
 
 /** How soon a missing right is noticed. */

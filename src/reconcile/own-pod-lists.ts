@@ -1,5 +1,5 @@
 import type { Pod } from "../kube/resource.ts";
-import { isOthers } from "../sessions/own-pods.ts";
+import { isOthers } from "../pods/own-pods.ts";
 import type { Informer } from "../watch/informer.ts";
 
 /**

@@ -1,7 +1,7 @@
 import { LABEL_ENVIRONMENT, LABEL_ROLE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { DEPLOYMENTS, type Deployment, type KubeObject, PODS, type Pod } from "../kube/resource.ts";
-import { cachedPod } from "../sessions/cached-pod.ts";
+import { cachedPod } from "../pods/cached-pod.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
 import type { ObjectCache } from "../workers/context.ts";
 

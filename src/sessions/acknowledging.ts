@@ -1,6 +1,7 @@
 import { errorText } from "../core/errors.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
+import { readPodState } from "../pods/pod-state.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { type AckWindow, repeatsWithin } from "./ack-window.ts";
 import { isSomebodyElses } from "./acknowledgement.ts";
@@ -9,7 +10,6 @@ import type { SessionContext } from "./context.ts";
 import { isStepFailure } from "./failing-steps.ts";
 import { viewOf } from "./item-observer.ts";
 import { isRefusal } from "./perform.ts";
-import { readPodState } from "./pod-state.ts";
 import { ofClaim } from "./points.ts";
 import type { ServerTimes } from "./server-times.ts";
 

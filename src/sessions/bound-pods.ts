@@ -1,3 +1,4 @@
+import { isPerSession, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
 import { AwaitedSessions } from "./awaited-sessions.ts";
 import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";
 import type { Breaker } from "./breaker.ts";
@@ -5,7 +6,6 @@ import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import type { Expectations } from "./expectations.ts";
 import type { FreePods } from "./free-pods.ts";
-import { isPerSession, sessionBoundTo, usesVolume } from "./workspace-pods.ts";
 
 const SECOND_MS = 1_000;
 

@@ -1,5 +1,5 @@
 import { unended } from "../core/text.ts";
-import type { Problem } from "./pod-state.ts";
+import type { Problem } from "../pods/pod-state.ts";
 
 /** What stands in the way of capacity, if anything does; the runtime turns it into a condition. */
 export type CapacityProblem =

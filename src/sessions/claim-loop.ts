@@ -4,6 +4,8 @@ import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
+import { newPodName } from "../pods/pod-render.ts";
+import { isFor, isPerSession } from "../pods/workspace-pods.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
@@ -22,10 +24,8 @@ import type { IdlePace } from "./idle-pace.ts";
 import { viewOf } from "./item-observer.ts";
 import type { Journal } from "./journal.ts";
 import { dropSecret } from "./perform.ts";
-import { newPodName } from "./pod-render.ts";
 import type { Pool } from "./pool.ts";
 import type { ServerTimes } from "./server-times.ts";
-import { isFor, isPerSession } from "./workspace-pods.ts";
 
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {

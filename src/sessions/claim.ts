@@ -1,8 +1,8 @@
+import type { End } from "../pods/pod-state.ts";
 import type { WorkState } from "../work/types.ts";
 import type { FailingByStep } from "./failing-steps.ts";
 import type { Journal } from "./journal.ts";
 import type { Lease } from "./lease.ts";
-import type { End } from "./pod-state.ts";
 
 /**
  * What is known of a claim in this process only, named as in the protocol's model. A restart begins at `none`, and

@@ -9,27 +9,17 @@ import type { KubeClient } from "../kube/client.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import type { NodeOutlook } from "../pods/node-health.ts";
+import type { SessionTemplate } from "../pods/pod-render.ts";
+import type { PodCache } from "../pods/pod-state.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { Judged } from "./api-health.ts";
 import type { ClaimLists } from "./claim-lists.ts";
 import type { FailingSteps } from "./failing-steps.ts";
 import type { HintedQueue } from "./hints.ts";
-import type { NodeOutlook } from "./node-health.ts";
-import type { SessionTemplate } from "./pod-render.ts";
 import type { SessionPoint } from "./points.ts";
 import type { SessionView } from "./session-view.ts";
 import type { SharedSessions } from "./shared-sessions.ts";
-
-/** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
-export interface PodCache {
-  get(name: string): Pod | undefined;
-  /** This and `parked`: the same array until one of the Pods changes. */
-  list(): readonly Pod[];
-  /** Those with the label of free ones: few, however many run. */
-  parked(): readonly Pod[];
-  /** Those that were given this session, whatever became of them. */
-  assignedTo(sessionId: string): readonly Pod[];
-}
 
 /**
  * Says something about the Environment, or about one of its Pods, where `kubectl describe` shows it: what is wrong with a Pod

@@ -1,6 +1,6 @@
 import type { Timing } from "../core/timing.ts";
+import type { End, PodState } from "../pods/pod-state.ts";
 import { type Claim, type Ending, type ItemView, isReacknowledged, type Memory } from "./claim.ts";
-import type { End, PodState } from "./pod-state.ts";
 
 /**
  * What a claim's next step is judged by. `nowMs` and all times of the claim are the monotonic clock; `wallMs`, our own wall

@@ -1,24 +1,18 @@
 import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../api/names.ts";
 import { allowsAll, type PodPolicy, readNeeds } from "../api/pod-policy.ts";
 import type { Pod } from "../kube/resource.ts";
+import type { NodeOutlook } from "../pods/node-health.ts";
+import { stateOf } from "../pods/pod-state.ts";
 import type { FreePod } from "./capacity.ts";
-import type { NodeOutlook } from "./node-health.ts";
-import { type PodState, readPodState } from "./pod-state.ts";
 
 /** What a Pod says of itself; `free` is null for one whose container runs, or ran. */
 interface Read {
-  readonly state: PodState;
   readonly needs: readonly string[] | null;
   free: FreePod | null;
 }
 
 /** All free Pods are looked at whenever one of them changes, and a cache never changes an object: each is read once. */
 const known = new WeakMap<Pod, Read>();
-
-/** Where a Pod of a cache stands. */
-export function stateOf(pod: Pod): PodState {
-  return readOnce(pod).state;
-}
 
 /** When a Pod of a cache was made, by the API server's clock; 0 where that is not said, and for one whose container runs, or ran. */
 export function createdAtMs(pod: Pod): number {
@@ -50,8 +44,8 @@ function readOnce(pod: Pod): Read {
 }
 
 function readFree(pod: Pod): Read {
-  const state = readPodState(pod);
-  if (state.is === "ended" || state.is === "running") return { state, needs: null, free: null };
+  const state = stateOf(pod);
+  if (state.is === "ended" || state.is === "running") return { needs: null, free: null };
   const free = {
     name: pod.metadata.name ?? "",
     hash: pod.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
@@ -61,7 +55,7 @@ function readFree(pod: Pod): Read {
     leaving: false,
     forbidden: false,
   };
-  return { state, needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]), free };
+  return { needs: readNeeds(pod.metadata.annotations?.[ANNOTATION_NEEDS]), free };
 }
 
 function scheduledAt(pod: Pod): number | null {

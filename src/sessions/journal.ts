@@ -1,5 +1,6 @@
 import {
   API_VERSION,
+  KEY_ACKNOWLEDGED_AT,
   KEY_SESSION_ID,
   KEY_WORK_ID,
   KEY_WORK_SECRET,
@@ -33,8 +34,6 @@ export type SlotUse =
  * while a session runs changes nothing about its program.
  */
 export type LeaseKind = "Worker" | "Operator";
-/** Written together with it. */
-export const KEY_ACKNOWLEDGED_AT = "acknowledged-at";
 export const KEY_USE = "use";
 const KEY_LEASE = "lease";
 const KEY_CREDENTIAL = "credential";

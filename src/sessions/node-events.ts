@@ -1,5 +1,5 @@
 import type { KubeEvent, Pod } from "../kube/resource.ts";
-import type { Problem } from "./pod-state.ts";
+import type { Problem } from "../pods/pod-state.ts";
 
 /** Who speaks for a Pod's node. What policy engines and others warn of holds no Pod back that was admitted. */
 const SPEAKERS = new Set(["kubelet", "attachdetach-controller"]);

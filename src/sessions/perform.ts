@@ -1,7 +1,12 @@
 import {
   ANNOTATION_DO_NOT_DISRUPT,
+  ANNOTATION_END_MESSAGE,
+  ANNOTATION_END_REASON,
+  ANNOTATION_FINISHED_AT,
   ANNOTATION_SAFE_TO_EVICT,
   ANNOTATION_SESSION_ID,
+  ANNOTATION_START_FAILURE,
+  ANNOTATION_START_FAILURES,
   ANNOTATION_WORK_ID,
   LABEL_PHASE,
   LABEL_SESSION_ID,
@@ -12,6 +17,8 @@ import { errorText } from "../core/errors.ts";
 import { desiredTtlSeconds } from "../core/timing.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
+import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
+import { readPodState } from "../pods/pod-state.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { HeartbeatOutcome } from "../work/types.ts";
@@ -20,10 +27,8 @@ import type { SessionContext } from "./context.ts";
 import { type Step, stopPatienceMs } from "./facts.ts";
 import { openingPatch, readJournal, storedCredential } from "./journal.ts";
 import { type HeldLease, type Lease, leaseOf } from "./lease.ts";
-import { isSessionPodOf } from "./own-pods.ts";
-import { NO_DEADLINE_SECONDS } from "./pod-render.ts";
-import { readPodState } from "./pod-state.ts";
 import { beatTold, ofClaim, type SessionPoint } from "./points.ts";
+import type { Outcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
 
@@ -255,76 +260,6 @@ export async function stopItem(context: SessionContext, claim: Claim, force: boo
 }
 
 /**
- * Deletes a session Pod of this Environment, with its own grace unless another is given. Never on a cache's word: it is
- * read live, and the delete names its UID. Returns the state that spoke against it, or null when the Pod is deleted, going
- * or gone.
- * @param by whose points the two requests are
- */
-export async function deletePod(
-  context: SessionContext,
-  { by, name, workId }: { by: "session" | "removal" | "retention"; name: string; workId?: string },
-  unless: (live: Pod) => boolean,
-  graceSeconds?: number,
-): Promise<Pod | null> {
-  const { kube, points, namespace } = context;
-  const ref = { namespace, name };
-  const about = { pod: name, ...(workId !== undefined && { workId }) };
-  const read = () => orNull(points.run(`${by}.read-pod`, about, () => kube.get(PODS, ref)));
-  const live = await read();
-  if (live === null || live.metadata.deletionTimestamp) return null;
-  if (!isSessionPodOf(live, context) || unless(live)) return live;
-  const { uid } = live.metadata;
-  try {
-    await points.run(`${by}.delete-pod`, { ...about, asks: { uid: uid ?? null } }, () =>
-      kube.delete(PODS, ref, {
-        ...(uid === undefined ? {} : { uid }),
-        ...(graceSeconds === undefined ? {} : { gracePeriodSeconds: graceSeconds }),
-      }),
-    );
-  } catch (error) {
-    if (isNotFound(error)) return null;
-    // Another one of that name is not the one we meant. But a server may say so of a mere race, and then the Pod stands.
-    if (!isConflict(error) || (await read())?.metadata.uid === uid) throw error;
-  }
-  return null;
-}
-
-/** What a read found; null where there is nothing. */
-export async function orNull<T>(read: Promise<T>): Promise<T | null> {
-  try {
-    return await read;
-  } catch (error) {
-    if (isNotFound(error)) return null;
-    throw error;
-  }
-}
-
-/**
- * Deletes a session Pod of this Environment as the cache shows it: the delete names its UID and its resourceVersion, so the
- * API server refuses it where anything at all has changed since. One request in the place of a live read and a delete.
- * False: it was refused, and who wants it gone has to read it live.
- */
-export async function deleteAsSeen(
-  context: SessionContext,
-  { by, name }: { by: "retention"; name: string },
-  seen: Pod,
-): Promise<boolean> {
-  const { kube, points, namespace } = context;
-  const { uid, resourceVersion } = seen.metadata;
-  if (uid === undefined || resourceVersion === undefined || !isSessionPodOf(seen, context)) return false;
-  try {
-    await points.run(`${by}.delete-pod`, { pod: name, asks: { uid } }, () =>
-      kube.delete(PODS, { namespace, name }, { uid, resourceVersion }),
-    );
-    return true;
-  } catch (error) {
-    if (isNotFound(error)) return true;
-    if (isConflict(error)) return false;
-    throw error;
-  }
-}
-
-/**
  * Deletes a claim's Secret as it was last seen. Gone already is fine; changed by somebody else is not.
  * @param because in words, for a trace
  */
@@ -362,4 +297,65 @@ export function sameState(live: Pod, step: Step & { do: "delete-pod" }): boolean
   const state = readPodState(live).is;
   // A Pod whose container has started meanwhile is not one that failed to start.
   return step.why === "StartFailed" ? state === "parked" || state === "preparing" : state !== "ended";
+}
+
+/** Annotations are for people: a message longer than this is cut. */
+const MESSAGE_LENGTH = 512;
+
+/** What a session's start said of its template. */
+export interface StartMark {
+  /** Its container did not get to serve. */
+  readonly failed: boolean;
+  /** Starts of its template that failed in a row by now; null: nobody counts them any more. */
+  readonly inARow: number | null;
+}
+
+/** Marks the Pod of a settled session: it is no capacity any more and is kept for its logs. */
+export async function markFinished(
+  context: SessionContext,
+  claim: Claim,
+  pod: Pod,
+  outcome: Outcome,
+  start: StartMark,
+): Promise<void> {
+  if (pod.metadata.deletionTimestamp) return;
+  const finishedAt = new Date(context.kube.now()).toISOString();
+  const patch = {
+    metadata: {
+      uid: pod.metadata.uid,
+      labels: { [LABEL_PHASE]: "finished" },
+      annotations: {
+        [ANNOTATION_END_REASON]: outcome.reason,
+        [ANNOTATION_END_MESSAGE]: outcome.message.slice(0, MESSAGE_LENGTH),
+        [ANNOTATION_FINISHED_AT]: finishedAt,
+        ...(start.failed ? { [ANNOTATION_START_FAILURE]: "true" } : {}),
+        ...(start.inARow === null ? {} : { [ANNOTATION_START_FAILURES]: String(start.inARow) }),
+        [ANNOTATION_SAFE_TO_EVICT]: "true",
+      },
+    },
+    ...endSidecars(context, pod),
+  };
+  try {
+    await context.points.run("session.mark", { ...ofClaim(claim), asks: { reason: outcome.reason } }, () =>
+      context.kube.patch(
+        PODS,
+        { namespace: context.namespace, name: pod.metadata.name ?? "" },
+        patch,
+        { type: "merge" },
+        STEP_BOUND,
+      ),
+    );
+  } catch (error) {
+    if (!isNotFound(error) && !isConflict(error)) throw error;
+  }
+}
+
+/** A plain sidecar would run on and hold the Pod's requests: a deadline in the past ends it, and its logs stay. */
+function endSidecars(context: SessionContext, pod: Pod): { spec?: { activeDeadlineSeconds: number } } {
+  const running = pod.status?.containerStatuses?.some(({ state }) => state?.running) ?? false;
+  const startedMs = Date.parse(pod.status?.startTime ?? "");
+  if (!running || Number.isNaN(startedMs)) return {};
+  const age = Math.max(0, Math.floor((context.kube.now() - startedMs) / SECOND_MS));
+  const current = pod.spec.activeDeadlineSeconds;
+  return current !== undefined && current <= age + 1 ? {} : { spec: { activeDeadlineSeconds: age + 1 } };
 }

@@ -3,13 +3,13 @@ import { allowsAll } from "../api/pod-policy.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden, isQuotaExceeded, refusalWords } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
+import { deletePod } from "../pods/delete.ts";
+import { newPodName } from "../pods/pod-render.ts";
+import type { OwnVolume } from "../pods/workspace-pods.ts";
 import type { SessionContext } from "./context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
-import { deletePod } from "./perform.ts";
-import { newPodName } from "./pod-render.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";
-import type { OwnVolume } from "./workspace-pods.ts";
 import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 
 /** Creates session Pods, each of the template as it is now. What keeps one from being created is for `backoff`. */

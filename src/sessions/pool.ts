@@ -2,6 +2,8 @@ import { LABEL_PHASE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
+import { stateOf } from "../pods/pod-state.ts";
+import { isPerSession, type OwnVolume, sessionBoundTo } from "../pods/workspace-pods.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
 import { BoundPods } from "./bound-pods.ts";
 import type { Breaker } from "./breaker.ts";
@@ -15,12 +17,10 @@ import { longestHoldMs } from "./creation-hold.ts";
 import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
 import { isHeldUp } from "./failing-steps.ts";
-import { stateOf } from "./free-pod.ts";
 import { FreePods } from "./free-pods.ts";
 import { NodeWords } from "./node-words.ts";
 import { PodCreation } from "./pod-creation.ts";
 import type { Removals } from "./removal.ts";
-import { isPerSession, type OwnVolume, sessionBoundTo } from "./workspace-pods.ts";
 
 const SECOND_MS = 1_000;
 

@@ -1,12 +1,12 @@
 import { LABEL_PHASE } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
 import { errorText } from "../core/errors.ts";
-import { isAlreadyExists, isConflict, isNotFound } from "../kube/errors.ts";
+import { isAlreadyExists, isConflict, isNotFound, orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
+import { deletePod } from "../pods/delete.ts";
 import type { SessionContext } from "./context.ts";
 import { isStepFailure } from "./failing-steps.ts";
 import { readJournal, renderJournal } from "./journal.ts";
-import { deletePod, orNull } from "./perform.ts";
 
 /** A Pod on its way out, until it is deleted and its slot is free of our lock. */
 interface Removal {

@@ -1,14 +1,16 @@
 import { LABEL_PHASE } from "../api/names.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
+import { orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
+import { deleteAsSeen, deletePod } from "../pods/delete.ts";
+import { expiredFinished, readFinished } from "../pods/finished.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import { ClaimsFirst } from "./claims-first.ts";
 import type { SessionContext } from "./context.ts";
 import { isStepFailure } from "./failing-steps.ts";
-import { expiredFinished, type Outcome, readFinished } from "./finished.ts";
 import { CLAIM_SECRET_TYPE } from "./journal.ts";
-import { deleteAsSeen, deletePod, orNull } from "./perform.ts";
+import type { Outcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
 

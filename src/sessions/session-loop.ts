@@ -1,6 +1,8 @@
 import { errorText } from "../core/errors.ts";
 import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
+import { deletePod } from "../pods/delete.ts";
+import { readPodState } from "../pods/pod-state.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
@@ -13,18 +15,25 @@ import type { SessionContext } from "./context.ts";
 import { nextStep } from "./decide.ts";
 import { isReleased, remembered, type Step } from "./facts.ts";
 import { type Failure, isOutOfPatience, isStepFailure, type StepName } from "./failing-steps.ts";
-import { markFinished, type Outcome, outcomeOf } from "./finished.ts";
 import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts";
 import { readJournal } from "./journal.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
-import { deletePod, dropSecret, isRefusal, openSecret, own, StaleClaimError, sameState, touchPod } from "./perform.ts";
-import { readPodState } from "./pod-state.ts";
+import {
+  dropSecret,
+  isRefusal,
+  markFinished,
+  openSecret,
+  own,
+  StaleClaimError,
+  sameState,
+  touchPod,
+} from "./perform.ts";
 import { ofClaim } from "./points.ts";
 import { MOST_RELEASES, type Releases } from "./releases.ts";
 import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
-import { unopenedOutcome } from "./unopened.ts";
+import { type Outcome, outcomeOf, unopenedOutcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
 

@@ -1,15 +1,15 @@
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
+import type { End, EndCause } from "../pods/pod-state.ts";
 import type { Breaker, Start } from "./breaker.ts";
 import { type Claim, type ItemView, isLater, isReacknowledged } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
 import { isOver } from "./facts.ts";
-import type { Outcome } from "./finished.ts";
 import { notYet } from "./item-observer.ts";
-import type { End, EndCause } from "./pod-state.ts";
 import { endedView } from "./session-view.ts";
 import { StartTimes } from "./start-times.ts";
+import type { Outcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
 

@@ -1,7 +1,7 @@
 import type { Pod } from "../kube/resource.ts";
+import { readPodState } from "../pods/pod-state.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
-import { readPodState } from "./pod-state.ts";
 
 /**
  * Whether a Pod runs this session, or may come to (invariant 2): one of our claims', or one that is being ended since

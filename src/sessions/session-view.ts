@@ -1,9 +1,9 @@
 import type { EndReason } from "../api/reasons.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Pod } from "../kube/resource.ts";
+import { stateOf } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
-import type { Outcome } from "./finished.ts";
-import { stateOf } from "./free-pod.ts";
+import type { Outcome } from "./unopened.ts";
 
 /** A session as people are shown it: names and times, and never its credential. Times are epoch milliseconds; null: not known. */
 export interface SessionView {

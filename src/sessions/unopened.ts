@@ -1,7 +1,6 @@
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
+import type { PodState } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
-import type { Outcome } from "./finished.ts";
-import type { PodState } from "./pod-state.ts";
 
 /**
  * How a session ended that was acknowledged and never opened: its item was stopped all the same, or is in the queue again
@@ -38,4 +37,28 @@ function wasOurs({ memory, lease }: Readonly<Claim>): boolean {
 
 function outcome(reason: EndReason, message: string): Outcome {
   return { reason, message, failed: END_REASONS[reason].failed };
+}
+
+/** How a session ended, in one word of the closed set and in words for a person. */
+export interface Outcome {
+  readonly reason: EndReason;
+  readonly message: string;
+  readonly failed: boolean;
+}
+
+/** What Berth decided comes before what the container's end looked like: it caused it. */
+export function outcomeOf(claim: Claim): Outcome {
+  const reason = reasonOf(claim);
+  const message = claim.ending?.message ?? (reason === "NoFirstBeat" ? LEFT_UNBEATEN : claim.end?.message) ?? "";
+  return { reason, message, failed: END_REASONS[reason].failed };
+}
+
+const LEFT_UNBEATEN =
+  "the container ended with exit code 0 and never sent a heartbeat; a program that does not beat by itself needs lease: Operator";
+
+function reasonOf(claim: Claim): EndReason {
+  if (claim.journal.use === "refusal") return "CredentialMissing";
+  if (claim.ending) return claim.ending.why;
+  if (claim.end?.cause === "Completed" && claim.neverBeaten) return "NoFirstBeat";
+  return claim.end?.cause ?? "Unknown";
 }

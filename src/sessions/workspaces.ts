@@ -9,13 +9,20 @@ import {
   isNotFound,
   KubeApiError,
   LeadershipLostError,
+  orNull,
 } from "../kube/errors.ts";
 import { PERSISTENT_VOLUME_CLAIMS, type PersistentVolumeClaim } from "../kube/resource.ts";
+import { isPerSession, type OwnVolume, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
+import {
+  planVolumes,
+  readVolume,
+  renderVolume,
+  type Volume,
+  volumeName,
+  volumeSelector,
+} from "../pods/workspace-volume.ts";
 import type { ClaimTable } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
-import { orNull } from "./perform.ts";
-import { isPerSession, type OwnVolume, sessionBoundTo, usesVolume } from "./workspace-pods.ts";
-import { planVolumes, readVolume, renderVolume, type Volume, volumeName, volumeSelector } from "./workspace-volume.ts";
 
 const SECOND_MS = 1_000;
 

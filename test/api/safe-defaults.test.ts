@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { PodTemplate } from "../../src/api/pod-template.ts";
 import { DEFAULT_RESOURCES, withSafeDefaults } from "../../src/api/safe-defaults.ts";
-import { sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { workerTemplate } from "../../src/workers/template.ts";
 import { type Json, parsed, sessionsSpec, stored, workersSpec } from "./environments.ts";
 

@@ -5,8 +5,8 @@ import { parse } from "yaml";
 import { parseEnvironment } from "../../src/api/environment.ts";
 import { checkPods } from "../../src/doctor/pod-checks.ts";
 import type { Pod, PodStatus } from "../../src/kube/resource.ts";
+import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { asStored } from "../../src/preview/preview.ts";
-import { sessionTemplate } from "../../src/sessions/pod-render.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
 const SECOND_MS = 1_000;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../simulator/script.ts";
 import { PODS } from "../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
+import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne, untilEnded, untilGone, untilState } from "../support/session-life.ts";

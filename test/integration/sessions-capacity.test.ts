@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { LABEL_PHASE, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
 import { PODS, type Pod } from "../../src/kube/resource.ts";
-import { readPodState } from "../../src/sessions/pod-state.ts";
+import { readPodState } from "../../src/pods/pod-state.ts";
 import { type FateInput, startNode } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";

@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import type { KubeApiError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
+import { newPodName } from "../../src/pods/pod-render.ts";
 import type { CheckedTemplate } from "../../src/reconcile/environment-runtime.ts";
 import { templateOf as templateOfEnvironment } from "../../src/reconcile/modes.ts";
 import { checkTemplate } from "../../src/reconcile/template-check.ts";
-import { newPodName } from "../../src/sessions/pod-render.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
 import { FakeKube, noAnswer, refusal } from "./fake-kube.ts";
 

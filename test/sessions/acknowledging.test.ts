@@ -6,10 +6,10 @@ import { AckWindow, ackWindowMs, windowMs } from "../../src/sessions/ack-window.
 import { Acknowledging } from "../../src/sessions/acknowledging.ts";
 import { ServerTimes } from "../../src/sessions/server-times.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
+import { pod } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, JOURNAL } from "./claims.ts";
 import { fakeContext } from "./contexts.ts";
-import { pod } from "./pods.ts";
 
 const WINDOW_MS = windowMs(DEFAULT_TIMING);
 

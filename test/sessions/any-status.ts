@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import type { ContainerState, ContainerStatus, PodStatus } from "../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
-import { SESSION } from "./pods.ts";
+import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
+import { SESSION } from "../pods/pods.ts";
 
 /** Everything here has the types of core/v1: others the API server does not store. What it says is anything. */
 const text = fc.oneof(

@@ -3,11 +3,11 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ClaimFacts } from "../../src/sessions/claim-facts.ts";
 import type { SessionNotes } from "../../src/sessions/session-notes.ts";
+import { pod } from "../pods/pods.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { JOURNAL, opened } from "./claims.ts";
 import { fakeContext } from "./contexts.ts";
-import { pod } from "./pods.ts";
 
 const { podOverdueMs, drainBoundMs } = DEFAULT_TIMING;
 const GRACE_SECONDS = 120;

@@ -1,11 +1,11 @@
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import type { End, PodState } from "../../src/pods/pod-state.ts";
 import type { Claim, ItemView } from "../../src/sessions/claim.ts";
 import { newClaim } from "../../src/sessions/claim-table.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import type { Facts, Limits } from "../../src/sessions/facts.ts";
 import { FailingSteps } from "../../src/sessions/failing-steps.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
-import type { End, PodState } from "../../src/sessions/pod-state.ts";
 
 /** The server's wall clock when the poll was sent, and how much later than the monotonic clock it is. */
 export const EPOCH = Date.UTC(2030, 0, 1);

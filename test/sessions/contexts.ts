@@ -1,4 +1,4 @@
-import { KEY_WORK_SECRET } from "../../src/api/names.ts";
+import { KEY_ACKNOWLEDGED_AT, KEY_WORK_SECRET } from "../../src/api/names.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { Slots } from "../../src/core/slots.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
@@ -7,7 +7,7 @@ import type { Secret } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
-import { type Journal, KEY_ACKNOWLEDGED_AT, renderJournal } from "../../src/sessions/journal.ts";
+import { type Journal, renderJournal } from "../../src/sessions/journal.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { contextOf, JOURNAL } from "./claims.ts";
 

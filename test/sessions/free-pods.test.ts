@@ -6,9 +6,9 @@ import { Breaker } from "../../src/sessions/breaker.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { FreePods } from "../../src/sessions/free-pods.ts";
+import { pod } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf } from "./claims.ts";
-import { pod } from "./pods.ts";
 
 const NEW = "new";
 const OLD = "old";

@@ -2,11 +2,11 @@ import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
+import { deleteAsSeen, deletePod } from "../../src/pods/delete.ts";
+import { NO_DEADLINE_SECONDS } from "../../src/pods/pod-render.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import { stopPatienceMs } from "../../src/sessions/facts.ts";
 import {
-  deleteAsSeen,
-  deletePod,
   dropSecret,
   fence,
   isRefusal,
@@ -16,13 +16,12 @@ import {
   stopItem,
   touchPod,
 } from "../../src/sessions/perform.ts";
-import { NO_DEADLINE_SECONDS } from "../../src/sessions/pod-render.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
+import { pod } from "../pods/pods.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { acknowledged, JOURNAL, OURS, opened, PARKED, view } from "./claims.ts";
 import { claimSecret, fakeContext, noAnswer } from "./contexts.ts";
-import { pod } from "./pods.ts";
 
 const conflict = () => refusal(409, "Conflict", "the object has been modified");
 const GRACE_SECONDS = 40;

@@ -6,11 +6,11 @@ import { Breaker } from "../../src/sessions/breaker.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import { Pool } from "../../src/sessions/pool.ts";
 import { Removals } from "../../src/sessions/removal.ts";
+import { pod } from "../pods/pods.ts";
 import { type Answer, FakeKube, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf } from "./claims.ts";
 import { claimSecret, fakeContext } from "./contexts.ts";
-import { pod } from "./pods.ts";
 
 const NEW = pod({ phase: "Pending", containerStatuses: [] }, { spec: { nodeName: "" } });
 

@@ -1,5 +1,5 @@
+import type { End, PodState } from "../../src/pods/pod-state.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
-import type { End, PodState } from "../../src/sessions/pod-state.ts";
 import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import { type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Loss, NoAnswerError, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";

@@ -1,4 +1,5 @@
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import type { End } from "../../src/pods/pod-state.ts";
 import { isSomebodyElses } from "../../src/sessions/acknowledgement.ts";
 import { type Claim, type ItemView, isReacknowledged } from "../../src/sessions/claim.ts";
 import { newClaim, noteJournal } from "../../src/sessions/claim-table.ts";
@@ -15,7 +16,6 @@ import {
   maySendStop,
   newestSentMs,
 } from "../../src/sessions/lease.ts";
-import type { End } from "../../src/sessions/pod-state.ts";
 import { type Heartbeat, NO_HEARTBEAT } from "../../src/work/types.ts";
 import { type Beat, type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Cluster, GRACE_MS } from "./protocol-cluster.ts";

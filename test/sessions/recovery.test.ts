@@ -5,10 +5,10 @@ import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
 import { Recovery } from "../../src/sessions/recovery.ts";
 import { ServerTimes } from "../../src/sessions/server-times.ts";
+import { pod } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, JOURNAL, OURS } from "./claims.ts";
 import { claimSecret, fakeContext } from "./contexts.ts";
-import { pod } from "./pods.ts";
 
 const { othersReclaimMs, marginMs } = DEFAULT_TIMING;
 const STARTED = "2030-01-01T00:00:05Z";

@@ -7,11 +7,11 @@ import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import { Releases } from "../../src/sessions/releases.ts";
 import { SessionLoop } from "../../src/sessions/session-loop.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
+import { pod } from "../pods/pods.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { acknowledged, JOURNAL, OURS, opened, over, view } from "./claims.ts";
 import { BEATS, claimSecret, fakeContext, OWNER } from "./contexts.ts";
-import { pod } from "./pods.ts";
 
 const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "assigned" } };
 const running = (status: Pod["status"] = {}) =>

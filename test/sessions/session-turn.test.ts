@@ -3,9 +3,9 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import { runsSession } from "../../src/sessions/session-turn.ts";
+import { pod } from "../pods/pods.ts";
 import { opened, over } from "./claims.ts";
 import { fakeContext } from "./contexts.ts";
-import { pod } from "./pods.ts";
 
 const NOW_MS = Date.UTC(2030, 0, 1);
 const { podOverdueMs } = DEFAULT_TIMING;

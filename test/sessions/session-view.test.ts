@@ -5,9 +5,9 @@ import type { Breaker } from "../../src/sessions/breaker.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
 import { SessionNotes } from "../../src/sessions/session-notes.ts";
 import { endedView, liveView, phaseOf, type SessionView } from "../../src/sessions/session-view.ts";
+import { recordedPod } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { acknowledged, claimOf, END, JOURNAL, OURS, opened, POLLED, view } from "./claims.ts";
-import { recordedPod } from "./pods.ts";
 
 const clock = new VirtualClock();
 const running = recordedPod("running");

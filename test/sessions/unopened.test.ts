@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import type { PodState } from "../../src/pods/pod-state.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
-import type { PodState } from "../../src/sessions/pod-state.ts";
 import { unopenedOutcome } from "../../src/sessions/unopened.ts";
 import { claimOf, END, OURS } from "./claims.ts";
 

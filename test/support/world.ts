@@ -22,8 +22,8 @@ import {
 import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { runOperator, type Seams } from "../../src/operator.ts";
+import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
-import { GATE_CONTAINER } from "../../src/sessions/pod-gate.ts";
 import { RELEASES_TYPE } from "../../src/sessions/releases.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";

@@ -4,8 +4,8 @@ const BREAKER = "test/sessions/breaker.test.ts";
 const CAPACITY = "test/sessions/capacity.test.ts";
 const CAPACITY_PROPERTIES = "test/sessions/capacity.properties.test.ts";
 const FREE_PODS = "test/sessions/free-pods.test.ts";
-const POD_RENDER = "test/sessions/pod-render.test.ts";
-const POD_STATE = "test/sessions/pod-state.test.ts";
+const POD_RENDER = "test/pods/pod-render.test.ts";
+const POD_STATE = "test/pods/pod-state.test.ts";
 const REMOVAL = "test/sessions/removal.test.ts";
 const RETENTION = "test/sessions/retention.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
@@ -355,7 +355,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/pod-render.ts",
+    file: "src/pods/pod-render.ts",
     tests: [POD_RENDER],
     mutations: [
       {
@@ -386,7 +386,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/pod-state.ts",
+    file: "src/pods/pod-state.ts",
     tests: [POD_STATE],
     mutations: [
       {
@@ -422,8 +422,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/own-pods.ts",
-    tests: ["test/sessions/own-pods.test.ts"],
+    file: "src/pods/own-pods.ts",
+    tests: ["test/pods/own-pods.test.ts"],
     mutations: [
       {
         name: "takes a Pod of another controller for its own by its labels",
@@ -476,15 +476,9 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/finished.ts",
-    tests: ["test/sessions/finished.test.ts"],
+    file: "src/pods/finished.ts",
+    tests: ["test/pods/finished.test.ts"],
     mutations: [
-      {
-        name: "marks another Pod of the same name",
-        guard: "precondition",
-        find: "uid: pod.metadata.uid,",
-        replace: "",
-      },
       {
         name: "keeps any number of finished Pods",
         guard: "bound",
@@ -496,6 +490,18 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         guard: "bound",
         find: "!newest?.startFailures || nowMs >= newest.finishedAtMs + keptMs",
         replace: "!newest?.startFailures",
+      },
+    ],
+  },
+  {
+    file: "src/sessions/perform.ts",
+    tests: ["test/pods/finished.test.ts"],
+    mutations: [
+      {
+        name: "marks another Pod of the same name",
+        guard: "precondition",
+        find: "uid: pod.metadata.uid,",
+        replace: "",
       },
     ],
   },
@@ -530,8 +536,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/node-health.ts",
-    tests: ["test/sessions/node-health.test.ts"],
+    file: "src/pods/node-health.ts",
+    tests: ["test/pods/node-health.test.ts"],
     mutations: [
       {
         name: "takes a Pod away from a node that it tolerates",

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { GATE_CONTAINER, WORK_SECRET_FILE } from "../../../src/sessions/pod-gate.ts";
+import { GATE_CONTAINER, WORK_SECRET_FILE } from "../../../src/pods/pod-gate.ts";
 import { podOf, type Served, serveOne, untilAnswered, untilEnded } from "../support/session-life.ts";
 import { NEVER, type StockWorker } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";

@@ -1,5 +1,5 @@
 import { type ContainerStateTerminated, PODS, type Pod } from "../../../src/kube/resource.ts";
-import { readPodState } from "../../../src/sessions/pod-state.ts";
+import { readPodState } from "../../../src/pods/pod-state.ts";
 import type { Served } from "./session-life.ts";
 import type { E2eWorld } from "./world.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { PointEvent } from "../../../src/core/points.ts";
-import { readPodState } from "../../../src/sessions/pod-state.ts";
+import { readPodState } from "../../../src/pods/pod-state.ts";
 import { LoopWorld } from "./loop-world.ts";
 
 const SECOND = 1_000;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { NO_DEADLINE_SECONDS } from "../../../src/sessions/pod-render.ts";
+import { NO_DEADLINE_SECONDS } from "../../../src/pods/pod-render.ts";
 import { metricValue } from "../../support/metric-value.ts";
 import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";
 

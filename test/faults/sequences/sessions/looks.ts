@@ -1,6 +1,6 @@
 import { ANNOTATION_SESSION_ID, ANNOTATION_WORK_ID } from "../../../../src/api/names.ts";
 import type { Pod } from "../../../../src/kube/resource.ts";
-import { readPodState } from "../../../../src/sessions/pod-state.ts";
+import { readPodState } from "../../../../src/pods/pod-state.ts";
 
 /** Whether the container of this Pod's session runs, as the API server has it. */
 export function runningSession(pod: Pod): boolean {

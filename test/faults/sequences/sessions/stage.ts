@@ -1,5 +1,5 @@
 import type { Pod } from "../../../../src/kube/resource.ts";
-import { GATE_CONTAINER } from "../../../../src/sessions/pod-gate.ts";
+import { GATE_CONTAINER } from "../../../../src/pods/pod-gate.ts";
 import type { TestCluster } from "../../../support/cluster.ts";
 import { SHORT_LEASE } from "../../../support/session-life.ts";
 import { startWorld, type World } from "../../../support/world.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { PersistentVolumeClaim } from "../../src/kube/resource.ts";
-import { planVolumes, readVolume, renderVolume, type Volume, volumeName } from "../../src/sessions/workspace-volume.ts";
+import { planVolumes, readVolume, renderVolume, type Volume, volumeName } from "../../src/pods/workspace-volume.ts";
 
 const OWNER = { namespace: "agents", name: "research", uid: "uid-1" };
 const TEMPLATE = {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { hashOf } from "../../src/core/json.ts";
-import { RENDERING as SESSION_RENDERING, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { RENDERING as SESSION_RENDERING, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { RENDERING as WORKER_RENDERING, workerTemplate } from "../../src/workers/template.ts";
 import { type Json, parsed, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isSessionPodOf } from "../../src/sessions/own-pods.ts";
+import { isSessionPodOf } from "../../src/pods/own-pods.ts";
 import { pod } from "./pods.ts";
 
 const ENVIRONMENT = { name: "research", uid: "env-uid" };

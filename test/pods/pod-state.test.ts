@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { ContainerState, Pod, PodStatus } from "../../src/kube/resource.ts";
-import { type EndCause, type PodState, readPodState } from "../../src/sessions/pod-state.ts";
+import { type EndCause, type PodState, readPodState } from "../../src/pods/pod-state.ts";
 import { RECORDED_NAMES } from "../testbed/node/recorded.ts";
 import {
   containerStatus,

@@ -4,21 +4,14 @@ import { END_REASONS } from "../../src/api/reasons.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { ContainerStatus, Pod } from "../../src/kube/resource.ts";
+import { expiredFinished, type FinishedPod, failedRow, readFinished, servedLately } from "../../src/pods/finished.ts";
+import type { EndCause } from "../../src/pods/pod-state.ts";
 import type { Claim } from "../../src/sessions/claim.ts";
 import type { SessionContext } from "../../src/sessions/context.ts";
-import {
-  expiredFinished,
-  type FinishedPod,
-  failedRow,
-  markFinished,
-  outcomeOf,
-  readFinished,
-  type StartMark,
-  servedLately,
-} from "../../src/sessions/finished.ts";
-import type { EndCause } from "../../src/sessions/pod-state.ts";
+import { markFinished, type StartMark } from "../../src/sessions/perform.ts";
+import { outcomeOf } from "../../src/sessions/unopened.ts";
+import { claimOf, END, JOURNAL, opened, over, POLLED } from "../sessions/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, END, JOURNAL, opened, over, POLLED } from "./claims.ts";
 import { containerStatus, pod, SESSION } from "./pods.ts";
 
 describe("how a session ended", () => {

@@ -2,11 +2,11 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { LABEL_PHASE } from "../../src/api/names.ts";
 import type { ContainerStatus, Pod, PodStatus } from "../../src/kube/resource.ts";
-import { readFinished } from "../../src/sessions/finished.ts";
+import { readFinished } from "../../src/pods/finished.ts";
+import { readPodState } from "../../src/pods/pod-state.ts";
 import { freePodOf } from "../../src/sessions/free-pod.ts";
 import { CLAIM_SECRET_TYPE, readJournal, renderJournal } from "../../src/sessions/journal.ts";
-import { readPodState } from "../../src/sessions/pod-state.ts";
-import { anyStatus, anyTime, int32 } from "./any-status.ts";
+import { anyStatus, anyTime, int32 } from "../sessions/any-status.ts";
 import { pod, SESSION } from "./pods.ts";
 
 const anyPod: fc.Arbitrary<Pod> = fc

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 import * as names from "../../src/api/names.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { cachedPod } from "../../src/sessions/cached-pod.ts";
-import { readFinished } from "../../src/sessions/finished.ts";
+import { cachedPod } from "../../src/pods/cached-pod.ts";
+import { readFinished } from "../../src/pods/finished.ts";
+import { credentialOf, isGatedByInit } from "../../src/pods/pod-gate.ts";
+import { readPodState, sessionContainerName } from "../../src/pods/pod-state.ts";
 import { freePodOf } from "../../src/sessions/free-pod.ts";
-import { credentialOf, isGatedByInit } from "../../src/sessions/pod-gate.ts";
-import { readPodState, sessionContainerName } from "../../src/sessions/pod-state.ts";
 import { crashLoop } from "../../src/workers/crash-loop.ts";
 import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";

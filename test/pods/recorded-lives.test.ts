@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { nodeOutlook } from "../../src/sessions/node-health.ts";
-import { type PodState, readPodState } from "../../src/sessions/pod-state.ts";
+import { nodeOutlook } from "../../src/pods/node-health.ts";
+import { type PodState, readPodState } from "../../src/pods/pod-state.ts";
 import type { NodeView } from "../../testbed/recorder/sequence.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
 

@@ -7,9 +7,15 @@
  *   gates nothing (kubelet starts a container without it and writes it a moment later), so delivery as a file needs this.
  */
 import type { Environment, PodTemplate, SessionsSpec } from "../api/environment.ts";
-import { CLAIM_VOLUME, GATE_CONTAINER, KEY_SESSION_ID, KEY_WORK_ID, KEY_WORK_SECRET } from "../api/names.ts";
+import {
+  CLAIM_VOLUME,
+  GATE_CONTAINER,
+  KEY_ACKNOWLEDGED_AT,
+  KEY_SESSION_ID,
+  KEY_WORK_ID,
+  KEY_WORK_SECRET,
+} from "../api/names.ts";
 import type { Container, EnvVar, Pod, PodSpec } from "../kube/resource.ts";
-import { KEY_ACKNOWLEDGED_AT } from "./journal.ts";
 
 /** As Kubernetes mounts its own tokens: below a path that exists, or can be made, in any image. */
 const MOUNT_PATH = "/var/run/secrets/berth.dev";

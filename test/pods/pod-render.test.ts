@@ -4,7 +4,7 @@ import type { Environment } from "../../src/api/environment.ts";
 import { MAX_ENVIRONMENT_NAME } from "../../src/api/environment.ts";
 import { hashOf } from "../../src/core/json.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { NO_DEADLINE_SECONDS, newPodName, sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { NO_DEADLINE_SECONDS, newPodName, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
 const NAME = "berth-research-bcdfghjk";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Taint } from "../../src/kube/resource.ts";
-import { type NodeOutlook, type NodeSpec, nodeOutlook } from "../../src/sessions/node-health.ts";
+import { type NodeOutlook, type NodeSpec, nodeOutlook } from "../../src/pods/node-health.ts";
 
 const pod = (...tolerations: Record<string, unknown>[]) => ({ spec: { containers: [], tolerations } });
 const taint = (key: string, effect = "NoSchedule", value?: string): Taint =>

@@ -101,6 +101,18 @@ export function readPodState(pod: Pod): PodState {
   return sandboxReady(status) ? { is: "parked" } : { is: "preparing", problem: null };
 }
 
+const known = new WeakMap<Pod, PodState>();
+
+/** The state of a Pod of a cache. A cache never changes an object, so each is read once. */
+export function stateOf(pod: Pod): PodState {
+  let state = known.get(pod);
+  if (state === undefined) {
+    state = readPodState(pod);
+    known.set(pod, state);
+  }
+  return state;
+}
+
 /**
  * How a container ended that is not started again, whatever it is said to wait for: a kubelet that comes back and finds
  * none says ContainerCreating for a moment.
@@ -301,4 +313,15 @@ function time(text: string | null | undefined): number | null {
   if (!text) return null;
   const ms = Date.parse(text);
   return Number.isNaN(ms) ? null : ms;
+}
+
+/** The cache of one Environment's session Pods. What it says is never enough to destroy anything: read live first. */
+export interface PodCache {
+  get(name: string): Pod | undefined;
+  /** This and `parked`: the same array until one of the Pods changes. */
+  list(): readonly Pod[];
+  /** Those with the label of free ones: few, however many run. */
+  parked(): readonly Pod[];
+  /** Those that were given this session, whatever became of them. */
+  assignedTo(sessionId: string): readonly Pod[];
 }

@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
 /** Shells as images have them; those that this machine lacks are left out. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Container, Pod } from "../../src/kube/resource.ts";
-import { credentialOf, GATE_CONTAINER, isGatedByInit, WORK_SECRET_FILE } from "../../src/sessions/pod-gate.ts";
-import { sessionTemplate } from "../../src/sessions/pod-render.ts";
+import { credentialOf, GATE_CONTAINER, isGatedByInit, WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import { sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
 const NAME = "berth-research-bcdfghjk";
