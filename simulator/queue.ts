@@ -1,5 +1,4 @@
-import type { SimulatorClock } from "./clock.ts";
-import { timestamp } from "./clock.ts";
+import { type SimulatorClock, timestamp } from "./clock.ts";
 import { type Deadline, type Deadlines, ROUNDING_MS } from "./deadlines.ts";
 import type { Offer, WorkItem } from "./item.ts";
 import { WORKERS_POLLING_MS } from "./switches.ts";

@@ -1,5 +1,4 @@
-import type { WorkItem, WorkState } from "./item.ts";
-import { WORK_STATES } from "./item.ts";
+import { WORK_STATES, type WorkItem, type WorkState } from "./item.ts";
 
 /** Of a list of durations, in seconds. */
 export interface Distribution {

@@ -2,8 +2,8 @@ import type { Environment } from "../api/environment.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
+import type { WorkAccess } from "../queue/reading-client.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
-import type { WorkAccess } from "../sessions/reading-client.ts";
 import { type CheckResult, type DoctorReport, reportOf, resultsOf } from "./checks.ts";
 import { checkApiServer, checkCrd, checkCrdSchema } from "./cluster-checks.ts";
 import {

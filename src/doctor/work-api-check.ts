@@ -1,9 +1,9 @@
 import { REASONS } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
 import { errorText } from "../core/errors.ts";
+import { reasonOfKind } from "../queue/api-health.ts";
+import { askWorkApi, type WorkAccess } from "../queue/reading-client.ts";
 import { originNotAllowedMessage } from "../reconcile/refusals.ts";
-import { reasonOfKind } from "../sessions/api-health.ts";
-import { askWorkApi, type WorkAccess } from "../sessions/reading-client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";

@@ -1,8 +1,8 @@
 import { REASONS } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
 import { errorText } from "../core/errors.ts";
-import { reasonOfKind } from "../sessions/api-health.ts";
-import { reachWorkApi, type WorkAccess } from "../sessions/reading-client.ts";
+import { reasonOfKind } from "../queue/api-health.ts";
+import { reachWorkApi, type WorkAccess } from "../queue/reading-client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { UnkeyedAnswer } from "../work/without-key.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";

@@ -1,7 +1,7 @@
 import type { ConditionReason } from "../api/condition-reasons.ts";
 import { type ConditionUpdate, conditionFor } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
-import type { Verdict } from "../sessions/api-health.ts";
+import type { Verdict } from "../queue/api-health.ts";
 import type { RuntimeReport } from "./environment-runtime.ts";
 import { ownDecision, readyCondition } from "./ready.ts";
 import { originNotAllowedMessage } from "./refusals.ts";

@@ -2,7 +2,7 @@ import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isForbidden, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
-import type { Verdict } from "../sessions/api-health.ts";
+import type { Verdict } from "../queue/api-health.ts";
 
 /** What can stand in a header's value: visible ASCII. */
 const HEADER_VALUE = /^[\x21-\x7e]+$/;

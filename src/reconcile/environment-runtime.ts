@@ -1,6 +1,6 @@
 import type { PodTemplate, QueueStatus, SessionsStatus, WorkersStatus, WorkspacesStatus } from "../api/environment.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { Verdict } from "../sessions/api-health.ts";
+import type { Verdict } from "../queue/api-health.ts";
 import type { SessionView } from "../sessions/session-view.ts";
 
 /** What the reconciler allows the loops of an Environment. */

@@ -3,7 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
-import type { Verdict } from "../sessions/api-health.ts";
+import type { Verdict } from "../queue/api-health.ts";
 import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
 import type { EnvironmentRuntime } from "./environment-runtime.ts";
 import { KeyInUse } from "./key-in-use.ts";

@@ -19,7 +19,7 @@ import {
 } from "../kube/errors.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { Verdict } from "../sessions/api-health.ts";
+import type { Verdict } from "../queue/api-health.ts";
 import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
 import type { ReconcilePoint } from "./points.ts";
 

@@ -10,7 +10,7 @@ import {
   refusalWords,
 } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
-import type { Verdict } from "../sessions/api-health.ts";
+import type { Verdict } from "../queue/api-health.ts";
 import type { CheckedTemplate } from "./environment-runtime.ts";
 
 /** What the API server says of a template; `final`: it stays so until the template changes. */

@@ -6,12 +6,14 @@ import type { Notifier } from "../core/notifier.ts";
 import type { Pod, Secret } from "../kube/resource.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import { isFor, isPerSession } from "../pods/workspace-pods.ts";
+import type { ApiHealth, Attempt } from "../queue/api-health.ts";
+import type { IdlePace } from "../queue/idle-pace.ts";
+import type { ServerTimes } from "../queue/server-times.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
 import { AckWindow, ackWindowMs, type Offer, windowMs } from "./ack-window.ts";
 import { Acknowledging } from "./acknowledging.ts";
-import type { ApiHealth, Attempt } from "./api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import { ClaimJournal } from "./claim-journal.ts";
@@ -20,12 +22,10 @@ import { type ClaimTable, newClaim } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
 import { credentialFor, serves } from "./credential.ts";
 import { isStepFailure } from "./failing-steps.ts";
-import type { IdlePace } from "./idle-pace.ts";
 import { viewOf } from "./item-observer.ts";
 import type { Journal } from "./journal.ts";
 import { dropSecret } from "./perform.ts";
 import type { Pool } from "./pool.ts";
-import type { ServerTimes } from "./server-times.ts";
 
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {

@@ -12,8 +12,8 @@ import {
   refusalWords,
 } from "../kube/errors.ts";
 import type { Metrics } from "../observe/metrics.ts";
+import { withoutItem } from "../queue/api-health.ts";
 import { askedPauseMs, WorkApiError } from "../work/errors.ts";
-import { withoutItem } from "./api-health.ts";
 import type { Claim } from "./claim.ts";
 
 /** What a step is for, as a person reads it when it keeps failing. */

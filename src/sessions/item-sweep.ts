@@ -2,7 +2,7 @@ import { Backoff, jitter } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
-import type { ApiHealth } from "./api-health.ts";
+import type { ApiHealth } from "../queue/api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim } from "./claim.ts";
 import type { ClaimTable } from "./claim-table.ts";

@@ -20,7 +20,6 @@ import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Answer } from "../work/client.ts";
-import { WorkApiError } from "../work/errors.ts";
 import type { HeartbeatOutcome } from "../work/types.ts";
 import type { Claim, ItemView } from "./claim.ts";
 import type { SessionContext } from "./context.ts";
@@ -279,17 +278,6 @@ export async function dropSecret(
     if (isConflict(error)) throw new StaleClaimError();
     throw error;
   }
-}
-
-/** True where a step failed because the answer is a final word, which a repeat would not change. */
-export function isRefusal(error: unknown): boolean {
-  if (!(error instanceof WorkApiError) || error.maybeApplied) return false;
-  return (
-    error.kind === "not-found" ||
-    error.kind === "conflict" ||
-    error.kind === "precondition" ||
-    error.kind === "bad-request"
-  );
 }
 
 /** Whether a live Pod still is in the state that a step was decided on. */

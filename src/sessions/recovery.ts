@@ -4,6 +4,7 @@ import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import type { ServerTimes } from "../queue/server-times.ts";
 import type { Claim } from "./claim.ts";
 import { type ClaimTable, newClaim, noteJournal } from "./claim-table.ts";
 import type { SessionContext } from "./context.ts";
@@ -13,7 +14,6 @@ import { ofClaim } from "./points.ts";
 import type { Pool } from "./pool.ts";
 import type { Releases } from "./releases.ts";
 import type { Removals } from "./removal.ts";
-import type { ServerTimes } from "./server-times.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
 /** What an earlier process left is taken up into these. */

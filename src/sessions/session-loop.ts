@@ -4,7 +4,7 @@ import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
-import { WorkApiError } from "../work/errors.ts";
+import { isRefusal, WorkApiError } from "../work/errors.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "./ask-pause.ts";
 import type { Breaker } from "./breaker.ts";
 import type { Claim, ItemView } from "./claim.ts";
@@ -19,16 +19,7 @@ import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts"
 import { readJournal } from "./journal.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
-import {
-  dropSecret,
-  isRefusal,
-  markFinished,
-  openSecret,
-  own,
-  StaleClaimError,
-  sameState,
-  touchPod,
-} from "./perform.ts";
+import { dropSecret, markFinished, openSecret, own, StaleClaimError, sameState, touchPod } from "./perform.ts";
 import { ofClaim } from "./points.ts";
 import { MOST_RELEASES, type Releases } from "./releases.ts";
 import type { Retention } from "./retention.ts";

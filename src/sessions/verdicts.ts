@@ -1,5 +1,5 @@
 import { unended } from "../core/text.ts";
-import type { Verdict } from "./api-health.ts";
+import type { Verdict } from "../queue/api-health.ts";
 import type { Breaker } from "./breaker.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";
 

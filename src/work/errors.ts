@@ -127,3 +127,14 @@ export function askedPauseMs(error: unknown, random: Random = Math.random): numb
 function httpDateMs(text: string): number {
   return /^[A-Za-z]{3,9},? /.test(text) ? Date.parse(text) : Number.NaN;
 }
+
+/** True where a step failed because the answer is a final word, which a repeat would not change. */
+export function isRefusal(error: unknown): boolean {
+  if (!(error instanceof WorkApiError) || error.maybeApplied) return false;
+  return (
+    error.kind === "not-found" ||
+    error.kind === "conflict" ||
+    error.kind === "precondition" ||
+    error.kind === "bad-request"
+  );
+}

@@ -1,5 +1,4 @@
-import type { Environment } from "../../src/api/environment.ts";
-import { parseEnvironment } from "../../src/api/environment.ts";
+import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
 
 export type Json = Record<string, unknown>;
 

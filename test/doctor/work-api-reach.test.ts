@@ -6,7 +6,7 @@ import { describe, expect, test } from "vitest";
 import { startSimulator } from "../../simulator/simulator.ts";
 import type { Environment } from "../../src/api/environment.ts";
 import { checkWorkApiReach, reachOnce } from "../../src/doctor/work-api-reach.ts";
-import type { WorkAccess } from "../../src/sessions/reading-client.ts";
+import type { WorkAccess } from "../../src/queue/reading-client.ts";
 import { parsed, sessionsSpec, stored } from "../api/environments.ts";
 import { freePort } from "../support/free-port.ts";
 import { selfSigned } from "../work/self-signed.ts";

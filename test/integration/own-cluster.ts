@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { Cluster } from "../../testbed/cluster/cluster.ts";
-import { waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
+import { type Cluster, waitForServiceAccount } from "../../testbed/cluster/cluster.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 import type { TestCluster } from "../support/cluster.ts";
 

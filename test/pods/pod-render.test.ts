@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Environment } from "../../src/api/environment.ts";
-import { MAX_ENVIRONMENT_NAME } from "../../src/api/environment.ts";
+import { type Environment, MAX_ENVIRONMENT_NAME } from "../../src/api/environment.ts";
 import { hashOf } from "../../src/core/json.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { NO_DEADLINE_SECONDS, newPodName, sessionTemplate } from "../../src/pods/pod-render.ts";

@@ -9,14 +9,13 @@ import { stopPatienceMs } from "../../src/sessions/facts.ts";
 import {
   dropSecret,
   fence,
-  isRefusal,
   openSecret,
   StaleClaimError,
   sameState,
   stopItem,
   touchPod,
 } from "../../src/sessions/perform.ts";
-import { WorkApiError } from "../../src/work/errors.ts";
+import { isRefusal, WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

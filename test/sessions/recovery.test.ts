@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
+import { ServerTimes } from "../../src/queue/server-times.ts";
 import { ClaimTable } from "../../src/sessions/claim-table.ts";
 import type { Journal } from "../../src/sessions/journal.ts";
 import { Recovery } from "../../src/sessions/recovery.ts";
-import { ServerTimes } from "../../src/sessions/server-times.ts";
 import { pod } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimOf, JOURNAL, OURS } from "./claims.ts";

@@ -1,5 +1,9 @@
-import type { KubeObject, PersistentVolumeClaim, Resource } from "../../src/kube/resource.ts";
-import { PERSISTENT_VOLUME_CLAIMS } from "../../src/kube/resource.ts";
+import {
+  type KubeObject,
+  PERSISTENT_VOLUME_CLAIMS,
+  type PersistentVolumeClaim,
+  type Resource,
+} from "../../src/kube/resource.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import type { World } from "./world.ts";
 

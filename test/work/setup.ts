@@ -1,5 +1,4 @@
-import type { Clock } from "../../src/core/clock.ts";
-import { realClock } from "../../src/core/clock.ts";
+import { type Clock, realClock } from "../../src/core/clock.ts";
 import { WorkApiClient, type WorkApiClientOptions } from "../../src/work/client.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { WorkHttp } from "../../src/work/http.ts";

@@ -1,8 +1,7 @@
 import { createHash } from "node:crypto";
 import { lstat, readdir, readFile, readlink } from "node:fs/promises";
 import { join } from "node:path";
-import type { TarEntry } from "./tar.ts";
-import { sortEntries } from "./tar.ts";
+import { sortEntries, type TarEntry } from "./tar.ts";
 
 /** Enough of a SHA-256 for a name that nobody is out to collide with. */
 const KEY_CHARACTERS = 32;

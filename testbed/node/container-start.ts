@@ -1,5 +1,4 @@
-import type { Clock } from "../../src/core/clock.ts";
-import { sleep } from "../../src/core/clock.ts";
+import { type Clock, sleep } from "../../src/core/clock.ts";
 import type { Pod } from "../../src/kube/objects.ts";
 import { type ContainerRecord, securityOf } from "./container-record.ts";
 import {

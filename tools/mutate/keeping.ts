@@ -750,16 +750,22 @@ export const KEEPING: readonly FileMutations[] = [
         replace: "const sentMs",
       },
       {
-        name: "takes a request that may have been applied for refused",
-        guard: "error",
-        find: "if (!(error instanceof WorkApiError) || error.maybeApplied) return false;",
-        replace: "if (!(error instanceof WorkApiError)) return false;",
-      },
-      {
         name: "deletes a Pod for a failed start though its container runs by now",
         guard: "identity",
         find: 'state === "parked" || state === "preparing" : state',
         replace: 'state !== "ended" : state',
+      },
+    ],
+  },
+  {
+    file: "src/work/errors.ts",
+    tests: [PERFORM],
+    mutations: [
+      {
+        name: "takes a request that may have been applied for refused",
+        guard: "error",
+        find: "if (!(error instanceof WorkApiError) || error.maybeApplied) return false;",
+        replace: "if (!(error instanceof WorkApiError)) return false;",
       },
     ],
   },

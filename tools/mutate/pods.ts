@@ -666,8 +666,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/api-health.ts",
-    tests: ["test/sessions/api-health.test.ts"],
+    file: "src/queue/api-health.ts",
+    tests: ["test/queue/api-health.test.ts"],
     mutations: [
       {
         name: "takes the verdict on the last key for one on the new key",

@@ -702,8 +702,8 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/work/live-items.ts",
-    tests: ["test/work/live-items.test.ts"],
+    file: "src/queue/live-items.ts",
+    tests: ["test/queue/live-items.test.ts"],
     mutations: [
       {
         name: "doesn't count an item whose state can't be read",

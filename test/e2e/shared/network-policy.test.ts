@@ -1,7 +1,6 @@
 import { expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
-import type { KubeObject, NetworkPolicy, Resource } from "../../../src/kube/resource.ts";
-import { NETWORK_POLICIES } from "../../../src/kube/resource.ts";
+import { type KubeObject, NETWORK_POLICIES, type NetworkPolicy, type Resource } from "../../../src/kube/resource.ts";
 import { execIn } from "../support/kubectl.ts";
 import { hasNodeControl } from "../support/provided.ts";
 import { serveOne, untilAnswered, untilSettled, untilState } from "../support/session-life.ts";

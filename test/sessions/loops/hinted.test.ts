@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { bashScript } from "../../../simulator/script.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
-import { EARLY_MS, FRESH_MS, Hints, PROVEN_AFTER } from "../../../src/sessions/hints.ts";
+import { EARLY_MS, FRESH_MS, Hints, PROVEN_AFTER } from "../../../src/queue/hints.ts";
 import { Budget } from "../../../src/work/budget.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";
 import { LoopWorld, type LoopWorldOptions } from "./loop-world.ts";

@@ -20,9 +20,9 @@ import {
 import { createLogger, type Logger, silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { readPodState } from "../../../src/pods/pod-state.ts";
+import type { Hints } from "../../../src/queue/hints.ts";
 import { Controller } from "../../../src/reconcile/controller.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
-import type { Hints } from "../../../src/sessions/hints.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/sessions/journal.ts";
 import type { Budget } from "../../../src/work/budget.ts";
 import { WorkApiClient } from "../../../src/work/client.ts";

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { LABEL_PHASE } from "../../../src/api/names.ts";
-import type { KubeObject } from "../../../src/kube/resource.ts";
-import { PODS } from "../../../src/kube/resource.ts";
+import { type KubeObject, PODS } from "../../../src/kube/resource.ts";
 import { refusal } from "./api-server.ts";
 import type { Interceptor } from "./kube.ts";
 import { LoopWorld, NAMESPACE } from "./loop-world.ts";

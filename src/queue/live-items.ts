@@ -1,7 +1,7 @@
-import type { WorkApiClient } from "./client.ts";
-import type { WorkApiError } from "./errors.ts";
-import { badItemError } from "./replies.ts";
-import type { WorkState } from "./types.ts";
+import type { WorkApiClient } from "../work/client.ts";
+import type { WorkApiError } from "../work/errors.ts";
+import { badItemError } from "../work/replies.ts";
+import type { WorkState } from "../work/types.ts";
 
 /** Items that somebody serves: acknowledged and not over. */
 const LIVE: ReadonlySet<WorkState> = new Set(["starting", "active", "stopping"]);

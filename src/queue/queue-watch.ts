@@ -1,16 +1,24 @@
 import type { QueueStatus } from "../api/environment.ts";
-import { Backoff, jitter } from "../core/backoff.ts";
+import { Backoff, jitter, type Random } from "../core/backoff.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import type { Answer } from "../work/client.ts";
+import type { Points } from "../core/points.ts";
+import type { Timing } from "../core/timing.ts";
+import type { Metrics } from "../observe/metrics.ts";
+import type { Answer, WorkApiClient } from "../work/client.ts";
 import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth, Attempt } from "./api-health.ts";
-import type { SessionContext } from "./context.ts";
 import type { IdlePace } from "./idle-pace.ts";
 
 /** What of an Environment's context the queue watch works with. */
-export type QueueContext = Pick<SessionContext, "clock" | "random" | "work" | "points" | "metrics" | "labels"> & {
-  readonly timing: Pick<SessionContext["timing"], "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs">;
-};
+export interface QueueContext {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly work: () => WorkApiClient;
+  readonly points: Points<"queue.stats">;
+  readonly metrics: Metrics;
+  readonly labels: { readonly namespace: string; readonly environment: string };
+  readonly timing: Pick<Timing, "idleAfterMs" | "retryBaseMs" | "retryMaxMs" | "statsBusyMs">;
+}
 
 const JITTER = 0.1;
 const SECOND_MS = 1_000;

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { Backoff } from "../../src/core/backoff.ts";
-import { ApiHealth, type JudgedCall } from "../../src/sessions/api-health.ts";
+import { ApiHealth, type JudgedCall } from "../../src/queue/api-health.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 

@@ -8,7 +8,7 @@ import {
   Hints,
   LOOKS_PER_SECOND,
   PROVEN_AFTER,
-} from "../../src/sessions/hints.ts";
+} from "../../src/queue/hints.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const SECOND_MS = 1_000;

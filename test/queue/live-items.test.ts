@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { countLiveItems } from "../../src/queue/live-items.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
-import { countLiveItems } from "../../src/work/live-items.ts";
 import type { WorkState } from "../../src/work/types.ts";
 
 type Page = readonly (readonly [id: string | null, state: WorkState | "odd"])[];

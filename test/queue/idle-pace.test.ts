@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import { IdlePace } from "../../src/sessions/idle-pace.ts";
+import { IdlePace } from "../../src/queue/idle-pace.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MINUTE_MS = 60_000;

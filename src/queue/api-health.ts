@@ -3,8 +3,7 @@ import type { Backoff, Random } from "../core/backoff.ts";
 import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Timing } from "../core/timing.ts";
-import { askedPauseMs, retryDelayMs, WorkApiError, type WorkErrorKind } from "../work/errors.ts";
-import { isRefusal } from "./perform.ts";
+import { askedPauseMs, isRefusal, retryDelayMs, WorkApiError, type WorkErrorKind } from "../work/errors.ts";
 
 /** A reason of the conditions Authenticated and QueueReachable, with its message. */
 export interface Verdict {
