@@ -1,4 +1,4 @@
-import type { LeaseKind } from "../src/sessions/journal.ts";
+import type { LeaseKind } from "../src/protocol/journal.ts";
 
 /**
  * What a run of the model is about: a setting, and which rules of the protocol hold. The defaults are what the code does, but

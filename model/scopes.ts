@@ -1,4 +1,4 @@
-import type { LeaseKind } from "../src/sessions/journal.ts";
+import type { LeaseKind } from "../src/protocol/journal.ts";
 import type { Property } from "./properties.ts";
 import { CODE, type Rules } from "./rules.ts";
 

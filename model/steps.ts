@@ -1,4 +1,4 @@
-import type { SessionPoint } from "../src/sessions/points.ts";
+import type { SessionPoint } from "../src/protocol/points.ts";
 
 /** Steps of an operator are named as the points of the code that takes them. */
 export type OperatorStep = Extract<

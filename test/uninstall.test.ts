@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { FINALIZER } from "../src/api/names.ts";
 import { silentLogger } from "../src/observe/logger.ts";
-import { renderJournal } from "../src/sessions/journal.ts";
+import { renderJournal } from "../src/protocol/journal.ts";
 import { type UninstallReport, uninstall } from "../src/uninstall.ts";
 import { FakeApiServer, send, sendStatus } from "./kube/api-server.ts";
 

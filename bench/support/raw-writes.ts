@@ -10,7 +10,7 @@ import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { EVENTS, PODS, SECRETS } from "../../src/kube/resource.ts";
-import { openingPatch, renderJournal } from "../../src/sessions/journal.ts";
+import { openingPatch, renderJournal } from "../../src/protocol/journal.ts";
 import type { Acknowledged, RawInput } from "./raw.ts";
 
 /**

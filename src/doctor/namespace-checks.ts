@@ -1,7 +1,7 @@
 import { LABEL_ENVIRONMENT, toLabelValue } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { type KubeObject, NAMESPACES, SECRETS, type Secret } from "../kube/resource.ts";
-import { anyClaimSelector, CLAIM_SECRET_TYPE, readJournal, withoutCredential } from "../sessions/journal.ts";
+import { anyClaimSelector, CLAIM_SECRET_TYPE, readJournal, withoutCredential } from "../protocol/journal.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";
 

@@ -1,6 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";
-import type { Journal } from "../sessions/journal.ts";
+import type { Journal } from "../protocol/journal.ts";
 import type { WorkItem } from "../work/types.ts";
 
 /** A claim's record that is still there. */

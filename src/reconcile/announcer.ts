@@ -1,7 +1,7 @@
 import { eventType } from "../api/condition-reasons.ts";
 import { API_VERSION, KIND } from "../api/names.ts";
 import type { EventSink, EventSubject } from "../kube/events.ts";
-import type { Announce } from "../sessions/context.ts";
+import type { Announce } from "../protocol/context.ts";
 import type { Onlooker } from "./onlooker.ts";
 
 /** What is said of an Environment, or of its Pods, becomes Events; warnings are told to an onlooker, too. */

@@ -1,7 +1,7 @@
 import type { PodTemplate, QueueStatus, SessionsStatus, WorkersStatus, WorkspacesStatus } from "../api/environment.ts";
 import type { Pod } from "../kube/resource.ts";
+import type { SessionView } from "../protocol/session-view.ts";
 import type { Verdict } from "../queue/api-health.ts";
-import type { SessionView } from "../sessions/session-view.ts";
 
 /** What the reconciler allows the loops of an Environment. */
 export interface Permissions {

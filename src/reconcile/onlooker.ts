@@ -1,5 +1,5 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
-import type { SessionView } from "../sessions/session-view.ts";
+import type { SessionView } from "../protocol/session-view.ts";
 import type { RuntimeReport } from "./environment-runtime.ts";
 
 /** What an Environment is at this moment, as its status would say it. */

@@ -6,7 +6,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
-import type { Announce } from "../sessions/context.ts";
+import type { Announce } from "../protocol/context.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import type { ReconcilePoint } from "./points.ts";
 

@@ -2,15 +2,13 @@ import { errorText } from "../core/errors.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import { type AckWindow, isSomebodyElses, repeatsWithin } from "../protocol/ack-window.ts";
+import { type Claim, instantOf, isSameInstant, viewOf } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
+import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
-import { type AckWindow, repeatsWithin } from "./ack-window.ts";
-import { isSomebodyElses } from "./acknowledgement.ts";
-import { type Claim, instantOf, isSameInstant } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
-import { isStepFailure } from "./failing-steps.ts";
-import { viewOf } from "./item-observer.ts";
-import { ofClaim } from "./points.ts";
 
 /** What became of an acknowledgement. `unanswered`: it may have taken effect. `late`: it was not sent any more. */
 export type Acknowledged = "acked" | "unanswered" | "refused" | "late";

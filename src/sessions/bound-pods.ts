@@ -1,9 +1,9 @@
 import { isPerSession, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
+import type { Breaker } from "../protocol/breaker.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import { AwaitedSessions } from "./awaited-sessions.ts";
 import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";
-import type { Breaker } from "./breaker.ts";
-import type { ClaimTable } from "./claim-table.ts";
-import type { SessionContext } from "./context.ts";
 import type { Expectations } from "./expectations.ts";
 import type { FreePods } from "./free-pods.ts";
 

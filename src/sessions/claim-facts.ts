@@ -4,10 +4,10 @@ import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
 import { readPodState } from "../pods/pod-state.ts";
-import type { Claim } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
-import { type Facts, type Limits, noteWaiting, ranFor } from "./facts.ts";
-import { ofClaim } from "./points.ts";
+import type { Claim } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { type Facts, type Limits, noteWaiting, ranFor } from "../protocol/facts.ts";
+import { ofClaim } from "../protocol/points.ts";
 import type { Releases } from "./releases.ts";
 import { NOT_SEEN, type SessionNotes } from "./session-notes.ts";
 

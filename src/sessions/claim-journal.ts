@@ -1,12 +1,12 @@
 import { errorText } from "../core/errors.ts";
 import { isAlreadyExists, isMaybeApplied, isNotFound, LeadershipLostError } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
-import { type AckWindow, repeatsWithin } from "./ack-window.ts";
-import type { Claim } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
-import { isStepFailure } from "./failing-steps.ts";
-import { readJournal, renderJournal, storedCredential } from "./journal.ts";
-import { ofClaim } from "./points.ts";
+import { type AckWindow, repeatsWithin } from "../protocol/ack-window.ts";
+import type { Claim } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
+import { readJournal, renderJournal, storedCredential } from "../protocol/journal.ts";
+import { ofClaim } from "../protocol/points.ts";
 
 /** What became of a claim's Secret; `unknown`: no answer, it may stand or come to stand. */
 export type Journaled = "done" | "taken" | "failed" | "unknown";

@@ -1,7 +1,7 @@
 import { LABEL_ENVIRONMENT, toLabelValue } from "../api/names.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
-import { anyClaimSelector, claimSelector, listedRecord } from "./journal.ts";
+import { anyClaimSelector, claimSelector, listedRecord } from "../protocol/journal.ts";
 
 interface Asked {
   readonly environment: string;

@@ -1,8 +1,8 @@
 import type { Clock } from "../core/clock.ts";
 import type { Notifier } from "../core/notifier.ts";
-import type { Claim } from "./claim.ts";
-import type { ClaimTable } from "./claim-table.ts";
-import { isUnderWay } from "./claims-first.ts";
+import { type Claim, isUnderWay } from "../protocol/claim.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
+import { FEWEST_UNDER_WAY } from "../protocol/claims-first.ts";
 
 /**
  * Claims of one Environment under way at a time, at first. Each is four requests to the API server one after the other, and
@@ -13,8 +13,6 @@ import { isUnderWay } from "./claims-first.ts";
 export const FIRST_UNDER_WAY = 64;
 /** More than these wait for one another, on any API server. */
 export const MOST_UNDER_WAY = 128;
-/** So many keep an API server with two cores busy, however slow it is. */
-export const FEWEST_UNDER_WAY = 16;
 
 /** A claim that took no longer says that there may be one more at a time. */
 const QUICK_MS = 1_000;

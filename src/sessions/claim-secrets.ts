@@ -2,8 +2,8 @@ import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
-import { CLAIM_SECRET_TYPE, claimSelector, type Journal, listedRecord, readJournal } from "./journal.ts";
-import type { SessionPoint } from "./points.ts";
+import { CLAIM_SECRET_TYPE, claimSelector, type Journal, listedRecord, readJournal } from "../protocol/journal.ts";
+import type { SessionPoint } from "../protocol/points.ts";
 
 /**
  * Deletes the claim Secrets of an Environment whose items nobody will settle any more: nothing owns them, so nobody else

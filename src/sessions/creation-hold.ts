@@ -1,4 +1,4 @@
-import { FEWEST_UNDER_WAY } from "./claim-room.ts";
+import { FEWEST_UNDER_WAY } from "../protocol/claims-first.ts";
 
 /** Longer than a burst of a hundred claims takes. */
 const LONGEST_HOLD_MS = 5_000;

@@ -2,8 +2,8 @@ import { ANNOTATION_API } from "../api/names.ts";
 import type { Pod } from "../kube/resource.ts";
 import { credentialOf } from "../pods/pod-gate.ts";
 import { sessionContainerName } from "../pods/pod-state.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import type { WorkItem } from "../work/types.ts";
-import type { SessionContext } from "./context.ts";
 
 /**
  * What the program of this Pod is given to serve the item with, as it goes into the claim's Secret; null: the Pod takes

@@ -1,6 +1,6 @@
 import { sleep } from "../core/clock.ts";
 import type { Pod } from "../kube/resource.ts";
-import type { SessionContext } from "./context.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import type { RemovalResult, Removals } from "./removal.ts";
 
 /** A plan goes on after so long without the answer to a removal, which still takes room then. */

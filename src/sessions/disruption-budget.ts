@@ -11,8 +11,8 @@ import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import { isAlreadyExists, isConflict, isForbidden, isNotFound, LeadershipLostError } from "../kube/errors.ts";
 import { POD_DISRUPTION_BUDGETS, type PodDisruptionBudget } from "../kube/resource.ts";
-import type { ClaimTable } from "./claim-table.ts";
-import type { SessionContext } from "./context.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
+import type { SessionContext } from "../protocol/context.ts";
 
 /** Passes by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 1_000;

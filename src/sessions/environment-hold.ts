@@ -2,7 +2,7 @@ import type { Environment } from "../api/environment.ts";
 import { FINALIZER, GROUP, KIND, PLURAL, VERSION } from "../api/names.ts";
 import { isConflict, isInvalid, isNotFound, orNull } from "../kube/errors.ts";
 import type { KubeObject, Resource } from "../kube/resource.ts";
-import type { SessionContext } from "./context.ts";
+import type { SessionContext } from "../protocol/context.ts";
 
 /** The Environment as a resource of the API server. */
 export const ENVIRONMENTS: Resource<Environment & KubeObject> = {

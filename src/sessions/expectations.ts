@@ -1,6 +1,6 @@
 import { isMaybeApplied, isNotFound } from "../kube/errors.ts";
 import { PODS } from "../kube/resource.ts";
-import type { SessionContext } from "./context.ts";
+import type { SessionContext } from "../protocol/context.ts";
 
 /** Look-ups of overdue Pods under way at the same time. */
 const CONCURRENCY = 16;

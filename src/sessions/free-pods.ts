@@ -1,9 +1,9 @@
 import type { Pod } from "../kube/resource.ts";
 import { stateOf } from "../pods/pod-state.ts";
-import type { Breaker } from "./breaker.ts";
+import type { Breaker } from "../protocol/breaker.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import type { FreePod } from "./capacity.ts";
-import type { ClaimTable } from "./claim-table.ts";
-import type { SessionContext } from "./context.ts";
 import { createdAtMs, freePodOf } from "./free-pod.ts";
 
 /** A Pod that no claim has, and what capacity is planned with. */

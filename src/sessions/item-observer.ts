@@ -1,9 +1,9 @@
 import { type Clock, sleep } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
+import { type ItemView, viewOf } from "../protocol/claim.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import type { WorkItem } from "../work/types.ts";
-import type { ItemView } from "./claim.ts";
 
 /**
  * Pages of one walk for a decision; a walk that runs out says "unknown", never "absent". More where more items are asked
@@ -198,14 +198,3 @@ function unknown(askedMs: number): ItemView {
 }
 
 const NOTHING_SEEN = { acknowledgedAt: null, latestHeartbeatAt: null, startedAt: null };
-
-/** A work item as an answer showed it that was asked for at `askedMs` (monotonic). */
-export function viewOf(item: WorkItem, askedMs: number): ItemView {
-  return {
-    state: item.state,
-    acknowledgedAt: item.acknowledged_at,
-    latestHeartbeatAt: item.latest_heartbeat_at,
-    startedAt: item.started_at,
-    askedMs,
-  };
-}

@@ -1,7 +1,7 @@
 import { errorText } from "../core/errors.ts";
+import type { Claim } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import { WorkApiError } from "../work/errors.ts";
-import type { Claim } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
 import { ItemObserver } from "./item-observer.ts";
 
 interface Options {

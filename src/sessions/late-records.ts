@@ -2,7 +2,7 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Secret } from "../kube/resource.ts";
-import type { SessionContext } from "./context.ts";
+import type { SessionContext } from "../protocol/context.ts";
 
 /**
  * A request of the process before that was on its way when its Lease was lost can land after this one has listed its

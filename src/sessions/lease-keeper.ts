@@ -3,12 +3,19 @@ import { aborted, type Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
 import { errorText } from "../core/errors.ts";
 import { desiredTtlSeconds } from "../core/timing.ts";
+import type { Claim } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
+import {
+  afterBeat,
+  type BeatResult,
+  beatIntervalMs,
+  type HeldLease,
+  type Lease,
+  leaseEndMs,
+} from "../protocol/lease.ts";
+import { beatTold, ofClaim } from "../protocol/points.ts";
 import { WorkApiError } from "../work/errors.ts";
-import type { Claim } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
-import { isStepFailure } from "./failing-steps.ts";
-import { afterBeat, type BeatResult, beatIntervalMs, type HeldLease, type Lease, leaseEndMs } from "./lease.ts";
-import { beatTold, ofClaim } from "./points.ts";
 
 /** How a beat came out; the values of the metric's label. */
 export type BeatOutcome = "beaten" | "adopted" | "stopping" | "stopped" | "refused" | "unanswered" | "failed";

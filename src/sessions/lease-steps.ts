@@ -1,9 +1,9 @@
+import type { Claim } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { overdueEnding } from "../protocol/facts.ts";
+import { maySendStop, mayStopFenced, newestSentMs } from "../protocol/lease.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
-import type { Claim } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
-import { overdueEnding } from "./facts.ts";
-import { maySendStop, mayStopFenced, newestSentMs } from "./lease.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import { noFirstBeatMessage } from "./no-first-beat.ts";
 import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "./perform.ts";

@@ -4,9 +4,9 @@ import { errorText } from "../core/errors.ts";
 import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type Pod } from "../kube/resource.ts";
 import { type Problem, stateOf } from "../pods/pod-state.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import { boundAtMs, type FreePod } from "./capacity.ts";
 import { type CapacityProblem, unheard, wordsOfNode } from "./capacity-problem.ts";
-import type { SessionContext } from "./context.ts";
 import { complaintOf } from "./node-events.ts";
 
 /** A Pod that waits gathers a handful: kubelet counts what repeats itself up in one Event. */

@@ -19,20 +19,18 @@ import { isConflict, isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod, SECRETS } from "../kube/resource.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import type { Claim, ItemView } from "../protocol/claim.ts";
+import { type SessionContext, STEP_BOUND } from "../protocol/context.ts";
+import { stopPatienceMs } from "../protocol/facts.ts";
+import { openingPatch, readJournal, storedCredential } from "../protocol/journal.ts";
+import { type HeldLease, type Lease, leaseOf } from "../protocol/lease.ts";
+import type { Outcome } from "../protocol/outcome.ts";
+import { beatTold, ofClaim, type SessionPoint } from "../protocol/points.ts";
+import type { Step } from "../protocol/step.ts";
 import type { Answer } from "../work/client.ts";
 import type { HeartbeatOutcome } from "../work/types.ts";
-import type { Claim, ItemView } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
-import { type Step, stopPatienceMs } from "./facts.ts";
-import { openingPatch, readJournal, storedCredential } from "./journal.ts";
-import { type HeldLease, type Lease, leaseOf } from "./lease.ts";
-import { beatTold, ofClaim, type SessionPoint } from "./points.ts";
-import type { Outcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
-
-/** A claim waits for one write at a time: one that hangs must not keep its other steps for the usual 30 s. */
-export const STEP_BOUND = { timeoutMs: 10_000 } as const;
 
 /** Keeps in mind that our acknowledgement took effect, or that it can't be told whose it was. */
 export function own(context: SessionContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {

@@ -6,7 +6,7 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import type { OwnVolume } from "../pods/workspace-pods.ts";
-import type { SessionContext } from "./context.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
 import { QuotaDoubt } from "./quota-doubt.ts";

@@ -2,9 +2,9 @@ import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Notifier } from "../core/notifier.ts";
+import type { SessionContext } from "../protocol/context.ts";
 import { isRefusal, retryDelayMs } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem, type WorkState } from "../work/types.ts";
-import type { SessionContext } from "./context.ts";
 
 /** Pages of the list that are read in search of items that were left half refused. */
 const LOOK_PAGES = 5;

@@ -11,8 +11,8 @@ import { MAX_CONCURRENT } from "../api/sessions-spec.ts";
 import { hashOf } from "../core/json.ts";
 import { isAlreadyExists, isNotFound, orNull } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
-import type { Claim } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
+import type { Claim } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
 
 /** The Secret that holds the counts of one Environment; the Environment owns it. */
 export const RELEASES_TYPE = "berth.dev/releases";

@@ -4,9 +4,9 @@ import { errorText } from "../core/errors.ts";
 import { isAlreadyExists, isConflict, isNotFound, orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
-import type { SessionContext } from "./context.ts";
-import { isStepFailure } from "./failing-steps.ts";
-import { readJournal, renderJournal } from "./journal.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
+import { readJournal, renderJournal } from "../protocol/journal.ts";
 
 /** A Pod on its way out, until it is deleted and its slot is free of our lock. */
 interface Removal {

@@ -5,12 +5,12 @@ import { orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deleteAsSeen, deletePod } from "../pods/delete.ts";
 import { expiredFinished, readFinished } from "../pods/finished.ts";
-import type { ClaimTable } from "./claim-table.ts";
-import { ClaimsFirst } from "./claims-first.ts";
-import type { SessionContext } from "./context.ts";
-import { isStepFailure } from "./failing-steps.ts";
-import { CLAIM_SECRET_TYPE } from "./journal.ts";
-import type { Outcome } from "./unopened.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
+import { ClaimsFirst } from "../protocol/claims-first.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { isStepFailure } from "../protocol/failing-steps.ts";
+import { CLAIM_SECRET_TYPE } from "../protocol/journal.ts";
+import type { Outcome } from "../protocol/outcome.ts";
 
 const SECOND_MS = 1_000;
 

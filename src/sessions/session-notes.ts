@@ -2,14 +2,14 @@ import { END_REASONS, type EndReason } from "../api/reasons.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { End, EndCause } from "../pods/pod-state.ts";
-import type { Breaker, Start } from "./breaker.ts";
-import { type Claim, type ItemView, isLater, isReacknowledged } from "./claim.ts";
-import type { SessionContext } from "./context.ts";
-import { isOver } from "./facts.ts";
+import type { Breaker, Start } from "../protocol/breaker.ts";
+import { type Claim, type ItemView, isLater, isReacknowledged } from "../protocol/claim.ts";
+import type { SessionContext } from "../protocol/context.ts";
+import { isOver } from "../protocol/facts.ts";
+import type { Outcome } from "../protocol/outcome.ts";
+import { endedView } from "../protocol/session-view.ts";
 import { notYet } from "./item-observer.ts";
-import { endedView } from "./session-view.ts";
 import { StartTimes } from "./start-times.ts";
-import type { Outcome } from "./unopened.ts";
 
 const SECOND_MS = 1_000;
 

@@ -1,6 +1,6 @@
 import { unended } from "../core/text.ts";
+import type { Breaker } from "../protocol/breaker.ts";
 import type { Verdict } from "../queue/api-health.ts";
-import type { Breaker } from "./breaker.ts";
 import type { CapacityProblem } from "./capacity-problem.ts";
 
 /**

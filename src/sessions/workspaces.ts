@@ -21,8 +21,8 @@ import {
   volumeName,
   volumeSelector,
 } from "../pods/workspace-volume.ts";
-import type { ClaimTable } from "./claim-table.ts";
-import type { SessionContext } from "./context.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
+import type { SessionContext } from "../protocol/context.ts";
 
 const SECOND_MS = 1_000;
 

@@ -10,8 +10,8 @@ import {
   type Resource,
   SECRETS,
 } from "../../src/kube/resource.ts";
+import { renderJournal } from "../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
-import { renderJournal } from "../../src/sessions/journal.ts";
 import { berthVersion } from "../../src/version.ts";
 import { startCluster } from "../../testbed/cluster/cluster.ts";
 import { installBerth } from "../../testbed/cluster/install.ts";

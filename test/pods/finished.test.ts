@@ -6,11 +6,11 @@ import { KubeApiError } from "../../src/kube/errors.ts";
 import type { ContainerStatus, Pod } from "../../src/kube/resource.ts";
 import { expiredFinished, type FinishedPod, failedRow, readFinished, servedLately } from "../../src/pods/finished.ts";
 import type { EndCause } from "../../src/pods/pod-state.ts";
-import type { Claim } from "../../src/sessions/claim.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import type { SessionContext } from "../../src/protocol/context.ts";
+import { outcomeOf } from "../../src/protocol/outcome.ts";
 import { markFinished, type StartMark } from "../../src/sessions/perform.ts";
-import { outcomeOf } from "../../src/sessions/unopened.ts";
-import { claimOf, END, JOURNAL, opened, over, POLLED } from "../sessions/claims.ts";
+import { claimOf, END, JOURNAL, opened, over, POLLED } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { containerStatus, pod, SESSION } from "./pods.ts";
 

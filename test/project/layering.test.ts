@@ -27,6 +27,9 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["work", "../api/names.ts"],
   ["kube", "../work/client.ts"],
   ["kube", "../api/names.ts"],
+  ["protocol", "../claims/claim-loop.ts"],
+  ["protocol", "../pool/pool.ts"],
+  ["protocol", "../sessions/runtime.ts"],
   ["queue", "../kube/client.ts"],
   ["queue", "../sessions/context.ts"],
   ["workers", "../protocol/claim.ts"],
@@ -45,7 +48,7 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["sessions", "../webhook/event.ts"],
   ["sessions", "../reconcile/environment.ts"],
   ["sessions", "../workers/scale.ts"],
-  ["workers", "../sessions/claim.ts"],
+  ["workers", "../sessions/runtime.ts"],
   ["workers", "../work/client.ts"],
   ["reconcile", "../config.ts"],
   ["reconcile", "../console/console.ts"],
@@ -251,9 +254,9 @@ const clean: Readonly<Record<string, string>> = {
     'import { KubeConfig } from "@kubernetes/client-node";\nimport { Agent } from "undici";\nexport const x = [KubeConfig, Agent];\n',
   "src/observe/metrics.ts":
     'import { monitorEventLoopDelay } from "node:perf_hooks";\nimport { Registry } from "prom-client";\nexport const metrics = [Registry, monitorEventLoopDelay];\n',
-  "src/sessions/claim.ts":
+  "src/protocol/claim.ts":
     'import type { V1Pod } from "@kubernetes/client-node";\nimport { x } from "../work/client.ts";\nimport { y } from "./lease.ts";\nexport const at = (ms: number) => new Date(ms).toISOString();\nexport type P = V1Pod;\nexport const z = [x, y];\n',
-  "src/sessions/lease.ts": "export const y = 1;\n",
+  "src/protocol/lease.ts": "export const y = 1;\n",
   "src/reconcile/environment.ts":
     'import { z } from "../sessions/claim.ts";\nimport { w } from "../workers/scale.ts";\nexport const all = [z, w];\n',
   "src/workers/scale.ts": 'import { x } from "../kube/transport.ts";\nexport const w = x;\n',

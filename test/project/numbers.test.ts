@@ -13,11 +13,11 @@ import { LEASE_DURATION_MS, RENEW_DEADLINE_MS } from "../../src/election/leader-
 import { MAX_PENDING, MAX_WRITES } from "../../src/kube/events.ts";
 import { UNREAD_MS } from "../../src/observe/http-server.ts";
 import { WORK_SECRET_FILE } from "../../src/pods/pod-gate.ts";
+import { windowMs } from "../../src/protocol/ack-window.ts";
+import { FAILURES_TO_OPEN } from "../../src/protocol/breaker.ts";
+import { PATIENCE_MS } from "../../src/protocol/shared-sessions.ts";
 import { ALIVE_MS, EARLY_MS, FRESH_MS, LOOKS_PER_SECOND } from "../../src/queue/hints.ts";
 import { COUNTS_EVERY_MS } from "../../src/reconcile/status-writer.ts";
-import { windowMs } from "../../src/sessions/ack-window.ts";
-import { FAILURES_TO_OPEN } from "../../src/sessions/breaker.ts";
-import { PATIENCE_MS } from "../../src/sessions/shared-sessions.ts";
 import { PASS_TIMEOUT_MS } from "../../src/webhook/peers.ts";
 import { MAX_BODY_BYTES, RATE } from "../../src/webhook/receiver.ts";
 import { TOLERANCE_SECONDS } from "../../src/webhook/signature.ts";

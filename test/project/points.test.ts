@@ -1,8 +1,8 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { SESSION_POINTS } from "../../src/protocol/points.ts";
 import { RECONCILE_POINTS } from "../../src/reconcile/points.ts";
-import { SESSION_POINTS } from "../../src/sessions/points.ts";
 import { WORKERS_POINTS } from "../../src/workers/points.ts";
 import { type CrashCase, chosen, SESSION_CASES } from "../faults/crash-points/support/cases.ts";
 import { leaseOf, scenarioOf } from "../faults/crash-points/support/scenarios.ts";

@@ -2,13 +2,13 @@ import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
+import { AckWindow, ackWindowMs, windowMs } from "../../src/protocol/ack-window.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
-import { AckWindow, ackWindowMs, windowMs } from "../../src/sessions/ack-window.ts";
 import { Acknowledging } from "../../src/sessions/acknowledging.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
+import { claimOf, JOURNAL } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, JOURNAL } from "./claims.ts";
 import { fakeContext } from "./contexts.ts";
 
 const WINDOW_MS = windowMs(DEFAULT_TIMING);

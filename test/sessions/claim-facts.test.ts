@@ -4,9 +4,9 @@ import type { Pod } from "../../src/kube/resource.ts";
 import { ClaimFacts } from "../../src/sessions/claim-facts.ts";
 import type { SessionNotes } from "../../src/sessions/session-notes.ts";
 import { pod } from "../pods/pods.ts";
+import { JOURNAL, opened } from "../protocol/claims.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { JOURNAL, opened } from "./claims.ts";
 import { fakeContext } from "./contexts.ts";
 
 const { podOverdueMs, drainBoundMs } = DEFAULT_TIMING;

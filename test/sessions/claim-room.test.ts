@@ -1,10 +1,11 @@
 import { expect, test, vi } from "vitest";
 import { Notifier } from "../../src/core/notifier.ts";
-import type { Claim } from "../../src/sessions/claim.ts";
-import { ClaimRoom, FEWEST_UNDER_WAY, FIRST_UNDER_WAY, MOST_UNDER_WAY } from "../../src/sessions/claim-room.ts";
-import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
+import { FEWEST_UNDER_WAY } from "../../src/protocol/claims-first.ts";
+import { ClaimRoom, FIRST_UNDER_WAY, MOST_UNDER_WAY } from "../../src/sessions/claim-room.ts";
+import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, JOURNAL, OURS } from "./claims.ts";
 
 const LONGEST_MS = 5_000;
 

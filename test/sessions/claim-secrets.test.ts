@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
 import type { Secret } from "../../src/kube/resource.ts";
+import type { Journal } from "../../src/protocol/journal.ts";
 import { deleteClaimSecrets } from "../../src/sessions/claim-secrets.ts";
-import type { Journal } from "../../src/sessions/journal.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { claimSecret } from "./contexts.ts";
 

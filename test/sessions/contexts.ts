@@ -6,10 +6,10 @@ import { KubeApiError } from "../../src/kube/errors.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
-import { type Journal, renderJournal } from "../../src/sessions/journal.ts";
+import type { SessionContext } from "../../src/protocol/context.ts";
+import { type Journal, renderJournal } from "../../src/protocol/journal.ts";
+import { contextOf, JOURNAL } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { contextOf, JOURNAL } from "./claims.ts";
 
 /** The owner reference of the Pods and Secrets of `fakeContext`'s Environment. */
 export const OWNER = {

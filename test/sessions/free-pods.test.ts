@@ -2,13 +2,13 @@ import { describe, expect, test } from "vitest";
 import { ANNOTATION_NEEDS, LABEL_TEMPLATE_HASH } from "../../src/api/names.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { Breaker } from "../../src/sessions/breaker.ts";
-import { ClaimTable } from "../../src/sessions/claim-table.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
+import { Breaker } from "../../src/protocol/breaker.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
+import type { SessionContext } from "../../src/protocol/context.ts";
 import { FreePods } from "../../src/sessions/free-pods.ts";
 import { pod } from "../pods/pods.ts";
+import { claimOf } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf } from "./claims.ts";
 
 const NEW = "new";
 const OLD = "old";

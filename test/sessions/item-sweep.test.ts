@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { Notifier } from "../../src/core/notifier.ts";
-import type { Claim, ItemView } from "../../src/sessions/claim.ts";
-import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import type { Claim, ItemView } from "../../src/protocol/claim.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { ItemSweep } from "../../src/sessions/item-sweep.ts";
+import { opened, view } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { opened, view } from "./claims.ts";
 import { fakeContext } from "./contexts.ts";
 
 test("a look is not told to a claim that took the slot while it was under way", async () => {

@@ -7,14 +7,14 @@ import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import type { Claim } from "../../src/sessions/claim.ts";
-import type { HeldLease } from "../../src/sessions/lease.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import type { HeldLease } from "../../src/protocol/lease.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import type { Heartbeat, HeartbeatOutcome } from "../../src/work/types.ts";
+import { claimOf, contextOf, JOURNAL } from "../protocol/claims.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, contextOf, JOURNAL } from "./claims.ts";
 
 const SECOND = 1_000;
 const INTERVAL = 30 * SECOND;

@@ -7,8 +7,8 @@ import { createMetrics } from "../../src/observe/metrics.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { LeaseSteps } from "../../src/sessions/lease-steps.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
+import { claimOf, contextOf, OURS, view } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, contextOf, OURS, view } from "./claims.ts";
 
 const TTL_SECONDS = 90;
 const TTL_MS = TTL_SECONDS * 1_000;

@@ -4,8 +4,8 @@ import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { deleteAsSeen, deletePod } from "../../src/pods/delete.ts";
 import { NO_DEADLINE_SECONDS } from "../../src/pods/pod-render.ts";
-import type { Claim } from "../../src/sessions/claim.ts";
-import { stopPatienceMs } from "../../src/sessions/facts.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import { stopPatienceMs } from "../../src/protocol/facts.ts";
 import {
   dropSecret,
   fence,
@@ -17,9 +17,9 @@ import {
 } from "../../src/sessions/perform.ts";
 import { isRefusal, WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
+import { acknowledged, JOURNAL, OURS, opened, PARKED, view } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { acknowledged, JOURNAL, OURS, opened, PARKED, view } from "./claims.ts";
 import { claimSecret, fakeContext, noAnswer } from "./contexts.ts";
 
 const conflict = () => refusal(409, "Conflict", "the object has been modified");

@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
+import type { Journal } from "../../src/protocol/journal.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
-import { ClaimTable } from "../../src/sessions/claim-table.ts";
-import type { Journal } from "../../src/sessions/journal.ts";
 import { Recovery } from "../../src/sessions/recovery.ts";
 import { pod } from "../pods/pods.ts";
+import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimOf, JOURNAL, OURS } from "./claims.ts";
 import { claimSecret, fakeContext } from "./contexts.ts";
 
 const { othersReclaimMs, marginMs } = DEFAULT_TIMING;

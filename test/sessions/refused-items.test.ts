@@ -3,7 +3,7 @@ import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
+import type { SessionContext } from "../../src/protocol/context.ts";
 import { RefusedItems } from "../../src/sessions/refused-items.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
-import type { Journal } from "../../src/sessions/journal.ts";
+import type { Journal } from "../../src/protocol/journal.ts";
 import { Removals } from "../../src/sessions/removal.ts";
 import { pod } from "../pods/pods.ts";
+import { JOURNAL } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { JOURNAL } from "./claims.ts";
 import { claimSecret, fakeContext, OWNER } from "./contexts.ts";
 
 const free = (metadata: Pod["metadata"] = {}, status: Pod["status"] = {}) =>

@@ -1,16 +1,16 @@
 import { expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { Breaker } from "../../src/sessions/breaker.ts";
-import type { Claim } from "../../src/sessions/claim.ts";
-import { ClaimTable } from "../../src/sessions/claim-table.ts";
+import { Breaker } from "../../src/protocol/breaker.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { Releases } from "../../src/sessions/releases.ts";
 import { SessionLoop } from "../../src/sessions/session-loop.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
+import { acknowledged, JOURNAL, OURS, opened, over, view } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { acknowledged, JOURNAL, OURS, opened, over, view } from "./claims.ts";
 import { BEATS, claimSecret, fakeContext, OWNER } from "./contexts.ts";
 
 const METADATA = { uid: JOURNAL.podUid, ownerReferences: [OWNER], labels: { "berth.dev/phase": "assigned" } };

@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { readPodState } from "../../src/pods/pod-state.ts";
-import type { Breaker } from "../../src/sessions/breaker.ts";
-import type { Claim } from "../../src/sessions/claim.ts";
-import type { SessionContext } from "../../src/sessions/context.ts";
+import type { Breaker } from "../../src/protocol/breaker.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import type { SessionContext } from "../../src/protocol/context.ts";
 import { isStartFailure, SessionNotes } from "../../src/sessions/session-notes.ts";
 import { isTrue, recordedPod } from "../pods/pods.ts";
+import { JOURNAL, opened, view } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { JOURNAL, opened, view } from "./claims.ts";
 
 /** Notes of nothing but ends: what of the context that needs. */
 function notes(): SessionNotes {

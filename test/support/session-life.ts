@@ -2,7 +2,7 @@ import type { ItemRecord } from "../../simulator/item.ts";
 import { END_REASONS, type EndReason } from "../../src/api/reasons.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { readJournal } from "../../src/sessions/journal.ts";
+import { readJournal } from "../../src/protocol/journal.ts";
 import { Client, decodeSecret } from "../simulator/client.ts";
 import { metricValue } from "./metric-value.ts";
 import type { InProcessOperator, World } from "./world.ts";

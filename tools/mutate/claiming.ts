@@ -2,9 +2,9 @@ import type { FileMutations } from "./mutation.ts";
 
 const ACKNOWLEDGING = "test/sessions/acknowledging.test.ts";
 const CREDENTIAL = "test/sessions/credential.test.ts";
-const DECIDE = "test/sessions/decide.test.ts";
-const DECIDE_OPERATOR = "test/sessions/decide-operator.test.ts";
-const JOURNAL = "test/sessions/journal.test.ts";
+const DECIDE = "test/protocol/decide.test.ts";
+const DECIDE_OPERATOR = "test/protocol/decide-operator.test.ts";
+const JOURNAL = "test/protocol/journal.test.ts";
 const LEASES = "test/sessions/loops/leases.test.ts";
 const OFFERS = "test/sessions/loops/offers.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
@@ -13,7 +13,7 @@ const HISTORIES = "test/sessions/loops/faults.properties.test.ts";
 /** Steps 2 to 5 of the protocol: from the poll to the opening, and what an earlier process left of them. */
 export const CLAIMING: readonly FileMutations[] = [
   {
-    file: "src/sessions/ack-window.ts",
+    file: "src/protocol/ack-window.ts",
     tests: [ACKNOWLEDGING],
     mutations: [
       {
@@ -164,8 +164,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/acknowledgement.ts",
-    tests: ["test/sessions/acknowledgement.test.ts"],
+    file: "src/protocol/ack-window.ts",
+    tests: ["test/protocol/acknowledgement.test.ts"],
     mutations: [
       {
         name: "refuses an acknowledgement that a server kept from before the poll",
@@ -188,7 +188,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/opening.ts",
+    file: "src/protocol/opening.ts",
     tests: [DECIDE, DECIDE_OPERATOR],
     mutations: [
       {
@@ -338,7 +338,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim.ts",
+    file: "src/protocol/claim.ts",
     tests: [DECIDE, DECIDE_OPERATOR],
     mutations: [
       {
@@ -364,7 +364,7 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "identity",
         find: "a.fromMs < b.beforeMs && b.fromMs < a.beforeMs",
         replace: "a.fromMs === b.fromMs",
-        tests: ["test/sessions/acknowledgement.test.ts", DECIDE, DECIDE_OPERATOR],
+        tests: ["test/protocol/acknowledgement.test.ts", DECIDE, DECIDE_OPERATOR],
       },
     ],
   },
@@ -435,7 +435,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/journal.ts",
+    file: "src/protocol/journal.ts",
     tests: [JOURNAL],
     mutations: [
       {
@@ -620,8 +620,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim-table.ts",
-    tests: ["test/sessions/session-turn.test.ts"],
+    file: "src/protocol/claim-table.ts",
+    tests: ["test/protocol/session-turn.test.ts"],
     mutations: [
       {
         name: "doesn't see that a claim runs the session",
@@ -640,20 +640,20 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: "claim.openedMs ??= nowMs;",
         replace: "",
-        tests: ["test/sessions/claim-table.test.ts"],
+        tests: ["test/protocol/claim-table.test.ts"],
       },
       {
         name: "forgets the slot of another claim of the same name",
         guard: "identity",
         find: "if (this.#byName.get(claim.name) === claim) this.#byName.delete(claim.name);",
         replace: "this.#byName.delete(claim.name);",
-        tests: ["test/sessions/claim-table.test.ts"],
+        tests: ["test/protocol/claim-table.test.ts"],
       },
     ],
   },
   {
-    file: "src/sessions/session-turn.ts",
-    tests: ["test/sessions/session-turn.test.ts"],
+    file: "src/protocol/claim-table.ts",
+    tests: ["test/protocol/session-turn.test.ts"],
     mutations: [
       {
         name: "asks no claim whether it runs the session",
@@ -672,13 +672,13 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: "!isOverdue(pod, overMs) && ",
         replace: "",
-        tests: ["test/sessions/session-turn.test.ts"],
+        tests: ["test/protocol/session-turn.test.ts"],
       },
     ],
   },
   {
-    file: "src/sessions/shared-sessions.ts",
-    tests: ["test/sessions/shared-sessions.test.ts"],
+    file: "src/protocol/shared-sessions.ts",
+    tests: ["test/protocol/shared-sessions.test.ts"],
     mutations: [
       {
         name: "claims a session that another Environment runs",

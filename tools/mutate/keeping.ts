@@ -1,8 +1,8 @@
 import type { FileMutations } from "./mutation.ts";
 
-const DECIDE = "test/sessions/decide.test.ts";
-const DECIDE_OPERATOR = "test/sessions/decide-operator.test.ts";
-const LEASE = "test/sessions/lease.test.ts";
+const DECIDE = "test/protocol/decide.test.ts";
+const DECIDE_OPERATOR = "test/protocol/decide-operator.test.ts";
+const LEASE = "test/protocol/lease.test.ts";
 const LEASE_KEEPER = "test/sessions/lease-keeper.test.ts";
 const LEASE_STEPS = "test/sessions/lease-steps.test.ts";
 const PERFORM = "test/sessions/perform.test.ts";
@@ -11,7 +11,7 @@ const RUNTIME = "test/sessions/loops/runtime.test.ts";
 /** Step 6 of the protocol: what keeps a lease true, and what ends a session. */
 export const KEEPING: readonly FileMutations[] = [
   {
-    file: "src/sessions/settling.ts",
+    file: "src/protocol/settling.ts",
     tests: [DECIDE],
     mutations: [
       {
@@ -65,7 +65,7 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/looking.ts",
+    file: "src/protocol/facts.ts",
     tests: [DECIDE, DECIDE_OPERATOR],
     mutations: [
       {
@@ -125,7 +125,7 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/facts.ts",
+    file: "src/protocol/facts.ts",
     tests: [DECIDE, DECIDE_OPERATOR],
     mutations: [
       {
@@ -145,7 +145,7 @@ export const KEEPING: readonly FileMutations[] = [
         guard: "bound",
         find: "Math.max(graceMs, 3 * observeFirstBeatMs + listLagMs)",
         replace: "graceMs",
-        tests: ["test/sessions/told-to-stop.test.ts", DECIDE],
+        tests: ["test/protocol/told-to-stop.test.ts", DECIDE],
       },
       {
         name: "stops an item that another client may have acknowledged",
@@ -192,7 +192,7 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/decide.ts",
+    file: "src/protocol/decide.ts",
     tests: [DECIDE, DECIDE_OPERATOR],
     mutations: [
       {
@@ -222,8 +222,8 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/watching.ts",
-    tests: [DECIDE, "test/sessions/told-to-stop.test.ts"],
+    file: "src/protocol/worker-lease.ts",
+    tests: [DECIDE, "test/protocol/told-to-stop.test.ts"],
     mutations: [
       {
         name: "tells a session to stop without a heartbeat that moved",
@@ -301,7 +301,7 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/starting.ts",
+    file: "src/protocol/starting.ts",
     tests: [DECIDE],
     mutations: [
       {
@@ -325,7 +325,7 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/operator-steps.ts",
+    file: "src/protocol/operator-lease.ts",
     tests: [DECIDE_OPERATOR],
     mutations: [
       {
@@ -415,7 +415,7 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/lease.ts",
+    file: "src/protocol/lease.ts",
     tests: [LEASE, DECIDE_OPERATOR],
     mutations: [
       {
@@ -913,7 +913,7 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/failing-steps.ts",
+    file: "src/protocol/failing-steps.ts",
     tests: ["test/sessions/loops/failing-steps.test.ts"],
     mutations: [
       {

@@ -1,6 +1,6 @@
 import type { FileMutations } from "./mutation.ts";
 
-const BREAKER = "test/sessions/breaker.test.ts";
+const BREAKER = "test/protocol/breaker.test.ts";
 const CAPACITY = "test/sessions/capacity.test.ts";
 const CAPACITY_PROPERTIES = "test/sessions/capacity.properties.test.ts";
 const FREE_PODS = "test/sessions/free-pods.test.ts";
@@ -301,7 +301,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/breaker.ts",
+    file: "src/protocol/breaker.ts",
     tests: [BREAKER],
     mutations: [
       {

@@ -1,6 +1,6 @@
 import { LABEL_PHASE } from "../../../src/api/names.ts";
 import { EVENTS, PODS, SECRETS } from "../../../src/kube/resource.ts";
-import { CLAIM_SECRET_TYPE, type LeaseKind } from "../../../src/sessions/journal.ts";
+import { CLAIM_SECRET_TYPE, type LeaseKind } from "../../../src/protocol/journal.ts";
 import type { AuditMark } from "../../../testbed/cluster/audit.ts";
 import type { Cell, Gate, Table } from "../../scenario.ts";
 import { OwnRequests } from "../../support/requests.ts";

@@ -3,8 +3,8 @@ import { END_REASON_LIST, END_REASONS } from "../../../src/api/reasons.ts";
 import { Console, type ConsoleOptions } from "../../../src/console/console.ts";
 import { type Clock, realClock } from "../../../src/core/clock.ts";
 import { silentLogger } from "../../../src/observe/logger.ts";
+import type { SessionView } from "../../../src/protocol/session-view.ts";
 import type { EnvironmentLook, EnvironmentSource } from "../../../src/reconcile/onlooker.ts";
-import type { SessionView } from "../../../src/sessions/session-view.ts";
 
 /** A session as a claim that runs gives it. */
 export function session(name: string, over: Partial<SessionView> = {}): SessionView {

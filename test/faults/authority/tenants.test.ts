@@ -12,8 +12,8 @@ import {
   type Pod,
   SECRETS,
 } from "../../../src/kube/resource.ts";
+import { type Journal, renderJournal } from "../../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
-import { type Journal, renderJournal } from "../../../src/sessions/journal.ts";
 import { useCluster } from "../../support/cluster.ts";
 import type { World } from "../../support/world.ts";
 import { raw } from "../../work/strict-server.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { NODES, PODS, SECRETS, type Secret } from "../../../src/kube/resource.ts";
-import { renderJournal } from "../../../src/sessions/journal.ts";
+import { renderJournal } from "../../../src/protocol/journal.ts";
 import { ApiError } from "../../../testbed/cluster/api.ts";
 import { anyStatus } from "../../sessions/any-status.ts";
 import { useCluster } from "../../support/cluster.ts";

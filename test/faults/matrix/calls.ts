@@ -1,6 +1,6 @@
 import { LABEL_PHASE } from "../../../src/api/names.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
-import { KEY_USE } from "../../../src/sessions/journal.ts";
+import { KEY_USE } from "../../../src/protocol/journal.ts";
 import type { KubeRequest } from "../../sessions/loops/kube.ts";
 import { type LoopWorld, NAMESPACE } from "../../sessions/loops/loop-world.ts";
 

@@ -4,7 +4,7 @@ import { Layout } from "../../../model/state.ts";
 import type { Step } from "../../../model/steps.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import type { Timing } from "../../../src/core/timing.ts";
-import { SESSION_POINTS } from "../../../src/sessions/points.ts";
+import { SESSION_POINTS } from "../../../src/protocol/points.ts";
 import { Candidates, type UnderWay } from "./candidates.ts";
 import { Knowledge } from "./knowledge.ts";
 import { type Actor, agrees, effectsOf, lateEffectsOf, READINGS, type Reading } from "./mapping.ts";

@@ -1,7 +1,7 @@
 import { BODY, ITEM, isAlive, type Layout, MEMORY, POD, STATE, type State } from "../../../model/state.ts";
 import type { OperatorStep, Step } from "../../../model/steps.ts";
 import type { PointDetails, PointOutcome } from "../../../src/core/points.ts";
-import type { SessionPoint } from "../../../src/sessions/points.ts";
+import type { SessionPoint } from "../../../src/protocol/points.ts";
 import type { Successor } from "./candidates.ts";
 
 /** Whose point it is, in the model's numbers. `pod` -1: none of the item's. */

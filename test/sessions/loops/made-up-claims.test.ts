@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { PODS, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
-import { type Journal, renderJournal } from "../../../src/sessions/journal.ts";
+import { type Journal, renderJournal } from "../../../src/protocol/journal.ts";
 import { LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
 import { BASE_URL, WorkApi } from "./work-api.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { SECRETS } from "../../../src/kube/resource.ts";
-import { readJournal } from "../../../src/sessions/journal.ts";
+import { readJournal } from "../../../src/protocol/journal.ts";
 import { LoopWorld, type LoopWorldOptions, NAMESPACE, type Operator } from "./loop-world.ts";
 import { BASE_URL, WorkApi } from "./work-api.ts";
 

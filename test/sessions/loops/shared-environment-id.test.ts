@@ -9,8 +9,8 @@ import {
 } from "../../../src/api/names.ts";
 import { shardOf } from "../../../src/election/shard-plan.ts";
 import { PODS, SECRETS } from "../../../src/kube/resource.ts";
+import { renderJournal } from "../../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
-import { renderJournal } from "../../../src/sessions/journal.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 import { BASE_URL, WorkApi } from "./work-api.ts";

@@ -8,7 +8,7 @@ import {
   type Resource,
   SECRETS,
 } from "../../../../src/kube/resource.ts";
-import { CLAIM_SECRET_TYPE } from "../../../../src/sessions/journal.ts";
+import { CLAIM_SECRET_TYPE } from "../../../../src/protocol/journal.ts";
 import type { World } from "../../../support/world.ts";
 import { PATIENCE_MS } from "../../support/patience.ts";
 import type { Scenario } from "./scenarios.ts";

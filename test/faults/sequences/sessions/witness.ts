@@ -2,7 +2,7 @@ import type { ItemRecord } from "../../../../simulator/item.ts";
 import { LABEL_PHASE } from "../../../../src/api/names.ts";
 import { type Pod, SECRETS } from "../../../../src/kube/resource.ts";
 import { readPodState } from "../../../../src/pods/pod-state.ts";
-import { readJournal } from "../../../../src/sessions/journal.ts";
+import { readJournal } from "../../../../src/protocol/journal.ts";
 import type { World } from "../../../support/world.ts";
 import { Witness } from "../witness.ts";
 import { runningSession, sessionOf, workOf } from "./looks.ts";

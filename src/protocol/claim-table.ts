@@ -1,0 +1,170 @@
+import { Notifier } from "../core/notifier.ts";
+import type { Pod } from "../kube/resource.ts";
+import { readPodState } from "../pods/pod-state.ts";
+import type { Claim } from "./claim.ts";
+import type { SessionContext } from "./context.ts";
+import type { Journal } from "./journal.ts";
+
+/** All claims of one Environment, by slot and by work item. Filled from its Secrets at the start, kept by its loops. */
+export class ClaimTable {
+  readonly #byName = new Map<string, Claim>();
+  /**
+   * Two claims may name one item: an earlier process's, and one that was journaled when the item came back. That is rare, and
+   * a set for each of thousands would be large.
+   */
+  readonly #byWork = new Map<string, Claim | Set<Claim>>();
+
+  /** Told after every removal. */
+  readonly removed = new Notifier();
+  readonly #onRemoved: (claim: Claim) => void;
+
+  /** @param onRemoved told each claim after its removal. */
+  constructor(onRemoved: (claim: Claim) => void = () => {}) {
+    this.#onRemoved = onRemoved;
+  }
+
+  get size(): number {
+    return this.#byName.size;
+  }
+
+  /** The claim that took this slot. */
+  get(name: string): Claim | undefined {
+    return this.#byName.get(name);
+  }
+
+  /** The claim of this item: one that a Secret of ours names already is never journaled again. */
+  ofWork(workId: string): Claim | undefined {
+    const found = this.#byWork.get(workId);
+    return found instanceof Set ? found.values().next().value : found;
+  }
+
+  /** Whether a Pod of this session is there, or may come to be, whose container is not over. */
+  runs(sessionId: string): boolean {
+    for (const { journal, endedMs } of this.#byName.values()) {
+      if (journal.use === "session" && journal.sessionId === sessionId && endedMs === null) return true;
+    }
+    return false;
+  }
+
+  some(isSo: (claim: Claim) => boolean): boolean {
+    for (const claim of this.#byName.values()) if (isSo(claim)) return true;
+    return false;
+  }
+
+  has(name: string): boolean {
+    return this.#byName.has(name);
+  }
+
+  add(claim: Claim): void {
+    this.#byName.set(claim.name, claim);
+    const { workId } = claim.journal;
+    const known = this.#byWork.get(workId);
+    if (known === undefined) this.#byWork.set(workId, claim);
+    else if (known instanceof Set) known.add(claim);
+    else if (known !== claim) this.#byWork.set(workId, new Set([known, claim]));
+  }
+
+  remove(claim: Claim): void {
+    if (this.#byName.get(claim.name) === claim) this.#byName.delete(claim.name);
+    const { workId } = claim.journal;
+    const same = this.#byWork.get(workId);
+    if (same instanceof Set) same.delete(claim);
+    if (same === claim || (same instanceof Set && same.size === 0)) this.#byWork.delete(workId);
+    this.removed.notify();
+    this.#onRemoved(claim);
+  }
+
+  [Symbol.iterator](): IterableIterator<Claim> {
+    return this.#byName.values();
+  }
+}
+
+/** What the claim's Secret says: a request that opened it may have been thought lost, or have been an earlier process's. */
+export function noteJournal(claim: Claim, journal: Journal, nowMs: number): void {
+  claim.journal = journal;
+  // Unless some time is known, no bound that counts from it would ever be over.
+  if (!journal.opened) return;
+  claim.openedMs ??= nowMs;
+  claim.ackedMs ??= nowMs;
+  // The process that opened it knew that it was ours.
+  claim.lateAck = false;
+}
+
+/** A claim as it begins: with its Secret, and nothing else known. */
+export function newClaim(from: {
+  name: string;
+  journal: Journal;
+  secretVersion: string;
+  secretUid: string;
+  lateAckUntilMs: number;
+  templateHash: string;
+  othersUntilMs?: number;
+  recordedMs?: number;
+}): Claim {
+  return {
+    ...from,
+    othersUntilMs: from.othersUntilMs ?? null,
+    recordedMs: from.recordedMs ?? null,
+    lease: null,
+    recordGone: false,
+    credential: null,
+    memory: { is: "none" },
+    acknowledgedBefore: null,
+    acknowledgedAt: from.journal.acknowledgedAt,
+    ackedMs: null,
+    lateAck: false,
+    item: null,
+    heardMs: null,
+    lookFailed: false,
+    silentMs: 0,
+    silenceEndMs: null,
+    failing: null,
+    awayMs: null,
+    openingSent: false,
+    unknowns: 0,
+    claiming: false,
+    openedMs: null,
+    openedAtMs: null,
+    waitedMs: null,
+    touches: 0,
+    touchedMs: null,
+    deadlineSeconds: null,
+    startedAtMs: null,
+    firstBeatAtMs: null,
+    firstBeatSeen: false,
+    neverBeaten: false,
+    blindFence: null,
+    neverServed: false,
+    judged: false,
+    stoppingSinceMs: null,
+    lostSinceMs: null,
+    gracefulStopMs: null,
+    ending: null,
+    podGone: false,
+    end: null,
+    endedMs: null,
+  };
+}
+
+/**
+ * Whether a Pod runs this session, or may come to (invariant 2): one of our claims', or one that is being ended since
+ * somebody deleted its record.
+ */
+export function runsSession(
+  context: Pick<SessionContext, "pods" | "kube" | "timing">,
+  claims: ClaimTable,
+  sessionId: string,
+): boolean {
+  if (claims.runs(sessionId)) return true;
+  const overMs = context.kube.now() - context.timing.podOverdueMs;
+  return context.pods.assignedTo(sessionId).some((pod) => !isOverdue(pod, overMs) && isLive(pod));
+}
+
+/** Its node does not end it, and may never tell: it is given up like one of a claim. */
+function isOverdue({ metadata }: Pod, overMs: number): boolean {
+  return metadata.deletionTimestamp !== undefined && Date.parse(metadata.deletionTimestamp) < overMs;
+}
+
+function isLive(pod: Pod): boolean {
+  return readPodState(pod).is !== "ended";
+}

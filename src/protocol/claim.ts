@@ -1,0 +1,192 @@
+import type { End } from "../pods/pod-state.ts";
+import type { WorkItem, WorkState } from "../work/types.ts";
+import type { Journal } from "./journal.ts";
+import type { Lease } from "./lease.ts";
+import type { Ending } from "./step.ts";
+import type { FailingByStep } from "./tracked-steps.ts";
+
+/**
+ * What is known of a claim in this process only, named as in the protocol's model. A restart begins at `none`, and
+ * everything needed to go on is in the Secret, the Pod and the work item.
+ */
+export type Memory =
+  /** Nothing more than the Secret, the Pod and the item say. */
+  | { readonly is: "none" }
+  /** The Secret stands, no acknowledgement was sent. Only the claim loop sees this. */
+  | { readonly is: "journaled" }
+  /** An acknowledgement was sent and not answered. */
+  | { readonly is: "unanswered" }
+  /**
+   * The item's last heartbeat as read at `sinceMs`. `beatenSinceMs`: it was seen to move, and so was beaten after this.
+   */
+  | { readonly is: "snapshot"; readonly value: string; readonly sinceMs: number; readonly beatenSinceMs?: number }
+  /**
+   * Our own beat was accepted: the lease is in our hands until `beatSentMs` + `ttlMs`. `beatSentWallMs` is
+   * on the wall clock. Without it the lease ends by then at the latest, and may have ended before: no stop may rest on it.
+   */
+  | {
+      readonly is: "fenced";
+      readonly beatSentMs: number;
+      readonly beatSentWallMs?: number;
+      readonly ttlMs: number;
+      /** Our heartbeat's value as the server wrote it: a newer list shows it. Missing where its answer was lost. */
+      readonly value?: string;
+    }
+  /** Our beat was refused: look again, but not at once. */
+  | { readonly is: "refused"; readonly atMs: number };
+
+/** A work item as the list call last showed it. Times are this process's monotonic clock. */
+export interface ItemView {
+  /**
+   * `unknown`: the list could not be read to its end, or is older than what we know. `absent`: whole lists in a row, some
+   * seconds apart, did not have it.
+   */
+  readonly state: WorkState | "absent" | "unknown";
+  readonly acknowledgedAt: string | null;
+  readonly latestHeartbeatAt: string | null;
+  readonly startedAt: string | null;
+  /** When the list was asked for: it shows what was true then, or up to the list's lag before. */
+  readonly askedMs: number;
+  /** Of `unknown`: the list was read to its end, so a later one will tell. */
+  readonly isWhole?: true;
+}
+
+/** One claimed slot: the Pod and the Secret of one name. Monotonic times, where not said otherwise; null before. */
+export interface Claim {
+  readonly name: string;
+  journal: Journal;
+  /** The Secret's resourceVersion and uid: every patch and delete carries them. */
+  secretVersion: string;
+  secretUid: string;
+  /** Somebody deleted the Secret of a live claim: nothing may be opened any more, the item is settled. */
+  recordGone: boolean;
+  /** Base64, from the journal until the opening; null when it must be read from the Secret. Never shown. */
+  credential: string | null;
+  memory: Memory;
+  /** lease: Operator: the lease once we have taken it; null before, after a restart, and once it is let go. */
+  lease: Lease | null;
+  /** Left by an earlier process, which has sent nothing for it after this; null for a claim of our own. */
+  readonly othersUntilMs: number | null;
+  /** When an earlier process made its Secret, by the API server's clock; null for a claim of our own. */
+  readonly recordedMs: number | null;
+  /** What the poll showed of an acknowledgement before this claim; null: there was none, or an earlier process polled. */
+  acknowledgedBefore: string | null;
+  /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
+  acknowledgedAt: string | null;
+  /** By then our acknowledgement had taken effect (monotonic); null: that is not known. */
+  ackedMs: number | null;
+  /** The item was acknowledged after its window: by a late request of ours, or by another client. It is released, never opened. */
+  lateAck: boolean;
+  item: ItemView | null;
+  /** When a look at its running container's item was last answered; null: none is awaited yet. */
+  heardMs: number | null;
+  /** A look at the item failed since the last that was answered. */
+  lookFailed: boolean;
+  /** How long the Work API was silent while its container ran, and when it last spoke again; null: it never was. */
+  silentMs: number;
+  silenceEndMs: number | null;
+  /** Its steps that failed and have not succeeded since; null: there are none. */
+  failing: FailingByStep | null;
+  /** Since when an address that the spec names no more takes none of its requests; null: it does. */
+  awayMs: number | null;
+  /** An opening was sent: until it is confirmed its container may be about to start. */
+  openingSent: boolean;
+  /** Looks in a row that could not be brought to their end. */
+  unknowns: number;
+  /** True while the claim loop works on it: nobody else touches it. */
+  claiming: boolean;
+  /** Hash of the Pod's template. */
+  readonly templateHash: string;
+  /** The end of the time in which an acknowledgement of ours can still take effect. */
+  readonly lateAckUntilMs: number;
+  /** When the Secret was given its key, or when this process found that it was. */
+  openedMs: number | null;
+  /** When this process gave it its key, on the wall clock; null: an earlier one did, or nobody knows when. */
+  openedAtMs: number | null;
+  /** When this process last saw that its container had not started yet; null: it always saw it run. */
+  waitedMs: number | null;
+  touches: number;
+  touchedMs: number | null;
+  /** The Pod's activeDeadlineSeconds: set by the first touch, the same in all others. */
+  deadlineSeconds: number | null;
+  /** When the container started, by the node's wall clock. */
+  startedAtMs: number | null;
+  /** The first beat that was seen, by the wall clock of whoever tells it; lease: Operator: our own that took the lease. */
+  firstBeatAtMs: number | null;
+  /** The item was seen active; lease: Operator: its container ran long enough to serve. */
+  firstBeatSeen: boolean;
+  /** The container was over and nobody had ever beaten the item: its program did not get to serve. */
+  neverBeaten: boolean;
+  /**
+   * A fence of a container that had not beaten got no answer: the beat that the item shows since then may be ours. `seen`: the
+   * one that it shows, null: none; `left`: so many of ours may still show. What moves it beyond these is the program.
+   */
+  blindFence: { readonly seen: string | null; readonly left: number } | null;
+  /** lease: Operator: its program failed before it can have served. */
+  neverServed: boolean;
+  /** What its start says of its template was told. */
+  judged: boolean;
+  stoppingSinceMs: number | null;
+  lostSinceMs: number | null;
+  gracefulStopMs: number | null;
+  /** Set when Berth decided to end it. */
+  ending: { readonly why: Ending; readonly message: string } | null;
+  /** The API server has no Pod of its uid, and never will: the claim takes no room. */
+  podGone: boolean;
+  /** Set when its container or its Pod is over; not for a Pod that went before its Secret was opened. */
+  end: End | null;
+  endedMs: number | null;
+}
+
+/**
+ * Acknowledged again since it was ours: the item went back to the queue in between and is another client's now. Only a later
+ * time says so: an earlier one is from a list that is behind. Texts of one instant may differ, since several calls write it.
+ */
+export function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
+  if (claim.acknowledgedAt === null || item.acknowledgedAt === null) return false;
+  return isLater(item.acknowledgedAt, claim.acknowledgedAt);
+}
+
+/** Whether a text stands for a later instant than another. One that cannot be read differs from every other text. */
+export function isLater(one: string, other: string): boolean {
+  const [a, b] = [instantOf(one), instantOf(other)];
+  return a && b ? a.fromMs >= b.beforeMs : one !== other;
+}
+
+/** Whether two texts can stand for one instant. One that cannot be read is the same as its own text alone. */
+export function isSameInstant(one: string, other: string | null): boolean {
+  if (one === other || other === null) return one === other;
+  const [a, b] = [instantOf(one), instantOf(other)];
+  return a !== null && b !== null && a.fromMs < b.beforeMs && b.fromMs < a.beforeMs;
+}
+
+const SECOND_MS = 1_000;
+const FRACTION = /\.(\d+)/;
+
+/** The span of time that an RFC 3339 text can stand for: it may be cut to whole seconds, or to any fraction. */
+export function instantOf(text: string): { readonly fromMs: number; readonly beforeMs: number } | null {
+  const fromMs = Date.parse(text);
+  if (Number.isNaN(fromMs)) return null;
+  const digits = FRACTION.exec(text)?.[1]?.length ?? 0;
+  return { fromMs, beforeMs: fromMs + Math.max(1, SECOND_MS / 10 ** digits) };
+}
+
+/**
+ * Between its journal and the first touch of its Pod. Of a session that an earlier process opened no touch is known here: it
+ * runs, most often for long.
+ */
+export function isUnderWay({ journal, openingSent, touches, end, lateAck }: Claim): boolean {
+  if (journal.use !== "session" || end !== null || lateAck) return false;
+  return !journal.opened || (openingSent && touches === 0);
+}
+
+/** A work item as an answer showed it that was asked for at `askedMs` (monotonic). */
+export function viewOf(item: WorkItem, askedMs: number): ItemView {
+  return {
+    state: item.state,
+    acknowledgedAt: item.acknowledged_at,
+    latestHeartbeatAt: item.latest_heartbeat_at,
+    startedAt: item.started_at,
+    askedMs,
+  };
+}

@@ -1,0 +1,122 @@
+import { CLOCKS_APART_MS } from "../core/server-time.ts";
+import type { Timing } from "../core/timing.ts";
+import { NO_HEARTBEAT } from "../work/types.ts";
+import { type Claim, type ItemView, instantOf, isReacknowledged } from "./claim.ts";
+import { type Facts, isOver, lookAgain, untilBeaten } from "./facts.ts";
+import { maySendStop } from "./lease.ts";
+import { fenceAndStop, settle } from "./settling.ts";
+import { LOOK, type Step, waitUntil } from "./step.ts";
+
+/**
+ * kubelet looks at a waiting container every 10-15 s; a look in between can show another state for a moment. So long an
+ * acknowledged item is kept for a Pod that was parked just before.
+ */
+const UNPARKED_PATIENCE_MS = 20_000;
+
+// --- 4. Acknowledge: an acknowledgement without an answer, or a Secret without key found at the start -------------
+
+/** Of a claim whose container was not given its key yet: whose is the item, and may it be opened? */
+export function beforeOpening(facts: Facts): Step {
+  const { claim, pod } = facts;
+  if (claim.acknowledgedAt === null) return whoseIsIt(facts);
+  const ran = pod.is === "running" || (pod.is === "ended" && pod.end.startedAtMs !== null);
+  // It was given its key, so an opening of ours took effect and its answer was lost.
+  if (ran && claim.journal.use === "session" && !claim.recordGone) {
+    return { do: "open", acknowledgedAt: claim.acknowledgedAt };
+  }
+  if (!mayOpen(facts)) return settle(facts);
+  return claim.journal.lease === "Operator"
+    ? withLease(facts, claim.acknowledgedAt)
+    : atOnce(facts, claim.acknowledgedAt);
+}
+
+function whoseIsIt(facts: Facts): Step {
+  const { claim, nowMs, timing } = facts;
+  // Earlier, a late acknowledgement could still strand the item.
+  if (nowMs < claim.lateAckUntilMs) return { do: "wait", untilMs: claim.lateAckUntilMs };
+  const item = claim.item;
+  if (!item || item.askedMs < claim.lateAckUntilMs) return LOOK;
+  if (item.state === "unknown") return lookAgain(facts);
+  const acknowledgedAt = item.acknowledgedAt ?? "";
+  if (!isOver(item) && acknowledgedByUs(claim, item, timing)) return { do: "own", acknowledgedAt };
+  // A list that is behind may still show what was before our acknowledgement, and that one may still take effect, however late.
+  const shownMs = claim.lateAckUntilMs + timing.lateAckMs + timing.listLagMs;
+  const isFinal = item.state === "stopped" || item.askedMs >= shownMs;
+  if (!isFinal) return nowMs < shownMs ? waitUntil(shownMs) : LOOK;
+  if (isOver(item)) return { do: "drop", because: item.state };
+  if (mayBeOurs(claim, item, timing)) return { do: "own", acknowledgedAt, late: true };
+  return { do: "drop", because: "acknowledged by another client" };
+}
+
+/** An acknowledged_at that proves nothing: our late request, another client, or a server that keeps the first one. */
+function mayBeOurs({ journal }: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
+  const at = instantOf(item.acknowledgedAt ?? "");
+  const latestMs = journal.polledUntilMs + timing.othersReclaimMs + timing.lateAckMs + CLOCKS_APART_MS;
+  return at !== null && at.fromMs <= latestMs;
+}
+
+/**
+ * The evidence rule: acknowledged_at inside the window in which only our acknowledgement can have come. It ends where
+ * somebody else can first have been offered the item, by the earliest time at which our poll can have been sent; our own
+ * acknowledgement is sent early enough to land before that (ack-window.ts). The poll's time is by the clock of Date headers,
+ * which need not be the one of the stamps: shortly before the poll, nobody can have acknowledged what it showed as queued.
+ */
+function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
+  const at = instantOf(item.acknowledgedAt ?? "");
+  if (!at) return false;
+  const { polledFromMs } = claim.journal;
+  return at.beforeMs > polledFromMs - CLOCKS_APART_MS && at.beforeMs <= polledFromMs + timing.othersReclaimMs;
+}
+
+// --- 5. Open ----------------------------------------------------------------------------------------------------
+
+function mayOpen(facts: Facts): boolean {
+  const { claim, podGoneByMs, pod, nowMs } = facts;
+  const wanted =
+    claim.journal.use === "session" &&
+    !claim.recordGone &&
+    !claim.lateAck &&
+    podGoneByMs === null &&
+    !claim.ending &&
+    isInTime(facts);
+  return wanted && (pod.is === "parked" || (pod.is === "preparing" && nowMs < patienceMs(claim)));
+}
+
+/** Nothing is opened once a drain began; an opening that got no answer goes on, since its container may be about to start. */
+function isInTime({ claim, limits, nowMs }: Facts): boolean {
+  return !limits.draining || (claim.openingSent && nowMs < limits.drainDeadlineMs);
+}
+
+function patienceMs(claim: Readonly<Claim>): number {
+  return claim.lateAckUntilMs + UNPARKED_PATIENCE_MS;
+}
+
+/** lease: Worker. `active` already: somebody beats an item whose container we never started. It is settled, not opened. */
+function atOnce(facts: Facts, acknowledgedAt: string): Step {
+  const { claim, pod, nowMs, timing } = facts;
+  const { item } = claim;
+  const untouched = claim.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
+  if (!untouched) return settle(facts);
+  if (pod.is !== "parked") return waitUntil(patienceMs(claim));
+  return item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "open", acknowledgedAt };
+}
+
+/** lease: Operator. No container starts without its lease, which the first beat takes, or one with a value that stood still. */
+function withLease(facts: Facts, acknowledgedAt: string): Step {
+  const { claim, pod, nowMs, timing } = facts;
+  const { lease, item } = claim;
+  if (lease?.is === "held" && lease.state === "active") {
+    if (pod.is !== "parked") return waitUntil(patienceMs(claim));
+    // A beat is on its way that buys time again, or shows that the lease is lost.
+    if (!maySendStop(lease, facts, timing)) return untilBeaten(facts, lease);
+    return { do: "open", acknowledgedAt };
+  }
+  if (lease !== null || claim.memory.is === "fenced") return settle(facts);
+  const unbeaten = claim.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
+  if (!unbeaten) {
+    const step = fenceAndStop(facts);
+    return step.do === "fence" ? { do: "take", expected: step.expected } : step;
+  }
+  if (pod.is !== "parked") return waitUntil(patienceMs(claim));
+  return item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "take", expected: NO_HEARTBEAT };
+}

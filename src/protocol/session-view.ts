@@ -1,0 +1,76 @@
+import type { EndReason } from "../api/reasons.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Pod } from "../kube/resource.ts";
+import { stateOf } from "../pods/pod-state.ts";
+import type { Claim } from "./claim.ts";
+import type { Outcome } from "./outcome.ts";
+
+/** A session as people are shown it: names and times, and never its credential. Times are epoch milliseconds; null: not known. */
+export interface SessionView {
+  readonly workId: string;
+  readonly sessionId: string;
+  readonly pod: string;
+  readonly lease: "Worker" | "Operator";
+  readonly phase: "opening" | "active" | "stopping" | "ended";
+  /** By the Work API's clock. */
+  readonly queuedAtMs: number | null;
+  /** When the item was acknowledged, by the Work API's clock. */
+  readonly claimedAtMs: number | null;
+  /** By the operator's clock; not known of one that an earlier process opened. */
+  readonly openedAtMs: number | null;
+  /** When the container started, by its node's clock, which has whole seconds. */
+  readonly startedAtMs: number | null;
+  /** The first beat: by the Work API's clock, with `lease: Operator` by the operator's. */
+  readonly beatAtMs: number | null;
+  /** When the claim was settled, by the operator's clock; before that when its container ended, by its node's. */
+  readonly stoppedAtMs: number | null;
+  /** Why it ended, or is being ended; null while it goes on. */
+  readonly reason: EndReason | null;
+  /** The same in words. */
+  readonly message: string;
+  readonly failed: boolean;
+}
+
+/** Where a claim of a session stands, as `status.sessions` counts it. */
+export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active" | "stopping" {
+  if (claim.end !== null || claim.podGone || claim.ending !== null || pod?.metadata.deletionTimestamp)
+    return "stopping";
+  return pod && stateOf(pod).is === "running" ? "active" : "opening";
+}
+
+/** A session that is claimed. */
+export function liveView(claim: Claim, pod: Pod | undefined): SessionView {
+  return {
+    ...viewOf(claim),
+    phase: phaseOf(claim, pod),
+    stoppedAtMs: claim.end?.finishedAtMs ?? null,
+    reason: claim.ending?.why ?? claim.end?.cause ?? null,
+    message: claim.ending?.message ?? claim.end?.message ?? "",
+    failed: false,
+  };
+}
+
+/** A session whose claim is settled. */
+export function endedView(claim: Claim, { reason, message, failed }: Outcome, clock: Clock): SessionView {
+  return { ...viewOf(claim), phase: "ended", stoppedAtMs: clock.now(), reason, message, failed };
+}
+
+function viewOf(claim: Claim) {
+  const { workId, sessionId, lease, queuedAt, acknowledgedAt } = claim.journal;
+  return {
+    workId,
+    sessionId,
+    pod: claim.name,
+    lease,
+    queuedAtMs: parsed(queuedAt),
+    claimedAtMs: parsed(claim.acknowledgedAt ?? acknowledgedAt),
+    openedAtMs: claim.openedAtMs,
+    startedAtMs: claim.startedAtMs,
+    beatAtMs: claim.firstBeatAtMs,
+  };
+}
+
+function parsed(time: string | null): number | null {
+  const ms = Date.parse(time ?? "");
+  return Number.isNaN(ms) ? null : ms;
+}

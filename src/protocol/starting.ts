@@ -1,0 +1,40 @@
+import type { Timing } from "../core/timing.ts";
+import type { Claim } from "./claim.ts";
+import type { Facts } from "./facts.ts";
+import { deletePod, type Step, waitUntil } from "./step.ts";
+
+/**
+ * The image was there when the Pod was parked, and was collected since: kubelet pulls it, again and again, and the
+ * registry may be away for a moment only.
+ */
+const PULLED_AGAIN = new Set(["ErrImagePull", "ImagePullBackOff"]);
+
+// --- 5. Open: the key is in the Secret, the container does not run yet ------------------------------------------
+
+/** Of a container that was given its key and does not run yet; both kinds of lease. */
+export function starting(facts: Facts): Step {
+  const { claim, pod, nowMs, timing, limits } = facts;
+  const openedMs = claim.openedMs ?? nowMs;
+  const patience = openedMs + limits.firstBeatTimeoutMs;
+  if (pod.is === "preparing" && pod.problem && (nowMs >= patience || !PULLED_AGAIN.has(pod.problem.reason))) {
+    return deletePod("StartFailed", `the container does not start: ${pod.problem.reason}: ${pod.problem.message}`);
+  }
+  if (nowMs >= patience) {
+    return deletePod(
+      "StartFailed",
+      "the container did not start within firstBeatTimeoutSeconds of being given its session",
+    );
+  }
+  const needsTouch = pod.is === "parked" || !facts.podAssigned || claim.touchedMs === null;
+  if (!needsTouch) return { do: "wait", untilMs: patience };
+  const touchAt = nextTouchMs(claim, timing);
+  return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, patience);
+}
+
+/** kubelet's watches of Secrets and of Pods are not ordered: it may have looked before it saw the key, so touch again. */
+export function nextTouchMs({ touches, touchedMs, failing }: Readonly<Claim>, { touchAgainMs }: Timing): number {
+  if (touchedMs === null) return Number.NEGATIVE_INFINITY;
+  const pauseMs = touchAgainMs[Math.min(touches, touchAgainMs.length) - 1] ?? 0;
+  // An API server that refuses a touch may do so for as long as the session lasts.
+  return Math.max(touchedMs + pauseMs, failing?.get("touch")?.untilMs ?? 0);
+}

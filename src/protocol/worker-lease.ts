@@ -1,0 +1,109 @@
+import { NO_HEARTBEAT } from "../work/types.ts";
+import { type ItemView, isLater, isReacknowledged } from "./claim.ts";
+import { type Facts, isOver, lookAgain, overdueEnding, ranFor, stopPatienceMs } from "./facts.ts";
+import { fenceAndStop, settle } from "./settling.ts";
+import { nextTouchMs } from "./starting.ts";
+import { deletePod, type Ending, LOOK, type Step, waitUntil } from "./step.ts";
+
+// --- 6. Watch, lease: Worker --------------------------------------------------------------------------------------
+
+/** Of a container that runs and beats by itself. */
+export function running(facts: Facts, startedAtMs: number): Step {
+  const { claim, nowMs, timing, limits } = facts;
+  const item = claim.item;
+  const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
+  const until = (...times: number[]): Step => waitUntil(touchAt, ...times);
+  // kubelet looked by itself: the Pod still has to say whose it is, and to get its deadline.
+  if (nowMs >= touchAt) return { do: "touch" };
+  if (claim.ending?.why === "NoFirstBeat") {
+    const step = settle(facts);
+    return step.do === "settled" ? deletePod("NoFirstBeat", claim.ending.message) : step;
+  }
+  // The beat that the item shows may be a fence of ours: if it stands still, nobody else beats.
+  if (claim.blindFence && item?.state === "active") return fenceAndStop(facts);
+  const ranMs = ranFor(facts, startedAtMs);
+  const overdueMs = limits.maxDurationMs - ranMs;
+  const endsInMs = Math.min(overdueMs, limits.drainDeadlineMs - nowMs);
+  const aheadMs = timing.beatIntervalMs + timing.observeFirstBeatMs;
+  if (!item || item.state === "unknown") {
+    // The sweep has a pace of its own, and its next view may come too late to tell the session to stop.
+    return endsInMs <= aheadMs ? lookAgain(facts) : until(nowMs + timing.observeFirstBeatMs);
+  }
+
+  if (isOver(item) || isReacknowledged(claim, item)) {
+    // The worker finds out by its next beat and leaves by itself.
+    const since = claim.lostSinceMs ?? nowMs;
+    const patience = since + timing.assumedTtlMs + timing.beatIntervalMs;
+    if (nowMs < patience) return until(patience);
+    if (item.askedMs < patience) return LOOK;
+    const stopped = item.state === "stopped";
+    return deletePod(
+      stopped ? "StoppedByUser" : "LeaseLost",
+      `the work item is ${isOver(item) ? item.state : "acknowledged by somebody else"} and the container did not leave by itself`,
+    );
+  }
+  if (item.state === "stopping") {
+    const patience = (claim.stoppingSinceMs ?? nowMs) + limits.graceMs;
+    if (nowMs < patience) return until(patience);
+    const why = claim.ending?.why ?? "StoppedByUser";
+    return deletePod(
+      why,
+      claim.ending?.message ?? "the work item was told to stop and the container did not leave within its grace",
+    );
+  }
+  if (item.state === "starting") {
+    const leftMs = Math.min(firstBeatInMs(facts, ranMs), endsInMs);
+    if (leftMs > 0) return until(nowMs + leftMs);
+    // It may have been beaten since it was seen: a fence would be refused, and cost the time in which it can be told. And a
+    // Work API that answers nobody has this look say so.
+    if (item.askedMs < nowMs + leftMs) return LOOK;
+    // Fence, stop, then delete: a stock worker that gets SIGTERM before its first beat posts a stop of its own.
+    return { do: "fence", expected: NO_HEARTBEAT };
+  }
+  if (endsInMs > aheadMs) return until(nowMs + endsInMs - aheadMs);
+  return nearItsEnd(facts, item, endsInMs, overdueEnding(overdueMs <= 0));
+}
+
+/**
+ * How long the first heartbeat may still take. While the Work API was silent the worker's failed with everyone else's: that
+ * time does not count, and the worker's next try may come a heartbeat interval after it.
+ */
+function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): number {
+  const leftMs = limits.firstBeatTimeoutMs + claim.silentMs - ranMs;
+  return claim.silenceEndMs === null ? leftMs : Math.max(leftMs, claim.silenceEndMs + timing.beatIntervalMs - nowMs);
+}
+
+/**
+ * Its time is over, or soon will be. Only the side that surely holds the lease may be told to stop: our container runs, and
+ * its last heartbeat moved between two looks, the first of them not long ago. So it is looked at a beat interval ahead, and
+ * again and again: the newest beat seen is what counts. One that does not beat loses its lease by itself.
+ */
+function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
+  const { claim, nowMs, timing, limits } = facts;
+  const { memory } = claim;
+  const endsMs = nowMs + leftMs;
+  const patience =
+    claim.gracefulStopMs === null
+      ? endsMs + stopPatienceMs(limits.graceMs, timing)
+      : claim.gracefulStopMs + limits.graceMs;
+  if (nowMs >= patience) return deletePod(...ending);
+  if (claim.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
+  const shown = item.latestHeartbeatAt ?? NO_HEARTBEAT;
+  if (memory.is !== "snapshot") return { do: "snapshot", value: shown };
+  // The first look may have shown a list that was behind.
+  const heldUntil = (beatenSinceMs: number) => beatenSinceMs - timing.listLagMs + timing.beatIntervalMs;
+  if (item.askedMs > memory.sinceMs) {
+    // An older value is from a list that is further behind: noted, the newer one would seem to move again.
+    const isNew = isLater(shown, memory.value);
+    const [value, beatenSinceMs] = isNew ? [shown, memory.sinceMs] : [memory.value, memory.beatenSinceMs];
+    const proves = beatenSinceMs !== undefined && nowMs < heldUntil(beatenSinceMs);
+    return proves ? { do: "snapshot", value, beatenSinceMs } : { do: "snapshot", value };
+  }
+  const { beatenSinceMs } = memory;
+  if (beatenSinceMs !== undefined && nowMs < heldUntil(beatenSinceMs)) {
+    if (leftMs <= 0) return { do: "stop", force: false };
+    if (endsMs < heldUntil(beatenSinceMs)) return waitUntil(endsMs);
+  }
+  const again = memory.sinceMs + timing.observeFirstBeatMs;
+  return nowMs >= again ? LOOK : waitUntil(again, patience);
+}

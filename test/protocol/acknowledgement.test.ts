@@ -1,0 +1,25 @@
+import { expect, test } from "vitest";
+import { isSomebodyElses } from "../../src/protocol/ack-window.ts";
+
+const at = (second: number, fraction = ".000") => `2030-01-01T00:00:0${second}${fraction}Z`;
+const EARLIEST = { polledMs: Date.parse(at(2)), sentMs: Date.parse(at(4)) };
+const BEFORE_ANY = { polledMs: Number.NEGATIVE_INFINITY, sentMs: Number.NEGATIVE_INFINITY };
+
+test.each([
+  ["between our poll and our request", at(3), null, true],
+  ["just before our request", at(3, ".999"), null, true],
+  ["in the second of our request, by a server that writes whole seconds", at(4, ""), null, false],
+  ["with our request", at(4), null, false],
+  ["before our poll, which showed none: it was kept", at(1), null, false],
+  ["as our poll showed it", at(3), at(3), false],
+  ["as our poll showed it, in other digits", at(3, ".000000"), at(3), false],
+  ["as our poll showed it, cut to the second", at(3, ".500"), at(3, ""), false],
+  ["another than our poll showed", at(3), at(2), true],
+  ["at a time that cannot be read", "soon", null, false],
+])("acknowledged %s", (_, shown, before, isOthers) => {
+  expect(isSomebodyElses(shown, before, EARLIEST)).toBe(isOthers);
+});
+
+test("nothing is somebody else's for its age while nothing is known of the clock", () => {
+  expect(isSomebodyElses(at(3), null, BEFORE_ANY)).toBe(false);
+});

@@ -1,0 +1,24 @@
+import { expect, test } from "vitest";
+import { ClaimTable, noteJournal } from "../../src/protocol/claim-table.ts";
+import { claimOf, JOURNAL, OURS } from "./claims.ts";
+
+const OPENED = { ...JOURNAL, acknowledgedAt: OURS, opened: true };
+
+test("an opening that another process made counts from when it was found, and no later", () => {
+  const claim = claimOf();
+  noteJournal(claim, JOURNAL, 1_000);
+  expect(claim.openedMs).toBeNull();
+  noteJournal(claim, OPENED, 2_000);
+  noteJournal(claim, OPENED, 3_000);
+  expect(claim.openedMs).toBe(2_000);
+});
+
+test("the end of a claim leaves the slot to a later one of the same name", () => {
+  const table = new ClaimTable();
+  const [earlier, later] = [claimOf(), claimOf({ journal: { ...JOURNAL, workId: "work_2" } })];
+  table.add(earlier);
+  table.add(later);
+  table.remove(earlier);
+  expect(table.get(later.name)).toBe(later);
+  expect(table.ofWork("work_1")).toBeUndefined();
+});

@@ -1,0 +1,112 @@
+import { expect, test } from "vitest";
+import type { Claim } from "../../src/protocol/claim.ts";
+import { ClaimTable, newClaim } from "../../src/protocol/claim-table.ts";
+import { ClaimsFirst, leavesWayUntil } from "../../src/protocol/claims-first.ts";
+import type { Step } from "../../src/protocol/step.ts";
+import { VirtualClock } from "../support/virtual-clock.ts";
+
+const MOST = 5_000;
+
+function setUp() {
+  const clock = new VirtualClock();
+  const claims = new ClaimTable();
+  return { clock, claims, first: new ClaimsFirst({ clock, claims }) };
+}
+
+function claimOf(name: string, use: "session" | "removal" = "session"): Claim {
+  const journal: Claim["journal"] = {
+    ...{ use, lease: "Worker", environmentUid: "e", podUid: name, api: "", workId: `work-${name}`, sessionId: name },
+    ...{ queuedAt: "", polledFromMs: 0, polledUntilMs: 0, acknowledgedAt: null, opened: false },
+  };
+  return newClaim({ name, journal, secretVersion: "1", secretUid: "u", lateAckUntilMs: 0, templateHash: "" });
+}
+
+function open(claim: Claim, nowMs: number): void {
+  claim.openingSent = true;
+  openedBefore(claim, nowMs);
+}
+
+/** As recovery leaves it: the time of the opening is that of the restart, and no touch is known. */
+function openedBefore(claim: Claim, nowMs = 0): void {
+  claim.journal = { ...claim.journal, opened: true };
+  claim.openedMs = nowMs;
+}
+
+test("nothing waits while no claim is under way", () => {
+  const { first } = setUp();
+  expect(first.isRush).toBe(false);
+  expect(first.holdMs(MOST)).toBe(0);
+});
+
+test("work waits until the Pod of the last claim is touched", () => {
+  const { clock, claims, first } = setUp();
+  const claim = claimOf("a");
+  claims.add(claim);
+  expect(first.holdMs(MOST)).toBe(MOST);
+  open(claim, clock.monotonic());
+  expect(first.holdMs(MOST)).toBe(MOST);
+  claim.touches = 1;
+  expect(first.holdMs(MOST)).toBe(0);
+});
+
+test("claims that follow one another without a gap hold work back no longer than the bound, each time", async () => {
+  const { clock, claims, first } = setUp();
+  claims.add(claimOf("a"));
+  expect(first.holdMs(MOST)).toBe(MOST);
+  await clock.advance(3_000);
+  claims.add(claimOf("b"));
+  expect(first.holdMs(MOST)).toBe(2_000);
+  await clock.advance(2_000);
+  expect(first.holdMs(MOST)).toBe(0);
+  expect(first.holdMs(MOST)).toBe(MOST);
+});
+
+test("work that comes in a later rush waits for the whole bound, though earlier work was never done", async () => {
+  const { clock, claims, first } = setUp();
+  const claim = claimOf("a");
+  claims.add(claim);
+  expect(first.holdMs(MOST)).toBe(MOST);
+  first.nothingWaits();
+  await clock.advance(60_000);
+  expect(first.holdMs(MOST)).toBe(MOST);
+});
+
+test.each<[string, (claim: Claim) => void]>([
+  ["one that an earlier process opened", (claim) => openedBefore(claim)],
+  ["one whose Pod is gone", (claim) => (claim.end = {} as Claim["end"])],
+])("%s holds nothing back", (_what, change) => {
+  const { claims, first } = setUp();
+  const claim = claimOf("a");
+  change(claim);
+  claims.add(claim);
+  expect(first.holdMs(MOST)).toBe(0);
+});
+
+test("a slot that was taken to remove its Pod holds nothing back", () => {
+  const { claims, first } = setUp();
+  claims.add(claimOf("a", "removal"));
+  expect(first.holdMs(MOST)).toBe(0);
+});
+
+test("what is left of a session that is over, and a repeated touch, leave the way for a second at most", () => {
+  const claim = claimOf("a");
+  const settled = { do: "settled", because: "stopped" } as const;
+  // Of a claim that an earlier process left nobody saw the end.
+  expect(leavesWayUntil(settled, claim)).toBeNull();
+  expect(leavesWayUntil({ do: "touch" }, claim)).toBeNull();
+  claim.touchedMs = 3_000;
+  claim.endedMs = 7_000;
+  expect(leavesWayUntil({ do: "touch" }, claim)).toBe(4_000);
+  expect(leavesWayUntil(settled, claim)).toBe(8_000);
+});
+
+test.each<Step>([
+  { do: "look" },
+  { do: "open", acknowledgedAt: "" },
+  { do: "stop", force: true },
+  { do: "fence", expected: "" },
+  { do: "drop", because: "" },
+  { do: "delete-pod", why: "MaxDuration", message: "" },
+])("a step that somebody waits for does not: $do", (step) => {
+  expect(leavesWayUntil(step, { ...claimOf("a"), touchedMs: 1, endedMs: 1 })).toBeNull();
+});

@@ -1,0 +1,134 @@
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import type { End, PodState } from "../../src/pods/pod-state.ts";
+import type { Claim, ItemView } from "../../src/protocol/claim.ts";
+import { newClaim } from "../../src/protocol/claim-table.ts";
+import type { SessionContext } from "../../src/protocol/context.ts";
+import type { Facts, Limits } from "../../src/protocol/facts.ts";
+import { FailingSteps } from "../../src/protocol/failing-steps.ts";
+import type { Journal } from "../../src/protocol/journal.ts";
+
+/** The server's wall clock when the poll was sent, and how much later than the monotonic clock it is. */
+export const EPOCH = Date.UTC(2030, 0, 1);
+export const POLLED = 10_000;
+
+/** An RFC 3339 time, `ms` after the epoch of these tests: the monotonic clock, as the server writes it. */
+export const at = (ms: number) => new Date(EPOCH + ms).toISOString();
+
+/** When the item was acknowledged by us, in these tests. */
+export const OURS = at(POLLED + 700);
+/** An acknowledgement of somebody else, long after ours. */
+export const THEIRS = at(POLLED + 400_000);
+
+export const JOURNAL: Journal = {
+  use: "session",
+  lease: "Worker",
+  environmentUid: "env-uid",
+  podUid: "pod-uid",
+  api: "https://work.test",
+  workId: "work_1",
+  sessionId: "sesn_1",
+  queuedAt: at(0),
+  polledFromMs: EPOCH + POLLED,
+  polledUntilMs: EPOCH + POLLED + 40,
+  acknowledgedAt: null,
+  opened: false,
+};
+
+export const LIMITS: Limits = {
+  firstBeatTimeoutMs: 60_000,
+  maxDurationMs: 3_600_000,
+  graceMs: 120_000,
+  onPodFailure: "Stop",
+  draining: false,
+  drainDeadlineMs: Number.POSITIVE_INFINITY,
+};
+
+/** An item as a list showed it that was asked for at `askedMs`. */
+export const view = (state: ItemView["state"], askedMs: number, more: Partial<ItemView> = {}): ItemView => ({
+  state,
+  acknowledgedAt: state === "queued" ? null : OURS,
+  latestHeartbeatAt: state === "starting" || state === "queued" ? null : at(POLLED + 2_000),
+  startedAt: null,
+  askedMs,
+  ...more,
+});
+
+/** Every state that an item can be seen in, acknowledged by us and by somebody else; and no view at all. */
+export const EVERY_ITEM: readonly (ItemView | null)[] = [
+  null,
+  ...(["queued", "starting", "active", "stopping", "stopped", "absent", "unknown"] as const).flatMap((state) => [
+    view(state, POLLED + 20_000),
+    view(state, POLLED + 20_000, { acknowledgedAt: THEIRS }),
+  ]),
+];
+
+export const END: End = {
+  cause: "Completed",
+  message: "",
+  exitCode: 0,
+  startedAtMs: EPOCH + POLLED + 1_000,
+  finishedAtMs: EPOCH + POLLED + 5_000,
+};
+
+export const RUNNING: PodState = { is: "running", startedAtMs: EPOCH + POLLED + 1_000 };
+export const PARKED: PodState = { is: "parked" };
+export const GONE = { is: "gone" } as const;
+export const ended = (end: Partial<End> = {}): PodState => ({ is: "ended", end: { ...END, ...end } });
+
+/** A claim just handed over: journaled, acknowledgement sent; `more` over it. */
+export function claimOf(more: Partial<Claim> = {}): Claim {
+  const claim = newClaim({
+    name: "berth-research-x",
+    journal: JOURNAL,
+    secretVersion: "1",
+    secretUid: "secret-uid",
+    lateAckUntilMs: POLLED + DEFAULT_TIMING.othersReclaimMs,
+    templateHash: "hash",
+  });
+  return Object.assign(claim, more);
+}
+
+/** A claim whose acknowledgement was answered. */
+export const acknowledged = (more: Partial<Claim> = {}): Claim =>
+  claimOf({ acknowledgedAt: OURS, item: view("starting", POLLED + 700), ...more });
+
+/** A claim whose container was given its key and touched a second after the poll. */
+export const opened = (more: Partial<Claim> = {}): Claim =>
+  claimOf({
+    journal: { ...JOURNAL, acknowledgedAt: OURS, opened: true },
+    acknowledgedAt: OURS,
+    openedMs: POLLED + 900,
+    openedAtMs: EPOCH + POLLED + 900,
+    waitedMs: POLLED + 900,
+    touches: 1,
+    touchedMs: POLLED + 910,
+    deadlineSeconds: 3_800,
+    ...more,
+  });
+
+/** A claim whose container ran, served, and is over since `endedMs`. */
+export const over = (endedMs: number, more: Partial<Claim> = {}): Claim =>
+  opened({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs, ...more });
+
+/** Facts `afterMs` after the poll; all clocks agree. */
+export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Partial<Facts> = {}): Facts {
+  const nowMs = POLLED + afterMs;
+  return {
+    claim,
+    pod,
+    podGoneByMs: null,
+    podAssigned: claim.touchedMs !== null,
+    nowMs,
+    wallMs: EPOCH + nowMs,
+    clusterMs: EPOCH + nowMs,
+    limits: LIMITS,
+    timing: DEFAULT_TIMING,
+    ...more,
+  };
+}
+
+/** A context of which a test gives what it needs, with the parts that record failures. */
+export function contextOf(given: ConstructorParameters<typeof FailingSteps>[0]): SessionContext {
+  const failing = new FailingSteps(given, [], () => {});
+  return { ...given, failing, judged: (_call, _api, request) => request() } as SessionContext;
+}

@@ -1,0 +1,234 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { KEY_SESSION_ID, KEY_WORK_ID, KEY_WORK_SECRET } from "../../src/api/names.ts";
+import { defined } from "../../src/core/json.ts";
+import type { Secret } from "../../src/kube/resource.ts";
+import {
+  CLAIM_SECRET_TYPE,
+  claimSelector,
+  type Journal,
+  listedRecord,
+  openingPatch,
+  readJournal,
+  renderJournal,
+  storedCredential,
+} from "../../src/protocol/journal.ts";
+
+/** What the API server allows as a key of a Secret's data. */
+const DATA_KEY = /^[-._a-zA-Z0-9]{1,253}$/;
+const LABEL_VALUE = /^(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$/;
+
+const WHERE = { name: "berth-research-x", namespace: "agents", environment: "research" };
+
+const JOURNAL: Omit<Journal, "opened" | "acknowledgedAt"> = {
+  use: "session",
+  lease: "Operator",
+  environmentUid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11",
+  podUid: "0d1a7a9e-0b52-4a37-9a43-4d2a8d6f3b02",
+  api: "https://work.test",
+  workId: "work_1",
+  sessionId: "sesn_1",
+  queuedAt: "2030-01-01T00:00:00Z",
+  polledFromMs: 1_893_456_000_000,
+  polledUntilMs: 1_893_456_000_900,
+};
+
+const base64 = (text: string) => Buffer.from(text).toString("base64");
+const fromBase64 = (text = "") => Buffer.from(text, "base64").toString();
+
+/** What the API server makes of a Secret that is sent to it: stringData goes over data, and is never shown. */
+function stored({ stringData = {}, ...secret }: Secret): Secret {
+  const added = Object.entries(stringData).map(([key, value]) => [key, base64(value)]);
+  return {
+    ...secret,
+    metadata: { ...secret.metadata, uid: "u1", resourceVersion: "7" },
+    data: { ...secret.data, ...Object.fromEntries(added) },
+  };
+}
+
+/** A merge patch of a Secret's data (RFC 7386). */
+function patched(secret: Secret, patch: Record<string, unknown>): Secret {
+  const data: Record<string, string> = { ...secret.data };
+  for (const [key, value] of Object.entries((patch["data"] ?? {}) as Record<string, string | null>)) {
+    if (value === null) delete data[key];
+    else data[key] = value;
+  }
+  return { ...secret, data };
+}
+
+/** Ids are opaque: long, with line breaks, in any script; only whole characters, as JSON carries no others. */
+const oddId = fc.oneof(
+  fc.string({ unit: "grapheme", maxLength: 40 }),
+  fc.string({ unit: "binary", maxLength: 40 }),
+  fc.string({ unit: "grapheme-ascii", minLength: 1_000, maxLength: 1_000 }),
+  fc.constantFrom("", "a\nb", "\u0000", "=", "ünï/çødé", "🦆", "../../etc", " spaces "),
+);
+
+const anyJournal = fc.record({
+  use: fc.constantFrom("session", "refusal", "removal"),
+  lease: fc.constantFrom("Worker", "Operator"),
+  environmentUid: oddId,
+  podUid: oddId,
+  api: fc.constantFrom("", "https://work.test", "http://[::1]:8080"),
+  workId: oddId,
+  sessionId: oddId,
+  queuedAt: oddId,
+  polledFromMs: fc.integer(),
+  polledUntilMs: fc.integer(),
+}) as fc.Arbitrary<typeof JOURNAL>;
+
+describe("round trip", () => {
+  test("everything that is journaled is read again, whatever the ids are made of", () => {
+    fc.assert(
+      fc.property(anyJournal, fc.option(oddId), (journal, credential) => {
+        const secret = stored(renderJournal(WHERE, journal, credential));
+        expect(readJournal(secret)).toEqual({ ...journal, acknowledgedAt: null, opened: false });
+        expect(fromBase64(storedCredential(secret))).toBe(credential ?? "");
+      }),
+    );
+  });
+
+  test("opening moves the credential, byte for byte, and keeps all else", () => {
+    fc.assert(
+      fc.property(anyJournal, oddId, oddId, (journal, credential, acknowledgedAt) => {
+        const before = stored(renderJournal(WHERE, journal, credential));
+        const patch = openingPatch({ uid: "u1", resourceVersion: "7" }, storedCredential(before), acknowledgedAt);
+        const after = patched(before, patch);
+        expect(readJournal(after)).toEqual({ ...journal, acknowledgedAt, opened: true });
+        expect(fromBase64(after.data?.[KEY_WORK_SECRET])).toBe(credential);
+        expect(storedCredential(after)).toBe("");
+      }),
+    );
+  });
+
+  test("a journal of a removal, which is about no item, is read as one", () => {
+    const removal = { ...JOURNAL, use: "removal" as const, workId: "", sessionId: "" };
+    expect(readJournal(stored(renderJournal(WHERE, removal, null)))).toMatchObject({ use: "removal", workId: "" });
+  });
+});
+
+describe("opening", () => {
+  test("names the Secret that it means, so that a late one changes nothing", () => {
+    const patch = openingPatch({ uid: "u1", resourceVersion: "7" }, base64("secret"), "2030-01-01T00:00:00Z");
+    expect(patch["metadata"]).toEqual({ uid: "u1", resourceVersion: "7" });
+  });
+
+  test("the key that the container waits for is not there before", () => {
+    const before = stored(renderJournal(WHERE, JOURNAL, "secret"));
+    expect(Object.keys(before.data ?? {})).not.toContain(KEY_WORK_SECRET);
+    expect(Object.keys(before.data ?? {})).toEqual(expect.arrayContaining([KEY_WORK_ID, KEY_SESSION_ID]));
+  });
+});
+
+describe("the Secret is one that the API server takes", () => {
+  const rendered = () => renderJournal(WHERE, JOURNAL, "secret");
+
+  test("its data's keys and its labels are of their alphabets", () => {
+    const secret = rendered();
+    for (const key of Object.keys(secret.stringData ?? {})) expect(key).toMatch(DATA_KEY);
+    for (const value of Object.values(secret.metadata.labels ?? {})) expect(value).toMatch(LABEL_VALUE);
+  });
+
+  test("it has no immutable flag, since opening changes it, and no owner, since it outlives its Pod", () => {
+    const secret = rendered();
+    expect(secret.immutable).toBeUndefined();
+    expect(secret.metadata.ownerReferences).toBeUndefined();
+  });
+
+  test("the credential is nowhere but in its data", () => {
+    const { stringData, ...rest } = renderJournal(WHERE, JOURNAL, "sk-ant-req-x");
+    expect(JSON.stringify(rest)).not.toContain("sk-ant-req-x");
+    expect(Object.values(stringData ?? {}).filter((value) => value.includes("sk-ant-req-x"))).toHaveLength(1);
+  });
+
+  test("it is found by the selector of its Environment, and of no other", () => {
+    const labels = rendered().metadata.labels ?? {};
+    const selects = (selector: string) =>
+      selector.split(",").every((term) => {
+        const [key = "", value] = term.split("=");
+        return labels[key] === value;
+      });
+    expect(selects(claimSelector("research"))).toBe(true);
+    expect(selects(claimSelector("other"))).toBe(false);
+  });
+
+  test("an Environment whose name ends with a dot-separated part has a selector, too", () => {
+    expect(claimSelector("research.eu-1")).toContain("berth.dev/environment=research.eu-1");
+  });
+});
+
+describe("of a list of Secrets", () => {
+  const opened = stored(renderJournal(WHERE, JOURNAL, null));
+  const record: Secret = {
+    ...opened,
+    metadata: { ...opened.metadata, uid: "u", resourceVersion: "7" },
+    data: { ...opened.data, "work-secret": base64("secret"), "acknowledged-at": base64("2026-01-02T03:04:05Z") },
+  };
+
+  test.each([
+    ["before it is opened", stored(renderJournal(WHERE, JOURNAL, "secret"))],
+    ["opened", record],
+  ])("a record is kept as it reads, without its credential: %s", (_, secret) => {
+    const kept = listedRecord(secret);
+    expect(readJournal(kept)).toEqual(readJournal(secret));
+    const { name, namespace, uid, resourceVersion } = secret.metadata;
+    expect(kept.metadata).toMatchObject(defined({ name, namespace, uid, resourceVersion }));
+    expect(kept.metadata.labels?.["berth.dev/environment"]).toBe(WHERE.environment);
+    expect(JSON.stringify(kept)).not.toContain(base64("secret"));
+  });
+
+  test("of what somebody made up no more than its name is kept", () => {
+    const filler = base64("x".repeat(100_000));
+    const more = listedRecord({
+      ...record,
+      metadata: { ...record.metadata, annotations: { filler } },
+      data: { ...record.data, filler },
+    });
+    expect(readJournal(more)).toEqual(readJournal(record));
+    expect(JSON.stringify(more).length).toBeLessThan(2_000);
+    const longer = listedRecord({ ...record, data: { ...record.data, api: filler } });
+    expect(readJournal(longer)).toBeNull();
+    expect(JSON.stringify(longer).length).toBeLessThan(1_000);
+  });
+});
+
+describe("foreign Secrets are not read as claims", () => {
+  const ours = stored(renderJournal(WHERE, JOURNAL, "secret"));
+
+  test.each<[string, Partial<Secret>]>([
+    ["of another type", { type: "Opaque" }],
+    ["without a type", { type: "" }],
+    ["without data", { data: {} }],
+    ["of a use that no version knows", { data: { ...ours.data, use: base64("party") } }],
+    ["that does not say its use", { data: { "work-id": base64("w") } }],
+    ["that names no item", { data: { use: base64("session") } }],
+  ])("%s", (_, change) => expect(readJournal({ ...ours, ...change })).toBeNull());
+
+  test("nor is one of no fields at all", () => {
+    expect(readJournal({ metadata: {} })).toBeNull();
+  });
+
+  test("nor is one that names an address which is longer than a spec's can be, also one that is dear to read", () => {
+    const at = (api: string) => readJournal({ ...ours, data: { ...ours.data, api: base64(api) } });
+    expect(at(`https://${"a".repeat(504)}`)).not.toBeNull();
+    expect(at(`https://${"a".repeat(505)}`)).toBeNull();
+    expect(at(`https://work.test/${"/".repeat(700_000)}x`)).toBeNull();
+  });
+
+  test("a Secret of our type is", () => {
+    expect(ours.type).toBe(CLAIM_SECRET_TYPE);
+    expect(readJournal(ours)).not.toBeNull();
+  });
+
+  test("one of a version that knew no lease: Operator is a worker's", () => {
+    const { lease: _, ...data } = ours.data ?? {};
+    expect(readJournal({ ...ours, data })?.lease).toBe("Worker");
+  });
+
+  test("poll times that are no numbers are none, and never zero", () => {
+    const odd = (value: string) => readJournal({ ...ours, data: { ...ours.data, "polled-from": base64(value) } });
+    expect(odd("")?.polledFromMs).toBeNaN();
+    expect(odd("soon")?.polledFromMs).toBeNaN();
+    expect(odd("12")?.polledFromMs).toBe(12);
+  });
+});

@@ -1,0 +1,624 @@
+import { DEFAULT_TIMING } from "../../src/core/timing.ts";
+import type { End } from "../../src/pods/pod-state.ts";
+import { isSomebodyElses } from "../../src/protocol/ack-window.ts";
+import { type Claim, type ItemView, isReacknowledged } from "../../src/protocol/claim.ts";
+import { newClaim, noteJournal } from "../../src/protocol/claim-table.ts";
+import { nextStep } from "../../src/protocol/decide.ts";
+import { type Facts, type Limits, noteWaiting, remembered } from "../../src/protocol/facts.ts";
+import type { Journal, LeaseKind } from "../../src/protocol/journal.ts";
+import {
+  afterBeat,
+  type BeatResult,
+  beatIntervalMs,
+  type HeldLease,
+  leaseEndMs,
+  leaseOf,
+  maySendStop,
+  newestSentMs,
+} from "../../src/protocol/lease.ts";
+import type { Step } from "../../src/protocol/step.ts";
+import { type Heartbeat, NO_HEARTBEAT } from "../../src/work/types.ts";
+import { type Beat, type ItemApi, RefusedError } from "./protocol-api.ts";
+import { type Cluster, GRACE_MS } from "./protocol-cluster.ts";
+import { type Loss, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
+
+const TIMING = DEFAULT_TIMING;
+const KUBE_BOUND_MS = 3_000;
+const KUBE_MS = 30;
+/** As many steps in one go as the session loop takes before others get their turn. */
+const MAX_STEPS = 12;
+/** What the server's clock is known to. */
+const CLOCK_SLACK_MS = 40;
+/** The Pod cache is behind by at most this. */
+const CACHE_LAG_MS = 450;
+const SIGKILL_EXIT = 137;
+const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null } as const;
+
+/** The Secret is not the one that the claim was decided on. */
+class StaleError extends Error {}
+
+type Acknowledged = "acked" | "refused" | "unanswered" | "late";
+
+/**
+ * One operator and its one claim: journal, acknowledge, then every step that `nextStep` names, performed as the session
+ * loop performs it, against an item and a Pod of these tests. `start` again is a restart: only the Secret is known.
+ */
+export class Operator {
+  readonly #timeline: Timeline;
+  readonly #api: ItemApi;
+  readonly #cluster: Cluster;
+  readonly #loss: Loss;
+  /** The Work API's latency each way, at most. */
+  readonly #workMs: number;
+  readonly #limits: Omit<Limits, "draining" | "drainDeadlineMs">;
+  #process: Process | null = null;
+  #sweeper: Process | null = null;
+  #claim: Claim | null = null;
+  #drainDeadlineMs: number | null = null;
+  readonly complaints: string[] = [];
+  /** lease: Operator: leases that were lost. */
+  losses = 0;
+  readonly #lease: LeaseKind;
+  #keeper: Process | null = null;
+  #beating = false;
+  #paused = false;
+  /** Steps since the last wait. */
+  #hurry = 0;
+
+  constructor(
+    world: { timeline: Timeline; api: ItemApi; cluster: Cluster; loss: Loss; workMs: number },
+    limits: { firstBeatTimeoutMs: number; maxDurationMs: number; onPodFailure: Limits["onPodFailure"] },
+    lease: LeaseKind,
+  ) {
+    this.#lease = lease;
+    this.#timeline = world.timeline;
+    this.#api = world.api;
+    this.#cluster = world.cluster;
+    this.#loss = world.loss;
+    this.#workMs = world.workMs;
+    this.#limits = { ...limits, graceMs: GRACE_MS };
+    world.cluster.onChange = () => {
+      this.#timeline.after(CACHE_LAG_MS, () => this.#process?.poke());
+    };
+  }
+
+  get busy(): boolean {
+    return this.#process?.alive ?? false;
+  }
+
+  /** The first process claims the item; later ones find what is left. */
+  start(first: boolean): void {
+    const script = first ? this.#claimItem() : this.#recover();
+    this.#process = new Process(this.#timeline, script, this.#loss);
+    this.#sweeper = new Process(this.#timeline, this.#sweep(), this.#loss);
+  }
+
+  crash(): void {
+    this.#timeline.say("operator crashes");
+    this.#process?.kill();
+    this.#sweeper?.kill();
+    this.#keeper?.kill();
+    this.#beating = false;
+    this.#claim = null;
+  }
+
+  drain(graceMs: number): void {
+    this.#timeline.say("Environment deleted");
+    this.#drainDeadlineMs ??= this.#timeline.nowMs + graceMs;
+    this.#process?.poke();
+  }
+
+  // --- 2 to 4: poll, journal, acknowledge ---------------------------------------------------------------------------
+
+  *#claimItem(): Script {
+    const sentMs = this.#timeline.nowMs;
+    this.#api.offeredToUsMs = sentMs;
+    const acknowledgedBefore = this.#api.acknowledgedAt;
+    yield* sleep(this.#timeline.between(5, 600));
+    const claim = this.#newClaim(this.#journalOf(sentMs), sentMs + TIMING.othersReclaimMs);
+    claim.claiming = true;
+    claim.acknowledgedBefore = acknowledgedBefore;
+    const ackUntilMs = sentMs + TIMING.othersReclaimMs - TIMING.requestBoundMs - TIMING.marginMs;
+    while (claim.secretVersion === "") {
+      const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.journal)));
+      if (version !== null) claim.secretVersion = String(version);
+      // It may stand, or come to stand: as after a restart.
+      else if (this.#timeline.nowMs >= ackUntilMs) return yield* this.#recover();
+    }
+    const parked = yield* this.#try(
+      this.#kube(() => this.#cluster.live.state.is === "parked" && this.#cluster.live.goneByMs === null),
+    );
+    let outcome = "late" as Acknowledged;
+    while (parked && this.#timeline.nowMs < ackUntilMs && (outcome === "late" || outcome === "unanswered")) {
+      outcome = yield* this.#ackOnce(claim, outcome === "unanswered");
+    }
+    claim.claiming = false;
+    claim.memory = { is: outcome === "unanswered" ? "unanswered" : "none" };
+    if (outcome === "refused" || outcome === "late") yield* this.#try(this.#dropSecret(claim));
+    if (this.#cluster.secret) yield* this.#loop(claim);
+  }
+
+  #journalOf(sentMs: number): Journal {
+    return {
+      use: "session",
+      lease: this.#lease,
+      environmentUid: "",
+      podUid: "pod",
+      api: "",
+      workId: "work",
+      sessionId: "sesn",
+      queuedAt: "",
+      polledFromMs: this.#api.epochMs + sentMs - CLOCK_SLACK_MS,
+      polledUntilMs: this.#api.epochMs + sentMs + CLOCK_SLACK_MS,
+      acknowledgedAt: null,
+      opened: false,
+    };
+  }
+
+  #createSecret(journal: Journal): number {
+    // Already there: a repeat of our own request.
+    if (this.#cluster.secret) return this.#cluster.secret.version;
+    this.#timeline.say("journaled");
+    this.#cluster.secret = { journal, version: 1, key: false };
+    return 1;
+  }
+
+  *#ackOnce(claim: Claim, repeated: boolean): Script<Acknowledged> {
+    const sentMs = this.#timeline.nowMs;
+    try {
+      const { state, acknowledgedAt } = yield* this.#work(() => this.#api.ack("operator"));
+      // Older than our request, even if it was cut to its second: somebody else's. After a repeat ours may be the older one.
+      const { polledFromMs: polledMs } = claim.journal;
+      const earliest = { polledMs, sentMs: repeated ? polledMs : this.#api.epochMs + sentMs - CLOCK_SLACK_MS };
+      if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.acknowledgedBefore, earliest)) {
+        return repeated ? "unanswered" : "refused";
+      }
+      claim.acknowledgedAt = acknowledgedAt;
+      claim.item = { ...this.#listed(sentMs), state, acknowledgedAt };
+      return "acked";
+    } catch (error) {
+      return error instanceof RefusedError && !repeated ? "refused" : "unanswered";
+    }
+  }
+
+  // --- recovery -----------------------------------------------------------------------------------------------------
+
+  *#recover(): Script {
+    yield* sleep(this.#timeline.between(10, this.#timeline.pick([20, 1_000])));
+    // A dead process's journal may come to stand after the Secrets were listed: the next claim of the Pod finds it.
+    const untilMs = this.#timeline.nowMs + KUBE_BOUND_MS;
+    while (!this.#cluster.secret && this.#timeline.nowMs < untilMs) yield* sleep(untilMs - this.#timeline.nowMs);
+    const { secret } = this.#cluster;
+    if (!secret) {
+      // A Pod that says it is claimed, with no Secret: settled before.
+      if (this.#cluster.live.assigned) this.#cluster.delete();
+      return;
+    }
+    const { journal } = secret;
+    const windowMs = TIMING.othersReclaimMs + TIMING.marginMs;
+    const overMs = journal.polledUntilMs + TIMING.othersReclaimMs - (this.#wallMs() - CLOCK_SLACK_MS);
+    const lateAckUntilMs = this.#timeline.nowMs + Math.min(windowMs, Math.max(0, overMs));
+    const claim = this.#newClaim(journal, lateAckUntilMs, this.#timeline.nowMs);
+    claim.secretVersion = String(secret.version);
+    noteJournal(claim, journal, this.#timeline.nowMs);
+    yield* this.#loop(claim);
+  }
+
+  #newClaim(journal: Journal, lateAckUntilMs: number, othersUntilMs?: number): Claim {
+    const claim = newClaim({
+      name: "pod",
+      journal,
+      secretVersion: "",
+      secretUid: "",
+      lateAckUntilMs,
+      templateHash: "",
+      ...(othersUntilMs === undefined ? {} : { othersUntilMs }),
+    });
+    this.#claim = claim;
+    return claim;
+  }
+
+  // --- the session loop ---------------------------------------------------------------------------------------------
+
+  *#loop(claim: Claim): Script {
+    let failures = 0;
+    for (let steps = 0; ; steps += 1) {
+      const facts = this.#facts(claim);
+      const step = nextStep(facts);
+      if (step.do === "wait") {
+        this.#checkWait(facts, step.untilMs);
+        this.#hurry = 0;
+        steps = 0;
+        yield* sleep((step.untilMs ?? Number.POSITIVE_INFINITY) - this.#timeline.nowMs);
+        continue;
+      }
+      this.#noteStep(facts, step);
+      try {
+        if (yield* this.#perform(claim, step)) return;
+        failures = 0;
+      } catch (error) {
+        if (error instanceof StaleError) {
+          this.#reread(claim);
+          continue;
+        }
+        this.#timeline.say(`${step.do} failed: ${String(error)}`);
+        this.#hurry = 0;
+        const backoffMs = Math.min(TIMING.retryMaxMs, TIMING.retryBaseMs * 2 ** failures);
+        failures += 1;
+        yield* sleep(this.#timeline.between(backoffMs / 2, backoffMs));
+      }
+      if (steps % MAX_STEPS === MAX_STEPS - 1) yield* sleep(TIMING.retryBaseMs);
+    }
+  }
+
+  #noteStep({ claim, pod }: Facts, step: Step): void {
+    this.#timeline.say(`step ${step.do} (item ${claim.item?.state ?? "-"}, memory ${claim.memory.is}, pod ${pod.is})`);
+    this.#hurry += 1;
+    if (this.#hurry === 3 * MAX_STEPS) {
+      this.complaints.push(`${this.#hurry} steps without a wait, the last: ${step.do}`);
+    }
+  }
+
+  #checkWait({ nowMs }: Facts, untilMs: number | null): void {
+    if (untilMs === null || !Number.isFinite(untilMs)) this.complaints.push("a wait without an end");
+    else if (untilMs <= nowMs) this.complaints.push(`a wait that is over already: ${untilMs} at ${nowMs}`);
+  }
+
+  #facts(claim: Claim): Facts {
+    const { state, assigned, goneByMs } = this.#cluster.cached(this.#timeline.pick([0, 0, 50, CACHE_LAG_MS]));
+    let pod = state;
+    if (goneByMs !== null && this.#timeline.nowMs >= goneByMs && pod.is !== "ended" && pod.is !== "gone") {
+      pod = { is: "ended", end: { ...NOT_SEEN, cause: "NodeLost", message: "" } };
+    }
+    if ((pod.is === "running" || pod.is === "ended") && claim.journal.opened) {
+      claim.startedAtMs ??= pod.is === "running" ? pod.startedAtMs : pod.end.startedAtMs;
+    }
+    noteWaiting(claim, pod, this.#timeline.nowMs);
+    if (pod.is === "ended") this.#noteEnd(claim, pod.end);
+    if (pod.is === "gone" && claim.journal.opened) {
+      this.#noteEnd(claim, { ...NOT_SEEN, cause: "PodDeleted", message: "" });
+    }
+    return {
+      claim,
+      pod,
+      podGoneByMs: pod.is === "gone" ? null : goneByMs,
+      podAssigned: assigned,
+      nowMs: this.#timeline.nowMs,
+      wallMs: this.#wallMs(),
+      clusterMs: this.#wallMs(),
+      limits: {
+        ...this.#limits,
+        draining: this.#drainDeadlineMs !== null,
+        drainDeadlineMs: this.#drainDeadlineMs ?? Number.POSITIVE_INFINITY,
+      },
+      timing: TIMING,
+    };
+  }
+
+  #noteEnd(claim: Claim, end: End): void {
+    if (claim.end !== null) return;
+    claim.end = end;
+    claim.endedMs = this.#timeline.nowMs;
+  }
+
+  #wallMs(): number {
+    return this.#api.epochMs + this.#timeline.nowMs;
+  }
+
+  /** Performs a step; true when the claim is over. */
+  *#perform(claim: Claim, step: Exclude<Step, { do: "wait" }>): Script<boolean> {
+    switch (step.do) {
+      case "look":
+        this.#saw(claim, yield* this.#look());
+        return false;
+      case "own":
+        claim.acknowledgedAt = step.acknowledgedAt;
+        claim.lateAck = step.late ?? false;
+        claim.memory = { is: "none" };
+        return false;
+      case "take":
+        yield* this.#take(claim, step.expected);
+        return false;
+      case "lose":
+        this.losses += 1;
+        claim.lease = { is: "lost", by: "refusal", message: step.message, lapsedMs: this.#timeline.nowMs };
+        return false;
+      case "let-go":
+        yield* this.#letGo(claim);
+        return false;
+      case "open":
+        yield* this.#open(claim, step.acknowledgedAt);
+        return false;
+      case "touch":
+        yield* this.#touch(claim);
+        return false;
+      case "snapshot":
+        claim.memory = remembered(step, claim, this.#timeline.nowMs);
+        return false;
+      case "fence":
+        yield* this.#fence(claim, step.expected);
+        return false;
+      case "stop":
+        yield* this.#stop(claim, step.force);
+        return false;
+      case "delete-pod":
+        yield* this.#deletePod(claim, step);
+        return false;
+      case "drop":
+      case "settled":
+        yield* this.#dropSecret(claim);
+        this.#timeline.say(`${step.do}: ${step.because}`);
+        this.#claim = null;
+        return true;
+      default:
+        return step satisfies never;
+    }
+  }
+
+  *#look(): Script<ItemView> {
+    const askedMs = this.#timeline.nowMs;
+    return yield* this.#work(() => this.#listed(askedMs));
+  }
+
+  #listed(askedMs: number): ItemView {
+    const { state, acknowledgedAt, last } = this.#api;
+    return { state, acknowledgedAt, latestHeartbeatAt: last, startedAt: null, askedMs };
+  }
+
+  #saw(claim: Claim, view: ItemView): void {
+    claim.item = view;
+    if (view.state === "active" && claim.journal.lease === "Worker") claim.firstBeatSeen = true;
+    if (view.state === "stopping") claim.stoppingSinceMs ??= this.#timeline.nowMs;
+    const lost = view.state === "queued" || view.state === "stopped" || isReacknowledged(claim, view);
+    claim.lostSinceMs = lost ? (claim.lostSinceMs ?? this.#timeline.nowMs) : null;
+  }
+
+  /** What the Secret says is asked first: an earlier opening may have taken effect. */
+  *#open(claim: Claim, acknowledgedAt: string): Script {
+    if (this.#lease === "Operator" && claim.lease?.is === "held" && this.#api.holder !== "operator") {
+      this.complaints.push("S2o a container is opened without its operator's lease");
+    }
+    const found = yield* this.#kube(() => this.#cluster.secret);
+    if (!found) throw new StaleError();
+    claim.secretVersion = String(found.version);
+    claim.openingSent = true;
+    if (!found.key) claim.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
+    claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
+    claim.openedMs = this.#timeline.nowMs;
+    yield* this.#touch(claim);
+  }
+
+  #addKey(version: number, acknowledgedAt: string): number {
+    const { secret } = this.#cluster;
+    if (secret?.version !== version) throw new StaleError();
+    this.#cluster.keyPatches += 1;
+    const journal = { ...secret.journal, acknowledgedAt, opened: true };
+    this.#cluster.secret = { journal, version: version + 1, key: true };
+    this.#timeline.say("key is in the Secret");
+    return version + 1;
+  }
+
+  *#touch(claim: Claim): Script {
+    yield* this.#kube(() => this.#cluster.touch());
+    claim.touches += 1;
+    claim.touchedMs = this.#timeline.nowMs;
+  }
+
+  *#fence(claim: Claim, expected: string): Script {
+    const ended = claim.end !== null;
+    claim.memory = { is: "none" };
+    const beatSentMs = this.#timeline.nowMs;
+    const answer = yield* this.#work(() => this.#api.beat("operator", expected));
+    claim.item = null;
+    if (answer.kind === "refused" || answer.state !== "active") {
+      claim.memory = { is: "refused", atMs: beatSentMs };
+      return;
+    }
+    claim.memory = { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs, value: answer.last ?? "" };
+    if (expected === NO_HEARTBEAT && claim.journal.opened && !ended) claim.ending = { why: "NoFirstBeat", message: "" };
+  }
+
+  // --- lease: Operator ----------------------------------------------------------------------------------------------
+
+  *#take(claim: Claim, expected: string): Script {
+    claim.memory = { is: "none" };
+    claim.item = null;
+    const sentMs = this.#timeline.nowMs;
+    const sentWallMs = this.#wallMs();
+    const answer = yield* this.#work(() => this.#api.beat("operator", expected));
+    const taken = answer.kind === "refused" ? null : leaseOf(this.#heartbeat(answer), sentMs, sentWallMs);
+    if (taken) {
+      claim.lease = taken;
+      this.#paused = false;
+      if (taken.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
+    } else if (claim.journal.opened) {
+      this.losses += 1;
+      claim.lease = { is: "lost", by: "refusal", message: "moved", lapsedMs: this.#timeline.nowMs };
+    } else {
+      claim.memory = { is: "refused", atMs: this.#timeline.nowMs };
+    }
+  }
+
+  #heartbeat({ state, last }: Beat): Heartbeat {
+    const ttlSeconds = this.#api.variant.ttlMs / 1_000;
+    return { state, last_heartbeat: last ?? "", lease_extended: state === "active", ttl_seconds: ttlSeconds };
+  }
+
+  /** What the lease keeper does for one claim. */
+  *#keep(claim: Claim): Script {
+    let failures = 0;
+    let dueMs = this.#timeline.nowMs + this.#intervalOf(claim) * this.#timeline.between(0.5, 1);
+    while (claim.lease?.is === "held") {
+      yield* sleep(Math.max(0, dueMs - this.#timeline.nowMs));
+      const lease: Claim["lease"] = claim.lease;
+      if (this.#paused || lease?.is !== "held") return;
+      this.#beating = true;
+      const result: BeatResult =
+        this.#timeline.nowMs >= leaseEndMs(lease) ? { is: "failed" } : yield* this.#beat(lease.echo);
+      this.#beating = false;
+      const before: Claim["lease"] = claim.lease;
+      if (before?.is !== "held") return;
+      const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
+      const after = afterBeat(before, result, now, TIMING);
+      claim.lease = after;
+      if (after.is === "lost") {
+        this.losses += 1;
+        this.#timeline.say(`lease lost: ${after.message}`);
+      }
+      if (after.is !== "held") return this.#process?.poke();
+      const adopted = result.is === "refused";
+      failures = result.is === "answered" || adopted ? 0 : failures + 1;
+      const retryMs = Math.min(this.#intervalOf(claim) / 2, TIMING.retryBaseMs * 2 ** failures);
+      if (adopted) dueMs = now.nowMs;
+      else if (failures > 0) dueMs = Math.min(now.nowMs + retryMs, leaseEndMs(after));
+      else dueMs = after.sentMs + this.#intervalOf(claim) * this.#timeline.between(0.85, 1);
+      this.#process?.poke();
+    }
+  }
+
+  #intervalOf({ lease }: Claim): number {
+    return beatIntervalMs(lease as HeldLease, TIMING);
+  }
+
+  *#beat(expected: string): Script<BeatResult> {
+    const sentMs = this.#timeline.nowMs;
+    const sentWallMs = this.#wallMs();
+    try {
+      const answer = yield* this.#work(() => this.#api.beat("operator", expected));
+      if (answer.kind === "beat") return { is: "answered", beat: this.#heartbeat(answer), sentMs, sentWallMs };
+      return { is: "refused", current: { state: answer.state, last_heartbeat: answer.last, ttl_seconds: null } };
+    } catch (error) {
+      return error instanceof RefusedError ? { is: "failed" } : { is: "unanswered", sentMs };
+    }
+  }
+
+  *#quietKeeper(): Script {
+    this.#paused = true;
+    while (this.#beating) yield* sleep(10);
+  }
+
+  #resumeKeeper(claim: Claim): void {
+    this.#paused = false;
+    this.#keeper?.kill();
+    if (claim.lease?.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
+  }
+
+  *#letGo(claim: Claim): Script {
+    yield* this.#quietKeeper();
+    const { lease } = claim;
+    if (lease?.is !== "held") return;
+    claim.lease = null;
+    claim.item = null;
+    claim.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
+    // A last one, to have it lapse sooner; this server grants what it granted before.
+    const sentMs = this.#timeline.nowMs;
+    const result = yield* this.#beat(lease.echo);
+    if (result.is !== "refused") claim.memory = { is: "fenced", beatSentMs: sentMs, ttlMs: lease.ttlMs };
+  }
+
+  *#stop(claim: Claim, force: boolean): Script {
+    const held = claim.lease?.is === "held";
+    if (force) yield* this.#quietKeeper();
+    const { lease } = claim;
+    const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
+    if (held && !(lease?.is === "held" && maySendStop(lease, now, TIMING))) return this.#resumeKeeper(claim);
+    const sentMs = this.#timeline.nowMs;
+    const { state, goneByMs } = this.#cluster.live;
+    if (force && claim.ending === null && state.is === "running" && goneByMs === null && this.#cluster.containerRuns) {
+      this.complaints.push("a session is stopped under its running container");
+    }
+    if (force && claim.end?.exitCode === SIGKILL_EXIT && claim.ending === null && this.#api.state === "active") {
+      if (this.#limits.onPodFailure === "Release") this.complaints.push("a session to be released is stopped");
+    }
+    try {
+      yield* this.#work(() => this.#api.stop("operator", force));
+    } catch (error) {
+      if (force) this.#resumeKeeper(claim);
+      throw error;
+    }
+    const seen = claim.item ?? this.#listed(sentMs);
+    claim.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
+    if (force && claim.lease !== null) claim.lease = { is: "over" };
+    if (force) return;
+    claim.gracefulStopMs = this.#timeline.nowMs;
+    claim.stoppingSinceMs = claim.gracefulStopMs;
+    if (claim.lease?.is === "held") claim.lease = { ...claim.lease, state: "stopping" };
+    claim.ending = { why: "MaxDuration", message: "" };
+  }
+
+  *#deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Script {
+    yield* this.#kube(() => {
+      const { state } = this.#cluster.live;
+      const fits = step.why === "StartFailed" ? state.is === "parked" : state.is !== "ended";
+      if (!fits && state.is !== "gone") throw new RefusedError(`the Pod is ${state.is}`);
+      this.#cluster.delete();
+    });
+    claim.ending ??= { why: step.why, message: step.message };
+    if (step.why === "StartFailed") this.#noteEnd(claim, { ...NOT_SEEN, cause: "StartFailed", message: "" });
+  }
+
+  *#dropSecret(claim: Claim): Script {
+    yield* this.#kube(() => {
+      const { secret } = this.#cluster;
+      if (!secret) return;
+      if (String(secret.version) !== claim.secretVersion) throw new StaleError();
+      this.#cluster.secret = null;
+    });
+  }
+
+  /** After a conflict: what the Secret says now. */
+  #reread(claim: Claim): void {
+    const { secret } = this.#cluster;
+    if (!secret) {
+      claim.recordGone = true;
+      return;
+    }
+    noteJournal(claim, secret.journal, this.#timeline.nowMs);
+    claim.secretVersion = String(secret.version);
+    claim.acknowledgedAt = secret.journal.acknowledgedAt ?? claim.acknowledgedAt;
+  }
+
+  /** Items of running sessions are looked at every 5 s before their first beat, then every 30 s. */
+  *#sweep(): Script {
+    for (;;) {
+      const slow = this.#claim?.firstBeatSeen ?? false;
+      yield* sleep(slow ? TIMING.observeMs : TIMING.observeFirstBeatMs);
+      const claim = this.#claim;
+      if (
+        !claim ||
+        claim.journal.lease === "Operator" ||
+        claim.startedAtMs === null ||
+        claim.end !== null ||
+        claim.claiming
+      )
+        continue;
+      const view = yield* this.#try(this.#look());
+      if (!view || this.#claim !== claim) continue;
+      this.#saw(claim, view);
+      this.#process?.poke();
+    }
+  }
+
+  *#try<T>(script: Script<T>): Script<T | null> {
+    try {
+      return yield* script;
+    } catch {
+      return null;
+    }
+  }
+
+  #kube<T>(effect: () => T): Script<T> {
+    return request(effect, KUBE_BOUND_MS, KUBE_MS);
+  }
+
+  #work<T>(effect: () => T): Script<T> {
+    return request(
+      () => {
+        this.#api.calls += 1;
+        return effect();
+      },
+      TIMING.requestBoundMs,
+      this.#workMs,
+    );
+  }
+}
