@@ -1,6 +1,6 @@
 import { GROUP } from "./api/names.ts";
 import type { CheckSettings } from "./check-settings.ts";
-import { type Clock, realClock, sleep } from "./core/clock.ts";
+import { type Clock, realClock, SECOND_MS, sleep } from "./core/clock.ts";
 import { errorText, OperatorError } from "./core/errors.ts";
 import { KubeClient } from "./kube/client.ts";
 import { loadKubeConfig } from "./kube/config.ts";
@@ -10,7 +10,6 @@ import { createLogger, type Logger, redact } from "./observe/logger.ts";
 import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
 import { berthVersion } from "./version.ts";
 
-const SECOND_MS = 1_000;
 /** One client for a minute: a request a second is nothing to an API server, and quick enough for whoever waits. */
 const POLL_MS = SECOND_MS;
 const HTTP_NOT_FOUND = 404;

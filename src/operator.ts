@@ -6,7 +6,7 @@ import type { Environment } from "./api/environment.ts";
 import { LEASE_NAME } from "./api/names.ts";
 import type { Settings } from "./config.ts";
 import type { Console } from "./console/console.ts";
-import { aborted, type Clock, realClock } from "./core/clock.ts";
+import { aborted, type Clock, realClock, SECOND_MS } from "./core/clock.ts";
 import { type PointObserver, pointsOf } from "./core/points.ts";
 import { DEFAULT_TIMING, type Timing, withRequestBound } from "./core/timing.ts";
 import { ShardRing } from "./election/shard-ring.ts";
@@ -28,8 +28,6 @@ import { SigningSecrets } from "./webhook/secrets.ts";
 import { type BudgetLimits, Budgets } from "./work/budget.ts";
 import { WorkApiClient } from "./work/client.ts";
 import { WorkHttp } from "./work/http.ts";
-
-const SECOND_MS = 1_000;
 
 /** A member of a budget that asked for nothing for so many of the longest pauses is gone. */
 const MEMBER_PAUSES = 2;

@@ -1,6 +1,7 @@
 import type { Environment } from "./api/environment.ts";
 import { FINALIZER, GROUP } from "./api/names.ts";
-import { type Clock, realClock, sleep } from "./core/clock.ts";
+import { deleteClaimSecrets } from "./claims/claim-lists.ts";
+import { type Clock, realClock, SECOND_MS, sleep } from "./core/clock.ts";
 import { errorText, OperatorError } from "./core/errors.ts";
 import { NO_POINTS } from "./core/points.ts";
 import { KubeClient } from "./kube/client.ts";
@@ -8,12 +9,10 @@ import { loadKubeConfig } from "./kube/config.ts";
 import { hasStatus, isConflict, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "./kube/resource.ts";
 import { createLogger, type Logger, redact } from "./observe/logger.ts";
-import { deleteClaimSecrets } from "./sessions/claim-secrets.ts";
 import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 import { berthVersion } from "./version.ts";
 
-const SECOND_MS = 1_000;
 /** One client for a minute or two: a list a second is nothing to an API server, and quick enough for whoever waits. */
 const POLL_MS = SECOND_MS;
 /** The operator's Pods end within their grace and a moment more; what takes longer than that has lost its node. */

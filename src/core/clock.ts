@@ -16,6 +16,8 @@ export interface Timer {
   cancel(): void;
 }
 
+export const SECOND_MS = 1_000;
+
 /** setTimeout overflows at 2^31 ms and fires at once: longer waits are cut to this and re-armed by the caller. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 

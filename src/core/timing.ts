@@ -1,3 +1,5 @@
+import { SECOND_MS } from "./clock.ts";
+
 /**
  * The protocol's and the loops' times, in milliseconds, in one place. Spec fields (seconds) are not here: these are the
  * numbers a user does not set. Tests scale some of them; the claim window is never scaled, since it is the server's.
@@ -266,5 +268,3 @@ export function scaleTiming(timing: Timing, factor: number): Timing {
 export function desiredTtlSeconds({ desiredTtlMs }: Pick<Timing, "desiredTtlMs">): number {
   return Math.max(1, Math.round(desiredTtlMs / SECOND_MS));
 }
-
-const SECOND_MS = 1_000;

@@ -1,4 +1,5 @@
 import { LEASE_NAME } from "../api/names.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { shardLeaseName } from "../election/shard-leases.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { LEASES, type Lease, PODS } from "../kube/resource.ts";
@@ -6,7 +7,6 @@ import { type CheckResult, resultsOf } from "./checks.ts";
 import { type Look, look, unseen } from "./look.ts";
 import type { InstalledOperator } from "./operators.ts";
 
-const SECOND_MS = 1_000;
 /**
  * A Lease that nobody renewed for so long is nobody's: four times what it lasts. The holder's clock writes the time and the
  * API server's is compared with it, so that some seconds between them must not matter.

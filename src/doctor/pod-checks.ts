@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { LABEL_ENVIRONMENT, LABEL_PHASE, LABEL_ROLE, toLabelValue } from "../api/names.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
@@ -7,7 +8,6 @@ import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";
 import { type Look, look, unseen } from "./look.ts";
 
-const SECOND_MS = 1_000;
 /** A Pod that is deleted is gone when its grace is over and its node has said so; a lost node takes some minutes. */
 const GONE_MARGIN_MS = 300_000;
 /** A message names so many Pods. */

@@ -1,4 +1,4 @@
-import type { Clock } from "../core/clock.ts";
+import { type Clock, SECOND_MS } from "../core/clock.ts";
 import type { CallOptions, KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { type Lease, type LeaseSpec, microTime } from "../kube/objects.ts";
@@ -155,8 +155,6 @@ function transitionsAfter({ leaseTransitions = 0 }: LeaseSpec, ours: boolean): n
   if (ours) return leaseTransitions;
   return leaseTransitions < MAX_TRANSITIONS ? leaseTransitions + 1 : 0;
 }
-
-const SECOND_MS = 1_000;
 
 /**
  * Since when each Lease was seen unchanged, on our own monotonic clock: no two clocks are ever compared, and the times

@@ -2,6 +2,7 @@ import { isGood } from "../api/condition-types.ts";
 import { findCondition } from "../api/conditions.ts";
 import type { Environment } from "../api/environment.ts";
 import { asEndReason } from "../api/reasons.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import type { KubeEvent, Pod } from "../kube/resource.ts";
 import { redact } from "../observe/logger.ts";
 import { readFinished } from "../pods/finished.ts";
@@ -39,8 +40,6 @@ export interface Entry {
   readonly source: Source;
   readonly message: string;
 }
-
-const SECOND_MS = 1_000;
 
 /** Everything that is known, in the order in which it happened. */
 export function timelineOf({ pods, claims, events, items, environments }: Traces): Entry[] {

@@ -1,4 +1,5 @@
 import { ANNOTATION_SESSION_CONTAINER } from "../api/names.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import type { Condition, ContainerStateTerminated, ContainerStatus, Pod, PodStatus } from "../kube/resource.ts";
 import { GATE_CONTAINER, isGatedByInit } from "./pod-gate.ts";
 
@@ -69,8 +70,6 @@ const NODE_SHUTDOWN = new Set(["Terminated", "NodeShutdown", "Shutdown"]);
 
 /** How far the clocks of a node and of the control plane are apart at most, where they are kept at all. */
 const CLOCK_SKEW_MS = 10_000;
-
-const SECOND_MS = 1_000;
 
 /** containerd's and CRI-O's words for a command that could not be started at all. */
 const START_ERRORS = new Set(["StartError", "ContainerCannotRun"]);

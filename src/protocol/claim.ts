@@ -1,3 +1,4 @@
+import { SECOND_MS } from "../core/clock.ts";
 import type { End } from "../pods/pod-state.ts";
 import type { WorkItem, WorkState } from "../work/types.ts";
 import type { Journal } from "./journal.ts";
@@ -160,7 +161,6 @@ export function isSameInstant(one: string, other: string | null): boolean {
   return a !== null && b !== null && a.fromMs < b.beforeMs && b.fromMs < a.beforeMs;
 }
 
-const SECOND_MS = 1_000;
 const FRACTION = /\.(\d+)/;
 
 /** The span of time that an RFC 3339 text can stand for: it may be cut to whole seconds, or to any fraction. */

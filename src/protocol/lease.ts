@@ -1,3 +1,4 @@
+import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Heartbeat, LeaseState } from "../work/types.ts";
 
@@ -51,8 +52,6 @@ export type BeatResult =
   | { readonly is: "unanswered"; readonly sentMs: number }
   /** It took no effect, and says nothing of the lease. `retryAfterMs`: what the server asked for. */
   | { readonly is: "failed"; readonly retryAfterMs?: number };
-
-const SECOND_MS = 1_000;
 
 /** Clients beat every max(1 s, min(ttl / 2, 30 s)); sooner would be a burden to the server. */
 const SHORTEST_BEAT_MS = 1_000;

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "../core/clock.ts";
+import { type Clock, SECOND_MS, type Timer } from "../core/clock.ts";
 import type { Metrics } from "../observe/metrics.ts";
 
 /** A session began to run, says somebody who may be wrong, late, or silent. It names no environment. */
@@ -58,7 +58,6 @@ const ELSEWHERE_MS = 10 * 60_000;
  * where there are no hints (docs/request-budget.md). A flood of hints cannot cost more.
  */
 export const LOOKS_PER_SECOND = 10;
-const SECOND_MS = 1_000;
 /** Sessions that are remembered, some 300 bytes each. One that is forgotten is looked for everywhere once more. */
 const MAX_SESSIONS = 20_000;
 /** Workspaces that are told apart; one receiver has the endpoints of a few. */

@@ -1,6 +1,6 @@
 import type { QueueStatus } from "../api/environment.ts";
 import { Backoff, jitter, type Random } from "../core/backoff.ts";
-import { type Clock, sleep } from "../core/clock.ts";
+import { type Clock, SECOND_MS, sleep } from "../core/clock.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Metrics } from "../observe/metrics.ts";
@@ -21,8 +21,6 @@ export interface QueueContext {
 }
 
 const JITTER = 0.1;
-const SECOND_MS = 1_000;
-
 /**
  * Follows the queue's statistics: fast while there is work, slowly when idle, at once when somebody says that the queue
  * may have moved. A failed reading leaves the last one as it was: an error is never taken for an empty queue.

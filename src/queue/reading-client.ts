@@ -1,10 +1,8 @@
 import type { Environment } from "../api/environment.ts";
-import { type Clock, realClock } from "../core/clock.ts";
+import { type Clock, realClock, SECOND_MS } from "../core/clock.ts";
 import { WorkApiClient } from "../work/client.ts";
 import { WorkHttp } from "../work/http.ts";
 import { askWithoutKey, type UnkeyedAnswer } from "../work/without-key.ts";
-
-const SECOND_MS = 1_000;
 
 /** How the Work API of an Environment may be reached from here. */
 export interface WorkAccess {

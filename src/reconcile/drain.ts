@@ -1,9 +1,7 @@
-import type { Clock } from "../core/clock.ts";
+import { type Clock, SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { EnvironmentState } from "./environment-state.ts";
-
-const SECOND_MS = 1_000;
 
 export interface DrainOptions {
   readonly kube: Pick<KubeClient, "now">;

@@ -1,8 +1,9 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
+import { ClaimLists } from "../claims/claim-lists.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
-import { ClaimLists } from "../sessions/claim-lists.ts";
 import { announcer } from "./announcer.ts";
 import { addressesToRecord, isRecorded } from "./api-addresses.ts";
 import { drain } from "./drain.ts";
@@ -17,8 +18,6 @@ import { deleteClaimsOf, deleteOrphanedClaims } from "./orphaned-claims.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { invalidSpecMessage } from "./refusals.ts";
 import { UnservedEnvironments } from "./unserved.ts";
-
-const SECOND_MS = 1_000;
 
 /**
  * One Environment from its spec to its status, in small steps: key, origin, template, network policy, loops, deletion, status. Level-based

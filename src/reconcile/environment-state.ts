@@ -1,5 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
+import type { ClaimLists } from "../claims/claim-lists.ts";
 import type { Points } from "../core/points.ts";
 import { startEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { PodCache } from "../pods/pod-state.ts";
@@ -7,7 +8,6 @@ import type { Announce } from "../protocol/context.ts";
 import type { SessionPoint } from "../protocol/points.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { HintedQueue } from "../queue/hints.ts";
-import type { ClaimLists } from "../sessions/claim-lists.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
 import { KeyKeeper } from "./key-keeper.ts";
 import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";

@@ -1,9 +1,9 @@
+import { deleteClaimSecrets } from "../claims/claim-lists.ts";
 import { errorText } from "../core/errors.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isNotFound } from "../kube/errors.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Journal } from "../protocol/journal.ts";
-import { deleteClaimSecrets } from "../sessions/claim-secrets.ts";
 import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
 import type { EnvironmentState } from "./environment-state.ts";
 

@@ -1,3 +1,4 @@
+import { SECOND_MS } from "../core/clock.ts";
 import { isPerSession, sessionBoundTo, usesVolume } from "../pods/workspace-pods.ts";
 import type { Breaker } from "../protocol/breaker.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
@@ -6,8 +7,6 @@ import { AwaitedSessions } from "./awaited-sessions.ts";
 import { type BoundCapacityPlan, planBoundCapacity } from "./bound-capacity.ts";
 import type { Expectations } from "./expectations.ts";
 import type { FreePods } from "./free-pods.ts";
-
-const SECOND_MS = 1_000;
 
 /**
  * `workspace: PerSession`: which sessions wait for a Pod of their own, and which are to get one. What is there and what is

@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
@@ -10,8 +11,6 @@ import { type Facts, type Limits, noteWaiting, ranFor } from "../protocol/facts.
 import { ofClaim } from "../protocol/points.ts";
 import type { Releases } from "./releases.ts";
 import { NOT_SEEN, type SessionNotes } from "./session-notes.ts";
-
-const SECOND_MS = 1_000;
 
 /** Of the bound after deletionGraceSeconds: sessions get so much of it to leave, the rest is for ending Pods and settling. */
 const DRAIN_GRACE = 0.5;

@@ -1,5 +1,5 @@
 import { backoffCeiling } from "../core/backoff.ts";
-import { aborted, type Timer } from "../core/clock.ts";
+import { aborted, SECOND_MS, type Timer } from "../core/clock.ts";
 import { DueHeap } from "../core/due-heap.ts";
 import { errorText } from "../core/errors.ts";
 import { desiredTtlSeconds } from "../core/timing.ts";
@@ -37,8 +37,6 @@ const LEAST_EARLY = 0.03;
 
 /** The first beats of leases that were taken together (a restart) are spread over this part of the interval. */
 const FIRST_EARLY = 0.5;
-
-const SECOND_MS = 1_000;
 
 /** A lease that is kept, and its next beat. */
 interface Kept {

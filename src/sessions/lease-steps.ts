@@ -1,3 +1,4 @@
+import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "../claims/item-acts.ts";
 import type { Claim } from "../protocol/claim.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { overdueEnding } from "../protocol/facts.ts";
@@ -6,7 +7,6 @@ import { WorkApiError } from "../work/errors.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
 import { noFirstBeatMessage } from "./no-first-beat.ts";
-import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "./perform.ts";
 
 /** The steps of a claim that beat or stop its item, hand in hand with the keeper, which beats beside them. */
 export class LeaseSteps {

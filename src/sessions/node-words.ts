@@ -1,5 +1,6 @@
 import { LABEL_ENVIRONMENT } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isForbidden } from "../kube/errors.ts";
 import { EVENTS, type Pod } from "../kube/resource.ts";
@@ -15,8 +16,6 @@ const EVENTS_LIMIT = 100;
 const READ_TIMEOUT_MS = 10_000;
 /** What a Pod is waited for before its node is asked, as a part of the time that it is given at all. */
 const SHARE_OF_TIMEOUT = 0.5;
-
-const SECOND_MS = 1_000;
 
 type FreePods = readonly { readonly free: FreePod; readonly pod: Pod }[];
 

@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import type { Pod } from "../kube/resource.ts";
@@ -21,8 +22,6 @@ import { FreePods } from "./free-pods.ts";
 import { NodeWords } from "./node-words.ts";
 import { PodCreation } from "./pod-creation.ts";
 import type { Removals } from "./removal.ts";
-
-const SECOND_MS = 1_000;
 
 /** Creations and removals of one Environment under way at the same time. */
 const CONCURRENCY = 16;

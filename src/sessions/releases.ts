@@ -8,6 +8,7 @@ import {
   toLabelValue,
 } from "../api/names.ts";
 import { MAX_CONCURRENT } from "../api/sessions-spec.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { hashOf } from "../core/json.ts";
 import { isAlreadyExists, isNotFound, orNull } from "../kube/errors.ts";
 import { SECRETS, type Secret } from "../kube/resource.ts";
@@ -201,7 +202,6 @@ function keyOf({ journal }: Pick<Claim, "journal">): string {
   return hashOf(journal.workId);
 }
 
-const SECOND_MS = 1_000;
 const COUNT = /^(\d{1,4}) ([0-9a-f]{12}) (\d{1,12})$/;
 
 /** Null deletes the key. */

@@ -1,4 +1,5 @@
 import { LABEL_PHASE } from "../api/names.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import { orNull } from "../kube/errors.ts";
@@ -11,8 +12,6 @@ import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { CLAIM_SECRET_TYPE } from "../protocol/journal.ts";
 import type { Outcome } from "../protocol/outcome.ts";
-
-const SECOND_MS = 1_000;
 
 /** Deletions under way at the same time. */
 const CONCURRENCY = 16;

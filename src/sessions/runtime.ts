@@ -1,5 +1,9 @@
 import type { QueueStatus, SessionsStatus, WorkspacesStatus } from "../api/environment.ts";
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { deleteClaimSecrets } from "../claims/claim-lists.ts";
+import { type ClaimGate, ClaimLoop } from "../claims/claim-loop.ts";
+import { RefusedItems } from "../claims/refused-items.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
@@ -17,23 +21,18 @@ import { ApiHealth, type Judged, type Verdict } from "../queue/api-health.ts";
 import { IdlePace } from "../queue/idle-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
-import { type ClaimGate, ClaimLoop } from "./claim-loop.ts";
-import { deleteClaimSecrets } from "./claim-secrets.ts";
 import { DisruptionBudget } from "./disruption-budget.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
 import { ItemObservers } from "./item-observers.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { Pool } from "./pool.ts";
 import { Recovery } from "./recovery.ts";
-import { RefusedItems } from "./refused-items.ts";
 import { Releases } from "./releases.ts";
 import { Removals } from "./removal.ts";
 import { Retention } from "./retention.ts";
 import { SessionLoop } from "./session-loop.ts";
 import { capacityVerdict, credentialVerdict, startVerdict } from "./verdicts.ts";
 import { Workspaces } from "./workspaces.ts";
-
-const SECOND_MS = 1_000;
 
 /** Steps without which sessions that ended keep their room. */
 const KEEPS_ROOM = ["look", "fence", "stop", "settled", "delete-pod"] as const satisfies readonly StepName[];

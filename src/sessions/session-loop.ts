@@ -1,3 +1,7 @@
+import { own } from "../claims/item-acts.ts";
+import { markFinished, sameState, touchPod } from "../claims/pod-acts.ts";
+import { dropSecret, openSecret, StaleClaimError } from "../claims/secret-acts.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeApiError } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
@@ -23,12 +27,9 @@ import { ClaimFacts, isAssigned } from "./claim-facts.ts";
 import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
-import { dropSecret, markFinished, openSecret, own, StaleClaimError, sameState, touchPod } from "./perform.ts";
 import { MOST_RELEASES, type Releases } from "./releases.ts";
 import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
-
-const SECOND_MS = 1_000;
 
 /**
  * Claims of one Environment that are worked on at the same time. Each does nothing but wait for answers, and all that wait

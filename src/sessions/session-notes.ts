@@ -1,4 +1,5 @@
 import { END_REASONS, type EndReason } from "../api/reasons.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { End, EndCause } from "../pods/pod-state.ts";
@@ -10,8 +11,6 @@ import type { Outcome } from "../protocol/outcome.ts";
 import { endedView } from "../protocol/session-view.ts";
 import { notYet } from "./item-observer.ts";
 import { StartTimes } from "./start-times.ts";
-
-const SECOND_MS = 1_000;
 
 /** Causes that stand in the status of the Pod, not in that of its container. */
 const TOLD_LATE: ReadonlySet<EndCause> = new Set<EndCause>(["Evicted", "Preempted", "NodeLost", "DeadlineExceeded"]);

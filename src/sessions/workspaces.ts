@@ -1,5 +1,6 @@
 import { ANNOTATION_LAST_USED } from "../api/names.ts";
 import { Backoff } from "../core/backoff.ts";
+import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { Passes } from "../core/passes.ts";
 import {
@@ -23,8 +24,6 @@ import {
 } from "../pods/workspace-volume.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
-
-const SECOND_MS = 1_000;
 
 /** Passes by the clock follow one another no closer than this. */
 const MIN_WAKE_MS = 1_000;

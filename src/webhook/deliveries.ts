@@ -1,7 +1,6 @@
-import type { Clock } from "../core/clock.ts";
+import { type Clock, SECOND_MS } from "../core/clock.ts";
 import { TOLERANCE_SECONDS } from "./signature.ts";
 
-const SECOND_MS = 1_000;
 /** By then a delivery is too old to be taken again, whatever our clock and the sender's differ by. */
 const REMEMBERED_MS = 2 * TOLERANCE_SECONDS * SECOND_MS;
 /** Some megabytes at most. An id that is forgotten early costs one more look at a queue. */

@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
+import { SECOND_MS } from "../core/clock.ts";
 
 /**
  * Signatures of Standard Webhooks, by which the platform signs its deliveries
@@ -64,5 +65,3 @@ export function verify(headers: SignedHeaders, body: Buffer, keys: readonly Buff
   if (!isSigned) return "forged";
   return Math.abs(nowMs / SECOND_MS - Number(timestamp)) > TOLERANCE_SECONDS ? "stale" : "good";
 }
-
-const SECOND_MS = 1_000;

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "../core/clock.ts";
+import { type Clock, SECOND_MS, type Timer } from "../core/clock.ts";
 import { Slots } from "../core/slots.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { MAX_RETRY_AFTER_MS } from "./errors.ts";
@@ -40,7 +40,6 @@ const WAITERS_SHARE = 1 / 4;
 const HALF = 0.5;
 /** Calls that must not wait may use up so much in advance; more would be paid off by those who wait, for long. */
 const DEBT_SECONDS = 1;
-const SECOND_MS = 1_000;
 /** What all members together may use of the rate while all are idle: the rest is for those with work. */
 const IDLE_SHARE = 1 / 2;
 /** A request sent so soon after somebody had to wait was sent at full use of the rate. */

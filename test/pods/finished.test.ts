@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { END_REASONS } from "../../src/api/reasons.ts";
+import { markFinished, type StartMark } from "../../src/claims/pod-acts.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import type { ContainerStatus, Pod } from "../../src/kube/resource.ts";
@@ -9,7 +10,6 @@ import type { EndCause } from "../../src/pods/pod-state.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import { outcomeOf } from "../../src/protocol/outcome.ts";
-import { markFinished, type StartMark } from "../../src/sessions/perform.ts";
 import { claimOf, END, JOURNAL, opened, over, POLLED } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { containerStatus, pod, SESSION } from "./pods.ts";

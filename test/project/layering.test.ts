@@ -27,6 +27,8 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["work", "../api/names.ts"],
   ["kube", "../work/client.ts"],
   ["kube", "../api/names.ts"],
+  ["claims", "../pool/pool.ts"],
+  ["claims", "../sessions/runtime.ts"],
   ["protocol", "../claims/claim-loop.ts"],
   ["protocol", "../pool/pool.ts"],
   ["protocol", "../sessions/runtime.ts"],

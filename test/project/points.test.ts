@@ -96,7 +96,7 @@ const CALL_REACH = 420;
 /** Requests that have no point of their own, each with the reason. */
 const EXEMPT: Readonly<Record<string, string>> = {
   "src/sessions/item-observer.ts": "session.look and sweep.list are around whole walks",
-  "src/sessions/claim-lists.ts": "recover.list and recover.list-late are around what is asked of it",
+  "src/claims/claim-lists.ts": "recover.list and recover.list-late are around what is asked of it",
   "src/reconcile/environment-key.ts": "reconcile.read-key is around the whole reading",
   "src/reconcile/template-check.ts": "reconcile.check-template is around the whole check",
 };

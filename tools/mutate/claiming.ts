@@ -1,7 +1,7 @@
 import type { FileMutations } from "./mutation.ts";
 
-const ACKNOWLEDGING = "test/sessions/acknowledging.test.ts";
-const CREDENTIAL = "test/sessions/credential.test.ts";
+const ACKNOWLEDGING = "test/claims/acknowledging.test.ts";
+const CREDENTIAL = "test/claims/credential.test.ts";
 const DECIDE = "test/protocol/decide.test.ts";
 const DECIDE_OPERATOR = "test/protocol/decide-operator.test.ts";
 const JOURNAL = "test/protocol/journal.test.ts";
@@ -67,7 +67,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/acknowledging.ts",
+    file: "src/claims/acknowledging.ts",
     tests: [ACKNOWLEDGING],
     mutations: [
       {
@@ -369,8 +369,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim-journal.ts",
-    tests: ["test/sessions/claim-journal.test.ts"],
+    file: "src/claims/claim-journal.ts",
+    tests: ["test/claims/claim-journal.test.ts"],
     mutations: [
       {
         name: "takes a Secret about another item for its own",
@@ -502,7 +502,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim-loop.ts",
+    file: "src/claims/claim-loop.ts",
     tests: [OFFERS, RUNTIME],
     mutations: [
       {
@@ -707,7 +707,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/credential.ts",
+    file: "src/claims/credential.ts",
     tests: [CREDENTIAL],
     mutations: [
       {
@@ -725,8 +725,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim-secrets.ts",
-    tests: ["test/sessions/claim-secrets.test.ts"],
+    file: "src/claims/claim-lists.ts",
+    tests: ["test/claims/claim-secrets.test.ts"],
     mutations: [
       {
         name: "deletes Secrets of any type",
@@ -755,8 +755,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/refused-items.ts",
-    tests: ["test/sessions/refused-items.test.ts"],
+    file: "src/claims/refused-items.ts",
+    tests: ["test/claims/refused-items.test.ts"],
     mutations: [
       {
         name: "stops sessions that are left in the list",
@@ -881,8 +881,8 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim-lists.ts",
-    tests: ["test/sessions/claim-lists.test.ts"],
+    file: "src/claims/claim-lists.ts",
+    tests: ["test/claims/claim-lists.test.ts"],
     mutations: [
       {
         name: "gives an Environment the claims of all others",

@@ -5,7 +5,7 @@ const DECIDE_OPERATOR = "test/protocol/decide-operator.test.ts";
 const LEASE = "test/protocol/lease.test.ts";
 const LEASE_KEEPER = "test/sessions/lease-keeper.test.ts";
 const LEASE_STEPS = "test/sessions/lease-steps.test.ts";
-const PERFORM = "test/sessions/perform.test.ts";
+const PERFORM = "test/claims/pod-acts.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 
 /** Step 6 of the protocol: what keeps a lease true, and what ends a session. */
@@ -632,7 +632,97 @@ export const KEEPING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/perform.ts",
+    file: "src/claims/pod-acts.ts",
+    tests: [PERFORM],
+    mutations: [
+      {
+        name: "touches another Pod of the same name",
+        guard: "precondition",
+        find: "uid: claim.journal.podUid,",
+        replace: "",
+      },
+      {
+        name: "gives a Pod a deadline that doesn't outlast grace",
+        guard: "bound",
+        find: "maxDurationSeconds + patienceSeconds + graceSeconds;",
+        replace: "maxDurationSeconds + patienceSeconds;",
+      },
+      {
+        name: "gives a Pod a deadline that doesn't outlast patience",
+        guard: "bound",
+        find: "maxDurationSeconds + patienceSeconds + graceSeconds;",
+        replace: "maxDurationSeconds + graceSeconds;",
+      },
+      {
+        name: "gives a Pod a deadline from its start instead of from now",
+        guard: "bound",
+        find: "Math.ceil(ageSeconds) + maxDurationSeconds",
+        replace: "maxDurationSeconds",
+      },
+      {
+        name: "raises a Pod's deadline",
+        guard: "bound",
+        find: "Math.min(current, claim.deadlineSeconds ?? deadlineSeconds(context, pod))",
+        replace: "claim.deadlineSeconds ?? deadlineSeconds(context, pod)",
+      },
+      {
+        name: "deletes a Pod for a failed start though its container runs by now",
+        guard: "identity",
+        find: 'state === "parked" || state === "preparing" : state',
+        replace: 'state !== "ended" : state',
+      },
+    ],
+  },
+  {
+    file: "src/claims/item-acts.ts",
+    tests: [PERFORM],
+    mutations: [
+      {
+        name: "takes a fence that extended nothing for a lease",
+        guard: "stop",
+        find: 'if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);',
+        replace: 'if (beaten.state !== "active") return refused(context, claim);',
+      },
+      {
+        name: "takes a fence on an item that isn't active for a lease",
+        guard: "stop",
+        find: 'if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);',
+        replace: "if (!beaten.lease_extended) return refused(context, claim);",
+      },
+      {
+        name: "fences with whatever value the refusal shows",
+        guard: "fenceStill",
+        find: "if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return first;",
+        replace: "if (!current || current === expected) return first;",
+      },
+      {
+        name: "sends heartbeats where the spec points now",
+        guard: "moved",
+        find: "context.work(api).heartbeat(",
+        replace: "context.work().heartbeat(",
+      },
+      {
+        name: "stops an item where the spec points now",
+        guard: "moved",
+        find: "context.work(api).stop(",
+        replace: "context.work().stop(",
+      },
+      {
+        name: "sends a heartbeat for a step though another process may act",
+        guard: "guard",
+        find: "context.guard();\n    const request",
+        replace: "const request",
+      },
+      {
+        name: "stops an item though another process may act",
+        guard: "guard",
+        find: "context.guard();\n  const sentMs",
+        replace: "const sentMs",
+      },
+    ],
+  },
+  {
+    file: "src/claims/secret-acts.ts",
     tests: [PERFORM],
     mutations: [
       {
@@ -676,84 +766,6 @@ export const KEEPING: readonly FileMutations[] = [
         guard: "versions",
         find: "claim.secretVersion = opened.metadata.resourceVersion ?? claim.secretVersion;",
         replace: "",
-      },
-      {
-        name: "touches another Pod of the same name",
-        guard: "precondition",
-        find: "uid: claim.journal.podUid,",
-        replace: "",
-      },
-      {
-        name: "gives a Pod a deadline that doesn't outlast grace",
-        guard: "bound",
-        find: "maxDurationSeconds + patienceSeconds + graceSeconds;",
-        replace: "maxDurationSeconds + patienceSeconds;",
-      },
-      {
-        name: "gives a Pod a deadline that doesn't outlast patience",
-        guard: "bound",
-        find: "maxDurationSeconds + patienceSeconds + graceSeconds;",
-        replace: "maxDurationSeconds + graceSeconds;",
-      },
-      {
-        name: "gives a Pod a deadline from its start instead of from now",
-        guard: "bound",
-        find: "Math.ceil(ageSeconds) + maxDurationSeconds",
-        replace: "maxDurationSeconds",
-      },
-      {
-        name: "raises a Pod's deadline",
-        guard: "bound",
-        find: "Math.min(current, claim.deadlineSeconds ?? deadlineSeconds(context, pod))",
-        replace: "claim.deadlineSeconds ?? deadlineSeconds(context, pod)",
-      },
-      {
-        name: "takes a fence that extended nothing for a lease",
-        guard: "stop",
-        find: 'if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);',
-        replace: 'if (beaten.state !== "active") return refused(context, claim);',
-      },
-      {
-        name: "takes a fence on an item that isn't active for a lease",
-        guard: "stop",
-        find: 'if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);',
-        replace: "if (!beaten.lease_extended) return refused(context, claim);",
-      },
-      {
-        name: "fences with whatever value the refusal shows",
-        guard: "fenceStill",
-        find: "if (!current || current === expected || Date.parse(current) !== Date.parse(expected)) return first;",
-        replace: "if (!current || current === expected) return first;",
-      },
-      {
-        name: "sends heartbeats where the spec points now",
-        guard: "moved",
-        find: "context.work(api).heartbeat(",
-        replace: "context.work().heartbeat(",
-      },
-      {
-        name: "stops an item where the spec points now",
-        guard: "moved",
-        find: "context.work(api).stop(",
-        replace: "context.work().stop(",
-      },
-      {
-        name: "sends a heartbeat for a step though another process may act",
-        guard: "guard",
-        find: "context.guard();\n    const request",
-        replace: "const request",
-      },
-      {
-        name: "stops an item though another process may act",
-        guard: "guard",
-        find: "context.guard();\n  const sentMs",
-        replace: "const sentMs",
-      },
-      {
-        name: "deletes a Pod for a failed start though its container runs by now",
-        guard: "identity",
-        find: 'state === "parked" || state === "preparing" : state',
-        replace: 'state !== "ended" : state',
       },
     ],
   },

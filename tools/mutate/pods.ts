@@ -283,8 +283,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/claim-room.ts",
-    tests: ["test/sessions/claim-room.test.ts"],
+    file: "src/claims/claim-room.ts",
+    tests: ["test/claims/claim-room.test.ts"],
     mutations: [
       {
         name: "begins any number of claims at a time",
@@ -494,7 +494,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/perform.ts",
+    file: "src/claims/pod-acts.ts",
     tests: ["test/pods/finished.test.ts"],
     mutations: [
       {

@@ -1,9 +1,9 @@
 import { expect, test, vi } from "vitest";
+import { ClaimRoom, FIRST_UNDER_WAY, MOST_UNDER_WAY } from "../../src/claims/claim-room.ts";
 import { Notifier } from "../../src/core/notifier.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { FEWEST_UNDER_WAY } from "../../src/protocol/claims-first.ts";
-import { ClaimRoom, FIRST_UNDER_WAY, MOST_UNDER_WAY } from "../../src/sessions/claim-room.ts";
 import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 

@@ -1,4 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { fence, stopItem } from "../../src/claims/item-acts.ts";
+import { sameState, touchPod } from "../../src/claims/pod-acts.ts";
+import { dropSecret, openSecret, StaleClaimError } from "../../src/claims/secret-acts.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
@@ -6,21 +9,12 @@ import { deleteAsSeen, deletePod } from "../../src/pods/delete.ts";
 import { NO_DEADLINE_SECONDS } from "../../src/pods/pod-render.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { stopPatienceMs } from "../../src/protocol/facts.ts";
-import {
-  dropSecret,
-  fence,
-  openSecret,
-  StaleClaimError,
-  sameState,
-  stopItem,
-  touchPod,
-} from "../../src/sessions/perform.ts";
 import { isRefusal, WorkApiError } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
 import { acknowledged, JOURNAL, OURS, opened, PARKED, view } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { claimSecret, fakeContext, noAnswer } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimSecret, fakeContext, noAnswer } from "./contexts.ts";
 
 const conflict = () => refusal(409, "Conflict", "the object has been modified");
 const GRACE_SECONDS = 40;

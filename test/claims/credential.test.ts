@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ANNOTATION_API } from "../../src/api/names.ts";
+import { credentialFor, serves } from "../../src/claims/credential.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
-import { credentialFor, serves } from "../../src/sessions/credential.ts";
 import { type Json, parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
 const podOf = (sessions: Json) =>

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
+import { ClaimLists } from "../../src/claims/claim-lists.ts";
 import type { KubeClient } from "../../src/kube/client.ts";
 import type { KubeList, Secret } from "../../src/kube/resource.ts";
 import { anyClaimSelector, claimSelector } from "../../src/protocol/journal.ts";
-import { ClaimLists } from "../../src/sessions/claim-lists.ts";
 
 type Lister = Pick<KubeClient, "listAll">;
 

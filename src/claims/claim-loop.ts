@@ -23,8 +23,7 @@ import { Acknowledging } from "./acknowledging.ts";
 import { ClaimJournal } from "./claim-journal.ts";
 import { ClaimRoom } from "./claim-room.ts";
 import { credentialFor, serves } from "./credential.ts";
-import { dropSecret } from "./perform.ts";
-import type { Pool } from "./pool.ts";
+import { dropSecret } from "./secret-acts.ts";
 
 /** What the claim loop asks of the runtime around it. */
 export interface ClaimGate {
@@ -34,6 +33,16 @@ export interface ClaimGate {
   holdEnvironment(): Promise<boolean>;
   /** True while nothing new may be acknowledged: the Environment is being deleted, paused, or not accepted as it is. */
   readonly isClosing: boolean;
+}
+
+/** The parked Pods that claims take from; `src/pool` has them. */
+export interface ParkedPods {
+  /** An item of this session waits and needs its own Pod. Returns false when there is no room for one. */
+  offered(sessionId: string): boolean;
+  /** The Pod to claim next, or null. Put its claim into the table in the same turn. */
+  take(except: ReadonlySet<string>, fits: (pod: Pod) => boolean): Pod | null;
+  /** A claim ended without its Pod: the Pod may be free again. */
+  poke(): void;
 }
 
 /** How a claim came out; the values of the metric's label. */
@@ -73,7 +82,7 @@ type SlotResult = Result | "slot-taken";
 export class ClaimLoop {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  readonly #pool: Pool;
+  readonly #pool: ParkedPods;
   readonly #gate: ClaimGate;
   readonly #health: ApiHealth;
   readonly #breaker: Breaker;
@@ -101,7 +110,7 @@ export class ClaimLoop {
   constructor(options: {
     context: SessionContext;
     claims: ClaimTable;
-    pool: Pool;
+    pool: ParkedPods;
     gate: ClaimGate;
     health: ApiHealth;
     breaker: Breaker;

@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
+import { deleteClaimSecrets } from "../../src/claims/claim-lists.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
-import { deleteClaimSecrets } from "../../src/sessions/claim-secrets.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
-import { claimSecret } from "./contexts.ts";
+import { claimSecret } from "../sessions/contexts.ts";
 
 const RESEARCH = { namespace: "agents", name: "research" };
 const named = (name: string, environmentUid = "env-uid") =>

@@ -1,13 +1,13 @@
 import { expect, test } from "vitest";
+import { RefusedItems } from "../../src/claims/refused-items.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
-import { RefusedItems } from "../../src/sessions/refused-items.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
+import { fakeContext } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { fakeContext } from "./contexts.ts";
 
 /** An Environment in a group that asks for so long a pause between two calls of an idle member. */
 function make(idleIntervalMs: number) {

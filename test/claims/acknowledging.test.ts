@@ -1,15 +1,15 @@
 import { describe, expect, test } from "vitest";
+import { Acknowledging } from "../../src/claims/acknowledging.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeApiError, LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { AckWindow, ackWindowMs, windowMs } from "../../src/protocol/ack-window.ts";
 import { ServerTimes } from "../../src/queue/server-times.ts";
-import { Acknowledging } from "../../src/sessions/acknowledging.ts";
 import { WorkApiError, type WorkErrorKind } from "../../src/work/errors.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf, JOURNAL } from "../protocol/claims.ts";
+import { fakeContext } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { fakeContext } from "./contexts.ts";
 
 const WINDOW_MS = windowMs(DEFAULT_TIMING);
 

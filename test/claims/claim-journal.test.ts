@@ -1,14 +1,14 @@
 import { describe, expect, test } from "vitest";
+import { ClaimJournal } from "../../src/claims/claim-journal.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import type { Secret } from "../../src/kube/resource.ts";
 import { AckWindow, windowMs } from "../../src/protocol/ack-window.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
-import { ClaimJournal } from "../../src/sessions/claim-journal.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { claimSecret, fakeContext, noAnswer } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimSecret, fakeContext, noAnswer } from "./contexts.ts";
 
 const CLAIM = { secretVersion: "", secretUid: "" };
 const EXISTS = () => refusal(409, "AlreadyExists", "there is one");
