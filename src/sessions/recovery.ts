@@ -4,6 +4,8 @@ import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
 import type { Secret } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import type { Pool } from "../pool/pool.ts";
+import type { Removals } from "../pool/removal.ts";
 import type { Claim } from "../protocol/claim.ts";
 import { type ClaimTable, newClaim, noteJournal } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
@@ -11,9 +13,7 @@ import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "../protocol/journa
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import { findLateRecords } from "./late-records.ts";
-import type { Pool } from "./pool.ts";
 import type { Releases } from "./releases.ts";
-import type { Removals } from "./removal.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
 /** What an earlier process left is taken up into these. */

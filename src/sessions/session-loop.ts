@@ -7,6 +7,7 @@ import { isConflict, isForbidden, isInvalid, isNotFound, isQuotaExceeded, KubeAp
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { readPodState } from "../pods/pod-state.ts";
+import type { Retention } from "../pool/retention.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "../protocol/ask-pause.ts";
 import type { Breaker } from "../protocol/breaker.ts";
 import type { Claim, ItemView } from "../protocol/claim.ts";
@@ -28,7 +29,6 @@ import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts"
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
 import { MOST_RELEASES, type Releases } from "./releases.ts";
-import type { Retention } from "./retention.ts";
 import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
 
 /**

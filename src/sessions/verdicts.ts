@@ -1,7 +1,7 @@
 import { unended } from "../core/text.ts";
+import type { CapacityProblem } from "../pool/capacity-problem.ts";
 import type { Breaker } from "../protocol/breaker.ts";
 import type { Verdict } from "../queue/api-health.ts";
-import type { CapacityProblem } from "./capacity-problem.ts";
 
 /**
  * What is said of capacity: what stands in its way, or that the maximum is reached while work waits.

@@ -5,7 +5,7 @@ import { cachedPod } from "../../src/pods/cached-pod.ts";
 import { readFinished } from "../../src/pods/finished.ts";
 import { credentialOf, isGatedByInit } from "../../src/pods/pod-gate.ts";
 import { readPodState, sessionContainerName } from "../../src/pods/pod-state.ts";
-import { freePodOf } from "../../src/sessions/free-pod.ts";
+import { freePodOf } from "../../src/pool/free-pods.ts";
 import { crashLoop } from "../../src/workers/crash-loop.ts";
 import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";

@@ -4,8 +4,8 @@ import { LABEL_PHASE } from "../../src/api/names.ts";
 import type { ContainerStatus, Pod, PodStatus } from "../../src/kube/resource.ts";
 import { readFinished } from "../../src/pods/finished.ts";
 import { readPodState } from "../../src/pods/pod-state.ts";
+import { freePodOf } from "../../src/pool/free-pods.ts";
 import { CLAIM_SECRET_TYPE, readJournal, renderJournal } from "../../src/protocol/journal.ts";
-import { freePodOf } from "../../src/sessions/free-pod.ts";
 import { anyStatus, anyTime, int32 } from "../sessions/any-status.ts";
 import { pod, SESSION } from "./pods.ts";
 

@@ -1,20 +1,20 @@
 import type { FileMutations } from "./mutation.ts";
 
 const BREAKER = "test/protocol/breaker.test.ts";
-const CAPACITY = "test/sessions/capacity.test.ts";
-const CAPACITY_PROPERTIES = "test/sessions/capacity.properties.test.ts";
-const FREE_PODS = "test/sessions/free-pods.test.ts";
+const CAPACITY = "test/pool/capacity.test.ts";
+const CAPACITY_PROPERTIES = "test/pool/capacity.properties.test.ts";
+const FREE_PODS = "test/pool/free-pods.test.ts";
 const POD_RENDER = "test/pods/pod-render.test.ts";
 const POD_STATE = "test/pods/pod-state.test.ts";
-const REMOVAL = "test/sessions/removal.test.ts";
-const RETENTION = "test/sessions/retention.test.ts";
+const REMOVAL = "test/pool/removal.test.ts";
+const RETENTION = "test/pool/retention.test.ts";
 const RUNTIME = "test/sessions/loops/runtime.test.ts";
 const SESSION_PODS = "test/sessions/loops/session-pods.test.ts";
 
 /** Step 1 of the protocol, and what becomes of Pods that are not needed any more. */
 export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
   {
-    file: "src/sessions/capacity.ts",
+    file: "src/pool/capacity.ts",
     tests: [CAPACITY, CAPACITY_PROPERTIES],
     mutations: [
       {
@@ -98,8 +98,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/expectations.ts",
-    tests: ["test/sessions/expectations.test.ts"],
+    file: "src/pool/expectations.ts",
+    tests: ["test/pool/expectations.test.ts"],
     mutations: [
       {
         name: "doesn't count creations that the cache doesn't show yet",
@@ -134,7 +134,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/removal.ts",
+    file: "src/pool/removal.ts",
     tests: [REMOVAL],
     mutations: [
       {
@@ -188,7 +188,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/free-pods.ts",
+    file: "src/pool/free-pods.ts",
     tests: [FREE_PODS],
     mutations: [
       {
@@ -236,7 +236,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/pool.ts",
+    file: "src/pool/pool.ts",
     tests: [RUNTIME, SESSION_PODS],
     mutations: [
       {
@@ -257,28 +257,28 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
         guard: "identity",
         find: " || this.#departing.has(name) || this.#claims.has(name)) return;",
         replace: " || this.#departing.has(name)) return;",
-        tests: ["test/sessions/pool.test.ts"],
+        tests: ["test/pool/pool.test.ts"],
       },
       {
         name: "creates Pods of a template that wasn't accepted",
         guard: "guard",
         find: "if (!this.#mayCreate) return;",
         replace: "",
-        tests: ["test/sessions/pool.test.ts"],
+        tests: ["test/pool/pool.test.ts"],
       },
       {
         name: "creates Pods without backoff",
         guard: "bound",
         find: "if (plan.create > 0 && waitMs > 0) return this.#passes.wakeAfter(waitMs);",
         replace: "",
-        tests: ["test/sessions/pool.test.ts"],
+        tests: ["test/pool/pool.test.ts"],
       },
       {
         name: "takes a Pod that was evicted for a fault of its template",
         guard: "guard",
         find: "if (!LOST.has(end.cause)) this.#failedToPrepare",
         replace: "this.#failedToPrepare",
-        tests: ["test/sessions/pool.test.ts"],
+        tests: ["test/pool/pool.test.ts"],
       },
     ],
   },
@@ -440,7 +440,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/retention.ts",
+    file: "src/pool/retention.ts",
     tests: [RETENTION],
     mutations: [
       {
@@ -602,7 +602,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/disruption-budget.ts",
+    file: "src/pool/disruption-budget.ts",
     tests: ["test/sessions/loops/disruption-budget.test.ts"],
     mutations: [
       {

@@ -15,12 +15,11 @@ import { BoundPods } from "./bound-pods.ts";
 import { type CapacityPlan, planCapacity, type RemovalReason, SURGE_PATIENCE_MS } from "./capacity.ts";
 import { type CapacityProblem, capacityProblemOf } from "./capacity-problem.ts";
 import { CreationBackoff } from "./creation-backoff.ts";
-import { longestHoldMs } from "./creation-hold.ts";
 import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
 import { FreePods } from "./free-pods.ts";
 import { NodeWords } from "./node-words.ts";
-import { PodCreation } from "./pod-creation.ts";
+import { longestHoldMs, PodCreation } from "./pod-creation.ts";
 import type { Removals } from "./removal.ts";
 
 /** Creations and removals of one Environment under way at the same time. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type CapacityInput, type FreePod, planCapacity, SURGE_PATIENCE_MS } from "../../src/sessions/capacity.ts";
+import { type CapacityInput, type FreePod, planCapacity, SURGE_PATIENCE_MS } from "../../src/pool/capacity.ts";
 
 const MINUTE = 60_000;
 const NOW = 10 * 60 * MINUTE;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type BoundCapacityInput, type BoundPod, planBoundCapacity } from "../../src/sessions/bound-capacity.ts";
+import { type BoundCapacityInput, type BoundPod, planBoundCapacity } from "../../src/pool/bound-capacity.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;

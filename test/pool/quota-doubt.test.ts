@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { QuotaDoubt } from "../../src/sessions/quota-doubt.ts";
+import { QuotaDoubt } from "../../src/pool/pod-creation.ts";
 
 test("a quota that refuses once, and again after the pause, refuses in earnest", () => {
   const doubt = new QuotaDoubt();

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { type CapacityPlan, type FreePod, planCapacity } from "../../src/sessions/capacity.ts";
+import { type CapacityPlan, type FreePod, planCapacity } from "../../src/pool/capacity.ts";
 
 const SECOND = 1_000;
 const MINUTE = 60_000;

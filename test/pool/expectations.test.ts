@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import { Expectations } from "../../src/sessions/expectations.ts";
+import { Expectations } from "../../src/pool/expectations.ts";
 import { pod } from "../pods/pods.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
+import { fakeContext, noAnswer } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { fakeContext, noAnswer } from "./contexts.ts";
 
 /** Creations, a cache that shows these Pods, and a server that answers a live read like this. */
 function setUp(shown: ReadonlySet<string> = new Set(), live: unknown = pod()) {

@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
+import { Retention } from "../../src/pool/retention.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
-import { Retention } from "../../src/sessions/retention.ts";
 import { pod } from "../pods/pods.ts";
 import { opened } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, notFound } from "../reconcile/fake-kube.ts";
+import { claimSecret, fakeContext, OWNER } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimSecret, fakeContext, OWNER } from "./contexts.ts";
 
 const assigned = (name: string, metadata: Pod["metadata"] = {}) =>
   pod(

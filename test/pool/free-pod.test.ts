@@ -3,7 +3,7 @@ import { ANNOTATION_NEEDS } from "../../src/api/names.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { cachedPod } from "../../src/pods/cached-pod.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
-import { freePodOf } from "../../src/sessions/free-pod.ts";
+import { freePodOf } from "../../src/pool/free-pods.ts";
 import { parsed, podTemplate, sessionsSpec, stored } from "../api/environments.ts";
 
 const POLICY = { capabilities: ["NET_ADMIN"] };

@@ -2,15 +2,15 @@ import { expect, test } from "vitest";
 import { ANNOTATION_NEEDS } from "../../src/api/names.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
+import { Pool } from "../../src/pool/pool.ts";
+import { Removals } from "../../src/pool/removal.ts";
 import { Breaker } from "../../src/protocol/breaker.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
-import { Pool } from "../../src/sessions/pool.ts";
-import { Removals } from "../../src/sessions/removal.ts";
 import { pod } from "../pods/pods.ts";
 import { claimOf } from "../protocol/claims.ts";
 import { type Answer, FakeKube, refusal } from "../reconcile/fake-kube.ts";
+import { claimSecret, fakeContext } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimSecret, fakeContext } from "./contexts.ts";
 
 const NEW = pod({ phase: "Pending", containerStatuses: [] }, { spec: { nodeName: "" } });
 

@@ -6,10 +6,10 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import type { OwnVolume } from "../pods/workspace-pods.ts";
+import { FEWEST_UNDER_WAY } from "../protocol/claims-first.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
-import { QuotaDoubt } from "./quota-doubt.ts";
 import { NO_PERMISSION, WorkspaceError } from "./workspaces.ts";
 
 /** Creates session Pods, each of the template as it is now. What keeps one from being created is for `backoff`. */
@@ -113,3 +113,56 @@ export class PodCreation {
 }
 
 const OWN_LABELS = `${GROUP}/`;
+
+/** Longer than a burst of a hundred claims takes. */
+const LONGEST_HOLD_MS = 5_000;
+
+/** With few of them left: about as long as a Pod takes to be parked, so that a rush that goes on finds some. */
+const SHORT_HOLD_MS = 2_000;
+
+/** A burst of so many claims is through before their Pods are replaced. What takes more is no burst, and needs them. */
+const BURST = 75;
+
+/** So many free Pods are few: half of those wanted, or, where that is more than can be claimed at a time, what a burst leaves. */
+const few = (wanted: number) =>
+  wanted / 2 <= FEWEST_UNDER_WAY ? wanted / 2 : Math.max(FEWEST_UNDER_WAY, wanted - BURST);
+
+/** The longest that creations leave the way to claims, in milliseconds, with so many of the wanted Pods parked. */
+export function longestHoldMs(parked: number, wanted: number): number {
+  return parked >= few(wanted) ? LONGEST_HOLD_MS : SHORT_HOLD_MS;
+}
+
+/** A quota that keeps refusing for so long is too small, even if it lets a Pod through now and then. */
+const LONG_MS = 15_000;
+
+/**
+ * Whether a quota's refusal is to be told. A quota hears of a Pod's end a moment later than everybody else, so where it
+ * has just the room that `maxConcurrent` takes, it refuses the successor of every session once, and takes it a little
+ * later. What it refuses again after the pause is refused in earnest.
+ */
+export class QuotaDoubt {
+  #doubted = false;
+  #believed = false;
+  /** The first refusal since all Pods that were wanted had been created. */
+  #sinceMs: number | null = null;
+
+  /** A creation was refused. `pausedUntilMs`: before, no other was to be tried; those of the same batch are no second word. */
+  refused(nowMs: number, pausedUntilMs: number): boolean {
+    this.#sinceMs ??= nowMs;
+    if (this.#doubted && nowMs >= pausedUntilMs) this.#believed = true;
+    if (nowMs - this.#sinceMs >= LONG_MS) this.#believed = true;
+    this.#doubted = true;
+    return this.#believed;
+  }
+
+  /** A Pod was created: there is room. */
+  granted(): void {
+    this.#doubted = false;
+    this.#believed = false;
+  }
+
+  /** All Pods that are wanted were created. */
+  satisfied(): void {
+    this.#sinceMs = null;
+  }
+}

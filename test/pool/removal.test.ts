@@ -1,12 +1,12 @@
 import { describe, expect, test } from "vitest";
 import type { Pod, Secret } from "../../src/kube/resource.ts";
+import { Removals } from "../../src/pool/removal.ts";
 import type { Journal } from "../../src/protocol/journal.ts";
-import { Removals } from "../../src/sessions/removal.ts";
 import { pod } from "../pods/pods.ts";
 import { JOURNAL } from "../protocol/claims.ts";
 import { FakeKube, type KubeCall, refusal } from "../reconcile/fake-kube.ts";
+import { claimSecret, fakeContext, OWNER } from "../sessions/contexts.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
-import { claimSecret, fakeContext, OWNER } from "./contexts.ts";
 
 const free = (metadata: Pod["metadata"] = {}, status: Pod["status"] = {}) =>
   pod(status, {

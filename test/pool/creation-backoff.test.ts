@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { CreationBackoff } from "../../src/sessions/creation-backoff.ts";
+import { CreationBackoff } from "../../src/pool/creation-backoff.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const BASE = 5_000;
