@@ -7,8 +7,7 @@ import type { Claim } from "../protocol/claim.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { ApiHealth } from "../queue/api-health.ts";
-import type { ItemObserver } from "./item-observer.ts";
-import type { ItemObservers } from "./item-observers.ts";
+import type { ItemObserver, ItemObservers } from "./item-observer.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
 const JITTER = 0.1;

@@ -1,3 +1,4 @@
+import type { Environment } from "../api/environment.ts";
 import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "../claims/item-acts.ts";
 import type { Claim } from "../protocol/claim.ts";
 import type { SessionContext } from "../protocol/context.ts";
@@ -6,7 +7,6 @@ import { maySendStop, mayStopFenced, newestSentMs } from "../protocol/lease.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
 import type { LeaseKeeper } from "./lease-keeper.ts";
-import { noFirstBeatMessage } from "./no-first-beat.ts";
 
 /** The steps of a claim that beat or stop its item, hand in hand with the keeper, which beats beside them. */
 export class LeaseSteps {
@@ -114,4 +114,20 @@ export class LeaseSteps {
     this.#keeper.forget(claim);
     if (claim.lease !== null) claim.lease = { is: "over" };
   }
+}
+
+const MEND = "a program that does not beat by itself needs lease: Operator";
+
+/**
+ * What is said of a session that was fenced before its container beat: at the end of firstBeatTimeoutSeconds, or of what
+ * ends sessions sooner.
+ */
+export function noFirstBeatMessage({ metadata, spec }: Environment): string {
+  const { firstBeatTimeoutSeconds = 0, maxDurationSeconds = 0 } = spec.sessions ?? {};
+  const [seconds, field] =
+    maxDurationSeconds < firstBeatTimeoutSeconds
+      ? [maxDurationSeconds, "maxDurationSeconds"]
+      : [firstBeatTimeoutSeconds, "firstBeatTimeoutSeconds"];
+  const draining = metadata.deletionTimestamp ? ", or before the Environment's deletionGraceSeconds were over" : "";
+  return `the container sent no heartbeat within ${seconds} s of its start (${field})${draining}; ${MEND}`;
 }

@@ -1,4 +1,5 @@
 import { LABEL_TEMPLATE_HASH } from "../api/names.ts";
+import { Backoff } from "../core/backoff.ts";
 import { sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { ServerTime } from "../core/server-time.ts";
@@ -12,7 +13,6 @@ import type { SessionContext } from "../protocol/context.ts";
 import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
-import { findLateRecords } from "./late-records.ts";
 import type { Releases } from "./releases.ts";
 import type { SessionLoop } from "./session-loop.ts";
 
@@ -148,4 +148,38 @@ function lateAckUntil(context: SessionContext, serverTime: ServerTime, journal: 
   const { earliestMs } = serverTime.at(clock.monotonic(), Number.POSITIVE_INFINITY);
   const overMs = journal.polledUntilMs + timing.othersReclaimMs - earliestMs;
   return clock.monotonic() + (Number.isNaN(overMs) ? windowMs : Math.min(windowMs, Math.max(0, overMs)));
+}
+
+/**
+ * A request of the process before that was on its way when its Lease was lost can land after this one has listed its
+ * Secrets: a journal that nobody knows of would hold its Pod until the next start. So they are listed once more when
+ * nothing can be on its way any more. `taken` says which slots this process knows of now. Never throws.
+ */
+export async function findLateRecords(
+  context: SessionContext,
+  taken: () => ReadonlySet<string>,
+  takeUp: (secret: Secret) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { claimLists, points, clock, timing, random, logger } = context;
+  const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
+  let waitMs = timing.lateRecordsMs;
+  while (await sleep(clock, waitMs, signal)) {
+    // What is settled while the list is read is in it, and not known any more afterwards.
+    const before = taken();
+    try {
+      const items = await points.run("recover.list-late", {}, () => claimLists.list(context, signal));
+      const now = taken();
+      const late = items.filter(({ metadata: { name: slot = "" } }) => !before.has(slot) && !now.has(slot));
+      for (const secret of late) {
+        logger.warn({ secret: secret.metadata.name }, "a Secret of an earlier process was written late");
+        takeUp(secret);
+      }
+      return;
+    } catch (error) {
+      if (signal.aborted) return;
+      logger.warn({ error: errorText(error) }, "late Secrets of an earlier process could not be listed");
+      waitMs = backoff.next();
+    }
+  }
 }

@@ -27,7 +27,7 @@ import { IdlePace } from "../queue/idle-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
 import { EnvironmentHold } from "./environment-hold.ts";
-import { ItemObservers } from "./item-observers.ts";
+import { ItemObservers } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { Recovery } from "./recovery.ts";
 import { Releases } from "./releases.ts";

@@ -25,7 +25,7 @@ import type { StepName } from "../protocol/tracked-steps.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
 import { isRefusal, WorkApiError } from "../work/errors.ts";
 import { ClaimFacts, isAssigned } from "./claim-facts.ts";
-import { awayMessage, type ItemObservers, isGivenUp } from "./item-observers.ts";
+import { awayMessage, type ItemObservers, isGivenUp } from "./item-observer.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
 import { MOST_RELEASES, type Releases } from "./releases.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import { findLateRecords } from "../../src/sessions/late-records.ts";
+import { findLateRecords } from "../../src/sessions/recovery.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { claimSecret, fakeContext } from "./contexts.ts";
 

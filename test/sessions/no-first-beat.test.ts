@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Environment } from "../../src/api/environment.ts";
-import { noFirstBeatMessage } from "../../src/sessions/no-first-beat.ts";
+import { noFirstBeatMessage } from "../../src/sessions/lease-steps.ts";
 
 const message = (firstBeatTimeoutSeconds: number, maxDurationSeconds: number, metadata = {}) =>
   noFirstBeatMessage({

@@ -851,7 +851,7 @@ export const CLAIMING: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/late-records.ts",
+    file: "src/sessions/recovery.ts",
     tests: ["test/sessions/late-records.test.ts"],
     mutations: [
       {
