@@ -8,7 +8,7 @@ import type { KubeClient } from "../src/kube/client.ts";
 import { type ClusterAccess, loadKubeConfig } from "../src/kube/config.ts";
 import { isAlreadyExists, isNotFound } from "../src/kube/errors.ts";
 import { CRDS, type KubeObject, LEASES, NAMESPACES, type Resource, SERVICE_ACCOUNTS } from "../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../src/reconcile/finalizer.ts";
 import { DEPLOY_DIR } from "../testbed/cluster/install.ts";
 import { readManifests } from "../testbed/cluster/manifests.ts";
 import type { Progress } from "../testbed/cluster/progress.ts";

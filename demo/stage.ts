@@ -8,7 +8,7 @@ import { realClock } from "../src/core/clock.ts";
 import { Notifier } from "../src/core/notifier.ts";
 import { DEPLOYMENTS, type Deployment, type KubeObject, PODS, type Pod } from "../src/kube/resource.ts";
 import { silentLogger } from "../src/observe/logger.ts";
-import { ENVIRONMENTS } from "../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../src/reconcile/finalizer.ts";
 import { type Change, Informer } from "../src/watch/informer.ts";
 import { Supervisor } from "../testbed/cluster/supervisor.ts";
 import type { SimulatedNode } from "../testbed/node/node.ts";

@@ -1,7 +1,7 @@
 import type { Simulator } from "../simulator/simulator.ts";
 import { API_VERSION, KIND } from "../src/api/names.ts";
 import { type KubeObject, SECRETS } from "../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../src/reconcile/finalizer.ts";
 import type { Board } from "./board.ts";
 import type { DemoCluster } from "./cluster.ts";
 import { fillSample, type Mode, type Sample, type SampleValues } from "./sample.ts";

@@ -7,7 +7,7 @@ import { loadKubeConfig } from "./kube/config.ts";
 import { hasStatus, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment } from "./kube/resource.ts";
 import { createLogger, type Logger, redact } from "./observe/logger.ts";
-import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "./reconcile/finalizer.ts";
 import { berthVersion } from "./version.ts";
 
 /** One client for a minute: a request a second is nothing to an API server, and quick enough for whoever waits. */

@@ -9,7 +9,7 @@ import { loadKubeConfig } from "./kube/config.ts";
 import { hasStatus, isConflict, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "./kube/resource.ts";
 import { createLogger, type Logger, redact } from "./observe/logger.ts";
-import { ENVIRONMENTS } from "./sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "./reconcile/finalizer.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 import { berthVersion } from "./version.ts";
 

@@ -4,7 +4,7 @@ import type { Random } from "../../src/core/backoff.ts";
 import { isNotFound, KubeApiError } from "../../src/kube/errors.ts";
 import { SECRETS } from "../../src/kube/resource.ts";
 import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { World } from "../../test/support/world.ts";
 import type { FateChooser } from "../../testbed/node/node.ts";
 import type { Kind } from "./kinds.ts";

@@ -4,7 +4,7 @@ import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { DEPLOYMENTS } from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { WorkApiClient } from "../../src/work/client.ts";
 import { WorkHttp } from "../../src/work/http.ts";
 

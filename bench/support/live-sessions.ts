@@ -20,7 +20,7 @@ import { PODS, type Pod, SECRETS, type Secret } from "../../src/kube/resource.ts
 import { silentLogger } from "../../src/observe/logger.ts";
 import { newPodName, type SessionTemplate, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { renderJournal } from "../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 import { newRecords } from "../../testbed/node/container-record.ts";
 import { renderStatus } from "../../testbed/node/pod-status.ts";

@@ -4,7 +4,7 @@ import { realClock } from "../../src/core/clock.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { loadKubeConfig } from "../../src/kube/config.ts";
 import { NAMESPACES, SECRETS } from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { BudgetLimits } from "../../src/work/budget.ts";
 import { type OperatorProcess, startOperatorMain } from "../../test/support/operator-process.ts";
 import { type Cluster, startCluster, waitForServiceAccount } from "../../testbed/cluster/cluster.ts";

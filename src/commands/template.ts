@@ -90,7 +90,7 @@ async function factsOf(settings: Settings, operatorNamespace: string): Promise<O
 
 async function fromCluster(name: string, namespace: string | undefined, settings: Settings): Promise<unknown> {
   const { connect } = await import("./invocation.ts");
-  const { ENVIRONMENTS } = await import("../sessions/environment-hold.ts");
+  const { ENVIRONMENTS } = await import("../reconcile/finalizer.ts");
   using _alive = keepAlive();
   await using cluster = connect(settings, "template");
   return await cluster.kube.get(ENVIRONMENTS, { namespace: namespace ?? cluster.namespace, name });

@@ -3,7 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { addressText, boundedServer, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { Onlooker } from "../reconcile/onlooker.ts";
+import type { Onlooker } from "../reconcile/environment-runtime.ts";
 import { Changes, type Replica } from "./changes.ts";
 import type { EndedBounds } from "./ended-sessions.ts";
 import { type PageFile, readPage } from "./page-files.ts";

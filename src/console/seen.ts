@@ -1,7 +1,7 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import type { Clock } from "../core/clock.ts";
 import type { SessionView } from "../protocol/session-view.ts";
-import type { EnvironmentLook, EnvironmentSource, Onlooker } from "../reconcile/onlooker.ts";
+import type { EnvironmentLook, EnvironmentSource, Onlooker } from "../reconcile/environment-runtime.ts";
 import { type EndedBounds, EndedSessions } from "./ended-sessions.ts";
 import {
   cut,

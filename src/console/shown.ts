@@ -2,7 +2,7 @@ import { isGood } from "../api/condition-types.ts";
 import type { ConditionUpdate } from "../api/conditions.ts";
 import type { QueueStatus, SessionsStatus, WorkersStatus } from "../api/status.ts";
 import type { SessionView } from "../protocol/session-view.ts";
-import type { EnvironmentLook } from "../reconcile/onlooker.ts";
+import type { EnvironmentLook } from "../reconcile/environment-runtime.ts";
 
 /** A text longer than this is cut: it is one line of many. */
 const TEXT_LENGTH = 300;

@@ -5,7 +5,7 @@ import { OperatorError } from "./errors.ts";
  * Named points: every request that the loops send, and every decision that they take without one, has a name. A run of the
  * operator can be traced at them, and a test can end, pause or fail it at each. Without an observer a point is a plain call.
  *
- * The closed lists of names are src/protocol/points.ts, src/workers/points.ts and src/reconcile/points.ts.
+ * The closed lists of names are src/protocol/points.ts, src/workers/context.ts and src/reconcile/reconciler-options.ts.
  */
 export interface Points<Name extends string = string> {
   /**

@@ -3,7 +3,7 @@ import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import type { WorkAccess } from "../queue/reading-client.ts";
-import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
 import { type CheckResult, type DoctorReport, reportOf, resultsOf } from "./checks.ts";
 import { checkApiServer, checkCrd, checkCrdSchema } from "./cluster-checks.ts";
 import {

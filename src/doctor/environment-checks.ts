@@ -6,7 +6,8 @@ import { type Environment, parseEnvironment } from "../api/environment.ts";
 import type { PodPolicy } from "../api/pod-policy.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type Pod } from "../kube/resource.ts";
-import { readEnvironmentKey } from "../reconcile/environment-key.ts";
+import { invalidSpecMessage } from "../reconcile/environment-conditions.ts";
+import { readEnvironmentKey } from "../reconcile/key-keeper.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import {
   addressesTold,
@@ -16,7 +17,6 @@ import {
   policyName,
   renderNetworkPolicy,
 } from "../reconcile/network-policy.ts";
-import { invalidSpecMessage } from "../reconcile/refusals.ts";
 import { checkTemplate } from "../reconcile/template-check.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { look, unseen } from "./look.ts";

@@ -3,7 +3,7 @@ import type { Environment } from "../api/environment.ts";
 import { errorText } from "../core/errors.ts";
 import { reasonOfKind } from "../queue/api-health.ts";
 import { askWorkApi, type WorkAccess } from "../queue/reading-client.ts";
-import { originNotAllowedMessage } from "../reconcile/refusals.ts";
+import { originNotAllowedMessage } from "../reconcile/environment-conditions.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { type CheckResult, resultsOf } from "./checks.ts";
 import { aboutEnvironment } from "./environment-checks.ts";

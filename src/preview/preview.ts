@@ -4,9 +4,9 @@ import { API_VERSION, KIND } from "../api/names.ts";
 import { type PodPolicy, whyForbidden } from "../api/pod-policy.ts";
 import { isRecord } from "../core/json.ts";
 import type { KubeObject } from "../kube/resource.ts";
+import { invalidSpecMessage, originNotAllowedMessage } from "../reconcile/environment-conditions.ts";
 import { templateOf } from "../reconcile/modes.ts";
 import { type NetworkFacts, renderNetworkPolicy } from "../reconcile/network-policy.ts";
-import { invalidSpecMessage, originNotAllowedMessage } from "../reconcile/refusals.ts";
 import { ALWAYS_PULLS, dryRunName } from "../reconcile/template-check.ts";
 import { workerTemplate } from "../workers/template.ts";
 

@@ -1,23 +1,18 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import { type Environment, parseEnvironment, parseForRunning } from "../api/environment.ts";
+import { MAX_API_ADDRESSES } from "../api/status.ts";
 import { ClaimLists } from "../claims/claim-lists.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import type { KubeObject, NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
-import { announcer } from "./announcer.ts";
-import { addressesToRecord, isRecorded } from "./api-addresses.ts";
-import { drain } from "./drain.ts";
-import { environmentConditions } from "./environment-conditions.ts";
-import type { RuntimeReport } from "./environment-runtime.ts";
-import { type EnvironmentState, newEnvironmentState } from "./environment-state.ts";
-import { gaugeEnvironment } from "./gauges.ts";
+import { deleteClaimsOf, deleteOrphanedClaims, drain } from "./drain.ts";
+import { environmentConditions, invalidSpecMessage } from "./environment-conditions.ts";
+import type { EnvironmentLook, RuntimeReport } from "./environment-runtime.ts";
+import { announcer, type EnvironmentState, newEnvironmentState } from "./environment-state.ts";
 import { modeOf, templateOf } from "./modes.ts";
 import { addressesTold } from "./network-policy.ts";
-import type { EnvironmentLook } from "./onlooker.ts";
-import { deleteClaimsOf, deleteOrphanedClaims } from "./orphaned-claims.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
-import { invalidSpecMessage } from "./refusals.ts";
-import { UnservedEnvironments } from "./unserved.ts";
+import { gaugeEnvironment, UnservedEnvironments } from "./unserved.ts";
 
 /**
  * One Environment from its spec to its status, in small steps: key, origin, template, network policy, loops, deletion, status. Level-based
@@ -285,3 +280,23 @@ export class EnvironmentReconciler {
 
 /** Reconciles of one Environment by the clock follow one another no closer than this. */
 const MIN_LOOK_MS = 1_000;
+
+/** What the spec names, and what the status has. */
+type Addresses = Pick<EnvironmentState, "environment" | "status">;
+
+/** Whether a claim of the spec's address would find its way back there after the spec names another. */
+export function isRecorded({ environment, status }: Addresses): boolean {
+  return environment.spec.workers !== undefined || status.apiAddresses.includes(environment.spec.api.baseUrl);
+}
+
+/** That of the spec, and those before it that claims name, the latest first. `claimedFrom` null: any may be named. */
+export function addressesToRecord(
+  { environment, status }: Addresses,
+  claimedFrom: ReadonlySet<string> | null,
+): string[] {
+  const { baseUrl } = environment.spec.api;
+  const earlier = status.apiAddresses.filter(
+    (address) => address !== baseUrl && (claimedFrom === null || claimedFrom.has(address)),
+  );
+  return [baseUrl, ...earlier].slice(0, MAX_API_ADDRESSES);
+}

@@ -1,23 +1,29 @@
+import { eventType } from "../api/condition-reasons.ts";
 import type { Environment } from "../api/environment.ts";
+import { API_VERSION, KIND } from "../api/names.ts";
 import { END_REASON_LIST } from "../api/reasons.ts";
 import type { ClaimLists } from "../claims/claim-lists.ts";
 import type { Points } from "../core/points.ts";
+import type { EventSink, EventSubject } from "../kube/events.ts";
 import { startEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { PodCache } from "../pods/pod-state.ts";
 import type { Announce } from "../protocol/context.ts";
 import type { SessionPoint } from "../protocol/points.ts";
 import type { SessionView } from "../protocol/session-view.ts";
 import type { HintedQueue } from "../queue/hints.ts";
-import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
+import type {
+  CheckedTemplate,
+  EnvironmentLook,
+  EnvironmentRuntime,
+  EnvironmentSource,
+  Onlooker,
+} from "./environment-runtime.ts";
 import { KeyKeeper } from "./key-keeper.ts";
 import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
-import type { EnvironmentLook, EnvironmentSource } from "./onlooker.ts";
-import type { ReconcilePoint } from "./points.ts";
 import { PolicyKeeper } from "./policy-keeper.ts";
-import type { ReconcilerOptions } from "./reconciler-options.ts";
-import { ReportPace } from "./report-pace.ts";
-import { StatusWriter } from "./status-writer.ts";
-import { TemplateChecker } from "./template-checker.ts";
+import type { ReconcilePoint, ReconcilerOptions } from "./reconciler-options.ts";
+import { ReportPace, StatusWriter } from "./status-writer.ts";
+import { TemplateChecker } from "./template-check.ts";
 import { WorkClients } from "./work-clients.ts";
 
 /** What the reconciler keeps of one Environment between two reconciles: caches of what it can read again, and its loops. */
@@ -126,4 +132,21 @@ export function newEnvironmentState(
     source: { look: () => look(state), sessions: () => state.runtime.sessions() },
   };
   return state;
+}
+
+/** What is said of an Environment, or of its Pods, becomes Events; warnings are told to an onlooker, too. */
+export function announcer(
+  about: Pick<EventSubject, "metadata">,
+  { events, onlooker }: { readonly events: EventSink; readonly onlooker?: Onlooker },
+): Announce {
+  const key = `${about.metadata.namespace}/${about.metadata.name}`;
+  const subject = { apiVersion: API_VERSION, kind: KIND, metadata: about.metadata };
+  return (reason, message, pod) => {
+    const type = eventType(reason);
+    if (type === "Warning") onlooker?.warned(key, reason, message);
+    // Sessions that come and go as they should are told of their Pods alone: told twice, they would be most of what this
+    // process writes, and drown what is wrong with the Environment.
+    if (!pod || type === "Warning") events.event(subject, type, reason, message);
+    if (pod) events.event({ apiVersion: "v1", kind: "Pod", metadata: pod.metadata }, type, reason, message);
+  };
 }

@@ -1,13 +1,14 @@
 import type { Environment } from "../api/environment.ts";
 import type { Clock } from "../core/clock.ts";
+import { errorText } from "../core/errors.ts";
 import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
+import { isForbidden, isNotFound } from "../kube/errors.ts";
+import { SECRETS } from "../kube/resource.ts";
 import type { Verdict } from "../queue/api-health.ts";
-import { type KeyReading, readEnvironmentKey } from "./environment-key.ts";
 import type { EnvironmentRuntime } from "./environment-runtime.ts";
-import { KeyInUse } from "./key-in-use.ts";
-import type { ReconcilePoint } from "./points.ts";
+import type { ReconcilePoint } from "./reconciler-options.ts";
 
 export interface KeyKeeperOptions {
   readonly kube: KubeClient;
@@ -97,4 +98,120 @@ function keyToUse(environment: Environment, reading: KeyReading): string | null 
   if (reading.ok) return reading.key;
   const deleting = environment.metadata.deletionTimestamp !== undefined;
   return reading.lasting && !deleting ? "" : null;
+}
+
+/** What can stand in a header's value: visible ASCII. */
+const HEADER_VALUE = /^[\x21-\x7e]+$/;
+
+/** The environment key as its Secret has it now. */
+export type KeyReading =
+  /** `version` changes with every change of the Secret, also one that leaves the key as it is. */
+  | { readonly ok: true; readonly key: string; readonly version: string }
+  /** Nothing usable there; `lasting`: it is so, as opposed to could not be read. */
+  | { readonly ok: false; readonly verdict: Verdict; readonly lasting: boolean };
+
+/** Reads the key by name: Secrets are never watched. Never throws, and never repeats a value. */
+export async function readEnvironmentKey(
+  kube: KubeClient,
+  namespace: string,
+  ref: { readonly name: string; readonly key: string },
+): Promise<KeyReading> {
+  try {
+    const { data, metadata } = await kube.get(SECRETS, { namespace, name: ref.name });
+    const value = data?.[ref.key];
+    if (value === undefined) {
+      // The Secret's other keys stay unnamed: a user who can edit an Environment may have no right to read Secrets.
+      return lasting(
+        "KeyMissing",
+        `Secret ${ref.name} has no key ${ref.key}: add the key, or fix spec.api.keySecretRef.key`,
+      );
+    }
+    // A line break at the end is what `kubectl create secret --from-file` leaves there.
+    const key = Buffer.from(value, "base64").toString("utf8").trim();
+    if (key === "") return lasting("KeyEmpty", `${placeOf(ref)} is empty: put the environment key there`);
+    if (!HEADER_VALUE.test(key)) {
+      return lasting(
+        "KeyEmpty",
+        `${placeOf(ref)} holds spaces, line breaks or letters that no key has: put the environment key there and nothing else`,
+      );
+    }
+    return { ok: true, key, version: `${metadata.uid}/${metadata.resourceVersion}` };
+  } catch (error) {
+    if (isNotFound(error)) {
+      return lasting(
+        "KeySecretMissing",
+        `Secret ${ref.name} is not in namespace ${namespace}: create it, or mend spec.api.keySecretRef.name`,
+      );
+    }
+    const mend = isForbidden(error)
+      ? `give the operator permission to get Secrets in namespace ${namespace}`
+      : "it is tried again";
+    const message = `Secret ${ref.name} could not be read: ${mend} (${errorText(error)})`;
+    return { ok: false, lasting: false, verdict: { reason: "KeySecretUnreadable", message } };
+  }
+}
+
+/** Where a key is, in words. */
+function placeOf(ref: { readonly name: string; readonly key: string }): string {
+  return `key ${ref.key} of Secret ${ref.name}`;
+}
+
+function lasting(reason: "KeyMissing" | "KeyEmpty" | "KeySecretMissing", message: string): KeyReading {
+  return { ok: false, lasting: true, verdict: { reason, message } };
+}
+
+/** The part of a spec that says which key goes where. */
+type Api = Pick<Environment["spec"]["api"], "baseUrl" | "keySecretRef">;
+
+/**
+ * The environment key that requests are sent with, and where it may be sent. A spec that names another address and another
+ * Secret at one stroke must not have either key sent to the other's address: not the old one to the new address until the
+ * new Secret was read, nor the new one to sessions that were claimed at the old address. Only a key that is named for both
+ * follows, with whatever its Secret holds later.
+ */
+export class KeyInUse {
+  #key = "";
+  /** What the spec said when it was read. */
+  #from: { readonly secret: string; readonly baseUrl: string } | null = null;
+  /** By address that the spec named before, the key of the Secret that it named then. Not kept over a restart: then there is one. */
+  readonly #earlier = new Map<string, { readonly secret: string; readonly key: string }>();
+
+  /** As it was read last; empty: there is none. */
+  get key(): string {
+    return this.#key;
+  }
+
+  /** The key for the address of this spec; empty: there is none, or none was read for it yet. */
+  for({ baseUrl, keySecretRef }: Api): string {
+    const isIts = this.#from?.baseUrl === baseUrl || this.#from?.secret === nameOf(keySecretRef);
+    return isIts ? this.#key : "";
+  }
+
+  /** The key for an address that an earlier spec named. */
+  forEarlier(address: string, { keySecretRef }: Api): string {
+    const earlier = this.#earlier.get(address);
+    return earlier && earlier.secret !== nameOf(keySecretRef) ? earlier.key : this.#key;
+  }
+
+  /**
+   * Another one was read; empty: there is none any more.
+   * @param addresses all that claims may name
+   */
+  take(key: string, { baseUrl, keySecretRef }: Api, addresses: readonly string[]): void {
+    const secret = nameOf(keySecretRef);
+    const before = this.#from;
+    for (const address of this.#earlier.keys()) if (!addresses.includes(address)) this.#earlier.delete(address);
+    if (before && before.secret !== secret && this.#key !== "") {
+      for (const address of new Set([...addresses, before.baseUrl])) {
+        if (!this.#earlier.has(address)) this.#earlier.set(address, { secret: before.secret, key: this.#key });
+      }
+    }
+    this.#earlier.delete(baseUrl);
+    this.#key = key;
+    this.#from = { secret, baseUrl };
+  }
+}
+
+function nameOf({ name, key }: Api["keySecretRef"]): string {
+  return `${name}/${key}`;
 }

@@ -21,7 +21,7 @@ import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../ku
 import type { Logger } from "../observe/logger.ts";
 import type { Verdict } from "../queue/api-health.ts";
 import { isAsWanted, type NetworkFacts, policyName, renderNetworkPolicy } from "./network-policy.ts";
-import type { ReconcilePoint } from "./points.ts";
+import type { ReconcilePoint } from "./reconciler-options.ts";
 
 /** Tries in a row to write it: somebody else may create, delete or replace it in between. */
 const TRIES = 3;

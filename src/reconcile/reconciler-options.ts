@@ -14,10 +14,10 @@ import type { SessionContext } from "../protocol/context.ts";
 import type { SharedSessions } from "../protocol/shared-sessions.ts";
 import type { Hints } from "../queue/hints.ts";
 import type { WorkApiClient } from "../work/client.ts";
+import type { WorkersCaches } from "../workers/context.ts";
 import type { SharingEnvironment } from "./environment-conditions.ts";
+import type { Onlooker } from "./environment-runtime.ts";
 import type { NetworkFacts } from "./network-policy.ts";
-import type { Onlooker } from "./onlooker.ts";
-import type { WorkersCaches } from "./worker-caches.ts";
 
 /** What reconciling needs from around it. */
 export interface ReconcilerOptions {
@@ -60,3 +60,16 @@ export interface ReconcilerOptions {
   /** Reconcile this key again after some milliseconds. */
   readonly again: (key: string, afterMs: number) => void;
 }
+
+/** The named points of reconciling itself (src/core/points.ts), in both modes, each with what it is. */
+export const RECONCILE_POINTS = {
+  "reconcile.read-key": "reads the Secret with the environment key. Details: usable",
+  "reconcile.check-template": "creates a Pod of the template as a dry run. Details: accepted",
+  "reconcile.write-status": "writes the Environment's status",
+  "policy.read": "reads the NetworkPolicy",
+  "policy.create": "creates it",
+  "policy.patch": "changes it to what the spec wants",
+  "policy.delete": "deletes it",
+} as const satisfies Record<string, string>;
+
+export type ReconcilePoint = keyof typeof RECONCILE_POINTS;

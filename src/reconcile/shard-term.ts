@@ -2,7 +2,7 @@ import type { NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { EnvironmentReconciler } from "./environment-reconciler.ts";
-import type { Onlooker } from "./onlooker.ts";
+import type { Onlooker } from "./environment-runtime.ts";
 import type { ReconcilerOptions } from "./reconciler-options.ts";
 
 /**

@@ -7,8 +7,8 @@ import type { Points } from "../core/points.ts";
 import type { KubeClient } from "../kube/client.ts";
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import type { Announce } from "../protocol/context.ts";
-import { ENVIRONMENTS } from "../sessions/environment-hold.ts";
-import type { ReconcilePoint } from "./points.ts";
+import { ENVIRONMENTS } from "./finalizer.ts";
+import type { ReconcilePoint } from "./reconciler-options.ts";
 
 /**
  * Counts and wordings are written so long after they began to change, and so at most so often: what a session changes as it
@@ -223,4 +223,37 @@ function withRemovals(status: EnvironmentStatus, before: EnvironmentStatus | nul
 function removals(after: object, before: object): Record<string, null> {
   const gone = Object.keys(before).filter((key) => !Object.hasOwn(after, key));
   return Object.fromEntries(gone.map((key) => [key, null]));
+}
+
+const SHORTEST_MS = 25;
+/** Loops report many small changes while sessions come and go: one look so much later sees them all at once. */
+const LONGEST_MS = 250;
+/** After so long without a look the next changes are news again. */
+const QUIET_MS = 1_000;
+
+/**
+ * How soon an Environment is looked at again after its loops changed something: at once where that is rare, as when it was
+ * just added and its queue answers for the first time, and ever later, up to four times a second, while it goes on.
+ */
+export class ReportPace {
+  readonly #clock: Clock;
+  #lookedMs = Number.NEGATIVE_INFINITY;
+  #restMs = SHORTEST_MS;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** It was looked at, whatever for. */
+  looked(): void {
+    const nowMs = this.#clock.monotonic();
+    const isQuiet = nowMs - this.#lookedMs > QUIET_MS;
+    this.#restMs = isQuiet ? SHORTEST_MS : Math.min(LONGEST_MS, 2 * this.#restMs);
+    this.#lookedMs = nowMs;
+  }
+
+  /** How long a change has to wait for the next look, in milliseconds. */
+  get delayMs(): number {
+    return Math.max(0, this.#lookedMs + this.#restMs - this.#clock.monotonic());
+  }
 }

@@ -1,6 +1,6 @@
 import type { Environment } from "../api/environment.ts";
 import type { WorkApiClient } from "../work/client.ts";
-import type { KeyInUse } from "./key-in-use.ts";
+import type { KeyInUse } from "./key-keeper.ts";
 
 export interface WorkClientsOptions {
   /** As it was when its loops began. */

@@ -3,19 +3,9 @@ import { errorText } from "../core/errors.ts";
 import { DEPLOYMENTS, type Deployment, type KubeObject, PODS, type Pod } from "../kube/resource.ts";
 import { cachedPod } from "../pods/cached-pod.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
-import type { ObjectCache } from "../workers/context.ts";
+import type { ObjectCache, WorkersCaches } from "../workers/context.ts";
 
 const INDEX_ENVIRONMENT = "environment";
-
-/** What the caches have of one Environment's workers. */
-export interface WorkersCaches {
-  readonly pods: ObjectCache<Pod>;
-  readonly deployments: ObjectCache<Deployment>;
-  /** Resolves when both show what there was at the start. */
-  readonly synced: Promise<void>;
-  /** What keeps them from being filled; null: nothing. */
-  readonly problem: () => string | null;
-}
 
 /** The caches of one namespace, or of all. */
 interface Caches {

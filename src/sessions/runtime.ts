@@ -5,7 +5,7 @@ import { type ClaimGate, ClaimLoop } from "../claims/claim-loop.ts";
 import { RefusedItems } from "../claims/refused-items.ts";
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
-import { IdleRelease } from "../core/idle-release.ts";
+import { type Held, IdleRelease } from "../core/idle-release.ts";
 import { keepRunning } from "../core/keep-running.ts";
 import { Notifier } from "../core/notifier.ts";
 import type { Secret } from "../kube/resource.ts";
@@ -26,7 +26,6 @@ import { ApiHealth, type Judged, type Verdict } from "../queue/api-health.ts";
 import { IdlePace } from "../queue/idle-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
-import { EnvironmentHold } from "./environment-hold.ts";
 import { ItemObservers } from "./item-observer.ts";
 import { ItemSweep } from "./item-sweep.ts";
 import { Recovery } from "./recovery.ts";
@@ -48,6 +47,12 @@ export interface RuntimeReport {
   readonly verdicts: readonly Verdict[];
   /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
   readonly hindrance: string | null;
+}
+
+/** The finalizer of an Environment, which keeps it from being deleted while claims are left. */
+export interface Finalizer extends Held {
+  /** Makes sure that the finalizer is there. Returns false when nothing may be claimed: the Environment is being deleted. */
+  hold(): Promise<boolean>;
 }
 
 /** What the reconciler allows a runtime to do. */
@@ -86,7 +91,7 @@ export class SessionsRuntime {
   readonly #retention: Retention;
   readonly #workspaces: Workspaces;
   readonly #budget: DisruptionBudget;
-  readonly #hold: EnvironmentHold;
+  readonly #hold: Finalizer;
   readonly #idleRelease: IdleRelease;
   readonly #sharer: Sharer;
   /** Addresses of the Work API that accepted the key. */
@@ -105,7 +110,7 @@ export class SessionsRuntime {
   #stalledSinceMs: number | null = null;
   readonly #probes = new Map<Breaker, { readonly atMs: number; readonly wallMs: number }>();
 
-  constructor(from: RuntimeContext, onChange: () => void) {
+  constructor(from: RuntimeContext, finalizer: Finalizer, onChange: () => void) {
     this.#onChange = onChange;
     this.#claims = new ClaimTable((claim) => {
       from.hinted?.over(claim.journal.sessionId);
@@ -186,7 +191,7 @@ export class SessionsRuntime {
       sessions: this.#sessions,
       breaker: this.#breaker,
     });
-    this.#hold = new EnvironmentHold(context);
+    this.#hold = finalizer;
     this.#idleRelease = new IdleRelease({
       clock,
       lingerMs: context.timing.finalizerLingerMs,

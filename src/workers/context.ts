@@ -8,7 +8,6 @@ import type { KubeClient } from "../kube/client.ts";
 import type { Deployment, KubeObject, Pod } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import type { WorkersPoint } from "./points.ts";
 import type { WorkerTemplate } from "./template.ts";
 
 /** A cache of one Environment's objects of a kind. What it says is never enough to destroy anything: read live first. */
@@ -60,3 +59,26 @@ export interface WorkersContext {
   /** The labels of this Environment's metrics. */
   readonly labels: { readonly namespace: string; readonly environment: string };
 }
+
+/** What the caches have of one Environment's workers. */
+export interface WorkersCaches {
+  readonly pods: ObjectCache<Pod>;
+  readonly deployments: ObjectCache<Deployment>;
+  /** Resolves when both show what there was at the start. */
+  readonly synced: Promise<void>;
+  /** What keeps them from being filled; null: nothing. */
+  readonly problem: () => string | null;
+}
+
+/** The named points of an Environment in `workers` mode (src/core/points.ts), each with what it is. */
+export const WORKERS_POINTS = {
+  "workers.count": "counts running sessions with the list call",
+  "workers.list-pods": "reads the Pods of a Deployment live, before it shrinks",
+  "workers.mark": "gives a worker its deletion cost, or takes it away. Asks: cost",
+  "workers.create": "creates the Deployment of a template. Asks: replicas",
+  "workers.scale": "changes how many workers a Deployment has. Asks: from, to",
+  "workers.put-right": "puts a Deployment's template back to what it was made as",
+  "workers.remove": "deletes a Deployment with all its Pods",
+} as const satisfies Record<string, string>;
+
+export type WorkersPoint = keyof typeof WORKERS_POINTS;

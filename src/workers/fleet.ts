@@ -3,9 +3,7 @@ import { allowsAll, needWords, readNeeds } from "../api/pod-policy.ts";
 import type { PointDetails } from "../core/points.ts";
 import { isNotFound } from "../kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
-import { contains } from "./contains.ts";
-import type { WorkersContext } from "./context.ts";
-import type { WorkersPoint } from "./points.ts";
+import type { WorkersContext, WorkersPoint } from "./context.ts";
 import { isOwnedBy, readWorkerPod, type WorkerPod } from "./worker-pod.ts";
 
 /** A write that the cache has not shown by then is not waited for: the object may be gone again. */
@@ -193,4 +191,26 @@ function isAtLeast(cached: Deployment | undefined, written: Deployment): boolean
 
 function generationOf({ metadata }: Deployment): number {
   return metadata.generation ?? 0;
+}
+
+/**
+ * Whether `actual` has everything that `wanted` says; more is fine: the API server adds defaults, and admission what it
+ * likes. Of lists, entries with a name are found by it, others by their place.
+ */
+export function contains(actual: unknown, wanted: unknown): boolean {
+  if (Array.isArray(wanted)) {
+    return Array.isArray(actual) && wanted.every((each, index) => contains(counterpart(actual, each, index), each));
+  }
+  if (typeof wanted !== "object" || wanted === null) return actual === wanted;
+  if (typeof actual !== "object" || actual === null) return false;
+  return Object.entries(wanted).every(([key, value]) => contains(Reflect.get(actual, key), value));
+}
+
+function counterpart(list: readonly unknown[], wanted: unknown, index: number): unknown {
+  const name = nameOf(wanted);
+  return name === undefined ? list[index] : list.find((each) => nameOf(each) === name);
+}
+
+function nameOf(entry: unknown): unknown {
+  return typeof entry === "object" && entry !== null ? Reflect.get(entry, "name") : undefined;
 }

@@ -2,7 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import * as resources from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
 import { readManifests } from "../../testbed/cluster/manifests.ts";
 import { ROOT } from "../project/lint-gate.ts";

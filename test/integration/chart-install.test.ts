@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { findClientTools } from "../../testbed/cluster/client-tools.ts";
 import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { type Cluster, startCluster } from "../../testbed/cluster/cluster.ts";
 import { MINOR_VARIABLE } from "../../testbed/cluster/versions.ts";
 import { CHART } from "../../tools/helm.ts";

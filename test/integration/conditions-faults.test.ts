@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Metrics } from "../../src/observe/metrics.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { startCluster } from "../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR, installBerth, installCrds } from "../../testbed/cluster/install.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";

@@ -11,7 +11,7 @@ import {
   SECRETS,
 } from "../../src/kube/resource.ts";
 import { renderJournal } from "../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { berthVersion } from "../../src/version.ts";
 import { startCluster } from "../../testbed/cluster/cluster.ts";
 import { installBerth } from "../../testbed/cluster/install.ts";

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
 import { NO_POINTS, type Points } from "../../src/core/points.ts";
-import { ENVIRONMENTS, EnvironmentHold } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS, EnvironmentHold } from "../../src/reconcile/finalizer.ts";
 import { useCluster } from "../support/cluster.ts";
 import { startWorld } from "../support/world.ts";
 

@@ -2,7 +2,7 @@ import { type Simulator, startSimulator } from "../../simulator/simulator.ts";
 import type { ConditionReason } from "../../src/api/condition-reasons.ts";
 import type { ConditionStatus, ConditionType } from "../../src/api/condition-types.ts";
 import { NAMESPACES, NODES, type Resource, SECRETS } from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import type { TestCluster } from "../support/cluster.ts";
 import type { InProcessOperator, World, WorldOptions } from "../support/world.ts";

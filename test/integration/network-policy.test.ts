@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { isNotFound } from "../../src/kube/errors.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, PODS } from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne } from "../support/session-life.ts";

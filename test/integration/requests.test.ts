@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { AuditEntry } from "../../testbed/cluster/audit.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { useCluster } from "../support/cluster.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
 import { SECRETS } from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 import { useCluster } from "../support/cluster.ts";
 import { playWorker, SHORT_LEASE, serveOne, untilState, workerClient } from "../support/session-life.ts";

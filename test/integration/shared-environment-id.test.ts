@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { findCondition } from "../../src/api/conditions.ts";
 import type { Environment } from "../../src/api/environment.ts";
 import { LABEL_ENVIRONMENT } from "../../src/api/names.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { startWorld, type World, type WorldOptions } from "../support/world.ts";

@@ -3,7 +3,7 @@ import { FINALIZER } from "../../src/api/names.ts";
 import { type Clock, realClock } from "../../src/core/clock.ts";
 import { DEPLOYMENTS, type Deployment } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { type UninstallReport, uninstall } from "../../src/uninstall.ts";
 import type { UninstallSettings } from "../../src/uninstall-settings.ts";
 import { useCluster } from "../support/cluster.ts";

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { ItemRecord } from "../../simulator/item.ts";
 import { FINALIZER } from "../../src/api/names.ts";
 import { DEPLOYMENTS, PODS, type Pod } from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { useCluster } from "../support/cluster.ts";
 import { metricValue } from "../support/metric-value.ts";
 import {

@@ -6,7 +6,7 @@ import { readFinished } from "../../src/pods/finished.ts";
 import { credentialOf, isGatedByInit } from "../../src/pods/pod-gate.ts";
 import { readPodState, sessionContainerName } from "../../src/pods/pod-state.ts";
 import { freePodOf } from "../../src/pool/free-pods.ts";
-import { crashLoop } from "../../src/workers/crash-loop.ts";
+import { crashLoop } from "../../src/workers/verdicts.ts";
 import { readWorkerPod } from "../../src/workers/worker-pod.ts";
 import { podAt, SEQUENCE_NAMES, sequence } from "../testbed/node/recorded-sequences.ts";
 

@@ -54,7 +54,7 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["sessions", "../reconcile/environment.ts"],
   ["sessions", "../workers/scale.ts"],
   ["workers", "../sessions/runtime.ts"],
-  ["workers", "../work/client.ts"],
+  ["workers", "../reconcile/modes.ts"],
   ["reconcile", "../config.ts"],
   ["reconcile", "../console/console.ts"],
   ["console", "../kube/client.ts"],

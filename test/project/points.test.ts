@@ -2,8 +2,8 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { SESSION_POINTS } from "../../src/protocol/points.ts";
-import { RECONCILE_POINTS } from "../../src/reconcile/points.ts";
-import { WORKERS_POINTS } from "../../src/workers/points.ts";
+import { RECONCILE_POINTS } from "../../src/reconcile/reconciler-options.ts";
+import { WORKERS_POINTS } from "../../src/workers/context.ts";
 import { type CrashCase, chosen, SESSION_CASES } from "../faults/crash-points/support/cases.ts";
 import { leaseOf, scenarioOf } from "../faults/crash-points/support/scenarios.ts";
 import { WORKERS_CASES } from "../faults/crash-points/support/workers-scenarios.ts";
@@ -97,7 +97,7 @@ const CALL_REACH = 420;
 const EXEMPT: Readonly<Record<string, string>> = {
   "src/sessions/item-observer.ts": "session.look and sweep.list are around whole walks",
   "src/claims/claim-lists.ts": "recover.list and recover.list-late are around what is asked of it",
-  "src/reconcile/environment-key.ts": "reconcile.read-key is around the whole reading",
+  "src/reconcile/key-keeper.ts": "reconcile.read-key is around the whole reading",
   "src/reconcile/template-check.ts": "reconcile.check-template is around the whole check",
 };
 

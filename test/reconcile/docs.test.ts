@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { type ConditionReason, eventType, REASONS } from "../../src/api/condition-reasons.ts";
 import { CONDITION_TYPES } from "../../src/api/condition-types.ts";
 import { END_REASON_LIST, EVENT_REASONS } from "../../src/api/reasons.ts";
-import { IN_THE_WAY } from "../../src/reconcile/ready.ts";
+import { IN_THE_WAY } from "../../src/reconcile/environment-conditions.ts";
 import { recordedBlocks, replaceRecorded } from "../../tools/recorded-blocks.ts";
 import { faults } from "../integration/faults.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { readEnvironmentKey } from "../../src/reconcile/environment-key.ts";
+import { readEnvironmentKey } from "../../src/reconcile/key-keeper.ts";
 import { FakeKube, noAnswer, notFound, refusal } from "./fake-kube.ts";
 
 const REF = { name: "research-key", key: "environment-key" };

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { conditionFor } from "../../src/api/conditions.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { gaugeConditions, gaugeEnvironment } from "../../src/reconcile/gauges.ts";
+import { gaugeConditions, gaugeEnvironment } from "../../src/reconcile/unserved.ts";
 import { parsed, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 import { metricValue } from "../support/metric-value.ts";
 

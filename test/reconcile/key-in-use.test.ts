@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { KeyInUse } from "../../src/reconcile/key-in-use.ts";
+import { KeyInUse } from "../../src/reconcile/key-keeper.ts";
 
 const A = "https://a.test";
 const B = "https://b.test";

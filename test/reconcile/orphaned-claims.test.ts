@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
-import { deleteOrphanedClaims } from "../../src/reconcile/orphaned-claims.ts";
+import { deleteOrphanedClaims } from "../../src/reconcile/drain.ts";
 import { claimSecret } from "../sessions/contexts.ts";
 import { FakeKube, notFound, refusal } from "./fake-kube.ts";
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { ConditionReason } from "../../src/api/condition-reasons.ts";
 import { type ConditionUpdate, conditionFor } from "../../src/api/conditions.ts";
-import { type ReadyParts, readyCondition } from "../../src/reconcile/ready.ts";
+import { type ReadyParts, readyCondition } from "../../src/reconcile/environment-conditions.ts";
 
 const GENERATION = 3;
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ReportPace } from "../../src/reconcile/report-pace.ts";
+import { ReportPace } from "../../src/reconcile/status-writer.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 test("is at once at first, slows down to four looks a second while changes go on, and is quick again after a quiet second", async () => {

@@ -1,7 +1,7 @@
 import type { ItemRecord } from "../../simulator/item.ts";
 import { API_VERSION, KIND } from "../../src/api/names.ts";
 import { LEASES, type Lease } from "../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import type { World } from "./world.ts";
 
 /** A backlog of minutes on a busy machine, and claims of a replica that ended, which settle only after a lease's time. */

@@ -23,7 +23,7 @@ import { createLogger, silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { runOperator, type Seams } from "../../src/operator.ts";
 import { GATE_CONTAINER } from "../../src/pods/pod-gate.ts";
-import { ENVIRONMENTS } from "../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { RELEASES_TYPE } from "../../src/sessions/releases.ts";
 import { OPERATOR } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";

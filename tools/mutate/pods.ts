@@ -554,8 +554,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/sessions/environment-hold.ts",
-    tests: ["test/sessions/environment-hold.test.ts"],
+    file: "src/reconcile/finalizer.ts",
+    tests: ["test/reconcile/finalizer.test.ts"],
     mutations: [
       {
         name: "holds another Environment of the same name",

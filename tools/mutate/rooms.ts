@@ -756,7 +756,7 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/reconcile/key-in-use.ts",
+    file: "src/reconcile/key-keeper.ts",
     tests: ["test/reconcile/key-in-use.test.ts"],
     mutations: [
       {
@@ -774,7 +774,7 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/reconcile/environment-key.ts",
+    file: "src/reconcile/key-keeper.ts",
     tests: ["test/reconcile/environment-key.test.ts"],
     mutations: [
       {
@@ -810,7 +810,7 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/reconcile/orphaned-claims.ts",
+    file: "src/reconcile/drain.ts",
     tests: ["test/reconcile/orphaned-claims.test.ts"],
     mutations: [
       {

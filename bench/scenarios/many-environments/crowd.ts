@@ -2,7 +2,7 @@ import type { Simulator } from "../../../simulator/simulator.ts";
 import { realClock } from "../../../src/core/clock.ts";
 import type { KubeObject } from "../../../src/kube/resource.ts";
 import { silentLogger } from "../../../src/observe/logger.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { Informer } from "../../../src/watch/informer.ts";
 import type { Served, Stand } from "../../support/stand.ts";
 

@@ -12,7 +12,7 @@ import { SECRETS } from "../../../src/kube/resource.ts";
 import { silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
 import { Controller } from "../../../src/reconcile/controller.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { Budgets } from "../../../src/work/budget.ts";
 import { WorkApiClient } from "../../../src/work/client.ts";
 import { ApiServer } from "../../../test/sessions/loops/api-server.ts";

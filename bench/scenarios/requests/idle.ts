@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { findCondition } from "../../../src/api/conditions.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { Gate, Table } from "../../scenario.ts";
 import { OwnRequests } from "../../support/requests.ts";
 import { OPERATOR_NAMESPACE, type Stand } from "../../support/stand.ts";

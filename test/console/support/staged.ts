@@ -4,7 +4,7 @@ import { Console, type ConsoleOptions } from "../../../src/console/console.ts";
 import { type Clock, realClock } from "../../../src/core/clock.ts";
 import { silentLogger } from "../../../src/observe/logger.ts";
 import type { SessionView } from "../../../src/protocol/session-view.ts";
-import type { EnvironmentLook, EnvironmentSource } from "../../../src/reconcile/onlooker.ts";
+import type { EnvironmentLook, EnvironmentSource } from "../../../src/reconcile/environment-runtime.ts";
 
 /** A session as a claim that runs gives it. */
 export function session(name: string, over: Partial<SessionView> = {}): SessionView {

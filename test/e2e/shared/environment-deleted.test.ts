@@ -3,7 +3,7 @@ import { bashScript } from "../../../simulator/script.ts";
 import { FINALIZER } from "../../../src/api/names.ts";
 import { isNotFound } from "../../../src/kube/errors.ts";
 import type { Pod } from "../../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { execIn } from "../support/kubectl.ts";
 import { podOf, serveOne, untilAnswered, untilState, untilTold, untilWritten } from "../support/session-life.ts";
 import { DEAF, IS_DEAF, NEVER, SOON } from "../support/worker-template.ts";

@@ -11,7 +11,7 @@ import {
 } from "../../../src/kube/resource.ts";
 import { silentLogger } from "../../../src/observe/logger.ts";
 import { createMetrics } from "../../../src/observe/metrics.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { LateInformer } from "../../support/late-informer.ts";
 
 /** What the API server has in one namespace, by watches. */

@@ -10,7 +10,7 @@ import { loadKubeConfig } from "../../../src/kube/config.ts";
 import { isNotFound } from "../../../src/kube/errors.ts";
 import { type KubeEvent, NAMESPACES, type Pod, SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { GATE_CONTAINER } from "../../../src/pods/pod-gate.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { RELEASES_TYPE } from "../../../src/sessions/releases.ts";
 import { findLeaks } from "../../support/leak-search.ts";
 import { recordCredentials } from "./credentials-seen.ts";

@@ -1,7 +1,7 @@
 import { API_VERSION, KIND } from "../../../src/api/names.ts";
 import { KubeApiError } from "../../../src/kube/errors.ts";
 import type { KubeObject } from "../../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { World } from "../../support/world.ts";
 
 export type Json = Record<string, unknown>;

@@ -6,7 +6,7 @@ import { findCondition } from "../../../src/api/conditions.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import { isInvalid } from "../../../src/kube/errors.ts";
 import type { KubeObject } from "../../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { templateOf } from "../../api/template-cases.ts";
 import { INNER, PUBLIC } from "../../support/addresses.ts";
 import { useCluster } from "../../support/cluster.ts";

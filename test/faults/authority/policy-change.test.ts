@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { ANNOTATION_NEEDS, FINALIZER, LABEL_PHASE } from "../../../src/api/names.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { templateOf } from "../../api/template-cases.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { SHORT_LEASE, untilAssigned, untilState } from "../../support/session-life.ts";

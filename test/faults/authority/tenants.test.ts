@@ -13,7 +13,7 @@ import {
   SECRETS,
 } from "../../../src/kube/resource.ts";
 import { type Journal, renderJournal } from "../../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { useCluster } from "../../support/cluster.ts";
 import type { World } from "../../support/world.ts";
 import { raw } from "../../work/strict-server.ts";

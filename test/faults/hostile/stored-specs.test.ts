@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Environment } from "../../../src/api/environment.ts";
 import { API_VERSION, KIND } from "../../../src/api/names.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { ApiError } from "../../../testbed/cluster/api.ts";
 import { startCluster } from "../../../testbed/cluster/cluster.ts";
 import { DEPLOY_DIR, installBerth, installCrds } from "../../../testbed/cluster/install.ts";

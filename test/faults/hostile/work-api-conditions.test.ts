@@ -4,7 +4,7 @@ import type { ConditionType } from "../../../src/api/condition-types.ts";
 import { findCondition } from "../../../src/api/conditions.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { useCluster } from "../../support/cluster.ts";
 import { ManyEnvironments } from "../../support/many-environments.ts";
 import { SHORT_LEASE } from "../../support/session-life.ts";

@@ -3,7 +3,7 @@ import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { type KubeObject, PODS, SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { createLogger } from "../../../src/observe/logger.ts";
 import { type Journal, readJournal } from "../../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { HttpRequest } from "../../../src/work/http.ts";
 import { refusal } from "../../sessions/loops/api-server.ts";
 import type { KubeRequest } from "../../sessions/loops/kube.ts";

@@ -1,5 +1,5 @@
 import { expect } from "vitest";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { between, type Scenario, scenario, seedOf } from "./scenario.ts";
 
 const MINUTE_MS = 60_000;

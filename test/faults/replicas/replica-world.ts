@@ -8,7 +8,7 @@ import { type Clock, realClock, sleep } from "../../../src/core/clock.ts";
 import { shardLeaseName } from "../../../src/election/shard-leases.ts";
 import { loadKubeConfig } from "../../../src/kube/config.ts";
 import { LEASES, type Lease } from "../../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { FateInput } from "../../../testbed/node/node.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import { ManyEnvironments } from "../../support/many-environments.ts";

@@ -11,7 +11,7 @@ import {
   PODS,
   type Resource,
 } from "../../../src/kube/resource.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { CommonSetting } from "./draw.ts";
 import type { Stage } from "./stage.ts";
 

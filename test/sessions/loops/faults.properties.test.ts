@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { seededRandom } from "../../../simulator/ids.ts";
 import { PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { readJournal } from "../../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { CI_SEED } from "../../support/ci-seed.ts";
 import { LoopWorld, NAME, NAMESPACE, type Operator, programOf } from "./loop-world.ts";
 import { FAIR } from "./network.ts";

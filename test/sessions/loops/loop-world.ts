@@ -23,7 +23,7 @@ import { readPodState } from "../../../src/pods/pod-state.ts";
 import { CLAIM_SECRET_TYPE, readJournal } from "../../../src/protocol/journal.ts";
 import type { Hints } from "../../../src/queue/hints.ts";
 import { Controller } from "../../../src/reconcile/controller.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { Budget } from "../../../src/work/budget.ts";
 import { WorkApiClient } from "../../../src/work/client.ts";
 import { VirtualClock } from "../../support/virtual-clock.ts";

@@ -3,7 +3,7 @@ import type { Random } from "../../../src/core/backoff.ts";
 import type { Clock, Timer } from "../../../src/core/clock.ts";
 import { type Condition, type ContainerState, PODS, type Pod, SECRETS } from "../../../src/kube/resource.ts";
 import { GATE_CONTAINER, isGatedByInit } from "../../../src/pods/pod-gate.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import type { HttpSender } from "../../../src/work/http.ts";
 import type { ApiServer } from "./api-server.ts";
 import { BASE_URL } from "./work-api.ts";

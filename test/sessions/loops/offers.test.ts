@@ -3,7 +3,7 @@ import { json } from "../../../simulator/http.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { SECRETS, type Secret } from "../../../src/kube/resource.ts";
 import { readJournal } from "../../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 import { WorkApi } from "./work-api.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { LoopWorld, NAME, NAMESPACE } from "./loop-world.ts";
 import type { ContainerFate } from "./node.ts";
 

@@ -3,7 +3,7 @@ import { json } from "../../../simulator/http.ts";
 import { FINALIZER } from "../../../src/api/names.ts";
 import { SECRETS } from "../../../src/kube/resource.ts";
 import { renderJournal } from "../../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE, type Operator } from "./loop-world.ts";
 import { FAIR } from "./network.ts";

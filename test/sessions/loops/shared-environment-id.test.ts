@@ -10,7 +10,7 @@ import {
 import { shardOf } from "../../../src/election/shard-plan.ts";
 import { PODS, SECRETS } from "../../../src/kube/resource.ts";
 import { renderJournal } from "../../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { refusal } from "./api-server.ts";
 import { LoopWorld, type LoopWorldOptions, NAME, NAMESPACE } from "./loop-world.ts";
 import { BASE_URL, WorkApi } from "./work-api.ts";

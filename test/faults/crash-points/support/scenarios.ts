@@ -8,7 +8,7 @@ import {
 import { PERSISTENT_VOLUME_CLAIMS, POD_DISRUPTION_BUDGETS, PODS, SECRETS } from "../../../../src/kube/resource.ts";
 import { GATE_CONTAINER } from "../../../../src/pods/pod-gate.ts";
 import { readJournal } from "../../../../src/protocol/journal.ts";
-import { ENVIRONMENTS } from "../../../../src/sessions/environment-hold.ts";
+import { ENVIRONMENTS } from "../../../../src/reconcile/finalizer.ts";
 import type { FateInput } from "../../../../testbed/node/node.ts";
 import { playWorker, SHORT_LEASE } from "../../../support/session-life.ts";
 import { allowVolumes, perSession, provideVolumes, sessionVolumes } from "../../../support/session-volumes.ts";

@@ -2,9 +2,9 @@ import { describe, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
-import { EnvironmentHold } from "../../src/sessions/environment-hold.ts";
-import { type Answer, FakeKube } from "../reconcile/fake-kube.ts";
-import { noAnswer } from "./contexts.ts";
+import { EnvironmentHold } from "../../src/reconcile/finalizer.ts";
+import { noAnswer } from "../sessions/contexts.ts";
+import { type Answer, FakeKube } from "./fake-kube.ts";
 
 const THEIRS = "example.org/theirs";
 
