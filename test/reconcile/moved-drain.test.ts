@@ -1,11 +1,11 @@
 import { afterEach, expect, test } from "vitest";
+import { ShardTerm } from "../../src/controller/shard-term.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { SharedSessions } from "../../src/protocol/shared-sessions.ts";
-import { ShardTerm } from "../../src/reconcile/shard-term.ts";
 import type { WorkApiClient } from "../../src/work/client.ts";
 import { type Json, sessionsSpec, stored, workersSpec } from "../api/environments.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

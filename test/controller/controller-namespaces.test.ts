@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { Controller } from "../../src/controller/controller.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { Controller } from "../../src/reconcile/controller.ts";
 import { FakeApiServer, send } from "../kube/api-server.ts";
 import { until } from "../kube/until.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

@@ -1,9 +1,9 @@
 import type { NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
-import { EnvironmentReconciler } from "./environment-reconciler.ts";
-import type { Onlooker } from "./environment-runtime.ts";
-import type { ReconcilerOptions } from "./reconciler-options.ts";
+import { EnvironmentReconciler } from "../reconcile/environment-reconciler.ts";
+import type { Onlooker } from "../reconcile/environment-runtime.ts";
+import type { ReconcilerOptions } from "../reconcile/reconciler-options.ts";
 
 /**
  * One shard in our hands, from taking its Lease to losing it or giving it up: a reconciler of its own, whose every write

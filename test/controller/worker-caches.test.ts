@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
+import { WorkerCaches } from "../../src/controller/worker-caches.ts";
 import { KubeClient } from "../../src/kube/client.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
-import { WorkerCaches } from "../../src/reconcile/worker-caches.ts";
 import { FakeApiServer, send } from "../kube/api-server.ts";
 import { settled, until } from "../kube/until.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

@@ -1,9 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { seededRandom } from "../../simulator/ids.ts";
+import { NodeWatch } from "../../src/controller/node-watch.ts";
 import { KubeApiError } from "../../src/kube/errors.ts";
 import { NODES } from "../../src/kube/resource.ts";
 import { createLogger } from "../../src/observe/logger.ts";
-import { NodeWatch } from "../../src/reconcile/node-watch.ts";
 import { ApiServer } from "../sessions/loops/api-server.ts";
 import { FakeKube } from "../sessions/loops/kube.ts";
 import { FAIR, Link } from "../sessions/loops/network.ts";

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { Controller } from "../../src/controller/controller.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { shardOf } from "../../src/election/shard-plan.ts";
@@ -6,7 +7,6 @@ import { KubeClient } from "../../src/kube/client.ts";
 import { LeadershipLostError } from "../../src/kube/errors.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
-import { Controller } from "../../src/reconcile/controller.ts";
 import { FakeApiServer, send } from "../kube/api-server.ts";
 import { until } from "../kube/until.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import { ownPodLists } from "../../src/controller/controller.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { ownPodLists } from "../../src/reconcile/own-pod-lists.ts";
 import { type Cache, createCache } from "../../src/watch/cache.ts";
 
 const INDEX = "environment";

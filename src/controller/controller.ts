@@ -10,15 +10,14 @@ import { nodeOutlook } from "../pods/node-health.ts";
 import { isOthers } from "../pods/own-pods.ts";
 import type { PodCache } from "../pods/pod-state.ts";
 import { SharedSessions } from "../protocol/shared-sessions.ts";
+import { CacheLag } from "../reconcile/cache-lag.ts";
+import type { SharingEnvironment } from "../reconcile/environment-conditions.ts";
+import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
+import { policyName } from "../reconcile/network-policy.ts";
+import type { ReconcilerOptions } from "../reconcile/reconciler-options.ts";
 import { Informer, type InformerOptions } from "../watch/informer.ts";
 import { WorkQueue } from "../watch/workqueue.ts";
-import { CacheLag } from "./cache-lag.ts";
-import type { SharingEnvironment } from "./environment-conditions.ts";
-import { ENVIRONMENTS } from "./finalizer.ts";
-import { policyName } from "./network-policy.ts";
 import { NodeWatch } from "./node-watch.ts";
-import { ownPodLists } from "./own-pod-lists.ts";
-import type { ReconcilerOptions } from "./reconciler-options.ts";
 import { ShardTerm } from "./shard-term.ts";
 import { WorkerCaches } from "./worker-caches.ts";
 
@@ -421,4 +420,23 @@ function hasWorkers(object: KubeObject): boolean {
 function idOf(object: KubeObject): string | undefined {
   const spec = object.spec as { environmentId?: unknown } | undefined;
   return typeof spec?.environmentId === "string" ? spec.environmentId : undefined;
+}
+
+/**
+ * Lists the Pods of an Environment that stand under one key of an index, in whichever cache: sorted out anew only when one of
+ * them changed, and the same array until then.
+ * @param of.uid the Environment's: those of another one of its name are not its own
+ */
+export function ownPodLists(
+  caches: readonly Pick<Informer<Pod>, "byIndex">[],
+  { index, key, uid }: { readonly index: string; readonly key: string; readonly uid: string },
+): () => readonly Pod[] {
+  let seen: readonly (readonly Pod[])[] = [];
+  let own: readonly Pod[] = [];
+  return () => {
+    const now = caches.map((cache) => cache.byIndex(index, key));
+    if (now.some((pods, at) => pods !== seen[at])) own = now.flat().filter((pod) => !isOthers(pod, uid));
+    seen = now;
+    return own;
+  };
 }
