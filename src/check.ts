@@ -8,7 +8,7 @@ import { hasStatus, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment } from "./kube/resource.ts";
 import { createLogger, type Logger, redact } from "./observe/logger.ts";
 import { ENVIRONMENTS } from "./reconcile/finalizer.ts";
-import { berthVersion } from "./version.ts";
+import { berthVersion } from "./settings/version.ts";
 
 /** One client for a minute: a request a second is nothing to an API server, and quick enough for whoever waits. */
 const POLL_MS = SECOND_MS;

@@ -8,12 +8,13 @@ import { addExplain } from "./commands/explain.ts";
 import { addOutput, type Invocation, jsonText, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
 import { addSimulator } from "./commands/simulator.ts";
 import { addTemplate } from "./commands/template.ts";
-import { configErrorOf, processEnvironment, type Settings, settingsFrom } from "./config.ts";
 import { ConfigError, errorText } from "./core/errors.ts";
-import type { EnvironmentVariables } from "./environment-variables.ts";
-import { addFlags, usageLine } from "./flags.ts";
 import { redact } from "./observe/logger.ts";
 import { type CliStreams, standardStreams } from "./observe/terminal.ts";
+import { configErrorOf, processEnvironment, type Settings, settingsFrom } from "./settings/config.ts";
+import type { EnvironmentVariables } from "./settings/environment-variables.ts";
+import { addFlags, usageLine } from "./settings/flags.ts";
+import { berthVersion } from "./settings/version.ts";
 import { UninstallFailedError, type UninstallReport } from "./uninstall.ts";
 import {
   addUninstallFlags,
@@ -21,7 +22,6 @@ import {
   type UninstallSettings,
   uninstallSettingsFrom,
 } from "./uninstall-settings.ts";
-import { berthVersion } from "./version.ts";
 
 /** What the process ends with. */
 export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;

@@ -1,9 +1,9 @@
 import { type CheckReport, check } from "./check.ts";
 import type { CheckSettings } from "./check-settings.ts";
 import { runCli } from "./cli.ts";
-import type { Settings } from "./config.ts";
 import { keepAlive } from "./core/clock.ts";
 import { runOperator } from "./operator.ts";
+import type { Settings } from "./settings/config.ts";
 import { type UninstallReport, uninstall } from "./uninstall.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 

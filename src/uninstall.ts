@@ -10,8 +10,8 @@ import { hasStatus, isConflict, isNotFound } from "./kube/errors.ts";
 import { DEPLOYMENTS, type Deployment, PODS } from "./kube/resource.ts";
 import { createLogger, type Logger, redact } from "./observe/logger.ts";
 import { ENVIRONMENTS } from "./reconcile/finalizer.ts";
+import { berthVersion } from "./settings/version.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
-import { berthVersion } from "./version.ts";
 
 /** One client for a minute or two: a list a second is nothing to an API server, and quick enough for whoever waits. */
 const POLL_MS = SECOND_MS;

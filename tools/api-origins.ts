@@ -1,6 +1,6 @@
 /**
  * What the chart's admission policy says of `spec.api.baseUrl`, in CEL: the operator's own rule (`originAllowed` in
- * src/allowed-origins.ts, src/work/inner-addresses.ts), as far as it can be told without asking a resolver. The CEL of
+ * src/settings/allowed-origins.ts, src/work/inner-addresses.ts), as far as it can be told without asking a resolver. The CEL of
  * Kubernetes 1.30 has no IP addresses: networks are regular expressions here.
  */
 import { celString } from "../src/api/rule.ts";

@@ -1,9 +1,9 @@
 import type { Command } from "commander";
-import { mayBeInner, originAllowed } from "../allowed-origins.ts";
-import { parseSettings, type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
 import type { OperatorSettings } from "../doctor/operators.ts";
-import { addFlags, FLAGS } from "../flags.ts";
+import { mayBeInner, originAllowed } from "../settings/allowed-origins.ts";
+import { parseSettings, type Settings, settingsFrom } from "../settings/config.ts";
+import { addFlags, FLAGS } from "../settings/flags.ts";
 import {
   addKubeconfig,
   addOutput,
@@ -45,7 +45,7 @@ export function addDoctor(program: Command, invocation: Invocation): void {
 async function doctor(options: Options, settings: Settings, { env, streams, exit }: Invocation): Promise<void> {
   const { connect } = await import("./invocation.ts");
   const { examine } = await import("../doctor/doctor.ts");
-  const { berthVersion } = await import("../version.ts");
+  const { berthVersion } = await import("../settings/version.ts");
   const { Progress } = await import("../observe/terminal.ts");
   using _alive = keepAlive();
   await using cluster = connect(settings, "doctor");

@@ -1,8 +1,8 @@
 import type { Command } from "commander";
-import { mayBeInner, originAllowed } from "../allowed-origins.ts";
-import { type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
-import { addFlags, FLAGS } from "../flags.ts";
+import { mayBeInner, originAllowed } from "../settings/allowed-origins.ts";
+import { type Settings, settingsFrom } from "../settings/config.ts";
+import { addFlags, FLAGS } from "../settings/flags.ts";
 import {
   addKubeconfig,
   addOutput,

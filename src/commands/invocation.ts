@@ -1,13 +1,13 @@
 import { type Command, Option } from "commander";
-import type { Settings } from "../config.ts";
 import { realClock } from "../core/clock.ts";
 import { ConfigError } from "../core/errors.ts";
-import type { EnvironmentVariables, ProxySettings } from "../environment-variables.ts";
-import { FLAGS } from "../flags.ts";
 import { KubeClient } from "../kube/client.ts";
 import { loadKubeConfig } from "../kube/config.ts";
 import type { CliStreams } from "../observe/terminal.ts";
-import { berthVersion } from "../version.ts";
+import type { Settings } from "../settings/config.ts";
+import type { EnvironmentVariables, ProxySettings } from "../settings/environment-variables.ts";
+import { FLAGS } from "../settings/flags.ts";
+import { berthVersion } from "../settings/version.ts";
 
 /** What every command is run with. */
 export interface Invocation {

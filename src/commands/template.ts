@@ -1,15 +1,15 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { stringify } from "yaml";
-import { originAllowed } from "../allowed-origins.ts";
-import { type Settings, settingsFrom } from "../config.ts";
 import { keepAlive } from "../core/clock.ts";
 import { ConfigError, errorText } from "../core/errors.ts";
 import { YamlError, yamlDocuments } from "../core/yaml.ts";
-import { addFlags, FLAGS } from "../flags.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { oneLine } from "../observe/terminal.ts";
 import type { Finding, OperatorFacts } from "../preview/preview.ts";
+import { originAllowed } from "../settings/allowed-origins.ts";
+import { type Settings, settingsFrom } from "../settings/config.ts";
+import { addFlags, FLAGS } from "../settings/flags.ts";
 import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
 
 /** The namespace that docs/install.md installs the operator in. */

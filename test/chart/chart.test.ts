@@ -6,8 +6,8 @@ import { DNS_PODS_PATTERN } from "../../src/api/cluster-dns.ts";
 import { CIDR_PATTERN } from "../../src/api/network-spec.ts";
 import { parseAllowance } from "../../src/api/pod-policy.ts";
 import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
-import { originSchema } from "../../src/flag-values.ts";
-import { FLAGS } from "../../src/flags.ts";
+import { originSchema } from "../../src/settings/flag-values.ts";
+import { FLAGS } from "../../src/settings/flags.ts";
 import { chartValues, readmeWithValues } from "../../tools/chart-values.ts";
 import { ROOT } from "../project/lint-gate.ts";
 

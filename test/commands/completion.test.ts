@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { SHELLS, type Shell } from "../../src/commands/completion-scripts.ts";
-import { FLAGS } from "../../src/flags.ts";
+import { FLAGS } from "../../src/settings/flags.ts";
 import { cliRun } from "../support/cli-run.ts";
 
 const run = promisify(execFile);

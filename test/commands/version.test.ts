@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { API_VERSION } from "../../src/api/names.ts";
-import { berthVersion } from "../../src/version.ts";
+import { berthVersion } from "../../src/settings/version.ts";
 import { cliRun } from "../support/cli-run.ts";
 
 test("berth version prints the version alone", async () => {

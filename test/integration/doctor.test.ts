@@ -12,7 +12,7 @@ import {
 } from "../../src/kube/resource.ts";
 import { renderJournal } from "../../src/protocol/journal.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
-import { berthVersion } from "../../src/version.ts";
+import { berthVersion } from "../../src/settings/version.ts";
 import { startCluster } from "../../testbed/cluster/cluster.ts";
 import { installBerth } from "../../testbed/cluster/install.ts";
 import { cliRun } from "../support/cli-run.ts";

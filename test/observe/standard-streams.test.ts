@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { text } from "node:stream/consumers";
 import { expect, test } from "vitest";
-import { berthVersion } from "../../src/version.ts";
+import { berthVersion } from "../../src/settings/version.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
 /** A command of which nobody reads one of its streams any more: `head` is gone before a long report is over. */

@@ -61,8 +61,10 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["sessions", "../workers/scale.ts"],
   ["workers", "../sessions/runtime.ts"],
   ["workers", "../reconcile/modes.ts"],
-  ["reconcile", "../config.ts"],
+  ["reconcile", "../settings/config.ts"],
   ["reconcile", "../console/console.ts"],
+  ["settings", "../reconcile/controller.ts"],
+  ["settings", "../commands/cli.ts"],
   ["console", "../kube/client.ts"],
   ["console", "../work/client.ts"],
   ["page", "../console/shown.ts"],
@@ -74,7 +76,7 @@ const FORBIDDEN_IMPORTS: readonly (readonly [room: string, source: string])[] = 
   ["preview", "../doctor/doctor.ts"],
   ["doctor", "../explain/explain.ts"],
   ["explain", "../doctor/doctor.ts"],
-  ["doctor", "../config.ts"],
+  ["doctor", "../settings/config.ts"],
   ["reconcile", "../preview/preview.ts"],
   ["commands", "../cli.ts"],
   ["commands", "../../simulator/simulator.ts"],
@@ -195,7 +197,7 @@ const plants: readonly Plant[] = [
     rule: "noUndeclaredDependencies",
   },
   {
-    name: "process.env outside config.ts",
+    name: "process.env outside settings/config.ts",
     path: "src/kube/env.ts",
     text: "export const y = process.env.HOME;\n",
     rule: "noProcessEnv",
@@ -205,7 +207,7 @@ const plants: readonly Plant[] = [
     path: "src/kube/env-out.ts",
     text: "export const { env } = process;\n",
     rule: "plugin",
-    says: /src\/config\.ts/,
+    says: /src\/settings\/config\.ts/,
   },
   { name: "node:process", path: "src/kube/env-import.ts", text: importOf("node:process"), rule: "plugin" },
   ...[
@@ -258,7 +260,7 @@ const clean: Readonly<Record<string, string>> = {
   "src/core/clock.ts":
     "export const now = () => Date.now();\nexport const t = () => setTimeout(() => {}, performance.now());\n",
   "src/core/cycle-b.ts": "export const unrelated = 1;\n",
-  "src/config.ts": "export const processEnvironment = () => process.env;\n",
+  "src/settings/config.ts": "export const processEnvironment = () => process.env;\n",
   "src/work/client.ts":
     'import { request } from "undici";\nimport { now } from "../core/clock.ts";\nimport { metrics } from "../observe/metrics.ts";\nexport const x = [request, now, metrics];\n',
   "src/kube/transport.ts":

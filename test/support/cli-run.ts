@@ -1,6 +1,6 @@
 import { type Commands, runCli } from "../../src/cli.ts";
-import type { EnvironmentVariables } from "../../src/environment-variables.ts";
 import type { CliStreams } from "../../src/observe/terminal.ts";
+import type { EnvironmentVariables } from "../../src/settings/environment-variables.ts";
 
 /** What a command line ended with, and what it wrote. */
 export interface CliResult {

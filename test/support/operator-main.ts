@@ -1,8 +1,8 @@
 import { flushCompileCache } from "node:module";
-import { parseSettings, processEnvironment } from "../../src/config.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
 import { runOperator } from "../../src/operator.ts";
+import { parseSettings, processEnvironment } from "../../src/settings/config.ts";
 import { WALL_OFFSET } from "./operator-process.ts";
 import { type Death, dieAt } from "./sudden-death.ts";
 

@@ -1,6 +1,6 @@
-import { parseSettings, processEnvironment } from "../../../src/config.ts";
 import { DEFAULT_TIMING, scaleTiming } from "../../../src/core/timing.ts";
 import { runOperator } from "../../../src/operator.ts";
+import { parseSettings, processEnvironment } from "../../../src/settings/config.ts";
 
 /**
  * The operator as a process in the node's namespaces, which it ends with: `operator-main.ts TIME_SCALE [flags of berth

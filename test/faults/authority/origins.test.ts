@@ -1,12 +1,12 @@
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { afterAll, describe, expect, test } from "vitest";
-import { type AllowedOrigins, originAllowed } from "../../../src/allowed-origins.ts";
 import { findCondition } from "../../../src/api/conditions.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import { isInvalid } from "../../../src/kube/errors.ts";
 import type { KubeObject } from "../../../src/kube/resource.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
+import { type AllowedOrigins, originAllowed } from "../../../src/settings/allowed-origins.ts";
 import { templateOf } from "../../api/template-cases.ts";
 import { INNER, PUBLIC } from "../../support/addresses.ts";
 import { useCluster } from "../../support/cluster.ts";

@@ -1,8 +1,10 @@
 import { Command, CommanderError, Option } from "commander";
+import type { ClusterDns } from "../api/cluster-dns.ts";
+import { type PodPolicy, policyOf } from "../api/pod-policy.ts";
+import { ConfigError } from "../core/errors.ts";
+import type { KubeEnvironment } from "../kube/config.ts";
+import type { LogLevel } from "../observe/logger.ts";
 import type { AllowedOrigins } from "./allowed-origins.ts";
-import type { ClusterDns } from "./api/cluster-dns.ts";
-import { type PodPolicy, policyOf } from "./api/pod-policy.ts";
-import { ConfigError } from "./core/errors.ts";
 import {
   type EnvironmentVariables,
   environmentVariable,
@@ -12,8 +14,6 @@ import {
   unknownVariables,
 } from "./environment-variables.ts";
 import { addFlags, FLAGS, type Flag } from "./flags.ts";
-import type { KubeEnvironment } from "./kube/config.ts";
-import type { LogLevel } from "./observe/logger.ts";
 
 /** What `berth run` was started with, parsed and checked. */
 export interface Settings {

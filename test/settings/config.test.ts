@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { parseSettings, type Settings } from "../src/config.ts";
-import { ConfigError } from "../src/core/errors.ts";
-import { type EnvironmentVariables, environmentVariable } from "../src/environment-variables.ts";
-import { FLAGS, usageLine } from "../src/flags.ts";
-import { berthVersion } from "../src/version.ts";
-import { cliRun } from "./support/cli-run.ts";
+import { ConfigError } from "../../src/core/errors.ts";
+import { parseSettings, type Settings } from "../../src/settings/config.ts";
+import { type EnvironmentVariables, environmentVariable } from "../../src/settings/environment-variables.ts";
+import { FLAGS, usageLine } from "../../src/settings/flags.ts";
+import { berthVersion } from "../../src/settings/version.ts";
+import { cliRun } from "../support/cli-run.ts";
 
 function messageOf(argv: readonly string[], env: EnvironmentVariables = {}): string {
   try {

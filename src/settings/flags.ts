@@ -1,6 +1,7 @@
 import { type Command, Option } from "commander";
 import * as z from "zod";
-import { POLICY_FLAG } from "./api/pod-policy.ts";
+import { POLICY_FLAG } from "../api/pod-policy.ts";
+import { LOG_LEVELS } from "../observe/logger.ts";
 import { environmentVariable } from "./environment-variables.ts";
 import {
   allowanceSchema,
@@ -15,7 +16,6 @@ import {
   protocolTimeoutSchema,
   shardsSchema,
 } from "./flag-values.ts";
-import { LOG_LEVELS } from "./observe/logger.ts";
 
 /** A flag of `berth run`, which is an environment variable as well. */
 export interface Flag<T> {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type AllowedOrigins, isListedHost, mayBeInner, originAllowed } from "../src/allowed-origins.ts";
+import { type AllowedOrigins, isListedHost, mayBeInner, originAllowed } from "../../src/settings/allowed-origins.ts";
 
 describe("allowed API origins", () => {
   test.each<[AllowedOrigins, string, boolean]>([

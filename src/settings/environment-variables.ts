@@ -1,4 +1,4 @@
-import type { KubeEnvironment } from "./kube/config.ts";
+import type { KubeEnvironment } from "../kube/config.ts";
 
 /** Environment variables by name. */
 export type EnvironmentVariables = Readonly<Record<string, string | undefined>>;

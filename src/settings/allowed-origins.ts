@@ -1,5 +1,5 @@
-import { DEFAULT_BASE_URL } from "./api/network-spec.ts";
-import { isInnerHost } from "./work/inner-addresses.ts";
+import { DEFAULT_BASE_URL } from "../api/network-spec.ts";
+import { isInnerHost } from "../work/inner-addresses.ts";
 
 /** Which Work APIs an Environment may name in spec.api.baseUrl: any with https and a public address, or exactly these origins. */
 export type AllowedOrigins = "any-https" | readonly string[];
