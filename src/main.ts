@@ -1,11 +1,11 @@
-import { type CheckReport, check } from "./check.ts";
-import type { CheckSettings } from "./check-settings.ts";
-import { runCli } from "./cli.ts";
+import { type CheckReport, check } from "./commands/check.ts";
+import type { CheckSettings } from "./commands/check-settings.ts";
+import { runCli } from "./commands/cli.ts";
+import { type UninstallReport, uninstall } from "./commands/uninstall.ts";
+import type { UninstallSettings } from "./commands/uninstall-settings.ts";
 import { keepAlive } from "./core/clock.ts";
 import { runOperator } from "./operator.ts";
 import type { Settings } from "./settings/config.ts";
-import { type UninstallReport, uninstall } from "./uninstall.ts";
-import type { UninstallSettings } from "./uninstall-settings.ts";
 
 /** SIGTERM is what kubelet sends, SIGINT what a terminal does. */
 const END_SIGNALS = ["SIGTERM", "SIGINT"] as const;

@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { stringify } from "yaml";
 import { FINALIZER } from "../src/api/names.ts";
-import { check } from "../src/check.ts";
+import { check } from "../src/commands/check.ts";
+import { uninstall } from "../src/commands/uninstall.ts";
 import { silentLogger } from "../src/observe/logger.ts";
-import { uninstall } from "../src/uninstall.ts";
 import { FakeApiServer, type Script, sendStatus } from "./kube/api-server.ts";
 import { type CliResult, cliRun } from "./support/cli-run.ts";
 

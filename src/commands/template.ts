@@ -6,11 +6,11 @@ import { ConfigError, errorText } from "../core/errors.ts";
 import { YamlError, yamlDocuments } from "../core/yaml.ts";
 import type { KubeObject } from "../kube/resource.ts";
 import { oneLine } from "../observe/terminal.ts";
-import type { Finding, OperatorFacts } from "../preview/preview.ts";
 import { originAllowed } from "../settings/allowed-origins.ts";
 import { type Settings, settingsFrom } from "../settings/config.ts";
 import { addFlags, FLAGS } from "../settings/flags.ts";
 import { addKubeconfig, addOutput, type Invocation, jsonText } from "./invocation.ts";
+import type { Finding, OperatorFacts } from "./preview.ts";
 
 /** The namespace that docs/install.md installs the operator in. */
 export const DEFAULT_OPERATOR_NAMESPACE = "berth-system";
@@ -59,7 +59,7 @@ async function template(
   if ((name === undefined) === (filename === undefined)) {
     throw new ConfigError("name an Environment of the cluster, or give a file with -f");
   }
-  const { previewOf } = await import("../preview/preview.ts");
+  const { previewOf } = await import("./preview.ts");
   const raws =
     filename === undefined
       ? [await fromCluster(name ?? "", namespace, settings)]
@@ -101,7 +101,7 @@ async function fromFile(
   namespace: string,
   input: (() => Promise<string>) | undefined,
 ): Promise<unknown[]> {
-  const { asStored, isEnvironment } = await import("../preview/preview.ts");
+  const { asStored, isEnvironment } = await import("./preview.ts");
   const shown = filename === "-" ? "the standard input" : filename;
   const manifests = parse(await read(filename, input), shown).filter(isEnvironment);
   if (manifests.length === 0) throw new ConfigError(`${shown} holds no Environment (apiVersion berth.dev/v1alpha1)`);

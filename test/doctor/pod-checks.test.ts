@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { parseEnvironment } from "../../src/api/environment.ts";
+import { asStored } from "../../src/commands/preview.ts";
 import { checkPods } from "../../src/doctor/pod-checks.ts";
 import type { Pod, PodStatus } from "../../src/kube/resource.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
-import { asStored } from "../../src/preview/preview.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
 const SECOND_MS = 1_000;

@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { parse } from "yaml";
 import type { Condition } from "../../src/api/conditions.ts";
 import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
+import { asStored } from "../../src/commands/preview.ts";
 import type { ClaimTrace, ItemTrace, Traces } from "../../src/explain/traces.ts";
 import type { KubeEvent, Pod, PodStatus } from "../../src/kube/resource.ts";
 import { sessionTemplate } from "../../src/pods/pod-render.ts";
-import { asStored } from "../../src/preview/preview.ts";
 import type { WorkItem } from "../../src/work/types.ts";
 import { ROOT } from "../project/lint-gate.ts";
 

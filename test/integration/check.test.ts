@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type CheckReport, check } from "../../src/check.ts";
+import { type CheckReport, check } from "../../src/commands/check.ts";
 import { type Clock, realClock } from "../../src/core/clock.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { useCluster } from "../support/cluster.ts";

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
+import { type UninstallReport, uninstall } from "../../src/commands/uninstall.ts";
+import type { UninstallSettings } from "../../src/commands/uninstall-settings.ts";
 import { type Clock, realClock } from "../../src/core/clock.ts";
 import { DEPLOYMENTS, type Deployment } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
-import { type UninstallReport, uninstall } from "../../src/uninstall.ts";
-import type { UninstallSettings } from "../../src/uninstall-settings.ts";
 import { useCluster } from "../support/cluster.ts";
 import { SHORT_LEASE, serveOne, untilState } from "../support/session-life.ts";
 import { startWorld, type World } from "../support/world.ts";

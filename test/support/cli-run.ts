@@ -1,4 +1,4 @@
-import { type Commands, runCli } from "../../src/cli.ts";
+import { type Commands, runCli } from "../../src/commands/cli.ts";
 import type { CliStreams } from "../../src/observe/terminal.ts";
 import type { EnvironmentVariables } from "../../src/settings/environment-variables.ts";
 

@@ -1087,8 +1087,8 @@ export const ROOMS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/uninstall.ts",
-    tests: ["test/uninstall.test.ts"],
+    file: "src/commands/uninstall.ts",
+    tests: ["test/commands/uninstall.test.ts"],
     mutations: [
       {
         name: "overwrites finalizers that were added since",

@@ -2,12 +2,12 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { describe, expect, test } from "vitest";
-import type { CheckReport } from "../src/check.ts";
-import { addCheckFlags, type CheckSettings } from "../src/check-settings.ts";
-import { runCli } from "../src/cli.ts";
-import { jsonText } from "../src/commands/invocation.ts";
-import { ROOT } from "./project/lint-gate.ts";
-import { cliRun } from "./support/cli-run.ts";
+import type { CheckReport } from "../../src/commands/check.ts";
+import { addCheckFlags, type CheckSettings } from "../../src/commands/check-settings.ts";
+import { runCli } from "../../src/commands/cli.ts";
+import { jsonText } from "../../src/commands/invocation.ts";
+import { ROOT } from "../project/lint-gate.ts";
+import { cliRun } from "../support/cli-run.ts";
 
 const FINE = {
   ok: true,

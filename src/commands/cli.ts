@@ -1,20 +1,20 @@
 import { Command, CommanderError } from "commander";
-import { API_VERSION } from "./api/names.ts";
+import { API_VERSION } from "../api/names.ts";
+import { ConfigError, errorText } from "../core/errors.ts";
+import { redact } from "../observe/logger.ts";
+import { type CliStreams, standardStreams } from "../observe/terminal.ts";
+import { configErrorOf, processEnvironment, type Settings, settingsFrom } from "../settings/config.ts";
+import type { EnvironmentVariables } from "../settings/environment-variables.ts";
+import { addFlags, usageLine } from "../settings/flags.ts";
+import { berthVersion } from "../settings/version.ts";
 import { CheckFailedError, type CheckReport } from "./check.ts";
 import { addCheckFlags, type CheckSettings, checkSettingsFrom } from "./check-settings.ts";
-import { addCompletion } from "./commands/completion.ts";
-import { addDoctor } from "./commands/doctor.ts";
-import { addExplain } from "./commands/explain.ts";
-import { addOutput, type Invocation, jsonText, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
-import { addSimulator } from "./commands/simulator.ts";
-import { addTemplate } from "./commands/template.ts";
-import { ConfigError, errorText } from "./core/errors.ts";
-import { redact } from "./observe/logger.ts";
-import { type CliStreams, standardStreams } from "./observe/terminal.ts";
-import { configErrorOf, processEnvironment, type Settings, settingsFrom } from "./settings/config.ts";
-import type { EnvironmentVariables } from "./settings/environment-variables.ts";
-import { addFlags, usageLine } from "./settings/flags.ts";
-import { berthVersion } from "./settings/version.ts";
+import { addCompletion } from "./completion.ts";
+import { addDoctor } from "./doctor.ts";
+import { addExplain } from "./explain.ts";
+import { addOutput, type Invocation, jsonText, REPORT_FORMATS, type ReportFormat } from "./invocation.ts";
+import { addSimulator } from "./simulator.ts";
+import { addTemplate } from "./template.ts";
 import { UninstallFailedError, type UninstallReport } from "./uninstall.ts";
 import {
   addUninstallFlags,

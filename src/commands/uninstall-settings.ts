@@ -1,15 +1,15 @@
 import { type Command, Option } from "commander";
 import * as z from "zod";
-import { addOutput, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
-import { ConfigError } from "./core/errors.ts";
-import type { KubeEnvironment } from "./kube/config.ts";
+import { ConfigError } from "../core/errors.ts";
+import type { KubeEnvironment } from "../kube/config.ts";
 import {
   type EnvironmentVariables,
   kubeEnvironment,
   type ProxySettings,
   proxySettings,
-} from "./settings/environment-variables.ts";
-import { FLAGS } from "./settings/flags.ts";
+} from "../settings/environment-variables.ts";
+import { FLAGS } from "../settings/flags.ts";
+import { addOutput, REPORT_FORMATS, type ReportFormat } from "./invocation.ts";
 
 /** What `berth uninstall` was started with, parsed and checked. */
 export interface UninstallSettings {

@@ -2,11 +2,11 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { FINALIZER } from "../src/api/names.ts";
-import { silentLogger } from "../src/observe/logger.ts";
-import { renderJournal } from "../src/protocol/journal.ts";
-import { type UninstallReport, uninstall } from "../src/uninstall.ts";
-import { FakeApiServer, send, sendStatus } from "./kube/api-server.ts";
+import { FINALIZER } from "../../src/api/names.ts";
+import { type UninstallReport, uninstall } from "../../src/commands/uninstall.ts";
+import { silentLogger } from "../../src/observe/logger.ts";
+import { renderJournal } from "../../src/protocol/journal.ts";
+import { FakeApiServer, send, sendStatus } from "../kube/api-server.ts";
 
 const ENVIRONMENT = "/apis/berth.dev/v1alpha1/namespaces/agents/environments/research";
 const CLAIM = "/api/v1/namespaces/agents/secrets/berth-research-x";

@@ -2,11 +2,11 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
 import { describe, expect, test } from "vitest";
-import { runCli } from "../src/cli.ts";
-import { jsonText } from "../src/commands/invocation.ts";
-import { addUninstallFlags, UNINSTALL_USAGE, type UninstallSettings } from "../src/uninstall-settings.ts";
-import { ROOT } from "./project/lint-gate.ts";
-import { cliRun } from "./support/cli-run.ts";
+import { runCli } from "../../src/commands/cli.ts";
+import { jsonText } from "../../src/commands/invocation.ts";
+import { addUninstallFlags, UNINSTALL_USAGE, type UninstallSettings } from "../../src/commands/uninstall-settings.ts";
+import { ROOT } from "../project/lint-gate.ts";
+import { cliRun } from "../support/cli-run.ts";
 
 const REPORT = {
   ok: true,

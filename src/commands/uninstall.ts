@@ -1,16 +1,16 @@
-import type { Environment } from "./api/environment.ts";
-import { FINALIZER, GROUP } from "./api/names.ts";
-import { deleteClaimSecrets } from "./claims/claim-lists.ts";
-import { type Clock, realClock, SECOND_MS, sleep } from "./core/clock.ts";
-import { errorText, OperatorError } from "./core/errors.ts";
-import { NO_POINTS } from "./core/points.ts";
-import { KubeClient } from "./kube/client.ts";
-import { loadKubeConfig } from "./kube/config.ts";
-import { hasStatus, isConflict, isNotFound } from "./kube/errors.ts";
-import { DEPLOYMENTS, type Deployment, PODS } from "./kube/resource.ts";
-import { createLogger, type Logger, redact } from "./observe/logger.ts";
-import { ENVIRONMENTS } from "./reconcile/finalizer.ts";
-import { berthVersion } from "./settings/version.ts";
+import type { Environment } from "../api/environment.ts";
+import { FINALIZER, GROUP } from "../api/names.ts";
+import { deleteClaimSecrets } from "../claims/claim-lists.ts";
+import { type Clock, realClock, SECOND_MS, sleep } from "../core/clock.ts";
+import { errorText, OperatorError } from "../core/errors.ts";
+import { NO_POINTS } from "../core/points.ts";
+import { KubeClient } from "../kube/client.ts";
+import { loadKubeConfig } from "../kube/config.ts";
+import { hasStatus, isConflict, isNotFound } from "../kube/errors.ts";
+import { DEPLOYMENTS, type Deployment, PODS } from "../kube/resource.ts";
+import { createLogger, type Logger, redact } from "../observe/logger.ts";
+import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
+import { berthVersion } from "../settings/version.ts";
 import type { UninstallSettings } from "./uninstall-settings.ts";
 
 /** One client for a minute or two: a list a second is nothing to an API server, and quick enough for whoever waits. */

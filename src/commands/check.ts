@@ -1,14 +1,14 @@
-import { GROUP } from "./api/names.ts";
+import { GROUP } from "../api/names.ts";
+import { type Clock, realClock, SECOND_MS, sleep } from "../core/clock.ts";
+import { errorText, OperatorError } from "../core/errors.ts";
+import { KubeClient } from "../kube/client.ts";
+import { loadKubeConfig } from "../kube/config.ts";
+import { hasStatus, isNotFound } from "../kube/errors.ts";
+import { DEPLOYMENTS, type Deployment } from "../kube/resource.ts";
+import { createLogger, type Logger, redact } from "../observe/logger.ts";
+import { ENVIRONMENTS } from "../reconcile/finalizer.ts";
+import { berthVersion } from "../settings/version.ts";
 import type { CheckSettings } from "./check-settings.ts";
-import { type Clock, realClock, SECOND_MS, sleep } from "./core/clock.ts";
-import { errorText, OperatorError } from "./core/errors.ts";
-import { KubeClient } from "./kube/client.ts";
-import { loadKubeConfig } from "./kube/config.ts";
-import { hasStatus, isNotFound } from "./kube/errors.ts";
-import { DEPLOYMENTS, type Deployment } from "./kube/resource.ts";
-import { createLogger, type Logger, redact } from "./observe/logger.ts";
-import { ENVIRONMENTS } from "./reconcile/finalizer.ts";
-import { berthVersion } from "./settings/version.ts";
 
 /** One client for a minute: a request a second is nothing to an API server, and quick enough for whoever waits. */
 const POLL_MS = SECOND_MS;

@@ -1,14 +1,14 @@
 import type { Command } from "commander";
 import * as z from "zod";
-import { addOutput, REPORT_FORMATS, type ReportFormat } from "./commands/invocation.ts";
-import type { KubeEnvironment } from "./kube/config.ts";
+import type { KubeEnvironment } from "../kube/config.ts";
 import {
   type EnvironmentVariables,
   kubeEnvironment,
   type ProxySettings,
   proxySettings,
-} from "./settings/environment-variables.ts";
-import { FLAGS } from "./settings/flags.ts";
+} from "../settings/environment-variables.ts";
+import { FLAGS } from "../settings/flags.ts";
+import { addOutput, REPORT_FORMATS, type ReportFormat } from "./invocation.ts";
 import { type DeploymentRef, deploymentSchema, parseFlags, wholeSecondsSchema } from "./uninstall-settings.ts";
 
 /** What `berth check` was started with, parsed and checked. */
