@@ -88,7 +88,7 @@ export async function runOperator(settings: Settings, signal: AbortSignal, seams
     random: Math.random,
     timing,
     points: pointsOf(seams.points, { operator: identity, clock }),
-    ...(watched && { onlooker: watched.onlooker }),
+    ...(watched && { observer: watched.observer }),
     logger,
     metrics,
     shards: settings.leaderElection.shards,

@@ -14,14 +14,14 @@ import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import type { Journal } from "../protocol/journal.ts";
 import type { ApiHealth, Attempt } from "../queue/api-health.ts";
-import type { IdlePace } from "../queue/idle-pace.ts";
+import type { PollPace } from "../queue/poll-pace.ts";
 import type { ServerTimes } from "../queue/server-times.ts";
 import type { Answer } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
 import { DATA_TYPE_SESSION, type WorkItem } from "../work/types.ts";
 import { Acknowledging } from "./acknowledging.ts";
 import { ClaimJournal } from "./claim-journal.ts";
-import { ClaimRoom } from "./claim-room.ts";
+import { ClaimLimiter } from "./claim-limiter.ts";
 import { credentialFor, serves } from "./credential.ts";
 import { dropSecret } from "./secret-acts.ts";
 
@@ -87,8 +87,8 @@ export class ClaimLoop {
   readonly #health: ApiHealth;
   readonly #breaker: Breaker;
   readonly #serverTimes: ServerTimes;
-  readonly #pace: IdlePace;
-  readonly #room: ClaimRoom;
+  readonly #pace: PollPace;
+  readonly #room: ClaimLimiter;
   readonly #handOver: (claim: Claim) => void;
   readonly #onCredentialMissing: (missing: boolean, workId: string) => void;
   readonly #onWork: () => void;
@@ -115,7 +115,7 @@ export class ClaimLoop {
     health: ApiHealth;
     breaker: Breaker;
     serverTimes: ServerTimes;
-    pace: IdlePace;
+    pace: PollPace;
     /** Told when a claim got on, was let go, or was handed over. */
     changed: Notifier;
     /** So many claims are under way that no other is begun for now. */
@@ -157,7 +157,7 @@ export class ClaimLoop {
     const { retryBaseMs: baseMs, retryMaxMs: maxMs } = options.context.timing;
     this.#backoff = new Backoff({ baseMs, maxMs }, options.context.random);
     const { context, serverTimes, gate, changed, onForeignSlot } = options;
-    this.#room = new ClaimRoom({
+    this.#room = new ClaimLimiter({
       ...{ clock: context.clock, claims: options.claims, changed, onFull: options.onFull },
       longestMs: context.timing.othersReclaimMs,
     });

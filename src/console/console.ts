@@ -3,7 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { addressText, boundedServer, closerOf, listen, readBindAddress } from "../observe/http-server.ts";
 import type { Logger } from "../observe/logger.ts";
-import type { Onlooker } from "../reconcile/environment-runtime.ts";
+import type { EnvironmentObserver } from "../reconcile/environment-runtime.ts";
 import { Changes, type Replica } from "./changes.ts";
 import type { EndedBounds } from "./ended-sessions.ts";
 import { type PageFile, readPage } from "./page-files.ts";
@@ -49,7 +49,7 @@ export interface ConsoleOptions {
 /** The console of one operator: what it is told, and the page that shows it. Read-only: no request changes anything. */
 export class Console implements AsyncDisposable {
   /** What the operator tells. */
-  readonly onlooker: Onlooker;
+  readonly observer: EnvironmentObserver;
   readonly #options: ConsoleOptions;
   readonly #viewers: Viewers;
   #page: ReadonlyMap<string, PageFile> = new Map();
@@ -63,7 +63,7 @@ export class Console implements AsyncDisposable {
     const { clock, bounds, logger } = options;
     this.#options = options;
     const seen = new Seen(clock, bounds);
-    this.onlooker = seen;
+    this.observer = seen;
     this.#viewers = new Viewers({
       clock,
       changes: new Changes(),

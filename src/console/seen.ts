@@ -1,7 +1,7 @@
 import type { ConditionUpdate } from "../api/conditions.ts";
 import type { Clock } from "../core/clock.ts";
 import type { SessionView } from "../protocol/session-view.ts";
-import type { EnvironmentLook, EnvironmentSource, Onlooker } from "../reconcile/environment-runtime.ts";
+import type { EnvironmentLook, EnvironmentObserver, EnvironmentSource } from "../reconcile/environment-runtime.ts";
 import { type EndedBounds, EndedSessions } from "./ended-sessions.ts";
 import {
   cut,
@@ -25,13 +25,13 @@ interface Entry {
   warnings: readonly Warning[];
 }
 
-const NO_REPORT: EnvironmentLook["report"] = { queue: null, sessions: null, hindrance: null };
+const NO_REPORT: EnvironmentLook["report"] = { queue: null, sessions: null, blockedReason: null };
 
 /**
  * What this process serves, as far as it was told, and where to ask for the rest. Memory is bounded: what lives is asked for,
  * and of the past only the last of each Environment is kept.
  */
-export class Seen implements Onlooker {
+export class Seen implements EnvironmentObserver {
   readonly #clock: Clock;
   readonly #entries = new Map<string, Entry>();
   readonly #ended: EndedSessions;

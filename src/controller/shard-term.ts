@@ -2,7 +2,7 @@ import type { NetworkPolicy } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { EnvironmentReconciler } from "../reconcile/environment-reconciler.ts";
-import type { Onlooker } from "../reconcile/environment-runtime.ts";
+import type { EnvironmentObserver } from "../reconcile/environment-runtime.ts";
 import type { ReconcilerOptions } from "../reconcile/reconciler-options.ts";
 
 /**
@@ -12,7 +12,7 @@ import type { ReconcilerOptions } from "../reconcile/reconciler-options.ts";
 export class ShardTerm {
   readonly #reconciler: EnvironmentReconciler;
   readonly #metrics: Metrics;
-  readonly #onlooker: Onlooker | undefined;
+  readonly #observer: EnvironmentObserver | undefined;
   readonly #underWay = new Set<Promise<void>>();
   /** Every Environment this term had to do with. */
   readonly #keys = new Set<string>();
@@ -20,7 +20,7 @@ export class ShardTerm {
   constructor(options: ReconcilerOptions) {
     this.#reconciler = new EnvironmentReconciler(options);
     this.#metrics = options.metrics;
-    this.#onlooker = options.onlooker;
+    this.#observer = options.observer;
   }
 
   /** Throws as EnvironmentReconciler.reconcile does. */
@@ -51,7 +51,7 @@ export class ShardTerm {
     for (const key of this.#keys) {
       const [namespace = "", environment = ""] = key.split("/");
       forgetEnvironmentMetrics(this.#metrics, { namespace, environment });
-      this.#onlooker?.cannotServe(key, null);
+      this.#observer?.cannotServe(key, null);
     }
   }
 }

@@ -35,11 +35,11 @@ export function checkPods(environment: Environment, found: Look<readonly Pod[]>,
       "Look at its node, and at the finalizers of the Pod.",
     );
   }
-  const stuck = pods.flatMap((pod) => stuckPod(pod, environment, nowMs));
-  const [first] = stuck;
+  const blocked = pods.flatMap((pod) => blockedPod(pod, environment, nowMs));
+  const [first] = blocked;
   if (!first) return results.pass(`${pods.length} ${pods.length === 1 ? "Pod" : "Pods"}, none is stuck`);
   return results.fail(
-    `${namesOf(stuck.map(({ pod }) => pod))} did not get ready within prepareTimeoutSeconds: ${first.why}`,
+    `${namesOf(blocked.map(({ pod }) => pod))} did not get ready within prepareTimeoutSeconds: ${first.why}`,
     `kubectl -n ${namespace} describe pod ${first.pod.metadata.name}`,
   );
 }
@@ -50,7 +50,7 @@ function isStaying({ metadata }: Pod, nowMs: number): boolean {
 }
 
 /** A free Pod on its way to being parked for too long; workers get ready at a pace of their own. */
-function stuckPod(pod: Pod, { spec }: Environment, nowMs: number): { pod: Pod; why: string }[] {
+function blockedPod(pod: Pod, { spec }: Environment, nowMs: number): { pod: Pod; why: string }[] {
   if (!spec.sessions || pod.metadata.labels?.[LABEL_PHASE] !== "parked" || pod.metadata.deletionTimestamp) return [];
   const ageMs = nowMs - Date.parse(pod.metadata.creationTimestamp ?? "");
   if (!(ageMs > spec.sessions.prepareTimeoutSeconds * SECOND_MS)) return [];

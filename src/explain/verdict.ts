@@ -80,9 +80,9 @@ function ended(reason: EndReason, message: string): Verdict {
 }
 
 function ofClaim({ name, journal }: ClaimTrace, pod: Pod | undefined, traces: Traces): Verdict {
-  const hindered = hindrance(traces.environments);
-  const settling = hindered
-    ? { reason: hindered.reason, mend: hindered.mend }
+  const blocked = blockedReason(traces.environments);
+  const settling = blocked
+    ? { reason: blocked.reason, mend: blocked.mend }
     : { reason: null, mend: "Wait: the operator settles it. If it stays so, run berth doctor." };
   if (!pod) {
     return {
@@ -120,10 +120,10 @@ function ofItem({ item, environment }: ItemTrace, traces: Traces): Verdict {
   const { name, namespace } = environment.metadata;
   switch (item.state) {
     case "queued": {
-      const hindered = hindrance([environment]);
-      if (hindered) {
-        const words = `It waits in the queue, because Environment ${name} does not serve: ${hindered.reason}: ${hindered.message}`;
-        return { standing: "waiting", reason: hindered.reason, sentence: words, mend: hindered.mend };
+      const blocked = blockedReason([environment]);
+      if (blocked) {
+        const words = `It waits in the queue, because Environment ${name} does not serve: ${blocked.reason}: ${blocked.message}`;
+        return { standing: "waiting", reason: blocked.reason, sentence: words, mend: blocked.mend };
       }
       return {
         standing: "waiting",
@@ -194,7 +194,7 @@ function unknown({ asked, looked }: Traces): Verdict {
 }
 
 /** What keeps an Environment from serving, by its own word. */
-function hindrance(
+function blockedReason(
   environments: readonly Environment[],
 ): { readonly reason: ConditionReason; readonly message: string; readonly mend: string } | null {
   for (const { status } of environments) {

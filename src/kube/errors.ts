@@ -148,7 +148,7 @@ const PREAMBLES = [
  * Why the API server refused to create a Pod or its Secret, without their name: it is another one at each try, and a
  * message that differs at each try is a status that is written at each try.
  */
-export function refusalWords(error: unknown, podName: string): string {
+export function apiErrorText(error: unknown, podName: string): string {
   const words = PREAMBLES.reduce((text, preamble) => text.replace(preamble, ""), errorText(error));
   return words.replaceAll(`"${podName}" `, "").replaceAll(`/${podName}`, "").replaceAll(podName, "it");
 }

@@ -1,12 +1,12 @@
 import { GROUP } from "../api/names.ts";
 import { allowsAll } from "../api/pod-policy.ts";
 import { errorText } from "../core/errors.ts";
-import { isForbidden, isQuotaExceeded, refusalWords } from "../kube/errors.ts";
+import { apiErrorText, isForbidden, isQuotaExceeded } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { deletePod } from "../pods/delete.ts";
 import { newPodName } from "../pods/pod-render.ts";
 import type { OwnVolume } from "../pods/workspace-pods.ts";
-import { FEWEST_UNDER_WAY } from "../protocol/claims-first.ts";
+import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { CreationBackoff } from "./creation-backoff.ts";
 import type { Expectations } from "./expectations.ts";
@@ -48,7 +48,7 @@ export class PodCreation {
     } catch (error) {
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "volume" });
-      const message = refusalWords(error, sessionId);
+      const message = apiErrorText(error, sessionId);
       const words = isForbidden(error) ? `${message}; ${NO_PERMISSION}` : message;
       const problem = quota ? ({ is: "quota", message } as const) : ({ is: "volume", message: words } as const);
       if (error instanceof WorkspaceError) {
@@ -84,7 +84,7 @@ export class PodCreation {
       const quota = isQuotaExceeded(error);
       metrics.podCreateFailures.inc({ ...labels, reason: quota ? "quota" : "other" });
       const told = !quota || this.#quota.refused(this.#context.clock.monotonic(), this.#backoff.fromMs);
-      if (told) this.#backoff.say({ is: quota ? "quota" : "refused", message: refusalWords(error, podName) });
+      if (told) this.#backoff.say({ is: quota ? "quota" : "refused", message: apiErrorText(error, podName) });
       this.#backoff.pause(quota ? "quota" : "other");
       logger.warn({ error: errorText(error) }, "a session Pod could not be created");
     }

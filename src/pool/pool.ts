@@ -6,8 +6,8 @@ import type { Pod } from "../kube/resource.ts";
 import { stateOf } from "../pods/pod-state.ts";
 import { isPerSession, type OwnVolume, sessionBoundTo } from "../pods/workspace-pods.ts";
 import type { Breaker } from "../protocol/breaker.ts";
+import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import { ClaimsFirst } from "../protocol/claims-first.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isHeldUp } from "../protocol/failing-steps.ts";
 import type { BoundCapacityPlan } from "./bound-capacity.ts";
@@ -18,7 +18,7 @@ import { CreationBackoff } from "./creation-backoff.ts";
 import { DepartingPods } from "./departing-pods.ts";
 import { Expectations } from "./expectations.ts";
 import { FreePods } from "./free-pods.ts";
-import { NodeWords } from "./node-words.ts";
+import { NodeEvents } from "./node-events.ts";
 import { longestHoldMs, PodCreation } from "./pod-creation.ts";
 import type { Removals } from "./removal.ts";
 
@@ -47,7 +47,7 @@ const ENDED_PHASES: ReadonlySet<string> = new Set(["Succeeded", "Failed"]);
 export class Pool {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  readonly #claimsFirst: ClaimsFirst;
+  readonly #claimPriority: ClaimPriority;
   readonly #breaker: Breaker;
   readonly #free: FreePods;
   readonly #onChange: () => void;
@@ -64,7 +64,7 @@ export class Pool {
   #demand = 0;
   #draining = false;
   #mayCreate = false;
-  readonly #nodeWords: NodeWords;
+  readonly #nodeEvents: NodeEvents;
   readonly #passes: Passes;
   /** Pods whose parking was counted already, and when that was (the API server's clock). */
   readonly #seenParked = new Map<string, number>();
@@ -90,7 +90,7 @@ export class Pool {
     });
     this.#expected = new Expectations(options.context);
     this.#claims = options.claims;
-    this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });
+    this.#claimPriority = new ClaimPriority({ clock: options.context.clock, claims: options.claims });
     this.#breaker = options.breaker;
     this.#free = new FreePods({ ...options, isTaken: (name) => this.#isTaken(name) });
     this.#bound = new BoundPods({
@@ -101,7 +101,7 @@ export class Pool {
       parkedMs: (name) => this.#seenParked.get(name) ?? null,
     });
     this.#onChange = options.onChange;
-    this.#nodeWords = new NodeWords(options.context, () => {
+    this.#nodeEvents = new NodeEvents(options.context, () => {
       this.#onChange();
       this.poke();
     });
@@ -125,7 +125,7 @@ export class Pool {
 
   /** Begins to plan; until then nothing is created or removed. Stops when the signal aborts. */
   start(signal: AbortSignal): void {
-    this.#nodeWords.start(signal);
+    this.#nodeEvents.start(signal);
     this.#passes.start(signal);
   }
 
@@ -155,7 +155,7 @@ export class Pool {
   /** Resolves when nothing of it is under way any more, after the signal aborted. */
   async ended(): Promise<void> {
     await this.#passes.ended();
-    await Promise.all([this.#departing.ended(), this.#nodeWords.ended()]);
+    await Promise.all([this.#departing.ended(), this.#nodeEvents.ended()]);
   }
 
   /** Whether a claim would find a Pod now. */
@@ -220,7 +220,7 @@ export class Pool {
   }
 
   problem(): CapacityProblem {
-    const said = this.#nodeWords.problem;
+    const said = this.#nodeEvents.problem;
     // What is said of a Pod that waits is newer than what was said of one that went.
     const { problem } = this.#backoff;
     if (problem) return problem.is === "preparing" && said ? said : problem;
@@ -240,7 +240,7 @@ export class Pool {
     await this.#departing.retryDue();
     const plan = this.#plan();
     this.#surplusSinceMs = plan.surplusSinceMs;
-    const askMs = this.#nodeWords.look(this.#free.list());
+    const askMs = this.#nodeEvents.look(this.#free.list());
     if (askMs !== null) this.#passes.wakeAfter(askMs);
     if (plan.againAtMs !== null) this.#passes.wakeAfter(plan.againAtMs - this.#context.kube.now());
     await this.#clearEnded();
@@ -275,10 +275,10 @@ export class Pool {
   #holdMs({ create, wanted }: CapacityPlan): number {
     const parked = create === 0 ? 0 : this.counts().parked;
     if (create === 0 || parked < this.#demand) {
-      this.#claimsFirst.nothingWaits();
+      this.#claimPriority.nothingWaits();
       return 0;
     }
-    return this.#claimsFirst.holdMs(longestHoldMs(parked, wanted));
+    return this.#claimPriority.holdMs(longestHoldMs(parked, wanted));
   }
 
   #plan(): CapacityPlan | BoundCapacityPlan {
@@ -398,7 +398,7 @@ export class Pool {
     if (reason === "PrepareTimeout") {
       // In the words that were shown while it lasted.
       const said = problem.is === "preparing" && problem.problem && capacityProblemOf(problem.problem);
-      this.#failedToPrepare(reason, said || this.#nodeWords.whyLate(pod));
+      this.#failedToPrepare(reason, said || this.#nodeEvents.whyLate(pod));
     }
     this.#context.logger.info({ pod: name, reason }, "free Pod is removed");
     await this.#departing.remove(pod);
@@ -407,7 +407,7 @@ export class Pool {
   /** So many at a time, and no more of them once the signal aborted. */
   async #inBatches<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
     for (let from = 0; from < items.length && this.#passes.active; ) {
-      const isRush = this.#claimsFirst.isRush && this.counts().parked >= this.#demand;
+      const isRush = this.#claimPriority.isRush && this.counts().parked >= this.#demand;
       const size = isRush ? RUSH_CONCURRENCY : CONCURRENCY;
       await Promise.all(items.slice(from, from + size).map(act));
       from += size;

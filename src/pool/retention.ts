@@ -6,8 +6,8 @@ import { orNull } from "../kube/errors.ts";
 import { type Pod, SECRETS, type Secret } from "../kube/resource.ts";
 import { deleteAsSeen, deletePod } from "../pods/delete.ts";
 import { expiredFinished, readFinished } from "../pods/finished.ts";
+import { ClaimPriority } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import { ClaimsFirst } from "../protocol/claims-first.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { CLAIM_SECRET_TYPE } from "../protocol/journal.ts";
@@ -35,7 +35,7 @@ const OUTRUN_MS = 1_000;
 export class Retention {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  readonly #claimsFirst: ClaimsFirst;
+  readonly #claimPriority: ClaimPriority;
   readonly #passes: Passes;
   #draining = false;
   /** UIDs of Pods whose claims were settled here, by name: not marked as finished, since they go at once. */
@@ -61,7 +61,7 @@ export class Retention {
   }) {
     this.#context = options.context;
     this.#claims = options.claims;
-    this.#claimsFirst = new ClaimsFirst({ clock: options.context.clock, claims: options.claims });
+    this.#claimPriority = new ClaimPriority({ clock: options.context.clock, claims: options.claims });
     this.#onForeignSlot = options.onForeignSlot;
     const { clock, timing, logger } = options.context;
     this.#passes = new Passes({
@@ -149,9 +149,9 @@ export class Retention {
     const { expired, nextAtMs } = expiredFinished(finished, kube.now(), this.#keep);
     const leftBehind = present.filter((pod) => this.#isLeftBehind(pod));
     const gone = [...expired.map(({ pod }) => pod), ...leftBehind];
-    if (gone.length === 0) this.#claimsFirst.nothingWaits();
+    if (gone.length === 0) this.#claimPriority.nothingWaits();
     // Nothing pokes when a claim gets on: a look a second finds out.
-    const waits = gone.length > 0 && !this.#draining && this.#claimsFirst.holdMs(LONGEST_HOLD_MS) > 0;
+    const waits = gone.length > 0 && !this.#draining && this.#claimPriority.holdMs(LONGEST_HOLD_MS) > 0;
     if (waits) return this.#passes.wakeAfter(MIN_WAKE_MS);
     for (let from = 0; from < gone.length && this.#passes.active; from += CONCURRENCY) {
       await Promise.all(gone.slice(from, from + CONCURRENCY).map((pod) => this.#delete(pod)));

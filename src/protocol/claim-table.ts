@@ -150,7 +150,7 @@ export function newClaim(from: {
  * Whether a Pod runs this session, or may come to (invariant 2): one of our claims', or one that is being ended since
  * somebody deleted its record.
  */
-export function runsSession(
+export function hasPodFor(
   context: Pick<SessionContext, "pods" | "kube" | "timing">,
   claims: ClaimTable,
   sessionId: string,

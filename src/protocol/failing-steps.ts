@@ -4,12 +4,12 @@ import { errorText } from "../core/errors.ts";
 import { unended } from "../core/text.ts";
 import type { Timing } from "../core/timing.ts";
 import {
+  apiErrorText,
   isForbidden,
   isInvalid,
   isUnauthorized,
   KubeApiError,
   LeadershipLostError,
-  refusalWords,
 } from "../kube/errors.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import { withoutItem } from "../queue/api-health.ts";
@@ -108,7 +108,7 @@ function codeOf(error: unknown): string {
 
 function messageOf(step: StepName, { error, name = "" }: Failure): string {
   const { effect, permission }: StepInfo = STEPS[step];
-  const words = unended(withoutItem(name === "" ? errorText(error) : refusalWords(error, name)));
+  const words = unended(withoutItem(name === "" ? errorText(error) : apiErrorText(error, name)));
   const said = words === "" ? effect : `${effect}: ${words}`;
   if (!(error instanceof KubeApiError)) return said;
   if (isForbidden(error) || isUnauthorized(error)) {

@@ -146,10 +146,10 @@ function afterRefusal(lease: HeldLease, current: LeaseState | null, now: Instant
   if (current?.state === "active" && value && value !== lease.echo && isOurs) {
     return { ...lease, echo: value, unansweredMs: null, adoptedMs };
   }
-  return lostByRefusal(lease, refusalWords(current), timing);
+  return lostByRefusal(lease, apiErrorText(current), timing);
 }
 
-function refusalWords(current: LeaseState | null): string {
+function apiErrorText(current: LeaseState | null): string {
   if (current === null) return "its beat was refused";
   return current.state === "active" ? "somebody else beats the work item" : `the work item is ${current.state} again`;
 }

@@ -7,7 +7,7 @@ import type { Metrics } from "../observe/metrics.ts";
 import type { Answer, WorkApiClient } from "../work/client.ts";
 import type { QueueStats } from "../work/types.ts";
 import type { ApiHealth, Attempt } from "./api-health.ts";
-import type { IdlePace } from "./idle-pace.ts";
+import type { PollPace } from "./poll-pace.ts";
 
 /** What of an Environment's context the queue watch works with. */
 export interface QueueContext {
@@ -28,7 +28,7 @@ const JITTER = 0.1;
 export class QueueWatch {
   readonly #context: QueueContext;
   readonly #health: ApiHealth;
-  readonly #pace: IdlePace;
+  readonly #pace: PollPace;
   readonly #onStats: (stats: QueueStats) => void;
   readonly #unacknowledged: () => number;
   readonly #onAnswer: (api: string, answer: Answer<unknown>) => void;
@@ -46,7 +46,7 @@ export class QueueWatch {
   constructor(options: {
     context: QueueContext;
     health: ApiHealth;
-    pace: IdlePace;
+    pace: PollPace;
     onStats: (stats: QueueStats) => void;
     /** Claims of our own whose item was polled and not acknowledged yet: they are part of `pending`. */
     unacknowledged: () => number;

@@ -16,7 +16,7 @@ export interface SharingEnvironment {
 /** What an Environment's conditions are made of. */
 export interface ConditionParts {
   readonly environment: Environment;
-  readonly report: Pick<RuntimeReport, "verdicts" | "hindrance">;
+  readonly report: Pick<RuntimeReport, "verdicts" | "blockedReason">;
   /** Why changes in the namespace are not seen; null: they are. */
   readonly lag: string | null;
   /** What is wrong with the environment key as its Secret has it; null: nothing. */
@@ -51,7 +51,7 @@ export function environmentConditions(parts: ConditionParts): ConditionUpdate[] 
   const ready = readyCondition({
     decided: ownDecision(environment),
     lag: parts.lag,
-    hindrance: report.hindrance,
+    blockedReason: report.blockedReason,
     conditions: all,
     generation,
   });
@@ -117,7 +117,7 @@ export interface ReadyParts {
   /** Why changes in the namespace are not seen: then all conditions are old. */
   readonly lag: string | null;
   /** What keeps the loops from serving and is no matter of any condition. */
-  readonly hindrance: string | null;
+  readonly blockedReason: string | null;
   readonly conditions: readonly ConditionUpdate[];
   readonly generation: number;
 }
@@ -126,8 +126,8 @@ export interface ReadyParts {
  * `Ready` out of all others: the first condition that stands in the way lends it its reason and words, so that one look
  * says what is wrong.
  */
-export function readyCondition({ decided, lag, hindrance, conditions, generation }: ReadyParts): ConditionUpdate {
-  const blocked = lag ?? hindrance;
+export function readyCondition({ decided, lag, blockedReason, conditions, generation }: ReadyParts): ConditionUpdate {
+  const blocked = lag ?? blockedReason;
   if (decided) {
     const message = blocked === null ? decided.message : `${decided.message}; ${blocked}`;
     return conditionFor(decided.reason, message, generation);
@@ -138,7 +138,7 @@ export function readyCondition({ decided, lag, hindrance, conditions, generation
     const condition = byType.get(type);
     if (condition && !isGood(condition) && isKnown(condition)) return inTheWay(condition, generation);
   }
-  if (hindrance !== null) return conditionFor("StepFailing", hindrance, generation);
+  if (blockedReason !== null) return conditionFor("StepFailing", blockedReason, generation);
   for (const type of IN_THE_WAY) {
     const condition = byType.get(type);
     if (MUST_BE_KNOWN.has(type) && (!condition || condition.status === "Unknown")) {

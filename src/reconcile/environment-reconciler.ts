@@ -79,7 +79,7 @@ export class EnvironmentReconciler {
     if (!parsed.ok) return this.#cannotRead(key, raw, parsed.problems);
     const { environment } = parsed;
     this.#unserved.forget(key, false);
-    this.#options.onlooker?.cannotServe(key, null);
+    this.#options.observer?.cannotServe(key, null);
     await this.#serve(key, environment);
   }
 
@@ -169,7 +169,7 @@ export class EnvironmentReconciler {
     const known = this.#states.get(key);
     if (known) return known;
     if (this.#stopped) throw new Error("no loop begins any more: the process ends, or leads no longer");
-    const { again, onlooker, servingSinceMs } = this.#options;
+    const { again, observer, servingSinceMs } = this.#options;
     // Loops of this very term may have served it before.
     const options = { ...this.#options, servingSinceMs: Math.max(servingSinceMs, this.#lastEndMs) };
     const state = newEnvironmentState(environment, options, {
@@ -179,7 +179,7 @@ export class EnvironmentReconciler {
       onChange: (pace) => again(key, pace.delayMs),
     });
     this.#states.set(key, state);
-    onlooker?.serves(key, state.source);
+    observer?.serves(key, state.source);
     state.runtime.start();
     return state;
   }
@@ -200,13 +200,13 @@ export class EnvironmentReconciler {
 
   /** The Environment goes with what is left of it: nothing is begun for it any more. */
   async #giveUp(key: string, state: EnvironmentState): Promise<void> {
-    const { timing, logger, metrics, onlooker } = this.#options;
+    const { timing, logger, metrics, observer } = this.#options;
     const { namespace, name } = state.environment.metadata;
     const { leftovers } = state.runtime;
     state.hinted?.leave();
     if (!(await state.runtime.abandon())) this.#orphaned.set(key, state);
     this.#states.delete(key);
-    onlooker?.gone(key, state.source);
+    observer?.gone(key, state.source);
     this.#givenUp.set(key, state.uid);
     await this.#cleanUp(key);
     logger.warn({ key, leftovers }, "the drain's time is over: what is left is given up");
@@ -272,7 +272,7 @@ export class EnvironmentReconciler {
     state.hinted?.leave();
     await state.runtime.stop();
     this.#lastEndMs = this.#options.clock.monotonic();
-    this.#options.onlooker?.gone(key, state.source);
+    this.#options.observer?.gone(key, state.source);
     const [namespace = "", environment = ""] = key.split("/");
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
   }

@@ -28,7 +28,7 @@ export interface RuntimeReport {
   readonly claimedFrom?: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
   /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
-  readonly hindrance: string | null;
+  readonly blockedReason: string | null;
 }
 
 /** The loops of one Environment, whichever mode it is in. The reconciler starts, updates and stops them. */
@@ -87,7 +87,7 @@ export interface CheckedTemplate {
 export interface EnvironmentLook {
   readonly mode: "Sessions" | "Workers";
   readonly max: number;
-  readonly report: Pick<RuntimeReport, "queue" | "sessions" | "workers" | "hindrance">;
+  readonly report: Pick<RuntimeReport, "queue" | "sessions" | "workers" | "blockedReason">;
   readonly conditions: readonly ConditionUpdate[];
 }
 
@@ -99,9 +99,9 @@ export interface EnvironmentSource {
 
 /**
  * Told what this process serves, by `namespace/name`, for somebody who looks on (src/console). What can be asked is not told:
- * an onlooker whom nobody watches costs nothing but a call when a session ends and when something is wrong.
+ * an observer whom nobody watches costs nothing but a call when a session ends and when something is wrong.
  */
-export interface Onlooker {
+export interface EnvironmentObserver {
   serves(key: string, source: EnvironmentSource): void;
   /** The spec cannot be served as it is; null: it can. */
   cannotServe(key: string, why: Pick<EnvironmentLook, "mode" | "max" | "conditions"> | null): void;

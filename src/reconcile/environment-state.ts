@@ -14,9 +14,9 @@ import type { HintedQueue } from "../queue/hints.ts";
 import type {
   CheckedTemplate,
   EnvironmentLook,
+  EnvironmentObserver,
   EnvironmentRuntime,
   EnvironmentSource,
-  Onlooker,
 } from "./environment-runtime.ts";
 import { KeyKeeper } from "./key-keeper.ts";
 import { type ModeContext, runtimeOf, templateOf } from "./modes.ts";
@@ -62,7 +62,7 @@ export function newEnvironmentState(
   options: ReconcilerOptions,
   { claimLists, announce, look, onChange }: StateParts,
 ): EnvironmentState {
-  const { kube, clock, random, timing, metrics, guard, servingSinceMs, onlooker, podPolicy, nodeOutlook } = options;
+  const { kube, clock, random, timing, metrics, guard, servingSinceMs, observer, podPolicy, nodeOutlook } = options;
   const { namespace, name, uid } = environment.metadata;
   const key = `${namespace}/${name}`;
   const labels = { namespace, environment: name };
@@ -93,7 +93,7 @@ export function newEnvironmentState(
     announce,
     sharedSessions: options.sharedSessions,
     hinted,
-    ...(onlooker && { onSessionEnded: (session: SessionView) => onlooker.sessionEnded(key, session) }),
+    ...(observer && { onSessionEnded: (session: SessionView) => observer.sessionEnded(key, session) }),
     points,
     clock,
     random,
@@ -134,16 +134,16 @@ export function newEnvironmentState(
   return state;
 }
 
-/** What is said of an Environment, or of its Pods, becomes Events; warnings are told to an onlooker, too. */
+/** What is said of an Environment, or of its Pods, becomes Events; warnings are told to an observer, too. */
 export function announcer(
   about: Pick<EventSubject, "metadata">,
-  { events, onlooker }: { readonly events: EventSink; readonly onlooker?: Onlooker },
+  { events, observer }: { readonly events: EventSink; readonly observer?: EnvironmentObserver },
 ): Announce {
   const key = `${about.metadata.namespace}/${about.metadata.name}`;
   const subject = { apiVersion: API_VERSION, kind: KIND, metadata: about.metadata };
   return (reason, message, pod) => {
     const type = eventType(reason);
-    if (type === "Warning") onlooker?.warned(key, reason, message);
+    if (type === "Warning") observer?.warned(key, reason, message);
     // Sessions that come and go as they should are told of their Pods alone: told twice, they would be most of what this
     // process writes, and drown what is wrong with the Environment.
     if (!pod || type === "Warning") events.event(subject, type, reason, message);

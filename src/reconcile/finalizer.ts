@@ -24,7 +24,7 @@ const INVALID_ATTEMPTS = 2;
  * The finalizer of an Environment: there from before its first claim until no claim is left, so that an idle Environment
  * can always be deleted, also with no operator running.
  */
-export class EnvironmentHold {
+export class EnvironmentFinalizer {
   readonly #context: HoldContext;
   #held: boolean | null = null;
   #changing: Promise<unknown> = Promise.resolve();

@@ -9,7 +9,7 @@ import { WorkersRuntime } from "../workers/runtime.ts";
 import { workerTemplate } from "../workers/template.ts";
 import { workSources } from "../workers/work-sources.ts";
 import type { CheckedTemplate, EnvironmentRuntime } from "./environment-runtime.ts";
-import { EnvironmentHold } from "./finalizer.ts";
+import { EnvironmentFinalizer } from "./finalizer.ts";
 
 /** What both modes work with, and the caches of each. */
 export type ModeContext = Omit<RuntimeContext, "template" | "points"> & {
@@ -37,7 +37,7 @@ export function runtimeOf(environment: Environment, context: ModeContext, onChan
     ? workersRuntime(context, onChange)
     : new SessionsRuntime(
         { ...context, template: () => sessionTemplateOf(context.environment()) },
-        new EnvironmentHold(context),
+        new EnvironmentFinalizer(context),
         onChange,
       );
 }
@@ -46,7 +46,7 @@ function workersRuntime(context: ModeContext, onChange: () => void): Environment
   return new WorkersRuntime({
     context: { ...context, ...context.workers, template: () => workerTemplateOf(context.environment()) },
     sources: (changed) => workSources(context, changed),
-    hold: new EnvironmentHold(context),
+    hold: new EnvironmentFinalizer(context),
     prober: createBusyProber(context.clock),
     onChange,
   });

@@ -7,6 +7,7 @@ import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import {
+  apiErrorText,
   isAlreadyExists,
   isConflict,
   isForbidden,
@@ -15,7 +16,6 @@ import {
   isNotFound,
   isQuotaExceeded,
   LeadershipLostError,
-  refusalWords,
 } from "../kube/errors.ts";
 import { NETWORK_POLICIES, type NetworkPolicy, type OwnerReference } from "../kube/resource.ts";
 import type { Logger } from "../observe/logger.ts";
@@ -220,7 +220,7 @@ export class PolicyKeeper {
   /** A look that fails says nothing of a policy that was in place. */
   #failed(error: unknown, { metadata, spec }: Environment): void {
     const { logger } = this.#options;
-    const words = refusalWords(error, policyName(metadata.name));
+    const words = apiErrorText(error, policyName(metadata.name));
     // What stands there now is not what is wanted, whatever stood there before.
     if (error instanceof Altered) this.#keptHash = null;
     if (this.#wanted === null && isForbidden(error) && !this.#isLeft) {

@@ -16,7 +16,7 @@ import type { Hints } from "../queue/hints.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import type { WorkersCaches } from "../workers/context.ts";
 import type { SharingEnvironment } from "./environment-conditions.ts";
-import type { Onlooker } from "./environment-runtime.ts";
+import type { EnvironmentObserver } from "./environment-runtime.ts";
 import type { NetworkFacts } from "./network-policy.ts";
 
 /** What reconciling needs from around it. */
@@ -39,7 +39,7 @@ export interface ReconcilerOptions {
   /** The points of one Environment, by `namespace/name`. */
   readonly points: (environment: string) => Points;
   /** Told what is served here, where somebody looks on. */
-  readonly onlooker?: Onlooker;
+  readonly observer?: EnvironmentObserver;
   readonly workClient: (environment: Environment, key: () => string) => WorkApiClient;
   /** The Environment as the cache has it; undefined: it is gone. */
   readonly find: (namespace: string, name: string) => KubeObject | undefined;

@@ -5,13 +5,13 @@ import type { Points } from "../core/points.ts";
 import type { Timing } from "../core/timing.ts";
 import type { KubeClient } from "../kube/client.ts";
 import {
+  apiErrorText,
   isBadRequest,
   isForbidden,
   isInvalid,
   isNamespaceTerminating,
   isQuotaExceeded,
   KubeApiError,
-  refusalWords,
 } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import type { Verdict } from "../queue/api-health.ts";
@@ -48,7 +48,7 @@ export async function checkTemplate(
   } catch (error) {
     // Validation comes before the quota: the template is good, the namespace is full. Creating Pods will say so.
     if (isQuotaExceeded(error)) return accepted(template, null);
-    return refused(error, refusalWords(error, name), { namespace, field: template.field });
+    return refused(error, apiErrorText(error, name), { namespace, field: template.field });
   }
 }
 

@@ -14,8 +14,8 @@ import type { KubeObject } from "../kube/resource.ts";
 import { forgetEnvironmentMetrics } from "../observe/environment-metrics.ts";
 import type { Metrics } from "../observe/metrics.ts";
 import type { Announce } from "../protocol/context.ts";
-import type { Onlooker, RuntimeReport } from "./environment-runtime.ts";
-import { EnvironmentHold } from "./finalizer.ts";
+import type { EnvironmentObserver, RuntimeReport } from "./environment-runtime.ts";
+import { EnvironmentFinalizer } from "./finalizer.ts";
 import { StatusWriter } from "./status-writer.ts";
 
 export interface UnservedOptions {
@@ -25,7 +25,7 @@ export interface UnservedOptions {
   readonly metrics: Metrics;
   readonly points: (environment: string) => Points;
   readonly announcer: (about: Pick<EventSubject, "metadata">) => Announce;
-  readonly onlooker?: Onlooker;
+  readonly observer?: EnvironmentObserver;
 }
 
 /** Environments that no loop runs for: specs that cannot be read. Their status says why, and their deletion is not held up. */
@@ -44,7 +44,7 @@ export class UnservedEnvironments {
     const { namespace = "", name = "", generation = 0 } = raw.metadata;
     const conditions = [conditionFor(reason, message, generation)];
     gaugeConditions(this.#options.metrics, { namespace, environment: name }, conditions);
-    this.#options.onlooker?.cannotServe(`${namespace}/${name}`, { ...asked(raw), conditions });
+    this.#options.observer?.cannotServe(`${namespace}/${name}`, { ...asked(raw), conditions });
     const writer = served ?? this.#writerOf(raw);
     try {
       await writer.write({ generation, ...asked(raw), conditions, queue: null, sessions: null });
@@ -59,7 +59,7 @@ export class UnservedEnvironments {
   /** It is gone, or is served now. */
   forget(key: string, gone: boolean): void {
     // Also what its loops' own writer told of, while they still ran.
-    if (gone) this.#options.onlooker?.cannotServe(key, null);
+    if (gone) this.#options.observer?.cannotServe(key, null);
     if (!this.#writers.delete(key) || !gone) return;
     const [namespace = "", environment = ""] = key.split("/");
     forgetEnvironmentMetrics(this.#options.metrics, { namespace, environment });
@@ -103,7 +103,7 @@ export class UnservedEnvironments {
       // Nothing may hold a deletion up forever.
       if (overMs > 0) throw error;
     });
-    await new EnvironmentHold({ kube, points, namespace, name, uid }).release(() => true);
+    await new EnvironmentFinalizer({ kube, points, namespace, name, uid }).release(() => true);
   }
 }
 

@@ -10,7 +10,7 @@ import type { SessionContext } from "../protocol/context.ts";
 import { type Facts, type Limits, noteWaiting, ranFor } from "../protocol/facts.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { Releases } from "./releases.ts";
-import { NOT_SEEN, type SessionNotes } from "./session-notes.ts";
+import { NOT_SEEN, type SessionRecorder } from "./session-recorder.ts";
 
 /** Of the bound after deletionGraceSeconds: sessions get so much of it to leave, the rest is for ending Pods and settling. */
 const DRAIN_GRACE = 0.5;
@@ -21,7 +21,7 @@ const DRAIN_GRACE = 0.5;
  */
 export class ClaimFacts {
   readonly #context: SessionContext;
-  readonly #notes: SessionNotes;
+  readonly #notes: SessionRecorder;
   readonly #releases: Pick<Releases, "mayRelease">;
   readonly #onChange: () => void;
   #drainDeadlineMs = Number.POSITIVE_INFINITY;
@@ -30,7 +30,7 @@ export class ClaimFacts {
   /** @param onChange the Pod of a claim was found to be gone. */
   constructor(
     context: SessionContext,
-    notes: SessionNotes,
+    notes: SessionRecorder,
     releases: Pick<Releases, "mayRelease">,
     onChange: () => void,
   ) {

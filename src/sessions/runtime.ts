@@ -16,14 +16,14 @@ import { Removals } from "../pool/removal.ts";
 import { Retention } from "../pool/retention.ts";
 import { Workspaces } from "../pool/workspaces.ts";
 import { Breaker } from "../protocol/breaker.ts";
-import { ClaimTable, runsSession } from "../protocol/claim-table.ts";
+import { ClaimTable, hasPodFor } from "../protocol/claim-table.ts";
 import type { RuntimeContext, SessionContext } from "../protocol/context.ts";
 import { FailingSteps, isStepFailure } from "../protocol/failing-steps.ts";
 import { liveView, phaseOf, type SessionView } from "../protocol/session-view.ts";
 import type { Sharer } from "../protocol/shared-sessions.ts";
 import { STEPS, type StepName } from "../protocol/tracked-steps.ts";
 import { ApiHealth, type Judged, type Verdict } from "../queue/api-health.ts";
-import { IdlePace } from "../queue/idle-pace.ts";
+import { PollPace } from "../queue/poll-pace.ts";
 import { QueueWatch } from "../queue/queue-watch.ts";
 import { ServerTimes } from "../queue/server-times.ts";
 import { ItemObservers } from "./item-observer.ts";
@@ -46,7 +46,7 @@ export interface RuntimeReport {
   readonly claimedFrom: ReadonlySet<string> | null;
   readonly verdicts: readonly Verdict[];
   /** What keeps the loops from serving and is no matter of any condition, with the mend; null: nothing. */
-  readonly hindrance: string | null;
+  readonly blockedReason: string | null;
 }
 
 /** The finalizer of an Environment, which keeps it from being deleted while claims are left. */
@@ -86,7 +86,7 @@ export class SessionsRuntime {
   readonly #claimLoop: ClaimLoop;
   readonly #refused: RefusedItems;
   readonly #queue: QueueWatch;
-  readonly #pace: IdlePace;
+  readonly #pace: PollPace;
   readonly #sweep: ItemSweep;
   readonly #retention: Retention;
   readonly #workspaces: Workspaces;
@@ -172,7 +172,7 @@ export class SessionsRuntime {
       sessions: this.#sessions,
       pool: this.#pool,
     });
-    this.#pace = new IdlePace({ ...context, intervalMs: () => context.work().idleIntervalMs });
+    this.#pace = new PollPace({ ...context, intervalMs: () => context.work().idleIntervalMs });
     this.#queue = new QueueWatch({
       context,
       health: this.#health,
@@ -306,7 +306,7 @@ export class SessionsRuntime {
   }
 
   runs(sessionId: string): boolean {
-    return runsSession(this.#context, this.#claims, sessionId);
+    return hasPodFor(this.#context, this.#claims, sessionId);
   }
 
   /**
@@ -386,7 +386,7 @@ export class SessionsRuntime {
         startVerdict(this.#breaker, this.#probeWallMs(this.#breaker)),
         credentialVerdict(this.#credentialMissing, this.#credential, this.#offers, this.#probeWallMs(this.#offers)),
       ],
-      hindrance: this.#failing.message,
+      blockedReason: this.#failing.message,
     };
   }
 

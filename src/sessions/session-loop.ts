@@ -11,8 +11,8 @@ import type { Retention } from "../pool/retention.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "../protocol/ask-pause.ts";
 import type { Breaker } from "../protocol/breaker.ts";
 import type { Claim, ItemView } from "../protocol/claim.ts";
+import { ClaimPriority, leavesWayUntil } from "../protocol/claim-priority.ts";
 import { type ClaimTable, noteJournal } from "../protocol/claim-table.ts";
-import { ClaimsFirst, leavesWayUntil } from "../protocol/claims-first.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { nextStep } from "../protocol/decide.ts";
 import { isReleased, remembered } from "../protocol/facts.ts";
@@ -29,7 +29,7 @@ import { awayMessage, type ItemObservers, isGivenUp } from "./item-observer.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { LeaseSteps } from "./lease-steps.ts";
 import { MOST_RELEASES, type Releases } from "./releases.ts";
-import { isStartFailure, NOT_SEEN, SessionNotes } from "./session-notes.ts";
+import { isStartFailure, NOT_SEEN, SessionRecorder } from "./session-recorder.ts";
 
 /**
  * Claims of one Environment that are worked on at the same time. Each does nothing but wait for answers, and all that wait
@@ -56,11 +56,11 @@ const CAPPED = `the work item was released ${MOST_RELEASES} times before, which 
 export class SessionLoop {
   readonly #context: SessionContext;
   readonly #claims: ClaimTable;
-  readonly #claimsFirst: ClaimsFirst;
+  readonly #claimPriority: ClaimPriority;
   readonly #observers: ItemObservers;
   readonly #breaker: Breaker;
   readonly #queue: WorkQueue;
-  readonly #notes: SessionNotes;
+  readonly #notes: SessionRecorder;
   readonly #facts: ClaimFacts;
   readonly #keeper: LeaseKeeper;
   readonly #leases: LeaseSteps;
@@ -90,7 +90,7 @@ export class SessionLoop {
     const { context } = options;
     this.#context = context;
     this.#claims = options.claims;
-    this.#claimsFirst = new ClaimsFirst({ clock: context.clock, claims: options.claims });
+    this.#claimPriority = new ClaimPriority({ clock: context.clock, claims: options.claims });
     this.#observers = options.observers;
     this.#breaker = options.breaker;
     this.#mayAsk = options.mayAsk;
@@ -98,7 +98,7 @@ export class SessionLoop {
     this.#retention = options.retention;
     this.#releases = options.releases;
     this.#onChange = options.onChange;
-    this.#notes = new SessionNotes(context, options.breaker, options.onChange);
+    this.#notes = new SessionRecorder(context, options.breaker, options.onChange);
     this.#facts = new ClaimFacts(context, this.#notes, this.#releases, options.onChange);
     this.#keeper = new LeaseKeeper(context, (claim) => this.poke(claim.name));
     this.#leases = new LeaseSteps(context, this.#keeper);
@@ -187,7 +187,7 @@ export class SessionLoop {
     if (leavesWayMs === null) return 0;
     const lateMs = step.do === "touch" ? (claim.touchedMs ?? 0) + this.#notes.starts.patienceMs : 0;
     // A drain has no claims to wait for.
-    const isRush = !this.#facts.isDraining && this.#claimsFirst.isRush;
+    const isRush = !this.#facts.isDraining && this.#claimPriority.isRush;
     return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
   }
 

@@ -85,7 +85,7 @@ export class DemandWatch {
   }
 
   /** Why sessions cannot be counted although the Work API answers; null: they can. */
-  get hindrance(): string | null {
+  get blockedReason(): string | null {
     return this.#incomplete;
   }
 

@@ -49,7 +49,7 @@ export interface WorkersReport {
   readonly sessions: null;
   readonly workers: WorkersStatus;
   readonly verdicts: readonly Verdict[];
-  readonly hindrance: string | null;
+  readonly blockedReason: string | null;
 }
 
 /**
@@ -239,9 +239,9 @@ export class WorkersRuntime {
             nowMs: this.#context.kube.now(),
           },
         ),
-        scalingVerdict(view, this.#demand.readings, { hindrance: this.#demand.hindrance, clock }),
+        scalingVerdict(view, this.#demand.readings, { blockedReason: this.#demand.blockedReason, clock }),
       ],
-      hindrance: this.#synced ? null : unread(this.#context.problem()),
+      blockedReason: this.#synced ? null : unread(this.#context.problem()),
     };
   }
 

@@ -18,16 +18,16 @@ const START_FAULTS = new Set(["CreateContainerConfigError", "CreateContainerErro
 export function scalingVerdict(
   view: ScalerView,
   readings: DemandReadings,
-  parts: { readonly hindrance: string | null; readonly clock: Clock },
+  parts: { readonly blockedReason: string | null; readonly clock: Clock },
 ): Verdict {
   const { decision, held, failure } = view;
   if (failure !== null) return { reason: "ScalingFailed", message: `the workers could not be scaled: ${failure}` };
   if (!decision) return { reason: "DemandUnread", message: "the demand was not read yet" };
-  if (decision.reason === "DemandUnknown" && parts.hindrance === null) {
+  if (decision.reason === "DemandUnknown" && parts.blockedReason === null) {
     return { reason: "DemandUnread", message: decision.message };
   }
   if (decision.reason === "DemandUnknown" || decision.reason === "DemandStale") {
-    const message = `${parts.hindrance ?? lastRead(readings, parts.clock)}; the number of workers stays what it is`;
+    const message = `${parts.blockedReason ?? lastRead(readings, parts.clock)}; the number of workers stays what it is`;
     return { reason: "ReadingStale", message };
   }
   if (held !== null) return { reason: "ScaleDownHeld", message: `fewer workers are wanted: ${held}` };

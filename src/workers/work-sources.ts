@@ -1,14 +1,14 @@
 import { Backoff } from "../core/backoff.ts";
 import type { Points } from "../core/points.ts";
 import { ApiHealth } from "../queue/api-health.ts";
-import { type IdleContext, IdlePace } from "../queue/idle-pace.ts";
 import { countLiveItems } from "../queue/live-items.ts";
+import { PollPace, type PollPaceContext } from "../queue/poll-pace.ts";
 import { type QueueContext, QueueWatch } from "../queue/queue-watch.ts";
 import type { WorkersPoint } from "./context.ts";
 import type { WorkSources } from "./runtime.ts";
 
 type SourcesContext = QueueContext &
-  Omit<IdleContext, "intervalMs"> &
+  Omit<PollPaceContext, "intervalMs"> &
   Omit<ConstructorParameters<typeof ApiHealth>[0], "onChange"> & { readonly points: Points };
 
 /** Pages of one count of running sessions; a walk that runs out says nothing. */
@@ -18,7 +18,7 @@ const MAX_PAGES = 50;
 export function workSources(context: SourcesContext, onChange: () => void): WorkSources {
   const { timing, random, work, points } = context;
   const health = new ApiHealth({ ...context, onChange });
-  const pace = new IdlePace({ ...context, intervalMs: () => work().idleIntervalMs });
+  const pace = new PollPace({ ...context, intervalMs: () => work().idleIntervalMs });
   const backoff = new Backoff({ baseMs: timing.retryBaseMs, maxMs: timing.retryMaxMs }, random);
   return {
     health,

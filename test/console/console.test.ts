@@ -126,7 +126,7 @@ describe("events", () => {
   test("tell what is served here, then each change", async () => {
     await using served = await startConsole({ shards: 4 }, () => [1, 3]);
     const source = new StagedSource();
-    served.onlooker.serves("agents/research", source);
+    served.observer.serves("agents/research", source);
     source.live = [session("a")];
     const events = eventsOf(served.url);
     expect((await events.next()).value).toMatchObject({
@@ -136,7 +136,7 @@ describe("events", () => {
       sessions: { set: [{ pod: "research-a", phase: "active" }] },
     });
     source.live = [];
-    served.onlooker.sessionEnded("agents/research", ended("a", { reason: "OOMKilled", failed: true }));
+    served.observer.sessionEnded("agents/research", ended("a", { reason: "OOMKilled", failed: true }));
     expect((await events.next()).value).toMatchObject({
       sessions: { set: [{ pod: "research-a", phase: "ended", reason: "OOMKilled", failed: true }], gone: [] },
     });
@@ -146,12 +146,12 @@ describe("events", () => {
   test("go on, and the page is served, whoever else holds connections and says nothing", async () => {
     await using served = await startConsole();
     const source = new StagedSource();
-    served.onlooker.serves("agents/research", source);
+    served.observer.serves("agents/research", source);
     const events = eventsOf(served.url);
     await events.next();
     using _ = await silentConnections(served.url.replace("http://", ""), 6 * MAX_VIEWERS);
     expect((await ask(served.url)).statusCode).toBe(200);
-    served.onlooker.sessionEnded("agents/research", ended("a"));
+    served.observer.sessionEnded("agents/research", ended("a"));
     expect((await events.next()).value).toMatchObject({ sessions: { set: [{ pod: "research-a" }] } });
     await events.return(undefined);
   });

@@ -91,9 +91,9 @@ describe("the console of an operator", () => {
     await using served = await startConsole();
     const source = new StagedSource();
     const workers = { desired: 3, replicas: 3, ready: 2, busy: 1 };
-    const report = { queue: { depth: 4, pending: 1 }, sessions: null, workers, hindrance: null };
+    const report = { queue: { depth: 4, pending: 1 }, sessions: null, workers, blockedReason: null };
     source.now = { ...source.now, mode: "Workers", max: 3, report };
-    served.onlooker.serves("agents/batch", source);
+    served.observer.serves("agents/batch", source);
     await using opened = await browser.open(served.url);
     const { page } = opened;
     await cellsOf(page, "agents/batch").getByText("2 / 3").waitFor();
@@ -120,9 +120,9 @@ describe(`${MANY} sessions`, () => {
     const active = source.live.length;
     const sessions = { warm: 20, preparing: 3, opening: 0, active, stopping: 0, finished: 0 };
     source.now = { ...source.now, max: MANY, report: { ...source.now.report, sessions } };
-    served.onlooker.serves("agents/research", source);
-    for (const one of all) if (one.phase === "ended") served.onlooker.sessionEnded("agents/research", one);
-    served.onlooker.warned("agents/research", "OOMKilled", "session sesn_1: the container used more than 64Mi");
+    served.observer.serves("agents/research", source);
+    for (const one of all) if (one.phase === "ended") served.observer.sessionEnded("agents/research", one);
+    served.observer.warned("agents/research", "OOMKilled", "session sesn_1: the container used more than 64Mi");
     return { served, source, all };
   }
 

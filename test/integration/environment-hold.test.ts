@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
 import { NO_POINTS, type Points } from "../../src/core/points.ts";
-import { ENVIRONMENTS, EnvironmentHold } from "../../src/reconcile/finalizer.ts";
+import { ENVIRONMENTS, EnvironmentFinalizer } from "../../src/reconcile/finalizer.ts";
 import { useCluster } from "../support/cluster.ts";
 import { startWorld } from "../support/world.ts";
 
@@ -24,7 +24,7 @@ async function startHold(between: (ref: { namespace: string; name: string }) => 
       return await request();
     },
   };
-  const hold = new EnvironmentHold({ kube, points, namespace, name, uid });
+  const hold = new EnvironmentFinalizer({ kube, points, namespace, name, uid });
   const finalizers = async () => (await kube.get(ENVIRONMENTS, ref)).metadata.finalizers;
   return { world, hold, asked, finalizers };
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
-import { ClaimTable, runsSession } from "../../src/protocol/claim-table.ts";
+import { ClaimTable, hasPodFor } from "../../src/protocol/claim-table.ts";
 import { pod } from "../pods/pods.ts";
 import { fakeContext } from "../sessions/contexts.ts";
 import { opened, over } from "./claims.ts";
@@ -13,7 +13,7 @@ function runs({ pods = [], claims = [] }: { pods?: Pod[]; claims?: ReturnType<ty
   const table = new ClaimTable();
   for (const claim of claims) table.add(claim);
   const context = fakeContext({ kube: { now: () => NOW_MS }, pods: { assignedTo: () => pods } });
-  return runsSession(context, table, "sesn_1");
+  return hasPodFor(context, table, "sesn_1");
 }
 
 const deletedBefore = (ms: number) => pod({}, { metadata: { deletionTimestamp: new Date(NOW_MS - ms).toISOString() } });

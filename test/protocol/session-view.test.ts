@@ -4,7 +4,7 @@ import type { Pod } from "../../src/kube/resource.ts";
 import type { Breaker } from "../../src/protocol/breaker.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import { endedView, liveView, phaseOf, type SessionView } from "../../src/protocol/session-view.ts";
-import { SessionNotes } from "../../src/sessions/session-notes.ts";
+import { SessionRecorder } from "../../src/sessions/session-recorder.ts";
 import { recordedPod } from "../pods/pods.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { acknowledged, claimOf, END, JOURNAL, OURS, opened, POLLED, view } from "./claims.ts";
@@ -23,7 +23,11 @@ const notes = (ended: SessionView[] = []) => {
   const environment = () => ({ spec: {} });
   const onSessionEnded = (session: SessionView) => ended.push(session);
   const breaker = { hasServed: true, succeeded: () => {}, released: () => {} } as unknown as Breaker;
-  return new SessionNotes({ ...context, environment, onSessionEnded } as unknown as SessionContext, breaker, () => {});
+  return new SessionRecorder(
+    { ...context, environment, onSessionEnded } as unknown as SessionContext,
+    breaker,
+    () => {},
+  );
 };
 
 describe("a session as it is shown", () => {

@@ -3,7 +3,7 @@ import { NO_POINTS } from "../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import { createMetrics } from "../../src/observe/metrics.ts";
 import { ApiHealth } from "../../src/queue/api-health.ts";
-import { IdlePace } from "../../src/queue/idle-pace.ts";
+import { PollPace } from "../../src/queue/poll-pace.ts";
 import { QueueWatch } from "../../src/queue/queue-watch.ts";
 import { STATS } from "../work/samples.ts";
 import { Setup } from "../work/setup.ts";
@@ -23,7 +23,7 @@ test("counts beyond what a status can hold are shown as the most it can: the API
       points: NO_POINTS,
     },
     health: new ApiHealth({ ...common, onChange }),
-    pace: new IdlePace({ ...common, intervalMs: () => 0 }),
+    pace: new PollPace({ ...common, intervalMs: () => 0 }),
     onStats: onChange,
     unacknowledged: () => 0,
   });

@@ -13,7 +13,7 @@ function shared(sharers: readonly SharingEnvironment[], spec: Record<string, unk
       metadata: { generation: 1 },
       spec: { environmentId: "env_1", api: { keySecretRef: { name: "key", key: "environment-key" } }, ...spec },
     } as unknown as Environment,
-    report: { verdicts: [], hindrance: null },
+    report: { verdicts: [], blockedReason: null },
     keyProblem: null,
     originAllowed: true,
     template: null,

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { FINALIZER } from "../../src/api/names.ts";
 import { NO_POINTS } from "../../src/core/points.ts";
 import type { KubeObject } from "../../src/kube/resource.ts";
-import { EnvironmentHold } from "../../src/reconcile/finalizer.ts";
+import { EnvironmentFinalizer } from "../../src/reconcile/finalizer.ts";
 import { noAnswer } from "../sessions/contexts.ts";
 import { type Answer, FakeKube } from "./fake-kube.ts";
 
@@ -10,7 +10,7 @@ const THEIRS = "example.org/theirs";
 
 function holdOn(answer: Answer) {
   const kube = new FakeKube(answer);
-  const hold = new EnvironmentHold({
+  const hold = new EnvironmentFinalizer({
     ...{ kube: kube.client, points: NO_POINTS, namespace: "agents", name: "research", uid: "env-uid" },
   });
   const patches = () => kube.calls.filter(({ verb }) => verb === "patch").map(({ body }) => body);

@@ -12,7 +12,7 @@ test("gauges say what the status says: Pods by phase, the maximum, conditions as
   const sessions = { warm: 2, preparing: 1, opening: 0, active: 3, stopping: 0, finished: 4 };
   const environment = parsed(stored(sessionsSpec({ maxConcurrent: 9 })));
   const own = { namespace: environment.metadata.namespace, environment: environment.metadata.name };
-  gaugeEnvironment(metrics, environment, { queue: null, sessions, verdicts: [], hindrance: null }, [
+  gaugeEnvironment(metrics, environment, { queue: null, sessions, verdicts: [], blockedReason: null }, [
     conditionFor("Ready", "", 1),
     conditionFor("BreakerOpen", "", 1),
     conditionFor("KeyUnchecked", "", 1),
@@ -31,7 +31,7 @@ test("the breaker's gauge goes back when the breaker closes", async () => {
     queue: null,
     sessions: { warm: 0, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 },
     verdicts: [],
-    hindrance: null,
+    blockedReason: null,
   };
   const environment = parsed(stored(sessionsSpec()));
   gaugeEnvironment(metrics, environment, report, [conditionFor("BreakerOpen", "", 1)]);
@@ -49,7 +49,12 @@ test("workers have gauges of their own, and no series of sessions", async () => 
   const metrics = createMetrics();
   const environment = parsed(stored(workersSpec()));
   const workers = { desired: 4, replicas: 3, ready: 2, busy: 1 };
-  gaugeEnvironment(metrics, environment, { queue: null, sessions: null, workers, verdicts: [], hindrance: null }, []);
+  gaugeEnvironment(
+    metrics,
+    environment,
+    { queue: null, sessions: null, workers, verdicts: [], blockedReason: null },
+    [],
+  );
   const gauges = [metrics.workersDesired, metrics.workersReplicas, metrics.workersReady, metrics.workersBusy];
   expect(await Promise.all(gauges.map((gauge) => metricValue(gauge, {})))).toEqual([4, 3, 2, 1]);
   expect((await metrics.sessions.get()).values).toEqual([]);

@@ -27,7 +27,14 @@ function conditionsWith(...reasons: readonly ConditionReason[]): ConditionUpdate
 }
 
 function ready(conditions: readonly ConditionUpdate[], parts: Partial<ReadyParts> = {}): ConditionUpdate {
-  return readyCondition({ decided: null, lag: null, hindrance: null, conditions, generation: GENERATION, ...parts });
+  return readyCondition({
+    decided: null,
+    lag: null,
+    blockedReason: null,
+    conditions,
+    generation: GENERATION,
+    ...parts,
+  });
 }
 
 test("all well is Ready", () => {
@@ -94,16 +101,16 @@ test("of several faults, the one that a person mends first", () => {
 test("what the operator decided itself comes before everything", () => {
   const decided = { reason: "Paused", message: "on purpose" } as const;
   expect(ready(conditionsWith("KeyRejected"), { decided })).toEqual(conditionFor("Paused", "on purpose", GENERATION));
-  expect(ready([], { decided, hindrance: "a step fails" }).message).toBe("on purpose; a step fails");
+  expect(ready([], { decided, blockedReason: "a step fails" }).message).toBe("on purpose; a step fails");
 });
 
-test("a hindrance shows where no condition is wrong, and before what is only not known yet", () => {
-  expect(ready(conditionsWith("KeyUnchecked"), { hindrance: "no leave" })).toMatchObject({
+test("what blocks the loops shows where no condition is wrong, and before what is only not known yet", () => {
+  expect(ready(conditionsWith("KeyUnchecked"), { blockedReason: "no leave" })).toMatchObject({
     status: "False",
     reason: "StepFailing",
     message: "no leave",
   });
-  expect(ready(conditionsWith("Unreachable"), { hindrance: "no leave" }).reason).toBe("Unreachable");
+  expect(ready(conditionsWith("Unreachable"), { blockedReason: "no leave" }).reason).toBe("Unreachable");
 });
 
 test("caches that do not follow the API server come before all conditions, which rest on them", () => {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 import { ClaimFacts } from "../../src/sessions/claim-facts.ts";
-import type { SessionNotes } from "../../src/sessions/session-notes.ts";
+import type { SessionRecorder } from "../../src/sessions/session-recorder.ts";
 import { pod } from "../pods/pods.ts";
 import { JOURNAL, opened } from "../protocol/claims.ts";
 import { FakeKube, notFound, refusal } from "../reconcile/fake-kube.ts";
@@ -28,7 +28,7 @@ function factsOf({ cached, live }: { cached?: Pod; live?: unknown }) {
     environment: () => ({ spec: { sessions: { onPodFailure: "Stop", maxDurationSeconds: 3_600 } } }),
     template: () => ({ graceSeconds: GRACE_SECONDS }),
   });
-  const notes = { started: () => {}, ended: () => {}, ran: () => {} } as unknown as SessionNotes;
+  const notes = { started: () => {}, ended: () => {}, ran: () => {} } as unknown as SessionRecorder;
   const facts = new ClaimFacts(context, notes, { mayRelease: () => false }, () => {});
   return { clock, kube, facts, read: async () => (await facts.read(opened())).facts };
 }

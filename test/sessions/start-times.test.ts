@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { StartTimes } from "../../src/sessions/session-notes.ts";
+import { StartTimes } from "../../src/sessions/session-recorder.ts";
 
 function after(...sinceTouchMs: number[]): StartTimes {
   const starts = new StartTimes();

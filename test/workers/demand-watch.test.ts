@@ -201,10 +201,10 @@ describe("readings", () => {
     bench.answer = { ok: true, count: 3, isComplete: false, pages: 50 };
     expect(await bench.watch.refreshAll(bench.signal)).toBe(false);
     expect(bench.watch.readings.running).toBeNull();
-    expect(bench.watch.hindrance).toContain("50 pages");
+    expect(bench.watch.blockedReason).toContain("50 pages");
     bench.answer = counted(3);
     expect(await bench.watch.refreshAll(bench.signal)).toBe(true);
-    expect(bench.watch.hindrance).toBeNull();
+    expect(bench.watch.blockedReason).toBeNull();
     expect(bench.watch.readings.running).toMatchObject({ running: 3 });
   });
 

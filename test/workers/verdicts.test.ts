@@ -159,8 +159,8 @@ describe("what is said of scaling", () => {
     ...over,
   });
   const readings = { queue: { depth: 0, pending: 0, readMs: 0 }, running: { running: 0, readMs: 1_000 } };
-  const reasonOf = (of: ScalerView, hindrance: string | null = null) =>
-    scalingVerdict(of, readings, { hindrance, clock }).reason;
+  const reasonOf = (of: ScalerView, blockedReason: string | null = null) =>
+    scalingVerdict(of, readings, { blockedReason, clock }).reason;
 
   test.each<[string, ScalerView, string]>([
     ["the demand is followed", view(), "ScalingFollowsDemand"],
@@ -183,7 +183,7 @@ describe("what is said of scaling", () => {
 
   test("a list without an end is told as what it is", () => {
     const unknown = view({ decision: decision({ reason: "DemandUnknown", wanted: null }) });
-    expect(scalingVerdict(unknown, readings, { hindrance: "the list did not end", clock })).toEqual({
+    expect(scalingVerdict(unknown, readings, { blockedReason: "the list did not end", clock })).toEqual({
       reason: "ReadingStale",
       message: "the list did not end; the number of workers stays what it is",
     });
@@ -191,7 +191,7 @@ describe("what is said of scaling", () => {
 
   test("a message does not change while nothing changes but the time", async () => {
     const stale = view({ decision: decision({ reason: "DemandStale", wanted: null }) });
-    const say = () => scalingVerdict(stale, readings, { hindrance: null, clock }).message;
+    const say = () => scalingVerdict(stale, readings, { blockedReason: null, clock }).message;
     const before = say();
     await clock.advance(200_000);
     expect(say()).toBe(before);

@@ -510,7 +510,7 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "journalOnce",
         find: 'if (!(await this.#isFree(item, answer))) return "duplicate";',
         replace: "",
-        tests: [RUNTIME, LEASES, "test/sessions/loops/claims-first.test.ts", HISTORIES],
+        tests: [RUNTIME, LEASES, "test/sessions/loops/claim-priority.test.ts", HISTORIES],
       },
       {
         name: "claims an item while a Pod of its session runs",

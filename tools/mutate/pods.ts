@@ -283,8 +283,8 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
     ],
   },
   {
-    file: "src/claims/claim-room.ts",
-    tests: ["test/claims/claim-room.test.ts"],
+    file: "src/claims/claim-limiter.ts",
+    tests: ["test/claims/claim-limiter.test.ts"],
     mutations: [
       {
         name: "begins any number of claims at a time",

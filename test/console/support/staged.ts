@@ -43,7 +43,7 @@ export class StagedSource implements EnvironmentSource {
     report: {
       queue: { depth: 3, pending: 1 },
       sessions: { warm: 2, preparing: 0, opening: 0, active: 0, stopping: 0, finished: 0 },
-      hindrance: null,
+      blockedReason: null,
     },
     conditions: [conditionFor("Ready", "work is served", 1)],
   };

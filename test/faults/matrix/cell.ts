@@ -95,7 +95,7 @@ class CellRun {
   readonly #row: Row;
   readonly #world: LoopWorld;
   readonly #operator: Operator;
-  readonly #hindrances: Hindrances;
+  readonly #blockedReasons: Hindrances;
   readonly #failures: string[] = [];
   readonly #sent = new Set<string>();
   #on = false;
@@ -137,7 +137,7 @@ class CellRun {
         return { startError: false, program, servesMs: SERVES_MS };
       },
     });
-    this.#hindrances = new Hindrances(this.#world);
+    this.#blockedReasons = new Hindrances(this.#world);
     this.#world.createEnvironment();
     const logger = createLogger("info", { write: (line) => this.#logged(line) });
     this.#operator = this.#world.startOperator({ logger });
@@ -319,8 +319,8 @@ class CellRun {
       const seen = readyOf(world);
       if (ready.at(-1)?.endsWith(seen) !== true)
         ready.push(`+${Math.round((nowMs - this.#begunMs) / SECOND)}s ${seen}`);
-      const what = this.#hindrances.look(nowMs);
-      const isDue = nowMs >= this.#failingSinceMs(nowMs) + this.#toldMs || this.#hindrances.lastedMs >= LONG_MS;
+      const what = this.#blockedReasons.look(nowMs);
+      const isDue = nowMs >= this.#failingSinceMs(nowMs) + this.#toldMs || this.#blockedReasons.lastedMs >= LONG_MS;
       if (what === null || this.#hits === 0 || !isDue) continue;
       hinderedS += 1;
       whats.set(what, (whats.get(what) ?? 0) + 1);

@@ -1,9 +1,9 @@
 import { expect, test, vi } from "vitest";
-import { ClaimRoom, FIRST_UNDER_WAY, MOST_UNDER_WAY } from "../../src/claims/claim-room.ts";
+import { ClaimLimiter, FIRST_UNDER_WAY, MOST_UNDER_WAY } from "../../src/claims/claim-limiter.ts";
 import { Notifier } from "../../src/core/notifier.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
+import { FEWEST_UNDER_WAY } from "../../src/protocol/claim-priority.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
-import { FEWEST_UNDER_WAY } from "../../src/protocol/claims-first.ts";
 import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
@@ -14,7 +14,7 @@ function setUp() {
   const changed = new Notifier();
   const claims = new ClaimTable();
   const onFull = vi.fn();
-  const room = new ClaimRoom({ clock, claims, changed, longestMs: LONGEST_MS, onFull });
+  const room = new ClaimLimiter({ clock, claims, changed, longestMs: LONGEST_MS, onFull });
   const stop = new AbortController();
   const fill = (count = FIRST_UNDER_WAY) => Array.from({ length: count }, () => begin());
   const begin = () => {

@@ -1,8 +1,8 @@
 import type { Clock } from "../core/clock.ts";
 import type { Notifier } from "../core/notifier.ts";
 import { type Claim, isUnderWay } from "../protocol/claim.ts";
+import { FEWEST_UNDER_WAY } from "../protocol/claim-priority.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
-import { FEWEST_UNDER_WAY } from "../protocol/claims-first.ts";
 
 /**
  * Claims of one Environment under way at a time, at first. Each is four requests to the API server one after the other, and
@@ -26,7 +26,7 @@ const SLOW_MS = 2_000;
  * The bound follows what claims took of late: additive, both ways, between FEWEST_UNDER_WAY and MOST_UNDER_WAY; it
  * begins with FIRST_UNDER_WAY.
  */
-export class ClaimRoom {
+export class ClaimLimiter {
   readonly #clock: Clock;
   readonly #claims: ClaimTable;
   readonly #changed: Notifier;

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Claim } from "../../src/protocol/claim.ts";
+import { ClaimPriority, leavesWayUntil } from "../../src/protocol/claim-priority.ts";
 import { ClaimTable, newClaim } from "../../src/protocol/claim-table.ts";
-import { ClaimsFirst, leavesWayUntil } from "../../src/protocol/claims-first.ts";
 import type { Step } from "../../src/protocol/step.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
@@ -10,7 +10,7 @@ const MOST = 5_000;
 function setUp() {
   const clock = new VirtualClock();
   const claims = new ClaimTable();
-  return { clock, claims, first: new ClaimsFirst({ clock, claims }) };
+  return { clock, claims, first: new ClaimPriority({ clock, claims }) };
 }
 
 function claimOf(name: string, use: "session" | "removal" = "session"): Claim {

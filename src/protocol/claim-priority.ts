@@ -11,7 +11,7 @@ const LONGEST_STEP_HOLD_MS = 1_000;
  * is over) would compete with them for the API server and the nodes. It is held back while claims are under way, but never
  * longer than a bound: nothing starves.
  */
-export class ClaimsFirst {
+export class ClaimPriority {
   readonly #clock: Clock;
   readonly #claims: ClaimTable;
   /** Since when the work of this one has been held back (monotonic). */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { FIRST_UNDER_WAY } from "../../../src/claims/claim-room.ts";
+import { FIRST_UNDER_WAY } from "../../../src/claims/claim-limiter.ts";
 import type { PointEvent } from "../../../src/core/points.ts";
 import { DEFAULT_TIMING } from "../../../src/core/timing.ts";
 import { windowMs } from "../../../src/protocol/ack-window.ts";

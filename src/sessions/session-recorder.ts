@@ -23,7 +23,7 @@ export const NOT_SEEN = { exitCode: null, startedAtMs: null, finishedAtMs: null 
 /**
  * What is noted of a session as it goes on: in its claim, in metrics and Events, and for the breaker. It decides nothing.
  */
-export class SessionNotes {
+export class SessionRecorder {
   readonly #context: SessionContext;
   readonly #breaker: Breaker;
   readonly #onServed: () => void;

@@ -4,7 +4,7 @@ import type { Timing } from "../core/timing.ts";
 import type { HintedQueue } from "./hints.ts";
 
 /** What the pace is made from. */
-export interface IdleContext {
+export interface PollPaceContext {
   readonly clock: Clock;
   readonly random: Random;
   readonly timing: Pick<
@@ -29,8 +29,8 @@ const JITTER = 0.1;
  * `idleMaxMs`, which bounds how late work is seen: by the next poll while a Pod is free, else by the next statistics. Where
  * webhooks are known to tell of work, that bound is `hintedIdleMs`. The first sign of work ends every pause.
  */
-export class IdlePace {
-  readonly #context: IdleContext;
+export class PollPace {
+  readonly #context: PollPaceContext;
   #lastWorkMs: number;
   /** Whether work was seen since the start. */
   #hasWorked = false;
@@ -39,7 +39,7 @@ export class IdlePace {
   /** Somebody wants the next pause left out. */
   #isLookWanted = false;
 
-  constructor(context: IdleContext) {
+  constructor(context: PollPaceContext) {
     this.#context = context;
     this.#lastWorkMs = context.clock.monotonic();
   }

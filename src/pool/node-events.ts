@@ -23,7 +23,7 @@ type FreePods = readonly { readonly free: FreePod; readonly pod: Pod }[];
  * cannot be mounted in Events alone. One Pod that has waited for a while stands for all, and its Events are read now and
  * then while it waits; nothing is asked while Pods get ready in time.
  */
-export class NodeWords {
+export class NodeEvents {
   readonly #context: SessionContext;
   readonly #onChange: () => void;
   readonly #backoff: Backoff;

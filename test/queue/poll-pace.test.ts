@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
-import { IdlePace } from "../../src/queue/idle-pace.ts";
+import { PollPace } from "../../src/queue/poll-pace.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const MINUTE_MS = 60_000;
@@ -10,7 +10,7 @@ const { idleAfterMs, pollIdleGapMs, statsIdleMs, statsPolledMs, idleMaxMs, hinte
 function make(intervalMs = 0) {
   const clock = new VirtualClock();
   const group = { intervalMs };
-  const pace = new IdlePace({ clock, random: () => 0.5, timing: DEFAULT_TIMING, intervalMs: () => group.intervalMs });
+  const pace = new PollPace({ clock, random: () => 0.5, timing: DEFAULT_TIMING, intervalMs: () => group.intervalMs });
   const signal = new AbortController();
   /** How long the pause after an empty poll is, if nothing wakes it. */
   const pauseMs = async () => {
@@ -102,7 +102,7 @@ describe("polls of an empty queue", () => {
     const randoms = [0, 0.5, 0.999];
     const ends: number[] = [];
     const paces = randoms.map(
-      (value) => new IdlePace({ clock, random: () => value, timing: DEFAULT_TIMING, intervalMs: () => 60_000 }),
+      (value) => new PollPace({ clock, random: () => value, timing: DEFAULT_TIMING, intervalMs: () => 60_000 }),
     );
     await clock.advance(60 * MINUTE_MS);
     const fromMs = clock.monotonic();
@@ -160,7 +160,7 @@ describe("where webhooks tell of work", () => {
     const clock = new VirtualClock();
     const trust = { isTrusted: true };
     const queue = { looks: () => {}, sees: () => {}, found: () => {}, over: () => {}, leave: () => {} };
-    const pace = new IdlePace({
+    const pace = new PollPace({
       clock,
       random: () => 0.5,
       timing: DEFAULT_TIMING,

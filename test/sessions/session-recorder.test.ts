@@ -4,13 +4,13 @@ import { readPodState } from "../../src/pods/pod-state.ts";
 import type { Breaker } from "../../src/protocol/breaker.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
-import { isStartFailure, SessionNotes } from "../../src/sessions/session-notes.ts";
+import { isStartFailure, SessionRecorder } from "../../src/sessions/session-recorder.ts";
 import { isTrue, recordedPod } from "../pods/pods.ts";
 import { JOURNAL, opened, view } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 /** Notes of nothing but ends: what of the context that needs. */
-function notes(): SessionNotes {
+function notes(): SessionRecorder {
   const context = {
     clock: new VirtualClock(),
     timing: DEFAULT_TIMING,
@@ -18,7 +18,7 @@ function notes(): SessionNotes {
     metrics: { sessionSeconds: { observe: () => {} }, startedToFirstBeat: { observe: () => {} } },
   };
   const breaker = { hasServed: true, succeeded: () => {} } as unknown as Breaker;
-  return new SessionNotes(context as unknown as SessionContext, breaker, () => {});
+  return new SessionRecorder(context as unknown as SessionContext, breaker, () => {});
 }
 
 const operatorsClaim = (): Claim => opened({ journal: { ...JOURNAL, lease: "Operator", opened: true } });
