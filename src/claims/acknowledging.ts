@@ -35,7 +35,7 @@ export class Acknowledging {
   async readPod(claim: Claim): Promise<PodRead> {
     const { kube, points, namespace, timing, failing } = this.#context;
     const isParked = (live: Pod) => {
-      const same = live.metadata.uid === claim.journal.podUid && !live.metadata.deletionTimestamp;
+      const same = live.metadata.uid === claim.record.journal.podUid && !live.metadata.deletionTimestamp;
       return same && readPodState(live).is === "parked";
     };
     try {
@@ -66,7 +66,7 @@ export class Acknowledging {
     let sentMs: number | null = null;
     while (this.#mayAck(window)) {
       // A Pod that was lost meanwhile: what may not have been acknowledged yet stays in the queue.
-      if (sentMs !== null && claim.journal.use === "session" && !(await this.readPod(claim)).isParked) break;
+      if (sentMs !== null && claim.record.journal.use === "session" && !(await this.readPod(claim)).isParked) break;
       // However long that read took.
       if (!this.#mayAck(window)) break;
       const nowMs = clock.monotonic();
@@ -85,7 +85,7 @@ export class Acknowledging {
   }
 
   #unanswered(claim: Claim): "unanswered" {
-    claim.memory = { is: "unanswered" };
+    claim.lease.memory = { is: "unanswered" };
     return "unanswered";
   }
 
@@ -105,14 +105,14 @@ export class Acknowledging {
     | { is: "not-sent"; error: unknown; waitMs: number }
   > {
     this.#context.guard();
-    const { api } = claim.journal;
+    const { api } = claim.record.journal;
     const serverTime = this.#serverTimes.of(api);
     // One that no acknowledgement since the poll can have is a matter of clocks.
     let isDoubted = false;
     const isOthers = (at: string | null) =>
       at !== null &&
       !isDoubted &&
-      isSomebodyElses(at, claim.acknowledgedBefore, {
+      isSomebodyElses(at, claim.record.acknowledgedBefore, {
         polledMs: serverTime.earliestStampAt(window.polledMs),
         sentMs: serverTime.earliestStampAt(firstSentMs),
       });
@@ -122,9 +122,9 @@ export class Acknowledging {
         ofClaim(claim),
         async () => {
           const { work, judged } = this.#context;
-          const answer = await judged("ack", claim.journal, () => work(api).ack(claim.journal.workId));
+          const answer = await judged("ack", claim.record.journal, () => work(api).ack(claim.record.journal.workId));
           // Whoever acknowledged the item did so since it was polled.
-          const stamped = renewedAt(answer.value.acknowledged_at, claim.acknowledgedBefore);
+          const stamped = renewedAt(answer.value.acknowledged_at, claim.record.acknowledgedBefore);
           const within = { fromMs: window.polledMs, untilMs: answer.answeredAtMs };
           isDoubted = stamped !== null && !serverTime.noteStamp(within, stamped);
           return answer;
@@ -136,9 +136,9 @@ export class Acknowledging {
       );
       const at = answer.value.acknowledged_at;
       if (isOthers(at)) return { is: "refused", error: new Error("another client acknowledged the work item") };
-      claim.acknowledgedAt = at;
-      claim.ackedMs = answer.answeredAtMs;
-      claim.item = viewOf(answer.value, answer.sentAtMs);
+      claim.record.acknowledgedAt = at;
+      claim.record.ackedMs = answer.answeredAtMs;
+      claim.observed.item = viewOf(answer.value, answer.sentAtMs);
       if (at !== null) return { is: "acked" };
       return { is: "unanswered", error: new Error("the answer shows no acknowledgement") };
     } catch (error) {

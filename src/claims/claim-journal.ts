@@ -28,13 +28,16 @@ export class ClaimJournal {
   /** Repeats within the window where no answer came. Never throws. */
   async write(claim: Claim, credential: string | null, window: AckWindow): Promise<Journaled> {
     const { kube, points, namespace, name, timing, metrics, labels, failing } = this.#context;
-    const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.journal, credential);
+    const secret = renderJournal({ name: claim.name, namespace, environment: name }, claim.record.journal, credential);
     const backoff = repeatsWithin(this.#context);
     let maybe = false;
     for (;;) {
       try {
         const create = () => kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs });
-        this.#adopt(claim, await points.run("claim.journal", ofClaim(claim, { use: claim.journal.use }), create));
+        this.#adopt(
+          claim,
+          await points.run("claim.journal", ofClaim(claim, { use: claim.record.journal.use }), create),
+        );
         metrics.journals.inc({ ...labels, result: "created" });
         failing.succeeded("journal");
         return "done";
@@ -44,7 +47,10 @@ export class ClaimJournal {
         metrics.journals.inc({ ...labels, result: "failed" });
         if (!maybe) {
           if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });
-          this.#context.logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "claim not journaled");
+          this.#context.logger.warn(
+            { workId: claim.record.journal.workId, error: errorText(error) },
+            "claim not journaled",
+          );
           return "failed";
         }
         if (error instanceof LeadershipLostError) return "unknown";
@@ -60,7 +66,7 @@ export class ClaimJournal {
     const { kube, points, namespace, timing, failing } = this.#context;
     const isOurs = (secret: Secret) => {
       const journal = readJournal(secret);
-      return journal?.workId === claim.journal.workId && journal.podUid === claim.journal.podUid;
+      return journal?.workId === claim.record.journal.workId && journal.podUid === claim.record.journal.podUid;
     };
     try {
       const ref = { namespace, name: claim.name };
@@ -82,8 +88,8 @@ export class ClaimJournal {
   }
 
   #adopt(claim: Claim, secret: Secret): void {
-    claim.secretVersion = secret.metadata.resourceVersion ?? "";
-    claim.secretUid = secret.metadata.uid ?? "";
-    claim.credential = storedCredential(secret);
+    claim.record.secretVersion = secret.metadata.resourceVersion ?? "";
+    claim.record.secretUid = secret.metadata.uid ?? "";
+    claim.record.credential = storedCredential(secret);
   }
 }

@@ -75,7 +75,7 @@ export class ClaimLimiter {
       const tookMs = nowMs - begunMs;
       if (tookMs < this.#longestMs && this.#isBusy(claim)) continue;
       this.#begun.delete(claim);
-      if (claim.journal.use === "session") this.#learn(tookMs);
+      if (claim.record.journal.use === "session") this.#learn(tookMs);
     }
     return this.#begun.size >= this.#most;
   }
@@ -88,8 +88,8 @@ export class ClaimLimiter {
 
   /** One that was handed over without an answer to its acknowledgement waits for nothing but time; others were let go. */
   #isBusy(claim: Claim): boolean {
-    const isWorkedOn = claim.claiming || claim.acknowledgedAt !== null;
-    const isGoingOn = claim.journal.use === "refusal" || isUnderWay(claim);
+    const isWorkedOn = claim.record.claiming || claim.record.acknowledgedAt !== null;
+    const isGoingOn = claim.record.journal.use === "refusal" || isUnderWay(claim);
     return isWorkedOn && isGoingOn && this.#claims.get(claim.name) === claim;
   }
 }

@@ -350,7 +350,7 @@ export class ClaimLoop {
     if (!known) return true;
     if (item.state === "queued") this.#onReoffer(known, viewOf(item, answer.sentAtMs));
     const window = new AckWindow(this.#context.clock, answer, windowMs(this.#context.timing));
-    while (this.#claims.ofWork(item.id)?.end) {
+    while (this.#claims.ofWork(item.id)?.observed.end) {
       if (!(await window.waitsFor((signal) => this.#claims.removed.wait(signal)))) break;
     }
     return !this.#claims.ofWork(item.id);
@@ -371,7 +371,7 @@ export class ClaimLoop {
   /** Journals the item in a slot and acknowledges it. Without a Pod: to stop an item that cannot run. */
   async #claimSlot(item: WorkItem, answer: Offer, pod: Pod | null): Promise<SlotResult> {
     const claim = this.#register(item, answer, pod);
-    const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.journal));
+    const window = new AckWindow(this.#context.clock, answer, ackWindowMs(this.#context.timing, claim.record.journal));
     let keep = false;
     try {
       if (!(await this.#hold())) return "failed";
@@ -439,9 +439,9 @@ export class ClaimLoop {
       lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,
       templateHash: pod?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
     });
-    claim.claiming = true;
-    if (item.state === "queued") claim.acknowledgedBefore = item.acknowledged_at;
-    claim.memory = { is: "journaled" };
+    claim.record.claiming = true;
+    if (item.state === "queued") claim.record.acknowledgedBefore = item.acknowledged_at;
+    claim.lease.memory = { is: "journaled" };
     this.#claims.add(claim);
     this.#room.begun(claim);
     this.#pool.poke();
@@ -450,8 +450,8 @@ export class ClaimLoop {
 
   /** The claim loop is through with it: the session loop has it from here, or nobody. */
   #release(claim: Claim, keep: boolean): void {
-    claim.claiming = false;
-    if (claim.memory.is === "journaled") claim.memory = { is: "none" };
+    claim.record.claiming = false;
+    if (claim.lease.memory.is === "journaled") claim.lease.memory = { is: "none" };
     if (keep) {
       this.#handOver(claim);
       return;

@@ -13,25 +13,28 @@ import type { HeartbeatOutcome } from "../work/types.ts";
 export function own(context: SessionContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {
   const { points, metrics, labels, clock, logger } = context;
   points.note(late ? "session.doubt" : "session.own", ofClaim(claim), { acknowledgedAt });
-  claim.acknowledgedAt = acknowledgedAt;
-  claim.ackedMs = claim.item?.askedMs ?? clock.monotonic();
-  claim.lateAck = late ?? false;
-  claim.memory = { is: "none" };
+  claim.record.acknowledgedAt = acknowledgedAt;
+  claim.record.ackedMs = claim.observed.item?.askedMs ?? clock.monotonic();
+  claim.record.lateAck = late ?? false;
+  claim.lease.memory = { is: "none" };
   // What is beaten already is most likely another client's.
-  const isBeaten = late && claim.item?.state === "active";
+  const isBeaten = late && claim.observed.item?.state === "active";
   if (!isBeaten) metrics.acks.inc({ ...labels, result: late ? "late-effect" : "found" });
   if (!late) return;
-  logger.warn({ workId: claim.journal.workId, acknowledgedAt }, "a work item was acknowledged late: it is not opened");
+  logger.warn(
+    { workId: claim.record.journal.workId, acknowledgedAt },
+    "a work item was acknowledged late: it is not opened",
+  );
 }
 
 /** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */
 export async function fence(context: SessionContext, claim: Claim, expected: string): Promise<boolean> {
-  claim.memory = { is: "none" };
+  claim.lease.memory = { is: "none" };
   const answer = await beat(context, claim, "session.fence", expected);
   if (answer.value.kind === "refused") return refused(context, claim);
   const { beat: beaten } = answer.value;
   if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);
-  claim.memory = {
+  claim.lease.memory = {
     is: "fenced",
     beatSentMs: answer.sentAtMs,
     beatSentWallMs: answer.sentAtWallMs,
@@ -46,13 +49,14 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
  * where the container runs already; before that the item is looked at again.
  */
 export async function takeLease(context: SessionContext, claim: Claim, expected: string): Promise<void> {
-  claim.memory = { is: "none" };
-  claim.item = null;
+  claim.lease.memory = { is: "none" };
+  claim.observed.item = null;
   const answer = await beat(context, claim, "session.take", expected, desiredTtlSeconds(context.timing));
   const taken =
     answer.value.kind === "refused" ? null : leaseOf(answer.value.beat, answer.sentAtMs, answer.sentAtWallMs);
-  if (taken) claim.lease = taken;
-  else if (claim.journal.opened) claim.lease = lostToOthers(context, "its value moved while nobody of ours beat it");
+  if (taken) claim.lease.own = taken;
+  else if (claim.record.journal.opened)
+    claim.lease.own = lostToOthers(context, "its value moved while nobody of ours beat it");
   else refused(context, claim);
 }
 
@@ -69,11 +73,14 @@ export async function shortenLease(context: SessionContext, claim: Claim, { echo
     if (answer.value.kind !== "beat") return;
     const { state, lease_extended: extended, ttl_seconds: ttlSeconds } = answer.value.beat;
     const surely = state === "active" && extended ? { beatSentWallMs: answer.sentAtWallMs } : {};
-    claim.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ...surely, ttlMs: ttlSeconds * SECOND_MS };
+    claim.lease.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ...surely, ttlMs: ttlSeconds * SECOND_MS };
   } catch (error) {
     // It may have landed, for as long as the server gave before.
-    claim.memory = { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs };
-    context.logger.info({ workId: claim.journal.workId, error: errorText(error) }, "a lease could not be shortened");
+    claim.lease.memory = { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs };
+    context.logger.info(
+      { workId: claim.record.journal.workId, error: errorText(error) },
+      "a lease could not be shortened",
+    );
   }
 }
 
@@ -89,12 +96,12 @@ async function beat(
   expected: string,
   ttlSeconds?: number,
 ): Promise<Answer<HeartbeatOutcome>> {
-  const { api, workId } = claim.journal;
+  const { api, workId } = claim.record.journal;
   const desired = ttlSeconds === undefined ? {} : { desiredTtlSeconds: ttlSeconds };
   const send = (value: string) => {
     context.guard();
     const request = () =>
-      context.judged("heartbeat", claim.journal, () =>
+      context.judged("heartbeat", claim.record.journal, () =>
         context.work(api).heartbeat(workId, { expected: value, ...desired }),
       );
     return context.points.run(point, ofClaim(claim, { expected: value }), request, beatTold);
@@ -108,7 +115,7 @@ async function beat(
 }
 
 function refused(context: SessionContext, claim: Claim): false {
-  claim.memory = { is: "refused", atMs: context.clock.monotonic() };
+  claim.lease.memory = { is: "refused", atMs: context.clock.monotonic() };
   return false;
 }
 
@@ -116,16 +123,16 @@ function refused(context: SessionContext, claim: Claim): false {
 export async function stopItem(context: SessionContext, claim: Claim, force: boolean): Promise<void> {
   context.guard();
   const sentMs = context.clock.monotonic();
-  const { api, workId } = claim.journal;
+  const { api, workId } = claim.record.journal;
   await context.points.run("session.stop", ofClaim(claim, { force }), () =>
-    context.judged("stop", claim.journal, () => context.work(api).stop(workId, { force })),
+    context.judged("stop", claim.record.journal, () => context.work(api).stop(workId, { force })),
   );
-  const seen: ItemView = claim.item ?? {
+  const seen: ItemView = claim.observed.item ?? {
     state: "stopped",
-    acknowledgedAt: claim.acknowledgedAt,
+    acknowledgedAt: claim.record.acknowledgedAt,
     latestHeartbeatAt: null,
     startedAt: null,
     askedMs: sentMs,
   };
-  claim.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
+  claim.observed.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
 }

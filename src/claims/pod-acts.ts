@@ -30,22 +30,22 @@ const ANNOTATION_TOUCHES = "berth.dev/touches";
 
 /** Touches the Pod: one patch that tells everybody which session it runs now, and makes kubelet look at once. */
 export async function touchPod(context: SessionContext, claim: Claim, pod: Pod): Promise<void> {
-  const { workId, sessionId } = claim.journal;
+  const { workId, sessionId } = claim.record.journal;
   // Whoever lowers it meanwhile has the last word: it may only ever be lowered.
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
-  claim.deadlineSeconds = Math.min(current, claim.deadlineSeconds ?? deadlineSeconds(context, pod));
+  claim.record.deadlineSeconds = Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod));
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
   const annotations: Record<string, string> = {
     [ANNOTATION_WORK_ID]: workId,
     [ANNOTATION_SESSION_ID]: sessionId,
-    [ANNOTATION_TOUCHES]: String(claim.touches + 1),
+    [ANNOTATION_TOUCHES]: String(claim.record.touches + 1),
   };
   // What the user's template says of disruptions wins.
   if (own[ANNOTATION_SAFE_TO_EVICT] === undefined) annotations[ANNOTATION_SAFE_TO_EVICT] = "false";
   if (own[ANNOTATION_DO_NOT_DISRUPT] === undefined) annotations[ANNOTATION_DO_NOT_DISRUPT] = "true";
   const patch = {
     metadata: {
-      uid: claim.journal.podUid,
+      uid: claim.record.journal.podUid,
       labels: {
         [LABEL_PHASE]: "assigned",
         [LABEL_WORK_ID]: toLabelValue(workId),
@@ -53,14 +53,14 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
       },
       annotations,
     },
-    spec: { activeDeadlineSeconds: claim.deadlineSeconds },
+    spec: { activeDeadlineSeconds: claim.record.deadlineSeconds },
   };
-  await context.points.run("session.touch", ofClaim(claim, { touches: claim.touches + 1 }), () =>
+  await context.points.run("session.touch", ofClaim(claim, { touches: claim.record.touches + 1 }), () =>
     context.kube.patch(PODS, { namespace: context.namespace, name: claim.name }, patch, { type: "merge" }, STEP_BOUND),
   );
-  context.metrics.touches.inc({ ...context.labels, touch: claim.touches === 0 ? "first" : "again" });
-  claim.touches += 1;
-  claim.touchedMs = context.clock.monotonic();
+  context.metrics.touches.inc({ ...context.labels, touch: claim.record.touches === 0 ? "first" : "again" });
+  claim.record.touches += 1;
+  claim.record.touchedMs = context.clock.monotonic();
 }
 
 /**

@@ -11,20 +11,20 @@ import { ofClaim } from "../protocol/points.ts";
  */
 export async function openSecret(context: SessionContext, claim: Claim, acknowledgedAt: string): Promise<void> {
   const ref = { namespace: context.namespace, name: claim.name };
-  const credential = claim.credential ?? (await rereadCredential(context, claim));
-  claim.credential = null;
+  const credential = claim.record.credential ?? (await rereadCredential(context, claim));
+  claim.record.credential = null;
   if (credential === null) return;
   const patch = openingPatch(
-    { uid: claim.secretUid, resourceVersion: claim.secretVersion },
+    { uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion },
     credential,
     acknowledgedAt,
   );
-  claim.openingSent = true;
+  claim.record.openingSent = true;
   try {
     const opened = await context.points.run("session.open", ofClaim(claim, { acknowledgedAt }), () =>
       context.kube.patch(SECRETS, ref, patch, { type: "merge" }, STEP_BOUND),
     );
-    claim.secretVersion = opened.metadata.resourceVersion ?? claim.secretVersion;
+    claim.record.secretVersion = opened.metadata.resourceVersion ?? claim.record.secretVersion;
   } catch (error) {
     if (isConflict(error) || isNotFound(error)) throw new StaleClaimError();
     throw error;
@@ -44,8 +44,8 @@ async function rereadCredential(context: SessionContext, claim: Claim): Promise<
     .catch((error) => {
       throw isNotFound(error) ? new StaleClaimError() : error;
     });
-  if (secret.metadata.uid !== claim.secretUid) throw new StaleClaimError();
-  claim.secretVersion = secret.metadata.resourceVersion ?? claim.secretVersion;
+  if (secret.metadata.uid !== claim.record.secretUid) throw new StaleClaimError();
+  claim.record.secretVersion = secret.metadata.resourceVersion ?? claim.record.secretVersion;
   return readJournal(secret)?.opened ? null : storedCredential(secret);
 }
 
@@ -67,7 +67,7 @@ export async function dropSecret(
   point: "claim.drop" | "session.drop" | "session.settled",
   because: string,
 ): Promise<void> {
-  const asSeen = { uid: claim.secretUid, resourceVersion: claim.secretVersion };
+  const asSeen = { uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion };
   try {
     await points.run(point, ofClaim(claim, { because }), () =>
       kube.delete(SECRETS, { namespace, name: claim.name }, asSeen, STEP_BOUND),

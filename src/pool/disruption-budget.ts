@@ -106,7 +106,10 @@ export class DisruptionBudget {
   /** Sessions that run or are about to. */
   get #needed(): number {
     let running = 0;
-    for (const { journal, end } of this.#claims) {
+    for (const {
+      record: { journal },
+      observed: { end },
+    } of this.#claims) {
       if (journal.use === "session" && journal.opened && end === null) running += 1;
     }
     return running;

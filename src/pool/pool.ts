@@ -313,9 +313,9 @@ export class Pool {
     for (const name of this.#foreign.keys()) if (!this.#claims.has(name)) busy += 1;
     for (const claim of this.#claims) {
       // Without its Pod a claim may last for long: requests about its item may be refused until a person fixes that.
-      if (claim.journal.use !== "session" || claim.podGone) continue;
+      if (claim.record.journal.use !== "session" || claim.observed.podGone) continue;
       // Of sessions that ended and cannot be settled there must not be more and more.
-      if (claim.end === null || isHeldUp(claim)) busy += 1;
+      if (claim.observed.end === null || isHeldUp(claim)) busy += 1;
     }
     return busy;
   }

@@ -53,7 +53,9 @@ export function forgetPauses({ failing }: Claim): void {
 function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }: FailingStep): number {
   // A drain waits for nobody.
   if (limits.draining) return failedMs + timing.retryMaxMs;
-  const { lease, memory } = claim;
+  const {
+    lease: { own: lease, memory },
+  } = claim;
   // Timers are late, and a look is followed by what it was for.
   const asksTwice = step.do === "look" ? timing.requestBoundMs : 0;
   const landsBefore = (endMs: number) => endMs - timing.requestBoundMs - timing.marginMs - LATENESS_MS - asksTwice;
@@ -67,7 +69,10 @@ function lastChanceMs({ claim, limits, timing }: Facts, step: Step, { failedMs }
 }
 
 /** Since when nobody of ours beats the item, so that it goes back to the queue a TTL later; null: its program does. */
-function unbeatenSinceMs({ journal, endedMs, othersUntilMs, lateAckUntilMs }: Claim, timing: Timing): number | null {
+function unbeatenSinceMs(
+  { record: { journal }, observed: { endedMs }, othersUntilMs, lateAckUntilMs }: Claim,
+  timing: Timing,
+): number | null {
   if (!journal.opened) return lateAckUntilMs - timing.othersReclaimMs;
   return endedMs ?? (journal.lease === "Operator" ? othersUntilMs : null);
 }

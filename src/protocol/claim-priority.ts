@@ -53,7 +53,7 @@ export class ClaimPriority {
  * once. That is what is left of a session that is over; and a repeated touch, as a node that is given many sessions at a time
  * starts each of them later, whatever it was told.
  */
-export function leavesWayUntil(step: Step, { endedMs, touchedMs }: Claim): number | null {
+export function leavesWayUntil(step: Step, { observed: { endedMs }, record: { touchedMs } }: Claim): number | null {
   const sinceMs = step.do === "settled" ? endedMs : step.do === "touch" ? touchedMs : null;
   return sinceMs === null ? null : sinceMs + LONGEST_STEP_HOLD_MS;
 }

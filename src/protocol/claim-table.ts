@@ -40,7 +40,10 @@ export class ClaimTable {
 
   /** Whether a Pod of this session is there, or may come to be, whose container is not over. */
   runs(sessionId: string): boolean {
-    for (const { journal, endedMs } of this.#byName.values()) {
+    for (const {
+      record: { journal },
+      observed: { endedMs },
+    } of this.#byName.values()) {
       if (journal.use === "session" && journal.sessionId === sessionId && endedMs === null) return true;
     }
     return false;
@@ -57,7 +60,7 @@ export class ClaimTable {
 
   add(claim: Claim): void {
     this.#byName.set(claim.name, claim);
-    const { workId } = claim.journal;
+    const { workId } = claim.record.journal;
     const known = this.#byWork.get(workId);
     if (known === undefined) this.#byWork.set(workId, claim);
     else if (known instanceof Set) known.add(claim);
@@ -66,7 +69,7 @@ export class ClaimTable {
 
   remove(claim: Claim): void {
     if (this.#byName.get(claim.name) === claim) this.#byName.delete(claim.name);
-    const { workId } = claim.journal;
+    const { workId } = claim.record.journal;
     const same = this.#byWork.get(workId);
     if (same instanceof Set) same.delete(claim);
     if (same === claim || (same instanceof Set && same.size === 0)) this.#byWork.delete(workId);
@@ -81,13 +84,13 @@ export class ClaimTable {
 
 /** What the claim's Secret says: a request that opened it may have been thought lost, or have been an earlier process's. */
 export function noteJournal(claim: Claim, journal: Journal, nowMs: number): void {
-  claim.journal = journal;
+  claim.record.journal = journal;
   // Unless some time is known, no bound that counts from it would ever be over.
   if (!journal.opened) return;
-  claim.openedMs ??= nowMs;
-  claim.ackedMs ??= nowMs;
+  claim.record.openedMs ??= nowMs;
+  claim.record.ackedMs ??= nowMs;
   // The process that opened it knew that it was ours.
-  claim.lateAck = false;
+  claim.record.lateAck = false;
 }
 
 /** A claim as it begins: with its Secret, and nothing else known. */
@@ -101,48 +104,60 @@ export function newClaim(from: {
   othersUntilMs?: number;
   recordedMs?: number;
 }): Claim {
+  const { name, templateHash, lateAckUntilMs, journal, secretVersion, secretUid } = from;
   return {
-    ...from,
+    name,
+    templateHash,
+    lateAckUntilMs,
     othersUntilMs: from.othersUntilMs ?? null,
     recordedMs: from.recordedMs ?? null,
-    lease: null,
-    recordGone: false,
-    credential: null,
-    memory: { is: "none" },
-    acknowledgedBefore: null,
-    acknowledgedAt: from.journal.acknowledgedAt,
-    ackedMs: null,
-    lateAck: false,
-    item: null,
-    heardMs: null,
-    lookFailed: false,
-    silentMs: 0,
-    silenceEndMs: null,
+    record: {
+      journal,
+      secretVersion,
+      secretUid,
+      gone: false,
+      credential: null,
+      claiming: false,
+      acknowledgedBefore: null,
+      acknowledgedAt: journal.acknowledgedAt,
+      ackedMs: null,
+      lateAck: false,
+      openingSent: false,
+      openedMs: null,
+      openedAtMs: null,
+      touches: 0,
+      touchedMs: null,
+      deadlineSeconds: null,
+      ending: null,
+    },
+    lease: {
+      memory: { is: "none" },
+      own: null,
+      blindFence: null,
+      neverBeaten: false,
+      gracefulStopMs: null,
+      awayMs: null,
+    },
+    observed: {
+      item: null,
+      heardMs: null,
+      lookFailed: false,
+      silentMs: 0,
+      silenceEndMs: null,
+      unknowns: 0,
+      waitedMs: null,
+      startedAtMs: null,
+      firstBeatAtMs: null,
+      firstBeatSeen: false,
+      neverServed: false,
+      judged: false,
+      stoppingSinceMs: null,
+      lostSinceMs: null,
+      podGone: false,
+      end: null,
+      endedMs: null,
+    },
     failing: null,
-    awayMs: null,
-    openingSent: false,
-    unknowns: 0,
-    claiming: false,
-    openedMs: null,
-    openedAtMs: null,
-    waitedMs: null,
-    touches: 0,
-    touchedMs: null,
-    deadlineSeconds: null,
-    startedAtMs: null,
-    firstBeatAtMs: null,
-    firstBeatSeen: false,
-    neverBeaten: false,
-    blindFence: null,
-    neverServed: false,
-    judged: false,
-    stoppingSinceMs: null,
-    lostSinceMs: null,
-    gracefulStopMs: null,
-    ending: null,
-    podGone: false,
-    end: null,
-    endedMs: null,
   };
 }
 

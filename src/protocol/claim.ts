@@ -52,91 +52,110 @@ export interface ItemView {
   readonly isWhole?: true;
 }
 
-/** One claimed slot: the Pod and the Secret of one name. Monotonic times, where not said otherwise; null before. */
-export interface Claim {
-  readonly name: string;
+/** What this process wrote for a claim, asked for and decided: its Secret, its acknowledgement, its opening, its Pod. */
+export interface ClaimRecord {
   journal: Journal;
   /** The Secret's resourceVersion and uid: every patch and delete carries them. */
   secretVersion: string;
   secretUid: string;
-  /** Somebody deleted the Secret of a live claim: nothing may be opened any more, the item is settled. */
-  recordGone: boolean;
+  /** Someone deleted the Secret of a live claim: the item is settled, and nothing is opened any more. */
+  gone: boolean;
   /** Base64, from the journal until the opening; null when it must be read from the Secret. Never shown. */
   credential: string | null;
-  memory: Memory;
-  /** lease: Operator: the lease once we have taken it; null before, after a restart, and once it is let go. */
-  lease: Lease | null;
-  /** Left by an earlier process, which has sent nothing for it after this; null for a claim of our own. */
-  readonly othersUntilMs: number | null;
-  /** When an earlier process made its Secret, by the API server's clock; null for a claim of our own. */
-  readonly recordedMs: number | null;
-  /** What the poll showed of an acknowledgement before this claim; null: there was none, or an earlier process polled. */
+  /** The claim loop works on it: no other loop may. */
+  claiming: boolean;
+  /** `acknowledged_at` as the poll showed it, before this claim; null: there was none, or an earlier process polled. */
   acknowledgedBefore: string | null;
-  /** The acknowledged_at under which the item is ours; durable once the claim is opened. */
+  /** The `acknowledged_at` under which the item is ours; durable once the claim is opened. */
   acknowledgedAt: string | null;
-  /** By then our acknowledgement had taken effect (monotonic); null: that is not known. */
+  /** By then our acknowledgement had taken effect; null: not known. */
   ackedMs: number | null;
-  /** The item was acknowledged after its window: by a late request of ours, or by another client. It is released, never opened. */
+  /** The item was acknowledged after its window, by us or by another client. It is released, never opened. */
   lateAck: boolean;
+  /** An opening was sent: until it is confirmed, the container may be about to start. */
+  openingSent: boolean;
+  /** When this process gave the Secret its key, or found that an earlier one had. */
+  openedMs: number | null;
+  /** When this process gave the Secret its key, on the wall clock; null: an earlier process did, or nothing tells when. */
+  openedAtMs: number | null;
+  touches: number;
+  touchedMs: number | null;
+  /** The Pod's activeDeadlineSeconds: the first touch sets it, and later ones repeat it. */
+  deadlineSeconds: number | null;
+  /** Set when Berth decided to end the session. */
+  ending: { readonly why: Ending; readonly message: string } | null;
+}
+
+/** What this process knows of the item's lease, from its own requests. */
+export interface ClaimLease {
+  memory: Memory;
+  /** lease: Operator: the lease that the operator took; null before, after a restart, and once it let the lease go. */
+  own: Lease | null;
+  /**
+   * A fence of a container that had sent no heartbeat got no answer: the heartbeat that the item shows since may be ours.
+   * `seen`: the one it shows, null: none. `left`: how many of ours may still show. Any further change is the program's.
+   */
+  blindFence: { readonly seen: string | null; readonly left: number } | null;
+  /** The container ended, and the item never had a heartbeat: its program did not get to serve. */
+  neverBeaten: boolean;
+  /** When this process asked the program to stop. */
+  gracefulStopMs: number | null;
+  /** Since when an address that the spec no longer names refuses the claim's requests; null: it does not. */
+  awayMs: number | null;
+}
+
+/** What this process saw of a claim's item and Pod. */
+export interface ClaimObserved {
   item: ItemView | null;
   /** When a look at its running container's item was last answered; null: none is awaited yet. */
   heardMs: number | null;
   /** A look at the item failed since the last that was answered. */
   lookFailed: boolean;
-  /** How long the Work API was silent while its container ran, and when it last spoke again; null: it never was. */
+  /** How long the Work API was silent while the container ran, and when it next answered; null: it never was silent. */
   silentMs: number;
   silenceEndMs: number | null;
-  /** Its steps that failed and have not succeeded since; null: there are none. */
-  failing: FailingByStep | null;
-  /** Since when an address that the spec names no more takes none of its requests; null: it does. */
-  awayMs: number | null;
-  /** An opening was sent: until it is confirmed its container may be about to start. */
-  openingSent: boolean;
-  /** Looks in a row that could not be brought to their end. */
+  /** Looks in a row that could not be completed. */
   unknowns: number;
-  /** True while the claim loop works on it: nobody else touches it. */
-  claiming: boolean;
+  /** When this process last saw that the container had not started; null: it always saw it run. */
+  waitedMs: number | null;
+  /** When the container started, by the node's wall clock. */
+  startedAtMs: number | null;
+  /** The first heartbeat, by the wall clock of whoever reports it; lease: Operator: our own that took the lease. */
+  firstBeatAtMs: number | null;
+  /** The item was seen active; lease: Operator: its container ran long enough to serve. */
+  firstBeatSeen: boolean;
+  /** lease: Operator: its program failed before it can have served. */
+  neverServed: boolean;
+  /** The breaker was told what this claim's start says of its template. */
+  judged: boolean;
+  stoppingSinceMs: number | null;
+  lostSinceMs: number | null;
+  /** The API server has no Pod of its uid, and never will: the claim takes no room. */
+  podGone: boolean;
+  /** Set when its container or its Pod has ended; not for a Pod that was deleted before its Secret was opened. */
+  end: End | null;
+  endedMs: number | null;
+}
+
+/**
+ * One claimed slot: the Pod and the Secret of one name. Times are the monotonic clock unless they say otherwise; null: not
+ * yet. Each part has one writer: the module of its name beside this file.
+ */
+export interface Claim {
+  readonly name: string;
   /** Hash of the Pod's template. */
   readonly templateHash: string;
   /** The end of the time in which an acknowledgement of ours can still take effect. */
   readonly lateAckUntilMs: number;
-  /** When the Secret was given its key, or when this process found that it was. */
-  openedMs: number | null;
-  /** When this process gave it its key, on the wall clock; null: an earlier one did, or nobody knows when. */
-  openedAtMs: number | null;
-  /** When this process last saw that its container had not started yet; null: it always saw it run. */
-  waitedMs: number | null;
-  touches: number;
-  touchedMs: number | null;
-  /** The Pod's activeDeadlineSeconds: set by the first touch, the same in all others. */
-  deadlineSeconds: number | null;
-  /** When the container started, by the node's wall clock. */
-  startedAtMs: number | null;
-  /** The first beat that was seen, by the wall clock of whoever tells it; lease: Operator: our own that took the lease. */
-  firstBeatAtMs: number | null;
-  /** The item was seen active; lease: Operator: its container ran long enough to serve. */
-  firstBeatSeen: boolean;
-  /** The container was over and nobody had ever beaten the item: its program did not get to serve. */
-  neverBeaten: boolean;
-  /**
-   * A fence of a container that had not beaten got no answer: the beat that the item shows since then may be ours. `seen`: the
-   * one that it shows, null: none; `left`: so many of ours may still show. What moves it beyond these is the program.
-   */
-  blindFence: { readonly seen: string | null; readonly left: number } | null;
-  /** lease: Operator: its program failed before it can have served. */
-  neverServed: boolean;
-  /** What its start says of its template was told. */
-  judged: boolean;
-  stoppingSinceMs: number | null;
-  lostSinceMs: number | null;
-  gracefulStopMs: number | null;
-  /** Set when Berth decided to end it. */
-  ending: { readonly why: Ending; readonly message: string } | null;
-  /** The API server has no Pod of its uid, and never will: the claim takes no room. */
-  podGone: boolean;
-  /** Set when its container or its Pod is over; not for a Pod that went before its Secret was opened. */
-  end: End | null;
-  endedMs: number | null;
+  /** Left by an earlier process, which sent nothing for it after this; null for a claim of our own. */
+  readonly othersUntilMs: number | null;
+  /** When an earlier process created its Secret, by the API server's clock; null for a claim of our own. */
+  readonly recordedMs: number | null;
+  readonly record: ClaimRecord;
+  readonly lease: ClaimLease;
+  readonly observed: ClaimObserved;
+  /** Its steps that failed and have not succeeded since; null: there are none. Written by FailingSteps. */
+  failing: FailingByStep | null;
 }
 
 /**
@@ -144,8 +163,8 @@ export interface Claim {
  * time says so: an earlier one is from a list that is behind. Texts of one instant may differ, since several calls write it.
  */
 export function isReacknowledged(claim: Readonly<Claim>, item: ItemView): boolean {
-  if (claim.acknowledgedAt === null || item.acknowledgedAt === null) return false;
-  return isLater(item.acknowledgedAt, claim.acknowledgedAt);
+  if (claim.record.acknowledgedAt === null || item.acknowledgedAt === null) return false;
+  return isLater(item.acknowledgedAt, claim.record.acknowledgedAt);
 }
 
 /** Whether a text stands for a later instant than another. One that cannot be read differs from every other text. */
@@ -175,7 +194,7 @@ export function instantOf(text: string): { readonly fromMs: number; readonly bef
  * Between its journal and the first touch of its Pod. Of a session that an earlier process opened no touch is known here: it
  * runs, most often for long.
  */
-export function isUnderWay({ journal, openingSent, touches, end, lateAck }: Claim): boolean {
+export function isUnderWay({ record: { journal, openingSent, touches, lateAck }, observed: { end } }: Claim): boolean {
   if (journal.use !== "session" || end !== null || lateAck) return false;
   return !journal.opened || (openingSent && touches === 0);
 }

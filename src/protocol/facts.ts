@@ -50,7 +50,7 @@ export function stopPatienceMs(
 /** What a snapshot leaves in memory: what was seen, as of when the list was asked for. */
 export function remembered(
   { value, beatenSinceMs }: Extract<Step, { do: "snapshot" }>,
-  { item }: Claim,
+  { observed: { item } }: Claim,
   nowMs: number,
 ): Memory {
   const snapshot = { is: "snapshot", value, sinceMs: item?.askedMs ?? nowMs } as const;
@@ -81,13 +81,14 @@ export function outOfOurHands(claim: Readonly<Claim>, item: ItemView): string | 
  */
 export function ranFor({ claim, nowMs, clusterMs }: Facts, startedAtMs: number): number {
   const saidMs = clusterMs - startedAtMs;
-  const isOff = startedAtMs <= 0 || saidMs < 0 || (claim.waitedMs !== null && saidMs > nowMs - claim.waitedMs);
-  return isOff ? nowMs - (claim.waitedMs ?? claim.openedMs ?? nowMs) : saidMs;
+  const isOff =
+    startedAtMs <= 0 || saidMs < 0 || (claim.observed.waitedMs !== null && saidMs > nowMs - claim.observed.waitedMs);
+  return isOff ? nowMs - (claim.observed.waitedMs ?? claim.record.openedMs ?? nowMs) : saidMs;
 }
 
 /** Notes that the container has not started yet, if its Pod says so. */
 export function noteWaiting(claim: Claim, pod: Facts["pod"], nowMs: number): void {
-  if (pod.is === "unscheduled" || pod.is === "preparing" || pod.is === "parked") claim.waitedMs = nowMs;
+  if (pod.is === "unscheduled" || pod.is === "preparing" || pod.is === "parked") claim.observed.waitedMs = nowMs;
 }
 
 /**
@@ -96,10 +97,10 @@ export function noteWaiting(claim: Claim, pod: Facts["pod"], nowMs: number): voi
  */
 export function isReleased({ claim, limits }: Pick<Facts, "claim" | "limits">): boolean {
   // Perhaps another client's: no stop may end it.
-  if (claim.lateAck) return true;
-  if (limits.onPodFailure !== "Release" || claim.journal.use !== "session") return false;
-  if (claim.ending !== null && claim.ending.why !== "StartFailed") return false;
-  return claim.end === null ? !limits.draining : diedWithoutAWord(claim.end);
+  if (claim.record.lateAck) return true;
+  if (limits.onPodFailure !== "Release" || claim.record.journal.use !== "session") return false;
+  if (claim.record.ending !== null && claim.record.ending.why !== "StartFailed") return false;
+  return claim.observed.end === null ? !limits.draining : diedWithoutAWord(claim.observed.end);
 }
 
 /** 128 + SIGKILL: no program hears of that, so nobody told the item. */
@@ -125,14 +126,14 @@ const VIEW_MAX_AGE_MS = 300_000;
  * a list that is longer than a walk will not be shorter in five seconds, and every page is a read of the organization's.
  */
 export function lookAgain({ claim, nowMs, timing }: Facts): Step {
-  const pauseMs = timing.settleLookMs * 2 ** Math.min(MAX_DOUBLINGS, Math.max(0, claim.unknowns - 1));
-  const again = (claim.item?.askedMs ?? 0) + pauseMs;
+  const pauseMs = timing.settleLookMs * 2 ** Math.min(MAX_DOUBLINGS, Math.max(0, claim.observed.unknowns - 1));
+  const again = (claim.observed.item?.askedMs ?? 0) + pauseMs;
   return nowMs >= again ? LOOK : { do: "wait", untilMs: again };
 }
 
 /** Waits for a lease to lapse, until `lapsedMs` if that is known, and looks less and less often. */
 export function untilLapsed({ claim, nowMs, timing }: Facts, item: ItemView, lapsedMs: number | null): Step {
-  const agoMs = item.askedMs - (claim.endedMs ?? claim.lateAckUntilMs);
+  const agoMs = item.askedMs - (claim.observed.endedMs ?? claim.lateAckUntilMs);
   const pauseMs = Math.min(VIEW_MAX_AGE_MS, Math.max(timing.settleLookMs, agoMs));
   const again = lapsedMs !== null && lapsedMs > nowMs ? lapsedMs : item.askedMs + pauseMs;
   return nowMs >= again ? LOOK : { do: "wait", untilMs: again };
@@ -141,12 +142,18 @@ export function untilLapsed({ claim, nowMs, timing }: Facts, item: ItemView, lap
 /** The item as it was seen since the container's end and since our beat, and still is ours; or what must come first. */
 export function seenSince(facts: Facts): ItemView | Step {
   const { claim, nowMs, timing } = facts;
-  const { item, memory } = claim;
+  const {
+    observed: { item },
+    lease: { memory },
+  } = claim;
   if (memory.is === "refused" && nowMs < memory.atMs + timing.settleLookMs) {
     return { do: "wait", untilMs: memory.atMs + timing.settleLookMs };
   }
   // What was seen before the end says nothing of what the worker's own stop did; before our beat, nothing of the beat.
-  const since = Math.max(claim.endedMs ?? Number.NEGATIVE_INFINITY, memory.is === "fenced" ? memory.beatSentMs : 0);
+  const since = Math.max(
+    claim.observed.endedMs ?? Number.NEGATIVE_INFINITY,
+    memory.is === "fenced" ? memory.beatSentMs : 0,
+  );
   if (!item || item.askedMs < since) return LOOK;
   if (item.state === "unknown") return lookAgain(facts);
   const because = outOfOurHands(claim, item);
@@ -158,7 +165,16 @@ export function seenSince(facts: Facts): ItemView | Step {
  * What must come before a view of an item that we beat is believed: a list that is behind may show it as it was before our
  * beat, which may have taken it from another client. Null: it shows our beat, or is too new not to.
  */
-export function untilBeatShows({ claim: { memory }, nowMs, timing }: Facts, item: ItemView): Step | null {
+export function untilBeatShows(
+  {
+    claim: {
+      lease: { memory },
+    },
+    nowMs,
+    timing,
+  }: Facts,
+  item: ItemView,
+): Step | null {
   if (memory.is !== "fenced") return null;
   const shownMs = memory.beatSentMs + timing.requestBoundMs + timing.listLagMs;
   if (item.askedMs >= shownMs || isSinceBeat(item, memory.value)) return null;
@@ -171,7 +187,13 @@ function isSinceBeat({ latestHeartbeatAt }: ItemView, value: string | undefined)
 }
 
 /** The lease that our beat bought surely runs until a stop that is sent now has landed. */
-export function isFenced({ claim: { memory }, nowMs, timing }: Facts): boolean {
+export function isFenced({
+  claim: {
+    lease: { memory },
+  },
+  nowMs,
+  timing,
+}: Facts): boolean {
   if (memory.is !== "fenced") return false;
   return nowMs <= memory.beatSentMs + memory.ttlMs - timing.requestBoundMs - timing.marginMs;
 }

@@ -25,7 +25,11 @@ import {
 } from "./tracked-steps.ts";
 
 /** Whether a claim that was begun lately may still be started. One that cannot be settled must not hold up others forever. */
-function isTried({ journal, ending, lateAckUntilMs }: Claim, nowMs: number, { restartMs }: Pick<Timing, "restartMs">) {
+function isTried(
+  { record: { journal, ending }, lateAckUntilMs }: Claim,
+  nowMs: number,
+  { restartMs }: Pick<Timing, "restartMs">,
+) {
   const isOpen = journal.use === "session" && !journal.opened && ending === null;
   return isOpen && nowMs < lateAckUntilMs + restartMs;
 }

@@ -18,23 +18,23 @@ const UNPARKED_PATIENCE_MS = 20_000;
 /** Of a claim whose container was not given its key yet: whose is the item, and may it be opened? */
 export function beforeOpening(facts: Facts): Step {
   const { claim, pod } = facts;
-  if (claim.acknowledgedAt === null) return whoseIsIt(facts);
+  if (claim.record.acknowledgedAt === null) return whoseIsIt(facts);
   const ran = pod.is === "running" || (pod.is === "ended" && pod.end.startedAtMs !== null);
   // It was given its key, so an opening of ours took effect and its answer was lost.
-  if (ran && claim.journal.use === "session" && !claim.recordGone) {
-    return { do: "open", acknowledgedAt: claim.acknowledgedAt };
+  if (ran && claim.record.journal.use === "session" && !claim.record.gone) {
+    return { do: "open", acknowledgedAt: claim.record.acknowledgedAt };
   }
   if (!mayOpen(facts)) return settle(facts);
-  return claim.journal.lease === "Operator"
-    ? withLease(facts, claim.acknowledgedAt)
-    : atOnce(facts, claim.acknowledgedAt);
+  return claim.record.journal.lease === "Operator"
+    ? withLease(facts, claim.record.acknowledgedAt)
+    : atOnce(facts, claim.record.acknowledgedAt);
 }
 
 function whoseIsIt(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
   // Earlier, a late acknowledgement could still strand the item.
   if (nowMs < claim.lateAckUntilMs) return { do: "wait", untilMs: claim.lateAckUntilMs };
-  const item = claim.item;
+  const item = claim.observed.item;
   if (!item || item.askedMs < claim.lateAckUntilMs) return LOOK;
   if (item.state === "unknown") return lookAgain(facts);
   const acknowledgedAt = item.acknowledgedAt ?? "";
@@ -49,7 +49,7 @@ function whoseIsIt(facts: Facts): Step {
 }
 
 /** An acknowledged_at that proves nothing: our late request, another client, or a server that keeps the first one. */
-function mayBeOurs({ journal }: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
+function mayBeOurs({ record: { journal } }: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
   const at = instantOf(item.acknowledgedAt ?? "");
   const latestMs = journal.polledUntilMs + timing.othersReclaimMs + timing.lateAckMs + CLOCKS_APART_MS;
   return at !== null && at.fromMs <= latestMs;
@@ -64,7 +64,7 @@ function mayBeOurs({ journal }: Readonly<Claim>, item: ItemView, timing: Timing)
 function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing): boolean {
   const at = instantOf(item.acknowledgedAt ?? "");
   if (!at) return false;
-  const { polledFromMs } = claim.journal;
+  const { polledFromMs } = claim.record.journal;
   return at.beforeMs > polledFromMs - CLOCKS_APART_MS && at.beforeMs <= polledFromMs + timing.othersReclaimMs;
 }
 
@@ -73,18 +73,18 @@ function acknowledgedByUs(claim: Readonly<Claim>, item: ItemView, timing: Timing
 function mayOpen(facts: Facts): boolean {
   const { claim, podGoneByMs, pod, nowMs } = facts;
   const wanted =
-    claim.journal.use === "session" &&
-    !claim.recordGone &&
-    !claim.lateAck &&
+    claim.record.journal.use === "session" &&
+    !claim.record.gone &&
+    !claim.record.lateAck &&
     podGoneByMs === null &&
-    !claim.ending &&
+    !claim.record.ending &&
     isInTime(facts);
   return wanted && (pod.is === "parked" || (pod.is === "preparing" && nowMs < patienceMs(claim)));
 }
 
 /** Nothing is opened once a drain began; an opening that got no answer goes on, since its container may be about to start. */
 function isInTime({ claim, limits, nowMs }: Facts): boolean {
-  return !limits.draining || (claim.openingSent && nowMs < limits.drainDeadlineMs);
+  return !limits.draining || (claim.record.openingSent && nowMs < limits.drainDeadlineMs);
 }
 
 function patienceMs(claim: Readonly<Claim>): number {
@@ -94,8 +94,10 @@ function patienceMs(claim: Readonly<Claim>): number {
 /** lease: Worker. `active` already: somebody beats an item whose container we never started. It is settled, not opened. */
 function atOnce(facts: Facts, acknowledgedAt: string): Step {
   const { claim, pod, nowMs, timing } = facts;
-  const { item } = claim;
-  const untouched = claim.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
+  const {
+    observed: { item },
+  } = claim;
+  const untouched = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
   if (!untouched) return settle(facts);
   if (pod.is !== "parked") return waitUntil(patienceMs(claim));
   return item.askedMs < nowMs - timing.beatIntervalMs ? LOOK : { do: "open", acknowledgedAt };
@@ -104,15 +106,18 @@ function atOnce(facts: Facts, acknowledgedAt: string): Step {
 /** lease: Operator. No container starts without its lease, which the first beat takes, or one with a value that stood still. */
 function withLease(facts: Facts, acknowledgedAt: string): Step {
   const { claim, pod, nowMs, timing } = facts;
-  const { lease, item } = claim;
+  const {
+    lease: { own: lease },
+    observed: { item },
+  } = claim;
   if (lease?.is === "held" && lease.state === "active") {
     if (pod.is !== "parked") return waitUntil(patienceMs(claim));
     // A beat is on its way that buys time again, or shows that the lease is lost.
     if (!maySendStop(lease, facts, timing)) return untilBeaten(facts, lease);
     return { do: "open", acknowledgedAt };
   }
-  if (lease !== null || claim.memory.is === "fenced") return settle(facts);
-  const unbeaten = claim.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
+  if (lease !== null || claim.lease.memory.is === "fenced") return settle(facts);
+  const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);
   if (!unbeaten) {
     const step = fenceAndStop(facts);
     return step.do === "fence" ? { do: "take", expected: step.expected } : step;

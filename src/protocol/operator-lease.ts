@@ -22,10 +22,14 @@ const TOLD_TO_STOP = "the work item was told to stop";
 /** Of an opened claim whose lease this process took: its container runs, or is about to. */
 export function watchHeld(facts: Facts): Step {
   const { claim } = facts;
-  const { lease } = claim;
+  const {
+    lease: { own: lease },
+  } = claim;
   if (lease === null) return adopt(facts);
   const ending = (message: string): Step =>
-    claim.ending ? deletePod(claim.ending.why, claim.ending.message) : deletePod("StoppedByUser", message);
+    claim.record.ending
+      ? deletePod(claim.record.ending.why, claim.record.ending.message)
+      : deletePod("StoppedByUser", message);
   switch (lease.is) {
     case "lost":
       return deletePod("LeaseLost", `the lease of the work item is lost: ${lease.message}`);
@@ -33,7 +37,7 @@ export function watchHeld(facts: Facts): Step {
       return ending("the work item was stopped");
     case "held":
       // It is beaten on until the container has ended, and stopped then.
-      if (lease.state === "stopping" || claim.gracefulStopMs !== null) return ending(TOLD_TO_STOP);
+      if (lease.state === "stopping" || claim.lease.gracefulStopMs !== null) return ending(TOLD_TO_STOP);
       return overdue(facts, lease) ?? served(facts);
     default:
       return lease satisfies never;
@@ -70,7 +74,7 @@ function served(facts: Facts): Step {
   }
   const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
   if (nowMs >= touchAt) return { do: "touch" };
-  const provesInMs = claim.firstBeatSeen
+  const provesInMs = claim.observed.firstBeatSeen
     ? Number.POSITIVE_INFINITY
     : timing.servesAfterMs - ranFor(facts, pod.startedAtMs);
   return waitUntil(touchAt, nowMs + leftMs, provesInMs > 0 ? nowMs + provesInMs : Number.POSITIVE_INFINITY);
@@ -83,7 +87,10 @@ function served(facts: Facts): Step {
  */
 export function adopt(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
-  const { item, memory } = claim;
+  const {
+    observed: { item },
+    lease: { memory },
+  } = claim;
   const late = overdue(facts, null);
   if (late) return late;
   const landedMs = (claim.othersUntilMs ?? Number.NEGATIVE_INFINITY) + timing.requestBoundMs + timing.marginMs;

@@ -16,13 +16,14 @@ export function unopenedOutcome(
 ): Outcome | null {
   const isStopped = because === "stopped";
   if (!isStopped && because !== "queued") return null;
-  if (claim.end !== null) return outcome(claim.end.cause, `${claim.end.message}; ${NOT_OPENED}`);
+  if (claim.observed.end !== null)
+    return outcome(claim.observed.end.cause, `${claim.observed.end.message}; ${NOT_OPENED}`);
   if (pod.is === "gone") return outcome("PodDeleted", `the Pod is gone; ${NOT_OPENED}`);
   if (!isStopped) return null;
-  if (claim.stoppingSinceMs !== null || !wasOurs(claim)) {
+  if (claim.observed.stoppingSinceMs !== null || !wasOurs(claim)) {
     return outcome("StoppedByUser", `the work item was stopped; ${NOT_OPENED}`);
   }
-  if (claim.recordGone) return outcome("StartFailed", `somebody deleted the claim's Secret; ${NOT_OPENED}`);
+  if (claim.record.gone) return outcome("StartFailed", `somebody deleted the claim's Secret; ${NOT_OPENED}`);
   if (draining) return outcome("EnvironmentDeleted", `the Environment was deleted; ${NOT_OPENED}`);
   const said = pod.is === "preparing" && pod.problem ? `: ${pod.problem.reason}: ${pod.problem.message}` : "";
   return outcome("StartFailed", `the Pod was not ready any more${said}; ${NOT_OPENED}`);
@@ -31,7 +32,7 @@ export function unopenedOutcome(
 const NOT_OPENED = "the session had not been opened";
 
 /** The lease was in our hands, so the stop was ours. */
-function wasOurs({ memory, lease }: Readonly<Claim>): boolean {
+function wasOurs({ lease: { memory, own: lease } }: Readonly<Claim>): boolean {
   return memory.is === "fenced" || lease !== null;
 }
 
@@ -49,7 +50,8 @@ export interface Outcome {
 /** What Berth decided comes before what the container's end looked like: it caused it. */
 export function outcomeOf(claim: Claim): Outcome {
   const reason = reasonOf(claim);
-  const message = claim.ending?.message ?? (reason === "NoFirstBeat" ? LEFT_UNBEATEN : claim.end?.message) ?? "";
+  const message =
+    claim.record.ending?.message ?? (reason === "NoFirstBeat" ? LEFT_UNBEATEN : claim.observed.end?.message) ?? "";
   return { reason, message, failed: END_REASONS[reason].failed };
 }
 
@@ -57,8 +59,8 @@ const LEFT_UNBEATEN =
   "the container ended with exit code 0 and never sent a heartbeat; a program that does not beat by itself needs lease: Operator";
 
 function reasonOf(claim: Claim): EndReason {
-  if (claim.journal.use === "refusal") return "CredentialMissing";
-  if (claim.ending) return claim.ending.why;
-  if (claim.end?.cause === "Completed" && claim.neverBeaten) return "NoFirstBeat";
-  return claim.end?.cause ?? "Unknown";
+  if (claim.record.journal.use === "refusal") return "CredentialMissing";
+  if (claim.record.ending) return claim.record.ending.why;
+  if (claim.observed.end?.cause === "Completed" && claim.lease.neverBeaten) return "NoFirstBeat";
+  return claim.observed.end?.cause ?? "Unknown";
 }

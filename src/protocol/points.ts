@@ -107,7 +107,10 @@ export const SESSION_POINTS = {
 export type SessionPoint = keyof typeof SESSION_POINTS;
 
 /** What the points of a claim are about. */
-export function ofClaim({ name, journal }: Pick<Claim, "name" | "journal">, asks?: PointDetails): PointSubject {
+export function ofClaim(
+  { name, record: { journal } }: Pick<Claim, "name" | "record">,
+  asks?: PointDetails,
+): PointSubject {
   return { workId: journal.workId, pod: name, ...(asks && { asks }) };
 }
 

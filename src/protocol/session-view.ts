@@ -33,7 +33,12 @@ export interface SessionView {
 
 /** Where a claim of a session stands, as `status.sessions` counts it. */
 export function phaseOf(claim: Claim, pod: Pod | undefined): "opening" | "active" | "stopping" {
-  if (claim.end !== null || claim.podGone || claim.ending !== null || pod?.metadata.deletionTimestamp)
+  if (
+    claim.observed.end !== null ||
+    claim.observed.podGone ||
+    claim.record.ending !== null ||
+    pod?.metadata.deletionTimestamp
+  )
     return "stopping";
   return pod && stateOf(pod).is === "running" ? "active" : "opening";
 }
@@ -43,9 +48,9 @@ export function liveView(claim: Claim, pod: Pod | undefined): SessionView {
   return {
     ...viewOf(claim),
     phase: phaseOf(claim, pod),
-    stoppedAtMs: claim.end?.finishedAtMs ?? null,
-    reason: claim.ending?.why ?? claim.end?.cause ?? null,
-    message: claim.ending?.message ?? claim.end?.message ?? "",
+    stoppedAtMs: claim.observed.end?.finishedAtMs ?? null,
+    reason: claim.record.ending?.why ?? claim.observed.end?.cause ?? null,
+    message: claim.record.ending?.message ?? claim.observed.end?.message ?? "",
     failed: false,
   };
 }
@@ -56,17 +61,17 @@ export function endedView(claim: Claim, { reason, message, failed }: Outcome, cl
 }
 
 function viewOf(claim: Claim) {
-  const { workId, sessionId, lease, queuedAt, acknowledgedAt } = claim.journal;
+  const { workId, sessionId, lease, queuedAt, acknowledgedAt } = claim.record.journal;
   return {
     workId,
     sessionId,
     pod: claim.name,
     lease,
     queuedAtMs: parsed(queuedAt),
-    claimedAtMs: parsed(claim.acknowledgedAt ?? acknowledgedAt),
-    openedAtMs: claim.openedAtMs,
-    startedAtMs: claim.startedAtMs,
-    beatAtMs: claim.firstBeatAtMs,
+    claimedAtMs: parsed(claim.record.acknowledgedAt ?? acknowledgedAt),
+    openedAtMs: claim.record.openedAtMs,
+    startedAtMs: claim.observed.startedAtMs,
+    beatAtMs: claim.observed.firstBeatAtMs,
   };
 }
 

@@ -6,14 +6,16 @@ import { LOOK, STOP, type Step, waitUntil } from "./step.ts";
 
 /** Brings the item of a claim to its end whose container is over, or will not be started. */
 export function settle(facts: Facts): Step {
-  if (facts.claim.lease !== null) return settleLease(facts, facts.claim.lease);
+  if (facts.claim.lease.own !== null) return settleLease(facts, facts.claim.lease.own);
   return isReleased(facts) ? release(facts) : fenceAndStop(facts);
 }
 
 /** onPodFailure: Stop. Fence, then stop: the API's stop has no precondition, so the lease must be in our hands. */
 export function fenceAndStop(facts: Facts): Step {
   const { claim, nowMs, timing } = facts;
-  const { memory } = claim;
+  const {
+    lease: { memory },
+  } = claim;
   const item = seenSince(facts);
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
@@ -28,7 +30,7 @@ export function fenceAndStop(facts: Facts): Step {
   const quietUntil = memory.sinceMs + timing.beatIntervalMs + timing.quietMarginMs;
   if (nowMs >= quietUntil) return { do: "fence", expected: memory.value };
   // A list that is behind does not show yet that the worker stopped its item before it ended.
-  const endShowsMs = (claim.endedMs ?? Number.NEGATIVE_INFINITY) + timing.listLagMs;
+  const endShowsMs = (claim.observed.endedMs ?? Number.NEGATIVE_INFINITY) + timing.listLagMs;
   if (item.askedMs >= endShowsMs) return waitUntil(quietUntil);
   return nowMs < endShowsMs ? waitUntil(quietUntil, endShowsMs) : LOOK;
 }
@@ -38,7 +40,10 @@ export function fenceAndStop(facts: Facts): Step {
  * Our own value need not stand still, since the heartbeat is refused where anyone else has sent one.
  */
 function renewal({ claim, nowMs }: Facts, { latestHeartbeatAt }: ItemView): Step | null {
-  const { memory, failing } = claim;
+  const {
+    lease: { memory },
+    failing,
+  } = claim;
   if (memory.is !== "fenced" || memory.value === undefined || !failing?.has("stop")) return null;
   const isOurs = isSameInstant(memory.value, latestHeartbeatAt);
   return isOurs && nowMs >= memory.beatSentMs + memory.ttlMs / 2 ? { do: "fence", expected: memory.value } : null;
@@ -52,12 +57,14 @@ function release(facts: Facts): Step {
   const item = seenSince(facts);
   if ("do" in item) return item;
   if (item.state === "stopping") return STOP;
-  const others = facts.claim.lateAck ? othersTurn(facts, item) : null;
+  const others = facts.claim.record.lateAck ? othersTurn(facts, item) : null;
   if (others) return others;
   if (item.state === "starting") {
     return isFenced(facts) ? lookAgain(facts) : { do: "fence", expected: NO_HEARTBEAT };
   }
-  const { memory } = facts.claim;
+  const {
+    lease: { memory },
+  } = facts.claim;
   const { requestBoundMs } = facts.timing;
   return untilLapsed(facts, item, memory.is === "fenced" ? memory.beatSentMs + memory.ttlMs + requestBoundMs : null);
 }
@@ -68,7 +75,9 @@ function release(facts: Facts): Step {
  * have it.
  */
 function othersTurn({ claim, nowMs, timing, limits }: Facts, item: ItemView): Step | null {
-  const { memory } = claim;
+  const {
+    lease: { memory },
+  } = claim;
   if (memory.is === "fenced") return null;
   if (item.state === "starting") {
     const patienceMs = claim.lateAckUntilMs + timing.lateAckMs + limits.firstBeatTimeoutMs;

@@ -14,7 +14,7 @@ const PULLED_AGAIN = new Set(["ErrImagePull", "ImagePullBackOff"]);
 /** Of a container that was given its key and does not run yet; both kinds of lease. */
 export function starting(facts: Facts): Step {
   const { claim, pod, nowMs, timing, limits } = facts;
-  const openedMs = claim.openedMs ?? nowMs;
+  const openedMs = claim.record.openedMs ?? nowMs;
   const patience = openedMs + limits.firstBeatTimeoutMs;
   if (pod.is === "preparing" && pod.problem && (nowMs >= patience || !PULLED_AGAIN.has(pod.problem.reason))) {
     return deletePod("StartFailed", `the container does not start: ${pod.problem.reason}: ${pod.problem.message}`);
@@ -25,14 +25,17 @@ export function starting(facts: Facts): Step {
       "the container did not start within firstBeatTimeoutSeconds of being given its session",
     );
   }
-  const needsTouch = pod.is === "parked" || !facts.podAssigned || claim.touchedMs === null;
+  const needsTouch = pod.is === "parked" || !facts.podAssigned || claim.record.touchedMs === null;
   if (!needsTouch) return { do: "wait", untilMs: patience };
   const touchAt = nextTouchMs(claim, timing);
   return nowMs >= touchAt ? { do: "touch" } : waitUntil(touchAt, patience);
 }
 
 /** kubelet's watches of Secrets and of Pods are not ordered: it may have looked before it saw the key, so touch again. */
-export function nextTouchMs({ touches, touchedMs, failing }: Readonly<Claim>, { touchAgainMs }: Timing): number {
+export function nextTouchMs(
+  { record: { touches, touchedMs }, failing }: Readonly<Claim>,
+  { touchAgainMs }: Timing,
+): number {
   if (touchedMs === null) return Number.NEGATIVE_INFINITY;
   const pauseMs = touchAgainMs[Math.min(touches, touchAgainMs.length) - 1] ?? 0;
   // An API server that refuses a touch may do so for as long as the session lasts.

@@ -10,17 +10,17 @@ import { deletePod, type Ending, LOOK, type Step, waitUntil } from "./step.ts";
 /** Of a container that runs and beats by itself. */
 export function running(facts: Facts, startedAtMs: number): Step {
   const { claim, nowMs, timing, limits } = facts;
-  const item = claim.item;
+  const item = claim.observed.item;
   const touchAt = facts.podAssigned ? Number.POSITIVE_INFINITY : nextTouchMs(claim, timing);
   const until = (...times: number[]): Step => waitUntil(touchAt, ...times);
   // kubelet looked by itself: the Pod still has to say whose it is, and to get its deadline.
   if (nowMs >= touchAt) return { do: "touch" };
-  if (claim.ending?.why === "NoFirstBeat") {
+  if (claim.record.ending?.why === "NoFirstBeat") {
     const step = settle(facts);
-    return step.do === "settled" ? deletePod("NoFirstBeat", claim.ending.message) : step;
+    return step.do === "settled" ? deletePod("NoFirstBeat", claim.record.ending.message) : step;
   }
   // The beat that the item shows may be a fence of ours: if it stands still, nobody else beats.
-  if (claim.blindFence && item?.state === "active") return fenceAndStop(facts);
+  if (claim.lease.blindFence && item?.state === "active") return fenceAndStop(facts);
   const ranMs = ranFor(facts, startedAtMs);
   const overdueMs = limits.maxDurationMs - ranMs;
   const endsInMs = Math.min(overdueMs, limits.drainDeadlineMs - nowMs);
@@ -32,7 +32,7 @@ export function running(facts: Facts, startedAtMs: number): Step {
 
   if (isOver(item) || isReacknowledged(claim, item)) {
     // The worker finds out by its next beat and leaves by itself.
-    const since = claim.lostSinceMs ?? nowMs;
+    const since = claim.observed.lostSinceMs ?? nowMs;
     const patience = since + timing.assumedTtlMs + timing.beatIntervalMs;
     if (nowMs < patience) return until(patience);
     if (item.askedMs < patience) return LOOK;
@@ -43,12 +43,12 @@ export function running(facts: Facts, startedAtMs: number): Step {
     );
   }
   if (item.state === "stopping") {
-    const patience = (claim.stoppingSinceMs ?? nowMs) + limits.graceMs;
+    const patience = (claim.observed.stoppingSinceMs ?? nowMs) + limits.graceMs;
     if (nowMs < patience) return until(patience);
-    const why = claim.ending?.why ?? "StoppedByUser";
+    const why = claim.record.ending?.why ?? "StoppedByUser";
     return deletePod(
       why,
-      claim.ending?.message ?? "the work item was told to stop and the container did not leave within its grace",
+      claim.record.ending?.message ?? "the work item was told to stop and the container did not leave within its grace",
     );
   }
   if (item.state === "starting") {
@@ -69,8 +69,10 @@ export function running(facts: Facts, startedAtMs: number): Step {
  * time does not count, and the worker's next try may come a heartbeat interval after it.
  */
 function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): number {
-  const leftMs = limits.firstBeatTimeoutMs + claim.silentMs - ranMs;
-  return claim.silenceEndMs === null ? leftMs : Math.max(leftMs, claim.silenceEndMs + timing.beatIntervalMs - nowMs);
+  const leftMs = limits.firstBeatTimeoutMs + claim.observed.silentMs - ranMs;
+  return claim.observed.silenceEndMs === null
+    ? leftMs
+    : Math.max(leftMs, claim.observed.silenceEndMs + timing.beatIntervalMs - nowMs);
 }
 
 /**
@@ -80,14 +82,16 @@ function firstBeatInMs({ claim, nowMs, timing, limits }: Facts, ranMs: number): 
  */
 function nearItsEnd(facts: Facts, item: ItemView, leftMs: number, ending: [Ending, string]): Step {
   const { claim, nowMs, timing, limits } = facts;
-  const { memory } = claim;
+  const {
+    lease: { memory },
+  } = claim;
   const endsMs = nowMs + leftMs;
   const patience =
-    claim.gracefulStopMs === null
+    claim.lease.gracefulStopMs === null
       ? endsMs + stopPatienceMs(limits.graceMs, timing)
-      : claim.gracefulStopMs + limits.graceMs;
+      : claim.lease.gracefulStopMs + limits.graceMs;
   if (nowMs >= patience) return deletePod(...ending);
-  if (claim.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
+  if (claim.lease.gracefulStopMs !== null) return { do: "wait", untilMs: patience };
   const shown = item.latestHeartbeatAt ?? NO_HEARTBEAT;
   if (memory.is !== "snapshot") return { do: "snapshot", value: shown };
   // The first look may have shown a list that was behind.

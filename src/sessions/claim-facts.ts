@@ -56,9 +56,9 @@ export class ClaimFacts {
   async read(claim: Claim): Promise<{ facts: Facts; pod: Pod | undefined }> {
     const { clock } = this.#context;
     let pod = this.#context.pods.get(claim.name);
-    if (pod?.metadata.uid !== claim.journal.podUid) pod = undefined;
+    if (pod?.metadata.uid !== claim.record.journal.podUid) pod = undefined;
     // A cache that lags must not look like a Pod that is gone.
-    if (!pod && claim.end === null && claim.journal.use === "session") pod = await this.#livePod(claim);
+    if (!pod && claim.observed.end === null && claim.record.journal.use === "session") pod = await this.#livePod(claim);
     const nowMs = clock.monotonic();
     const clusterMs = this.#context.kube.now();
     const podGoneByMs = pod ? goneByMs(pod, nowMs - clusterMs, this.#context.timing) : null;
@@ -96,7 +96,7 @@ export class ClaimFacts {
   limits(claim: Claim): Limits {
     const sessions = this.#context.environment().spec.sessions;
     const graceMs = this.#context.template().graceSeconds * SECOND_MS;
-    const isSettling = claim.end !== null || !claim.journal.opened;
+    const isSettling = claim.observed.end !== null || !claim.record.journal.opened;
     return {
       firstBeatTimeoutMs: (sessions?.firstBeatTimeoutSeconds ?? 0) * SECOND_MS,
       maxDurationMs: (sessions?.maxDurationSeconds ?? 0) * SECOND_MS,
@@ -108,9 +108,9 @@ export class ClaimFacts {
   }
 
   #noteGone(claim: Claim): void {
-    const { use, opened } = claim.journal;
-    if (use === "session" && !claim.podGone) {
-      claim.podGone = true;
+    const { use, opened } = claim.record.journal;
+    if (use === "session" && !claim.observed.podGone) {
+      claim.observed.podGone = true;
       this.#onChange();
     }
     if (!opened) return;
@@ -126,7 +126,7 @@ export class ClaimFacts {
       const { kube, points, namespace } = this.#context;
       const read = () => kube.get(PODS, { namespace, name: claim.name });
       const pod = await points.run("session.read-pod", ofClaim(claim), read);
-      return pod.metadata.uid === claim.journal.podUid && isSessionPodOf(pod, this.#context) ? pod : undefined;
+      return pod.metadata.uid === claim.record.journal.podUid && isSessionPodOf(pod, this.#context) ? pod : undefined;
     } catch (error) {
       if (isNotFound(error)) return undefined;
       throw error;

@@ -243,7 +243,7 @@ export class ItemObservers {
   }
 
   /** A claim of a version that did not say where it is can only be where the spec points. */
-  #apiOf({ journal }: Claim): string {
+  #apiOf({ record: { journal } }: Claim): string {
     return journal.api || this.#current;
   }
 
@@ -277,9 +277,9 @@ const AWAY_PATIENCE_MS = 3_600_000;
 /** Whether a claim whose item is `away` is given up: nothing runs for it, and nothing that is asked there is answered. */
 export function isGivenUp(claim: Claim, away: string | null, error: unknown, nowMs: number): boolean {
   if (away === null || !(error instanceof WorkApiError)) return false;
-  claim.awayMs ??= nowMs;
-  const isOver = claim.end !== null || !claim.journal.opened;
-  return isOver && nowMs >= Math.max(claim.awayMs, claim.endedMs ?? 0) + AWAY_PATIENCE_MS;
+  claim.lease.awayMs ??= nowMs;
+  const isOver = claim.observed.end !== null || !claim.record.journal.opened;
+  return isOver && nowMs >= Math.max(claim.lease.awayMs, claim.observed.endedMs ?? 0) + AWAY_PATIENCE_MS;
 }
 
 /**

@@ -69,7 +69,7 @@ export class ItemSweep {
   }
 
   #paceMs(running: readonly Claim[]): number {
-    const awaited = running.filter(({ firstBeatSeen }) => !firstBeatSeen);
+    const awaited = running.filter(({ observed: { firstBeatSeen } }) => !firstBeatSeen);
     if (awaited.length === 0) return this.#context.timing.observeMs;
     return this.#firstBeatPaceMs(awaited.some(({ name }) => this.#breaker.isAwaited(name)));
   }
@@ -84,7 +84,10 @@ export class ItemSweep {
   #running(mayLook: (claim: Claim) => boolean): Claim[] {
     const running: Claim[] = [];
     for (const claim of this.#claims) {
-      const { journal, startedAtMs, end, claiming } = claim;
+      const {
+        record: { journal, claiming },
+        observed: { startedAtMs, end },
+      } = claim;
       // lease: Operator: the answers to our beats say all that a look would.
       if (journal.lease !== "Worker" || startedAtMs === null || end !== null || claiming) continue;
       if (mayLook(claim)) running.push(claim);
@@ -105,7 +108,7 @@ export class ItemSweep {
       backoff.reset();
     } catch (error) {
       if (signal.aborted) return;
-      for (const claim of running) claim.lookFailed = true;
+      for (const claim of running) claim.observed.lookFailed = true;
       await sleep(this.#context.clock, attempt.failed(error, backoff), signal);
     }
   }
@@ -115,16 +118,16 @@ export class ItemSweep {
     try {
       await this.#look(observer, claims);
     } catch (error) {
-      for (const claim of claims) claim.lookFailed = true;
+      for (const claim of claims) claim.observed.lookFailed = true;
       this.#context.logger.info({ error: errorText(error) }, "items at an earlier address could not be looked at");
     }
   }
 
   async #look(observer: ItemObserver, claims: readonly Claim[]): Promise<void> {
-    const workIds = claims.map(({ journal }) => journal.workId);
+    const workIds = claims.map(({ record: { journal } }) => journal.workId);
     const views = await this.#context.points.run("sweep.list", {}, () => observer.sweep(workIds));
     for (const claim of claims) {
-      const view = views.get(claim.journal.workId);
+      const view = views.get(claim.record.journal.workId);
       if (!view || this.#claims.get(claim.name) !== claim) continue;
       this.#sessions.saw(claim, view);
       this.#sessions.poke(claim.name);

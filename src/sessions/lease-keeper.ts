@@ -80,13 +80,13 @@ export class LeaseKeeper {
 
   /** Beats for this claim from now on: `claim.lease` was taken just now. */
   keep(claim: Claim): void {
-    if (this.#ended || claim.lease?.is !== "held") return;
+    if (this.#ended || claim.lease.own?.is !== "held") return;
     const kept = { claim, failures: 0, beating: null, paused: false, hurried: false };
     const before = this.#kept.get(claim.name);
     if (before) this.#due.remove(before);
     this.#kept.set(claim.name, kept);
     this.#gauge();
-    this.#beatAt(kept, this.#nextBeatMs(claim.lease, FIRST_EARLY));
+    this.#beatAt(kept, this.#nextBeatMs(claim.lease.own, FIRST_EARLY));
   }
 
   /** Never beats for this claim again. */
@@ -178,13 +178,15 @@ export class LeaseKeeper {
 
   /** Its bound, and the judgement whether it may be sent, begin when there is room for it. */
   #beat(kept: Kept, dueMs: number): Promise<void> {
-    const { beats } = this.#context.work(kept.claim.journal.api);
+    const { beats } = this.#context.work(kept.claim.record.journal.api);
     return beats.run(() => this.#beatNow(kept, dueMs));
   }
 
   async #beatNow(kept: Kept, dueMs: number): Promise<void> {
     const { claim } = kept;
-    const { lease } = claim;
+    const {
+      lease: { own: lease },
+    } = claim;
     if (this.#ended || kept.paused || this.#kept.get(claim.name) !== kept) {
       kept.beating = null;
       return;
@@ -198,18 +200,18 @@ export class LeaseKeeper {
       metrics.heartbeatLateness.observe(labels, Math.max(0, result.sentMs - dueMs) / SECOND_MS);
     }
     kept.beating = null;
-    if (this.#kept.get(claim.name) !== kept || claim.lease?.is !== "held") return;
-    this.#learn(kept, claim.lease, result);
+    if (this.#kept.get(claim.name) !== kept || claim.lease.own?.is !== "held") return;
+    this.#learn(kept, claim.lease.own, result);
   }
 
   async #send(claim: Claim, { echo }: HeldLease): Promise<BeatResult> {
     const { guard, work, points, clock, timing, logger, judged, failing } = this.#context;
-    const { api, workId } = claim.journal;
+    const { api, workId } = claim.record.journal;
     const sentMs = clock.monotonic();
     try {
       guard();
       const asked = { expected: echo, desiredTtlSeconds: desiredTtlSeconds(timing) };
-      const request = () => judged("heartbeat", claim.journal, () => work(api).heartbeat(workId, asked));
+      const request = () => judged("heartbeat", claim.record.journal, () => work(api).heartbeat(workId, asked));
       const answer = await points.run("session.beat", ofClaim(claim, { expected: echo }), request, beatTold);
       failing.succeeded("beat", claim);
       return answer.value.kind === "refused"
@@ -229,7 +231,7 @@ export class LeaseKeeper {
     const { clock, timing, metrics, labels, logger } = this.#context;
     const now = { nowMs: clock.monotonic(), wallMs: clock.now() };
     const lease = afterBeat(before, result, now, timing);
-    claim.lease = lease;
+    claim.lease.own = lease;
     const outcome = outcomeOf(before, lease, result);
     metrics.heartbeats.inc({ ...labels, result: outcome });
     const good = result.is === "answered" || outcome === "adopted";
@@ -238,7 +240,7 @@ export class LeaseKeeper {
       this.forget(claim);
       if (lease.is === "lost") {
         metrics.leasesLost.inc(labels);
-        logger.warn({ workId: claim.journal.workId, pod: claim.name, why: lease.message }, "lease lost");
+        logger.warn({ workId: claim.record.journal.workId, pod: claim.name, why: lease.message }, "lease lost");
       }
       this.#onChange(claim);
       return;
@@ -247,7 +249,8 @@ export class LeaseKeeper {
     kept.hurried = false;
     this.#beatAt(kept, soon ? now.nowMs : good ? this.#nextBeatMs(lease, EARLY) : this.#retryMs(kept, lease, result));
     // The end of a session waits for a beat that buys time enough for its stop.
-    if (lease.state !== before.state || (good && (claim.end !== null || claim.ending !== null))) this.#onChange(claim);
+    if (lease.state !== before.state || (good && (claim.observed.end !== null || claim.record.ending !== null)))
+      this.#onChange(claim);
   }
 
   #nextBeatMs(lease: HeldLease, early: number): number {

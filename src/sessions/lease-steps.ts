@@ -21,78 +21,88 @@ export class LeaseSteps {
   /** lease: Operator: from here on it is beaten, whatever becomes of the Pod. */
   async take(claim: Claim, expected: string): Promise<void> {
     // After a restart all leases of a process are due at one instant.
-    const { beats } = this.#context.work(claim.journal.api);
+    const { beats } = this.#context.work(claim.record.journal.api);
     await beats.run(() => takeLease(this.#context, claim, expected));
     this.#keeper.keep(claim);
-    const { lease } = claim;
+    const {
+      lease: { own: lease },
+    } = claim;
     const result = lease === null || lease.is === "lost" ? "refused" : "taken";
     this.#context.metrics.heartbeats.inc({ ...this.#context.labels, result });
-    if (result === "taken") claim.firstBeatAtMs ??= this.#context.clock.now();
+    if (result === "taken") claim.observed.firstBeatAtMs ??= this.#context.clock.now();
     if (lease?.is === "lost") this.#context.metrics.leasesLost.inc(this.#context.labels);
   }
 
   /** lease: Operator: somebody else has the lease, or the queue has the item. */
   lose(claim: Claim, message: string): void {
     this.#keeper.forget(claim);
-    claim.lease = lostToOthers(this.#context, message);
+    claim.lease.own = lostToOthers(this.#context, message);
     this.#context.metrics.leasesLost.inc(this.#context.labels);
-    this.#context.logger.warn({ workId: claim.journal.workId, pod: claim.name, why: message }, "lease lost");
+    this.#context.logger.warn({ workId: claim.record.journal.workId, pod: claim.name, why: message }, "lease lost");
   }
 
   /** The lease lapses from here on, as soon as a last beat can have it. What is known of its end says when to look. */
   async letGo(claim: Claim): Promise<void> {
     await this.#keeper.pause(claim);
     this.#keeper.forget(claim);
-    const { lease } = claim;
+    const {
+      lease: { own: lease },
+    } = claim;
     if (lease?.is !== "held") return;
-    claim.lease = null;
-    claim.item = null;
-    claim.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
+    claim.lease.own = null;
+    claim.observed.item = null;
+    claim.lease.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
     await shortenLease(this.#context, claim, lease);
   }
 
   /** Takes the lease with a beat of our own, for a stop. */
   async fence(claim: Claim, expected: string): Promise<void> {
-    const ended = claim.end !== null;
+    const ended = claim.observed.end !== null;
     // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
-    const { blindFence: before, neverBeaten } = claim;
+    const {
+      lease: { blindFence: before, neverBeaten },
+    } = claim;
     const onlyOurs = expected === NO_HEARTBEAT || (before !== null && (before.seen ?? expected) === expected);
     // While the Work API was silent no program could beat.
-    if (ended && onlyOurs && claim.journal.opened && claim.silenceEndMs === null) claim.neverBeaten = true;
-    const ofSilent = !ended && claim.journal.opened && onlyOurs;
-    if (ofSilent) claim.blindFence = { seen: before?.seen ?? null, left: (before?.left ?? 0) + 1 };
+    if (ended && onlyOurs && claim.record.journal.opened && claim.observed.silenceEndMs === null)
+      claim.lease.neverBeaten = true;
+    const ofSilent = !ended && claim.record.journal.opened && onlyOurs;
+    if (ofSilent) claim.lease.blindFence = { seen: before?.seen ?? null, left: (before?.left ?? 0) + 1 };
     let held: boolean;
     try {
       held = await fence(this.#context, claim, expected);
     } catch (error) {
-      if (error instanceof WorkApiError && !error.maybeApplied) claim.blindFence = before;
+      if (error instanceof WorkApiError && !error.maybeApplied) claim.lease.blindFence = before;
       throw error;
     }
     // Refused after one that got no answer: that one may have landed. Refused at once: the list was behind, its program did beat.
-    claim.blindFence = held ? null : before;
-    if (!held) claim.neverBeaten = neverBeaten;
+    claim.lease.blindFence = held ? null : before;
+    if (!held) claim.lease.neverBeaten = neverBeaten;
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
     // What the list showed is older than our beat.
-    claim.item = null;
+    claim.observed.item = null;
     if (!held || !ofSilent) return;
-    claim.ending ??= { why: "NoFirstBeat", message: noFirstBeatMessage(this.#context.environment()) };
+    claim.record.ending ??= { why: "NoFirstBeat", message: noFirstBeatMessage(this.#context.environment()) };
   }
 
   /** Stops the item. No beat may overtake a stop by force, nor a stop outlast the lease while it waits for one. */
   async stop(claim: Claim, force: boolean, isDraining: boolean): Promise<void> {
     const { clock, timing } = this.#context;
-    const held = claim.lease?.is === "held";
+    const held = claim.lease.own?.is === "held";
     if (force) await this.#keeper.pause(claim);
     const now = { nowMs: clock.monotonic(), wallMs: clock.now() };
-    if (held && !(claim.lease?.is === "held" && maySendStop(claim.lease, now, timing))) {
+    if (held && !(claim.lease.own?.is === "held" && maySendStop(claim.lease.own, now, timing))) {
       this.#keeper.resume(claim);
       return;
     }
     // The machine may have slept since the decision, and its monotonic clock with it: then the lease is taken anew.
-    const { memory, item } = claim;
+    const {
+      lease: { memory },
+      observed: { item },
+    } = claim;
     if (memory.is === "fenced" && item?.state === "active" && !mayStopFenced(memory, now, timing)) {
-      claim.memory = { is: "none" };
+      claim.lease.memory = { is: "none" };
       return;
     }
     try {
@@ -103,16 +113,16 @@ export class LeaseSteps {
     }
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });
     if (force) return this.#stopped(claim);
-    claim.gracefulStopMs = clock.monotonic();
-    claim.stoppingSinceMs = claim.gracefulStopMs;
-    if (claim.lease?.is === "held") claim.lease = { ...claim.lease, state: "stopping" };
+    claim.lease.gracefulStopMs = clock.monotonic();
+    claim.observed.stoppingSinceMs = claim.lease.gracefulStopMs;
+    if (claim.lease.own?.is === "held") claim.lease.own = { ...claim.lease.own, state: "stopping" };
     const [ending, message] = overdueEnding(!isDraining);
-    claim.ending = { why: ending, message };
+    claim.record.ending = { why: ending, message };
   }
 
   #stopped(claim: Claim): void {
     this.#keeper.forget(claim);
-    if (claim.lease !== null) claim.lease = { is: "over" };
+    if (claim.lease.own !== null) claim.lease.own = { is: "over" };
   }
 }
 

@@ -124,8 +124,8 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
   // Its start was told by the process that saw it.
   const pod = context.pods.get(name);
   const state = pod?.metadata.uid === journal.podUid && journal.opened ? readPodState(pod) : null;
-  if (state?.is === "running") claim.startedAtMs = state.startedAtMs;
-  if (state?.is === "ended") claim.startedAtMs = state.end.startedAtMs;
+  if (state?.is === "running") claim.observed.startedAtMs = state.startedAtMs;
+  if (state?.is === "ended") claim.observed.startedAtMs = state.end.startedAtMs;
   claims.add(claim);
   const { use, lease, opened, acknowledgedAt } = journal;
   context.points.note("recover.take-up", ofClaim(claim), { use, lease, opened, acknowledgedAt });

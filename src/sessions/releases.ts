@@ -90,7 +90,11 @@ export class Releases {
   /** Counts the release of a claim's item; resolves when the count is durable. @throws KubeApiError */
   async note(claim: Readonly<Claim>): Promise<void> {
     const key = keyOf(claim);
-    const count = { releases: this.#before(claim) + 1, claim: hashOf(claim.secretUid), atMs: this.#context.kube.now() };
+    const count = {
+      releases: this.#before(claim) + 1,
+      claim: hashOf(claim.record.secretUid),
+      atMs: this.#context.kube.now(),
+    };
     this.#counts.delete(key);
     this.#counts.set(key, count);
     this.#unsaved.add(key);
@@ -108,7 +112,7 @@ export class Releases {
     if (this.#counts.size === 0) return 0;
     const count = this.#counts.get(keyOf(claim));
     if (!count) return 0;
-    return count.claim === hashOf(claim.secretUid) ? count.releases - 1 : count.releases;
+    return count.claim === hashOf(claim.record.secretUid) ? count.releases - 1 : count.releases;
   }
 
   #prune(): void {
@@ -198,7 +202,7 @@ export class Releases {
   }
 }
 
-function keyOf({ journal }: Pick<Claim, "journal">): string {
+function keyOf({ record: { journal } }: Pick<Claim, "record">): string {
   return hashOf(journal.workId);
 }
 

@@ -113,9 +113,9 @@ export class SessionsRuntime {
   constructor(from: RuntimeContext, finalizer: Finalizer, onChange: () => void) {
     this.#onChange = onChange;
     this.#claims = new ClaimTable((claim) => {
-      from.hinted?.over(claim.journal.sessionId);
+      from.hinted?.over(claim.record.journal.sessionId);
       this.#failing.forget(claim);
-      if (claim.journal.opened) this.#pool.settled(claim.name);
+      if (claim.record.journal.opened) this.#pool.settled(claim.name);
     });
     this.#failing = new FailingSteps(from, this.#claims, () => {
       this.#changed.notify();
@@ -178,7 +178,8 @@ export class SessionsRuntime {
       health: this.#health,
       pace: this.#pace,
       onStats: () => this.#noteStats(),
-      unacknowledged: () => [...this.#claims].filter(({ acknowledgedAt }) => acknowledgedAt === null).length,
+      unacknowledged: () =>
+        [...this.#claims].filter(({ record: { acknowledgedAt } }) => acknowledgedAt === null).length,
       // A long poll's header leaves a second open, since it was written at the end of the wait: these are what narrows that.
       onAnswer: (api, { sentAtMs, answeredAtMs, serverDateMs }) =>
         this.#serverTimes.of(api).observe(sentAtMs, answeredAtMs, serverDateMs),
@@ -372,7 +373,7 @@ export class SessionsRuntime {
       sessions,
       ...(this.#workspaces.volumes === null ? {} : { workspaces: { volumes: this.#workspaces.volumes } }),
       claimedFrom: this.#allKnown
-        ? new Set([...[...this.#claims].map(({ journal }) => journal.api), ...this.#claimLoop.addresses])
+        ? new Set([...[...this.#claims].map(({ record: { journal } }) => journal.api), ...this.#claimLoop.addresses])
         : null,
       verdicts: [
         this.#health.key,
@@ -394,7 +395,7 @@ export class SessionsRuntime {
   sessions(): SessionView[] {
     const { pods } = this.#context;
     return [...this.#claims]
-      .filter(({ journal }) => journal.use === "session")
+      .filter(({ record: { journal } }) => journal.use === "session")
       .map((claim) => liveView(claim, pods.get(claim.name)));
   }
 
@@ -611,7 +612,7 @@ export class SessionsRuntime {
     const { parked, preparing } = this.#pool.counts();
     const counts = { warm: parked, preparing, opening: 0, active: 0, stopping: 0, finished: this.#retention.finished };
     for (const claim of this.#claims) {
-      if (claim.journal.use !== "session") continue;
+      if (claim.record.journal.use !== "session") continue;
       counts[phaseOf(claim, this.#context.pods.get(claim.name))] += 1;
     }
     return counts;

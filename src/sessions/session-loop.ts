@@ -144,7 +144,9 @@ export class SessionLoop {
   /** The queue offers the item of a claim again: whatever was thought of its lease is over. */
   reoffered(claim: Claim, view: ItemView): void {
     this.saw(claim, view);
-    const { lease } = claim;
+    const {
+      lease: { own: lease },
+    } = claim;
     if (lease?.is === "held" && lease.state === "active" && view.askedMs > lease.sentMs) {
       this.#lose(claim, "the queue offers the work item again");
     }
@@ -154,7 +156,7 @@ export class SessionLoop {
   async #advance(name: string): Promise<void> {
     for (let steps = 0; steps < MAX_STEPS; steps += 1) {
       const claim = this.#claims.get(name);
-      if (!claim || claim.claiming) return;
+      if (!claim || claim.record.claiming) return;
       const { facts, pod } = await this.#read(claim);
       const step = nextStep(facts);
       if (step.do === "wait") {
@@ -185,7 +187,7 @@ export class SessionLoop {
   #heldMs(claim: Claim, step: Step): number {
     const leavesWayMs = leavesWayUntil(step, claim);
     if (leavesWayMs === null) return 0;
-    const lateMs = step.do === "touch" ? (claim.touchedMs ?? 0) + this.#notes.starts.patienceMs : 0;
+    const lateMs = step.do === "touch" ? (claim.record.touchedMs ?? 0) + this.#notes.starts.patienceMs : 0;
     // A drain has no claims to wait for.
     const isRush = !this.#facts.isDraining && this.#claimPriority.isRush;
     return Math.max(0, Math.max(lateMs, isRush ? leavesWayMs : 0) - this.#context.clock.monotonic());
@@ -208,15 +210,15 @@ export class SessionLoop {
     try {
       await this.#performStep(claim, step, pod);
       // A heartbeat that is refused may follow one whose answer was lost: that one still fails.
-      const isRefused = (step.do === "fence" || step.do === "take") && claim.memory.is === "refused";
+      const isRefused = (step.do === "fence" || step.do === "take") && claim.lease.memory.is === "refused";
       if (isRefused && step.do === "take") this.#heartbeatRefused(claim, step);
       else if (name !== null && name !== "touch" && !isRefused && !this.#unmarked.has(claim))
         this.#context.failing.succeeded(name, claim);
-      if (asks(step)) claim.awayMs = null;
+      if (asks(step)) claim.lease.awayMs = null;
     } catch (error) {
       const { clock } = this.#context;
       if (error instanceof StaleClaimError) return this.#afterConflict(claim, name, error);
-      const away = this.#observers.isElsewhere(claim) ? claim.journal.api : null;
+      const away = this.#observers.isElsewhere(claim) ? claim.record.journal.api : null;
       this.#noteFailure(claim, name, { error, message: awayMessage(error, away) });
       if (isGivenUp(claim, away, error, clock.monotonic())) {
         return this.#settled(claim, `${away} does not take its requests any more`, pod);
@@ -243,7 +245,7 @@ export class SessionLoop {
       throw failure;
     }
     // A request of ours whose answer was lost has done it.
-    if (name === "open" && claim.journal.opened) this.#context.failing.succeeded(name, claim);
+    if (name === "open" && claim.record.journal.opened) this.#context.failing.succeeded(name, claim);
     else this.#noteFailure(claim, name, { error, atOnce: !claim.failing?.has(name ?? "open") });
   }
 
@@ -259,20 +261,21 @@ export class SessionLoop {
    */
   #givesUpOpening(claim: Claim, step: Step, error: unknown): boolean {
     const { clock, timing } = this.#context;
-    if (claim.acknowledgedAt === null || claim.journal.opened || claim.ending !== null) return false;
+    if (claim.record.acknowledgedAt === null || claim.record.journal.opened || claim.record.ending !== null)
+      return false;
     // A Work API that fails refuses nothing.
     const isOutage = error instanceof WorkApiError && !isRefusal(error);
     if ((step.do !== "open" && step.do !== "take") || isOutage) return false;
     const failing = claim.failing?.get(step.do);
     if (!isOutOfPatience(failing, clock.monotonic(), timing)) return false;
-    claim.ending = { why: "StartFailed", message: failing?.message ?? errorText(error) };
+    claim.record.ending = { why: "StartFailed", message: failing?.message ?? errorText(error) };
     this.#notes.judge(claim, outcomeOf(claim));
     return true;
   }
 
   async #performStep(claim: Claim, step: Exclude<Step, { do: "wait" }>, pod: Pod | undefined): Promise<void> {
     const context = this.#context;
-    context.logger.debug({ step: step.do, pod: claim.name, workId: claim.journal.workId }, "session step");
+    context.logger.debug({ step: step.do, pod: claim.name, workId: claim.record.journal.workId }, "session step");
     switch (step.do) {
       case "look":
         return this.#look(claim);
@@ -298,7 +301,7 @@ export class SessionLoop {
         if (step.beatenSinceMs === undefined) {
           context.points.note("session.snapshot", ofClaim(claim), { value: step.value });
         }
-        claim.memory = remembered(step, claim, context.clock.monotonic());
+        claim.lease.memory = remembered(step, claim, context.clock.monotonic());
         return;
       case "fence":
         return this.#orLookAnew(claim, () => this.#leases.fence(claim, step.expected));
@@ -316,7 +319,7 @@ export class SessionLoop {
   }
 
   async #look(claim: Claim): Promise<void> {
-    const { workId } = claim.journal;
+    const { workId } = claim.record.journal;
     const view = await this.#context.points.run(
       "session.look",
       ofClaim(claim),
@@ -336,7 +339,7 @@ export class SessionLoop {
     try {
       await act();
     } catch (error) {
-      if (isRefusal(error)) claim.item = null;
+      if (isRefusal(error)) claim.observed.item = null;
       throw error;
     }
   }
@@ -350,8 +353,8 @@ export class SessionLoop {
       failing.succeeded("touch", claim);
     } catch (error) {
       if (!(error instanceof KubeApiError)) throw error;
-      claim.touches += 1;
-      claim.touchedMs = clock.monotonic();
+      claim.record.touches += 1;
+      claim.record.touchedMs = clock.monotonic();
       // A conflict says that the Pod is another one: the watch shows it.
       if (!isConflict(error)) failing.failed("touch", { error }, claim);
       logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
@@ -360,11 +363,11 @@ export class SessionLoop {
 
   async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
     await openSecret(this.#context, claim, acknowledgedAt);
-    claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
-    claim.openedMs = this.#context.clock.monotonic();
-    claim.openedAtMs = this.#context.clock.now();
+    claim.record.journal = { ...claim.record.journal, acknowledgedAt, opened: true };
+    claim.record.openedMs = this.#context.clock.monotonic();
+    claim.record.openedAtMs = this.#context.clock.now();
     // It was given up, and an opening whose answer was lost has started its container.
-    if (claim.ending?.why === "StartFailed") claim.ending = null;
+    if (claim.record.ending?.why === "StartFailed") claim.record.ending = null;
     if (!pod) return;
     await this.#touch(claim, pod);
     this.#notes.opened(claim);
@@ -373,13 +376,13 @@ export class SessionLoop {
   async #deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Promise<void> {
     // lease: Operator: SIGTERM is all the notice there is, so the time that a drain has left for it starts now.
     const { graceMs } = this.#facts.limits(claim);
-    const about = { by: "session", name: claim.name, workId: claim.journal.workId } as const;
+    const about = { by: "session", name: claim.name, workId: claim.record.journal.workId } as const;
     const grace =
-      this.#facts.isDraining && claim.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
+      this.#facts.isDraining && claim.record.journal.lease === "Operator" ? Math.floor(graceMs / SECOND_MS) : undefined;
     const against = await deletePod(this.#context, about, (live) => !sameState(live, step), grace);
     // The cache was behind: the watch brings what is true.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
-    claim.ending ??= { why: step.why, message: step.message };
+    claim.record.ending ??= { why: step.why, message: step.message };
     if (step.why === "StartFailed") {
       this.#notes.ended(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
     }
@@ -391,20 +394,20 @@ export class SessionLoop {
     this.#forget(claim, "dropped");
     context.metrics.claims.inc({ ...context.labels, result: "dropped" });
     this.#breaker.released(claim.templateHash, claim.name);
-    context.logger.info({ workId: claim.journal.workId, pod: claim.name, because }, "claim dropped");
+    context.logger.info({ workId: claim.record.journal.workId, pod: claim.name, because }, "claim dropped");
   }
 
   async #settled(claim: Claim, because: string, pod: Pod | undefined): Promise<void> {
     const context = this.#context;
     const hasEnded = because === "stopped" || because === "absent";
     // Once its Secret is gone, its item can be claimed again.
-    const counts = !hasEnded && !claim.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
+    const counts = !hasEnded && !claim.record.lateAck && isReleased({ claim, limits: this.#facts.limits(claim) });
     if (counts) await this.#countRelease(claim);
     await dropSecret(context, claim, "session.settled", because);
     const told = this.#outcomeOf(claim, because, pod);
     // Before its Pod is marked, which tells the next process what is known by then.
     this.#notes.judge(claim, told);
-    if (pod && told && claim.journal.opened) {
+    if (pod && told && claim.record.journal.opened) {
       // The claim stays in the table until its Pod is marked: a Pod that is assigned without a claim gets deleted. So one
       // that is not kept needs no mark; but where its touch was refused it would pass for a free one.
       if (!this.#retention.isKept(told) && isAssigned(pod)) this.#retention.release(pod);
@@ -423,13 +426,16 @@ export class SessionLoop {
     } catch (error) {
       const isLate = isOutOfPatience(claim.failing?.get("settled"), clock.monotonic(), timing);
       if (!isQuotaExceeded(error) && !isLate) throw error;
-      logger.warn({ workId: claim.journal.workId, error: errorText(error) }, "a release could not be counted durably");
+      logger.warn(
+        { workId: claim.record.journal.workId, error: errorText(error) },
+        "a release could not be counted durably",
+      );
     }
   }
 
   #outcomeOf(claim: Claim, because: string, pod: Pod | undefined): Outcome | null {
-    const { opened, use } = claim.journal;
-    if (opened || use !== "session" || claim.ending !== null) {
+    const { opened, use } = claim.record.journal;
+    if (opened || use !== "session" || claim.record.ending !== null) {
       const outcome = outcomeOf(claim);
       return this.#isCapped(claim, because) ? { ...outcome, message: `${outcome.message}; ${CAPPED}` } : outcome;
     }
@@ -440,7 +446,7 @@ export class SessionLoop {
   #isCapped(claim: Claim, because: string): boolean {
     const limits = { ...this.#facts.limits(claim), onPodFailure: "Release" } as const;
     const isAsked = this.#context.environment().spec.sessions?.onPodFailure === "Release";
-    const isOurStop = because === "stopped" && claim.stoppingSinceMs === null;
+    const isOurStop = because === "stopped" && claim.observed.stoppingSinceMs === null;
     return isAsked && isOurStop && this.#releases.isSpent(claim) && isReleased({ claim, limits });
   }
 
@@ -472,7 +478,7 @@ export class SessionLoop {
     try {
       const { kube, points, namespace } = this.#context;
       const read = () => kube.get(SECRETS, { namespace, name: claim.name });
-      const isOurs = (secret: Secret) => readJournal(secret)?.workId === claim.journal.workId;
+      const isOurs = (secret: Secret) => readJournal(secret)?.workId === claim.record.journal.workId;
       const secret = await points.run("session.reread", ofClaim(claim), read, (found) => ({ ours: isOurs(found) }));
       const journal = readJournal(secret);
       if (!journal || !isOurs(secret)) {
@@ -482,15 +488,15 @@ export class SessionLoop {
         return;
       }
       noteJournal(claim, journal, this.#context.clock.monotonic());
-      claim.secretVersion = secret.metadata.resourceVersion ?? "";
-      claim.secretUid = secret.metadata.uid ?? "";
-      claim.acknowledgedAt = journal.acknowledgedAt ?? claim.acknowledgedAt;
-      claim.credential = null;
+      claim.record.secretVersion = secret.metadata.resourceVersion ?? "";
+      claim.record.secretUid = secret.metadata.uid ?? "";
+      claim.record.acknowledgedAt = journal.acknowledgedAt ?? claim.record.acknowledgedAt;
+      claim.record.credential = null;
     } catch (error) {
       if (!isNotFound(error)) throw error;
       // Somebody deleted the record of a live claim. The memory of it is all that is left: settle with that.
       this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "the claim's Secret is gone");
-      claim.recordGone = true;
+      claim.record.gone = true;
     }
   }
 }

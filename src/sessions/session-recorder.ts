@@ -43,64 +43,65 @@ export class SessionRecorder {
     const nowMs = clock.monotonic();
     noteHeard(claim, nowMs, timing);
     // A slow sweep must not undo what a look for a decision has shown since.
-    if (claim.item && shown.askedMs < claim.item.askedMs) return;
+    if (claim.observed.item && shown.askedMs < claim.observed.item.askedMs) return;
     const view = isBeforeOurs(claim, shown, timing) ? notYet(shown.askedMs) : shown;
-    claim.item = view;
-    claim.unknowns = view.state === "unknown" && !view.isWhole ? claim.unknowns + 1 : 0;
-    if (claim.firstBeatAtMs === null && claim.journal.lease === "Worker")
-      claim.firstBeatAtMs = programsBeatMs(claim, view);
-    if (view.state === "active" && claim.blindFence) noteBeatAfterFence(claim, view);
+    claim.observed.item = view;
+    claim.observed.unknowns = view.state === "unknown" && !view.isWhole ? claim.observed.unknowns + 1 : 0;
+    if (claim.observed.firstBeatAtMs === null && claim.record.journal.lease === "Worker")
+      claim.observed.firstBeatAtMs = programsBeatMs(claim, view);
+    if (view.state === "active" && claim.lease.blindFence) noteBeatAfterFence(claim, view);
     // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
-    const isOurs = claim.ending !== null || claim.blindFence !== null;
-    const byWorker = claim.journal.lease === "Worker" && claim.end === null && !isOurs;
-    if (view.state === "active" && byWorker && !claim.firstBeatSeen) {
+    const isOurs = claim.record.ending !== null || claim.lease.blindFence !== null;
+    const byWorker = claim.record.journal.lease === "Worker" && claim.observed.end === null && !isOurs;
+    if (view.state === "active" && byWorker && !claim.observed.firstBeatSeen) {
       const beatAt = Date.parse(view.startedAt ?? view.latestHeartbeatAt ?? "");
-      if (claim.startedAtMs !== null && !Number.isNaN(beatAt)) {
-        metrics.startedToFirstBeat.observe(labels, Math.max(0, beatAt - claim.startedAtMs) / SECOND_MS);
+      if (claim.observed.startedAtMs !== null && !Number.isNaN(beatAt)) {
+        metrics.startedToFirstBeat.observe(labels, Math.max(0, beatAt - claim.observed.startedAtMs) / SECOND_MS);
       }
       this.#served(claim);
     }
-    if (view.state === "stopping") claim.stoppingSinceMs ??= nowMs;
+    if (view.state === "stopping") claim.observed.stoppingSinceMs ??= nowMs;
     const again = isReacknowledged(claim, view);
     // A stop is no loss: nobody else has the lease then. Nor is a lease that was let go.
-    const counts = claim.journal.lease === "Worker" && claim.end === null;
-    if (claim.lostSinceMs === null && counts && (again || view.state === "queued")) metrics.leasesLost.inc(labels);
-    if (isOver(view) || again) claim.lostSinceMs ??= nowMs;
-    else if (view.state !== "unknown") claim.lostSinceMs = null;
+    const counts = claim.record.journal.lease === "Worker" && claim.observed.end === null;
+    if (claim.observed.lostSinceMs === null && counts && (again || view.state === "queued"))
+      metrics.leasesLost.inc(labels);
+    if (isOver(view) || again) claim.observed.lostSinceMs ??= nowMs;
+    else if (view.state !== "unknown") claim.observed.lostSinceMs = null;
   }
 
   /** The container runs, since `startedAtMs` by its node's clock. */
   started(claim: Claim, startedAtMs: number | null, pod: Pod | undefined): void {
-    claim.heardMs ??= this.#context.clock.monotonic();
-    if (claim.startedAtMs !== null || startedAtMs === null || !claim.journal.opened) return;
-    claim.startedAtMs = startedAtMs;
+    claim.observed.heardMs ??= this.#context.clock.monotonic();
+    if (claim.observed.startedAtMs !== null || startedAtMs === null || !claim.record.journal.opened) return;
+    claim.observed.startedAtMs = startedAtMs;
     const { metrics, labels, clock } = this.#context;
-    if (claim.touchedMs !== null) this.starts.note(clock.monotonic() - claim.touchedMs);
+    if (claim.record.touchedMs !== null) this.starts.note(clock.monotonic() - claim.record.touchedMs);
     metrics.sessionsStarted.inc(labels);
     // The node's clock has whole seconds: what this process saw itself is finer.
-    const queuedAt = Date.parse(claim.journal.queuedAt);
+    const queuedAt = Date.parse(claim.record.journal.queuedAt);
     // Of another process's opening nobody knows when it was.
-    if (claim.openedMs !== null && claim.openedAtMs !== null) {
-      const sinceOpened = (clock.monotonic() - claim.openedMs) / SECOND_MS;
+    if (claim.record.openedMs !== null && claim.record.openedAtMs !== null) {
+      const sinceOpened = (clock.monotonic() - claim.record.openedMs) / SECOND_MS;
       metrics.openedToStarted.observe(labels, sinceOpened);
       if (!Number.isNaN(queuedAt))
         metrics.queuedToStarted.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
     }
     this.#context.announce(
       "SessionStarted",
-      `session ${claim.journal.sessionId} runs (work item ${claim.journal.workId})`,
+      `session ${claim.record.journal.sessionId} runs (work item ${claim.record.journal.workId})`,
       pod,
     );
   }
 
   /** lease: Operator: no beat of the program's says that it serves. It does, if it runs for a while or ends well. */
   ran(claim: Claim, ranMs: number): void {
-    if (claim.journal.lease !== "Operator" || claim.firstBeatSeen) return;
+    if (claim.record.journal.lease !== "Operator" || claim.observed.firstBeatSeen) return;
     if (ranMs >= this.#context.timing.servesAfterMs) this.#served(claim);
   }
 
   #served(claim: Claim): void {
-    claim.firstBeatSeen = true;
+    claim.observed.firstBeatSeen = true;
     this.#tellServed(claim);
   }
 
@@ -109,7 +110,7 @@ export class SessionRecorder {
   }
 
   /** Of one that an earlier process opened only the beginning is known: it must not look newer than it is. */
-  #startOf({ name, templateHash, openedMs, openedAtMs, recordedMs, failing }: Claim): Start {
+  #startOf({ name, templateHash, record: { openedMs, openedAtMs }, recordedMs, failing }: Claim): Start {
     const sinceMs = openedAtMs === null ? (recordedMs ?? openedMs) : openedMs;
     const triedMs = failing?.get("open")?.sinceMs;
     return { hash: templateHash, claim: name, openedMs: sinceMs ?? triedMs ?? this.#context.clock.monotonic() };
@@ -119,41 +120,41 @@ export class SessionRecorder {
   opened(claim: Claim): void {
     const { metrics, labels, clock } = this.#context;
     metrics.opens.inc({ ...labels, result: "opened" });
-    const queuedAt = Date.parse(claim.journal.queuedAt);
+    const queuedAt = Date.parse(claim.record.journal.queuedAt);
     if (!Number.isNaN(queuedAt))
       metrics.queuedToOpened.observe(labels, Math.max(0, clock.now() - queuedAt) / SECOND_MS);
   }
 
   /** Its container, or its Pod, is over. */
   ended(claim: Claim, end: End): void {
-    if (claim.end !== null) {
+    if (claim.observed.end !== null) {
       // kubelet says why it ended a Pod only when all is over, after the container's end.
-      const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.end.cause);
+      const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.observed.end.cause);
       if (!said) return;
-      claim.end = { ...claim.end, cause: end.cause, message: end.message };
+      claim.observed.end = { ...claim.observed.end, cause: end.cause, message: end.message };
       return;
     }
-    claim.end = end;
-    claim.endedMs = this.#context.clock.monotonic();
-    if (end.startedAtMs !== null && end.finishedAtMs !== null && claim.journal.opened) {
+    claim.observed.end = end;
+    claim.observed.endedMs = this.#context.clock.monotonic();
+    if (end.startedAtMs !== null && end.finishedAtMs !== null && claim.record.journal.opened) {
       this.#context.metrics.sessionSeconds.observe(
         this.#context.labels,
         Math.max(0, end.finishedAtMs - end.startedAtMs) / SECOND_MS,
       );
     }
-    if (claim.journal.lease !== "Operator" || !claim.journal.opened) return;
+    if (claim.record.journal.lease !== "Operator" || !claim.record.journal.opened) return;
     const ranMs = end.startedAtMs === null || end.finishedAtMs === null ? 0 : end.finishedAtMs - end.startedAtMs;
     // A program that leaves with 0 because its Pod is deleted has not finished its work.
     if (end.cause === "Completed") this.ran(claim, Number.POSITIVE_INFINITY);
     else this.ran(claim, ranMs);
-    claim.neverServed = !claim.firstBeatSeen;
+    claim.observed.neverServed = !claim.observed.firstBeatSeen;
   }
 
   /** The claim is over: tells how, unless that is null. */
   settled(claim: Claim, because: string, outcome: Outcome | null): void {
     const context = this.#context;
     context.metrics.settles.inc({ ...context.labels, result: "settled" });
-    const { workId, sessionId, use, podUid: uid } = claim.journal;
+    const { workId, sessionId, use, podUid: uid } = claim.record.journal;
     const ids = { workId, sessionId, pod: claim.name, because };
     context.logger.info({ ...ids, ...outcome }, outcome ? "session ended" : "claim ended without its session");
     if (!outcome) return;
@@ -169,15 +170,15 @@ export class SessionRecorder {
 
   /** What this session's end says about the template that its Pod was made from: once, however often its mark is tried. */
   judge(claim: Claim, outcome: Outcome | null): void {
-    if (claim.judged) return;
-    claim.judged = true;
+    if (claim.observed.judged) return;
+    claim.observed.judged = true;
     const { metrics, labels, clock } = this.#context;
-    const isOurBeat = claim.neverBeaten || claim.blindFence !== null;
-    const beaten = claim.journal.lease === "Worker" && claim.item?.latestHeartbeatAt && !isOurBeat;
-    if ((claim.journal.opened || claim.ending?.why === "StartFailed") && isStartFailure(claim)) {
+    const isOurBeat = claim.lease.neverBeaten || claim.lease.blindFence !== null;
+    const beaten = claim.record.journal.lease === "Worker" && claim.observed.item?.latestHeartbeatAt && !isOurBeat;
+    if ((claim.record.journal.opened || claim.record.ending?.why === "StartFailed") && isStartFailure(claim)) {
       metrics.startFailures.inc(labels);
       this.#breaker.failed(this.#startOf(claim), outcome?.message ?? "", clock.monotonic());
-    } else if (claim.firstBeatSeen) {
+    } else if (claim.observed.firstBeatSeen) {
       // It was told when it was seen.
     } else if (beaten) {
       this.#tellServed(claim);
@@ -189,7 +190,9 @@ export class SessionRecorder {
 
 /** A list that is behind shows the item as it was before our acknowledgement. */
 function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, "listLagMs">): boolean {
-  const { ackedMs, acknowledgedAt } = claim;
+  const {
+    record: { ackedMs, acknowledgedAt },
+  } = claim;
   if (ackedMs === null || acknowledgedAt === null || view.askedMs >= ackedMs + listLagMs) return false;
   const isOlder = view.acknowledgedAt !== null && isLater(acknowledgedAt, view.acknowledgedAt);
   return view.state === "queued" || view.state === "absent" || isOlder;
@@ -197,34 +200,43 @@ function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, 
 
 /** Time without an answer says nothing of a program that was to beat meanwhile. */
 function noteHeard(claim: Claim, nowMs: number, { silenceMs }: Pick<Timing, "silenceMs">): void {
-  const { heardMs, endedMs } = claim;
+  const {
+    observed: { heardMs, endedMs },
+  } = claim;
   // Of a container that has ended only the first look counts: the next ones are made seldom.
   if (heardMs === null || (endedMs !== null && heardMs > endedMs)) return;
-  claim.heardMs = nowMs;
+  claim.observed.heardMs = nowMs;
   // Looks may be far apart for want of budget: that is no silence.
-  const hasFailed = claim.lookFailed || claim.failing?.has("look") === true;
-  claim.lookFailed = false;
+  const hasFailed = claim.observed.lookFailed || claim.failing?.has("look") === true;
+  claim.observed.lookFailed = false;
   if (!hasFailed || nowMs - heardMs <= silenceMs) return;
-  claim.silentMs += nowMs - heardMs;
-  claim.silenceEndMs = nowMs;
+  claim.observed.silentMs += nowMs - heardMs;
+  claim.observed.silenceEndMs = nowMs;
 }
 
 /** A fence beats once: what beats more often than we did is the program. */
 function noteBeatAfterFence(claim: Claim, { latestHeartbeatAt }: ItemView): void {
-  const { blindFence } = claim;
+  const {
+    lease: { blindFence },
+  } = claim;
   if (!blindFence || blindFence.seen === latestHeartbeatAt) return;
-  claim.blindFence = blindFence.left > 0 ? { seen: latestHeartbeatAt, left: blindFence.left - 1 } : null;
+  claim.lease.blindFence = blindFence.left > 0 ? { seen: latestHeartbeatAt, left: blindFence.left - 1 } : null;
 }
 
 /** When the item was first beaten, by the Work API's clock; null: not yet, or by our fence alone. To be shown: it decides nothing. */
 function programsBeatMs(claim: Claim, { startedAt }: ItemView): number | null {
-  const isFence = claim.neverBeaten || claim.blindFence !== null || claim.ending?.why === "NoFirstBeat";
+  const isFence =
+    claim.lease.neverBeaten || claim.lease.blindFence !== null || claim.record.ending?.why === "NoFirstBeat";
   const beatMs = isFence ? Number.NaN : Date.parse(startedAt ?? "");
   return Number.isNaN(beatMs) ? null : beatMs;
 }
 
 /** Its program did not get to serve: what the breaker counts. */
-export function isStartFailure({ end, ending, neverBeaten, neverServed }: Claim): boolean {
+export function isStartFailure({
+  observed: { end, neverServed },
+  record: { ending },
+  lease: { neverBeaten },
+}: Claim): boolean {
   // Berth ended the Pod because its program did not serve.
   if (ending?.why === "NoFirstBeat" || ending?.why === "StartFailed") return true;
   if (end !== null && FROM_OUTSIDE.has(end.cause)) return false;

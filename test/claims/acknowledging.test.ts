@@ -201,6 +201,6 @@ describe("an acknowledgement", () => {
       },
     });
     expect(await result(world)).toBe(expected);
-    expect(world.claim.memory.is === "unanswered").toBe(expected === "unanswered");
+    expect(world.claim.lease.memory.is === "unanswered").toBe(expected === "unanswered");
   });
 });

@@ -4,7 +4,7 @@ import { Notifier } from "../../src/core/notifier.ts";
 import type { Claim } from "../../src/protocol/claim.ts";
 import { FEWEST_UNDER_WAY } from "../../src/protocol/claim-priority.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
-import { claimOf, JOURNAL, OURS } from "../protocol/claims.ts";
+import { claimOf, JOURNAL, OURS, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const LONGEST_MS = 5_000;
@@ -46,9 +46,9 @@ test("there is room for so many claims and no more", async () => {
 test.each<[string, (claim: Claim, claims: ClaimTable) => void]>([
   ["whose Pod was touched", (claim) => opened(claim, 1)],
   ["that was let go", (claim, claims) => claims.remove(claim)],
-  ["that was handed over without an answer", (claim) => (claim.claiming = false)],
-  ["that an earlier process opened", (claim) => (claim.journal = { ...JOURNAL, opened: true })],
-  ["whose Pod is over", (claim) => (claim.end = {} as Claim["end"])],
+  ["that was handed over without an answer", (claim) => (claim.record.claiming = false)],
+  ["that an earlier process opened", (claim) => (claim.record.journal = { ...JOURNAL, opened: true })],
+  ["whose Pod is over", (claim) => (claim.observed.end = {} as Claim["observed"]["end"])],
 ])("a claim %s gives its room to the next", async (_what, change) => {
   const { claims, changed, room, stop, fill } = setUp();
   const [first] = fill();
@@ -78,7 +78,7 @@ test("a claim of an item without a secret keeps its room until it is stopped, an
   const { clock, claims, changed, fill, begin, isFree } = setUp();
   const refused = fill();
   for (const claim of refused) {
-    Object.assign(claim, { claiming: false, acknowledgedAt: OURS, journal: { ...JOURNAL, use: "refusal" } });
+    withFields(claim, { claiming: false, acknowledgedAt: OURS, journal: { ...JOURNAL, use: "refusal" } });
   }
   changed.notify();
   expect(await isFree()).toBe(false);
@@ -152,7 +152,7 @@ test("nobody waits on after the signal", async () => {
 });
 
 function opened(claim: Claim, touches: number): void {
-  claim.openingSent = true;
-  claim.journal = { ...claim.journal, opened: true };
-  claim.touches = touches;
+  claim.record.openingSent = true;
+  claim.record.journal = { ...claim.record.journal, opened: true };
+  claim.record.touches = touches;
 }

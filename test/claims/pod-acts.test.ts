@@ -47,7 +47,7 @@ describe("the opening of a claim's Secret", () => {
     const claim = acknowledged({ credential: "c2VjcmV0" });
     const { calls } = await open(claim, () => claimSecret({}, { resourceVersion: "8" }));
     expect(calls).toMatchObject([{ verb: "patch", body: { metadata: { uid: "secret-uid", resourceVersion: "1" } } }]);
-    expect(claim.secretVersion).toBe("8");
+    expect(claim.record.secretVersion).toBe("8");
   });
 
   test.each([
@@ -228,7 +228,7 @@ describe("requests to the Work API", () => {
     const { context } = workApi(() => answer);
     const claim = opened();
     expect(await fence(context, claim, "seen")).toBe(isHeld);
-    expect(claim.memory.is).toBe(isHeld ? "fenced" : "refused");
+    expect(claim.lease.memory.is).toBe(isHeld ? "fenced" : "refused");
   });
 
   test.each([

@@ -7,15 +7,14 @@ import { KubeApiError } from "../../src/kube/errors.ts";
 import type { ContainerStatus, Pod } from "../../src/kube/resource.ts";
 import { expiredFinished, type FinishedPod, failedRow, readFinished, servedLately } from "../../src/pods/finished.ts";
 import type { EndCause } from "../../src/pods/pod-state.ts";
-import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import { outcomeOf } from "../../src/protocol/outcome.ts";
-import { claimOf, END, JOURNAL, opened, over, POLLED } from "../protocol/claims.ts";
+import { type ClaimFields, claimOf, END, JOURNAL, opened, over, POLLED } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 import { containerStatus, pod, SESSION } from "./pods.ts";
 
 describe("how a session ended", () => {
-  const endedBy = (cause: EndCause, more: Partial<Claim> = {}) =>
+  const endedBy = (cause: EndCause, more: ClaimFields = {}) =>
     over(POLLED, { end: { ...END, cause, message: `by ${cause}` }, ...more });
 
   test.each<[EndCause, boolean]>([

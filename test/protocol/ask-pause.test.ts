@@ -7,7 +7,7 @@ import { afterFailure } from "../../src/protocol/failing-steps.ts";
 import type { HeldLease } from "../../src/protocol/lease.ts";
 import { LOOK, STOP, type Step } from "../../src/protocol/step.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
-import { acknowledged, facts, GONE, JOURNAL, LIMITS, opened, over, POLLED, RUNNING } from "./claims.ts";
+import { acknowledged, facts, GONE, JOURNAL, LIMITS, opened, over, POLLED, RUNNING, withFields } from "./claims.ts";
 
 const ASKED_MS = 120_000;
 const { requestBoundMs, marginMs, retryMaxMs, assumedTtlMs, beatIntervalMs, quietMarginMs } = DEFAULT_TIMING;
@@ -32,7 +32,7 @@ const failedMs = ({ failing }: Claim) => Math.max(...[...(failing?.values() ?? [
 
 /** For how long after that it is held back. */
 const heldMs = (claim: Claim, step: Step, more: Parameters<typeof facts>[3] = {}) =>
-  heldBackUntilMs(facts(claim, claim.end ? GONE : RUNNING, 0, more), step) - failedMs(claim);
+  heldBackUntilMs(facts(claim, claim.observed.end ? GONE : RUNNING, 0, more), step) - failedMs(claim);
 
 const HELD: HeldLease = {
   is: "held",
@@ -70,9 +70,9 @@ describe("a step that was refused with Retry-After", () => {
   test("waits on while beats keep the lease, and comes once more before it ends", () => {
     const claim = failed(over(POLLED + 8_000, { lease: HELD }), STOP, 10_000);
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
-    claim.lease = { ...HELD, ttlMs: 60_000 };
+    claim.lease.own = { ...HELD, ttlMs: 60_000 };
     expect(heldMs(claim, STOP)).toBe(60_000 - LANDS_MS);
-    claim.lease = { ...HELD, ttlMs: 60_000, state: "stopping" };
+    claim.lease.own = { ...HELD, ttlMs: 60_000, state: "stopping" };
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
   });
 
@@ -89,7 +89,7 @@ describe("a step that was refused with Retry-After", () => {
 
   test("of a container that an earlier process left, before its lease ends", () => {
     const journal = { ...JOURNAL, lease: "Operator", opened: true } as const;
-    const claim = failed(Object.assign(opened({ journal }), { othersUntilMs: POLLED }), TAKE, 10_000);
+    const claim = failed(withFields(opened({ journal }), { othersUntilMs: POLLED }), TAKE, 10_000);
     expect(heldMs(claim, TAKE)).toBe(assumedTtlMs - 10_000 - LANDS_MS);
   });
 

@@ -4,6 +4,7 @@ import { ClaimPriority, leavesWayUntil } from "../../src/protocol/claim-priority
 import { ClaimTable, newClaim } from "../../src/protocol/claim-table.ts";
 import type { Step } from "../../src/protocol/step.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
+import { withFields } from "./claims.ts";
 
 const MOST = 5_000;
 
@@ -14,7 +15,7 @@ function setUp() {
 }
 
 function claimOf(name: string, use: "session" | "removal" = "session"): Claim {
-  const journal: Claim["journal"] = {
+  const journal: Claim["record"]["journal"] = {
     ...{ use, lease: "Worker", environmentUid: "e", podUid: name, api: "", workId: `work-${name}`, sessionId: name },
     ...{ queuedAt: "", polledFromMs: 0, polledUntilMs: 0, acknowledgedAt: null, opened: false },
   };
@@ -22,14 +23,14 @@ function claimOf(name: string, use: "session" | "removal" = "session"): Claim {
 }
 
 function open(claim: Claim, nowMs: number): void {
-  claim.openingSent = true;
+  claim.record.openingSent = true;
   openedBefore(claim, nowMs);
 }
 
 /** As recovery leaves it: the time of the opening is that of the restart, and no touch is known. */
 function openedBefore(claim: Claim, nowMs = 0): void {
-  claim.journal = { ...claim.journal, opened: true };
-  claim.openedMs = nowMs;
+  claim.record.journal = { ...claim.record.journal, opened: true };
+  claim.record.openedMs = nowMs;
 }
 
 test("nothing waits while no claim is under way", () => {
@@ -45,7 +46,7 @@ test("work waits until the Pod of the last claim is touched", () => {
   expect(first.holdMs(MOST)).toBe(MOST);
   open(claim, clock.monotonic());
   expect(first.holdMs(MOST)).toBe(MOST);
-  claim.touches = 1;
+  claim.record.touches = 1;
   expect(first.holdMs(MOST)).toBe(0);
 });
 
@@ -73,7 +74,7 @@ test("work that comes in a later rush waits for the whole bound, though earlier 
 
 test.each<[string, (claim: Claim) => void]>([
   ["one that an earlier process opened", (claim) => openedBefore(claim)],
-  ["one whose Pod is gone", (claim) => (claim.end = {} as Claim["end"])],
+  ["one whose Pod is gone", (claim) => (claim.observed.end = {} as Claim["observed"]["end"])],
 ])("%s holds nothing back", (_what, change) => {
   const { claims, first } = setUp();
   const claim = claimOf("a");
@@ -94,8 +95,8 @@ test("what is left of a session that is over, and a repeated touch, leave the wa
   // Of a claim that an earlier process left nobody saw the end.
   expect(leavesWayUntil(settled, claim)).toBeNull();
   expect(leavesWayUntil({ do: "touch" }, claim)).toBeNull();
-  claim.touchedMs = 3_000;
-  claim.endedMs = 7_000;
+  claim.record.touchedMs = 3_000;
+  claim.observed.endedMs = 7_000;
   expect(leavesWayUntil({ do: "touch" }, claim)).toBe(4_000);
   expect(leavesWayUntil(settled, claim)).toBe(8_000);
 });
@@ -108,5 +109,5 @@ test.each<Step>([
   { do: "drop", because: "" },
   { do: "delete-pod", why: "MaxDuration", message: "" },
 ])("a step that somebody waits for does not: $do", (step) => {
-  expect(leavesWayUntil(step, { ...claimOf("a"), touchedMs: 1, endedMs: 1 })).toBeNull();
+  expect(leavesWayUntil(step, withFields(claimOf("a"), { touchedMs: 1, endedMs: 1 }))).toBeNull();
 });

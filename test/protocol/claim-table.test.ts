@@ -7,10 +7,10 @@ const OPENED = { ...JOURNAL, acknowledgedAt: OURS, opened: true };
 test("an opening that another process made counts from when it was found, and no later", () => {
   const claim = claimOf();
   noteJournal(claim, JOURNAL, 1_000);
-  expect(claim.openedMs).toBeNull();
+  expect(claim.record.openedMs).toBeNull();
   noteJournal(claim, OPENED, 2_000);
   noteJournal(claim, OPENED, 3_000);
-  expect(claim.openedMs).toBe(2_000);
+  expect(claim.record.openedMs).toBe(2_000);
 });
 
 test("the end of a claim leaves the slot to a later one of the same name", () => {

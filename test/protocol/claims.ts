@@ -1,6 +1,6 @@
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { End, PodState } from "../../src/pods/pod-state.ts";
-import type { Claim, ItemView } from "../../src/protocol/claim.ts";
+import type { Claim, ClaimLease, ClaimObserved, ClaimRecord, ItemView } from "../../src/protocol/claim.ts";
 import { newClaim } from "../../src/protocol/claim-table.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import type { Facts, Limits } from "../../src/protocol/facts.ts";
@@ -75,8 +75,26 @@ export const PARKED: PodState = { is: "parked" };
 export const GONE = { is: "gone" } as const;
 export const ended = (end: Partial<End> = {}): PodState => ({ is: "ended", end: { ...END, ...end } });
 
+/** Fields of a claim's parts, as one flat list; `lease` is the lease that the operator took. */
+export type ClaimFields = Partial<
+  Omit<Claim, "record" | "lease" | "observed"> &
+    ClaimRecord &
+    Omit<ClaimLease, "own"> &
+    ClaimObserved & { lease: ClaimLease["own"] }
+>;
+
+/** Writes fields into the parts that they belong to. */
+export function withFields(claim: Claim, { lease, ...more }: ClaimFields): Claim {
+  if (lease !== undefined) claim.lease.own = lease;
+  for (const [field, value] of Object.entries(more)) {
+    const part = [claim.record, claim.lease, claim.observed].find((each) => Object.hasOwn(each, field));
+    Object.assign(part ?? claim, { [field]: value });
+  }
+  return claim;
+}
+
 /** A claim just handed over: journaled, acknowledgement sent; `more` over it. */
-export function claimOf(more: Partial<Claim> = {}): Claim {
+export function claimOf(more: ClaimFields = {}): Claim {
   const claim = newClaim({
     name: "berth-research-x",
     journal: JOURNAL,
@@ -85,15 +103,15 @@ export function claimOf(more: Partial<Claim> = {}): Claim {
     lateAckUntilMs: POLLED + DEFAULT_TIMING.othersReclaimMs,
     templateHash: "hash",
   });
-  return Object.assign(claim, more);
+  return withFields(claim, more);
 }
 
 /** A claim whose acknowledgement was answered. */
-export const acknowledged = (more: Partial<Claim> = {}): Claim =>
+export const acknowledged = (more: ClaimFields = {}): Claim =>
   claimOf({ acknowledgedAt: OURS, item: view("starting", POLLED + 700), ...more });
 
 /** A claim whose container was given its key and touched a second after the poll. */
-export const opened = (more: Partial<Claim> = {}): Claim =>
+export const opened = (more: ClaimFields = {}): Claim =>
   claimOf({
     journal: { ...JOURNAL, acknowledgedAt: OURS, opened: true },
     acknowledgedAt: OURS,
@@ -107,7 +125,7 @@ export const opened = (more: Partial<Claim> = {}): Claim =>
   });
 
 /** A claim whose container ran, served, and is over since `endedMs`. */
-export const over = (endedMs: number, more: Partial<Claim> = {}): Claim =>
+export const over = (endedMs: number, more: ClaimFields = {}): Claim =>
   opened({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs, ...more });
 
 /** Facts `afterMs` after the poll; all clocks agree. */
@@ -117,7 +135,7 @@ export function facts(claim: Claim, pod: Facts["pod"], afterMs: number, more: Pa
     claim,
     pod,
     podGoneByMs: null,
-    podAssigned: claim.touchedMs !== null,
+    podAssigned: claim.record.touchedMs !== null,
     nowMs,
     wallMs: EPOCH + nowMs,
     clusterMs: EPOCH + nowMs,

@@ -9,6 +9,7 @@ import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import {
   acknowledged,
   at,
+  type ClaimFields,
   END,
   EPOCH,
   EVERY_ITEM,
@@ -24,6 +25,7 @@ import {
   RUNNING,
   THEIRS,
   view,
+  withFields,
 } from "./claims.ts";
 
 const SECOND = 1_000;
@@ -57,16 +59,16 @@ const lost = (by: LostLease["by"], lapsedAfterMs = 0): LostLease => ({
   lapsedMs: POLLED + lapsedAfterMs,
 });
 
-const operator = (claim: Claim, more: Partial<Claim> = {}): Claim =>
-  Object.assign(claim, { journal: { ...claim.journal, lease: "Operator" as const }, ...more });
-const unopened = (more: Partial<Claim> = {}) => operator(acknowledged(), more);
+const operator = (claim: Claim, more: ClaimFields = {}): Claim =>
+  withFields(claim, { journal: { ...claim.record.journal, lease: "Operator" as const }, ...more });
+const unopened = (more: ClaimFields = {}) => operator(acknowledged(), more);
 /** Opened, with its lease last beaten 20 s after the poll. */
-const kept = (more: Partial<Claim> = {}) => operator(opened({ lease: held(20_000), firstBeatSeen: true }), more);
+const kept = (more: ClaimFields = {}) => operator(opened({ lease: held(20_000), firstBeatSeen: true }), more);
 /** Opened, ended `endedAfterMs` after the poll, its lease last beaten 20 s after it. */
-const over = (endedAfterMs: number, more: Partial<Claim> = {}) =>
+const over = (endedAfterMs: number, more: ClaimFields = {}) =>
   kept({ startedAtMs: EPOCH + POLLED + 1_000, end: END, endedMs: POLLED + endedAfterMs, ...more });
 /** Opened by an earlier process, found `afterMs` after the poll. */
-const found = (afterMs: number, more: Partial<Claim> = {}) => {
+const found = (afterMs: number, more: ClaimFields = {}) => {
   const since = { othersUntilMs: POLLED + afterMs, openedMs: POLLED + afterMs, waitedMs: null };
   return operator(opened(), { ...since, touches: 0, touchedMs: null, lease: null, ...more });
 };
@@ -106,7 +108,7 @@ describe("5. open, lease: Operator: no container starts without its lease", () =
     const value = at(POLLED + 2_000);
     const seen = unopened({ item: view("active", POLLED + 6_000) });
     expect(stepOf(seen, PARKED, 6_100)).toEqual({ do: "snapshot", value });
-    seen.memory = { is: "snapshot", value, sinceMs: POLLED + 6_000 };
+    seen.lease.memory = { is: "snapshot", value, sinceMs: POLLED + 6_000 };
     expect(stepOf(seen, PARKED, 6_200)).toEqual(waitUntil(6_000 + QUIET));
     expect(stepOf(seen, PARKED, 6_000 + QUIET)).toEqual({ do: "take", expected: value });
   });
@@ -247,7 +249,7 @@ describe("recovery, lease: Operator: with key, container running", () => {
   test("acknowledged as journaled: beaten with the listed value once it stood still", () => {
     const claim = found(RESTART, { item: item(LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toEqual({ do: "snapshot", value });
-    claim.memory = { is: "snapshot", value, sinceMs: POLLED + RESTART + LANDED };
+    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + RESTART + LANDED };
     expect(stepOf(claim, RUNNING, RESTART + 4_000)).toEqual(waitUntil(RESTART + LANDED + QUIET));
     expect(stepOf(claim, RUNNING, RESTART + LANDED + QUIET)).toEqual({ do: "take", expected: value });
   });
@@ -274,7 +276,7 @@ describe("recovery, lease: Operator: with key, container running", () => {
   test("told to stop meanwhile: beaten at once, values are not compared; then the Pod is deleted", () => {
     const claim = found(RESTART, { item: view("stopping", POLLED + RESTART + LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toEqual({ do: "take", expected: value });
-    claim.lease = held(RESTART + 3_000, { state: "stopping" });
+    claim.lease.own = held(RESTART + 3_000, { state: "stopping" });
     expect(stepOf(claim, RUNNING, RESTART + 3_100)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
   });
 
@@ -303,9 +305,9 @@ describe("recovery, lease: Operator: with key, container running", () => {
   ] as const)("%s: settled, with a fence of its own", (_, pod) => {
     const claim = found(RESTART, { end: END, endedMs: POLLED + RESTART + 10 });
     expect(stepOf(claim, pod, RESTART + 20)).toEqual(LOOK);
-    claim.item = item(30);
+    claim.observed.item = item(30);
     expect(stepOf(claim, pod, RESTART + 40)).toEqual({ do: "snapshot", value });
-    claim.memory = { is: "snapshot", value, sinceMs: POLLED + RESTART + 30 };
+    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + RESTART + 30 };
     expect(stepOf(claim, pod, RESTART + 30 + QUIET)).toEqual({ do: "fence", expected: value });
   });
 
@@ -389,7 +391,7 @@ describe("settle, lease: Operator", () => {
 describe("onPodFailure: Release", () => {
   const released = (claim: Claim, pod: Facts["pod"], afterMs: number) => stepOf(claim, pod, afterMs, releasing);
   /** lease: Worker, ended without a word 30 s after the poll. */
-  const worker = (more: Partial<Claim> = {}) =>
+  const worker = (more: ClaimFields = {}) =>
     opened({ startedAtMs: EPOCH + POLLED + 1_000, end: KILLED, endedMs: POLLED + 30_000, ...more });
 
   describe("lease: Operator", () => {
@@ -434,7 +436,7 @@ describe("onPodFailure: Release", () => {
       const claim = over(30_000, { end: KILLED, lease: null, memory, item: view("active", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual(waitUntil(20_000 + TTL + 1_500));
       expect(released(claim, ended(KILLED), 20_000 + TTL + 1_500)).toEqual(LOOK);
-      claim.item = view("queued", POLLED + 210_000);
+      claim.observed.item = view("queued", POLLED + 210_000);
       expect(released(claim, ended(KILLED), 210_100)).toEqual({ do: "settled", because: "queued" });
     });
 
@@ -450,18 +452,18 @@ describe("onPodFailure: Release", () => {
       const claim = worker({ item: view("active", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual(waitUntil(35_100));
       expect(released(claim, ended(KILLED), 35_100)).toEqual(LOOK);
-      claim.item = view("active", POLLED + 70_000);
+      claim.observed.item = view("active", POLLED + 70_000);
       expect(released(claim, ended(KILLED), 70_100)).toEqual(waitUntil(110_000));
-      claim.item = view("active", POLLED + 900_000);
+      claim.observed.item = view("active", POLLED + 900_000);
       expect(released(claim, ended(KILLED), 900_100)).toEqual(waitUntil(1_200_000));
     });
 
     test("starting: beaten once, else it could stay so for ever; then it lapses", () => {
       const claim = worker({ item: view("starting", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual({ do: "fence", expected: NO_HEARTBEAT });
-      Object.assign(claim, { memory: { is: "fenced", beatSentMs: POLLED + 30_300, ttlMs: 90_000 }, item: null });
+      withFields(claim, { memory: { is: "fenced", beatSentMs: POLLED + 30_300, ttlMs: 90_000 }, item: null });
       expect(released(claim, ended(KILLED), 30_400)).toEqual(LOOK);
-      claim.item = view("active", POLLED + 30_500);
+      claim.observed.item = view("active", POLLED + 30_500);
       expect(released(claim, ended(KILLED), 30_600)).toEqual(waitUntil(30_300 + 90_000 + 1_500));
     });
 
@@ -482,15 +484,15 @@ describe("onPodFailure: Release", () => {
     test("an item without a credential is stopped all the same: there is nothing to run it with", () => {
       const refusal = acknowledged({ journal: { ...JOURNAL, use: "refusal" } });
       expect(released(refusal, GONE, 800)).toEqual({ do: "fence", expected: NO_HEARTBEAT });
-      refusal.memory = { is: "fenced", beatSentMs: POLLED + 900, ttlMs: 90_000, value: at(POLLED + 2_000) };
-      refusal.item = view("active", POLLED + 950);
+      refusal.lease.memory = { is: "fenced", beatSentMs: POLLED + 900, ttlMs: 90_000, value: at(POLLED + 2_000) };
+      refusal.observed.item = view("active", POLLED + 950);
       expect(released(refusal, GONE, 1_000)).toEqual(STOP);
     });
   });
 });
 
 describe("whatever the state of a claim whose lease the operator keeps", () => {
-  const memories: Claim["memory"][] = [
+  const memories: Claim["lease"]["memory"][] = [
     { is: "none" },
     { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 10_000 },
     { is: "snapshot", value: at(POLLED + 1), sinceMs: POLLED + 15_000 },
@@ -556,7 +558,11 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
   test.each(TIMES)("nothing is stopped without the lease in hand, or told to stop already (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "stop") continue;
-      const { lease, item, memory, acknowledgedAt } = asked.claim;
+      const {
+        lease: { own: lease, memory },
+        observed: { item },
+        record: { acknowledgedAt },
+      } = asked.claim;
       const { requestBoundMs, marginMs } = DEFAULT_TIMING;
       if (lease?.is === "held") {
         const lastMs = lease.sentMs + lease.ttlMs - requestBoundMs - marginMs;
@@ -576,15 +582,16 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
   test.each(TIMES)("no container that runs is stopped under, nor opened without the lease (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       const { claim, pod } = asked;
-      if (step.do === "open" && pod.is === "parked") expect(claim.lease).toMatchObject({ is: "held", state: "active" });
-      const runs = pod.is === "running" && claim.end === null && claim.journal.opened;
+      if (step.do === "open" && pod.is === "parked")
+        expect(claim.lease.own).toMatchObject({ is: "held", state: "active" });
+      const runs = pod.is === "running" && claim.observed.end === null && claim.record.journal.opened;
       if (runs && step.do === "stop") expect(step.force).toBe(false);
     }
   });
 
   test.each(TIMES)("a lease that is lost is neither taken nor fenced again (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
-      if (asked.claim.lease?.is !== "lost") continue;
+      if (asked.claim.lease.own?.is !== "lost") continue;
       expect(
         ["take", "fence", "open"].includes(step.do) && asked.pod.is !== "running" && asked.pod.is !== "ended",
       ).toBe(false);
@@ -594,7 +601,11 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
   test.each(TIMES)("a claim ends only when its item is out of its hands (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "drop" && step.do !== "settled") continue;
-      const { item, acknowledgedAt, lease } = asked.claim;
+      const {
+        observed: { item },
+        record: { acknowledgedAt },
+        lease: { own: lease },
+      } = asked.claim;
       if (lease?.is === "over" || (lease?.is === "lost" && lease.by === "refusal")) continue;
       expect(lease?.is).not.toBe("held");
       const lapsed = lease?.is === "lost" && (item?.askedMs ?? 0) >= lease.lapsedMs;

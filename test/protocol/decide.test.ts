@@ -8,6 +8,7 @@ import { NO_HEARTBEAT } from "../../src/work/types.ts";
 import {
   acknowledged,
   at,
+  type ClaimFields,
   claimOf,
   END,
   EPOCH,
@@ -25,6 +26,7 @@ import {
   RUNNING,
   THEIRS,
   view,
+  withFields,
 } from "./claims.ts";
 
 const SECOND = 1_000;
@@ -132,7 +134,7 @@ describe("4. what was acknowledged after our window, by a late request of ours o
   const LATE = at(POLLED + 5_500);
   /** As long as a container of ours has for its first heartbeat, from the last moment at which ours can take effect. */
   const PATIENCE = 70_000;
-  const late = (state: Parameters<typeof view>[0], askedAfter: number, more: Partial<Claim> = {}) =>
+  const late = (state: Parameters<typeof view>[0], askedAfter: number, more: ClaimFields = {}) =>
     claimOf({
       acknowledgedAt: LATE,
       lateAck: true,
@@ -156,10 +158,13 @@ describe("4. what was acknowledged after our window, by a late request of ours o
     const claim = late("active", 15_000);
     const value = at(POLLED + 2_000);
     expect(stepOf(claim, PARKED, 15_100)).toEqual({ do: "snapshot", value });
-    claim.memory = { is: "snapshot", value, sinceMs: POLLED + 15_000 };
+    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + 15_000 };
     expect(stepOf(claim, PARKED, 15_200)).toEqual(waitUntil(25_000));
     expect(stepOf(claim, PARKED, 25_000)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 25_000, { acknowledgedAt: LATE, latestHeartbeatAt: at(POLLED + 20_000) });
+    claim.observed.item = view("active", POLLED + 25_000, {
+      acknowledgedAt: LATE,
+      latestHeartbeatAt: at(POLLED + 20_000),
+    });
     expect(stepOf(claim, PARKED, 25_100)).toEqual({ do: "settled", because: "another client has its lease" });
   });
 
@@ -169,7 +174,7 @@ describe("4. what was acknowledged after our window, by a late request of ours o
 
   test("acknowledged again since: settled", () => {
     const claim = late("starting", 20_000);
-    claim.item = view("starting", POLLED + 20_000, { acknowledgedAt: THEIRS });
+    claim.observed.item = view("starting", POLLED + 20_000, { acknowledgedAt: THEIRS });
     expect(stepOf(claim, PARKED, 20_100)).toMatchObject({ do: "settled" });
   });
 
@@ -227,7 +232,7 @@ describe("4. what is ours by its acknowledgement", () => {
   });
 
   test("its Secret deleted by somebody: fenced, nothing is opened any more", () => {
-    expect(stepOf(acknowledged({ recordGone: true }), PARKED, 800)).toEqual(FIRST_BEAT);
+    expect(stepOf(acknowledged({ gone: true }), PARKED, 800)).toEqual(FIRST_BEAT);
   });
 
   test("an item without a credential is never opened", () => {
@@ -354,7 +359,7 @@ describe("6. watch, lease: Worker", () => {
     const claim = opened({ item: view("starting", POLLED + 60_000) });
     // It may have been beaten since.
     expect(stepOf(claim, RUNNING, 61_000)).toEqual(LOOK);
-    claim.item = view("starting", POLLED + 61_000);
+    claim.observed.item = view("starting", POLLED + 61_000);
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(FIRST_BEAT);
   });
 
@@ -363,7 +368,7 @@ describe("6. watch, lease: Worker", () => {
     const claim = opened({ item: view("starting", POLLED + 70_000), ...silence });
     expect(stepOf(claim, RUNNING, 70_100)).toEqual(waitUntil(101_000));
     const nearlyOver = { silentMs: 15_000, silenceEndMs: POLLED + 70_000 };
-    expect(stepOf(opened({ item: claim.item, ...nearlyOver }), RUNNING, 70_100)).toEqual(waitUntil(100_000));
+    expect(stepOf(opened({ item: claim.observed.item, ...nearlyOver }), RUNNING, 70_100)).toEqual(waitUntil(100_000));
   });
 
   test("no first beat: fence, look, stop, and only then delete the Pod", () => {
@@ -371,11 +376,11 @@ describe("6. watch, lease: Worker", () => {
     const memory = { is: "fenced", beatSentMs: POLLED + 61_000, ttlMs: 90_000, value: at(POLLED + 2_000) } as const;
     const claim = opened({ ending, memory });
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 60_999);
+    claim.observed.item = view("active", POLLED + 60_999);
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 61_100);
+    claim.observed.item = view("active", POLLED + 61_100);
     expect(stepOf(claim, RUNNING, 61_200)).toEqual(STOP);
-    claim.item = view("stopped", POLLED + 61_200);
+    claim.observed.item = view("stopped", POLLED + 61_200);
     expect(stepOf(claim, RUNNING, 61_300)).toEqual({ do: "delete-pod", ...ending });
     expect(stepOf(claim, RUNNING, 61_400, { podGoneByMs: POLLED + 200_000 })).toEqual(waitUntil(200_000));
   });
@@ -402,20 +407,20 @@ describe("6. watch, lease: Worker", () => {
     test("a while before, its heartbeat is watched: it must be seen to move", () => {
       const claim = served(beats(OVER - 40_000, 1));
       expect(stepOf(claim, RUNNING, OVER - AHEAD)).toEqual({ do: "snapshot", value: "beat 1" });
-      claim.memory = noted(OVER - 40_000, 1);
+      claim.lease.memory = noted(OVER - 40_000, 1);
       expect(stepOf(claim, RUNNING, OVER - AHEAD)).toEqual(LOOK);
-      claim.item = beats(OVER - AHEAD, 1);
+      claim.observed.item = beats(OVER - AHEAD, 1);
       expect(stepOf(claim, RUNNING, OVER - 34_900)).toEqual({ do: "snapshot", value: "beat 1" });
-      claim.memory = noted(OVER - AHEAD, 1);
+      claim.lease.memory = noted(OVER - AHEAD, 1);
       expect(stepOf(claim, RUNNING, OVER - 34_900)).toEqual(waitUntil(OVER - AHEAD + 5_000));
     });
 
     test("it beat lately, so it holds the lease: it is told to stop, at its time and not before", () => {
       const claim = served(beats(OVER - 5_000, 2));
-      claim.memory = noted(OVER - 10_000, 1);
+      claim.lease.memory = noted(OVER - 10_000, 1);
       const beatenSinceMs = POLLED + OVER - 10_000;
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
-      claim.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
+      claim.lease.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual(waitUntil(OVER));
       expect(stepOf(claim, RUNNING, OVER)).toEqual(GRACEFUL);
       // A beat interval after the beat, which the list may have shown five seconds late.
@@ -426,52 +431,52 @@ describe("6. watch, lease: Worker", () => {
     test("what it beat last goes on to prove it while later looks show nothing new", () => {
       const claim = served(beats(OVER - 1_000, 2));
       const beatenSinceMs = POLLED + OVER - 10_000;
-      claim.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
+      claim.lease.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
       expect(stepOf(claim, RUNNING, OVER)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
     });
 
     test("a value older than the one noted is from a list that is behind, and proves nothing", () => {
       const older = { latestHeartbeatAt: at(POLLED + 1) };
       const claim = served(view("active", POLLED + OVER - 5_000, older));
-      claim.memory = { is: "snapshot", value: at(POLLED + 2), sinceMs: POLLED + OVER - 10_000 };
+      claim.lease.memory = { is: "snapshot", value: at(POLLED + 2), sinceMs: POLLED + OVER - 10_000 };
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual({ do: "snapshot", value: at(POLLED + 2) });
     });
 
     test("a beat that may be a beat interval old proves nothing any more", () => {
       const claim = served(beats(OVER - 5_000, 2));
-      claim.memory = noted(OVER - 10_000, 1);
+      claim.lease.memory = noted(OVER - 10_000, 1);
       expect(stepOf(claim, RUNNING, OVER + 20_000)).toEqual({ do: "snapshot", value: "beat 2" });
     });
 
     test("one that proves too little for its end is looked at again, for its next beat", () => {
       const claim = served(beats(OVER - 12_000, 2));
-      claim.memory = { ...noted(OVER - 12_000, 2), beatenSinceMs: POLLED + OVER - 32_000 };
+      claim.lease.memory = { ...noted(OVER - 12_000, 2), beatenSinceMs: POLLED + OVER - 32_000 };
       expect(stepOf(claim, RUNNING, OVER - 8_000)).toEqual(waitUntil(OVER - 7_000));
       expect(stepOf(claim, RUNNING, OVER - 7_000)).toEqual(LOOK);
     });
 
     test("a view that is older than the one noted proves nothing", () => {
       const claim = served(beats(OVER - 5_000, 1));
-      claim.memory = noted(OVER - 4_000, 2);
+      claim.lease.memory = noted(OVER - 4_000, 2);
       expect(stepOf(claim, RUNNING, OVER)).toEqual(waitUntil(OVER + 1_000));
       expect(stepOf(claim, RUNNING, OVER + 1_000)).toEqual(LOOK);
     });
 
     test("one that hangs is never told to stop: its lease may have gone to somebody else since the last look", () => {
       const claim = served(beats(OVER, 1));
-      claim.memory = noted(OVER - 40_000, 1);
+      claim.lease.memory = noted(OVER - 40_000, 1);
       expect(stepOf(claim, RUNNING, OVER + 100)).toEqual({ do: "snapshot", value: "beat 1" });
     });
 
     test("one that nobody could tell to stop is deleted after its grace", () => {
       const claim = served(beats(OVER + 119_000, 1));
-      claim.memory = noted(OVER + 119_000, 1);
+      claim.lease.memory = noted(OVER + 119_000, 1);
       expect(stepOf(claim, RUNNING, OVER + 120_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
     });
 
     test("told to stop and still there after its grace, it is deleted", () => {
       const claim = served(beats(OVER, 2));
-      claim.gracefulStopMs = POLLED + OVER + 1_000;
+      claim.lease.gracefulStopMs = POLLED + OVER + 1_000;
       expect(stepOf(claim, RUNNING, OVER + 2_000)).toEqual(waitUntil(OVER + 121_000));
       expect(stepOf(claim, RUNNING, OVER + 121_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
     });
@@ -504,7 +509,7 @@ describe("6. watch, lease: Worker", () => {
       expect(stepOf(claim, RUNNING, 21_000)).toEqual(waitUntil(140_000));
       // Nothing is destroyed on a view of two minutes ago.
       expect(stepOf(claim, RUNNING, 140_000)).toEqual(LOOK);
-      claim.item = { ...item, askedMs: POLLED + 140_000 };
+      claim.observed.item = { ...item, askedMs: POLLED + 140_000 };
       expect(stepOf(claim, RUNNING, 140_500)).toMatchObject({ do: "delete-pod", why });
     },
   );
@@ -524,10 +529,10 @@ describe("6. watch, lease: Worker", () => {
     const claim = served(view("active", POLLED + 99_000));
     expect(stepOf(claim, RUNNING, 11_000, draining(100_000))).toEqual(waitUntil(100_000 - AHEAD));
     const beatenSinceMs = POLLED + 95_000;
-    claim.memory = { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 99_000, beatenSinceMs };
+    claim.lease.memory = { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 99_000, beatenSinceMs };
     expect(stepOf(claim, RUNNING, 99_500, draining(100_000))).toEqual(waitUntil(100_000));
     expect(stepOf(claim, RUNNING, 100_000, draining(100_000))).toEqual(GRACEFUL);
-    claim.gracefulStopMs = POLLED + 100_000;
+    claim.lease.gracefulStopMs = POLLED + 100_000;
     expect(stepOf(claim, RUNNING, 220_000, draining(100_000))).toMatchObject({ why: "EnvironmentDeleted" });
   });
 
@@ -536,7 +541,7 @@ describe("6. watch, lease: Worker", () => {
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(waitUntil(30_000));
     // Beaten meanwhile, it is told to stop: so it is looked at once more.
     expect(stepOf(claim, RUNNING, 30_000, draining(30_000))).toEqual(LOOK);
-    claim.item = view("starting", POLLED + 30_001);
+    claim.observed.item = view("starting", POLLED + 30_001);
     expect(stepOf(claim, RUNNING, 30_002, draining(30_000))).toEqual(FIRST_BEAT);
   });
 
@@ -544,16 +549,16 @@ describe("6. watch, lease: Worker", () => {
     const claim = opened({ item: null });
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(LOOK);
     // Refused by one who beats: what was seen before is gone, and what holds now is wanted at once.
-    claim.memory = { is: "refused", atMs: POLLED + 30_100 };
+    claim.lease.memory = { is: "refused", atMs: POLLED + 30_100 };
     expect(stepOf(claim, RUNNING, 30_200, draining(30_000))).toEqual(LOOK);
-    claim.item = view("unknown", POLLED + 30_200);
+    claim.observed.item = view("unknown", POLLED + 30_200);
     expect(stepOf(claim, RUNNING, 30_300, draining(30_000))).toEqual(waitUntil(35_200));
   });
 
   test("a container that kubelet started before the touch is touched all the same: it needs its labels and deadline", () => {
     const claim = opened({ touches: 0, touchedMs: null, item: view("active", POLLED + 5_000) });
     expect(stepOf(claim, RUNNING, 6_000, { podAssigned: false })).toEqual({ do: "touch" });
-    Object.assign(claim, { touches: 1, touchedMs: POLLED + 6_000 });
+    withFields(claim, { touches: 1, touchedMs: POLLED + 6_000 });
     expect(stepOf(claim, RUNNING, 6_100, { podAssigned: false })).toEqual(waitUntil(6_500));
     expect(stepOf(claim, RUNNING, 6_500, { podAssigned: false })).toEqual({ do: "touch" });
     expect(stepOf(claim, RUNNING, 6_500, { podAssigned: true })).toEqual(waitUntil(3_601_000 - AHEAD));
@@ -572,7 +577,7 @@ describe("6. a node whose clock is wrong", () => {
     ["ten minutes ahead", 600_000],
   ])("%s: a container has its time for the first beat, and no more", (_, offset) => {
     expect(stepOf(claim, startedBy(offset), 2_000)).toEqual(waitUntil(60_900));
-    const seen = { ...claim, item: view("starting", POLLED + 60_900) };
+    const seen = opened({ item: view("starting", POLLED + 60_900) });
     expect(stepOf(seen, startedBy(offset), 60_900)).toEqual(FIRST_BEAT);
   });
 
@@ -605,7 +610,7 @@ describe("6. a node whose clock is wrong", () => {
 
 describe("settle: fence, then stop", () => {
   const ENDED = 30_000;
-  const settling = (state: Parameters<typeof view>[0] | null, askedAfter: number, more: Partial<Claim> = {}) =>
+  const settling = (state: Parameters<typeof view>[0] | null, askedAfter: number, more: ClaimFields = {}) =>
     over(POLLED + ENDED, { item: state && view(state, POLLED + askedAfter), ...more });
   const fencedAt = (afterMs: number, ttlMs = 90_000) =>
     ({ memory: { is: "fenced", beatSentMs: POLLED + afterMs, ttlMs, value: at(POLLED + 2_000) } }) as const;
@@ -666,11 +671,11 @@ describe("settle: fence, then stop", () => {
     const claim = settling("active", 31_000);
     const value = at(POLLED + 2_000);
     expect(stepOf(claim, ended(), 31_100)).toEqual({ do: "snapshot", value });
-    claim.memory = { is: "snapshot", value, sinceMs: POLLED + 31_000 };
+    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + 31_000 };
     // Its worker may have stopped it, and the list be behind: the end shows five seconds later at the latest.
     expect(stepOf(claim, ended(), 31_200)).toEqual(waitUntil(35_000));
     expect(stepOf(claim, ended(), 35_000)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 35_000);
+    claim.observed.item = view("active", POLLED + 35_000);
     expect(stepOf(claim, ended(), 35_100)).toEqual(waitUntil(31_000 + QUIET));
     expect(stepOf(claim, ended(), 31_000 + QUIET)).toEqual({ do: "fence", expected: value });
   });
@@ -691,24 +696,24 @@ describe("settle: fence, then stop", () => {
   test("our beat accepted: listed again, then stopped", () => {
     const claim = settling(null, 0, fencedAt(40_000));
     expect(stepOf(claim, ended(), 40_100)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 39_999);
+    claim.observed.item = view("active", POLLED + 39_999);
     expect(stepOf(claim, ended(), 40_100)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 40_100);
+    claim.observed.item = view("active", POLLED + 40_100);
     expect(stepOf(claim, ended(), 40_200)).toEqual(STOP);
   });
 
   test("our beat accepted, and the list still shows the value before it: it is behind, and proves nothing", () => {
     const claim = settling("active", 40_100, fencedAt(40_000));
-    claim.item = view("active", POLLED + 40_100, { latestHeartbeatAt: at(POLLED + 1_000) });
+    claim.observed.item = view("active", POLLED + 40_100, { latestHeartbeatAt: at(POLLED + 1_000) });
     expect(stepOf(claim, ended(), 40_200)).toEqual(waitUntil(46_500));
     expect(stepOf(claim, ended(), 46_500)).toEqual(LOOK);
-    claim.item = view("active", POLLED + 46_500, { latestHeartbeatAt: at(POLLED + 1_000) });
+    claim.observed.item = view("active", POLLED + 46_500, { latestHeartbeatAt: at(POLLED + 1_000) });
     expect(stepOf(claim, ended(), 46_600)).toEqual(STOP);
   });
 
   test("our beat accepted, and listed as somebody else's: settled, not stopped", () => {
     const claim = settling(null, 0, fencedAt(40_000));
-    claim.item = view("active", POLLED + 40_100, { acknowledgedAt: THEIRS });
+    claim.observed.item = view("active", POLLED + 40_100, { acknowledgedAt: THEIRS });
     expect(stepOf(claim, ended(), 40_200)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
   });
 
@@ -771,7 +776,7 @@ describe("settle: fence, then stop", () => {
 });
 
 describe("whatever the state", () => {
-  const memories: Claim["memory"][] = [
+  const memories: Claim["lease"]["memory"][] = [
     { is: "none" },
     { is: "unanswered" },
     { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 10_000 },
@@ -830,7 +835,11 @@ describe("whatever the state", () => {
     (afterMs) => {
       for (const { facts: asked, step } of all(afterMs)) {
         if (step.do !== "stop" || !step.force) continue;
-        const { item, memory, acknowledgedAt } = asked.claim;
+        const {
+          observed: { item },
+          lease: { memory },
+          record: { acknowledgedAt },
+        } = asked.claim;
         expect(item?.acknowledgedAt).toBe(acknowledgedAt);
         if (item?.state === "stopping") continue;
         expect(item?.state).toBe("active");
@@ -850,10 +859,10 @@ describe("whatever the state", () => {
     (afterMs) => {
       for (const { facts: asked, step } of all(afterMs)) {
         if (step.do !== "open") continue;
-        expect(asked.claim.acknowledgedAt).toBe(step.acknowledgedAt);
+        expect(asked.claim.record.acknowledgedAt).toBe(step.acknowledgedAt);
         if (asked.pod.is !== "parked") continue;
         expect(asked.limits.draining).toBe(false);
-        expect(asked.claim.item).toMatchObject({ state: "starting", acknowledgedAt: OURS });
+        expect(asked.claim.observed.item).toMatchObject({ state: "starting", acknowledgedAt: OURS });
       }
     },
   );
@@ -861,7 +870,10 @@ describe("whatever the state", () => {
   test.each(TIMES)("a claim ends only when its item is out of its hands (%d ms)", (afterMs) => {
     for (const { facts: asked, step } of all(afterMs)) {
       if (step.do !== "drop" && step.do !== "settled") continue;
-      const { item, acknowledgedAt } = asked.claim;
+      const {
+        observed: { item },
+        record: { acknowledgedAt },
+      } = asked.claim;
       const others = item?.acknowledgedAt !== acknowledgedAt;
       expect(["queued", "stopped", "absent"].includes(item?.state ?? "") || others).toBe(true);
       expect(item?.state).not.toBe("unknown");

@@ -1,14 +1,13 @@
 import { describe, expect, test } from "vitest";
 import type { PodState } from "../../src/pods/pod-state.ts";
-import type { Claim } from "../../src/protocol/claim.ts";
 import { unopenedOutcome } from "../../src/protocol/outcome.ts";
-import { claimOf, END, OURS } from "./claims.ts";
+import { type ClaimFields, claimOf, END, OURS } from "./claims.ts";
 
 const PARKED: PodState = { is: "parked" };
 const GONE = { is: "gone" } as const;
 const FENCED = { is: "fenced", beatSentMs: 20_000, ttlMs: 90_000 } as const;
 
-const acknowledged = (more: Partial<Claim> = {}) => claimOf({ acknowledgedAt: OURS, memory: FENCED, ...more });
+const acknowledged = (more: ClaimFields = {}) => claimOf({ acknowledgedAt: OURS, memory: FENCED, ...more });
 
 describe("a session that was acknowledged and never opened", () => {
   test.each(["stopped", "queued"])("whose Pod was evicted meanwhile ended by that: item %s", (because) => {
@@ -44,11 +43,11 @@ describe("a session that was acknowledged and never opened", () => {
   });
 
   test("whose Secret somebody deleted did not start", () => {
-    const outcome = unopenedOutcome(acknowledged({ recordGone: true }), "stopped", PARKED, false);
+    const outcome = unopenedOutcome(acknowledged({ gone: true }), "stopped", PARKED, false);
     expect(outcome).toMatchObject({ reason: "StartFailed", message: expect.stringContaining("Secret") });
   });
 
-  test.each<[string, Partial<Claim>]>([
+  test.each<[string, ClaimFields]>([
     ["before anybody beat", { memory: { is: "none" } }],
     ["while it was fenced", { stoppingSinceMs: 21_000 }],
   ])("and was stopped by somebody else %s", (_, more) => {

@@ -116,12 +116,12 @@ export class Operator {
     const acknowledgedBefore = this.#api.acknowledgedAt;
     yield* sleep(this.#timeline.between(5, 600));
     const claim = this.#newClaim(this.#journalOf(sentMs), sentMs + TIMING.othersReclaimMs);
-    claim.claiming = true;
-    claim.acknowledgedBefore = acknowledgedBefore;
+    claim.record.claiming = true;
+    claim.record.acknowledgedBefore = acknowledgedBefore;
     const ackUntilMs = sentMs + TIMING.othersReclaimMs - TIMING.requestBoundMs - TIMING.marginMs;
-    while (claim.secretVersion === "") {
-      const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.journal)));
-      if (version !== null) claim.secretVersion = String(version);
+    while (claim.record.secretVersion === "") {
+      const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.record.journal)));
+      if (version !== null) claim.record.secretVersion = String(version);
       // It may stand, or come to stand: as after a restart.
       else if (this.#timeline.nowMs >= ackUntilMs) return yield* this.#recover();
     }
@@ -132,8 +132,8 @@ export class Operator {
     while (parked && this.#timeline.nowMs < ackUntilMs && (outcome === "late" || outcome === "unanswered")) {
       outcome = yield* this.#ackOnce(claim, outcome === "unanswered");
     }
-    claim.claiming = false;
-    claim.memory = { is: outcome === "unanswered" ? "unanswered" : "none" };
+    claim.record.claiming = false;
+    claim.lease.memory = { is: outcome === "unanswered" ? "unanswered" : "none" };
     if (outcome === "refused" || outcome === "late") yield* this.#try(this.#dropSecret(claim));
     if (this.#cluster.secret) yield* this.#loop(claim);
   }
@@ -168,13 +168,13 @@ export class Operator {
     try {
       const { state, acknowledgedAt } = yield* this.#work(() => this.#api.ack("operator"));
       // Older than our request, even if it was cut to its second: somebody else's. After a repeat ours may be the older one.
-      const { polledFromMs: polledMs } = claim.journal;
+      const { polledFromMs: polledMs } = claim.record.journal;
       const earliest = { polledMs, sentMs: repeated ? polledMs : this.#api.epochMs + sentMs - CLOCK_SLACK_MS };
-      if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.acknowledgedBefore, earliest)) {
+      if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.record.acknowledgedBefore, earliest)) {
         return repeated ? "unanswered" : "refused";
       }
-      claim.acknowledgedAt = acknowledgedAt;
-      claim.item = { ...this.#listed(sentMs), state, acknowledgedAt };
+      claim.record.acknowledgedAt = acknowledgedAt;
+      claim.observed.item = { ...this.#listed(sentMs), state, acknowledgedAt };
       return "acked";
     } catch (error) {
       return error instanceof RefusedError && !repeated ? "refused" : "unanswered";
@@ -199,7 +199,7 @@ export class Operator {
     const overMs = journal.polledUntilMs + TIMING.othersReclaimMs - (this.#wallMs() - CLOCK_SLACK_MS);
     const lateAckUntilMs = this.#timeline.nowMs + Math.min(windowMs, Math.max(0, overMs));
     const claim = this.#newClaim(journal, lateAckUntilMs, this.#timeline.nowMs);
-    claim.secretVersion = String(secret.version);
+    claim.record.secretVersion = String(secret.version);
     noteJournal(claim, journal, this.#timeline.nowMs);
     yield* this.#loop(claim);
   }
@@ -252,7 +252,9 @@ export class Operator {
   }
 
   #noteStep({ claim, pod }: Facts, step: Step): void {
-    this.#timeline.say(`step ${step.do} (item ${claim.item?.state ?? "-"}, memory ${claim.memory.is}, pod ${pod.is})`);
+    this.#timeline.say(
+      `step ${step.do} (item ${claim.observed.item?.state ?? "-"}, memory ${claim.lease.memory.is}, pod ${pod.is})`,
+    );
     this.#hurry += 1;
     if (this.#hurry === 3 * MAX_STEPS) {
       this.complaints.push(`${this.#hurry} steps without a wait, the last: ${step.do}`);
@@ -270,12 +272,12 @@ export class Operator {
     if (goneByMs !== null && this.#timeline.nowMs >= goneByMs && pod.is !== "ended" && pod.is !== "gone") {
       pod = { is: "ended", end: { ...NOT_SEEN, cause: "NodeLost", message: "" } };
     }
-    if ((pod.is === "running" || pod.is === "ended") && claim.journal.opened) {
-      claim.startedAtMs ??= pod.is === "running" ? pod.startedAtMs : pod.end.startedAtMs;
+    if ((pod.is === "running" || pod.is === "ended") && claim.record.journal.opened) {
+      claim.observed.startedAtMs ??= pod.is === "running" ? pod.startedAtMs : pod.end.startedAtMs;
     }
     noteWaiting(claim, pod, this.#timeline.nowMs);
     if (pod.is === "ended") this.#noteEnd(claim, pod.end);
-    if (pod.is === "gone" && claim.journal.opened) {
+    if (pod.is === "gone" && claim.record.journal.opened) {
       this.#noteEnd(claim, { ...NOT_SEEN, cause: "PodDeleted", message: "" });
     }
     return {
@@ -296,9 +298,9 @@ export class Operator {
   }
 
   #noteEnd(claim: Claim, end: End): void {
-    if (claim.end !== null) return;
-    claim.end = end;
-    claim.endedMs = this.#timeline.nowMs;
+    if (claim.observed.end !== null) return;
+    claim.observed.end = end;
+    claim.observed.endedMs = this.#timeline.nowMs;
   }
 
   #wallMs(): number {
@@ -312,16 +314,16 @@ export class Operator {
         this.#saw(claim, yield* this.#look());
         return false;
       case "own":
-        claim.acknowledgedAt = step.acknowledgedAt;
-        claim.lateAck = step.late ?? false;
-        claim.memory = { is: "none" };
+        claim.record.acknowledgedAt = step.acknowledgedAt;
+        claim.record.lateAck = step.late ?? false;
+        claim.lease.memory = { is: "none" };
         return false;
       case "take":
         yield* this.#take(claim, step.expected);
         return false;
       case "lose":
         this.losses += 1;
-        claim.lease = { is: "lost", by: "refusal", message: step.message, lapsedMs: this.#timeline.nowMs };
+        claim.lease.own = { is: "lost", by: "refusal", message: step.message, lapsedMs: this.#timeline.nowMs };
         return false;
       case "let-go":
         yield* this.#letGo(claim);
@@ -333,7 +335,7 @@ export class Operator {
         yield* this.#touch(claim);
         return false;
       case "snapshot":
-        claim.memory = remembered(step, claim, this.#timeline.nowMs);
+        claim.lease.memory = remembered(step, claim, this.#timeline.nowMs);
         return false;
       case "fence":
         yield* this.#fence(claim, step.expected);
@@ -366,25 +368,26 @@ export class Operator {
   }
 
   #saw(claim: Claim, view: ItemView): void {
-    claim.item = view;
-    if (view.state === "active" && claim.journal.lease === "Worker") claim.firstBeatSeen = true;
-    if (view.state === "stopping") claim.stoppingSinceMs ??= this.#timeline.nowMs;
+    claim.observed.item = view;
+    if (view.state === "active" && claim.record.journal.lease === "Worker") claim.observed.firstBeatSeen = true;
+    if (view.state === "stopping") claim.observed.stoppingSinceMs ??= this.#timeline.nowMs;
     const lost = view.state === "queued" || view.state === "stopped" || isReacknowledged(claim, view);
-    claim.lostSinceMs = lost ? (claim.lostSinceMs ?? this.#timeline.nowMs) : null;
+    claim.observed.lostSinceMs = lost ? (claim.observed.lostSinceMs ?? this.#timeline.nowMs) : null;
   }
 
   /** What the Secret says is asked first: an earlier opening may have taken effect. */
   *#open(claim: Claim, acknowledgedAt: string): Script {
-    if (this.#lease === "Operator" && claim.lease?.is === "held" && this.#api.holder !== "operator") {
+    if (this.#lease === "Operator" && claim.lease.own?.is === "held" && this.#api.holder !== "operator") {
       this.complaints.push("S2o a container is opened without its operator's lease");
     }
     const found = yield* this.#kube(() => this.#cluster.secret);
     if (!found) throw new StaleError();
-    claim.secretVersion = String(found.version);
-    claim.openingSent = true;
-    if (!found.key) claim.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
-    claim.journal = { ...claim.journal, acknowledgedAt, opened: true };
-    claim.openedMs = this.#timeline.nowMs;
+    claim.record.secretVersion = String(found.version);
+    claim.record.openingSent = true;
+    if (!found.key)
+      claim.record.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
+    claim.record.journal = { ...claim.record.journal, acknowledgedAt, opened: true };
+    claim.record.openedMs = this.#timeline.nowMs;
     yield* this.#touch(claim);
   }
 
@@ -400,42 +403,43 @@ export class Operator {
 
   *#touch(claim: Claim): Script {
     yield* this.#kube(() => this.#cluster.touch());
-    claim.touches += 1;
-    claim.touchedMs = this.#timeline.nowMs;
+    claim.record.touches += 1;
+    claim.record.touchedMs = this.#timeline.nowMs;
   }
 
   *#fence(claim: Claim, expected: string): Script {
-    const ended = claim.end !== null;
-    claim.memory = { is: "none" };
+    const ended = claim.observed.end !== null;
+    claim.lease.memory = { is: "none" };
     const beatSentMs = this.#timeline.nowMs;
     const answer = yield* this.#work(() => this.#api.beat("operator", expected));
-    claim.item = null;
+    claim.observed.item = null;
     if (answer.kind === "refused" || answer.state !== "active") {
-      claim.memory = { is: "refused", atMs: beatSentMs };
+      claim.lease.memory = { is: "refused", atMs: beatSentMs };
       return;
     }
-    claim.memory = { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs, value: answer.last ?? "" };
-    if (expected === NO_HEARTBEAT && claim.journal.opened && !ended) claim.ending = { why: "NoFirstBeat", message: "" };
+    claim.lease.memory = { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs, value: answer.last ?? "" };
+    if (expected === NO_HEARTBEAT && claim.record.journal.opened && !ended)
+      claim.record.ending = { why: "NoFirstBeat", message: "" };
   }
 
   // --- lease: Operator ----------------------------------------------------------------------------------------------
 
   *#take(claim: Claim, expected: string): Script {
-    claim.memory = { is: "none" };
-    claim.item = null;
+    claim.lease.memory = { is: "none" };
+    claim.observed.item = null;
     const sentMs = this.#timeline.nowMs;
     const sentWallMs = this.#wallMs();
     const answer = yield* this.#work(() => this.#api.beat("operator", expected));
     const taken = answer.kind === "refused" ? null : leaseOf(this.#heartbeat(answer), sentMs, sentWallMs);
     if (taken) {
-      claim.lease = taken;
+      claim.lease.own = taken;
       this.#paused = false;
       if (taken.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
-    } else if (claim.journal.opened) {
+    } else if (claim.record.journal.opened) {
       this.losses += 1;
-      claim.lease = { is: "lost", by: "refusal", message: "moved", lapsedMs: this.#timeline.nowMs };
+      claim.lease.own = { is: "lost", by: "refusal", message: "moved", lapsedMs: this.#timeline.nowMs };
     } else {
-      claim.memory = { is: "refused", atMs: this.#timeline.nowMs };
+      claim.lease.memory = { is: "refused", atMs: this.#timeline.nowMs };
     }
   }
 
@@ -448,19 +452,19 @@ export class Operator {
   *#keep(claim: Claim): Script {
     let failures = 0;
     let dueMs = this.#timeline.nowMs + this.#intervalOf(claim) * this.#timeline.between(0.5, 1);
-    while (claim.lease?.is === "held") {
+    while (claim.lease.own?.is === "held") {
       yield* sleep(Math.max(0, dueMs - this.#timeline.nowMs));
-      const lease: Claim["lease"] = claim.lease;
+      const lease: Claim["lease"]["own"] = claim.lease.own;
       if (this.#paused || lease?.is !== "held") return;
       this.#beating = true;
       const result: BeatResult =
         this.#timeline.nowMs >= leaseEndMs(lease) ? { is: "failed" } : yield* this.#beat(lease.echo);
       this.#beating = false;
-      const before: Claim["lease"] = claim.lease;
+      const before: Claim["lease"]["own"] = claim.lease.own;
       if (before?.is !== "held") return;
       const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
       const after = afterBeat(before, result, now, TIMING);
-      claim.lease = after;
+      claim.lease.own = after;
       if (after.is === "lost") {
         this.losses += 1;
         this.#timeline.say(`lease lost: ${after.message}`);
@@ -476,7 +480,7 @@ export class Operator {
     }
   }
 
-  #intervalOf({ lease }: Claim): number {
+  #intervalOf({ lease: { own: lease } }: Claim): number {
     return beatIntervalMs(lease as HeldLease, TIMING);
   }
 
@@ -500,34 +504,49 @@ export class Operator {
   #resumeKeeper(claim: Claim): void {
     this.#paused = false;
     this.#keeper?.kill();
-    if (claim.lease?.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
+    if (claim.lease.own?.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
   }
 
   *#letGo(claim: Claim): Script {
     yield* this.#quietKeeper();
-    const { lease } = claim;
+    const {
+      lease: { own: lease },
+    } = claim;
     if (lease?.is !== "held") return;
-    claim.lease = null;
-    claim.item = null;
-    claim.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
+    claim.lease.own = null;
+    claim.observed.item = null;
+    claim.lease.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
     // A last one, to have it lapse sooner; this server grants what it granted before.
     const sentMs = this.#timeline.nowMs;
     const result = yield* this.#beat(lease.echo);
-    if (result.is !== "refused") claim.memory = { is: "fenced", beatSentMs: sentMs, ttlMs: lease.ttlMs };
+    if (result.is !== "refused") claim.lease.memory = { is: "fenced", beatSentMs: sentMs, ttlMs: lease.ttlMs };
   }
 
   *#stop(claim: Claim, force: boolean): Script {
-    const held = claim.lease?.is === "held";
+    const held = claim.lease.own?.is === "held";
     if (force) yield* this.#quietKeeper();
-    const { lease } = claim;
+    const {
+      lease: { own: lease },
+    } = claim;
     const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
     if (held && !(lease?.is === "held" && maySendStop(lease, now, TIMING))) return this.#resumeKeeper(claim);
     const sentMs = this.#timeline.nowMs;
     const { state, goneByMs } = this.#cluster.live;
-    if (force && claim.ending === null && state.is === "running" && goneByMs === null && this.#cluster.containerRuns) {
+    if (
+      force &&
+      claim.record.ending === null &&
+      state.is === "running" &&
+      goneByMs === null &&
+      this.#cluster.containerRuns
+    ) {
       this.complaints.push("a session is stopped under its running container");
     }
-    if (force && claim.end?.exitCode === SIGKILL_EXIT && claim.ending === null && this.#api.state === "active") {
+    if (
+      force &&
+      claim.observed.end?.exitCode === SIGKILL_EXIT &&
+      claim.record.ending === null &&
+      this.#api.state === "active"
+    ) {
       if (this.#limits.onPodFailure === "Release") this.complaints.push("a session to be released is stopped");
     }
     try {
@@ -536,14 +555,14 @@ export class Operator {
       if (force) this.#resumeKeeper(claim);
       throw error;
     }
-    const seen = claim.item ?? this.#listed(sentMs);
-    claim.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
-    if (force && claim.lease !== null) claim.lease = { is: "over" };
+    const seen = claim.observed.item ?? this.#listed(sentMs);
+    claim.observed.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
+    if (force && claim.lease.own !== null) claim.lease.own = { is: "over" };
     if (force) return;
-    claim.gracefulStopMs = this.#timeline.nowMs;
-    claim.stoppingSinceMs = claim.gracefulStopMs;
-    if (claim.lease?.is === "held") claim.lease = { ...claim.lease, state: "stopping" };
-    claim.ending = { why: "MaxDuration", message: "" };
+    claim.lease.gracefulStopMs = this.#timeline.nowMs;
+    claim.observed.stoppingSinceMs = claim.lease.gracefulStopMs;
+    if (claim.lease.own?.is === "held") claim.lease.own = { ...claim.lease.own, state: "stopping" };
+    claim.record.ending = { why: "MaxDuration", message: "" };
   }
 
   *#deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Script {
@@ -553,7 +572,7 @@ export class Operator {
       if (!fits && state.is !== "gone") throw new RefusedError(`the Pod is ${state.is}`);
       this.#cluster.delete();
     });
-    claim.ending ??= { why: step.why, message: step.message };
+    claim.record.ending ??= { why: step.why, message: step.message };
     if (step.why === "StartFailed") this.#noteEnd(claim, { ...NOT_SEEN, cause: "StartFailed", message: "" });
   }
 
@@ -561,7 +580,7 @@ export class Operator {
     yield* this.#kube(() => {
       const { secret } = this.#cluster;
       if (!secret) return;
-      if (String(secret.version) !== claim.secretVersion) throw new StaleError();
+      if (String(secret.version) !== claim.record.secretVersion) throw new StaleError();
       this.#cluster.secret = null;
     });
   }
@@ -570,26 +589,26 @@ export class Operator {
   #reread(claim: Claim): void {
     const { secret } = this.#cluster;
     if (!secret) {
-      claim.recordGone = true;
+      claim.record.gone = true;
       return;
     }
     noteJournal(claim, secret.journal, this.#timeline.nowMs);
-    claim.secretVersion = String(secret.version);
-    claim.acknowledgedAt = secret.journal.acknowledgedAt ?? claim.acknowledgedAt;
+    claim.record.secretVersion = String(secret.version);
+    claim.record.acknowledgedAt = secret.journal.acknowledgedAt ?? claim.record.acknowledgedAt;
   }
 
   /** Items of running sessions are looked at every 5 s before their first beat, then every 30 s. */
   *#sweep(): Script {
     for (;;) {
-      const slow = this.#claim?.firstBeatSeen ?? false;
+      const slow = this.#claim?.observed.firstBeatSeen ?? false;
       yield* sleep(slow ? TIMING.observeMs : TIMING.observeFirstBeatMs);
       const claim = this.#claim;
       if (
         !claim ||
-        claim.journal.lease === "Operator" ||
-        claim.startedAtMs === null ||
-        claim.end !== null ||
-        claim.claiming
+        claim.record.journal.lease === "Operator" ||
+        claim.observed.startedAtMs === null ||
+        claim.observed.end !== null ||
+        claim.record.claiming
       )
         continue;
       const view = yield* this.#try(this.#look());

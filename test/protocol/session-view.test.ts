@@ -76,7 +76,10 @@ describe("what is noted of a session", () => {
     const [alive, over] = [opened(), opened({ end: END })];
     notes().saw(alive, view("active", POLLED + 9_000, { startedAt }));
     notes().saw(over, view("stopped", POLLED + 9_000, { startedAt }));
-    expect([alive.firstBeatAtMs, over.firstBeatAtMs]).toEqual([Date.parse(startedAt), Date.parse(startedAt)]);
+    expect([alive.observed.firstBeatAtMs, over.observed.firstBeatAtMs]).toEqual([
+      Date.parse(startedAt),
+      Date.parse(startedAt),
+    ]);
   });
 
   test("no beat where the only one was Berth's, to stop what never beat", () => {
@@ -86,7 +89,7 @@ describe("what is noted of a session", () => {
     ];
     for (const claim of [ended, late]) {
       notes().saw(claim, view("active", POLLED + 9_000, { startedAt }));
-      expect(claim.firstBeatAtMs).toBeNull();
+      expect(claim.observed.firstBeatAtMs).toBeNull();
     }
   });
 

@@ -22,10 +22,10 @@ function lastStep(every: number, firstMs: number, graceMs: number): { step: Step
   for (;;) {
     const step = nextStep(facts(claim, RUNNING, afterMs, { podAssigned: true, limits: { ...LIMITS, graceMs } }));
     if (step.do === "look") {
-      claim.item = seen(afterMs);
+      claim.observed.item = seen(afterMs);
       afterMs += LOOK_MS;
     } else if (step.do === "snapshot") {
-      claim.memory = remembered(step, claim, POLLED + afterMs);
+      claim.lease.memory = remembered(step, claim, POLLED + afterMs);
     } else if (step.do === "wait" && step.untilMs !== null && step.untilMs > POLLED + afterMs) {
       afterMs = step.untilMs - POLLED;
     } else {

@@ -12,7 +12,7 @@ test("a look is not told to a claim that took the slot while it was under way", 
   const claims = new ClaimTable();
   const seen: Claim[] = [];
   const running = (workId: string) =>
-    opened({ startedAtMs: 1, firstBeatSeen: true, journal: { ...opened().journal, workId } });
+    opened({ startedAtMs: 1, firstBeatSeen: true, journal: { ...opened().record.journal, workId } });
   const [earlier, later] = [running("work_1"), running("work_2")];
   claims.add(earlier);
   const ending = new AbortController();

@@ -64,12 +64,12 @@ class Rig {
       },
       work: () => ({ beats, heartbeat: (workId: string, o: Omit<Sent, "workId" | "atMs">) => this.#beat(workId, o) }),
     } as Parameters<typeof contextOf>[0]);
-    this.keeper = new LeaseKeeper(context, (claim) => this.changed.push(claim.journal.workId));
+    this.keeper = new LeaseKeeper(context, (claim) => this.changed.push(claim.record.journal.workId));
     this.running = this.keeper.run(this.ending.signal);
   }
 
   /** A claim whose lease was taken now. */
-  kept(workId = "work_1"): Claim & { lease: HeldLease } {
+  kept(workId = "work_1"): Claim & { lease: { own: HeldLease } } {
     const claim = claimOf({ journal: { ...JOURNAL, lease: "Operator", workId } });
     const named = Object.assign(claim, { name: `pod-${workId}` });
     const lease: HeldLease = {
@@ -81,9 +81,9 @@ class Rig {
       sentWallMs: this.clock.now(),
       unansweredMs: null,
     };
-    named.lease = lease;
+    named.lease.own = lease;
     this.keeper.keep(named);
-    return named as Claim & { lease: HeldLease };
+    return named as Claim & { lease: { own: HeldLease } };
   }
 
   accepted(more: Partial<Heartbeat> = {}): HeartbeatOutcome {
@@ -222,7 +222,7 @@ describe("beats that wait for room", () => {
     const claims = ["first", "lapses", "paused", "forgotten"].map((workId) => rig.kept(workId));
     await rig.clock.advance(INTERVAL);
     const [first] = rig.sent;
-    const waiting = claims.filter(({ journal }) => journal.workId !== first?.workId);
+    const waiting = claims.filter(({ record: { journal } }) => journal.workId !== first?.workId);
     const [lapses, paused, forgotten] = waiting as [Claim, Claim, Claim];
     const quiet = rig.keeper.pause(paused);
     rig.keeper.forget(forgotten);
@@ -232,7 +232,7 @@ describe("beats that wait for room", () => {
     await rig.clock.settle();
     await quiet;
     expect(rig.sent.filter(({ workId }) => workId !== first?.workId)).toEqual([]);
-    expect(lapses.lease).toMatchObject({ is: "lost", by: "silence" });
+    expect(lapses.lease.own).toMatchObject({ is: "lost", by: "silence" });
   });
 });
 
@@ -243,7 +243,7 @@ test("a beat that waits for room is not sent once its lease is paused", async ()
   const claims = ["one", "other"].map((workId) => rig.kept(workId));
   await rig.clock.advance(INTERVAL);
   const [sent] = rig.sent;
-  const waiting = claims.find(({ journal }) => journal.workId !== sent?.workId) as Claim;
+  const waiting = claims.find(({ record: { journal } }) => journal.workId !== sent?.workId) as Claim;
   const quiet = rig.keeper.pause(waiting);
   end();
   await quiet;
@@ -287,7 +287,7 @@ describe("one lease", () => {
     await rig.clock.advance(INTERVAL + 2 * SECOND);
     expect(rig.sent.map(({ expected }) => expected)).toEqual(["first", "first", "its value"]);
     expect((rig.sent[1]?.atMs ?? 0) - (rig.sent[0]?.atMs ?? 0)).toBeLessThan(SECOND);
-    expect(claim.lease).toMatchObject({ is: "held", echo: "value 1" });
+    expect(claim.lease.own).toMatchObject({ is: "held", echo: "value 1" });
     expect(await rig.count("adopted")).toBe(1);
   });
 
@@ -296,7 +296,7 @@ describe("one lease", () => {
     const claim = rig.kept();
     await rig.clock.advance(10 * INTERVAL);
     expect(rig.sent).toHaveLength(1);
-    expect(claim.lease).toMatchObject({ is: "lost", by: "refusal" });
+    expect(claim.lease.own).toMatchObject({ is: "lost", by: "refusal" });
     expect(rig.changed).toEqual(["work_1"]);
     expect(rig.keeper.size).toBe(0);
     expect(await metricValue(rig.metrics.leasesLost, LABELS)).toBe(1);
@@ -308,9 +308,9 @@ describe("one lease", () => {
     };
     const claim = rig.kept();
     await rig.clock.advance(TTL - 1);
-    expect(claim.lease.is).toBe("held");
+    expect(claim.lease.own.is).toBe("held");
     await rig.clock.advance(1);
-    expect(claim.lease).toMatchObject({ is: "lost", by: "silence" });
+    expect(claim.lease.own).toMatchObject({ is: "lost", by: "silence" });
     // With backoff: some at once, then every half of an interval.
     expect(rig.sent.length).toBeGreaterThan(8);
     expect(rig.sent.length).toBeLessThan(40);
@@ -331,7 +331,7 @@ describe("one lease", () => {
     rig.answer = async () => rig.accepted({ state: "stopping", lease_extended: false });
     const claim = rig.kept();
     await rig.clock.advance(INTERVAL);
-    expect(claim.lease).toMatchObject({ is: "held", state: "stopping" });
+    expect(claim.lease.own).toMatchObject({ is: "held", state: "stopping" });
     expect(rig.changed).toEqual(["work_1"]);
     const before = rig.sent.length;
     await rig.clock.advance(2 * INTERVAL);
@@ -343,7 +343,7 @@ describe("one lease", () => {
     const claim = rig.kept();
     await rig.clock.advance(3 * INTERVAL);
     expect(rig.sent).toHaveLength(1);
-    expect(claim.lease).toEqual({ is: "over" });
+    expect(claim.lease.own).toEqual({ is: "over" });
   });
 
   test("lateness counts from when a beat was due", async () => {
@@ -364,7 +364,7 @@ describe("a process that may not act", () => {
     rig.clock.pause(TTL);
     await rig.clock.advance(10 * SECOND);
     expect(rig.sent).toEqual([]);
-    expect(claim.lease).toMatchObject({ is: "lost", by: "silence" });
+    expect(claim.lease.own).toMatchObject({ is: "lost", by: "silence" });
   });
 
   test("that slept for less beats at once", async () => {
@@ -372,7 +372,7 @@ describe("a process that may not act", () => {
     rig.clock.pause(TTL / 2);
     await rig.clock.advance(1);
     expect(rig.sent).toHaveLength(1);
-    expect(claim.lease.is).toBe("held");
+    expect(claim.lease.own.is).toBe("held");
   });
 
   test("that leads no longer sends nothing", async () => {
@@ -414,7 +414,7 @@ describe("the session loop's hand on it", () => {
     end();
     await rig.clock.advance(2 * INTERVAL);
     expect(rig.sent).toHaveLength(1);
-    expect(claim.lease.is).toBe("held");
+    expect(claim.lease.own.is).toBe("held");
     expect(rig.changed).toEqual([]);
     expect(rig.timers).toBe(0);
   });
@@ -435,7 +435,7 @@ describe("the session loop's hand on it", () => {
 
   test("a session that has ended is told of the beat that buys time for its stop", async () => {
     const claim = rig.kept();
-    claim.end = { cause: "Completed", message: "", exitCode: 0, startedAtMs: null, finishedAtMs: null };
+    claim.observed.end = { cause: "Completed", message: "", exitCode: 0, startedAtMs: null, finishedAtMs: null };
     await rig.clock.advance(INTERVAL);
     expect(rig.changed).toEqual(["work_1"]);
   });

@@ -53,12 +53,12 @@ function steps(
   const keeper = new LeaseKeeper(context, () => {});
   const leases = new LeaseSteps(context, keeper);
   const seenActive = () => {
-    claim.item = view("active", clock.monotonic());
+    claim.observed.item = view("active", clock.monotonic());
   };
   /** lease: Operator: the lease is in hand since now, and kept. */
   const keep = () => {
     const instant = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
-    claim.lease = { is: "held", state: "active", echo: "first", ttlMs: TTL_MS, ...instant };
+    claim.lease.own = { is: "held", state: "active", echo: "first", ttlMs: TTL_MS, ...instant };
     keeper.keep(claim);
   };
   return { clock, sent, claim, leases, seenActive, keep, answerBeat: () => late.resolve() };
@@ -84,7 +84,7 @@ test.each([
     clock.pause(TTL_MS, { suspended });
     await leases.stop(claim, true, false);
     expect(sent).toEqual(["beat"]);
-    expect(claim.memory).toEqual({ is: "none" });
+    expect(claim.lease.memory).toEqual({ is: "none" });
     await leases.fence(claim, "ours");
     seenActive();
     await leases.stop(claim, true, false);
@@ -96,7 +96,7 @@ test("an item that is stopping already is stopped however long ago the lease was
   const { clock, sent, claim, leases } = steps();
   await leases.fence(claim, "theirs");
   clock.pause(TTL_MS, { suspended: true });
-  claim.item = view("stopping", clock.monotonic());
+  claim.observed.item = view("stopping", clock.monotonic());
   await leases.stop(claim, true, false);
   expect(sent).toEqual(["beat", "stop"]);
 });
@@ -106,7 +106,7 @@ describe("after a lease was let go", () => {
   const letGo = async (of: ReturnType<typeof steps>) => {
     const { clock, claim, leases, seenActive } = of;
     const times = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
-    claim.lease = { is: "held", state: "active", echo: "ours", ttlMs: TTL_MS, ...times };
+    claim.lease.own = { is: "held", state: "active", echo: "ours", ttlMs: TTL_MS, ...times };
     await leases.letGo(claim);
     seenActive();
   };
@@ -124,7 +124,7 @@ describe("after a lease was let go", () => {
     of.clock.pause(TTL_MS, { suspended: true });
     await of.leases.stop(of.claim, true, false);
     expect(of.sent).toEqual(["beat"]);
-    expect(of.claim.memory).toEqual({ is: "none" });
+    expect(of.claim.lease.memory).toEqual({ is: "none" });
   });
 
   test.each(["unanswered", "refused"] as const)("no stop rests on a last beat that is %s", async (beats) => {
@@ -132,7 +132,7 @@ describe("after a lease was let go", () => {
     await letGo(of);
     await of.leases.stop(of.claim, true, false);
     expect(of.sent).toEqual(["beat"]);
-    expect(of.claim.memory).toEqual({ is: "none" });
+    expect(of.claim.lease.memory).toEqual({ is: "none" });
   });
 });
 
@@ -173,7 +173,7 @@ describe("lease: Operator: while a heartbeat is under way", () => {
     answerBeat();
     await lettingGo;
     expect(sent).toEqual(["beat", "beat"]);
-    expect(claim.lease).toBeNull();
+    expect(claim.lease.own).toBeNull();
   });
 });
 

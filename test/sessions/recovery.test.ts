@@ -110,7 +110,7 @@ describe("a claim of an earlier process", () => {
     const opened: Partial<Journal> = { opened: true, acknowledgedAt: OURS };
     const { claims, run } = start({ secrets: [claimSecret(opened)], cached: pod(running, { metadata: { uid } }) });
     await run();
-    expect([...claims]).toMatchObject([{ startedAtMs }]);
+    expect([...claims]).toMatchObject([{ observed: { startedAtMs } }]);
   });
 
   test("waits until no acknowledgement of it can take effect any more", async () => {

@@ -12,11 +12,7 @@ const NAMESPACE = "agents";
 const NAME = "berth-releases-env-uid";
 
 /** A claim of an item, by the uid of its Secret. */
-const claimOf = (secretUid: string, workId = "work_1"): Claim => ({
-  ...opened(),
-  secretUid,
-  journal: { ...JOURNAL, workId },
-});
+const claimOf = (secretUid: string, workId = "work_1"): Claim => opened({ secretUid, journal: { ...JOURNAL, workId } });
 
 function setUp() {
   const clock = new VirtualClock();

@@ -103,7 +103,7 @@ test("a claim whose Secret was deleted is not opened again", async () => {
   const parked = pod({}, { metadata: METADATA });
   const { verbs, sent } = await run(claim, parked, () => notFound("secrets", claim.name));
   expect(verbs).toEqual(["patch secrets", "get secrets"]);
-  expect(claim.recordGone).toBe(true);
+  expect(claim.record.gone).toBe(true);
   // It is fenced, to be stopped.
   expect(sent[0]).toBe("heartbeat");
 });
@@ -113,7 +113,7 @@ test("a session isn't being ended while its Pod is another than was seen", async
   const claim = opened({ journal: { ...JOURNAL, lease: "Operator", acknowledgedAt: OURS, opened: true }, lease: lost });
   const { verbs } = await run(claim, running(), () => running({ phase: "Failed" }));
   expect(new Set(verbs)).toEqual(new Set(["get pods"]));
-  expect(claim.ending).toBeNull();
+  expect(claim.record.ending).toBeNull();
 });
 
 test("after a final refusal the item is looked at before anything else is sent", async () => {
@@ -143,5 +143,5 @@ test.each([
     () => notFound("pods", claim.name),
     (loop) => loop.reoffered(claim, view("queued", held.sentMs + laterMs)),
   );
-  expect(claim.lease?.is).toBe(is);
+  expect(claim.lease.own?.is).toBe(is);
 });

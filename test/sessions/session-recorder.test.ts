@@ -44,7 +44,7 @@ describe("a session whose container ended before it served", () => {
     noted.ended(claim, endOf());
     const target = { ...isTrue("DisruptionTarget"), reason: "TerminationByKubelet" };
     noted.ended(claim, endOf({ reason: "Evicted", message: "low on memory", conditions: [target] }));
-    expect(claim.end).toMatchObject({ cause: "Evicted", exitCode: 1, message: "low on memory" });
+    expect(claim.observed.end).toMatchObject({ cause: "Evicted", exitCode: 1, message: "low on memory" });
     expect(isStartFailure(claim)).toBe(false);
   });
 });
@@ -59,7 +59,7 @@ describe.each(["Worker", "Operator"] as const)(
       if (state.is !== "ended") throw new Error(`the Pod is ${state.is}`);
       const claim = opened({ journal: { ...JOURNAL, lease, opened: true } });
       notes().ended(claim, state.end);
-      if (lease === "Worker") claim.neverBeaten = true;
+      if (lease === "Worker") claim.lease.neverBeaten = true;
       return isStartFailure(claim);
     };
 
@@ -87,7 +87,7 @@ describe.each(["Worker", "Operator"] as const)(
       const claim = opened({ journal: { ...JOURNAL, lease: "Worker", opened: true }, neverBeaten: true });
       const state = readPodState(recordedPod("deleted-sigterm-handled-exit-0"));
       if (state.is === "ended") notes().ended(claim, state.end);
-      expect([claim.end?.cause, isStartFailure(claim)]).toEqual(["PodDeleted", false]);
+      expect([claim.observed.end?.cause, isStartFailure(claim)]).toEqual(["PodDeleted", false]);
     });
   },
 );
@@ -100,8 +100,8 @@ test.each([
   const noted = notes();
   const seen = beats.map((latestHeartbeatAt, at) => {
     noted.saw(claim, view("active", at, { latestHeartbeatAt }));
-    return claim.firstBeatSeen;
+    return claim.observed.firstBeatSeen;
   });
   expect(seen).toEqual([false, false, true]);
-  expect(claim.blindFence).toBeNull();
+  expect(claim.lease.blindFence).toBeNull();
 });

@@ -73,7 +73,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "accepts another Pod of the same name",
         guard: "readLive",
-        find: "live.metadata.uid === claim.journal.podUid && ",
+        find: "live.metadata.uid === claim.record.journal.podUid && ",
         replace: "",
       },
       {
@@ -230,7 +230,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "opens an item that was acknowledged after its window",
         guard: "unanswered",
-        find: "!claim.lateAck &&\n",
+        find: "!claim.record.lateAck &&\n",
         replace: "",
       },
       {
@@ -260,8 +260,8 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "opens a claim whose Secret is gone",
         guard: "record",
-        find: "!claim.recordGone &&\n    !claim.lateAck",
-        replace: "!claim.lateAck",
+        find: "!claim.record.gone &&\n    !claim.record.lateAck",
+        replace: "!claim.record.lateAck",
       },
       {
         name: "opens a claim whose Pod is being deleted",
@@ -272,20 +272,20 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "opens a claim that it decided to end",
         guard: "guard",
-        find: "!claim.ending &&\n",
+        find: "!claim.record.ending &&\n",
         replace: "",
       },
       {
         name: "opens a claim while the Environment drains",
         guard: "guard",
-        find: "return !limits.draining || (claim.openingSent && nowMs < limits.drainDeadlineMs);",
+        find: "return !limits.draining || (claim.record.openingSent && nowMs < limits.drainDeadlineMs);",
         replace: "return true;",
       },
       {
         name: "goes on with an opening after the drain's time",
         guard: "bound",
-        find: "(claim.openingSent && nowMs < limits.drainDeadlineMs)",
-        replace: "claim.openingSent",
+        find: "(claim.record.openingSent && nowMs < limits.drainDeadlineMs)",
+        replace: "claim.record.openingSent",
       },
       {
         name: "waits without end for a Pod that is not parked any more",
@@ -296,20 +296,20 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "opens an item that was acknowledged again (lease: Worker)",
         guard: "stop",
-        find: 'const untouched = claim.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
-        replace: 'const untouched = claim.memory.is === "none" && item?.state === "starting";',
+        find: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
+        replace: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting";',
       },
       {
         name: "takes the lease of an item that was acknowledged again",
         guard: "stop",
-        find: 'const unbeaten = claim.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
-        replace: 'const unbeaten = claim.memory.is === "none" && item?.state === "starting";',
+        find: 'const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting" && !isReacknowledged(claim, item);',
+        replace: 'const unbeaten = claim.lease.memory.is === "none" && item?.state === "starting";',
       },
       {
         name: "opens an item that is active already",
         guard: "guard",
-        find: 'const untouched = claim.memory.is === "none" && item?.state === "starting" &&',
-        replace: 'const untouched = claim.memory.is === "none" && item !== null &&',
+        find: 'const untouched = claim.lease.memory.is === "none" && item?.state === "starting" &&',
+        replace: 'const untouched = claim.lease.memory.is === "none" && item !== null &&',
       },
       {
         name: "starts a container before the operator has its lease",
@@ -332,7 +332,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "settles a claim whose container runs without opening its Secret",
         guard: "record",
-        find: 'if (ran && claim.journal.use === "session" && !claim.recordGone) {',
+        find: 'if (ran && claim.record.journal.use === "session" && !claim.record.gone) {',
         replace: "if (false) {",
       },
     ],
@@ -344,14 +344,14 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "never notices that an item was acknowledged again",
         guard: "stop",
-        find: "return isLater(item.acknowledgedAt, claim.acknowledgedAt);",
+        find: "return isLater(item.acknowledgedAt, claim.record.acknowledgedAt);",
         replace: "return false;",
       },
       {
         name: "compares acknowledgements by their texts",
         guard: "identity",
-        find: "return isLater(item.acknowledgedAt, claim.acknowledgedAt);",
-        replace: "return item.acknowledgedAt !== claim.acknowledgedAt;",
+        find: "return isLater(item.acknowledgedAt, claim.record.acknowledgedAt);",
+        replace: "return item.acknowledgedAt !== claim.record.acknowledgedAt;",
       },
       {
         name: "takes an earlier acknowledgement for another client's",
@@ -375,14 +375,14 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "takes a Secret about another item for its own",
         guard: "identity",
-        find: "journal?.workId === claim.journal.workId && journal.podUid === claim.journal.podUid",
-        replace: "journal?.podUid === claim.journal.podUid",
+        find: "journal?.workId === claim.record.journal.workId && journal.podUid === claim.record.journal.podUid",
+        replace: "journal?.podUid === claim.record.journal.podUid",
       },
       {
         name: "takes a Secret about another Pod for its own",
         guard: "identity",
-        find: "journal?.workId === claim.journal.workId && journal.podUid === claim.journal.podUid",
-        replace: "journal?.workId === claim.journal.workId",
+        find: "journal?.workId === claim.record.journal.workId && journal.podUid === claim.record.journal.podUid",
+        replace: "journal?.workId === claim.record.journal.workId",
       },
       {
         name: "forgets a Secret that it couldn't read",
@@ -411,13 +411,13 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "doesn't note the resourceVersion of its Secret",
         guard: "versions",
-        find: 'claim.secretVersion = secret.metadata.resourceVersion ?? "";',
+        find: 'claim.record.secretVersion = secret.metadata.resourceVersion ?? "";',
         replace: "",
       },
       {
         name: "doesn't note the uid of its Secret",
         guard: "precondition",
-        find: 'claim.secretUid = secret.metadata.uid ?? "";',
+        find: 'claim.record.secretUid = secret.metadata.uid ?? "";',
         replace: "",
       },
       {
@@ -593,7 +593,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "hands a claim to the session loop while it is being claimed",
         guard: "guard",
-        find: "claim.claiming = true;",
+        find: "claim.record.claiming = true;",
         replace: "",
         tests: [RUNTIME, HISTORIES],
       },
@@ -638,7 +638,7 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "counts no bound from an opening that another process made",
         guard: "bound",
-        find: "claim.openedMs ??= nowMs;",
+        find: "claim.record.openedMs ??= nowMs;",
         replace: "",
         tests: ["test/protocol/claim-table.test.ts"],
       },

@@ -83,8 +83,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "doesn't list again after the container's end",
         guard: "stop",
-        find: "claim.endedMs ?? Number.NEGATIVE_INFINITY, memory",
-        replace: "Number.NEGATIVE_INFINITY, memory",
+        find: "claim.observed.endedMs ?? Number.NEGATIVE_INFINITY,",
+        replace: "Number.NEGATIVE_INFINITY,",
       },
       {
         name: "goes on with an item that is out of its hands",
@@ -119,7 +119,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "walks the list at the same pace however long it is",
         guard: "bound",
-        find: "2 ** Math.min(MAX_DOUBLINGS, Math.max(0, claim.unknowns - 1))",
+        find: "2 ** Math.min(MAX_DOUBLINGS, Math.max(0, claim.observed.unknowns - 1))",
         replace: "1",
       },
     ],
@@ -150,19 +150,19 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "stops an item that another client may have acknowledged",
         guard: "doubted",
-        find: "if (claim.lateAck) return true;",
+        find: "if (claim.record.lateAck) return true;",
         replace: "",
       },
       {
         name: "releases a refused item",
         guard: "guard",
-        find: ' || claim.journal.use !== "session") return false;',
+        find: ' || claim.record.journal.use !== "session") return false;',
         replace: ") return false;",
       },
       {
         name: "releases a session that Berth ended",
         guard: "guard",
-        find: 'if (claim.ending !== null && claim.ending.why !== "StartFailed") return false;',
+        find: 'if (claim.record.ending !== null && claim.record.ending.why !== "StartFailed") return false;',
         replace: "",
       },
       {
@@ -186,7 +186,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "believes a start from before it saw the container wait",
         guard: "bound",
-        find: "saidMs < 0 || (claim.waitedMs !== null && saidMs > nowMs - claim.waitedMs)",
+        find: "saidMs < 0 || (claim.observed.waitedMs !== null && saidMs > nowMs - claim.observed.waitedMs)",
         replace: "saidMs < 0",
       },
     ],
@@ -198,14 +198,14 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "decides on a claim that the claim loop works on",
         guard: "guard",
-        find: "if (claim.claiming) return FOREVER;",
+        find: "if (claim.record.claiming) return FOREVER;",
         replace: "",
       },
       {
         name: "never settles a claim whose Pod is gone",
         guard: "guard",
-        find: 'pod.is === "ended" || pod.is === "gone" || claim.end !== null',
-        replace: 'pod.is === "ended" || claim.end !== null',
+        find: 'pod.is === "ended" || pod.is === "gone" || claim.observed.end !== null',
+        replace: 'pod.is === "ended" || claim.observed.end !== null',
       },
       {
         name: "watches a Pod that is being deleted as if it stayed",
@@ -216,8 +216,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "watches a session of an earlier process without adopting its lease",
         guard: "adoptStill",
-        find: "claim.lease === null ? adopt(facts) : watchHeld(facts)",
-        replace: 'watchHeld({ ...facts, claim: { ...claim, lease: claim.lease ?? { is: "over" } } })',
+        find: "claim.lease.own === null ? adopt(facts) : watchHeld(facts)",
+        replace: 'watchHeld({ ...facts, claim: { ...claim, lease: claim.lease.own ?? { is: "over" } } })',
       },
     ],
   },
@@ -264,8 +264,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "deletes the Pod of a stopping session without its grace",
         guard: "bound",
-        find: "const patience = (claim.stoppingSinceMs ?? nowMs) + limits.graceMs;",
-        replace: "const patience = claim.stoppingSinceMs ?? nowMs;",
+        find: "const patience = (claim.observed.stoppingSinceMs ?? nowMs) + limits.graceMs;",
+        replace: "const patience = claim.observed.stoppingSinceMs ?? nowMs;",
       },
       {
         name: "doesn't see that an item was acknowledged again while its container runs",
@@ -288,15 +288,15 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "takes a heartbeat of its own fence for the program's",
         guard: "graceful",
-        find: 'if (claim.blindFence && item?.state === "active") return fenceAndStop(facts);',
+        find: 'if (claim.lease.blindFence && item?.state === "active") return fenceAndStop(facts);',
         replace: "",
         tests: ["test/sessions/loops/blind-fence.test.ts"],
       },
       {
         name: "deletes a Pod without a first heartbeat before its item is settled",
         guard: "guard",
-        find: 'return step.do === "settled" ? deletePod("NoFirstBeat", claim.ending.message) : step;',
-        replace: 'return deletePod("NoFirstBeat", claim.ending.message);',
+        find: 'return step.do === "settled" ? deletePod("NoFirstBeat", claim.record.ending.message) : step;',
+        replace: 'return deletePod("NoFirstBeat", claim.record.ending.message);',
       },
     ],
   },
@@ -319,8 +319,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "never touches a container that still waits",
         guard: "guard",
-        find: 'pod.is === "parked" || !facts.podAssigned || claim.touchedMs === null',
-        replace: "!facts.podAssigned || claim.touchedMs === null",
+        find: 'pod.is === "parked" || !facts.podAssigned || claim.record.touchedMs === null',
+        replace: "!facts.podAssigned || claim.record.touchedMs === null",
       },
     ],
   },
@@ -409,7 +409,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "keeps a Pod whose item was told to stop",
         guard: "guard",
-        find: 'if (lease.state === "stopping" || claim.gracefulStopMs !== null) return ending(TOLD_TO_STOP);',
+        find: 'if (lease.state === "stopping" || claim.lease.gracefulStopMs !== null) return ending(TOLD_TO_STOP);',
         replace: "",
       },
     ],
@@ -536,7 +536,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "doesn't check the lease again after it waited for a heartbeat",
         guard: "stop",
-        find: 'if (held && !(claim.lease?.is === "held" && maySendStop(claim.lease, now, timing))) {',
+        find: 'if (held && !(claim.lease.own?.is === "held" && maySendStop(claim.lease.own, now, timing))) {',
         replace: "if (false) {",
       },
       {
@@ -596,8 +596,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "learns of a lease from a heartbeat of an earlier one",
         guard: "identity",
-        find: 'if (this.#kept.get(claim.name) !== kept || claim.lease?.is !== "held") return;',
-        replace: 'if (claim.lease?.is !== "held") return;',
+        find: 'if (this.#kept.get(claim.name) !== kept || claim.lease.own?.is !== "held") return;',
+        replace: 'if (claim.lease.own?.is !== "held") return;',
       },
       {
         name: "takes a heartbeat without an answer for one that wasn't sent",
@@ -638,7 +638,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "touches another Pod of the same name",
         guard: "precondition",
-        find: "uid: claim.journal.podUid,",
+        find: "uid: claim.record.journal.podUid,",
         replace: "",
       },
       {
@@ -662,8 +662,8 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "raises a Pod's deadline",
         guard: "bound",
-        find: "Math.min(current, claim.deadlineSeconds ?? deadlineSeconds(context, pod))",
-        replace: "claim.deadlineSeconds ?? deadlineSeconds(context, pod)",
+        find: "Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod))",
+        replace: "claim.record.deadlineSeconds ?? deadlineSeconds(context, pod)",
       },
       {
         name: "deletes a Pod for a failed start though its container runs by now",
@@ -728,26 +728,26 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "opens a Secret that was changed since",
         guard: "versions",
-        find: "{ uid: claim.secretUid, resourceVersion: claim.secretVersion },",
-        replace: '{ uid: claim.secretUid, resourceVersion: "" },',
+        find: "{ uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion },",
+        replace: '{ uid: claim.record.secretUid, resourceVersion: "" },',
       },
       {
         name: "opens another Secret of the same name",
         guard: "precondition",
-        find: "{ uid: claim.secretUid, resourceVersion: claim.secretVersion },",
-        replace: '{ uid: "", resourceVersion: claim.secretVersion },',
+        find: "{ uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion },",
+        replace: '{ uid: "", resourceVersion: claim.record.secretVersion },',
       },
       {
         name: "deletes a claim's Secret that was changed since",
         guard: "versions",
-        find: "const asSeen = { uid: claim.secretUid, resourceVersion: claim.secretVersion };",
-        replace: "const asSeen = { uid: claim.secretUid };",
+        find: "const asSeen = { uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion };",
+        replace: "const asSeen = { uid: claim.record.secretUid };",
       },
       {
         name: "deletes another Secret of the same name",
         guard: "precondition",
-        find: "const asSeen = { uid: claim.secretUid, resourceVersion: claim.secretVersion };",
-        replace: "const asSeen = { resourceVersion: claim.secretVersion };",
+        find: "const asSeen = { uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion };",
+        replace: "const asSeen = { resourceVersion: claim.record.secretVersion };",
       },
       {
         name: "takes a Secret that was changed since for deleted",
@@ -758,13 +758,13 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "takes the credential from another Secret of the same name",
         guard: "identity",
-        find: "if (secret.metadata.uid !== claim.secretUid) throw new StaleClaimError();",
+        find: "if (secret.metadata.uid !== claim.record.secretUid) throw new StaleClaimError();",
         replace: "",
       },
       {
         name: "repeats an opening with a resourceVersion that is out of date",
         guard: "versions",
-        find: "claim.secretVersion = opened.metadata.resourceVersion ?? claim.secretVersion;",
+        find: "claim.record.secretVersion = opened.metadata.resourceVersion ?? claim.record.secretVersion;",
         replace: "",
       },
     ],
@@ -843,7 +843,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "opens a claim again whose Secret was deleted",
         guard: "record",
-        find: "claim.recordGone = true;",
+        find: "claim.record.gone = true;",
         replace: "",
         tests: ["test/sessions/session-loop.test.ts"],
       },
@@ -864,7 +864,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "goes on with a view that a refusal proved wrong",
         guard: "error",
-        find: "if (isRefusal(error)) claim.item = null;",
+        find: "if (isRefusal(error)) claim.observed.item = null;",
         replace: "",
         tests: ["test/sessions/session-loop.test.ts"],
       },
@@ -877,26 +877,26 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "reads another Pod of the same name from the cache",
         guard: "identity",
-        find: "if (pod?.metadata.uid !== claim.journal.podUid) pod = undefined;",
+        find: "if (pod?.metadata.uid !== claim.record.journal.podUid) pod = undefined;",
         replace: "",
       },
       {
         name: "takes a Pod that the cache doesn't show for gone",
         guard: "error",
-        find: 'if (!pod && claim.end === null && claim.journal.use === "session") pod = await this.#livePod(claim);',
+        find: 'if (!pod && claim.observed.end === null && claim.record.journal.use === "session") pod = await this.#livePod(claim);',
         replace: "",
       },
       {
         name: "reads another Pod of the same name from the server",
         guard: "identity",
-        find: "pod.metadata.uid === claim.journal.podUid && isSessionPodOf(pod, this.#context) ? pod",
+        find: "pod.metadata.uid === claim.record.journal.podUid && isSessionPodOf(pod, this.#context) ? pod",
         replace: "isSessionPodOf(pod, this.#context) ? pod",
       },
       {
         name: "reads the Pod of another Environment",
         guard: "identity",
-        find: "pod.metadata.uid === claim.journal.podUid && isSessionPodOf(pod, this.#context) ? pod",
-        replace: "pod.metadata.uid === claim.journal.podUid ? pod",
+        find: "pod.metadata.uid === claim.record.journal.podUid && isSessionPodOf(pod, this.#context) ? pod",
+        replace: "pod.metadata.uid === claim.record.journal.podUid ? pod",
       },
       {
         name: "takes a Pod that can't be read for gone",

@@ -518,7 +518,7 @@ export const SESSION_PODS_MUTATIONS: readonly FileMutations[] = [
       {
         name: "counts a release that is settled twice as two",
         guard: "identity",
-        find: "return count.claim === hashOf(claim.secretUid) ? count.releases - 1 : count.releases;",
+        find: "return count.claim === hashOf(claim.record.secretUid) ? count.releases - 1 : count.releases;",
         replace: "return count.releases;",
       },
       {
