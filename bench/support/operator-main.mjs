@@ -8,9 +8,9 @@ import { existsSync } from "node:fs";
  */
 const dist = new URL("../../dist/", import.meta.url);
 if (!existsSync(dist)) throw new Error("the operator is not built: `npm run build` does it, `npm run bench` by itself");
-const { parseSettings, processEnvironment } = await import(new URL("config.js", dist));
+const { parseSettings, processEnvironment } = await import(new URL("settings/config.js", dist));
 const { runOperator } = await import(new URL("operator.js", dist));
-const { DEFAULT_TIMING, scaleTiming } = await import(new URL("sessions/timing.js", dist));
+const { DEFAULT_TIMING, scaleTiming } = await import(new URL("core/timing.js", dist));
 const ending = new AbortController();
 process.once("SIGTERM", () => ending.abort());
 // It must not outlive the bench: its parent's end of the pipe closes with the parent, however that dies.

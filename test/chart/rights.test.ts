@@ -25,7 +25,7 @@ const WITHOUT_A_CALL = new Set(["update berth.dev/environments/finalizers"]);
 const BY_VALUE = ["get", "list", "create", "patch", "delete"].map((verb) => `${verb} persistentvolumeclaims`);
 
 /** Run as service accounts of their own, or as a person, with rights of their own. */
-const NOT_THE_OPERATOR = /^(uninstall|check)\.ts$|^doctor\//;
+const NOT_THE_OPERATOR = /^commands\/(uninstall|check)\.ts$|^doctor\//;
 
 const KNOWN: Readonly<Record<string, resources.Resource>> = { ...(resources as object), ENVIRONMENTS };
 

@@ -39,7 +39,7 @@ describe("a claim's Secret", () => {
     const { result, calls, claim } = await write(() => claimSecret());
     expect(result).toBe("done");
     expect(calls).toMatchObject([{ verb: "create", timeoutMs: DEFAULT_TIMING.requestBoundMs }]);
-    expect(claim).toMatchObject({ secretUid: "secret-uid", secretVersion: "7" });
+    expect(claim.record).toMatchObject({ secretUid: "secret-uid", secretVersion: "7" });
   });
 
   test("that is refused leaves the item alone, and polls rest for a while", async () => {
@@ -82,7 +82,7 @@ describe("a Secret that has the name already", () => {
   test("is our own when it names the same item and the same Pod", async () => {
     const { result, claim, foreign } = await over({});
     expect(result).toBe("done");
-    expect(claim).toMatchObject({ secretUid: "secret-uid", secretVersion: "9" });
+    expect(claim.record).toMatchObject({ secretUid: "secret-uid", secretVersion: "9" });
     expect(foreign).toEqual([]);
   });
 
@@ -92,7 +92,7 @@ describe("a Secret that has the name already", () => {
   ])("has the slot when it names another %s", async (_, found) => {
     const { result, claim, foreign } = await over(found);
     expect(result).toBe("taken");
-    expect(claim).toMatchObject(CLAIM);
+    expect(claim.record).toMatchObject(CLAIM);
     expect(foreign).toHaveLength(1);
   });
 

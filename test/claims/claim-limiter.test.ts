@@ -69,7 +69,7 @@ test("a claim that was opened and not touched yet keeps its room", async () => {
 test("a claim that was acknowledged and handed over keeps its room", async () => {
   const { changed, fill, isFree } = setUp();
   const [first] = fill();
-  Object.assign(first as Claim, { claiming: false, acknowledgedAt: OURS });
+  withFields(first as Claim, { claiming: false, acknowledgedAt: OURS });
   changed.notify();
   expect(await isFree()).toBe(false);
 });

@@ -106,7 +106,7 @@ describe("the bundle", () => {
   test("loads what other commands do only when they are asked for", () => {
     const all = chunks.flatMap(({ moduleIds }) => moduleIds);
     const atStart = loadedWith("main.js");
-    for (const path of ["doctor/doctor.ts", "explain/explain.ts", "commands/preview.ts"]) {
+    for (const path of ["doctor/doctor.ts", "explain/gather.ts", "commands/preview.ts"]) {
       expect(all).toContain(join(ROOT, "src", path));
       expect(atStart).not.toContain(join(ROOT, "src", path));
     }

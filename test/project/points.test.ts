@@ -101,13 +101,16 @@ const EXEMPT: Readonly<Record<string, string>> = {
   "src/reconcile/template-check.ts": "reconcile.check-template is around the whole check",
 };
 
+/** Rooms whose code sends requests for an Environment. */
+const LOOPS = ["pods", "queue", "claims", "pool", "sessions", "workers", "reconcile"];
+
 async function sources(room: string): Promise<string[]> {
   const names = await readdir(join(ROOT, "src", room));
   return names.filter((name) => name.endsWith(".ts")).map((name) => `src/${room}/${name}`);
 }
 
 test("every request of the loops goes through a point", async () => {
-  const files = (await Promise.all(["sessions", "workers", "reconcile"].map(sources))).flat();
+  const files = (await Promise.all(LOOPS.map(sources))).flat();
   const bare: string[] = [];
   for (const file of files) {
     if (file in EXEMPT) continue;
@@ -121,12 +124,12 @@ test("every request of the loops goes through a point", async () => {
 });
 
 test("every name in the lists is one that the code uses", async () => {
-  const files = (await Promise.all(["sessions", "workers", "reconcile"].map(sources))).flat();
+  const files = (await Promise.all(LOOPS.map(sources))).flat();
   const code = await Promise.all(
     files.filter((file) => !file.endsWith("/points.ts")).map((file) => readFile(join(ROOT, file), "utf8")),
   );
   const isUsed = (name: string) => code.some((text) => text.includes(name));
-  // perform.ts puts some together, of whose they are and of what they do.
+  // pods/delete.ts composes some names from the deleter and the request.
   const composed = (point: string) => `\`\${by}${point.slice(point.indexOf("."))}\``;
   const unused = Object.keys(ALL).filter((point) => !isUsed(`"${point}"`) && !isUsed(composed(point)));
   expect(unused).toEqual([]);

@@ -539,7 +539,7 @@ describe("whatever the state of a claim whose lease the operator keeps", () => {
           for (const lease of leases)
             for (const pod of pods)
               for (const more of situations) {
-                const claim = Object.assign(make(), { item, memory, lease });
+                const claim = withFields(make(), { item, memory, lease });
                 const asked = facts(claim, pod, afterMs, more);
                 yield { facts: asked, step: nextStep(asked) };
               }

@@ -813,7 +813,7 @@ describe("whatever the state", () => {
         for (const memory of memories)
           for (const pod of pods)
             for (const more of situations) {
-              const claim = Object.assign(make(), { item, memory });
+              const claim = withFields(make(), { item, memory });
               const asked = facts(claim, pod, afterMs, more);
               yield { facts: asked, step: nextStep(asked) };
             }

@@ -72,7 +72,7 @@ describe("a claim of an earlier process", () => {
     const { claims, run } = start({ secrets: [claimSecret()] });
     expect(await run()).toBe(true);
     expect([...claims]).toMatchObject([
-      { name: "berth-research-x", secretUid: "secret-uid", secretVersion: "7", othersUntilMs: 500 },
+      { name: "berth-research-x", record: { secretUid: "secret-uid", secretVersion: "7" }, othersUntilMs: 500 },
     ]);
   });
 

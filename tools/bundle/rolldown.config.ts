@@ -10,7 +10,7 @@ const SOURCES = join(ROOT, "src");
  * What is run, and what the bench starts the same operator by, to give it timers of its own and to learn its addresses. The
  * console has its place beside the page that it serves.
  */
-const ENTRIES = ["main", "operator", "config", "sessions/timing", "console/console"];
+const ENTRIES = ["main", "operator", "settings/config", "core/timing", "console/console"];
 
 /**
  * What the image runs: dist/main.js with its packages in it, and in files of their own what is loaded only when needed.
