@@ -3,7 +3,10 @@ import { isNotFound } from "../kube/errors.ts";
 import { PODS, type Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import { type AckWindow, isSomebodyElses, repeatsWithin } from "../protocol/ack-window.ts";
-import { type Claim, instantOf, isSameInstant, viewOf } from "../protocol/claim.ts";
+import { type Claim, instantOf, isSameInstant } from "../protocol/claim.ts";
+import { remember } from "../protocol/claim-lease.ts";
+import { replaceItem, viewOf } from "../protocol/claim-observed.ts";
+import { noteAcknowledged } from "../protocol/claim-record.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { ofClaim } from "../protocol/points.ts";
@@ -85,7 +88,7 @@ export class Acknowledging {
   }
 
   #unanswered(claim: Claim): "unanswered" {
-    claim.lease.memory = { is: "unanswered" };
+    remember(claim, { is: "unanswered" });
     return "unanswered";
   }
 
@@ -136,9 +139,8 @@ export class Acknowledging {
       );
       const at = answer.value.acknowledged_at;
       if (isOthers(at)) return { is: "refused", error: new Error("another client acknowledged the work item") };
-      claim.record.acknowledgedAt = at;
-      claim.record.ackedMs = answer.answeredAtMs;
-      claim.observed.item = viewOf(answer.value, answer.sentAtMs);
+      noteAcknowledged(claim, at, { ackedMs: answer.answeredAtMs, isLate: false });
+      replaceItem(claim, viewOf(answer.value, answer.sentAtMs));
       if (at !== null) return { is: "acked" };
       return { is: "unanswered", error: new Error("the answer shows no acknowledgement") };
     } catch (error) {

@@ -3,6 +3,7 @@ import { isAlreadyExists, isMaybeApplied, isNotFound, LeadershipLostError } from
 import { SECRETS, type Secret } from "../kube/resource.ts";
 import { type AckWindow, repeatsWithin } from "../protocol/ack-window.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { noteWritten } from "../protocol/claim-record.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import { readJournal, renderJournal, storedCredential } from "../protocol/journal.ts";
@@ -88,8 +89,6 @@ export class ClaimJournal {
   }
 
   #adopt(claim: Claim, secret: Secret): void {
-    claim.record.secretVersion = secret.metadata.resourceVersion ?? "";
-    claim.record.secretUid = secret.metadata.uid ?? "";
-    claim.record.credential = storedCredential(secret);
+    noteWritten(claim, secret, storedCredential(secret));
   }
 }

@@ -8,7 +8,10 @@ import { newPodName } from "../pods/pod-render.ts";
 import { isFor, isPerSession } from "../pods/workspace-pods.ts";
 import { AckWindow, ackWindowMs, type Offer, windowMs } from "../protocol/ack-window.ts";
 import type { Breaker } from "../protocol/breaker.ts";
-import { type Claim, type ItemView, viewOf } from "../protocol/claim.ts";
+import type { Claim } from "../protocol/claim.ts";
+import { remember } from "../protocol/claim-lease.ts";
+import { type ItemView, viewOf } from "../protocol/claim-observed.ts";
+import { noteHandedOver } from "../protocol/claim-record.ts";
 import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
@@ -436,12 +439,12 @@ export class ClaimLoop {
       journal,
       secretVersion: "",
       secretUid: "",
+      claiming: true,
+      acknowledgedBefore: item.state === "queued" ? item.acknowledged_at : null,
+      memory: { is: "journaled" },
       lateAckUntilMs: answer.sentAtMs + timing.othersReclaimMs,
       templateHash: pod?.metadata.labels?.[LABEL_TEMPLATE_HASH] ?? "",
     });
-    claim.record.claiming = true;
-    if (item.state === "queued") claim.record.acknowledgedBefore = item.acknowledged_at;
-    claim.lease.memory = { is: "journaled" };
     this.#claims.add(claim);
     this.#room.begun(claim);
     this.#pool.poke();
@@ -450,8 +453,8 @@ export class ClaimLoop {
 
   /** The claim loop is through with it: the session loop has it from here, or nobody. */
   #release(claim: Claim, keep: boolean): void {
-    claim.record.claiming = false;
-    if (claim.lease.memory.is === "journaled") claim.lease.memory = { is: "none" };
+    noteHandedOver(claim);
+    if (claim.lease.memory.is === "journaled") remember(claim, { is: "none" });
     if (keep) {
       this.#handOver(claim);
       return;

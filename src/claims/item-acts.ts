@@ -1,7 +1,10 @@
 import { SECOND_MS } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import { desiredTtlSeconds } from "../core/timing.ts";
-import type { Claim, ItemView } from "../protocol/claim.ts";
+import type { Claim } from "../protocol/claim.ts";
+import { noteLease, remember } from "../protocol/claim-lease.ts";
+import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";
+import { noteAcknowledged } from "../protocol/claim-record.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { type HeldLease, type Lease, leaseOf } from "../protocol/lease.ts";
 import { beatTold, ofClaim, type SessionPoint } from "../protocol/points.ts";
@@ -13,10 +16,9 @@ import type { HeartbeatOutcome } from "../work/types.ts";
 export function own(context: SessionContext, claim: Claim, { acknowledgedAt, late }: Step & { do: "own" }): void {
   const { points, metrics, labels, clock, logger } = context;
   points.note(late ? "session.doubt" : "session.own", ofClaim(claim), { acknowledgedAt });
-  claim.record.acknowledgedAt = acknowledgedAt;
-  claim.record.ackedMs = claim.observed.item?.askedMs ?? clock.monotonic();
-  claim.record.lateAck = late ?? false;
-  claim.lease.memory = { is: "none" };
+  const ackedMs = claim.observed.item?.askedMs ?? clock.monotonic();
+  noteAcknowledged(claim, acknowledgedAt, { ackedMs, isLate: late ?? false });
+  remember(claim, { is: "none" });
   // What is beaten already is most likely another client's.
   const isBeaten = late && claim.observed.item?.state === "active";
   if (!isBeaten) metrics.acks.inc({ ...labels, result: late ? "late-effect" : "found" });
@@ -29,18 +31,18 @@ export function own(context: SessionContext, claim: Claim, { acknowledgedAt, lat
 
 /** Takes the lease with a heartbeat of our own, against the value last seen. What comes out is in `claim.memory`. */
 export async function fence(context: SessionContext, claim: Claim, expected: string): Promise<boolean> {
-  claim.lease.memory = { is: "none" };
+  remember(claim, { is: "none" });
   const answer = await beat(context, claim, "session.fence", expected);
   if (answer.value.kind === "refused") return refused(context, claim);
   const { beat: beaten } = answer.value;
   if (beaten.state !== "active" || !beaten.lease_extended) return refused(context, claim);
-  claim.lease.memory = {
+  remember(claim, {
     is: "fenced",
     beatSentMs: answer.sentAtMs,
     beatSentWallMs: answer.sentAtWallMs,
     ttlMs: beaten.ttl_seconds * SECOND_MS,
     value: beaten.last_heartbeat,
-  };
+  });
   return true;
 }
 
@@ -49,14 +51,14 @@ export async function fence(context: SessionContext, claim: Claim, expected: str
  * where the container runs already; before that the item is looked at again.
  */
 export async function takeLease(context: SessionContext, claim: Claim, expected: string): Promise<void> {
-  claim.lease.memory = { is: "none" };
-  claim.observed.item = null;
+  remember(claim, { is: "none" });
+  replaceItem(claim, null);
   const answer = await beat(context, claim, "session.take", expected, desiredTtlSeconds(context.timing));
   const taken =
     answer.value.kind === "refused" ? null : leaseOf(answer.value.beat, answer.sentAtMs, answer.sentAtWallMs);
-  if (taken) claim.lease.own = taken;
+  if (taken) noteLease(claim, taken);
   else if (claim.record.journal.opened)
-    claim.lease.own = lostToOthers(context, "its value moved while nobody of ours beat it");
+    noteLease(claim, lostToOthers(context, "its value moved while nobody of ours beat it"));
   else refused(context, claim);
 }
 
@@ -73,10 +75,10 @@ export async function shortenLease(context: SessionContext, claim: Claim, { echo
     if (answer.value.kind !== "beat") return;
     const { state, lease_extended: extended, ttl_seconds: ttlSeconds } = answer.value.beat;
     const surely = state === "active" && extended ? { beatSentWallMs: answer.sentAtWallMs } : {};
-    claim.lease.memory = { is: "fenced", beatSentMs: answer.sentAtMs, ...surely, ttlMs: ttlSeconds * SECOND_MS };
+    remember(claim, { is: "fenced", beatSentMs: answer.sentAtMs, ...surely, ttlMs: ttlSeconds * SECOND_MS });
   } catch (error) {
     // It may have landed, for as long as the server gave before.
-    claim.lease.memory = { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs };
+    remember(claim, { is: "fenced", beatSentMs: context.clock.monotonic(), ttlMs });
     context.logger.info(
       { workId: claim.record.journal.workId, error: errorText(error) },
       "a lease could not be shortened",
@@ -115,7 +117,7 @@ async function beat(
 }
 
 function refused(context: SessionContext, claim: Claim): false {
-  claim.lease.memory = { is: "refused", atMs: context.clock.monotonic() };
+  remember(claim, { is: "refused", atMs: context.clock.monotonic() });
   return false;
 }
 
@@ -134,5 +136,5 @@ export async function stopItem(context: SessionContext, claim: Claim, force: boo
     startedAt: null,
     askedMs: sentMs,
   };
-  claim.observed.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
+  replaceItem(claim, { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) });
 }

@@ -19,6 +19,7 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { NO_DEADLINE_SECONDS } from "../pods/pod-render.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { noteDeadline, noteTouched } from "../protocol/claim-record.ts";
 import { type SessionContext, STEP_BOUND } from "../protocol/context.ts";
 import { stopPatienceMs } from "../protocol/facts.ts";
 import type { Outcome } from "../protocol/outcome.ts";
@@ -33,7 +34,7 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
   const { workId, sessionId } = claim.record.journal;
   // Whoever lowers it meanwhile has the last word: it may only ever be lowered.
   const current = pod.spec.activeDeadlineSeconds ?? NO_DEADLINE_SECONDS;
-  claim.record.deadlineSeconds = Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod));
+  noteDeadline(claim, Math.min(current, claim.record.deadlineSeconds ?? deadlineSeconds(context, pod)));
   const own = context.environment().spec.sessions?.template.metadata?.annotations ?? {};
   const annotations: Record<string, string> = {
     [ANNOTATION_WORK_ID]: workId,
@@ -59,8 +60,7 @@ export async function touchPod(context: SessionContext, claim: Claim, pod: Pod):
     context.kube.patch(PODS, { namespace: context.namespace, name: claim.name }, patch, { type: "merge" }, STEP_BOUND),
   );
   context.metrics.touches.inc({ ...context.labels, touch: claim.record.touches === 0 ? "first" : "again" });
-  claim.record.touches += 1;
-  claim.record.touchedMs = context.clock.monotonic();
+  noteTouched(claim, context.clock.monotonic());
 }
 
 /**

@@ -1,6 +1,7 @@
 import { isConflict, isNotFound } from "../kube/errors.ts";
 import { SECRETS } from "../kube/resource.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { noteOpeningSent, noteVersion, takeCredential } from "../protocol/claim-record.ts";
 import { type SessionContext, STEP_BOUND } from "../protocol/context.ts";
 import { openingPatch, readJournal, storedCredential } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
@@ -11,20 +12,19 @@ import { ofClaim } from "../protocol/points.ts";
  */
 export async function openSecret(context: SessionContext, claim: Claim, acknowledgedAt: string): Promise<void> {
   const ref = { namespace: context.namespace, name: claim.name };
-  const credential = claim.record.credential ?? (await rereadCredential(context, claim));
-  claim.record.credential = null;
+  const credential = takeCredential(claim) ?? (await rereadCredential(context, claim));
   if (credential === null) return;
   const patch = openingPatch(
     { uid: claim.record.secretUid, resourceVersion: claim.record.secretVersion },
     credential,
     acknowledgedAt,
   );
-  claim.record.openingSent = true;
+  noteOpeningSent(claim);
   try {
     const opened = await context.points.run("session.open", ofClaim(claim, { acknowledgedAt }), () =>
       context.kube.patch(SECRETS, ref, patch, { type: "merge" }, STEP_BOUND),
     );
-    claim.record.secretVersion = opened.metadata.resourceVersion ?? claim.record.secretVersion;
+    noteVersion(claim, opened.metadata.resourceVersion);
   } catch (error) {
     if (isConflict(error) || isNotFound(error)) throw new StaleClaimError();
     throw error;
@@ -45,7 +45,7 @@ async function rereadCredential(context: SessionContext, claim: Claim): Promise<
       throw isNotFound(error) ? new StaleClaimError() : error;
     });
   if (secret.metadata.uid !== claim.record.secretUid) throw new StaleClaimError();
-  claim.record.secretVersion = secret.metadata.resourceVersion ?? claim.record.secretVersion;
+  noteVersion(claim, secret.metadata.resourceVersion);
   return readJournal(secret)?.opened ? null : storedCredential(secret);
 }
 

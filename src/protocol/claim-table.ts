@@ -2,8 +2,10 @@ import { Notifier } from "../core/notifier.ts";
 import type { Pod } from "../kube/resource.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "./claim.ts";
+import { type Memory, newLease } from "./claim-lease.ts";
+import { newObserved } from "./claim-observed.ts";
+import { newRecord } from "./claim-record.ts";
 import type { SessionContext } from "./context.ts";
-import type { Journal } from "./journal.ts";
 
 /** All claims of one Environment, by slot and by work item. Filled from its Secrets at the start, kept by its loops. */
 export class ClaimTable {
@@ -82,81 +84,18 @@ export class ClaimTable {
   }
 }
 
-/** What the claim's Secret says: a request that opened it may have been thought lost, or have been an earlier process's. */
-export function noteJournal(claim: Claim, journal: Journal, nowMs: number): void {
-  claim.record.journal = journal;
-  // Unless some time is known, no bound that counts from it would ever be over.
-  if (!journal.opened) return;
-  claim.record.openedMs ??= nowMs;
-  claim.record.ackedMs ??= nowMs;
-  // The process that opened it knew that it was ours.
-  claim.record.lateAck = false;
-}
-
-/** A claim as it begins: with its Secret, and nothing else known. */
-export function newClaim(from: {
-  name: string;
-  journal: Journal;
-  secretVersion: string;
-  secretUid: string;
-  lateAckUntilMs: number;
-  templateHash: string;
-  othersUntilMs?: number;
-  recordedMs?: number;
-}): Claim {
-  const { name, templateHash, lateAckUntilMs, journal, secretVersion, secretUid } = from;
+/** A claim as it begins: with its Secret, or about to write it, and nothing else known. */
+export function newClaim(
+  from: Pick<Claim, "name" | "lateAckUntilMs" | "templateHash"> &
+    Partial<Pick<Claim, "othersUntilMs" | "recordedMs">> &
+    Parameters<typeof newRecord>[0] & { memory?: Memory },
+): Claim {
+  const { name, lateAckUntilMs, templateHash, othersUntilMs = null, recordedMs = null, memory, ...record } = from;
   return {
-    name,
-    templateHash,
-    lateAckUntilMs,
-    othersUntilMs: from.othersUntilMs ?? null,
-    recordedMs: from.recordedMs ?? null,
-    record: {
-      journal,
-      secretVersion,
-      secretUid,
-      gone: false,
-      credential: null,
-      claiming: false,
-      acknowledgedBefore: null,
-      acknowledgedAt: journal.acknowledgedAt,
-      ackedMs: null,
-      lateAck: false,
-      openingSent: false,
-      openedMs: null,
-      openedAtMs: null,
-      touches: 0,
-      touchedMs: null,
-      deadlineSeconds: null,
-      ending: null,
-    },
-    lease: {
-      memory: { is: "none" },
-      own: null,
-      blindFence: null,
-      neverBeaten: false,
-      gracefulStopMs: null,
-      awayMs: null,
-    },
-    observed: {
-      item: null,
-      heardMs: null,
-      lookFailed: false,
-      silentMs: 0,
-      silenceEndMs: null,
-      unknowns: 0,
-      waitedMs: null,
-      startedAtMs: null,
-      firstBeatAtMs: null,
-      firstBeatSeen: false,
-      neverServed: false,
-      judged: false,
-      stoppingSinceMs: null,
-      lostSinceMs: null,
-      podGone: false,
-      end: null,
-      endedMs: null,
-    },
+    ...{ name, templateHash, lateAckUntilMs, othersUntilMs, recordedMs },
+    record: newRecord(record),
+    lease: newLease(memory),
+    observed: newObserved(),
     failing: null,
   };
 }

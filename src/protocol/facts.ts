@@ -1,6 +1,8 @@
 import type { Timing } from "../core/timing.ts";
 import type { End, PodState } from "../pods/pod-state.ts";
-import { type Claim, type ItemView, isLater, isReacknowledged, type Memory } from "./claim.ts";
+import { type Claim, isLater, isReacknowledged } from "./claim.ts";
+import type { Memory } from "./claim-lease.ts";
+import type { ItemView } from "./claim-observed.ts";
 import { type HeldLease, leaseEndMs } from "./lease.ts";
 import { type Ending, LOOK, type Step, waitUntil } from "./step.ts";
 
@@ -84,11 +86,6 @@ export function ranFor({ claim, nowMs, clusterMs }: Facts, startedAtMs: number):
   const isOff =
     startedAtMs <= 0 || saidMs < 0 || (claim.observed.waitedMs !== null && saidMs > nowMs - claim.observed.waitedMs);
   return isOff ? nowMs - (claim.observed.waitedMs ?? claim.record.openedMs ?? nowMs) : saidMs;
-}
-
-/** Notes that the container has not started yet, if its Pod says so. */
-export function noteWaiting(claim: Claim, pod: Facts["pod"], nowMs: number): void {
-  if (pod.is === "unscheduled" || pod.is === "preparing" || pod.is === "parked") claim.observed.waitedMs = nowMs;
 }
 
 /**

@@ -1,7 +1,8 @@
 import { CLOCKS_APART_MS } from "../core/server-time.ts";
 import type { Timing } from "../core/timing.ts";
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { type Claim, type ItemView, instantOf, isReacknowledged } from "./claim.ts";
+import { type Claim, instantOf, isReacknowledged } from "./claim.ts";
+import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isOver, lookAgain, untilBeaten } from "./facts.ts";
 import { maySendStop } from "./lease.ts";
 import { fenceAndStop, settle } from "./settling.ts";

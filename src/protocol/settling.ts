@@ -1,5 +1,6 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { type ItemView, isLater, isSameInstant } from "./claim.ts";
+import { isLater, isSameInstant } from "./claim.ts";
+import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isFenced, isReleased, lookAgain, seenSince, untilBeatShows, untilLapsed } from "./facts.ts";
 import { settleLease } from "./operator-lease.ts";
 import { LOOK, STOP, type Step, waitUntil } from "./step.ts";

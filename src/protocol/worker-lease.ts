@@ -1,5 +1,6 @@
 import { NO_HEARTBEAT } from "../work/types.ts";
-import { type ItemView, isLater, isReacknowledged } from "./claim.ts";
+import { isLater, isReacknowledged } from "./claim.ts";
+import type { ItemView } from "./claim-observed.ts";
 import { type Facts, isOver, lookAgain, overdueEnding, ranFor, stopPatienceMs } from "./facts.ts";
 import { fenceAndStop, settle } from "./settling.ts";
 import { nextTouchMs } from "./starting.ts";

@@ -6,8 +6,9 @@ import { PODS, type Pod } from "../kube/resource.ts";
 import { isSessionPodOf } from "../pods/own-pods.ts";
 import { readPodState } from "../pods/pod-state.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { notePodGone, noteWaiting } from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
-import { type Facts, type Limits, noteWaiting, ranFor } from "../protocol/facts.ts";
+import { type Facts, type Limits, ranFor } from "../protocol/facts.ts";
 import { ofClaim } from "../protocol/points.ts";
 import type { Releases } from "./releases.ts";
 import { NOT_SEEN, type SessionRecorder } from "./session-recorder.ts";
@@ -110,7 +111,7 @@ export class ClaimFacts {
   #noteGone(claim: Claim): void {
     const { use, opened } = claim.record.journal;
     if (use === "session" && !claim.observed.podGone) {
-      claim.observed.podGone = true;
+      notePodGone(claim);
       this.#onChange();
     }
     if (!opened) return;

@@ -1,7 +1,9 @@
 import { type Clock, sleep } from "../core/clock.ts";
 import { errorText } from "../core/errors.ts";
 import type { Timing } from "../core/timing.ts";
-import { type Claim, type ItemView, viewOf } from "../protocol/claim.ts";
+import type { Claim } from "../protocol/claim.ts";
+import { noteAway } from "../protocol/claim-lease.ts";
+import { type ItemView, viewOf } from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { WorkApiClient } from "../work/client.ts";
 import { WorkApiError } from "../work/errors.ts";
@@ -277,9 +279,9 @@ const AWAY_PATIENCE_MS = 3_600_000;
 /** Whether a claim whose item is `away` is given up: nothing runs for it, and nothing that is asked there is answered. */
 export function isGivenUp(claim: Claim, away: string | null, error: unknown, nowMs: number): boolean {
   if (away === null || !(error instanceof WorkApiError)) return false;
-  claim.lease.awayMs ??= nowMs;
+  noteAway(claim, nowMs);
   const isOver = claim.observed.end !== null || !claim.record.journal.opened;
-  return isOver && nowMs >= Math.max(claim.lease.awayMs, claim.observed.endedMs ?? 0) + AWAY_PATIENCE_MS;
+  return isOver && nowMs >= Math.max(claim.lease.awayMs ?? nowMs, claim.observed.endedMs ?? 0) + AWAY_PATIENCE_MS;
 }
 
 /**

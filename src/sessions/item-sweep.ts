@@ -4,6 +4,7 @@ import { errorText } from "../core/errors.ts";
 import type { Notifier } from "../core/notifier.ts";
 import type { Breaker } from "../protocol/breaker.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { noteLookFailed } from "../protocol/claim-observed.ts";
 import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import type { ApiHealth } from "../queue/api-health.ts";
@@ -108,7 +109,7 @@ export class ItemSweep {
       backoff.reset();
     } catch (error) {
       if (signal.aborted) return;
-      for (const claim of running) claim.observed.lookFailed = true;
+      for (const claim of running) noteLookFailed(claim);
       await sleep(this.#context.clock, attempt.failed(error, backoff), signal);
     }
   }
@@ -118,7 +119,7 @@ export class ItemSweep {
     try {
       await this.#look(observer, claims);
     } catch (error) {
-      for (const claim of claims) claim.observed.lookFailed = true;
+      for (const claim of claims) noteLookFailed(claim);
       this.#context.logger.info({ error: errorText(error) }, "items at an earlier address could not be looked at");
     }
   }

@@ -4,6 +4,7 @@ import { DueHeap } from "../core/due-heap.ts";
 import { errorText } from "../core/errors.ts";
 import { desiredTtlSeconds } from "../core/timing.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { noteLease } from "../protocol/claim-lease.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isStepFailure } from "../protocol/failing-steps.ts";
 import {
@@ -231,7 +232,7 @@ export class LeaseKeeper {
     const { clock, timing, metrics, labels, logger } = this.#context;
     const now = { nowMs: clock.monotonic(), wallMs: clock.now() };
     const lease = afterBeat(before, result, now, timing);
-    claim.lease.own = lease;
+    noteLease(claim, lease);
     const outcome = outcomeOf(before, lease, result);
     metrics.heartbeats.inc({ ...labels, result: outcome });
     const good = result.is === "answered" || outcome === "adopted";

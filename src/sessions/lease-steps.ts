@@ -1,6 +1,9 @@
 import type { Environment } from "../api/environment.ts";
 import { fence, lostToOthers, shortenLease, stopItem, takeLease } from "../claims/item-acts.ts";
 import type { Claim } from "../protocol/claim.ts";
+import { fenceSent, noteAskedToStop, noteFenced, noteLease, remember, undoFence } from "../protocol/claim-lease.ts";
+import { noteFirstBeat, noteStopSent, replaceItem } from "../protocol/claim-observed.ts";
+import { decideEnding, replaceEnding } from "../protocol/claim-record.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { overdueEnding } from "../protocol/facts.ts";
 import { maySendStop, mayStopFenced, newestSentMs } from "../protocol/lease.ts";
@@ -29,14 +32,14 @@ export class LeaseSteps {
     } = claim;
     const result = lease === null || lease.is === "lost" ? "refused" : "taken";
     this.#context.metrics.heartbeats.inc({ ...this.#context.labels, result });
-    if (result === "taken") claim.observed.firstBeatAtMs ??= this.#context.clock.now();
+    if (result === "taken") noteFirstBeat(claim, this.#context.clock.now());
     if (lease?.is === "lost") this.#context.metrics.leasesLost.inc(this.#context.labels);
   }
 
   /** lease: Operator: somebody else has the lease, or the queue has the item. */
   lose(claim: Claim, message: string): void {
     this.#keeper.forget(claim);
-    claim.lease.own = lostToOthers(this.#context, message);
+    noteLease(claim, lostToOthers(this.#context, message));
     this.#context.metrics.leasesLost.inc(this.#context.labels);
     this.#context.logger.warn({ workId: claim.record.journal.workId, pod: claim.name, why: message }, "lease lost");
   }
@@ -49,41 +52,37 @@ export class LeaseSteps {
       lease: { own: lease },
     } = claim;
     if (lease?.is !== "held") return;
-    claim.lease.own = null;
-    claim.observed.item = null;
-    claim.lease.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
+    noteLease(claim, null);
+    replaceItem(claim, null);
+    remember(claim, { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs });
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: "released" });
     await shortenLease(this.#context, claim, lease);
   }
 
-  /** Takes the lease with a beat of our own, for a stop. */
+  /** Takes the lease with a heartbeat of our own, for a stop. */
   async fence(claim: Claim, expected: string): Promise<void> {
+    const { journal } = claim.record;
     const ended = claim.observed.end !== null;
-    // Seen as `starting` after its container's end; so it stays, also if our beat's answer is lost.
-    const {
-      lease: { blindFence: before, neverBeaten },
-    } = claim;
-    const onlyOurs = expected === NO_HEARTBEAT || (before !== null && (before.seen ?? expected) === expected);
-    // While the Work API was silent no program could beat.
-    if (ended && onlyOurs && claim.record.journal.opened && claim.observed.silenceEndMs === null)
-      claim.lease.neverBeaten = true;
-    const ofSilent = !ended && claim.record.journal.opened && onlyOurs;
-    if (ofSilent) claim.lease.blindFence = { seen: before?.seen ?? null, left: (before?.left ?? 0) + 1 };
+    // Seen as `starting` after its container's end; so it stays, also if our heartbeat's answer is lost.
+    const { blindFence } = claim.lease;
+    const onlyOurs = expected === NO_HEARTBEAT || (blindFence !== null && (blindFence.seen ?? expected) === expected);
+    const silent = !ended && journal.opened && onlyOurs;
+    // While the Work API was silent no program could send a heartbeat.
+    const unbeaten = ended && onlyOurs && journal.opened && claim.observed.silenceEndMs === null;
+    const before = fenceSent(claim, { unbeaten, silent });
     let held: boolean;
     try {
       held = await fence(this.#context, claim, expected);
     } catch (error) {
-      if (error instanceof WorkApiError && !error.maybeApplied) claim.lease.blindFence = before;
+      if (error instanceof WorkApiError && !error.maybeApplied) undoFence(claim, before);
       throw error;
     }
-    // Refused after one that got no answer: that one may have landed. Refused at once: the list was behind, its program did beat.
-    claim.lease.blindFence = held ? null : before;
-    if (!held) claim.lease.neverBeaten = neverBeaten;
+    noteFenced(claim, held, before);
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: held ? "fenced" : "fence-refused" });
-    // What the list showed is older than our beat.
-    claim.observed.item = null;
-    if (!held || !ofSilent) return;
-    claim.record.ending ??= { why: "NoFirstBeat", message: noFirstBeatMessage(this.#context.environment()) };
+    // What the list showed is older than our heartbeat.
+    replaceItem(claim, null);
+    if (!held || !silent) return;
+    decideEnding(claim, "NoFirstBeat", noFirstBeatMessage(this.#context.environment()));
   }
 
   /** Stops the item. No beat may overtake a stop by force, nor a stop outlast the lease while it waits for one. */
@@ -102,7 +101,7 @@ export class LeaseSteps {
       observed: { item },
     } = claim;
     if (memory.is === "fenced" && item?.state === "active" && !mayStopFenced(memory, now, timing)) {
-      claim.lease.memory = { is: "none" };
+      remember(claim, { is: "none" });
       return;
     }
     try {
@@ -113,16 +112,15 @@ export class LeaseSteps {
     }
     this.#context.metrics.settles.inc({ ...this.#context.labels, result: force ? "stopped" : "asked-to-stop" });
     if (force) return this.#stopped(claim);
-    claim.lease.gracefulStopMs = clock.monotonic();
-    claim.observed.stoppingSinceMs = claim.lease.gracefulStopMs;
-    if (claim.lease.own?.is === "held") claim.lease.own = { ...claim.lease.own, state: "stopping" };
-    const [ending, message] = overdueEnding(!isDraining);
-    claim.record.ending = { why: ending, message };
+    const nowMs = clock.monotonic();
+    noteAskedToStop(claim, nowMs);
+    noteStopSent(claim, nowMs);
+    replaceEnding(claim, ...overdueEnding(!isDraining));
   }
 
   #stopped(claim: Claim): void {
     this.#keeper.forget(claim);
-    if (claim.lease.own !== null) claim.lease.own = { is: "over" };
+    if (claim.lease.own !== null) noteLease(claim, { is: "over" });
   }
 }
 

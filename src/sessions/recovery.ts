@@ -8,7 +8,9 @@ import { readPodState } from "../pods/pod-state.ts";
 import type { Pool } from "../pool/pool.ts";
 import type { Removals } from "../pool/removal.ts";
 import type { Claim } from "../protocol/claim.ts";
-import { type ClaimTable, newClaim, noteJournal } from "../protocol/claim-table.ts";
+import { noteStarted } from "../protocol/claim-observed.ts";
+import { noteJournal } from "../protocol/claim-record.ts";
+import { type ClaimTable, newClaim } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { CLAIM_SECRET_TYPE, type Journal, readJournal } from "../protocol/journal.ts";
 import { ofClaim } from "../protocol/points.ts";
@@ -124,8 +126,8 @@ function recoverSecret(context: SessionContext, into: Recovered, secret: Secret)
   // Its start was told by the process that saw it.
   const pod = context.pods.get(name);
   const state = pod?.metadata.uid === journal.podUid && journal.opened ? readPodState(pod) : null;
-  if (state?.is === "running") claim.observed.startedAtMs = state.startedAtMs;
-  if (state?.is === "ended") claim.observed.startedAtMs = state.end.startedAtMs;
+  if (state?.is === "running") noteStarted(claim, state.startedAtMs);
+  if (state?.is === "ended") noteStarted(claim, state.end.startedAtMs);
   claims.add(claim);
   const { use, lease, opened, acknowledgedAt } = journal;
   context.points.note("recover.take-up", ofClaim(claim), { use, lease, opened, acknowledgedAt });

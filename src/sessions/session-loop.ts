@@ -10,9 +10,12 @@ import { readPodState } from "../pods/pod-state.ts";
 import type { Retention } from "../pool/retention.ts";
 import { asks, forgetPauses, heldBackUntilMs, stepNameOf } from "../protocol/ask-pause.ts";
 import type { Breaker } from "../protocol/breaker.ts";
-import type { Claim, ItemView } from "../protocol/claim.ts";
+import type { Claim } from "../protocol/claim.ts";
+import { noteAway, remember } from "../protocol/claim-lease.ts";
+import { type ItemView, replaceItem } from "../protocol/claim-observed.ts";
 import { ClaimPriority, leavesWayUntil } from "../protocol/claim-priority.ts";
-import { type ClaimTable, noteJournal } from "../protocol/claim-table.ts";
+import { decideEnding, noteOpened, noteRecordGone, noteReread, noteTouched } from "../protocol/claim-record.ts";
+import type { ClaimTable } from "../protocol/claim-table.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { nextStep } from "../protocol/decide.ts";
 import { isReleased, remembered } from "../protocol/facts.ts";
@@ -214,7 +217,7 @@ export class SessionLoop {
       if (isRefused && step.do === "take") this.#heartbeatRefused(claim, step);
       else if (name !== null && name !== "touch" && !isRefused && !this.#unmarked.has(claim))
         this.#context.failing.succeeded(name, claim);
-      if (asks(step)) claim.lease.awayMs = null;
+      if (asks(step)) noteAway(claim, null);
     } catch (error) {
       const { clock } = this.#context;
       if (error instanceof StaleClaimError) return this.#afterConflict(claim, name, error);
@@ -268,7 +271,7 @@ export class SessionLoop {
     if ((step.do !== "open" && step.do !== "take") || isOutage) return false;
     const failing = claim.failing?.get(step.do);
     if (!isOutOfPatience(failing, clock.monotonic(), timing)) return false;
-    claim.record.ending = { why: "StartFailed", message: failing?.message ?? errorText(error) };
+    decideEnding(claim, "StartFailed", failing?.message ?? errorText(error));
     this.#notes.judge(claim, outcomeOf(claim));
     return true;
   }
@@ -301,7 +304,7 @@ export class SessionLoop {
         if (step.beatenSinceMs === undefined) {
           context.points.note("session.snapshot", ofClaim(claim), { value: step.value });
         }
-        claim.lease.memory = remembered(step, claim, context.clock.monotonic());
+        remember(claim, remembered(step, claim, context.clock.monotonic()));
         return;
       case "fence":
         return this.#orLookAnew(claim, () => this.#leases.fence(claim, step.expected));
@@ -339,7 +342,7 @@ export class SessionLoop {
     try {
       await act();
     } catch (error) {
-      if (isRefusal(error)) claim.observed.item = null;
+      if (isRefusal(error)) replaceItem(claim, null);
       throw error;
     }
   }
@@ -353,8 +356,7 @@ export class SessionLoop {
       failing.succeeded("touch", claim);
     } catch (error) {
       if (!(error instanceof KubeApiError)) throw error;
-      claim.record.touches += 1;
-      claim.record.touchedMs = clock.monotonic();
+      noteTouched(claim, clock.monotonic());
       // A conflict says that the Pod is another one: the watch shows it.
       if (!isConflict(error)) failing.failed("touch", { error }, claim);
       logger.warn({ pod: claim.name, error: errorText(error) }, "a Pod could not be touched");
@@ -363,11 +365,8 @@ export class SessionLoop {
 
   async #open(claim: Claim, acknowledgedAt: string, pod: Pod | undefined): Promise<void> {
     await openSecret(this.#context, claim, acknowledgedAt);
-    claim.record.journal = { ...claim.record.journal, acknowledgedAt, opened: true };
-    claim.record.openedMs = this.#context.clock.monotonic();
-    claim.record.openedAtMs = this.#context.clock.now();
-    // It was given up, and an opening whose answer was lost has started its container.
-    if (claim.record.ending?.why === "StartFailed") claim.record.ending = null;
+    const { clock } = this.#context;
+    noteOpened(claim, acknowledgedAt, { nowMs: clock.monotonic(), wallMs: clock.now() });
     if (!pod) return;
     await this.#touch(claim, pod);
     this.#notes.opened(claim);
@@ -382,7 +381,7 @@ export class SessionLoop {
     const against = await deletePod(this.#context, about, (live) => !sameState(live, step), grace);
     // The cache was behind: the watch brings what is true.
     if (against) throw new Error(`the Pod is not as it was seen: ${readPodState(against).is}`);
-    claim.record.ending ??= { why: step.why, message: step.message };
+    decideEnding(claim, step.why, step.message);
     if (step.why === "StartFailed") {
       this.#notes.ended(claim, { ...NOT_SEEN, cause: "StartFailed", message: step.message });
     }
@@ -487,16 +486,12 @@ export class SessionLoop {
         this.#breaker.released(claim.templateHash, claim.name);
         return;
       }
-      noteJournal(claim, journal, this.#context.clock.monotonic());
-      claim.record.secretVersion = secret.metadata.resourceVersion ?? "";
-      claim.record.secretUid = secret.metadata.uid ?? "";
-      claim.record.acknowledgedAt = journal.acknowledgedAt ?? claim.record.acknowledgedAt;
-      claim.record.credential = null;
+      noteReread(claim, secret, journal, this.#context.clock.monotonic());
     } catch (error) {
       if (!isNotFound(error)) throw error;
       // Somebody deleted the record of a live claim. The memory of it is all that is left: settle with that.
       this.#context.logger.warn({ pod: claim.name, error: errorText(error) }, "the claim's Secret is gone");
-      claim.record.gone = true;
+      noteRecordGone(claim);
     }
   }
 }

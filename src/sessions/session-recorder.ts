@@ -4,7 +4,22 @@ import type { Timing } from "../core/timing.ts";
 import type { Pod } from "../kube/resource.ts";
 import type { End, EndCause } from "../pods/pod-state.ts";
 import type { Breaker, Start } from "../protocol/breaker.ts";
-import { type Claim, type ItemView, isLater, isReacknowledged } from "../protocol/claim.ts";
+import { type Claim, isLater, isReacknowledged } from "../protocol/claim.ts";
+import { noteBeatAfterFence } from "../protocol/claim-lease.ts";
+import {
+  awaitAnswer,
+  type ItemView,
+  noteEnd,
+  noteFirstBeat,
+  noteHeard,
+  noteItem,
+  noteJudged,
+  noteLost,
+  noteServed,
+  noteServedOrNot,
+  noteStarted,
+  noteStopping,
+} from "../protocol/claim-observed.ts";
 import type { SessionContext } from "../protocol/context.ts";
 import { isOver } from "../protocol/facts.ts";
 import type { Outcome } from "../protocol/outcome.ts";
@@ -41,15 +56,14 @@ export class SessionRecorder {
   saw(claim: Claim, shown: ItemView): void {
     const { clock, metrics, labels, timing } = this.#context;
     const nowMs = clock.monotonic();
-    noteHeard(claim, nowMs, timing);
+    noteHeard(claim, { nowMs, looksFail: claim.failing?.has("look") === true }, timing);
     // A slow sweep must not undo what a look for a decision has shown since.
     if (claim.observed.item && shown.askedMs < claim.observed.item.askedMs) return;
     const view = isBeforeOurs(claim, shown, timing) ? notYet(shown.askedMs) : shown;
-    claim.observed.item = view;
-    claim.observed.unknowns = view.state === "unknown" && !view.isWhole ? claim.observed.unknowns + 1 : 0;
+    noteItem(claim, view);
     if (claim.observed.firstBeatAtMs === null && claim.record.journal.lease === "Worker")
-      claim.observed.firstBeatAtMs = programsBeatMs(claim, view);
-    if (view.state === "active" && claim.lease.blindFence) noteBeatAfterFence(claim, view);
+      noteFirstBeat(claim, programsBeatMs(claim, view));
+    if (view.state === "active" && claim.lease.blindFence) noteBeatAfterFence(claim, view.latestHeartbeatAt);
     // A beat that shows after the container's end, or after ours, may be the fence: it says nothing of the container.
     const isOurs = claim.record.ending !== null || claim.lease.blindFence !== null;
     const byWorker = claim.record.journal.lease === "Worker" && claim.observed.end === null && !isOurs;
@@ -60,21 +74,21 @@ export class SessionRecorder {
       }
       this.#served(claim);
     }
-    if (view.state === "stopping") claim.observed.stoppingSinceMs ??= nowMs;
+    if (view.state === "stopping") noteStopping(claim, nowMs);
     const again = isReacknowledged(claim, view);
     // A stop is no loss: nobody else has the lease then. Nor is a lease that was let go.
     const counts = claim.record.journal.lease === "Worker" && claim.observed.end === null;
     if (claim.observed.lostSinceMs === null && counts && (again || view.state === "queued"))
       metrics.leasesLost.inc(labels);
-    if (isOver(view) || again) claim.observed.lostSinceMs ??= nowMs;
-    else if (view.state !== "unknown") claim.observed.lostSinceMs = null;
+    if (isOver(view) || again) noteLost(claim, nowMs);
+    else if (view.state !== "unknown") noteLost(claim, null);
   }
 
   /** The container runs, since `startedAtMs` by its node's clock. */
   started(claim: Claim, startedAtMs: number | null, pod: Pod | undefined): void {
-    claim.observed.heardMs ??= this.#context.clock.monotonic();
+    awaitAnswer(claim, this.#context.clock.monotonic());
     if (claim.observed.startedAtMs !== null || startedAtMs === null || !claim.record.journal.opened) return;
-    claim.observed.startedAtMs = startedAtMs;
+    noteStarted(claim, startedAtMs);
     const { metrics, labels, clock } = this.#context;
     if (claim.record.touchedMs !== null) this.starts.note(clock.monotonic() - claim.record.touchedMs);
     metrics.sessionsStarted.inc(labels);
@@ -101,7 +115,7 @@ export class SessionRecorder {
   }
 
   #served(claim: Claim): void {
-    claim.observed.firstBeatSeen = true;
+    noteServed(claim);
     this.#tellServed(claim);
   }
 
@@ -131,11 +145,14 @@ export class SessionRecorder {
       // kubelet says why it ended a Pod only when all is over, after the container's end.
       const said = TOLD_LATE.has(end.cause) && !TOLD_LATE.has(claim.observed.end.cause);
       if (!said) return;
-      claim.observed.end = { ...claim.observed.end, cause: end.cause, message: end.message };
+      noteEnd(
+        claim,
+        { ...claim.observed.end, cause: end.cause, message: end.message },
+        this.#context.clock.monotonic(),
+      );
       return;
     }
-    claim.observed.end = end;
-    claim.observed.endedMs = this.#context.clock.monotonic();
+    noteEnd(claim, end, this.#context.clock.monotonic());
     if (end.startedAtMs !== null && end.finishedAtMs !== null && claim.record.journal.opened) {
       this.#context.metrics.sessionSeconds.observe(
         this.#context.labels,
@@ -147,7 +164,7 @@ export class SessionRecorder {
     // A program that leaves with 0 because its Pod is deleted has not finished its work.
     if (end.cause === "Completed") this.ran(claim, Number.POSITIVE_INFINITY);
     else this.ran(claim, ranMs);
-    claim.observed.neverServed = !claim.observed.firstBeatSeen;
+    noteServedOrNot(claim);
   }
 
   /** The claim is over: tells how, unless that is null. */
@@ -171,7 +188,7 @@ export class SessionRecorder {
   /** What this session's end says about the template that its Pod was made from: once, however often its mark is tried. */
   judge(claim: Claim, outcome: Outcome | null): void {
     if (claim.observed.judged) return;
-    claim.observed.judged = true;
+    noteJudged(claim);
     const { metrics, labels, clock } = this.#context;
     const isOurBeat = claim.lease.neverBeaten || claim.lease.blindFence !== null;
     const beaten = claim.record.journal.lease === "Worker" && claim.observed.item?.latestHeartbeatAt && !isOurBeat;
@@ -196,31 +213,6 @@ function isBeforeOurs(claim: Claim, view: ItemView, { listLagMs }: Pick<Timing, 
   if (ackedMs === null || acknowledgedAt === null || view.askedMs >= ackedMs + listLagMs) return false;
   const isOlder = view.acknowledgedAt !== null && isLater(acknowledgedAt, view.acknowledgedAt);
   return view.state === "queued" || view.state === "absent" || isOlder;
-}
-
-/** Time without an answer says nothing of a program that was to beat meanwhile. */
-function noteHeard(claim: Claim, nowMs: number, { silenceMs }: Pick<Timing, "silenceMs">): void {
-  const {
-    observed: { heardMs, endedMs },
-  } = claim;
-  // Of a container that has ended only the first look counts: the next ones are made seldom.
-  if (heardMs === null || (endedMs !== null && heardMs > endedMs)) return;
-  claim.observed.heardMs = nowMs;
-  // Looks may be far apart for want of budget: that is no silence.
-  const hasFailed = claim.observed.lookFailed || claim.failing?.has("look") === true;
-  claim.observed.lookFailed = false;
-  if (!hasFailed || nowMs - heardMs <= silenceMs) return;
-  claim.observed.silentMs += nowMs - heardMs;
-  claim.observed.silenceEndMs = nowMs;
-}
-
-/** A fence beats once: what beats more often than we did is the program. */
-function noteBeatAfterFence(claim: Claim, { latestHeartbeatAt }: ItemView): void {
-  const {
-    lease: { blindFence },
-  } = claim;
-  if (!blindFence || blindFence.seen === latestHeartbeatAt) return;
-  claim.lease.blindFence = blindFence.left > 0 ? { seen: latestHeartbeatAt, left: blindFence.left - 1 } : null;
 }
 
 /** When the item was first beaten, by the Work API's clock; null: not yet, or by our fence alone. To be shown: it decides nothing. */

@@ -46,9 +46,9 @@ test("there is room for so many claims and no more", async () => {
 test.each<[string, (claim: Claim, claims: ClaimTable) => void]>([
   ["whose Pod was touched", (claim) => opened(claim, 1)],
   ["that was let go", (claim, claims) => claims.remove(claim)],
-  ["that was handed over without an answer", (claim) => (claim.record.claiming = false)],
-  ["that an earlier process opened", (claim) => (claim.record.journal = { ...JOURNAL, opened: true })],
-  ["whose Pod is over", (claim) => (claim.observed.end = {} as Claim["observed"]["end"])],
+  ["that was handed over without an answer", (claim) => withFields(claim, { claiming: false })],
+  ["that an earlier process opened", (claim) => withFields(claim, { journal: { ...JOURNAL, opened: true } })],
+  ["whose Pod is over", (claim) => withFields(claim, { end: {} as Claim["observed"]["end"] })],
 ])("a claim %s gives its room to the next", async (_what, change) => {
   const { claims, changed, room, stop, fill } = setUp();
   const [first] = fill();
@@ -152,7 +152,7 @@ test("nobody waits on after the signal", async () => {
 });
 
 function opened(claim: Claim, touches: number): void {
-  claim.record.openingSent = true;
-  claim.record.journal = { ...claim.record.journal, opened: true };
-  claim.record.touches = touches;
+  withFields(claim, { openingSent: true });
+  withFields(claim, { journal: { ...claim.record.journal, opened: true } });
+  withFields(claim, { touches });
 }

@@ -70,9 +70,9 @@ describe("a step that was refused with Retry-After", () => {
   test("waits on while beats keep the lease, and comes once more before it ends", () => {
     const claim = failed(over(POLLED + 8_000, { lease: HELD }), STOP, 10_000);
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
-    claim.lease.own = { ...HELD, ttlMs: 60_000 };
+    withFields(claim, { lease: { ...HELD, ttlMs: 60_000 } });
     expect(heldMs(claim, STOP)).toBe(60_000 - LANDS_MS);
-    claim.lease.own = { ...HELD, ttlMs: 60_000, state: "stopping" };
+    withFields(claim, { lease: { ...HELD, ttlMs: 60_000, state: "stopping" } });
     expect(heldMs(claim, STOP)).toBe(ASKED_MS);
   });
 

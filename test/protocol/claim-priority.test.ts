@@ -23,14 +23,14 @@ function claimOf(name: string, use: "session" | "removal" = "session"): Claim {
 }
 
 function open(claim: Claim, nowMs: number): void {
-  claim.record.openingSent = true;
+  withFields(claim, { openingSent: true });
   openedBefore(claim, nowMs);
 }
 
 /** As recovery leaves it: the time of the opening is that of the restart, and no touch is known. */
 function openedBefore(claim: Claim, nowMs = 0): void {
-  claim.record.journal = { ...claim.record.journal, opened: true };
-  claim.record.openedMs = nowMs;
+  withFields(claim, { journal: { ...claim.record.journal, opened: true } });
+  withFields(claim, { openedMs: nowMs });
 }
 
 test("nothing waits while no claim is under way", () => {
@@ -46,7 +46,7 @@ test("work waits until the Pod of the last claim is touched", () => {
   expect(first.holdMs(MOST)).toBe(MOST);
   open(claim, clock.monotonic());
   expect(first.holdMs(MOST)).toBe(MOST);
-  claim.record.touches = 1;
+  withFields(claim, { touches: 1 });
   expect(first.holdMs(MOST)).toBe(0);
 });
 
@@ -74,7 +74,7 @@ test("work that comes in a later rush waits for the whole bound, though earlier 
 
 test.each<[string, (claim: Claim) => void]>([
   ["one that an earlier process opened", (claim) => openedBefore(claim)],
-  ["one whose Pod is gone", (claim) => (claim.observed.end = {} as Claim["observed"]["end"])],
+  ["one whose Pod is gone", (claim) => withFields(claim, { end: {} as Claim["observed"]["end"] })],
 ])("%s holds nothing back", (_what, change) => {
   const { claims, first } = setUp();
   const claim = claimOf("a");
@@ -95,8 +95,8 @@ test("what is left of a session that is over, and a repeated touch, leave the wa
   // Of a claim that an earlier process left nobody saw the end.
   expect(leavesWayUntil(settled, claim)).toBeNull();
   expect(leavesWayUntil({ do: "touch" }, claim)).toBeNull();
-  claim.record.touchedMs = 3_000;
-  claim.observed.endedMs = 7_000;
+  withFields(claim, { touchedMs: 3_000 });
+  withFields(claim, { endedMs: 7_000 });
   expect(leavesWayUntil({ do: "touch" }, claim)).toBe(4_000);
   expect(leavesWayUntil(settled, claim)).toBe(8_000);
 });

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { ClaimTable, noteJournal } from "../../src/protocol/claim-table.ts";
+import { noteJournal } from "../../src/protocol/claim-record.ts";
+import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { claimOf, JOURNAL, OURS } from "./claims.ts";
 
 const OPENED = { ...JOURNAL, acknowledgedAt: OURS, opened: true };

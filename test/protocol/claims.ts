@@ -1,6 +1,9 @@
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { End, PodState } from "../../src/pods/pod-state.ts";
-import type { Claim, ClaimLease, ClaimObserved, ClaimRecord, ItemView } from "../../src/protocol/claim.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import type { ClaimLease } from "../../src/protocol/claim-lease.ts";
+import type { ClaimObserved, ItemView } from "../../src/protocol/claim-observed.ts";
+import type { ClaimRecord } from "../../src/protocol/claim-record.ts";
 import { newClaim } from "../../src/protocol/claim-table.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import type { Facts, Limits } from "../../src/protocol/facts.ts";
@@ -85,7 +88,7 @@ export type ClaimFields = Partial<
 
 /** Writes fields into the parts that they belong to. */
 export function withFields(claim: Claim, { lease, ...more }: ClaimFields): Claim {
-  if (lease !== undefined) claim.lease.own = lease;
+  if (lease !== undefined) Object.assign(claim.lease, { own: lease });
   for (const [field, value] of Object.entries(more)) {
     const part = [claim.record, claim.lease, claim.observed].find((each) => Object.hasOwn(each, field));
     Object.assign(part ?? claim, { [field]: value });

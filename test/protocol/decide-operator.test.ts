@@ -108,7 +108,7 @@ describe("5. open, lease: Operator: no container starts without its lease", () =
     const value = at(POLLED + 2_000);
     const seen = unopened({ item: view("active", POLLED + 6_000) });
     expect(stepOf(seen, PARKED, 6_100)).toEqual({ do: "snapshot", value });
-    seen.lease.memory = { is: "snapshot", value, sinceMs: POLLED + 6_000 };
+    withFields(seen, { memory: { is: "snapshot", value, sinceMs: POLLED + 6_000 } });
     expect(stepOf(seen, PARKED, 6_200)).toEqual(waitUntil(6_000 + QUIET));
     expect(stepOf(seen, PARKED, 6_000 + QUIET)).toEqual({ do: "take", expected: value });
   });
@@ -249,7 +249,7 @@ describe("recovery, lease: Operator: with key, container running", () => {
   test("acknowledged as journaled: beaten with the listed value once it stood still", () => {
     const claim = found(RESTART, { item: item(LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toEqual({ do: "snapshot", value });
-    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + RESTART + LANDED };
+    withFields(claim, { memory: { is: "snapshot", value, sinceMs: POLLED + RESTART + LANDED } });
     expect(stepOf(claim, RUNNING, RESTART + 4_000)).toEqual(waitUntil(RESTART + LANDED + QUIET));
     expect(stepOf(claim, RUNNING, RESTART + LANDED + QUIET)).toEqual({ do: "take", expected: value });
   });
@@ -276,7 +276,7 @@ describe("recovery, lease: Operator: with key, container running", () => {
   test("told to stop meanwhile: beaten at once, values are not compared; then the Pod is deleted", () => {
     const claim = found(RESTART, { item: view("stopping", POLLED + RESTART + LANDED) });
     expect(stepOf(claim, RUNNING, RESTART + 3_000)).toEqual({ do: "take", expected: value });
-    claim.lease.own = held(RESTART + 3_000, { state: "stopping" });
+    withFields(claim, { lease: held(RESTART + 3_000, { state: "stopping" }) });
     expect(stepOf(claim, RUNNING, RESTART + 3_100)).toMatchObject({ do: "delete-pod", why: "StoppedByUser" });
   });
 
@@ -305,9 +305,9 @@ describe("recovery, lease: Operator: with key, container running", () => {
   ] as const)("%s: settled, with a fence of its own", (_, pod) => {
     const claim = found(RESTART, { end: END, endedMs: POLLED + RESTART + 10 });
     expect(stepOf(claim, pod, RESTART + 20)).toEqual(LOOK);
-    claim.observed.item = item(30);
+    withFields(claim, { item: item(30) });
     expect(stepOf(claim, pod, RESTART + 40)).toEqual({ do: "snapshot", value });
-    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + RESTART + 30 };
+    withFields(claim, { memory: { is: "snapshot", value, sinceMs: POLLED + RESTART + 30 } });
     expect(stepOf(claim, pod, RESTART + 30 + QUIET)).toEqual({ do: "fence", expected: value });
   });
 
@@ -436,7 +436,7 @@ describe("onPodFailure: Release", () => {
       const claim = over(30_000, { end: KILLED, lease: null, memory, item: view("active", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual(waitUntil(20_000 + TTL + 1_500));
       expect(released(claim, ended(KILLED), 20_000 + TTL + 1_500)).toEqual(LOOK);
-      claim.observed.item = view("queued", POLLED + 210_000);
+      withFields(claim, { item: view("queued", POLLED + 210_000) });
       expect(released(claim, ended(KILLED), 210_100)).toEqual({ do: "settled", because: "queued" });
     });
 
@@ -452,9 +452,9 @@ describe("onPodFailure: Release", () => {
       const claim = worker({ item: view("active", POLLED + 30_100) });
       expect(released(claim, ended(KILLED), 30_200)).toEqual(waitUntil(35_100));
       expect(released(claim, ended(KILLED), 35_100)).toEqual(LOOK);
-      claim.observed.item = view("active", POLLED + 70_000);
+      withFields(claim, { item: view("active", POLLED + 70_000) });
       expect(released(claim, ended(KILLED), 70_100)).toEqual(waitUntil(110_000));
-      claim.observed.item = view("active", POLLED + 900_000);
+      withFields(claim, { item: view("active", POLLED + 900_000) });
       expect(released(claim, ended(KILLED), 900_100)).toEqual(waitUntil(1_200_000));
     });
 
@@ -463,7 +463,7 @@ describe("onPodFailure: Release", () => {
       expect(released(claim, ended(KILLED), 30_200)).toEqual({ do: "fence", expected: NO_HEARTBEAT });
       withFields(claim, { memory: { is: "fenced", beatSentMs: POLLED + 30_300, ttlMs: 90_000 }, item: null });
       expect(released(claim, ended(KILLED), 30_400)).toEqual(LOOK);
-      claim.observed.item = view("active", POLLED + 30_500);
+      withFields(claim, { item: view("active", POLLED + 30_500) });
       expect(released(claim, ended(KILLED), 30_600)).toEqual(waitUntil(30_300 + 90_000 + 1_500));
     });
 
@@ -484,8 +484,10 @@ describe("onPodFailure: Release", () => {
     test("an item without a credential is stopped all the same: there is nothing to run it with", () => {
       const refusal = acknowledged({ journal: { ...JOURNAL, use: "refusal" } });
       expect(released(refusal, GONE, 800)).toEqual({ do: "fence", expected: NO_HEARTBEAT });
-      refusal.lease.memory = { is: "fenced", beatSentMs: POLLED + 900, ttlMs: 90_000, value: at(POLLED + 2_000) };
-      refusal.observed.item = view("active", POLLED + 950);
+      withFields(refusal, {
+        memory: { is: "fenced", beatSentMs: POLLED + 900, ttlMs: 90_000, value: at(POLLED + 2_000) },
+      });
+      withFields(refusal, { item: view("active", POLLED + 950) });
       expect(released(refusal, GONE, 1_000)).toEqual(STOP);
     });
   });

@@ -158,12 +158,14 @@ describe("4. what was acknowledged after our window, by a late request of ours o
     const claim = late("active", 15_000);
     const value = at(POLLED + 2_000);
     expect(stepOf(claim, PARKED, 15_100)).toEqual({ do: "snapshot", value });
-    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + 15_000 };
+    withFields(claim, { memory: { is: "snapshot", value, sinceMs: POLLED + 15_000 } });
     expect(stepOf(claim, PARKED, 15_200)).toEqual(waitUntil(25_000));
     expect(stepOf(claim, PARKED, 25_000)).toEqual(LOOK);
-    claim.observed.item = view("active", POLLED + 25_000, {
-      acknowledgedAt: LATE,
-      latestHeartbeatAt: at(POLLED + 20_000),
+    withFields(claim, {
+      item: view("active", POLLED + 25_000, {
+        acknowledgedAt: LATE,
+        latestHeartbeatAt: at(POLLED + 20_000),
+      }),
     });
     expect(stepOf(claim, PARKED, 25_100)).toEqual({ do: "settled", because: "another client has its lease" });
   });
@@ -174,7 +176,7 @@ describe("4. what was acknowledged after our window, by a late request of ours o
 
   test("acknowledged again since: settled", () => {
     const claim = late("starting", 20_000);
-    claim.observed.item = view("starting", POLLED + 20_000, { acknowledgedAt: THEIRS });
+    withFields(claim, { item: view("starting", POLLED + 20_000, { acknowledgedAt: THEIRS }) });
     expect(stepOf(claim, PARKED, 20_100)).toMatchObject({ do: "settled" });
   });
 
@@ -359,7 +361,7 @@ describe("6. watch, lease: Worker", () => {
     const claim = opened({ item: view("starting", POLLED + 60_000) });
     // It may have been beaten since.
     expect(stepOf(claim, RUNNING, 61_000)).toEqual(LOOK);
-    claim.observed.item = view("starting", POLLED + 61_000);
+    withFields(claim, { item: view("starting", POLLED + 61_000) });
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(FIRST_BEAT);
   });
 
@@ -376,11 +378,11 @@ describe("6. watch, lease: Worker", () => {
     const memory = { is: "fenced", beatSentMs: POLLED + 61_000, ttlMs: 90_000, value: at(POLLED + 2_000) } as const;
     const claim = opened({ ending, memory });
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(LOOK);
-    claim.observed.item = view("active", POLLED + 60_999);
+    withFields(claim, { item: view("active", POLLED + 60_999) });
     expect(stepOf(claim, RUNNING, 61_100)).toEqual(LOOK);
-    claim.observed.item = view("active", POLLED + 61_100);
+    withFields(claim, { item: view("active", POLLED + 61_100) });
     expect(stepOf(claim, RUNNING, 61_200)).toEqual(STOP);
-    claim.observed.item = view("stopped", POLLED + 61_200);
+    withFields(claim, { item: view("stopped", POLLED + 61_200) });
     expect(stepOf(claim, RUNNING, 61_300)).toEqual({ do: "delete-pod", ...ending });
     expect(stepOf(claim, RUNNING, 61_400, { podGoneByMs: POLLED + 200_000 })).toEqual(waitUntil(200_000));
   });
@@ -407,20 +409,20 @@ describe("6. watch, lease: Worker", () => {
     test("a while before, its heartbeat is watched: it must be seen to move", () => {
       const claim = served(beats(OVER - 40_000, 1));
       expect(stepOf(claim, RUNNING, OVER - AHEAD)).toEqual({ do: "snapshot", value: "beat 1" });
-      claim.lease.memory = noted(OVER - 40_000, 1);
+      withFields(claim, { memory: noted(OVER - 40_000, 1) });
       expect(stepOf(claim, RUNNING, OVER - AHEAD)).toEqual(LOOK);
-      claim.observed.item = beats(OVER - AHEAD, 1);
+      withFields(claim, { item: beats(OVER - AHEAD, 1) });
       expect(stepOf(claim, RUNNING, OVER - 34_900)).toEqual({ do: "snapshot", value: "beat 1" });
-      claim.lease.memory = noted(OVER - AHEAD, 1);
+      withFields(claim, { memory: noted(OVER - AHEAD, 1) });
       expect(stepOf(claim, RUNNING, OVER - 34_900)).toEqual(waitUntil(OVER - AHEAD + 5_000));
     });
 
     test("it beat lately, so it holds the lease: it is told to stop, at its time and not before", () => {
       const claim = served(beats(OVER - 5_000, 2));
-      claim.lease.memory = noted(OVER - 10_000, 1);
+      withFields(claim, { memory: noted(OVER - 10_000, 1) });
       const beatenSinceMs = POLLED + OVER - 10_000;
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
-      claim.lease.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
+      withFields(claim, { memory: { ...noted(OVER - 5_000, 2), beatenSinceMs } });
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual(waitUntil(OVER));
       expect(stepOf(claim, RUNNING, OVER)).toEqual(GRACEFUL);
       // A beat interval after the beat, which the list may have shown five seconds late.
@@ -431,52 +433,52 @@ describe("6. watch, lease: Worker", () => {
     test("what it beat last goes on to prove it while later looks show nothing new", () => {
       const claim = served(beats(OVER - 1_000, 2));
       const beatenSinceMs = POLLED + OVER - 10_000;
-      claim.lease.memory = { ...noted(OVER - 5_000, 2), beatenSinceMs };
+      withFields(claim, { memory: { ...noted(OVER - 5_000, 2), beatenSinceMs } });
       expect(stepOf(claim, RUNNING, OVER)).toEqual({ do: "snapshot", value: "beat 2", beatenSinceMs });
     });
 
     test("a value older than the one noted is from a list that is behind, and proves nothing", () => {
       const older = { latestHeartbeatAt: at(POLLED + 1) };
       const claim = served(view("active", POLLED + OVER - 5_000, older));
-      claim.lease.memory = { is: "snapshot", value: at(POLLED + 2), sinceMs: POLLED + OVER - 10_000 };
+      withFields(claim, { memory: { is: "snapshot", value: at(POLLED + 2), sinceMs: POLLED + OVER - 10_000 } });
       expect(stepOf(claim, RUNNING, OVER - 4_000)).toEqual({ do: "snapshot", value: at(POLLED + 2) });
     });
 
     test("a beat that may be a beat interval old proves nothing any more", () => {
       const claim = served(beats(OVER - 5_000, 2));
-      claim.lease.memory = noted(OVER - 10_000, 1);
+      withFields(claim, { memory: noted(OVER - 10_000, 1) });
       expect(stepOf(claim, RUNNING, OVER + 20_000)).toEqual({ do: "snapshot", value: "beat 2" });
     });
 
     test("one that proves too little for its end is looked at again, for its next beat", () => {
       const claim = served(beats(OVER - 12_000, 2));
-      claim.lease.memory = { ...noted(OVER - 12_000, 2), beatenSinceMs: POLLED + OVER - 32_000 };
+      withFields(claim, { memory: { ...noted(OVER - 12_000, 2), beatenSinceMs: POLLED + OVER - 32_000 } });
       expect(stepOf(claim, RUNNING, OVER - 8_000)).toEqual(waitUntil(OVER - 7_000));
       expect(stepOf(claim, RUNNING, OVER - 7_000)).toEqual(LOOK);
     });
 
     test("a view that is older than the one noted proves nothing", () => {
       const claim = served(beats(OVER - 5_000, 1));
-      claim.lease.memory = noted(OVER - 4_000, 2);
+      withFields(claim, { memory: noted(OVER - 4_000, 2) });
       expect(stepOf(claim, RUNNING, OVER)).toEqual(waitUntil(OVER + 1_000));
       expect(stepOf(claim, RUNNING, OVER + 1_000)).toEqual(LOOK);
     });
 
     test("one that hangs is never told to stop: its lease may have gone to somebody else since the last look", () => {
       const claim = served(beats(OVER, 1));
-      claim.lease.memory = noted(OVER - 40_000, 1);
+      withFields(claim, { memory: noted(OVER - 40_000, 1) });
       expect(stepOf(claim, RUNNING, OVER + 100)).toEqual({ do: "snapshot", value: "beat 1" });
     });
 
     test("one that nobody could tell to stop is deleted after its grace", () => {
       const claim = served(beats(OVER + 119_000, 1));
-      claim.lease.memory = noted(OVER + 119_000, 1);
+      withFields(claim, { memory: noted(OVER + 119_000, 1) });
       expect(stepOf(claim, RUNNING, OVER + 120_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
     });
 
     test("told to stop and still there after its grace, it is deleted", () => {
       const claim = served(beats(OVER, 2));
-      claim.lease.gracefulStopMs = POLLED + OVER + 1_000;
+      withFields(claim, { gracefulStopMs: POLLED + OVER + 1_000 });
       expect(stepOf(claim, RUNNING, OVER + 2_000)).toEqual(waitUntil(OVER + 121_000));
       expect(stepOf(claim, RUNNING, OVER + 121_000)).toMatchObject({ do: "delete-pod", why: "MaxDuration" });
     });
@@ -509,7 +511,7 @@ describe("6. watch, lease: Worker", () => {
       expect(stepOf(claim, RUNNING, 21_000)).toEqual(waitUntil(140_000));
       // Nothing is destroyed on a view of two minutes ago.
       expect(stepOf(claim, RUNNING, 140_000)).toEqual(LOOK);
-      claim.observed.item = { ...item, askedMs: POLLED + 140_000 };
+      withFields(claim, { item: { ...item, askedMs: POLLED + 140_000 } });
       expect(stepOf(claim, RUNNING, 140_500)).toMatchObject({ do: "delete-pod", why });
     },
   );
@@ -529,10 +531,12 @@ describe("6. watch, lease: Worker", () => {
     const claim = served(view("active", POLLED + 99_000));
     expect(stepOf(claim, RUNNING, 11_000, draining(100_000))).toEqual(waitUntil(100_000 - AHEAD));
     const beatenSinceMs = POLLED + 95_000;
-    claim.lease.memory = { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 99_000, beatenSinceMs };
+    withFields(claim, {
+      memory: { is: "snapshot", value: at(POLLED + 2_000), sinceMs: POLLED + 99_000, beatenSinceMs },
+    });
     expect(stepOf(claim, RUNNING, 99_500, draining(100_000))).toEqual(waitUntil(100_000));
     expect(stepOf(claim, RUNNING, 100_000, draining(100_000))).toEqual(GRACEFUL);
-    claim.lease.gracefulStopMs = POLLED + 100_000;
+    withFields(claim, { gracefulStopMs: POLLED + 100_000 });
     expect(stepOf(claim, RUNNING, 220_000, draining(100_000))).toMatchObject({ why: "EnvironmentDeleted" });
   });
 
@@ -541,7 +545,7 @@ describe("6. watch, lease: Worker", () => {
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(waitUntil(30_000));
     // Beaten meanwhile, it is told to stop: so it is looked at once more.
     expect(stepOf(claim, RUNNING, 30_000, draining(30_000))).toEqual(LOOK);
-    claim.observed.item = view("starting", POLLED + 30_001);
+    withFields(claim, { item: view("starting", POLLED + 30_001) });
     expect(stepOf(claim, RUNNING, 30_002, draining(30_000))).toEqual(FIRST_BEAT);
   });
 
@@ -549,9 +553,9 @@ describe("6. watch, lease: Worker", () => {
     const claim = opened({ item: null });
     expect(stepOf(claim, RUNNING, 20_000, draining(30_000))).toEqual(LOOK);
     // Refused by one who beats: what was seen before is gone, and what holds now is wanted at once.
-    claim.lease.memory = { is: "refused", atMs: POLLED + 30_100 };
+    withFields(claim, { memory: { is: "refused", atMs: POLLED + 30_100 } });
     expect(stepOf(claim, RUNNING, 30_200, draining(30_000))).toEqual(LOOK);
-    claim.observed.item = view("unknown", POLLED + 30_200);
+    withFields(claim, { item: view("unknown", POLLED + 30_200) });
     expect(stepOf(claim, RUNNING, 30_300, draining(30_000))).toEqual(waitUntil(35_200));
   });
 
@@ -671,11 +675,11 @@ describe("settle: fence, then stop", () => {
     const claim = settling("active", 31_000);
     const value = at(POLLED + 2_000);
     expect(stepOf(claim, ended(), 31_100)).toEqual({ do: "snapshot", value });
-    claim.lease.memory = { is: "snapshot", value, sinceMs: POLLED + 31_000 };
+    withFields(claim, { memory: { is: "snapshot", value, sinceMs: POLLED + 31_000 } });
     // Its worker may have stopped it, and the list be behind: the end shows five seconds later at the latest.
     expect(stepOf(claim, ended(), 31_200)).toEqual(waitUntil(35_000));
     expect(stepOf(claim, ended(), 35_000)).toEqual(LOOK);
-    claim.observed.item = view("active", POLLED + 35_000);
+    withFields(claim, { item: view("active", POLLED + 35_000) });
     expect(stepOf(claim, ended(), 35_100)).toEqual(waitUntil(31_000 + QUIET));
     expect(stepOf(claim, ended(), 31_000 + QUIET)).toEqual({ do: "fence", expected: value });
   });
@@ -696,24 +700,24 @@ describe("settle: fence, then stop", () => {
   test("our beat accepted: listed again, then stopped", () => {
     const claim = settling(null, 0, fencedAt(40_000));
     expect(stepOf(claim, ended(), 40_100)).toEqual(LOOK);
-    claim.observed.item = view("active", POLLED + 39_999);
+    withFields(claim, { item: view("active", POLLED + 39_999) });
     expect(stepOf(claim, ended(), 40_100)).toEqual(LOOK);
-    claim.observed.item = view("active", POLLED + 40_100);
+    withFields(claim, { item: view("active", POLLED + 40_100) });
     expect(stepOf(claim, ended(), 40_200)).toEqual(STOP);
   });
 
   test("our beat accepted, and the list still shows the value before it: it is behind, and proves nothing", () => {
     const claim = settling("active", 40_100, fencedAt(40_000));
-    claim.observed.item = view("active", POLLED + 40_100, { latestHeartbeatAt: at(POLLED + 1_000) });
+    withFields(claim, { item: view("active", POLLED + 40_100, { latestHeartbeatAt: at(POLLED + 1_000) }) });
     expect(stepOf(claim, ended(), 40_200)).toEqual(waitUntil(46_500));
     expect(stepOf(claim, ended(), 46_500)).toEqual(LOOK);
-    claim.observed.item = view("active", POLLED + 46_500, { latestHeartbeatAt: at(POLLED + 1_000) });
+    withFields(claim, { item: view("active", POLLED + 46_500, { latestHeartbeatAt: at(POLLED + 1_000) }) });
     expect(stepOf(claim, ended(), 46_600)).toEqual(STOP);
   });
 
   test("our beat accepted, and listed as somebody else's: settled, not stopped", () => {
     const claim = settling(null, 0, fencedAt(40_000));
-    claim.observed.item = view("active", POLLED + 40_100, { acknowledgedAt: THEIRS });
+    withFields(claim, { item: view("active", POLLED + 40_100, { acknowledgedAt: THEIRS }) });
     expect(stepOf(claim, ended(), 40_200)).toEqual({ do: "settled", because: "acknowledged by somebody else" });
   });
 

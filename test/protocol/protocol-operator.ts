@@ -1,10 +1,12 @@
 import { DEFAULT_TIMING } from "../../src/core/timing.ts";
 import type { End } from "../../src/pods/pod-state.ts";
 import { isSomebodyElses } from "../../src/protocol/ack-window.ts";
-import { type Claim, type ItemView, isReacknowledged } from "../../src/protocol/claim.ts";
-import { newClaim, noteJournal } from "../../src/protocol/claim-table.ts";
+import { type Claim, isReacknowledged } from "../../src/protocol/claim.ts";
+import { type ItemView, noteWaiting } from "../../src/protocol/claim-observed.ts";
+import { noteJournal } from "../../src/protocol/claim-record.ts";
+import { newClaim } from "../../src/protocol/claim-table.ts";
 import { nextStep } from "../../src/protocol/decide.ts";
-import { type Facts, type Limits, noteWaiting, remembered } from "../../src/protocol/facts.ts";
+import { type Facts, type Limits, remembered } from "../../src/protocol/facts.ts";
 import type { Journal, LeaseKind } from "../../src/protocol/journal.ts";
 import {
   afterBeat,
@@ -18,6 +20,7 @@ import {
 } from "../../src/protocol/lease.ts";
 import type { Step } from "../../src/protocol/step.ts";
 import { type Heartbeat, NO_HEARTBEAT } from "../../src/work/types.ts";
+import { withFields } from "./claims.ts";
 import { type Beat, type ItemApi, RefusedError } from "./protocol-api.ts";
 import { type Cluster, GRACE_MS } from "./protocol-cluster.ts";
 import { type Loss, Process, request, type Script, sleep, type Timeline } from "./protocol-timeline.ts";
@@ -116,12 +119,12 @@ export class Operator {
     const acknowledgedBefore = this.#api.acknowledgedAt;
     yield* sleep(this.#timeline.between(5, 600));
     const claim = this.#newClaim(this.#journalOf(sentMs), sentMs + TIMING.othersReclaimMs);
-    claim.record.claiming = true;
-    claim.record.acknowledgedBefore = acknowledgedBefore;
+    withFields(claim, { claiming: true });
+    withFields(claim, { acknowledgedBefore });
     const ackUntilMs = sentMs + TIMING.othersReclaimMs - TIMING.requestBoundMs - TIMING.marginMs;
     while (claim.record.secretVersion === "") {
       const version = yield* this.#try(this.#kube(() => this.#createSecret(claim.record.journal)));
-      if (version !== null) claim.record.secretVersion = String(version);
+      if (version !== null) withFields(claim, { secretVersion: String(version) });
       // It may stand, or come to stand: as after a restart.
       else if (this.#timeline.nowMs >= ackUntilMs) return yield* this.#recover();
     }
@@ -132,8 +135,8 @@ export class Operator {
     while (parked && this.#timeline.nowMs < ackUntilMs && (outcome === "late" || outcome === "unanswered")) {
       outcome = yield* this.#ackOnce(claim, outcome === "unanswered");
     }
-    claim.record.claiming = false;
-    claim.lease.memory = { is: outcome === "unanswered" ? "unanswered" : "none" };
+    withFields(claim, { claiming: false });
+    withFields(claim, { memory: { is: outcome === "unanswered" ? "unanswered" : "none" } });
     if (outcome === "refused" || outcome === "late") yield* this.#try(this.#dropSecret(claim));
     if (this.#cluster.secret) yield* this.#loop(claim);
   }
@@ -173,8 +176,8 @@ export class Operator {
       if (acknowledgedAt !== null && isSomebodyElses(acknowledgedAt, claim.record.acknowledgedBefore, earliest)) {
         return repeated ? "unanswered" : "refused";
       }
-      claim.record.acknowledgedAt = acknowledgedAt;
-      claim.observed.item = { ...this.#listed(sentMs), state, acknowledgedAt };
+      withFields(claim, { acknowledgedAt });
+      withFields(claim, { item: { ...this.#listed(sentMs), state, acknowledgedAt } });
       return "acked";
     } catch (error) {
       return error instanceof RefusedError && !repeated ? "refused" : "unanswered";
@@ -199,7 +202,7 @@ export class Operator {
     const overMs = journal.polledUntilMs + TIMING.othersReclaimMs - (this.#wallMs() - CLOCK_SLACK_MS);
     const lateAckUntilMs = this.#timeline.nowMs + Math.min(windowMs, Math.max(0, overMs));
     const claim = this.#newClaim(journal, lateAckUntilMs, this.#timeline.nowMs);
-    claim.record.secretVersion = String(secret.version);
+    withFields(claim, { secretVersion: String(secret.version) });
     noteJournal(claim, journal, this.#timeline.nowMs);
     yield* this.#loop(claim);
   }
@@ -273,7 +276,9 @@ export class Operator {
       pod = { is: "ended", end: { ...NOT_SEEN, cause: "NodeLost", message: "" } };
     }
     if ((pod.is === "running" || pod.is === "ended") && claim.record.journal.opened) {
-      claim.observed.startedAtMs ??= pod.is === "running" ? pod.startedAtMs : pod.end.startedAtMs;
+      withFields(claim, {
+        startedAtMs: claim.observed.startedAtMs ?? (pod.is === "running" ? pod.startedAtMs : pod.end.startedAtMs),
+      });
     }
     noteWaiting(claim, pod, this.#timeline.nowMs);
     if (pod.is === "ended") this.#noteEnd(claim, pod.end);
@@ -299,8 +304,8 @@ export class Operator {
 
   #noteEnd(claim: Claim, end: End): void {
     if (claim.observed.end !== null) return;
-    claim.observed.end = end;
-    claim.observed.endedMs = this.#timeline.nowMs;
+    withFields(claim, { end });
+    withFields(claim, { endedMs: this.#timeline.nowMs });
   }
 
   #wallMs(): number {
@@ -314,16 +319,18 @@ export class Operator {
         this.#saw(claim, yield* this.#look());
         return false;
       case "own":
-        claim.record.acknowledgedAt = step.acknowledgedAt;
-        claim.record.lateAck = step.late ?? false;
-        claim.lease.memory = { is: "none" };
+        withFields(claim, { acknowledgedAt: step.acknowledgedAt });
+        withFields(claim, { lateAck: step.late ?? false });
+        withFields(claim, { memory: { is: "none" } });
         return false;
       case "take":
         yield* this.#take(claim, step.expected);
         return false;
       case "lose":
         this.losses += 1;
-        claim.lease.own = { is: "lost", by: "refusal", message: step.message, lapsedMs: this.#timeline.nowMs };
+        withFields(claim, {
+          lease: { is: "lost", by: "refusal", message: step.message, lapsedMs: this.#timeline.nowMs },
+        });
         return false;
       case "let-go":
         yield* this.#letGo(claim);
@@ -335,7 +342,7 @@ export class Operator {
         yield* this.#touch(claim);
         return false;
       case "snapshot":
-        claim.lease.memory = remembered(step, claim, this.#timeline.nowMs);
+        withFields(claim, { memory: remembered(step, claim, this.#timeline.nowMs) });
         return false;
       case "fence":
         yield* this.#fence(claim, step.expected);
@@ -368,11 +375,12 @@ export class Operator {
   }
 
   #saw(claim: Claim, view: ItemView): void {
-    claim.observed.item = view;
-    if (view.state === "active" && claim.record.journal.lease === "Worker") claim.observed.firstBeatSeen = true;
-    if (view.state === "stopping") claim.observed.stoppingSinceMs ??= this.#timeline.nowMs;
+    withFields(claim, { item: view });
+    if (view.state === "active" && claim.record.journal.lease === "Worker") withFields(claim, { firstBeatSeen: true });
+    if (view.state === "stopping")
+      withFields(claim, { stoppingSinceMs: claim.observed.stoppingSinceMs ?? this.#timeline.nowMs });
     const lost = view.state === "queued" || view.state === "stopped" || isReacknowledged(claim, view);
-    claim.observed.lostSinceMs = lost ? (claim.observed.lostSinceMs ?? this.#timeline.nowMs) : null;
+    withFields(claim, { lostSinceMs: lost ? (claim.observed.lostSinceMs ?? this.#timeline.nowMs) : null });
   }
 
   /** What the Secret says is asked first: an earlier opening may have taken effect. */
@@ -382,12 +390,14 @@ export class Operator {
     }
     const found = yield* this.#kube(() => this.#cluster.secret);
     if (!found) throw new StaleError();
-    claim.record.secretVersion = String(found.version);
-    claim.record.openingSent = true;
+    withFields(claim, { secretVersion: String(found.version) });
+    withFields(claim, { openingSent: true });
     if (!found.key)
-      claim.record.secretVersion = String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt)));
-    claim.record.journal = { ...claim.record.journal, acknowledgedAt, opened: true };
-    claim.record.openedMs = this.#timeline.nowMs;
+      withFields(claim, {
+        secretVersion: String(yield* this.#kube(() => this.#addKey(found.version, acknowledgedAt))),
+      });
+    withFields(claim, { journal: { ...claim.record.journal, acknowledgedAt, opened: true } });
+    withFields(claim, { openedMs: this.#timeline.nowMs });
     yield* this.#touch(claim);
   }
 
@@ -403,43 +413,45 @@ export class Operator {
 
   *#touch(claim: Claim): Script {
     yield* this.#kube(() => this.#cluster.touch());
-    claim.record.touches += 1;
-    claim.record.touchedMs = this.#timeline.nowMs;
+    withFields(claim, { touches: claim.record.touches + 1 });
+    withFields(claim, { touchedMs: this.#timeline.nowMs });
   }
 
   *#fence(claim: Claim, expected: string): Script {
     const ended = claim.observed.end !== null;
-    claim.lease.memory = { is: "none" };
+    withFields(claim, { memory: { is: "none" } });
     const beatSentMs = this.#timeline.nowMs;
     const answer = yield* this.#work(() => this.#api.beat("operator", expected));
-    claim.observed.item = null;
+    withFields(claim, { item: null });
     if (answer.kind === "refused" || answer.state !== "active") {
-      claim.lease.memory = { is: "refused", atMs: beatSentMs };
+      withFields(claim, { memory: { is: "refused", atMs: beatSentMs } });
       return;
     }
-    claim.lease.memory = { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs, value: answer.last ?? "" };
+    withFields(claim, {
+      memory: { is: "fenced", beatSentMs, ttlMs: this.#api.variant.ttlMs, value: answer.last ?? "" },
+    });
     if (expected === NO_HEARTBEAT && claim.record.journal.opened && !ended)
-      claim.record.ending = { why: "NoFirstBeat", message: "" };
+      withFields(claim, { ending: { why: "NoFirstBeat", message: "" } });
   }
 
   // --- lease: Operator ----------------------------------------------------------------------------------------------
 
   *#take(claim: Claim, expected: string): Script {
-    claim.lease.memory = { is: "none" };
-    claim.observed.item = null;
+    withFields(claim, { memory: { is: "none" } });
+    withFields(claim, { item: null });
     const sentMs = this.#timeline.nowMs;
     const sentWallMs = this.#wallMs();
     const answer = yield* this.#work(() => this.#api.beat("operator", expected));
     const taken = answer.kind === "refused" ? null : leaseOf(this.#heartbeat(answer), sentMs, sentWallMs);
     if (taken) {
-      claim.lease.own = taken;
+      withFields(claim, { lease: taken });
       this.#paused = false;
       if (taken.is === "held") this.#keeper = new Process(this.#timeline, this.#keep(claim), this.#loss);
     } else if (claim.record.journal.opened) {
       this.losses += 1;
-      claim.lease.own = { is: "lost", by: "refusal", message: "moved", lapsedMs: this.#timeline.nowMs };
+      withFields(claim, { lease: { is: "lost", by: "refusal", message: "moved", lapsedMs: this.#timeline.nowMs } });
     } else {
-      claim.lease.memory = { is: "refused", atMs: this.#timeline.nowMs };
+      withFields(claim, { memory: { is: "refused", atMs: this.#timeline.nowMs } });
     }
   }
 
@@ -464,7 +476,7 @@ export class Operator {
       if (before?.is !== "held") return;
       const now = { nowMs: this.#timeline.nowMs, wallMs: this.#wallMs() };
       const after = afterBeat(before, result, now, TIMING);
-      claim.lease.own = after;
+      withFields(claim, { lease: after });
       if (after.is === "lost") {
         this.losses += 1;
         this.#timeline.say(`lease lost: ${after.message}`);
@@ -513,13 +525,14 @@ export class Operator {
       lease: { own: lease },
     } = claim;
     if (lease?.is !== "held") return;
-    claim.lease.own = null;
-    claim.observed.item = null;
-    claim.lease.memory = { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs };
+    withFields(claim, { lease: null });
+    withFields(claim, { item: null });
+    withFields(claim, { memory: { is: "fenced", beatSentMs: newestSentMs(lease), ttlMs: lease.ttlMs } });
     // A last one, to have it lapse sooner; this server grants what it granted before.
     const sentMs = this.#timeline.nowMs;
     const result = yield* this.#beat(lease.echo);
-    if (result.is !== "refused") claim.lease.memory = { is: "fenced", beatSentMs: sentMs, ttlMs: lease.ttlMs };
+    if (result.is !== "refused")
+      withFields(claim, { memory: { is: "fenced", beatSentMs: sentMs, ttlMs: lease.ttlMs } });
   }
 
   *#stop(claim: Claim, force: boolean): Script {
@@ -556,13 +569,15 @@ export class Operator {
       throw error;
     }
     const seen = claim.observed.item ?? this.#listed(sentMs);
-    claim.observed.item = { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) };
-    if (force && claim.lease.own !== null) claim.lease.own = { is: "over" };
+    withFields(claim, {
+      item: { ...seen, state: force ? "stopped" : "stopping", askedMs: Math.max(seen.askedMs, sentMs) },
+    });
+    if (force && claim.lease.own !== null) withFields(claim, { lease: { is: "over" } });
     if (force) return;
-    claim.lease.gracefulStopMs = this.#timeline.nowMs;
-    claim.observed.stoppingSinceMs = claim.lease.gracefulStopMs;
-    if (claim.lease.own?.is === "held") claim.lease.own = { ...claim.lease.own, state: "stopping" };
-    claim.record.ending = { why: "MaxDuration", message: "" };
+    withFields(claim, { gracefulStopMs: this.#timeline.nowMs });
+    withFields(claim, { stoppingSinceMs: claim.lease.gracefulStopMs });
+    if (claim.lease.own?.is === "held") withFields(claim, { lease: { ...claim.lease.own, state: "stopping" } });
+    withFields(claim, { ending: { why: "MaxDuration", message: "" } });
   }
 
   *#deletePod(claim: Claim, step: Step & { do: "delete-pod" }): Script {
@@ -572,7 +587,7 @@ export class Operator {
       if (!fits && state.is !== "gone") throw new RefusedError(`the Pod is ${state.is}`);
       this.#cluster.delete();
     });
-    claim.record.ending ??= { why: step.why, message: step.message };
+    withFields(claim, { ending: claim.record.ending ?? { why: step.why, message: step.message } });
     if (step.why === "StartFailed") this.#noteEnd(claim, { ...NOT_SEEN, cause: "StartFailed", message: "" });
   }
 
@@ -589,12 +604,12 @@ export class Operator {
   #reread(claim: Claim): void {
     const { secret } = this.#cluster;
     if (!secret) {
-      claim.record.gone = true;
+      withFields(claim, { gone: true });
       return;
     }
     noteJournal(claim, secret.journal, this.#timeline.nowMs);
-    claim.record.secretVersion = String(secret.version);
-    claim.record.acknowledgedAt = secret.journal.acknowledgedAt ?? claim.record.acknowledgedAt;
+    withFields(claim, { secretVersion: String(secret.version) });
+    withFields(claim, { acknowledgedAt: secret.journal.acknowledgedAt ?? claim.record.acknowledgedAt });
   }
 
   /** Items of running sessions are looked at every 5 s before their first beat, then every 30 s. */

@@ -4,7 +4,7 @@ import type { Claim } from "../../src/protocol/claim.ts";
 import { nextStep } from "../../src/protocol/decide.ts";
 import { remembered } from "../../src/protocol/facts.ts";
 import type { Step } from "../../src/protocol/step.ts";
-import { facts, LIMITS, opened, POLLED, RUNNING, view } from "./claims.ts";
+import { facts, LIMITS, opened, POLLED, RUNNING, view, withFields } from "./claims.ts";
 
 const SECOND = 1_000;
 /** When maxDurationSeconds is over, after the poll. */
@@ -22,10 +22,10 @@ function lastStep(every: number, firstMs: number, graceMs: number): { step: Step
   for (;;) {
     const step = nextStep(facts(claim, RUNNING, afterMs, { podAssigned: true, limits: { ...LIMITS, graceMs } }));
     if (step.do === "look") {
-      claim.observed.item = seen(afterMs);
+      withFields(claim, { item: seen(afterMs) });
       afterMs += LOOK_MS;
     } else if (step.do === "snapshot") {
-      claim.lease.memory = remembered(step, claim, POLLED + afterMs);
+      withFields(claim, { memory: remembered(step, claim, POLLED + afterMs) });
     } else if (step.do === "wait" && step.untilMs !== null && step.untilMs > POLLED + afterMs) {
       afterMs = step.untilMs - POLLED;
     } else {

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { Notifier } from "../../src/core/notifier.ts";
-import type { Claim, ItemView } from "../../src/protocol/claim.ts";
+import type { Claim } from "../../src/protocol/claim.ts";
+import type { ItemView } from "../../src/protocol/claim-observed.ts";
 import { ClaimTable } from "../../src/protocol/claim-table.ts";
 import { ItemSweep } from "../../src/sessions/item-sweep.ts";
 import { opened, view } from "../protocol/claims.ts";

@@ -12,7 +12,7 @@ import type { HeldLease } from "../../src/protocol/lease.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
 import type { Heartbeat, HeartbeatOutcome } from "../../src/work/types.ts";
-import { claimOf, contextOf, JOURNAL } from "../protocol/claims.ts";
+import { claimOf, contextOf, JOURNAL, withFields } from "../protocol/claims.ts";
 import { metricValue } from "../support/metric-value.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
@@ -81,7 +81,7 @@ class Rig {
       sentWallMs: this.clock.now(),
       unansweredMs: null,
     };
-    named.lease.own = lease;
+    withFields(named, { lease });
     this.keeper.keep(named);
     return named as Claim & { lease: { own: HeldLease } };
   }
@@ -435,7 +435,7 @@ describe("the session loop's hand on it", () => {
 
   test("a session that has ended is told of the beat that buys time for its stop", async () => {
     const claim = rig.kept();
-    claim.observed.end = { cause: "Completed", message: "", exitCode: 0, startedAtMs: null, finishedAtMs: null };
+    withFields(claim, { end: { cause: "Completed", message: "", exitCode: 0, startedAtMs: null, finishedAtMs: null } });
     await rig.clock.advance(INTERVAL);
     expect(rig.changed).toEqual(["work_1"]);
   });

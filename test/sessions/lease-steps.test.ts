@@ -7,7 +7,7 @@ import { createMetrics } from "../../src/observe/metrics.ts";
 import { LeaseKeeper } from "../../src/sessions/lease-keeper.ts";
 import { LeaseSteps } from "../../src/sessions/lease-steps.ts";
 import { WorkApiError } from "../../src/work/errors.ts";
-import { claimOf, contextOf, OURS, view } from "../protocol/claims.ts";
+import { claimOf, contextOf, OURS, view, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 const TTL_SECONDS = 90;
@@ -53,12 +53,12 @@ function steps(
   const keeper = new LeaseKeeper(context, () => {});
   const leases = new LeaseSteps(context, keeper);
   const seenActive = () => {
-    claim.observed.item = view("active", clock.monotonic());
+    withFields(claim, { item: view("active", clock.monotonic()) });
   };
   /** lease: Operator: the lease is in hand since now, and kept. */
   const keep = () => {
     const instant = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
-    claim.lease.own = { is: "held", state: "active", echo: "first", ttlMs: TTL_MS, ...instant };
+    withFields(claim, { lease: { is: "held", state: "active", echo: "first", ttlMs: TTL_MS, ...instant } });
     keeper.keep(claim);
   };
   return { clock, sent, claim, leases, seenActive, keep, answerBeat: () => late.resolve() };
@@ -96,7 +96,7 @@ test("an item that is stopping already is stopped however long ago the lease was
   const { clock, sent, claim, leases } = steps();
   await leases.fence(claim, "theirs");
   clock.pause(TTL_MS, { suspended: true });
-  claim.observed.item = view("stopping", clock.monotonic());
+  withFields(claim, { item: view("stopping", clock.monotonic()) });
   await leases.stop(claim, true, false);
   expect(sent).toEqual(["beat", "stop"]);
 });
@@ -106,7 +106,7 @@ describe("after a lease was let go", () => {
   const letGo = async (of: ReturnType<typeof steps>) => {
     const { clock, claim, leases, seenActive } = of;
     const times = { sentMs: clock.monotonic(), sentWallMs: clock.now(), unansweredMs: null };
-    claim.lease.own = { is: "held", state: "active", echo: "ours", ttlMs: TTL_MS, ...times };
+    withFields(claim, { lease: { is: "held", state: "active", echo: "ours", ttlMs: TTL_MS, ...times } });
     await leases.letGo(claim);
     seenActive();
   };

@@ -6,7 +6,7 @@ import type { Claim } from "../../src/protocol/claim.ts";
 import type { SessionContext } from "../../src/protocol/context.ts";
 import { isStartFailure, SessionRecorder } from "../../src/sessions/session-recorder.ts";
 import { isTrue, recordedPod } from "../pods/pods.ts";
-import { JOURNAL, opened, view } from "../protocol/claims.ts";
+import { JOURNAL, opened, view, withFields } from "../protocol/claims.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
 /** Notes of nothing but ends: what of the context that needs. */
@@ -59,7 +59,7 @@ describe.each(["Worker", "Operator"] as const)(
       if (state.is !== "ended") throw new Error(`the Pod is ${state.is}`);
       const claim = opened({ journal: { ...JOURNAL, lease, opened: true } });
       notes().ended(claim, state.end);
-      if (lease === "Worker") claim.lease.neverBeaten = true;
+      if (lease === "Worker") withFields(claim, { neverBeaten: true });
       return isStartFailure(claim);
     };
 

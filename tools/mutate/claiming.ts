@@ -409,18 +409,6 @@ export const CLAIMING: readonly FileMutations[] = [
         replace: 'if (isAlreadyExists(error)) return "taken";',
       },
       {
-        name: "doesn't note the resourceVersion of its Secret",
-        guard: "versions",
-        find: 'claim.record.secretVersion = secret.metadata.resourceVersion ?? "";',
-        replace: "",
-      },
-      {
-        name: "doesn't note the uid of its Secret",
-        guard: "precondition",
-        find: 'claim.record.secretUid = secret.metadata.uid ?? "";',
-        replace: "",
-      },
-      {
         name: "creates the Secret without the bound of a protocol request",
         guard: "bound",
         find: "kube.create(SECRETS, secret, {}, { timeoutMs: timing.requestBoundMs })",
@@ -431,6 +419,31 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "bound",
         find: 'if (!maybe) {\n          if (isStepFailure(error)) failing.failed("journal", { error, name: claim.name });',
         replace: "if (!maybe) {",
+      },
+    ],
+  },
+  {
+    file: "src/protocol/claim-record.ts",
+    tests: ["test/claims/claim-journal.test.ts"],
+    mutations: [
+      {
+        name: "doesn't note the resourceVersion of its Secret",
+        guard: "versions",
+        find: 'noteVersion({ record }, metadata.resourceVersion ?? "");',
+        replace: "",
+      },
+      {
+        name: "doesn't note the uid of its Secret",
+        guard: "precondition",
+        find: '(record as Writable).secretUid = metadata.uid ?? "";',
+        replace: "",
+      },
+      {
+        name: "counts no bound from an opening that another process made",
+        guard: "bound",
+        find: "writable.openedMs ??= nowMs;",
+        replace: "",
+        tests: ["test/protocol/claim-table.test.ts"],
       },
     ],
   },
@@ -593,8 +606,8 @@ export const CLAIMING: readonly FileMutations[] = [
       {
         name: "hands a claim to the session loop while it is being claimed",
         guard: "guard",
-        find: "claim.record.claiming = true;",
-        replace: "",
+        find: "claiming: true,",
+        replace: "claiming: false,",
         tests: [RUNTIME, HISTORIES],
       },
       {
@@ -634,13 +647,6 @@ export const CLAIMING: readonly FileMutations[] = [
         guard: "guard",
         find: "journal.sessionId === sessionId && endedMs === null)",
         replace: "journal.sessionId === sessionId)",
-      },
-      {
-        name: "counts no bound from an opening that another process made",
-        guard: "bound",
-        find: "claim.record.openedMs ??= nowMs;",
-        replace: "",
-        tests: ["test/protocol/claim-table.test.ts"],
       },
       {
         name: "forgets the slot of another claim of the same name",

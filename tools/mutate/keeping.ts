@@ -764,7 +764,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "repeats an opening with a resourceVersion that is out of date",
         guard: "versions",
-        find: "claim.record.secretVersion = opened.metadata.resourceVersion ?? claim.record.secretVersion;",
+        find: "noteVersion(claim, opened.metadata.resourceVersion);",
         replace: "",
       },
     ],
@@ -843,7 +843,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "opens a claim again whose Secret was deleted",
         guard: "record",
-        find: "claim.record.gone = true;",
+        find: "noteRecordGone(claim);",
         replace: "",
         tests: ["test/sessions/session-loop.test.ts"],
       },
@@ -864,7 +864,7 @@ export const KEEPING: readonly FileMutations[] = [
       {
         name: "goes on with a view that a refusal proved wrong",
         guard: "error",
-        find: "if (isRefusal(error)) claim.observed.item = null;",
+        find: "if (isRefusal(error)) replaceItem(claim, null);",
         replace: "",
         tests: ["test/sessions/session-loop.test.ts"],
       },
