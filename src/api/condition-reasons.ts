@@ -8,19 +8,19 @@ import {
   type ReasonInfo,
 } from "./reasons.ts";
 
-/** A reason of a condition: which condition carries it, with which status, and what it says to a person. */
+/** A reason of a condition: the condition's type and status, with texts for a person. */
 export interface ConditionReasonInfo extends ReasonInfo {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
-  /** Type of its Event where it is not the usual: Normal for a good status, Warning for any other. */
+  /** Type of its Event. By default, a good status gives Normal and any other gives Warning. */
   readonly event?: EventType;
 }
 
 const NOTHING = "Nothing to do.";
 
 /**
- * Every reason of a condition; Events about a condition carry the same. `Ready` carries its own reasons and those of
- * the conditions that stand in its way.
+ * Every reason of a condition. Events about a condition use the same reasons. `Ready` has its own reasons, and takes
+ * those of conditions that block it.
  */
 export const REASONS = {
   // Ready
@@ -329,10 +329,10 @@ export const REASONS = {
 
 export type ConditionReason = keyof typeof REASONS;
 
-/** Every reason that an Event of ours can have. */
+/** Every reason that Berth's Events can have. */
 export type EventReason = ConditionReason | EndReason | EventOnlyReason;
 
-/** Type of the Event of a reason: a Warning is something that a person should look at. */
+/** Type of the Event of a reason. A Warning needs a person's attention. */
 export function eventType(reason: EventReason): EventType {
   // A reason of both kinds (CredentialMissing) is a Warning in both.
   if (Object.hasOwn(END_REASONS, reason)) return END_REASONS[reason as EndReason].failed ? "Warning" : "Normal";

@@ -1,7 +1,7 @@
-/** As metav1.Condition has it. */
+/** The same values as in metav1.Condition. */
 export type ConditionStatus = "True" | "False" | "Unknown";
 
-/** What a condition is about, and which status is the good one: a monitor needs no list of exceptions then. */
+/** A condition's topic and its good status, so that monitors need no list of exceptions. */
 interface ConditionInfo {
   readonly good: "True" | "False";
   readonly description: string;
@@ -36,7 +36,7 @@ export const CONDITIONS = {
 export type ConditionType = keyof typeof CONDITIONS;
 export const CONDITION_TYPES = Object.keys(CONDITIONS) as ConditionType[];
 
-/** True when a condition is as it should be, whatever its polarity; Unknown is not. */
+/** True when a condition has its good status, whichever that is. Unknown is not good. */
 export function isGood(condition: { readonly type: string; readonly status: ConditionStatus }): boolean {
   const info: ConditionInfo | undefined = CONDITIONS[condition.type as ConditionType];
   return info !== undefined && condition.status === info.good;

@@ -11,7 +11,7 @@ export interface Condition {
   readonly observedGeneration: number;
 }
 
-/** What a reconciler says about one condition; the transition time is worked out by `setCondition`. */
+/** A reconciler's statement about one condition. `setCondition` derives the transition time. */
 export interface ConditionUpdate {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
@@ -20,18 +20,18 @@ export interface ConditionUpdate {
   readonly observedGeneration: number;
 }
 
-/** metav1.Condition's bound; a longer message would make the API server refuse the whole status. */
+/** metav1.Condition's bound. The API server refuses the whole status for a longer message. */
 export const MAX_CONDITION_MESSAGE = 32_768;
 
-/** The update that a reason stands for, with the status the list gives it. */
+/** Returns the update for a reason, with the type and status from the list of reasons. */
 export function conditionFor(reason: ConditionReason, message: string, observedGeneration: number): ConditionUpdate {
   const { type, status } = REASONS[reason];
   return { type, status, reason, message, observedGeneration };
 }
 
 /**
- * The conditions with `next` in the place of its type, others and their order kept; never changes its input.
- * `lastTransitionTime` moves only when the status does, so that it says since when something is so.
+ * Returns the conditions with `next` replacing the one of its type, in the same order. Does not change its input.
+ * `lastTransitionTime` changes only when the status does.
  */
 export function setCondition(conditions: readonly Condition[], next: ConditionUpdate, nowIso: string): Condition[] {
   const before = conditions.find(({ type }) => type === next.type);
@@ -40,7 +40,7 @@ export function setCondition(conditions: readonly Condition[], next: ConditionUp
   return before ? conditions.map((condition) => (condition === before ? after : condition)) : [...conditions, after];
 }
 
-/** The condition of a type, or undefined. */
+/** Returns the condition of a type, or undefined. */
 export function findCondition(conditions: readonly Condition[] | undefined, type: ConditionType) {
   return conditions?.find((condition) => condition.type === type);
 }

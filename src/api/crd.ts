@@ -3,8 +3,8 @@ import { GROUP, KIND, PLURAL, VERSION } from "./names.ts";
 import { type StructuralSchema, toStructuralSchema } from "./structural-schema.ts";
 
 /**
- * What `kubectl get benv` shows. The columns with priority 1 are shown with `-o wide` only. Each path gives one value
- * for both modes; what exists in one mode only is empty in the other.
+ * The columns of `kubectl get benv`. Columns with priority 1 need `-o wide`. Each path works for both modes; a value
+ * that exists in one mode only is empty in the other.
  */
 export const PRINTER_COLUMNS = [
   { name: "Mode", type: "string", jsonPath: ".status.mode", description: "Sessions or Workers." },
@@ -62,7 +62,7 @@ export const PRINTER_COLUMNS = [
   },
 ];
 
-/** The schema of version v1alpha1, as it stands in the CRD. */
+/** The schema of version v1alpha1, as the CRD contains it. */
 export function environmentSchema(): StructuralSchema {
   const { properties = {}, ...schema } = toStructuralSchema(environmentResource);
   return {
@@ -77,8 +77,8 @@ export function environmentSchema(): StructuralSchema {
 }
 
 /**
- * The CustomResourceDefinition. It has no `scale` subresource on purpose: the disruption controller would take its
- * count for the number of Pods expected.
+ * The CustomResourceDefinition. It deliberately has no `scale` subresource: the disruption controller would take its
+ * count as the number of expected Pods.
  */
 export function environmentCrd() {
   return {

@@ -16,13 +16,13 @@ export type { WorkersSpec } from "./workers-spec.ts";
 export type { WorkspaceSpec } from "./workspace-spec.ts";
 
 const DAY = 86_400;
-/** Ids go into request paths: no character that would have to be escaped. */
+/** Ids become part of request paths, so they have no characters that need escaping. */
 const MAX_ID = 128;
 const ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.-]*$";
 const WORKSPACE_PATTERN = "^wrkspc_[A-Za-z0-9_-]+$";
 const ORIGIN_PATTERN = "^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?$";
 const MAX_URL = 512;
-/** DNS subdomain, the bound of every object's name. */
+/** A DNS subdomain, the bound of every object's name. */
 const MAX_NAME = 253;
 const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const SECRET_KEY_PATTERN = "^[-._a-zA-Z0-9]+$";
@@ -33,7 +33,7 @@ const MAX_GROUP = 63;
  * part within the 63 of a label and of a host name.
  */
 export const MAX_ENVIRONMENT_NAME = 46;
-/** An environment key begins so: pasted into the wrong field it would be readable for everybody. */
+/** The prefix of environment keys. A key pasted into environmentId would be readable by everyone. */
 const KEY_PREFIX = "sk-";
 
 const environmentId = z.string().min(1).max(MAX_ID).meta({
@@ -156,7 +156,7 @@ const environmentSpec = withRules(
     ...networkRules,
   ],
 );
-/** `spec`, with all defaults applied. */
+/** `spec` with all defaults applied. */
 export type EnvironmentSpec = z.output<typeof environmentSpec>;
 
 const stringMap = z.record(z.string(), z.string());
@@ -179,7 +179,7 @@ const nameRule: Rule<{ metadata: { name: string } }> = {
   holds: ({ metadata }) => metadata.name.length <= MAX_ENVIRONMENT_NAME,
 };
 
-/** The part of the resource that the CRD describes: metadata is the API server's own. */
+/** The part of the resource that the CRD describes. The API server owns metadata. */
 export const environmentResource = withRules(
   z
     .object({ metadata: metadata.meta({ opaque: true }), spec: environmentSpec, status: environmentStatus.optional() })
@@ -196,13 +196,13 @@ const environment = withRules(
     kind: z.literal(KIND),
     metadata,
     spec: environmentSpec,
-    // Ours to write anew: a status that does not fit must not stop an Environment from being served.
+    // The operator writes the status, so a status that does not fit must not prevent it from serving an Environment.
     status: environmentStatus.optional().catch(undefined),
   }),
   [nameRule],
 );
 
-/** An Environment as the operator works with it: complete, with all defaults. */
+/** An Environment as the operator uses it: complete, with all defaults. */
 export type Environment = z.output<typeof environment>;
 
 export type ParsedEnvironment =
@@ -210,8 +210,8 @@ export type ParsedEnvironment =
   | { readonly ok: false; readonly problems: string[] };
 
 /**
- * Reads an object of the API server. Never throws: one that does not fit (stored under an older or a newer CRD) gives
- * problems, each with the field's path and the mend.
+ * Parses an object of the API server. Never throws. An object that does not fit (one stored under an older or newer
+ * CRD) returns problems, each with the field's path and the fix.
  */
 export function parseEnvironment(raw: unknown): ParsedEnvironment {
   const result = environment.safeParse(raw, { error: sayProblem });
@@ -219,9 +219,9 @@ export function parseEnvironment(raw: unknown): ParsedEnvironment {
 }
 
 /**
- * What sessions that run already can be looked after by, of an object that `parseEnvironment` has problems with; null:
- * nothing. Only the network may be amiss: what a NetworkPolicy should say is no matter of sessions that were claimed, and
- * the rules of it are younger than objects that are stored.
+ * Returns an Environment for the care of running sessions when `parseEnvironment` has problems only with the network;
+ * otherwise null. Sessions that are already claimed do not depend on the NetworkPolicy, and objects may be older than
+ * the rules for it.
  */
 export function parseForRunning(raw: unknown): Environment | null {
   const { data } = stored.safeParse(raw);

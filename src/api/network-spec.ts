@@ -1,22 +1,22 @@
 import { z } from "zod";
 import { type Rule, withRules } from "./rule.ts";
 
-/** The Work API of the platform. Its published networks are known to the operator; those of any other address are not. */
+/** The Work API of the platform. The operator knows its published networks, but not those of other addresses. */
 export const DEFAULT_BASE_URL = "https://api.anthropic.com";
 
 /** Bounds the cost of the rules, and the size of the NetworkPolicy. */
 const MAX_CIDRS = 64;
-/** The longest IPv6 address, and its prefix length. */
+/** Length of the longest IPv6 address with its prefix length. */
 const MAX_CIDR = 49;
 
 const BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 const V4 = `(${BYTE}\\.){3}${BYTE}/(3[0-2]|[12]?[0-9])`;
-/** No more than what may stand in one: the API server reads the NetworkPolicy's own. */
+/** Checks only the characters. The API server parses the addresses in the NetworkPolicy. */
 const V6 = "[0-9a-fA-F.]*:[0-9a-fA-F:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9])";
-/** RE2 and JavaScript alike. CEL's own `isCIDR` is younger than the oldest cluster that the chart is for. */
+/** Valid for RE2 and JavaScript. CEL's `isCIDR` is missing in the oldest cluster that the chart supports. */
 export const CIDR_PATTERN = `^(${V4}|${V6})$`;
 
-/** Connections of a Pod to itself: no NetworkPolicy holds them, so no network need be named. */
+/** Connections of a Pod to itself. NetworkPolicies do not affect them, so they need no network in the spec. */
 const LOOPBACK_PATTERN = "^https?://(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?$";
 
 const egress = withRules(
@@ -43,7 +43,7 @@ const egress = withRules(
   ],
 );
 
-/** `spec.network`: what the Pods of either mode may reach, and who may reach them. */
+/** `spec.network`: which networks the Pods of either mode may reach, and which may reach them. */
 export const networkSpec = z
   .strictObject({
     policy: z.enum(["Managed", "None"]).default("Managed").meta({
@@ -56,7 +56,7 @@ export const networkSpec = z
   .meta({ description: "The network of the Pods, by a NetworkPolicy that the cluster's network has to enforce." });
 export type NetworkSpec = z.output<typeof networkSpec>;
 
-/** The parts of an Environment's spec that say something of its network. */
+/** The parts of an Environment's spec that concern its network. */
 interface Networked {
   readonly network: NetworkSpec;
   readonly api: { readonly baseUrl: string };

@@ -2,29 +2,29 @@ import { ANY, isBelow } from "./policy-looks.ts";
 import { type Need, needsOf, POLICY_KEYS, POLICY_RULES, type PolicyKey, type PolicyRule } from "./policy-rules.ts";
 
 /**
- * What the operator lets Pod templates have beyond what every template may: by the keys of POLICY_RULES, a list of names or
- * folders; a switch that is on is `["*"]`. What is left out allows nothing.
+ * What the operator allows Pod templates beyond the permissions of every template: a list of names or folders for each
+ * key of POLICY_RULES. An enabled switch is `["*"]`. A missing key allows nothing.
  */
 export type PodPolicy = { readonly [K in PolicyKey]?: readonly string[] };
 
-/** The flag of the operator that holds it. */
+/** The operator's flag for the policy. */
 export const POLICY_FLAG = "allowed-in-templates";
 
-/** The field of the chart's values that holds it. */
+/** The field of the chart's values for the policy. */
 export const POLICY_VALUE = "podPolicy";
 
-/** One thing that is allowed, in the words of the flag: `privileged`, `capabilities=NET_ADMIN`. */
+/** One allowance in the syntax of the flag: `privileged`, `capabilities=NET_ADMIN`. */
 export interface Allowance {
   readonly key: PolicyKey;
   readonly item: string;
 }
 
-/** A message names so many of what is not allowed: the others can be seen once these are mended. */
+/** Number of forbidden fields that a message names. The others appear after these are fixed. */
 const SHOWN = 5;
-/** More of a name than anybody wants to read is cut off in messages. */
+/** Longer names are cut in messages. */
 const SHOWN_CHARACTERS = 100;
 
-/** Pods carry what their template asks for, and caches keep no longer values of theirs. */
+/** Pods store their template's needs in an annotation, so the length is bounded for the operator's caches. */
 const MAX_NEEDS_CHARACTERS = 4_000;
 
 const kindOf = (key: PolicyKey): PolicyRule["kind"] => POLICY_RULES[key].kind;
@@ -32,7 +32,7 @@ const kindOf = (key: PolicyKey): PolicyRule["kind"] => POLICY_RULES[key].kind;
 const NAME = /^(\*|[A-Za-z0-9]([A-Za-z0-9._/-]{0,251}[A-Za-z0-9])?)$/;
 const FOLDER = /^\/$|^(\/(?!\.\.?(\/|$))[^/\s,"'\\]+)+$/;
 
-/** @throws {RangeError} that says how it is written. */
+/** @throws {RangeError} with the expected syntax. */
 export function parseAllowance(word: string): Allowance {
   const at = word.indexOf("=");
   const key = POLICY_KEYS.find((known) => known === (at < 0 ? word : word.slice(0, at)));
@@ -55,19 +55,19 @@ function exampleOf(key: PolicyKey): string {
   return { switch: key, names: `${key}=<name>`, paths: `${key}=</path>` }[kindOf(key)];
 }
 
-/** The policy that allows these and nothing else. */
+/** Returns the policy that allows exactly these. */
 export function policyOf(allowances: readonly Allowance[]): PodPolicy {
   const policy: { [K in PolicyKey]?: string[] } = {};
   for (const { key, item } of allowances) policy[key] = [...(policy[key] ?? []), item];
   return policy;
 }
 
-/** What a template asks for, as its Pods remember it: they are judged by it when a stricter policy comes. */
+/** A template's needs, as stored on its Pods. The operator checks them when the policy becomes stricter. */
 export function needWords(template: unknown): string[] {
   return [...new Set(needsOf(template).map(({ key, item }) => wordOf(key, item)))].sort();
 }
 
-/** The annotation that remembers it, read; null: it is not there, or nobody can have written it. */
+/** Parses the annotation; null if it is missing or malformed. */
 export function readNeeds(text: string | undefined): readonly string[] | null {
   try {
     const words: unknown = JSON.parse(text ?? "null");
@@ -77,7 +77,7 @@ export function readNeeds(text: string | undefined): readonly string[] | null {
   }
 }
 
-/** Whether all of this is allowed. A word that is not known was written by another version: it is not. */
+/** Whether the policy allows all of these. An unknown word comes from another version and is not allowed. */
 export function allowsAll(policy: PodPolicy, words: readonly string[]): boolean {
   return words.every((word) => {
     const at = word.indexOf("=");
@@ -86,7 +86,7 @@ export function allowsAll(policy: PodPolicy, words: readonly string[]): boolean 
   });
 }
 
-/** What a template asks for and may not have, in words for a person, with the mend; null: nothing. */
+/** Returns the needs of a template that the policy forbids, as text with the fix; null if there are none. */
 export function whyForbidden(policy: PodPolicy, template: unknown, field: string): string | null {
   const forbidden = needsOf(template).filter(({ key, item }) => !isAllowed(policy, key, item));
   const { length } = JSON.stringify(needWords(template));

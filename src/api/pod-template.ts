@@ -9,23 +9,23 @@ import {
 } from "./names.ts";
 import { type Rule, withRules } from "./rule.ts";
 
-/** Bounds the cost of the rules over containers; no Pod of the field comes near it. */
+/** Bounds the cost of the rules over containers. Real Pods have far fewer. */
 const MAX_CONTAINERS = 32;
-/** The same for volumes: a node attaches far fewer. */
+/** The same for volumes. A node can attach far fewer. */
 const MAX_VOLUMES = 256;
 /** Bounds the cost of the rule over environment variables. */
 const MAX_ENV = 512;
 /** Bounds the cost of the rules over labels and annotations. */
 const MAX_LABELS = 128;
-/** A DNS label, as Kubernetes demands of container names. */
+/** A DNS label, which Kubernetes requires for container names. */
 const MAX_CONTAINER_NAME = 63;
 const MAX_ENV_NAME = 512;
 /** A DNS subdomain, the bound of every object's name. */
 const MAX_NAME = 253;
 const MAX_IMAGE = 1024;
-/** Draining waits as long as the slowest Pod's grace: longer than a day, deletion would look hung. */
+/** Draining waits for the longest grace period: beyond a day, a deletion would look stuck. */
 const MAX_GRACE_SECONDS = 86_400;
-/** Kubernetes' own bound for annotations, all together. */
+/** Kubernetes' own bound for all annotations together. */
 const MAX_ANNOTATION_VALUE = 262_144;
 
 const envVar = z
@@ -67,7 +67,7 @@ const containers = z
     "x-kubernetes-list-map-keys": ["name"],
   });
 
-/** A list of named parts of a Pod that rules look through by name. */
+/** A list of named parts of a Pod, for rules that search by name. */
 const named = (what: string, max: number, description: string) =>
   z
     .array(
@@ -127,23 +127,23 @@ const spec = z
       "A PodSpec: fields not listed here are passed through whole and checked by a dry run. The operator's policy decides what it may ask for; where it is silent, Pods fit Pod Security restricted.",
   });
 
-/** Closed at this level, which Kubernetes has never widened: a misspelt `spec` is found at once. */
+/** Strict at this level, which Kubernetes has never extended: a misspelled `spec` is found at once. */
 const template = z.strictObject({ metadata: metadata.optional(), spec });
 
-/** A PodTemplateSpec. Only what rules read is declared; what else is in metadata and spec is kept as written. */
+/** A PodTemplateSpec. Only fields that rules read are declared; all others are kept unchanged. */
 export type PodTemplate = z.output<typeof template>;
 export type PodTemplateContainer = PodTemplate["spec"]["containers"][number];
 
 /**
- * Name of the container that a session (or a worker) runs in: the one of the default-container annotation, else the
- * first. May name no container when the annotation is wrong: the schema refuses such a template.
+ * Name of the container in which a session (or a worker) runs: the one of the default-container annotation, else the
+ * first. A wrong annotation may name no container; the schema refuses such a template.
  */
 export function sessionContainerName(template: PodTemplate): string {
   const named = template.metadata?.annotations?.[ANNOTATION_DEFAULT_CONTAINER];
   return named ?? template.spec.containers[0]?.name ?? "";
 }
 
-/** The container that a session (or a worker) runs in, or undefined when the annotation names none. */
+/** The container in which a session (or a worker) runs, or undefined when the annotation names none. */
 export function sessionContainer(template: PodTemplate): PodTemplateContainer | undefined {
   const name = sessionContainerName(template);
   return template.spec.containers.find((candidate) => candidate.name === name);
@@ -153,7 +153,7 @@ const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).jo
 const OWN_PREFIX = `${GROUP}/`;
 const keysOf = (record: Record<string, string> | undefined) => Object.keys(record ?? {});
 
-/** `body` over `c`, the session container. */
+/** CEL that applies `body` to the session container `c`. */
 const overSessionContainer = (body: string) =>
   `self.spec.containers.all(c, c.name != (has(self.metadata) && has(self.metadata.annotations) && '${ANNOTATION_DEFAULT_CONTAINER}' in self.metadata.annotations ? self.metadata.annotations['${ANNOTATION_DEFAULT_CONTAINER}'] : self.spec.containers[0].name) || (${body}))`;
 
@@ -196,7 +196,7 @@ const commonRules: Rule<PodTemplate>[] = [
     holds: ({ metadata }) => !keysOf(metadata?.annotations).some((key) => key.startsWith(OWN_PREFIX)),
   },
   {
-    // `namespace` is a reserved word of CEL: older API servers want it escaped, and newer ones take it so, too.
+    // `namespace` is a reserved word of CEL. Older API servers require the escaped form, and newer ones accept it.
     cel: "!has(self.metadata) || (!has(self.metadata.name) && !has(self.metadata.generateName) && !has(self.metadata.__namespace__))",
     field: "metadata",
     message:
@@ -206,7 +206,10 @@ const commonRules: Rule<PodTemplate>[] = [
   },
 ];
 
-/** What parks a Pod has names of its own: who finds another's thing under them takes the Pod for parked, or for open. */
+/**
+ * Reserved names of the parts that park a Pod. With another part under such a name, the operator would mistake the Pod
+ * for parked or open.
+ */
 const gateRules: Rule<PodTemplate>[] = [
   {
     cel: `self.spec.containers.all(c, c.name != '${GATE_CONTAINER}') && (!has(self.spec.initContainers) || self.spec.initContainers.all(c, c.name != '${GATE_CONTAINER}'))`,
@@ -229,7 +232,7 @@ const gateRules: Rule<PodTemplate>[] = [
   },
 ];
 
-/** The API server refuses a second container of a name by the list's type; here it takes a check. */
+/** The list type makes the API server refuse duplicate names; here a check is needed. */
 const uniqueNames = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
   schema.refine(({ spec }) => new Set(spec.containers.map(({ name }) => name)).size === spec.containers.length, {
     message: "two containers have the same name: give each a name of its own",
@@ -237,8 +240,8 @@ const uniqueNames = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
   });
 
 /**
- * A PodSpec has about a dozen levels. What is passed through may have as many as a JSON parser takes, thousands, and whoever
- * writes it again runs out of stack. CEL cannot count them.
+ * A PodSpec has about a dozen levels. A JSON parser accepts thousands, which would overflow the stack of code that
+ * writes the template again. CEL cannot count levels.
  */
 const MAX_DEPTH = 100;
 
@@ -247,7 +250,7 @@ const notTooDeep = <S extends z.ZodType<PodTemplate>>(schema: S): S =>
     message: `the template is nested deeper than ${MAX_DEPTH} levels, which no field of a Pod is: remove what it is that goes so deep`,
   });
 
-/** Level by level: a walk that calls itself would run out of stack itself. */
+/** Checks level by level, because a recursive walk would overflow the stack itself. */
 function isNotDeeper(value: unknown, most: number): boolean {
   let level: unknown[] = [value];
   for (let depth = 0; depth <= most; depth += 1) {

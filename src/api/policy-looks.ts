@@ -1,23 +1,23 @@
 import { isRecord } from "../core/json.ts";
 import { type Place, placesOf, type TemplatePath } from "./template-path.ts";
 
-/** What is looked at where a path leads: the same in TypeScript and in CEL. */
+/** A check of the values at a path, in TypeScript and in CEL. */
 export interface Look {
   readonly at: TemplatePath;
-  /** What of the value would have to be allowed; empty: nothing. Switches ask for "". */
+  /** The items that need permission; empty if there are none. Switches return "". */
   readonly items: (place: Place, template: unknown) => readonly string[];
-  /** CEL: true where nothing is asked for, or all of it is in `allowed`, a list of strings. */
+  /** CEL: true if nothing needs permission, or all of it is in `allowed`, a list of strings. */
   readonly cel: (value: string, allowed: string) => string;
 }
 
-/** All names, in a list of them. */
+/** Matches all names in a list. */
 export const ANY = "*";
 
 const quoted = (words: readonly string[]) => `[${words.map((word) => `'${word}'`).join(", ")}]`;
 const isOn = (allowed: string) => `'${ANY}' in ${allowed}`;
 const inList = (item: string, allowed: string) => `${item} in ${allowed} || ${isOn(allowed)}`;
 
-/** A boolean that is true: what a switch is for, or a word of a list. */
+/** Requires a switch, or a word in a list, for the boolean true. */
 export const whenTrue = (at: TemplatePath, word = ""): Look => ({
   at,
   items: ({ value }) => (value === true ? [word] : []),
@@ -29,35 +29,35 @@ const isOtherThan = (value: unknown, harmless: readonly string[]): value is stri
 const celOtherThan = (value: string, harmless: readonly string[]) =>
   `type(${value}) != string || ${value} in ${quoted(["", ...harmless])}`;
 
-/** A string that is none of these, nor empty: what a switch is for. */
+/** Requires a switch for a non-empty string that is not listed as harmless. */
 export const otherThan = (at: TemplatePath, harmless: readonly string[] = []): Look => ({
   at,
   items: ({ value }) => (isOtherThan(value, harmless) ? [""] : []),
   cel: (value, allowed) => `${celOtherThan(value, harmless)} || ${isOn(allowed)}`,
 });
 
-/** The same, for a name that has to be in the list. */
+/** Requires an allowed name for a non-empty string that is not listed as harmless. */
 export const named = (at: TemplatePath, harmless: readonly string[] = []): Look => ({
   at,
   items: ({ value }) => (isOtherThan(value, harmless) ? [value] : []),
   cel: (value, allowed) => `${celOtherThan(value, harmless)} || ${inList(value, allowed)}`,
 });
 
-/** A certain string: what a switch is for. */
+/** Requires a switch for one string. */
 export const saying = (at: TemplatePath, word: string): Look => ({
   at,
   items: ({ value }) => (value === word ? [""] : []),
   cel: (value, allowed) => `${value} != '${word}' || ${isOn(allowed)}`,
 });
 
-/** A number other than 0: what a switch is for. */
+/** Requires a switch for a number other than 0. */
 export const nonZero = (at: TemplatePath): Look => ({
   at,
   items: ({ value }) => (value === 0 ? [] : [""]),
   cel: (value, allowed) => `${value} == null || ${value} == 0 || ${isOn(allowed)}`,
 });
 
-/** The runtimes take a capability in any case, and with CAP_ before it. */
+/** Container runtimes accept a capability in any case, with or without CAP_. */
 const capabilityOf = (text: string) => text.toUpperCase().replace(/^CAP_/, "");
 export const capability = (at: TemplatePath): Look => ({
   at,
@@ -70,7 +70,7 @@ export const capability = (at: TemplatePath): Look => ({
 
 const BACKSTEP = "(^|/)[.][.](/|$)";
 
-/** Whether a path is one of these folders or below it, without a step back out of it. */
+/** Whether a path is one of these folders or below it, without `..` segments. */
 export function isBelow(path: string, folders: readonly string[]): boolean {
   if (new RegExp(BACKSTEP).test(path)) return false;
   return folders.some((folder) => folder === "/" || path === folder || path.startsWith(`${folder}/`));
@@ -83,7 +83,7 @@ export const folder = (at: TemplatePath): Look => ({
     `type(${value}) != string || (!${value}.matches('${BACKSTEP}') && ${allowed}.exists(p, p == '/' || ${value} == p || ${value}.startsWith(p + '/')))`,
 });
 
-/** Sources of volumes that are in the Pod itself or in its namespace, and those that have rules of their own. */
+/** Sources of volumes in the Pod itself or in its namespace, and those with their own rules. */
 export const VOLUME_KINDS = [
   "configMap",
   "downwardAPI",
@@ -104,13 +104,13 @@ export const otherKind = (at: TemplatePath): Look => ({
     `type(${value}) != map || ${value}.all(k, k in ${quoted(NO_OTHER_KIND)} || ${value}[k] == null || ${inList("k", allowed)})`,
 });
 
-/** Nodes of the control plane, and those of etcd, bear taints with it. */
+/** Prefix of the taints of control plane and etcd nodes. */
 export const CONTROL_PLANE_TAINTS = "node-role.kubernetes.io/";
 
 const keyOf = (toleration: Readonly<Record<string, unknown>>) =>
   typeof toleration["key"] === "string" ? toleration["key"] : "";
 
-/** Without a key a toleration is of all taints. */
+/** A toleration without a key tolerates all taints. */
 export const toleration = (at: TemplatePath): Look => ({
   at,
   items: ({ value }) => {
@@ -122,7 +122,7 @@ export const toleration = (at: TemplatePath): Look => ({
     `type(${value}) != map || ${isOn(allowed)} || (has(${value}.key) && type(${value}.key) == string && ${value}.key != '' && (!${value}.key.startsWith('${CONTROL_PLANE_TAINTS}') || ${value}.key in ${allowed}))`,
 });
 
-/** The service account that Pods of a template get; each Pod may say `default`, which it gets anyway. */
+/** The service account that a Pod gets by default. Naming it needs no permission. */
 export const DEFAULT_ACCOUNT = "default";
 
 function accountOf(template: unknown): string {
@@ -135,10 +135,10 @@ function accountOf(template: unknown): string {
 
 const celAccountIn = (field: string) => `has(${field}) && type(${field}) == string && ${field} != '' ? ${field}`;
 
-/** More variables of a policy over Environments: what the rules look at besides places. */
+/** CEL of the variable `account`, which some rules use in addition to the values at paths. */
 export const CEL_ACCOUNT = `${celAccountIn("variables.pod.serviceAccountName")} : ${celAccountIn("variables.pod.serviceAccount")} : '${DEFAULT_ACCOUNT}'`;
 
-/** What hands out a token, or another proof of who the Pod is. */
+/** Requires an allowed service account for a token, or another proof of the Pod's identity. */
 export const tokenWhen = (
   at: TemplatePath,
   holds: (value: unknown) => boolean,
@@ -150,7 +150,7 @@ export const tokenWhen = (
 });
 
 const APPARMOR_ANNOTATIONS = "container.apparmor.security.beta.kubernetes.io/";
-/** How AppArmor was asked for before Kubernetes 1.30, still read. */
+/** The AppArmor annotation from before Kubernetes 1.30, which still has an effect. */
 export const apparmorAnnotations: Look = {
   at: "metadata.annotations",
   items: ({ value }) =>

@@ -18,27 +18,31 @@ import {
 } from "./policy-looks.ts";
 import { celOfPath, placesOf, type TemplatePath } from "./template-path.ts";
 
-/** What a template asks for beyond what every template may have: one item of one rule, and where it asks. */
+/** One item that a template requests beyond the permissions of every template, with its rule and field. */
 export interface Need {
   readonly key: PolicyKey;
-  /** The name, path or kind that would have to be allowed; empty where the rule is a switch. */
+  /** The name, path or kind that needs permission; empty for a switch. */
   readonly item: string;
-  /** Below the template. */
+  /** Relative to the template. */
   readonly field: string;
 }
 
 /** One value of the chart's `podPolicy`. */
 export interface PolicyRule {
-  /** `switch`: true or false. `names`: a list, in which `*` is all. `paths`: a list of folders, in which / is all. */
+  /**
+   * `switch`: true or false. `names`: a list, in which `*` means all. `paths`: a list of folders, in which / means all.
+   */
   readonly kind: "switch" | "names" | "paths";
-  /** What it lets templates have, for people. */
+  /** A description for people of what it allows. */
   readonly about: string;
   readonly looks: readonly Look[];
 }
 
 const HOST_NAMESPACES = ["hostNetwork", "hostPID", "hostIPC"] as const;
 
-/** Those that Kubernetes counts as safe, each in a namespace of the Pod's own (Pod Security Standards, Baseline). */
+/**
+ * Sysctls that Kubernetes counts as safe: each applies to a namespace of the Pod (Pod Security Standards, Baseline).
+ */
 const SAFE_SYSCTLS = [
   "kernel.shm_rmid_forced",
   "net.ipv4.ip_local_port_range",
@@ -52,16 +56,16 @@ const SAFE_SYSCTLS = [
   "net.ipv4.tcp_syncookies",
 ];
 
-/** Types for containers, all held alike (Pod Security Standards, Baseline). */
+/** Types for containers, with equal confinement (Pod Security Standards, Baseline). */
 const SELINUX_TYPES = ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 const CONTEXTS: readonly TemplatePath[] = ["@pod.securityContext", "@container.securityContext"];
 const HANDLER = "(httpGet|tcpSocket).host";
 
 /**
- * What templates may have only where the operator's policy allows it: everything by which a Pod reaches beyond its own
- * namespace, or is held less than others are. At least what Pod Security `baseline` refuses, which see for the reasons:
- * https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline. By the keys of the chart's `podPolicy`.
+ * What templates need the policy's permission for: everything that reaches beyond the Pod's namespace or weakens its
+ * confinement. The keys are those of the chart's `podPolicy`. The rules cover at least what Pod Security `baseline`
+ * refuses, for the reasons given there: https://kubernetes.io/docs/concepts/security/pod-security-standards/#baseline.
  */
 export const POLICY_RULES = {
   privileged: {
@@ -184,7 +188,7 @@ export const POLICY_KEYS = Object.keys(POLICY_RULES) as PolicyKey[];
 
 const rulesOf: Readonly<Record<PolicyKey, PolicyRule>> = POLICY_RULES;
 
-/** Everything that a template asks for by these rules. `template` is any JSON, such as a PodTemplateSpec or a Pod. */
+/** Returns all needs of a template by these rules. `template` is any JSON, such as a PodTemplateSpec or a Pod. */
 export function needsOf(template: unknown): Need[] {
   return POLICY_KEYS.flatMap((key) =>
     rulesOf[key].looks.flatMap(({ at, items }) =>
@@ -195,7 +199,7 @@ export function needsOf(template: unknown): Need[] {
   );
 }
 
-/** CEL of one rule, with `variables` template, containers, account, and allowed: a map of lists by key. */
+/** CEL of one rule. It uses the variables template, containers, account, and allowed: a map of lists by key. */
 export function celOfRule(key: PolicyKey): string {
   const allowed = `variables.allowed.${key}`;
   return rulesOf[key].looks.map(({ at, cel }) => `(${celOfPath(at, (value) => cel(value, allowed))})`).join(" && ");

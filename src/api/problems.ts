@@ -5,8 +5,8 @@ type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
 const list = (values: readonly unknown[]) => values.map((value) => String(value)).join(", ");
 
 /**
- * What is wrong with a value and how to mend it, without repeating the value: it may be a key in the wrong place.
- * Undefined leaves a rule's own message as it is.
+ * Describes a problem and its fix without quoting the value, which may be a key in the wrong place. Undefined keeps a
+ * rule's own message.
  */
 export function sayProblem(issue: RawIssue): string | undefined {
   switch (issue.code) {
@@ -35,7 +35,7 @@ function unit(origin: string): string {
   return "it";
 }
 
-/** `spec.sessions.template.spec.containers[0].name`. */
+/** Formats a path such as `spec.sessions.template.spec.containers[0].name`. */
 function pathText(path: readonly PropertyKey[]): string {
   return path.reduce<string>((text, part) => {
     if (typeof part === "number") return `${text}[${part}]`;
@@ -43,7 +43,7 @@ function pathText(path: readonly PropertyKey[]): string {
   }, "");
 }
 
-/** One line per problem: path, what is wrong, the mend. */
+/** One line per problem: path, problem, fix. */
 export function problemsOf(error: z.ZodError): string[] {
   return error.issues.flatMap((issue) => {
     const paths = issue.code === "unrecognized_keys" ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];

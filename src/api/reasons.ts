@@ -1,19 +1,22 @@
-/** What a reason says to a person: one sentence on what happened, one on what to do. */
+/** Texts of a reason for a person: one sentence about what happened, one about the fix. */
 export interface ReasonInfo {
   readonly description: string;
-  /** What to do about it; "Nothing to do." where nothing is wrong. */
+  /** The fix; "Nothing to do." if nothing is wrong. */
   readonly mend: string;
 }
 
 const NOTHING = "Nothing to do.";
 
-/** How a session ended: the reason of its Event, the value of the metric's label and of the Pod's annotation. */
+/** The end of a session: the reason of its Event, and the value of the metric's label and the Pod's annotation. */
 export interface EndReasonInfo extends ReasonInfo {
-  /** True: the Pod is kept for retainFailedSeconds, and a Warning is written; false: retainFinishedSeconds. */
+  /**
+   * True: the Pod is kept for retainFailedSeconds, and the Event is a Warning. False: it is kept for
+   * retainFinishedSeconds.
+   */
   readonly failed: boolean;
 }
 
-/** Why sessions end. A closed set: it is a metric label, so add to it on purpose. */
+/** Why sessions end. The set is closed because it is a metric label: extend it deliberately. */
 export const END_REASONS = {
   Completed: {
     failed: false,
@@ -117,20 +120,20 @@ export type EndReason = keyof typeof END_REASONS;
 /** All end reasons, for metric labels that start at 0. */
 export const END_REASON_LIST = Object.keys(END_REASONS) as EndReason[];
 
-/** Narrows what a Pod's annotation says; anything else is undefined. */
+/** Returns the value of a Pod's annotation as a reason, or undefined if it is none. */
 export function asEndReason(value: string | undefined): EndReason | undefined {
   return value !== undefined && Object.hasOwn(END_REASONS, value) ? (value as EndReason) : undefined;
 }
 
-/** As core/v1 Events have it. */
+/** The same values as in core/v1 Events. */
 export type EventType = "Normal" | "Warning";
 
-/** An Event of its own; `warning` is its type. */
+/** An Event without a condition; `warning` gives its type. */
 export interface EventReasonInfo extends ReasonInfo {
   readonly warning: boolean;
 }
 
-/** Reasons of Events that are neither a condition's nor a session's end. */
+/** Reasons of Events that belong neither to a condition nor to a session's end. */
 export const EVENT_REASONS = {
   SessionStarted: {
     warning: false,

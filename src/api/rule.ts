@@ -1,21 +1,21 @@
 import { z } from "zod";
 
 /**
- * One rule over a value, written twice: as CEL for the API server and as a predicate for `parseEnvironment`, so that an
- * object that reached us around the CRD (an older one, a test's) is judged alike. Rules about the old value have no
- * predicate: only the server sees both.
+ * One rule over a value, written twice: as CEL for the API server and as a predicate for `parseEnvironment`. The
+ * predicate covers objects that bypassed the CRD, such as older ones and those of tests. Rules about the old value have
+ * no predicate, because only the server has both values.
  */
 export interface Rule<T> {
   /** CEL over `self` (and `oldSelf`). */
   readonly cel: string;
-  /** What is wrong and how to mend it. */
+  /** The problem and its fix. */
   readonly message: string;
   /** Field below `self` that the message is about, without a leading dot. */
   readonly field?: string;
   readonly holds?: (value: T) => boolean;
 }
 
-/** The schema with the rules attached to both sides. Keeps metadata that was set before; call it last. */
+/** Returns the schema with the rules attached to both sides. Call it last: it keeps metadata that was set before. */
 export function withRules<S extends z.ZodType>(schema: S, rules: readonly Rule<z.output<S>>[]): S {
   let checked = schema;
   for (const { holds, message, field } of rules) {
@@ -33,13 +33,13 @@ export function withRules<S extends z.ZodType>(schema: S, rules: readonly Rule<z
   });
 }
 
-/** `'` and `\` escaped for a CEL string literal. */
+/** Quotes a text as a CEL string literal. */
 export const celString = (text: string) => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
 
 /**
- * A rule that the field of an object, where set, matches a regular expression (RE2 and JavaScript alike). It is a rule
- * of the object on purpose: the keyword `pattern`, and a rule of the string itself, would make the API server repeat
- * the value in its answer, and the value may be a key in the wrong place.
+ * A rule that an object's field, if set, matches a regular expression (valid for RE2 and JavaScript). It belongs to the
+ * object on purpose: for the keyword `pattern`, or a rule of the string itself, the API server would quote the value in
+ * its answer, and the value may be a key in the wrong place.
  */
 export function fieldMatches<F extends string>(
   field: F,

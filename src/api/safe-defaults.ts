@@ -2,13 +2,13 @@ import { isRecord } from "../core/json.ts";
 import type { PodTemplate } from "./pod-template.ts";
 
 /**
- * What Pods of either mode get where their template is silent. With it a template that names an image alone is taken by a
- * namespace that enforces Pod Security `restricted`. Field by field: what the template says wins, and what says the
- * opposite of a default (a user id of 0, a privileged container) takes that default away.
+ * Defaults for Pods of both modes. With them, a namespace that enforces Pod Security `restricted` accepts a template
+ * that names only an image. Each field of the template wins over its default. A field that contradicts another field's
+ * default (a user id of 0, a privileged container) removes that default.
  *
- * No user id is among them: files of an image belong to the user that it was built for, and OpenShift gives each
- * namespace ids of its own and refuses all others. kubelet refuses an image that names no user, or root, or a user by
- * name alone, and says so.
+ * There is no default user id: files of an image belong to the user that the image was built for, and OpenShift assigns
+ * each namespace its own ids and refuses all others. The kubelet refuses an image that names no user, root, or a user
+ * by name only, and reports it.
  */
 const POD_DEFAULTS = {
   automountServiceAccountToken: false,
@@ -19,10 +19,10 @@ const POD_DEFAULTS = {
 const DEFAULT_GRACE_SECONDS = 120;
 
 /**
- * For the container that a session or a worker runs in, where the template names the resource neither in requests nor
- * in limits. A stock worker waits for the model most of the time and takes about 100 MiB by itself: the rest is for what
- * its tools run. No limit of CPU, which would slow tools down on an idle node; no amount of disk, which nodes without
- * local storage isolation do not offer: Pods that ask for it would never be scheduled there.
+ * Resources of the container in which a session or a worker runs, for each resource in neither its requests nor its
+ * limits. A stock worker mostly waits for the model and takes about 100 MiB; the rest is for its tools. There is no CPU
+ * limit, which would slow tools down on an idle node. There is no disk request, because nodes without local storage
+ * isolation cannot schedule it.
  */
 export const DEFAULT_RESOURCES = {
   requests: { cpu: "100m", memory: "256Mi" },
@@ -32,7 +32,10 @@ export const DEFAULT_RESOURCES = {
 const RESTRICTED_CAPABILITIES = { drop: ["ALL"] };
 const RESTRICTED_SECCOMP = { type: "RuntimeDefault" };
 
-/** The one capability that the API server refuses beside `allowPrivilegeEscalation: false`, in this spelling alone. */
+/**
+ * The one capability that the API server refuses together with `allowPrivilegeEscalation: false`, in this spelling
+ * only.
+ */
 const ESCALATING_CAPABILITY = "CAP_SYS_ADMIN";
 
 type Fields = Record<string, unknown>;
@@ -40,8 +43,8 @@ type TemplateSpec = PodTemplate["spec"];
 type NamedContainer = { readonly name: string; readonly [field: string]: unknown };
 
 /**
- * The template with all that it is silent about, `main` being the container that the session or the worker runs in.
- * Changes nothing of its input.
+ * Returns the template with all missing defaults. `main` names the container in which the session or the worker runs.
+ * Does not change its input.
  */
 export function withSafeDefaults<T extends Pick<PodTemplate, "spec">>(template: T, main: string): T {
   const { spec } = template;
@@ -66,7 +69,7 @@ function podContext(spec: TemplateSpec): Fields {
   const own = fieldsOf(spec["securityContext"]);
   return {
     ...(own["runAsUser"] === 0 ? {} : { runAsNonRoot: true }),
-    // The API server refuses it, and all that is set for containers, where a template says Windows.
+    // For Windows Pods, the API server refuses this field and all security fields of containers.
     ...(isWindows(spec) ? {} : { seccompProfile: RESTRICTED_SECCOMP }),
     ...own,
   };
@@ -79,7 +82,7 @@ function restricted<C extends NamedContainer>(container: C, spec: TemplateSpec):
   return Object.keys(all).length === 0 ? container : { ...container, securityContext: all };
 }
 
-/** A privileged container has all capabilities and may escalate: saying otherwise beside it is refused, or a lie. */
+/** A privileged container has all capabilities and may escalate: these fields would be refused or have no effect. */
 function unprivileged(own: Fields): Fields {
   if (own["privileged"] === true) return own;
   const capabilities = fieldsOf(own["capabilities"]);
@@ -92,15 +95,15 @@ function unprivileged(own: Fields): Fields {
   };
 }
 
-/** One container that is told to run as root, in a Pod whose template says nothing of it. */
+/** Whether only this container is set to run as root, in a Pod whose template does not set runAsNonRoot. */
 function isRootByItself(own: Fields, pod: Fields): boolean {
   return own["runAsUser"] === 0 && own["runAsNonRoot"] === undefined && pod["runAsNonRoot"] === undefined;
 }
 
-/** `resources: {}` says that nothing is asked for: whatever a LimitRange has for such containers applies then. */
+/** `resources: {}` explicitly requests nothing, so a LimitRange's values for such containers apply. */
 function withResources<C extends NamedContainer>(container: C, spec: TemplateSpec): C {
   const own = container["resources"] ?? undefined;
-  // Resources of the Pod as a whole bound all of its containers.
+  // Resources of the whole Pod bound all of its containers.
   if ((spec["resources"] ?? undefined) !== undefined || (own !== undefined && Object.keys(fieldsOf(own)).length === 0))
     return container;
   const { requests, limits, ...more } = fieldsOf(own);
@@ -125,7 +128,7 @@ function fieldsOf(value: unknown): Fields {
   return isRecord(value) ? withoutNull(value) : {};
 }
 
-/** A null says nothing, here as to the API server: a template tool's empty value must not take a default away. */
+/** A null counts as missing, as for the API server: a template tool's empty value must not remove a default. */
 function withoutNull<T extends Fields>(fields: T): T {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null)) as T;
 }

@@ -5,9 +5,9 @@ import { workspaceSpec } from "./workspace-spec.ts";
 
 const DAY = 86_400;
 const WEEK = 7 * DAY;
-/** The deadline of a Pod is age + maxDurationSeconds + twice its grace and must stay an int32: 30 days leave room. */
+/** The deadline of a Pod is age + maxDurationSeconds + twice its grace and must fit an int32: 30 days leave room. */
 const MAX_DURATION = 30 * DAY;
-/** One Environment is served by one loop; more than this wants a second Environment (and a second cluster). */
+/** One loop serves one Environment. A larger load needs a second Environment (and a second cluster). */
 export const MAX_CONCURRENT = 10_000;
 const MAX_RETAINED = 10_000;
 

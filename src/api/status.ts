@@ -1,12 +1,12 @@
 import { z } from "zod";
 import { MAX_CONDITION_MESSAGE } from "./conditions.ts";
 
-/** More than we have condition types, fewer than would make a list unreadable. */
+/** More than the number of condition types, and few enough to read. */
 const MAX_CONDITIONS = 32;
 const MAX_TYPE = 316;
 const MAX_REASON = 1024;
 
-/** Each is one that spec.api.baseUrl named while sessions of another were still there; a status is no log. */
+/** Each is a former spec.api.baseUrl with sessions left when it changed. Bounded, because a status is no log. */
 export const MAX_API_ADDRESSES = 16;
 const MAX_URL = 512;
 
@@ -59,7 +59,9 @@ const workspacesStatus = z
   .object({ volumes: count("Volumes of sessions, in use or kept for the next work item.") })
   .meta({ description: "Volumes of sessions, with workspace PerSession." });
 
-/** `status`. Unknown fields are dropped: it is ours, and a newer version's is no reason to stop. */
+/**
+ * `status`. Unknown fields are dropped: the operator writes the status, and a newer version's fields must not stop it.
+ */
 export const environmentStatus = z
   .object({
     observedGeneration: z.int().min(0).optional().meta({

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { isRecord } from "../core/json.ts";
 
-/** A structural schema of a CRD: the part of OpenAPI v3 that the API server takes there, as plain JSON. */
+/** A structural schema of a CRD: the part of OpenAPI v3 that the API server accepts there, as plain JSON. */
 export interface StructuralSchema {
   type?: string;
   format?: string;
@@ -29,7 +29,7 @@ export interface StructuralSchema {
 const INT32_MIN = -(2 ** 31);
 const INT32_MAX = 2 ** 31 - 1;
 
-/** Keywords in the order a reader wants them: what it is, what it is for, its bounds, what is in it. */
+/** Keywords in reading order: description, type, bounds, contents. */
 const ORDER = [
   "description",
   "type",
@@ -55,8 +55,8 @@ const ORDER = [
 ] as const;
 
 /**
- * The structural schema of a zod schema's input (so that fields with a default are not required).
- * @throws Error for a keyword that a CRD cannot hold, with the path: better here than at the API server.
+ * Returns the structural schema of a zod schema's input, so that fields with a default are not required.
+ * @throws Error with the path for a keyword that a CRD cannot hold, which the API server would refuse.
  */
 export function toStructuralSchema(schema: z.ZodType): StructuralSchema {
   const json: unknown = z.toJSONSchema(schema, { io: "input", target: "openapi-3.0", unrepresentable: "any" });
@@ -66,7 +66,7 @@ export function toStructuralSchema(schema: z.ZodType): StructuralSchema {
 function structural(json: unknown, path: string): StructuralSchema {
   if (!isRecord(json)) throw new Error(`${path || "."}: not a schema`);
   const out: Record<string, unknown> = { ...json };
-  // metadata is the API server's own: a CRD may say no more than that it is an object.
+  // The API server owns metadata: a CRD may only declare it as an object.
   if (out.opaque === true) return { type: "object" };
   closeOrPreserve(out);
   if (out.type === "integer") sizeInteger(out);
@@ -83,7 +83,7 @@ function structural(json: unknown, path: string): StructuralSchema {
   return Object.fromEntries(ORDER.filter((key) => key in out).map((key) => [key, out[key]]));
 }
 
-/** A structural schema prunes unless told otherwise, so `false` is left out and "anything" has a keyword of its own. */
+/** A structural schema prunes unknown fields by default, so `false` is left out. "Anything" has its own keyword. */
 function closeOrPreserve(out: Record<string, unknown>): void {
   const extra = out.additionalProperties;
   if (extra === false) delete out.additionalProperties;
@@ -93,7 +93,7 @@ function closeOrPreserve(out: Record<string, unknown>): void {
   }
 }
 
-/** zod writes the bounds of the machine's integers as limits; a CRD says them by the format. */
+/** zod writes the bounds of integer types as limits; a CRD uses the format. */
 function sizeInteger(out: Record<string, unknown>): void {
   const { minimum, maximum } = out;
   out.format = typeof maximum === "number" && maximum <= INT32_MAX ? "int32" : "int64";

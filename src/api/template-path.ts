@@ -1,22 +1,22 @@
 import { isRecord } from "../core/json.ts";
 /**
- * Paths into a Pod template, read in two ways: by the operator, which wants each place with its value, and as CEL for the
- * API server. Both take any JSON: what is of another type than a path expects is nothing that it leads to (the API server
- * would refuse such a Pod), and neither ends in an error.
+ * Paths into a Pod template, read in two ways: the operator finds each place with its value, and the API server
+ * evaluates CEL. Both accept any JSON and never fail. A value of an unexpected type counts as absent, since the API
+ * server would refuse such a Pod.
  *
- * A path is names with dots between them; `[]` after a name is every element of a list, and `(a|b)` either name. It begins
- * at the template, with `@pod` at its spec, or with `@container` at each of its containers: init, session or worker, and
- * ephemeral ones.
+ * A path is names joined by dots; `[]` after a name means every element of a list, and `(a|b)` either name. It begins
+ * at the template, with `@pod` at its spec, or with `@container` at each of its containers: init, session or worker,
+ * and ephemeral ones.
  */
 export type TemplatePath = string;
 
-/** A value that a path leads to, and where it is: `spec.containers[0].ports[1].hostPort`. */
+/** A value at a path, and its field, such as `spec.containers[0].ports[1].hostPort`. */
 export interface Place {
   readonly field: string;
   readonly value: unknown;
 }
 
-/** Where a path begins, by its first name: for a walk, and in CEL as variables of the policy. */
+/** Where a path begins, by its first name: as a path for the operator, and as a policy's variable in CEL. */
 const ROOTS = {
   "@container": { path: "spec.(initContainers|containers|ephemeralContainers)[]", cel: "variables.containers[]" },
   "@pod": { path: "spec", cel: "variables.pod" },
@@ -33,7 +33,7 @@ function segmentsOf(path: TemplatePath): Segment[] {
   });
 }
 
-/** Everything that a path leads to, nulls left out: they say nothing. */
+/** Returns every value at a path. Nulls count as absent. */
 export function placesOf(template: unknown, path: TemplatePath): Place[] {
   const [first = "", ...rest] = path.split(".");
   const root = Object.hasOwn(ROOTS, first) ? ROOTS[first as keyof typeof ROOTS].path : first;
@@ -57,11 +57,11 @@ function below({ field, value }: Place, segment: Segment): Place[] {
     .map((name) => ({ field: field === "" ? name : `${field}.${name}`, value: value[name] }));
 }
 
-/** CEL: that all a path leads to is as `leaf` says of it. It takes the variables of CEL_VARIABLES. */
+/** Returns CEL that is true if `leaf` holds for every value at a path. It uses the variables of CEL_VARIABLES. */
 export function celOfPath(path: TemplatePath, leaf: (value: string) => string): string {
   const [first = "", ...rest] = path.split(".");
   const segments = segmentsOf(rest.join("."));
-  // The schema of the Environment makes sure of the template and its spec: they are objects.
+  // The Environment's schema guarantees that the template and its spec are objects.
   if (first === "@pod") return celBelow("variables.pod", segments, leaf, 0, true);
   if (first === "@container") return celBelow("variables.containers", ["each", ...segments], leaf, 0, true);
   return celBelow("variables.template", segmentsOf(path), leaf, 0, true);
@@ -69,7 +69,7 @@ export function celOfPath(path: TemplatePath, leaf: (value: string) => string): 
 
 const listIn = (field: string) => `(has(${field}) && type(${field}) == list ? ${field} : [])`;
 
-/** The variables of a policy over Environments that the paths begin with; `dyn`, since much of a template has no schema. */
+/** Variables of a policy over Environments, where the paths begin. `dyn`, since much of a template has no schema. */
 export const CEL_VARIABLES = {
   template: "dyn(object).spec.?sessions.?template.orValue(dyn(object).spec.?workers.?template.orValue({'spec': {}}))",
   pod: "variables.template.spec",
@@ -78,7 +78,7 @@ export const CEL_VARIABLES = {
     .join(" + "),
 } as const;
 
-/** Looks at each step first whether the value is what the path expects there: `||` stops at the first that holds. */
+/** Checks the type of the value before each step: `||` stops at the first alternative that holds. */
 function celBelow(
   value: string,
   segments: readonly Segment[],

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { workerTemplate } from "./pod-template.ts";
 import { fieldMatches, withRules } from "./rule.ts";
 
-/** One worker polls by itself: a thousand pollers are more than an organization's request limits allow. */
+/** Each worker polls. A thousand pollers exceed an organization's request limits. */
 const MAX_REPLICAS = 1000;
 const MAX_SESSIONS_PER_REPLICA = 1000;
 /** The bounds of autoscaling/v2 (pkg/apis/autoscaling/validation in kubernetes). */
@@ -41,7 +41,7 @@ const direction = (window: number, policies: Policy[], description: string) =>
     .prefault({})
     .meta({ description });
 
-/** The defaults are those that autoscaling/v2 documents for HorizontalPodAutoscalerBehavior. */
+/** The documented defaults of autoscaling/v2 for HorizontalPodAutoscalerBehavior. */
 const behavior = z
   .strictObject({
     scaleUp: direction(
@@ -77,7 +77,7 @@ const busyProbe = z
     description: "How to ask a worker whether it is busy; without it nothing is removed while any session runs.",
   });
 
-/** `spec.workers`: always-on workers that poll by themselves. */
+/** `spec.workers`: always-on workers, which poll themselves. */
 export const workersSpec = withRules(
   z
     .strictObject({

@@ -3,14 +3,17 @@ import { fieldMatches, seconds, withRules } from "./rule.ts";
 
 const DAY = 86_400;
 const MINUTE = 60;
-/** What a Pod that a dead operator asked for may still be about to mount is not deleted: its creation has landed by then. */
+/**
+ * A former operator may have requested a Pod that is about to mount the volume. Within this time, that request has
+ * arrived.
+ */
 const MIN_RETAIN = MINUTE;
 const MAX_RETAIN = 365 * DAY;
-/** DNS subdomain, the bound of every object's name. */
+/** A DNS subdomain, the bound of every object's name. */
 const MAX_NAME = 253;
 const MAX_PATH = 1024;
 const MAX_QUANTITY = 32;
-/** As many as Kubernetes has. */
+/** Kubernetes has this many. */
 const MAX_ACCESS_MODES = 4;
 const NAME_PATTERN = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 const QUANTITY_PATTERN = "^([1-9][0-9]*|[0-9]+\\.[0-9]*[1-9][0-9]*)(k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?$";
@@ -57,7 +60,7 @@ const claimTemplate = withRules(
   ],
 );
 
-/** `spec.sessions.workspace`: what a session finds again when it comes back. */
+/** `spec.sessions.workspace`: the files that a session finds at its next work item. */
 export const workspaceSpec = withRules(
   z
     .strictObject({
@@ -80,7 +83,7 @@ export const workspaceSpec = withRules(
     .meta({ description: "The volume that a session finds again at its next work item." }),
   [
     {
-      // The API server judges the default of the whole, too, before it fills in what is inside.
+      // The API server validates the default of the whole object before it fills in the nested defaults.
       cel: "!has(self.type) || self.type != 'PerSession' || has(self.claimTemplate)",
       field: "claimTemplate",
       message: "workspace PerSession needs a claimTemplate: say at least resources.requests.storage",

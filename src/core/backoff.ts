@@ -7,7 +7,7 @@ export interface BackoffPolicy {
 }
 
 /**
- * Exponential backoff with "equal jitter": half the delay is fixed, half is random. A full jitter could return 0,
+ * Exponential backoff with "equal jitter": half of the delay is fixed, half is random. Full jitter could return 0,
  * which turns a failing server into a hot loop.
  */
 export class Backoff {
@@ -25,14 +25,14 @@ export class Backoff {
     return this.#failures;
   }
 
-  /** Counts one failure and returns how long to wait before the next try, in milliseconds. */
+  /** Counts one failure and returns the delay before the next try, in milliseconds. */
   next(): number {
     const ceiling = backoffCeiling(this.#policy, this.#failures);
     this.#failures += 1;
     return ceiling / 2 + (ceiling / 2) * this.#random();
   }
 
-  /** A success: the next failure starts from the base again. */
+  /** Records a success: the next failure starts from the base delay again. */
   reset(): void {
     this.#failures = 0;
   }
@@ -47,7 +47,7 @@ export function backoffCeiling(policy: BackoffPolicy, failures: number): number 
 /** A source of numbers in [0, 1). `Math.random` in production, a seeded one in tests. */
 export type Random = () => number;
 
-/** Spreads `ms` evenly over [1 - ratio, 1 + ratio] times its value, so that loops of many owners do not march in step. */
+/** Spreads `ms` evenly over [1 - ratio, 1 + ratio] times its value, so that loops of many owners do not run in step. */
 export function jitter(ms: number, ratio: number, random: Random = Math.random): number {
   return ms * (1 + ratio * (2 * random() - 1));
 }

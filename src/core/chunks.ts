@@ -1,9 +1,9 @@
-/** Fits most replies, so that they are copied once. */
+/** Fits most replies, so that their bytes are copied once. */
 const FIRST_CAPACITY = 16 * 1024;
 
 /**
- * Bytes that come in pieces, kept in one growing buffer: at most twice their size, whatever the pieces. A list of pieces
- * costs some hundred bytes for each, so that a body sent byte by byte would cost a hundred times its size.
+ * Collects bytes that arrive in pieces in one growing buffer. The buffer takes at most twice the size of the bytes. A
+ * list of pieces costs some hundred bytes per piece: a body sent byte by byte would cost a hundred times its size.
  */
 export class Chunks {
   #buffer = Buffer.alloc(0);
@@ -20,12 +20,12 @@ export class Chunks {
     this.#bytes = bytes;
   }
 
-  /** All of them in one; valid until the next push. */
+  /** Returns all bytes as one buffer, which is valid until the next push. */
   concat(): Buffer {
     return this.#buffer.subarray(0, this.#bytes);
   }
 
-  /** All of them in one, and none are left. */
+  /** Returns all bytes as one buffer and empties this object. */
   take(): Buffer {
     const all = this.concat();
     this.#buffer = Buffer.alloc(0);

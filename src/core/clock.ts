@@ -1,24 +1,27 @@
 /**
- * Time is a parameter: everything that reads a clock or waits takes a `Clock`, so that tests step time by hand
- * and no rule about seconds is ever tested by sleeping.
+ * Time is a parameter: everything that reads a clock or waits takes a `Clock`. Tests step time by hand, and no test of
+ * a rule about seconds sleeps.
  */
 export interface Clock {
   /** Wall-clock time in milliseconds since the epoch. May jump; use it only for what other machines compare. */
   now(): number;
-  /** Milliseconds on a clock that never goes back. Use it for durations and deadlines inside this process. */
+  /** Monotonic time in milliseconds. Use it for durations and deadlines inside this process. */
   monotonic(): number;
   /** Calls `fn` once after `delayMs`. The timer does not keep the process alive. */
   setTimer(fn: () => void, delayMs: number): Timer;
 }
 
 export interface Timer {
-  /** Idempotent; after it the callback does not run. */
+  /** Idempotent. The callback does not run after this call. */
   cancel(): void;
 }
 
 export const SECOND_MS = 1_000;
 
-/** setTimeout overflows at 2^31 ms and fires at once: longer waits are cut to this and re-armed by the caller. */
+/**
+ * setTimeout overflows at 2^31 ms and fires at once. Longer waits are cut to this value, and the caller sets them
+ * again.
+ */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export const realClock: Clock = {
@@ -31,20 +34,20 @@ export const realClock: Clock = {
   },
 };
 
-/** Keeps the process from ending by itself until disposed: neither timers of `realClock` nor idle connections do. */
+/** Keeps the process alive until disposed: timers of `realClock` and idle connections do not. */
 export function keepAlive(): Disposable {
   const handle = setInterval(() => {}, MAX_TIMER_MS);
   return { [Symbol.dispose]: () => clearInterval(handle) };
 }
 
-/** Resolves once all that came in with this turn of the event loop was taken. No time passes in which nothing runs. */
+/** Resolves after the event loop has delivered all events of this turn. The process does not idle meanwhile. */
 export function endOfTurn(): Promise<void> {
   return new Promise((resolve) => void setImmediate(resolve));
 }
 
 /**
- * Waits `delayMs`, or less when `signal` aborts.
- * @returns true when the whole time passed, false when it was cut short by the signal; never throws.
+ * Waits `delayMs`, or less when `signal` aborts. Never throws.
+ * @returns true when the whole time passed, false when the signal cut it short.
  */
 export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Promise<boolean> {
   if (signal?.aborted) return Promise.resolve(false);
@@ -61,7 +64,7 @@ export function sleep(clock: Clock, delayMs: number, signal?: AbortSignal): Prom
   });
 }
 
-/** An AbortSignal that aborts after `delayMs` on this clock, or when `parent` does. Call `cancel` when done. */
+/** Returns an AbortSignal that aborts after `delayMs` on this clock, or when `parent` does. Call `cancel` when done. */
 export function deadlineSignal(
   clock: Clock,
   delayMs: number,
@@ -84,7 +87,7 @@ export function deadlineSignal(
   };
 }
 
-/** Resolves when the signal aborts. What waits for it so is kept for as long as the signal: not for each of many events. */
+/** Resolves when the signal aborts. The listener lives as long as the signal, so do not call this once per event. */
 export function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));

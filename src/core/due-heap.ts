@@ -5,16 +5,19 @@ interface Entry<K> {
   live: boolean;
 }
 
-/** Dead entries are cleared away when there are so many more of them than of live ones: seldom, and not for a few. */
+/**
+ * Dead entries are removed once they outnumber twice the live ones by this number. A few dead entries are not worth the
+ * sort.
+ */
 const MOST_DEAD = 64;
 
 /**
- * Keys with one time each, earliest first: thousands of them cost their owner one timer. Keys of one time come in the
+ * Keys with one time each, earliest first. One timer serves thousands of keys. Keys with the same time come in the
  * order in which they were set. Setting, removing and taking cost the logarithm of the size.
  */
 export class DueHeap<K> {
-  // An entry that was replaced or removed stays in the heap, dead, until it comes to the top or there are too many of them:
-  // of a key whose time is replaced ten times a second by an earlier one they would add up until the later times come.
+  // A replaced or removed entry stays in the heap, dead, until it reaches the top or there are too many dead entries.
+  // Without that limit they add up when a key's time is replaced often by an earlier one.
   readonly #heap: Entry<K>[] = [];
   readonly #entries = new Map<K, Entry<K>>();
   #order = 0;
@@ -23,7 +26,7 @@ export class DueHeap<K> {
     return this.#entries.size;
   }
 
-  /** Entries in memory: those of keys, and dead ones. */
+  /** Entries in memory, dead ones included. */
   get held(): number {
     return this.#heap.length;
   }
@@ -38,7 +41,7 @@ export class DueHeap<K> {
     return this.#entries.get(key)?.atMs;
   }
 
-  /** Gives the key this time, in place of any it had. */
+  /** Sets the key's time and replaces any previous time. */
   set(key: K, atMs: number): void {
     this.remove(key);
     const entry = { key, atMs, order: this.#order, live: true };
@@ -60,7 +63,7 @@ export class DueHeap<K> {
     this.#entries.clear();
   }
 
-  /** Takes out the earliest key if its time has come by `nowMs`, and says which time that was. */
+  /** Removes and returns the earliest key and its time, if that time is not after `nowMs`. */
   take(nowMs: number): { readonly key: K; readonly atMs: number } | undefined {
     const top = this.#top();
     if (!top || top.atMs > nowMs) return undefined;
@@ -77,7 +80,7 @@ export class DueHeap<K> {
   }
 
   #bury(): void {
-    // In their order they are a heap.
+    // A sorted array is a valid heap.
     const live = [...this.#entries.values()].sort((a, b) => (isBefore(a, b) ? -1 : 1));
     this.#heap.length = 0;
     for (const entry of live) this.#heap.push(entry);

@@ -8,14 +8,16 @@ export class OperatorError extends Error {
   }
 }
 
-/** A flag, environment variable or file the process was started with is wrong. Ends the process with exit code 2. */
+/**
+ * A flag, environment variable or file that the process was started with is wrong. The process ends with exit code 2.
+ */
 export class ConfigError extends OperatorError {
   constructor(message: string, options?: { cause?: unknown }) {
     super("Config", message, options);
   }
 }
 
-/** Not possible now for a known reason: show it as a condition, try again after `retryAfterMs`. Not a fault of ours. */
+/** Not possible now, for a known reason that is not our fault: show a condition and retry after `retryAfterMs`. */
 export class WaitError extends OperatorError {
   readonly reason: string;
   readonly retryAfterMs: number;
@@ -26,7 +28,7 @@ export class WaitError extends OperatorError {
   }
 }
 
-/** Not possible until somebody changes something: show it, log it, do not retry by the clock. */
+/** Not possible until a person changes something: show it, log it, and do not retry on a timer. */
 export class TerminalError extends OperatorError {
   readonly reason: string;
   constructor(reason: string, message: string, options?: { cause?: unknown }) {
@@ -43,12 +45,12 @@ export function isAbort(error: unknown, signal?: AbortSignal): boolean {
   );
 }
 
-/** The message of anything thrown, with its chain of causes, in one line. */
+/** Returns the message of anything thrown and of its causes, on one line. */
 export function errorText(error: unknown): string {
   const parts: string[] = [];
   let at: unknown = error;
   for (let depth = 0; at !== undefined && at !== null && depth < 5; depth += 1) {
-    // In one line before it is compared: what another error says of it is.
+    // Collapse white space before comparing: another error may quote this text in its one-line form.
     const text = (at instanceof Error ? at.message || at.name : String(at)).replaceAll(/\s+/g, " ").trim();
     if (text && !parts.some((part) => part.includes(text))) parts.push(text);
     at = at instanceof Error ? at.cause : undefined;

@@ -1,16 +1,16 @@
 import type { Clock, Timer } from "./clock.ts";
 
-/** A finalizer, as far as letting go of it goes. */
+/** A finalizer that can be removed. */
 export interface Held {
-  /** False: it is known to be gone. */
+  /** False only when the finalizer is known to be gone. */
   readonly mayBeHeld: boolean;
-  /** Takes it away if `unused` still says so when the turn comes. */
+  /** Removes the finalizer if `unused` still returns true when the write is about to be sent. */
   release(unused: () => boolean): Promise<void>;
 }
 
 /**
- * Takes the finalizer off an object that has been idle for a while, so that it can be deleted with no operator running. Not
- * at once: work that comes after a short pause would cost two writes.
+ * Removes the finalizer of an object that has been idle for a while, so that the object can be deleted when no operator
+ * runs. It waits, because work that follows a short pause would otherwise cost two writes.
  */
 export class IdleRelease {
   readonly #clock: Clock;
@@ -26,9 +26,9 @@ export class IdleRelease {
     clock: Clock;
     lingerMs: number;
     hold: Held;
-    /** What an earlier process left is known, and nothing is there that the finalizer is for. */
+    /** True when the records of an earlier process are known and nothing needs the finalizer. */
     isIdle: () => boolean;
-    /** It is tried again after as long. */
+    /** Called on each failed removal. The removal is retried after another `lingerMs`. */
     onFailure: (error: unknown) => void;
   }) {
     this.#clock = options.clock;
@@ -38,7 +38,7 @@ export class IdleRelease {
     this.#onFailure = options.onFailure;
   }
 
-  /** Something changed: begins to wait, goes on waiting, or has nothing to wait for any more. */
+  /** Reports a change: starts the wait, continues it, or cancels it when the object is no longer idle. */
   noteChange(): void {
     if (!this.#isIdle()) {
       this.#timer?.cancel();
@@ -52,7 +52,7 @@ export class IdleRelease {
     }, this.#lingerMs);
   }
 
-  /** Nothing is released after this. */
+  /** Stops: nothing is released after this call. */
   end(): void {
     this.#ended = true;
     this.#timer?.cancel();
@@ -66,7 +66,7 @@ export class IdleRelease {
       this.#onFailure(error);
     }
     this.#releasing = false;
-    // Not removed, or put back meanwhile by work that is over again: once more after as long.
+    // If the removal failed, or short work put the finalizer back meanwhile, wait again.
     this.noteChange();
   }
 }

@@ -2,8 +2,8 @@ import { Backoff, type BackoffPolicy, type Random } from "./backoff.ts";
 import { type Clock, sleep } from "./clock.ts";
 
 /**
- * Runs a loop until the signal aborts, again and again. It should not throw; should it, by a fault of Berth's, that must end
- * neither the loops beside it nor the process: it is told, and begun anew after a backoff. Never throws.
+ * Runs a loop again and again until the signal aborts. If a bug makes the loop throw, the error goes to `onError` and
+ * the loop restarts after a backoff, so the bug ends neither other loops nor the process. Never throws.
  */
 export async function keepRunning(
   loop: () => Promise<void>,

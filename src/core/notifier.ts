@@ -1,17 +1,17 @@
 import type { Clock, Timer } from "./clock.ts";
 
-/** Lets loops wait for "something changed" without polling: every change wakes all who wait at that moment. */
+/** Lets loops wait for a change without polling. Each change wakes all current waiters. */
 export class Notifier {
   #waiters = new Set<() => void>();
 
-  /** Wakes everybody who waits now. */
+  /** Wakes all current waiters. */
   notify(): void {
     const woken = this.#waiters;
     this.#waiters = new Set();
     for (const wake of woken) wake();
   }
 
-  /** Resolves at the next change, or when the signal aborts. Check what you wait for before and after. */
+  /** Resolves at the next change, or when the signal aborts. Check your condition before and after the wait. */
   wait(signal?: AbortSignal): Promise<void> {
     return this.#wait(signal, () => null);
   }
@@ -36,7 +36,7 @@ export class Notifier {
     });
   }
 
-  /** Resolves when `ready` says true, asked now and after every change, or when the signal aborts. */
+  /** Resolves when `ready` returns true, or when the signal aborts. Calls `ready` now and after every change. */
   async until(ready: () => boolean, signal: AbortSignal): Promise<void> {
     while (!signal.aborted && !ready()) await this.wait(signal);
   }

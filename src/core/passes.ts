@@ -2,19 +2,23 @@ import { type Clock, sleep, type Timer } from "./clock.ts";
 
 export interface PassesOptions {
   readonly clock: Clock;
-  /** One pass over what there is. What it throws goes to `failed`, and it runs again after `retryMs`. */
+  /**
+   * One pass over the whole state. If it throws, the error goes to `failed` and the pass runs again after `retryMs`.
+   */
   readonly pass: () => Promise<void>;
   readonly failed: (error: unknown) => void;
   readonly retryMs: number;
-  /** Passes by the clock follow one another no closer than this. */
+  /** Lower bound of the delay of `wakeAfter`. */
   readonly minWakeMs: number;
-  /** After each pass, so long nothing but what comes meanwhile is gathered for the next one; 0. Asked after each. */
+  /**
+   * Pause after each pass, which gathers changes for the next pass; 0 by default. A function is called after each pass.
+   */
   readonly restMs?: number | (() => number);
 }
 
 /**
- * Runs level-based work in passes: one at a time, as many changes as come meanwhile make one more, and of several times to
- * wake at the earliest counts: a pass that comes too early changes nothing.
+ * Runs level-based work in passes, one at a time. All changes during a pass lead to one more pass. The earliest of
+ * several wake-up times counts; a pass that runs too early changes nothing.
  */
 export class Passes {
   readonly #options: PassesOptions;
@@ -22,33 +26,36 @@ export class Passes {
   #running: Promise<void> | null = null;
   #again = false;
   #timer: Timer | null = null;
-  /** When the timer runs (monotonic). */
+  /** When the timer fires (monotonic). */
   #wakeAtMs = Number.POSITIVE_INFINITY;
 
   constructor(options: PassesOptions) {
     this.#options = options;
   }
 
-  /** No pass runs before this. The first one follows at once; none begins after the signal aborted. */
+  /**
+   * Enables passes and runs the first one at once. No pass runs before this call, and none starts after the signal
+   * aborts.
+   */
   start(signal: AbortSignal): void {
     this.#signal = signal;
     signal.addEventListener("abort", () => this.#timer?.cancel(), { once: true });
     this.poke();
   }
 
-  /** Whether passes begin any more. */
+  /** Whether new passes can start. */
   get active(): boolean {
     return this.#signal !== null && !this.#signal.aborted;
   }
 
-  /** Something changed: a pass soon. Never throws. */
+  /** Requests a pass soon, because something changed. Never throws. */
   poke(): void {
     if (!this.active) return;
     this.#again = true;
     this.#running ??= this.#runUntilQuiet();
   }
 
-  /** A pass after so long, though nothing changed. One that is to come earlier stays. */
+  /** Requests a pass after a delay, even if nothing changes. An earlier wake-up time is kept. */
   wakeAfter(delayMs: number): void {
     if (!this.active) return;
     const { clock, minWakeMs } = this.#options;
@@ -63,13 +70,13 @@ export class Passes {
     }, waitMs);
   }
 
-  /** Resolves when no pass is under way. */
+  /** Resolves when no pass is running. */
   async ended(): Promise<void> {
     await this.#running;
   }
 
   async #runUntilQuiet(): Promise<void> {
-    // Several changes of one turn of the event loop make one pass.
+    // Several changes in one turn of the event loop lead to one pass.
     await Promise.resolve();
     while (this.#again && this.active) {
       this.#again = false;

@@ -2,15 +2,17 @@ import type { Clock } from "./clock.ts";
 import { OperatorError } from "./errors.ts";
 
 /**
- * Named points: every request that the loops send, and every decision that they take without one, has a name. A run of the
- * operator can be traced at them, and a test can end, pause or fail it at each. Without an observer a point is a plain call.
+ * Named points: every request that the loops send, and every decision without a request, has a name. An observer can
+ * trace a run of the operator at the points; a test can end, pause or fail the run at each. Without an observer a point
+ * is a plain call.
  *
- * The closed lists of names are src/protocol/points.ts, src/workers/context.ts and src/reconcile/reconciler-options.ts.
+ * The closed lists of names are in src/protocol/points.ts, src/workers/context.ts and
+ * src/reconcile/reconciler-options.ts.
  */
 export interface Points<Name extends string = string> {
   /**
-   * Sends one request. `told` picks what matters of its answer; an `outcome` among that stands for the answer's own, where
-   * an answer says no in a way of its own.
+   * Sends one request. `told` picks the relevant parts of the answer. If it returns an `outcome`, that outcome replaces
+   * "ok", for answers that refuse without an error.
    */
   run<T>(
     name: Name,
@@ -18,63 +20,65 @@ export interface Points<Name extends string = string> {
     request: () => Promise<T>,
     told?: (answer: T) => PointDetails & { readonly outcome?: PointOutcome },
   ): Promise<T>;
-  /** A decision that is carried out in memory alone. */
+  /** Records a decision that needs no request. */
   note(name: Name, subject: PointSubject, details?: PointDetails): void;
 }
 
-/** What a point is about, as far as it is about one. */
+/** The objects that a point concerns, if any. */
 export interface PointSubject {
   /** The work item. */
   readonly workId?: string;
-  /** The session Pod, and so the claim's Secret, which has its name. In `workers` mode the worker. */
+  /** The session Pod, and so the claim's Secret, which has the same name. In `workers` mode, the worker. */
   readonly pod?: string;
-  /** What the request asks for: `expected` of a beat, `force` of a stop. */
+  /** Parameters of the request, such as `expected` of a heartbeat or `force` of a stop. */
   readonly asks?: PointDetails;
 }
 
-/** Plain values only: an event can be written as JSON as it is. Never a secret. */
+/** Plain values only, so that an event can be written as JSON. Never a secret. */
 export type PointDetails = Readonly<Record<string, string | number | boolean | null>>;
 
-/** How a request came out. */
+/** The outcome of a request. */
 export type PointOutcome =
-  /** It took effect, or the read was answered. */
+  /** The request took effect, or the read was answered. */
   | "ok"
-  /** The other side said no: it took no effect. */
+  /** The server refused the request, which took no effect. */
   | "refused"
-  /** No usable answer: it may have taken effect, or may still do. */
+  /** No usable answer: the request may have taken effect, or may still take effect. */
   | "unanswered"
-  /** It was not sent, or an answer says that it took no effect, and nothing of what it was about. */
+  /** The request was not sent, or the answer says that it took no effect and nothing about its subject. */
   | "failed";
 
-/** One entry of a trace. Entries of one operator are in the order in which things happened there. */
+/** One entry of a trace. The entries of one operator are in order of time. */
 export interface PointEvent {
   readonly point: string;
-  /** `before` and `after` a request, with one `call`; `note`: a decision. */
+  /** `before` and `after` belong to one request and share its `call`. `note` is a decision. */
   readonly phase: "before" | "after" | "note";
-  /** Numbers the requests of one operator: what `before` and `after` have in common. A note's is its own. */
+  /** The number of the request or note, counted over all Environments of one operator. */
   readonly call: number;
   /** `after` only. */
   readonly outcome?: PointOutcome;
-  /** Of the answer, the refusal or the decision: what the lists of names say for each point. */
+  /** Details of the answer, the refusal or the decision. The lists of names define them for each point. */
   readonly details: PointDetails;
-  /** What the request asked for. */
+  /** Parameters of the request. */
   readonly asks: PointDetails;
   readonly workId?: string;
   readonly pod?: string;
   /** `namespace/name`. */
   readonly environment: string;
-  /** The operator's identity: another one for each process. */
+  /** The operator's identity, which differs for each process. */
   readonly operator: string;
-  /** Wall clock, in milliseconds since the epoch: the one that several operators have in common. */
+  /** Wall clock in milliseconds since the epoch, to compare several operators. */
   readonly atMs: number;
-  /** The same on the operator's monotonic clock. */
+  /** The same time on the operator's monotonic clock. */
   readonly monotonicMs: number;
 }
 
-/** Told every event when it happens. A `before` that it returns a promise for is sent when that resolves. */
+/**
+ * Receives every event when it happens. A promise returned for a `before` event delays the request until it resolves.
+ */
 export type PointObserver = (event: PointEvent) => void | Promise<void>;
 
-/** Points that nobody observes. */
+/** Points without an observer. */
 export const NO_POINTS: Points = {
   run: (_name, _subject, request) => request(),
   note: () => {},
@@ -82,7 +86,7 @@ export const NO_POINTS: Points = {
 
 const NOTHING: PointDetails = {};
 
-/** The points of one operator's Environments, by `namespace/name`. Without an observer there is nothing to be seen. */
+/** Returns the points of one operator's Environments, by `namespace/name`. Without an observer, nothing is recorded. */
 export function pointsOf(
   observer: PointObserver | undefined,
   options: { readonly operator: string; readonly clock: Clock },
@@ -143,12 +147,12 @@ class ObservedPoints implements Points {
   }
 }
 
-/** Errors of both APIs, which this room does not know, say the same of a request in the same words. */
+/** The fields that the errors of both APIs share. This room cannot import their classes. */
 interface RequestError {
   readonly status?: number;
-  /** Of the Work API. */
+  /** Set by Work API errors. */
   readonly kind?: string;
-  /** Of Kubernetes. */
+  /** Set by Kubernetes errors. */
   readonly reason?: string;
   readonly maybeApplied?: boolean;
 }
@@ -161,7 +165,7 @@ function failureOf(error: unknown): PointDetails & { readonly outcome: PointOutc
   return { outcome: maybeApplied ? "unanswered" : isNo ? "refused" : "failed", error: error.code, status, why };
 }
 
-/** An answer that says nothing of what the request was about. */
+/** HTTP 429 says nothing about the subject of the request, so it is no refusal. */
 const TOO_MANY_REQUESTS = 429;
 
 function nameOf(error: unknown): string {

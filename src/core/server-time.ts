@@ -1,39 +1,41 @@
 /**
- * An estimate of a server's clock, against this process's monotonic one, which nobody sets.
+ * Estimates a server's clock relative to this process's monotonic clock, which no administrator sets.
  *
- * Its Date headers tell most: each was true at some moment between sending and answer, cut to whole seconds, and the bounds
- * of many answers together are far narrower than a second. But whoever writes them (a load balancer, a content network) need
- * not be who stamps what the answers tell of. So stamps are noted as well, and judged by one another.
+ * Date headers are the main source. Each was true at some moment between sending and answer, cut to whole seconds. The
+ * bounds of many answers together are far narrower than a second. But a load balancer or CDN may write the Date header,
+ * while another machine writes the timestamps in the body. So timestamps are recorded separately and compared only with
+ * one another.
  */
 export class ServerTime {
   readonly #dates = new OffsetBounds();
   readonly #stamps = new OffsetBounds();
   readonly #wallOf: (ms: number) => number;
 
-  /** @param wallOf our wall clock at a time of our monotonic one: all there is to go by before the first answer. */
+  /** @param wallOf our wall clock at a monotonic time, the only estimate before the first answer. */
   constructor(wallOf: (ms: number) => number = (ms) => ms) {
     this.#wallOf = wallOf;
   }
 
-  /** @param sentMs @param answeredMs monotonic; @param dateMs the Date header, null where there was none */
+  /** @param sentMs @param answeredMs monotonic; @param dateMs the Date header, null if the answer had none. */
   observe(sentMs: number, answeredMs: number, dateMs: number | null): void {
     if (dateMs === null) return;
     this.#dates.narrow({ fromMs: sentMs, untilMs: answeredMs }, { fromMs: dateMs, beforeMs: dateMs + DATE_GRAIN_MS });
   }
 
   /**
-   * Something happened on the server within a span of our monotonic clock, and it says that it was at `stamped`. One
-   * that is older than it can be is not believed before another one says the same: a server may stamp a second time with the first
-   * one's text. Returns whether it is believed.
+   * Records a timestamp `stamped` of a server event that happened within a span of our monotonic clock. A timestamp
+   * that is older than the bounds allow is rejected until a second one agrees with it: a server may answer a second
+   * request with the first one's timestamp.
+   * @returns whether the timestamp was accepted.
    */
   noteStamp(within: { fromMs: number; untilMs: number }, stamped: { fromMs: number; beforeMs: number }): boolean {
     return this.#stamps.narrow(within, stamped, { doubts: true });
   }
 
   /**
-   * The earliest and the latest that the server's clock can have shown at `ms` of ours: the clock of its Date headers, as
-   * long as its stamps can agree with that to `CLOCKS_APART_MS`: they come seldom, so what they tell wears out. Without any
-   * answer: `slack` around our wall clock.
+   * The earliest and latest time that the server's clock can have shown at `ms` of our clock. Date headers count as
+   * long as the timestamps agree with them to `CLOCKS_APART_MS`. Timestamps are rarer, so their bounds widen more.
+   * Without any answer the result is our wall clock plus or minus `slackMs`.
    */
   at(ms: number, slackMs = UNKNOWN_SLACK_MS): { earliestMs: number; latestMs: number } {
     const [dates, stamps] = [this.#dates.at(ms), this.#stamps.at(ms)];
@@ -44,7 +46,10 @@ export class ServerTime {
     return { earliestMs: wallMs - slackMs, latestMs: wallMs + slackMs };
   }
 
-  /** What is stamped earlier than this happened before `ms` of our monotonic clock. -Infinity before the first stamp. */
+  /**
+   * A timestamp below the result belongs to an event before `ms` of our monotonic clock. -Infinity before the first
+   * timestamp.
+   */
   earliestStampAt(ms: number): number {
     return ms + (this.#stamps.at(ms)?.lowMs ?? Number.NEGATIVE_INFINITY) - STAMPS_APART_MS;
   }
@@ -55,17 +60,18 @@ interface Offset {
   readonly highMs: number;
 }
 
-/** What a server's clock is ahead of ours, at least and at most. It wears out as fast as clocks may drift apart. */
+/** Bounds on how far a server's clock is ahead of ours. They widen as fast as clocks may drift apart. */
 class OffsetBounds {
   #known: Offset | null = null;
-  /** When the bounds were true as they stand, on our clock. */
+  /** When the bounds were exact, on our clock. */
   #asOfMs = 0;
-  /** What excluded them, once. */
+  /** The last observation that contradicted the bounds, if it was rejected. */
   #doubted: Offset | null = null;
 
   /**
-   * The server's clock showed something of `shown` at some moment of `within`, which is of our clock. With `doubts`, what is
-   * older than anything known allows has to be seen twice. Returns whether it is believed.
+   * Narrows the bounds: the server's clock showed a time of `shown` at some moment of `within`, which is on our clock.
+   * With `doubts`, an observation that is older than the bounds allow must be made twice.
+   * @returns whether the observation was accepted.
    */
   narrow(
     within: { fromMs: number; untilMs: number },
@@ -85,7 +91,7 @@ class OffsetBounds {
     }
     this.#doubted = null;
     this.#asOfMs = untilMs;
-    // Bounds that exclude one another: the server's clock was set, or our machine slept. What was known is void.
+    // The bounds contradict one another: the server's clock was set, or our machine slept. Discard the old bounds.
     this.#known =
       !known || excludes
         ? seen
@@ -93,7 +99,7 @@ class OffsetBounds {
     return true;
   }
 
-  /** The bounds at a time of our clock; null: nothing is known. */
+  /** The bounds at a time of our clock; null while nothing is known. */
   at(ms: number): Offset | null {
     if (!this.#known) return null;
     const wornMs = Math.abs(ms - this.#asOfMs) * MAX_DRIFT;
@@ -101,22 +107,22 @@ class OffsetBounds {
   }
 }
 
-/** What lies between two bounds; 0 or less: they can both be true. */
+/** The gap between two bounds. When it is 0 or less, both can be true. */
 function distance(one: Offset, other: Offset): number {
   return Math.max(one.lowMs - other.highMs, other.lowMs - one.highMs);
 }
 
-/** How far the clocks of machines behind one address may lie apart, whatever they do: NTP holds them far closer. */
+/** How far the clocks of machines behind one address may differ. NTP keeps them far closer. */
 export const CLOCKS_APART_MS = 1_000;
 
-/** The same of those that stamp: they are of one service, and side by side. */
+/** The same for machines that write timestamps: they belong to one service and run side by side. */
 export const STAMPS_APART_MS = 100;
 
 /** A Date header carries whole seconds (RFC 9110, 5.6.7). */
 const DATE_GRAIN_MS = 1_000;
 
-/** How far two clocks kept by NTP may lie apart when a server sends no Date. */
+/** How far two clocks kept by NTP may differ, for a server that sends no Date. */
 const UNKNOWN_SLACK_MS = 5_000;
 
-/** How fast a clock may run wrong: what ntpd and the kernel's own adjustment allow at most (500 ppm). */
+/** Maximum clock drift: ntpd and the kernel's adjustment allow at most 500 ppm. */
 const MAX_DRIFT = 0.0005;

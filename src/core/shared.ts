@@ -1,23 +1,23 @@
-/** More different values than this are not repeated often: the memory begins anew. */
+/** When there are more distinct values than this, few of them repeat: clear the memory. */
 const MOST = 4_096;
 
-/** Longer ones are rarely alike, and remembering them would cost what sharing saves. */
+/** Longer values rarely repeat, and remembering them would cost what sharing saves. */
 const LONGEST = 512;
 
 /**
- * One copy of what many objects repeat: what JSON.parse makes of a thousand Pods of one template are a thousand copies of
- * its names and values. Bounded, whatever comes.
+ * Keeps one copy of values that many objects repeat. JSON.parse turns a thousand Pods of one template into a thousand
+ * copies of the same names and values. The memory is bounded.
  */
 export class Shared {
   readonly #texts = new Map<string, string>();
   readonly #values = new Map<string, unknown>();
 
-  /** The same text. */
+  /** Returns an equal text. */
   text<T extends string | undefined>(text: T): T {
     return text === undefined || text.length > LONGEST ? text : (one(this.#texts, text, text) as T);
   }
 
-  /** A value with the same JSON. It is shared: never change it. */
+  /** Returns a value with the same JSON. The value is shared: never change it. */
   value<T>(value: T): T {
     const json = JSON.stringify(value);
     return json === undefined || json.length > LONGEST ? value : (one(this.#values, json, value) as T);

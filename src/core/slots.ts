@@ -1,11 +1,13 @@
 /**
- * So many at a time, whoever they are; more wait in order. An act is begun in the same turn of the event loop where there is
- * room. Acts bound themselves: nothing here ends a wait.
+ * Limits how many acts run at the same time; others wait in order. If a slot is free, the act starts in the same turn
+ * of the event loop. There is no timeout here: each act must bound itself.
  */
 export class Slots {
   readonly #most: number;
   readonly #waiting: (() => void)[] = [];
-  /** Where the queue begins: what was taken out before is cut off by halves, since an array's beginning is dear to cut. */
+  /**
+   * Index of the first waiter. Removing from the front of an array is expensive, so taken waiters are removed in bulk.
+   */
   #first = 0;
   #used = 0;
 
@@ -13,19 +15,19 @@ export class Slots {
     this.#most = most;
   }
 
-  /** Acts under way. */
+  /** Number of running acts. */
   get used(): number {
     return this.#used;
   }
 
-  /** Acts that wait. */
+  /** Number of waiting acts. */
   get waiting(): number {
     return this.#waiting.length - this.#first;
   }
 
   async run<T>(act: () => Promise<T>): Promise<T> {
     if (this.#used < this.#most) this.#used += 1;
-    // Whoever ends hands its slot over: nobody who comes in between takes it.
+    // A finished act passes its slot to the first waiter, so a newcomer cannot take it.
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
     try {
       return await act();

@@ -1,6 +1,6 @@
 /**
- * A text without such characters at its end. In time that grows with the text: a regular expression such as `/[.]+$/` begins
- * anew at each of them, and a text of somebody who knows that would hold up everything for minutes.
+ * Removes all matching characters from the end of a text, in linear time. A regular expression such as `/[.]+$/`
+ * restarts at each match: an attacker's text could block the process for minutes.
  */
 export function withoutEnd(text: string, isSuch: (character: string) => boolean): string {
   let end = text.length;
@@ -8,7 +8,7 @@ export function withoutEnd(text: string, isSuch: (character: string) => boolean)
   return text.slice(0, end);
 }
 
-/** Somebody else's sentence, to go on after: without a full stop and white space at its end. */
+/** Removes the full stop and white space from the end of a sentence from elsewhere, so that it can be continued. */
 export function unended(words: string): string {
   return withoutEnd(words, (character) => character === "." || character.trim() === "");
 }

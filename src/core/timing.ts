@@ -1,132 +1,148 @@
 import { SECOND_MS } from "./clock.ts";
 
 /**
- * The protocol's and the loops' times, in milliseconds, in one place. Spec fields (seconds) are not here: these are the
- * numbers a user does not set. Tests scale some of them; the claim window is never scaled, since it is the server's.
+ * The times of the protocol and of the loops, in milliseconds. Users do not set these; spec fields (seconds) are
+ * elsewhere. Tests scale some of them, but never the claim window, which is the server's.
  */
 export interface Timing {
-  /** What other pollers reclaim after by default; the Work API's own default for `reclaim_older_than_ms`. */
+  /** When other pollers reclaim an item by default: the Work API's own default for `reclaim_older_than_ms`. */
   readonly othersReclaimMs: number;
-  /** What our polls say: out of courtesy longer than the default, so that a slow neighbour keeps its offer. */
+  /** The value that our polls send. It is longer than the default, so that a slow neighbor keeps its offer. */
   readonly ownReclaimMs: number;
   /** Bound of one protocol request, from sending to reply (F in model/clock.py). */
   readonly requestBoundMs: number;
   /** One tick of clock.py, and the rounding of a Date header. */
   readonly marginMs: number;
-  /** Long poll: the API takes 1-999. */
+  /** Duration of a long poll; the API accepts 1-999. */
   readonly pollBlockMs: number;
-  /** Least pause between empty polls once a queue has been empty for `idleAfterMs`. */
+  /** Shortest pause between empty polls once a queue has been empty for `idleAfterMs`. */
   readonly pollIdleGapMs: number;
   readonly idleAfterMs: number;
-  /** A lease's interval between beats at most (clients beat every min(ttl / 2, 30 s)). */
+  /** Longest interval between heartbeats of a lease (clients send one every min(ttl / 2, 30 s)). */
   readonly beatIntervalMs: number;
-  /** Added to the beat interval before a value counts as standing still: the holder's slowness counts, not ours (2F + 1). */
+  /**
+   * Added to the heartbeat interval before a value counts as unchanged; allows for the holder's delay, not ours (2F +
+   * 1).
+   */
   readonly quietMarginMs: number;
-  /** The lease's length while the server has not said one. */
+  /** The lease's TTL until the server has reported one. */
   readonly assumedTtlMs: number;
-  /** The lease's length that beats of the operator ask for; what counts is what the server says. */
+  /** The TTL that the operator's heartbeats request. The server's answer counts. */
   readonly desiredTtlMs: number;
-  /** lease: Operator: a container that runs so long has started to serve; one that fails sooner did not. */
+  /** lease: Operator: a container that runs this long has started to serve; one that fails sooner has not. */
   readonly servesAfterMs: number;
-  /** A container that still waits after the touch is touched again after these. */
+  /** Pauses before a waiting container is touched again. */
   readonly touchAgainMs: readonly number[];
-  /** How often items of running sessions are looked at with the list call, and while a first beat is awaited. */
+  /** How often the list call checks items of running sessions; the second value applies until the first heartbeat. */
   readonly observeMs: number;
   readonly observeFirstBeatMs: number;
   /** The same while no container of the template has served yet: claims are held back until one has. */
   readonly observeUnprovenMs: number;
-  /** Between two looks while an item is being settled and the last look decided nothing. */
+  /** Pause between two checks of an item that is being settled, when the last check decided nothing. */
   readonly settleLookMs: number;
   /**
-   * How far the list call may be behind, which the API does not bound: replicas that answer lists follow in less than a second,
-   * and 2 s were met. What a list shows as missing or not yet done counts only when it was asked for so much later.
+   * How far the list call may lag, which the API does not bound. Replicas usually follow in less than a second; 2 s
+   * were observed. A list proves that something is missing or undone only if it was requested at least this much later.
    */
   readonly listLagMs: number;
   /**
-   * How long after its window an acknowledgement without an answer may still take effect: 5.8 s after its sending were met,
-   * and one is sent up to 2.5 s after its poll. Together with the list's lag this is over before our own polls offer the item again.
+   * How long after its window an acknowledgement without an answer may still take effect. 5.8 s after sending were
+   * observed, and an acknowledgement is sent up to 2.5 s after its poll. Together with the list's lag, this ends before
+   * our own polls offer the item again.
    */
   readonly lateAckMs: number;
   /**
-   * The Work API is silent when no look at a session was answered for so long: three looks of one whose first heartbeat is
-   * awaited. A busy API answers sooner. Tests do not scale it, since a busy machine is not silent either.
+   * The Work API counts as silent when no check of a session was answered for this long: three checks of a session that
+   * awaits its first heartbeat. A busy API answers sooner. Tests do not scale it, since a busy machine is not silent
+   * either.
    */
   readonly silenceMs: number;
-  /** After each page of a walk through the list there is no walk for so long, and at most, however many pages it had. */
+  /** Pause after listing all items, per page of that list; the second value is the longest pause. */
   readonly lookPageRestMs: number;
   readonly lookRestMaxMs: number;
-  /** Queue statistics: while there is work, when idle, and when idle while polls say that the queue is empty. */
+  /** How often statistics are read: with work, when idle, and when idle while polls report an empty queue. */
   readonly statsBusyMs: number;
   readonly statsIdleMs: number;
   readonly statsPolledMs: number;
-  /** Longest pause between two looks at an empty queue, before jitter: what a large group of Environments slows down to. */
+  /**
+   * Longest pause between two checks of an empty queue, before jitter. Large groups of Environments slow down to it.
+   */
   readonly idleMaxMs: number;
-  /** The same where webhooks tell of work: so late it is seen when one of them is lost, once. */
+  /** The same where webhooks report work: the delay when one webhook is lost. */
   readonly hintedIdleMs: number;
-  /** Running sessions are counted with the list call so often while workers are there or work waits. */
+  /** How often running sessions are counted with the list call while there are workers or waiting work. */
   readonly countMs: number;
-  /** A reading of the demand older than this is no reading. More than the slowest pace and a few failures. */
+  /** An older reading of the demand is ignored. Longer than the slowest pace plus a few failures. */
   readonly demandStaleMs: number;
-  /** Workers are asked so often whether they are busy. */
+  /** How often workers are probed for being busy. */
   readonly busyProbeMs: number;
-  /** The number of workers is decided anew so often, and at once when something changed; the HPA's own period. */
+  /**
+   * How often the number of workers is decided, apart from changes, which cause a decision at once. The HPA's own
+   * period.
+   */
   readonly scaleMs: number;
-  /** Backoff of calls that failed: first, and at most. */
+  /** Backoff of failed calls: first and longest delay. */
   readonly retryBaseMs: number;
   readonly retryMaxMs: number;
   /**
-   * A step that has failed for so long is reported, and an acknowledged claim that could not be opened by then is given up:
-   * an item without heartbeats goes back to the queue after 90 s, to be claimed in vain again.
+   * A step that has failed for this long is reported, and an acknowledged claim that could not be opened by then is
+   * given up. An item without heartbeats returns to the queue after 90 s, to be claimed in vain again.
    */
   readonly stepPatienceMs: number;
-  /** The next session is claimed so long after one could not be started: an item that is claimed in vain is lost for 90 s. */
+  /** Pause of claims after a session could not be started: an item that is claimed in vain is lost for 90 s. */
   readonly restartMs: number;
-  /** Work waits, a Pod is free, and nothing was acknowledged for so long: reported, whatever the cause. */
+  /** Reported after this long, whatever the cause: work waits, a Pod is free, and nothing was acknowledged. */
   readonly stallMs: number;
-  /** After a 404 of the whole environment: nothing but another id or key helps, so ask seldom. */
+  /** Pause after a 404 of the whole environment: only another id or key helps. */
   readonly notFoundPauseMs: number;
-  /** A good key is read anew so often, to notice a rotation before the old key ends. */
+  /** How often a good key is read again, to notice a rotation before the old key expires. */
   readonly keyRefreshMs: number;
-  /** A missing or rejected key is looked for so often: whoever mends it wants to see it work. */
+  /** How often a missing or rejected key is read again. Short, so that a user sees a fix take effect. */
   readonly keyRetryMs: number;
-  /** A key that was rejected is tried again so long after, though nobody changed it: it may have been the platform's fault. */
+  /** When an unchanged rejected key is tried again: the platform may have been at fault. */
   readonly rejectedKeyRetryMs: number;
-  /** Backoff of a refused template: what refuses it (a policy, a namespace's label) may be mended outside the spec. */
+  /** Backoff of a refused template. The cause (a policy, a namespace's label) may be fixed outside the spec. */
   readonly templateRetryBaseMs: number;
   readonly templateRetryMaxMs: number;
-  /** Backoff of Pods that never got parked, by template. */
+  /** Backoff of Pods that never parked, per template. */
   readonly prepareBackoffBaseMs: number;
   readonly prepareBackoffMaxMs: number;
-  /** A Pod that has waited so long on its node, and whose status does not say what for, has its Events read. */
+  /** When the Events of a Pod are read that is still waiting on its node and whose status gives no reason. */
   readonly askNodeAfterMs: number;
-  /** They are read again after a half to the whole of this at first, for one Pod of an Environment; and at most. */
+  /**
+   * They are read again after 50-100 % of this at first, for one Pod of an Environment; the second value is the longest
+   * delay.
+   */
   readonly askNodeAgainMs: number;
   readonly askNodeMaxMs: number;
-  /** Breaker: the first probe claim, doubling up to the last. */
+  /** Breaker: delay of the first probe claim, doubling up to the longest. */
   readonly probeFirstMs: number;
   readonly probeMaxMs: number;
-  /** A Pod that is still there so long after its deletion should have ended is on a node that does not answer. */
+  /** If a Pod still exists this long after its deletion should have ended, its node does not answer. */
   readonly podOverdueMs: number;
-  /** By then no request of an earlier process is on its way any more, whatever held it up. */
+  /** By then, all requests of an earlier process have arrived, however long they were delayed. */
   readonly lateRecordsMs: number;
-  /** A created Pod that the cache has not shown by then was lost or deleted: it no longer counts. */
+  /** A created Pod that the cache has not shown by then was lost or deleted, and no longer counts. */
   readonly expectationMs: number;
-  /** The finalizer goes so long after an Environment's last claim, so that every short pause costs no two writes. */
+  /**
+   * The finalizer is removed this long after an Environment's last claim, so that a short pause does not cost two
+   * writes.
+   */
   readonly finalizerLingerMs: number;
-  /** A disruption budget is lowered so long after it could be: too high a number protects as well. */
+  /** Delay before a disruption budget is lowered: a number that is too high protects as well. */
   readonly budgetLingerMs: number;
-  /** It is read anew so often, since somebody may have changed or deleted it. */
+  /** How often the budget is read again, since another client may have changed or deleted it. */
   readonly budgetCheckMs: number;
-  /** A NetworkPolicy is read anew so often, beside the watch that shows what becomes of it. */
+  /** How often a NetworkPolicy is read again, in addition to the watch. */
   readonly policyCheckMs: number;
-  /** Volumes of sessions are listed anew so often: somebody may have deleted one. */
+  /** How often the volumes of sessions are listed again, since another client may have deleted one. */
   readonly workspaceCheckMs: number;
-  /** A Pod that was made for a session goes when its item was not offered for so long: parked, and before it is. */
+  /** A Pod made for a session is deleted if its item is not offered for this long: once parked, and before. */
   readonly unclaimedParkedMs: number;
   readonly unclaimedPreparingMs: number;
-  /** After an item for which there is no room, the next is asked for so much later. */
+  /** Pause before the next poll after an item for which there is no room. */
   readonly noRoomPauseMs: number;
-  /** Deleting an Environment ends at the latest so long after deletionGraceSeconds. */
+  /** Deleting an Environment ends at most this long after deletionGraceSeconds. */
   readonly drainBoundMs: number;
 }
 
@@ -141,8 +157,8 @@ export const DEFAULT_TIMING: Timing = {
   beatIntervalMs: 30_000,
   quietMarginMs: 20_000,
   assumedTtlMs: 90_000,
-  // A new leader takes up to 20 s to act, then a value must stand still for 50 s, of a lease that was beaten up to 30 s
-  // before the old one's end: more than the usual 90 s.
+  // A new leader takes up to 20 s to act. Then a value must stay unchanged for 50 s, and the last heartbeat may be 30 s
+  // older than the old leader's end. Together that exceeds the usual 90 s.
   desiredTtlMs: 180_000,
   servesAfterMs: 5_000,
   touchAgainMs: [500, 1_000, 2_000, 4_000],
@@ -177,7 +193,7 @@ export const DEFAULT_TIMING: Timing = {
   templateRetryMaxMs: 60_000,
   prepareBackoffBaseMs: 5_000,
   prepareBackoffMaxMs: 300_000,
-  // A Pod with its image at hand takes 2 s, and one that pulls a large one is asked about once or twice for nothing.
+  // A Pod whose image is present takes 2 s. For one that pulls a large image, one or two reads are in vain.
   askNodeAfterMs: 20_000,
   askNodeAgainMs: 60_000,
   askNodeMaxMs: 120_000,
@@ -191,26 +207,26 @@ export const DEFAULT_TIMING: Timing = {
   budgetCheckMs: 60_000,
   policyCheckMs: 600_000,
   workspaceCheckMs: 300_000,
-  // Offered again after 5 s: several offers that did not come.
+  // An item is offered again after 5 s, so several offers were missed.
   unclaimedParkedMs: 60_000,
   unclaimedPreparingMs: 300_000,
   noRoomPauseMs: 250,
   drainBoundMs: 60_000,
 };
 
-/** A poll waits for at least so long. */
+/** Shortest duration of a long poll. */
 const SHORTEST_BLOCK_MS = 200;
 
 /**
- * The same with another bound of protocol requests. What it takes from the time in which an item may be acknowledged, polls
- * that wait for work give back: an item may come at their end.
+ * Returns the same times with another bound of protocol requests. A longer bound shortens the time for acknowledging an
+ * item. Long polls become shorter by the same amount, since an item may arrive at their end.
  */
 export function withRequestBound(timing: Timing, requestBoundMs: number): Timing {
   const moreMs = requestBoundMs - timing.requestBoundMs;
   return { ...timing, requestBoundMs, pollBlockMs: Math.max(SHORTEST_BLOCK_MS, timing.pollBlockMs - moreMs) };
 }
 
-/** The times that may run faster in a test, where the other side's clock runs faster too. */
+/** The times that may run faster in a test, where the server's clock runs faster too. */
 const SCALED = [
   "beatIntervalMs",
   "quietMarginMs",
@@ -258,13 +274,13 @@ const SCALED = [
   "drainBoundMs",
 ] as const satisfies readonly (keyof Timing)[];
 
-/** A test seam: waits `factor` times shorter. The claim window stays as it is. */
+/** For tests: divides the scaled times by `factor`. The claim window does not change. */
 export function scaleTiming(timing: Timing, factor: number): Timing {
   const scaled = Object.fromEntries(SCALED.map((name) => [name, timing[name] / factor]));
   return { ...timing, ...scaled };
 }
 
-/** What a beat of the operator asks for: whole seconds, at least one. */
+/** The TTL that the operator's heartbeats request: whole seconds, at least one. */
 export function desiredTtlSeconds({ desiredTtlMs }: Pick<Timing, "desiredTtlMs">): number {
   return Math.max(1, Math.round(desiredTtlMs / SECOND_MS));
 }

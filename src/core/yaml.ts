@@ -1,10 +1,10 @@
 import { LineCounter, parseAllDocuments } from "yaml";
 
-/** A text is no YAML; the message says what is wrong and where, and holds nothing of the text. */
+/** A text is not valid YAML. The message gives the error and its position, and quotes nothing of the text. */
 export class YamlError extends Error {}
 
 /**
- * The documents of a YAML stream, as plain values; an empty one is null. A text without any is no documents.
+ * Returns the documents of a YAML stream as plain values. An empty document is null; an empty text has no documents.
  * @throws YamlError
  */
 export function yamlDocuments(text: string): unknown[] {
@@ -13,7 +13,7 @@ export function yamlDocuments(text: string): unknown[] {
   const [broken] = documents.flatMap(({ errors }) => errors);
   if (broken) {
     const { line, col } = lines.linePos(broken.pos[0]);
-    // The parser's words quote what they complain about, and that may be a Secret. Its codes do not: BAD_INDENT.
+    // The parser's messages quote the text, which may be a Secret. Its codes, such as BAD_INDENT, do not.
     throw new YamlError(`line ${line}, column ${col}: ${broken.code.toLowerCase().replaceAll("_", " ")}`);
   }
   try {

@@ -13,23 +13,25 @@ import { objectProblem } from "./status.ts";
 import { MAX_LIST_BYTES, MAX_PAGE_BYTES, type TransportResponse } from "./transport.ts";
 import { readWatch, type WatchEvent } from "./watch.ts";
 
-/** The API server ends a request of its own after 60 s; whoever waits for a claim can not wait so long. */
+/**
+ * Shorter than the API server's own bound of 60 s, which is too long for callers that need an answer to claim an item.
+ */
 const REQUEST_TIMEOUT_MS = 30_000;
 
-/** A million objects by pages of 250: no cluster has so many of one kind, so such a list has no end. */
+/** A million objects in pages of 250. No cluster has that many of one kind, so such a list never ends. */
 const MAX_PAGES = 4_000;
 
-/** Half of what kubectl and client-go ask for: a page's text and all that is parsed of it are in memory at once. */
+/** Half the page size of kubectl and client-go: a page's text and all its parsed objects are in memory at once. */
 export const PAGE_SIZE = 250;
 
-/** Of a page that is too large so many parts are asked for; twice as much again after each that is not. */
+/** The page size is divided by this after a page that was too large, and doubles after each page that was not. */
 const PARTS = 8;
 
 const PATCH_TYPES = {
   merge: "application/merge-patch+json",
   json: "application/json-patch+json",
   strategic: "application/strategic-merge-patch+json",
-  /** Server-side apply. The body is JSON, which is YAML. */
+  /** Server-side apply. The body is JSON, which is valid YAML. */
   apply: "application/apply-patch+yaml",
 } as const;
 
@@ -37,17 +39,17 @@ export interface KubeClientOptions {
   readonly access: ClusterAccess;
   readonly clock?: Clock;
   readonly metrics?: Metrics;
-  /** Proxies of the process's settings; without them the environment is asked (HTTPS_PROXY, NO_PROXY). */
+  /** Proxies from the process's settings. If unset, the environment counts (HTTPS_PROXY, NO_PROXY). */
   readonly proxy?: ProxySettings;
   readonly userAgent?: string;
-  /** Bound of one call with all its repeats, unless the call has its own; 30 s. */
+  /** Bound of one call with all its retries, unless the call has its own; 30 s by default. */
   readonly requestTimeoutMs?: number;
   readonly random?: Random;
 }
 
 export interface CallOptions {
   readonly signal?: AbortSignal;
-  /** Bound of the whole call, repeats included. */
+  /** Bound of the whole call, retries included. */
   readonly timeoutMs?: number;
 }
 
@@ -57,7 +59,7 @@ export interface ObjectRef {
 }
 
 export interface ListQuery {
-  /** All namespaces where unset. */
+  /** Unset: all namespaces. */
   readonly namespace?: string | undefined;
   readonly labelSelector?: string | undefined;
   readonly fieldSelector?: string | undefined;
@@ -92,7 +94,7 @@ export interface PatchQuery {
 }
 
 export interface DeleteQuery {
-  /** Preconditions: another object of the same name, or a changed one, is a Conflict. */
+  /** Preconditions: another object of the same name, or a changed one, leads to a Conflict. */
   readonly uid?: string;
   readonly resourceVersion?: string;
   readonly gracePeriodSeconds?: number;
@@ -102,8 +104,8 @@ export interface DeleteQuery {
 export type RawMethod = Call["method"];
 
 /**
- * A client of one API server: raw JSON in and out, over shared connections. Every method throws KubeApiError; see its
- * `maybeApplied` for writes whose outcome is unknown.
+ * A client of one API server: raw JSON in and out, over shared connections. Every method throws KubeApiError. For
+ * writes with an unknown outcome, see its `maybeApplied`.
  */
 export class KubeClient {
   readonly #options: KubeClientOptions;
@@ -121,9 +123,9 @@ export class KubeClient {
   }
 
   /**
-   * The same client and connections, whose every write first calls `fence`, which throws when this process must not
-   * act any more. It is asked when a write is called and again when its connection is at hand, so that no time spent
-   * in a queue counts.
+   * Returns a client with the same connections whose writes call `fence` first. `fence` throws when this process must
+   * not act any more. It runs when a write is called and again when a connection is available, so that time in a queue
+   * does not matter.
    */
   fenced(fence: () => void): KubeClient {
     const outer = this.#fence;
@@ -137,8 +139,8 @@ export class KubeClient {
   }
 
   /**
-   * Now, by the API server's clock, in milliseconds since the epoch: what times in objects are compared with, since the
-   * clock of our own machine may be minutes off. It may jump; for durations take the monotonic clock.
+   * The current time of the API server's clock, in milliseconds since the epoch. Compare times in objects with it,
+   * since our machine's clock may be minutes off. It may jump; use the monotonic clock for durations.
    */
   now(): number {
     return this.#exchange.now();
@@ -147,12 +149,15 @@ export class KubeClient {
   async get<T extends KubeObject>(resource: Resource<T>, ref: ObjectRef, o: CallOptions = {}): Promise<T> {
     const call = this.#call("get", "GET", resource, ref, o);
     const object = await this.#object<T>({ ...call, repeatable: true });
-    // What is read live decides what is deleted: something else must not pass for the object, gone and made anew.
+    // Live reads decide about deletions: an answer with another object must not look as if the object was recreated.
     if (object.metadata.name === ref.name && object.metadata.uid) return object;
     throw malformed(call, 200, "it is not the object that was asked for");
   }
 
-  /** One page, or everything where no limit is set. The items bear apiVersion and kind, which the server leaves out. */
+  /**
+   * Lists one page, or everything if no limit is set. Adds apiVersion and kind to the items, which the server leaves
+   * out.
+   */
   async list<T extends KubeObject>(
     resource: Resource<T>,
     q: ListQuery = {},
@@ -175,9 +180,9 @@ export class KubeClient {
   }
 
   /**
-   * Everything, by pages of one snapshot; in one piece where the snapshot is gone before its last page. Objects that are
-   * large are asked for fewer at a time. `keep` says what of an item is kept: of a large list never more than a page is there
-   * whole.
+   * Lists everything, in pages of one snapshot, or as one list if the snapshot expires before its last page. Large
+   * objects are requested in smaller pages. `keep` reduces each item, so that at most one page of whole objects is in
+   * memory.
    */
   async listAll<T extends KubeObject>(
     resource: Resource<T>,
@@ -191,7 +196,7 @@ export class KubeClient {
     const tokens = new Set<string>();
     let token = first.metadata.continue;
     while (token) {
-      // A token that comes back walks in a circle, and each round would be kept.
+      // A repeated token means an endless loop, and the memory would grow with each round.
       if (tokens.has(token) || tokens.size >= MAX_PAGES) throw endless(resource);
       tokens.add(token);
       let page: KubeList<T>;
@@ -210,7 +215,7 @@ export class KubeClient {
     return { ...first, metadata, items };
   }
 
-  /** The next page, of as many objects as fit into one; `pages` remembers how many that were. */
+  /** Lists the next page, with as many objects as fit. `pages` remembers that number. */
   async #page<T extends KubeObject>(
     resource: Resource<T>,
     q: ListQuery,
@@ -229,7 +234,7 @@ export class KubeClient {
     }
   }
 
-  /** The namespace is that of the object. */
+  /** Creates the object in the namespace of its metadata. */
   async create<T extends KubeObject>(
     resource: Resource<T>,
     object: T,
@@ -242,7 +247,7 @@ export class KubeClient {
     return this.#object<T>({ ...call, body: withType(resource, object) });
   }
 
-  /** With the resourceVersion of the object, if it has one, as the precondition. */
+  /** Replaces the object. Its resourceVersion, if set, is a precondition. */
   async replace<T extends KubeObject>(
     resource: Resource<T>,
     object: T,
@@ -256,7 +261,7 @@ export class KubeClient {
     return this.#object<T>({ ...call, body: withType(resource, object), repeatable: true });
   }
 
-  /** A resourceVersion in the patch's metadata is a precondition, but for `json` (use a `test` operation there). */
+  /** A resourceVersion in the patch's metadata is a precondition, except for `json` (use a `test` operation there). */
   async patch<T extends KubeObject>(
     resource: Resource<T>,
     ref: ObjectRef,
@@ -270,7 +275,7 @@ export class KubeClient {
     return this.#object<T>({ ...call, body: patch, contentType: PATCH_TYPES[type] });
   }
 
-  /** Returns when the server took the order; the object may go later (grace period, finalizers). */
+  /** Returns when the server has accepted the deletion. The object may exist longer (grace period, finalizers). */
   async delete(resource: Resource, ref: ObjectRef, q: DeleteQuery = {}, o: CallOptions = {}): Promise<void> {
     const { uid, resourceVersion, ...options } = q;
     const preconditions = uid === undefined && resourceVersion === undefined ? undefined : { uid, resourceVersion };
@@ -279,8 +284,9 @@ export class KubeClient {
   }
 
   /**
-   * Changes since a resourceVersion, with bookmarks. Ends when the server ends it (after `timeoutSeconds`) or the signal
-   * aborts; throws KubeApiError for an ERROR event (isGone: list anew), a broken or a dead connection (status 0).
+   * Yields changes since a resourceVersion, with bookmarks. Ends when the server ends the watch (after
+   * `timeoutSeconds`) or the signal aborts. Throws KubeApiError for an ERROR event (isGone: list again) and for a
+   * broken or dead connection (status 0).
    */
   watch<T extends KubeObject>(
     resource: Resource<T>,
@@ -293,8 +299,8 @@ export class KubeClient {
   }
 
   /**
-   * Any other path: /version, /readyz, subresources. The answer is parsed where it is JSON, else its text.
-   * Sent once, never repeated.
+   * Sends a request to any other path: /version, /readyz, subresources. Returns parsed JSON, or text for other types.
+   * Never retried.
    */
   async raw(method: RawMethod, path: string, body?: unknown, o: CallOptions = {}): Promise<unknown> {
     const answer = await this.#exchange.send({
@@ -314,7 +320,7 @@ export class KubeClient {
     return answer.headers["content-type"]?.includes("json") ? JSON.parse(text) : text;
   }
 
-  /** Breaks off all calls and watches, of fenced clients too. */
+  /** Cancels all calls and watches, also those of fenced clients. */
   close(): Promise<void> {
     return this.#exchange.close();
   }
@@ -358,7 +364,7 @@ export class KubeClient {
   }
 }
 
-/** What keeps an answer from being a list; null: nothing. */
+/** Returns why an answer is no list; null if it is one. */
 function listProblem({ items, metadata }: Record<string, unknown>): string | null {
   if (!Array.isArray(items) && items !== null) return "it is no list";
   const token = isRecord(metadata) ? metadata["continue"] : undefined;
@@ -377,7 +383,7 @@ function endless(resource: Resource): KubeApiError {
   return new KubeApiError(text, { status: 0, reason: MALFORMED });
 }
 
-/** What does not come from the API server (a proxy's page with status 200) is no success. */
+/** An answer that is not from the API server (a proxy's page with status 200) is no success. */
 function parseAnswer(call: Call, answer: TransportResponse): Record<string, unknown> {
   try {
     const body: unknown = JSON.parse(answer.body.toString("utf8"));

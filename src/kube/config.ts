@@ -6,24 +6,27 @@ import type { Auth } from "./credentials.ts";
 import { type ClusterEntry, readKubeconfigs, type UserEntry } from "./kubeconfig.ts";
 import { pluginCredentials } from "./plugin.ts";
 
-/** Where the API server is, and who we are to it. */
+/** The API server's address, and our credentials for it. */
 export interface ClusterAccess {
-  /** `https://host:port`, where it is served below a path with that, without a slash at the end. */
+  /** `https://host:port`, plus a path if the server is served below one, without a slash at the end. */
   readonly server: string;
-  /** PEM; Node's own authorities and those of NODE_EXTRA_CA_CERTS where unset. */
+  /** PEM. If unset, Node's own authorities and those of NODE_EXTRA_CA_CERTS count. */
   readonly ca?: string;
-  /** Name that the server's certificate must bear, where it is not the one in `server`. */
+  /** The name in the server's certificate, if it differs from the one in `server`. */
   readonly tlsServerName?: string;
-  /** Only where a kubeconfig says insecure-skip-tls-verify. */
+  /** Set only if a kubeconfig sets insecure-skip-tls-verify. */
   readonly insecureSkipTlsVerify?: boolean;
   readonly auth: Auth;
   /** Namespace of the current context, or of our own Pod. */
   readonly currentNamespace: string;
-  /** `proxy-url` of the kubeconfig; else the transport goes by HTTPS_PROXY and NO_PROXY. */
+  /** `proxy-url` of the kubeconfig. If unset, the transport uses HTTPS_PROXY and NO_PROXY. */
   readonly proxyUrl?: string;
 }
 
-/** Environment variables that say where the cluster is. Handed in: only the process's configuration reads the environment. */
+/**
+ * Environment variables that locate the cluster. The caller passes them: only the process's configuration reads the
+ * environment.
+ */
 export interface KubeEnvironment {
   readonly KUBECONFIG?: string | undefined;
   readonly KUBERNETES_SERVICE_HOST?: string | undefined;
@@ -32,14 +35,15 @@ export interface KubeEnvironment {
 
 const SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/** The API server's name inside every cluster, which its certificate bears; needs the cluster's DNS. */
+/** The API server's name in every cluster and in its certificate. Resolving it needs the cluster's DNS. */
 const IN_CLUSTER_NAME = "kubernetes.default.svc";
 
 /**
  * Finds the cluster, in the order of controller-runtime: the given kubeconfig, KUBECONFIG, the Pod's service account,
- * ~/.kube/config. Throws ConfigError with what to mend.
- * @param path of one file, which must be there; of the list in KUBECONFIG some may be missing, as with kubectl.
- * @param serviceAccount folder of a service account's token, certificate and namespace.
+ * ~/.kube/config.
+ * @param path one file, which must exist. Files listed in KUBECONFIG may be missing, as with kubectl.
+ * @param serviceAccount folder with a service account's token, certificate and namespace.
+ * @throws ConfigError with the fix.
  */
 export function loadKubeConfig(
   path?: string,

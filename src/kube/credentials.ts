@@ -2,26 +2,26 @@ import { readFile } from "node:fs/promises";
 import type { Clock } from "../core/clock.ts";
 import type { Impersonation } from "./kubeconfig.ts";
 
-/** What a TLS connection is made with; PEM texts. */
+/** Keys and certificates of a TLS connection, as PEM texts. */
 export interface TlsMaterial {
   readonly ca?: string;
   readonly cert?: string;
   readonly key?: string;
   readonly servername?: string;
-  /** False only where a kubeconfig says insecure-skip-tls-verify. */
+  /** False only if a kubeconfig sets insecure-skip-tls-verify. */
   readonly rejectUnauthorized?: boolean;
 }
 
-/** How requests prove who sends them. Several may be set: a certificate beside a token. */
+/** How requests authenticate. Several may be set, such as a certificate and a token. */
 export interface Auth {
   readonly token?: string;
-  /** Read again and again: bound service account tokens are replaced about every hour. Wins over `token`. */
+  /** Read repeatedly: bound service account tokens are replaced about every hour. Takes precedence over `token`. */
   readonly tokenFile?: string;
   readonly basic?: { readonly username: string; readonly password: string };
   /** PEM. */
   readonly cert?: string;
   readonly key?: string;
-  /** A plug-in (exec, OIDC). `fresh` asks for new credentials instead of remembered ones. */
+  /** A plug-in (exec, OIDC). `fresh` requests new credentials instead of cached ones. */
   readonly plugin?: (fresh: boolean) => Promise<PluginCredentials>;
   readonly impersonate?: Impersonation;
 }
@@ -32,20 +32,23 @@ export interface PluginCredentials {
   readonly key?: string;
 }
 
-/** A list is sent as one line each. */
+/** A list is sent as one header line per value. */
 export type RequestHeaders = Record<string, string | string[]>;
 
-/** What one request is sent with. */
+/** Headers and client certificate of one request. */
 export interface RequestCredentials {
   readonly headers: RequestHeaders;
   readonly cert?: string;
   readonly key?: string;
 }
 
-/** client-go reads a token file again after this time (transport/token_source.go); kubelet replaces it long before it expires. */
+/**
+ * client-go reads a token file again after this time (transport/token_source.go). The kubelet replaces the file long
+ * before the token expires.
+ */
 const TOKEN_FILE_TTL_MS = 60_000;
 
-/** The credentials of a process, as they are now. */
+/** The current credentials of a process. */
 export class Credentials {
   readonly #auth: Auth;
   readonly #clock: Clock;
@@ -56,12 +59,12 @@ export class Credentials {
     this.#clock = clock;
   }
 
-  /** Whether asking for fresh ones can help after a 401. */
+  /** Whether fresh credentials can help after a 401. */
   get refreshable(): boolean {
     return this.#auth.tokenFile !== undefined || this.#auth.plugin !== undefined;
   }
 
-  /** @param fresh after a 401: nothing remembered is used. Throws what reading a file or a plug-in throws. */
+  /** @param fresh after a 401: ignores cached credentials. Throws errors of reading a file or of a plug-in. */
   async current(fresh = false): Promise<RequestCredentials> {
     const { basic, cert, key, plugin, impersonate } = this.#auth;
     const external = plugin && (await plugin(fresh));
@@ -86,7 +89,7 @@ export class Credentials {
     try {
       this.#fileToken = { token: (await readFile(tokenFile, "utf8")).trim(), readAt: now };
     } catch (error) {
-      // Half-way through a replacement of the file the last token is most often still good.
+      // While the file is being replaced, the last token is usually still valid.
       if (!this.#fileToken) throw error;
     }
     return this.#fileToken.token;
@@ -97,10 +100,10 @@ function base64(text: string): string {
   return Buffer.from(text, "utf8").toString("base64");
 }
 
-/** What a header's name may hold but `%`, which begins an escape; RFC 9110, token. */
+/** Characters of a header's name (RFC 9110, token) except `%`, which starts an escape. */
 const LEGAL = /[!#$&'*+.^_`|~0-9A-Za-z-]/;
 
-/** As client-go sends it (transport/round_trippers.go). */
+/** Formats the headers like client-go (transport/round_trippers.go). */
 export function impersonationHeaders(as: Impersonation): Record<string, string | string[]> {
   const { user, uid, groups = [], extra = {} } = as;
   const headers: Record<string, string | string[]> = { "impersonate-user": asHeader(user) };
@@ -122,7 +125,7 @@ function escaped(key: string): string {
     .join("");
 }
 
-/** Node writes a header byte by character; the API server reads UTF-8. */
+/** Node writes one byte per character of a header, and the API server reads UTF-8. */
 function asHeader(text: string): string {
   return Buffer.from(text, "utf8").toString("latin1");
 }

@@ -1,14 +1,14 @@
 import { errorText, OperatorError } from "../core/errors.ts";
 
-/** `reason` where what came is not an API server's answer; the API itself knows no such reason. */
+/** Our own `reason` for an answer that is not the API server's. */
 export const MALFORMED = "MalformedAnswer";
-/** `reason` where an answer was given up since it is longer than its bound; the API itself knows no such reason. */
+/** Our own `reason` for an answer that exceeds its size bound. */
 export const TOO_LARGE = "AnswerTooLarge";
 
-/** `reason` where nothing was sent, for want of credentials; the API itself knows no such reason. */
+/** Our own `reason` for a request that was not sent, because there were no credentials. */
 export const NO_CREDENTIALS = "NoCredentials";
 
-/** One fault of a Status: which field, and what is wrong with it. */
+/** One fault in a Status: the field and the problem. */
 export interface StatusCause {
   readonly reason?: string;
   readonly message?: string;
@@ -39,10 +39,10 @@ export class KubeApiError extends OperatorError {
   readonly status: number;
   /** `reason` of the Status object (NotFound, Conflict, AlreadyExists, ...); empty when there was none. */
   readonly reason: string;
-  /** What the server asks to wait before the next try, from Retry-After or the Status. */
+  /** The delay before the next try that the server requests, from Retry-After or the Status. */
   readonly retryAfterMs?: number;
   readonly details?: StatusDetails;
-  /** The outcome of a write is unknown: it may have taken effect, or may still do. Never true for reads. */
+  /** The outcome of a write is unknown: it may have taken effect, or may still take effect. Never true for reads. */
   readonly maybeApplied: boolean;
 
   constructor(message: string, options: KubeApiErrorOptions) {
@@ -55,14 +55,14 @@ export class KubeApiError extends OperatorError {
   }
 }
 
-/** This process does not hold the Lease any more, or cannot be sure to: it must not act. */
+/** This process has lost the Lease, or cannot be sure to hold it: it must not act. */
 export class LeadershipLostError extends OperatorError {
   constructor(message: string, options?: { cause?: unknown }) {
     super("LeadershipLost", message, options);
   }
 }
 
-/** A status of an HTTP answer, whatever the reason; false for anything but a KubeApiError. */
+/** Whether an error is a KubeApiError with this HTTP status, for any reason. */
 export function hasStatus(error: unknown, status: number): boolean {
   return error instanceof KubeApiError && error.status === status;
 }
@@ -72,70 +72,70 @@ function hasReason(error: unknown, status: number, reason: string): boolean {
 }
 
 /**
- * The object does not exist. A 404 without a Status (a proxy's page, a path the server does not know) is no word about
- * the object and does not count: an error is never read as absence.
+ * The object does not exist. A 404 without a Status (a proxy's page, a path that the server does not know) says nothing
+ * about the object and does not count: an error is never read as absence.
  */
 export const isNotFound = (error: unknown): boolean =>
   error instanceof KubeApiError &&
   hasReason(error, 404, "NotFound") &&
   (error.details === undefined || error.details.name !== undefined);
 
-/** The resourceVersion or UID of the request is not that of the object. */
+/** The resourceVersion or UID in the request differs from the object's. */
 export const isConflict = (error: unknown): boolean => hasReason(error, 409, "Conflict");
 
 export const isAlreadyExists = (error: unknown): boolean => hasReason(error, 409, "AlreadyExists");
 
 export const isUnauthorized = (error: unknown): boolean => hasStatus(error, 401);
 
-/** A token's file or a plug-in gave none: the API server was not asked. */
+/** A token file or a plug-in gave no credentials, so no request was sent. */
 export const hasNoCredentials = (error: unknown): boolean => hasReason(error, 0, NO_CREDENTIALS);
 
-/** Refused by RBAC, by admission or by a quota. */
+/** Refused by RBAC, admission or a quota. */
 export const isForbidden = (error: unknown): boolean => hasStatus(error, 403);
 
 /**
- * A ResourceQuota has no room. The API has no reason of its own for it, only the text of the quota admission plug-in
+ * A ResourceQuota has no room. The API has no separate reason for it, only the text of the quota admission plug-in
  * (k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go, "exceeded quota").
  */
 export const isQuotaExceeded = (error: unknown): boolean =>
   error instanceof KubeApiError && isForbidden(error) && error.message.includes("exceeded quota");
 
-/** The namespace is being deleted: nothing can be created in it any more. */
+/** The namespace is being deleted: nothing new can be created in it. */
 export const isNamespaceTerminating = (error: unknown): boolean =>
   error instanceof KubeApiError &&
   isForbidden(error) &&
   (error.details?.causes?.some((cause) => cause.reason === "NamespaceTerminating") === true ||
     error.message.includes("because it is being terminated"));
 
-/** The resourceVersion or continue token is too old: list anew. */
+/** The resourceVersion or continue token is too old: list again. */
 export const isGone = (error: unknown): boolean =>
   error instanceof KubeApiError && (error.status === 410 || error.reason === "Expired" || error.reason === "Gone");
 
 /** The object is not valid (422). */
 export const isInvalid = (error: unknown): boolean => hasStatus(error, 422);
 
-/** The request is malformed (400): with strict validation also for unknown and duplicate fields. */
+/** The request is malformed (400). With strict validation, this includes unknown and duplicate fields. */
 export const isBadRequest = (error: unknown): boolean => hasStatus(error, 400);
 
 export const isTooManyRequests = (error: unknown): boolean => hasStatus(error, 429);
 
-/** The API server could not be reached, or broke off without an answer. */
+/** The API server was not reachable, or the connection broke without an answer. */
 export const isUnreachable = (error: unknown): boolean => hasStatus(error, 0);
 
-/** The server itself failed or was not reached: nothing is wrong with the request. */
+/** The server failed or was not reachable: the request itself may be valid. */
 export const isServerFault = (error: unknown): boolean =>
   error instanceof KubeApiError && (error.status === 0 || error.status >= 500);
 
-/** What came is not an API server's answer: a proxy's page, a stream that can not be read. */
+/** The answer is not the API server's: a proxy's page, or an unreadable stream. */
 export const isMalformed = (error: unknown): boolean => error instanceof KubeApiError && error.reason === MALFORMED;
 
-/** The answer is longer than was to be read of it: in a list, ask for fewer objects. */
+/** The answer exceeds its size bound. For a list, request fewer objects. */
 export const isTooLarge = (error: unknown): boolean => error instanceof KubeApiError && error.reason === TOO_LARGE;
 
 /** A write whose outcome is unknown. */
 export const isMaybeApplied = (error: unknown): boolean => error instanceof KubeApiError && error.maybeApplied;
 
-/** What the API server says before it comes to the point; `Pod "x" is invalid: ` and the like name no field. */
+/** Prefixes of the API server's messages that contain names but no field, such as `Pod "x" is invalid: `. */
 const PREAMBLES = [
   /^create \w+ \S+: /,
   /^\w+ is forbidden: /,
@@ -145,15 +145,15 @@ const PREAMBLES = [
 ];
 
 /**
- * Why the API server refused to create a Pod or its Secret, without their name: it is another one at each try, and a
- * message that differs at each try is a status that is written at each try.
+ * Returns why the API server refused to create a Pod or its Secret, without their name. The name differs at each try,
+ * and a changed message would lead to a status write at each try.
  */
 export function apiErrorText(error: unknown, podName: string): string {
   const words = PREAMBLES.reduce((text, preamble) => text.replace(preamble, ""), errorText(error));
   return words.replaceAll(`"${podName}" `, "").replaceAll(`/${podName}`, "").replaceAll(podName, "it");
 }
 
-/** What a read found; null where there is nothing. */
+/** Returns the object that was read, or null if it does not exist. */
 export async function orNull<T>(read: Promise<T>): Promise<T | null> {
   try {
     return await read;

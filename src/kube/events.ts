@@ -9,26 +9,26 @@ import { isAlreadyExists, isNotFound, isServerFault, isTooManyRequests, Leadersh
 import { apiTime, type KubeEvent } from "./objects.ts";
 import { EVENTS } from "./resource.ts";
 
-/** The API server refuses longer ones. */
+/** The API server refuses longer messages. */
 const MAX_MESSAGE = 1024;
-/** Bound of what waits to be written; more are dropped and counted. */
+/** Bound of the events that wait to be written. Further ones are dropped and counted. */
 export const MAX_PENDING = 1000;
-/** Writes at a time, each of another namespace: requests that hang in some namespaces leave room for others. */
+/** Concurrent writes, each in another namespace: hanging requests in some namespaces leave room for others. */
 export const MAX_WRITES = 16;
-/** Known events whose next occurrence raises their count; as many as client-go remembers. */
+/** Known events whose count can be raised; the same number as in client-go. */
 const MAX_KNOWN = 4096;
-/** Events live an hour by default: an older one is likely gone, and a person reading wants a new line. */
+/** Events live an hour by default. After this time the old one may be gone, and a person expects a new line. */
 const AGGREGATE_MS = 600_000;
-/** Events are worth a few tries, not a memory of every outage. */
+/** Events deserve a few tries, but must not pile up during an outage. */
 const MAX_ATTEMPTS = 4;
 const WRITE_BACKOFF: BackoffPolicy = { baseMs: 500, maxMs: 10_000 };
 const WRITE_TIMEOUT_MS = 5_000;
-/** At the end of a process: enough for what is waiting on a healthy server. */
+/** At the end of a process: enough to write the pending events to a healthy server. */
 const FLUSH_TIMEOUT_MS = 5_000;
-/** Object names end at 253 characters; the rest is for the suffix. */
+/** Object names have at most 253 characters; the rest is for the suffix. */
 const MAX_NAME_STEM = 220;
 
-/** What an event is about. */
+/** The object that an event concerns. */
 export interface EventSubject {
   readonly apiVersion?: string | undefined;
   readonly kind?: string | undefined;
@@ -41,7 +41,7 @@ export interface EventSubject {
 
 export type EventType = "Normal" | "Warning";
 
-/** Where events go. */
+/** Accepts events. */
 export type EventSink = Pick<EventRecorder, "event">;
 
 export interface EventRecorderOptions {
@@ -49,9 +49,9 @@ export interface EventRecorderOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics?: Metrics | undefined;
-  /** Who reports; `berth`. */
+  /** The reporting program; `berth` by default. */
   readonly component?: string;
-  /** Which process of it: the Pod's name. */
+  /** The reporting process: the Pod's name. */
   readonly instance?: string;
   readonly random?: Random;
 }
@@ -61,7 +61,7 @@ interface Occurrence {
   readonly type: EventType;
   readonly reason: string;
   readonly message: string;
-  /** Throws when it must not be written any more. */
+  /** Throws when the event must not be written any more. */
   readonly fence: (() => void) | undefined;
   count: number;
   firstAt: number;
@@ -74,25 +74,25 @@ interface Known {
   lastAt: number;
 }
 
-/** What is to be written in one namespace. */
+/** Pending events of one namespace. */
 interface Queue {
-  /** By key, in order; one entry stands for all occurrences since it was put in. */
+  /** By key, in order. One entry counts all occurrences since it was added. */
   readonly pending: Map<string, Occurrence>;
   readonly written: Promise<void>;
 }
 
 /**
- * Writes Events (core/v1, what `kubectl describe` shows) behind the caller's back: `event` never waits and never throws.
- * The same event again raises the count of the one written before. A reason that floods is cut off (SpamFilter); what
- * can not be written after a few tries is dropped, and counted.
+ * Writes Events (core/v1, shown by `kubectl describe`) in the background: `event` never waits and never throws. A
+ * repeated event raises the count of the previous one. SpamFilter limits frequent reasons. An event that fails a few
+ * tries is dropped and counted.
  *
- * Each namespace has its own queue, in which one Event at a time is written and retried: a namespace whose Events are refused
- * delays no other. When too many wait, the namespace with the most loses one.
+ * Each namespace has its own queue, which writes and retries one Event at a time. A namespace whose Events are refused
+ * delays no other. When too many events wait, the namespace with the most loses one.
  */
 export class EventRecorder {
   readonly #options: EventRecorderOptions;
   readonly #spam: SpamFilter;
-  /** By namespace, those that have something to write. */
+  /** The queues of namespaces with pending events. */
   readonly #queues = new Map<string, Queue>();
   /** The number of entries in all queues. */
   #pending = 0;
@@ -107,8 +107,8 @@ export class EventRecorder {
   }
 
   /**
-   * The same recorder for who may lose the right to speak: an event that is not written by then is dropped. `flush` before
-   * that right is given up.
+   * Returns a recorder for a caller that may lose the permission to write: events still pending by then are dropped.
+   * Call `flush` before giving up the permission.
    */
   fenced(fence: () => void): EventSink {
     return { event: (about, type, reason, message) => this.event(about, type, reason, message, fence) };
@@ -118,7 +118,7 @@ export class EventRecorder {
     const now = this.#options.clock.now();
     const text = cut(redact(message));
     const key = JSON.stringify([subjectKey(about), type, reason, text]);
-    // By reason, too: an Environment whose sessions come and go all day must still be heard when its key is rejected.
+    // The filter counts each reason separately, so that frequent session events do not suppress a rejected key.
     if (!this.#spam.allow(`${subjectKey(about)}/${reason}`)) {
       this.#count("suppressed");
       return;
@@ -139,7 +139,7 @@ export class EventRecorder {
     this.#pending += 1;
   }
 
-  /** Resolves when everything recorded so far is written or given up, at the latest after `timeoutMs`. Never rejects. */
+  /** Resolves when everything recorded so far is written or given up, but at most after `timeoutMs`. Never rejects. */
   async flush(timeoutMs: number = FLUSH_TIMEOUT_MS): Promise<void> {
     const written = [...this.#queues.values()].map((queue) => queue.written);
     if (written.length === 0) return;
@@ -148,7 +148,7 @@ export class EventRecorder {
     late.abort();
   }
 
-  /** Drops the oldest of the namespace with the most; false when that would be this one. */
+  /** Drops the oldest event of the namespace with the most; returns false if that is this namespace. */
   #dropForAnother(namespace: string): boolean {
     let most: Queue["pending"] | undefined;
     for (const { pending } of this.#queues.values()) if (!most || pending.size > most.size) most = pending;
@@ -170,7 +170,7 @@ export class EventRecorder {
   }
 
   async #writeAll(namespace: string, pending: Queue["pending"]): Promise<void> {
-    // Events recorded in the same turn of the loop are counted together.
+    // Events recorded in the same turn of the event loop are counted together.
     await Promise.resolve();
     for (;;) {
       const next = pending.entries().next();
@@ -218,14 +218,17 @@ export class EventRecorder {
     try {
       await client.create(EVENTS, this.#render(name, occurrence), {}, { timeoutMs: WRITE_TIMEOUT_MS });
     } catch (error) {
-      // Our own earlier try, whose answer was lost.
+      // Our own earlier try succeeded, but its answer was lost.
       if (!isAlreadyExists(error)) throw error;
     }
     this.#remember(key, { name, count: occurrence.count, lastAt: occurrence.lastAt });
     return "created";
   }
 
-  /** False when the event is gone. The count is the whole sum, so a repeat after a lost answer counts nothing twice. */
+  /**
+   * Returns false when the event is deleted. The count is the total, so a retry after a lost answer counts nothing
+   * twice.
+   */
   async #raise(client: KubeClient, known: Known, occurrence: Occurrence): Promise<boolean> {
     const count = known.count + occurrence.count;
     const patch = { count, lastTimestamp: apiTime(occurrence.lastAt) };
@@ -252,8 +255,8 @@ export class EventRecorder {
   #newName({ about, firstAt }: Occurrence): string {
     this.#serial += 1;
     const stem = (about.metadata.name ?? "unknown").slice(0, MAX_NAME_STEM);
-    // Time and a number of our own, in hexadecimal, as client-go's nanoseconds: sorts by time, and two recorders
-    // hardly ever meet.
+    // Time and a serial number in hexadecimal, like client-go's nanoseconds: names sort by time, and those of two
+    // recorders rarely collide.
     return `${stem}.${(BigInt(Math.trunc(firstAt)) * 1_000_000n + BigInt(this.#serial % 1_000_000)).toString(16)}`;
   }
 
@@ -290,7 +293,7 @@ function subjectKey({ kind, metadata }: EventSubject): string {
   return [kind, metadata.namespace, metadata.name, metadata.uid].join("/");
 }
 
-/** Events about objects of the cluster live in `default`, as the API server demands. */
+/** The API server requires the namespace `default` for events about cluster-scoped objects. */
 function namespaceOf({ metadata }: EventSubject): string {
   return metadata.namespace === undefined || metadata.namespace === "" ? "default" : metadata.namespace;
 }
@@ -299,10 +302,10 @@ function cut(message: string): string {
   return message.length <= MAX_MESSAGE ? message : `${message.slice(0, MAX_MESSAGE - 3)}...`;
 }
 
-/** As client-go's EventSourceObjectSpamFilter: a burst for what happens in a short life, then one every five minutes. */
+/** The values of client-go's EventSourceObjectSpamFilter: a burst for a short life, then one every five minutes. */
 const BURST = 25;
 const REFILL_MS = 300_000;
-/** Objects whose buckets are remembered; the least recently used is forgotten, which gives it a full bucket again. */
+/** Number of buckets kept. Forgetting the least recently used one gives that object a full bucket again. */
 const MAX_OBJECTS = 4096;
 
 interface Bucket {
@@ -310,7 +313,7 @@ interface Bucket {
   at: number;
 }
 
-/** A token bucket for each object, so that one that flaps does not flood the API server. */
+/** A token bucket per object, so that a flapping object does not flood the API server. */
 export class SpamFilter {
   readonly #clock: Clock;
   readonly #buckets = new Map<string, Bucket>();
@@ -319,7 +322,7 @@ export class SpamFilter {
     this.#clock = clock;
   }
 
-  /** Takes a token of the object; false when it has none left. */
+  /** Takes a token of the object; returns false when it has none left. */
   allow(object: string): boolean {
     const now = this.#clock.monotonic();
     const bucket = this.#buckets.get(object) ?? { tokens: BURST, at: now };

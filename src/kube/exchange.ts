@@ -17,13 +17,13 @@ import {
   type TransportStream,
 } from "./transport.ts";
 
-/** A read is sent at most so often: a caller that still has no answer backs off on its own terms. */
+/** Maximum number of tries of a read. After that, the caller applies its own backoff. */
 const MAX_ATTEMPTS = 4;
 
-/** A read whose connection broke is sent again after so long: an API server that restarts needs about a second. */
+/** Delay before a read is repeated after its connection broke. A restarting API server needs about a second. */
 const RESEND_DELAY_MS = 200;
 
-/** Everybody who was told the same Retry-After would come back at the same instant: up to a quarter is added. */
+/** Adds up to a quarter, so that clients with the same Retry-After do not return at the same instant. */
 const RETRY_JITTER = 0.25;
 
 export type Verb = "get" | "list" | "watch" | "create" | "update" | "patch" | "delete" | "raw";
@@ -36,19 +36,19 @@ export interface Call {
   /** For messages: `get pods agents/berth-x`. */
   readonly about: string;
   readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
-  /** Below the server's own path, with query. */
+  /** Relative to the server's base path, with query. */
   readonly path: string;
   readonly body?: unknown;
   readonly contentType?: string;
-  /** Refused and rejected calls may be sent again: GET, PUT and DELETE. */
+  /** GET, PUT and DELETE may be repeated after a refusal. */
   readonly repeatable: boolean;
-  /** Must not wait for a connection behind the others: what keeps the Lease. */
+  /** Must not wait for a connection behind other requests: renewals of the Lease. */
   readonly urgent: boolean;
   readonly timeoutMs: number;
-  /** Bound of the answer in bytes; that of one object unless given. */
+  /** Bound of the answer in bytes; by default that of one object. */
   readonly maxBytes?: number;
   readonly signal?: AbortSignal | undefined;
-  /** Throws when the process must not act; asked before the call and again when its connection is at hand. */
+  /** Throws when the process must not act. Called before the call and again when a connection is available. */
   readonly fence?: (() => void) | undefined;
 }
 
@@ -62,11 +62,11 @@ export interface ExchangeOptions {
 }
 
 /**
- * One request and its answer: credentials, bounded repeats, a bound on the whole, metrics, errors.
+ * Sends one request and reads its answer: credentials, bounded retries, a total timeout, metrics, errors.
  *
- * What is repeated: any call once after a 401 where fresh credentials can be had (it was refused before anything was
- * done); a call marked `repeatable` after a 429 or 503 with Retry-After; a read whose connection broke. A write
- * without an answer is never repeated here: only the caller can tell whether it took effect.
+ * It repeats any call once after a 401 if fresh credentials are possible (the server refused it before acting); a call
+ * marked `repeatable` after a 429 or 503 with Retry-After; a read whose connection broke. It never repeats a write
+ * without an answer: only the caller can find out whether the write took effect.
  */
 export class Exchange {
   readonly #options: ExchangeOptions;
@@ -93,15 +93,15 @@ export class Exchange {
   }
 
   /**
-   * Now, by the API server's clock: our own wall clock, where the Date headers leave it possible; else what they allow that
-   * is next to it. Before the first answer, our own.
+   * The current time of the API server's clock: our wall clock, limited to the range that the Date headers allow.
+   * Before the first answer it is our wall clock.
    */
   now(): number {
     const { earliestMs, latestMs } = this.#serverTime.at(this.clock.monotonic(), 0);
     return Math.min(Math.max(this.clock.now(), earliestMs), latestMs);
   }
 
-  /** Sends a call and returns its answer of status 2xx. Throws KubeApiError, or what the fence throws. */
+  /** Sends a call and returns its answer of status 2xx. Throws KubeApiError, or the error of the fence. */
   async send(call: Call): Promise<TransportResponse> {
     const deadline = deadlineSignal(this.clock, call.timeoutMs, call.signal);
     try {
@@ -128,7 +128,7 @@ export class Exchange {
         delayMs = retryDelay(call, failure);
       } catch (error) {
         failure = this.#noAnswer(call, error, signal);
-        // An answer that is too long will be so again.
+        // An answer that is too large would be too large again.
         delayMs = isWrite(call) || signal.aborted || isTooLarge(failure) ? undefined : RESEND_DELAY_MS;
       }
       if (delayMs === undefined || attempt >= MAX_ATTEMPTS) throw failure;
@@ -145,7 +145,7 @@ export class Exchange {
       const request = await this.#request(call, signal, fresh);
       const answer = await request.transport.send(request);
       code = String(answer.status);
-      // A refusal may be that of a proxy before it, whose clock is another one: sessions are ended by this time.
+      // A refusal may come from a proxy with another clock, and sessions end by this time.
       if (answer.status < 300) {
         this.#serverTime.observe(started, this.clock.monotonic(), Date.parse(answer.headers.date ?? ""));
       }
@@ -156,7 +156,7 @@ export class Exchange {
     }
   }
 
-  /** Opens a stream. Throws KubeApiError where the answer is no 2xx. Its end is the caller's: `signal`, `destroy`. */
+  /** Opens a stream. Throws KubeApiError unless the status is 2xx. The caller ends it with `signal` or `destroy`. */
   async open(call: Call, signal: AbortSignal): Promise<TransportStream> {
     for (let fresh = false; ; fresh = true) {
       const stream = await this.#openOnce(call, signal, fresh);
@@ -181,7 +181,7 @@ export class Exchange {
     }
   }
 
-  /** Breaks everything off. Calls under way and later ones throw. */
+  /** Cancels everything. Running and later calls throw. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#transport?.close();
@@ -222,13 +222,14 @@ export class Exchange {
     }
   }
 
-  /** Connections are bound to a client certificate: a new one wants new connections. */
+  /** Connections are bound to a client certificate: a new certificate needs new connections. */
   #transportFor({ cert, key }: RequestCredentials): Transport {
     if (this.#closed) throw new Error("the client is closed");
     if (this.#transport && this.#identity === cert) return this.#transport;
     const { ca, tlsServerName, insecureSkipTlsVerify } = this.#options.access;
     const old = this.#transport;
-    // Throws where the certificate cannot be read, or is another key's: what there was is not the new one's then.
+    // Throws if the certificate is unreadable or does not match its key. The old transport then stays with the old
+    // certificate.
     this.#transport = new Transport({
       origin: this.#origin,
       proxyUrl: this.#proxyUrl(),
@@ -245,7 +246,7 @@ export class Exchange {
     return this.#transport;
   }
 
-  /** `null`: none; undefined: as the environment says. */
+  /** `null`: no proxy; undefined: as in the environment. */
   #proxyUrl(): string | null | undefined {
     const { access, proxy } = this.#options;
     if (access.proxyUrl !== undefined) return access.proxyUrl;
@@ -274,7 +275,7 @@ function isWrite(call: Call): boolean {
   return call.method !== "GET";
 }
 
-/** How long to wait before a refused call is sent again; undefined: not at all. */
+/** Returns the delay before a refused call is repeated; undefined if it is not. */
 function retryDelay(call: Call, failure: KubeApiError): number | undefined {
   if (!call.repeatable || (failure.status !== 429 && failure.status !== 503)) return undefined;
   return failure.retryAfterMs;

@@ -5,9 +5,9 @@ import { isRecord } from "../core/json.ts";
 import { YamlError, yamlDocuments } from "../core/yaml.ts";
 
 /*
- * Kubeconfig files are read here and not by @kubernetes/client-node: importing it takes half a second and 90 MB, it
- * overlooks `tokenFile`, and it refuses files of KUBECONFIG that repeat an entry, where kubectl takes the first.
- * It is imported for credential plug-ins only (plugin.ts). Format: kubernetes.io/docs/reference/config-api/kubeconfig.v1.
+ * This file reads kubeconfigs without @kubernetes/client-node. Importing that takes half a second and 90 MB. It ignores
+ * `tokenFile`, and refuses files of KUBECONFIG that repeat an entry, where kubectl uses the first. plugin.ts imports it
+ * for credential plug-ins only. Format: kubernetes.io/docs/reference/config-api/kubeconfig.v1.
  */
 
 export interface ClusterEntry {
@@ -18,11 +18,11 @@ export interface ClusterEntry {
   readonly tlsServerName: string | undefined;
   readonly proxyUrl: string | undefined;
   readonly insecureSkipTlsVerify: boolean;
-  /** What the cluster's extension `client.authentication.k8s.io/exec` tells plug-ins; as in the file. */
+  /** The cluster's extension `client.authentication.k8s.io/exec` for plug-ins, unchanged. */
   readonly execConfig: unknown;
 }
 
-/** Whom requests are to count for: their user, in place of whoever sends them. */
+/** The user that the API server treats as the sender of requests. */
 export interface Impersonation {
   readonly user: string;
   readonly uid?: string;
@@ -42,7 +42,7 @@ export interface UserEntry {
   readonly username: string | undefined;
   readonly password: string | undefined;
   readonly impersonate: Impersonation | undefined;
-  /** As in the file. */
+  /** Unchanged from the file. */
   readonly exec: Fields | undefined;
   readonly authProvider: Fields | undefined;
 }
@@ -51,13 +51,13 @@ export type Fields = Readonly<Record<string, unknown>>;
 
 interface Named {
   readonly fields: Fields;
-  /** Relative paths of an entry count from the file it stands in. */
+  /** Relative paths of an entry start at the folder of its file. */
   readonly folder: string;
 }
 
 /**
- * Merges kubeconfig files as kubectl does (the first to say something wins) and resolves the current context.
- * @param files those that are not there are left out, unless they were `asked` for by name
+ * Merges kubeconfig files like kubectl (the first value wins) and resolves the current context.
+ * @param files missing files are skipped, unless they were `asked` for by name
  * @throws ConfigError
  */
 export function readKubeconfigs(
@@ -98,7 +98,7 @@ export function readKubeconfigs(
   };
 }
 
-/** An empty file says nothing, and is as good as `{}`. Undefined: it is not there. */
+/** Returns `{}` for an empty file, and undefined if an optional file does not exist. */
 function readDocument(file: string, mustExist: boolean): Fields | undefined {
   let content: string;
   try {
@@ -150,7 +150,7 @@ function clusterOf(name: string, { fields, folder }: Named): ClusterEntry {
   };
 }
 
-/** Where a cluster's entry has what plug-ins want to know of it. */
+/** The cluster's extension with data for plug-ins. */
 const EXEC_EXTENSION = "client.authentication.k8s.io/exec";
 
 function extensionOf({ extensions }: Fields, name: string): unknown {
@@ -177,8 +177,8 @@ function userOf(name: string, entry: Named | undefined): UserEntry {
 }
 
 /**
- * Without a user the rest is refused, as kubectl refuses it: whoever wrote it did not mean to be himself. So is what is of
- * another type, which would be sent as nothing.
+ * Reads the impersonation. Other fields without a user are refused, as kubectl does: their author did not mean to act
+ * as himself. A value of another type is refused too, since it would be sent as an empty value.
  */
 function impersonationOf(name: string, fields: Fields): Impersonation | undefined {
   const refused = (wanted: string, field: string) =>
@@ -215,7 +215,7 @@ function impersonationOf(name: string, fields: Fields): Impersonation | undefine
   };
 }
 
-/** A command with a slash counts from the kubeconfig's folder, any other is looked for in PATH. */
+/** A command with a slash is relative to the kubeconfig's folder; others are searched in PATH. */
 function withCommandIn(folder: string, exec: Fields): Fields {
   const command = text(exec.command);
   return command?.includes("/") ? { ...exec, command: resolve(folder, command) } : exec;

@@ -1,6 +1,6 @@
 /**
- * Kubernetes objects as raw JSON: only the fields that Berth reads are declared, and fields that are not declared
- * survive every read and write. Times are RFC 3339 strings, as on the wire.
+ * Kubernetes objects as raw JSON. Only the fields that Berth reads are declared; undeclared fields survive every read
+ * and write. Times are RFC 3339 strings, as on the wire.
  */
 
 export interface KubeObject {
@@ -36,7 +36,7 @@ export interface OwnerReference {
   blockOwnerDeletion?: boolean;
 }
 
-/** What a list or a watch of the API server is described with. */
+/** Metadata of a list. */
 export interface ListMeta {
   resourceVersion?: string;
   continue?: string;
@@ -50,7 +50,7 @@ export interface KubeList<T extends KubeObject = KubeObject> {
   items: T[];
 }
 
-/** A condition as most kinds carry them in their status. */
+/** A condition in the status of most kinds. */
 export interface Condition {
   type: string;
   status: "True" | "False" | "Unknown" | (string & {});
@@ -178,7 +178,7 @@ export interface Lease extends KubeObject {
   spec?: LeaseSpec;
 }
 
-/** Times are MicroTime: RFC 3339 with six digits (see micro-time.ts). */
+/** Times are MicroTime: RFC 3339 with six digits (see `microTime`). */
 export interface LeaseSpec {
   holderIdentity?: string;
   leaseDurationSeconds?: number;
@@ -267,14 +267,15 @@ export interface NetworkPolicy extends KubeObject {
 }
 
 /**
- * RFC 3339 with six digits, as the API's MicroTime wants it: Go's decoder takes no other number of digits for a Lease.
+ * RFC 3339 with six digits, the format of the API's MicroTime: Go's decoder accepts no other number of digits for a
+ * Lease.
  * @param ms milliseconds since the epoch
  */
 export function microTime(ms: number): string {
   return new Date(ms).toISOString().replace("Z", "000Z");
 }
 
-/** RFC 3339 in whole seconds, as the API's Time is written. */
+/** RFC 3339 in whole seconds, the format of the API's Time. */
 export function apiTime(ms: number): string {
   return new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
 }

@@ -2,8 +2,8 @@ import type { PluginCredentials } from "./credentials.ts";
 import type { ClusterEntry, Fields, UserEntry } from "./kubeconfig.ts";
 
 /**
- * Credentials from an exec plug-in or a legacy auth provider of a kubeconfig, by @kubernetes/client-node, which is
- * imported at the first use: half a second and 90 MB that only such a kubeconfig has to pay.
+ * Gets credentials from an exec plug-in or a legacy auth provider of a kubeconfig. @kubernetes/client-node is imported
+ * at the first use: it costs half a second and 90 MB, which only such a kubeconfig needs.
  * @param ca PEM, of the cluster
  */
 export function pluginCredentials(
@@ -13,7 +13,7 @@ export function pluginCredentials(
 ): (fresh: boolean) => Promise<PluginCredentials> {
   let loaded: Promise<PluginRunner> | undefined;
   return async (fresh) => {
-    // The library remembers what a plug-in said until it expires; a new instance has forgotten it.
+    // The library caches a plug-in's answer until it expires; a new instance has no cache.
     if (fresh || loaded === undefined) loaded = loadRunner(user, cluster, ca);
     const current = loaded;
     try {
@@ -44,7 +44,7 @@ async function loadRunner(user: UserEntry, cluster: ClusterEntry, ca: string | u
       await config.applyToHTTPSOptions(options);
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
-      // The parser's words quote what it read, and that may be a token.
+      // The parser's message quotes its input, which may be a token.
       throw new Error("what the plug-in printed is no ExecCredential: it is no JSON");
     }
     const { Authorization: authorization } = options.headers;
@@ -56,7 +56,7 @@ async function loadRunner(user: UserEntry, cluster: ClusterEntry, ca: string | u
   };
 }
 
-/** Plug-ins of cloud providers read KUBERNETES_EXEC_INFO, which the library does not set. */
+/** Sets KUBERNETES_EXEC_INFO, which plug-ins of cloud providers read and the library does not set. */
 function withExecInfo(exec: Fields, cluster: ClusterEntry, ca: string | undefined): Fields {
   const env = Array.isArray(exec.env) ? exec.env : [];
   const about = exec.provideClusterInfo === true ? { cluster: clusterInfo(cluster, ca) } : {};
@@ -64,7 +64,7 @@ function withExecInfo(exec: Fields, cluster: ClusterEntry, ca: string | undefine
   return { ...exec, env: [...env, { name: "KUBERNETES_EXEC_INFO", value: JSON.stringify(info) }] };
 }
 
-/** `spec.cluster` of an ExecCredential of client.authentication.k8s.io/v1. What is undefined is not written. */
+/** `spec.cluster` of an ExecCredential of client.authentication.k8s.io/v1. Undefined fields are not written. */
 function clusterInfo(cluster: ClusterEntry, ca: string | undefined): Fields {
   return {
     server: cluster.server,

@@ -1,6 +1,6 @@
 import { BlockList, isIP } from "node:net";
 
-/** Proxies, as the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY name them. */
+/** Proxies from the environment variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY. */
 export interface ProxySettings {
   readonly httpsProxy?: string | undefined;
   readonly httpProxy?: string | undefined;
@@ -10,9 +10,9 @@ export interface ProxySettings {
 const DEFAULT_PORTS: Readonly<Record<string, string>> = { "https:": "443", "http:": "80" };
 
 /**
- * The proxy for a URL, by the rules of Go (golang.org/x/net/http/httpproxy), which everything else in a cluster follows.
- * undici's own reading of NO_PROXY knows no networks: with the usual `10.0.0.0/8` it would send the API server's
- * address inside a cluster, 10.96.0.1, to the proxy.
+ * Returns the proxy for a URL by the rules of Go (golang.org/x/net/http/httpproxy), which other programs in a cluster
+ * follow. undici's NO_PROXY supports no networks: with the usual `10.0.0.0/8` it would send requests for the API
+ * server's address inside a cluster, 10.96.0.1, to the proxy.
  */
 export function proxyFor(url: URL, settings: ProxySettings): string | undefined {
   const proxy = url.protocol === "https:" ? settings.httpsProxy : settings.httpProxy;
@@ -23,7 +23,7 @@ export function proxyFor(url: URL, settings: ProxySettings): string | undefined 
   return proxy.includes("://") ? proxy : `http://${proxy}`;
 }
 
-/** Loopback is never reached through a proxy: there it would be another machine's. */
+/** Loopback never uses a proxy: there it would mean another machine. */
 export function isLoopback(hostname: string): boolean {
   return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname);
 }
@@ -40,7 +40,7 @@ function matches(entry: string, target: Target): boolean {
   const { host, port } = splitPort(entry);
   if (port !== undefined && port !== target.port) return false;
   if (isIP(host) !== 0) return host === target.host;
-  // `.example.com` and `*.example.com` are the names below it, `example.com` is itself and those.
+  // `.example.com` and `*.example.com` match subdomains; `example.com` matches itself and subdomains.
   const suffix = host.replace(/^\*/, "");
   if (suffix.startsWith(".")) return target.host.endsWith(suffix);
   return target.host === suffix || target.host.endsWith(`.${suffix}`);

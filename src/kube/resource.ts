@@ -15,7 +15,7 @@ import type {
 
 export type * from "./objects.ts";
 
-/** A kind of objects and where the API server serves it. */
+/** A kind of objects and its place in the API. */
 export interface Resource<T extends KubeObject = KubeObject> {
   /** Empty for the core group. */
   readonly group: string;
@@ -23,16 +23,16 @@ export interface Resource<T extends KubeObject = KubeObject> {
   readonly plural: string;
   readonly kind: string;
   readonly namespaced: boolean;
-  /** Never set: ties the type of the objects to the resource. */
+  /** Never set. Ties the type of the objects to the resource. */
   readonly object?: T;
 }
 
-/** `apiVersion` of the objects of a resource: `v1`, `apps/v1`. */
+/** `apiVersion` of a resource's objects: `v1`, `apps/v1`. */
 export function apiVersionOf(resource: Resource): string {
   return resource.group === "" ? resource.version : `${resource.group}/${resource.version}`;
 }
 
-/** Path of one object, or of the collection where no name is given; of all namespaces where no namespace is. */
+/** Path of one object, or of the collection if no name is given; of all namespaces if no namespace is given. */
 export function resourcePath(resource: Resource, ref: { namespace?: string | undefined; name?: string } = {}): string {
   const segments = resource.group === "" ? ["api"] : ["apis", resource.group];
   segments.push(resource.version);

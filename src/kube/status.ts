@@ -3,7 +3,7 @@ import { defined, isRecord } from "../core/json.ts";
 import { redact } from "../observe/logger.ts";
 import { KubeApiError, type StatusCause, type StatusDetails } from "./errors.ts";
 
-/** A Status of meta/v1, as the API server says what went wrong. Of fields that have another type, nothing is left. */
+/** The API server's Status (meta/v1) of a failure. Fields of an unexpected type are undefined. */
 interface Status {
   readonly message: string | undefined;
   readonly reason: string | undefined;
@@ -11,17 +11,17 @@ interface Status {
   readonly details: StatusDetails | undefined;
 }
 
-/** Text of a proxy that is no Status: enough of it to recognize, no more. */
+/** Text of a proxy that is no Status: enough to recognize it. */
 const MAX_FOREIGN_TEXT = 200;
-/** Messages of the API server quote whole objects at times. */
+/** The API server's messages sometimes quote whole objects. */
 const MAX_MESSAGE = 4096;
 /**
- * A server that asks for more is asked again after this: one wrong header must not leave us blind for a day. Priority and
- * fairness asks for a second, a server that starts for a few.
+ * Upper bound of a requested delay, so that one wrong header does not stop us for a day. API priority and fairness
+ * requests a second, a starting server a few.
  */
 export const MAX_RETRY_AFTER_MS = 60_000;
 
-/** The error of an answer of status 300 or more. `about` says which request it was. */
+/** Returns the error for an answer of status 300 or more. `about` names the request. */
 export function errorOfAnswer(
   about: string,
   answer: { status: number; headers: IncomingHttpHeaders; body: Buffer },
@@ -34,13 +34,13 @@ export function errorOfAnswer(
     reason: status?.reason ?? "",
     details: status?.details,
     retryAfterMs: retryAfterMs(answer.headers, status),
-    // A server that fails while it works on a write (a time-out of etcd, an aggregated server, a proxy) can not say
-    // whether the write was done.
+    // A server that fails during a write (a timeout of etcd, an aggregated server, a proxy) cannot say whether the
+    // write took effect.
     maybeApplied: write && answer.status >= 500,
   });
 }
 
-/** The error that an ERROR event of a watch carries. */
+/** Returns the error for an ERROR event of a watch. */
 export function errorOfEvent(about: string, object: unknown): KubeApiError {
   const status = readStatus(object);
   return new KubeApiError(`${about}: ${clean(status?.message ?? "the watch reported an error", MAX_MESSAGE)}`, {
@@ -51,7 +51,7 @@ export function errorOfEvent(about: string, object: unknown): KubeApiError {
   });
 }
 
-/** Retry-After in whole seconds is all that API servers send; its form as a date is left to the caller's backoff. */
+/** API servers send Retry-After in whole seconds only. For a date, the caller's backoff applies. */
 function retryAfterMs(headers: IncomingHttpHeaders, status: Status | undefined): number | undefined {
   const header = headers["retry-after"];
   if (header !== undefined && /^\d+$/.test(header)) return bounded(Number(header));
@@ -122,13 +122,13 @@ function clean(text: string, bound: number): string {
   return safe.length <= bound ? safe : `${safe.slice(0, bound)}...`;
 }
 
-/** The metadata that caches, keys and preconditions are made from, each with its type in meta/v1. */
+/** Metadata fields used for caches, keys and preconditions, by their type in meta/v1. */
 const TEXTS = ["name", "namespace", "uid", "resourceVersion"];
 const MAPS = ["labels", "annotations"];
 
 /**
- * What keeps a value from being an object as an API server stores them; null: nothing. It looks at the metadata alone: what
- * is below them is typed by the server, and read with care by whoever reads it.
+ * Returns why a value is not an object from the API server; null if it is one. Checks only the metadata: the server
+ * types all other fields, and their readers check them.
  */
 export function objectProblem(value: unknown): string | null {
   const metadata = isRecord(value) ? value["metadata"] : undefined;

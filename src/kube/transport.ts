@@ -7,37 +7,42 @@ import type { RequestHeaders, TlsMaterial } from "./credentials.ts";
 import { isLoopback } from "./proxy.ts";
 
 /**
- * Connections for requests with an answer of their own. Measured on one API server: 64 in flight give about 1,000
- * creates a second, with HTTP/1.1 and HTTP/2 alike; more only queue on the other side, where priority and fairness
- * counts them against everybody else.
+ * Connections for requests with a single answer. Measured on one API server: 64 in flight give about 1,000 creates a
+ * second, with HTTP/1.1 and HTTP/2. More only queue in the server, where priority and fairness counts them against
+ * other clients.
  */
 const UNARY_CONNECTIONS = 64;
 
-/** For what must not wait behind a burst of the others: Leases. Two, so that one that hangs does not hold the next one up. */
+/**
+ * For Leases, which must not wait behind a burst of other requests. Two, so that a hanging one does not delay the next.
+ */
 const URGENT_CONNECTIONS = 2;
 
-/** One per watch, so only a bound against a leak: a watch that had to queue for a connection would be blind. */
+/** Each watch has a connection, so this only bounds a leak: a watch that waits for a connection sees no changes. */
 const WATCH_CONNECTIONS = 1024;
 
-/** Below the idle times of common load balancers (60 s and more) and of the API server itself (90 s and more). */
+/** Below the idle timeouts of common load balancers (60 s and more) and of the API server (90 s and more). */
 const KEEP_ALIVE_MS = 30_000;
 
-/** The API server is near; a handshake that takes longer is as good as none, and the caller's retry finds another one. */
+/** The API server is near. If a handshake takes longer, the caller's retry opens another connection. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** Pages of an error from a proxy can be of any size; a Status fits easily. */
+/** Error pages of a proxy can have any size; a Status fits easily. */
 const MAX_ERROR_BODY_BYTES = 64 * 1024;
 
-/** A list in one piece: of a large cluster, and all that an operator could ever hold. */
+/** A list without pages: enough for a large cluster, and the most that an operator could hold. */
 export const MAX_LIST_BYTES = 128 * 1024 * 1024;
 
 /**
- * One page of a list: 250 Pods of 20 KB are less. Somebody's own objects may be of 1 MB each, and what the text and its objects
- * take together is some times as much, of an operator's half a gigabyte: of these fewer are asked for at a time.
+ * One page of a list; 250 Pods of 20 KB are less. Objects of other applications may have 1 MB each, and a page's text
+ * and objects take several times that of an operator's half a gigabyte. Those are requested in smaller pages.
  */
 export const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 
-/** One of the largest objects etcd takes (1.5 MiB), with every character escaped. An operator has little more memory. */
+/**
+ * One of the largest objects that etcd accepts (1.5 MiB), with every character escaped. An operator has little more
+ * memory.
+ */
 const MAX_OBJECT_BYTES = 16 * 1024 * 1024;
 
 export interface TransportRequest {
@@ -47,10 +52,10 @@ export interface TransportRequest {
   readonly headers: RequestHeaders;
   readonly body?: string | undefined;
   readonly signal: AbortSignal;
-  /** Bound of the answer's body, unless it is an error; that of one object unless given. Streams have none. */
+  /** Bound of the answer's body, except for errors; by default that of one object. Streams have none. */
   readonly maxBytes?: number;
   readonly urgent?: boolean;
-  /** Called at the last moment, with a connection at hand and nothing written yet; the request is not sent if it throws. */
+  /** Called when a connection is available and nothing is written yet. If it throws, the request is not sent. */
   readonly beforeSend?: (() => void) | undefined;
 }
 
@@ -68,7 +73,7 @@ export interface TransportStream {
   destroy(): void;
 }
 
-/** More came than the bound of an answer: it was broken off. */
+/** The answer exceeded its size bound and was aborted. */
 export class TooLargeError extends Error {
   constructor(maxBytes: number) {
     super(`the answer is longer than ${maxBytes} bytes`);
@@ -76,9 +81,9 @@ export class TooLargeError extends Error {
   }
 }
 
-/** No whole answer came. */
+/** There was no complete answer. */
 export class TransportError extends Error {
-  /** False when it is certain that the server has seen nothing of the request. */
+  /** False if the server certainly received nothing of the request. */
   readonly sent: boolean;
   constructor(cause: unknown, sent: boolean) {
     super(cause instanceof Error ? cause.message : String(cause), { cause });
@@ -91,15 +96,15 @@ export interface TransportOptions {
   /** `https://host:port`, without a path. */
   readonly origin: string;
   readonly tls: TlsMaterial;
-  /** `null`: none. Without it the environment says (HTTPS_PROXY, NO_PROXY). */
+  /** `null`: no proxy. If unset, the environment counts (HTTPS_PROXY, NO_PROXY). */
   readonly proxyUrl?: string | null | undefined;
 }
 
 /**
- * Kept-alive connections to one API server, those of watches apart from the rest. HTTP/1.1 on purpose: HTTP/2 measured
- * no faster, one lost packet stalls all of its streams, and the server caps the streams of a connection.
+ * Kept-alive connections to one API server, with separate ones for watches. Uses HTTP/1.1: HTTP/2 was no faster, one
+ * lost packet stalls all its streams, and the server limits the streams of a connection.
  *
- * It sends a request at most once: what a missing answer means is for the caller to decide.
+ * Sends a request at most once. The caller decides what a missing answer means.
  */
 export class Transport {
   readonly #origin: string;
@@ -109,7 +114,7 @@ export class Transport {
 
   constructor(options: TransportOptions) {
     this.#origin = options.origin;
-    // Certificates are parsed once, not for every connection of a burst.
+    // Parse certificates once, not for every connection of a burst.
     const { ca, cert, key } = options.tls;
     const secureContext = createSecureContext(defined({ ca, cert, key }));
     this.#unary = createDispatcher(options, secureContext, UNARY_CONNECTIONS);
@@ -117,7 +122,7 @@ export class Transport {
     this.#watches = createDispatcher(options, secureContext, WATCH_CONNECTIONS);
   }
 
-  /** Sends a request and reads its whole answer, of whatever status. Throws TransportError when there is none. */
+  /** Sends a request and reads its whole answer, whatever the status. Throws TransportError if there is no answer. */
   send(request: TransportRequest): Promise<TransportResponse> {
     return new Promise((resolve, reject) => {
       const handler = new UnaryHandler(request, resolve, reject);
@@ -126,14 +131,14 @@ export class Transport {
     });
   }
 
-  /** Sends a request whose answer is a stream without end. */
+  /** Sends a request with an endless answer. */
   async stream(request: TransportRequest): Promise<TransportStream> {
     try {
       const { statusCode, headers, body } = await this.#watches.request({
         ...dispatchOptions(this.#origin, request),
         signal: request.signal,
       });
-      // A stream that is destroyed before it is read to its end says so by an error nobody waits for.
+      // A stream that is destroyed before its end emits an error that no caller awaits.
       body.on("error", () => {});
       return { status: statusCode, headers, body, destroy: () => void body.destroy() };
     } catch (error) {
@@ -141,13 +146,13 @@ export class Transport {
     }
   }
 
-  /** Breaks all connections off. */
+  /** Aborts all connections. */
   async close(): Promise<void> {
     await Promise.all([this.#unary.destroy(), this.#urgent.destroy(), this.#watches.destroy()]);
   }
 }
 
-/** Reads at most the bound of an error body from a stream, then ends it. */
+/** Reads an error body up to its bound, then ends the stream. */
 export async function readErrorBody(stream: TransportStream): Promise<Buffer> {
   const body = new Chunks();
   try {
@@ -156,7 +161,7 @@ export async function readErrorBody(stream: TransportStream): Promise<Buffer> {
       if (body.bytes >= MAX_ERROR_BODY_BYTES) break;
     }
   } catch {
-    // What was read so far is all there is to say.
+    // Return what was read so far.
   } finally {
     stream.destroy();
   }
@@ -164,15 +169,15 @@ export async function readErrorBody(stream: TransportStream): Promise<Buffer> {
 }
 
 function dispatchOptions(origin: string, request: TransportRequest) {
-  // All bounds of time come from the caller's signal, on the caller's clock: undici's own are off.
+  // The caller's signal bounds all times on the caller's clock, so undici's timeouts are off.
   return {
     origin,
     method: request.method,
     path: request.path,
     headers: request.headers,
     body: request.body ?? null,
-    // Else undici closes the connection after each DELETE that has a body, since not every server reads it: an API server does,
-    // and each deletion with preconditions would cost both sides a handshake.
+    // By default undici closes the connection after a DELETE with a body, because some servers do not read it. An API
+    // server does, and a handshake for each deletion with preconditions would cost both sides.
     reset: false,
     headersTimeout: 0,
     bodyTimeout: 0,
@@ -184,7 +189,7 @@ function createDispatcher(
   secureContext: SecureContext,
   connections: number,
 ): Dispatcher {
-  // Without `ca`, Node verifies against its own authorities and those of NODE_EXTRA_CA_CERTS.
+  // Without `ca`, Node uses its own authorities and those of NODE_EXTRA_CA_CERTS.
   const connect = { ...tls, secureContext, timeout: CONNECT_TIMEOUT_MS };
   const options = {
     connections,
@@ -223,7 +228,7 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
     else request.signal.addEventListener("abort", this.#onAbort, { once: true });
   }
 
-  // A request that still waits for a connection can not be taken out of undici's queue: it is aborted once it starts.
+  // A request cannot be removed from undici's queue while it waits for a connection, so it is aborted when it starts.
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
     if (this.done) {
@@ -268,7 +273,7 @@ class UnaryHandler implements Dispatcher.DispatchHandler {
     return this.#request.maxBytes ?? MAX_OBJECT_BYTES;
   }
 
-  /** A redirect is one, too: it is not followed. */
+  /** Redirects count as errors: they are not followed. */
   get #isError(): boolean {
     return this.#status >= 300;
   }

@@ -7,22 +7,22 @@ export interface RawWatchEvent {
   readonly object: KubeObject;
 }
 
-/** etcd takes objects of 1.5 MiB; JSON with escapes makes more of them. Beyond this, it is no line of a watch. */
+/** etcd accepts objects of 1.5 MiB, which grow with JSON escapes. A longer line is no event. */
 const MAX_LINE_BYTES = 32 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
 
 /**
- * Cuts the bytes of a watch into events. Lines are cut as bytes and decoded whole, so that a character that is split
- * over two chunks is not torn.
+ * Splits the bytes of a watch into events. Lines are split as bytes and then decoded, so that a character across two
+ * chunks stays intact.
  */
 export class WatchDecoder {
   readonly #pending = new Chunks();
   readonly #text = new TextDecoder("utf-8", { fatal: true });
 
   /**
-   * The events that are complete with this chunk; read them all before the next one. Throws SyntaxError or TypeError
-   * where a line is no event, after the events before it.
+   * Yields the events that this chunk completes; read them all before the next chunk. Throws SyntaxError or TypeError
+   * for a line that is no event, after yielding the events before it.
    */
   *push(chunk: Uint8Array): Generator<RawWatchEvent, void, undefined> {
     let start = 0;
@@ -34,7 +34,7 @@ export class WatchDecoder {
     this.#keep(chunk.subarray(start));
   }
 
-  /** Bytes of a line whose end has not come: a watch that ends with some was cut off. */
+  /** Bytes of an incomplete line. If some are left at the end of a watch, it was cut off. */
   get pendingBytes(): number {
     return this.#pending.bytes;
   }

@@ -7,18 +7,18 @@ import type { KubeObject } from "./objects.ts";
 import { errorOfEvent, objectProblem } from "./status.ts";
 import { type RawWatchEvent, WatchDecoder } from "./watch-decoder.ts";
 
-/** A watch that nobody answers at all: the API server sends the headers at once, or an error within a few seconds. */
+/** Timeout for opening a watch: the API server sends the headers at once, or an error within a few seconds. */
 const OPEN_TIMEOUT_MS = 30_000;
 
 /**
- * The API server sends a bookmark about every minute, also when nothing changed (k8s.io/apiserver, storage/cacher,
- * bookmarkFrequency). A connection that says nothing for one and a half of them is taken for dead: a peer that vanished
- * without a FIN would otherwise leave us blind until the kernel's own time-outs.
+ * The API server sends a bookmark about every minute, also without changes (k8s.io/apiserver, storage/cacher,
+ * bookmarkFrequency). A connection that is silent for one and a half of these periods counts as dead. Otherwise we
+ * would miss changes after a peer vanished without a FIN, until the kernel's timeouts.
  */
 export const WATCH_INACTIVITY_MS = 90_000;
 
 export interface WatchEvent<T extends KubeObject> {
-  /** A bookmark's object has nothing but its resourceVersion (and kind). */
+  /** A bookmark's object contains only its resourceVersion (and kind). */
   readonly type: "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK";
   readonly object: T;
 }
@@ -42,7 +42,7 @@ export async function* readWatch<T extends KubeObject>(
   try {
     stream = await exchange.open(call, opening.signal);
     opening.cancel();
-    // The signal of the opening is done with; from here on ending the stream is what ends the loop below.
+    // The opening is done, so its signal is unused now. Destroying the stream ends the loop below.
     lifetime.addEventListener("abort", onEnd, { once: true });
     heard();
     const decoder = new WatchDecoder();
@@ -60,7 +60,7 @@ export async function* readWatch<T extends KubeObject>(
   } finally {
     opening.cancel();
     timer?.cancel();
-    // Node keeps a combined signal that is listened to until one of its sources aborts, and the caller's may never.
+    // Node keeps a combined signal with listeners until one of its sources aborts, and the caller's may never abort.
     lifetime.removeEventListener("abort", onEnd);
     stream?.destroy();
   }

@@ -1,6 +1,6 @@
 import { isIP } from "node:net";
 
-/** Where a server listens. No host means every interface, IPv4 and IPv6. */
+/** The address of a server. Without a host it listens on every interface, IPv4 and IPv6. */
 export interface BindAddress {
   readonly host?: string;
   /** 0 lets the system choose a free port. */
@@ -11,12 +11,12 @@ const MAX_PORT = 65_535;
 /** A DNS name of up to 253 characters in labels, such as localhost. */
 const HOST_NAME = /^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$/;
 
-/** What a bind address may look like; for error texts. */
+/** The accepted forms of a bind address, for error texts. */
 export const BIND_ADDRESS_FORMS = ":8080, 127.0.0.1:8080, [::1]:8080, localhost:8080, or 0 to switch it off";
 
 /**
- * Reads `:8080`, `127.0.0.1:0`, `[::1]:9`, `localhost:8080`; undefined for `0`, which means "do not listen".
- * @throws RangeError when the text is none of these.
+ * Parses `:8080`, `127.0.0.1:0`, `[::1]:9`, `localhost:8080`. Returns undefined for `0`, which disables the server.
+ * @throws RangeError for any other text.
  */
 export function parseBindAddress(text: string): BindAddress | undefined {
   if (text === "0") return undefined;
@@ -31,6 +31,6 @@ export function parseBindAddress(text: string): BindAddress | undefined {
 }
 
 function isHostOrIpv4(host: string): boolean {
-  // Digits and dots only that are no IPv4 address (10.0.0.300) are a typing error, not a host name.
+  // A text of digits and dots that is no IPv4 address (10.0.0.300) is a typing error, not a host name.
   return isIP(host) === 4 || (HOST_NAME.test(host) && !/^[\d.]+$/.test(host));
 }

@@ -2,16 +2,16 @@ import { Histogram } from "prom-client";
 import { ENVIRONMENT, type Metrics } from "./metrics.ts";
 import { EnvironmentCounter, EnvironmentGauge } from "./other-labels.ts";
 
-/** The labels that name one Environment. */
+/** The labels that identify one Environment. */
 export interface EnvironmentLabels {
   readonly namespace: string;
   readonly environment: string;
 }
 
 /**
- * Starts the counters of an Environment at 0, so that the first event is an increase and not the birth of a series,
- * which `rate()` does not see. Changes nothing that counts already. Gauges are left out: what was not read is not 0.
- * @param endReasons the values that `berth_sessions_ended_total` may have.
+ * Starts the counters of an Environment at 0, because `rate()` does not count the first sample of a new series.
+ * Existing values do not change. Gauges are left out: an unknown value is not 0.
+ * @param endReasons the values of the label `reason` of `berth_sessions_ended_total`.
  */
 export function startEnvironmentMetrics(
   metrics: Metrics,
@@ -27,9 +27,9 @@ export function startEnvironmentMetrics(
 }
 
 /**
- * Removes every series of an Environment, in a time that does not grow with how many others there are. Call it when its
- * loops have ended, here or with the Lease: the last value of a gauge would otherwise be shown, and alerted on, for as long
- * as the process lives.
+ * Removes every series of an Environment. The time does not depend on the number of other Environments. Call it when
+ * the Environment's loops have ended, also after losing the Lease. Otherwise the last value of a gauge stays, and
+ * triggers alerts, as long as the process lives.
  */
 export function forgetEnvironmentMetrics(metrics: Metrics, labels: EnvironmentLabels): void {
   const own = { namespace: labels.namespace, environment: labels.environment };
@@ -48,7 +48,7 @@ function perEnvironment(metrics: Metrics): OfEnvironments[] {
   });
 }
 
-/** prom-client keeps the names on the metric; its types leave them out. */
+/** prom-client keeps the names on the metric, but its types omit them. */
 function labelNamesOf(metric: object): readonly string[] {
   return "labelNames" in metric && Array.isArray(metric.labelNames) ? metric.labelNames.map(String) : [];
 }

@@ -5,41 +5,41 @@ import { errorText } from "../core/errors.ts";
 import { addressText, boundedServer, closerOf, listen, readBindAddress } from "./http-server.ts";
 import { type Logger, redact, silentLogger } from "./logger.ts";
 
-/** One thing that must be so: true, or the reason why it is not. One that throws has failed. */
+/** One condition of health: true, or the reason why it does not hold. A check that throws has failed. */
 export type Check = () => boolean | { readonly ok: boolean; readonly message: string };
 export type Checks = Readonly<Record<string, Check>>;
 
 export interface HealthServerOptions {
-  /** As parseBindAddress reads it; "0" starts nothing. */
+  /** In the syntax of parseBindAddress; "0" disables the server. */
   readonly bindAddress: string;
-  /** Given: GET /metrics answers with its metrics. */
+  /** If set, GET /metrics serves its metrics. */
   readonly registry?: Registry;
-  /** Given: GET /healthz. Only what a restart would mend belongs here, never another server's health. */
+  /** If set, GET /healthz runs these checks. Check only what a restart fixes, never another server's health. */
   readonly live?: Checks;
-  /** Given: GET /readyz. */
+  /** If set, GET /readyz runs these checks. */
   readonly ready?: Checks;
   readonly logger?: Logger;
 }
 
 export interface HealthServer extends AsyncDisposable {
-  /** `host:port` with the port that was really opened; undefined when switched off. */
+  /** `host:port` with the actual port; undefined when the server is disabled. */
   readonly address: string | undefined;
-  /** Stops listening and ends open connections. Idempotent. */
+  /** Stops listening and closes open connections. Idempotent. */
   close(): Promise<void>;
 }
 
-/** A probe sends a few hundred bytes; what is larger is no probe. */
+/** A probe sends a few hundred bytes. A larger request is no probe. */
 const MAX_HEADER_BYTES = 8192;
-/** Longer than Prometheus' usual scrape interval of 15 to 30 s would keep idle sockets for nothing. */
+/** Prometheus scrapes every 15 to 30 s: keeping connections open that long would waste sockets. */
 const KEEP_ALIVE_MS = 5_000;
-/** A few scrapers, with room; more is a leak or an attack, and each may hold a text of a megabyte and more. */
+/** Room for a few scrapers. More connections mean a leak or an attack, and each may hold a text of over a megabyte. */
 const MAX_METRICS_CONNECTIONS = 32;
-/** Of a server that has no metrics: its answers are some hundred bytes. */
+/** For a server without metrics, whose answers are some hundred bytes. */
 const MAX_PROBE_CONNECTIONS = 256;
 
 /**
- * Serves /metrics, /healthz and /readyz, whichever are given, to GET and HEAD.
- * @throws ConfigError when the address is wrong or cannot be listened on.
+ * Serves those of /metrics, /healthz and /readyz that are configured, to GET and HEAD.
+ * @throws ConfigError when the address is invalid or the server cannot listen on it.
  */
 export async function startHealthServer(options: HealthServerOptions): Promise<HealthServer> {
   const { bindAddress } = options;
@@ -68,8 +68,8 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
 }
 
 /**
- * The two servers of `berth run`: metrics, and health probes. One serves both where the addresses are the same.
- * @throws ConfigError as startHealthServer does; nothing is left open then.
+ * Starts the two servers of `berth run`: metrics and health probes. One server does both if the addresses are equal.
+ * @throws ConfigError like startHealthServer; no server is left running then.
  */
 export async function startObserveServers(
   options: Omit<HealthServerOptions, "bindAddress"> & {
@@ -104,8 +104,9 @@ interface Rendering {
 }
 
 /**
- * Rendered once for all who wait: nothing else runs meanwhile, and with many Environments it takes a while. It takes one turn
- * of the event loop most often: to be one for many, it begins when the requests of the turn are in.
+ * Renders the metrics once for all waiting requests, since rendering blocks the process and takes a while with many
+ * Environments. It usually takes one turn of the event loop, so it starts only after all requests of the current turn
+ * have arrived.
  */
 function renderingOf(registry: Registry): Rendering {
   let underWay: Promise<Buffer> | undefined;
@@ -129,11 +130,12 @@ function renderingOf(registry: Registry): Rendering {
 type Answers = Pick<HealthServerOptions, "live" | "ready"> & { readonly metrics: Rendering | undefined };
 
 async function answer(answers: Answers, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  // A body is never read: the connection ends with the answer, so that it cannot be taken for the next request.
+  // The body is never read. Closing the connection after the answer keeps Node from parsing the body as the next
+  // request.
   if (request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined) {
     response.setHeader("connection", "close");
   }
-  // Anybody may send what is no URL, as "//" is none.
+  // A client may send a path that is no URL, such as "//".
   const path = URL.parse(request.url ?? "/", "http://localhost")?.pathname ?? "";
   const { metrics, live, ready } = answers;
   const known = [metrics && "/metrics", live && "/healthz", ready && "/readyz"].filter((text) => text !== undefined);
@@ -149,7 +151,7 @@ async function answer(answers: Answers, request: IncomingMessage, response: Serv
   send(request, response, ok ? 200 : 503, `${text}${path.slice(1)} ${ok ? "ok" : "failed"}\n`);
 }
 
-/** One line per check, failed ones with why; the form that the API server's own /readyz?verbose has. */
+/** One line per check, with the reason of a failure, in the form of the API server's /readyz?verbose. */
 function runChecks(checks: Checks): { ok: boolean; text: string } {
   const results = Object.entries(checks).map(([name, check]) => ({ name, ...runCheck(check) }));
   const lines = results.map(({ name, ok, message }) =>

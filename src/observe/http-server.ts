@@ -3,27 +3,29 @@ import type { Socket } from "node:net";
 import { ConfigError, errorText } from "../core/errors.ts";
 import { type BindAddress, parseBindAddress } from "./bind-address.ts";
 
-/** Whoever asks here has everything to send at hand, and sends it at once; a peer that takes longer only holds a socket. */
+/** Clients send their whole request at once. A slower peer only occupies a socket. */
 const REQUEST_TIMEOUT_MS = 5_000;
-/** How often node looks for connections past those time-outs. Its default of 30 s would make 5 s a wish. */
+/**
+ * How often Node checks for connections past those timeouts. Its default of 30 s would make a limit of 5 s ineffective.
+ */
 const TIMEOUT_CHECK_MS = 1_000;
 
-/** Who takes nothing of an answer for so long is gone. Longer than events of the console are apart. */
+/** A peer that reads nothing of an answer for this long is gone. Longer than the interval of the console's events. */
 export const UNREAD_MS = 30_000;
 
 export interface ServerBounds {
   readonly maxHeaderBytes: number;
-  /** One more takes the place of one without a request under way; where each has one, it is closed. */
+  /** A further connection replaces one without a running request. If all have one, the new connection is closed. */
   readonly maxConnections: number;
-  /** How long a connection may stay between two requests; node's default is 5 s. */
+  /** How long a connection may stay open between two requests; Node's default is 5 s. */
   readonly keepAliveMs?: number;
-  /** For tests; UNREAD_MS is the default. */
+  /** For tests; the default is UNREAD_MS. */
   readonly unreadMs?: number;
 }
 
 /**
- * A server whose peers cost a bounded amount, whatever they send: one request a connection at a time. Node hands out all
- * requests that came in one packet at once, and keeps their answers: 14 kB of requests became 400 renderings of the metrics.
+ * Creates a server with a bounded cost per peer: one request at a time on each connection. Node would pass on all
+ * requests of one packet at once and buffer their answers: 14 kB of requests led to 400 renderings of the metrics.
  */
 export function boundedServer(bounds: ServerBounds, listener: RequestListener): Server {
   const { maxHeaderBytes, maxConnections, keepAliveMs, unreadMs = UNREAD_MS } = bounds;
@@ -41,12 +43,12 @@ export function boundedServer(bounds: ServerBounds, listener: RequestListener): 
 }
 
 /**
- * Not `server.maxConnections`, which closes whoever comes last: peers that say nothing would keep out kubelet's probes, and
- * have it restart this process.
+ * Replaces `server.maxConnections`, which closes the newest connection: silent peers would block the kubelet's probes,
+ * and the kubelet would restart this process.
  */
 class Connections {
   readonly #max: number;
-  /** Those without a request under way, the one that has gone without for longest first. */
+  /** Connections without a running request, the longest waiting first. */
   readonly #waiting = new Set<Socket>();
   readonly #answering = new Set<Socket>();
 
@@ -68,7 +70,7 @@ class Connections {
     });
   }
 
-  /** @returns false when it has a request under way already. */
+  /** @returns false when a request is already running on the connection. */
   begin(socket: Socket): boolean {
     if (this.#answering.has(socket)) return false;
     this.#waiting.delete(socket);
@@ -82,11 +84,14 @@ class Connections {
   }
 }
 
-/** No scraper, kubelet, browser or proxy sends a request before the last one is answered: who does is cut off. */
+/**
+ * Scrapers, the kubelet, browsers and proxies never send a request before the last answer. A peer that does is
+ * disconnected.
+ */
 function oneAtATime(listener: RequestListener, connections: Connections): RequestListener {
   return (request, response) => {
     const { socket } = request;
-    // The rest of the packet in which the connection was cut off.
+    // Another request from the packet that led to the disconnect.
     if (socket.destroyed) return;
     if (!connections.begin(socket)) {
       socket.destroy();
@@ -97,7 +102,7 @@ function oneAtATime(listener: RequestListener, connections: Connections): Reques
   };
 }
 
-/** Undefined: nothing is to listen. @throws ConfigError */
+/** Returns undefined when the server is disabled. @throws ConfigError */
 export function readBindAddress(text: string): BindAddress | undefined {
   try {
     return parseBindAddress(text);
@@ -106,7 +111,10 @@ export function readBindAddress(text: string): BindAddress | undefined {
   }
 }
 
-/** Resolves when the server listens. `text` is the address as it was written. @throws ConfigError when it cannot. */
+/**
+ * Resolves when the server listens. `text` is the address as the user wrote it. @throws ConfigError when it cannot
+ * listen.
+ */
 export function listen(server: Server, bind: BindAddress, text: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const onError = (cause: Error) =>
@@ -119,7 +127,7 @@ export function listen(server: Server, bind: BindAddress, text: string): Promise
   });
 }
 
-/** Stops listening and ends open connections. Idempotent. */
+/** Returns a function that stops listening and closes open connections. Idempotent. */
 export function closerOf(server: Server): () => Promise<void> {
   let done: Promise<void> | undefined;
   return () => {
@@ -131,7 +139,7 @@ export function closerOf(server: Server): () => Promise<void> {
   };
 }
 
-/** `host:port` with the port that was really opened; undefined when it does not listen. */
+/** `host:port` with the actual port; undefined when the server does not listen. */
 export function addressText(server: Server): string | undefined {
   const address = server.address();
   if (address === null || typeof address === "string") return undefined;

@@ -3,8 +3,8 @@ import pino from "pino";
 export type Logger = pino.Logger;
 
 /**
- * Keys whose values never reach a log line, up to three levels deep. A second line of defence: nothing should pass them
- * in the first place. Not `key`, which is what a work queue calls the names of objects.
+ * Keys whose values are removed from log lines, up to three levels deep. This is a second line of defense: code must
+ * not log them in the first place. `key` is not listed, because work queues use it for names of objects.
  */
 export const REDACTED_KEYS = [
   "authorization",
@@ -21,18 +21,18 @@ export const REDACTED_KEYS = [
   "password",
 ] as const;
 
-/** What looks like a credential, wherever it stands in a text: each with what is shown instead. */
+/** Patterns of credentials anywhere in a text, with their replacements. */
 const CREDENTIALS: readonly (readonly [form: RegExp, shown: string])[] = [
   [/sk-ant-[A-Za-z0-9_-]{4,}/g, "sk-ant-[redacted]"],
   [/whsec_[A-Za-z0-9+/=]{8,}/g, "whsec_[redacted]"],
-  // The same in base64, as the data of a Secret has it.
+  // The same in base64, as in a Secret's data.
   [/c2stYW50L[A-Za-z0-9+/_=-]{4,}/g, "[redacted]"],
   // JSON in base64 (it starts with `{"`): the secret of a work item, and the parts of a service account's token.
   [/eyJ[A-Za-z0-9_-]{16,}={0,2}(?:\.[A-Za-z0-9_-]+)*/g, "[redacted]"],
   [/\bBearer [A-Za-z0-9._~+/=-]{8,}/gi, "Bearer [redacted]"],
 ];
 
-/** Replaces every credential in a text; for messages that come from elsewhere (servers, containers). */
+/** Replaces every credential in a text. For messages from other programs (servers, containers). */
 export function redact(text: string): string {
   return CREDENTIALS.reduce((shown, [form, instead]) => shown.replaceAll(form, instead), text);
 }
@@ -40,7 +40,7 @@ export function redact(text: string): string {
 export const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "fatal"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** JSON lines on `destination` (standard error unless given), time in ISO 8601. */
+/** Writes JSON lines to `destination` (standard error by default), with times in ISO 8601. */
 export function createLogger(level: LogLevel | "silent", destination?: pino.DestinationStream): Logger {
   const paths = REDACTED_KEYS.flatMap((key) => [`["${key}"]`, `*["${key}"]`, `*.*["${key}"]`]);
   return pino(

@@ -1,16 +1,16 @@
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { EnvironmentCounter, EnvironmentGauge } from "./other-labels.ts";
 
-/** Buckets in seconds for the path from a queued item to a started container: a parked Pod starts in about 0.1 s. */
+/** Buckets in seconds for the path from a queued item to a started container. A parked Pod starts in about 0.1 s. */
 const START_BUCKETS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120, 300, 600];
 const REQUEST_BUCKETS = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-/** Labels that name one Environment. */
+/** Labels that identify one Environment. */
 export const ENVIRONMENT = ["namespace", "environment"] as const;
 
 /**
- * Every metric that Berth exports, in one list. Names are `berth_...` in base units; label values come from closed
- * sets, except the two that name an Environment. docs/metrics.md is checked against this list.
+ * Every metric that Berth exports. Names are `berth_...` in base units. Label values come from closed sets, except the
+ * two that identify an Environment. A test compares docs/metrics.md with this list.
  */
 export function createMetrics(registry: Registry = new Registry()) {
   const registers = [registry];
@@ -27,7 +27,7 @@ export function createMetrics(registry: Registry = new Registry()) {
 
   return {
     registry,
-    // The queue, as the Work API's statistics say it.
+    // The queue, from the Work API's statistics.
     queueDepth: gauge("berth_queue_depth", "Work items waiting to be picked up.", ENVIRONMENT),
     queuePending: gauge("berth_queue_pending", "Work items polled but not acknowledged yet.", ENVIRONMENT),
     queueOldestTimestamp: gauge(

@@ -8,15 +8,15 @@ import {
 } from "prom-client";
 
 /**
- * What the labels of a metric had for values, those apart that name an Environment. They come from closed sets, so that
- * this stays as small with ten thousand Environments as with one, and says which series one of them can have: to find
- * these among the series of all would take longer with every Environment there is.
+ * The combinations of label values that a metric has had, without the labels that identify an Environment. The values
+ * come from closed sets, so their number does not depend on the number of Environments. They give the possible series
+ * of one Environment; a search through all series would take longer with each Environment.
  */
 class OtherLabels {
   readonly #names: readonly string[];
   readonly #seen = new Map<string, Readonly<Record<string, string>>>();
 
-  /** @param own the labels that name an Environment. */
+  /** @param own the labels that identify an Environment. */
   constructor(all: readonly string[], own: readonly string[]) {
     this.#names = all.filter((name) => !own.includes(name));
   }
@@ -40,11 +40,11 @@ export class EnvironmentCounter<L extends string> extends Counter<L> {
   constructor(configuration: CounterConfiguration<L>, own: readonly string[]) {
     super(configuration);
     this.others = new OtherLabels(configuration.labelNames ?? [], own);
-    // prom-client makes it a property of each counter, which a method here would not come before.
+    // prom-client defines `inc` as a property of each instance, which hides a method of this class.
     const inc = this.inc.bind(this) as (labels: LabelValues<L>, value?: number) => void;
     this.inc = (labels?: LabelValues<L> | IncreaseDataWithExemplar<L> | number, value: number = 1) => {
       if (typeof labels !== "object") throw new TypeError("a counter of Environments needs their labels");
-      // Of exemplars nobody here makes use.
+      // Exemplars are not used here.
       const of = labels as LabelValues<L>;
       this.others.see(of);
       inc(of, value);
@@ -52,7 +52,7 @@ export class EnvironmentCounter<L extends string> extends Counter<L> {
   }
 }
 
-/** A gauge of Environments; it is set, never moved. */
+/** A gauge of Environments. It supports `set` only. */
 export class EnvironmentGauge<L extends string> extends Gauge<L> {
   readonly others: OtherLabels;
 

@@ -1,7 +1,7 @@
 import { text } from "node:stream/consumers";
 import { styleText } from "node:util";
 
-/** Colours of a text, or none. Each says what it is for, not what it looks like. */
+/** Styles for text, or none. Each name gives the meaning, not the look. */
 export interface Paint {
   good(text: string): string;
   bad(text: string): string;
@@ -24,22 +24,25 @@ const COLOURS: Paint = {
 };
 const NO_COLOURS: Paint = { good: plain, bad: plain, doubtful: plain, faint: plain, strong: plain };
 
-/** Colours only where a person reads them who has not asked for none (https://no-color.org). */
+/** Uses colors only for a person at a terminal who has not set NO_COLOR (https://no-color.org). */
 export function paintFor(streams: Pick<CliStreams, "isTerminal">, noColor: string | undefined): Paint {
   return streams.isTerminal === true && !noColor ? COLOURS : NO_COLOURS;
 }
 
-/** Whatever moves a terminal's cursor, ends a line, or turns the direction of writing. */
+/** Characters that move a terminal's cursor, end a line, or change the direction of writing. */
 const CONTROLS = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+/gu;
 
-/** A text of somebody else's on one line: what a session's program wrote must not pass for lines of ours, nor steer a terminal. */
+/**
+ * Puts text from elsewhere on one line. A session's output must neither look like lines of Berth nor control a
+ * terminal.
+ */
 export function oneLine(text: string): string {
   return text.replace(CONTROLS, " ").trim();
 }
 
 const CLEAR_LINE = "\r\u001b[K";
 
-/** One line that says what is under way, where a person looks on; gone when it is done. */
+/** One line of progress on a terminal. It is removed when the work is done. */
 export class Progress implements Disposable {
   readonly #streams: CliStreams;
 
@@ -57,8 +60,8 @@ export class Progress implements Disposable {
 }
 
 /**
- * The streams of this process. Who reads only the beginning (`| head`, a pager that is left) has had enough: what is
- * written after that is dropped, and the command ends as it would. What else goes wrong with writing is thrown.
+ * The streams of this process. A reader that stops early (`head`, a pager that was quit) is no error: later output is
+ * dropped and the command ends normally. Any other write error is thrown.
  */
 export function standardStreams(): CliStreams {
   for (const stream of [process.stdout, process.stderr]) stream.off("error", unlessUnread).on("error", unlessUnread);
@@ -74,12 +77,12 @@ function unlessUnread(error: NodeJS.ErrnoException): void {
   if (error.code !== "EPIPE") throw error;
 }
 
-/** Where a command writes, and what it knows of who reads. */
+/** The output of a command, and whether a person reads it. */
 export interface CliStreams {
   out(text: string): void;
   err(text: string): void;
-  /** Whether a person reads the output: only then it has colours and progress. False unless set. */
+  /** Whether a person reads the output. If so, it has colors and progress. False by default. */
   readonly isTerminal?: boolean;
-  /** All of the standard input. */
+  /** All of standard input. */
   input?(): Promise<string>;
 }
