@@ -1,11 +1,11 @@
-/** The table of Environments, what is wrong with them, and what of it is said aloud. */
+/** The table of Environments, their problems, and the news for screen readers. */
 import { clockTime } from "./text.js";
 
 /** @typedef {import("./state.js").Environment} Environment */
 
-/** More would be a log. */
+/** Maximum number of problems shown; a longer list would be a log. */
 const MOST_WRONG = 50;
-/** Changes of state that are said in full; of more only how many there are. */
+/** Maximum number of changes announced in full. For more, only their number is announced. */
 const MOST_TOLD = 3;
 
 export class Environments {
@@ -41,7 +41,7 @@ export class Environments {
     this.showWrong(environments);
   }
 
-  /** What a person who does not look should hear. @param {readonly Environment[]} environments @returns {string} */
+  /** The text that a screen reader announces. @param {readonly Environment[]} environments @returns {string} */
   news(environments) {
     const said = [];
     for (const { key, ready } of environments) {

@@ -1,20 +1,20 @@
 /**
- * One session on the time line: which parts of its lane are seen, and where.
+ * The visible parts of one session's lane on the time line, and their positions.
  *
- * @typedef {{kind: "waits" | "claimed" | "opened" | "runs", left: number, width: number}} Part in per cent of the lane
+ * @typedef {{kind: "waits" | "claimed" | "opened" | "runs", left: number, width: number}} Part in percent of the lane
  * @typedef {{fromMs: number, toMs: number}} Window
  */
 
 /**
- * The parts of a lane that are within the window, in order. A step that is not known is passed over: the part before it
- * goes on to the next one that is.
+ * Returns the parts of a lane within the window, in order. The part before an unknown step extends to the next known
+ * step.
  *
  * @param {import("./state.js").Session} session @param {Window} window @returns {Part[]}
  */
 export function partsOf(session, { fromMs, toMs }) {
   const { queuedAtMs, claimedAtMs, openedAtMs, beatAtMs, stoppedAtMs, lease, startedAtMs } = session;
-  // The operator's own beat takes the lease before anything is opened: what runs is what has started.
-  // A node tells whole seconds, and so seems to start containers before they were opened.
+  // Under lease: Operator the operator's heartbeat precedes the opening of the Pod, so the container start counts. A
+  // node reports whole seconds, so a container may seem to start before its Pod was opened.
   const startMs = startedAtMs === null ? null : Math.max(startedAtMs, openedAtMs ?? startedAtMs);
   const runsAtMs = lease === "Operator" ? startMs : beatAtMs;
   /** @type {[Part["kind"], number | null][]} */
@@ -40,7 +40,7 @@ export function partsOf(session, { fromMs, toMs }) {
   });
 }
 
-/** Where a session's end is, in per cent; null: not in the window. @param {number | null} ms @param {Window} window */
+/** Position of a session's end in percent; null outside the window. @param {number | null} ms @param {Window} window */
 export function placeOf(ms, { fromMs, toMs }) {
   if (ms === null || ms < fromMs || ms > toMs) return null;
   return ((ms - fromMs) / (toMs - fromMs)) * 100;

@@ -1,18 +1,18 @@
-/** The grid of sessions: thousands of rows, of which those in sight are elements. */
+/** The grid of sessions. It may have thousands of rows, but only visible ones have elements. */
 import { partsOf, placeOf } from "./lane.js";
 import { between, clockTime, endMark, laneText, stateText } from "./text.js";
 
-/** As style.css has it. */
+/** The row height in style.css. */
 const ROW_PX = 28;
-/** Rows beyond what is in sight, above and below, so that scrolling shows no gap. */
+/** Additional rows above and below the visible ones, so that scrolling shows no gap. */
 const SPARE_ROWS = 8;
-/** Marks of the axis. */
+/** Number of marks on the axis. */
 const TICKS = 4;
 
 /** @typedef {import("./state.js").Session} Session */
 
 /**
- * One row's elements, made once and filled again and again.
+ * Elements of one row, created once and filled repeatedly.
  * @typedef {object} Row
  * @property {HTMLElement} element
  * @property {Record<string, HTMLElement>} cells
@@ -56,7 +56,7 @@ export class Lanes {
     this.redraw();
   }
 
-  /** Once before the next picture, however often it is asked for. */
+  /** Redraws once before the next frame, however often it is called. */
   redraw() {
     if (this.isDue) return;
     this.isDue = true;
@@ -200,21 +200,21 @@ export class Lanes {
     this.onOpen(session);
   }
 
-  /** Selects a row and brings it into sight. @param {number} index */
+  /** Selects a row and scrolls it into view. @param {number} index */
   select(index) {
     const { grid, sessions } = this;
     this.selected = sessions[index]?.id ?? null;
     const top = index * ROW_PX;
-    // The head stays above the rows.
+    // The head covers the top of the grid.
     const sight = grid.clientHeight - ROW_PX;
     if (top < grid.scrollTop) grid.scrollTop = top;
     else if (top + ROW_PX > grid.scrollTop + sight) grid.scrollTop = top + ROW_PX - sight;
-    // At once: a screen reader asks for the row that is active now.
+    // Draw at once: a screen reader looks up the active row now.
     this.draw();
   }
 }
 
-/** Elements that stay as they are cost nothing. @param {Element | undefined} element @param {string} text */
+/** Changes an element only if its text differs. @param {Element | undefined} element @param {string} text */
 function setText(element, text) {
   if (element && element.firstChild?.nodeValue !== text) element.textContent = text;
 }

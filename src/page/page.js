@@ -1,14 +1,14 @@
-/** The console: listens to the operator and shows what it says. It asks for nothing else, and changes nothing. */
+/** The console: it listens to the operator's events and shows them. It sends no other request and changes nothing. */
 import { Environments } from "./environments.js";
 import { Lanes } from "./lanes.js";
 import { State } from "./state.js";
 import { between, clockTime, stateText } from "./text.js";
 
-/** How often the time line moves on by itself. */
+/** How often the time line moves without new events. */
 const MOVE_EVERY_MS = 1_000;
-/** The server says something every 15 s; silence for longer is a connection that is gone. */
+/** The server sends something every 15 s. After a longer silence the connection is dead. */
 const SILENCE_MS = 40_000;
-/** Before a connection that was refused is tried again. */
+/** Delay before reconnecting after a refused connection. */
 const AGAIN_MS = 5_000;
 const SECOND_MS = 1_000;
 
@@ -98,7 +98,7 @@ function showDetail() {
     Queued: clockTime(queued),
     Claimed: step(session.claimedAtMs),
     Opened: step(session.openedAtMs),
-    // A node tells whole seconds: a difference would seem more than it is.
+    // A node reports whole seconds, so a difference would look too precise.
     "Container started":
       session.startedAtMs === null ? "not known" : `${clockTime(session.startedAtMs)}, by its node's clock`,
     "First beat": session.lease === "Operator" ? `${step(session.beatAtMs)}, by Berth` : step(session.beatAtMs),
@@ -110,7 +110,7 @@ function showDetail() {
   byId("detail-title").textContent = `Pod ${session.pod}`;
   const list = /** @type {HTMLElement} */ (detail.querySelector("dl"));
   const text = JSON.stringify(rows);
-  // A person may be selecting text.
+  // Do not replace text that a person may be selecting.
   if (list.dataset["text"] === text) return;
   list.dataset["text"] = text;
   list.replaceChildren(
@@ -154,7 +154,7 @@ function connect() {
     state.take(JSON.parse(data));
     showAll();
   };
-  // Asked again here, not by the browser: it gives up on a server that answers with an error.
+  // Reconnect here, because the browser gives up after an error response.
   events.onerror = again;
 }
 
@@ -171,7 +171,7 @@ byId("detail").addEventListener("keydown", (event) => {
   showDetail();
   byId("grid").focus();
 });
-// A time line that nobody sees need not move.
+// A hidden time line does not need to move.
 setInterval(() => {
   if (document.visibilityState === "visible") showSessions();
 }, MOVE_EVERY_MS);

@@ -1,5 +1,5 @@
 /**
- * What the server said, and which of it is looked at.
+ * The state that the server reported, and the user's selection of it.
  *
  * @typedef {object} Session
  * @property {string} id
@@ -50,11 +50,11 @@ export class State {
     this.environments = new Map();
     /** @type {Map<string, Session>} */
     this.sessions = new Map();
-    /** Server's clock less ours. */
+    /** The server's clock minus ours. */
     this.aheadMs = 0;
   }
 
-  /** Now, by the server's clock. */
+  /** The current time of the server's clock. */
   get nowMs() {
     return Date.now() + this.aheadMs;
   }
@@ -73,7 +73,7 @@ export class State {
     for (const session of change.sessions?.set ?? []) this.sessions.set(session.id, session);
   }
 
-  /** The sessions that were chosen, the newest first. @param {Choice} choice @returns {Session[]} */
+  /** The chosen sessions, newest first. @param {Choice} choice @returns {Session[]} */
   chosen({ environment, which, find }) {
     const word = find.trim().toLowerCase();
     return [...this.sessions.values()]

@@ -1,4 +1,4 @@
-/** Words for times and states. */
+/** Texts for times and states. */
 
 const SECOND_MS = 1_000;
 const MINUTE_MS = 60 * SECOND_MS;
@@ -16,7 +16,7 @@ export function clockTime(ms) {
   return ms === null ? "" : CLOCK.format(ms);
 }
 
-/** `0.12 s`, `4 min 03 s`; clocks of different machines may differ: never below 0. @param {number} ms */
+/** `0.12 s`, `4 min 03 s`. Never below 0, since clocks of machines differ. @param {number} ms */
 export function duration(ms) {
   const positive = Math.max(0, ms);
   if (positive < 10 * SECOND_MS) return `${(positive / SECOND_MS).toFixed(2)} s`;
@@ -33,7 +33,10 @@ export function between(from, to) {
   return from === null || to === null ? "" : duration(to - from);
 }
 
-/** Mark and word of a session's state: never told by colour alone. @param {import("./state.js").Session} session */
+/**
+ * Mark and word of a session's state, so that color is never the only sign. @param {import("./state.js").Session}
+ * session
+ */
 export function stateText(session) {
   if (session.phase !== "ended") return session.phase;
   return `${endMark(session)} ${session.reason ?? "Unknown"}`;
@@ -44,7 +47,7 @@ export function endMark(session) {
   return session.failed ? "✕" : "✓";
 }
 
-/** The lane in words. @param {import("./state.js").Session} session */
+/** Describes the lane for screen readers. @param {import("./state.js").Session} session */
 export function laneText(session) {
   const { queuedAtMs: queued, claimedAtMs, openedAtMs, beatAtMs, stoppedAtMs, phase } = session;
   /** @type {[string, number | null][]} */

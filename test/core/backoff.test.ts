@@ -3,17 +3,17 @@ import { Backoff, backoffCeiling } from "../../src/core/backoff.ts";
 
 const POLICY = { baseMs: 100, maxMs: 1_000 };
 
-test("a backoff doubles with every failure, up to its bound", () => {
+test("doubles with every failure, up to its bound", () => {
   const backoff = new Backoff(POLICY, () => 1);
   expect(Array.from({ length: 6 }, () => backoff.next())).toEqual([100, 200, 400, 800, 1_000, 1_000]);
 });
 
-test("half of each delay is random, and half is not", () => {
+test("fixes half of each delay and randomizes the other half", () => {
   expect(new Backoff(POLICY, () => 0).next()).toBe(50);
   expect(new Backoff(POLICY, () => 0.5).next()).toBe(75);
 });
 
-test("it starts from the base again after a success", () => {
+test("starts from the base again after a success", () => {
   const backoff = new Backoff(POLICY, () => 1);
   backoff.next();
   backoff.next();
@@ -22,7 +22,7 @@ test("it starts from the base again after a success", () => {
   expect(backoff.next()).toBe(100);
 });
 
-test("its bound holds after any number of failures", () => {
+test("keeps its bound after any number of failures", () => {
   expect(backoffCeiling(POLICY, 1_000_000)).toBe(1_000);
   expect(backoffCeiling({ baseMs: 1, maxMs: 100, factor: 10 }, 1)).toBe(10);
 });

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Chunks } from "../../src/core/chunks.ts";
 
-test("pieces of any sizes come out as they went in, one after the other", () => {
+test("returns pieces of any size in the order in which they were pushed", () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 40_000, size: "max" }), { maxLength: 20 }), (pieces) => {
       const chunks = new Chunks();
@@ -18,7 +18,7 @@ test("pieces of any sizes come out as they went in, one after the other", () => 
   );
 });
 
-test("what was taken stays as it is when more comes", () => {
+test("does not change a taken buffer on later pushes", () => {
   const chunks = new Chunks();
   chunks.push(Buffer.from("first"));
   const first = chunks.take();
@@ -27,7 +27,7 @@ test("what was taken stays as it is when more comes", () => {
   expect(chunks.take().toString()).toBe("second");
 });
 
-test("a body that comes byte by byte costs its size, not a hundred times as much", () => {
+test("uses memory in proportion to the size of a body that arrives byte by byte", () => {
   const chunks = new Chunks();
   const piece = Buffer.alloc(65_536);
   const bytes = 4_000_000;
@@ -35,6 +35,6 @@ test("a body that comes byte by byte costs its size, not a hundred times as much
   for (let i = 0; i < bytes; i += 1) chunks.push(piece.subarray(i % 65_536, (i % 65_536) + 1));
   const after = process.memoryUsage();
   expect(chunks.bytes).toBe(bytes);
-  // What is collected meanwhile may make it less. A list of pieces would be some 400 MB here.
+  // Garbage collection may lower the number. A list of pieces would take some 400 MB here.
   expect(after.heapUsed - before.heapUsed).toBeLessThan(100_000_000);
 });

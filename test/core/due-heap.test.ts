@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { DueHeap } from "../../src/core/due-heap.ts";
 
 describe("keys with a time each", () => {
-  test("come earliest first, and those of one time in the order in which they were set", () => {
+  test("come earliest first, and in the order of setting when times are equal", () => {
     const heap = new DueHeap<string>();
     for (const [key, atMs] of [
       ["c", 30],
@@ -17,7 +17,7 @@ describe("keys with a time each", () => {
     expect(taken).toEqual(["a", "b1", "b2", "c", undefined]);
   });
 
-  test("are not taken before their time, and say which it was", () => {
+  test("are not taken before their time, and report that time", () => {
     const heap = new DueHeap<string>();
     heap.set("a", 10);
     expect(heap.take(9)).toBeUndefined();
@@ -26,7 +26,7 @@ describe("keys with a time each", () => {
     expect(heap.nextMs).toBeUndefined();
   });
 
-  test("have one time: a later one takes the place of an earlier", () => {
+  test("have one time: a later call of set replaces the previous time", () => {
     const heap = new DueHeap<string>();
     heap.set("a", 10);
     heap.set("a", 30);
@@ -37,7 +37,7 @@ describe("keys with a time each", () => {
     expect(heap.take(30)?.key).toBe("a");
   });
 
-  test("are gone once they are removed", () => {
+  test("are gone after remove", () => {
     const heap = new DueHeap<string>();
     heap.set("a", 10);
     heap.set("b", 20);
@@ -47,7 +47,7 @@ describe("keys with a time each", () => {
     expect(heap.size).toBe(1);
   });
 
-  test("leave little behind when their times are replaced, however far off those were, and keep their order", () => {
+  test("leave few dead entries when their times are replaced often, and keep their order", () => {
     const heap = new DueHeap<number>();
     for (let key = 0; key < 50; key += 1) heap.set(key, 50 - key);
     for (let n = 1; n <= 10_000; n += 1) {
@@ -76,7 +76,7 @@ describe("keys with a time each", () => {
             heap.set(next.key, next.atMs);
             list.push({ key: next.key, atMs: next.atMs });
           } else {
-            // A stable sort keeps the order of setting within one time.
+            // A stable sort keeps the order of setting for equal times.
             const first = [...list].sort((a, b) => a.atMs - b.atMs)[0];
             const due = first && first.atMs <= next.nowMs ? first : undefined;
             list = list.filter((entry) => entry !== due);

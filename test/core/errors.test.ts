@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import { errorText } from "../../src/core/errors.ts";
 
-test("the text of an error has its causes once, each in one line", () => {
+test("puts an error and its causes on one line, without repeating a cause", () => {
   const cause = new Error("session expired,\n  log in again\n");
   expect(errorText(new Error("no credentials", { cause }))).toBe("no credentials: session expired, log in again");
-  // One that repeats its cause.
+  // An error whose message repeats its cause.
   expect(errorText(new Error(`no credentials: ${errorText(cause)}`, { cause }))).toBe(
     "no credentials: session expired, log in again",
   );

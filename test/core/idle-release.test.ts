@@ -4,7 +4,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 
 const LINGER_MS = 30_000;
 
-/** An object that carries a finalizer, and is idle. */
+/** An idle object with a finalizer. */
 function held() {
   const clock = new VirtualClock();
   const state = { isIdle: true, mayBeHeld: true, fails: 0 };
@@ -25,7 +25,7 @@ function held() {
   return { clock, state, asked, failures, release };
 }
 
-test("lets go once, so long after it was first seen idle, however often it is told of changes", async () => {
+test("releases once, a fixed time after the object became idle, whatever changes are reported meanwhile", async () => {
   const { clock, state, asked, release } = held();
   release.noteChange();
   await clock.advance(LINGER_MS - 1);
@@ -38,7 +38,7 @@ test("lets go once, so long after it was first seen idle, however often it is to
   expect(asked).toHaveLength(1);
 });
 
-test("waits anew after work", async () => {
+test("restarts the wait after work", async () => {
   const { clock, state, asked, release } = held();
   release.noteChange();
   await clock.advance(LINGER_MS / 2);
@@ -54,7 +54,7 @@ test("waits anew after work", async () => {
   expect(state.mayBeHeld).toBe(false);
 });
 
-test("tells of a failure, and tries again after as long", async () => {
+test("reports a failure and retries after the same time", async () => {
   const { clock, state, asked, failures, release } = held();
   state.fails = 2;
   release.noteChange();
@@ -64,7 +64,7 @@ test("tells of a failure, and tries again after as long", async () => {
   expect(state.mayBeHeld).toBe(false);
 });
 
-test("lets go of nothing once it was ended", async () => {
+test("releases nothing after its end", async () => {
   const { clock, asked, release } = held();
   release.noteChange();
   release.end();

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { keepRunning } from "../../src/core/keep-running.ts";
 import { VirtualClock } from "../support/virtual-clock.ts";
 
-test("a loop that throws is told, and begun anew after a backoff, until the signal aborts", async () => {
+test("reports a loop that throws and restarts it after a backoff, until the signal aborts", async () => {
   const clock = new VirtualClock();
   const ending = new AbortController();
   const told: unknown[] = [];
@@ -21,7 +21,7 @@ test("a loop that throws is told, and begun anew after a backoff, until the sign
   expect(begun).toBe(1);
   await clock.advance(60_000);
   expect(begun).toBeGreaterThan(1);
-  // Not a hot loop: each pause is longer than the one before.
+  // Not a hot loop: each pause is longer than the last one.
   expect(begun).toBeLessThan(10);
   expect(told).toHaveLength(begun);
   ending.abort();

@@ -1,14 +1,14 @@
 import { expect, test } from "vitest";
 import { Notifier } from "../../src/core/notifier.ts";
 
-/** Whether a promise has settled once everything that waits for nothing has run. */
+/** Whether a promise has settled once all work that is ready has run. */
 async function isSettled(promise: Promise<unknown>): Promise<boolean> {
   const none = Symbol("none");
   await new Promise((resolve) => setImmediate(resolve));
   return (await Promise.race([promise, Promise.resolve(none)])) !== none;
 }
 
-test("a change wakes all who wait at that moment, and nobody who waits later", async () => {
+test("wakes all current waiters, and no later ones", async () => {
   const notifier = new Notifier();
   const [one, other] = [notifier.wait(), notifier.wait()];
   notifier.notify();
@@ -16,7 +16,7 @@ test("a change wakes all who wait at that moment, and nobody who waits later", a
   expect(await isSettled(notifier.wait())).toBe(false);
 });
 
-test("a wait ends when its signal aborts, at once when it has", async () => {
+test("ends a wait when its signal aborts, at once if it has already aborted", async () => {
   const notifier = new Notifier();
   const stop = new AbortController();
   const wait = notifier.wait(stop.signal);
@@ -26,7 +26,7 @@ test("a wait ends when its signal aborts, at once when it has", async () => {
   await notifier.wait(stop.signal);
 });
 
-test("until asks at once, and again after every change", async () => {
+test("until checks its condition at once and after every change", async () => {
   const notifier = new Notifier();
   const { signal } = new AbortController();
   let left = 2;
@@ -41,7 +41,7 @@ test("until asks at once, and again after every change", async () => {
   await done;
 });
 
-test("until ends with its signal, whatever is not so", async () => {
+test("until ends with its signal, even if its condition is false", async () => {
   const notifier = new Notifier();
   const stop = new AbortController();
   const done = notifier.until(() => false, stop.signal);

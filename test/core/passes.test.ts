@@ -5,7 +5,7 @@ import { VirtualClock } from "../support/virtual-clock.ts";
 const RETRY_MS = 5_000;
 const MIN_WAKE_MS = 100;
 
-/** Passes that count, and whose every run a test may hold up or break. */
+/** Passes that count their runs. A test can delay them or make them fail. */
 function bench({ restMs = 0 } = {}) {
   const clock = new VirtualClock();
   const ending = new AbortController();
@@ -31,11 +31,11 @@ function bench({ restMs = 0 } = {}) {
   return { clock, ending, state, passes, start: () => passes.start(ending.signal) };
 }
 
-/** A promise that a test resolves. */
+/** A promise that the test resolves. */
 const held = () => Promise.withResolvers<void>();
 
 describe("changes", () => {
-  test("nothing runs before the start, however often it is asked for", async () => {
+  test("run nothing before the start, however often a pass is requested", async () => {
     const { clock, passes, state, start } = bench();
     passes.poke();
     passes.wakeAfter(1);
@@ -46,7 +46,7 @@ describe("changes", () => {
     expect(state.ran).toBe(1);
   });
 
-  test("many of one moment make one pass", async () => {
+  test("lead to one pass when they come in the same turn", async () => {
     const { clock, passes, state, start } = bench();
     start();
     for (let n = 0; n < 10; n += 1) passes.poke();
@@ -54,7 +54,7 @@ describe("changes", () => {
     expect(state.ran).toBe(1);
   });
 
-  test("those that come while it rests after a pass make one more when the rest is over", async () => {
+  test("lead to one more pass after the rest when they come during it", async () => {
     const { clock, passes, state, start } = bench({ restMs: 20 });
     start();
     await clock.settle();
@@ -70,7 +70,7 @@ describe("changes", () => {
     expect(state.ran).toBe(2);
   });
 
-  test("the first one after a rest is looked at at once", async () => {
+  test("lead to a pass at once after a rest", async () => {
     const { clock, passes, state, start } = bench({ restMs: 20 });
     start();
     await clock.advance(1_000);
@@ -79,7 +79,7 @@ describe("changes", () => {
     expect(state.ran).toBe(2);
   });
 
-  test("an end does not wait for the rest", async () => {
+  test("are not waited for at the end, even during a rest", async () => {
     const { clock, ending, passes, start } = bench({ restMs: 20 });
     start();
     await clock.settle();
@@ -88,7 +88,7 @@ describe("changes", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("many while a pass is under way make one more, after it", async () => {
+  test("lead to one more pass when they come during a pass", async () => {
     const { clock, passes, state, start } = bench();
     const first = held();
     state.hold = first.promise;
@@ -104,8 +104,8 @@ describe("changes", () => {
   });
 });
 
-describe("the clock", () => {
-  test("of several times to wake the earliest counts, whatever order they come in", async () => {
+describe("wake-up times", () => {
+  test("only the earliest counts, in whatever order they are set", async () => {
     const { clock, passes, state, start } = bench();
     start();
     await clock.settle();
@@ -116,12 +116,12 @@ describe("the clock", () => {
     expect(state.ran).toBe(1);
     await clock.advance(1);
     expect(state.ran).toBe(2);
-    // The others were for the same reason: whoever still waits for them asks again in the pass.
+    // The others had the same reason: work that still waits sets its time again during the pass.
     await clock.advance(10_000);
     expect(state.ran).toBe(2);
   });
 
-  test("after a wake the next one counts anew", async () => {
+  test("the next one counts again after a wake-up", async () => {
     const { clock, passes, state, start } = bench();
     start();
     await clock.settle();
@@ -132,7 +132,7 @@ describe("the clock", () => {
     expect(state.ran).toBe(3);
   });
 
-  test("a time that is past waits the shortest while: no hot loop", async () => {
+  test("a past time waits the shortest delay, so there is no hot loop", async () => {
     const { clock, passes, state, start } = bench();
     start();
     await clock.settle();
@@ -145,7 +145,7 @@ describe("the clock", () => {
 });
 
 describe("failures", () => {
-  test("a pass that failed is told of and tried again after a while, until it works", async () => {
+  test("reports a failed pass and retries it after a delay, until it succeeds", async () => {
     const { clock, state, start } = bench();
     state.breaks = 2;
     start();
@@ -161,7 +161,7 @@ describe("failures", () => {
     expect([state.ran, state.failures.length]).toEqual([3, 2]);
   });
 
-  test("a change during a pass that fails is not lost", async () => {
+  test("does not lose a change during a pass that fails", async () => {
     const { clock, passes, state, start } = bench();
     const first = held();
     state.hold = first.promise;
@@ -176,7 +176,7 @@ describe("failures", () => {
 });
 
 describe("the end", () => {
-  test("resolves when the pass under way is over, and none begins any more", async () => {
+  test("comes after the running pass, and no pass starts any more", async () => {
     const { clock, passes, state, ending, start } = bench();
     const first = held();
     state.hold = first.promise;
@@ -209,7 +209,7 @@ describe("the end", () => {
     expect(clock.pendingTimers).toBe(0);
   });
 
-  test("of passes that never started comes at once", async () => {
+  test("comes at once for passes that never started", async () => {
     await bench().passes.ended();
   });
 });

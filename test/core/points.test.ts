@@ -18,7 +18,7 @@ function traced(observer?: PointObserver) {
 
 const CLAIM = { workId: "work_1", pod: "berth-research-x" };
 
-test("tells a request before and after, with what it asks for and what matters of its answer", async () => {
+test("reports a request before and after, with its parameters and the selected parts of its answer", async () => {
   const { events, points } = traced();
   const answer = await points.run(
     "session.stop",
@@ -43,7 +43,7 @@ test("tells a request before and after, with what it asks for and what matters o
   ]);
 });
 
-test("an answer that says no in a way of its own is told as refused", async () => {
+test("reports an answer with its own refusal as refused", async () => {
   const { events, points } = traced();
   await points.run(
     "session.fence",
@@ -59,33 +59,33 @@ const work = (more: { kind: "server" | "precondition" | "network" | "rate-limite
 
 test.each([
   ["a request without a usable answer", work({ kind: "server", status: 502 }, true), "unanswered"],
-  ["one that was refused", work({ kind: "precondition", status: 412 }), "refused"],
-  ["one that was not sent", work({ kind: "network" }), "failed"],
-  ["one that the rate limit refused", work({ kind: "rate-limited", status: 429 }), "failed"],
+  ["a refused request", work({ kind: "precondition", status: 412 }), "refused"],
+  ["a request that was not sent", work({ kind: "network" }), "failed"],
+  ["a request over the rate limit", work({ kind: "rate-limited", status: 429 }), "failed"],
   ["a conflict at the API server", new KubeApiError("no", { status: 409, reason: "Conflict" }), "refused"],
-  ["a write that the API server left open", new KubeApiError("no", { status: 0, maybeApplied: true }), "unanswered"],
-  ["an error of the operator's own", new OperatorError("LeadershipLost", "not the leader"), "failed"],
-  ["anything else that is thrown", new TypeError("a bug"), "failed"],
-])("%s is thrown on and told as such", async (_name, error, outcome) => {
+  ["a write without an answer from the API server", new KubeApiError("no", { status: 0, maybeApplied: true }), "unanswered"],
+  ["an error of the operator", new OperatorError("LeadershipLost", "not the leader"), "failed"],
+  ["any other error", new TypeError("a bug"), "failed"],
+])("rethrows %s and reports its outcome", async (_name, error, outcome) => {
   const { events, points } = traced();
   await expect(points.run("session.stop", CLAIM, () => Promise.reject(error))).rejects.toBe(error);
   expect(events[1]).toMatchObject({ phase: "after", outcome });
 });
 
-test("a refusal is told with its status and reason", async () => {
+test("reports a refusal with its status and reason", async () => {
   const { events, points } = traced();
   const error = new KubeApiError("taken", { status: 409, reason: "AlreadyExists" });
   await points.run("claim.journal", CLAIM, () => Promise.reject(error)).catch(() => {});
   expect(events[1]?.details).toEqual({ error: "KubeApi", status: 409, why: "AlreadyExists" });
 });
 
-test("a decision is told once", () => {
+test("reports a decision once", () => {
   const { events, points } = traced();
   points.note("session.own", CLAIM, { acknowledgedAt: "2030-01-01T00:00:00Z" });
   expect(events).toMatchObject([{ phase: "note", details: { acknowledgedAt: "2030-01-01T00:00:00Z" } }]);
 });
 
-test("an observer that holds a request keeps it from being sent", async () => {
+test("does not send a request while the observer delays it", async () => {
   const gate = Promise.withResolvers<void>();
   const { points } = traced(({ phase }) => (phase === "before" ? gate.promise : undefined));
   let sent = false;
@@ -99,7 +99,7 @@ test("an observer that holds a request keeps it from being sent", async () => {
   expect(sent).toBe(true);
 });
 
-test("without an observer a request is sent at once, and nothing is told", async () => {
+test("sends a request at once and reports nothing without an observer", async () => {
   const points = pointsOf(undefined, { operator: "replica-1", clock })("agents/research");
   let sent = false;
   const running = points.run("session.stop", CLAIM, async () => {
@@ -110,7 +110,7 @@ test("without an observer a request is sent at once, and nothing is told", async
   expect(await running).toBe("answer");
 });
 
-test("calls of all Environments of one operator are numbered together", () => {
+test("numbers the calls of all Environments of one operator together", () => {
   const calls: number[] = [];
   const of = pointsOf(({ call }) => void calls.push(call), { operator: "replica-1", clock });
   of("agents/one").note("session.own", {});

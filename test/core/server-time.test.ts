@@ -4,10 +4,10 @@ import { ServerTime, STAMPS_APART_MS } from "../../src/core/server-time.ts";
 
 const SECOND = 1_000;
 const HOUR = 3_600_000;
-/** Some instant on our clock. */
+/** An instant on our clock. */
 const START = Date.UTC(2030, 0, 1);
 
-/** One answered request: its Date header is cut to seconds, written somewhere between sending and answer. */
+/** One answered request. Its Date header is written between sending and answer, and cut to seconds. */
 interface Exchange {
   readonly gapMs: number;
   readonly thereMs: number;
@@ -20,14 +20,16 @@ const exchange = fc.record({
   backMs: fc.integer({ min: 0, max: 3_000 }),
 });
 
-/** What the two clocks are apart, what is seen of it, and how long ago that was. */
+/** The offset of the two clocks, the observed exchanges, and the time since the last one. */
 const WORLD = [
   fc.integer({ min: -40 * HOUR, max: 40 * HOUR }),
   fc.array(exchange, { minLength: 1, maxLength: 50 }),
   fc.integer({ min: 0, max: HOUR }),
 ] as const;
 
-/** Lets `time` see the exchanges; returns when the last one ended, on our clock. `offsetAt` is server minus ours. */
+/**
+ * Passes the exchanges to `time` and returns when the last one ended, on our clock. `offsetAt` is server minus ours.
+ */
 function observe(
   time: ServerTime,
   exchanges: readonly Exchange[],
@@ -49,7 +51,7 @@ const many: Exchange[] = Array.from({ length: 200 }, (_, n) => ({ gapMs: 137 * (
 
 const width = ({ earliestMs, latestMs }: { earliestMs: number; latestMs: number }) => latestMs - earliestMs;
 
-test("the server's true time is never outside of what is said, whatever the offset and the latencies", () => {
+test("the bounds always contain the server's true time, whatever the offset and the latencies", () => {
   fc.assert(
     fc.property(...WORLD, (offsetMs, exchanges, laterMs) => {
       const time = new ServerTime();
@@ -61,7 +63,7 @@ test("the server's true time is never outside of what is said, whatever the offs
   );
 });
 
-test("nor when one of the clocks runs wrong, as far as clocks are let to", () => {
+test("the bounds also hold while one of the clocks drifts within the allowed limit", () => {
   fc.assert(
     fc.property(
       fc.double({ min: -0.0004, max: 0.0004, noNaN: true }),
@@ -82,25 +84,25 @@ test("nor when one of the clocks runs wrong, as far as clocks are let to", () =>
   );
 });
 
-describe("how much is known", () => {
-  test("many answers narrow it far below the second that a Date header carries", () => {
+describe("the width of the bounds", () => {
+  test("is far below the second of a Date header after many answers", () => {
     const time = new ServerTime();
     const atMs = observe(time, many, () => 1_234);
     expect(width(time.at(atMs))).toBeLessThan(100);
   });
 
-  test("one answer gives a second and the round trip", () => {
+  test("is a second plus the round trip after one answer", () => {
     const time = new ServerTime();
     const atMs = observe(time, [{ gapMs: 0, thereMs: 20, backMs: 30 }], () => 0);
     expect(width(time.at(atMs))).toBeCloseTo(SECOND + 50, 0);
   });
 
-  test("before any answer it is our own time, give or take some seconds", () => {
+  test("is some seconds around our own time before any answer", () => {
     expect(new ServerTime().at(START)).toEqual({ earliestMs: START - 5_000, latestMs: START + 5_000 });
     expect(new ServerTime().at(START, 10)).toEqual({ earliestMs: START - 10, latestMs: START + 10 });
   });
 
-  test("answers without a Date say nothing, nor do those that came before they were asked for", () => {
+  test("does not change for answers without a Date or with an end before their start", () => {
     const time = new ServerTime();
     time.observe(START, START + 10, null);
     time.observe(START, START - 1, START);
@@ -112,7 +114,7 @@ describe("how much is known", () => {
 test.each([
   ["ours is set forward", 90_000],
   ["ours is set back", -90_000],
-])("after a clock was set, the first answer starts anew: %s", (_, jumpMs) => {
+])("discards the old bounds after a clock was set: %s", (_, jumpMs) => {
   const time = new ServerTime();
   const beforeMs = observe(time, many, () => 500);
   const afterMs = observe(time, many.slice(0, 1), () => 500 - jumpMs, beforeMs + jumpMs);
@@ -122,14 +124,14 @@ test.each([
   expect(latestMs - earliestMs).toBeLessThan(1_100);
 });
 
-describe("stamps", () => {
+describe("timestamps", () => {
   const stampOf = (ms: number) => ({ fromMs: ms, beforeMs: ms + 1 });
 
-  test("nothing is earlier than the first of them by what was known before it", () => {
+  test("give no bound before the first one", () => {
     expect(new ServerTime().earliestStampAt(START)).toBe(Number.NEGATIVE_INFINITY);
   });
 
-  test("what is stamped earlier than said was earlier, whatever the offset of the stamps' clock", () => {
+  test("give a bound that only earlier events are below, whatever the offset of the server's clock", () => {
     fc.assert(
       fc.property(...WORLD, (offsetMs, exchanges, laterMs) => {
         const time = new ServerTime();
@@ -144,13 +146,13 @@ describe("stamps", () => {
     );
   });
 
-  test("one tells what is earlier, but for what clocks of one server may lie apart", () => {
+  test("one of them gives a bound, minus the allowed difference of the server's clocks", () => {
     const time = new ServerTime();
     time.noteStamp({ fromMs: START - 700, untilMs: START + 20 }, stampOf(START + 5_000));
     expect(time.earliestStampAt(START + 20)).toBeCloseTo(START + 5_000 - STAMPS_APART_MS, 0);
   });
 
-  test("Date headers are believed as long as the stamps can agree with them, to a second", () => {
+  test("overrule Date headers that differ by more than a second", () => {
     const [near, far] = [new ServerTime(), new ServerTime()];
     for (const time of [near, far]) time.noteStamp({ fromMs: START - 100, untilMs: START }, stampOf(START - 50));
     const [nearMs, farMs] = [observe(near, many, () => 900), observe(far, many, () => 5_000)];
@@ -158,14 +160,14 @@ describe("stamps", () => {
     expect(far.at(farMs).latestMs).toBeLessThan(farMs + 200);
   });
 
-  test("without Date headers the stamps tell the time", () => {
+  test("give the time without Date headers", () => {
     const time = new ServerTime();
     time.noteStamp({ fromMs: START - 100, untilMs: START }, stampOf(START + 3_000));
     const { earliestMs, latestMs } = time.at(START);
     expect([earliestMs, latestMs]).toEqual([expect.closeTo(START + 3_000, 0), expect.closeTo(START + 3_101, 0)]);
   });
 
-  test("a clock that was set is believed from its second stamp on: the first may be an old one that was kept", () => {
+  test("a clock that was set counts from its second timestamp on, since the first may be a repeated old one", () => {
     const time = new ServerTime();
     const note = (atMs: number, stampMs: number) =>
       time.noteStamp({ fromMs: START + atMs - 100, untilMs: START + atMs }, stampOf(START + stampMs));

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Shared } from "../../src/core/shared.ts";
 
-test("values of one JSON are one object, others are not", () => {
+test("returns one object for values of the same JSON", () => {
   const shared = new Shared();
   const first = shared.value({ a: [1, "x"] });
   expect(shared.value({ a: [1, "x"] })).toBe(first);
@@ -10,7 +10,7 @@ test("values of one JSON are one object, others are not", () => {
   expect(shared.value('{"a":[1,"x"]}')).toBe('{"a":[1,"x"]}');
 });
 
-test("a text is itself, also one that looks like some JSON, or is there by chance as a value", () => {
+test("keeps texts apart from values with the same JSON text", () => {
   const shared = new Shared();
   shared.value(["a"]);
   expect(shared.text('["a"]')).toBe('["a"]');
@@ -18,7 +18,7 @@ test("a text is itself, also one that looks like some JSON, or is there by chanc
   expect(shared.text("")).toBe("");
 });
 
-test("neither many values nor large ones make it large: each still comes out as it went in", () => {
+test("stays small with many or large values, and returns each unchanged", () => {
   const shared = new Shared();
   const kept = shared.value({ n: 0 });
   for (let n = 1; n <= 10_000; n += 1) expect(shared.value({ n })).toEqual({ n });

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { Slots } from "../../src/core/slots.ts";
 
-/** Acts that end when they are told to; `begun` has their names in the order of their beginning. */
+/** Acts that end on command. `begun` has their names in order of their start. */
 function acts(slots: Slots) {
   const begun: number[] = [];
   const ends = new Map<number, PromiseWithResolvers<void>>();
@@ -19,7 +19,7 @@ function acts(slots: Slots) {
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 describe("slots", () => {
-  test("are taken at once while there are free ones, then in order", async () => {
+  test("are given at once while some are free, then in order", async () => {
     const slots = new Slots(2);
     const { begun, run, end } = acts(slots);
     const all = [1, 2, 3, 4, 5].map(run);
@@ -36,7 +36,7 @@ describe("slots", () => {
     expect([slots.used, slots.waiting]).toEqual([0, 0]);
   });
 
-  test("that fall free go to who waits, not to who comes", async () => {
+  test("go to the first waiter when they are free again, not to a newcomer", async () => {
     const slots = new Slots(1);
     const { begun, run, end } = acts(slots);
     const first = run(1);
@@ -50,13 +50,13 @@ describe("slots", () => {
     expect(begun).toEqual([1, 2, 3]);
   });
 
-  test("an act that fails gives its slot back", async () => {
+  test("are given back by an act that fails", async () => {
     const slots = new Slots(1);
     await expect(slots.run(() => Promise.reject(new Error("no")))).rejects.toThrow("no");
     await expect(slots.run(async () => "next")).resolves.toBe("next");
   });
 
-  test("a thousand that wait are all let in, in order", async () => {
+  test("serve a thousand waiters in order", async () => {
     const slots = new Slots(3);
     const order: number[] = [];
     const act = (name: number) =>

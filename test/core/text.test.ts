@@ -1,14 +1,14 @@
 import { describe, expect, test } from "vitest";
 import { unended, withoutEnd } from "../../src/core/text.ts";
 
-describe("a text without its end", () => {
+describe("the end of a text", () => {
   test.each([
     ["", ""],
     ["/", ""],
     ["///", ""],
     ["/a", "/a"],
     ["/a//b//", "/a//b"],
-  ])("%j has no slash at its end: %j", (text, without) => {
+  ])("%j without slashes at its end is %j", (text, without) => {
     expect(withoutEnd(text, (character) => character === "/")).toBe(without);
   });
 
@@ -18,12 +18,12 @@ describe("a text without its end", () => {
     ["1.5 cores", "1.5 cores"],
     [" . ", ""],
     ["", ""],
-  ])("%j goes on after %j", (words, without) => {
+  ])("%j without a full stop at its end is %j", (words, without) => {
     expect(unended(words)).toBe(without);
   });
 
-  // Minutes, if each of them were a beginning.
-  test("a megabyte of what may end a text, and does not, takes no time to speak of", () => {
+  // A regular expression that restarts at each dot would take minutes.
+  test("a megabyte of dots that is not at the end takes little time", () => {
     const words = `${".".repeat(1_000_000)}x`;
     expect(unended(words)).toBe(words);
   });

@@ -1,28 +1,28 @@
 import { expect, test } from "vitest";
 import { DEFAULT_TIMING, scaleTiming } from "../../src/core/timing.ts";
 
-test("an acknowledgement's window leaves room for the request to land before others are offered the item", () => {
+test("the window of an acknowledgement lets the request land before others are offered the item", () => {
   const { othersReclaimMs, requestBoundMs, marginMs } = DEFAULT_TIMING;
   const lastSentMs = othersReclaimMs - requestBoundMs - marginMs;
   expect(lastSentMs).toBeGreaterThan(requestBoundMs);
   expect(lastSentMs + requestBoundMs).toBeLessThanOrEqual(othersReclaimMs - marginMs);
 });
 
-test("our own polls leave a slow neighbour its offer longer than the default", () => {
+test("our own polls leave a slow neighbor its offer for longer than the default", () => {
   expect(DEFAULT_TIMING.ownReclaimMs).toBeGreaterThan(DEFAULT_TIMING.othersReclaimMs);
 });
 
-test("a value stands still after a beat interval and more than two requests of its holder", () => {
+test("a value counts as unchanged only after a heartbeat interval and two requests of its holder", () => {
   expect(DEFAULT_TIMING.quietMarginMs).toBeGreaterThanOrEqual(2 * DEFAULT_TIMING.requestBoundMs + 1);
   expect(DEFAULT_TIMING.beatIntervalMs + DEFAULT_TIMING.quietMarginMs).toBeLessThan(DEFAULT_TIMING.assumedTtlMs);
 });
 
-test("a long poll is one that the API takes", () => {
+test("the API accepts the duration of a long poll", () => {
   expect(DEFAULT_TIMING.pollBlockMs).toBeGreaterThanOrEqual(1);
   expect(DEFAULT_TIMING.pollBlockMs).toBeLessThanOrEqual(999);
 });
 
-test("scaling shortens waits, and leaves the server's window and its requests' bounds as they are", () => {
+test("scaling shortens waits, but not the server's window or the bounds of requests", () => {
   const scaled = scaleTiming(DEFAULT_TIMING, 10);
   expect(scaled).toMatchObject({
     beatIntervalMs: 3_000,

@@ -7,7 +7,7 @@ describe("YAML", () => {
     ["---\n", [null]],
     ["a: 1\n---\nb: [2]\n", [{ a: 1 }, { b: [2] }]],
     ["a: &x 1\nb: *x\n", [{ a: 1, b: 1 }]],
-  ])("%j is read", (text, documents) => {
+  ])("reads %j", (text, documents) => {
     expect(yamlDocuments(text)).toEqual(documents);
   });
 
@@ -20,7 +20,7 @@ describe("YAML", () => {
     ["a stray end", "a: b\n}SECRET", /^line 2, column \d+: /],
     ["a later document", "a: 1\n---\nb: @SECRET", /^line 3, column 4: bad scalar start$/],
     ["an alias", "password: *SECRET", /^an alias leads nowhere/],
-  ])("that is broken by %s says where, and quotes nothing", (_, text, message) => {
+  ])("reports the position of a broken document and quotes nothing: %s", (_, text, message) => {
     expect(() => yamlDocuments(text)).toThrow(YamlError);
     expect(() => yamlDocuments(text)).toThrow(message);
     expect(() => yamlDocuments(text)).not.toThrow("SECRET");
