@@ -8,7 +8,7 @@ describe("isGood", () => {
     expect(isGood({ type: "Ready", status: "True" })).toBe(true);
   });
 
-  test("takes neither Unknown nor an unknown type for good", () => {
+  test("counts neither Unknown nor an unknown type as good", () => {
     expect(CONDITION_TYPES.some((type) => isGood({ type, status: "Unknown" }))).toBe(false);
     expect(isGood({ type: "Fine", status: "True" })).toBe(false);
     expect(isGood({ type: "toString", status: "True" })).toBe(false);

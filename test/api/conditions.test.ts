@@ -24,7 +24,7 @@ const update = fc.record({
 });
 const time = fc.nat({ max: 1e9 }).map((seconds) => new Date(seconds * 1000).toISOString());
 
-/** Conditions as a row of updates leaves them. */
+/** The conditions after a series of updates. */
 const applied = (updates: readonly (readonly [ConditionUpdate, string])[]) =>
   updates.reduce<Condition[]>((conditions, [next, now]) => setCondition(conditions, next, now), []);
 const history = fc.array(fc.tuple(update, time), { maxLength: 20 });
@@ -42,7 +42,7 @@ describe("setCondition", () => {
     expect(sameStatus[0]).toMatchObject({ reason: "Available", message: "again", observedGeneration: 2 });
   });
 
-  test("keeps one condition of a type, whatever the row of updates", () => {
+  test("keeps one condition per type after any series of updates", () => {
     fc.assert(
       fc.property(history, (updates) => {
         const types = applied(updates).map(({ type }) => type);
@@ -52,7 +52,7 @@ describe("setCondition", () => {
     );
   });
 
-  test("holds what was said last of each type", () => {
+  test("keeps the last update of each type", () => {
     fc.assert(
       fc.property(history, update, time, (updates, next, now) => {
         const after = findCondition(setCondition(applied(updates), next, now), next.type);
@@ -61,7 +61,7 @@ describe("setCondition", () => {
     );
   });
 
-  test("changes nothing but its own type, and never its input", () => {
+  test("changes only the condition of the update's type, and never its input", () => {
     fc.assert(
       fc.property(history, update, time, (updates, next, now) => {
         const before = Object.freeze(applied(updates));
@@ -71,7 +71,7 @@ describe("setCondition", () => {
     );
   });
 
-  test("is the same said once or twice", () => {
+  test("gives the same result for a repeated update", () => {
     fc.assert(
       fc.property(history, update, time, time, (updates, next, now, later) => {
         const once = setCondition(applied(updates), next, now);
@@ -80,7 +80,7 @@ describe("setCondition", () => {
     );
   });
 
-  test("cuts a message that the API server would refuse the status for", () => {
+  test("cuts a message for which the API server would refuse the status", () => {
     const long = setCondition([], conditionFor("Refused", "x".repeat(MAX_CONDITION_MESSAGE + 1), 1), EARLIER);
     expect(environmentStatus.safeParse({ conditions: long }).success).toBe(true);
   });

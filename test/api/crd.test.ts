@@ -8,11 +8,11 @@ import { staleFiles } from "../../tools/generate-crd.ts";
 import { type Json, parsed, stored } from "./environments.ts";
 import { RULE_CASES } from "./rule-cases.ts";
 
-/** The rule of the object's name, which is no part of a spec. */
+/** The rule about the object's name, which is not part of a spec. */
 const TRIED_ELSEWHERE = new Set(["self.metadata.name.size() <= 46"]);
 const EXAMPLES = new URL("../../examples/environments/", import.meta.url);
 
-/** Every node of the schema with its path; `metadata` is the API server's own. */
+/** Every node of the schema with its path, except `metadata`, which the API server owns. */
 function nodes(schema: StructuralSchema, path = ""): [string, StructuralSchema][] {
   const children: [string, StructuralSchema][] = [
     ...Object.entries(schema.properties ?? {}).map(([name, child]): [string, StructuralSchema] => [
@@ -26,11 +26,11 @@ function nodes(schema: StructuralSchema, path = ""): [string, StructuralSchema][
 const described = nodes(environmentSchema()).filter(([path]) => path !== ".metadata");
 
 describe("the generated files", () => {
-  test("are those of the schema", () => {
+  test("match the schema", () => {
     expect(staleFiles()).toEqual([]);
   });
 
-  test("stay small enough for a client-side apply, whose annotation holds the whole CRD", () => {
+  test("are small enough for a client-side apply, whose annotation holds the whole CRD", () => {
     expect(JSON.stringify(environmentCrd()).length).toBeLessThan(262_144);
   });
 });
@@ -41,13 +41,13 @@ describe("the CRD", () => {
   });
 
   test.each(described.filter(([, schema]) => schema.type === "string" && !schema.enum && !schema.format))(
-    "bounds the length of %s, which bounds the cost of rules",
+    "bounds the length of %s, and so the cost of its rules",
     (path, { maxLength }) => {
       if (path.startsWith(".spec")) expect(maxLength).toBeGreaterThan(0);
     },
   );
 
-  test("has no rule without a case that breaks it and one that passes", () => {
+  test("has tests that break and pass each of its rules", () => {
     const rules = described.flatMap(([, schema]) => schema["x-kubernetes-validations"] ?? []);
     const untried = rules.filter(
       ({ rule, message }) =>
@@ -63,7 +63,7 @@ describe("the CRD", () => {
     expect(environmentCrd().spec.versions.map(({ subresources }) => subresources)).toEqual([{ status: {} }]);
   });
 
-  test("leaves every default to the schema's own rules", () => {
+  test("has only defaults that its own rules accept", () => {
     for (const [path, { default: fallback, enum: values, minimum, maximum }] of described) {
       if (values && fallback !== undefined) expect(values, path).toContain(fallback);
       if (typeof fallback === "number") {
@@ -75,7 +75,7 @@ describe("the CRD", () => {
 });
 
 describe("toStructuralSchema", () => {
-  test("refuses what a CRD cannot hold and names the place", () => {
+  test("refuses schemas that a CRD cannot hold, and names the path", () => {
     const schema = z.strictObject({ a: z.strictObject({ b: z.union([z.string(), z.int()]) }) });
     expect(() => toStructuralSchema(schema)).toThrow(".a.b: no place in a CRD for anyOf");
   });
@@ -89,7 +89,7 @@ describe("toStructuralSchema", () => {
     });
   });
 
-  test("says the size of an integer by its format, not by the machine's bounds", () => {
+  test("gives the size of an integer by its format, not by the bounds of its type", () => {
     const { properties } = toStructuralSchema(z.strictObject({ small: z.int32(), large: z.int().min(0) }));
     expect(properties).toEqual({
       small: { type: "integer", format: "int32" },
@@ -115,14 +115,14 @@ describe("the examples", () => {
     expect(Object.keys(example.spec.sessions as Json)).toEqual(fields(schema.sessions?.properties));
   });
 
-  test("full.yaml has no value that differs from a default without saying so", () => {
+  test("full.yaml marks every value that differs from its default", () => {
     const text = readFileSync(new URL("full.yaml", EXAMPLES), "utf8");
     const example = parse(text) as { spec: { sessions: Json } };
     const schema = environmentSchema().properties?.spec?.properties?.sessions?.properties ?? {};
     const differing = Object.entries(schema)
       .filter(([name, { default: fallback }]) => fallback !== undefined && example.spec.sessions[name] !== fallback)
       .map(([name]) => name);
-    // What of an object is a default is written in it.
+    // Defaults inside an object are marked on their own lines.
     expect(differing).toEqual(["warm", "workspace"]);
     const { workspace } = example.spec.sessions;
     const inner = Object.entries(schema["workspace"]?.properties ?? {}).flatMap(([name, { default: fallback }]) =>

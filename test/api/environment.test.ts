@@ -5,7 +5,7 @@ import { type Json, parsed, podTemplate, problems, sessionsSpec, stored, workers
 import { RULE_CASES } from "./rule-cases.ts";
 
 describe("defaults", () => {
-  test("of a sessions Environment are those of the documentation", () => {
+  test("of a sessions Environment match the documentation", () => {
     expect(parsed(stored(sessionsSpec())).spec).toEqual({
       environmentId: "env_1",
       paused: false,
@@ -40,7 +40,7 @@ describe("defaults", () => {
     });
   });
 
-  test("of a workers Environment are those of a HorizontalPodAutoscaler", () => {
+  test("of a workers Environment match a HorizontalPodAutoscaler", () => {
     expect(parsed(stored(workersSpec())).spec.workers).toEqual({
       minReplicas: 0,
       maxReplicas: 5,
@@ -64,7 +64,7 @@ describe("defaults", () => {
     });
   });
 
-  test("fill what one direction of the behavior leaves out and keep what it says", () => {
+  test("fill the missing fields of a behavior and keep the others", () => {
     const behavior = { scaleDown: { stabilizationWindowSeconds: 5 } };
     const { scaleUp, scaleDown } = parsed(stored(workersSpec({ behavior }))).spec.workers?.behavior ?? {};
     expect(scaleDown).toEqual({
@@ -75,7 +75,7 @@ describe("defaults", () => {
     expect(scaleUp?.policies).toHaveLength(2);
   });
 
-  test("are fresh for each object, so that changing one leaves the next alone", () => {
+  test("are new objects for each Environment, so that changing one does not affect another", () => {
     const first = parsed(stored(workersSpec())).spec.workers?.behavior.scaleUp.policies;
     first?.splice(0);
     expect(parsed(stored(workersSpec())).spec.workers?.behavior.scaleUp.policies).toHaveLength(2);
@@ -89,7 +89,7 @@ describe("rules", () => {
     expect(problems(stored(refused))).toEqual([expect.stringContaining(message)]);
   });
 
-  test("a name too long for labels is refused and the longest that fits is taken", () => {
+  test("refuses a name that is too long for labels, and accepts the longest valid one", () => {
     const named = (name: string) => {
       const object = stored(sessionsSpec());
       return { ...object, metadata: { ...(object.metadata as Json), name } };
@@ -126,7 +126,7 @@ describe("bounds", () => {
     ],
     ["a container without a name", withContainers([{}]), "containers[0].name: is required: set it (string)"],
     ["no template", sessionsSpec({ template: undefined }), "spec.sessions.template: is required"],
-    ["a misspelt field", sessionsSpec({ maxConcurent: 3 }), "spec.sessions.maxConcurent: not known to this version"],
+    ["a misspelled field", sessionsSpec({ maxConcurent: 3 }), "spec.sessions.maxConcurent: not known to this version"],
     [
       "a misspelt spec of the template",
       sessionsSpec({ template: { ...podTemplate(), sepc: {} } }),
@@ -143,7 +143,7 @@ describe("bounds", () => {
       workersSpec({ behavior: { scaleUp: { policies: [] } } }),
       "behavior.scaleUp.policies: is too small",
     ],
-  ])("%s is refused", (_, spec, problem) => {
+  ])("refuses %s", (_, spec, problem) => {
     expect(problems(stored(spec))).toEqual([expect.stringContaining(problem)]);
   });
 
@@ -153,7 +153,7 @@ describe("bounds", () => {
 });
 
 describe("parseEnvironment", () => {
-  test("keeps what it does not know in a template, at every level", () => {
+  test("keeps unknown fields of a template, at every level", () => {
     const template = {
       metadata: { labels: { a: "b" }, finalizers: ["example.com/x"] },
       spec: {
@@ -170,17 +170,17 @@ describe("parseEnvironment", () => {
     expect(parsed({ ...object, metadata })).toMatchObject({ future: 1, metadata });
   });
 
-  test("serves an Environment whose status is of another version", () => {
+  test("accepts an Environment whose status is from another version", () => {
     const environment = parsed(stored(sessionsSpec(), { status: { queue: "many", conditions: 3 } }));
     expect(environment.status).toBeUndefined();
   });
 
-  test("drops only what it does not know of a status", () => {
+  test("drops only unknown fields of a status", () => {
     const environment = parsed(stored(sessionsSpec(), { status: { observedGeneration: 3, future: true } }));
     expect(environment.status).toEqual({ observedGeneration: 3 });
   });
 
-  test("names a field of a newer version and the mend", () => {
+  test("names a field of a newer version, with the fix", () => {
     expect(problems(stored(sessionsSpec({ snapshots: "Always" })))).toEqual([
       "spec.sessions.snapshots: not known to this version of Berth: remove it or update Berth",
     ]);
@@ -191,7 +191,7 @@ describe("parseEnvironment", () => {
     expect(problems(object)).toEqual(["apiVersion: must be berth.dev/v1alpha1", "kind: must be Environment"]);
   });
 
-  test("never repeats a value: it may be a key in the wrong place", () => {
+  test("never quotes a value, which may be a key in the wrong place", () => {
     const key = "sk-ant-oat01-Zq/9zq";
     const everywhere = {
       environmentId: key,
@@ -205,7 +205,7 @@ describe("parseEnvironment", () => {
     expect(found.join("\n")).not.toContain("9zq");
   });
 
-  test("never throws, and every problem says something, whatever JSON it is given", () => {
+  test("never throws for any JSON, and gives a text for every problem", () => {
     fc.assert(
       fc.property(fc.jsonValue(), (value) => {
         const result = parseEnvironment(value);
@@ -216,7 +216,7 @@ describe("parseEnvironment", () => {
     );
   });
 
-  test("never throws when any one field of a good object is replaced by any JSON", () => {
+  test("never throws when any field of a valid object is replaced by any JSON", () => {
     const good = stored(sessionsSpec({ warm: 1 }), { status: { conditions: [] } });
     const paths = pathsOf(good);
     fc.assert(
@@ -228,7 +228,7 @@ describe("parseEnvironment", () => {
     );
   });
 
-  test("gives the same again when it is given its own result", () => {
+  test("returns the same object when it parses its own result", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 100 }),
@@ -260,7 +260,7 @@ function pathsOf(value: unknown, path: string[] = []): string[][] {
   return [path, ...Object.entries(value).flatMap(([key, child]) => pathsOf(child, [...path, key]))];
 }
 
-/** A copy with the value at `path` replaced. */
+/** Returns a copy with the value at `path` replaced. */
 function replaced(value: unknown, path: readonly string[], next: unknown): unknown {
   const [key, ...rest] = path;
   if (key === undefined) return next;

@@ -2,12 +2,12 @@ import { type Environment, parseEnvironment } from "../../src/api/environment.ts
 
 export type Json = Record<string, unknown>;
 
-/** A template with the least in it, and `extra` fields in its Pod spec. */
+/** A minimal template, with `extra` fields in its Pod spec. */
 export const podTemplate = (extra: Json = {}): Json => ({
   spec: { containers: [{ name: "worker", image: "worker:1" }], ...extra },
 });
 
-/** `spec` of the least sessions Environment, with `sessions` fields replaced or added. */
+/** `spec` of a minimal sessions Environment, with `sessions` fields replaced or added. */
 export const sessionsSpec = (sessions: Json = {}, spec: Json = {}): Json => ({
   environmentId: "env_1",
   api: { keySecretRef: { name: "key" } },
@@ -15,7 +15,7 @@ export const sessionsSpec = (sessions: Json = {}, spec: Json = {}): Json => ({
   ...spec,
 });
 
-/** `spec` of the least workers Environment. */
+/** `spec` of a minimal workers Environment, with `workers` fields replaced or added. */
 export const workersSpec = (workers: Json = {}, spec: Json = {}): Json => ({
   environmentId: "env_1",
   api: { keySecretRef: { name: "key" } },
@@ -23,7 +23,7 @@ export const workersSpec = (workers: Json = {}, spec: Json = {}): Json => ({
   ...spec,
 });
 
-/** An Environment as the API server would store it. */
+/** An Environment as the API server stores it. */
 export const stored = (spec: Json, more: Json = {}): Json => ({
   apiVersion: "berth.dev/v1alpha1",
   kind: "Environment",
@@ -39,14 +39,14 @@ export const stored = (spec: Json, more: Json = {}): Json => ({
   ...more,
 });
 
-/** Parsed, or a failure that lists the problems. */
+/** Returns the parsed Environment. @throws an error that lists the problems */
 export function parsed(raw: Json): Environment {
   const result = parseEnvironment(raw);
   if (!result.ok) throw new Error(result.problems.join("\n"));
   return result.environment;
 }
 
-/** The problems, or none. */
+/** Returns the problems; empty if there are none. */
 export function problems(raw: unknown): string[] {
   const result = parseEnvironment(raw);
   return result.ok ? [] : result.problems;

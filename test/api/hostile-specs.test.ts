@@ -8,12 +8,13 @@ import { podTemplate, problems, sessionsSpec, stored, workersSpec } from "./envi
 
 const BASES = [stored(sessionsSpec()), stored(workersSpec())];
 
-/** What is said of an object that was stored under another schema is for people: where, what, and the mend. */
+/** Problems of an object that was stored under another schema are for people: path, problem and fix. */
 function expectProblems(raw: unknown): void {
   const parsed = parseEnvironment(raw);
   expect(() => parseForRunning(raw)).not.toThrow();
   if (parsed.ok) {
-    // What is read can be rendered: a template that throws would be tried again for ever, and no condition would say so.
+    // A parsed object must render: a template that throws would be retried forever, without a condition that reports
+    // it.
     expect(templateOf(parsed.environment).render("berth-research-template").metadata.name).toBeDefined();
     return;
   }
@@ -21,7 +22,7 @@ function expectProblems(raw: unknown): void {
   for (const problem of parsed.problems) expect(problem.trim().length).toBeGreaterThan(10);
 }
 
-test("a spec of any shape is read, or refused in words", () => {
+test("parses a spec of any shape, or reports its problems", () => {
   fc.assert(
     fc.property(hostileSpecs(BASES.map(({ spec }) => spec)), fc.nat(), ({ spec }, which) => {
       expectProblems({ ...BASES[which % BASES.length], spec });
@@ -30,7 +31,7 @@ test("a spec of any shape is read, or refused in words", () => {
   );
 });
 
-test("an object with anything in the place of one part is read, or refused in words", () => {
+test("parses an object with any value in one place, or reports its problems", () => {
   const base = BASES[0];
   fc.assert(
     fc.property(mutation(pathsOf(base)), ({ path, by }) => expectProblems(replaced(base, path, by))),
@@ -38,7 +39,7 @@ test("an object with anything in the place of one part is read, or refused in wo
   );
 });
 
-test.each(["sessions", "workers"])("a template of %s whose unknown parts have no end is refused in words", (mode) => {
+test.each(["sessions", "workers"])("reports unknown fields of a %s template that are nested too deep", (mode) => {
   const deep = (levels: number) => JSON.parse(`${'{"a":'.repeat(levels)}1${"}".repeat(levels)}`);
   const withDepth = (levels: number) => {
     const template = podTemplate({ unknown: deep(levels) });

@@ -28,17 +28,17 @@ describe("a policy that allows nothing", () => {
     expect(allowsAll({}, needs)).toBe(needs.length === 0);
   });
 
-  test("covers every rule by a case", () => {
+  test("has a case for every rule", () => {
     const covered = new Set(TEMPLATE_CASES.flatMap(({ needs }) => needs).map((word) => word.split("=")[0]));
     expect(POLICY_KEYS.filter((key) => !covered.has(key))).toEqual([]);
   });
 });
 
-describe("a policy that allows what a template asks for", () => {
+describe("a policy that allows a template's needs", () => {
   const possible = TEMPLATE_CASES.filter(({ needs, impossible }) => needs.length > 0 && !impossible);
 
   test.each(possible.filter(({ needs }) => !needs.some((word) => /=(relative|\/\/etc)$/.test(word))))(
-    "takes it: $needs ($name)",
+    "accepts it: $needs ($name)",
     ({ needs, ...parts }) => {
       const allowing = policy(...needs);
       expect(whyForbidden(allowing, templateOf(parts), FIELD)).toBeNull();
@@ -46,13 +46,13 @@ describe("a policy that allows what a template asks for", () => {
     },
   );
 
-  test.each(POLICY_KEYS.filter((key) => POLICY_RULES[key].kind === "names"))("takes all of %s for a *", (key) => {
+  test.each(POLICY_KEYS.filter((key) => POLICY_RULES[key].kind === "names"))("accepts all %s with a *", (key) => {
     const all = TEMPLATE_CASES.flatMap(({ needs }) => needs).filter((word) => word.startsWith(`${key}=`));
     expect(all.length).toBeGreaterThan(0);
     expect(allowsAll(policy(`${key}=*`), all)).toBe(true);
   });
 
-  test("takes nothing else for it", () => {
+  test("accepts nothing else", () => {
     const words = [...new Set(TEMPLATE_CASES.flatMap(({ needs }) => needs))];
     for (const word of possible.flatMap(({ needs }) => needs).filter((word) => !word.endsWith("*"))) {
       if (/=(relative|\/|\/\/etc)$/.test(word)) continue;
@@ -84,14 +84,14 @@ describe("folders of the node", () => {
 });
 
 describe("a message", () => {
-  test("names the field, what is allowed, and both ways out", () => {
+  test("names the field, the allowed values, and both fixes", () => {
     const template = templateOf({ container: { securityContext: { capabilities: { add: ["NET_RAW"] } } } });
     expect(whyForbidden(policy("capabilities=NET_ADMIN"), template, FIELD)).toBe(
       "the operator's policy for Pods does not allow spec.sessions.template.spec.containers[0].securityContext.capabilities.add[0] NET_RAW (allowed: NET_ADMIN): leave it out, or have it allowed by the chart's value podPolicy.capabilities (--allowed-in-templates capabilities=NET_RAW)",
     );
   });
 
-  test("says when all is allowed and more than a Pod can remember", () => {
+  test("reports needs that are all allowed but too long for a Pod's annotation", () => {
     const path = (index: number) => `/data/${"x".repeat(90)}${index}`;
     const volumes = (count: number) =>
       Array.from({ length: count }, (_, index) => ({ hostPath: { path: path(index) } }));
@@ -101,7 +101,7 @@ describe("a message", () => {
     expect(asked(60)).toMatch(/asks for too much .* Pods can remember 4000 of them: ask for fewer or shorter/);
   });
 
-  test("stays short, however much is asked for", () => {
+  test("stays short for any number of needs", () => {
     const add = Array.from({ length: 500 }, (_, index) => `${"X".repeat(500)}${index}`);
     const why = whyForbidden({}, templateOf({ container: { securityContext: { capabilities: { add } } } }), FIELD);
     expect(why).toContain("and 495 more");
@@ -118,7 +118,7 @@ describe("words of the flag", () => {
       { key: "tolerations", item: "node-role.kubernetes.io/control-plane" },
     ],
     ["hostPaths=/", { key: "hostPaths", item: "/" }],
-  ])("%s is taken", (word, allowance) => {
+  ])("%s is accepted", (word, allowance) => {
     expect(parseAllowance(word)).toEqual(allowance);
   });
 
@@ -133,17 +133,17 @@ describe("words of the flag", () => {
     ["hostPaths=/data/", /write hostPaths=<\/path>/],
     ["hostPaths=/data/../etc", /write hostPaths=<\/path>/],
     ["toString", /is not known/],
-  ])("%s is refused, with the mend", (word, message) => {
+  ])("%s is refused, with the fix", (word, message) => {
     expect(() => parseAllowance(word)).toThrow(message);
   });
 });
 
-test("a word that another version wrote is not allowed by anything", () => {
+test("refuses a word of another version", () => {
   expect(allowsAll(policy("privileged", "capabilities=*"), ["teleport"])).toBe(false);
   expect(allowsAll(policy("privileged"), ["capabilities=NET_ADMIN"])).toBe(false);
 });
 
-test("whatever stands in a template, what it asks for can be told", () => {
+test("finds the needs of any template", () => {
   const names = [
     "spec",
     "containers",

@@ -7,7 +7,7 @@ describe("the lists of reasons", () => {
   const all = { ...REASONS, ...END_REASONS, ...EVENT_REASONS };
 
   test.each(Object.entries(all))(
-    "%s is one word and says what happened and what to do in a sentence each",
+    "%s is one word, with a sentence about what happened and one about the fix",
     (reason, info) => {
       expect(reason).toMatch(/^[A-Z][A-Za-z]+$/);
       expect(info.description).toMatch(/^[A-Z].*[^.]\.$/);
@@ -16,7 +16,7 @@ describe("the lists of reasons", () => {
   );
 
   test.each(Object.entries(REASONS))(
-    "%s has a mend exactly when it is not as it should be",
+    "%s has a fix exactly when its status is not good",
     (_, { type, status, mend }) => {
       if (!isGood({ type, status }) && status !== "Unknown") expect(mend).not.toBe("Nothing to do.");
     },
@@ -46,12 +46,12 @@ describe("the lists of reasons", () => {
     expect(eventType(reason)).toBe(type);
   });
 
-  test("writes no Warning that leaves nothing to do", () => {
+  test("has a fix for every Warning", () => {
     const idle = Object.entries(all).filter(([, { mend }]) => mend === "Nothing to do.");
     expect(idle.filter(([reason]) => eventType(reason as EventReason) === "Warning")).toEqual([]);
   });
 
-  test("reads an end reason back and takes nothing else for one", () => {
+  test("reads an end reason and nothing else", () => {
     expect(asEndReason("OOMKilled")).toBe("OOMKilled");
     expect([undefined, "", "Oomkilled", "constructor"].map(asEndReason)).toEqual([
       undefined,

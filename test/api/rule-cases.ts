@@ -1,15 +1,15 @@
 import { RESERVED_ENV } from "../../src/api/names.ts";
 import { type Json, podTemplate, sessionsSpec, workersSpec } from "./environments.ts";
 
-/** One rule of the schema: what breaks it, what just passes, and the words it is refused with. */
+/** One rule of the schema: a spec that breaks it, one that just passes, and the refusal's text. */
 export interface RuleCase {
   /** The result, as a sentence. */
   readonly name: string;
   readonly refused: Json;
   readonly accepted: Json;
-  /** Part of the message, on the server and in `parseEnvironment` alike. */
+  /** Part of the message, from the server and from `parseEnvironment`. */
   readonly message: string;
-  /** Field that the message is about. */
+  /** The field that the message is about. */
   readonly field: string;
 }
 
@@ -40,31 +40,31 @@ const twoContainers = (sidecar: Json, session: Json) =>
     },
   });
 
-/** Rules that one object alone can break: checked by the server's CEL and by `parseEnvironment`. */
+/** Rules that a single object can break. Both the server's CEL and `parseEnvironment` check them. */
 export const RULE_CASES: readonly RuleCase[] = [
   {
-    name: "both sessions and workers are refused",
+    name: "refuses a spec with both sessions and workers",
     refused: { ...sessionsSpec(), ...workersSpec() },
     accepted: workersSpec(),
     message: "set exactly one of sessions (a Pod per session) and workers (always-on workers)",
     field: "spec",
   },
   {
-    name: "neither sessions nor workers is refused",
+    name: "refuses a spec with neither sessions nor workers",
     refused: { environmentId: "env_1", api: { keySecretRef: { name: "key" } } },
     accepted: sessionsSpec(),
     message: "set exactly one of sessions (a Pod per session) and workers (always-on workers)",
     field: "spec",
   },
   {
-    name: "a key in the place of the environment's id is refused",
+    name: "refuses a key instead of the environment's id",
     refused: sessionsSpec({}, { environmentId: "sk-ant-oat01-notarealkey" }),
     accepted: sessionsSpec({}, { environmentId: "env_011CZkZ9X2dpNyB7HsEFoRfW" }),
     message: "this looks like a key, not an id",
     field: "spec.environmentId",
   },
   {
-    name: "an id that would change the request path is refused",
+    name: "refuses an id that would change the request path",
     refused: sessionsSpec({}, { environmentId: "env_1/../env_2" }),
     accepted: sessionsSpec({}, { environmentId: "env_1.a-b_c" }),
     message: "environmentId must be an id such as env_",
@@ -81,70 +81,70 @@ export const RULE_CASES: readonly RuleCase[] = [
     ["a line break", "https://api.example.com\n"],
     ["no host", "https://"],
   ].map(([what, baseUrl]) => ({
-    name: `a baseUrl with ${what} is refused`,
+    name: `refuses a baseUrl with ${what}`,
     refused: withApi({ baseUrl }),
     accepted: withApi({ baseUrl: "http://[::1]:8080" }),
     message: "baseUrl must be scheme, host and port only",
     field: "spec.api.baseUrl",
   })),
   {
-    name: "a workspace's name in the place of its id is refused",
+    name: "refuses a workspace's name instead of its id",
     refused: withApi({ workspaceId: "research" }),
     accepted: withApi({ workspaceId: "wrkspc_01JwQvzr7rXLA5AGx3HKfFUJ" }),
     message: "workspaceId must begin with wrkspc_",
     field: "spec.api.workspaceId",
   },
   {
-    name: "the key itself in the place of its Secret's name is refused",
+    name: "refuses the key itself instead of its Secret's name",
     refused: withApi({ keySecretRef: { name: "sk-ant-oat01-NotARealKey" } }),
     accepted: withApi({ keySecretRef: { name: "research.key-1" } }),
     message: "keySecretRef.name must be the name of a Secret",
     field: "spec.api.keySecretRef.name",
   },
   {
-    name: "a Secret's key that no Secret can have is refused",
+    name: "refuses an invalid key of a Secret",
     refused: withApi({ keySecretRef: { name: "key", key: "environment key" } }),
     accepted: withApi({ keySecretRef: { name: "key", key: "Environment_key.1" } }),
     message: "keySecretRef.key must be a key of the Secret's data",
     field: "spec.api.keySecretRef.key",
   },
   {
-    name: "a budget group that is no word is refused",
+    name: "refuses a budget group that is no word",
     refused: withApi({ budgetGroup: "My Group" }),
     accepted: withApi({ budgetGroup: "my-group-2" }),
     message: "budgetGroup must be a word",
     field: "spec.api.budgetGroup",
   },
   {
-    name: "a busy probe's path without a slash is refused",
+    name: "refuses a busy probe's path without a slash",
     refused: workersSpec({ busyProbe: { httpGet: { path: "busy", port: 9000 } } }),
     accepted: workersSpec({ busyProbe: { httpGet: { path: "/busy?a=b", port: 9000 } } }),
     message: "path must begin with a slash",
     field: "spec.workers.busyProbe.httpGet.path",
   },
   {
-    name: "warm above maxConcurrent is refused",
+    name: "refuses warm above maxConcurrent",
     refused: sessionsSpec({ maxConcurrent: 2, warm: 3 }),
     accepted: sessionsSpec({ maxConcurrent: 2, warm: 2 }),
     message: "warm must not be greater than maxConcurrent: lower warm or raise maxConcurrent",
     field: "spec.sessions.warm",
   },
   {
-    name: "secretDelivery File without parking Init is refused",
+    name: "refuses secretDelivery File without parking Init",
     refused: sessionsSpec({ secretDelivery: "File" }),
     accepted: sessionsSpec({ secretDelivery: "File", parking: "Init" }),
     message: "secretDelivery File needs parking Init",
     field: "spec.sessions.parking",
   },
   {
-    name: "secretDelivery File with credential EnvironmentKey is refused",
+    name: "refuses secretDelivery File with credential EnvironmentKey",
     refused: sessionsSpec({ secretDelivery: "File", parking: "Init", credential: "EnvironmentKey" }),
     accepted: sessionsSpec({ credential: "EnvironmentKey", parking: "Init" }),
     message: "secretDelivery File delivers work secrets",
     field: "spec.sessions.secretDelivery",
   },
   {
-    name: "minReplicas above maxReplicas is refused",
+    name: "refuses minReplicas above maxReplicas",
     refused: workersSpec({ minReplicas: 3, maxReplicas: 2 }),
     accepted: workersSpec({ minReplicas: 2, maxReplicas: 2 }),
     message: "minReplicas must not be greater than maxReplicas: lower minReplicas or raise maxReplicas",
@@ -152,40 +152,40 @@ export const RULE_CASES: readonly RuleCase[] = [
   },
   ...[
     ["another https origin", "https://api.example.com"],
-    ["a proxy of its own", "http://proxy.example:8080"],
+    ["its own proxy", "http://proxy.example:8080"],
     ["an address in the cluster", "http://10.96.0.20"],
-    ["the default one, spelt otherwise", "https://api.anthropic.com:443"],
-    ["what only begins as loopback does", "http://127.0.0.1.example.com"],
+    ["another spelling of the default", "https://api.anthropic.com:443"],
+    ["a host name that starts like a loopback address", "http://127.0.0.1.example.com"],
   ].map(([what, baseUrl]) => ({
-    name: `${what} without a word on its networks is refused`,
+    name: `refuses ${what} without its networks`,
     refused: withNetwork({}, baseUrl),
     accepted: withNetwork({ egress: { cidrs: ["10.96.0.20/32"] } }, baseUrl),
     message: "name those of yours in network.egress.cidrs",
     field: "spec.network.egress",
   })),
   ...["http://127.0.0.1:8080", "http://localhost", "http://[::1]:9"].map((baseUrl) => ({
-    name: `nothing need be said of networks for ${baseUrl}, which no NetworkPolicy holds`,
+    name: `needs no networks for ${baseUrl}, which NetworkPolicies do not affect`,
     refused: withNetwork({ policy: "Managed" }, "https://api.example.com"),
     accepted: withNetwork({ policy: "Managed" }, baseUrl),
     message: "name those of yours in network.egress.cidrs",
     field: "spec.network.egress",
   })),
   {
-    name: "no networks need be said where no NetworkPolicy is kept",
+    name: "needs no networks without a NetworkPolicy",
     refused: withNetwork({}, "https://api.example.com"),
     accepted: withNetwork({ policy: "None" }, "https://api.example.com"),
     message: "or keep no NetworkPolicy with network.policy: None",
     field: "spec.network.egress",
   },
   ...["10.0.0.0", "10.0.0/8", "256.0.0.0/8", "10.0.0.0/33", "all", "::/129", "10.0.0.0/08"].map((cidr) => ({
-    name: `${cidr} as a network is refused`,
+    name: `refuses ${cidr} as a network`,
     refused: withNetwork({ egress: { cidrs: ["10.0.0.0/8", cidr] } }),
     accepted: withNetwork({ egress: { cidrs: ["0.0.0.0/0", "203.0.113.7/32", "::/0", "2001:db8::/32"] } }),
     message: "each of cidrs must be a network",
     field: "spec.network.egress.cidrs",
   })),
   ...[sessionsSpec, workersSpec].map((spec, mode) => ({
-    name: `hostNetwork in a template of ${mode === 0 ? "sessions" : "workers"} beside a NetworkPolicy is refused`,
+    name: `refuses hostNetwork in a template of ${mode === 0 ? "sessions" : "workers"} with a NetworkPolicy`,
     refused: spec({ template: podTemplate({ hostNetwork: true }) }),
     accepted: spec({ template: podTemplate({ hostNetwork: true }) }, { network: { policy: "None" } }),
     message: "no NetworkPolicy holds Pods with hostNetwork",
@@ -193,7 +193,7 @@ export const RULE_CASES: readonly RuleCase[] = [
   })),
   ...[{ name: "mine" }, { generateName: "mine-" }, { namespace: "others" }].flatMap((metadata) =>
     [sessionsSpec, workersSpec].map((spec, mode) => ({
-      name: `${Object.keys(metadata)} of the Pod in a template of ${mode === 0 ? "sessions" : "workers"} is refused`,
+      name: `refuses ${Object.keys(metadata)} of the Pod in a template of ${mode === 0 ? "sessions" : "workers"}`,
       refused: spec({ template: { metadata, ...podTemplate() } }),
       accepted: spec({ template: { metadata: { labels: { name: "mine" } }, ...podTemplate() } }),
       message: "leave name, generateName and namespace out",
@@ -201,112 +201,112 @@ export const RULE_CASES: readonly RuleCase[] = [
     })),
   ),
   {
-    name: "warm Pods with a volume per session are refused",
+    name: "refuses warm Pods with a volume per session",
     refused: sessionsSpec({ warm: 1, workspace: PER_SESSION }),
     accepted: sessionsSpec({ warm: 0, workspace: PER_SESSION }),
     message: "workspace PerSession needs warm 0",
     field: "spec.sessions.warm",
   },
   {
-    name: "a volume per session without a claimTemplate is refused",
+    name: "refuses a volume per session without a claimTemplate",
     refused: sessionsSpec({ workspace: { type: "PerSession" } }),
     accepted: sessionsSpec({ workspace: { type: "Ephemeral" } }),
     message: "workspace PerSession needs a claimTemplate",
     field: "spec.sessions.workspace.claimTemplate",
   },
   ...["0", "ten", "10 Gi", "-1Gi", "0.0Gi"].map((storage) => ({
-    name: `a workspace of ${storage} is refused`,
+    name: `refuses a workspace of ${storage}`,
     refused: withStorage(storage),
     accepted: withStorage("0.5Gi"),
     message: "storage must be an amount above 0",
     field: "spec.sessions.workspace.claimTemplate.resources.requests.storage",
   })),
   ...["workspace", "/", "/a/../b", "/a:b", "/a/"].map((mountPath) => ({
-    name: `a workspace at ${mountPath} is refused`,
+    name: `refuses a workspace at ${mountPath}`,
     refused: sessionsSpec({ workspace: { ...PER_SESSION, mountPath } }),
     accepted: sessionsSpec({ workspace: { ...PER_SESSION, mountPath: "/home/agent/.cache" } }),
     message: "mountPath must be an absolute path",
     field: "spec.sessions.workspace.mountPath",
   })),
   {
-    name: "a StorageClass that none can be named is refused",
+    name: "refuses an invalid name of a StorageClass",
     refused: withStorage("1Gi", { storageClassName: "Fast SSD" }),
     accepted: withStorage("1Gi", { storageClassName: "fast.ssd-1" }),
     message: "storageClassName must be the name of a StorageClass",
     field: "spec.sessions.workspace.claimTemplate.storageClassName",
   },
   {
-    name: "a volume with the name of the workspace's is refused",
+    name: "refuses a volume with the name of the workspace's volume",
     refused: inTemplate(podTemplate({ volumes: [{ name: "berth-workspace", emptyDir: {} }] })),
     accepted: inTemplate(podTemplate({ volumes: [{ name: "workspace", emptyDir: {} }] })),
     message: "no volume may be named berth-workspace",
     field: "spec.sessions.template.spec.volumes",
   },
   {
-    name: "a container with the name of the one that parks Pods is refused",
+    name: "refuses a container with the name of the one that parks Pods",
     refused: inTemplate({ spec: { containers: [{ name: "berth-gate", image: "i:1" }] } }),
     accepted: inTemplate({ spec: { containers: [{ name: "berth-gates", image: "i:1" }] } }),
     message: "no container may be named berth-gate",
     field: "spec.sessions.template.spec",
   },
   {
-    name: "an init container with the name of the one that parks Pods is refused",
+    name: "refuses an init container with the name of the one that parks Pods",
     refused: inTemplate(podTemplate({ initContainers: [{ name: "berth-gate", image: "i:1" }] })),
     accepted: inTemplate(podTemplate({ initContainers: [{ name: "gate", image: "i:1" }] })),
     message: "no container may be named berth-gate",
     field: "spec.sessions.template.spec",
   },
   {
-    name: "a volume with the name of the claim's is refused",
+    name: "refuses a volume with the name of the claim's volume",
     refused: inTemplate(podTemplate({ volumes: [{ name: "berth-claim", emptyDir: {} }] })),
     accepted: inTemplate(podTemplate({ volumes: [{ name: "claim", emptyDir: {} }] })),
     message: "no volume may be named berth-claim",
     field: "spec.sessions.template.spec.volumes",
   },
   {
-    name: "activeDeadlineSeconds in a session's template is refused",
+    name: "refuses activeDeadlineSeconds in a session's template",
     refused: inTemplate(podTemplate({ activeDeadlineSeconds: 600 })),
     accepted: sessionsSpec({ maxDurationSeconds: 600 }),
     message: "leave activeDeadlineSeconds out",
     field: "spec.sessions.template.spec.activeDeadlineSeconds",
   },
   {
-    name: "activeDeadlineSeconds in a worker's template is refused",
+    name: "refuses activeDeadlineSeconds in a worker's template",
     refused: workersSpec({ template: podTemplate({ activeDeadlineSeconds: 600 }) }),
     accepted: workersSpec(),
     message: "leave activeDeadlineSeconds out",
     field: "spec.workers.template.spec.activeDeadlineSeconds",
   },
   ...["Always", "OnFailure"].map((restartPolicy) => ({
-    name: `restartPolicy ${restartPolicy} of a session's Pod is refused`,
+    name: `refuses restartPolicy ${restartPolicy} of a session's Pod`,
     refused: inTemplate(podTemplate({ restartPolicy })),
     accepted: inTemplate(podTemplate({ restartPolicy: "Never" })),
     message: "restartPolicy must be Never, or left out",
     field: "spec.sessions.template.spec.restartPolicy",
   })),
   {
-    name: "restartPolicy Never of a worker's Pod is refused",
+    name: "refuses restartPolicy Never of a worker's Pod",
     refused: workersSpec({ template: podTemplate({ restartPolicy: "Never" }) }),
     accepted: workersSpec({ template: podTemplate({ restartPolicy: "Always" }) }),
     message: "restartPolicy must be Always, or left out",
     field: "spec.workers.template.spec.restartPolicy",
   },
   {
-    name: "a session container that is restarted by itself is refused",
+    name: "refuses a session container that restarts",
     refused: withContainer({ restartPolicy: "OnFailure" }),
     accepted: withContainer({ restartPolicy: "Never" }),
     message: "the session container must not be restarted",
     field: "spec.sessions.template.spec.containers",
   },
   {
-    name: "a session container with restart rules is refused",
+    name: "refuses a session container with restart rules",
     refused: withContainer({ restartPolicy: "Never", restartPolicyRules: [{ action: "Restart" }] }),
     accepted: twoContainers({ restartPolicy: "Never", restartPolicyRules: [{ action: "Restart" }] }, {}),
     message: "the session container must not be restarted",
     field: "spec.sessions.template.spec.containers",
   },
   ...RESERVED_ENV.map((name) => ({
-    name: `a session container that sets ${name} is refused`,
+    name: `refuses a session container that sets ${name}`,
     refused: withContainer({
       env: [
         { name: "A", value: "1" },
@@ -318,14 +318,14 @@ export const RULE_CASES: readonly RuleCase[] = [
     field: "spec.sessions.template.spec.containers",
   })),
   {
-    name: "a reserved variable is refused in the container that the annotation names, and taken in others",
+    name: "refuses a reserved variable in the container that the annotation names, and accepts it in others",
     refused: twoContainers({}, { env: [{ name: "ANTHROPIC_WORK_ID", value: "x" }] }),
     accepted: twoContainers({ env: [{ name: "ANTHROPIC_WORK_ID", value: "x" }] }, {}),
     message: "names, must not set ANTHROPIC_ENVIRONMENT_ID",
     field: "spec.sessions.template.spec.containers",
   },
   {
-    name: "a worker's container that sets a reserved variable is refused",
+    name: "refuses a worker's container that sets a reserved variable",
     refused: workersSpec({
       template: {
         spec: { containers: [{ name: "worker", env: [{ name: "ANTHROPIC_ENVIRONMENT_KEY", value: "x" }] }] },
@@ -338,21 +338,21 @@ export const RULE_CASES: readonly RuleCase[] = [
     field: "spec.workers.template.spec.containers",
   },
   {
-    name: "a default-container annotation that names no container is refused",
+    name: "refuses a default-container annotation that names no container",
     refused: withAnnotations({ [DEFAULT_CONTAINER]: "wroker" }),
     accepted: withAnnotations({ [DEFAULT_CONTAINER]: "worker" }),
     message: "names no container of the template",
     field: "spec.sessions.template.metadata.annotations",
   },
   {
-    name: "a label of Berth's own in the template is refused",
+    name: "refuses a label with Berth's prefix in the template",
     refused: inTemplate({ metadata: { labels: { "berth.dev/phase": "parked" } }, ...podTemplate() }),
     accepted: inTemplate({ metadata: { labels: { "example.com/berth.dev": "parked" } }, ...podTemplate() }),
     message: "labels that begin with berth.dev/ are set by Berth",
     field: "spec.sessions.template.metadata.labels",
   },
   {
-    name: "an annotation of Berth's own in the template is refused",
+    name: "refuses an annotation with Berth's prefix in the template",
     refused: withAnnotations({ "berth.dev/session-container": "worker" }),
     accepted: withAnnotations({ "example.com/note": "anything" }),
     message: "annotations that begin with berth.dev/ are set by Berth",

@@ -18,8 +18,8 @@ const resourcesOf = (container: Json, spec: Json = {}) => containerOf(container,
 const contextOf = (securityContext: Json, spec: Json = {}) =>
   containerOf({ securityContext }, spec)?.["securityContext"];
 
-describe("a template that names an image alone", () => {
-  test("gets all that Pod Security restricted asks for, and no token, no service links, and resources", () => {
+describe("a template that names only an image", () => {
+  test("gets all that Pod Security restricted requires, resources, and neither a token nor service links", () => {
     expect(podOf({})).toEqual({
       automountServiceAccountToken: false,
       enableServiceLinks: false,
@@ -36,7 +36,7 @@ describe("a template that names an image alone", () => {
     });
   });
 
-  test("is silent where it says null, as tools that fill in templates do", () => {
+  test("treats null as missing, for tools that fill in templates", () => {
     const nothing = {
       automountServiceAccountToken: null,
       enableServiceLinks: null,
@@ -64,7 +64,7 @@ describe("a template that names an image alone", () => {
       sessionTemplate(parsed(stored(sessionsSpec({ template, parking: "Init", secretDelivery: "File" })))).render("x"),
     ],
     ["a worker's Pod", workerTemplate(parsed(stored(workersSpec({ template })))).render("x")],
-  ])("%s fits, in all of its containers", (_, { spec }) => {
+  ])("%s fits Pod Security restricted in all its containers", (_, { spec }) => {
     expect(spec).toMatchObject({
       automountServiceAccountToken: false,
       enableServiceLinks: false,
@@ -76,7 +76,7 @@ describe("a template that names an image alone", () => {
   });
 });
 
-describe("what the template says wins, field by field", () => {
+describe("each field of the template wins", () => {
   test.each<[string, Json, Json]>([
     ["automountServiceAccountToken", { automountServiceAccountToken: true }, { automountServiceAccountToken: true }],
     ["enableServiceLinks", { enableServiceLinks: true }, { enableServiceLinks: true }],
@@ -107,30 +107,30 @@ describe("what the template says wins, field by field", () => {
       { capabilities: { add: ["NET_BIND_SERVICE"] } },
       { capabilities: { add: ["NET_BIND_SERVICE"], drop: ["ALL"] } },
     ],
-    ["what is dropped", { capabilities: { drop: ["NET_RAW"] } }, { capabilities: { drop: ["NET_RAW"] } }],
-    ["that nothing is dropped", { capabilities: { drop: [] } }, { capabilities: { drop: [] } }],
-    ["what stands beside", { readOnlyRootFilesystem: true }, { readOnlyRootFilesystem: true }],
+    ["dropped capabilities", { capabilities: { drop: ["NET_RAW"] } }, { capabilities: { drop: ["NET_RAW"] } }],
+    ["no dropped capabilities", { capabilities: { drop: [] } }, { capabilities: { drop: [] } }],
+    ["other fields", { readOnlyRootFilesystem: true }, { readOnlyRootFilesystem: true }],
   ])("of a container: %s", (_, own, expected) => expect(contextOf(own)).toEqual({ ...RESTRICTED, ...expected }));
 
-  test("a privileged container is told nothing that contradicts it: the API server would refuse it", () => {
+  test("adds no field that contradicts a privileged container, since the API server would refuse it", () => {
     expect(contextOf({ privileged: true })).toEqual({ privileged: true });
     expect(contextOf({ privileged: false })).toEqual({ privileged: false, ...RESTRICTED });
   });
 
-  test("one with CAP_SYS_ADMIN may escalate, for the same reason, and keeps nothing else", () => {
+  test("allows escalation for CAP_SYS_ADMIN, for the same reason, and nothing else", () => {
     expect(contextOf({ capabilities: { add: ["CAP_SYS_ADMIN"] } })).toEqual({
       capabilities: { add: ["CAP_SYS_ADMIN"], drop: ["ALL"] },
     });
   });
 
-  test("a Pod that is to run as root is not told to run as somebody else", () => {
+  test("sets no runAsNonRoot for a Pod that runs as root", () => {
     expect(podOf({ securityContext: { runAsUser: 0 } }).securityContext).toEqual({
       runAsUser: 0,
       seccompProfile: { type: "RuntimeDefault" },
     });
   });
 
-  test("a container that is to run as root is let, and others of the Pod are not", () => {
+  test("allows root for a container that runs as root, and not for others of the Pod", () => {
     const { securityContext, containers } = withSafeDefaults(
       {
         spec: {
@@ -149,12 +149,12 @@ describe("what the template says wins, field by field", () => {
     ]);
   });
 
-  test("a template that asks for root and forbids it keeps its contradiction: kubelet names it", () => {
+  test("keeps the contradiction of a template that both sets and forbids root, so that the kubelet reports it", () => {
     expect(contextOf({ runAsUser: 0 }, { securityContext: { runAsNonRoot: true } })).not.toHaveProperty("runAsNonRoot");
     expect(contextOf({ runAsUser: 0, runAsNonRoot: true })).toMatchObject({ runAsUser: 0, runAsNonRoot: true });
   });
 
-  test("init containers and sidecars are held to the same, without resources of ours", () => {
+  test("restricts init containers and sidecars in the same way, but adds no resources", () => {
     const { initContainers, containers } = podOf({
       initContainers: [
         { name: "prep", image: "prep:1" },
@@ -168,7 +168,7 @@ describe("what the template says wins, field by field", () => {
     expect(containers).toHaveLength(1);
   });
 
-  test("Windows gets what the API server takes there", () => {
+  test("gives Windows Pods only what the API server accepts for them", () => {
     const pod = podOf({ os: { name: "windows" } });
     expect(pod.securityContext).toEqual({ runAsNonRoot: true });
     expect(pod.containers[0]).not.toHaveProperty("securityContext");
@@ -178,18 +178,18 @@ describe("what the template says wins, field by field", () => {
 describe("resources", () => {
   test.each<[string, Json, Json]>([
     [
-      "a limit of memory: its request is the limit, as the API server has it",
+      "a limit of memory: the API server uses it as the request",
       { limits: { memory: "1Gi" } },
       { requests: { cpu: "100m" }, limits: { memory: "1Gi" } },
     ],
     [
-      "a request of memory: no limit of ours can be below it",
+      "a request of memory: a default limit could be below it",
       { requests: { memory: "8Gi" } },
       { requests: { cpu: "100m", memory: "8Gi" }, limits: {} },
     ],
     ["CPU", { limits: { cpu: "2" } }, { requests: { memory: "256Mi" }, limits: { cpu: "2", memory: "2Gi" } }],
     [
-      "something else",
+      "other resources",
       { limits: { "example.com/gpu": 1 }, claims: [{ name: "device" }] },
       {
         requests: { cpu: "100m", memory: "256Mi" },
@@ -197,14 +197,14 @@ describe("resources", () => {
         claims: [{ name: "device" }],
       },
     ],
-    ["nothing, in so many words", {}, {}],
+    ["explicitly nothing", {}, {}],
   ])("the template names %s", (_, resources, expected) => expect(resourcesOf({ resources })).toEqual(expected));
 
-  test("those of the Pod as a whole bound all of it: nothing is added in it", () => {
+  test("resources of the whole Pod bound all of it, so none are added", () => {
     expect(resourcesOf({}, { resources: { limits: { memory: "512Mi" } } })).toBeUndefined();
   });
 
-  test("only the container of the session gets any", () => {
+  test("only the session's container gets any", () => {
     const { containers } = podOf({
       containers: [
         { name: "proxy", image: "proxy:1" },
@@ -215,7 +215,7 @@ describe("resources", () => {
   });
 });
 
-describe("whatever a template holds", () => {
+describe("any template", () => {
   const value = fc.jsonValue({ maxDepth: 3 });
   const context = fc.dictionary(
     fc.constantFrom("runAsUser", "runAsNonRoot", "privileged", "capabilities", "seccompProfile", "other"),
@@ -234,7 +234,7 @@ describe("whatever a template holds", () => {
     { requiredKeys: ["containers"] },
   );
 
-  test("nothing of it is changed but what is missing, and doing it twice is doing it once", () => {
+  test("keeps all its fields, and gets no more defaults the second time", () => {
     fc.assert(
       fc.property(spec, (own) => {
         const before = JSON.stringify(own);

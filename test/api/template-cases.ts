@@ -2,20 +2,20 @@ import type { Json } from "./environments.ts";
 
 /** A Pod template, and what the operator's policy would have to allow for it, in words of --allowed-in-templates. */
 export interface TemplateCase {
-  /** What the template has. */
+  /** The part of the template that matters. */
   readonly name: string;
   readonly metadata?: Json;
-  /** Fields of the Pod's spec, and of the container that runs the session or the worker. */
+  /** Fields of the Pod's spec, and of the container in which the session or the worker runs. */
   readonly pod?: Json;
   readonly container?: Json;
   readonly needs: readonly string[];
-  /** Where it is, below the template; needed where there is something to be refused. */
+  /** The field below the template; required if something is refused. */
   readonly field?: string;
-  /** Only the policy has something to say of it: the API server takes no such Pod, whatever the policy allows. */
+  /** Only the policy checks this: the API server refuses such a Pod under any policy. */
   readonly impossible?: true;
 }
 
-/** The template of a case, for either mode. */
+/** Returns the template of a case, for either mode. */
 export function templateOf({ metadata, pod, container }: Omit<TemplateCase, "name" | "needs">): Json {
   return {
     ...(metadata ? { metadata } : {}),
@@ -30,7 +30,7 @@ const volume = (source: Json) => ({ pod: { volumes: [{ name: "v", ...source }] }
 const init = (container: Json) => ({ pod: { initContainers: [{ name: "first", image: "git:2", ...container }] } });
 const probe = (host: string) => ({ httpGet: { host, port: 80 } });
 
-/** What no template may have while the policy allows nothing. */
+/** Templates that are refused while the policy allows nothing. */
 const FORBIDDEN: readonly TemplateCase[] = [
   {
     name: "a privileged container",
@@ -121,7 +121,7 @@ const FORBIDDEN: readonly TemplateCase[] = [
     ];
   }),
   {
-    name: "AppArmor switched off by an annotation",
+    name: "AppArmor disabled by an annotation",
     metadata: { annotations: { "container.apparmor.security.beta.kubernetes.io/worker": "unconfined" } },
     needs: ["unconfined"],
     field: "metadata.annotations",
@@ -163,7 +163,7 @@ const FORBIDDEN: readonly TemplateCase[] = [
     field: "spec.volumes[0].hostPath.path",
   })),
   {
-    name: "a path that steps out of a folder",
+    name: "a path with a step out of its folder",
     ...volume({ hostPath: { path: "/data/../etc" } }),
     needs: ["hostPaths=/data/../etc"],
     field: "spec.volumes[0].hostPath.path",
@@ -205,7 +205,7 @@ const FORBIDDEN: readonly TemplateCase[] = [
     field: "spec.volumes[0]",
   },
   {
-    name: "a volume of a kind that nobody knows yet",
+    name: "a volume of an unknown kind",
     ...volume({ wormhole: { to: "anywhere" } }),
     needs: ["volumeKinds=wormhole"],
     field: "spec.volumes[0]",
@@ -303,11 +303,11 @@ const FORBIDDEN: readonly TemplateCase[] = [
   },
 ];
 
-/** What every template may have. */
+/** Templates that are always allowed. */
 const ALLOWED: readonly TemplateCase[] = [
   { name: "an image alone", needs: [] },
   {
-    name: "what Pod Security restricted asks for",
+    name: "all that Pod Security restricted requires",
     pod: { securityContext: { runAsNonRoot: true, runAsUser: 10001, seccompProfile: { type: "RuntimeDefault" } } },
     container: {
       securityContext: { allowPrivilegeEscalation: false, privileged: false, capabilities: { drop: ["ALL"] } },
@@ -315,7 +315,7 @@ const ALLOWED: readonly TemplateCase[] = [
     needs: [],
   },
   {
-    name: "root, inside of its container",
+    name: "root inside its container",
     ...inContainer({ runAsUser: 0, capabilities: { drop: [] } }),
     needs: [],
   },
@@ -325,7 +325,7 @@ const ALLOWED: readonly TemplateCase[] = [
     needs: [],
   },
   {
-    name: "profiles of the node, and types for containers",
+    name: "default profiles, and SELinux types for containers",
     ...inPod({
       seccompProfile: { type: "Localhost", localhostProfile: "p.json" },
       seLinuxOptions: { type: "container_t", level: "s0" },
@@ -384,7 +384,7 @@ const ALLOWED: readonly TemplateCase[] = [
     needs: [],
   },
   {
-    name: "nulls, which say nothing",
+    name: "nulls, which count as missing",
     metadata: { annotations: { note: "privileged" } },
     pod: {
       serviceAccountName: null,
@@ -398,5 +398,5 @@ const ALLOWED: readonly TemplateCase[] = [
   },
 ];
 
-/** Both the operator and the admission policy are asked about each. */
+/** The operator and the admission policy are both tested with each. */
 export const TEMPLATE_CASES: readonly TemplateCase[] = [...FORBIDDEN, ...ALLOWED];

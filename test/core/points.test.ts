@@ -63,7 +63,11 @@ test.each([
   ["a request that was not sent", work({ kind: "network" }), "failed"],
   ["a request over the rate limit", work({ kind: "rate-limited", status: 429 }), "failed"],
   ["a conflict at the API server", new KubeApiError("no", { status: 409, reason: "Conflict" }), "refused"],
-  ["a write without an answer from the API server", new KubeApiError("no", { status: 0, maybeApplied: true }), "unanswered"],
+  [
+    "a write without an answer from the API server",
+    new KubeApiError("no", { status: 0, maybeApplied: true }),
+    "unanswered",
+  ],
   ["an error of the operator", new OperatorError("LeadershipLost", "not the leader"), "failed"],
   ["any other error", new TypeError("a bug"), "failed"],
 ])("rethrows %s and reports its outcome", async (_name, error, outcome) => {

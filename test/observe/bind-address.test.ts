@@ -13,7 +13,7 @@ describe("a bind address", () => {
     ["localhost:8080", { host: "localhost", port: 8080 }],
     ["berth-0.berth.svc:80", { host: "berth-0.berth.svc", port: 80 }],
     ["0", undefined],
-  ])("%s is read", (text, expected) => {
+  ])("reads %s", (text, expected) => {
     expect(parseBindAddress(text)).toEqual(expected);
   });
 
@@ -34,11 +34,11 @@ describe("a bind address", () => {
     "http://localhost:9",
     ":8080 ",
     "00",
-  ])("%j is refused with the forms that work", (text) => {
+  ])("refuses %j and lists the valid forms", (text) => {
     expect(() => parseBindAddress(text)).toThrow(/is no address to listen on; write :8080, .* or 0 to switch it off/);
   });
 
-  test("any text is read or refused, and the port is one", () => {
+  test("reads or refuses any text, and returns a valid port", () => {
     fc.assert(
       fc.property(fc.string(), (text) => {
         try {

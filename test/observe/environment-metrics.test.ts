@@ -35,7 +35,7 @@ test("counters of an Environment start at 0, gauges do not", async () => {
   expect(lines.filter((line) => line.startsWith("berth_queue_"))).toEqual([]);
 });
 
-test("starting twice does not set anything back", async () => {
+test("starting twice resets nothing", async () => {
   const metrics = createMetrics();
   use(metrics, RESEARCH);
   metrics.podsCreated.inc(RESEARCH, 5);
@@ -46,7 +46,7 @@ test("starting twice does not set anything back", async () => {
   expect(lines).toContain('berth_sessions_ended_total{namespace="agents",environment="research",reason="Completed"} 2');
 });
 
-test("forgetting an Environment removes all of its series and nobody else's", async () => {
+test("forgetting an Environment removes all its series and no others", async () => {
   const metrics = createMetrics();
   for (const labels of [RESEARCH, SUPPORT, SAME_NAME]) use(metrics, labels);
   metrics.leader.set({ lease: "berth" }, 1);
@@ -59,7 +59,7 @@ test("forgetting an Environment removes all of its series and nobody else's", as
   forgetEnvironmentMetrics(metrics, RESEARCH);
 });
 
-test("forgetting an Environment looks at its own series alone, however many others there are", () => {
+test("forgetting an Environment visits only its own series, however many others there are", () => {
   const metrics = createMetrics();
   use(metrics, RESEARCH);
   for (let at = 0; at < 100; at += 1) use(metrics, { namespace: "agents", environment: `other-${at}` });

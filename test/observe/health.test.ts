@@ -15,7 +15,7 @@ interface Answer {
   readonly headers: Record<string, string | string[] | undefined>;
 }
 
-/** One request over a connection of its own. */
+/** Sends one request over its own connection. */
 function ask(address: string | undefined, path: string, method = "GET", body?: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const url = `http://${address}${path}`;
@@ -50,7 +50,7 @@ function askRaw(address: string | undefined, bytes: string): Promise<string> {
 
 const start = (options: Partial<HealthServerOptions>) => startHealthServer({ bindAddress: "127.0.0.1:0", ...options });
 
-/** Metrics that count how often they are rendered. */
+/** Metrics that count their renderings. */
 function countedMetrics() {
   const { registry, leader } = createMetrics();
   let count = 0;
@@ -99,7 +99,7 @@ describe("health probes", () => {
     });
   });
 
-  test("checks are asked again at each probe", async () => {
+  test("checks run again at each probe", async () => {
     let ok = false;
     await using server = await start({ ready: { synced: () => ok } });
     expect((await ask(server.address, "/readyz")).status).toBe(503);
@@ -109,13 +109,13 @@ describe("health probes", () => {
     expect((await ask(server.address, "/readyz")).status).toBe(503);
   });
 
-  test("a failing readiness does not make the process unhealthy", async () => {
+  test("a failed readiness check does not make the process unhealthy", async () => {
     await using server = await start({ live: {}, ready: { synced: () => false } });
     expect((await ask(server.address, "/healthz")).status).toBe(200);
     expect((await ask(server.address, "/readyz")).status).toBe(503);
   });
 
-  test("a query is no other path", async () => {
+  test("a query does not change the path", async () => {
     await using server = await start({ live: {} });
     expect((await ask(server.address, "/healthz?verbose")).status).toBe(200);
   });
@@ -132,7 +132,7 @@ describe("metrics", () => {
     expect(text).toContain('berth_leader{lease="berth"} 1\n');
   });
 
-  test("that cannot be collected give a 500, and the next scrape is tried anew", async () => {
+  test("give a 500 when they cannot be collected, and work again at the next scrape", async () => {
     const { registry, leader } = createMetrics();
     let broken = true;
     Object.assign(leader, {
@@ -146,7 +146,7 @@ describe("metrics", () => {
     expect((await ask(server.address, "/metrics")).status).toBe(200);
   });
 
-  test("are rendered once for all who wait, and anew for who comes after", async () => {
+  test("are rendered once for all waiting requests, and again for a later one", async () => {
     const { registry, leader } = createMetrics();
     let renderings = 0;
     const gate = Promise.withResolvers<void>();
@@ -162,7 +162,7 @@ describe("metrics", () => {
     const first = ask(server.address, "/metrics");
     await begun.promise;
     const others = Array.from({ length: 5 }, () => ask(server.address, "/metrics"));
-    // Each of these is answered, so those that were sent before it were taken.
+    // Each of these is answered, so the server has accepted the requests before it.
     for (const _ of others) expect((await ask(server.address, "/")).status).toBe(404);
     gate.resolve();
     const statuses = (await Promise.all([first, ...others])).map(({ status }) => status);
@@ -171,21 +171,21 @@ describe("metrics", () => {
     expect(renderings).toBe(2);
   });
 
-  test("are rendered together for connections that ask at the same time", async () => {
+  test("are rendered together for connections that send requests at the same time", async () => {
     const { registry, renderings } = countedMetrics();
     await using server = await start({ registry });
     const { port } = new URL(`http://${server.address}`);
     const sockets = Array.from({ length: 20 }, () => connect(Number(port), "127.0.0.1"));
-    // The server takes one connection a turn: with an answer to each it has taken all.
+    // The server accepts one connection a turn. After an answer on each, it has accepted all.
     for (const socket of sockets) socket.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
     await Promise.all(sockets.map((socket) => once(socket, "data")));
     for (const socket of sockets) socket.write("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     await Promise.all(sockets.map((socket) => once(socket.resume(), "close")));
-    // One, unless the machine is slow to bring some of them.
+    // One, unless a slow machine delivers some requests later.
     expect(renderings()).toBeLessThan(sockets.length / 2);
   });
 
-  test("are rendered once for a connection that asks hundreds of times at once, and it is cut off", async () => {
+  test("are rendered once for a connection that sends hundreds of requests at once, and the connection is closed", async () => {
     const { registry, renderings } = countedMetrics();
     await using server = await start({ registry });
     await sendPipelined(
@@ -212,7 +212,7 @@ describe("requests", () => {
     expect({ status, allow: headers["allow"] }).toEqual({ status: 405, allow: "GET, HEAD" });
   });
 
-  test("what is not served is 404 and says what is", async () => {
+  test("an unknown path gives a 404 that lists the known ones", async () => {
     await using server = await start({ live: {} });
     for (const path of ["/metrics", "/readyz", "/", "/healthz/x", "//healthz", "/%68ealthz", "/..%2fhealthz"]) {
       expect(await ask(server.address, path), path).toMatchObject({
@@ -222,7 +222,7 @@ describe("requests", () => {
     }
   });
 
-  test("a path that is none is 404, too, and no line of the log", async () => {
+  test("a malformed path gives a 404 and logs nothing", async () => {
     const said: unknown[] = [];
     const logger = { ...silentLogger, warn: (...words: unknown[]) => said.push(words) } as Logger;
     await using server = await start({ live: {}, logger });
@@ -233,7 +233,7 @@ describe("requests", () => {
     expect(said).toEqual([]);
   });
 
-  test("a body is not taken for a second request", async () => {
+  test("a body is not parsed as a second request", async () => {
     await using server = await start({ live: {} });
     const body = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     const text = await askRaw(
@@ -260,21 +260,21 @@ describe("requests", () => {
   });
 });
 
-describe("connections that say nothing", () => {
-  test.each(["/readyz", "/healthz"])("keep nobody from asking for %s, however many they are", async (path) => {
+describe("silent connections", () => {
+  test.each(["/readyz", "/healthz"])("do not block %s, however many there are", async (path) => {
     await using server = await start({ live: {}, ready: {} });
     using _ = await silentConnections(server.address, 300);
     expect((await ask(server.address, path)).status).toBe(200);
   });
 
-  test("keep nobody from asking for the metrics", async () => {
+  test("do not block the metrics", async () => {
     const { registry } = createMetrics();
     await using server = await start({ registry });
     using _ = await silentConnections(server.address, 300);
     expect((await ask(server.address, "/metrics")).status).toBe(200);
   });
 
-  test("have more room where only probes are answered than where metrics are", async () => {
+  test("are allowed in greater numbers on a server for probes than on one for metrics", async () => {
     const { registry } = createMetrics();
     await using metrics = await start({ registry, live: {} });
     await using health = await start({ live: {} });
@@ -299,24 +299,24 @@ describe("listening", () => {
     expect(server.address).toBeUndefined();
   });
 
-  test("the address that was really opened is told, IPv6 in brackets", async () => {
+  test("the address has the port that was opened, with IPv6 in brackets", async () => {
     await using server = await start({ bindAddress: "[::1]:0", live: {} });
     expect(server.address).toMatch(/^\[::1\]:\d+$/);
     expect((await ask(server.address, "/healthz")).status).toBe(200);
   });
 
-  test("a port in use is a wrong setting, and says which", async () => {
+  test("a port in use is a ConfigError that names it", async () => {
     await using server = await start({ live: {} });
     const again = start({ bindAddress: server.address ?? "", live: {} });
     await expect(again).rejects.toThrow(ConfigError);
     await expect(again).rejects.toThrow(/cannot listen on 127\.0\.0\.1:\d+: .*EADDRINUSE.*choose another address/);
   });
 
-  test("a text that is no address is a wrong setting", async () => {
+  test("an invalid address is a ConfigError", async () => {
     await expect(start({ bindAddress: "8080" })).rejects.toThrow(ConfigError);
   });
 
-  test("close ends connections that are held open, and may be called twice", async () => {
+  test("close ends open connections, and may be called twice", async () => {
     const server = await start({ live: {} });
     const [host = "", port = ""] = (server.address ?? "").split(":");
     const held = connect(Number(port), host);
@@ -347,7 +347,7 @@ describe("the two servers of berth run", () => {
     await servers.close();
   });
 
-  test("one server where both addresses are the same", async () => {
+  test("one server if both addresses are equal", async () => {
     const free = await start({ live: {} });
     const address = free.address ?? "";
     await free.close();
@@ -361,7 +361,7 @@ describe("the two servers of berth run", () => {
     await servers.close();
   });
 
-  test("nothing is left open when the second cannot start", async () => {
+  test("no server is left running when the second cannot start", async () => {
     await using taken = await start({ live: {} });
     const free = await start({ live: {} });
     const address = free.address ?? "";

@@ -11,7 +11,7 @@ interface Bench extends AsyncDisposable {
   readonly server: Server;
   readonly port: number;
   readonly address: string;
-  /** Requests that were handed out. */
+  /** Requests that reached the listener. */
   readonly seen: ServerResponse[];
 }
 
@@ -43,7 +43,7 @@ describe("a connection", () => {
     ["at once", (response) => response.end("x")],
     ["later", (response) => setImmediate(() => response.end("x"))],
     ["never", () => {}],
-  ])("with a second request before the first is answered, which it is %s, is cut off", async (_, answer) => {
+  ])("is closed after a second request before the first answer, which comes %s", async (_, answer) => {
     await using bench = await start(answer);
     await sendPipelined(
       bench.address,
@@ -52,7 +52,7 @@ describe("a connection", () => {
     expect(bench.seen).toHaveLength(1);
   });
 
-  test("is kept for one request after the other", async () => {
+  test("is kept for sequential requests", async () => {
     await using bench = await start((response) => response.end("x".repeat(1_000_000)));
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
     const ports = new Set<number | undefined>();
@@ -68,7 +68,7 @@ describe("a connection", () => {
     expect([bench.seen.length, ports.size]).toEqual([20, 1]);
   });
 
-  test("whose peer takes nothing of its answer is ended", async () => {
+  test("is closed when its peer reads nothing of an answer", async () => {
     await using bench = await start((response) => response.end(Buffer.alloc(64 * 1_024 * 1_024)), { unreadMs: 50 });
     const accepted = nextSocket(bench.server);
     const peer = connect(bench.port);
@@ -81,7 +81,7 @@ describe("a connection", () => {
     peer.destroy();
   });
 
-  test("beyond the bound takes the place of the one that has gone without a request for longest", async () => {
+  test("beyond the limit replaces the one that has been without a request for longest", async () => {
     const answer = (response: ServerResponse) =>
       response.req.url === "/stream" ? response.write("x") : response.end("x");
     await using bench = await start(answer, { maxConnections: 4 });
@@ -117,7 +117,7 @@ describe("a connection", () => {
     expect(String(await once(stream.peer, "data"))).toContain("y");
   });
 
-  test("beyond the bound is closed where all others have a request under way, and those go on", async () => {
+  test("beyond the limit is closed when all others have a running request, and those continue", async () => {
     await using bench = await start((response) => response.write("x"), { maxConnections: 2 });
     const before = [connect(bench.port), connect(bench.port)];
     for (const peer of before) {

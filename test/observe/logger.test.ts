@@ -9,13 +9,13 @@ import {
 } from "../../src/observe/logger.ts";
 
 const KEY = "sk-ant-oat01-AbCdEf_123-456";
-/** As a work item's secret comes: JSON in base64url. */
+/** The form of a work item's secret: JSON in base64url. */
 const WORK_SECRET = Buffer.from(JSON.stringify({ sessions_token: "opaque-0123456789" })).toString("base64url");
-/** As kubectl shows the data of a Secret. */
+/** The form in which kubectl shows the data of a Secret. */
 const SECRET_DATA = Buffer.from(KEY).toString("base64");
 const SERVICE_ACCOUNT_TOKEN = `${Buffer.from('{"alg":"RS256","kid":"abcdef"}').toString("base64url")}.eyJhdWQiOlsieCJdfQ.c2ln-bmF0_dXJl`;
 
-/** A logger, and the lines it wrote. */
+/** A logger and its lines. */
 function logged(level: LogLevel = "trace") {
   const lines: string[] = [];
   const logger = createLogger(level, { write: (line: string) => void lines.push(line) });
@@ -24,7 +24,7 @@ function logged(level: LogLevel = "trace") {
 }
 
 describe("the log hides", () => {
-  test.each([...REDACTED_KEYS])("the value of %s, on top and nested", (key) => {
+  test.each([...REDACTED_KEYS])("the value of %s, at the top and nested", (key) => {
     const { logger, lines } = logged();
     logger.info({ [key]: "opaque-value" }, "top");
     logger.info({ a: { [key]: "opaque-value" } }, "one level down");
@@ -66,7 +66,7 @@ describe("the log hides", () => {
     ["the data of a Secret", SECRET_DATA],
     ["a service account's token", SERVICE_ACCOUNT_TOKEN],
     ["a bearer token of any form", "Bearer opaque/value+0123="],
-  ])("%s wherever it stands", (_name, value) => {
+  ])("%s anywhere in a text", (_name, value) => {
     expect(redact(`before ${value} after`)).toMatch(/^before (Bearer )?\[redacted\] after$/);
     const { logger, parsed } = logged();
     logger.warn({ nested: { text: `<${value}>` } }, `got ${value}`);
@@ -79,18 +79,18 @@ describe("the log hides", () => {
 });
 
 describe("the log shows", () => {
-  test("what only looks a little like a credential", () => {
+  test("a text that only resembles a credential", () => {
     const text = "Secret berth-research-x7k2p: key environment-key, bearer of news, eyJ, sk-ant-, token expired";
     expect(redact(text)).toBe(text);
   });
 
-  test("the key of a work queue: it names an object", () => {
+  test("the key of a work queue, which names an object", () => {
     const { logger, parsed } = logged();
     logger.info({ key: "agents/research" }, "reconciled");
     expect(parsed()[0]).toMatchObject({ key: "agents/research" });
   });
 
-  test("one JSON object a line, with level, ISO time and message, and what a child was given", () => {
+  test("one JSON object per line, with level, ISO time, message, and the fields of a child logger", () => {
     const { logger, lines, parsed } = logged();
     logger.child({ environment: "research" }).warn({ attempt: 2 }, "slow\nanswer");
     expect(lines).toHaveLength(1);
@@ -104,7 +104,7 @@ describe("the log shows", () => {
     });
   });
 
-  test("lines of its level and above, no others", () => {
+  test("only lines of its level and above", () => {
     for (const level of LOG_LEVELS) {
       const { logger, parsed } = logged(level);
       for (const at of LOG_LEVELS) logger[at]("line");
@@ -120,7 +120,7 @@ describe("the log shows", () => {
   });
 });
 
-test("a level that does not exist is refused at the start, not taken for silence", () => {
+test("an unknown level is refused at the start", () => {
   for (const level of ["verbose", "warning", "quiet"]) {
     expect(() => createLogger(level as LogLevel), level).toThrow(/level/);
   }

@@ -2,18 +2,18 @@ import { expect, test } from "vitest";
 import { createMetrics, type Metrics } from "../../src/observe/metrics.ts";
 import { observeProcess } from "../../src/observe/process.ts";
 
-/** The lag by quantile, collected as a scrape does. */
+/** The lag by quantile, collected by a scrape. */
 async function scrapedLag(metrics: Metrics): Promise<Map<string, number>> {
   const { values } = await metrics.eventLoopLag.get();
   return new Map(values.map(({ labels, value }) => [String(labels.quantile), value]));
 }
 
-/** Lets timers run, and with them the sampling: each turn is one timer of the loop. */
+/** Lets timers and the sampling run: each turn is one timer of the loop. */
 async function turns(count: number): Promise<void> {
   for (let turn = 0; turn < count; turn += 1) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-test("build info says what is running", async () => {
+test("build info shows the running version", async () => {
   const metrics = createMetrics();
   using _ = observeProcess(metrics, { version: "1.2.3" });
   expect(await metrics.registry.metrics()).toContain(
@@ -21,7 +21,7 @@ test("build info says what is running", async () => {
   );
 });
 
-test("the metrics of the process itself are there", async () => {
+test("the process's own metrics exist", async () => {
   const metrics = createMetrics();
   using _ = observeProcess(metrics, { version: "1.2.3" });
   const text = await metrics.registry.metrics();
@@ -30,7 +30,7 @@ test("the metrics of the process itself are there", async () => {
   }
 });
 
-test("a stall of the event loop shows in the next scrape and not in the one after", async () => {
+test("a stall of the event loop appears in the next scrape and not in the one after", async () => {
   const metrics = createMetrics();
   using _ = observeProcess(metrics, { version: "1.2.3" });
   await turns(4);
@@ -40,6 +40,6 @@ test("a stall of the event loop shows in the next scrape and not in the one afte
   const stalled = await scrapedLag(metrics);
   expect(stalled.get("1")).toBeGreaterThan(0.2);
   const next = await scrapedLag(metrics);
-  // No turn of the loop lies between the two scrapes: there is nothing to show.
+  // There is no turn of the loop between the two scrapes, and so no lag.
   expect(Object.fromEntries(next)).toEqual({ "0.5": 0, "0.9": 0, "0.99": 0, "1": 0 });
 });
