@@ -3,18 +3,18 @@ import type { AddressInfo, Socket } from "node:net";
 import type { ClusterAccess } from "../../src/kube/config.ts";
 import type { KubeObject } from "../../src/kube/objects.ts";
 
-/** One request as the server saw it. */
+/** One request that the server received. */
 export interface SeenRequest {
   readonly method: string;
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: IncomingMessage["headers"];
   readonly body: unknown;
-  /** Number of the TCP connection it came by. */
+  /** Number of its TCP connection. */
   readonly connection: number;
 }
 
-/** Answers a request in another way than the store would; true when it did. */
+/** Answers a request instead of the store; returns true if it did. */
 export type Script = (seen: SeenRequest, response: ServerResponse, socket: Socket) => boolean | undefined;
 
 interface Change {
@@ -31,12 +31,13 @@ interface OpenWatch {
 }
 
 /**
- * A strict local double of an API server over plain HTTP: one store of raw objects with resourceVersions, paged lists,
- * watches from a resourceVersion, preconditions; and what a test scripts: dropped connections, 410, pages of proxies.
+ * A strict local fake of an API server over plain HTTP. It has one store of raw objects with resourceVersions, paged
+ * lists, watches from a resourceVersion, and preconditions. Tests script faults: dropped connections, 410, pages of
+ * proxies.
  */
 export class FakeApiServer {
   readonly requests: SeenRequest[] = [];
-  /** Tried in order before the store; each is asked for every request. */
+  /** Called in order for each request, before the store. */
   readonly scripts: Script[] = [];
   readonly #server: Server;
   readonly #objects = new Map<string, KubeObject>();
@@ -90,12 +91,12 @@ export class FakeApiServer {
     return String(this.#rv);
   }
 
-  /** Resolves when `condition` holds; it is looked at after every request and every end of a watch. */
+  /** Resolves when `condition` holds. It is checked after every request and every end of a watch. */
   async until(condition: () => boolean): Promise<void> {
     while (!condition()) await new Promise<void>((resolve) => this.#waiters.push(resolve));
   }
 
-  /** Creates or changes an object behind everybody's back; watches see it. `path` is that of the object. */
+  /** Creates or changes the object at `path`, as another client would. Watches report it unless it is `hidden`. */
   put(path: string, object: KubeObject, options: { hidden?: boolean } = {}): KubeObject {
     const known = this.#objects.get(path);
     const next = structuredClone(object);
@@ -104,7 +105,7 @@ export class FakeApiServer {
     return this.#store(path, known ? "MODIFIED" : "ADDED", next, options.hidden);
   }
 
-  /** Removes an object. `hidden`: no watch ever tells, as when events are lost. */
+  /** Removes an object. With `hidden`, no watch reports it, as when events are lost. */
   remove(path: string, options: { hidden?: boolean } = {}): void {
     const known = this.#objects.get(path);
     if (known) this.#store(path, "DELETED", structuredClone(known), options.hidden);
@@ -114,7 +115,7 @@ export class FakeApiServer {
     return this.#objects.get(path);
   }
 
-  /** Forgets the history: watches from before are answered with 410. */
+  /** Deletes the history: watches from an earlier version get a 410. */
   compact(): void {
     this.#compacted = this.#rv;
     this.#changes = [];
@@ -141,12 +142,12 @@ export class FakeApiServer {
     this.sendError(410, "Expired");
   }
 
-  /** Ends watches as the server does after their time. */
+  /** Ends watches as the server does after their timeout. */
   endWatches(): void {
     for (const { response } of this.#watches) response.end();
   }
 
-  /** Cuts every connection without a goodbye. */
+  /** Closes every connection abruptly. */
   cut(): void {
     for (const socket of this.#sockets.keys()) socket.resetAndDestroy();
   }
@@ -257,7 +258,7 @@ export class FakeApiServer {
       kind: "List",
       apiVersion: "v1",
       metadata: { resourceVersion: String(snapshot.rv), ...(more ? { continue: `${id}:${end}` } : {}) },
-      // As the real server does, without kind and apiVersion.
+      // Like the real server, without kind and apiVersion.
       items: snapshot.items.slice(offset, end).map(({ kind: _kind, apiVersion: _version, ...rest }) => rest),
     });
   }
@@ -294,7 +295,7 @@ export class FakeApiServer {
   }
 }
 
-/** `/api/v1/namespaces/a/pods/x` -> the collection `/api/v1/namespaces/a/pods` and the name `x`. */
+/** Splits `/api/v1/namespaces/a/pods/x` into the collection `/api/v1/namespaces/a/pods` and the name `x`. */
 function splitPath(path: string): { collection: string; name: string | undefined } {
   const segments = path.split("/").filter((segment) => segment !== "");
   const base = segments[0] === "api" ? 2 : 3;

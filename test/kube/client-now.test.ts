@@ -6,13 +6,13 @@ import { FakeApiServer, send } from "./api-server.ts";
 
 const SECOND_MS = 1_000;
 const MINUTE_MS = 60_000;
-/** Whole seconds of the header, and what two clocks may have drifted apart since. */
+/** The header has whole seconds, and the clocks may have drifted since. */
 const TOLERANCE_MS = 1_100;
 
 let server: FakeApiServer;
 let clock: VirtualClock;
 let client: KubeClient;
-/** What the server's Date headers say; null: it sends none. */
+/** The Date header of the server; null if it sends none. */
 let date: string | null;
 let status: number;
 
@@ -39,12 +39,12 @@ async function ask(serverMs: number): Promise<void> {
   await client.list(NODES);
 }
 
-test("before the first answer it is our own wall clock", () => {
+test("is our own wall clock before the first answer", () => {
   expect(client.now()).toBe(clock.now());
 });
 
 test.each([-20, -1, 1, 20])(
-  "our own wall clock %d minutes off: it is the API server's, and goes on",
+  "follows the API server's clock when our own wall clock is %d minutes off",
   async (minutes) => {
     const offMs = minutes * MINUTE_MS;
     await ask(clock.now() - offMs);
@@ -55,37 +55,34 @@ test.each([-20, -1, 1, 20])(
   },
 );
 
-test("our own wall clock, where the header's whole seconds leave it possible, to the millisecond", async () => {
+test("is our own wall clock, to the millisecond, if the header's whole seconds allow it", async () => {
   await clock.advance(400);
   await ask(clock.now());
   await clock.advance(5 * SECOND_MS + 123);
   expect(client.now()).toBe(clock.now());
 });
 
-test("our own wall clock is set: what the server said stands", async () => {
+test("keeps the server's time when our own wall clock is set", async () => {
   await ask(clock.now());
   const before = clock.now();
   clock.jumpWall(-10 * MINUTE_MS);
   expect(Math.abs(client.now() - before)).toBeLessThanOrEqual(TOLERANCE_MS);
 });
 
-test("the server's clock is set: the next answer counts", async () => {
+test("follows the next answer when the server's clock is set", async () => {
   await ask(clock.now());
   await ask(clock.now() + 10 * MINUTE_MS);
   expect(Math.abs(client.now() - (clock.now() + 10 * MINUTE_MS))).toBeLessThanOrEqual(TOLERANCE_MS);
 });
 
-test.each([302, 404, 502])(
-  "the Date header of an answer %d, which may be that of a proxy, says nothing",
-  async (refused) => {
-    await ask(clock.now());
-    status = refused;
-    await expect(ask(clock.now() + 60 * MINUTE_MS)).rejects.toThrow();
-    expect(Math.abs(client.now() - clock.now())).toBeLessThanOrEqual(TOLERANCE_MS);
-  },
-);
+test.each([302, 404, 502])("ignores the Date header of an answer %d, which may come from a proxy", async (refused) => {
+  await ask(clock.now());
+  status = refused;
+  await expect(ask(clock.now() + 60 * MINUTE_MS)).rejects.toThrow();
+  expect(Math.abs(client.now() - clock.now())).toBeLessThanOrEqual(TOLERANCE_MS);
+});
 
-test.each([null, "", "yesterday"])("a Date header %j says nothing", async (said) => {
+test.each([null, "", "yesterday"])("ignores a Date header %j", async (said) => {
   date = said;
   await client.list(NODES);
   expect(client.now()).toBe(clock.now());

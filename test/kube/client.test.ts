@@ -59,7 +59,7 @@ function script(times: number, answer: (...seen: Parameters<Script>) => unknown)
 }
 
 describe("objects", () => {
-  test("fields that nobody declared survive create, get, replace and patch", async () => {
+  test("undeclared fields survive create, get, replace and patch", async () => {
     const created = await client.create(PODS, { ...pod(), brandNew: { deep: [1, { x: null }] } });
     expect(created.kind).toBe("Pod");
     expect(created.apiVersion).toBe("v1");
@@ -72,7 +72,7 @@ describe("objects", () => {
     expect(server.requests.map(({ method }) => method)).toEqual(["POST", "GET", "PUT", "PATCH"]);
   });
 
-  test("a list gives its items the apiVersion and kind that the server leaves out", async () => {
+  test("list adds the apiVersion and kind that the server leaves out of items", async () => {
     server.put(POD_PATH, pod());
     const list = await client.list(PODS, { namespace: "agents" });
     expect(list.items.map(({ apiVersion, kind }) => `${apiVersion} ${kind}`)).toEqual(["v1 Pod"]);
@@ -87,7 +87,7 @@ describe("objects", () => {
     expect(server.requests).toHaveLength(3);
   });
 
-  test("listAll keeps of each page what it is told to, before it asks for the next", async () => {
+  test("listAll reduces each page before it requests the next", async () => {
     for (let i = 0; i < 4; i += 1) server.put(`/api/v1/namespaces/agents/pods/p${i}`, pod(`p${i}`));
     const asked: number[] = [];
     const keep = ({ metadata: { name = "" } }: Pod): Pod => {
@@ -101,7 +101,7 @@ describe("objects", () => {
     expect(asked).toEqual([1, 1, 2, 2]);
   });
 
-  test("listAll has no list where one of its pages failed", async () => {
+  test("listAll fails when one of its pages fails", async () => {
     for (const name of ["a", "b", "c"]) await client.create(PODS, pod(name));
     server.scripts.push((seen, reply) => {
       if (!seen.query.has("continue")) return false;
@@ -111,14 +111,14 @@ describe("objects", () => {
     expect((await caught(client.listAll(PODS, { namespace: "agents" }, {}, 2))).status).toBe(500);
   });
 
-  test("a delete names the uid and the resourceVersion that it means", async () => {
+  test("a delete has the uid and the resourceVersion as preconditions", async () => {
     await client.create(PODS, pod());
     await client.delete(PODS, { namespace: "agents", name: "a" }, { resourceVersion: "1" }).catch(() => {});
     const asked = server.requests.at(-1)?.body as { preconditions?: unknown };
     expect(asked.preconditions).toEqual({ resourceVersion: "1" });
   });
 
-  test("listAll starts over in one piece when the snapshot is gone between pages", async () => {
+  test("listAll starts again without pages when the snapshot expires between pages", async () => {
     for (let i = 0; i < 5; i += 1) server.put(`/api/v1/namespaces/agents/pods/p${i}`, pod(`p${i}`));
     server.scripts.push((seen) => {
       if (seen.query.has("continue")) server.compact();
@@ -129,7 +129,7 @@ describe("objects", () => {
     expect(server.requests.map(({ query }) => query.get("limit"))).toEqual(["2", "2", null]);
   });
 
-  test("cluster-wide objects have no namespace in their path, whatever the reference says", async () => {
+  test("cluster-scoped objects have no namespace in their path, whatever the reference contains", async () => {
     server.put("/api/v1/nodes/n", { metadata: { name: "n" } });
     await client.get(NODES, { namespace: "ignored", name: "n" });
     expect(server.requests[0]?.path).toBe("/api/v1/nodes/n");
@@ -150,7 +150,7 @@ describe("objects", () => {
     expect(server.read(POD_PATH)).toBeUndefined();
   });
 
-  test("a create sends dry run and strict validation, patches their type", async () => {
+  test("a create sends dry run and strict validation, a patch its type", async () => {
     await client.create(PODS, pod(), { dryRun: true, fieldValidation: "Strict" });
     expect(Object.fromEntries(server.requests[0]?.query ?? [])).toEqual({ dryRun: "All", fieldValidation: "Strict" });
     script(1, (_seen, response) => send(response, 200, pod()));
@@ -189,7 +189,7 @@ describe("errors", () => {
     expect(isAlreadyExists(await caught(client.create(PODS, pod())))).toBe(true);
   });
 
-  test("a 404 that is not the API server's word about the object is not read as absence", async () => {
+  test("a 404 that is not from the API server does not count as absence", async () => {
     script(1, (_seen, response) => response.writeHead(404, { "content-type": "text/html" }).end("<h1>no</h1>"));
     const page = await caught(client.get(PODS, { namespace: "agents", name: "a" }));
     expect([page.status, isNotFound(page)]).toEqual([404, false]);
@@ -199,7 +199,7 @@ describe("errors", () => {
     expect(isNotFound(await caught(client.get(PODS, { namespace: "agents", name: "a" })))).toBe(false);
   });
 
-  test("a page of a proxy with status 200 is no success, and a write behind it may have been applied", async () => {
+  test("a proxy's page with status 200 is no success, and a write may have been applied", async () => {
     const page = "<html>please log in</html>";
     script(3, (_seen, response) => response.writeHead(200, { "content-type": "text/html" }).end(page));
     expect((await caught(client.get(PODS, { namespace: "agents", name: "a" }))).maybeApplied).toBe(false);
@@ -227,7 +227,7 @@ describe("errors", () => {
     expect((await caught(client.create(PODS, pod()))).message).not.toContain("abcdefgh");
   });
 
-  test("a 5xx to a write leaves open whether it was applied, a 4xx does not", async () => {
+  test("a 5xx answer to a write leaves the outcome open, a 4xx does not", async () => {
     script(1, (_seen, response) => sendStatus(response, 504, "Timeout", "request did not complete"));
     expect((await caught(client.create(PODS, pod()))).maybeApplied).toBe(true);
     script(1, (_seen, response) => sendStatus(response, 403, "Forbidden", "no"));
@@ -235,11 +235,11 @@ describe("errors", () => {
   });
 });
 
-describe("repeats", () => {
+describe("retries", () => {
   const busy = (_seen: SeenRequest, response: Parameters<typeof sendStatus>[0]) =>
     sendStatus(response, 429, "TooManyRequests", "slow down", { headers: { "retry-after": "2" } });
 
-  test("a read and an idempotent write wait for Retry-After, then are sent again", async () => {
+  test("a read and an idempotent write are repeated after Retry-After", async () => {
     server.put(POD_PATH, pod());
     script(1, busy);
     const start = clock.monotonic();
@@ -250,7 +250,7 @@ describe("repeats", () => {
     expect(server.requests.map(({ method }) => method)).toEqual(["GET", "GET", "DELETE", "DELETE"]);
   });
 
-  test("a create and a patch are not: the error says how long to wait", async () => {
+  test("a create and a patch are not repeated: the error contains the delay", async () => {
     script(2, busy);
     expect((await caught(client.create(PODS, pod()))).retryAfterMs).toBe(2_000);
     const ref = { namespace: "agents", name: "a" };
@@ -258,7 +258,7 @@ describe("repeats", () => {
     expect(server.requests).toHaveLength(2);
   });
 
-  test("a read is given up after four attempts, and at once when the wait does not fit its time", async () => {
+  test("a read ends after four attempts, and at once when the delay exceeds its time", async () => {
     script(20, busy);
     const ref = { namespace: "agents", name: "a" };
     expect((await caught(settled(clock, client.get(PODS, ref)))).status).toBe(429);
@@ -267,7 +267,7 @@ describe("repeats", () => {
     expect(server.requests).toHaveLength(5);
   });
 
-  test("a read whose connection breaks is sent again, a write is not", async () => {
+  test("a read is repeated after its connection breaks, a write is not", async () => {
     server.put(POD_PATH, pod());
     script(1, (_seen, _response, socket) => socket.resetAndDestroy());
     await settled(clock, client.get(PODS, { namespace: "agents", name: "a" }));
@@ -277,7 +277,7 @@ describe("repeats", () => {
     expect(server.requests.map(({ method }) => method)).toEqual(["GET", "GET", "POST"]);
   });
 
-  test("an answer that breaks off in its middle is no answer", async () => {
+  test("an incomplete answer counts as no answer", async () => {
     script(4, (_seen, response, socket) => {
       response.writeHead(200, { "content-type": "application/json", "content-length": "1000" });
       response.write('{"kind":"Pod","metadata":', () => socket.destroy());
@@ -287,7 +287,7 @@ describe("repeats", () => {
     expect(server.requests).toHaveLength(4);
   });
 
-  test("a write to a server that is not there was surely not applied", async () => {
+  test("a write without a server was certainly not applied", async () => {
     await server[Symbol.asyncDispose]();
     const error = await caught(client.create(PODS, pod()));
     expect([isUnreachable(error), error.maybeApplied]).toEqual([true, false]);
@@ -296,7 +296,7 @@ describe("repeats", () => {
 });
 
 describe("bounds", () => {
-  test("a call without an answer ends at its time-out, and its write may have been applied", async () => {
+  test("a call without an answer ends at its timeout, and its write may have been applied", async () => {
     script(1, () => {});
     const work = caught(client.create(PODS, pod(), {}, { timeoutMs: 1_500 }));
     await server.until(() => server.requests.length === 1);
@@ -306,7 +306,7 @@ describe("bounds", () => {
     expect(error.message).toContain("timed out after 1500 ms");
   });
 
-  test("a body that trickles is bounded by the same time-out", async () => {
+  test("the same timeout bounds a body that arrives slowly", async () => {
     script(1, (_seen, response) => {
       response.writeHead(200, { "content-type": "application/json" });
       response.write("{");
@@ -329,24 +329,24 @@ describe("bounds", () => {
     expect(server.requests).toHaveLength(1);
   });
 
-  test("connections are kept and shared: 200 calls, 20 at a time, do not open 200", async () => {
+  test("connections are reused: 200 calls, 20 at a time, do not open 200", async () => {
     server.put(POD_PATH, pod());
     const one = async () => {
       for (let i = 0; i < 10; i += 1) await client.get(PODS, { namespace: "agents", name: "a" });
     };
     await Promise.all(Array.from({ length: 20 }, one));
     expect(server.requests).toHaveLength(200);
-    // Some more than 20: a connection whose answer has just been read counts as busy until the next turn of the loop.
+    // More than 20: a connection counts as busy until the turn of the event loop after its answer.
     expect(server.connections).toBeLessThanOrEqual(40);
   });
 
-  test("deletes that carry preconditions leave their connections to the next calls", async () => {
+  test("deletes with preconditions leave their connections open for later calls", async () => {
     for (let times = 0; times < 10; times += 1) {
       server.put(POD_PATH, pod());
       const { metadata } = await client.get(PODS, { namespace: "agents", name: "a" });
       await client.delete(PODS, { namespace: "agents", name: "a" }, { uid: metadata.uid ?? "", gracePeriodSeconds: 0 });
     }
-    // Two: one whose answer has just been read counts as busy until the next turn of the loop.
+    // Two: a connection counts as busy until the turn of the event loop after its answer.
     expect(server.connections).toBeLessThanOrEqual(2);
   });
 
@@ -373,7 +373,7 @@ test("a Lease does not wait behind a burst of other calls", async () => {
 });
 
 describe("fence", () => {
-  test("a fence that throws keeps writes in and lets reads pass", async () => {
+  test("a fence that throws blocks writes but not reads", async () => {
     const lost = new LeadershipLostError("lost");
     const fenced = client.fenced(() => {
       throw lost;
@@ -414,7 +414,7 @@ describe("fence", () => {
     expect(server.requests).toHaveLength(64);
   });
 
-  test("a repeat is fenced anew, and a fence of a fenced client asks both", async () => {
+  test("a retry is fenced again, and a doubly fenced client calls both fences", async () => {
     let calls = 0;
     const outer = client.fenced(() => {
       calls += 1;
@@ -433,13 +433,13 @@ describe("fence", () => {
 });
 
 describe("credentials", () => {
-  test("requests bear the token and the user agent", async () => {
+  test("requests carry the token and the user agent", async () => {
     server.put(POD_PATH, pod());
     await client.get(PODS, { namespace: "agents", name: "a" });
     expect(server.requests[0]?.headers).toMatchObject({ authorization: "Bearer test-token", "user-agent": "berth" });
   });
 
-  test("after a 401, a plug-in is asked for fresh credentials, once", async () => {
+  test("a 401 makes a plug-in return fresh credentials, once", async () => {
     const asked: boolean[] = [];
     const plugin = async (fresh: boolean) => {
       asked.push(fresh);
@@ -460,7 +460,7 @@ describe("credentials", () => {
     await refreshing.close();
   });
 
-  test("each group that requests count for is a header of its own", async () => {
+  test("each impersonated group is a separate header", async () => {
     const impersonate = { user: "zoë", groups: ["dev", "ops, all"], extra: { "example.com/team": ["a", "b"] } };
     const sent: NodeJS.Dict<string[]>[] = [];
     server.scripts.push((_, { req }) => {
@@ -479,7 +479,7 @@ describe("credentials", () => {
     ]);
   });
 
-  test("a plug-in that fails is named as the cause, and the write was surely not applied", async () => {
+  test("a failed plug-in is named as the cause, and the write was certainly not applied", async () => {
     const plugin = () => Promise.reject(new Error("cloud-auth: log in first"));
     const locked = new KubeClient({ access: { ...server.access, auth: { plugin } }, clock });
     const error = await caught(locked.create(PODS, pod()));
@@ -488,7 +488,7 @@ describe("credentials", () => {
     await locked.close();
   });
 
-  test("a new client certificate that cannot be read is never replaced by the one before", async () => {
+  test("an unreadable new client certificate is not replaced by the previous one", async () => {
     let credentials = {};
     const renewed = new KubeClient({ access: { ...server.access, auth: { plugin: async () => credentials } }, clock });
     await renewed.create(PODS, pod("a"));

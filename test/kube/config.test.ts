@@ -49,7 +49,7 @@ function serviceAccount(): string {
 }
 
 describe("a kubeconfig", () => {
-  test("data that is written into it", () => {
+  test("may contain its data", () => {
     const file = kubeconfig(
       {
         "certificate-authority-data": base64("CA"),
@@ -69,7 +69,7 @@ describe("a kubeconfig", () => {
     });
   });
 
-  test("files that it names, counted from its own folder", () => {
+  test("may name files, relative to its own folder", () => {
     write("ca.pem", "CA");
     write("cert.pem", "CERT");
     write("key.pem", "KEY");
@@ -84,17 +84,17 @@ describe("a kubeconfig", () => {
     });
   });
 
-  test("a server below a path keeps it, without a slash at the end", () => {
+  test("may have a server below a path, whose last slash is removed", () => {
     const file = kubeconfig({ server: "https://rancher.invalid/k8s/clusters/c-1/" });
     expect(loadKubeConfig(file).server).toBe("https://rancher.invalid/k8s/clusters/c-1");
   });
 
-  test("TLS is verified unless the file says otherwise", () => {
+  test("disables TLS verification only explicitly", () => {
     expect(loadKubeConfig(kubeconfig()).insecureSkipTlsVerify).toBeUndefined();
     expect(loadKubeConfig(kubeconfig({ "insecure-skip-tls-verify": true })).insecureSkipTlsVerify).toBe(true);
   });
 
-  test("KUBECONFIG may name several files: the first to say something wins", () => {
+  test("may be several files in KUBECONFIG: the first value wins", () => {
     const first = write(
       "first",
       stringify({ "current-context": "x", users: [{ name: "u", user: { token: "first" } }] }),
@@ -104,7 +104,7 @@ describe("a kubeconfig", () => {
     expect(loadKubeConfig(second, { KUBECONFIG: first }).auth).toEqual({ token: "second" });
   });
 
-  test("of those that KUBECONFIG names some may be missing or empty, as with kubectl", () => {
+  test("of KUBECONFIG may be missing or empty, as with kubectl", () => {
     const missing = join(folder, "nothing");
     const empty = write("empty", "");
     const comments = write("comments", "# nothing yet\n---\n");
@@ -113,18 +113,18 @@ describe("a kubeconfig", () => {
     expect(loadKubeConfig(undefined, { KUBECONFIG }).auth).toEqual({ token: "t" });
   });
 
-  test("a list in which no file is there is a ConfigError that names them", () => {
+  test("a KUBECONFIG without any existing file is a ConfigError that names them", () => {
     const KUBECONFIG = `${join(folder, "a")}:${join(folder, "b")}`;
     expect(() => loadKubeConfig(undefined, { KUBECONFIG })).toThrow(ConfigError);
     expect(() => loadKubeConfig(undefined, { KUBECONFIG })).toThrow(/KUBECONFIG is there: .*\/a, .*\/b$/);
   });
 
-  test("one that is given by name is one file, and must be there", () => {
+  test("given by name must be one existing file", () => {
     const file = kubeconfig();
     expect(() => loadKubeConfig(`${file}:${file}`)).toThrow(/^cannot read kubeconfig .*ENOENT/);
   });
 
-  test("all of whom requests count for is read, beside its user alone", () => {
+  test("may impersonate with uid, groups and extra fields, but only with a user", () => {
     const more = {
       "as-uid": "42",
       "as-groups": ["dev", "ops"],
@@ -154,14 +154,14 @@ describe("a kubeconfig", () => {
     ["as-user-extra", ["hunter2"]],
     ["as-user-extra", { scopes: "hunter2" }],
     ["as-user-extra", { scopes: ["view", 1000] }],
-  ])("%s of another type than it wants (%j) is no reason to count for somebody else", (field, value) => {
+  ])("refuses %s of another type (%j)", (field, value) => {
     const file = kubeconfig({}, { as: "somebody", [field]: value });
     expect(() => loadKubeConfig(file)).toThrow(ConfigError);
     expect(() => loadKubeConfig(file)).toThrow(RegExp(`^kubeconfig: user "u" has no .* in ${field}\\b`));
     expect(() => loadKubeConfig(file)).not.toThrow(/hunter2|1000/);
   });
 
-  test("whom requests count for may be left empty, as kubectl takes it", () => {
+  test("may have empty impersonation fields, as with kubectl", () => {
     const empty = { as: "", "as-uid": "", "as-groups": [], "as-user-extra": {} };
     const none = { as: null, "as-uid": null, "as-groups": null, "as-user-extra": null };
     for (const user of [empty, none]) {
@@ -169,7 +169,7 @@ describe("a kubeconfig", () => {
     }
   });
 
-  test("an exec plug-in that asks for it is told of the cluster", async () => {
+  test("gives an exec plug-in the cluster's data if it requests them", async () => {
     const script = `const { spec } = JSON.parse(process.env.KUBERNETES_EXEC_INFO);
       const token = Buffer.from(JSON.stringify(spec.cluster ?? null)).toString("base64");
       console.log(JSON.stringify({ kind: "ExecCredential", status: { token } }));`;
@@ -203,7 +203,7 @@ describe("a kubeconfig", () => {
     expect(await toldTo(undefined, whole)).toBeNull();
   });
 
-  test("an exec plug-in gives the token, with what it is told about itself", async () => {
+  test("gets a token from an exec plug-in with its ExecInfo", async () => {
     const script = `const info = JSON.parse(process.env.KUBERNETES_EXEC_INFO);
       console.log(JSON.stringify({ apiVersion: info.apiVersion, kind: "ExecCredential", status: { token: "from-" + process.env.WHO } }));`;
     const exec = {
@@ -218,7 +218,7 @@ describe("a kubeconfig", () => {
     expect((await credentials.current()).headers).toEqual({ authorization: "Bearer from-plugin" });
   });
 
-  test("an exec plug-in that fails says so, and is run again the next time", async () => {
+  test("reports a failed exec plug-in, and runs it again the next time", async () => {
     const marker = join(folder, "ran");
     const script = `const fs = require("node:fs");
       if (!fs.existsSync(${JSON.stringify(marker)})) { fs.writeFileSync(${JSON.stringify(marker)}, ""); console.error("no luck"); process.exit(3); }
@@ -229,7 +229,7 @@ describe("a kubeconfig", () => {
     expect((await credentials.current()).headers).toEqual({ authorization: "Bearer second" });
   });
 
-  test("an exec plug-in that prints no JSON is not quoted: it may have printed a token", async () => {
+  test("does not quote the output of an exec plug-in that is no JSON, since it may be a token", async () => {
     const exec = {
       apiVersion: "client.authentication.k8s.io/v1",
       command: process.execPath,
@@ -242,7 +242,7 @@ describe("a kubeconfig", () => {
   });
 
   test.each([
-    ["a file that is not there", () => join(folder, "nothing"), /cannot read kubeconfig .*nothing: ENOENT/],
+    ["a missing file", () => join(folder, "nothing"), /cannot read kubeconfig .*nothing: ENOENT/],
     ["a folder", () => folder, /cannot read kubeconfig .*: EISDIR/],
     [
       "no YAML",
@@ -252,9 +252,9 @@ describe("a kubeconfig", () => {
     ["nothing", () => write("config", ""), /has no current-context/],
     ["a YAML list", () => write("config", "- 1"), /no YAML mapping/],
     ["no current context", () => write("config", "clusters: []"), /no current-context/],
-    ["a context that is not there", () => write("config", "current-context: y"), /has no context "y"/],
-    ["a cluster that is not there", () => kubeconfig({}, {}, { cluster: "z" }), /has no cluster "z"/],
-    ["a user that is not there", () => kubeconfig({}, {}, { user: "z" }), /has no user "z"/],
+    ["a missing context", () => write("config", "current-context: y"), /has no context "y"/],
+    ["a missing cluster", () => kubeconfig({}, {}, { cluster: "z" }), /has no cluster "z"/],
+    ["a missing user", () => kubeconfig({}, {}, { user: "z" }), /has no user "z"/],
     ["a server that is no URL", () => kubeconfig({ server: "nonsense" }), /no URL/],
     ["a server of another protocol", () => kubeconfig({ server: "ftp://x" }), /https or http/],
     [
@@ -267,7 +267,7 @@ describe("a kubeconfig", () => {
       () => kubeconfig({}, { "client-certificate-data": base64("C") }),
       /without its key/,
     ],
-  ])("%s is a ConfigError that says so", (_name, make, message) => {
+  ])("reports %s as a ConfigError", (_name, make, message) => {
     const file = make();
     expect(() => loadKubeConfig(file)).toThrow(ConfigError);
     expect(() => loadKubeConfig(file)).toThrow(message);
@@ -275,7 +275,7 @@ describe("a kubeconfig", () => {
 });
 
 describe("in a Pod", () => {
-  test("the service account is used, with the address that the Pod was given", () => {
+  test("uses the service account and the address from the Pod's environment", () => {
     const env = { KUBERNETES_SERVICE_HOST: "10.96.0.1", KUBERNETES_SERVICE_PORT: "6443" };
     const mount = serviceAccount();
     expect(loadKubeConfig(undefined, env, mount)).toEqual({
@@ -286,7 +286,7 @@ describe("in a Pod", () => {
     });
   });
 
-  test("an IPv6 address is put in brackets, no address is the cluster's own name", () => {
+  test("puts an IPv6 address in brackets, and defaults to the API server's name in the cluster", () => {
     const mount = serviceAccount();
     expect(loadKubeConfig(undefined, { KUBERNETES_SERVICE_HOST: "fd00::1" }, mount).server).toBe(
       "https://[fd00::1]:443",
@@ -294,7 +294,7 @@ describe("in a Pod", () => {
     expect(loadKubeConfig(undefined, {}, mount).server).toBe("https://kubernetes.default.svc:443");
   });
 
-  test("a kubeconfig that is named wins", () => {
+  test("prefers a kubeconfig that is given", () => {
     const file = kubeconfig();
     expect(loadKubeConfig(undefined, { KUBECONFIG: file }, serviceAccount()).server).toBe(
       "https://cluster.invalid:6443",
@@ -305,7 +305,7 @@ describe("in a Pod", () => {
 describe("credentials", () => {
   const clock = new VirtualClock();
 
-  test("whom requests count for is sent as client-go sends it", async () => {
+  test("impersonation headers match client-go's", async () => {
     const impersonate = {
       user: "zoë",
       uid: "42",
@@ -315,7 +315,7 @@ describe("credentials", () => {
     const credentials = new Credentials({ token: "t", impersonate }, clock);
     expect((await credentials.current()).headers).toEqual({
       authorization: "Bearer t",
-      // UTF-8, byte by byte.
+      // UTF-8, one character per byte.
       "impersonate-user": "zoÃ«",
       "impersonate-uid": "42",
       "impersonate-group": ["dev", "ops"],
@@ -340,7 +340,7 @@ describe("credentials", () => {
     expect(await bearer()).toBe("Bearer three");
   });
 
-  test("a token file that is away for a moment leaves the last token in use", async () => {
+  test("the last token stays in use while its file is missing for a moment", async () => {
     const tokenFile = write("token", "one");
     const credentials = new Credentials({ tokenFile }, clock);
     await credentials.current();
@@ -349,7 +349,7 @@ describe("credentials", () => {
     await expect(new Credentials({ tokenFile }, clock).current()).rejects.toThrow(/ENOENT/);
   });
 
-  test("basic authentication takes any characters", async () => {
+  test("basic authentication allows any characters", async () => {
     const credentials = new Credentials({ basic: { username: "ä", password: "€" } }, clock);
     const { authorization = "" } = (await credentials.current()).headers;
     expect(Buffer.from(String(authorization).replace("Basic ", ""), "base64").toString("utf8")).toBe("ä:€");

@@ -4,7 +4,7 @@ import { isAlreadyExists, isConflict, isNotFound, KubeApiError } from "../../src
 const error = (status: number, reason: string, details?: { name?: string }) =>
   new KubeApiError(reason, { status, reason, details });
 
-test("an object that exists already is no conflict, nor the other way round", () => {
+test("an object that already exists is no conflict, and vice versa", () => {
   expect(isConflict(error(409, "AlreadyExists"))).toBe(false);
   expect(isConflict(error(409, "Conflict"))).toBe(true);
   expect(isAlreadyExists(error(409, "Conflict"))).toBe(false);
@@ -13,8 +13,8 @@ test("an object that exists already is no conflict, nor the other way round", ()
 
 test.each([
   ["a Status about the object", error(404, "NotFound", { name: "x" }), true],
-  ["a Status about no object: the path isn't known", error(404, "NotFound", {}), false],
+  ["a Status about no object: the path is unknown", error(404, "NotFound", {}), false],
   ["a proxy's page", error(404, ""), false],
-])("an object is absent by %s: %s", (_, answer, isAbsent) => {
+])("a 404 counts as absence only if it is about the object: %s", (_, answer, isAbsent) => {
   expect(isNotFound(answer)).toBe(isAbsent);
 });

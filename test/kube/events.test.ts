@@ -35,7 +35,7 @@ const subject = (name = "a"): EventSubject => ({
   metadata: { name, namespace: "agents", uid: `uid-${name}` },
 });
 
-/** The events as the server has them, oldest first. */
+/** The events on the server, oldest first. */
 async function stored(): Promise<KubeEvent[]> {
   return (
     await client.list<KubeEvent>(
@@ -52,7 +52,7 @@ async function counts(): Promise<Record<string, number>> {
 
 const flush = () => settled(clock, recorder.flush(60_000));
 
-test("an event has what kubectl describe looks for", async () => {
+test("an event has the fields that kubectl describe uses", async () => {
   recorder.event(subject(), "Warning", "SessionFailed", "exit code 1");
   await flush();
   const [event] = await stored();
@@ -71,14 +71,14 @@ test("an event has what kubectl describe looks for", async () => {
   expect(event?.metadata.name).toMatch(/^a\.[0-9a-f]{14,}$/);
 });
 
-test("events about objects of the cluster go to the default namespace", async () => {
+test("events about cluster-scoped objects go to the default namespace", async () => {
   recorder.event({ kind: "Node", metadata: { name: "n" } }, "Normal", "R", "m");
   await flush();
   expect(server.requests[0]?.path).toBe("/api/v1/namespaces/default/events");
 });
 
 describe("aggregation", () => {
-  test("the same event again raises the count and the last time of the one there is", async () => {
+  test("a repeated event raises the count and the last time of the previous one", async () => {
     recorder.event(subject(), "Normal", "R", "m");
     await flush();
     await clock.advance(60_000);
@@ -91,14 +91,14 @@ describe("aggregation", () => {
     expect(await counts()).toEqual({ created: 1, patched: 1 });
   });
 
-  test("repeats that come before the first is written are one write", async () => {
+  test("repeats before the first write lead to one write", async () => {
     for (let i = 0; i < 7; i += 1) recorder.event(subject(), "Normal", "R", "m");
     await flush();
     expect((await stored()).map(({ count }) => count)).toEqual([7]);
     expect(await counts()).toEqual({ created: 1 });
   });
 
-  test("several repeats at once raise the count by as many", async () => {
+  test("several repeats at once raise the count by their number", async () => {
     recorder.event(subject(), "Normal", "R", "m");
     await flush();
     for (let i = 0; i < 4; i += 1) recorder.event(subject(), "Normal", "R", "m");
@@ -116,14 +116,14 @@ describe("aggregation", () => {
       "another object of the same name",
       () => recorder.event({ ...subject(), metadata: { ...subject().metadata, uid: "new" } }, "Normal", "R", "m"),
     ],
-  ])("%s is another event", async (_name, record) => {
+  ])("%s makes another event", async (_name, record) => {
     recorder.event(subject(), "Normal", "R", "m");
     record();
     await flush();
     expect((await stored()).map(({ count }) => count)).toEqual([1, 1]);
   });
 
-  test("an event that has expired on the server, or long passed, is written anew", async () => {
+  test("an event that expired on the server, or is long past, is created again", async () => {
     recorder.event(subject(), "Normal", "R", "m");
     await flush();
     server.remove(`/api/v1/namespaces/agents/events/${(await stored())[0]?.metadata.name}`);
@@ -138,7 +138,7 @@ describe("aggregation", () => {
 });
 
 describe("bounds", () => {
-  test("one object gets a burst of 25, then one every five minutes; others are not held up", async () => {
+  test("one object gets a burst of 25, then one every five minutes, without delaying others", async () => {
     for (let i = 0; i < 40; i += 1) recorder.event(subject(), "Normal", "R", `m${i}`);
     recorder.event(subject("b"), "Normal", "R", "m");
     await flush();
@@ -150,21 +150,21 @@ describe("bounds", () => {
     expect(await counts()).toEqual({ created: 27, suppressed: 16 });
   });
 
-  test("a reason that floods leaves others of the same object alone", async () => {
+  test("a flood of one reason does not suppress other reasons of the object", async () => {
     for (let i = 0; i < 40; i += 1) recorder.event(subject(), "Normal", "SessionStarted", `m${i}`);
     recorder.event(subject(), "Warning", "KeyRejected", "look here");
     await flush();
     expect((await stored()).filter(({ reason }) => reason === "KeyRejected")).toHaveLength(1);
   });
 
-  test("what waits is bounded: more is dropped and counted", async () => {
+  test("pending events are bounded: further ones are dropped and counted", async () => {
     server.scripts.push(() => true);
     for (let i = 0; i < 1_200; i += 1) recorder.event(subject(`p${i}`), "Normal", "R", "m");
     await clock.settle();
     expect((await counts()).dropped).toBe(200);
   });
 
-  test("a message is cut to what the server takes and bears no credential", async () => {
+  test("a message is cut to the server's limit and contains no credential", async () => {
     recorder.event(subject(), "Normal", "R", `${"x".repeat(500)} sk-ant-abcdefgh12345 ${"y".repeat(2_000)}`);
     await flush();
     const { message = "" } = (await stored())[0] ?? {};
@@ -172,7 +172,7 @@ describe("bounds", () => {
     expect(message).not.toContain("abcdefgh");
   });
 
-  test("a flush ends after its time also when nobody answers", async () => {
+  test("a flush ends after its timeout when the server does not answer", async () => {
     server.scripts.push(() => true);
     recorder.event(subject(), "Normal", "R", "m");
     await server.until(() => server.requests.length === 1);
@@ -180,7 +180,7 @@ describe("bounds", () => {
   });
 });
 
-describe("a bad server", () => {
+describe("a faulty server", () => {
   const failing = (times: number, status = 500) => {
     let left = times;
     server.scripts.push((_seen, response) => {
@@ -191,7 +191,7 @@ describe("a bad server", () => {
     });
   };
 
-  test("a fault of the server is tried again with pauses", async () => {
+  test("a server fault is retried with pauses", async () => {
     failing(3);
     const from = clock.monotonic();
     recorder.event(subject(), "Normal", "R", "m");
@@ -200,7 +200,7 @@ describe("a bad server", () => {
     expect(clock.monotonic() - from).toBeGreaterThanOrEqual(250 + 500 + 1_000);
   });
 
-  test("after four tries an event is given up, and the next ones are written", async () => {
+  test("an event is given up after four tries, and the next ones are written", async () => {
     failing(4);
     recorder.event(subject(), "Normal", "R", "lost");
     recorder.event(subject(), "Normal", "R", "kept");
@@ -209,19 +209,19 @@ describe("a bad server", () => {
     expect(await counts()).toEqual({ failed: 1, created: 1 });
   });
 
-  test("a refusal is not tried again", async () => {
+  test("a refusal is not retried", async () => {
     failing(1, 403);
     recorder.event(subject(), "Normal", "R", "m");
     await flush();
     expect([await counts(), server.requests.length]).toEqual([{ failed: 1 }, 1]);
   });
 
-  test("a write whose answer was lost is not there twice, and counts nothing twice", async () => {
+  test("a write whose answer was lost creates one event and counts nothing twice", async () => {
     let lose = true;
     server.scripts.push((seen, _response, socket) => {
       if (lose && seen.method !== "GET") {
         lose = false;
-        // The store below still does what it was asked.
+        // The store below still executes the request.
         socket.resetAndDestroy();
       }
       return false;
@@ -265,7 +265,7 @@ describe("a namespace whose Events the server answers with 500", () => {
     expect(await counts()).toEqual({ failed: 3 });
   });
 
-  test("takes no room from the Events of others that wait", async () => {
+  test("does not displace the pending Events of others", async () => {
     refuse("broken");
     for (let i = 0; i < 1_200; i += 1) recorder.event(of("broken", `p${i}`), "Normal", "R", "m");
     for (let i = 0; i < 30; i += 1) recorder.event(of("agents", `p${i}`), "Normal", "R", "m");
@@ -275,7 +275,7 @@ describe("a namespace whose Events the server answers with 500", () => {
   });
 });
 
-test("a namespace that has more than its part of what may wait loses one for each Event of another, down to that part", async () => {
+test("a namespace with more than its share of pending Events loses one for each Event of another, down to that share", async () => {
   for (const namespace of ["a", "b"]) {
     for (let i = 0; i < 2_000; i += 1) {
       recorder.event({ kind: "Pod", metadata: { name: `p${i}`, namespace } }, "Normal", "R", "m");
@@ -287,7 +287,7 @@ test("a namespace that has more than its part of what may wait loses one for eac
   expect(written.filter((namespace) => namespace === "b")).toHaveLength(500);
 });
 
-test("Events of many namespaces are written with a bounded number of requests at a time", async () => {
+test("Events of many namespaces are written with a bounded number of concurrent requests", async () => {
   const held: ServerResponse[] = [];
   server.scripts.push((_seen, response) => held.push(response) > 0);
   for (let i = 0; i < 100; i += 1) {
@@ -312,7 +312,7 @@ test("event returns at once and never throws, whatever the server does", async (
   server = await FakeApiServer.start();
 });
 
-test("an event that was not written while it might be is dropped, and others are written all the same", async () => {
+test("an event that is still pending when its fence closes is dropped, and others are written", async () => {
   let lost = false;
   const fenced = recorder.fenced(() => {
     if (lost) throw new LeadershipLostError("not the leader");

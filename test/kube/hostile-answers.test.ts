@@ -49,7 +49,7 @@ function start(): Informer<Pod> {
   return informer;
 }
 
-/** The fault that a call ends with, which must be one that callers know. */
+/** The error of a call, which must be of a type that callers know. */
 async function failure(call: Promise<unknown>): Promise<KubeApiError> {
   const error = await call.then(
     () => undefined,
@@ -60,7 +60,7 @@ async function failure(call: Promise<unknown>): Promise<KubeApiError> {
 }
 
 describe("a list without end", () => {
-  test("that gives the same continue token again is an error, and is not walked in a circle", async () => {
+  test("is an error when a continue token repeats", async () => {
     server.scripts.push((_seen, response) => {
       send(response, 200, { items: [], metadata: { resourceVersion: "1", continue: "again" } });
       return true;
@@ -69,7 +69,7 @@ describe("a list without end", () => {
     expect(server.requests).toHaveLength(2);
   });
 
-  test("whose tokens are new each time ends after more pages than any cluster fills", async () => {
+  test("ends after more pages than any cluster has, even if each token is new", async () => {
     let page = 0;
     server.scripts.push((_seen, response) => {
       page += 1;
@@ -81,7 +81,7 @@ describe("a list without end", () => {
   });
 });
 
-describe("an answer of another shape", () => {
+describe("a malformed answer", () => {
   test.each([
     ["items that are null", { items: [null] }],
     ["items without metadata", { items: [{}] }],
@@ -90,9 +90,9 @@ describe("an answer of another shape", () => {
     ["a uid that is an object", { items: [{ metadata: { name: "a", uid: {} } }] }],
     ["labels that are a list", { items: [{ metadata: { name: "a", labels: ["x"] } }] }],
     ["annotations that are numbers", { items: [{ metadata: { name: "a", annotations: { x: 5 } } }] }],
-    ["metadata that are a text", { items: [], metadata: "x" }],
+    ["metadata that is a text", { items: [], metadata: "x" }],
     ["a continue token that is an object", { items: [], metadata: { continue: {} } }],
-  ])("of a list: %s", async (_name, body) => {
+  ])("to a list: %s", async (_name, body) => {
     server.scripts.push((_seen, response) => {
       send(response, 200, body);
       return true;
@@ -105,7 +105,7 @@ describe("an answer of another shape", () => {
     ["another object", { ...pod, metadata: { ...pod.metadata, name: "b", uid: "u" } }],
     ["an object without uid", pod],
     ["an object whose uid is empty", { ...pod, metadata: { ...pod.metadata, uid: "" } }],
-  ])("of a live read: %s is neither the object nor its absence", async (_name, body) => {
+  ])("to a live read: %s is neither the object nor its absence", async (_name, body) => {
     server.scripts.push((_seen, response) => {
       send(response, 200, body);
       return true;
@@ -116,7 +116,7 @@ describe("an answer of another shape", () => {
   });
 });
 
-test("the answer about one object is read up to what an object can be, not without end", async () => {
+test("reads an answer about one object only up to the largest size of an object", async () => {
   let sent = 0;
   server.scripts.push((_seen, response) => {
     response.writeHead(200, { "content-type": "application/json" });
@@ -135,7 +135,7 @@ test("the answer about one object is read up to what an object can be, not witho
   expect(sent).toBeLessThan(64_000_000);
 });
 
-test("of large objects fewer are asked for at a time, so that no page is held whole that an operator has no room for", async () => {
+test("requests large objects in smaller pages, so that a page fits an operator's memory", async () => {
   const filler = "x".repeat(1_000_000);
   const numbers = Array.from({ length: 60 }, (_, index) => index);
   for (const index of numbers) {
@@ -152,14 +152,14 @@ test("of large objects fewer are asked for at a time, so that no page is held wh
   expect(items.map(({ metadata }) => metadata.name)).toEqual(numbers.map((i) => `large-${String(i).padStart(2, "0")}`));
   expect(largest).toBe(filler.length);
   const pages = server.requests.map(({ query }) => Number(query.get("limit")));
-  // The first was not read to its end, and not asked for again as it was.
+  // The first page was aborted, and not requested again with the same size.
   expect(pages.slice(0, 2)).toEqual([250, 31]);
   const tooMany = pages.filter((limit) => limit > 16).length;
   expect(tooMany).toBeGreaterThan(0);
   expect(pages.length - tooMany).toBeLessThan(20);
 });
 
-test("an object that is larger than any ends a list", async () => {
+test("fails a list with an object that exceeds any page", async () => {
   server.put("/api/v1/namespaces/agents/pods/a", {
     metadata: { name: "a", namespace: "agents", uid: "u", annotations: { filler: "x".repeat(17_000_000) } },
   });
@@ -175,7 +175,7 @@ describe("a Status", () => {
     [{ "retry-after": "999999999999999999999" }, {}],
     [{ "retry-after": "86400" }, {}],
     [{}, { details: { retryAfterSeconds: 1e308 } }],
-  ])("that asks to wait for ever (%j, %j) is asked again within a minute", (headers, more) => {
+  ])("with an endless delay (%j, %j) leads to a retry within a minute", (headers, more) => {
     expect(errorOfAnswer("get pods", answer({ kind: "Status", ...more }, headers), false).retryAfterMs).toBe(
       MAX_RETRY_AFTER_MS,
     );
@@ -186,12 +186,12 @@ describe("a Status", () => {
     [{ "retry-after": "Wed, 21 Oct 2065 07:28:00 GMT" }, {}],
     [{}, { details: { retryAfterSeconds: -5 } }],
     [{}, { details: { retryAfterSeconds: "5" } }],
-  ])("that asks for nonsense (%j, %j) asks for nothing", (headers, more) => {
+  ])("with an invalid delay (%j, %j) requests none", (headers, more) => {
     const error = errorOfAnswer("get pods", answer({ kind: "Status", ...more }, headers), false);
     expect(error.retryAfterMs).toBeUndefined();
   });
 
-  test("with anything in its fields is an error whose fields have their types", () => {
+  test("with any values in its fields leads to an error whose fields have their types", () => {
     const fields = fc.record(
       { message: fc.jsonValue(), reason: fc.jsonValue(), code: fc.jsonValue(), details: fc.jsonValue() },
       { requiredKeys: [] },
@@ -217,11 +217,11 @@ describe("a Status", () => {
 describe("a reflector", () => {
   test.each([
     ["causes that are no list", { details: { causes: "x" } }],
-    ["causes of nothing", { details: { causes: [null, 5] } }],
+    ["malformed causes", { details: { causes: [null, 5] } }],
     ["a message that is an object", { message: {} }],
     ["a code that is a text", { code: "410" }],
     ["details that are a list", { details: [1] }],
-  ])("outlives a Status with %s, of a watch that is refused and of an ERROR event", async (_name, more) => {
+  ])("survives a Status with %s, for a refused watch and as an ERROR event", async (_name, more) => {
     const status = { kind: "Status", status: "Failure", reason: "X", code: 504, ...more };
     let told = 0;
     server.scripts.push((seen, response) => {
@@ -242,7 +242,7 @@ describe("a reflector", () => {
     ["a change", { type: "MODIFIED", object: { ...pod, metadata: { ...pod.metadata, resourceVersion: "7" } } }],
     ["a bookmark without metadata", { type: "BOOKMARK", object: {} }],
     ["a change of an object without a name", { type: "ADDED", object: { metadata: {} } }],
-  ])("does not ask in a hot loop for watches that bring %s and end", async (_name, event) => {
+  ])("does not retry in a hot loop when watches send %s and end", async (_name, event) => {
     server.scripts.push((seen, response) => {
       if (!isWatch(seen)) return false;
       response.end(`${JSON.stringify(event)}\n`);
@@ -254,7 +254,7 @@ describe("a reflector", () => {
     expect(clock.monotonic() - from).toBeGreaterThan(25_000);
   });
 
-  test("asks again within a minute or so, whatever Retry-After says", async () => {
+  test("retries within about a minute, whatever Retry-After contains", async () => {
     let refused = 0;
     server.scripts.push((seen, response) => {
       if (!isWatch(seen) || refused > 0) return false;

@@ -4,7 +4,7 @@ import { proxyFor } from "../../src/kube/proxy.ts";
 const PROXY = "http://proxy.invalid:3128";
 const asked = (url: string, noProxy?: string) => proxyFor(new URL(url), { httpsProxy: PROXY, noProxy });
 
-test("https goes by HTTPS_PROXY alone, http by HTTP_PROXY alone", () => {
+test("https uses HTTPS_PROXY only, http uses HTTP_PROXY only", () => {
   expect(proxyFor(new URL("https://a.invalid"), { httpProxy: PROXY })).toBeUndefined();
   expect(proxyFor(new URL("http://a.invalid"), { httpProxy: PROXY })).toBe(PROXY);
   expect(proxyFor(new URL("https://a.invalid"), { httpsProxy: "proxy.invalid:3128" })).toBe(PROXY);
@@ -12,7 +12,7 @@ test("https goes by HTTPS_PROXY alone, http by HTTP_PROXY alone", () => {
 });
 
 test.each(["https://127.0.0.1:6443", "https://127.8.8.8", "https://localhost:6443", "https://[::1]:6443"])(
-  "%s is reached without a proxy",
+  "%s needs no proxy",
   (url) => expect(asked(url)).toBeUndefined(),
 );
 
@@ -30,7 +30,7 @@ test.each([
   ["https://Kubernetes.Default.svc.", "kubernetes.default.svc"],
   ["https://api.invalid:6443", "api.invalid:6443"],
   ["https://anything.invalid", "*"],
-])("%s is exempt by NO_PROXY=%s", (url, noProxy) => expect(asked(url, noProxy)).toBeUndefined());
+])("%s is exempt with NO_PROXY=%s", (url, noProxy) => expect(asked(url, noProxy)).toBeUndefined());
 
 test.each([
   ["https://11.96.0.1", "10.0.0.0/8"],
@@ -44,4 +44,4 @@ test.each([
   ["https://notsvc", "svc"],
   ["https://api.invalid", "api.invalid:6443"],
   ["https://api.invalid", " , ,"],
-])("%s goes by the proxy with NO_PROXY=%s", (url, noProxy) => expect(asked(url, noProxy)).toBe(PROXY));
+])("%s uses the proxy with NO_PROXY=%s", (url, noProxy) => expect(asked(url, noProxy)).toBe(PROXY));

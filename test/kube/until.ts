@@ -2,8 +2,8 @@ import { setTimeout as realDelay } from "node:timers/promises";
 import type { VirtualClock } from "../support/virtual-clock.ts";
 
 /**
- * Steps the clock until `condition` holds, and leaves real sockets the time to answer in between. The test's own time-out
- * is the only bound.
+ * Steps the clock until `condition` holds, and gives real sockets time to answer in between. Only the test's own
+ * timeout bounds it.
  */
 export async function until(clock: VirtualClock, condition: () => boolean, stepMs = 50): Promise<void> {
   while (!condition()) {
@@ -12,7 +12,7 @@ export async function until(clock: VirtualClock, condition: () => boolean, stepM
   }
 }
 
-/** Steps the clock until a promise has settled, whose answers come from a real socket. */
+/** Steps the clock until a promise has settled that depends on answers from a real socket. */
 export async function settled<T>(clock: VirtualClock, work: Promise<T>, stepMs = 50): Promise<T> {
   let done = false;
   const mark = () => {

@@ -13,13 +13,13 @@ const event = fc.record({
   }),
 });
 
-/** Cuts bytes at the given places. */
+/** Cuts bytes at the given positions. */
 function cutAt(bytes: Uint8Array, places: readonly number[]): Uint8Array[] {
   const at = [0, ...places.map((place) => place % (bytes.length + 1)).sort((a, b) => a - b), bytes.length];
   return at.slice(1).map((end, i) => bytes.subarray(at[i], end));
 }
 
-test("any chunking of the same bytes gives the same events, also through characters of several bytes", () => {
+test("any chunks of the same bytes give the same events, also with characters of several bytes", () => {
   fc.assert(
     fc.property(
       fc.array(event, { maxLength: 6 }),
@@ -37,7 +37,7 @@ test("any chunking of the same bytes gives the same events, also through charact
   );
 });
 
-test("bytes fed one by one give the events as their lines end", () => {
+test("single bytes give an event at the end of each line", () => {
   const decoder = new WatchDecoder();
   const bytes = new TextEncoder().encode('{"type":"ADDED","object":{"metadata":{"name":"é𝒳"}}}\n');
   const seen: number[] = [];
@@ -47,25 +47,25 @@ test("bytes fed one by one give the events as their lines end", () => {
   expect(seen).toEqual([bytes.length - 1]);
 });
 
-test("a line that has not ended is pending, not an event", () => {
+test("an incomplete line is pending, not an event", () => {
   const decoder = new WatchDecoder();
   expect([...decoder.push(new TextEncoder().encode('{"type":"ADDED","object":{"metadata":{}}}'))]).toEqual([]);
   expect(decoder.pendingBytes).toBeGreaterThan(0);
 });
 
-describe("what is no event throws", () => {
+describe("throws for", () => {
   test.each([
-    ["a torn line", '{"type":"ADDED","obj\n'],
+    ["an incomplete line", '{"type":"ADDED","obj\n'],
     ["a page of HTML", "<html>\n"],
     ["a bare Status", '{"kind":"Status","code":410}\n'],
-    ["a JSON that is no object", "3\n"],
+    ["JSON that is no object", "3\n"],
     ["null", "null\n"],
     ["an event without an object", '{"type":"ADDED","object":null}\n'],
   ])("%s", (_name, text) => {
     expect(() => [...new WatchDecoder().push(new TextEncoder().encode(text))]).toThrow();
   });
 
-  test("bytes that are no UTF-8", () => {
+  test("bytes that are not UTF-8", () => {
     const bytes = Buffer.concat([
       Buffer.from('{"type":"ADDED","object":{"a":"'),
       Buffer.from([0xff, 0xfe]),
@@ -74,7 +74,7 @@ describe("what is no event throws", () => {
     expect(() => [...new WatchDecoder().push(bytes)]).toThrow();
   });
 
-  test("a line without end, before it eats the memory", () => {
+  test("a line without end, before it uses too much memory", () => {
     const decoder = new WatchDecoder();
     const block = new Uint8Array(8 * 1024 * 1024).fill(0x20);
     expect(() => {

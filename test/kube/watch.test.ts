@@ -30,7 +30,7 @@ const pod = (name: string, note = ""): Pod => ({
   spec: { containers: [] },
 });
 
-/** Starts a watch and collects what it says. */
+/** Starts a watch and collects its events. */
 function watching(resourceVersion = server.resourceVersion) {
   const stop = new AbortController();
   const events: WatchEvent<Pod>[] = [];
@@ -38,7 +38,7 @@ function watching(resourceVersion = server.resourceVersion) {
     const query = { namespace: "agents", resourceVersion, timeoutSeconds: 300 };
     for await (const event of client.watch(PODS, query, { signal: stop.signal })) events.push(event);
   })();
-  // Looked at later: until then a rejection is nobody's.
+  // The test checks the result later. Until then, a rejection must not count as unhandled.
   ended.catch(() => {});
   const names = () => events.map(({ type, object }) => `${type} ${object.metadata.name ?? ""}`.trim());
   return { stop, events, ended, names };
@@ -53,7 +53,7 @@ async function failure(ended: Promise<void>): Promise<KubeApiError> {
   throw new Error(`expected a KubeApiError, got ${String(error)}`);
 }
 
-test("a watch asks for bookmarks and a time-out, and gives changes from its version on", async () => {
+test("requests bookmarks and a timeout, and yields changes after its version", async () => {
   const rv = server.resourceVersion;
   server.put(path("a"), pod("a"));
   const { stop, ended, names } = watching(rv);
@@ -74,7 +74,7 @@ test("a watch asks for bookmarks and a time-out, and gives changes from its vers
   await server.until(() => server.openWatches === 0);
 });
 
-test("characters that are torn between chunks come out whole", async () => {
+test("keeps characters that are split across chunks", async () => {
   const { ended, events } = watching();
   await server.until(() => server.openWatches === 1);
   const bytes = Buffer.from(`${JSON.stringify({ type: "ADDED", object: pod("a", "𝒳é".repeat(50)) })}\n`);
@@ -87,14 +87,14 @@ test("characters that are torn between chunks come out whole", async () => {
   expect(events.map(({ object }) => object.metadata.annotations?.note)).toEqual(["𝒳é".repeat(50)]);
 });
 
-test("the server's end is an end, not an error", async () => {
+test("ends without an error when the server ends it", async () => {
   const { ended } = watching();
   await server.until(() => server.openWatches === 1);
   server.endWatches();
   await expect(ended).resolves.toBeUndefined();
 });
 
-test("a version that is too old is gone, said in the stream or as a status", async () => {
+test("fails as gone for a version that is too old, in the stream or as a status", async () => {
   const rv = server.resourceVersion;
   server.put(path("a"), pod("a"));
   server.compact();
@@ -106,7 +106,7 @@ test("a version that is too old is gone, said in the stream or as a status", asy
   expect(isGone(await failure(watching(rv).ended))).toBe(true);
 });
 
-test("an ERROR event that is not 410 is an error too", async () => {
+test("fails for any other ERROR event", async () => {
   const { ended } = watching();
   await server.until(() => server.openWatches === 1);
   const object = { kind: "Status", code: 500, reason: "InternalError", message: "etcd is away" };
@@ -117,10 +117,10 @@ test("an ERROR event that is not 410 is an error too", async () => {
 });
 
 test.each([
-  ["a torn line", '{"type":"ADDED","object":{"metada\n'],
+  ["an incomplete line", '{"type":"ADDED","object":{"metada\n'],
   ["an event of an unknown kind", '{"type":"RENAMED","object":{"metadata":{}}}\n'],
   ["a page of HTML", "<html><body>502</body></html>\n"],
-])("%s breaks the watch off, after the events before it", async (_name, text) => {
+])("fails for %s, after the events before it", async (_name, text) => {
   const { ended, names } = watching();
   await server.until(() => server.openWatches === 1);
   server.writeToWatches(`${JSON.stringify({ type: "ADDED", object: pod("a") })}\n${text}`);
@@ -128,7 +128,7 @@ test.each([
   expect(names()).toEqual(["ADDED a"]);
 });
 
-test("a stream that ends within an event is an error, not a clean end", async () => {
+test("fails when the stream ends within an event", async () => {
   const { ended } = watching();
   await server.until(() => server.openWatches === 1);
   server.writeToWatches('{"type":"ADDED","object":{"metadata":{"name":"a"}}}');
@@ -136,14 +136,14 @@ test("a stream that ends within an event is an error, not a clean end", async ()
   expect((await failure(ended)).message).toContain("ended within an event");
 });
 
-test("a cut connection is an error", async () => {
+test("fails when the connection is cut", async () => {
   const { ended } = watching();
   await server.until(() => server.openWatches === 1);
   server.cut();
   expect((await failure(ended)).status).toBe(0);
 });
 
-test("a refused watch is the server's error", async () => {
+test("fails with the server's error when it is refused", async () => {
   server.scripts.push((_seen, response) => {
     sendStatus(response, 403, "Forbidden", "cannot watch pods");
     return true;
@@ -153,7 +153,7 @@ test("a refused watch is the server's error", async () => {
   expect(error.message).toBe("watch pods agents: cannot watch pods");
 });
 
-test("a silent connection is taken for dead, bookmarks keep a quiet one alive", async () => {
+test("fails on a silent connection, but not while bookmarks arrive", async () => {
   const { ended, names } = watching();
   await server.until(() => server.openWatches === 1);
   await clock.settle();
@@ -170,7 +170,7 @@ test("a silent connection is taken for dead, bookmarks keep a quiet one alive", 
   await server.until(() => server.openWatches === 0);
 });
 
-test("a server that takes the connection and never answers is given up", async () => {
+test("gives up when the server accepts the connection and never answers", async () => {
   server.scripts.push(() => true);
   const { ended } = watching();
   await server.until(() => server.requests.length === 1);
@@ -178,7 +178,7 @@ test("a server that takes the connection and never answers is given up", async (
   expect((await failure(ended)).status).toBe(0);
 });
 
-test("an abort ends a watch that is being opened, quietly", async () => {
+test("ends without an error when it is aborted while opening", async () => {
   server.scripts.push(() => true);
   const { stop, ended } = watching();
   await server.until(() => server.requests.length === 1);
@@ -186,7 +186,7 @@ test("an abort ends a watch that is being opened, quietly", async () => {
   await expect(ended).resolves.toBeUndefined();
 });
 
-test("leaving the loop ends the watch and its connection", async () => {
+test("ends with its connection when the caller leaves the loop", async () => {
   server.put(path("a"), pod("a"));
   const stop = new AbortController();
   for await (const event of client.watch(
@@ -201,7 +201,7 @@ test("leaving the loop ends the watch and its connection", async () => {
   expect(clock.pendingTimers).toBe(0);
 });
 
-test("a watch does not take a connection from the calls", async () => {
+test("does not use the connections of calls", async () => {
   const watches = Array.from({ length: 100 }, () => watching());
   await server.until(() => server.openWatches === 100);
   await client.list(PODS, { namespace: "agents" });
@@ -209,7 +209,7 @@ test("a watch does not take a connection from the calls", async () => {
   await Promise.all(watches.map(({ ended }) => ended));
 });
 
-test("a watch that has ended leaves nothing on signals that live on", async () => {
+test("removes its listeners from signals that outlive it", async () => {
   const combined: AbortSignal[] = [];
   const any = AbortSignal.any.bind(AbortSignal);
   const spy = vi.spyOn(AbortSignal, "any").mockImplementation((signals) => {
@@ -224,7 +224,7 @@ test("a watch that has ended leaves nothing on signals that live on", async () =
     expect([stop.signal, ...combined].some((signal) => heard(signal) > 0)).toBe(true);
     server.endWatches();
     await ended;
-    // Node keeps a combined signal, and what listens to it, for as long as one of its sources may still abort.
+    // Node keeps a combined signal and its listeners while one of its sources may still abort.
     expect(stop.signal.aborted).toBe(false);
     expect([stop.signal, ...combined].map(heard)).toEqual([0, ...combined.map(() => 0)]);
   } finally {
