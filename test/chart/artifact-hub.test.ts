@@ -4,13 +4,13 @@ import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { ROOT } from "../project/lint-gate.ts";
 
-// The shapes are those of Artifact Hub's documentation of Helm annotations: each value is a text, most of them YAML.
+// The format is that of Artifact Hub's documentation of Helm annotations: each value is a string, and most are YAML.
 
 const read = async (path: string) => parse(await readFile(join(ROOT, path), "utf8"));
 const { annotations, version, appVersion } = await read("charts/berth/Chart.yaml");
 const of = (name: string): string => annotations[`artifacthub.io/${name}`];
 
-test("every annotation is a text, as Kubernetes has them, and none is unknown to Artifact Hub", () => {
+test("Artifact Hub knows every annotation, and each is a string", () => {
   const known = [
     "category",
     "changes",
@@ -26,12 +26,12 @@ test("every annotation is a text, as Kubernetes has them, and none is unknown to
   expect(new Set(Object.values(annotations).map((value) => typeof value))).toEqual(new Set(["string"]));
 });
 
-test("the images are the chart's own", async () => {
+test("the images are the chart's", async () => {
   const { image } = await read("charts/berth/values.yaml");
   expect(parse(of("images"))).toEqual([{ name: "berth", image: `${image.repository}:${image.tag || appVersion}` }]);
 });
 
-test("the CRDs are those that the chart installs, and the example is the one that people are shown", async () => {
+test("the CRDs are those that the chart installs, and the example is the minimal one of the repository", async () => {
   const { metadata, spec } = await read("deploy/crds/berth.dev_environments.yaml");
   const listed = parse(of("crds"));
   const versions = spec.versions.map(({ name }: { name: string }) => name);
@@ -47,13 +47,13 @@ test("the CRDs are those that the chart installs, and the example is the one tha
   expect(parse(of("crdsExamples"))).toEqual([await read("examples/environments/minimal.yaml")]);
 });
 
-test("license, and whether it is a version to rely on, are those of the project", async () => {
+test("the license and the prerelease mark match the project", async () => {
   expect(of("license")).toBe((await read("package.json")).license);
   expect(of("prerelease")).toBe(String(/^0\.|-/.test(version)));
   expect(of("operator")).toBe("true");
 });
 
-test("changes have a kind and a sentence each", () => {
+test("each change has a kind and a sentence", () => {
   const kinds = ["added", "changed", "deprecated", "removed", "fixed", "security"];
   const changes: { kind: string; description: string }[] = parse(of("changes"));
   expect(changes.length).toBeGreaterThan(0);

@@ -9,12 +9,13 @@ import { POLICY_KEYS, POLICY_RULES } from "../../src/api/policy-rules.ts";
 import { originSchema } from "../../src/settings/flag-values.ts";
 import { FLAGS } from "../../src/settings/flags.ts";
 import { chartValues, readmeWithValues } from "../../tools/chart-values.ts";
+import { CHART, helm } from "../../tools/helm.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
 
 describe("Chart.yaml", () => {
-  test("bears the version of the operator, twice", async () => {
+  test("has the version of the operator, twice", async () => {
     const { version } = JSON.parse(await read("package.json"));
     expect(parse(await read("charts/berth/Chart.yaml"))).toMatchObject({ version, appVersion: version });
   });
@@ -30,7 +31,7 @@ interface Schema {
   readonly enum?: readonly string[];
 }
 
-/** Whether a schema of strings takes this one. */
+/** Whether a schema of strings accepts this one. */
 function takes(schema: Schema | undefined, text: string): boolean {
   if (schema?.enum) return schema.enum.includes(text);
   return new RegExp(schema?.pattern ?? "").test(text) && !(schema?.not && takes(schema.not, text));
@@ -45,7 +46,7 @@ function isAllowance(word: string): boolean {
   }
 }
 
-/** Keys of all values that a schema describes, with dots; `whole` maps are one value. */
+/** Dotted keys of all values in a schema. `resources` counts as one value. */
 function keysOf(schema: Schema, prefix = ""): string[] {
   return Object.entries(schema.properties ?? {}).flatMap(([name, value]) => {
     const key = prefix + name;
@@ -56,27 +57,27 @@ function keysOf(schema: Schema, prefix = ""): string[] {
 describe("the chart's values", () => {
   const values = chartValues();
 
-  test("have each a comment that says what it does", () => {
+  test("each have a comment about their effect", () => {
     for (const { key, about } of values) expect(about, key).toMatch(/\w.*[.:\]]$/);
   });
 
-  test("are those of the schema, and no other", async () => {
+  test("match the schema", async () => {
     const schema: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
     expect(keysOf(schema).sort()).toEqual(values.map(({ key }) => key).sort());
   });
 
-  test("name the Pods of the cluster's DNS that the operator's flag has by default", async () => {
+  test("name the same Pods of the cluster's DNS as the default of the operator's flag", async () => {
     const { clusterDns } = parse(await read("charts/berth/values.yaml"));
     expect(clusterDns.pods.join(",")).toBe(FLAGS.clusterDnsPods.default);
   });
 
-  test("have a policy for Pods with every rule of the operator's, which allows nothing", async () => {
+  test("have every rule of the operator's policy for Pods, and allow nothing by default", async () => {
     const { podPolicy } = parse(await read("charts/berth/values.yaml"));
     const expected = POLICY_KEYS.map((key) => [key, POLICY_RULES[key].kind === "switch" ? false : []]);
     expect(Object.entries(podPolicy)).toEqual(expected);
   });
 
-  test("take the same words in a policy for Pods as the operator's flag", async () => {
+  test("accept the same words for the policy for Pods as the operator's flag", async () => {
     const schema: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
     const rules = schema.properties?.["podPolicy"]?.properties ?? {};
     const words = [
@@ -101,14 +102,14 @@ describe("the chart's values", () => {
       if (kind === "switch") expect(rules[key], key).toEqual({ type: "boolean" });
       else
         for (const word of kind === "paths" ? folders : words) {
-          // The chart knows these namespaces by name; to the operator another name is one that nobody asks for.
+          // The chart lists these namespaces. The operator accepts other names, which no template can request.
           if (key === "hostNamespaces" && word !== "hostPID") continue;
           expect(takes(rules[key]?.items, word), `${key}=${word}`).toBe(isAllowance(`${key}=${word}`));
         }
     }
   });
 
-  test("take severities and durations as people and Prometheus write them", async () => {
+  test("accept common severities, and durations of Prometheus", async () => {
     const schema: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
     const at = (...path: readonly string[]) =>
       path.reduce<Schema | undefined>((inner, key) => inner?.properties?.[key], schema);
@@ -127,7 +128,7 @@ describe("the chart's values", () => {
     for (const text of ["", "-x", "a b", "a\nb", 'a"b']) expect(takes(severity, text), text).toBe(false);
   });
 
-  test("take networks and origins that the operator's flags take, and no others", async () => {
+  test("accept the same networks and origins as the operator's flags", async () => {
     const { properties }: Schema = JSON.parse(await read("charts/berth/values.schema.json"));
     expect(properties?.["apiCidrs"]?.items?.pattern).toBe(CIDR_PATTERN);
     const clusterDns = properties?.["clusterDns"]?.properties;
@@ -148,15 +149,15 @@ describe("the chart's values", () => {
       const isTaken = takes(properties?.["allowedApiOrigins"]?.items, text);
       expect(isTaken, text).toBe(originSchema.safeParse(text).success);
     }
-    // To a URL these are letters; they would end the text of the admission policy, or be two origins to the flag.
+    // A URL parser accepts these characters, but they would end a string in the admission policy, or split the flag.
     for (const text of ['https://a".example', "https://a'.example", "https://a,https://b", "https://a\\b"])
       expect(takes(properties?.["allowedApiOrigins"]?.items, text), text).toBe(false);
   });
 
-  test("are refused when they are not known, at every level", async () => {
+  test("are refused at every level when they are unknown", async () => {
     const open: string[] = [];
     const look = (schema: Schema, path: string) => {
-      // A parent chart's global values are for all of its charts: most of them are none of this one's.
+      // A parent chart's global values are for all its charts, so most are unknown to this one.
       if (schema.properties && schema.additionalProperties !== false && path !== "/global") open.push(path);
       for (const [name, value] of Object.entries(schema.properties ?? {})) look(value, `${path}/${name}`);
     };
@@ -164,7 +165,7 @@ describe("the chart's values", () => {
     expect(open).toEqual([]);
   });
 
-  test("are all used, and no template uses one that is not there", async () => {
+  test("are all used, and templates use no others", async () => {
     const folder = "charts/berth/templates";
     const texts = await Promise.all((await readdir(join(ROOT, folder))).map((name) => read(`${folder}/${name}`)));
     const used = new Set(texts.flatMap((text) => [...text.matchAll(/\.Values((?:\.\w+)+)/g)].map(([, path]) => path)));
@@ -176,7 +177,7 @@ describe("the chart's values", () => {
       ).toBe(true);
     }
     const roots = new Set([...used].map((path) => path?.split(".")[1]));
-    roots.add("enabled"); // for a parent chart's condition alone
+    roots.add("enabled"); // only used by a parent chart's condition
     for (const key of known) expect(roots, key).toContain(key.split(".")[1]);
   });
 
@@ -185,14 +186,38 @@ describe("the chart's values", () => {
   });
 });
 
+/** Helm's notes after an install with these values. A client-side dry run needs no cluster. */
+async function notes(...values: readonly string[]): Promise<string> {
+  const set = values.flatMap((value) => ["--set", value]);
+  const { stdout, stderr } = await helm(["install", "berth", CHART, "--dry-run=client", ...set]);
+  const [, text] = stdout.split("\nNOTES:\n");
+  if (text === undefined) throw new Error(`helm shows no notes: ${stderr}`);
+  return text;
+}
+
+test("the notes warn of an uninstall without its Job, whichever value disables the Job", async () => {
+  const [usual, off, rightless, both] = await Promise.all([
+    notes(),
+    notes("uninstall.enabled=false"),
+    notes("rbac.create=false"),
+    notes("uninstall.enabled=false", "rbac.create=false"),
+  ]);
+  const warning =
+    "=false: no Job stops the operator before an uninstall. Delete all Environments, and wait until they are gone";
+  expect(usual).not.toContain("before an uninstall");
+  expect(off).toContain(`\nuninstall.enabled${warning}`);
+  expect(rightless).toContain(`\nrbac.create${warning}`);
+  expect(both.split("before an uninstall")).toHaveLength(2);
+});
+
 describe("the Dockerfile", () => {
-  test("ends with a stage that runs nothing while it is built", async () => {
+  test("ends with a stage that runs nothing at build time", async () => {
     const stages = (await read("Dockerfile")).split(/^FROM /m).slice(1);
     expect(stages.length).toBeGreaterThan(1);
     expect(stages.at(-1)).not.toMatch(/^(RUN|ADD|VOLUME)/m);
   });
 
-  test("installs from the lock file, without scripts, and leaves development behind", async () => {
+  test("installs from the lock file, without scripts, and leaves out development files", async () => {
     const text = await read("Dockerfile");
     const installs = [...text.matchAll(/npm (ci|i|install)\b.*/g)].map(([command]) => command);
     for (const command of installs) expect(command).toMatch(/^npm ci .*--ignore-scripts/);

@@ -5,8 +5,8 @@ import { parse } from "yaml";
 import { ROOT } from "../project/lint-gate.ts";
 import { render, type Values } from "../support/chart.ts";
 
-// A values file that has `podLabels:` with nothing below it, or only comments, gives helm a null, which takes the chart's
-// own value away. Which maps and lists there are is told by values.yaml.
+// A values file with an empty `podLabels:`, or with only comments below it, gives helm a null, which removes the
+// chart's own value. The test takes all maps and lists from values.yaml.
 
 const TEMPLATES = join(ROOT, "charts/berth/templates");
 const NAMESPACE = "berth-system";
@@ -28,7 +28,7 @@ function collectionsIn(values: Tree, prefix: Path = []): Path[] {
 const at = (path: Path) => path.reduce<unknown>((values, key) => (values as Tree)[key], defaults);
 const isEmpty = (path: Path) => Object.keys(at(path) as object).length === 0;
 
-/** Values with these in place of the defaults'. */
+/** Returns values with these entries replacing the defaults. */
 function having(entries: readonly (readonly [Path, unknown])[]): Tree {
   const values: Tree = {};
   for (const [path, value] of entries) put(values, path, value);
@@ -45,7 +45,7 @@ function put(values: Tree, [key = "", ...rest]: Path, value: unknown): void {
   put(inner, rest, value);
 }
 
-/** All that is off by default switched on, so that templates read what belongs to it. */
+/** Enables everything that is off by default, so that templates read its values. */
 function everythingOn(): [Path, unknown][] {
   const switches = collectionsIn(defaults)
     .filter((path) => (at(path) as Tree)["enabled"] === false)
@@ -55,7 +55,7 @@ function everythingOn(): [Path, unknown][] {
 
 const objectsOf = async (values: Values) => (await render(NAMESPACE, values)).objects;
 
-test("what is empty by default may be null: nothing else comes of it", async () => {
+test("nulls for values that are empty by default change nothing", async () => {
   const empty = collectionsIn(defaults).filter(isEmpty);
   expect(empty).toContainEqual(["prometheusRule", "alerts"]);
   const nulls = empty.map((path): [Path, unknown] => [path, null]);
@@ -66,7 +66,7 @@ test("what is empty by default may be null: nothing else comes of it", async () 
   expect(given).toEqual(expected);
 });
 
-test("blocks that are null are as good as switched off, or refused by name where the chart cannot do without", async () => {
+test("a null block counts as disabled, or is refused by name if the chart needs it", async () => {
   const blocks = collectionsIn(defaults).filter((path) => !isEmpty(path));
   const refused: string[] = [];
   for (;;) {
@@ -86,7 +86,7 @@ test("blocks that are null are as good as switched off, or refused by name where
   await objectsOf(having([...everythingOn(), ...inner]));
 });
 
-test("every template looks for nulls before anything else, since helm renders them in no order that is promised", async () => {
+test("every template checks for nulls first, since helm guarantees no order of rendering", async () => {
   const late: string[] = [];
   for (const name of (await readdir(TEMPLATES)).filter((file) => !file.startsWith("_"))) {
     const [first = ""] = (await readFile(join(TEMPLATES, name), "utf8")).match(/\{\{-? (?!\/\*).*?\}\}/) ?? [];

@@ -6,13 +6,13 @@ interface Labelled {
   readonly annotations?: Readonly<Record<string, string>>;
 }
 
-/** Metadata of the Pods that helm's hooks start, by what they are for. */
+/** Metadata of the Pods that helm's hooks start, by purpose. */
 function hookPods({ hooks }: Rendered): Readonly<Record<"test" | "uninstall", Labelled>> {
   const one = (kind: string) => hooks.find((object) => object.kind === kind) as Manifest;
   return { test: one("Pod").metadata, uninstall: one("Job").spec.template.metadata };
 }
 
-/** Every map of labels that something selects Pods by, wherever it stands. */
+/** Every map of labels that selects Pods, at any depth. */
 function selectorsIn(value: unknown): Readonly<Record<string, string>>[] {
   if (typeof value !== "object" || value === null) return [];
   return Object.entries(value).flatMap(([key, inner]) =>
@@ -39,7 +39,7 @@ const placed = {
   },
 };
 
-test("Pods of hooks are labelled, annotated and placed as the operator's, but beside it where it stands apart", async () => {
+test("hook Pods have the operator's labels, annotations and placement, but may run on the node of an operator Pod", async () => {
   const rendered = await render("berth-system", placed);
   for (const [name, { labels, annotations }] of Object.entries(hookPods(rendered))) {
     expect(labels, name).toMatchObject({ ...placed.podLabels, "app.kubernetes.io/component": name });
@@ -50,7 +50,7 @@ test("Pods of hooks are labelled, annotated and placed as the operator's, but be
   expect(rendered.pod).toMatchObject({ priorityClassName, nodeSelector, tolerations, affinity });
   for (const pod of [rendered.testPod, rendered.uninstallPod]) {
     expect(pod).toMatchObject({ priorityClassName, nodeSelector, tolerations });
-    // A node for each operator would leave none for these.
+    // With one node for each operator Pod, none would be left for these.
     expect(pod).toHaveProperty("affinity", { nodeAffinity: affinity.nodeAffinity });
   }
 });
@@ -62,22 +62,19 @@ test.each<[string, Values, Values]>([
     { "sidecar.istio.io/inject": "true", "linkerd.io/inject": "enabled" },
   ],
   ["left to the namespace", {}, {}],
-])(
-  "a mesh puts no sidecar, which would never exit, into Pods of hooks: %s",
-  async (_name, podLabels, podAnnotations) => {
-    const rendered = await render("berth-system", { podLabels, podAnnotations });
-    for (const [name, { labels, annotations }] of Object.entries(hookPods(rendered))) {
-      expect(labels, name).toMatchObject({ "sidecar.istio.io/inject": "false" });
-      expect(annotations, name).toMatchObject({ "sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled" });
-    }
-    const { labels, annotations } = rendered.one("Deployment").spec.template.metadata;
-    expect(labels).toHaveProperty(["app.kubernetes.io/component"], "operator");
-    expect(labels?.["sidecar.istio.io/inject"]).toBe(podLabels["sidecar.istio.io/inject"]);
-    expect(annotations).toEqual({ "kubectl.kubernetes.io/default-container": "berth", ...podAnnotations });
-  },
-);
+])("a mesh adds no sidecar, which would never exit, to hook Pods: %s", async (_name, podLabels, podAnnotations) => {
+  const rendered = await render("berth-system", { podLabels, podAnnotations });
+  for (const [name, { labels, annotations }] of Object.entries(hookPods(rendered))) {
+    expect(labels, name).toMatchObject({ "sidecar.istio.io/inject": "false" });
+    expect(annotations, name).toMatchObject({ "sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled" });
+  }
+  const { labels, annotations } = rendered.one("Deployment").spec.template.metadata;
+  expect(labels).toHaveProperty(["app.kubernetes.io/component"], "operator");
+  expect(labels?.["sidecar.istio.io/inject"]).toBe(podLabels["sidecar.istio.io/inject"]);
+  expect(annotations).toEqual({ "kubectl.kubernetes.io/default-container": "berth", ...podAnnotations });
+});
 
-test("nothing scrapes Pods of hooks, which serve no metrics", async () => {
+test("hook Pods have no scrape annotations, since they serve no metrics", async () => {
   const scrape = { "prometheus.io/scrape": "true", "prometheus.io/port": "8080" };
   const rendered = await render("berth-system", { podAnnotations: { ...scrape, team: "agents" } });
   for (const [name, { annotations = {} }] of Object.entries(hookPods(rendered))) {
@@ -87,14 +84,14 @@ test("nothing scrapes Pods of hooks, which serve no metrics", async () => {
   expect(rendered.one("Deployment").spec.template.metadata.annotations).toMatchObject(scrape);
 });
 
-test("nothing that selects the operator's Pods selects those of hooks", async () => {
+test("selectors of the operator's Pods do not select hook Pods", async () => {
   const rendered = await render("berth-system", placed);
   const selectors = rendered.objects.filter(({ kind }) => kind !== "CustomResourceDefinition").flatMap(selectorsIn);
   const operator = rendered.one("Deployment").spec.template.metadata.labels;
   const own = selectors.filter((selector) =>
     Object.entries(selector).every(([key, value]) => operator?.[key] === value),
   );
-  // Three Services, two monitors, the disruption budget, the Deployment, and its spread over nodes.
+  // Three Services, two monitors, the disruption budget, the Deployment, and its topology spread.
   expect(own).toHaveLength(8);
   for (const { labels } of Object.values(hookPods(rendered)))
     for (const selector of own) expect(labels).not.toMatchObject(selector);

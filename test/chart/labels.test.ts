@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { parseAllDocuments } from "yaml";
 import { CHART, helm } from "../../tools/helm.ts";
 
-/** Where each kind of object takes labels of its own; what these belong to is switched on. */
+/** The block with the labels of each kind of object. The test enables these blocks. */
 const OWN: Readonly<Record<string, string>> = {
   ServiceMonitor: "metrics.serviceMonitor",
   PodMonitor: "metrics.podMonitor",
@@ -10,19 +10,19 @@ const OWN: Readonly<Record<string, string>> = {
   ConfigMap: "grafanaDashboards",
 };
 
-/** Arguments that switch a block on and give it a label. */
+/** Arguments that enable a block and give it a label. */
 function labelled(block: string, label: string, value: string): string[] {
   return ["--set", `${block}.enabled=true`, "--set", `${block}.labels.${label.replaceAll(".", "\\.")}=${value}`];
 }
 
 const template = (args: readonly string[]) => helm(["template", "berth", CHART, ...args]);
 
-test("a label of one kind of objects wins over that of all, and stands there once", async () => {
+test("a label of one kind of object overrides the common label, and appears once", async () => {
   const own = Object.values(OWN).flatMap((block) => labelled(block, "release", "own"));
   const { stdout, stderr } = await template([...own, "--set", "labels.release=all,labels.team=agents"]);
   expect(stderr).toBe("");
   const documents = parseAllDocuments(stdout);
-  // The library tells of a key that is there twice; helm takes the last of them, and other tools refuse it.
+  // The library reports duplicate keys; helm uses the last one, and other tools refuse them.
   expect(documents.flatMap(({ errors }) => errors)).toEqual([]);
   const labels = new Map(documents.map((document) => [document.get("kind"), document.toJS()?.metadata.labels]));
   for (const kind of Object.keys(OWN))
@@ -30,7 +30,7 @@ test("a label of one kind of objects wins over that of all, and stands there onc
   expect(labels.get("Deployment")).toMatchObject({ release: "all" });
 });
 
-test("a label of the chart's own is refused wherever labels are given", async () => {
+test("a label that the chart sets is refused in every block of labels", async () => {
   const blocks = Object.values(OWN);
   const results = await Promise.all(blocks.map((block) => template(labelled(block, "app.kubernetes.io/name", "x"))));
   for (const [at, { stderr }] of results.entries()) {

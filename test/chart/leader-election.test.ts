@@ -8,21 +8,21 @@ const NAMESPACE =
 test.each<[string, Values, RegExp]>([
   ["a switch", { extraArgs: ["--no-leader-elect"] }, SWITCHED_OFF],
   ["a value", { extraArgs: ["--log=x", "--leader-elect=false"] }, SWITCHED_OFF],
-  ["a value in a word of its own", { extraArgs: ["--leader-elect", "false"] }, SWITCHED_OFF],
+  ["a value in a separate word", { extraArgs: ["--leader-elect", "false"] }, SWITCHED_OFF],
   ["a variable", { extraEnv: [{ name: "BERTH_LEADER_ELECT", value: "false" }] }, SWITCHED_OFF],
   ["Leases elsewhere", { extraArgs: ["--leader-elect-namespace=x"] }, NAMESPACE],
   ["Leases elsewhere, in two words", { extraArgs: ["--leader-elect-namespace", "x"] }, NAMESPACE],
   [
-    "Leases elsewhere, at last",
+    "Leases elsewhere, in the last of two flags",
     { extraArgs: ["--leader-elect-namespace=default", "--leader-elect-namespace=x"] },
     NAMESPACE,
   ],
   ["Leases elsewhere, by a variable", { extraEnv: [{ name: "BERTH_LEADER_ELECT_NAMESPACE", value: "x" }] }, NAMESPACE],
-])("the chart refuses to do without leader election: %s", async (_name, values, message) => {
+])("the chart refuses to disable leader election: %s", async (_name, values, message) => {
   expect(await refusal(values)).toMatch(message);
 });
 
-test("what leaves leader election on is passed on", async () => {
+test("arguments that keep leader election on are passed on", async () => {
   const extraArgs = ["--leader-elect", "--leader-elect=true"];
   const extraEnv = [{ name: "BERTH_LEADER_ELECT", value: "true" }];
   const { container } = await render("berth-system", { extraArgs, extraEnv });
@@ -35,7 +35,7 @@ const elsewhere = (namespace: string): Values => ({
   extraEnv: [{ name: "BERTH_LEADER_ELECT_NAMESPACE", value: namespace }],
 });
 
-test("Leases may be in the release's own namespace by name, or anywhere with rights that somebody else gives", async () => {
+test("Leases may be in the release's namespace by name, or anywhere if the chart creates no roles", async () => {
   const own = elsewhere("berth-system");
   expect((await render("berth-system", own)).container).toMatchObject({
     args: expect.arrayContaining(own["extraArgs"] as string[]),
@@ -48,13 +48,13 @@ test("Leases may be in the release's own namespace by name, or anywhere with rig
   });
 });
 
-test("the release's own namespace may come from the Pod", async () => {
+test("the release's namespace may come from the Pod", async () => {
   const fromPod = { fieldRef: { fieldPath: "metadata.namespace" } };
   const extraEnv = [{ name: "BERTH_LEADER_ELECT_NAMESPACE", valueFrom: fromPod }];
   expect((await render("berth-system", { extraEnv })).container.env).toEqual(extraEnv);
 });
 
-test("without roles of the chart, it does without leader election no more than with them", async () => {
+test("the chart also refuses to disable leader election when it creates no roles", async () => {
   const rbac = { create: false };
   expect(await refusal({ extraArgs: ["--no-leader-elect"], rbac })).toMatch(SWITCHED_OFF);
 });

@@ -5,7 +5,7 @@ import { CHART, helm } from "../../tools/helm.ts";
 import { ROOT } from "../project/lint-gate.ts";
 import { Rendered } from "../support/chart.ts";
 
-/** The chart of the release before this one. */
+/** The chart of the previous release. */
 const PREVIOUS = join(ROOT, "test/fixtures/charts/berth-0.1.0.tgz");
 
 const WEBHOOK = ["--set", "webhook.enabled=true,webhook.secret=webhooks,replicas=2"];
@@ -21,17 +21,17 @@ async function rendered(release: string, args: readonly string[] = [], chart = C
 
 const ofKind = (release: Rendered, kind: string) => release.all(kind).map(({ metadata }) => metadata.name);
 
-/** What an object may be called (RFC 1123 subdomain), and a Service (RFC 1035 label). */
+/** Valid names of an object (RFC 1123 subdomain) and of a Service (RFC 1035 label). */
 const SUBDOMAIN = /^(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 const SERVICE = /^(?=.{1,63}$)[a-z]([-a-z0-9]*[a-z0-9])?$/;
 
 test.each([
   ["berth.prod", ["berth-prod-operator-metrics", "berth-prod-operator-webhook", "berth-prod-operator-webhook-peers"]],
-  // The cut for endings falls behind the dot; the longest name that helm takes.
+  // Cut for a suffix, right after the dot; and the longest name that helm accepts.
   [`${"b".repeat(34)}.berth.and.more`, undefined],
   [`${"b".repeat(39)}.berth`, undefined],
   ["b".repeat(53), undefined],
-])("a release called %s has names that Kubernetes takes", async (release, services) => {
+])("a release called %s has names that Kubernetes accepts", async (release, services) => {
   const all = await rendered(release, WEBHOOK);
   for (const { kind, metadata } of all.objects) expect(metadata.name, kind).toMatch(SUBDOMAIN);
   for (const name of ofKind(all, "Service")) expect(name).toMatch(SERVICE);
@@ -40,7 +40,7 @@ test.each([
   expect(ofKind(all, "Service")).toContain(/=(.*)\.berth-system\.svc:/.exec(peers)?.[1]);
 });
 
-test("a Service that would begin with a digit is refused, with the mend, and nothing else is", async () => {
+test("a Service name that would begin with a digit is refused, with the fix, but other names are not", async () => {
   const refused = [
     await template("1berth", CHART, []),
     await template("berth", CHART, ["--set-string", "fullnameOverride=1x"]),
@@ -56,7 +56,7 @@ test("a Service that would begin with a digit is refused, with the mend, and not
   ]);
 });
 
-test("ordinary releases have the names that they had in the release before", async () => {
+test("ordinary releases keep the names of the previous release", async () => {
   for (const release of ["berth", "sandbox", "agents-berth", "a--b", `${"b".repeat(39)}-berth-long`]) {
     const [before, now] = await Promise.all([rendered(release, [], PREVIOUS), rendered(release)]);
     for (const kind of ["Deployment", "Service", "ServiceAccount", "Role", "RoleBinding"])

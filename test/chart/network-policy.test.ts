@@ -45,11 +45,11 @@ const dnsRule = (namespace: string, matchLabels: Readonly<Record<string, string>
 });
 const WORKERS = { namespaceSelector: {}, podSelector: { matchLabels: { "berth.dev/role": "worker" } } };
 
-test("there is no NetworkPolicy over the operator unless it is asked for", async () => {
+test("the operator has no NetworkPolicy by default", async () => {
   expect((await render(NAMESPACE)).all("NetworkPolicy")).toEqual([]);
 });
 
-test("by itself it lets anybody ask for metrics and health, and the operator out to names, APIs and workers", async () => {
+test("by default it allows metrics and health from anywhere, and the operator's requests to DNS, APIs and workers", async () => {
   const policy = await policyOf();
   expect(policy).toMatchObject({ ...OPERATOR, policyTypes: ["Ingress", "Egress"] });
   expect(policy.ingress).toEqual([{ ports: tcp(8081) }, { ports: tcp(8080) }]);
@@ -61,17 +61,17 @@ test("by itself it lets anybody ask for metrics and health, and the operator out
   ]);
 });
 
-test("it lets the operator reach DNS Pods on the port that they are said to listen on", async () => {
+test("it allows requests to DNS Pods on their configured port", async () => {
   const dnsRules = async (clusterDns: unknown) => (await policyOf({ clusterDns })).egress.slice(1, -2);
   const pods = ["kube-system/k8s-app=kube-dns:8053", "dns/app=coredns:53", "dns/example.org/app=coredns"];
   expect(await dnsRules({ pods })).toEqual([dnsRule("kube-system", { "k8s-app": "kube-dns" }, 8053)]);
-  // --reuse-values brings the values of an older chart, without these.
+  // --reuse-values keeps the values of an older chart, which has none of these.
   expect(await dnsRules(null)).toEqual([
     dnsRule("openshift-dns", { "dns.operator.openshift.io/daemonset-dns": "default" }, 5353),
   ]);
 });
 
-test("it names who may scrape and who may post webhooks, and always lets replicas pass those on", async () => {
+test("it restricts scrapes and webhooks to the configured peers, and always allows replicas to pass webhooks on", async () => {
   const monitoring = { namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "monitoring" } } };
   const gateway = { podSelector: { matchLabels: { app: "gateway" } } };
   const policy = await policyOf({
@@ -99,13 +99,13 @@ test("it names who may scrape and who may post webhooks, and always lets replica
   ]);
 });
 
-test("nobody named may post webhooks means anybody; what does not listen is not let in", async () => {
+test("it allows webhooks from anywhere when no peers are configured, and blocks disabled ports", async () => {
   const webhook = { enabled: true, secret: "webhooks" };
   const { ingress } = await policyOf({ webhook, metrics: { enabled: false } });
   expect(ingress).toEqual([{ ports: tcp(8081) }, { ports: tcp(8082) }]);
 });
 
-test("it selects the operator's Pods, and not those of hooks, which reach what they need", async () => {
+test("it selects the operator's Pods, and not hook Pods, which need other destinations", async () => {
   const rendered = await render(NAMESPACE, { networkPolicy: { enabled: true }, podLabels: { team: "agents" } });
   const { matchLabels } = specOf(rendered).podSelector;
   expect(rendered.one("Deployment").spec.template.metadata.labels).toMatchObject(matchLabels);
@@ -115,7 +115,7 @@ test("it selects the operator's Pods, and not those of hooks, which reach what t
     expect(kind === "Job" ? spec.template.metadata.labels : metadata.labels).not.toMatchObject(matchLabels);
 });
 
-test("every change of it makes a new Pod, which has to get ready behind it; without one the Pod is as it was", async () => {
+test("each change of it leads to a new Pod, which must get ready under it; when it is disabled the Pod does not change", async () => {
   const annotationsWith = async (values: Values) =>
     (await render(NAMESPACE, values)).one("Deployment").spec.template.metadata.annotations;
   const off = await annotationsWith({});
@@ -131,7 +131,7 @@ test("every change of it makes a new Pod, which has to get ready behind it; with
   expect(await annotationsWith({ networkPolicy: { enabled: true }, podAnnotations: { team: "a" } })).toEqual(on[0]);
 });
 
-test("a list of ports without one, which would open all, is refused; so is a peer that is none", async () => {
+test("it refuses an empty list of ports, which would open all, and a malformed peer", async () => {
   expect(await refusal({ networkPolicy: { apiPorts: [] } })).toMatch(/'\/networkPolicy\/apiPorts': minItems/);
   expect(await refusal({ networkPolicy: { metricsFrom: [{ namespace: "monitoring" }] } })).toMatch(
     /'\/networkPolicy\/metricsFrom\/0': additional properties 'namespace' not allowed/,

@@ -3,7 +3,7 @@ import { refusal, render } from "../support/chart.ts";
 
 const NAMESPACE = "berth-system";
 
-test("a probe that asks in another way takes the place of the chart's handler, and keeps its times", async () => {
+test("a probe with another handler replaces the chart's handler and keeps its times", async () => {
   const exec = { command: ["true"] };
   const { container } = await render(NAMESPACE, {
     livenessProbe: { exec },
@@ -24,7 +24,7 @@ test("a parent's registry may end with a slash", async () => {
   expect(container.image).toMatch(/^mirror\.example\/all\/berth:/);
 });
 
-test("a port that nothing listens on with these values may be another's", async () => {
+test("the port of a disabled server may be used by another", async () => {
   const { container } = await render(NAMESPACE, {
     metrics: { enabled: false, port: 8081 },
     webhook: { enabled: true, secret: "webhooks", port: 8080 },

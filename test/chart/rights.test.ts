@@ -7,7 +7,7 @@ import { DEPLOY_DIR } from "../../testbed/cluster/install.ts";
 import { readManifests } from "../../testbed/cluster/manifests.ts";
 import { ROOT } from "../project/lint-gate.ts";
 
-/** What the client's methods ask for. */
+/** The verb of each method of the client. */
 const VERBS: Readonly<Record<string, string>> = {
   get: "get",
   list: "list",
@@ -18,24 +18,24 @@ const VERBS: Readonly<Record<string, string>> = {
   delete: "delete",
 };
 
-/** Asked for by the API server on others' behalf: owner references that block deletion, where it enforces them. */
+/** The API server checks this right for owner references that block deletion, if it enforces them. */
 const WITHOUT_A_CALL = new Set(["update berth.dev/environments/finalizers"]);
 
-/** Given by a value alone, rbac.workspaces, which deploy/ has off; test/faults/authority has them. */
+/** Granted only with the value rbac.workspaces, which deploy/ does not set; test/faults/authority tests them. */
 const BY_VALUE = ["get", "list", "create", "patch", "delete"].map((verb) => `${verb} persistentvolumeclaims`);
 
-/** Run as service accounts of their own, or as a person, with rights of their own. */
+/** These run as their own service accounts, or as a person, with other rights. */
 const NOT_THE_OPERATOR = /^commands\/(uninstall|check)\.ts$|^doctor\//;
 
 const KNOWN: Readonly<Record<string, resources.Resource>> = { ...(resources as object), ENVIRONMENTS };
 
-/** `patch berth.dev/environments/status` for every request to the API server that the sources hold. */
+/** One right, such as `patch berth.dev/environments/status`, for every request to the API server in the sources. */
 async function rightsUsed(): Promise<Set<string>> {
   const used = new Set<string>();
   const files = await readdir(join(ROOT, "src"), { recursive: true });
   for (const file of files.filter((name) => name.endsWith(".ts") && !NOT_THE_OPERATOR.test(name))) {
     const text = await readFile(join(ROOT, "src", file), "utf8");
-    // A call with all its arguments, up to the end of its statement: the subresource is one of them.
+    // A call with all its arguments, up to the end of its statement, since they contain the subresource.
     for (const [, method = "", name = "", rest = ""] of text.matchAll(/\.(\w+)\(\s*([A-Z][A-Z_]+),?(?=([^;]*);)/g)) {
       const resource = KNOWN[name];
       const verb = VERBS[method];
@@ -69,7 +69,7 @@ async function rightsGiven(): Promise<Set<string>> {
   return given;
 }
 
-test("the operator's rights are those that its sources ask for, and no other", async () => {
+test("the operator's rights are exactly those that its sources use", async () => {
   const used = await rightsUsed();
   const given = new Set([...(await rightsGiven()), ...BY_VALUE]);
   expect([...used].filter((right) => !given.has(right)).sort(), "used and not given").toEqual([]);

@@ -7,7 +7,7 @@ import { parseManifests } from "../../testbed/cluster/manifests.ts";
 import { CHART } from "../../tools/helm.ts";
 import { helmWithValues, Rendered, render, type Values } from "../support/chart.ts";
 
-/** A chart that has Berth as a dependency, as people's own charts have it. */
+/** A chart with Berth as a dependency. */
 let parent: string;
 
 beforeAll(async () => {
@@ -28,7 +28,7 @@ async function rendered(values: Values): Promise<Rendered> {
   return new Rendered(parseManifests(stdout, "the parent chart"));
 }
 
-test("a parent chart switches it on and off by its condition, with what it sets for it", async () => {
+test("a parent chart enables and disables it by its condition, and sets its values", async () => {
   const [off, on] = await Promise.all([
     rendered({ berth: { enabled: false } }),
     rendered({ berth: { enabled: true, replicas: 2, podLabels: null } }),
@@ -37,7 +37,7 @@ test("a parent chart switches it on and off by its condition, with what it sets 
   expect(on.one("Deployment").spec.replicas).toBe(2);
 });
 
-test("a parent's pull secrets may be names, as other charts have them, or objects", async () => {
+test("a parent's pull secrets may be names, as in other charts, or objects", async () => {
   const { pod, testPod, uninstallPod } = await render("berth-system", {
     global: { imagePullSecrets: ["regcred", { name: "mirror" }] },
     imagePullSecrets: [{ name: "regcred" }],

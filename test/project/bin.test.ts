@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { ROOT } from "./lint-gate.ts";
 
-/** A main that says where it is and what it was given, and ends with 7. */
+/** A main that prints its name and arguments, and ends with 7. */
 const main = (name: string) =>
   `export async function main(argv) { console.log(JSON.stringify({ name: "${name}", argv })); return 7; }\n`;
 
@@ -32,7 +32,7 @@ function berth(...argv: string[]): Promise<{ code: number; stdout: string; stder
 }
 
 describe("bin/berth.mjs", () => {
-  test("runs the sources of a checkout, hands over the arguments and ends with main's exit code", async () => {
+  test("runs the sources of a checkout, passes on the arguments, and ends with main's exit code", async () => {
     await place("src/main.ts", main("src"));
     await place("dist/main.js", main("dist, built yesterday"));
     expect(await berth("run", "--namespace", "one")).toEqual({
@@ -42,12 +42,12 @@ describe("bin/berth.mjs", () => {
     });
   });
 
-  test("runs what was built where there are no sources", async () => {
+  test("runs the bundle where there are no sources", async () => {
     await place("dist/main.js", main("dist"));
     expect(await berth("version")).toEqual({ code: 7, stdout: '{"name":"dist","argv":["version"]}\n', stderr: "" });
   });
 
-  test("says what to do where there is neither", async () => {
+  test("reports the fix where there is neither", async () => {
     const { code, stderr } = await berth("run");
     expect(code).toBe(1);
     expect(stderr).toMatch(/neither src\/main\.ts nor dist\/main\.js is here; run `npm run build`/);

@@ -12,7 +12,7 @@ import config from "../../tools/bundle/rolldown.config.ts";
 import { freePort } from "../support/free-port.ts";
 import { ROOT } from "./lint-gate.ts";
 
-/** Most of it is rolldown's, on a machine that may be busy. */
+/** rolldown takes most of this on a busy machine. */
 const BUILD_TIMEOUT_MS = 120_000;
 
 let dir: string;
@@ -20,7 +20,7 @@ let chunks: OutputChunk[];
 let assets: OutputAsset[];
 
 beforeAll(async () => {
-  // Where the image has it: package.json and bin are beside it.
+  // The same layout as in the image: package.json and bin are beside the bundle.
   dir = await mkdtemp(join(tmpdir(), "berth-bundle-"));
   for (const path of ["bin", "package.json"]) await cp(join(ROOT, path), join(dir, path), { recursive: true });
   const bundle = await rolldown(config);
@@ -31,7 +31,7 @@ beforeAll(async () => {
 }, BUILD_TIMEOUT_MS);
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
-/** Everything that is loaded when a file is, without what it may ask for later. */
+/** All modules that are loaded together with a file, without dynamic imports. */
 function loadedWith(fileName: string): string[] {
   const seen = new Set<string>();
   const add = (name: string) => {
@@ -55,12 +55,12 @@ describe("the bundle", () => {
   });
 
   test(
-    "runs the credential plug-in of a kubeconfig, by the client library in it",
+    "runs the credential plug-in of a kubeconfig with the client library",
     async () => {
       const apiVersion = "client.authentication.k8s.io/v1";
       const credential = { apiVersion, kind: "ExecCredential", status: { token: "of-the-plug-in" } };
       const exec = { apiVersion, command: "echo", args: [JSON.stringify(credential)], interactiveMode: "Never" };
-      // Nobody listens there: with a credential, that is what fails.
+      // Nothing listens there, so with a credential the connection fails.
       const server = `https://127.0.0.1:${await freePort()}`;
       const kubeconfig = {
         "current-context": "it",
@@ -96,14 +96,14 @@ describe("the bundle", () => {
     expect(all.filter((id) => id.startsWith(join(ROOT, "model")))).toEqual([]);
   });
 
-  test("loads at its start neither the client library nor what undici has for browsers", () => {
+  test("loads neither the client library nor undici's parts for browsers at its start", () => {
     const atStart = loadedWith("main.js");
     expect(atStart).toContain(join(ROOT, "node_modules/undici/lib/dispatcher/agent.js"));
     const heavy = ["@kubernetes/client-node", "undici/index.js", "undici/lib/mock", "undici/lib/web/websocket"];
     for (const path of heavy) expect(atStart.filter((id) => id.includes(`node_modules/${path}`))).toEqual([]);
   });
 
-  test("loads what other commands do only when they are asked for", () => {
+  test("loads other commands only when they run", () => {
     const all = chunks.flatMap(({ moduleIds }) => moduleIds);
     const atStart = loadedWith("main.js");
     for (const path of ["doctor/doctor.ts", "explain/gather.ts", "commands/preview.ts"]) {
@@ -113,7 +113,7 @@ describe("the bundle", () => {
   });
 
   test(
-    "has the commands that look at Environments, and says that the simulator is not there",
+    "has the commands that read Environments, and reports that it lacks the simulator",
     async () => {
       const berth = (...argv: string[]) => promisify(execFile)(process.execPath, [join(dir, "bin/berth.mjs"), ...argv]);
       const environment = join(ROOT, "examples/environments/minimal.yaml");
@@ -133,11 +133,11 @@ describe("the bundle", () => {
     BUILD_TIMEOUT_MS,
   );
 
-  test("keeps its text in characters of one byte", () => {
+  test("has only one-byte characters, so that it stays small in memory", () => {
     expect(chunks.filter(({ code }) => /[^\0-\xff]/.test(code)).map(({ fileName }) => fileName)).toEqual([]);
   });
 
-  test("brings along the licence of every package in it", async () => {
+  test("contains the license of every package in it", async () => {
     const licences = String(assets.find(({ fileName }) => fileName === LICENCES_FILE)?.source);
     const folders = new Set(chunks.flatMap(({ moduleIds }) => moduleIds.flatMap((id) => packageFolder(id) ?? [])));
     expect(folders.size).toBeGreaterThan(10);

@@ -9,7 +9,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 type File = Readonly<Record<string, "passed" | "failed" | "pending">>;
 
-/** A report as vitest writes it. A file without tests could not be loaded. */
+/** A report in vitest's format. A file without tests failed to load. */
 function report(files: Readonly<Record<string, File>>): string {
   const testResults = Object.entries(files).map(([name, tests]) => {
     const assertionResults = Object.entries(tests).map(([fullName, status]) => {
@@ -31,27 +31,27 @@ function run(...args: string[]): string {
 const good = { one: "passed", two: "passed", three: "pending" } as const;
 const bad = { four: "passed", five: "failed" } as const;
 
-test("adds up what passed, failed and was skipped", () => {
+test("adds up passed, failed and skipped tests", () => {
   expect(run("sum", report({ a: good, b: bad }), "1")).toBe("3 1 1");
 });
 
-test("counts a file that could not be loaded as a failure", () => {
+test("counts a file that failed to load as a failure", () => {
   expect(run("sum", report({ a: good, b: {} }), "1")).toBe("2 1 1");
 });
 
-test("counts a run that ended badly, or that held no test, as a failure", () => {
+test("counts a run that ended with an error, or without tests, as a failure", () => {
   expect(run("sum", report({ a: good }), "1")).toBe("2 1 1");
   expect(run("sum", report({}), "0")).toBe("0 1 0");
   expect(run("sum", report({ a: good }), "0")).toBe("2 0 1");
 });
 
-test("names the files that failed, and what failed in them", () => {
+test("names the failed files and their failures", () => {
   const file = report({ a: good, "test/b": bad, c: {} });
   expect(run("files", file)).toBe("test/b\nc");
   expect(run("names", file)).toBe("test/b: five\n    five went wrong\n    at line 1\nc: cannot be loaded");
 });
 
-test("takes a second run for the files that it holds, and for no others", () => {
+test("uses a second run only for the files in it", () => {
   const first = report({ a: good, b: bad });
   expect(run("sum", first, "1", report({ b: { four: "passed", five: "passed" } }), "0")).toBe("4 0 1");
   expect(run("sum", first, "1", report({ b: bad }), "1")).toBe("3 1 1");

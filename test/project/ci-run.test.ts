@@ -4,17 +4,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-/** Tests by file; those that fail, of a first run and of one that is asked for by the file's name. */
+/** Tests per file, with those that fail in a first run, and those that fail when their file runs again. */
 interface Outcome {
   readonly files?: Readonly<Record<string, number>>;
   readonly fails?: readonly string[];
   readonly failsAgain?: readonly string[];
-  /** Of each file, the last test is skipped. */
+  /** Skips the last test of each file. */
   readonly skips?: boolean;
   readonly code?: number;
 }
 
-/** What `npm` is in these tests: it does nothing, and writes the report of a suite as FAKE_OUTCOMES has it. */
+/** Replaces `npm` in these tests: it runs nothing, and writes each suite's report according to FAKE_OUTCOMES. */
 const NPM = `#!/usr/bin/env node
 const { appendFileSync, writeFileSync } = require("node:fs");
 const { resolve } = require("node:path");
@@ -58,7 +58,7 @@ function run(outcomes: Readonly<Record<string, Outcome>> = {}) {
     encoding: "utf8",
     env: {
       PATH: `${join(folder, "bin")}:${process.env["PATH"]}`,
-      // Its cache is not ours.
+      // Keep the real cache out of the test.
       XDG_CACHE_HOME: join(folder, "cache"),
       FAKE_LOG: log,
       FAKE_OUTCOMES: JSON.stringify(outcomes),
@@ -81,7 +81,7 @@ describe(".ci/run", () => {
     expect([status, last]).toEqual([0, `${steps + 8} passed, 0 failed`]);
   });
 
-  test("goes on after a failure, and is red at the end", () => {
+  test("continues after a failure, and fails at the end", () => {
     const { status, stdout, last } = run({ lint: { code: 3 } });
     expect(last).toMatch(/^\d+ passed, 1 failed$/);
     expect(stdout).toMatch(/=== lint failed with 3\n[\s\S]*=== what failed\nlint: npm run lint\n/);
@@ -89,7 +89,7 @@ describe(".ci/run", () => {
   });
 
   test.each(["test", "test:oldest", "test:faults", "test:e2e"])(
-    "tries files of %s that failed once more, alone, and tells of it",
+    "runs the failed files of %s again, alone, and reports them",
     (name) => {
       const { status, stdout, last, calls } = run({
         [name]: { files: { "a.test.ts": 2, "b.test.ts": 1 }, fails: ["b.test.ts"] },
@@ -101,14 +101,14 @@ describe(".ci/run", () => {
     },
   );
 
-  test("is red where it fails again, by name", () => {
+  test("fails and names a file that fails again", () => {
     const { status, stdout, last } = run({ "test:faults": { fails: ["a.test.ts"], failsAgain: ["a.test.ts"] } });
     expect(stdout).toContain("=== what failed\nnpm run test:faults:\na.test.ts: test 0\n    it broke\n");
     expect(last).toMatch(/, 1 failed$/);
     expect(status).toBe(1);
   });
 
-  test("tries nothing again where much failed", () => {
+  test("runs nothing again after many failures", () => {
     const names = ["a", "b", "c", "d", "e"].map((name) => `${name}.test.ts`);
     const files = Object.fromEntries(names.map((name) => [name, 1]));
     const { last, calls } = run({ test: { files, fails: names } });
@@ -116,7 +116,7 @@ describe(".ci/run", () => {
     expect(last).toMatch(/, 5 failed$/);
   });
 
-  test("is red where end-to-end tests were skipped, and tells what others skipped", () => {
+  test("fails if end-to-end tests were skipped, and reports skipped tests of other suites", () => {
     const { status, stdout, last } = run({ "test:e2e": { skips: true } });
     expect(stdout).toContain("=== what failed\nnpm run test:e2e: skipped tests\n");
     expect([status, last?.replace(/^\d+/, "N")]).toEqual([1, "N passed, 1 failed"]);
@@ -124,7 +124,7 @@ describe(".ci/run", () => {
     expect([other.status, other.last?.replace(/^\d+/, "N")]).toEqual([0, "N passed, 0 failed, 1 skipped"]);
   });
 
-  test("is red where a suite writes no report", () => {
+  test("fails if a suite writes no report", () => {
     const { status, last } = run({ "test:e2e": { files: {}, code: 1 } });
     expect(last).toMatch(/, 1 failed$/);
     expect(status).toBe(1);

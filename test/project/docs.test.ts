@@ -14,7 +14,7 @@ import { ROOT } from "./lint-gate.ts";
 
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
 
-/** Cells of the table rows of a page, by their first cell. Backquotes are gone, `\|` is a bar. */
+/** Cells of a page's table rows, by their first cell. Backquotes are removed, and `\|` becomes a bar. */
 async function rowsOf(path: string, first: RegExp): Promise<Map<string, string[]>> {
   const rows = (await read(path))
     .split("\n")
@@ -38,7 +38,7 @@ async function sourceFiles(): Promise<{ path: string; text: string }[]> {
 }
 
 describe("docs/metrics.md", () => {
-  /** What prom-client knows of a metric at run time; its types leave the label names out. */
+  /** Runtime fields of a metric; prom-client's types omit the label names. */
   interface KnownMetric {
     readonly name: string;
     readonly type: string;
@@ -52,7 +52,7 @@ describe("docs/metrics.md", () => {
     expect([...rows.keys()].sort()).toEqual(metrics.map(({ name }) => name).sort());
   });
 
-  test("has the type and labels of each, what it means and what to do", async () => {
+  test("has the type, labels, meaning and use of each", async () => {
     const rows = await rowsOf("docs/metrics.md", /^berth_/);
     for (const { name, type, labelNames } of metrics) {
       const [, writtenType, labels = "", meaning = "", mend = "", ...more] = rows.get(name) ?? [];
@@ -63,7 +63,7 @@ describe("docs/metrics.md", () => {
     }
   });
 
-  test("names only metrics that exist, in its alerts too", async () => {
+  test("names only existing metrics, also in its alerts", async () => {
     const names = new Set(metrics.map(({ name }) => name));
     for (const [name] of (await read("docs/metrics.md")).matchAll(/\bberth_[a-z_]+[a-z]\b/g)) {
       expect(names).toContain(name);
@@ -89,7 +89,7 @@ describe("docs/metric-labels.md", () => {
     for (const [label, values] of documented) expect(values.size, label).toBeGreaterThan(0);
   });
 
-  test("a value that it lacks is found", async () => {
+  test("reports a missing value", async () => {
     const own = createMetrics();
     own.journals.inc({ namespace: "n", environment: "e", result: "created" });
     await expectDocumentedLabels(own.registry);
@@ -110,7 +110,7 @@ describe("docs/flags.md", () => {
     expect([...rows.values()]).toEqual(expected);
   });
 
-  test("shows what /readyz says of a replica that is not ready", async () => {
+  test("shows the output of /readyz for a replica that is not ready", async () => {
     await using server = await startHealthServer({
       bindAddress: "127.0.0.1:0",
       ready: readiness({ hasSynced: false }),
@@ -121,12 +121,12 @@ describe("docs/flags.md", () => {
 });
 
 describe("docs/cli.md", () => {
-  test("names every moment of a time line", async () => {
+  test("names every event of a time line", async () => {
     const rows = await rowsOf("docs/cli.md", /^what$/);
     expect(rows.get("what")?.[1]).toBe(MOMENTS.join(", "));
   });
 
-  test("has a section for every command that has no page of its own", async () => {
+  test("has a section for every command without its own page", async () => {
     const page = await read("docs/cli.md");
     const { err } = await cliRun([]);
     const [, names = ""] = /name a command: (.+) or help/.exec(err) ?? [];
@@ -160,7 +160,7 @@ describe("docs/pod-policy.md", () => {
 });
 
 describe("docs/errors.md", () => {
-  /** Classes that extend OperatorError, near or far, with the code that each hands to it. */
+  /** All classes that extend OperatorError, directly or not, with their codes. */
   async function codes(): Promise<Map<string, string>> {
     const classes = (await sourceFiles()).flatMap(({ path, text }) =>
       [...text.matchAll(/class (\w+) extends (\w+)(?:<[^>]*>)? \{([\s\S]*?)\n\}/g)].map(
@@ -180,7 +180,7 @@ describe("docs/errors.md", () => {
     return known;
   }
 
-  test("documents the code of every error class, and no dead one", async () => {
+  test("documents the code of every error class, and no other", async () => {
     const rows = await rowsOf("docs/errors.md", /^[A-Z]\w+$/);
     rows.delete("Code");
     const documented = [...rows.values()].map(([code, name]) => `${code}: ${name}`);
@@ -188,12 +188,12 @@ describe("docs/errors.md", () => {
     expect(documented.sort()).toEqual(written.sort());
   });
 
-  test("no two classes of their own share a code", async () => {
+  test("has a different code for each class", async () => {
     const all = [...(await codes()).values()];
     expect(new Set(all).size).toBe(all.length);
   });
 
-  test("says of each what Berth does and what to do", async () => {
+  test("has Berth's reaction and the fix for each code", async () => {
     for (const [code, cells] of await rowsOf("docs/errors.md", /^[A-Z]\w+$/)) {
       expect(cells, code).toHaveLength(5);
       for (const cell of cells) expect(cell, code).not.toBe("");

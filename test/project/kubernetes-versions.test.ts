@@ -10,15 +10,15 @@ const read = (path: string) => readFile(join(ROOT, path), "utf8");
 const minors = await kubernetesMinors();
 const [oldest = "", newest = ""] = [minors[0], minors.at(-1)];
 
-test("the chart is for the oldest version that tests run on and all later ones", async () => {
+test("the chart supports the oldest tested version and all later ones", async () => {
   expect(parse(await read("charts/berth/Chart.yaml")).kubeVersion).toBe(`>=${oldest}.0-0`);
 });
 
-test("berth doctor takes the same version for the oldest", () => {
+test("berth doctor has the same oldest version", () => {
   expect(`${OLDEST_KUBERNETES.major}.${OLDEST_KUBERNETES.minor}`).toBe(oldest);
 });
 
-test("tests run on two versions at least", () => {
+test("tests run on at least two versions", () => {
   expect(new Set(minors).size).toBeGreaterThan(1);
 });
 
@@ -31,14 +31,14 @@ test.each(["README.md", "charts/berth/README.md", "docs/kubernetes.md", "docs/re
   },
 );
 
-test("docs/kubernetes.md bounds it by the oldest, and shows how to run everything on it", async () => {
+test("docs/kubernetes.md names the oldest version, and shows how to run all tests on it", async () => {
   const page = await read("docs/kubernetes.md");
   const since = [...page.matchAll(/\| (1\.\d+) \|$/gm)].map(([, minor = ""]) => Number(minor.split(".")[1]));
   expect(Math.max(...since)).toBe(Number(oldest.split(".")[1]));
   expect(page).toContain(`${MINOR_VARIABLE}=${oldest} npm test`);
 });
 
-test("the public workflow runs all tests on the oldest version, too", async () => {
+test("the public workflow also runs all tests on the oldest version", async () => {
   const { jobs } = parse(await read(".github/workflows/ci.yml"));
   expect(jobs["control-plane"].strategy.matrix.include).toContainEqual({ suite: "test", kubernetes: oldest });
 });

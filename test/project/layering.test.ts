@@ -7,7 +7,7 @@ interface Plant {
   readonly name: string;
   readonly path: string;
   readonly text: string;
-  /** The rule that must find it, and words of the message that say what to do instead. */
+  /** The rule that must find it, and a part of the message with the alternative. */
   readonly rule: string;
   readonly says?: RegExp;
 }
@@ -105,14 +105,14 @@ const plants: readonly Plant[] = [
     says: /nothing outside src/,
   },
   {
-    name: "the model importing the code it judges",
+    name: "the model importing the code that it models",
     path: "model/claim.ts",
     text: importOf("../src/sessions/claim.ts"),
     rule: "noRestrictedImports",
     says: /judges nothing/,
   },
   {
-    name: "an import that goes through an allowed room",
+    name: "an import through an allowed room",
     path: "src/kube/detour.ts",
     text: importOf("../core/../work/client.ts"),
     rule: "noRestrictedImports",
@@ -136,7 +136,7 @@ const plants: readonly Plant[] = [
     rule: "noRestrictedImports",
   },
   {
-    name: "main.ts imported by its neighbour",
+    name: "main.ts imported by its neighbor",
     path: "src/neighbour.ts",
     text: importOf("./main.ts"),
     rule: "noRestrictedImports",
@@ -202,7 +202,7 @@ const plants: readonly Plant[] = [
     rule: "noProcessEnv",
   },
   {
-    name: "env taken out of process",
+    name: "env destructured from process",
     path: "src/kube/env-out.ts",
     text: "export const { env } = process;\n",
     rule: "plugin",
@@ -240,13 +240,13 @@ const plants: readonly Plant[] = [
   },
   { name: "node:perf_hooks", path: "src/sessions/perf.ts", text: importOf("node:perf_hooks"), rule: "plugin" },
   {
-    name: "a switch that forgets a case",
+    name: "a switch without one of the cases",
     path: "src/core/switch.ts",
     text: 'export function f(k: "a" | "b"): number {\n  switch (k) {\n    case "a":\n      return 1;\n  }\n  return 2;\n}\n',
     rule: "useExhaustiveSwitchCases",
   },
   {
-    name: "a promise nobody waits for",
+    name: "a promise that is not awaited",
     path: "src/core/floating.ts",
     text: "async function f(): Promise<void> {}\nexport function g(): void {\n  f();\n}\n",
     rule: "noFloatingPromises",
@@ -254,7 +254,7 @@ const plants: readonly Plant[] = [
   { name: "console in src", path: "src/core/console.ts", text: 'console.log("x");\nexport {};\n', rule: "noConsole" },
 ];
 
-/** What the same rules must let through. */
+/** Code that the same rules must allow. */
 const clean: Readonly<Record<string, string>> = {
   "src/core/clock.ts":
     "export const now = () => Date.now();\nexport const t = () => setTimeout(() => {}, performance.now());\n",
@@ -281,12 +281,12 @@ beforeAll(async () => {
   found = await lintFiles({
     ...clean,
     ...Object.fromEntries(plants.map(({ path, text }) => [path, text])),
-    // The other half of the planted cycle.
+    // The second file of the planted cycle.
     "src/core/cycle-b.ts": 'import { a } from "./cycle-a.ts";\nexport const b = () => a();\n',
   });
 });
 
-describe("the gate catches", () => {
+describe("the linter finds", () => {
   test.each(plants)("$name", ({ path, rule, says }) => {
     const findings = found.get(path) ?? [];
     expect(findings.map((finding) => finding.rule)).toContain(rule);
@@ -294,7 +294,7 @@ describe("the gate catches", () => {
   });
 });
 
-describe("the gate lets through", () => {
+describe("the linter allows", () => {
   const paths = Object.keys(clean).filter((path) => path !== "src/core/cycle-b.ts");
   test.each(paths)("%s", (path) => {
     expect(found.get(path) ?? []).toEqual([]);
@@ -307,12 +307,12 @@ describe("every room of src", () => {
     return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
   };
 
-  test("has a rule of its own", async () => {
+  test("has its own rule", async () => {
     const configuration = await readFile(join(ROOT, "biome.json"), "utf8");
     for (const room of await rooms()) expect(configuration, room).toContain(`"src/${room}/**"`);
   });
 
-  test("stays flat: a room that wants folders is two rooms", async () => {
+  test("is flat: a room that needs folders is two rooms", async () => {
     for (const room of await rooms()) {
       const entries = await readdir(join(ROOT, "src", room), { withFileTypes: true });
       expect(

@@ -13,8 +13,8 @@ export interface Finding {
 }
 
 /**
- * Lints `files` (path -> text) with the repository's own rules, in a temporary copy of nothing but those rules.
- * @returns what was found, by path; paths without findings are missing.
+ * Lints `files` (path -> text) with the repository's rules, in a temporary folder that contains only those rules.
+ * @returns the findings by path; paths without findings are missing.
  */
 export async function lintFiles(files: Readonly<Record<string, string>>): Promise<Map<string, Finding[]>> {
   const folder = await mkdtemp(join(tmpdir(), "berth-lint-"));
@@ -32,7 +32,7 @@ export async function lintFiles(files: Readonly<Record<string, string>>): Promis
   }
 }
 
-/** Biome ends with 1 when it finds something: only an answer that is no JSON is a failure. */
+/** Biome exits with 1 if it finds something. Only an answer that is no JSON is a failure. */
 function runBiome(cwd: string): Promise<BiomeReport> {
   const biome = join(ROOT, "node_modules/@biomejs/biome/bin/biome");
   const args = [biome, "lint", "--reporter=json", "--max-diagnostics=none", "."];
@@ -56,7 +56,7 @@ interface BiomeReport {
   }[];
 }
 
-/** What ends the gate: errors and warnings. Hints are left out. */
+/** Errors and warnings, which fail the lint. Hints are left out. */
 function byPath(report: BiomeReport): Map<string, Finding[]> {
   const found = new Map<string, Finding[]>();
   for (const { category, severity, message, location } of report.diagnostics) {

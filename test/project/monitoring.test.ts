@@ -11,12 +11,12 @@ const RUNBOOKS = "docs/runbooks";
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
 const rules = await alertRules();
 const boards = await dashboards();
-/** Berth's own families; those of kube-state-metrics and Prometheus are not ours. */
+/** Berth's own metrics, without those of kube-state-metrics and Prometheus. */
 const all = createMetrics()
   .registry.getMetricsAsArray()
   .map(({ name }) => name);
 
-test("what an expression cannot find is found: a metric, a label, a value", () => {
+test("finds unknown metrics, labels and values in an expression", () => {
   expect(deadPartsOf('sum(rate(berth_claims_total{result=~"late|failed", namespace="a"}[5m]))')).toEqual([]);
   expect(deadPartsOf('berth_queued_to_started_seconds_bucket{environment="a", le="1"}')).toEqual([]);
   expect(deadPartsOf("berth_claim_total > 0")).toEqual(["berth_claim_total"]);
@@ -26,12 +26,12 @@ test("what an expression cannot find is found: a metric, a label, a value", () =
 });
 
 describe("the alerts", () => {
-  test("have a page each, and each page is an alert's", async () => {
+  test("have one page each, and each page belongs to an alert", async () => {
     const pages = (await readdir(join(ROOT, RUNBOOKS))).map((name) => name.replace(/\.md$/, ""));
     expect(pages.sort()).toEqual(rules.map(({ alert }) => alert).sort());
   });
 
-  test("are all in docs/monitoring.md, in their order, with their severity", async () => {
+  test("are all in docs/monitoring.md, in the same order and with their severity", async () => {
     const rows = [
       ...(await read("docs/monitoring.md")).matchAll(/^\| \[`(\w+)`\]\(runbooks\/(\w+)\.md\) \| (\w+) \|/gm),
     ];
@@ -40,20 +40,20 @@ describe("the alerts", () => {
     );
   });
 
-  test.each(rules)("$alert asks for what there is, and says what it found", ({ expr, annotations, labels }) => {
+  test.each(rules)("$alert uses existing metrics, and describes its finding", ({ expr, annotations, labels }) => {
     expect(deadPartsOf(expr)).toEqual([]);
     expect(labels["severity"]).toMatch(/^(critical|warning|info|none)$/);
     expect(annotations["summary"]).toMatch(/^\S/);
     expect(annotations["summary"]?.length).toBeLessThan(120);
     expect(annotations["description"]).toMatch(/\.$/);
-    // A label that is aggregated away would be empty in the text.
+    // An aggregated label would be empty in the text.
     const text = Object.values(annotations).join(" ");
     const named = [...text.matchAll(/\$labels\.(\w+)/g)].map(([, label = ""]) => label);
     const kept = [...expr.matchAll(/\bby \(([^)]*)\)/g)].map(([, list = ""]) => list.split(", "));
     for (const label of named) expect(kept[0], label).toContain(label);
   });
 
-  test.each(rules)("$alert's page has every part, and queries for what there is", async ({ alert }) => {
+  test.each(rules)("$alert's page has every section, and uses existing metrics", async ({ alert }) => {
     const page = await read(`${RUNBOOKS}/${alert}.md`);
     expect(page.startsWith(`# ${alert}\n`)).toBe(true);
     for (const part of ["**What it means.** ", "**What is at stake.** "]) expect(page).toContain(`\n${part}`);
@@ -64,7 +64,7 @@ describe("the alerts", () => {
   });
 });
 
-test("queries in pages find what there is", async () => {
+test("queries in pages use existing metrics and labels", async () => {
   const pages = (await readdir(join(ROOT, "docs"), { recursive: true })).filter((name) => name.endsWith(".md"));
   for (const page of pages) expect(deadPartsOf(await read(join("docs", page))), page).toEqual([]);
 });
@@ -73,7 +73,7 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
   const { panels } = board;
   const drawn = panels.filter(({ type }) => type !== "row");
 
-  test("has an id, a title and a place of its own for each panel", () => {
+  test("gives each panel an id, a title and a place", () => {
     expect(board.uid).toMatch(/^[a-z-]{1,40}$/);
     expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length);
     expect(new Set(panels.map(({ title }) => title)).size).toBe(panels.length);
@@ -83,7 +83,7 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
     expect(overlapping(panels)).toEqual([]);
   });
 
-  test("says of each panel what it shows, in which unit, and asks the chosen data source", () => {
+  test("gives each panel a description, a unit and the selected data source", () => {
     for (const { title, description, datasource, targets = [], fieldConfig } of drawn) {
       expect(description, title).toMatch(/\w.*\.$/);
       expect(fieldConfig?.defaults.unit, title).toMatch(/^(none|s|bytes|ops|opm|reqps)$/);
@@ -94,7 +94,7 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
         expect(source, title).toEqual({ type: "prometheus", uid: "${datasource}" });
       }
     }
-    // No row holds panels: a closed one would hide them from somebody in a hurry.
+    // No row contains panels: a collapsed row would hide them from a person in a hurry.
     expect(panels.filter(({ panels: inner = [] }) => inner.length > 0)).toEqual([]);
   });
 
@@ -119,8 +119,8 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
     }
   });
 
-  test("asks for what there is", () => {
-    // What a variable stands for is no value that could be known.
+  test("uses existing metrics and labels", () => {
+    // Variables stand for unknown values, so they are not checked.
     const dead = queriesOf(board).flatMap(({ panel, target }) =>
       deadPartsOf(target.expr).map((part) => `${panel}: ${part}`),
     );
@@ -128,7 +128,7 @@ describe.each(boards)("dashboard $file", (board: Dashboard) => {
   });
 });
 
-test("every metric that can say that something is wrong is in a dashboard or an alert", () => {
+test("a dashboard or an alert uses every metric that can report a problem", () => {
   const shown = new Set([
     ...boards.flatMap((board) => queriesOf(board).flatMap(({ target }) => familiesIn(target.expr))),
     ...rules.flatMap(({ expr }) => familiesIn(expr)),
@@ -136,7 +136,7 @@ test("every metric that can say that something is wrong is in a dashboard or an 
   expect(all.filter((name) => !shown.has(name))).toEqual(NOT_SHOWN);
 });
 
-/** What an on-call person has no use for at a glance; docs/metrics.md says what each is for. */
+/** Metrics that an on-call person does not need at a glance; docs/metrics.md explains each. */
 const NOT_SHOWN = [
   "berth_queue_pending",
   "berth_queue_workers_polling",

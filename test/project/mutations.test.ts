@@ -8,7 +8,7 @@ import { breaksModelRule, type Mutation, mutated } from "../../tools/mutate/muta
 import type { Result } from "../../tools/mutate/worker.ts";
 import { ROOT } from "./lint-gate.ts";
 
-/** What a run of the model is about, and not a rule of the protocol. */
+/** Settings of a run of the model, which are no rules of the protocol. */
 const SETTING = new Set([
   ...["operators", "items", "pods", "acknowledgements", "lease", "oneSession", "deletion", "userStops", "strict"],
   ...["secondAck", "lapsed", "lapsedStopping", "unbeaten", "stamp", "beatOnQueued", "lateAck", "worker", "sigterm"],
@@ -16,7 +16,7 @@ const SETTING = new Set([
 ]);
 
 describe("the list of mutations", () => {
-  test("applies to the code as it is, and names test files that are there", () => {
+  test("applies to the current code, and names existing test files", () => {
     const wrong = MUTATIONS.flatMap((each) => {
       try {
         mutated(readFileSync(join(ROOT, each.file), "utf8"), each);
@@ -28,7 +28,7 @@ describe("the list of mutations", () => {
     expect(wrong).toEqual([]);
   });
 
-  test("names each once in its file, and changes something", () => {
+  test("has unique names for each file, and changes something", () => {
     const names = MUTATIONS.map(({ file, name }) => `${file}: ${name}`);
     expect(names.filter((name, at) => names.indexOf(name) !== at)).toEqual([]);
     expect(MUTATIONS.filter(({ find, replace }) => find === replace)).toEqual([]);
@@ -57,7 +57,7 @@ describe("a run", () => {
     );
   const killed = Array.from({ length: 19 }, () => ["bound", "killed"] as [Mutation["guard"], Result["is"]]);
 
-  test("fails when a rule of the protocol can be taken out unnoticed", () => {
+  test("fails when a mutation of a protocol rule survives", () => {
     expect(breaksModelRule(of("versions"))).toBe(true);
     expect(found(...killed, ["versions", "survived"])).toEqual([expect.stringContaining("versions")]);
   });
@@ -67,11 +67,11 @@ describe("a run", () => {
     expect(found(...killed.slice(1), ["bound", "survived"])).toHaveLength(1);
   });
 
-  test("fails when a mutation doesn't apply any more", () => {
+  test("fails when a mutation no longer applies", () => {
     expect(found(...killed, ["bound", "invalid"])).toEqual(["bound: it failed"]);
   });
 
-  test("refuses a text that doesn't occur exactly once", () => {
+  test("refuses a text that does not occur exactly once", () => {
     const mutation = { ...of("bound"), find: "a", replace: "b" };
     expect(mutated("xay", mutation)).toBe("xby");
     expect(() => mutated("aa", mutation)).toThrow("occurs 2 times");

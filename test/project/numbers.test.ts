@@ -40,7 +40,7 @@ const workers = spec.workers?.properties ?? {};
 const sessions = spec.sessions?.properties ?? {};
 const scaleDown = workers.behavior?.properties?.scaleDown?.properties ?? {};
 
-/** Sentences that hold a number, as the code has it. Who changes the number finds the page here. */
+/** Sentences with a number from the code. A changed number fails the test of its page. */
 const SENTENCES: Record<string, readonly string[]> = {
   "docs/leases.md": [
     `${s(t.desiredTtlMs)} are asked for`,
@@ -96,7 +96,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `and no longer than ${s(t.idleMaxMs)}\n`,
     `The least pause is ${s(t.pollIdleGapMs)} after a poll`,
     `and ${s(t.statsIdleMs)} after statistics`,
-    // With the jitter of a tenth.
+    // With a jitter of a tenth.
     `**no later than ${s(t.idleMaxMs * 1.1)}**`,
   ],
   "docs/webhooks.md": [
@@ -106,7 +106,7 @@ const SENTENCES: Record<string, readonly string[]> = {
     `${LOOKS_PER_SECOND === 10 ? "ten" : "?"} at once, then ten a second`,
     `looked within ${s(EARLY_MS)} of the hint`,
     `${RATE.perSecond} requests a second, ${RATE.burst.toLocaleString("en")} at once`,
-    // With the jitter of a tenth.
+    // With a jitter of a tenth.
     `no later than ${minutes(t.hintedIdleMs * 1.1)} minutes after it came`,
     `deliveries more than ${TOLERANCE_SECONDS / 60} minutes old`,
     `${MAX_BODY_BYTES / 1_024} KiB`,
@@ -139,18 +139,18 @@ const SENTENCES: Record<string, readonly string[]> = {
 };
 
 describe.each(Object.entries(SENTENCES))("%s", (page, sentences) => {
-  test.each(sentences)("says as the code does: %s", async (sentence) => {
+  test.each(sentences)("contains the number from the code: %s", async (sentence) => {
     expect(await read(page)).toContain(sentence);
   });
 });
 
-test("reasons name the bound of a deletion and the pause of a rejected key, and the breaker opens after three", () => {
+test("reasons contain the bound of a deletion and the pause of a rejected key, and the breaker opens after three", () => {
   expect(REASONS.Deleting.mend).toContain(`${s(t.drainBoundMs)} after deletionGraceSeconds`);
   expect(REASONS.KeyRejected.mend).toContain(`within ${minutes(t.rejectedKeyRetryMs)} minutes`);
   expect(FAILURES_TO_OPEN, "docs/decisions/0003 and 0005, docs/metrics.md and the troubleshooting say three").toBe(3);
 });
 
-/** Defaults of fields by name, of those that are called so once. */
+/** Defaults by field name, for names that occur once. */
 function defaultsByName(): Map<string, unknown> {
   const found = new Map<string, unknown[]>();
   const visit = (properties: Record<string, StructuralSchema>) => {
@@ -164,7 +164,7 @@ function defaultsByName(): Map<string, unknown> {
 }
 
 test.each(["README.md", "CHANGELOG.md", "docs/leases.md", "docs/session-pods.md", "docs/workers.md"])(
-  "%s calls nothing a default that is none",
+  "%s names only real defaults",
   async (page) => {
     const defaults = defaultsByName();
     const claimed = [...(await read(page)).matchAll(/`(\w+): (\w+)`(?: \(default\)|, the default)/g)];
@@ -172,7 +172,7 @@ test.each(["README.md", "CHANGELOG.md", "docs/leases.md", "docs/session-pods.md"
   },
 );
 
-test("examples/environments/workers.yaml has the defaults of behavior, but for the window", async () => {
+test("examples/environments/workers.yaml has the defaults of behavior, except for the window", async () => {
   const { spec: example } = parse(await read("examples/environments/workers.yaml")) as {
     spec: { workers: { behavior: unknown; minReplicas: number; sessionsPerReplica: number } };
   };

@@ -10,15 +10,17 @@ import { yamlExamples } from "../support/page-blocks.ts";
 
 const examples = await yamlExamples();
 const whole = examples.filter(({ value }) => value.apiVersion === API_VERSION);
-/** A part of an Environment, from its spec on. */
+/** Parts of an Environment, starting at its spec. */
 const parts = examples.filter(({ value }) => value.apiVersion === undefined && value.spec !== undefined);
-/** What names no kind is for the chart, but for what begins with these: a configuration of Prometheus, fields of a container. */
+/**
+ * Blocks without a kind are values of the chart, except for a configuration of Prometheus and fields of a container.
+ */
 const OTHERS = ["scrape_configs", "env"];
 const values = examples.filter(
   ({ value }) => value.apiVersion === undefined && value.spec === undefined && !OTHERS.some((key) => key in value),
 );
 
-/** Fields that the schema does not know, by their path: the API server would drop them without a word. */
+/** Paths of fields that the schema does not know, which the API server would drop silently. */
 function unknownFields(value: unknown, schema: StructuralSchema, path = ""): string[] {
   if (Array.isArray(value)) {
     return value.flatMap((item, index) => unknownFields(item, schema.items ?? {}, `${path}[${index}]`));
@@ -31,7 +33,7 @@ function unknownFields(value: unknown, schema: StructuralSchema, path = ""): str
   });
 }
 
-/** As the API server shows an object to the operator. */
+/** Returns an object in the form that the API server returns. */
 const stored = (value: Json) => ({
   ...value,
   metadata: {
@@ -44,26 +46,26 @@ const stored = (value: Json) => ({
   },
 });
 
-test("pages have whole Environments, parts of them, and values of the chart", () => {
+test("pages contain whole Environments, parts of them, and values of the chart", () => {
   expect(whole.length).toBeGreaterThan(4);
   expect(parts.length).toBeGreaterThan(0);
   expect(values.length).toBeGreaterThan(0);
 });
 
-describe("an Environment of a page", () => {
+describe("an Environment on a page", () => {
   const { metadata: _, ...ours } = environmentSchema().properties ?? {};
 
-  test.each(whole)("at $where is valid, with fields that exist", ({ value }) => {
+  test.each(whole)("at $where is valid and has only known fields", ({ value }) => {
     const parsed = parseEnvironment(stored(value));
     expect(parsed.ok ? [] : parsed.problems).toEqual([]);
     expect(unknownFields(value.spec, ours.spec ?? {}, "spec")).toEqual([]);
   });
 
-  test.each(parts)("shown in part, at $where, has fields that exist", ({ value }) => {
+  test.each(parts)("shown in part, at $where, has only known fields", ({ value }) => {
     expect(unknownFields(value, { properties: ours })).toEqual([]);
   });
 
-  test("with a field that does not exist is found", () => {
+  test("with an unknown field is reported", () => {
     const wrong = { spec: { sessions: { warmth: 2, template: { spec: { anything: true } } } } };
     expect(unknownFields(wrong, { properties: ours })).toEqual([".spec.sessions.warmth"]);
   });

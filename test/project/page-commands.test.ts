@@ -11,17 +11,17 @@ const manifest = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8")) 
 };
 const values = chartValues();
 
-/** What is continued is one line. */
+/** Joins continued lines. */
 const linesOf = (block: string) => block.replaceAll(/\\\n\s*/g, "").split("\n");
 
-/** Commands of a page: lines between fences that are of no language, or of a shell's, also within a list. */
+/** Commands of a page: the lines of code blocks without a language or with a shell's, also in a list. */
 function commandsIn(text: string): string[] {
   return [...text.matchAll(/^( *)```(?:sh|bash|console)?\n([\s\S]*?)^\1```/gm)].flatMap(([, indent = "", block = ""]) =>
     linesOf(block).map((line) => line.slice(line.startsWith(indent) ? indent.length : 0).replace(/^\$ /, "")),
   );
 }
 
-/** Commands in the middle of a sentence. */
+/** Commands within a sentence. */
 const mentionedIn = (text: string) =>
   [...text.matchAll(/`((?:kubectl|helm|berth) [^`\n]+)`/g)].map(([, line = ""]) => line);
 
@@ -31,7 +31,7 @@ const pages = await Promise.all(
 const commands = pages.map(({ page, text }) => ({ page, lines: commandsIn(text) }));
 
 const WORKFLOWS = ".github/workflows";
-/** What the steps of each workflow run. */
+/** Lines that the steps of each workflow run. */
 const workflows = await Promise.all(
   (await readdir(join(ROOT, WORKFLOWS))).map(async (name) => {
     const page = `${WORKFLOWS}/${name}`;
@@ -43,7 +43,7 @@ const workflows = await Promise.all(
   }),
 );
 
-/** Deployments of the rendered chart, by name, with the namespace of each. */
+/** Deployments of the rendered chart, by name, with their namespaces. */
 const deployments = new Map(
   parseAllDocuments(await readFile(join(ROOT, "deploy/operator.yaml"), "utf8"))
     .map((document) => document.toJS() as { kind: string; metadata: { name: string; namespace: string } })
@@ -51,21 +51,23 @@ const deployments = new Map(
     .map(({ metadata }) => [metadata.name, metadata.namespace]),
 );
 
-/** Scripts of package.json that a line runs; npm's own words are none. */
+/** Scripts of package.json that a line runs, without npm's own commands. */
 const scriptsIn = (line: string) => [...line.matchAll(/npm run (?:--silent )?([\w:]+)/g)].map(([, name = ""]) => name);
-/** Files and folders of the repository that a line names. To kubectl, `deploy/x` is a Deployment, unless it is to apply it. */
+/**
+ * Files and folders of the repository in a line. For kubectl, `deploy/x` is a Deployment, except when it is applied.
+ */
 const pathsIn = (line: string) =>
   /^kubectl .*\b(exec|logs|rollout|scale|get) /.test(line)
     ? []
     : [...line.matchAll(/(?<![\w./:@=-])((?:examples|charts|deploy|tools|testbed)\/[\w./-]*\w)/g)].map(
         ([, path = ""]) => path,
       );
-/** Values of the chart that a line of helm's sets. */
+/** Values of the chart that a helm command sets. */
 const valuesIn = (line: string) =>
   /\bhelm(\.ts)? /.test(line) && line.includes("charts/berth")
     ? [...line.matchAll(/--set(?:-string|-json)?[ =]['"]?([\w.[\]]+)=/g)].map(([, key = ""]) => key)
     : [];
-/** A value, a map of values, or what is within one whose keys are the user's. */
+/** Whether a key is a value, a map of values, or a key inside a map with user-defined keys. */
 const isValue = (key: string) =>
   values.some(
     (value) =>
@@ -73,12 +75,12 @@ const isValue = (key: string) =>
       value.key.startsWith(`${key}.`) ||
       (value.default.startsWith("{") && key.startsWith(`${value.key}.`)),
   );
-/** Deployments of the chart's that a line names, with the namespace that it looks for each in, if it says one. */
+/** Deployments in a line, with the namespace that the line gives for each, if any. */
 function deploymentsIn(line: string): { name: string; namespace: string | undefined }[] {
   const [, within] = /\s(?:-n|--namespace)[ =](\S+)/.exec(line) ?? [];
   const name = "([a-z0-9][a-z0-9-]*)(?![\\w.=/])";
   const named = /\bkubectl /.test(line)
-    ? // In what is applied, deploy/ is a folder of this repository.
+    ? // After -f or -k, deploy/ is a folder of this repository.
       [...line.replaceAll(/\s(?:-f|-k) \S+/g, "").matchAll(RegExp(`\\bdeploy(?:ments?)?(?:\\.apps)?[/ ]${name}`, "g"))]
     : [];
   const flagged = [...line.matchAll(RegExp(`--deployment[ =]([a-z0-9-]+)/${name}`, "g"))];
@@ -87,14 +89,14 @@ function deploymentsIn(line: string): { name: string; namespace: string | undefi
     ...flagged.map(([, namespace, found = ""]) => ({ name: found, namespace })),
   ];
 }
-/** Those that the rendered chart has not, or has elsewhere. */
+/** Deployments that the rendered chart does not have, or has in another namespace. */
 const missingIn = (line: string) =>
   deploymentsIn(line).filter(({ name, namespace }) => {
     const rendered = deployments.get(name);
     return rendered === undefined || (namespace !== undefined && namespace !== rendered);
   });
 
-/** Labels by which a line picks objects out of the operator's namespace. */
+/** Labels with which a line selects objects in the operator's namespace. */
 const labelsIn = (line: string) => {
   const [, selector = ""] = (line.includes("-n berth-system ") && / -l ([\w./=,-]+)/.exec(line)) || [];
   return selector === "" ? [] : selector.split(",");
@@ -103,32 +105,32 @@ const labelsIn = (line: string) => {
 describe.each(
   commands.filter(({ lines }) => lines.some((line) => /npm run|helm |docker build|kubectl apply/.test(line))),
 )("commands of $page", ({ lines }) => {
-  test("run scripts that package.json has", () => {
+  test("run existing scripts of package.json", () => {
     expect(lines.flatMap(scriptsIn).filter((name) => !(name in manifest.scripts))).toEqual([]);
   });
 
-  test("name files that are there", async () => {
+  test("name existing files", async () => {
     for (const path of lines.flatMap(pathsIn)) await expect(stat(join(ROOT, path)), path).resolves.toBeDefined();
   });
 
-  test("set values that the chart has", () => {
+  test("set existing values of the chart", () => {
     expect(lines.flatMap(valuesIn).filter((key) => !isValue(key))).toEqual([]);
   });
 });
 
 describe("the chart's Deployments and values", () => {
-  test("that any page names in a command, or in a sentence, are there", () => {
+  test("exist if a page names them in a command or a sentence", () => {
     const named = pages.flatMap(({ page, text }) =>
       [...commandsIn(text), ...mentionedIn(text)].map((line) => ({ page, line })),
     );
     expect(named.filter(({ line }) => missingIn(line).length > 0)).toEqual([]);
     expect(named.filter(({ line }) => valuesIn(line).some((key) => !isValue(key)))).toEqual([]);
-    // What is looked for is there to be found.
+    // Guards against patterns that match nothing.
     expect(named.flatMap(({ line }) => deploymentsIn(line)).length).toBeGreaterThan(5);
     expect(named.flatMap(({ line }) => valuesIn(line)).length).toBeGreaterThan(5);
   });
 
-  test("that workflows name are there", () => {
+  test("exist if a workflow names them", () => {
     const lines = workflows.flatMap(({ page, lines }) => lines.map((line) => ({ page, line })));
     expect(lines.filter(({ line }) => missingIn(line).length > 0)).toEqual([]);
     expect(lines.filter(({ line }) => valuesIn(line).some((key) => !isValue(key)))).toEqual([]);
@@ -136,19 +138,22 @@ describe("the chart's Deployments and values", () => {
   });
 });
 
-/** Values of kind text that a line gives a shell's variable: helm makes a number of one that is all digits, as a short hash may be. */
+/**
+ * String values that a line sets from a shell variable with --set: helm turns a text of digits, such as a short hash,
+ * into a number.
+ */
 const untypedIn = (line: string) =>
   [...line.matchAll(/--set[ =]['"]?([\w.]+)=["']?\$/g)]
     .map(([, key = ""]) => key)
     .filter((key) => values.some((value) => value.key === key && value.default.startsWith('"')));
 
-test("a text out of a variable is set as a text", () => {
+test("commands set a string from a variable with --set-string", () => {
   const lines = commands.flatMap(({ page, lines }) => lines.map((line) => ({ page, line })));
   expect(lines.filter(({ line }) => untypedIn(line).length > 0)).toEqual([]);
   expect(untypedIn("helm upgrade berth charts/berth --set image.tag=$tag --set replicas=$n")).toEqual(["image.tag"]);
 });
 
-test("what the chart installs is picked by labels that neither its values nor the release's name change", () => {
+test("commands select the chart's objects by labels that do not depend on its values or the release's name", () => {
   const picked = pages.flatMap(({ page, text }) =>
     [...commandsIn(text), ...mentionedIn(text)].flatMap((line) => labelsIn(line).map((label) => ({ page, label }))),
   );
@@ -157,7 +162,7 @@ test("what the chart installs is picked by labels that neither its values nor th
   expect(picked.filter(({ label }) => label === "berth.dev/role=operator").length).toBeGreaterThan(5);
 });
 
-test("what is wrong in a command is seen", () => {
+test("finds errors in commands", () => {
   expect(labelsIn("kubectl -n berth-system logs -l a.b/c=d,e --tail=5")).toEqual(["a.b/c=d", "e"]);
   expect(scriptsIn("npm ci && npm run demmo -- --for 60s")).toEqual(["demmo"]);
   expect(pathsIn("docker build -f examples/images/x.Dockerfile examples")).toEqual(["examples/images/x.Dockerfile"]);
@@ -190,6 +195,6 @@ test.each([
   ["kubectl apply --server-side -k deploy/", 0],
   ["kubectl get benv,deployments,pods -n berth-demo", 0],
   ["kubectl port-forward deployment/...", 0],
-])("in %j, %i Deployments are not the chart's", (line, count) => {
+])("finds in %j %i Deployments that the chart does not have", (line, count) => {
   expect(missingIn(line)).toHaveLength(count);
 });

@@ -10,7 +10,7 @@ import { ROOT } from "./lint-gate.ts";
 
 const read = (path: string) => readFile(join(ROOT, path), "utf8");
 
-/** Every page for people: what stands at the top, what explains a folder, and everything in docs. */
+/** Every page for people: those at the top, those that explain a folder, and everything in docs. */
 const pages = [
   "charts/berth/README.md",
   "examples/README.md",
@@ -20,18 +20,18 @@ const pages = [
     .map((name) => join("docs", name)),
 ];
 
-/** As GitHub makes them of headings. */
+/** Returns GitHub's anchor of a heading. */
 const anchorOf = (heading: string) =>
   heading
     .toLowerCase()
     .replaceAll(/[^a-z0-9 _-]/g, "")
     .replaceAll(" ", "-");
 
-/** Without what stands between fences: examples are no links and no headings. */
+/** Removes code blocks: examples are neither links nor headings. */
 const prose = (text: string) => text.replaceAll(/^```[\s\S]*?^```/gm, "");
 
 interface Link {
-  /** From the root. */
+  /** Relative to the root. */
   readonly path: string;
   readonly anchor: string | undefined;
 }
@@ -47,7 +47,7 @@ async function links(page: string): Promise<Link[]> {
 }
 
 describe.each(pages)("%s", (page) => {
-  test("links to what is there", async () => {
+  test("has only working links", async () => {
     for (const { path, anchor } of await links(page)) {
       const there = await stat(join(ROOT, path)).catch(() => undefined);
       expect(there, path).toBeDefined();
@@ -59,7 +59,7 @@ describe.each(pages)("%s", (page) => {
     }
   });
 
-  test("names only metrics that exist", async () => {
+  test("names only existing metrics", async () => {
     const known = new Set(
       createMetrics()
         .registry.getMetricsAsArray()
@@ -71,11 +71,11 @@ describe.each(pages)("%s", (page) => {
   });
 });
 
-test("every page can be reached from the README by links", async () => {
+test("the README leads to every page by links", async () => {
   const reached = new Set(["README.md"]);
   for (const page of reached) {
     if (!page.endsWith(".md")) {
-      // A link to a folder shows what is in it.
+      // A link to a folder shows its pages.
       for (const other of pages) if (dirname(other) === relative("", page)) reached.add(other);
       continue;
     }
@@ -85,7 +85,7 @@ test("every page can be reached from the README by links", async () => {
 });
 
 describe("docs/session-life.md", () => {
-  test("has the texts of every stage, recorded", async () => {
+  test("has the recorded texts of every stage", async () => {
     const blocks = recordedBlocks(await read("docs/session-life.md"));
     expect([...blocks.keys()]).toEqual(["parked", "running", "stopped", "metrics"]);
     for (const [name, text] of blocks) expect(text.split("\n").length, name).toBeGreaterThan(5);
@@ -115,6 +115,6 @@ test("docs/faults.md has a row for every folder of test/faults", async () => {
   const folders = entries.filter((entry) => entry.isDirectory() && entry.name !== "support").map(({ name }) => name);
   const rows = [...(await read("docs/faults.md")).matchAll(/^\| `([\w-]+)` \|/gm)].map(([, name = ""]) => name);
   expect(folders.filter((name) => !rows.includes(name))).toEqual([]);
-  // And none twice.
+  // No folder has two rows.
   expect(rows).toEqual([...new Set(rows)]);
 });

@@ -13,21 +13,21 @@ const ALL: Record<string, string> = { ...SESSION_POINTS, ...WORKERS_POINTS, ...R
 const POINTS = Object.entries(ALL);
 const CASES = [...SESSION_CASES, ...WORKERS_CASES];
 
-/** In memory alone: a death at one is a death after the request before it, which has a case. */
+/** A decision changes only memory: a death there equals a death after the previous request, which has a case. */
 const isDecision = (what: string) => what.startsWith("decision:");
 
-/** Changes nothing: a death at any moment of it leaves the same behind. */
+/** A read changes nothing: a death at any moment of it has the same result. */
 const isRead = (what: string) => /^(reads|looks|counts) |dry run/.test(what);
 
-/** Who beats in `sessions` mode, and the other mode: what a point is reached with. */
+/** The sender of the heartbeats in `sessions` mode, or the other mode. */
 const KINDS = ["Worker", "Operator", "workers"] as const;
 type Kind = (typeof KINDS)[number];
 
-/** Points that only one mode has. Those of reconciling, and of the finalizer, both have. */
+/** Points that only one mode has. Points of reconciling and of the finalizer belong to both. */
 const OF_MODE = { workers: Object.keys(WORKERS_POINTS), sessions: Object.keys(SESSION_POINTS) };
 const OF_BOTH_MODES = /^(?:environment|reconcile|policy)\./;
 
-/** Points that are never reached with this lease, each with the reason. */
+/** Points that this lease never reaches, each with the reason. */
 const NEVER: Readonly<Record<Kind, Readonly<Record<string, string>>>> = {
   Worker: {
     "session.take": "the worker takes the lease",
@@ -62,11 +62,11 @@ describe("crash points", () => {
     },
   );
 
-  test("every death is at a point that there is", () => {
+  test("every death is at an existing point", () => {
     expect(CASES.map(({ death }) => death.point).filter((point) => !Object.hasOwn(ALL, point))).toEqual([]);
   });
 
-  test("a sample has one death of each request, of a claim's writes one with each lease, and any six seeds in a row are all", () => {
+  test("a sample has one death of each request, one with each lease for a claim's writes, and any six seeds in a row cover all", () => {
     const samples = [7, 8, 9, 10, 11, 12].map((seed) => chosen(SESSION_CASES, { sample: true, seed }));
     const requests = (cases: typeof SESSION_CASES) =>
       new Set(cases.map(({ scenario, death: { point, asks } }) => JSON.stringify([scenario, point, asks])));
@@ -80,20 +80,20 @@ describe("crash points", () => {
     expect(chosen(SESSION_CASES, { sample: false, seed: 7 })).toBe(SESSION_CASES);
   });
 
-  test.each(["Worker", "Operator"] as const)("a stop dies in both its ways, lease: %s", (lease) => {
+  test.each(["Worker", "Operator"] as const)("a stop dies with and without force, lease: %s", (lease) => {
     const stops = (OF_KIND[lease] ?? []).filter(({ death }) => death.point === "session.stop");
     expect(new Set(stops.map(({ death }) => death.asks?.["force"]))).toEqual(new Set([true, false]));
   });
 });
 
-/** A request to one of both APIs. Readings that are watched, not asked for, are none of the loops' steps. */
+/** A request to one of the two APIs. Data from watches does not count, since the loops send no request for it. */
 const REQUEST =
   /\b(?:kube|#kube)\.(?:get|list|listAll|create|patch|replace|delete)\(|\bwork\([^()]*\)\.\w+\(|\bwork\.poll\(/g;
 
-/** What a request may be written in: the call of its point, or the function that the point is handed. */
+/** Characters around a request that must contain the call of its point, or the function passed to the point. */
 const CALL_REACH = 420;
 
-/** Requests that have no point of their own, each with the reason. */
+/** Requests without their own point, each with the reason. */
 const EXEMPT: Readonly<Record<string, string>> = {
   "src/sessions/item-observer.ts": "session.look and sweep.list are around whole walks",
   "src/claims/claim-lists.ts": "recover.list and recover.list-late are around what is asked of it",
@@ -123,7 +123,7 @@ test("every request of the loops goes through a point", async () => {
   expect(bare).toEqual([]);
 });
 
-test("every name in the lists is one that the code uses", async () => {
+test("the code uses every name in the lists", async () => {
   const files = (await Promise.all(LOOPS.map(sources))).flat();
   const code = await Promise.all(
     files.filter((file) => !file.endsWith("/points.ts")).map((file) => readFile(join(ROOT, file), "utf8")),

@@ -15,18 +15,20 @@ const LATER = `sha256:${"fedcba9876543210".repeat(4)}`;
 
 let dir: string;
 let chart: string;
-/** Its tag. */
+/** The tag of the image. */
 let version: string;
 
 const yamlOf = async (folder: string, name: string) => parse(await readFile(join(folder, name), "utf8"));
 
-/** The chart of a release, in a folder of its own. */
+/** Writes the chart of a release into its own folder. */
 async function released(...more: readonly string[]): Promise<string> {
   const output = await mkdtemp(join(dir, "chart-"));
   return await writeReleasedChart(releaseOf(["--image", IMAGE, "--charts", CHARTS, "--output", output, ...more]));
 }
 
-/** The image of the operator, the uninstall and `helm test`. @throws {Error} they are not all the same, or helm refuses. */
+/**
+ * The image of the operator, the uninstall and `helm test`. @throws {Error} if they differ, or helm refuses the values.
+ */
 async function imageOf(folder: string, values: Values = {}): Promise<string> {
   const { code, stdout, stderr } = await helmWithValues(["template", "berth", folder], values);
   if (code !== 0 || stderr !== "") throw new Error(stderr);
@@ -43,13 +45,13 @@ beforeAll(async () => {
 });
 afterAll(() => rm(dir, { recursive: true }));
 
-test("a released chart runs the image that was released with it, by its digest", async () => {
+test("a released chart runs the image of its release, by digest", async () => {
   expect(await imageOf(chart)).toBe(`${IMAGE}@${DIGEST}`);
 });
 
-test("an upgrade that reuses the values of the release before runs the new image", async () => {
+test("an upgrade that reuses the values of the previous release runs the new image", async () => {
   const later = await released("--digest", LATER);
-  // What --reuse-values gives to the new chart: the defaults of the old one, and what was set over them.
+  // Values that --reuse-values passes to the new chart: the old chart's defaults, and the user's values.
   const reused = await yamlOf(chart, "values.yaml");
   expect(await imageOf(later, reused)).toBe(`${IMAGE}@${LATER}`);
   expect(await imageOf(later, { ...reused, replicas: 2 })).toBe(`${IMAGE}@${LATER}`);
@@ -70,11 +72,11 @@ test.each<[string, Values, () => string]>([
     { global: { imageRegistry: "mirror.example" }, image: { digest: DIGEST } },
     () => `mirror.example/owner/berth@${DIGEST}`,
   ],
-])("%s counts, and not the digest of the release", async (_name, values, image) => {
+])("%s overrides the digest of the release", async (_name, values, image) => {
   expect(await imageOf(chart, values)).toBe(image());
 });
 
-test("it differs from the chart of the repository in its image alone", async () => {
+test("it differs from the repository's chart only in the image", async () => {
   const { image, ...values } = await yamlOf(chart, "values.yaml");
   const { image: own, ...others } = await yamlOf(CHART, "values.yaml");
   expect(values).toEqual(others);
@@ -87,7 +89,7 @@ test("it differs from the chart of the repository in its image alone", async () 
   expect(parse(annotations[images])).toEqual([{ name: "berth", image: `${IMAGE}:${version}` }]);
 });
 
-test("what it tells people is to install it from where it is, and says of no other image", async () => {
+test("its texts explain the installation from its registry, and mention no other image", async () => {
   const readme = await readFile(join(chart, "README.md"), "utf8");
   const { version: ofChart } = await yamlOf(CHART, "Chart.yaml");
   expect(readme).toContain(`helm install berth oci://${CHARTS}/berth --version ${ofChart} --namespace berth-system`);
@@ -97,11 +99,11 @@ test("what it tells people is to install it from where it is, and says of no oth
   expect(texts).not.toMatch(/docker build|registry\.example\/berth|no public one/);
 });
 
-test("without a digest it runs the image by its tag", async () => {
+test("without a digest it runs the image by tag", async () => {
   expect(await imageOf(await released())).toBe(`${IMAGE}:${version}`);
 });
 
-test("arguments that name no image, charts, folder or digest are refused by name", () => {
+test("a missing or invalid image, charts address, folder or digest is refused by name", () => {
   const flags = ["--image", IMAGE, "--charts", CHARTS, "--output", dir];
   const release = { registry: "ghcr.io", repository: "owner/berth", charts: CHARTS, output: dir };
   expect(releaseOf(flags)).toEqual(release);

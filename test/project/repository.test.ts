@@ -5,7 +5,7 @@ import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { ROOT } from "./lint-gate.ts";
 
-/** What npm writes there. */
+/** The lock file that npm writes. */
 interface LockFile {
   readonly packages: Readonly<
     Record<string, { readonly link?: boolean; readonly integrity?: string; readonly resolved?: string }>
@@ -20,12 +20,12 @@ interface Manifest {
 
 const readJson = async <T>(path: string) => JSON.parse(await readFile(join(ROOT, path), "utf8")) as T;
 
-/** Larger files are data, and no person reads them. */
+/** Larger files are data that no person reads. */
 const MAX_READ_BYTES = 2 * 2 ** 20;
 
 const run = promisify(execFile);
 
-/** Every file that is in the repository or would be added to it: git's list, without what .gitignore leaves out. */
+/** Every file in the repository or about to be added: git's list, without the files in .gitignore. */
 async function repositoryFiles(): Promise<string[]> {
   const list = ["ls-files", "--cached", "--others", "--exclude-standard", "-z"];
   const paths = await run("git", list, { cwd: ROOT, maxBuffer: 16 * 2 ** 20 }).then(
@@ -43,7 +43,7 @@ async function repositoryFiles(): Promise<string[]> {
   return paths.filter((_, index) => (sizes[index] ?? Number.POSITIVE_INFINITY) <= MAX_READ_BYTES);
 }
 
-/** Where there is no git, as in an unpacked archive. */
+/** Without git, as in an unpacked archive. */
 async function allFiles(): Promise<string[]> {
   const left = /(^|\/)(node_modules|dist|coverage|\.git|\.tmp|\.pages)(\/|$)/;
   const entries = await readdir(ROOT, { recursive: true, withFileTypes: true });
@@ -51,7 +51,10 @@ async function allFiles(): Promise<string[]> {
   return paths.map((path) => relative(ROOT, path)).filter((path) => !left.test(path));
 }
 
-/** Paths of somebody's machine, hosts of registries. The parts are joined here so that this file passes its own test. */
+/**
+ * Paths of a developer's machine and hosts of registries. The parts are joined here so that this file passes its own
+ * test.
+ */
 const FORBIDDEN: readonly RegExp[] = [
   new RegExp(`(?<![\\w.~-])/${"root"}/`),
   new RegExp(`(?<![\\w.~-])/${"work"}/(main|shared|\\.)`),
@@ -61,7 +64,7 @@ const FORBIDDEN: readonly RegExp[] = [
   new RegExp(`registry\\.${"npmjs"}\\.org|registry\\.${"yarnpkg"}\\.com|proxy\\.${"golang"}\\.org`),
 ];
 
-test("the forms of what no file may name find what they are for", () => {
+test("the patterns for forbidden paths and hosts match them", () => {
   const found = (line: string) => FORBIDDEN.some((form) => form.test(line));
   const parts = [
     ["see /", "root/x"],
@@ -83,7 +86,7 @@ test("the forms of what no file may name find what they are for", () => {
 });
 
 describe("no file of the repository", () => {
-  test("names a path of one machine or the host of a package registry", async () => {
+  test("names a path of a developer's machine or the host of a package registry", async () => {
     const findings: string[] = [];
     for (const path of await repositoryFiles()) {
       const text = await readFile(join(ROOT, path), "utf8");
@@ -98,14 +101,14 @@ describe("no file of the repository", () => {
     const findings: string[] = [];
     for (const path of await repositoryFiles()) {
       const text = await readFile(join(ROOT, path), "utf8");
-      // Real keys are long; those of tests and examples are short or say that they are none.
+      // Real keys are long. Those of tests and examples are short or say that they are fake.
       for (const [found] of text.matchAll(/sk-ant-[a-z0-9]+-[A-Za-z0-9_-]{60,}/g)) findings.push(`${path}: ${found}`);
       if (/-----BEGIN (RSA |EC )?PRIVATE KEY-----\n[A-Za-z0-9+/]/.test(text)) findings.push(`${path}: a private key`);
     }
     expect(findings).toEqual([]);
   });
 
-  test("ends a line with blanks left over, or lacks its last line break", async () => {
+  test("ends a line with white space, or lacks its last line break", async () => {
     const findings: string[] = [];
     for (const path of await repositoryFiles()) {
       if (!/\.(ts|mjs|md|json|ya?ml|grit)$|(^|\/)(Dockerfile|\.\w+ignore)$/.test(path)) continue;
@@ -117,7 +120,9 @@ describe("no file of the repository", () => {
   });
 });
 
-/** Packages of the repository, by their folder. The site's is apart, so that the operator's has none of it. */
+/**
+ * The packages of the repository by folder. The site has its own, so that the operator has none of its dependencies.
+ */
 describe.each(["", "site/"])("dependencies of %spackage.json", (folder) => {
   const declared = async () => {
     const { dependencies, devDependencies, optionalDependencies } = await readJson<Manifest>(`${folder}package.json`);
@@ -137,7 +142,7 @@ describe.each(["", "site/"])("dependencies of %spackage.json", (folder) => {
     expect(explained.sort()).toEqual(Object.keys(await declared()).sort());
   });
 
-  test("are all locked with an integrity hash, and no registry is named", async () => {
+  test("are all locked with an integrity hash and without a registry", async () => {
     const { packages } = await readJson<LockFile>(`${folder}package-lock.json`);
     for (const [path, { integrity, resolved, link }] of Object.entries(packages)) {
       if (path === "" || link) continue;
@@ -153,13 +158,13 @@ describe.each(["", "site/"])("dependencies of %spackage.json", (folder) => {
       packages: Record<string, { hasInstallScript?: boolean; optional?: boolean }>;
     }>(`${folder}package-lock.json`);
     const scripted = Object.entries(packages).filter(([, { hasInstallScript }]) => hasInstallScript);
-    // fsevents is macOS only and comes with its binary.
+    // fsevents is for macOS only and contains its binary.
     expect(scripted.map(([path]) => path).filter((path) => !path.endsWith("/fsevents"))).toEqual([]);
   });
 });
 
 describe("links of the documentation", () => {
-  test("lead to files that are there", async () => {
+  test("lead to existing files", async () => {
     const dead: string[] = [];
     const files = await repositoryFiles();
     for (const path of files.filter((file) => file.endsWith(".md"))) {
@@ -176,17 +181,17 @@ describe("links of the documentation", () => {
 });
 
 describe("npm scripts", () => {
-  test("each ask for a Node that is new enough, with a message that says how to get one", async () => {
+  test("each check for a recent Node, and explain how to get one", async () => {
     const { scripts } = await readJson<Manifest>("package.json");
     for (const [name, script] of Object.entries(scripts)) {
       expect(script.startsWith("node tools/check-node.mjs && "), name).toBe(true);
     }
-    // Whatever Node runs this test is new enough; an older one is what the next test stands in for.
+    // The Node of this test is recent. The next test simulates an old one.
     await run(process.execPath, [join(ROOT, "tools/check-node.mjs")]);
   });
 
-  test.each(["tools/check-node.mjs", "bin/berth.mjs"])("%s explains itself to an old Node", async (script) => {
-    // An old version in front of the same file: what an old Node would see.
+  test.each(["tools/check-node.mjs", "bin/berth.mjs"])("%s reports the fix to an old Node", async (script) => {
+    // The preloaded module makes the file see an old version.
     const old = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "20.1.0" } });`;
     const preload = `data:text/javascript,${encodeURIComponent(old)}`;
     const started = run(process.execPath, ["--import", preload, join(ROOT, script)]);
@@ -198,10 +203,10 @@ describe("npm scripts", () => {
 });
 
 describe("the image", () => {
-  test("has a base with the Node that is tested, and runs as a number that is not root", async () => {
+  test("is based on the tested Node, and runs as a numeric user that is not root", async () => {
     const dockerfile = await readFile(join(ROOT, "Dockerfile"), "utf8");
     const [, base = ""] = /^ARG NODE_IMAGE=(\S+)$/m.exec(dockerfile) ?? [];
-    // No digest: one that nobody checked today would pin what has to be mended, and one that was made up nothing.
+    // No digest: without daily checks it would pin a base with known faults, and an invented one would be useless.
     expect(base).toBe(`node:${process.versions.node.split(".")[0]}-slim`);
     const stages = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map(([, image]) => image);
     expect(new Set(stages), "one argument gives every stage another base").toEqual(new Set([`$\{NODE_IMAGE}`]));
@@ -212,7 +217,7 @@ describe("the image", () => {
     );
   });
 
-  test("copies only what is there and what .dockerignore lets in", async () => {
+  test("copies only existing files that .dockerignore allows", async () => {
     const dockerfile = await readFile(join(ROOT, "Dockerfile"), "utf8");
     const allowed = (await readFile(join(ROOT, ".dockerignore"), "utf8")).split("\n");
     const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, paths = ""]) =>

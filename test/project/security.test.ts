@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { type Allowed, NODES, OWN, SERVED, textsOf, WORKSPACES } from "../faults/authority/allowed.ts";
 import { ROOT } from "./lint-gate.ts";
 
-/** `get pods` for every row of the tables below a line of docs/security.md, up to the next one of these lines. */
+/** Rights such as `get pods` in the tables below a line of docs/security.md, up to the next of these lines. */
 async function documented(line: string): Promise<Set<string>> {
   const page = await readFile(join(ROOT, "docs/security.md"), "utf8");
   const [, below = ""] = page.split(`\n${line}\n`);
@@ -23,7 +23,7 @@ describe("docs/security.md", () => {
     expect(await documented(line)).toEqual(textsOf(rights));
   });
 
-  test("names tests that are there", async () => {
+  test("names existing tests", async () => {
     const page = await readFile(join(ROOT, "docs/security.md"), "utf8");
     const named = [...page.matchAll(/`(?:npm run test:faults -- )?(test\/[^`]+)`/g)].map(([, path = ""]) => path);
     expect(named.length).toBeGreaterThan(5);

@@ -11,7 +11,7 @@ afterEach(async () => {
   await Promise.all(folders.splice(0).map((folder) => rm(folder, { recursive: true })));
 });
 
-/** A folder with these files, by path. */
+/** Creates a folder with these files, by path. */
 async function repository(files: Readonly<Record<string, string>>): Promise<string> {
   const root = await mkdtemp(join(tmpdir(), "berth-site-"));
   folders.push(root);
@@ -31,7 +31,7 @@ function linksOf(entries: readonly Entry[]): string[] {
 }
 
 describe("the sidebar of the site", () => {
-  test("leads to every page of the repository, once", async () => {
+  test("has every page of the repository, once", async () => {
     const pages = await pagesOf();
     const links = linksOf(await sidebar(pages)).map((link) => link.replace(/\/$/, ""));
     expect(links).toEqual([...new Set(links)]);
@@ -39,7 +39,7 @@ describe("the sidebar of the site", () => {
     expect(links).toEqual(expect.arrayContaining(addresses.filter((address) => address !== "/README")));
   });
 
-  test("has a group for each row of the README's table, and pages of a folder below what is called like it", async () => {
+  test("has a group for each row of the README's table, and a folder's pages below the page of the same name", async () => {
     const root = await repository({
       "README.md": tableOf(
         "using | [speed](docs/speed.md), [words](docs/speed.md#words), [records](docs/records/): why",
@@ -59,7 +59,7 @@ describe("the sidebar of the site", () => {
     });
   });
 
-  test("has a page that is linked to in part alone by its heading", async () => {
+  test("has the title of a page that is only linked by a section", async () => {
     const root = await repository({
       "README.md": tableOf("using | [a part](docs/a.md#x)"),
       "docs/a.md": "# All of it\n",
@@ -68,7 +68,7 @@ describe("the sidebar of the site", () => {
     expect(using?.items).toEqual([{ text: "All of it", link: "/docs/a" }]);
   });
 
-  test("is refused while a page has no place in it, with the mend", async () => {
+  test("fails for a page without a place in it, and reports the fix", async () => {
     const root = await repository({
       "README.md": tableOf("using | [one](docs/one.md)"),
       "docs/one.md": "# One\n",
@@ -93,7 +93,7 @@ describe("pages of the site", () => {
     expect(replaceLinks("docs/page.md", text, ({ path, anchor }) => path + anchor)).toBe(expected);
   });
 
-  test("have files and folders of the repository that they link to as pages, and their images beside them", async () => {
+  test("stage linked files and folders of the repository as pages, and copy their images", async () => {
     const root = await repository({
       "README.md": "# Top\n\n[a](docs/a.md)\n",
       "docs/a.md":
@@ -113,7 +113,7 @@ describe("pages of the site", () => {
     expect(await staged("docs/p.svg")).toBe("<svg/>");
   });
 
-  test("with a link to what is not there end the build", async () => {
+  test("fail the build for a link to a missing file", async () => {
     const root = await repository({ "README.md": "# Top\n\n[a](docs/a.md)\n", "docs/b.md": "# B\n" });
     await expect(stage(join(root, "staged"), root)).rejects.toThrow("docs/a.md");
   });

@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { billOfMaterials, type LockedPackage, shippedPackages } from "../../tools/sbom.ts";
 import { ROOT } from "./lint-gate.ts";
 
-/** Licences that ask for no more than to be named: what people may build on without asking anybody. */
+/** Licenses that require only attribution, so that users may build on the packages. */
 const ALLOWED_LICENCES = new Set([
   "0BSD",
   "Apache-2.0",
@@ -25,13 +25,13 @@ const lock = JSON.parse(await readFile(join(ROOT, "package-lock.json"), "utf8"))
 const manifest = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8")) as Record<string, unknown>;
 const shipped = shippedPackages(lock);
 
-/** `node_modules/a/node_modules/@b/c` is the package `@b/c`. */
+/** Returns the package name of a path: `@b/c` for `node_modules/a/node_modules/@b/c`. */
 const nameOf = (place: string) => place.slice(place.lastIndexOf("node_modules/") + "node_modules/".length);
 const labelsOf = (packages: Map<string, LockedPackage>) =>
   [...packages].map(([place, { version }]) => `${nameOf(place)}@${version}`);
 
 describe("package-lock.json", () => {
-  test("is of package.json as it is", () => {
+  test("matches package.json", () => {
     const root = lock.packages[""] ?? {};
     expect(lock.lockfileVersion).toBe(3);
     for (const field of ["name", "version", "license", "dependencies", "devDependencies", "optionalDependencies"]) {
@@ -39,7 +39,7 @@ describe("package-lock.json", () => {
     }
   });
 
-  test("has every package from a registry: no git, no file, no link, no folder of the checkout", () => {
+  test("has only packages from a registry: no git, no file, no link, no folder of the checkout", () => {
     for (const [place, { integrity, resolved, link, version }] of Object.entries(lock.packages)) {
       if (place === "") continue;
       expect(place).toMatch(/^node_modules\//);
@@ -49,7 +49,7 @@ describe("package-lock.json", () => {
     }
   });
 
-  test("gives one package the same hash wherever it is installed", () => {
+  test("has one hash for each package, wherever it is installed", () => {
     const hashes = new Map<string, string>();
     for (const [place, { version, integrity = "" }] of Object.entries(lock.packages)) {
       if (place === "") continue;
@@ -60,17 +60,17 @@ describe("package-lock.json", () => {
   });
 });
 
-describe("what is shipped", () => {
-  test("is what package.json depends on, and nothing that is for development", () => {
+describe("the shipped packages", () => {
+  test("are the dependencies of package.json, and no development dependencies", () => {
     const names = [...shipped.keys()].map(nameOf);
     for (const name of Object.keys(manifest["dependencies"] as object)) expect(names).toContain(name);
     for (const name of Object.keys(manifest["devDependencies"] as object)) {
-      // @types/node is also what the types of client-node ask for.
+      // The types of client-node also depend on @types/node.
       if (name !== "@types/node") expect(names).not.toContain(name);
     }
   });
 
-  test("has a licence each that anybody may build on", () => {
+  test("have a permissive license each", () => {
     for (const [place, { license }] of shipped) {
       const any = String(license).replaceAll(/[()]/g, "").split(" OR ");
       expect(
@@ -82,7 +82,7 @@ describe("what is shipped", () => {
 });
 
 describe("npm run sbom", () => {
-  test("lists every package that is shipped, with its licence and its hash, and no other", async () => {
+  test("lists exactly the shipped packages, with license and hash", async () => {
     const bill = JSON.parse(await billOfMaterials()) as {
       readonly bomFormat: string;
       readonly metadata: { readonly component: Record<string, unknown> };

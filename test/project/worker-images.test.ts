@@ -9,7 +9,7 @@ const names = await readdir(join(EXAMPLES, "images"));
 const files = await Promise.all(names.map(async (name) => ({ name, text: await read(`images/${name}`) })));
 
 describe.each(files)("examples/images/$name", ({ name, text }) => {
-  test("names every base by a tag that a build argument replaces, without a digest that nobody checked", () => {
+  test("names every base by a tag that a build argument replaces, without a stale digest", () => {
     const bases = new Map(
       [...text.matchAll(/^ARG (\w+_IMAGE)=(\S+)$/gm)].map(([, arg = "", image = ""]) => [arg, image]),
     );
@@ -23,19 +23,19 @@ describe.each(files)("examples/images/$name", ({ name, text }) => {
     expect([...new Set(stages)].sort()).toEqual([...bases.keys()].sort());
   });
 
-  test("runs as a number that is not root, which may write where sessions work", () => {
+  test("runs as a numeric user that is not root and can write to the folders of sessions", () => {
     const [, user = ""] = /^USER (\d+):\d+$/m.exec(text) ?? [];
     expect(Number(user)).toBeGreaterThan(0);
     expect(text).toContain(`chown ${user}:${user} /workspace /mnt/memory`);
   });
 
-  test("starts the program itself, so that SIGTERM reaches it", () => {
+  test("starts the program directly, so that SIGTERM reaches it", () => {
     expect(text).toMatch(/^CMD \["[^"]+"(, "[^"]+")*\]\n$/m);
     expect(text.trimEnd().split("\n").at(-1)).toMatch(/^CMD /);
     expect(text).not.toMatch(/^ENTRYPOINT/m);
   });
 
-  test("copies what is there, and says how it is built", async () => {
+  test("copies existing files, and contains its build command", async () => {
     const program = /^ARG PROGRAM=(\S+)$/m.exec(text)?.[1] ?? "";
     const copied = [...text.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, paths = ""]) => paths.split(" "));
     for (const path of copied) {
@@ -45,7 +45,7 @@ describe.each(files)("examples/images/$name", ({ name, text }) => {
   });
 });
 
-test("images have the versions of the SDKs that are tested", async () => {
+test("images have the tested versions of the SDKs", async () => {
   const manifest = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8")) as {
     devDependencies: Readonly<Record<string, string>>;
   };

@@ -42,22 +42,22 @@ const workflows = await Promise.all(
 
 const stepsOf = ({ jobs }: Workflow) => Object.values(jobs).flatMap(({ steps = [] }) => steps);
 
-test("there are workflows for changes, for a real cluster, for releases, and for the site", () => {
+test("there are workflows for changes, a real cluster, releases, and the site", () => {
   expect(files.sort()).toEqual(["ci.yml", "e2e.yml", "release.yml", "site.yml"]);
 });
 
 describe.each(workflows)("$name", ({ text, workflow }) => {
-  test("runs no code of a stranger's with this repository's rights", () => {
+  test("runs no third-party code with this repository's rights", () => {
     for (const event of ["pull_request_target", "workflow_run", "issue_comment"]) {
       expect(Object.keys(workflow.on)).not.toContain(event);
     }
-    // A title or a branch's name in the text of a script is a script.
+    // A title or a branch name inside a script's text would be executed.
     for (const { run = "" } of stepsOf(workflow)) {
       expect(run).not.toMatch(/\$\{\{[^}]*\b(event\.|head_ref|inputs\.|steps\.|github\.ref)/);
     }
   });
 
-  test("may read the code and nothing else, but for jobs that say what for", () => {
+  test("has only read access to the code, except for the publish job", () => {
     expect(workflow.permissions).toEqual({ contents: "read" });
     for (const [name, { permissions }] of Object.entries(workflow.jobs)) {
       if (permissions !== undefined) expect(name).toBe("publish");
@@ -75,7 +75,7 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
       if (uses !== undefined) expect(files).toContain(uses.replace(`./${DIR}/`, ""));
   });
 
-  test("runs the Node that package.json asks for", () => {
+  test("runs the Node version of package.json", () => {
     const versions = stepsOf(workflow)
       .filter(({ uses = "" }) => uses.startsWith("actions/setup-node@"))
       .map(({ with: inputs }) => `>=${inputs?.["node-version"]}`);
@@ -83,7 +83,7 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
     expect(new Set(versions)).toEqual(new Set([manifest.engines.node]));
   });
 
-  test("names scripts and files that are there", async () => {
+  test("names existing scripts and files", async () => {
     const matrix = Object.values(workflow.jobs)
       .flatMap(({ strategy }) => strategy?.matrix?.["suite"] ?? [])
       .map(String);
@@ -95,12 +95,12 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
     }
   });
 
-  test("ends a step whose pipe fails before its end", () => {
-    // By itself a step's shell looks at the last command of a pipe, and tee never fails.
+  test("fails a step if any command of a pipe fails", () => {
+    // By default a step uses the status of a pipe's last command, and tee never fails.
     for (const { run = "" } of stepsOf(workflow)) if (/[^|]\|[^|]/.test(run)) expect(run).toMatch(/^set -o pipefail$/m);
   });
 
-  test("has bounds: of time, and of runs at once", () => {
+  test("limits its duration and concurrency", () => {
     expect(workflow.concurrency).toBeDefined();
     for (const [name, job] of Object.entries(workflow.jobs)) {
       if (job.uses === undefined) expect(job["timeout-minutes"], name).toBeGreaterThan(0);
@@ -108,7 +108,7 @@ describe.each(workflows)("$name", ({ text, workflow }) => {
   });
 });
 
-test("a release publishes the chart with the image that it pushed, by its digest", () => {
+test("a release publishes the chart with the digest of the image that it pushed", () => {
   const steps = stepsOf(workflows.find(({ name }) => name === "release.yml")?.workflow as Workflow);
   const step = steps.find(({ run }) => run?.includes("helm package"));
   expect(step?.run).toMatch(
@@ -121,14 +121,14 @@ test("a release publishes the chart with the image that it pushed, by its digest
   expect(pushed).toMatchObject({ id: "build", with: { tags: `${image}:${output("names.outputs.version")}` } });
 });
 
-test("every suite of the project's own gate runs in one of them", async () => {
+test("the workflows run every suite of the project's own gate", async () => {
   const gate = await read(".ci/run");
   const all = workflows.map(({ text }) => text).join("\n");
   const wanted = [...gate.matchAll(/npm run ([a-z0-9:]+)|^suite ([a-z0-9:]+)/gm)].map(
     ([, step, suite]) => step ?? suite ?? "",
   );
   for (const name of new Set(wanted)) {
-    // On a hosted runner the node is kind's.
+    // On a hosted runner, kind provides the node.
     if (name !== "setup:node" && name !== "") expect(all, name).toMatch(new RegExp(`(npm run |")${name}\\b`));
   }
 });
