@@ -1,3 +1,4 @@
+/** Minimal Environments, as specs and stored objects, and their parsed results. */
 import { type Environment, parseEnvironment } from "../../src/api/environment.ts";
 
 export type Json = Record<string, unknown>;

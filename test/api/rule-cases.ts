@@ -1,3 +1,4 @@
+/** Cases for the rules of the schema, for tests of `parseEnvironment` and of the CRD on an API server. */
 import { RESERVED_ENV } from "../../src/api/names.ts";
 import { type Json, podTemplate, sessionsSpec, workersSpec } from "./environments.ts";
 

@@ -1,3 +1,4 @@
+/** Pod templates and the permissions that they need, for tests of the operator and of its admission policy. */
 import type { Json } from "./environments.ts";
 
 /** A Pod template, and what the operator's policy would have to allow for it, in words of --allowed-in-templates. */

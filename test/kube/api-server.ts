@@ -1,3 +1,4 @@
+/** A fake API server over HTTP, with a store of objects, watches and scripted faults. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { ClusterAccess } from "../../src/kube/config.ts";

@@ -1,3 +1,4 @@
+/** Steps a virtual clock while a test waits for answers of real sockets. */
 import { setTimeout as realDelay } from "node:timers/promises";
 import type { VirtualClock } from "../support/virtual-clock.ts";
 

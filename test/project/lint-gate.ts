@@ -1,3 +1,4 @@
+/** Runs the repository's lint rules on given files, and exports the repository's root folder. */
 import { execFile } from "node:child_process";
 import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
