@@ -44,10 +44,7 @@ export const ANNOTATION_NEEDS = "berth.dev/needs";
 export const ANNOTATION_BUSY_PROBE = "berth.dev/busy-probe";
 /** An explanation for people who find a waiting Pod. */
 export const ANNOTATION_ABOUT = "berth.dev/about";
-/**
- * On a Pod that mounts its session's volume: the PersistentVolumeClaim. The Pod also has its session id as an
- * annotation.
- */
+/** On a Pod that mounts its session's volume: the PersistentVolumeClaim. The session id is an annotation, too. */
 export const ANNOTATION_WORKSPACE = "berth.dev/workspace";
 /** On a session's volume: RFC 3339 time of its last use by a Pod. Absent while a Pod uses it or is about to. */
 export const ANNOTATION_LAST_USED = "berth.dev/last-used";
@@ -83,10 +80,7 @@ export type PodPhaseLabel = "parked" | "assigned" | "finished";
 
 /** The init container that parks a Pod under `parking: Init`. It is the Pod's last init container. */
 export const GATE_CONTAINER = "berth-gate";
-/**
- * The volume with a key of the claim's Secret, for the gate and, under `secretDelivery: File`, for the session
- * container.
- */
+/** The volume with a key of the claim's Secret, for the gate and, with `secretDelivery: File`, for the session. */
 export const CLAIM_VOLUME = "berth-claim";
 
 /** The volume of a session's Pod that holds its workspace. */

@@ -206,10 +206,7 @@ const commonRules: Rule<PodTemplate>[] = [
   },
 ];
 
-/**
- * Reserved names of the parts that park a Pod. With another part under such a name, the operator would mistake the Pod
- * for parked or open.
- */
+/** Names of the parts that park a Pod. If another part had such a name, the operator would misread the Pod's state. */
 const gateRules: Rule<PodTemplate>[] = [
   {
     cel: `self.spec.containers.all(c, c.name != '${GATE_CONTAINER}') && (!has(self.spec.initContainers) || self.spec.initContainers.all(c, c.name != '${GATE_CONTAINER}'))`,

@@ -5,8 +5,8 @@ type RawIssue = Parameters<z.core.$ZodErrorMap>[0];
 const list = (values: readonly unknown[]) => values.map((value) => String(value)).join(", ");
 
 /**
- * Describes a problem and its fix without quoting the value, which may be a key in the wrong place. Undefined keeps a
- * rule's own message.
+ * Describes a problem and its fix without quoting the value, which may be a misplaced key. Undefined keeps a rule's
+ * message.
  */
 export function sayProblem(issue: RawIssue): string | undefined {
   switch (issue.code) {

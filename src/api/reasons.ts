@@ -9,10 +9,7 @@ const NOTHING = "Nothing to do.";
 
 /** The end of a session: the reason of its Event, and the value of the metric's label and the Pod's annotation. */
 export interface EndReasonInfo extends ReasonInfo {
-  /**
-   * True: the Pod is kept for retainFailedSeconds, and the Event is a Warning. False: it is kept for
-   * retainFinishedSeconds.
-   */
+  /** True: keeps the Pod for retainFailedSeconds and writes a Warning. False: keeps it for retainFinishedSeconds. */
   readonly failed: boolean;
 }
 

@@ -32,10 +32,7 @@ export const DEFAULT_RESOURCES = {
 const RESTRICTED_CAPABILITIES = { drop: ["ALL"] };
 const RESTRICTED_SECCOMP = { type: "RuntimeDefault" };
 
-/**
- * The one capability that the API server refuses together with `allowPrivilegeEscalation: false`, in this spelling
- * only.
- */
+/** The one capability, in this spelling, that the API server refuses beside `allowPrivilegeEscalation: false`. */
 const ESCALATING_CAPABILITY = "CAP_SYS_ADMIN";
 
 type Fields = Record<string, unknown>;

@@ -3,10 +3,7 @@ import { fieldMatches, seconds, withRules } from "./rule.ts";
 
 const DAY = 86_400;
 const MINUTE = 60;
-/**
- * A former operator may have requested a Pod that is about to mount the volume. Within this time, that request has
- * arrived.
- */
+/** A former operator may have requested a Pod that will mount the volume. By then, that request has arrived. */
 const MIN_RETAIN = MINUTE;
 const MAX_RETAIN = 365 * DAY;
 /** A DNS subdomain, the bound of every object's name. */

@@ -18,10 +18,7 @@ export interface Timer {
 
 export const SECOND_MS = 1_000;
 
-/**
- * setTimeout overflows at 2^31 ms and fires at once. Longer waits are cut to this value, and the caller sets them
- * again.
- */
+/** setTimeout overflows at 2^31 ms and fires at once. Longer waits are cut, and the caller sets them again. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export const realClock: Clock = {

@@ -5,10 +5,7 @@ interface Entry<K> {
   live: boolean;
 }
 
-/**
- * Dead entries are removed once they outnumber twice the live ones by this number. A few dead entries are not worth the
- * sort.
- */
+/** Dead entries are removed once they exceed twice the live ones by this number: a few are not worth the sort. */
 const MOST_DEAD = 64;
 
 /**

@@ -33,10 +33,7 @@ export class Passes {
     this.#options = options;
   }
 
-  /**
-   * Enables passes and runs the first one at once. No pass runs before this call, and none starts after the signal
-   * aborts.
-   */
+  /** Enables passes and runs the first at once. None runs before this call, and none starts after the signal aborts. */
   start(signal: AbortSignal): void {
     this.#signal = signal;
     signal.addEventListener("abort", () => this.#timer?.cancel(), { once: true });

@@ -46,10 +46,7 @@ export class ServerTime {
     return { earliestMs: wallMs - slackMs, latestMs: wallMs + slackMs };
   }
 
-  /**
-   * A timestamp below the result belongs to an event before `ms` of our monotonic clock. -Infinity before the first
-   * timestamp.
-   */
+  /** A timestamp below this belongs to an event before `ms` of our monotonic clock. -Infinity without timestamps. */
   earliestStampAt(ms: number): number {
     return ms + (this.#stamps.at(ms)?.lowMs ?? Number.NEGATIVE_INFINITY) - STAMPS_APART_MS;
   }

@@ -20,10 +20,7 @@ export interface Timing {
   readonly idleAfterMs: number;
   /** Longest interval between heartbeats of a lease (clients send one every min(ttl / 2, 30 s)). */
   readonly beatIntervalMs: number;
-  /**
-   * Added to the heartbeat interval before a value counts as unchanged; allows for the holder's delay, not ours (2F +
-   * 1).
-   */
+  /** Added to the heartbeat interval before a value counts as unchanged: the holder's delay (2F + 1), not ours. */
   readonly quietMarginMs: number;
   /** The lease's TTL until the server has reported one. */
   readonly assumedTtlMs: number;
@@ -53,8 +50,7 @@ export interface Timing {
   readonly lateAckMs: number;
   /**
    * The Work API counts as silent when no check of a session was answered for this long: three checks of a session that
-   * awaits its first heartbeat. A busy API answers sooner. Tests do not scale it, since a busy machine is not silent
-   * either.
+   * awaits its first heartbeat. A busy API answers sooner. Tests do not scale it: a busy machine is not silent.
    */
   readonly silenceMs: number;
   /** Pause after listing all items, per page of that list; the second value is the longest pause. */
@@ -76,10 +72,7 @@ export interface Timing {
   readonly demandStaleMs: number;
   /** How often workers are probed for being busy. */
   readonly busyProbeMs: number;
-  /**
-   * How often the number of workers is decided, apart from changes, which cause a decision at once. The HPA's own
-   * period.
-   */
+  /** How often the number of workers is decided without a change, which causes a decision at once. The HPA's period. */
   readonly scaleMs: number;
   /** Backoff of failed calls: first and longest delay. */
   readonly retryBaseMs: number;
@@ -110,8 +103,7 @@ export interface Timing {
   /** When the Events of a Pod are read that is still waiting on its node and whose status gives no reason. */
   readonly askNodeAfterMs: number;
   /**
-   * They are read again after 50-100 % of this at first, for one Pod of an Environment; the second value is the longest
-   * delay.
+   * They are read again after 50-100 % of this at first, for one Pod of an Environment; the second value is the limit.
    */
   readonly askNodeAgainMs: number;
   readonly askNodeMaxMs: number;
@@ -124,10 +116,7 @@ export interface Timing {
   readonly lateRecordsMs: number;
   /** A created Pod that the cache has not shown by then was lost or deleted, and no longer counts. */
   readonly expectationMs: number;
-  /**
-   * The finalizer is removed this long after an Environment's last claim, so that a short pause does not cost two
-   * writes.
-   */
+  /** The finalizer is removed this long after an Environment's last claim, so that a short pause saves two writes. */
   readonly finalizerLingerMs: number;
   /** Delay before a disruption budget is lowered: a number that is too high protects as well. */
   readonly budgetLingerMs: number;

@@ -154,10 +154,7 @@ export class KubeClient {
     throw malformed(call, 200, "it is not the object that was asked for");
   }
 
-  /**
-   * Lists one page, or everything if no limit is set. Adds apiVersion and kind to the items, which the server leaves
-   * out.
-   */
+  /** Lists one page, or everything without a limit. Adds apiVersion and kind, which the server omits from items. */
   async list<T extends KubeObject>(
     resource: Resource<T>,
     q: ListQuery = {},
@@ -299,8 +296,7 @@ export class KubeClient {
   }
 
   /**
-   * Sends a request to any other path: /version, /readyz, subresources. Returns parsed JSON, or text for other types.
-   * Never retried.
+   * Sends a request to any other path: /version, /readyz, subresources. Returns parsed JSON, or text. Never retried.
    */
   async raw(method: RawMethod, path: string, body?: unknown, o: CallOptions = {}): Promise<unknown> {
     const answer = await this.#exchange.send({

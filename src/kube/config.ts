@@ -24,8 +24,7 @@ export interface ClusterAccess {
 }
 
 /**
- * Environment variables that locate the cluster. The caller passes them: only the process's configuration reads the
- * environment.
+ * Environment variables that locate the cluster. The caller passes them, since only src/settings reads the environment.
  */
 export interface KubeEnvironment {
   readonly KUBECONFIG?: string | undefined;

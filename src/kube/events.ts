@@ -226,8 +226,7 @@ export class EventRecorder {
   }
 
   /**
-   * Returns false when the event is deleted. The count is the total, so a retry after a lost answer counts nothing
-   * twice.
+   * Returns false if the event is deleted. The count is the total, so a retry after a lost answer counts nothing twice.
    */
   async #raise(client: KubeClient, known: Known, occurrence: Occurrence): Promise<boolean> {
     const count = known.count + occurrence.count;

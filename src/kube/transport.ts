@@ -39,10 +39,7 @@ export const MAX_LIST_BYTES = 128 * 1024 * 1024;
  */
 export const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 
-/**
- * One of the largest objects that etcd accepts (1.5 MiB), with every character escaped. An operator has little more
- * memory.
- */
+/** The largest object of etcd (1.5 MiB) with every character escaped. An operator has little more memory. */
 const MAX_OBJECT_BYTES = 16 * 1024 * 1024;
 
 export interface TransportRequest {

@@ -13,8 +13,7 @@ const MAX_LINE_BYTES = 32 * 1024 * 1024;
 const NEWLINE = 0x0a;
 
 /**
- * Splits the bytes of a watch into events. Lines are split as bytes and then decoded, so that a character across two
- * chunks stays intact.
+ * Splits a watch into events. Lines are split as bytes and then decoded, so a character across two chunks stays intact.
  */
 export class WatchDecoder {
   readonly #pending = new Chunks();

@@ -84,10 +84,7 @@ class Connections {
   }
 }
 
-/**
- * Scrapers, the kubelet, browsers and proxies never send a request before the last answer. A peer that does is
- * disconnected.
- */
+/** Scrapers, the kubelet, browsers and proxies never send a request before the last answer. Disconnects other peers. */
 function oneAtATime(listener: RequestListener, connections: Connections): RequestListener {
   return (request, response) => {
     const { socket } = request;

@@ -33,8 +33,7 @@ export function paintFor(streams: Pick<CliStreams, "isTerminal">, noColor: strin
 const CONTROLS = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+/gu;
 
 /**
- * Puts text from elsewhere on one line. A session's output must neither look like lines of Berth nor control a
- * terminal.
+ * Puts text from elsewhere on one line: a session's output must neither imitate Berth's lines nor control a terminal.
  */
 export function oneLine(text: string): string {
   return text.replace(CONTROLS, " ").trim();

@@ -3,8 +3,7 @@ import { setTimeout as realDelay } from "node:timers/promises";
 import type { VirtualClock } from "../support/virtual-clock.ts";
 
 /**
- * Steps the clock until `condition` holds, and gives real sockets time to answer in between. Only the test's own
- * timeout bounds it.
+ * Steps the clock until `condition` holds, with real time for sockets in between. Only the test's timeout bounds it.
  */
 export async function until(clock: VirtualClock, condition: () => boolean, stepMs = 50): Promise<void> {
   while (!condition()) {

@@ -138,10 +138,7 @@ describe("the chart's Deployments and values", () => {
   });
 });
 
-/**
- * String values that a line sets from a shell variable with --set: helm turns a text of digits, such as a short hash,
- * into a number.
- */
+/** Strings that a line sets from a shell variable with --set: helm turns a short hash of digits only into a number. */
 const untypedIn = (line: string) =>
   [...line.matchAll(/--set[ =]['"]?([\w.]+)=["']?\$/g)]
     .map(([, key = ""]) => key)

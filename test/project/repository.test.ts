@@ -52,8 +52,7 @@ async function allFiles(): Promise<string[]> {
 }
 
 /**
- * Paths of a developer's machine and hosts of registries. The parts are joined here so that this file passes its own
- * test.
+ * Paths of a developer's machine and hosts of registries. The parts are joined so that this file passes its own test.
  */
 const FORBIDDEN: readonly RegExp[] = [
   new RegExp(`(?<![\\w.~-])/${"root"}/`),
