@@ -116,7 +116,7 @@ export interface Timing {
   readonly lateRecordsMs: number;
   /** A created Pod that the cache has not shown by then was lost or deleted, and no longer counts. */
   readonly expectationMs: number;
-  /** The finalizer is removed this long after an Environment's last claim, so that a short pause saves two writes. */
+  /** The finalizer is removed this long after an Environment's last claim, so that a short pause costs no writes. */
   readonly finalizerLingerMs: number;
   /** Delay before a disruption budget is lowered: a number that is too high protects as well. */
   readonly budgetLingerMs: number;

@@ -17,7 +17,7 @@ import {
   type TransportStream,
 } from "./transport.ts";
 
-/** Maximum number of tries of a read. After that, the caller applies its own backoff. */
+/** Maximum number of tries of one call. After that, the caller applies its own backoff. */
 const MAX_ATTEMPTS = 4;
 
 /** Delay before a read is repeated after its connection broke. A restarting API server needs about a second. */
