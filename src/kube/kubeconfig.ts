@@ -5,9 +5,10 @@ import { isRecord } from "../core/json.ts";
 import { YamlError, yamlDocuments } from "../core/yaml.ts";
 
 /*
- * This file reads kubeconfigs without @kubernetes/client-node. Importing that takes half a second and 90 MB. It ignores
- * `tokenFile`, and refuses files of KUBECONFIG that repeat an entry, where kubectl uses the first. plugin.ts imports it
- * for credential plug-ins only. Format: kubernetes.io/docs/reference/config-api/kubeconfig.v1.
+ * This file reads kubeconfigs without @kubernetes/client-node. Importing the library takes half a second and 90 MB. The
+ * library ignores `tokenFile`, and refuses files of KUBECONFIG that repeat an entry, where kubectl uses the first.
+ * plugin.ts imports it for credential plug-ins only.
+ * Format: kubernetes.io/docs/reference/config-api/kubeconfig.v1.
  */
 
 export interface ClusterEntry {
@@ -178,7 +179,7 @@ function userOf(name: string, entry: Named | undefined): UserEntry {
 
 /**
  * Reads the impersonation. Other fields without a user are refused, as kubectl does: their author did not mean to act
- * as himself. A value of another type is refused too, since it would be sent as an empty value.
+ * without impersonation. A value of another type is refused too, since it would be sent as an empty value.
  */
 function impersonationOf(name: string, fields: Fields): Impersonation | undefined {
   const refused = (wanted: string, field: string) =>
