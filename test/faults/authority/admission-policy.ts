@@ -6,9 +6,9 @@ import { type Manifest, objectPath, render, type Values } from "../../support/ch
 
 const KINDS = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] as const;
 
-/** The chart's admission policy over the Environments of one namespace, and what the operator is told beside it. */
+/** The chart's admission policy for the Environments of one namespace, and the matching flags of the operator. */
 export class AdmissionPolicy implements AsyncDisposable {
-  /** As the operator of the same values has it: its flags, read by its own parser. */
+  /** The operator's Pod policy for the same chart values, parsed from its flags by its own parser. */
   readonly podPolicy: PodPolicy;
   readonly flags: readonly string[];
   readonly #api: ApiClient;
@@ -21,7 +21,7 @@ export class AdmissionPolicy implements AsyncDisposable {
     this.podPolicy = parseSettings([...flags], {}).podPolicy;
   }
 
-  /** What the API server's own check of the expressions' types has to say, once it is done; null: it is not yet. */
+  /** The type warnings that the API server reports for the policy's expressions; null until it has checked them. */
   async typeWarnings(): Promise<readonly unknown[] | null> {
     const policy = this.#objects.find(({ kind }) => kind === KINDS[0]);
     if (!policy) throw new Error("no policy");
@@ -41,8 +41,8 @@ interface TypeChecked {
 }
 
 /**
- * Installs it. It takes a moment until the API server acts on it.
- * @param allowedApiOrigins of the Work API; empty: as the chart has it
+ * Installs the policy. The API server enforces it a moment later.
+ * @param allowedApiOrigins origins of the Work API; if empty, the chart's default applies
  */
 export async function installAdmissionPolicy(
   api: ApiClient,

@@ -1,22 +1,22 @@
 /**
- * All that the operator may do, and why. Written by hand, apart from the chart: a right that somebody adds there is one that
- * has to be argued for here, and in docs/security.md.
+ * Every right of the operator, with its reason. This table is written by hand, independently of the chart: anyone who
+ * adds a right to the chart must also justify it here and in docs/security.md.
  */
 export interface Allowed {
   readonly verbs: string;
-  /** `deployments.apps`; a core resource has no group. */
+  /** Such as `deployments.apps`; a core resource has no group. */
   readonly resource: string;
   readonly why: string;
 }
 
-/** Whoever the API server knows may ask it about himself (`system:basic-user`). */
+/** Every authenticated user may ask the API server about their own rights (`system:basic-user`). */
 export const EVERYBODY: readonly Allowed[] = [
   { verbs: "create", resource: "selfsubjectaccessreviews.authorization.k8s.io", why: "asks what it may do itself" },
   { verbs: "create", resource: "selfsubjectrulesreviews.authorization.k8s.io", why: "the same, as a list" },
   { verbs: "create", resource: "selfsubjectreviews.authentication.k8s.io", why: "asks who it is" },
 ];
 
-/** Where Environments are served. */
+/** In the namespaces whose Environments are served. */
 export const SERVED: readonly Allowed[] = [
   { verbs: "get list watch", resource: "environments.berth.dev", why: "they say what is wanted" },
   { verbs: "patch", resource: "environments.berth.dev", why: "the finalizer, before the first claim" },
@@ -38,7 +38,7 @@ export const SERVED: readonly Allowed[] = [
   },
 ];
 
-/** There too, with rbac.workspaces. */
+/** In the same namespaces, with rbac.workspaces. */
 export const WORKSPACES: readonly Allowed[] = [
   {
     verbs: "get list create patch delete",
@@ -52,12 +52,12 @@ export const OWN: readonly Allowed[] = [
   { verbs: "get list create update delete", resource: "leases.coordination.k8s.io", why: "leader election" },
 ];
 
-/** Of no namespace. */
+/** Cluster-scoped rights. */
 export const NODES: readonly Allowed[] = [
   { verbs: "list watch", resource: "nodes", why: "no claim on nodes that are about to go" },
 ];
 
-/** Of the Job that runs before an uninstall. */
+/** Rights of the Job that runs before an uninstall. */
 export const UNINSTALL: readonly Allowed[] = [
   { verbs: "get list patch", resource: "environments.berth.dev", why: "takes the finalizer off" },
 ];
@@ -66,7 +66,7 @@ export const UNINSTALL_DELETES: readonly Allowed[] = [
   { verbs: "list delete", resource: "secrets", why: "claims of Environments that did not drain in time" },
 ];
 
-/** `get pods` for every word of these. */
+/** The entries as texts, one per verb and resource, such as `get pods`. */
 export function textsOf(...tables: readonly (readonly Allowed[])[]): Set<string> {
   return new Set(tables.flat().flatMap(({ verbs, resource }) => verbs.split(" ").map((verb) => `${verb} ${resource}`)));
 }

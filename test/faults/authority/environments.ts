@@ -8,10 +8,10 @@ export type Json = Record<string, unknown>;
 export type Mode = "sessions" | "workers";
 export const MODES: readonly Mode[] = ["sessions", "workers"];
 
-/** No node has it: Pods are made and stay as they were made. */
+/** No node has this label, so the Pods are created and never scheduled. */
 const NOWHERE = { "faults.berth.dev/no-such-node": "here" };
 
-/** An Environment with a template, in either mode, that makes a Pod at once. */
+/** An Environment with this template, in either mode, that creates a Pod at once. */
 export function environmentWith(world: World, name: string, mode: Mode, template: Json): KubeObject {
   const spec = { nodeSelector: NOWHERE, ...(template["spec"] as Json) };
   const counts = mode === "sessions" ? { maxConcurrent: 1, warm: 1 } : { maxReplicas: 1, minReplicas: 1 };
@@ -28,7 +28,7 @@ export function environmentWith(world: World, name: string, mode: Mode, template
   } as never;
 }
 
-/** What the API server says of an Environment on a dry run; null: it takes it. */
+/** The API server's reason for refusing an Environment in a dry run; null if it accepts it. */
 export async function refusalOf(world: World, environment: KubeObject): Promise<string | null> {
   try {
     await world.kube.create(ENVIRONMENTS, environment as never, { dryRun: true });
@@ -39,7 +39,7 @@ export async function refusalOf(world: World, environment: KubeObject): Promise<
   }
 }
 
-/** Resolves when the API server acts on an admission policy that refuses this Environment. */
+/** Resolves when the API server enforces an admission policy that refuses this Environment. */
 export function untilEnforced(world: World, environment: KubeObject): Promise<unknown> {
   return world.until("the admission policy is in force", async () =>
     (await refusalOf(world, environment))?.includes("ValidatingAdmissionPolicy"),

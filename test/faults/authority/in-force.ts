@@ -1,17 +1,17 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { ApiClient } from "../../../testbed/cluster/api.ts";
 
-/** One thing that a rule of RBAC gives, as the API server is asked about it. */
+/** One right that an RBAC rule grants, in the form of an access review. */
 export interface Right {
   readonly verb: string;
   readonly group: string;
   /** With its subresource, as in `deployments/scale`. */
   readonly resource: string;
-  /** Of one object alone. */
+  /** Set if the right covers only this object. */
   readonly name?: string | undefined;
 }
 
-/** A rule of a role. */
+/** One rule of a role. */
 export interface Rule {
   readonly verbs?: readonly string[];
   readonly apiGroups?: readonly string[];
@@ -19,18 +19,18 @@ export interface Rule {
   readonly resourceNames?: readonly string[];
 }
 
-/** A moment at most: the API server watches its own roles and bindings. More is a fault. */
+/** The API server watches its own roles and bindings, so this takes a moment. A longer delay is a fault. */
 const IN_FORCE_MS = 60_000;
 const LOOK_AGAIN_MS = 20;
 
-/** The first thing that a rule gives. */
+/** The first right that a rule grants. */
 export function rightOf({ verbs = [], apiGroups = [], resources = [], resourceNames = [] }: Rule): Right {
   return { verb: verbs[0] ?? "", group: apiGroups[0] ?? "", resource: resources[0] ?? "", name: resourceNames[0] };
 }
 
 /**
- * Resolves when the API server acts on a binding that gives somebody this right: it learns of roles and bindings by
- * watches, a moment after they were written. `namespace`: empty for all of them.
+ * Resolves when the API server enforces a binding that grants this right. The API server learns of roles and bindings
+ * through watches, a moment after they are written. An empty `namespace` stands for all namespaces.
  */
 export async function untilInForce(api: ApiClient, user: string, namespace: string, right: Right): Promise<void> {
   const { verb, group, name } = right;

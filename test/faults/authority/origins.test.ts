@@ -37,24 +37,24 @@ const NAMES = [
 ];
 const ORIGINS = [...NAMES, ...SPELLED.map((address) => `https://${address.includes(":") ? `[${address}]` : address}`)];
 
-/** What the API server cannot tell without reading addresses: the operator alone says no. */
+/** The admission policy does not parse addresses, so only the operator refuses these. */
 const IS_READ_BY_THE_OPERATOR = /^https:\/\/\[(::ffff:|64:ff9b::|.*\.)/i;
 
 let refused = 0;
 afterAll(() => console.log(`addresses of the Work API refused at admission: ${refused}`));
 
-/** An Environment whose Work API is somewhere else. */
+/** An Environment whose Work API has this base URL. */
 function environmentAt(world: World, baseUrl: string, name = "somewhere"): KubeObject {
   const environment = environmentWith(world, name, "sessions", templateOf({})) as KubeObject & { readonly spec: Json };
   return { ...environment, spec: { ...environment.spec, api: { baseUrl, keySecretRef: { name: "key" } } } };
 }
 
-/** Where admission and operator differ. */
+/** The origins on which the admission policy and the operator disagree. */
 async function differences(world: World, allowed: AllowedOrigins): Promise<string[]> {
   const wrong: string[] = [];
   for (const origin of ORIGINS) {
     const words = await refusalOf(world, environmentAt(world, origin));
-    // Of the schema: no origin at all.
+    // The schema refuses what is not an origin.
     if (words !== null && !words.includes("ValidatingAdmissionPolicy")) continue;
     const isRefused = words?.includes("may not send keys") === true && words.includes("allowedApiOrigins");
     if (isRefused) refused += 1;
@@ -65,8 +65,8 @@ async function differences(world: World, allowed: AllowedOrigins): Promise<strin
   return wrong;
 }
 
-describe("an Environment that names an address of the Work API", () => {
-  test("is refused at admission where the operator would refuse it: plain http, and inner addresses", async () => {
+describe("the Work API address of an Environment", () => {
+  test("is refused at admission where the operator refuses it: plain http and private addresses", async () => {
     await using world = await startWorld(cluster);
     await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, []);
     await untilEnforced(world, environmentAt(world, "http://api.anthropic.com"));
@@ -74,7 +74,7 @@ describe("an Environment that names an address of the Work API", () => {
     expect(refused).toBeGreaterThan(40);
   });
 
-  test("has to be named, where the chart names some, however it is spelled", async () => {
+  test("must be in the chart's list if there is one, in any spelling", async () => {
     await using world = await startWorld(cluster);
     const allowed = ["https://API.anthropic.com", "http://127.0.0.1:8080", "https://a.b:8443"];
     await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, allowed);
@@ -83,7 +83,7 @@ describe("an Environment that names an address of the Work API", () => {
     expect(await differences(world, read)).toEqual([]);
   });
 
-  test("that it had before the policy may be changed otherwise, and to another one only if that is allowed", async () => {
+  test("may be older than the policy and stay, but can change only to an allowed address", async () => {
     await using world = await startWorld(cluster);
     await world.createEnvironment();
     await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, []);
@@ -95,7 +95,7 @@ describe("an Environment that names an address of the Work API", () => {
 });
 
 describe("an operator without a list of origins", () => {
-  test("asks no inner address, however an Environment spells it, and says so", async () => {
+  test("sends no request to a private address in any spelling, and reports it", async () => {
     await using world = await startWorld(cluster);
     let connections = 0;
     await using listening = await listen(() => {
@@ -139,7 +139,7 @@ describe("an operator without a list of origins", () => {
   });
 });
 
-/** A server on this machine that speaks to nobody. */
+/** A server on this machine that closes each connection without a reply. */
 async function listen(onConnection: () => void) {
   const server = createServer((socket) => {
     onConnection();

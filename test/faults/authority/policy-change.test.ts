@@ -15,12 +15,12 @@ const LOOSE = { flags: ["--allowed-in-templates", "capabilities=NET_ADMIN,tolera
 const NET_ADMIN = { container: { securityContext: { capabilities: { add: ["NET_ADMIN"] } } } };
 const hanging = { node: { fates: () => ({ kind: "worker", end: "hang" }) as const } };
 
-/** Pods that wait for a session and are not on their way out. */
+/** Parked Pods that are not being deleted. */
 const free = (world: World) =>
   world.pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === "parked" && !metadata.deletionTimestamp);
 
 describe("an operator that starts with a stricter policy", () => {
-  test("removes the Pods that wait, spares the session that runs, and claims nothing until the template is mended", async () => {
+  test("removes parked Pods, spares the running session, and claims nothing until the template is fixed", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, ...NET_ADMIN, ...hanging });
     await world.createEnvironment();
     const loose = world.startOperator(LOOSE);
@@ -36,7 +36,7 @@ describe("an operator that starts with a stricter policy", () => {
     world.startOperator();
     await world.untilCondition("TemplateAccepted", "TemplateForbidden");
     await world.until("no Pod waits", () => free(world).length === 0);
-    // Those that waited take a moment to end.
+    // The parked Pods take a moment to terminate.
     await world.until("no other Pod is left", () => world.pods.length <= 1);
     const { beats } = world.simulator.item(item.id);
     await world.until("the session beats on", () => world.simulator.item(item.id).beats > beats);
@@ -54,7 +54,7 @@ describe("an operator that starts with a stricter policy", () => {
     world.simulator.assertNoViolations();
   });
 
-  test("gives no session to a Pod of the old template, where the spec was mended while no operator ran", async () => {
+  test("gives no session to a Pod of the old template when the spec was fixed while no operator ran", async () => {
     await using world = await startWorld(cluster, { ...SHORT_LEASE, ...NET_ADMIN, ...hanging, sessions: { warm: 2 } });
     await world.createEnvironment();
     const loose = world.startOperator(LOOSE);
@@ -73,7 +73,7 @@ describe("an operator that starts with a stricter policy", () => {
     await world.untilServed(1);
   });
 
-  test("ends idle always-on workers, and the busy one once it is idle", async () => {
+  test("ends idle always-on workers, and a busy one once it is idle", async () => {
     await using world = await pollersWorld(cluster);
     const podSpec = { tolerations: [{ operator: "Exists" }] };
     await world.createEnvironment(workersSpec(world, { podSpec, workers: { minReplicas: 3 } }));
@@ -96,8 +96,8 @@ describe("an operator that starts with a stricter policy", () => {
   });
 });
 
-describe("an admission policy that comes after the Environment", () => {
-  test("lets it be paused, held, let go and mended, and no worse be made of it", async () => {
+describe("an admission policy that is installed after the Environment", () => {
+  test("allows pausing, finalizer changes, deletion and fixes, but no further violation", async () => {
     await using world = await startWorld(cluster);
     const template = templateOf(NET_ADMIN);
     await world.kube.create(ENVIRONMENTS, environmentWith(world, world.name, "sessions", template) as never);
@@ -125,7 +125,7 @@ describe("an admission policy that comes after the Environment", () => {
     await world.until("it is gone", () => world.environment === undefined);
   });
 
-  test("has expressions without a fault of type, and can afford the largest template", async () => {
+  test("has expressions without type errors, and affords the largest template", async () => {
     await using world = await startWorld(cluster);
     const capabilities = Array.from({ length: 40 }, (_, index) => `SOME_${index}`);
     const hostPaths = Array.from({ length: 40 }, (_, index) => `/data/folder-${index}`);
@@ -147,7 +147,7 @@ describe("an admission policy that comes after the Environment", () => {
 
 const MIB = 1_048_576;
 
-/** About as much as the API server stores of one object, all of it in what the rules walk through. */
+/** Close to the largest object that the API server stores, all of it in fields that the rules iterate over. */
 function largestTemplate(capabilities: readonly string[], hostPaths: readonly string[]): Json {
   const many = <T>(length: number, make: (index: number) => T) => Array.from({ length }, (_, index) => make(index));
   const container = (name: string): Json => ({

@@ -9,14 +9,14 @@ export interface Probe {
   readonly subresource: string;
 }
 
-/** What RBAC can speak of; those from `use` on stand for no request of their own. */
+/** All verbs of RBAC. Those from `use` on are not the verb of any request. */
 const VERBS = [
   ...["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"],
   ...["use", "bind", "escalate", "impersonate", "approve", "sign", "attest", "request-serviceaccounts-token-audience"],
   "*",
 ];
 
-/** What is granted by RBAC, and is in no discovery. */
+/** Resources that RBAC can grant but discovery does not list. */
 const VIRTUAL: readonly (readonly [group: string, resource: string])[] = [
   ["", "users"],
   ["", "groups"],
@@ -25,7 +25,7 @@ const VIRTUAL: readonly (readonly [group: string, resource: string])[] = [
   ["authentication.k8s.io", "userextras"],
   ["certificates.k8s.io", "signers"],
   ["policy", "podsecuritypolicies"],
-  // Asked for by the admission of owner references that block deletion.
+  // Admission of owner references with blockOwnerDeletion checks these.
   ["berth.dev", "environments/finalizers"],
   ["apps", "deployments/finalizers"],
   ["", "pods/finalizers"],
@@ -54,15 +54,15 @@ export async function allProbes(api: ApiClient): Promise<Probe[]> {
   });
 }
 
-/** `patch environments/status.berth.dev`. */
+/** Such as `patch environments/status.berth.dev`. */
 export function probeText({ verb, group, resource, subresource }: Probe): string {
   return `${verb} ${resource}${subresource && `/${subresource}`}${group && `.${group}`}`;
 }
 
-/** Reviews under way at a time. */
+/** Access reviews in flight at a time. */
 const CONCURRENCY = 24;
 
-/** Which of these the client may do, by the API server's own word. `namespace`: empty for those that have none. */
+/** The probes that the API server allows this client. An empty `namespace` stands for cluster-scoped access. */
 export async function allowedOf(client: ApiClient, namespace: string, probes: readonly Probe[]): Promise<Set<string>> {
   const allowed = new Set<string>();
   const rest = probes.values();
@@ -86,7 +86,10 @@ interface ResourceRule {
   readonly resourceNames?: readonly string[];
 }
 
-/** What the API server's rules give the client in a namespace: `get deployments.apps`, with names where it is for them alone. */
+/**
+ * The rules of the API server for this client in a namespace, such as `get deployments.apps`, with the names of objects
+ * if a rule is limited to them.
+ */
 export async function rulesOf(client: ApiClient, namespace: string): Promise<Set<string>> {
   const { status } = await client.create<{ status: { resourceRules: ResourceRule[] } }>(
     "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews",

@@ -13,10 +13,10 @@ const cluster = useCluster();
 const { seed, long } = readFaultSettings();
 
 const RUNS = long ? 5_000 : 300;
-/** Requests at a time. */
+/** Requests in flight at a time. */
 const AT_ONCE = 8;
 
-/** Every place that a rule looks at, as a list of names; `[]` is an element of a list. */
+/** Every path that a rule reads, as a list of names; `[]` is an element of a list. */
 const PATHS = POLICY_KEYS.flatMap((key) => POLICY_RULES[key].looks.map(({ at }) => at)).flatMap(pathsOf);
 
 function pathsOf(path: string): string[][] {
@@ -29,7 +29,7 @@ function pathsOf(path: string): string[][] {
   return begins.flatMap((begin) => spread([...begin.split("."), ...rest].join(".")));
 }
 
-/** `a.(b|c)[]` as `a b []` and `a c []`. */
+/** Expands `a.(b|c)[]` to `a b []` and `a c []`. */
 function spread(path: string): string[][] {
   const parts = path.replaceAll("[]", ".[]").split(".");
   return parts.reduce<string[][]>(
@@ -44,7 +44,7 @@ function spread(path: string): string[][] {
   );
 }
 
-/** What somebody may write there: what is meant, what is refused, and what has no business there. */
+/** Values that a user might write there: valid ones, forbidden ones, and malformed ones. */
 const VALUES: readonly unknown[] = [
   ...[true, false, null, 0, 1, 80, 1.5, "", "true", [], {}, [null], [[]], {}, [{}], "x"],
   ...["Unconfined", "unconfined", "Unmasked", "Default", "default", "default-scheduler", "builder", "other"],
@@ -72,7 +72,7 @@ const VALUES: readonly unknown[] = [
 
 const change = fc.record({
   path: fc.constantFrom(...PATHS),
-  /** Somewhere on the way to the end of the path. */
+  /** The number of names to cut from the end of the path. */
   short: fc.oneof({ weight: 5, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.nat(2) }),
   value: fc.constantFrom(...VALUES),
 });
@@ -103,7 +103,7 @@ function put(target: Json, [name = "", ...rest]: readonly string[], value: unkno
   put(list[0] as Json, rest.slice(1), value);
 }
 
-/** The schema wants containers and volumes with names of their own: without them no rule would be asked. */
+/** The schema requires named containers and volumes; without names, the request would never reach the rules. */
 function named(made: Json): Json {
   const spec = isMap(made["spec"]) ? made["spec"] : {};
   for (const list of ["containers", "initContainers", "volumes"]) {
@@ -142,13 +142,13 @@ test.each([
     const wrong: string[] = [];
     const compare = async (made: Json) => {
       const words = await refusalOf(world, environmentWith(world, "random", "sessions", made));
-      // The schema's own rules come first, and have their own tests.
+      // The schema's own rules run first, and have their own tests.
       if (words !== null && !words.includes("ValidatingAdmissionPolicy")) return;
       const why = whyForbidden(policy.podPolicy, made, "spec.sessions.template");
       compared += 1;
       if (why !== null) forbidden += 1;
       const isDenied = words?.includes("the operator's policy for Pods does not allow") ?? false;
-      // A policy whose expression breaks off refuses too, and in words that are no help.
+      // A policy also refuses when its expression fails to evaluate, but its message does not help the user.
       if (isDenied !== (why !== null) || (words !== null && !isDenied)) {
         wrong.push(`${JSON.stringify(made)}\n  admission: ${words}\n  operator: ${why}`);
       }

@@ -5,13 +5,13 @@ import { type Manifest, objectPath, render, type Values } from "../../support/ch
 import type { TestCluster } from "../../support/cluster.ts";
 import { rightOf, untilInForce } from "./in-force.ts";
 
-/** What of a release is about rights. */
+/** The kinds of a release that grant rights. */
 const KINDS = new Set(["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]);
 
-/** Longer than any test. */
+/** Longer than any test runs. */
 const TOKEN_SECONDS = 3_600;
 
-/** A release's service accounts and their rights, as helm renders them, on the API server; no operator runs. */
+/** A release's service accounts and their rights on the API server, as helm renders them. No operator runs. */
 export interface ReleaseRights extends AsyncDisposable {
   /** The release's own namespace. */
   readonly namespace: string;
@@ -23,8 +23,8 @@ export interface ReleaseRights extends AsyncDisposable {
 }
 
 /**
- * Renders the chart with these values, and applies what is about rights. Names are the release's own. Resolves when the
- * API server acts on all of it.
+ * Renders the chart with these values, and applies the objects that grant rights. Each call uses its own names.
+ * Resolves when the API server enforces all of them.
  */
 export async function applyRights(cluster: TestCluster, values: Values = {}): Promise<ReleaseRights> {
   const namespace = await cluster.createNamespace("rights");
@@ -54,13 +54,13 @@ export async function applyRights(cluster: TestCluster, values: Values = {}): Pr
     },
     async [Symbol.asyncDispose]() {
       await Promise.all(clients.map((client) => client.close()));
-      // The namespaces go with the test; what is cluster-wide would stay, and be aggregated.
+      // Namespaces are cleaned up after the test; cluster-scoped roles would stay and be aggregated.
       for (const object of applied) if (object.kind.startsWith("Cluster")) await cluster.api.delete(objectPath(object));
     },
   };
 }
 
-/** Each binding gives its service account something that none of the others does: the first thing of its role. */
+/** Each binding grants its service account a right that no other one grants: the first right of its role. */
 async function untilAllInForce(api: ApiClient, objects: readonly Manifest[]): Promise<void> {
   for (const { kind, metadata, roleRef, subjects } of objects) {
     if (!kind.endsWith("Binding")) continue;

@@ -22,7 +22,7 @@ afterAll(() => {
   console.log(`privileges probed: ${count.probed}, refused ${count.refused}, allowed ${count.allowed} as listed`);
 });
 
-/** Asks for every verb on every resource, and holds what is allowed against the table. */
+/** Tries every verb on every resource, and compares the allowed ones with the table. */
 async function expectOnly(client: ApiClient, namespace: string, expected: ReadonlySet<string>): Promise<void> {
   const allowed = await allowedOf(client, namespace, probes);
   count.probed += probes.length;
@@ -34,7 +34,7 @@ async function expectOnly(client: ApiClient, namespace: string, expected: Readon
 const union = (...sets: readonly ReadonlySet<string>[]): Set<string> => new Set(sets.flatMap((set) => [...set]));
 const everybody = textsOf(EVERYBODY);
 
-test("the discovery has what matters", () => {
+test("discovery lists the resources that matter", () => {
   const texts = new Set(probes.map(probeText));
   for (const text of ["create pods/exec", "patch pods/ephemeralcontainers", "create serviceaccounts/token"]) {
     expect(texts).toContain(text);
@@ -53,16 +53,16 @@ describe("every verb on every resource: an operator that serves all namespaces",
   });
   afterAll(() => rights[Symbol.asyncDispose]());
 
-  test("in a namespace that is not its own", async () => {
-    // Nodes have no namespace: the answer is the same wherever it is asked.
+  test("has the listed rights in a foreign namespace", async () => {
+    // Nodes are cluster-scoped, so the answer is the same for every namespace.
     await expectOnly(operator, foreign, textsOf(EVERYBODY, SERVED, NODES));
   });
 
-  test("in its own", async () => {
+  test("has the listed rights in its own namespace", async () => {
     await expectOnly(operator, rights.namespace, textsOf(EVERYBODY, SERVED, NODES, OWN));
   });
 
-  test("without a namespace", async () => {
+  test("has the listed cluster-scoped rights", async () => {
     await expectOnly(operator, "", textsOf(EVERYBODY, SERVED, NODES));
   });
 });
@@ -76,24 +76,27 @@ describe("every verb on every resource: an operator of named namespaces", () => 
   });
   afterAll(() => rights[Symbol.asyncDispose]());
 
-  test("in one of them", async () => {
+  test("has the listed rights in a served namespace", async () => {
     await expectOnly(operator, served, textsOf(EVERYBODY, SERVED));
   });
 
-  test("in its own, nothing but leader election", async () => {
+  test("has only leader election in its own namespace", async () => {
     await expectOnly(operator, rights.namespace, textsOf(EVERYBODY, OWN));
   });
 
-  test("in any other, nothing", async () => {
+  test("has no rights in any other namespace", async () => {
     await expectOnly(operator, foreign, everybody);
   });
 
-  test("without a namespace, nothing", async () => {
+  test("has no cluster-scoped rights", async () => {
     await expectOnly(operator, "", everybody);
   });
 });
 
-/** Values, and what the operator and the uninstall's Job have in: a served namespace, the release's own, a foreign one. */
+/**
+ * Chart values. Each is checked for the operator and the uninstall Job in a served, the release's own, and a foreign
+ * namespace.
+ */
 const VARIANTS: readonly {
   readonly name: string;
   readonly values: () => Values;
@@ -121,7 +124,7 @@ const VARIANTS: readonly {
 ];
 
 describe.each(VARIANTS)("the rules of the API server with $name", ({ values, deletes = false, volumes = false }) => {
-  test("are those of the table, for the operator and for the uninstall", async () => {
+  test("match the table, for the operator and for the uninstall", async () => {
     const given = values();
     await using rights = await applyRights(cluster, given);
     const all = !("namespaces" in given);
@@ -146,7 +149,9 @@ describe.each(VARIANTS)("the rules of the API server with $name", ({ values, del
   });
 });
 
-/** Requests that no rule of the table covers, really sent: method, path, and a body where one is needed. */
+/**
+ * Requests that no rule of the table covers and that the test really sends: method, path, and a body if one is needed.
+ */
 function dangerous(own: string, account: string): readonly (readonly [method: string, path: string, body?: unknown])[] {
   const rbac = "/apis/rbac.authorization.k8s.io/v1";
   const admin = { roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "cluster-admin" } };
@@ -225,7 +230,7 @@ function dangerous(own: string, account: string): readonly (readonly [method: st
   ];
 }
 
-/** Whether a request was refused for want of the right, and not for what it says. */
+/** Whether the API server refused a request because the right is missing, and not because of its content. */
 async function isForbidden(client: ApiClient, method: string, path: string, body?: unknown): Promise<boolean> {
   try {
     const contentType = method === "PATCH" ? "application/merge-patch+json" : "application/json";
@@ -237,8 +242,8 @@ async function isForbidden(client: ApiClient, method: string, path: string, body
   }
 }
 
-describe("requests that are really sent", () => {
-  test("are refused where they would get at more than the table says", async () => {
+describe("real requests", () => {
+  test("are refused if they reach beyond the table", async () => {
     await using rights = await applyRights(cluster);
     const operator = await rights.as(rights.operator);
     const requests = dangerous(rights.namespace, rights.operator);
@@ -251,7 +256,7 @@ describe("requests that are really sent", () => {
     count.refused += requests.length;
   });
 
-  test("in a foreign namespace are refused to an operator of named ones, all of them", async () => {
+  test("are all refused in a foreign namespace for an operator of named namespaces", async () => {
     await using rights = await applyRights(cluster, { namespaces: [served] });
     const operator = await rights.as(rights.operator);
     const object = { metadata: { name: "o" } };
@@ -281,7 +286,7 @@ describe("requests that are really sent", () => {
     count.refused += refused.length;
   });
 
-  test("are let through where the table says so: a probe that is refused for another cause would show nothing", async () => {
+  test("are allowed where the table says so, which shows that the refusals are due to missing rights", async () => {
     await using rights = await applyRights(cluster, { namespaces: [served] });
     const operator = await rights.as(rights.operator);
     await operator.get(`/api/v1/namespaces/${served}/secrets`);
@@ -290,7 +295,7 @@ describe("requests that are really sent", () => {
     await operator.get(`/apis/coordination.k8s.io/v1/namespaces/${rights.namespace}/leases`);
   });
 
-  test("in somebody else's name are refused", async () => {
+  test("are refused if they impersonate another user", async () => {
     await using rights = await applyRights(cluster);
     const operator = await rights.as(rights.operator);
     for (const headers of [

@@ -16,14 +16,14 @@ const ATTEMPTS = TEMPLATE_CASES.flatMap((each, index) =>
 );
 const ESCALATIONS = ATTEMPTS.filter(({ needs }) => needs.length > 0);
 
-/** Escalations that were refused, each by the admission policy and by the operator. */
+/** Escalations that were refused; each is tried on the admission policy and on the operator. */
 let refused = 0;
 afterAll(() => console.log(`escalations refused: ${refused} of ${2 * ESCALATIONS.length}`));
 
 const privileged = templateOf({ container: { securityContext: { privileged: true } } });
 
-describe("a template that asks for more than the policy allows", () => {
-  test("is refused at admission, in both modes, and no other is", async () => {
+describe("a template that exceeds the Pod policy", () => {
+  test("is refused at admission in both modes, and no other template is", async () => {
     await using world = await startWorld(cluster);
     await using _policy = await installAdmissionPolicy(cluster.api, world.namespace, [world.simulator.url]);
     await untilEnforced(world, environmentWith(world, "probe", "sessions", privileged));
@@ -42,7 +42,7 @@ describe("a template that asks for more than the policy allows", () => {
     expect(wrong).toEqual([]);
   });
 
-  test("is refused by the operator where it came in, and nothing is made of it", async () => {
+  test("is refused by the operator if it was stored, and creates no objects", async () => {
     await using world = await startWorld(cluster, { timeScale: 1 });
     const named = new Map(ATTEMPTS.map((each) => [each.environment, each]));
     for (const { mode, environment, ...parts } of ATTEMPTS) {
@@ -69,7 +69,7 @@ describe("a template that asks for more than the policy allows", () => {
     }
     expect(wrong).toEqual([]);
 
-    // Whatever was let through is made, with nothing in it that was not.
+    // The operator creates Pods of accepted templates, and these contain nothing forbidden.
     const makers = judged.filter(({ condition }) => condition?.status === "True").map(({ name }) => name);
     expect(makers.length).toBeGreaterThan(MODES.length);
     const owners = () => new Set(world.pods.map(({ metadata }) => metadata.labels?.["berth.dev/environment"] ?? ""));
@@ -84,7 +84,7 @@ describe("a template that asks for more than the policy allows", () => {
   });
 });
 
-test("a template cannot give its Pods owners, or the labels and annotations that Berth goes by", async () => {
+test("a template cannot set its Pods' owners, nor the labels and annotations that Berth relies on", async () => {
   await using world = await startWorld(cluster, { timeScale: 1 });
   const owner = { apiVersion: "v1", kind: "ConfigMap", name: "mine", uid: "5f0c3b8a-9c4e-4b0e-8b1f-2d9f7f6f0a11" };
   for (const mode of MODES) {
@@ -101,7 +101,7 @@ test("a template cannot give its Pods owners, or the labels and annotations that
   expect(kinds.sort()).toEqual(["Environment", "ReplicaSet"]);
 });
 
-/** Above a hundred Environments, each with a dry run and a Pod, on a busy machine. */
+/** More than a hundred Environments, each with a dry run and a Pod, on a busy machine. */
 const PATIENCE_MS = 300_000;
 
 function accepted(environment: Environment) {

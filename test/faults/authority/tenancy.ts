@@ -19,16 +19,16 @@ const RBAC: Resource = {
   namespaced: true,
 };
 
-/** What `edit` gives by a role that is aggregated to it, and so last of all. */
+/** Aggregation adds this right to `edit`, so it takes effect last. */
 const EDITS_ENVIRONMENTS: Right = { verb: "create", group: "berth.dev", resource: "environments" };
 
-/** A session that outlives its test; others are short. */
+/** The duration of a session that outlives its test. All others are short. */
 const LONG_MS = 3_600_000;
 const SHORT_MS = 200;
 
 /**
- * Two namespaces that one operator serves: somebody's, with a session that runs, and a tenant's of its own. Beside them an
- * address that is allowed, and writes down what it is sent.
+ * Two namespaces served by one operator: the victim's, with a running session, and the tenant's own. It also runs a
+ * listener at an allowed address that records each request it receives.
  */
 export class Tenancy implements AsyncDisposable {
   readonly victim: World;
@@ -63,7 +63,7 @@ export class Tenancy implements AsyncDisposable {
     await victim.untilParked(1);
     const item = victim.simulator.enqueue(victim.environmentId);
     made.running = item.id;
-    // kubelet may start it before it is touched.
+    // The kubelet may start the container before the operator labels the Pod.
     const isMarked = ({ metadata }: Pod) => metadata.labels?.["berth.dev/work-id"] === item.id;
     await victim.until("a session runs", () => made.item().state === "active" && victim.pods.some(isMarked));
     made.#long = false;
@@ -87,13 +87,13 @@ export class Tenancy implements AsyncDisposable {
     this.operator = (await this.victim.startOperatorProcess({ flags })).process;
   }
 
-  /** What a start finds is all that is ever listed: Secrets with the labels of claims among them. */
+  /** The operator lists Secrets with the labels of claims only at its start. */
   async restartOperator(): Promise<void> {
     await this.operator.kill();
     await this.startOperator();
   }
 
-  /** Somebody who has a ClusterRole, or rules, in one namespace and no right elsewhere. */
+  /** A user with a ClusterRole or rules in one namespace, and no rights elsewhere. */
   async tenant(name: string, namespace: string, rights: "edit" | readonly Rule[]): Promise<KubeClient> {
     const user = `${name}-${namespace}`;
     const metadata = { name, namespace };
@@ -115,7 +115,7 @@ export class Tenancy implements AsyncDisposable {
     return client;
   }
 
-  /** Everything that nobody else may ever be sent. */
+  /** Credentials that no other party may ever receive. */
   get secrets(): readonly string[] {
     const kubeconfig = parse(readFileSync(this.#cluster.operatorKubeconfig, "utf8")) as {
       users: { user: { token: string } }[];
@@ -124,7 +124,7 @@ export class Tenancy implements AsyncDisposable {
     return [this.victim.simulator.environmentKey(this.victim.environmentId), ...tokens];
   }
 
-  /** The session of the other namespace runs on as before, and the next one is served beside it. */
+  /** Checks that the victim's session still runs as before and that its next session is served. */
   async expectVictimUnharmed(): Promise<void> {
     const { victim } = this;
     const next = victim.simulator.enqueue(victim.environmentId).id;

@@ -23,7 +23,7 @@ import { Tenancy } from "./tenancy.ts";
 const cluster = useCluster();
 const { long } = readFaultSettings();
 
-/** Attacks that were tried; those of a test that fails have not been without effect. */
+/** The number of attacks that were tried. If a test fails, its attacks do not count as without effect. */
 const attacks = { tried: 0, ofTest: 0, withoutEffect: 0 };
 beforeEach(() => {
   attacks.ofTest = 0;
@@ -39,19 +39,22 @@ function allWithoutEffect(): void {
   attacks.withoutEffect += attacks.ofTest;
 }
 
-/** How much of everything a tenant makes to fill the operator up; kept below what a control plane takes in minutes. */
+/**
+ * The number of objects of each kind that a tenant creates to overload the operator. A control plane can store them
+ * within minutes.
+ */
 const FLOOD = long
   ? { environments: 1_000, pods: 10_000, secrets: 10_000 }
   : { environments: 60, pods: 400, secrets: 400 };
 const CONCURRENCY = 32;
 
-/** An Environment of a tenant, as plain as can be. */
+/** A tenant's plain Environment. */
 function environment(of: World, name: string, spec: Record<string, unknown>) {
   const metadata = { name, namespace: of.namespace };
   return { apiVersion: API_VERSION, kind: KIND, metadata, spec: of.spec(spec) } as never;
 }
 
-/** A claim that no operator wrote. */
+/** A claim record that no operator wrote. */
 function madeUpClaim(namespace: string, name: string, over: Partial<Journal>, opened = false) {
   const now = Date.now();
   const { acknowledgedAt, ...journal } = {
@@ -94,7 +97,7 @@ async function forEach<T>(items: readonly T[], act: (item: T) => Promise<unknown
   await Promise.all(Array.from({ length: CONCURRENCY }, worker));
 }
 
-/** Of somebody's Pods, what nobody else may change. */
+/** The parts of a namespace's Pods that no other tenant may change. */
 function podsOf(world: World) {
   return world.pods
     .map(({ metadata: { name, uid, labels, annotations, deletionTimestamp } }) => ({
@@ -104,7 +107,7 @@ function podsOf(world: World) {
     .sort((a, b) => String(a.name).localeCompare(String(b.name)));
 }
 
-test("who may edit one namespace gets at nothing of another, and at nothing that is the operator's", async () => {
+test("a user who may edit one namespace reaches nothing in another one, and nothing of the operator", async () => {
   await using stage = await Tenancy.start(cluster);
   const { victim, own } = stage;
   const tenant = await stage.tenant("editor", own.namespace, "edit");
@@ -119,7 +122,7 @@ test("who may edit one namespace gets at nothing of another, and at nothing that
   );
   await isRefused(tenant.create(SECRETS, madeUpClaim(victim.namespace, "claim", {})));
   await isRefused(tenant.list(LEASES, { namespace: "berth-system" }));
-  // What claims trust is in the status: it is the operator's alone.
+  // Claims trust the status, so only the operator may write it.
   const status = { status: { apiAddresses: [stage.listener.origin] } };
   const served = { namespace: own.namespace, name: "served" };
   await isRefused(tenant.patch(ENVIRONMENTS, served, status, { type: "merge", subresource: "status" }));
@@ -139,7 +142,7 @@ test("who may edit one namespace gets at nothing of another, and at nothing that
   allWithoutEffect();
 });
 
-test("no name of a Secret leads into another namespace", async () => {
+test("no Secret name leads into another namespace", async () => {
   await using stage = await Tenancy.start(cluster);
   const { victim, own } = stage;
   const tenant = await stage.tenant("environments", own.namespace, [
@@ -182,7 +185,7 @@ test("no name of a Secret leads into another namespace", async () => {
     const error = await refused(tenant.create(ENVIRONMENTS, environment(own, "tricks", spec)));
     expect(isInvalid(error) || error.status === 400, JSON.stringify(key)).toBe(true);
   }
-  // A name that is one, of a Secret that only the other namespace has, for the other's own environment.
+  // A valid name of a Secret that exists only in the other namespace, with that namespace's environment id.
   await victim.createKey(undefined, "victims-key");
   tried();
   const api = { baseUrl: victim.simulator.url, keySecretRef: { name: "victims-key" } };
@@ -197,7 +200,7 @@ test("no name of a Secret leads into another namespace", async () => {
   allWithoutEffect();
 });
 
-test("forged owners, labels and records change nothing in another namespace, also for an operator that starts anew", async () => {
+test("forged owners, labels and records change nothing in another namespace, even after a restart", async () => {
   await using stage = await Tenancy.start(cluster);
   const { victim, own } = stage;
   const tenant = await stage.tenant("editor", own.namespace, "edit");
@@ -251,12 +254,12 @@ test("forged owners, labels and records change nothing in another namespace, als
   tried(forged.length);
   await stage.restartOperator();
   await stage.expectVictimUnharmed();
-  // The made-up ones that name the tenant's own address were looked up there, and are gone.
+  // The operator checked the forged claims that name the tenant's own address there, and deleted them.
   await own.until("the tenant's own work is served beside it", async () => {
     const { id } = own.simulator.items(own.environmentId)[0] ?? own.simulator.enqueue(own.environmentId);
     return own.simulator.items(own.environmentId).find((item) => item.id === id)?.state === "stopped";
   });
-  // Others are parked, claimed and finished meanwhile: that of the session that runs is as it was.
+  // Other Pods are parked, claimed and finished meanwhile; the Pod of the running session is unchanged.
   const runs = (pod: (typeof before)[number]) => pod.labels?.["berth.dev/work-id"] === stage.running;
   expect(before.filter(runs)).toHaveLength(1);
   expect(podsOf(victim).filter(runs)).toEqual(before.filter(runs));
@@ -265,7 +268,7 @@ test("forged owners, labels and records change nothing in another namespace, als
   allWithoutEffect();
 });
 
-test("who may create Secrets in a namespace is sent no key of it, and has no Pod of it changed", async () => {
+test("a user who may create Secrets in a namespace gets no key of it, and changes none of its Pods", async () => {
   await using stage = await Tenancy.start(cluster);
   const { victim } = stage;
   const { namespace } = victim;
@@ -311,7 +314,7 @@ test("who may create Secrets in a namespace is sent no key of it, and has no Pod
   allWithoutEffect();
 });
 
-test("an address of a tenant's is sent the tenant's own key alone, and says nothing in anybody's name", async () => {
+test("a tenant's address receives only the tenant's own key, and cannot inject text into messages", async () => {
   await using stage = await Tenancy.start(cluster);
   const { own, listener } = stage;
   const tenant = await stage.tenant("editor", own.namespace, "edit");
@@ -348,7 +351,7 @@ test("an address of a tenant's is sent the tenant's own key alone, and says noth
   allWithoutEffect();
 });
 
-test("a namespace that is full of everything with Berth's labels keeps nobody else from being served", async () => {
+test("a namespace full of objects with Berth's labels does not stop the operator from serving others", async () => {
   await using stage = await Tenancy.start(cluster);
   const { own, victim } = stage;
   const { namespace } = own;
@@ -384,7 +387,7 @@ test("a namespace that is full of everything with Berth's labels keeps nobody el
   const resident = Number(/^process_resident_memory_bytes (\S+)$/m.exec(metrics)?.[1]);
   const what = Object.entries(FLOOD).map(([kind, count]) => `${count} ${kind}`);
   console.log(`a flood of ${what.join(", ")}: the operator takes ${Math.round(resident / 2 ** 20)} MiB`);
-  // What the chart asks for an operator at most.
+  // The memory limit that the chart sets for the operator.
   expect(resident).toBeLessThan(512 * 2 ** 20);
   allWithoutEffect();
 });
