@@ -7,27 +7,28 @@ import type { ContainerFate } from "../../sessions/loops/node.ts";
 import type { Program } from "../../sessions/loops/worker.ts";
 import { readFaultSettings } from "../support/settings.ts";
 
-// The deaths of sessions.test.ts, where processes are killed, once more in memory and on a virtual clock: so fast that an
-// operator dies at each point of whole histories, before, in and after each request, and in the long run at every event.
+// The deaths of sessions.test.ts, which kills processes, repeated in memory on a virtual clock. That is fast enough to
+// kill an operator at each point of whole histories: before, during and after each request. The long run kills it at
+// every event.
 
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 
-/** A lost lease, a quiet interval, and a container that nobody waits for. */
+/** Covers a lost lease, a quiet interval, and a container that nothing waits for. */
 const SETTLES_MS = 40 * MINUTE;
 
-/** From the death to the next process: a Pod that is made anew, or a lease that is taken over. */
+/** From the death to the next process: a restarted Pod, or an adopted lease. */
 const DOWN_MS = 2 * SECOND;
 
 const { long: isLong, sample: isSample, seed } = readFaultSettings();
 
-/** So many deaths at each point and phase of a history: polls and statistics come by the hundred. */
+/** The number of deaths at each point and phase of a history. Polls and statistics occur hundreds of times. */
 const MOST = isLong ? 12 : 1;
 
-/** Of a sample: of deaths that were tried in another history with the same lease, one of so many. */
+/** A sample repeats one in this many of the deaths that were already tried in another history with the same lease. */
 const ONE_OF = 4;
 
-/** Of a history's log, for the message of one that went wrong. */
+/** Log lines of a history in the message of a failure. */
 const LOG_LINES = 60;
 
 const WORKSPACE = {
@@ -38,15 +39,15 @@ const WORKSPACE = {
 
 interface History {
   readonly sessions: Record<string, unknown>;
-  /** What the first containers do; all later ones serve. */
+  /** What the first containers do; later ones serve. */
   readonly programs: readonly Program[];
-  /** Some items are of one session, with a volume that is kept for a minute. */
+  /** Some items belong to one session, whose volume is kept for a minute. */
   readonly comesBack?: boolean;
   /** The Environment is deleted while sessions run. */
   readonly drained?: boolean;
 }
 
-/** When the operator dies: at the n-th event of its own; `inFlight`: just after the request of that event was sent. */
+/** When the operator dies: at its n-th event; `inFlight`: just after the request of that event was sent. */
 interface Death {
   readonly event: number;
   readonly inFlight: boolean;
@@ -59,7 +60,7 @@ interface Told {
   readonly log: readonly string[];
 }
 
-/** One history, always the same but for the death in it. */
+/** One history, identical in each run except for the death in it. */
 async function history(
   { sessions, programs, comesBack = false, drained = false }: History,
   death: Death | null,
@@ -72,7 +73,7 @@ async function history(
     sessions: { maxConcurrent: 3, warm: 1, ...sessions },
     spec: { deletionGraceSeconds: 20 },
     limits: { ttlSeconds: 30 },
-    // No help from the API: what was acknowledged and nobody beats stays so for ever.
+    // The API does not expire items: one that is acknowledged and gets no heartbeats stays that way forever.
     switches: { starting: "never" },
     fate: () => fateOf(programs[started++] ?? (sessions["lease"] === "Operator" ? "plain" : "stock")),
     points: (event) => {
@@ -88,7 +89,7 @@ async function history(
           operator = world.startOperator();
         }, DOWN_MS);
       };
-      // Its request is handed to the network before any promise goes on.
+      // The request reaches the network before any promise continues.
       if (death.inFlight) queueMicrotask(die);
       else die();
     },
@@ -135,7 +136,7 @@ function fateOf(program: Program): ContainerFate {
   return { startError: false, program, servesMs: 8 * SECOND };
 }
 
-/** Deaths worth dying: before and after each request, and with it in flight; `MOST` of a kind. */
+/** The deaths to try: before and after each request, and with it in flight; at most `MOST` of a kind. */
 function deathsOf(events: readonly PointEvent[], lease: string): { death: Death; name: string }[] {
   const counts = new Map<string, number>();
   const deaths: { death: Death; name: string }[] = [];
@@ -156,7 +157,9 @@ function deathsOf(events: readonly PointEvent[], lease: string): { death: Death;
 const tried = new Set<string>();
 let turn = seed;
 
-/** Whether a run tries this death in one more history: a sample leaves most of those out that histories have in common. */
+/**
+ * Whether a run tries this death in another history. A sample skips most of the deaths that histories have in common.
+ */
 function isTried(death: string): boolean {
   if (!isSample || !tried.has(death)) {
     tried.add(death);
@@ -199,7 +202,7 @@ let died = 0;
 let survived = 0;
 const points = new Set<string>();
 
-describe("an operator that dies at any event of a history leaves nothing lost, doubled or behind", () => {
+describe("an operator that dies at any event of a history loses, repeats and leaves behind nothing", () => {
   test.each(HISTORIES)(
     "%s",
     async (_name, of) => {

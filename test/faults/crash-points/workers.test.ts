@@ -11,7 +11,7 @@ const cluster = useCluster();
 const cases = chosen(WORKERS_CASES);
 let survived = 0;
 
-describe.concurrent("an operator in workers mode that is killed (kill -9) leaves nothing lost, doubled or behind", () => {
+describe.concurrent("an operator in workers mode killed by SIGKILL loses, repeats and leaves behind nothing", () => {
   test.each(cases.map((each) => [caseName(each), each] as const))("%s", async (_name, each) => {
     await crash(cluster, WORKERS_SCENARIOS[each.scenario], each);
     survived += 1;

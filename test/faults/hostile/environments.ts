@@ -2,7 +2,7 @@ import { REASONS } from "../../../src/api/condition-reasons.ts";
 import type { Environment } from "../../../src/api/environment.ts";
 import type { World } from "../../support/world.ts";
 
-/** Good specs that between them set every part. */
+/** Valid specs that together set every part. */
 export function bases(world: World): unknown[] {
   const plain = world.spec();
   const { sessions, ...common } = plain;
@@ -29,7 +29,7 @@ export function bases(world: World): unknown[] {
   return [plain, { ...common, sessions: full }, { ...common, workers }, { ...common, paused: true, sessions }];
 }
 
-/** What is not as it should be in the status of an Environment that was looked at; null: nothing. */
+/** What is wrong with the status of an Environment that the operator has reconciled; null if nothing is. */
 export function unclear({ metadata, status }: Environment): string | null {
   const ready = status?.conditions?.find(({ type }) => type === "Ready");
   if (!ready || status?.observedGeneration !== metadata.generation) return "no word about it";

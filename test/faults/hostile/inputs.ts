@@ -1,6 +1,5 @@
 /**
- * The inputs of one run, each used once, by kind. What was used is written down in order, so that a run that failed says
- * what it had tried.
+ * The inputs of one run by kind. Each is used once, in a recorded order, so that a failed run can report what it tried.
  */
 export class Inputs<T> {
   readonly used: string[] = [];
@@ -17,7 +16,7 @@ export class Inputs<T> {
     }
   }
 
-  /** The next one of this kind; undefined when all were used. */
+  /** The next input of this kind; undefined once all are used. */
   take(kind: string): T | undefined {
     const next = this.#left.get(kind)?.shift();
     if (next) this.used.push(`${kind}: ${next.name}`);
@@ -28,12 +27,12 @@ export class Inputs<T> {
     return this.used.length === this.#total;
   }
 
-  /** What is left, by kind. */
+  /** The number of unused inputs by kind. */
   get left(): Record<string, number> {
     return Object.fromEntries([...this.#left].map(([kind, { length }]) => [kind, length]).filter(([, n]) => n !== 0));
   }
 
-  /** The line that a run prints for one kind of input. */
+  /** The summary line of a run for one kind of input. */
   summary(what: string): string {
     return `hostile inputs: ${this.used.length} tried: ${what}`;
   }

@@ -1,6 +1,6 @@
 import type { Act } from "../../work/strict-server.ts";
 
-/** What one watch says before it ends, or hangs. */
+/** A line that a watch sends before it ends or hangs. */
 type Line = Record<string, unknown> | string;
 
 const lines =
@@ -23,7 +23,7 @@ const named = (more: object) => ({
   spec: { containers: [] },
 });
 
-/** Bytes without an end of a line, as fast as they are read, until the other side has enough. */
+/** Sends bytes without a line end, as fast as the client reads them, until the client closes the connection. */
 const endlessLine: Act = (response, _seen, socket) => {
   response.writeHead(200, { "content-type": "application/json" });
   response.write('{"type":"ADDED","object":{"metadata":{"name":"');
@@ -35,7 +35,7 @@ const endlessLine: Act = (response, _seen, socket) => {
   more();
 };
 
-/** What a watch may say that no API server does. Each of them ends it, or makes its reader end it. */
+/** Watch replies that no API server sends. Each ends the watch, or makes its reader end it. */
 export const WATCH_ACTS: Readonly<Record<string, Act>> = {
   "a torn line": lines('{"type":"ADDED","obj'),
   "a line that is no JSON": lines("<html></html>\n"),
@@ -64,7 +64,7 @@ const list = (body: unknown): Act => {
 
 const DATE = "Fri, 31 Dec 9999 23:59:59 GMT";
 
-/** What a list may be that is none. */
+/** Replies to a list request that are not valid lists. */
 export const LIST_ACTS: Readonly<Record<string, Act>> = {
   "items of nothing": list({ items: [null], metadata: { resourceVersion: "1" } }),
   "no items": list({ metadata: { resourceVersion: "1" } }),
@@ -75,7 +75,7 @@ export const LIST_ACTS: Readonly<Record<string, Act>> = {
   "a continue token of nobody": list({ items: [], metadata: { resourceVersion: "1", continue: "nobody's" } }),
 };
 
-/** How any request may be refused. */
+/** Refusals that any request may get. */
 export const REFUSALS: Readonly<Record<string, Act>> = {
   "401": (response) => response.writeHead(401).end(),
   "429 for as long as a date says": (response) => response.writeHead(429, { "retry-after": DATE }).end(),

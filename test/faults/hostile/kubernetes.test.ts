@@ -19,13 +19,13 @@ import { WatchedOperator } from "./watched-operator.ts";
 
 const cluster = useCluster();
 const { seed, long } = readFaultSettings();
-/** The long run has so many times as many inputs. */
+/** The long run multiplies the number of inputs. */
 const TIMES = long ? 10 : 1;
 const LIES = 10 * TIMES;
 const ITEMS = 4;
 const MOST_IN_A_SECOND = 400;
 
-/** Calls that serving sessions makes all the time, and how many inputs each gets. */
+/** Calls that recur while sessions are served, with the number of inputs for each. */
 const BROKEN: Readonly<Record<string, number>> = {
   "get pods": 16,
   "get secrets": 4,
@@ -35,11 +35,11 @@ const BROKEN: Readonly<Record<string, number>> = {
   "patch secrets": 8,
   "delete secrets": 8,
 };
-/** Watches are opened anew with a growing pause. Lists follow from those that are struck. */
+/** The operator reopens watches with growing pauses. Lists follow from broken watches. */
 const WATCHES = 7;
 const LISTS = 3;
 
-/** The operator's kubeconfig with the proxy as its API server: it has the same token, and the proxy passes that on. */
+/** The operator's kubeconfig with the proxy as its API server. It keeps the same token, and the proxy forwards it. */
 async function kubeconfigBehind(proxy: MutatingProxy, world: World): Promise<string> {
   const config = parse(readFileSync(cluster.operatorKubeconfig, "utf8"));
   config.clusters[0].cluster = { server: proxy.url };
@@ -57,25 +57,27 @@ async function operatorBehind(proxy: MutatingProxy, world: World): Promise<Watch
 const VERBS: Readonly<Record<string, string>> = { POST: "create", PUT: "update", PATCH: "patch", DELETE: "delete" };
 const COLLECTION = /^\/apis?\/(?:v1|[^/]+\/[^/]+)\/(?:namespaces\/[^/]+\/)?([a-z]+)(\/[^?]+)?(?:\?(.*))?$/;
 
-/** `get pods`, `list secrets`, `watch environments`. */
+/** Such as `get pods`, `list secrets` or `watch environments`. */
 function callOf({ method, url }: Passing): string {
   const [, plural = "", name, query = ""] = COLLECTION.exec(url) ?? [];
   const read = query.includes("watch=true") ? "watch" : name === undefined ? "list" : "get";
   return `${method === "GET" ? read : VERBS[method]} ${plural}`;
 }
 
-/** Watches are struck one by one: what nobody asks again for a while must not be what is left. */
+/**
+ * Each watch is struck, not every second one: a watch that is not reopened for a while must not be the last one left.
+ */
 const isWatch = (call: string) => call.startsWith("watch");
 
 const KEPT_BUSY = { seed, items: ITEMS };
 
-test("broken answers of the API server, before and after the effect of a request, cost time and nothing else", async () => {
+test("broken answers of the API server, before or after a request's effect, cause only delays", async () => {
   await using elsewhere = await StrictServer.start();
   await using world = await startWorld(cluster, { sessions: { warm: 2, maxConcurrent: 6 } });
   await using proxy = await MutatingProxy.start(cluster.server, readFileSync(cluster.caFile, "utf8"));
   await world.createEnvironment();
   const everywhere = { ...hostileActs({}, elsewhere.origin), ...REFUSALS };
-  // These end with the bound of a request, which is no timer of the operator's own: half a minute each.
+  // These end only at a request's time limit, half a minute each, which the test's time scale does not shorten.
   for (const slow of Object.keys(everywhere).filter((name) => /now and then|switch of protocols/.test(name)))
     delete everywhere[slow];
   let draws = seed;
@@ -121,7 +123,7 @@ test("broken answers of the API server, before and after the effect of a request
   console.log(inputs.summary(`broken answers of the API server; at most ${proxy.busiestSecond} requests a second`));
 });
 
-/** Objects as the API server shows them, to know their places by. */
+/** Objects as the API server returns them. The test derives the paths to change from them. */
 const SAMPLE_POD = {
   apiVersion: "v1",
   kind: "Pod",
@@ -148,7 +150,7 @@ const LIED_ABOUT: Readonly<Record<string, unknown>> = {
   "patch secrets": SAMPLE_SECRET,
 };
 
-test("objects that lie in one part harm nobody beyond what they lie about", async () => {
+test("objects with one false field do no harm beyond what that field is about", async () => {
   await using world = await startWorld(cluster, { sessions: { warm: 2, maxConcurrent: 6 } });
   await using proxy = await MutatingProxy.start(cluster.server, readFileSync(cluster.caFile, "utf8"));
   await world.createEnvironment();
@@ -183,7 +185,7 @@ test("objects that lie in one part harm nobody beyond what they lie about", asyn
   console.log(inputs.summary(`lying objects of the API server; at most ${proxy.busiestSecond} requests a second`));
 });
 
-/** Whether there is an object or a list at this place. */
+/** Whether there is an object or a list at this path. */
 function at(value: unknown, path: readonly string[]): boolean {
   const found = path.reduce<unknown>((part, key) => (part as Record<string, unknown> | undefined)?.[key], value);
   return typeof found === "object" && found !== null;

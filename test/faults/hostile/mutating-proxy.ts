@@ -3,7 +3,7 @@ import type { AddressInfo } from "node:net";
 import { Agent, type Dispatcher } from "undici";
 import type { Act } from "../../work/strict-server.ts";
 
-/** A request on its way. */
+/** A request that passes the proxy. */
 export interface Passing {
   readonly method: string;
   /** Path and query. */
@@ -11,31 +11,31 @@ export interface Passing {
   readonly body: Buffer;
 }
 
-/** What the server behind said. */
+/** The answer of the target server. */
 export interface Answered {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly body: Buffer;
 }
 
-/** What is done to one request: it takes effect or not, and this is what its sender hears of it. */
+/** What the proxy does to one request: whether the request takes effect, and what its sender receives. */
 export interface Strike {
-  /** Whether the server behind gets it. */
+  /** Whether the target server receives the request. */
   readonly forward: boolean;
-  /** @param good what the server behind said; null where it got nothing, or its answer is a stream. */
+  /** @param good the target server's answer; null if it received nothing, or if its answer is a stream */
   readonly answer: (good: Answered | null) => Act;
 }
 
 /** Headers that belong to one connection, or to a body that this proxy changes. */
 const OWN_HEADERS = new Set(["connection", "content-length", "host", "keep-alive", "transfer-encoding"]);
 
-/** An HTTP proxy that passes everything on as it is, but for those requests that a test strikes. */
+/** An HTTP proxy that forwards all requests unchanged, except those that a test strikes. */
 export class MutatingProxy implements AsyncDisposable {
-  /** Asked for each request; undefined: it passes. */
+  /** Called for each request; undefined lets it pass. */
   strike: (passing: Passing) => Strike | undefined = () => undefined;
-  /** Sees what passes as it is. */
+  /** Called for each request that passed unchanged. */
   onPassed: (passing: Passing, answered: Answered) => void = () => {};
-  /** By second since the start. */
+  /** Request counts by second since the start. */
   readonly #arrivals = new Map<number, number>();
   readonly #server: Server;
   readonly #target: string;
@@ -51,7 +51,7 @@ export class MutatingProxy implements AsyncDisposable {
     this.#server.on("connection", (socket) => socket.on("error", () => {}));
   }
 
-  /** @param ca PEM of who signs the target's certificate, for https. */
+  /** @param ca PEM of the CA that signed the target's certificate, for https */
   static async start(target: string, ca?: string): Promise<MutatingProxy> {
     const proxy = new MutatingProxy(target, ca);
     await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
@@ -62,7 +62,7 @@ export class MutatingProxy implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** Most requests that came within one second. */
+  /** The most requests that arrived within one second. */
   get busiestSecond(): number {
     return Math.max(0, ...this.#arrivals.values());
   }

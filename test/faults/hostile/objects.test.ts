@@ -19,7 +19,7 @@ const ITEMS = 4;
 
 const operatorOf = (world: World) => WatchedOperator.start(world.flags(), TEST_TIME_SCALE);
 
-/** Work goes on: items that come now are served. */
+/** Checks that work continues: new items are served. */
 async function expectServed(world: World, operator: WatchedOperator): Promise<void> {
   const fresh = Array.from({ length: ITEMS }, () => world.simulator.enqueue(world.environmentId));
   const areServed = () => {
@@ -29,7 +29,7 @@ async function expectServed(world: World, operator: WatchedOperator): Promise<vo
   await world.until("new items are served", areServed, PATIENCE_MS);
 }
 
-test("Secrets that pass for records of claims harm no Pod but a claim's own, and no key goes where they say", async () => {
+test("Secrets that imitate claim records harm no Pod but a claim's own, and attract no key", async () => {
   await using elsewhere = await StrictServer.start();
   await using world = await startWorld(cluster, {
     sessions: { warm: 2, maxConcurrent: 6 },
@@ -40,7 +40,8 @@ test("Secrets that pass for records of claims harm no Pod but a claim's own, and
     spec: { containers: [{ name: "c", image: "worker:1" }], nodeSelector: { "no.such/node": "x" } },
   });
   await world.createEnvironment();
-  // An item that they name is theirs until somebody removes them: who may write Secrets here may do that to their own queue.
+  // An item that a forged record names is blocked until the record is removed. A user who may write Secrets here can do
+  // that only to their own queue.
   const queued = world.simulator.enqueue(world.environmentId);
   const field = fc.oneof(
     fc.string({ unit: "binary", maxLength: 50 }),
@@ -83,7 +84,7 @@ test("Secrets that pass for records of claims harm no Pod but a claim's own, and
   console.log(`hostile inputs: ${secrets.length} tried: made-up records of claims`);
 });
 
-test("statuses of Pods that say anything, and Nodes with odd taints, end with new sessions served", async () => {
+test("new sessions are served after arbitrary Pod statuses and malformed Node taints", async () => {
   await using world = await startWorld(cluster, { sessions: { warm: 2, maxConcurrent: 6 } });
   const names = ["a", "b"].map((end) => `odd-${world.namespace}-${end}`);
   await Promise.all(

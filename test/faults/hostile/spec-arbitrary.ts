@@ -5,7 +5,7 @@ import { parse } from "yaml";
 import { DEPLOY_DIR } from "../../../testbed/cluster/install.ts";
 import { ODD, type Path, pathsOf, replaced } from "../../support/odd-values.ts";
 
-/** An OpenAPI schema of a CRD, as far as inputs are made from it. */
+/** The parts of a CRD's OpenAPI schema from which inputs are made. */
 interface Schema {
   readonly type?: string;
   readonly properties?: Readonly<Record<string, Schema>>;
@@ -19,25 +19,25 @@ interface Schema {
   readonly "x-kubernetes-preserve-unknown-fields"?: boolean;
 }
 
-/** The schema of `spec`, as it is installed. */
+/** The schema of `spec` in the generated CRD. */
 export function specSchema(): Schema {
   const crd = parse(readFileSync(join(DEPLOY_DIR, "crds", "berth.dev_environments.yaml"), "utf8"));
   return crd.spec.versions[0].schema.openAPIV3Schema.properties.spec;
 }
 
-/** One change of a spec: another value at a place, or none. */
+/** One change of a spec: another value at a path, or no value. */
 export interface Change {
   readonly path: Path;
   readonly by: unknown;
 }
 
-/** A good spec with some changes; `changes` says what was done, for people. */
+/** A valid spec with some changes; `changes` describes them for the reader of a failure. */
 export interface HostileSpec {
   readonly spec: unknown;
   readonly changes: readonly string[];
 }
 
-/** Every field that the schema declares, with the values at its edges: just allowed, and just not. */
+/** Boundary values for every field that the schema declares: just allowed, and just refused. */
 export function schemaChanges(schema: Schema, at: Path = []): Change[] {
   const here = edges(schema).map((by) => ({ path: at, by }));
   const fields = Object.entries(schema.properties ?? {}).flatMap(([key, part]) => schemaChanges(part, [...at, key]));
@@ -67,7 +67,7 @@ const CONTAINER: Path = [...POD, "containers", "0"];
 const many = (count: number, one: (i: number) => unknown) => Array.from({ length: count }, (_, i) => one(i));
 const deep = (depth: number): unknown => JSON.parse(`${'{"a":'.repeat(depth)}1${"}".repeat(depth)}`);
 
-/** What a Pod template may hold that the schema does not look at. */
+/** Values in a Pod template that the schema does not check. */
 export const POD_CHANGES: readonly Change[] = [
   { path: [...POD, "containers"], by: many(2, () => ({ name: "worker", image: "worker:1" })) },
   { path: [...POD, "containers"], by: many(32, (i) => ({ name: `c${i}`, image: "worker:1" })) },
@@ -131,7 +131,7 @@ export const POD_CHANGES: readonly Change[] = [
   { path: [...TEMPLATE, "metadata"], by: { labels: many(1, () => "a list") } },
 ];
 
-/** Good specs, and each of them changed in one to three places. */
+/** Valid specs, and each of them changed in one to three places. */
 export function hostileSpecs(bases: readonly unknown[]): fc.Arbitrary<HostileSpec> {
   const declared = schemaChanges(specSchema());
   return fc.constantFrom(...bases).chain((base) => {
@@ -160,13 +160,13 @@ function objectPaths(base: unknown): Path[] {
   });
 }
 
-/** Changes of the template are written for sessions. */
+/** Template changes are written for sessions; this moves them to the base's mode. */
 function forMode({ path, by }: Change, base: unknown): Change {
   const mode = (base as { workers?: unknown }).workers ? "workers" : "sessions";
   return { path: [mode, ...path.slice(1)], by };
 }
 
-/** The change, with the objects on the way to it made where there are none. */
+/** Applies a change, and creates missing objects on its path. */
 export function changed(value: unknown, { path, by }: Change): unknown {
   const [key, ...rest] = path;
   if (key === undefined) return by;

@@ -16,9 +16,9 @@ const cluster = useCluster();
 const { seed, long } = readFaultSettings();
 
 const SPECS = long ? 5_000 : 400;
-/** So many are there at a time. */
+/** Environments that exist at the same time. */
 const BATCH = 25;
-/** An Environment from its making to its end, its key, template, policy, status, Events and a few Pods. */
+/** Requests for an Environment's whole life, with its key, template, policy, status, Events and a few Pods. */
 const MOST_REQUESTS_EACH = 150;
 const MOST_IN_A_SECOND = 500;
 const PODS = 20;
@@ -26,7 +26,7 @@ const PODS = 20;
 const path = (world: World, name = "") =>
   `/apis/${API_VERSION}/namespaces/${world.namespace}/environments${name && `/${name}`}`;
 
-/** Whether the API server takes it. A refusal that is no refusal of the input fails the test. */
+/** Whether the API server accepts the spec. Any error other than a refusal of the input fails the test. */
 async function create(world: World, name: string, { spec, changes }: HostileSpec): Promise<boolean> {
   try {
     const metadata = { name, namespace: world.namespace };
@@ -40,7 +40,7 @@ async function create(world: World, name: string, { spec, changes }: HostileSpec
   }
 }
 
-test("whatever spec the API server takes is answered by a clear condition, and ends when it is deleted", async () => {
+test("every spec that the API server accepts gets a clear condition, and can be deleted", async () => {
   await using world = await startWorld(cluster);
   await cluster.api.create(`/api/v1/namespaces/${world.namespace}/resourcequotas`, {
     metadata: { name: "few" },

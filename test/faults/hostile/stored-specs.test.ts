@@ -18,16 +18,16 @@ import { WatchedOperator } from "./watched-operator.ts";
 
 const { seed, long } = readFaultSettings();
 const SPECS = long ? 600 : 60;
-/** A word about each, and its end; those that are served take more. */
+/** Covers a report about each Environment and its deletion. Served Environments need more. */
 const MOST_REQUESTS_EACH = 150;
 
-/** The API server refuses requests for a moment when the schema was changed: its storage is made anew. */
+/** After a schema change the API server briefly refuses requests while it rebuilds its storage. */
 function whileChangingOver(error: unknown): null {
   if (error instanceof ApiError && error.status === 429) return null;
   throw error;
 }
 
-test("specs that another schema let in are answered in words, by a condition or an Event, and can be deleted", async () => {
+test("specs stored under another schema are reported by a condition or an Event, and can be deleted", async () => {
   await using own = await startCluster();
   await installBerth(own.api);
   const cluster = await asTestCluster(own);
@@ -51,7 +51,7 @@ test("specs that another schema let in are answered in words, by a condition or 
     );
   });
   for (const [i, one] of fc.sample(hostileSpecs(bases(world)), { seed, numRuns: SPECS }).entries()) {
-    // Some are no object, or larger than a request may be, whatever the schema says.
+    // The API server refuses some under any schema: they are not objects, or are too large.
     await create(`hostile-${i}`, one).catch(() => {});
   }
   await installCrds(own.api, join(DEPLOY_DIR, "crds"));
@@ -72,7 +72,7 @@ test("specs that another schema let in are answered in words, by a condition or 
     const about = untold.map(({ metadata }) => `${metadata.name}: ${stored.get(metadata.name)?.changes.join("; ")}`);
     throw new Error(`seed ${seed}:\n${about.join("\n")}`, { cause: error });
   });
-  // One whose condition says it all has its Event a moment later.
+  // The Event may appear a moment after the condition.
   const invalid = await world.until("a quarter are told to be invalid", async () => {
     const { length } = (await list()).filter((one) => saidOf(one) !== "");
     return length > SPECS / 4 && length;

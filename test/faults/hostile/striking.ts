@@ -4,13 +4,13 @@ import type { Inputs } from "./inputs.ts";
 import type { Answered, Passing, Strike } from "./mutating-proxy.ts";
 import type { WatchedOperator } from "./watched-operator.ts";
 
-/** Bound of a wait beside inputs that strike, of which the long run has many times as many. */
+/** Limit of a wait while inputs are struck. The long run has many times as many inputs. */
 export const STRIKING_PATIENCE_MS = readFaultSettings().long ? 3_600_000 : 600_000;
 
 /**
- * Strikes requests with the next input of their call. Of each call every second one, so that work goes on between them, or
- * every one where `always` says so.
- * @param callOf names the call that a request is
+ * Strikes requests with the next input for their call. By default it strikes every second request of a call, so that
+ * work continues in between; `always` selects calls of which it strikes every request.
+ * @param callOf names the call of a request
  */
 export function striking<T>(
   inputs: Inputs<T>,
@@ -28,7 +28,7 @@ export function striking<T>(
   };
 }
 
-/** Keeps so many items waiting or running until all inputs were used. */
+/** Keeps this number of items waiting or running until all inputs are used. */
 export async function untilUsed(
   world: World,
   operator: WatchedOperator,
@@ -55,7 +55,7 @@ export async function untilUsed(
   }
 }
 
-/** The JSON of an answer; an empty object where there is none. */
+/** The parsed JSON of an answer; an empty object if there is none. */
 export function parsed(good: Answered | null): unknown {
   try {
     return JSON.parse(good?.body.toString() ?? "");

@@ -2,13 +2,13 @@ import { readFile } from "node:fs/promises";
 import { expect } from "vitest";
 import { type OperatorProcess, startOperatorProcess } from "../../support/operator-process.ts";
 
-/** A heap that no honest load of these tests comes near: what is kept without a bound ends the process. */
+/** No regular load of these tests comes near this heap size, so anything kept without a limit ends the process. */
 const NODE_FLAGS = ["--max-old-space-size=128", "--unhandled-rejections=strict"];
 
-/** Heap, buffers of replies at their bounds, and Node itself. */
+/** Heap, reply buffers at their limits, and Node.js itself. */
 const MAX_RSS_BYTES = 700_000_000;
 
-/** An operator of its own process, with little memory, of which a test holds that it lives on. */
+/** An operator in its own process with little memory. A test asserts that it stays alive. */
 export class WatchedOperator implements AsyncDisposable {
   readonly process: OperatorProcess;
   #ended: number | string | undefined;
@@ -25,14 +25,14 @@ export class WatchedOperator implements AsyncDisposable {
     return new WatchedOperator(await startOperatorProcess([...flags, "--leader-elect=false"], timeScale, options));
   }
 
-  /** Throws with the operator's last words when it is not alive. */
+  /** @throws an error with the operator's last output if it has ended */
   assertAlive(): void {
     if (this.#ended === undefined) return;
     const words = [...this.process.stray.slice(-20), ...this.process.log.slice(-3).map((line) => JSON.stringify(line))];
     throw new Error(`the operator ended (${this.#ended}):\n${words.join("\n")}`);
   }
 
-  /** It lives, no loop broke off, and it took no more memory than is good. */
+  /** Checks that the operator is alive, no loop stopped, and memory stayed below its limit. */
   async assertWell(): Promise<void> {
     this.assertAlive();
     expect(this.process.stray).toEqual([]);
@@ -43,7 +43,7 @@ export class WatchedOperator implements AsyncDisposable {
     expect(rss).toBeLessThan(MAX_RSS_BYTES);
   }
 
-  /** Not one of these is in its log, nor any part of a line that is split. */
+  /** Checks that the log contains none of these secrets. */
   assertNeverLogged(secrets: Iterable<string>): void {
     const log = this.process.log.map((line) => JSON.stringify(line)).join("\n");
     for (const secret of secrets) expect(log.includes(secret), "a secret in the log").toBe(false);
@@ -53,7 +53,7 @@ export class WatchedOperator implements AsyncDisposable {
     await this.process[Symbol.asyncDispose]();
   }
 
-  /** VmHWM, the most it ever had (proc(5)). */
+  /** VmHWM, the peak resident memory (proc(5)). */
   async #maxRssBytes(): Promise<number> {
     const status = await readFile(`/proc/${this.process.pid}/status`, "utf8");
     const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(status) ?? [];

@@ -18,7 +18,7 @@ import { callOf, GOOD } from "./wire-samples.ts";
 
 const cluster = useCluster();
 
-/** Answers that are as the contract has them, and say no. */
+/** Refusals in the form that the contract defines. */
 const no = (status: number, type: string): Act => json(status, { type: "error", error: { type, message: "no" } });
 
 const REFUSALS: Readonly<Record<string, readonly [act: Act, told: ConditionReason]>> = {
@@ -31,7 +31,10 @@ const REFUSALS: Readonly<Record<string, readonly [act: Act, told: ConditionReaso
   "529": [no(529, "overloaded_error"), "Unreachable"],
 };
 
-/** Answers that are none, or fail as servers do. Every other one of `hostileActs` is whole, and not the contract's. */
+/**
+ * Answers that are no valid response, or server failures. All other `hostileActs` are complete responses that violate
+ * the contract.
+ */
 const NO_ANSWERS: ReadonlySet<string> = new Set([
   "a body shorter than it says",
   "a chunk that breaks off",
@@ -45,7 +48,7 @@ const NO_ANSWERS: ReadonlySet<string> = new Set([
   "a status of no class",
 ]);
 
-/** Too large for an answer of this API, or too late for any: whichever shows first. */
+/** Too large or too late for any answer of this API, whichever limit applies first. */
 const ENDLESS: ReadonlySet<string> = new Set([
   "a head without end",
   "informational answers without end",
@@ -54,7 +57,7 @@ const ENDLESS: ReadonlySet<string> = new Set([
   "a body of 100 MB",
 ]);
 
-/** Reasons that may be told of an answer: docs/spec/environment.md. */
+/** Reasons that the operator may report for an answer: docs/spec/environment.md. */
 function reasonsFor(name: string): readonly ConditionReason[] {
   const refusal = REFUSALS[name];
   if (refusal) return [refusal[1]];
@@ -65,12 +68,12 @@ function reasonsFor(name: string): readonly ConditionReason[] {
 const typeOf = (reason: ConditionReason): ConditionType =>
   reason === "KeyRejected" ? "Authenticated" : "QueueReachable";
 
-/** One kind of bad answer, and the Environment whose every call gets it. */
+/** One kind of bad answer, and the Environment that gets it for every call. */
 interface Victim {
   readonly answer: string;
   readonly environmentId: string;
   readonly keySecret: string;
-  /** So many calls got it. */
+  /** The number of calls that got it. */
   struck: number;
 }
 
@@ -79,7 +82,7 @@ async function environments({ kube, namespace }: World): Promise<Map<string, Env
   return new Map((items as Environment[]).map((each) => [each.spec.environmentId, each]));
 }
 
-/** What is not told of a victim as it should be; undefined where all is. */
+/** Which expected report is missing for a victim; undefined if none is. */
 function untold({ answer }: Victim, environment: Environment | undefined): string | undefined {
   const reasons = reasonsFor(answer);
   const types = [...new Set(reasons.map(typeOf)), "Ready" as const];
@@ -95,7 +98,7 @@ function isWell(environment: Environment | undefined): boolean {
   );
 }
 
-/** Waits until this holds for every victim; what it does not hold for is in the message. */
+/** Waits until this holds for every victim. The message names those for which it does not. */
 async function untilEach(
   world: World,
   what: string,
@@ -111,7 +114,7 @@ async function untilEach(
   await world.until(what, holds, PATIENCE_MS).catch(() => expect(wrongs, what).toEqual([]));
 }
 
-/** Every kind of bad answer to a call whose good one is `body`. */
+/** Every kind of bad answer to a call whose valid answer is `body`. */
 const actsOn = (body: unknown, elsewhere: string): Record<string, Act> => ({
   ...hostileActs(body, elsewhere),
   ...Object.fromEntries(Object.entries(REFUSALS).map(([name, [act]]) => [name, act])),
@@ -119,14 +122,14 @@ const actsOn = (body: unknown, elsewhere: string): Record<string, Act> => ({
 
 const ANSWERS = Object.keys(actsOn({}, ""));
 
-test("the lists name answers that there are", () => {
+test("the lists name existing answers", () => {
   expect([...NO_ANSWERS, ...ENDLESS].filter((name) => !ANSWERS.includes(name))).toEqual([]);
 });
 
-/** Makes all Environments of one budget ask less often. */
+/** Makes all Environments of one budget send fewer requests. */
 const TOO_MANY = "429";
 
-// What floods makes everything beside it late, and so does a budget that is halved again and again: by themselves.
+// Each group runs alone: answers without end delay everything else, and so does a budget that is halved repeatedly.
 test.each([
   ["that end", ANSWERS.filter((name) => !ENDLESS.has(name) && name !== TOO_MANY)],
   ["without end", [...ENDLESS]],
@@ -141,7 +144,7 @@ test.each([
     const victims = [...many.ids.values()].map(
       (environmentId, i): Victim => ({ answer: answers[i] ?? "", environmentId, keySecret: `key-${i}`, struck: 0 }),
     );
-    // Made once: some of them are megabytes long.
+    // Created once, because some are megabytes long.
     const acts = new Map(Object.entries(GOOD).map(([call, good]) => [call, actsOn(good, elsewhere.origin)]));
     let isHostile = true;
     proxy.strike = ({ url }) => {
@@ -155,7 +158,8 @@ test.each([
 
     await untilEach(world, "each is told", victims, untold);
 
-    // A rejected key is not used again for a while; everything else is answered badly once more, and still told.
+    // The operator does not use a rejected key again for a while. All others get another bad answer, and are still
+    // reported.
     const asked = victims.filter(({ answer }) => !reasonsFor(answer).includes("KeyRejected"));
     const before = new Map(asked.map(({ answer, struck }) => [answer, struck]));
     const isAskedAgain = ({ answer, struck }: Victim) => struck > (before.get(answer) ?? 0) + 1;
@@ -166,11 +170,11 @@ test.each([
         (reason) => findCondition(all.get(environmentId)?.status?.conditions, typeOf(reason))?.status === "False",
       );
     expect(victims.filter((victim) => !isFalse(victim)).map(({ answer }) => answer)).toEqual([]);
-    // Where all others are slow, one of them may have come too late, and been told as that.
+    // A slow answer may have timed out because all others were slow, and is then reported as such.
     await untilEach(world, "each is still told", victims, untold);
 
     isHostile = false;
-    // What a person does who wants a rejected key to be tried again.
+    // What a user does to have a rejected key tried again.
     for (const { keySecret } of victims.filter(({ answer }) => reasonsFor(answer).includes("KeyRejected"))) {
       const ref = { namespace: world.namespace, name: keySecret };
       await world.kube.patch(SECRETS, ref, { metadata: { annotations: { "tried-again": "1" } } }, { type: "merge" });

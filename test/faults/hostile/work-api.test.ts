@@ -16,23 +16,26 @@ import { callOf, GOOD } from "./wire-samples.ts";
 const cluster = useCluster();
 const { seed, long } = readFaultSettings();
 
-/** How many inputs each call gets: those that are made all the time get more. */
+/** The number of inputs for each call. Frequent calls get more. */
 const BROKEN: Readonly<Record<string, number>> = { poll: 33, stats: 33, heartbeat: 16, ack: 8, stop: 8, list: 6 };
 const LIES: Readonly<Record<string, number>> = { poll: 24, stats: 24, heartbeat: 20, ack: 12, stop: 10, list: 6 };
-/** The long run has so many times as many. */
+/** The long run multiplies the number of inputs. */
 const TIMES = long ? 10 : 1;
 
-/** Items that wait or run while the world is hostile. */
+/** Items that wait or run while answers are hostile. */
 const ITEMS = 4;
-/** The shared budget begins at 20 a second and grows by one a second at most; the protocol's own calls come on top. */
+/**
+ * The shared budget starts at 20 requests a second and grows by at most one a second. The protocol's own calls are not
+ * part of it.
+ */
 const MOST_IN_A_SECOND = 300;
 
 const KEPT_BUSY = { seed, items: ITEMS };
 const byUrl = ({ url }: Passing) => callOf(url);
-/** Looked at after faults alone: once all other inputs are used, no more may come. */
+/** The operator lists only after faults, so once all other inputs are used, no more lists may come. */
 const isRare = (call: string) => call === "list";
 
-/** A world whose operator beats for its sessions, so that it makes every call itself, through a proxy. */
+/** A world whose operator sends the heartbeats, so that it makes every call itself, through a proxy. */
 async function hostileWorld(): Promise<{ world: World; proxy: MutatingProxy; secrets: Set<string> }> {
   const world = await startWorld(cluster, {
     ...SHORT_LEASE,
@@ -57,7 +60,7 @@ const isReachable = (world: World) => world.condition("QueueReachable")?.reason 
 const operatorOf = (world: World, proxy: MutatingProxy) =>
   WatchedOperator.start([...world.flags(), "--allowed-api-origins", proxy.url], SHORT_LEASE.timeScale);
 
-test("broken answers to any call, before and after its effect, cost time and nothing else", async () => {
+test("broken answers to any call, before or after its effect, cause only delays", async () => {
   await using elsewhere = await StrictServer.start();
   const { world, proxy, secrets } = await hostileWorld();
   await using _world = world;
@@ -72,7 +75,7 @@ test("broken answers to any call, before and after its effect, cost time and not
   });
   const inputs = new Inputs(all);
   let turn = 0;
-  /** Items of which the simulator takes it that this was told, while the answer never came. */
+  /** Items whose last answer never arrived, although the simulator assumes it did. */
   const untold = new Set<string>();
   const strike = (name: string, { url }: Passing) => {
     turn += 1;
@@ -96,7 +99,7 @@ test("broken answers to any call, before and after its effect, cost time and not
   console.log(inputs.summary(`broken answers of the Work API; at most ${proxy.busiestSecond} requests a second`));
 });
 
-test("answers that lie in one part harm nobody beyond what they lie about", async () => {
+test("answers with one false field do no harm beyond what that field is about", async () => {
   const { world, proxy, secrets } = await hostileWorld();
   await using _world = world;
   await using _proxy = proxy;
@@ -113,7 +116,7 @@ test("answers that lie in one part harm nobody beyond what they lie about", asyn
   }));
   await using operator = await operatorOf(world, proxy);
   await untilUsed(world, operator, inputs, KEPT_BUSY);
-  // Whatever was lied about the items of before: those that come now are served.
+  // Whatever was false about previous items, new items are served.
   const fresh = Array.from({ length: ITEMS }, () => world.simulator.enqueue(world.environmentId));
   const areServed = () => {
     operator.assertAlive();

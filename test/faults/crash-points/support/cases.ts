@@ -3,15 +3,15 @@ import type { Death } from "../../../support/sudden-death.ts";
 import { type FaultSettings, readFaultSettings } from "../../support/settings.ts";
 import type { LeaseKind, ScenarioName } from "./scenarios.ts";
 
-/** One death: at which point of which scenario. */
+/** One death: the scenario and the point in it. */
 export interface CrashCase<Name extends string = ScenarioName> {
   readonly scenario: Name;
-  /** The scenario with this lease in the place of its own. */
+  /** Replaces the scenario's own lease. */
   readonly lease?: LeaseKind;
   readonly death: Pick<Death, "point" | "phase" | "asks" | "occurrence">;
 }
 
-/** A write dies before it is sent, on the wire, and with its answer unseen. */
+/** The operator dies before a write is sent, while it is in flight, and before it reads the answer. */
 export function writes<Name extends string>(
   scenario: Name,
   points: readonly string[],
@@ -23,12 +23,12 @@ export function writes<Name extends string>(
   );
 }
 
-/** A read changes nothing: whenever it dies at one, what stands there is the same. */
+/** A read changes nothing, so the moment of death does not matter. */
 export function reads<Name extends string>(scenario: Name, points: readonly string[]): CrashCase<Name>[] {
   return points.map((point) => ({ scenario, death: { point, phase: "after" } }));
 }
 
-/** The same once more with `lease: Operator`. */
+/** Adds each case with `lease: Operator`. */
 export function bothLeases(cases: readonly CrashCase[]): readonly CrashCase[] {
   return [...cases, ...cases.map((each) => ({ ...each, lease: "Operator" as const }))];
 }
@@ -36,14 +36,17 @@ export function bothLeases(cases: readonly CrashCase[]): readonly CrashCase[] {
 export const caseName = ({ scenario, lease, death: { point, phase, asks } }: CrashCase<string>) =>
   `${point}${asks ? ` ${JSON.stringify(asks)}` : ""} (${phase}), ${scenario}${lease ? `, lease: ${lease}` : ""}`;
 
-/** What a claim's writes leave behind depends on who beats: they are sampled for each lease. */
+/** What a claim's writes leave behind depends on which side sends heartbeats, so a sample has them for each lease. */
 const CLAIM_WRITE = /^(?:claim|session)\.(?!read|look|reread)/;
 
-/** Cases of which a sample has one. */
+/** A sample has one of the cases with the same key. */
 const sampledAs = ({ scenario, lease, death: { point, asks } }: CrashCase<string>) =>
   JSON.stringify([scenario, point, asks, CLAIM_WRITE.test(point) ? lease : undefined]);
 
-/** The cases of a run: all, or a sample of one death for each request, so that any six seeds in a row are all. */
+/**
+ * The cases of a run: all of them, or a sample with one death for each request. Any six consecutive seeds cover all
+ * cases.
+ */
 export function chosen<Name extends string>(
   cases: readonly CrashCase<Name>[],
   { sample, seed }: Pick<FaultSettings, "sample" | "seed"> = readFaultSettings(),
@@ -53,7 +56,9 @@ export function chosen<Name extends string>(
   return [...groups.values()].flatMap((phases, at) => phases[(seed + at) % phases.length] ?? []);
 }
 
-/** Every death in `sessions` mode. Where no scenario of its own leads to a point with `lease: Operator`, that with `Worker` does. */
+/**
+ * Every death in `sessions` mode. If a point has no scenario with `lease: Operator`, the one with `Worker` is adapted.
+ */
 export const SESSION_CASES: readonly CrashCase[] = [
   ...bothLeases([
     ...reads("served", ["recover.list", "environment.read", "claim.read-pod", "queue.stats"]),

@@ -5,7 +5,7 @@ import { startDoomed } from "./doomed.ts";
 import { expectEnd, watchRuns } from "./ends.ts";
 import { itemsOf, type Scenario } from "./scenarios.ts";
 
-/** Kills an operator at one point, has another one go on, and looks how it ends. Throws what is wrong. */
+/** Kills an operator at one point, starts another one, and checks the end. @throws an error that names what is wrong */
 export async function crash(cluster: TestCluster, scenario: Scenario, { death }: CrashCase<string>): Promise<void> {
   const options = scenario.world();
   await using world = await startWorld(cluster, options);

@@ -7,21 +7,24 @@ import type { Death } from "../../../support/sudden-death.ts";
 import { TEST_TIME_SCALE, type World } from "../../../support/world.ts";
 import { PATIENCE_MS } from "../../support/patience.ts";
 
-/** Of its log, for the message of a death that did not come. */
+/** Log lines in the message of a death that did not happen. */
 const LINES_KEPT = 40;
 
-/** Compiled sources, which every process of a run shares: half of the cost of its start. */
+/** Compiled sources, shared by all processes of a run. This halves the cost of a start. */
 const COMPILE_CACHE = join(tmpdir(), "berth-compile-cache");
 
 const MAIN = new URL("../../../support/operator-main.ts", import.meta.url).pathname;
 
 /** An operator that will die at a point. */
 export interface Doomed {
-  /** Resolves when it has died as it should. Rejects when it ended in another way, or lives on. */
+  /** Resolves when the operator has died as planned. Rejects if it ended in another way or stays alive. */
   readonly died: Promise<void>;
 }
 
-/** Starts an operator that dies (kill -9) as `death` says. @param timeScale of its own pauses */
+/**
+ * Starts an operator that kills itself with SIGKILL as `death` says.
+ * @param timeScale divides the operator's own pauses
+ */
 export function startDoomed(world: World, death: Death, timeScale = TEST_TIME_SCALE): Doomed {
   const flags = [...world.flags(), "--leader-elect=false", "--log-level", "info"];
   const args = [MAIN, String(timeScale), "--death", JSON.stringify(death), ...flags];
@@ -51,7 +54,7 @@ export function startDoomed(world: World, death: Death, timeScale = TEST_TIME_SC
   return { died: wait() };
 }
 
-/** Those of a run of tests are none of the operator's, which takes no variable of its name that it does not know. */
+/** The tests' own variables must not reach the operator, which rejects unknown variables with its prefix. */
 function withoutSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("BERTH_")));
 }

@@ -13,7 +13,7 @@ import type { World } from "../../../support/world.ts";
 import { PATIENCE_MS } from "../../support/patience.ts";
 import type { Scenario } from "./scenarios.ts";
 
-/** Which Pods ran which item, from here on: by work id, the uids of Pods whose session container was seen to start. */
+/** Records from now on which Pods ran each item: by work id, the uids of Pods whose session container started. */
 export function watchRuns(world: World): ReadonlyMap<string, ReadonlySet<string>> {
   const runs = new Map<string, Set<string>>();
   world.onPodChange(() => {
@@ -28,7 +28,7 @@ export function watchRuns(world: World): ReadonlyMap<string, ReadonlySet<string>
   return runs;
 }
 
-/** Waits until nothing is under way any more, and holds everybody's promises against what is there. */
+/** Waits until nothing is in progress, and checks every promise against the final state. */
 export async function expectEnd(
   world: World,
   scenario: Scenario,
@@ -49,7 +49,7 @@ export async function expectEnd(
   for (const resource of [POD_DISRUPTION_BUDGETS, NETWORK_POLICIES, DEPLOYMENTS] as Resource<KubeObject>[]) {
     await world.until(`no ${resource.kind} is left`, () => isNone(world, resource), PATIENCE_MS);
   }
-  // Asked live: a watch may be behind that of the Environment.
+  // Listed directly, because a watch may lag behind that of the Environment.
   const labelSelector = LABEL_ENVIRONMENT;
   const secrets = async () => (await world.kube.list(SECRETS, { namespace: world.namespace, labelSelector })).items;
   const claims = (await secrets()).filter(({ type }) => type === CLAIM_SECRET_TYPE);
@@ -63,18 +63,18 @@ async function expectItem(world: World, { ends }: Scenario, item: ItemRecord, co
   const wrong = (what: string) => {
     throw new Error(`item ${item.id} ${what}: ${JSON.stringify(item)}\n${world.describe()}`);
   };
-  // Where a lease lapsed, or was let go, the item was queued again, and may be acknowledged anew: once.
+  // An item whose lease lapsed or was released is queued again, and may be acknowledged once more per generation.
   const generations = item.acks.map(({ generation }) => generation);
   if (new Set(generations).size < generations.length) wrong("was acknowledged twice");
   if (containers > item.acks.length) wrong(`ran in ${containers} containers`);
   const ran = containers > 0 || item.firstBeatAt !== undefined;
-  // Events are written beside the work, and shown by a watch of their own.
+  // The operator writes Events asynchronously, and the test sees them through a separate watch.
   const isToldOf = () => isTold(world, item);
   if (ends === "served" && !ran) await world.until(`item ${item.id} never ran, and somebody says why`, isToldOf);
   if (ends === "stopped" && item.stoppedBy?.as !== "environment-key") wrong("was not stopped by the operator");
 }
 
-/** Somebody who looks for the item finds out what became of it. */
+/** Whether an Event names the item, so that a user can find out what became of it. */
 function isTold(world: World, item: ItemRecord): boolean {
   return world.allEvents.some(({ message }) => message?.includes(item.id));
 }

@@ -16,39 +16,39 @@ import type { Unanswered } from "../../../support/sudden-death.ts";
 import type { World, WorldOptions } from "../../../support/world.ts";
 import { PATIENCE_MS } from "../../support/patience.ts";
 
-/** Who beats. */
+/** The side that sends heartbeats. */
 export type LeaseKind = "Worker" | "Operator";
 
 /** What leads an operator to a point, and how it may end. */
 export interface Scenario {
   readonly world: () => WorldOptions;
-  /** The spec's fields over those of the world's own. */
+  /** Overrides fields of the world's default spec. */
   readonly spec?: (world: World) => Record<string, unknown>;
-  /** Items that are queued from the start: what is enqueued; one plain session unless given. */
+  /** Items that are enqueued at the start; one plain session by default. */
   readonly items?: readonly Parameters<World["simulator"]["enqueue"]>[1][];
-  /** Before the first operator runs. */
+  /** Runs before the first operator starts. */
   readonly before?: (world: World) => Promise<void>;
-  /** Whatever else happens, beside the operators. */
+  /** Runs concurrently with the operators. */
   readonly meanwhile?: (world: World) => Promise<void>;
-  /** When it is dead, before another one runs. */
+  /** Runs after the first operator has died and before the next one starts. */
   readonly between?: (world: World) => Promise<void>;
-  /** Answers that the operator that dies does not get. */
+  /** Answers that the dying operator does not receive. */
   readonly unanswered?: readonly Unanswered[];
   /**
-   * How its items end. `served`: a container ran, and the item is stopped. `stopped`: stopped by the operator; a container may
-   * have run. `returned`: back in the queue, since nobody is left who could stop it.
+   * How its items end. `served`: a container ran, and the item is stopped. `stopped`: the operator stopped it; a
+   * container may have run. `returned`: it is back in the queue, because no client can stop it any more.
    */
   readonly ends: "served" | "stopped" | "returned";
-  /** What else is to be so at the end, before the Environment is deleted. */
+  /** A further check at the end, before the Environment is deleted. */
   readonly atEnd?: (world: World) => Promise<unknown>;
 }
 
 const fate = (value: FateInput) => ({ node: { fates: () => value } });
 
-/** One Pod at a time, or the first one that is made need not be the first one that is claimed. */
+/** One Pod at a time; otherwise the first Pod created might not be the first one claimed. */
 const ONE_POD = { maxConcurrent: 1, warm: 1 };
 
-/** The first session container has one fate, all later ones are workers'. With ONE_POD. */
+/** The first session container has this fate; later ones are stock workers. Needs ONE_POD. */
 function firstHas(first: FateInput): Pick<WorldOptions, "node"> {
   let pod: string | undefined;
   const fates = ({ metadata }: { metadata: { uid?: string } }): FateInput => {
@@ -75,7 +75,7 @@ async function budgets(world: World) {
   return (await world.kube.list(POD_DISRUPTION_BUDGETS, { namespace: world.namespace })).items;
 }
 
-/** A Pod that a settled claim left behind: marked as assigned, with no Secret. */
+/** Creates a Pod as a settled claim leaves it: marked as assigned, without a Secret. */
 async function leaveBehind(world: World): Promise<void> {
   const labels = {
     [LABEL_MANAGED_BY]: "berth",
@@ -93,14 +93,16 @@ async function leaveBehind(world: World): Promise<void> {
   });
 }
 
-/** Somebody changes the claim's Secret, as no user should: the next request of ours that names its version is refused. */
+/**
+ * Changes the claim's Secret, which no user should do, so that the operator's next request with its version is refused.
+ */
 async function changeRecord(world: World): Promise<void> {
   const { metadata } = await untilClaimed(world, true);
   const patch = { metadata: { annotations: { "changed-by": "somebody" } } };
   await world.kube.patch(SECRETS, { namespace: world.namespace, name: metadata.name ?? "" }, patch, { type: "merge" });
 }
 
-/** From now on the Work API answers nothing that a claim could be settled with. */
+/** Makes the Work API fail every call that could settle a claim. */
 function breakWorkApi(world: World): void {
   for (const call of ["list", "heartbeat", "stop"] as const) {
     world.simulator.inject({ kind: "status", status: 500, call });
@@ -108,25 +110,25 @@ function breakWorkApi(world: World): void {
 }
 
 /**
- * For `lease: Operator`. The next operator waits until a value has stood still, for 50 s of its own time, which must be longer
- * than a holder's interval on the simulator's clock (half a lease); and the lease is to outlive that wait, the interval before
- * it and the start of a process.
+ * For `lease: Operator`. The next operator waits until a value has been unchanged for 50 s of its own time. That must
+ * be longer than a holder's heartbeat interval on the simulator's clock (half a lease). The lease must outlast that
+ * wait, the interval before it, and the start of a process.
  */
 const KEPT = { simulator: { limits: { ttlSeconds: 32, maxTtlSeconds: 32 } }, timeScale: 3 } as const;
 
-/** A session with a volume of its own. */
+/** A session with its own volume. */
 const OWN_VOLUME = {
   world: () => ({}),
   before: async (world: World) => {
     await allowVolumes(world);
-    // One more, since a volume that was deleted leaves its own to an administrator.
+    // Two volumes, because only an administrator can release the volume of a deleted claim.
     await provideVolumes(world, 2);
   },
   spec: (world: World) => ({ sessions: { ...(world.spec()["sessions"] as object), ...perSession(world) } }),
   ends: "served",
 } as const;
 
-/** The session's volume, used no more, since its item is over: it is left in between where a Pod is let go. */
+/** The session's volume once its item is stopped and it is unused. A released item leaves it unused in between. */
 const untilLeft = (world: World) =>
   world.until(
     "a volume is left",
@@ -141,14 +143,14 @@ const SESSION = {};
 const ofOperator = (over: Record<string, unknown> = {}) => ({ sessions: { lease: "Operator", ...over } });
 
 export const SCENARIOS = {
-  /** lease: Worker, from the first Pod to the finalizer's end. */
+  /** lease: Worker, from the first Pod to the removal of the finalizer. */
   served: { world: () => ({}), ends: "served" },
-  /** The same, and its Pod is kept for its logs: so long that the next operator finds it marked. */
+  /** The same, and the Pod is retained for its logs long enough that the next operator finds it marked. */
   retained: { world: () => ({ sessions: { retainFinishedSeconds: 5 } }), ends: "served" },
-  /** parking: Init and a File. */
+  /** parking: Init and credential delivery as a file. */
   filed: {
     world: () => ({
-      // The init container waits for its key as it does in life.
+      // The init container waits for its key as it does on a real node.
       node: {
         runtime: (_pod, { name }) => (name === GATE_CONTAINER ? "process" : "scripted"),
         fates: (_pod, { name }) => (name === GATE_CONTAINER ? undefined : { kind: "worker", workMs: 300 }),
@@ -157,7 +159,7 @@ export const SCENARIOS = {
     }),
     ends: "served",
   },
-  /** workspace: PerSession: a volume is made, then a Pod with it, then the item is claimed. */
+  /** workspace: PerSession: the operator creates a volume, then a Pod that uses it, then claims the item. */
   "own-volume": {
     ...OWN_VOLUME,
     atEnd: (world) => untilLeft(world),
@@ -176,7 +178,7 @@ export const SCENARIOS = {
       if (volumes.length !== 1) throw new Error(`${volumes.length} volumes of one session`);
     },
   },
-  /** Its time is over. */
+  /** The volume's retention time has passed. */
   "own-volume-expired": {
     ...OWN_VOLUME,
     meanwhile: async (world) => {
@@ -187,17 +189,17 @@ export const SCENARIOS = {
     },
     atEnd: (world) => world.until("no volume", async () => (await sessionVolumes(world)).length === 0, PATIENCE_MS),
   },
-  /** lease: Operator; the program knows nothing of it. */
+  /** lease: Operator; the program does not know about it. */
   kept: {
     world: () => ({ ...KEPT, ...fate({ kind: "exit", code: 0, afterMs: 5_000 }), ...ofOperator() }),
     ends: "served",
   },
-  /** The same for longer than a lease needs to be beaten again: 10 s at most, at this pace. */
+  /** The same, but longer than the heartbeat interval, which is 10 s at most at this pace. */
   beaten: {
     world: () => ({ ...KEPT, ...fate({ kind: "exit", code: 0, afterMs: 20_000 }), ...ofOperator() }),
     ends: "served",
   },
-  /** lease: Worker; the worker ends when it is told to stop. */
+  /** lease: Worker; the worker ends when its item is stopped. */
   overdue: {
     world: () => ({
       ...SHORT_LEASE,
@@ -207,7 +209,7 @@ export const SCENARIOS = {
     }),
     ends: "served",
   },
-  /** lease: Worker; it heeds nothing, and is deleted. */
+  /** lease: Worker; the program ignores the stop, and its Pod is deleted. */
   unheeding: {
     world: () => ({ ...SHORT_LEASE, ...fate({ kind: "run" }), sessions: { maxDurationSeconds: 6 } }),
     meanwhile: async (world) => {
@@ -216,22 +218,22 @@ export const SCENARIOS = {
     },
     ends: "served",
   },
-  /** lease: Operator; overdue: stopped, deleted, settled. */
+  /** lease: Operator; an overdue session is stopped, deleted and settled. */
   "overdue-kept": {
     world: () => ({ ...KEPT, ...fate({ kind: "run" }), ...ofOperator({ maxDurationSeconds: 2 }) }),
     ends: "served",
   },
-  /** lease: Worker, onPodFailure: Stop; dies without a word while its lease runs. */
+  /** lease: Worker, onPodFailure: Stop; the worker dies silently while its lease is valid. */
   died: {
     world: () => ({ ...SHORT_LEASE, ...fate({ kind: "worker", workMs: 500, end: "oom" }) }),
     ends: "served",
   },
-  /** The same before its first beat. */
+  /** The same, but before its first heartbeat. */
   unbeaten: {
     world: () => ({ ...SHORT_LEASE, ...fate({ kind: "exit", code: 1, afterMs: 300 }) }),
     ends: "stopped",
   },
-  /** lease: Worker, onPodFailure: Release; unbeaten, released, run anew. */
+  /** lease: Worker, onPodFailure: Release; it dies before a heartbeat, and its item is released and runs again. */
   released: {
     world: () => ({
       ...SHORT_LEASE,
@@ -249,13 +251,13 @@ export const SCENARIOS = {
     }),
     ends: "served",
   },
-  /** The acknowledgement took effect, and its answer is lost. */
+  /** The acknowledgement takes effect, and its answer is lost. */
   unanswered: {
     world: () => ({}),
     unanswered: [{ point: "claim.ack", api: "work", phase: "after", times: 1 }],
     ends: "served",
   },
-  /** No acknowledgement arrives. */
+  /** No acknowledgement reaches the Work API. */
   unacknowledged: {
     world: () => ({}),
     unanswered: [{ point: "claim.ack", api: "work", phase: "before" }],
@@ -279,15 +281,15 @@ export const SCENARIOS = {
     unanswered: [{ point: "session.open", api: "kube", phase: "after", times: 1 }],
     ends: "served",
   },
-  /** The claim's Secret is changed by somebody else. */
+  /** Another client changes the claim's Secret. */
   changed: {
     world: () => fate({ kind: "worker", workMs: 3_000 }),
     meanwhile: changeRecord,
     ends: "served",
   },
-  /** An item that is no session. */
+  /** An item that is not a session. */
   healthcheck: { world: () => ({}), items: [{ type: "healthcheck" }], ends: "stopped" },
-  /** The same, acknowledged and not stopped. */
+  /** The same, acknowledged but not stopped. */
   "half-refused": {
     world: () => ({}),
     items: [{ type: "healthcheck" }],
@@ -298,20 +300,20 @@ export const SCENARIOS = {
   "no-credential": { world: () => SHORT_LEASE, items: [{ secret: false }], ends: "stopped" },
   /** Nothing to do. */
   idle: { world: () => ({}), items: [], ends: "served" },
-  /** The first Pod's creation never arrives, and nobody says so. */
+  /** The request to create the first Pod is lost without an error. */
   uncreated: {
     world: () => ({}),
     items: [],
     unanswered: [{ point: "prepare.create-pod", api: "kube", phase: "before", times: 1 }],
     ends: "served",
   },
-  /** A Pod that does not get ready for a while, and does not say why. */
+  /** A Pod that is not ready for a while and reports no reason. */
   slow: {
     world: () => fate({ kind: "sandbox", times: 2, message: "no network yet" }),
     items: [],
     ends: "served",
   },
-  /** Another template: the free Pod is replaced. */
+  /** The template changes, and the parked Pod is replaced. */
   replaced: {
     world: () => ({}),
     items: [],
@@ -353,7 +355,7 @@ export const SCENARIOS = {
         PATIENCE_MS,
       ),
   },
-  /** No longer. */
+  /** disruption: Protect is turned off again. */
   unprotected: {
     world: () => ({
       ...SHORT_LEASE,
@@ -367,7 +369,7 @@ export const SCENARIOS = {
     ends: "served",
     atEnd: (world) => world.until("no budget", async () => (await budgets(world)).length === 0, PATIENCE_MS),
   },
-  /** The Pods may reach more. */
+  /** The egress rules allow the Pods more destinations. */
   reached: {
     world: () => ({}),
     items: [],
@@ -377,7 +379,7 @@ export const SCENARIOS = {
     },
     ends: "served",
   },
-  /** And everything. */
+  /** The egress rules allow every destination. */
   "not-held": {
     world: () => ({}),
     items: [],
@@ -400,7 +402,7 @@ export const SCENARIOS = {
     },
     ends: "served",
   },
-  /** The same with lease: Operator, which tells the container by SIGTERM alone. */
+  /** The same with lease: Operator, where only SIGTERM tells the container to stop. */
   "drained-kept": {
     world: () => ({ ...KEPT, ...fate({ kind: "run" }), ...ofOperator() }),
     meanwhile: async (world) => {
@@ -409,7 +411,7 @@ export const SCENARIOS = {
     },
     ends: "served",
   },
-  /** And nothing can be settled. */
+  /** The same, and the Work API fails every call that could settle the claim. */
   "given-up": {
     world: () => ({
       ...SHORT_LEASE,
@@ -423,7 +425,7 @@ export const SCENARIOS = {
     },
     ends: "returned",
   },
-  /** Somebody took the finalizer away by hand; an Environment of the name is made again. */
+  /** A user removes the finalizer by hand, and an Environment of the same name is created. */
   unheld: {
     world: () => ({ ...SHORT_LEASE, ...fate({ kind: "worker", end: "hang" }) }),
     meanwhile: async (world) => {
@@ -442,7 +444,7 @@ export const SCENARIOS = {
 
 export type ScenarioName = keyof typeof SCENARIOS;
 
-/** Who beats in it. */
+/** The side that sends heartbeats in this scenario. */
 export function leaseOf({ world }: Scenario): LeaseKind {
   return world().sessions?.["lease"] === "Operator" ? "Operator" : "Worker";
 }
@@ -452,7 +454,7 @@ export function scenarioOf(name: ScenarioName, lease?: LeaseKind): Scenario {
   return lease === "Operator" ? keptByOperator(scenario) : scenario;
 }
 
-/** The same with `lease: Operator`. Where nothing is ever beaten, its own pace will do. */
+/** The same with `lease: Operator`. A scenario without heartbeats keeps its own pace. */
 function keptByOperator(scenario: Scenario): Scenario {
   const world = (): WorldOptions => {
     const options = scenario.world();
@@ -468,7 +470,7 @@ function keptByOperator(scenario: Scenario): Scenario {
   return { ...scenario, world };
 }
 
-/** A program that does for as long what this worker does, and knows nothing of the work item. */
+/** A program that runs as long as this worker and does not know about the work item. */
 function withoutBeats(is: FateInput | undefined): FateInput | undefined {
   if (is?.kind !== "worker") return is;
   const { end, workMs: afterMs = 0 } = is;
@@ -476,6 +478,6 @@ function withoutBeats(is: FateInput | undefined): FateInput | undefined {
   return end === "oom" || end === "killed" ? { kind: end, afterMs } : { kind: "exit", code: 0, afterMs };
 }
 
-/** What is enqueued before the first operator starts. */
+/** The items to enqueue before the first operator starts. */
 export const itemsOf = ({ items }: Scenario): readonly Parameters<World["simulator"]["enqueue"]>[1][] =>
   items ?? [SESSION];

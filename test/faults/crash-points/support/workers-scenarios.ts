@@ -6,7 +6,7 @@ import { PATIENCE_MS } from "../../support/patience.ts";
 import { type CrashCase, reads, writes } from "./cases.ts";
 import type { Scenario } from "./scenarios.ts";
 
-/** Workers that take up an item, serve it for so long, and take up the next. */
+/** Workers that poll for an item, serve it for `workMs`, and poll for the next one. */
 const pollers =
   (workMs = 3_000) =>
   (): WorldOptions => ({
@@ -30,7 +30,7 @@ async function replicas(world: World): Promise<number[]> {
   return (await deploymentsOf(world)).map(({ spec: { replicas: count = 1 } }) => count);
 }
 
-/** One Deployment of so many, and nobody's session ended for it. */
+/** Waits for one Deployment with this number of replicas, and checks that scaling ended no session. */
 const settledAt = (count: number) => async (world: World) => {
   await world.until(
     `one Deployment of ${count}`,
@@ -44,7 +44,7 @@ const settledAt = (count: number) => async (world: World) => {
   if (ended.length > 0) throw new Error(`busy workers were ended: ${ended.join("; ")}`);
 };
 
-/** Somebody changes the template of the Deployment. */
+/** Changes the Deployment's template, as another client might. */
 async function changeTemplate(world: World): Promise<void> {
   await untilRunning(world, 1);
   const [deployment] = await deploymentsOf(world);
@@ -54,9 +54,9 @@ async function changeTemplate(world: World): Promise<void> {
 }
 
 export const WORKERS_SCENARIOS = {
-  /** From none to as many as items wait, and back to none. */
+  /** From zero to the number of waiting items, and back to zero. */
   scaled: { world: pollers(), spec: spec(), items: [{}, {}], ends: "served", atEnd: settledAt(0) },
-  /** From one to two. */
+  /** From one worker to two. */
   grown: {
     world: pollers(),
     spec: spec({ minReplicas: 1 }),
@@ -79,7 +79,7 @@ export const WORKERS_SCENARIOS = {
     },
     ends: "served",
   },
-  /** The Deployment is changed by somebody else. */
+  /** Another client changes the Deployment. */
   changed: {
     world: pollers(),
     spec: spec({ minReplicas: 1 }),
@@ -88,7 +88,7 @@ export const WORKERS_SCENARIOS = {
     ends: "served",
     atEnd: settledAt(1),
   },
-  /** The Pods may reach more. */
+  /** The egress rules allow the Pods more destinations. */
   reached: {
     world: pollers(),
     spec: spec({ minReplicas: 1 }),
@@ -100,7 +100,7 @@ export const WORKERS_SCENARIOS = {
     ends: "served",
     atEnd: settledAt(1),
   },
-  /** And everything. */
+  /** The egress rules allow every destination. */
   "not-held": {
     world: pollers(),
     spec: spec({ minReplicas: 1 }),
