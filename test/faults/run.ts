@@ -1,4 +1,4 @@
-/** `npm run test:faults`: what tries to break Berth's promises, with a seed. See docs/faults.md. */
+/** `npm run test:faults`: tests that try to break Berth's promises, with a seed. See docs/faults.md. */
 import { runNode, splitFlags, vitestFile } from "../support/run-vitest.ts";
 import { chooseSeed, LONG, SAMPLE, SEED } from "./support/settings.ts";
 

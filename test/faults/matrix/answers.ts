@@ -3,7 +3,7 @@ import { json, type Reply } from "../../../simulator/http.ts";
 import { KubeApiError } from "../../../src/kube/errors.ts";
 import type { KubeRequest } from "../../sessions/loops/kube.ts";
 
-/** What a request is answered with while the fault lasts; `lost`: it takes effect, and its answer never comes. */
+/** The answer to each request while the fault lasts; `lost`: the request takes effect, and its answer never arrives. */
 export const KUBE_ANSWERS = ["400", "401", "403", "404", "409", "422", "429", "500", "503", "none", "lost"] as const;
 export const WORK_ANSWERS = [
   "400",
@@ -22,17 +22,17 @@ export const WORK_ANSWERS = [
 export type KubeAnswer = (typeof KUBE_ANSWERS)[number];
 export type WorkAnswer = (typeof WORK_ANSWERS)[number];
 
-/** What every refusal here says. */
+/** The message of every refusal here. */
 export const SERVERS_WORDS = "refused by the matrix";
 
-/** A request that is never answered; no history lasts so long. */
+/** A request that is never answered; no history lasts this long. */
 export const NEVER_MS = 1e12;
 
 const KUBE_REASONS: Readonly<Record<string, string>> = {
   "400": "BadRequest",
   "401": "Unauthorized",
   "403": "Forbidden",
-  // A page of a proxy, or a path that the server does not know: no word about the object.
+  // A proxy's page, or a path that the server does not know; it says nothing about the object.
   "404": "",
   "409": "Conflict",
   "422": "Invalid",
@@ -41,10 +41,10 @@ const KUBE_REASONS: Readonly<Record<string, string>> = {
   "503": "ServiceUnavailable",
 };
 
-/** As the API server's priority and fairness says it. */
+/** As the API server's priority and fairness sends it. */
 const RETRY_AFTER_MS = 1_000;
 
-/** The refusal of a request by the API server. */
+/** A refusal by the API server. */
 export function kubeRefusal(answer: KubeAnswer, { verb, plural }: KubeRequest): KubeApiError {
   const status = Number(answer);
   const isWrite = verb !== "get" && verb !== "list" && verb !== "watch";
@@ -68,13 +68,16 @@ const WORK_TYPES: Readonly<Record<string, string>> = {
   "503": "overloaded_error",
 };
 
-/** The refusal of a request by the Work API. */
+/** A refusal by the Work API. */
 export function workRefusal(answer: WorkAnswer): Reply {
   const status = Number(answer);
   return json(status, new ApiError(status, WORK_TYPES[answer] ?? "api_error", SERVERS_WORDS).body);
 }
 
-/** How long a slow Work API holds up a request, and then its answer: calls of the protocol are given up before it comes. */
+/**
+ * How long a slow Work API delays a request, and then its answer. The operator gives up calls of the protocol before
+ * the answer comes.
+ */
 export function slowMs(call: string): { readonly requestMs: number; readonly answerMs: number } {
   return call === "poll" || call === "stats" ? { requestMs: 0, answerMs: 5_000 } : { requestMs: 700, answerMs: 1_300 };
 }

@@ -4,34 +4,37 @@ import { KEY_USE } from "../../../src/protocol/journal.ts";
 import type { KubeRequest } from "../../sessions/loops/kube.ts";
 import { type LoopWorld, NAMESPACE } from "../../sessions/loops/loop-world.ts";
 
-/** When the fault begins: before the operator starts, while nothing is to be done, or while work waits and sessions run. */
+/**
+ * When the fault begins: before the operator starts, while there is nothing to do, or while work waits and sessions
+ * run.
+ */
 export type Begin = "start" | "idle" | "busy";
 
-/** A row of the matrix: one call of the operator, and the world in which it is sent. */
+/** A row of the matrix: one call of the operator, and the world in which the operator sends it. */
 export interface Row {
   readonly sessions?: Record<string, unknown>;
   readonly begin?: Begin;
-  /** Items are of a few sessions in turn, whose volumes are used again. */
+  /** Items belong to a few sessions in turn, whose volumes are reused. */
   readonly comesBack?: boolean;
-  /** New work comes so often while the fault lasts, in seconds; 90. */
+  /** Seconds between new items while the fault lasts; 90 by default. */
   readonly arrivalSeconds?: number;
-  /** Some acknowledgements get no answer, so that their items have to be listed. */
+  /** Some acknowledgements get no answer, so that the operator has to list their items. */
   readonly losesAcks?: boolean;
-  /** What a user does just after the fault began, for a call that is sent for nothing else. */
+  /** What a user does just after the fault begins, if the operator sends the call for no other reason. */
   readonly first?: (world: LoopWorld) => void;
-  /** What another client of the API server does all the time. */
+  /** What another client of the API server does throughout. */
   readonly always?: (world: LoopWorld) => void;
-  /** How long Pods take to get ready, in seconds; a second or two. */
+  /** Seconds until Pods are ready; one or two by default. */
   readonly prepareSeconds?: number;
-  /** Failures of it that hinder nothing are only counted, with all requests, by status code. */
+  /** Failures of this call that block nothing are only counted by status code, with all other requests. */
   readonly isOnlyCounted?: boolean;
-  /** What `Ready` or an Event says where the answer of this call is not what a person can fix. */
+  /** What `Ready` or an Event says if the answer to this call is not what a user can fix. */
   readonly says?: string;
   /** `Ready` cannot be written, so an Event or the log has to report the fault. */
   readonly silencesStatus?: boolean;
 }
 
-/** The name of a request to the API server, as the rows of the matrix have it. */
+/** The name of a request to the API server in the rows of the matrix. */
 export function kubeCallOf({ verb, plural, name, body, status, dryRun }: KubeRequest): string {
   const about = `${verb} ${plural}`;
   const fields = (body ?? {}) as {
@@ -55,7 +58,7 @@ export function kubeCallOf({ verb, plural, name, body, status, dryRun }: KubeReq
   }
 }
 
-/** Another client writes to the Secrets of claims, so that the operator has to read them again. */
+/** Another client writes to the claims' Secrets, so that the operator has to read them again. */
 function editClaims(world: LoopWorld): void {
   const at = String(world.clock.monotonic());
   for (const { metadata } of world.claims) {
@@ -63,14 +66,14 @@ function editClaims(world: LoopWorld): void {
   }
 }
 
-/** A user pauses for five seconds every four minutes: the same Events again and again. */
+/** A user pauses the Environment for five seconds every four minutes, which causes the same Events repeatedly. */
 function pauseNowAndThen(world: LoopWorld): void {
   if (Math.floor(world.clock.monotonic() / 1_000) % 240 !== 0) return;
   world.patchEnvironment({ spec: { paused: true } });
   world.clock.setTimer(() => world.patchEnvironment({ spec: { paused: false } }), 5_000);
 }
 
-/** A conflict is told in the operator's own words: those of the server say no more. */
+/** The operator reports a conflict in its own words, because the server's message adds nothing. */
 const CONFLICT = "the claim's Secret was changed or replaced";
 
 const PROTECT = { disruption: "Protect" };

@@ -24,7 +24,7 @@ const MINUTE = 60 * SECOND;
 
 export type Lease = "Worker" | "Operator";
 
-/** One cell of the matrix; `answer` null: a fair run of the same world. */
+/** One cell of the matrix. If `answer` is null, the same world runs without a fault. */
 export interface Cell {
   readonly api: "kube" | "work";
   readonly call: string;
@@ -32,52 +32,60 @@ export interface Cell {
   readonly lease: Lease;
 }
 
-/** What a cell came to. */
+/** The outcome of a cell. */
 export interface Result {
   /** Requests that the fault hit. */
   readonly hits: number;
-  /** What was expected and did not hold, each with what was seen. */
+  /** Expectations that did not hold, each with what was observed. */
   readonly failures: readonly string[];
-  /** Calls that the operator sent, by the rows' names. */
+  /** Calls that the operator sent, by row name. */
   readonly sent: ReadonlySet<string>;
   readonly log: readonly string[];
 }
 
 /** How long a fault lasts. */
 const FAULT_MS = 30 * MINUTE;
-/** New work comes so often while it lasts. */
+/** Seconds between new items during the fault. */
 const ARRIVAL_SECONDS = 90;
 const FIRST_ITEMS = 6;
 const MAX_CONCURRENT = 4;
-/** Sessions whose items come again and again. */
+/** The number of sessions to which returning items belong. */
 const SESSIONS = 4;
 const WARM = 1;
 const SERVES_MS = 40 * SECOND;
 const RETAIN_SECONDS = 30;
 
-/** A problem is visible so long after it began, and a status is written a little later. */
+/** A problem must be visible this long after it began. Writing the status takes a little longer. */
 const TOLD_MS = 60 * SECOND;
 const WRITTEN_MS = 6 * SECOND;
-/** Where every request is answered, only the lack of progress shows: so long is waited for it. */
+/**
+ * If every request is answered, only the lack of progress shows. The operator waits this long before it reports that.
+ */
 const NO_PROGRESS_MS = 120 * SECOND;
-/** A request without an answer fails when it is given up. */
+/** A request without an answer fails after this timeout. */
 const TIMEOUT_MS = 30 * SECOND;
-/** What is blocked for so long is reported, however seldom the failing call is tried. */
+/** A problem that blocks something this long must be reported, however rarely the operator retries the failing call. */
 const LONG_MS = 180 * SECOND;
 
-/** Longer than the longest pause between two tries. */
+/** Longer than the longest pause between two attempts. */
 const LULL_MS = 60 * SECOND;
 
-/** After the fix, all is served and settled within this; more where a documented pause may have just begun. */
+/**
+ * After the fix, everything must be served and settled within this time; longer if a documented pause may have just
+ * begun.
+ */
 const RECOVERY_MS = 10 * MINUTE;
 
-/** The most requests of the failing call: within a minute, while it is new, and in half an hour. */
+/** Limits for requests of the failing call: within a minute at the start, and within half an hour. */
 const MAX_PER_MINUTE = 150;
 const MAX_IN_ALL = 1_800;
-/** Of all calls to one of both APIs: a fair world needs about a third. */
+/** A limit for all calls to one of the two APIs. A world without faults needs about a third. */
 const MAX_ALL_PER_MINUTE = 400;
 
-/** Acknowledgements without a session, of all items: those in flight as it begins, the breaker's three, and its probes. */
+/**
+ * Limit for acknowledgements without a session, over all items: those in flight when the fault begins, the breaker's
+ * three, and its probes.
+ */
 const MAX_IN_VAIN = 13;
 
 /** Runs one cell. */
@@ -100,13 +108,13 @@ class CellRun {
   readonly #sent = new Set<string>();
   #on = false;
   #hits = 0;
-  /** By what the failing requests were about: since when it was hit without a lull, and last. */
+  /** By subject of the failing requests: when the current series of hits without a lull began, and the last hit. */
   readonly #hitMs = new Map<string, { sinceMs: number; lastMs: number }>();
-  /** Requests of the failing call, and of both APIs, by minute since the fault began. */
+  /** Requests of the failing call, and of each API, by minute since the fault began. */
   readonly #matching = new Map<number, number>();
   readonly #all = new Map<string, number>();
   #begunMs = 0;
-  /** The first line of the log that reports the fault. */
+  /** When the log first reported the fault. */
   #loggedMs: number | null = null;
   #started = 0;
   #acks = 0;
@@ -132,7 +140,7 @@ class CellRun {
       ...(row.prepareSeconds === undefined ? {} : { prepareMs: () => (row.prepareSeconds ?? 0) * SECOND }),
       fate: () => {
         this.#started += 1;
-        // One in three ends without a word, so that the operator has to settle its item.
+        // One in three dies silently, so that the operator has to settle its item.
         const program = cell.lease === "Operator" ? "plain" : this.#started % 3 === 0 ? "dies" : "stock";
         return { startError: false, program, servesMs: SERVES_MS };
       },
@@ -244,14 +252,14 @@ class CellRun {
     this.#hitMs.set(subject, { sinceMs, lastMs: nowMs });
   }
 
-  /** Since when the longest of the failures that go on has lasted; Infinity: there is none. */
+  /** When the longest of the current failures began; Infinity if there is none. */
   #failingSinceMs(nowMs: number): number {
     const now = [...this.#hitMs.values()].filter(({ lastMs }) => nowMs <= lastMs + LULL_MS);
     return Math.min(Number.POSITIVE_INFINITY, ...now.map(({ sinceMs }) => sinceMs));
   }
 
   #hitsKube(request: KubeRequest, answer: KubeAnswer): boolean {
-    // A watch has no effect that could come without its answer.
+    // A watch has no effect that could happen without its answer.
     const given = request.verb === "watch" && this.#cell.answer === "lost" ? "none" : this.#cell.answer;
     const hits = given === answer && this.#is("kube", kubeCallOf(request));
     if (hits) this.#hit(subjectOf(request));
@@ -264,7 +272,7 @@ class CellRun {
     return hits;
   }
 
-  /** One in three. */
+  /** Whether this is one of the lost acknowledgements: one in three. */
   #losesAck(call: string): boolean {
     if (!this.#row.losesAcks || call !== "ack") return false;
     this.#acks += 1;
@@ -273,7 +281,7 @@ class CellRun {
 
   #refuseKube(request: KubeRequest): void {
     const { answer, call } = this.#cell;
-    // Lists are sent when a place in the history is gone.
+    // The operator relists when the history that a watch needs is gone.
     if (request.verb === "watch" && this.#is("kube", `list ${request.plural}`)) {
       throw refusal(410, "Expired", "too old resource version");
     }
@@ -297,7 +305,9 @@ class CellRun {
 
   // --- while it lasts ---------------------------------------------------------------------------------------------
 
-  /** Passes the time of the fault, and looks every second at what it hinders and whether that is told. */
+  /**
+   * Lets the time of the fault pass, and checks every second what the fault blocks and whether the operator reports it.
+   */
   async #watch(): Promise<void> {
     const world = this.#world;
     const endMs = this.#begunMs + FAULT_MS;
@@ -335,9 +345,10 @@ class CellRun {
     if (this.#cell.answer === null && hinderedS > 0) this.#fail(`hindered without a fault: ${story()}`);
     const turns = ready.filter((each, at) => at > 0 && isTrue(each) !== isTrue(ready[at - 1])).length;
     if (turns > MOST_TURNS) this.#fail(`Ready turned ${turns} times: ${story()}`);
-    // A condition may turn for a moment while a probe is under way.
+    // A condition may change for a moment while a probe is in flight.
     if (untoldS > FLICKER_S) this.#fail(`not told for ${untoldS} of ${hinderedS} s, first at ${first}: ${story()}`);
-    // One refusal, or a conflict, is no news: the metric of requests counts it, which this world does not have.
+    // A single refusal or a conflict is not reported: only the request metric counts it, which this world does not
+    // have.
     const isNews = this.#hits > 2 && this.#cell.answer !== "409";
     if (hinderedS === 0 && isNews && !this.#isRecorded) this.#fail(`no trace in log, Events or metrics: ${story()}`);
   }
@@ -348,10 +359,10 @@ class CellRun {
     return WRITTEN_MS + TOLD_MS + (answer === "none" || answer === "lost" ? TIMEOUT_MS : 0);
   }
 
-  /** Whether a person who looks at the Environment now sees that something is wrong, and what. */
+  /** Whether a user who looks at the Environment now can see that something is wrong, and what. */
   #isTold(): boolean {
     const condition = this.#world.conditionOf("Ready");
-    // Where every request is answered in time, there are no words to repeat.
+    // If every request is answered in time, there is no error message to repeat.
     const says = this.#cell.answer === "slow" ? NO_PROGRESS : (this.#row.says ?? "");
     if (condition && condition.status !== "True") {
       if (isAbout(condition.message) || (says !== "" && condition.message.includes(says))) return true;
@@ -359,7 +370,7 @@ class CellRun {
     return this.#row.silencesStatus === true && (this.#loggedMs !== null || this.#world.told.some(isAbout));
   }
 
-  /** Of a fault that hinders nothing: the operator noted it somewhere. */
+  /** Whether the operator recorded a fault that blocks nothing. */
   get #isRecorded(): boolean {
     if (this.#row.isOnlyCounted || HAVE_THEIR_EFFECT.has(this.#cell.answer ?? "")) return true;
     const { says = "" } = this.#row;
@@ -435,7 +446,7 @@ class CellRun {
     const { items } = world;
     const starts = new Map<string, number>();
     for (const { workId } of world.starts) starts.set(workId, (starts.get(workId) ?? 0) + 1);
-    // An item whose lease lapsed is queued again by the server, and may run again.
+    // The server queues an item again when its lease lapses, so the item may run again.
     const twice = items.filter(({ id, generation }) => (starts.get(id) ?? 0) > generation);
     if (twice.length > 0) this.#fail(`${twice.length} items ran more often than they were queued`);
     const vain = items.map(({ id, acks }) => acks.length - (starts.get(id) ?? 0));
@@ -448,28 +459,31 @@ class CellRun {
   }
 }
 
-/** Changes of Ready's status: each claim has its own patience, and some 25 come in half an hour. */
+/** Limit for status changes of `Ready`: each claim has its own patience, and about 25 come in half an hour. */
 const MOST_TURNS = 50;
 
-/** Of a line of what `Ready` said. */
+/** Whether a recorded line of `Ready` has status True. */
 function isTrue(said: string | undefined): boolean {
   return said?.includes("s True ") === true;
 }
 
-/** What a request is about, where it is tried again for just that: objects that are created have a new name each time. */
+/** The object that a request is retried for. Created objects have a new name each time. */
 function subjectOf({ verb, name }: KubeRequest): string {
   return verb === "create" ? "" : name;
 }
 
-/** The item that a call is repeated for; one that cannot be acknowledged is not: the next is tried. */
+/**
+ * The item that a call is repeated for. The operator does not retry an item that it can't acknowledge, but tries the
+ * next one.
+ */
 function itemOf(call: string, { path }: HttpRequest): string {
   return call === "heartbeat" || call === "stop" ? (path.split("?")[0] ?? "") : "";
 }
 
-/** What was asked for is done all the same. */
+/** Answers with which the request takes effect anyway. */
 const HAVE_THEIR_EFFECT: ReadonlySet<string> = new Set(["slow", "lost"]);
 
-/** Seconds in which `Ready` may turn back, in all. */
+/** Total seconds for which `Ready` may turn back. */
 const FLICKER_S = 10;
 
 const NO_PROGRESS = "nothing is acknowledged";
@@ -485,7 +499,7 @@ const WORDS = [
   "not get the request in time",
 ];
 
-/** Whether a text reports the fault, in the server's words or as a missing answer. */
+/** Whether a text reports the fault, with the server's message or as a missing answer. */
 function isAbout(text: string): boolean {
   return WORDS.some((words) => text.includes(words));
 }
@@ -504,11 +518,11 @@ function shortened(texts: readonly string[]): string {
 
 const POD_IS_LEFT = "a Pod is left";
 
-/** What a fault hinders, by its effects: each for a minute already. */
+/** The effects that show what a fault blocks, once they have lasted a minute. */
 class Hindrances {
   readonly #world: LoopWorld;
   readonly #sinceMs = new Map<string, number>();
-  /** What there is, by uid: lists of the server are copies, and too dear for every second. */
+  /** Live objects by uid. The server's lists are copies, which are too expensive to make every second. */
   readonly #pods = new Map<string, KubeObject>();
   readonly #claims = new Map<string, Journal>();
 
@@ -525,10 +539,10 @@ class Hindrances {
     });
   }
 
-  /** How long what `look` found has lasted. */
+  /** How long the effect that `look` returned has lasted. */
   lastedMs = 0;
 
-  /** What has lasted longest, for a minute at least; null: nothing is hindered. */
+  /** The longest-lasting effect, of at least a minute; null if nothing is blocked. */
   look(nowMs: number): string | null {
     this.lastedMs = 0;
     const now = new Set(this.#now());

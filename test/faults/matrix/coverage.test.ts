@@ -4,19 +4,19 @@ import { parseAllDocuments } from "yaml";
 import { KUBE_ROWS, WORK_ROWS } from "./calls.ts";
 import { runCell } from "./cell.ts";
 
-/** Rights that no Environment with `sessions` needs, each with what tests its faults. */
+/** Rights that no Environment with `sessions` needs, each with the tests that cover its faults. */
 const ELSEWHERE = new Set([
-  // Always-on workers: test/faults/sequences, and the tests of src/workers.
+  // Always-on workers: test/faults/sequences and test/workers.
   "create deployments",
   "patch deployments",
   "delete deployments",
-  // The Lease of the leader: test/faults/replicas.
+  // The leader's Lease: test/faults/replicas.
   ...["get", "list", "create", "update", "delete"].map((verb) => `${verb} leases`),
-  // No request: the API server checks it where an owner reference is set.
+  // Not a request: the API server checks this right when an owner reference is set.
   "update environments/finalizers",
 ]);
 
-/** Rows whose worlds differ in what they send. */
+/** Rows whose worlds differ in the calls they send. */
 const FAIR = [
   "poll",
   "list",

@@ -7,18 +7,21 @@ import { type Cell, type Lease, runCell } from "./cell.ts";
 
 const { long: isLong, sample: isSample, seed } = readFaultSettings();
 
-/** How many answers of each row a run tries: all of them take two cores seven minutes, and a row's differ little. */
+/**
+ * The number of answers of each row in a run. All of them take seven minutes on two cores, and answers within a row
+ * differ little.
+ */
 const PER_ROW = isLong ? Number.POSITIVE_INFINITY : isSample ? 1 : 5;
 
-/** Both tables: the rows of one API, and what its calls are answered with. */
+/** Both tables: the rows of one API, and the answers to its calls. */
 const TABLES = [
   { api: "work", rows: Object.keys(WORK_ROWS), answers: WORK_ANSWERS },
   { api: "kube", rows: Object.keys(KUBE_ROWS), answers: KUBE_ANSWERS },
 ] as const;
 
 /**
- * The answers of one row that a run tries. The next row goes on where this one ends, so that each answer has its turn, also
- * where there are more answers than rows.
+ * The answers of one row in this run. Each row continues where the previous one ends, so that each answer is used, even
+ * if there are more answers than rows.
  */
 function picked({ rows, answers }: (typeof TABLES)[number], row: number, order: readonly number[]) {
   const perRow = Math.min(answers.length, Math.max(PER_ROW, Math.ceil(answers.length / rows.length)));
@@ -26,7 +29,7 @@ function picked({ rows, answers }: (typeof TABLES)[number], row: number, order: 
   return answers.filter((_answer: NonNullable<Cell["answer"]>, index: number) => turns.includes(index));
 }
 
-/** 0 to `count` - 1 in an order that the seed decides: so many rows in turn have each answer once. */
+/** The numbers from 0 to `count` - 1 in an order set by the seed. Consecutive rows together use each answer once. */
 function shuffled(count: number, random: () => number): number[] {
   const keyed = Array.from({ length: count }, (_, index) => ({ index, at: random() }));
   return keyed.sort((a, b) => a.at - b.at).map(({ index }) => index);

@@ -2,6 +2,6 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { Scope } from "../../../model/scopes.ts";
 import { judge } from "../../model/judge.ts";
 
-// A thread of its own for one large scope: see large-scopes.test.ts.
+// Explores one large scope in its own thread: see large-scopes.test.ts.
 
 parentPort?.postMessage(judge(workerData as Scope));

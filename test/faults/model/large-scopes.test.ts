@@ -6,7 +6,7 @@ import { holdingScopes, type Scope } from "../../../model/scopes.ts";
 import { type Verdict, wordsOf } from "../../model/judge.ts";
 import { readFaultSettings } from "../support/settings.ts";
 
-// The scopes that take minutes, and up to a gigabyte each. A run that is not long takes a quick one for each kind of lease.
+// Scopes that take minutes and up to a gigabyte each. A short run explores a quick one for each kind of lease.
 
 const large = holdingScopes(CODE).filter(({ isLarge }) => isLarge);
 const scopes = readFaultSettings().long ? large : large.filter(({ name }) => name.includes("2 Pods each"));
@@ -21,10 +21,10 @@ describe("the protocol keeps its promises in large scopes", () => {
   });
 });
 
-/** Explores all of them once the first is asked for, so many at a time as there are cores. */
+/** Starts to explore all scopes on the first request, one per core at a time. */
 function startAll(all: readonly Scope[]): (scope: Scope) => Promise<Verdict> {
   const results = new Map(all.map((scope) => [scope.name, Promise.withResolvers<Verdict>()]));
-  // Each is awaited by its own test, maybe long after it failed.
+  // Each test awaits its own result, possibly long after it failed.
   for (const { promise } of results.values()) promise.catch(() => {});
   const waiting = [...all];
   const exploreNext = async (): Promise<void> => {

@@ -5,7 +5,7 @@ import { between, type Scenario, scenario, seedOf } from "./scenario.ts";
 const MINUTE_MS = 60_000;
 const SECOND_MS = 1_000;
 
-/** Times of the spec that minutes are much of. */
+/** Durations of the spec for which minutes matter. */
 const SESSIONS = { maxDurationSeconds: 300, prepareTimeoutSeconds: 60, parkedMaxAgeSeconds: 300, warm: 2 };
 
 const takeover = scenario({
@@ -28,7 +28,7 @@ const takeover = scenario({
     expect([...stoppedBy], "who stopped the items: their workers, and nobody whose clock said that it is time").toEqual(
       ["sessions-token"],
     );
-    // One for each item, and what was parked; a Pod per session, and none that was too old at its birth.
+    // One Pod for each item plus the parked ones: none is replaced because it looked too old when created.
     const pods = world.kube.passed.filter(({ call }) => call === "create pods").length;
     expect(pods).toBeLessThanOrEqual(count + SESSIONS.warm * (world.replicas.length + 1));
   },
@@ -53,7 +53,7 @@ function drain(minutes: number): Scenario {
       world.expectServedOnce();
       const [item] = world.many.items;
       const lastedMs = (item?.stopRequestedAt ?? item?.stoppedAt ?? 0) - deletedAt;
-      // Times of deletion are cut to whole seconds.
+      // Deletion timestamps are truncated to whole seconds.
       expect(lastedMs).toBeGreaterThan((graceSeconds - 1.5) * SECOND_MS);
       world.many.ids.delete(name);
     },

@@ -15,7 +15,7 @@ interface Clusters {
   readonly what: string;
   readonly long?: boolean;
   readonly leases: readonly ["Worker" | "Operator", "Worker" | "Operator"];
-  /** How the operators are disturbed under load. */
+  /** How the operators are interrupted under load. */
   readonly ends: readonly ("kill" | "stop")[];
   /** Minutes by which their wall clocks are ahead. */
   readonly minutesAhead?: readonly [number, number];
@@ -56,7 +56,7 @@ const CLUSTERS: readonly Clusters[] = [
   },
 ];
 
-/** One of two clusters that serve the same queue by mistake: nothing but the queue knows of the other one. */
+/** One of two clusters that serve the same queue by mistake. They share only the queue. */
 class Cluster {
   readonly world: World;
   readonly #wallOffsetMs: number;

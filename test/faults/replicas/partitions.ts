@@ -3,17 +3,17 @@ import { LATE_PACE, pause, type ReplicaWorld } from "./replica-world.ts";
 import type { Passing, Rule, Treatment } from "./request-proxy.ts";
 import { between, oneOf, type Scenario, scenario, seedOf } from "./scenario.ts";
 
-/** Which requests of the cut-off replica fare badly. */
+/** The requests of the partitioned replica that are affected. */
 interface Part {
   readonly what: string;
-  /** At the API server, or at the Work API. */
+  /** The server that these requests go to. */
   readonly at: "kube" | "work";
   readonly which: (passing: Passing) => boolean;
-  /** It cannot renew its Lease, so another one leads after a while. */
+  /** Whether the replica can't renew its Lease, so that another one leads after a while. */
   readonly losesLease: boolean;
 }
 
-/** What becomes of them. Held requests land when the partition ends. */
+/** What happens to these requests. Held requests take effect when the partition ends. */
 type How = "hang" | "are held" | "are reset" | "get no reply";
 
 const isLease = ({ call }: Passing) => call.endsWith(" leases");
@@ -33,7 +33,10 @@ const PARTS = {
   work: { what: "requests to the Work API", at: "work", which: () => true, losesLease: false },
 } as const satisfies Record<string, Part>;
 
-/** Shorter than the renew deadline of 10 s by any renewal's time; longer than a Lease of 15 s and a candidate's pause. */
+/**
+ * Short: within the renew deadline of 10 s minus the time of a renewal. Long: beyond a Lease of 15 s plus a candidate's
+ * pause.
+ */
 const SHORT_MS = [2_000, 5_000] as const;
 const LONG_MS = [22_000, 26_000] as const;
 
@@ -55,7 +58,10 @@ const ALL: readonly Partition[] = Object.values(PARTS).flatMap((part) =>
   hows.flatMap((how) => (["short", "long"] as const).map((length): Partition => ({ part, how, for: length }))),
 );
 
-/** Partitions that make no sense: a request at the Work API that lands so late breaks the server's window, not ours. */
+/**
+ * Excludes partitions that would make a Work API request arrive so late that the server's window, not Berth, is at
+ * fault.
+ */
 function isSensible({ part, how, for: length }: Partition): boolean {
   return !(part.at === "work" && how === "are held" && length === "long");
 }
@@ -73,7 +79,7 @@ function cut(world: ReplicaWorld, replica: Replica, { part, how }: Partition): {
   const isCut = (passing: Passing) => replica.is(passing) && part.which(passing);
   const rule: Rule = (passing) => (isCut(passing) ? treatments[how] : undefined);
   const off = world[part.at].rule(rule);
-  // Watches are replies under way; what TCP held back comes when the network is well, where nobody has reset it.
+  // Watches are replies in flight. Unless they were reset, TCP delivers what it held back once the network recovers.
   const streams = world[part.at].freeze(isCut);
   if (how === "are reset") streams.reset();
   return {
@@ -115,7 +121,7 @@ function partitionOf(partition: Partition): Scenario {
         heal();
         await world.untilHeldBy(replica);
       }
-      // Whoever was cut off is good for all of it again.
+      // The replica that was partitioned must be fully functional again.
       if (oneOf(random, true, false)) {
         const [leader, next] = isLost ? [other, replica] : [replica, other];
         await leader.process.kill();

@@ -8,12 +8,12 @@ import { between, oneOf, type Scenario, scenario, seedOf } from "./scenario.ts";
 
 /**
  * What becomes of the request at which a process is stopped. `lands`: it takes effect, and its reply waits for the
- * process; `late`: it takes effect only when another process has taken over; `lost`: it never does.
+ * process. `late`: it takes effect only after another process leads. `lost`: it never takes effect.
  */
 type Effect = "lands" | "late" | "lost";
 
 interface Moment {
-  /** The request, sent by the leader. */
+  /** Whether this is the request, sent by the leader. */
   readonly at: string;
   readonly isIt: (passing: Passing) => boolean;
   readonly effects: readonly Effect[];
@@ -26,8 +26,8 @@ const call =
     calls.includes(passing.call);
 
 /**
- * Workers that die without a word: the operator fences and stops their items. At nearly the leases' own pace, since it has
- * to see that a value stands still; and with leases that outlive a pause before that.
+ * Workers that die silently, so that the operator fences and stops their items. The operator runs at almost the real
+ * pace, because it must see an unchanged value, and leases outlast a pause before that.
  */
 const SILENT_DEATHS: ReplicaWorldOptions = {
   ...OWN_PACE,
@@ -35,7 +35,7 @@ const SILENT_DEATHS: ReplicaWorldOptions = {
   fates: () => ({ kind: "worker", workMs: { min: 100, max: 500 }, end: "killed" }),
 };
 
-/** The Work API has no preconditions for its requests to come late by: these land at once, or never. */
+/** The Work API has no preconditions that would reject late requests, so its requests take effect at once or never. */
 const AT_ONCE = ["lands", "lost"] as const;
 const ANY = ["lands", "late", "lost"] as const;
 
@@ -54,7 +54,7 @@ const MOMENTS: readonly Moment[] = [
   { at: "the status", isIt: call("patch environments/status", "update environments/status"), effects: ["late"] },
 ];
 
-/** Under `lease: Operator` the leader's own beats are moments, too. */
+/** Under `lease: Operator` the leader's own heartbeats are moments too. */
 const OPERATOR_MOMENTS: readonly Moment[] = [
   { at: "the journal", isIt: call("create secrets"), effects: ANY },
   { at: "the acknowledgement", isIt: call("ack"), effects: AT_ONCE },
@@ -63,7 +63,9 @@ const OPERATOR_MOMENTS: readonly Moment[] = [
   { at: "the stop", isIt: call("stop"), effects: AT_ONCE },
 ];
 
-/** Stops the process when it sends such a request. Resolves when it has; `release` lets a late one land. */
+/**
+ * Stops the process when it sends such a request. Resolves once it is stopped; `release` lets a late request through.
+ */
 function stopAt(world: ReplicaWorld, leader: Replica, { isIt }: Pick<Moment, "isIt">, effect: Effect) {
   const stopped = Promise.withResolvers<void>();
   const landing = Promise.withResolvers<void>();
@@ -87,7 +89,7 @@ async function pausedAt(world: ReplicaWorld, { isIt }: Moment, effect: Effect, r
   const other = await world.replica();
   world.load({ ratePerSecond, durationSeconds: 30, seed: seedOf(random) });
   await world.untilServing(leader);
-  // Somewhere in the stream of its requests, not always at the first one.
+  // A random position in the stream of its requests, not always the first one.
   await pause(between(random, 0, 2_000));
   const { stopped, release } = stopAt(world, leader, { isIt }, effect);
   await world.until("it is stopped", () => Promise.race([stopped.then(() => true), pause(100).then(() => false)]));
@@ -101,14 +103,14 @@ async function pausedAt(world: ReplicaWorld, { isIt }: Moment, effect: Effect, r
   leader.process.signal("SIGCONT");
   if (!landsFirst) release();
   await silent;
-  // It is as good as new: when the other one goes, it takes over again.
+  // The replica works as before: it leads again when the other one ends.
   const end = oneOf(random, "kill", "stop", "stays" as const);
   if (end === "kill") await other.process.kill();
   if (end === "stop") await other.process.stop();
   if (end !== "stays") await world.untilHeldBy(leader);
 }
 
-/** What runs in every run; the rest is for the long one. */
+/** These moments are part of every run; all others are part of the long one. */
 const IN_CI = new Set(["a renewal of its Lease: late", "the journal: late", "the opening: late"]);
 
 function pauseOf(moment: Moment, effect: Effect, options: ReplicaWorldOptions, inCi: boolean): Scenario {

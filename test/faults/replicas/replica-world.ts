@@ -18,34 +18,34 @@ import { PATIENCE_MS } from "../support/patience.ts";
 import { claimsCounted, Replica } from "./replica.ts";
 import { type Passing, RequestProxy, readKubeRequest, readWorkRequest } from "./request-proxy.ts";
 
-/** The end of each replica's log, in the message of what failed. */
+/** Lines of each replica's log in the message of a failure. */
 const LINES_TOLD = 25;
 
 export interface ReplicaWorldOptions {
-  /** Who beats; Worker. */
+  /** The side that sends heartbeats; Worker by default. */
   readonly lease?: "Worker" | "Operator";
-  /** 1: plain leader election. */
+  /** 1, the default, is plain leader election. */
   readonly shards?: number;
-  /** 1. */
+  /** 1 by default. */
   readonly environments?: number;
   readonly fates?: () => FateInput;
   readonly sessions?: Record<string, unknown>;
   readonly spec?: Record<string, unknown>;
-  /** Over what the kind of lease asks for. */
+  /** Overrides the time scale that the kind of lease implies. */
   readonly timeScale?: number;
   readonly simulator?: SimulatorOptions;
 }
 
 export interface ReplicaOptions {
-  /** As the world's, unless a rollout changes it. */
+  /** As in the world's options, unless a rollout changes it. */
   readonly shards?: number;
   /** How far this process's wall clock is ahead. */
   readonly wallOffsetMs?: number;
 }
 
 /**
- * Several replicas on one or more Environments, each request of theirs through a proxy that a scenario can make do as
- * networks do. At the end `finish` holds every promise against what happened.
+ * Several replicas on one or more Environments. Each of their requests passes a proxy that a scenario can make behave
+ * like a faulty network. At the end `finish` checks every promise against what happened.
  */
 export class ReplicaWorld implements AsyncDisposable {
   readonly world: World;
@@ -96,7 +96,7 @@ export class ReplicaWorld implements AsyncDisposable {
     return new ReplicaWorld({ world, many, kube, work, shards, dir });
   }
 
-  /** Starts one more replica. */
+  /** Starts another replica. */
   async replica(options: ReplicaOptions = {}): Promise<Replica> {
     const flags = [
       ...["--shards", String(options.shards ?? this.#shards)],
@@ -115,7 +115,7 @@ export class ReplicaWorld implements AsyncDisposable {
     return replica;
   }
 
-  /** Work for every queue, so long, beside what else happens. */
+  /** Enqueues work to every queue for this long, concurrently with everything else. */
   load(plan: { ratePerSecond: number; durationSeconds: number; seed: number }): void {
     this.#arrived = this.many.arrivals(plan);
   }
@@ -130,7 +130,7 @@ export class ReplicaWorld implements AsyncDisposable {
     return (await kube.list(LEASES, { namespace, labelSelector: "berth.dev/lease=shard" })).items;
   }
 
-  /** Waits until all shards are held, by these alone. */
+  /** Waits until only these replicas hold all shards. */
   untilHeldBy(...replicas: readonly Replica[]): Promise<unknown> {
     const identities = new Set(replicas.map(({ identity }) => identity));
     return this.until(`all shards are held by ${[...identities].join(", ")}`, async () => {
@@ -140,7 +140,7 @@ export class ReplicaWorld implements AsyncDisposable {
     });
   }
 
-  /** Waits until each of so many shards is held by one of these, and no shard of another division by anybody. */
+  /** Waits until these replicas hold each of the shards, and no replica holds a shard of another division. */
   untilWellDivided(shards: number, replicas: readonly Replica[]): Promise<unknown> {
     const identities = new Set(replicas.map(({ identity }) => identity));
     return this.until(`${shards} shards are held by ${[...identities].join(", ")}`, async () => {
@@ -158,7 +158,9 @@ export class ReplicaWorld implements AsyncDisposable {
     );
   }
 
-  /** Waits until a replica that leads has acknowledged an item since. One comes to each queue: the load may be over by now. */
+  /**
+   * Waits until a leading replica acknowledges another item. Adds one to each queue, because the load may have ended.
+   */
   async untilClaiming(replica: Replica): Promise<void> {
     const isAck = (passing: Passing) => passing.call === "ack" && replica.is(passing);
     const before = this.work.passed.filter(isAck).length;
@@ -167,8 +169,8 @@ export class ReplicaWorld implements AsyncDisposable {
   }
 
   /**
-   * Holds what a replica sent from here on against the promise that one without a Lease sends nothing, until it leads
-   * again or `looks` more looks at the Leases show that it is well and stands by.
+   * Checks that a replica without a Lease changes nothing from now on. Ends when the replica leads again, or when
+   * `looks` more lists of the Leases show that it is healthy and on standby.
    */
   async expectSilent(replica: Replica, looks = 3): Promise<void> {
     const lines = replica.log.length;
@@ -186,7 +188,7 @@ export class ReplicaWorld implements AsyncDisposable {
     expect(acts, "writes of a replica that had lost its Lease").toEqual([]);
   }
 
-  /** All that arrived is served, once. @returns how many items there were. */
+  /** Waits until everything that arrived is served, once each. @returns the number of items */
   async untilServed(): Promise<number> {
     const count = await this.#arrived;
     await this.until(`${count} items served and settled`, () => {
@@ -199,7 +201,8 @@ export class ReplicaWorld implements AsyncDisposable {
   }
 
   /**
-   * All that arrived is served, once; then the Environments are deleted, the replicas end in order, and nothing is left.
+   * Waits until everything that arrived is served, once each. Then deletes the Environments, stops the replicas in
+   * order, and checks that nothing is left.
    */
   async finish(): Promise<void> {
     await this.untilServed();
@@ -214,7 +217,7 @@ export class ReplicaWorld implements AsyncDisposable {
       return items.length === 0 && world.pods.length === 0 && world.claims.length === 0;
     });
     const codes = await Promise.all(this.replicas.map(({ process }) => process.stop()));
-    // Those that were killed before have ended by their signal.
+    // Replicas that a scenario killed have ended by that signal.
     expect(codes.filter((code) => code !== 0 && code !== "SIGKILL")).toEqual([]);
     const held = (await this.leases()).filter(({ spec }) => spec?.holderIdentity);
     expect(held.map(({ metadata, spec }) => [metadata.name, spec?.holderIdentity])).toEqual([]);
@@ -232,7 +235,8 @@ export class ReplicaWorld implements AsyncDisposable {
       items.filter(({ firstBeatAt }) => firstBeatAt === undefined).map(({ id, history }) => ({ id, history })),
       "items that nobody served",
     ).toEqual([]);
-    // A fence whose answer was lost is refused when it is sent again: only of an item that its worker ended is that odd.
+    // A fence whose answer was lost is refused when the operator sends it again. Only for an item that its worker ended
+    // is a refusal wrong.
     const ofWorkers = items.filter(({ stoppedBy }) => stoppedBy?.as === "sessions-token");
     expect(
       ofWorkers.filter(({ refusedBeats }) => refusedBeats > 0).map(({ id, history }) => ({ id, history })),
@@ -241,7 +245,7 @@ export class ReplicaWorld implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // A stopped process would not hear that it is to end.
+    // A stopped process does not receive SIGTERM.
     for (const { process } of this.replicas) process.signal("SIGCONT");
     await Promise.all(this.replicas.map(({ process }) => process.kill()));
     await this.world[Symbol.asyncDispose]();
@@ -249,7 +253,9 @@ export class ReplicaWorld implements AsyncDisposable {
     await rm(this.#dir, { recursive: true });
   }
 
-  /** For the message of what failed: items that are not served, and what each replica said of them, and last. */
+  /**
+   * The message of a failure: items that are not served, what each replica logged about them, and the end of each log.
+   */
   async describe(): Promise<string> {
     const unserved = this.many.items.filter(({ state }) => state !== "stopped");
     const ids = unserved.map(({ id }) => id);
@@ -266,14 +272,14 @@ export class ReplicaWorld implements AsyncDisposable {
 }
 
 /**
- * For scenarios in which requests land late: a new holder lists the records of claims once more a while after it began,
- * and that while has to be longer than they are late.
+ * For scenarios with late requests. A new holder lists the claim records again some time after it starts, and that
+ * delay must be longer than the requests are late.
  */
 export const LATE_PACE = { timeScale: 4 } as const;
 
 const BUSY_WORKER: FateInput = { kind: "worker", workMs: { min: 100, max: 3_000 } };
 
-/** For what is random on purpose: a moment, never a wait for something. */
+/** A random moment, never a wait for something. */
 export function pause(ms: number, clock: Clock = realClock): Promise<unknown> {
   return sleep(clock, ms);
 }

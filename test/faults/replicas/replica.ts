@@ -1,7 +1,7 @@
 import type { LogLine, OperatorProcess } from "../../support/operator-process.ts";
 import type { Passing, RequestProxy } from "./request-proxy.ts";
 
-/** What sees the requests of all replicas. */
+/** The proxies that all replicas' requests pass. */
 interface Proxies {
   readonly kube: RequestProxy;
   readonly work: RequestProxy;
@@ -17,7 +17,7 @@ export class Replica {
     this.process = process;
   }
 
-  /** In the Leases, in its user agent and in its worker id. */
+  /** The replica's name in the Leases, in its user agent and in its worker id. */
   get identity(): string {
     return String(this.process.log.find(({ msg }) => msg === "berth starts")?.["identity"]);
   }
@@ -26,19 +26,19 @@ export class Replica {
     return this.process.log;
   }
 
-  /** Whether it said this, behind so many lines. */
+  /** Whether it logged this message after the first `behind` lines. */
   said(msg: string, behind = 0): boolean {
     return this.log.slice(behind).some((line) => line.msg === msg);
   }
 
-  /** Its requests that change something, Leases apart: what only a holder may send. */
+  /** Its requests that change something other than Leases; only a holder may send them. */
   get writes(): Passing[] {
     const { kube, work } = this.#seen;
     const acts = [...kube.of(this.identity), ...work.of(this.identity)].filter(({ isWrite }) => isWrite);
     return acts.filter(({ call }) => !call.endsWith(" leases"));
   }
 
-  /** Its looks at all Leases. */
+  /** The number of times it listed the Leases. */
   get looks(): number {
     return this.#seen.kube.of(this.identity).filter(({ call }) => call === "list leases").length;
   }
@@ -48,7 +48,7 @@ export class Replica {
   }
 }
 
-/** What became of offers and acknowledgements, as the process's metrics say; nothing where it does not answer. */
+/** The metrics of the process about offers and acknowledgements; empty if it does not answer. */
 export async function claimsCounted({ addresses }: OperatorProcess): Promise<string[]> {
   try {
     const reply = await fetch(`http://${addresses.metrics}/metrics`, { signal: AbortSignal.timeout(METRICS_MS) });
@@ -58,5 +58,5 @@ export async function claimsCounted({ addresses }: OperatorProcess): Promise<str
   }
 }
 
-/** A process that is stopped does not answer. */
+/** A stopped process does not answer. */
 const METRICS_MS = 2_000;

@@ -11,8 +11,8 @@ import { THEFTS_OF_LEASES } from "./thefts.ts";
 import { ROLLING_UPGRADES } from "./upgrades.ts";
 
 /**
- * Most of a scenario is waiting for a Lease to run out, so several wait side by side. No more than two cores bear: the
- * protocol's bounds are seconds of real time, and a machine that cannot keep them loses what no operator can save.
+ * Most of a scenario is waiting for a Lease to expire, so several run in parallel. Two cores can't bear more: the
+ * protocol's limits are seconds of real time, and on a slower machine items are lost that no operator can save.
  */
 vi.setConfig({ maxConcurrency: 4 });
 

@@ -12,39 +12,42 @@ import type { Auth } from "../../../src/kube/credentials.ts";
 
 /** A request as it arrived at the proxy. */
 export interface Passing {
-  /** What tells its sender: the user agent to the API server, the worker id to a Work API. */
+  /** Identifies the sender: the user agent towards the API server, the worker id towards a Work API. */
   readonly sender: string;
-  /** `create secrets`, `patch pods/status`, `watch pods`, `update leases`; or a call of the Work API: `poll`, `ack`. */
+  /**
+   * Such as `create secrets`, `patch pods/status`, `watch pods` or `update leases`; for the Work API `poll` or `ack`.
+   */
   readonly call: string;
   readonly path: string;
-  /** Changes something at the other side; a poll does, it reserves an item. */
+  /** Whether it changes something on the server. A poll does: it reserves an item. */
   readonly isWrite: boolean;
   /** performance.now() at its arrival. */
   readonly atMs: number;
 }
 
 /**
- * What becomes of a request: held until a promise resolves, or the connection reset, before it is passed on (no effect
- * before, or ever) or when its reply is at hand (full effect). A held request is passed on although its sender is gone.
+ * What the proxy does to a request: it holds the request until a promise resolves, or resets its connection. `before`
+ * applies before the request is forwarded, so it has no effect yet; `after` applies once the reply has arrived, so it
+ * had full effect. A held request is forwarded even if its sender is gone.
  */
 export interface Treatment {
   readonly before?: Promise<unknown> | "reset";
   readonly after?: Promise<unknown> | "reset";
 }
 
-/** Asked about every request as it arrives; the first that has an answer decides. */
+/** Called for every request on arrival; the first rule that returns a treatment decides. */
 export type Rule = (passing: Passing) => Treatment | undefined;
 
-/** Where the proxy leads to, and how it proves there who its clients are. */
+/** The target server, and the proxy's credentials for it. */
 export interface Target {
   readonly url: string;
   readonly ca?: string | undefined;
   readonly auth?: Pick<Auth, "cert" | "key">;
-  /** Names a request's sender and call. */
+  /** Returns a request's sender and call. */
   readonly read: (request: IncomingMessage) => Pick<Passing, "sender" | "call" | "path" | "isWrite">;
 }
 
-/** A reply that is being passed on. */
+/** A reply in progress. */
 interface Open {
   readonly passing: Passing;
   readonly reply: IncomingMessage;
@@ -52,8 +55,8 @@ interface Open {
 }
 
 /**
- * An HTTP proxy in front of an API server or a Work API, which sees every request of every replica and can hold it, or
- * its reply, or lose either: networks as they are between one process and one server, for requests of one kind.
+ * An HTTP proxy in front of an API server or a Work API. It records every request of every replica, and can hold or
+ * drop a request or its reply. It simulates the network between one process and one server for selected requests.
  */
 export class RequestProxy implements AsyncDisposable {
   /** All requests, in the order of arrival. */
@@ -87,13 +90,15 @@ export class RequestProxy implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** Puts a rule on, and returns what takes it off. What was held by it stays as it is. */
+  /** Adds a rule, and returns a function that removes it. Requests that the rule already holds stay held. */
   rule(rule: Rule): () => void {
     this.#rules.add(rule);
     return () => void this.#rules.delete(rule);
   }
 
-  /** Lets replies that are under way, as those of watches are, go silent; returns what lets them go on, or resets them. */
+  /**
+   * Stops forwarding the replies in progress, such as those of watches. Returns functions that resume or reset them.
+   */
   freeze(which: (passing: Passing) => boolean): { resume: () => void; reset: () => void } {
     const frozen = [...this.#open].filter(({ passing }) => which(passing));
     for (const { reply, to } of frozen) reply.unpipe(to).pause();
@@ -107,7 +112,7 @@ export class RequestProxy implements AsyncDisposable {
     };
   }
 
-  /** Requests of a sender whose name holds this. */
+  /** Requests whose sender contains this text. */
   of(sender: string): Passing[] {
     return this.passed.filter((passing) => passing.sender.includes(sender));
   }
@@ -134,7 +139,7 @@ export class RequestProxy implements AsyncDisposable {
     }
     await after;
     to.writeHead(reply.statusCode ?? 502, reply.headers);
-    // A watch with nothing to tell has been answered all the same.
+    // A watch without events still gets its response headers.
     to.flushHeaders();
     const open: Open = { passing, reply, to };
     this.#open.add(open);
@@ -159,7 +164,7 @@ export class RequestProxy implements AsyncDisposable {
     return new Promise((resolve, reject) => {
       const onward = send(new URL(path, url), { method, headers: passedOn, agent: this.#agent }, resolve);
       onward.on("error", reject);
-      // Who reads and is gone waits for nothing any more; a write takes its effect.
+      // A read whose client is gone has no purpose; a write still takes effect.
       if (method === "GET") to.on("close", () => onward.destroy());
       onward.end(body);
     });
@@ -168,7 +173,7 @@ export class RequestProxy implements AsyncDisposable {
 
 const VERBS: Readonly<Record<string, string>> = { POST: "create", PUT: "update", PATCH: "patch", DELETE: "delete" };
 
-/** Reads a request to the API server: `create pods`, `patch environments/status`, `watch pods`. */
+/** Parses a request to the API server, such as `create pods`, `patch environments/status` or `watch pods`. */
 export function readKubeRequest({ method = "GET", url = "/", headers }: IncomingMessage) {
   const { pathname, searchParams } = new URL(url, "http://server");
   const [, resource = pathname, name, subresource] =
@@ -183,7 +188,7 @@ export function readKubeRequest({ method = "GET", url = "/", headers }: Incoming
   };
 }
 
-/** Reads a request to the Work API: the last part of the path is the call; of a list, `work`. */
+/** Parses a request to the Work API: the call is the last part of the path; for a list it is `work`. */
 export function readWorkRequest({ method = "GET", url = "/", headers }: IncomingMessage) {
   const { pathname } = new URL(url, "http://server");
   const call = pathname.split("/").at(-1) ?? "";

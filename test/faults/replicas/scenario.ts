@@ -2,17 +2,17 @@ import type { Random } from "../../../src/core/backoff.ts";
 import type { TestCluster } from "../../support/cluster.ts";
 import { ReplicaWorld, type ReplicaWorldOptions } from "./replica-world.ts";
 
-/** One thing that can happen to several replicas, in a world of its own, and what is promised of it. */
+/** One thing that can happen to several replicas, in its own world, with the promises that must hold. */
 export interface Scenario {
   /** A sentence. */
   readonly name: string;
-  /** Run in the long run only. */
+  /** Only part of the long run. */
   readonly long: boolean;
-  /** Rejects where a promise is broken. `random` is the scenario's own, by the run's seed and its name. */
+  /** Rejects if a promise is broken. `random` depends on the run's seed and the scenario's name. */
   readonly run: (cluster: TestCluster, random: Random) => Promise<void>;
 }
 
-/** A scenario in a world of replicas: what happens, and then `finish`, which holds every promise against it. */
+/** A scenario in a world of replicas. After its actions, `finish` checks every promise. */
 export function scenario(parts: {
   readonly name: string;
   readonly long?: boolean | undefined;
@@ -41,12 +41,12 @@ export function between(random: Random, min: number, max: number): number {
   return min + (max - min) * random();
 }
 
-/** One of these. */
+/** One of these values. */
 export function oneOf<T>(random: Random, ...values: readonly [T, ...T[]]): T {
   return values[Math.floor(random() * values.length)] ?? values[0];
 }
 
-/** A seed for what draws its own numbers. */
+/** A seed for code that draws its own random numbers. */
 export function seedOf(random: Random): number {
   return Math.floor(random() * 2 ** 30);
 }

@@ -4,7 +4,7 @@ import type { Replica } from "./replica.ts";
 import { pause, type ReplicaWorld } from "./replica-world.ts";
 import { between, type Scenario, scenario, seedOf } from "./scenario.ts";
 
-/** What somebody with the right to write Leases does to one that is held. Nothing here may be done by a replica. */
+/** What a client with the right to write Leases does to a held one. No replica may do any of this. */
 interface Theft {
   readonly what: string;
   readonly long?: boolean;
@@ -24,7 +24,7 @@ async function remove({ world }: ReplicaWorld, { metadata }: Lease): Promise<voi
   await world.kube.delete(LEASES, refOf(metadata));
 }
 
-/** Makes the Lease anew, or changes the one that its holder has made in the meantime. */
+/** Creates the Lease, or changes it if its holder has created it again in the meantime. */
 async function create(world: ReplicaWorld, lease: Lease, spec: LeaseSpec): Promise<void> {
   const { name = "", labels = {} } = lease.metadata;
   const { kube, namespace } = world.world;
@@ -40,7 +40,7 @@ const THIEF = { holderIdentity: "thief", leaseDurationSeconds: 5 };
 const LONG_AGO = "1999-01-01T00:00:00.000000Z";
 const FAR_FUTURE = "2999-01-01T00:00:00.000000Z";
 const MAX_INT32 = 2 ** 31 - 1;
-/** Of somebody's own, on a Lease. */
+/** Another client's finalizer on a Lease. */
 const FINALIZER = "example.com/kept";
 
 const THEFTS: readonly Theft[] = [
@@ -102,7 +102,7 @@ const THEFTS: readonly Theft[] = [
   },
 ];
 
-/** The Lease of leader election, under load: whoever may lead afterwards, every item is served once. */
+/** Tampering with the leader's Lease under load. Whichever replica leads afterwards, every item is served once. */
 function theftOf({ what, long, act }: Theft): Scenario {
   return scenario({
     name: `the leader's Lease ${what}`,
@@ -138,7 +138,7 @@ const heldByThief = scenario({
     if (!lease) throw new Error("there is no Lease");
     await patchSpec(world, lease, { holderIdentity: "thief", leaseDurationSeconds: 20 });
     await world.until("the leader finds out", () => leader.said("leadership lost"));
-    // What it sent before has arrived by then.
+    // Its earlier requests have arrived by then.
     const looks = leader.looks;
     await world.until("it looks again", () => leader.looks > looks);
     await Promise.all([world.expectSilent(leader, 2), world.expectSilent(other, 2)]);
@@ -164,7 +164,7 @@ const replicaLeases = scenario({
       await kube.create(LEASES, { metadata, spec } as Lease);
     }
     await pause(between(random, 0, 5_000));
-    // Its shards are free now, and those who are made up take none.
+    // Its shards are free now, and the made-up holders take none.
     await replicas[0].process.kill();
     await world.untilHeldBy(replicas[1]);
   },

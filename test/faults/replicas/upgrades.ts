@@ -8,9 +8,9 @@ interface Upgrade {
   readonly lease?: "Operator";
   readonly from: number;
   readonly to: number;
-  /** How the old ones end: in time after SIGTERM, or by SIGKILL a moment after it, when the grace is over. */
+  /** How the old replicas end: in time after SIGTERM, or by SIGKILL shortly after it, when the grace period ends. */
   readonly end: "in time" | "after the grace";
-  /** Half-way the rollout is taken back. */
+  /** The rollout is reversed halfway. */
   readonly rollback?: boolean;
 }
 
@@ -41,7 +41,7 @@ const UPGRADES: readonly Upgrade[] = [
   { what: "lease: Operator, killed", long: true, lease: "Operator", from: 2, to: 2, end: "after the grace" },
 ];
 
-/** As a Deployment with maxSurge 1 and maxUnavailable 0 does: the new one is ready first, then an old one goes. */
+/** Like a Deployment with maxSurge 1 and maxUnavailable 0: the new replica is ready before an old one ends. */
 async function replace(
   world: ReplicaWorld,
   old: Replica,

@@ -12,13 +12,13 @@ const MAIN = new URL("../../../bench/soak/main.ts", import.meta.url).pathname;
 const { seed, long } = readFaultSettings();
 
 /**
- * The command as people run it. The long run finds small leaks; the shortest that there is has too few rests to tell a leak
- * from noise, so its word on growth is printed, and only what went wrong with the sessions counts.
+ * Runs the command as users do. The long run finds small leaks. The shortest run has too few idle phases to tell a leak
+ * from noise, so the test prints its growth verdict and checks only the problems with sessions.
  */
 const FOR = long ? "1h" : "30s";
 const BOUND_MS = long ? 3 * 3_600_000 : 900_000;
 
-/** What the command adds to the outcome in its JSON. */
+/** Fields that the command adds to the outcome in its JSON. */
 interface Report {
   readonly problems: readonly string[];
   readonly wrongs: readonly string[];
@@ -35,7 +35,7 @@ test(
       const outcome = JSON.parse(await readFile(json, "utf8")) as Outcome & Report;
       expect(long ? outcome.problems : outcome.wrongs).toEqual([]);
       expect(outcome.rounds.filter(({ isWarmUp }) => !isWarmUp).length).toBeGreaterThanOrEqual(LEAST_RESTS);
-      // It served, and under attack: a soak of nothing is flat as well.
+      // Sessions were served and faults occurred; without them, memory is always flat.
       expect(outcome.account.beaten).toBeGreaterThan(20);
       const { "faults of the Work API": faults, ...made } = outcome.trouble;
       for (const [trouble, count] of Object.entries(made)) expect(count, trouble).toBeGreaterThan(0);
@@ -48,7 +48,7 @@ test(
   BOUND_MS,
 );
 
-/** What it printed. A soak that broke off printed no verdict: all that it printed is in the error then. */
+/** The command's output. If the soak failed without a verdict, the error contains all of its output. */
 async function outputOf(args: readonly string[]): Promise<string> {
   try {
     return (await promisify(execFile)(process.execPath, args, { timeout: BOUND_MS })).stdout;

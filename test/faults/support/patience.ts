@@ -1,5 +1,5 @@
 /**
- * Bound of a wait for what happens once, on a machine that is shared: far more than an operator's start, a Lease that runs
- * out, or a lease of the Work API that lapses twice, so that only what never happens fails.
+ * Limit of a wait for one event on a shared machine. It is far longer than an operator's start, an expiring Lease, or a
+ * Work API lease that lapses twice, so a test fails only if the event never happens.
  */
 export const PATIENCE_MS = 240_000;

@@ -2,16 +2,16 @@ import { describe, expect, test } from "vitest";
 import { chooseSeed, readFaultSettings } from "./settings.ts";
 
 describe("the seed of a run", () => {
-  test("is the one that was asked for", () => {
+  test("is the requested one", () => {
     expect(chooseSeed("42", false)).toBe(42);
     expect(chooseSeed("0", true)).toBe(0);
   });
 
-  test("is the same in every run of CI, and in files that are run by themselves", () => {
+  test("is the same in every run of CI, and in files that run without run.ts", () => {
     expect(chooseSeed(undefined, true)).toBe(readFaultSettings({}).seed);
   });
 
-  test("is any number that can be asked for again otherwise", () => {
+  test("is otherwise a random number that can be requested again", () => {
     const seed = chooseSeed(undefined, false);
     expect(chooseSeed(String(seed), false)).toBe(seed);
   });

@@ -1,13 +1,18 @@
 import { randomInt } from "node:crypto";
 import { SEED_IN_CI } from "../../support/ci-seed.ts";
 
-/** How a run was asked for: run.ts puts its flags into these variables, since vitest's processes have flags of their own. */
+/**
+ * The settings of a run. run.ts passes its flags in these variables, because vitest's processes have their own flags.
+ */
 export interface FaultSettings {
-  /** Of everything that a run draws at random. The same seed makes the same run, as far as the machine's timing allows. */
+  /** The seed of everything random in a run. The same seed repeats the run, as far as the machine's timing allows. */
   readonly seed: number;
-  /** The large scopes and the many sequences, which take hours rather than minutes. */
+  /** Whether to run the large scopes and the many sequences, which take hours instead of minutes. */
   readonly long: boolean;
-  /** Of each request's deaths (before it, on its way, after it, with either lease) one, which the seed chooses; in memory, a part. */
+  /**
+   * Whether to try only one of each request's deaths (before, during or after it, with either lease), chosen by the
+   * seed. Deaths in memory are sampled too.
+   */
   readonly sample: boolean;
 }
 
@@ -19,7 +24,10 @@ export const SAMPLE = "BERTH_FAULTS_SAMPLE";
 /** fast-check and our own generators take 31 bits. */
 const MAX_SEED = 2 ** 31;
 
-/** The seed that a run begins with: the one asked for; a fixed one in CI; any other otherwise. @throws {RangeError} no seed. */
+/**
+ * Chooses the seed of a run: the requested one, a fixed one in CI, or a random one.
+ * @throws {RangeError} if the text is no seed
+ */
 export function chooseSeed(asked: string | undefined, ci: boolean): number {
   if (asked === undefined) return ci ? SEED_IN_CI : randomInt(MAX_SEED);
   const seed = /^\d+$/.test(asked) ? Number(asked) : Number.NaN;
@@ -28,7 +36,7 @@ export function chooseSeed(asked: string | undefined, ci: boolean): number {
   return seed;
 }
 
-/** Reads the settings of a run from the environment. Files that are run without run.ts get the seed of CI. */
+/** Reads the settings of a run from the environment. A file that runs without run.ts gets CI's seed. */
 export function readFaultSettings(env: NodeJS.ProcessEnv = process.env): FaultSettings {
   return { seed: chooseSeed(env[SEED], true), long: env[LONG] === "true", sample: env[SAMPLE] === "true" };
 }

@@ -4,34 +4,34 @@ import { Moment } from "../../../model/moment.ts";
 import type { Layout, State } from "../../../model/state.ts";
 import type { Step } from "../../../model/steps.ts";
 
-/** A step that may be taken, with where it leads. */
+/** A possible step and the state after it. */
 export interface Successor {
   readonly next: State;
   readonly step: Step;
 }
 
-/** One way in which things may stand: a state of the model, and which of the requests under way took effect already. */
+/** One possible situation: a state of the model, and which requests in flight have already taken effect. */
 export interface Candidate {
   readonly state: State;
-  /** By call: the outcome of the step that was taken for it, or what a read saw. */
+  /** By call: the outcome of the step that took effect for it, or the value that a read saw. */
   readonly taken: ReadonlyMap<string, string>;
 }
 
-/** A request under way, between its two entries in the trace. */
+/** A request in flight, between its two entries in the trace. */
 export interface UnderWay {
   readonly call: string;
-  /** How it may take effect in a state: the state after it, and a word for how. A read changes nothing. */
+  /** How the request may take effect in a state: the next state, and a word for the outcome. A read changes nothing. */
   effects(state: State, successors: readonly Successor[]): readonly (readonly [next: State, how: string])[];
 }
 
-/** All ways in which things may stand, given what was seen so far. */
+/** All situations that are possible, given what was observed so far. */
 export class Candidates {
   readonly #layout: Layout;
   readonly #isHidden: (step: Step) => boolean;
   readonly #steps = new Map<string, readonly Successor[]>();
   #all = new Map<string, Candidate>();
 
-  /** @param isHidden whether a step may have happened without a trace */
+  /** @param isHidden whether a step may happen without an entry in the trace */
   constructor(layout: Layout, isHidden: (step: Step) => boolean) {
     this.#layout = layout;
     this.#isHidden = isHidden;
@@ -46,7 +46,7 @@ export class Candidates {
     return [...this.#all.values()].map(({ state }) => state);
   }
 
-  /** Lets everything happen that nobody sees, and what is under way take effect. */
+  /** Adds what hidden steps and requests in flight can lead to. */
   spread(underWay: readonly UnderWay[]): void {
     for (const { state, taken } of this.#all.values()) {
       const successors = this.successors(state);
@@ -60,7 +60,7 @@ export class Candidates {
     }
   }
 
-  /** Keeps only what agrees with what was seen; `forget` is a call that is over. */
+  /** Keeps the candidates that agree with the observation, and drops the finished call `forget` from them. */
   keep(agrees: (candidate: Candidate) => boolean, forget?: string): void {
     const kept = [...this.#all.values()].filter(agrees);
     this.#all = new Map();
@@ -70,7 +70,7 @@ export class Candidates {
     }
   }
 
-  /** Goes on to where each candidate's successors lead. */
+  /** Moves each candidate on to the states that `to` selects from its successors. */
   go(to: (state: State, successors: readonly Successor[]) => readonly State[]): void {
     const before = [...this.#all.values()];
     this.#all = new Map();
@@ -79,7 +79,7 @@ export class Candidates {
     }
   }
 
-  /** What may be done in a state. */
+  /** The steps that are possible in a state. */
   successors(state: State): readonly Successor[] {
     const key = keyOf(state);
     const known = this.#steps.get(key);
@@ -92,7 +92,7 @@ export class Candidates {
     return found;
   }
 
-  /** Some of the states, in words. */
+  /** Texts of some of the states. */
   describe(most: number): string[] {
     const words = this.states.map((state) => describeState(this.#layout, state));
     return [...new Set(words)].slice(0, most);

@@ -11,34 +11,34 @@ import { type Actor, agrees, effectsOf, lateEffectsOf, READINGS, type Reading } 
 import { callOf, type Projection } from "./projection.ts";
 import type { Entry } from "./trace.ts";
 
-/** How a trace was made. */
+/** The circumstances in which a trace was recorded. */
 export interface Circumstances {
-  /** What the Work API does, and whose the lease is; the rest is what the code does. */
+  /** The behavior of the Work API and the side that holds the lease. All other rules are those of the code. */
   readonly rules: Partial<Rules>;
   readonly timing: Timing;
-  /** What a look showed may have been true some seconds before. */
+  /** Whether a list may show a state from some seconds ago. */
   readonly listsBehind?: boolean;
 }
 
-/** What came of one item's trace. */
+/** The result of checking one item's trace. */
 export interface Checked {
-  /** Entries that mean a step of the model. */
+  /** Entries that map to a step of the model. */
   readonly steps: number;
-  /** The most ways in which things could stand at a time. */
+  /** The most candidates at a time. */
   readonly widest: number;
 }
 
-/** A trace that the model does not allow. */
+/** The model does not allow the trace. */
 export class TraceError extends Error {}
 
-/** Far above what any trace needs; the last ones of a longer one would be left out silently. */
+/** Far more than any trace needs. The model would silently leave out any beyond these. */
 const MOST_PODS = 8;
 const MOST_ACKNOWLEDGEMENTS = 200;
-/** In a message. */
+/** Limits for a message. */
 const MOST_STATES = 6;
 const MOST_STEPS = 24;
 
-/** Checks what was traced of one item against the model. @throws {TraceError} the model allows no such run. */
+/** Checks the trace of one item against the model. @throws {TraceError} if the model does not allow the run */
 export function checkItem(projection: Projection, circumstances: Circumstances): Checked {
   return new ItemCheck(projection, circumstances).run();
 }
@@ -96,7 +96,7 @@ class ItemCheck {
     }
   }
 
-  /** What may happen without a trace: what no operator does, as far as the test allowed it. */
+  /** Steps that may happen without an entry: those that no operator takes, within what the test allowed. */
   #isHidden({ name, fault }: Step): boolean {
     if (name in SESSION_POINTS || name === "fault.crash" || name === "operator.restart") return false;
     return !fault || this.#allowed.has(name);
@@ -105,11 +105,11 @@ class ItemCheck {
   #operatorStep(name: "fault.crash" | "operator.restart", environment: string, index: number): void {
     const operator = this.#projection.environments.indexOf(environment);
     this.#spread();
-    // Whoever ended hears of no answer any more.
+    // An operator that ended receives no further answers.
     for (const [call, { sent }] of this.#underWay) if (sent.environment === environment) this.#forget(call);
     this.#candidates.go((state, successors) => {
       const ways = successors.filter(({ step }) => step.name === name && step.operator === operator);
-      // One that runs already, or is gone, is not begun or ended again.
+      // An operator that already runs or has ended does not change state again.
       return ways.length > 0 ? ways.map(({ next }) => next) : [state];
     });
     this.#judge(index, [], null);
@@ -133,7 +133,7 @@ class ItemCheck {
   }
 
   #send(sent: PointEvent, reading: Reading, actor: Actor): void {
-    // What happened before it was sent is no answer to it.
+    // What happened before the request was sent can't be its effect.
     this.#spread();
     this.#underWay.set(callOf(sent), {
       call: callOf(sent),
@@ -158,12 +158,12 @@ class ItemCheck {
     const under = this.#underWay.get(call);
     this.#underWay.delete(call);
     if (isLate && under) {
-      // It may land yet.
+      // The request may still take effect.
       const effects: UnderWay["effects"] = (state, successors) =>
         lateEffectsOf(reading, actor, asks, state, successors);
       this.#underWay.set(call, { ...under, effects });
     }
-    // A lease of a running container that is refused is lost.
+    // If the request for the lease of a running container is refused, the lease is lost.
     if (event.point === "session.take" && outcome === "refused") this.#mayLose(actor);
     this.#judge(index, before, could);
   }
@@ -199,7 +199,7 @@ class ItemCheck {
     this.#widest = Math.max(this.#widest, this.#candidates.size);
   }
 
-  /** Steps that the model would have allowed this operator, in words. */
+  /** Texts of the steps that the model would have allowed this operator. */
   #couldHave({ operator, pod }: Actor): string[] {
     const words = this.#candidates.states.flatMap((state) =>
       this.#candidates

@@ -2,17 +2,17 @@ import { type Circumstances, checkItem } from "./check-item.ts";
 import { project } from "./projection.ts";
 import type { TraceRecorder } from "./trace.ts";
 
-/** What was checked. */
+/** The totals of a check. */
 export interface Tally {
-  /** Items, each with a trace of its own. */
+  /** Items; each has its own trace. */
   readonly traces: number;
-  /** Entries that mean a step of the model. */
+  /** Entries that map to a step of the model. */
   readonly steps: number;
-  /** The most ways in which things could stand at a time. */
+  /** The most candidates at a time. */
   readonly widest: number;
 }
 
-/** Checks the trace of every item. @throws {TraceError} the model does not allow one of them. */
+/** Checks the trace of every item. @throws {TraceError} if the model does not allow one of them */
 export function checkTrace(recorder: TraceRecorder, circumstances: Circumstances): Tally {
   return addUp(
     recorder.items.map((workId) => ({ traces: 1, ...checkItem(project(recorder.entries, workId), circumstances) })),

@@ -3,11 +3,11 @@ import { checkHistory } from "../../sessions/loops/traced-history.ts";
 import { readFaultSettings } from "../support/settings.ts";
 import { addUp, type Tally, wordsOf } from "./check-trace.ts";
 
-// The whole controller on fakes: a trace of it costs a hundredth of one on a real API server.
+// Runs the whole controller on fakes. A trace costs a hundredth of one on a real API server.
 
 const { seed, long } = readFaultSettings();
 const HISTORIES = long ? 1_000 : 50;
-/** Each run's own, of those that a seed can be. */
+/** The first seed. Each run's seed selects its own range of them. */
 const FIRST = (seed * 1_000) % 2 ** 31;
 
 test(`in ${HISTORIES} random histories everything that the operator does is a step of the model`, async () => {

@@ -3,39 +3,45 @@ import type { Timing } from "../../../src/core/timing.ts";
 import { NO_HEARTBEAT } from "../../../src/work/types.ts";
 import { callOf } from "./projection.ts";
 
-/** What one operator found out of its claim of the item, with times of its own monotonic clock, in milliseconds. */
+/** What one operator knows about its claim of the item. Times are milliseconds of its own monotonic clock. */
 interface Known {
-  /** The Pod was read parked since the journal, and since the last acknowledgement. */
+  /** The operator has read the Pod as parked since the journal, and since the last acknowledgement. */
   isParked: boolean;
   lookedMs: number | null;
   snapshot: { readonly value: string; readonly seenMs: number } | null;
-  /** Until when a beat that was accepted surely keeps the lease, at the server. */
+  /** Until when an accepted heartbeat certainly keeps the lease on the server. */
   leasedUntilMs: number;
-  /** The item was seen stopping. */
+  /** The item was seen as stopping. */
   isStopping: boolean;
-  /** What it was last seen or made to be; null: by a walk through the list, which does not say of which items. */
+  /**
+   * Whether the item was last known to be in nobody's hands; null after a sweep, whose entry does not name the items it
+   * listed.
+   */
   isOver: boolean | null;
 }
 
 const SECOND_MS = 1_000;
 
-/** Out of anybody's hands, as a look says it, and as the reason of a settlement does. */
+/** States in which no client holds the item, as read, and as the reason of a settlement. */
 const OVER: ReadonlySet<unknown> = new Set(["queued", "stopped", "absent"]);
 
-/** Between two clocks of one process, and two sums of fractions. */
+/** The difference between two clocks of one process, or between two sums of fractions. */
 const ROUNDING_MS = 2;
 
 /**
- * The rules that the model has as guards without a time (nothing under way, stood still, inside the window), held against
- * the clock of a trace. Margins that only make up for the clocks of two machines are not asked for here.
+ * Checks against the trace's clock the rules that the model has as untimed guards (nothing in flight, value unchanged,
+ * inside the window). It does not require margins that only cover the clock difference of two machines.
  */
 export class Knowledge {
   readonly #timing: Timing;
-  /** When the last poll that brought the item was sent, by Environment, on the wall clock: a restart has no other. */
+  /**
+   * When the last poll that returned the item was sent, by Environment. It uses the wall clock, the only one that
+   * survives a restart.
+   */
   readonly #polled = new Map<string, number>();
-  /** The same of the poll that each Pod was journaled for. */
+  /** The same for the poll that led to the journal of each Pod. */
   readonly #claimed = new Map<string, number>();
-  /** Whose claim of a Pod is not out yet. */
+  /** The operator whose claim of a Pod is not finished yet. */
   readonly #claiming = new Map<string, string>();
   readonly #known = new Map<string, Known>();
   readonly #sent = new Map<string, PointEvent>();
@@ -44,14 +50,14 @@ export class Knowledge {
     this.#timing = timing;
   }
 
-  /** Takes in one entry about the item. Returns the rule that it breaks, in words; null: none. */
+  /** Records one entry about the item. Returns the rule that the entry breaks; null if none. */
   take(event: PointEvent): string | null {
     if (event.point === "claim.poll") {
       if (event.phase === "before") this.#sent.set(callOf(event), event);
       else {
         const { atMs, monotonicMs } = this.#sent.get(callOf(event)) ?? event;
         this.#polled.set(event.environment, atMs);
-        // An offer of an item that is claimed already is as good as a look.
+        // An offer of an item that is already claimed tells as much as a read.
         this.#seenByAll(event.environment, { isOver: true, lookedMs: monotonicMs });
       }
       return null;
@@ -73,7 +79,7 @@ export class Knowledge {
     return null;
   }
 
-  /** What is news of the item to every claim of an Environment. */
+  /** Records news about the item for every claim of an Environment. */
   #seenByAll(environment: string, seen: Pick<Known, "isOver"> & Partial<Known>): void {
     for (const [key, known] of this.#known) if (key.startsWith(`${environment} `)) Object.assign(known, seen);
   }
@@ -106,7 +112,7 @@ export class Knowledge {
       case "session.stop":
         return event.asks["force"] === true ? this.#mayStop(event, known) : null;
       case "session.settled":
-        // Other reasons are those of a lease that is lost, and of what somebody else acknowledged.
+        // Other reasons are a lost lease, or an item that another client acknowledged.
         return OVER.has(event.asks["because"]) && known.isOver === false ? "settled what was last seen live" : null;
       default:
         return null;
@@ -116,7 +122,7 @@ export class Knowledge {
   #mayJournal(event: PointEvent): string | null {
     const polledMs = this.#polled.get(event.environment);
     if (polledMs === undefined) return "journaled an item that no poll brought";
-    // Repeated before the claim came out: the same claim.
+    // A journal repeated before the claim finished belongs to the same claim.
     if (this.#claiming.get(podOf(event)) !== event.operator) this.#claimed.set(podOf(event), polledMs);
     this.#claiming.set(podOf(event), event.operator);
     return null;
@@ -134,7 +140,10 @@ export class Knowledge {
     return atMs > deadlineMs ? `acknowledged ${atMs - deadlineMs} ms after it could land inside the window` : null;
   }
 
-  /** Not before an acknowledgement of ours can take effect no more, and then only by what a look showed. */
+  /**
+   * An operator may drop an item only after its own acknowledgement can no longer take effect, and only by a later
+   * read.
+   */
   #mayDrop(event: PointEvent, { lookedMs }: Known): string | null {
     const { atMs, monotonicMs } = event;
     if (lookedMs === null) return "dropped what nobody had looked at";
@@ -167,7 +176,7 @@ export class Knowledge {
 
   #note(event: PointEvent, known: Known): string | null {
     if (event.point === "session.snapshot") {
-      // As old as the look that it is from: what was seen by another way is no older than now.
+      // The value is as old as the read it came from. A value learned in another way is current.
       const seenMs = known.lookedMs ?? event.monotonicMs;
       const value = String(event.details["value"]);
       known.snapshot = { value, seenMs };

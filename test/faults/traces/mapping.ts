@@ -4,32 +4,32 @@ import type { PointDetails, PointOutcome } from "../../../src/core/points.ts";
 import type { SessionPoint } from "../../../src/protocol/points.ts";
 import type { Successor } from "./candidates.ts";
 
-/** Whose point it is, in the model's numbers. `pod` -1: none of the item's. */
+/** The operator and Pod of a point, by the model's numbers. `pod` is -1 if it is not one of the item's Pods. */
 export interface Actor {
   readonly layout: Layout;
   readonly operator: number;
   readonly pod: number;
 }
 
-/** What a point asked for, or was answered with. */
+/** What a point requested, and how it was answered. */
 export interface Said {
   readonly asks: PointDetails;
   readonly details: PointDetails;
 }
 
-/** How a point of the code is read as steps of the model. */
+/** How a point of the code maps to steps of the model. */
 export interface Reading {
-  /** The steps that it can be. */
+  /** The steps that it may stand for. */
   readonly steps: readonly OperatorStep[];
-  /** Which of them, by what it asked for. */
+  /** Selects among these steps by what the point requested. */
   fits?(step: Step, asks: PointDetails): boolean;
-  /** Where the request may be answered well and change nothing in the model. */
+  /** Whether the request may succeed and change nothing in the model. */
   isNothing?(state: State, actor: Actor, said: Said): boolean;
-  /** What it changes beyond the steps of the model. */
+  /** A change beyond the steps of the model. */
   also?(state: State, actor: Actor): State | null;
-  /** What it reads: the word for what is there. The answer must have been true at some time while it was under way. */
+  /** For a read, the word for the current value. The answer must have been true at some time during the read. */
   reads?(state: State, actor: Actor): string;
-  /** The same word, of the answer; null: it says nothing. */
+  /** The same word, taken from the answer; null if the answer does not tell. */
   saw?(details: PointDetails): string | null;
 }
 
@@ -40,7 +40,7 @@ const memoryIs = (state: State, actor: Actor, ...memories: number[]) =>
 
 const isStopped = (state: State, { layout }: Actor) => stateOf(state, layout) === STATE.stopped;
 
-/** Its Pod is over, or on its way. */
+/** The item's Pod has ended or is ending. */
 function isPodGone(state: State, actor: Actor): boolean {
   const body = podOf(state, actor, POD.body);
   return body === BODY.gone || body === BODY.ended || body === BODY.finishing || !podOf(state, actor, POD.object);
@@ -57,11 +57,11 @@ function nameOfState(value: number): string {
   return Object.entries(STATE).find(([, one]) => one === value)?.[0] ?? "";
 }
 
-/** A beat that gives no lease, or one of an item that is stopping, where no value is compared. */
+/** A heartbeat that gives no lease, or one for a stopping item, where the server compares no value. */
 const isNoLease = (_state: State, _actor: Actor, { details }: Said) =>
   details["accepted"] !== true || details["state"] !== "active";
 
-/** A finished Pod, or a free one, that goes. */
+/** The deletion of a finished or parked Pod. */
 const DELETES_IDLE: Reading = {
   steps: ["retention.delete-pod"],
   isNothing: (state, actor) => !isAlive(podOf(state, actor, POD.body)) && podOf(state, actor, POD.body) !== BODY.parked,
@@ -75,7 +75,9 @@ const DELETES_IDLE: Reading = {
   },
 };
 
-/** Points that change nothing in the model: what they do is not in it, or they are reads that decide nothing by themselves. */
+/**
+ * Points that change nothing in the model: their effect is not part of it, or they are reads that decide nothing alone.
+ */
 type Unread =
   | `${"prepare" | "environment" | "refuse" | "budget" | "queue" | "sweep" | "cleanup" | "workspace"}.${string}`
   | `recover.${string}`
@@ -84,7 +86,7 @@ type Unread =
   | `claim.${"offer" | "read-journal"}`
   | `session.${"shorten" | "read-credential" | "touch" | "read-pod" | "count-release" | "mark" | "reread" | "forget"}`;
 
-/** Points that mean something in the model: whoever adds one has to say which it is. */
+/** Points with a meaning in the model. A new point must be added here or to `Unread`. */
 const READ = {
   "claim.poll": { steps: [], reads: READS_STATE.reads, saw: () => "queued" } as Reading,
   "claim.journal": { steps: ["claim.journal"] },
@@ -92,7 +94,7 @@ const READ = {
     steps: [],
     reads: (state, actor) =>
       String(podOf(state, actor, POD.body) === BODY.parked && podOf(state, actor, POD.object) === 1),
-    // Not parked may also be one that is not ready for a moment.
+    // A Pod that is not parked may also be one that is briefly not ready.
     saw: ({ parked }) => (parked === true ? "true" : null),
   },
   "claim.ack": { steps: ["claim.ack"] },
@@ -111,7 +113,8 @@ const READ = {
   "session.open": { steps: ["session.open"], isNothing: (state, actor) => podOf(state, actor, POD.key) === 1 },
   "session.snapshot": {
     steps: ["session.snapshot"],
-    // Again after a beat without an answer; or by a look that is older than the end of its lease, to no harm.
+    // Recorded again after a heartbeat without an answer, or by a read older than the end of its lease; both are
+    // harmless.
     isNothing: (state, actor) =>
       memoryIs(state, actor, MEMORY.snapshot) || stateOf(state, actor.layout) !== STATE.active,
   },
@@ -131,7 +134,7 @@ const READ = {
 /** The same, by any name. */
 export const READINGS: Readonly<Record<string, Reading | undefined>> = READ;
 
-/** Where the steps that a point can be lead from a state, with how. */
+/** The states to which the steps of a point can lead, each with its outcome. */
 export function effectsOf(
   reading: Reading,
   actor: Actor,
@@ -145,13 +148,13 @@ export function effectsOf(
   return [...own.map(({ next, step }) => [next, step.outcome] as const), ...(also ? [[also, "ok"] as const] : [])];
 }
 
-/** A crash is an entry of its own in a trace. */
+/** A crash has its own entry in a trace. */
 function isOwn({ steps, fits }: Reading, { operator, pod }: Actor, asks: PointDetails, step: Step): boolean {
   if (step.operator !== operator || step.pod !== pod || step.outcome.startsWith("crash")) return false;
   return (steps as readonly string[]).includes(step.name) && (fits?.(step, asks) ?? true);
 }
 
-/** Whether what a request was answered with agrees with how it took effect; null: it did not. */
+/** Whether the answer to a request agrees with how the request took effect; `how` is null if it did not. */
 export function agrees(
   reading: Reading,
   actor: Actor,
@@ -168,28 +171,28 @@ export function agrees(
     case "ok":
       return how === "ok" || how === "refused" || (how === null && (reading.isNothing?.(state, actor, said) ?? false));
     case "refused":
-      // A beat that was refused after one without an answer shows our own value: it is adopted.
+      // A heartbeat refused after one without an answer shows our own value, which the operator adopts.
       return how === null || (reading.steps.includes("session.beat") && how === "ok");
     case "failed":
       return how === null;
     case "unanswered":
-      // The model knows of each acknowledgement without an answer, whatever became of it.
+      // The model records each acknowledgement without an answer, whether it took effect or not.
       if (reading.steps.includes("claim.ack")) return how === "unanswered" || how === "lost";
-      // A journal may be found to stand by reading it.
+      // The operator may find by reading that a journal was written.
       return how !== "ok" || !hasUnanswered(reading) || reading.steps.includes("claim.journal");
     default:
       return outcome satisfies never;
   }
 }
 
-/** Steps that the model tells apart by whether they were answered. Others are the same either way. */
+/** Steps for which the model distinguishes whether they were answered. */
 const ANSWERED: ReadonlySet<OperatorStep> = new Set(["claim.journal", "session.take", "session.fence", "session.beat"]);
 
 function hasUnanswered({ steps }: Reading): boolean {
   return steps.some((name) => ANSWERED.has(name));
 }
 
-/** How a request that got no answer may yet take effect. Of an acknowledgement the model has a step of its own for that. */
+/** How a request without an answer may take effect later. The model has a separate step for a late acknowledgement. */
 export function lateEffectsOf(...args: Parameters<typeof effectsOf>): (readonly [next: State, how: string])[] {
   const [reading] = args;
   if (reading.reads || reading.steps.includes("claim.ack")) return [];

@@ -1,17 +1,17 @@
 import type { PointEvent } from "../../../src/core/points.ts";
 import type { Entry } from "./trace.ts";
 
-/** What of a trace is about one item. */
+/** The part of a trace that is about one item. */
 export interface Projection {
   readonly workId: string;
   readonly entries: readonly Entry[];
-  /** `namespace/name`, in the model's order of operators: one operator at a time serves each. */
+  /** `namespace/name`, in the model's order of operators. One operator at a time serves each. */
   readonly environments: readonly string[];
-  /** Each Environment's Pods that the item was journaled for, in the model's order. */
+  /** By Environment, the Pods that the item was journaled for, in the model's order. */
   readonly pods: readonly (readonly string[])[];
 }
 
-/** Points of Pods that bear no work id: free Pods that go, and finished ones. */
+/** Points without a work id: deletions of parked and of finished Pods. */
 const DELETIONS = new Set(["removal.delete-pod", "retention.delete-pod"]);
 
 export function project(entries: readonly Entry[], workId: string): Projection {
@@ -43,7 +43,7 @@ export function project(entries: readonly Entry[], workId: string): Projection {
   };
 }
 
-/** Calls are numbered by operator. */
+/** Calls are numbered per operator. */
 export function callOf({ operator, call }: PointEvent): string {
   return `${operator} ${call}`;
 }

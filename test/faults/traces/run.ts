@@ -5,10 +5,10 @@ import { checkTrace, type Tally } from "./check-trace.ts";
 import type { Scenario } from "./scenarios.ts";
 import { TraceRecorder } from "./trace.ts";
 
-/** Of a wait for a whole scenario's sessions, on a machine with much else to do. */
+/** Limit of a wait for all sessions of a scenario on a busy machine. */
 const PATIENCE_MS = 300_000;
 
-/** A scenario under way: its worlds, their operators, and what was traced of them. */
+/** A running scenario: its worlds, their operators, and their trace. */
 export class TraceRun implements AsyncDisposable {
   readonly recorder = new TraceRecorder();
   readonly worlds: readonly [World, ...World[]];
@@ -33,7 +33,7 @@ export class TraceRun implements AsyncDisposable {
     return this.worlds[index] ?? this.worlds[0];
   }
 
-  /** Ids of the items that were queued. */
+  /** Enqueues items, and returns their ids. */
   enqueue(count: number): string[] {
     const { simulator, environmentId } = this.worlds[0];
     return Array.from({ length: count }, () => simulator.enqueue(environmentId).id);
@@ -58,7 +58,7 @@ export class TraceRun implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // The first one's simulator is everybody's.
+    // The other worlds use the first one's simulator.
     for (const world of this.worlds.toReversed()) await world[Symbol.asyncDispose]();
   }
 }
@@ -67,7 +67,7 @@ function environmentOf({ namespace, name }: World): string {
   return `${namespace}/${name}`;
 }
 
-/** Plays a scenario to its end. */
+/** Runs a scenario to its end. */
 export async function play(cluster: TestCluster, scenario: Scenario): Promise<TraceRecorder> {
   const first = await startWorld(cluster, scenario.world);
   const others = scenario.isDoubled ? [await startWorld(cluster, { ...scenario.world, beside: first })] : [];
@@ -83,7 +83,7 @@ export async function play(cluster: TestCluster, scenario: Scenario): Promise<Tr
   return run.recorder;
 }
 
-/** Checks the trace of every item. @throws {TraceError} */
+/** Checks the trace of every item. @throws {TraceError} if the model does not allow one of them */
 export function checkScenario(recorder: TraceRecorder, { rules = {}, world }: Scenario): Tally {
   return checkTrace(recorder, { rules, timing: scaleTiming(DEFAULT_TIMING, world.timeScale ?? TEST_TIME_SCALE) });
 }

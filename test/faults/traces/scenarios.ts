@@ -5,24 +5,24 @@ import type { FateInput } from "../../../testbed/node/fate.ts";
 import type { WorldOptions } from "../../support/world.ts";
 import type { TraceRun } from "./run.ts";
 
-/** A way to serve sessions, with what goes wrong. */
+/** A way to serve sessions, and what goes wrong. */
 export interface Scenario {
   readonly name: string;
   readonly world: WorldOptions;
   /** Two clusters serve one queue. */
   readonly isDoubled?: boolean;
   readonly rules?: Partial<Rules>;
-  /** What goes wrong from the beginning on. */
+  /** Faults and hidden steps that may happen from the start. */
   readonly allows?: readonly (Fault | HiddenStep)[];
   readonly act: (run: TraceRun) => Promise<void>;
 }
 
-/** Leases that are short enough to lapse in a test, and an operator as much faster. */
+/** Leases short enough to lapse in a test, and an operator that is faster by the same factor. */
 const SHORT = { simulator: { limits: { ttlSeconds: 8 } }, timeScale: 12 } as const;
 
 /**
- * For leases that are taken up after a restart: their holder's interval (12 s, half a TTL) is shorter than what the
- * operator waits (12.5 s), and both with a beat before are shorter than a TTL.
+ * For leases that the operator adopts after a restart. The holder's interval (12 s, half a TTL) is shorter than the
+ * operator's wait (12.5 s), and both plus the heartbeat before them are shorter than a TTL.
  */
 const TAKEN_UP = { simulator: { limits: { ttlSeconds: 24, maxTtlSeconds: 24 } }, timeScale: 5 } as const;
 
@@ -31,7 +31,7 @@ const BY_OPERATOR = { lease: "Operator" } as const;
 const WORKS: FateInput = { kind: "worker", workMs: { min: 50, max: 800 } };
 const PROGRAM: FateInput = { kind: "exit", afterMs: { min: 100, max: 1_500 } };
 
-/** Fates by turns. */
+/** Fates in turn. */
 function inTurn(...fates: readonly FateInput[]): { fates: () => FateInput } {
   let started = 0;
   return {
@@ -43,7 +43,7 @@ function inTurn(...fates: readonly FateInput[]): { fates: () => FateInput } {
   };
 }
 
-/** Bad replies of calls that are a worker's, too. */
+/** Steps that become possible when faulty replies also reach workers. */
 const WORKERS_HEAR_NOTHING = ["worker.first-beat", "worker.beat", "worker.exit", "work-api.lapse"] as const;
 
 const killed = (kind: "worker" | "exit"): FateInput =>
@@ -61,7 +61,7 @@ const networkFaults = async (run: TraceRun): Promise<void> => {
   await run.serve(12);
 };
 
-/** One after the other stops what runs, as a user does. */
+/** A user stops the running sessions one after the other. */
 const usersStop = async (run: TraceRun): Promise<void> => {
   const [{ simulator, environmentId }] = run.worlds;
   const ids = run.enqueue(4);

@@ -2,22 +2,22 @@ import type { Fault, HiddenStep } from "../../../model/steps.ts";
 import type { PointEvent, PointObserver } from "../../../src/core/points.ts";
 import { READINGS } from "./mapping.ts";
 
-/** What a trace is made of, in the order in which it happened. */
+/** The entries of a trace, in the order in which they happened. */
 export type Entry =
-  /** What an operator did, at its named points. */
+  /** An operator reached one of its named points. */
   | { readonly is: "point"; readonly event: PointEvent }
-  /** What the test did: from here on such steps may happen, at any time and as often as they can. */
+  /** The test allowed these steps: from here on they may happen at any time and any number of times. */
   | { readonly is: "allowed"; readonly steps: readonly (Fault | HiddenStep)[] }
-  /** An Environment's operator ended, with nothing of its own under way, or began. */
+  /** An Environment's operator started, or ended with none of its own requests in flight. */
   | { readonly is: "ended" | "began"; readonly environment: string };
 
-/** Writes down what the operators of one run do, all on one clock. */
+/** Records what the operators of one run do, on one clock. */
 export class TraceRecorder {
   readonly entries: Entry[] = [];
-  /** Requests under way that may change something, by Environment. */
+  /** Requests in flight that may change something, by Environment. */
   readonly #changes = new Map<string, Set<number>>();
 
-  /** For every operator of the run. */
+  /** The observer for every operator of the run. */
   readonly observer: PointObserver = (event) => {
     this.entries.push({ is: "point", event });
     if (!READINGS[event.point]?.steps.length) return;
@@ -27,7 +27,7 @@ export class TraceRecorder {
     else calls.delete(event.call);
   };
 
-  /** Whether a request is under way that changes an item or what is recorded of it. */
+  /** Whether a request is in flight that changes an item or its record. */
   isChanging(environment: string): boolean {
     return (this.#changes.get(environment)?.size ?? 0) > 0;
   }
@@ -45,7 +45,7 @@ export class TraceRecorder {
     this.entries.push({ is: "began", environment });
   }
 
-  /** Ids of the items that somebody journaled. */
+  /** Ids of the items that any operator journaled. */
   get items(): string[] {
     const ids = this.entries.flatMap((entry) =>
       entry.is === "point" && entry.event.point === "claim.journal" ? (entry.event.workId ?? []) : [],
