@@ -4,7 +4,7 @@ import { TroubledClock } from "./clock.ts";
 
 const STILL_MS = 60;
 
-test("timers of a process that stands still run when it goes on, in their order, but for those that were cancelled", async () => {
+test("timers of a paused process run in order when it resumes, except those that were cancelled", async () => {
   const clock = new TroubledClock();
   const run: string[] = [];
   clock.setTimer(() => run.push("second"), 20);
@@ -18,7 +18,7 @@ test("timers of a process that stands still run when it goes on, in their order,
   expect(run).toEqual(["first", "second"]);
 });
 
-test("the monotonic clock of a suspended machine stands still, its wall clock goes on", async () => {
+test("the monotonic clock of a suspended machine stops, while its wall clock continues", async () => {
   const clock = new TroubledClock();
   const wallMs = clock.now();
   clock.stand("suspended");
@@ -31,7 +31,7 @@ test("the monotonic clock of a suspended machine stands still, its wall clock go
   expect(realClock.monotonic() - clock.monotonic()).toBeGreaterThanOrEqual(STILL_MS - 1);
 });
 
-test("both clocks of a stopped process go on, and the wall clock can be set", async () => {
+test("both clocks of a stopped process continue, and the wall clock can be set", async () => {
   const clock = new TroubledClock();
   clock.stand("stopped");
   const before = clock.monotonic();
@@ -42,7 +42,7 @@ test("both clocks of a stopped process go on, and the wall clock can be set", as
   expect(clock.now()).toBeLessThan(realClock.now() - 3_500_000);
 });
 
-test("the wall clock of a machine that was suspended is not set back, nor is one suspended whose clock is ahead", () => {
+test("the wall clock is never set back after a suspension, and a machine with a fast clock is not suspended", () => {
   const clock = new TroubledClock();
   expect([clock.mayBeSet(-1), clock.mayStand("suspended")]).toEqual([true, true]);
   clock.setWall(1);

@@ -1,13 +1,13 @@
 import { type Clock, realClock, type Timer } from "../../../src/core/clock.ts";
 
-/** How a process stands still: stopped by a signal, which clocks do not notice, or with its whole machine. */
+/** How a process is paused: stopped by a signal, which clocks do not notice, or suspended with its whole machine. */
 export type Stillness = "stopped" | "suspended";
 
 /**
- * The clock of one operator, for a test to trouble: its wall time can be set, and its process can stand still, when none
- * of its timers runs. Of a suspended machine the monotonic clock stands still as well, and the wall clock goes on
- * (CLOCK_MONOTONIC, clock_gettime(2)). Its wall clock is not set back afterwards: nobody could notice how long it stood
- * (docs/high-availability.md), and so nothing is promised of that.
+ * The clock of one operator, which a test can disturb. Its wall time can be set, and its process can be paused, during
+ * which no timer runs. On a suspended machine the monotonic clock stops too, while the wall clock continues
+ * (CLOCK_MONOTONIC, clock_gettime(2)). After a suspension the wall clock is never set back: then no process could tell
+ * how long the machine was suspended, so Berth promises nothing for that case (docs/high-availability.md).
  */
 export class TroubledClock implements Clock {
   #wallOffsetMs = 0;
@@ -41,17 +41,20 @@ export class TroubledClock implements Clock {
     };
   }
 
-  /** Whether the wall clock may be set so far off. */
+  /** Whether the wall clock may be set to this offset. */
   mayBeSet(offsetMs: number): boolean {
     return offsetMs >= this.#wallOffsetMs || !this.#wasSuspended;
   }
 
-  /** Whether the process may stand still: not with its machine while the wall clock is ahead, since that is put right later. */
+  /**
+   * Whether the process may be paused. The machine can't be suspended while its wall clock is ahead, because that is
+   * corrected later.
+   */
   mayStand(how: Stillness): boolean {
     return how === "stopped" || this.#wallOffsetMs <= 0;
   }
 
-  /** Sets the wall clock this much before (negative) or after the right time. */
+  /** Sets the wall clock this far behind (negative) or ahead of the real time. */
   setWall(offsetMs: number): void {
     this.#wallOffsetMs = offsetMs;
   }
@@ -65,7 +68,7 @@ export class TroubledClock implements Clock {
     this.#wasSuspended ||= how === "suspended";
   }
 
-  /** Goes on; what was due meanwhile happens now, in the order of its time. */
+  /** Resumes. Timers that came due meanwhile run now, in order of their time. */
   goOn(): void {
     if (!this.#still) return;
     if (this.#still.how === "suspended") this.#behindMs += realClock.monotonic() - this.#still.atMs;

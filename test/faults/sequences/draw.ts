@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import type { Sequence, Step } from "./mode.ts";
 
-/** What both modes draw of a world. */
+/** The parts of a world's setting that both modes draw. */
 export interface CommonSetting {
-  /** One operator, or two of which one leads. */
+  /** One operator, or two with a leader election. */
   readonly replicas: 1 | 2;
   readonly switches: {
     readonly secondAck: "refused" | "unchanged" | "renewed";
@@ -18,7 +18,7 @@ export interface CommonSetting {
   };
 }
 
-/** Sequences are short, and many: what goes wrong does so for two or three steps that meet. */
+/** Sequences are short and numerous: failures come from two or three steps that coincide. */
 const MOST_STEPS = 10;
 const LONGEST_PAUSE_MS = 700;
 
@@ -42,19 +42,19 @@ function step<Kind extends string>(kinds: readonly Kind[]): fc.Arbitrary<Step<Ki
   });
 }
 
-/** What needs two replicas. */
+/** Whether a kind needs two replicas. */
 function wantsReplicas(kind: string): boolean {
   return kind.startsWith("leader:");
 }
 
 /**
- * A sequence with at least one step of `kind`, at any place, and work before it: without a session under way most of what
- * may happen is nothing.
+ * A sequence with at least one step of `kind`, at any place, preceded by work: without a running session most steps
+ * have no effect.
  */
 export function sequenceWith<Kind extends string, Setting extends CommonSetting>(parts: {
   readonly kind: Kind;
   readonly kinds: readonly Kind[];
-  /** Kinds by which work comes. */
+  /** Kinds that enqueue work. */
   readonly work: readonly Kind[];
   readonly setting: (replicas: fc.Arbitrary<1 | 2>) => fc.Arbitrary<Setting>;
 }): fc.Arbitrary<Sequence<Kind, Setting>> {
@@ -77,7 +77,7 @@ export function sequenceWith<Kind extends string, Setting extends CommonSetting>
   });
 }
 
-/** The setting as far as it matters, then the steps. */
+/** The relevant settings, then the steps. */
 export function sequenceText({ setting: { switches: api, ...rest }, steps }: Sequence<string, CommonSetting>): string {
   const pairs = (values: object) =>
     Object.entries(values)

@@ -16,11 +16,11 @@ import type { CommonSetting } from "./draw.ts";
 import type { Stage } from "./stage.ts";
 
 /**
- * Some seconds at most on a machine with time to spare. One that is so busy that requests take longer than the claim
- * protocol allows serves nothing meanwhile, as it should.
+ * A few seconds on an idle machine. On a machine so busy that requests exceed the claim protocol's limits, the operator
+ * correctly serves nothing meanwhile.
  */
 export const SETTLES_MS = 600_000;
-/** The garbage collector of a young control plane takes half a minute to learn of a kind. */
+/** The garbage collector of a new control plane needs half a minute to discover a kind. */
 const GONE_MS = 300_000;
 
 const REPLICA_SETS: Resource<KubeObject> = {
@@ -31,24 +31,24 @@ const REPLICA_SETS: Resource<KubeObject> = {
   namespaced: true,
 };
 
-/** Whether an item that nobody holds is kept as it is for ever by this platform. */
+/** Whether this platform keeps an item that no client holds in its state forever. */
 export function staysForGood(
   { state, beats }: ItemRecord,
   { starting, lapsedStopping }: CommonSetting["switches"],
 ): boolean {
   const startsForEver = starting === "never";
   if (state === "starting") return startsForEver;
-  // Without a beat there is no lease that could lapse.
+  // Without a heartbeat there is no lease that could lapse.
   return state === "stopping" && (lapsedStopping === "stays" || (startsForEver && beats === 0));
 }
 
-/** `Ready` is True. */
+/** Waits until `Ready` is True. */
 export async function expectReady({ world, witness }: Stage): Promise<void> {
   await world.until("Ready is True", () => world.condition("Ready")?.status === "True", SETTLES_MS);
   witness.check("Ready when all is well", false);
 }
 
-/** No credential stands anywhere but in Secrets. */
+/** Checks that only Secrets contain credentials. */
 export async function expectNoLeaks(stage: Stage): Promise<void> {
   const { world, witness } = stage;
   const { kube, namespace } = world;
@@ -74,7 +74,7 @@ export async function expectNoLeaks(stage: Stage): Promise<void> {
   witness.checkForLeaks("the log", stage.log.lines.join("\n"));
 }
 
-/** Deletes the Environment. Nothing of it is left then. */
+/** Deletes the Environment, and checks that nothing of it is left. */
 export async function expectDeletable(stage: Stage): Promise<void> {
   const { world, witness } = stage;
   await world.deleteEnvironment();
@@ -85,7 +85,7 @@ export async function expectDeletable(stage: Stage): Promise<void> {
   witness.check("nothing is left of a deleted Environment", false);
 }
 
-/** What bears an Environment's label, of every kind that Berth makes. */
+/** Objects with an Environment's label, of every kind that Berth creates. */
 async function leftovers({ world }: Stage): Promise<KubeObject[]> {
   const { kube, namespace } = world;
   const query = { namespace, labelSelector: LABEL_ENVIRONMENT };

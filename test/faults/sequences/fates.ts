@@ -1,10 +1,10 @@
 import type { Pod } from "../../../src/kube/resource.ts";
 import type { FateInput } from "../../../testbed/node/node.ts";
 
-/** Times of fates are divided by the node's time scale. */
+/** The node divides the times of fates by its time scale. */
 export const SOON_MS = 800;
 
-/** Fates that any container may have, whatever runs in it. */
+/** Fates that any container may have, whatever it runs. */
 export const FATES_OF_ANY = {
   "fate:crash": { kind: "exit", code: 1, afterMs: 0 },
   "fate:exit-code": { kind: "exit", code: 3, afterMs: SOON_MS },
@@ -17,7 +17,7 @@ export const FATES_OF_ANY = {
   "fate:refused": { kind: "refused" },
 } as const satisfies Record<string, FateInput>;
 
-/** What becomes of the containers of one Environment: the fates that steps have put on, each for one Pod, then good ones. */
+/** The fates of one Environment's containers: those that steps have added, each for one Pod, then good ones. */
 export class Fates<Kind extends string> {
   readonly #coming: Kind[] = [];
   readonly #given = new Map<string, { readonly kind: Kind | null; readonly fate: FateInput }>();
@@ -25,7 +25,7 @@ export class Fates<Kind extends string> {
   readonly #onGiven: (kind: Kind) => void;
   #isCalm = false;
 
-  /** @param fateOf null: a Pod that serves. */
+  /** @param fateOf null stands for a Pod that serves */
   constructor(fateOf: (kind: Kind | null, pod: Pod) => FateInput, onGiven: (kind: Kind) => void) {
     this.#fateOf = fateOf;
     this.#onGiven = onGiven;
@@ -55,7 +55,7 @@ export class Fates<Kind extends string> {
     return kind !== null && kind !== undefined && kinds.has(kind);
   }
 
-  /** Asked more than once of a Pod: the answer stays. */
+  /** The same answer for each call with the same Pod. */
   of(pod: Pod): FateInput {
     const uid = pod.metadata.uid ?? "";
     const given = this.#given.get(uid);

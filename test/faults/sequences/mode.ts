@@ -3,35 +3,35 @@ import type { TestCluster } from "../../support/cluster.ts";
 import type { Struck } from "./acts/act.ts";
 import type { Stage } from "./stage.ts";
 
-/** One thing that befalls an Environment. */
+/** One thing that happens to an Environment. */
 export interface Step<Kind extends string = string> {
   readonly kind: Kind;
   /** Pause before it, in milliseconds. */
   readonly afterMs: number;
-  /** Decides whatever a step leaves open: which Pod, which call, which value. */
+  /** Decides everything that a step leaves open: which Pod, which call, which value. */
   readonly choice: number;
 }
 
-/** A world as it begins, and what befalls it. */
+/** A world's initial setting, and the steps that follow. */
 export interface Sequence<Kind extends string = string, Setting = unknown> {
   readonly setting: Setting;
   readonly steps: readonly Step<Kind>[];
 }
 
-/** What sequences of one mode of Environments are made of, and how they are played. */
+/** The steps of one mode of Environments, and how to perform them. */
 export interface Mode<Kind extends string, Setting extends object, Played extends Stage> {
   readonly kinds: readonly Kind[];
-  /** The kind that the n-th sequence holds a step of, at least. */
+  /** A kind of which the n-th sequence contains at least one step. */
   kindOf(index: number): Kind;
   sequenceWith(kind: Kind): fc.Arbitrary<Sequence<Kind, Setting>>;
-  /** For people: the setting as far as it matters, then the steps. */
+  /** The relevant settings, then the steps, for the reader of a failure. */
   text(sequence: Sequence<Kind, Setting>): string;
-  /** @param onStruck told each kind of step as it takes effect. */
+  /** @param onStruck called with each kind of step that takes effect */
   start(cluster: TestCluster, setting: Setting, seed: number, onStruck: (kind: string) => void): Promise<Played>;
-  /** Does what a step says. Resolves with true when it took effect by itself. */
+  /** Does what a step says. Resolves with true if it took effect at once. */
   perform(stage: Played, step: Step<Kind>): Promise<Struck>;
-  /** Everything is well again, and stays so. */
+  /** Ends all faults permanently. */
   calm(stage: Played): Promise<void>;
-  /** What must be true in the end, whatever befell it. */
+  /** Checks what must be true at the end, whatever happened. */
   expectEnd(stage: Played): Promise<void>;
 }

@@ -7,7 +7,7 @@ import type { Tally } from "./tally.ts";
 /** Lines of the operators' logs that a failure shows. */
 const LINES_SHOWN = Number(process.env["BERTH_FAULTS_LOG"] ?? 60);
 
-/** A sequence that failed: what was wrong, what was done, and the end of the log. */
+/** A failed sequence: what was wrong, the steps, and the end of the log. */
 export class SequenceError extends Error {
   constructor(sequence: string, wrongs: readonly string[], log: readonly string[], options?: ErrorOptions) {
     super(
@@ -18,7 +18,7 @@ export class SequenceError extends Error {
   }
 }
 
-/** Plays one sequence in a namespace of its own, to the deletion of its Environment. @throws SequenceError */
+/** Plays one sequence in its own namespace, up to the deletion of its Environment. @throws SequenceError */
 export async function play<Kind extends string, Setting extends object, Played extends Stage>(
   mode: Mode<Kind, Setting, Played>,
   cluster: TestCluster,

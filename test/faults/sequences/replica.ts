@@ -7,10 +7,10 @@ import { KubeProxy } from "../../support/kube-proxy.ts";
 import type { InProcessOperator, World } from "../../support/world.ts";
 import { TroubledClock } from "./clock.ts";
 
-/** So many lines of a log are kept: the last ones, where what went wrong is. */
+/** The number of log lines to keep. The last ones show what went wrong. */
 const LINES_KEPT = 4_000;
 
-/** Lines that replicas logged, of all of them in the order of writing. */
+/** The log lines of all replicas, in order. */
 export class Log {
   readonly lines: string[] = [];
 
@@ -21,8 +21,8 @@ export class Log {
 }
 
 /**
- * One operator, with a clock and a way to the API server of its own. It runs in this process; `kill` leaves of it what a
- * SIGKILL does: its connections are cut, its timers never run, and nothing that it sends arrives.
+ * One operator with its own clock and its own connection to the API server. It runs in this process. `kill` has the
+ * effect of SIGKILL: its connections are cut, its timers never run, and none of its requests arrives.
  */
 export class Replica {
   readonly clock = new TroubledClock();
@@ -69,7 +69,7 @@ export class Replica {
     this.proxy.refuse();
   }
 
-  /** SIGTERM: resolves when everything has ended. Of a killed one, what is left in this process is cleared away. */
+  /** Like SIGTERM; resolves when everything has ended. For a killed replica, it frees what is left in this process. */
   async stop(): Promise<void> {
     this.clock.goOn();
     if (!this.#killed) this.proxy.clear();

@@ -8,28 +8,31 @@ import type { Stage } from "./stage.ts";
 import { Tally } from "./tally.ts";
 import { inTurns } from "./turns.ts";
 
-/** Each waits most of the time. On a machine that is busy there are fewer at a time. */
+/** Limit of concurrent sequences, which mostly wait. A busy machine runs fewer. */
 const AT_A_TIME = Number(process.env["BERTH_FAULTS_AT_A_TIME"] ?? 16);
-/** One sequence alone, by its number. When it fails again it is made smaller for this long. */
+/** The number of a single sequence to run. If it fails again, fast-check shrinks it for this long. */
 const ONE = process.env["BERTH_FAULTS_SEQUENCE"];
 const SHRINKS_MS = 600_000;
 
-/** Of what takes minutes one wants to see that it goes on. */
+/** Progress is printed after this many sequences, because a run takes minutes. */
 const TELL_EVERY = 25;
 
-/** So few say nothing of the kinds of steps that none of them took. */
+/** With fewer sequences, it means nothing that some kinds of steps never occurred. */
 const ENOUGH_FOR_ALL_KINDS = 100;
 
-/** Some steps need what is not always there: a Pod that runs, a request to come. So many kinds may find none in a whole run. */
+/**
+ * Some steps need a running Pod or a later request, which may be missing. This many kinds may have no effect in a run.
+ */
 const MOST_IDLE = 5;
 
 /** Far enough apart that the seeds of two runs share no sequence. */
 const SEED_STRIDE = 1_000_003;
 
 /**
- * Plays a run's random sequences, prints what they did, and expects that none failed, and that every kind of step was taken.
- * @param file the test's own, as `npm run test:faults` takes it.
- * @param counts sequences of a plain run, and of one with `--long`.
+ * Plays a run's random sequences, prints what they did, and checks that none failed and that every kind of step
+ * occurred.
+ * @param file the test's own file, as an argument of `npm run test:faults`
+ * @param counts the number of sequences of a plain run, and of one with `--long`
  */
 export async function runSequences<Kind extends string, Setting extends object, Played extends Stage>(
   mode: Mode<Kind, Setting, Played>,
@@ -43,7 +46,7 @@ export async function runSequences<Kind extends string, Setting extends object, 
   const failures: string[] = [];
   let played = 0;
 
-  /** Plays sequence `index` of this seed; resolves with what was wrong. */
+  /** Plays sequence `index` of this seed; resolves with its failure, or null. */
   const playOne = async (index: number): Promise<string | null> => {
     const ownSeed = (seed * SEED_STRIDE + index) | 0;
     const property = fc.asyncProperty(mode.sequenceWith(mode.kindOf(index)), async (sequence) => {

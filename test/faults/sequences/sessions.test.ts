@@ -5,6 +5,6 @@ import { SESSIONS } from "./sessions/mode.ts";
 
 const cluster = useCluster();
 
-test("nothing that befalls an Environment loses a session, runs one twice, or leaves anything behind", async () => {
+test("no sequence of events loses a session of an Environment, runs one twice, or leaves anything behind", async () => {
   await runSequences(SESSIONS, cluster, { file: "sequences/sessions", counts: { plain: 100, long: 1_000 } });
 });

@@ -9,22 +9,26 @@ import { Log, Replica } from "./replica.ts";
 import type { Witness } from "./witness.ts";
 
 /**
- * Leases of the lengths that fit SHORT_LEASE's timers, whoever beats. Starting items expire later: the window of a claim is the
- * server's and is not scaled, so that one whose acknowledgement got no answer is opened 5 s after it at the earliest.
+ * Lease lengths that fit SHORT_LEASE's timers, whichever side sends heartbeats. Starting items expire later: the claim
+ * window belongs to the server and is not scaled, so an item whose acknowledgement got no answer is opened after 5 s at
+ * the earliest.
  */
 export const LIMITS = { ttlSeconds: 8, minTtlSeconds: 8, maxTtlSeconds: 8, startingTimeoutSeconds: 20 } as const;
 
-/** The node is this much faster than life. */
+/** The node is faster than a real one by this factor. */
 export const NODE_TIME_SCALE = 4;
 
 /** Many worlds start at the same time. */
 export const STARTS_MS = 300_000;
 
-/** How long a step waits for what it needs: a session under way, a parked Pod. Without it nothing happens. */
+/**
+ * How long a step waits for what it needs, such as a running session or a parked Pod. Without it, the step has no
+ * effect.
+ */
 const AIM_MS = 5_000;
 const LOOK_MS = 50;
 
-/** One Environment in a namespace of its own, the replicas that serve it, and all that is seen of it. */
+/** One Environment in its own namespace, the replicas that serve it, and everything that observes it. */
 export abstract class Stage implements AsyncDisposable {
   readonly world: World;
   readonly log = new Log();
@@ -32,7 +36,7 @@ export abstract class Stage implements AsyncDisposable {
   // biome-ignore lint/suspicious/noExplicitAny: each mode has kinds of its own.
   abstract readonly fates: Fates<any>;
   abstract readonly witness: Witness;
-  /** Those that run, the oldest first. */
+  /** The running replicas, oldest first. */
   replicas: Replica[] = [];
   readonly #cluster: TestCluster;
   readonly #onStruck: (kind: string) => void;
@@ -48,10 +52,10 @@ export abstract class Stage implements AsyncDisposable {
     this.world.simulator.on("fault", ({ fault }) => parts.onStruck(apiKind(fault)));
   }
 
-  /** Makes the Environment, as the setting says. */
+  /** Creates the Environment as the setting says. */
   abstract createEnvironment(): Promise<void>;
 
-  /** Pods that serve a session now, and are not going. */
+  /** Pods that serve a session now and are not being deleted. */
   abstract busyPods(): Pod[];
 
   /** Merges into the spec. */
@@ -59,7 +63,7 @@ export abstract class Stage implements AsyncDisposable {
     await this.world.patchSpec(patch);
   }
 
-  /** The Environment is made, and served by as many replicas as the setting says. */
+  /** Creates the Environment, and starts as many replicas as the setting says. */
   protected async begin(): Promise<void> {
     await this.createEnvironment();
     for (let n = 0; n < this.setting.replicas; n += 1) await this.startReplica();
@@ -89,25 +93,25 @@ export abstract class Stage implements AsyncDisposable {
     await replica.stop();
   }
 
-  /** Does something in a while, or when the faults end, whichever comes first; always before the check. */
+  /** Does something after a delay, or when the faults end, whichever comes first; always before the final check. */
   later(ms: number, act: () => Promise<void> | void): void {
     const done = sleep(realClock, ms, this.#leaving.signal).then(act);
     this.#later.add(done);
     void done.then(
       () => this.#later.delete(done),
-      // Told when everything that comes later is waited for.
+      // `#settleLater` reports the failure.
       () => {},
     );
   }
 
-  /** What was put on gets a while to strike. */
+  /** Gives pending faults some time to strike. */
   async linger(): Promise<void> {
     const isOver = () =>
       this.world.simulator.faults().length === 0 && this.replicas.every(({ proxy }) => !proxy.hasFaults);
     await this.aim(() => isOver() || undefined);
   }
 
-  /** Everything around the spec is well again. */
+  /** Ends all faults, and restores everything except the spec. */
   async mend(): Promise<void> {
     const { world } = this;
     this.fates.calm();
@@ -123,13 +127,13 @@ export abstract class Stage implements AsyncDisposable {
     if (this.replicas.length === 0) await this.startReplica();
   }
 
-  /** Everything that was to come later has come. */
+  /** Runs all delayed acts now. */
   async #settleLater(): Promise<void> {
     this.#leaving.abort();
     await Promise.all(this.#later);
   }
 
-  /** Waits a little for something to act on. */
+  /** Waits a short time for something to act on. */
   async aim<T>(find: () => T | undefined): Promise<T | undefined> {
     const until = realClock.monotonic() + AIM_MS;
     for (;;) {
@@ -139,7 +143,7 @@ export abstract class Stage implements AsyncDisposable {
     }
   }
 
-  /** Writes the Secret of the environment key, whatever became of it. */
+  /** Writes the Secret of the environment key, whatever state it is in. */
   async writeKey(key: string): Promise<void> {
     const { kube, namespace } = this.world;
     const ref = { namespace, name: "key" };
@@ -148,14 +152,14 @@ export abstract class Stage implements AsyncDisposable {
     } catch (error) {
       if (!isNotFound(error)) throw error;
       await this.world.createKey(key).catch(async (failed: unknown) => {
-        // A step from before has just made it again.
+        // An earlier step has just created it again.
         if (!isAlreadyExists(failed)) throw failed;
         await this.writeKey(key);
       });
     }
   }
 
-  /** Deletes the Environment, and makes it again once it is gone. */
+  /** Deletes the Environment, waits until it is gone, and creates it again. */
   async remake(): Promise<void> {
     this.witness.environmentDeleted = true;
     await this.world.deleteEnvironment();
@@ -179,7 +183,7 @@ export abstract class Stage implements AsyncDisposable {
   }
 }
 
-/** The kind of step that put a fault of the simulator on. */
+/** The kind of step that added a fault of the simulator. */
 function apiKind(fault: { kind: string; status?: number }): string {
   switch (fault.kind) {
     case "status":

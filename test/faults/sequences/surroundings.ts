@@ -1,4 +1,4 @@
-/** How work may come to an Environment of either mode. */
+/** Ways in which work arrives in an Environment of either mode. */
 export const WORK_COMES = [
   "work:session",
   "work:burst",
@@ -12,7 +12,7 @@ export const WORK_COMES = [
 /** What the platform's users may do about it. */
 export const USERS = ["user:stops", "user:forces-stop", "user:deletes-session", "user:revokes-tokens"] as const;
 
-/** What may befall an Environment of either mode, by what is around it. */
+/** What may happen to an Environment of either mode, by origin. */
 export const SURROUNDINGS = [
   // The environment key.
   "key:rotated",
@@ -20,7 +20,7 @@ export const SURROUNDINGS = [
   "key:wrong",
   "key:deleted",
   "key:restored",
-  // The Work API and the way to it.
+  // The Work API and the network path to it.
   "api:5xx",
   "api:429",
   "api:reset",
@@ -29,7 +29,7 @@ export const SURROUNDINGS = [
   "api:slow",
   "api:nonsense",
   "api:duplicate-offer",
-  // The API server and the way to it.
+  // The API server and the network path to it.
   "kube:reset",
   "kube:lost-reply",
   "kube:slow",

@@ -1,4 +1,4 @@
-/** What was done and looked at in all sequences of a run. */
+/** Counts the steps and checks of all sequences of a run. */
 export class Tally {
   sequences = 0;
   readonly #kinds: readonly string[];
@@ -6,7 +6,7 @@ export class Tally {
   readonly #struck = new Map<string, number>();
   readonly #checked = new Map<string, number>();
 
-  /** @param kinds of steps, all there are. */
+  /** @param kinds all kinds of steps */
   constructor(kinds: readonly string[]) {
     this.#kinds = kinds;
   }
@@ -15,7 +15,7 @@ export class Tally {
     this.#taken.set(kind, (this.#taken.get(kind) ?? 0) + 1);
   }
 
-  /** A step took effect. */
+  /** Records that a step took effect. */
   struck(kind: string): void {
     this.#struck.set(kind, (this.#struck.get(kind) ?? 0) + 1);
   }
@@ -24,12 +24,12 @@ export class Tally {
     for (const [invariant, count] of checks) this.#checked.set(invariant, (this.#checked.get(invariant) ?? 0) + count);
   }
 
-  /** Kinds of steps that were never taken. */
+  /** Kinds of steps that never occurred. */
   get untaken(): string[] {
     return this.#kinds.filter((kind) => !this.#taken.has(kind));
   }
 
-  /** Kinds of steps of which none took effect. */
+  /** Kinds of steps that never took effect. */
   get idle(): string[] {
     return this.#kinds.filter((kind) => !this.#struck.has(kind));
   }

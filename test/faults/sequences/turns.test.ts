@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { inTurns } from "./turns.ts";
 
-test("a server that does not answer for a while ends no run", async () => {
+test("a server that does not answer for a while does not end a run", async () => {
   const played: number[] = [];
   const letGo = Promise.withResolvers<void>();
   let asked = 0;

@@ -1,20 +1,22 @@
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { realClock, sleep } from "../../../src/core/clock.ts";
 
-/** A loop that runs later than this has enough to do: beats and polls of all worlds go through it. */
+/** An event loop with a higher delay is busy: the heartbeats and polls of all worlds run on it. */
 const LOOP_BUSY_MS = 100;
-/** An API server that answers later than this as well: the bound of a claim's requests (1.5 s) must stay far away. */
+/**
+ * An API server that answers later than this is busy too. The limit of a claim's requests (1.5 s) must stay far away.
+ */
 const SERVER_BUSY_MS = 300;
 const LOOK_MS = 1_000;
 const NS_PER_MS = 1e6;
-/** Of the delays since the last look, this share must be below the bound. */
+/** This percentage of the delays since the last check must be below the limit. */
 const PERCENTILE = 90;
 
 /**
- * Plays so many things at a time as this machine has the time for: one more begins only while the event loop answers
- * soon and so does the server, and at most `most` go on.
- * @param answers a request to that server
- * @returns how many went on at the same time, at most
+ * Plays as many things concurrently as this machine can handle, at most `most`. Another one starts only while the event
+ * loop and the server answer quickly.
+ * @param answers sends a request to that server
+ * @returns the peak concurrency
  */
 export async function inTurns(
   count: number,
@@ -36,7 +38,7 @@ export async function inTurns(
       const one = play(index).finally(() => going.delete(one));
       going.add(one);
       peak = Math.max(peak, going.size);
-      // What has just begun shows in the delay only a while later.
+      // The delay shows the load of a new one only after a while.
       await sleep(realClock, LOOK_MS);
     }
     await Promise.all(going);
@@ -46,7 +48,7 @@ export async function inTurns(
   }
 }
 
-/** One that does not answer at all has more to do still: whether that is wrong is for the things that go on to say. */
+/** A server that does not answer at all is also busy. The played things themselves decide whether that is an error. */
 async function isSlow(answers: () => Promise<unknown>): Promise<boolean> {
   const sentMs = realClock.monotonic();
   try {

@@ -5,16 +5,16 @@ import type { Pod } from "../../../src/kube/resource.ts";
 import { LeakSearch, leakText } from "../../support/leak-search.ts";
 import type { World } from "../../support/world.ts";
 
-/** A beat so recent says that the lease is held, however late it is heard of. */
+/** A heartbeat this recent shows that the lease is held, even if it was observed late. */
 const FRESH_BEAT_MS = 4_000;
 
-/** Watches one world for what must never be, as the API server and the Work API have it. */
+/** Watches one world for states that must never occur, as shown by the API server and the Work API. */
 export abstract class Witness {
   readonly wrongs: string[] = [];
   readonly checked = new Map<string, number>();
   kills = 0;
   kubeTroubled = false;
-  /** A leader may have found itself without its Lease for a moment: Events that waited then were dropped. */
+  /** A leader may have been without its Lease for a moment, and then dropped its pending Events. */
   leadershipShaken = false;
   environmentDeleted = false;
   protected readonly world: World;
@@ -34,33 +34,33 @@ export abstract class Witness {
     });
   }
 
-  /** From now on Pods are looked at. */
+  /** Starts to observe Pods. */
   protected watch(): void {
     this.world.onPodChange(() => this.#podsChanged());
   }
 
-  /** Whether a breach of the protocol is the operator's, or one that it has to answer for. */
+  /** Whether Berth must answer for a breach of the protocol. */
   protected isOurs(_violation: Violation): boolean {
     return true;
   }
 
-  /** Some Pod changed. */
+  /** Called when a Pod changed. */
   protected abstract podsChanged(pods: readonly Pod[]): void;
 
-  /** The first time that somebody deleted this Pod. */
+  /** Called when a Pod is first seen being deleted. */
   protected abstract podDeleted(pod: Pod): void;
 
-  /** Something is done to this Pod that may end it. */
+  /** Records an act that may end this Pod. */
   excuse(pod: Pod): void {
     this.#excused.add(pod.metadata.uid ?? "");
   }
 
-  /** From now on the end of a busy Pod may have a cause that cannot be told from here. */
+  /** From now on the end of any busy Pod may have a cause that the witness can't see. */
   excuseAll(): void {
     this.#isExcused = true;
   }
 
-  /** The same, since a leader may lose its Lease now. */
+  /** The same, because a leader may lose its Lease now. */
   shakeLeadership(): void {
     this.leadershipShaken = true;
     this.excuseAll();
@@ -75,13 +75,13 @@ export abstract class Witness {
     return this.#isExcused || this.environmentDeleted || this.#excused.has(pod.metadata.uid ?? "");
   }
 
-  /** Somebody holds this item, and nobody wants it stopped. */
+  /** Whether a client holds this item and no stop was requested. */
   protected isHeld({ id, state, stopRequestedAt }: ItemRecord): boolean {
     const beatMs = this.#beatMs.get(id) ?? Number.NEGATIVE_INFINITY;
     return state === "active" && stopRequestedAt === undefined && realClock.monotonic() - beatMs < FRESH_BEAT_MS;
   }
 
-  /** A look that takes a while. */
+  /** Registers an asynchronous check. */
   protected look(look: Promise<void>): void {
     this.#looks.add(look);
     void look.finally(() => this.#looks.delete(look));
@@ -92,14 +92,14 @@ export abstract class Witness {
     if (wrong && !this.wrongs.includes(`${invariant}: ${wrong}`)) this.wrongs.push(`${invariant}: ${wrong}`);
   }
 
-  /** What was begun to be looked at is looked at. */
+  /** Waits for all checks in progress. */
   async settled(): Promise<void> {
     await Promise.all(this.#looks);
     const violations = this.world.simulator.violations.filter((each) => this.isOurs(each));
     this.check("3 the Work API's protocol", violations.length > 0 && violations.map(violationText).join("; "));
   }
 
-  /** Looks for every credential that was ever given out, in every form in which one may get into a text. */
+  /** Searches for every credential that was ever issued, in every form in which it may appear in a text. */
   checkForLeaks(where: string, text: string): void {
     const credentials = this.world.simulator.credentials();
     if (credentials.length > this.#searched) {

@@ -5,6 +5,6 @@ import { WORKERS } from "./workers/mode.ts";
 
 const cluster = useCluster();
 
-test("nothing that befalls an Environment's workers ends a busy one, leaves too many or too few, or leaves anything behind", async () => {
+test("no sequence of events ends a busy worker, leaves too many or too few, or leaves anything behind", async () => {
   await runSequences(WORKERS, cluster, { file: "sequences/workers", counts: { plain: 20, long: 250 } });
 });

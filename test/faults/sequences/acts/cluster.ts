@@ -3,7 +3,7 @@ import { PODS, type Pod } from "../../../../src/kube/resource.ts";
 import type { Stage } from "../stage.ts";
 import { type Act, pick } from "./act.ts";
 
-/** People, and the node. */
+/** What users and the node do. */
 export const CLUSTER = {
   "pod:deleted": withPod(busy, deletePod),
   "pod:evicted-by-api": withPod(busy, evict),
@@ -24,7 +24,7 @@ function busy(stage: Stage): Pod[] {
   return stage.busyPods();
 }
 
-/** Acts on one of these Pods, and says so to whoever watches for ends without a cause. */
+/** Acts on one of these Pods, and tells the witness that the Pod's end has a cause. */
 export function withPod<Played extends Stage>(
   find: (stage: Played) => readonly Pod[],
   act: (stage: Played, pod: Pod) => Promise<boolean> | boolean,
@@ -44,7 +44,7 @@ export function deletePod({ world }: Stage, { metadata }: Pod): Promise<boolean>
   return unlessGone(world.kube.delete(PODS, { namespace: world.namespace, name: metadata.name ?? "" }));
 }
 
-/** By the Eviction API, as kubectl drain does; a budget may refuse it, which is what it is for. */
+/** Evicts through the Eviction API, as kubectl drain does. A PodDisruptionBudget may refuse it, as intended. */
 async function evict({ world }: Stage, pod: Pod): Promise<boolean> {
   const { namespace } = world;
   const { name = "" } = pod.metadata;
@@ -69,7 +69,7 @@ async function goes(stage: Stage, act: () => unknown, backAfterMs: number): Prom
   return true;
 }
 
-/** True when it was written; false when there was nothing to write to. */
+/** True if the write succeeded; false if its object does not exist. */
 export async function unlessGone(write: Promise<unknown>): Promise<boolean> {
   try {
     await write;

@@ -5,9 +5,9 @@ import { enqueue } from "./work.ts";
 
 const PARTITION_MS = [300, 1_000, 2_500] as const;
 
-/** Calls of the operator; `heartbeat` and `stop` are also the workers'. */
+/** Calls of the operator. Workers also send `heartbeat` and `stop`. */
 const CALLS = ["poll", "ack", "heartbeat", "stop", "list", "stats"] as const;
-/** Those with a bound of their own, which is short: what hangs takes no longer. */
+/** Calls with their own short time limit, so that a hanging one ends soon. */
 const PROTOCOL_CALLS = ["ack", "heartbeat", "stop", "list"] as const;
 
 const NONSENSE = [
@@ -17,7 +17,7 @@ const NONSENSE = [
   { kind: "wrong-types" },
 ] as const;
 
-/** What an operator asks of the API server as it serves, by method and plural; undefined is any. */
+/** The operator's requests to the API server while it serves, by method and plural; undefined matches any. */
 export type KubeCalls = readonly (readonly [method: string | undefined, plural: string | undefined])[];
 
 /** Faults of the operator's Work API. */
@@ -35,7 +35,7 @@ export const WORK_API = {
   },
 } as const satisfies Record<string, Act>;
 
-/** Faults of the API server, and of the way to it. */
+/** Faults of the API server, and of the network path to it. */
 export const kubeApi = (calls: KubeCalls) =>
   ({
     "kube:reset": troubleKube("reset", calls),
@@ -67,7 +67,7 @@ function troubleWork(fault: (choice: number) => FaultInput, calls: readonly (typ
     const call = pick(calls, choice);
     stage.world.simulator.inject({ ...fault(choice), call, times: pick(FAULT_TIMES, Math.floor(choice / 7)) });
     enqueue(stage);
-    // A lease may be lost by it.
+    // The fault may cost a lease.
     if (call === "heartbeat") stage.witness.excuseAll();
     return undefined;
   };

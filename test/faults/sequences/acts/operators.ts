@@ -49,7 +49,10 @@ function setClocks(offsetMs: number): Act {
   };
 }
 
-/** No timer of it runs, and what it sends waits, until it goes on. Replies under way are heard: that is more than a stop. */
+/**
+ * Pauses a replica: its timers don't run and its requests wait until it resumes. It still receives replies in flight,
+ * which a really stopped process would not.
+ */
 function standStill(how: Stillness): Act {
   return (stage, choice) => {
     const [replica] = stage.replicas;
@@ -66,7 +69,7 @@ function standStill(how: Stillness): Act {
   };
 }
 
-/** One goes, and another one comes. The oldest is most often the leader. */
+/** Ends one replica and starts another. The oldest one usually leads. */
 function replaceOne(how: "end" | "kill"): Act {
   return async (stage: Stage, choice) => {
     const [replica] = stage.replicas;

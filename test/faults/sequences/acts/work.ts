@@ -2,7 +2,7 @@ import type { ItemRecord } from "../../../../simulator/item.ts";
 import type { Stage } from "../stage.ts";
 import { type Act, pick } from "./act.ts";
 
-/** Work comes, and users of the platform do something about it. */
+/** New items, and actions of the platform's users on items. */
 export const WORK = {
   "work:session": (stage) => enqueue(stage),
   "work:burst": (stage, choice) => {
@@ -33,7 +33,7 @@ export const WORK = {
   },
 } as const satisfies Record<string, Act>;
 
-/** Two sessions come: one takes the Pod that is parked already, where there is one, the other wants a new one. */
+/** Enqueues two sessions: one uses the Pod that is already parked, if any, and the other needs a new one. */
 export function giveFate(kind: string): Act {
   return async (stage) => {
     stage.fates.add(kind);
@@ -43,7 +43,9 @@ export function giveFate(kind: string): Act {
   };
 }
 
-/** Work comes. Faults on requests come with some, for else none might be sent. */
+/**
+ * Enqueues a session. Some faults on requests also enqueue one, because otherwise the operator might send no request.
+ */
 export function enqueue({ world }: Stage, input: Parameters<Stage["world"]["simulator"]["enqueue"]>[1] = {}): true {
   world.simulator.enqueue(world.environmentId, input);
   return true;

@@ -5,14 +5,14 @@ import { expectDeletable, expectNoLeaks, expectReady, SETTLES_MS, staysForGood }
 import { ENDLESS } from "./fates.ts";
 import type { SessionsStage } from "./stage.ts";
 
-/** Fewer Events than the writer lets through of one object at a stretch: none of them was held back. */
+/** Below the Event writer's burst limit for one object, so no Event was held back. */
 const EVENTS_LET_THROUGH = 20;
 
-/** What must be true of every world in the end, whatever befell it. */
+/** Checks what must be true of every world at the end, whatever happened. */
 export async function expectEnd(stage: SessionsStage): Promise<void> {
   const { world, witness } = stage;
   await untilSettled(stage);
-  // What was wrong with an item is told until one after it is served: this one is.
+  // A problem with an item is reported until a later item is served; this is that item.
   world.simulator.enqueue(world.environmentId);
   await untilSettled(stage);
   witness.check("everything settles", false);
@@ -24,8 +24,8 @@ export async function expectEnd(stage: SessionsStage): Promise<void> {
 }
 
 /**
- * Every item is stopped, no claim is left, no Pod is assigned. What never ends by itself is stopped by its user: a program
- * without end, and one that a drain gave up, as it tells, on a platform that keeps it for ever.
+ * Waits until every item is stopped, no claim is left, and no Pod is assigned. Acts as the user who stops what would
+ * never end: an endless program, and an item that a drain gave up, on a platform that keeps it forever.
  */
 async function untilSettled(stage: SessionsStage): Promise<void> {
   const { world } = stage;
@@ -48,7 +48,7 @@ async function untilSettled(stage: SessionsStage): Promise<void> {
   );
 }
 
-/** Items that nobody holds any more, on a platform that never ends them by itself: their user does. */
+/** Acts as the user who stops items that no client holds and that this platform never ends. */
 function endForGood({ world, setting }: SessionsStage, live: readonly ItemRecord[]): void {
   for (const item of live) {
     const { id, state } = item;
@@ -69,11 +69,14 @@ async function expectEachServedOrTold(stage: SessionsStage): Promise<void> {
   witness.check("served once, or stopped for a reason that is told", wrong);
 }
 
-/** Events are written beside the work. Resolves with the items of which none tells, once that is sure. */
+/**
+ * The operator writes Events asynchronously. Resolves with the items without an Event, once no more Events can come.
+ */
 async function untilTold({ world, witness }: SessionsStage, items: readonly ItemRecord[]): Promise<string[]> {
   const untold = async () => {
     const { items: events } = await world.kube.list(EVENTS, { namespace: world.namespace });
-    // One that nobody could write, that went with a process, or that was one too many is lost: more Events do not promise.
+    // Events are lost if the API server failed, if their process was killed, or if they exceed a limit. Events promise
+    // no more.
     const { kills, kubeTroubled, leadershipShaken } = witness;
     if (kills > 0 || kubeTroubled || leadershipShaken || events.length >= EVENTS_LET_THROUGH) return [];
     const told = events.filter(({ reason }) => (END_REASON_LIST as readonly string[]).includes(reason ?? ""));

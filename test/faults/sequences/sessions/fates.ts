@@ -8,13 +8,16 @@ export type FateKind = Extract<Kind, `fate:${string}`>;
 
 const SERVES_MS = 1_600;
 
-/** What becomes of the session's container; null: it serves. A program that its operator beats for knows nothing of work items. */
+/**
+ * The fate of the session's container; null: it serves. With `lease: Operator` the program does not know about work
+ * items.
+ */
 export function sessionFate(kind: FateKind | null, pod: Pod): FateInput {
   const isPlain = pod.metadata.annotations?.[ANNOTATION_LEASE] === "Operator";
   return kind ? fateOf(kind, isPlain) : serves(isPlain);
 }
 
-/** The session of such a Pod never ends by itself. What starts after its sandbox failed runs until it is told to end, as a node's Pods do to which nothing else befalls. */
+/** Sessions of these Pods never end. A container that starts after its sandbox failed runs until it is told to stop. */
 export const ENDLESS: ReadonlySet<FateKind> = new Set([
   "fate:endless",
   "fate:ignores-sigterm",

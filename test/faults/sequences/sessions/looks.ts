@@ -2,7 +2,7 @@ import { ANNOTATION_SESSION_ID, ANNOTATION_WORK_ID } from "../../../../src/api/n
 import type { Pod } from "../../../../src/kube/resource.ts";
 import { readPodState } from "../../../../src/pods/pod-state.ts";
 
-/** Whether the container of this Pod's session runs, as the API server has it. */
+/** Whether the container of this Pod's session runs, according to the API server. */
 export function runningSession(pod: Pod): boolean {
   return workOf(pod) !== undefined && readPodState(pod).is === "running";
 }

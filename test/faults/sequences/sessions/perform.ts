@@ -11,7 +11,7 @@ import type { FateKind } from "./fates.ts";
 import { type SessionsStage, sessionsOf } from "./stage.ts";
 import type { Kind } from "./steps.ts";
 
-/** The last is anything. */
+/** The last entry matches any request. */
 const KUBE_CALLS: KubeCalls = [
   ["POST", "secrets"],
   ["PATCH", "pods"],
@@ -44,7 +44,7 @@ function isFate(kind: Kind): kind is FateKind {
   return kind.startsWith("fate:");
 }
 
-/** The spec is as it was at the start, with another image. */
+/** Restores the spec of the start, with another image. */
 export async function calm(stage: SessionsStage): Promise<void> {
   await stage.mend();
   const sessions = {

@@ -29,7 +29,7 @@ export class SessionsStage extends Stage {
     this.witness = new SessionsWitness(parts.world, parts.setting);
   }
 
-  /** @param onStruck told each kind of step as it takes effect. */
+  /** @param onStruck called with each kind of step that takes effect */
   static async start(
     cluster: TestCluster,
     setting: Setting,
@@ -79,7 +79,7 @@ export function sessionsOf(setting: Setting): Record<string, unknown> {
     disruption,
     maxConcurrent,
     warm: Math.min(warm, maxConcurrent),
-    // Longer than a busy machine takes for what goes well.
+    // Longer than a healthy start takes on a busy machine.
     firstBeatTimeoutSeconds: 20,
     prepareTimeoutSeconds: 30,
     warmScaleDownSeconds: 2,

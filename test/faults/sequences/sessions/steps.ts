@@ -3,10 +3,10 @@ import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
 import type { Sequence } from "../mode.ts";
 import { SURROUNDINGS, USERS, WORK_COMES } from "../surroundings.ts";
 
-/** Everything that may befall an Environment with `sessions`, by whom or what it comes from. */
+/** Everything that may happen to an Environment with `sessions`, by origin. */
 export const KINDS = [
   ...WORK_COMES,
-  // A session comes, and the next Pod that is made has this fate.
+  // A session arrives, and the next Pod that is created has this fate.
   "fate:crash",
   "fate:exit-code",
   "fate:oom",
@@ -23,7 +23,7 @@ export const KINDS = [
   "fate:evicted",
   "fate:refused",
   "fate:slow-start",
-  // People, the cluster and the node.
+  // Users, the cluster and the node.
   "pod:deleted",
   "pod:parked-deleted",
   "pod:evicted-by-api",
@@ -36,7 +36,7 @@ export const KINDS = [
   "node:shut-down",
   "claim:edited",
   ...USERS,
-  // The spec changes.
+  // Changes of the spec.
   "spec:warm",
   "spec:max",
   "spec:template",
@@ -56,11 +56,11 @@ export const KINDS = [
 
 export type Kind = (typeof KINDS)[number];
 
-/** What an Environment is made with, and what its Work API is like. */
+/** The initial spec of an Environment, and the behavior of its Work API. */
 export interface Setting extends CommonSetting {
   readonly lease: "Worker" | "Operator";
   readonly onPodFailure: "Stop" | "Release";
-  /** Without delivery as a file: scripted programs read none. */
+  /** Without delivery as a file, because scripted programs read no files. */
   readonly parking: "Key" | "Init";
   readonly disruption: "Allow" | "Protect";
   readonly maxConcurrent: number;

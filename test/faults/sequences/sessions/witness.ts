@@ -8,11 +8,14 @@ import { Witness } from "../witness.ts";
 import { runningSession, sessionOf, workOf } from "./looks.ts";
 import type { Setting } from "./steps.ts";
 
-/** What must hold at every moment where each session has a Pod. The numbers are the design's invariants. */
+/**
+ * What must hold at every moment for an Environment with a Pod per session. The numbers are those of the design's
+ * invariants.
+ */
 export class SessionsWitness extends Witness {
   /** By work item: uids of the Pods that ran it. */
   readonly ran = new Map<string, Set<string>>();
-  /** As the spec has it. */
+  /** The limit of the current spec. */
   maxConcurrentNow: number;
   #maxConcurrent: number;
 
@@ -51,7 +54,10 @@ export class SessionsWitness extends Witness {
     this.check("2 one live Pod a session", doubled && `${doubled[0]} runs in ${doubled[1].join(" and ")}`);
   }
 
-  /** Pods that take room: not over, not going. A Pod that a killed operator had asked for may come to stand later. */
+  /**
+   * Counts Pods that use capacity: those that have not ended and are not being deleted. A Pod that a killed operator
+   * requested may appear later.
+   */
   #countPods(pods: readonly Pod[]): void {
     const live = pods.filter(
       (pod) =>
@@ -86,7 +92,7 @@ export class SessionsWitness extends Witness {
     const { kube, namespace, simulator } = this.world;
     const { items } = await kube.list(SECRETS, { namespace });
     const isThere = items.some((secret) => readJournal(secret)?.workId === workId);
-    // Settled by now, it needs no record any more.
+    // An item that has been settled meanwhile needs no record.
     const isLive = simulator.item(workId).state !== "stopped";
     this.check("1 acknowledged with its Secret durable", !isThere && isLive && `${workId} has none`);
   }

@@ -6,10 +6,13 @@ import { ENDLESS, SILENT } from "./fates.ts";
 import { CALM_IMAGE } from "./perform.ts";
 import type { WorkersStage } from "./stage.ts";
 
-/** Whoever acknowledged an item beats sooner, if it is there at all; and a worker that was told to stop is gone. */
+/**
+ * A live worker sends a heartbeat sooner after its acknowledgement, and a worker that was told to stop has ended by
+ * then.
+ */
 const ABANDONED_MS = 15_000;
 
-/** What must be true of every world in the end, whatever befell it. */
+/** Checks what must be true of every world at the end, whatever happened. */
 export async function expectEnd(stage: WorkersStage): Promise<void> {
   const { world, witness, setting } = stage;
   await untilSettled(stage);
@@ -34,7 +37,10 @@ export async function expectEnd(stage: WorkersStage): Promise<void> {
   await witness.settled();
 }
 
-/** More waits than all workers may serve: a few that are quick would else have done it all before anybody looks. */
+/**
+ * Enqueues more than all workers may serve; otherwise a few quick workers could empty the queue before the operator
+ * reads it.
+ */
 function fillQueue({ world, setting }: WorkersStage): void {
   const { simulator, environmentId } = world;
   const waiting = simulator.items(environmentId).filter(({ state }) => state === "queued").length;
@@ -42,7 +48,7 @@ function fillQueue({ world, setting }: WorkersStage): void {
   for (let n = waiting; n < wanted; n += 1) simulator.enqueue(environmentId);
 }
 
-/** Every item is stopped. What never ends by itself is stopped by its user. */
+/** Waits until every item is stopped. Acts as the user who stops what would never end. */
 async function untilSettled(stage: WorkersStage): Promise<void> {
   const { simulator, environmentId } = stage.world;
   await stage.world.until(
@@ -56,7 +62,7 @@ async function untilSettled(stage: WorkersStage): Promise<void> {
   );
 }
 
-/** Stops an item that nobody else will ever stop. */
+/** Stops an item that no other client will ever stop. */
 function endForGood({ world, fates, setting }: WorkersStage, item: ItemRecord): void {
   const { simulator } = world;
   const ageMs = simulator.clock.now() - (item.history.at(-1)?.at ?? 0);
@@ -65,7 +71,10 @@ function endForGood({ world, fates, setting }: WorkersStage, item: ItemRecord): 
   if (ageMs >= ABANDONED_MS && staysForGood(item, setting.switches)) simulator.stopItem(item.id, { force: true });
 }
 
-/** `minReplicas` workers in one Deployment, of the present template, all Ready; the status says the same. */
+/**
+ * Waits for `minReplicas` workers in one Deployment, of the current template and all Ready, and for a status that
+ * agrees.
+ */
 async function untilAtMinimum(stage: WorkersStage): Promise<void> {
   const { world, setting } = stage;
   const { minReplicas } = setting;
@@ -88,7 +97,7 @@ async function untilAtMinimum(stage: WorkersStage): Promise<void> {
   );
 }
 
-/** Workers that never say that they are idle go when somebody deletes them, as docs/workers.md says. */
+/** A worker that never reports that it is idle ends only when a user deletes it, as docs/workers.md says. */
 async function deleteSilent(stage: WorkersStage): Promise<void> {
   for (const pod of stage.idlePods()) {
     if (!stage.fates.isOneOf(SILENT, pod)) continue;

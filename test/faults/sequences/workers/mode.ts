@@ -5,7 +5,10 @@ import { calm, perform } from "./perform.ts";
 import { WorkersStage } from "./stage.ts";
 import { KINDS, type Kind, type Setting, sequenceWith } from "./steps.ts";
 
-/** Fewer sequences than there are kinds take one of each family, and more of the larger ones. */
+/**
+ * Steps through the kinds so that a run with fewer sequences than kinds has one of each family, and more of the larger
+ * families.
+ */
 const STRIDE = 7;
 
 export const WORKERS: Mode<Kind, Setting, WorkersStage> = {

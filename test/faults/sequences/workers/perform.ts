@@ -11,7 +11,7 @@ import type { FateKind } from "./fates.ts";
 import { type WorkersStage, workersSpecOf } from "./stage.ts";
 import type { Kind } from "./steps.ts";
 
-/** The last is anything. */
+/** The last entry matches any request. */
 const KUBE_CALLS: KubeCalls = [
   ["POST", "deployments"],
   ["PATCH", "deployments"],
@@ -43,14 +43,14 @@ function isFate(kind: Kind): kind is FateKind {
   return kind.startsWith("fate:");
 }
 
-/** The image of the workers once everything is well: a worker that does not start is not replaced before it is mended. */
+/** The workers' image after all faults end. A failing worker is not replaced until its template is fixed. */
 export const CALM_IMAGE = "worker:calm";
 
-/** The spec is as it was at the start, with another image, and without pauses. */
+/** Restores the spec of the start, with another image and without scaling delays. */
 export async function calm(stage: WorkersStage): Promise<void> {
   await stage.mend();
   const setting = { ...stage.setting, pace: "at-once" as const };
   const workers = workersSpecOf(stage.world, setting, CALM_IMAGE);
-  // Merged: what was added meanwhile is to be taken away.
+  // The patch is a merge, so what was added meanwhile must be removed explicitly.
   await stage.patchSpec({ workers: { busyProbe: null, ...workers }, paused: false });
 }

@@ -13,7 +13,7 @@ import { type FateKind, WHEN_CALM, workerFate } from "./fates.ts";
 import type { Pace, Setting } from "./steps.ts";
 import { WorkersWitness } from "./witness.ts";
 
-/** Time for a worker that is told to go to stop its item; those that do not heed it cost as much. */
+/** Time for a terminating worker to stop its item. A worker that ignores the signal takes all of it. */
 const GRACE_SECONDS = 3;
 
 export const BUSY_PROBE = { httpGet: { path: "/busy", port: BUSY_PORT } } as const;
@@ -46,7 +46,7 @@ export class WorkersStage extends Stage {
     void this.#deployments.run(this.#watching.signal);
   }
 
-  /** @param onStruck told each kind of step as it takes effect. */
+  /** @param onStruck called with each kind of step that takes effect */
   static async start(
     cluster: TestCluster,
     setting: Setting,
@@ -68,7 +68,7 @@ export class WorkersStage extends Stage {
     return stage;
   }
 
-  /** Those that there are, the ones that are being deleted too. */
+  /** All existing Deployments, including those that are being deleted. */
   get deployments(): Deployment[] {
     return this.#deployments.list();
   }
@@ -84,7 +84,7 @@ export class WorkersStage extends Stage {
     await super.patchSpec(patch);
   }
 
-  /** What of the spec further changes depend on, as it was last written. */
+  /** The part of the spec that later changes depend on, as last written. */
   get spec(): WorkersPart {
     return this.#spec;
   }
@@ -95,7 +95,7 @@ export class WorkersStage extends Stage {
     this.witness.specChanges(this.#spec, { template });
   }
 
-  /** Those that have not ended, and are not on their way out. */
+  /** Workers that have not ended and are not being deleted. */
   get workers(): Pod[] {
     return workersOf(this.world).filter(({ status }) => status?.phase !== "Failed" && status?.phase !== "Succeeded");
   }
@@ -138,7 +138,7 @@ export function workersSpecOf(
   };
 }
 
-/** Containers are scripted: what one is started with does not matter. */
+/** Containers are scripted, so their command does not matter. */
 export function templateOf(world: World, image: string, container: Record<string, unknown> = {}): object {
   return {
     spec: {

@@ -3,10 +3,10 @@ import { type CommonSetting, sequenceWith as draw, switches } from "../draw.ts";
 import type { Sequence } from "../mode.ts";
 import { SURROUNDINGS, USERS, WORK_COMES } from "../surroundings.ts";
 
-/** Everything that may befall an Environment with `workers`, by whom or what it comes from. */
+/** Everything that may happen to an Environment with `workers`, by origin. */
 export const KINDS = [
   ...WORK_COMES,
-  // Sessions come, and the next worker that is made has this fate.
+  // Sessions arrive, and the next worker that is created has this fate.
   "fate:crash",
   "fate:exit-code",
   "fate:start-error",
@@ -20,7 +20,7 @@ export const KINDS = [
   "fate:endless",
   "fate:ignores-sigterm",
   "fate:silent",
-  // People, the cluster and the node.
+  // Users, the cluster and the node.
   "pod:deleted",
   "pod:idle-deleted",
   "pod:evicted-by-api",
@@ -37,7 +37,7 @@ export const KINDS = [
   "deployment:restarted",
   "deployment:deleted",
   ...USERS,
-  // The spec changes.
+  // Changes of the spec.
   "spec:min",
   "spec:max",
   "spec:sessions-per-replica",
@@ -57,7 +57,7 @@ export type Kind = (typeof KINDS)[number];
 /** How fast the number of workers follows the demand. */
 export type Pace = "at-once" | "steps" | "window";
 
-/** What an Environment is made with, and what its Work API is like. */
+/** The initial spec of an Environment, and the behavior of its Work API. */
 export interface Setting extends CommonSetting {
   readonly minReplicas: number;
   readonly maxReplicas: number;

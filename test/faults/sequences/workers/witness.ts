@@ -8,50 +8,51 @@ import type { World } from "../../../support/world.ts";
 import { Witness } from "../witness.ts";
 
 /**
- * A worker that took up its item so shortly before fewer were asked for may be ended with it: between its last answer and that
- * lie a few requests (docs/workers.md), which take longer where many worlds share a machine. The same holds of what was queued.
+ * A worker that acknowledged its item this shortly before a scale-down may be ended by it. A few requests lie between
+ * the worker's last busy answer and the scale-down (docs/workers.md), and they take longer when many worlds share a
+ * machine. The same applies to the queue's length.
  */
 const WINDOW_MS = 5_000;
 
-/** The controllers act on fewer replicas within this, however busy the machine is. */
+/** The controllers act on a lower replica count within this time, even on a busy machine. */
 const ACTS_MS = 15_000;
 
-/** All that the operator asks of a Work API whose items workers claim by themselves. */
+/** The operator's only calls to a Work API whose items workers claim themselves. */
 const READS: ReadonlySet<string | undefined> = new Set(["stats", "list"]);
 
-/** What of the spec is looked at. */
+/** The observed part of the spec. */
 interface Spec {
   readonly maxReplicas: number;
   readonly sessionsPerReplica: number;
 }
 
-/** The workers asked for of one Environment. */
+/** The requested number of workers of one Environment. */
 interface Count {
   readonly owner: string;
   readonly replicas: number;
-  /** A template takes the place of another. */
+  /** A new template is replacing another one. */
   readonly isHandingOver: boolean;
 }
 
-/** The operator's own id ends with the uid of its Environment; those of workers are the names of Pods. */
+/** The operator's own id ends with the uid of its Environment; ids of workers are names of Pods. */
 const OPERATOR = /-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-/** What must hold at every moment where workers poll by themselves. */
+/** What must hold at every moment for an Environment whose workers poll themselves. */
 export class WorkersWitness extends Witness {
-  /** The most workers that were asked for at a time since this was last set. */
+  /** The highest requested number of workers since this was last set. */
   peak = 0;
   #most: number;
   #specChangedMs = Number.NEGATIVE_INFINITY;
   #last: Count | undefined;
-  /** Of each Deployment by uid, as last seen. */
+  /** The replicas of each Deployment by uid, as last seen. */
   #replicas = new Map<string, number>();
-  /** Those of earlier templates, by uid. */
+  /** The uids of Deployments with earlier templates. */
   #earlier: ReadonlySet<string> = new Set();
-  /** When fewer workers of a Deployment were last asked for, on the simulator's clock. */
+  /** When the replicas of a Deployment were last lowered, on the simulator's clock. */
   #loweredAt = Number.NEGATIVE_INFINITY;
-  /** When the operator's mark of those that go was first seen on a worker, by uid, on the simulator's clock. */
+  /** When a worker was first seen with the operator's mark for removal, by uid, on the simulator's clock. */
   readonly #markedAt = new Map<string, number>();
-  /** How many items were live, whenever that changed. */
+  /** The number of live items at each change. */
   readonly #live: { readonly atMs: number; readonly count: number }[] = [];
   #spec: Spec;
 
@@ -68,7 +69,10 @@ export class WorkersWitness extends Witness {
     });
   }
 
-  /** The spec will be changed to this. `template`: another one, so that all Deployments that there are go. */
+  /**
+   * Announces a change of the spec. `template`: the template changes too, so that all existing Deployments will be
+   * replaced.
+   */
   specChanges(workers: Spec, { template }: { readonly template: boolean }): void {
     if (template) this.#earlier = new Set(this.#replicas.keys());
     this.#specChangedMs = realClock.monotonic();
@@ -76,7 +80,7 @@ export class WorkersWitness extends Witness {
     this.allows(workers.maxReplicas);
   }
 
-  /** Somebody else asks for so many. */
+  /** Another client requests this many replicas. */
   allows(replicas: number): void {
     this.#most = Math.max(this.#most, replicas);
   }
@@ -89,14 +93,14 @@ export class WorkersWitness extends Witness {
       .find((item) => this.isHeld(item) && item.acks.at(-1)?.workerId === metadata.name);
   }
 
-  /** Whether this worker may serve an item, however late its beats are. */
+  /** Whether this worker may serve an item, however late its heartbeats are. */
   mayServe({ metadata }: Pod): boolean {
     const { simulator, environmentId } = this.world;
     const live = simulator.items(environmentId).filter(({ state }) => state !== "stopped");
     return live.some(({ acks }) => acks.at(-1)?.workerId === metadata.name);
   }
 
-  /** To be called at every change of a Deployment, with all there are. */
+  /** Called with all Deployments at every change of one. */
   deploymentsChanged(all: readonly Deployment[]): void {
     this.#noteLowered(all);
     const owners = Map.groupBy(
@@ -124,13 +128,13 @@ export class WorkersWitness extends Witness {
 
   #countWorkers(replicas: number): void {
     this.peak = Math.max(this.peak, replicas);
-    // What a killed operator had asked for may come to stand later.
+    // A scale-up that a killed operator requested may take effect later.
     const most = this.#most * (1 + this.kills);
     const wrong = replicas > most && `${replicas} at a time, at most ${most} are allowed`;
     this.check("no more workers than maxReplicas", wrong);
   }
 
-  /** Fewer are asked for than before. While templates change places their sum goes up and down. */
+  /** Checks each decrease. While one template replaces another, the sum goes up and down. */
   #compare(now: Count): void {
     const before = this.#last;
     this.#last = now;
@@ -145,7 +149,7 @@ export class WorkersWitness extends Witness {
     this.check("no worker taken away that the queue asks for", wrong);
   }
 
-  /** Workers claim by themselves, and on a machine that is busy they are late. */
+  /** Workers claim themselves, and are late on a busy machine. */
   protected override isOurs({ by }: Violation): boolean {
     return OPERATOR.test(by.workerId ?? "");
   }
@@ -162,7 +166,7 @@ export class WorkersWitness extends Witness {
     const item = this.itemOf(pod);
     const now = this.world.simulator.clock.now();
     const loweredAt = now - this.#loweredAt < ACTS_MS ? this.#loweredAt : now;
-    // It was asked for the last time before it was marked.
+    // The operator last probed the worker before it marked it.
     const decidedAt = Math.min(loweredAt, this.#markedAt.get(pod.metadata.uid ?? "") ?? now);
     const isBusy = item !== undefined && (item.acks.at(-1)?.at ?? now) < decidedAt - WINDOW_MS;
     const wrong = isBusy && !this.isExcusedFor(pod) && `${pod.metadata.name} with ${item.id}`;
@@ -175,7 +179,7 @@ export class WorkersWitness extends Witness {
     this.#live.push({ atMs: realClock.monotonic(), count });
   }
 
-  /** The fewest items that were live at a time of late. */
+  /** The lowest recent number of live items. */
   #leastLive(nowMs: number): number {
     const sinceMs = nowMs - WINDOW_MS;
     const from = this.#live.findLastIndex(({ atMs }) => atMs <= sinceMs);

@@ -5,7 +5,7 @@ import type { SessionsStage } from "../stage.ts";
 
 const EDITED = "testbed.berth.dev/edited";
 
-/** What befalls parked Pods and claims. */
+/** What can happen to parked Pods and claims. */
 export const PREPARED = {
   "pod:parked-deleted": withPod<SessionsStage>(({ world }) => world.parked, deletePod),
   "claim:edited": async (stage, choice) => {

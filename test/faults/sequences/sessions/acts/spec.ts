@@ -5,7 +5,7 @@ export const SPEC = {
   "spec:warm": (stage, choice) => change(stage, { warm: Math.min(choice % 3, stage.witness.maxConcurrentNow) }),
   "spec:max": (stage, choice) => change(stage, { maxConcurrent: 1 + (choice % 4), warm: choice % 2 }),
   "spec:template": (stage, choice) => change(stage, template(stage, { image: `worker:${choice}` })),
-  // Refused by the dry run; it stays until the faults end.
+  // The dry run refuses it; the spec keeps it until the faults end.
   "spec:bad-template": (stage) => change(stage, template(stage, { imagePulPolicy: "Never" })),
   "spec:lease": (stage, choice) => change(stage, { lease: pick(["Worker", "Operator"], choice) }),
   "spec:parking": (stage, choice) => change(stage, { parking: pick(["Key", "Init"], choice) }),
@@ -24,7 +24,7 @@ export const SPEC = {
   },
 } as const satisfies Record<string, Act<SessionsStage>>;
 
-/** Merges into the spec; null takes `sessions` away. */
+/** Merges into the spec; null removes `sessions`. */
 export async function change(
   stage: SessionsStage,
   sessions: Record<string, unknown> | null,
@@ -35,7 +35,9 @@ export async function change(
   return true;
 }
 
-/** `sessions.template` with this container; merged whole, since lists are. */
+/**
+ * `sessions.template` with this container. The list of containers is complete, because a merge patch replaces lists.
+ */
 export function template({ world }: SessionsStage, container: Record<string, unknown>): Record<string, unknown> {
   const { sessions } = world.spec() as { sessions: { template: { spec: Record<string, unknown> } } };
   const containers = [{ name: "worker", image: "worker:1", ...container }];

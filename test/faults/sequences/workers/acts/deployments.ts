@@ -4,7 +4,7 @@ import { type Act, pick } from "../../acts/act.ts";
 import { deletePod, unlessGone, withPod } from "../../acts/cluster.ts";
 import type { WorkersStage } from "../stage.ts";
 
-/** What people do to workers, and to the Deployments that they are in. */
+/** What users do to workers and to their Deployments. */
 export const DEPLOYMENT = {
   "pod:idle-deleted": withPod<WorkersStage>((stage) => stage.idlePods(), deletePod),
   "pod:mark-removed": withPod<WorkersStage>(
@@ -34,7 +34,7 @@ export const DEPLOYMENT = {
   ),
 } as const satisfies Record<string, Act<WorkersStage>>;
 
-/** Workers may be ended by it, busy ones too. */
+/** The act may end workers, including busy ones. */
 function withDeployment(
   act: (stage: WorkersStage, deployment: Deployment, choice: number) => Promise<boolean>,
 ): Act<WorkersStage> {
@@ -49,7 +49,7 @@ function withDeployment(
   };
 }
 
-/** Workers of the other Deployments. */
+/** The number of workers in the other Deployments. */
 function restOf(stage: WorkersStage, deployment: Deployment): number {
   const others = stage.deployments.filter(({ metadata }) => metadata.name !== deployment.metadata.name);
   return others.reduce((sum, { spec }) => sum + (spec.replicas ?? 1), 0);

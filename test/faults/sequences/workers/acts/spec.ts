@@ -14,10 +14,10 @@ export const SPEC = {
   "spec:behavior": (stage, choice) =>
     change(stage, { behavior: behaviorOf(pick(["at-once", "steps", "window"], choice)) }),
   "spec:template": (stage, choice) => change(stage, { template: templateOf(stage.world, `worker:${choice}`) }),
-  // Refused by the dry run; it stays until the faults end.
+  // The dry run refuses it; the spec keeps it until the faults end.
   "spec:bad-template": (stage) =>
     change(stage, { template: templateOf(stage.world, "worker:1", { imagePulPolicy: "Never" }) }),
-  // Now there is one, now there is none: each is a template of its own.
+  // Alternates between a probe and none; each is a different template.
   "spec:busy-probe": (stage) => change(stage, { busyProbe: stage.spec.busyProbe ? null : BUSY_PROBE }),
   "spec:mode": async (stage) => {
     const template = templateOf(stage.world, "worker:1");
