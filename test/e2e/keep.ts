@@ -1,4 +1,4 @@
-/** `npm run test:e2e -- --keep`: starts what the tests share and keeps it, for runs with `--attach`. */
+/** `npm run test:e2e -- --keep`: starts what the tests share and keeps it for runs with `--attach`. */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readSettings } from "./support/settings.ts";

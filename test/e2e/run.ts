@@ -1,4 +1,4 @@
-/** `npm run test:e2e`: the end-to-end tests, on a node of their own or on a given cluster. See docs/e2e.md. */
+/** `npm run test:e2e`: the end-to-end tests, on their own node or on a given cluster. See docs/e2e.md. */
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runNode, splitFlags, vitestFile } from "../support/run-vitest.ts";
@@ -6,7 +6,7 @@ import { ATTACH_TO, IMAGE_PREFIX, IMAGE_TAG, USE_CLUSTER } from "./support/setti
 
 const EXIT_USAGE = 2;
 
-/** The flags that are ours; all others are vitest's. */
+/** Our flags; all others are passed to vitest. */
 const OPTIONS = {
   "use-cluster": { type: "boolean" },
   keep: { type: "boolean" },

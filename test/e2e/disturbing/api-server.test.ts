@@ -9,9 +9,9 @@ import { enqueueOne, podOf, serveOne, untilAnswered, untilSettled, untilState } 
 import { NEVER } from "../support/worker-template.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-describe.skipIf(!hasNodeControl())("the API server is away for some seconds", () => {
+describe.skipIf(!hasNodeControl())("the API server is unavailable for some seconds", () => {
   test.each(["SIGTERM", "SIGKILL"] as const)(
-    "ended by %s: sessions run on, items that come meanwhile are served once each, and one that ended meanwhile is settled",
+    "after %s: sessions continue, and items that arrive or end meanwhile are served and settled once",
     async (signal) => {
       await using world = await startE2eWorld({
         maxIdleMs: NEVER,
@@ -31,7 +31,7 @@ describe.skipIf(!hasNodeControl())("the API server is away for some seconds", ()
         for (const name of ["first", "second"])
           arrived.push(await node.enqueue({ script: bashScript(`echo ${name}`) }));
         await node.stop(ending.item.id);
-        // Some beats long: the operators have noticed, and so have the watches.
+        // Several heartbeats long, so that the operators and the watches have noticed.
         await node.untilItem(ending.item.id, ({ state }) => state === "stopped");
         await node.untilItem(running.item.id, ({ beats }) => beats > before.beats + 1);
         expect((await node.item(running.item.id)).state).toBe("active");
@@ -41,7 +41,7 @@ describe.skipIf(!hasNodeControl())("the API server is away for some seconds", ()
       const { last: ended } = await untilSettled(world, ending, "Completed");
       expect(ended.stoppedBy?.as).toBe("sessions-token");
       for (const item of arrived) await untilAnswered(world, item, 1);
-      // Watches go on: a Pod parked since is claimed.
+      // Watches continue: the operator claims an item for a Pod that was parked since.
       const next = await enqueueOne(world, { script: bashScript("echo after") });
       await untilAnswered(world, next.item, 1);
       const all = [running, next, ...arrived.map((item) => ({ item, pod: podOf(world, item) ?? running.pod }))];

@@ -18,14 +18,14 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 const uidOf = ({ metadata }: { metadata: { uid?: string | undefined } }) => metadata.uid;
 
-/** Stops containerd until the end of the block; its containers run on. */
+/** Stops containerd until the end of the block; its containers keep running. */
 async function withoutContainerd(world: E2eWorld, signal: NodeJS.Signals): Promise<AsyncDisposable> {
   const control = nodeControl(world);
   await control.stopContainerd(signal);
   return { [Symbol.asyncDispose]: () => control.startContainerd() };
 }
 
-/** All are served by the one container that each got, and nothing is left. */
+/** Checks that each session is served by the only container it got, and that nothing is left. */
 async function expectServedOnce(world: E2eWorld, all: readonly Served[]): Promise<void> {
   for (const { item } of all) {
     await untilState(world, item, "active");
@@ -42,7 +42,7 @@ async function expectServedOnce(world: E2eWorld, all: readonly Served[]): Promis
 
 describe.skipIf(!hasNodeControl())("containerd stops", () => {
   test.each(["SIGTERM", "SIGKILL"] as const)(
-    "by %s, for a moment: sessions run on, and one that is opened meanwhile starts afterwards",
+    "by %s, for a moment: sessions continue, and one that is opened meanwhile starts afterwards",
     async (signal) => {
       await using world = await startE2eWorld({
         maxIdleMs: NEVER,
@@ -63,13 +63,13 @@ describe.skipIf(!hasNodeControl())("containerd stops", () => {
       await untilAnswered(world, opened.item, 1);
       const next = await enqueueOne(world, { script: bashScript("echo after") });
       await untilAnswered(world, next.item, 1);
-      // All from those that were parked before.
+      // All in Pods that were parked before.
       for (const { pod } of [opened, next]) expect(parked.map(uidOf)).toContain(uidOf(pod));
       await expectServedOnce(world, [running, opened, next]);
     },
   );
 
-  test("for so long that its node is not ready: nothing is claimed there, the running session goes on, and then all is well", async () => {
+  test("until its node is not ready: nothing is claimed there, and the running session continues", async () => {
     await using world = await startE2eWorld({
       maxIdleMs: NEVER,
       ttlSeconds: 8,

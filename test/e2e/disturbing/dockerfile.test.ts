@@ -10,16 +10,16 @@ import { copyContext } from "../../../testbed/images/operator.ts";
 import { treeEntries } from "../../../testbed/images/tree.ts";
 import { hasNodeControl } from "../support/provided.ts";
 
-// The Dockerfile as people build it, by a real builder. It loads the machine for minutes, so nothing else runs beside it;
-// it needs no cluster, but what a node needs: root, and Debian's packages.
+// Builds the Dockerfile with a real builder, as users do. It loads the machine for minutes, so nothing else runs at the
+// same time. It needs no cluster, but the same as a node: root and Debian's packages.
 
-/** Per build: an installation by npm, a bundler, and the root file system copied for every stage. */
+/** Each build runs an npm installation and a bundler, and copies the root file system for every stage. */
 const BUILD_TIMEOUT_MS = 900_000;
 const ROOT = join(import.meta.dirname, "..", "..", "..");
 const BASE = "docker.io/library/node:24-slim";
 
-// The hook below would fail where the run is skipped: it runs before what skips each test.
-describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the Dockerfile makes", () => {
+// The hook below would fail in a skipped run, because it runs before each test's own skip.
+describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the Dockerfile builds", () => {
   let dir: string;
   let context: string;
   let buildah: Buildah;
@@ -36,11 +36,11 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
     image = await buildah.build(context, "localhost/first:1");
   }, BUILD_TIMEOUT_MS);
   afterAll(async () => {
-    // Everything of buildah's is in the same folder.
+    // All files of buildah are in the same folder.
     await rm(dir, { recursive: true, force: true });
   });
 
-  test("starts the operator as a user who is nobody, with nothing of the machine that built it", () => {
+  test("starts the operator as an unprivileged user, and contains nothing of the machine that built it", () => {
     expect(image.config).toMatchObject({
       User: "65532:65532",
       WorkingDir: "/app",
@@ -52,7 +52,7 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
   });
 
   test(
-    "holds, file by file, what the image of the end-to-end tests holds, and starts alike",
+    "has the same files as the image of the end-to-end tests, and starts the same way",
     async () => {
       const { archive, images } = await buildImages({ context });
       const ours = await OpenArchive.open(archive, join(dir, "archive"));
@@ -71,7 +71,7 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
   );
 
   test(
-    "is the same, to the digest, when it is built again",
+    "has the same digest when it is built again",
     async () => {
       const again = await buildah.build(context, "localhost/second:1");
       expect(again).toEqual(image);
@@ -79,9 +79,9 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
     BUILD_TIMEOUT_MS,
   );
 
-  // On the same base: a worker's image is no image of the operator's, but a base takes its time to load.
+  // Built on the same base, because a base takes time to load, although a worker's image is not the operator's.
   test(
-    "has a sister: the example of a worker's, with the SDK of its version, and where its user may write",
+    "has a sister: the example worker image, with the declared SDK version and a writable directory",
     async () => {
       const examples = join(ROOT, "examples");
       const tag = "localhost/worker:1";
@@ -101,7 +101,7 @@ describe.skipIf(!hasNodeControl() || inject("e2eSkipped"))("the image that the D
   );
 });
 
-/** Every path below a folder, and what is there. */
+/** Every path below a folder, with its content. */
 async function contents(root: string): Promise<Map<string, string>> {
   const found = new Map<string, string>();
   for (const entry of await treeEntries(root)) {

@@ -4,7 +4,7 @@ import { type Footprint, footprints } from "../support/footprint.ts";
 import { restoreDeployment } from "../support/operator-process.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-/** As many as a small node can take beside its own programs, and as many again after these. */
+/** As many sessions as a small node can run next to its own programs, and the same number again afterwards. */
 const AT_A_TIME = 10;
 const SESSIONS = 20;
 
@@ -16,16 +16,16 @@ function show(when: string, found: readonly Footprint[]): void {
   }
 }
 
-/** Longer than others: on a node that has other things to do, sessions by the dozen take their time. */
+/** Longer than for other tests: dozens of sessions take time on a busy node. */
 const TIMEOUT_MS = 600_000;
 
 const most = (found: readonly Footprint[]) => Math.max(...found.map(({ memoryMiB }) => memoryMiB));
 
-test("the operator fits into the chart's requests, idle and with sessions that come and go", {
+test("the operator fits into the chart's requests, idle and while sessions come and go", {
   timeout: TIMEOUT_MS,
 }, async () => {
   await using world = await startE2eWorld({ sessions: { maxConcurrent: AT_A_TIME, warm: 2 } });
-  // Fresh ones: what earlier tests left in their memory is none of this.
+  // New processes, so that earlier tests don't affect their memory.
   await world.operators.scale(0);
   await world.until("the operators' Pods are gone", async () => (await world.operators.pods()).length === 0);
   await restoreDeployment(world);

@@ -10,18 +10,18 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 const uidOf = ({ metadata }: { metadata: { uid?: string | undefined } }) => metadata.uid;
 
-/** Each Pod that was scheduled in the moment of the return may be lost to the last taint once. */
+/** Each Pod that was scheduled at the moment of the return may be lost once to the last taint. */
 const REPLACED_AT_MOST = 5;
 
-/** Stops kubelet until the end of the block. */
+/** Stops the kubelet until the end of the block. */
 async function withoutKubelet(world: E2eWorld): Promise<AsyncDisposable> {
   const control = nodeControl(world);
   await control.stopKubelet();
   return { [Symbol.asyncDispose]: () => control.startKubelet() };
 }
 
-describe.skipIf(!hasNodeControl())("kubelet stops", () => {
-  test("for a moment: parked Pods stay parked, one that was given a session meanwhile starts it, and a running one never notices", async () => {
+describe.skipIf(!hasNodeControl())("the kubelet stops", () => {
+  test("for a moment: a Pod that gets a session meanwhile starts it, and others are not affected", async () => {
     await using world = await startE2eWorld({
       maxIdleMs: NEVER,
       ttlSeconds: 8,
@@ -40,9 +40,9 @@ describe.skipIf(!hasNodeControl())("kubelet stops", () => {
     }
     await untilState(world, opened.item, "active");
     expect(parked.map(uidOf)).toContain(uidOf(opened.pod));
-    // kubelet says so of the other one again as soon as it has looked.
+    // The kubelet reports the other one as parked again once it has checked it.
     await world.untilParked(1);
-    // The one that is left was parked before as well.
+    // The remaining one was parked before as well.
     const next = await enqueueOne(world, { script: bashScript("echo next") });
     await untilState(world, next.item, "active");
     expect(parked.map(uidOf)).toContain(uidOf(next.pod));
@@ -56,7 +56,7 @@ describe.skipIf(!hasNodeControl())("kubelet stops", () => {
     await expectCounted(world, { Completed: 3 });
   });
 
-  test("until the node is lost: a session whose worker still beats is left to it and runs nowhere else, and one that never started is stopped", async () => {
+  test("until the node is lost: a live worker keeps its session, and an unstarted one is stopped", async () => {
     await using world = await startE2eWorld({
       maxIdleMs: NEVER,
       ttlSeconds: 8,
@@ -78,23 +78,23 @@ describe.skipIf(!hasNodeControl())("kubelet stops", () => {
       });
       const { message } = await world.untilCondition("CapacityAvailable", "Unschedulable");
       expect(message).toContain("untolerated taint");
-      // Never started, and it never will: given up while the node is away.
+      // It never started and never will, so the operator gives it up while the node is away.
       const end = await untilSettled(world, opened, "NodeLost");
       expect(end.message).toContain("did not end the Pod in time");
       expect(end.last).toMatchObject({ generation: 1, stoppedBy: { as: "environment-key" } });
-      // The one that runs is known to be lost by now, too, and beats.
+      // The operator also knows by now that the running one's node is lost, and the worker still sends heartbeats.
       const { beats } = await world.simulator.item(running.item.id);
       await world.until("it beats on", async () => (await world.simulator.item(running.item.id)).beats > beats + 2);
       expect(await world.simulator.item(running.item.id)).toMatchObject({ state: "active", acks: [expect.anything()] });
       expect(world.claims.map(({ metadata }) => metadata.name)).toEqual([running.pod.metadata.name]);
     }
-    // kubelet is told to end the Pod: the worker hears SIGTERM and stops its item.
+    // The kubelet is told to end the Pod: the worker receives SIGTERM and stops its item.
     const { last, message } = await untilSettled(world, running, "NodeLost");
     expect(message).toContain("did not end the Pod in time");
     expect(last.stoppedBy?.as).toBe("sessions-token");
     expect(last.acks).toHaveLength(1);
     for (const pod of [running.pod, ...parked]) await untilGone(world, pod);
-    // Not one container of the session that was given up ever started.
+    // No container of the abandoned session ever started.
     expect(
       world.history(opened.pod).some(({ status }) => status?.containerStatuses?.some(({ state }) => state?.running)),
     ).toBe(false);
@@ -105,7 +105,7 @@ describe.skipIf(!hasNodeControl())("kubelet stops", () => {
     await world.simulator.stopItem(next.item.id);
     await untilSettled(world, next, "Completed");
     await world.untilServed(3);
-    // Free Pods were not replaced over and over on a node that came back.
+    // Parked Pods were not replaced repeatedly on a node that came back.
     const lost = [opened.pod, ...parked].map(uidOf);
     const replaced = world.views.everyPod.filter(({ metadata: { uid, labels } }) => {
       const isThere = world.pods.some(({ metadata }) => metadata.uid === uid);

@@ -12,24 +12,24 @@ import { connectNodeControl } from "../../../testbed/real-node/control-client.ts
 import { e2eCluster, hasNodeControl } from "../support/provided.ts";
 
 const MAIN = fileURLToPath(new URL("../support/node-owner.ts", import.meta.url));
-/** Everything is gone by then, if it goes at all. */
+/** By then everything is gone that will ever be removed. */
 const PATIENCE = { timeout: 60_000, interval: 100 };
 
-/** The sandbox's image alone, from the node that the tests share, as an archive. */
+/** The sandbox's image as an archive, exported from the node that the tests share. */
 async function exportPause(dir: string): Promise<string> {
   const control = connectNodeControl(e2eCluster().nodeControl ?? "");
   const { containerdSocket } = await control.state();
   const archive = join(dir, "pause.tar");
   const { code, stderr } = await control.run("ctr", [
     ...["--address", containerdSocket, "--namespace", "k8s.io"],
-    // By the daemon's transfer service, it sometimes ends before the file does.
+    // The daemon's transfer service sometimes ends before the file is complete, so export locally.
     ...["images", "export", "--local", archive, PAUSE_IMAGE],
   ]);
   if (code !== 0) throw new Error(stderr);
   return archive;
 }
 
-/** A process that keeps a node, with all that it makes for that in a folder of its own. */
+/** A process that runs a node, with all its files in its own folder. */
 class Owner {
   readonly process: ChildProcess;
   readonly temporary: string;
@@ -50,13 +50,15 @@ class Owner {
     return JSON.parse(value) as Record<string, unknown>;
   }
 
-  /** What the names of its control groups begin with. */
+  /** The common prefix of its control groups' names. */
   get groups(): string {
     return cgroupName(this.process.pid).replace(/-[^-]+-[^-]+$/, "-");
   }
 }
 
-/** Processes that were started for the node in this folder, are in its namespaces, or in its control groups: its Pods'. */
+/**
+ * Processes of the node in this folder: those it started, and those of its Pods, in its namespaces or control groups.
+ */
 async function processesOf(dir: string, groups: string): Promise<number[]> {
   const all = await Promise.all((await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(describeProcess));
   const isInit = (line: string) => line.includes(`${dir}/node.json`) && !line.startsWith("unshare");
@@ -82,7 +84,7 @@ async function describeProcess(id: string): Promise<ProcessSeen> {
   return { pid: Number(id), line: line.replaceAll("\0", " "), network, group };
 }
 
-/** What is on the machine of this node: its processes, and whatever else it could leave. */
+/** What this node has on the machine: its processes, and everything else it might leave. */
 async function tracesOf(owner: Owner, dir: string, pids: readonly number[]) {
   const mounts = (await readFile("/proc/self/mounts", "utf8")).split("\n").filter((line) => line.includes(dir));
   const groups = (await Promise.all((await hierarchies()).map((hierarchy) => readdir(hierarchy)))).flat();
@@ -96,7 +98,7 @@ async function tracesOf(owner: Owner, dir: string, pids: readonly number[]) {
   };
 }
 
-describe.skipIf(!hasNodeControl())("of a node of one's own nothing is left", () => {
+describe.skipIf(!hasNodeControl())("nothing is left of a node", () => {
   test.each(["SIGTERM", "SIGKILL"] as const)("when its owner gets %s", async (signal) => {
     const temporary = await mkdtemp(join(tmpdir(), "berth-owner-"));
     onTestFinished(() => rm(temporary, { recursive: true, force: true }));
@@ -107,7 +109,7 @@ describe.skipIf(!hasNodeControl())("of a node of one's own nothing is left", () 
     const { dir } = (await owner.line()) as { dir: string };
     const pids = await processesOf(dir, owner.groups);
     const before = await tracesOf(owner, dir, pids);
-    // The test would see what it looks for: the control plane, the node's programs, two shims' worth of containers.
+    // Shows that the search finds something: the control plane, the node's programs, and two containers.
     for (const program of ["kube-apiserver", "kubelet", "containerd ", "containerd-shim", "sleep"]) {
       expect(
         before.processes.some((line) => line.includes(program)),
@@ -120,7 +122,7 @@ describe.skipIf(!hasNodeControl())("of a node of one's own nothing is left", () 
     if (signal === "SIGTERM") console.log(`stopped after ${(await owner.line())["stoppedAfterMs"]} ms`);
     else await once(owner.process, "exit");
     const nothing = { processes: [], started: [], mounts: [], groups: [], files: [], links: [] };
-    // An orderly end has removed everything by the time that it says so; what was killed takes its moment.
+    // An orderly end removes everything before it reports; after SIGKILL, the cleanup takes a moment.
     if (signal === "SIGTERM") expect(await tracesOf(owner, dir, pids)).toEqual(nothing);
     else await expect.poll(() => tracesOf(owner, dir, pids), PATIENCE).toEqual(nothing);
   });

@@ -7,7 +7,7 @@ import { installScoped } from "../support/scoped-release.ts";
 import { serveOne, untilSettled, untilState } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-test("a release for some namespaces serves these with Roles alone, and leaves all others to the others", async () => {
+test("a release for some namespaces serves only these, with Roles alone", async () => {
   await using own = await startE2eWorld();
   await using foreign = await startE2eWorld();
   await using release = await installScoped(own, `berth-${randomBytes(3).toString("hex")}`, [own.namespace]);
@@ -18,7 +18,7 @@ test("a release for some namespaces serves these with Roles alone, and leaves al
   await untilSettled(own, served, "Completed");
   expect(await release.log()).toContain(own.namespace);
 
-  // Nobody serves the other one: it has not even a status.
+  // No operator serves the other namespace: its Environment does not even have a status.
   expect(foreign.environment?.status).toBeUndefined();
   expect(foreign.pods).toEqual([]);
   expect(await foreign.simulator.item(waiting.id)).toMatchObject({ state: "queued", offers: [] });
@@ -33,12 +33,12 @@ test("a release for some namespaces serves these with Roles alone, and leaves al
     expect([resource, await may("get", resource, foreign.namespace)]).toEqual([resource, "no"]);
     expect([resource, await may("get", resource, release.namespace)]).toEqual([resource, "no"]);
   }
-  // Nor does it ask for what it may not have.
+  // The operator never requests what it has no right to.
   const refused = (await release.log()).split("\n").filter((line) => /forbidden/i.test(line));
   expect(refused).toEqual([]);
 });
 
-test("it is uninstalled by itself: its hook lets go of its own Environments only", async () => {
+test("its uninstall removes finalizers only from its own Environments", async () => {
   await using own = await startE2eWorld();
   const served = await (async () => {
     await using release = await installScoped(own, `berth-${randomBytes(3).toString("hex")}`, [own.namespace]);
@@ -48,7 +48,7 @@ test("it is uninstalled by itself: its hook lets go of its own Environments only
     expect(release.namespace).not.toBe(own.namespace);
     return served;
   })();
-  // The release is gone by now; the session is not, and the one of everybody goes on with it.
+  // The release is gone, and the cluster-wide release continues the session.
   expect(served.pod.metadata.name).toBeDefined();
   await own.simulator.stopItem(served.item.id);
   await untilState(own, served.item, "stopped");

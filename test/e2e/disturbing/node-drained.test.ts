@@ -15,14 +15,14 @@ import { enqueueOne, serveOne, untilEnded, untilGone, untilSettled, untilState }
 import { NEVER } from "../support/worker-template.ts";
 import { type E2eOptions, type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** A `kubectl drain` under way. */
+/** A `kubectl drain` in progress. */
 interface Drain extends AsyncDisposable {
-  /** What it said so far. */
+  /** Its output so far. */
   readonly said: string;
   readonly ended: Promise<number | null>;
 }
 
-/** Drains the node as people do; the simulator's Pod alone is spared, for it stands for something outside. */
+/** Drains the node as users do. It spares only the simulator's Pod, which represents an external service. */
 async function drain({ cluster }: E2eWorld, nodeName: string, ...more: string[]): Promise<Drain> {
   const flags = ["--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app!=simulator", ...more];
   const env = { ...process.env, KUBECONFIG: cluster.kubeconfig, HOME: cluster.dir };
@@ -51,11 +51,11 @@ async function budgetOf(world: E2eWorld): Promise<PodDisruptionBudget | undefine
   return (await world.kube.list(POD_DISRUPTION_BUDGETS, { namespace: world.namespace })).items[0];
 }
 
-// A beat every 3 s: no less often than an operator expects whose timers pass ten times as fast.
+// A heartbeat every 3 s: as frequent as an operator expects whose timers run ten times as fast.
 const drained = (options: E2eOptions = {}) =>
   startE2eWorld({ ttlSeconds: 6, maxIdleMs: NEVER, podSpec: { terminationGracePeriodSeconds: 5 }, ...options });
 
-/** The next session is served as if nothing had been. */
+/** Checks that the next session is served as usual. */
 async function expectWell(world: E2eWorld): Promise<void> {
   await world.untilParked(1);
   await world.untilCondition("CapacityAvailable", "Available");
@@ -73,7 +73,7 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
     await kubectl(e2eCluster(), ["uncordon", nodeName]);
   });
 
-  test("ends a busy session that nothing protects, whose worker stops its item; nothing is claimed until uncordon", async () => {
+  test("ends an unprotected busy session, whose worker stops its item; nothing is claimed until uncordon", async () => {
     await using world = await drained({ sessions: { warm: 1, maxConcurrent: 2 } });
     const { nodeName } = await nodeControl(world).state();
     await using operator = await runOperatorProcess(world);
@@ -81,7 +81,7 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
     await untilState(world, served.item, "active");
     const [parked] = await world.untilParked(1);
     {
-      // Without --force: its Pods have a controller, the Environment.
+      // Without --force, because its Pods have a controller, the Environment.
       await using draining = await drain(world, nodeName);
       expect(await draining.ended, draining.said).toBe(0);
     }
@@ -107,7 +107,7 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
     expect((await operator.log()).filter(({ level }) => level === "error" || level === "warn")).toEqual([]);
   });
 
-  test("waits for a busy session under Protect and takes parked Pods at once; it ends when the session has", async () => {
+  test("waits for a busy session under Protect and evicts parked Pods at once; it ends after the session", async () => {
     await using world = await drained({ sessions: { warm: 1, maxConcurrent: 2, disruption: "Protect" } });
     const { nodeName } = await nodeControl(world).state();
     await using operator = await runOperatorProcess(world, { timeScale: 10 });
@@ -134,14 +134,15 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
   });
 
   test.each(["Stop", "Release"])(
-    "takes a Pod between claim and opening: nothing is started, and its item is settled by onPodFailure: %s",
+    "evicts a claimed Pod before its session starts, and its item is settled by onPodFailure: %s",
     async (onPodFailure) => {
       await using world = await drained({ sessions: { warm: 1, maxConcurrent: 1, onPodFailure } });
       const { nodeName } = await nodeControl(world).state();
       await using operator = await runOperatorProcess(world, { timeScale: 10 });
       await world.createEnvironment();
       const [parked] = await world.untilParked(1);
-      // The answer to the acknowledgement is lost: the operator looks whose the item is only when nobody else can get it.
+      // The answer to the acknowledgement is lost, so the operator reads the item's state only once no other client can
+      // get it.
       await world.simulator.inject({ kind: "lost-reply", call: "ack" });
       const item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo hello") });
       await untilState(world, item, "starting");
@@ -156,7 +157,7 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
       }
       await world.until("no claim is left", () => world.claims.length === 0);
       expect((await world.simulator.item(item.id)).acks).toHaveLength(1);
-      // The session never had a container, and yet it is told what became of it.
+      // The session never had a container, but its end is still reported.
       const message = await world.until("it is told", () => {
         const told = [...world.events("Evicted"), ...world.events("PodDeleted")];
         return told.find(({ message }) => message?.includes(item.id))?.message;

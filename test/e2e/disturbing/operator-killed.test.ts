@@ -9,7 +9,7 @@ import { enqueueOne, podOf, type Served, untilAnswered, untilSettled, untilState
 import { NEVER } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** The longest pause between two answered heartbeats of an item, in seconds, and how long its lease is. */
+/** The longest pause between two answered heartbeats of an item, in seconds. */
 async function longestSilence(world: E2eWorld, item: ItemRecord): Promise<number> {
   const beats = (await world.simulator.requests())
     .filter(({ call, workId, status }) => call === "heartbeat" && workId === item.id && status === 200)
@@ -17,7 +17,7 @@ async function longestSilence(world: E2eWorld, item: ItemRecord): Promise<number
   return Math.max(0, ...beats.map((at, i) => (i === 0 ? 0 : at - (beats[i - 1] ?? at)))) / 1_000;
 }
 
-/** The ways in which a leader goes without a word. */
+/** Ways in which a leader ends without releasing its Lease. */
 const WAYS: readonly [string, (world: E2eWorld, leader: Pod) => Promise<void>][] = [
   [
     "its Pod is deleted with a grace of 0",
@@ -29,20 +29,20 @@ const WAYS: readonly [string, (world: E2eWorld, leader: Pod) => Promise<void>][]
   ...(hasNodeControl() ? [["its process is killed", killContainersOf] as [string, typeof killContainersOf]] : []),
 ];
 
-/** What the session tool runner of the SDK does until it is told to end: it sends no heartbeats. */
+/** The SDK's session tool runner works until it is told to end, and sends no heartbeats. */
 const RUNNER = { command: ["node", "/app/tool-runner.mjs"], env: [{ name: "MAX_IDLE_MS", value: String(NEVER) }] };
 
-describe.each(WAYS)("the operator that leads is gone: %s", (_, end) => {
+describe.each(WAYS)("the leading operator ends: %s", (_, end) => {
   test.each(["Worker", "Operator"])(
-    "sessions with lease: %s live on, and one that comes meanwhile is served",
+    "sessions with lease: %s continue, and one that arrives meanwhile is served",
     async (lease) => {
       await using world = await startE2eWorld({
         maxIdleMs: NEVER,
         sessions: { lease, warm: 2, maxConcurrent: 3 },
-        // A worker hears by its next beat that it is to stop. The operator's leases must outlive its absence.
+        // A worker receives a stop with its next heartbeat. The operator's leases must outlast its absence.
         ...(lease === "Operator" ? { container: RUNNER } : { ttlSeconds: 8 }),
       });
-      // Under lease: Operator, it is the operator that hears of a user's stop, and deletes the Pod.
+      // Under lease: Operator, the operator receives the user's stop, and deletes the Pod.
       const reason = lease === "Operator" ? "StoppedByUser" : "Completed";
       await world.createEnvironment();
       await world.untilParked(2);
@@ -51,7 +51,7 @@ describe.each(WAYS)("the operator that leads is gone: %s", (_, end) => {
       const running = await enqueueOne(world, { script: bashScript("echo before") });
       await untilState(world, running.item, "active");
       await world.untilParked(2);
-      // On its way: the leader has it in hand, at whatever step, when it goes.
+      // In progress: the leader is handling it, at whatever step, when the leader ends.
       const opening = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo on its way") });
       await world.until("it is claimed", async () => (await world.simulator.item(opening.id)).acks.length > 0);
       const at = performance.now();

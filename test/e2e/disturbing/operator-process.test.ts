@@ -6,7 +6,7 @@ import { serveOne, untilEnded } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
 
 test.skipIf(!hasNodeControl())(
-  "an operator beside the cluster, with no more than the chart's rights, serves as the one in it does",
+  "an operator outside the cluster, with only the chart's rights, serves like the one inside",
   async () => {
     await using world = await startE2eWorld();
     {

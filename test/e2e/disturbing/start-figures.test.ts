@@ -19,16 +19,20 @@ import {
 import { type E2eOptions, type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 /**
- * How fast sessions start on a real node: measured and printed, and written to the file that BERTH_E2E_FIGURES names.
- * Nothing is asserted about times, which are the machine's. Alone on the node, since they are about it.
+ * Measures how fast sessions start on a real node, prints the figures, and writes them to the file that
+ * BERTH_E2E_FIGURES names. It asserts nothing about times, which depend on the machine. It runs alone on the node, so
+ * that nothing distorts them.
  */
 const { BERTH_E2E_FIGURES, BERTH_E2E_FIGURES_COUNT = "5" } = process.env;
 /** Sessions of each kind; docs/performance.md has figures of more. */
 const COUNT = Number(BERTH_E2E_FIGURES_COUNT);
-/** The test's bound, for so many sessions one after the other. */
+/** The test's time limit for this number of consecutive sessions. */
 const TIMEOUT_MS = 300_000 + COUNT * 30_000;
 
-/** kubelet looks at a waiting container by itself only after 10 to 15 s: what starts earlier, the touch started. */
+/**
+ * The kubelet checks a waiting container only every 10 to 15 s without a trigger, so what starts sooner was started by
+ * the touch.
+ */
 const TOUCH_PATIENCE_MS = 6_000;
 
 const SCRIPT = bashScript("echo hello");
@@ -44,7 +48,9 @@ afterAll(async () => {
 const running = (starts: readonly Start[]) => starts.map(({ toRunning }) => toRunning);
 const beating = (starts: readonly Start[]) => starts.map(({ toFirstBeat }) => toFirstBeat);
 
-/** Sessions one after the other, each in a Pod of Berth's: from being queued, and from its Pod being opened. */
+/**
+ * Serves sessions one after the other, each in one of Berth's Pods, and measures from queuing and from opening the Pod.
+ */
 async function serveInTurn(options: E2eOptions) {
   await using world = await startE2eWorld(options);
   using seen = new RunningTimes(world);
@@ -72,7 +78,7 @@ async function serveInTurn(options: E2eOptions) {
   return { opened, queued, again };
 }
 
-/** Waits for the session's container to run; false: it did not within the patience. */
+/** Waits for the session's container to run; false if it does not within TOUCH_PATIENCE_MS. */
 async function runs(world: E2eWorld, seen: RunningTimes, name: string): Promise<boolean> {
   return await world.until(`${name} runs`, () => seen.of(name) !== undefined, TOUCH_PATIENCE_MS).catch(() => false);
 }
@@ -91,22 +97,22 @@ class PlainStarts {
     this.#times = times;
   }
 
-  /** A Pod that is made at that moment, its Secret whole. */
+  /** Starts a Pod created at that moment, with its complete Secret. */
   async cold(): Promise<Start> {
     const world = this.#world;
     const name = this.#name("cold");
     const item = await this.#claim();
     await createWhole(world, name, item);
     await world.kube.create(PODS, plainPod(world, name, VARIABLES));
-    // As of a parked Pod's touch: when the API server has answered.
+    // As for the touch of a parked Pod: when the API server has answered.
     const madeAt = Date.now();
     await world.until(`${name} runs`, () => this.#seen.of(name) !== undefined);
     return await this.#startOf(name, item, madeAt);
   }
 
   /**
-   * Makes Pods that wait for their Secrets. All before the first is used: Pods that were touched right after they were
-   * parked ran about a second later (measured, docs/performance.md), and a warm Pod has waited for a while.
+   * Creates Pods that wait for their Secrets. All are created before the first is used: Pods touched right after they
+   * were parked ran about a second later (measured, docs/performance.md), and a warm Pod has waited for a while.
    */
   async park(count: number): Promise<void> {
     const names = Array.from({ length: count }, () => this.#name("parked"));
@@ -120,7 +126,7 @@ class PlainStarts {
     this.#parked.push(...names);
   }
 
-  /** Starts one that was parked. Says also whether one touch was not enough. */
+  /** Starts a parked Pod. Also returns whether one touch was not enough. */
   async parked(give: typeof createWhole): Promise<Start & { readonly again: boolean }> {
     const world = this.#world;
     const name = this.#parked.shift() ?? "";
@@ -165,7 +171,7 @@ describe.skipIf(!hasNodeControl())("how fast sessions start", () => {
   const rows: { running: Row[]; beating: Row[]; queued: Row[] } = { running: [], beating: [], queued: [] };
   const notes: string[] = [];
 
-  test("in parked Pods of Berth's, and in Pods that Berth makes when work comes", { timeout: TIMEOUT_MS }, async () => {
+  test("in Berth's Pods, parked and created when work arrives", { timeout: TIMEOUT_MS }, async () => {
     const key = await serveInTurn({ sessions: { warm: 2, maxConcurrent: 4 } });
     const init = await serveInTurn({ sessions: { warm: 2, maxConcurrent: 4, parking: "Init" } });
     const none = await serveInTurn({ sessions: { warm: 0, warmScaleDownSeconds: 0 } });
@@ -188,7 +194,7 @@ describe.skipIf(!hasNodeControl())("how fast sessions start", () => {
     for (const { times } of rows.queued) expect(times.filter((ms) => ms > 0)).toHaveLength(COUNT);
   });
 
-  test("in plain Pods: cold, and parked with both ways to give the Secret", { timeout: TIMEOUT_MS }, async () => {
+  test("in plain Pods: cold, and parked with both ways to provide the Secret", { timeout: TIMEOUT_MS }, async () => {
     await using world = await startE2eWorld();
     using seen = new RunningTimes(world);
     const plain = new PlainStarts(world, seen, await RequestTimes.of(world));
@@ -196,7 +202,8 @@ describe.skipIf(!hasNodeControl())("how fast sessions start", () => {
     const whole: (Start & { again: boolean })[] = [];
     const later: (Start & { again: boolean })[] = [];
     await plain.park(2 * COUNT);
-    // In turn, so that each meets the same machine; a cold one first, so that the others have waited for a while.
+    // In turn, so that each meets the same conditions. A cold one comes first, so that the others have waited for a
+    // while.
     for (let n = 0; n < COUNT; n += 1) {
       cold.push(await plain.cold());
       whole.push(await plain.parked(createWhole));

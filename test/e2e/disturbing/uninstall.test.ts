@@ -12,23 +12,23 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 const CRD = `${PLURAL}.${GROUP}`;
 const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo done";
-/** A worker gives a command up after two minutes: the next one waits on. */
+/** A worker gives up a command after two minutes, so further commands keep waiting. */
 const LONG = bashScript(UNTIL_TOLD, UNTIL_TOLD, UNTIL_TOLD);
 
 afterEach(async (context) => {
   if (context.task.result?.state === "skip") return;
-  // As everybody else expects it, whatever a test has left.
+  // Restores the release that all other tests expect, whatever this test left.
   await reinstallBerthChart(e2eCluster());
 });
 
-/** What objects owned is collected in the background, after helm has seen these go. */
+/** The garbage collector deletes owned objects in the background, after helm has deleted their owners. */
 const COLLECTED = { timeout: 60_000, interval: 500 };
 
-/** What the release made, or its operators did in its namespace, and is there now; their Leases stay. */
+/** Objects of the release, or of its operators in its namespace, that exist now; their Leases stay. */
 async function ofTheRelease(kube: KubeClient): Promise<string[]> {
   const own = ({ metadata: { labels = {}, namespace, name = "" } }: KubeObject) =>
     labels["app.kubernetes.io/name"] === "berth" ||
-    // Kubernetes' own in every namespace.
+    // Kubernetes creates these in every namespace.
     (namespace === OPERATOR_NAMESPACE && name !== "default" && name !== "kube-root-ca.crt");
   return (await everyObject(kube))
     .filter(({ kind, object }) => kind !== "Event" && own(object))
@@ -39,12 +39,12 @@ async function ofTheRelease(kube: KubeClient): Promise<string[]> {
 
 const finalizers = (world: E2eWorld) => world.environment?.metadata.finalizers ?? [];
 
-test("helm uninstall under a session: it goes on, its claim stays, nothing holds the Environment, and an operator installed anew settles it", async () => {
+test("helm uninstall under a session: it continues without a finalizer, and a new operator settles it", async () => {
   await using world = await startE2eWorld();
   const served = await serveOne(world, { script: LONG });
   await untilState(world, served.item, "active");
   expect(finalizers(world)).toEqual([FINALIZER]);
-  // The operators and the hook's Job alike run where only what is safe may.
+  // Both the operators and the hook's Job run in a namespace that allows only restricted Pods.
   const { metadata } = await world.kube.get(NAMESPACES, { name: OPERATOR_NAMESPACE });
   expect(metadata.labels).toMatchObject({ "pod-security.kubernetes.io/enforce": "restricted" });
   const claims = world.claims.map(({ metadata }) => metadata.uid);
@@ -57,7 +57,7 @@ test("helm uninstall under a session: it goes on, its claim stays, nothing holds
   // The CRD is kept, and the hook's own objects are gone with the rest.
   expect((await world.kube.get(CRDS, { name: CRD })).metadata.name).toBe(CRD);
   await expect.poll(() => ofTheRelease(world.kube), COLLECTED).toEqual([`CustomResourceDefinition /${CRD}`]);
-  // The worker has noticed nothing, and ends its item by itself.
+  // The worker is not affected, and ends its item itself.
   expect((await world.simulator.item(served.item.id)).state).toBe("active");
   await execIn(world, served.pod, ["touch", "go"]);
   expect((await untilAnswered(world, served.item, 3)).at(-1)).toEqual(["done", false]);
@@ -72,7 +72,7 @@ test("helm uninstall under a session: it goes on, its claim stays, nothing holds
   await world.untilServed(2);
 });
 
-test("helm uninstall under a session, which an operator installed anew finds running and goes on with", async () => {
+test("helm uninstall under a session, which a newly installed operator finds running and continues", async () => {
   await using world = await startE2eWorld();
   const served = await serveOne(world, { script: LONG });
   await untilState(world, served.item, "active");
@@ -88,7 +88,7 @@ test("helm uninstall under a session, which an operator installed anew finds run
   expect(last.stoppedBy?.as).toBe("sessions-token");
 });
 
-test("helm uninstall while nothing runs leaves the Environment, which can then be deleted without an operator", async () => {
+test("helm uninstall while nothing runs leaves an Environment that can be deleted without an operator", async () => {
   await using world = await startE2eWorld();
   await world.createEnvironment();
   await world.untilParked(1);
@@ -99,7 +99,7 @@ test("helm uninstall while nothing runs leaves the Environment, which can then b
   await world.until("its Pods are collected", () => world.pods.length === 0);
 });
 
-test("helm uninstall with crds.keep=false drains all Environments, and leaves nothing but its namespace", async () => {
+test("helm uninstall with crds.keep=false drains all Environments, and leaves only its namespace", async () => {
   await using world = await startE2eWorld({ spec: { deletionGraceSeconds: 60 } });
   const served = await serveOne(world, { script: LONG });
   await untilState(world, served.item, "active");

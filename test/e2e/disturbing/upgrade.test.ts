@@ -14,20 +14,20 @@ import { serveOne, untilAnswered, untilState, untilTold } from "../support/sessi
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo done";
-/** A worker gives a command up after two minutes; a roll-out may take longer, so the next one waits on. */
+/** A worker gives up a command after two minutes; a rollout may take longer, so further commands keep waiting. */
 const LONG = bashScript(...Array.from({ length: 4 }, () => UNTIL_TOLD));
-/** So many that both of two shards have some. */
+/** Enough that each of two shards has some. */
 const ENVIRONMENTS = 3;
-/** Between two arrivals, of all worlds together: several in each phase of a roll-out, and no more than a small node can take. */
+/** Between two arrivals, over all worlds: several in each phase of a rollout, and no more than a small node can run. */
 const ARRIVAL_MS = 1_500;
 
 afterEach(async (context) => {
   if (context.task.result?.state === "skip") return;
-  // As everybody else expects it; nothing rolls out where that is so already.
+  // Restores the release that all other tests expect. If nothing changed, nothing rolls out.
   await upgradeBerthChart(e2eCluster());
 });
 
-/** Queues an item in each of the worlds every now and then, as long as `act` takes. Returns them, for each world. */
+/** Queues items periodically in each of the worlds while `act` runs. Returns the items of each world. */
 async function whileArriving(worlds: readonly E2eWorld[], act: () => Promise<void>): Promise<ItemRecord[][]> {
   const ended = new AbortController();
   const arrivals = worlds.map(async (world) => {
@@ -45,7 +45,7 @@ async function whileArriving(worlds: readonly E2eWorld[], act: () => Promise<voi
   return await Promise.all(arrivals);
 }
 
-/** Each of them was acknowledged once, in one Pod, and answered by that one's program. */
+/** Checks that each item was acknowledged once, in one Pod, and answered by its program. */
 async function assertServedOnce(world: E2eWorld, items: readonly ItemRecord[]): Promise<void> {
   await world.untilServed(items.length);
   for (const item of items) {
@@ -74,7 +74,7 @@ function firstOf<T>([first]: readonly T[]): T {
   return first;
 }
 
-/** The chart, as a later version of it would be: another CRD, and a Pod template with more in it. */
+/** The chart as a later version might be: another CRD, and an extended Pod template. */
 async function laterChart(): Promise<{ readonly path: string } & AsyncDisposable> {
   const dir = await mkdtemp(join(tmpdir(), "berth-chart-"));
   const path = join(dir, "berth");
@@ -94,7 +94,7 @@ async function crdText(world: E2eWorld): Promise<string> {
   return JSON.stringify(await world.kube.raw("GET", path));
 }
 
-test("helm upgrade under sessions that run and arrive: all replicas are replaced, none is lost and none served twice; rollback too", async () => {
+test("helm upgrade and rollback under load lose no session and serve none twice", async () => {
   await using chart = await laterChart();
   await using world = await startE2eWorld({ sessions: { maxConcurrent: 6, warm: 2 } });
   const first = await serveOne(world, { script: LONG });
@@ -116,7 +116,7 @@ test("helm upgrade under sessions that run and arrive: all replicas are replaced
   expect(await crdText(world)).not.toContain("What a later version wants.");
   expect(argsOf(await world.operators.readyPods())).toEqual(argsOf(before));
 
-  // The one session went on through both.
+  // The first session ran through both rollouts.
   expect(podsOf(world, first.item.id).map(({ metadata }) => metadata.uid)).toEqual([first.pod.metadata.uid]);
   await execIn(world, first.pod, ["touch", "go"]);
   expect((await untilAnswered(world, first.item, 4)).at(-1)).toEqual(["done", false]);
@@ -124,19 +124,19 @@ test("helm upgrade under sessions that run and arrive: all replicas are replaced
   expect(await world.simulator.excused()).toEqual([]);
 });
 
-test("with two shards, each replica acts for its own while all are replaced, and nothing is lost on the way from one to two", async () => {
+test("a rollout with two shards, and one from one shard to two, lose no session", async () => {
   await using stack = new AsyncDisposableStack();
   const worlds: E2eWorld[] = [];
   for (let n = 0; n < ENVIRONMENTS; n += 1) worlds.push(stack.use(await startE2eWorld()));
   const firsts = await Promise.all(worlds.map((world) => serveOne(world, { script: LONG })));
   const world = firstOf(worlds);
   const { cluster, kube } = world;
-  // From one shard to two, and then a roll-out of two with two.
+  // From one shard to two, and then a rollout from two to two.
   const parted = await whileArriving(worlds, () => upgradeBerthChart(cluster, { shards: 2 }));
   const rolled = await whileArriving(worlds, () =>
     upgradeBerthChart(cluster, { shards: 2, podAnnotations: { later: "true" } }),
   );
-  // The last replica of before may still be on its way out.
+  // The last old replica may still be terminating.
   await world.until("each replica has Leases, and nobody else", async () => {
     const { items } = await kube.list(LEASES, { namespace: OPERATOR_NAMESPACE });
     const holders = items.map(({ spec }) => spec?.holderIdentity).filter((holder) => holder);

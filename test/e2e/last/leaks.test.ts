@@ -8,11 +8,11 @@ import { hasNodeControl } from "../support/provided.ts";
 import { serveOne, untilEnded } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-/** Of the lists of leaks that a failure shows. */
+/** Limit for the leaks that a failure lists. */
 const MOST_SHOWN = 50;
 
-test("no key, work secret or sessions token of the run stands in a log, object, metric or process that it is not for", async () => {
-  // One more session, so that there is something to find also where this file runs alone.
+test("credentials of the run appear only where they belong, in no log, object, metric or other process", async () => {
+  // One more session, so that there is something to find even if this file runs alone.
   await using world = await startE2eWorld();
   await untilEnded(world, await serveOne(world), "Completed");
   const credentials = await everyCredential(world);
@@ -22,7 +22,7 @@ test("no key, work secret or sessions token of the run stands in a log, object, 
   const leaks = PLACES.flatMap((kind) => search.find(places[kind])).map(leakText);
   expect(leaks.slice(0, MOST_SHOWN)).toEqual([]);
 
-  // Nothing was found; nor would be where nothing was looked at.
+  // Finding nothing means nothing unless every place was searched.
   for (const kind of hasNodeControl() ? PLACES : (["logs", "objects", "metrics"] as const)) {
     const size = places[kind].reduce((sum, { text }) => sum + text.length, 0);
     expect([kind, size > 0]).toEqual([kind, true]);
@@ -35,13 +35,13 @@ test("no key, work secret or sessions token of the run stands in a log, object, 
       expect([name, ofIt.length > 0]).toEqual([name, true]);
     }
   }
-  // And it finds what is there: the key, where it belongs.
+  // The search also finds the key where it belongs.
   const secrets = await world.kube.list(SECRETS, { namespace: world.namespace });
   expect(search.find([{ where: "Secrets", text: JSON.stringify(secrets) }])).toMatchObject([{ form: "base64" }]);
 });
 
 test.skipIf(!hasNodeControl())(
-  "a sandbox's processes have the credential of one session, and the node's none",
+  "a sandbox's processes have the credential of one session, and the node's have none",
   async () => {
     await using world = await startE2eWorld();
     await untilEnded(world, await serveOne(world), "Completed");
@@ -50,7 +50,7 @@ test.skipIf(!hasNodeControl())(
     const found = new LeakSearch(await everyCredential(world)).find(
       sandboxed.map(({ pod = "", variables }) => ({ where: pod, text: variables.join("\n") })),
     );
-    // The watch has seen workers with what they were given.
+    // The watch has seen workers with their credentials.
     expect(found).not.toEqual([]);
     const secrets = new Map<string, Set<string>>();
     for (const { pod = "", variables } of sandboxed) {

@@ -7,14 +7,14 @@ import { OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "../support/provided.ts";
 import { SIMULATOR_NAMESPACE } from "../support/simulator-pod.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-/** Namespaces of tests go in the background. */
+/** Namespaces of tests are deleted in the background. */
 const GONE_PATIENCE_MS = 180_000;
 const OF_A_TEST = /^e2e-/;
 
 /** `kind namespace/name` */
 const nameOf = (kind: string, { metadata }: KubeObject) => `${kind} ${metadata.namespace ?? ""}/${metadata.name}`;
 
-/** Whether Berth made it, or writes into it. */
+/** Whether Berth created the object, or writes to it. */
 function isBerths({ metadata }: KubeObject): boolean {
   const {
     labels = {},
@@ -31,8 +31,8 @@ function isBerths({ metadata }: KubeObject): boolean {
 }
 
 /**
- * Events tell of it for an hour; the operators' Leases stay with them, as does what helm made. Namespaces and the
- * simulator are the tests' own: they write by the same client.
+ * Whether an object may stay: Events are kept for an hour, and the operators' Leases and helm's objects belong to the
+ * release. Namespaces and the simulator belong to the tests, which use the same client.
  */
 function mayStay(kind: string, { metadata: { namespace, labels = {} } }: KubeObject): boolean {
   if (kind === "Event" || kind === "Namespace" || namespace === SIMULATOR_NAMESPACE) return true;
@@ -40,7 +40,7 @@ function mayStay(kind: string, { metadata: { namespace, labels = {} } }: KubeObj
   return namespace === OPERATOR_NAMESPACE && (kind === "Lease" || isHelms);
 }
 
-test("nothing is left of all that was served: no Pod, Secret, budget, policy, Deployment or Lease, in any namespace", async () => {
+test("no Pod, Secret, budget, policy, Deployment or Lease of a served session is left in any namespace", async () => {
   await using world = await startE2eWorld({ key: false });
   await world.until(
     "the namespaces of all other tests are gone",
@@ -58,7 +58,7 @@ test("nothing is left of all that was served: no Pod, Secret, budget, policy, De
   const left = objects.filter(({ kind, object }) => isBerths(object) && !mayStay(kind, object));
   expect(left.map(({ kind, object }) => nameOf(kind, object))).toEqual([]);
 
-  // Every kind was looked at.
+  // Every kind was listed.
   expect([...new Set(objects.map(({ kind }) => kind))]).toEqual(
     expect.arrayContaining(["Pod", "Secret", "Deployment", "Lease", "CustomResourceDefinition"]),
   );
@@ -67,7 +67,7 @@ test("nothing is left of all that was served: no Pod, Secret, budget, policy, De
   );
   expect(operators).toHaveLength(OPERATOR_REPLICAS);
 
-  // And no Secret holds a credential any more: this test's namespace has none.
+  // No Secret contains a credential any more, because this test's namespace has none.
   const search = new LeakSearch(await everyCredential(world));
   const secrets = objects.filter(({ kind }) => kind === "Secret");
   const texts = secrets.map(({ kind, object }) => ({ where: nameOf(kind, object), text: JSON.stringify(object) }));

@@ -8,10 +8,10 @@ import { untilState } from "../support/session-life.ts";
 import { deploymentsOf, untilWorkers, workersOf, workersSpec } from "../support/worker-fleet.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** Goes on when it is told to, however slow the machine. */
+/** Continues only when the test tells it to, so it works on a slow machine. */
 const WAITS = bashScript("until [ -e go ]; do sleep 0.2; done; rm go; echo done");
 
-/** The worker that took up an item: it polls under its Pod's name. */
+/** The worker that acknowledged an item; it polls under its Pod's name. */
 function workerOf(world: E2eWorld, item: ItemRecord): Promise<Pod> {
   return world.until(`a worker with item ${item.id}`, async () => {
     const { acks } = await world.simulator.item(item.id);
@@ -19,14 +19,17 @@ function workerOf(world: E2eWorld, item: ItemRecord): Promise<Pod> {
   });
 }
 
-/** The workers marked as busy: that the operator was answered so by the Pod's own address. */
+/** The workers marked as busy: the operator reached their probe at the Pod's own address. */
 const markedBusy = (world: E2eWorld) =>
   workersOf(world).filter(({ metadata }) => Number(metadata.annotations?.[ANNOTATION_DELETION_COST] ?? 0) > 0);
 
-/** What these workers do by themselves, and may do late on a busy machine. */
+/** What these workers do themselves, and may do late on a busy machine. */
 const OWN_LATENESS = ["ack-outside-window"] as const;
 
-/** Nobody was cut off: every item was taken up once, and its worker answered all calls and stopped it. */
+/**
+ * Checks that no session was cut off: every item was acknowledged once, and its worker answered all calls and stopped
+ * it.
+ */
 async function expectServedOnce(world: E2eWorld, items: readonly ItemRecord[], outputs: readonly string[]) {
   for (const [n, { id, sessionId = "" }] of items.entries()) {
     const { state, acks, generation } = await world.simulator.item(id);
@@ -39,18 +42,18 @@ async function expectServedOnce(world: E2eWorld, items: readonly ItemRecord[], o
   expect(await world.metric("berth_worker_ended_while_busy_total")).toBeFalsy();
 }
 
-/** How each worker's container ended, of all that ever were. */
+/** The exit codes of all workers' containers that ever existed. */
 function exitCodes(world: E2eWorld): (number | undefined)[] {
   return world.views.everyPod.map(({ status }) => status?.containerStatuses?.[0]?.state?.terminated?.exitCode);
 }
 
 describe.concurrent("always-on stock workers", () => {
-  test("scale from none to as many as are wanted and back to none, and each session is served once", async () => {
+  test("scale from zero to the wanted number and back, and serve each session once", async () => {
     await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
     await world.createEnvironment(workersSpec(world, { workers: { maxReplicas: 3 } }));
     await world.untilCondition("Ready", "Ready");
     expect(workersOf(world)).toEqual([]);
-    // The first ones go on when all workers are there: one that is ended while its program loads hears of nothing.
+    // The first sessions wait until all workers run: a worker that is ended while its program loads ignores the signal.
     const scripts = [WAITS, WAITS, WAITS, bashScript("sleep 2; echo 4"), bashScript("sleep 2; echo 5")];
     const items: ItemRecord[] = [];
     for (const script of scripts) items.push(await world.simulator.enqueue(world.environmentId, { script }));
@@ -76,7 +79,7 @@ describe.concurrent("always-on stock workers", () => {
     expect(world.events("ScaledDown").length).toBeGreaterThan(0);
   });
 
-  test("of several the idle ones go and the busy one stays, as its probe says through the real network", async () => {
+  test("scale down to the busy worker, which the operator probes over the real network", async () => {
     await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
     await world.createEnvironment(workersSpec(world, { workers: { minReplicas: 3, maxReplicas: 3 } }));
     await untilWorkers(world, "three are ready", ({ ready }) => ready === 3);
@@ -96,7 +99,7 @@ describe.concurrent("always-on stock workers", () => {
     await expectServedOnce(world, [item], ["done"]);
   });
 
-  test("of a changed template wait for the busy ones of the old one, which end when they are idle", async () => {
+  test("of a new template wait for the busy ones of the old template, which end once they are idle", async () => {
     await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
     const workers = { minReplicas: 1, maxReplicas: 2 };
     await world.createEnvironment(workersSpec(world, { workers }));
@@ -119,7 +122,7 @@ describe.concurrent("always-on stock workers", () => {
     await world.until("one Deployment is left", async () => (await deploymentsOf(world)).length === 1);
   });
 
-  test("without a probe, none goes while any session runs", async () => {
+  test("without a probe stay while any session runs", async () => {
     await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
     await world.createEnvironment(workersSpec(world, { probed: false, workers: { minReplicas: 2, maxReplicas: 2 } }));
     await untilWorkers(world, "two are ready", ({ ready }) => ready === 2);
@@ -134,14 +137,14 @@ describe.concurrent("always-on stock workers", () => {
     await expectServedOnce(world, [item], ["done"]);
   });
 
-  test("that are deleted with their Environment end their session themselves, with exit code 0", async () => {
+  test("whose Environment is deleted end their session themselves, with exit code 0", async () => {
     await using world = await startE2eWorld({ expectViolations: OWN_LATENESS });
     const spec = workersSpec(world, { workers: { minReplicas: 2, maxReplicas: 2 } });
     await world.createEnvironment({ ...spec, deletionGraceSeconds: 1 });
     await untilWorkers(world, "two are ready", ({ ready }) => ready === 2);
     const item = await world.simulator.enqueue(world.environmentId, { script: WAITS });
     await untilWorkers(world, "one is busy", ({ busy }) => busy === 1);
-    // One that is ended while its program loads hears of nothing.
+    // A worker that is ended while its program loads ignores the signal.
     await world.until("the other one polls", async () => (await world.simulator.pollsWaiting()) > 0);
     await world.removeEnvironment();
     expect(await world.simulator.item(item.id)).toMatchObject({

@@ -5,24 +5,24 @@ import { serveOne, untilAnswered, untilEnded, untilState, untilWritten } from ".
 import { DEAF, IS_DEAF, LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-/** The worker as a child of a shell, which goes on with these commands when the worker is over. */
+/** The worker as a child of a shell, which runs these commands after the worker ends. */
 const WORKER = TYPESCRIPT_COMMAND.join(" ");
 const underShell = (...after: string[]) => ["sh", "-c", [WORKER, ...after].join("\n")];
 
-/** Long enough for a worker that drains on a node with far too much to do. */
+/** Long enough for a worker to drain on an overloaded node. */
 const PATIENT = { terminationGracePeriodSeconds: 60 };
 
-/** The TTL of leases that must not lapse for more than half a minute, on a node that may have far too much to do. */
+/** TTL of leases that must not lapse within half a minute, even on an overloaded node. */
 const STEADY_SECONDS = 30;
 
-/** What a session is left with: two beats, by one of which it is seen that its worker holds the lease. */
+/** The session's remaining time. It covers two heartbeats, the first of which shows that the worker holds the lease. */
 const MORE_SECONDS = 35;
 
-/** Of a tool, which is a child of the worker. */
+/** Runs in a tool, which is a child of the worker. */
 const KILL_THE_WORKER = "kill -9 $PPID";
 
-describe.concurrent("the stock worker's container ends", () => {
-  test("asked by the platform to stop, the worker drains, stops its item and leaves by itself", async () => {
+describe.concurrent("the end of the stock worker's container", () => {
+  test("after the platform asks it to stop: the worker drains, stops its item and exits", async () => {
     await using world = await startE2eWorld({ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER, podSpec: PATIENT });
     const served = await serveOne(world, { script: bashScript("echo hello") });
     await untilAnswered(world, served.item, 1);
@@ -44,7 +44,7 @@ describe.concurrent("the stock worker's container ends", () => {
     ]);
   });
 
-  test("killed from inside: its item is stopped when its lease has stood still, and the exit code is told", async () => {
+  test("when it is killed from inside: its item is stopped, and the exit code is reported", async () => {
     await using world = await startE2eWorld({ podSpec: { shareProcessNamespace: true } });
     const served = await serveOne(world, { script: bashScript(KILL_THE_WORKER) });
     const { last, message } = await untilEnded(world, served, "Killed");
@@ -53,25 +53,25 @@ describe.concurrent("the stock worker's container ends", () => {
     expect(terminatedOf(world, served)).toMatchObject({ exitCode: 137, reason: "Error" });
   });
 
-  test("a crash: the exit code and the last words are told, and the item is stopped", async () => {
+  test("when it crashes: the exit code and last output are reported, and the item is stopped", async () => {
     const command = underShell("echo 'the model is gone' > /dev/termination-log", "exit 3");
     await using world = await startE2eWorld({ container: { command } });
     const served = await serveOne(world, { script: bashScript(KILL_THE_WORKER) });
     const { last, message } = await untilEnded(world, served, "Failed");
     expect(message).toContain("exit code 3: the model is gone");
     expect(last.stoppedBy?.as).toBe("environment-key");
-    // It served: nothing is wrong with the template.
+    // The worker served a session, so nothing is wrong with the template.
     expect(world.condition("SessionsStarting")?.reason).toBe("Starting");
   });
 
-  test("exit code 0 without a stop is no success: the operator stops the item", async () => {
+  test("with exit code 0 but without a stop: the operator stops the item", async () => {
     await using world = await startE2eWorld({ container: { command: underShell("exit 0") } });
     const served = await serveOne(world, { script: bashScript(KILL_THE_WORKER) });
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("a crash before the first beat: the item is stopped at once, and it counts as a failed start", async () => {
+  test("when it crashes before the first heartbeat: the item is stopped at once, as a failed start", async () => {
     const command = ["sh", "-c", "echo 'no such model' > /dev/termination-log; exit 3"];
     await using world = await startE2eWorld({ container: { command } });
     const served = await serveOne(world);
@@ -82,7 +82,7 @@ describe.concurrent("the stock worker's container ends", () => {
     expect(await world.metric("berth_start_failures_total")).toBe(1);
   });
 
-  test("exit code 0 before any beat is a program that does not beat", async () => {
+  test("with exit code 0 before any heartbeat: it is reported as a program that sends none", async () => {
     await using world = await startE2eWorld({ container: { command: ["true"] } });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "NoFirstBeat");
@@ -94,7 +94,7 @@ describe.concurrent("the stock worker's container ends", () => {
 describe.concurrent("a program that ignores SIGTERM", () => {
   const podSpec = { terminationGracePeriodSeconds: 3 };
 
-  test("is killed after its grace, and its lease is kept until then: lease Operator", async () => {
+  test("is killed after its grace period, and keeps its lease until then, with lease: Operator", async () => {
     await using world = await startE2eWorld({ sessions: { lease: "Operator" }, container: { command: DEAF }, podSpec });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -105,12 +105,12 @@ describe.concurrent("a program that ignores SIGTERM", () => {
     expect(message).toContain(last.id);
     expect(terminatedOf(world, served)).toMatchObject({ exitCode: 137 });
     const killedAt = Date.parse(terminatedOf(world, served)?.finishedAt ?? "");
-    // kubelet tells whole seconds.
+    // The kubelet reports whole seconds.
     expect(last.history.at(-1)?.at).toBeGreaterThanOrEqual(killedAt);
   });
 
-  test("outlives its item by its grace at most, when it beats by itself: lease Worker", async () => {
-    // The worker hears of the stop and leaves; its container does not.
+  test("outlives its item by at most its grace period, with lease: Worker", async () => {
+    // The worker receives the stop and exits; its container does not.
     const command = ["sh", "-c", `trap '' TERM; ${WORKER}; exec sleep 1000000`];
     await using world = await startE2eWorld({
       ttlSeconds: STEADY_SECONDS,
@@ -127,8 +127,8 @@ describe.concurrent("a program that ignores SIGTERM", () => {
   });
 });
 
-describe.concurrent("the session's time is over", () => {
-  test("maxDurationSeconds: the worker is told to stop, and leaves by itself", async () => {
+describe.concurrent("a session exceeds its time limit", () => {
+  test("maxDurationSeconds: the worker is told to stop, and exits", async () => {
     await using world = await startE2eWorld({ ttlSeconds: STEADY_SECONDS, maxIdleMs: NEVER, podSpec: PATIENT });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");
@@ -140,7 +140,7 @@ describe.concurrent("the session's time is over", () => {
     expect(terminatedOf(world, served)).toMatchObject({ exitCode: 0 });
   });
 
-  test("the Pod's own deadline, which holds without an operator: kubelet ends it, and the session is told so", async () => {
+  test("the Pod's own deadline: the kubelet ends the Pod without an operator, and it is reported", async () => {
     await using world = await startE2eWorld({ maxIdleMs: NEVER });
     const served = await serveOne(world);
     await untilState(world, served.item, "active");

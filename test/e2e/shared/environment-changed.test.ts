@@ -14,10 +14,10 @@ import {
 } from "../support/session-life.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** Runs until it is told to go on, so that the change happens under a session that surely runs. */
+/** Runs until the test tells it to continue, so that the change happens while a session runs. */
 const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo $FLAVOUR";
 
-/** The template, with this variable for its container. */
+/** The template with this variable for its container. */
 function flavoured(world: E2eWorld, value: string): Record<string, unknown> {
   const { spec } = world.template() as { spec: { containers: [{ env: unknown[] }] } };
   const [container] = spec.containers;
@@ -27,16 +27,19 @@ function flavoured(world: E2eWorld, value: string): Record<string, unknown> {
 
 const flavour = (value: string) => ({ name: "FLAVOUR", value });
 
-/** What the container of a parked Pod would get. */
+/** The value that the container of a parked Pod would get. */
 const flavourOf = ({ spec }: Pod) => spec.containers[0]?.env?.find(({ name }) => name === "FLAVOUR")?.value;
 
-/** What a poll brings that was sent before the change is served: by a Pod of the old template, for one. */
+/**
+ * Waits until no poll is open. A poll that was sent before the change may still bring an item to a Pod of the old
+ * template.
+ */
 function untilNobodyPolls(world: E2eWorld): Promise<true> {
   return world.until("no poll waits", async () => (await world.simulator.pollsWaiting()) === 0);
 }
 
 describe.concurrent("the spec of a busy Environment changes", () => {
-  test("a new template: parked Pods are replaced, the session that runs keeps its Pod, and the next gets the new one", async () => {
+  test("a new template: parked Pods are replaced, and the running session keeps its Pod", async () => {
     await using world = await startE2eWorld({ container: { env: [flavour("old")] }, sessions: { warm: 2 } });
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
@@ -48,7 +51,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await world.until("two parked Pods of the new template", () => {
       return world.parked.filter((pod) => flavourOf(pod) === "new").length === 2;
     });
-    // Only one more than wanted at a time, and none of them was a failure.
+    // At most one extra Pod exists at a time, and none of them failed.
     expect(world.views.everyPod.filter(({ status }) => status?.phase === "Failed")).toEqual([]);
     expect(world.condition("Ready")).toMatchObject({ status: "True" });
 
@@ -62,7 +65,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await expectCounted(world, { Completed: 2 });
   });
 
-  test("a template that the API server refuses: what runs goes on, nothing is claimed, and the mended one is served", async () => {
+  test("an invalid template: the running session continues, and nothing is claimed until it is fixed", async () => {
     await using world = await startE2eWorld({ container: { env: [flavour("old")] } });
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
@@ -80,16 +83,16 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await untilSettled(world, first, "Completed");
     expect(await world.simulator.item(waiting.id)).toMatchObject({ state: "queued", acks: [] });
 
-    // A merge would keep the misspelt field of a list's element: lists are replaced whole.
+    // A merge patch replaces lists as a whole, which removes the misspelled field.
     await world.patchSpec({ sessions: { template } });
-    // By the Pod that was parked before, or by its successor: whichever is free first.
+    // Served by the Pod that was already parked or by its successor, whichever is free first.
     await world.untilServed(2);
     await world.until("a parked Pod of the new template", () => world.parked.some((pod) => flavourOf(pod) === "new"));
     expect(world.condition("TemplateAccepted")).toMatchObject({ status: "True" });
     await expectCounted(world, { Completed: 2 });
   });
 
-  test("credential: EnvironmentKey: the session that runs keeps its work secret, the next gets the key", async () => {
+  test("credential: EnvironmentKey: the running session keeps its work secret, the next one gets the key", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
@@ -108,7 +111,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await expectCounted(world, { Completed: 2 });
   });
 
-  test("an address that keys may not be sent to: refused at once with the mend, and what is served goes on", async () => {
+  test("an address that may receive no keys: refused with the fix, and service continues", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
@@ -116,7 +119,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     await expect(world.patchSpec({ api: { baseUrl } })).rejects.toThrow(
       `keys to spec.api.baseUrl (allowed: ${world.simulator.url}): mend it, or have its origin named in the chart's value`,
     );
-    // What was refused changed nothing: the session is settled, and the next one served, where it was claimed.
+    // The refused change has no effect: the session is settled, and the next one is served at the old address.
     await execIn(world, first.pod, ["touch", "go"]);
     await untilSettled(world, first, "Completed");
     await untilSettled(world, await enqueueOne(world), "Completed");
@@ -124,7 +127,7 @@ describe.concurrent("the spec of a busy Environment changes", () => {
     expect(world.condition("QueueReachable")).toMatchObject({ status: "True", reason: "Reachable" });
   });
 
-  test("paused: the session that runs goes on, nothing new is claimed, and work goes on afterwards", async () => {
+  test("paused: the running session continues, nothing new is claimed, and work resumes afterwards", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");

@@ -9,10 +9,12 @@ import { podOf, serveOne, untilAnswered, untilState, untilTold, untilWritten } f
 import { DEAF, IS_DEAF, NEVER, SOON } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** Beats every 10 s: an asked-for stop is heard within the minute that a drain has beyond its grace. */
+/**
+ * Gives a heartbeat every 10 s, so a worker receives a stop within the minute that a drain has beyond its grace period.
+ */
 const TTL_SECONDS = 20;
 
-/** Both the Environment and all that Berth made for it are gone. */
+/** Waits until the Environment and everything that Berth created for it are gone. */
 async function untilNothingIsLeft(world: E2eWorld): Promise<void> {
   await world.until("the Environment is gone, with its Pods and claims", async () => {
     if (world.pods.length > 0 || world.claims.length > 0) return false;
@@ -27,7 +29,7 @@ async function untilNothingIsLeft(world: E2eWorld): Promise<void> {
   await world.simulator.assertNoViolations();
 }
 
-/** How the session's container ended, as kubelet said last. */
+/** How the session's container ended, according to the kubelet's last report. */
 function endOf(pod: Pod | undefined) {
   return pod?.status?.containerStatuses?.[0]?.state?.terminated;
 }
@@ -35,9 +37,9 @@ function endOf(pod: Pod | undefined) {
 const finalizers = (world: E2eWorld) => world.environment?.metadata.finalizers ?? [];
 
 describe.concurrent("a busy Environment that is deleted", () => {
-  test("waits for a session that ends in time, claims nothing more, and goes", async () => {
+  test("waits for a session that ends in time, and claims nothing more", async () => {
     await using world = await startE2eWorld({ spec: { deletionGraceSeconds: 100 }, maxIdleMs: SOON });
-    // Goes on when it is told to: the drain is under way then, however slow the machine.
+    // Continues only when the test tells it to, when the drain is in progress.
     const { item, pod } = await serveOne(world, {
       script: bashScript("until [ -e go ]; do sleep 0.2; done; echo done"),
     });
@@ -62,12 +64,13 @@ describe.concurrent("a busy Environment that is deleted", () => {
     expect((await world.simulator.item(late.id)).acks).toEqual([]);
   });
 
-  test("asks a stock worker to stop once its grace is over: it leaves by itself, with exit code 0", async () => {
+  test("asks a stock worker to stop after its grace period, and the worker exits with code 0", async () => {
     await using world = await startE2eWorld({
       ttlSeconds: TTL_SECONDS,
       spec: { deletionGraceSeconds: 1 },
       maxIdleMs: NEVER,
-      // The stop is asked for once a beat was seen, and heard with the next: before SIGTERM.
+      // The operator requests the stop after the first heartbeat, and the worker receives it with the next one, before
+      // SIGTERM.
       podSpec: { terminationGracePeriodSeconds: 45 },
     });
     const { item, pod } = await serveOne(world, { script: bashScript("echo ready") });
@@ -79,11 +82,11 @@ describe.concurrent("a busy Environment that is deleted", () => {
     expect(stoppedBy?.as).toBe("sessions-token");
     const told = await untilTold(world, item, "EnvironmentDeleted", "Pod", pod.metadata.name ?? "");
     expect(told).toContain("deletionGraceSeconds are over");
-    // No signal was needed.
+    // The worker needed no signal.
     expect(endOf(podOf(world, item))).toMatchObject({ exitCode: 0 });
   });
 
-  test("ends a worker that ignores stop and SIGTERM by SIGKILL, settles its item, and goes", async () => {
+  test("ends a worker that ignores the stop and SIGTERM by SIGKILL, and settles its item", async () => {
     await using world = await startE2eWorld({
       sessions: { lease: "Operator" },
       spec: { deletionGraceSeconds: 1 },
@@ -103,7 +106,7 @@ describe.concurrent("a busy Environment that is deleted", () => {
     expect(endOf(podOf(world, item))).toMatchObject({ exitCode: 137 });
   });
 
-  test("goes in the foreground too: the garbage collector ends the Pods, and the item is settled", async () => {
+  test("with foreground deletion: the garbage collector ends the Pods, and the item is settled", async () => {
     await using world = await startE2eWorld({ spec: { deletionGraceSeconds: 60 }, maxIdleMs: NEVER });
     const { item } = await serveOne(world, { script: bashScript("echo ready") });
     await untilAnswered(world, item, 1);
@@ -114,7 +117,7 @@ describe.concurrent("a busy Environment that is deleted", () => {
   });
 });
 
-test("an idle Environment has no finalizer, and goes at once with its parked Pods", async () => {
+test("an idle Environment has no finalizer, and is removed at once with its parked Pods", async () => {
   await using world = await startE2eWorld({ sessions: { warm: 2 } });
   await world.createEnvironment();
   await world.untilParked(2);

@@ -6,13 +6,13 @@ import { enqueueOne, type Served, serveOne, untilEnded, untilGone, untilState } 
 import { LIVELY_SECONDS, NEVER } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** How a Pod is taken from outside, and what a session's end is then called. */
+/** How another client removes a Pod, and the end reason of its session. */
 const WAYS = [
   { what: "evicted through the API", take: (world: E2eWorld, pod: Pod) => evictPod(world, pod), reason: "Evicted" },
   { what: "deleted by hand", take: (world: E2eWorld, pod: Pod) => deletePod(world, pod), reason: "PodDeleted" },
 ] as const;
 
-/** Long enough for a worker that drains on a node with far too much to do. */
+/** Long enough for a worker to drain on an overloaded node. */
 const PATIENT = { terminationGracePeriodSeconds: 60 };
 
 const untilActive = async (world: E2eWorld): Promise<Served> => {
@@ -22,7 +22,7 @@ const untilActive = async (world: E2eWorld): Promise<Served> => {
 };
 
 describe.concurrent("a Pod with a session", () => {
-  test.for(WAYS)("$what: its worker hears of it and stops its item", async ({ take, reason }) => {
+  test.for(WAYS)("$what: its worker gets the signal and stops its item", async ({ take, reason }) => {
     await using world = await startE2eWorld({ maxIdleMs: NEVER, podSpec: PATIENT });
     const served = await untilActive(world);
     await take(world, served.pod);
@@ -33,7 +33,7 @@ describe.concurrent("a Pod with a session", () => {
     await untilGone(world, served.pod);
   });
 
-  test("deleted by force: nobody hears of it, and the item is stopped when its lease has stood still", async () => {
+  test("deleted by force: its item is stopped once its lease has been unchanged long enough", async () => {
     await using world = await startE2eWorld({ maxIdleMs: NEVER });
     const served = await untilActive(world);
     await deletePod(world, served.pod, true);
@@ -42,7 +42,7 @@ describe.concurrent("a Pod with a session", () => {
     await untilGone(world, served.pod);
   });
 
-  test("deleted by force in the moment in which it is given its session: its item is stopped or served elsewhere", async () => {
+  test("deleted by force while it gets its session: its item is stopped or served by another Pod", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
     await world.createEnvironment();
     const [parked] = await world.untilParked(1);
@@ -57,7 +57,7 @@ describe.concurrent("a Pod with a session", () => {
     await deleted.promise;
     await world.untilServed(1);
     expect((await world.simulator.item(item.id)).state).toBe("stopped");
-    // And the next one is served as ever.
+    // The next session is served as usual.
     const next = await enqueueOne(world, { script: bashScript("echo hello") });
     await untilState(world, next.item, "stopped");
     await world.untilServed(2);
@@ -86,14 +86,15 @@ describe.concurrent("a parked Pod", () => {
 });
 
 describe.concurrent("disruption: Protect", () => {
-  test("holds an eviction off while the session runs, and no longer", async () => {
+  test("blocks an eviction only while the session runs", async () => {
     await using world = await startE2eWorld({
       maxIdleMs: NEVER,
       ttlSeconds: LIVELY_SECONDS,
       sessions: { disruption: "Protect" },
     });
     const served = await untilActive(world);
-    // Kubernetes lets everybody evict a Pod that is pending, and its worker may beat before kubelet says that it runs.
+    // Kubernetes allows the eviction of a pending Pod, and the worker may send a heartbeat before the kubelet reports
+    // it as running.
     await world.until("the Pod is said to run", () => latest(world, served.pod).status?.phase === "Running");
     await expect(evictPod(world, served.pod)).rejects.toThrow(/disruption budget/);
     await world.simulator.stopItem(served.item.id);
@@ -103,16 +104,16 @@ describe.concurrent("disruption: Protect", () => {
 });
 
 /**
- * A volume that may hold 1 MiB, and a session that writes more. kubelet measures volumes once in one to two minutes, and a
- * worker gives a command up after two: the next one waits on.
+ * A volume that may hold 1 MiB, and a session that writes more. The kubelet measures volumes every one to two minutes,
+ * and a worker gives up a command after two minutes, so further commands keep waiting.
  */
 const SMALL = { volumes: [{ name: "small", emptyDir: { sizeLimit: "1Mi" } }] };
 const volumeMounts = [{ name: "small", mountPath: "/small" }];
 const script = bashScript("head -c 20000000 /dev/zero > /small/file; echo written", ...Array(3).fill("sleep 600"));
 
-describe.concurrent("a Pod that takes more disk than it may, which kubelet evicts", () => {
-  test("is told as evicted, with kubelet's words", async () => {
-    // The shell does not pass the signal on, so the worker hears of nothing.
+describe.concurrent("a Pod that the kubelet evicts because it exceeds its disk limit", () => {
+  test("is reported as evicted, with the kubelet's message", async () => {
+    // The shell does not forward the signal, so the worker is not told to stop.
     const command = ["sh", "-c", `${TYPESCRIPT_COMMAND.join(" ")}; exit 1`];
     await using world = await startE2eWorld({ podSpec: SMALL, container: { command, volumeMounts } });
     const served = await serveOne(world, { script });
@@ -122,7 +123,7 @@ describe.concurrent("a Pod that takes more disk than it may, which kubelet evict
     expect(latest(world, served.pod).status).toMatchObject({ phase: "Failed", reason: "Evicted" });
   });
 
-  test("and whose worker leaves in time is no failure: kubelet tells of it by its own Event alone", async () => {
+  test("is no failure if its worker exits in time: the kubelet reports it only by an Event", async () => {
     await using world = await startE2eWorld({ podSpec: SMALL, container: { volumeMounts } });
     const served = await serveOne(world, { script });
     const { name } = served.pod.metadata;
@@ -130,7 +131,8 @@ describe.concurrent("a Pod that takes more disk than it may, which kubelet evict
       world.events("Evicted").some(({ involvedObject }) => involvedObject.name === name),
     );
     const { exitCode } = await world.until("the container's end", () => terminatedOf(world, served));
-    // kubelet gives it a second; on a slow node the worker is killed before it has left, and is said to be evicted.
+    // The kubelet allows a second. On a slow node it kills the worker before the worker exits, and reports the Pod as
+    // evicted.
     await untilEnded(world, served, exitCode === 0 ? "Completed" : "Evicted");
   });
 });

@@ -3,7 +3,7 @@ import { bashScript } from "../../../simulator/script.ts";
 import { enqueueOne, untilState, untilTold } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-describe.concurrent("items that no Pod is given", () => {
+describe.concurrent("items that get no Pod", () => {
   test.each([
     ["healthcheck", "HealthCheck"],
     ["a-type-of-tomorrow", "UnknownItem"],
@@ -22,10 +22,10 @@ describe.concurrent("items that no Pod is given", () => {
         return (await world.metric("berth_sessions_ended_total", { reason })) === 1;
       });
       expect(await world.metric("berth_sessions_started_total")).toBeFalsy();
-      // While the item waited, one Pod more may have been made for it.
+      // The operator may have created another Pod while the item waited.
       const free = world.parked.map(({ metadata }) => metadata.uid);
       expect(free).toContain(parked?.metadata.uid);
-      // kubelet never saw anything of it.
+      // The kubelet saw no change of it.
       expect(
         new Set(
           world
@@ -33,7 +33,7 @@ describe.concurrent("items that no Pod is given", () => {
             .map(({ metadata }) => metadata.labels?.["berth.dev/phase"]),
         ),
       ).toEqual(new Set(["parked"]));
-      // A Pod that was spared serves the next session.
+      // A Pod that was not used serves the next session.
       const served = await enqueueOne(world, { script: bashScript("echo hello") });
       expect(free).toContain(served.pod.metadata.uid);
       await untilState(world, served.item, "stopped");
@@ -41,7 +41,7 @@ describe.concurrent("items that no Pod is given", () => {
     },
   );
 
-  test("health checks among sessions: each is answered, and each session is served once", async () => {
+  test("health checks between sessions: each is answered, and each session is served once", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 2, maxConcurrent: 4 } });
     await world.createEnvironment();
     await world.untilParked(2);

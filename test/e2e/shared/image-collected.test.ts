@@ -15,12 +15,15 @@ import {
 import { NEVER } from "../support/worker-template.ts";
 import { type E2eOptions, type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** A name that nobody else's Pods have, for the TypeScript worker's image. No registry has it: it cannot be pulled. */
+/**
+ * A separate name for the TypeScript worker's image, which no other Pods use. No registry has it, so it can't be
+ * pulled.
+ */
 const OWN_IMAGE = "localhost/berth-worker-collected:e2e";
 
-/** How long a start may take: not much, and enough for kubelet to ask a registry and tell of it. */
+/** A short time limit for a start, long enough for the kubelet to try a registry and report the failure. */
 const BRIEF = { warm: 1, maxConcurrent: 1, firstBeatTimeoutSeconds: 8 };
-/** Of a start that is to succeed, on a node that may be busy. */
+/** For a start that must succeed, on a node that may be busy. */
 const PATIENT = { sessions: { firstBeatTimeoutSeconds: 300 } };
 
 /** containerd's own client, on the node. */
@@ -37,7 +40,7 @@ const bringImage = (world: E2eWorld) =>
   ctr(world, "images", "tag", "--force", world.cluster.images.typescript, OWN_IMAGE);
 const removeImage = (world: E2eWorld) => ctr(world, "images", "rm", "--sync", OWN_IMAGE);
 
-/** A world with a Pod that is parked on an image of its own. */
+/** A world with a Pod parked on its own image. */
 async function parkedWorld(options: E2eOptions = {}): Promise<{ world: E2eWorld; parked: Pod }> {
   const world = await startE2eWorld({ maxIdleMs: NEVER, ttlSeconds: 15, container: { image: OWN_IMAGE }, ...options });
   await bringImage(world);
@@ -47,7 +50,7 @@ async function parkedWorld(options: E2eOptions = {}): Promise<{ world: E2eWorld;
   return { world, parked };
 }
 
-/** A session of it ends well, by a user's stop. */
+/** Checks that a session ends well, by a user's stop. */
 async function expectServed(world: E2eWorld): Promise<void> {
   const served = await enqueueOne(world, { script: bashScript("echo hello") });
   await untilAnswered(world, served.item, 1);
@@ -56,11 +59,11 @@ async function expectServed(world: E2eWorld): Promise<void> {
 }
 
 describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () => {
-  test("its Pod is not ready for a session any more, and an item waits in the queue until the image is there again", async () => {
+  test("its Pod no longer accepts a session, and an item stays queued until the image is back", async () => {
     const { world, parked } = await parkedWorld();
     await using _ = world;
     await removeImage(world);
-    // kubelet looks every 10 to 15 s.
+    // The kubelet checks every 10 to 15 s.
     const { message } = await world.untilCondition("CapacityAvailable", "ImagePullFailing");
     expect(message).toContain(OWN_IMAGE);
     const item = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo later") });
@@ -79,7 +82,7 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     expect(world.history(parked).some(({ status }) => status?.phase === "Failed")).toBe(false);
   });
 
-  test("just before its Pod is given a session, and comes back in time: the session starts", async () => {
+  test("just before its Pod gets a session, and comes back in time: the session starts", async () => {
     const { world } = await parkedWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
     await using _ = world;
     await removeImage(world);
@@ -97,7 +100,7 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     await expectCounted(world, { Completed: 1 });
   });
 
-  test("just before its Pod is given a session, for good: the item is stopped, in kubelet's words", async () => {
+  test("just before its Pod gets a session, permanently: the item is stopped, with the kubelet's message", async () => {
     const { world } = await parkedWorld({ sessions: BRIEF });
     await using _ = world;
     await removeImage(world);
@@ -114,7 +117,7 @@ describe.skipIf(!hasNodeControl())("the image of a parked Pod is collected", () 
     expect(await world.metric("berth_start_failures_total")).toBe(1);
   });
 
-  test("just before its Pod is given a session, onPodFailure: Release: the item goes back to the queue and is served", async () => {
+  test("just before its Pod gets a session, onPodFailure: Release: the item is queued again and served", async () => {
     const { world } = await parkedWorld({ sessions: { ...BRIEF, onPodFailure: "Release" } });
     await using _ = world;
     await removeImage(world);

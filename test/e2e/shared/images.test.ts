@@ -6,7 +6,7 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
 const MISSING = "localhost/berth-nowhere:e2e";
 
-/** The worker's image, but for its user. */
+/** The worker's image, but with another user. */
 const rootImage = (world: E2eWorld) =>
   world.cluster.images.typescript.replace("berth-worker-typescript", "berth-rootuser");
 
@@ -17,7 +17,7 @@ function withImage(world: E2eWorld, image: string): Record<string, unknown> {
   return { ...template, spec: { ...template.spec, containers } };
 }
 
-/** How often kubelet asked for an image, as its Events count. */
+/** How often the kubelet tried to pull an image, as counted by its Events. */
 function pulls(world: E2eWorld): number {
   const about = world.events("Pulling");
   return about.reduce((sum, event) => sum + Math.max(1, Number(event["count"] ?? 1)), 0);
@@ -32,7 +32,7 @@ const enqueue = async (world: E2eWorld, count: number): Promise<ItemRecord[]> =>
 };
 
 describe.concurrent("an image that does not exist", () => {
-  test("costs no item: the condition names it and the mend, and a mended template serves the queue", async () => {
+  test("costs no item: the condition names it and the fix, and a fixed template serves the queue", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 2 }, container: { image: MISSING } });
     await world.createEnvironment();
     await enqueue(world, 3);
@@ -41,7 +41,7 @@ describe.concurrent("an image that does not exist", () => {
     expect(condition.message).toContain(MISSING);
     expect(condition.message).toContain("mend the image's name or its imagePullSecrets");
     await world.untilCondition("Ready", "ImagePullFailing");
-    // kubelet asks again and again, and backs off: its words change, the condition's do not.
+    // The kubelet retries with backoff. Its message changes, but the condition's does not.
     await world.until("kubelet has asked three times", () => pulls(world) >= 3);
     expect(world.condition("CapacityAvailable")?.message).toBe(condition.message);
     expect(
@@ -58,7 +58,7 @@ describe.concurrent("an image that does not exist", () => {
     expect(await world.metric("berth_start_failures_total")).toBe(0);
   });
 
-  test("is given up after prepareTimeoutSeconds and tried anew with backoff, not over and over", async () => {
+  test("is given up after prepareTimeoutSeconds and retried with backoff", async () => {
     await using world = await startE2eWorld({
       sessions: { prepareTimeoutSeconds: 10, maxConcurrent: 1 },
       container: { image: MISSING },
@@ -73,7 +73,7 @@ describe.concurrent("an image that does not exist", () => {
     expect(await world.metric("berth_prepare_failures_total")).toBeGreaterThanOrEqual(2);
   });
 
-  test("of a rollout shows in the condition, and the Pods of the next template are prepared", async () => {
+  test("in a rollout shows in the condition, and the Pods of the next template are prepared", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 2 } });
     await world.createEnvironment();
     await world.untilParked(1);
@@ -85,8 +85,8 @@ describe.concurrent("an image that does not exist", () => {
   });
 });
 
-describe.concurrent("an image that runs as root, where the Pod must not", () => {
-  test("shows after the opening only: three items are stopped with kubelet's words, the rest waits for a mend", async () => {
+describe.concurrent("an image that runs as root in a Pod that must not", () => {
+  test("costs three items, which are stopped with the kubelet's message, and the others wait for a fix", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
     await world.createEnvironment({
       sessions: { warm: 1, maxConcurrent: 1, template: withImage(world, rootImage(world)) },
@@ -122,8 +122,8 @@ describe.concurrent("an image that runs as root, where the Pod must not", () => 
     expect(await world.metric("berth_breaker_open")).toBe(0);
   });
 
-  test("goes back to the queue with onPodFailure: Release, and a mended template serves it", async () => {
-    // So long the item waits for its next turn, and so long its worker may be held up by a busy node.
+  test("is queued again with onPodFailure: Release, and a fixed template serves it", async () => {
+    // The TTL is the item's wait for its next turn, and the longest delay that a busy node may cause its worker.
     await using world = await startE2eWorld({ ttlSeconds: 15 });
     await world.createEnvironment({
       sessions: {
@@ -142,7 +142,7 @@ describe.concurrent("an image that runs as root, where the Pod must not", () => 
     expect(toolCalls.map(({ output }) => output)).toEqual(["hello"]);
   });
 
-  test("shows while it is being parked with parking: Init, and costs no item", async () => {
+  test("fails while its Pod is parked with parking: Init, and costs no item", async () => {
     await using world = await startE2eWorld();
     await world.createEnvironment({
       sessions: { warm: 1, maxConcurrent: 1, parking: "Init", template: withImage(world, rootImage(world)) },

@@ -16,7 +16,7 @@ const BINDINGS: Resource = {
 
 const SIDECAR = "injected";
 
-/** The patch (CEL) of a sidecar that comes before all other containers, as a mesh or an agent injects it. */
+/** A CEL patch that adds a sidecar before all other containers, as a mesh or an agent injects it. */
 function injection(image: string): string {
   const container = [
     `name: "${SIDECAR}"`,
@@ -31,7 +31,7 @@ function injection(image: string): string {
   return `[JSONPatch{op: "add", path: "/spec/containers/0", value: Object.spec.containers{${container}}}]`;
 }
 
-/** Injects into every Pod of this namespace. Returns what takes that back. */
+/** Injects the sidecar into every Pod of this namespace. Dispose the result to stop that. */
 async function injectSidecars(world: E2eWorld): Promise<AsyncDisposable> {
   const name = `sidecar-${world.namespace}`;
   const { kube } = world;
@@ -57,7 +57,7 @@ async function injectSidecars(world: E2eWorld): Promise<AsyncDisposable> {
   };
 }
 
-/** A policy is in force a moment after it was made: waits until a Pod would get the sidecar. */
+/** The API server enforces a policy a moment after its creation. Waits until a new Pod would get the sidecar. */
 async function untilInForce(world: E2eWorld): Promise<void> {
   const pod = {
     metadata: { name: "dry-run" },
@@ -78,13 +78,13 @@ async function untilInForce(world: E2eWorld): Promise<void> {
   });
 }
 
-describe.concurrent("a sidecar that admission puts before the session container, and that never ends", () => {
-  test("the session's own container is gated, started and judged: its end is the session's", async () => {
+describe.concurrent("a sidecar that admission adds before the session container, and that never ends", () => {
+  test("does not affect the session's container: Berth gates and starts it, and its end is the session's", async () => {
     await using world = await startE2eWorld({ podSpec: { terminationGracePeriodSeconds: 2 } });
     await using _policy = await injectSidecars(world);
     await untilInForce(world);
     const served = await serveOne(world, { script: bashScript("echo hello") });
-    // Parked, the sidecar runs, and only the session's container waits.
+    // While the Pod is parked, the sidecar runs and only the session's container waits.
     const parked = world
       .history(served.pod)
       .filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked");
@@ -95,17 +95,17 @@ describe.concurrent("a sidecar that admission puts before the session container,
 
     const { last } = await untilEnded(world, served, "Completed");
     expect(last.stoppedBy?.as).toBe("sessions-token");
-    // The Pod's requests are freed, although the sidecar would go on for ever: kubelet ends it by the Pod's deadline.
+    // The kubelet ends the endless sidecar by the Pod's deadline, which frees the Pod's requests.
     await world.until("the Pod is over", () => latest(world, served.pod).status?.phase === "Failed");
     expect(latest(world, served.pod).metadata.annotations?.["berth.dev/end-reason"]).toBe("Completed");
     expect(latest(world, served.pod).metadata.labels?.["berth.dev/phase"]).toBe("finished");
-    // And the next one is served as ever.
+    // The next session is served as usual.
     const next = await enqueueOne(world, { script: bashScript("echo hello") });
     await untilState(world, next.item, "stopped");
     await world.untilServed(2);
   });
 
-  test("a crash of the session's container is seen while the sidecar runs on", async () => {
+  test("does not hide a crash of the session's container", async () => {
     await using world = await startE2eWorld({ container: { command: ["sh", "-c", "exit 3"] } });
     await using _policy = await injectSidecars(world);
     await untilInForce(world);
@@ -115,7 +115,7 @@ describe.concurrent("a sidecar that admission puts before the session container,
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("with parking: Init, where the sidecar starts with the session", async () => {
+  test("starts with the session with parking: Init", async () => {
     await using world = await startE2eWorld({
       sessions: { parking: "Init" },
       podSpec: { terminationGracePeriodSeconds: 2 },
@@ -127,10 +127,10 @@ describe.concurrent("a sidecar that admission puts before the session container,
     expect(last.stoppedBy?.as).toBe("sessions-token");
   });
 
-  test("a user's stop ends session and sidecar alike", async () => {
+  test("ends with the session when a user stops it", async () => {
     await using world = await startE2eWorld({
       ...{ ttlSeconds: LIVELY_SECONDS, maxIdleMs: NEVER },
-      // The sidecar takes all of it; the worker must have left before, on a machine that may be busy.
+      // The sidecar uses the whole grace period. The worker must exit within it, even on a busy machine.
       podSpec: { terminationGracePeriodSeconds: 20 },
       sessions: { retainFinishedSeconds: 0 },
     });

@@ -14,7 +14,7 @@ import { startE2eWorld } from "../support/world.ts";
 const UNTIL_TOLD = "until [ -e go ]; do sleep 0.2; done; echo done";
 
 describe.concurrent("the environment key is rotated under a session", () => {
-  test("the Secret is late: the key is rejected meanwhile, a session with a secret of its own goes on, and all is served after", async () => {
+  test("and the Secret is updated late: the running session continues, and all are served after it", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
@@ -26,12 +26,12 @@ describe.concurrent("the environment key is rotated under a session", () => {
     expect(await world.metric("berth_environment_condition", { type: "Authenticated" })).toBe(0);
     const waiting = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo late") });
 
-    // Its worker has credentials of its own, and ends its item with them, key or no key.
+    // The worker has its own credentials, and ends its item with them whatever the key is.
     await execIn(world, first.pod, ["touch", "go"]);
     expect(await untilAnswered(world, first.item, 1)).toEqual([["done", false]]);
     const ended = await untilState(world, first.item, "stopped");
     expect(ended.stoppedBy?.as).toBe("sessions-token");
-    // And nothing was claimed with a key that is no good.
+    // The operator claims nothing with a rejected key.
     expect(await world.simulator.item(waiting.id)).toMatchObject({ state: "queued", acks: [] });
 
     await world.updateKey(key);
@@ -40,14 +40,14 @@ describe.concurrent("the environment key is rotated under a session", () => {
     await untilSettled(world, first, "Completed");
     expect(await untilAnswered(world, waiting, 1)).toEqual([["late", false]]);
     await world.untilCondition("Ready", "Ready");
-    // One of each, however often the key was tried.
+    // One Event of each kind, however often the operator tried the key.
     expect(world.events("KeyRejected")).toHaveLength(1);
     expect(world.events("KeyRejected")[0]).toMatchObject({ type: "Warning" });
     expect(world.events("KeyRejected")[0]?.count ?? 1).toBe(1);
     await expectCounted(world, { Completed: 2 });
   });
 
-  test("the Secret follows at once: nothing that runs notices", async () => {
+  test("and the Secret is updated at once: running sessions are not affected", async () => {
     await using world = await startE2eWorld();
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
@@ -65,12 +65,12 @@ describe.concurrent("the environment key is rotated under a session", () => {
     await world.untilCondition("Authenticated", "KeyAccepted");
   });
 
-  test("credential: EnvironmentKey: the worker that was given the old key ends, and the operator settles its item", async () => {
+  test("credential: EnvironmentKey: a worker with the old key ends, and the operator settles its item", async () => {
     await using world = await startE2eWorld({ sessions: { credential: "EnvironmentKey" }, ttlSeconds: 90 });
     const first = await serveOne(world, { script: bashScript(UNTIL_TOLD) });
     await untilState(world, first.item, "active");
     const key = await world.simulator.rotateKey();
-    // An item that was claimed before the operator knows would be given the old one.
+    // An item that is claimed before the operator detects the change would get the old key.
     await world.untilCondition("Authenticated", "KeyRejected");
     await world.updateKey(key);
     await world.untilCondition("Authenticated", "KeyAccepted");

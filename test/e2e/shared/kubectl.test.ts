@@ -9,7 +9,7 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 async function columns(world: E2eWorld, ...more: readonly string[]): Promise<Record<string, string>> {
   const text = await kubectl(world.cluster, ["get", "benv", world.name, "--namespace", world.namespace, ...more]);
   const [head = "", row = ""] = text.trimEnd().split("\n");
-  // As kubectl aligns them: a column begins where its head does.
+  // kubectl aligns the columns: each begins where its header begins.
   const starts = [...head.matchAll(/\S+( \S+)*/g)].map(({ 0: name, index }) => ({ name, index }));
   return Object.fromEntries(
     starts.map(({ name, index }, n) => [name, row.slice(index, starts[n + 1]?.index ?? row.length).trim()]),
@@ -19,27 +19,27 @@ async function columns(world: E2eWorld, ...more: readonly string[]): Promise<Rec
 const describeIt = (world: E2eWorld, kind = "benv", name = world.name) =>
   kubectl(world.cluster, ["describe", kind, name, "--namespace", world.namespace]);
 
-/** The same as soon as it shows this: an Event comes a moment after the condition that tells of the same. */
+/** Waits until describe shows this. An Event appears a moment after the condition that reports the same. */
 const untilDescribed = (world: E2eWorld, shows: RegExp, pod?: Pod) =>
   world.until(`describe shows ${shows}`, async () => {
     const text = await (pod ? describeIt(world, "pod", pod.metadata.name) : describeIt(world));
     return shows.test(text) && text;
   });
 
-/** Everything that `kubectl explain --recursive` names, or the text of one field. */
+/** All fields that `kubectl explain --recursive` lists, or the text of one field. */
 const explain = (world: E2eWorld, path: string, ...more: readonly string[]) =>
   kubectl(world.cluster, ["explain", path, ...more]);
 
 describe.concurrent("what kubectl shows of an Environment", () => {
-  test("that is busy: its counts in the columns, and who runs in the Pod's Events", async () => {
+  test("that is busy: its counts in the columns, and its session in the Pod's Events", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 3 } });
     const served = await serveOne(world, { script: bashScript("until [ -e go ]; do sleep 0.2; done") });
     await untilState(world, served.item, "active");
     await world.until("counted", () => world.environment?.status?.sessions?.active === 1 && world.parked.length > 0);
     const { AGE, ...shown } = await world.until("the columns say so", async () => {
       const all = await columns(world);
-      // The item that waited may have brought one more than `warm`; it stays for warmScaleDownSeconds. The queue is
-      // counted every now and then.
+      // The waiting item may have caused one Pod more than `warm`, which stays for warmScaleDownSeconds. The operator
+      // counts the queue periodically.
       return all["ACTIVE"] === "1" && Number(all["WARM"]) >= 1 && all["QUEUE"] === "0" && all;
     });
     expect(AGE).toMatch(/^\d+[smh]/);
@@ -63,7 +63,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     await untilDescribed(world, /Normal\s+Completed\s+/, served.pod);
   });
 
-  test("that is broken: the reason in a column, and the mend in describe, as the troubleshooting page has it", async () => {
+  test("that is broken: the reason in a column, and the fix in describe, as on the troubleshooting page", async () => {
     await using world = await startE2eWorld({ key: false });
     await world.createEnvironment();
     const { message } = await world.untilCondition("Ready", "KeySecretMissing");
@@ -77,7 +77,7 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     await untilDescribed(world, /Normal\s+KeyAccepted\s+/);
   });
 
-  test("whose session failed: a Warning with its exit code and last words, also on the Pod that is kept", async () => {
+  test("whose session failed: a Warning with the exit code and last output, also on the retained Pod", async () => {
     await using world = await startE2eWorld({
       sessions: { lease: "Operator" },
       container: { command: ["sh", "-c", "echo the disk of my dreams is full >&2; exit 3"] },
@@ -94,13 +94,13 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     expect(log).toContain("the disk of my dreams is full");
   });
 
-  test("that is being drained: not ready, and how long it may take", async () => {
+  test("that is draining: not ready, and how long it may take", async () => {
     await using world = await startE2eWorld({ spec: { deletionGraceSeconds: 100 } });
     const served = await serveOne(world, { script: bashScript("until [ -e go ]; do sleep 0.2; done") });
     await untilState(world, served.item, "active");
     await world.deleteEnvironment();
     await world.untilCondition("Ready", "Deleting");
-    // It is counted when kubelet says that it runs, which its worker may do first.
+    // It counts once the kubelet reports it as running, which may be after the worker's start.
     const { READY, REASON } = await world.until("the session in the columns", async () => {
       const all = await columns(world);
       return all["ACTIVE"] === "1" && all;
@@ -113,20 +113,20 @@ describe.concurrent("what kubectl shows of an Environment", () => {
     await world.untilServed(1);
   });
 
-  test("explain has a sentence for every field, and for the kind", async () => {
+  test("explain has a sentence for every field and for the kind", async () => {
     await using world = await startE2eWorld({ key: false });
     expect(await explain(world, "benv")).toContain("self-hosted sandboxes");
     const fields = await explain(world, "benv.spec", "--recursive");
     expect(fields).toMatch(/sessions\s+<Object>/);
     expect(await explain(world, "benv.spec.sessions.warm")).toMatch(/DESCRIPTION:\s+\S+/);
-    // Every field that is described has a text, two levels deep.
+    // Every field has a description, two levels deep.
     for (const path of ["benv.spec", "benv.spec.api", "benv.spec.sessions", "benv.spec.network", "benv.status"]) {
       const text = await explain(world, path);
       expect(text).not.toContain("<no description>");
     }
   });
 
-  test("a mistake is refused at once, with the mend", async () => {
+  test("a mistake is refused at once, with the fix", async () => {
     await using world = await startE2eWorld({ key: false });
     await expect(
       world.createEnvironment({ sessions: { maxConcurrent: 1, warm: 2, template: world.template() } }),

@@ -17,14 +17,14 @@ const SERVICES: Resource<KubeObject & { readonly spec: { readonly clusterIP: str
 const policies = async (world: E2eWorld): Promise<NetworkPolicy[]> =>
   (await world.kube.list(NETWORK_POLICIES, { namespace: world.namespace })).items;
 
-/** Every network that a policy lets its Pods reach on any port. */
+/** Every network that a policy allows its Pods to reach on any port. */
 const cidrsOf = ({ spec }: NetworkPolicy): string[] =>
   (spec?.egress ?? [])
     .filter(({ ports }) => ports === undefined)
     .flatMap(({ to }) => to as readonly { readonly ipBlock?: { readonly cidr: string } }[])
     .flatMap(({ ipBlock }) => (ipBlock ? [ipBlock.cidr] : []));
 
-test("one policy holds all Pods of an Environment, is made anew under a session when somebody deletes it, and goes when it is not wanted", async () => {
+test("one policy covers all Pods of an Environment, and is recreated or removed as needed", async () => {
   await using world = await startE2eWorld();
   const served = await serveOne(world, { script: bashScript("until [ -e go ]; do sleep 0.2; done; echo done") });
   await untilState(world, served.item, "active");
@@ -34,7 +34,7 @@ test("one policy holds all Pods of an Environment, is made anew under a session 
   expect(policy.spec).toMatchObject({ policyTypes: ["Ingress", "Egress"] });
   expect(policy.spec?.ingress ?? []).toEqual([]);
   expect(cidrsOf(policy)).toEqual(world.cluster.simulator.cidrs);
-  // Parked and running Pods alike.
+  // Both parked and running Pods.
   const selected = Object.entries(policy.spec?.podSelector?.matchLabels ?? {});
   expect(selected).not.toEqual([]);
   for (const { metadata } of world.pods)
@@ -55,12 +55,12 @@ test("one policy holds all Pods of an Environment, is made anew under a session 
   await untilSettled(world, served, "Completed");
 });
 
-// The network of a run's own node enforces no policy: only a cluster that is given may, and a test that cannot be true is
-// no test of this run, not one that was left out.
+// The network of a run's own node enforces no policy; only a given cluster's may. On other runs this test is not
+// defined, because a skipped test would look like one that was left out.
 const onGivenCluster = hasNodeControl() ? { test: () => {} } : { test };
 
 onGivenCluster.test(
-  "the cluster's network holds sandboxes to it: the simulator is reached, the API server and the operators are not",
+  "the cluster enforces it: sandboxes reach the simulator, but neither API server nor operators",
   async () => {
     await using world = await startE2eWorld();
     const { spec } = await world.kube.get(SERVICES, { namespace: "default", name: "kubernetes" });

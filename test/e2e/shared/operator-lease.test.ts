@@ -3,18 +3,23 @@ import { bashScript } from "../../../simulator/script.ts";
 import { podOf, serveOne, untilAnswered, untilEnded, untilState } from "../support/session-life.ts";
 import { type E2eOptions, startE2eWorld } from "../support/world.ts";
 
-/** So long the runner stays with an idle session, in milliseconds: it has no idea of BERTH_WORKER_MAX_IDLE_MS. */
+/** Milliseconds for which the runner waits with an idle session. It does not use BERTH_WORKER_MAX_IDLE_MS. */
 const MAX_IDLE_MS = "300";
 
-/** The operator beats every half of it. Not less: on a busy machine a beat may be late by many seconds. */
+/**
+ * The operator sends a heartbeat every half of it. It is long because a heartbeat may be many seconds late on a busy
+ * machine.
+ */
 const TTL_SECONDS = 30;
 
-/** A program that knows nothing of work items: the SDK's session tool runner, as in examples/worker/tool-runner.mjs. */
+/**
+ * A program that does not know about work items: the SDK's session tool runner, as in examples/worker/tool-runner.mjs.
+ */
 const RUNNER = {
   command: ["node", "/app/tool-runner.mjs"],
   env: [{ name: "MAX_IDLE_MS", value: MAX_IDLE_MS }],
 };
-/** The runner reads its secret from the environment: here a shell puts it there. */
+/** The runner reads its secret from the environment, so a shell puts it there. */
 const RUNNER_WITH_FILE = {
   ...RUNNER,
   command: ["sh", "-c", 'ANTHROPIC_WORK_SECRET="$(cat "$ANTHROPIC_WORK_SECRET_FILE")" exec node /app/tool-runner.mjs'],
@@ -30,16 +35,16 @@ const WAYS: readonly (readonly [name: string, options: E2eOptions])[] = [
 ];
 
 describe.concurrent.each(WAYS)("lease: Operator, with %s", (_name, { sessions, ...options }) => {
-  test("a program that knows nothing of work items serves its session, and the operator beats and stops", async () => {
+  test("a program unaware of work items serves its session, and the operator sends the heartbeats", async () => {
     await using world = await startE2eWorld({
       ...options,
       ttlSeconds: TTL_SECONDS,
       sessions: { ...sessions, lease: "Operator" },
     });
-    // Longer than a lease: without a beat after the first it would lapse.
+    // Longer than a lease, which would lapse with only one heartbeat.
     const served = await serveOne(world, { script: bashScript(`sleep ${TTL_SECONDS + 2}; echo awake`, "echo done") });
     const active = await untilState(world, served.item, "active");
-    // The lease comes first: no container starts without it.
+    // The operator gets the lease before the container starts.
     expect(active.history.find(({ to }) => to === "active")?.by.as).toBe("environment-key");
     const { last } = await untilEnded(world, served, "Completed");
     expect(last).toMatchObject({ generation: 1, stoppedBy: { as: "environment-key" } });

@@ -4,13 +4,13 @@ import { terminatedOf } from "../support/pods.ts";
 import { serveOne, untilAnswered, untilEnded } from "../support/session-life.ts";
 import { startE2eWorld } from "../support/world.ts";
 
-/** The stock worker alone takes about 100 MiB. */
+/** The stock worker alone needs about 100 MiB. */
 const resources = { requests: { memory: "64Mi" }, limits: { memory: "192Mi" } };
 
-/** A process that keeps all that it reads, until the kernel ends it. */
+/** A process that keeps everything it reads, until the kernel ends it. */
 const EAT = "tail /dev/zero";
 
-/** The worker, which itself eats all memory as soon as a tool has made this file. */
+/** A worker that uses up its memory once a tool creates this file. */
 const HUNGRY_WORKER = [
   'import("/app/worker.mjs");',
   'import { existsSync } from "node:fs";',
@@ -19,8 +19,8 @@ const HUNGRY_WORKER = [
   "setInterval(eat, 20);",
 ].join("\n");
 
-describe.concurrent("a memory limit that is reached", () => {
-  test("by the worker: its container is ended, the session is told what to raise, its item is stopped", async () => {
+describe.concurrent("a container reaches its memory limit", () => {
+  test("through the worker: its container ends, the limit to raise is reported, and its item is stopped", async () => {
     const command = ["node", "--input-type=module", "-e", HUNGRY_WORKER];
     await using world = await startE2eWorld({ container: { command, resources } });
     const served = await serveOne(world, { script: bashScript("touch hungry; sleep 600") });
@@ -31,7 +31,7 @@ describe.concurrent("a memory limit that is reached", () => {
     expect(world.condition("SessionsStarting")?.reason).toBe("Starting");
   });
 
-  test("by a tool: only the tool is ended, the session goes on, and is completed", async () => {
+  test("through a tool: only the tool ends, and the session continues and completes", async () => {
     await using world = await startE2eWorld({ container: { resources } });
     const served = await serveOne(world, { script: bashScript(EAT, "echo still here") });
     const { last } = await untilEnded(world, served, "Completed");

@@ -16,19 +16,23 @@ import {
 import { NEVER, SOON } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** The stock worker in a shell that stays for a while when it has left, as one does that tears down a large workspace. */
+/**
+ * The stock worker in a shell that stays a while after the worker exits, as one that tears down a large workspace does.
+ */
 const LINGERS = ["sh", "-c", "node /app/worker.mjs; sleep 5"];
-/** The same, told to end: the worker hears of it, stops its item, and the shell stays. */
+/** The same for a signal: the worker receives it and stops its item, and the shell stays. */
 const LINGERS_WHEN_TOLD = [
   "sh",
   "-c",
   "node /app/worker.mjs & child=$!; trap 'kill -TERM $child; wait $child; sleep 5; exit 0' TERM; wait $child",
 ];
 
-/** What kubelet said of a container's end; its times are whole seconds. */
+/** The kubelet's report of a container's end; its times are whole seconds. */
 const endOf = (pod: Pod | undefined) => pod?.status?.containerStatuses?.[0]?.state?.terminated;
 
-/** Each item was served once, in a Pod of its own, and at no time two Pods of the session ran. */
+/**
+ * Checks that each item was served once, in its own Pod, and that two Pods of the session never ran at the same time.
+ */
 async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: ItemRecord, reason: EndReason) {
   for (const { id } of [first, second]) {
     const { state, acks, generation } = await world.simulator.item(id);
@@ -58,7 +62,7 @@ async function expectServedInTurn(world: E2eWorld, first: ItemRecord, second: It
 }
 
 describe.concurrent("a session that is queued again while its first Pod is ending", () => {
-  test("waits for it, though Pods are free, when the worker has left and its container has not", async () => {
+  test("waits for that Pod, not a free one, when the worker has exited and its container has not", async () => {
     await using world = await startE2eWorld({
       container: { command: LINGERS },
       maxIdleMs: SOON,
@@ -72,7 +76,7 @@ describe.concurrent("a session that is queued again while its first Pod is endin
     await expectServedInTurn(world, first.item, again, "Completed");
   });
 
-  test("waits for it, though Pods are free, when somebody deletes the Pod", async () => {
+  test("waits for that Pod, not a free one, when another client deletes that Pod", async () => {
     await using world = await startE2eWorld({
       container: { command: LINGERS_WHEN_TOLD },
       maxIdleMs: NEVER,

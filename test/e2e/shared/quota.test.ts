@@ -17,7 +17,10 @@ interface Quota extends KubeObject {
   };
 }
 
-/** Makes a quota and waits until the controller counts for it: before, the API server refuses what it covers. */
+/**
+ * Creates a quota, and waits until its controller has counted. Before that, the API server refuses what the quota
+ * covers.
+ */
 async function createQuota(world: E2eWorld, name: string, spec: Record<string, unknown>): Promise<void> {
   const { namespace } = world;
   await world.kube.create(QUOTAS, { metadata: { name, namespace }, spec });
@@ -33,7 +36,7 @@ async function usedBy(world: E2eWorld, name: string, resource: string): Promise<
 }
 
 describe.concurrent("a ResourceQuota", () => {
-  test("bounds the Pods: the condition has the quota's words, what fits is served, and more when it is raised", async () => {
+  test("limits the Pods: the condition has its message, and what fits is served until it is raised", async () => {
     await using world = await startE2eWorld({
       maxIdleMs: NEVER,
       ttlSeconds: LIVELY_SECONDS,
@@ -64,32 +67,33 @@ describe.concurrent("a ResourceQuota", () => {
     await world.untilServed(2);
   });
 
-  test("on Pods with a deadline: opening and finishing one lowers its deadline, which no scope can refuse", async () => {
+  test("on Pods with a deadline refuses no Pod when its session starts or ends", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
-    // Room for one Pod in the scope of those with a deadline, for none in the other: a Pod that moved would be refused.
+    // One scope has room for one Pod with a deadline, the other for none without. A Pod that changed its scope would be
+    // refused.
     await createQuota(world, "terminating", { hard: { pods: "1" }, scopes: ["Terminating"] });
     await createQuota(world, "not-terminating", { hard: { pods: "0" }, scopes: ["NotTerminating"] });
     const served = await serveOne(world, { script: bashScript("echo hello") });
     expect(await usedBy(world, "terminating", "pods")).toBe("1");
     await untilEnded(world, served, "Completed");
     expect(latest(world, served.pod).spec.activeDeadlineSeconds).toBeLessThan(2_147_483_647);
-    // What is over takes no room.
+    // A finished Pod uses no quota.
     await world.untilParked(1);
     const next = await enqueueOne(world, { script: bashScript("echo hello") });
     await untilState(world, next.item, "stopped");
     await world.untilServed(2);
   });
 
-  test("on the other Pods alone leaves sessions alone", async () => {
+  test("on Pods without a deadline does not affect sessions", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
     await createQuota(world, "not-terminating", { hard: { pods: "0" }, scopes: ["NotTerminating"] });
     const served = await serveOne(world, { script: bashScript("echo hello") });
     await untilEnded(world, served, "Completed");
   });
 
-  test("on Secrets: nothing is claimed that could not be journaled, and all is served when it is raised", async () => {
+  test("on Secrets: nothing is claimed that can't be journaled, and all is served once it is raised", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
-    // The key's own Secret is there already.
+    // The key's own Secret already uses it.
     await createQuota(world, "secrets", { hard: { "count/secrets": "1" } });
     await world.createEnvironment();
     await world.untilParked(1);
@@ -109,10 +113,10 @@ describe.concurrent("a ResourceQuota", () => {
     await world.untilCondition("Ready", "Ready");
   });
 
-  test("on memory and processors wants each container to say what it takes: every container of ours does", async () => {
+  test("on memory and CPU requires resources of each container, and Berth sets them on each", async () => {
     await using world = await startE2eWorld({
       sessions: { parking: "Init", warm: 1, maxConcurrent: 1 },
-      // What the template is silent about is Berth's to say.
+      // Berth sets the resources that the template omits.
       container: { resources: undefined },
     });
     await createQuota(world, "resources", {
@@ -124,7 +128,7 @@ describe.concurrent("a ResourceQuota", () => {
 });
 
 describe.concurrent("a LimitRange", () => {
-  test("that completes containers changes Pods, and is no drift of the template", async () => {
+  test("that completes containers changes Pods, which Berth does not treat as drift of the template", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
     const limits = [{ type: "Container", default: { cpu: "2" }, defaultRequest: { "ephemeral-storage": "1Mi" } }];
     await world.kube.create(LIMIT_RANGES, {
@@ -142,7 +146,7 @@ describe.concurrent("a LimitRange", () => {
     expect(world.parked.map(({ metadata }) => metadata.uid)).toEqual([next?.metadata.uid]);
   });
 
-  test("that forbids what the template asks for: it is refused with the policy's words before anything is claimed", async () => {
+  test("that forbids the template: it is refused with the policy's message before anything is claimed", async () => {
     const resources = { limits: { memory: "512Mi" } };
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 }, container: { resources } });
     const limits = [{ type: "Container", max: { memory: "32Mi" } }];

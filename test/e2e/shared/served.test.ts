@@ -9,7 +9,7 @@ const phases = (history: readonly Pod[]) => [
   ...new Set(history.map(({ metadata }) => metadata.labels?.["berth.dev/phase"])),
 ];
 
-test("a session is served to idle by the stock TypeScript worker, in a Pod that was parked", async () => {
+test("the stock TypeScript worker serves a session to idle, in a Pod that was parked", async () => {
   await using world = await startE2eWorld();
   const served = await serveOne(world, {
     script: bashScript("echo hello > file; cat file", "echo $((6 * 7)); false", "id -u"),
@@ -24,7 +24,7 @@ test("a session is served to idle by the stock TypeScript worker, in a Pod that 
     [expect.stringMatching(/^[1-9]\d*$/), false],
   ]);
   expect(toolCalls.map(({ answeredBy }) => answeredBy)).toEqual(toolCalls.map(() => served.item.id));
-  // kubelet kept it waiting, and then started the one container once.
+  // The kubelet kept the container waiting, and then started it once.
   expect(phases(world.history(served.pod))).toEqual(["parked", "assigned", "finished"]);
   const [container] = podOf(world, served.item)?.status?.containerStatuses ?? [];
   expect(container).toMatchObject({ restartCount: 0, state: { terminated: { exitCode: 0 } } });

@@ -5,9 +5,9 @@ import { terminatedOf } from "../support/pods.ts";
 import { podOf, serveOne, untilEnded } from "../support/session-life.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** What kubelet, or the container runtime, finds wrong only when it is to start a container. */
+/** Faults that the kubelet or the container runtime finds only when it starts a container. */
 describe.concurrent("a fault that shows when the container is started", () => {
-  test("a command that is not in the image: the item is stopped, with the runtime's words", async () => {
+  test("a command that is not in the image: the item is stopped, with the runtime's message", async () => {
     await using world = await startE2eWorld({ container: { command: ["/no/such/program"] } });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
@@ -18,7 +18,7 @@ describe.concurrent("a fault that shows when the container is started", () => {
     expect(await world.metric("berth_start_failures_total")).toBe(1);
   });
 
-  test("a working directory that cannot be made: the item is stopped, with the runtime's words", async () => {
+  test("a working directory that can't be created: the item is stopped, with the runtime's message", async () => {
     await using world = await startE2eWorld({ container: { workingDir: "/app/worker.mjs/inside" } });
     const served = await serveOne(world);
     const { last, message } = await untilEnded(world, served, "StartFailed");
@@ -26,7 +26,7 @@ describe.concurrent("a fault that shows when the container is started", () => {
     expect(last.stoppedBy?.as).toBe("environment-key");
   });
 
-  test("a path of a mount with an unknown variable: the item is stopped, with kubelet's words", async () => {
+  test("a mount path with an unknown variable: the item is stopped, with the kubelet's message", async () => {
     await using world = await startE2eWorld({
       container: { volumeMounts: [{ name: "data", mountPath: "/data", subPathExpr: "$(NOT_SET)" }] },
       podSpec: { volumes: [{ name: "data", emptyDir: {} }] },
@@ -44,7 +44,7 @@ const WORKER_USER = 10_001;
 const SECRET = { metadata: { name: "mine" }, stringData: { token: "of-the-user" } };
 const CONFIG_MAP = { metadata: { name: "mine" }, data: { token: "of-the-user" } };
 
-/** What a user's template refers to, how kubelet names it when it is missing, and what makes it. */
+/** What a user's template refers to, how the kubelet names it when it is missing, and the object that provides it. */
 const REFERENCES = [
   {
     what: "a variable from a Secret",
@@ -75,8 +75,8 @@ const served = async (world: E2eWorld) => {
   return toolCalls.map(({ output }) => output);
 };
 
-describe.concurrent("something of the user's own that is missing", () => {
-  test.for(REFERENCES)("$what: such a Pod is not parked, and is as soon as it is made", async (reference) => {
+describe.concurrent("a missing object of the user", () => {
+  test.for(REFERENCES)("$what: the Pod is parked only once that object exists", async (reference) => {
     await using world = await startE2eWorld({
       sessions: { warm: 1, maxConcurrent: 1 },
       container: reference.container,
@@ -86,7 +86,7 @@ describe.concurrent("something of the user's own that is missing", () => {
     const item = await world.simulator.enqueue(world.environmentId, { script });
     const condition = await world.untilCondition("CapacityAvailable", "PreparationFailing");
     expect(condition.message).toContain(reference.words);
-    // To kubelet it is the same state that a parked Pod is in.
+    // For the kubelet, this is the same state as that of a parked Pod.
     const [pod] = world.pods;
     const [container] = pod?.status?.containerStatuses ?? [];
     expect(container?.state?.waiting?.reason).toBe("CreateContainerConfigError");
@@ -100,13 +100,13 @@ describe.concurrent("something of the user's own that is missing", () => {
     });
     await world.untilServed(1);
     expect(await served(world)).toEqual(["of-the-user"]);
-    // kubelet looked again by itself: no Pod was lost over it.
+    // The kubelet retried, and no Pod was lost.
     expect(podOf(world, item)?.metadata.uid).toBe(pod?.metadata.uid);
     await world.untilCondition("CapacityAvailable", "Available");
     expect(await world.metric("berth_start_failures_total")).toBe(0);
   });
 
-  test("a key of a Secret that is there: the message names both", async () => {
+  test("a missing key of an existing Secret: the message names both", async () => {
     await using world = await startE2eWorld({
       container: { env: [{ name: "TOKEN", valueFrom: { secretKeyRef: { name: "key", key: "other" } } }] },
     });
@@ -116,7 +116,7 @@ describe.concurrent("something of the user's own that is missing", () => {
     expect(world.environment?.status?.sessions?.warm).toBe(0);
   });
 
-  test("a volume of a ConfigMap: kubelet tells it in Events alone, and the condition says it, until that is there", async () => {
+  test("a volume of a ConfigMap: the condition shows what the kubelet reports only in Events", async () => {
     await using world = await startE2eWorld({
       container: { volumeMounts: [{ name: "mine", mountPath: "/mine" }] },
       podSpec: { volumes: [{ name: "mine", configMap: { name: "mine" } }] },
@@ -139,13 +139,13 @@ describe.concurrent("something of the user's own that is missing", () => {
   });
 });
 
-/** However often kubelet says it again, and of however many Pods. */
+/** Checks for one Event, however often the kubelet repeats its message and for however many Pods. */
 function expectToldOnce(world: E2eWorld): void {
   const told = world.events("PreparationFailing").filter(({ involvedObject }) => involvedObject.name === world.name);
   expect(told.map(({ message, count = 1 }) => [message, count])).toEqual([[expect.any(String), 1]]);
 }
 
-test.concurrent("a sandbox that the runtime refuses: the condition has its words, until the template is mended", async () => {
+test.concurrent("a sandbox that the runtime refuses shows in the condition until the template is fixed", async () => {
   await using world = await startE2eWorld({
     sessions: { warm: 2, maxConcurrent: 2 },
     podSpec: { securityContext: { runAsGroup: WORKER_USER } },
@@ -157,7 +157,7 @@ test.concurrent("a sandbox that the runtime refuses: the condition has its words
   expect(message).toContain("mend the template's securityContext");
   for (const { metadata } of world.pods) expect(message).not.toContain(metadata.name);
   expect(world.environment?.status?.sessions?.warm).toBe(0);
-  // kubelet tries about once in a quarter of a minute.
+  // The kubelet retries about every 15 s.
   const said = () => world.events("FailedCreatePodSandBox").reduce((sum, { count = 1 }) => sum + count, 0);
   const before = said();
   await world.until("kubelet has said it again, of both", () => said() > before + 2);

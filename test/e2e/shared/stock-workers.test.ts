@@ -6,7 +6,7 @@ import { podOf, type Served, serveOne, untilAnswered, untilEnded } from "../supp
 import { NEVER, type StockWorker } from "../support/worker-template.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** A way to park a Pod and to hand it its credential; all that the schema takes. */
+/** A way to park a Pod and to deliver its credential; together, all that the schema allows. */
 interface Way {
   readonly parking: "Key" | "Init";
   readonly secretDelivery: "Env" | "File";
@@ -22,12 +22,12 @@ const WAYS: readonly (readonly [name: string, way: Way])[] = [
 ];
 const WORKERS: readonly StockWorker[] = ["typescript", "python"];
 
-/** Of the images; see testbed/images. */
+/** The user of the worker images; see testbed/images. */
 const WORKER_USER = 10_001;
-/** What Berth sets where the template names no group; see docs/session-pods.md. */
+/** The group that Berth sets if the template names none; see docs/session-pods.md. */
 const DEFAULT_FS_GROUP = 65_532;
 
-/** How a Pod waited, by what kubelet said of its containers while it was parked. */
+/** How a Pod waited, according to the kubelet's reports about its containers while it was parked. */
 function waits(history: readonly Pod[]): ReadonlySet<string> {
   const parked = history.filter(({ metadata }) => metadata.labels?.["berth.dev/phase"] === "parked");
   return new Set(
@@ -40,7 +40,7 @@ function waits(history: readonly Pod[]): ReadonlySet<string> {
   );
 }
 
-/** Names of the credentials and of the file in a session's environment, as its program has them. */
+/** Names of the credentials and of the file in a session's environment, as its program sees them. */
 const CREDENTIAL_NAMES =
   "tr '\\0' '\\n' </proc/1/environ | cut -d= -f1 | grep -E 'SECRET|KEY|TOKEN|ACKNOWLEDGED' | sort | xargs";
 
@@ -49,14 +49,17 @@ function credentialNames({ secretDelivery, credential }: Way): string {
   return credential === "WorkSecret" ? "ANTHROPIC_WORK_SECRET" : "ANTHROPIC_ENVIRONMENT_KEY";
 }
 
-/** Who stopped an item: a sessions token is good for one item only, the environment key is told by who sent it. */
+/**
+ * Checks who stopped an item. A sessions token is good for one item only; for the environment key, the user agent tells
+ * the sender.
+ */
 async function expectStoppedByWorker(world: E2eWorld, { item }: Served, way: Way, worker: StockWorker) {
   const { stoppedBy } = await world.simulator.item(item.id);
   expect(stoppedBy?.as).toBe(way.credential === "WorkSecret" ? "sessions-token" : "environment-key");
   expect(stoppedBy?.userAgent).toMatch(worker === "python" ? /Anthropic\/Python/ : /Anthropic\/JS/);
 }
 
-// Two at a time: the start of a worker takes a core for seconds.
+// Two at a time: the start of a worker uses a core for seconds.
 describe.each(WAYS)("with %s", (_name, way) => {
   test.concurrent.each(WORKERS)(
     "the stock %s worker serves a session to idle in a Pod that was parked, and stops its item itself",
@@ -83,7 +86,7 @@ describe.each(WAYS)("with %s", (_name, way) => {
 });
 
 test.concurrent.each(WORKERS)(
-  "the stock %s worker goes on with its session when more is said to it, and leaves when the session is over",
+  "the stock %s worker continues its session on a new message, and exits when the session ends",
   async (worker) => {
     await using world = await startE2eWorld({ worker, maxIdleMs: NEVER });
     const served = await serveOne(world, { script: bashScript("echo one > file; echo first") });

@@ -7,14 +7,14 @@ import { type E2eOptions, startE2eWorld } from "../support/world.ts";
 
 const WORKERS: readonly StockWorker[] = ["typescript", "python"];
 
-/** Of the images; see testbed/images. */
+/** The user of the worker images; see testbed/images. */
 const WORKER_USER = 10_001;
 
-/** More than a stock worker returns of one call: it keeps the last 100 KiB. */
+/** More than a stock worker returns from one call: it keeps the last 100 KiB. */
 const BIG_OUTPUT_LINES = 30_000;
 const OUTPUT_LIMIT_BYTES = 100 * 1024;
 
-/** Plays a script in a session and returns what its tool calls were answered. */
+/** Plays a script in a session, and returns the answers to its tool calls. */
 async function answersOf(script: ScriptInput, options: E2eOptions = {}, reason: EndReason = "Completed") {
   await using world = await startE2eWorld(options);
   const served = await serveOne(world, { script });
@@ -46,7 +46,7 @@ describe.concurrent.each(WORKERS)("tool calls of the stock %s worker, with real 
     expect(read).toContain("three");
   });
 
-  test("tell failures from successes, and bring back what was written to stderr", async () => {
+  test("distinguish failures from successes, and return stderr", async () => {
     const { answers } = await answersOf(
       bashScript("ls /nowhere", "false", "echo fine >&2", "(exit 3)", "no-such-program"),
       { worker },
@@ -57,7 +57,7 @@ describe.concurrent.each(WORKERS)("tool calls of the stock %s worker, with real 
     expect(answers[4]?.[0]).toContain("command not found");
   });
 
-  test("cut an output that is too big, and keep its end", async () => {
+  test("truncate an output that is too long, and keep its end", async () => {
     const { answers } = await answersOf(bashScript(`seq 1 ${BIG_OUTPUT_LINES}`, "echo after"), { worker });
     const [big = "", after] = outputs(answers);
     expect(big).toMatch(/truncated/);
@@ -76,10 +76,10 @@ describe.concurrent.each(WORKERS)("tool calls of the stock %s worker, with real 
   });
 });
 
-/** Names of the variables of the process that the container runs. */
+/** Names of the variables of the container's process. */
 const VARIABLES = "tr '\\0' '\\n' </proc/1/environ | cut -d= -f1 | sort | xargs";
 
-describe.concurrent("a sandbox as a tool call finds it, from a template that names an image alone", () => {
+describe.concurrent("the sandbox of a tool call, from a template that only names an image", () => {
   test("runs as the image's user, without capabilities, new privileges or a token of the Kubernetes API", async () => {
     const { answers } = await answersOf(
       bashScript(
@@ -101,9 +101,9 @@ describe.concurrent("a sandbox as a tool call finds it, from a template that nam
     expect(answers[3]).toEqual([expect.stringContaining("Permission denied"), true]);
   });
 
-  test("has the image's variables, those of the session and of the Kubernetes API, and none of other Services", async () => {
+  test("has the variables of the image, the session and the Kubernetes API, and none of other Services", async () => {
     await using world = await startE2eWorld();
-    // kubelet would tell of it in variables of its own, had the Pods service links.
+    // With service links, the kubelet would add variables for this Service.
     const service = { metadata: { name: "neighbour" }, spec: { ports: [{ port: 80 }] } };
     await world.kube.raw("POST", `/api/v1/namespaces/${world.namespace}/services`, service);
     const served = await serveOne(world, { script: bashScript(VARIABLES, "env | cut -d= -f1 | sort | xargs") });
@@ -123,11 +123,11 @@ describe.concurrent("a sandbox as a tool call finds it, from a template that nam
       "NODE_ENV",
       "PATH",
     ]);
-    // The worker keeps its own from its tools.
+    // The worker does not pass its own variables to its tools.
     expect(ofTool?.filter((name) => name.startsWith("ANTHROPIC_"))).toEqual([]);
   });
 
-  test("cannot write anywhere but to its volumes, when its root file system is read-only", async () => {
+  test("can write only to its volumes if its root file system is read-only", async () => {
     const { answers } = await answersOf(
       bashScript("touch /etc/probe", "touch /app/probe", "touch /tmp/probe", "echo x >/workspace/file; cat file"),
       {

@@ -7,7 +7,7 @@ import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 /** More than any node has. */
 const TOO_MUCH = { requests: { cpu: "10k" } };
 
-/** A label of this test's own on every node; undefined takes it off. */
+/** Sets this test's own label on every node; null removes it. */
 async function labelNodes(world: E2eWorld, label: string, value: string | null): Promise<void> {
   const { items } = await world.kube.list(NODES, {});
   for (const { metadata } of items) {
@@ -16,8 +16,8 @@ async function labelNodes(world: E2eWorld, label: string, value: string | null):
   }
 }
 
-describe.concurrent("a Pod that no node takes", () => {
-  test("asks for more than there is: the condition has the scheduler's words, nothing is claimed, no Pod is replaced", async () => {
+describe.concurrent("a Pod that fits no node", () => {
+  test("with too large requests: the condition has the scheduler's message, and nothing is claimed", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 2 } });
     const template = world.template() as { spec: { containers: Record<string, unknown>[] } };
     const containers = template.spec.containers.map((container) => ({ ...container, resources: TOO_MUCH }));
@@ -37,14 +37,14 @@ describe.concurrent("a Pod that no node takes", () => {
     await world.until("its depth is seen", async () => (await world.metric("berth_queue_depth")) === 1);
     expect((await world.simulator.item(item.id)).offers).toEqual([]);
 
-    // Smaller ones fit: those that wait are replaced at once.
+    // Smaller Pods fit: the waiting ones are replaced at once.
     await world.patchSpec({ sessions: { template: world.template() } });
     await world.untilServed(1);
     await world.untilCondition("CapacityAvailable", "Available");
     expect(await counted(world, "berth_prepare_failures_total")).toBe(0);
   });
 
-  test("wants nodes that are not there: it waits, and serves as soon as one comes", async () => {
+  test("with a node selector that matches none: it waits, and serves as soon as a node matches", async () => {
     await using world = await startE2eWorld({ sessions: { warm: 1, maxConcurrent: 1 } });
     const label = `e2e.berth.dev/${world.namespace}`;
     const template = world.template() as { spec: Record<string, unknown> };
@@ -67,14 +67,14 @@ describe.concurrent("a Pod that no node takes", () => {
     } finally {
       await labelNodes(world, label, null);
     }
-    // The one that waited served; the other is its successor.
+    // The waiting Pod served the session; the other one is its successor.
     await world.until("its successor", () => created(world) >= 2);
     expect(created(world)).toBe(2);
     expect(await counted(world, "berth_prepare_failures_total")).toBe(0);
   });
 
-  test("does not hold up those that fit: one of two serves, and the other has its place afterwards", async () => {
-    // One at a time in the whole cluster.
+  test("does not block Pods that fit: one of two serves, and the other one is placed afterwards", async () => {
+    // One such Pod at a time in the whole cluster.
     const podAntiAffinity = {
       requiredDuringSchedulingIgnoredDuringExecution: [
         {

@@ -16,11 +16,11 @@ import { hasNodeControl, OPERATOR_NAMESPACE } from "../support/provided.ts";
 import { enqueueOne, podOf, sayMore, untilAnswered, untilAssigned, untilState } from "../support/session-life.ts";
 import { type E2eWorld, startE2eWorld } from "../support/world.ts";
 
-/** Of a worker's image; the group of its volumes' files, where the template names none. */
+/** The user of the worker images, and the group of files in its volumes if the template names none. */
 const WORKER_USER = "10001";
 const FILES_GROUP = "65532";
 
-/** Directories of the node, as volumes of a class of the world's own. They go with what is returned. */
+/** Directories of the node as volumes of the world's own storage class. Dispose the result to remove them. */
 async function provideDirectories(world: E2eWorld, count: number): Promise<AsyncDisposable> {
   const { kube, namespace, cluster } = world;
   await using stack = new AsyncDisposableStack();
@@ -37,8 +37,8 @@ async function provideDirectories(world: E2eWorld, count: number): Promise<Async
   return stack.move();
 }
 
-describe.skipIf(!hasNodeControl())("workspace: PerSession, with volumes that kubelet mounts", () => {
-  test("a session finds what its earlier Pod wrote, another one does not, and the volumes go with the Environment", async () => {
+describe.skipIf(!hasNodeControl())("workspace: PerSession, with volumes that the kubelet mounts", () => {
+  test("a session finds the files of its earlier Pod, and the volumes end with the Environment", async () => {
     await using world = await startE2eWorld();
     await using _volumes = await provideDirectories(world, 2);
     await allowVolumes(world, await operatorUser(world.kube, OPERATOR_NAMESPACE));

@@ -4,7 +4,7 @@ import type { E2eWorld } from "./world.ts";
 const ITEMS_SHOWN = 20;
 const LOG_LINES_SHOWN = 30;
 
-/** What there is, for the message of a wait that failed. Never throws: what cannot be had says why. */
+/** The current state, for the message of a failed wait. Never throws: where something can't be read, it says why. */
 export async function describeWorld(world: E2eWorld): Promise<string> {
   const [items, violations, operators, log] = await Promise.all([
     tried(async () => (await world.simulator.items()).slice(0, ITEMS_SHOWN).map(({ id, state }) => [id, state])),

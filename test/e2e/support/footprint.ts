@@ -5,10 +5,10 @@ import type { E2eWorld } from "./world.ts";
 
 const MIB = 1024 ** 2;
 
-/** What one operator takes, and may take. */
+/** The resources that one operator uses and may use. */
 export interface Footprint {
   readonly pod: string;
-  /** Resident memory of the process, as its metrics tell it. */
+  /** Resident memory of the process, from its metrics. */
   readonly memoryMiB: number;
   /** Since its start. */
   readonly cpuSeconds: number;
@@ -17,7 +17,7 @@ export interface Footprint {
   readonly restarts: number;
 }
 
-/** Of each operator of the Deployment that is ready, by name. */
+/** The footprint of each ready operator of the Deployment, by name. */
 export async function footprints(world: E2eWorld): Promise<Footprint[]> {
   const pods = await world.operators.readyPods();
   const found = pods.map(async ({ metadata: { name: pod = "" }, spec, status }): Promise<Footprint> => {
@@ -42,7 +42,7 @@ interface Resources {
   readonly limits?: { readonly memory?: string };
 }
 
-/** As the chart writes them. */
+/** The quantities of the chart are in Mi. */
 function mebibytes(quantity: string | undefined): number {
   const [, number] = /^(\d+)Mi$/.exec(quantity ?? "") ?? [];
   if (number === undefined) throw new Error(`not in Mi: ${quantity}`);

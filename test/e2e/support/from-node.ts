@@ -3,16 +3,19 @@ import type { ItemRecord } from "../../../simulator/item.ts";
 import { nodeControl } from "./operator-process.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** What a test needs of the simulator while no API server leads there. */
+/** Access to the simulator while the API server's proxy is unavailable. */
 export interface ItemsFromNode {
   enqueue(input?: EnqueueInput): Promise<ItemRecord>;
   item(id: string): Promise<ItemRecord>;
-  /** As the platform does it on a user's wish. */
+  /** Stops an item as the platform does when a user asks for it. */
   stop(id: string): Promise<void>;
   untilItem(id: string, isSo: (item: ItemRecord) => boolean): Promise<ItemRecord>;
 }
 
-/** A request of one process of Node: its arguments are the URL, the method and the body; the token is in its environment. */
+/**
+ * A request by one Node.js process. Its arguments are the URL, the method and the body; the token is in its
+ * environment.
+ */
 const REQUEST = `
 const [url, method, body] = process.argv.slice(1);
 const headers = { "x-simulator-token": process.env.TOKEN, "content-type": "application/json" };
@@ -21,7 +24,7 @@ if (!response.ok) throw new Error(response.status + " " + (await response.text()
 process.stdout.write(await response.text());
 `;
 
-/** Asks the simulator from the node itself, which needs no API server. */
+/** Sends requests to the simulator from the node itself, which needs no API server. */
 export function itemsFromNode(world: E2eWorld): ItemsFromNode {
   const control = nodeControl(world);
   const { url, adminToken } = world.cluster.simulator;

@@ -5,40 +5,43 @@ import { helmWithValues, RELEASE, type Values } from "../../support/chart.ts";
 import { type E2eCluster, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "./provided.ts";
 import { makeNamespace } from "./simulator-pod.ts";
 
-/** Longer than anything takes: what hangs is to be told by helm. */
+/** Longer than any step takes, so that helm reports what hangs. */
 const HELM_TIMEOUT = "180s";
 
 type Installed = Pick<E2eCluster, "kubeconfig" | "dir" | "images"> & { readonly simulator: { readonly url: string } };
 
-/** The chart's default values but for the image, a second replica, and the simulator's address, which is plain http. */
+/** The chart's defaults, except for the image, a second replica, and the simulator's plain http address. */
 export function chartValues({ images, simulator }: Installed): Values {
   const [, repository = "", tag = ""] = /^(.*):([^:/]+)$/.exec(images.operator) ?? [];
   return {
     replicas: OPERATOR_REPLICAS,
     image: { repository, tag },
     allowedApiOrigins: [simulator.url],
-    // What leaks would leak into these lines.
+    // Debug lines would show any leak.
     logLevel: "debug",
   };
 }
 
-/** Installs Berth with helm and waits until all replicas are available. @throws {Error} with helm's words. */
+/** Installs Berth with helm, and waits until all replicas are available. @throws {Error} with helm's output */
 export async function installBerthChart(kube: KubeClient, cluster: Installed, over: Values = {}): Promise<void> {
   await makeNamespace(kube, OPERATOR_NAMESPACE, { "pod-security.kubernetes.io/enforce": "restricted" });
   await helmOnCluster(cluster, "install", over);
 }
 
-/** `helm upgrade --install`: as `installBerthChart` does it, whether it is there or not. @throws {Error} with helm's words. */
+/**
+ * `helm upgrade --install`: like `installBerthChart`, whether the release exists or not.
+ * @throws {Error} with helm's output
+ */
 export async function reinstallBerthChart(cluster: Installed, over: Values = {}): Promise<void> {
   await helmOnCluster(cluster, "upgrade", over, CHART, ["--install"]);
 }
 
-/** `helm upgrade`, with values over those of the installation. @throws {Error} with helm's words. */
+/** `helm upgrade`, with values that override those of the installation. @throws {Error} with helm's output */
 export async function upgradeBerthChart(cluster: Installed, over: Values = {}, chart = CHART): Promise<void> {
   await helmOnCluster(cluster, "upgrade", over, chart);
 }
 
-/** `helm rollback` to the revision before. @throws {Error} with helm's words. */
+/** `helm rollback` to the previous revision. @throws {Error} with helm's output */
 export async function rollbackBerthChart(cluster: Pick<E2eCluster, "kubeconfig" | "dir">): Promise<void> {
   const args = ["rollback", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", HELM_TIMEOUT];
   await helmFor(cluster, args);
@@ -61,7 +64,7 @@ async function helmOnCluster(
   await helmFor(cluster, args, { ...chartValues(cluster), ...over });
 }
 
-/** Runs helm on the cluster, with nothing of the user's own helm. @throws {Error} with its words. */
+/** Runs helm on the cluster, without the user's own helm configuration. @throws {Error} with helm's output */
 export async function helmFor(
   { kubeconfig, dir }: Pick<E2eCluster, "kubeconfig" | "dir">,
   args: readonly string[],

@@ -6,22 +6,22 @@ import { findClientTools } from "../../../testbed/cluster/client-tools.ts";
 import type { E2eCluster } from "./provided.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** Every object of a run, described, is far below. */
+/** Far more than a description of every object of a run. */
 const MAX_OUTPUT_BYTES = 64 * 1024 ** 2;
 
-/** How a run of kubectl ended. */
+/** The result of a run of kubectl. */
 export interface KubectlResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** Runs kubectl as a user with all rights would. Resolves also when it fails: with its exit code. */
+/** Runs kubectl with cluster-admin rights. Also resolves if kubectl fails, with its exit code. */
 export async function tryKubectl(
   { kubeconfig, dir }: Pick<E2eCluster, "kubeconfig" | "dir">,
   args: readonly string[],
 ): Promise<KubectlResult> {
-  // Nothing of the user's own: caches of discovery go to the run's folder.
+  // Without the user's own configuration; the discovery cache is in the run's folder.
   const env = { ...process.env, KUBECONFIG: kubeconfig, HOME: dir };
   const command = join(await findClientTools(), "kubectl");
   try {
@@ -34,14 +34,14 @@ export async function tryKubectl(
   }
 }
 
-/** What kubectl writes. @throws {Error} with its words when it fails. */
+/** The output of kubectl. @throws {Error} with kubectl's message if it fails */
 export async function kubectl(cluster: E2eCluster, args: readonly string[]): Promise<string> {
   const { code, stdout, stderr } = await tryKubectl(cluster, args);
   if (code !== 0) throw new Error(`kubectl ${args.join(" ")}: ${stderr || stdout}`);
   return stdout;
 }
 
-/** Runs a command in a Pod's session container, in its working directory, and returns what it wrote. */
+/** Runs a command in a Pod's session container, in its working directory, and returns its output. */
 export function execIn(world: E2eWorld, pod: Pod, command: readonly string[]): Promise<string> {
   const { namespace, cluster } = world;
   return kubectl(cluster, ["exec", "--namespace", namespace, pod.metadata.name ?? "", "--", ...command]);

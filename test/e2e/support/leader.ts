@@ -2,16 +2,19 @@ import { LEASES, type Pod } from "../../../src/kube/resource.ts";
 import { OPERATOR_NAMESPACE } from "./provided.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** The chart's release has one shard, whose Lease has its name. */
+/** The chart's release has one shard, and the shard's Lease has the release's name. */
 const LEASE = { namespace: OPERATOR_NAMESPACE, name: "berth" };
 
-/** Who holds the operators' Lease now: a Pod's name and what tells its processes apart. Empty: nobody. */
+/**
+ * The current holder of the operators' Lease: the Pod's name and a suffix for the process. Empty if no operator holds
+ * it.
+ */
 export async function leaderIdentity(world: E2eWorld): Promise<string> {
   const { spec } = await world.kube.get(LEASES, LEASE);
   return spec?.holderIdentity ?? "";
 }
 
-/** The operators' Pod that leads. */
+/** Waits for the operators' Pod that leads. */
 export function untilLed(world: E2eWorld): Promise<Pod> {
   return world.until("an operator that leads", async () => {
     const identity = await leaderIdentity(world);
@@ -20,7 +23,7 @@ export function untilLed(world: E2eWorld): Promise<Pod> {
   });
 }
 
-/** Another than this one leads. */
+/** Waits until another operator leads. */
 export function untilLedByAnother(world: E2eWorld, identity: string): Promise<string> {
   return world.until("another leader", async () => {
     const now = await leaderIdentity(world);

@@ -15,7 +15,7 @@ const KEY = newCredential("sk-ant-oat01");
 const POD = "0f6f1f3e-1111-2222-3333-444455556666";
 const SANDBOXED = ["ANTHROPIC_ENVIRONMENT_ID=env_01", `ANTHROPIC_WORK_SECRET=${KEY}`];
 
-/** A run of nothing: what a test puts somewhere is all that there is. */
+/** An empty run, which contains only what a test adds. */
 interface Run {
   readonly files?: Readonly<Record<string, string>>;
   readonly processes?: readonly SeenProcess[];
@@ -23,7 +23,7 @@ interface Run {
   readonly labels?: Readonly<Record<string, string>>;
 }
 
-/** Where the key is found. */
+/** The places where the key is found. */
 async function search({ files = {}, processes = [], objects = {}, labels = {} }: Run): Promise<[PlaceKind, string][]> {
   const dir = await mkdtemp(join(tmpdir(), "berth-leaks-"));
   const socket = join(dir, "control");

@@ -11,17 +11,17 @@ import { processPlaces, seenProcesses } from "./process-watch.ts";
 import { SIMULATOR_NAMESPACE } from "./simulator-pod.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** Every credential that was given out in this run: keys, work secrets, sessions tokens. */
+/** Every credential that was issued in this run: keys, work secrets, sessions tokens. */
 export async function everyCredential(world: E2eWorld): Promise<ReadonlySet<string>> {
   const recorded = await recordedCredentials(world.cluster.dir);
   return new Set([...recorded, ...(await world.simulator.credentials())]);
 }
 
-/** Where a credential may have leaked to. */
+/** The kinds of places to which a credential may leak. */
 export const PLACES = ["logs", "containers", "objects", "metrics", "processes"] as const;
 export type PlaceKind = (typeof PLACES)[number];
 
-/** Everything where a credential may have leaked to in this run, as far as it is still there. */
+/** Every place to which a credential may have leaked in this run, as far as it still exists. */
 export async function everyPlace(world: E2eWorld): Promise<Record<PlaceKind, Place[]>> {
   const { dir } = world.cluster;
   const [logs, containers, objects, metrics, processes] = await Promise.all([
@@ -35,8 +35,8 @@ export async function everyPlace(world: E2eWorld): Promise<Record<PlaceKind, Pla
 }
 
 /**
- * What the operators logged, and on a node of ours all that the node's and the control plane's programs did, the API
- * server's audit log too.
+ * The operators' logs. On our own node also those of the node and the control plane, including the API server's audit
+ * log.
  */
 async function programLogs({ cluster }: E2eWorld): Promise<Place[]> {
   const operators = await textsBelow(join(cluster.dir, OPERATOR_LOGS));
@@ -47,7 +47,7 @@ async function programLogs({ cluster }: E2eWorld): Promise<Place[]> {
   return [...operators, ...(await textsBelow(logs)), ...controlPlane, audit];
 }
 
-/** What containers of all Pods wrote, but the simulator's: it says at its start which key it takes. */
+/** The output of all Pods' containers except the simulator's, which prints its admin key at its start. */
 async function containerLogs(dir: string): Promise<Place[]> {
   const texts = await textsBelow(join(dir, POD_LOGS));
   return texts.filter(({ where }) => !where.includes(`/${POD_LOGS}/${SIMULATOR_NAMESPACE}_`));
@@ -55,7 +55,7 @@ async function containerLogs(dir: string): Promise<Place[]> {
 
 async function textsBelow(folder: string): Promise<Place[]> {
   const files = (await filesBelow(folder)).map((file) => join(folder, file));
-  // What is no text is searched as well.
+  // Binary files are searched too.
   return await Promise.all(files.map(async (where) => ({ where, text: await readFile(where, "latin1") })));
 }
 
@@ -65,7 +65,7 @@ interface ApiResource {
   readonly verbs: readonly string[];
 }
 
-/** All objects of all kinds but Secrets: Events too. */
+/** All objects of all kinds except Secrets, including Events. */
 async function apiObjects({ kube }: E2eWorld): Promise<Place[]> {
   const objects = (await everyObject(kube)).filter(({ kind }) => kind !== "Secret");
   return objects.map(({ kind, object }) => {
@@ -74,7 +74,7 @@ async function apiObjects({ kube }: E2eWorld): Promise<Place[]> {
   });
 }
 
-/** Every object that the API server has, of whatever kind. */
+/** Every object of every kind on the API server. */
 export async function everyObject(kube: KubeClient): Promise<{ readonly kind: string; readonly object: KubeObject }[]> {
   const get = async <T>(path: string) => (await kube.raw("GET", path)) as T;
   const { groups } = await get<{ groups: { preferredVersion: { groupVersion: string } }[] }>("/apis");

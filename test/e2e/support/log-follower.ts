@@ -13,14 +13,14 @@ import { createMetrics } from "../../../src/observe/metrics.ts";
 import { Informer } from "../../../src/watch/informer.ts";
 import { OPERATOR_NAMESPACE, OPERATOR_SELECTOR } from "./provided.ts";
 
-/** Folder within that of a run. */
+/** A folder in the run's folder. */
 export const OPERATOR_LOGS = "operator-logs";
-/** Between two looks at a log that could not be followed: the container has not started, or the API server is away. */
+/** Between two attempts to follow a log: the container may not have started, or the API server may be unavailable. */
 const PAUSE_MS = 500;
 
 /**
- * Writes what the operators' Pods log into a file per Pod, as long as it runs: their logs go with them, and tests end
- * many. Each line has kubelet's time before it.
+ * Follows the logs of the operators' Pods into one file per Pod. The logs are deleted with their Pods, of which tests
+ * end many. Each line starts with the kubelet's timestamp.
  */
 export class LogFollower implements AsyncDisposable {
   readonly #kubectl: string;
@@ -70,7 +70,7 @@ export class LogFollower implements AsyncDisposable {
       const seen = since;
       for await (const line of createInterface({ input: child.stdout })) {
         const [at = ""] = line.split(" ", 1);
-        // `--since-time` has no more than seconds.
+        // `--since-time` has a resolution of one second.
         if (at <= seen) continue;
         since = at;
         file.write(`${line}\n`);

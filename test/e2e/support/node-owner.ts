@@ -1,6 +1,7 @@
 /**
- * A process that keeps a node of its own, with a Pod on it, to see what is left of it: `node-owner.ts ARCHIVE`. Prints a
- * line of JSON when the Pod runs; SIGTERM: stops the node, prints how long that took in milliseconds, and ends.
+ * A process that runs its own node with a Pod, so that a test can check what is left of it: `node-owner.ts ARCHIVE`. It
+ * prints a line of JSON when the Pod runs. On SIGTERM it stops the node, prints the milliseconds that this took, and
+ * ends.
  */
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";

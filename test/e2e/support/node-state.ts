@@ -3,10 +3,12 @@ import { type SimulatedNode, startNode } from "../../../testbed/node/node.ts";
 import { nodeControl } from "./operator-process.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** How soon a Pod leaves a node that is said to be lost, in seconds: Kubernetes' own default is five minutes. */
+/** Seconds after which a Pod leaves a lost node; the default of Kubernetes is five minutes. */
 export const LEAVES_AFTER_SECONDS = 2;
 
-/** Parts of a Pod's spec: it leaves a lost node soon, and has time to hear by a beat that its item is to stop. */
+/**
+ * Parts of a Pod's spec: the Pod leaves a lost node soon, and its worker has time to receive the stop with a heartbeat.
+ */
 export const LEAVES_SOON = {
   terminationGracePeriodSeconds: 8,
   tolerations: ["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"].map((key) => ({
@@ -16,21 +18,21 @@ export const LEAVES_SOON = {
 };
 
 /**
- * Another node, which is always well and takes no Pod. Where all nodes of a cluster are silent, Kubernetes believes that
- * its own network is to blame, taints none and deletes nothing.
+ * Starts another node that is always healthy and accepts no Pod. If all nodes of a cluster are silent, Kubernetes
+ * blames its own network, and neither taints nodes nor deletes Pods.
  */
 export function startWellNode(world: E2eWorld): Promise<SimulatedNode> {
   const taints = [{ key: "example.com/nobody", effect: "NoSchedule" }];
   return startNode({ client: world.cluster.kubeconfig, name: "well", taints });
 }
 
-/** The node of a cluster of ours. */
+/** The node of our own cluster. */
 export async function nodeNow(world: E2eWorld): Promise<Node> {
   const { nodeName } = await nodeControl(world).state();
   return await world.kube.get(NODES, { name: nodeName });
 }
 
-/** Waits until the node's condition Ready has this status: `Unknown` once kubelet was silent for too long. */
+/** Waits until the node's condition Ready has this status; `Unknown` means that the kubelet was silent for too long. */
 export function untilNodeReady(world: E2eWorld, wanted: "True" | "False" | "Unknown"): Promise<Node> {
   return world.until(`a node with Ready=${wanted}`, async () => {
     const node = await nodeNow(world);
@@ -39,17 +41,17 @@ export function untilNodeReady(world: E2eWorld, wanted: "True" | "False" | "Unkn
   });
 }
 
-/** kill -9 to all that a Pod's containers run, whatever Kubernetes thinks of it; its sandbox stays. */
+/** Kills all processes of a Pod's containers with SIGKILL, without telling Kubernetes. The sandbox stays. */
 export async function killContainersOf(world: E2eWorld, { metadata: { uid = "" } }: Pod): Promise<void> {
   const control = nodeControl(world);
   const programs = (await control.processes()).filter(({ arguments: [command] }) => command !== PAUSE);
   const files = programs.map(({ pid }) => `/proc/${pid}/cgroup`);
-  // The path of a process's control group has its Pod's uid. Some are gone by now.
+  // The path of a process's control group contains its Pod's uid. Some processes may have ended by now.
   const { stdout } = await control.run("grep", ["--files-with-matches", "--no-messages", uid, ...files]);
   const pids = [...stdout.matchAll(/^\/proc\/(\d+)\//gm)].map(([, pid = ""]) => pid);
   if (pids.length === 0) throw new Error(`nothing of Pod ${uid} runs`);
   await control.run("kill", ["-9", ...pids]);
 }
 
-/** What a sandbox runs. */
+/** The program of a sandbox. */
 const PAUSE = "/bin/busybox";

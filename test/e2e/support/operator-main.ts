@@ -3,8 +3,8 @@ import { runOperator } from "../../../src/operator.ts";
 import { parseSettings, processEnvironment } from "../../../src/settings/config.ts";
 
 /**
- * The operator as a process in the node's namespaces, which it ends with: `operator-main.ts TIME_SCALE [flags of berth
- * run]`. With a scale above 1 its own timers pass faster than a user can have it.
+ * The operator as a process in the node's namespaces, which ends with the node: `operator-main.ts TIME_SCALE [flags of
+ * berth run]`. A scale above 1 makes its own timers faster than a user can set them.
  */
 const [scale = "1", ...flags] = process.argv.slice(2);
 const ending = new AbortController();

@@ -10,7 +10,10 @@ import { OPERATOR_DEPLOYMENT, OPERATOR_NAMESPACE, OPERATOR_REPLICAS } from "./pr
 import type { E2eWorld } from "./world.ts";
 
 const MAIN = fileURLToPath(new URL("./operator-main.ts", import.meta.url));
-/** Of the first process; another one beside it has the next. No Pod has it: Pods have addresses of their own. */
+/**
+ * The port of the first process; each further one uses the next port. It can't conflict with a Pod, because Pods have
+ * their own addresses.
+ */
 const FIRST_METRICS_PORT = 18_080;
 /** Longer than any test. */
 const TOKEN_SECONDS = 3_600;
@@ -19,36 +22,36 @@ const END_PATIENCE_MS = 60_000;
 
 let started = 0;
 
-/** The node's own switches. @throws {Error} the cluster is somebody else's: such a test is skipped (`hasNodeControl`). */
+/** Controls the node. @throws {Error} if the cluster is a given one; skip such tests with `hasNodeControl` */
 export function nodeControl(world: E2eWorld): NodeControl {
   const { nodeControl: socket } = world.cluster;
   if (socket === undefined) throw new Error("this cluster's node has no switches: skip the test, by hasNodeControl()");
   return connectNodeControl(socket);
 }
 
-/** An operator that runs on the node itself, as the chart's service account. */
+/** An operator that runs on the node itself, with the chart's service account. */
 export interface NodeOperator extends AsyncDisposable {
-  /** As the node's control knows it. */
+  /** Its name in the node's control. */
   readonly name: string;
-  /** Everything it logged so far. */
+  /** Everything it has logged so far. */
   log(): Promise<LogLine[]>;
-  /** kill -9: no clean-up of any kind. */
+  /** Sends SIGKILL; the operator cleans up nothing. */
   kill(): Promise<void>;
-  /** SIGTERM, and waits for its end. */
+  /** Sends SIGTERM, and waits for the process to end. */
   stop(): Promise<ProgramEnd>;
 }
 
 export interface NodeOperatorOptions {
-  /** How much faster than a user's its own timers pass; 1 unless given. */
+  /** How much faster its own timers run than a user's; 1 by default. */
   readonly timeScale?: number;
-  /** More flags of `berth run`. */
+  /** Additional flags of `berth run`. */
   readonly flags?: readonly string[];
 }
 
 /**
- * Takes the place of the Deployment, which has no replicas meanwhile: for tests of drains and of a kubelet that is gone,
- * where an operator in a Pod would lose itself. It runs from the sources, in the node's namespaces, as the chart's
- * service account. At its end the Deployment is as before. Not beside other tests.
+ * Replaces the Deployment, which has no replicas meanwhile. It is for tests of drains and of a stopped kubelet, which
+ * would also affect an operator in a Pod. It runs from the sources, in the node's namespaces, with the chart's service
+ * account. At its end the Deployment is restored. Don't use it concurrently with other tests.
  */
 export async function runOperatorProcess(world: E2eWorld, options: NodeOperatorOptions = {}): Promise<NodeOperator> {
   await using stack = new AsyncDisposableStack();
@@ -60,7 +63,7 @@ export async function runOperatorProcess(world: E2eWorld, options: NodeOperatorO
   return { ...operator, [Symbol.asyncDispose]: () => rest.disposeAsync() };
 }
 
-/** One more process, beside whatever operators there are. */
+/** Starts another process in addition to any operators that run. */
 export async function startOperatorProcess(
   world: E2eWorld,
   { timeScale = 1, flags = [] }: NodeOperatorOptions = {},
@@ -111,7 +114,7 @@ export async function startOperatorProcess(
   return operator;
 }
 
-/** Its token is the chart's service account's, its address the API server's within the node. */
+/** Writes a kubeconfig with a token of the chart's service account and the API server's address within the node. */
 async function writeOperatorKubeconfig(world: E2eWorld, control: NodeControl, name: string): Promise<string> {
   const { server, caFile } = await control.state();
   const path = `/api/v1/namespaces/${OPERATOR_NAMESPACE}/serviceaccounts/${OPERATOR_DEPLOYMENT}/token`;
@@ -127,7 +130,7 @@ async function writeOperatorKubeconfig(world: E2eWorld, control: NodeControl, na
   return file;
 }
 
-/** Gives the Deployment its replicas back and waits until all are ready. */
+/** Restores the Deployment's replicas, and waits until all are ready. */
 export async function restoreDeployment(world: E2eWorld): Promise<void> {
   await world.operators.scale(OPERATOR_REPLICAS);
   await world.until("the operators' Pods are ready", async () => {

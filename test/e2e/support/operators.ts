@@ -8,13 +8,13 @@ import type { PodProxy } from "./pod-proxy.ts";
 import { parseMetrics, type Sample, sumOf } from "./prometheus-text.ts";
 import { OPERATOR_DEPLOYMENT, OPERATOR_NAMESPACE, OPERATOR_SELECTOR } from "./provided.ts";
 
-/** Of the chart's values. */
+/** The chart's default. */
 export const METRICS_PORT = 8080;
 
 /** A line of an operator's log. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly msg?: string; readonly level?: string };
 
-/** Where metrics can be read beside the Deployment's Pods: a process of a test. Resolves with a page of metrics. */
+/** Reads the metrics of an operator outside the Deployment, such as a test's own process. */
 export type MetricsSource = () => Promise<string>;
 
 /** The operators of the cluster: those of the Deployment, and those that a test runs itself. */
@@ -24,14 +24,14 @@ export class Operators {
   readonly #dir: string;
   readonly #sources = new Set<MetricsSource>();
 
-  /** @param dir of the run, where the followed logs are. */
+  /** @param dir the run's folder, which contains the followed logs */
   constructor(kube: KubeClient, proxy: PodProxy, dir: string) {
     this.#kube = kube;
     this.#proxy = proxy;
     this.#dir = dir;
   }
 
-  /** Pods of the Deployment, as the API server has them now. */
+  /** Pods of the Deployment, read from the API server. */
   async pods(): Promise<Pod[]> {
     const { items } = await this.#kube.list(PODS, {
       namespace: OPERATOR_NAMESPACE,
@@ -40,7 +40,7 @@ export class Operators {
     return items;
   }
 
-  /** Those that are ready and stay. */
+  /** Pods that are ready and not being deleted. */
   async readyPods(): Promise<Pod[]> {
     return (await this.pods()).filter(
       ({ metadata, status }) =>
@@ -49,19 +49,19 @@ export class Operators {
     );
   }
 
-  /** The Deployment's `spec.replicas` becomes this. */
+  /** Sets the Deployment's `spec.replicas`. */
   async scale(replicas: number): Promise<void> {
     const ref = { namespace: OPERATOR_NAMESPACE, name: OPERATOR_DEPLOYMENT };
     await this.#kube.patch(DEPLOYMENTS, ref, { spec: { replicas } }, { type: "merge" });
   }
 
-  /** Counts these metrics too. Returns what ends that. */
+  /** Includes these metrics. Returns a function that ends that. */
   addSource(source: MetricsSource): () => void {
     this.#sources.add(source);
     return () => void this.#sources.delete(source);
   }
 
-  /** All series of all operators that can be asked now. */
+  /** All series of all operators that can be reached now. */
   async samples(): Promise<Sample[]> {
     const pages = [
       ...(await this.readyPods()).map(({ metadata }) => this.#page(metadata.name ?? "")),
@@ -70,7 +70,7 @@ export class Operators {
     return (await Promise.all(pages)).flatMap(parseMetrics);
   }
 
-  /** Sum over all operators; undefined when none has such a series. An operator that restarts counts from 0. */
+  /** The sum over all operators; undefined if none has such a series. An operator that restarts counts from 0. */
   async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number | undefined> {
     return sumOf(await this.samples(), name, labels);
   }
@@ -78,19 +78,22 @@ export class Operators {
   async #page(pod: string): Promise<string> {
     const port = { namespace: OPERATOR_NAMESPACE, pod, port: METRICS_PORT };
     const { status, text } = await this.#proxy.toPod(port, { method: "GET", path: "/metrics" });
-    // It went in the meantime: it has no figures any more.
+    // The Pod has been deleted meanwhile, and has no metrics any more.
     if (status === 404) return "";
     if (status !== 200) throw new Error(`metrics of ${pod}: ${status} ${text.slice(0, 500)}`);
     return text;
   }
 
-  /** @throws {Error} something was counted under a value that docs/metric-labels.md does not know. */
+  /** @throws {Error} if a label has a value that docs/metric-labels.md does not list */
   async assertDocumentedLabels(): Promise<void> {
     const unknown = undocumentedLabels(await this.samples());
     if (unknown.length > 0) throw new Error(`docs/metric-labels.md lacks ${unknown.join(", ")}`);
   }
 
-  /** What all Pods of the Deployment logged in this run, also those that are gone, each with its Pod's name: `pod` is the line's own. */
+  /**
+   * The log lines of all Pods of the Deployment in this run, including deleted ones. `operator` is the Pod's name,
+   * because `pod` is a field of some lines.
+   */
   async log(): Promise<readonly (LogLine & { readonly operator: string })[]> {
     const dir = join(this.#dir, OPERATOR_LOGS);
     const files = await readdir(dir).catch(() => []);
@@ -103,7 +106,7 @@ async function linesOf(path: string, file: string) {
   const operator = file.replace(/\.log$/, "");
   const text = await readFile(path, "utf8");
   return text.split("\n").flatMap((line) => {
-    // Each line has kubelet's time before it.
+    // Each line starts with the kubelet's timestamp.
     const at = line.indexOf(" ");
     try {
       return [{ ...(JSON.parse(line.slice(at + 1)) as LogLine), operator }];
@@ -113,7 +116,7 @@ async function linesOf(path: string, file: string) {
   });
 }
 
-/** The service account of the operators in a namespace, as the API server names it. @throws {Error} there are none. */
+/** The user name of the operators' service account in a namespace. @throws {Error} if there are no operators */
 export async function operatorUser(kube: KubeClient, namespace: string): Promise<string> {
   const { items } = await kube.list(PODS, { namespace, labelSelector: OPERATOR_SELECTOR });
   const account = (items[0]?.spec as { readonly serviceAccountName?: string } | undefined)?.serviceAccountName;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { filesBelow, POD_LOGS, PodLogKeeper } from "./pod-log-keeper.ts";
 
-test("keeps what a container wrote, and writes later, when its Pod is gone", async () => {
+test("keeps the output of a deleted Pod's container, including what it writes later", async () => {
   const dir = await mkdtemp(join(tmpdir(), "berth-pod-logs-"));
   try {
     const from = join(dir, "kubelet");
@@ -23,6 +23,6 @@ test("keeps what a container wrote, and writes later, when its Pod is gone", asy
   }
 });
 
-test("has nothing to keep where kubelet has no folder yet", async () => {
+test("keeps nothing if the kubelet has no folder yet", async () => {
   expect(await filesBelow(join(tmpdir(), "berth-there-is-no-such-folder"))).toEqual([]);
 });

@@ -2,20 +2,20 @@ import { link, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { realClock, sleep } from "../../../src/core/clock.ts";
 
-/** Folder within that of a run: `NAMESPACE_POD_UID/CONTAINER/N.log`, as kubelet has them. */
+/** A folder in the run's folder: `NAMESPACE_POD_UID/CONTAINER/N.log`, as in the kubelet's folder. */
 export const POD_LOGS = "pod-logs";
-/** A Pod is there for longer. */
+/** Shorter than the life of a Pod. */
 const PAUSE_MS = 500;
 
 /**
- * Keeps what containers wrote, as long as it runs: kubelet deletes it with the Pod. By hard links, so that nothing is
- * copied and what is written later is there too.
+ * Keeps the logs of containers, which the kubelet deletes with their Pods. It uses hard links, which need no copying
+ * and include what is written later.
  */
 export class PodLogKeeper implements AsyncDisposable {
   readonly #ending = new AbortController();
   readonly #running: Promise<void>;
 
-  /** @param podLogs kubelet's folder, on the file system of `dir`. */
+  /** @param podLogs the kubelet's folder, on the same file system as `dir` */
   constructor(podLogs: string, dir: string) {
     this.#running = this.#run(podLogs, join(dir, POD_LOGS));
   }
@@ -29,7 +29,7 @@ export class PodLogKeeper implements AsyncDisposable {
           await mkdir(join(to, file, ".."), { recursive: true, mode: 0o700 });
           await link(join(from, file), join(to, file));
         } catch (error) {
-          // It may be gone by now.
+          // The file may have been deleted meanwhile.
           if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
         }
         kept.add(file);
@@ -43,7 +43,7 @@ export class PodLogKeeper implements AsyncDisposable {
   }
 }
 
-/** Paths of all files below a folder, relative to it; none where there is no such folder. */
+/** Paths of all files below a folder, relative to it; empty if there is no such folder. */
 export async function filesBelow(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
   const below = entries.map(async (entry) => {

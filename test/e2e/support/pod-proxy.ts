@@ -24,17 +24,18 @@ export interface ProxiedAnswer {
   readonly text: string;
 }
 
-/** One request; longer than a busy node needs. */
+/** Limit of one request; longer than a busy node needs. */
 const REQUEST_TIMEOUT_MS = 20_000;
-/** How long requests are repeated while the API server, or its way to the Pod, is away. */
+/** How long requests are repeated while the API server, or its connection to the Pod, is unavailable. */
 const PATIENCE_MS = 60_000;
 const PAUSE_MS = 250;
-/** What the API server says when it cannot reach the Pod, or is itself not ready. */
+/** The API server's status codes if it can't reach the Pod, or is not ready itself. */
 const AWAY = [502, 503, 504];
 
 /**
- * Plain HTTP to Pods and nodes by way of the API server: all that a test outside the cluster's network needs, with nothing
- * but a kubeconfig. The API server strips `Authorization` on the way. Requests that may be repeated are, while it is away.
+ * Plain HTTP to Pods and nodes through the API server. A test outside the cluster's network needs only a kubeconfig for
+ * it. The API server strips `Authorization`. While the API server is unavailable, requests that can safely be repeated
+ * are.
  */
 export class PodProxy implements AsyncDisposable {
   readonly #access: ClusterAccess;
@@ -46,19 +47,19 @@ export class PodProxy implements AsyncDisposable {
     this.#credentials = new Credentials(this.#access.auth, realClock);
   }
 
-  /** @throws {Error} no answer. Resolves with whatever status the Pod, or the API server, answers. */
+  /** Resolves with any status that the Pod or the API server answers. @throws {Error} if there is no answer */
   toPod(port: PodPort, request: ProxiedRequest): Promise<ProxiedAnswer> {
     return this.#send(`/api/v1/namespaces/${port.namespace}/pods/http:${port.pod}:${port.port}/proxy`, request);
   }
 
-  /** A port that a process on the node's own network listens on, at every address. */
+  /** Sends a request to a port on which a process in the node's own network listens at every address. */
   toNode(node: string, port: number, request: ProxiedRequest): Promise<ProxiedAnswer> {
     return this.#send(`/api/v1/nodes/http:${node}:${port}/proxy`, request);
   }
 
   async #send(base: string, request: ProxiedRequest): Promise<ProxiedAnswer> {
     const bound = AbortSignal.timeout(PATIENCE_MS);
-    // A repeated POST might be done twice: it is sent again only where it surely was not delivered.
+    // A repeated POST could take effect twice, so it is sent again only if it was certainly not delivered.
     const repeatable = request.method !== "POST";
     for (;;) {
       const answer = await this.#once(base, request).catch((error: unknown) => ({ error }));
@@ -114,7 +115,7 @@ export class PodProxy implements AsyncDisposable {
   }
 }
 
-/** The API server's own answers are of kind Status; what the Pod says is not. */
+/** The API server's own answers are of kind Status; a Pod's are not. */
 function isServersOwn(body: Buffer): boolean {
   try {
     const answer = JSON.parse(body.toString("utf8")) as { kind?: unknown };

@@ -3,17 +3,17 @@ import { readPodState } from "../../../src/pods/pod-state.ts";
 import type { Served } from "./session-life.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** How the stock TypeScript worker is started in its image. */
+/** The command of the stock TypeScript worker in its image. */
 export const TYPESCRIPT_COMMAND: readonly string[] = ["node", "/app/worker.mjs"];
 
 const SECOND_MS = 1_000;
 
-/** The Pod as it is now; as it was seen last, when it is gone. */
+/** The current state of the Pod; its last known state if it is deleted. */
 export function latest(world: E2eWorld, pod: Pod): Pod {
   return world.history(pod).at(-1) ?? pod;
 }
 
-/** How kubelet says that the session's container ended; undefined: it never said so. */
+/** The end of the session's container as reported by the kubelet; undefined if never reported. */
 export function terminatedOf(world: E2eWorld, { pod }: Pick<Served, "pod">): ContainerStateTerminated | undefined {
   const name = pod.metadata.annotations?.["berth.dev/session-container"];
   for (const { status } of world.history(pod).toReversed()) {
@@ -23,7 +23,7 @@ export function terminatedOf(world: E2eWorld, { pod }: Pick<Served, "pod">): Con
   return undefined;
 }
 
-/** A counter of this Environment's, over all operators; one that nothing was counted in yet may have no series. */
+/** A counter of this Environment over all operators. It may have no series before the first count. */
 export async function counted(
   world: E2eWorld,
   name: string,
@@ -32,17 +32,20 @@ export async function counted(
   return (await world.metric(name, labels)) ?? 0;
 }
 
-/** Pods that take room now, whatever they wait for. */
+/** Pods that use capacity now, whatever they wait for. */
 export function alive(world: E2eWorld): Pod[] {
   return world.pods.filter((pod) => readPodState(pod).is !== "ended" && !pod.metadata.deletionTimestamp);
 }
 
-/** How many Pods there ever were. */
+/** The number of Pods that ever existed. */
 export function created(world: E2eWorld): number {
   return world.views.everyPod.length;
 }
 
-/** How long the session's container has run, by the clock of this machine. Its worker may beat before kubelet says so. */
+/**
+ * Seconds for which the session's container has run, by this machine's clock. Its worker may send a heartbeat before
+ * the kubelet reports the start.
+ */
 export async function ranSeconds(world: E2eWorld, { pod }: Pick<Served, "pod">): Promise<number> {
   const { startedAtMs } = await world.until(`Pod ${pod.metadata.name} is said to run`, () => {
     const state = readPodState(latest(world, pod));
@@ -51,7 +54,7 @@ export async function ranSeconds(world: E2eWorld, { pod }: Pick<Served, "pod">):
   return Math.ceil((Date.now() - startedAtMs) / SECOND_MS);
 }
 
-/** Lowers the Pod's deadline, so that kubelet ends it in so many seconds. */
+/** Lowers the Pod's deadline, so that the kubelet ends the Pod in this many seconds. */
 export async function endPodIn(world: E2eWorld, pod: Pod, seconds: number): Promise<void> {
   const startTime = await world.until("the Pod's start", () => latest(world, pod).status?.startTime);
   const age = Math.ceil((Date.now() - Date.parse(startTime)) / SECOND_MS);
@@ -59,7 +62,7 @@ export async function endPodIn(world: E2eWorld, pod: Pod, seconds: number): Prom
   await world.kube.patch(PODS, ref, { spec: { activeDeadlineSeconds: age + seconds } }, { type: "merge" });
 }
 
-/** As `kubectl drain` does it. */
+/** Evicts a Pod as `kubectl drain` does. */
 export async function evictPod(world: E2eWorld, pod: Pod): Promise<void> {
   const { name } = pod.metadata;
   const { namespace } = world;
@@ -69,7 +72,7 @@ export async function evictPod(world: E2eWorld, pod: Pod): Promise<void> {
   });
 }
 
-/** As `kubectl delete pod` does it; with `force`, as with `--force --grace-period=0`. */
+/** Deletes a Pod as `kubectl delete pod` does; with `force`, as with `--force --grace-period=0`. */
 export async function deletePod(world: E2eWorld, pod: Pod, force = false): Promise<void> {
   const ref = { namespace: world.namespace, name: pod.metadata.name ?? "" };
   await world.kube.delete(PODS, ref, force ? { gracePeriodSeconds: 0 } : {});

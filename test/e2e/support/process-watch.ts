@@ -4,12 +4,12 @@ import { realClock, sleep } from "../../../src/core/clock.ts";
 import type { NodeControl } from "../../../testbed/real-node/control-protocol.ts";
 import type { Place } from "../../support/leak-search.ts";
 
-/** File within the folder of a run: a JSON object for each process. */
+/** A file in the run's folder, with a JSON object for each process. */
 const PROCESSES = "processes";
-/** Sessions are short: often enough to see the processes of most. */
+/** Sessions are short; this is frequent enough to catch the processes of most. */
 const PAUSE_MS = 1_000;
 
-/** A process as it was seen on the node. */
+/** A process that was seen on the node. */
 export interface SeenProcess {
   /** UID of its Pod; undefined for a program of the node. */
   readonly pod?: string | undefined;
@@ -18,7 +18,7 @@ export interface SeenProcess {
   readonly variables: readonly string[];
 }
 
-/** Writes down arguments and environment of every process that it sees on the node, as long as it runs, each once. */
+/** Records the arguments and environment of every process on the node, once each. */
 export class ProcessWatch implements AsyncDisposable {
   readonly #ending = new AbortController();
   readonly #running: Promise<void>;
@@ -28,10 +28,10 @@ export class ProcessWatch implements AsyncDisposable {
   }
 
   async #run(control: NodeControl, file: string): Promise<void> {
-    // By id and arguments: a process becomes another program.
+    // By process id and arguments, because a process can execute another program.
     const seen = new Set<string>();
     do {
-      // The node may be on its way out.
+      // The node may be ending.
       const processes = await control.processes().catch(() => []);
       const fresh = processes.flatMap(({ pid, arguments: words }) => {
         const key = `${pid} ${words.join(" ")}`;
@@ -62,7 +62,7 @@ export async function seenProcesses(dir: string): Promise<SeenProcess[]> {
   return text.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line) as SeenProcess]));
 }
 
-/** What a sandbox's program is given by its environment is its own. */
+/** Credentials that a sandbox's program rightly has in its environment. */
 const OWN = /^ANTHROPIC_(WORK_SECRET|ENVIRONMENT_KEY)=/;
 const SANDBOX = /^ANTHROPIC_ENVIRONMENT_ID=/;
 
@@ -71,13 +71,13 @@ export function isInSandbox({ pod, variables }: SeenProcess): boolean {
   return pod !== undefined && variables.some((variable) => SANDBOX.test(variable));
 }
 
-/** Arguments and environments, without what a sandbox's program is to have. */
+/** Arguments and environments, without the credentials that a sandbox's program may have. */
 export function processPlaces(processes: readonly SeenProcess[]): Place[] {
   return processes.map((process) => {
     const { pod = "the node", arguments: words, variables } = process;
     const own = isInSandbox(process) ? OWN : undefined;
     const rest = variables.filter((variable) => !own?.test(variable));
-    // No more of the arguments: they may hold what is looked for.
+    // Only the program's name, because further arguments may contain the credential.
     const where = `process ${words[0]} of ${pod}`;
     return { where, text: [...words, ...rest].join("\n") };
   });

@@ -2,7 +2,7 @@ import { Counter, Histogram, Registry } from "prom-client";
 import { expect, test } from "vitest";
 import { parseMetrics, sumOf } from "./prometheus-text.ts";
 
-test("reads what prom-client writes: values, labels with quotes, families of series", async () => {
+test("parses the output of prom-client: values, labels with quotes, families of series", async () => {
   const registers = [new Registry()];
   const [registry] = registers;
   const ended = new Counter({ name: "ended_total", help: "h", labelNames: ["reason", "name"], registers });
@@ -18,13 +18,13 @@ test("reads what prom-client writes: values, labels with quotes, families of ser
   expect(new Set(samples.map(({ metric }) => metric))).toEqual(new Set(["ended_total", "wait_seconds"]));
 });
 
-test("tells what there is not from what is 0", () => {
+test("distinguishes a missing series from one of value 0", () => {
   const samples = parseMetrics("# TYPE a gauge\na 0\n");
   expect(sumOf(samples, "a")).toBe(0);
   expect(sumOf(samples, "b")).toBeUndefined();
   expect(sumOf(samples, "a", { reason: "x" })).toBeUndefined();
 });
 
-test("takes a page that is none for an error", () => {
+test("rejects a page that contains no metrics", () => {
   expect(() => parseMetrics("<html>\n")).toThrow("<html>");
 });

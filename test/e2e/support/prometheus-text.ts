@@ -1,14 +1,17 @@
 /** One series of a page of metrics. */
 export interface Sample {
-  /** Of the series: with `_bucket`, `_sum` or `_count`. */
+  /** The name of the series, with `_bucket`, `_sum` or `_count`. */
   readonly name: string;
-  /** Of the family that it belongs to. */
+  /** The name of its family. */
   readonly metric: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly value: number;
 }
 
-/** Reads Prometheus' text format, as far as prom-client writes it. @throws {Error} a line is neither comment nor sample. */
+/**
+ * Parses the part of Prometheus' text format that prom-client writes.
+ * @throws {Error} if a line is neither comment nor sample
+ */
 export function parseMetrics(text: string): Sample[] {
   const samples: Sample[] = [];
   let family = "";
@@ -24,7 +27,7 @@ export function parseMetrics(text: string): Sample[] {
   return samples;
 }
 
-/** Sum of all series of that name that bear these labels; undefined when there is none. */
+/** The sum of all series with this name and these labels; undefined if there is none. */
 export function sumOf(
   samples: readonly Sample[],
   name: string,

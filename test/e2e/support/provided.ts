@@ -1,18 +1,18 @@
 import { inject } from "vitest";
 
-/** What the end-to-end tests know of the cluster that they share: paths of files, names, and addresses within the cluster. */
+/** What the end-to-end tests know about their shared cluster: file paths, names, and addresses within the cluster. */
 export interface E2eCluster {
   /** With all rights. */
   readonly kubeconfig: string;
-  /** Socket of the node's own switches (`connectNodeControl`); unset on a cluster that is somebody else's. */
+  /** Socket of the node's control (`connectNodeControl`); unset on a given cluster. */
   readonly nodeControl?: string;
-  /** Folder of this run: logs of the operators, credentials that were given out. */
+  /** The run's folder: logs of the operators, and credentials that were issued. */
   readonly dir: string;
   readonly images: E2eImages;
   readonly simulator: SimulatorPlace;
 }
 
-/** References of the images, as Pods name them. */
+/** References of the images in Pod specs. */
 export interface E2eImages {
   readonly operator: string;
   readonly typescript: string;
@@ -20,14 +20,14 @@ export interface E2eImages {
   readonly simulator: string;
 }
 
-/** The work simulator that all tests of a run share; each has an environment of its own in it. */
+/** The work simulator that all tests of a run share. Each test has its own environment in it. */
 export interface SimulatorPlace {
   readonly namespace: string;
   readonly pod: string;
   readonly port: number;
-  /** Where Pods reach it: a cluster IP. */
+  /** The URL for Pods, with a cluster IP. */
   readonly url: string;
-  /** Networks that Pods must reach for that, as a NetworkPolicy names them: its Service, and the Pod behind that. */
+  /** Networks that Pods must reach for that, for a NetworkPolicy: the simulator's Service and its Pod. */
   readonly cidrs: readonly string[];
   readonly adminToken: string;
 }
@@ -41,21 +41,21 @@ export const OPERATOR_REPLICAS = 2;
 
 declare module "vitest" {
   export interface ProvidedContext {
-    /** Unset where the run is skipped: then no test runs, but files are loaded all the same. */
+    /** Unset if the run is skipped: then no test runs, but vitest still loads the files. */
     e2e: E2eCluster | undefined;
-    /** Why all tests of the run are skipped; empty: they are not. */
+    /** Why all tests of the run are skipped; empty if they are not. */
     e2eSkipped: string;
   }
 }
 
-/** The shared cluster. Call it in tests and hooks. @throws {Error} the run is skipped. */
+/** The shared cluster. Call it only in tests and hooks. @throws {Error} if the run is skipped */
 export function e2eCluster(): E2eCluster {
   const cluster = inject("e2e");
   if (!cluster) throw new Error(`the end-to-end tests are skipped: ${inject("e2eSkipped")}`);
   return cluster;
 }
 
-/** Whether the node can be disturbed: `test.skipIf(!hasNodeControl())`. True while the run is skipped as a whole. */
+/** Whether a test can disturb the node: `test.skipIf(!hasNodeControl())`. True if the whole run is skipped. */
 export function hasNodeControl(): boolean {
   const cluster = inject("e2e");
   return cluster === undefined || cluster.nodeControl !== undefined;

@@ -13,7 +13,7 @@ import { RemoteSimulator } from "./remote-simulator.ts";
 const TOKEN = "admin-token";
 const PREFIX = "/api/v1/namespaces/ns/pods/http:simulator:80/proxy";
 
-/** An API server of which only the proxy to one Pod is there: it strips Authorization, and is away when told. */
+/** Stands for an API server that only proxies to one Pod. It strips Authorization, and can be made unavailable. */
 let away = 0;
 let simulator: Simulator;
 let proxy: PodProxy;
@@ -65,7 +65,7 @@ afterAll(async () => {
   await rm(dir, { recursive: true });
 });
 
-test("does through a Pod's proxy what the simulator does", async () => {
+test("offers the simulator's functions through a Pod's proxy", async () => {
   const remote = await RemoteSimulator.create(proxy, place, { ttlSeconds: 12 });
   const { environmentId } = remote;
   expect(await remote.environmentKey()).toBe(simulator.environmentKey(environmentId));
@@ -86,7 +86,7 @@ test("does through a Pod's proxy what the simulator does", async () => {
   await remote.assertNoViolations();
 });
 
-test("sees and changes only its own environment where many share the simulator", async () => {
+test("reads and changes only its own environment of a shared simulator", async () => {
   const [mine, theirs] = await Promise.all([
     RemoteSimulator.create(proxy, place),
     RemoteSimulator.create(proxy, place),
@@ -102,7 +102,7 @@ test("sees and changes only its own environment where many share the simulator",
   expect(await theirs.faults()).toEqual([]);
 });
 
-test("says which violations there were, but for the expected ones", async () => {
+test("reports all violations except the expected ones", async () => {
   const remote = await RemoteSimulator.create(proxy, place);
   const headers = {
     authorization: `Bearer ${await remote.environmentKey()}`,
@@ -115,7 +115,7 @@ test("says which violations there were, but for the expected ones", async () => 
   expect(await remote.requests()).toMatchObject([{ call: "poll", status: 400 }]);
 });
 
-test("tells what the simulator refuses", async () => {
+test("reports the simulator's refusals", async () => {
   const remote = await RemoteSimulator.create(proxy, place);
   await expect(remote.item("work_none")).rejects.toMatchObject({ status: 404 });
   await expect(new RemoteSimulator(proxy, { ...place, adminToken: "wrong" }, "env").items()).rejects.toMatchObject({
@@ -123,7 +123,7 @@ test("tells what the simulator refuses", async () => {
   });
 });
 
-test("waits while the API server is away", async () => {
+test("waits while the API server is unavailable", async () => {
   const remote = await RemoteSimulator.create(proxy, place);
   away = 2;
   expect(await remote.items()).toEqual([]);

@@ -28,12 +28,12 @@ export class SimulatorError extends Error {
 }
 
 /**
- * The simulator that runs as a Pod, with the methods of `Simulator` in simulator/simulator.ts. Many tests share it: what
- * takes no environmentId here is about `environmentId` alone, unless it says otherwise.
+ * The simulator that runs as a Pod, with the methods of `Simulator` in simulator/simulator.ts. Many tests share it:
+ * methods without an environmentId refer to `environmentId` unless they say otherwise.
  */
 export class RemoteSimulator {
   readonly environmentId: string;
-  /** Where Pods reach it. */
+  /** The URL for Pods. */
   readonly url: string;
   readonly #proxy: PodProxy;
   readonly #place: SimulatorPlace;
@@ -45,7 +45,10 @@ export class RemoteSimulator {
     this.url = place.url;
   }
 
-  /** Makes an environment and returns the simulator as seen from it. `ttlSeconds`: of its leases, 90 unless given. */
+  /**
+   * Creates an environment and returns the simulator as seen from it. `ttlSeconds` is the TTL of its leases; 90 by
+   * default.
+   */
   static async create(
     proxy: PodProxy,
     place: SimulatorPlace,
@@ -64,12 +67,12 @@ export class RemoteSimulator {
     return this.#call("POST", "environments", options);
   }
 
-  /** The key in use. */
+  /** The current key. */
   async environmentKey(environmentId = this.environmentId): Promise<string> {
     return (await this.#call<{ key: string }>("GET", `environments/${environmentId}/key`)).key;
   }
 
-  /** A new key; the old one is answered 401 from now on. */
+  /** Creates a new key; the simulator answers 401 to the old one from now on. */
   async rotateKey(environmentId = this.environmentId, key?: string): Promise<string> {
     const body = key === undefined ? {} : { key };
     return (await this.#call<{ key: string }>("POST", `environments/${environmentId}/key`, body)).key;
@@ -93,7 +96,9 @@ export class RemoteSimulator {
     return this.#call("POST", `environments/${environmentId}/items`, input);
   }
 
-  /** Polls and acknowledges, as an operator would. Returns the variables of the item's worker; undefined: nothing waits. */
+  /**
+   * Polls and acknowledges as an operator does. Returns the variables of the item's worker; undefined if nothing waits.
+   */
   claim(environmentId = this.environmentId): Promise<Record<string, string> | undefined> {
     return this.#call("POST", `environments/${environmentId}/claim`);
   }
@@ -120,7 +125,7 @@ export class RemoteSimulator {
     return this.#call("POST", `items/${workId}/stop`, options);
   }
 
-  /** Its sessions tokens are answered 401 from now on. */
+  /** From now on the simulator answers 401 to the item's sessions tokens. */
   revokeTokens(workId: string): Promise<void> {
     return this.#call("POST", `items/${workId}/revoke-tokens`);
   }
@@ -135,7 +140,7 @@ export class RemoteSimulator {
     return this.#call("GET", `sessions?environmentId=${environmentId}`);
   }
 
-  /** Says something to a session; yields a new work item when no worker is there any more. */
+  /** Sends a message to a session. It queues a new work item if the session has no worker any more. */
   sendMessage(sessionId: string, script: ScriptInput): Promise<void> {
     return this.#call("POST", `sessions/${sessionId}/messages`, script);
   }
@@ -148,7 +153,7 @@ export class RemoteSimulator {
     return this.#call("POST", `sessions/${sessionId}/terminate`);
   }
 
-  /** A person's verdict on a call with `ask`. */
+  /** A user's answer to a call with `ask`. */
   confirm(sessionId: string, toolUseId: string, allow: boolean): Promise<void> {
     return this.#call("POST", `sessions/${sessionId}/confirm`, { toolUseId, allow });
   }
@@ -159,17 +164,19 @@ export class RemoteSimulator {
 
   // --- faults -----------------------------------------------------------------------------------------------------
 
-  /** A fault on calls about this environment, unless it names another. Calls of the sessions API name none. */
+  /**
+   * Injects a fault for calls about this environment, unless it names another one. Calls of the sessions API name none.
+   */
   inject(fault: FaultInput): Promise<FaultRecord> {
     return this.#call("POST", "faults", { environmentId: this.environmentId, ...fault });
   }
 
-  /** All that are on, of every environment. */
+  /** All active faults of every environment. */
   faults(): Promise<FaultRecord[]> {
     return this.#call("GET", "faults");
   }
 
-  /** Takes one fault off, or all of this environment. */
+  /** Removes one fault, or all of this environment. */
   async clearFaults(id?: string): Promise<void> {
     if (id !== undefined) return await this.#call("DELETE", `faults/${id}`);
     for (const { id, fault } of await this.faults()) {
@@ -177,7 +184,7 @@ export class RemoteSimulator {
     }
   }
 
-  /** Of the whole simulator: only where no other test runs, and put them back. */
+  /** For the whole simulator: use it only where no other test runs, and restore the switches. */
   setSwitches(switches: Partial<Switches>): Promise<Switches> {
     return this.#call("PATCH", "switches", switches);
   }
@@ -188,23 +195,23 @@ export class RemoteSimulator {
     return (await this.#violations(environmentId)).violations;
   }
 
-  /** Breaches that a right client may cause: see `Excuse` in simulator/violations.ts. */
+  /** Breaches that a correct client may cause: see `Excuse` in simulator/violations.ts. */
   async excused(environmentId = this.environmentId): Promise<Violation[]> {
     return (await this.#violations(environmentId)).excused;
   }
 
-  /** @throws {Error} with a line for each violation that is not expected, when there is one. */
+  /** @throws {Error} with a line for each unexpected violation, if there are any */
   async assertNoViolations(expected: readonly ViolationKind[] = []): Promise<void> {
     const lines = (await this.violations()).filter(({ kind }) => !expected.includes(kind)).map(violationText);
     if (lines.length > 0) throw new Error(`${lines.length} protocol violations:\n${lines.join("\n")}`);
   }
 
-  /** Who asked for what about this environment, oldest first: of the newest requests. */
+  /** The recent requests about this environment, oldest first, with their senders. */
   requests(environmentId = this.environmentId): Promise<RequestRecord[]> {
     return this.#call("GET", `requests?environmentId=${environmentId}`);
   }
 
-  /** Of the whole simulator. */
+  /** For the whole simulator. */
   report(): Promise<Report> {
     return this.#call("GET", "report");
   }
@@ -214,7 +221,7 @@ export class RemoteSimulator {
     return (await this.#call<{ violations: Violation[] }>("GET", "violations")).violations;
   }
 
-  /** Every credential that the whole simulator ever gave out: environment keys, work secrets, sessions tokens. */
+  /** Every credential that the whole simulator ever issued: environment keys, work secrets, sessions tokens. */
   credentials(): Promise<string[]> {
     return this.#call("GET", "credentials");
   }

@@ -5,7 +5,7 @@ import { readSettings } from "./settings.ts";
 
 const RUN = fileURLToPath(new URL("../run.ts", import.meta.url));
 
-test("asks for KUBECONFIG with --use-cluster", () => {
+test("requires KUBECONFIG with --use-cluster", () => {
   const { KUBECONFIG, ...env } = process.env;
   const { status, stderr } = spawnSync(process.execPath, [RUN, "--use-cluster"], { env, encoding: "utf8" });
   expect({ KUBECONFIG, status, stderr }).toMatchObject({ status: 2, stderr: expect.stringContaining("KUBECONFIG") });
@@ -20,7 +20,7 @@ test("names the images as they are built, or as the flags say", () => {
   expect(readSettings(env).images.typescript).toBe("registry.example/team/berth-worker-typescript:v1");
 });
 
-test("makes a cluster of its own unless told otherwise, and skips what it cannot do unless in CI", () => {
+test("creates its own cluster by default, and skips what it cannot do, except in CI", () => {
   expect(readSettings({ KUBECONFIG: "/k" })).toMatchObject({ useCluster: false, strict: false });
   expect(readSettings({ BERTH_E2E_USE_CLUSTER: "true", CI: "true" })).toMatchObject({ useCluster: true, strict: true });
 });

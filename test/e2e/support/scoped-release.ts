@@ -8,18 +8,19 @@ import type { E2eWorld } from "./world.ts";
 
 const HELM_TIMEOUT = "180s";
 
-/** A second release of the chart, in a namespace of its own. */
+/** A second release of the chart, in its own namespace. */
 export interface ScopedRelease extends AsyncDisposable {
   readonly namespace: string;
-  /** Its service account, as the API server names it. */
+  /** The user name of its service account. */
   readonly user: string;
-  /** What its operator logged so far. */
+  /** The log of its operator so far. */
   log(): Promise<string>;
 }
 
 /**
- * Installs the chart once more, for these namespaces only, while the one for all has no replicas. At the end it is
- * uninstalled, its namespace is removed, and the other one is as before. Not beside other tests.
+ * Installs the chart a second time, only for these namespaces, while the cluster-wide release has no replicas. At the
+ * end it uninstalls that release, removes its namespace and restores the other one. Don't use it concurrently with
+ * other tests.
  */
 export async function installScoped(
   world: E2eWorld,

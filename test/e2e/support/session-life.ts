@@ -10,29 +10,32 @@ import type { E2eWorld } from "./world.ts";
 
 const HTTP_BAD_REQUEST = 400;
 
-/** Far longer than a count takes once all that led to it was seen. */
+/** Far longer than the metrics take to count what was already observed. */
 const COUNTED_MS = 20_000;
 
-/** One session under way. */
+/** A running session. */
 export interface Served {
   readonly item: ItemRecord;
   readonly pod: Pod;
 }
 
-/** Creates the Environment, queues one item when a Pod is parked, and waits until that is assigned to it. */
+/** Creates the Environment, queues one item once a Pod is parked, and waits until a Pod is assigned to it. */
 export async function serveOne(world: E2eWorld, input: EnqueueInput = {}): Promise<Served> {
   await world.createEnvironment();
   await world.untilParked(1);
   return await enqueueOne(world, input);
 }
 
-/** Queues an item of a world that serves already, and waits until a Pod is assigned to it. */
+/** Queues an item in a world that already serves, and waits until a Pod is assigned to it. */
 export async function enqueueOne(world: E2eWorld, input: EnqueueInput = {}): Promise<Served> {
   const item = await world.simulator.enqueue(world.environmentId, input);
   return { item, pod: await untilAssigned(world, item) };
 }
 
-/** More is said to the first session of a world, whose item is stopped: it is queued again, as an item of its own. */
+/**
+ * Sends another message to the first session of a world. Its item is stopped, so the session is queued again as a new
+ * item.
+ */
 export async function sayMore(world: E2eWorld, { item }: Served, script: ScriptInput): Promise<ItemRecord> {
   await world.simulator.sendMessage(item.sessionId ?? "", script);
   const again = (await world.simulator.items()).find(({ id }) => id !== item.id);
@@ -41,12 +44,12 @@ export async function sayMore(world: E2eWorld, { item }: Served, script: ScriptI
   return again;
 }
 
-/** The Pod that was given this item. */
+/** Waits for the Pod that is assigned to this item. */
 export function untilAssigned(world: E2eWorld, item: ItemRecord): Promise<Pod> {
   return world.until(`a Pod with item ${item.id}`, () => podOf(world, item));
 }
 
-/** The newest Pod of an item as it is now; as it was seen last, when it is gone. */
+/** The newest Pod of an item in its current state; in its last known state if it is deleted. */
 export function podOf(world: E2eWorld, item: ItemRecord): Pod | undefined {
   return world.views.everyPod.findLast(({ metadata }) => metadata.annotations?.["berth.dev/work-id"] === item.id);
 }
@@ -60,10 +63,10 @@ export function untilState(world: E2eWorld, item: ItemRecord, state: ItemRecord[
 }
 
 /**
- * Waits until a session ended for this reason, and holds what everybody may rely on against it: the item is stopped, no
- * claim is left, the Environment and the Pod say why, it is counted once and under no other reason, and nobody broke the
- * protocol. For a world with one session, whose operators have not restarted since. Returns the Event's message and the
- * item's last record.
+ * Waits until a session ended for this reason, and checks what must always hold: the item is stopped, no claim is left,
+ * the Environment and the Pod name the reason, the end is counted once and under no other reason, and no client broke
+ * the protocol. For a world with one session whose operators have not restarted since. Returns the Event's message and
+ * the item's last record.
  */
 export async function untilEnded(
   world: E2eWorld,
@@ -76,12 +79,12 @@ export async function untilEnded(
 }
 
 /**
- * So many sessions of a world ended for each of these reasons, and no other, as the metrics have it. Where no operator has
- * restarted since its first session.
+ * Checks by the metrics how many sessions of a world ended for each of these reasons, and that none ended for another.
+ * Only valid if no operator has restarted since the first session.
  */
 export async function expectCounted(world: E2eWorld, expected: Partial<Record<EndReason, number>>): Promise<void> {
   let counted: Record<string, number> = {};
-  // A claim's Secret is gone a moment before its end is counted.
+  // The operator counts the end a moment after it deletes the claim's Secret.
   const isAsExpected = async () => {
     const samples = await world.operators.samples();
     const own = { namespace: world.namespace, environment: world.name };
@@ -92,13 +95,13 @@ export async function expectCounted(world: E2eWorld, expected: Partial<Record<En
     return isDeepStrictEqual(counted, expected);
   };
   await world.until("all ends are counted", isAsExpected, COUNTED_MS).catch(async () => {
-    // A lease that lapsed on a busy node makes two sessions of one.
+    // A lease that lapsed on a busy node turns one session into two.
     const history = JSON.stringify(await world.simulator.items(world.environmentId));
     throw new Error(`ended ${JSON.stringify(counted)}, not ${JSON.stringify(expected)}; items: ${history}`);
   });
 }
 
-/** As `untilEnded`, where counters say nothing: another operator counted, or several sessions ran. */
+/** Like `untilEnded`, but without the counters, for worlds where another operator counted or several sessions ran. */
 export async function untilSettled(
   world: E2eWorld,
   { item, pod }: Served,
@@ -115,7 +118,7 @@ export async function untilSettled(
   return { message, last: await world.simulator.item(item.id) };
 }
 
-/** What is known of the Pod is as new as what the API server has: its watch may be behind those that told of the end. */
+/** Waits until the Pod watch is as new as the API server's state; it may lag behind the watches that showed the end. */
 async function untilSeen(world: E2eWorld, { metadata: { name, uid } }: Pod): Promise<void> {
   const { items } = await world.kube.list(PODS, {
     namespace: world.namespace,
@@ -125,7 +128,7 @@ async function untilSeen(world: E2eWorld, { metadata: { name, uid } }: Pod): Pro
   const now = items.find(({ metadata }) => metadata.uid === uid);
   await world.until(`Pod ${name} as it is`, () => {
     const seen = world.pods.find(({ metadata }) => metadata.uid === uid);
-    // One that was seen before and is not there was deleted since.
+    // A Pod that was seen before and no longer exists was deleted since.
     return seen === undefined || (now !== undefined && version(seen) >= version(now));
   });
 }
@@ -146,27 +149,29 @@ export function untilTold(
   });
 }
 
-/** Waits until the session's container has written this. */
+/** Waits until the session's container has written this text. */
 export function untilWritten(world: E2eWorld, pod: Pod, text: string): Promise<true> {
   return world.until(`${pod.metadata.name} writes ${text}`, async () => {
     try {
       return (await world.podLog(pod)).includes(text);
     } catch (error) {
-      // So it is while the container waits to start.
+      // The API server answers this while the container waits to start.
       if (hasStatus(error, HTTP_BAD_REQUEST)) return false;
       throw error;
     }
   });
 }
 
-/** The Pod is gone from the API. */
+/** Waits until the Pod is deleted. */
 export function untilGone(world: E2eWorld, pod: Pod): Promise<true> {
   return world.until(`Pod ${pod.metadata.name} gone`, () => {
     return !world.pods.some(({ metadata }) => metadata.uid === pod.metadata.uid);
   });
 }
 
-/** Waits until so many tool calls of a session are answered, and returns their outputs and whether they were errors. */
+/**
+ * Waits until this many tool calls of a session are answered, and returns their outputs and whether they were errors.
+ */
 export async function untilAnswered(
   world: E2eWorld,
   item: ItemRecord,

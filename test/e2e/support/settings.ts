@@ -1,14 +1,16 @@
 import type { E2eImages } from "./provided.ts";
 
-/** How a run was asked for: run.ts puts its flags into these variables, since vitest's processes have flags of their own. */
+/**
+ * The settings of a run. run.ts passes its flags in these variables, because vitest's processes have their own flags.
+ */
 export interface E2eSettings {
-  /** The cluster that KUBECONFIG names instead of one that is made. */
+  /** Use the cluster that KUBECONFIG names instead of creating one. */
   readonly useCluster: boolean;
   readonly kubeconfig: string | undefined;
-  /** File that tells of a cluster that another process keeps (keep.ts), instead of starting one. */
+  /** The file that describes a cluster kept by another process (keep.ts); no cluster is started then. */
   readonly attachTo: string | undefined;
   readonly images: E2eImages;
-  /** A missing tool is a failure, not a reason to skip. */
+  /** Treat a missing tool as a failure, not as a reason to skip. */
   readonly strict: boolean;
 }
 
@@ -18,7 +20,7 @@ export const ATTACH_TO = "BERTH_E2E_ATTACH_TO";
 export const IMAGE_PREFIX = "BERTH_E2E_IMAGE_PREFIX";
 export const IMAGE_TAG = "BERTH_E2E_IMAGE_TAG";
 
-/** As testbed/images names what it builds. */
+/** The names that testbed/images gives to what it builds. */
 const DEFAULT_PREFIX = "localhost/";
 const DEFAULT_TAG = "e2e";
 

@@ -2,10 +2,13 @@ import type { TestProject } from "vitest/node";
 import { readSettings } from "./settings.ts";
 import { type Run, startRun } from "./start-run.ts";
 
-/** All projects of a run share one, whichever asks first. Each loads this file anew, so it hangs on the process. */
+/**
+ * All projects of a run share one cluster, started by the first. Each project loads this file separately, so the run is
+ * stored in globalThis.
+ */
 const shared = globalThis as { berthE2eRun?: { readonly run: Promise<Run>; users: number } };
 
-/** Set-up of the end-to-end projects. @throws what is missing on this machine, with CI=true. */
+/** Sets up the end-to-end projects. With CI=true, @throws what is missing on this machine */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   shared.berthE2eRun ??= { run: startRun(readSettings()), users: 0 };
   const own = shared.berthE2eRun;

@@ -13,14 +13,16 @@ const SERVICES: Resource<KubeObject & { spec: { clusterIP?: string } }> = {
   namespaced: true,
 };
 
-/** Of the simulator, in every run: what an earlier run left is found, and removed. */
+/**
+ * The simulator's namespace is the same in every run, so that the leftovers of an earlier run are found and removed.
+ */
 export const SIMULATOR_NAMESPACE = "berth-e2e-simulator";
 const NAME = "simulator";
 const PORT = 8080;
 const READY_TIMEOUT_MS = 180_000;
 const POLL_MS = 250;
 
-/** Starts the work simulator as a Pod behind a Service and waits until it is ready. */
+/** Starts the work simulator as a Pod behind a Service, and waits until it is ready. */
 export async function startSimulatorPod(kube: KubeClient, image: string): Promise<SimulatorPlace> {
   await makeNamespace(kube, SIMULATOR_NAMESPACE);
   const labels = { app: NAME };
@@ -30,7 +32,8 @@ export async function startSimulatorPod(kube: KubeClient, image: string): Promis
     spec: {
       selector: labels,
       ports: [{ port: PORT }],
-      // A node that is said to be lost takes its Pods out of their Services, though they run: tests need this one then.
+      // Kubernetes removes the Pods of a lost node from their Services although they still run; the tests need the
+      // simulator then.
       publishNotReadyAddresses: true,
     },
   } as never);
@@ -41,7 +44,7 @@ export async function startSimulatorPod(kube: KubeClient, image: string): Promis
   await kube.create(PODS, {
     metadata,
     spec: {
-      // No node trouble that a test makes may end it: everything that happened is in its memory.
+      // No node fault of a test may end the simulator, which keeps everything that happened in memory.
       tolerations: [{ operator: "Exists" }],
       automountServiceAccountToken: false,
       enableServiceLinks: false,
@@ -60,7 +63,7 @@ export async function startSimulatorPod(kube: KubeClient, image: string): Promis
       ],
     },
   });
-  // A policy sees the Service's address on some networks, and the Pod's on most.
+  // Some networks apply policies to the Service's address, most to the Pod's.
   const cidrs = [spec.clusterIP, await untilReady(kube)].map((ip) => `${ip}/${ip.includes(":") ? 128 : 32}`);
   return { namespace: SIMULATOR_NAMESPACE, pod: NAME, port: PORT, url, cidrs, adminToken };
 }
@@ -77,7 +80,7 @@ async function untilReady(kube: KubeClient): Promise<string> {
   }
 }
 
-/** Makes a namespace that can take Pods; one of that name that is there is removed first. */
+/** Creates a namespace that can run Pods; first removes an existing one of that name. */
 export async function makeNamespace(
   kube: KubeClient,
   name: string,
@@ -86,14 +89,14 @@ export async function makeNamespace(
   await removeNamespace(kube, name);
   await kube.create(NAMESPACES, { metadata: { name, labels: { ...labels } } });
   const bound = AbortSignal.timeout(READY_TIMEOUT_MS);
-  // The ServiceAccount admission plug-in refuses Pods before.
+  // Until then, the ServiceAccount admission plug-in refuses Pods.
   while (!(await exists(() => kube.get(SERVICE_ACCOUNTS, { namespace: name, name: "default" })))) {
     if (bound.aborted) throw new Error(`namespace ${name} got no default service account`);
     await sleep(realClock, POLL_MS, bound);
   }
 }
 
-/** Resolves when it is gone, and all in it. @throws {Error} it does not go. */
+/** Resolves when the namespace and everything in it are deleted. @throws {Error} if it is not deleted in time */
 export async function removeNamespace(kube: KubeClient, name: string): Promise<void> {
   const bound = AbortSignal.timeout(READY_TIMEOUT_MS);
   if (!(await exists(() => kube.delete(NAMESPACES, { name })))) return;

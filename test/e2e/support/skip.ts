@@ -1,6 +1,6 @@
 import { beforeEach, inject } from "vitest";
 
-/** Set-up file of the end-to-end projects: where the machine lacks something, every test counts as skipped. */
+/** Set-up file of the end-to-end projects: marks every test as skipped if the machine lacks a requirement. */
 beforeEach(({ skip }) => {
   const why = inject("e2eSkipped");
   if (why !== "") skip(why);

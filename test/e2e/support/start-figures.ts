@@ -4,13 +4,13 @@ import { AuditLog } from "../../../testbed/cluster/audit.ts";
 import { nodeControl } from "./operator-process.ts";
 import type { E2eWorld } from "./world.ts";
 
-/** How long one session took to start, in milliseconds from its beginning: a Pod opened, or made. */
+/** The duration of one session's start, in milliseconds from its beginning: the opening or the creation of its Pod. */
 export interface Start {
   readonly toRunning: number;
   readonly toFirstBeat: number;
 }
 
-/** The API server's word for when something was asked for: by its audit log, on this machine's clock. */
+/** Times of requests from the API server's audit log, on this machine's clock. */
 export class RequestTimes {
   readonly #audit: AuditLog;
   readonly #namespace: string;
@@ -25,7 +25,10 @@ export class RequestTimes {
     return new RequestTimes(new AuditLog(auditLog, (path) => world.kube.raw("GET", path)), world.namespace);
   }
 
-  /** When the first patch of a Pod was answered, in ms since the epoch: its touch. @throws {Error} there was none. */
+  /**
+   * When the API server answered the first patch of a Pod (its touch), in ms since the epoch.
+   * @throws {Error} if there was none
+   */
   async ofFirstPatch(pod: string): Promise<number> {
     const entries = await this.#audit.entries({ namespace: this.#namespace, resource: "pods", verb: "patch" });
     const found = entries.find(({ name, subresource, code }) => name === pod && subresource === "" && code < 300);
@@ -34,7 +37,10 @@ export class RequestTimes {
   }
 }
 
-/** When the containers of a namespace's Pods were first seen running, in ms since the epoch: kubelet's own times are in seconds. */
+/**
+ * When the containers of a namespace's Pods were first seen running, in ms since the epoch. The kubelet's own times are
+ * in seconds.
+ */
 export class RunningTimes implements Disposable {
   readonly #byPod = new Map<string, number>();
   readonly #stop: () => void;
@@ -56,12 +62,12 @@ export class RunningTimes implements Disposable {
   }
 }
 
-/** The variable of the stock worker that a parked container waits for, and its key. */
+/** The stock worker's variable that a parked container waits for, and its key in the Secret. */
 const KEY = "ANTHROPIC_WORK_SECRET";
 
 /**
- * A Pod without Berth: as Berth makes it, but for what has nothing to do with its start. Its variables come from the
- * Secret of its own name.
+ * A Pod without Berth. It is like one of Berth's, without the parts that don't affect its start. Its variables come
+ * from the Secret of the same name.
  */
 export function plainPod(world: E2eWorld, name: string, variables: readonly string[]): Pod {
   const restricted = { allowPrivilegeEscalation: false, capabilities: { drop: ["ALL"] } };
@@ -93,7 +99,7 @@ export function plainPod(world: E2eWorld, name: string, variables: readonly stri
   };
 }
 
-/** All that a worker is told of its item; the last one is what the container waits for. */
+/** All variables of a worker's item; the container waits for the last one. */
 export const VARIABLES = [
   "ANTHROPIC_BASE_URL",
   "ANTHROPIC_ENVIRONMENT_ID",
@@ -102,12 +108,15 @@ export const VARIABLES = [
   KEY,
 ] as const;
 
-/** A Secret with an item's variables, whole. */
+/** Creates a Secret with all of an item's variables. */
 export async function createWhole(world: E2eWorld, name: string, item: Record<string, string>): Promise<void> {
   await world.kube.create(SECRETS, { metadata: { name, namespace: world.namespace }, stringData: item } as Secret);
 }
 
-/** The same Secret at two strokes: what the container waits for comes last, as when a claim is acknowledged in between. */
+/**
+ * Creates the same Secret in two steps: the variable that the container waits for comes last, as after an
+ * acknowledgement.
+ */
 export async function createThenKey(world: E2eWorld, name: string, item: Record<string, string>): Promise<void> {
   const { [KEY]: key = "", ...rest } = item;
   await createWhole(world, name, rest);
@@ -119,19 +128,21 @@ export async function createThenKey(world: E2eWorld, name: string, item: Record<
   );
 }
 
-/** Any change of a Pod makes kubelet look at it at once. */
+/** Any change of a Pod makes the kubelet check it at once. */
 export async function touch(world: E2eWorld, name: string, n: number): Promise<void> {
   const patch = { metadata: { annotations: { touched: String(n) } } };
   await world.kube.patch(PODS, { namespace: world.namespace, name }, patch, { type: "merge" });
 }
 
-/** One line of the table: a name, and how long it took each time, in milliseconds. */
+/** One row of the table: a name, and the measured times in milliseconds. */
 export interface Row {
   readonly name: string;
   readonly times: readonly number[];
 }
 
-/** A Markdown table of milliseconds: count, quantiles by nearest rank, and each median as a multiple of the first row's. */
+/**
+ * A Markdown table of milliseconds: count, quantiles by nearest rank, and each median as a multiple of the first row's.
+ */
 export function table(title: string, rows: readonly Row[]): string {
   const first = distribution(rows[0]?.times ?? [])?.p50 ?? Number.NaN;
   const line = ({ name, times }: Row) => {

@@ -5,13 +5,13 @@ import { startRun } from "./start-run.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
-/** As on a machine of somebody who is not root; where there is no Linux, that is missing as well. */
+/** Simulates a machine where the user is not root. Where there is no Linux, that is missing as well. */
 function missRoot() {
   vi.spyOn(process, "getuid").mockReturnValue(1000);
   return vi.spyOn(console, "error").mockReturnValue();
 }
 
-test("says why the tests are skipped where something is missing", async () => {
+test("reports why the tests are skipped if something is missing", async () => {
   const said = missRoot();
   const { cluster, skipped } = await startRun(readSettings({}));
   expect(cluster).toBeUndefined();
@@ -19,7 +19,7 @@ test("says why the tests are skipped where something is missing", async () => {
   expect(said).toHaveBeenCalledWith(expect.stringContaining(skipped));
 });
 
-test("takes what is missing for a failure in CI", async () => {
+test("fails in CI if something is missing", async () => {
   missRoot();
   await expect(startRun(readSettings({ CI: "true" }))).rejects.toThrow(MissingToolError);
 });

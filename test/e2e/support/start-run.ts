@@ -22,25 +22,28 @@ import { removeNamespace, SIMULATOR_NAMESPACE, startSimulatorPod } from "./simul
 
 const CRD = `${PLURAL}.${GROUP}`;
 /**
- * Twice as long as the test-bed's own: a kubelet that is silent for a moment, since a test stopped it or the API server, or
- * its machine has far too much to do, must not pass for a lost one.
+ * Twice the test bed's own value: a kubelet must not count as lost if it is silent for a moment, because a test stopped
+ * it or the API server, or because its machine is overloaded.
  */
 const LOST_NODE = "--node-monitor-grace-period=20s";
 
-/** What a run has: a cluster with Berth and the simulator in it, or the reason why there is none. */
+/** What a run has: a cluster with Berth and the simulator, or the reason why there is none. */
 export interface Run {
   readonly cluster: E2eCluster | undefined;
   readonly skipped: string;
   stop(): Promise<void>;
 }
 
-/** Starts all that tests share, or finds what was started before. @throws what is missing here, if that is no reason to skip. */
+/**
+ * Starts all that tests share, or finds what was started before.
+ * @throws what is missing here, if that is no reason to skip
+ */
 export async function startRun(settings: E2eSettings): Promise<Run> {
   if (settings.attachTo !== undefined) {
     const cluster = JSON.parse(await readFile(settings.attachTo, "utf8")) as E2eCluster;
     return { cluster, skipped: "", stop: async () => {} };
   }
-  // Waits alone don't keep a process alive: neither in the set-up, nor at the end.
+  // Pending promises don't keep a process alive, neither in the set-up nor at the end.
   using _alive = keepAlive();
   const progress = showProgress();
   await using stack = new AsyncDisposableStack();
@@ -62,11 +65,11 @@ async function disposeAlive(stack: AsyncDisposableStack): Promise<void> {
 }
 
 async function startAll(settings: E2eSettings, progress: Progress, stack: AsyncDisposableStack): Promise<E2eCluster> {
-  // First: what takes long is not begun where the rest is missing.
+  // Checked first, so that nothing slow starts if a requirement is missing.
   if (!settings.useCluster) await checkRequirements();
   const tools = await findClientTools({ progress });
   const node = settings.useCluster ? undefined : await startNode(progress, stack);
-  // In the node's folder, which goes with it, also when this process is killed.
+  // In the node's folder, which is removed with it even if this process is killed.
   const dir = await mkdtemp(join(node?.dir ?? tmpdir(), "berth-e2e-"));
   stack.defer(() => rm(dir, { recursive: true, force: true }));
   const kubeconfig = node?.kubeconfig ?? settings.kubeconfig;
@@ -93,7 +96,7 @@ async function startAll(settings: E2eSettings, progress: Progress, stack: AsyncD
     stack.defer(async () => {
       await uninstallBerthChart(cluster);
       await removeNamespace(kube, OPERATOR_NAMESPACE);
-      // The chart keeps it, and with it its users' Environments; here there are none.
+      // The chart keeps the CRD to protect its users' Environments; here there are none.
       await kube.delete(CRDS, { name: CRD });
     });
   }
@@ -102,7 +105,7 @@ async function startAll(settings: E2eSettings, progress: Progress, stack: AsyncD
   return cluster;
 }
 
-/** A node of this run's own, with the images on it. */
+/** Starts this run's own node, with the images on it. */
 async function startNode(progress: Progress, stack: AsyncDisposableStack) {
   const { archive } = await buildImages({ progress });
   const extraArgs = { controllerManager: [LOST_NODE] };

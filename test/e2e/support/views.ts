@@ -14,7 +14,7 @@ import { createMetrics } from "../../../src/observe/metrics.ts";
 import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { LateInformer } from "../../support/late-informer.ts";
 
-/** What the API server has in one namespace, by watches. */
+/** Watches of the objects in one namespace. */
 export class Views {
   readonly pods: LateInformer<Pod>;
   readonly secrets: LateInformer<Secret>;
@@ -24,7 +24,7 @@ export class Views {
   readonly #histories = new Map<string, Pod[]>();
   readonly #texts = new Set<string>();
 
-  /** @param changed called after every change. */
+  /** @param changed called after every change */
   constructor(client: KubeClient, namespace: string, changed: () => void) {
     const common = { client, namespace, clock: realClock, logger: silentLogger, metrics: createMetrics() };
     this.pods = new LateInformer({ ...common, resource: PODS });
@@ -46,17 +46,17 @@ export class Views {
     }
   }
 
-  /** Every state of a Pod that the watch showed, oldest first; also of one that is gone. */
+  /** Every state of a Pod that the watch showed, oldest first, even if the Pod is deleted. */
   history(uid: string): readonly Pod[] {
     return this.#histories.get(uid) ?? [];
   }
 
-  /** Every Pod that ever was, as it was seen last. */
+  /** Every Pod that ever existed, in its last known state. */
   get everyPod(): Pod[] {
     return [...this.#histories.values()].flatMap((history) => history.slice(-1));
   }
 
-  /** Every state of every object but Secrets that the watches showed, as JSON. */
+  /** Every state of every object except Secrets that the watches showed, as JSON. */
   get texts(): Iterable<string> {
     return this.#texts;
   }

@@ -4,21 +4,21 @@ import type { E2eWorld } from "./world.ts";
 
 export { deploymentsOf, untilWorkers, workersOf } from "../../support/workers-world.ts";
 
-/** Where the worker answers the busy probe. */
+/** The port of the worker's busy probe. */
 const BUSY_PORT = 9000;
 
 export interface FleetOptions {
-  /** Fields over those of a plain `spec.workers`: up to 4 workers, as many as are wanted now. */
+  /** Overrides fields of the default `spec.workers`: up to 4 workers, as many as are needed now. */
   readonly workers?: Record<string, unknown>;
-  /** Environment variables of the worker, over those of a plain one. */
+  /** Adds to or overrides the worker's default environment variables. */
   readonly env?: Readonly<Record<string, string>>;
-  /** How long a worker stays with an idle session, in milliseconds: SOON unless given. */
+  /** Milliseconds for which a worker waits with an idle session; SOON by default. */
   readonly maxIdleMs?: number;
-  /** False: nobody can ask whether a worker is busy. */
+  /** If false, the operator can't find out whether a worker is busy. */
   readonly probed?: boolean;
 }
 
-/** What makes an Environment one with always-on stock workers: hand it to `createEnvironment` or `patchSpec`. */
+/** The spec of an Environment with always-on stock workers, for `createEnvironment` or `patchSpec`. */
 export function workersSpec(world: E2eWorld, options: FleetOptions = {}): Record<string, unknown> {
   const { workers, env = {}, maxIdleMs = SOON, probed = true } = options;
   const variables = { ...(probed ? { BERTH_WORKER_BUSY_PORT: String(BUSY_PORT) } : {}), ...env };

@@ -1,15 +1,15 @@
 import type { E2eImages } from "./provided.ts";
 
-/** Which stock worker a session runs. */
+/** The stock worker that a session runs. */
 export type StockWorker = "typescript" | "python";
 
-/** How long a worker stays with an idle session, in milliseconds. */
+/** Milliseconds for which a worker waits with an idle session. */
 export const SOON = 300;
 export const NEVER = 600_000;
 
 /**
- * A TTL with which a worker beats every 10 s, and so hears soon that its item is to stop; long enough that a node with
- * far too much to do does not let a lease lapse.
+ * With this TTL a worker sends a heartbeat every 10 s, and so receives a stop soon. It is long enough that no lease
+ * lapses on an overloaded node.
  */
 export const LIVELY_SECONDS = 20;
 
@@ -17,18 +17,18 @@ export interface TemplateOptions {
   readonly worker: StockWorker;
   /** BERTH_WORKER_MAX_IDLE_MS. */
   readonly maxIdleMs: number;
-  /** The session container, over the usual one. */
+  /** Overrides fields of the session container. */
   readonly container?: Record<string, unknown>;
   /** Parts of the Pod's spec. */
   readonly podSpec?: Record<string, unknown>;
 }
 
-/** The Pod template of an Environment whose sessions a stock worker serves: as little as a user would write. */
+/** The Pod template of an Environment whose sessions a stock worker serves, as short as a user would write it. */
 export function workerTemplate(images: E2eImages, options: TemplateOptions): Record<string, unknown> {
   const { env = [], ...container } = (options.container ?? {}) as { env?: readonly unknown[] };
   return {
     spec: {
-      // Long enough for a worker that drains, short enough for tests that wait for one that does not.
+      // Long enough for a worker to drain, short enough for tests that wait for one that ignores the signal.
       terminationGracePeriodSeconds: 30,
       ...options.podSpec,
       containers: [
@@ -45,11 +45,12 @@ export function workerTemplate(images: E2eImages, options: TemplateOptions): Rec
   };
 }
 
-/** What `DEAF` says when it has begun. */
+/** The line that `DEAF` prints once it ignores SIGTERM. */
 export const IS_DEAF = "deaf";
 
 /**
- * A program that hears no SIGTERM, once it has said so. Until the container's runtime has handed over to it a signal ends that
- * one instead, with exit code 2 (Go's, for a signal that does not end a process with PID 1), though kubelet calls it running.
+ * A program that ignores SIGTERM once it has printed `IS_DEAF`. Before the container's runtime has handed over to it, a
+ * signal ends the runtime with exit code 2 (Go's code for a signal that does not end a process with PID 1), although
+ * the kubelet reports the container as running.
  */
 export const DEAF: readonly string[] = ["sh", "-c", `trap '' TERM; echo ${IS_DEAF}; exec sleep 1000000`];

@@ -23,39 +23,42 @@ import { makeNamespace } from "./simulator-pod.ts";
 import { Views } from "./views.ts";
 import { SOON, type StockWorker, workerTemplate } from "./worker-template.ts";
 
-/** Bound of every wait: far more than anything takes, so that only what never happens fails. */
+/** Limit of every wait: far more than anything takes, so that a test fails only if the event never happens. */
 const PATIENCE_MS = 240_000;
 
-/** The pace of waits for what no watch tells: the simulator's records, metrics, logs. */
+/** The interval of waits for what no watch shows: the simulator's records, metrics, logs. */
 const LOOK_AGAIN_MS = 400;
 
-/** Of an object that holds a credential: what it is. */
+/** Characters of an object with a leaked credential that a message shows. */
 const LEAK_SHOWN_LENGTH = 300;
 
 export interface E2eOptions {
-  /** `typescript` unless given. */
+  /** `typescript` by default. */
   readonly worker?: StockWorker;
-  /** How long the worker stays with an idle session: SOON unless given. */
+  /** How long the worker waits with an idle session; SOON by default. */
   readonly maxIdleMs?: number;
-  /** TTL of leases; the simulator's 90 unless given. Below about 60 nobody fences a dead worker's item: it lapses first. */
+  /**
+   * TTL of leases; the simulator's 90 by default. Below about 60, the operator fences no dead worker's item, because
+   * its lease lapses first.
+   */
   readonly ttlSeconds?: number;
-  /** Fields over the ones of a plain `spec.sessions`. */
+  /** Overrides fields of the default `spec.sessions`. */
   readonly sessions?: Record<string, unknown>;
   readonly api?: Record<string, unknown>;
   readonly spec?: Record<string, unknown>;
-  /** The session container, over a plain one; `env` is added. */
+  /** Overrides fields of the session container; `env` is added. */
   readonly container?: Record<string, unknown>;
   /** Parts of the Pod's spec. */
   readonly podSpec?: Record<string, unknown>;
-  /** False: no Secret with the key is made. */
+  /** If false, no Secret with the key is created. */
   readonly key?: boolean;
   /** Breaches of the protocol that the test causes. */
   readonly expectViolations?: readonly ViolationKind[];
 }
 
 /**
- * Everything that serves sessions, in a namespace of its own on the shared cluster: an environment of the shared
- * simulator, its key, an Environment on demand, and views of what the API server has. Berth itself runs in the cluster.
+ * Everything that serves sessions, in its own namespace on the shared cluster: an environment of the shared simulator,
+ * its key, an Environment on demand, and views of the API server's objects. Berth itself runs in the cluster.
  */
 export class E2eWorld implements AsyncDisposable {
   readonly namespace: string;
@@ -97,7 +100,7 @@ export class E2eWorld implements AsyncDisposable {
     return this.views.pods.list();
   }
 
-  /** Claim Secrets: those with Berth's label, but for the count of releases. */
+  /** Claim Secrets: those with Berth's label, except the count of releases. */
   get claims(): Secret[] {
     const isClaim = ({ type, metadata }: Secret) =>
       metadata.labels?.[LABEL_ENVIRONMENT] !== undefined && type !== RELEASES_TYPE;
@@ -108,22 +111,22 @@ export class E2eWorld implements AsyncDisposable {
     return this.views.environments.get(this.namespace, this.name) as Environment | undefined;
   }
 
-  /** Events in the namespace whose reason is this. */
+  /** Events in the namespace with this reason. */
   events(reason: string): KubeEvent[] {
     return this.views.events.list().filter((event) => event.reason === reason);
   }
 
-  /** Calls `fn` after every change of a Pod, while it is what the API server has. Returns what ends that. */
+  /** Calls `fn` after every change of a Pod, while that state is current. Returns a function that ends this. */
   onPodChange(fn: () => void): () => void {
     return this.views.pods.subscribe(fn);
   }
 
-  /** Every state of a Pod that the watch showed, oldest first; also of one that is gone. */
+  /** Every state of a Pod that the watch showed, oldest first, even if the Pod is deleted. */
   history(pod: Pod): readonly Pod[] {
     return this.views.history(pod.metadata.uid ?? "");
   }
 
-  /** Pods that are parked, as kubelet says. */
+  /** Pods that the kubelet reports as parked. */
   get parked(): Pod[] {
     return this.pods.filter(
       ({ status, metadata }) =>
@@ -138,12 +141,15 @@ export class E2eWorld implements AsyncDisposable {
     return findCondition(this.environment?.status?.conditions, type);
   }
 
-  /** Sum over all operators, of this Environment alone: `berth_sessions_ended_total`, with further labels. */
+  /**
+   * The sum of a metric such as `berth_sessions_ended_total` over all operators, for this Environment alone, with
+   * further labels.
+   */
   metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number | undefined> {
     return this.operators.metric(name, { namespace: this.namespace, environment: this.name, ...labels });
   }
 
-  /** What a Pod's container wrote; the session container's unless another is named. */
+  /** The output of a Pod's container; by default, of the session container. */
   async podLog(pod: Pod, container?: string): Promise<string> {
     const query = container === undefined ? "" : `?container=${container}`;
     const path = `/api/v1/namespaces/${this.namespace}/pods/${pod.metadata.name}/log${query}`;
@@ -153,8 +159,8 @@ export class E2eWorld implements AsyncDisposable {
   // --- waiting ----------------------------------------------------------------------------------------------------
 
   /**
-   * Waits for what `predicate` says, asking again after every change in the namespace, and every now and then for what
-   * changes without a trace here, as the simulator's records do.
+   * Waits until `predicate` returns a value. It is called after every change in the namespace, and periodically for
+   * what no watch shows, such as the simulator's records.
    */
   async until<T>(
     what: string,
@@ -182,7 +188,7 @@ export class E2eWorld implements AsyncDisposable {
     return this.until(`${type} with reason ${reason}`, found, patienceMs);
   }
 
-  /** Every item is stopped, and nothing is left of its claim. */
+  /** Waits until every item is stopped and no claim is left. */
   untilServed(count: number, patienceMs?: number): Promise<true> {
     const isServed = async () => {
       if (this.claims.length > 0) return false;
@@ -194,7 +200,7 @@ export class E2eWorld implements AsyncDisposable {
 
   // --- acting -----------------------------------------------------------------------------------------------------
 
-  /** The Pod template that `spec` has. */
+  /** The Pod template that `spec` contains. */
   template(): Record<string, unknown> {
     const { worker = "typescript", maxIdleMs = SOON, container, podSpec } = this.#options;
     return workerTemplate(this.cluster.images, {
@@ -241,7 +247,7 @@ export class E2eWorld implements AsyncDisposable {
     await this.kube.create(SECRETS, { metadata, stringData });
   }
 
-  /** The key's Secret as it is after a rotation: the simulator's present key unless another is given. */
+  /** Updates the key's Secret after a rotation; by default with the simulator's current key. */
   async updateKey(key?: string, name = "key"): Promise<void> {
     const stringData = { "environment-key": key ?? (await this.simulator.environmentKey()) };
     await this.kube.patch(SECRETS, { namespace: this.namespace, name }, { stringData }, { type: "merge" });
@@ -251,14 +257,14 @@ export class E2eWorld implements AsyncDisposable {
     return { namespace: this.namespace, name: this.name };
   }
 
-  /** For the message of a wait that failed: what there is. */
+  /** The current state, for the message of a failed wait. */
   describe(): Promise<string> {
     return describeWorld(this);
   }
 
   // --- the end ----------------------------------------------------------------------------------------------------
 
-  /** Deletes the Environment and waits until it, its Pods and its claims are gone. */
+  /** Deletes the Environment, and waits until it, its Pods and its claims are gone. */
   async removeEnvironment(): Promise<void> {
     try {
       await this.deleteEnvironment();
@@ -282,7 +288,7 @@ export class E2eWorld implements AsyncDisposable {
     }
   }
 
-  /** What the namespace's objects said goes with them: the search at the end of the run would not find it. */
+  /** The namespace's objects are deleted with it, so the search at the end of the run could not find leaks in them. */
   async #assertNoLeaks(): Promise<void> {
     const credentials = await this.simulator.credentials();
     await recordCredentials(this.cluster.dir, credentials);
@@ -293,7 +299,7 @@ export class E2eWorld implements AsyncDisposable {
     if (leaks.length > 0) throw new Error(`credentials in objects that are no Secrets:\n${leaks.join("\n")}`);
   }
 
-  /** Removes everything, and holds what must be true after every test against it. */
+  /** Removes everything, and checks what must be true after every test. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       await this.simulator.clearFaults();
@@ -303,7 +309,7 @@ export class E2eWorld implements AsyncDisposable {
       await this.#assertNoLeaks();
     } finally {
       this.views.stop();
-      // All that matters is gone from it; the rest takes its time.
+      // The rest is deleted in the background.
       await this.kube.delete(NAMESPACES, { name: this.namespace });
       await this.proxy.close();
       await this.kube.close();

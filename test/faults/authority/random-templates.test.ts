@@ -131,7 +131,7 @@ test.each([
   ["nothing", {}],
   ["something", ALLOWED],
 ])(
-  `the operator and the admission policy say the same of random templates where %s is allowed (seed ${seed})`,
+  `the operator and the admission policy agree on random templates where %s is allowed (seed ${seed})`,
   async (_, values) => {
     await using world = await startWorld(cluster);
     await using policy = await installAdmissionPolicy(cluster.api, world.namespace, [world.simulator.url], values);

@@ -135,7 +135,7 @@ test.each([
   ["without end", [...ENDLESS]],
   ["that ask for less", [TOO_MANY]],
 ])(
-  "each kind of bad answers %s is told by its condition for as long as it lasts, and no longer",
+  "each kind of bad answers %s is reported by its condition for as long as it lasts, and no longer",
   async (_, answers) => {
     await using elsewhere = await StrictServer.start();
     await using world = await startWorld(cluster, { ...SHORT_LEASE, sessions: { warm: 0 } });

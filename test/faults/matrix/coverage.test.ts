@@ -33,7 +33,7 @@ const FAIR = [
 
 describe.each(["Worker", "Operator"] as const)("lease: %s", (lease) => {
   test.each(FAIR)(
-    "the world of the row %s is served without a fault, and sends no call that has no row",
+    "the world of the row %s works without a fault, and sends only calls that have a row",
     async (call) => {
       const api = Object.hasOwn(WORK_ROWS, call) ? "work" : "kube";
       const { failures, sent } = await runCell({ api, call, answer: null, lease }, 1);

@@ -25,7 +25,7 @@ interface Report {
 }
 
 test(
-  "sessions in rounds with trouble of every kind leave the operator as it was",
+  "rounds of sessions with faults of every kind do not make the operator grow",
   async () => {
     const dir = await mkdtemp(join(tmpdir(), "berth-soak-"));
     try {

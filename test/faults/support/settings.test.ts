@@ -16,7 +16,7 @@ describe("the seed of a run", () => {
     expect(chooseSeed(String(seed), false)).toBe(seed);
   });
 
-  test.each(["", "-1", "1.5", "x", "2147483648"])("%j is refused, with what would do", (asked) => {
+  test.each(["", "-1", "1.5", "x", "2147483648"])("%j is refused, with a hint", (asked) => {
     expect(() => chooseSeed(asked, false)).toThrow(/whole number from 0 to 2147483647/);
   });
 });
