@@ -80,8 +80,8 @@ describe.concurrent("a busy Environment that is deleted", () => {
     const { history, stoppedBy } = await world.simulator.item(item.id);
     expect(history.find(({ event }) => event === "stop requested")?.by.as).toBe("environment-key");
     expect(stoppedBy?.as).toBe("sessions-token");
-    const told = await untilTold(world, item, "EnvironmentDeleted", "Pod", pod.metadata.name ?? "");
-    expect(told).toContain("deletionGraceSeconds are over");
+    const message = await untilTold(world, item, "EnvironmentDeleted", "Pod", pod.metadata.name ?? "");
+    expect(message).toContain("deletionGraceSeconds are over");
     // The worker needed no signal.
     expect(endOf(podOf(world, item))).toMatchObject({ exitCode: 0 });
   });

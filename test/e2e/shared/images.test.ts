@@ -104,12 +104,12 @@ describe.concurrent("an image that runs as root in a Pod that must not", () => {
     const items = await world.simulator.items();
     expect(items.filter(({ state }) => state === "queued").map(({ acks }) => acks)).toEqual([[], []]);
     for (const { id } of items.filter(({ state }) => state === "stopped")) {
-      const told = await world.until(`Events about item ${id}`, () => {
+      const events = await world.until(`Events about item ${id}`, () => {
         const about = world.events("StartFailed").filter(({ message }) => message?.includes(id));
         return about.length >= 2 && about;
       });
-      expect(told.map(({ involvedObject }) => involvedObject.kind).sort()).toEqual(["Environment", "Pod"]);
-      for (const { message } of told)
+      expect(events.map(({ involvedObject }) => involvedObject.kind).sort()).toEqual(["Environment", "Pod"]);
+      for (const { message } of events)
         expect(message).toContain("container has runAsNonRoot and image will run as root");
     }
     expect(await world.metric("berth_sessions_ended_total", { reason: "StartFailed" })).toBe(3);

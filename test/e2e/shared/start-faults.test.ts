@@ -135,14 +135,14 @@ describe.concurrent("a missing object of the user", () => {
     await world.untilServed(1);
     expect(await served(world)).toEqual(["of-the-user"]);
     await world.untilCondition("CapacityAvailable", "Available");
-    expectToldOnce(world);
+    expectReportedOnce(world);
   });
 });
 
 /** Checks for one Event, however often the kubelet repeats its message and for however many Pods. */
-function expectToldOnce(world: E2eWorld): void {
-  const told = world.events("PreparationFailing").filter(({ involvedObject }) => involvedObject.name === world.name);
-  expect(told.map(({ message, count = 1 }) => [message, count])).toEqual([[expect.any(String), 1]]);
+function expectReportedOnce(world: E2eWorld): void {
+  const events = world.events("PreparationFailing").filter(({ involvedObject }) => involvedObject.name === world.name);
+  expect(events.map(({ message, count = 1 }) => [message, count])).toEqual([[expect.any(String), 1]]);
 }
 
 test.concurrent("a sandbox that the runtime refuses shows in the condition until the template is fixed", async () => {
@@ -167,5 +167,5 @@ test.concurrent("a sandbox that the runtime refuses shows in the condition until
   await world.until("Pods are parked", () => world.parked.length === 2);
   await world.untilCondition("CapacityAvailable", "Available");
   await world.until("Ready", () => world.condition("Ready")?.status === "True");
-  expectToldOnce(world);
+  expectReportedOnce(world);
 });

@@ -27,8 +27,8 @@ export async function footprints(world: E2eWorld): Promise<Footprint[]> {
     const { requests, limits } = (spec.containers[0]?.resources ?? {}) as Resources;
     return {
       pod,
-      memoryMiB: told(sumOf(samples, "process_resident_memory_bytes")) / MIB,
-      cpuSeconds: told(sumOf(samples, "process_cpu_seconds_total")),
+      memoryMiB: required(sumOf(samples, "process_resident_memory_bytes")) / MIB,
+      cpuSeconds: required(sumOf(samples, "process_cpu_seconds_total")),
       requestMiB: mebibytes(requests?.memory),
       limitMiB: mebibytes(limits?.memory),
       restarts: status?.containerStatuses?.[0]?.restartCount ?? 0,
@@ -49,7 +49,7 @@ function mebibytes(quantity: string | undefined): number {
   return Number(number);
 }
 
-function told(sample: number | undefined): number {
+function required(sample: number | undefined): number {
   if (sample === undefined) throw new Error("the operator's metrics do not tell of its process");
   return sample;
 }

@@ -12,7 +12,7 @@ const POD = "/api/v1/namespaces/default/pods";
 const POLL_MS = 100;
 
 const [archive = ""] = process.argv.slice(2);
-const told = once(process, "SIGTERM");
+const terminated = once(process, "SIGTERM");
 const node = await startNodeCluster({ images: [archive] });
 const container = { name: "pause", image: PAUSE_IMAGE, imagePullPolicy: "Never" };
 await node.api.create(POD, { metadata: { name: "left" }, spec: { containers: [container] } });
@@ -20,7 +20,7 @@ while ((await node.api.get<{ status?: { phase?: string } }>(`${POD}/left`)).stat
   await delay(POLL_MS);
 }
 console.log(JSON.stringify({ dir: node.dir }));
-await told;
+await terminated;
 const at = performance.now();
 await node.stop();
 console.log(JSON.stringify({ stoppedAfterMs: Math.round(performance.now() - at) }));

@@ -135,7 +135,7 @@ export const POD_CHANGES: readonly Change[] = [
 export function hostileSpecs(bases: readonly unknown[]): fc.Arbitrary<HostileSpec> {
   const declared = schemaChanges(specSchema());
   return fc.constantFrom(...bases).chain((base) => {
-    const odd = fc.record({ path: fc.constantFrom(...pathsOf(base).slice(1)), by: ODD });
+    const malformed = fc.record({ path: fc.constantFrom(...pathsOf(base).slice(1)), by: ODD });
     const unknown = fc.record({ path: fc.constantFrom(...objectPaths(base)), by: ODD }).map(({ path, by }) => ({
       path: [...path, "unknownField"],
       by,
@@ -143,7 +143,7 @@ export function hostileSpecs(bases: readonly unknown[]): fc.Arbitrary<HostileSpe
     const change = fc.oneof(
       { weight: 4, arbitrary: fc.constantFrom(...declared) },
       { weight: 4, arbitrary: fc.constantFrom(...POD_CHANGES).map((one) => forMode(one, base)) },
-      { weight: 2, arbitrary: odd },
+      { weight: 2, arbitrary: malformed },
       { weight: 1, arbitrary: unknown },
     );
     return fc.array(change, { minLength: 1, maxLength: 3 }).map((changes) => ({

@@ -59,7 +59,7 @@ test("every spec that the API server accepts gets a clear condition, and can be 
       if (await create(world, name, spec)) here.set(name, spec);
     }
     taken += here.size;
-    const told = (items: readonly Environment[]) =>
+    const describeUnclear = (items: readonly Environment[]) =>
       items.map((one) => `${one.metadata.name}: ${unclear(one)}: ${here.get(one.metadata.name)?.changes.join("; ")}`);
     let last: Environment[] = [];
     const look = async () => {
@@ -75,7 +75,9 @@ test("every spec that the API server accepts gets a clear condition, and can be 
       return last.length === 0;
     };
     await world.until("a clear condition of each", areClear, PATIENCE_MS).catch((error: unknown) => {
-      throw new Error(`seed ${seed}:\n${told(last.filter((one) => unclear(one))).join("\n")}`, { cause: error });
+      throw new Error(`seed ${seed}:\n${describeUnclear(last.filter((one) => unclear(one))).join("\n")}`, {
+        cause: error,
+      });
     });
     for (const { status } of last) {
       const reason = status?.conditions?.find(({ type }) => type === "Ready")?.reason ?? "";
@@ -83,7 +85,7 @@ test("every spec that the API server accepts gets a clear condition, and can be 
     }
     await Promise.all([...here.keys()].map((name) => cluster.api.delete(path(world, name))));
     await world.until("the end of each", areGone, PATIENCE_MS).catch((error: unknown) => {
-      throw new Error(`seed ${seed}, not gone:\n${told(last).join("\n")}`, { cause: error });
+      throw new Error(`seed ${seed}, not gone:\n${describeUnclear(last).join("\n")}`, { cause: error });
     });
   }
   await operator.assertWell();

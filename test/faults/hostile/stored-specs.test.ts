@@ -59,22 +59,24 @@ test("specs stored under another schema are reported by a condition or an Event,
   const path = `/apis/${API_VERSION}/namespaces/${world.namespace}/environments`;
   const listOnce = () => own.api.get<{ items: Environment[] }>(path).catch(whileChangingOver);
   const list = async () => (await world.until("Environments are listed", listOnce)).items;
-  const saidOf = ({ metadata }: Environment) =>
+  const messageOf = ({ metadata }: Environment) =>
     world.events("InvalidSpec").find(({ involvedObject }) => involvedObject.name === metadata.name)?.message ?? "";
-  const isUntold = (one: Environment) => unclear(one) !== null && saidOf(one).length < 10;
-  let untold: Environment[] = [];
-  const areTold = async () => {
+  const isUnreported = (one: Environment) => unclear(one) !== null && messageOf(one).length < 10;
+  let unreported: Environment[] = [];
+  const areReported = async () => {
     operator.assertAlive();
-    untold = (await list()).filter(isUntold);
-    return untold.length === 0;
+    unreported = (await list()).filter(isUnreported);
+    return unreported.length === 0;
   };
-  await world.until("a word about each", areTold, PATIENCE_MS).catch((error: unknown) => {
-    const about = untold.map(({ metadata }) => `${metadata.name}: ${stored.get(metadata.name)?.changes.join("; ")}`);
+  await world.until("a word about each", areReported, PATIENCE_MS).catch((error: unknown) => {
+    const about = unreported.map(
+      ({ metadata }) => `${metadata.name}: ${stored.get(metadata.name)?.changes.join("; ")}`,
+    );
     throw new Error(`seed ${seed}:\n${about.join("\n")}`, { cause: error });
   });
   // The Event may appear a moment after the condition.
   const invalid = await world.until("a quarter are told to be invalid", async () => {
-    const { length } = (await list()).filter((one) => saidOf(one) !== "");
+    const { length } = (await list()).filter((one) => messageOf(one) !== "");
     return length > SPECS / 4 && length;
   });
   const asked = await cluster.audit.entries({ user: OPERATOR });

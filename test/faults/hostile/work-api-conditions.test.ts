@@ -83,12 +83,14 @@ async function environments({ kube, namespace }: World): Promise<Map<string, Env
 }
 
 /** Which expected report is missing for a victim; undefined if none is. */
-function untold({ answer }: Victim, environment: Environment | undefined): string | undefined {
+function missingReport({ answer }: Victim, environment: Environment | undefined): string | undefined {
   const reasons = reasonsFor(answer);
   const types = [...new Set(reasons.map(typeOf)), "Ready" as const];
   const shown = types.map((type) => findCondition(environment?.status?.conditions, type));
-  const isTold = shown.every((is) => is?.status === "False" && reasons.includes(is.reason as ConditionReason));
-  return isTold ? undefined : `${answer}: ${shown.map((is) => `${is?.type}=${is?.status} ${is?.reason}`).join(", ")}`;
+  const isReported = shown.every((is) => is?.status === "False" && reasons.includes(is.reason as ConditionReason));
+  return isReported
+    ? undefined
+    : `${answer}: ${shown.map((is) => `${is?.type}=${is?.status} ${is?.reason}`).join(", ")}`;
 }
 
 function isWell(environment: Environment | undefined): boolean {
@@ -156,7 +158,7 @@ test.each([
     const flags = [...world.flags(), "--allowed-api-origins", proxy.url];
     await using operator = await WatchedOperator.start(flags, SHORT_LEASE.timeScale);
 
-    await untilEach(world, "each is told", victims, untold);
+    await untilEach(world, "each is told", victims, missingReport);
 
     // The operator does not use a rejected key again for a while. All others get another bad answer, and are still
     // reported.
@@ -171,7 +173,7 @@ test.each([
       );
     expect(victims.filter((victim) => !isFalse(victim)).map(({ answer }) => answer)).toEqual([]);
     // A slow answer may have timed out because all others were slow, and is then reported as such.
-    await untilEach(world, "each is still told", victims, untold);
+    await untilEach(world, "each is still told", victims, missingReport);
 
     isHostile = false;
     // What a user does to have a rejected key tried again.

@@ -75,11 +75,11 @@ test("broken answers to any call, before or after its effect, cause only delays"
   });
   const inputs = new Inputs(all);
   let turn = 0;
-  /** Items whose last answer never arrived, although the simulator assumes it did. */
-  const untold = new Set<string>();
+  /** Items with an answer that never arrived, although the simulator assumes that it did. */
+  const unanswered = new Set<string>();
   const strike = (name: string, { url }: Passing) => {
     turn += 1;
-    untold.add(url.split("?")[0]?.split("/").at(-2) ?? "");
+    unanswered.add(url.split("?")[0]?.split("/").at(-2) ?? "");
     const act = (body: unknown) => hostileActs(body, elsewhere.origin)[name] ?? json(500, {});
     return { forward: turn % 2 === 0, answer: (good: Parameters<typeof parsed>[0]) => act(parsed(good)) };
   };
@@ -89,7 +89,7 @@ test("broken answers to any call, before or after its effect, cause only delays"
   await world.until("the queue is reachable again", () => isReachable(world), STRIKING_PATIENCE_MS);
   await world.untilServed(1, STRIKING_PATIENCE_MS);
   const unexcused = world.simulator.violations.filter(
-    ({ kind, workId }) => kind !== "beat-after-stop" || !untold.has(workId ?? ""),
+    ({ kind, workId }) => kind !== "beat-after-stop" || !unanswered.has(workId ?? ""),
   );
   expect(unexcused).toEqual([]);
   await operator.assertWell();

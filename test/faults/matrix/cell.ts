@@ -103,7 +103,7 @@ class CellRun {
   readonly #row: Row;
   readonly #world: LoopWorld;
   readonly #operator: Operator;
-  readonly #blockedReasons: Hindrances;
+  readonly #blockedReasons: BlockedWork;
   readonly #failures: string[] = [];
   readonly #sent = new Set<string>();
   #on = false;
@@ -145,7 +145,7 @@ class CellRun {
         return { startError: false, program, servesMs: SERVES_MS };
       },
     });
-    this.#blockedReasons = new Hindrances(this.#world);
+    this.#blockedReasons = new BlockedWork(this.#world);
     this.#world.createEnvironment();
     const logger = createLogger("info", { write: (line) => this.#logged(line) });
     this.#operator = this.#world.startOperator({ logger });
@@ -313,10 +313,10 @@ class CellRun {
     const endMs = this.#begunMs + FAULT_MS;
     const arrivalMs = (this.#row.arrivalSeconds ?? ARRIVAL_SECONDS) * SECOND;
     let nextItemMs = world.clock.monotonic() + arrivalMs;
-    let untoldS = 0;
-    let hinderedS = 0;
+    let unreportedSeconds = 0;
+    let blockedSeconds = 0;
     let first = "";
-    const whats = new Map<string, number>();
+    const secondsByEffect = new Map<string, number>();
     const ready: string[] = [];
     while (world.clock.monotonic() < endMs) {
       await world.pass(SECOND);
@@ -330,37 +330,40 @@ class CellRun {
       if (ready.at(-1)?.endsWith(seen) !== true)
         ready.push(`+${Math.round((nowMs - this.#begunMs) / SECOND)}s ${seen}`);
       const what = this.#blockedReasons.look(nowMs);
-      const isDue = nowMs >= this.#failingSinceMs(nowMs) + this.#toldMs || this.#blockedReasons.lastedMs >= LONG_MS;
+      const isDue =
+        nowMs >= this.#failingSinceMs(nowMs) + this.#reportLimitMs || this.#blockedReasons.lastedMs >= LONG_MS;
       if (what === null || this.#hits === 0 || !isDue) continue;
-      hinderedS += 1;
-      whats.set(what, (whats.get(what) ?? 0) + 1);
-      if (this.#isTold()) {
+      blockedSeconds += 1;
+      secondsByEffect.set(what, (secondsByEffect.get(what) ?? 0) + 1);
+      if (this.#isReported()) {
         continue;
       }
-      if (untoldS === 0) first = `+${Math.round((nowMs - this.#begunMs) / SECOND)}s`;
-      untoldS += 1;
+      if (unreportedSeconds === 0) first = `+${Math.round((nowMs - this.#begunMs) / SECOND)}s`;
+      unreportedSeconds += 1;
     }
-    const hinders = [...whats].map(([what, seconds]) => `${what} ${seconds} s`).join(", ");
-    const story = () => `${hinders}; Ready: ${shortened(ready)}; Events: ${shortened(world.told.filter(isAbout))}`;
-    if (this.#cell.answer === null && hinderedS > 0) this.#fail(`hindered without a fault: ${story()}`);
+    const blocked = [...secondsByEffect].map(([what, seconds]) => `${what} ${seconds} s`).join(", ");
+    const story = () => `${blocked}; Ready: ${shortened(ready)}; Events: ${shortened(world.told.filter(isAbout))}`;
+    if (this.#cell.answer === null && blockedSeconds > 0) this.#fail(`hindered without a fault: ${story()}`);
     const turns = ready.filter((each, at) => at > 0 && isTrue(each) !== isTrue(ready[at - 1])).length;
     if (turns > MOST_TURNS) this.#fail(`Ready turned ${turns} times: ${story()}`);
     // A condition may change for a moment while a probe is in flight.
-    if (untoldS > FLICKER_S) this.#fail(`not told for ${untoldS} of ${hinderedS} s, first at ${first}: ${story()}`);
+    if (unreportedSeconds > FLICKER_S)
+      this.#fail(`not told for ${unreportedSeconds} of ${blockedSeconds} s, first at ${first}: ${story()}`);
     // A single refusal or a conflict is not reported: only the request metric counts it, which this world does not
     // have.
     const isNews = this.#hits > 2 && this.#cell.answer !== "409";
-    if (hinderedS === 0 && isNews && !this.#isRecorded) this.#fail(`no trace in log, Events or metrics: ${story()}`);
+    if (blockedSeconds === 0 && isNews && !this.#isRecorded)
+      this.#fail(`no trace in log, Events or metrics: ${story()}`);
   }
 
-  get #toldMs(): number {
+  get #reportLimitMs(): number {
     const { answer } = this.#cell;
     if (answer === "slow") return WRITTEN_MS + NO_PROGRESS_MS;
     return WRITTEN_MS + TOLD_MS + (answer === "none" || answer === "lost" ? TIMEOUT_MS : 0);
   }
 
   /** Whether a user who looks at the Environment now can see that something is wrong, and what. */
-  #isTold(): boolean {
+  #isReported(): boolean {
     const condition = this.#world.conditionOf("Ready");
     // If every request is answered in time, there is no error message to repeat.
     const says = this.#cell.answer === "slow" ? NO_PROGRESS : (this.#row.says ?? "");
@@ -519,7 +522,7 @@ function shortened(texts: readonly string[]): string {
 const POD_IS_LEFT = "a Pod is left";
 
 /** The effects that show what a fault blocks, once they have lasted a minute. */
-class Hindrances {
+class BlockedWork {
   readonly #world: LoopWorld;
   readonly #sinceMs = new Map<string, number>();
   /** Live objects by uid. The server's lists are copies, which are too expensive to make every second. */

@@ -133,10 +133,10 @@ async function besides(cluster: TestCluster, options: Clusters, random: () => nu
     PATIENCE_MS,
   );
   one.simulator.assertNoViolations();
-  const odd = items().filter(
+  const notServedOnce = items().filter(
     ({ acks, firstBeatAt, refusedBeats }) => acks.length !== 1 || firstBeatAt === undefined || refusedBeats > 0,
   );
-  expect(odd, "items that were not served once").toEqual([]);
+  expect(notServedOnce, "items that were not served once").toEqual([]);
   const workers = new Set(items().map(({ acks }) => acks[0]?.workerId));
   expect(workers.size, "both had their share").toBeGreaterThan(1);
   for (const { world } of [first, second]) {

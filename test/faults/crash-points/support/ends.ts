@@ -69,13 +69,13 @@ async function expectItem(world: World, { ends }: Scenario, item: ItemRecord, co
   if (containers > item.acks.length) wrong(`ran in ${containers} containers`);
   const ran = containers > 0 || item.firstBeatAt !== undefined;
   // The operator writes Events asynchronously, and the test sees them through a separate watch.
-  const isToldOf = () => isTold(world, item);
-  if (ends === "served" && !ran) await world.until(`item ${item.id} never ran, and somebody says why`, isToldOf);
+  const isItemReported = () => isReported(world, item);
+  if (ends === "served" && !ran) await world.until(`item ${item.id} never ran, and somebody says why`, isItemReported);
   if (ends === "stopped" && item.stoppedBy?.as !== "environment-key") wrong("was not stopped by the operator");
 }
 
 /** Whether an Event names the item, so that a user can find out what became of it. */
-function isTold(world: World, item: ItemRecord): boolean {
+function isReported(world: World, item: ItemRecord): boolean {
   return world.allEvents.some(({ message }) => message?.includes(item.id));
 }
 

@@ -17,7 +17,7 @@ export async function expectEnd(stage: SessionsStage): Promise<void> {
   await untilSettled(stage);
   witness.check("everything settles", false);
   await expectReady(stage);
-  await expectEachServedOrTold(stage);
+  await expectEachServedOrReported(stage);
   await expectNoLeaks(stage);
   await expectDeletable(stage);
   await witness.settled();
@@ -41,7 +41,7 @@ async function untilSettled(stage: SessionsStage): Promise<void> {
       }
       const live = world.simulator.items(world.environmentId).filter(({ state }) => state !== "stopped");
       const isGivenUp = world.events("DrainGivenUp").length > 0 && world.claims.length === 0;
-      if (isGivenUp) endForGood(stage, live);
+      if (isGivenUp) stopAbandonedItems(stage, live);
       return live.length === 0 && world.claims.length === 0 && stage.podsOf("assigned").length === 0;
     },
     SETTLES_MS,
@@ -49,14 +49,14 @@ async function untilSettled(stage: SessionsStage): Promise<void> {
 }
 
 /** Acts as the user who stops items that no client holds and that this platform never ends. */
-function endForGood({ world, setting }: SessionsStage, live: readonly ItemRecord[]): void {
+function stopAbandonedItems({ world, setting }: SessionsStage, live: readonly ItemRecord[]): void {
   for (const item of live) {
     const { id, state } = item;
     if (staysForGood(item, setting.switches)) world.simulator.stopItem(id, { force: state === "stopping" });
   }
 }
 
-async function expectEachServedOrTold(stage: SessionsStage): Promise<void> {
+async function expectEachServedOrReported(stage: SessionsStage): Promise<void> {
   const { world, witness } = stage;
   const items = world.simulator.items(world.environmentId).filter(({ type }) => type === "session");
   for (const { id, acks } of items) {
@@ -64,7 +64,7 @@ async function expectEachServedOrTold(stage: SessionsStage): Promise<void> {
     const wrong = runs > acks.length && `${id} ran in ${runs} Pods after ${acks.length} acknowledgements`;
     witness.check("served once, or stopped for a reason that is told", wrong);
   }
-  const silent = await untilTold(stage, items.filter(byOperator));
+  const silent = await untilReported(stage, items.filter(byOperator));
   const wrong = silent.length > 0 && `the operator stopped ${silent.join(", ")}, and no Event says why`;
   witness.check("served once, or stopped for a reason that is told", wrong);
 }
@@ -72,19 +72,19 @@ async function expectEachServedOrTold(stage: SessionsStage): Promise<void> {
 /**
  * The operator writes Events asynchronously. Resolves with the items without an Event, once no more Events can come.
  */
-async function untilTold({ world, witness }: SessionsStage, items: readonly ItemRecord[]): Promise<string[]> {
-  const untold = async () => {
+async function untilReported({ world, witness }: SessionsStage, items: readonly ItemRecord[]): Promise<string[]> {
+  const unreported = async () => {
     const { items: events } = await world.kube.list(EVENTS, { namespace: world.namespace });
     // Events are lost if the API server failed, if their process was killed, or if they exceed a limit. Events promise
     // no more.
     const { kills, kubeTroubled, leadershipShaken } = witness;
     if (kills > 0 || kubeTroubled || leadershipShaken || events.length >= EVENTS_LET_THROUGH) return [];
-    const told = events.filter(({ reason }) => (END_REASON_LIST as readonly string[]).includes(reason ?? ""));
-    return items.map(({ id }) => id).filter((id) => !told.some(({ message }) => message?.includes(id)));
+    const endEvents = events.filter(({ reason }) => (END_REASON_LIST as readonly string[]).includes(reason ?? ""));
+    return items.map(({ id }) => id).filter((id) => !endEvents.some(({ message }) => message?.includes(id)));
   };
-  const all = () => world.until("the Events are written", async () => (await untold()).length === 0);
+  const all = () => world.until("the Events are written", async () => (await unreported()).length === 0);
   await all().catch(() => {});
-  return await untold();
+  return await unreported();
 }
 
 function byOperator({ stoppedBy, history }: ItemRecord): boolean {

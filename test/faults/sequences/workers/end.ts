@@ -55,7 +55,7 @@ async function untilSettled(stage: WorkersStage): Promise<void> {
     "every item is stopped",
     () => {
       const live = simulator.items(environmentId).filter(({ state }) => state !== "stopped");
-      for (const item of live) endForGood(stage, item);
+      for (const item of live) stopIfAbandoned(stage, item);
       return live.length === 0;
     },
     SETTLES_MS,
@@ -63,7 +63,7 @@ async function untilSettled(stage: WorkersStage): Promise<void> {
 }
 
 /** Stops an item that no other client will ever stop. */
-function endForGood({ world, fates, setting }: WorkersStage, item: ItemRecord): void {
+function stopIfAbandoned({ world, fates, setting }: WorkersStage, item: ItemRecord): void {
   const { simulator } = world;
   const ageMs = simulator.clock.now() - (item.history.at(-1)?.at ?? 0);
   const server = world.pods.find(({ metadata }) => metadata.name === item.acks.at(-1)?.workerId);
