@@ -57,7 +57,10 @@ describe.skipIf(!hasNodeControl())("containerd stops", () => {
         await using _ = await withoutContainerd(world, signal);
         const { beats } = await world.simulator.item(running.item.id);
         opened = await enqueueOne(world, { script: bashScript("echo meanwhile") });
-        await world.until("it beats on", async () => (await world.simulator.item(running.item.id)).beats > beats);
+        await world.until(
+          "it still sends heartbeats",
+          async () => (await world.simulator.item(running.item.id)).beats > beats,
+        );
         expect((await world.simulator.item(opened.item.id)).state).toBe("starting");
       }
       await untilAnswered(world, opened.item, 1);
@@ -87,7 +90,10 @@ describe.skipIf(!hasNodeControl())("containerd stops", () => {
       expect(message).toContain("untolerated taint");
       waiting = await world.simulator.enqueue(world.environmentId, { script: bashScript("echo later") });
       const { beats } = await world.simulator.item(running.item.id);
-      await world.until("it beats on", async () => (await world.simulator.item(running.item.id)).beats > beats + 1);
+      await world.until(
+        "it still sends heartbeats",
+        async () => (await world.simulator.item(running.item.id)).beats > beats + 1,
+      );
       expect((await world.simulator.item(waiting.id)).acks).toEqual([]);
       expect(latest(world, running.pod).metadata.deletionTimestamp).toBe(undefined);
     }

@@ -35,7 +35,10 @@ describe.skipIf(!hasNodeControl())("the kubelet stops", () => {
       await using _ = await withoutKubelet(world);
       const { beats } = await world.simulator.item(running.item.id);
       opened = await enqueueOne(world, { script: bashScript("echo meanwhile") });
-      await world.until("it beats on", async () => (await world.simulator.item(running.item.id)).beats > beats);
+      await world.until(
+        "it still sends heartbeats",
+        async () => (await world.simulator.item(running.item.id)).beats > beats,
+      );
       expect((await world.simulator.item(opened.item.id)).state).toBe("starting");
     }
     await untilState(world, opened.item, "active");
@@ -84,7 +87,10 @@ describe.skipIf(!hasNodeControl())("the kubelet stops", () => {
       expect(end.last).toMatchObject({ generation: 1, stoppedBy: { as: "environment-key" } });
       // The operator also knows by now that the running one's node is lost, and the worker still sends heartbeats.
       const { beats } = await world.simulator.item(running.item.id);
-      await world.until("it beats on", async () => (await world.simulator.item(running.item.id)).beats > beats + 2);
+      await world.until(
+        "it still sends heartbeats",
+        async () => (await world.simulator.item(running.item.id)).beats > beats + 2,
+      );
       expect(await world.simulator.item(running.item.id)).toMatchObject({ state: "active", acks: [expect.anything()] });
       expect(world.claims.map(({ metadata }) => metadata.name)).toEqual([running.pod.metadata.name]);
     }

@@ -121,7 +121,10 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
     if (parked) await untilGone(world, parked);
     expect((await budgetOf(world))?.spec?.["minAvailable"]).toBe(1);
     const { beats } = await world.simulator.item(served.item.id);
-    await world.until("it beats on", async () => (await world.simulator.item(served.item.id)).beats > beats + 1);
+    await world.until(
+      "it still sends heartbeats",
+      async () => (await world.simulator.item(served.item.id)).beats > beats + 1,
+    );
     expect(latest(world, served.pod).metadata.deletionTimestamp).toBe(undefined);
     await world.simulator.stopItem(served.item.id);
     expect(await draining.ended, draining.said).toBe(0);
@@ -158,7 +161,7 @@ describe.skipIf(!hasNodeControl())("kubectl drain of the node", () => {
       await world.until("no claim is left", () => world.claims.length === 0);
       expect((await world.simulator.item(item.id)).acks).toHaveLength(1);
       // The session never had a container, but its end is still reported.
-      const message = await world.until("it is told", () => {
+      const message = await world.until("its end is reported", () => {
         const told = [...world.events("Evicted"), ...world.events("PodDeleted")];
         return told.find(({ message }) => message?.includes(item.id))?.message;
       });

@@ -105,7 +105,7 @@ test("helm uninstall with crds.keep=false drains all Environments, and leaves on
   await untilState(world, served.item, "active");
   await upgradeBerthChart(world.cluster, { crds: { keep: false }, uninstall: { drainSeconds: 60 } });
   const uninstalled = uninstallBerthChart(world.cluster);
-  await world.until("the Environment is told to go", () => world.environment?.metadata.deletionTimestamp);
+  await world.until("the Environment is being deleted", () => world.environment?.metadata.deletionTimestamp);
   await execIn(world, served.pod, ["touch", "go"]);
   await uninstalled;
   expect((await world.simulator.item(served.item.id)).stoppedBy?.as).toBe("sessions-token");

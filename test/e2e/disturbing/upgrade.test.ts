@@ -137,7 +137,7 @@ test("a rollout with two shards, and one from one shard to two, lose no session"
     upgradeBerthChart(cluster, { shards: 2, podAnnotations: { later: "true" } }),
   );
   // The last old replica may still be terminating.
-  await world.until("each replica has Leases, and nobody else", async () => {
+  await world.until("all replicas, and only they, hold Leases", async () => {
     const { items } = await kube.list(LEASES, { namespace: OPERATOR_NAMESPACE });
     const holders = items.map(({ spec }) => spec?.holderIdentity).filter((holder) => holder);
     return new Set(holders).size === OPERATOR_REPLICAS;

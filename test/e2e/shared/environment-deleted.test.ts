@@ -50,7 +50,7 @@ describe.concurrent("a busy Environment that is deleted", () => {
     const deleting = await world.untilCondition("Ready", "Deleting");
     expect(deleting.status).toBe("False");
     const late = await world.simulator.enqueue(world.environmentId);
-    await world.until("only the session's Pod is there", () => world.pods.length === 1);
+    await world.until("only the session's Pod is left", () => world.pods.length === 1);
     expect((await world.simulator.item(item.id)).state).toBe("active");
     await execIn(world, pod, ["touch", "go"]);
     await untilTold(world, item, "Completed", "Pod", pod.metadata.name ?? "");

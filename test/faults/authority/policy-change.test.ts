@@ -39,7 +39,7 @@ describe("an operator that starts with a stricter policy", () => {
     // The parked Pods take a moment to terminate.
     await world.until("no other Pod is left", () => world.pods.length <= 1);
     const { beats } = world.simulator.item(item.id);
-    await world.until("the session beats on", () => world.simulator.item(item.id).beats > beats);
+    await world.until("the session sends heartbeats", () => world.simulator.item(item.id).beats > beats);
     expect(world.simulator.item(item.id).state).toBe("active");
     expect(world.simulator.item(waiting.id).state).toBe("queued");
     expect(world.pods.map(({ metadata }) => metadata.uid)).toEqual([running.metadata.uid]);
@@ -68,7 +68,7 @@ describe("an operator that starts with a stricter policy", () => {
     world.startOperator();
     const pod = await untilAssigned(world, item);
     expect(old).not.toContain(pod.metadata.uid);
-    await world.until("the old ones are gone", () => !world.pods.some(({ metadata }) => old.has(metadata.uid)));
+    await world.until("the old Pods are gone", () => !world.pods.some(({ metadata }) => old.has(metadata.uid)));
     world.simulator.stopItem(item.id);
     await world.untilServed(1);
   });
@@ -122,7 +122,7 @@ describe("an admission policy that is installed after the Environment", () => {
     ).rejects.toThrow("does not allow capabilities that containers add (allowed: none)");
     await world.kube.delete(ENVIRONMENTS, ref);
     await merge({ metadata: { finalizers: null } });
-    await world.until("it is gone", () => world.environment === undefined);
+    await world.until("the Environment is gone", () => world.environment === undefined);
   });
 
   test("has expressions without type errors, and affords the largest template", async () => {

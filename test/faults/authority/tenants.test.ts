@@ -132,7 +132,7 @@ test("a user who may edit one namespace reaches nothing in another one, and noth
     ...(environment(own, "second", { paused: true }) as object),
     ...status,
   } as never);
-  await own.until("the second is there", async () => {
+  await own.until("the second one exists", async () => {
     const { status: found } = await tenant.get(ENVIRONMENTS, { namespace: own.namespace, name: "second" });
     return (found as { conditions?: unknown } | undefined)?.conditions !== undefined;
   });
@@ -190,7 +190,7 @@ test("no Secret name leads into another namespace", async () => {
   tried();
   const api = { baseUrl: victim.simulator.url, keySecretRef: { name: "victims-key" } };
   await tenant.create(ENVIRONMENTS, environment(own, "borrower", { environmentId: victim.environmentId, api }));
-  const said = await own.until("it is told that the Secret is missing", async () => {
+  const said = await own.until("the missing Secret is reported", async () => {
     const { status } = await tenant.get(ENVIRONMENTS, { namespace: own.namespace, name: "borrower" });
     const { conditions = [] } = (status ?? {}) as { conditions?: { reason: string; message: string }[] };
     return conditions.find(({ reason }) => reason === "KeySecretMissing");
@@ -299,7 +299,7 @@ test("a user who may create Secrets in a namespace gets no key of it, and change
   for (const claim of claims) await tenant.create(SECRETS, claim);
   tried(claims.length);
   await stage.restartOperator();
-  const said = await victim.until("Ready names what is odd", () => {
+  const said = await victim.until("Ready reports the forged record", () => {
     const ready = victim.condition("Ready");
     return ready?.message.includes(api) && ready;
   });
@@ -328,7 +328,7 @@ test("a tenant's address receives only the tenant's own key, and cannot inject t
     tried();
     const api = { baseUrl: listener.origin, keySecretRef: { name: "key" }, budgetGroup: `group-${group}` };
     await tenant.create(ENVIRONMENTS, environment(own, `liar-${group}`, { api }));
-    const message = await own.until("what it says is shown", async () => {
+    const message = await own.until("its message is shown", async () => {
       const { status } = await tenant.get(ENVIRONMENTS, { namespace: own.namespace, name: `liar-${group}` });
       const { conditions = [] } = (status ?? {}) as { conditions?: { reason: string; message: string }[] };
       return conditions.find(({ reason }) => reason === "BadReply")?.message;

@@ -76,7 +76,7 @@ test("Secrets that imitate claim records harm no Pod but a claim's own, and attr
   );
   expect(elsewhere.connections).toBe(0);
   await world.deleteEnvironment();
-  await world.until("the Environment goes", () => !world.environment);
+  await world.until("the Environment is gone", () => !world.environment);
   expect(
     (await world.kube.get(PODS, { namespace: world.namespace, name: "bystander" })).metadata.deletionTimestamp,
   ).toBe(undefined);

@@ -68,14 +68,14 @@ test("specs stored under another schema are reported by a condition or an Event,
     unreported = (await list()).filter(isUnreported);
     return unreported.length === 0;
   };
-  await world.until("a word about each", areReported, PATIENCE_MS).catch((error: unknown) => {
+  await world.until("a report about each", areReported, PATIENCE_MS).catch((error: unknown) => {
     const about = unreported.map(
       ({ metadata }) => `${metadata.name}: ${stored.get(metadata.name)?.changes.join("; ")}`,
     );
     throw new Error(`seed ${seed}:\n${about.join("\n")}`, { cause: error });
   });
   // The Event may appear a moment after the condition.
-  const invalid = await world.until("a quarter are told to be invalid", async () => {
+  const invalid = await world.until("a quarter are reported as invalid", async () => {
     const { length } = (await list()).filter((one) => messageOf(one) !== "");
     return length > SPECS / 4 && length;
   });

@@ -233,14 +233,14 @@ export class ReplicaWorld implements AsyncDisposable {
     ).toEqual([]);
     expect(
       items.filter(({ firstBeatAt }) => firstBeatAt === undefined).map(({ id, history }) => ({ id, history })),
-      "items that nobody served",
+      "items that were not served",
     ).toEqual([]);
     // A fence whose answer was lost is refused when the operator sends it again. Only for an item that its worker ended
     // is a refusal wrong.
     const ofWorkers = items.filter(({ stoppedBy }) => stoppedBy?.as === "sessions-token");
     expect(
       ofWorkers.filter(({ refusedBeats }) => refusedBeats > 0).map(({ id, history }) => ({ id, history })),
-      "items with beats of a second holder",
+      "items with heartbeats of a second holder",
     ).toEqual([]);
   }
 

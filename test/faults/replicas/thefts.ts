@@ -183,7 +183,7 @@ const foreign = scenario({
     const metadata = { namespace, name: "berth-0-of-9", labels };
     await kube.create(LEASES, { metadata, spec: { ...THIEF, leaseDurationSeconds: 30 } } as Lease);
     await replicas[0].process.kill();
-    await world.until("the other one says what it waits for", () =>
+    await world.until("the other replica logs what it waits for", () =>
       replicas[1].said("a replica with another --shards holds a Lease: nothing is taken until it has ended"),
     );
     await kube.delete(LEASES, { namespace, name: metadata.name });

@@ -165,7 +165,7 @@ export abstract class Stage implements AsyncDisposable {
     await this.world.deleteEnvironment();
     await this.world.until("the Environment is gone", () => !this.world.environment, STARTS_MS);
     await this.createEnvironment();
-    await this.world.until("the Environment is there again", () => this.world.environment, STARTS_MS);
+    await this.world.until("the Environment exists again", () => this.world.environment, STARTS_MS);
     this.witness.environmentDeleted = false;
   }
 

@@ -14,7 +14,7 @@ interface Known {
   /** The item was seen as stopping. */
   isStopping: boolean;
   /**
-   * Whether the item was last known to be in nobody's hands; null after a sweep, whose entry does not name the items it
+   * Whether the item was last known to be held by no client; null after a sweep, whose entry does not name the items it
    * listed.
    */
   isOver: boolean | null;

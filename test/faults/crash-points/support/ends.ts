@@ -70,7 +70,7 @@ async function expectItem(world: World, { ends }: Scenario, item: ItemRecord, co
   const ran = containers > 0 || item.firstBeatAt !== undefined;
   // The operator writes Events asynchronously, and the test sees them through a separate watch.
   const isItemReported = () => isReported(world, item);
-  if (ends === "served" && !ran) await world.until(`item ${item.id} never ran, and somebody says why`, isItemReported);
+  if (ends === "served" && !ran) await world.until(`an Event says why item ${item.id} never ran`, isItemReported);
   if (ends === "stopped" && item.stoppedBy?.as !== "environment-key") wrong("was not stopped by the operator");
 }
 
