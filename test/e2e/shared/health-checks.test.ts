@@ -25,7 +25,7 @@ describe.concurrent("items that get no Pod", () => {
       // The operator may have created another Pod while the item waited.
       const free = world.parked.map(({ metadata }) => metadata.uid);
       expect(free).toContain(parked?.metadata.uid);
-      // The kubelet saw no change of it.
+      // The Pod was never assigned.
       expect(
         new Set(
           world

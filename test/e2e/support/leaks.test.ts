@@ -65,11 +65,11 @@ const resource = (name: string) => ({ name, kind: name === "secrets" ? "Secret" 
 
 describe("a key is found", () => {
   test.each<[string, PlaceKind, Run]>([
-    ["in the log of an operator, also of one that is gone", "logs", { files: { "operator-logs/berth-1.log": KEY } }],
+    ["in the log of an operator, even of a deleted one", "logs", { files: { "operator-logs/berth-1.log": KEY } }],
     ["in the log of a program of the node", "logs", { files: { "node/logs/kubelet.log": `I1125 key=${KEY}` } }],
     ["in the log of the API server", "logs", { files: { "cluster/logs/kube-apiserver.log": `I1125 key=${KEY}` } }],
     ["in the API server's audit log", "logs", { files: { "cluster/audit.log": `{"requestURI":"/?key=${KEY}"}` } }],
-    ["in what a container wrote", "containers", { files: { [`pod-logs/agents_one_${POD}/worker/0.log`]: KEY } }],
+    ["in a container's output", "containers", { files: { [`pod-logs/agents_one_${POD}/worker/0.log`]: KEY } }],
     ["in the arguments of a process", "processes", { processes: [{ arguments: ["runc", KEY], variables: [] }] }],
     [
       "in the environment of a process of the node",
@@ -82,7 +82,7 @@ describe("a key is found", () => {
       { processes: [{ pod: POD, arguments: ["worker"], variables: [...SANDBOXED, `OTHER=${KEY}`] }] },
     ],
     [
-      "in the environment of a Pod that is no sandbox",
+      "in the environment of a Pod that is not a sandbox",
       "processes",
       { processes: [{ pod: POD, arguments: ["berth"], variables: [`ANTHROPIC_ENVIRONMENT_KEY=${KEY}`] }] },
     ],
@@ -95,15 +95,15 @@ describe("a key is found", () => {
   });
 });
 
-describe("a key is not looked for", () => {
+describe("a key is ignored", () => {
   test.each<[string, Run]>([
     ["in Secrets", { objects: { "/api/v1/secrets": { data: { key: KEY } } } }],
     [
-      "in the variable of a sandbox that is for it",
+      "in the sandbox variable that is meant for it",
       { processes: [{ pod: POD, arguments: ["worker"], variables: SANDBOXED }] },
     ],
     [
-      "in what the simulator writes of the key that it makes",
+      "in the simulator's output about its own key",
       { files: { [`pod-logs/berth-e2e-simulator_simulator_${POD}/simulator/0.log`]: KEY } },
     ],
   ])("%s", async (_where, run) => {

@@ -47,7 +47,7 @@ async function programLogs({ cluster }: E2eWorld): Promise<Place[]> {
   return [...operators, ...(await textsBelow(logs)), ...controlPlane, audit];
 }
 
-/** The output of all Pods' containers except the simulator's, which prints its admin key at its start. */
+/** The output of all Pods' containers except the simulator's, which prints its environment key at its start. */
 async function containerLogs(dir: string): Promise<Place[]> {
   const texts = await textsBelow(join(dir, POD_LOGS));
   return texts.filter(({ where }) => !where.includes(`/${POD_LOGS}/${SIMULATOR_NAMESPACE}_`));

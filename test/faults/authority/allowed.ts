@@ -11,30 +11,30 @@ export interface Allowed {
 
 /** Every authenticated user may ask the API server about their own rights (`system:basic-user`). */
 export const EVERYBODY: readonly Allowed[] = [
-  { verbs: "create", resource: "selfsubjectaccessreviews.authorization.k8s.io", why: "asks what it may do itself" },
-  { verbs: "create", resource: "selfsubjectrulesreviews.authorization.k8s.io", why: "the same, as a list" },
-  { verbs: "create", resource: "selfsubjectreviews.authentication.k8s.io", why: "asks who it is" },
+  { verbs: "create", resource: "selfsubjectaccessreviews.authorization.k8s.io", why: "checks its own rights" },
+  { verbs: "create", resource: "selfsubjectrulesreviews.authorization.k8s.io", why: "lists its own rights" },
+  { verbs: "create", resource: "selfsubjectreviews.authentication.k8s.io", why: "reads its own user name" },
 ];
 
 /** In the namespaces whose Environments are served. */
 export const SERVED: readonly Allowed[] = [
-  { verbs: "get list watch", resource: "environments.berth.dev", why: "they say what is wanted" },
+  { verbs: "get list watch", resource: "environments.berth.dev", why: "the desired state" },
   { verbs: "patch", resource: "environments.berth.dev", why: "the finalizer, before the first claim" },
   { verbs: "patch", resource: "environments/status.berth.dev", why: "conditions and counts" },
   { verbs: "update", resource: "environments/finalizers.berth.dev", why: "owner references that block deletion" },
-  { verbs: "get list watch", resource: "pods", why: "how sessions and workers go" },
-  { verbs: "create patch delete", resource: "pods", why: "session Pods: made, told their session, ended" },
+  { verbs: "get list watch", resource: "pods", why: "the state of sessions and workers" },
+  { verbs: "create patch delete", resource: "pods", why: "session Pods: create, assign, end" },
   { verbs: "get", resource: "secrets", why: "the environment key, by name; a claim's record" },
   { verbs: "list", resource: "secrets", why: "claims of an earlier process, by label, at a start" },
   { verbs: "create patch delete", resource: "secrets", why: "records of claims" },
-  { verbs: "list", resource: "events", why: "why a Pod does not get ready" },
-  { verbs: "create patch", resource: "events", why: "says what happened" },
+  { verbs: "list", resource: "events", why: "the reason why a Pod is not ready" },
+  { verbs: "create patch", resource: "events", why: "reports what happened" },
   { verbs: "list watch create patch delete", resource: "deployments.apps", why: "always-on workers" },
   { verbs: "get create patch delete", resource: "poddisruptionbudgets.policy", why: "disruption: Protect" },
   {
     verbs: "get list watch create patch delete",
     resource: "networkpolicies.networking.k8s.io",
-    why: "one over the Pods of each Environment",
+    why: "one for the Pods of each Environment",
   },
 ];
 
@@ -54,15 +54,15 @@ export const OWN: readonly Allowed[] = [
 
 /** Cluster-scoped rights. */
 export const NODES: readonly Allowed[] = [
-  { verbs: "list watch", resource: "nodes", why: "no claim on nodes that are about to go" },
+  { verbs: "list watch", resource: "nodes", why: "no claim for Pods on nodes that are about to be removed" },
 ];
 
 /** Rights of the Job that runs before an uninstall. */
 export const UNINSTALL: readonly Allowed[] = [
-  { verbs: "get list patch", resource: "environments.berth.dev", why: "takes the finalizer off" },
+  { verbs: "get list patch", resource: "environments.berth.dev", why: "removes the finalizer" },
 ];
 export const UNINSTALL_DELETES: readonly Allowed[] = [
-  { verbs: "delete", resource: "environments.berth.dev", why: "with crds.keep=false they go with the CRD" },
+  { verbs: "delete", resource: "environments.berth.dev", why: "with crds.keep=false they are deleted with the CRD" },
   { verbs: "list delete", resource: "secrets", why: "claims of Environments that did not drain in time" },
 ];
 

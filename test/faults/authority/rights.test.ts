@@ -114,10 +114,10 @@ const VARIANTS: readonly {
   },
   { name: "metrics with a ServiceMonitor", values: () => ({ metrics: { serviceMonitor: { enabled: true } } }) },
   { name: "origins that are listed", values: () => ({ allowedApiOrigins: ["https://api.anthropic.com"] }) },
-  { name: "a CRD that goes with the release", values: () => ({ crds: { keep: false } }), deletes: true },
+  { name: "a CRD that is deleted with the release", values: () => ({ crds: { keep: false } }), deletes: true },
   { name: "named namespaces", values: () => ({ namespaces: [served] }) },
   {
-    name: "named namespaces, and a CRD that goes with the release",
+    name: "named namespaces, and a CRD that is deleted with the release",
     values: () => ({ namespaces: [served], crds: { keep: false } }),
     deletes: true,
   },

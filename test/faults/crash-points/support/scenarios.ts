@@ -379,7 +379,7 @@ export const SCENARIOS = {
     },
     ends: "served",
   },
-  /** The egress rules allow every destination. */
+  /** The network policy is removed. */
   "not-held": {
     world: () => ({}),
     items: [],

@@ -100,7 +100,7 @@ export const WORKERS_SCENARIOS = {
     ends: "served",
     atEnd: settledAt(1),
   },
-  /** The egress rules allow every destination. */
+  /** The network policy is removed. */
   "not-held": {
     world: pollers(),
     spec: spec({ minReplicas: 1 }),
