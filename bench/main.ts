@@ -1,9 +1,9 @@
 /** `npm run bench`: how fast is Berth, beside what is possible? See options.ts for what it takes, docs/performance.md. */
 import { EXIT, obey } from "../tools/command-line.ts";
 import { type BenchOptions, parseArguments, USAGE } from "./options.ts";
-import { type Answer, type Report, writeReport } from "./report/report.ts";
+import { writeReport } from "./report/report.ts";
 import { gateLine, tableLines } from "./report/text.ts";
-import { isKept, type Scenario } from "./scenario.ts";
+import { type Answer, isKept, type Report, type Scenario } from "./scenario.ts";
 import { SCENARIOS } from "./scenarios/scenarios.ts";
 
 const request = parseArguments(

@@ -28,6 +28,27 @@ export interface Findings {
   readonly notes?: readonly string[];
 }
 
+/** The outcome of one scenario: its findings, or the error that ended it. */
+export interface Answer {
+  readonly name: string;
+  readonly title: string;
+  readonly about: string;
+  /** How long the scenario ran. */
+  readonly seconds: number;
+  readonly findings?: Findings;
+  readonly error?: string;
+}
+
+/** The outcome of a whole run of the bench. */
+export interface Report {
+  /** RFC 3339. */
+  readonly madeAt: string;
+  readonly seed: number;
+  /** The load was too small to judge the figures. */
+  readonly quick: boolean;
+  readonly answers: readonly Answer[];
+}
+
 /** Figures for people and programs. A row has one cell for each column. */
 export interface Table {
   readonly title: string;

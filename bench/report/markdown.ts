@@ -1,6 +1,5 @@
-import { type Gate, isKept, type Table } from "../scenario.ts";
+import { type Answer, type Gate, isKept, type Report, type Table } from "../scenario.ts";
 import type { Plot } from "./plot.ts";
-import type { Answer, Report } from "./report.ts";
 import { boundText, shown, valueText } from "./text.ts";
 
 /** The report for people. @param plotFile name of the file that a plot of a scenario is in */

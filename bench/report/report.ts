@@ -1,27 +1,7 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type Findings, isKept } from "../scenario.ts";
+import { isKept, type Report } from "../scenario.ts";
 import { markdownOf } from "./markdown.ts";
-
-/** What came of one scenario: findings, or why there are none. */
-export interface Answer {
-  readonly name: string;
-  readonly title: string;
-  readonly about: string;
-  /** It took so long. */
-  readonly seconds: number;
-  readonly findings?: Findings;
-  readonly error?: string;
-}
-
-export interface Report {
-  /** RFC 3339. */
-  readonly madeAt: string;
-  readonly seed: number;
-  /** Too small a load to judge by. */
-  readonly quick: boolean;
-  readonly answers: readonly Answer[];
-}
 
 /** Writes `report.json`, `report.md` and a file for each plot. What a folder held of an earlier run is written over. */
 export async function writeReport(folder: string, report: Report): Promise<void> {

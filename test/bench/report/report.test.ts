@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { linePlot, shares } from "../../../bench/report/plot.ts";
-import { type Report, writeReport } from "../../../bench/report/report.ts";
+import { writeReport } from "../../../bench/report/report.ts";
 import { gateLine, shown, tableLines } from "../../../bench/report/text.ts";
-import { type Gate, isKept } from "../../../bench/scenario.ts";
+import { type Gate, isKept, type Report } from "../../../bench/scenario.ts";
 
 const gate = (over: Partial<Gate>): Gate => ({ name: "p50", value: 1.2, unit: "x", ...over });
 
