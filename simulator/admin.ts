@@ -1,15 +1,95 @@
 import type { IncomingMessage } from "node:http";
 import { z } from "zod";
 import { pathParts } from "./api-request.ts";
-import { arrivalsSchema, enqueueSchema } from "./arrivals.ts";
+import { type ArrivalsInput, arrivalsSchema, type EnqueueInput, enqueueSchema } from "./arrivals.ts";
 import { forbidden, invalidRequest, notFound, unauthenticated } from "./errors.ts";
-import { faultSchema } from "./faults.ts";
+import { type FaultInput, faultSchema } from "./faults.ts";
 import { json, noContent, type Reply, readJson } from "./http.ts";
-import { scriptSchema } from "./script.ts";
+import { type ScriptInput, scriptSchema } from "./script.ts";
 import type { AdminHandler } from "./server.ts";
-import type { Simulator } from "./simulator.ts";
 import type { Violation } from "./violations.ts";
-import { webhookSchema } from "./webhooks.ts";
+import { type WebhookInput, webhookSchema } from "./webhooks.ts";
+
+/** What the admin API needs of the simulator. It only writes `unknown` values as JSON. */
+export interface AdminTarget {
+  /** The simulator's clock, which GET clock reads. */
+  readonly clock: { now(): number; readonly scale: number };
+  /** The switches in effect. */
+  readonly switches: unknown;
+  /** The newest webhook deliveries. */
+  readonly deliveries: unknown;
+  /** Breaches of the protocol. */
+  readonly violations: readonly Violation[];
+  /** Breaches that a correct client may cause. */
+  readonly excused: readonly Violation[];
+
+  /** Returns a dump of everything, without credentials. */
+  state(): unknown;
+  /** Returns the summary of what happened. */
+  report(): unknown;
+  /** Returns the newest requests, of one environment if an id is given. */
+  requests(environmentId?: string): unknown;
+  /** Returns every credential that was issued. @throws {RangeError} the simulator doesn't remember credentials */
+  credentials(): unknown;
+  /** Forgets all violations, the excused ones too. */
+  clearViolations(): void;
+
+  /** Creates an environment. @throws {RangeError} the id is taken */
+  createEnvironment(options: { id?: string; key?: string; workspaceId?: string; ttlSeconds?: number }): unknown;
+  /** Returns the environment's key, or an empty string if the environment doesn't exist. */
+  environmentKey(environmentId: string): string;
+  /** Replaces the environment's key and returns the new one. */
+  rotateKey(environmentId: string, key?: string): string;
+  /** Returns the environment's queue statistics. */
+  stats(environmentId: string): unknown;
+  /** Returns the number of long polls that wait for work. */
+  pollsWaiting(environmentId: string): number;
+
+  /** Queues a work item and returns its record. */
+  enqueue(environmentId: string, input: EnqueueInput): unknown;
+  /** Claims an item and returns the environment variables of its worker, or undefined if the queue is empty. */
+  claim(environmentId: string): Promise<Record<string, string> | undefined>;
+  /** Starts to queue items over time. */
+  arrivals(environmentId: string, plan: ArrivalsInput): { readonly id: string };
+  /** Stops arrivals and returns false if they have already ended. */
+  stopArrivals(id: string): boolean;
+  /** Returns the records of all items, of one environment if an id is given. */
+  items(environmentId?: string): unknown;
+  /** Returns the record of one item. */
+  item(workId: string): unknown;
+  /** Stops an item as a user would. */
+  stopItem(workId: string, options: { force?: boolean }): void;
+  /** Makes the sessions tokens of an item invalid. */
+  revokeTokens(workId: string): void;
+
+  /** Returns the records of all sessions, of one environment if an id is given. */
+  sessions(environmentId?: string): unknown;
+  /** Returns the record of one session. */
+  session(sessionId: string): unknown;
+  /** Deletes a session and leaves its items. */
+  deleteSession(sessionId: string): void;
+  /** Sends a user's message to a session. */
+  sendMessage(sessionId: string, script: ScriptInput): void;
+  /** Interrupts what the session does. */
+  interrupt(sessionId: string): void;
+  /** Ends a session. */
+  terminateSession(sessionId: string): void;
+  /** Allows or denies a tool call that waits for confirmation, and returns false if no such call waits. */
+  confirm(sessionId: string, toolUseId: string, allow: boolean): boolean;
+
+  /** Sets where webhooks are sent; undefined turns them off. */
+  sendWebhooks(to: WebhookInput | undefined): void;
+  /** Adds a fault and returns its record. */
+  inject(fault: FaultInput): unknown;
+  /** Returns the records of all faults. */
+  faults(): unknown;
+  /** Removes one fault, or all of them if no id is given. */
+  clearFaults(id?: string): void;
+  /** Changes switches and returns all of them. @throws {z.ZodError} */
+  setSwitches(switches: Record<string, unknown>): unknown;
+  /** Changes how fast the simulator's clock runs. */
+  setScale(scale: number): void;
+}
 
 type Body = Record<string, unknown> | undefined;
 /** What a request asks for beside its path and its body. */
@@ -19,7 +99,7 @@ interface Wanted {
   readonly environmentId: string | undefined;
 }
 
-type Handler = (simulator: Simulator, ids: readonly string[], body: Body, wanted: Wanted) => Reply | Promise<Reply>;
+type Handler = (simulator: AdminTarget, ids: readonly string[], body: Body, wanted: Wanted) => Reply | Promise<Reply>;
 
 /** The API server's proxy to a Pod strips Authorization: the token may come in a header of its own. */
 const TOKEN_HEADER = "x-simulator-token";
@@ -96,7 +176,7 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
 
 /** As JSON, or as lines for `docker run --env-file` where plain text is asked for. */
 async function claim(
-  simulator: Simulator,
+  simulator: AdminTarget,
   [id = ""]: readonly string[],
   _body: Body,
   { accept }: Wanted,
@@ -109,7 +189,7 @@ async function claim(
 }
 
 /** @throws {ApiError} 404 */
-function keyOf(simulator: Simulator, environmentId: string): string {
+function keyOf(simulator: AdminTarget, environmentId: string): string {
   const key = simulator.environmentKey(environmentId);
   if (key === "") throw notFound(`environment ${environmentId}`);
   return key;
@@ -134,8 +214,8 @@ function match(method: string, path: string): { handler: Handler; ids: string[] 
   return handler && { handler, ids };
 }
 
-/** The admin API: what `Simulator` does, over HTTP. */
-export function createAdmin(simulator: () => Simulator, token: string | undefined): AdminHandler {
+/** Serves the admin API: what `Simulator` does, over HTTP. */
+export function createAdmin(simulator: () => AdminTarget, token: string | undefined): AdminHandler {
   return async (request, path) => {
     guard(request, token);
     const found = match(request.method ?? "GET", path);
