@@ -1,5 +1,3 @@
-import type { Excuse } from "./violations.ts";
-
 /** Which credential a request came with. */
 export type CredentialKind = "environment-key" | "sessions-token" | "api-key";
 
@@ -9,7 +7,13 @@ export type Credential =
   | { readonly kind: "sessions-token"; readonly workId: string; readonly sessionId: string; readonly offer: number }
   | { readonly kind: "api-key" };
 
-/** Who sent a request, as far as it shows. */
+/**
+ * Why a request of a correct client may arrive late. `fault`: an injected fault held the request up. `given-up`: its
+ * sender closed the connection before the simulator handled it, and may have sent it before it knew what it knows now.
+ */
+export type RequestExcuse = "fault" | "given-up";
+
+/** Who sent a request, as far as the request shows. */
 export interface Caller {
   readonly credential: Credential;
   /** `Anthropic-Worker-ID`, on whatever call it comes. */
@@ -17,8 +21,8 @@ export interface Caller {
   readonly userAgent: string;
   /** Address without the port: one client uses many connections. */
   readonly remote: string;
-  /** Why this very request may land late through no fault of the client. */
-  readonly excuse: Excuse | undefined;
+  /** Why this request may arrive late without a mistake of the client. */
+  readonly excuse: RequestExcuse | undefined;
 }
 
 /** Written into the history of an item: who did it. */

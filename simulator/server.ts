@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { endOfTurn } from "../src/core/clock.ts";
 import { type ApiRequest, CREDENTIALS, type Route, routeOf } from "./api-request.ts";
-import { actorOf, type Caller, type Credential } from "./caller.ts";
+import { actorOf, type Caller, type Credential, type RequestExcuse } from "./caller.ts";
 import { ApiError, forbidden, notFound, unauthenticated } from "./errors.ts";
 import type { Fault } from "./faults.ts";
 import { json, type Reply, readJson, write } from "./http.ts";
@@ -10,7 +10,7 @@ import { knowsStopped } from "./protocol.ts";
 import { RateLimit } from "./rate-limit.ts";
 import { SESSIONS_API, type SessionsApiContext } from "./sessions-api.ts";
 import { Strikes } from "./strikes.ts";
-import type { Excuse, ViolationKind } from "./violations.ts";
+import type { ViolationKind } from "./violations.ts";
 import { WORK_API, type WorkApiContext } from "./work-api.ts";
 import type { World } from "./world.ts";
 
@@ -152,7 +152,7 @@ export class ApiServer {
   // --- who and what ---------------------------------------------------------------------------------------------
 
   /** @throws {ApiError} 401 */
-  #authenticate(request: IncomingMessage, excuse: Excuse | undefined): Caller {
+  #authenticate(request: IncomingMessage, excuse: RequestExcuse | undefined): Caller {
     const { authorization, "x-api-key": apiKey, "anthropic-worker-id": workerId } = request.headers;
     let credential: Credential | undefined;
     if (authorization?.startsWith("Bearer ")) credential = this.#world.bearer(authorization.slice("Bearer ".length));

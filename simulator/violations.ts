@@ -1,4 +1,4 @@
-import type { Actor } from "./caller.ts";
+import type { Actor, RequestExcuse } from "./caller.ts";
 
 /** What a client may do wrong. Each kind is described in docs/simulator.md. */
 export const VIOLATION_KINDS = [
@@ -28,15 +28,15 @@ export type ViolationKind = (typeof VIOLATION_KINDS)[number];
 export interface Finding {
   readonly kind: ViolationKind;
   readonly details: string;
-  /** Why a right client may cause it all the same; then it is kept apart, in `excused`. */
+  /** Why a correct client may cause it; the simulator then lists it in `excused`. */
   readonly excuse?: Excuse;
 }
 
 /**
- * `fault`: a fault on demand held the request up. `given-up`: its sender closed the connection before it was handled, and may
- * have sent it before it knew what it knows now. `stock-worker`: known of the stock workers, no operator can help it.
+ * Why a correct client may cause a violation. `stock-worker`: the stock workers are known to do this, and no operator
+ * can prevent it. The others are explained at `RequestExcuse`.
  */
-export type Excuse = "fault" | "given-up" | "stock-worker";
+export type Excuse = RequestExcuse | "stock-worker";
 
 /** A breach of the protocol by a client. */
 export interface Violation extends Finding {
