@@ -12,8 +12,8 @@ import { chosenFate, type Fate, type FateChooser, isWholeLife, mainContainerName
 import { type Latencies, Latency, seededRandom } from "./latency.ts";
 import { ObjectReader } from "./object-reader.ts";
 import { PodAddresses } from "./pod-addresses.ts";
+import type { PodVerdict } from "./pod-conditions.ts";
 import { type PodHost, PodMachine } from "./pod-machine.ts";
-import type { PodVerdict } from "./pod-status.ts";
 import { type ImageStandIn, ProcessRuntime } from "./process-runtime.ts";
 import { type NodeCapacity, Registration } from "./registration.ts";
 import type { ContainerRuntime } from "./runtime.ts";

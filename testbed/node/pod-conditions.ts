@@ -1,7 +1,16 @@
 import type { Condition, ContainerStatus, Pod } from "../../src/kube/objects.ts";
 import { isRestartable } from "./container-record.ts";
 import { hasStarted, type Phase } from "./pod-phase.ts";
-import type { PodVerdict } from "./pod-status.ts";
+
+/** Why the kubelet itself ended a Pod. */
+export interface PodVerdict {
+  readonly reason: string;
+  readonly message: string;
+  /** The node disrupted the Pod: the kubelet also reports this in a condition. */
+  readonly disrupted?: true;
+  /** The Pod is Failed even if all its containers ended with 0. */
+  readonly always?: true;
+}
 
 /** Conditions that kubelet owns; it leaves all others as they are. */
 export const OWN_CONDITIONS = [

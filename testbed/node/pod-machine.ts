@@ -6,10 +6,11 @@ import { EnvironmentError, type ReferencedObjects, type References } from "./env
 import type { Complaint } from "./event-writer.ts";
 import { type Fate, mainContainerName } from "./fate.ts";
 import type { Latency } from "./latency.ts";
+import type { PodVerdict } from "./pod-conditions.ts";
 import { type ContainersOwner, PodContainers } from "./pod-containers.ts";
 import { isTerminalPhase } from "./pod-phase.ts";
 import * as rules from "./pod-rules.ts";
-import { type PodVerdict, renderRefusal, renderStatus, unlocated } from "./pod-status.ts";
+import { renderRefusal, renderStatus, unlocated } from "./pod-status.ts";
 import { restartDelaySeconds } from "./restart-backoff.ts";
 import type { ContainerRuntime } from "./runtime.ts";
 import { sandboxFault } from "./sandbox-fault.ts";

@@ -1,18 +1,8 @@
 import type { ContainerStatus, Pod, PodStatus } from "../../src/kube/objects.ts";
 import { type ContainerRecord, renderContainer } from "./container-record.ts";
-import { conditionsOf } from "./pod-conditions.ts";
+import { conditionsOf, type PodVerdict } from "./pod-conditions.ts";
 import { isTerminalPhase, type Phase, phaseOf } from "./pod-phase.ts";
 import { podResources, qosClass } from "./pod-resources.ts";
-
-/** Why kubelet itself ended a Pod. */
-export interface PodVerdict {
-  readonly reason: string;
-  readonly message: string;
-  /** The node is what ended it: kubelet says so in a condition, too. */
-  readonly disrupted?: true;
-  /** The Pod is Failed also where its containers all ended with 0. */
-  readonly always?: true;
-}
 
 /** What a Pod's status is made from. */
 export interface PodView {

@@ -1,7 +1,7 @@
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import type { Fate } from "./fate.ts";
 import type { Latency } from "./latency.ts";
-import type { PodVerdict } from "./pod-status.ts";
+import type { PodVerdict } from "./pod-conditions.ts";
 
 /** How a container ended, as the runtime tells kubelet. */
 export interface ContainerExit {

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from "../../src/core/clock.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 import { chosenFate, defaultFate, type Fate, type FateChooser, type OnTerm } from "./fate.ts";
-import type { PodVerdict } from "./pod-status.ts";
+import type { PodVerdict } from "./pod-conditions.ts";
 import {
   type ContainerExit,
   type ContainerRuntime,

@@ -2,8 +2,8 @@ import type { ConfigMap, Container, Pod, PodStatus, Secret } from "../../../src/
 import type { Complaint } from "../../../testbed/node/event-writer.ts";
 import { chosenFate, type Fate, type FateInput } from "../../../testbed/node/fate.ts";
 import { type Latencies, Latency, seededRandom } from "../../../testbed/node/latency.ts";
+import type { PodVerdict } from "../../../testbed/node/pod-conditions.ts";
 import { type PodHost, PodMachine } from "../../../testbed/node/pod-machine.ts";
-import type { PodVerdict } from "../../../testbed/node/pod-status.ts";
 import type { ContainerRuntime } from "../../../testbed/node/runtime.ts";
 import { ScriptedRuntime } from "../../../testbed/node/scripted-runtime.ts";
 import type { VolumeFiles } from "../../../testbed/node/volume-files.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Pod, PodStatus } from "../../../src/kube/objects.ts";
 import type { FateInput } from "../../../testbed/node/fate.ts";
-import type { PodVerdict } from "../../../testbed/node/pod-status.ts";
+import type { PodVerdict } from "../../../testbed/node/pod-conditions.ts";
 import { evictionVerdict } from "../../../testbed/node/scripted-runtime.ts";
 import type { Sequence } from "../../../testbed/recorder/sequence.ts";
 import { boundPod, PodBench } from "./pod-bench.ts";
