@@ -92,16 +92,16 @@ export interface AdminTarget {
 }
 
 type Body = Record<string, unknown> | undefined;
-/** What a request asks for beside its path and its body. */
+/** What a request asks for in its headers and its query. */
 interface Wanted {
   readonly accept: string | undefined;
-  /** Of one environment only. */
+  /** Limits the answer to one environment. */
   readonly environmentId: string | undefined;
 }
 
 type Handler = (simulator: AdminTarget, ids: readonly string[], body: Body, wanted: Wanted) => Reply | Promise<Reply>;
 
-/** The API server's proxy to a Pod strips Authorization: the token may come in a header of its own. */
+/** A second header for the token, because the API server's proxy to a Pod strips Authorization. */
 const TOKEN_HEADER = "x-simulator-token";
 
 const environmentSchema = z.strictObject({
@@ -117,7 +117,7 @@ const keySchema = z.strictObject({ key: z.string().min(1).optional() });
 
 const ok = (body: unknown) => json(200, body);
 
-/** `METHOD path` with `*` for an id; each is in docs/simulator.md. */
+/** Handlers by `METHOD path`, with `*` for an id. docs/simulator.md describes each of them. */
 export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   "GET state": (simulator) => ok(simulator.state()),
   "GET report": (simulator) => ok(simulator.report()),
@@ -174,7 +174,7 @@ export const ADMIN_ROUTES: Readonly<Record<string, Handler>> = {
   },
 };
 
-/** As JSON, or as lines for `docker run --env-file` where plain text is asked for. */
+/** Answers in JSON, or in lines for `docker run --env-file` if the client accepts plain text. */
 async function claim(
   simulator: AdminTarget,
   [id = ""]: readonly string[],
@@ -195,7 +195,7 @@ function keyOf(simulator: AdminTarget, environmentId: string): string {
   return key;
 }
 
-/** Those of one environment, where one is given. */
+/** Returns the violations of one environment, or all of them if no id is given. */
 function of(environmentId: string | undefined, violations: readonly Violation[]): Violation[] {
   return violations.filter((violation) => (environmentId ?? violation.environmentId) === violation.environmentId);
 }
@@ -205,7 +205,7 @@ function wantedBy(request: IncomingMessage): Wanted {
   return { accept: request.headers.accept, environmentId: query.get("environmentId") ?? undefined };
 }
 
-/** The second part of a path is always an id. */
+/** Finds the handler of a path. The second part of a path is always an id. */
 function match(method: string, path: string): { handler: Handler; ids: string[] } | undefined {
   const parts = pathParts(path).slice(1);
   const ids = parts.length > 1 ? [parts[1] ?? ""] : [];
@@ -214,7 +214,7 @@ function match(method: string, path: string): { handler: Handler; ids: string[] 
   return handler && { handler, ids };
 }
 
-/** Serves the admin API: what `Simulator` does, over HTTP. */
+/** Serves the methods of `Simulator` over HTTP. */
 export function createAdmin(simulator: () => AdminTarget, token: string | undefined): AdminHandler {
   return async (request, path) => {
     guard(request, token);
@@ -233,7 +233,7 @@ export function createAdmin(simulator: () => AdminTarget, token: string | undefi
 
 /** @throws {ApiError} 401, 403 */
 function guard(request: IncomingMessage, token: string | undefined): void {
-  // A page in somebody's browser can reach loopback too, but it cannot leave this header out.
+  // A web page in a user's browser can also reach loopback, but its requests always carry this header.
   if (request.headers.origin !== undefined) throw forbidden("the admin API takes no requests from web pages");
   if (token !== undefined) {
     const { authorization, [TOKEN_HEADER]: own } = request.headers;
@@ -251,13 +251,13 @@ function parse<T extends z.ZodType>(schema: T, body: Body): z.output<T> {
   return schema.parse(body ?? {});
 }
 
-/** Does it, and answers without a body. */
+/** Runs `act` and answers without a body. */
 function done(act: () => void): Reply {
   act();
   return noContent;
 }
 
-/** Without the keys that are undefined, for exact optional properties. */
+/** Removes keys whose value is undefined, as exact optional properties require. */
 function defined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(value).filter(([, inner]) => inner !== undefined)) as never;
 }

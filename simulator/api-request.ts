@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import type { Caller, CredentialKind } from "./caller.ts";
 import type { CallName } from "./faults.ts";
 
-/** Where a path of the API leads to. */
+/** What a path of the API refers to. */
 export interface Route {
   readonly call: CallName;
   readonly environmentId: string | undefined;
@@ -10,19 +10,19 @@ export interface Route {
   readonly sessionId: string | undefined;
 }
 
-/** A request that was read, authenticated, and held against its route. */
+/** A request after the simulator read it, authenticated it, and checked it against its route. */
 export interface ApiRequest extends Route {
   readonly query: URLSearchParams;
   readonly headers: IncomingHttpHeaders;
   readonly body: Record<string, unknown> | undefined;
   readonly caller: Caller;
-  /** A fault asks for an item that somebody else has in hand. */
+  /** An injected fault wants the poll to give out an item that another client holds. */
   readonly duplicateOffer: boolean;
-  /** Aborts when the client goes away. */
+  /** Aborts when the client disconnects. */
   readonly signal: AbortSignal;
 }
 
-/** Which credentials a call takes. Source: the Work API's reference and its measured behaviour. */
+/** The credentials that each call accepts, from the Work API's reference and its measured behavior. */
 export const CREDENTIALS: Readonly<Record<CallName, readonly CredentialKind[]>> = {
   poll: ["environment-key"],
   ack: ["environment-key"],
@@ -38,7 +38,7 @@ export const CREDENTIALS: Readonly<Record<CallName, readonly CredentialKind[]>> 
   "events-send": ["environment-key", "sessions-token", "api-key"],
 };
 
-/** @returns undefined for a path, or a method, that the API does not have. */
+/** @returns undefined if the API has no such path or method */
 export function routeOf(method: string, path: string): Route | undefined {
   const parts = pathParts(path);
   if (parts[0] !== "v1" || parts.some((part) => part === "")) return undefined;
@@ -47,7 +47,7 @@ export function routeOf(method: string, path: string): Route | undefined {
   return undefined;
 }
 
-/** The decoded parts of a path; none when it is not well-formed. */
+/** Splits a path and decodes its parts. Returns an empty list if the path is malformed. */
 export function pathParts(path: string): string[] {
   try {
     return path.split("/").slice(1).map(decodeURIComponent);
@@ -87,7 +87,7 @@ function sessionRoute(method: string, sessionId: string | undefined, rest: strin
   }
 }
 
-/** A whole number from a query, undefined when absent, NaN when it is none. */
+/** Reads a whole number from the query. Returns undefined if it's absent and NaN if it isn't a whole number. */
 export function integerOf(query: URLSearchParams, name: string): number | undefined {
   const text = query.get(name);
   if (text === null) return undefined;

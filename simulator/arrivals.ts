@@ -4,15 +4,15 @@ import type { Deadline, Deadlines } from "./deadlines.ts";
 import { newId, seededRandom } from "./ids.ts";
 import { scriptSchema } from "./script.ts";
 
-/** What is enqueued: a session of its own, further work of a known session, or an item that is no session. */
+/** What to queue: a new session, more work for an existing session, or an item that isn't a session. */
 export const enqueueSchema = z.strictObject({
-  /** `session`, `healthcheck`, or any other type, to see what a client does with it. */
+  /** `session`, `healthcheck`, or any other type, which shows how a client handles unknown types. */
   type: z.string().min(1).default("session"),
-  /** What the session's agent does; only for a new session. */
+  /** What the session's agent does. Only for a new session. */
   script: scriptSchema.optional(),
-  /** Further work of this session instead of a new one. */
+  /** Queues more work for this session instead of creating one. */
   sessionId: z.string().optional(),
-  /** Whether poll replies carry a secret; as the switch `secrets` says unless given. */
+  /** Whether poll replies carry a secret. Defaults to the switch `secrets`. */
   secret: z.boolean().optional(),
   metadata: z.record(z.string(), z.string()).optional(),
 });
@@ -20,13 +20,13 @@ export type EnqueueInput = z.input<typeof enqueueSchema>;
 
 const common = {
   item: enqueueSchema.optional(),
-  /** At most so many items in all. */
+  /** The maximum number of items. */
   count: z.int().positive().optional(),
 };
 
-/** When items arrive; all times on the simulator's clock. */
+/** When items arrive. All times are on the simulator's clock. */
 export const arrivalsSchema = z.discriminatedUnion("kind", [
-  /** Independent arrivals at a mean rate, for a time or a count. The seed fixes the times. */
+  /** Independent arrivals at a mean rate, for a duration or a count. The seed determines the times. */
   z.strictObject({
     ...common,
     kind: z.literal("poisson"),
@@ -34,7 +34,7 @@ export const arrivalsSchema = z.discriminatedUnion("kind", [
     seed: z.int().default(1),
     durationSeconds: z.number().positive().optional(),
   }),
-  /** So many at once, again and again when `everySeconds` is given. */
+  /** `size` items at once, `bursts` times, `everySeconds` apart. */
   z.strictObject({
     ...common,
     kind: z.literal("burst"),
@@ -42,23 +42,23 @@ export const arrivalsSchema = z.discriminatedUnion("kind", [
     bursts: z.int().positive().default(1),
     everySeconds: z.number().positive().default(60),
   }),
-  /** At the given seconds after the start. */
+  /** One item at each of these times, in seconds after the start. */
   z.strictObject({ ...common, kind: z.literal("replay"), atSeconds: z.array(z.number().min(0)).min(1) }),
 ]);
 export type ArrivalsInput = z.input<typeof arrivalsSchema>;
 export type Arrivals = z.output<typeof arrivalsSchema>;
 
-/** Arrivals under way. */
+/** A running series of arrivals. */
 export interface ArrivalsHandle {
   readonly id: string;
-  /** Items so far. */
+  /** The number of items so far. */
   readonly arrived: number;
-  /** Resolves with the number of items when the last one has arrived, or the arrivals were stopped. */
+  /** Resolves with the number of items after the last one arrived or `stop` was called. */
   readonly done: Promise<number>;
   stop(): void;
 }
 
-/** Starts arrivals; `arrive` is called once per item. */
+/** Starts arrivals. Calls `arrive` once per item. */
 export function startArrivals(
   plan: Arrivals,
   clock: SimulatorClock,
@@ -99,7 +99,7 @@ export function startArrivals(
 
 const MS_PER_SECOND = 1000;
 
-/** Milliseconds after the start, in order. */
+/** Yields the arrival times in milliseconds after the start, in ascending order. */
 export function* arrivalTimes(plan: Arrivals): Generator<number, void> {
   switch (plan.kind) {
     case "poisson": {

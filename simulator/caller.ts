@@ -1,7 +1,7 @@
-/** Which credential a request came with. */
+/** The kind of credential that a request carried. */
 export type CredentialKind = "environment-key" | "sessions-token" | "api-key";
 
-/** What a bearer token or API key stands for. */
+/** What a bearer token or API key identifies. */
 export type Credential =
   | { readonly kind: "environment-key"; readonly environmentId: string }
   | { readonly kind: "sessions-token"; readonly workId: string; readonly sessionId: string; readonly offer: number }
@@ -16,21 +16,21 @@ export type RequestExcuse = "fault" | "given-up";
 /** Who sent a request, as far as the request shows. */
 export interface Caller {
   readonly credential: Credential;
-  /** `Anthropic-Worker-ID`, on whatever call it comes. */
+  /** The header `Anthropic-Worker-ID`, which any call may carry. */
   readonly workerId: string | undefined;
   readonly userAgent: string;
-  /** Address without the port: one client uses many connections. */
+  /** The address without the port, because one client uses many connections. */
   readonly remote: string;
   /** Why this request may arrive late without a mistake of the client. */
   readonly excuse: RequestExcuse | undefined;
 }
 
-/** Written into the history of an item: who did it. */
+/** Who made a change, as recorded in the history of an item. */
 export interface Actor {
   readonly as: CredentialKind | "server" | "admin";
   readonly workerId?: string;
   readonly userAgent?: string;
-  /** Which offer the sessions token was issued with. */
+  /** The offer that the sessions token was issued with. */
   readonly offer?: number;
 }
 
@@ -47,8 +47,9 @@ export function actorOf(caller: Caller): Actor {
 }
 
 /**
- * Who holds a lease, as exactly as the requests show it. A sessions token is issued per offer, so it names one holder;
- * holders that use the environment key are told apart by worker id, or by User-Agent and address where they send none.
+ * Identifies the holder of a lease as precisely as its requests allow. A sessions token is issued per offer, so it
+ * identifies one holder. Holders that use the environment key are told apart by worker id, or by User-Agent and address
+ * if they send none.
  */
 export function partyOf(caller: Caller): string {
   if (caller.credential.kind === "sessions-token") return `token of offer ${caller.credential.offer}`;

@@ -1,8 +1,8 @@
 import type { Clock, Timer } from "../src/core/clock.ts";
 
 /**
- * The simulator's own time: wall time when it starts, running `scale` times as fast as the clock beneath. All times
- * that the simulator measures or shows (leases, reclaim windows, long polls, the Date header) are on this clock.
+ * The simulator's own clock. It starts at the wall time and runs `scale` times as fast as the base clock. Everything
+ * that the simulator measures or shows (leases, reclaim windows, long polls, the Date header) uses this clock.
  */
 export class SimulatorClock implements Clock {
   readonly #base: Clock;
@@ -23,7 +23,7 @@ export class SimulatorClock implements Clock {
     return this.#scale;
   }
 
-  /** Changes the pace from now on; time that has passed stays as it was. @throws {RangeError} not a positive number. */
+  /** Changes the speed from now on, without changing the current time. @throws {RangeError} not a positive number */
   rescale(scale: number): void {
     this.#origin = this.monotonic();
     this.#baseOrigin = this.#base.monotonic();
@@ -31,7 +31,10 @@ export class SimulatorClock implements Clock {
     for (const listener of this.#onRescale) listener();
   }
 
-  /** Timers that were set before a rescale keep their old pace: whoever set one re-arms it here. */
+  /**
+   * Calls `listener` after each rescale. Timers that are already set keep their old speed, so their owner must set them
+   * again.
+   */
   onRescale(listener: () => void): void {
     this.#onRescale.add(listener);
   }
@@ -56,14 +59,14 @@ function checkScale(scale: number): number {
 
 const US_PER_MS = 1000;
 
-/** RFC 3339 with microseconds, from whole microseconds since the epoch. */
+/** Formats whole microseconds since the epoch as RFC 3339 with microseconds. */
 export function timestampUs(us: number): string {
   const ms = Math.floor(us / US_PER_MS);
   const rest = String(us - ms * US_PER_MS).padStart(3, "0");
   return `${new Date(ms).toISOString().slice(0, -1)}${rest}Z`;
 }
 
-/** RFC 3339 with microseconds, from milliseconds since the epoch. */
+/** Formats milliseconds since the epoch as RFC 3339 with microseconds. */
 export function timestamp(ms: number): string {
   return timestampUs(Math.floor(ms * US_PER_MS));
 }

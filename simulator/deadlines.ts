@@ -1,10 +1,12 @@
 import { MAX_TIMER_MS, type Timer } from "../src/core/clock.ts";
 import type { SimulatorClock } from "./clock.ts";
 
-/** Times are sums of fractions: what is due within this much is due now, lest a timer be set for a rounding error. */
+/**
+ * Times are sums of fractions. A deadline this close counts as due, so that a rounding error doesn't set another timer.
+ */
 export const ROUNDING_MS = 0.001;
 
-/** One thing that is to happen at one time. */
+/** A callback that is scheduled for one point in time. */
 export interface Deadline {
   readonly at: number;
   cancel(): void;
@@ -16,8 +18,8 @@ interface Entry extends Deadline {
 }
 
 /**
- * Everything that happens by the clock, in one heap with one timer: thousands of leases cost one timer. Entries of one
- * instant run in the order they were made.
+ * Holds every scheduled callback in one heap with a single timer, so that thousands of leases cost one timer. Callbacks
+ * that are due at the same time run in the order in which they were scheduled.
  */
 export class Deadlines {
   readonly #clock: SimulatorClock;
@@ -36,7 +38,7 @@ export class Deadlines {
     });
   }
 
-  /** Runs `run` at `at` (milliseconds of the simulator's clock), or at once, later in this turn, when that has passed. */
+  /** Runs `run` at `at`, in milliseconds of the simulator's clock. If `at` has passed, it runs later in this turn. */
   at(at: number, run: () => void): Deadline {
     const entry: Entry = {
       at,
@@ -57,7 +59,10 @@ export class Deadlines {
     return this.at(this.#clock.now() + delayMs, run);
   }
 
-  /** Runs what is due. Called before every request, so that a late timer never lets a lapsed lease be renewed. */
+  /**
+   * Runs what is due. The server calls it before every request, so that a late timer never lets a client renew a lapsed
+   * lease.
+   */
   runDue(): void {
     if (this.#running) return;
     this.#running = true;
@@ -76,7 +81,7 @@ export class Deadlines {
     }
   }
 
-  /** Nothing happens by the clock any more. */
+  /** Cancels all deadlines and ignores new ones. */
   close(): void {
     this.#closed = true;
     this.#heap.length = 0;

@@ -11,7 +11,7 @@ import type { Finding } from "./violations.ts";
 
 const MS_PER_SECOND = 1000;
 
-/** What an environment needs of the simulator around it. */
+/** What an environment needs from the simulator. */
 export interface Surroundings {
   readonly clock: SimulatorClock;
   readonly deadlines: Deadlines;
@@ -19,14 +19,12 @@ export interface Surroundings {
   readonly limits: Limits;
   created(item: WorkItem): void;
   changed(item: WorkItem, event: string): void;
-  /** The number of long polls that wait changed. */
+  /** The number of waiting long polls changed. */
   waiting(environment: Environment): void;
   found(finding: Finding, caller: Caller, item: WorkItem): void;
 }
 
-/**
- * One environment's queue and leases.
- */
+/** The queue and the leases of one environment. */
 export class Environment {
   readonly id: string;
   readonly workspaceId: string | undefined;
@@ -35,12 +33,17 @@ export class Environment {
   readonly sides = new Sides();
   readonly #around: Surroundings;
   readonly #queue: WorkQueue;
-  /** What the list call shows, in the order of creation, and the stopped ones of it, in the order of their end. */
+  /**
+   * The items that the list call shows, in creation order, and the stopped ones among them, in the order in which they
+   * stopped.
+   */
   readonly #listed = new Set<WorkItem>();
   readonly #listedStopped = new Set<WorkItem>();
   #seq = 0;
 
-  /** @param options `ttlSeconds`: of its leases, whatever clients ask for; the limits say it unless given. */
+  /**
+   * @param options `ttlSeconds` sets the TTL of its leases and overrides what clients request; defaults to the limits
+   */
   constructor(
     around: Surroundings,
     options: { id?: string | undefined; workspaceId?: string | undefined; ttlSeconds?: number | undefined },
@@ -59,17 +62,16 @@ export class Environment {
     return this.#around.clock.now();
   }
 
-  /** Long polls that wait for work at this moment. */
+  /** The number of long polls that wait for work now. */
   get waiting(): number {
     return this.#queue.waiting;
   }
 
-  /** Some item was polled and not acknowledged yet. */
+  /** Whether an item was given to a poll and isn't acknowledged yet. */
   get hasOffered(): boolean {
     return this.#queue.hasOffered;
   }
 
-  /** Queues a new item. */
   enqueue(
     data: { type: string; id: string },
     options: { secret: boolean; metadata?: Record<string, string> },
@@ -95,7 +97,7 @@ export class Environment {
     return item;
   }
 
-  /** Gives out an item, at once or within `blockMs`. */
+  /** Gives out an item now, or within `blockMs`. */
   poll(request: PollRequest): Promise<Found | undefined> {
     return this.#queue.poll(request);
   }
@@ -127,7 +129,7 @@ export class Environment {
 
   #acknowledge(item: WorkItem, caller: Caller): void {
     item.acknowledgedAt = this.#now;
-    // Where the request names no worker, only a sole candidate can be named.
+    // If the request names no worker, the worker is known only if a single one was offered the item.
     const offered = item.offers.filter((offer) => offer.generation === item.generation);
     const candidates = new Set(offered.map((offer) => offer.workerId));
     const workerId = caller.workerId ?? (candidates.size === 1 ? offered[0]?.workerId : undefined);
@@ -220,7 +222,7 @@ export class Environment {
 
   // --- stop -----------------------------------------------------------------------------------------------------
 
-  /** A stop by a client. @throws {ApiError} 404, 409 */
+  /** Handles a client's stop call. @throws {ApiError} 404, 409 */
   stop(workId: string, caller: Caller, force: boolean): WorkItem {
     const item = this.item(workId);
     if (item.state === "stopped") throw conflict("work item is already stopped");
@@ -229,7 +231,7 @@ export class Environment {
     return item;
   }
 
-  /** The stop itself. A queued item has no holder that could see a graceful stop: it ends at once. */
+  /** Stops an item. A queued item ends at once because it has no holder that could see a graceful stop. */
   end(item: WorkItem, by: Actor, force: boolean): void {
     if (item.state === "stopped") return;
     const now = this.#now;
@@ -239,7 +241,7 @@ export class Environment {
       return;
     }
     if (item.state === "stopping") return;
-    // A starting item has no lease to lapse; its first beat is waited for as before.
+    // A starting item has no lease that could lapse, so its wait for the first heartbeat continues.
     if (item.state === "starting") this.#expireAt(item, item.expiresAt ?? this.#startingEnd(now));
     item.note(now, "stop requested", by, "stopping");
     this.#around.changed(item, "stop requested");
@@ -260,7 +262,7 @@ export class Environment {
 
   // --- time -----------------------------------------------------------------------------------------------------
 
-  /** At most one live entry of the heap per item: a renewed lease is looked at when the old one would have lapsed. */
+  /** Keeps at most one live heap entry per item. After a renewal, the entry of the old lease checks the item again. */
   #expireAt(item: WorkItem, at: number | undefined): void {
     item.expiresAt = at;
     if (at === undefined || (item.expiry && item.expiry.at <= at)) return;
@@ -302,12 +304,12 @@ export class Environment {
 
   // --- reading --------------------------------------------------------------------------------------------------
 
-  /** What the stats call answers. */
+  /** Returns the answer of the stats call. */
   stats(): Record<string, unknown> {
     return this.#queue.stats();
   }
 
-  /** What the list call shows, in the order of creation. */
+  /** The items that the list call shows, in creation order. */
   get listed(): WorkItem[] {
     this.#trimList();
     return [...this.#listed];
@@ -324,7 +326,7 @@ export class Environment {
     }
   }
 
-  /** A stopped item that nobody will ask for any more. */
+  /** Removes a stopped item that no client will ask for again. */
   forget(item: WorkItem): void {
     this.#listedStopped.delete(item);
     this.#listed.delete(item);
@@ -336,7 +338,7 @@ export class Environment {
   }
 }
 
-/** reclaim_older_than_ms of a poll that does not say. */
+/** Returns reclaim_older_than_ms of a poll, or the default if the poll doesn't set it. */
 export function reclaimMsOf(given: number | undefined): number {
   return given ?? DEFAULT_RECLAIM_MS;
 }

@@ -1,4 +1,4 @@
-/** An error as the API answers it. Thrown by handlers, before they change anything. */
+/** An error that the API answers with. Handlers throw it before they change anything. */
 export class ApiError extends Error {
   readonly status: number;
   readonly type: string;

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { newId } from "./ids.ts";
 
-/** The calls that a fault can be put on. */
+/** The calls that a fault can apply to. */
 export const CALLS = [
   "poll",
   "ack",
@@ -19,66 +19,69 @@ export const CALLS = [
 export type CallName = (typeof CALLS)[number];
 
 const target = {
-  /** Which call; any unless given. */
+  /** The call that the fault applies to. Defaults to any call. */
   call: z.enum(CALLS).optional(),
   environmentId: z.string().optional(),
   workId: z.string().optional(),
-  /** Strikes the next so many matching requests, then it is spent; unlimited unless given. */
+  /** The fault strikes this number of matching requests and is then removed. Unlimited by default. */
   times: z.int().positive().optional(),
-  /** Chance to strike a matching request. */
+  /** The chance that a matching request is struck. */
   probability: z.number().min(0).max(1).default(1),
 };
 
 /**
- * Faults on demand. "Before" means that the request has no effect; "after", that it took full effect and only the reply
- * is bad.
+ * The faults that a client can inject. "Before" means that the request has no effect. "After" means that the request
+ * took full effect and only the reply is bad.
  */
 export const faultSchema = z.discriminatedUnion("kind", [
-  /** Held up before its effect (or only the reply, with `after`), then handled as usual, even if the client is gone. */
+  /**
+   * Delays the request before its effect (with `after`, only the reply), then handles it as usual even if the client is
+   * gone.
+   */
   z.strictObject({ ...target, kind: z.literal("latency"), ms: z.number().min(0), after: z.boolean().default(false) }),
-  /** Answered with an error status, before any effect. Retry-After in seconds where given. */
+  /** Answers with an error status before any effect, with Retry-After in seconds if it's set. */
   z.strictObject({
     ...target,
     kind: z.literal("status"),
     status: z.int().min(400).max(599),
     retryAfterSeconds: z.number().min(0).optional(),
   }),
-  /** The connection is cut, before any effect. */
+  /** Resets the connection before any effect. */
   z.strictObject({ ...target, kind: z.literal("reset") }),
-  /** The connection is cut after the effect. */
+  /** Resets the connection after the effect. */
   z.strictObject({ ...target, kind: z.literal("lost-reply") }),
-  /** Never answered: before any effect, or `after` it. */
+  /** Never answers. The request has no effect, or its full effect with `after`. */
   z.strictObject({ ...target, kind: z.literal("hang"), after: z.boolean().default(false) }),
-  /** A proxy's error page instead of JSON, before any effect. */
+  /** Answers with a proxy's HTML error page before any effect. */
   z.strictObject({ ...target, kind: z.literal("html"), status: z.int().min(200).max(599).default(502) }),
-  /** After the effect, the reply's JSON is cut in the middle. */
+  /** Cuts the reply's JSON in the middle, after the effect. */
   z.strictObject({ ...target, kind: z.literal("truncated") }),
-  /** After the effect, every value of the reply has another type. */
+  /** Changes the type of every value in the reply, after the effect. */
   z.strictObject({ ...target, kind: z.literal("wrong-types") }),
-  /** After the effect, a body without end. */
+  /** Sends a body that never ends, after the effect. */
   z.strictObject({ ...target, kind: z.literal("endless") }),
-  /** On poll: gives out an item that somebody else has in hand. */
+  /** Makes a poll give out an item that another client holds. */
   z.strictObject({ ...target, kind: z.literal("duplicate-offer") }),
 ]);
 
 export type Fault = z.output<typeof faultSchema>;
 export type FaultInput = z.input<typeof faultSchema>;
 
-/** A fault that was put on, and how often it struck. */
+/** An injected fault and the number of times it struck. */
 export interface FaultRecord {
   readonly id: string;
   readonly fault: Fault;
   struck: number;
 }
 
-/** What a fault is matched against. */
+/** The parts of a request that a fault can match. */
 export interface FaultTarget {
   readonly call: CallName;
   readonly environmentId: string | undefined;
   readonly workId: string | undefined;
 }
 
-/** Faults that strike before the request has any effect; the others strike its reply. */
+/** Whether the fault strikes before the request has any effect. The others strike its reply. */
 export function strikesBefore(fault: Fault): boolean {
   switch (fault.kind) {
     case "latency":
@@ -94,7 +97,7 @@ export function strikesBefore(fault: Fault): boolean {
   }
 }
 
-/** The faults that are on. */
+/** The injected faults. */
 export class Faults {
   readonly #records = new Map<string, FaultRecord>();
   readonly #random: () => number;
@@ -124,8 +127,8 @@ export class Faults {
   }
 
   /**
-   * The first fault that strikes this request, before its effect or at its reply.
-   * @param fits whether a fault makes sense now: one that does not is kept for a later request.
+   * Returns the first fault that strikes this request, either before its effect or at its reply.
+   * @param fits whether a fault applies now; a fault that doesn't is kept for a later request
    */
   strike(when: "before" | "after", target: FaultTarget, fits: (fault: Fault) => boolean): Fault | undefined {
     for (const record of this.#records.values()) {
@@ -150,7 +153,9 @@ function matches(fault: Fault, target: FaultTarget): boolean {
   );
 }
 
-/** The same shape with every value of another type: numbers become texts, texts numbers, lists objects. */
+/**
+ * Returns the same structure with every value of another type: numbers become strings, strings numbers, lists objects.
+ */
 export function withWrongTypes(value: unknown): unknown {
   if (Array.isArray(value)) return { items: value.length };
   if (value === null) return 0;

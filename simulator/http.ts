@@ -2,27 +2,27 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { invalidRequest } from "./errors.ts";
 import { newId } from "./ids.ts";
 
-/** Bodies beyond this are refused: the platform's bound for a request. */
+/** The platform's limit for a request body. The simulator rejects longer bodies. */
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
 
-/** What a handler answers. */
+/** The answer of a handler. */
 export interface Reply {
   readonly status: number;
-  /** JSON; undefined: no body at all. */
+  /** The JSON body. If undefined, the reply has no body. */
   readonly body?: unknown;
   /** Plain text instead of JSON. */
   readonly text?: string;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Called once the whole reply went out: the client can know what it says. */
+  /** Called after the whole reply was sent, so the client can know its content. */
   readonly onAnswered?: () => void;
-  /** Instead of a body: takes the response over, for event streams. */
+  /** Takes over the response instead of a body, for event streams. */
   readonly stream?: (response: ServerResponse) => void;
 }
 
 export const json = (status: number, body: unknown): Reply => ({ status, body });
 export const noContent: Reply = { status: 204 };
 
-/** Reads a whole body as JSON. @throws {ApiError} 400, when it is no JSON object or too long. */
+/** Reads a whole body as JSON. @throws {ApiError} 400 if it isn't a JSON object or is too long */
 export async function readJson(request: IncomingMessage): Promise<Record<string, unknown> | undefined> {
   const chunks: Buffer[] = [];
   let length = 0;
@@ -44,7 +44,7 @@ export async function readJson(request: IncomingMessage): Promise<Record<string,
   return value as Record<string, unknown>;
 }
 
-/** Answers. Date is the simulator's own time, also under a time scale. */
+/** Sends a reply. The Date header shows the simulator's clock, which may be scaled. */
 export function write(response: ServerResponse, reply: Reply, now: number): void {
   stamp(response, now);
   for (const [name, value] of Object.entries(reply.headers ?? {})) response.setHeader(name, value);
@@ -55,14 +55,14 @@ export function write(response: ServerResponse, reply: Reply, now: number): void
   else writeText(response, reply.status, "application/json", JSON.stringify(reply.body));
 }
 
-/** Headers of every reply. */
+/** Sets the headers that every reply has. */
 export function stamp(response: ServerResponse, now: number): void {
   response.sendDate = false;
   response.setHeader("date", new Date(now).toUTCString());
   response.setHeader("request-id", newId("req"));
 }
 
-/** Answers with a text of any kind, under the headers that were set before. */
+/** Sends text of any content type, with the headers that are already set. */
 export function writeText(response: ServerResponse, status: number, type: string, text: string): void {
   response.writeHead(status, { "content-type": type, "content-length": Buffer.byteLength(text) }).end(text);
 }

@@ -6,7 +6,10 @@ import { newId } from "./ids.ts";
 export type WorkState = "queued" | "starting" | "active" | "stopping" | "stopped";
 export const WORK_STATES: readonly WorkState[] = ["queued", "starting", "active", "stopping", "stopped"];
 
-/** One change of an item's state, or a notable thing that left it as it was. Times in ms of the simulator's clock. */
+/**
+ * A change of an item's state, or an event that left the state unchanged. Times are milliseconds of the simulator's
+ * clock.
+ */
 export interface Transition {
   readonly at: number;
   readonly event: string;
@@ -15,79 +18,87 @@ export interface Transition {
   readonly by: Actor;
 }
 
-/** One reply of a poll that carried the item. */
+/** A poll reply that contained the item. */
 export interface Offer {
   readonly number: number;
   readonly at: number;
   readonly reclaimMs: number;
   readonly workerId: string | undefined;
-  /** How often the item had been queued by then, from 1. */
+  /** The number of times the item had been queued by then, starting at 1. */
   readonly generation: number;
-  /** Given out although somebody else had it in hand: a fault on demand. */
+  /** An injected fault gave the item out while another client held it. */
   readonly duplicate: boolean;
 }
 
-/** One effective acknowledgement. */
+/** An acknowledgement that took effect. */
 export interface Ack {
   readonly at: number;
   readonly generation: number;
   readonly workerId: string | undefined;
 }
 
-/** The last accepted beat of the current lease. */
+/** The last accepted heartbeat of the current lease. */
 export interface Beat {
   readonly at: number;
   readonly party: string;
-  /** Worker id of the poller behind it: the token's, or the one the request named. */
+  /**
+   * Worker id of the poller behind the heartbeat: the one that the token was issued to, or the one that the request
+   * names.
+   */
   readonly side: string | undefined;
   readonly kind: Actor["as"];
 }
 
 const US_PER_MS = 1000;
 
-/** A work item and all that ever happened to it. Only Environment changes it. */
+/** A work item and its whole history. Only Environment changes it. */
 export class WorkItem {
   readonly id = newId("work");
   readonly environmentId: string;
   readonly seq: number;
   readonly data: { readonly type: string; readonly id: string };
-  /** Whether poll replies carry a secret for it. */
+  /** Whether poll replies carry a secret for the item. */
   readonly issuesSecret: boolean;
   readonly createdAt: number;
   metadata: Record<string, string>;
 
   state: WorkState = "queued";
-  /** When it last entered the queue. */
+  /** When the item last entered the queue. */
   queuedAt: number;
-  /** How often it was queued. */
+  /** The number of times the item was queued. */
   generation = 1;
   acknowledgedAt: number | undefined;
   startedAt: number | undefined;
   stopRequestedAt: number | undefined;
   stoppedAt: number | undefined;
-  /** Microseconds since the epoch: every beat has a value of its own, also two in one millisecond. */
+  /** Microseconds since the epoch. Each heartbeat gets a distinct value, even within one millisecond. */
   heartbeatUs: number | undefined;
   ttlMs: number;
-  /** When the lease, or the wait for the first beat, is over; undefined: nothing runs. */
+  /** When the lease or the wait for the first heartbeat ends. Undefined if neither is running. */
   expiresAt: number | undefined;
-  /** When it is looked at; never later than `expiresAt`, so that a renewal costs nothing. */
+  /**
+   * When the item's expiry is next checked. It's never later than `expiresAt`, so that a renewal needs no new deadline.
+   */
   expiry: Deadline | undefined;
 
   readonly history: Transition[] = [];
   readonly offers: Offer[] = [];
   readonly acks: Ack[] = [];
   readonly tokens: string[] = [];
-  /** Its session was deleted. */
+  /** The item's session was deleted. */
   abandoned = false;
   beat: Beat | undefined;
   beats = 0;
   refusedBeats = 0;
   firstBeatAt: number | undefined;
-  /** Every last_heartbeat of it, as microseconds: an echo of anything else was made up. */
+  /** Every last_heartbeat of the item in microseconds. A client that echoes any other value made it up. */
   readonly heartbeats = new Set<number>();
-  /** Parties that were told it is stopped, or stopped it themselves and got the answer. */
+  /** Parties that were told that the item is stopped, or that stopped it and got the reply. */
   readonly knowsStopped = new Set<string>();
-  /** The first beat of the current generation by a sessions token was answered: a second one is a second container. */
+  /**
+   * The party whose first heartbeat with a sessions token was answered in this generation. A second one means a second
+   * container.
+   */
   firstTokenBeatAnswered: string | undefined;
 
   constructor(
@@ -116,7 +127,7 @@ export class WorkItem {
     return this.offers.at(-1);
   }
 
-  /** Items that a client may stop without running them: nothing of them can be run. */
+  /** Whether a client may stop the item without running it, because it contains nothing to run. */
   get runsNothing(): boolean {
     return this.data.type !== "session" || !this.issuesSecret || this.abandoned;
   }
@@ -126,7 +137,7 @@ export class WorkItem {
     this.state = to;
   }
 
-  /** Stamps a beat; strictly later than the one before. */
+  /** Records a heartbeat and returns its time, which is always later than the previous one. */
   stampHeartbeat(at: number): string {
     const us = Math.max(Math.floor(at * US_PER_MS), (this.heartbeatUs ?? 0) + 1);
     this.heartbeatUs = us;
@@ -139,7 +150,7 @@ export class WorkItem {
   }
 }
 
-/** The wire form of an item. `secret` is null everywhere but in the reply of a poll. */
+/** The item as the API shows it. `secret` is null except in the reply of a poll. */
 export function workBody(item: WorkItem, secret: string | null, reformatHeartbeat = false): Record<string, unknown> {
   const time = (at: number | undefined) => (at === undefined ? null : timestamp(at));
   const heartbeat = item.lastHeartbeat;
@@ -160,7 +171,10 @@ export function workBody(item: WorkItem, secret: string | null, reformatHeartbea
   };
 }
 
-/** What the admin API and `Simulator.item` show of an item: times in ms of the simulator's clock, no credential. */
+/**
+ * What the admin API and `Simulator.item` show of an item. Times are milliseconds of the simulator's clock. No
+ * credentials.
+ */
 export interface ItemRecord {
   readonly id: string;
   readonly environmentId: string;

@@ -44,7 +44,7 @@ function urlOf(text: string): string {
   return text.replace(/\/+$/, "");
 }
 
-/** `name=value`; the value as JSON where it is JSON. */
+/** Parses `name=value`. The value may be JSON. */
 function addSwitch(text: string, before: Record<string, unknown>): Record<string, unknown> {
   const at = text.indexOf("=");
   if (at < 1) throw new InvalidArgumentError("name=value is needed.");
@@ -53,7 +53,7 @@ function addSwitch(text: string, before: Record<string, unknown>): Record<string
   try {
     parsed = JSON.parse(value);
   } catch {
-    // A plain word.
+    // The value is a plain word.
   }
   const all = { ...before, [text.slice(0, at)]: parsed };
   const result = switchesSchema.safeParse(all);
@@ -127,7 +127,7 @@ function follow(simulator: Simulator, quiet: boolean): void {
   simulator.on("session", (sessionId, event) => print(`${time()} ${sessionId} ${event.type}`));
 }
 
-/** Runs the simulator until it is told to end, or for as long as its flags say; then the process ends. */
+/** Runs the simulator until it gets a signal or for as long as `--for` says, then exits. */
 export async function main(argv: readonly string[]): Promise<void> {
   const flags = program()
     .parse([...argv], { from: "user" })

@@ -4,8 +4,8 @@ import { beatIntervalMs, DEFAULT_RECLAIM_MS, NO_HEARTBEAT } from "./switches.ts"
 import type { Finding } from "./violations.ts";
 
 /**
- * Which worker ids are surely different clients. A client that restarts comes back under a new id, so two ids differ
- * for sure only when their lives overlap: each was heard of after the other's first request.
+ * Knows which worker ids are certainly different clients. A client that restarts comes back under a new id, so two ids
+ * are certainly different only if their lives overlap: each sent a request after the other's first request.
  */
 export class Sides {
   readonly #lives = new Map<string, { first: number; last: number }>();
@@ -26,7 +26,10 @@ export class Sides {
   }
 }
 
-/** The worker id behind a request: the poller a sessions token was issued to, else what the request says. */
+/**
+ * The worker id behind a request: the poller that the sessions token was issued to, or else the id that the request
+ * carries.
+ */
 export function sideOf(item: WorkItem, caller: Caller): string | undefined {
   const { credential } = caller;
   return credential.kind === "sessions-token" ? item.offers[credential.offer - 1]?.workerId : caller.workerId;
@@ -36,7 +39,7 @@ function held(caller: Caller, finding: Finding): Finding {
   return caller.excuse === undefined ? finding : { ...finding, excuse: caller.excuse };
 }
 
-/** Judges an acknowledgement that is about to be handled at `at`. */
+/** Judges an acknowledgement that is handled at `at`. */
 export function judgeAck(item: WorkItem, caller: Caller, at: number, sides: Sides): Finding | undefined {
   const offers = item.offers.filter(
     (offer) => offer.generation === item.generation && !sides.distinct(offer.workerId, caller.workerId),
@@ -65,12 +68,12 @@ function everAcked(item: WorkItem, side: string | undefined, sides: Sides): bool
   return item.acks.some((ack) => !sides.distinct(ack.workerId, side));
 }
 
-/** Whether a beat by this caller now would be one after a stop that it knows of. */
+/** Whether the caller already knows that the item is stopped, so a heartbeat now would be a violation. */
 export function knowsStopped(item: WorkItem, caller: Caller): boolean {
   return item.state === "stopped" && item.knowsStopped.has(partyOf(caller));
 }
 
-/** Judges a beat by what it says and when, whether or not it will be accepted. */
+/** Judges a heartbeat by its content and its time, whether or not the server accepts it. */
 export function judgeBeat(
   item: WorkItem,
   caller: Caller,
@@ -113,12 +116,12 @@ function isSameStarter(item: WorkItem, first: string, caller: Caller, sides: Sid
 }
 
 function isKnownHeartbeat(item: WorkItem, echo: string): boolean {
-  // Through the millisecond part and the three digits after it: Date alone would cut the microseconds.
+  // Date.parse drops the microseconds, so the three digits after the milliseconds are added separately.
   const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(\d{3})(?:Z|\+00:00)$/.exec(echo);
   return match !== null && item.heartbeats.has(Date.parse(`${match[1]}Z`) * 1000 + Number(match[2]));
 }
 
-/** Judges a beat that is accepted at `at`: does it take the lease from somebody who surely is alive? */
+/** Judges a heartbeat that is accepted at `at`: does it take the lease from a holder that is certainly alive? */
 export function judgeHolder(item: WorkItem, caller: Caller, at: number): Finding | undefined {
   const { beat } = item;
   const party = partyOf(caller);
@@ -131,7 +134,7 @@ export function judgeHolder(item: WorkItem, caller: Caller, at: number): Finding
   };
 }
 
-/** Judges a stop that is about to take effect. Stops with the API key are a user's: never wrong. */
+/** Judges a stop that takes effect now. Stops with the API key come from a user and are never wrong. */
 export function judgeStop(item: WorkItem, caller: Caller, force: boolean, sides: Sides): Finding | undefined {
   if (caller.credential.kind === "api-key") return undefined;
   switch (item.state) {
@@ -171,7 +174,7 @@ function judgeStopOfActive(item: WorkItem, caller: Caller, force: boolean, sides
   if (!beat || item.runsNothing || beat.party === partyOf(caller)) return undefined;
   const side = sideOf(item, caller);
   const isToken = caller.credential.kind === "sessions-token";
-  // The holder is the client's own worker, or the worker's own operator: one side, one hand.
+  // A stop is correct if it comes from the holder's own operator or worker: both count as the same side.
   if (isToken && side !== undefined && beat.side !== undefined && !sides.distinct(side, beat.side)) return undefined;
   const byOwnWorker = beat.kind === "sessions-token" && !sides.distinct(side, beat.side);
   if (!isToken && !force && byOwnWorker) return undefined;

@@ -11,7 +11,7 @@ interface Waiter {
   resolve(found: Found | undefined): void;
 }
 
-/** An item and the offer it was just given out with. */
+/** An item and the offer that a poll got it with. */
 export interface Found {
   readonly item: WorkItem;
   readonly offer: Offer;
@@ -21,24 +21,24 @@ export interface PollRequest {
   readonly workerId: string | undefined;
   readonly reclaimMs: number;
   readonly blockMs: number | undefined;
-  /** Give out an item that somebody else has in hand, if there is one. */
+  /** Give out an item that another client holds, if there is one. */
   readonly duplicate: boolean;
   readonly signal: AbortSignal;
 }
 
-/** Who is told of what happens in a queue. */
+/** Gets notified of what happens in a queue. */
 export interface QueueListener {
   offered(item: WorkItem): void;
-  /** The number of long polls that wait changed. */
+  /** The number of waiting long polls changed. */
   waiting(): void;
 }
 
 /**
  * The queued items of one environment, and the polls that wait for them.
  *
- * `ready` holds items that nobody has in hand, `offered` those that a poll gave out and nobody acknowledged, by age of
- * their last offer; a queued item is in exactly one of the two, any other in none. Both keep insertion order, so every
- * step of a poll looks at a head only.
+ * `ready` holds the items that no client holds. `offered` holds the items that a poll gave out and no client
+ * acknowledged, in the order of their last offer. A queued item is in exactly one of the two sets, any other item in
+ * neither. Both keep insertion order, so a poll only needs to look at the first element.
  */
 export class WorkQueue {
   readonly #clock: SimulatorClock;
@@ -60,23 +60,23 @@ export class WorkQueue {
     return this.#clock.now();
   }
 
-  /** Long polls that wait for work at this moment. */
+  /** The number of long polls that wait for work now. */
   get waiting(): number {
     return this.#waiters.size;
   }
 
-  /** Some item was polled and not acknowledged yet. */
+  /** Whether an item was given to a poll and isn't acknowledged yet. */
   get hasOffered(): boolean {
     return this.#offered.size > 0;
   }
 
-  /** Not for anybody any more: acknowledged, or stopped. */
+  /** Removes an item that was acknowledged or stopped. */
   remove(item: WorkItem): void {
     this.#ready.delete(item);
     this.#offered.delete(item);
   }
 
-  /** Gives out an item, at once or within `blockMs`. */
+  /** Gives out an item now, or within `blockMs`. */
   async poll(request: PollRequest): Promise<Found | undefined> {
     const now = this.#now;
     if (request.workerId !== undefined) {
@@ -91,7 +91,7 @@ export class WorkQueue {
   #take(workerId: string | undefined, reclaimMs: number, duplicate = false): Found | undefined {
     const oldest = first(this.#offered);
     if (oldest && duplicate) return this.#offer(oldest, workerId, reclaimMs, true);
-    // Reclaimed ones first: they have waited longer.
+    // Reclaimed items come first because they have waited longer.
     if (oldest?.lastOffer && this.#now + ROUNDING_MS - oldest.lastOffer.at >= reclaimMs)
       return this.#offer(oldest, workerId, reclaimMs);
     const next = first(this.#ready);
@@ -142,7 +142,7 @@ export class WorkQueue {
     this.#tell.waiting();
   }
 
-  /** A waiter looks again when its time is over, or when the oldest offered item is old enough for it. */
+  /** Checks the waiter again when its time is up, or when the oldest offered item is old enough for it. */
   #armWaiter(waiter: Waiter): void {
     const oldest = first(this.#offered)?.lastOffer?.at;
     const at = oldest === undefined ? waiter.until : Math.min(waiter.until, oldest + waiter.reclaimMs);
@@ -156,18 +156,18 @@ export class WorkQueue {
     });
   }
 
-  /** A queued item that nobody has in hand; goes to a waiting poll at once. */
+  /** Adds a queued item that no client holds, and gives a waiting poll an item at once. */
   add(item: WorkItem): void {
     this.#ready.add(item);
     const waiter = first(this.#waiters);
     if (!waiter) return;
-    // The head of the queue, not necessarily this item.
+    // The poll gets the head of the queue, which may be another item.
     const found = this.#take(waiter.workerId, waiter.reclaimMs);
     if (found) this.#settle(waiter, found);
     for (const other of this.#waiters) this.#armWaiter(other);
   }
 
-  /** What the stats call answers. */
+  /** Returns the answer of the stats call. */
   stats(): Record<string, unknown> {
     const horizon = this.#now - WORKERS_POLLING_MS;
     for (const [id, at] of this.#pollers) if (at < horizon) this.#pollers.delete(id);

@@ -1,6 +1,6 @@
 const MS_PER_MINUTE = 60_000;
 
-/** A token bucket of one minute: `perMinute` requests at once after a quiet minute, then at that rate. */
+/** A token bucket with the capacity of one minute: after a quiet minute, `perMinute` requests may come at once. */
 export class RateLimit {
   #tokens: number;
   #at: number;
@@ -12,7 +12,7 @@ export class RateLimit {
     this.#at = now;
   }
 
-  /** @returns 0 when the request may pass, else seconds until the next may. */
+  /** @returns 0 if the request may pass, otherwise the number of seconds until the next one may */
   take(now: number): number {
     const perMs = this.#perMinute / MS_PER_MINUTE;
     this.#tokens = Math.min(this.#perMinute, this.#tokens + (now - this.#at) * perMs);

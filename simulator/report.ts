@@ -1,6 +1,6 @@
 import { WORK_STATES, type WorkItem, type WorkState } from "./item.ts";
 
-/** Of a list of durations, in seconds. */
+/** Statistics of a list of durations, in seconds. */
 export interface Distribution {
   readonly count: number;
   readonly mean: number;
@@ -10,11 +10,11 @@ export interface Distribution {
   readonly max: number;
 }
 
-/** What happened so far, for a summary. */
+/** A summary of what happened so far. */
 export interface Report {
   readonly items: Readonly<Record<WorkState, number>>;
   readonly total: number;
-  /** Items that had a first beat and ended. */
+  /** Items that had a first heartbeat and were stopped. */
   readonly served: number;
   /** Items that were queued more than once. */
   readonly requeued: number;
@@ -23,9 +23,9 @@ export interface Report {
   readonly toolCalls: number;
   readonly violations: number;
   readonly excused: number;
-  /** Requests by call and status: `poll 200`. */
+  /** The number of requests by call and status, for example `poll 200`. */
   readonly requests: Readonly<Record<string, number>>;
-  /** Seconds on the simulator's clock; undefined when there is none yet. */
+  /** Seconds on the simulator's clock. Undefined if there are no values yet. */
   readonly queuedToOffered: Distribution | undefined;
   readonly queuedToAcked: Distribution | undefined;
   readonly queuedToFirstBeat: Distribution | undefined;
@@ -68,7 +68,7 @@ function addWait(list: number[], item: WorkItem, at: number | undefined): void {
   if (at !== undefined) list.push((at - item.createdAt) / MS_PER_SECOND);
 }
 
-/** Nearest-rank quantiles. @returns undefined for no values. */
+/** Computes nearest-rank quantiles. @returns undefined if there are no values */
 export function distribution(values: readonly number[]): Distribution | undefined {
   const sorted = values.toSorted((a, b) => a - b);
   const max = sorted.at(-1);

@@ -14,12 +14,12 @@ import type { ViolationKind } from "./violations.ts";
 import { WORK_API, type WorkApiContext } from "./work-api.ts";
 import type { World } from "./world.ts";
 
-/** The beta that the platform asks for on all these calls. */
+/** The beta header that the platform requires on all these calls. */
 const REQUIRED_BETA = "managed-agents-2026-04-01";
-/** Handles requests under /admin/; undefined: no such path. */
+/** Handles requests under /admin/. Returns undefined if the path doesn't exist. */
 export type AdminHandler = (request: IncomingMessage, path: string) => Promise<Reply | undefined>;
 
-/** The HTTP side: reads, matches, authenticates, applies faults, and answers. */
+/** The HTTP server: reads, routes, and authenticates requests, applies faults, and answers. */
 export class ApiServer {
   readonly #world: World;
   readonly #admin: AdminHandler;
@@ -38,7 +38,7 @@ export class ApiServer {
     this.#reads = readsPerMinute === null ? undefined : new RateLimit(readsPerMinute, world.clock.now());
     this.#creates = createsPerMinute === null ? undefined : new RateLimit(createsPerMinute, world.clock.now());
     this.#server = createServer((request, response) => void this.#serve(request, response));
-    // Leases are long and workers few: an idle connection may stay.
+    // Leases are long and workers are few, so idle connections may stay open.
     this.#server.keepAliveTimeout = 60_000;
   }
 
@@ -81,7 +81,7 @@ export class ApiServer {
     }
   }
 
-  /** Whom a request concerns, and whom it says that it is from. */
+  /** The objects that a request is about, and the client that it names. */
   #concerns(request: IncomingMessage, route: Route | undefined) {
     const { "anthropic-worker-id": workerId, "user-agent": userAgent } = request.headers;
     const environmentId = route?.environmentId ?? this.#world.sessions.get(route?.sessionId ?? "")?.environmentId;
@@ -119,13 +119,16 @@ export class ApiServer {
     const { searchParams: query } = url;
     const call = { ...route, query, headers: request.headers, body, caller, duplicateOffer, signal };
     const reply = await this.#dispatch(call).catch(replyOf);
-    // An empty poll is nothing to lose.
+    // Faults don't strike empty polls, because losing their reply has no effect.
     const late = world.faults.strike("after", route, () => route.call !== "poll" || reply.body !== null);
     if (late) await this.#strikes.after(late, reply, response);
     else this.#write(response, reply);
   }
 
-  /** A worker's beat for an item that it knows to be stopped. It has no effect, and nothing is missed by a look at its sender. */
+  /**
+   * Whether a worker sends a heartbeat for an item that it knows is stopped. Such a heartbeat has no effect, so the
+   * server can take the time to check whether its sender is still connected.
+   */
   #isLateBeat({ call, environmentId = "", workId = "" }: Route, caller: Caller): boolean {
     if (call !== "heartbeat" || caller.credential.kind !== "sessions-token") return false;
     const item = this.#world.environments.get(environmentId)?.items.get(workId);
@@ -149,7 +152,7 @@ export class ApiServer {
     this.#write(response, json(shown.status, shown.body));
   }
 
-  // --- who and what ---------------------------------------------------------------------------------------------
+  // --- authentication and checks --------------------------------------------------------------------------------
 
   /** @throws {ApiError} 401 */
   #authenticate(request: IncomingMessage, excuse: RequestExcuse | undefined): Caller {
@@ -167,7 +170,7 @@ export class ApiServer {
     };
   }
 
-  /** Headers, path, rate, and whether the credential fits. @throws {ApiError} */
+  /** Checks the headers, the path, the rate, and whether the call accepts the credential. @throws {ApiError} */
   #checkRequest(request: IncomingMessage, caller: Caller, route: Route | undefined, url: URL): void {
     const betas = String(request.headers["anthropic-beta"] ?? "").split(",");
     if (!betas.some((beta) => beta.trim() === REQUIRED_BETA)) {
@@ -224,7 +227,7 @@ export class ApiServer {
       const context = { ...this.#workApi, switches, limits, badPoll: violation("invalid-poll") };
       return await handler(this.#world.environment(request.environmentId ?? ""), request, context);
     } catch (error) {
-      // Whatever is malformed is counted, once: polls and results have kinds of their own.
+      // Every malformed request counts once. Polls and results have their own violation kinds.
       if (error instanceof ApiError && error.status === 400 && !(error instanceof CountedError)) {
         throw violation("invalid-request")(error.message);
       }
@@ -247,7 +250,7 @@ export class ApiServer {
     return session;
   }
 
-  /** Records a violation and makes the error to answer it with. */
+  /** Records a violation and returns the error to answer with. */
   #violation(kind: ViolationKind, reason: unknown, caller: Caller, route: Route | undefined): ApiError {
     const details = reason instanceof Error ? reason.message : String(reason);
     this.#world.record({ kind, details }, actorOf(caller), route && aboutOf(route));
@@ -255,14 +258,14 @@ export class ApiServer {
   }
 }
 
-/** A 400 that was recorded as a violation already. */
+/** A 400 that is already recorded as a violation. */
 class CountedError extends ApiError {
   constructor(message: string) {
     super(400, "invalid_request_error", message);
   }
 }
 
-/** 429, by the simulator's own rate limit. */
+/** A 429 from the simulator's own rate limit. */
 class RateLimited extends ApiError {
   readonly retryAfterSeconds: number;
   constructor(retryAfterSeconds: number) {
@@ -279,7 +282,7 @@ function aboutOf({ environmentId, workId, sessionId }: Route) {
   };
 }
 
-/** The reply to a refused call. @throws what is no error of the API. */
+/** The reply to a rejected call. @throws errors that aren't ApiErrors */
 function replyOf(error: unknown): Reply {
   if (error instanceof ApiError) return json(error.status, error.body);
   throw error;
@@ -287,21 +290,24 @@ function replyOf(error: unknown): Reply {
 
 const ORIGIN = "http://simulator";
 
-/** A target that is no URL at all leads to no path. */
+/** Returns a URL that no route matches if the request target is not a valid URL. */
 function urlOf(request: IncomingMessage): URL {
   return URL.parse(request.url ?? "/", ORIGIN) ?? new URL("/invalid", ORIGIN);
 }
 
-/** What a sender knows who closed its connection before its request was handled, it may not have known when it sent it. */
+/**
+ * Excuses a sender that closed its connection before the server handled its request: it may have sent the request
+ * before it learned what it knows now.
+ */
 async function excusedIfGone({ socket }: IncomingMessage, sender: Caller): Promise<Caller> {
-  // A request is read in one turn of the event loop, and that its connection ended behind it in the next.
+  // Node reads a request in one turn of the event loop and sees the end of its connection in the next.
   await endOfTurn();
   await endOfTurn();
   const isGone = socket.readableEnded || socket.destroyed;
   return isGone ? { ...sender, excuse: sender.excuse ?? "given-up" } : sender;
 }
 
-/** Aborts when the client goes away before its answer. */
+/** Aborts when the client disconnects before it gets an answer. */
 function goneSignal(response: ServerResponse): AbortSignal {
   const controller = new AbortController();
   response.once("close", () => controller.abort());

@@ -5,7 +5,7 @@ import type { Script, ToolCallScript, Turn } from "./script.ts";
 
 export type SessionStatus = "running" | "idle" | "terminated";
 
-/** An event of a session, as it is on the wire. */
+/** A session event in its wire format. */
 export interface SessionEvent {
   readonly id: string;
   readonly type: string;
@@ -13,7 +13,7 @@ export interface SessionEvent {
   readonly [field: string]: unknown;
 }
 
-/** A tool call and what became of it. Times in ms of the simulator's clock. */
+/** A tool call and its result. Times are milliseconds of the simulator's clock. */
 export interface ToolCallRecord {
   readonly id: string;
   readonly name: string;
@@ -24,13 +24,13 @@ export interface ToolCallRecord {
   isError: boolean | undefined;
   /** The text of the result. */
   output: string | undefined;
-  /** The work item whose worker answered, if its token did. */
+  /** The work item whose worker answered, if the worker used a sessions token. */
   answeredBy: string | undefined;
-  /** Denied by a person: never answered by a worker. */
+  /** A person denied the call, so no worker answers it. */
   denied: boolean;
 }
 
-/** What a session needs of the simulator around it. */
+/** What a session needs from the simulator. */
 export interface SessionSurroundings {
   readonly clock: SimulatorClock;
   readonly deadlines: Deadlines;
@@ -38,8 +38,8 @@ export interface SessionSurroundings {
 }
 
 /**
- * One session and its scripted agent. The agent plays its turns one after the other: it says something, calls tools,
- * goes idle with `requires_action`, and goes on when all calls of the turn are answered. Events are only appended.
+ * A session and its scripted agent. The agent plays its turns one after the other: it says something, calls tools, goes
+ * idle with `requires_action`, and continues when all calls of the turn are answered. Events are only appended.
  */
 export class Session {
   readonly id = newId("session");
@@ -54,11 +54,11 @@ export class Session {
   readonly #agentId = newId("agent");
   readonly #turns: Turn[] = [];
   readonly #calls = new Map<string, ToolCallRecord>();
-  /** Calls of the turn under way that wait for their result. */
+  /** Calls of the current turn that wait for a result. */
   readonly #open = new Map<string, ToolCallRecord>();
   readonly #listeners = new Set<(event: SessionEvent | undefined) => void>();
   #end: Script["end"];
-  /** A turn is under way: thinking, or waiting for results. */
+  /** A turn is in progress: the agent is thinking or waiting for results. */
   #busy = false;
   #updatedAt: number;
 
@@ -71,7 +71,7 @@ export class Session {
     this.converse(script);
   }
 
-  /** A message of the user, and what the agent does about it. */
+  /** Adds a user message and the agent's turns that follow it. */
   converse(script: Script): SessionEvent {
     const message = this.emit("user.message", { content: [{ type: "text", text: script.prompt }] });
     this.#turns.push(...script.turns);
@@ -82,7 +82,7 @@ export class Session {
     return message;
   }
 
-  /** The user interrupts: what is open is given up, the agent goes idle. */
+  /** Interrupts the agent: it drops its open calls and goes idle. */
   interrupt(): SessionEvent {
     const interruption = this.emit("user.interrupt", {});
     this.#turns.length = 0;
@@ -92,7 +92,7 @@ export class Session {
     return interruption;
   }
 
-  /** Listens to new events; undefined: the stream ends. @returns a function that ends the listening. */
+  /** Subscribes to new events; undefined means that the stream ends. @returns a function that unsubscribes */
   subscribe(listener: (event: SessionEvent | undefined) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -115,7 +115,7 @@ export class Session {
     return this.#calls.get(id);
   }
 
-  /** The event that answered a call. */
+  /** Returns the event that answered a call. */
   resultOf(id: string): SessionEvent | undefined {
     return this.events.findLast(
       (event) =>
@@ -124,7 +124,7 @@ export class Session {
     );
   }
 
-  /** A result for a call. @returns false when no such call was made. A second result changes nothing. */
+  /** Records the result of a call. A second result changes nothing. @returns false if there is no such call */
   answer(id: string, result: { isError: boolean; output: string; workId: string | undefined }): boolean {
     const call = this.#calls.get(id);
     if (!call) return false;
@@ -137,7 +137,7 @@ export class Session {
     return true;
   }
 
-  /** A person's verdict on a call that asked for one. @returns undefined when no such call waits. */
+  /** Records a person's decision about a call that asked for one. @returns undefined if no such call waits */
   confirm(id: string, allow: boolean): SessionEvent | undefined {
     const call = this.#open.get(id);
     if (!call) return undefined;
@@ -158,7 +158,7 @@ export class Session {
     this.#hangUp();
   }
 
-  /** From now on every call about it is answered 404. */
+  /** Deletes the session. The API answers every later call about it with 404. */
   delete(): void {
     this.deleted = true;
     this.#turns.length = 0;
@@ -242,7 +242,7 @@ export class Session {
     this.emit("session.status_running", {});
   }
 
-  // --- wire -----------------------------------------------------------------------------------------------------
+  // --- wire format ----------------------------------------------------------------------------------------------
 
   body(): Record<string, unknown> {
     return {

@@ -7,21 +7,21 @@ import { json, type Reply } from "./http.ts";
 import type { Session, SessionEvent } from "./session.ts";
 
 const EVENTS_PAGE = { standard: 100, max: 1000 } as const;
-/** Keeps idle connections open through proxies; clients skip it. */
+/** Keeps idle connections open through proxies. Clients ignore pings. */
 const PING_MS = 15_000;
 
-/** What the calls of the sessions API need besides the session. */
+/** What the calls of the sessions API need in addition to the session. */
 export interface SessionsApiContext {
   readonly deadlines: Deadlines;
-  /** Counts a result for a call that was never made. */
+  /** Records a violation: a result for a call that the agent never made. */
   unknownResult(details: string): ApiError;
-  /** A message of the user came over the API: there must be work for it. */
+  /** Called after a user's message, so that there is work for the session. */
   woken(session: Session): void;
 }
 
 type Handler = (session: Session, request: ApiRequest, context: SessionsApiContext) => Reply;
 
-/** As much of the sessions API as workers ask for. */
+/** The part of the sessions API that workers use. */
 export const SESSIONS_API: Readonly<Record<string, Handler>> = {
   session: (session) => json(200, session.body()),
   "events-list": listEvents,
@@ -146,7 +146,7 @@ function takeResult(
   if (!call || call.custom !== (event.type === "user.custom_tool_result")) {
     throw context.unknownResult(`${event.type} for ${callId}: the agent made no such call`);
   }
-  // A repeated result, whose first answer was lost, is no new event: it would wake an idle session's worker.
+  // A client that lost the reply repeats its result. A new event would wake the worker of an idle session.
   const before = call.answeredAt === undefined ? undefined : session.resultOf(callId);
   if (before) return before;
   const sent = session.emit(event.type, fields);
@@ -163,7 +163,7 @@ function textOf(content: z.output<typeof contentSchema>): string {
   return (content ?? []).map((block) => block.text ?? `[${block.type}]`).join("\n");
 }
 
-/** What only the application may say; a worker's token speaks for the tools alone. */
+/** Rejects events that only the application may send. A worker's token may only send tool results. */
 function refuseToken(request: ApiRequest, type: string): void {
   if (request.caller.credential.kind === "sessions-token") throw forbidden(`a sessions token may not send ${type}`);
 }

@@ -20,31 +20,34 @@ import { type Violation, violationText } from "./violations.ts";
 import { type DeliveryRecord, type WebhookInput, Webhooks } from "./webhooks.ts";
 import { type RequestRecord, type SimulatorEvents, World } from "./world.ts";
 
-/** How a simulator is started; everything has a default. */
+/** How to start a simulator. Everything has a default. */
 export interface SimulatorOptions {
-  /** 0, the default: any free port. */
+  /** Defaults to 0: any free port. */
   readonly port?: number;
-  /** Loopback unless given. */
+  /** Defaults to loopback. */
   readonly host?: string;
-  /** Where workers reach it, where that is not the address it listens on: behind a proxy, from a container. */
+  /** The URL that workers use if it differs from the listening address: behind a proxy, or from a container. */
   readonly publicUrl?: string;
-  /** Asked of requests under /admin/. Without it these are taken from loopback addresses only. */
+  /**
+   * Requests under /admin/ must carry this token. Without a token, the simulator only accepts them from loopback
+   * addresses.
+   */
   readonly adminToken?: string;
-  /** The clock beneath; the real one unless given. */
+  /** The base clock. Defaults to the real one. */
   readonly clock?: Clock;
-  /** How much faster than that clock the simulator's own runs. */
+  /** How much faster than the base clock the simulator's clock runs. */
   readonly scale?: number;
   readonly switches?: z.input<typeof switchesSchema>;
   readonly limits?: z.input<typeof limitsSchema>;
-  /** The organization's API key; a random one unless given. */
+  /** The organization's API key. Random by default. */
   readonly apiKey?: string;
-  /** Of the faults' probabilities. */
+  /** Seeds the probabilities of faults. */
   readonly seed?: number;
-  /** Where webhooks are sent; nowhere unless given. */
+  /** Where the simulator sends webhooks. It sends none by default. */
   readonly webhook?: WebhookInput;
 }
 
-/** A whole dump, as GET /admin/state answers it. Holds no credential. */
+/** A complete dump, as GET /admin/state answers it. It contains no credentials. */
 export interface SimulatorState {
   readonly now: number;
   readonly scale: number;
@@ -57,10 +60,10 @@ export interface SimulatorState {
 }
 
 const DEFAULT_WAIT_MS = 10_000;
-/** Worker id of `claim`. */
+/** The worker id that `claim` uses. */
 const CLAIMER = "simulator-claim";
 
-/** Starts a work simulator. @throws when the port is taken, or an option is wrong. */
+/** Starts a simulator. @throws if the port is in use or an option is invalid */
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
   const world = new World({
     clock: options.clock ?? realClock,
@@ -77,7 +80,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       world,
       createAdmin(() => simulator, options.adminToken),
     ),
-    // Receivers hold the time of a delivery against their own clock, which no scale makes faster.
+    // Receivers compare the time of a delivery with their own clock, which doesn't scale.
     new Webhooks(options.clock ?? realClock, (record) => world.events.emit("delivery", record)),
   );
   simulator.sendWebhooks(options.webhook);
@@ -86,8 +89,8 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
 }
 
 /**
- * A running work simulator. All times in records are milliseconds of its own clock. Records are copies: they do not
- * change any more. Errors about unknown ids are thrown as ApiError with status 404.
+ * A running simulator. All times in records are milliseconds of its own clock. Records are copies that don't change
+ * later. Methods throw an ApiError with status 404 for unknown ids.
  */
 export class Simulator implements AsyncDisposable {
   readonly #world: World;
@@ -125,9 +128,9 @@ export class Simulator implements AsyncDisposable {
     return this.close();
   }
 
-  // --- where and when -------------------------------------------------------------------------------------------
+  // --- address and clock ----------------------------------------------------------------------------------------
 
-  /** For ANTHROPIC_BASE_URL. */
+  /** The value for ANTHROPIC_BASE_URL. */
   get url(): string {
     return this.#world.baseUrl;
   }
@@ -136,7 +139,7 @@ export class Simulator implements AsyncDisposable {
     return this.#port;
   }
 
-  /** The organization's API key: retrieve, update, stop, stats. */
+  /** The organization's API key, for retrieve, update, stop, and stats. */
   get apiKey(): string {
     return this.#world.apiKey;
   }
@@ -153,7 +156,7 @@ export class Simulator implements AsyncDisposable {
     return this.#world.switches;
   }
 
-  /** Changes switches from now on; items keep what was decided about them. @throws {ZodError} */
+  /** Changes switches from now on. Items keep what was already decided about them. @throws {ZodError} */
   setSwitches(switches: Partial<z.input<typeof switchesSchema>>): Switches {
     this.#world.switches = switchesSchema.parse({ ...this.#world.switches, ...switches });
     return this.#world.switches;
@@ -161,7 +164,11 @@ export class Simulator implements AsyncDisposable {
 
   // --- environments ---------------------------------------------------------------------------------------------
 
-  /** `ttlSeconds`: of its leases, whatever clients ask for. @returns its id and its key. @throws {RangeError} the id is taken. */
+  /**
+   * Creates an environment. `ttlSeconds` sets the TTL of its leases and overrides what clients request.
+   * @returns its id and its key
+   * @throws {RangeError} the id is taken
+   */
   createEnvironment(options: { id?: string; key?: string; workspaceId?: string; ttlSeconds?: number } = {}): {
     id: string;
     key: string;
@@ -169,36 +176,36 @@ export class Simulator implements AsyncDisposable {
     return this.#world.createEnvironment(options);
   }
 
-  /** The key in use. */
+  /** Returns the current key. */
   environmentKey(environmentId: string): string {
     return this.#world.keyOf(environmentId);
   }
 
-  /** A new key; the old one is answered 401 from now on. */
+  /** Sets a new key. The API answers the old key with 401 from now on. */
   rotateKey(environmentId: string, key?: string): string {
     return this.#world.setKey(environmentId, key);
   }
 
-  /** What the stats call answers. */
+  /** Returns the answer of the stats call. */
   stats(environmentId: string): Record<string, unknown> {
     return this.#world.environment(environmentId).stats();
   }
 
-  /** Long polls that wait for work at this moment. */
+  /** Returns the number of long polls that wait for work now. */
   pollsWaiting(environmentId: string): number {
     return this.#world.environment(environmentId).waiting;
   }
 
   // --- work -----------------------------------------------------------------------------------------------------
 
-  /** Queues a work item. @throws {ZodError} the input is wrong. */
+  /** Queues a work item. @throws {ZodError} the input is invalid */
   enqueue(environmentId: string, input: EnqueueInput = {}): ItemRecord {
     return recordOf(this.#world.enqueue(environmentId, input));
   }
 
   /**
-   * Polls and acknowledges, as an operator would, for trying a worker by hand.
-   * @returns the environment variables of its container, or undefined when the queue is empty.
+   * Polls and acknowledges as an operator would, so that you can try a worker by hand.
+   * @returns the environment variables of its container, or undefined if the queue is empty
    */
   async claim(environmentId: string): Promise<Record<string, string> | undefined> {
     const work = await this.#world.claim(environmentId, CLAIMER);
@@ -215,7 +222,7 @@ export class Simulator implements AsyncDisposable {
     );
   }
 
-  /** Starts arrivals. `item` may also be a function of the running number, from 0. */
+  /** Starts arrivals. `item` may also be a function of the item's index, starting at 0. */
   arrivals(environmentId: string, plan: ArrivalsInput, item?: (index: number) => EnqueueInput): ArrivalsHandle {
     const parsed = arrivalsSchema.parse(plan);
     this.#world.environment(environmentId);
@@ -227,7 +234,7 @@ export class Simulator implements AsyncDisposable {
     return handle;
   }
 
-  /** @returns false when they have ended already. */
+  /** Stops arrivals. @returns false if they have already ended */
   stopArrivals(id: string): boolean {
     const handle = this.#arrivals.get(id);
     handle?.stop();
@@ -239,14 +246,14 @@ export class Simulator implements AsyncDisposable {
     this.#world.stopItem(workId, options.force ?? false);
   }
 
-  /** Its sessions tokens are answered 401 from now on. */
+  /** The API answers the item's sessions tokens with 401 from now on. */
   revokeTokens(workId: string): void {
     this.#world.revokeTokens(workId);
   }
 
   // --- sessions -------------------------------------------------------------------------------------------------
 
-  /** Says something to a session; yields a new work item when no worker is there any more. */
+  /** Sends a message to a session, and queues a new work item if the session has no worker. */
   sendMessage(sessionId: string, script: ScriptInput): void {
     this.#world.converse(sessionId, script);
   }
@@ -257,7 +264,7 @@ export class Simulator implements AsyncDisposable {
     this.#world.woken(session);
   }
 
-  /** A person's verdict on a call with `ask`. @returns false when no such call waits. */
+  /** Records a person's decision about a call with `ask`. @returns false if no such call waits */
   confirm(sessionId: string, toolUseId: string, allow: boolean): boolean {
     return this.#world.session(sessionId).confirm(toolUseId, allow) !== undefined;
   }
@@ -266,31 +273,31 @@ export class Simulator implements AsyncDisposable {
     this.#world.session(sessionId).terminate();
   }
 
-  /** Calls about it are answered 404 from now on; its items stay, with nothing behind them. */
+  /** The API answers calls about the session with 404 from now on. Its items stay, without a session. */
   deleteSession(sessionId: string): void {
     this.#world.deleteSession(sessionId);
   }
 
   // --- webhooks -------------------------------------------------------------------------------------------------
 
-  /** Sends webhooks there from now on; undefined: nowhere. @throws {ZodError} */
+  /** Sends webhooks to this endpoint from now on, or none if undefined. @throws {ZodError} */
   sendWebhooks(to: WebhookInput | undefined): void {
     this.#webhooks.sendTo(to);
   }
 
-  /** Sends one, about a session that need not exist. */
+  /** Sends one webhook. The session that it's about doesn't need to exist. */
   sendWebhook(type: string, id: string, workspaceId?: string): void {
     this.#webhooks.send(type, id, workspaceId);
   }
 
-  /** Webhooks that were taken or given up, oldest first: the newest 1,000. */
+  /** The newest 1,000 webhooks that were delivered or given up, oldest first. */
   get deliveries(): readonly DeliveryRecord[] {
     return this.#webhooks.records;
   }
 
   // --- faults ---------------------------------------------------------------------------------------------------
 
-  /** Puts a fault on. `struck` of the record that is returned counts on. @throws {ZodError} */
+  /** Injects a fault. The returned record keeps counting in `struck`. @throws {ZodError} */
   inject(fault: FaultInput): FaultRecord {
     return this.#world.faults.add(faultSchema.parse(fault));
   }
@@ -299,20 +306,20 @@ export class Simulator implements AsyncDisposable {
     return this.#world.faults.list();
   }
 
-  /** Takes one fault off, or all. */
+  /** Removes one fault, or all of them if no id is given. */
   clearFaults(id?: string): void {
     if (id === undefined) this.#world.faults.clear();
     else this.#world.faults.remove(id);
   }
 
-  // --- what happened --------------------------------------------------------------------------------------------
+  // --- records and violations -----------------------------------------------------------------------------------
 
-  /** Breaches of the protocol; empty at the end of a right test. */
+  /** Breaches of the protocol. Empty at the end of a correct test. */
   get violations(): readonly Violation[] {
     return this.#world.violations;
   }
 
-  /** Breaches that a right client may cause: see Excuse. */
+  /** Breaches that a correct client may cause: see Excuse. */
   get excused(): readonly Violation[] {
     return this.#world.excused;
   }
@@ -322,7 +329,7 @@ export class Simulator implements AsyncDisposable {
     this.#world.excused.length = 0;
   }
 
-  /** @throws {Error} with a line for each violation, when there is one. */
+  /** @throws {Error} with one line per violation if there are any */
   assertNoViolations(): void {
     const lines = this.violations.map(violationText);
     if (lines.length > 0) throw new Error(`${lines.length} protocol violations:\n${lines.join("\n")}`);
@@ -350,12 +357,12 @@ export class Simulator implements AsyncDisposable {
     return sessions.map(sessionRecordOf);
   }
 
-  /** The newest requests, oldest first: 10,000 at least. */
+  /** Returns the newest requests, oldest first: at least the last 10,000. */
   requests(environmentId?: string): RequestRecord[] {
     return this.#world.recent.filter((request) => (environmentId ?? request.environmentId) === request.environmentId);
   }
 
-  /** Every credential that was ever given out. @throws {RangeError} without an admin token none is remembered. */
+  /** Returns every credential that was ever issued. @throws {RangeError} without an admin token, none are remembered */
   credentials(): string[] {
     if (this.#world.issued.size === 0) throw new RangeError("credentials are remembered with an admin token only");
     return [...this.#world.issued];
@@ -392,8 +399,8 @@ export class Simulator implements AsyncDisposable {
   }
 
   /**
-   * Waits until `predicate` returns something other than undefined, null and false; it is asked again after every
-   * event. @throws {Error} not within `timeoutMs` of real time (10 s unless given), naming `what`.
+   * Waits until `predicate` returns something other than undefined, null, and false. It runs again after every event.
+   * @throws {Error} naming `what` if that takes longer than `timeoutMs` of real time (10 s by default)
    */
   async waitFor<T>(
     predicate: () => T | undefined | null | false,
@@ -411,7 +418,7 @@ export class Simulator implements AsyncDisposable {
         reject(error);
       }
     };
-    // Once per turn of the loop, not once per event: predicates often look at every item.
+    // The predicate runs once per turn of the event loop and not once per event, because it often scans every item.
     const onEvent = () => {
       asked ??= setImmediate(ask);
     };

@@ -5,11 +5,11 @@ import { ApiError } from "./errors.ts";
 import { type Fault, withWrongTypes } from "./faults.ts";
 import { json, type Reply, stamp, write, writeText } from "./http.ts";
 
-/** A body without end is written in pieces of this size. */
+/** The chunk size of a body that never ends. */
 const ENDLESS_CHUNK = " ".repeat(16 * 1024);
 const ERROR_PAGE = "<html><body><h1>Bad Gateway</h1></body></html>";
 
-/** What faults do to requests and replies. */
+/** Applies faults to requests and replies. */
 export class Strikes {
   readonly #clock: SimulatorClock;
   readonly #deadlines: Deadlines;
@@ -19,7 +19,7 @@ export class Strikes {
     this.#deadlines = deadlines;
   }
 
-  /** What a fault does before the request has any effect. @returns false when the request ends here. */
+  /** Applies a fault before the request has any effect. @returns false if the request ends here */
   async before(fault: Fault, response: ServerResponse): Promise<boolean> {
     switch (fault.kind) {
       case "latency":
@@ -43,7 +43,7 @@ export class Strikes {
     }
   }
 
-  /** What a fault does to the reply of a request that was handled. */
+  /** Applies a fault to the reply of a request that was handled. */
   async after(fault: Fault, reply: Reply, response: ServerResponse): Promise<void> {
     stamp(response, this.#clock.now());
     switch (fault.kind) {

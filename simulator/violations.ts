@@ -1,6 +1,6 @@
 import type { Actor, RequestExcuse } from "./caller.ts";
 
-/** What a client may do wrong. Each kind is described in docs/simulator.md. */
+/** The mistakes that a client can make. docs/simulator.md describes each kind. */
 export const VIOLATION_KINDS = [
   "ack-without-offer",
   "ack-outside-window",
@@ -24,7 +24,7 @@ export const VIOLATION_KINDS = [
 
 export type ViolationKind = (typeof VIOLATION_KINDS)[number];
 
-/** What a judge found, before it is known whom and what it concerns. */
+/** What a judge function found, before it's known who caused it and which item it concerns. */
 export interface Finding {
   readonly kind: ViolationKind;
   readonly details: string;
@@ -48,7 +48,7 @@ export interface Violation extends Finding {
   readonly sessionId?: string;
 }
 
-/** One line for people and test failures. */
+/** Formats a violation as one line for people and test failures. */
 export function violationText(violation: Violation): string {
   const { kind, details, by, workId, sessionId } = violation;
   const about = workId ?? sessionId;

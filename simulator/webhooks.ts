@@ -5,16 +5,16 @@ import { newId } from "./ids.ts";
 import type { SessionEvent } from "./session.ts";
 
 const SECRET_PREFIX = "whsec_";
-/** As the platform's. */
+/** The length that the platform uses. */
 const SECRET_BYTES = 32;
 const SECOND_MS = 1_000;
 const ANSWER_WITHIN_MS = 5_000;
-/** Deliveries that were not taken are sent once more. */
+/** The simulator sends a delivery again if the receiver didn't accept it. */
 const ATTEMPTS = 2;
 const RETRY_MS = 1_000;
 const KEPT = 1_000;
 
-/** What the platform calls the events of a session's stream in its webhooks. Others have none. */
+/** The webhook types of the platform for the events of a session's stream. Other events have none. */
 const WEBHOOK_TYPES: Readonly<Record<string, string>> = {
   "session.status_running": "session.status_run_started",
   "session.status_idle": "session.status_idled",
@@ -22,35 +22,35 @@ const WEBHOOK_TYPES: Readonly<Record<string, string>> = {
   "session.deleted": "session.deleted",
 };
 
-/** Where deliveries go. */
+/** Where and how webhooks are sent. */
 export const webhookSchema = z.strictObject({
   url: z.url({ protocol: /^https?$/ }),
   /** `whsec_...` */
   secret: z.string().startsWith(SECRET_PREFIX),
-  /** Sends each so often: the platform may do so, too. */
+  /** Sends each webhook this number of times, because the platform may also deliver it more than once. */
   copies: z.int().min(1).default(1),
-  /** Types that are sent; all unless given. */
+  /** The types to send. Defaults to all types. */
   types: z.array(z.string()).optional(),
 });
 
 export type WebhookInput = z.input<typeof webhookSchema>;
 
-/** A delivery and how it was answered. */
+/** A delivery and its answer. */
 export interface DeliveryRecord {
   readonly id: string;
   readonly type: string;
-  /** What it is about: a session, in most cases. */
+  /** The id of the object that it's about, usually a session. */
   readonly about: string;
   /** 0: no answer. */
   readonly status: number;
 }
 
-/** A secret as the platform gives one for each endpoint. */
+/** Returns a secret like the one that the platform issues for each endpoint. */
 export function newWebhookSecret(): string {
   return SECRET_PREFIX + randomBytes(SECRET_BYTES).toString("base64");
 }
 
-/** The headers that sign a body. */
+/** Returns the headers that sign a body. */
 export function signedHeaders(secret: string, delivery: { id: string; seconds: number; body: string }) {
   const { id, seconds, body } = delivery;
   const key = Buffer.from(secret.slice(SECRET_PREFIX.length), "base64");
@@ -58,7 +58,7 @@ export function signedHeaders(secret: string, delivery: { id: string; seconds: n
   return { "webhook-id": id, "webhook-timestamp": String(seconds), "webhook-signature": `v1,${signature}` };
 }
 
-/** Sends webhooks as the platform does: signed, at least once, in no order, with ids in the place of objects. */
+/** Sends webhooks as the platform does: signed, at least once, in no particular order, with ids instead of objects. */
 export class Webhooks {
   readonly #clock: Clock;
   readonly #organizationId = newId("org");
@@ -72,12 +72,12 @@ export class Webhooks {
     this.#onDelivery = onDelivery;
   }
 
-  /** Sends from now on, or no more. @throws {ZodError} */
+  /** Sends webhooks there from now on, or none if undefined. @throws {ZodError} */
   sendTo(input: WebhookInput | undefined): void {
     this.#to = input && webhookSchema.parse(input);
   }
 
-  /** The newest, oldest first. */
+  /** The newest deliveries, oldest first. */
   get records(): readonly DeliveryRecord[] {
     return this.#records;
   }
@@ -91,7 +91,7 @@ export class Webhooks {
     if (type !== undefined) this.send(type, sessionId, workspaceId);
   }
 
-  /** Sends one event about something. */
+  /** Sends an event about an object. */
   send(type: string, id: string, workspaceId = "wrkspc_simulated"): void {
     const to = this.#to;
     if (!to || !(to.types?.includes(type) ?? true)) return;
@@ -119,7 +119,7 @@ export class Webhooks {
           method: "POST",
           headers: { "content-type": "application/json", ...signedHeaders(to.secret, { id, seconds, body }) },
           body,
-          // What the platform does not follow is a failure.
+          // The platform doesn't follow redirects and counts them as failures.
           redirect: "manual",
           signal: AbortSignal.any([this.#ending.signal, AbortSignal.timeout(ANSWER_WITHIN_MS)]),
         });

@@ -8,13 +8,13 @@ import { type WorkItem, workBody } from "./item.ts";
 import type { Found } from "./queue.ts";
 import { BLOCK_MS, type Limits, type Switches } from "./switches.ts";
 
-/** What the calls of the Work API need besides the environment. */
+/** What the calls of the Work API need in addition to the environment. */
 export interface WorkApiContext {
   readonly switches: Switches;
   readonly limits: Limits;
-  /** The secret to go out with an offer; it exists nowhere else. null: the item has none. */
+  /** Returns the secret to send with an offer, or null if the item has none. The secret is stored nowhere else. */
   secretFor(found: Found): string | null;
-  /** Counts a malformed poll as a violation, apart from other bad requests. */
+  /** Records a malformed poll as a violation, separately from other bad requests. */
   badPoll(details: string): ApiError;
 }
 
@@ -60,7 +60,7 @@ function heartbeat(environment: Environment, request: ApiRequest): Reply {
   const { caller } = request;
   const { item, body } = environment.heartbeat(workIdOf(request), caller, {
     expected: request.query.get("expected_last_heartbeat") ?? undefined,
-    // The reference's own example sends 0: no wish.
+    // The reference's own example sends 0, which means no preference.
     desiredTtlSeconds: desired === 0 ? undefined : desired,
   });
   const { generation } = item;

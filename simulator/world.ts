@@ -16,36 +16,36 @@ import { DEFAULT_RECLAIM_MS, type Limits, type Switches } from "./switches.ts";
 import type { Finding, Violation } from "./violations.ts";
 import type { DeliveryRecord } from "./webhooks.ts";
 
-/** One request that was answered, or was not. */
+/** A request that was or wasn't answered. */
 export interface RequestRecord {
   readonly at: number;
   readonly method: string;
   readonly path: string;
-  /** Whom it concerned, as far as its path and the sessions tell. */
+  /** The objects that it concerned, as far as its path and the sessions show. */
   readonly environmentId?: string;
   readonly workId?: string;
   readonly sessionId?: string;
-  /** `Anthropic-Worker-ID` and `User-Agent`, where it had them. */
+  /** `Anthropic-Worker-ID` and `User-Agent`, if the request had them. */
   readonly workerId?: string;
   readonly userAgent?: string;
-  /** The call, or undefined for a path that the API does not have. */
+  /** The call, or undefined if the API has no such path. */
   readonly call: string | undefined;
   /** 0: no answer went out. */
   readonly status: number;
   readonly ms: number;
 }
 
-/** What the simulator tells as it happens. */
+/** The events that the simulator emits. */
 export interface SimulatorEvents {
   item: [record: ItemRecord, event: string];
   session: [sessionId: string, event: SessionEvent];
-  /** How many long polls wait for work. */
+  /** The number of long polls that wait for work. */
   waiting: [environmentId: string, polls: number];
   violation: [violation: Violation];
-  /** A fault on demand strikes. */
+  /** An injected fault strikes. */
   fault: [record: FaultRecord];
   request: [request: RequestRecord];
-  /** A webhook was sent, and taken or given up. */
+  /** A webhook was delivered or given up. */
   delivery: [delivery: DeliveryRecord];
 }
 
@@ -56,14 +56,14 @@ export interface WorldOptions {
   readonly limits: Limits;
   readonly apiKey: string | undefined;
   readonly seed: number;
-  /** Whether credentials are remembered for `issued`: all that ever were, so that somebody can look for leaked ones. */
+  /** Whether to remember every issued credential in `issued`, so that a test can look for leaks. */
   readonly remembersCredentials?: boolean;
 }
 
-/** How many requests are remembered; the report counts them all. */
+/** The number of requests to remember. The report counts all of them. */
 const REQUESTS_KEPT = 10_000;
 
-/** Everything the simulator knows: environments, sessions, credentials, faults, and what clients did wrong. */
+/** Everything the simulator knows: environments, sessions, credentials, faults, and the mistakes of clients. */
 export class World implements Surroundings, SessionSurroundings {
   readonly clock: SimulatorClock;
   readonly deadlines: Deadlines;
@@ -72,22 +72,22 @@ export class World implements Surroundings, SessionSurroundings {
   readonly events = new EventEmitter<SimulatorEvents>();
   readonly environments = new Map<string, Environment>();
   readonly sessions = new Map<string, Session>();
-  /** All items ever, also those that the list call shows no more. */
+  /** All items, including those that the list call no longer shows. */
   readonly items = new Map<string, WorkItem>();
   readonly violations: Violation[] = [];
   readonly excused: Violation[] = [];
   readonly requests = new Map<string, number>();
   /** The newest requests, oldest first. */
   readonly recent: RequestRecord[] = [];
-  /** Every credential that was ever given out, where these are remembered. */
+  /** Every credential that was ever issued, if they're remembered. */
   readonly issued = new Set<string>();
   readonly #remembersCredentials: boolean;
   readonly apiKey: string;
   switches: Switches;
-  /** Where clients reach the simulator; known once it listens. */
+  /** Where clients reach the simulator. Known once it listens. */
   baseUrl = "";
   readonly #credentials = new Map<string, Credential>();
-  /** In the order of their end. */
+  /** In the order in which they stopped. */
   readonly #stopped = new Set<WorkItem>();
   readonly #keys = new Map<string, string>();
 
@@ -105,7 +105,7 @@ export class World implements Surroundings, SessionSurroundings {
 
   // --- environments and credentials -----------------------------------------------------------------------------
 
-  /** @throws {RangeError} the id is taken. */
+  /** @throws {RangeError} the id is taken */
   createEnvironment(options: { id?: string; key?: string; workspaceId?: string; ttlSeconds?: number }): {
     id: string;
     key: string;
@@ -124,12 +124,12 @@ export class World implements Surroundings, SessionSurroundings {
     return environment;
   }
 
-  /** The key in use. */
+  /** Returns the current key. */
   keyOf(environmentId: string): string {
     return this.#keys.get(environmentId) ?? "";
   }
 
-  /** A new key; the old one is rejected from now on. */
+  /** Sets a new key. The API rejects the old key from now on. */
   setKey(environmentId: string, key = newCredential("sk-ant-oat01")): string {
     this.environment(environmentId);
     const old = this.#keys.get(environmentId);
@@ -140,12 +140,12 @@ export class World implements Surroundings, SessionSurroundings {
     return key;
   }
 
-  /** What a bearer token stands for. An API key is none: it comes in a header of its own. */
+  /** Returns what a bearer token identifies. API keys aren't bearer tokens: they have their own header. */
   bearer(token: string): Credential | undefined {
     return this.#credentials.get(token);
   }
 
-  /** Sessions tokens are issued per offer: a token then tells which poll its bearer descends from. */
+  /** Issues a sessions token for each offer, so that a token shows which poll its bearer got it from. */
   secretFor({ item, offer }: Found): string | null {
     if (!item.issuesSecret) return null;
     const token = newCredential("sk-ant-req");
@@ -184,7 +184,7 @@ export class World implements Surroundings, SessionSurroundings {
     return session;
   }
 
-  /** Queues an item; a session is made for it unless the input names one. @throws {ZodError | ApiError} */
+  /** Queues an item. Creates a session for it unless the input names one. @throws {ZodError | ApiError} */
   enqueue(environmentId: string, input: EnqueueInput = {}, script: ScriptInput = DEFAULT_SCRIPT): WorkItem {
     const { type, sessionId, secret, metadata, ...rest } = enqueueSchema.parse(input);
     const environment = this.environment(environmentId);
@@ -201,20 +201,20 @@ export class World implements Surroundings, SessionSurroundings {
     return session;
   }
 
-  /** A message, and work for it when no worker is there any more. */
+  /** Adds a message to a session, and queues work if the session has no worker. */
   converse(sessionId: string, script: ScriptInput): void {
     const session = this.session(sessionId);
     session.converse(scriptSchema.parse(script));
     this.woken(session);
   }
 
-  /** One session yields work again when something is said to it after its worker left. */
+  /** Queues work for the session if all its items are stopped. */
   woken(session: Session): void {
     const live = session.workIds.some((id) => this.items.get(id)?.state !== "stopped");
     if (!live) this.enqueue(session.environmentId, { sessionId: session.id });
   }
 
-  /** Its items stay as they are, to be offered again and again, but there is nothing behind them. */
+  /** Deletes a session. Its items stay and are offered again and again, without a session. */
   deleteSession(sessionId: string): void {
     const session = this.session(sessionId);
     session.delete();
@@ -224,13 +224,13 @@ export class World implements Surroundings, SessionSurroundings {
     }
   }
 
-  /** A stop by the user. */
+  /** Stops an item as the user. */
   stopItem(workId: string, force: boolean): void {
     const item = this.item(workId);
     this.environment(item.environmentId).end(item, ADMIN, force);
   }
 
-  /** Polls and acknowledges in one. */
+  /** Polls and acknowledges in one step. */
   async claim(environmentId: string, workerId: string): Promise<{ item: WorkItem; secret: string | null } | undefined> {
     const environment = this.environment(environmentId);
     const request = { workerId, reclaimMs: DEFAULT_RECLAIM_MS, blockMs: undefined, duplicate: false };
@@ -242,7 +242,7 @@ export class World implements Surroundings, SessionSurroundings {
     return { item: found.item, secret };
   }
 
-  // --- what happens ---------------------------------------------------------------------------------------------
+  // --- events ---------------------------------------------------------------------------------------------------
 
   created(item: WorkItem): void {
     this.items.set(item.id, item);
@@ -259,7 +259,10 @@ export class World implements Surroundings, SessionSurroundings {
     if (this.events.listenerCount("item") > 0) this.events.emit("item", recordOf(subject), event as string);
   }
 
-  /** Keeps a bounded number of stopped items; what is forgotten is answered 404, its tokens 401. */
+  /**
+   * Keeps a limited number of stopped items. The API answers requests for a forgotten item with 404 and its tokens with
+   * 401.
+   */
   #remember(item: WorkItem): void {
     this.#stopped.add(item);
     const [oldest] = this.#stopped;
@@ -299,7 +302,7 @@ export class World implements Surroundings, SessionSurroundings {
     const key = `${request.call ?? "unknown"} ${request.status || "none"}`;
     this.requests.set(key, (this.requests.get(key) ?? 0) + 1);
     this.recent.push(request);
-    // Cut by halves: an array's beginning is dear to cut.
+    // Removing elements from the start of an array is expensive, so half of it is cut at once.
     if (this.recent.length > 2 * REQUESTS_KEPT) this.recent.splice(0, REQUESTS_KEPT);
     this.events.emit("request", request);
   }
