@@ -1,4 +1,7 @@
-/** `npm run bench`: how fast is Berth, beside what is possible? See options.ts for what it takes, docs/performance.md. */
+/**
+ * `npm run bench` measures how fast Berth is compared with what is possible. See options.ts for its options, and
+ * docs/performance.md.
+ */
 import { EXIT, obey } from "../tools/command-line.ts";
 import { type BenchOptions, parseArguments, USAGE } from "./options.ts";
 import { writeReport } from "./report/report.ts";
@@ -18,7 +21,7 @@ async function run(options: BenchOptions): Promise<number> {
   for (const scenario of chosen) {
     console.log(`\n${scenario.title}`);
     answers.push(await answer(scenario, options));
-    // After each: what was measured is not lost when a later one breaks off.
+    // Write the report after each scenario, so that its results survive if a later one fails.
     await writeReport(options.out, reportOf(options, answers));
   }
   console.log(`\n${options.out}/report.md has it all.`);
@@ -30,7 +33,7 @@ async function run(options: BenchOptions): Promise<number> {
   return isWrong ? EXIT.failed : EXIT.ok;
 }
 
-/** Another scenario may still be answered when one breaks off. */
+/** Runs one scenario and returns its error instead of throwing it, so that the others still run. */
 async function answer(scenario: Scenario, options: BenchOptions): Promise<Answer> {
   const { name, title, about } = scenario;
   const startedAt = performance.now();

@@ -2,15 +2,15 @@ import { Command } from "commander";
 import { type Request, readArguments, seed } from "../tools/command-line.ts";
 
 export interface BenchOptions {
-  /** Scenarios to run, in the order in which they are listed; all when empty. */
+  /** The scenarios to run, in the order in which they are listed. Empty means all. */
   readonly names: readonly string[];
-  /** A ratio that is worse than its gate makes the exit code 1. */
+  /** Exit with code 1 if a value misses its gate. */
   readonly check: boolean;
-  /** A tenth of the load and of the time, or so: to see that it works, not to compare. */
+  /** Run with about a tenth of the load and the time. This shows that the bench works, but not how fast Berth is. */
   readonly quick: boolean;
-  /** Of everything that is drawn at random. */
+  /** Seeds everything that is random. */
   readonly seed: number;
-  /** Folder for the report: made when it is not there. */
+  /** The folder for the report. The bench creates it if it doesn't exist. */
   readonly out: string;
 }
 
@@ -20,7 +20,7 @@ const DEFAULT_OUT = "bench-report";
 
 type Flags = Omit<BenchOptions, "names">;
 
-/** Reads the arguments behind `npm run bench --`. @param known names of all scenarios */
+/** Parses the arguments after `npm run bench --`. @param known the names of all scenarios */
 export function parseArguments(argv: readonly string[], known: readonly string[]): Request<BenchOptions> {
   const read = readArguments<Flags>(program(known), argv);
   if (read.kind !== "run") return read;

@@ -1,30 +1,30 @@
 import type { BenchOptions } from "./options.ts";
 import type { Plot } from "./report/plot.ts";
 
-/** One question about speed, and how it is answered. */
+/** A question about speed, and how the bench answers it. */
 export interface Scenario {
-  /** As on the command line, and in names of files. */
+  /** The name on the command line and in file names. */
   readonly name: string;
   readonly title: string;
-  /** Markdown for the report: what is measured, how, and what it is held against. */
+  /** Markdown for the report: what the scenario measures, how, and what it compares the result with. */
   readonly about: string;
-  /** Measures on what it starts itself, and leaves nothing running. @throws {Error} it cannot be answered. */
+  /** Measures on servers that it starts itself, and stops all of them. @throws {Error} if it can't measure */
   run(context: Context): Promise<Findings>;
 }
 
-/** What a scenario is given. */
+/** The inputs of a scenario. */
 export interface Context {
   readonly options: BenchOptions;
-  /** A line for who watches; not part of the report. */
+  /** Prints a progress line, which isn't part of the report. */
   log(line: string): void;
 }
 
-/** What a scenario found. */
+/** The results of a scenario. */
 export interface Findings {
   readonly tables: readonly Table[];
   readonly gates: readonly Gate[];
   readonly plots?: readonly Plot[];
-  /** Markdown paragraphs: what a reader has to know to read the figures. */
+  /** Markdown paragraphs that the reader needs to interpret the figures. */
   readonly notes?: readonly string[];
 }
 
@@ -49,28 +49,31 @@ export interface Report {
   readonly answers: readonly Answer[];
 }
 
-/** Figures for people and programs. A row has one cell for each column. */
+/** Figures for people and programs. Each row has one cell per column. */
 export interface Table {
   readonly title: string;
   readonly columns: readonly string[];
   readonly rows: readonly (readonly Cell[])[];
 }
 
-/** Text, or a number as it was measured: the report rounds it. */
+/** Text, or an unrounded number. The report rounds it. */
 export type Cell = string | number;
 
-/** A promise about a ratio, a count or a share. Never about a time alone: another machine has another one. */
+/**
+ * A limit on a ratio, a count, or a share. It's never a limit on a duration alone, because durations depend on the
+ * machine.
+ */
 export interface Gate {
   readonly name: string;
   readonly value: number;
-  /** The bound belongs to what is allowed. */
+  /** The limit itself is allowed. */
   readonly atMost?: number;
   readonly atLeast?: number;
-  /** Such as `x` for a ratio, `requests`, `MiB`; empty for a plain count. */
+  /** The unit, such as `x` for a ratio, `requests`, or `MiB`. Empty for a plain count. */
   readonly unit: string;
 }
 
-/** A value that is no number keeps no promise. */
+/** Whether the value is within the limits. NaN never is. */
 export function isKept({
   value,
   atMost = Number.POSITIVE_INFINITY,

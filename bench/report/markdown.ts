@@ -2,7 +2,7 @@ import { type Answer, type Gate, isKept, type Report, type Table } from "../scen
 import type { Plot } from "./plot.ts";
 import { boundText, shown, valueText } from "./text.ts";
 
-/** The report for people. @param plotFile name of the file that a plot of a scenario is in */
+/** Renders the report for people. @param plotFile returns the file name of a scenario's plot */
 export function markdownOf(report: Report, plotFile: (scenario: string, plot: Plot) => string): string {
   const { madeAt, seed, quick, answers } = report;
   const gates = answers.flatMap(({ title, findings }) => (findings?.gates ?? []).map((gate) => ({ title, gate })));

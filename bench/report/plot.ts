@@ -1,15 +1,15 @@
 import { parse, View } from "vega";
 import { compile, type TopLevelSpec } from "vega-lite";
 
-/** A picture of a report. */
+/** An image in a report. */
 export interface Plot {
-  /** Without `.svg`; unique in its scenario. */
+  /** The file name without `.svg`. Unique within a scenario. */
   readonly name: string;
   readonly title: string;
   readonly svg: string;
 }
 
-/** One line of a plot: values over x, ascending by x. */
+/** One line of a plot. The points are in ascending order of x. */
 export interface Series {
   readonly name: string;
   readonly points: readonly { readonly x: number; readonly y: number }[];
@@ -17,7 +17,7 @@ export interface Series {
 
 export interface Axis {
   readonly title: string;
-  /** For what grows by factors. Zero and less cannot be shown then. */
+  /** Use a logarithmic scale. It can't show values of zero or less. */
   readonly isLog?: boolean;
 }
 
@@ -26,16 +26,16 @@ export interface PlotOptions {
   readonly title: string;
   readonly x: Axis;
   readonly y: Axis;
-  /** A value stays as it is until it changes. */
+  /** Draw steps: a value stays the same until the next point. */
   readonly isStepped?: boolean;
-  /** Each point is shown. */
+  /** Mark each point. */
   readonly hasPoints?: boolean;
 }
 
 const WIDTH = 760;
 const HEIGHT = 300;
 
-/** Draws lines, one color each, with a legend. */
+/** Draws a line plot with one color per series and a legend. */
 export async function linePlot(options: PlotOptions, series: readonly Series[]): Promise<Plot> {
   const { name, title, x, y, isStepped = false, hasPoints = false } = options;
   const values = series.flatMap(({ name, points }) => points.map((point) => ({ ...point, series: name })));
@@ -67,7 +67,7 @@ export async function linePlot(options: PlotOptions, series: readonly Series[]):
 
 const scaleOf = ({ isLog = false }: Axis) => (isLog ? { type: "log" as const } : { type: "linear" as const });
 
-/** How much of the values is at most so large: what a distribution looks like, its tail included. */
+/** Returns the cumulative distribution of the values: the share of values that are at most x. */
 export function shares(name: string, values: readonly number[]): Series {
   const sorted = values.toSorted((a, b) => a - b);
   return { name, points: sorted.map((x, at) => ({ x, y: (at + 1) / sorted.length })) };

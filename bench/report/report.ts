@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { isKept, type Report } from "../scenario.ts";
 import { markdownOf } from "./markdown.ts";
 
-/** Writes `report.json`, `report.md` and a file for each plot. What a folder held of an earlier run is written over. */
+/** Writes `report.json`, `report.md`, and a file for each plot. Overwrites the files of an earlier run. */
 export async function writeReport(folder: string, report: Report): Promise<void> {
   await mkdir(folder, { recursive: true });
   for (const { name, findings } of report.answers) {
@@ -17,7 +17,7 @@ function plotFile(scenario: string, plot: { readonly name: string }): string {
   return `${scenario}-${plot.name}.svg`;
 }
 
-/** For programs: figures as they were measured, the verdict of each gate, plots by their files' names. */
+/** Returns the report for programs: unrounded figures, the verdict on each gate, and the file names of the plots. */
 export function jsonOf({ answers, ...report }: Report): unknown {
   return {
     ...report,

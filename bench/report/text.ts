@@ -1,13 +1,13 @@
 import { type Cell, type Gate, isKept, type Table } from "../scenario.ts";
 
-/** Three digits that matter; all of a count. */
+/** Formats a number with three significant digits. Whole numbers keep all their digits. */
 export function shown(cell: Cell): string {
   if (typeof cell === "string") return cell;
   if (Number.isInteger(cell) || Math.abs(cell) >= 100) return Math.round(cell).toLocaleString("en-US");
   return cell.toPrecision(3);
 }
 
-/** A table for a terminal, its numbers to the right. */
+/** Renders a table for a terminal, with numbers aligned to the right. */
 export function tableLines({ title, columns, rows }: Table): string[] {
   const texts = [columns, ...rows.map((row) => row.map(shown))];
   const widths = columns.map((_, at) => Math.max(...texts.map((row) => row[at]?.length ?? 0)));

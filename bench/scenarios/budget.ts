@@ -11,23 +11,23 @@ import type { Cell, Context, Findings, Gate, Scenario } from "../scenario.ts";
 
 const SECOND_MS = 1_000;
 const MINUTE_MS = 60 * SECOND_MS;
-/** Reads a minute and organization, as the platform documents. */
+/** The documented limit of the platform: reads per minute and organization. */
 const READS_PER_MINUTE = 1_200;
-/** A Pod that is not kept warm is scheduled and has its image in so long. */
+/** The time in which a Pod that isn't kept warm is scheduled and its image is pulled. */
 const PREPARE_MS = 2_000;
 const STEP_MS = 50;
-/** From one Environment that a starting operator takes up to the next. */
+/** The time from the start of one Environment to the start of the next when the operator starts. */
 const START_MS = 10;
 const PATIENCE_MS = 10 * MINUTE_MS;
-/** What users are told (docs/request-budget.md): the longest pause and its jitter. */
+/** What docs/request-budget.md promises to users: the longest pause plus its jitter. */
 const SEEN_WITHIN_MS = 66_000;
 
 interface Load {
   readonly sizes: readonly number[];
-  /** Until all are as idle as they become, and how long requests are counted then. */
+  /** How long to wait until all Environments are idle, and then how long to count requests. */
   readonly quietMinutes: number;
   readonly minutes: number;
-  /** Items, one after the other. */
+  /** The number of items, queued one at a time. */
   readonly samples: number;
 }
 
@@ -44,11 +44,11 @@ export const budget: Scenario = {
   run,
 };
 
-/** How the Environments serve. */
+/** How the Environments serve their items. */
 interface Mode {
   readonly name: string;
   readonly options: LoopWorldOptions;
-  /** Whether items are picked up here; played nodes have no always-on workers. */
+  /** Whether this mode picks up items. Simulated nodes run no always-on workers. */
   readonly isServed: boolean;
 }
 
@@ -75,7 +75,7 @@ interface Row {
   readonly max: number;
 }
 
-/** Environments that share one budget, one Work API and one clock; each has a cluster and an operator of its own. */
+/** Environments that share one budget, one Work API, and one clock. Each has its own cluster and operator. */
 class Group {
   readonly clock = new VirtualClock();
   readonly api: WorkApi;
@@ -108,7 +108,7 @@ class Group {
     }
   }
 
-  /** In small steps: a virtual clock takes too many timers in one step for a loop without end. */
+  /** Advances in small steps, because a virtual clock treats too many timers in one step as an endless loop. */
   async pass(ms: number): Promise<void> {
     for (let leftMs = ms; leftMs > 0; leftMs -= STEP_MS) await this.clock.advance(Math.min(STEP_MS, leftMs));
   }
@@ -117,7 +117,7 @@ class Group {
     return this.api.requests.get(call) ?? 0;
   }
 
-  /** From an item's arrival to its acknowledgement, in milliseconds. */
+  /** Returns the time from an item's arrival to its acknowledgement, in milliseconds. */
   async pickUp(world: LoopWorld): Promise<number> {
     const id = world.enqueue();
     const fromMs = this.clock.monotonic();
@@ -146,7 +146,7 @@ async function measure(environments: number, mode: Mode, load: Load, seed: numbe
   for (let sample = 0; mode.isServed && sample < samples; sample += 1) {
     const world = group.worlds[sample % environments];
     if (!world) break;
-    // Long enough that the Environment has become as idle again as it was, where it served the sample before.
+    // An Environment that served the previous sample needs this time to become idle again.
     const restMs = environments < samples ? 5 * MINUTE_MS : SECOND_MS;
     await group.pass(restMs + random() * MINUTE_MS);
     taken.push(await group.pickUp(world));

@@ -12,34 +12,37 @@ import { growthExponent } from "./many-environments/growth.ts";
 import type { MemoryCost } from "./many-environments/memory-main.ts";
 import { type Cost, costOf } from "./many-environments/window.ts";
 
-/** What the platform documents for one organization. */
+/** The documented limit of the platform for one organization. */
 const READS_PER_MINUTE = 1_200;
 /**
- * Late records are looked for a minute after an Environment's start, a finalizer goes earlier, and the first lists of items, which
- * are spread over a minute where many begin, come twice as late at most: then all is quiet.
+ * How long the operator needs to become quiet. It looks for late records one minute after an Environment's start, and
+ * removes a finalizer earlier. It spreads the first lists of items over a minute if many Environments start, so they
+ * come after at most twice that time.
  */
 const SETTLE_MS = 130_000;
 const EXPONENT_AT_MOST = 1.1;
 const ADDING_AT_MOST = 1.5;
-/** What fewer Environments take and ask for is lost in what a process does by itself. */
+/** With fewer Environments, the operator's fixed costs hide the costs per Environment. */
 const MANY_FROM = 100;
 const MIB = 2 ** 20;
 const KIB = 2 ** 10;
 
 interface Load {
-  /** On the real API server, ascending. One is added to the smallest and to the largest. */
+  /**
+   * The sizes on the real API server, in ascending order. Environments are added to the smallest and to the largest.
+   */
   readonly sizes: readonly number[];
   readonly windowSeconds: number;
   readonly settleMs: number;
   readonly samples: number;
-  /** In memory, and how many minutes of idling are measured. */
+  /** The sizes in memory, and the minutes of idling to measure. */
   readonly memorySizes: readonly number[];
   readonly memoryMinutes: number;
 }
 
 const FULL: Load = {
   sizes: [10, 100, 1_000],
-  // Each reads its key once a minute.
+  // The operator reads each key once a minute.
   windowSeconds: 60,
   settleMs: SETTLE_MS,
   samples: 5,
@@ -82,7 +85,7 @@ async function run({ options, log }: Context): Promise<Findings> {
 }
 
 interface OnServer {
-  /** The first is that of an operator without any Environment. */
+  /** The first entry is the cost of an operator without Environments. */
   readonly costs: readonly Cost[];
   readonly added: readonly { readonly beside: number; readonly all: readonly Added[] }[];
 }
@@ -119,7 +122,7 @@ async function inMemory(environments: number, minutes: number, seed: number): Pr
   return JSON.parse(stdout) as MemoryCost;
 }
 
-// --- What is held against what ------------------------------------------------------------------------------------
+// --- gates --------------------------------------------------------------------------------------------------------
 
 function serverGates(costs: readonly Cost[]): Gate[] {
   const [empty, ...some] = costs;
@@ -211,7 +214,7 @@ function memoryGates(memory: readonly MemoryCost[]): Gate[] {
   ];
 }
 
-// --- What is shown --------------------------------------------------------------------------------------------------
+// --- tables and plots -----------------------------------------------------------------------------------------------
 
 function costTable(costs: readonly Cost[]): Table {
   const rows = costs.map((cost): Cell[] => [

@@ -12,7 +12,7 @@ import { Stand } from "../support/stand.ts";
 const MIB = 1_024 * 1_024;
 const MEGABYTE = 1_000_000;
 const SECOND_MS = 1_000;
-/** As docs/leases.md has it: max(1 s, min(TTL / 2, 30 s)). */
+/** The heartbeat interval from docs/leases.md: max(1 s, min(TTL / 2, 30 s)). */
 const INTERVAL_MS = 30_000;
 
 const ABOUT = `Live sessions with \`lease: Operator\`: each lease wants a beat every 30 s, and none may come late. The records are
@@ -24,11 +24,13 @@ interface Load {
   readonly environments: number;
   readonly sessions: number;
   readonly ttlSeconds: number;
-  /** Of the leases that it takes up: a machine that is busy must not lose them before anything is measured. */
+  /**
+   * The TTL of the leases that the operator adopts. A busy machine must not lose them before the measurement starts.
+   */
   readonly firstTtlSeconds: number;
-  /** How many times faster than life the operator's times pass. */
+  /** How many times faster than real time the operator's times run. */
   readonly timeScale: number;
-  /** Without any session, and with all of them. */
+  /** How long to measure the operator without sessions, and with all of them. */
   readonly idleMs: number;
   readonly measureMs: number;
 }
@@ -64,10 +66,10 @@ interface Measured {
   readonly load: ProcessLoad;
   readonly peakBytes: number;
   readonly beats: Beats;
-  /** By the operator's own histogram, from due to sent: share that was within a second. */
+  /** The share of heartbeats that were sent within a second of their due time, from the operator's own histogram. */
   readonly punctual: number;
   readonly sent: number;
-  /** Requests that it sent to the Work API meanwhile, beats included. */
+  /** The requests that it sent to the Work API during the measurement, including heartbeats. */
   readonly active: number;
 }
 
@@ -124,7 +126,10 @@ async function measure(
   };
 }
 
-/** A value has to stand still for 50 s first, and what the process before had under way 2.5 s. */
+/**
+ * The operator waits until a heartbeat value hasn't changed for 50 s, and 2.5 s for pending requests of the previous
+ * process.
+ */
 const TAKEN_WITHIN_MS = 180_000;
 const LOOK_MS = 500;
 

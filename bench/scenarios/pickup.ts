@@ -9,13 +9,19 @@ import { Stand } from "../support/stand.ts";
 const P50_AT_MOST = 1.25;
 const P99_AT_MOST = 1.5;
 const MS_PER_SECOND = 1_000;
-/** So long that no session of a burst ends before its last item is picked up: what ends cost is a matter of throughput. */
+/**
+ * Long enough that no session of a burst ends before its last item is picked up. The cost of ending sessions is part of
+ * the throughput scenario.
+ */
 const WORK_MS = 5_000;
-/** More than are ever taken before their successors are parked: what is measured is no waiting for Pods. */
+/**
+ * More Pods than are taken before their successors are parked, so that the scenario doesn't measure the wait for Pods.
+ */
 const WARM = 20;
 /**
- * Each session has the scheduler, the node and the API server make it another Pod: at five a second that alone takes most
- * of two cores, and what is measured is the queue for them. What they can take is the question of another scenario.
+ * Each session makes the scheduler, the node, and the API server create another Pod. At five sessions per second, this
+ * alone takes most of two cores, and the scenario would measure their queue. Another scenario measures what they can
+ * take.
  */
 const PER_SECOND = 1;
 const SERVERS: readonly Server[] = ["bare loop", "Berth"];
@@ -31,14 +37,14 @@ export const pickup: Scenario = {
   run,
 };
 
-/** From its arrival, in milliseconds, item by item; and the steps on the way. */
+/** The wait of each item from its arrival, in milliseconds, and the steps in between. */
 class Waits {
   readonly opened: number[] = [];
   readonly beat: number[] = [];
   readonly phases = new Phases();
   cpuMs = 0;
 
-  /** @returns From queued to opened, of this round alone */
+  /** Adds a round. @returns the times from queued to opened, of this round only */
   add({ items, touches, entries, cpuMs }: Round): number[] {
     const opened: number[] = [];
     this.cpuMs += cpuMs;
@@ -114,7 +120,7 @@ async function run({ options, log }: Context): Promise<Findings> {
 function loadsOf(seed: number, quick: boolean): Load[] {
   const seconds = quick ? 15 : 30;
   const burst = quick ? 20 : 100;
-  // Odd, for medians. More and shorter ones see more moments of the machine, and single bursts differ most.
+  // Odd numbers, for medians. Many short rounds cover more states of the machine. Single bursts vary the most.
   const [rounds, bursts] = quick ? [1, 1] : [7, 11];
   return [
     { name: "poisson", warm: WARM, atSeconds: poisson(seed, PER_SECOND, seconds), rounds },

@@ -7,12 +7,18 @@ import { LiveWork } from "../support/live-work.ts";
 import { OPERATOR_NAMESPACE, Stand } from "../support/stand.ts";
 
 const SECOND_MS = 1_000;
-/** As docs/leases.md has it: the bound of what the process before had under way, and how long a value stands still. */
+/**
+ * From docs/leases.md: how long requests of the previous process may still arrive, and how long a value must not
+ * change.
+ */
 const LANDED_MS = 2_500;
 const STILL_MS = 50_000;
 const TTL_MS = 90_000;
 const REPLICAS = 3;
-/** Each look costs the process that plays the Work API some ten milliseconds, and when the last beat came it says itself. */
+/**
+ * Each look costs the process that runs the Work API about ten milliseconds. That process also records when the last
+ * heartbeat came.
+ */
 const LOOK_MS = 1_000;
 
 const ABOUT = `An operator starts and finds live sessions with \`lease: Operator\` that another one beat until it was killed.
@@ -24,19 +30,19 @@ the Environments by three shards, and one of them is killed.`;
 interface Load {
   readonly environments: number;
   readonly sessions: number;
-  /** How many times faster than life the operator's times pass. */
+  /** How many times faster than real time the operator's times run. */
   readonly timeScale: number;
-  /** Between the end of one operator and the start of the next. */
+  /** The time between the end of one operator and the start of the next. */
   readonly awayMs: number;
   /**
-   * From all leases beaten by three replicas to the death of one: who holds which shard may still change until then. Null: none
-   * dies.
+   * The time from the first heartbeats of all leases by three replicas to the death of one replica. Shards may move
+   * until then. Null: no replica dies.
    */
   readonly settledMs: number | null;
 }
 
 const FULL: Load = { environments: 24, sessions: 10_000, timeScale: 1, awayMs: 0, settledMs: 60_000 };
-// Elections do not get faster with the operator's other times, and a value must stand still for longer than a beat's interval.
+// The time scale doesn't speed up elections, and a value must not change for longer than a heartbeat interval.
 const QUICK: Load = { environments: 3, sessions: 300, timeScale: 5, awayMs: 6_000, settledMs: null };
 
 export const restart: Scenario = {
@@ -46,13 +52,13 @@ export const restart: Scenario = {
   run: (context) => run(context, context.options.quick ? QUICK : FULL),
 };
 
-/** What came of one take-over. Milliseconds from its beginning. */
+/** The result of one takeover. Times are milliseconds since it began. */
 interface TakeOver {
   readonly sessions: number;
   readonly firstMs: number;
   readonly lastMs: number;
   readonly lost: number;
-  /** When each lease was beaten for the first time. */
+  /** When each lease got its first heartbeat. */
   readonly beatenMs: readonly number[];
 }
 
@@ -100,7 +106,8 @@ async function replicaDies(
   log(`${REPLICAS} replicas beat all leases`);
   const killedAt = await mark(work);
   await replicas[0]?.kill();
-  // Leases of the others are beaten within an interval: they say how many were the dead one's.
+  // The leases of the other replicas get a heartbeat within an interval. Those that moved to another holder belonged to
+  // the dead replica.
   const beats = await untilBeaten(work, work.count);
   return takenOver(beats.moved, killedAt, beats.moved.length, work);
 }
@@ -126,10 +133,10 @@ async function takenOver(firsts: readonly number[], from: number, sessions: numb
   };
 }
 
-/** No lease is 180 s old then. */
+/** No lease is 180 s old by then. */
 const PATIENCE_MS = 170_000;
 
-/** Resolves when so many leases were beaten, or will not be any more: then it says how many were. */
+/** Resolves when `sessions` leases got a heartbeat, or when no more will get one, with the heartbeats so far. */
 async function untilBeaten(work: LiveWork, sessions: number): Promise<Beats> {
   const endsAt = performance.now() + PATIENCE_MS;
   for (;;) {

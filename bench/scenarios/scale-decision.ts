@@ -16,26 +16,26 @@ import type { BareScalerInput } from "../support/bare-scaler.ts";
 import { OwnRequests } from "../support/requests.ts";
 import { type Served, Stand } from "../support/stand.ts";
 
-/** One queue that went from nothing to so many items at once; milliseconds. */
+/** A queue that went from empty to ITEMS items at once. Times are in milliseconds. */
 interface Decision {
-  /** From the step to the Deployment with all workers that it asks for. */
+  /** From the step to a Deployment that requests all workers. */
   readonly scaledMs: number;
-  /** The part of it after the first reading that could show the step had been asked for. */
+  /** The part of that time after the operator requested the first reading that could show the step. */
   readonly decidedMs: number;
-  /** Readings of the queue from the step to the Deployment. */
+  /** The number of times the queue was read between the step and the Deployment. */
   readonly readings: number;
 }
 
 const ITEMS = 100;
-/** Few Pods: making them would be most of what is measured, and none of it is decided by who scales. */
+/** Few Pods, because otherwise creating them would dominate the measurement. The scaler doesn't influence that. */
 const SESSIONS_PER_REPLICA = 10;
 const REPLICAS = ITEMS / SESSIONS_PER_REPLICA;
-/** Steps are spread over two pauses between readings, so that they come at every moment of one. */
+/** Spread the steps over two pauses between readings, so that they cover every moment of a pause. */
 const SPREAD_S = (2 * DEFAULT_TIMING.statsIdleMs) / 1_000;
 const PATIENCE_MS = 120_000;
 const DECIDED_AT_MOST = 3;
 const READINGS_AT_MOST = 2;
-/** The finalizer (read, then patched), the Deployment, and the status as the queue fills. */
+/** The finalizer (a read and a patch), the Deployment, and the status updates as the queue fills. */
 const REQUESTS_AT_MOST = 6;
 
 const SPEC = {
@@ -130,7 +130,7 @@ async function measure(stand: Stand, count: number, seed: number, who: "bare" | 
   const stop = await (who === "bare" ? startBare : startBerth)(stand, all);
   const readingsOf = ({ environmentId }: Served) =>
     simulator.requests(environmentId).filter(({ call }) => call === "stats");
-  // A second one comes at the pace of an idle queue.
+  // The second reading shows that the queue is read at the pace of an idle queue.
   await simulator.waitFor(() => all.every((served) => readingsOf(served).length > 1), {
     what: "every queue to be read",
     timeoutMs: PATIENCE_MS,
@@ -200,9 +200,9 @@ async function startBare(stand: Stand, all: readonly Served[]): Promise<() => Pr
   };
 }
 
-/** When Deployments asked for all workers, as a watch shows it: the same eyes for everybody who scales. */
+/** Records through a watch when Deployments requested all workers, in the same way for every scaler. */
 class ScaledDeployments implements AsyncDisposable {
-  /** Milliseconds since the epoch, by the Environment's name. */
+  /** Milliseconds since the epoch, by Environment name. */
   readonly at = new Map<string, number>();
   readonly #watching = new AbortController();
   readonly #informer: Informer<Deployment>;

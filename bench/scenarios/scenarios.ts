@@ -10,7 +10,7 @@ import { startUp } from "./start-up.ts";
 import { throughput } from "./throughput.ts";
 import { workers } from "./workers.ts";
 
-/** All, in the order in which they run and are reported. */
+/** All scenarios, in the order in which they run and appear in the report. */
 export const SCENARIOS: readonly Scenario[] = [
   pickup,
   throughput,

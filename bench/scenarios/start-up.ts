@@ -8,7 +8,7 @@ import type { Cell, Context, Findings, Scenario, Table } from "../scenario.ts";
 import { OPERATOR_NAMESPACE, type Served, Stand } from "../support/stand.ts";
 import { resident, type Started, untilReady } from "../support/started.ts";
 
-/** One start of a process, and what it holds once it has been idle for a while. */
+/** One start of a process, and its memory after it has been idle for a while. */
 interface Sample extends Started {
   /** From its start to its first poll of the queue. */
   readonly pollMs?: number;
@@ -18,7 +18,7 @@ interface Sample extends Started {
   readonly heapUsed: number;
 }
 
-/** What a process of these starts with. */
+/** The libraries that the operator loads at its start. */
 const PARTS = ["node:http", "undici", "zod", "pino", "prom-client", "commander", "yaml", "@kubernetes/client-node"];
 const BUILT = "./dist/main.js";
 
@@ -49,7 +49,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   await stand.environment(served, { sessions: { maxConcurrent: 10, warm: 1, template } });
 
   const found = { bare: [] as Sample[], none: [] as Sample[], one: [] as Sample[] };
-  // The first one makes the Pod that later ones find parked: it is not counted.
+  // The first start isn't counted, because it creates the Pod that later starts find parked.
   for (let at = 0; at <= samples; at += 1) {
     const bare = await bareNode(idleMs);
     const empty = await berth(stand, { ...served, namespace: none }, idleMs, false);
@@ -152,7 +152,7 @@ function memoryTable(found: Found): Table {
   return { title: "Memory when idle", columns: ["MiB, medians", "RSS", "of it anonymous", "heap used"], rows };
 }
 
-/** What loading each library alone costs a process of its own. */
+/** Measures what loading each library costs in its own process. */
 async function partsTable(samples: number): Promise<Table> {
   const rows: Cell[][] = [];
   for (const part of [undefined, ...PARTS, BUILT]) {

@@ -10,13 +10,13 @@ import { untilServed } from "../support/until-served.ts";
 
 const SHARE_AT_LEAST = 0.8;
 const WORK_MS = 1_000;
-/** From a touch: the container starts, works, and its node has seen it end. */
+/** The duration of a session after the touch: its container starts and works, and its node reports the end. */
 const SESSION_MS = 3_000;
 const PATIENCE_MS = 240_000;
 const RAW = "raw";
 const WRITES = new Set(["create", "update", "patch", "delete"]);
 const LEASES = "leases";
-/** What no organization allows: here the cluster is to be the limit. */
+/** More than any organization allows, so that the cluster is the limit. */
 const BUDGET = { initialRate: 2_000, maxRate: 2_000 };
 const NODE_PODS = 5_000;
 const SECOND_MS = 1_000;
@@ -37,7 +37,10 @@ export const throughput: Scenario = {
 
 interface Load {
   readonly parked: number;
-  /** Served by each process before any counts: code that never ran is slow, and an operator runs for weeks. */
+  /**
+   * Items that each process serves before the measurement, because code is slow when it first runs and an operator runs
+   * for weeks.
+   */
   readonly warmUp: number;
   readonly items: number;
   readonly rounds: number;
@@ -46,7 +49,7 @@ interface Load {
 /** Berth's part of a round. */
 interface Measured {
   readonly perSecond: number;
-  /** From the answer of the poll to the touch, in milliseconds. */
+  /** From the poll's answer to the touch, in milliseconds. */
   readonly claims: readonly number[];
   readonly entries: readonly AuditEntry[];
   readonly ownBusy: number;
@@ -129,7 +132,7 @@ async function measureBerth(stand: Stand, { parked, warmUp, items }: Load, round
   return { perSecond: (items * SECOND_MS) / (endedAt - startedAt), claims, entries, ownBusy };
 }
 
-/** What the raw writer has to send to do the same, and how much of it at a time. */
+/** Derives what the raw writer must send to do the same work, and how many requests at a time. */
 function writesOf(entries: readonly AuditEntry[], items: number) {
   const main = entries.filter(({ resource }) => resource !== LEASES);
   const each = (verb: string, resource: string) =>

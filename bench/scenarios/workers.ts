@@ -14,7 +14,7 @@ interface Load {
   readonly items: number;
   readonly overSeconds: number;
   readonly busySeconds: { readonly min: number; readonly max: number };
-  /** Longer than this does scale-down remember. */
+  /** Scale-down doesn't remember longer than this. */
   readonly windowSeconds: number;
   readonly periodSeconds: number;
 }
@@ -36,9 +36,9 @@ const QUICK: Load = {
 
 const SECOND_MS = 1_000;
 const BUSY_PORT = 9000;
-/** An item that was stopped so long before its worker was seen to be told to end may have been stopped by that. */
+/** If an item stopped this shortly before its worker was seen to be told to end, the end may have caused the stop. */
 const JUST_BEFORE_MS = 100;
-/** Far more than everything takes. */
+/** Much longer than the whole scenario takes. */
 const PATIENCE_MS = 30 * 60 * SECOND_MS;
 
 export const workers: Scenario = {
@@ -142,7 +142,7 @@ interface Sample {
   readonly busy: number;
 }
 
-/** Takes a sample a second until everything is served and no worker is left. */
+/** Takes one sample per second until everything is served and no worker is left. */
 async function follow(
   { simulator, environmentId }: Served,
   fleet: WatchedFleet,
@@ -168,9 +168,9 @@ async function follow(
   }
 }
 
-/** Deployments and Pods of a namespace, and what became of those that were busy. */
+/** The Deployments and Pods of a namespace, and the number of workers that were ended while they were busy. */
 class WatchedFleet implements AsyncDisposable {
-  /** Workers that were told to end while they had an item. */
+  /** Workers that were told to end while they held an item. */
   endedBusy = 0;
   readonly #told = new Set<string>();
   readonly #pods: Informer<Pod>;
@@ -186,7 +186,7 @@ class WatchedFleet implements AsyncDisposable {
       const uid = metadata.uid ?? "";
       if (this.#told.has(uid) || (type !== "deleted" && metadata.deletionTimestamp === undefined)) return;
       this.#told.add(uid);
-      // A worker that is told to end stops its item at once: one that was stopped just before is taken for such a one.
+      // A worker that is told to end stops its item at once, so an item that stopped just before counts as held.
       const sinceMs = Date.now() - JUST_BEFORE_MS;
       const isOwn = ({ acks }: ItemRecord) => acks.at(-1)?.workerId === metadata.name;
       const isHeld = ({ stoppedAt }: ItemRecord) => stoppedAt === undefined || stoppedAt > sinceMs;
@@ -209,7 +209,7 @@ class WatchedFleet implements AsyncDisposable {
   }
 }
 
-/** `berth_worker_ended_while_busy_total`, of all Environments. */
+/** Reads `berth_worker_ended_while_busy_total`, summed over all Environments. */
 async function endedWhileBusy(address: string | undefined): Promise<number> {
   const text = await (await fetch(`http://${address}/metrics`)).text();
   const lines = text.split("\n").filter((line) => line.startsWith("berth_worker_ended_while_busy_total"));

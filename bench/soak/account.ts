@@ -1,17 +1,17 @@
 import type { ItemRecord } from "../../simulator/item.ts";
 
-/** What became of the sessions. */
+/** The outcome of the sessions. */
 export interface Account {
   readonly sessions: number;
-  /** Had a first beat: a container served them. */
+  /** Sessions with a first heartbeat: a container served them. */
   readonly beaten: number;
-  /** Came back to the queue, since their worker died or an answer was lost, and were served anew. */
+  /** Sessions that were queued and served again because their worker died or an answer was lost. */
   readonly requeued: number;
-  /** What is wrong, a line each: an item that is not stopped, that nobody claimed, or that was claimed twice at one time. */
+  /** One line per problem: an item that isn't stopped, was never claimed, or was claimed twice at the same time. */
   readonly wrongs: readonly string[];
 }
 
-/** Holds every item against the promise: served exactly once each time that it was in the queue. */
+/** Checks every item against the promise: it's served exactly once each time it's in the queue. */
 export function accountOf(items: readonly ItemRecord[]): Account {
   return {
     sessions: items.length,

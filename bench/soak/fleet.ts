@@ -9,7 +9,7 @@ import type { World } from "../../test/support/world.ts";
 import type { FateChooser } from "../../testbed/node/node.ts";
 import type { Kind } from "./kinds.ts";
 
-/** The slowest that an end may be: a worker that went without a word, on a machine that is busy. */
+/** The longest time that an end may take: a worker that died silently, on a busy machine. */
 const PATIENCE_MS = 240_000;
 
 /** An Environment of the soak. */
@@ -19,7 +19,7 @@ export interface Member {
   readonly environmentId: string;
 }
 
-/** Chooses fates by the Environment of a Pod; there before the node that asks it. */
+/** Chooses fates by the Environment of a Pod. It must exist before the node, which asks it. */
 export class Fates {
   readonly #kinds = new Map<string, Kind>();
   readonly #random: Random;
@@ -32,21 +32,21 @@ export class Fates {
     this.#kinds.set(name, kind);
   }
 
-  /** The gate runs as what it is, a process. */
+  /** The gate container has no fate: it runs as a real process. */
   readonly choose: FateChooser = ({ metadata }, { name }) =>
     name === GATE_CONTAINER
       ? undefined
       : this.#kinds.get(metadata.labels?.[LABEL_ENVIRONMENT] ?? "")?.fate(this.#random);
 }
 
-/** The Environments of a soak, with a queue and a key each. */
+/** The Environments of a soak, each with its own queue and key. */
 export class Fleet {
   readonly members = new Map<string, Member>();
   readonly #world: World;
   readonly #fates: Fates;
-  /** Every id that ever was, for the account at the end. */
+  /** Every id that was ever used, for the account at the end. */
   readonly #ids: string[] = [];
-  /** Items that are not stopped: looking at all of them again and again would cost more than the soak. */
+  /** Items that aren't stopped. Scanning all items repeatedly would cost more than the soak itself. */
   readonly #live = new Set<string>();
   #stopped = 0;
 
@@ -59,7 +59,7 @@ export class Fleet {
     });
   }
 
-  /** Sessions that have come to their end. */
+  /** The number of sessions that have ended. */
   get ended(): number {
     return this.#stopped;
   }
@@ -87,7 +87,7 @@ export class Fleet {
     return member;
   }
 
-  /** Deletes it and waits until it is gone, and its key with it. */
+  /** Deletes an Environment and its key, and waits until the Environment is gone. */
   async delete({ name }: Member): Promise<void> {
     const { kube, namespace } = this.#world;
     this.members.delete(name);
@@ -96,7 +96,7 @@ export class Fleet {
     await kube.delete(SECRETS, { namespace, name: keyOf(name) });
   }
 
-  /** A new key, which the Secret has a moment after the old one ended. */
+  /** Rotates the key. The Secret gets the new key shortly after the old one became invalid. */
   async rotateKey({ name, environmentId }: Member): Promise<void> {
     const { simulator, kube, namespace } = this.#world;
     const key = simulator.rotateKey(environmentId);
@@ -104,7 +104,7 @@ export class Fleet {
     await kube.patch(SECRETS, ref, { stringData: { "environment-key": key } }, { type: "merge" });
   }
 
-  /** Another template: parked Pods and workers are replaced. */
+  /** Changes the template, so that the operator replaces parked Pods and workers. */
   async changeTemplate({ name, kind }: Member, revision: string): Promise<void> {
     const { kube, namespace } = this.#world;
     const template = { metadata: { annotations: { "example.com/revision": revision } } };
@@ -112,8 +112,9 @@ export class Fleet {
   }
 
   /**
-   * Waits until nothing is under way: every item stopped, no claim, no Environment with a finalizer, and no Pods but those
-   * that are kept ready. One whose containers failed to start may not be Ready: it waits for an item to try it with.
+   * Waits until nothing is in progress: every item is stopped, there are no claims and no Environments with a
+   * finalizer, and the only Pods are those that are kept ready. A Pod whose containers failed to start may not be
+   * Ready, because it waits for an item to try it with.
    */
   async untilRest(): Promise<void> {
     let restless: string[] = [];
@@ -121,7 +122,7 @@ export class Fleet {
       try {
         restless = await this.#restless();
       } catch (error) {
-        // The API server may just have been started.
+        // The API server may have just been started.
         if (!(error instanceof KubeApiError)) throw error;
         restless = [error.message];
       }
@@ -130,12 +131,12 @@ export class Fleet {
     try {
       await this.#world.until("nothing under way", isAtRest, PATIENCE_MS);
     } catch {
-      // What there is of all Environments takes pages.
+      // The error of `until` lists all objects of all Environments, which takes pages.
       throw new Error(`not at rest within ${PATIENCE_MS / 1_000} s: ${restless.join("; ")}`);
     }
   }
 
-  /** What is still under way. The API server is asked only when nothing else is. */
+  /** Lists what is still in progress. It queries the API server only if nothing else is. */
   async #restless(): Promise<string[]> {
     const { pods, parked, claims, kube, namespace, simulator } = this.#world;
     const warm = [...this.members.values()].reduce((sum, { kind }) => sum + kind.warm, 0);

@@ -1,13 +1,13 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { OperatorProcess } from "../../test/support/operator-process.ts";
 
-/** What node is started with to be looked into; it tells the address on its standard error. */
+/** The Node flags that enable the inspector. Node prints the inspector's address to its standard error. */
 export const INSPECTED = ["--inspect=127.0.0.1:0"] as const;
 
-/** A busy process answers within a second or two; more is a fault. */
+/** A busy process answers within a second or two, so a longer wait is a fault. */
 const ANSWER_TIMEOUT_MS = 60_000;
 const LOOK_AGAIN_MS = 20;
-/** Objects that are held for us while we count them. */
+/** The inspector holds the objects of this group for us while we count them. */
 const OBJECT_GROUP = "soak";
 
 interface Reply {
@@ -22,7 +22,9 @@ interface RemoteObject {
   readonly description?: string;
 }
 
-/** Looks into a process of Node through its inspector (Chrome DevTools Protocol): nothing in that process helps with it. */
+/**
+ * Inspects a Node process from outside, through the Chrome DevTools Protocol. The process itself needs no code for it.
+ */
 export class Inspector implements Disposable {
   readonly #socket: WebSocket;
   readonly #waiting = new Map<number, PromiseWithResolvers<unknown>>();
@@ -34,7 +36,7 @@ export class Inspector implements Disposable {
     socket.addEventListener("close", () => this.#failAll(new Error("the process closed its inspector")));
   }
 
-  /** @throws {Error} it was not started with INSPECTED. */
+  /** @throws {Error} if the process was started without INSPECTED */
   static async connect(operator: Pick<OperatorProcess, "stray">): Promise<Inspector> {
     const url = await addressIn(operator.stray);
     const socket = new WebSocket(url);
@@ -53,15 +55,18 @@ export class Inspector implements Disposable {
     await this.#call("HeapProfiler.collectGarbage");
   }
 
-  /** The value of an expression there, as JSON. @throws {Error} what it throws. */
+  /**
+   * Evaluates an expression in the process and returns its value, transferred as JSON. @throws {Error} what the
+   * expression throws
+   */
   async evaluate<T>(expression: string): Promise<T> {
     return (await this.#evaluate({ expression, returnByValue: true })).value as T;
   }
 
   /**
-   * Calls a function there with `this` set to all living objects of a prototype, after a collection of garbage.
-   * @param prototype expression, such as `Map.prototype`.
-   * @param body of a function, such as `return this.length`.
+   * Collects garbage, then calls a function in the process with `this` set to all live objects with a prototype.
+   * @param prototype an expression, such as `Map.prototype`
+   * @param body the body of the function, such as `return this.length`
    */
   async ofAll<T>(prototype: string, body: string): Promise<T> {
     try {
@@ -115,7 +120,7 @@ export class Inspector implements Disposable {
   }
 }
 
-/** Node writes the line before it runs anything; it may still be in the pipe. */
+/** Node writes the line before it runs anything, but the line may still be in the pipe. */
 async function addressIn(lines: readonly string[]): Promise<string> {
   const endsAt = performance.now() + ANSWER_TIMEOUT_MS;
   for (;;) {

@@ -3,21 +3,21 @@ import { workersPart } from "../../test/support/workers-world.ts";
 import type { World } from "../../test/support/world.ts";
 import type { FateInput } from "../../testbed/node/node.ts";
 
-/** A kind of Environment: how it serves, and how its containers live. */
+/** A kind of Environment: how it serves, and how its containers behave. */
 export interface Kind {
   readonly name: string;
   readonly mode: "sessions" | "workers";
-  /** Pods that stand ready while nothing is to do. */
+  /** The number of Pods that stay ready when there is nothing to do. */
   readonly warm: number;
-  /** Fields of the Environment's spec over those of a plain one. */
+  /** Fields that override those of a plain Environment's spec. */
   spec(world: World): Record<string, unknown>;
   /** The fate of a container that is about to start. */
   fate(random: Random): FateInput;
 }
 
-/** Milliseconds of work, on average a second and a half. */
+/** The duration of work in milliseconds, 1.5 seconds on average. */
 const WORK_MS = { min: 300, max: 2_700 };
-/** Of sessions: their worker dies of it, or goes without a word. */
+/** How workers of sessions die, or exit without stopping their item. */
 const DEATHS = ["oom", "killed", "exit-without-stop"] as const;
 const SHARE_OF_DEATHS = 0.06;
 const BUSY_PORT = 9000;
@@ -27,12 +27,12 @@ function stockWorker(random: Random): FateInput {
   return { kind: "worker", workMs: WORK_MS, end: end ?? "stop" };
 }
 
-/** One that knows nothing of work items, and fails now and then. */
+/** A program that knows nothing of work items and sometimes fails. */
 function plainProgram(random: Random): FateInput {
   return { kind: "exit", code: random() < SHARE_OF_DEATHS ? 1 : 0, afterMs: WORK_MS };
 }
 
-/** What a burst left parked goes soon: a rest is without it. */
+/** Extra Pods that a burst left parked are removed soon, so that none are left at rest. */
 const WARM_SCALE_DOWN_SECONDS = 3;
 
 function sessionKind(name: string, sessions: Record<string, unknown>, fate: Kind["fate"] = stockWorker): Kind {
@@ -41,7 +41,7 @@ function sessionKind(name: string, sessions: Record<string, unknown>, fate: Kind
   return { name, mode: "sessions", warm: 1, spec, fate };
 }
 
-/** Both modes, both leases, and what else of a spec has state of its own in the operator. */
+/** Both modes, both leases, and every other setting that makes the operator keep its own state. */
 export const KINDS: readonly Kind[] = [
   sessionKind("worker-lease", {}),
   sessionKind("operator-lease", { lease: "Operator" }, plainProgram),

@@ -1,4 +1,4 @@
-/** `npm run soak`: does the operator grow? See options.ts for what it takes, docs/soak.md for what it does. */
+/** `npm run soak` finds out whether the operator's memory grows. See options.ts for its options, and docs/soak.md. */
 import { writeFile } from "node:fs/promises";
 import { EXIT, obey } from "../../tools/command-line.ts";
 import { parseArguments, type SoakOptions, USAGE } from "./options.ts";

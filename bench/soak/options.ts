@@ -2,26 +2,26 @@ import { Command } from "commander";
 import { duration as atLeast, positive, type Request, readArguments, seed } from "../../tools/command-line.ts";
 
 export interface SoakOptions {
-  /** Sessions arrive until this is over; what is under way is served after that. */
+  /** How long sessions arrive. The soak then serves what is still in progress. */
   readonly forMs: number;
-  /** Sessions a second that arrive, on average, over all Environments. */
+  /** The average number of sessions per second, over all Environments. */
   readonly rate: number;
-  /** Of arrivals, of what befalls them, and of how sessions end. */
+  /** Seeds the arrivals, the trouble, and the way sessions end. */
   readonly seed: number;
-  /** File for all samples and the verdict as JSON. */
+  /** The file for all samples and the verdict, as JSON. */
   readonly json: string | undefined;
 }
 
 export const USAGE = "usage: npm run soak -- [--for TIME] [--rate N] [--seed N] [--json FILE]";
 
 const DEFAULT_FOR = "5m";
-/** Two cores that run the control plane and the node as well serve so many and stay responsive. */
+/** Two cores that also run the control plane and the node can serve this rate and stay responsive. */
 const DEFAULT_RATE = 2;
-/** Three rounds are the least that a slope can be taken from, and a round of less serves too few. */
+/** A slope needs at least three rounds, and a shorter round serves too few sessions. */
 export const SHORTEST_FOR_MS = 30_000;
 const MAX_RATE = 100;
 
-/** Reads the arguments behind `npm run soak --`. */
+/** Parses the arguments after `npm run soak --`. */
 export function parseArguments(argv: readonly string[]): Request<SoakOptions> {
   const read = readArguments<{ for: number; rate: number; seed: number; json?: string }>(program(), argv);
   if (read.kind !== "run") return read;

@@ -1,18 +1,24 @@
 import { LEAST_RESTS } from "./verdict.ts";
 
 const SECOND_MS = 1_000;
-/** A round is the load between two rests. More rests make the slope surer, longer rounds leave more of the time to load. */
+/**
+ * The length of a round, which is the load between two rests. More rests make the slope more reliable. Longer rounds
+ * leave more time for load.
+ */
 const ROUND_MS = { least: 20 * SECOND_MS, most: 60 * SECOND_MS } as const;
 const WANTED_ROUNDS = 12;
 /**
- * Of a long soak, as much as fills what remembers a bounded number of things: some 2,000 sessions do. One round has to be
- * enough for a short one.
+ * The share of a long soak that fills every structure of bounded size, which takes about 2,000 sessions. In a short
+ * soak, one round must be enough.
  */
 const WARM_UP_SHARE = 0.25;
 
 export interface Plan {
   readonly rounds: number;
-  /** The first of them, whose rests are not judged: code is compiled, connections and caches are filled. */
+  /**
+   * The number of rounds at the start whose rests aren't judged, because code is still compiled and connections and
+   * caches fill up.
+   */
   readonly warmUpRounds: number;
   readonly roundMs: number;
 }

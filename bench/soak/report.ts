@@ -6,7 +6,7 @@ const MIB = 1_024 ** 2;
 
 const isBytes = (measure: Measure) => measure.endsWith("Bytes");
 
-/** A value of a measure for people: MiB for bytes. */
+/** Formats the value of a measure for people. Bytes are shown in MiB. */
 function shown(measure: Measure, value: number): string {
   return isBytes(measure) ? `${(value / MIB).toFixed(1)} MiB` : String(Math.round(value));
 }
@@ -16,7 +16,7 @@ const cells = (values: readonly (string | number)[]) => values.map((value) => St
 
 export const HEADER = `${"".padEnd(8)}${cells(["seconds", "served", "heap", "rss", "peak rss", "sockets", "peak", "files", "timers", "entries", "signals", "series"])}`;
 
-/** One line of the table: a rest, and the peaks of the load before it; memory in MiB. */
+/** Returns one line of the table: a rest, and the peaks of the load before it. Memory is in MiB. */
 export function roundLine({ isWarmUp, seconds, sessions, vitals, peak }: Round): string {
   const mib = (bytes: number) => (bytes / MIB).toFixed(1);
   const series = vitals.environmentSeries + vitals.otherSeries;
@@ -26,12 +26,12 @@ export function roundLine({ isWarmUp, seconds, sessions, vitals, peak }: Round):
   ])}`;
 }
 
-/** What is wrong, a line each; empty for a soak that showed nothing. */
+/** Returns one line per problem, or an empty list if the soak found none. */
 export function problemsOf(outcome: Outcome): string[] {
   return [...grownOf(outcome), ...wrongsOf(outcome)];
 }
 
-/** What grew, a line each. */
+/** Returns one line per measure that grew. */
 function grownOf({ growth, empty }: Outcome): string[] {
   return [
     ...growth.filter(({ isFlat }) => !isFlat).map((each) => `${each.measure} grew: ${growthText(each)}`),
@@ -39,7 +39,7 @@ function grownOf({ growth, empty }: Outcome): string[] {
   ];
 }
 
-/** What went wrong with sessions, with the protocol, or at the end, a line each. */
+/** Returns one line per problem with sessions, with the protocol, or at the end. */
 export function wrongsOf({ account, violations, leftovers, exit }: Outcome): string[] {
   return [
     ...account.wrongs.map((wrong) => `item ${wrong}`),
@@ -49,12 +49,12 @@ export function wrongsOf({ account, violations, leftovers, exit }: Outcome): str
   ];
 }
 
-/** What is held without any Environment, against what was held so after the warm-up. */
+/** Compares what the operator holds without any Environment at the end with what it held after the warm-up. */
 export function heldWhenEmpty(before: Vitals, after: Vitals): string[] {
   return (Object.keys(BOUNDS) as Measure[]).flatMap((measure) => {
     const { absolute, share } = BOUNDS[measure];
     const [from, to] = [before[measure], after[measure]];
-    // No Environment, no series of one: nothing has to be allowed.
+    // Without Environments, there must be no series of an Environment.
     const allowed = measure === "environmentSeries" ? 0 : Math.max(absolute, share * from);
     if (to - from <= allowed) return [];
     const [was, is, most] = [from, to, allowed].map((value) => shown(measure, value));
@@ -67,7 +67,7 @@ function growthText({ measure, first, last, grown, allowed }: Growth): string {
   return `${from} at first, ${to} at last, ${by} by the slope, ${most} allowed`;
 }
 
-/** What is printed at the end: a line for each measure, what befell the soak, and one line that sums it up. */
+/** Returns the final output: a line per measure, the trouble that the soak caused, and a summary line. */
 export function summaryLines(outcome: Outcome): string[] {
   const { growth, account, trouble, watchesEnded, violations, leftovers, seconds, empty } = outcome;
   const counted = (counts: Readonly<Record<string, number>>) =>

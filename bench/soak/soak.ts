@@ -13,21 +13,21 @@ import { Trouble } from "./trouble.ts";
 import { type Growth, judge, type Rest } from "./verdict.ts";
 import { leastOf, openDescriptors, readVitals, type Vitals } from "./vitals.ts";
 
-/** Environments that come with a round and go with it, beside those that stay for the whole soak. */
+/** Environments that exist for one round only, in addition to those that stay for the whole soak. */
 const PASSING = 2;
-/** Of a rest: the least of so many looks, so far apart. One takes two seconds, and ten on a machine that is busy. */
+/** A rest is the minimum of LOOKS looks, LOOK_EVERY_MS apart. A look takes two seconds, or ten on a busy machine. */
 const LOOKS = 2;
 const LOOK_EVERY_MS = 1_000;
 const PEAK_EVERY_MS = 1_000;
-/** What the garbage collector of the API server takes after an Environment's end. */
+/** The time that the API server's garbage collector needs after an Environment is deleted. */
 const CLEAR_MS = 120_000;
 
-/** A stretch of load and the rest after it. */
+/** A round of load and the rest after it. */
 export interface Round extends Rest {
   readonly isWarmUp: boolean;
   /** From the start of the soak to this rest. */
   readonly seconds: number;
-  /** The most that was seen under load. */
+  /** The highest values under load. */
   readonly peak: { readonly rssBytes: number; readonly sockets: number };
 }
 
@@ -35,9 +35,9 @@ export interface Outcome {
   readonly options: SoakOptions;
   readonly plan: Plan;
   readonly rounds: readonly Round[];
-  /** From rest to rest after the warm-up. */
+  /** The growth between the rests after the warm-up. */
   readonly growth: readonly Growth[];
-  /** Without any Environment: after the warm-up, and at the end. */
+  /** Vitals without any Environment, after the warm-up and at the end. */
   readonly empty: { readonly before: Vitals; readonly after: Vitals };
   readonly account: Account;
   readonly trouble: Readonly<Record<string, number>>;
@@ -49,7 +49,7 @@ export interface Outcome {
   readonly exit: number | string;
 }
 
-/** Runs a soak. `say` is told of every rest. */
+/** Runs a soak. Calls `say` at every rest. */
 export async function soak(options: SoakOptions, say: (round: Round) => void): Promise<Outcome> {
   await using stage = await startStage(options.seed);
   const plan = planRounds(options.forMs);
@@ -57,7 +57,7 @@ export async function soak(options: SoakOptions, say: (round: Round) => void): P
   return await Promise.race([run.perform(), endedByItself(run, stage)]);
 }
 
-/** Rejects when the operator ends and nobody told it to. */
+/** Rejects if the operator ends before the soak tells it to. */
 async function endedByItself(run: Soak, { operator }: SoakStage): Promise<never> {
   const code = await operator.ended;
   if (run.isOver) return await new Promise(() => {});
@@ -72,7 +72,7 @@ class Soak {
   readonly #trouble: Trouble;
   readonly #rounds: Round[] = [];
   readonly #fromMs = performance.now();
-  /** The operator may end now. */
+  /** The operator is allowed to end now. */
   isOver = false;
 
   constructor(stage: SoakStage, options: SoakOptions, plan: Plan, say: (round: Round) => void) {
@@ -133,11 +133,11 @@ class Soak {
     };
     this.#rounds.push(round);
     this.#say(round);
-    // Kept for its last words; hours of it are of no use.
+    // Keep only the end of the log for an error message. Hours of it would be useless.
     (operator.log as unknown[]).splice(0, Math.max(0, operator.log.length - 1_000));
   }
 
-  /** Sessions arrive everywhere, and trouble with them. */
+  /** Makes sessions arrive in all Environments, together with trouble. */
   async #load(round: number): Promise<Round["peak"]> {
     const { fleet, world, operator } = this.#stage;
     const { roundMs } = this.#plan;
@@ -158,7 +158,7 @@ class Soak {
     return await peak;
   }
 
-  /** Until the signal aborts, or the operator has ended: of that others tell. */
+  /** Runs until the signal aborts or the operator ends. Other code reports the end of the operator. */
   async #watchPeak({ pid, ended }: OperatorProcess, signal: AbortSignal): Promise<Round["peak"]> {
     const peak = { rssBytes: 0, sockets: 0 };
     while (!signal.aborted) {
@@ -191,7 +191,7 @@ class Soak {
     const watchesEnded = await this.#watchesEnded();
     const leftovers = await this.#leftovers();
     this.isOver = true;
-    // A process that is looked into waits at its end until nobody looks any more.
+    // A process with an attached inspector doesn't exit until the inspector disconnects.
     inspector[Symbol.dispose]();
     return {
       ...parts,
@@ -221,7 +221,7 @@ class Soak {
   async #leftovers(): Promise<string[]> {
     const { world, fleet } = this.#stage;
     const { kube, namespace, simulator } = world;
-    // The account says what became of items.
+    // Items are checked in the account, not here.
     const environments = fleet.environmentIds.map((environmentId) => ({ mode: "sessions" as const, environmentId }));
     const query = { kube, namespace, simulator, environments, afterwards: true, interrupted: false };
     const deadline = performance.now() + CLEAR_MS;

@@ -15,15 +15,17 @@ import { NODE } from "../../testbed/cluster/users.ts";
 import { Fates, Fleet } from "./fleet.ts";
 import { INSPECTED, Inspector } from "./inspector.ts";
 
-/** As the operator's own times: how much faster than life everything is, but for the claim window. */
+/** How many times faster than real time everything runs, except the claim window. The operator uses the same scale. */
 export const TIME_SCALE = SHORT_LEASE.timeScale;
 
-/** An acknowledged item that nobody beats is queued again after so long. */
+/** An acknowledged item without a heartbeat is queued again after this time. */
 const STARTING_SECONDS = 10;
-/** Of stopped items, so that the simulator's own lists do not grow for ever. */
+/** The number of stopped items to list, so that the simulator's own lists don't grow forever. */
 const LIST_KEEPS = 500;
 
-/** Everything that a soak runs on: a control plane of its own, and the operator as a process behind a network of its own. */
+/**
+ * Everything that a soak runs on: its own control plane, and the operator as a process behind its own network proxy.
+ */
 export interface SoakStage extends AsyncDisposable {
   readonly cluster: Cluster;
   readonly world: World;
@@ -70,7 +72,7 @@ export async function startStage(seed: number): Promise<SoakStage> {
   };
 }
 
-/** The operator's kubeconfig, with the network in the server's place. */
+/** Writes the operator's kubeconfig, with the network proxy instead of the server. */
 async function kubeconfigThrough(cluster: Cluster, network: TcpProxy): Promise<string> {
   const path = join(cluster.dir, "soak.kubeconfig");
   const text = await readFile(cluster.operatorKubeconfig, "utf8");
@@ -78,7 +80,7 @@ async function kubeconfigThrough(cluster: Cluster, network: TcpProxy): Promise<s
   return path;
 }
 
-/** A cluster of one's own in the place of the one that tests share. */
+/** Wraps a dedicated cluster in the interface of the cluster that tests share. */
 async function asTestCluster(cluster: Cluster): Promise<TestCluster> {
   const { api } = cluster;
   return {

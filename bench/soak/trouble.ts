@@ -9,7 +9,7 @@ import type { World } from "../../test/support/world.ts";
 import type { Cluster } from "../../testbed/cluster/cluster.ts";
 import type { Fleet, Member } from "./fleet.ts";
 
-/** What befalls a soak, and how many milliseconds of load there are from one to the next. */
+/** The kinds of trouble, and the milliseconds of load between two of each kind. */
 const EVERY_MS = {
   "Pods killed, evicted, deleted": 4_000,
   "keys rotated": 11_000,
@@ -20,7 +20,7 @@ const EVERY_MS = {
 
 export type TroubleName = keyof typeof EVERY_MS;
 
-/** Rare, and of every kind: each is put on all calls of operator and workers. */
+/** Rare faults of every kind. Each applies to all calls of the operator and the workers. */
 const FAULTS: readonly FaultInput[] = [
   { kind: "status", status: 500, probability: 0.005 },
   { kind: "status", status: 429, retryAfterSeconds: 1, probability: 0.002 },
@@ -33,13 +33,16 @@ const FAULTS: readonly FaultInput[] = [
   { kind: "hang", call: "list", probability: 0.005 },
 ];
 
-/** For Environments with Pods for sessions alone: a scripted poller waits for an answer as long as its connection lives. */
+/**
+ * Faults for Environments in sessions mode only, because a scripted poller waits for an answer as long as its
+ * connection lives.
+ */
 const OPERATOR_FAULTS: readonly FaultInput[] = [
   { kind: "hang", call: "poll", probability: 0.005 },
   { kind: "hang", call: "ack", after: true, probability: 0.01 },
 ];
 
-/** An API server that has just started refuses a request now and then. */
+/** An API server that has just started sometimes refuses a request. */
 const PERSIST_MS = 60_000;
 const AGAIN_MS = 500;
 
@@ -47,12 +50,12 @@ export interface Stage {
   readonly world: World;
   readonly fleet: Fleet;
   readonly cluster: Cluster;
-  /** Between the operator and the API server. */
+  /** The proxy between the operator and the API server. */
   readonly network: TcpProxy;
   readonly random: Random;
 }
 
-/** Makes trouble while sessions arrive; the pace goes on from one round to the next. */
+/** Makes trouble while sessions arrive. The schedule continues from one round to the next. */
 export class Trouble {
   readonly #stage: Stage;
   readonly #counts = new Map<TroubleName, number>();
@@ -71,12 +74,12 @@ export class Trouble {
     });
   }
 
-  /** How often each was made. */
+  /** The number of times each kind of trouble was made. */
   get counts(): Readonly<Record<string, number>> {
     return { ...Object.fromEntries(this.#counts), "faults of the Work API": this.#faults };
   }
 
-  /** Makes trouble for so long, one after the other, then lets everything be well. */
+  /** Makes trouble for `forMs`, one kind at a time, then repairs everything. */
   async make(forMs: number): Promise<void> {
     const { simulator } = this.#stage.world;
     for (const fault of FAULTS) simulator.inject(fault);
@@ -116,12 +119,13 @@ export class Trouble {
       case "connections to the API server cut":
         return network.cut();
       case "API server restarted":
-        // In order it says good-bye to every watch; killed, it does not. After either its caches know no earlier version.
+        // On SIGTERM, the API server closes every watch. On SIGKILL, it doesn't. In both cases its caches then know no
+        // earlier version.
         return await cluster.restartApiServer(random() < 0.5 ? "SIGTERM" : "SIGKILL");
     }
   }
 
-  /** One that serves, mostly. */
+  /** Ends a random Pod, if possible one that serves a session. */
   async #endPod(): Promise<void> {
     const { world, random } = this.#stage;
     const serving = world.pods.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] !== undefined);

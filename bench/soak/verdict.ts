@@ -1,28 +1,28 @@
 import type { Measure, Vitals } from "./vitals.ts";
 
-/** What was seen at rest: no session under way, the same Environments as at every other rest. */
+/** The vitals at a rest: no session is in progress, and the Environments are the same as at every other rest. */
 export interface Rest {
-  /** Sessions served so far. */
+  /** The number of sessions served so far. */
   readonly sessions: number;
   readonly vitals: Vitals;
 }
 
-/** How much a measure may grow over a whole run: the larger of both. */
+/** How much a measure may grow over a whole run. The larger of the two limits applies. */
 export interface Bound {
-  /** In the measure's own unit. */
+  /** The limit in the measure's own unit. */
   readonly absolute: number;
-  /** Of what it was at the first rest. */
+  /** The limit as a share of the value at the first rest. */
   readonly share: number;
-  /** Why not nothing at all. */
+  /** Why the limit isn't zero. */
   readonly because: string;
 }
 
 export interface Growth {
   readonly measure: Measure;
-  /** At the first rest after the warm-up, and at the last. */
+  /** The values at the first rest after the warm-up and at the last rest. */
   readonly first: number;
   readonly last: number;
-  /** By the slope over all rests, from the first to the last. */
+  /** The growth from the first rest to the last, by the slope over all rests. */
   readonly grown: number;
   readonly allowed: number;
   readonly isFlat: boolean;
@@ -30,7 +30,7 @@ export interface Growth {
 
 const MIB = 1_024 ** 2;
 
-/** Bounds of a whole run, however long it is: a longer one finds smaller leaks. */
+/** The limits for a whole run of any length, so that a longer run finds smaller leaks. */
 export const BOUNDS: Readonly<Record<Measure, Bound>> = {
   heapBytes: { absolute: 3 * MIB, share: 0.1, because: "code that is compiled late, memories with a stated bound" },
   rssBytes: { absolute: 32 * MIB, share: 0.2, because: "the heap's pages go back to the kernel when V8 likes" },
@@ -52,10 +52,10 @@ export const BOUNDS: Readonly<Record<Measure, Bound>> = {
   otherSeries: { absolute: 150, share: 0.15, because: "a status code that is seen for the first time has buckets" },
 };
 
-/** Fewer points have no slope that one of them alone could not bend. */
+/** With fewer points, a single one could change the slope. */
 export const LEAST_RESTS = 3;
 
-/** What grew, measure by measure. @throws {RangeError} fewer than LEAST_RESTS rests. */
+/** Judges the growth of each measure. @throws {RangeError} fewer than LEAST_RESTS rests */
 export function judge(rests: readonly Rest[], bounds: Readonly<Record<Measure, Bound>> = BOUNDS): Growth[] {
   const [first, last] = [rests[0], rests.at(-1)];
   if (!first || !last || rests.length < LEAST_RESTS) {
@@ -77,8 +77,8 @@ interface Point {
 }
 
 /**
- * The median of the slopes between all pairs of points (Theil-Sen): up to 29 of 100 points may be anything without
- * bending it. Zero where all points have one x.
+ * Returns the median of the slopes between all pairs of points (Theil-Sen). Up to 29 of 100 points may be outliers
+ * without changing it. Returns zero if all points have the same x.
  */
 export function slopeOf(points: readonly Point[]): number {
   const slopes = points.flatMap((from, at) =>

@@ -6,24 +6,24 @@ import type { OperatorProcess } from "../../test/support/operator-process.ts";
 import { residentBytes } from "../support/process-status.ts";
 import type { Inspector } from "./inspector.ts";
 
-/** What an operator's process holds at a moment, after a collection of garbage. */
+/** What an operator's process holds at one moment, after a garbage collection. */
 export interface Vitals {
-  /** JavaScript heap and what hangs on it outside, such as buffers. */
+  /** The JavaScript heap and the external memory that it holds, such as buffers. */
   readonly heapBytes: number;
-  /** Resident set, as the kernel says. */
+  /** The resident set, as the kernel reports it. */
   readonly rssBytes: number;
-  /** Open sockets, and other open files, of /proc/PID/fd. */
+  /** Open sockets and other open files in /proc/PID/fd. */
   readonly sockets: number;
   readonly files: number;
-  /** Timers that are set, and those that are done with and still held by something. */
+  /** Timers that are set, and finished timers that something still references. */
   readonly timers: number;
-  /** What keeps its event loop alive, as `process.getActiveResourcesInfo()` has it. */
+  /** What keeps the event loop alive, according to `process.getActiveResourcesInfo()`. */
   readonly handles: number;
-  /** Elements of all Maps and Sets. */
+  /** The number of elements in all Maps and Sets. */
   readonly entries: number;
-  /** AbortSignals: each wait has one, and one that is never let go of keeps its listeners. */
+  /** AbortSignals. Each wait has one, and one that is never released keeps its listeners. */
   readonly signals: number;
-  /** Series of /metrics that bear the label of an Environment, and all others. */
+  /** Series of /metrics with the label of an Environment, and all others. */
   readonly environmentSeries: number;
   readonly otherSeries: number;
 }
@@ -32,15 +32,15 @@ export type Measure = keyof Vitals;
 
 const TIMER_PROTOTYPE =
   "(() => { const timer = setTimeout(() => {}, 0); clearTimeout(timer); return Object.getPrototypeOf(timer); })()";
-/** The prototype of a class that extends Map is among them, and throws when it is asked for its size. */
+/** The objects include the prototypes of classes that extend Map, whose `size` throws. */
 const SUM_OF_SIZES = "let sum = 0; for (const each of this) { try { sum += each.size; } catch {} } return sum;";
 
-/** Looks at an operator's process from outside. */
+/** Measures an operator's process from outside. */
 export async function readVitals(
   operator: Pick<OperatorProcess, "pid" | "addresses">,
   inspector: Inspector,
 ): Promise<Vitals> {
-  // What is open comes first: looking at the rest opens connections of its own.
+  // Count descriptors first, because reading the rest opens connections.
   const descriptors = await openDescriptors(operator.pid);
   const timers = await inspector.ofAll<number>(TIMER_PROTOTYPE, "return this.length;");
   const signals = await inspector.ofAll<number>("AbortSignal.prototype", "return this.length;");
@@ -62,7 +62,7 @@ export async function readVitals(
   };
 }
 
-/** The least of each measure: what is only there for a moment is no growth. */
+/** Returns the minimum of each measure, because a value that is only momentary isn't growth. */
 export function leastOf(all: readonly [Vitals, ...Vitals[]]): Vitals {
   const names = Object.keys(all[0]) as Measure[];
   return Object.fromEntries(
@@ -79,7 +79,7 @@ export async function openDescriptors(pid: number): Promise<{ readonly sockets: 
 }
 
 async function seriesOf({ addresses }: Pick<OperatorProcess, "addresses">) {
-  // A connection of its own, that is closed after it: one that is kept would count as a socket of the next look.
+  // Use a separate connection and close it, because a kept one would count as a socket in the next look.
   const [reply] = (await once(get(`http://${addresses.metrics}/metrics`, { agent: false }), "response")) as [
     IncomingMessage,
   ];

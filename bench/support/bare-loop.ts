@@ -7,9 +7,10 @@ import { WorkHttp } from "../../src/work/http.ts";
 import type { BareInput } from "./bare.ts";
 
 /**
- * The limit that pick-up is held against: the same calls in the same order over the same libraries, and nothing else.
- * Poll, create the Secret, read the Pod, acknowledge, give the Secret its key, touch the Pod. No recovery, no rules, no
- * watch. A process of its own, as the operator is. Input: one JSON argument; it serves `count` items, and ends with its input.
+ * The baseline for pick-up: the same calls in the same order with the same libraries, and nothing else. It polls,
+ * creates the Secret, reads the Pod, acknowledges, adds the key to the Secret, and touches the Pod. It has no recovery,
+ * no rules, and no watch. Like the operator, it runs in its own process. It takes one JSON argument, serves `count`
+ * items, and ends when its input ends.
  */
 const input = JSON.parse(process.argv[2] ?? "{}") as BareInput;
 const { kubeconfig, baseUrl, environmentId, key, namespace, podNames, count } = input;

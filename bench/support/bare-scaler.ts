@@ -8,12 +8,12 @@ import { ENVIRONMENTS } from "../../src/reconcile/finalizer.ts";
 import { WorkApiClient } from "../../src/work/client.ts";
 import { WorkHttp } from "../../src/work/http.ts";
 
-/** What the process is told, as JSON. */
+/** The input of the process, as JSON. */
 export interface BareScalerInput {
   readonly kubeconfig: string;
   readonly baseUrl: string;
   readonly namespace: string;
-  /** Between two readings of a queue that is empty, in milliseconds, before the spread. */
+  /** The pause between two readings of an empty queue, in milliseconds, before jitter. */
   readonly pauseMs: number;
   readonly sessionsPerReplica: number;
   readonly queues: readonly { readonly name: string; readonly environmentId: string; readonly key: string }[];
@@ -22,9 +22,9 @@ export interface BareScalerInput {
 const SPREAD = 0.1;
 
 /**
- * The limit that scale decisions are held against: the same calls in the same order, and nothing else. A queue's statistics
- * at Berth's own pace; as soon as they show work the list of items, the Environment, its finalizer, and the Deployment. No
- * rule is asked, nothing is watched or remembered. It ends when every queue has its workers.
+ * The baseline for scale decisions: the same calls in the same order, and nothing else. It reads a queue's statistics
+ * at Berth's own pace. When they show work, it requests the list of items, the Environment, its finalizer, and the
+ * Deployment. It applies no rules, watches nothing, and remembers nothing. It ends when every queue has its workers.
  */
 const input = JSON.parse(process.argv[2] ?? "{}") as BareScalerInput;
 const kube = new KubeClient({ access: loadKubeConfig(input.kubeconfig), clock: realClock });

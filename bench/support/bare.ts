@@ -8,7 +8,7 @@ import { newPodName, sessionTemplate } from "../../src/pods/pod-render.ts";
 import { type Served, type Stand, specOf } from "./stand.ts";
 import type { Touches } from "./touches.ts";
 
-/** What the process of bare-loop.ts is told, as JSON. */
+/** The input of the process of bare-loop.ts, as JSON. */
 export interface BareInput {
   readonly kubeconfig: string;
   readonly baseUrl: string;
@@ -19,10 +19,13 @@ export interface BareInput {
   readonly count: number;
 }
 
-/** Creations under way at the same time. */
+/** The number of Pods to create at the same time. */
 const CREATIONS = 8;
 
-/** Makes Pods as the operator does, but for their owner, and waits until all are parked. Returns one more, not made yet. */
+/**
+ * Creates Pods as the operator does, but without an owner, and waits until all are parked. Returns one more Pod without
+ * creating it.
+ */
 export async function parkPods(
   stand: Stand,
   served: Served,
@@ -43,7 +46,7 @@ export async function parkPods(
   const template = sessionTemplate(parsed.environment);
   const render = () => {
     const pod = template.render(newPodName(served.name));
-    // Nobody is there whom it could belong to.
+    // The owner doesn't exist.
     delete pod.metadata.ownerReferences;
     return pod;
   };
@@ -59,7 +62,10 @@ export async function parkPods(
   return render();
 }
 
-/** Starts the bare loop as a process. Resolves when it polls; `end` resolves when it has served `count` items and is gone. */
+/**
+ * Starts the bare loop as a process and resolves when it polls. `end` resolves when it has served `count` items and has
+ * exited.
+ */
 export async function startBareLoop(stand: Stand, served: Served, podNames: readonly string[], count: number) {
   const { simulator, environmentId, namespace } = served;
   const input: BareInput = {

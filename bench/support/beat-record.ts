@@ -1,28 +1,30 @@
 import { quantiles } from "../report/distribution.ts";
 
-/** The beats that the Work API took since a mark; times in milliseconds since the epoch. */
+/** The heartbeats that the Work API accepted since a mark. Times are milliseconds since the epoch. */
 export interface Beats {
   readonly count: number;
-  /** Items that were beaten since the mark. */
+  /** The number of items with a heartbeat since the mark. */
   readonly items: number;
-  /** First beats since the mark, ascending; and those of them that came from another holder than the beat before. */
+  /**
+   * The first heartbeats since the mark, ascending, and those of them from another holder than the previous heartbeat.
+   */
   readonly firsts: readonly number[];
   readonly moved: readonly number[];
-  /** From one beat of an item to its next, both since the mark. */
+  /** The times between two heartbeats of an item, both since the mark. */
   readonly intervals: ReturnType<typeof quantiles>;
-  /** Intervals longer than was asked about. */
+  /** The number of intervals longer than the requested one. */
   readonly tooLong: number;
 }
 
 interface Known {
   lastAt: number;
-  /** Who beat last before the mark. */
+  /** The holder that sent the last heartbeat before the mark. */
   holderBefore: string;
   holder: string;
   firstAt: number | null;
 }
 
-/** What a Work API saw of the beats of its items. */
+/** Records the heartbeats that a Work API received for its items. */
 export class BeatRecord {
   readonly #known = new Map<string, Known>();
   #intervals: number[] = [];
@@ -32,7 +34,7 @@ export class BeatRecord {
     for (const id of workIds) this.#known.set(id, { lastAt: 0, holderBefore: "", holder: "", firstAt: null });
   }
 
-  /** Forgets all but who beat last. */
+  /** Forgets everything except the last holder of each item. */
   mark(): null {
     this.#intervals = [];
     this.#count = 0;

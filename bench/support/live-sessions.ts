@@ -29,26 +29,26 @@ import type { LiveEnvironment, LiveItem, LiveWork } from "./live-work.ts";
 import type { Stand } from "./stand.ts";
 
 /**
- * For Node: what it gives a process's heap by itself in a container with the memory limit of the chart, 512 MiB. Outside of
- * one V8 may take gigabytes, and collects no garbage before it needs to.
+ * The heap size that Node chooses in a container with the chart's memory limit, 512 MiB. Outside a container, V8 may
+ * use gigabytes and collects no garbage until it needs to.
  */
 export const HEAP_OF_CHART = ["--max-heap-size=259"] as const;
 
 const NODE_NAME = "bench-node";
-/** Sessions that are written at the same time: three requests each, one after the other. */
+/** The number of sessions to write at the same time. Each takes three requests, one after the other. */
 const CONCURRENCY = 32;
 const DAY_SECONDS = 86_400;
 
-/** Environments of live sessions. */
+/** Environments with live sessions. */
 export interface LiveStage {
   readonly namespace: string;
-  /** For an operator of these Environments alone. */
+  /** Flags for an operator that handles only these Environments. */
   readonly flags: readonly string[];
-  /** Writes what the operator of before left of all sessions: Pods that run, and Secrets that were opened. */
+  /** Writes what the previous operator left of all sessions: running Pods and opened Secrets. */
   writeSessions(): Promise<void>;
 }
 
-/** Makes an Environment, without sessions yet, for each of those at the Work API, and a node for their Pods. */
+/** Creates an Environment without sessions for each environment of the Work API, and a node for their Pods. */
 export async function prepareLiveStage(stand: Stand, work: LiveWork, things: AsyncDisposableStack): Promise<LiveStage> {
   await registerNode(stand, things);
   const namespace = await stand.namespace("live");
@@ -73,7 +73,7 @@ export async function prepareLiveStage(stand: Stand, work: LiveWork, things: Asy
   };
 }
 
-/** A Node that says it is well: its Pods are no matter of anybody's, since nothing stands behind it. */
+/** Registers a Node that reports itself as ready. No kubelet runs behind it, so its Pods don't change. */
 async function registerNode(stand: Stand, things: AsyncDisposableStack): Promise<void> {
   const access = loadKubeConfig(await stand.cluster.kubeconfigFor(NODE));
   const client = new KubeClient({ access, clock: realClock });
@@ -121,7 +121,7 @@ async function createEnvironment(stand: Stand, { namespace, name, url, of }: Mad
 
 export interface Session {
   readonly namespace: string;
-  /** Of its Environment. */
+  /** The name of the Environment. */
   readonly name: string;
   readonly template: SessionTemplate;
   readonly item: LiveItem;
@@ -129,7 +129,9 @@ export interface Session {
   readonly nowMs: number;
 }
 
-/** As claim, opening and touch leave them, and kubelet the Pod. */
+/**
+ * Writes the Pod and the Secret as claim, opening, and touch leave them, with the status that the kubelet would report.
+ */
 async function writeSession(kube: KubeClient, session: Session): Promise<void> {
   const { namespace, nowMs } = session;
   const pod = await kube.create(PODS, assignedPod(session));
@@ -142,7 +144,7 @@ async function writeSession(kube: KubeClient, session: Session): Promise<void> {
   await kube.create(SECRETS, journalOf(session, pod));
 }
 
-/** @param pod as it was created */
+/** @param pod the Pod as it was created */
 export function journalOf({ namespace, name, item, url }: Session, pod: Pod): Secret {
   const secret = renderJournal(
     { name: pod.metadata.name ?? "", namespace, environment: name },
@@ -189,7 +191,7 @@ export function assignedPod({ name, template, item }: Session): Pod {
   };
 }
 
-/** What kubelet says of a Pod whose containers run. */
+/** The status that the kubelet reports for a Pod whose containers run. */
 export function runningStatus(pod: Pod, nowMs: number) {
   const startedAt = new Date(nowMs).toISOString().replace(/\.\d+Z$/, "Z");
   const records = newRecords(pod);

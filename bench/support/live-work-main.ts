@@ -11,8 +11,9 @@ import { BeatRecord } from "./beat-record.ts";
 import type { Answers, Ask, LiveEnvironment, LiveItem, LiveWorkInput } from "./live-work.ts";
 
 /**
- * A simulator of the Work API in a process of its own, with items that are live from the beginning: acknowledged, and beaten
- * by an operator of before, which hands them over when it is told to. It speaks with live-work.ts over the IPC channel.
+ * A simulator of the Work API in its own process, with items that are live from the start: they are acknowledged, and a
+ * previous operator sends their heartbeats until it's told to hand them over. The process talks to live-work.ts over
+ * the IPC channel.
  */
 const { environments, sessions, ttlSeconds, desiredTtlSeconds, beatMs } = JSON.parse(
   process.argv[2] ?? "{}",
@@ -38,7 +39,7 @@ const simulator: Simulator = new Simulator(
 await simulator.listen(0, "127.0.0.1");
 
 const BEFORE = "operator-of-before";
-/** The items are beaten in so many parts, one after the other. */
+/** Heartbeats are sent for one of this number of groups at a time. */
 const PARTS = 50;
 
 const made = await makeLive();

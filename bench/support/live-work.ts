@@ -2,16 +2,16 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import type { Beats } from "./beat-record.ts";
 
-/** What the process of live-work-main.ts is told at its start, as JSON. */
+/** The input of the process of live-work-main.ts, as JSON. */
 export interface LiveWorkInput {
   readonly environments: number;
-  /** In all of them together. */
+  /** The total number of sessions in all environments. */
   readonly sessions: number;
-  /** From the hand-over on no more is granted; unless given, what is asked for. */
+  /** The longest TTL that the Work API grants after the hand-over. Defaults to what the client requests. */
   readonly ttlSeconds?: number;
-  /** What the operator of before asks for. */
+  /** The TTL that the previous operator requests. */
   readonly desiredTtlSeconds: number;
-  /** It beats each lease so often. */
+  /** The interval at which the previous operator sends heartbeats for each lease. */
   readonly beatMs: number;
 }
 
@@ -21,7 +21,7 @@ export interface LiveEnvironment {
   readonly items: readonly LiveItem[];
 }
 
-/** An item that an operator acknowledged and beats; times are RFC 3339. */
+/** An item that an operator acknowledged and sends heartbeats for. Times are RFC 3339. */
 export interface LiveItem {
   readonly workId: string;
   readonly sessionId: string;
@@ -33,15 +33,15 @@ export interface LiveItem {
 }
 
 export type Ask =
-  /** The operator of before ends, as by SIGKILL; `fresh`: right after it has beaten each lease once more. */
+  /** Ends the previous operator as by SIGKILL. With `fresh`, it first sends one more heartbeat for each lease. */
   | { readonly do: "hand-over"; readonly fresh: boolean }
-  /** Beats are counted from now on. */
+  /** Starts to count heartbeats. */
   | { readonly do: "mark" }
   | { readonly do: "beats"; readonly intervalMs: number }
   | { readonly do: "account" };
 
 export interface Account {
-  /** How many items there are by state. */
+  /** The number of items by state. */
   readonly states: Readonly<Record<string, number>>;
   readonly violations: readonly string[];
 }
@@ -53,7 +53,7 @@ export interface Answers {
   readonly account: Account;
 }
 
-/** A Work API in a process of its own whose items are live. */
+/** A Work API in its own process whose items are live. */
 export class LiveWork implements AsyncDisposable {
   readonly url: string;
   readonly environments: readonly LiveEnvironment[];
@@ -108,7 +108,7 @@ export class LiveWork implements AsyncDisposable {
     return (await waiting.promise) as Answers[K];
   }
 
-  /** What became of the items. @throws {Error} somebody broke the protocol. */
+  /** Returns the states of the items. @throws {Error} if a client broke the protocol */
   async account(): Promise<Account> {
     const account = await this.ask({ do: "account" });
     const { violations } = account;

@@ -5,11 +5,11 @@ import { distributionCells } from "../report/distribution.ts";
 import type { Cell } from "../scenario.ts";
 import type { Touches } from "./touches.ts";
 
-/** The steps of a claim, in their order. Each ends with the answer to its request, as the servers saw it. */
+/** The steps of a claim, in order. Each step ends with the answer to its request, as the server recorded it. */
 export const PHASES = ["offered", "journaled", "read", "acknowledged", "opened", "touched"] as const;
 type Phase = (typeof PHASES)[number];
 
-/** How long each step of some claims took, in milliseconds: from the end of the one before. */
+/** The duration of each step of several claims, in milliseconds since the end of the previous step. */
 export class Phases {
   readonly #took: Record<Phase, number[]> = {
     offered: [],
@@ -20,7 +20,7 @@ export class Phases {
     touched: [],
   };
 
-  /** @param entries of the audit log. Items whose requests are not all there are left out. */
+  /** Adds claims. Ignores items whose requests are not all in the log. @param entries the audit log */
   add(items: readonly ItemRecord[], touches: Touches, entries: readonly AuditEntry[]): void {
     const firsts = new Map<string, number>();
     for (const { user, verb, resource, name, code, completedAt } of entries) {

@@ -2,12 +2,12 @@ import { cpuSeconds, residentBytes } from "./process-status.ts";
 
 const SAMPLE_MS = 1_000;
 
-/** What a process uses over some time, as the kernel counts it. */
+/** What a process uses over a period, as the kernel counts it. */
 export interface ProcessLoad {
   readonly seconds: number;
-  /** Of one core: 0.5 is half of it. */
+  /** The number of cores used: 0.5 is half a core. */
   readonly cores: number;
-  /** Of the resident set, sampled every second. */
+  /** The resident set, sampled every second. */
   readonly rssBytes: { readonly mean: number; readonly max: number };
 }
 

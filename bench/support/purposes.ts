@@ -1,12 +1,15 @@
 import type { AuditEntry } from "../../testbed/cluster/audit.ts";
 
-/** Requests of one verb to one resource, and what they are for. */
+/** Requests with one verb for one resource, and their purpose. */
 export interface Purpose {
   readonly request: string;
   readonly what: string;
 }
 
-/** By verb and resource. Pods are told apart by what became of their claim's Secret, which bears the same name. */
+/**
+ * Purposes by verb and resource. Requests for Pods are told apart by the state of the claim's Secret, which has the
+ * same name.
+ */
 const PURPOSES: Readonly<Record<string, string>> = {
   "create secrets": "the claim's record, which takes the Pod's slot",
   "patch secrets": "the key that the container waits for",
@@ -29,9 +32,12 @@ const AFTER_SETTLED: Readonly<Record<string, string>> = {
   "patch pods": "marked as finished, to be kept",
 };
 
-/** How often the operator asked for what, the most frequent first. @param entries in the order of the log, from a quiet moment on */
+/**
+ * Counts the operator's requests by purpose, the most frequent first. @param entries in the order of the log, starting
+ * at a quiet moment
+ */
 export function purposesOf(entries: Iterable<AuditEntry>): (Purpose & { readonly count: number })[] {
-  // Claims under way: those that began before the log does are over.
+  // Claims in progress. Claims from before the start of the log have ended.
   const open = new Set<string>();
   const purposes = new Map<string, Purpose & { count: number }>();
   for (const entry of entries) {

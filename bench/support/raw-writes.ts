@@ -14,11 +14,11 @@ import { openingPatch, renderJournal } from "../../src/protocol/journal.ts";
 import type { Acknowledged, RawInput } from "./raw.ts";
 
 /**
- * The limit that throughput is held against: the writes of served sessions, one after the other in so many lanes, and
- * nothing else. A lane takes a parked Pod, creates its Secret, gives it the key, touches the Pod and makes another one; of a
- * session that has ended it deletes Secret and Pod. Nothing is polled, acknowledged, watched or decided: items are told that
- * somebody acknowledged. A process of its own, as the operator is. Input: one JSON argument, then items, message by message;
- * each is answered with how long their sessions took, in milliseconds.
+ * The baseline for throughput: the writes of served sessions, one after the other in each of several lanes, and nothing
+ * else. A lane takes a parked Pod, creates its Secret, adds the key, touches the Pod, and creates another one. It
+ * deletes the Secret and the Pod of each session that has ended. It polls, acknowledges, watches, and decides nothing,
+ * because its items are already acknowledged. Like the operator, it runs in its own process. It takes one JSON
+ * argument, then items in messages. It answers each message with how long the sessions took, in milliseconds.
  */
 const input = JSON.parse(process.argv[2] ?? "{}") as RawInput;
 const { kubeconfig, namespace, podNames, pod, lanes, podPatches, events, sessionMs } = input;
@@ -80,7 +80,7 @@ async function renew(): Promise<void> {
   parked.push(name);
 }
 
-/** A parked Pod waits for the Secret of its own name. */
+/** A parked Pod waits for the Secret with its own name. */
 function renamed(name: string): typeof pod.spec {
   return JSON.parse(JSON.stringify(pod.spec).replaceAll(pod.metadata.name ?? "", name)) as typeof pod.spec;
 }
@@ -97,7 +97,7 @@ async function clear(name: string): Promise<void> {
   await kube.delete(PODS, { namespace, name });
 }
 
-/** Of a number that each session has on average, how many this one has: whole ones that add up to it. */
+/** Distributes an average as whole numbers: returns how many the session at this index gets. */
 function share(average: number, at: number): number {
   return Math.floor((at + 1) * average) - Math.floor(at * average);
 }

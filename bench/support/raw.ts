@@ -3,30 +3,30 @@ import { once } from "node:events";
 import type { Simulator } from "../../simulator/simulator.ts";
 import type { Pod } from "../../src/kube/resource.ts";
 
-/** What the process of raw-writes.ts is told, as JSON. */
+/** The input of the process of raw-writes.ts, as JSON. */
 export interface RawInput {
   readonly kubeconfig: string;
   readonly namespace: string;
   readonly podNames: readonly string[];
-  /** What new Pods are made from. */
+  /** The template for new Pods. */
   readonly pod: Pod;
   readonly lanes: number;
-  /** Patches of a session's Pod on average, the touch included. */
+  /** The average number of patches of a session's Pod, including the touch. */
   readonly podPatches: number;
-  /** Events of a session on average. */
+  /** The average number of Events of a session. */
   readonly events: number;
-  /** After so long from the touch, what is left of a session is deleted. */
+  /** The time from the touch until the rest of the session is deleted. */
   readonly sessionMs: number;
 }
 
-/** An item that is acknowledged already, and what its program needs to know. */
+/** An acknowledged item, and what its program needs to know. */
 export interface Acknowledged {
   readonly workId: string;
   readonly sessionId: string;
   readonly workSecret: string;
 }
 
-/** Queues so many items and acknowledges them at once: they are to be started within the time that an item may wait for that. */
+/** Queues items and acknowledges them at once. They must start within the time that an acknowledged item may wait. */
 export async function acknowledgeMany(simulator: Simulator, environmentId: string, count: number) {
   await simulator.arrivals(environmentId, { kind: "burst", size: count }).done;
   const all: Acknowledged[] = [];
@@ -51,11 +51,11 @@ export class RawWriter implements Disposable {
     const ended = Promise.withResolvers<never>();
     this.#child.on("exit", (code) => ended.reject(new Error(`the raw writes ended with ${code}`)));
     this.#ended = ended.promise;
-    // Its end is told to whoever waits for an answer.
+    // `serve` reports the rejection to its caller.
     this.#ended.catch(() => {});
   }
 
-  /** Sends the writes of these items' sessions. Resolves with how long that took, in milliseconds. */
+  /** Sends the writes of these items' sessions. Resolves with the duration in milliseconds. */
   async serve(items: readonly Acknowledged[]): Promise<number> {
     const answer = once(this.#child, "message") as Promise<[number]>;
     this.#child.send(items);

@@ -4,10 +4,10 @@ import type { Cell, Table } from "../scenario.ts";
 import { purposesOf } from "./purposes.ts";
 
 const READS = new Set(["get", "list"]);
-/** Counted apart: what is told to people, and what says who leads. */
+/** Events and leader election Leases are counted separately. */
 const APART = new Set(["events", "leases"]);
 
-/** What the operator's own user asked of the API server in some time, by the audit log. */
+/** The requests of the operator's own user to the API server during a period, from the audit log. */
 export class OwnRequests {
   readonly #entries: readonly AuditEntry[];
 
@@ -19,7 +19,7 @@ export class OwnRequests {
     return new OwnRequests(await audit.entries({ since, user }));
   }
 
-  /** Events, Leases and watches apart: those are counted when they end, and their pace is the clock's. */
+  /** Excludes Events, Leases, and watches. Watches are counted when they end, which depends on the clock. */
   get total(): number {
     return this.reads + this.writes;
   }
@@ -36,7 +36,7 @@ export class OwnRequests {
     return this.#count((each) => isMain(each) && !READS.has(each.verb));
   }
 
-  /** What an Environment says of itself: at a pace of its own, however much is served. */
+  /** Status updates of Environments. Their pace doesn't depend on the number of sessions. */
   get statuses(): number {
     return this.#count(({ resource, subresource }) => resource === "environments" && subresource === "status");
   }
@@ -53,7 +53,10 @@ export class OwnRequests {
     return this.#count(({ resource }) => resource === "leases");
   }
 
-  /** Each kind of request, the most frequent first. @param per so many of what is served, for the last column */
+  /**
+   * Tabulates each kind of request, the most frequent first. @param per the number of served objects, for the last
+   * column
+   */
   table(title: string, per: number): Table {
     const rows = countEntries(this.#entries).map(({ verb, resource, subresource, code, count }): Cell[] => [
       verb,
@@ -65,7 +68,7 @@ export class OwnRequests {
     return { title, columns: ["verb", "resource", "status", "requests", "per session"], rows };
   }
 
-  /** What each is for, watches apart, the most frequent first. */
+  /** Tabulates the purposes of the requests, without watches, the most frequent first. */
   purposes(title: string, sessions: number): Table {
     const rows = purposesOf(this.#entries.filter(({ verb }) => verb !== "watch")).map(
       ({ request, what, count }): Cell[] => [request, what, count, count / sessions],

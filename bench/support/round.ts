@@ -6,35 +6,38 @@ import type { Served, Stand } from "./stand.ts";
 import { Touches } from "./touches.ts";
 import { untilServed } from "./until-served.ts";
 
-/** How items come. */
+/** How items arrive. */
 export interface Load {
   readonly name: string;
-  /** Pods that are parked before the first item comes. */
+  /** The number of Pods that are parked before the first item arrives. */
   readonly warm: number;
   readonly atSeconds: readonly number[];
-  /** Each is served by the bare loop, and by Berth after it: what else the machine does strikes both. */
+  /** The bare loop serves each round first, then Berth, so that other activity on the machine affects both. */
   readonly rounds: number;
 }
 
 export type Server = "bare loop" | "Berth";
 
-/** What became of the items of one round. */
+/** The results of the items of one round. */
 export interface Round {
   readonly items: readonly ItemRecord[];
   readonly touches: Touches;
-  /** Requests to the API server meanwhile. */
+  /** Requests to the API server during the round. */
   readonly entries: readonly AuditEntry[];
-  /** What the serving process used of a CPU, in milliseconds. */
+  /** The CPU time of the serving process, in milliseconds. */
   readonly cpuMs: number;
 }
 
-/** Items that are served before the counted ones: code that never ran is slow, and an operator runs for weeks. */
+/**
+ * The number of items that are served before the counted ones, because code is slow when it first runs and an operator
+ * runs for weeks.
+ */
 const WARM_UP = 30;
 const WARM_UP_EVERY_S = 0.1;
 const PATIENCE_MS = 180_000;
 const SECOND_MS = 1_000;
 
-/** Serves one load, in a namespace of its own that is empty again afterwards. */
+/** Serves one load in its own namespace, which is empty again afterwards. */
 export async function serveRound(stand: Stand, load: Load, who: Server, number: number): Promise<Round> {
   const namespace = await stand.namespace(`${load.name}-${who === "Berth" ? "berth" : "bare"}-${number}`);
   const simulator = await stand.simulator();

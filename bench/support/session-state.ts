@@ -2,19 +2,19 @@ import type { Table } from "../scenario.ts";
 import type { LiveItem } from "./live-work.ts";
 
 const NUMBER_BYTES = 8;
-/** As the API server makes them. */
+/** The lengths that the API server uses. */
 const UID_BYTES = 36;
 const VERSION_BYTES = 8;
 
 /**
- * What has to be known of a live session to beat its lease, to notice its end and to settle it: texts by their length, one
- * byte a character, and 8 bytes a number. What all sessions of an Environment have in common is not counted.
+ * Computes how much must be known of a live session to send its heartbeats, to notice its end, and to settle it.
+ * Strings count one byte per character, numbers 8 bytes. What all sessions of an Environment share isn't counted.
  */
 export function stateNeeded(
   podName: string,
   { workId, sessionId, acknowledgedAt }: LiveItem,
 ): Table & { bytes: number } {
-  // Microseconds, as the API writes them.
+  // The API writes microseconds.
   const echo = acknowledgedAt.length + 3;
   const parts: [what: string, why: string, bytes: number][] = [
     ["name of Pod and Secret", "to read, patch and delete them", podName.length],

@@ -13,26 +13,26 @@ import { showProgress } from "../../testbed/cluster/progress.ts";
 import { NODE } from "../../testbed/cluster/users.ts";
 import { type NodeOptions, type SimulatedNode, startNode } from "../../testbed/node/node.ts";
 
-/** Where the operator may hold Leases, by the manifests that are installed. */
+/** The namespace in which the installed manifests let the operator hold Leases. */
 export const OPERATOR_NAMESPACE = "berth-system";
 
-/** What the Dockerfile sets, and what it tells Node. */
+/** The environment variables and Node flags that the Dockerfile sets. */
 const IMAGE_VARIABLES = { NODE_ENV: "production", UV_THREADPOOL_SIZE: "64" };
 const IMAGE_FLAGS = ["--max-semi-space-size=8"];
 
-/** Where an Environment of a bench stands, and what it works for. */
+/** The location of a bench's Environment, and the environment it serves. */
 export interface Served {
   readonly namespace: string;
-  /** Of the Environment and, with `-key` behind it, of its Secret. */
+  /** The name of the Environment. Its Secret has the suffix `-key`. */
   readonly name: string;
   readonly simulator: Simulator;
   readonly environmentId: string;
 }
 
-/** A control plane of its own, which a scenario measures on: whatever it starts here ends with it. */
+/** A control plane for one scenario. Everything that the scenario starts here ends with it. */
 export class Stand implements AsyncDisposable {
   readonly cluster: Cluster;
-  /** Everything is allowed to it. */
+  /** A client with all permissions. */
   readonly kube: KubeClient;
   readonly #things: AsyncDisposableStack;
 
@@ -79,7 +79,7 @@ export class Stand implements AsyncDisposable {
     return this.#things.use(await startNode({ client, name: "bench-node", ...options }));
   }
 
-  /** The key's Secret and the Environment. @param spec its fields over environmentId and api */
+  /** Creates the Secret with the key, and the Environment. @param spec fields in addition to environmentId and api */
   async environment(served: Served, spec: Record<string, unknown>): Promise<void> {
     const { namespace, name, simulator, environmentId } = served;
     const key = simulator.environmentKey(environmentId);
@@ -94,11 +94,11 @@ export class Stand implements AsyncDisposable {
   }
 
   /**
-   * The operator as it is built, in a process of its own, with the rights that it is shipped with.
+   * Starts the built operator in its own process, with the permissions that it's shipped with.
    * @param origins of the Work API
-   * @param nodeFlags Node's own, such as --cpu-prof
-   * @param timeScale how many times faster than life its own times pass
-   * @param budget of requests to the Work API, where it is not the one that it is shipped with
+   * @param nodeFlags flags for Node, such as --cpu-prof
+   * @param timeScale how many times faster than real time its times run
+   * @param budget of requests to the Work API, if it differs from the default
    */
   async operator(
     origins: string,

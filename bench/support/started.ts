@@ -1,16 +1,16 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { anonymousBytes, cpuSeconds, residentBytes } from "./process-status.ts";
 
-/** A process that has come up. */
+/** A process that has started. */
 export interface Started {
   readonly pid: number;
-  /** From just before it was started to its first good answer over HTTP. */
+  /** From just before the start to the first successful answer over HTTP. */
   readonly readyMs: number;
-  /** User and system time of all its threads until then. */
+  /** The user and system time of all its threads until then. */
   readonly readyCpuMs: number;
 }
 
-/** What a process holds, in MiB, as the kernel counts it. */
+/** The resident memory of a process in MiB, as the kernel counts it. */
 export interface Resident {
   readonly total: number;
   readonly anonymous: number;
@@ -19,7 +19,7 @@ export interface Resident {
 const LOOK_AGAIN_MS = 2;
 const MIB = 1_024 ** 2;
 
-/** Asks a server until it says 200. @param startedAt performance.now() just before its process was started */
+/** Polls a server until it answers 200. @param startedAt performance.now() just before the process was started */
 export async function untilReady(pid: number, url: string, startedAt: number): Promise<Started> {
   while (
     !(await fetch(url).then(

@@ -5,11 +5,11 @@ import { PODS, type Pod } from "../../src/kube/resource.ts";
 import { silentLogger } from "../../src/observe/logger.ts";
 import { Informer } from "../../src/watch/informer.ts";
 
-/** When Pods were given their work, as a watch shows it: the same eyes for everybody who serves. */
+/** Records through a watch when Pods got their work, in the same way for every server. */
 export class Touches implements AsyncDisposable {
   /** Milliseconds since the epoch, by work id. */
   readonly at = new Map<string, number>();
-  /** Names of the Pods that were given work, by work id. */
+  /** The names of the Pods that got work, by work id. */
   readonly podOf = new Map<string, string>();
   readonly #informer: Informer<Pod>;
   readonly #watching = new AbortController();
@@ -31,7 +31,7 @@ export class Touches implements AsyncDisposable {
     await this.#running;
   }
 
-  /** Names of Pods whose container waits for its key. */
+  /** The names of the Pods whose container waits for its key. */
   get parked(): string[] {
     return this.#informer
       .list()
@@ -39,7 +39,7 @@ export class Touches implements AsyncDisposable {
       .map(({ metadata }) => metadata.name ?? "");
   }
 
-  /** Resolves when so many Pods are parked. */
+  /** Resolves when `count` Pods are parked. */
   untilParked(count: number): Promise<void> {
     return this.#until(() => this.parked.length >= count);
   }

@@ -1,8 +1,8 @@
 import type { Simulator } from "../../simulator/simulator.ts";
 
 /**
- * Waits until every item of an environment is stopped; all of them must be in its queue by now. It counts by what it is told
- * of each: looking at all of them again at every event took the simulator more time than serving them.
+ * Waits until every item of an environment is stopped. All items must already be in the queue. It counts item events,
+ * because scanning all items at every event took the simulator longer than serving them.
  * @throws {Error} not within `patienceMs`
  */
 export async function untilServed(simulator: Simulator, environmentId: string, patienceMs: number): Promise<void> {

@@ -4,9 +4,9 @@ const LOOK_AGAIN_MS = 200;
 const PATIENCE_MS = 120_000;
 
 /**
- * Waits for what nobody tells.
- * @param missing what is not so yet, in words; null: all is
- * @throws {Error} not within two minutes, or as long as `patienceMs` says
+ * Polls for a condition that emits no event.
+ * @param missing describes what isn't true yet, or returns null when everything is
+ * @throws {Error} not within `patienceMs`, which defaults to two minutes
  */
 export async function until(
   what: string,

@@ -1,17 +1,17 @@
 import type { Simulator } from "../../../simulator/simulator.ts";
 import type { Crowd } from "./crowd.ts";
 
-/** From the creation of an Environment, in milliseconds. */
+/** Times since the creation of an Environment, in milliseconds. */
 export interface Added {
   readonly readyMs: number;
-  /** To its first call of the Work API, which are the queue's statistics, and to its first poll. */
+  /** The time to the first call of the Work API, which reads the queue's statistics, and to the first poll. */
   readonly firstCallMs: number;
   readonly firstPollMs: number;
 }
 
 const PATIENCE_MS = 120_000;
 
-/** Adds so many Environments that keep a Pod warm, one after the other, each gone again before the next one comes. */
+/** Adds Environments that keep one Pod warm, one at a time. Each is deleted before the next one is created. */
 export async function addOneByOne(crowd: Crowd, simulator: Simulator, samples: number): Promise<Added[]> {
   const all: Added[] = [];
   for (let sample = 0; sample < samples; sample += 1) {

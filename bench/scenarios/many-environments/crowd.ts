@@ -6,17 +6,21 @@ import { ENVIRONMENTS } from "../../../src/reconcile/finalizer.ts";
 import { Informer } from "../../../src/watch/informer.ts";
 import type { Served, Stand } from "../../support/stand.ts";
 
-/** Environments that are made at the same time: the API server is shared with the operator. */
+/** The number of Environments to create at the same time. The operator needs the API server too. */
 const AT_A_TIME = 16;
 const TEMPLATE = { spec: { containers: [{ name: "worker", image: "worker:1" }] } };
 
-/** Idle Environments in one namespace, each with a key and a Secret of its own, and when each was first seen ready. */
+/**
+ * Idle Environments in one namespace, each with its own key and Secret, and the time when each was first seen ready.
+ */
 export class Crowd implements AsyncDisposable {
   readonly members: Served[] = [];
   readonly #stand: Stand;
   readonly #simulator: Simulator;
   readonly #namespace: string;
-  /** By name, when a watch first showed its condition Ready as True: milliseconds on the monotonic clock. */
+  /**
+   * When a watch first showed the condition Ready as True, by Environment name: milliseconds on the monotonic clock.
+   */
   readonly #readyMs = new Map<string, number>();
   readonly #informer: Informer<KubeObject>;
   readonly #watching = new AbortController();
@@ -29,7 +33,7 @@ export class Crowd implements AsyncDisposable {
     this.#simulator = simulator;
     this.#namespace = namespace;
     const common = { client: stand.kube, clock: realClock, logger: silentLogger };
-    // Only what is looked at is kept: the bench's own memory is on the same machine.
+    // Keep only the fields that are read, because the bench's memory is on the same machine.
     const transform = ({ metadata, status }: KubeObject) => ({ metadata, status: { isReady: isReady(status) } });
     this.#informer = new Informer({ ...common, resource: ENVIRONMENTS, namespace, transform });
     this.#informer.subscribe(({ type, object }) => {
@@ -46,7 +50,7 @@ export class Crowd implements AsyncDisposable {
     await this.#running;
   }
 
-  /** Makes Environments until there are so many, and waits until all are ready. */
+  /** Creates Environments until there are `size`, and waits until all are ready. */
   async growTo(size: number): Promise<void> {
     let left = size - this.members.length;
     const maker = async () => {
@@ -59,7 +63,7 @@ export class Crowd implements AsyncDisposable {
     await this.#until(() => this.#readyMs.size >= size);
   }
 
-  /** One more Environment, that keeps so many Pods warm. */
+  /** Creates an Environment that keeps `warm` Pods warm. */
   async make(warm: number): Promise<Served> {
     this.#made += 1;
     const served: Served = {
@@ -72,19 +76,19 @@ export class Crowd implements AsyncDisposable {
     return served;
   }
 
-  /** Resolves with the time at which it was seen ready, in milliseconds on the monotonic clock. */
+  /** Resolves with the time when the Environment was seen ready, in milliseconds on the monotonic clock. */
   async ready({ name }: Served): Promise<number> {
     await this.#until(() => this.#readyMs.has(name));
     return this.#readyMs.get(name) ?? 0;
   }
 
-  /** Deletes it, and waits until it is gone. */
+  /** Deletes the Environment and waits until it's gone. */
   async remove({ namespace, name }: Served): Promise<void> {
     await this.#stand.kube.delete(ENVIRONMENTS, { namespace, name });
     await this.#until(() => this.#informer.get(namespace, name) === undefined);
   }
 
-  /** How many were seen ready. */
+  /** The number of Environments that were seen ready. */
   get readyCount(): number {
     return this.#readyMs.size;
   }

@@ -1,12 +1,12 @@
-/** A cost at a size. */
+/** The cost at one size. */
 export interface Point {
   readonly x: number;
   readonly y: number;
 }
 
 /**
- * The exponent with which a cost grows: the slope of the line that fits best where both axes are logarithmic. 1 is linear,
- * 2 quadratic. What is not above zero says nothing and is left out. NaN for fewer than two points.
+ * Returns the exponent with which a cost grows: the slope of the best-fitting line when both axes are logarithmic. 1 is
+ * linear, 2 is quadratic. Ignores points with values of zero or less. Returns NaN for fewer than two points.
  */
 export function growthExponent(points: readonly Point[]): number {
   const logs = points.filter(({ x, y }) => x > 0 && y > 0).map(({ x, y }) => ({ x: Math.log(x), y: Math.log(y) }));

@@ -1,24 +1,27 @@
 import { MemoryWorld } from "./memory-world.ts";
 
-/** What many idle Environments cost in memory, the played servers included. */
+/** What many idle Environments cost in memory, including the simulated servers. */
 export interface MemoryCost {
   readonly environments: number;
-  /** From the start until all were ready, on the virtual clock, and the processor time until then. */
+  /** The time from the start until all Environments were ready on the virtual clock, and the CPU time until then. */
   readonly readyMs: number;
   readonly readyCpuSeconds: number;
-  /** In a minute with nothing to do. */
+  /** The CPU time in a minute with nothing to do. */
   readonly idleCpuSeconds: number;
   readonly kubeRequests: number;
   readonly workCalls: number;
-  /** Calls refused for their number: while all start at once, and afterwards. */
+  /** Calls that the Work API rejected with 429: while all Environments start at once, and afterwards. */
   readonly refusedAtStart: number;
   readonly refused: number;
   readonly heapGrownBytes: number;
-  /** To the end of all loops. */
+  /** The CPU time until all loops have ended. */
   readonly stopCpuSeconds: number;
 }
 
-/** `memory-main.ts ENVIRONMENTS MINUTES SEED`, with --expose-gc: prints a MemoryCost as JSON. A process of its own for each size. */
+/**
+ * `memory-main.ts ENVIRONMENTS MINUTES SEED`, run with --expose-gc, prints a MemoryCost as JSON. Each size runs in its
+ * own process.
+ */
 const [environments = 1, minutes = 1, seed = 1] = process.argv.slice(2).map(Number);
 const MINUTE_MS = 60_000;
 const PATIENCE_MS = 30 * MINUTE_MS;
@@ -35,7 +38,7 @@ while (world.ready < environments) {
 }
 const readyMs = world.clock.monotonic() - fromMs;
 const readyCpuSeconds = cpuSeconds() - startCpu;
-// The finalizer's release, late records and first looks belong to the start.
+// Finalizer removal, late records, and first lists belong to the start.
 await world.pass(2 * MINUTE_MS);
 const refusedAtStart = world.refused;
 world.kube.requests.clear();

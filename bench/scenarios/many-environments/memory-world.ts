@@ -23,12 +23,15 @@ import { VirtualClock } from "../../../test/support/virtual-clock.ts";
 
 const NAMESPACE = "agents";
 const STEP_MS = 50;
-/** Reads a minute and organization, as the platform documents. */
+/** The documented limit of the platform: reads per minute and organization. */
 export const READS_PER_MINUTE = 1_200;
-/** Environments of one organization, and so of one budget group. */
+/** The number of Environments in one organization, which share one budget group. */
 export const ORGANIZATION = 1_000;
 
-/** Everything here waits for promises and virtual timers only: one round of the event loop settles it. */
+/**
+ * A clock that settles in one round of the event loop, because everything here waits only for promises and virtual
+ * timers.
+ */
 class QuickClock extends VirtualClock {
   override async settle(): Promise<void> {
     await macrotask();
@@ -41,12 +44,15 @@ export class MemoryWorld {
   readonly metrics = createMetrics();
   readonly kube: FakeKube;
   readonly work: WorkApi;
-  /** Calls of the Work API that were refused for their number. */
+  /** The number of Work API calls that were rejected with 429. */
   refused = 0;
   readonly #server = new ApiServer(this.clock);
   readonly #random: () => number;
   readonly #ending = new AbortController();
-  /** By organization, and by Environment the one of its organization: nothing else of a request tells it here. */
+  /**
+   * The rate limit of each organization, and the rate limit that applies to each Environment. Requests here don't name
+   * their organization.
+   */
   readonly #organizations = new Map<string, RateLimit>();
   readonly #limits = new Map<string, RateLimit>();
   #ready = 0;
@@ -84,12 +90,12 @@ export class MemoryWorld {
     });
   }
 
-  /** In small steps: a virtual clock takes too many timers in one step for a loop without end. */
+  /** Advances in small steps, because a virtual clock treats too many timers in one step as an endless loop. */
   async pass(ms: number): Promise<void> {
     for (let leftMs = ms; leftMs > 0; leftMs -= STEP_MS) await this.clock.advance(Math.min(STEP_MS, leftMs));
   }
 
-  /** Resolves when all has ended. */
+  /** Resolves when all loops have ended. */
   async stop(): Promise<void> {
     this.#ending.abort();
     let hasEnded = false;

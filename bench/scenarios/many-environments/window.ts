@@ -9,26 +9,26 @@ import type { Stand } from "../../support/stand.ts";
 /** What an operator with nothing to do costs. */
 export interface Cost {
   readonly environments: number;
-  /** Processor time in a minute, seconds. */
+  /** CPU time per minute, in seconds. */
   readonly cpuSeconds: number;
   readonly rssBytes: number;
-  /** JavaScript heap after a collection of garbage. */
+  /** JavaScript heap after a garbage collection. */
   readonly heapBytes: number;
-  /** In a minute: reads and writes at the API server, Leases and Events apart, and calls of the Work API. */
+  /** Per minute: reads and writes at the API server, without Leases and Events, and calls of the Work API. */
   readonly reads: number;
   readonly writes: number;
   readonly workCalls: number;
-  /** Calls of the Work API that were refused for their number: before all was quiet, and now. */
+  /** Work API calls that were rejected with 429: until the operator became quiet, and during the measurement. */
   readonly refusedBefore: number;
   readonly refused: number;
-  /** One scrape of /metrics. */
+  /** The size and duration of one scrape of /metrics. */
   readonly scrapeBytes: number;
   readonly scrapeMs: number;
 }
 
 const SECONDS_PER_MINUTE = 60;
 
-/** Measures for so long while nothing happens. */
+/** Measures for `seconds` while nothing happens. */
 export async function costOf(
   environments: number,
   seconds: number,
@@ -50,7 +50,7 @@ export async function costOf(
   const calls = workCalls(simulator) - callsBefore;
   const own = await OwnRequests.since(audit, mark);
   const perMinute = (count: number) => (count / seconds) * SECONDS_PER_MINUTE;
-  // Looking costs the operator processor time: it comes last.
+  // Read the memory last, because reading it costs the operator CPU time.
   const rssBytes = await residentBytes(operator.pid);
   const scrape = await scrapeOf(operator);
   await inspector.collectGarbage();
@@ -73,7 +73,7 @@ function workCalls(simulator: Simulator): number {
   return Object.values(simulator.report().requests).reduce((sum, count) => sum + count, 0);
 }
 
-/** `report` counts by call and status. */
+/** Counts the calls with status 429. `report` counts by call and status. */
 function refusedCalls(simulator: Simulator): number {
   return Object.entries(simulator.report().requests)
     .filter(([kind]) => kind.endsWith(" 429"))

@@ -7,9 +7,9 @@ import { OPERATOR_NAMESPACE, type Stand } from "../../support/stand.ts";
 import { until } from "../../support/until.ts";
 
 /**
- * Several Environments with no Pod kept warm and nothing to do, for so many seconds.
- * @param times `settleSeconds`: what a start still has to do is over by then. Counts follow within 5 s, and each Environment's
- * claim Secrets are listed once more after 60.
+ * Counts the requests of several idle Environments that keep no Pods warm.
+ * @param times `settleSeconds` is the time after which a start has nothing left to do. Counts follow within 5 s, and
+ * each Environment's claim Secrets are listed again after 60.
  */
 export async function countIdle(
   stand: Stand,

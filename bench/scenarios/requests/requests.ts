@@ -40,7 +40,7 @@ async function run({ options, log }: Context): Promise<Findings> {
   return { tables, gates, notes: NOTES };
 }
 
-/** A program that beats by itself, or one that knows nothing of its lease. */
+/** Chooses a worker that sends heartbeats itself, or a program that knows nothing of its lease. */
 function fates({ metadata }: Pod): FateInput {
   const isBeaten = metadata.annotations?.[ANNOTATION_LEASE] === "Operator";
   return isBeaten ? { kind: "exit", code: 0, afterMs: WORK_MS } : { kind: "worker", workMs: WORK_MS };

@@ -8,11 +8,11 @@ import type { Served, Stand } from "../../support/stand.ts";
 import { Touches } from "../../support/touches.ts";
 import { until } from "../../support/until.ts";
 
-/** What of an Environment makes a difference to the requests of its sessions. */
+/** The settings of an Environment that affect the requests of its sessions. */
 export interface Kind {
   readonly name: string;
   readonly lease: LeaseKind;
-  /** So many finished Pods are kept, each for longer than this takes. */
+  /** The number of finished Pods to keep, each for longer than the measurement takes. */
   readonly kept: number;
 }
 
@@ -30,12 +30,15 @@ export interface Load {
 
 const WARM = 10;
 const REQUESTS_AT_MOST = 8;
-/** A Pod that is kept has one request more, eight in all; the rest is for containers that are touched again. */
+/** Keeping a Pod costs one more request, eight in total. The rest is for containers that are touched again. */
 const KEPT_AT_MOST = 8.5;
 const READS_AT_MOST = 1;
 const EVENTS_AT_MOST = 2;
 
-/** Serves a load, one kind at a time, and counts between two quiet moments: whatever a session causes is in it. */
+/**
+ * Serves a load of one kind. It counts all requests between two quiet moments, so that the count includes everything
+ * that a session causes.
+ */
 export async function countSessions(
   stand: Stand,
   kind: Kind,
@@ -53,7 +56,7 @@ export async function countSessions(
     await simulator.arrivals(environmentId, { kind: "replay", atSeconds }).done;
     await until("everything to be served and clean again", () => unquiet(stand, served, kind, touches));
   };
-  // The first ones bring the finalizer, and fill up what is kept.
+  // The first sessions add the finalizer and fill the kept Pods.
   await serve(WARM + kind.kept);
   const told = await eventsOf(stand, namespace);
   const since = await stand.cluster.audit.mark();
@@ -86,7 +89,7 @@ async function findings(
       { title: `${title}: Events`, columns: ["reason", "told", "per session"], rows },
     ],
     gates: [
-      // How much of the status falls to one session is a matter of how many there are.
+      // The number of status requests per session depends on the number of sessions.
       kind.kept === 0
         ? gate("requests", requests.total, REQUESTS_AT_MOST)
         : gate("requests, the status apart,", requests.total - requests.statuses, KEPT_AT_MOST),
@@ -102,7 +105,10 @@ function specFor({ lease, kept }: Kind) {
   return { sessions: { maxConcurrent: 100, warm: WARM, lease, ...keeping, template } };
 }
 
-/** Every item is settled, and every Pod replaced, marked or deleted that is to be; else what is not. */
+/**
+ * Returns null if every item is settled and every Pod is replaced, marked, or deleted as it should be. Otherwise
+ * returns the remaining counts.
+ */
 async function unquiet(stand: Stand, served: Served, { kept }: Kind, touches: Touches): Promise<string | null> {
   const { simulator, environmentId, namespace } = served;
   const live = simulator.items(environmentId).filter(({ state }) => state !== "stopped").length;
@@ -114,13 +120,13 @@ async function unquiet(stand: Stand, served: Served, { kept }: Kind, touches: To
   const inPhase = (phase: string) =>
     pods.items.filter(({ metadata }) => metadata.labels?.[LABEL_PHASE] === phase).length;
   const [free, finished, assigned] = [inPhase("parked"), inPhase("finished"), inPhase("assigned")];
-  // One Pod more may have been made for an item that waited; it stays for warmScaleDownSeconds.
+  // The operator may have created another Pod for a waiting item. The Pod stays for warmScaleDownSeconds.
   const isParked = free >= WARM && touches.parked.length === free;
   if (live === 0 && claims === 0 && isParked && finished === kept && assigned === 0) return null;
   return JSON.stringify({ live, claims, free, parked: touches.parked.length, finished, assigned });
 }
 
-/** How often the operator told what, by reason. */
+/** Counts the operator's Events by reason. */
 async function eventsOf(stand: Stand, namespace: string): Promise<Map<string, number>> {
   const counts = new Map<string, number>();
   const { items } = await stand.kube.listAll(EVENTS, { namespace });
