@@ -4,7 +4,7 @@ import { NODE } from "./users.ts";
 const READ = ["get", "list", "watch"] as const;
 const WRITE = ["create", "update", "patch", "delete"] as const;
 
-/** A real kubelet's rights, and for any number of nodes. */
+/** The permissions of a real kubelet, but for any number of nodes. */
 const NODE_RULES = [
   { apiGroups: [""], resources: ["nodes", "pods"], verbs: [...READ, ...WRITE] },
   { apiGroups: [""], resources: ["nodes/status", "pods/status"], verbs: ["get", "update", "patch"] },
@@ -14,10 +14,12 @@ const NODE_RULES = [
   { apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", ...WRITE] },
 ];
 
-/** API group of roles and bindings. */
+/** The API group of roles and bindings. */
 export const RBAC = "rbac.authorization.k8s.io";
 
-/** Gives the simulated nodes their rights. The operator's are part of the product: `installBerth`. */
+/**
+ * Grants the simulated nodes their permissions. The operator's permissions are part of the product: see `installBerth`.
+ */
 export async function grantNodeAccess(api: ApiClient): Promise<void> {
   const group = `/apis/${RBAC}/v1`;
   const common = { apiVersion: `${RBAC}/v1`, metadata: { name: NODE } };

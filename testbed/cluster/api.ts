@@ -1,6 +1,6 @@
 import { Agent, request } from "undici";
 
-/** An answer of the API server that is no success. */
+/** An answer of the API server other than a success. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
   readonly status: number;
@@ -10,7 +10,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Any object of the API. */
+/** Any object of the Kubernetes API. */
 export interface ApiObject {
   readonly apiVersion?: string;
   readonly kind?: string;
@@ -27,21 +27,21 @@ export interface ApiObject {
 export interface ApiRequestOptions {
   /** Sent as JSON. */
   readonly body?: unknown;
-  /** application/json unless given. */
+  /** Defaults to application/json. */
   readonly contentType?: string;
-  /** Besides those that every request has. */
+  /** Headers in addition to those that every request has. */
   readonly headers?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
 }
 
-/** The API server is on this machine: an answer that takes longer never comes. */
+/** The API server is on this machine, so a longer wait means that the answer never comes. */
 const REQUEST_TIMEOUT_MS = 30_000;
-/** Enough to fill a namespace quickly, and few enough to leave two cores some air. */
+/** Enough to fill a namespace quickly, and few enough not to saturate two cores. */
 const CONNECTIONS = 32;
 
 /**
- * A plain client of one API server and one user, for the test-bed and for tests: JSON in, JSON out, no retries.
- * The operator has its own; tests that used that one could not tell what it does wrong.
+ * A plain client for one API server and one user, for the test-bed and for tests: JSON in, JSON out, no retries. The
+ * operator has its own client, but tests that used it could not detect its mistakes.
  */
 export class ApiClient {
   readonly server: string;
@@ -49,8 +49,8 @@ export class ApiClient {
   readonly #agent: Agent;
 
   /**
-   * @param ca certificate authority of the server, PEM.
-   * @param token empty for an anonymous user.
+   * @param ca certificate authority of the server, PEM
+   * @param token empty for an anonymous user
    */
   constructor(server: string, ca: string, token: string) {
     this.server = server;
@@ -58,7 +58,7 @@ export class ApiClient {
     this.#agent = new Agent({ connections: CONNECTIONS, connect: { ca } });
   }
 
-  /** One request. Throws ApiError for an answer of 400 or more. */
+  /** Sends one request. Throws ApiError for a status of 400 or more. */
   async request<T = ApiObject>(method: string, path: string, options: ApiRequestOptions = {}): Promise<T> {
     const { body, contentType = "application/json", headers = {}, signal } = options;
     const response = await request(this.server + path, {
@@ -92,19 +92,19 @@ export class ApiClient {
     return this.request<T>("DELETE", path, { body });
   }
 
-  /** Server-side apply; conflicts are forced. `path` names the object. */
+  /** Server-side apply that forces conflicts. `path` names the object. */
   apply<T = ApiObject>(path: string, body: unknown, fieldManager = "berth-testbed"): Promise<T> {
     const query = new URLSearchParams({ fieldManager, force: "true" });
     return this.request<T>("PATCH", `${path}?${query}`, { body, contentType: "application/apply-patch+yaml" });
   }
 
-  /** Ends all connections. Idempotent. */
+  /** Closes all connections. Idempotent. */
   async close(): Promise<void> {
     if (!this.#agent.destroyed) await this.#agent.destroy();
   }
 }
 
-/** Some paths (`/readyz`) answer with plain text. */
+/** Some paths (`/readyz`) answer in plain text. */
 function parse(text: string): unknown {
   try {
     return JSON.parse(text);

@@ -1,4 +1,4 @@
-/** What `npm run cluster` was asked for. */
+/** What the arguments of `npm run cluster` request. */
 export type Request =
   | { readonly kind: "help" }
   | { readonly kind: "keep"; readonly node?: true }
@@ -28,7 +28,7 @@ The control plane is built once per user, which takes some minutes and Go 1.26, 
 \${XDG_CACHE_HOME:-~/.cache}/berth. Binaries in the folder that KUBEBUILDER_ASSETS names are used instead.
 `;
 
-/** Reads the arguments behind `npm run cluster --`. What follows the command belongs to the command. */
+/** Parses the arguments after `npm run cluster --`. Everything after the command belongs to the command. */
 export function parseArguments(argv: readonly string[]): Request {
   const words = argv[0] === "--" ? argv.slice(1) : argv;
   const node = words[0] === "--node" ? ({ node: true } as const) : {};

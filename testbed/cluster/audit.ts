@@ -4,8 +4,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { stringify } from "yaml";
 
 /**
- * Who asked for what, without bodies, once per request when it is complete. A watch is complete when it ends: one that
- * is open now is not counted. Health probes are of no interest.
+ * Records who requested what, without bodies, once per request when it's complete. A watch is complete when it ends, so
+ * an open watch isn't recorded. Health probes aren't recorded either.
  */
 export const AUDIT_POLICY = stringify({
   apiVersion: "audit.k8s.io/v1",
@@ -15,28 +15,31 @@ export const AUDIT_POLICY = stringify({
   rules: [{ level: "None", nonResourceURLs: ["/readyz*", "/livez*", "/healthz*"] }, { level: "Metadata" }],
 });
 
-/** One request, as far as counts are concerned. */
+/** One request, with the fields that counts need. */
 export interface AuditEntry {
-  /** The user whose rights were used: the impersonated one, where there is one. */
+  /** The user whose permissions applied: the impersonated user if there is one. */
   readonly user: string;
-  /** get, list, watch, create, update, patch, delete, deletecollection; for other paths the HTTP method in small letters. */
+  /**
+   * get, list, watch, create, update, patch, delete, or deletecollection. For other paths, the HTTP method in lower
+   * case.
+   */
   readonly verb: string;
-  /** Plural resource, or the path of a request that has none. */
+  /** The plural resource, or the path if the request has no resource. */
   readonly resource: string;
-  /** Empty when there is none. */
+  /** Empty if there is none. */
   readonly subresource: string;
   readonly namespace: string;
   readonly name: string;
-  /** HTTP status of the answer; 0 when there was none. */
+  /** The HTTP status of the answer, or 0 if there was none. */
   readonly code: number;
   readonly userAgent: string;
-  /** Milliseconds since the epoch at which the request came. */
+  /** When the request arrived, in milliseconds since the epoch. */
   readonly receivedAt: number;
-  /** Milliseconds since the epoch at which the answer was complete. */
+  /** When the answer was complete, in milliseconds since the epoch. */
   readonly completedAt: number;
 }
 
-/** How often one kind of request was made. */
+/** The number of requests of one kind. */
 export interface AuditCount {
   readonly user: string;
   readonly verb: string;
@@ -46,12 +49,12 @@ export interface AuditCount {
   readonly count: number;
 }
 
-/** A place in the log: what was complete before it is behind it. */
+/** A position in the log. Requests that were complete earlier are before it. */
 export interface AuditMark {
   readonly offset: number;
 }
 
-/** Which requests to look at; what is left out does not restrict. */
+/** Selects requests. Omitted fields match everything. */
 export interface AuditFilter {
   readonly since?: AuditMark;
   readonly user?: string;
@@ -60,9 +63,9 @@ export interface AuditFilter {
   readonly namespace?: string;
 }
 
-/** A path that the API server answers and nobody asks for; the query tells one fence from another. */
+/** A path that the API server answers and that no other client requests. The query distinguishes the fences. */
 const FENCE_PATH = "/version?audit-fence=";
-/** The API server writes the line of a request right after its answer; more than this is a fault. */
+/** The API server writes the line of a request right after its answer, so a longer wait is a fault. */
 const FENCE_TIMEOUT_MS = 10_000;
 const FENCE_POLL_MS = 5;
 const CHUNK_BYTES = 1 << 20;
@@ -72,28 +75,28 @@ export class AuditLog {
   readonly file: string;
   readonly #get: (path: string) => Promise<unknown>;
 
-  /** @param get sends a GET to the API server, as a user that may ask for its version. */
+  /** @param get sends a GET to the API server, as a user that may request its version */
   constructor(file: string, get: (path: string) => Promise<unknown>) {
     this.file = file;
     this.#get = get;
   }
 
-  /** A mark for `since`: everything that was answered before the call is behind it. */
+  /** Returns a mark for `since`. Everything that was answered before the call is before the mark. */
   async mark(): Promise<AuditMark> {
     return { offset: await this.#fence() };
   }
 
-  /** Requests that were answered before this call, summed up, the most frequent first. */
+  /** Counts the requests that were answered before this call, the most frequent first. */
   async counts(filter: AuditFilter = {}): Promise<AuditCount[]> {
     return countEntries(await this.entries(filter));
   }
 
-  /** How many requests match. */
+  /** Returns the number of matching requests. */
   async total(filter: AuditFilter = {}): Promise<number> {
     return (await this.entries(filter)).length;
   }
 
-  /** Requests that were answered before this call, in the order of the log. */
+  /** Returns the requests that were answered before this call, in the order of the log. */
   async entries(filter: AuditFilter = {}): Promise<AuditEntry[]> {
     const end = await this.#fence();
     const entries: AuditEntry[] = [];
@@ -105,8 +108,9 @@ export class AuditLog {
   }
 
   /**
-   * The line of a request may be written a moment after its answer was read. So ask for something recognizable and
-   * wait for its line: the lines of earlier requests are in front of it. Returns the offset behind it.
+   * The API server may write the line of a request shortly after the client read the answer. To get past that, this
+   * method sends a unique request and waits for its line: the lines of earlier requests come before it. Returns the
+   * offset after the line.
    */
   async #fence(): Promise<number> {
     const fence = FENCE_PATH + randomBytes(8).toString("hex");
@@ -124,7 +128,7 @@ export class AuditLog {
   }
 }
 
-/** One line of the log, or undefined for what is none of a client's requests: a broken line, a fence. */
+/** Parses one line of the log. Returns undefined for broken lines and fences, which aren't client requests. */
 export function parseAuditLine(line: string): AuditEntry | undefined {
   let event: unknown;
   try {
@@ -153,7 +157,7 @@ export function parseAuditLine(line: string): AuditEntry | undefined {
   };
 }
 
-/** Sums up requests of the same kind, the most frequent first. */
+/** Counts requests of the same kind, the most frequent first. */
 export function countEntries(entries: Iterable<AuditEntry>): AuditCount[] {
   const counts = new Map<string, AuditCount>();
   for (const { user, verb, resource, subresource, code } of entries) {
@@ -174,7 +178,9 @@ function matches(entry: AuditEntry, filter: AuditFilter): boolean {
   return wanted.every(([want, have]) => want === undefined || want === have);
 }
 
-/** Whole lines of a file from `offset` on; `end` is the offset behind each. Lines beyond `limit` are not read. */
+/**
+ * Reads whole lines of a file from `offset` on. `end` is the offset after each line. Doesn't read lines beyond `limit`.
+ */
 async function* readLines(
   file: string,
   offset: number,
@@ -203,7 +209,7 @@ async function fileSize(file: string): Promise<number> {
     await using handle = await open(file, "r");
     return (await handle.stat()).size;
   } catch {
-    // Written with the first request.
+    // The API server creates the file with the first request.
     return 0;
   }
 }

@@ -1,4 +1,4 @@
-/** `node testbed/cluster/build-main.ts`: builds the control plane, if need be, and prints the folder of its binaries. */
+/** `node testbed/cluster/build-main.ts` builds the control plane if needed, and prints the folder of its binaries. */
 import { findBinaries } from "./build.ts";
 import { MissingToolError } from "./missing.ts";
 import { showProgress } from "./progress.ts";

@@ -18,31 +18,34 @@ import {
   toolModules,
 } from "./versions.ts";
 
-/** Sources, compiler cache and binaries of one build, measured, and some air. Nearly all of it is removed after. */
+/**
+ * The measured size of sources, compiler cache, and binaries of one build, plus a margin. Nearly all of it is removed
+ * afterwards.
+ */
 const NEEDED_BYTES = 8 * 1024 ** 3;
-/** How often the compiler's output is read. */
+/** How often to read the compiler's output. */
 const POLL_MS = 200;
-/** A build that was killed leaves its folder; it is removed by the next of the same programs. */
+/** A killed build leaves its folder behind. The next build of the same programs removes it. */
 const WORK_PREFIX = ".building-";
-/** Of the random end of such a folder's name. */
+/** The length of the random suffix of such a folder's name. */
 const WORK_BYTES = 6;
 
-/** Where the binaries of a control plane are. */
+/** The location of the control plane's binaries. */
 export interface Binaries {
   readonly dir: string;
   readonly from: "KUBEBUILDER_ASSETS" | "cache" | "build";
 }
 
-/** Programs that are built once per user and kept. */
+/** Programs that are built once per user and then kept. */
 export interface BuildPlan {
-  /** What people call them together. */
+  /** The common name of the programs, for people. */
   readonly title: string;
   readonly binaries: readonly string[];
-  /** In the order of building. */
+  /** In build order. */
   readonly modules: readonly ToolModule[];
-  /** Folder of all builds of this plan. */
+  /** The folder with all builds of this plan. */
   readonly root: string;
-  /** About how long it takes on 2 cores. */
+  /** The approximate build time on 2 cores. */
   readonly minutes: number;
 }
 
@@ -52,9 +55,9 @@ export interface BuildOptions {
 }
 
 /**
- * The binaries of the control plane: those of `KUBEBUILDER_ASSETS`, or of an earlier build, or built now. The minor
- * version is that of `BERTH_TEST_KUBERNETES`, else the newest.
- * Throws MissingToolError when they cannot be built here.
+ * Returns the control plane's binaries: those in `KUBEBUILDER_ASSETS`, those of an earlier build, or newly built ones.
+ * `BERTH_TEST_KUBERNETES` selects the minor version, which defaults to the newest.
+ * Throws MissingToolError if they can't be built here.
  */
 export async function findBinaries(options: BuildOptions = {}): Promise<Binaries> {
   const { env = process.env, progress = silentProgress } = options;
@@ -76,7 +79,10 @@ export async function findBinaries(options: BuildOptions = {}): Promise<Binaries
   );
 }
 
-/** The binaries of a plan: those of an earlier build, or built now. Throws MissingToolError when they cannot be built here. */
+/**
+ * Returns the binaries of a plan, from an earlier build or newly built. Throws MissingToolError if they can't be built
+ * here.
+ */
 export async function buildOnce(plan: BuildPlan, options: BuildOptions = {}): Promise<Binaries> {
   const { env = process.env, progress = silentProgress } = options;
   const dir = join(plan.root, await cacheKey(plan.modules));
@@ -85,7 +91,7 @@ export async function buildOnce(plan: BuildPlan, options: BuildOptions = {}): Pr
   return await withLock(
     `${dir}.lock`,
     async () => {
-      // The one that held the lock before us may have built it.
+      // The previous holder of the lock may have built it.
       if (isBuilt()) return { dir, from: "cache" };
       await build(plan, dir, env, progress);
       return { dir, from: "build" };
@@ -94,7 +100,7 @@ export async function buildOnce(plan: BuildPlan, options: BuildOptions = {}): Pr
   );
 }
 
-/** Names of the binaries that a folder lacks. */
+/** Returns the names of the binaries that a folder lacks. */
 export function missingBinaries(dir: string, names: readonly string[] = CONTROL_PLANE): string[] {
   return names.filter((name) => {
     try {
@@ -110,7 +116,7 @@ async function build(plan: BuildPlan, dir: string, env: NodeJS.ProcessEnv, progr
   const { modules, root, title, minutes } = plan;
   const go = await findGo(env);
   await mkdir(root, { recursive: true });
-  // Another version of the same plan may be being built beside this one: its folder is not ours.
+  // Another version of the same plan may be building at the same time. Leave its folder alone.
   const prefix = `${WORK_PREFIX}${basename(dir)}-`;
   await removeLeftovers(root, prefix);
   await checkSpace(root, title);
@@ -127,22 +133,22 @@ async function build(plan: BuildPlan, dir: string, env: NodeJS.ProcessEnv, progr
   progress.line(`Built ${title} in ${duration(performance.now() - started)}: ${dir}`);
 }
 
-/** `kubernetes v1.36.3 (kube-apiserver, ...)`. */
+/** For example `kubernetes v1.36.3 (kube-apiserver, ...)`. */
 function describe(module: ToolModule): string {
   const names = Object.keys(module.commands).filter((name) => name !== shortName(module));
   return `${shortName(module)} ${module.version}${names.length > 0 ? ` (${names.join(", ")})` : ""}`;
 }
 
 interface Workshop {
-  /** Path of the compiler. */
+  /** The path of the compiler. */
   readonly go: string;
   readonly env: NodeJS.ProcessEnv;
-  /** Runs the compiler, in its folder. */
+  /** Runs the compiler in its folder. */
   readonly work: Supervisor;
-  /** Where the binaries go. */
+  /** The target folder of the binaries. */
   readonly bin: string;
   readonly progress: Progress;
-  /** On the monotonic clock, in milliseconds. */
+  /** Milliseconds on the monotonic clock. */
   readonly started: number;
 }
 
@@ -187,29 +193,32 @@ async function buildModule(module: ToolModule, workshop: Workshop): Promise<void
   }
 }
 
-/** What `go list -deps` printed, without what it said while downloading and without `unsafe`, which is not compiled. */
+/**
+ * Counts the packages in the output of `go list -deps`, without download messages and without `unsafe`, which isn't
+ * compiled.
+ */
 export function countPackages(list: string): number {
   return lines(list).filter((line) => !line.startsWith("go: ") && line !== "unsafe").length;
 }
 
-/** What a person wants to know while `go list` fetches the sources. */
+/** Describes for people what `go list` is doing while it fetches the sources. */
 export function downloading(log: string): string {
   const fetched = lines(log).filter((line) => line.startsWith("go: downloading "));
   const last = fetched.at(-1)?.split(" ")[2];
   return last ? `fetching sources, ${fetched.length} modules, now ${last}` : "fetching sources";
 }
 
-/** What a person wants to know while `go build -v` works: it prints each package as its compilation starts. */
+/** Describes for people what `go build -v` is doing. It prints each package when its compilation starts. */
 export function compiling(log: string, total: number, written: readonly string[]): string {
   const started = lines(log).filter((line) => !line.startsWith("go: ") && !line.startsWith("#"));
-  // The count comes first: a line is cut at the width of the terminal.
+  // The count comes first because a terminal cuts the line at its width.
   const parts = [`${started.length} of ${total} packages`, ...written.map((name) => `${name} done`)];
   const last = started.at(-1);
   if (last) parts.push(`now ${last}`);
   return parts.join(", ");
 }
 
-/** The last lines of a failed build without the names of packages that went well. */
+/** Returns the last lines of a failed build, without the names of packages that compiled. */
 export function goErrors(log: string): string {
   const told = lines(log).filter((line) => /\s/.test(line) && !line.startsWith("go: downloading "));
   return told.slice(-30).join("\n");
@@ -230,12 +239,12 @@ async function checkSpace(dir: string, title: string): Promise<void> {
   );
 }
 
-/** Only the holder of the lock builds, so any working folder of it that is there was left by a build that was killed. */
+/** Only the holder of the lock builds, so any existing working folder is from a build that was killed. */
 async function removeLeftovers(root: string, prefix: string): Promise<void> {
   for (const name of await readdir(root)) {
     if (!name.startsWith(prefix)) continue;
     const dir = join(root, name);
-    // Its supervisor may be about to remove it, too.
+    // The supervisor of that build may be about to remove it too.
     if (await stat(dir).catch(() => undefined)) await rm(dir, { recursive: true, force: true, maxRetries: 5 });
   }
 }

@@ -2,7 +2,7 @@ import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
 
 /**
- * Where this project keeps what is expensive to make, per user and outside the tree, so that every checkout shares it.
+ * Where this project keeps what is expensive to make, per user and outside the tree, so that all checkouts share it.
  * The XDG base directory specification says to ignore a relative XDG_CACHE_HOME.
  */
 export function cacheRoot(env: NodeJS.ProcessEnv = process.env): string {
@@ -10,7 +10,7 @@ export function cacheRoot(env: NodeJS.ProcessEnv = process.env): string {
   return join(xdg && isAbsolute(xdg) ? xdg : join(homedir(), ".cache"), "berth");
 }
 
-/** Folder of all builds of the control plane. */
+/** The folder with all builds of the control plane. */
 export function controlPlaneRoot(env?: NodeJS.ProcessEnv): string {
   return join(cacheRoot(env), "control-plane");
 }

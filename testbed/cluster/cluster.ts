@@ -17,58 +17,68 @@ import { Supervisor } from "./supervisor.ts";
 import { ADMIN, makeUsers, OPERATOR, tokenFile, type User } from "./users.ts";
 
 export interface ClusterOptions {
-  /** Where the binaries are; found or built unless given. */
+  /** The folder of the binaries. By default, they're found or built. */
   readonly binaries?: string;
-  /** Shows what is going on, above all while the control plane is built for the first time. */
+  /** Shows progress, most importantly while the control plane is built for the first time. */
   readonly progress?: Progress;
-  /** Users with tokens beside the well-known ones. Others get certificates (`kubeconfigFor`). */
+  /** Additional users with tokens. All other users get certificates (`kubeconfigFor`). */
   readonly users?: readonly { readonly name: string; readonly groups?: readonly string[] }[];
-  /** Flags that come after, and so win over, the usual ones. */
+  /** Flags that are appended to the usual ones, so that they override them. */
   readonly extraArgs?: {
     readonly etcd?: readonly string[];
     readonly apiServer?: readonly string[];
     readonly controllerManager?: readonly string[];
     readonly scheduler?: readonly string[];
   };
-  /** Folder in which the cluster's own temporary folder is made; the system's unless given. */
+  /** The folder in which the cluster creates its temporary folder. Defaults to the system's. */
   readonly parentDir?: string;
-  /** Told when a part of the control plane ends by itself; prints it unless given. */
+  /** Called when a part of the control plane ends unexpectedly. By default, the error is printed. */
   readonly onFailure?: (error: Error) => void;
 }
 
-/** A control plane that runs: etcd, API server, controller-manager, scheduler. It ends with this process, at the latest. */
+/**
+ * A running control plane: etcd, API server, controller-manager, and scheduler. It ends with this process at the
+ * latest.
+ */
 export interface Cluster extends AsyncDisposable {
-  /** Path of a kubeconfig with all rights. */
+  /** The path of a kubeconfig with all permissions. */
   readonly kubeconfig: string;
-  /** Path of a kubeconfig for the operator, as its service account: no rights but those that RBAC gives to that. */
+  /**
+   * The path of a kubeconfig for the operator's service account. It has only the permissions that RBAC grants to it.
+   */
   readonly operatorKubeconfig: string;
-  /** `https://127.0.0.1:PORT`; the port stays over a restart. */
+  /** `https://127.0.0.1:PORT`. The port stays the same across restarts. */
   readonly server: string;
-  /** Certificate authority of the server, PEM. */
+  /** The server's certificate authority, in PEM. */
   readonly caFile: string;
-  /** Temporary folder of everything that belongs to the cluster. */
+  /** The temporary folder of everything that belongs to the cluster. */
   readonly dir: string;
   readonly adminToken: string;
-  /** The release that the API server tells, such as `v1.36.3`. */
+  /** The release that the API server reports, such as `v1.36.3`. */
   readonly version: string;
-  /** Folder of the authority for client certificates (`ClientCa.load`), for other processes. */
+  /** The folder of the client certificate authority, for other processes (`ClientCa.load`). */
   readonly clientCaDir: string;
-  /** A client with all rights. */
+  /** A client with all permissions. */
   readonly api: ApiClient;
   readonly audit: AuditLog;
-  /** Path of a kubeconfig for a user: by token if the user was known at the start, else by a certificate. */
+  /**
+   * Returns the path of a kubeconfig for a user: with a token if the user was known at the start, or else with a
+   * certificate.
+   */
   kubeconfigFor(user: string, groups?: readonly string[]): Promise<string>;
-  /** A client of its own for a user who was known at the start. */
+  /** Returns a separate client for a user who was known at the start. */
   apiFor(user: string): ApiClient;
-  /** Ends the API server: SIGTERM lets it say good-bye, SIGKILL cuts every connection. Data and port are kept. */
+  /**
+   * Ends the API server. With SIGTERM it can close connections properly, SIGKILL cuts them. Its data and port are kept.
+   */
   stopApiServer(signal?: NodeJS.Signals): Promise<void>;
   startApiServer(): Promise<void>;
   restartApiServer(signal?: NodeJS.Signals): Promise<void>;
-  /** Ends everything and removes its folder. Idempotent. */
+  /** Ends everything and removes the cluster's folder. Idempotent. */
   stop(): Promise<void>;
 }
 
-/** Starts a control plane of its own on loopback and waits until Pods can be created in it. No root needed. */
+/** Starts a separate control plane on loopback and waits until it accepts Pods. Doesn't need root. */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   const { progress, parentDir = tmpdir() } = options;
   const binaries = options.binaries ?? (await findBinaries(progress ? { progress } : {})).dir;
@@ -81,10 +91,10 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   }
 }
 
-/** Default service accounts are made by the controller-manager, right after its caches are filled. */
+/** The controller-manager creates default service accounts right after its caches are filled. */
 const SERVICE_ACCOUNT_TIMEOUT_MS = 60_000;
 const POLL_MS = 20;
-/** While the API server is down, its port may be somebody else's: most often for a moment. */
+/** While the API server is down, another process may take its port, usually for a moment. */
 const PORT_TIMEOUT_MS = 20_000;
 const PORT_POLL_MS = 200;
 
@@ -238,7 +248,7 @@ interface ControlPlaneParts {
   readonly api: ApiClient;
 }
 
-/** Waits until a namespace can take Pods: the ServiceAccount admission plug-in refuses them before. */
+/** Waits until a namespace accepts Pods. Before that, the ServiceAccount admission plug-in rejects them. */
 export async function waitForServiceAccount(api: ApiClient, namespace: string): Promise<void> {
   const deadline = performance.now() + SERVICE_ACCOUNT_TIMEOUT_MS;
   while (!(await hasServiceAccount(api, namespace))) {
@@ -257,7 +267,10 @@ async function hasServiceAccount(api: ApiClient, namespace: string): Promise<boo
   }
 }
 
-/** Starts a server and waits until it is ready. Its certificate exists only then: the client is made on the way. */
+/**
+ * Starts a server and waits until it's ready. Its certificate only exists after the start, so the client is created on
+ * the way.
+ */
 async function startAndConnect(
   component: Component,
   server: string,
@@ -267,7 +280,7 @@ async function startAndConnect(
   let client: ApiClient | undefined;
   await component.start(async () => {
     const ca = await readFile(caFile, "utf8").catch(() => "");
-    // Half-written, it is no certificate yet.
+    // The server hasn't finished writing the certificate.
     if (!ca.trimEnd().endsWith("-----END CERTIFICATE-----")) return false;
     client ??= new ApiClient(server, ca, token);
     return await isReady(client);
@@ -281,7 +294,7 @@ async function isReady(api: ApiClient, path = "/readyz"): Promise<boolean> {
     await api.get(path);
     return true;
   } catch (error) {
-    // Before Kubernetes 1.31 a scheduler has /healthz alone.
+    // Before Kubernetes 1.31, a scheduler only has /healthz.
     const isUnknown = error instanceof ApiError && error.status === 404;
     return isUnknown && path !== "/healthz" ? await isReady(api, "/healthz") : false;
   }
@@ -302,7 +315,7 @@ async function writeFiles(files: Layout, users: ReadonlyMap<string, User>): Prom
   await writeFile(files.serviceAccountPublicKey, publicKey.export({ type: "spki", format: "pem" }));
   await writeSecret(files.tokenFile, tokenFile(users.values()));
   await writeFile(files.auditPolicy, AUDIT_POLICY);
-  // The log is there from the start, so that reading it needs no special case.
+  // The log exists from the start, so that reading it needs no special case.
   await writeFile(files.auditLog, "");
 }
 

@@ -4,16 +4,16 @@ import { setTimeout as delay } from "node:timers/promises";
 import { PortTakenError, saysPortTaken } from "./ports.ts";
 import type { Exit, SupervisedProcess, Supervisor } from "./supervisor.ts";
 
-/** Two busy cores and a cold disk: 1 to 3 s is usual. */
+/** It usually takes 1 to 3 s, but two busy cores and a cold disk are slower. */
 const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 25;
-/** An API server with open watches takes 30 s and more to end by itself; by then it has said good-bye to everybody. */
+/** An API server with open watches takes 30 s or more to end. By this time, it has closed all its watches. */
 const STOP_TIMEOUT_MS = 3_000;
-/** Lines of a log that go into an error. */
+/** The number of log lines in an error. */
 const TAIL_LINES = 20;
 
 export interface ComponentSpec {
-  /** Path of the binary; its last part is the name. */
+  /** The path of the binary. Its last part is the component's name. */
   readonly binary: string;
   readonly args: readonly string[];
   readonly cwd: string;
@@ -30,7 +30,7 @@ export class Component {
   #process: SupervisedProcess | undefined;
   #stopping = false;
 
-  /** @param onDeath told when it ends without having been stopped. */
+  /** @param onDeath called when the program ends without being stopped */
   constructor(supervisor: Supervisor, spec: ComponentSpec, onDeath: (error: Error) => void) {
     this.name = basename(spec.binary);
     this.logFile = join(spec.logs, `${this.name}.log`);
@@ -44,8 +44,8 @@ export class Component {
   }
 
   /**
-   * Starts it and waits until `ready` says true.
-   * Throws PortTakenError when it could not have its port, and else an error with the end of its log.
+   * Starts the program and waits until `ready` returns true.
+   * Throws PortTakenError if its port is taken, and otherwise an error with the end of its log.
    */
   async start(ready: () => Promise<boolean>): Promise<void> {
     const { binary, args, cwd } = this.#spec;
@@ -57,7 +57,7 @@ export class Component {
       command: binary,
       args,
       cwd,
-      // GOGC: half of the garbage collector's work for some memory. Nothing of the caller's environment is meant for it.
+      // GOGC trades memory for half of the garbage collector's work. The caller's environment isn't passed on.
       env: { PATH: process.env["PATH"], HOME: cwd, GOGC: "200" },
       logFile: this.logFile,
     });
@@ -66,7 +66,7 @@ export class Component {
     void running.exited.then((exit) => this.#ended(exit));
   }
 
-  /** Ends it and waits for its end; SIGKILL when it takes too long. Does nothing when it does not run. */
+  /** Ends the program and waits for its end. Sends SIGKILL if that takes too long. Does nothing if it isn't running. */
   async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
     const running = this.#process;
     if (!running) return;

@@ -6,11 +6,11 @@ import { CONTROLLER_MANAGER, SCHEDULER } from "./users.ts";
 export interface Layout {
   readonly dir: string;
   readonly logs: string;
-  /** Data of etcd. */
+  /** The data of etcd. */
   readonly data: string;
   /** The API server's certificate and the keys of service accounts. */
   readonly pki: string;
-  /** Also the certificate authority for clients. */
+  /** Also contains the certificate authority for clients. */
   readonly caFile: string;
   readonly schedulerCaFile: string;
   readonly tokenFile: string;
@@ -42,7 +42,7 @@ export function layout(dir: string): Layout {
   };
 }
 
-/** No fsync: the data are as temporary as the cluster, and a disk that is slow to sync slows every write of a test. */
+/** Disables fsync: the data is as temporary as the cluster, and a slow disk would slow down every write of a test. */
 export function etcdArgs(files: Layout, clientUrl: string): string[] {
   return [
     "--name=default",
@@ -71,21 +71,21 @@ export function apiServerArgs(files: Layout, etcdUrl: string, port: number): str
     "--service-cluster-ip-range=10.0.0.0/24",
     "--allow-privileged=true",
     "--kubelet-preferred-address-types=InternalIP",
-    // The only API server of its cluster: nobody looks its address up.
+    // This is the only API server of its cluster, so nothing looks up its address.
     "--endpoint-reconciler-type=none",
     "--profiling=false",
     `--audit-policy-file=${files.auditPolicy}`,
     `--audit-log-path=${files.auditLog}`,
-    // Never rotated: counts are read from one file. In MB.
+    // In MB. The log is never rotated, because counts are read from one file.
     "--audit-log-maxsize=1000000",
     "--v=1",
   ];
 }
 
-/** Requests per second that the controllers may make: the default, 20, would be what a load test measures. */
+/** The number of requests per second that controllers may send. A load test would otherwise measure the default, 20. */
 const CLIENT_RATE = ["--kube-api-qps=500", "--kube-api-burst=1000"];
 
-/** Controllers for things that no test-bed has: disks, cloud routes, certificates of kubelets. */
+/** Controllers for things that no test-bed has: disks, cloud routes, and kubelet certificates. */
 const IDLE_CONTROLLERS = [
   "persistentvolume-attach-detach-controller",
   "persistentvolume-expander-controller",
@@ -102,12 +102,12 @@ export function controllerManagerArgs(files: Layout): string[] {
     `--kubeconfig=${kubeconfigFile(files.kubeconfigs, CONTROLLER_MANAGER)}`,
     `--service-account-private-key-file=${files.serviceAccountKey}`,
     `--root-ca-file=${files.caFile}`,
-    // Each controller with the rights of its own role, as in a real cluster.
+    // Each controller has the permissions of its own role, as in a real cluster.
     "--use-service-account-credentials=true",
     `--controllers=*,${IDLE_CONTROLLERS.map((name) => `-${name}`).join(",")}`,
     "--leader-elect=false",
     "--secure-port=0",
-    // A lost node is noticed in 10 s instead of 50.
+    // Detects a lost node in 10 s instead of 50.
     "--node-monitor-grace-period=10s",
     "--node-monitor-period=2s",
     ...CLIENT_RATE,
@@ -115,7 +115,7 @@ export function controllerManagerArgs(files: Layout): string[] {
   ];
 }
 
-/** The port is there to be asked whether it is ready. */
+/** The port only serves the readiness check. */
 export function schedulerArgs(files: Layout, port: number): string[] {
   return [
     `--kubeconfig=${kubeconfigFile(files.kubeconfigs, SCHEDULER)}`,

@@ -1,4 +1,4 @@
-/** As much of the distinguished encoding rules (X.690) as a certificate takes. Each function returns one value. */
+/** The part of the distinguished encoding rules (X.690) that a certificate needs. Each function returns one value. */
 
 const CONSTRUCTED = 0x20;
 const CONTEXT = 0x80;
@@ -11,12 +11,12 @@ export function set(...values: Buffer[]): Buffer {
   return value(0x11 | CONSTRUCTED, Buffer.concat(values));
 }
 
-/** An integer from its big-endian bytes, taken as positive. */
+/** Encodes a non-negative integer from its big-endian bytes. */
 export function integer(bytes: Buffer): Buffer {
   let at = 0;
   while (at < bytes.length - 1 && bytes[at] === 0) at += 1;
   const short = bytes.subarray(at);
-  // A first bit of 1 would make it negative.
+  // A leading 1 bit would make the number negative.
   return value(0x02, (short[0] ?? 0) & 0x80 ? Buffer.concat([Buffer.of(0), short]) : short);
 }
 
@@ -24,7 +24,7 @@ export function boolean(is: boolean): Buffer {
   return value(0x01, Buffer.of(is ? 0xff : 0));
 }
 
-/** @param unused bits at the end of the last byte that do not count. */
+/** @param unused the number of bits at the end of the last byte that don't count */
 export function bitString(bytes: Buffer, unused = 0): Buffer {
   return value(0x03, Buffer.concat([Buffer.of(unused), bytes]));
 }
@@ -37,18 +37,18 @@ export function utf8String(text: string): Buffer {
   return value(0x0c, Buffer.from(text));
 }
 
-/** A time in whole seconds, with a year of four digits. */
+/** Encodes a time in whole seconds, with a four-digit year. */
 export function generalizedTime(at: Date): Buffer {
   return value(0x18, Buffer.from(`${at.toISOString().slice(0, 19).replaceAll(/[-:T]/g, "")}Z`));
 }
 
-/** An object identifier in its dotted form. */
+/** Encodes an object identifier from its dotted form. */
 export function objectId(dotted: string): Buffer {
   const [first = 0, second = 0, ...rest] = dotted.split(".").map(Number);
   return value(0x06, Buffer.concat([first * 40 + second, ...rest].map(base128)));
 }
 
-/** A constructed value with a context tag: `[tag]`. */
+/** Encodes a constructed value with a context tag: `[tag]`. */
 export function explicit(tag: number, content: Buffer): Buffer {
   return value(CONTEXT | CONSTRUCTED | tag, content);
 }

@@ -5,16 +5,16 @@ import { promisify } from "node:util";
 import { MissingToolError } from "./missing.ts";
 import { CONTROL_PLANE } from "./versions.ts";
 
-/** The oldest Go that the modules in tools/ build with. */
+/** The oldest Go that can build the modules in tools/. */
 const MINIMUM_GO = { major: 1, minor: 26 };
 
-/** Where Go's own archive and Debian's packages (golang-1.26-go) put it without touching PATH. */
+/** Where Go's own archive and Debian's packages (golang-1.26-go) install it without changing PATH. */
 const LOCAL_GO = "/usr/local/go/bin/go";
 const DEBIAN_LIB = "/usr/lib";
 
 /**
- * Path of the first Go that is new enough: on PATH, else where installers put it.
- * Throws MissingToolError when there is none.
+ * Returns the path of the first Go that is new enough, on PATH or where installers put it.
+ * Throws MissingToolError if there is none.
  */
 export async function findGo(env: NodeJS.ProcessEnv, elsewhere?: readonly string[]): Promise<string> {
   const found: string[] = [];
@@ -33,17 +33,19 @@ export async function findGo(env: NodeJS.ProcessEnv, elsewhere?: readonly string
   );
 }
 
-/** The user's settings for proxies stay; what would change the result or touch the user's caches does not. */
+/**
+ * Keeps the user's proxy settings, and overrides everything that would change the result or touch the user's caches.
+ */
 export function goEnvironment(env: NodeJS.ProcessEnv, go: string, workDir: string): Record<string, string | undefined> {
   const { GOOS: _os, GOARCH: _arch, GOEXPERIMENT: _experiment, GOROOT: _root, ...rest } = env;
   return {
     ...rest,
-    // Go runs itself.
+    // Go runs itself, so it must be on PATH.
     ...(go === "go" ? {} : { PATH: [dirname(go), env["PATH"]].filter(Boolean).join(delimiter) }),
     GOFLAGS: "-modcacherw",
     GOWORK: "off",
     GOTOOLCHAIN: "local",
-    // None of the commands needs C, and a machine without a C compiler can build them too.
+    // None of the commands needs C, so a machine without a C compiler can build them.
     CGO_ENABLED: "0",
     GOCACHE: join(workDir, "gocache"),
     GOMODCACHE: join(workDir, "gomodcache"),
@@ -51,7 +53,7 @@ export function goEnvironment(env: NodeJS.ProcessEnv, go: string, workDir: strin
   };
 }
 
-/** Whether a version as Go spells it (`go1.26.8`) can build the modules in tools/. */
+/** Whether a Go version (`go1.26.8`) can build the modules in tools/. */
 export function isNewEnough(goVersion: string): boolean {
   const match = /^go(\d+)\.(\d+)/.exec(goVersion);
   if (!match) return false;
@@ -64,10 +66,10 @@ async function usualPlaces(): Promise<string[]> {
   return [LOCAL_GO, ...versioned.map((name) => join(DEBIAN_LIB, name, "bin", "go"))];
 }
 
-/** Undefined when there is no such program. */
+/** Returns undefined if there is no such program. */
 async function versionOf(go: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
   try {
-    // `local`: never the newer toolchain that a go.mod asks for, which would have to be downloaded.
+    // `local` keeps Go from downloading the newer toolchain that a go.mod requests.
     const { stdout } = await promisify(execFile)(go, ["env", "GOVERSION"], { env: { ...env, GOTOOLCHAIN: "local" } });
     return stdout.trim();
   } catch (error) {

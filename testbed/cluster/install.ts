@@ -4,15 +4,15 @@ import { RBAC } from "./access.ts";
 import { type ApiClient, ApiError, type ApiObject } from "./api.ts";
 import { readManifests } from "./manifests.ts";
 
-/** The manifests that people install. */
+/** The manifests that users install. */
 export const DEPLOY_DIR = join(import.meta.dirname, "..", "..", "deploy");
 
-/** A CRD is established within a second; more is a fault. */
+/** A CRD is usually established within a second, so a longer wait is a fault. */
 const ESTABLISHED_TIMEOUT_MS = 30_000;
 const POLL_MS = 20;
 const CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/** What is installed beside CRDs: the operator's rights, but not the operator, which runs outside of the cluster. */
+/** What to install besides CRDs: the operator's permissions, but not the operator, which runs outside the cluster. */
 const KIND_PATHS: Readonly<Record<string, (namespace: string) => string>> = {
   Namespace: () => "/api/v1/namespaces",
   ServiceAccount: (namespace) => `/api/v1/namespaces/${namespace}/serviceaccounts`,
@@ -23,8 +23,8 @@ const KIND_PATHS: Readonly<Record<string, (namespace: string) => string>> = {
 };
 
 /**
- * Prepares a cluster for an operator that runs outside of it, as the service account that is shipped
- * (`operatorKubeconfig`): the CRDs, and the rights as they are shipped.
+ * Prepares a cluster for an operator that runs outside it with the shipped service account (`operatorKubeconfig`).
+ * Installs the CRDs and the shipped permissions.
  */
 export async function installBerth(api: ApiClient, dir: string = DEPLOY_DIR): Promise<void> {
   await installCrds(api, join(dir, "crds"));
@@ -57,7 +57,7 @@ interface Crd extends ApiObject {
   readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
 }
 
-/** Established comes a moment before the API server really serves the kind, so a list is the proof. */
+/** The Established condition is set shortly before the API server serves the kind, so only a list proves it. */
 async function waitUntilServed(api: ApiClient, name: string): Promise<void> {
   const deadline = performance.now() + ESTABLISHED_TIMEOUT_MS;
   for (;;) {
@@ -77,7 +77,7 @@ async function answers(api: ApiClient, path: string): Promise<boolean> {
     await api.get(path);
     return true;
   } catch (error) {
-    // 404: not in the API yet. 429: its watch cache is being filled ("storage is (re)initializing").
+    // 404: not in the API yet. 429: the API server is filling its watch cache ("storage is (re)initializing").
     if (error instanceof ApiError && (error.status === 404 || error.status === 429)) return false;
     throw error;
   }

@@ -4,15 +4,15 @@ import { join } from "node:path";
 import { stringify } from "yaml";
 import type { KeyPair } from "./client-ca.ts";
 
-/** How a kubeconfig proves who its user is. */
+/** How a kubeconfig authenticates its user. */
 export type KubeconfigIdentity = { readonly token: string } | KeyPair;
 
-/** The file in which a folder keeps the kubeconfig of a user; user names hold colons and slashes. */
+/** Returns the file for a user's kubeconfig in a folder. User names contain colons and slashes. */
 export function kubeconfigFile(dir: string, user: string): string {
   return join(dir, `${user.replaceAll(/[^A-Za-z0-9._-]/g, "_")}.kubeconfig`);
 }
 
-/** Writes a kubeconfig with a client certificate into a file of its own and returns the file's path. */
+/** Writes a kubeconfig with a client certificate to its own file and returns the path. */
 export async function writeCertificateKubeconfig(
   dir: string,
   server: string,
@@ -25,7 +25,7 @@ export async function writeCertificateKubeconfig(
   return path;
 }
 
-/** A kubeconfig with one context that needs no other file. `ca` is a PEM text. */
+/** Renders a kubeconfig with one context that needs no other file. `ca` is in PEM. */
 export function renderKubeconfig(server: string, ca: string, user: string, identity: KubeconfigIdentity): string {
   const cluster = "berth-testbed";
   const proof =

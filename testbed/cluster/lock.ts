@@ -4,30 +4,33 @@ import { mkdir, open, readFile, rename, rm, stat, utimes } from "node:fs/promise
 import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
-/** The holder touches its lock this often; the same interval is how often a waiter looks. */
+/** How often the holder touches its lock, and how often a waiter checks it. */
 const TOUCH_MS = 500;
-/** Untouched for longer, a lock is stale whatever its pid says: its holder may live in another pid namespace. */
+/**
+ * A lock that wasn't touched for this long is stale regardless of its pid, because its holder may live in another pid
+ * namespace.
+ */
 const STALE_MS = 30_000;
 
 interface Holder {
   readonly pid: number;
-  /** Start time of the process in clock ticks since boot: a pid is used again, the pair is not. */
+  /** The start time of the process in clock ticks since boot. A pid can be reused, but not the pair. */
   readonly started: string;
-  /** The pid namespace in which `pid` means something. */
+  /** The pid namespace that `pid` belongs to. */
   readonly namespace: string;
 }
 
 export interface LockOptions {
   readonly signal?: AbortSignal;
-  /** Called once when somebody else holds the lock, with its pid. */
+  /** Called once if another process holds the lock, with its pid. */
   readonly onWait?: (pid: number) => void;
   readonly touchMs?: number;
   readonly staleMs?: number;
 }
 
 /**
- * Runs `fn` while this process holds the lock file at `path`, waiting for other holders. A lock whose holder is gone
- * is taken over. It saves double work; it does not fence: what `fn` publishes must be published atomically.
+ * Runs `fn` while this process holds the lock file at `path`. Waits for other holders, and takes over a lock whose
+ * holder is gone. The lock only avoids duplicate work. It doesn't fence, so `fn` must publish its results atomically.
  */
 export async function withLock<T>(path: string, fn: () => Promise<T>, options: LockOptions = {}): Promise<T> {
   await mkdir(dirname(path), { recursive: true });
@@ -42,14 +45,15 @@ export async function withLock<T>(path: string, fn: () => Promise<T>, options: L
     return await fn();
   } finally {
     clearInterval(touch);
-    // Somebody may have judged us stale (a suspended laptop) and hold the lock now: it is not ours to remove.
+    // Another process may have judged this one stale (a suspended laptop) and may hold the lock now. Don't remove its
+    // lock.
     if ((await readFile(path, "utf8").catch(() => "")) === token) await rm(path, { force: true });
   }
 }
 
 async function acquire(path: string, options: LockOptions): Promise<string> {
   const { staleMs = STALE_MS, touchMs = TOUCH_MS, signal, onWait } = options;
-  // Random, since two parts of one process may want the same lock.
+  // The token is random because two parts of one process may want the same lock.
   const token = `${JSON.stringify({ ...self(), nonce: randomBytes(8).toString("hex") })}\n`;
   let told = false;
   for (;;) {
@@ -101,7 +105,7 @@ function parseHolder(text: string): Holder | undefined {
     if (typeof pid !== "number" || typeof started !== "string" || typeof namespace !== "string") return undefined;
     return { pid, started, namespace };
   } catch {
-    // Created and not written yet, or its writer was killed in between: its age decides.
+    // The file was created but not written, or its writer was killed in between. Its age decides.
     return undefined;
   }
 }
@@ -113,7 +117,7 @@ function isStale(held: Held, staleMs: number): boolean {
   return processStart(holder.pid) !== holder.started;
 }
 
-/** Moves the stale lock aside first: of two waiters that saw it, only one gets the file. */
+/** Moves the stale lock aside first. If two waiters saw it, only one of them gets the file. */
 async function takeAway(path: string, text: string): Promise<void> {
   const aside = `${path}.stale-${process.pid}`;
   try {
@@ -121,7 +125,7 @@ async function takeAway(path: string, text: string): Promise<void> {
   } catch {
     return;
   }
-  // The other waiter was quicker and this is its fresh lock: give it back unless a third one stands there already.
+  // Another waiter was faster, and this is its new lock. Restore it unless a third lock already exists.
   if ((await readFile(aside, "utf8").catch(() => text)) !== text) await restore(aside, path);
   await rm(aside, { force: true });
 }
@@ -143,11 +147,14 @@ function pidNamespace(): string {
   }
 }
 
-/** Start time of a living process (field 22 of proc_pid_stat(5)); undefined if there is none, or only a zombie. */
+/**
+ * Returns the start time of a live process (field 22 of proc_pid_stat(5)). Returns undefined if there is none or if
+ * it's a zombie.
+ */
 export function processStart(pid: number): string | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The command, field 2, may hold spaces and parentheses: count from the last closing one.
+    // Field 2, the command, may contain spaces and parentheses, so start after the last closing one.
     const [state, ...fields] = text.slice(text.lastIndexOf(")") + 2).split(" ");
     return state === "Z" || state === "X" ? undefined : fields[18];
   } catch {

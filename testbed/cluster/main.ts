@@ -1,4 +1,4 @@
-/** `npm run cluster`: a control plane to play with. See arguments.ts for what it takes. */
+/** `npm run cluster` starts a control plane to experiment with. See arguments.ts for its arguments. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
@@ -12,12 +12,12 @@ import { MissingToolError } from "./missing.ts";
 import { showProgress } from "./progress.ts";
 import { announceCluster, runningClusters } from "./running.ts";
 
-/** What a shell says for a command that is not there. */
+/** The exit code of a shell if a command doesn't exist. */
 const EXIT_NOT_FOUND = 127;
-/** What a shell adds to the number of the signal that ended a command. */
+/** A shell adds this to the number of the signal that ended a command. */
 const EXIT_SIGNAL = 128;
 const EXIT_USAGE = 2;
-/** Of the images that are built here. */
+/** The tag of the images that are built here. */
 const IMAGE_TAG = "e2e";
 
 const progress = showProgress();
@@ -25,7 +25,7 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   progress.clear();
-  // These tell people what to do about it; a stack trace would only hide that.
+  // These errors tell people what to do. A stack trace would hide that.
   if (!(error instanceof MissingToolError)) throw error;
   console.error(error.message);
   process.exitCode = 1;
@@ -48,7 +48,7 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 async function keep(withNode: boolean): Promise<number> {
-  // Until it runs, Ctrl-C just ends this process, and everything with it.
+  // Until the cluster runs, Ctrl-C just ends this process and everything with it.
   await using cluster = await start(withNode);
   const interrupted = untilInterrupted();
   const takeBack = await announceCluster({ kubeconfig: cluster.kubeconfig, hasNode: withNode });
@@ -81,12 +81,12 @@ async function run(command: string, args: readonly string[], withNode: boolean):
 async function start(withNode: boolean): Promise<Cluster | NodeCluster> {
   const cluster = withNode ? await startNode() : await startCluster({ progress });
   progress.clear();
-  // With a node, the operator is installed by its chart, which brings its own.
+  // With a node, the chart installs the operator and its own CRDs.
   if (!withNode) await installBerth(cluster.api);
   return cluster;
 }
 
-/** Loaded only when it is asked for: it is much more, and other systems than Linux have nothing to do with it. */
+/** Loads the modules for a real node only when needed, because they're large and work only on Linux. */
 async function startNode(): Promise<NodeCluster> {
   const { startNodeCluster } = await import("../real-node/node-cluster.ts");
   const { buildImages } = await import("../images/images.ts");
@@ -99,7 +99,7 @@ async function runAgainst(kubeconfig: string, command: string, args: readonly st
   progress.clear();
   const path = [tools, process.env["PATH"]].filter(Boolean).join(delimiter);
   const child = spawn(command, args, { stdio: "inherit", env: { ...process.env, KUBECONFIG: kubeconfig, PATH: path } });
-  // Ctrl-C reaches the command as well, since it has the same terminal; what it makes of it is its own affair.
+  // Ctrl-C also reaches the command, because it shares the terminal. The command decides what to do with it.
   const ignore = () => {};
   const pass = () => child.kill("SIGTERM");
   process.on("SIGINT", ignore);
@@ -117,7 +117,7 @@ async function runAgainst(kubeconfig: string, command: string, args: readonly st
   }
 }
 
-/** A second Ctrl-C does not wait for anything: what this process started ends with it. */
+/** A second Ctrl-C ends this process immediately, and everything that it started ends with it. */
 function untilInterrupted(): Promise<void> {
   return new Promise((resolve) => {
     let seen = false;

@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { parseAllDocuments } from "yaml";
 import type { ApiObject } from "./api.ts";
 
-/** Kustomize's list of a folder's files, which is no object of a cluster. */
+/** Kustomize's list of the files in a folder. It isn't a Kubernetes object. */
 const KUSTOMIZATION = "kustomization.yaml";
 
-/** All objects in the YAML files of a folder, in the order of the files' names; folders in it are left alone. */
+/** Reads all objects in the YAML files of a folder, in the order of the file names. Ignores subfolders. */
 export async function readManifests(dir: string): Promise<ApiObject[]> {
   const names = (await readdir(dir)).filter((name) => /\.ya?ml$/.test(name) && name !== KUSTOMIZATION).sort();
   const files = await Promise.all(
@@ -15,14 +15,14 @@ export async function readManifests(dir: string): Promise<ApiObject[]> {
   return files.flat();
 }
 
-/** The objects in a text of YAML documents. `name` stands for the text in errors. */
+/** Parses the objects in a multi-document YAML text. Errors refer to the text by `name`. */
 export function parseManifests(text: string, name: string): ApiObject[] {
   const objects: ApiObject[] = [];
   for (const document of parseAllDocuments(text)) {
     const [error] = document.errors;
     if (error) throw new Error(`${name}: ${error.message}`);
     const object: unknown = document.toJS();
-    // A document of nothing but comments.
+    // The document contains only comments.
     if (object === null) continue;
     if (!isApiObject(object)) throw new Error(`${name} holds something without kind and name`);
     objects.push(object);

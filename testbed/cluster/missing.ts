@@ -1,4 +1,4 @@
-/** Something on this machine is missing or too small; the message says what, and how to get it. */
+/** This machine lacks something or is too small. The message says what, and how to get it. */
 export class MissingToolError extends Error {
   override readonly name = "MissingToolError";
 }

@@ -3,18 +3,19 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 
 /**
- * From here on, below what a kernel lends to outgoing connections and to listeners that name no port (Linux: 32768 and
- * above): of those a busy machine takes many a second, and one may be the port that was just found free.
+ * The first port to choose. The range is below the one that the kernel uses for outgoing connections and for listeners
+ * without a fixed port (Linux: 32768 and above). A busy machine takes many of those per second, possibly the one that
+ * was just found free.
  */
 const FIRST_PORT = 20_000;
 const PORTS = 10_000;
-/** Where so many are taken in a row there is none. */
+/** If this many ports in a row are taken, no port is free. */
 const CHOICES = 100;
 
 /**
- * A TCP port on loopback, or on another address, that is free now. Somebody may take it before it is used: whoever binds it
- * must be ready to ask again (see `retryOnTakenPort`).
- * @param host every address of the machine where it is empty
+ * Returns a TCP port that is free now, on loopback or on another address. Another process may take it before the caller
+ * binds it, so the caller must be able to ask again (see `retryOnTakenPort`).
+ * @param host if empty, the port is free on every address of the machine
  */
 export async function freePort(host = "127.0.0.1"): Promise<number> {
   for (let choice = 0; choice < CHOICES; choice += 1) {
@@ -43,10 +44,10 @@ export class PortTakenError extends Error {
   override readonly name = "PortTakenError";
 }
 
-/** Times that a port is chosen anew; losing the race even once is rare. */
+/** How often to choose another port. Losing the race even once is rare. */
 const PORT_ATTEMPTS = 5;
 
-/** Runs `fn` with a free port, and again with another one when it throws PortTakenError. */
+/** Runs `fn` with a free port, and again with another port if it throws PortTakenError. */
 export async function retryOnTakenPort<T>(
   fn: (port: number) => Promise<T>,
   choose: () => Promise<number> = freePort,
@@ -60,7 +61,7 @@ export async function retryOnTakenPort<T>(
   }
 }
 
-/** Whether a log tells that a port was taken (the words of Go's net package for EADDRINUSE). */
+/** Whether a log says that a port was taken. This is the text of Go's net package for EADDRINUSE. */
 export function saysPortTaken(log: string): boolean {
   return log.includes("address already in use");
 }

@@ -1,20 +1,20 @@
 import type { Writable } from "node:stream";
 
-/** Without a terminal, a line this often shows that something is still going on, and a log stays short. */
+/** Without a terminal, one line per interval shows that work continues, and the log stays short. */
 const PLAIN_INTERVAL_MS = 15_000;
-/** Slow enough to read, quick enough to look alive. */
+/** Slow enough to read, and fast enough to look active. */
 const LIVE_INTERVAL_MS = 120;
 
 export interface Progress {
-  /** Replaces what is shown as going on now. Cheap: call it as often as you like. */
+  /** Replaces the current status text. This is cheap, so call it as often as you like. */
   update(text: string): void;
-  /** Writes a line that stays. */
+  /** Writes a permanent line. */
   line(text: string): void;
-  /** Takes away what is shown as going on. */
+  /** Removes the status text. */
   clear(): void;
 }
 
-/** Shows progress on a stream: one live line on a terminal, a plain line every 15 s elsewhere. */
+/** Shows progress on a stream: one live line on a terminal, or a plain line every 15 s elsewhere. */
 export function showProgress(
   stream: Writable & { isTTY?: boolean; columns?: number } = process.stderr,
   now: () => number = () => performance.now(),
@@ -38,7 +38,7 @@ class LiveLine implements Progress {
   update(text: string): void {
     if (this.#now() - this.#drawnAt < LIVE_INTERVAL_MS) return;
     this.#drawnAt = this.#now();
-    // A line that wraps cannot be taken back with one carriage return. Some terminals say that they have no columns.
+    // A carriage return can't overwrite a line that wraps. Some terminals report zero columns.
     this.#stream.write(`\r\x1b[2K${text.slice(0, (this.#stream.columns || 80) - 1)}`);
   }
 
@@ -77,7 +77,7 @@ class PlainLines implements Progress {
   clear(): void {}
 }
 
-/** `4m05s`: how long something has been going on. */
+/** Formats a duration, for example `4m05s`. */
 export function duration(ms: number): string {
   const seconds = Math.floor(ms / 1000);
   const minutes = Math.floor(seconds / 60);

@@ -6,20 +6,23 @@ import { processStart } from "./lock.ts";
 
 const PROJECT_DIR = join(import.meta.dirname, "..", "..");
 
-/** A cluster that some process keeps running for this checkout. */
+/** A cluster that a process keeps running for this checkout. */
 export interface RunningCluster {
   readonly kubeconfig: string;
-  /** Process that started it, and with which it ends. */
+  /** The process that started the cluster. The cluster ends with it. */
   readonly pid: number;
-  /** Start time of that process in clock ticks since boot. */
+  /** The start time of that process in clock ticks since boot. */
   readonly started: string;
   /** Milliseconds since the epoch. */
   readonly announcedAt: number;
-  /** Whether it has a real node. */
+  /** Whether the cluster has a real node. */
   readonly hasNode: boolean;
 }
 
-/** Lets `npm run cluster -- COMMAND` find a cluster that this process keeps. Returns how to take that back. */
+/**
+ * Announces a cluster of this process, so that `npm run cluster -- COMMAND` finds it. Returns a function that withdraws
+ * the announcement.
+ */
 export async function announceCluster(
   cluster: { readonly kubeconfig: string; readonly hasNode?: boolean },
   env?: NodeJS.ProcessEnv,
@@ -35,13 +38,16 @@ export async function announceCluster(
     hasNode,
   };
   await mkdir(dir, { recursive: true, mode: 0o700 });
-  // A reader never sees half of it.
+  // Renaming the file means that a reader never sees half of it.
   await writeFile(`${file}.new`, JSON.stringify(running), { mode: 0o600 });
   await rename(`${file}.new`, file);
   return () => rm(file, { force: true });
 }
 
-/** The clusters of this checkout whose processes live, the newest first. Forgets those of processes that are gone. */
+/**
+ * Returns the clusters of this checkout whose processes are alive, the newest first. Removes the announcements of the
+ * others.
+ */
 export async function runningClusters(env?: NodeJS.ProcessEnv): Promise<RunningCluster[]> {
   const dir = announcementsDir(env);
   const names = await readdir(dir).catch(() => []);
@@ -55,7 +61,7 @@ export async function runningClusters(env?: NodeJS.ProcessEnv): Promise<RunningC
   return running.sort((a, b) => b.announcedAt - a.announcedAt);
 }
 
-/** Each checkout of the project has clusters of its own. */
+/** Each checkout of the project has its own clusters. */
 function announcementsDir(env?: NodeJS.ProcessEnv): string {
   const project = createHash("sha256").update(PROJECT_DIR).digest("hex").slice(0, 12);
   return join(cacheRoot(env), "clusters", project);

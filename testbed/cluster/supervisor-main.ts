@@ -1,11 +1,11 @@
 /**
- * Stands between a process and the programs it starts, so that they end with it however it ends. The kernel closes
- * the IPC channel of a process that was killed with SIGKILL too: that is what the supervisor listens for. It runs in
- * a session of its own, so Ctrl-C on a terminal does not reach the programs before their owner has said good-bye.
+ * Runs between a process and the programs that it starts, so that they end with it in any case. The kernel closes the
+ * IPC channel of a process even when SIGKILL ends it, and the supervisor listens for that. It runs in its own session,
+ * so Ctrl-C on a terminal doesn't reach the programs before their owner ends them properly.
  *
- * Guaranteed: when the channel closes, the process groups of all programs get SIGKILL, then the command that the
- * arguments name, if they do, is run, and the directory is removed.
- * Not guaranteed: programs that leave their process group; a SIGKILL to the supervisor and its owner at once.
+ * Guaranteed: when the channel closes, the process groups of all programs get SIGKILL. Then the supervisor runs the
+ * command that its arguments name, if any, and removes the directory.
+ * Not guaranteed: programs that leave their process group, and a SIGKILL to the supervisor and its owner at once.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, mkdirSync, openSync, rmSync } from "node:fs";
@@ -14,7 +14,7 @@ import type { FromSupervisor, ProcessSpec, ToSupervisor } from "./supervisor-pro
 const [dir, ...afterwards] = process.argv.slice(2);
 if (!dir || !process.send) throw new Error("supervisor-main.ts is started by supervisor.ts");
 
-/** Longer than the kernel takes to let go of what belonged to programs that were killed. */
+/** Longer than the kernel needs to release the resources of killed programs. */
 const AFTERWARDS_TIMEOUT_MS = 30_000;
 
 const children = new Map<string, ChildProcess>();
@@ -26,18 +26,18 @@ process.on("message", (message: ToSupervisor) => {
   else end();
 });
 process.on("disconnect", end);
-// Only the owner ends the supervisor; a signal to the whole session of a terminal must not.
+// Only the owner ends the supervisor. A signal to the whole session of a terminal must not end it.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
 process.on("exit", () => {
   const [command, ...args] = afterwards;
   if (command !== undefined) {
     spawnSync(command, args, { stdio: ["ignore", "ignore", "inherit"], timeout: AFTERWARDS_TIMEOUT_MS });
   }
-  // Retries: a grandchild may be dying still, and have written a file in between.
+  // Retry because a dying grandchild may have written a file in the meantime.
   rmSync(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
 });
 
-// The owner may have gone while this process was loading: its `disconnect` came before anybody listened.
+// The owner may have ended while this process was loading, before it listened for `disconnect`.
 if (process.connected) {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
   say({ type: "ready" });
@@ -57,7 +57,7 @@ function start(spec: ProcessSpec): void {
     cwd: spec.cwd,
     env: { ...spec.env },
     stdio: ["ignore", log, log],
-    // A process group of its own: what the program starts (a compiler, a plug-in) is ended with it.
+    // A separate process group, so that what the program starts (a compiler, a plug-in) ends with it.
     detached: true,
   });
   closeSync(log);
@@ -90,6 +90,6 @@ function killGroup(child: ChildProcess, signalName: NodeJS.Signals): void {
   try {
     if (child.pid !== undefined) process.kill(-child.pid, signalName);
   } catch {
-    // Gone already.
+    // The process has already ended.
   }
 }

@@ -15,17 +15,17 @@ export interface Exit {
 export interface SupervisedProcess {
   readonly name: string;
   readonly pid: number;
-  /** Resolves when the program has ended; never rejects. */
+  /** Resolves when the program has ended, and never rejects. */
   readonly exited: Promise<Exit>;
-  /** Undefined while it runs. */
+  /** Undefined while the program runs. */
   readonly exit: Exit | undefined;
-  /** Sends a signal to its process group; does nothing once it has ended. */
+  /** Sends a signal to the program's process group. Does nothing after the program ended. */
   kill(signal: NodeJS.Signals): void;
 }
 
 /**
- * Starts programs that end with this process, also when it is killed with SIGKILL, and a directory that goes with
- * them. See supervisor-main.ts for what is guaranteed.
+ * Starts programs and creates a directory that all end with this process, even if SIGKILL ends it. See
+ * supervisor-main.ts for the guarantees.
  */
 export class Supervisor {
   readonly dir: string;
@@ -45,14 +45,14 @@ export class Supervisor {
   }
 
   /**
-   * Starts the supervisor, which creates `dir` and will remove it.
-   * @param afterwards a command that it runs when all programs have ended, for what else they leave behind
+   * Starts the supervisor, which creates `dir` and later removes it.
+   * @param afterwards a command that the supervisor runs after all programs have ended, to clean up what else they left
    */
   static async start(dir: string, afterwards: readonly string[] = []): Promise<Supervisor> {
     const child = fork(join(import.meta.dirname, "supervisor-main.ts"), [dir, ...afterwards], {
       detached: true,
       stdio: ["ignore", "ignore", "inherit", "ipc"],
-      // Inspector or loader flags of a test runner are not meant for it.
+      // The inspector or loader flags of a test runner must not apply to the supervisor.
       execArgv: [],
       env: { PATH: process.env["PATH"], NODE_NO_WARNINGS: "1" },
     });
@@ -64,12 +64,12 @@ export class Supervisor {
     return new Supervisor(dir, child);
   }
 
-  /** Whether `end` was called: programs that end now do so because of it. */
+  /** Whether `end` was called, which explains why programs end now. */
   get ending(): boolean {
     return this.#ending;
   }
 
-  /** Starts a program. Rejects when it could not be started. */
+  /** Starts a program. Rejects if it can't be started. */
   spawn(spec: ProcessSpec): Promise<SupervisedProcess> {
     const { name } = spec;
     if (!this.#child.connected) return Promise.reject(new Error(`cannot start ${name}: its supervisor has ended`));
@@ -92,7 +92,7 @@ export class Supervisor {
   }
 
   #say(message: ToSupervisor): void {
-    // A channel that is closed means that the supervisor is gone: #cleanUp settles whatever waits.
+    // A closed channel means that the supervisor is gone. #cleanUp then settles everything that waits.
     if (this.#child.connected) this.#child.send(message, () => {});
   }
 
@@ -117,13 +117,13 @@ export class Supervisor {
     return waiting;
   }
 
-  /** After an ordinary end there is nothing to do. It is for a supervisor that was killed itself. */
+  /** Does nothing after a normal end. It ends the programs if the supervisor itself was killed. */
   async #cleanUp(): Promise<void> {
     for (const running of this.#running.values()) {
       try {
         process.kill(-running.pid, "SIGKILL");
       } catch {
-        // Gone already.
+        // The process has already ended.
       }
       running.end({ code: null, signal: "SIGKILL" });
     }

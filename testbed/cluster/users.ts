@@ -1,20 +1,20 @@
 import { randomBytes } from "node:crypto";
 
-/** Somebody whom the API server knows by a token. */
+/** A user whom the API server knows by a token. */
 export interface User {
   readonly name: string;
   readonly groups: readonly string[];
   readonly token: string;
 }
 
-/** Full rights, whatever RBAC says. */
+/** A user with all permissions, independent of RBAC. */
 export const ADMIN = "berth-admin";
-/** The operator under test: the service account of deploy/, with the rights that its chart gives to it and no other. */
+/** The operator under test: the service account of deploy/, with only the permissions that its chart grants. */
 export const OPERATOR = "system:serviceaccount:berth-system:berth-operator";
-/** All simulated nodes; its rights are those of the ClusterRole of the same name. */
+/** The user of all simulated nodes. The ClusterRole of the same name grants its permissions. */
 export const NODE = "berth-node";
 
-/** Users of the parts of the control plane; the API server's own RBAC bootstrap gives them their rights. */
+/** Users of the control plane's components. The API server's RBAC bootstrap grants their permissions. */
 export const CONTROLLER_MANAGER = "system:kube-controller-manager";
 export const SCHEDULER = "system:kube-scheduler";
 
@@ -26,7 +26,7 @@ const WELL_KNOWN: readonly { name: string; groups: readonly string[] }[] = [
   { name: SCHEDULER, groups: [] },
 ];
 
-/** The users of a new cluster, each with a token of its own. */
+/** Creates the users of a new cluster, each with its own token. */
 export function makeUsers(more: readonly { name: string; groups?: readonly string[] }[] = []): Map<string, User> {
   const users = new Map<string, User>();
   for (const { name, groups = [] } of [...WELL_KNOWN, ...more]) {
@@ -35,7 +35,7 @@ export function makeUsers(more: readonly { name: string; groups?: readonly strin
   return users;
 }
 
-/** The file for `--token-auth-file`: token, user, uid, "groups". */
+/** Renders the file for `--token-auth-file`: token, user, uid, "groups". */
 export function tokenFile(users: Iterable<User>): string {
   return [...users]
     .map(({ name, groups, token }) => {

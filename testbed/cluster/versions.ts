@@ -3,47 +3,49 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { MissingToolError } from "./missing.ts";
 
-/** The Go modules of tools; their go.mod files are the only place where a version is written. */
+/** The Go modules of tools. Their go.mod files are the only place that states a version. */
 export const TOOLS_DIR = join(import.meta.dirname, "tools");
 
-/** One Go module of tools and the commands that are built from it. */
+/** One Go module of tools, and the commands that are built from it. */
 export interface ToolModule {
-  /** Folder with go.mod and go.sum. */
+  /** The folder with go.mod and go.sum. */
   readonly dir: string;
-  /** Module whose version stands for all of its commands. */
+  /** The module whose version applies to all of the commands. */
   readonly module: string;
-  /** Release of that module, with its leading `v`. */
+  /** The release of that module, with the leading `v`. */
   readonly version: string;
-  /** Import path of each command, by the name of its binary. */
+  /** The import path of each command, by the name of its binary. */
   readonly commands: Readonly<Record<string, string>>;
-  /** Flags for the linker, in one string. */
+  /** Linker flags in one string. */
   readonly ldflags: string;
-  /** Build tags, where there are any. */
+  /** Build tags, if any. */
   readonly tags?: string;
-  /** Whether it needs a C compiler. */
+  /** Whether the build needs a C compiler. */
   readonly cgo?: boolean;
 }
 
-/** Names of the binaries of the control plane. */
+/** The names of the control plane's binaries. */
 export const CONTROL_PLANE = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] as const;
 export type ControlPlaneBinary = (typeof CONTROL_PLANE)[number];
 
 export const KUBERNETES = "k8s.io/kubernetes";
 const ETCD = "go.etcd.io/etcd/server/v3";
 
-/** Names the minor version of Kubernetes that tests and commands run on, such as `1.30`; the newest unless set. */
+/** The minor version of Kubernetes for tests and commands, such as `1.30`. Defaults to the newest. */
 export const MINOR_VARIABLE = "BERTH_TEST_KUBERNETES";
 
-/** Folder of the newest version; those of older ones have their minor version behind it. */
+/** The folder of the newest version. Folders of older versions end in their minor version. */
 const NEWEST_DIR = "kubernetes";
 const OLDER_DIR = /^kubernetes-(\d+\.\d+)$/;
 
-/** Minor versions that can be built, the oldest first. The oldest is the oldest that Berth supports. */
+/**
+ * Returns the minor versions that can be built, the oldest first. The oldest is the oldest version that Berth supports.
+ */
 export async function kubernetesMinors(toolsDir: string = TOOLS_DIR): Promise<string[]> {
   return [...(await kubernetesDirs(toolsDir)).keys()];
 }
 
-/** Folder of each minor version's module, the oldest version first. */
+/** Returns the folder of each minor version's module, the oldest version first. */
 async function kubernetesDirs(toolsDir: string): Promise<Map<string, string>> {
   const older = (await readdir(toolsDir)).flatMap((name) => {
     const minor = OLDER_DIR.exec(name)?.[1];
@@ -55,14 +57,15 @@ async function kubernetesDirs(toolsDir: string): Promise<Map<string, string>> {
   return new Map(all.sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true })));
 }
 
-/** `1.36` of `v1.36.3`. */
+/** Returns `1.36` for `v1.36.3`. */
 export function minorOf(version: string): string {
   return version.replace(/^v/, "").split(".").slice(0, 2).join(".");
 }
 
 /**
- * The modules to build, in the order of building: etcd warms the standard library and is done in half a minute.
- * Throws MissingToolError for a minor version that there is none of.
+ * Returns the modules to build, in build order. etcd comes first because it warms the cache for the standard library in
+ * half a minute.
+ * Throws MissingToolError for an unknown minor version.
  */
 export async function toolModules(toolsDir: string = TOOLS_DIR, minor?: string): Promise<ToolModule[]> {
   const etcdDir = join(toolsDir, "etcd");
@@ -87,7 +90,7 @@ export async function toolModules(toolsDir: string = TOOLS_DIR, minor?: string):
   ];
 }
 
-/** The version that a go.mod file requires of a module. Throws if it requires none. */
+/** Returns the version of a module that a go.mod file requires. Throws if it requires none. */
 export function requiredVersion(goMod: string, module: string): string {
   for (const line of goMod.split("\n")) {
     const [name, version] = line
@@ -100,8 +103,8 @@ export function requiredVersion(goMod: string, module: string): string {
 }
 
 /**
- * A build from the module proxy knows no Git tag and would call itself `v0.0.0-master+$Format`; clients (and helm's
- * kubeVersion) must see the truth.
+ * A build from the module proxy knows no Git tag and would report `v0.0.0-master+$Format`. Clients (and helm's
+ * kubeVersion) need the real version.
  */
 export function kubernetesVersionFlags(version: string): string {
   const [major = "", minor = ""] = version.replace(/^v/, "").split(".");
@@ -111,7 +114,7 @@ export function kubernetesVersionFlags(version: string): string {
     .join(" ");
 }
 
-/** What a cached build is filed under: anything that changes the binaries changes the key. */
+/** Returns the key of a cached build. Anything that changes the binaries changes the key. */
 export async function cacheKey(
   modules: readonly ToolModule[],
   platform: { os: string; arch: string } = { os: process.platform, arch: process.arch },
@@ -127,7 +130,7 @@ export async function cacheKey(
   return [...versions, platform.os, platform.arch, hash.digest("hex").slice(0, 12)].join("-");
 }
 
-/** `kubernetes`, `etcd` or `containerd`: for people and for folder names. */
+/** Returns `kubernetes`, `etcd`, or `containerd`, for people and for folder names. */
 export function shortName(module: Pick<ToolModule, "module">): string {
   if (module.module === ETCD) return "etcd";
   return module.module.replace(/\/v\d+$/, "").replace(/^.*\//, "");

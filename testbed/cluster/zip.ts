@@ -10,8 +10,8 @@ const STORED = 0;
 const DEFLATED = 8;
 
 /**
- * Reads one file out of a ZIP archive, so that no `unzip` is needed. Not for archives of 4 GB and more, nor encrypted
- * ones. Throws when there is no such file.
+ * Reads one file from a ZIP archive, so that `unzip` isn't needed. Doesn't support encrypted archives or archives of 4
+ * GB and more. Throws if the file isn't in the archive.
  */
 export function readZipEntry(zip: Buffer, name: string): Buffer {
   const end = zip.lastIndexOf(u32(END_SIGNATURE));
@@ -32,7 +32,7 @@ function content(zip: Buffer, entry: number): Buffer {
   const method = zip.readUInt16LE(entry + 10);
   const packedBytes = zip.readUInt32LE(entry + 20);
   const local = zip.readUInt32LE(entry + 42);
-  // The local header repeats the name, and its extra field has a length of its own.
+  // The local header repeats the name, and its extra field has a separate length.
   const start = local + LOCAL_BYTES + zip.readUInt16LE(local + 26) + zip.readUInt16LE(local + 28);
   const packed = zip.subarray(start, start + packedBytes);
   if (method === STORED) return packed;

@@ -1,11 +1,11 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-/** The release of a Debian or Ubuntu machine, and where it has its packages from. */
+/** The release of a Debian or Ubuntu machine, and its package sources. */
 export interface Distribution {
-  /** `bookworm`. */
+  /** For example `bookworm`. */
   readonly codename: string;
-  /** One-line entries of sources.list(5), with the keyring that each names. */
+  /** One-line entries of sources.list(5), with the keyring of each. */
   readonly sources: readonly string[];
 }
 
@@ -17,9 +17,9 @@ interface Source {
 }
 
 /**
- * The distribution's own package sources as apt is set up here; those of third parties are left out, since their suites
- * are not named after the release. Undefined where apt is not.
- * @param etc the folder `/etc`.
+ * Returns the distribution's own package sources as apt is configured here. Leaves out third-party sources, because
+ * their suites aren't named after the release. Returns undefined on a machine without apt.
+ * @param etc the folder `/etc`
  */
 export async function distribution(etc: string = "/etc"): Promise<Distribution | undefined> {
   const release = await readFile(join(etc, "os-release"), "utf8").catch(() => "");
@@ -47,7 +47,7 @@ function oneLineSources(text: string): Source[] {
   });
 }
 
-/** Stanzas of `Field: value` with continuation lines and comments. A keyring that is written in place is not read. */
+/** Parses stanzas of `Field: value` with continuation lines and comments. Doesn't read an inline keyring. */
 function deb822Sources(text: string): Source[] {
   const stanzas = text
     .split("\n")

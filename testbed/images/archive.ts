@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { runProgram } from "./commands.ts";
 import { unpack } from "./layers.ts";
 
-/** How an image says that its containers are started; the field names are the image specification's. */
+/** How an image starts its containers. The field names come from the image specification. */
 export interface OciConfig {
   readonly User?: string;
   readonly Env?: readonly string[];
@@ -19,7 +19,7 @@ interface Descriptor {
   readonly annotations?: Readonly<Record<string, string>>;
 }
 
-/** An OCI archive, opened in a folder. */
+/** An OCI archive that is unpacked in a folder. */
 export class OpenArchive {
   readonly #dir: string;
 
@@ -27,14 +27,14 @@ export class OpenArchive {
     this.#dir = dir;
   }
 
-  /** @param dir folder that is made for its members. */
+  /** @param dir the folder that is created for its members */
   static async open(archive: string, dir: string): Promise<OpenArchive> {
     await mkdir(dir, { recursive: true });
     await runProgram("tar", ["--extract", "--file", archive, "--directory", dir]);
     return new OpenArchive(dir);
   }
 
-  /** References of its images. */
+  /** Returns the references of its images. */
   async references(): Promise<string[]> {
     return (await this.#index()).map(({ annotations }) => annotations?.["org.opencontainers.image.ref.name"] ?? "");
   }
@@ -44,7 +44,7 @@ export class OpenArchive {
     return (await this.#json<{ config: OciConfig }>(config.digest)).config;
   }
 
-  /** Unpacks an image into a new folder. For root only. */
+  /** Unpacks an image into a new folder. Needs root. */
   async unpack(reference: string, root: string): Promise<string> {
     const { layers } = await this.#manifest(reference);
     const blobs = layers.map(({ digest, size }) => ({ name: digest, digest, size, file: this.#blob(digest) }));

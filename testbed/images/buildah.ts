@@ -4,45 +4,45 @@ import type { OciConfig } from "./archive.ts";
 import { findProgram, type RunOptions, runProgram } from "./commands.ts";
 import { npmNetwork } from "./npm.ts";
 
-/** Two installations by npm and a build, each with the whole file system copied, on a busy machine. */
+/** Enough for two npm installations and a build, each with a copy of the whole file system, on a busy machine. */
 const BUILD_TIMEOUT_MS = 900_000;
 const TIMEOUT_MS = 180_000;
-/** Where npm, below its prefix, looks for settings of the whole system. */
+/** Where npm looks for system-wide settings, below its prefix. */
 const NPMRC = "/usr/local/etc/npmrc";
 
 const NAMESPACES = ["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
 
 export interface BuiltImage {
   readonly id: string;
-  /** Of its manifest. */
+  /** The digest of the manifest. */
   readonly digest: string;
   readonly config: OciConfig;
 }
 
 /**
- * buildah with a store of its own, in a folder. It needs no daemon, and a chroot instead of a container: what a build may
- * do here, a container might not be allowed to.
+ * Runs buildah with its own store in a folder. It needs no daemon, and uses a chroot instead of a container, because a
+ * container might lack the permissions that a build needs.
  */
 export class Buildah implements AsyncDisposable {
   readonly #dir: string;
   readonly #buildah: string;
   readonly #unshare: string;
 
-  /** @throws MissingToolError when there is no buildah. */
+  /** @throws MissingToolError if there is no buildah */
   constructor(dir: string) {
     this.#dir = dir;
     this.#buildah = findProgram("buildah");
     this.#unshare = findProgram("unshare");
   }
 
-  /** Takes the image of an OCI archive into the store. */
+  /** Loads the image of an OCI archive into the store. */
   async load(archive: string): Promise<void> {
     await this.#run(["pull", `oci-archive:${archive}`]);
   }
 
   /**
-   * Builds the Dockerfile of a folder anew, or another one. What the machine's npm needs for its registry is lent to the
-   * build.
+   * Builds the Dockerfile of a folder, or another Dockerfile, without a cache. The build can use the npm settings that
+   * the machine needs for its registry.
    */
   async build(context: string, tag: string, dockerfile = join(context, "Dockerfile")): Promise<BuiltImage> {
     await mkdir(this.#dir, { recursive: true });
@@ -57,7 +57,7 @@ export class Buildah implements AsyncDisposable {
     return await this.#inspect(tag);
   }
 
-  /** Calls `fn` with a folder that holds the root file system of an image. */
+  /** Calls `fn` with a folder that contains the root file system of an image. */
   async inRoot<T>(tag: string, fn: (root: string) => Promise<T>): Promise<T> {
     const container = (await this.#run(["from", "--pull-never", tag])).trim();
     try {
@@ -82,13 +82,14 @@ export class Buildah implements AsyncDisposable {
   }
 
   /**
-   * In namespaces: a build that is killed leaves no mount and no process. The driver `vfs` works on every file system.
+   * Runs buildah in its own namespaces, so that a killed build leaves no mounts and no processes. The driver `vfs`
+   * works on every file system.
    */
   async #run(args: readonly string[], options: RunOptions = {}): Promise<string> {
     const [root, runroot] = [join(this.#dir, "storage"), join(this.#dir, "run")];
     const store = ["--root", root, "--runroot", runroot, "--storage-driver", "vfs"];
     return await runProgram(this.#unshare, [...NAMESPACES, this.#buildah, ...store, ...args], {
-      // The parent of a namespace ignores SIGTERM while it waits, and takes all that is in it along when it dies.
+      // The parent of a namespace ignores SIGTERM while it waits. SIGKILL ends it and everything in the namespace.
       killSignal: "SIGKILL",
       timeoutMs: TIMEOUT_MS,
       ...options,

@@ -5,12 +5,12 @@ import { promisify } from "node:util";
 import { MissingToolError } from "../cluster/missing.ts";
 
 const MAX_OUTPUT_BYTES = 64 * 1024 ** 2;
-/** Where Debian keeps what only root runs; the PATH of a plain user lacks it. */
+/** Where Debian keeps programs for root. They aren't on the PATH of a normal user. */
 const SYSTEM_DIRS = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
-/** What of a failed command's output is worth reading. */
+/** The number of output lines to show if a command fails. */
 const LAST_LINES = 30;
 
-/** The Debian package of each program that images are made with. */
+/** The Debian package of each program that builds images. */
 const PACKAGES = {
   mmdebstrap: "mmdebstrap",
   busybox: "busybox-static",
@@ -23,7 +23,7 @@ const PACKAGES = {
 } as const;
 export type Program = keyof typeof PACKAGES;
 
-/** Path of a program. Throws MissingToolError, which names its package, when there is none. */
+/** Returns the path of a program. Throws a MissingToolError that names its package if there is none. */
 export function findProgram(name: Program, env: NodeJS.ProcessEnv = process.env): string {
   for (const dir of [...(env["PATH"] ?? "").split(delimiter).filter(Boolean), ...SYSTEM_DIRS]) {
     const path = join(dir, name);
@@ -31,13 +31,13 @@ export function findProgram(name: Program, env: NodeJS.ProcessEnv = process.env)
       accessSync(path, constants.X_OK);
       return path;
     } catch {
-      // Not here.
+      // The program isn't in this folder.
     }
   }
   throw new MissingToolError(`Images are made with ${name}, which is not here: apt-get install ${PACKAGES[name]}`);
 }
 
-/** Throws MissingToolError unless this process is root on Linux: other users' files go into the images. */
+/** Throws MissingToolError unless this process is root on Linux. Images contain files of other users. */
 export function requireRoot(what: string): void {
   if (process.platform !== "linux") throw new MissingToolError(`${what} takes Linux; this is ${process.platform}.`);
   if (process.getuid?.() !== 0) throw new MissingToolError(`${what} takes root: run it by sudo, or in a container.`);
@@ -47,11 +47,11 @@ export interface RunOptions {
   readonly env?: NodeJS.ProcessEnv;
   readonly cwd?: string;
   readonly timeoutMs?: number;
-  /** What ends it when the time is over; SIGTERM unless given. */
+  /** The signal that ends the program after the timeout. Defaults to SIGTERM. */
   readonly killSignal?: NodeJS.Signals;
 }
 
-/** Runs a program to its end and returns what it printed. Throws with the last lines of its output. */
+/** Runs a program to its end and returns its output. Throws with the last lines of its output. */
 export async function runProgram(path: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
   const { env = process.env, cwd, timeoutMs, killSignal } = options;
   try {

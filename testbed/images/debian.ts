@@ -10,31 +10,31 @@ import { treeEntries } from "./tree.ts";
 
 /** The mirror may be slow. */
 const TIMEOUT_MS = 600_000;
-/** To change when the recipe does; the packages' versions are those of the day when the layer is made. */
+/** Increase this when the recipe changes. The packages have the versions of the day on which the layer is built. */
 const RECIPE = 1;
 
 /**
- * What workers' tools and Node need beyond Debian's essential packages. usr-is-merged takes the place of a package that
- * would bring all of Perl along.
+ * What workers' tools and Node need in addition to Debian's essential packages. usr-is-merged replaces a package that
+ * would install all of Perl.
  */
 export const BASE_PACKAGES = ["usr-is-merged", "ca-certificates", "libstdc++6", "unzip"] as const;
 const MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr";
-/** Nobody reads documentation in a container. */
+/** Containers don't need documentation. */
 const NOT_UNPACKED = ["doc", "info", "locale", "man"].map((name) => `/usr/share/${name}/*`);
 
-/** Folders that stay and lose what is in them: caches, logs, what belongs to a running system. */
+/** Folders that are kept but emptied: caches, logs, and state of a running system. */
 const EMPTIED =
   /^(dev|proc|run|sys|tmp|var\/cache|var\/lib\/apt|var\/log|var\/tmp|usr\/share\/(doc|info|locale|man))\//;
-/** What tells of the machine where the layer was made, or of the moment. */
+/** Files that reveal the machine or the time of the build. */
 const REMOVED =
   /^(etc\/(apt|hostname|machine-id|resolv\.conf|dpkg\/dpkg\.cfg\.d\/99mmdebstrap|[^/]+-)|var\/lib\/dpkg\/(.*-old|lock.*))$/;
 
-/** Whether a path of a fresh root file system has no place in an image. */
+/** Whether a path of a new root file system doesn't belong in an image. */
 export function isLeftOut(path: string): boolean {
   return EMPTIED.test(path) || REMOVED.test(path);
 }
 
-/** The smallest Debian (or Ubuntu) that workers run on, of this machine's own release. */
+/** The smallest Debian (or Ubuntu) for workers, of the same release as this machine. */
 export async function debianRecipe(): Promise<LayerRecipe> {
   return {
     name: "debian",
@@ -43,14 +43,14 @@ export async function debianRecipe(): Promise<LayerRecipe> {
   };
 }
 
-/** The members of a root file system that belong into an image, with their owners and permissions. */
+/** Returns the members of a root file system that belong in an image, with their owners and permissions. */
 export async function debianEntries(root: string): Promise<TarEntry[]> {
   return await treeEntries(root, { owner: "kept", without: isLeftOut });
 }
 
 /**
- * Installs a root file system with these packages into a new folder, from the machine's package sources and with its
- * settings for apt's network. Throws MissingToolError without root or mmdebstrap.
+ * Installs a root file system with these packages into a new folder. Uses the machine's package sources and its network
+ * settings for apt. Throws MissingToolError without root or mmdebstrap.
  */
 export async function bootstrap(root: string, work: string, packages: readonly string[]): Promise<string> {
   requireRoot("Making images");
@@ -82,7 +82,10 @@ export async function bootstrap(root: string, work: string, packages: readonly s
   return root;
 }
 
-/** Proxies and the like: mmdebstrap reads no settings of the machine by itself. They stay out of the image. */
+/**
+ * Returns settings such as proxies, because mmdebstrap doesn't read the machine's settings. They don't get into the
+ * image.
+ */
 async function networkSettings(): Promise<string> {
   const dump = await runProgram(findProgram("apt-config"), ["dump"]);
   return dump

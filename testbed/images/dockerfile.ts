@@ -8,36 +8,36 @@ import { keyOf, treeKey } from "./keys.ts";
 import type { ImageConfig } from "./oci.ts";
 import { touch } from "./store.ts";
 
-/** What an image is once its Dockerfile is through: a folder that stands for its root, and how it is started. */
+/** The result of a Dockerfile: a folder with the root file system, and how to start it. */
 export interface Image {
   readonly root: string;
   readonly user: number;
   readonly env: Readonly<Record<string, string>>;
-  /** Entrypoint; its first word is a program of the base image. */
+  /** The entrypoint. Its first word is a program of the base image. */
   readonly entrypoint: readonly string[];
-  /** Arguments where the container gives none. */
+  /** The arguments if the container gives none. */
   readonly cmd: readonly string[];
 }
 
-/** The network may be slow; npm has time-outs of its own. */
+/** The network may be slow, and npm has its own timeouts. */
 const RUN_TIMEOUT_MS = 300_000;
 const MAX_OUTPUT_BYTES = 16 * 1024 ** 2;
-/** What takes long and depends on nothing but the lock file. */
+/** The command that takes long and depends only on the lock file. */
 const INSTALLS = /^npm ci\b/;
 
 export interface PerformOptions {
   /**
-   * Folder for what `npm ci` made of each lock file, on the file system of the stages: later runs link to it.
-   * Nothing may write into the files of a package afterwards. Without it, nothing is kept.
+   * The folder for the results of `npm ci` by lock file, on the same file system as the stages. Later runs link to it,
+   * so nothing may write to the files of a package afterwards. Without this folder, nothing is kept.
    */
   readonly installs?: string;
 }
 
 /**
- * Does what a Dockerfile says in folders of this machine: there is no base image, Node stands for it. Knows the
- * instructions that this project's uses, and throws for any other.
- * @param context folder that is built, with its .dockerignore.
- * @param dir empty folder for the stages.
+ * Executes a Dockerfile in folders of this machine, without a base image, using this machine's Node. Supports only the
+ * instructions that this project uses, and throws for any other.
+ * @param context the folder to build, with its .dockerignore
+ * @param dir an empty folder for the stages
  */
 export async function performDockerfile(context: string, dir: string, options: PerformOptions = {}): Promise<Image> {
   const text = await readFile(join(context, "Dockerfile"), "utf8");
@@ -59,7 +59,10 @@ export async function performDockerfile(context: string, dir: string, options: P
   return stage.image();
 }
 
-/** How containers of the image are started, as the last stage of a Dockerfile says; what its base says is not known. */
+/**
+ * Returns how containers of the image start, from the last stage of a Dockerfile. Doesn't include settings of the base
+ * image.
+ */
 export function finalConfig(text: string): ImageConfig {
   const all = instructionsOf(text);
   const last = all.slice(all.findLastIndex(({ instruction }) => instruction === "FROM"));
@@ -92,7 +95,7 @@ function variablesOf(rest: string): Record<string, string> {
 class Stage {
   readonly #root: string;
   readonly #installs: string | undefined;
-  /** A hash of all that made the stage what it is. */
+  /** A hash of everything that made the stage what it is. */
   #state = keyOf(process.version, process.arch);
   #workdir = "/";
   #user = 0;
@@ -105,12 +108,12 @@ class Stage {
     this.#installs = installs;
   }
 
-  /** With Node, where its official image has it. */
+  /** Creates a stage with Node where its official image has it. */
   static async make(root: string, installs?: string): Promise<Stage> {
     const bin = join(root, "usr", "local", "bin");
     await mkdir(bin, { recursive: true });
     const node = join(bin, "node");
-    // 120 MB for each stage otherwise; another file system takes no link.
+    // A copy takes 120 MB per stage, but a link doesn't work across file systems.
     await link(process.execPath, node).catch(() => copyFile(process.execPath, node));
     return new Stage(root, installs);
   }
@@ -145,7 +148,7 @@ class Stage {
     }
   }
 
-  /** Files by name, and the contents of folders, as COPY does it. */
+  /** Copies files by name and folders by content, like COPY. */
   async copy(
     text: string,
     context: string,
@@ -163,9 +166,9 @@ class Stage {
       const isFolder = (await stat(source)).isDirectory();
       const into = target.endsWith("/") && !isFolder ? join(target, basename(path)) : target;
       await mkdir(dirname(this.#path(into)), { recursive: true });
-      // Otherwise a link's target becomes a path of this machine.
+      // Without this option, a link's target would become a path of this machine.
       await cp(source, this.#path(into), { recursive: true, verbatimSymlinks: true });
-      // What another stage made follows from that stage's files, and no install comes after it.
+      // The files of another stage follow from that stage's state, and no install comes after this.
       this.#state = keyOf(this.#state, into, stage ? stage.#state : await treeKey(source));
     }
   }
@@ -180,7 +183,7 @@ class Stage {
     };
   }
 
-  /** Runs a command unless `kept` has what it made of the same files before. */
+  /** Runs a command unless `kept` has its result for the same files. */
   async #runOnce(command: string, kept: string): Promise<void> {
     if (await stat(kept).catch(() => undefined)) {
       await rm(this.#root, { recursive: true });
@@ -192,7 +195,7 @@ class Stage {
       await mkdir(dirname(kept), { recursive: true });
       await linkFolder(this.#root, half);
       await rename(half, kept);
-      // `cp -a` gave it the times of what it copied.
+      // `cp -a` preserved the times of the original.
       await touch(kept);
     }
   }
@@ -218,7 +221,7 @@ class Stage {
   }
 }
 
-/** A copy of a folder whose files are hard links: node_modules has thousands. */
+/** Copies a folder as hard links, because node_modules has thousands of files. */
 async function linkFolder(from: string, to: string): Promise<void> {
   await promisify(execFile)("cp", ["-al", from, to]);
 }

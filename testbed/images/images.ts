@@ -11,27 +11,29 @@ import { LayerStore, touch, writeHashed } from "./store.ts";
 
 export type { ImageName } from "./recipes.ts";
 
-/** Archives that are kept besides the one in use: those of other checkouts, or of the commit before. */
+/**
+ * The number of archives to keep in addition to the current one: those of other checkouts, or of the previous commit.
+ */
 const KEPT_ARCHIVES = 3;
-/** A build makes two: with what development needs, and without. */
+/** A build makes two: with and without development dependencies. */
 const KEPT_INSTALLS = 4;
-/** An archive used more recently may be open in another run. */
+/** Another run may have an archive open that was used more recently. */
 const IN_USE_MS = 10 * 60_000;
-/** What the image specification calls the architectures that Node calls otherwise. */
+/** The image specification's names of architectures that Node names differently. */
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64" };
 const ROOT = join(import.meta.dirname, "..", "..");
 
 export interface BuildImagesOptions {
   readonly progress?: Progress;
   readonly env?: NodeJS.ProcessEnv;
-  /** Checkout whose images are made. */
+  /** The checkout whose images are built. */
   readonly root?: string;
-  /** Folder of the Dockerfile and of what it copies, if that is not the checkout. */
+  /** The folder of the Dockerfile and of the files that it copies, if it isn't the checkout. */
   readonly context?: string;
 }
 
 export interface Images {
-  /** Path of an OCI archive with all images, for `ctr -n k8s.io images import`. */
+  /** The path of an OCI archive with all images, for `ctr -n k8s.io images import`. */
   readonly archive: string;
   readonly images: Readonly<Record<ImageName, ImageFacts>>;
   readonly from: "cache" | "build";
@@ -39,14 +41,14 @@ export interface Images {
 
 export interface ImageFacts {
   readonly reference: string;
-  /** Of its manifest. */
+  /** The digest of the manifest. */
   readonly digest: string;
   readonly layers: readonly Pick<LayerBlob, "name" | "digest" | "size">[];
 }
 
 /**
- * The images of the end-to-end tests, in one archive: of an earlier build of the same inputs, or made now. The same
- * inputs give the same digests. Throws MissingToolError when they cannot be made here.
+ * Returns the images of the end-to-end tests in one archive, from an earlier build of the same inputs or newly built.
+ * The same inputs give the same digests. Throws MissingToolError if they can't be built here.
  */
 export async function buildImages(options: BuildImagesOptions = {}): Promise<Images> {
   const { progress = silentProgress } = options;
@@ -64,7 +66,7 @@ export async function buildImages(options: BuildImagesOptions = {}): Promise<Ima
 
 /**
  * Writes an OCI archive with a stand-in for Node's official image.
- * @param reference what it is called, with its registry: `docker.io/library/node:24-slim`.
+ * @param reference the name with its registry: `docker.io/library/node:24-slim`
  */
 export async function writeNodeImage(
   archive: string,
@@ -77,7 +79,7 @@ export async function writeNodeImage(
   });
 }
 
-/** Calls `fn` with the store, which nobody else writes to meanwhile. */
+/** Calls `fn` with the store while no other process writes to it. */
 async function withStore<T>(
   options: BuildImagesOptions,
   fn: (store: LayerStore, root: string) => Promise<T>,
@@ -136,7 +138,7 @@ async function isWhole(archive: string): Promise<boolean> {
   }
 }
 
-/** Removes archives that nobody used lately, and layers that are in none. */
+/** Removes archives that weren't used recently, and layers that aren't in any archive. */
 async function removeOld(store: LayerStore): Promise<void> {
   const dir = join(store.root, "archives");
   const found = [];

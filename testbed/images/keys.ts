@@ -3,15 +3,15 @@ import { lstat, readdir, readFile, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { sortEntries, type TarEntry } from "./tar.ts";
 
-/** Enough of a SHA-256 for a name that nobody is out to collide with. */
+/** Enough of a SHA-256 for a name, because nobody tries to create a collision. */
 const KEY_CHARACTERS = 32;
 
-/** A name made of everything that decides what is in a cache entry. */
+/** Returns a name that depends on everything that determines a cache entry. */
 export function keyOf(...parts: readonly unknown[]): string {
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, KEY_CHARACTERS);
 }
 
-/** Key of a file or folder: names, contents and who may execute, whenever and by whomever it was made. */
+/** Returns the key of a file or folder: names, contents, and execute permissions, but not times or owners. */
 export async function treeKey(path: string): Promise<string> {
   const stats = await lstat(path);
   if (stats.isSymbolicLink()) return keyOf("link", await readlink(path));
@@ -20,7 +20,7 @@ export async function treeKey(path: string): Promise<string> {
   return keyOf("folder", ...(await Promise.all(names.map(async (name) => [name, await treeKey(join(path, name))]))));
 }
 
-/** Key of members that are in memory. */
+/** Returns the key of members that are in memory. */
 export function entriesKey(entries: readonly TarEntry[]): string {
   const facts = sortEntries(entries).map((entry) => {
     if (entry.type !== "file") return entry;

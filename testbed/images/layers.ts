@@ -7,10 +7,10 @@ import type { LayerBlob } from "./oci.ts";
 import type { TarEntry } from "./tar.ts";
 import { file } from "./tree.ts";
 
-/** What the image specification puts before the name of something that a layer takes away. */
+/** The image specification's prefix for a file that a layer removes. */
 const WHITEOUT = ".wh.";
 
-/** Unpacks layers over one another, as a container's root. For root only: it gives files to their owners. */
+/** Unpacks layers on top of each other, as a container's root. Needs root, because it sets the owners of files. */
 export async function unpack(layers: readonly LayerBlob[], root: string): Promise<string> {
   await mkdir(root, { recursive: true });
   const tar = findProgram("tar");
@@ -28,13 +28,13 @@ export async function unpack(layers: readonly LayerBlob[], root: string): Promis
   return root;
 }
 
-/** The members of a layer that makes the lower tree the upper one. */
+/** Returns the members of a layer that turns the lower tree into the upper tree. */
 export async function difference(upper: readonly TarEntry[], lower: readonly TarEntry[]): Promise<TarEntry[]> {
   const [before, after] = [await fingerprints(lower), await fingerprints(upper)];
   const changed = upper.filter(({ path }) => after.get(path) !== before.get(path));
   const gone = lower.filter(({ path }) => !after.has(path));
   const whiteouts = gone
-    // What is in a folder goes with it.
+    // A whiteout of a folder also removes its contents.
     .filter(({ path }) => after.has(dirname(path)) || dirname(path) === ".")
     .map(({ path }) => file(join(dirname(path), `${WHITEOUT}${path.slice(path.lastIndexOf("/") + 1)}`), ""));
   return [...changed, ...whiteouts];

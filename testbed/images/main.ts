@@ -1,4 +1,4 @@
-/** `npm run images`: makes the images of the end-to-end tests and tells where they are. */
+/** `npm run images` builds the images of the end-to-end tests and prints where they are. */
 import { MissingToolError } from "../cluster/missing.ts";
 import { showProgress } from "../cluster/progress.ts";
 import { buildImages } from "./images.ts";
@@ -14,7 +14,7 @@ try {
   }
 } catch (error) {
   progress.clear();
-  // It tells what to do; a stack trace would only hide that.
+  // The message says what to do. A stack trace would hide that.
   if (!(error instanceof MissingToolError)) throw error;
   console.error(error.message);
   process.exitCode = 1;

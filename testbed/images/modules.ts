@@ -3,20 +3,20 @@ import { dirname, join } from "node:path";
 import type { TarEntry } from "./tar.ts";
 import { directory, file } from "./tree.ts";
 
-/** What a program is made of. */
+/** The parts of a program. */
 export interface Modules {
-  /** Paths of its own files, from the root of the checkout. */
+  /** The contents of its own files, by path from the root of the checkout. */
   readonly files: ReadonlyMap<string, Buffer>;
-  /** Packages that those import. */
+  /** The packages that these files import. */
   readonly packages: readonly string[];
 }
 
-/** `import ... from "x"` and `export ... from "x"`, also over several lines. */
+/** Matches `import ... from "x"` and `export ... from "x"`, even over several lines. */
 const IMPORT = /^(?:import|export)\b(?:[^"';]*?\bfrom\s+)?\s*"([^"]+)"/gm;
-/** Type imports are gone when Node strips the types: what only they name need not be there. */
+/** Node removes type imports when it strips types, so their targets don't need to exist. */
 const TYPE_IMPORT = /^(?:import|export)\s+type\b[^;]*;/gm;
 
-/** The files that a program imports, directly or not, and the packages. Only static imports are seen. */
+/** Finds the files and packages that a program imports, directly or indirectly. Only follows static imports. */
 export async function importedModules(root: string, entry: string): Promise<Modules> {
   const files = new Map<string, Buffer>();
   const packages = new Set<string>();
@@ -33,7 +33,7 @@ export async function importedModules(root: string, entry: string): Promise<Modu
   return { files, packages: [...packages].sort() };
 }
 
-/** The members for these files below `at`. */
+/** Returns tar members for these files below `at`. */
 export function moduleEntries(modules: Modules, at: string): TarEntry[] {
   const folders = new Set<string>();
   for (const path of modules.files.keys()) {

@@ -6,7 +6,7 @@ import { keyOf } from "./keys.ts";
 import type { LayerRecipe } from "./store.ts";
 import { directory, treeEntries } from "./tree.ts";
 
-/** The npm that the stand-in for Node's official image has: the package `node-linux-*` brings none. */
+/** The npm of the stand-in for Node's official image. The package `node-linux-*` doesn't contain npm. */
 const NPM = {
   version: "11.19.1",
   integrity: "sha512-ztsxKxt/kkIaAs+2i0GU6I+DRmUdrNasxTZKJe9TCdSjKxlhah/4r/hl5ygMD6XAg1qZ9c2TNomR4qgOydp10g==",
@@ -14,10 +14,10 @@ const NPM = {
 const MODULES = "usr/local/lib/node_modules";
 /** A registry may be slow. */
 const TIMEOUT_MS = 120_000;
-/** What of npm's settings decides whether a registry is reached. */
+/** The npm settings that determine whether a registry is reachable. */
 const NETWORK_SETTINGS = ["registry", "proxy", "https-proxy", "noproxy", "strict-ssl"] as const;
 
-/** npm, where Node's official images have it. */
+/** Installs npm where Node's official images have it. */
 export function npmRecipe(): LayerRecipe {
   return {
     name: "npm",
@@ -50,13 +50,16 @@ export function npmRecipe(): LayerRecipe {
 
 /** How npm reaches its registry on this machine. */
 export interface NpmNetwork {
-  /** Contents of an npmrc. */
+  /** The contents of an npmrc. */
   readonly npmrc: string;
-  /** File with further certificate authorities, to be had under the same path. */
+  /** A file with additional certificate authorities. It must be available under the same path. */
   readonly cafile: string | undefined;
 }
 
-/** What a build in a container of its own must be lent to reach the registry as this machine does. Never for an image. */
+/**
+ * Returns what a build in its own container needs to reach the registry as this machine does. It must never get into an
+ * image.
+ */
 export async function npmNetwork(env: NodeJS.ProcessEnv = process.env): Promise<NpmNetwork> {
   const setting = async (name: string): Promise<string | undefined> => {
     const value = (await runProgram("npm", ["config", "get", name], { env })).trim();

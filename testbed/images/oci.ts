@@ -7,25 +7,26 @@ const TYPES = {
   index: "application/vnd.oci.image.index.v1+json",
   manifest: "application/vnd.oci.image.manifest.v1+json",
   config: "application/vnd.oci.image.config.v1+json",
-  // Not compressed: the archive never leaves its machine, and a compressor's version would show in the digests.
+  // Not compressed, because the archive never leaves its machine, and the compressor's version would change the
+  // digests.
   layer: "application/vnd.oci.image.layer.v1.tar",
 } as const;
-/** Of every image, so that the same inputs give the same digests. */
+/** Every image has the same creation time, so that the same inputs give the same digests. */
 const CREATED = "2000-01-01T00:00:00Z";
 
-/** A layer that lies on this machine. Not compressed, so its digest is its diff id as well. */
+/** A layer on this machine. It isn't compressed, so its digest is also its diff id. */
 export interface LayerBlob {
-  /** What it holds, in a word or two. */
+  /** A short description of the contents. */
   readonly name: string;
   /** `sha256:...`. */
   readonly digest: string;
   /** In bytes. */
   readonly size: number;
-  /** Where its tar is. */
+  /** The path of its tar. */
   readonly file: string;
 }
 
-/** How a container of an image is started, as a Dockerfile says it. */
+/** How a container of an image starts, in the terms of a Dockerfile. */
 export interface ImageConfig {
   readonly user: string;
   readonly env: Readonly<Record<string, string>>;
@@ -39,19 +40,21 @@ export interface ImageSpec {
   /** With host and tag, as `crictl` shows it. */
   readonly reference: string;
   readonly config: ImageConfig;
-  /** The lowest first. */
+  /** The lowest layer first. */
   readonly layers: readonly LayerBlob[];
 }
 
-/** An OCI image layout in parts: its members, and the digest of each image's manifest in the order of the images. */
+/**
+ * The parts of an OCI image layout: its members, and the digest of each image's manifest in the order of the images.
+ */
 export interface Layout {
   readonly entries: TarEntry[];
   readonly digests: string[];
 }
 
 /**
- * The image layout of several images: layers and configurations that they share are stored once. `ctr images import`
- * takes the name of an image from one annotation, other tools from the other.
+ * Returns the image layout of several images. Shared layers and configurations are stored once. `ctr images import`
+ * reads the name of an image from one annotation, other tools from the other.
  */
 export function imageLayout(images: readonly ImageSpec[], architecture: string): Layout {
   const blobs = new Map<string, TarEntry>();
@@ -85,7 +88,7 @@ export function imageLayout(images: readonly ImageSpec[], architecture: string):
   };
 }
 
-/** The bytes of an OCI archive: an image layout in a tar. */
+/** Returns the bytes of an OCI archive: an image layout in a tar. */
 export function archiveBytes(layout: Layout): AsyncGenerator<Buffer> {
   return tarBytes(layout.entries);
 }

@@ -7,11 +7,11 @@ import type { LayerStore } from "./store.ts";
 import type { TarEntry } from "./tar.ts";
 import { directory, treeEntries } from "./tree.ts";
 
-/** To change when what is made of the same files changes. */
+/** Increase this when the same files give a different result. */
 const RECIPE = 3;
-/** What `npm ci` made of a lock file, in the folder of the store. */
+/** The folder of the store for the results of `npm ci`, by lock file. */
 export const INSTALLS = "installs";
-/** Where the Dockerfile has everything. */
+/** The Dockerfile's target folder. */
 const APP = "app";
 
 export interface Operator {
@@ -19,7 +19,10 @@ export interface Operator {
   readonly config: ImageConfig;
 }
 
-/** Copies what the Dockerfile may see, so that what is hashed is what is built, whoever edits the files meanwhile. */
+/**
+ * Copies the files that the Dockerfile can read, so that edits during the build don't separate what is hashed from what
+ * is built.
+ */
 export async function copyContext(root: string, to: string): Promise<string> {
   const ignore = await readFile(join(root, ".dockerignore"), "utf8");
   const names = [...ignore.matchAll(/^!(.+)$/gm)].map(([, name = ""]) => name);
@@ -31,8 +34,8 @@ export async function copyContext(root: string, to: string): Promise<string> {
 }
 
 /**
- * The operator's layer above Debian and Node. The Dockerfile says what is in it; it is performed only when something that
- * it sees has changed.
+ * Returns the operator's layer on top of Debian and Node. The Dockerfile defines its contents, and is executed only if
+ * something that it can read has changed.
  */
 export async function operatorLayer(root: string, store: LayerStore): Promise<Operator> {
   return await store.inFolder(async (work) => {

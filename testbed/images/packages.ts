@@ -12,7 +12,7 @@ interface LockedPackage {
 }
 type LockedPackages = Readonly<Record<string, LockedPackage>>;
 
-/** Paths, in the lock file, of packages and of all that they need, as Node would look them up. */
+/** Returns the lock file paths of packages and of all their dependencies, as Node would find them. */
 export function lockedClosure(locked: LockedPackages, names: readonly string[]): string[] {
   const found = new Set<string>();
   const visit = (from: string, name: string, isOptional: boolean): void => {
@@ -28,7 +28,7 @@ export function lockedClosure(locked: LockedPackages, names: readonly string[]):
   return [...found].sort();
 }
 
-/** In the package's own node_modules, then in those of the folders around it. */
+/** Looks in the package's own node_modules, then in those of the folders around it. */
 function lookUp(locked: LockedPackages, from: string, name: string): string | undefined {
   for (let at = from; ; at = dirname(at)) {
     if (at === ".") at = "";
@@ -39,8 +39,8 @@ function lookUp(locked: LockedPackages, from: string, name: string): string | un
 }
 
 /**
- * Packages of a checkout with all that they need, as members below `at`.
- * Throws MissingToolError when what is installed there is not what its lock file says.
+ * Returns the packages of a checkout and all their dependencies as tar members below `at`.
+ * Throws MissingToolError if the installed packages don't match the lock file.
  */
 export async function packageEntries(root: string, names: readonly string[], at: string): Promise<TarEntry[]> {
   const locked = await lockedPackages(join(root, "package-lock.json"));

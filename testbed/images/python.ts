@@ -9,19 +9,19 @@ import type { LayerRecipe } from "./store.ts";
 import type { TarEntry } from "./tar.ts";
 import { directory, file, treeEntries } from "./tree.ts";
 
-/** To change when what is made of the same inputs changes. */
+/** Increase this when the same inputs give a different result. */
 const RECIPE = 1;
 /** A package index may be slow. */
 const TIMEOUT_MS = 300_000;
-/** Wheels for these run on the glibc of every Debian and Ubuntu that has Python 3.11. */
+/** Wheels for these platforms run on the glibc of every Debian and Ubuntu with Python 3.11. */
 const WHEEL_LIBCS = ["manylinux_2_17", "manylinux2014", "manylinux_2_28"];
 const WHEEL_MACHINES: Readonly<Record<string, string>> = { x64: "x86_64", arm64: "aarch64" };
-/** Where Debian's Python looks for what no Debian package brings. */
+/** Where Debian's Python looks for packages that Debian doesn't install. */
 const LOCAL = "usr/local/lib";
-/** What tells of the machine that installed: programs name its interpreter, RECORD has their hashes. */
+/** Files that depend on the installing machine: programs name its interpreter, and RECORD has their hashes. */
 const NOT_PORTABLE = /^bin(\/|$)|\.dist-info\/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$/;
 
-/** Debian's own Python, over Debian. */
+/** Installs Debian's own Python on top of Debian. */
 export function pythonRecipe(debian: LayerBlob): LayerRecipe {
   return {
     name: "python",
@@ -36,8 +36,8 @@ export function pythonRecipe(debian: LayerBlob): LayerRecipe {
 }
 
 /**
- * The Python worker with the packages that it imports, over Debian and Python.
- * @param worker folder of worker.py and its requirements.txt, where each package has a version and hashes.
+ * Installs the Python worker and the packages that it imports, on top of Debian and Python.
+ * @param worker the folder of worker.py and its requirements.txt, where each package has a version and hashes
  */
 export async function pythonWorkerRecipe(
   worker: string,
@@ -71,7 +71,7 @@ export async function pythonWorkerRecipe(
   };
 }
 
-/** `python3.11`: the one Python of a root file system. */
+/** Returns the name of the only Python in a root file system, for example `python3.11`. */
 async function pythonName(root: string): Promise<string> {
   const [name, another] = (await readdir(join(root, "usr", "lib"))).filter((file) => /^python3\.\d+$/.test(file));
   if (name === undefined || another !== undefined)
@@ -80,8 +80,8 @@ async function pythonName(root: string): Promise<string> {
 }
 
 /**
- * Wheels only, each of which must have one of its hashes: nothing is built and nothing is executed here. The machine's
- * pip finds them as it is set up to.
+ * Installs only wheels, each of which must match one of its hashes, so nothing is built or executed here. The machine's
+ * pip downloads them with its own configuration.
  */
 async function install(requirements: string, version: string, target: string): Promise<void> {
   const machine = WHEEL_MACHINES[process.arch] ?? process.arch;
@@ -96,13 +96,13 @@ async function install(requirements: string, version: string, target: string): P
 }
 
 /**
- * Compiles what is in these folders of a root file system by its own Python. Files that are believed unchecked: those
- * that Python makes by itself hold the time of their source, which a layer changes, and a container whose root is
- * read-only would compile the whole SDK at every start.
+ * Compiles the files in these folders with the root file system's own Python. Python trusts the results without a
+ * check: by default it compares source times, which a layer changes, so a container with a read-only root would compile
+ * the whole SDK at every start.
  */
 async function compile(root: string, ...folders: readonly string[]): Promise<void> {
   const args = ["-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", ...folders];
-  // Sets are hashed, and so ordered, differently in every process otherwise.
+  // Otherwise, Python hashes and orders sets differently in every process.
   const env = { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", PYTHONHASHSEED: "0" };
   await runProgram(findProgram("chroot"), [root, "/usr/bin/python3", ...args], { env });
 }
