@@ -14,9 +14,9 @@ import type { LayerRecipe, LayerStore } from "./store.ts";
 import type { TarEntry } from "./tar.ts";
 import { directory, file } from "./tree.ts";
 
-/** As every base image of Debian's has it. */
+/** The PATH of every Debian base image. */
 const PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/** Nobody on any machine; what the image of the operator uses is said by its Dockerfile. */
+/** Unprivileged users that exist on no machine. The operator's image gets its user from its Dockerfile. */
 const WORKER_USER = 10_001;
 const SIMULATOR_USER = 65_532;
 const PAUSE_USER = 65_535;
@@ -24,14 +24,14 @@ const SIMULATOR_PORT = 8000;
 const WORKER = `${WORKER_USER}:${WORKER_USER}`;
 const ROOT_USER = "0:0";
 const EXAMPLES = join("examples", "worker");
-/** Where workers work: a mount point when the root file system is read-only. */
+/** The workers' working directory: a mount point if the root file system is read-only. */
 const WORKSPACE = "workspace";
-/** Where sessions with a memory have it. */
+/** Where sessions with a memory find it. */
 const MEMORY = "mnt/memory";
-/** The package of package.json that brings Node along, and where its program is. */
+/** The package in package.json that contains Node, and the path of its program. */
 const NODE_PACKAGE = `node-linux-${process.arch}`;
 const PROGRAM_MODE = 0o755;
-/** Enough for the kernel's header fields; where the table of segments is, it is found in these. */
+/** The type of the program header that names an interpreter (elf(5)). */
 const PT_INTERP = 3;
 
 export const IMAGE_NAMES = [
@@ -44,30 +44,33 @@ export const IMAGE_NAMES = [
 ] as const;
 export type ImageName = (typeof IMAGE_NAMES)[number];
 
-/** How an image is referred to in a Pod: no registry has it, so nothing is pulled by mistake. */
+/** Returns how a Pod refers to an image. No registry has the name, so nothing is pulled by mistake. */
 export function referenceOf(name: ImageName): string {
   return `localhost/${name}:e2e`;
 }
 
-/** Something for every image. */
+/** Builds a record with a value for every image. */
 export function byName<T>(of: (name: ImageName, index: number) => T): Record<ImageName, T> {
   return Object.fromEntries(IMAGE_NAMES.map((name, i) => [name, of(name, i)])) as Record<ImageName, T>;
 }
 
-/** The layers that nearly all images have in common: Debian, and Node above it. */
+/** Returns the layers that nearly all images share: Debian, and Node on top of it. */
 async function makeBase(root: string, store: LayerStore): Promise<[debian: LayerBlob, node: LayerBlob]> {
   return [await store.layer(await debianRecipe()), await store.layer(await nodeRecipe(root))];
 }
 
-/** A stand-in for Node's official image, for builds that no registry serves: what other images have below, and npm. */
+/**
+ * Builds a stand-in for Node's official image, for builds that can't use a registry: the layers of the other images,
+ * and npm.
+ */
 export async function makeNodeImage(root: string, store: LayerStore, reference: string): Promise<ImageSpec> {
   const layers = [...(await makeBase(root, store)), await store.layer(npmRecipe())];
   return { reference, layers, config: { user: "", env: { PATH }, entrypoint: [], cmd: ["node"] } };
 }
 
 /**
- * Every image with its layers, those made now that are not in the store.
- * @param context folder of the Dockerfile and of what it copies.
+ * Returns every image with its layers. Builds the layers that aren't in the store.
+ * @param context the folder of the Dockerfile and of the files that it copies
  */
 export async function makeImages(
   root: string,
@@ -89,13 +92,13 @@ export async function makeImages(
       config: { ...workerConfig(WORKER), entrypoint: ["python3", "/app/worker.py"] },
     },
     "berth-simulator": { layers: [debian, node, await make(simulatorRecipe(root))], config: SIMULATOR },
-    // For a test of runAsNonRoot: the same but for who runs it.
+    // For a test of runAsNonRoot: the same image with root as its user.
     "berth-rootuser": { layers: [debian, node, worker], config: workerConfig(ROOT_USER) },
   };
   return byName((name) => ({ reference: referenceOf(name), ...configs[name] }));
 }
 
-/** A recipe for files that are at hand: they are their own key. */
+/** Returns a recipe for files in memory, which are their own key. */
 function inMemory(name: string, entries: readonly TarEntry[]): LayerRecipe {
   return { name, key: keyOf(name, entriesKey(entries)), make: async () => entries };
 }
@@ -117,7 +120,7 @@ async function nodeRecipe(root: string): Promise<LayerRecipe> {
   ]);
 }
 
-// A process with id 1 gets no signal that it does not ask for, so a plain `sleep` would outlive its grace period.
+// A process with id 1 only gets signals that it handles, so a plain `sleep` would outlive its grace period.
 const PAUSE: ImageConfig = {
   user: `${PAUSE_USER}:${PAUSE_USER}`,
   env: { PATH: "/bin" },
@@ -134,7 +137,7 @@ async function pauseRecipe(): Promise<LayerRecipe> {
   return inMemory("busybox", [directory("bin"), file("bin/busybox", content, PROGRAM_MODE)]);
 }
 
-/** Whether a 64-bit little-endian ELF program names an interpreter (elf(5)), as all but static ones do. */
+/** Whether a 64-bit little-endian ELF program names an interpreter (elf(5)), as all programs but static ones do. */
 function isDynamic(program: Buffer): boolean {
   const [table, entrySize, count] = [
     Number(program.readBigUInt64LE(32)),
@@ -153,7 +156,7 @@ function workerConfig(user: string): ImageConfig {
   };
 }
 
-/** The examples of workers, with the SDK. */
+/** Returns the example workers with the SDK. */
 async function workerRecipe(root: string): Promise<LayerRecipe> {
   const examples = join(root, EXAMPLES);
   const names = (await readdir(examples)).filter((name) => name.endsWith(".mjs"));
@@ -165,7 +168,7 @@ async function workerRecipe(root: string): Promise<LayerRecipe> {
   ]);
 }
 
-/** The folders that a worker may write to. */
+/** Returns the folders that a worker may write to. */
 function workFolders(): TarEntry[] {
   return [WORKSPACE, MEMORY].map((path) => directory(path, PROGRAM_MODE, WORKER_USER));
 }
@@ -182,7 +185,7 @@ async function simulatorRecipe(root: string): Promise<LayerRecipe> {
   const modules = await importedModules(root, "simulator/main.ts");
   return inMemory("simulator", [
     directory("app"),
-    // Says that the sources are ES modules.
+    // Declares the sources as ES modules.
     file("app/package.json", `${JSON.stringify({ type: "module" })}\n`),
     ...moduleEntries(modules, "app"),
     ...(await packageEntries(root, modules.packages, "app")),

@@ -7,24 +7,26 @@ import { MissingToolError } from "../cluster/missing.ts";
 import type { LayerBlob } from "./oci.ts";
 import { type TarEntry, tarBytes } from "./tar.ts";
 
-/** Root file systems, packages, layers and an archive: measured 1.6 GB, and some air. */
+/** The measured size of root file systems, packages, layers, and an archive is 1.6 GB. The rest is a margin. */
 const NEEDED_BYTES = 3 * 1024 ** 3;
-/** Layers are kept so long for other commits and checkouts; the stand-in for Node's image is in no archive. */
+/**
+ * How long to keep layers for other commits and checkouts. The layers of Node's stand-in image aren't in any archive.
+ */
 const UNUSED_MS = 24 * 3600_000;
-/** A build that was killed leaves its folder; the next one removes it. */
+/** A killed build leaves its folder behind. The next build removes it. */
 const WORK_PREFIX = ".building-";
 
-/** How a layer is made. */
+/** How to build a layer. */
 export interface LayerRecipe {
-  /** A word or two for people. */
+  /** A short name for people. */
   readonly name: string;
-  /** Of everything that decides what the layer holds. */
+  /** A hash of everything that determines the layer's contents. */
   readonly key: string;
-  /** Makes its members; files may lie in `work`, which stays until they are written. */
+  /** Builds the layer's members. Their files may be in `work`, which exists until they're written. */
   make(work: string): Promise<readonly TarEntry[]>;
 }
 
-/** The layers of all builds, one file each, named by their keys. Writing takes the lock of the folder. */
+/** The layers of all builds, one file each, named by key. Only the holder of the folder's lock may write. */
 export class LayerStore {
   readonly root: string;
   readonly #layers: string;
@@ -34,7 +36,7 @@ export class LayerStore {
     this.#layers = join(root, "layers");
   }
 
-  /** The layer, if it is here. */
+  /** Returns the layer if it's in the store. */
   async find({ name, key }: Pick<LayerRecipe, "name" | "key">): Promise<LayerBlob | undefined> {
     const file = join(this.#layers, `${key}.tar`);
     try {
@@ -47,7 +49,7 @@ export class LayerStore {
     }
   }
 
-  /** The layer, made now if need be. */
+  /** Returns the layer, and builds it if needed. */
   async layer(recipe: LayerRecipe): Promise<LayerBlob> {
     const found = await this.find(recipe);
     if (found) return found;
@@ -60,14 +62,14 @@ export class LayerStore {
       const file = join(this.#layers, `${recipe.key}.tar`);
       await mkdir(this.#layers, { recursive: true });
       await writeFile(`${half}.json`, JSON.stringify({ digest, size }));
-      // In this order: a description without its layer is not believed.
+      // The order matters: a description without its layer is not trusted.
       await rename(half, file);
       await rename(`${half}.json`, `${file}.json`);
       return { name: recipe.name, digest, size, file };
     });
   }
 
-  /** Calls `fn` with a folder that goes afterwards. */
+  /** Calls `fn` with a folder that is removed afterwards. */
   async inFolder<T>(fn: (dir: string) => Promise<T>): Promise<T> {
     const dir = join(this.root, `${WORK_PREFIX}${randomBytes(6).toString("hex")}`);
     await mkdir(dir, { recursive: true });
@@ -78,7 +80,7 @@ export class LayerStore {
     }
   }
 
-  /** Throws MissingToolError when the disk is too full for a build. */
+  /** Throws MissingToolError if the disk lacks the space for a build. */
   async checkSpace(needed: number = NEEDED_BYTES): Promise<void> {
     await mkdir(this.root, { recursive: true });
     const { bavail, bsize } = await statfs(this.root);
@@ -91,14 +93,17 @@ export class LayerStore {
     );
   }
 
-  /** Removes what killed builds left. Only for the holder of the lock: nobody else builds then. */
+  /**
+   * Removes what killed builds left behind. Only the holder of the lock may call this, because no other process builds
+   * then.
+   */
   async removeLeftovers(): Promise<void> {
     for (const name of await readdir(this.root).catch(() => [])) {
       if (name.startsWith(WORK_PREFIX)) await rm(join(this.root, name), { recursive: true, force: true });
     }
   }
 
-  /** Removes all but so many entries of a folder: those that were used last stay. */
+  /** Keeps the `count` most recently used entries of a folder and removes the others. */
   async keepNewest(folder: string, count: number): Promise<void> {
     const dir = join(this.root, folder);
     const found = [];
@@ -110,7 +115,7 @@ export class LayerStore {
     for (const { path } of found.slice(count)) await rm(path, { recursive: true, force: true });
   }
 
-  /** Removes the layers whose files are not among these and that nobody used for a day. */
+  /** Removes layers that aren't among `files` and that weren't used for a day. */
   async keepLayers(files: ReadonlySet<string>): Promise<void> {
     for (const name of await readdir(this.#layers).catch(() => [])) {
       const path = join(this.#layers, name);
@@ -144,7 +149,7 @@ export async function writeHashed(
   return { digest: `sha256:${hash.digest("hex")}`, size };
 }
 
-/** Notes that a file was used now: what was used last is kept longest. */
+/** Marks a file as used now. Recently used files are kept longest. */
 export async function touch(path: string): Promise<void> {
   const now = new Date();
   await utimes(path, now, now).catch(() => {});

@@ -1,9 +1,9 @@
 import { createReadStream } from "node:fs";
 
-/** One member of an archive. Paths are relative to its root, without a slash at either end. */
+/** A member of an archive. Paths are relative to the root, without a leading or trailing slash. */
 export type TarEntry = {
   readonly path: string;
-  /** Permission bits, with setuid, setgid and sticky. */
+  /** Permission bits, including setuid, setgid, and sticky. */
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
@@ -11,25 +11,28 @@ export type TarEntry = {
   | { readonly type: "directory" }
   | { readonly type: "symlink" | "hardlink"; readonly target: string }
   | { readonly type: "file"; readonly content: Buffer }
-  /** Read when it is written; a size other than this one is an error. */
+  /** Read when the member is written. If the size has changed, that is an error. */
   | { readonly type: "file"; readonly source: string; readonly size: number }
 );
 
-/** Of every member, so that the same files give the same bytes: 1 January 2000, since some tools refuse 1970. */
+/**
+ * The modification time of every member, so that the same files give the same bytes: 1 January 2000, because some tools
+ * reject 1970.
+ */
 export const MTIME_SECONDS = 946_684_800;
 
 const BLOCK = 512;
-/** POSIX: two empty blocks end an archive. */
+/** POSIX requires two empty blocks at the end. */
 const END_BLOCKS = 2;
 const NAME_BYTES = 100;
-/** The largest size that its eleven octal digits hold. */
+/** The largest size that fits in eleven octal digits. */
 const MAX_SIZE = 8 ** 11 - 1;
-/** Type flags of ustar, and of the header that pax puts before a member. */
+/** Type flags of ustar, and of the pax header before a member. */
 const FLAGS = { file: "0", hardlink: "1", symlink: "2", directory: "5", pax: "x" } as const;
 
 /**
- * The bytes of a tar archive (ustar; pax headers where a name is long) of these members, ordered by path, so that the
- * same members give the same bytes. Throws when two have one path.
+ * Returns the bytes of a tar archive with these members (ustar, with pax headers for long names). Members are sorted by
+ * path, so that the same members give the same bytes. Throws if two members have the same path.
  */
 export async function* tarBytes(entries: Iterable<TarEntry>): AsyncGenerator<Buffer> {
   let before: string | undefined;
@@ -41,7 +44,7 @@ export async function* tarBytes(entries: Iterable<TarEntry>): AsyncGenerator<Buf
   yield Buffer.alloc(END_BLOCKS * BLOCK);
 }
 
-/** By the bytes of the path, so that no locale has a say and a folder precedes what is in it. */
+/** Sorts by the bytes of the path, so that the locale has no influence and a folder comes before its contents. */
 export function sortEntries(entries: Iterable<TarEntry>): TarEntry[] {
   return [...entries].sort((a, b) => Buffer.compare(Buffer.from(a.path), Buffer.from(b.path)));
 }
@@ -53,7 +56,7 @@ async function* memberBytes(entry: TarEntry): AsyncGenerator<Buffer> {
   const target = "target" in entry ? entry.target : "";
   const pax = paxRecords({ path: name, linkpath: target });
   if (pax) {
-    // GNU tar and libarchive name it so; nobody reads it.
+    // GNU tar and libarchive use this name. No tool reads it.
     yield header({ ...entry, name: `PaxHeaders/${name}`, target: "", flag: FLAGS.pax, size: pax.length });
     yield padded(pax);
   }
@@ -84,7 +87,7 @@ interface Header {
   readonly size: number;
 }
 
-/** POSIX.1-1988 ustar: fields of fixed width, numbers in octal. */
+/** Builds a POSIX.1-1988 ustar header: fields of fixed width, with octal numbers. */
 function header({ name, target, flag, mode, uid, gid, size }: Header): Buffer {
   const block = Buffer.alloc(BLOCK);
   const octal = (value: number, at: number, width: number) =>
@@ -95,7 +98,7 @@ function header({ name, target, flag, mode, uid, gid, size }: Header): Buffer {
   octal(gid, 116, 8);
   octal(size, 124, 12);
   octal(MTIME_SECONDS, 136, 12);
-  // The checksum counts its own field as blanks.
+  // The checksum treats its own field as spaces.
   block.write("        ", 148, "ascii");
   block.write(flag, 156, "ascii");
   Buffer.from(target).copy(block, 157, 0, NAME_BYTES);
@@ -105,7 +108,10 @@ function header({ name, target, flag, mode, uid, gid, size }: Header): Buffer {
   return block;
 }
 
-/** Records for what does not fit into the header's 100 bytes, or is not ASCII; undefined when everything fits. */
+/**
+ * Returns pax records for values that don't fit in the header's 100 bytes or aren't ASCII. Returns undefined if all
+ * fit.
+ */
 function paxRecords(values: Readonly<Record<string, string>>): Buffer | undefined {
   const records = Object.entries(values)
     .filter(([, value]) => Buffer.byteLength(value) > NAME_BYTES || /[^\x20-\x7e]/.test(value))
@@ -113,7 +119,7 @@ function paxRecords(values: Readonly<Record<string, string>>): Buffer | undefine
   return records.length > 0 ? Buffer.from(records.join("")) : undefined;
 }
 
-/** `length key=value\n`, where the length counts its own digits. */
+/** Returns `length key=value\n`. The length includes its own digits. */
 function paxRecord(key: string, value: string): string {
   const rest = ` ${key}=${value}\n`;
   const bytes = Buffer.byteLength(rest);

@@ -4,31 +4,34 @@ import { join } from "node:path";
 import type { TarEntry } from "./tar.ts";
 
 export interface TreeOptions {
-  /** Where the tree is in the image: `app`, or "" for its root. */
+  /** The tree's path in the image: `app`, or "" for the root. */
   readonly at?: string;
-  /** Whether a path, relative to the tree, is left out, with what is in it. */
+  /** Whether to leave out a path, relative to the tree, and everything in it. */
   readonly without?: (path: string) => boolean;
   /**
-   * Owner and permissions: `root` gives everything to root, with 0755 for folders and programs and 0644 for the rest,
-   * whatever umask the files were made under; `kept` takes them as they are.
+   * Owner and permissions. `root` makes root the owner, with 0755 for folders and programs and 0644 for the rest,
+   * independent of the umask of the files. `kept` keeps both as they are.
    */
   readonly owner?: "root" | "kept";
 }
 
 const ALL_BITS = 0o7777;
 const ANY_EXECUTE = 0o111;
-/** A symbolic link's mode means nothing; every tool shows this. */
+/** The mode of a symbolic link has no effect. All tools show this value. */
 const LINK_MODE = 0o777;
 const PROGRAM = 0o755;
 const DOCUMENT = 0o644;
 
-/** What a folder holds, as members of a layer. Sockets, pipes and devices are left out: a container gets its own. */
+/**
+ * Returns the contents of a folder as members of a layer. Leaves out sockets, pipes, and devices, because a container
+ * gets its own.
+ */
 export async function treeEntries(root: string, options: TreeOptions = {}): Promise<TarEntry[]> {
   const { at = "", without = () => false, owner = "root" } = options;
   const entries: TarEntry[] = [];
   const firstName = new Map<string, string>();
   const visit = async (path: string): Promise<void> => {
-    // Sorted, since the first name of a file with several is the one that is written.
+    // Sorted, because a file with several names is written under the first one.
     for (const name of (await readdir(join(root, path))).sort()) {
       const inner = path === "" ? name : `${path}/${name}`;
       if (without(inner)) continue;
@@ -57,7 +60,7 @@ async function entryOf(
     return { type: "symlink", path, mode: LINK_MODE, ...ids, target: await readlink(source) };
   }
   if (!stats.isFile()) return undefined;
-  // Files of a checkout may be hard links into some cache: that is no part of what they are.
+  // Files of a checkout may be hard links into a cache. That isn't part of the image.
   if (owner === "kept" && stats.nlink > 1) {
     const file = `${stats.dev}:${stats.ino}`;
     const target = firstName.get(file);
@@ -67,7 +70,9 @@ async function entryOf(
   return { type: "file", path, mode, ...ids, source, size: stats.size };
 }
 
-/** The same entries with their contents in memory: hashing and writing then see the same, whoever edits the files. */
+/**
+ * Loads the contents of entries into memory, so that hashing and writing see the same data even if the files change.
+ */
 export async function loaded(entries: readonly TarEntry[]): Promise<TarEntry[]> {
   return await Promise.all(
     entries.map(async (entry): Promise<TarEntry> => {
@@ -78,12 +83,12 @@ export async function loaded(entries: readonly TarEntry[]): Promise<TarEntry[]> 
   );
 }
 
-/** A folder, owned by root unless said otherwise. */
+/** Returns a folder that belongs to root by default. */
 export function directory(path: string, mode: number = PROGRAM, uid = 0, gid = uid): TarEntry {
   return { type: "directory", path, mode, uid, gid };
 }
 
-/** A file of root's with this content. */
+/** Returns a file with this content that belongs to root. */
 export function file(path: string, content: string | Buffer, mode: number = DOCUMENT): TarEntry {
   return { type: "file", path, mode, uid: 0, gid: 0, content: Buffer.from(content) };
 }

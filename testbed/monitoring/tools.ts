@@ -8,7 +8,7 @@ import { cacheRoot } from "../cluster/cache.ts";
 import { withLock } from "../cluster/lock.ts";
 import { MissingToolError } from "../cluster/missing.ts";
 
-/** Programs that tests of alerts and dashboards run, by the Debian package that has them. */
+/** The programs that tests of alerts and dashboards need, by Debian package. */
 const PACKAGES = {
   prometheus: ["prometheus", "promtool"],
   "prometheus-alertmanager": ["prometheus-alertmanager", "amtool"],
@@ -17,13 +17,14 @@ const PACKAGES = {
 type Package = keyof typeof PACKAGES;
 export type MonitoringTool = (typeof PACKAGES)[Package][number];
 
-/** Where each program is. */
+/** The path of each program. */
 export type MonitoringTools = Readonly<Record<MonitoringTool, string>>;
 
 /**
- * Paths of Prometheus and Alertmanager with their tools: the user's own, else those of Debian's packages, fetched once (30 MB)
- * and unpacked into the cache. They are not installed, since Debian starts a server with each: no root, and no service.
- * @throws MissingToolError where they can't be had.
+ * Returns the paths of Prometheus and Alertmanager and their tools: the user's own, or those of Debian's packages. The
+ * packages are downloaded once (30 MB) and unpacked into the cache. They aren't installed, because Debian would start a
+ * server for each. This needs no root.
+ * @throws MissingToolError if they aren't available
  */
 export async function findMonitoringTools(env: NodeJS.ProcessEnv = process.env): Promise<MonitoringTools> {
   const found: [string, string][] = [];
@@ -88,7 +89,7 @@ async function fetchPackage(
   const tree = join(work, "tree");
   await mkdir(tree, { recursive: true });
   try {
-    // apt checks what it downloads against the archive's signature.
+    // apt checks the archive's signature on downloads.
     await run("apt-get", ["download", name], work, env);
     const file = (await readdir(work)).find((entry) => entry.endsWith(".deb"));
     if (!file) throw new MissingToolError(`apt-get download ${name} left no package`);

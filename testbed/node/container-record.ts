@@ -11,18 +11,18 @@ import { containerResources } from "./pod-resources.ts";
 /** `sidecar` is an init container with restartPolicy Always. */
 export type ContainerRole = "init" | "sidecar" | "main";
 
-/** What kubelet knows of one container: not what is, but what it has seen. */
+/** What the kubelet knows about a container. It reflects what the kubelet has seen, not the current state. */
 export interface ContainerRecord {
   readonly spec: Container;
   readonly role: ContainerRole;
   state: ContainerState;
   last: ContainerStateTerminated | undefined;
   restartCount: number;
-  /** Of the last container made; undefined while there was none. */
+  /** The id of the last container that was created, or undefined before the first. */
   containerID: string | undefined;
 }
 
-/** The records of a Pod's containers before anything was done: init containers first, in their order. */
+/** Creates the records of a Pod's containers before anything has happened. Init containers come first, in order. */
 export function newRecords(pod: Pod): ContainerRecord[] {
   const { initContainers = [], containers } = pod.spec;
   const waiting = initContainers.length > 0 ? "PodInitializing" : "ContainerCreating";
@@ -40,12 +40,12 @@ export function newRecords(pod: Pod): ContainerRecord[] {
   ];
 }
 
-/** An init container that runs on beside the others (KEP-753). */
+/** Whether it's an init container that keeps running next to the others (KEP-753). */
 export function isRestartable(container: Container): boolean {
   return container["restartPolicy"] === "Always";
 }
 
-/** Takes up what an earlier kubelet reported, so that a new one goes on from there. */
+/** Adopts the status that an earlier kubelet reported, so that a new kubelet continues from there. */
 export function adoptStatus(record: ContainerRecord, status: ContainerStatus | undefined): void {
   if (status?.state === undefined) return;
   record.restartCount = status.restartCount ?? 0;
@@ -54,7 +54,7 @@ export function adoptStatus(record: ContainerRecord, status: ContainerStatus | u
   record.state = status.state;
 }
 
-/** One entry of containerStatuses or initContainerStatuses, as kubelet writes it. */
+/** Renders an entry of containerStatuses or initContainerStatuses as the kubelet writes it. */
 export function renderContainer(pod: Pod, record: ContainerRecord): ContainerStatus {
   const { spec, role, state, last, restartCount, containerID } = record;
   const running = state.running !== undefined;
@@ -73,7 +73,7 @@ export function renderContainer(pod: Pod, record: ContainerRecord): ContainerSta
   return { ...status, containerID, ...containerResources(spec), user: userOf(pod, spec) };
 }
 
-/** A content address that stays the same for the same image. */
+/** Returns a digest that stays the same for the same image. */
 function imageId(image: string): string {
   return `sha256:${createHash("sha256").update(image).digest("hex")}`;
 }
@@ -86,7 +86,7 @@ interface SecurityContext {
   supplementalGroups?: number[];
 }
 
-/** The security context that holds for a container: its own fields win over the Pod's. */
+/** Returns the effective security context of a container. Its own fields override the Pod's. */
 export function securityOf(pod: Pod, container: Container): SecurityContext {
   return {
     ...(pod.spec["securityContext"] as SecurityContext | undefined),
@@ -94,7 +94,7 @@ export function securityOf(pod: Pod, container: Container): SecurityContext {
   };
 }
 
-/** Every image of the simulated node brings a numeric user, unless a fate says that it is root. */
+/** Every image of the simulated node has a numeric user, unless a fate makes it root. */
 const IMAGE_USER = 65_532;
 
 function userOf(pod: Pod, container: Container): Record<string, unknown> {

@@ -30,15 +30,17 @@ export interface StartAttempt {
   readonly signal: AbortSignal;
 }
 
-/** Either everything is there, or the container waits for the reason given, or the attempt was cut short. */
+/**
+ * The result of preparing a start: everything is ready, the container waits for a reason, or the attempt was aborted.
+ */
 export type Preparation =
   | { readonly kind: "ready"; readonly env: Record<string, string> }
   | { readonly kind: "waits"; readonly waiting: Waiting }
-  /** Nothing more will happen to it. */
+  /** Nothing more will happen to the container. */
   | { readonly kind: "stuck" }
   | { readonly kind: "aborted" };
 
-/** The pulls of one container's image: how many failed, and when the next may be tried. */
+/** The pulls of one container's image: the number of failures, and the time of the next try. */
 interface Pulls {
   failures: number;
   nextAtMs: number;
@@ -46,8 +48,8 @@ interface Pulls {
 }
 
 /**
- * The steps that kubelet takes for a container before it runs, in kubelet's order: image, environment, user, creation.
- * An earlier fault hides the later ones (pkg/kubelet/kuberuntime/kuberuntime_container.go, startContainer).
+ * The kubelet's steps before a container runs, in the kubelet's order: image, environment, user, creation. An earlier
+ * fault hides later ones (pkg/kubelet/kuberuntime/kuberuntime_container.go, startContainer).
  */
 export class ContainerStarter {
   readonly #clock: Clock;

@@ -1,19 +1,19 @@
 import type { ConfigMap, Container, Pod, Secret } from "../../src/kube/objects.ts";
 import { parseQuantity } from "./quantity.ts";
 
-/** The Secrets and ConfigMaps of one namespace that a container refers to, as they are now; undefined: not there. */
+/** The current Secrets and ConfigMaps of one namespace that a container refers to. Undefined if one doesn't exist. */
 export interface ReferencedObjects {
   secret(name: string): Secret | undefined;
   configMap(name: string): ConfigMap | undefined;
 }
 
-/** Names of the Secrets and ConfigMaps that a container's environment comes from. */
+/** The names of the Secrets and ConfigMaps that a container's environment uses. */
 export interface References {
   readonly secrets: readonly string[];
   readonly configMaps: readonly string[];
 }
 
-/** What stands in the API but is not declared in src/kube/objects.ts, because the operator has no use for it. */
+/** API fields that src/kube/objects.ts doesn't declare because the operator doesn't use them. */
 interface EnvSource {
   name: string;
   value?: string;
@@ -35,7 +35,9 @@ interface EnvFromSource {
   configMapRef?: { name?: string; optional?: boolean };
 }
 
-/** The environment cannot be made yet. The message is kubelet's, word for word: people and operators read it. */
+/**
+ * The environment can't be resolved yet. The message is exactly the kubelet's, because people and operators read it.
+ */
 export class EnvironmentError extends Error {}
 
 export function referencesOf(container: Container): References {
@@ -53,9 +55,9 @@ export function referencesOf(container: Container): References {
 }
 
 /**
- * The environment of a container as kubelet makes it (pkg/kubelet/kubelet_pods.go, makeEnvironmentVariables): envFrom
- * first, then env in its order, later ones win. Throws an EnvironmentError where kubelet leaves the container in
- * CreateContainerConfigError.
+ * Resolves the environment of a container as the kubelet does (pkg/kubelet/kubelet_pods.go, makeEnvironmentVariables):
+ * envFrom first, then env in its order. Later values override earlier ones. Throws an EnvironmentError if the kubelet
+ * would leave the container in CreateContainerConfigError.
  */
 export function resolveEnvironment(pod: Pod, container: Container, objects: ReferencedObjects): Record<string, string> {
   const env: Record<string, string> = {};
@@ -67,7 +69,7 @@ export function resolveEnvironment(pod: Pod, container: Container, objects: Refe
   return env;
 }
 
-/** Replaces `$(NAME)` by what the environment has; unknown names stay, `$$` is an escaped dollar sign. */
+/** Replaces `$(NAME)` with the variable's value. Keeps unknown names, and treats `$$` as an escaped dollar sign. */
 export function expand(text: string, env: Readonly<Record<string, string>>): string {
   return text.replaceAll(/\$\$|\$\(([^)]*)\)/g, (whole, name: string | undefined) => {
     if (name === undefined) return "$";

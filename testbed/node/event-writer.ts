@@ -5,21 +5,21 @@ import type { KubeEvent, Pod } from "../../src/kube/objects.ts";
 import { EVENTS } from "../../src/kube/resource.ts";
 import type { Logger } from "../../src/observe/logger.ts";
 
-/** What a node complains of that no status says. */
+/** A problem that the node reports in an Event and in no status. */
 export interface Complaint {
   readonly reason: "FailedMount" | "FailedCreatePodSandBox";
   readonly message: string;
 }
 
-/** What was said before is counted up. */
+/** A repeated complaint increases the count. */
 interface Written {
   readonly name: string;
   count: number;
-  /** Requests about one Event follow one another. */
+  /** Requests about the same Event are sent one after the other. */
   last: Promise<void>;
 }
 
-/** Writes Warnings about Pods, as kubelet's event recorder does: the same complaint again is the same Event. */
+/** Writes Warnings about Pods like the kubelet's event recorder. A repeated complaint updates the same Event. */
 export class EventWriter {
   readonly #client: Pick<KubeClient, "create" | "patch">;
   readonly #clock: Clock;
@@ -27,7 +27,7 @@ export class EventWriter {
   readonly #node: string;
   readonly #written = new Map<string, Map<string, Written>>();
   #sequence = 0;
-  /** The network is gone: what is said meanwhile is lost. */
+  /** The network is down, so complaints are lost. */
   isPaused = false;
 
   constructor(parts: {
@@ -42,7 +42,7 @@ export class EventWriter {
     this.#node = parts.node;
   }
 
-  /** Never throws; what the API server does not take is left out. */
+  /** Never throws. If the API server rejects an Event, it's dropped. */
   tell(pod: Pod, complaint: Complaint): void {
     if (this.isPaused) return;
     const { uid = "", name = "" } = pod.metadata;
@@ -64,7 +64,7 @@ export class EventWriter {
     this.#written.delete(metadata.uid ?? "");
   }
 
-  /** Resolves when no request is under way. */
+  /** Resolves when no request is in progress. */
   async ended(): Promise<void> {
     this.isPaused = true;
     await Promise.all([...this.#written.values()].flatMap((ofPod) => [...ofPod.values()].map(({ last }) => last)));
@@ -99,5 +99,5 @@ export class EventWriter {
   }
 }
 
-/** Names of Events end in about as much hex as kubelet's, which count nanoseconds. */
+/** Event names end in about as many hex digits as the kubelet's, which encode nanoseconds. */
 const SEQUENCE_DIGITS = 5;

@@ -2,10 +2,12 @@ import { z } from "zod";
 import { ANNOTATION_DEFAULT_CONTAINER, ANNOTATION_SESSION_CONTAINER } from "../../src/api/names.ts";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 
-/** JSON of a Fate for the session container of a Pod; with `.<container>` appended, for the container of that name. */
+/**
+ * A Fate in JSON for the session container of a Pod. With the suffix `.<container>`, for the container of that name.
+ */
 export const FATE_ANNOTATION = "testbed.berth.dev/fate";
 
-/** What a scripted container does when it gets SIGTERM: end with a code after a while, or nothing at all. */
+/** What a scripted container does on SIGTERM: end with a code after a while, or ignore it. */
 const termSchema = z.union([
   z.literal("ignore"),
   z.strictObject({ code: z.int().min(0).max(255), afterMs: z.number().min(0).default(0) }),
@@ -13,38 +15,41 @@ const termSchema = z.union([
 
 const range = z.union([z.number().min(0), z.strictObject({ min: z.number().min(0), max: z.number().min(0) })]);
 
-/** Fields of every fate. Times are milliseconds, divided by the node's time scale. */
+/** The fields of every fate. Times are in milliseconds and are divided by the node's time scale. */
 const common = {
-  /** Time to pull the image, before anything else. */
+  /** The time to pull the image, before anything else. */
   pullMs: range.optional(),
-  /** Added to the time from the look that finds everything to the container running. */
+  /** Added to the time between the look that finds everything and the running container. */
   startDelayMs: range.optional(),
-  /** Default: ends with 143 at once, as a program that leaves SIGTERM to its default action under a shell. */
+  /** By default, the container ends with 143 at once, like a program under a shell that doesn't handle SIGTERM. */
   onTerm: termSchema.optional(),
-  /** Becomes the message of the container's end, as a termination log would. */
+  /** The message of the container's end, as from a termination log. */
   message: z.string().optional(),
 };
 
 const fateSchema = z.discriminatedUnion("kind", [
-  /** Runs until it is told to end. */
+  /** Runs until it's told to end. */
   z.strictObject({ kind: z.literal("run"), ...common }),
-  /** Ends by itself. `afterMs` 0 is a crash at once. */
+  /** Ends on its own. `afterMs` 0 crashes at once. */
   z.strictObject({
     kind: z.literal("exit"),
     code: z.int().min(0).max(255).default(0),
     afterMs: range.default(0),
     ...common,
   }),
-  /** The memory limit: 137, OOMKilled. */
+  /** Reaches the memory limit: 137, OOMKilled. */
   z.strictObject({ kind: z.literal("oom"), afterMs: range.default(0), ...common }),
-  /** The kernel kills a child only; the main process goes on and ends with `code`. kubelet says OOMKilled all the same. */
+  /**
+   * The kernel kills only a child. The main process continues and ends with `code`, but the kubelet still reports
+   * OOMKilled.
+   */
   z.strictObject({
     kind: z.literal("oom-child"),
     code: z.int().min(0).max(255).default(0),
     afterMs: range.default(0),
     ...common,
   }),
-  /** SIGKILL from somewhere: 137, Error. */
+  /** SIGKILL from outside: 137, Error. */
   z.strictObject({ kind: z.literal("killed"), afterMs: range.default(0), ...common }),
   /** The node evicts the whole Pod. */
   z.strictObject({
@@ -53,78 +58,83 @@ const fateSchema = z.discriminatedUnion("kind", [
     cause: z.enum(["ephemeral-storage", "emptydir", "memory"]).default("ephemeral-storage"),
     ...common,
   }),
-  /** kubelet does not take the Pod, since the scheduler's view of the node was old. */
+  /** The kubelet rejects the Pod because the scheduler's view of the node was outdated. */
   z.strictObject({ kind: z.literal("refused"), reason: z.string().default("OutOfcpu"), ...common }),
-  /** The command is not in the image: 128, StartError. */
+  /** The command isn't in the image: 128, StartError. */
   z.strictObject({ kind: z.literal("start-error"), ...common }),
-  /** The image runs as root: refused where the Pod says runAsNonRoot and gives it no other user; else it runs. */
+  /**
+   * The image runs as root. The kubelet rejects it if the Pod sets runAsNonRoot and no other user. Otherwise it runs.
+   */
   z.strictObject({ kind: z.literal("root-image"), ...common }),
-  /** The image's user is a name, which tells kubelet nothing: refused as a root image is. */
+  /** The image's user is a name, which the kubelet can't resolve. It's rejected like a root image. */
   z.strictObject({ kind: z.literal("named-user-image"), user: z.string().default("node"), ...common }),
-  /** The runtime cannot create the container: a mount, a device, no command. */
+  /** The runtime can't create the container: a mount, a device, or no command. */
   z.strictObject({ kind: z.literal("create-error"), ...common }),
-  /** The image cannot be had; after `times` failed pulls it can. */
+  /** The image can't be pulled. With `times`, it can after that number of failures. */
   z.strictObject({
     kind: z.literal("pull-error"),
     reason: z.enum(["ErrImagePull", "ErrImageNeverPull", "InvalidImageName"]).default("ErrImagePull"),
     times: z.int().min(1).optional(),
     ...common,
   }),
-  /** The Pod's sandbox cannot be made, which its Events alone tell; after `times` failures it can. `message`: why not. */
+  /**
+   * The Pod's sandbox can't be created, which only its Events report. With `times`, it can after that number of
+   * failures. `message` is the cause.
+   */
   z.strictObject({ kind: z.literal("sandbox"), times: z.int().min(1).optional(), ...common }),
-  /** Stays in ContainerCreating (PodInitializing) for ever. */
+  /** Stays in ContainerCreating (PodInitializing) forever. */
   z.strictObject({ kind: z.literal("never-starts"), ...common }),
   /** A stock worker without a process: see scripted-worker.ts. */
   z.strictObject({
     kind: z.literal("worker"),
-    /** How long it works after its first answered beat. */
+    /** How long it works after its first answered heartbeat. */
     workMs: range.default(1_000),
-    /** How it ends after its work. `hang`: works on until it is told to end. */
+    /** How it ends after its work. `hang` keeps working until it's told to end. */
     end: z.enum(["stop", "oom", "killed", "exit-without-stop", "hang"]).default("stop"),
-    /** Time from the container running to the first beat. */
+    /** The time from the running container to the first heartbeat. */
     firstBeatMs: range.default(190),
-    /** Never beats at all, like a program that is no stock worker. */
+    /** Never sends a heartbeat, like a program that isn't a stock worker. */
     neverBeats: z.boolean().default(false),
-    /** Whether it asks for its session first, as the stock worker does. */
+    /** Whether it requests its session first, like the stock worker. */
     retrieveSession: z.boolean().default(true),
     ...common,
   }),
   /** An always-on worker without a process: see scripted-poller.ts. */
   z.strictObject({
     kind: z.literal("poller"),
-    /** How long it works for each item after its first answered beat. */
+    /** How long it works on each item after its first answered heartbeat. */
     workMs: range.default(1_000),
-    /** Where it says at the Pod's address whether it is busy; nowhere unless set. */
+    /** The port at the Pod's address on which it reports whether it's busy. It doesn't report by default. */
     busyPort: z.int().min(1).max(65_535).optional(),
     ...common,
   }),
 ]);
 
-/** Every kind there is, for the documentation's test. */
+/** All kinds, for the test of the documentation. */
 export const FATE_KINDS: readonly string[] = fateSchema.options.map(({ shape }) => shape.kind.value);
 
-/** What happens to a container, filled with defaults. */
+/** What happens to a container, with defaults applied. */
 export type Fate = z.infer<typeof fateSchema>;
 /** A fate as people write it, in an annotation or in code. */
 export type FateInput = z.input<typeof fateSchema>;
 /** What a scripted container does on SIGTERM. */
 export type OnTerm = z.infer<typeof termSchema>;
-/** Milliseconds, fixed or drawn evenly from a range. */
+/** Milliseconds, either fixed or drawn uniformly from a range. */
 export type Milliseconds = z.infer<typeof range>;
 export type WorkerFate = Extract<Fate, { kind: "worker" }>;
 export type PollerFate = Extract<Fate, { kind: "poller" }>;
 
-/** Chooses fates in code. Undefined leaves the choice to the annotation, then to the default. */
+/** Chooses fates in code. If it returns undefined, the annotation decides, or else the default. */
 export type FateChooser = (pod: Pod, container: Container) => FateInput | undefined;
 
-/** Fills the defaults in. Throws a TypeError that says which field is wrong. */
+/** Applies the defaults. Throws a TypeError that names the invalid field. */
 export function parseFate(input: unknown): Fate {
   const result = fateSchema.safeParse(input);
   if (!result.success) throw new TypeError(`not a fate: ${z.prettifyError(result.error)}`);
   return result.data;
 }
 
-/** The container that the session runs in: named by annotation, else the first. */
+/** Returns the container that the session runs in: the one that an annotation names, or else the first. */
 export function mainContainerName(pod: Pod): string | undefined {
   const annotations = pod.metadata.annotations ?? {};
   return (
@@ -134,7 +144,9 @@ export function mainContainerName(pod: Pod): string | undefined {
   );
 }
 
-/** The fate that somebody chose for a container: in code first, then by annotation. Throws a TypeError on a bad one. */
+/**
+ * Returns the fate that was chosen for a container: in code, or else by annotation. Throws a TypeError if it's invalid.
+ */
 export function chosenFate(pod: Pod, container: Container, chooser?: FateChooser): Fate | undefined {
   const chosen = chooser?.(pod, container);
   if (chosen !== undefined) return parseFate(chosen);
@@ -150,15 +162,18 @@ export function chosenFate(pod: Pod, container: Container, chooser?: FateChooser
   }
 }
 
-/** Fates that say what a container does from its start to its end; the others befall one that is started. */
+/**
+ * Whether a fate determines what a container does from start to end. The other fates happen to a container that is
+ * started.
+ */
 export function isWholeLife({ kind }: Fate): boolean {
   return kind === "run" || kind === "exit" || kind === "oom-child" || kind === "worker" || kind === "poller";
 }
 
-/** Of containers nobody chose a fate for: init containers are done soon, everything else runs until told to end. */
+/** The fate of containers without a chosen one: init containers end soon, all others run until they're told to end. */
 export function defaultFate(runsToCompletion: boolean): Fate {
   return runsToCompletion ? { kind: "exit", code: 0, afterMs: INIT_CONTAINER_MS } : { kind: "run" };
 }
 
-/** A typical small init container: its process is there and gone. */
+/** The duration of a typical small init container. */
 const INIT_CONTAINER_MS = 50;

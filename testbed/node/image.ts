@@ -2,15 +2,15 @@ import type { Container } from "../../src/kube/objects.ts";
 
 export type PullFaultReason = "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName";
 
-/** Why an image cannot be had, with the text that kubelet and containerd have for it. */
+/** Why an image can't be pulled, with the messages of the kubelet and containerd. */
 export interface PullFault {
   readonly reason: PullFaultReason;
   readonly message: string;
 }
 
 /**
- * Names of images say by themselves when there is no such image: a registry below `.invalid` (RFC 2606) or on port 1
- * of loopback can never answer, and a repository in capitals cannot be parsed. Everything else is taken to be there.
+ * Returns the fault that an image name implies, if any. A registry below `.invalid` (RFC 2606) or on port 1 of loopback
+ * can never answer, and a repository with capitals can't be parsed. All other images are assumed to exist.
  */
 export function faultOfName(container: Container): PullFault | undefined {
   const image = container.image ?? "";
@@ -20,12 +20,12 @@ export function faultOfName(container: Container): PullFault | undefined {
   return pullFault(container.imagePullPolicy === "Never" ? "ErrImageNeverPull" : "ErrImagePull", image);
 }
 
-/** The fault with kubelet's own text, unless another is given. */
+/** Returns the fault with the kubelet's message, unless another is given. */
 export function pullFault(reason: PullFaultReason, image: string, message?: string): PullFault {
   return { reason, message: message ?? TEXTS[reason](image) };
 }
 
-/** What kubelet says while it waits before the next pull. */
+/** The kubelet's message while it waits before the next pull. */
 export function backOffMessage(image: string, fault: PullFault): string {
   return `Back-off pulling image "${image}": ${fault.reason}: ${fault.message}`;
 }

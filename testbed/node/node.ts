@@ -31,34 +31,37 @@ export { SIMULATED_LABEL } from "./registration.ts";
 export type RuntimeKind = "scripted" | "process";
 
 export interface NodeOptions {
-  /** A client, or the path of a kubeconfig whose user may do what a kubelet does. */
+  /** A client, or the path of a kubeconfig whose user has the permissions of a kubelet. */
   readonly client: KubeClient | string;
-  /** Of the Node object. Tests that share a cluster bind their Pods by `nodeSelector: {kubernetes.io/hostname: name}`. */
+  /**
+   * The name of the Node object. Tests that share a cluster bind their Pods with `nodeSelector:
+   * {kubernetes.io/hostname: name}`.
+   */
   readonly name: string;
-  /** Default: 1,000 Pods, 64 CPUs, 256 GiB. */
+  /** Defaults to 1,000 Pods, 64 CPUs, and 256 GiB. */
   readonly capacity?: NodeCapacity;
   readonly labels?: Readonly<Record<string, string>>;
   readonly taints?: readonly Taint[];
-  /** What containers are that nobody chose a fate for; default scripted. */
+  /** The runtime of containers without a chosen fate. Defaults to scripted. */
   readonly runtime?: RuntimeKind | ((pod: Pod, container: Container) => RuntimeKind);
-  /** Fates chosen in code; they win over annotations. */
+  /** Fates chosen in code. They override annotations. */
   readonly fates?: FateChooser;
   /**
-   * How many times faster than life the node's own times and those of fates pass; default 1. Times that stand in the
-   * API (grace periods, active deadlines, leases) are never scaled.
+   * How many times faster than real time the node's own durations and those of fates run. Defaults to 1. Durations that
+   * the API specifies (grace periods, active deadlines, leases) are never scaled.
    */
   readonly timeScale?: number;
-  /** Replaces some of the measured times. */
+  /** Replaces some of the measured durations. */
   readonly latencies?: Partial<Latencies>;
-  /** Of all that is random. */
+  /** Seeds everything that is random. */
   readonly seed?: number;
   readonly clock?: Clock;
   readonly logger?: Logger;
-  /** Where process containers live; default: a new temporary folder, removed at the end. */
+  /** The folder of process containers. Defaults to a new temporary folder that is removed at the end. */
   readonly workDir?: string;
-  /** What stands for images of process containers, by their names: an entrypoint and variables. */
+  /** Replacements for the images of process containers, by name: an entrypoint and variables. */
   readonly images?: Readonly<Record<string, ImageStandIn>>;
-  /** Share of looks, 0 to 1, at which the watch of Secrets is behind that of Pods; default 0. */
+  /** The share of looks, 0 to 1, at which the watch of Secrets lags behind that of Pods. Defaults to 0. */
   readonly staleReads?: number;
 }
 
@@ -68,7 +71,7 @@ export type NodeEvent =
   | { readonly type: "gone"; readonly pod: Pod }
   | { readonly type: "fault"; readonly pod: Pod; readonly error: unknown };
 
-/** kubelet's words (pkg/kubelet/nodeshutdown). */
+/** The kubelet's messages (pkg/kubelet/nodeshutdown). */
 const SHUTDOWN_VERDICT: PodVerdict = {
   reason: "Terminated",
   message: "Pod was terminated in response to imminent node shutdown.",
@@ -78,7 +81,7 @@ const SHUTDOWN_REFUSAL: PodVerdict = {
   reason: "NodeShutdown",
   message: "Pod was rejected: Pod was rejected as the node is shutting down.",
 };
-/** As clouds give to the machines that they take back. */
+/** The grace that clouds give to the machines that they reclaim. */
 const SHUTDOWN_GRACE_SECONDS = 30;
 
 export interface PodRef {
@@ -86,39 +89,47 @@ export interface PodRef {
   readonly name?: string | undefined;
 }
 
-/** A kubelet double. See docs/simulated-node.md. */
+/** A simulated kubelet. See docs/simulated-node.md. */
 export interface SimulatedNode extends AsyncDisposable {
   readonly name: string;
-  /** The Pods bound to it, as last seen, with the statuses last made for them, whether or not they are written yet. */
+  /** The Pods on the node as last seen, with their latest statuses, even if those aren't written yet. */
   readonly pods: readonly { readonly pod: Pod; readonly status: PodStatus | undefined; readonly running: boolean }[];
   readonly counters: { readonly statusWrites: number; readonly objectReads: number };
-  /** Calls `fn` for everything that happens. Returns what ends the subscription. */
+  /** Calls `fn` for each event. Returns a function that unsubscribes. */
   subscribe(fn: (event: NodeEvent) => void): () => void;
-  /** Kills a running container: by default the session's, by SIGKILL from outside. False when it does not run. */
+  /**
+   * Kills a running container, by default the session's with an external SIGKILL. Returns false if it isn't running.
+   */
   kill(pod: PodRef, options?: { container?: string; by?: "OOMKilled" | "SIGKILL" }): boolean;
-  /** Evicts a Pod as a node does whose Pod uses more disk than it may, or that has no memory left. False: it is not here. */
+  /**
+   * Evicts a Pod, like a node whose Pod exceeds its disk limit or that runs out of memory. Returns false if the Pod
+   * isn't here.
+   */
   evict(pod: PodRef, cause?: EvictionCause): boolean;
-  /** What a process container has written so far; empty for scripted ones. */
+  /** Returns the output of a process container so far. Empty for scripted containers. */
   logs(pod: PodRef, container?: string): Promise<string>;
-  /** Cordons the node and asks the Eviction API for every Pod. Resolves with the names of those that were refused. */
+  /**
+   * Cordons the node and requests the eviction of every Pod. Resolves with the names of the Pods whose eviction was
+   * rejected.
+   */
   drain(): Promise<string[]>;
   cordon(unschedulable?: boolean): Promise<void>;
-  /** The node is lost: it reports nothing and hears nothing. Its containers run on. */
+  /** Loses the node: it reports nothing and hears nothing. Its containers keep running. */
   fail(): void;
   /**
-   * Shuts the machine down in an orderly way: the Node is not ready, its Pods end with at most this grace, new ones are
-   * refused. Resolves when nothing runs any more; the Node stays as it is until `recover`.
+   * Shuts the machine down gracefully: the Node becomes not ready, its Pods end within at most this grace, and new ones
+   * are rejected. Resolves when nothing runs any more. The Node stays in this state until `recover`.
    */
   shutDown(graceSeconds?: number): Promise<void>;
-  /** The machine starts anew, and kubelet with it: its containers are over and nobody saw how. */
+  /** Restarts the machine and its kubelet. The containers have ended, but the kubelet doesn't know how. */
   reboot(): void;
-  /** A node that was lost or shut down is back. */
+  /** Brings back a node that was lost or shut down. */
   recover(): Promise<void>;
-  /** Kills all containers, removes the Node from the API and ends. Idempotent. */
+  /** Kills all containers, removes the Node from the API, and ends. Idempotent. */
   stop(): Promise<void>;
 }
 
-/** Starts a node and resolves when it is Ready and takes Pods. Throws KubeApiError when it cannot be registered. */
+/** Starts a node and resolves when it's Ready and accepts Pods. Throws KubeApiError if it can't be registered. */
 export async function startNode(options: NodeOptions): Promise<SimulatedNode> {
   const node = new KubeletDouble(options);
   try {
@@ -148,7 +159,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
   readonly #processes: ProcessRuntime;
   readonly #machines = new Map<string, PodMachine>();
   readonly #listeners = new Set<(event: NodeEvent) => void>();
-  /** Aborts what connects the node to the API: heartbeats and the watch. */
+  /** Aborts the node's connection to the API: heartbeats and the watch. */
   #link = new AbortController();
   #linked: Promise<unknown> = Promise.resolve();
   #stopping: Promise<void> | undefined;
@@ -289,7 +300,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     if (this.#ownsClient) await this.#client.close();
   }
 
-  /** Heartbeats and a fresh view of the Pods; what a lost node missed shows as changes. */
+  /** Starts heartbeats and a fresh view of the Pods. What a lost node missed shows up as changes. */
   #connect(): void {
     if (this.#stopping) return;
     this.#link = new AbortController();
@@ -324,7 +335,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     machine.begin();
   }
 
-  /** Pods that were removed while nobody listened. */
+  /** Removes Pods that were deleted while the watch was down. */
   #dropUnlisted(informer: Informer<Pod>): void {
     for (const machine of this.#machines.values()) {
       const { namespace, name = "", uid } = machine.pod.metadata;
@@ -342,7 +353,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     for (const listener of this.#listeners) listener(event);
   }
 
-  // What a Pod needs of its node.
+  // Implementation of PodHost.
 
   allocateIP(): string {
     return this.#addresses.next();
@@ -364,7 +375,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     return container && refusalVerdict(pod, container, this.#options.fates);
   }
 
-  /** A container whose whole life somebody scripted is no process, whatever the node's default. */
+  /** Containers with a scripted life run without a process, regardless of the node's default runtime. */
   runtimeOf(pod: Pod, container: Container, fate: Fate | undefined): ContainerRuntime {
     const { runtime = "scripted" } = this.#options;
     const kind = typeof runtime === "function" ? runtime(pod, container) : runtime;
@@ -376,7 +387,7 @@ class KubeletDouble implements SimulatedNode, PodHost {
     return this.#reader.read(...args);
   }
 
-  /** Where all containers of a Pod are scripted, nobody could read a file. */
+  /** If all containers of a Pod are scripted, no process could read the files. */
   async writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void> {
     const all = [...(pod.spec.initContainers ?? []), ...pod.spec.containers];
     const processes = all.some((container) => this.runtimeOf(pod, container, undefined) === this.#processes);

@@ -8,27 +8,27 @@ import { EnvironmentError, type ReferencedObjects, type References } from "./env
 export interface ObjectReaderOptions {
   readonly client: KubeClient;
   readonly random: Random;
-  /** Share of reads, 0 to 1, that answer with what the read before saw. */
+  /** The share of reads, 0 to 1, that return what the previous read saw. */
   readonly staleReads: number;
 }
 
 /**
- * Reads the Secrets and ConfigMaps of Pods as they are started. A kubelet keeps a watch for each of them; this one asks
- * at every look, which shows the same, but for one thing: a kubelet's watch may be behind its watch of Pods.
- * `staleReads` plays that.
+ * Reads the Secrets and ConfigMaps of Pods when they start. A kubelet watches each of them, but this reader requests
+ * them at every look. The result is the same, except that a kubelet's watch may lag behind its watch of Pods.
+ * `staleReads` simulates that.
  */
 export class ObjectReader {
   readonly #options: ObjectReaderOptions;
-  /** What was seen last, by Pod: a kubelet that cannot reach the API server goes on with what it has. */
+  /** What was last seen, by Pod. A kubelet that can't reach the API server continues with what it has. */
   readonly #seen = new Map<string, Map<string, KubeObject | undefined>>();
-  /** Requests sent. */
+  /** The number of requests sent. */
   reads = 0;
 
   constructor(options: ObjectReaderOptions) {
     this.#options = options;
   }
 
-  /** Throws an EnvironmentError when something could not be read and was never read before. */
+  /** Throws an EnvironmentError if an object can't be read and was never read before. */
   async read(pod: Pod, { secrets, configMaps }: References): Promise<ReferencedObjects> {
     const found = new Map<string, KubeObject | undefined>();
     const fetch = async (resource: Resource, name: string) => {

@@ -1,13 +1,13 @@
 import { randomInt } from "node:crypto";
 
-/** Networks of 250 Pods each within 127.0.0.0/8; the first ones are left to everybody's servers. */
+/** Networks of 250 Pods each within 127.0.0.0/8. The first networks are left for other servers. */
 const FIRST_NETWORK = 16 * 256;
 const NETWORKS = 240 * 256;
 const PER_NETWORK = 250;
 
 /**
- * Addresses of one node's Pods: loopback addresses, so that a Pod whose container is a process of this machine can be
- * reached at the one its status shows. Nodes that live at the same time start far apart, by chance.
+ * The addresses of one node's Pods. They're loopback addresses, so that a Pod whose container is a local process is
+ * reachable at the address in its status. Each node starts at a random network, so that nodes rarely overlap.
  */
 export class PodAddresses {
   readonly #start = randomInt(NETWORKS - FIRST_NETWORK);

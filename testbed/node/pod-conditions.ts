@@ -12,7 +12,7 @@ export interface PodVerdict {
   readonly always?: true;
 }
 
-/** Conditions that kubelet owns; it leaves all others as they are. */
+/** The conditions that the kubelet owns. It doesn't change the others. */
 export const OWN_CONDITIONS = [
   "PodReadyToStartContainers",
   "Initialized",
@@ -21,7 +21,7 @@ export const OWN_CONDITIONS = [
   "PodScheduled",
 ] as const;
 
-/** The reason of a disruption that is kubelet's own doing. */
+/** The reason of a disruption that the kubelet itself causes. */
 export const BY_KUBELET = "TerminationByKubelet";
 
 type Judgement = Pick<Condition, "status" | "reason" | "message">;
@@ -30,7 +30,7 @@ const TRUE: Judgement = { status: "True" };
 
 export interface ConditionsInput {
   readonly pod: Pod;
-  /** What the containers say, even where the Pod's reported phase is held back. */
+  /** The phase that the containers imply, even while the reported phase is held back. */
   readonly phase: Phase;
   readonly init: readonly ContainerStatus[];
   readonly main: readonly ContainerStatus[];
@@ -38,11 +38,11 @@ export interface ConditionsInput {
   /** RFC 3339. */
   readonly now: string;
   readonly previous: readonly Condition[];
-  /** Why kubelet itself ended the Pod, once that is over. */
+  /** Why the kubelet itself ended the Pod, once it has ended. */
   readonly verdict: PodVerdict | undefined;
 }
 
-/** The conditions of a Pod in kubelet's order (pkg/kubelet/status/generate.go). */
+/** Returns the conditions of a Pod in the kubelet's order (pkg/kubelet/status/generate.go). */
 export function conditionsOf(input: ConditionsInput): Condition[] {
   const containersReady = judgeContainersReady(input);
   const judged: Record<(typeof OWN_CONDITIONS)[number], Judgement> = {

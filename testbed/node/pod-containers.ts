@@ -11,34 +11,34 @@ import {
   type StartRequest,
 } from "./runtime.ts";
 
-/** Who runs these containers. */
+/** The owner of these containers. */
 export interface ContainersOwner {
   readonly clock: Clock;
-  /** The records say something new. */
+  /** The records changed. */
   changed(): void;
-  /** A container has ended, and no record says so yet. */
+  /** A container ended, and its record doesn't show it yet. */
   exited(record: ContainerRecord): void;
 }
 
-/** A container between its start and the moment kubelet sees its end. */
+/** A container between its start and the moment when the kubelet sees its end. */
 interface Tracked {
   readonly live: LiveContainer;
   readonly startedAt: string;
   readonly ended: PromiseWithResolvers<void>;
   exit: { readonly exit: ContainerExit; readonly atMs: number } | undefined;
-  /** What killed it from outside, where the runtime cannot know. */
+  /** The external cause of its death, which the runtime can't know. */
   killedBy: "OOMKilled" | undefined;
 }
 
 export type Launch = Omit<StartRequest, "container" | "onExit" | "runsToCompletion" | "restartCount">;
 
-/** A sidecar gets this much at least after the main containers are gone (kuberuntime_container_linux.go). */
+/** The minimum grace of a sidecar after the main containers ended (kuberuntime_container_linux.go). */
 const SIDECAR_GRACE_MS = 2_000;
 
-/** What stands where a container was never started: the epoch. */
+/** The start time of a container that never started: the epoch. */
 const NEVER = timestamp(0);
 
-/** The containers of one Pod: what is known of each (`records`), and those that run. A record lags behind what runs. */
+/** The containers of one Pod: what is known about each (`records`), and the running ones. A record may lag behind. */
 export class PodContainers {
   readonly records: readonly ContainerRecord[];
   readonly #pod: Pod;
@@ -55,24 +55,24 @@ export class PodContainers {
     return this.records.filter((record) => record.role === role);
   }
 
-  /** Whether any of them runs now, whatever the records say. */
+  /** Whether any container is running now, even if the records don't show it. */
   get running(): boolean {
     return [...this.#tracked.values()].some(({ exit }) => exit === undefined);
   }
 
-  /** Whether it runs, as far as anybody has seen. */
+  /** Whether the container is running, as far as the kubelet knows. */
   isUp(record: ContainerRecord): boolean {
     return this.#tracked.has(record) || record.state.running !== undefined;
   }
 
-  /** Starts one. False when its command is not there: it has ended then. */
+  /** Starts a container. Returns false if its command doesn't exist, in which case the container has ended. */
   async launch(record: ContainerRecord, runtime: ContainerRuntime, launch: Launch): Promise<boolean> {
     const { clock } = this.#owner;
     const previous = record.state.terminated ?? record.last;
     const restartCount = previous ? record.restartCount + 1 : 0;
     const containerID = `containerd://${randomBytes(32).toString("hex")}`;
     const made = { last: previous, restartCount, containerID };
-    // A program may end before its start is known here.
+    // A program may end before its start is reported here.
     const early: ContainerExit[] = [];
     let onExit: (exit: ContainerExit) => void = (exit) => early.push(exit);
     let live: LiveContainer;
@@ -98,7 +98,7 @@ export class PodContainers {
     return true;
   }
 
-  /** Takes note of a container's end. False when there is nothing new. */
+  /** Records a container's end. Returns false if there's nothing new. */
   see(record: ContainerRecord): boolean {
     const tracked = this.#tracked.get(record);
     if (!tracked?.exit) return false;
@@ -117,7 +117,7 @@ export class PodContainers {
     return true;
   }
 
-  /** Kills one from outside. False when it does not run. */
+  /** Kills a container from outside. Returns false if it isn't running. */
   kill(name: string, by: "OOMKilled" | "SIGKILL"): boolean {
     const record = this.records.find(({ spec }) => spec.name === name);
     const tracked = record && this.#tracked.get(record);
@@ -127,7 +127,7 @@ export class PodContainers {
     return true;
   }
 
-  /** Kills all that run, in a way that nobody sees: containerd finds them gone when it starts, and does not know why. */
+  /** Kills all running containers unseen. When containerd starts, it finds them gone and doesn't know why. */
   lose(): void {
     for (const [record, { live, startedAt }] of this.#tracked) {
       this.#tracked.delete(record);
@@ -139,7 +139,7 @@ export class PodContainers {
     this.forgetWaits();
   }
 
-  /** What kept containers from starting is forgotten: they wait like new ones. */
+  /** Forgets why containers couldn't start, so that they wait like new ones. */
   forgetWaits(): void {
     for (const [i, { state }] of newRecords(this.#pod).entries()) {
       const record = this.records[i];
@@ -147,19 +147,19 @@ export class PodContainers {
     }
   }
 
-  /** SIGTERM to all, SIGKILL to those that are left when `kill` resolves. Resolves when none runs. */
+  /** Sends SIGTERM to all, and SIGKILL to the remaining ones when `kill` resolves. Resolves when none is running. */
   async stop(kill: Promise<unknown>): Promise<void> {
     const running = this.records.filter((record) => this.#tracked.has(record));
     const others = running.filter(({ role }) => role !== "sidecar");
     await Promise.all(others.map((record) => this.#stopOne(record, kill)));
-    // Sidecars end last, the last started first, when nobody needs them any more.
+    // Sidecars end last, in reverse start order, when no other container needs them.
     for (const record of running.filter(({ role }) => role === "sidecar").reverse()) {
       const least = sleep(this.#owner.clock, SIDECAR_GRACE_MS);
       await this.#stopOne(record, Promise.all([kill, least]));
     }
   }
 
-  /** SIGKILL to all. Resolves when none runs. */
+  /** Sends SIGKILL to all. Resolves when none is running. */
   async killAll(): Promise<void> {
     const all = [...this.#tracked.values()];
     for (const { live } of all) live.signal("SIGKILL");

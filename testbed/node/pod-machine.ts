@@ -16,57 +16,57 @@ import type { ContainerRuntime } from "./runtime.ts";
 import { sandboxFault } from "./sandbox-fault.ts";
 import { fileReferences, type VolumeFiles, volumeFiles } from "./volume-files.ts";
 
-/** What a Pod needs of the node it runs on. */
+/** What a Pod needs from its node. */
 export interface PodHost {
   readonly clock: Clock;
   allocateIP(pod: Pod): string;
   latencyOf(pod: Pod): Latency;
-  /** The fate that somebody chose; throws a TypeError when it cannot be read. */
+  /** Returns the chosen fate. Throws a TypeError if it can't be read. */
   fateOf(pod: Pod, container: Container): Fate | undefined;
   runtimeOf(pod: Pod, container: Container, fate: Fate | undefined): ContainerRuntime;
-  /** Why the node does not take a Pod that is new to it. */
+  /** Why the node rejects a new Pod, if it does. */
   refusalOf?(pod: Pod): PodVerdict | undefined;
-  /** Throws an EnvironmentError when what is there cannot be known. */
+  /** Reads the referenced objects. Throws an EnvironmentError if they can't be read. */
   read(pod: Pod, references: References): Promise<ReferencedObjects>;
-  /** Makes the files of the Pod's volumes, by the volumes' names, what is given. */
+  /** Replaces the files of the Pod's volumes, by volume name. */
   writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void>;
-  /** A new status, to be written when there is time; a later one of the same Pod replaces it. */
+  /** Reports a new status, to be written later. A later status of the same Pod replaces it. */
   report(pod: Pod, status: PodStatus): void;
-  /** An Event: what no status says. */
+  /** Reports a problem in an Event, because no status shows it. */
   complain(pod: Pod, complaint: Complaint): void;
-  /** Nothing of the Pod is left: write its last status, then remove the object (grace 0, UID precondition). */
+  /** Nothing of the Pod is left: writes its last status, then removes the object (grace 0, UID precondition). */
   finalize(pod: Pod): void;
   /** Nothing of the Pod is left, and its object is gone. */
   forget(pod: Pod): void;
-  /** Something broke inside the node itself. */
+  /** Reports an error inside the node itself. */
   fault(pod: Pod, error: unknown): void;
 }
 
-/** A Pod on its way out. */
+/** A Pod that is ending. */
 interface Ending {
   readonly verdict: PodVerdict | undefined;
-  /** The last container ended by itself: kubelet takes its time to say so. */
+  /** The last container ended on its own, so the kubelet reports it with a delay. */
   readonly byItself: boolean;
   killAtMs: number;
   killTimer: Timer | undefined;
   readonly kill: PromiseWithResolvers<void>;
 }
 
-/** What became of a container in one sync. */
+/** The result for a container in one sync. */
 type Outcome = "runs" | "done" | "waits" | "pull-failed" | "backs-off" | "stuck";
 
-/** When to look again: after the usual while, or as soon as the last look's effects show. */
+/** When to look again: after the usual delay, or as soon as the effects of the last look show. */
 type NextLook = "look" | "exitSeen" | "resync" | undefined;
 
-/** Grace of an eviction for going over a limit (pkg/kubelet/eviction/eviction_manager.go, immediate). */
+/** The grace of an eviction for exceeding a limit (pkg/kubelet/eviction/eviction_manager.go, immediate). */
 const EVICTION_GRACE_SECONDS = 1;
 
 /**
- * One Pod as a kubelet runs it: looks for what it needs, starts its containers in order, sees them end, ends them.
- * Everything it waits for is the clock or its host, so that a test can step through a Pod's life.
+ * One Pod as a kubelet runs it: it looks for what the Pod needs, starts its containers in order, sees them end, and
+ * ends them. It waits only for the clock and its host, so that a test can step through a Pod's life.
  *
- * One sync runs at a time; whatever happens meanwhile asks for another. An end (`Ending`) begins once, cuts the sync
- * short and is never taken back; a terminal phase is reported when nothing runs any more, and not before.
+ * Only one sync runs at a time, and events during a sync request another one. An end (`Ending`) begins once, aborts the
+ * sync, and is never undone. A terminal phase is reported only when nothing runs any more.
  */
 export class PodMachine implements ContainersOwner {
   readonly clock: Clock;
@@ -87,12 +87,12 @@ export class PodMachine implements ContainersOwner {
   #lookTimer: Timer | undefined;
   #deadlineTimer: Timer | undefined;
   #ending: Ending | undefined;
-  /** Nothing runs any more and the terminal status is out. */
+  /** Nothing runs any more, and the terminal status is reported. */
   #ended = false;
   readonly #over = Promise.withResolvers<void>();
-  /** The Pod was not taken: it has a status and nothing else. */
+  /** The Pod was rejected, so it has a status and nothing else. */
   #refusal: PodVerdict | undefined;
-  /** What was not seen to end is taken for lost. */
+  /** Containers that weren't seen to end count as lost. */
   #settled = false;
   #finalized = false;
   #objectGone = false;
@@ -114,22 +114,22 @@ export class PodMachine implements ContainersOwner {
     return this.#pod;
   }
 
-  /** The last status made; undefined before the first. */
+  /** The last reported status, or undefined before the first. */
   get status(): PodStatus | undefined {
     return this.#status;
   }
 
-  /** Whether any container of it runs now, whatever has been reported. */
+  /** Whether any container is running now, regardless of what was reported. */
   get running(): boolean {
     return this.#containers.running;
   }
 
-  /** Resolves when nothing of it runs any more and its terminal status is out. */
+  /** Resolves when nothing runs any more and the terminal status is reported. */
   get ended(): Promise<void> {
     return this.#over.promise;
   }
 
-  /** To be called once, after the constructor. */
+  /** Must be called once, after the constructor. */
   begin(): void {
     if (isTerminalPhase(this.#pod.status?.phase)) {
       this.#ended = true;
@@ -144,7 +144,7 @@ export class PodMachine implements ContainersOwner {
     this.#consider();
   }
 
-  /** The object as the watch shows it. Only what a person or a controller changed makes kubelet look. */
+  /** Updates the object as the watch shows it. Only changes by a person or a controller make the kubelet look. */
   update(pod: Pod): void {
     const before = this.#pod;
     this.#pod = pod;
@@ -152,7 +152,7 @@ export class PodMachine implements ContainersOwner {
     else if (!this.#ended && !this.#stopped && rules.gatesDiffer(before, pod)) this.changed();
   }
 
-  /** The object is gone from the API: what still runs is ended, nobody is told. */
+  /** The object is gone from the API. Ends what is still running, without reporting it. */
   remove(pod: Pod): void {
     this.#pod = pod;
     this.#objectGone = true;
@@ -160,12 +160,12 @@ export class PodMachine implements ContainersOwner {
     else this.#end(rules.graceSecondsOf(pod));
   }
 
-  /** The node ends the whole Pod, with the grace of its spec but no more than `atMostSeconds`. */
+  /** The node ends the whole Pod, with the grace of its spec but at most `atMostSeconds`. */
   evict(verdict: PodVerdict, atMostSeconds = EVICTION_GRACE_SECONDS): void {
     if (!this.#ended) this.#end(Math.min(rules.ownGraceSeconds(this.#pod), atMostSeconds), verdict);
   }
 
-  /** The machine is started anew: nobody saw its containers end, and its sandbox is made again if it is needed. */
+  /** The machine restarts. The kubelet doesn't see the containers end, and creates the sandbox again if it's needed. */
   reboot(): void {
     if (this.#ending || this.#ended || this.#stopped) return;
     this.#containers.lose();
@@ -175,12 +175,12 @@ export class PodMachine implements ContainersOwner {
     else this.#requestSync();
   }
 
-  /** Kills a running container from outside. False when it does not run. */
+  /** Kills a running container from outside. Returns false if it isn't running. */
   kill(container: string, by: "OOMKilled" | "SIGKILL"): boolean {
     return this.#containers.kill(container, by);
   }
 
-  /** The node ends: kills everything, reports nothing more. Resolves when nothing runs. */
+  /** The node ends: kills everything and reports nothing more. Resolves when nothing is running. */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#over.resolve();
@@ -191,15 +191,16 @@ export class PodMachine implements ContainersOwner {
     await this.#containers.killAll();
   }
 
-  // What its containers tell it.
+  // Called by its containers.
 
   changed(): void {
-    // A kubelet that ends a Pod says nothing until nothing of it runs.
+    // A kubelet that ends a Pod doesn't report anything until nothing of it runs.
     if (!this.#ending || this.#ending.byItself) this.#report();
   }
 
   exited(record: ContainerRecord): void {
-    // A kubelet that is ending the Pod waits for it; else it finds out when it lists containers next.
+    // A kubelet that is ending the Pod waits for the container. Otherwise it notices the end when it next lists
+    // containers.
     if (this.#ending || this.#stopped) return;
     this.#after(this.#latency.draw("exitSeen"), () => {
       if (!this.#containers.see(record)) return;
@@ -208,7 +209,7 @@ export class PodMachine implements ContainersOwner {
     });
   }
 
-  // From what the object says to running containers.
+  // From the spec to running containers.
 
   #consider(): void {
     if (this.#stopped) return;
@@ -236,7 +237,7 @@ export class PodMachine implements ContainersOwner {
       })
       .finally(() => {
         this.#syncing = undefined;
-        // Asked for between the last pass and here.
+        // A sync was requested after the last pass.
         if (this.#again) this.#requestSync();
       });
   }
@@ -253,7 +254,7 @@ export class PodMachine implements ContainersOwner {
     }
   }
 
-  /** One pass over the Pod. */
+  /** Runs one pass over the Pod. */
   async #sync(): Promise<NextLook> {
     const { signal } = this.#abort;
     this.#report();
@@ -266,7 +267,7 @@ export class PodMachine implements ContainersOwner {
       this.#podIP ??= this.#host.allocateIP(this.#pod);
       this.#report();
     } else if (this.#hasFiles) {
-      // In its own time: no container waits for it.
+      // Runs separately, because no container waits for it.
       this.#after(this.#latency.draw("volumes"), () => void this.#refreshVolumes());
     }
     const outcomes: Outcome[] = [];
@@ -278,7 +279,7 @@ export class PodMachine implements ContainersOwner {
     return this.#hasFiles ? "resync" : undefined;
   }
 
-  /** Volumes are mounted before there is a sandbox: a Pod without them shows nothing but ContainerCreating. */
+  /** Volumes are mounted before the sandbox exists. A Pod without its volumes only shows ContainerCreating. */
   async #hasVolumes(): Promise<boolean> {
     const required = rules.requiredVolumes(this.#pod);
     try {
@@ -299,7 +300,7 @@ export class PodMachine implements ContainersOwner {
     return true;
   }
 
-  /** Of one that cannot be read its container will tell when it is started. */
+  /** If a fate can't be read, its container reports that when it starts. */
   #mainFate(): Fate | undefined {
     const name = mainContainerName(this.#pod);
     const main = this.#pod.spec.containers.find((container) => container.name === name);
@@ -316,7 +317,7 @@ export class PodMachine implements ContainersOwner {
     return secrets.length + configMaps.length > 0;
   }
 
-  /** False while something is missing that a volume cannot do without. */
+  /** Returns false while something that a volume requires is missing. */
   async #mountVolumes(): Promise<boolean> {
     if (!(await this.#hasVolumes())) return false;
     if (!this.#hasFiles) return true;
@@ -331,13 +332,13 @@ export class PodMachine implements ContainersOwner {
     }
   }
 
-  /** What cannot be read now stays as it is until the next look. */
+  /** If something can't be read now, it stays unchanged until the next look. */
   async #refreshVolumes(): Promise<void> {
     if (this.#ending || this.#stopped) return;
     await this.#mountVolumes().catch((error: unknown) => this.#host.fault(this.#pod, error));
   }
 
-  /** Brings the init containers on. True when the main containers may start. */
+  /** Advances the init containers. Returns true when the main containers may start. */
   async #initialize(outcomes: Outcome[]): Promise<boolean> {
     const begun = rules.hasBegun(this.#containers.records);
     for (const record of this.#containers.records) {
@@ -351,7 +352,7 @@ export class PodMachine implements ContainersOwner {
     return true;
   }
 
-  /** Starts a container that should run and does not. */
+  /** Starts a container that should be running and isn't. */
   async #ensure(record: ContainerRecord): Promise<Outcome> {
     if (this.#abort.signal.aborted) return "stuck";
     if (this.#containers.isUp(record)) return "runs";
@@ -375,7 +376,7 @@ export class PodMachine implements ContainersOwner {
   }
 
   async #start(record: ContainerRecord): Promise<Outcome> {
-    // The status that the API has may be without the address yet; kubelet takes its own.
+    // The status in the API may not have the address yet, so the kubelet uses its own.
     const podIP = this.#podIP === undefined ? {} : { podIP: this.#podIP };
     const pod: Pod = { ...this.#pod, status: { ...this.#pod.status, ...podIP } };
     const { signal } = this.#abort;
@@ -419,7 +420,7 @@ export class PodMachine implements ContainersOwner {
     this.#lookTimer = this.#after(this.#latency.draw(next), () => this.#requestSync());
   }
 
-  /** Deadlines stand in the API: they run in real time, whatever the node's time scale. */
+  /** The API specifies deadlines, so they run in real time regardless of the node's time scale. */
   #armDeadline(): void {
     this.#disarm(this.#deadlineTimer);
     const seconds = this.#pod.spec.activeDeadlineSeconds;
@@ -435,9 +436,9 @@ export class PodMachine implements ContainersOwner {
     });
   }
 
-  // From running containers to nothing.
+  // From running containers to the end of the Pod.
 
-  /** Ends the Pod, or shortens the grace of one that is being ended: a grace period can only shrink. */
+  /** Ends the Pod, or shortens the grace of a Pod that is already ending. A grace period can only shrink. */
   #end(graceSeconds: number, verdict?: PodVerdict, byItself = false): void {
     const killAtMs = this.clock.monotonic() + graceSeconds * 1_000;
     if (this.#ending) {
@@ -458,7 +459,7 @@ export class PodMachine implements ContainersOwner {
 
   async #windDown(ending: Ending): Promise<void> {
     this.#cancelTimers();
-    // An end by itself is found by the sync, which has nothing more to do then.
+    // If the Pod ends on its own, the sync detects it and has nothing more to do.
     if (!ending.byItself) {
       this.#abort.abort();
       await this.#syncing;
@@ -484,8 +485,8 @@ export class PodMachine implements ContainersOwner {
   }
 
   /**
-   * Once nothing runs: removes the object, and when that is gone, the Pod is forgotten. A Pod that ended before it was
-   * deleted has had its last word.
+   * Removes the object when nothing is running, and forgets the Pod when the object is gone. A Pod that ended before it
+   * was deleted has already reported its last status.
    */
   #finalize(endedBefore = false): void {
     this.#cancelTimers();
@@ -522,7 +523,7 @@ export class PodMachine implements ContainersOwner {
     });
   }
 
-  /** A Pod that an earlier kubelet ran: its containers are gone with it. */
+  /** Adopts a Pod of an earlier kubelet, whose containers are gone. */
   #adopt(status: PodStatus): void {
     const all = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
     for (const record of this.#containers.records) {
@@ -558,7 +559,7 @@ export class PodMachine implements ContainersOwner {
   }
 }
 
-/** A Pod that was Failed by an earlier kubelet keeps the reason. */
+/** Keeps the reason of a Pod that an earlier kubelet marked as Failed. */
 function verdictOf({ status }: Pod): PodVerdict | undefined {
   if (status?.phase !== "Failed" || status.reason === undefined) return undefined;
   return { reason: status.reason, message: status.message ?? "" };

@@ -8,8 +8,8 @@ export function isTerminalPhase(phase: string | undefined): boolean {
 }
 
 /**
- * The phase that the states of the containers make (pkg/kubelet/kubelet_pods.go, getPhase).
- * @param ended nothing of the Pod is restarted any more, whatever its restartPolicy says.
+ * Returns the phase that the containers' states imply (pkg/kubelet/kubelet_pods.go, getPhase).
+ * @param ended nothing of the Pod is restarted any more, regardless of its restartPolicy
  */
 export function phaseOf(
   pod: Pod,
@@ -38,7 +38,7 @@ export function phaseOf(
   return succeeded ? "Succeeded" : "Failed";
 }
 
-/** Whether any of these was started at least once: the Pod has then been initialized, for good. */
+/** Whether any of these was started at least once. From then on, the Pod stays initialized. */
 export function hasStarted(statuses: readonly ContainerStatus[]): boolean {
   return statuses.some(({ state, lastState }) => state?.running ?? state?.terminated ?? lastState?.terminated);
 }

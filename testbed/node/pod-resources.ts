@@ -7,7 +7,9 @@ interface Resources {
   requests?: Quantities;
 }
 
-/** What kubelet reads back from the cgroup of a Pod without a memory limit: the largest page-aligned number. */
+/**
+ * The value that the kubelet reads from the cgroup of a Pod without a memory limit: the largest page-aligned number.
+ */
 const NO_MEMORY_LIMIT = "9007199254740988Ki";
 
 function resourcesOf(container: Container): Resources {
@@ -15,15 +17,15 @@ function resourcesOf(container: Container): Resources {
   return { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) };
 }
 
-/** `resources` and `allocatedResources` of the status of a container that has been made. */
+/** Returns `resources` and `allocatedResources` for the status of a container that was created. */
 export function containerResources(container: Container): { resources: Resources; allocatedResources?: Quantities } {
   const resources = resourcesOf(container);
   return resources.requests ? { resources, allocatedResources: resources.requests } : { resources };
 }
 
 /**
- * `resources` and `allocatedResources` of a Pod's status.
- * @param cgroupRead whether kubelet has read the Pod's cgroup back: it then reports a limit also where there is none.
+ * Returns `resources` and `allocatedResources` for a Pod's status.
+ * @param cgroupRead whether the kubelet has read the Pod's cgroup; from then on it reports a limit even if none is set
  */
 export function podResources(pod: Pod, cgroupRead: boolean): { resources: Resources; allocatedResources?: Quantities } {
   const all = pod.spec.containers.map(resourcesOf);
@@ -41,7 +43,7 @@ export function podResources(pod: Pod, cgroupRead: boolean): { resources: Resour
   };
 }
 
-/** The quality of service class (pkg/apis/core/v1/helper/qos). */
+/** Returns the quality of service class (pkg/apis/core/v1/helper/qos). */
 export function qosClass(pod: Pod): "BestEffort" | "Burstable" | "Guaranteed" {
   const all = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map(resourcesOf);
   const enforced = all.map(({ limits = {}, requests = {} }) => ({
@@ -57,7 +59,7 @@ export function qosClass(pod: Pod): "BestEffort" | "Burstable" | "Guaranteed" {
   return guaranteed ? "Guaranteed" : "Burstable";
 }
 
-/** Only these two are enforced by the Pod's cgroup; ephemeral storage is measured, not enforced. */
+/** The Pod's cgroup enforces only these two. Ephemeral storage is measured but not enforced. */
 function onlyEnforced(quantities: Quantities): Quantities {
   return Object.fromEntries(Object.entries(quantities).filter(([name]) => name === "cpu" || name === "memory"));
 }

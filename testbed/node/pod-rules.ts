@@ -3,17 +3,20 @@ import type { ContainerRecord } from "./container-record.ts";
 import type { ReferencedObjects } from "./environment.ts";
 import { goDuration } from "./restart-backoff.ts";
 
-/** kubelet's own default, where the API server has not filled it in. */
+/** The kubelet's own default, for Pods that the API server didn't default. */
 const DEFAULT_GRACE_SECONDS = 30;
 
-/** kubelet ignores changes of the status alone: most of them are its own (pkg/kubelet/config/config.go). */
+/**
+ * Whether a change matters to the kubelet. It ignores changes of the status alone, because most of them are its own
+ * (pkg/kubelet/config/config.go).
+ */
 export function differsForKubelet(before: Pod, after: Pod): boolean {
   return visiblePart(before) !== visiblePart(after);
 }
 
 /**
- * What others say of the Pod's readiness gates is the one part of the status that kubelet looks at: Ready follows it
- * (pkg/kubelet/status/status_manager.go, NeedToReconcilePodReadiness).
+ * Whether the conditions of the Pod's readiness gates differ. They're the only part of the status that the kubelet
+ * reads, because Ready depends on them (pkg/kubelet/status/status_manager.go, NeedToReconcilePodReadiness).
  */
 export function gatesDiffer(before: Pod, after: Pod): boolean {
   const gates = (after.spec["readinessGates"] ?? []) as { conditionType: string }[];
@@ -26,21 +29,21 @@ function visiblePart({ metadata, spec }: Pod): string {
   return JSON.stringify([labels, annotations, deletionTimestamp, deletionGracePeriodSeconds, spec]);
 }
 
-/** Seconds from SIGTERM to SIGKILL where nobody asked for others: at least one. */
+/** The seconds from SIGTERM to SIGKILL by the Pod's spec: at least one. */
 export function ownGraceSeconds(pod: Pod): number {
   return Math.max(1, pod.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE_SECONDS);
 }
 
 /**
- * Seconds from SIGTERM to SIGKILL. A Pod that was deleted by force (grace 0) still gets the grace of its spec: its
- * object is gone, its containers are not (pkg/kubelet/pod_workers.go, calculateEffectiveGracePeriod).
+ * The seconds from SIGTERM to SIGKILL. A force-deleted Pod (grace 0) still gets the grace of its spec: its object is
+ * gone, but its containers are not (pkg/kubelet/pod_workers.go, calculateEffectiveGracePeriod).
  */
 export function graceSecondsOf(pod: Pod): number {
   const { deletionGracePeriodSeconds } = pod.metadata;
   return deletionGracePeriodSeconds ? Math.max(1, deletionGracePeriodSeconds) : ownGraceSeconds(pod);
 }
 
-/** Whether a container that ended so is to be started again. */
+/** Whether the kubelet restarts a container that ended this way. */
 export function restarts(pod: Pod, record: ContainerRecord, end: ContainerStateTerminated): boolean {
   if (record.role === "sidecar") return true;
   const { restartPolicy = "Always" } = pod.spec;
@@ -48,7 +51,7 @@ export function restarts(pod: Pod, record: ContainerRecord, end: ContainerStateT
   return end.exitCode !== 0 || (restartPolicy === "Always" && record.role === "main");
 }
 
-/** Whether nothing of the Pod will run any more by itself. */
+/** Whether nothing of the Pod will run again without outside action. */
 export function isDone(pod: Pod, records: readonly ContainerRecord[]): boolean {
   const over = ({ state, ...record }: ContainerRecord) =>
     state.terminated !== undefined && !restarts(pod, { state, ...record }, state.terminated);
@@ -57,18 +60,18 @@ export function isDone(pod: Pod, records: readonly ContainerRecord[]): boolean {
   return records.some((record) => record.role === "init" && failed(record)) || main.every(over);
 }
 
-/** Whether a main container was ever started: init containers are not run again then. */
+/** Whether a main container was ever started. After that, init containers don't run again. */
 export function hasBegun(records: readonly ContainerRecord[]): boolean {
   return records.some(({ role, state, last }) => role === "main" && (state.running ?? state.terminated ?? last));
 }
 
-/** What kubelet says of a container that waits before its next restart. */
+/** The kubelet's message about a container that waits for its next restart. */
 export function crashLoopMessage({ metadata }: Pod, container: string, seconds: number): string {
   const pod = `${metadata.name}_${metadata.namespace}(${metadata.uid})`;
   return `back-off ${goDuration(seconds)} restarting failed container=${container} pod=${pod}`;
 }
 
-/** Names of the Secrets and ConfigMaps whose absence keeps the Pod's volumes from being mounted. */
+/** Returns the names of the Secrets and ConfigMaps without which the Pod's volumes can't be mounted. */
 export function requiredVolumes({ spec }: Pod): { secrets: string[]; configMaps: string[] } {
   const volumes = (spec.volumes ?? []) as {
     secret?: { secretName?: string; optional?: boolean };
@@ -81,7 +84,10 @@ export function requiredVolumes({ spec }: Pod): { secrets: string[]; configMaps:
   return { secrets, configMaps };
 }
 
-/** kubelet's words for the first volume that what `found` holds is not enough for; undefined: it is. */
+/**
+ * Returns the kubelet's message about the first volume whose objects are missing from `found`, or undefined if none
+ * are.
+ */
 export function volumeFault({ spec }: Pod, found: ReferencedObjects): string | undefined {
   const volumes = (spec.volumes ?? []) as {
     name: string;

@@ -4,30 +4,30 @@ import { conditionsOf, type PodVerdict } from "./pod-conditions.ts";
 import { isTerminalPhase, type Phase, phaseOf } from "./pod-phase.ts";
 import { podResources, qosClass } from "./pod-resources.ts";
 
-/** What a Pod's status is made from. */
+/** The inputs of a Pod's status. */
 export interface PodView {
   readonly pod: Pod;
   readonly records: readonly ContainerRecord[];
   readonly nowMs: number;
   readonly startTimeMs: number;
-  /** Of the Pod's sandbox; kept when the sandbox is gone. */
+  /** The address of the Pod's sandbox. It's kept after the sandbox is gone. */
   readonly podIP: string | undefined;
   readonly sandboxReady: boolean;
   readonly verdict: PodVerdict | undefined;
   /**
-   * Whether containers may still run. A terminal phase is held back until none can: whoever sees it may give the
-   * Pod's resources away (pkg/kubelet/status/status_manager.go).
+   * Whether containers may still run. The kubelet holds a terminal phase back until none can, because controllers that
+   * see it may reuse the Pod's resources (pkg/kubelet/status/status_manager.go).
    */
   readonly mayRun: boolean;
-  /** Nobody will find a container any more that was not seen to end. */
+  /** The kubelet won't find any more containers that weren't seen to end. */
   readonly settled: boolean;
-  /** Nothing is left of the Pod on the node: its cgroup, too, is removed. */
+  /** Nothing of the Pod is left on the node, not even its cgroup. */
   readonly gone: boolean;
-  /** The last status made. */
+  /** The previous status. */
   readonly previous: PodStatus | undefined;
 }
 
-/** The status that kubelet reports for what it sees. */
+/** Returns the status that the kubelet reports for what it sees. */
 export function renderStatus(view: PodView): PodStatus {
   const { pod, records, previous } = view;
   const render = (record: ContainerRecord) => renderContainer(pod, record);
@@ -35,7 +35,7 @@ export function renderStatus(view: PodView): PodStatus {
   const main = records.filter(({ role }) => role === "main").map(render);
   const byItself = phaseOf(pod, init, main, !view.mayRun);
   const verdict = view.verdict?.always || byItself !== "Succeeded" ? view.verdict : undefined;
-  // The conditions are made from what was seen, and not made anew when the rest is taken for lost.
+  // The conditions reflect what was seen. The kubelet doesn't recompute them when it counts the rest as lost.
   const seen: Phase = verdict ? "Failed" : byItself;
   const { sandboxReady } = view;
   const now = timestamp(view.nowMs);
@@ -47,7 +47,7 @@ export function renderStatus(view: PodView): PodStatus {
   const judged: Phase = verdict ? "Failed" : phaseOf(pod, init, main, !view.mayRun);
   const phase: Phase = view.settled && !isTerminalPhase(judged) ? "Failed" : judged;
   const held = view.mayRun && isTerminalPhase(phase);
-  // Whatever is found out later: a phase that was told to be the last one is (generateAPIPodStatus).
+  // A terminal phase that was reported stays, regardless of what the kubelet finds later (generateAPIPodStatus).
   const isOver = isTerminalPhase(previous?.phase);
   const { generation } = pod.metadata;
   return {
@@ -60,12 +60,12 @@ export function renderStatus(view: PodView): PodStatus {
     ...(init.length > 0 ? { initContainerStatuses: init } : {}),
     containerStatuses: main,
     qosClass: qosClass(pod),
-    // The cgroup is read back with the first status after the Pod was seen running, and no longer once it is removed.
+    // The kubelet reads the cgroup for the first status after the Pod was seen running, until the cgroup is removed.
     ...podResources(pod, previous?.phase === "Running" && !view.gone),
   };
 }
 
-/** The status of a Pod that kubelet does not take: nothing was made of it. */
+/** Returns the status of a Pod that the kubelet rejected. Nothing of it was created. */
 export function renderRefusal(pod: Pod, { reason, message }: PodVerdict, startTimeMs: number): PodStatus {
   const { generation } = pod.metadata;
   return {
@@ -74,15 +74,15 @@ export function renderRefusal(pod: Pod, { reason, message }: PodVerdict, startTi
   };
 }
 
-/** RFC 3339 with whole seconds, as Kubernetes writes times of status. */
+/** Formats RFC 3339 with whole seconds, as Kubernetes writes times in a status. */
 export function timestamp(ms: number): string {
   return new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
 }
 
 /**
- * Containers of a Pod that has ended and that nobody saw end: all of them once the Pod was initialized, else the init
- * containers up to the last that was started (pkg/kubelet/status/status_manager.go, TerminatePod). A parked Pod that
- * is deleted so ends with 137 although nothing of it ever ran.
+ * Marks containers of an ended Pod whose end the kubelet didn't see: all containers if the Pod was initialized,
+ * otherwise the init containers up to the last started one (pkg/kubelet/status/status_manager.go, TerminatePod). A
+ * deleted parked Pod therefore ends with 137 although nothing of it ever ran.
  */
 function markUnlocated(pod: Pod, init: ContainerStatus[], main: ContainerStatus[]): void {
   const started = (status: ContainerStatus) =>
@@ -99,7 +99,7 @@ function markUnlocated(pod: Pod, init: ContainerStatus[], main: ContainerStatus[
   }
 }
 
-/** The end of a container that kubelet cannot find any more. */
+/** Returns the end of a container that the kubelet can't find any more. */
 export function unlocated() {
   return {
     exitCode: 137,

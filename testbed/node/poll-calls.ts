@@ -1,6 +1,6 @@
 import { Agent, request } from "undici";
 
-/** Who polls. */
+/** Identifies a poller. */
 export interface PollerIdentity {
   readonly baseUrl: string;
   readonly environmentId: string;
@@ -8,24 +8,24 @@ export interface PollerIdentity {
   readonly workerId: string;
 }
 
-/** An item as a poll brings it, as far as a worker asks. */
+/** The fields of a polled item that a worker reads. */
 export interface PolledItem {
   readonly id: string;
   readonly data: { readonly type: string; readonly id: string };
   readonly secret?: string;
 }
 
-/** As the stock poller asks. */
+/** The value that the stock poller sends. */
 const BLOCK_MS = 999;
 
-/** What a poll or an acknowledgement came to; a clear no ends a stock worker. */
+/** The result of a poll or an acknowledgement. A clear rejection ends a stock worker. */
 export type PollAnswer =
   | { readonly kind: "item"; readonly item: PolledItem }
   | { readonly kind: "nothing" }
   | { readonly kind: "failed" }
   | { readonly kind: "refused"; readonly status: number };
 
-/** The calls of a poller over HTTP. Every poller holds a connection of its own while it waits. */
+/** A poller's calls over HTTP. Each poller has its own connection while it waits. */
 export class PollCalls {
   readonly #agent = new Agent({ allowH2: false });
 
@@ -37,7 +37,7 @@ export class PollCalls {
     return item?.id === undefined ? { kind: "nothing" } : { kind: "item", item };
   }
 
-  /** True when the item is ours. */
+  /** Returns true if the item is ours. */
   async acknowledge(who: PollerIdentity, workId: string, signal: AbortSignal): Promise<boolean> {
     const answer = await this.#send(who, "POST", `${encodeURIComponent(workId)}/ack?beta=true`, signal);
     return answer !== undefined && answer.status < 400;

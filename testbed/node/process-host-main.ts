@@ -1,11 +1,10 @@
 /**
- * Stands between a simulated node and the processes of its containers, as a container runtime's shim does, so that
- * they end with the node however it ends: the kernel closes the IPC channel of a process that was killed with SIGKILL
- * too, and this process listens for that. It runs in a session of its own: Ctrl-C on a terminal does not reach the
- * containers past the node.
+ * Runs between a simulated node and the processes of its containers, like a container runtime's shim, so that they end
+ * with the node in any case. The kernel closes the IPC channel of a process even when SIGKILL ends it, and this process
+ * listens for that. It runs in its own session, so Ctrl-C on a terminal reaches the node but not the containers.
  *
  * Guaranteed: when the channel closes, everything that a container started gets SIGKILL (see process-tree.ts for what
- * can be found), then the folder is removed. Not guaranteed: a SIGKILL to the node and this process at once.
+ * can be found). Then the folder is removed. Not guaranteed: a SIGKILL to the node and this process at once.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, rmSync } from "node:fs";
@@ -14,7 +13,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import type { FromHost, ProcessSpec, ToHost } from "./process-host-protocol.ts";
 import { processesOf } from "./process-tree.ts";
 
-/** A process that was killed is gone in microseconds; one that forks meanwhile is found in the next round. */
+/** A killed process is gone within microseconds. If it forked in the meantime, the next round finds the child. */
 const KILL_ROUNDS = 50;
 const KILL_ROUND_MS = 10;
 
@@ -30,10 +29,10 @@ process.on("message", (message: ToHost) => {
   else void end();
 });
 process.on("disconnect", () => void end());
-// Only the node ends this process; a signal to a whole terminal must not.
+// Only the node ends this process. A signal to the whole terminal must not end it.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
 
-// The node may have gone while this process was loading: its `disconnect` came before anybody listened.
+// The node may have ended while this process was loading, before it listened for `disconnect`.
 if (process.connected) say({ type: "ready" });
 else void end();
 
@@ -46,7 +45,7 @@ function start({ id, command, args, env, cwd, logFile }: ProcessSpec): void {
   let child: ChildProcess;
   try {
     const log = openSync(logFile, "a", 0o600);
-    // `detached`: a process group of its own.
+    // `detached` creates a separate process group.
     child = spawn(command, args, { cwd, env: { ...env }, stdio: ["ignore", log, log], detached: true });
     closeSync(log);
   } catch (error) {
@@ -70,7 +69,7 @@ function failed(id: string, error: unknown): void {
   say({ type: "failed", id, code, message });
 }
 
-/** The first process of a container takes all others with it. */
+/** When the first process of a container ends, all its other processes are killed. */
 async function exited(id: string, child: ChildProcess, exitCode: number): Promise<void> {
   await killAll(id, child);
   children.delete(id);
@@ -98,7 +97,7 @@ function kill(pid: number): void {
   try {
     process.kill(pid, "SIGKILL");
   } catch {
-    // Gone already.
+    // The process has already ended.
   }
 }
 

@@ -1,10 +1,10 @@
-/** What the node says to the host of its processes. */
+/** Messages from the node to the host of its processes. */
 export type ToHost =
   | ({ readonly type: "start" } & ProcessSpec)
   | { readonly type: "signal"; readonly id: string; readonly signal: "SIGTERM" | "SIGKILL" }
   | { readonly type: "end" };
 
-/** What the host answers. `ready` comes once. */
+/** Messages from the host. It sends `ready` once. */
 export type FromHost =
   | { readonly type: "ready" }
   | { readonly type: "started"; readonly id: string; readonly pid: number }
@@ -13,16 +13,20 @@ export type FromHost =
 
 /** A container's first process. */
 export interface ProcessSpec {
-  /** Unique for the life of the host; stands in the environment of everything the container starts (CONTAINER_MARK). */
+  /**
+   * Unique for the life of the host. Everything that the container starts has it in its environment (CONTAINER_MARK).
+   */
   readonly id: string;
   readonly command: string;
   readonly args: readonly string[];
-  /** The whole environment; nothing is inherited. */
+  /** The whole environment. Nothing is inherited. */
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;
-  /** File that gets both outputs, appended. */
+  /** Both outputs are appended to this file. */
   readonly logFile: string;
 }
 
-/** Marks the processes of a container by their environment: a tool that leaves the process group is found by it. */
+/**
+ * The environment variable that marks the processes of a container. It identifies tools that leave the process group.
+ */
 export const CONTAINER_MARK = "SIMULATED_NODE_CONTAINER";

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { FromHost, ProcessSpec, ToHost } from "./process-host-protocol.ts";
 import { EXIT_SIGKILL } from "./runtime.ts";
 
-/** The operating system could not start a command. `code` is errno's name: ENOENT, EACCES. */
+/** The operating system couldn't start a command. `code` is the name of the errno: ENOENT, EACCES. */
 export class SpawnError extends Error {
   readonly code: string;
   constructor(code: string, message: string) {
@@ -12,11 +12,11 @@ export class SpawnError extends Error {
   }
 }
 
-/** A started process and how it ends. */
+/** A started process and its end. */
 export interface HostedProcess {
   readonly pid: number;
   signal(signal: "SIGTERM" | "SIGKILL"): void;
-  /** Resolves with the exit code (128 + n after signal n) when everything the process started is gone too. */
+  /** Resolves with the exit code (128 + n after signal n) after everything that the process started has ended too. */
   readonly exited: Promise<number>;
 }
 
@@ -26,7 +26,7 @@ interface Hosted {
   pid: number | undefined;
 }
 
-/** Starts processes that end with this one, also when it is killed with SIGKILL. See process-host-main.ts. */
+/** Starts processes that end with this one, even if SIGKILL ends it. See process-host-main.ts. */
 export class ProcessHost {
   readonly #child: ChildProcess;
   readonly #gone: Promise<void>;
@@ -43,14 +43,12 @@ export class ProcessHost {
     });
   }
 
-  /**
-   * @param folder what the host removes at its end, unless `keep` is set.
-   */
+  /** @param folder the host removes it at its end, unless `keep` is set */
   static async start(folder: string, keep: boolean): Promise<ProcessHost> {
     const child = fork(join(import.meta.dirname, "process-host-main.ts"), [folder, keep ? "keep" : "remove"], {
       detached: true,
       stdio: ["ignore", "ignore", "inherit", "ipc"],
-      // A test runner's loader and inspector flags are not meant for it.
+      // A test runner's loader and inspector flags must not apply to the host.
       execArgv: [],
       env: { PATH: process.env["PATH"], NODE_NO_WARNINGS: "1" },
     });
@@ -62,12 +60,12 @@ export class ProcessHost {
     return new ProcessHost(child);
   }
 
-  /** The host's own process. */
+  /** The pid of the host itself. */
   get pid(): number | undefined {
     return this.#child.pid;
   }
 
-  /** Starts a process. Rejects with a SpawnError when that cannot be done. */
+  /** Starts a process. Rejects with a SpawnError if it can't be started. */
   spawn(spec: ProcessSpec): Promise<HostedProcess> {
     const hosted: Hosted = { started: Promise.withResolvers(), exited: Promise.withResolvers(), pid: undefined };
     this.#hosted.set(spec.id, hosted);
@@ -83,7 +81,7 @@ export class ProcessHost {
   }
 
   #say(message: ToHost): void {
-    // Without a channel the host is gone, and #cleanUp has settled what waited.
+    // Without a channel, the host is gone, and #cleanUp has settled what was waiting.
     if (this.#child.connected) this.#child.send(message, () => {});
   }
 
@@ -106,7 +104,7 @@ export class ProcessHost {
     else hosted.exited.resolve(message.exitCode);
   }
 
-  /** After an ordinary end there is nothing to do. It is for a host that was killed itself. */
+  /** Does nothing after a normal end. It kills the processes if the host itself was killed. */
   #cleanUp(): void {
     for (const { pid, started, exited } of this.#hosted.values()) {
       if (pid === undefined) started.reject(new SpawnError("EPIPE", "the host of the node's processes is gone"));
@@ -123,6 +121,6 @@ function killGroup(pid: number): void {
   try {
     process.kill(-pid, "SIGKILL");
   } catch {
-    // Gone already.
+    // The process has already ended.
   }
 }

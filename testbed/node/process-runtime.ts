@@ -14,31 +14,34 @@ import { evictionVerdict } from "./scripted-runtime.ts";
 import type { VolumeFiles } from "./volume-files.ts";
 import { fileMounts, writeVolume } from "./volume-writer.ts";
 
-/** What an image brings along, as far as a process needs it. */
+/** The parts of an image that a process needs. */
 export interface ImageStandIn {
-  /** Its entrypoint, which a container's `command` replaces. */
+  /** The entrypoint, which a container's `command` replaces. */
   readonly command: readonly string[];
-  /** Variables, which those of the Pod win over; or what finds them for each Pod, such as the way to its API server. */
+  /**
+   * Variables, which the Pod's variables override. Or a function that returns them for a Pod, such as the address of
+   * its API server.
+   */
   readonly env?: Readonly<Record<string, string>> | ((pod: Pod) => Promise<Readonly<Record<string, string>>>);
 }
 
 export interface ProcessRuntimeOptions {
   readonly clock: Clock;
-  /** Kept at the end when given; else a new temporary folder, removed. */
+  /** Kept at the end if given. By default, a new temporary folder that is removed. */
   readonly workDir?: string | undefined;
-  /** What stands for images, by their names. */
+  /** Replacements for images, by name. */
   readonly images?: Readonly<Record<string, ImageStandIn>> | undefined;
 }
 
-/** kubelet keeps no more than this of a termination message, and of a log in its place. */
+/** The limits of the kubelet for a termination message, and for the log that it uses instead. */
 const MESSAGE_BYTES = 4_096;
 const LOG_MESSAGE_BYTES = 2_048;
 const LOG_MESSAGE_LINES = 80;
 
 /**
- * Containers as processes of this machine: the Pod's command, its environment and nothing of this process's, in a
- * folder of the Pod's own. There are no images: a command is required, unless something stands for the image. Nothing
- * isolates a process: run what you would run in a shell.
+ * Runs containers as processes of this machine, with the Pod's command and environment, but not this process's
+ * environment, in the Pod's own folder. There are no images, so a container needs a command or a replacement for its
+ * image. Processes aren't isolated, so only run what you would run in a shell.
  */
 export class ProcessRuntime implements ContainerRuntime {
   readonly #options: ProcessRuntimeOptions;
@@ -89,7 +92,7 @@ export class ProcessRuntime implements ContainerRuntime {
     }
   }
 
-  /** What a container has written, of all its starts; empty when it wrote nothing. */
+  /** Returns the output of a container over all its starts. Empty if it wrote nothing. */
   async logs(pod: Pod, container: string): Promise<string> {
     if (!this.#host) return "";
     const sandbox = new Sandbox((await this.#host).podsDir, pod);
@@ -103,7 +106,7 @@ export class ProcessRuntime implements ContainerRuntime {
     }
   }
 
-  /** Writes the files of volumes to where the Pod's containers mount them. */
+  /** Writes the files of volumes where the Pod's containers mount them. */
   async writeFiles(pod: Pod, volumes: ReadonlyMap<string, VolumeFiles>): Promise<void> {
     const { podsDir } = await this.#ready();
     const sandbox = new Sandbox(podsDir, pod);
@@ -179,7 +182,7 @@ class ProcessContainer implements LiveContainer {
     this.#process.signal(signal);
   }
 
-  /** What a chosen fate does to a real process, after its time. */
+  /** Applies a chosen fate to a real process after its delay. */
   #inflict(clock: Clock, { fate, latency, pod, evict }: StartRequest): void {
     if (!fate || !isInflicted(fate)) return;
     this.#timer = clock.setTimer(() => {
@@ -193,17 +196,17 @@ class ProcessContainer implements LiveContainer {
   }
 }
 
-/** Fates that come over a container from outside, so that a real process can have them too. */
+/** Whether a fate comes from outside the container, so that it also works for a real process. */
 function isInflicted(fate: Fate): fate is Extract<Fate, { kind: "oom" | "killed" | "evicted" }> {
   return fate.kind === "oom" || fate.kind === "killed" || fate.kind === "evicted";
 }
 
-/** Command and arguments with `$(NAME)` filled in. */
+/** Returns the command and arguments with `$(NAME)` expanded. */
 function commandOf({ container, env }: StartRequest, entrypoint: readonly string[]): string[] {
   return [...entrypoint, ...(container.args ?? [])].map((word) => expand(word, env));
 }
 
-/** The message of a container's end: its termination log, or the end of its log where the Pod asks for that. */
+/** Returns the message of a container's end: its termination log, or the end of its log if the Pod requests that. */
 async function endMessage(sandbox: Sandbox, container: Container, logFile: string, exitCode: number): Promise<string> {
   const own = await tail(sandbox.terminationLog(container), MESSAGE_BYTES);
   if (own !== "" || exitCode === 0 || container["terminationMessagePolicy"] !== "FallbackToLogsOnError") return own;

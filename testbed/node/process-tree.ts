@@ -10,10 +10,10 @@ interface ProcessInfo {
 }
 
 /**
- * The processes of a container: what its first process started, in its process group or not, whether or not the first
- * process still lives. A real container is a PID namespace, whose end ends everything in it; here they are found by
- * their mark, their group and their parents. What scrubs its whole environment, leaves the group and is orphaned
- * escapes.
+ * Returns the processes of a container: everything that its first process started, in or outside its process group,
+ * even if the first process has ended. A real container is a PID namespace, whose end kills everything in it. Here,
+ * processes are found by their mark, group, and parents. A process escapes if it clears its whole environment, leaves
+ * the group, and is orphaned.
  */
 export function processesOf(id: string, firstPid: number): number[] {
   const all = listProcesses(id).filter(({ pid }) => pid !== process.pid);
@@ -37,12 +37,12 @@ function listProc(mark: string): ProcessInfo[] {
     if (!/^\d+$/.test(entry)) return [];
     try {
       const stat = readFileSync(`/proc/${entry}/stat`, "utf8");
-      // The command's name, in parentheses, may hold anything: the fields after it count.
+      // The command name in parentheses may contain anything. The fields after it count.
       const [state, parent, group] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       if (state === "Z" || state === "X") return [];
       return [{ pid: Number(entry), parent: Number(parent), group: Number(group), marked: isMarked(entry, mark) }];
     } catch {
-      // Gone meanwhile.
+      // The process ended in the meantime.
       return [];
     }
   });
@@ -52,12 +52,12 @@ function isMarked(entry: string, mark: string): boolean {
   try {
     return readFileSync(`/proc/${entry}/environ`, "latin1").split("\0").includes(mark);
   } catch {
-    // Somebody else's: not ours.
+    // The process belongs to another user, so it isn't ours.
     return false;
   }
 }
 
-/** Without /proc (macOS) the mark cannot be read: group and parents must do. */
+/** Without /proc (macOS), the mark can't be read, so only group and parents identify processes. */
 function listByPs(): ProcessInfo[] {
   const { stdout } = spawnSync("ps", ["-axo", "pid=,ppid=,pgid=,stat="], { encoding: "utf8" });
   return stdout.split("\n").flatMap((line) => {

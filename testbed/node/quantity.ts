@@ -15,14 +15,14 @@ const SUFFIXES: Readonly<Record<string, number>> = {
   Pi: 2 ** 50,
 };
 
-/** The number behind a Kubernetes quantity (`100m`, `24Mi`, `1e3`). Throws a RangeError on anything else. */
+/** Parses a Kubernetes quantity (`100m`, `24Mi`, `1e3`). Throws a RangeError if it's invalid. */
 export function parseQuantity(text: string): number {
   const match = /^([+-]?[\d.]+(?:[eE][+-]?\d+)?)(n|u|m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$/.exec(text);
   if (match?.[1] === undefined) throw new RangeError(`not a quantity: ${text}`);
   return Number(match[1]) * (SUFFIXES[match[2] ?? ""] ?? 1);
 }
 
-/** The sum of quantities of one resource: as written where there is one, else in milli-CPUs or bytes. */
+/** Sums quantities of one resource. A single quantity is returned unchanged, otherwise in milli-CPUs or bytes. */
 export function sumQuantities(resource: string, quantities: readonly string[]): string {
   const [first] = quantities;
   if (quantities.length === 1 && first !== undefined) return first;

@@ -6,7 +6,7 @@ import { apiTime, microTime, type Node, type Taint } from "../../src/kube/object
 import { LEASES, NODES } from "../../src/kube/resource.ts";
 import type { Logger } from "../../src/observe/logger.ts";
 
-/** What a Node offers; quantities. */
+/** The capacity of a Node, as quantities. */
 export interface NodeCapacity {
   readonly pods?: number;
   readonly cpu?: string;
@@ -24,34 +24,34 @@ export interface RegistrationOptions {
   readonly taints: readonly Taint[];
 }
 
-/** A label of every simulated node, to select or avoid them by. */
+/** The label of every simulated node, to select or avoid them. */
 export const SIMULATED_LABEL = "testbed.berth.dev/simulated-node";
 
 const LEASE_NAMESPACE = "kube-node-lease";
-/** A kubelet renews every 10 s. Test clusters give a node up after 10 s in all, so this one is quicker. */
+/** A kubelet renews every 10 s. Test clusters mark a node as lost after 10 s, so this one renews more often. */
 const RENEW_MS = 2_500;
 const LEASE_SECONDS = 10;
-/** A kubelet looks at its own status so often; after a pause the controller manager has set it to Unknown. */
+/** How often a kubelet checks its own status. After a pause, the controller manager has set it to Unknown. */
 const STATUS_EVERY_RENEWALS = 4;
-/** Registration must not hang on an API server that is not there. */
+/** Bounds `unregister`, which must not hang if the API server is gone. */
 const UNREGISTER_TIMEOUT_MS = 2_000;
-/** Tries against the controller manager, which writes the same taints. */
+/** The number of tries when the controller manager writes the same taints. */
 const TAINT_TRIES = 20;
-/** A new API server makes the namespace of the Leases a moment after it is ready. */
+/** A new API server creates the namespace of the Leases shortly after it's ready. */
 const LEASE_TRIES = 40;
 const LEASE_RETRY_MS = 250;
 
-/** A Node object and its Lease, kept alive while `heartbeat` runs. */
+/** A Node object and its Lease, which `heartbeat` renews while it runs. */
 export class Registration {
   readonly #options: RegistrationOptions;
-  /** Why it is not ready; null while it is. */
+  /** Why the node isn't ready, or null while it is. */
   notReady: string | null = null;
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
   }
 
-  /** Creates the Node, or takes over the one of this name, and makes it Ready and free of taints. */
+  /** Creates the Node, or adopts an existing one with this name, and makes it Ready and free of taints. */
   async register(): Promise<void> {
     const { client, name, labels, taints } = this.#options;
     const node: Node = {
@@ -78,7 +78,7 @@ export class Registration {
     await this.#clearTaints();
   }
 
-  /** Beats until the signal aborts. Never rejects. */
+  /** Sends heartbeats until the signal aborts. Never rejects. */
   async heartbeat(signal: AbortSignal): Promise<void> {
     const { clock, logger, name } = this.#options;
     for (let beat = 1; await sleep(clock, RENEW_MS, signal); beat += 1) {
@@ -91,7 +91,7 @@ export class Registration {
     }
   }
 
-  /** Takes the Node and its Lease away, as far as the API server can be reached. */
+  /** Removes the Node and its Lease if the API server is reachable. */
   async unregister(): Promise<void> {
     const { client, name } = this.#options;
     const bound = { timeoutMs: UNREGISTER_TIMEOUT_MS };
@@ -101,7 +101,7 @@ export class Registration {
     ]);
   }
 
-  /** Writes the Node's status: whether it is ready, and its capacity. */
+  /** Writes the Node's status: whether it's ready, and its capacity. */
   async reportReady(signal?: AbortSignal): Promise<void> {
     const { client, clock, name } = this.#options;
     const status = nodeStatus(name, this.#options.capacity, apiTime(clock.now()), this.notReady);
@@ -136,7 +136,10 @@ export class Registration {
     }
   }
 
-  /** The API server taints a new Node as not ready; the controller manager takes that away in its own time. */
+  /**
+   * Removes the not-ready taint that the API server sets on a new Node. The controller manager would only remove it
+   * later.
+   */
   async #clearTaints(): Promise<void> {
     const { client, name } = this.#options;
     for (let attempt = 1; attempt <= TAINT_TRIES; attempt += 1) {

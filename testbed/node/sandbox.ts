@@ -2,22 +2,22 @@ import { mkdir, rm } from "node:fs/promises";
 import { delimiter, dirname, join, normalize } from "node:path";
 import type { Container, Pod } from "../../src/kube/objects.ts";
 
-/** Folders that a session's container must be able to write to, whatever its Pod mounts. */
+/** Folders that a session's container must be able to write to, regardless of its Pod's mounts. */
 const ALWAYS_MAPPED = ["/workspace", "/mnt/memory", "/dev/termination-log"] as const;
 
 const SYSTEM_PATH = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /**
- * The part of the file system that one Pod's processes are given: a folder that stands for the root of its containers,
- * with a home and a folder for temporary files beside it. There is no wall around it: paths that the Pod mounts, and
- * the working directory, are mapped into it, and nothing tells a process of any other.
+ * The part of the file system that one Pod's processes use: a folder for the root of its containers, next to a home and
+ * a folder for temporary files. It isn't isolated. The paths that the Pod mounts and the working directory are mapped
+ * into it, and a process isn't told about any other path.
  */
 export class Sandbox {
   readonly dir: string;
 
-  /** @param podsDir folder of all sandboxes of a node. */
+  /** @param podsDir the folder of all sandboxes of a node */
   constructor(podsDir: string, { metadata }: Pod) {
-    // As kubelet names the folders of logs: unique also when a name comes back.
+    // The kubelet names log folders like this. The name stays unique if a Pod name is reused.
     this.dir = join(podsDir, `${metadata.namespace}_${metadata.name}_${metadata.uid}`);
   }
 
@@ -29,7 +29,7 @@ export class Sandbox {
     return join(this.dir, "tmp");
   }
 
-  /** Where a path of the containers lies on this machine. */
+  /** Returns the local path for a path in the containers. */
   path(containerPath: string): string {
     return join(this.dir, "root", normalize(`/${containerPath}`));
   }
@@ -38,7 +38,7 @@ export class Sandbox {
     return join(this.dir, "logs", container, `${restartCount}.log`);
   }
 
-  /** Makes the folders that a container needs. */
+  /** Creates the folders that a container needs. */
   async make(container: Container, restartCount: number): Promise<void> {
     const folders = [
       this.home,
@@ -59,14 +59,14 @@ export class Sandbox {
     return this.path((container["terminationMessagePath"] as string | undefined) ?? "/dev/termination-log");
   }
 
-  /** A word of a command or an environment: one that is a path below a mount is moved to where that lies here. */
+  /** Maps a word of a command or an environment. If it's a path below a mount, returns the local path. */
   map(container: Container, word: string): string {
     const mounts = [...ALWAYS_MAPPED, ...mountPaths(container)];
     const inside = mounts.some((mount) => word === mount || word.startsWith(`${mount}/`));
     return inside ? this.path(word) : word;
   }
 
-  /** The whole environment of a process: what the Pod says, and no more of this machine than where to find programs. */
+  /** Returns the whole environment of a process: the Pod's variables, and only the program path of this machine. */
   environment(pod: Pod, container: Container, resolved: Readonly<Record<string, string>>): Record<string, string> {
     const mapped = Object.entries(resolved).map(([name, value]) => [name, this.map(container, value)]);
     return {

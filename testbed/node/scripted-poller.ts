@@ -5,9 +5,9 @@ import { PollCalls, type PolledItem, type PollerIdentity } from "./poll-calls.ts
 import { type ContainerExit, EXIT_SIGKILL, type LiveContainer, type StartRequest } from "./runtime.ts";
 import type { ScriptedWorkers } from "./scripted-worker.ts";
 
-/** The stock poller's pause after a poll that brought nothing (SDK, lib/environments/poller.ts). */
+/** The stock poller's pause after an empty poll (SDK, lib/environments/poller.ts). */
 const EMPTY_PAUSE = { min: 1_000, max: 3_000 } as const;
-/** Its first pause after a failure; the growth is left out. */
+/** The stock poller's first pause after a failure. Its growth isn't simulated. */
 const FAILURE_PAUSE_MS = 1_000;
 
 const BUSY = 200;
@@ -15,8 +15,8 @@ const IDLE = 204;
 const NOT_FOUND = 404;
 
 /**
- * Plays always-on workers without processes: each polls, acknowledges, serves one item as a scripted worker does, and polls
- * again, as the SDK's EnvironmentWorker.run() does. On SIGTERM it stops its item with force and leaves.
+ * Simulates always-on workers without processes: each polls, acknowledges, serves one item like a scripted worker, and
+ * polls again, as the SDK's EnvironmentWorker.run() does. On SIGTERM, it force-stops its item and exits.
  */
 export class ScriptedPollers {
   readonly #clock: Clock;
@@ -97,7 +97,7 @@ class ScriptedPoller implements LiveContainer {
 
   async #serve(who: PollerIdentity, item: PolledItem): Promise<void> {
     this.#isBusy = true;
-    // An acknowledgement under way is waited for: cut off, nobody would know whose the item is.
+    // Wait for a pending acknowledgement. If it were aborted, it would be unclear who holds the item.
     if (await this.#parts.calls.acknowledge(who, item.id, new AbortController().signal)) {
       await new Promise<ContainerExit>((resolve) => {
         const env = {
@@ -115,7 +115,7 @@ class ScriptedPoller implements LiveContainer {
     this.#isBusy = false;
   }
 
-  /** Says at the Pod's own address whether it is busy. */
+  /** Reports at the Pod's own address whether it's busy. */
   #listen(): void {
     const { busyPort } = this.#fate;
     const host = this.#request.pod.status?.podIP;
@@ -141,7 +141,7 @@ function identityOf({ env }: StartRequest): PollerIdentity | string {
   const { ANTHROPIC_ENVIRONMENT_ID: environmentId, ANTHROPIC_ENVIRONMENT_KEY: environmentKey } = env;
   const { ANTHROPIC_BASE_URL: baseUrl, ANTHROPIC_WORKER_ID: workerId } = env;
   if (!environmentId || !environmentKey) return "EnvironmentWorker.run: environmentId and environmentKey are required";
-  // The stock worker would go to the public API: from a test bed, never.
+  // The stock worker would call the public API. A test-bed must never do that.
   if (!baseUrl) return "EnvironmentWorker.run: ANTHROPIC_BASE_URL is required";
   return { baseUrl, environmentId, environmentKey, workerId: workerId ?? "" };
 }

@@ -16,15 +16,15 @@ import type { ScriptedWorkers } from "./scripted-worker.ts";
 
 const DIES_OF_SIGTERM: OnTerm = { code: EXIT_SIGTERM, afterMs: 0 };
 
-/** Containers without a process: what they do is their fate. A container costs a timer, whatever it does. */
+/** Runs containers without a process: their fate determines what they do. A container costs only a timer. */
 export class ScriptedRuntime implements ContainerRuntime {
   readonly #clock: Clock;
   readonly #workers: ScriptedWorkers | undefined;
   readonly #pollers: ScriptedPollers | undefined;
 
   /**
-   * @param workers plays the containers whose fate is `worker`.
-   * @param pollers plays those whose fate is `poller`.
+   * @param workers simulates the containers whose fate is `worker`
+   * @param pollers simulates those whose fate is `poller`
    */
   constructor(clock: Clock, workers?: ScriptedWorkers, pollers?: ScriptedPollers) {
     this.#clock = clock;
@@ -92,7 +92,7 @@ class ScriptedContainer implements LiveContainer {
   }
 }
 
-/** How a container of this fate ends by itself; undefined: it does not. */
+/** Returns how a container with this fate ends on its own, or undefined if it doesn't. */
 function endOf(fate: Fate): { afterMs: Parameters<StartRequest["latency"]["of"]>[0]; exit: ContainerExit } | undefined {
   const message = fate.message === undefined ? {} : { message: fate.message };
   switch (fate.kind) {
@@ -109,13 +109,13 @@ function endOf(fate: Fate): { afterMs: Parameters<StartRequest["latency"]["of"]>
   }
 }
 
-/** What a Pod is evicted for by its node. */
+/** Why a node evicts a Pod. */
 export type EvictionCause = "ephemeral-storage" | "emptydir" | "memory";
 
-/** With the amounts of some node. */
+/** The amounts are those of one particular node. */
 const LOW_ON_MEMORY = "The node was low on resource: memory. Threshold quantity: 300Mi, available: 193368Ki. ";
 
-/** kubelet's words for a Pod that uses more local storage than it may (pkg/kubelet/eviction/helpers.go). */
+/** The kubelet's message about a Pod that uses more local storage than allowed (pkg/kubelet/eviction/helpers.go). */
 export function evictionVerdict(pod: Pod, cause: EvictionCause): PodVerdict {
   if (cause === "memory") return { reason: "Evicted", message: LOW_ON_MEMORY, disrupted: true };
   const limit = limitOf(pod, cause);
@@ -127,8 +127,8 @@ export function evictionVerdict(pod: Pod, cause: EvictionCause): PodVerdict {
 }
 
 /**
- * Why kubelet refuses a Pod whose session container has such a fate; undefined: it has another. A fate that cannot be
- * read is told of when the container is to start.
+ * Returns why the kubelet rejects a Pod with this fate for its session container, or undefined if it doesn't. A fate
+ * that can't be read is reported when the container starts.
  */
 export function refusalVerdict(pod: Pod, container: Container, chooser?: FateChooser): PodVerdict | undefined {
   let fate: Fate | undefined;

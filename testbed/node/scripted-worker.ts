@@ -3,32 +3,34 @@ import type { WorkerFate } from "./fate.ts";
 import { type ContainerExit, EXIT_SIGKILL, type LiveContainer, type StartRequest } from "./runtime.ts";
 import { type WorkAnswer, WorkCalls, type WorkerApi, type WorkIdentity } from "./work-calls.ts";
 
-/** The stock worker's figures (SDK, lib/environments/worker.ts). */
+/** The constants of the stock worker (SDK, lib/environments/worker.ts). */
 const NO_HEARTBEAT = "NO_HEARTBEAT";
 const DEFAULT_TTL_MS = 90_000;
 const LONGEST_BEAT_MS = 30_000;
 const SHORTEST_BEAT_MS = 1_000;
 
-/** The stock worker's client tries a call three times, the pause doubled from half a second (SDK, client.ts). */
+/**
+ * The stock worker's client tries a call three times. The pause starts at half a second and doubles (SDK, client.ts).
+ */
 const TRIES = 3;
 const RETRY_BASE_MS = 500;
 
-/** No call of a worker may hang for ever; the SDK's own limit is ten minutes, longer than any test. */
+/** A worker's call must not hang forever. The SDK's own limit is ten minutes, longer than any test. */
 const CALL_TIMEOUT_MS = 30_000;
 
 /**
- * A beat under way when the worker leaves has so long to be answered: cut off at once, it could be on the wire still and
- * arrive after the worker's own stop.
+ * How long a heartbeat that is in progress when the worker leaves may take. If it were aborted at once, it could still
+ * be on the wire and arrive after the worker's own stop.
  */
 const LAST_BEAT_MS = 1_000;
 
-/** Why a worker goes, and what it does about its item then. */
+/** Why a worker leaves, which determines what it does about its item. */
 type Leaving = "done" | "told" | "lost" | "rejected" | "no-session";
 
 /**
- * Plays stock workers without processes: each takes its item's lease, beats, works, stops the item and exits, as the
- * SDK's EnvironmentWorker.handleItem() does, so that thousands of sessions run on one machine. Beats keep real time
- * (the server's TTL does); only the fate's own times follow the node's time scale.
+ * Simulates stock workers without processes, so that thousands of sessions run on one machine. Each takes its item's
+ * lease, sends heartbeats, works, stops the item, and exits, as the SDK's EnvironmentWorker.handleItem() does.
+ * Heartbeats run in real time, like the server's TTL. Only the fate's own durations use the node's time scale.
  */
 export class ScriptedWorkers {
   readonly #clock: Clock;
@@ -55,11 +57,11 @@ class ScriptedWorker implements LiveContainer {
   readonly #calls: WorkerApi;
   readonly #request: StartRequest;
   readonly #fate: WorkerFate;
-  /** Aborts when the process is gone: nothing more is sent. */
+  /** Aborts when the process is gone. Nothing is sent after that. */
   readonly #dead = new AbortController();
   /** Aborts when the worker has decided to leave. */
   readonly #leave = new AbortController();
-  /** Aborts a while later: a beat that is under way then is given up. */
+  /** Aborts a while later, and with it a heartbeat that is still in progress. */
   readonly #cut = new AbortController();
   #leaving: Leaving | undefined;
   #last = NO_HEARTBEAT;
@@ -87,7 +89,7 @@ class ScriptedWorker implements LiveContainer {
       return;
     }
     if (this.#fate.onTerm === "ignore") return;
-    // A handler that says otherwise is that of another program: no stop, its own code.
+    // A custom SIGTERM handler belongs to another program: it doesn't stop the item and has its own exit code.
     if (this.#fate.onTerm) {
       const { code, afterMs } = this.#fate.onTerm;
       this.#clock.setTimer(() => this.#exit({ exitCode: code }), this.#request.latency.of(afterMs));
@@ -108,7 +110,7 @@ class ScriptedWorker implements LiveContainer {
     await this.#end(who);
   }
 
-  /** The session's part: from its look-up to the end of its work. */
+  /** Plays the session: from requesting it to the end of its work. */
   async #work(who: WorkIdentity): Promise<void> {
     if (this.#fate.retrieveSession && !this.#fate.neverBeats) {
       const answer = await this.#try((signal) => this.#calls.session(who, signal));
@@ -124,7 +126,7 @@ class ScriptedWorker implements LiveContainer {
     this.#depart("done");
   }
 
-  /** Leaves as the contract says: the item is stopped by whoever holds it, and by nobody else. */
+  /** Leaves as the contract says: only the holder of an item stops it. */
   async #end(who: WorkIdentity): Promise<void> {
     const lost = this.#leaving === "lost";
     const silent = this.#leaving === "done" && this.#fate.end === "exit-without-stop";
@@ -141,7 +143,7 @@ class ScriptedWorker implements LiveContainer {
   }
 
   async #beat(who: WorkIdentity): Promise<void> {
-    // Like the stock worker's: a beat that hangs is cut off after an interval.
+    // Like the stock worker, abort a heartbeat that takes longer than an interval.
     const either = AbortSignal.any([this.#dead.signal, this.#cut.signal]);
     const beat = (signal: AbortSignal) => this.#calls.heartbeat(who, this.#last, signal);
     const answer = await this.#try(beat, this.#intervalMs, either, this.#leave.signal);
@@ -168,7 +170,7 @@ class ScriptedWorker implements LiveContainer {
     if (ends) this.#depart("told");
   }
 
-  /** Calls up to three times, until the bound of them all or `noMore`. Undefined when there was no answer at all. */
+  /** Makes up to three calls, within a common timeout or until `noMore`. Returns undefined if none was answered. */
   async #try(
     call: (signal: AbortSignal) => Promise<WorkAnswer>,
     timeoutMs = CALL_TIMEOUT_MS,
@@ -196,7 +198,7 @@ class ScriptedWorker implements LiveContainer {
     else await new Promise((resolve) => either.addEventListener("abort", resolve, { once: true }));
   }
 
-  /** The first reason to leave is the one that counts. */
+  /** The first reason to leave counts. */
   #depart(why: Leaving): void {
     if (this.#leaving) return;
     this.#leaving = why;
@@ -218,19 +220,19 @@ interface HeartbeatReply {
   readonly ttl_seconds: number;
 }
 
-/** A page of a proxy, or half a reply, is no answer. */
+/** A proxy's page or half a reply isn't an answer. */
 function isReply(body: unknown): body is HeartbeatReply {
   if (typeof body !== "object" || body === null) return false;
   const { last_heartbeat, state, ttl_seconds } = body as Partial<HeartbeatReply>;
   return typeof last_heartbeat === "string" && typeof state === "string" && typeof ttl_seconds === "number";
 }
 
-/** What the stock worker tries again: everything but a clear no (SDK, internal/utils/backoff.ts). */
+/** Whether the stock worker retries: after everything but a clear rejection (SDK, internal/utils/backoff.ts). */
 function isTransient(status: number): boolean {
   return status >= 500 || status === 408 || status === 409 || status === 429;
 }
 
-/** Who a worker is by its environment, or why it cannot be one. */
+/** Returns the worker's identity from its environment, or why it has none. */
 function identityOf(env: Readonly<Record<string, string>>): WorkIdentity | string {
   const workId = env["ANTHROPIC_WORK_ID"];
   const environmentId = env["ANTHROPIC_ENVIRONMENT_ID"];
@@ -241,12 +243,12 @@ function identityOf(env: Readonly<Record<string, string>>): WorkIdentity | strin
   const credential = sessionsToken(env["ANTHROPIC_WORK_SECRET"]) ?? env["ANTHROPIC_ENVIRONMENT_KEY"];
   if (!credential) return "handleItem: no sessions token and no environment key";
   const baseUrl = env["ANTHROPIC_BASE_URL"];
-  // The stock worker would go to the public API: from a test bed, never.
+  // The stock worker would call the public API. A test-bed must never do that.
   if (!baseUrl) return "handleItem: ANTHROPIC_BASE_URL is required";
   return { baseUrl, environmentId, workId, sessionId, credential };
 }
 
-/** The sessions token in a work item's secret: base64url JSON. Undefined when there is none. */
+/** Returns the sessions token in a work item's secret (base64url JSON), or undefined if there is none. */
 function sessionsToken(secret: string | undefined): string | undefined {
   try {
     const payload = JSON.parse(Buffer.from(secret ?? "", "base64url").toString("utf8")) as { sessions_token?: unknown };

@@ -1,9 +1,9 @@
 import type { Pod, PodStatus } from "../../src/kube/objects.ts";
 
 /**
- * A strategic merge patch that makes the status of a Pod what is given, and leaves conditions of others alone (the
- * scheduler's, the taint manager's). Fields that went away are nulls: in a merge, absent means unchanged. The UID
- * makes the API server refuse the patch (409) when the name belongs to another Pod by now.
+ * Returns a strategic merge patch that sets the status of a Pod without changing the conditions of other owners (the
+ * scheduler, the taint manager). Removed fields are null, because in a merge, absent means unchanged. With the UID, the
+ * API server rejects the patch (409) if another Pod has the name by now.
  */
 export function statusPatch(pod: Pod, status: PodStatus): Record<string, unknown> {
   const { conditions = [], resources, ...rest } = status;

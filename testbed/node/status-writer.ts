@@ -15,24 +15,29 @@ export interface StatusWriterOptions {
   readonly random: Random;
 }
 
-/** What still has to be written of one Pod. Only the newest status counts: those between were never seen by anybody. */
+/**
+ * What still needs to be written for one Pod. Only the newest status counts, because no client ever saw those in
+ * between.
+ */
 interface Entry {
   pod: Pod;
-  /** Not written yet. */
+  /** The status that isn't written yet. */
   status: PodStatus | undefined;
   written: string | undefined;
   finalize: boolean;
-  /** A request is under way, or the pause after one that failed. */
+  /** A request is in progress, or the pause after a failed one. */
   busy: boolean;
   readonly backoff: Backoff;
 }
 
-/** Enough to keep one API server busy, few enough to leave it room for others. */
+/** Enough to keep one API server busy, and few enough to leave it room for other clients. */
 const IN_FLIGHT = 16;
-/** An API server that restarts is back in seconds. */
+/** An API server that restarts is back within seconds. */
 const RETRY = { baseMs: 200, maxMs: 5_000 };
 
-/** Writes statuses of Pods to the API: one request at a time for a Pod, a few at a time in all, again after failures. */
+/**
+ * Writes the statuses of Pods to the API: one request at a time per Pod, a few at a time in total, and with retries.
+ */
 export class StatusWriter {
   readonly #options: StatusWriterOptions;
   readonly #entries = new Map<string, Entry>();
@@ -40,7 +45,7 @@ export class StatusWriter {
   readonly #stop = new AbortController();
   #inFlight = 0;
   #paused = false;
-  /** Status patches that the API server took. */
+  /** The number of status patches that the API server accepted. */
   writes = 0;
 
   constructor(options: StatusWriterOptions) {
@@ -54,14 +59,14 @@ export class StatusWriter {
     this.#enqueue(entry);
   }
 
-  /** After the last status: removes the object. */
+  /** Removes the object after the last status is written. */
   finalize(pod: Pod): void {
     const entry = this.#entry(pod);
     entry.finalize = true;
     this.#enqueue(entry);
   }
 
-  /** The object is gone: there is nothing to write to. */
+  /** The object is gone, so there is nothing left to write. */
   forget(pod: Pod): void {
     const entry = this.#entries.get(uidOf(pod));
     if (!entry) return;
@@ -71,7 +76,7 @@ export class StatusWriter {
     entry.finalize = false;
   }
 
-  /** The network is gone: what is reported meanwhile is written after `resume`. */
+  /** The network is down. Statuses are written after `resume`. */
   pause(): void {
     this.#paused = true;
   }
@@ -104,7 +109,7 @@ export class StatusWriter {
   }
 
   #pump(): void {
-    // After `stop` every request fails at once: to go on would be a loop without a pause.
+    // After `stop`, every request fails at once, so continuing would be a loop without a pause.
     if (this.#stop.signal.aborted) return;
     for (const entry of this.#ready) {
       if (this.#paused || this.#inFlight >= IN_FLIGHT) return;
@@ -120,7 +125,7 @@ export class StatusWriter {
     let pauseMs = 0;
     try {
       await this.#patch(entry);
-      // A status that came meanwhile goes first: the object's last state is what watchers keep.
+      // A status that arrived in the meantime goes first, because watchers keep the object's last state.
       if (entry.finalize && entry.status === undefined) await this.#remove(entry);
       entry.backoff.reset();
     } catch (error) {
@@ -133,7 +138,7 @@ export class StatusWriter {
     }
   }
 
-  /** The next request for this Pod may go. */
+  /** Allows the next request for this Pod. */
   #release(entry: Entry): void {
     entry.busy = false;
     if (this.#entries.has(uidOf(entry.pod)) && (entry.status || entry.finalize)) this.#enqueue(entry);
@@ -161,10 +166,10 @@ export class StatusWriter {
     this.forget(entry.pod);
   }
 
-  /** How long to wait before the next try, in milliseconds; 0 when there is none. */
+  /** Returns the pause before the next try in milliseconds, or 0 if there is none. */
   #failed(entry: Entry, error: unknown): number {
     if (this.#stop.signal.aborted) return 0;
-    // Gone, or the name belongs to another Pod (UID mismatch).
+    // The Pod is gone, or its name belongs to another Pod (UID mismatch).
     if (isNotFound(error) || hasStatus(error, 409)) {
       this.forget(entry.pod);
       return 0;

@@ -7,10 +7,10 @@ export interface VolumeFile {
   readonly mode: number;
 }
 
-/** The files that a volume shows, by their path below its mount. */
+/** The files of a volume, by their path below its mount. */
 export type VolumeFiles = ReadonlyMap<string, VolumeFile>;
 
-/** What stands in the API but is not declared in src/kube/objects.ts, because the operator has no use for it. */
+/** API fields that src/kube/objects.ts doesn't declare because the operator doesn't use them. */
 interface Item {
   key: string;
   path: string;
@@ -30,7 +30,7 @@ interface Volume {
   projected?: { sources?: { secret?: Source; configMap?: Source }[]; defaultMode?: number };
 }
 
-/** One Secret or ConfigMap that files of a volume come from. */
+/** A Secret or ConfigMap that provides files of a volume. */
 interface Part {
   readonly kind: "secret" | "configMap";
   readonly source: Source;
@@ -39,7 +39,7 @@ interface Part {
 
 const DEFAULT_MODE = 0o644;
 
-/** Names of the Secrets and ConfigMaps whose keys are files of the Pod's volumes. */
+/** Returns the names of the Secrets and ConfigMaps whose keys are files of the Pod's volumes. */
 export function fileReferences(pod: Pod): References {
   const parts = volumesOf(pod).flatMap(partsOf);
   const names = (kind: Part["kind"]) => [
@@ -49,9 +49,9 @@ export function fileReferences(pod: Pod): References {
 }
 
 /**
- * The files of a Pod's volumes as they are now, by volume; volumes of other kinds are left out. Undefined where something
- * that is not optional is missing: kubelet mounts nothing of the Pod then. What is optional and missing is no file
- * (pkg/volume/secret/secret.go, MakePayload).
+ * Returns the current files of a Pod's volumes, by volume. Ignores volumes of other kinds. Returns undefined if
+ * something required is missing, in which case the kubelet mounts none of the Pod's volumes. A missing optional object
+ * has no files (pkg/volume/secret/secret.go, MakePayload).
  */
 export function volumeFiles(pod: Pod, objects: ReferencedObjects): Map<string, VolumeFiles> | undefined {
   const volumes = new Map<string, VolumeFiles>();

@@ -10,7 +10,10 @@ interface Mount {
   subPathExpr?: string;
 }
 
-/** Where containers of a Pod mount whole volumes; a part of one (subPath) is not followed, nor does kubelet refresh it. */
+/**
+ * Returns where the containers of a Pod mount whole volumes. Ignores mounts of a part (subPath), which the kubelet
+ * doesn't refresh either.
+ */
 export function fileMounts({ spec }: Pod): Pick<Mount, "name" | "mountPath">[] {
   const containers = [...(spec.initContainers ?? []), ...spec.containers];
   const mounts = containers.flatMap((container) => (container["volumeMounts"] ?? []) as Mount[]);
@@ -18,20 +21,20 @@ export function fileMounts({ spec }: Pod): Pick<Mount, "name" | "mountPath">[] {
   return [...new Map(whole.map((mount) => [`${mount.name} ${mount.mountPath}`, mount])).values()];
 }
 
-/** Makes a folder hold exactly these files. A file is there whole or not at all. */
+/** Makes a folder contain exactly these files. Each file appears atomically. */
 export async function writeVolume(folder: string, files: VolumeFiles): Promise<void> {
   await mkdir(folder, { recursive: true });
   for (const [path, { content, mode }] of files) {
     const target = join(folder, path);
     await mkdir(dirname(target), { recursive: true });
-    // Of the same file system, so that it can be moved at one stroke; dots before names are kubelet's own, too.
+    // On the same file system, so that it can be renamed atomically. The kubelet also uses names that start with dots.
     const fresh = join(dirname(target), `..${path.replaceAll("/", "-")}`);
     await rm(fresh, { force: true });
     await writeFile(fresh, content, { mode });
     await chmod(fresh, mode);
     await rename(fresh, target);
   }
-  // Below folders other volumes may be mounted.
+  // Other volumes may be mounted in subfolders.
   for (const entry of await readdir(folder, { withFileTypes: true })) {
     if (entry.isFile() && !files.has(entry.name)) await rm(join(folder, entry.name), { force: true });
   }

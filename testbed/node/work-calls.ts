@@ -1,34 +1,37 @@
 import { Agent, request } from "undici";
 
-/** What the Work API answered: the status, and the body where it was JSON. */
+/** The Work API's answer: the status, and the body if it's JSON. */
 export interface WorkAnswer {
   readonly status: number;
   readonly body: unknown;
 }
 
-/** Who calls, and for which item. */
+/** Identifies a worker and its item. */
 export interface WorkIdentity {
   readonly baseUrl: string;
   readonly environmentId: string;
   readonly workId: string;
   readonly sessionId: string;
-  /** The sessions token, else the environment key. */
+  /** The sessions token, or else the environment key. */
   readonly credential: string;
 }
 
-/** The three calls that a worker makes for its item. Each rejects when there was no answer. */
+/** The three calls that a worker makes for its item. Each rejects if there was no answer. */
 export interface WorkerApi {
   heartbeat(who: WorkIdentity, expected: string, signal: AbortSignal): Promise<WorkAnswer>;
-  /** With force. */
+  /** Stops the item with force. */
   stop(who: WorkIdentity, signal: AbortSignal): Promise<WorkAnswer>;
   session(who: WorkIdentity, signal: AbortSignal): Promise<WorkAnswer>;
   close(): Promise<void>;
 }
 
-/** Connections to one Work API that all scripted workers of a node share: thousands of them beat every 30 s. */
+/**
+ * The number of connections to one Work API that all scripted workers of a node share. Thousands of workers send a
+ * heartbeat every 30 s.
+ */
 const CONNECTIONS = 32;
 
-/** The calls over HTTP. */
+/** Makes the calls over HTTP. */
 export class WorkCalls implements WorkerApi {
   readonly #agent = new Agent({ connections: CONNECTIONS, allowH2: false });
 

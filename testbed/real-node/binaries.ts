@@ -3,7 +3,10 @@ import { type BuildOptions, buildOnce } from "../cluster/build.ts";
 import { cacheRoot } from "../cluster/cache.ts";
 import { NODE_BINARIES, nodeModules } from "./versions.ts";
 
-/** Folder with kubelet, kube-proxy and containerd: of an earlier build, or built now. @throws MissingToolError */
+/**
+ * Returns the folder with kubelet, kube-proxy, and containerd, from an earlier build or newly built. @throws
+ * MissingToolError
+ */
 export async function findNodeBinaries(options: BuildOptions = {}): Promise<string> {
   const { dir } = await buildOnce(
     {

@@ -1,4 +1,4 @@
-/** Removes the control group that the argument names; the supervisor of a node runs this, also when its owner was killed. */
+/** Removes the control group that the argument names. A node's supervisor runs this, even if its owner was killed. */
 import { removeCgroups } from "./cgroups.ts";
 
 const [name] = process.argv.slice(2);

@@ -5,16 +5,16 @@ import { setTimeout as delay } from "node:timers/promises";
 import { processStart } from "../cluster/lock.ts";
 
 const MOUNT = "/sys/fs/cgroup";
-/** The kernel takes a moment to let go of the last process of a group. */
+/** The kernel needs a moment to release the last process of a group. */
 const REMOVAL_ATTEMPTS = 50;
 const REMOVAL_PAUSE_MS = 100;
 
-/** A new name that tells which process it belongs to, for whoever finds it later. */
+/** Returns a new name that identifies the process it belongs to, so that orphans can be found later. */
 export function cgroupName(pid: number = process.pid): string {
   return `berth-node-${pid}-${processStart(pid) ?? "0"}-${randomBytes(3).toString("hex")}`;
 }
 
-/** Folders of all hierarchies of this machine: one of version 2, several of version 1. */
+/** Returns the folders of all hierarchies of this machine: one for version 2, several for version 1. */
 export async function hierarchies(mount = MOUNT): Promise<string[]> {
   const text = await readFile("/proc/mounts", "utf8");
   return text
@@ -24,17 +24,17 @@ export async function hierarchies(mount = MOUNT): Promise<string[]> {
     .map(([, path = ""]) => path);
 }
 
-/** Makes a control group in every hierarchy. */
+/** Creates a control group in every hierarchy. */
 export async function makeCgroups(name: string): Promise<void> {
   for (const hierarchy of await hierarchies()) await mkdir(join(hierarchy, name), { recursive: true });
 }
 
-/** Removes a control group that has no process any more, and all beneath it, from every hierarchy. */
+/** Removes a control group without processes, and everything below it, from every hierarchy. */
 export async function removeCgroups(name: string): Promise<void> {
   for (const hierarchy of await hierarchies()) await removeTree(join(hierarchy, name));
 }
 
-/** Removes the groups of nodes whose process is gone: it was killed, and could not do it. */
+/** Removes the groups of nodes whose process was killed and therefore couldn't remove them. */
 export async function removeOrphans(): Promise<void> {
   const orphans = new Set<string>();
   for (const hierarchy of await hierarchies()) {
@@ -49,7 +49,7 @@ export async function removeOrphans(): Promise<void> {
 async function removeTree(dir: string): Promise<void> {
   const entries = await readdir(dir, { withFileTypes: true }).catch(() => undefined);
   if (!entries) return;
-  // Its files are the kernel's: only folders can be removed, from the leaves up.
+  // The files belong to the kernel. Only folders can be removed, starting with the innermost.
   for (const entry of entries) if (entry.isDirectory()) await removeTree(join(dir, entry.name));
   for (let attempt = 1; ; attempt += 1) {
     try {

@@ -1,10 +1,10 @@
 import type { NodeLayout } from "./layout.ts";
 import { CNI_PLUGINS } from "./requirements.ts";
 
-/** The image of every Pod's sandbox; no registry has it. */
+/** The sandbox image of every Pod. No registry has it. */
 export const PAUSE_IMAGE = "localhost/berth-pause:e2e";
 
-/** containerd's configuration, TOML of version 3. */
+/** Returns containerd's configuration, in TOML version 3. */
 export function containerdConfig(layout: NodeLayout): string {
   return `version = 3
 root = "${layout.containerd}"

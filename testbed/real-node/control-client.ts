@@ -1,7 +1,7 @@
 import { request } from "node:http";
 import { CONTROL_CALLS, type NodeControl } from "./control-protocol.ts";
 
-/** The control of a node that another process keeps. Calls reject with what the node says, or when it is gone. */
+/** Connects to a node that another process runs. Calls reject with the node's error, or when the node is gone. */
 export function connectNodeControl(socketPath: string): NodeControl {
   const calls = CONTROL_CALLS.map((name) => [name, (...args: unknown[]) => call(socketPath, name, args)]);
   return Object.fromEntries(calls) as NodeControl;
@@ -9,7 +9,7 @@ export function connectNodeControl(socketPath: string): NodeControl {
 
 function call(socketPath: string, name: string, args: readonly unknown[]): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    // On a connection of its own: one that is kept may be closed by the node in the moment in which it is used again.
+    // Use a separate connection for each call, because the node could close a kept one just when it's reused.
     const outgoing = request({ socketPath, path: `/${name}`, method: "POST", agent: false }, (response) => {
       const chunks: Buffer[] = [];
       response.on("data", (chunk: Buffer) => chunks.push(chunk));

@@ -1,15 +1,15 @@
-/** What a node's init process is told at its start, as JSON in the file that its argument names. */
+/** The input of a node's init process, as JSON in the file that its argument names. */
 export interface NodeSettings {
   readonly dir: string;
-  /** Folder of the control plane's binaries. */
+  /** The folder of the control plane's binaries. */
   readonly controlPlane: string;
-  /** Folder of the node's binaries. */
+  /** The folder of the node's binaries. */
   readonly binaries: string;
   readonly nodeName: string;
   readonly cgroup: string;
-  /** Settings of kubelet over the usual ones. */
+  /** Settings that override the kubelet's usual ones. */
   readonly kubelet?: Readonly<Record<string, unknown>>;
-  /** Flags of the control plane that win over the usual ones. */
+  /** Flags that override the control plane's usual ones. */
   readonly extraArgs?: {
     readonly apiServer?: readonly string[];
     readonly controllerManager?: readonly string[];
@@ -17,23 +17,23 @@ export interface NodeSettings {
   };
 }
 
-/** What others must know of a node that runs. */
+/** What other processes need to know about a running node. */
 export interface NodeState {
   readonly nodeName: string;
-  /** URL of the API server inside of the node's network namespace. */
+  /** The URL of the API server inside the node's network namespace. */
   readonly server: string;
   readonly caFile: string;
   readonly adminToken: string;
   readonly version: string;
   readonly clientCaDir: string;
   readonly auditLog: string;
-  /** Folder with the logs of all programs, `NAME.log`. */
+  /** The folder with the logs of all programs, `NAME.log`. */
   readonly logs: string;
-  /** Folder with the logs of containers, `NAMESPACE_POD_UID/CONTAINER/N.log`. */
+  /** The folder with the logs of containers, `NAMESPACE_POD_UID/CONTAINER/N.log`. */
   readonly podLogs: string;
-  /** The node's own address: reachable from Pods. */
+  /** The node's own address, which Pods can reach. */
   readonly address: string;
-  /** Path inside of the node's mounts. */
+  /** The path inside the node's mounts. */
   readonly containerdSocket: string;
 }
 
@@ -51,16 +51,16 @@ export interface NodeProcess {
   readonly arguments: readonly string[];
 }
 
-/** What a process was given by its environment. */
+/** The environment of a process. */
 export interface ProcessEnvironment {
   readonly pid: number;
-  /** UID of the Pod that it runs in; undefined for a program of the node. */
+  /** The UID of the Pod that the process belongs to, or undefined for a program of the node. */
   readonly pod: string | undefined;
-  /** As `NAME=value`. */
+  /** In the form `NAME=value`. */
   readonly variables: readonly string[];
 }
 
-/** A program to run in the node's namespaces until it is ended, or the node ends. Its output goes to `logs/NAME.log`. */
+/** A program to run in the node's namespaces until it's ended or the node ends. Its output goes to `logs/NAME.log`. */
 export interface ProgramSpec {
   readonly name: string;
   readonly command: string;
@@ -68,38 +68,38 @@ export interface ProgramSpec {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** How a program ended; undefined while it runs. */
+/** How a program ended, or undefined while it runs. */
 export type ProgramEnd = { readonly code: number | null; readonly signal: string | null } | undefined;
 
-/** What can be done to a node while it runs. Each call is idempotent unless it says otherwise. */
+/** The operations on a running node. Each call is idempotent unless it says otherwise. */
 export interface NodeControl {
   state(): Promise<NodeState>;
-  /** SIGTERM by default; the containers run on. */
+  /** Sends SIGTERM by default. The containers keep running. */
   stopKubelet(signal?: NodeJS.Signals): Promise<void>;
-  /** Resolves when its Node is Ready again. `settings` replace those of the start, for good. */
+  /** Resolves when its Node is Ready again. `settings` permanently replace those of the start. */
   startKubelet(settings?: Readonly<Record<string, unknown>>): Promise<void>;
-  /** The containers run on, each under its shim. */
+  /** The containers keep running, each under its shim. */
   stopContainerd(signal?: NodeJS.Signals): Promise<void>;
   startContainerd(): Promise<void>;
   stopApiServer(signal?: NodeJS.Signals): Promise<void>;
   startApiServer(): Promise<void>;
-  /** Imports an OCI archive; the file must be one of this machine. */
+  /** Imports an OCI archive from this machine. */
   loadImages(archive: string): Promise<void>;
-  /** Runs a command in the namespaces to its end. Never rejects for its exit code. */
+  /** Runs a command in the namespaces to its end. Never rejects because of its exit code. */
   run(command: string, args: readonly string[], env?: Readonly<Record<string, string>>): Promise<Outcome>;
-  /** Rejects when a program of that name runs. Resolves with its pid, as the node sees it. */
+  /** Resolves with the program's pid as the node sees it. Rejects if a program with that name is running. */
   spawn(spec: ProgramSpec): Promise<number>;
-  /** Does nothing for a program that has ended. */
+  /** Does nothing if the program has ended. */
   signal(name: string, signal: NodeJS.Signals): Promise<void>;
-  /** How it ended; waits up to some seconds for that, so ask again while it is undefined. */
+  /** Returns how the program ended. Waits a few seconds for its end, so call again while the result is undefined. */
   ended(name: string): Promise<ProgramEnd>;
-  /** Every process in the node's pid namespace. */
+  /** Returns every process in the node's pid namespace. */
   processes(): Promise<readonly NodeProcess[]>;
-  /** Of these processes, those that are still there. */
+  /** Returns the environments of those processes that still exist. */
   environments(pids: readonly number[]): Promise<readonly ProcessEnvironment[]>;
 }
 
-/** Names of all calls. */
+/** The names of all calls. */
 export const CONTROL_CALLS = [
   "state",
   "stopKubelet",

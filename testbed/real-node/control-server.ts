@@ -8,7 +8,7 @@ export async function serveControl(control: NodeControl, path: string): Promise<
       response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body) ?? "null");
     });
   });
-  // A start can take a minute; the client has no other bound than its own.
+  // A start can take a minute, so only the client limits the time.
   server.requestTimeout = 0;
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);

@@ -1,9 +1,9 @@
 import { connect, createServer, type NetConnectOpts, type Server, type Socket } from "node:net";
 
-/** Where a forwarder listens, or leads to: a TCP address or a unix socket (which network namespaces don't divide). */
+/** The source or target of a forwarder: a TCP address or a unix socket (which network namespaces don't separate). */
 export type Endpoint = { readonly host: string; readonly port: number } | { readonly path: string };
 
-/** Passes connections on, as they are, until it is closed. */
+/** Forwards connections unchanged until it's closed. */
 export class Forwarder implements AsyncDisposable {
   readonly #server: Server;
   readonly #open = new Set<Socket>();
@@ -12,7 +12,7 @@ export class Forwarder implements AsyncDisposable {
     this.#server = server;
   }
 
-  /** @param to asked for each connection. Rejects when `from` cannot be listened on. */
+  /** @param to called for each connection. Rejects if it can't listen on `from` */
   static async start(from: Endpoint, to: () => Endpoint): Promise<Forwarder> {
     const server = createServer({ allowHalfOpen: true });
     const forwarder = new Forwarder(server);
@@ -46,7 +46,7 @@ export class Forwarder implements AsyncDisposable {
       [far, near],
     ] as const) {
       this.#open.add(one);
-      // An end that goes, however it goes, takes the other along: neither is left hanging.
+      // When one end closes for any reason, close the other end too, so that neither hangs.
       one.on("error", () => other.destroy());
       one.on("close", () => {
         this.#open.delete(one);

@@ -1,6 +1,6 @@
 /**
- * The first program in a node's namespaces: gives them mounts and a network, starts the control plane and the node's
- * programs in them, and serves their control. Everything here ends with the namespaces.
+ * The first program in a node's namespaces. It sets up their mounts and network, starts the control plane and the
+ * node's programs in them, and serves their control. Everything here ends with the namespaces.
  */
 import { execFile } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
@@ -39,18 +39,18 @@ const programs = new NodePrograms({
 await programs.start();
 await serveControl(programs, files.controlSocket);
 
-/** Nothing that a node writes outside of its own folder is seen, or stays. */
+/** Sets up mounts so that files the node writes outside its own folder are invisible and temporary. */
 async function makeMounts({ varUpper, varWork, containerd, kubelet, logs, podLogs }: NodeLayout): Promise<void> {
   for (const dir of [varUpper, varWork, containerd, kubelet, logs, podLogs]) await mkdir(dir, { recursive: true });
   await run("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
   const layers = `lowerdir=/var,upperdir=${varUpper},workdir=${varWork}`;
   await run("mount", ["-t", "overlay", "overlay", "-o", layers, "/var"]);
-  // kubelet mounts volumes here, and containers must see what is mounted later.
+  // The kubelet mounts volumes here, and containers must see what is mounted later.
   await run("mount", ["--bind", kubelet, kubelet]);
   await run("mount", ["--make-rshared", kubelet]);
-  // Unpacked images are some 17,000 files: on a disk they take 10 s to remove at the end, and here they go with the mount.
+  // Unpacked images have about 17,000 files. Removing them from a disk takes 10 s, but unmounting a tmpfs is immediate.
   await run("mount", ["-t", "tmpfs", "-o", "mode=0711", "tmpfs", containerd]);
-  // Absent from images that never ran systemd.
+  // Images that never ran systemd don't have this folder.
   await mkdir("/var/log/containers", { recursive: true });
 }
 
@@ -67,7 +67,7 @@ function startControlPlane(): Promise<Cluster> {
     parentDir: settings.dir,
     extraArgs: {
       apiServer: [
-        // In the certificate, and where kube-proxy leads Pods that ask for the Service `kubernetes`.
+        // The certificate contains this address, and kube-proxy routes the Service `kubernetes` to it.
         `--advertise-address=${NODE_ADDRESS}`,
         "--endpoint-reconciler-type=lease",
         ...apiServer,

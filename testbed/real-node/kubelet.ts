@@ -2,25 +2,25 @@ import { stringify } from "yaml";
 import type { NodeLayout } from "./layout.ts";
 import { NODE_ADDRESS, POD_CIDR } from "./network.ts";
 
-/** In the range of Services' addresses; the usual place of a cluster's DNS. */
+/** An address in the range of Services, where a cluster's DNS usually is. */
 const CLUSTER_DNS = "10.0.0.10";
 
 export interface KubeletOptions {
   readonly kubeconfig: string;
   readonly nodeName: string;
-  /** Control group beneath which all of the node's Pods are, with a leading slash. */
+  /** The control group above all of the node's Pods, with a leading slash. */
   readonly cgroupRoot: string;
-  /** Over the usual settings. */
+  /** Settings that override the usual ones. */
   readonly settings?: Readonly<Record<string, unknown>>;
 }
 
-/** kubelet's configuration (kubelet.config.k8s.io/v1beta1). */
+/** Returns the kubelet's configuration (kubelet.config.k8s.io/v1beta1). */
 export function kubeletConfig(layout: NodeLayout, options: KubeletOptions): string {
   return stringify({
     apiVersion: "kubelet.config.k8s.io/v1beta1",
     kind: "KubeletConfiguration",
     address: "0.0.0.0",
-    // Nobody outside of the node's network namespace reaches it.
+    // The kubelet is only reachable in the node's network namespace.
     authentication: { anonymous: { enabled: true }, webhook: { enabled: false } },
     authorization: { mode: "AlwaysAllow" },
     cgroupDriver: "cgroupfs",
@@ -29,18 +29,19 @@ export function kubeletConfig(layout: NodeLayout, options: KubeletOptions): stri
     failSwapOn: false,
     containerRuntimeEndpoint: `unix://${layout.containerdSocket}`,
     podCIDR: POD_CIDR,
-    // Nobody answers there, and nothing here asks for names; without it, kubelet warns at every look at a Pod.
+    // No DNS runs there, and nothing here resolves names. Without the setting, the kubelet warns at every look at a
+    // Pod.
     clusterDNS: [CLUSTER_DNS],
     podLogsDir: layout.podLogs,
     maxPods: 250,
-    // The machine's own disk may be full to any degree: no eviction for that.
+    // Don't evict Pods because the machine's own disk is full.
     evictionHard: {},
     imageGCHighThresholdPercent: 100,
     kubeAPIQPS: 200,
     kubeAPIBurst: 400,
     registryPullQPS: 0,
     serializeImagePulls: false,
-    // A lost node is noticed by the missing renewal: 10 s at the controller-manager of this test-bed.
+    // The controller-manager of this test-bed detects a lost node by its missing renewals after 10 s.
     nodeStatusUpdateFrequency: "2s",
     nodeLeaseDurationSeconds: 10,
     ...options.settings,
@@ -58,7 +59,9 @@ export function kubeletArgs(layout: NodeLayout, options: KubeletOptions): string
   ];
 }
 
-/** kube-proxy's configuration: Services by iptables, and no setting of the kernel touched that is the machine's. */
+/**
+ * Returns kube-proxy's configuration: Services by iptables, without changes to kernel settings of the whole machine.
+ */
 export function kubeProxyConfig(kubeconfig: string, nodeName: string): string {
   return stringify({
     apiVersion: "kubeproxy.config.k8s.io/v1alpha1",

@@ -1,14 +1,14 @@
 import { join } from "node:path";
 
-/** Where one node keeps its files, all beneath a folder that goes with it. */
+/** Where one node keeps its files. They're all below a folder that is removed with the node. */
 export interface NodeLayout {
   readonly dir: string;
   readonly logs: string;
-  /** Unix socket of the node's control. */
+  /** The unix socket of the node's control. */
   readonly controlSocket: string;
-  /** Unix socket that leads to the API server. */
+  /** The unix socket that leads to the API server. */
   readonly apiSocket: string;
-  /** What is written below /var lands here. */
+  /** Receives everything that is written below /var. */
   readonly varUpper: string;
   readonly varWork: string;
   readonly containerd: string;
@@ -18,7 +18,7 @@ export interface NodeLayout {
   readonly kubelet: string;
   readonly kubeletConfig: string;
   readonly kubeProxyConfig: string;
-  /** Logs of containers, as kubelet lays them out. */
+  /** The logs of containers, as the kubelet arranges them. */
   readonly podLogs: string;
 }
 

@@ -21,51 +21,52 @@ import { Forwarder } from "./forward.ts";
 import { type NodeLayout, nodeLayout } from "./layout.ts";
 import { checkRequirements, NAMESPACES, systemPath } from "./requirements.ts";
 
-/** Control plane, containerd and kubelet, one after the other, on a machine that has other things to do. */
+/** Enough for the control plane, containerd, and kubelet to start one after the other on a busy machine. */
 const READY_TIMEOUT_MS = 180_000;
 const POLL_MS = 50;
 const TAIL_LINES = 30;
 
 export interface NodeClusterOptions extends Pick<NodeSettings, "kubelet" | "extraArgs"> {
   readonly progress?: Progress;
-  /** `node0` unless given. */
+  /** Defaults to `node0`. */
   readonly nodeName?: string;
-  /** OCI archives to import before it is ready. */
+  /** OCI archives to import before the cluster is ready. */
   readonly images?: readonly string[];
-  /** Folder in which the cluster's own temporary folder is made; the system's unless given. */
+  /** The folder in which the cluster creates its temporary folder. Defaults to the system's. */
   readonly parentDir?: string;
 }
 
 /**
- * A control plane with one real node: kubelet, containerd, runc, kube-proxy, in mount, pid and network namespaces of
- * their own. It ends with this process at the latest, and leaves nothing. From outside only the API server is reached.
+ * A control plane with one real node: kubelet, containerd, runc, and kube-proxy, in their own mount, pid, and network
+ * namespaces. It ends with this process at the latest and leaves nothing behind. Only the API server is reachable from
+ * outside.
  */
 export interface NodeCluster extends AsyncDisposable {
-  /** Path of a kubeconfig with all rights, good outside of the node's namespaces. */
+  /** The path of a kubeconfig with all permissions, for use outside the node's namespaces. */
   readonly kubeconfig: string;
-  /** `https://127.0.0.1:PORT`, outside. */
+  /** `https://127.0.0.1:PORT`, outside the namespaces. */
   readonly server: string;
-  /** Certificate authority of the server, PEM. */
+  /** The server's certificate authority, in PEM. */
   readonly caFile: string;
-  /** A client with all rights. */
+  /** A client with all permissions. */
   readonly api: ApiClient;
   readonly audit: AuditLog;
   readonly nodeName: string;
-  /** The release that the API server tells, such as `v1.36.3`. */
+  /** The release that the API server reports, such as `v1.36.3`. */
   readonly version: string;
   readonly control: NodeControl;
   /** For `connectNodeControl` in other processes. */
   readonly controlSocket: string;
-  /** Temporary folder of everything; logs are in `logs`. */
+  /** The temporary folder of everything. Logs are in `logs`. */
   readonly dir: string;
   readonly state: NodeState;
-  /** Path of a kubeconfig for a user, by a certificate. */
+  /** Returns the path of a kubeconfig for a user, with a certificate. */
   kubeconfigFor(user: string, groups?: readonly string[]): Promise<string>;
   /** Ends everything and removes it. Idempotent. */
   stop(): Promise<void>;
 }
 
-/** No kubelet may be newer than its API server, and there is one kubelet. */
+/** Only the newest version has a kubelet, and a kubelet must not be newer than its API server. */
 async function checkMinor(asked: string | undefined): Promise<void> {
   const newest = (await kubernetesMinors()).at(-1);
   if (!asked || asked === newest) return;
@@ -73,8 +74,8 @@ async function checkMinor(asked: string | undefined): Promise<void> {
 }
 
 /**
- * Starts a cluster with one real node and waits until that is Ready. Needs root.
- * @throws MissingToolError when this machine cannot have one; it says what to do.
+ * Starts a cluster with one real node and waits until the node is Ready. Needs root.
+ * @throws MissingToolError if this machine can't run one; the message says what to do
  */
 export async function startNodeCluster(options: NodeClusterOptions = {}): Promise<NodeCluster> {
   const { progress, parentDir = tmpdir(), nodeName = "node0", kubelet, extraArgs } = options;
@@ -117,7 +118,7 @@ async function startInit(
   const settingsFile = join(files.dir, "node.json");
   await writeFile(settingsFile, JSON.stringify(settings));
   const main = join(import.meta.dirname, "init-main.ts");
-  // The shell is the namespace's first process: it reaps the orphans that containerd's shims are, and Node would not.
+  // The shell is the namespace's first process because it reaps orphans, such as containerd's shims. Node doesn't.
   const reaper = ["sh", "-c", '"$@"; exit $?', "init"];
   return await supervisor.spawn({
     name: "node",

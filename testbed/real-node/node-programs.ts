@@ -20,10 +20,10 @@ import { type KubeletOptions, kubeletArgs, kubeletConfig, kubeProxyConfig } from
 import type { NodeLayout } from "./layout.ts";
 import { NODE_ADDRESS } from "./network.ts";
 
-/** How long `ended` waits before it says that there is nothing to say. */
+/** How long `ended` waits before it returns undefined. */
 const ENDED_WAIT_MS = 5_000;
 const MAX_OUTPUT_BYTES = 256 * 1024 ** 2;
-/** containerd's namespace for what kubelet runs. */
+/** containerd's namespace for the containers of the kubelet. */
 const CONTAINERD_NAMESPACE = "k8s.io";
 
 interface Parts {
@@ -34,7 +34,7 @@ interface Parts {
   readonly kubeconfigs: { readonly kubelet: string; readonly kubeProxy: string };
 }
 
-/** The programs of a node, beside a control plane in the same namespaces. */
+/** The programs of a node, next to a control plane in the same namespaces. */
 export class NodePrograms implements NodeControl {
   readonly #settings: NodeSettings;
   readonly #files: NodeLayout;
@@ -65,7 +65,7 @@ export class NodePrograms implements NodeControl {
     this.#kubeProxy = component("kube-proxy", [`--config=${files.kubeProxyConfig}`, "--v=1"]);
   }
 
-  /** Starts them in their order; resolves when the Node is Ready. */
+  /** Starts the programs in order. Resolves when the Node is Ready. */
   async start(): Promise<void> {
     await writeFile(this.#files.containerdConfig, containerdConfig(this.#files));
     await writeFile(this.#files.kubeProxyConfig, kubeProxyConfig(this.#kubeconfigs.kubeProxy, this.#settings.nodeName));
@@ -90,7 +90,7 @@ export class NodePrograms implements NodeControl {
     if (this.#kubelet.pid !== undefined) return;
     if (settings) this.#kubeletSettings = settings;
     await writeFile(this.#files.kubeletConfig, kubeletConfig(this.#files, this.#kubeletOptions()));
-    // Heartbeats are told in whole seconds: one of this second may be that of the kubelet before.
+    // Heartbeat times are in whole seconds, so one of this second may be from the previous kubelet.
     const since = new Date(Math.floor(Date.now() / 1000) * 1000);
     await this.#kubelet.start(() => isNodeReady(this.#cluster.api, this.#settings.nodeName, since));
   }
@@ -185,7 +185,7 @@ export class NodePrograms implements NodeControl {
   }
 }
 
-/** Whether kubelet has said since then that it is well: an older word is that of the kubelet before. */
+/** Whether the kubelet has reported itself as ready since then. An older report is from the previous kubelet. */
 async function isNodeReady(api: ApiClient, name: string, since: Date): Promise<boolean> {
   interface Node {
     readonly status?: {
@@ -197,13 +197,13 @@ async function isNodeReady(api: ApiClient, name: string, since: Date): Promise<b
   return ready?.status === "True" && new Date(ready.lastHeartbeatTime ?? 0) > since;
 }
 
-/** kube-proxy's health check, at its usual port. */
+/** Requests kube-proxy's health check at its usual port. */
 async function proxies(): Promise<boolean> {
   const response = await fetch(`http://${NODE_ADDRESS}:10256/healthz`).catch(() => undefined);
   return response?.ok === true;
 }
 
-/** Undefined for one that is gone, and for the kernel's own. */
+/** Returns undefined for a process that is gone and for kernel threads. */
 async function readProcess(pid: number): Promise<NodeProcess | undefined> {
   try {
     const [commandLine, stat] = await Promise.all([
@@ -211,7 +211,7 @@ async function readProcess(pid: number): Promise<NodeProcess | undefined> {
       readFile(`/proc/${pid}/stat`, "utf8"),
     ]);
     if (commandLine === "") return undefined;
-    // The name in parentheses may hold anything; the parent is the second field after it.
+    // The name in parentheses may contain anything. The parent is the second field after it.
     const parent = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
     return { pid, parent, arguments: commandLine.replace(/\0$/, "").split("\0") };
   } catch {
@@ -219,7 +219,7 @@ async function readProcess(pid: number): Promise<NodeProcess | undefined> {
   }
 }
 
-/** Undefined for a process that is gone. */
+/** Returns undefined for a process that is gone. */
 async function readEnvironment(pid: number): Promise<ProcessEnvironment | undefined> {
   try {
     const [text, cgroup] = await Promise.all([

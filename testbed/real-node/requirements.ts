@@ -8,7 +8,7 @@ import { MissingToolError } from "../cluster/missing.ts";
 /** Debian's folder of the CNI plug-ins. */
 export const CNI_PLUGINS = "/usr/lib/cni";
 
-/** Programs that a node needs, or that build its images, by the Debian package that has them. */
+/** The programs that a node needs or that build its images, by Debian package. */
 const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
   runc: ["runc"],
   "containernetworking-plugins": [`${CNI_PLUGINS}/bridge`, `${CNI_PLUGINS}/host-local`, `${CNI_PLUGINS}/portmap`],
@@ -28,15 +28,15 @@ const PROGRAMS: Readonly<Record<string, readonly string[]>> = {
   "libc6-dev": ["/usr/include/stdio.h"],
 };
 
-/** Sbin is missing from the PATH of many users who become root with `su`. */
+/** Many users who become root with `su` don't have sbin on their PATH. */
 const SYSTEM_DIRS = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/** A PATH on which the system's programs are. */
+/** Returns a PATH that includes the system's programs. */
 export function systemPath(path: string | undefined): string {
   return [...(path ?? "").split(delimiter), ...SYSTEM_DIRS].filter(Boolean).join(delimiter);
 }
 
-/** Debian packages whose programs are not there. */
+/** Returns the Debian packages whose programs are missing. */
 export function missingPackages(path: string = systemPath(process.env["PATH"])): string[] {
   const dirs = path.split(delimiter);
   const isThere = (program: string) => {
@@ -46,7 +46,7 @@ export function missingPackages(path: string = systemPath(process.env["PATH"])):
   return Object.keys(PROGRAMS).filter((name) => !PROGRAMS[name]?.every(isThere));
 }
 
-/** Checks that a node can run on this machine. @throws MissingToolError that says what to do. */
+/** Checks that a node can run on this machine. @throws MissingToolError with a message that says what to do */
 export async function checkRequirements(): Promise<void> {
   if (process.platform !== "linux") {
     throw new MissingToolError(
@@ -72,7 +72,7 @@ export async function checkRequirements(): Promise<void> {
   }
 }
 
-/** Flags of `unshare`: everything in it ends with it. */
+/** Flags of `unshare`. Everything in the namespaces ends with it. */
 export const NAMESPACES = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"] as const;
 
 function exists(path: string): boolean {

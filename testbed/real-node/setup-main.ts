@@ -1,6 +1,6 @@
 /**
- * `npm run setup:node`: installs the Debian packages that a node on this machine needs, and the browser of the console's
- * tests; and unpacks those of Prometheus for the tests of alerts.
+ * `npm run setup:node` installs the Debian packages that a node on this machine needs, and the browser for the
+ * console's tests. It also unpacks Prometheus's packages for the tests of alerts.
  */
 import { spawnSync } from "node:child_process";
 import { CHROMIUM_PACKAGE, findChromium } from "../browser/chromium.ts";
@@ -19,7 +19,7 @@ if (missing.length === 0) {
 try {
   await findMonitoringTools();
 } catch {
-  // What apt knows of the archive may be old, or missing as in most images.
+  // apt's package lists may be old, or missing as in most images.
   apt("update");
   try {
     await findMonitoringTools();

@@ -2,17 +2,17 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { KUBERNETES, kubernetesVersionFlags, requiredVersion, type ToolModule } from "../cluster/versions.ts";
 
-/** The Go modules of a node's programs; their go.mod files are the only place where a version is written. */
+/** The Go modules of a node's programs. Their go.mod files are the only place that states a version. */
 const TOOLS_DIR = join(import.meta.dirname, "tools");
 
-/** Names of the binaries of a node that are built; runc and the CNI plug-ins are Debian's (see requirements.ts). */
+/** The names of the node binaries that are built. runc and the CNI plug-ins come from Debian (see requirements.ts). */
 export const NODE_BINARIES = ["kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr"] as const;
 
 const CONTAINERD = "github.com/containerd/containerd/v2";
-/** Snapshotters that no test-bed uses, and whose C libraries it would need. */
+/** Snapshotters that no test-bed uses, and that would need their C libraries. */
 const CONTAINERD_TAGS = "no_btrfs no_devmapper no_zfs";
 
-/** The modules to build, the small one first. */
+/** Returns the modules to build, the small one first. */
 export async function nodeModules(): Promise<ToolModule[]> {
   const [containerdDir, kubernetesDir] = [join(TOOLS_DIR, "containerd"), join(TOOLS_DIR, "kubernetes")];
   const containerdVersion = requiredVersion(await readFile(join(containerdDir, "go.mod"), "utf8"), CONTAINERD);

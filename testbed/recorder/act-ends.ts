@@ -1,8 +1,8 @@
-/** What befalls Pods on a node that is well. */
+/** What happens to Pods on a healthy node. */
 import type { Act } from "./act.ts";
 import type { Stage } from "./stage.ts";
 
-/** As a gate of parking: Init waits, for the file of a Secret that is not there yet. */
+/** Like the gate of a parked Pod: the Pod stays in Init until a file of a missing Secret exists. */
 const GATE = {
   name: "berth-gate",
   command: ["/bin/sh", "-c", `trap 'exit 143' TERM; until [ -e "$1" ]; do sleep 0.25; done`, "berth-gate", "/claim/go"],
@@ -66,7 +66,7 @@ async function gates(stage: Stage): Promise<void> {
   await stage.gone(deleted, evicted, opened);
 }
 
-/** A taint that is nobody's but an administrator's: the node is well, and ends its Pods by itself. */
+/** A taint that only an administrator sets: the node is healthy, and its Pods are evicted. */
 async function taintEviction(stage: Stage): Promise<void> {
   const note = "on a node that is given a NoExecute taint";
   const running = await stage.pod("running-evicted-by-taint", `a running Pod ${note}`);
@@ -84,7 +84,7 @@ async function taintEviction(stage: Stage): Promise<void> {
   await stage.untaint();
 }
 
-/** Pods that the scheduler would not have put here: its view was old. */
+/** Pods that the scheduler placed here with an outdated view of the node. */
 async function admissions(stage: Stage): Promise<void> {
   const { nodeName } = stage.cluster;
   const resources = (name: string, amount: string) => ({ resources: { requests: { [name]: amount } } });

@@ -1,4 +1,4 @@
-/** What kubelet looks for while a Pod is parked: its image and its Secret. */
+/** What the kubelet checks while a Pod is parked: its image and its Secret. */
 import { join } from "node:path";
 import type { Act } from "./act.ts";
 import { isParked, stateOf } from "./stage.ts";
@@ -52,7 +52,7 @@ export const pulls: Act = {
 
 const FLOW_CONTROL = "/apis/flowcontrol.apiserver.k8s.io/v1";
 
-/** Turns away every request for Secrets that comes from a kubelet, for want of room. */
+/** Makes the API server reject every request for Secrets from a kubelet, as if it were overloaded. */
 const NO_ROOM = [
   {
     path: "prioritylevelconfigurations",

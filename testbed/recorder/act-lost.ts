@@ -4,15 +4,15 @@ import type { Act } from "./act.ts";
 import type { Recording, Stage } from "./stage.ts";
 
 /**
- * Without another node that is well nobody is evicted: the control plane takes it for its own fault ("full disruption",
- * pkg/controller/nodelifecycle). No Pod is put there.
+ * Without another healthy node, the control plane evicts no Pods, because it suspects its own fault ("full disruption",
+ * pkg/controller/nodelifecycle). No Pod runs on this node.
  */
 function otherNode(stage: Stage): Promise<SimulatedNode> {
   const taints = [{ key: "example.com/nobody", effect: "NoSchedule" }];
   return startNode({ client: stage.cluster.kubeconfig, name: "node-2", taints });
 }
 
-/** What the taint manager does 5 s after the node was given up. */
+/** Records what the taint manager does 5 s after the node was marked as lost. */
 async function lose(stage: Stage, recordings: readonly Recording[]): Promise<void> {
   stage.did("kubelet was stopped");
   await stage.cluster.control.stopKubelet("SIGKILL");

@@ -1,9 +1,9 @@
-/** What a node does to all of its Pods: shut down, run short, start anew. */
+/** What a node does to all of its Pods: shut down, run out of resources, restart. */
 import type { Act } from "./act.ts";
 import { startLogind } from "./logind.ts";
 import { isParked, type Recording, type Stage } from "./stage.ts";
 
-/** Graces of a shutdown; more than the Pods' own, so that theirs count. */
+/** The grace periods of a shutdown. They're longer than the Pods' own, so that those apply. */
 const SHUTDOWN = { shutdownGracePeriod: "20s", shutdownGracePeriodCriticalPods: "5s" };
 
 export const shutdown: Act = {
@@ -37,7 +37,7 @@ export const shutdown: Act = {
   },
 };
 
-/** So much is free on no machine. */
+/** No machine has this much free memory. */
 const NEVER_ENOUGH = { "memory.available": "99%" };
 
 export const pressureAtStart: Act = {
@@ -62,10 +62,10 @@ export const pressureAtStart: Act = {
 };
 
 const MIB = 1024 ** 2;
-/** What is left to Pods of the machine's memory, and how much of that must stay free. */
+/** The part of the machine's memory that Pods can use, and how much of it must stay free. */
 const ALLOCATABLE_BYTES = 600 * MIB;
 const LEAST_FREE = "300Mi";
-/** Fills a volume in memory, which is as large as what may be allocated; what is left then is too little. */
+/** Fills a memory volume that is as large as the allocatable memory, so that too little remains. */
 const FILL = "dd if=/dev/zero of=/memory/filled bs=1M count=400 || true";
 const MEMORY = {
   volumes: [{ name: "memory", emptyDir: { medium: "Memory" } }],
@@ -139,7 +139,7 @@ export const restarts: Act = {
   },
 };
 
-/** The same for every fault: a running and a parked Pod, the fault, and then the parked one is opened. */
+/** Records the same steps for every fault: a running and a parked Pod, the fault, and then the parked one is opened. */
 async function around(stage: Stage, name: string, note: string, fault: () => Promise<void>): Promise<void> {
   const running = await stage.pod(`${name}-running`, `a running Pod of a node ${note}`);
   const parked = await stage.pod(`${name}-parked`, `a parked Pod of a node ${note}`, { parked: true });
@@ -159,7 +159,7 @@ async function remove(stage: Stage, recordings: readonly Recording[]): Promise<v
   await stage.gone(...recordings);
 }
 
-/** SIGKILL to every shim and whatever it keeps. */
+/** Sends SIGKILL to every shim and its processes. */
 async function killContainers({ cluster: { control } }: Stage): Promise<void> {
   const processes = await control.processes();
   const shims = processes.filter(({ arguments: [program = ""] }) => program.includes("containerd-shim"));
@@ -180,7 +180,7 @@ async function removeContainers({ cluster: { control, state } }: Stage): Promise
     `for id in $(${ctr} containers list -q); do ${ctr} containers delete $id; done`,
   ].join("\n");
   await control.run("sh", ["-c", script]);
-  // containerd's own memory of what it ran goes with it.
+  // Restart containerd, so that it also forgets what it ran.
   await control.stopContainerd("SIGKILL");
   await control.startContainerd();
 }

@@ -7,7 +7,7 @@ import { type TarEntry, tarBytes } from "../images/tar.ts";
 import { directory, file } from "../images/tree.ts";
 import { PAUSE_IMAGE } from "../real-node/containerd.ts";
 
-/** The image of the recorded containers: a shell and what it needs. */
+/** The image of the recorded containers: a shell and the programs that it needs. */
 export const WORKER_IMAGE = "localhost/worker:1";
 
 const PROGRAMS = ["sh", "sleep", "dd"];
@@ -15,7 +15,9 @@ const LINK_MODE = 0o777;
 const PROGRAM_MODE = 0o755;
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: "amd64" };
 
-/** An OCI archive with the images of sandboxes and of recorded containers, written to `dir`. Needs a static busybox. */
+/**
+ * Writes an OCI archive with the sandbox image and the image of recorded containers to `dir`. Needs a static busybox.
+ */
 export async function makeImage(dir: string): Promise<string> {
   await mkdir(dir, { recursive: true });
   const layerFile = join(dir, "layer.tar");

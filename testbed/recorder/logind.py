@@ -1,7 +1,7 @@
-"""As much of systemd-logind as kubelet's graceful node shutdown needs: on SIGUSR1 the machine shuts down.
+"""The part of systemd-logind that the kubelet's graceful node shutdown needs: SIGUSR1 shuts the machine down.
 
-Says "ready" when it has its name on the system bus, and what kubelet asks of it. Needs Debian's python3-dbus and
-python3-gi, and must run by the system's own Python.
+Prints "ready" when it owns its name on the system bus, and then the kubelet's requests. Needs Debian's python3-dbus
+and python3-gi, and must run with the system's own Python.
 """
 import os
 import signal
@@ -14,7 +14,7 @@ from gi.repository import GLib
 NAME = "org.freedesktop.login1"
 PATH = "/org/freedesktop/login1"
 MANAGER = "org.freedesktop.login1.Manager"
-# kubelet changes logind's own configuration when this is less than what its Pods may need.
+# The kubelet changes logind's configuration if this is less than what its Pods may need.
 MAX_DELAY_USEC = 600_000_000
 
 

@@ -4,7 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { NodeCluster } from "../real-node/node-cluster.ts";
 
 const SOCKET = "/run/dbus/system_bus_socket";
-/** The one that Debian's packages belong to, whatever other one comes first in the PATH. */
+/** The Python that Debian's packages belong to, even if the PATH has another one first. */
 const PYTHON = "/usr/bin/python3";
 const READY_TRIES = 100;
 const PAUSE_MS = 100;
@@ -19,17 +19,17 @@ const BUS_CONFIG = `<busconfig>
 </busconfig>
 `;
 
-/** A system bus with a stand-in for systemd-logind on it, in a node's namespaces. */
+/** A system bus with a stand-in for systemd-logind, in a node's namespaces. */
 export interface Logind {
-  /** Waits until kubelet holds a shutdown off. */
+  /** Waits until the kubelet inhibits a shutdown. */
   inhibited(): Promise<void>;
-  /** Tells kubelet that the machine shuts down. */
+  /** Tells the kubelet that the machine shuts down. */
   shutDown(): Promise<void>;
-  /** Resolves when kubelet lets the shutdown go on. */
+  /** Resolves when the kubelet lets the shutdown continue. */
   released(): Promise<void>;
 }
 
-/** Must be there before the kubelet that is to use it. Needs Debian's dbus, python3-dbus and python3-gi. */
+/** Must run before the kubelet that uses it starts. Needs Debian's dbus, python3-dbus, and python3-gi. */
 export async function startLogind({ control, dir }: NodeCluster): Promise<Logind> {
   const config = join(dir, "dbus.conf");
   await writeFile(config, BUS_CONFIG);

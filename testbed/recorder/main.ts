@@ -1,11 +1,11 @@
 /**
- * Records on a real node every status that Pods have in situations that a test cannot wait for, and writes them to
- * test/fixtures/pod-sequences. Needs what a real node needs (`npm run setup:node`), and for the node's shutdown Debian's
- * dbus, python3-dbus and python3-gi.
+ * Records every status of Pods on a real node, in situations that a test can't wait for, and writes them to
+ * test/fixtures/pod-sequences. Needs what a real node needs (`npm run setup:node`). To record the node's shutdown, it
+ * also needs Debian's dbus, python3-dbus, and python3-gi.
  *
  *   node testbed/recorder/main.ts [--check] [ACT...]
  *
- * With --check nothing is written: it says which recordings differ from what is there, but for times and amounts.
+ * With --check, it writes nothing and prints which recordings differ from the existing ones, ignoring times and amounts.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -54,7 +54,7 @@ for (const act of ACTS) {
 }
 progress.clear();
 
-/** Plays an act on a cluster of its own. */
+/** Plays an act on its own cluster. */
 async function perform(act: Act): Promise<Map<string, Sequence>> {
   const dir = await mkdtemp(join(tmpdir(), "berth-recorder-"));
   try {

@@ -1,4 +1,4 @@
-/** A registry of container images, for reading only: `registry-main.ts FOLDER PORT`, the folder an OCI image layout. */
+/** A read-only registry of container images: `registry-main.ts FOLDER PORT`. The folder is an OCI image layout. */
 import { createReadStream } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -14,7 +14,7 @@ interface Index {
 }
 const { manifests } = JSON.parse(await readFile(join(folder, "index.json"), "utf8")) as Index;
 
-/** `worker` and `1`, whatever host stands before them. */
+/** Finds the digest of, for example, `worker` and `1`, under any host name. */
 function digestOf(name: string, reference: string): string | undefined {
   if (reference.startsWith("sha256:")) return reference;
   return manifests.find(({ annotations }) =>

@@ -1,14 +1,14 @@
 import type { Container, Node, Pod, PodSpec, PodStatus } from "../../src/kube/objects.ts";
 
-/** What of a Node decides about its Pods. */
+/** The parts of a Node that affect its Pods. */
 export interface NodeView {
-  /** Status of the condition Ready, with its reason. */
+  /** The status of the condition Ready, with its reason. */
   readonly ready: string;
   readonly unschedulable?: true;
   readonly taints?: readonly { readonly key: string; readonly effect: string }[];
 }
 
-/** What of a Pod's metadata changes in its life. */
+/** The parts of a Pod's metadata that change during its life. */
 export interface StepMetadata {
   readonly generation?: number;
   readonly creationTimestamp?: string;
@@ -17,39 +17,39 @@ export interface StepMetadata {
 }
 
 export interface Step {
-  /** What was done to the Pod, or to its node, since the step before. */
+  /** What was done to the Pod or its node since the previous step. */
   readonly did?: readonly string[];
-  /** The Node since here, where it differs from the step before. */
+  /** The Node from this step on, if it differs from the previous step. */
   readonly node?: NodeView;
-  /** `deleted`: the object as it was last. */
+  /** `deleted` carries the last state of the object. */
   readonly type: "added" | "updated" | "deleted";
   readonly metadata: StepMetadata;
   readonly status: PodStatus;
 }
 
-/** Every status that an API server had of one Pod, in their order. Times count from the Pod's creation, see `EPOCH`. */
+/** Every status of one Pod in an API server, in order. Times are relative to the Pod's creation, see `EPOCH_MS`. */
 export interface Sequence {
   readonly note: string;
-  /** Versions of what was recorded. */
+  /** The versions of the recorded programs. */
   readonly recorded: { readonly kubernetes: string; readonly containerd: string };
-  /** As it was given to the API server. */
+  /** The spec as it was sent to the API server. */
   readonly spec: Pick<PodSpec, "containers"> & Partial<PodSpec>;
   readonly steps: readonly Step[];
 }
 
-/** When recorded Pods are created. */
+/** The creation time of recorded Pods. */
 const EPOCH_MS = Date.UTC(2026, 0, 1);
-/** A container that never started has this time, and it is kept. */
+/** The time of a container that never started. It isn't replaced. */
 const NEVER = "1970-01-01T00:00:00Z";
 
-/** The names of the recorded Pod, wherever it really was. */
+/** The names that replace those of the recorded Pod. */
 export const RECORDED = { namespace: "tb", name: "work-1", node: "node-1", podIP: "10.244.0.7" } as const;
 const IMAGE_ID = `sha256:${"1a9e".padStart(64, "0")}`;
 const CONTAINER_ID = `containerd://${"c001".padStart(64, "0")}`;
-/** Fields of the machine where it was recorded. */
+/** Fields that depend on the recording machine. */
 const LEFT_OUT = new Set(["hostIP", "hostIPs"]);
 
-/** What stands for what: a recording must not tell where, when and how often it was made. */
+/** Replaces values that would reveal where, when, and how often a recording was made. */
 export class Normalizer {
   readonly #createdMs: number;
   readonly #names: readonly (readonly [string, string])[];
@@ -71,7 +71,7 @@ export class Normalizer {
     return JSON.parse(text) as T;
   }
 
-  /** What of the metadata is recorded. */
+  /** Returns the recorded part of the metadata. */
   metadata({ metadata }: Pod): StepMetadata {
     const { generation, creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds } = metadata;
     return this.apply({
@@ -89,7 +89,7 @@ export class Normalizer {
     if ((key === "podIP" || key === "ip") && value !== "") return RECORDED.podIP;
     let text = value.replace(/(?:127\.0\.0\.1:\d+|localhost)\/worker:1/g, "worker:1");
     for (const [real, recorded] of this.#names) if (real !== "") text = text.replaceAll(real, recorded);
-    // Ids of containers and sandboxes in messages of the runtime.
+    // The runtime's messages contain ids of containers and sandboxes.
     return text.replace(/\b[0-9a-f]{64}\b/g, "0".repeat(64));
   }
 
@@ -100,7 +100,7 @@ export class Normalizer {
   }
 }
 
-/** What is recorded of a Node. */
+/** Returns the recorded part of a Node. */
 export function nodeView({ spec, status }: Node): NodeView {
   const conditions = (status?.["conditions"] ?? []) as { type: string; status: string; reason?: string }[];
   const ready = conditions.find(({ type }) => type === "Ready");
@@ -112,7 +112,9 @@ export function nodeView({ spec, status }: Node): NodeView {
   };
 }
 
-/** What two recordings of the same thing agree in: times, amounts and the Node's own pace are left out. */
+/**
+ * Returns the part in which two recordings of the same thing agree, without times, amounts, and the Node's own pace.
+ */
 export function comparable({ spec, steps }: Sequence): unknown {
   const told = steps.map(({ type, status }) => ({ type, status }));
   const text = JSON.stringify({ spec, told }, (key, value: unknown) => {
@@ -123,5 +125,5 @@ export function comparable({ spec, steps }: Sequence): unknown {
   return JSON.parse(text) as unknown;
 }
 
-/** The parts of a container that a recorded Pod is described by. */
+/** The parts of a container that describe a recorded Pod. */
 export type ContainerShape = Partial<Container>;

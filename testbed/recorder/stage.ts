@@ -10,29 +10,29 @@ import type { NodeCluster } from "../real-node/node-cluster.ts";
 import { WORKER_IMAGE } from "./image.ts";
 import { type ContainerShape, type NodeView, Normalizer, nodeView, type Sequence, type Step } from "./sequence.ts";
 
-/** A lost node's Pods wait longest: grace of the monitor, toleration, grace of the Pod. */
+/** The Pods of a lost node take the longest: the monitor's grace, the toleration, and the Pod's grace. */
 const DEFAULT_LIMIT_MS = 120_000;
 const POLL_MS = 25;
-/** Nobody touches a Pod's status any more after so long a silence: kubelet looks every 10 to 15 s. */
+/** After this much silence, a Pod's status no longer changes, because the kubelet looks every 10 to 15 s. */
 export const QUIET_MS = 20_000;
 
 const NAMESPACE = "recorded";
 
-/** What a recorded Pod is made of, beside what all of them have. */
+/** The shape of a recorded Pod, in addition to what all of them share. */
 export interface PodShape {
-  /** Of the session's container, `c`. */
+  /** The session's container, `c`. */
   readonly container?: ContainerShape;
   readonly initContainers?: readonly ContainerShape[];
   readonly spec?: Partial<PodSpec>;
-  /** The container waits for a key of the Secret that has the Pod's name. */
+  /** The container waits for a key in the Secret with the Pod's name. */
   readonly parked?: boolean;
 }
 
-/** A program that ends with 143 when it is told to. */
+/** A program that ends with 143 when it's told to end. */
 const PATIENT = ["/bin/sh", "-c", "trap 'exit 143' TERM; sleep 2147483647 & wait"];
 
 const TOLERATION_SECONDS = 5;
-/** The tolerations that every Pod gets by default, of 300 s, cut to what a test has time for. */
+/** The tolerations that every Pod gets by default, shortened from 300 s to what a recording has time for. */
 const TOLERATIONS = ["not-ready", "unreachable"].map((what) => ({
   key: `node.kubernetes.io/${what}`,
   operator: "Exists",
@@ -40,7 +40,7 @@ const TOLERATIONS = ["not-ready", "unreachable"].map((what) => ({
   tolerationSeconds: TOLERATION_SECONDS,
 }));
 
-/** A Pod whose every status is written down. */
+/** A Pod whose every status is recorded. */
 export class Recording {
   readonly name: string;
   readonly note: string;
@@ -91,7 +91,7 @@ export class Recording {
   }
 }
 
-/** One cluster, the Pods on it that are recorded, and what can be done to them. */
+/** One cluster, its recorded Pods, and what can be done to them. */
 export class Stage implements AsyncDisposable {
   readonly cluster: NodeCluster;
   readonly dir: string;
@@ -102,7 +102,7 @@ export class Stage implements AsyncDisposable {
   readonly #nodes: Informer<Node>;
   readonly #pods: Informer<Pod>;
 
-  /** @param dir of the act, outside of the cluster's own */
+  /** @param dir the folder of the act, outside the cluster's own folder */
   constructor(cluster: NodeCluster, dir: string) {
     this.dir = dir;
     this.cluster = cluster;
@@ -135,7 +135,7 @@ export class Stage implements AsyncDisposable {
     await this.client.close();
   }
 
-  /** Makes a Pod that is recorded under this name. */
+  /** Creates a Pod that is recorded under this name. */
   async pod(name: string, note: string, shape: PodShape = {}): Promise<Recording> {
     const go = { name: "GO", valueFrom: { secretKeyRef: { name, key: "go" } } };
     const base = { image: WORKER_IMAGE, command: PATIENT, imagePullPolicy: "IfNotPresent" };
@@ -159,7 +159,7 @@ export class Stage implements AsyncDisposable {
     return recording;
   }
 
-  /** Says for all Pods that are still there what is about to be done. */
+  /** Records for all existing Pods, or for one, what is about to be done. */
   did(what: string, only?: Recording): void {
     for (const recording of only ? [only] : this.recordings) recording.did(what);
   }
@@ -190,7 +190,7 @@ export class Stage implements AsyncDisposable {
     return this.until("ended", () => recordings.every(({ pod }) => /Failed|Succeeded/.test(pod?.status?.phase ?? "")));
   }
 
-  /** Waits until nothing has been said of these Pods for a while. */
+  /** Waits until the status of these Pods hasn't changed for a while. */
   quiet(...recordings: Recording[]): Promise<void> {
     const askedMs = performance.now();
     const isQuiet = ({ changedAtMs, gone }: Recording) =>
@@ -211,7 +211,7 @@ export class Stage implements AsyncDisposable {
     await this.client.raw("POST", path, { apiVersion: "policy/v1", kind: "Eviction", metadata });
   }
 
-  /** Gives a parked Pod its key, and touches it. */
+  /** Gives a parked Pod its key and touches it. */
   async open(recording: Recording): Promise<void> {
     const { name } = recording;
     recording.did("given its key, and touched");
@@ -236,7 +236,7 @@ export class Stage implements AsyncDisposable {
     });
   }
 
-  /** What is recorded of the Node now. */
+  /** Returns the recorded part of the Node now. */
   node(): NodeView | undefined {
     const node = this.#nodes.get(undefined, this.cluster.nodeName);
     return node && nodeView(node);
